@@ -1,0 +1,64 @@
+"""What kdzoo says when it was asked for something it cannot do: every problem at once, with the nearest valid name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+
+class KdzooError(Exception):
+    """Base of every error that is reported without a traceback."""
+
+
+class InputError(KdzooError):
+    """Bad input, found before any work: `problems` lists every fault, one line each."""
+
+    def __init__(self, *problems: str) -> None:
+        if not problems:
+            raise ValueError("an InputError needs at least one problem")
+        self.problems = tuple(problems)
+        super().__init__("\n".join(problems))
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the nearest of the known names, or nothing where none is near."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def unknown(what: str, name: str, known: Iterable[str], *, show: int = 12) -> str:
+    """One sentence about an unknown name: what it was meant to be, the nearest name, and what exists."""
+    names = sorted(known)
+    listed = ", ".join(names[:show]) + (f", ... ({len(names)} in all)" if len(names) > show else "")
+    return f"{what}: unknown {name!r}{did_you_mean(name, names)}" + (f"; known: {listed}" if names else "")
+
+
+def problems_of(error: ValidationError, where: str = "", known: Iterable[str] = ()) -> list[str]:
+    """The faults pydantic found, one sentence each, as `where.field: expected ..., got ...`.
+
+    `known` are the field names of the model, for the nearest name of an unknown key.
+    """
+    names = list(known)
+    return [_sentence(fault, where, names) for fault in error.errors(include_url=False)]
+
+
+_BOUNDS = {"greater_than": (">", "gt"), "greater_than_equal": (">=", "ge"), "less_than": ("<", "lt"), "less_than_equal": ("<=", "le")}
+
+
+def _sentence(fault: ErrorDetails, where: str, known: list[str]) -> str:
+    place = ".".join([*([where] if where else []), *map(str, fault["loc"])])
+    kind, context, got = fault["type"], fault.get("ctx", {}), fault["input"]
+    if kind == "extra_forbidden":
+        takes = f"; takes: {', '.join(known)}" if known else "; takes none"
+        return f"{place}: unknown{did_you_mean(str(fault['loc'][-1]), known) or takes}"
+    if kind == "missing":
+        return f"{place}: missing"
+    if kind in _BOUNDS:
+        sign, key = _BOUNDS[kind]
+        return f"{place}: expected a number {sign} {context[key]:g}, got {got!r}"
+    if kind == "value_error":
+        return f"{place}: {context['error']}" if place else str(context["error"])
+    return f"{place}: {fault['msg'][0].lower()}{fault['msg'][1:]}, got {got!r}"

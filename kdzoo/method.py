@@ -1,0 +1,352 @@
+"""The plugin contract on one page: Method, @register, Source, and the registry of all methods.
+
+A method is a pure loss with a declaration. The class is a frozen pydantic model, so its fields are at once the
+constructor, the schema, the sweep axes and part of a run's id; what `@register` declares lives in `Method.card`.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import pkgutil
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar, cast
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from torch import Tensor, nn
+
+from kdzoo.errors import InputError, problems_of, unknown
+from kdzoo.signals import Batch, Clock, DataFacts, Need, Needs, Outputs, Shapes, UndeclaredNeed
+
+Registered = TypeVar("Registered", bound=Any)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a method comes from, and whose weights it declares."""
+
+    title: str
+    year: int
+    url: str
+    equation: str = ""
+    weights: str = ""
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """The factors on the task loss and on the method's own loss, as published."""
+
+    task: float
+    term: float
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One point of a method's search list: hyper-parameters, a factor on its weight, an alpha."""
+
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    weight: float = 1.0
+    alpha: float | None = None
+
+
+WEIGHTS_WORTH_TRYING = (1.0, 0.3, 3.0, 0.1, 10.0)
+
+
+@dataclass(frozen=True)
+class Card:
+    """All that `@register` declares of a method."""
+
+    name: str
+    needs: Needs
+    scale: float
+    published: Coefficients
+    source: Source | None
+    formula: str
+    search: tuple[Setting, ...]
+    version: str
+    zero_at_match: bool
+    origin: str
+    summary: str
+    definition: tuple[str, str]
+    """(file, qualified name): two registrations with the same definition are the same method, defined again"""
+
+    @property
+    def trains_classifier(self) -> bool:
+        """Whether the loss reaches the student's classifier, so that alpha = 1 makes sense."""
+        return Need.LOGITS in self.needs.student or Need.NETWORK in self.needs.student
+
+
+class Method(BaseModel):
+    """A distillation loss with its hyper-parameters. Subclass it, declare fields, write `loss`, and `@register` it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    card: ClassVar[Card]
+
+    def build(self, student: Shapes, teacher: Shapes, data: DataFacts) -> nn.Module:
+        """Make what learns or remembers (regressors, memory banks); nothing unless overridden.
+
+        `student.stages` and `teacher.stages` are paired one to one, as they are in `loss`. The module is moved,
+        optimised and checkpointed with the run and never enters the student's weights.
+        Raises InputError when the two networks cannot be adapted to each other.
+        """
+        return nn.Module()
+
+    def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:
+        """The loss before its weight: a scalar, float32 or wider, reduced over the batch."""
+        raise NotImplementedError(f"{type(self).__name__} has no loss")
+
+    def ramp(self, clock: Clock) -> float:
+        """A factor on the weight as training goes on; 1 unless overridden."""
+        return 1.0
+
+
+def register(
+    name: str,
+    *,
+    needs: Need | Needs | None = None,
+    scale: float = 1.0,
+    published: Coefficients | None = None,
+    source: Source | None = None,
+    formula: str = "",
+    search: tuple[Setting, ...] | None = None,
+    version: str | int | None = None,
+    zero_at_match: bool = False,
+) -> Callable[[Registered], Registered]:
+    """Register a Method, or a function `(student, teacher, batch, *, hyperparameters...) -> Tensor`, under a name.
+
+    needs: what is read of student and teacher; for a function it may be left out and is found by a probe.
+    scale: the factor on the loss when alpha weighs it: L = (1 - alpha) CE + alpha scale D.
+    published: the factors used when no alpha is given; CE + scale D unless said.
+    formula: the loss as text, with `{field}` where a hyper-parameter stands.
+    search: the settings worth trying, the declared one first; its weight times 1, 0.3, 3, 0.1, 10 unless said.
+    version: raised when the numbers change; for code outside kdzoo a hash of its syntax tree unless said.
+    zero_at_match: the loss is zero where the student's outputs equal the teacher's.
+    Raises InputError when another definition already has the name.
+    """
+
+    def decorate(definition: Registered) -> Registered:
+        if not (inspect.isclass(definition) and issubclass(definition, Method)) and not inspect.isfunction(definition):
+            raise InputError(f"register({name!r}): expected a Method class or a function, got {definition!r}")
+        cls = definition if inspect.isclass(definition) else _method_of(name, definition)
+        asked = Needs.of(needs) if needs is not None else _probed_needs(name, cls, definition)
+        cls.card = Card(
+            name=name,
+            needs=asked,
+            scale=scale,
+            published=published or Coefficients(1.0, scale),
+            source=source,
+            formula=formula,
+            search=search or tuple(Setting(weight=w) for w in WEIGHTS_WORTH_TRYING),
+            version=str(version) if version is not None else _version(definition),
+            zero_at_match=zero_at_match,
+            origin=_origin(definition),
+            summary=(inspect.getdoc(definition) or "").partition("\n")[0],
+            definition=(inspect.getsourcefile(definition) or definition.__module__, definition.__qualname__),
+        )
+        REGISTRY.add(cls)
+        return definition
+
+    return decorate
+
+
+class Registry:
+    """Every method by name. Those of kdzoo and of installed packages are loaded when the first name is asked for."""
+
+    def __init__(self) -> None:
+        self._methods: dict[str, type[Method]] = {}
+        self._loaded = False
+        self.broken: dict[str, str] = {}
+        """entry points that failed to load, with the reason"""
+
+    def add(self, cls: type[Method]) -> None:
+        """Add a method; the same definition again replaces the first, another one under its name is refused."""
+        name, there = cls.card.name, self._methods.get(cls.card.name)
+        if there is not None and not _same_definition(there.card, cls.card):
+            raise InputError(f"method {name!r} is defined twice: at {there.card.origin} and at {cls.card.origin}")
+        if not name.isidentifier() or name in ("none", "ce"):
+            raise InputError(f"method name {name!r} at {cls.card.origin}: expected an identifier other than 'none' and 'ce'")
+        self._methods[name] = cls
+
+    def names(self) -> list[str]:
+        self._load()
+        return sorted(self._methods)
+
+    def get(self, name: str) -> type[Method]:
+        """The method class called `name`; raises InputError with the nearest name."""
+        self._load()
+        if name not in self._methods:
+            raise InputError(unknown("methods", name, self._methods))
+        return self._methods[name]
+
+    def create(self, name: str, hyperparameters: Mapping[str, Any]) -> Method:
+        """The method with these hyper-parameters; raises InputError with every fault of theirs."""
+        cls = self.get(name)
+        try:
+            return cls(**hyperparameters)
+        except ValidationError as error:
+            raise InputError(*problems_of(error, name, cls.model_fields)) from None
+
+    def _load(self) -> None:
+        if self._loaded:
+            return
+        self._loaded = True
+        package = importlib.import_module("kdzoo.methods")
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"kdzoo.methods.{module.name}")
+        for entry in importlib.metadata.entry_points(group="kdzoo.methods"):
+            try:
+                entry.load()
+            except Exception as error:  # a broken plugin never breaks the zoo; the command line reports it
+                self.broken[entry.name] = f"{entry.value}: {type(error).__name__}: {error}"
+
+
+REGISTRY = Registry()
+
+
+def create_method(name: str, **hyperparameters: Any) -> Method:
+    """A method by its registered name: `create_method("hinton", temperature=2.0)`."""
+    return REGISTRY.create(name, hyperparameters)
+
+
+def load_plugin(path: str | Path) -> None:
+    """Run a user's file under a private module name, so that what it registers is known.
+
+    Raises InputError with file and line when the file is missing, does not parse or fails.
+    """
+    file = Path(path).resolve()
+    if not file.is_file():
+        raise InputError(f"plugin: no such file: {path}")
+    name = "_kdzoo_plugin_" + hashlib.blake2b(str(file).encode(), digest_size=6).hexdigest()
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise InputError(f"plugin: {path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise InputError(f"plugin: {path}:{error.lineno}: syntax error: {error.msg}") from error
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"plugin: {path}:{_line_in(file, error)}: {type(error).__name__}: {error}") from error
+
+
+def _line_in(file: Path, error: Exception) -> int:
+    """The last line of `file` on the way to the error."""
+    line, step = 0, error.__traceback__
+    while step is not None:
+        if step.tb_frame.f_code.co_filename == str(file):
+            line = step.tb_lineno
+        step = step.tb_next
+    return line
+
+
+def _method_of(name: str, function: Callable[..., Tensor]) -> type[Method]:
+    """A Method whose fields are the keyword-only parameters of a plain function."""
+    parameters = inspect.signature(function, eval_str=True).parameters.values()
+    positional = [p.name for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+    if len(positional) != 3:
+        raise InputError(f"method {name!r} at {_origin(function)}: expected {function.__name__}(student, teacher, batch, *, ...), got {positional}")
+    fields: dict[str, Any] = {
+        p.name: (Any if p.annotation is p.empty else p.annotation, ... if p.default is p.empty else p.default)
+        for p in parameters
+        if p.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+
+    class FunctionMethod(Method):
+        def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:
+            return function(student, teacher, batch, **{key: getattr(self, key) for key in fields})
+
+    FunctionMethod.__doc__ = function.__doc__
+    return cast(type[Method], create_model(function.__name__, __base__=FunctionMethod, __module__=function.__module__, **fields))
+
+
+def _probed_needs(name: str, cls: type[Method], definition: Any) -> Needs:
+    """What a function reads, found by calling it on small random outputs that record every reading."""
+    read: dict[str, Need] = {"student": Need.NOTHING, "teacher": Need.NOTHING, "batch": Need.NOTHING}
+
+    def recorder(owner: str) -> Callable[[Need], None]:
+        def record(need: Need) -> None:
+            read[owner] |= need
+
+        return record
+
+    random = torch.Generator().manual_seed(0)
+
+    def outputs(owner: str) -> Outputs:
+        draw = lambda *shape: torch.randn(*shape, generator=random)  # noqa: E731
+        values = {
+            Need.LOGITS: draw(4, 5),
+            Need.EMBEDDING: draw(4, 6),
+            Need.STAGES: [draw(4, 3, 8, 8), draw(4, 4, 4, 4), draw(4, 6, 2, 2)],
+            Need.CLASSIFIER: nn.Linear(6, 5),
+        }
+        return Outputs(values, owner=owner, on_read=recorder(owner))
+
+    batch = Batch(
+        inputs=torch.zeros(4, 3, 8, 8, dtype=torch.uint8),
+        targets=torch.tensor([0, 1, 2, 3]),
+        index=torch.arange(4),
+        clock=Clock(0, 1, 0, 1),
+        generator=random,
+        on_read=recorder("batch"),
+    )
+    try:
+        cls().loss(outputs("student"), outputs("teacher"), batch, nn.Module())
+    except Exception as error:
+        raise InputError(
+            f"method {name!r} at {_origin(definition)}: what it reads could not be found by a trial call "
+            f"({type(error).__name__}: {error}); declare it: @register({name!r}, needs=Need.LOGITS | ...)"
+        ) from error
+    return Needs(read["student"] | read["batch"], read["teacher"])
+
+
+def _same_definition(there: Card, here: Card) -> bool:
+    rerun_cell = there.definition[1] == here.definition[1] and all("<" in c.definition[0] or "ipykernel" in c.definition[0] for c in (there, here))
+    return there.definition == here.definition or rerun_cell
+
+
+def _origin(definition: Any) -> str:
+    try:
+        return f"{inspect.getsourcefile(definition)}:{inspect.getsourcelines(definition)[1]}"
+    except (OSError, TypeError):
+        return f"{definition.__module__}.{definition.__qualname__}"
+
+
+def _version(definition: Any) -> str:
+    """`1` for kdzoo's own; else a hash of the syntax tree of the file, which a comment or a docstring does not change."""
+    if definition.__module__.startswith("kdzoo."):
+        return "1"
+    try:
+        source = Path(inspect.getsourcefile(definition) or "").read_text()
+    except OSError:
+        try:
+            source = inspect.getsource(definition)
+        except OSError:
+            source = repr(definition.__code__.co_code) if inspect.isfunction(definition) else definition.__qualname__
+            return hashlib.blake2b(source.encode(), digest_size=6).hexdigest()
+    return hashlib.blake2b(normalised_syntax(source).encode(), digest_size=6).hexdigest()
+
+
+def normalised_syntax(source: str) -> str:
+    """The syntax tree of `source` as text, without positions, comments and docstrings."""
+    tree = ast.parse(inspect.cleandoc(source) if source[:1].isspace() else source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.dump(tree, include_attributes=False)
+
+
+__all__ = [
+    "Card", "Coefficients", "Method", "REGISTRY", "Registry", "Setting", "Source", "UndeclaredNeed",
+    "create_method", "load_plugin", "register",
+]  # fmt: skip

@@ -1,0 +1,1 @@
+"""One file, one method: the pure function, then its declaration."""

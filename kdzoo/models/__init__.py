@@ -1,0 +1,1 @@
+"""Networks: the one door to timm, and the networks of the literature."""

@@ -1,0 +1,33 @@
+"""Named random streams: every draw is a pure function of a seed and the names of what it is for."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+def stream(seed: int, *names: str | int) -> int:
+    """A 63-bit seed for the stream called `names` under `seed`; other names give independent streams."""
+    text = "/".join(["kdzoo", str(seed), *map(str, names)])
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def generator(seed: int, *names: str | int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator that stands at the start of the stream `names`."""
+    return torch.Generator(device=device).manual_seed(stream(seed, *names))
+
+
+@contextmanager
+def global_stream(seed: int, *names: str | int, device: torch.device | str = "cpu") -> Iterator[None]:
+    """Run a block with torch's global generators at the start of a stream, and put them back afterwards.
+
+    Layers that draw from the global generator (dropout, stochastic depth, initialisers) become pure functions of
+    (seed, names), so that neither a neighbour in the cohort nor a resume can change what they draw.
+    """
+    target = torch.device(device)
+    with torch.random.fork_rng(devices=[target] if target.type == "cuda" else []):
+        torch.manual_seed(stream(seed, *names))
+        yield

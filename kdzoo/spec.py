@@ -1,0 +1,208 @@
+"""A Run: everything that decides a result, frozen, complete and hashed to an id. Free of torch, so tables start fast.
+
+Folders, devices, workers, layout and names are not here: they change no number and are recorded beside the run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from kdzoo.errors import InputError, problems_of
+
+ENGINE = 1
+"""Raised when the trainer's numbers change, so that older runs are not taken for new ones."""
+
+
+def _not_bool(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError(f"expected a number, got {value}")
+    return value
+
+
+def _tuple(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+Number = Annotated[float, BeforeValidator(_not_bool)]
+Integer = Annotated[int, BeforeValidator(_not_bool)]
+Positive = Annotated[Number, Field(gt=0)]
+Share = Annotated[Number, Field(ge=0, lt=1)]
+"""a fraction from 0 up to, but without, 1"""
+Count = Annotated[Integer, Field(gt=0)]
+
+
+class Spec(BaseModel):
+    """Base of all frozen specifications: unknown keys, infinities, NaN and booleans as numbers are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class NetworkSpec(Spec):
+    """A network by timm name, and the weights it starts from.
+
+    start: `random`, `pretrained` (timm's), `file:<sha256>`, or `run:<id>` (the weights that run ended with).
+    stem: `small` swaps a stem made for 224 pixels for one of stride 1.
+    image_size: the side its input is resized to; None takes images as they are.
+    classes: the classes its weights were made for.
+    """
+
+    name: str
+    classes: Count
+    start: str = Field("random", pattern=r"^(random|pretrained|file:[0-9a-f]{64}|run:.+)$")
+    stem: Literal["standard", "small"] = "standard"
+    image_size: Count | None = None
+
+
+class DataSpec(Spec):
+    """A data set by the fingerprint of its content, its split, and what of it is used.
+
+    val_fraction: the share of the training images held out, stratified, drawn with split_seed; 0 for reproductions.
+    limit: how many training images are used (before the split). label_fraction: the share of them with a label.
+    """
+
+    name: str
+    fingerprint: str
+    classes: Count
+    val_fraction: Share = 0.1
+    split_seed: Integer = 0
+    limit: Count | None = None
+    label_fraction: Annotated[Number, Field(gt=0, le=1)] = 1.0
+
+
+class Augment(Spec):
+    """Training views. crop: `none`, `pad` (pad, then crop back) or `resized` (a random area and aspect, to `size`).
+
+    size: the side of what the networks see; None keeps the images' own. At evaluation a larger image is centre-cropped.
+    """
+
+    crop: Literal["none", "pad", "resized"] = "none"
+    pad: Annotated[Integer, Field(ge=0)] = 0
+    padding: Literal["zero", "reflect"] = "zero"
+    flip: bool = False
+    size: Count | None = None
+    min_area: Annotated[Number, Field(gt=0, le=1)] = 0.35
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.crop == "pad") != (self.pad > 0):
+            raise ValueError("augment.pad: expected a number > 0 exactly when augment.crop is 'pad'")
+        if self.crop == "resized" and self.size is None:
+            raise ValueError("augment.size: expected a side length when augment.crop is 'resized'")
+        return self
+
+
+class Recipe(Spec):
+    """How a network is trained. `milestones` are shares of the training at which the rate is multiplied by `gamma`.
+
+    decay: what weight decay acts on, `all` parameters or `weights` (not biases and norms).
+    ema: decay of the exponential moving average that is evaluated and kept, or None.
+    """
+
+    epochs: Count
+    batch_size: Count
+    lr: Positive
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    momentum: Share = 0.9
+    nesterov: bool = False
+    weight_decay: Annotated[Number, Field(ge=0)] = 0.0
+    decay: Literal["all", "weights"] = "all"
+    schedule: Literal["constant", "step", "cosine"] = "constant"
+    milestones: Annotated[tuple[Annotated[Number, Field(gt=0, lt=1)], ...], BeforeValidator(_tuple)] = ()
+    gamma: Annotated[Number, Field(gt=0, le=1)] = 0.1
+    warmup: Share = 0.0
+    label_smoothing: Share = 0.0
+    clip: Positive | None = None
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    ema: Share | None = None
+    augment: Augment = Augment()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.schedule == "step") != bool(self.milestones):
+            raise ValueError("milestones: expected shares of the training exactly when schedule is 'step'")
+        return self
+
+
+class TermSpec(Spec):
+    """A method with all its hyper-parameters, its version, and the factor on its loss."""
+
+    method: str
+    version: str
+    hyperparameters: dict[str, JsonValue]
+    coefficient: Positive
+
+
+class ObjectiveSpec(Spec):
+    """The weighted sum: `task` times cross-entropy plus the terms, sorted by name, none twice, none with factor 0.
+
+    pairing: how the two networks' stages meet, `deep` (nearest reduction from the deep end) or `left` (by position).
+    """
+
+    task: Annotated[Number, Field(ge=0)]
+    terms: Annotated[tuple[TermSpec, ...], BeforeValidator(_tuple)] = ()
+    pairing: Literal["deep", "left"] = "deep"
+
+    @model_validator(mode="after")
+    def _sorted(self) -> Self:
+        names = [term.method for term in self.terms]
+        if names != sorted(set(names)):
+            raise ValueError(f"terms: expected methods in order and none twice, got {names}")
+        if not self.terms and self.task != 1:
+            raise ValueError("task: expected 1 where there is no other term")
+        return self
+
+    @property
+    def label(self) -> str:
+        """`none` for the student alone, else the methods joined with `+`."""
+        return "+".join(term.method for term in self.terms) or "none"
+
+
+class Run(Spec):
+    """One student trained once. Equal runs have equal ids, whatever words they were asked for with."""
+
+    student: NetworkSpec
+    teacher: NetworkSpec | None
+    data: DataSpec
+    recipe: Recipe
+    objective: ObjectiveSpec
+    seed: Integer
+    kind: Literal["train", "pretrain"] = "train"
+    engine: int = ENGINE
+
+    @property
+    def id(self) -> str:
+        """`<method>-<12 hex digits>` of the canonical JSON."""
+        digest = hashlib.sha256(canonical_json(self.model_dump(mode="json")).encode()).hexdigest()
+        return f"{self.objective.label}-{digest[:12]}"
+
+
+def canonical(value: Any) -> Any:
+    """The same JSON value in one form: whole floats as integers, mappings in key order, tuples as lists."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, Mapping):
+        return {key: canonical(value[key]) for key in sorted(value)}
+    if isinstance(value, list | tuple):
+        return [canonical(item) for item in value]
+    return value
+
+
+def canonical_json(value: Any) -> str:
+    """One line of JSON that is the same for equal values; NaN and infinities are refused."""
+    return json.dumps(canonical(value), sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+
+
+AnySpec = TypeVar("AnySpec", bound=BaseModel)
+
+
+def parse(model: type[AnySpec], value: object, where: str) -> AnySpec:
+    """A specification from plain JSON or YAML data; raises InputError that names every fault below `where`."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise InputError(*problems_of(error, where, model.model_fields)) from None

@@ -1,0 +1,1 @@
+"""The bench: plan, store, launch, select, tables."""

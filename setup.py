@@ -1,0 +1,55 @@
+"""The kdzoo package."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = next(line.split('"')[1] for line in (HERE / "kdzoo" / "version.py").read_text().splitlines() if line.startswith("VERSION"))
+
+TEST = [
+    "pytest>=8",
+    "pytest-benchmark>=5",
+    "pytest-xdist>=3.6",
+    "hypothesis>=6.100",
+    "ruff>=0.9",
+    "mypy>=1.14",
+    "pandas-stubs",
+    "types-PyYAML",
+    "wandb>=0.19.10",
+]
+
+setup(
+    name="kdzoo",
+    version=VERSION,
+    description="A zoo of knowledge-distillation methods in PyTorch and the benchmark that ranks them honestly",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["kdzoo", "kdzoo.*"]),
+    package_data={"kdzoo": ["configs/**/*.yaml", "configs/*.yaml", "py.typed"]},
+    python_requires=">=3.11",
+    install_requires=[
+        "torch>=2.9",
+        "torchvision>=0.24",
+        "timm>=1.0.22",
+        "pydantic>=2.9",
+        "typer>=0.15",
+        "rich>=13",
+        "pandas>=2.2",
+        "scipy>=1.13",
+        "torchmetrics>=1.5",
+        "safetensors>=0.4",
+        "filelock>=3.15",
+        "scikit-learn>=1.5",
+        "PyYAML>=6",
+        "Pillow>=10",
+    ],
+    extras_require={
+        "wandb": ["wandb>=0.19.10"],
+        "ray": ["ray[default]>=2.40"],
+        "export": ["onnx>=1.16", "onnxscript>=0.1"],
+        "test": TEST,
+    },
+    entry_points={"console_scripts": ["kdzoo=kdzoo.cli:main"]},
+)
