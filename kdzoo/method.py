@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from torch import Tensor, nn
 
 from kdzoo.errors import InputError, problems_of, unknown
-from kdzoo.signals import Batch, Clock, DataFacts, Need, Needs, Outputs, Shapes, UndeclaredNeed
+from kdzoo.signals import Batch, Clock, DataFacts, Need, Needs, Outputs, Shapes
 
 Registered = TypeVar("Registered", bound=Any)
 
@@ -135,7 +135,7 @@ def register(
     def decorate(definition: Registered) -> Registered:
         if not (inspect.isclass(definition) and issubclass(definition, Method)) and not inspect.isfunction(definition):
             raise InputError(f"register({name!r}): expected a Method class or a function, got {definition!r}")
-        cls = definition if inspect.isclass(definition) else _method_of(name, definition)
+        cls = cast(type[Method], definition) if inspect.isclass(definition) else _method_of(name, definition)
         asked = Needs.of(needs) if needs is not None else _probed_needs(name, cls, definition)
         cls.card = Card(
             name=name,
@@ -255,7 +255,8 @@ def _method_of(name: str, function: Callable[..., Tensor]) -> type[Method]:
     parameters = inspect.signature(function, eval_str=True).parameters.values()
     positional = [p.name for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY]
     if len(positional) != 3:
-        raise InputError(f"method {name!r} at {_origin(function)}: expected {function.__name__}(student, teacher, batch, *, ...), got {positional}")
+        wanted = f"{function.__name__}(student, teacher, batch, *, hyperparameters...)"
+        raise InputError(f"method {name!r} at {_origin(function)}: expected {wanted}, got the parameters {positional}")
     fields: dict[str, Any] = {
         p.name: (Any if p.annotation is p.empty else p.annotation, ... if p.default is p.empty else p.default)
         for p in parameters
@@ -283,7 +284,9 @@ def _probed_needs(name: str, cls: type[Method], definition: Any) -> Needs:
     random = torch.Generator().manual_seed(0)
 
     def outputs(owner: str) -> Outputs:
-        draw = lambda *shape: torch.randn(*shape, generator=random)  # noqa: E731
+        def draw(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=random)
+
         values = {
             Need.LOGITS: draw(4, 5),
             Need.EMBEDDING: draw(4, 6),
@@ -311,8 +314,9 @@ def _probed_needs(name: str, cls: type[Method], definition: Any) -> Needs:
 
 
 def _same_definition(there: Card, here: Card) -> bool:
-    rerun_cell = there.definition[1] == here.definition[1] and all("<" in c.definition[0] or "ipykernel" in c.definition[0] for c in (there, here))
-    return there.definition == here.definition or rerun_cell
+    """Whether one is the other loaded again: the same place, or the same name in another notebook cell."""
+    from_cells = all("<" in card.definition[0] or "ipykernel" in card.definition[0] for card in (there, here))
+    return there.definition == here.definition or (from_cells and there.definition[1] == here.definition[1])
 
 
 def _origin(definition: Any) -> str:
@@ -344,9 +348,3 @@ def normalised_syntax(source: str) -> str:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]
     return ast.dump(tree, include_attributes=False)
-
-
-__all__ = [
-    "Card", "Coefficients", "Method", "REGISTRY", "Registry", "Setting", "Source", "UndeclaredNeed",
-    "create_method", "load_plugin", "register",
-]  # fmt: skip

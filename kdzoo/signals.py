@@ -86,9 +86,7 @@ class Outputs:
             self._on_read(need)
         if need not in self._values:
             declared = describe(Need(sum(n.value for n in self._values)) | need)
-            raise UndeclaredNeed(
-                f"the {self._owner}'s {str(need.name).lower()} was read but not asked for: declare needs={declared}"
-            )
+            raise UndeclaredNeed(f"the {self._owner}'s {str(need.name).lower()} was read but not asked for: declare needs={declared}")
         return self._values[need]
 
     @property
@@ -115,14 +113,18 @@ class Outputs:
     def network(self) -> nn.Module:
         return cast(nn.Module, self._read(Need.NETWORK))
 
-    def only(self, need: Need, stages: Sequence[int] | None = None) -> Outputs:
-        """The same outputs with nothing but `need`, and of the stages only those picked."""
+    def with_second(self, second: Outputs) -> Outputs:
+        """The same outputs with those for the second view beside them."""
+        return Outputs({**self._values, Need.SECOND_VIEW: second}, owner=self._owner, on_read=self._on_read)
+
+    def only(self, need: Need, stages: Sequence[int] | None = None, *, owner: str | None = None) -> Outputs:
+        """The same outputs with nothing but `need`, of the stages only those picked, named in errors as the `owner`'s."""
         values = {n: v for n, v in self._values.items() if n in need}
         if stages is not None and Need.STAGES in values:
             values[Need.STAGES] = [values[Need.STAGES][i] for i in stages]
         if Need.SECOND_VIEW in values:
-            values[Need.SECOND_VIEW] = values[Need.SECOND_VIEW].only(need & ~Need.SECOND_VIEW, stages)
-        return Outputs(values, owner=self._owner, on_read=self._on_read)
+            values[Need.SECOND_VIEW] = values[Need.SECOND_VIEW].only(need & ~Need.SECOND_VIEW, stages, owner=owner)
+        return Outputs(values, owner=owner or self._owner, on_read=self._on_read)
 
 
 @dataclass(frozen=True)

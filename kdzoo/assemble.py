@@ -1,0 +1,133 @@
+"""From frozen Runs to the objects that train: data, teacher, student, objective."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from kdzoo.data.sources import Images, load
+from kdzoo.data.split import Parts, split
+from kdzoo.errors import InputError
+from kdzoo.models.network import Network, build_network, count, freeze, pair_stages, probe
+from kdzoo.objective import Objective, build_objective
+from kdzoo.signals import Shapes
+from kdzoo.spec import DataSpec, NetworkSpec, Recipe, Run
+from kdzoo.suite.store import RunFolder, teacher_store
+from kdzoo.train import Cohort, Execution, Member, Teacher
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A run with what it was planned from: its folder, and where its data and weights lie."""
+
+    run: Run
+    folder: RunFolder
+    paths: Mapping[str, Any]
+
+    @staticmethod
+    def read(folder: RunFolder) -> Bound:
+        run, about = folder.read_plan()
+        return Bound(run, folder, about.get("paths", {}))
+
+
+@dataclass(frozen=True)
+class Modules:
+    """Networks given from Python as objects, by the name that their specification carries."""
+
+    by_name: Mapping[str, nn.Module] = field(default_factory=dict)
+
+    def get(self, name: str) -> nn.Module | None:
+        return self.by_name.get(name)
+
+
+@lru_cache(maxsize=2)
+def images_of(request: str, root: str | None, image_size: int | None) -> Images:
+    """A data set, kept for the next run of this process."""
+    return load(request, root=Path(root) if root else None, image_size=image_size)
+
+
+def data_of(bound: Bound) -> tuple[Images, Parts]:
+    """The images and the parts of a run's data; raises InputError when they are not those it was planned with."""
+    spec = bound.run.data
+    images = images_of(bound.paths.get("data", spec.name), bound.paths.get("data_root"), bound.run.recipe.augment.size)
+    if images.fingerprint != spec.fingerprint:
+        raise InputError(f"data: {spec.name} has changed since {bound.run.id} was planned ({spec.fingerprint} is now {images.fingerprint})")
+    return images, split(images, spec)
+
+
+def shape_of(images: Images, recipe: Recipe) -> tuple[int, int, int]:
+    """Channels, height and width of what the networks see."""
+    side = recipe.augment.size
+    return (images.channels, side or images.height, side or images.width)
+
+
+def network_of(spec: NetworkSpec, images: Images, *, seed: int, path: str | None, modules: Modules) -> Network:
+    """A network with the weights its specification names; `path` says where a file or a run's weights were found."""
+    weights = weights_path(spec, path)
+    return build_network(
+        spec,
+        channels=images.channels,
+        mean=images.mean,
+        std=images.std,
+        seed=seed,
+        weights=weights,
+        module=modules.get(spec.name),
+    )
+
+
+def weights_path(spec: NetworkSpec, path: str | None) -> Path | None:
+    """The file that holds a network's weights: as planned, else among the kept teachers; None where none is read."""
+    kind, _, name = spec.start.partition(":")
+    if kind not in ("file", "run"):
+        return None
+    for candidate in [Path(path)] if path else []:
+        if candidate.is_file():
+            return candidate
+    kept = teacher_store().run(name).student
+    if kind == "run" and kept.is_file():
+        return kept
+    where = path or "the kept teachers"
+    raise InputError(f"{spec.name}: its weights ({spec.start}) are not where they were: looked in {where}")
+
+
+def teacher_of(bound: Bound, images: Images, parts: Parts, execution: Execution, modules: Modules) -> tuple[Teacher, Shapes] | None:
+    """The frozen teacher of a run with its predictions, or None."""
+    from kdzoo.teachers import serve
+
+    if bound.run.teacher is None:
+        return None
+    network = freeze(network_of(bound.run.teacher, images, seed=0, path=bound.paths.get("teacher"), modules=modules).to(execution.device))
+    shape = shape_of(images, bound.run.recipe)
+    cost = count(network, shape)
+    return serve(network, bound.run.teacher.name, cost, parts, bound.run.recipe.augment, execution), probe(network, shape)
+
+
+def student_of(bound: Bound, images: Images, parts: Parts, teacher: Shapes | None, modules: Modules) -> tuple[Network, Objective]:
+    """A fresh student and objective; raises InputError when the method cannot serve the two networks."""
+    run = bound.run
+    network = network_of(run.student, images, seed=run.seed, path=bound.paths.get("student"), modules=modules)
+    shapes = probe(network, shape_of(images, run.recipe))
+    stages = pair_stages(shapes, teacher, run.objective.pairing) if teacher else ()
+    objective = build_objective(
+        run.objective, shapes, teacher, stages, parts.facts, label_smoothing=run.recipe.label_smoothing, seed=run.seed
+    )
+    return network, objective
+
+
+def member_of(bound: Bound, images: Images, parts: Parts, teacher: Shapes | None, execution: Execution, modules: Modules) -> Member:
+    network, objective = student_of(bound, images, parts, teacher, modules)
+    return Member(bound.run, bound.folder, network, count(network, shape_of(images, bound.run.recipe)), objective, execution)
+
+
+def cohort_of(members: list[Member], images: Images, parts: Parts, teacher: Teacher | None, execution: Execution) -> Cohort:
+    return Cohort(members, parts, images.height, images.width, teacher, execution)
+
+
+def teacher_key(bound: Bound) -> tuple[str, DataSpec, int | None]:
+    """What decides a teacher and its predictions: equal keys may share them."""
+    return (str(bound.run.teacher), bound.run.data, bound.run.recipe.augment.size)

@@ -1,0 +1,149 @@
+"""The weighted sum that a student minimises: the task loss and the methods' terms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdzoo.errors import InputError
+from kdzoo.method import REGISTRY, Method
+from kdzoo.seeds import generator, global_stream
+from kdzoo.signals import NO_NEEDS, Batch, DataFacts, Losses, Need, Needs, Outputs, Shapes
+from kdzoo.spec import ObjectiveSpec
+
+
+@dataclass(frozen=True)
+class Term:
+    """A method and the factor on its loss."""
+
+    method: Method
+    coefficient: float
+
+    @property
+    def name(self) -> str:
+        return self.method.card.name
+
+
+class Objective(nn.Module):
+    """L = task * CE + sum of coefficient * ramp * method, with the methods' trainable parts as submodules.
+
+    `stages` pairs the student's and the teacher's stages by index, shallow to deep. Cross-entropy is the mean over the
+    labelled samples of the batch; without a labelled sample it is zero.
+    """
+
+    def __init__(
+        self,
+        task: float,
+        terms: Sequence[Term],
+        modules: Mapping[str, nn.Module],
+        *,
+        stages: Sequence[tuple[int, int]],
+        label_smoothing: float,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.task = task
+        self.terms = tuple(terms)
+        self.parts = nn.ModuleDict(dict(modules))
+        self.student_stages = [student for student, _ in stages]
+        self.teacher_stages = [teacher for _, teacher in stages]
+        self.label_smoothing = label_smoothing
+        self.seed = seed
+
+    @property
+    def needs(self) -> Needs:
+        """What is read of the two networks in a step; the student's logits always, for cross-entropy."""
+        needs = Needs(Need.LOGITS, Need.NOTHING) if self.task else NO_NEEDS
+        for term in self.terms:
+            needs |= term.method.card.needs
+        return needs
+
+    def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Losses:
+        """The losses of one batch; `teacher` is None where no term reads a teacher."""
+        parts: dict[str, Tensor] = {}
+        total: Tensor | None = None
+        if self.task:
+            parts["ce"] = cross_entropy(student.logits, batch.targets, self.label_smoothing)
+            total = self.task * parts["ce"]
+        for term in self.terms:
+            parts[term.name] = self._loss(term.method, student, teacher, batch)
+            weighted = term.coefficient * term.method.ramp(batch.clock) * parts[term.name]
+            total = weighted if total is None else total + weighted
+        assert total is not None  # a specification without any term has task = 1
+        return Losses(total, parts)
+
+    def _loss(self, method: Method, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
+        needs = method.card.needs
+        own_stream = generator(self.seed, "method", method.card.name, batch.clock.step, device=batch.index.device)
+        return method.loss(
+            student.only(needs.student, self.student_stages, owner="student"),
+            (teacher or Outputs({}, owner="teacher")).only(needs.teacher, self.teacher_stages, owner="teacher"),
+            batch.only(needs.student, own_stream),
+            self.parts[method.card.name],
+        )
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
+    """Cross-entropy of (B, K) logits, mean over the samples whose target is not -1, in float32 at least."""
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    total = F.cross_entropy(wide, targets, ignore_index=-1, label_smoothing=label_smoothing, reduction="sum")
+    return total / (targets >= 0).sum().clamp(min=1)
+
+
+def terms_of(spec: ObjectiveSpec) -> tuple[Term, ...]:
+    """The methods of a specification; raises InputError where one is unknown or not the version that was asked for."""
+    terms = tuple(Term(REGISTRY.create(t.method, t.hyperparameters), t.coefficient) for t in spec.terms)
+    stale = [
+        f"methods: {asked.method!r} is asked for in version {asked.version}, but {have.method.card.origin} defines "
+        f"version {have.method.card.version}"
+        for asked, have in zip(spec.terms, terms, strict=True)
+        if asked.version != have.method.card.version
+    ]
+    if stale:
+        raise InputError(*stale)
+    return terms
+
+
+def build_objective(
+    spec: ObjectiveSpec,
+    student: Shapes,
+    teacher: Shapes | None,
+    stages: Sequence[tuple[int, int]],
+    facts: DataFacts,
+    *,
+    label_smoothing: float,
+    seed: int,
+) -> Objective:
+    """The objective of a run with freshly made modules, each drawn from its method's own random stream.
+
+    Raises InputError with every method that cannot serve these two networks or these data.
+    """
+    terms = terms_of(spec)
+    problems: list[str] = []
+    modules: dict[str, nn.Module] = {}
+    paired_student = student.pick([s for s, _ in stages])
+    paired_teacher = teacher.pick([t for _, t in stages]) if teacher else paired_student
+    for term in terms:
+        needs = term.method.card.needs
+        if Need.STAGES in needs.student & needs.teacher and not stages:
+            problems.append(f"{term.name}: the two networks have no stages to pair ({_listed(student)} under {_listed(teacher)})")
+            continue
+        if needs.targets and bool((facts.targets < 0).any()):
+            problems.append(f"{term.name}: reads the labels of every sample, but a part of the data carries none (label_fraction < 1)")
+            continue
+        try:
+            with global_stream(seed, "build", term.name):
+                modules[term.name] = term.method.build(paired_student, paired_teacher, facts)
+        except InputError as error:
+            problems.extend(f"{term.name}: {problem}" for problem in error.problems)
+    if problems:
+        raise InputError(*problems)
+    return Objective(spec.task, terms, modules, stages=stages, label_smoothing=label_smoothing, seed=seed)
+
+
+def _listed(shapes: Shapes | None) -> str:
+    return ", ".join(map(str, shapes.stages)) if shapes and shapes.stages else "none"

@@ -1,0 +1,263 @@
+"""A bench from start to end: plan, teachers, cohorts, refit, tables."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+
+import torch
+
+from kdzoo.assemble import Bound, Modules, cohort_of, data_of, member_of, network_of, shape_of, student_of
+from kdzoo.cost import probe
+from kdzoo.data.sources import Images
+from kdzoo.errors import InputError
+from kdzoo.method import load_plugin
+from kdzoo.models.network import Network, count, freeze
+from kdzoo.models.network import probe as shapes_of
+from kdzoo.sinks import wandb_settings
+from kdzoo.suite.config import BenchConfig, recipe_file
+from kdzoo.suite.jobs import Handle, Job, Options, Outcome
+from kdzoo.suite.launch import Pool, launch
+from kdzoo.suite.leaderboard import write_tables
+from kdzoo.suite.records import read_bench
+from kdzoo.suite.select import chosen_runs
+from kdzoo.suite.store import RunFolder, State, teacher_store, writable
+from kdzoo.suite.sweep import Plan, Planned, plan, refit
+from kdzoo.suite.worker import Bench, execution_of, work
+from kdzoo.teachers import serve
+
+LARGEST_COHORT = 8
+"""students trained in lockstep at the most: they are in memory together"""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A plan, how it will be executed, and in what state its runs are."""
+
+    config: BenchConfig
+    plan: Plan
+    options: Options
+    jobs: int
+    states: Mapping[str, State] = field(default_factory=dict)
+
+
+def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
+    """Everything that can go wrong before the first step: plan, networks, methods, folders. Raises InputError."""
+    for plugin in config.plugin:
+        load_plugin(plugin)
+    device = device_of(config.device)
+    made = plan(config, modules)
+    preflight(made, modules or Modules())
+    writable(made.folder)
+    writable(teacher_store().folder)
+    jobs, threads = processes(config, device, made)
+    settings = wandb_settings(config.wandb, config.name, os.environ)
+    options = Options(
+        device=device,
+        threads=threads,
+        checkpoint_seconds=config.checkpoint_seconds,
+        keep=config.keep,
+        oracle=config.oracle,
+        channels_last=config.channels_last,
+        allow_chance_teacher=config.allow_chance_teacher,
+        wandb=asdict(settings) if settings else None,
+    )
+    return Prepared(config, made, options, jobs, {p.run.id: made.store.run(p.run.id).state() for p in made.students})
+
+
+def run(prepared: Prepared, pool: Pool | None, handle: Handle, *, retry_failed: bool, modules: Modules | None = None) -> Outcome:
+    """Train what is missing of a plan, refit where asked, write the tables; without a pool in this process."""
+    config, outcome = prepared.config, _run_plan(prepared, pool, handle, retry_failed, modules or Modules())
+    if wants_refit(config) and not outcome.failed:
+        handle({"event": "note", "text": "refit: the chosen settings with fresh seeds on the whole train set"})
+        chosen = [Bound.read(prepared.plan.store.run(run_id)) for run_id in chosen_runs(read_bench(prepared.plan.folder))]
+        again = refit([(b.run, b.folder.read_plan()[1]) for b in chosen], config, prepared.plan.teachers)
+        more = _run_plan(replace(prepared, plan=again), pool, handle, retry_failed, modules or Modules())
+        outcome = Outcome(outcome.done | more.done, {**outcome.failed, **more.failed})
+    write_tables(prepared.plan.folder)
+    return outcome
+
+
+def wants_refit(config: BenchConfig) -> bool:
+    return recipe_file(config.recipe).refit if config.refit is None else config.refit
+
+
+def _run_plan(prepared: Prepared, pool: Pool | None, handle: Handle, retry_failed: bool, modules: Modules) -> Outcome:
+    made = prepared.plan
+    write_plan(made)
+    outcome = Outcome()
+    todo: list[Planned] = []
+    for planned in made.students:
+        folder = made.store.run(planned.run.id)
+        state = folder.state()
+        if state == "done":
+            outcome.done.add(folder.id)
+        elif state == "failed" and not retry_failed:
+            outcome.failed[folder.id] = (folder.path / "error.txt").read_text().strip().splitlines()[-1]
+        else:
+            if state in ("failed", "damaged"):
+                folder.forget()
+            todo.append(planned)
+    jobs = cut(todo, made, prepared.options, prepared.jobs)
+    units = sum(job.units for job in jobs)
+    counts = {"total": len(made.students), "done": len(outcome.done), "failed": len(outcome.failed)}
+    handle({"event": "plan", "name": made.name, "units": units, **counts})
+    if jobs:
+        more = launch(jobs, pool, handle) if pool is not None else launch_here(jobs, handle, modules)
+        outcome = Outcome(outcome.done | more.done, {**outcome.failed, **more.failed})
+    known = {planned.run.id for planned in made.students}
+    return Outcome(outcome.done & known, {key: text for key, text in outcome.failed.items() if key in known})
+
+
+def launch_here(jobs: Iterable[Job], handle: Handle, modules: Modules) -> Outcome:
+    """The jobs in this process, one after the other: for networks and methods that exist only here."""
+    outcome, bench = Outcome(), Bench(modules)
+    waiting: list[str] = []
+
+    def note(event: dict[str, object]) -> None:
+        if event["event"] == "done":
+            outcome.done.add(str(event["id"]))
+        elif event["event"] == "failed":
+            outcome.failed[str(event["id"])] = str(event["error"])
+        elif event["event"] == "locked":
+            waiting.extend(event["ids"])  # type: ignore[arg-type]
+            return
+        handle({"worker": 0, **event})
+
+    for job in jobs:
+        work(job, bench, note, lambda: False)
+        while waiting:
+            ids = tuple(waiting)
+            waiting.clear()
+            time.sleep(1.0)
+            work(job.only(ids), bench, note, lambda: False)
+    return outcome
+
+
+def write_plan(made: Plan) -> None:
+    """Write run.json of every planned run, and of the teachers that have to be trained."""
+    for planned in made.students:
+        made.store.run(planned.run.id).plan(planned.run, planned.about)
+    for planned in made.teachers.values():
+        teacher_store().run(planned.run.id).plan(planned.run, planned.about)
+
+
+def cut(todo: Iterable[Planned], made: Plan, options: Options, processes: int) -> list[Job]:
+    """Teachers first, then cohorts: runs that share data, recipe, seed and teacher, small enough to keep all processes busy."""
+    todo = list(todo)
+    groups: dict[tuple[str, ...], list[Planned]] = {}
+    teacher_of_group = {_group(p): p for p in todo if p.run.teacher is not None}
+    for planned in todo:
+        groups.setdefault(_group(planned), []).append(planned)
+    largest = max(1, min(LARGEST_COHORT, -(-len(todo) // (2 * processes))))
+    jobs: dict[str, Job] = {}
+    for key, group in groups.items():
+        after = None
+        if key in teacher_of_group:
+            example = teacher_of_group[key]
+            after = f"teacher {example.run.teacher} on {example.run.data.val_fraction}"
+            if after not in jobs:
+                trained = [made.teachers[i] for i in [example.about["teacher_id"]] if i in made.teachers]
+                jobs[after] = Job(
+                    name=after,
+                    kind="teacher",
+                    folder=str(teacher_store().folder),
+                    ids=tuple(t.run.id for t in trained),
+                    options=replace(options, wandb=None, oracle=False, keep=("predictions", "student")),
+                    example=(str(made.folder), example.run.id),
+                    units=sum(units_of(t) for t in trained if teacher_store().run(t.run.id).state() != "done"),
+                )
+        for number, start in enumerate(range(0, len(group), largest)):
+            part = group[start : start + largest]
+            name = f"{part[0].run.id} and {len(part) - 1} more ({number})"
+            ids = tuple(p.run.id for p in part)
+            units = sum(units_of(p) for p in part)
+            jobs[name] = Job(name, "students", str(made.folder), ids, options, units, after)
+    return list(jobs.values())
+
+
+def units_of(planned: Planned) -> int:
+    """The work of a run for the progress bar: thousandths of an epoch."""
+    return planned.run.recipe.epochs * 1000
+
+
+def _group(planned: Planned) -> tuple[str, ...]:
+    run, about = planned.run, planned.about
+    return (str(run.data), str(run.recipe), str(run.seed), str(about["pair"]), str(run.student))
+
+
+def processes(config: BenchConfig, device: str, made: Plan) -> tuple[int, int]:
+    """How many worker processes, and how many threads each; taken from the whole plan, so that a resume takes the same.
+
+    On a CPU one thread in each of as many processes as there are cores, unless there are fewer cohorts than that.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cohorts = len({_group(planned) for planned in made.students})
+    count = config.jobs or (min(cores, max(cohorts, 1)) if device == "cpu" else 1)
+    return count, config.threads or max(1, cores // count)
+
+
+def device_of(name: str) -> str:
+    """`auto` is CUDA where there is one; raises InputError for a device that this machine lacks."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"device: {name} was asked for, but torch {torch.__version__} sees no CUDA device here")
+    return name
+
+
+def preflight(made: Plan, modules: Modules) -> None:
+    """Build every distinct student, teacher and objective once, untrained; raises InputError for what cannot work."""
+    problems: list[str] = []
+    for planned in _distinct(made.students, lambda p: (str(p.run.student), str(p.run.teacher), str(p.run.objective))):
+        try:
+            bound = _unbound(planned, made)
+            images, parts = data_of(bound)
+            teacher = untrained_teacher(bound, images, modules)
+            student_of(bound, images, parts, teacher and shapes_of(teacher, shape_of(images, bound.run.recipe)), modules)
+        except InputError as error:
+            problems.extend(error.problems)
+    if problems:
+        raise InputError(*dict.fromkeys(problems))
+
+
+def untrained_teacher(bound: Bound, images: Images, modules: Modules) -> Network | None:
+    """A teacher with random weights, which has the shapes and the cost of the trained one."""
+    if bound.run.teacher is None:
+        return None
+    spec = bound.run.teacher.model_copy(update={"start": "random"})
+    return freeze(network_of(spec, images, seed=0, path=None, modules=modules))
+
+
+def estimate(prepared: Prepared, modules: Modules | None = None) -> float:
+    """Seconds that the missing runs will take, from a probe of a few steps of one run of each pair and objective."""
+    made, modules, execution = prepared.plan, modules or Modules(), execution_of(prepared.options)
+    torch.set_num_threads(prepared.options.threads)
+    left = [p for p in made.students if made.store.run(p.run.id).state() != "done"]
+    left += [p for p in made.teachers.values() if teacher_store().run(p.run.id).state() != "done"]
+
+    def kind(planned: Planned) -> tuple[str, ...]:
+        return (str(planned.about["pair"]), planned.run.objective.label, str(planned.run.recipe))
+
+    seconds: dict[tuple[str, ...], float] = {}
+    for planned in _distinct(left, kind):
+        bound = _unbound(planned, made)
+        images, parts = data_of(bound)
+        network = untrained_teacher(bound, images, modules)
+        shape = shape_of(images, bound.run.recipe)
+        teacher = network and serve(network, "untrained", count(network, shape), parts.first(1), bound.run.recipe.augment, execution)
+        member = member_of(bound, images, parts, network and shapes_of(network, shape), execution, modules)
+        seconds[kind(planned)] = float(probe(cohort_of([member], images, parts, teacher, execution))["train_seconds"])
+    return sum(seconds[kind(planned)] for planned in left) / prepared.jobs
+
+
+def _unbound(planned: Planned, made: Plan) -> Bound:
+    """A planned run whose student starts at random, for what needs shapes and not weights."""
+    return Bound(planned.run, RunFolder(made.folder / "runs" / planned.run.id), planned.about["paths"])
+
+
+def _distinct(planned: Iterable[Planned], key: Callable[[Planned], tuple[str, ...]]) -> list[Planned]:
+    """The first of each key, in order."""
+    return list({key(p): p for p in reversed(list(planned))}.values())[::-1]

@@ -1,0 +1,202 @@
+"""What a bench is asked for: options of the command line over a YAML file over defaults. Free of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BeforeValidator, Field
+
+from kdzoo.errors import InputError, unknown
+from kdzoo.spec import Count, Integer, Number, Recipe, Share, Spec, parse
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+
+
+def _listed(value: object) -> object:
+    """`"a,b"` and `[a, b]` and `a` are the same list."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    if isinstance(value, list | tuple):
+        return tuple(value)
+    return (value,) if value is not None else ()
+
+
+def _numbers(value: object) -> object:
+    listed = _listed(value)
+    return tuple(_number(part) if isinstance(part, str) else part for part in listed) if isinstance(listed, tuple) else listed
+
+
+def _number(text: str) -> object:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _seeds(value: object) -> object:
+    """A single number n means the seeds 0 to n - 1; a list means itself."""
+    numbers = _numbers(value)
+    alone = isinstance(numbers, tuple) and len(numbers) == 1 and not isinstance(value, list | tuple)
+    if alone and isinstance(numbers[0], int) and not isinstance(numbers[0], bool):  # type: ignore[index]
+        if numbers[0] < 1:  # type: ignore[index]
+            raise ValueError(f"expected a number of seeds >= 1, or a list, got {value}")
+        return tuple(range(numbers[0]))  # type: ignore[index]
+    return numbers
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+Numbers = Annotated[tuple[Number, ...], BeforeValidator(_numbers)]
+Seeds = Annotated[tuple[Integer, ...], BeforeValidator(_seeds), Field(min_length=1)]
+Keep = Annotated[
+    tuple[Literal["predictions", "student", "checkpoint"], ...], BeforeValidator(lambda v: () if v == "nothing" else _listed(v))
+]
+
+
+class BenchConfig(Spec):
+    """A bench in words. Every field is an option of `kdzoo bench` and a key of a YAML file.
+
+    methods: `hinton`, sums such as `at+hinton`, or exactly `0.1*ce+0.9*hinton`. temperatures, alphas, weights and grid
+    (`method.field: values`) are the swept axes. tune: how many settings of each method's search list are tried.
+    pairs: `teacher/student`, or give teacher and student. set: further keys, such as `recipe.batch_size`.
+    """
+
+    name: str = Field("bench", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    methods: Names = ("hinton", "at")
+    temperatures: Numbers = ()
+    alphas: Numbers = ()
+    weights: Numbers = ()
+    grid: dict[str, Numbers] = {}
+    tune: Count | None = None
+    refit: bool | None = None
+    seeds: Seeds = (0, 1, 2)
+    pairs: Names = ()
+    teacher: str | None = None
+    student: str | None = None
+    data: str = "digits"
+    data_root: str | None = None
+    limit: Count | None = None
+    label_fraction: Annotated[Number, Field(gt=0, le=1)] = 1.0
+    val_fraction: Share | None = None
+    split_seed: Integer = 0
+    recipe: str = "smoke"
+    epochs: Count | None = None
+    lr: Annotated[Number, Field(gt=0)] | None = None
+    set: dict[str, Any] = {}
+    results: str = "results"
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    jobs: Count | None = None
+    threads: Count | None = None
+    keep: Keep = ("predictions", "student")
+    oracle: bool = False
+    channels_last: bool = False
+    allow_chance_teacher: bool = False
+    checkpoint_seconds: Annotated[Number, Field(gt=0)] = 30.0
+    wandb: Literal["online", "offline", "disabled"] | None = None
+    plugin: Names = ()
+
+
+class RecipeFile(Spec):
+    """A recipe with what belongs to its protocol beside it.
+
+    lr_for: networks trained at another rate. pairing, refit, val_fraction, student_start: the protocol's own choices.
+    """
+
+    description: str
+    source: str = ""
+    recipe: dict[str, Any]
+    lr_for: dict[str, Number] = {}
+    pairing: Literal["deep", "left"] = "deep"
+    refit: bool = False
+    val_fraction: Share = 0.1
+    student_start: Literal["random", "pretrained"] = "random"
+
+    def resolve(self, network: str, changes: Mapping[str, Any]) -> Recipe:
+        """The recipe for a network with `changes` (`epochs`, `augment.pad`, ...) applied."""
+        values: dict[str, Any] = {**self.recipe, "augment": dict(self.recipe.get("augment", {}))}
+        if network in self.lr_for:
+            values["lr"] = self.lr_for[network]
+        for key, value in changes.items():
+            place, _, last = key.rpartition(".")
+            if place == "augment":
+                values["augment"][last] = value
+            else:
+                values[key] = value
+        return parse(Recipe, values, "recipe")
+
+
+def default_layers(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What stands below the options given: the default bench, or what a data set usually goes with."""
+    benches = _shipped("benches")
+    if not {"data", "pairs", "teacher", "student", "recipe"} & set(given):
+        layer = read_yaml(benches["digits"])
+        axes = {"temperatures", "alphas", "weights", "grid", "tune"}
+        return {k: v for k, v in layer.items() if k not in axes} if axes & set(given) else layer
+    usual = read_yaml(CONFIGS / "usual.yaml").get(str(given.get("data", "digits")), {})
+    named = {"pairs", "teacher", "student"} & set(given)
+    return {k: v for k, v in usual.items() if not (k == "pairs" and named)}
+
+
+def bench_config(options: Mapping[str, Any], file: Path | None) -> BenchConfig:
+    """The bench that options over a YAML file over defaults describe; raises InputError with every problem."""
+    given = {**(read_yaml(file) if file else {}), **options}
+    below = default_layers(given)
+    return parse(BenchConfig, {**below, **given, "set": {**below.get("set", {}), **given.get("set", {})}}, "")
+
+
+def quick(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that make a bench a demonstration of a few seconds; what was given stays."""
+    return {**read_yaml(CONFIGS / "quick.yaml"), **config}
+
+
+def recipe_file(name: str) -> RecipeFile:
+    """A recipe by its name or by a file's path."""
+    known = _shipped("recipes") | _RECIPES
+    path = Path(name) if name.endswith((".yaml", ".yml")) else known.get(name)
+    if path is None:
+        raise InputError(unknown("recipe", name, known))
+    return parse(RecipeFile, read_yaml(path), f"recipe {path.stem}")
+
+
+_RECIPES: dict[str, Path] = {}
+
+
+def register_recipe(name: str, file: str | Path) -> None:
+    """Make a user's recipe file known under a name."""
+    _RECIPES[name] = Path(file)
+
+
+def recipes() -> list[str]:
+    return sorted(_shipped("recipes") | _RECIPES)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file's mapping; raises InputError with file and line when there is none."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise InputError(f"config: cannot read {path}: {error.strerror}") from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise InputError(f"config: {path}:{line}: {error.problem}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"config: {path}: expected keys and values")
+    return content
+
+
+def assignments(texts: Iterable[str]) -> dict[str, Any]:
+    """`key=value` texts as a mapping, values read as YAML; raises InputError for what has no `=`."""
+    wrong = [text for text in texts if "=" not in text]
+    if wrong:
+        raise InputError(*[f"--set {text}: expected key=value" for text in wrong])
+    return {key.strip(): yaml.safe_load(value) for key, _, value in (text.partition("=") for text in texts)}
+
+
+@cache
+def _shipped(kind: str) -> dict[str, Path]:
+    return {path.stem: path for path in sorted((CONFIGS / kind).glob("*.yaml"))}

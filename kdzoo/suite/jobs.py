@@ -1,0 +1,71 @@
+"""What is handed to a worker, and what it answers with. Free of torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+Event = dict[str, Any]
+Handle = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How runs are executed; nothing here changes a run's id.
+
+    keep: which of predictions, student, checkpoint stay with a finished run. wandb: settings of the sink, or None.
+    """
+
+    device: str = "cpu"
+    threads: int = 1
+    checkpoint_seconds: float = 30.0
+    keep: tuple[str, ...] = ("predictions", "student")
+    oracle: bool = False
+    channels_last: bool = False
+    allow_chance_teacher: bool = False
+    wandb: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cohort to train, or a teacher to train (where `ids` names its run) and to check.
+
+    folder: the bench whose runs `ids` are, or the store of teachers. example: for a teacher, the folder and id of a
+    student's run that it will teach. after: the id of the job that must be done first. units: training steps.
+    """
+
+    name: str
+    kind: Literal["teacher", "students"]
+    folder: str
+    ids: tuple[str, ...]
+    options: Options
+    units: int = 0
+    after: str | None = None
+    example: tuple[str, str] | None = None
+    alone: bool = False
+    """a run set apart from its cohort, because a process died with it"""
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(line: str) -> Job:
+        raw = json.loads(line)
+        options = raw.pop("options")
+        options["keep"] = tuple(options["keep"])
+        example = raw.pop("example")
+        return Job(**{**raw, "ids": tuple(raw["ids"]), "example": tuple(example) if example else None, "options": Options(**options)})
+
+    def only(self, ids: tuple[str, ...], *, alone: bool = False) -> Job:
+        """The same job for some of its runs."""
+        return replace(self, ids=ids, alone=alone, units=self.units * len(ids) // max(len(self.ids), 1))
+
+
+@dataclass
+class Outcome:
+    """How a launch ended: which runs are done, which failed and why, and whether it was interrupted."""
+
+    done: set[str] = field(default_factory=set)
+    failed: dict[str, str] = field(default_factory=dict)

@@ -1,0 +1,186 @@
+"""Run folders: written whole or not at all, locked while in work. Free of torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from kdzoo.errors import InputError, KdzooError
+from kdzoo.spec import Run, canonical, parse
+
+State = Literal["done", "failed", "damaged", "started", "new"]
+
+
+class StoreError(KdzooError):
+    """Something could not be written; what was on disk is as it was."""
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace a file whole or leave it as it was; raises StoreError that names the file and the reason."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror}") from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except OSError as error:
+        Path(name).unlink(missing_ok=True)
+        raise StoreError(f"cannot write {path}: {error.strerror}") from error
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Replace a JSON file whole: keys in order, one indent, no NaN."""
+    write_bytes(path, (json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n").encode())
+
+
+def writable(folder: Path) -> None:
+    """Make a folder and prove that it takes a file; raises InputError otherwise."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"kdzoo")
+            file.flush()
+    except OSError as error:
+        raise InputError(f"results: cannot write to {folder}: {error.strerror}") from error
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run; `path.name` is the run's id."""
+
+    path: Path
+
+    @property
+    def id(self) -> str:
+        return self.path.name
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoint" / "state.pt"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def student(self) -> Path:
+        return self.path / "student.safetensors"
+
+    @property
+    def predictions(self) -> Path:
+        return self.path / "predictions.npz"
+
+    def plan(self, run: Run, about: Mapping[str, Any]) -> None:
+        """Write run.json, unless the folder has it already."""
+        assert run.id == self.id
+        if not (self.path / "run.json").exists():
+            write_json(self.path / "run.json", {"id": run.id, "run": canonical(run.model_dump(mode="json")), "about": about})
+
+    def read_plan(self) -> tuple[Run, dict[str, Any]]:
+        """The run and what is recorded beside it; raises InputError when run.json is missing or damaged."""
+        content = _read_json(self.path / "run.json")
+        run = parse(Run, content.get("run"), str(self.path / "run.json"))
+        if run.id != self.id:
+            raise InputError(f"{self.path / 'run.json'}: describes {run.id}, not the run its folder is named after")
+        return run, dict(content.get("about", {}))
+
+    def state(self) -> State:
+        """`done` where a whole result.json is; `damaged` where it is there but cannot be read."""
+        if (self.path / "result.json").exists():
+            try:
+                return "done" if self.result()["status"] == "done" else "damaged"
+            except (InputError, KeyError):
+                return "damaged"
+        if (self.path / "error.txt").exists():
+            return "failed"
+        return "started" if self.checkpoint.exists() else "new"
+
+    def result(self) -> dict[str, Any]:
+        """What result.json says; raises InputError when it is missing or damaged."""
+        return _read_json(self.path / "result.json")
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Write result.json, which makes the run done, and drop an older failure."""
+        write_json(self.path / "result.json", result)
+        (self.path / "error.txt").unlink(missing_ok=True)
+
+    def fail(self, text: str) -> None:
+        """Keep the traceback of a failure."""
+        write_bytes(self.path / "error.txt", text.encode())
+
+    def forget(self) -> None:
+        """Make a failed or damaged run new again; the damaged file is kept beside it under another name."""
+        (self.path / "error.txt").unlink(missing_ok=True)
+        damaged = self.path / "result.json"
+        if damaged.exists():
+            damaged.replace(self.path / "result.json.damaged")
+
+    @contextmanager
+    def lock(self) -> Iterator[bool]:
+        """Hold the run for this process while it is in work; yields False where another process holds it.
+
+        The lock is the operating system's: it goes with the process, however that ends.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+
+@dataclass(frozen=True)
+class Store:
+    """The runs below one folder, `<folder>/runs/<id>/`."""
+
+    folder: Path
+
+    def run(self, run_id: str) -> RunFolder:
+        return RunFolder(self.folder / "runs" / run_id)
+
+    def ids(self) -> list[str]:
+        """The ids of all run folders, in order."""
+        runs = self.folder / "runs"
+        return sorted(entry.name for entry in runs.iterdir() if entry.is_dir()) if runs.is_dir() else []
+
+
+def cache_folder() -> Path:
+    """Where teachers and decoded images are kept: KDZOO_CACHE, else `kdzoo` in the user's cache folder."""
+    named = os.environ.get("KDZOO_CACHE")
+    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "kdzoo"
+
+
+def teacher_store() -> Store:
+    """The store of trained teachers, shared by all benches."""
+    return Store(cache_folder() / "teachers")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: damaged ({error})") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: damaged (expected a JSON object)")
+    return content

@@ -1,0 +1,330 @@
+"""From a bench in words to the list of planned runs: methods x settings x pairs x seeds, each distinct run once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kdzoo.assemble import Modules, images_of
+from kdzoo.data.sources import Images
+from kdzoo.errors import InputError, did_you_mean
+from kdzoo.method import REGISTRY, Setting
+from kdzoo.models.network import ours_or_timm
+from kdzoo.models.pairs import pair as named_pair
+from kdzoo.models.weights import NetworkRequest, classes_of, file_sha256, parse_network, read_state
+from kdzoo.spec import DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run
+from kdzoo.suite.config import BenchConfig, RecipeFile, recipe_file
+from kdzoo.suite.request import KD, NONE, Request, card_record, objective, parse_request, refuse, settings
+from kdzoo.suite.store import RunFolder, Store, teacher_store
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run and what is recorded beside it."""
+
+    run: Run
+    about: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every distinct run of a bench, the teachers that have to be trained for it, and how the grid came down to them."""
+
+    name: str
+    folder: Path
+    students: tuple[Planned, ...]
+    teachers: Mapping[str, Planned]
+    points: int
+    merged: Mapping[str, int] = field(default_factory=dict)
+    """grid points that are another's run, by the reason"""
+
+    @property
+    def store(self) -> Store:
+        return Store(self.folder)
+
+
+def plan(config: BenchConfig, modules: Modules | None = None) -> Plan:
+    """Every distinct run of a bench; raises InputError with all problems, before any work."""
+    modules = modules or Modules()
+    protocol = recipe_file(config.recipe)
+    changes = _changes(config)
+    problems: list[str] = []
+    requests = _requests(config, problems)
+    try:
+        images = images_of(config.data, config.data_root, _image_size(protocol, changes))
+    except InputError as error:
+        raise InputError(*problems, *error.problems) from None
+    pairs = _pairs(config, problems)
+    refuse([*problems])
+    data = DataSpec(
+        name=images.name,
+        fingerprint=images.fingerprint,
+        classes=len(images.classes),
+        val_fraction=protocol.val_fraction if config.val_fraction is None else config.val_fraction,
+        split_seed=config.split_seed,
+        limit=config.limit,
+        label_fraction=config.label_fraction,
+    )
+    maker = _Maker(config, protocol, changes, images, data, modules)
+    students: dict[str, Planned] = {}
+    teachers: dict[str, Planned] = {}
+    merged: dict[str, int] = {}
+    points = 0
+    for teacher_text, student_text in pairs:
+        try:
+            teacher, student = maker.teacher(teacher_text), maker.student(student_text)
+        except InputError as error:
+            problems.extend(error.problems)
+            continue
+        if teacher.trained is not None:
+            teachers[teacher.trained.run.id] = teacher.trained
+        for request in requests:
+            for setting, hyperparameters in settings(request, config):
+                points += len(config.seeds)
+                try:
+                    spec = objective(request, setting, hyperparameters, changes.get("objective.pairing", protocol.pairing))
+                except InputError as error:
+                    problems.extend(error.problems)
+                    continue
+                for seed in config.seeds:
+                    planned = maker.planned(teacher, student, spec, seed)
+                    if planned.run.id in students:
+                        reason = _why_merged(request, setting, spec)
+                        merged[reason] = merged.get(reason, 0) + 1
+                    students.setdefault(planned.run.id, planned)
+    if problems:
+        raise InputError(*dict.fromkeys(problems))
+    return Plan(config.name, Path(config.results) / config.name, tuple(students.values()), teachers, points, merged)
+
+
+def refit(chosen: Iterable[tuple[Run, Mapping[str, Any]]], config: BenchConfig, teachers: Mapping[str, Planned]) -> Plan:
+    """The chosen settings on the whole train set, with seeds that the sweep has not used, their teachers too."""
+    whole: dict[str, Planned] = {}
+    students: dict[str, Planned] = {}
+    for run, about in chosen:
+        teacher, paths = run.teacher, dict(about["paths"])
+        teacher_id = about.get("teacher_id")
+        if teacher is not None and teacher_id in teachers:
+            taught = teachers[teacher_id].run
+            again = taught.model_copy(update={"data": _whole(taught.data)})
+            whole[again.id] = Planned(again, {**teachers[teacher_id].about, "phase": "refit"})
+            teacher = teacher.model_copy(update={"start": f"run:{again.id}"})
+            paths["teacher"] = str(teacher_store().run(again.id).student)
+            teacher_id = again.id
+        for seed in config.seeds:
+            fresh = run.model_copy(
+                update={"teacher": teacher, "data": _whole(run.data), "seed": seed + max(config.seeds) + 1 - min(config.seeds)}
+            )
+            students[fresh.id] = Planned(fresh, {**about, "phase": "refit", "teacher_id": teacher_id, "paths": paths})
+    return Plan(config.name, Path(config.results) / config.name, tuple(students.values()), whole, len(students))
+
+
+def _whole(data: DataSpec) -> DataSpec:
+    return data.model_copy(update={"val_fraction": 0.0})
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A network of a pair: its specification, the file of its weights, and the run that has to train it first."""
+
+    spec: NetworkSpec
+    path: str | None = None
+    trained: Planned | None = None
+
+    @property
+    def run_id(self) -> str | None:
+        """The id of the run that its weights come from."""
+        kind, _, name = self.spec.start.partition(":")
+        return name if kind == "run" else None
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """Makes the parts of runs that one bench shares."""
+
+    config: BenchConfig
+    protocol: RecipeFile
+    changes: Mapping[str, Any]
+    images: Images
+    data: DataSpec
+    modules: Modules
+
+    def recipe(self, network: str, *, teacher: bool) -> Recipe:
+        changes = _below(self.changes, "recipe") | (_below(self.changes, "teacher_recipe") if teacher else {})
+        return self.protocol.resolve(network, changes)
+
+    def teacher(self, text: str) -> Chosen:
+        """A teacher; where no weights are named, with the run that trains it."""
+        request = self._request(text, "teacher")
+        spec = self._network(request)
+        if text in self.modules.by_name:
+            return Chosen(spec)
+        if request.start != "random":
+            return Chosen(spec, self._weights(request, spec))
+        run = Run(
+            student=spec,
+            teacher=None,
+            data=self.data.model_copy(update={"label_fraction": 1.0}),
+            recipe=self.recipe(spec.name, teacher=True),
+            objective=ObjectiveSpec(task=1.0),
+            seed=int(self.changes.get("teacher.seed", 0)),
+        )
+        planned = Planned(run, self._about(run, pair=request.text, teacher_id=None, paths={}))
+        weights = str(teacher_store().run(run.id).student)
+        return Chosen(spec.model_copy(update={"start": f"run:{run.id}"}), weights, planned)
+
+    def student(self, text: str) -> Chosen:
+        request = self._request(text, "student")
+        if request.start == "random" and self.protocol.student_start == "pretrained" and text not in self.modules.by_name:
+            request = self._request(f"{text}:pretrained", "student")
+        spec = self._network(request)
+        return Chosen(spec, self._weights(request, spec))
+
+    def planned(self, teacher: Chosen, student: Chosen, spec: ObjectiveSpec, seed: int) -> Planned:
+        reads = any(REGISTRY.get(term.method).card.needs.teacher for term in spec.terms)
+        run = Run(
+            student=student.spec,
+            teacher=teacher.spec if reads else None,
+            data=self.data,
+            recipe=self.recipe(student.spec.name, teacher=False),
+            objective=spec,
+            seed=seed,
+        )
+        paths = {"student": student.path, "teacher": teacher.path if reads else None}
+        pair = f"{teacher.spec.name}/{student.spec.name}"
+        return Planned(run, self._about(run, pair=pair, teacher_id=teacher.run_id, paths=paths))
+
+    def _request(self, text: str, role: str) -> NetworkRequest:
+        if text in self.modules.by_name:
+            return NetworkRequest(text=text, name=text, start="random")
+        request = parse_network(text)
+        changes = _below(self.changes, role)
+        return NetworkRequest(
+            text=request.text,
+            name=request.name,
+            start=request.start,
+            path=request.path,
+            run_id=request.run_id,
+            stem=changes.get("stem", request.stem),
+            image_size=changes.get("image_size", request.image_size),
+        )
+
+    def _network(self, request: NetworkRequest) -> NetworkSpec:
+        classes, start, name = self.data.classes, request.start, request.name
+        stem, image_size = request.stem, request.image_size
+        if request.start == "file":
+            assert request.path is not None
+            start = f"file:{file_sha256(request.path)}"
+            found = classes_of(read_state(request.path))
+            classes = found or classes
+        elif request.start == "run":
+            assert request.run_id is not None
+            trained, _ = _run_folder(request.run_id, self.config).read_plan()
+            start, name, classes = f"run:{request.run_id}", trained.student.name, trained.student.classes
+            stem, image_size = trained.student.stem, trained.student.image_size
+        if classes != self.data.classes:
+            raise InputError(f"{request.text}: made for {classes} classes, but {self.data.name} has {self.data.classes}")
+        ours_or_timm(name)
+        return NetworkSpec(name=name, classes=classes, start=start, stem=stem, image_size=image_size)
+
+    def _about(self, run: Run, *, pair: str, teacher_id: str | None, paths: Mapping[str, Any]) -> dict[str, Any]:
+        where = {"data": self.config.data, "data_root": self.config.data_root, **paths}
+        return {
+            "recipe": Path(self.config.recipe).stem,
+            "pair": pair,
+            "phase": "sweep",
+            "teacher_id": teacher_id if run.teacher is not None else None,
+            "methods": {term.method: card_record(term.method) for term in run.objective.terms},
+            "swept": _swept(self.config),
+            "paths": {key: value for key, value in where.items() if value is not None},
+        }
+
+
+def _requests(config: BenchConfig, problems: list[str]) -> list[Request]:
+    """The methods asked for and, first, the controls: the student alone and plain KD, tuned like the others."""
+    found: dict[str, Request] = {}
+    for text in (NONE, KD, *config.methods):
+        try:
+            found.setdefault(text, parse_request(text))
+        except InputError as error:
+            problems.extend(error.problems)
+    known = {term for request in found.values() for term in request.terms}
+    for key in config.grid:
+        method, _, parameter = key.partition(".")
+        if method not in known:
+            problems.append(f"grid.{key}: no method of this bench is called {method!r}{did_you_mean(method, known)}")
+        elif parameter not in REGISTRY.get(method).model_fields:
+            fields = list(REGISTRY.get(method).model_fields)
+            problems.append(
+                f"grid.{key}: {method} has no {parameter!r}{did_you_mean(parameter, fields)}; it has: {', '.join(fields) or 'none'}"
+            )
+    return list(found.values())
+
+
+def _pairs(config: BenchConfig, problems: list[str]) -> list[tuple[str, str]]:
+    if bool(config.teacher) != bool(config.student):
+        problems.append(f"{'student' if config.teacher else 'teacher'}: missing; a teacher and a student go together")
+    found = [(config.teacher, config.student)] if config.teacher and config.student else []
+    for text in config.pairs:
+        try:
+            made = named_pair(text)
+            found.append((made.teacher, made.student))
+        except InputError as error:
+            problems.extend(error.problems)
+    if not found and not problems:
+        problems.append("pairs: missing; give --pairs TEACHER/STUDENT, or --teacher and --student")
+    return found
+
+
+KNOWN_PLACES = ("recipe", "teacher_recipe", "student", "teacher", "objective")
+
+
+def _changes(config: BenchConfig) -> dict[str, Any]:
+    """Everything that --set, --epochs and --lr change, by dotted key; raises InputError for a key that means nothing."""
+    changes = dict(config.set)
+    networks = {"student": ["stem", "image_size"], "teacher": ["stem", "image_size", "seed"], "objective": ["pairing"]}
+    recipe = [*Recipe.model_fields, *(f"augment.{name}" for name in type(Recipe.model_fields["augment"].default).model_fields)]
+    known = [f"{place}.{key}" for place in KNOWN_PLACES for key in networks.get(place, recipe)]
+    refuse(
+        [
+            f"set: unknown {key!r}{did_you_mean(key, known) or '; known: recipe.*, teacher_recipe.*, student.stem, ...'}"
+            for key in changes
+            if key not in known
+        ]
+    )
+    if config.epochs is not None:
+        changes["recipe.epochs"] = config.epochs
+    if config.lr is not None:
+        changes["recipe.lr"] = config.lr
+    return changes
+
+
+def _below(changes: Mapping[str, Any], place: str) -> dict[str, Any]:
+    return {key.removeprefix(f"{place}."): value for key, value in changes.items() if key.startswith(f"{place}.")}
+
+
+def _image_size(protocol: RecipeFile, changes: Mapping[str, Any]) -> int | None:
+    size = changes.get("recipe.augment.size", protocol.recipe.get("augment", {}).get("size"))
+    return int(size) if size else None
+
+
+def _why_merged(request: Request, setting: Setting, spec: ObjectiveSpec) -> str:
+    if not spec.terms:
+        return "alpha = 0 or weight 0 is the student alone"
+    return f"another setting of {spec.label} comes to the same coefficients"
+
+
+def _swept(config: BenchConfig) -> list[str]:
+    axes = {"temperature": config.temperatures, "alpha": config.alphas, "weight": config.weights, **config.grid}
+    return [f"search list ({config.tune})"] if config.tune is not None else [name for name, values in axes.items() if len(values) > 1]
+
+
+def _run_folder(run_id: str, config: BenchConfig) -> RunFolder:
+    """The folder of a finished run, among the kept teachers or in any bench below the results folder."""
+    places = [teacher_store(), *(Store(path.parent) for path in sorted(Path(config.results).glob("*/runs")))]
+    for store in places:
+        if store.run(run_id).state() == "done" and store.run(run_id).student.is_file():
+            return store.run(run_id)
+    raise InputError(f"teacher: no finished run {run_id!r} with its weights among the kept teachers or below {config.results}")

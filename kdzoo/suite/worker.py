@@ -1,0 +1,256 @@
+"""A worker process: takes jobs as JSON lines on standard input, answers with events as JSON lines on standard output.
+
+`work` is what a job does, in this process or in another: there is one code path.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+
+from kdzoo.assemble import Bound, Modules, cohort_of, data_of, member_of, teacher_key, teacher_of
+from kdzoo.cost import probe
+from kdzoo.data.sources import Images
+from kdzoo.data.split import Parts
+from kdzoo.errors import InputError
+from kdzoo.method import load_plugin
+from kdzoo.signals import Shapes
+from kdzoo.sinks import JsonLines, Sink, Tee, WandbSettings, WandbSink
+from kdzoo.suite.jobs import Event, Handle, Job, Options
+from kdzoo.suite.records import setting_text
+from kdzoo.suite.store import RunFolder, Store, StoreError
+from kdzoo.teachers import check
+from kdzoo.train import Execution, Member, Stopped, Teacher, fit
+
+LOCK_POLL_SECONDS = 0.5
+
+
+@dataclass
+class Bench:
+    """What a worker keeps between jobs: the last teacher with its predictions, and networks given as objects."""
+
+    modules: Modules = field(default_factory=Modules)
+    served: dict[Any, tuple[Teacher, Shapes]] = field(default_factory=dict)
+
+    def teacher(self, bound: Bound, images: Images, parts: Parts, execution: Execution) -> tuple[Teacher | None, Shapes | None]:
+        """The teacher of a run; the last one is kept, since cohorts that share it follow each other."""
+        if bound.run.teacher is None:
+            return None, None
+        key = teacher_key(bound)
+        if key not in self.served:
+            made = teacher_of(bound, images, parts, execution, self.modules)
+            assert made is not None
+            self.served = {key: made}
+        return self.served[key]
+
+
+def work(job: Job, bench: Bench, emit: Handle, stop: Callable[[], bool]) -> None:
+    """Do a job. Raises InputError for a teacher that must not teach, StoreError for a folder that cannot be written."""
+    torch.set_num_threads(job.options.threads)
+    if job.kind == "teacher":
+        teacher_job(job, bench, emit, stop)
+    else:
+        train_runs(Store(Path(job.folder)), job.ids, job.options, bench, emit, stop)
+
+
+def teacher_job(job: Job, bench: Bench, emit: Handle, stop: Callable[[], bool]) -> None:
+    """Train a teacher unless it is kept already, measure it on its first student's data, refuse it at chance."""
+    store = Store(Path(job.folder))
+    for run_id in job.ids:
+        while store.run(run_id).state() != "done":
+            locked = train_runs(store, (run_id,), job.options, bench, emit, stop)
+            if not locked and store.run(run_id).state() != "done":
+                reason = (store.run(run_id).path / "error.txt").read_text().strip().splitlines()[-1]
+                raise InputError(f"teacher {run_id}: its training failed: {reason}")
+            if locked:
+                time.sleep(LOCK_POLL_SECONDS)
+            if stop():
+                raise Stopped("training was stopped; the same command goes on from here")
+    if job.example is not None:
+        folder, run_id = job.example
+        bound = Bound.read(Store(Path(folder)).run(run_id))
+        execution = execution_of(job.options)
+        images, parts = data_of(bound)
+        teacher, _ = bench.teacher(bound, images, parts, execution)
+        if teacher is not None:
+            if not job.options.allow_chance_teacher:
+                check(teacher, parts, bound.run.recipe.augment, execution)
+            top1 = {"val_top1": teacher.val_metrics and teacher.val_metrics["top1"], "test_top1": teacher.test_metrics["top1"]}
+            emit({"event": "teacher", "name": teacher.name, "ids": list(job.ids), **top1})
+
+
+def train_runs(store: Store, ids: Iterable[str], options: Options, bench: Bench, emit: Handle, stop: Callable[[], bool]) -> list[str]:
+    """Train those of a cohort's runs that are not done; the ids of those that another process is training."""
+    locked: list[str] = []
+    with ExitStack() as locks:
+        bounds: list[Bound] = []
+        for run_id in ids:
+            folder = store.run(run_id)
+            if not locks.enter_context(folder.lock()):
+                locked.append(run_id)
+            elif folder.state() == "done":
+                report(folder, emit)
+            else:
+                bounds.append(Bound.read(folder))
+        if bounds:
+            try:
+                train_cohort(bounds, options, bench, emit, stop, store.folder.name)
+            except (StoreError, Stopped, InputError):
+                raise
+            except Exception:  # data or a teacher that cannot be had fails every run that needs them, with the reason
+                for bound in bounds:
+                    if bound.folder.state() != "done":
+                        bound.folder.fail(traceback.format_exc())
+            for bound in bounds:
+                report(bound.folder, emit)
+    if locked:
+        emit({"event": "locked", "ids": locked})
+    return locked
+
+
+def train_cohort(bounds: list[Bound], options: Options, bench: Bench, emit: Handle, stop: Callable[[], bool], name: str) -> None:
+    """Assemble, take up checkpoints, probe the cost of what is new, and fit; groups that stand apart follow each other."""
+    execution = execution_of(options)
+    images, parts = data_of(bounds[0])
+    teacher, shapes = None, None
+    for bound in bounds:
+        if bound.run.teacher is not None:
+            teacher, shapes = bench.teacher(bound, images, parts, execution)
+    members: list[Member] = []
+    for bound in bounds:
+        taught = shapes if bound.run.teacher is not None else None
+        try:
+            member = member_of(bound, images, parts, taught, execution, bench.modules)
+            member.resume()
+            if member.cost is None:
+                fresh = member_of(bound, images, parts, taught, execution, bench.modules)
+                member.cost = probe(cohort_of([fresh], images, parts, teacher, execution))
+            member.sink = sinks_of(member, options, name, emit)
+        except StoreError:
+            raise
+        except Exception:  # a method that cannot be built is that run's failure alone
+            bound.folder.fail(traceback.format_exc())
+            continue
+        members.append(member)
+    members.sort(key=lambda member: (member.step, member.run.id))
+    for _, group in itertools.groupby(members, key=lambda member: member.step):
+        cohort = cohort_of(list(group), images, parts, teacher, execution)
+        begin = {"ids": [m.run.id for m in cohort.members], "epochs": cohort.recipe.epochs}
+        emit(
+            {
+                "event": "begin",
+                "what": "students" if teacher else "training",
+                "steps": cohort.steps_an_epoch * cohort.recipe.epochs,
+                **begin,
+            }
+        )
+        fit(cohort, emit=emit, stop=stop)
+
+
+def sinks_of(member: Member, options: Options, bench: str, emit: Handle) -> Sink:
+    """JSON lines first, always; W&B where it was asked for."""
+    lines = JsonLines(member.folder.metrics, keep_through_step=member.step)
+    if options.wandb is None:
+        return lines
+    config = json.loads((member.folder.path / "run.json").read_text())
+    settings = WandbSettings(**options.wandb)
+    return Tee([lines, WandbSink(settings, bench, member.run.id, config, lambda text: emit({"event": "note", "text": text}))])
+
+
+def report(folder: RunFolder, emit: Handle) -> None:
+    """Say how a run came out."""
+    run, _ = folder.read_plan()
+    said: Event = {"id": folder.id, "label": run.objective.label, "setting": setting_text(run), "seed": run.seed}
+    if folder.state() == "done":
+        result = folder.result()
+        val = result["last"]["val"]
+        emit(
+            {
+                "event": "done",
+                **said,
+                "val_top1": val and val["top1"],
+                "test_top1": result["last"]["test"]["top1"],
+                "seconds": result["seconds"],
+            }
+        )
+    else:
+        error = folder.path / "error.txt"
+        reason = error.read_text().strip().splitlines()[-1] if error.exists() else "it ended without a result"
+        emit({"event": "failed", **said, "error": reason})
+
+
+def execution_of(options: Options) -> Execution:
+    return Execution(
+        device=torch.device(options.device),
+        threads=options.threads,
+        checkpoint_seconds=options.checkpoint_seconds,
+        keep=frozenset(options.keep),
+        oracle=options.oracle,
+        channels_last=options.channels_last,
+    )
+
+
+def main() -> None:
+    """Serve jobs until standard input ends; when it does in the middle of one, checkpoint and leave."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what a plugin prints must not get between the events
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, and says so on standard input
+    stopping = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(jobs, stopping), daemon=True).start()
+    for plugin in sys.argv[1:]:
+        load_plugin(plugin)
+    bench = Bench()
+    _say(answers, {"event": "ready"})
+    while (job := jobs.get()) is not None:
+        _serve(job, bench, answers, stopping)
+
+
+def _serve(job: Job, bench: Bench, answers: TextIO, stopping: threading.Event) -> None:
+    def emit(event: Event) -> None:
+        _say(answers, event)
+
+    try:
+        work(job, bench, emit, stopping.is_set)
+    except InputError as error:
+        emit({"event": "refused", "problems": list(error.problems)})
+    except StoreError as error:
+        emit({"event": "refused", "problems": [str(error)]})
+    except Stopped:
+        emit({"event": "stopped"})
+    emit({"event": "idle"})
+
+
+def _listen(jobs: queue.SimpleQueue[Job | None], stopping: threading.Event) -> None:
+    for line in sys.stdin:
+        if line.strip() == "stop":
+            stopping.set()
+        else:
+            jobs.put(Job.from_json(line))
+    stopping.set()  # the parent is gone, or has closed the pipe because there is no more to do
+    jobs.put(None)
+
+
+def _say(answers: TextIO, event: Event) -> None:
+    with contextlib.suppress(BrokenPipeError):  # nobody listens any more: `_listen` has seen that too, and training ends
+        answers.write(json.dumps(event) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,503 @@
+"""The training step, the cohort and `fit`: read this file first.
+
+A cohort is a group of runs that see the same batches: same data, teacher, recipe and seed. One augmentation and one
+teacher forward serve all of them; a single run is a cohort of one. How runs are grouped changes no number: everything
+random is a pure function of (seed, epoch, sample) or (seed, step), and a run that fails leaves the others untouched.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kdzoo.data.loader import batches, gather, steps_per_epoch
+from kdzoo.data.sources import Subset
+from kdzoo.data.split import Parts
+from kdzoo.data.views import Views, apply, center, draw
+from kdzoo.environment import environment
+from kdzoo.errors import KdzooError
+from kdzoo.evaluate import Metrics, measure
+from kdzoo.models.network import Network, NetworkCost
+from kdzoo.models.weights import save_student
+from kdzoo.objective import Objective
+from kdzoo.optim import learning_rate, moving_average, optimizer
+from kdzoo.seeds import global_stream
+from kdzoo.signals import Batch, Clock, Losses, Need, Outputs
+from kdzoo.sinks import Sink
+from kdzoo.spec import Augment, Recipe, Run
+from kdzoo.suite.store import RunFolder, StoreError, write_bytes
+
+EVALUATION_BATCH = 500
+FLUSH_STEPS = 50
+"""how often a loss that is no number is looked for; in between nothing is copied from the device"""
+
+
+class Stopped(KdzooError):
+    """Training was asked to stop; every run of the cohort has a checkpoint."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Where and how a run is executed; none of it is part of the run's id.
+
+    keep: which of `predictions`, `student` and `checkpoint` stay in the run's folder when it is done.
+    """
+
+    device: torch.device
+    threads: int
+    checkpoint_seconds: float = 30.0
+    keep: frozenset[str] = frozenset({"predictions", "student"})
+    oracle: bool = False
+    channels_last: bool = False
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A frozen network, what it costs, and what it says of the validation and test images."""
+
+    network: Network
+    name: str
+    cost: NetworkCost
+    val: Tensor | None
+    test: Tensor
+    val_metrics: Metrics | None
+    test_metrics: Metrics
+
+    def record(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "parameters": self.cost.parameters,
+            "macs": self.cost.macs,
+            "val": self.val_metrics,
+            "test": self.test_metrics,
+        }
+
+
+@dataclass
+class Tally:
+    """Sums over the steps of an epoch, kept on the device; `bad` is the first step whose loss was no number."""
+
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    samples: int = 0
+    bad: Tensor | None = None
+
+    def add(self, losses: Losses, samples: int, step: int) -> None:
+        for name, value in {"loss": losses.total, **losses.parts}.items():
+            addend = value.detach().double() * samples
+            self.sums[name] = self.sums[name] + addend if name in self.sums else addend
+        self.samples += samples
+        here = torch.where(torch.isfinite(losses.total.detach()), torch.iinfo(torch.int64).max, step)
+        self.bad = here if self.bad is None else torch.minimum(self.bad, here)
+
+    def raise_if_bad(self) -> None:
+        if self.bad is not None and int(self.bad) != torch.iinfo(torch.int64).max:
+            raise FloatingPointError(f"the loss became NaN or infinite at step {int(self.bad)}")
+
+    def means(self) -> dict[str, float]:
+        return {name: float(total) / max(self.samples, 1) for name, total in self.sums.items()}
+
+
+class Member:
+    """One run of a cohort: its student, its objective, its optimiser, and where it stands."""
+
+    def __init__(
+        self, run: Run, folder: RunFolder, network: Network, size: NetworkCost, objective: Objective, execution: Execution
+    ) -> None:
+        self.run = run
+        self.folder = folder
+        self.size = size
+        self.network = network.to(execution.device)
+        if execution.channels_last:
+            self.network.to(memory_format=torch.channels_last)
+        self.objective = objective.to(execution.device)
+        self.device = execution.device
+        self.optimizer = optimizer(run.recipe, self.network, self.objective)
+        self.scaler = torch.amp.GradScaler(execution.device.type, enabled=run.recipe.precision == "float16")
+        self.average = moving_average(run.recipe, self.network)
+        self.need = objective.needs.student | Need.LOGITS
+        self.tally = Tally()
+        self.train_loss: float | None = None
+        self.step = 0
+        self.seconds = 0.0
+        self.started = now()
+        self.best: dict[str, Any] | None = None
+        self.oracle: dict[str, Any] | None = None
+        self.cost: dict[str, Any] | None = None
+        self.sink: Sink | None = None
+        self.failure: str | None = None
+
+    def losses(self, inputs: Tensor, second: Tensor | None, teacher: Outputs | None, batch: Batch) -> Losses:
+        """Forward of the student and of the objective for one batch."""
+        self.network.train()
+        self.objective.train()
+        with global_stream(self.run.seed, "layers", batch.clock.step, device=self.device), autocast(self.run.recipe, self.device):
+            student = outputs(self.network, inputs, second, self.need)
+        return self.objective(student, teacher, batch)  # type: ignore[no-any-return]
+
+    def learn(self, losses: Losses, samples: int, steps: int) -> None:
+        """Backward, optimiser, moving average, and the sums of the epoch."""
+        recipe = self.run.recipe
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(recipe, self.step, steps)
+        self.scaler.scale(losses.total).backward()  # type: ignore[no-untyped-call]
+        if recipe.clip is not None:
+            self.scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_([p for group in self.optimizer.param_groups for p in group["params"]], recipe.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+        self.tally.add(losses, samples, self.step)
+        self.step += 1
+
+    def fail(self) -> None:
+        """Keep the exception that is being handled, and leave the cohort."""
+        self.failure = traceback.format_exc()
+        self.folder.fail(self.failure)
+        if self.sink is not None:
+            self.sink.fail(self.failure)
+            self.sink.close()
+
+    @property
+    def evaluated(self) -> Network:
+        """The network that is measured and kept: the moving average where the recipe has one."""
+        return self.network if self.average is None else self.average.module
+
+    def state(self) -> dict[str, Any]:
+        """All that a resume needs, as tensors and plain values."""
+        return {
+            "id": self.run.id,
+            "step": self.step,
+            "network": self.network.state_dict(),
+            "objective": self.objective.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "train_loss": self.train_loss,
+            "tally": (self.tally.sums, self.tally.samples, self.tally.bad),
+            "best": self.best,
+            "oracle": self.oracle,
+            "cost": self.cost,
+            "seconds": self.seconds,
+            "started": self.started,
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Stand where `state` was taken."""
+        self.step = state["step"]
+        self.network.load_state_dict(state["network"])
+        self.objective.load_state_dict(state["objective"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.train_loss = state["train_loss"]
+        sums, samples, bad = state["tally"]
+        self.tally = Tally(dict(sums), samples, bad)
+        self.best, self.oracle, self.cost = state["best"], state["oracle"], state["cost"]
+        self.seconds, self.started = state["seconds"], state["started"]
+
+    def checkpoint(self) -> None:
+        """Write the state, whole or not at all."""
+        buffer = io.BytesIO()
+        torch.save(self.state(), buffer)
+        write_bytes(self.folder.checkpoint, buffer.getvalue())
+
+    def resume(self) -> None:
+        """Take up the checkpoint of the run's folder, if there is one."""
+        if self.folder.checkpoint.exists():
+            self.load(torch.load(self.folder.checkpoint, map_location=self.device, weights_only=True))
+
+
+@dataclass
+class Cohort:
+    """Runs in lockstep: the data and the teacher they share, and the members that have not failed."""
+
+    members: list[Member]
+    parts: Parts
+    height: int
+    width: int
+    teacher: Teacher | None
+    execution: Execution
+
+    @property
+    def alive(self) -> list[Member]:
+        return [member for member in self.members if member.failure is None]
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.members[0].run.recipe
+
+    @property
+    def seed(self) -> int:
+        return self.members[0].run.seed
+
+    @property
+    def steps_an_epoch(self) -> int:
+        return steps_per_epoch(len(self.parts.train.targets), self.recipe.batch_size)
+
+    def views_of(self, epoch: int) -> list[Views]:
+        """How every training sample looks in an epoch; a second time, independently, where a method reads two views."""
+        streams = ["view"] + (["second view"] if any(Need.SECOND_VIEW in member.need for member in self.alive) else [])
+        return [
+            draw(
+                self.recipe.augment,
+                samples=len(self.parts.train.targets),
+                height=self.height,
+                width=self.width,
+                seed=self.seed,
+                epoch=epoch,
+                stream=stream,
+            )
+            for stream in streams
+        ]
+
+
+def step(cohort: Cohort, index: Tensor, views: Sequence[Views], clock: Clock) -> None:
+    """One step of every member on one batch: the same views, one forward of the teacher."""
+    inputs, second, batch = gather_batch(cohort, index, views, clock)
+    teacher = teach(cohort, inputs, second)
+    for member in cohort.alive:
+        try:
+            member.learn(member.losses(inputs, second, teacher, batch), len(index), clock.steps)
+        except Exception:  # one run's fault, whatever it is, is kept with its traceback and must not reach its neighbours
+            member.fail()
+
+
+def gather_batch(cohort: Cohort, index: Tensor, views: Sequence[Views], clock: Clock) -> tuple[Tensor, Tensor | None, Batch]:
+    """The augmented images of a batch, the second view where there is one, and the batch itself."""
+    augment, device = cohort.recipe.augment, cohort.execution.device
+    images, targets = gather(cohort.parts.train, index, device)
+    inputs, *more = (apply(images, view, index, augment) for view in views)
+    second = more[0] if more else None
+    batch = Batch(inputs=inputs, targets=targets, index=index.to(device), clock=clock, generator=torch.Generator(device))
+    return inputs, second, batch
+
+
+def teach(cohort: Cohort, inputs: Tensor, second: Tensor | None) -> Outputs | None:
+    """The teacher's outputs for the union of what the members read; None where none reads any."""
+    need = Need.NOTHING
+    for member in cohort.alive:
+        need |= member.objective.needs.teacher
+    if cohort.teacher is None or not need:
+        return None
+    with torch.no_grad(), autocast(cohort.recipe, cohort.execution.device):
+        return outputs(cohort.teacher.network, inputs, second, need)
+
+
+def outputs(network: Network, inputs: Tensor, second: Tensor | None, need: Need) -> Outputs:
+    """One forward for each view that is needed."""
+    first: Outputs = network(inputs, need & ~Need.SECOND_VIEW)
+    if Need.SECOND_VIEW not in need:
+        return first
+    return first.with_second(network(second, need & ~Need.SECOND_VIEW))
+
+
+def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[object]:
+    """The recipe's precision for a forward; losses are computed outside of it."""
+    if recipe.precision == "float32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=getattr(torch, recipe.precision))
+
+
+Emit = Callable[[dict[str, Any]], None]
+
+
+def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
+    """Train the members, all standing at the same step, to the end of the recipe; write what each comes to.
+
+    Raises Stopped, with every member checkpointed, when `stop` says so, and StoreError when results cannot be written.
+    """
+    steps = cohort.steps_an_epoch * cohort.recipe.epochs
+    start = cohort.members[0].step
+    told = start
+    saved = time.monotonic()
+    for epoch in range(start // cohort.steps_an_epoch, cohort.recipe.epochs):
+        began = time.monotonic()
+        views = cohort.views_of(epoch)
+        first = max(start - epoch * cohort.steps_an_epoch, 0)
+        indices = batches(len(cohort.parts.train.targets), cohort.recipe.batch_size, cohort.seed, epoch, start=first)
+        for number, index in enumerate(indices, start=epoch * cohort.steps_an_epoch + first):
+            step(cohort, index, views, Clock(epoch, cohort.recipe.epochs, number, steps))
+            if (number + 1) % FLUSH_STEPS == 0 or (number + 1) % cohort.steps_an_epoch == 0:
+                drop_bad(cohort)
+                emit(
+                    {"event": "step", "ids": [member.run.id for member in cohort.alive], "epoch": epoch, "step": number + 1, "steps": steps}
+                )
+            if not cohort.alive:
+                return
+            if (number + 1) % cohort.steps_an_epoch != 0:  # an epoch's end is saved after its line is written
+                began = share_time(cohort, began)
+                saved = save_if_due(cohort, saved, stop)
+        for member in cohort.alive:
+            guarded(member, partial(close_epoch, cohort, member, epoch, emit))
+        began = share_time(cohort, began)
+        if epoch + 1 < cohort.recipe.epochs:
+            saved = save_if_due(cohort, saved, stop)
+    for member in cohort.alive:
+        guarded(member, partial(finish, cohort, member))
+
+
+def save_if_due(cohort: Cohort, saved: float, stop: Callable[[], bool]) -> float:
+    """Checkpoint every member when the last time was long enough ago or training is to stop; when that was."""
+    stopping = stop()
+    if not stopping and time.monotonic() - saved <= cohort.execution.checkpoint_seconds:
+        return saved
+    for member in cohort.alive:
+        member.checkpoint()
+    if stopping:
+        raise Stopped("training was stopped; the same command goes on from here")
+    return time.monotonic()
+
+
+def share_time(cohort: Cohort, began: float) -> float:
+    """Add the time since `began` to the members, in equal shares; the time now."""
+    now = time.monotonic()
+    for member in cohort.alive:
+        member.seconds += (now - began) / len(cohort.alive)
+    return now
+
+
+def guarded(member: Member, act: Callable[[], None]) -> None:
+    """Do something of one member's; a failure is that member's alone, but for a store that cannot be written."""
+    try:
+        act()
+    except StoreError:
+        raise
+    except Exception as error:  # kept with its traceback, as in `step`
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise StoreError(f"cannot write below {member.folder.path}: {error.strerror}") from error
+        member.fail()
+
+
+def drop_bad(cohort: Cohort) -> None:
+    """Fail the members whose loss has become no number."""
+    for member in cohort.alive:
+        guarded(member, member.tally.raise_if_bad)
+
+
+@torch.no_grad()
+def predict(network: Network, subset: Subset, augment: Augment, device: torch.device) -> Tensor:
+    """Log-probabilities of a network in evaluation mode, (N, K) float32 on the CPU, in the order of the subset."""
+    training = network.training
+    network.eval()
+    chunks = []
+    for index in torch.arange(len(subset.targets)).split(EVALUATION_BATCH):
+        images, _ = gather(subset, index, device)
+        chunks.append(network.logits(center(images, augment)).float().log_softmax(1).cpu())
+    network.train(training)
+    return torch.cat(chunks)
+
+
+def write_predictions(folder: RunFolder, parts: Parts, val: Tensor | None, test: Tensor) -> None:
+    """Keep the last epoch's log-probabilities in float16 with their targets."""
+    arrays = {"test": test.half().numpy(), "test_targets": parts.test.targets.numpy()}
+    if val is not None and parts.val is not None:
+        arrays |= {"val": val.half().numpy(), "val_targets": parts.val.targets.numpy()}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_bytes(folder.predictions, buffer.getvalue())
+
+
+def better(metrics: Metrics, than: Metrics) -> bool:
+    """Higher top-1, then lower NLL; an equal epoch is no better than an earlier one."""
+    return (metrics["top1"], -(metrics["nll"] or 0)) > (than["top1"], -(than["nll"] or 0))  # type: ignore[operator]
+
+
+def now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def copied(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}
+
+
+def close_epoch(cohort: Cohort, member: Member, epoch: int, emit: Emit) -> None:
+    """Evaluate on validation, keep the best epoch, write the epoch's line."""
+    taught = cohort.teacher if member.run.teacher is not None else None
+    val = None
+    if cohort.parts.val is not None:
+        log_probs = predict(member.evaluated, cohort.parts.val, cohort.recipe.augment, cohort.execution.device)
+        val = measure(log_probs, cohort.parts.val.targets, taught and taught.val)
+        if member.best is None or better(val, member.best["val"]):
+            member.best = {"epoch": epoch + 1, "val": val, "state": copied(member.evaluated)}
+    if cohort.execution.oracle:
+        log_probs = predict(member.evaluated, cohort.parts.test, cohort.recipe.augment, cohort.execution.device)
+        test = measure(log_probs, cohort.parts.test.targets, taught and taught.test)
+        if member.oracle is None or better(test, member.oracle["test"]):
+            member.oracle = {"epoch": epoch + 1, "test": test}
+    means = member.tally.means()
+    member.train_loss = means.pop("loss")
+    record = {
+        "epoch": epoch + 1,
+        "step": member.step,
+        "loss": member.train_loss,
+        "parts": means,
+        "lr": member.optimizer.param_groups[0]["lr"],
+        "val": val,
+        "seconds": member.seconds,
+    }
+    member.tally = Tally()
+    if member.sink is not None:
+        member.sink.epoch(record)
+    emit({"event": "epoch", "id": member.run.id, "epoch": epoch + 1, "loss": member.train_loss, "val_top1": val and val["top1"]})
+
+
+def finish(cohort: Cohort, member: Member) -> None:
+    """Evaluate the last and the best epoch on the test set, write predictions, weights and, last of all, the result."""
+    device, augment, parts, keep = cohort.execution.device, cohort.recipe.augment, cohort.parts, cohort.execution.keep
+    epochs = cohort.recipe.epochs
+    taught = cohort.teacher if member.run.teacher is not None else None
+    test = predict(member.evaluated, parts.test, augment, device)
+    val = None if parts.val is None else predict(member.evaluated, parts.val, augment, device)
+    last = {
+        "epoch": epochs,
+        "val": None if val is None else measure(val, parts.val.targets, taught and taught.val),  # type: ignore[union-attr]
+        "test": measure(test, parts.test.targets, taught and taught.test),
+    }
+    if "predictions" in keep:
+        write_predictions(member.folder, parts, val, test)
+    if "student" in keep:
+        about = {"architecture": member.run.student.name, "run": member.run.id, "classes": str(member.run.student.classes)}
+        save_student(member.evaluated, member.folder.student, about)
+    best = None
+    if member.best is not None:
+        measured = last["test"]
+        if member.best["epoch"] != epochs:
+            member.evaluated.load_state_dict(member.best["state"])
+            measured = measure(predict(member.evaluated, parts.test, augment, device), parts.test.targets, taught and taught.test)
+        best = {"epoch": member.best["epoch"], "val": member.best["val"], "test": measured}
+    result = {
+        "id": member.run.id,
+        "status": "done",
+        "last": last,
+        "best": best,
+        "oracle": member.oracle if cohort.execution.oracle else None,
+        "train": {"loss": member.train_loss, "steps": member.step, "samples": len(parts.train.targets)},
+        "teacher": None if taught is None else taught.record(),
+        "student": {"name": member.run.student.name, "parameters": member.size.parameters, "macs": member.size.macs},
+        "cost": member.cost,
+        "environment": environment(cohort.execution.device, cohort.execution.threads),
+        "started": member.started,
+        "finished": now(),
+        "seconds": round(member.seconds, 3),
+    }
+    member.folder.finish(result)
+    if member.sink is not None:
+        member.sink.finish(result)
+        member.sink.close()
+    if "checkpoint" not in keep:
+        member.folder.checkpoint.unlink(missing_ok=True)
