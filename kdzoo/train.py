@@ -43,6 +43,9 @@ EVALUATION_BATCH = 500
 FLUSH_STEPS = 50
 """how often a loss that is no number is looked for; in between nothing is copied from the device"""
 
+UNITS_AN_EPOCH = 1000
+"""what an epoch of one run counts in the progress that is reported"""
+
 
 class Stopped(KdzooError):
     """Training was asked to stop; every run of the cohort has a checkpoint."""
@@ -334,9 +337,10 @@ def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
             step(cohort, index, views, Clock(epoch, cohort.recipe.epochs, number, steps))
             if (number + 1) % FLUSH_STEPS == 0 or (number + 1) % cohort.steps_an_epoch == 0:
                 drop_bad(cohort)
-                emit(
-                    {"event": "step", "ids": [member.run.id for member in cohort.alive], "epoch": epoch, "step": number + 1, "steps": steps}
-                )
+                ids = [member.run.id for member in cohort.alive]
+                units = len(ids) * UNITS_AN_EPOCH * (number + 1 - told) / cohort.steps_an_epoch
+                emit({"event": "step", "ids": ids, "epoch": epoch, "step": number + 1, "steps": steps, "units": units})
+                told = number + 1
             if not cohort.alive:
                 return
             if (number + 1) % cohort.steps_an_epoch != 0:  # an epoch's end is saved after its line is written

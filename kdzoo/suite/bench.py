@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 
 import torch
@@ -27,6 +27,7 @@ from kdzoo.suite.store import RunFolder, State, teacher_store, writable
 from kdzoo.suite.sweep import Plan, Planned, plan, refit
 from kdzoo.suite.worker import Bench, execution_of, work
 from kdzoo.teachers import serve
+from kdzoo.train import UNITS_AN_EPOCH
 
 LARGEST_COHORT = 8
 """students trained in lockstep at the most: they are in memory together"""
@@ -179,8 +180,8 @@ def cut(todo: Iterable[Planned], made: Plan, options: Options, processes: int) -
 
 
 def units_of(planned: Planned) -> int:
-    """The work of a run for the progress bar: thousandths of an epoch."""
-    return planned.run.recipe.epochs * 1000
+    """The work of a run, in the units that training reports."""
+    return planned.run.recipe.epochs * UNITS_AN_EPOCH
 
 
 def _group(planned: Planned) -> tuple[str, ...]:

@@ -144,9 +144,10 @@ def default_layers(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def bench_config(options: Mapping[str, Any], file: Path | None) -> BenchConfig:
     """The bench that options over a YAML file over defaults describe; raises InputError with every problem."""
-    given = {**(read_yaml(file) if file else {}), **options}
-    below = default_layers(given)
-    return parse(BenchConfig, {**below, **given, "set": {**below.get("set", {}), **given.get("set", {})}}, "")
+    filed = read_yaml(file) if file else {}
+    layers = [default_layers({**filed, **options}), filed, options]
+    changes = {key: value for layer in layers for key, value in layer.get("set", {}).items()}
+    return parse(BenchConfig, {**layers[0], **layers[1], **layers[2], "set": changes}, "")
 
 
 def quick(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,113 @@
+"""Run folders: whole or not at all, locked by the operating system, readable whatever happened."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from kdzoo.errors import InputError
+from kdzoo.spec import DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run
+from kdzoo.suite.store import RunFolder, Store, StoreError, writable, write_bytes
+
+
+@pytest.fixture
+def run() -> Run:
+    return Run(
+        student=NetworkSpec(name="resnet8", classes=10),
+        teacher=None,
+        data=DataSpec(name="digits", fingerprint="f00d", classes=10),
+        recipe=Recipe(epochs=1, batch_size=8, lr=0.1),
+        objective=ObjectiveSpec(task=1.0),
+        seed=0,
+    )
+
+
+@pytest.fixture
+def folder(tmp_path, run) -> RunFolder:
+    folder = Store(tmp_path / "bench").run(run.id)
+    folder.plan(run, {"pair": "a/b"})
+    return folder
+
+
+def test_what_is_planned_is_read_back(folder, run):
+    assert folder.read_plan() == (run, {"pair": "a/b"})
+    assert folder.state() == "new"
+
+
+def test_a_result_makes_a_run_done_and_clears_its_failure(folder):
+    folder.fail("Traceback ...\nRuntimeError: x\n")
+    assert folder.state() == "failed"
+    folder.finish({"id": folder.id, "status": "done"})
+    assert folder.state() == "done"
+    assert not (folder.path / "error.txt").exists()
+
+
+def test_a_damaged_result_is_no_result_and_is_kept_when_the_run_is_made_new(folder):
+    (folder.path / "result.json").write_text('{"id": "none-')
+    assert folder.state() == "damaged"
+    with pytest.raises(InputError, match=r"result\.json: damaged"):
+        folder.result()
+    folder.forget()
+    assert folder.state() == "new"
+    assert (folder.path / "result.json.damaged").read_text() == '{"id": "none-'
+
+
+def test_a_plan_under_another_runs_name_is_refused(folder, tmp_path):
+    other = RunFolder(folder.path.with_name("none-000000000000"))
+    other.path.mkdir()
+    (other.path / "run.json").write_bytes((folder.path / "run.json").read_bytes())
+    with pytest.raises(InputError, match="not the run its folder is named after"):
+        other.read_plan()
+
+
+def test_a_write_that_fails_leaves_what_was_there_and_no_litter(tmp_path):
+    target = tmp_path / "runs.csv"
+    write_bytes(target, b"before")
+    code = (
+        "import sys, pathlib, resource, signal\n"
+        "from kdzoo.suite.store import StoreError, write_bytes\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "try:\n    write_bytes(pathlib.Path(sys.argv[1]), b'x' * 100_000)\n"
+        "except StoreError as error:\n    print(error)\n"
+    )
+    said = subprocess.run([sys.executable, "-c", code, str(target)], capture_output=True, text=True, check=True).stdout
+    assert said.startswith(f"cannot write {target}: ")
+    assert target.read_bytes() == b"before"
+    assert os.listdir(tmp_path) == ["runs.csv"]
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 1000
+
+
+def test_a_folder_that_takes_no_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="results: cannot write to"):
+        writable(tmp_path / "file" / "results")
+    with pytest.raises(StoreError, match="cannot write"):
+        write_bytes(tmp_path / "file" / "x.json", b"")
+
+
+def test_one_process_at_a_time_holds_a_run_and_a_killed_one_lets_go(folder):
+    code = (
+        "import sys, time, pathlib\n"
+        "from kdzoo.suite.store import RunFolder\n"
+        "with RunFolder(pathlib.Path(sys.argv[1])).lock() as mine:\n"
+        "    print(mine, flush=True)\n    time.sleep(60)\n"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, str(folder.path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline().strip() == "True"
+        with folder.lock() as mine:
+            assert not mine
+    finally:
+        holder.kill()
+        holder.wait()
+    with folder.lock() as mine:
+        assert mine
+
+
+def test_json_is_written_in_one_form(folder):
+    text = (folder.path / "run.json").read_text()
+    assert text == json.dumps(json.loads(text), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
