@@ -66,12 +66,13 @@ def shape_of(images: Images, recipe: Recipe) -> tuple[int, int, int]:
     return (images.channels, side or images.height, side or images.width)
 
 
-def network_of(spec: NetworkSpec, images: Images, *, seed: int, path: str | None, modules: Modules) -> Network:
+def network_of(spec: NetworkSpec, images: Images, *, side: int, seed: int, path: str | None, modules: Modules) -> Network:
     """A network with the weights its specification names; `path` says where a file or a run's weights were found."""
     weights = weights_path(spec, path)
     return build_network(
         spec,
         channels=images.channels,
+        side=side,
         mean=images.mean,
         std=images.std,
         seed=seed,
@@ -101,7 +102,11 @@ def teacher_of(bound: Bound, images: Images, parts: Parts, execution: Execution,
 
     if bound.run.teacher is None:
         return None
-    network = freeze(network_of(bound.run.teacher, images, seed=0, path=bound.paths.get("teacher"), modules=modules).to(execution.device))
+    network = freeze(
+        network_of(
+            bound.run.teacher, images, side=shape_of(images, bound.run.recipe)[1], seed=0, path=bound.paths.get("teacher"), modules=modules
+        ).to(execution.device)
+    )
     shape = shape_of(images, bound.run.recipe)
     cost = count(network, shape)
     return serve(network, bound.run.teacher.name, cost, parts, bound.run.recipe.augment, execution), probe(network, shape)
@@ -110,7 +115,9 @@ def teacher_of(bound: Bound, images: Images, parts: Parts, execution: Execution,
 def student_of(bound: Bound, images: Images, parts: Parts, teacher: Shapes | None, modules: Modules) -> tuple[Network, Objective]:
     """A fresh student and objective; raises InputError when the method cannot serve the two networks."""
     run = bound.run
-    network = network_of(run.student, images, seed=run.seed, path=bound.paths.get("student"), modules=modules)
+    network = network_of(
+        run.student, images, side=shape_of(images, run.recipe)[1], seed=run.seed, path=bound.paths.get("student"), modules=modules
+    )
     shapes = probe(network, shape_of(images, run.recipe))
     stages = pair_stages(shapes, teacher, run.objective.pairing) if teacher else ()
     objective = build_objective(

@@ -27,7 +27,7 @@ def probe(cohort: Cohort) -> dict[str, Any]:
     """
     (member,) = cohort.members
     clock = Clock(0, 1, 0, WARM_UP + TIMED)
-    index = next(iter(torch.arange(len(cohort.parts.train.targets)).split(member.run.recipe.batch_size)))
+    index = torch.arange(min(member.run.recipe.batch_size, len(cohort.parts.train.targets)))
     seconds = []
     saved = 0
     for _ in range(WARM_UP + TIMED):

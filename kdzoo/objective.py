@@ -132,6 +132,9 @@ def build_objective(
         if Need.STAGES in needs.student & needs.teacher and not stages:
             problems.append(f"{term.name}: the two networks have no stages to pair ({_listed(student)} under {_listed(teacher)})")
             continue
+        for role, shapes, need in (("student", student, needs.student), ("teacher", teacher, needs.teacher)):
+            if Need.EMBEDDING in need and shapes is not None and not shapes.embedding:
+                problems.append(f"{term.name}: reads the {role}'s embedding, but that network's classifier cannot be found")
         if needs.targets and bool((facts.targets < 0).any()):
             problems.append(f"{term.name}: reads the labels of every sample, but a part of the data carries none (label_fraction < 1)")
             continue

@@ -25,7 +25,8 @@ def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
 
 def optimizer(recipe: Recipe, *modules: nn.Module) -> torch.optim.Optimizer:
     """SGD or AdamW over the modules' parameters, biases and norms without decay where the recipe says `weights`."""
-    decayed, free = [], []
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
     for parameter in _parameters(*modules):
         (free if recipe.decay == "weights" and parameter.ndim <= 1 else decayed).append(parameter)
     groups = [{"params": group, "weight_decay": decay} for group, decay in ((decayed, recipe.weight_decay), (free, 0.0)) if group]
@@ -38,7 +39,8 @@ def moving_average(recipe: Recipe, network: nn.Module) -> AveragedModel | None:
     """A copy of the network that follows its weights and buffers with the recipe's decay, or None."""
     if recipe.ema is None:
         return None
-    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
+    follow = get_ema_multi_avg_fn(recipe.ema)  # type: ignore[no-untyped-call]
+    return AveragedModel(network, multi_avg_fn=follow, use_buffers=True)
 
 
 def _parameters(*modules: nn.Module) -> Iterator[nn.Parameter]:

@@ -240,6 +240,12 @@ class Cohort:
     def alive(self) -> list[Member]:
         return [member for member in self.members if member.failure is None]
 
+    def said(self, member: Member) -> tuple[Tensor | None, Tensor | None]:
+        """What the member's teacher says of the validation and the test images; nothing where it has none."""
+        if self.teacher is None or member.run.teacher is None:
+            return None, None
+        return self.teacher.val, self.teacher.test
+
     @property
     def recipe(self) -> Recipe:
         return self.members[0].run.recipe
@@ -399,7 +405,7 @@ def predict(network: Network, subset: Subset, augment: Augment, device: torch.de
     training = network.training
     network.eval()
     chunks = []
-    for index in torch.arange(len(subset.targets)).split(EVALUATION_BATCH):
+    for index in torch.split(torch.arange(len(subset.targets)), EVALUATION_BATCH):
         images, _ = gather(subset, index, device)
         chunks.append(network.logits(center(images, augment)).float().log_softmax(1).cpu())
     network.train(training)
@@ -418,7 +424,7 @@ def write_predictions(folder: RunFolder, parts: Parts, val: Tensor | None, test:
 
 def better(metrics: Metrics, than: Metrics) -> bool:
     """Higher top-1, then lower NLL; an equal epoch is no better than an earlier one."""
-    return (metrics["top1"], -(metrics["nll"] or 0)) > (than["top1"], -(than["nll"] or 0))  # type: ignore[operator]
+    return (metrics["top1"], -(metrics["nll"] or 0)) > (than["top1"], -(than["nll"] or 0))
 
 
 def now() -> str:
@@ -431,67 +437,65 @@ def copied(module: nn.Module) -> dict[str, Tensor]:
 
 def close_epoch(cohort: Cohort, member: Member, epoch: int, emit: Emit) -> None:
     """Evaluate on validation, keep the best epoch, write the epoch's line."""
-    taught = cohort.teacher if member.run.teacher is not None else None
+    val_said, test_said = cohort.said(member)
     val = None
     if cohort.parts.val is not None:
-        log_probs = predict(member.evaluated, cohort.parts.val, cohort.recipe.augment, cohort.execution.device)
-        val = measure(log_probs, cohort.parts.val.targets, taught and taught.val)
+        val = measure(look(cohort, member, cohort.parts.val), cohort.parts.val.targets, val_said)
         if member.best is None or better(val, member.best["val"]):
             member.best = {"epoch": epoch + 1, "val": val, "state": copied(member.evaluated)}
     if cohort.execution.oracle:
-        log_probs = predict(member.evaluated, cohort.parts.test, cohort.recipe.augment, cohort.execution.device)
-        test = measure(log_probs, cohort.parts.test.targets, taught and taught.test)
+        test = measure(look(cohort, member, cohort.parts.test), cohort.parts.test.targets, test_said)
         if member.oracle is None or better(test, member.oracle["test"]):
             member.oracle = {"epoch": epoch + 1, "test": test}
     means = member.tally.means()
     member.train_loss = means.pop("loss")
-    record = {
-        "epoch": epoch + 1,
-        "step": member.step,
-        "loss": member.train_loss,
-        "parts": means,
-        "lr": member.optimizer.param_groups[0]["lr"],
-        "val": val,
-        "seconds": member.seconds,
-    }
     member.tally = Tally()
     if member.sink is not None:
-        member.sink.epoch(record)
+        member.sink.epoch(
+            {
+                "epoch": epoch + 1,
+                "step": member.step,
+                "loss": member.train_loss,
+                "parts": means,
+                "lr": member.optimizer.param_groups[0]["lr"],
+                "val": val,
+                "seconds": round(member.seconds, 3),
+            }
+        )
     emit({"event": "epoch", "id": member.run.id, "epoch": epoch + 1, "loss": member.train_loss, "val_top1": val and val["top1"]})
+
+
+def look(cohort: Cohort, member: Member, subset: Subset) -> Tensor:
+    """The log-probabilities of a member's student on a part of the data."""
+    return predict(member.evaluated, subset, cohort.recipe.augment, cohort.execution.device)
 
 
 def finish(cohort: Cohort, member: Member) -> None:
     """Evaluate the last and the best epoch on the test set, write predictions, weights and, last of all, the result."""
-    device, augment, parts, keep = cohort.execution.device, cohort.recipe.augment, cohort.parts, cohort.execution.keep
-    epochs = cohort.recipe.epochs
-    taught = cohort.teacher if member.run.teacher is not None else None
-    test = predict(member.evaluated, parts.test, augment, device)
-    val = None if parts.val is None else predict(member.evaluated, parts.val, augment, device)
+    parts, keep = cohort.parts, cohort.execution.keep
+    val_said, test_said = cohort.said(member)
+    test = look(cohort, member, parts.test)
+    val = None if parts.val is None else look(cohort, member, parts.val)
     last = {
-        "epoch": epochs,
-        "val": None if val is None else measure(val, parts.val.targets, taught and taught.val),  # type: ignore[union-attr]
-        "test": measure(test, parts.test.targets, taught and taught.test),
+        "epoch": cohort.recipe.epochs,
+        "val": None if val is None or parts.val is None else measure(val, parts.val.targets, val_said),
+        "test": measure(test, parts.test.targets, test_said),
     }
     if "predictions" in keep:
         write_predictions(member.folder, parts, val, test)
     if "student" in keep:
-        about = {"architecture": member.run.student.name, "run": member.run.id, "classes": str(member.run.student.classes)}
-        save_student(member.evaluated, member.folder.student, about)
-    best = None
-    if member.best is not None:
-        measured = last["test"]
-        if member.best["epoch"] != epochs:
-            member.evaluated.load_state_dict(member.best["state"])
-            measured = measure(predict(member.evaluated, parts.test, augment, device), parts.test.targets, taught and taught.test)
-        best = {"epoch": member.best["epoch"], "val": member.best["val"], "test": measured}
+        spec = member.run.student
+        save_student(
+            member.evaluated, member.folder.student, {"architecture": spec.name, "classes": str(spec.classes), "run": member.run.id}
+        )
     result = {
         "id": member.run.id,
         "status": "done",
         "last": last,
-        "best": best,
+        "best": best_epoch(cohort, member, last),
         "oracle": member.oracle if cohort.execution.oracle else None,
         "train": {"loss": member.train_loss, "steps": member.step, "samples": len(parts.train.targets)},
-        "teacher": None if taught is None else taught.record(),
+        "teacher": cohort.teacher.record() if cohort.teacher and member.run.teacher else None,
         "student": {"name": member.run.student.name, "parameters": member.size.parameters, "macs": member.size.macs},
         "cost": member.cost,
         "environment": environment(cohort.execution.device, cohort.execution.threads),
@@ -505,3 +509,14 @@ def finish(cohort: Cohort, member: Member) -> None:
         member.sink.close()
     if "checkpoint" not in keep:
         member.folder.checkpoint.unlink(missing_ok=True)
+
+
+def best_epoch(cohort: Cohort, member: Member, last: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The epoch that was best on validation, measured on the test set; the student's weights become those of that epoch."""
+    if member.best is None:
+        return None
+    test = last["test"]
+    if member.best["epoch"] != last["epoch"]:
+        member.evaluated.load_state_dict(member.best["state"])
+        test = measure(look(cohort, member, cohort.parts.test), cohort.parts.test.targets, cohort.said(member)[1])
+    return {"epoch": member.best["epoch"], "val": member.best["val"], "test": test}

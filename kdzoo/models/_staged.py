@@ -163,14 +163,15 @@ def init_fan_out_without_groups(network: nn.Module, *, linear_std: float | None 
             nn.init.zeros_(module.bias)
 
 
-def register_networks(module: str, networks: Mapping[str, Callable[..., StagedNetwork]], config: Mapping[str, Any]) -> None:
+def register_networks(module: str, networks: Mapping[str, Callable[..., nn.Module]], config: Mapping[str, Any]) -> None:
     """Make networks known to timm under their names. They have no published weights: `pretrained=True` is an InputError."""
-    sys.modules[module].__dict__["default_cfgs"] = generate_default_cfgs({name: dict(config) for name in networks})
+    configs = sys.modules[module].__dict__.setdefault("default_cfgs", {})
+    configs.update(generate_default_cfgs({name: dict(config) for name in networks}))
     for name, build in networks.items():
         register_model(_entrypoint(module, name, build))
 
 
-def _entrypoint(module: str, name: str, build: Callable[..., StagedNetwork]) -> Callable[..., nn.Module]:
+def _entrypoint(module: str, name: str, build: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
     # timm looks up an entry point by __name__ and __module__, and hands it its own keywords besides the network's.
     def entrypoint(pretrained: bool = False, **kwargs: Any) -> nn.Module:
         if pretrained:

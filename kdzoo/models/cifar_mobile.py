@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import cast
 
@@ -166,7 +166,7 @@ class CifarShuffleNetV2(StagedNetwork):
         )
 
 
-CIFAR_MOBILES = {
+CIFAR_MOBILES: dict[str, Callable[..., nn.Module]] = {
     "mobilenetv2_half": CifarMobileNetV2,
     "shufflenetv1": partial(CifarShuffleNetV1, depths=(4, 8, 4), widths=(240, 480, 960), groups=3),
     "shufflenetv2": partial(CifarShuffleNetV2, depths=(3, 7, 3), widths=(116, 232, 464)),

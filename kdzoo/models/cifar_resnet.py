@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import cast
 
@@ -127,7 +127,7 @@ class WideResNet(StagedNetwork):
 
 _THIN, _WIDE, _IMAGENET = (16, 32, 64), (64, 128, 256), (64, 128, 256, 512)
 
-CIFAR_RESNETS = {
+CIFAR_RESNETS: dict[str, Callable[..., nn.Module]] = {
     **{f"resnet{6 * n + 2}": partial(CifarResNet, depths=[n] * 3, widths=_THIN, stem_width=16) for n in (1, 2, 3, 5, 7, 9, 18)},
     **{f"resnet{6 * n + 2}x4": partial(CifarResNet, depths=[n] * 3, widths=_WIDE, stem_width=32) for n in (1, 5)},
     **{f"wrn_{depth}_{widen}": partial(WideResNet, depth=depth, widen=widen) for depth in (16, 40) for widen in (1, 2)},

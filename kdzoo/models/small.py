@@ -7,7 +7,7 @@ from functools import partial
 
 from torch import nn
 
-from kdzoo.models._staged import CIFAR, Stage, StagedNetwork, conv_bn_relu, register_networks
+from kdzoo.models._staged import Stage, StagedNetwork, conv_bn_relu, register_networks
 
 
 class TutorialCNN(StagedNetwork):
@@ -54,3 +54,7 @@ DIGITS_NETWORKS = {
     "digits_teacher": partial(DigitsNet, stem_width=16, widths=(32, 64), depth=2),
     "digits_student": partial(DigitsNet, stem_width=4, widths=(4, 8), depth=1),
 }
+
+_SMALL = {"num_classes": 10, "crop_pct": 1.0, "first_conv": "stem.0", "classifier": "classifier"}
+register_networks(__name__, TUTORIAL_NETWORKS, {**_SMALL, "input_size": (3, 32, 32), "fixed_input_size": True})
+register_networks(__name__, DIGITS_NETWORKS, {**_SMALL, "input_size": (1, 8, 8)})

@@ -229,7 +229,7 @@ def untrained_teacher(bound: Bound, images: Images, modules: Modules) -> Network
     if bound.run.teacher is None:
         return None
     spec = bound.run.teacher.model_copy(update={"start": "random"})
-    return freeze(network_of(spec, images, seed=0, path=None, modules=modules))
+    return freeze(network_of(spec, images, side=shape_of(images, bound.run.recipe)[1], seed=0, path=None, modules=modules))
 
 
 def estimate(prepared: Prepared, modules: Modules | None = None) -> float:

@@ -105,7 +105,7 @@ def refit(chosen: Iterable[tuple[Run, Mapping[str, Any]]], config: BenchConfig, 
     students: dict[str, Planned] = {}
     for run, about in chosen:
         teacher, paths = run.teacher, dict(about["paths"])
-        teacher_id = about.get("teacher_id")
+        teacher_id = str(about.get("teacher_id"))
         if teacher is not None and teacher_id in teachers:
             taught = teachers[teacher_id].run
             again = taught.model_copy(update={"data": _whole(taught.data)})
@@ -117,7 +117,7 @@ def refit(chosen: Iterable[tuple[Run, Mapping[str, Any]]], config: BenchConfig, 
             fresh = run.model_copy(
                 update={"teacher": teacher, "data": _whole(run.data), "seed": seed + max(config.seeds) + 1 - min(config.seeds)}
             )
-            students[fresh.id] = Planned(fresh, {**about, "phase": "refit", "teacher_id": teacher_id, "paths": paths})
+            students[fresh.id] = Planned(fresh, {**about, "phase": "refit", "teacher_id": teacher_id if teacher else None, "paths": paths})
     return Plan(config.name, Path(config.results) / config.name, tuple(students.values()), whole, len(students))
 
 
@@ -162,7 +162,7 @@ class _Maker:
         if text in self.modules.by_name:
             return Chosen(spec)
         if request.start != "random":
-            return Chosen(spec, self._weights(request, spec))
+            return Chosen(spec, self._weights(request))
         run = Run(
             student=spec,
             teacher=None,
@@ -180,7 +180,7 @@ class _Maker:
         if request.start == "random" and self.protocol.student_start == "pretrained" and text not in self.modules.by_name:
             request = self._request(f"{text}:pretrained", "student")
         spec = self._network(request)
-        return Chosen(spec, self._weights(request, spec))
+        return Chosen(spec, self._weights(request))
 
     def planned(self, teacher: Chosen, student: Chosen, spec: ObjectiveSpec, seed: int) -> Planned:
         reads = any(REGISTRY.get(term.method).card.needs.teacher for term in spec.terms)
@@ -210,6 +210,12 @@ class _Maker:
             stem=changes.get("stem", request.stem),
             image_size=changes.get("image_size", request.image_size),
         )
+
+    def _weights(self, request: NetworkRequest) -> str | None:
+        """Where the file of a network's weights lies."""
+        if request.start == "run":
+            return str(_run_folder(str(request.run_id), self.config).student)
+        return str(request.path.resolve()) if request.path else None
 
     def _network(self, request: NetworkRequest) -> NetworkSpec:
         classes, start, name = self.data.classes, request.start, request.name

@@ -1,0 +1,35 @@
+"""Batches as index tensors in an order that is a pure function of (seed, epoch), gathered where the images lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from kdzoo.data.sources import Subset
+from kdzoo.seeds import generator
+
+
+def order(samples: int, seed: int, epoch: int) -> Tensor:
+    """The order of the samples in an epoch, a permutation (samples,) int64."""
+    return torch.randperm(samples, generator=generator(seed, "order", epoch))
+
+
+def steps_per_epoch(samples: int, batch_size: int) -> int:
+    """Batches in an epoch: the last one may be short, but one of a single sample is dropped (batch norm cannot take it)."""
+    whole, rest = divmod(samples, batch_size)
+    return whole + (rest > 1 or samples == 1)
+
+
+def batches(samples: int, batch_size: int, seed: int, epoch: int, start: int = 0) -> Iterator[Tensor]:
+    """The index tensors of an epoch's batches from number `start` on."""
+    drawn = order(samples, seed, epoch)
+    for number in range(start, steps_per_epoch(samples, batch_size)):
+        yield drawn[number * batch_size : (number + 1) * batch_size]
+
+
+def gather(subset: Subset, index: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Images (B, C, H, W) uint8 and targets (B,) int64 at `index`, on the device."""
+    here = index.to(subset.images.device)
+    return subset.images[here].to(device, non_blocking=True), subset.targets[here].to(device, non_blocking=True)

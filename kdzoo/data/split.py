@@ -1,0 +1,94 @@
+"""From a data set to its train, validation and test parts: stratified draws that depend on content and seed alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from kdzoo.data.sources import Images, Subset
+from kdzoo.errors import InputError
+from kdzoo.seeds import generator
+from kdzoo.signals import DataFacts
+from kdzoo.spec import DataSpec
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a data set; val is None where nothing is held out. source: where each training sample stood."""
+
+    train: Subset
+    val: Subset | None
+    test: Subset
+    facts: DataFacts
+    source: Tensor
+
+    def first(self, count: int) -> Parts:
+        """The same with validation and test cut to their first images."""
+        cut = [part and Subset(part.images[:count], part.targets[:count]) for part in (self.val, self.test)]
+        assert cut[1] is not None
+        return replace(self, val=cut[0], test=cut[1])
+
+
+def split(images: Images, spec: DataSpec) -> Parts:
+    """Limit, hold out, unlabel, in this order, each stratified by class and drawn with the split's seed.
+
+    A set that brings its own validation part keeps it where val_fraction > 0. Training samples without a label have
+    target -1. Raises InputError for a limit that the set cannot serve.
+    """
+    classes = len(images.classes)
+    targets = images.train.targets
+    kept = torch.arange(len(targets))
+    if spec.limit is not None:
+        if not classes <= spec.limit <= len(targets):
+            raise InputError(
+                f"limit: expected {classes} (one a class) to {len(targets)} training images of {images.name}, got {spec.limit}"
+            )
+        kept = stratified(targets, spec.limit, spec.split_seed, "limit")
+    train, val = kept, None
+    if spec.val_fraction > 0 and images.val is None:
+        count = max(round(spec.val_fraction * len(kept)), classes)
+        if count >= len(kept) - classes:
+            raise InputError(f"val_fraction: {spec.val_fraction:g} of {len(kept)} images leaves less than one a class to train on")
+        held = stratified(targets[kept], count, spec.split_seed, "val")
+        mask = torch.zeros(len(kept), dtype=torch.bool)
+        mask[held] = True
+        train, val = kept[~mask], take(images.train, kept[mask])
+    elif spec.val_fraction > 0:
+        val = images.val
+    part = take(images.train, train)
+    if spec.label_fraction < 1:
+        count = max(round(spec.label_fraction * len(train)), classes)
+        labelled = stratified(part.targets, count, spec.split_seed, "labels")
+        masked = torch.full_like(part.targets, -1)
+        masked[labelled] = part.targets[labelled]
+        part = Subset(part.images, masked)
+    return Parts(part, val, images.test, DataFacts(len(part.targets), classes, part.targets), train)
+
+
+def take(subset: Subset, index: Tensor) -> Subset:
+    if len(index) == len(subset.targets):
+        return subset
+    return Subset(subset.images[index], subset.targets[index])
+
+
+def stratified(targets: Tensor, count: int, seed: int, name: str) -> Tensor:
+    """`count` of the samples, each class in its share (largest remainders, at least one), in ascending order."""
+    classes = int(targets.max()) + 1
+    sizes = torch.bincount(targets, minlength=classes).double()
+    shares = sizes * count / len(targets)
+    counts = torch.minimum(shares.floor().clamp(min=1), sizes)
+    while (short := count - int(counts.sum())) != 0:
+        room = (counts < sizes) if short > 0 else (counts > 1)
+        urge = torch.where(room, (shares - counts) * (1 if short > 0 else -1), torch.tensor(-torch.inf, dtype=torch.float64))
+        if not bool(room.any()):
+            break
+        counts[int(urge.argmax())] += 1 if short > 0 else -1
+    random = generator(seed, "split", name)
+    chosen = []
+    for label in range(classes):
+        members = (targets == label).nonzero().flatten()
+        drawn = torch.randperm(len(members), generator=random)[: int(counts[label])]
+        chosen.append(members[drawn])
+    return torch.cat(chosen).sort().values

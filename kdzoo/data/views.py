@@ -1,0 +1,113 @@
+"""Augmentation as a pure function of (seed, epoch, sample): the parameters are drawn for all samples at once.
+
+How a sample looks therefore depends neither on its batch nor on where training was resumed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kdzoo.seeds import generator
+from kdzoo.spec import Augment
+
+ASPECT = (3 / 4, 4 / 3)
+
+
+@dataclass(frozen=True)
+class Views:
+    """How every sample of an epoch looks. top, left: the crop's corner, in pixels of the padded image or of the image;
+    height, width: its size in pixels (None where it is the image's own); flip: mirrored from left to right. Each (N,)."""
+
+    top: Tensor
+    left: Tensor
+    flip: Tensor
+    height: Tensor | None = None
+    width: Tensor | None = None
+
+
+def draw(augment: Augment, *, samples: int, height: int, width: int, seed: int, epoch: int, stream: str = "view") -> Views:
+    """The views of all samples in an epoch; streams of other names are independent."""
+    random = generator(seed, stream, epoch)
+    flip = torch.rand(samples, generator=random) < 0.5 if augment.flip else torch.zeros(samples, dtype=torch.bool)
+    if augment.crop == "resized":
+        return _resized(augment, samples, height, width, random, flip)
+    reach = 2 * augment.pad + 1
+    top, left = (torch.randint(reach, (samples,), generator=random) for _ in range(2))
+    return Views(top, left, flip)
+
+
+def _resized(augment: Augment, samples: int, height: int, width: int, random: torch.Generator, flip: Tensor) -> Views:
+    """Crops of a random area and aspect (log-uniform between 3/4 and 4/3), cut down to what fits into the image."""
+    area = height * width * (augment.min_area + (1 - augment.min_area) * torch.rand(samples, generator=random, dtype=torch.float64))
+    low, high = (torch.tensor(bound, dtype=torch.float64).log() for bound in ASPECT)
+    aspect = (low + (high - low) * torch.rand(samples, generator=random, dtype=torch.float64)).exp()
+    h = (area / aspect).sqrt().round().clamp(1, height)
+    w = (area * aspect).sqrt().round().clamp(1, width)
+    top = (torch.rand(samples, generator=random, dtype=torch.float64) * (height - h + 1)).floor()
+    left = (torch.rand(samples, generator=random, dtype=torch.float64) * (width - w + 1)).floor()
+    return Views(top.long(), left.long(), flip, h.long(), w.long())
+
+
+def apply(images: Tensor, views: Views, index: Tensor, augment: Augment) -> Tensor:
+    """Images (B, C, H, W) uint8 as their views show them; `index` (B,) says which samples they are."""
+    device = images.device
+    top, left, flip = (part[index].to(device) for part in (views.top, views.left, views.flip))
+    if views.height is not None and views.width is not None:
+        size = augment.size or images.shape[-1]
+        return _sampled(images, top, left, views.height[index].to(device), views.width[index].to(device), flip, size)
+    if augment.crop == "none" and not augment.flip:
+        return images
+    return _cropped(images, top, left, flip, augment)
+
+
+def _cropped(images: Tensor, top: Tensor, left: Tensor, flip: Tensor, augment: Augment) -> Tensor:
+    """Crops of the padded images at their own size, by one gather for rows and columns."""
+    _, _, height, width = images.shape
+    rows = top[:, None] + torch.arange(height, device=images.device)
+    columns = left[:, None] + torch.arange(width, device=images.device)
+    columns = torch.where(flip[:, None], columns.flip(1), columns)
+    sides = (augment.pad,) * 4
+    if not augment.pad:
+        padded = images
+    elif augment.padding == "reflect":
+        padded = F.pad(images.float(), sides, mode="reflect").to(images.dtype)
+    else:
+        padded = F.pad(images, sides)
+    sample = torch.arange(len(images), device=images.device)[:, None, None]
+    return padded.permute(0, 2, 3, 1)[sample, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+
+
+def _sampled(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, flip: Tensor, size: int) -> Tensor:
+    """Boxes of the images, resized to `size` by bilinear sampling at pixel centres, rounded to whole grey levels."""
+    full_height, full_width = images.shape[-2:]
+    steps = (torch.arange(size, device=images.device, dtype=torch.float32) + 0.5) / size
+    x_steps = torch.where(flip[:, None], steps.flip(0)[None], steps[None])
+    y = (top[:, None] + steps[None] * height[:, None]) / full_height * 2 - 1
+    x = (left[:, None] + x_steps * width[:, None]) / full_width * 2 - 1
+    grid = torch.stack([x[:, None, :].expand(-1, size, -1), y[:, :, None].expand(-1, -1, size)], dim=-1)
+    sampled = F.grid_sample(images.float(), grid.float(), mode="bilinear", padding_mode="border", align_corners=False)
+    return sampled.round().clamp(0, 255).to(torch.uint8)
+
+
+def center(images: Tensor, augment: Augment) -> Tensor:
+    """The view at evaluation: the central square of side `augment.size`, resized first where images are smaller."""
+    size = augment.size
+    if size is None or tuple(images.shape[-2:]) == (size, size):
+        return images
+    if min(images.shape[-2:]) < size:
+        scaled = F.interpolate(images.float(), size=(size, size), mode="bilinear", antialias=True, align_corners=False)
+        return scaled.round().clamp(0, 255).to(torch.uint8)
+    top, left = ((side - size) // 2 for side in images.shape[-2:])
+    return images[..., top : top + size, left : left + size]
+
+
+def view_code(views: Views, augment: Augment) -> Tensor | None:
+    """A number for each sample's view, (N,) int64, where there are finitely many; None where they are endless."""
+    if views.height is not None:
+        return None
+    reach = 2 * augment.pad + 1
+    return (views.top * reach + views.left) * 2 + views.flip.long()

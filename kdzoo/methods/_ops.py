@@ -1,0 +1,34 @@
+"""Tensor operations that methods share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """The tensor in float32 at least: half precision is widened, float64 stays."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def taught(tensor: Tensor) -> Tensor:
+    """What the teacher said: detached, in float32 at least."""
+    return wide(tensor.detach())
+
+
+def same_size(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Two maps (B, C, H, W) at one size: the larger is average-pooled to the smaller, each side by itself."""
+    size = [min(s, t) for s, t in zip(student.shape[-2:], teacher.shape[-2:], strict=True)]
+    return _pooled(student, size), _pooled(teacher, size)
+
+
+def _pooled(features: Tensor, size: Sequence[int]) -> Tensor:
+    return features if list(features.shape[-2:]) == list(size) else F.adaptive_avg_pool2d(features, list(size))
+
+
+def normalised(vectors: Tensor, eps: float = 1e-12) -> Tensor:
+    """Rows of (..., D) divided by their L2 norm, or by `eps` where that is larger."""
+    return F.normalize(vectors, dim=-1, eps=eps)

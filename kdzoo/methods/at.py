@@ -1,0 +1,55 @@
+"""Attention transfer: where each stage is active (Zagoruyko and Komodakis, 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from kdzoo.method import Method, Source, register
+from kdzoo.methods._ops import normalised, same_size, taught, wide
+from kdzoo.signals import Batch, Need, Outputs
+
+
+def at(student_stages: Sequence[Tensor], teacher_stages: Sequence[Tensor], *, power: int = 2) -> Tensor:
+    """Mean over batch and pixels of (A_s - A_t)^2, A the L2-normalised map of mean_c |F|^power, summed over stages.
+
+    Maps (B, C, H, W), one to one; channels may differ; of two sizes the larger is average-pooled before the power.
+    This is the form of the authors' code, which the published weight of 1000 goes with. The paper's equation 2 is
+    beta / 2 times the sum of unsquared norms, without a mean over pixels; Knowledge-Distillation-Zoo divides by the
+    three stages.
+    """
+    total = wide(student_stages[0]).new_zeros(())
+    for student, teacher in zip(student_stages, teacher_stages, strict=True):
+        s, t = same_size(wide(student), taught(teacher))
+        total = total + (attention(s, power) - attention(t, power)).square().mean()
+    return total
+
+
+def attention(features: Tensor, power: int) -> Tensor:
+    """The attention map of (B, C, H, W) features: (B, H W), each row of L2 norm 1."""
+    return normalised(features.abs().pow(power).mean(1).flatten(1))
+
+
+@register(
+    "at",
+    needs=Need.STAGES,
+    scale=1000.0,
+    source=Source(
+        "Paying More Attention to Attention",
+        2017,
+        "https://arxiv.org/abs/1612.03928",
+        equation="2",
+        weights="CE + 1000 L as in the authors' code and the CIFAR-100 tables of CRD (arXiv 1910.10699)",
+    ),
+    formula="sum over stages of mean((A_s - A_t)^2), A = normalise(mean_c |F|^{power})",
+    zero_at_match=True,
+)
+class AT(Method):
+    """Where the teacher's stages are active, as normalised maps of channel means."""
+
+    power: int = Field(2, ge=1, description="exponent of the activations")
+
+    def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:
+        return at(student.stages, teacher.stages, power=self.power)

@@ -1,0 +1,129 @@
+"""Contrastive representation distillation with memory banks (Tian, Krishnan and Isola, 2020)."""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from kdzoo.errors import InputError
+from kdzoo.method import Method, Source, register
+from kdzoo.methods._ops import normalised, taught
+from kdzoo.signals import Batch, DataFacts, Need, Outputs, Shapes
+
+EPS = 1e-7
+
+
+def crd(positive: Tensor, negatives: Tensor, *, samples: int) -> Tensor:
+    """- log h(positive) - sum over the K negatives of log(1 - h(negative)), mean over the batch (equations 10 and 17).
+
+    positive (B,) and negatives (B, K) are the critic's scores exp(.) / Z; h(x) = x / (x + K / samples), the negatives'
+    prior being uniform over the `samples` of the data set. The sum over K is as published.
+    """
+    prior = negatives.shape[1] / samples
+    hit = (positive / (positive + prior + EPS)).log()
+    missed = (prior / (negatives + prior + EPS)).log().sum(1)
+    return -(hit + missed).mean()
+
+
+class Contrast(nn.Module):
+    """Two embeddings and two memory banks (N, d), one of each network, with the critics' constants Z.
+
+    Bytes held: 8 N d for the banks in float32; a step gathers 2 B (K + 1) d floats of them.
+    """
+
+    bank_s: Tensor
+    bank_t: Tensor
+    z_s: Tensor
+    z_t: Tensor
+    others: Tensor
+    starts: Tensor
+    counts: Tensor
+    labels: Tensor
+
+    def __init__(self, student: int, teacher: int, width: int, targets: Tensor, classes: int) -> None:
+        super().__init__()
+        self.embed_s = nn.Linear(student, width)
+        self.embed_t = nn.Linear(teacher, width)
+        bound = math.sqrt(3 / width)
+        for name in ("bank_s", "bank_t"):
+            self.register_buffer(name, torch.empty(len(targets), width).uniform_(-bound, bound))
+        for name in ("z_s", "z_t"):
+            self.register_buffer(name, torch.full((), -1.0))
+        # Samples sorted by class: those of other classes than y are all positions outside [starts[y], starts[y] + counts[y]).
+        counts = torch.bincount(targets, minlength=classes)
+        self.register_buffer("others", targets.argsort(stable=True), persistent=False)
+        self.register_buffer("starts", counts.cumsum(0) - counts, persistent=False)
+        self.register_buffer("counts", counts, persistent=False)
+        self.register_buffer("labels", targets.clone(), persistent=False)
+
+    def negatives(self, index: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        """`count` samples of other classes for each sample, (B, count), drawn with replacement on the device."""
+        labels = self.labels[index]
+        start, own = self.starts[labels][:, None], self.counts[labels][:, None]
+        share = torch.rand(len(index), count, generator=generator, device=index.device, dtype=torch.float64)
+        position = (share * (len(self.others) - own)).long()
+        return self.others[torch.where(position >= start, position + own, position)]
+
+
+@register(
+    "crd",
+    needs=Need.EMBEDDING | Need.TARGETS,
+    scale=0.8,
+    source=Source(
+        "Contrastive Representation Distillation",
+        2020,
+        "https://arxiv.org/abs/1910.10699",
+        equation="10, 17 and 19",
+        weights="CE + 0.8 L with tau = 0.07 and 16,384 negatives as in the authors' code",
+    ),
+    formula="NCE(e_s, M_t) + NCE(e_t, M_s), tau = {tau}, K = {negatives}",
+)
+class CRD(Method):
+    """Embeddings of both networks, contrasted with memory banks of what they said of all other classes' samples.
+
+    Negatives are drawn on the device, independently for every sample, with replacement: the published code draws
+    without on CIFAR and with on ImageNet; with K samples of N they coincide up to repeats. Z is fixed on the first
+    batch to N times the mean score, and banks follow with the given momentum, as in the published code.
+    """
+
+    tau: float = Field(0.07, gt=0, description="temperature of the contrastive scores")
+    negatives: int = Field(16384, ge=1, description="how many, or as many as there are samples of other classes")
+    width: int = Field(128, ge=1, description="of the embeddings and the banks")
+    momentum: float = Field(0.5, ge=0, lt=1, description="what a bank keeps of its entry")
+
+    def build(self, student: Shapes, teacher: Shapes, data: DataFacts) -> nn.Module:
+        if int((torch.bincount(data.targets, minlength=data.classes) > 0).sum()) < 2:
+            raise InputError("needs training samples of two classes at least: its negatives come from other classes")
+        return Contrast(student.embedding, teacher.embedding, self.width, data.targets, data.classes)
+
+    def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:
+        memory, index = cast(Contrast, module), batch.index
+        embedded_s = normalised(memory.embed_s(student.embedding).float())
+        embedded_t = normalised(memory.embed_t(taught(teacher.embedding)).float())
+        available = len(memory.others) - int(memory.counts.max())
+        drawn = memory.negatives(index, min(self.negatives, max(available, 1)), batch.generator)
+        picked = torch.cat([index[:, None], drawn], dim=1)
+        total = self._anchored(embedded_s, memory.bank_t, memory.z_s, picked, memory.training)
+        total = total + self._anchored(embedded_t, memory.bank_s, memory.z_t, picked, memory.training)
+        if memory.training:
+            self._remember(memory.bank_s, index, embedded_s)
+            self._remember(memory.bank_t, index, embedded_t)
+        return total
+
+    def _anchored(self, anchors: Tensor, bank: Tensor, z: Tensor, picked: Tensor, training: bool) -> Tensor:
+        """The NCE of anchors (B, d) against the picked entries (B, 1 + K) of the other network's bank."""
+        scores = torch.bmm(bank[picked], anchors[:, :, None]).squeeze(2).div(self.tau).exp()
+        with torch.no_grad():
+            fixed = torch.where(z < 0, scores.mean() * len(bank), z)
+            if training:
+                z.copy_(fixed)
+        scores = scores / fixed
+        return crd(scores[:, 0], scores[:, 1:], samples=len(bank))
+
+    @torch.no_grad()
+    def _remember(self, bank: Tensor, index: Tensor, embedded: Tensor) -> None:
+        bank[index] = normalised(self.momentum * bank[index] + (1 - self.momentum) * embedded)

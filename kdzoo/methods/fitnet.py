@@ -1,0 +1,62 @@
+"""Hints: a stage of the student regressed on the teacher's (Romero et al., 2015), trained jointly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from kdzoo.errors import InputError
+from kdzoo.method import Method, Source, register
+from kdzoo.methods._ops import same_size, taught, wide
+from kdzoo.signals import Batch, DataFacts, Need, Outputs, Shapes
+
+
+def fitnet(student_stages: Sequence[Tensor], teacher_stages: Sequence[Tensor]) -> Tensor:
+    """Mean of (s - t)^2 over all of B x C x H x W, summed over the stages given.
+
+    Maps (B, C, H, W), one to one with equal channels, as a regressor hands them over; of two sizes the larger is
+    average-pooled to the smaller.
+    """
+    total = wide(student_stages[0]).new_zeros(())
+    for student, teacher in zip(student_stages, teacher_stages, strict=True):
+        s, t = same_size(wide(student), taught(teacher))
+        total = total + (s - t).square().mean()
+    return total
+
+
+@register(
+    "fitnet",
+    needs=Need.STAGES,
+    scale=100.0,
+    source=Source(
+        "FitNets: Hints for Thin Deep Nets",
+        2015,
+        "https://arxiv.org/abs/1412.6550",
+        equation="3",
+        weights="CE + 100 L at the second stage, in one stage of training, as in the CIFAR-100 tables of CRD (arXiv 1910.10699)",
+    ),
+    formula="mean((r(F_s) - F_t)^2) at stage {stage}",
+)
+class FitNet(Method):
+    """One stage of the student, through a linear regressor, on the teacher's.
+
+    The joint form: the paper trains the hint first and distils afterwards. The regressor is a 1x1 convolution without
+    norm or ReLU: published code ends it with batch norm and ReLU, which cannot reach the signed maps of WRNs and
+    MobileNetV2s.
+    """
+
+    stage: int = Field(1, ge=0, description="which of the paired stages, from 0 at the shallow end")
+
+    def build(self, student: Shapes, teacher: Shapes, data: DataFacts) -> nn.Module:
+        if self.stage >= len(student.stages):
+            listed = ", ".join(f"{s} under {t}" for s, t in zip(student.stages, teacher.stages, strict=True))
+            last = len(student.stages) - 1
+            raise InputError(f"stage: expected 0 to {last}, got {self.stage}; the paired stages are {listed}")
+        return nn.Conv2d(student.stages[self.stage].channels, teacher.stages[self.stage].channels, kernel_size=1)
+
+    def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:
+        hint = teacher.stages[self.stage]
+        guided, _ = same_size(wide(student.stages[self.stage]), hint)
+        return fitnet([module(guided)], [hint])

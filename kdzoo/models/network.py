@@ -1,0 +1,343 @@
+"""The one door to timm: any network gives what methods read in one forward."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import re
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, Literal, Self, cast
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import kdzoo.models.cifar_mobile
+import kdzoo.models.cifar_resnet
+import kdzoo.models.cifar_vgg
+import kdzoo.models.small
+from kdzoo.errors import InputError
+from kdzoo.models.stem import small_stem
+from kdzoo.models.weights import load_state, read_state
+from kdzoo.seeds import global_stream
+from kdzoo.signals import Need, Outputs, Shapes, StageShape
+from kdzoo.spec import NetworkSpec
+
+STEM = re.compile(r"^(stem|conv_stem|act1|act2|bn1|conv_?0|conv1|level0|features\.(norm0|conv0|conv1_1)|conv2d_2b|Conv2d_2b)")
+"""the first entries of feature_info that are a stem's output, not a stage's"""
+
+
+@dataclass(frozen=True)
+class NetworkCost:
+    """parameters, and multiply-accumulates of one image (convolutions, matrix products, attention)."""
+
+    parameters: int
+    macs: int
+
+
+class Network(nn.Module):
+    """A model that takes images in 0..255, normalises them for itself, and gives Outputs.
+
+    `model` is the wrapped network; only its weights are the network's. Images (B, C, H, W), uint8 or float, are scaled
+    to [0, 1], resized to `image_size` where that is set, repeated to three channels where the model wants three, and
+    normalised with `mean` and `std`. One code path serves every need, so numbers never depend on what else was asked.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, model: nn.Module, *, channels: int, mean: Sequence[float], std: Sequence[float], image_size: int | None = None
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.channels = channels
+        self.image_size = image_size
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+        self.taps: list[int] | list[str] = []
+
+    def forward(self, images: Tensor, need: Need) -> Outputs:
+        """One forward, with what was asked for and nothing else."""
+        x = self.normalise(images)
+        with ExitStack() as hooks:
+            inputs: list[Tensor] = []
+            classifier = self.classifier
+            if Need.EMBEDDING in need:
+                hooks.enter_context(_hooked(classifier.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))))
+            logits, stages = self._staged(x) if self.is_timm else self._plain(x, hooks)
+        values: dict[Need, Any] = {
+            Need.LOGITS: logits,
+            Need.EMBEDDING: inputs[-1].flatten(1) if inputs else None,
+            Need.STAGES: stages,
+            Need.CLASSIFIER: classifier,
+            Need.NETWORK: Logits(self),
+        }
+        return Outputs({n: value for n, value in values.items() if n in need}, owner="network")
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Class scores (B, K)."""
+        return self(images, Need.LOGITS).logits  # type: ignore[no-any-return]
+
+    @property
+    def is_timm(self) -> bool:
+        return hasattr(self.model, "forward_intermediates") and hasattr(self.model, "forward_head")
+
+    @property
+    def classifier(self) -> nn.Module:
+        """The module whose input is the embedding."""
+        if self.is_timm:
+            found = self.model.get_classifier()  # type: ignore[operator]
+            return found if isinstance(found, nn.Module) else nn.Identity()
+        return [module for module in self.model.modules() if isinstance(module, nn.Linear)][-1]
+
+    def normalise(self, images: Tensor) -> Tensor:
+        x = images.float() / 255
+        if self.image_size is not None and x.shape[-1] != self.image_size:
+            x = F.interpolate(x, size=(self.image_size, self.image_size), mode="bilinear", antialias=True, align_corners=False)
+        if x.shape[1] == 1 and self.channels == 3:
+            x = x.expand(-1, 3, -1, -1)
+        return (x - self.mean) / self.std
+
+    def _staged(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        final, maps = self.model.forward_intermediates(x, indices=self.taps)  # type: ignore[operator]
+        return self.model.forward_head(final), list(maps)  # type: ignore[operator]
+
+    def _plain(self, x: Tensor, hooks: ExitStack) -> tuple[Tensor, list[Tensor]]:
+        maps: dict[str, Tensor] = {}
+        for name in cast(list[str], self.taps):
+            keep = partial(_keep, maps, name)
+            hooks.enter_context(_hooked(self.model.get_submodule(name).register_forward_hook(keep)))
+        logits = self.model(x)
+        return logits, [maps[str(name)] for name in self.taps]
+
+
+class Logits(nn.Module):
+    """The network as images -> logits, for methods that differentiate through it."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = [network]  # not a submodule: its weights are the network's
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network[0].logits(images)
+
+
+class Frozen(Network):
+    """A network that stays in evaluation mode and takes no gradient."""
+
+    def train(self, mode: bool = True) -> Self:
+        return super().train(False)
+
+
+def _keep(maps: dict[str, Tensor], name: str, module: nn.Module, args: Any, output: Tensor) -> None:
+    maps[name] = output
+
+
+class _hooked:
+    """A hook's handle as a context."""
+
+    def __init__(self, handle: Any) -> None:
+        self.handle = handle
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *error: object) -> None:
+        self.handle.remove()
+
+
+def build_network(
+    spec: NetworkSpec,
+    *,
+    channels: int,
+    side: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    seed: int,
+    weights: Path | None = None,
+    module: nn.Module | None = None,
+) -> Network:
+    """The network of a specification for images of `channels` channels and side `side`.
+
+    mean, std: of the data, used unless the network is pretrained and brings its own. weights: the file that a start
+    other than `random` and `pretrained` names. module: the network itself, copied, where it was given from Python.
+    Raises InputError for an unknown name, weights that do not fit, and a pretrained network of other classes.
+    """
+    with global_stream(seed, "init"):
+        if module is not None:
+            model = copy.deepcopy(module)
+        else:
+            model = _create(spec, channels, spec.image_size or side)
+            if spec.stem == "small":
+                small_stem(model, spec.name)
+    image_size, takes = spec.image_size, channels
+    if spec.start == "pretrained":
+        config = cast(dict[str, Any], model.pretrained_cfg)
+        mean, std, takes = config["mean"], config["std"], 3
+        if image_size is None and config.get("fixed_input_size"):
+            image_size = config["input_size"][-1]
+    if weights is not None:
+        load_state(model, read_state(weights), str(weights))
+    network = Network(model, channels=takes, mean=mean, std=std, image_size=image_size)
+    network.taps = _taps(network, takes, image_size or side)
+    return network
+
+
+def _create(spec: NetworkSpec, channels: int, side: int) -> nn.Module:
+    ours_or_timm(spec.name)
+    pretrained = spec.start == "pretrained"
+    config = timm.get_pretrained_cfg(spec.name)
+    wanted: dict[str, Any] = {"num_classes": spec.classes, "in_chans": 3 if pretrained else channels}
+    if config is not None and config.fixed_input_size and not (pretrained and spec.image_size is None):
+        wanted["img_size"] = side
+    if pretrained and config is not None and config.num_classes != spec.classes:
+        raise InputError(
+            f"{spec.name}: its pretrained weights are for {config.num_classes} classes, not {spec.classes}: with a new head it knows "
+            "nothing of these. Fine-tune it first (kdzoo train), or give weights made for them (NAME:FILE)"
+        )
+    try:
+        return timm.create_model(spec.name, pretrained=pretrained, **wanted)
+    except InputError:
+        raise
+    except Exception as error:
+        if not pretrained:
+            raise InputError(f"network {spec.name}: cannot be made for side {side}: {type(error).__name__}: {error}") from error
+        reason = str(error).partition("\n")[0][:160]
+        raise InputError(
+            f"{spec.name}: its pretrained weights cannot be had here ({type(error).__name__}: {reason}); "
+            f"give a file ({spec.name}:FILE) or start at random ({spec.name}:random)"
+        ) from error
+
+
+def ours_or_timm(name: str) -> None:
+    """Refuse a name that is no network, with the nearest."""
+    if name.startswith("module:") or timm.is_model(name):
+        return
+    names = network_names()
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise InputError(f"network: unknown {name!r}{hint} (kdzoo's own are listed by `kdzoo pairs`, {len(names)} in all come from timm)")
+
+
+@cache
+def network_names() -> tuple[str, ...]:
+    return tuple(timm.list_models())
+
+
+def list_networks() -> list[str]:
+    """The networks that kdzoo adds to timm."""
+    return sorted(
+        [
+            *kdzoo.models.cifar_resnet.CIFAR_RESNETS,
+            *kdzoo.models.cifar_vgg.CIFAR_VGGS,
+            *kdzoo.models.cifar_mobile.CIFAR_MOBILES,
+            *kdzoo.models.small.TUTORIAL_NETWORKS,
+            *kdzoo.models.small.DIGITS_NETWORKS,
+        ]
+    )
+
+
+def _taps(network: Network, channels: int, side: int) -> list[int] | list[str]:
+    """Which outputs are stages: the last map of each resolution, the stem left out."""
+    x = torch.zeros(2, channels, side, side)
+    if network.is_timm:
+        info = network.model.feature_info
+        entries: Sequence[dict[str, Any]] = info if isinstance(info, list) else info.info  # type: ignore[union-attr,assignment]
+        maps = _quietly(network, lambda: network.model.forward_intermediates(x, intermediates_only=True))  # type: ignore[operator]
+        names = [str(entry.get("module", "")) for entry in entries]
+        found = [
+            (position, tuple(m.shape[-2:]))
+            for position, m in enumerate(maps)
+            if m.ndim == 4 and not (position < len(names) and STEM.match(names[position]))
+        ]
+        return [p for p, size in found if not any(later > p and s == size for later, s in found)] or [len(maps) - 1]
+    return _plain_taps(network, x)
+
+
+def _plain_taps(network: Network, x: Tensor) -> list[str]:
+    """For a plain module: of the leaves' four-dimensional outputs the last of each resolution below the input's own."""
+    seen: dict[tuple[int, ...], str] = {}
+    names = {module: name for name, module in network.model.named_modules() if not list(module.children())}
+
+    def note(module: nn.Module, args: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[-2:]) > 1:
+            seen.pop(tuple(output.shape[-2:]), None)
+            seen[tuple(output.shape[-2:])] = names[module]
+
+    handles = [module.register_forward_hook(note) for module in names]
+    try:
+        _quietly(network, lambda: network.model(x))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return list(seen.values())
+
+
+def _quietly(network: Network, act: Callable[[], Any]) -> Any:
+    """Do something in evaluation mode, without gradients and without a draw from the global generator."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            return act()
+    except RuntimeError as error:
+        raise InputError(f"{type(network.model).__name__}: a trial image of this size does not pass through it: {error}") from error
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def probe(network: Network, image_shape: tuple[int, int, int]) -> Shapes:
+    """What a network's outputs measure for images (C, H, W), found by one forward that changes nothing in it."""
+    images = torch.zeros(1, *image_shape, dtype=torch.uint8, device=network.mean.device)
+    wanted = Need.LOGITS | Need.STAGES | Need.EMBEDDING
+    out: Outputs = _quietly(network, lambda: network(images, wanted))
+    has_embedding = not isinstance(network.classifier, nn.Identity)
+    stages = tuple(StageShape(m.shape[1], m.shape[2], m.shape[3], image_shape[1] / m.shape[2]) for m in out.stages)
+    return Shapes(out.logits.shape[1], out.embedding.shape[1] if has_embedding else 0, stages)
+
+
+def count(network: Network, image_shape: tuple[int, int, int]) -> NetworkCost:
+    """Parameters of the wrapped model and the multiply-accumulates of one image."""
+    images = torch.zeros(1, *image_shape, dtype=torch.uint8, device=network.mean.device)
+    counter = FlopCounterMode(display=False)
+    with counter:
+        _quietly(network, lambda: network.logits(images))
+    return NetworkCost(sum(p.numel() for p in network.model.parameters()), counter.get_total_flops() // 2)
+
+
+def freeze(network: Network) -> Network:
+    """The network for good in evaluation mode and without gradients, whatever `train` is called with."""
+    network.__class__ = Frozen
+    network.requires_grad_(False)
+    return network.eval()
+
+
+def pair_stages(student: Shapes, teacher: Shapes, pairing: Literal["deep", "left"]) -> tuple[tuple[int, int], ...]:
+    """Which student stage meets which teacher stage, shallow to deep, one to one and in order.
+
+    `deep`: from the student's deepest stage on, each takes, of the teacher's stages shallower than the last one taken,
+    the one nearest in reduction (the deeper of two equally near). `left` pairs by position, as published tables do.
+    """
+    if pairing == "left":
+        return tuple((i, i) for i in range(min(len(student.stages), len(teacher.stages))))
+    pairs: list[tuple[int, int]] = []
+    limit = len(teacher.stages)
+    for position in reversed(range(len(student.stages))):
+        if limit == 0:
+            break
+        reduction = student.stages[position].reduction
+        distance = [abs(_log_ratio(stage.reduction, reduction)) for stage in teacher.stages[:limit]]
+        limit = max(range(limit), key=lambda t: (-round(distance[t], 6), t))
+        pairs.append((position, limit))
+    return tuple(reversed(pairs))
+
+
+def _log_ratio(a: float, b: float) -> float:
+    return float(torch.log2(torch.tensor(a / b, dtype=torch.float64)))

@@ -1,0 +1,167 @@
+"""How a network is named by a user, and how its weights are read from files and written to them."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from kdzoo.errors import InputError
+
+Start = Literal["random", "pretrained", "file", "run"]
+FILES = (".safetensors", ".pth", ".pt", ".bin", ".tar", ".ckpt")
+RUN_ID = re.compile(r"^[\w+]+-[0-9a-f]{12}$")
+WRAPPERS = ("state_dict", "state_dict_ema", "model_state_dict", "model")
+PREFIXES = ("_orig_mod.", "module.", "model.")
+
+
+@dataclass(frozen=True)
+class NetworkRequest:
+    """A network in a user's words: its name, where its weights come from, its stem and the side of its input."""
+
+    text: str
+    name: str
+    start: Start
+    path: Path | None = None
+    run_id: str | None = None
+    stem: Literal["standard", "small"] = "standard"
+    image_size: int | None = None
+
+
+def parse_network(text: str) -> NetworkRequest:
+    """`resnet34`, `resnet34:pretrained`, `resnet34:FILE`, `FILE`, a run's id; then `@small` and `@SIZE` as wanted.
+
+    A file alone says its architecture in its own metadata or in its name. Raises InputError where it does not.
+    """
+    words, *suffixes = text.split("@")
+    stem: Literal["standard", "small"] = "standard"
+    image_size = None
+    for suffix in suffixes:
+        if suffix == "small":
+            stem = "small"
+        elif suffix.isdigit() and int(suffix) > 0:
+            image_size = int(suffix)
+        else:
+            raise InputError(f"network {text!r}: expected @small or @SIZE, got @{suffix}")
+    name, colon, weights = words.partition(":")
+    if not colon:
+        if RUN_ID.match(words):
+            return NetworkRequest(text, "", "run", run_id=words, stem=stem, image_size=image_size)
+        if words.endswith(FILES):
+            path = _existing(text, words)
+            return NetworkRequest(text, architecture_of(path), "file", path=path, stem=stem, image_size=image_size)
+        return NetworkRequest(text, name, "random", stem=stem, image_size=image_size)
+    if weights == "random":
+        return NetworkRequest(text, name, "random", stem=stem, image_size=image_size)
+    if weights == "pretrained":
+        return NetworkRequest(text, name, "pretrained", stem=stem, image_size=image_size)
+    if RUN_ID.match(weights):
+        return NetworkRequest(text, name, "run", run_id=weights, stem=stem, image_size=image_size)
+    return NetworkRequest(text, name, "file", path=_existing(text, weights), stem=stem, image_size=image_size)
+
+
+def _existing(text: str, path: str) -> Path:
+    if not Path(path).is_file():
+        raise InputError(f"network {text!r}: no such file: {path}")
+    return Path(path)
+
+
+def architecture_of(path: Path) -> str:
+    """The architecture whose weights a file holds, from its metadata or from the longest network name in its file name."""
+    if path.suffix == ".safetensors":
+        with safe_open(path, framework="pt") as file:
+            named = (file.metadata() or {}).get("architecture")
+        if named:
+            return str(named)
+    else:
+        held = _load(path)
+        named = held.get("arch", held.get("architecture")) if isinstance(held, Mapping) else None
+        if isinstance(named, str):
+            return named
+    from kdzoo.models.network import network_names
+
+    inside = [name for name in network_names() if re.search(rf"(^|[^a-z0-9]){re.escape(name)}([^a-z0-9]|$)", path.stem.lower())]
+    if not inside:
+        raise InputError(f"network {str(path)!r}: which architecture is it? Say NAME:{path}, for example resnet50:{path}")
+    return max(inside, key=len)
+
+
+def file_sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The state dict in a safetensors or torch file, freed of wrappers and of prefixes that every key carries.
+
+    Raises InputError for what is no such file; code inside a pickle is never run.
+    """
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"weights: {path}: no safetensors file ({error})") from error
+    held = _load(path)
+    for wrapper in WRAPPERS:
+        if isinstance(held, Mapping) and isinstance(held.get(wrapper), Mapping):
+            held = held[wrapper]
+    if not isinstance(held, Mapping) or not held or not all(isinstance(value, Tensor) for value in held.values()):
+        raise InputError(f"weights: {path}: expected a state dict, or one under {', '.join(WRAPPERS)}")
+    state = {str(key): value for key, value in held.items()}
+    for prefix in PREFIXES:
+        if all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
+
+
+def _load(path: Path) -> object:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        reason = str(error).partition("\n")[0][:120]
+        raise InputError(f"weights: {path} cannot be read as plain tensors ({reason}); save model.state_dict()") from error
+
+
+def classes_of(state: Mapping[str, Tensor]) -> int | None:
+    """How many classes a state dict's last two-dimensional weight scores, as a good guess; None where there is none."""
+    known = [key for key in ("fc.weight", "classifier.weight", "head.weight", "head.fc.weight") if key in state]
+    last = known or [key for key, value in state.items() if key.endswith("weight") and value.ndim == 2]
+    return int(state[last[-1]].shape[0]) if last else None
+
+
+def load_state(model: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
+    """Load a state dict whole; raises InputError that says what is missing, unknown or of another shape."""
+    own = model.state_dict()
+    problems = {
+        "missing": [key for key in own if key not in state],
+        "unexpected": [key for key in state if key not in own],
+        "of another shape": [
+            f"{key} {tuple(state[key].shape)}, expected {tuple(own[key].shape)}"
+            for key in own
+            if key in state and state[key].shape != own[key].shape
+        ],
+    }
+    said = [f"{len(keys)} {what}: {', '.join(keys[:3])}{' ...' if len(keys) > 3 else ''}" for what, keys in problems.items() if keys]
+    if said:
+        raise InputError(f"weights: {where} do not fit the network: {'; '.join(said)}")
+    model.load_state_dict(dict(state))
+
+
+def save_student(model: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write a network's state dict as safetensors that plain timm loads, whole or not at all."""
+    from kdzoo.suite.store import write_bytes
+
+    state = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
+    write_bytes(path, save(state, metadata=dict(metadata)))
