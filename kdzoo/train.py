@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -177,7 +177,7 @@ class Member:
     @property
     def evaluated(self) -> Network:
         """The network that is measured and kept: the moving average where the recipe has one."""
-        return self.network if self.average is None else self.average.module
+        return self.network if self.average is None else cast(Network, self.average.module)
 
     def state(self) -> dict[str, Any]:
         """All that a resume needs, as tensors and plain values."""
@@ -418,7 +418,7 @@ def write_predictions(folder: RunFolder, parts: Parts, val: Tensor | None, test:
     if val is not None and parts.val is not None:
         arrays |= {"val": val.half().numpy(), "val_targets": parts.val.targets.numpy()}
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    np.savez_compressed(buffer, **cast(Any, arrays))
     write_bytes(folder.predictions, buffer.getvalue())
 
 
@@ -485,9 +485,8 @@ def finish(cohort: Cohort, member: Member) -> None:
         write_predictions(member.folder, parts, val, test)
     if "student" in keep:
         spec = member.run.student
-        save_student(
-            member.evaluated, member.folder.student, {"architecture": spec.name, "classes": str(spec.classes), "run": member.run.id}
-        )
+        about = {"architecture": spec.name, "classes": str(spec.classes), "run": member.run.id}
+        save_student(member.evaluated.model, member.folder.student, about)
     result = {
         "id": member.run.id,
         "status": "done",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,12 +19,12 @@ def taught(tensor: Tensor) -> Tensor:
 
 def same_size(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     """Two maps (B, C, H, W) at one size: the larger is average-pooled to the smaller, each side by itself."""
-    size = [min(s, t) for s, t in zip(student.shape[-2:], teacher.shape[-2:], strict=True)]
+    size = (min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3]))
     return _pooled(student, size), _pooled(teacher, size)
 
 
-def _pooled(features: Tensor, size: Sequence[int]) -> Tensor:
-    return features if list(features.shape[-2:]) == list(size) else F.adaptive_avg_pool2d(features, list(size))
+def _pooled(features: Tensor, size: tuple[int, int]) -> Tensor:
+    return features if tuple(features.shape[-2:]) == size else F.adaptive_avg_pool2d(features, size)
 
 
 def normalised(vectors: Tensor, eps: float = 1e-12) -> Tensor:

@@ -176,7 +176,7 @@ def _entrypoint(module: str, name: str, build: Callable[..., nn.Module]) -> Call
     def entrypoint(pretrained: bool = False, **kwargs: Any) -> nn.Module:
         if pretrained:
             raise InputError(f"{name}: there are no published weights; train it, or give a file as {name}:FILE")
-        return cast(nn.Module, build_model_with_cfg(build, name, pretrained, **kwargs))
+        return build_model_with_cfg(build, name, pretrained, **kwargs)
 
     entrypoint.__name__ = entrypoint.__qualname__ = name
     entrypoint.__module__ = module

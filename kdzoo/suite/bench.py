@@ -54,7 +54,7 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
     writable(made.folder)
     writable(teacher_store().folder)
     jobs, threads = processes(config, device, made)
-    settings = wandb_settings(config.wandb, config.name, os.environ)
+    settings = wandb_settings(config.wandb, os.environ)
     options = Options(
         device=device,
         threads=threads,
@@ -217,7 +217,8 @@ def preflight(made: Plan, modules: Modules) -> None:
             bound = _unbound(planned, made)
             images, parts = data_of(bound)
             teacher = untrained_teacher(bound, images, modules)
-            student_of(bound, images, parts, teacher and shapes_of(teacher, shape_of(images, bound.run.recipe)), modules)
+            shapes = None if teacher is None else shapes_of(teacher, shape_of(images, bound.run.recipe))
+            student_of(bound, images, parts, shapes, modules)
         except InputError as error:
             problems.extend(error.problems)
     if problems:
@@ -248,8 +249,11 @@ def estimate(prepared: Prepared, modules: Modules | None = None) -> float:
         images, parts = data_of(bound)
         network = untrained_teacher(bound, images, modules)
         shape = shape_of(images, bound.run.recipe)
-        teacher = network and serve(network, "untrained", count(network, shape), parts.first(1), bound.run.recipe.augment, execution)
-        member = member_of(bound, images, parts, network and shapes_of(network, shape), execution, modules)
+        teacher = shapes = None
+        if network is not None:
+            teacher = serve(network, "untrained", count(network, shape), parts.first(1), bound.run.recipe.augment, execution)
+            shapes = shapes_of(network, shape)
+        member = member_of(bound, images, parts, shapes, execution, modules)
         seconds[kind(planned)] = float(probe(cohort_of([member], images, parts, teacher, execution))["train_seconds"])
     return sum(seconds[kind(planned)] for planned in left) / prepared.jobs
 

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 from kdzoo.errors import InputError
 from kdzoo.suite.jobs import Event, Handle, Job, Outcome
@@ -88,6 +89,12 @@ class Pool:
         """Start one worker ahead of its first job: its imports take seconds that planning takes too."""
         if not self.workers:
             self._start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def idle(self) -> Worker | None:
         for worker in self.workers:

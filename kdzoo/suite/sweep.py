@@ -218,7 +218,8 @@ class _Maker:
         return str(request.path.resolve()) if request.path else None
 
     def _network(self, request: NetworkRequest) -> NetworkSpec:
-        classes, start, name = self.data.classes, request.start, request.name
+        classes, name = self.data.classes, request.name
+        start: str = request.start
         stem, image_size = request.stem, request.image_size
         if request.start == "file":
             assert request.path is not None

@@ -169,13 +169,15 @@ def sinks_of(member: Member, options: Options, bench: str, emit: Handle) -> Sink
         return lines
     config = json.loads((member.folder.path / "run.json").read_text())
     settings = WandbSettings(**options.wandb)
-    return Tee([lines, WandbSink(settings, bench, member.run.id, config, lambda text: emit({"event": "note", "text": text}))])
+    cursor = member.folder.path / "wandb-step.txt"
+    return Tee([lines, WandbSink(settings, bench, member.run.id, config, cursor, lambda text: emit({"event": "note", "text": text}))])
 
 
 def report(folder: RunFolder, emit: Handle) -> None:
     """Say how a run came out."""
-    run, _ = folder.read_plan()
-    said: Event = {"id": folder.id, "label": run.objective.label, "setting": setting_text(run), "seed": run.seed}
+    run, about = folder.read_plan()
+    kind = {} if about.get("pair", "").count("/") else {"kind": "teacher"}
+    said: Event = {"id": folder.id, "label": run.objective.label, "setting": setting_text(run, about), "seed": run.seed, **kind}
     if folder.state() == "done":
         result = folder.result()
         val = result["last"]["val"]

@@ -1,0 +1,137 @@
+"""`kdzoo`: its verbs, and how every one of them ends.
+
+Exit status: 0 all well, 1 some run failed (or a fault of kdzoo itself), 2 bad input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from kdzoo.cli import bench, runs, short, tables, zoo
+from kdzoo.cli.output import Interrupted, say
+from kdzoo.errors import InputError, KdzooError
+from kdzoo.version import VERSION
+
+DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+DEBUG = "--debug"
+
+app = typer.Typer(
+    name="kdzoo",
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 110},
+)
+
+VERBS = {
+    "Train and compare": [
+        ("bench", bench.bench),
+        ("status", tables.status),
+        ("leaderboard", tables.leaderboard),
+        ("compare", tables.compare),
+        ("distill", short.distill),
+    ],
+    "Look up": [
+        ("methods", zoo.methods),
+        ("explain", zoo.explain),
+        ("pairs", zoo.pairs),
+        ("networks", zoo.networks),
+        ("recipes", zoo.recipes),
+    ],
+    "Single networks and runs": [
+        ("train", runs.train),
+        ("teachers", runs.teachers),
+        ("run", runs.run),
+        ("evaluate", runs.evaluate),
+    ],
+    "Your own method": [("check", zoo.check)],
+}
+for panel, verbs in VERBS.items():
+    for name, verb in verbs:
+        app.command(name, rich_help_panel=panel)(verb)
+app.add_typer(zoo.data, name="data", rich_help_panel="Look up")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"kdzoo {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def about(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    debug: Annotated[bool, typer.Option(DEBUG, help="Show the traceback of an error. May stand anywhere on the line.")] = False,
+) -> None:
+    """Knowledge-distillation methods, and the benchmark that ranks them honestly.
+
+    \b
+    Start here:
+      kdzoo bench                                     the default bench on real digits, about a minute
+      kdzoo bench --methods hinton,at --quick         a demonstration of a few seconds
+      kdzoo bench --teacher resnet34 --student resnet18 --small-stem --data cifar100 --methods hinton,crd
+      kdzoo distill photos/ --teacher resnet50:pretrained --student mobilenetv3_small_100 --out small/
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command line and leave with its exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
+    sys.exit(status_of([word for word in given if word != DEBUG] or ["--help"], debug=DEBUG in given))
+
+
+def status_of(arguments: Sequence[str], *, debug: bool) -> int:
+    """Run a command line; the exit status, with every error said on standard error."""
+    try:
+        return app(list(arguments), prog_name="kdzoo", standalone_mode=False) or DONE
+    except Interrupted as error:
+        say(str(error))
+        return INTERRUPTED
+    except KdzooError as error:
+        problems = error.problems if isinstance(error, InputError) else str(error).splitlines()
+        return _refused(problems, debug)
+    except typer.Abort:
+        return INTERRUPTED
+    except Exception as error:
+        if _is_usage(error):
+            return _refused([_usage(error)], debug)
+        if debug:
+            traceback.print_exc()
+        else:
+            reason = (str(error).strip() or "no message").splitlines()[0]
+            say(f"this is a fault of kdzoo, not of yours: {type(error).__name__}: {reason}")
+            say(f"run the same command with {DEBUG} for the traceback; nothing that was finished is lost")
+        return FAILED
+
+
+def _refused(problems: Sequence[str], debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    for problem in problems:
+        say(problem)
+    return BAD_INPUT
+
+
+def _is_usage(error: Exception) -> bool:
+    """Whether it is the option parser's own, whichever copy of click it comes from."""
+    return hasattr(error, "format_message") and hasattr(error, "exit_code")
+
+
+def _usage(error: Exception) -> str:
+    text: str = error.format_message()  # type: ignore[attr-defined]
+    context = getattr(error, "ctx", None)
+    return f"{text.rstrip('.')}; see {context.command_path if context else 'kdzoo'} --help"
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise Interrupted("interrupted; the same command goes on from here")

@@ -1,0 +1,224 @@
+"""`kdzoo bench`: the sweep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kdzoo.cli.output import console, duration, say
+from kdzoo.errors import InputError
+from kdzoo.suite.config import BenchConfig, assignments, bench_config, quick
+from kdzoo.suite.launch import Pool
+from kdzoo.suite.store import cache_folder, writable
+
+if TYPE_CHECKING:
+    from kdzoo.suite.bench import Prepared
+    from kdzoo.suite.jobs import Outcome
+
+SWEEP, PAIR, TRAINING, RUNNING, RESULTS = "What is swept", "Networks and data", "Training", "Where it runs", "What is kept"
+
+Config = Annotated[Path | None, typer.Option("--config", "-c", help="A YAML file with these options as keys; the command line wins.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="One more key, such as recipe.batch_size=128 (repeatable).", rich_help_panel=TRAINING),
+]
+Data = Annotated[
+    str | None, typer.Option(help="digits, mnist, cifar10, cifar100 or folder:PATH; see `kdzoo data list`.", rich_help_panel=PAIR)
+]
+DataRoot = Annotated[str | None, typer.Option(help="Where data sets lie; else KDZOO_DATA.", rich_help_panel=PAIR)]
+Limit = Annotated[int | None, typer.Option(help="Use so many training images.", rich_help_panel=PAIR)]
+LabelFraction = Annotated[float | None, typer.Option(help="The share of training images with a label.", rich_help_panel=PAIR)]
+ValFraction = Annotated[float | None, typer.Option(help="The share held out for validation; 0 for reproductions.", rich_help_panel=PAIR)]
+SplitSeed = Annotated[int | None, typer.Option(help="Draws the split, the same for teacher and students.", rich_help_panel=PAIR)]
+SmallStem = Annotated[
+    bool, typer.Option("--small-stem", help="Stems made for small images, for timm networks meant for 224 pixels.", rich_help_panel=PAIR)
+]
+RecipeName = Annotated[str | None, typer.Option(help="A recipe's name or file; see `kdzoo recipes`.", rich_help_panel=TRAINING)]
+Epochs = Annotated[int | None, typer.Option(help="Instead of the recipe's.", rich_help_panel=TRAINING)]
+Rate = Annotated[float | None, typer.Option("--lr", help="The learning rate, instead of the recipe's.", rich_help_panel=TRAINING)]
+Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.", rich_help_panel=RUNNING)]
+Threads = Annotated[
+    int | None, typer.Option(help="CPU threads of each process; part of bit-for-bit repeatability.", rich_help_panel=RUNNING)
+]
+Plugins = Annotated[
+    list[str] | None, typer.Option("--plugin", help="A Python file that registers methods of your own (repeatable).", rich_help_panel=SWEEP)
+]
+Wandb = Annotated[str | None, typer.Option(metavar="MODE", help="online, offline or disabled.", rich_help_panel=RESULTS)]
+Results = Annotated[str | None, typer.Option(help="The folder of all benches. [default: results]", rich_help_panel=RESULTS)]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Train runs that failed again.", rich_help_panel=RUNNING)]
+
+
+def bench(
+    ctx: typer.Context,
+    methods: Annotated[
+        str | None, typer.Option(help="hinton,at; sums such as at+hinton, or exactly 0.1*ce+0.9*hinton.", rich_help_panel=SWEEP)
+    ] = None,
+    temperatures: Annotated[str | None, typer.Option(metavar="T,...", help="1,2,4", rich_help_panel=SWEEP)] = None,
+    alphas: Annotated[
+        str | None, typer.Option(metavar="A,...", help="0,0.5,0.9: L = (1 - alpha) CE + alpha scale D.", rich_help_panel=SWEEP)
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(metavar="W,...", help="0.3,1,3: factors on each method's weight.", rich_help_panel=SWEEP)
+    ] = None,
+    grid: Annotated[
+        list[str] | None,
+        typer.Option(metavar="METHOD.FIELD=V,...", help="Any hyper-parameter as an axis (repeatable).", rich_help_panel=SWEEP),
+    ] = None,
+    tune: Annotated[
+        int | None, typer.Option(metavar="K", help="Try the first K settings of every method's own list.", rich_help_panel=SWEEP)
+    ] = None,
+    refit: Annotated[
+        bool | None,
+        typer.Option(
+            "--refit/--no-refit", help="Train the chosen settings again with fresh seeds on the whole train set.", rich_help_panel=SWEEP
+        ),
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(help="3 for the seeds 0, 1, 2; or a list such as 5,7 (5, for one).", rich_help_panel=SWEEP)] = None,
+    plugin: Plugins = None,
+    quick_: Annotated[bool, typer.Option("--quick", help="One seed and a few epochs: a demonstration.", rich_help_panel=SWEEP)] = False,
+    pairs: Annotated[
+        str | None, typer.Option(metavar="TEACHER/STUDENT,...", help="Named pairs, or any two networks.", rich_help_panel=PAIR)
+    ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(help="A network to train, NAME:pretrained, a file, NAME:FILE, or a run's id.", rich_help_panel=PAIR),
+    ] = None,
+    student: Annotated[str | None, typer.Option(help="A network, NAME:pretrained or NAME:FILE.", rich_help_panel=PAIR)] = None,
+    small_stem: SmallStem = False,
+    data: Data = None,
+    data_root: DataRoot = None,
+    limit: Limit = None,
+    label_fraction: LabelFraction = None,
+    val_fraction: ValFraction = None,
+    split_seed: SplitSeed = None,
+    recipe: RecipeName = None,
+    epochs: Epochs = None,
+    lr: Rate = None,
+    config: Config = None,
+    set_: Set = None,
+    results: Results = None,
+    name: Annotated[str | None, typer.Option(help="The bench's name, its folder below --results.", rich_help_panel=RESULTS)] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(help="predictions,student,checkpoint: what stays of a finished run; or nothing.", rich_help_panel=RESULTS),
+    ] = None,
+    oracle: Annotated[
+        bool | None, typer.Option("--oracle/--no-oracle", help="Also record the best epoch on the test set.", rich_help_panel=RESULTS)
+    ] = None,
+    wandb: Wandb = None,
+    device: Device = None,
+    jobs: Annotated[int | None, typer.Option("--jobs", "-j", help="Processes that train at the same time.", rich_help_panel=RUNNING)] = None,
+    threads: Threads = None,
+    channels_last: Annotated[
+        bool | None, typer.Option("--channels-last/--no-channels-last", help="Memory layout of images.", rich_help_panel=RUNNING)
+    ] = None,
+    checkpoint_seconds: Annotated[float | None, typer.Option(help="How often a run in work is saved.", rich_help_panel=RUNNING)] = None,
+    allow_chance_teacher: Annotated[
+        bool | None,
+        typer.Option(
+            "--allow-chance-teacher/--no-allow-chance-teacher", help="Teach with a teacher at chance, as a control.", rich_help_panel=PAIR
+        ),
+    ] = None,
+    retry_failed: RetryFailed = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and a time estimate; write nothing.", rich_help_panel=RUNNING)] = False,
+) -> int:
+    """Train every method at every setting and seed, and rank them: one command from an empty folder to a leaderboard.
+
+    Without options it is the default bench on real handwritten digits. The student alone and plain Hinton KD are always
+    among the runs. Settings are chosen on validation. The same command again trains only what is missing, after Ctrl-C
+    or a crash too.
+
+    \b
+    Examples:
+      kdzoo bench --methods hinton,at --results my-results
+      kdzoo bench --pairs resnet56/resnet20 --data cifar100 --recipe crd240 --tune 5 --refit --seeds 5
+      kdzoo bench --methods dkd --grid dkd.nontarget_weight=2,8 --temperatures 2,4 --dry-run
+      kdzoo bench --plugin my_loss.py --methods hinton,my_loss --quick
+    """
+    options = given(ctx.params)
+    asked = bench_config(quick(options) if quick_ else options, config)
+    if dry_run:
+        return print_plan(asked)
+    return train(asked, retry_failed=retry_failed)
+
+
+def given(params: dict[str, Any]) -> dict[str, Any]:
+    """The options that were given, as keys of a BenchConfig; raises InputError for a --set or --grid without `=`."""
+    options = {key: value for key, value in params.items() if key in BenchConfig.model_fields and value not in (None, (), [])}
+    changes = assignments(params.get("set_") or ())
+    if params.get("small_stem"):
+        changes = {"student.stem": "small", "teacher.stem": "small", **changes}
+    wrong = [f"--grid {text}: expected METHOD.FIELD=VALUE,..." for text in params.get("grid") or () if "=" not in text]
+    if wrong:
+        raise InputError(*wrong)
+    axes = dict(text.split("=", 1) for text in params.get("grid") or ())
+    return options | ({"set": changes} if changes else {}) | ({"grid": axes} if axes else {})
+
+
+def train(config: BenchConfig, *, retry_failed: bool) -> int:
+    """Run a bench with its display, print its leaderboard; 1 where some run failed."""
+    from kdzoo.suite.display import display
+
+    with worker_pool(config) as pool:
+        pool.warm()  # a worker's imports run while this process imports and plans
+        from kdzoo.suite.bench import prepare, run
+
+        prepared = prepare(config)
+        pool.size = prepared.jobs
+        with display(config.name) as handle:
+            outcome = run(prepared, pool, handle, retry_failed=retry_failed)
+    from kdzoo.cli.tables import print_leaderboard
+
+    print_leaderboard(prepared.plan.folder)
+    return say_failures(outcome, f"kdzoo status {prepared.plan.folder}")
+
+
+def worker_pool(config: BenchConfig) -> Pool:
+    """Worker processes that know the bench's plugins; what they print is logged in the cache folder."""
+    logs = cache_folder() / "logs" / config.name
+    writable(logs)
+    return Pool(1, config.plugin, logs)
+
+
+def say_failures(outcome: Outcome, look: str) -> int:
+    """The exit status, with a line for each run that failed."""
+    for run_id, reason in sorted(outcome.failed.items()):
+        say(f"{run_id} failed: {reason}")
+    if outcome.failed:
+        say(f"{len(outcome.failed)} of {len(outcome.done) + len(outcome.failed)} runs failed; `{look}` lists them, --retry-failed repeats them")
+    return 1 if outcome.failed else 0
+
+
+def print_plan(config: BenchConfig) -> int:
+    """What a bench would do, without doing any of it."""
+    from kdzoo.suite.bench import prepare
+
+    prepared = prepare(config)
+    for line in plan_lines(prepared):
+        console().print(line, markup=False, soft_wrap=True)
+    return 0
+
+
+def plan_lines(prepared: Prepared) -> list[str]:
+    """The plan in words: grid points, runs, what is left of them, and how long that will take."""
+    from kdzoo.suite.bench import cut, estimate, wants_refit
+    from kdzoo.suite.store import teacher_store
+
+    made, states = prepared.plan, list(prepared.states.values())
+    left = [planned for planned in made.students if prepared.states[planned.run.id] != "done"]
+    teachers = [planned for planned in made.teachers.values() if teacher_store().run(planned.run.id).state() != "done"]
+    cohorts = [job for job in cut(left, made, prepared.options, prepared.jobs) if job.kind == "students"]
+    merged = [f"  {number} are another's run: {reason}" for reason, number in made.merged.items()]
+    failed = f", {states.count('failed')} failed (left alone without --retry-failed)" if "failed" in states else ""
+    return [
+        f"bench {made.name} in {made.folder}",
+        f"grid points    {made.points} (methods x settings x pairs x seeds, controls included)",
+        *merged,
+        f"distinct runs  {len(made.students)}: {states.count('done')} done, {len(left)} left{failed}",
+        *[f"teacher to train  {t.run.student.name} on {t.run.data.name}, {t.run.recipe.epochs} epochs ({t.run.id})" for t in teachers],
+        *(["refit          the chosen settings again with fresh seeds on the whole train set, not counted here"] * wants_refit(prepared.config)),
+        f"in cohorts     {len(cohorts)}, on {prepared.jobs} processes x {prepared.options.threads} threads, device {prepared.options.device}",
+        f"time           about {duration(estimate(prepared))} of training" if left or teachers else "time           nothing is left to do",
+    ]

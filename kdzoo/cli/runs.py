@@ -1,0 +1,238 @@
+"""`kdzoo train`, `teachers`, `run` and `evaluate`: single networks and runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kdzoo.cli.bench import (
+    Config,
+    Data,
+    DataRoot,
+    Device,
+    Epochs,
+    Limit,
+    Plugins,
+    Rate,
+    RecipeName,
+    Set,
+    SmallStem,
+    SplitSeed,
+    Threads,
+    ValFraction,
+    given,
+    say_failures,
+    worker_pool,
+)
+from kdzoo.cli.output import Format, console, percent, show
+from kdzoo.cli.places import run_folder
+from kdzoo.cli.status import ResultsFolder
+from kdzoo.errors import InputError
+from kdzoo.suite.config import BenchConfig, bench_config
+from kdzoo.suite.records import read_record
+from kdzoo.suite.store import teacher_store
+
+if TYPE_CHECKING:
+    pass
+
+Kind = Annotated[Format, typer.Option("--format", help="How the list is printed.")]
+
+
+def train(
+    ctx: typer.Context,
+    model: Annotated[str, typer.Argument(help="A network's name; see `kdzoo networks`.")],
+    data: Data = None,
+    data_root: DataRoot = None,
+    limit: Limit = None,
+    val_fraction: ValFraction = None,
+    split_seed: SplitSeed = None,
+    small_stem: SmallStem = False,
+    recipe: RecipeName = None,
+    epochs: Epochs = None,
+    lr: Rate = None,
+    seed: Annotated[int, typer.Option(help="Its start, its order of samples and its views.")] = 0,
+    config: Config = None,
+    set_: Set = None,
+    plugin: Plugins = None,
+    device: Device = None,
+    threads: Threads = None,
+) -> int:
+    """Train a teacher and keep it. A bench with the same data and recipe finds it again by itself.
+
+    It is trained as a bench would: on the same split, once, kept in the cache folder (KDZOO_CACHE) under the id of the
+    run that trained it.
+
+    \b
+    Examples:
+      kdzoo train resnet56 --data cifar100 --recipe crd240
+      kdzoo train resnet34 --small-stem --data cifar10 --epochs 30 --seed 1
+    """
+    from kdzoo.suite.bench import cut, prepare
+    from kdzoo.suite.sweep import Plan
+
+    options = given(ctx.params)
+    changes = {**options.get("set", {}), **({"teacher.seed": seed} if seed else {})}
+    asked = bench_config({**options, "set": changes, "teacher": model, "student": model, "methods": "none", "name": "teachers"}, config)
+    with worker_pool(asked) as pool:
+        pool.warm()
+        prepared = prepare(asked)
+        taught = tuple(prepared.plan.teachers.values())
+        if not taught:
+            raise InputError(f"train: expected a network's name without weights, got {model!r}")
+        kept = Plan("teachers", teacher_store().folder, taught, {}, len(taught))
+        for planned in taught:
+            kept.store.run(planned.run.id).plan(planned.run, planned.about)
+            kept.store.run(planned.run.id).forget_failure()
+        outcome = _launch(cut(taught, kept, prepared.options, 1), f"{model} on {asked.data}", pool)
+    for planned in taught:
+        _say_teacher(kept.store.run(planned.run.id))
+    return say_failures(outcome, "kdzoo teachers")
+
+
+def teachers(how: Kind = Format.table) -> int:
+    """List the teachers that are kept: their ids, what they were trained on, and how good they are.
+
+    Give an id to `kdzoo bench --teacher`. They lie in the cache folder (KDZOO_CACHE).
+
+    \b
+    Example:
+      kdzoo teachers --format csv
+    """
+    rows = [_teacher_row(teacher_store().run(run_id)) for run_id in teacher_store().ids()]
+    columns = ("id", "network", "data", "recipe", "epochs", "seed", "val top-1", "test top-1", "parameters", "state")
+    show(rows, how, title="teachers, accuracies in per cent" if rows else "no teachers are kept yet", columns=columns)
+    return 0
+
+
+def run(
+    file: Annotated[str, typer.Argument(help="A run.json, its folder, or a run's id.")],
+    results: ResultsFolder = Path("results"),
+    device: Device = None,
+    threads: Threads = None,
+    plugin: Plugins = None,
+) -> int:
+    """Train one run as its run.json says, in its own folder; its teacher first where that is not kept.
+
+    A finished run is left as it is; a failed one is trained again.
+
+    \b
+    Example:
+      kdzoo run results/digits/runs/hinton-0123456789ab/run.json
+    """
+    folder = run_folder(file, results)
+    folder.read_plan()
+    if folder.state() != "done":
+        asked = bench_config(given({"device": device, "threads": threads or 1, "plugin": plugin}), None)
+        with worker_pool(asked) as pool:
+            pool.warm()
+            outcome = _launch(_jobs_of(folder, asked), folder.id, pool)
+        if outcome.failed:
+            return say_failures(outcome, f"kdzoo status {folder.path.parent.parent}")
+    test = folder.result()["last"]["test"]
+    console().print(f"{folder.id}: test top-1 {percent(test['top1'])} %, in {folder.path}", markup=False, soft_wrap=True)
+    return 0
+
+
+def evaluate(
+    run: Annotated[str, typer.Argument(help="A run's folder, its run.json, or its id.")],
+    results: ResultsFolder = Path("results"),
+    device: Device = None,
+) -> int:
+    """Measure a kept student again on its test set, and compare with what its result.json says.
+
+    Ends with status 1 where they differ by more than the last digits.
+
+    \b
+    Example:
+      kdzoo evaluate results/digits/runs/hinton-0123456789ab
+    """
+    folder = run_folder(run, results)
+    recorded = folder.result()["last"]["test"]
+    if not folder.student.is_file():
+        raise InputError(f"{folder.student}: no such file; the weights of this run were not kept (--keep student)")
+    measured = _measured(folder, device or "auto", int(folder.result()["environment"]["threads"]))
+    rows = [{"metric": name, "recorded": recorded[name], "measured": measured[name]} for name in METRICS if recorded[name] is not None]
+    show(rows, Format.table, title=f"{folder.id}, {measured['n']} test images")
+    same = all(abs(row["recorded"] - row["measured"]) <= TOLERANCE for row in rows)
+    console().print("as recorded" if same else f"differs from {folder.path / 'result.json'}", markup=False, soft_wrap=True)
+    return 0 if same else 1
+
+
+METRICS = ("top1", "top5", "balanced", "nll", "ece")
+TOLERANCE = 1e-3
+"""another device may move the last digits of a likelihood, or one image in a thousand"""
+
+
+def _measured(folder: RunFolder, device: str, threads: int) -> dict[str, Any]:
+    """The metrics of the weights in a run's folder on its test set."""
+    import torch
+
+    from kdzoo.assemble import Bound, Modules, data_of, network_of
+    from kdzoo.evaluate import measure
+    from kdzoo.suite.bench import device_of
+    from kdzoo.train import predict
+
+    torch.set_num_threads(threads)
+    bound = Bound.read(folder)
+    images, parts = data_of(bound)
+    kept = bound.run.student.model_copy(update={"start": f"run:{folder.id}"})
+    place = torch.device(device_of(device))
+    network = network_of(kept, images, seed=bound.run.seed, path=str(folder.student), modules=Modules()).to(place)
+    return dict(measure(predict(network, parts.test, bound.run.recipe.augment, place), parts.test.targets))
+
+
+def _jobs_of(folder: RunFolder, config: BenchConfig) -> list[Job]:
+    """What has to be done for one run: its teacher where that is not kept, then itself."""
+    from kdzoo.suite.bench import cut, device_of
+    from kdzoo.suite.jobs import Options
+    from kdzoo.suite.sweep import Plan, Planned
+
+    planned_run, about = folder.read_plan()
+    folder.forget_failure()
+    teacher = teacher_store().run(str(about.get("teacher_id")))
+    taught = {teacher.id: Planned(*teacher.read_plan())} if (teacher.path / "run.json").exists() else {}
+    bench = folder.path.parent.parent
+    plan = Plan(bench.name, bench, (Planned(planned_run, about),), taught, 1)
+    options = Options(device=device_of(config.device), threads=config.threads or 1)
+    return cut(plan.students, plan, options, 1)
+
+
+def _launch(jobs: list[Job], title: str, pool: Pool) -> Outcome:
+    """Hand jobs to workers, with the display of a bench."""
+    from kdzoo.suite.display import display
+
+    with display(title) as handle:
+        handle({"event": "plan", "name": title, "units": sum(job.units for job in jobs), "total": len(jobs), "done": 0, "failed": 0})
+        return launch(jobs, pool, handle)
+
+
+def _teacher_row(folder: RunFolder) -> dict[str, Any]:
+    record = read_record(folder)
+    last = record.result["last"] if record.result else {"val": None, "test": None}
+    return {
+        "id": record.id,
+        "network": record.run.student.name,
+        "data": record.run.data.name,
+        "recipe": record.about.get("recipe"),
+        "epochs": record.run.recipe.epochs,
+        "seed": record.run.seed,
+        "val top-1": percent(last["val"] and last["val"]["top1"]),
+        "test top-1": percent(last["test"] and last["test"]["top1"]),
+        "parameters": record.result and record.result["student"]["parameters"],
+        "state": record.state,
+    }
+
+
+def _say_teacher(folder: RunFolder) -> None:
+    """How to use a teacher that was just trained."""
+    if folder.state() != "done":
+        return
+    row = _teacher_row(folder)
+    lines = [
+        f"{row['id']}: {row['network']} on {row['data']}, test top-1 {row['test top-1']} %",
+        f"use it: kdzoo bench --teacher {row['id']} --student NAME --data {row['data']}",
+    ]
+    for line in lines:
+        console().print(line, markup=False, soft_wrap=True)

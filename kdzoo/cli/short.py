@@ -1,0 +1,1 @@
+"""`kdzoo distill`: the short way for a person with a folder of images."""

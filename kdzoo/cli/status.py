@@ -1,0 +1,118 @@
+"""`kdzoo status`: where a bench stands, read off its run folders. Free of torch."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kdzoo.cli.output import Format, console, percent, show
+from kdzoo.cli.places import bench_folder, benches
+from kdzoo.suite.records import BenchRecords, Record, read_bench, read_record, setting_text
+from kdzoo.suite.store import RunFolder, Store, teacher_store
+
+WORDS = {"done": "done", "failed": "failed", "damaged": "damaged", "started": "interrupted", "new": "to do"}
+ORDER = ("running", "failed", "damaged", "interrupted", "to do", "done")
+
+ResultsFolder = Annotated[Path, typer.Option(help="The folder of all benches.")]
+
+
+def status(
+    bench: Annotated[str | None, typer.Argument(help="A bench's name below --results, or its folder. All of them without it.")] = None,
+    results: ResultsFolder = Path("results"),
+    as_json: Annotated[bool, typer.Option("--json", help="Everything as JSON, for scripts.")] = False,
+) -> int:
+    """Say what is done, running, failed (and why) and to do.
+
+    A run counts as running while some process holds its lock; interrupted ones go on from their checkpoints when the
+    bench is started again.
+
+    \b
+    Examples:
+      kdzoo status
+      kdzoo status digits --json
+    """
+    if bench is None:
+        rows = [{"bench": folder.name, **_counts(standing(folder)["runs"])} for folder in benches(results)]
+        show(rows, Format.json if as_json else Format.table, columns=("bench", *ORDER))
+        return 0
+    found = standing(bench_folder(bench, results))
+    if as_json:
+        print(json.dumps(found, indent=1, ensure_ascii=False))
+    else:
+        _print(found)
+    return 0
+
+
+def standing(folder: Path) -> dict[str, Any]:
+    """Every run of a bench with its state and, where it failed, the reason; its teachers; what could not be read."""
+    bench = read_bench(folder)
+    runs = [_row(record, Store(folder).run(record.id)) for record in bench.records]
+    return {
+        "bench": folder.resolve().name,
+        "folder": str(folder),
+        "counts": _counts(runs),
+        "runs": sorted(runs, key=lambda row: (ORDER.index(row["state"]), row["id"])),
+        "teachers": _teachers(bench),
+        "notes": list(bench.notes),
+    }
+
+
+def _row(record: Record, folder: RunFolder) -> dict[str, Any]:
+    state = "running" if record.state != "done" and held(folder) else WORDS[record.state]
+    return {
+        "id": record.id,
+        "method": record.method,
+        "setting": setting_text(record.run, record.about),
+        "seed": record.run.seed,
+        "pair": record.about.get("pair"),
+        "phase": record.about.get("phase"),
+        "state": state,
+        "epoch": f"{_epochs(folder)}/{record.run.recipe.epochs}",
+        "val_top1": record.result and record.result["last"]["val"] and record.result["last"]["val"]["top1"],
+        "reason": record.error,
+    }
+
+
+def _teachers(bench: BenchRecords) -> list[dict[str, Any]]:
+    """The kept teachers that a bench's runs name, and how far they are."""
+    ids = sorted({str(record.about["teacher_id"]) for record in bench.records if record.about.get("teacher_id")})
+    folders = [teacher_store().run(run_id) for run_id in ids]
+    return [_row(read_record(folder), folder) for folder in folders if (folder.path / "run.json").exists()]
+
+
+def held(folder: RunFolder) -> bool:
+    """Whether another process is training the run."""
+    if (folder.path / ".lock").exists():
+        with contextlib.suppress(OSError), folder.lock() as free:  # a folder of somebody else's cannot be asked
+            return not free
+    return False
+
+
+def _epochs(folder: RunFolder) -> int:
+    """How many whole epochs a run has behind it."""
+    return folder.metrics.read_text().count("\n") if folder.metrics.exists() else 0
+
+
+def _counts(rows: list[dict[str, Any]]) -> dict[str, int]:
+    counted = Counter(row["state"] for row in rows)
+    return {state: counted[state] for state in ORDER}
+
+
+def _print(found: dict[str, Any]) -> None:
+    counts = ", ".join(f"{number} {state}" for state, number in found["counts"].items() if number)
+    console().print(f"{found['bench']}: {counts or 'no runs'}", markup=False)
+    open_runs = [row for row in found["runs"] if row["state"] != "done"]
+    shown = [{**row, "val top-1": percent(row["val_top1"])} for row in [*found["teachers"], *open_runs]]
+    if shown:
+        show(shown, Format.table, columns=("id", "pair", "setting", "seed", "state", "epoch", "reason"))
+    for note in found["notes"]:
+        console().print(f"note: {note}", markup=False, soft_wrap=True)
+    if found["counts"]["failed"]:
+        console().print("the same `kdzoo bench` with --retry-failed repeats what failed; each run's error.txt has the traceback", markup=False)
+    elif found["counts"]["to do"] or found["counts"]["interrupted"]:
+        console().print("the same `kdzoo bench` goes on with the rest", markup=False)

@@ -1,0 +1,121 @@
+"""Statistics of few seeds, as pure functions; intervals are 95 %."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+LEVEL = 0.95
+POWER = 0.8
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A mean difference with its interval; `kind` is `paired` (by seed) or `welch` (unequal seeds)."""
+
+    mean: float
+    low: float
+    high: float
+    kind: str
+
+
+def sample_sd(values: Sequence[float]) -> float:
+    """The sample standard deviation (ddof 1); NaN for one value."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+
+
+def t_quantile(share: float, freedom: float) -> float:
+    from scipy.special import stdtrit  # scipy.stats takes most of a second to import, which a table cannot spend
+
+    return float(stdtrit(freedom, share))
+
+
+def difference(treated: Mapping[int, float], control: Mapping[int, float]) -> Difference:
+    """The mean of `treated` minus `control`, values by seed.
+
+    Paired by seed where both have the same seeds: one seed gives both the same initialisation and batches. Else
+    Welch's interval for independent samples. Bounds are NaN where a single value leaves no variance.
+    """
+    if treated.keys() == control.keys():
+        gaps = [treated[seed] - control[seed] for seed in treated]
+        n = len(gaps)
+        half = t_quantile((1 + LEVEL) / 2, n - 1) * sample_sd(gaps) / math.sqrt(n) if n > 1 else math.nan
+        return _around(float(np.mean(gaps)), half, "paired")
+    a, b = list(treated.values()), list(control.values())
+    half = math.nan
+    if len(a) > 1 and len(b) > 1:
+        error, freedom = welch(sample_sd(a), len(a), sample_sd(b), len(b))
+        half = t_quantile((1 + LEVEL) / 2, freedom) * error if error else 0.0
+    return _around(float(np.mean(a) - np.mean(b)), half, "welch")
+
+
+def _around(mean: float, half: float, kind: str) -> Difference:
+    return Difference(mean, mean - half, mean + half, kind)
+
+
+def welch(sd_a: float, n_a: int, sd_b: float, n_b: int) -> tuple[float, float]:
+    """Standard error and Welch-Satterthwaite degrees of freedom of a difference of two means."""
+    a, b = sd_a**2 / n_a, sd_b**2 / n_b
+    if a + b == 0:
+        return 0.0, float(n_a + n_b - 2)
+    return math.sqrt(a + b), (a + b) ** 2 / (a**2 / (n_a - 1) + b**2 / (n_b - 1))
+
+
+def welch_p(mean: float, error: float, freedom: float) -> float:
+    """The two-sided p-value of a mean difference."""
+    from scipy.special import stdtr
+
+    if error == 0:
+        return 1.0 if mean == 0 else 0.0
+    return float(2 * stdtr(freedom, -abs(mean / error)))
+
+
+def dunnett_p(samples: Sequence[Sequence[float]], control: Sequence[float]) -> list[float]:
+    """Two-sided p-values of many methods against one control (Dunnett 1955, pooled variance); NaN without spread."""
+    values = [*samples, control]
+    if not samples or min(map(len, values)) < 2 or all(len(set(v)) == 1 for v in values):
+        return [math.nan] * len(samples)
+    from scipy.stats import dunnett
+
+    seeded = np.random.default_rng(0)  # the multivariate t integral is done by quasi-Monte Carlo
+    return [float(p) for p in dunnett(*map(np.asarray, samples), control=np.asarray(control), rng=seeded).pvalue]
+
+
+def detectable(sd: float, n: int) -> float:
+    """The smallest difference of two means that n runs each would find in 8 of 10 benches (two-sided t-test at 5 %).
+
+    (t_{0.975} + t_{0.8}) sd sqrt(2 / n) with 2n - 2 degrees of freedom; NaN for n = 1.
+    """
+    if n < 2 or math.isnan(sd):
+        return math.nan
+    freedom = 2 * n - 2
+    return (t_quantile((1 + LEVEL) / 2, freedom) + t_quantile(POWER, freedom)) * sd * math.sqrt(2 / n)
+
+
+def pooled_sd(samples: Sequence[Sequence[float]]) -> float:
+    """The root of the mean variance, weighted by degrees of freedom; NaN where no sample has two values."""
+    freedom = sum(len(sample) - 1 for sample in samples)
+    if freedom == 0:
+        return math.nan
+    return math.sqrt(sum((len(s) - 1) * sample_sd(s) ** 2 for s in samples if len(s) > 1) / freedom)
+
+
+def mcnemar_p(first_right: np.ndarray, second_right: np.ndarray) -> float:
+    """Exact McNemar test of two models on the same images: about these two models, not about their methods."""
+    from scipy.stats import binomtest
+
+    only_first = int((first_right & ~second_right).sum())
+    only_second = int((second_right & ~first_right).sum())
+    return 1.0 if only_first + only_second == 0 else float(binomtest(only_first, only_first + only_second).pvalue)
+
+
+def wilson(right: int, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share."""
+    z = 1.959963984540054
+    p = right / n
+    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return middle - half, middle + half
