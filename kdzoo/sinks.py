@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import json
+import math
+import netrc
 import os
+import queue
 import re
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
+from urllib.parse import urlsplit
 
-from kdzoo.errors import InputError
+from kdzoo.errors import InputError, did_you_mean
 
 Record = Mapping[str, Any]
-INIT_TIMEOUT_SECONDS = 30
 
 
 class Sink(Protocol):
-    """Takes what one run says: a record an epoch, then its result or its failure."""
+    """Takes what one run says: a record an epoch, then its result or its failure; closed without either it was stopped."""
 
     def epoch(self, record: Record) -> None: ...
 
@@ -28,49 +35,11 @@ class Sink(Protocol):
     def close(self) -> None: ...
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole records of a JSON-lines file; a torn last line is left out."""
-    records = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            break
-    return records
-
-
-class JsonLines:
-    """metrics.jsonl, cut back at the start to what lies at or before a step: where a checkpoint was taken."""
-
-    def __init__(self, path: Path, keep_through_step: int) -> None:
-        kept = [record for record in read_lines(path) if record["step"] <= keep_through_step]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_text("".join(map(_line, kept)))
-        os.replace(partial, path)
-        self._file = path.open("a")
-
-    def epoch(self, record: Record) -> None:
-        self._file.write(_line(record))
-        self._file.flush()
-
-    def finish(self, result: Record) -> None: ...
-
-    def fail(self, text: str) -> None: ...
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def _line(record: Record) -> str:
-    return json.dumps(record, separators=(",", ":")) + "\n"
-
-
 class Tee:
-    """Hands everything to several sinks, in order."""
+    """Hands everything to several sinks, in order; all are closed, whatever one of them says."""
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
-        self._sinks = sinks
+        self._sinks = tuple(sinks)
 
     def epoch(self, record: Record) -> None:
         for sink in self._sinks:
@@ -85,15 +54,79 @@ class Tee:
             sink.fail(text)
 
     def close(self) -> None:
-        for sink in self._sinks:
-            sink.close()
+        with ExitStack() as stack:
+            for sink in reversed(self._sinks):
+                stack.callback(sink.close)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The whole records of a JSON-lines file, none where there is no file; a torn last line is left out."""
+    records = []
+    for line in path.read_bytes().split(b"\n") if path.exists() else []:
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            break
+    return records
+
+
+class JsonLines:
+    """metrics.jsonl, cut back at the start to the records at or before a step: where the checkpoint was taken.
+
+    Raises OSError where a line cannot be written whole (a full disk).
+    """
+
+    def __init__(self, path: Path, keep_through_step: int) -> None:
+        kept = [record for record in read_lines(path) if record["step"] <= keep_through_step]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_bytes(b"".join(map(_line, kept)))
+        os.replace(partial, path)
+        self._file = path.open("ab", buffering=0)
+
+    def epoch(self, record: Record) -> None:
+        line = _line(record)
+        while line:  # a nearly full disk takes a part of a line, and says no to the rest
+            line = line[self._file.write(line) :]
+
+    def finish(self, result: Record) -> None: ...
+
+    def fail(self, text: str) -> None: ...
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _line(record: Record) -> bytes:
+    return (json.dumps(_finite(record), separators=(",", ":"), allow_nan=False) + "\n").encode()
+
+
+def _finite(value: Any) -> Any:
+    """The same value with null for NaN and infinities, which JSON does not have."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    return value
+
+
+PATIENCE_SECONDS = 30.0
+"""how long W&B may take to open a run, and again to finish it"""
+
+_MODES: dict[str, Literal["online", "offline"] | None] = {
+    "online": "online", "offline": "offline", "disabled": None,
+    "run": "online", "dryrun": "offline", "": None,
+}  # fmt: skip
+"""what `--wandb` takes, then the older words that WANDB_MODE may hold too"""
+
+_HOSTS = ("https://api.wandb.ai", "https://api.forge.coreweave.com")
 
 
 @dataclass(frozen=True)
 class WandbSettings:
-    """How W&B is used: `online` or `offline`, and where its runs go."""
+    """How W&B is used: `online` or `offline`, and where its runs go. note: what a person should be told about it, once."""
 
-    mode: str
+    mode: Literal["online", "offline"]
     project: str = "kdzoo"
     entity: str | None = None
     directory: str | None = None
@@ -103,120 +136,184 @@ class WandbSettings:
 def wandb_settings(requested: str | None, environ: Mapping[str, str]) -> WandbSettings | None:
     """The settings that an option and the environment ask for, the option first; None where nothing does.
 
-    WANDB_MODE, WANDB_PROJECT, WANDB_ENTITY and WANDB_DIR are honoured. Online without a key becomes offline with a
-    note: there is never a prompt. Raises InputError where W&B is asked for and not installed.
+    WANDB_MODE, WANDB_PROJECT, WANDB_ENTITY, WANDB_DIR and WANDB_API_KEY are honoured; a key alone asks for nothing.
+    Online without a key becomes offline with a note, since there is never a prompt.
+    Raises InputError for an unknown mode, and where the option asks for W&B and it is not installed.
     """
-    mode = requested or environ.get("WANDB_MODE")
-    if mode in (None, "", "disabled", "dryrun"):
+    word, where = (requested, "wandb") if requested is not None else (environ.get("WANDB_MODE", ""), "WANDB_MODE")
+    if word not in _MODES:
+        raise InputError(f"{where}: expected online, offline or disabled, got {word!r}{did_you_mean(word, _MODES)}")
+    mode, note = _MODES[word], None
+    if mode is None:
         return None
-    if mode not in ("online", "offline"):
-        raise InputError(f"wandb: expected online, offline or disabled, got {mode!r}")
-    if _missing():
+    if requested is not None and importlib.util.find_spec("wandb") is None:
         raise InputError("wandb: asked for, but not installed; pip install 'kdzoo[wandb]'")
-    note = None
     if mode == "online" and not _has_key(environ):
-        mode, note = "offline", "wandb: no API key (WANDB_API_KEY or ~/.netrc), so it writes offline; `wandb sync` sends that later"
-    return WandbSettings(mode, environ.get("WANDB_PROJECT", "kdzoo"), environ.get("WANDB_ENTITY"), environ.get("WANDB_DIR"), note)
-
-
-def _missing() -> bool:
-    import importlib.util
-
-    return importlib.util.find_spec("wandb") is None
+        mode = "offline"
+        note = "wandb: no API key (WANDB_API_KEY or ~/.netrc), so it writes offline; `wandb sync` sends that later"
+    return WandbSettings(
+        mode, environ.get("WANDB_PROJECT") or "kdzoo", environ.get("WANDB_ENTITY") or None, environ.get("WANDB_DIR") or None, note
+    )
 
 
 def _has_key(environ: Mapping[str, str]) -> bool:
-    netrc = Path(environ.get("NETRC", Path.home() / ".netrc"))
-    return bool(environ.get("WANDB_API_KEY")) or (netrc.is_file() and "wandb" in netrc.read_text())
+    """Whether W&B will find a key without asking for one."""
+    if environ.get("WANDB_API_KEY") or environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    home = Path(environ.get("HOME") or Path.home())
+    hosts = [environ["WANDB_BASE_URL"]] if environ.get("WANDB_BASE_URL") else _HOSTS
+    for file in [environ["NETRC"]] if environ.get("NETRC") else [home / ".netrc", home / "_netrc"]:
+        try:
+            known = netrc.netrc(str(file))
+        except (OSError, netrc.NetrcParseError):
+            continue
+        return any(known.authenticators(urlsplit(host).netloc) for host in hosts)
+    return False
 
 
 class WandbSink:
     """One W&B run for a run, in its bench's group; after a resume the same id and no step twice.
 
-    The last step that was sent stands in a cursor file beside the metrics. Whatever goes wrong is noted once, and the
-    sink is silent from then on.
+    The last step that was sent stands in the file `cursor`. W&B is spoken to on a thread of its own, so that it can
+    neither slow the training down nor hang it. Whatever goes wrong is noted once, on the caller's thread and at `close`
+    at the latest, and the sink is silent from then on.
     """
 
     def __init__(self, settings: WandbSettings, bench: str, run_id: str, config: Record, cursor: Path, note: Callable[[str], None]) -> None:
         self._note = note
         self._cursor = cursor
-        self._sent = int(cursor.read_text()) if cursor.exists() else -1
-        self._run: Any = None
-        self._guarded(lambda: self._open(settings, bench, run_id, config))
-
-    def _open(self, settings: WandbSettings, bench: str, run_id: str, config: Record) -> None:
-        import wandb
-
-        self._run = wandb.init(
-            project=settings.project,
-            entity=settings.entity,
-            dir=settings.directory,
-            group=bench,
-            name=run_id,
-            id=wandb_id(bench, run_id),
-            config=dict(config),
-            mode=settings.mode,  # type: ignore[arg-type]
-            resume="allow",
-            reinit="create_new",
-            settings=wandb.Settings(
-                console="off", silent=True, init_timeout=INIT_TIMEOUT_SECONDS, disable_git=True, save_code=False, x_disable_stats=True
-            ),
-        )
+        self._sent = -1
+        self._trouble: str | None = None
+        self._ended = False
+        self._said: queue.SimpleQueue[Callable[[Any], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._speak, args=(settings, bench, run_id, dict(config)), daemon=True)
+        self._thread.start()
 
     def epoch(self, record: Record) -> None:
-        if record["step"] <= self._sent:
-            return
+        step, numbers = record["step"], curves(record)
 
-        def send() -> None:
-            self._run.log(curves(record), step=record["step"])
-            self._cursor.write_text(str(record["step"]))
-            self._sent = record["step"]
+        def send(run: Any) -> None:
+            if step <= self._sent:
+                return
+            self._sent = step
+            _replace(self._cursor, str(step))  # first: of a step that is lost and one that is there twice, the first is the lesser evil
+            run.log(numbers, step=step, commit=True)
 
-        self._guarded(send)
+        self._say(send)
 
     def finish(self, result: Record) -> None:
-        self._guarded(lambda: self._run.summary.update(flattened(result)))
+        self._end(flattened(result), exit_code=0)
 
     def fail(self, text: str) -> None:
-        self._guarded(lambda: self._run.summary.update({"error": text.strip().splitlines()[-1]}))
-        self._guarded(lambda: self._run.finish(exit_code=1))
-        self._run = None
+        self._end({"error": (text.strip().splitlines() or [""])[-1]}, exit_code=1)
 
     def close(self) -> None:
-        self._guarded(lambda: self._run.finish())
-        self._run = None
+        """Wait, for a bounded time, until W&B has everything. A run that neither finished nor failed counts as stopped."""
+        self._end({}, exit_code=130)
+        self._thread.join(2 * PATIENCE_SECONDS)
+        if self._thread.is_alive():
+            self._trouble = f"no answer within {2 * PATIENCE_SECONDS:.0f} seconds"
+        self._tell()
 
-    def _guarded(self, act: Callable[[], None]) -> None:
-        opening = self._run is None and not hasattr(self, "_opened")
-        self._opened = True
-        if self._run is None and not opening:
+    def _end(self, summary: Record, exit_code: int) -> None:
+        if self._ended:
             return
+        self._ended = True
+
+        def end(run: Any) -> None:
+            run.summary.update(dict(summary))
+            run.finish(exit_code=exit_code)
+
+        self._say(end)
+        self._say(None)
+
+    def _say(self, act: Callable[[Any], None] | None) -> None:
+        self._said.put(act)
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._trouble is not None:
+            self._note(f"wandb: {self._trouble}; going on without it")
+            self._trouble, self._note = None, lambda _: None
+
+    def _speak(self, settings: WandbSettings, bench: str, run_id: str, config: dict[str, Any]) -> None:
+        """What the thread does: open the run, then say one thing after the other."""
         try:
-            act()
-        except Exception as error:  # W&B is a copy: its failures are said, and cost no result
-            self._run = None
-            self._note(f"wandb: {type(error).__name__}: {str(error).partition(chr(10))[0]}; going on without it")
+            if self._cursor.exists():
+                self._sent = int(self._cursor.read_text())
+            run = _opened(settings, bench, run_id, config)
+            while (act := self._said.get()) is not None:
+                act(run)
+        except BaseException as error:  # W&B is a copy: its failures are said, and cost no result
+            lines = str(error).replace(wandb_id(bench, run_id), "a run").splitlines() or [""]
+            self._trouble = f"{type(error).__name__}: {lines[0]}"
+
+
+def _opened(settings: WandbSettings, bench: str, run_id: str, config: dict[str, Any]) -> Any:
+    """The W&B run, without console capture and without what W&B would gather about code and machine."""
+    import wandb
+
+    if settings.directory is not None:
+        Path(settings.directory).mkdir(parents=True, exist_ok=True)  # W&B itself would go elsewhere without a word
+    if settings.mode == "online":
+        wandb.setup(wandb.Settings(silent=True))  # said to `init` alone it still greets, and asks a terminal for a key
+    wished = {
+        "console": "off",
+        "silent": True,
+        "init_timeout": PATIENCE_SECONDS,
+        "finish_timeout": PATIENCE_SECONDS,
+        "finish_timeout_raises": True,
+        "disable_git": True,
+        "disable_code": True,
+        "x_disable_stats": True,
+        "x_disable_meta": True,
+        "x_disable_machine_info": True,
+        "x_save_requirements": False,
+    }
+    known = {key: value for key, value in wished.items() if key in wandb.Settings.model_fields}
+    return wandb.init(
+        project=settings.project,
+        entity=settings.entity,
+        dir=settings.directory,
+        group=bench[:128],
+        name=run_id,
+        id=wandb_id(bench, run_id),
+        config=config,
+        mode=settings.mode,
+        resume="allow",
+        reinit="create_new",
+        settings=wandb.Settings(**known),
+    )
 
 
 def wandb_id(bench: str, run_id: str) -> str:
-    """An id of bench and run in the letters that W&B takes."""
-    return re.sub(r"[^A-Za-z0-9_-]", "-", f"{bench}-{run_id}")[:128]
+    """An id of bench and run in the letters that W&B takes, at most 128; where that changes it, a digest keeps it apart."""
+    asked = f"{bench}-{run_id}"
+    allowed = re.sub(r"[^A-Za-z0-9_-]", "-", asked)
+    if allowed == asked and len(asked) <= 128:
+        return asked
+    return f"{allowed[:115]}-{hashlib.blake2b(asked.encode(), digest_size=6).hexdigest()}"
 
 
 def curves(record: Record) -> dict[str, float]:
-    """An epoch's record as W&B's curves: val/top1, train/loss, train/hinton, lr."""
-    found = {"train/loss": record["loss"], "lr": record["lr"], "epoch": record["epoch"]}
-    found |= {f"train/{name}": value for name, value in record["parts"].items()}
-    found |= {f"val/{name}": value for name, value in (record["val"] or {}).items() if value is not None}
-    return found
+    """An epoch's record as W&B's curves: epoch, lr, train/loss, train/parts/hinton, val/top1."""
+    train = {"loss": record["loss"], "parts": record["parts"]}
+    return flattened({"epoch": record["epoch"], "lr": record["lr"], "train": train, "val": record["val"]})
 
 
 def flattened(value: Record, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with keys joined by dots."""
+    """Nested mappings as one, with keys joined by slashes; what is None is left out."""
     found: dict[str, Any] = {}
     for key, item in value.items():
         if isinstance(item, Mapping):
-            found |= flattened(item, f"{prefix}{key}.")
+            found |= flattened(item, f"{prefix}{key}/")
         elif item is not None:
             found[prefix + key] = item
     return found
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(text)
+    os.replace(partial, path)

@@ -8,13 +8,13 @@ from __future__ import annotations
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Annotated
 
 import typer
 
-from kdzoo.cli import bench, runs, short, tables, zoo
+from kdzoo.cli import bench, runs, short, status, tables, zoo
 from kdzoo.cli.output import Interrupted, say
 from kdzoo.errors import InputError, KdzooError
 from kdzoo.version import VERSION
@@ -30,12 +30,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 110},
 )
 
-VERBS = {
+VERBS: dict[str, list[tuple[str, Callable[..., int]]]] = {
     "Train and compare": [
         ("bench", bench.bench),
-        ("status", tables.status),
+        ("status", status.status),
         ("leaderboard", tables.leaderboard),
-        ("compare", tables.compare),
         ("distill", short.distill),
     ],
     "Look up": [
@@ -74,10 +73,11 @@ def about(
 
     \b
     Start here:
-      kdzoo bench                                     the default bench on real digits, about a minute
-      kdzoo bench --methods hinton,at --quick         a demonstration of a few seconds
-      kdzoo bench --teacher resnet34 --student resnet18 --small-stem --data cifar100 --methods hinton,crd
-      kdzoo distill photos/ --teacher resnet50:pretrained --student mobilenetv3_small_100 --out small/
+      kdzoo bench --quick              a demonstration of a few seconds
+      kdzoo bench                      the default bench, about a minute
+      kdzoo methods                    what can be compared
+      kdzoo explain hinton --alpha 0.9
+      kdzoo distill photos/ --teacher resnet50:pretrained --out small/
     """
 
 
@@ -104,7 +104,7 @@ def status_of(arguments: Sequence[str], *, debug: bool) -> int:
         return INTERRUPTED
     except Exception as error:
         if _is_usage(error):
-            return _refused([_usage(error)], debug)
+            return _refused(_usage(error), debug)
         if debug:
             traceback.print_exc()
         else:
@@ -127,10 +127,11 @@ def _is_usage(error: Exception) -> bool:
     return hasattr(error, "format_message") and hasattr(error, "exit_code")
 
 
-def _usage(error: Exception) -> str:
+def _usage(error: Exception) -> list[str]:
+    """What the parser says, in a line; nothing where it has just printed the help."""
     text: str = error.format_message()  # type: ignore[attr-defined]
     context = getattr(error, "ctx", None)
-    return f"{text.rstrip('.')}; see {context.command_path if context else 'kdzoo'} --help"
+    return [f"{text.rstrip('.')}; see {context.command_path if context else 'kdzoo'} --help"] if text else []
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 from kdzoo.cli.output import console, duration, say
 from kdzoo.errors import InputError
 from kdzoo.suite.config import BenchConfig, assignments, bench_config, quick
+from kdzoo.suite.display import open_display
 from kdzoo.suite.launch import Pool
 from kdzoo.suite.store import cache_folder, writable
 
@@ -64,7 +66,7 @@ def bench(
     ] = None,
     grid: Annotated[
         list[str] | None,
-        typer.Option(metavar="METHOD.FIELD=V,...", help="Any hyper-parameter as an axis (repeatable).", rich_help_panel=SWEEP),
+        typer.Option(metavar="AXIS", help="METHOD.FIELD=V,...: any hyper-parameter as an axis (repeatable).", rich_help_panel=SWEEP),
     ] = None,
     tune: Annotated[
         int | None, typer.Option(metavar="K", help="Try the first K settings of every method's own list.", rich_help_panel=SWEEP)
@@ -75,11 +77,13 @@ def bench(
             "--refit/--no-refit", help="Train the chosen settings again with fresh seeds on the whole train set.", rich_help_panel=SWEEP
         ),
     ] = None,
-    seeds: Annotated[str | None, typer.Option(help="3 for the seeds 0, 1, 2; or a list such as 5,7 (5, for one).", rich_help_panel=SWEEP)] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="3 for the seeds 0, 1, 2; or a list such as 5,7 (5, for one).", rich_help_panel=SWEEP)
+    ] = None,
     plugin: Plugins = None,
     quick_: Annotated[bool, typer.Option("--quick", help="One seed and a few epochs: a demonstration.", rich_help_panel=SWEEP)] = False,
     pairs: Annotated[
-        str | None, typer.Option(metavar="TEACHER/STUDENT,...", help="Named pairs, or any two networks.", rich_help_panel=PAIR)
+        str | None, typer.Option(metavar="T/S,...", help="Named pairs, or TEACHER/STUDENT of any two networks.", rich_help_panel=PAIR)
     ] = None,
     teacher: Annotated[
         str | None,
@@ -105,24 +109,25 @@ def bench(
         typer.Option(help="predictions,student,checkpoint: what stays of a finished run; or nothing.", rich_help_panel=RESULTS),
     ] = None,
     oracle: Annotated[
-        bool | None, typer.Option("--oracle/--no-oracle", help="Also record the best epoch on the test set.", rich_help_panel=RESULTS)
+        bool | None, typer.Option("--oracle", help="Also record the best epoch on the test set.", rich_help_panel=RESULTS)
     ] = None,
     wandb: Wandb = None,
     device: Device = None,
-    jobs: Annotated[int | None, typer.Option("--jobs", "-j", help="Processes that train at the same time.", rich_help_panel=RUNNING)] = None,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", help="Processes that train at the same time.", rich_help_panel=RUNNING)
+    ] = None,
     threads: Threads = None,
     channels_last: Annotated[
-        bool | None, typer.Option("--channels-last/--no-channels-last", help="Memory layout of images.", rich_help_panel=RUNNING)
+        bool | None, typer.Option("--channels-last", help="Images in that memory layout.", rich_help_panel=RUNNING)
     ] = None,
     checkpoint_seconds: Annotated[float | None, typer.Option(help="How often a run in work is saved.", rich_help_panel=RUNNING)] = None,
     allow_chance_teacher: Annotated[
-        bool | None,
-        typer.Option(
-            "--allow-chance-teacher/--no-allow-chance-teacher", help="Teach with a teacher at chance, as a control.", rich_help_panel=PAIR
-        ),
+        bool | None, typer.Option("--allow-chance-teacher", help="A teacher at chance may teach: a control.", rich_help_panel=PAIR)
     ] = None,
     retry_failed: RetryFailed = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and a time estimate; write nothing.", rich_help_panel=RUNNING)] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan and a time estimate; write nothing.", rich_help_panel=RUNNING)
+    ] = False,
 ) -> int:
     """Train every method at every setting and seed, and rank them: one command from an empty folder to a leaderboard.
 
@@ -132,15 +137,15 @@ def bench(
 
     \b
     Examples:
-      kdzoo bench --methods hinton,at --results my-results
-      kdzoo bench --pairs resnet56/resnet20 --data cifar100 --recipe crd240 --tune 5 --refit --seeds 5
-      kdzoo bench --methods dkd --grid dkd.nontarget_weight=2,8 --temperatures 2,4 --dry-run
+      kdzoo bench --methods hinton,at --temperatures 2,4 --alphas 0.5,0.9
+      kdzoo bench --pairs resnet56/resnet20 --data cifar100 --tune 5 --refit
+      kdzoo bench --methods crd --grid crd.tau=0.07,0.1 --dry-run
       kdzoo bench --plugin my_loss.py --methods hinton,my_loss --quick
     """
     options = given(ctx.params)
     asked = bench_config(quick(options) if quick_ else options, config)
     if dry_run:
-        return print_plan(asked)
+        return print_plan(asked, retry_failed=retry_failed)
     return train(asked, retry_failed=retry_failed)
 
 
@@ -159,16 +164,14 @@ def given(params: dict[str, Any]) -> dict[str, Any]:
 
 def train(config: BenchConfig, *, retry_failed: bool) -> int:
     """Run a bench with its display, print its leaderboard; 1 where some run failed."""
-    from kdzoo.suite.display import display
-
     with worker_pool(config) as pool:
         pool.warm()  # a worker's imports run while this process imports and plans
         from kdzoo.suite.bench import prepare, run
 
         prepared = prepare(config)
         pool.size = prepared.jobs
-        with display(config.name) as handle:
-            outcome = run(prepared, pool, handle, retry_failed=retry_failed)
+        with open_display(console()) as display:
+            outcome = run(prepared, pool, display.handle, retry_failed=retry_failed)
     from kdzoo.cli.tables import print_leaderboard
 
     print_leaderboard(prepared.plan.folder)
@@ -183,42 +186,43 @@ def worker_pool(config: BenchConfig) -> Pool:
 
 
 def say_failures(outcome: Outcome, look: str) -> int:
-    """The exit status, with a line for each run that failed."""
-    for run_id, reason in sorted(outcome.failed.items()):
-        say(f"{run_id} failed: {reason}")
+    """The exit status, and where to look when some run failed."""
     if outcome.failed:
-        say(f"{len(outcome.failed)} of {len(outcome.done) + len(outcome.failed)} runs failed; `{look}` lists them, --retry-failed repeats them")
+        total = len(outcome.done) + len(outcome.failed)
+        say(f"{len(outcome.failed)} of {total} runs failed; see `{look}`; the same command with --retry-failed repeats them")
     return 1 if outcome.failed else 0
 
 
-def print_plan(config: BenchConfig) -> int:
+def print_plan(config: BenchConfig, *, retry_failed: bool) -> int:
     """What a bench would do, without doing any of it."""
     from kdzoo.suite.bench import prepare
 
-    prepared = prepare(config)
-    for line in plan_lines(prepared):
-        console().print(line, markup=False, soft_wrap=True)
+    for name, text in plan_lines(prepare(config), retry_failed=retry_failed):
+        console().print(f"{name:14}{text}", markup=False, soft_wrap=True)
     return 0
 
 
-def plan_lines(prepared: Prepared) -> list[str]:
-    """The plan in words: grid points, runs, what is left of them, and how long that will take."""
+def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str]]:
+    """The plan in words: grid points, distinct runs and why fewer, what is left of them, and how long that will take."""
     from kdzoo.suite.bench import cut, estimate, wants_refit
     from kdzoo.suite.store import teacher_store
 
-    made, states = prepared.plan, list(prepared.states.values())
-    left = [planned for planned in made.students if prepared.states[planned.run.id] != "done"]
-    teachers = [planned for planned in made.teachers.values() if teacher_store().run(planned.run.id).state() != "done"]
-    cohorts = [job for job in cut(left, made, prepared.options, prepared.jobs) if job.kind == "students"]
-    merged = [f"  {number} are another's run: {reason}" for reason, number in made.merged.items()]
-    failed = f", {states.count('failed')} failed (left alone without --retry-failed)" if "failed" in states else ""
-    return [
-        f"bench {made.name} in {made.folder}",
-        f"grid points    {made.points} (methods x settings x pairs x seeds, controls included)",
-        *merged,
-        f"distinct runs  {len(made.students)}: {states.count('done')} done, {len(left)} left{failed}",
-        *[f"teacher to train  {t.run.student.name} on {t.run.data.name}, {t.run.recipe.epochs} epochs ({t.run.id})" for t in teachers],
-        *(["refit          the chosen settings again with fresh seeds on the whole train set, not counted here"] * wants_refit(prepared.config)),
-        f"in cohorts     {len(cohorts)}, on {prepared.jobs} processes x {prepared.options.threads} threads, device {prepared.options.device}",
-        f"time           about {duration(estimate(prepared))} of training" if left or teachers else "time           nothing is left to do",
+    made, states, options = prepared.plan, prepared.states, prepared.options
+    states_left = {"new", "started", "damaged"} | ({"failed"} if retry_failed else set())
+    left = [planned for planned in made.students if states[planned.run.id] in states_left]
+    teachers = [planned.run for planned in made.teachers.values() if teacher_store().run(planned.run.id).state() != "done"]
+    cohorts = [job for job in cut(left, made, options, prepared.jobs) if job.kind == "students"]
+    counts = Counter(states.values())
+    failed = f", {counts['failed']} failed (--retry-failed repeats them)" if counts["failed"] and not retry_failed else ""
+    lines = [
+        ("bench", f"{made.name}, in {made.folder}"),
+        ("grid points", f"{made.points}: methods x settings x pairs x seeds, with the controls"),
+        *(("", f"{number} of them are another's run: {reason}") for reason, number in made.merged.items()),
+        ("distinct runs", f"{len(made.students)}: {counts['done']} done, {len(left)} left{failed}"),
+        *(("teacher", f"{run.student.name} has to be trained first, {run.recipe.epochs} epochs ({run.id})") for run in teachers),
+        ("cohorts", f"{len(cohorts)}, in {prepared.jobs} process(es) of {options.threads} thread(s) on {options.device}"),
+        ("time", f"about {duration(estimate(prepared))} of training" if left or teachers else "nothing is left to do"),
     ]
+    if wants_refit(prepared.config):
+        lines.append(("refit", "then the chosen settings with fresh seeds on the whole train set, not counted above"))
+    return lines

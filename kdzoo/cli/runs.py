@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -31,11 +31,13 @@ from kdzoo.cli.places import run_folder
 from kdzoo.cli.status import ResultsFolder
 from kdzoo.errors import InputError
 from kdzoo.suite.config import BenchConfig, bench_config
+from kdzoo.suite.display import open_display
+from kdzoo.suite.launch import Pool, launch
 from kdzoo.suite.records import read_record
-from kdzoo.suite.store import teacher_store
+from kdzoo.suite.store import RunFolder, teacher_store
 
 if TYPE_CHECKING:
-    pass
+    from kdzoo.suite.jobs import Job, Outcome
 
 Kind = Annotated[Format, typer.Option("--format", help="How the list is printed.")]
 
@@ -84,7 +86,7 @@ def train(
         kept = Plan("teachers", teacher_store().folder, taught, {}, len(taught))
         for planned in taught:
             kept.store.run(planned.run.id).plan(planned.run, planned.about)
-            kept.store.run(planned.run.id).forget_failure()
+            _forget_failure(kept.store.run(planned.run.id))
         outcome = _launch(cut(taught, kept, prepared.options, 1), f"{model} on {asked.data}", pool)
     for planned in taught:
         _say_teacher(kept.store.run(planned.run.id))
@@ -169,7 +171,7 @@ def _measured(folder: RunFolder, device: str, threads: int) -> dict[str, Any]:
     """The metrics of the weights in a run's folder on its test set."""
     import torch
 
-    from kdzoo.assemble import Bound, Modules, data_of, network_of
+    from kdzoo.assemble import Bound, Modules, data_of, network_of, shape_of
     from kdzoo.evaluate import measure
     from kdzoo.suite.bench import device_of
     from kdzoo.train import predict
@@ -177,10 +179,10 @@ def _measured(folder: RunFolder, device: str, threads: int) -> dict[str, Any]:
     torch.set_num_threads(threads)
     bound = Bound.read(folder)
     images, parts = data_of(bound)
-    kept = bound.run.student.model_copy(update={"start": f"run:{folder.id}"})
-    place = torch.device(device_of(device))
-    network = network_of(kept, images, seed=bound.run.seed, path=str(folder.student), modules=Modules()).to(place)
-    return dict(measure(predict(network, parts.test, bound.run.recipe.augment, place), parts.test.targets))
+    kept, recipe = bound.run.student.model_copy(update={"start": f"run:{folder.id}"}), bound.run.recipe
+    place, side = torch.device(device_of(device)), shape_of(images, recipe)[1]
+    network = network_of(kept, images, side=side, seed=bound.run.seed, path=str(folder.student), modules=Modules()).to(place)
+    return dict(measure(predict(network, parts.test, recipe.augment, place), parts.test.targets))
 
 
 def _jobs_of(folder: RunFolder, config: BenchConfig) -> list[Job]:
@@ -190,7 +192,7 @@ def _jobs_of(folder: RunFolder, config: BenchConfig) -> list[Job]:
     from kdzoo.suite.sweep import Plan, Planned
 
     planned_run, about = folder.read_plan()
-    folder.forget_failure()
+    _forget_failure(folder)
     teacher = teacher_store().run(str(about.get("teacher_id")))
     taught = {teacher.id: Planned(*teacher.read_plan())} if (teacher.path / "run.json").exists() else {}
     bench = folder.path.parent.parent
@@ -199,13 +201,19 @@ def _jobs_of(folder: RunFolder, config: BenchConfig) -> list[Job]:
     return cut(plan.students, plan, options, 1)
 
 
+def _forget_failure(folder: RunFolder) -> None:
+    """Who asks for one run by name wants it trained, whatever became of it before."""
+    if folder.state() in ("failed", "damaged"):
+        folder.forget()
+
+
 def _launch(jobs: list[Job], title: str, pool: Pool) -> Outcome:
     """Hand jobs to workers, with the display of a bench."""
-    from kdzoo.suite.display import display
-
-    with display(title) as handle:
-        handle({"event": "plan", "name": title, "units": sum(job.units for job in jobs), "total": len(jobs), "done": 0, "failed": 0})
-        return launch(jobs, pool, handle)
+    with open_display(console()) as display:
+        display.handle(
+            {"event": "plan", "name": title, "units": sum(job.units for job in jobs), "total": len(jobs), "done": 0, "failed": 0}
+        )
+        return launch(jobs, pool, display.handle)
 
 
 def _teacher_row(folder: RunFolder) -> dict[str, Any]:

@@ -1,1 +1,3 @@
-"""`kdzoo distill`: the short way for a person with a folder of images."""
+def distill() -> int:
+    """TODO"""
+    return 0

@@ -113,6 +113,8 @@ def _print(found: dict[str, Any]) -> None:
     for note in found["notes"]:
         console().print(f"note: {note}", markup=False, soft_wrap=True)
     if found["counts"]["failed"]:
-        console().print("the same `kdzoo bench` with --retry-failed repeats what failed; each run's error.txt has the traceback", markup=False)
+        console().print(
+            "the same `kdzoo bench` with --retry-failed repeats what failed; each run's error.txt has the traceback", markup=False
+        )
     elif found["counts"]["to do"] or found["counts"]["interrupted"]:
         console().print("the same `kdzoo bench` goes on with the rest", markup=False)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kdzoo.errors import InputError
 from kdzoo.method import Method, Source, register
-from kdzoo.methods._ops import normalised, taught
+from kdzoo.methods._ops import normalised, taught, wide
 from kdzoo.signals import Batch, DataFacts, Need, Outputs, Shapes
 
 EPS = 1e-7
@@ -59,6 +59,7 @@ class Contrast(nn.Module):
         self.register_buffer("starts", counts.cumsum(0) - counts, persistent=False)
         self.register_buffer("counts", counts, persistent=False)
         self.register_buffer("labels", targets.clone(), persistent=False)
+        self.available = len(targets) - int(counts.max())
 
     def negatives(self, index: Tensor, count: int, generator: torch.Generator) -> Tensor:
         """`count` samples of other classes for each sample, (B, count), drawn with replacement on the device."""
@@ -102,10 +103,9 @@ class CRD(Method):
 
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:
         memory, index = cast(Contrast, module), batch.index
-        embedded_s = normalised(memory.embed_s(student.embedding).float())
-        embedded_t = normalised(memory.embed_t(taught(teacher.embedding)).float())
-        available = len(memory.others) - int(memory.counts.max())
-        drawn = memory.negatives(index, min(self.negatives, max(available, 1)), batch.generator)
+        embedded_s = normalised(memory.embed_s(wide(student.embedding)))
+        embedded_t = normalised(memory.embed_t(taught(teacher.embedding)))
+        drawn = memory.negatives(index, min(self.negatives, memory.available), batch.generator)
         picked = torch.cat([index[:, None], drawn], dim=1)
         total = self._anchored(embedded_s, memory.bank_t, memory.z_s, picked, memory.training)
         total = total + self._anchored(embedded_t, memory.bank_s, memory.z_t, picked, memory.training)

@@ -45,14 +45,12 @@ class Prepared:
 
 
 def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
-    """Everything that can go wrong before the first step: plan, networks, methods, folders. Raises InputError."""
+    """Everything that can go wrong before the first step but for folders; writes nothing. Raises InputError."""
     for plugin in config.plugin:
         load_plugin(plugin)
     device = device_of(config.device)
     made = plan(config, modules)
     preflight(made, modules or Modules())
-    writable(made.folder)
-    writable(teacher_store().folder)
     jobs, threads = processes(config, device, made)
     settings = wandb_settings(config.wandb, os.environ)
     options = Options(
@@ -69,7 +67,12 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
 
 
 def run(prepared: Prepared, pool: Pool | None, handle: Handle, *, retry_failed: bool, modules: Modules | None = None) -> Outcome:
-    """Train what is missing of a plan, refit where asked, write the tables; without a pool in this process."""
+    """Train what is missing of a plan, refit where asked, write the tables; without a pool in this process.
+
+    Raises InputError, before any work, where the results or the teachers cannot be written.
+    """
+    writable(prepared.plan.folder)
+    writable(teacher_store().folder)
     config, outcome = prepared.config, _run_plan(prepared, pool, handle, retry_failed, modules or Modules())
     if wants_refit(config) and not outcome.failed:
         handle({"event": "note", "text": "refit: the chosen settings with fresh seeds on the whole train set"})

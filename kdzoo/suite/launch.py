@@ -94,7 +94,12 @@ class Pool:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.close()
+        try:
+            self.close()
+        except BaseException:  # a second Ctrl-C: no more waiting for checkpoints, but no process stays behind either
+            for worker in self.workers:
+                worker.kill()
+            raise
 
     def idle(self) -> Worker | None:
         for worker in self.workers:
@@ -112,6 +117,8 @@ class Pool:
         """End all workers in good order: each checkpoints what it trains; kill what does not end in time."""
         for worker in self.workers:
             worker.stop()
+            if worker.job is None:
+                worker.process.terminate()  # it may still be importing, and has nothing to save
         deadline = time.monotonic() + STOP_SECONDS
         for worker in self.workers:
             try:

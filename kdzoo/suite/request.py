@@ -65,11 +65,11 @@ def objective(
     is not in [0, 1], and for alpha = 1 where no term trains the classifier.
     """
     alpha = setting.alpha
-    if alpha is not None and not 0 <= alpha <= 1:
-        raise InputError(f"alphas: expected numbers in [0, 1], got {alpha:g}")
-    if setting.weight < 0:
-        raise InputError(f"weights: expected numbers >= 0, got {setting.weight:g}")
     problems: list[str] = []
+    if alpha is not None and not 0 <= alpha <= 1:
+        problems.append(f"alphas: expected numbers in [0, 1], got {alpha:g}")
+    if setting.weight < 0:
+        problems.append(f"weights: expected numbers >= 0, got {setting.weight:g}")
     terms = []
     for number, name in enumerate(request.terms):
         card = REGISTRY.get(name).card

@@ -73,11 +73,15 @@ def plan(config: BenchConfig, modules: Modules | None = None) -> Plan:
     merged: dict[str, int] = {}
     points = 0
     for teacher_text, student_text in pairs:
-        try:
-            teacher, student = maker.teacher(teacher_text), maker.student(student_text)
-        except InputError as error:
-            problems.extend(error.problems)
+        ends: list[Chosen] = []
+        for choose, text in ((maker.teacher, teacher_text), (maker.student, student_text)):
+            try:
+                ends.append(choose(text))
+            except InputError as error:
+                problems.extend(error.problems)
+        if len(ends) < 2:
             continue
+        teacher, student = ends
         if teacher.trained is not None:
             teachers[teacher.trained.run.id] = teacher.trained
         for request in requests:

@@ -1,0 +1,149 @@
+"""kdzoo from Python: a bench as a function."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import torch
+from rich.console import Console
+from torch import nn
+
+from kdzoo.assemble import Modules
+from kdzoo.method import REGISTRY
+from kdzoo.suite import bench as suite
+from kdzoo.suite.config import BenchConfig, bench_config
+from kdzoo.suite.config import quick as quick_options
+from kdzoo.suite.display import open_display
+from kdzoo.suite.jobs import Handle, Outcome
+from kdzoo.suite.launch import Pool
+from kdzoo.suite.leaderboard import leaderboard_frame
+from kdzoo.suite.records import read_bench
+from kdzoo.suite.request import parse_request
+from kdzoo.suite.store import cache_folder
+
+Numbers = float | Sequence[float] | str
+
+
+def bench(
+    methods: str | Sequence[str] | None = None,
+    *,
+    temperatures: Numbers | None = None,
+    alphas: Numbers | None = None,
+    weights: Numbers | None = None,
+    grid: Mapping[str, Numbers] | None = None,
+    tune: int | None = None,
+    refit: bool | None = None,
+    seeds: int | Sequence[int] | None = None,
+    pairs: str | Sequence[str] | None = None,
+    teacher: str | nn.Module | None = None,
+    student: str | nn.Module | None = None,
+    data: str | None = None,
+    data_root: str | Path | None = None,
+    limit: int | None = None,
+    label_fraction: float | None = None,
+    val_fraction: float | None = None,
+    split_seed: int | None = None,
+    recipe: str | None = None,
+    epochs: int | None = None,
+    lr: float | None = None,
+    set: Mapping[str, Any] | None = None,
+    results: str | Path | None = None,
+    name: str | None = None,
+    device: str | None = None,
+    jobs: int | None = None,
+    threads: int | None = None,
+    keep: str | Sequence[str] | None = None,
+    oracle: bool | None = None,
+    channels_last: bool | None = None,
+    allow_chance_teacher: bool | None = None,
+    checkpoint_seconds: float | None = None,
+    wandb: Literal["online", "offline", "disabled"] | None = None,
+    plugin: str | Path | Sequence[str | Path] | None = None,
+    config: str | Path | None = None,
+    quick: bool = False,
+    retry_failed: bool = False,
+) -> pd.DataFrame:
+    """Run a bench and return its leaderboard: a row a method at its chosen setting, accuracies as shares.
+
+    Every parameter is the option of the same name of `kdzoo bench`, and None leaves it at its default; `seeds=3` means
+    0, 1, 2. teacher and student may be modules: a teacher as it is, a student as the start of every run; their class,
+    structure and weights name them. What exists only in this process (modules, methods from a notebook) is trained in
+    this process, all else in worker processes. The same call again trains only what is missing. The result's `attrs`
+    say in which `folder` everything lies and which runs `failed`; a warning says so too.
+
+    Raises InputError, before any work, with everything that is wrong with the request.
+    """
+    given = {key: _plain(value) for key, value in locals().items() if key in BenchConfig.model_fields and value is not None}
+    modules = _modules(given)
+    asked = bench_config(quick_options(given) if quick else given, Path(config) if config else None)
+    prepared = suite.prepare(asked, modules)
+    with open_display(Console()) as display:
+        if modules.by_name or not _known_to_workers(asked):
+            outcome = _run_here(prepared, display.handle, retry_failed, modules)
+        else:
+            with Pool(prepared.jobs, asked.plugin, cache_folder() / "logs" / asked.name) as pool:
+                outcome = suite.run(prepared, pool, display.handle, retry_failed=retry_failed)
+    return _board(prepared.plan.folder, outcome)
+
+
+def _plain(value: Any) -> Any:
+    """Paths and their lists as text, as a configuration has them."""
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Iterable) and not isinstance(value, str | nn.Module):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _modules(given: dict[str, Any]) -> Modules:
+    """Take the modules out of `given`, and put their names there."""
+    found: dict[str, nn.Module] = {}
+    for role in ("teacher", "student"):
+        module = given.get(role)
+        if isinstance(module, nn.Module):
+            given[role] = module_name(module)
+            found[given[role]] = module
+    return Modules(found)
+
+
+def module_name(module: nn.Module) -> str:
+    """`module:<class>-<12 hex>` of its structure as printed and its weights: another state is another network."""
+    digest = hashlib.sha256(str(module).encode())
+    for key, value in module.state_dict().items():
+        content = value.detach().cpu().contiguous()
+        digest.update(f"{key} {content.dtype} {tuple(content.shape)}".encode())
+        digest.update(content.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return f"module:{type(module).__name__}-{digest.hexdigest()[:12]}"
+
+
+def _known_to_workers(config: BenchConfig) -> bool:
+    """Whether a worker process finds every method of the bench: kdzoo's, an installed package's, or a plugin file's."""
+    files = [str(Path(file).resolve()) for file in config.plugin]
+    packages = ["kdzoo", *(entry.module.partition(".")[0] for entry in entry_points(group="kdzoo.methods"))]
+    terms = [term for text in config.methods for term in parse_request(text).terms]
+    return all(cls.__module__.partition(".")[0] in packages or cls.card.definition[0] in files for cls in map(REGISTRY.get, terms))
+
+
+def _run_here(prepared: suite.Prepared, handle: Handle, retry_failed: bool, modules: Modules) -> Outcome:
+    threads = torch.get_num_threads()
+    try:
+        return suite.run(prepared, None, handle, retry_failed=retry_failed, modules=modules)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _board(folder: Path, outcome: Outcome) -> pd.DataFrame:
+    board = leaderboard_frame(read_bench(folder))
+    board.attrs = {"folder": str(folder), "failed": dict(outcome.failed)}
+    if outcome.failed:
+        reasons = "; ".join(f"{run_id}: {reason}" for run_id, reason in sorted(outcome.failed.items())[:3])
+        warnings.warn(f"{len(outcome.failed)} runs failed ({reasons}); see attrs['failed']", RuntimeWarning, stacklevel=3)
+    return board

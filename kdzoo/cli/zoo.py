@@ -1,0 +1,201 @@
+"""What there is: `kdzoo methods`, `networks`, `pairs`, `recipes`, `data`; what a method means: `explain`; `check` for your own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kdzoo.cli.bench import DataRoot, Plugins
+from kdzoo.cli.output import Format, console, say, show
+from kdzoo.errors import InputError
+from kdzoo.suite.config import recipe_file
+from kdzoo.suite.config import recipes as recipe_names
+
+Kind = Annotated[Format, typer.Option("--format", help="How the list is printed.")]
+
+
+def methods(
+    plugin: Plugins = None,
+    how: Kind = Format.table,
+) -> int:
+    """List the methods: what each reads of the two networks, its hyper-parameters and weights, and its paper.
+
+    The student alone is called `none`. Sums are written at+hinton.
+
+    \b
+    Examples:
+      kdzoo methods
+      kdzoo methods --plugin my_loss.py --format md
+    """
+    from kdzoo.method import REGISTRY, load_plugin
+
+    for file in plugin or ():
+        load_plugin(file)
+    rows = [_method_row(REGISTRY.get(name)) for name in REGISTRY.names()]
+    show(rows, how, columns=("method", "reads", "hyper-parameters", "as published", "paper"))
+    for name, reason in REGISTRY.broken.items():
+        say(f"the installed plugin {name} could not be loaded: {reason}")
+    return 0
+
+
+def _method_row(cls: Any) -> dict[str, Any]:
+    """A method's card in the words of a table; `Any`, since the class brings torch with it."""
+    from kdzoo.signals import describe
+
+    card = cls.card
+    fields = cls.model_fields
+    reads = describe(card.needs.student | card.needs.teacher).replace("Need.", "").replace(" | ", ", ").lower()
+    return {
+        "method": card.name,
+        "reads": reads,
+        "hyper-parameters": ", ".join(f"{name}={'required' if field.is_required() else field.default}" for name, field in fields.items()),
+        "as published": f"{card.published.task:g} CE + {card.published.term:g} D",
+        "paper": f"{card.source.title}, {card.source.year}, {card.source.url}" if card.source else card.summary,
+    }
+
+
+def networks(
+    like: Annotated[str | None, typer.Argument(help="A part of the name, or a pattern such as 'resnet*'; searches timm's too.")] = None,
+    how: Kind = Format.table,
+) -> int:
+    """List kdzoo's own networks; with a part of a name, everything in timm that has it.
+
+    \b
+    Examples:
+      kdzoo networks
+      kdzoo networks 'mobilenetv3*'
+    """
+    from kdzoo.models.network import list_networks, network_names
+
+    found = list_networks() if like is None else [name for name in network_names() if _matches(name, like)]
+    if how is Format.table:
+        for name in found:
+            print(name)
+    else:
+        show([{"network": name} for name in found], how, columns=("network",))
+    return 0
+
+
+def _matches(name: str, like: str) -> bool:
+    from fnmatch import fnmatch
+
+    return fnmatch(name, like) if any(sign in like for sign in "*?[") else like in name
+
+
+def pairs(how: Kind = Format.table) -> int:
+    """List the named pairs of teacher and student, with the top-1 that the literature reports for each alone.
+
+    Any two networks make a pair too: --pairs TEACHER/STUDENT.
+
+    \b
+    Example:
+      kdzoo pairs
+    """
+    from kdzoo.models.pairs import PAIRS
+
+    rows = [
+        {
+            "pair": pair.name,
+            "teacher": pair.teacher,
+            "student": pair.student,
+            "data": pair.data,
+            "published teacher": pair.published and pair.published[0],
+            "published student": pair.published and pair.published[1],
+            "source": pair.source,
+        }
+        for pair in PAIRS.values()
+    ]
+    show(rows, how)
+    return 0
+
+
+def recipes(how: Kind = Format.table) -> int:
+    """List the recipes: how networks are trained. A YAML file of your own serves as one too (--recipe my.yaml).
+
+    \b
+    Example:
+      kdzoo recipes
+    """
+    rows = []
+    for name in recipe_names():
+        file = recipe_file(name)
+        recipe = file.recipe
+        rows.append(
+            {
+                "recipe": name,
+                "epochs": recipe["epochs"],
+                "batch": recipe["batch_size"],
+                "lr": recipe["lr"],
+                "optimizer": recipe.get("optimizer", "sgd"),
+                "schedule": recipe.get("schedule", "constant"),
+                "refit": file.refit,
+                "description": file.description,
+                "source": file.source,
+            }
+        )
+    show(rows, how)
+    return 0
+
+
+data = typer.Typer(
+    help="The data sets: what there is, what lies here, and how to get the rest.", rich_markup_mode="rich", no_args_is_help=True
+)
+
+
+@data.command("list")
+def data_list(data_root: DataRoot = None, how: Kind = Format.table) -> int:
+    """List the data sets and where each lies on this machine.
+
+    \b
+    Example:
+      kdzoo data list --data-root ~/data
+    """
+    from kdzoo.data.sources import DATA, where
+
+    root = Path(data_root) if data_root else None
+    rows = []
+    for name, description in DATA.items():
+        place = "anywhere" if name.startswith("folder:") else where(name, root) or f"not here; kdzoo data prepare {name}"
+        rows.append({"data": name, "description": description, "where": place})
+    show(rows, how)
+    return 0
+
+
+@data.command("prepare")
+def data_prepare(name: Annotated[str, typer.Argument(help="mnist, cifar10 or cifar100.")], data_root: DataRoot = None) -> int:
+    """Download a data set and check it, through torchvision. Where it lies already, only check it.
+
+    \b
+    Example:
+      kdzoo data prepare cifar100 --data-root ~/data
+    """
+    from kdzoo.data.sources import data_root as chosen_root
+    from kdzoo.data.sources import load, prepare
+
+    root = Path(data_root) if data_root else None
+    try:
+        prepare(name, root)
+    except (OSError, RuntimeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(
+            f"data: {name} could not be downloaded ({type(error).__name__}: {reason}); copy its files below {chosen_root(root)} by hand"
+        ) from error
+    images = load(name, root=root)
+    line = f"{name}: {len(images.train.targets)} + {len(images.test.targets)} images, {len(images.classes)} classes, in {chosen_root(root)}"
+    console().print(line, markup=False, soft_wrap=True)
+    return 0
+
+
+def explain(
+    method: Annotated[str, typer.Argument(help="A method, or a sum such as at+hinton.")],
+    plugin: Plugins = None,
+) -> int:
+    """TODO"""
+    return 0
+
+
+def check(file: Annotated[Path, typer.Argument(help="A Python file that registers methods.")]) -> int:
+    """TODO"""
+    return 0

@@ -1,0 +1,404 @@
+"""The checks that every method must pass: run by the tests over the registry, and by `kdzoo check` over a user's file."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import ValidationError
+from torch import Tensor, nn
+from torch.autograd.gradcheck import GradcheckError
+
+from kdzoo.errors import KdzooError
+from kdzoo.method import Method
+from kdzoo.models.network import build_network, freeze, pair_stages, probe
+from kdzoo.objective import Objective, Term, cross_entropy
+from kdzoo.seeds import generator, global_stream
+from kdzoo.signals import Batch, Clock, DataFacts, Need, Needs, Outputs, Shapes, StageShape
+from kdzoo.spec import NetworkSpec
+
+CLASSES, SAMPLES, BATCH = 5, 40, 6
+STUDENT = Shapes(CLASSES, 6, (StageShape(3, 8, 8, 1), StageShape(4, 4, 4, 2), StageShape(5, 2, 2, 4)))
+TEACHER = Shapes(CLASSES, 7, (StageShape(4, 8, 8, 1), StageShape(6, 4, 4, 2), StageShape(8, 4, 4, 2)))
+TENSORS = (Need.LOGITS, Need.EMBEDDING, Need.STAGES)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found; `words` say what is wrong and how to mend it, or nothing where it passed."""
+
+    check: str
+    passed: bool
+    words: str = ""
+
+
+class Fault(Exception):
+    """A check's complaint, in words for the method's author."""
+
+
+@dataclass
+class Case:
+    """A method with its built module and made-up outputs of two networks."""
+
+    method: Method
+    module: nn.Module
+    student: dict[Need, Any]
+    teacher: dict[Need, Any]
+    read: dict[str, Need]
+    seed: int = 0
+
+    def loss(self) -> Tensor:
+        """The loss of one batch, through outputs that note what is read and hold everything."""
+        targets = torch.arange(self.batch) % CLASSES
+        batch = Batch(
+            inputs=torch.zeros(self.batch, 3, 8, 8, dtype=torch.uint8),
+            targets=targets,
+            index=torch.arange(self.batch) + CLASSES * 2,
+            clock=Clock(0, 2, 3, 10),
+            generator=generator(self.seed, "conformance"),
+            on_read=self._recorder("batch"),
+        )
+        student = Outputs(self.student, owner="student", on_read=self._recorder("student"))
+        teacher = Outputs(self.teacher, owner="teacher", on_read=self._recorder("teacher"))
+        return self.method.loss(student, teacher, batch, self.module)
+
+    @property
+    def batch(self) -> int:
+        return len(self.student[Need.LOGITS])
+
+    def _recorder(self, owner: str) -> Callable[[Need], None]:
+        def record(need: Need) -> None:
+            self.read[owner] = self.read.get(owner, Need.NOTHING) | need
+
+        return record
+
+
+def case(
+    method: Method,
+    *,
+    student: Shapes = STUDENT,
+    teacher: Shapes = TEACHER,
+    batch: int = BATCH,
+    dtype: torch.dtype = torch.float32,
+    scale: float = 1.0,
+    seed: int = 0,
+) -> Case:
+    """A fresh case with random outputs of the given shapes; both networks' tensors take gradients, so that leaks show."""
+    targets = torch.arange(SAMPLES) % CLASSES
+    with global_stream(seed, "build"):
+        module = method.build(student, teacher, DataFacts(SAMPLES, CLASSES, targets))
+    random = generator(seed, "outputs")
+
+    def made(shapes: Shapes) -> dict[Need, Any]:
+        def draw(*shape: int, factor: float = 1.0) -> Tensor:
+            return (torch.randn(*shape, generator=random) * factor).to(dtype).requires_grad_()
+
+        return {
+            Need.LOGITS: draw(batch, shapes.classes, factor=scale),
+            Need.EMBEDDING: draw(batch, shapes.embedding),
+            Need.STAGES: [draw(batch, s.channels, s.height, s.width) for s in shapes.stages],
+            Need.CLASSIFIER: nn.Linear(shapes.embedding, shapes.classes).requires_grad_(False),
+        }
+
+    return Case(method, module.train(), made(student), made(teacher), {})
+
+
+def check(method: Method | type[Method]) -> tuple[Finding, ...]:
+    """Every check on a method (a class is taken with its declared hyper-parameters); what each found."""
+    made = method if isinstance(method, Method) else method()
+    checks = CHECKS if Need.NETWORK not in made.card.needs.student else {k: v for k, v in CHECKS.items() if k in NEEDS_NO_OUTPUTS}
+    return tuple(_finding(name, act, made) for name, act in checks.items())
+
+
+def _finding(name: str, act: Callable[[Method], None], method: Method) -> Finding:
+    try:
+        act(method)
+    except Fault as fault:
+        return Finding(name, False, str(fault))
+    except KdzooError as error:
+        return Finding(name, False, str(error))
+    except Exception as error:  # a method's own bug is what the check is looking for
+        return Finding(name, False, f"it raised {type(error).__name__}: {error}")
+    return Finding(name, True)
+
+
+def is_a_finite_scalar(method: Method) -> None:
+    loss = case(method).loss()
+    if not isinstance(loss, Tensor) or loss.shape != ():
+        shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+        raise Fault(f"expected a scalar tensor, got {shape}: reduce over the batch, for example with .mean()")
+    if loss.dtype not in (torch.float32, torch.float64):
+        raise Fault(f"expected float32 or float64, got {loss.dtype}: compute in float32, for example with .float()")
+    if not torch.isfinite(loss):
+        raise Fault(f"the loss of plain random outputs is {loss.item()}")
+
+
+def reads_only_what_it_declares(method: Method) -> None:
+    made = case(method)
+    made.loss()
+    needs = method.card.needs
+    asked = {"student": needs.student, "teacher": needs.teacher, "batch": needs.student}
+    for owner, read in made.read.items():
+        extra = read & ~asked[owner]
+        if extra:
+            names = " | ".join(f"Need.{n.name}" for n in Need if n in extra and n.value)
+            raise Fault(f"it reads {names} of the {owner}, which its needs= do not declare: add it there")
+
+
+def gradient_reaches_the_student(method: Method) -> None:
+    made = case(method)
+    _backward(made)
+    declared = [need for need in TENSORS if need in method.card.needs.student]
+    reached = [need for need in declared if any(t.grad is not None and bool(t.grad.any()) for t in _tensors(made.student[need]))]
+    if declared and not reached:
+        raise Fault("no gradient reaches what the student gave: is something detached, or is the student's output not used?")
+
+
+def gradient_reaches_every_built_parameter(method: Method) -> None:
+    made = case(method)
+    _backward(made)
+    idle = [name for name, p in made.module.named_parameters() if p.requires_grad and p.grad is None]
+    if idle:
+        raise Fault(f"no gradient reaches the built parameters {', '.join(idle)}: use them in loss(), or do not build them")
+
+
+def no_gradient_reaches_the_teacher(method: Method) -> None:
+    made = case(method)
+    _backward(made)
+    for need in TENSORS:
+        if any(t.grad is not None and bool(t.grad.any()) for t in _tensors(made.teacher[need])):
+            name = str(need.name).lower()
+            raise Fault(f"the teacher received a gradient through its {name}: detach it, teacher.{name}.detach()")
+
+
+def leaves_the_outputs_alone(method: Method) -> None:
+    made = case(method)
+    both = [t for side in (made.student, made.teacher) for need in TENSORS for t in _tensors(side[need])]
+    before = [t.detach().clone() for t in both]
+    with torch.no_grad():
+        made.loss()
+    if not all(torch.equal(old, new) for old, new in zip(before, both, strict=True)):
+        raise Fault("it changes the outputs in place: the other runs of the cohort read them too; work on a copy")
+
+
+def is_reproducible(method: Method) -> None:
+    torch.manual_seed(0)
+    first = case(method).loss()
+    torch.manual_seed(1)
+    second = case(method).loss()
+    if not torch.equal(first, second):
+        raise Fault("the same batch gives another loss the second time: draw random numbers with generator=batch.generator")
+
+
+def survives_large_logits(method: Method) -> None:
+    if Need.LOGITS not in method.card.needs.student:
+        return
+    for scale in (1e2, 1e4):
+        made = case(method, scale=scale)
+        loss = _backward(made)
+        gradients = [t.grad for t in _tensors(made.student[Need.LOGITS]) if t.grad is not None]
+        if not torch.isfinite(loss) or not all(bool(torch.isfinite(g).all()) for g in gradients):
+            raise Fault(
+                f"logits of {scale:g} give NaN or infinity: take log_softmax instead of the log of a softmax, logsumexp instead of a sum"
+            )
+
+
+def computes_wide_under_half_precision(method: Method) -> None:
+    for dtype in (torch.bfloat16, torch.float16):
+        loss = case(method, dtype=dtype).loss()
+        if loss.dtype not in (torch.float32, torch.float64):
+            raise Fault(f"outputs in {dtype} give a loss in {loss.dtype}: widen first, for example student.logits.float()")
+        if not torch.isfinite(loss):
+            raise Fault(f"outputs in {dtype} give the loss {loss.item()}")
+
+
+def takes_batches_of_any_size(method: Method) -> None:
+    for batch in (2, 7, 16):
+        loss = case(method, batch=batch).loss()
+        if not torch.isfinite(loss):
+            raise Fault(f"a batch of {batch} gives the loss {loss.item()}")
+
+
+def takes_equal_and_different_shapes(method: Method) -> None:
+    flat = Shapes(CLASSES, 6, (StageShape(3, 6, 10, 1), StageShape(4, 3, 5, 2)))
+    for student, teacher in ((TEACHER, TEACHER), (TEACHER, STUDENT), (flat, flat)):
+        loss = case(method, student=student, teacher=teacher).loss()
+        if not torch.isfinite(loss):
+            raise Fault(f"stages {student.stages} under {teacher.stages} give the loss {loss.item()}")
+
+
+def is_zero_at_match(method: Method) -> None:
+    if not method.card.zero_at_match:
+        return
+    made = case(method, student=TEACHER, teacher=TEACHER)
+    for need in TENSORS:
+        made.student[need] = copy.deepcopy(made.teacher[need])
+    loss = made.loss()
+    if abs(loss.item()) > 1e-6:
+        raise Fault(f"declared zero where student and teacher agree, but it is {loss.item():g} there: drop zero_at_match=True, or see why")
+
+
+def gradient_is_right(method: Method) -> None:
+    made = case(method, batch=3, dtype=torch.float64)
+    made.module.double()
+    for buffer in made.module.buffers():
+        if buffer.is_floating_point() and buffer.ndim == 0:
+            buffer.fill_(1.0)  # constants that the first batch would set, and that numerical differences must not move
+    declared = [need for need in TENSORS if need in method.card.needs.student]
+    tensors = [t for need in declared for t in _tensors(made.student[need])]
+    if not tensors:
+        return
+    made.module.eval()
+
+    def loss(*inputs: Tensor) -> Tensor:
+        given = iter(inputs)
+        for need in declared:
+            value = made.student[need]
+            made.student[need] = [next(given) for _ in value] if isinstance(value, list) else next(given)
+        return made.loss()
+
+    try:
+        torch.autograd.gradcheck(loss, tensors, eps=1e-6, atol=1e-4, rtol=1e-3, fast_mode=True, nondet_tol=1e-12)
+    except GradcheckError as error:
+        raise Fault(f"its gradient differs from the numerical one: {str(error).partition(chr(10))[0]}") from error
+
+
+def state_round_trip_changes_nothing(method: Method) -> None:
+    made, other = case(method), case(method, seed=1)
+    made.loss()
+    other.module.load_state_dict(made.module.state_dict())
+    other.student, other.teacher = made.student, made.teacher
+    if not torch.equal(made.loss(), other.loss()):
+        raise Fault("its module saved and loaded gives another loss: keep everything that matters in parameters or buffers")
+
+
+def refuses_hyperparameters_out_of_bounds(method: Method) -> None:
+    for name, field in type(method).model_fields.items():
+        for bound in field.metadata:
+            for wrong in _outside(bound):
+                try:
+                    type(method)(**{**method.model_dump(), name: wrong})
+                except ValidationError as error:
+                    if name not in str(error):
+                        raise Fault(f"{name} = {wrong} is refused without naming {name}") from error
+                else:
+                    raise Fault(f"{name} = {wrong} is accepted, though it is declared with {bound}")
+
+
+def _outside(bound: object) -> Iterator[float]:
+    match bound:
+        case Gt():
+            yield float(bound.gt)  # type: ignore[arg-type]
+        case Lt():
+            yield float(bound.lt)  # type: ignore[arg-type]
+        case Ge():
+            yield float(bound.ge) - 1  # type: ignore[arg-type]
+        case Le():
+            yield float(bound.le) + 1  # type: ignore[arg-type]
+
+
+def is_continuous_in_alpha(method: Method) -> None:
+    """The weighted sum goes to the task loss as alpha goes to 0, and to the method's own as it goes to 1."""
+    scale = method.card.scale
+    own = case(method).loss().item()
+    made = case(method)
+    task = cross_entropy(made.student[Need.LOGITS], torch.arange(BATCH) % CLASSES, 0.0).item()
+    for alpha, limit in ((1e-7, task), (1 - 1e-7, scale * own)):
+        total = _total(method, task=1 - alpha, coefficient=alpha * scale)
+        if abs(total - limit) > 1e-4 * max(1.0, abs(limit), abs(scale * own)):
+            raise Fault(f"alpha = {alpha:g} gives {total:g}, but its limit is {limit:g}: the loss jumps at the end of an alpha grid")
+
+
+def _total(method: Method, *, task: float, coefficient: float) -> float:
+    made = case(method)
+    objective = Objective(
+        task, [Term(method, coefficient)], {method.card.name: made.module}, stages=[(0, 0), (1, 1), (2, 2)], label_smoothing=0.0, seed=0
+    )
+    batch = Batch(
+        inputs=torch.zeros(BATCH, 3, 8, 8, dtype=torch.uint8),
+        targets=torch.arange(BATCH) % CLASSES,
+        index=torch.arange(BATCH) + CLASSES * 2,
+        clock=Clock(0, 2, 3, 10),
+        generator=generator(0, "conformance"),
+    )
+    # the objective hands out its own stream, so a method that draws is compared through the same draws only in the limit of its weight
+    losses = objective(Outputs(made.student, owner="student"), Outputs(made.teacher, owner="teacher"), batch)
+    own = losses.parts[method.card.name].item() * method.ramp(batch.clock)
+    expected = case(method).loss().item()
+    return float(losses.total.item() + coefficient * (expected - own))
+
+
+def trains_a_tiny_pair(method: Method) -> None:
+    """One real step of two small timm networks: the student moves, the teacher does not."""
+    spec = NetworkSpec(name="test_resnet", classes=CLASSES, start="random")
+    made = [build_network(spec, channels=3, side=64, mean=(0.5,) * 3, std=(0.25,) * 3, seed=seed) for seed in (0, 1)]
+    student, teacher = made[0], freeze(made[1])
+    shapes = [probe(network, (3, 64, 64)) for network in (student, teacher)]
+    stages = pair_stages(shapes[0], shapes[1], "deep")
+    facts = DataFacts(SAMPLES, CLASSES, torch.arange(SAMPLES) % CLASSES)
+    with global_stream(0, "build"):
+        module = method.build(shapes[0].pick([s for s, _ in stages]), shapes[1].pick([t for _, t in stages]), facts)
+    objective = Objective(1.0, [Term(method, 1.0)], {method.card.name: module}, stages=stages, label_smoothing=0.0, seed=0)
+    needs: Needs = objective.needs
+    images = torch.randint(0, 256, (BATCH, 3, 64, 64), generator=generator(0, "images"), dtype=torch.uint8)
+    batch = Batch(
+        inputs=images,
+        targets=torch.arange(BATCH) % CLASSES,
+        index=torch.arange(BATCH),
+        clock=Clock(0, 1, 0, 1),
+        generator=generator(0, "step"),
+    )
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    optimizer = torch.optim.SGD([*student.parameters(), *objective.parameters()], lr=1e-3)
+    with torch.no_grad():
+        taught = _seen(teacher, images, needs.teacher)
+    losses = objective(_seen(student, images, needs.student), taught, batch)
+    losses.total.backward()
+    if not all(bool(torch.isfinite(p.grad).all()) for p in student.parameters() if p.grad is not None):
+        raise Fault("a real step gives gradients that are NaN or infinite")
+    optimizer.step()
+    if not all(torch.equal(before[name], value) for name, value in teacher.state_dict().items()):
+        raise Fault("a real step changes the teacher's weights or statistics")
+
+
+def _seen(network: Any, images: Tensor, need: Need) -> Outputs:
+    first: Outputs = network(images, need & ~Need.SECOND_VIEW)
+    return first.with_second(network(images.flip(-1), need & ~Need.SECOND_VIEW)) if Need.SECOND_VIEW in need else first
+
+
+def _backward(made: Case) -> Tensor:
+    loss = made.loss()
+    if not loss.requires_grad:
+        raise Fault("the loss carries no gradient: is the student detached?")
+    loss.backward()  # type: ignore[no-untyped-call]
+    return loss
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    return list(value) if isinstance(value, list) else [value]
+
+
+CHECKS: Mapping[str, Callable[[Method], None]] = {
+    "is a finite scalar": is_a_finite_scalar,
+    "reads only what it declares": reads_only_what_it_declares,
+    "gradient reaches the student": gradient_reaches_the_student,
+    "gradient reaches every built parameter": gradient_reaches_every_built_parameter,
+    "no gradient reaches the teacher": no_gradient_reaches_the_teacher,
+    "leaves the outputs alone": leaves_the_outputs_alone,
+    "is reproducible": is_reproducible,
+    "survives large logits": survives_large_logits,
+    "computes wide under half precision": computes_wide_under_half_precision,
+    "takes batches of any size": takes_batches_of_any_size,
+    "takes equal and different shapes": takes_equal_and_different_shapes,
+    "is zero at match": is_zero_at_match,
+    "gradient is right": gradient_is_right,
+    "state round trip changes nothing": state_round_trip_changes_nothing,
+    "refuses hyper-parameters out of bounds": refuses_hyperparameters_out_of_bounds,
+    "is continuous in alpha": is_continuous_in_alpha,
+    "trains a tiny pair": trains_a_tiny_pair,
+}
+NEEDS_NO_OUTPUTS = ("refuses hyper-parameters out of bounds", "trains a tiny pair")
