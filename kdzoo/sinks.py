@@ -257,7 +257,7 @@ def _opened(settings: WandbSettings, bench: str, run_id: str, config: dict[str, 
         Path(settings.directory).mkdir(parents=True, exist_ok=True)  # W&B itself would go elsewhere without a word
     if settings.mode == "online":
         wandb.setup(wandb.Settings(silent=True))  # said to `init` alone it still greets, and asks a terminal for a key
-    wished = {
+    wished: dict[str, Any] = {
         "console": "off",
         "silent": True,
         "init_timeout": PATIENCE_SECONDS,
@@ -269,6 +269,7 @@ def _opened(settings: WandbSettings, bench: str, run_id: str, config: dict[str, 
         "x_disable_meta": True,
         "x_disable_machine_info": True,
         "x_save_requirements": False,
+        "x_transaction_log_flush_interval": 0.5,  # what a process that is killed can lose; W&B's own 15 seconds are many epochs
     }
     known = {key: value for key, value in wished.items() if key in wandb.Settings.model_fields}
     return wandb.init(

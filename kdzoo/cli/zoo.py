@@ -197,5 +197,36 @@ def explain(
 
 
 def check(file: Annotated[Path, typer.Argument(help="A Python file that registers methods.")]) -> int:
-    """TODO"""
-    return 0
+    """Run the checks that every method of the zoo passes on your own, and say in words what is wrong.
+
+    Ends with status 1 where a check fails.
+
+    \b
+    Example:
+      kdzoo check my_loss.py
+    """
+    from kdzoo.method import REGISTRY, load_plugin
+
+    load_plugin(file)
+    registered = [cls for cls in map(REGISTRY.get, REGISTRY.names()) if cls.card.definition[0] == str(file.resolve())]
+    if not registered:
+        raise InputError(f"{file}: registers no method; put @kdzoo.register(NAME) above a function or a kdzoo.Method")
+    return max([_checked(cls.card.name) for cls in registered])
+
+
+def _checked(name: str) -> int:
+    """Run the checks on a method as declared and print them; 1 where one fails."""
+    from kdzoo.conformance import check as findings_of
+    from kdzoo.method import REGISTRY
+
+    try:
+        findings = findings_of(REGISTRY.create(name, {}))
+    except InputError as error:
+        console().print(f"{name}: give every hyper-parameter a default: {'; '.join(error.problems)}", markup=False, soft_wrap=True)
+        return 1
+    failed = sum(not finding.passed for finding in findings)
+    console().print(f"{name}: {len(findings)} checks, {f'{failed} failed' if failed else 'all passed'}", markup=False)
+    for finding in findings:
+        words = f": {finding.words}" if finding.words else ""
+        console().print(f"  {'ok    ' if finding.passed else 'FAILED'} {finding.check}{words}", markup=False, soft_wrap=True)
+    return 1 if failed else 0

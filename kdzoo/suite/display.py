@@ -3,178 +3,297 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from rich.console import Console, Group
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress_bar import ProgressBar
+from rich.table import Table
 from rich.text import Text
 
-PLAIN_PROGRESS_SECONDS = 10.0
+from kdzoo.suite.jobs import Event
+
+PROGRESS_SECONDS = 10.0
+"""between two lines about a training that goes on, where there is no terminal"""
 KNOWN_AFTER_SECONDS = 3.0
 """training has to run for so long before a time left is named"""
+WINDOW_SECONDS = 60.0
+"""the speed is that of the last minute: a teacher's steps and its students' differ"""
+NARROW = 64
+"""below so many columns the times have a line of their own"""
+
+Clock = Callable[[], float]
 
 
 class Display(Protocol):
     """Takes the events of a bench as they come."""
 
-    def handle(self, event: dict[str, Any]) -> None: ...
-
-
-class Tracker:
-    """What the events add up to: counts, work done, the best run on validation."""
-
-    def __init__(self) -> None:
-        self.total = self.done = self.failed = 0
-        self.units = self.units_done = 0.0
-        self.began: float | None = None
-        self.best: dict[str, Any] | None = None
-
-    def handle(self, event: dict[str, Any]) -> None:
-        match event["event"]:
-            case "plan":
-                self.total, self.done, self.failed = event["total"], event["done"], event["failed"]
-                self.units, self.units_done, self.began = float(event["units"]), 0.0, None
-            case "step":
-                self.began = self.began or time.monotonic()
-                self.units_done = min(self.units_done + event["units"], self.units)
-            case "done" if event.get("kind") != "teacher":
-                self.done += 1
-                val = event["val_top1"]
-                if val is not None and (self.best is None or val > self.best["val_top1"]):
-                    self.best = event
-            case "failed":
-                self.failed += 1
-
-    def seconds_left(self) -> float | None:
-        """From the work done per second so far; None until that is known."""
-        if self.began is None or not self.units_done:
-            return None
-        spent = time.monotonic() - self.began
-        if spent < KNOWN_AFTER_SECONDS:
-            return None
-        return spent * (self.units - self.units_done) / self.units_done
-
-    def best_words(self) -> str:
-        if self.best is None:
-            return ""
-        setting = f" {self.best['setting']}" if self.best["setting"] else ""
-        return f"best so far: {self.best['label']}{setting}, {100 * self.best['val_top1']:.2f} % on validation"
-
-
-class PlainDisplay:
-    """A line for the start, for every run that ends, for notes, and now and then for a long training."""
-
-    def __init__(self, console: Console) -> None:
-        self.console = console
-        self.tracker = Tracker()
-        self.last = time.monotonic()
-
-    def handle(self, event: dict[str, Any]) -> None:
-        tracker = self.tracker
-        tracker.handle(event)
-        line = None
-        match event["event"]:
-            case "plan":
-                failed = f", {tracker.failed} failed" if tracker.failed else ""
-                line = f"{event['name']}: {tracker.total} runs, {tracker.done} done{failed}"
-            case "teacher":
-                line = teacher_words(event)
-            case "done" | "failed":
-                line = f"[{tracker.done + tracker.failed:{len(str(tracker.total))}}/{tracker.total}] {ended_words(event)}"
-            case "note" | "waiting":
-                line = event["text"]
-            case "step" if time.monotonic() - self.last > PLAIN_PROGRESS_SECONDS:
-                left = tracker.seconds_left()
-                line = f"  {trained_words(event)}; {100 * tracker.units_done / max(tracker.units, 1):.0f} % of the bench" + (
-                    f", {clock(left)} left" if left is not None else ""
-                )
-        if line is not None:
-            self.last = time.monotonic()
-            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-class LiveDisplay:
-    """One bar for the bench with the time left, one for what each worker trains, and the best so far."""
-
-    def __init__(self, console: Console) -> None:
-        self.tracker = Tracker()
-        self.bench = Progress(
-            TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[left]}"),
-            TimeElapsedColumn(), console=console,
-        )  # fmt: skip
-        self.work = Progress(TextColumn("  {task.description}"), BarColumn(), TextColumn("{task.fields[where]}"), console=console)
-        self.bar = self.bench.add_task("preparing", total=1, left="")
-        self.bars: dict[int, TaskID] = {}
-        self.words = Text("", style="green")
-        self.live = Live(Group(self.bench, self.work, self.words), console=console, refresh_per_second=8, transient=True)
-
-    def handle(self, event: dict[str, Any]) -> None:
-        self.tracker.handle(event)
-        worker = event.get("worker", 0)
-        match event["event"]:
-            case "plan":
-                self.bench.update(self.bar, description=event["name"], total=event["total"], completed=self.tracker.done)
-            case "begin":
-                words = "teacher" if event["what"] == "teacher" else f"{len(event['ids'])} runs in step"
-                self._bar(worker, description=words, total=event["steps"], completed=0, where=f"epoch 1/{event['epochs']}")
-            case "step":
-                self._bar(worker, completed=event["step"], total=event["steps"], where=f"epoch {event['epoch'] + 1}")
-            case "done" | "failed":
-                self.live.console.print(
-                    ended_words(event), markup=False, highlight=False, style="red" if event["event"] == "failed" else None
-                )
-            case "teacher":
-                self.live.console.print(teacher_words(event), markup=False, highlight=False)
-            case "note" | "waiting":
-                self.live.console.print(event["text"], style="yellow", markup=False, highlight=False)
-        left = self.tracker.seconds_left()
-        self.bench.update(
-            self.bar, completed=self.tracker.done + self.tracker.failed, left=f"{clock(left)} left" if left is not None else "--:-- left"
-        )
-        failed = f"{self.tracker.failed} failed  " if self.tracker.failed else ""
-        self.words.plain = f"  {failed}{self.tracker.best_words()}"
-
-    def _bar(self, worker: int, **state: Any) -> None:
-        if worker not in self.bars:
-            self.bars[worker] = self.work.add_task("training", total=1, where="")
-        self.work.update(self.bars[worker], **state)
+    def handle(self, event: Event) -> None: ...
 
 
 @contextmanager
 def open_display(console: Console) -> Iterator[Display]:
     """The display that fits where the output goes; the terminal is left as it was, however the block ends."""
-    if not console.is_terminal:
+    if not (console.is_interactive and console.file.isatty()):
         yield PlainDisplay(console)
         return
     display = LiveDisplay(console)
-    with display.live:
-        yield display
+    with Live(display, console=console, refresh_per_second=5):
+        try:
+            yield display
+        finally:
+            display.tracker.training.clear()  # what stays on the screen is how far the bench came
 
 
-def ended_words(event: dict[str, Any]) -> str:
-    """How a run ended, in a line."""
-    setting = f" {event['setting']}" if event["setting"] else ""
-    who = f"{event['label']}{setting} seed {event['seed']}"
+class Training:
+    """What one worker trains now."""
+
+    def __init__(self, event: Event) -> None:
+        self.what, self.open = event["what"], set(event["ids"])
+        self.epochs, self.steps = event["epochs"], event["steps"]
+        self.epoch = self.step = 0
+        self.units_a_step = 0.0
+
+    def advance(self, event: Event) -> None:
+        if event["step"] > self.step and event["ids"] and self.step:
+            self.units_a_step = event["units"] / len(event["ids"]) / (event["step"] - self.step)
+        self.epoch, self.step = event["epoch"] + 1, event["step"]
+
+    @property
+    def units_left_a_run(self) -> float:
+        return self.units_a_step * (self.steps - self.step)
+
+    @property
+    def words(self) -> str:
+        labels = Counter(run_id.rpartition("-")[0] or run_id for run_id in sorted(self.open))
+        names = ", ".join(label if count == 1 else f"{count} {label}" for label, count in labels.items())
+        return {"teacher": "teacher", "probe": f"probing {names}"}.get(self.what, names)
+
+
+class Tracker:
+    """What the events add up to: runs that ended, work done and its speed, what trains now, the best run on validation."""
+
+    def __init__(self, clock: Clock = time.monotonic) -> None:
+        self.clock = clock
+        self.started = clock()
+        self.name, self.total = "preparing", 0
+        self.before: dict[str, int] = {"done": 0, "failed": 0}
+        self.ended: dict[str, str] = {}
+        self.units = self.units_done = 0.0
+        self.history: deque[tuple[float, float]] = deque()
+        self.training: dict[int, Training] = {}
+        self.best: Event | None = None
+
+    def handle(self, event: Event) -> None:
+        match event["event"]:
+            case "plan":
+                self.name, self.total = event["name"], event["total"]
+                self.before, self.ended = {"done": event["done"], "failed": event["failed"]}, {}
+                self.units, self.units_done = float(event["units"]), 0.0
+                self.history.clear()
+                self.training.clear()
+            case "begin":
+                self.training[event.get("worker", 0)] = Training(event)
+                if not self.history:
+                    self.history.append((self.clock(), 0.0))
+            case "step":
+                self._step(event)
+            case "done" | "failed" as how:
+                self._end(event, how)
+
+    def _step(self, event: Event) -> None:
+        if event.get("worker", 0) in self.training:
+            self.training[event.get("worker", 0)].advance(event)
+        self.units_done += event["units"]
+        self.history.append((self.clock(), self.units_done))
+        while len(self.history) > 20 and self.history[-1][0] - self.history[0][0] > WINDOW_SECONDS:
+            self.history.popleft()
+
+    def _end(self, event: Event, how: str) -> None:
+        for worker, training in list(self.training.items()):
+            if event["id"] in training.open:
+                self.units -= training.units_left_a_run if how == "failed" else 0.0
+                training.open.discard(event["id"])
+                if not training.open:
+                    del self.training[worker]
+        if event.get("kind") == "teacher":
+            return
+        self.ended[event["id"]] = how
+        val = event.get("val_top1")
+        if how == "done" and val is not None and (self.best is None or val > self.best["val_top1"]):
+            self.best = event
+
+    def count(self, how: str) -> int:
+        """How many of the plan's runs are `done` or `failed`."""
+        return self.before[how] + sum(ending == how for ending in self.ended.values())
+
+    @property
+    def share(self) -> float:
+        """The part of the work that is done, 0 to 1; all of it once every run has ended."""
+        if self.total and self.count("done") + self.count("failed") >= self.total:
+            return 1.0
+        return min(max(self.units_done / self.units, 0.0), 0.99) if self.units > 0 else 0.0
+
+    def seconds_left(self) -> float | None:
+        """The work left at the measured speed; None until that is known."""
+        if self.share == 1.0:
+            return 0.0
+        if not self.history or self.clock() - self.history[0][0] < KNOWN_AFTER_SECONDS:
+            return None
+        (then, before), now = self.history[0], self.clock()
+        if self.units_done <= before:
+            return None
+        return max(self.units - self.units_done, 0.0) * (now - then) / (self.units_done - before)
+
+
+class PlainDisplay:
+    """A line for the start, for every run that ends, for notes, and now and then for a long training."""
+
+    def __init__(self, console: Console, clock: Clock = time.monotonic) -> None:
+        self.console, self.clock = console, clock
+        self.tracker = Tracker(clock)
+        self.noted = Noted()
+        self.told = clock()
+
+    def handle(self, event: Event) -> None:
+        self.tracker.handle(event)
+        line = self._line(event)
+        if line is not None:
+            self.told = self.clock()
+            self.console.print(Text(one_line(line)), soft_wrap=True, highlight=False)
+
+    def _line(self, event: Event) -> str | None:
+        tracker = self.tracker
+        match event["event"]:
+            case "plan":
+                failed = f", {event['failed']} failed" if event["failed"] else ""
+                return f"{event['name']}: {runs(event['total'])}, {event['done']} done{failed}"
+            case "done" if event.get("kind") == "teacher":
+                return f"teacher trained: {ended_words(event)}"
+            case "done" | "failed":
+                number = tracker.count("done") + tracker.count("failed")
+                best = f"   {best_words(tracker.best)}" if tracker.best is not None else ""
+                return f"[{number:{len(str(tracker.total))}}/{tracker.total}] {run_words(event)}: {ended_words(event)}{best}"
+            case "teacher":
+                return teacher_words(event)
+            case "note" | "waiting" if self.noted.first(event["text"]):
+                return str(event["text"])
+            case "step" if self.clock() - self.told >= PROGRESS_SECONDS and event.get("worker", 0) in tracker.training:
+                training = tracker.training[event.get("worker", 0)]
+                where = f"epoch {training.epoch} of {training.epochs}"
+                return f"  training {training.words}: {where}; {tracker.share:.0%} of the work, {clock_words(tracker.seconds_left())} left"
+        return None
+
+
+class LiveDisplay:
+    """One bar for the bench with the time left, one for what each worker trains, and the best so far; notes go above."""
+
+    def __init__(self, console: Console, clock: Clock = time.monotonic) -> None:
+        self.console, self.clock = console, clock
+        self.tracker = Tracker(clock)
+        self.noted = Noted()
+
+    def handle(self, event: Event) -> None:
+        self.tracker.handle(event)
+        match event["event"]:
+            case "failed":
+                self._above(f"{run_words(event)}: {ended_words(event)}", "red")
+            case "teacher":
+                self._above(teacher_words(event), "")
+            case "note" | "waiting" if self.noted.first(event["text"]):
+                self._above(event["text"], "yellow")
+
+    def _above(self, text: str, style: str) -> None:
+        self.console.print(Text(one_line(text), style=style), highlight=False)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        tracker, width = self.tracker, options.max_width
+        narrow = width < NARROW
+        counts = f"{tracker.count('done')}/{tracker.total} {tracker.share:4.0%}"
+        times = f"{clock_words(tracker.clock() - tracker.started)}, {clock_words(tracker.seconds_left())} left"
+        rows = [(Text(one_line(tracker.name), "bold"), tracker.share, counts if narrow else f"{counts}   {times}")]
+        for _, training in sorted(tracker.training.items()):
+            where = f"{training.epoch}/{training.epochs}" if narrow else f"epoch {training.epoch} of {training.epochs}"
+            rows.append((Text(one_line(training.words)), training.step / max(training.steps, 1), where))
+        yield bars(rows, width)
+        if narrow:
+            yield Text(times)
+        said = Text(no_wrap=True, overflow="ellipsis")
+        if tracker.best is not None:
+            said.append(best_words(tracker.best), "green")
+        if tracker.count("failed"):
+            said = Text(f"{tracker.count('failed')} failed   ", "red", no_wrap=True, overflow="ellipsis") + said
+        if said:
+            yield said
+
+
+class Noted:
+    """Which notes have been shown: eight runs of a cohort may say the same."""
+
+    def __init__(self) -> None:
+        self._texts: set[str] = set()
+
+    def first(self, text: str) -> bool:
+        new = text not in self._texts
+        self._texts.add(text)
+        return new
+
+
+def bars(rows: Sequence[tuple[Text, float, str]], width: int) -> Table:
+    """A name, a bar and a few words to a row; the bar takes what the words leave."""
+    table = Table.grid(padding=(0, 1, 0, 0), expand=True)
+    names = min(max(name.cell_len for name, _, _ in rows), max(width // 3, 8))
+    table.add_column(width=names, no_wrap=True, overflow="ellipsis")
+    table.add_column(ratio=1, min_width=4)
+    table.add_column(no_wrap=True, overflow="ellipsis")
+    for name, share, words in rows:
+        table.add_row(name, ProgressBar(total=1.0, completed=min(share, 1.0)), words)
+    return table
+
+
+def run_words(event: Event) -> str:
+    """Which run it is: method, setting, seed."""
+    return " ".join(filter(None, [event["label"], event.get("setting", ""), f"seed {event['seed']}"]))
+
+
+def ended_words(event: Event) -> str:
+    """How a run ended."""
     if event["event"] == "failed":
-        return f"{who}: failed: {event['error']}"
-    val = f"val {100 * event['val_top1']:.2f} %  " if event["val_top1"] is not None else ""
-    return f"{who}: {val}test {100 * event['test_top1']:.2f} %  {event['seconds']:.1f} s"
+        return f"failed: {event['error']}"
+    return f"{scores(event)}  {event['seconds']:.1f} s"
 
 
-def teacher_words(event: dict[str, Any]) -> str:
-    val = f"val {100 * event['val_top1']:.2f} %  " if event["val_top1"] is not None else ""
-    return f"teacher {event['name']}: {val}test {100 * event['test_top1']:.2f} %"
+def teacher_words(event: Event) -> str:
+    return f"teacher {event['name']}: {scores(event)}"
 
 
-def trained_words(event: dict[str, Any]) -> str:
-    return f"training {len(event['ids'])} run(s), step {event['step']} of {event['steps']}"
+def best_words(best: Event) -> str:
+    setting = f" {best['setting']}" if best.get("setting") else ""
+    return f"best so far {best['label']}{setting}: val {100 * best['val_top1']:.1f} %"
 
 
-def clock(seconds: float) -> str:
-    """1:05, or 2:03:04."""
+def scores(event: Event) -> str:
+    """Validation, where there is one, and test, as `val 95.6 %  test 94.4 %`."""
+    both = {"val": event["val_top1"], "test": event["test_top1"]}
+    return "  ".join(f"{part} {100 * value:.1f} %" for part, value in both.items() if value is not None)
+
+
+def runs(count: int) -> str:
+    return "1 run" if count == 1 else f"{count} runs"
+
+
+def one_line(text: Any) -> str:
+    """Text without line breaks and control characters."""
+    return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split(" ")).strip()
+
+
+def clock_words(seconds: float | None) -> str:
+    """1:05, or 2:03:04; `--:--` for what is not known."""
+    if seconds is None:
+        return "--:--"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -129,7 +129,7 @@ def card_record(name: str) -> dict[str, Any]:
     return {
         "scale": card.scale,
         "published": {"task": card.published.task, "term": card.published.term},
-        "declared": cls().model_dump(mode="json"),
+        "declared": REGISTRY.create(name, {}).model_dump(mode="json"),
         "title": card.source.title if card.source else None,
         "year": card.source.year if card.source else None,
         "url": card.source.url if card.source else None,

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from kdzoo.assemble import Modules, images_of
 from kdzoo.data.sources import Images
 from kdzoo.errors import InputError, did_you_mean
-from kdzoo.method import REGISTRY, Setting
+from kdzoo.method import REGISTRY
 from kdzoo.models.network import ours_or_timm
 from kdzoo.models.pairs import pair as named_pair
 from kdzoo.models.weights import NetworkRequest, classes_of, file_sha256, parse_network, read_state
@@ -57,7 +58,6 @@ def plan(config: BenchConfig, modules: Modules | None = None) -> Plan:
     except InputError as error:
         raise InputError(*problems, *error.problems) from None
     pairs = _pairs(config, problems)
-    refuse([*problems])
     data = DataSpec(
         name=images.name,
         fingerprint=images.fingerprint,
@@ -68,39 +68,46 @@ def plan(config: BenchConfig, modules: Modules | None = None) -> Plan:
         label_fraction=config.label_fraction,
     )
     maker = _Maker(config, protocol, changes, images, data, modules)
+    points = _points(requests, config, changes.get("objective.pairing", protocol.pairing), problems)
     students: dict[str, Planned] = {}
     teachers: dict[str, Planned] = {}
     merged: dict[str, int] = {}
-    points = 0
     for teacher_text, student_text in pairs:
-        ends: list[Chosen] = []
-        for choose, text in ((maker.teacher, teacher_text), (maker.student, student_text)):
-            try:
-                ends.append(choose(text))
-            except InputError as error:
-                problems.extend(error.problems)
-        if len(ends) < 2:
+        try:
+            teacher, student = maker.teacher(teacher_text), maker.student(student_text)
+        except InputError as error:
+            problems.extend(error.problems)
             continue
-        teacher, student = ends
         if teacher.trained is not None:
             teachers[teacher.trained.run.id] = teacher.trained
-        for request in requests:
-            for setting, hyperparameters in settings(request, config):
-                points += len(config.seeds)
-                try:
-                    spec = objective(request, setting, hyperparameters, changes.get("objective.pairing", protocol.pairing))
-                except InputError as error:
-                    problems.extend(error.problems)
-                    continue
-                for seed in config.seeds:
-                    planned = maker.planned(teacher, student, spec, seed)
-                    if planned.run.id in students:
-                        reason = _why_merged(request, setting, spec)
-                        merged[reason] = merged.get(reason, 0) + 1
-                    students.setdefault(planned.run.id, planned)
+        for spec, seed in itertools.product(points, config.seeds):
+            planned = maker.planned(teacher, student, spec, seed)
+            if planned.run.id in students:
+                reason = _why_merged(spec)
+                merged[reason] = merged.get(reason, 0) + 1
+            students.setdefault(planned.run.id, planned)
     if problems:
         raise InputError(*dict.fromkeys(problems))
-    return Plan(config.name, Path(config.results) / config.name, tuple(students.values()), teachers, points, merged)
+    return Plan(
+        config.name,
+        Path(config.results) / config.name,
+        tuple(students.values()),
+        teachers,
+        len(points) * len(config.seeds) * len(pairs),
+        merged,
+    )
+
+
+def _points(requests: Iterable[Request], config: BenchConfig, pairing: Literal["deep", "left"], problems: list[str]) -> list[ObjectiveSpec]:
+    """The grid: the objective of every method at every setting."""
+    points = []
+    for request in requests:
+        for setting, hyperparameters in settings(request, config):
+            try:
+                points.append(objective(request, setting, hyperparameters, pairing))
+            except InputError as error:
+                problems.extend(error.problems)
+    return points
 
 
 def refit(chosen: Iterable[tuple[Run, Mapping[str, Any]]], config: BenchConfig, teachers: Mapping[str, Planned]) -> Plan:
@@ -321,7 +328,7 @@ def _image_size(protocol: RecipeFile, changes: Mapping[str, Any]) -> int | None:
     return int(size) if size else None
 
 
-def _why_merged(request: Request, setting: Setting, spec: ObjectiveSpec) -> str:
+def _why_merged(spec: ObjectiveSpec) -> str:
     if not spec.terms:
         return "alpha = 0 or weight 0 is the student alone"
     return f"another setting of {spec.label} comes to the same coefficients"

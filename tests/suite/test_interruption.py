@@ -158,7 +158,7 @@ class Witness(kdzoo.Method):
         if batch.clock.step == batch.clock.steps - 1 and batch.clock.epochs > 1:
             with open(os.environ["WITNESS"], "a") as file:
                 file.write(f"{self.power}\\n")
-        return (student.logits - teacher.logits.detach()).abs().pow(self.power).mean()
+        return (student.logits.softmax(1) - teacher.logits.detach().softmax(1)).abs().pow(self.power).mean()
 """
 
 

@@ -1,0 +1,63 @@
+"""A place of one's own: results and caches below a temporary folder, and the command line as a function."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+
+@dataclass(frozen=True)
+class Said:
+    """How a command ended, and what it said."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder, with kdzoo's cache below it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KDZOO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.delenv("KDZOO_DATA", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def kdzoo(place: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    """The command line in this process: the same parser, the same errors, the same status."""
+    from kdzoo.cli.app import DEBUG, status_of
+
+    def run(*words: object) -> Said:
+        given = list(map(str, words))
+        capsys.readouterr()
+        status = status_of([word for word in given if word != DEBUG], debug=DEBUG in given)
+        said = capsys.readouterr()
+        return Said(status, said.out, said.err)
+
+    return run
+
+
+@pytest.fixture
+def kdzoo_process(place: Path) -> Callable[..., Said]:
+    """The command line as a user starts it, in a process of its own."""
+
+    def run(*words: object) -> Said:
+        done = subprocess.run(
+            [sys.executable, "-m", "kdzoo.cli", *map(str, words)],
+            cwd=place,
+            env={**os.environ, "COLUMNS": "120"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        return Said(done.returncode, done.stdout, done.stderr)
+
+    return run
