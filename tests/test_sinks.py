@@ -219,9 +219,13 @@ def wandb_file(path: Path) -> list[Any]:
     return records
 
 
+def written(home: Path | str, run_id: str) -> list[Path]:
+    return sorted(Path(home).glob(f"wandb/offline-run-*-{run_id}/run-*.wandb"))
+
+
 def files_of(home: Path, run_id: str) -> list[Path]:
     wandb.teardown()  # the service has then written all it was told
-    return sorted(home.glob(f"wandb/offline-run-*-{run_id}/run-*.wandb"))
+    return written(home, run_id)
 
 
 def value_of(items: Any) -> dict[str, Any]:
@@ -323,16 +327,15 @@ def test_a_failed_run_says_so_and_a_stopped_one_is_not_called_finished(wandb_hom
 def test_after_a_hard_end_the_same_id_goes_on_and_no_step_is_there_twice(wandb_home, tmp_path):
     """A process ends without a word after four epochs; the next one repeats two of them from its checkpoint."""
     code = f"""
-        import json, os, sys, time
+        import os, sys, time
         from pathlib import Path
         sys.path.insert(0, {str(Path(__file__).parent)!r})
-        from test_sinks import opened, record
+        from test_sinks import opened, record, rows_of, written
         sink = opened(Path({str(wandb_home)!r}), "at-1", Path({str(tmp_path / "cursor")!r}), [])
         for epoch in (1, 2, 3, 4):
             sink.epoch(record(epoch))
-        while sink._sent < 92:
-            time.sleep(0.01)
-        time.sleep(1.5)
+        while len(rows_of(written({str(wandb_home)!r}, "digits-at-1"))) < 4:
+            time.sleep(0.05)
         os._exit(9)
         """
     assert subprocess.run([sys.executable, "-c", textwrap.dedent(code)], timeout=60).returncode == 9

@@ -157,6 +157,9 @@ def cut(todo: Iterable[Planned], made: Plan, options: Options, processes: int) -
         groups.setdefault(_group(planned), []).append(planned)
     largest = max(1, min(LARGEST_COHORT, -(-len(todo) // (2 * processes))))
     jobs: dict[str, Job] = {}
+    # Students wait for their teachers, which therefore share all threads among them.
+    threads = max(options.threads, options.threads * processes // max(len(made.teachers), 1))
+    taught = replace(options, wandb=None, oracle=False, keep=("predictions", "student"), threads=threads)
     for key, group in groups.items():
         after = None
         if key in teacher_of_group:
@@ -169,7 +172,7 @@ def cut(todo: Iterable[Planned], made: Plan, options: Options, processes: int) -
                     kind="teacher",
                     folder=str(teacher_store().folder),
                     ids=tuple(t.run.id for t in trained),
-                    options=replace(options, wandb=None, oracle=False, keep=("predictions", "student")),
+                    options=taught,
                     example=(str(made.folder), example.run.id),
                     units=sum(units_of(t) for t in trained if teacher_store().run(t.run.id).state() != "done"),
                 )

@@ -22,7 +22,7 @@ KNOWN_AFTER_SECONDS = 3.0
 """training has to run for so long before a time left is named"""
 WINDOW_SECONDS = 60.0
 """the speed is that of the last minute: a teacher's steps and its students' differ"""
-NARROW = 64
+NARROW = 80
 """below so many columns the times have a line of their own"""
 
 Clock = Callable[[], float]
@@ -53,7 +53,8 @@ class Training:
 
     def __init__(self, event: Event) -> None:
         self.what, self.open = event["what"], set(event["ids"])
-        self.epochs, self.steps = event["epochs"], event["steps"]
+        self.epochs: int = event["epochs"]
+        self.steps: int = event["steps"]
         self.epoch = self.step = 0
         self.units_a_step = 0.0
 
@@ -64,7 +65,12 @@ class Training:
 
     @property
     def units_left_a_run(self) -> float:
-        return self.units_a_step * (self.steps - self.step)
+        return self.units_a_step * float(self.steps - self.step)
+
+    def where(self, *, short: bool) -> str:
+        if not self.epoch:
+            return "starting"
+        return f"{self.epoch}/{self.epochs}" if short else f"epoch {self.epoch} of {self.epochs}"
 
     @property
     def words(self) -> str:
@@ -183,8 +189,8 @@ class PlainDisplay:
                 return str(event["text"])
             case "step" if self.clock() - self.told >= PROGRESS_SECONDS and event.get("worker", 0) in tracker.training:
                 training = tracker.training[event.get("worker", 0)]
-                where = f"epoch {training.epoch} of {training.epochs}"
-                return f"  training {training.words}: {where}; {tracker.share:.0%} of the work, {clock_words(tracker.seconds_left())} left"
+                work = f"{100 * tracker.share:.0f} % of the work"
+                return f"training {training.words}: {training.where(short=False)}; {work}, {clock_words(tracker.seconds_left())} left"
         return None
 
 
@@ -212,11 +218,11 @@ class LiveDisplay:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         tracker, width = self.tracker, options.max_width
         narrow = width < NARROW
-        counts = f"{tracker.count('done')}/{tracker.total} {tracker.share:4.0%}"
-        times = f"{clock_words(tracker.clock() - tracker.started)}, {clock_words(tracker.seconds_left())} left"
-        rows = [(Text(one_line(tracker.name), "bold"), tracker.share, counts if narrow else f"{counts}   {times}")]
+        counts = f"{tracker.count('done')}/{tracker.total} runs {100 * tracker.share:3.0f} %" if tracker.total else ""
+        times = f"{clock_words(tracker.clock() - tracker.started)} elapsed, {clock_words(tracker.seconds_left())} left"
+        rows = [(Text(one_line(tracker.name), "bold"), tracker.share, counts if narrow else f"{counts}   {times}".strip())]
         for _, training in sorted(tracker.training.items()):
-            where = f"{training.epoch}/{training.epochs}" if narrow else f"epoch {training.epoch} of {training.epochs}"
+            where = training.where(short=narrow)
             rows.append((Text(one_line(training.words)), training.step / max(training.steps, 1), where))
         yield bars(rows, width)
         if narrow:

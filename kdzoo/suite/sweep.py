@@ -122,7 +122,7 @@ def refit(chosen: Iterable[tuple[Run, Mapping[str, Any]]], config: BenchConfig, 
             again = taught.model_copy(update={"data": _whole(taught.data)})
             whole[again.id] = Planned(again, {**teachers[teacher_id].about, "phase": "refit"})
             teacher = teacher.model_copy(update={"start": f"run:{again.id}"})
-            paths["teacher"] = str(teacher_store().run(again.id).student)
+            paths.pop("teacher", None)
             teacher_id = again.id
         for seed in config.seeds:
             fresh = run.model_copy(
@@ -183,8 +183,7 @@ class _Maker:
             seed=int(self.changes.get("teacher.seed", 0)),
         )
         planned = Planned(run, self._about(run, pair=request.text, teacher_id=None, paths={}))
-        weights = str(teacher_store().run(run.id).student)
-        return Chosen(spec.model_copy(update={"start": f"run:{run.id}"}), weights, planned)
+        return Chosen(spec.model_copy(update={"start": f"run:{run.id}"}), None, planned)
 
     def student(self, text: str) -> Chosen:
         request = self._request(text, "student")
@@ -223,9 +222,10 @@ class _Maker:
         )
 
     def _weights(self, request: NetworkRequest) -> str | None:
-        """Where the file of a network's weights lies."""
+        """Where the file of a network's weights lies; None for a kept teacher, which is found by its run's id."""
         if request.start == "run":
-            return str(_run_folder(str(request.run_id), self.config).student)
+            folder = _run_folder(str(request.run_id), self.config)
+            return None if folder.path.parent.parent == teacher_store().folder else str(folder.student)
         return str(request.path.resolve()) if request.path else None
 
     def _network(self, request: NetworkRequest) -> NetworkSpec:

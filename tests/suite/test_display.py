@@ -1,0 +1,361 @@
+"""What a person sees of a bench: on a terminal, in a pipe, on a narrow screen, and after it was interrupted."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import select
+import struct
+import subprocess
+import sys
+import termios
+import textwrap
+import time
+from collections.abc import Iterable
+from fcntl import ioctl
+from typing import Any
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from kdzoo.suite.display import LiveDisplay, PlainDisplay, clock_words, open_display
+
+Event = dict[str, Any]
+
+
+class Time:
+    """A clock that the test moves."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def plan(**changes: Any) -> Event:
+    return {"event": "plan", "total": 24, "done": 3, "failed": 0, "units": 1000, "name": "digits", **changes}
+
+
+def begin(*ids: str, worker: int = 0, what: str = "students") -> Event:
+    return {"event": "begin", "worker": worker, "what": what, "ids": list(ids), "epochs": 30, "steps": 690}
+
+
+def step(*ids: str, epoch: int, step: int, units: float, worker: int = 0) -> Event:
+    return {"event": "step", "worker": worker, "ids": list(ids), "epoch": epoch, "step": step, "steps": 690, "units": units}
+
+
+def done(run_id: str, val: float | None, test: float = 0.944, **changes: Any) -> Event:
+    label = run_id.rpartition("-")[0]
+    scores = {"val_top1": val, "test_top1": test, "seconds": 3.2}
+    return {"event": "done", "id": run_id, "label": label, "setting": "T=4 alpha=0.9", "seed": 0, **scores, **changes}
+
+
+def failed(run_id: str, error: str = "RuntimeError: loss became NaN at step 12") -> Event:
+    return {"event": "failed", "id": run_id, "label": run_id.rpartition("-")[0], "setting": "", "seed": 2, "error": error}
+
+
+def note(text: str) -> Event:
+    return {"event": "note", "text": text}
+
+
+def plain(events: Iterable[Event | float]) -> list[str]:
+    """The lines of a pipe; a number among the events lets so many seconds pass."""
+    clock, file = Time(), io.StringIO()
+    display = PlainDisplay(Console(file=file, width=200), clock)
+    for event in events:
+        if isinstance(event, dict):
+            display.handle(event)
+        else:
+            clock.now += event
+    return file.getvalue().splitlines()
+
+
+def seen(events: Iterable[Event | float], width: int = 100) -> tuple[list[str], list[str]]:
+    """What stands above the live area, and the area itself as it is in the end."""
+    clock = Time()
+    console = Console(record=True, width=width, file=io.StringIO(), force_terminal=True)
+    display = LiveDisplay(console, clock)
+    for event in events:
+        if isinstance(event, dict):
+            display.handle(event)
+        else:
+            clock.now += event
+    above = console.export_text().splitlines()
+    console.print(display)
+    return above, [line.rstrip() for line in console.export_text().splitlines()]
+
+
+# --- no terminal
+
+
+def test_a_pipe_gets_a_line_for_the_start_and_for_every_run_that_ends():
+    assert plain(
+        [plan(), begin("hinton-1", "crd-2"), done("hinton-1", 0.956), failed("crd-2"), done("none-3", 0.92, setting=""), {"event": "end"}]
+    ) == [
+        "digits: 24 runs, 3 done",
+        "[ 4/24] hinton T=4 alpha=0.9 seed 0: val 95.6 %  test 94.4 %  3.2 s   best so far hinton T=4 alpha=0.9: val 95.6 %",
+        "[ 5/24] crd seed 2: failed: RuntimeError: loss became NaN at step 12   best so far hinton T=4 alpha=0.9: val 95.6 %",
+        "[ 6/24] none seed 0: val 92.0 %  test 94.4 %  3.2 s   best so far hinton T=4 alpha=0.9: val 95.6 %",
+    ]
+
+
+def test_failures_before_the_start_are_in_the_first_line():
+    assert plain([plan(failed=2, total=1)]) == ["digits: 1 run, 3 done, 2 failed"]
+
+
+def test_the_best_is_chosen_on_validation_and_never_on_test():
+    lines = plain([plan(), done("hinton-1", 0.90, test=0.80), done("at-2", 0.89, test=0.99), done("rkd-3", None, test=1.0)])
+    assert [line.rpartition("best so far ")[2] for line in lines[1:]] == ["hinton T=4 alpha=0.9: val 90.0 %"] * 3
+
+
+def test_without_validation_only_the_test_score_is_shown_and_nothing_is_called_best():
+    (_, line) = plain([plan(), done("rkd-3", None)])
+    assert line == "[ 4/24] rkd T=4 alpha=0.9 seed 0: test 94.4 %  3.2 s"
+
+
+@pytest.mark.parametrize("text", ["two\nlines", "a\r\n\x1b[31mred\x1b[0m\a", "tab\tand\vmore", "[bold]markup[/bold] [/]", "x" * 500])
+def test_an_event_is_never_more_than_one_line_and_has_no_control_characters(text):
+    lines = plain([plan(), failed("at-1", error=text), note(text)])
+    assert len(lines) == 3
+    assert all(line.isprintable() for line in lines)
+    visible = "".join(c for c in text if c.isprintable() and c != " ")
+    assert visible in lines[2].replace(" ", "")
+
+
+def test_a_long_training_speaks_every_ten_seconds_at_most():
+    steps = [item for n in range(1, 201) for item in (0.5, step("at-1", epoch=n // 23, step=n, units=1))]
+    lines = plain([plan(units=690, total=1, done=0), begin("at-1"), *steps])[1:]
+    assert len(lines) == 10
+    assert lines[-1] == "training at: epoch 9 of 30; 29 % of the work, 4:05 left"
+
+
+def test_the_same_note_is_shown_once():
+    assert plain([note("wandb: offline"), note("wandb: offline"), note("other")]) == ["wandb: offline", "other"]
+
+
+def test_a_teacher_is_not_counted_as_a_run_of_the_bench():
+    teacher = {"event": "teacher", "name": "resnet20", "ids": ["none-0"], "val_top1": 0.981, "test_top1": 0.972}
+    lines = plain([plan(), done("none-0", 0.981, 0.972, kind="teacher"), teacher, done("at-1", 0.9)])
+    assert lines[1:3] == [
+        "teacher trained: val 98.1 %  test 97.2 %  3.2 s",
+        "teacher resnet20: val 98.1 %  test 97.2 %",
+    ]
+    assert lines[3].startswith("[ 4/24] at")
+    assert lines[3].endswith("best so far at T=4 alpha=0.9: val 90.0 %")
+
+
+# --- a terminal
+
+
+def running() -> list[Event | float]:
+    return [
+        plan(),
+        begin("none-0123456789ab", what="teacher"),
+        begin("hinton-0123456789ab", "hinton-0123456789ac", "at+hinton-0123456789ac", worker=1),
+        5.0,
+        step("none-0123456789ab", epoch=4, step=100, units=50),
+        step("hinton-0123456789ab", "hinton-0123456789ac", "at+hinton-0123456789ac", epoch=2, step=60, units=150, worker=1),
+        done("hinton-00000000000a", 0.956),
+        done("hinton-00000000000b", 0.941, test=0.999),
+    ]
+
+
+def test_a_terminal_has_a_bar_for_the_bench_one_for_each_worker_and_the_best_so_far():
+    above, area = seen(running())
+    assert above == []
+    bench, teacher, students, best = area
+    assert bench.startswith("digits ")
+    assert bench.endswith(" 5/24 runs  20 %   0:05 elapsed, 0:20 left")
+    assert teacher.startswith("teacher ")
+    assert teacher.endswith(" epoch 5 of 30")
+    assert students.startswith("at+hinton, 2 hinton ")
+    assert students.endswith(" epoch 3 of 30")
+    assert best == "best so far hinton T=4 alpha=0.9: val 95.6 %"
+    lengths = [line.count("━") + line.count("╸") + line.count("╺") for line in area]
+    assert lengths[0] == lengths[1] == lengths[2] > 10
+    assert lengths[3] == 0
+
+
+def test_failures_and_notes_stand_above_and_failures_are_counted():
+    above, area = seen(
+        [*running(), failed("crd-1"), note("a worker was killed\nby SIGKILL"), {"event": "waiting", "ids": [], "text": "others"}]
+    )
+    assert above == ["crd seed 2: failed: RuntimeError: loss became NaN at step 12", "a worker was killed by SIGKILL", "others"]
+    assert area[-1] == "1 failed   best so far hinton T=4 alpha=0.9: val 95.6 %"
+
+
+def test_a_worker_that_has_ended_its_runs_has_no_bar():
+    ids = ("hinton-0123456789ab", "hinton-0123456789ac", "at+hinton-0123456789ac")
+    _, area = seen([*running(), done(ids[0], 0.9)])
+    assert area[2].startswith("at+hinton, hinton ")
+    _, area = seen([*running(), done(ids[0], 0.9), failed(ids[1]), done(ids[2], 0.9), done("none-0123456789ab", 0.9, kind="teacher")])
+    assert len(area) == 2
+    assert area[0].startswith("digits")
+    assert " 7/24 runs" in area[0]
+
+
+@pytest.mark.parametrize("width", [120, 80, 79, 60, 40, 24])
+def test_no_width_breaks_the_lines(width):
+    above, area = seen([*running(), failed("crd-1")], width=width)
+    assert all(cell_len(line) <= width for line in [*above, *area])
+    assert len(area) == 4 + (width < 80)
+    assert width < 40 or " 5/24 runs" in area[0]
+    assert "0:05 elapsed, 0:20 left" in "\n".join(area)
+
+
+def test_no_color_is_honoured(monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=True, width=100)
+    display = LiveDisplay(console, Time())
+    for event in running():
+        if isinstance(event, dict):
+            display.handle(event)
+    console.print(display)
+    codes = {part.partition("m")[0] for part in file.getvalue().split("\x1b[")[1:]}
+    assert codes <= {"0", "1"}  # bold is no colour
+
+
+# --- the time left
+
+
+def left(events: Iterable[Event | float]) -> str:
+    _, area = seen(events)
+    return area[0].rpartition("elapsed, ")[2]
+
+
+def test_the_time_left_is_unknown_until_training_has_run_for_a_while():
+    start = [plan(), begin("at-1")]
+    assert left([]) == "--:-- left"
+    assert left(start) == "--:-- left"
+    assert left([*start, 60.0]) == "--:-- left"
+    assert left([*start, 0.1, step("at-1", epoch=0, step=1, units=1)]) == "--:-- left"
+
+
+def test_the_time_left_is_the_work_left_at_the_measured_speed():
+    assert left([plan(), begin("at-1"), 10.0, step("at-1", epoch=0, step=10, units=100)]) == "1:30 left"
+
+
+def test_waiting_before_the_first_run_is_no_training_time():
+    assert left([plan(), 500.0, begin("at-1"), 10.0, step("at-1", epoch=0, step=10, units=100)]) == "1:30 left"
+
+
+def test_the_speed_is_the_recent_one():
+    """100 s at 1 unit a second, then 100 s at 4: 500 units are left, which takes 125 s."""
+    slow = [item for n in range(100) for item in (1.0, step("at-1", epoch=0, step=n + 1, units=1))]
+    fast = [item for n in range(100) for item in (1.0, step("at-1", epoch=1, step=n + 101, units=4))]
+    assert left([plan(), begin("at-1"), *slow, *fast]) == "2:05 left"
+
+
+def test_the_work_of_a_failed_run_is_no_longer_waited_for():
+    """Two runs of 690 steps, a unit a step; one fails at step 69, and its 621 steps fall away."""
+    ids = ("at-1", "crd-2")
+    events = [
+        plan(units=1380, total=2, done=0),
+        begin(*ids),
+        5.0,
+        step(*ids, epoch=1, step=46, units=92),
+        2.5,
+        step(*ids, epoch=2, step=69, units=46),
+    ]
+    assert left(events) == f"{clock_words(1242 * 7.5 / 138)} left"
+    assert left([*events, failed("crd-2")]) == f"{clock_words(621 * 7.5 / 138)} left"
+
+
+def test_when_every_run_has_ended_the_bench_is_at_a_hundred_per_cent():
+    _, area = seen([plan(total=5), begin("at-1", "at-2"), 9.0, step("at-1", epoch=0, step=1, units=5), done("at-1", 0.9), failed("at-2")])
+    assert " 4/5 runs 100 %" in area[0]
+    assert area[0].endswith("0:00 left")
+
+
+def test_a_second_plan_starts_the_count_anew():
+    _, area = seen([*running(), plan(total=6, done=0, units=600)])
+    assert " 0/6 runs   0 %" in area[0]
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(0, "0:00"), (65.4, "1:05"), (3599.7, "1:00:00"), (7384, "2:03:04"), (None, "--:--")])
+def test_times_read_like_a_clock(seconds, words):
+    assert clock_words(seconds) == words
+
+
+# --- which display it is
+
+
+def test_output_that_is_no_terminal_gets_lines_even_where_colours_are_forced(monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    file = io.StringIO()
+    with open_display(Console(file=file, width=100)) as display:
+        display.handle(plan())
+        display.handle(done("at-1", 0.9))
+    assert file.getvalue().count("\n") == 2
+    assert "\x1b" not in file.getvalue()
+
+
+PROGRAM = """
+    import sys, time
+    from rich.console import Console
+    from kdzoo.suite.display import open_display
+    with open_display(Console()) as display:
+        display.handle({"event": "plan", "total": 2, "done": 0, "failed": 0, "units": 100, "name": "digits"})
+        display.handle({"event": "begin", "worker": 0, "what": "students", "ids": ["at-1"], "epochs": 3, "steps": 9})
+        display.handle({"event": "note", "text": "a note"})
+        print("something else")
+        ENDING
+    """
+
+
+def on_a_terminal(ending: str, *, interrupt: bool = False, **environ: str) -> tuple[int, str, bool]:
+    """Status and output of the program on a pseudo-terminal, and whether its settings are as they were."""
+    parent, child = pty.openpty()
+    ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    before = termios.tcgetattr(child)
+    program = textwrap.dedent(PROGRAM).replace("ENDING", ending)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        preexec_fn=lambda: os.login_tty(child),
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "80", **environ},
+    )
+    output, deadline = b"", time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if select.select([parent], [], [], 0.1)[0]:
+            output += os.read(parent, 4096)
+        elif process.poll() is not None:
+            break
+        if interrupt and b"ready" in output:
+            os.write(parent, b"\x03")
+            interrupt = False
+    process.kill()
+    status, after = process.wait(), termios.tcgetattr(child)
+    os.close(parent)
+    os.close(child)
+    return status, output.decode(), after == before
+
+
+HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
+
+
+@pytest.mark.parametrize(
+    ("ending", "interrupt", "says"),
+    [
+        ("pass", False, "something else"),
+        ("raise RuntimeError('gone wrong')", False, "RuntimeError: gone wrong"),
+        ("print('ready', flush=True); time.sleep(20)", True, "KeyboardInterrupt"),
+    ],
+)
+def test_however_it_ends_the_cursor_is_back_and_the_terminal_as_it_was(ending, interrupt, says):
+    status, output, unchanged = on_a_terminal(ending, interrupt=interrupt)
+    assert (status == 0) == (ending == "pass")
+    assert HIDE in output
+    assert output.rindex(SHOW) > output.rindex(HIDE)
+    assert unchanged
+    assert says in output
+    assert "a note" in output
+    assert "0/2 runs" in output[output.rindex(HIDE) :]  # how far it came stays on the screen
+
+
+def test_a_terminal_that_can_do_nothing_gets_lines():
+    _, output, _ = on_a_terminal("pass", TERM="dumb")
+    assert output.replace("\r\n", "\n") == "digits: 2 runs, 0 done\na note\nsomething else\n"

@@ -1,0 +1,355 @@
+"""The command line: every verb answers, explains itself, and ends with the status it promises."""
+
+import contextlib
+import csv
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from kdzoo.cli.app import app
+from kdzoo.suite.config import BenchConfig, bench_config
+from kdzoo.version import VERSION
+
+QUICK = ("bench", "--threads", "1", "--jobs", "1", "--epochs", "1", "--seeds", "1", "--methods", "hinton", "--temperatures", "4")
+VERBS = [
+    ["bench"],
+    ["status"],
+    ["leaderboard"],
+    ["compare"],
+    ["distill"],
+    ["methods"],
+    ["explain"],
+    ["pairs"],
+    ["networks"],
+    ["recipes"],
+    ["data"],
+    ["data", "list"],
+    ["data", "prepare"],
+    ["train"],
+    ["teachers"],
+    ["run"],
+    ["evaluate"],
+    ["check"],
+]
+
+
+def test_every_verb_is_in_the_list_above():
+    assert {command.name for command in app.registered_commands} | {"data"} == {verb[0] for verb in VERBS}
+
+
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != ["data"]], ids=" ".join)
+def test_every_help_says_what_the_verb_does_and_gives_an_example(kdzoo, verb):
+    said = kdzoo(*verb, "--help")
+    assert said.status == 0
+    assert "Example" in said.out
+    assert re.search(rf"kdzoo {' '.join(verb)}\b", said.out.partition("Example")[2])
+
+
+def test_help_names_every_verb(kdzoo):
+    said = kdzoo("--help")
+    assert said.status == 0
+    assert all(verb[0] in said.out for verb in VERBS)
+
+
+def test_version(kdzoo):
+    assert kdzoo("--version").out.strip() == f"kdzoo {VERSION}"
+
+
+def test_every_option_of_a_bench_is_a_key_of_its_configuration_and_the_other_way_round(kdzoo):
+    import inspect
+
+    from kdzoo.cli.bench import bench
+
+    not_keys = {"ctx", "quick_", "small_stem", "config", "retry_failed", "dry_run"}
+    options = {name.rstrip("_") for name in inspect.signature(bench).parameters if name not in not_keys}
+    assert options == set(BenchConfig.model_fields)
+
+
+def seconds_to(*words: str) -> float:
+    """The least of three times that a command takes."""
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "kdzoo.cli", *words], check=True, capture_output=True)
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def test_help_and_status_answer_within_a_second(place):
+    assert seconds_to("--help") < 1
+    assert seconds_to("bench", "--help") < 1
+    assert seconds_to("status") < 1
+
+
+HEAVY = ("torch", "timm", "scipy.stats", "wandb", "torchvision", "sklearn")
+
+
+@pytest.mark.parametrize("words", [["--help"], ["bench", "--help"], ["status"], ["recipes"], ["teachers"]], ids=" ".join)
+def test_light_verbs_import_nothing_heavy(place, words):
+    code = (
+        f"import sys; from kdzoo.cli.app import status_of; status_of({words}, debug=True); print([m for m in {HEAVY} if m in sys.modules])"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip().splitlines()[-1] == "[]"
+
+
+def asked(*words: str) -> BenchConfig:
+    """The configuration that options of a bench come to."""
+    from typer.main import get_command
+
+    from kdzoo.cli.bench import given
+
+    command = get_command(app).commands["bench"]
+    return bench_config(given(command.make_context("bench", list(words)).params), None)
+
+
+def test_what_is_not_given_stays_at_the_default_bench():
+    assert asked() == bench_config({}, None)
+
+
+def test_options_become_the_configuration():
+    config = asked(
+        "--methods", "hinton,at+hinton", "--temperatures", "1,4", "--grid", "at.power=1,2", "--seeds", "5,7", "--no-refit", "-j", "3"
+    )
+    assert config.methods == ("hinton", "at+hinton")
+    assert config.temperatures == (1, 4)
+    assert config.grid == {"at.power": (1, 2)}
+    assert config.seeds == (5, 7)
+    assert config.refit is False
+    assert config.jobs == 3
+
+
+def test_a_small_stem_is_both_networks():
+    assert asked("--small-stem", "--set", "recipe.batch_size=32").set == {
+        "student.stem": "small",
+        "teacher.stem": "small",
+        "recipe.batch_size": 32,
+    }
+
+
+def test_the_command_line_wins_over_the_file(kdzoo, place):
+    (place / "bench.yaml").write_text("methods: [at]\ntemperatures: [2, 8]\nname: filed\n")
+    said = kdzoo("bench", "-c", "bench.yaml", "--name", "typed", "--temperatures", "4", "--seeds", "1", "--dry-run", "--threads", "1")
+    assert said.status == 0
+    assert "typed, in results/typed" in said.out
+    assert "distinct runs 3: 0 done, 3 left" in said.out
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(kdzoo, place):
+    """2 methods x 3 alphas x 2 seeds and the student alone twice; alpha 0 of both methods is the student alone."""
+    said = kdzoo("bench", "--methods", "hinton,at", "--alphas", "0,0.5,0.9", "--seeds", "2", "--epochs", "1", "--threads", "1", "--dry-run")
+    assert said.status == 0
+    assert "grid points   14" in said.out
+    assert "4 of them are another's run: alpha = 0 or weight 0 is the student alone" in said.out
+    assert "distinct runs 10: 0 done, 10 left" in said.out
+    assert "digits_teacher has to be trained first, 1 epochs" in said.out
+    assert re.search(r"time +about \d", said.out)
+    assert list(place.iterdir()) == []
+
+
+def test_lists_come_as_csv_json_and_markdown(kdzoo):
+    for verb in (["methods"], ["pairs"], ["recipes"], ["data", "list"], ["teachers"]):
+        as_json = json.loads(kdzoo(*verb, "--format", "json").out)
+        as_csv = list(csv.DictReader(io.StringIO(kdzoo(*verb, "--format", "csv").out)))
+        assert len(as_json) == len(as_csv)
+        assert kdzoo(*verb, "--format", "md").out.count("\n") == len(as_json) + 2
+    assert {"hinton", "at", "fitnet", "rkd", "crd", "logits"} <= {
+        row["method"] for row in json.loads(kdzoo("methods", "--format", "json").out)
+    }
+
+
+def test_networks_are_kdzoos_own_or_match_a_pattern(kdzoo):
+    assert {"resnet20", "wrn_40_2", "cnn64"} <= set(kdzoo("networks").out.split())
+    found = kdzoo("networks", "mobilenetv3_small*").out.split()
+    assert "mobilenetv3_small_100" in found
+    assert all(name.startswith("mobilenetv3_small") for name in found)
+
+
+GOOD = """
+import kdzoo
+
+@kdzoo.register("cli_good")
+def cli_good(student, teacher, batch, *, power: float = 2.0):
+    return (student.logits.float() - teacher.logits.detach().float()).abs().pow(power).mean()
+"""
+BAD = GOOD.replace("cli_good", "cli_bad").replace(".detach()", "")
+
+
+def test_check_says_that_a_good_method_is_good(kdzoo, place):
+    (place / "good.py").write_text(GOOD)
+    said = kdzoo("check", "good.py")
+    assert said.status == 0, said.out
+    assert "cli_good" in said.out
+    assert "all passed" in said.out
+
+
+def test_check_says_what_is_wrong_and_how_to_mend_it(kdzoo, place):
+    (place / "bad.py").write_text(BAD)
+    said = kdzoo("check", "bad.py")
+    assert said.status == 1
+    assert "detach it" in said.out
+
+
+def test_check_refuses_a_file_without_methods(kdzoo, place):
+    (place / "empty.py").write_text("x = 1\n")
+    said = kdzoo("check", "empty.py")
+    assert said.status == 2
+    assert "registers no method" in said.err
+
+
+@pytest.mark.slow
+def test_from_an_empty_folder_to_a_leaderboard_and_back_to_every_run(kdzoo, place):
+    """One bench, then every verb that looks at what it left."""
+    done = kdzoo(*QUICK)
+    assert done.status == 0, done.err
+    assert "hinton" in done.out
+    assert sorted(entry.name for entry in (place / "results/digits").iterdir()) == ["leaderboard.csv", "leaderboard.md", "runs", "runs.csv"]
+
+    status = json.loads(kdzoo("status", "digits", "--json").out)
+    assert status["counts"] == {"running": 0, "failed": 0, "damaged": 0, "interrupted": 0, "to do": 0, "done": 2}
+    assert [row["state"] for row in status["teachers"]] == ["done"]
+    assert "2 done" in kdzoo("status", "results/digits").out
+
+    tables = {path.name: path.read_bytes() for path in place.glob("results/digits/*.*")}
+    for path in place.glob("results/digits/*.*"):
+        path.unlink()
+    shown = kdzoo("leaderboard", "digits", "--format", "csv", "--sort=-test_top1", "--filter", "method != 'teacher'")
+    assert {path.name: path.read_bytes() for path in place.glob("results/digits/*.*")} == tables
+    rows = list(csv.DictReader(io.StringIO(shown.out)))
+    assert {row["method"] for row in rows} == {"hinton", "none"}
+    assert [float(row["test_top1"]) for row in rows] == sorted((float(row["test_top1"]) for row in rows), reverse=True)
+    for how in ("table", "md", "latex", "json"):
+        assert "hinton" in kdzoo("leaderboard", "digits", "--format", how).out
+    assert "did you mean 'test_top1'" in kdzoo("leaderboard", "digits", "--sort", "test_top").err
+
+    taught = json.loads(kdzoo("teachers", "--format", "json").out)
+    assert [(row["network"], row["data"], row["state"]) for row in taught] == [("digits_teacher", "digits", "done")]
+
+    run = next(place.glob("results/digits/runs/hinton-*"))
+    evaluated = kdzoo("evaluate", run.name)
+    assert evaluated.status == 0, evaluated
+    assert "as recorded" in evaluated.out
+
+    before = json.loads((run / "result.json").read_text())
+    (run / "result.json").unlink()
+    (run / "student.safetensors").unlink()
+    assert kdzoo("run", run / "run.json", "--threads", "1").status == 0
+    assert json.loads((run / "result.json").read_text())["last"] == before["last"]
+
+
+@pytest.mark.slow
+def test_a_teacher_trained_by_hand_is_the_one_that_a_bench_finds(kdzoo, place):
+    trained = kdzoo("train", "digits_teacher", "--data", "digits", "--recipe", "digits", "--epochs", "1", "--threads", "1")
+    assert trained.status == 0, trained.err
+    (run_id,) = re.findall(r"--teacher (none-[0-9a-f]{12})", trained.out)
+    plan = kdzoo(*QUICK, "--dry-run")
+    assert "has to be trained first" not in plan.out
+    by_id = kdzoo(*QUICK, "--teacher", run_id, "--student", "digits_student", "--data", "digits", "--recipe", "digits", "--dry-run")
+    assert by_id.status == 0, by_id.err
+
+
+FAILING = """
+import kdzoo
+
+@kdzoo.register("cli_failing", needs=kdzoo.Need.LOGITS)
+def cli_failing(student, teacher, batch):
+    if batch.clock.step >= 2 and batch.clock.steps > 10:
+        raise RuntimeError("a bug of the plugin")
+    return (student.logits - teacher.logits.detach()).pow(2).mean()
+"""
+
+
+@pytest.mark.slow
+def test_a_failed_run_gives_status_1_and_is_kept_shown_and_retried_on_request(kdzoo, place):
+    (place / "failing.py").write_text(FAILING)
+    options = [*QUICK, "--methods", "hinton,cli_failing", "--plugin", "failing.py"]
+    first = kdzoo(*options)
+    assert first.status == 1
+    assert "1 of 3 runs failed" in first.err
+    assert "a bug of the plugin" in first.out
+    status = json.loads(kdzoo("status", "digits", "--json").out)
+    assert [row["reason"] for row in status["runs"] if row["state"] == "failed"] == ["RuntimeError: a bug of the plugin"]
+    assert kdzoo(*options).status == 1
+    (place / "failing.py").write_text(FAILING + "# the same method: a comment changes nothing\n")
+    assert kdzoo(*options, "--retry-failed").status == 1
+    assert kdzoo(*QUICK).status == 0
+
+
+def start(*words: str) -> subprocess.Popen[str]:
+    """A command in a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "kdzoo.cli", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def alive(group: int) -> list[int]:
+    """The processes of a group that have not ended."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                if int(fields[2]) == group and fields[0] != "Z":
+                    found.append(int(entry.name))
+    return found
+
+
+def training(place: Path, process: subprocess.Popen[str]) -> None:
+    """Wait until some student has finished an epoch."""
+    while process.poll() is None and not any(path.stat().st_size for path in place.glob("results/*/runs/*/metrics.jsonl")):
+        time.sleep(0.02)
+    assert process.poll() is None
+
+
+LONG = (*QUICK, "--epochs", "3000")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_a_signal_while_training_ends_with_130_and_no_process_left(place, number):
+    process = start(*LONG, "--set", "teacher_recipe.epochs=1")
+    training(place, process)
+    os.kill(process.pid, number)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "the same command goes on from here" in said
+    assert "Traceback" not in said
+    assert alive(process.pid) == []
+    assert list(place.glob("results/*/runs/*/checkpoint/state.pt"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [0.4, 1.5, 4.0])
+def test_a_signal_while_it_starts_ends_with_130_and_no_process_left(place, after):
+    process = start(*LONG)
+    time.sleep(after)
+    os.killpg(process.pid, signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    assert alive(process.pid) == []
+
+
+@pytest.mark.slow
+def test_a_second_ctrl_c_does_not_wait(place):
+    """The worker is stopped first, so that it cannot checkpoint: only killing it ends the bench."""
+    process = start(*LONG, "--set", "teacher_recipe.epochs=1")
+    training(place, process)
+    workers = [pid for pid in alive(process.pid) if pid != process.pid]
+    for pid in workers:
+        os.kill(pid, signal.SIGSTOP)
+    os.kill(process.pid, signal.SIGINT)
+    time.sleep(1)
+    assert process.poll() is None
+    os.kill(process.pid, signal.SIGINT)
+    said, _ = process.communicate(timeout=10)
+    assert process.returncode == 130, said
+    assert alive(process.pid) == []

@@ -1,0 +1,35 @@
+"""The committed results: their tables are what their run folders say, byte for byte."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from kdzoo.suite.leaderboard import write_tables
+from kdzoo.suite.records import read_bench
+
+RESULTS = Path(__file__).resolve().parent.parent / "results"
+BENCHES = sorted(path.parent.name for path in RESULTS.glob("*/leaderboard.csv"))
+TABLES = ("runs.csv", "leaderboard.csv", "leaderboard.md")
+
+
+def test_the_default_bench_and_the_real_ones_are_there():
+    assert {"digits", "mnist", "cifar10"} <= set(BENCHES)
+
+
+@pytest.mark.parametrize("name", BENCHES)
+def test_tables_are_rebuilt_byte_for_byte_from_the_run_folders(name, tmp_path):
+    shutil.copytree(RESULTS / name / "runs", tmp_path / name / "runs")
+    write_tables(tmp_path / name)
+    for table in TABLES:
+        assert (tmp_path / name / table).read_bytes() == (RESULTS / name / table).read_bytes(), f"{name}/{table}"
+
+
+@pytest.mark.parametrize("name", BENCHES)
+def test_every_run_is_done_and_names_no_place_of_the_machine_it_was_made_on(name):
+    bench = read_bench(RESULTS / name)
+    assert bench.notes == ()
+    assert {record.state for record in bench.records} == {"done"}
+    for file in (RESULTS / name / "runs").glob("*/*.json"):
+        assert "/tmp" not in file.read_text()
+        assert "/home" not in file.read_text()
