@@ -83,6 +83,13 @@ def seconds_to(*words: str) -> float:
     return min(times)
 
 
+@pytest.mark.slow
+def test_tables_answer_within_a_second(kdzoo, place):
+    assert kdzoo(*QUICK).status == 0
+    for words in (["status", "digits"], ["leaderboard", "digits"], ["compare", "digits", "digits"]):
+        assert seconds_to(*words) < 1, words
+
+
 def test_help_and_status_answer_within_a_second(place):
     assert seconds_to("--help") < 1
     assert seconds_to("bench", "--help") < 1
@@ -178,7 +185,7 @@ import kdzoo
 
 @kdzoo.register("cli_good")
 def cli_good(student, teacher, batch, *, power: float = 2.0):
-    return (student.logits.float() - teacher.logits.detach().float()).abs().pow(power).mean()
+    return (student.logits.double() - teacher.logits.detach().double()).abs().pow(power).mean()
 """
 BAD = GOOD.replace("cli_good", "cli_bad").replace(".detach()", "")
 
@@ -221,7 +228,7 @@ def test_from_an_empty_folder_to_a_leaderboard_and_back_to_every_run(kdzoo, plac
     tables = {path.name: path.read_bytes() for path in place.glob("results/digits/*.*")}
     for path in place.glob("results/digits/*.*"):
         path.unlink()
-    shown = kdzoo("leaderboard", "digits", "--format", "csv", "--sort=-test_top1", "--filter", "method != 'teacher'")
+    shown = kdzoo("leaderboard", "digits", "--format", "csv", "--sort", "test_top1", "--filter", "method != teacher")
     assert {path.name: path.read_bytes() for path in place.glob("results/digits/*.*")} == tables
     rows = list(csv.DictReader(io.StringIO(shown.out)))
     assert {row["method"] for row in rows} == {"hinton", "none"}
@@ -229,6 +236,11 @@ def test_from_an_empty_folder_to_a_leaderboard_and_back_to_every_run(kdzoo, plac
     for how in ("table", "md", "latex", "json"):
         assert "hinton" in kdzoo("leaderboard", "digits", "--format", how).out
     assert "did you mean 'test_top1'" in kdzoo("leaderboard", "digits", "--sort", "test_top").err
+
+    compared = kdzoo("compare", "digits", "results/digits/runs.csv", "--format", "json")
+    assert compared.status == 0, compared.err
+    assert {row["method"] for row in json.loads(compared.out)} == {"hinton", "none"}
+    assert "hinton" in kdzoo("compare", "digits", "digits").out
 
     taught = json.loads(kdzoo("teachers", "--format", "json").out)
     assert [(row["network"], row["data"], row["state"]) for row in taught] == [("digits_teacher", "digits", "done")]

@@ -35,6 +35,7 @@ VERBS: dict[str, list[tuple[str, Callable[..., int]]]] = {
         ("bench", bench.bench),
         ("status", status.status),
         ("leaderboard", tables.leaderboard),
+        ("compare", tables.compare),
         ("distill", short.distill),
     ],
     "Look up": [

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kdzoo.cli.output import console
+from kdzoo.cli.output import console, say
 from kdzoo.cli.places import bench_folder
 from kdzoo.cli.status import ResultsFolder
-from kdzoo.errors import InputError, unknown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,12 +27,10 @@ class TableFormat(StrEnum):
 
 
 Kind = Annotated[TableFormat, typer.Option("--format", help="How the table is printed.")]
-Sort = Annotated[
-    str | None, typer.Option(metavar="COLUMN", help="Order by a column of the CSV, lowest first; -COLUMN (as --sort=-COLUMN) for highest.")
-]
+Sort = Annotated[str | None, typer.Option(metavar="COLUMN", help="Order by a column of the CSV, best first.")]
 Filter = Annotated[
-    str | None,
-    typer.Option("--filter", metavar="EXPRESSION", help="Rows to show, over columns of the CSV: \"method != 'none' and n >= 3\"."),
+    list[str] | None,
+    typer.Option("--filter", metavar="CONDITION", help="Show rows with COLUMN=VALUE, or with !=, <, <=, >, >= (repeatable)."),
 ]
 
 
@@ -53,15 +49,62 @@ def leaderboard(
     \b
     Examples:
       kdzoo leaderboard digits
-      kdzoo leaderboard results/digits --format latex --filter "phase == 'sweep'"
+      kdzoo leaderboard results/digits --format latex --filter phase=sweep
     """
     print_leaderboard(bench_folder(bench, results), how, sort, only)
     return 0
 
 
-def print_leaderboard(folder: Path, how: TableFormat = TableFormat.table, sort: str | None = None, only: str | None = None) -> None:
+def compare(
+    benches: Annotated[
+        list[str], typer.Argument(help="Names of benches below --results, their folders, or CSV files; the first is the base.")
+    ],
+    results: ResultsFolder = Path("results"),
+    how: Kind = TableFormat.table,
+    sort: Sort = None,
+    only: Filter = None,
+) -> int:
+    """Put benches beside each other: differences to the first with 95 % intervals, and warnings where protocols differ.
+
+    A CSV needs the columns method and top1 (or test_top1), with seed or n and sd where there are any: a published
+    table, or another suite's.
+
+    \b
+    Examples:
+      kdzoo compare digits digits-refit
+      kdzoo compare results/mine paper.csv --format md --filter method=crd
+    """
+    from kdzoo.suite.compare import compare as joined
+    from kdzoo.suite.compare import render, words
+    from kdzoo.suite.report import frame_table
+
+    found = joined([_side(name, results) for name in benches])
+    frame = arranged(found.frame, sort, only)
+    if how is TableFormat.table:
+        shown, shared = _compact(frame)
+        console().print(frame_table(words(shown), f"test top-1 in per cent; differences to the first{shared}"))
+    else:
+        print(render(frame, how).rstrip("\n"))
+    for warning in found.warnings:
+        say(f"warning: {warning}")
+    return 0
+
+
+def _compact(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """The columns that say something, and in words what all rows share."""
+    same = [name for name in ("pair", "data", "phase") if name in frame and frame[name].nunique() == 1]
+    shared = "".join(f"; {name} {frame[name].iloc[0]}" for name in same)
+    return frame.drop(columns=same).dropna(axis="columns", how="all"), shared
+
+
+def _side(name: str, results: Path) -> Path:
+    return Path(name) if name.endswith(".csv") else bench_folder(name, results)
+
+
+def print_leaderboard(folder: Path, how: TableFormat = TableFormat.table, sort: str | None = None, only: list[str] | None = None) -> None:
     """Write a bench's tables and print its leaderboard."""
-    from kdzoo.suite.leaderboard import as_csv, as_markdown, display_frame, write_tables
+    from kdzoo.suite.compare import render
+    from kdzoo.suite.leaderboard import as_markdown, display_frame, write_tables
     from kdzoo.suite.report import leaderboard_view
 
     board, bench = write_tables(folder)
@@ -69,26 +112,18 @@ def print_leaderboard(folder: Path, how: TableFormat = TableFormat.table, sort: 
     match how:
         case TableFormat.table:
             console().print(leaderboard_view(bench, board, console().width))
-        case TableFormat.csv:
-            print(as_csv(board).decode(), end="")
         case TableFormat.md:
             print(as_markdown(bench, board), end="")
         case TableFormat.latex:
-            print(display_frame(board).to_latex(index=False, escape=True), end="")
-        case TableFormat.json:
-            print(json.dumps(json.loads(board.to_json(orient="records")), indent=1))
+            print(render(display_frame(board), how))
+        case _:
+            print(render(board, how).rstrip("\n"))
 
 
-def arranged(frame: pd.DataFrame, sort: str | None, only: str | None) -> pd.DataFrame:
-    """The rows that an expression picks, ordered by a column; raises InputError for what names no column."""
-    if only is not None:
-        try:
-            frame = frame.query(only, engine="python")
-        except Exception as error:  # pandas raises whatever its parser and the columns' own operators do
-            raise InputError(f"--filter {only!r}: {type(error).__name__}: {error}; columns: {', '.join(frame.columns)}") from error
-    if sort is None:
-        return frame
-    column = sort.removeprefix("-")
-    if column not in frame:
-        raise InputError(unknown("--sort", column, frame.columns, show=60))
-    return frame.sort_values(column, ascending=not sort.startswith("-"), kind="stable")
+def arranged(frame: pd.DataFrame, sort: str | None, only: list[str] | None) -> pd.DataFrame:
+    """The rows that every condition picks, in the order of a column."""
+    from kdzoo.suite.compare import filtered, sorted_by
+
+    for condition in only or ():
+        frame = filtered(frame, condition)
+    return frame if sort is None else sorted_by(frame, sort)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -233,10 +233,10 @@ def filtered(frame: pd.DataFrame, condition: str) -> pd.DataFrame:
         raise InputError(unknown("filter", column, map(str, frame.columns)))
     if pd.api.types.is_numeric_dtype(frame[column]):
         try:
-            return frame[OPERATORS[sign](frame[column], float(value))]
+            return cast(pd.DataFrame, frame[OPERATORS[sign](frame[column], float(value))])
         except ValueError:
             raise InputError(f"filter: {column} holds numbers, got {value!r}") from None
-    return frame[OPERATORS[sign](frame[column].astype(str), value)]
+    return cast(pd.DataFrame, frame[OPERATORS[sign](frame[column].astype(str), value)])
 
 
 def render(frame: pd.DataFrame, how: str) -> str:
@@ -258,14 +258,15 @@ def render(frame: pd.DataFrame, how: str) -> str:
     raise InputError(unknown("format", how, FORMATS))
 
 
+SHARES = re.compile(r"top1| sd$|_sd$| - .*?( low| high)?$|^vs_|ece|balanced|agreement|gap_closed|detectable")
+
+
 def words(frame: pd.DataFrame) -> pd.DataFrame:
     """The frame as text for a reader, shares in per cent."""
     shown = frame.copy().astype(object)
-    for column in frame.columns:
-        share = re.search(
-            r"top1| sd$|_sd$| - .*?( low| high)?$|^vs_|ece|balanced|agreement|gap_closed|detectable", str(column)
-        ) and not str(column).endswith((" p", " test"))
-        shown[column] = [_word(value, bool(share)) for value in frame[column]]
+    for column in map(str, frame.columns):
+        share = bool(SHARES.search(column)) and not column.endswith((" p", " test"))
+        shown[column] = [_word(value, share) for value in frame[column]]
     return shown
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, JsonValue
 
 from kdzoo.errors import InputError, unknown
 from kdzoo.spec import Count, Integer, Number, Recipe, Share, Spec, parse
@@ -52,6 +52,8 @@ def _seeds(value: object) -> object:
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 Numbers = Annotated[tuple[Number, ...], BeforeValidator(_numbers)]
+Values = Annotated[tuple[JsonValue, ...], BeforeValidator(_numbers)]
+"""values of any field of a method: what they may be is the method's to say"""
 Seeds = Annotated[tuple[Integer, ...], BeforeValidator(_seeds), Field(min_length=1)]
 Keep = Annotated[
     tuple[Literal["predictions", "student", "checkpoint"], ...], BeforeValidator(lambda v: () if v == "nothing" else _listed(v))
@@ -71,7 +73,7 @@ class BenchConfig(Spec):
     temperatures: Numbers = ()
     alphas: Numbers = ()
     weights: Numbers = ()
-    grid: dict[str, Numbers] = {}
+    grid: dict[str, Values] = {}
     tune: Count | None = None
     refit: bool | None = None
     seeds: Seeds = (0, 1, 2)

@@ -1,0 +1,161 @@
+"""How a bench comes down to distinct runs: one meaning of alpha, ids of resolved coefficients, each run once."""
+
+import pytest
+
+from kdzoo.errors import InputError
+from kdzoo.method import REGISTRY, Setting
+from kdzoo.spec import ObjectiveSpec
+from kdzoo.suite.bench import cut
+from kdzoo.suite.config import bench_config
+from kdzoo.suite.jobs import Options
+from kdzoo.suite.request import objective, parse_request
+from kdzoo.suite.sweep import Plan, plan, refit
+
+
+def spec(text: str, alpha: float | None = None, weight: float = 1.0, pairing: str = "deep", **hyperparameters) -> ObjectiveSpec:
+    request = parse_request(text)
+    return objective(request, Setting(alpha=alpha, weight=weight), {request.terms[0]: hyperparameters} if request.terms else {}, pairing)
+
+
+def coefficients(made: ObjectiveSpec) -> tuple[float, dict[str, float]]:
+    return made.task, {term.method: term.coefficient for term in made.terms}
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("KDZOO_CACHE", str(tmp_path / "cache"))
+
+
+def digits(tmp_path, **options) -> Plan:
+    return plan(bench_config({"results": str(tmp_path), "data": "digits", "pairs": "digits", "recipe": "digits", **options}, None))
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("name", ["hinton", "at", "crd", "fitnet", "logits", "rkd"])
+def test_alpha_weighs_the_teacher_for_every_method(name, alpha):
+    task, terms = coefficients(spec(name, alpha))
+    assert task == pytest.approx(1 - alpha)
+    assert terms == {name: pytest.approx(alpha * REGISTRY.get(name).card.scale)}
+
+
+def test_without_alpha_the_published_coefficients_hold():
+    assert coefficients(spec("hinton")) == (0.1, {"hinton": 0.9})
+    assert coefficients(spec("at")) == (1.0, {"at": 1000.0})
+    assert coefficients(spec("fitnet")) == (1.0, {"fitnet": 100.0})
+    assert coefficients(spec("rkd")) == (1.0, {"rkd": 1.0})
+    assert coefficients(spec("crd")) == (1.0, {"crd": 0.8})
+
+
+def test_hinton_at_alpha_nine_tenths_is_hinton_by_default():
+    assert spec("hinton", 0.9) == spec("hinton")
+
+
+def test_alpha_zero_is_the_student_alone_whatever_the_method():
+    assert spec("hinton", 0.0) == spec("at", 0.0) == spec("none") == ObjectiveSpec(task=1.0)
+
+
+def test_alpha_one_needs_a_term_that_trains_the_classifier():
+    assert coefficients(spec("hinton", 1.0)) == (0.0, {"hinton": 1.0})
+    with pytest.raises(InputError, match="never train the classifier"):
+        spec("at", 1.0)
+
+
+@pytest.mark.parametrize("alpha", [-0.1, 1.5, 2])
+def test_alpha_outside_its_range_is_refused(alpha):
+    with pytest.raises(InputError, match=r"alphas: expected numbers in \[0, 1\]"):
+        spec("hinton", alpha)
+
+
+def test_a_sum_is_ce_once_and_each_term_as_published_in_order():
+    assert coefficients(spec("hinton+at")) == (1.0, {"at": 1000.0, "hinton": 0.9})
+    assert spec("hinton+at") == spec("at+hinton")
+    with pytest.raises(InputError, match="twice"):
+        parse_request("at+at")
+
+
+def test_an_exact_sum_says_everything():
+    assert coefficients(spec("0.1*ce+0.9*hinton+1000*at")) == (0.1, {"at": 1000.0, "hinton": 0.9})
+    assert spec("0.1*ce+0.9*hinton") == spec("hinton")
+    with pytest.raises(InputError, match="did you mean 'hinton'"):
+        parse_request("0.1*ce+0.9*hintn")
+
+
+def test_weights_are_factors_on_the_published_coefficient():
+    assert coefficients(spec("at", weight=0.3)) == (1.0, {"at": 300.0})
+
+
+def test_pairing_matters_only_to_methods_that_read_stages():
+    assert spec("hinton", pairing="left") == spec("hinton")
+    assert spec("at", pairing="left") != spec("at")
+
+
+def test_the_grid_of_a_method_without_temperature_collapses(tmp_path):
+    made = digits(tmp_path, methods="hinton,at", temperatures="1,2,4", alphas="0,0.5,0.9", seeds="2")
+    labels = [planned.run.objective.label for planned in made.students]
+    assert labels.count("none") == 2
+    assert labels.count("hinton") == 3 * 2 * 2
+    assert labels.count("at") == 2 * 2
+    assert made.points == 2 * (1 + 9 + 3)
+    assert sum(made.merged.values()) == made.points - len(made.students)
+    assert "student alone" in next(iter(made.merged))
+
+
+def test_controls_are_there_unasked_and_tuned_like_the_others(tmp_path):
+    made = digits(tmp_path, methods="rkd", tune=3, seeds="1")
+    labels = [planned.run.objective.label for planned in made.students]
+    assert {label: labels.count(label) for label in set(labels)} == {"none": 1, "hinton": 3, "rkd": 3}
+
+
+def test_the_declared_setting_comes_first_in_every_search_list():
+    for name in REGISTRY.names():
+        first = REGISTRY.get(name).card.search[0]
+        assert spec(name, first.alpha, first.weight, **first.hyperparameters) == spec(name), name
+
+
+def test_any_field_can_be_an_axis(tmp_path):
+    made = digits(tmp_path, methods="crd", grid={"crd.negatives": "64,256"}, seeds="1")
+    found = {p.run.objective.terms[0].hyperparameters["negatives"] for p in made.students if p.run.objective.label == "crd"}
+    assert found == {64, 256}
+    with pytest.raises(InputError, match="did you mean 'negatives'"):
+        digits(tmp_path, methods="crd", grid={"crd.negative": "64"})
+
+
+def test_one_seed_is_the_same_student_and_data_for_every_method(tmp_path):
+    made = digits(tmp_path, methods="hinton,at,crd", seeds="3,4")
+    assert {p.run.seed for p in made.students} == {3, 4}
+    assert len({(p.run.student, p.run.data, p.run.recipe) for p in made.students}) == 1
+    assert len(made.teachers) == 1
+    assert next(iter(made.teachers.values())).run.seed == 0
+
+
+def test_runs_that_read_no_teacher_name_none(tmp_path):
+    made = digits(tmp_path, methods="hinton", seeds="1")
+    assert {p.run.objective.label: p.run.teacher is None for p in made.students} == {"none": True, "hinton": False}
+
+
+def test_a_refit_uses_fresh_seeds_and_all_training_images_for_students_and_teachers(tmp_path):
+    config = bench_config({"results": str(tmp_path), "data": "digits", "pairs": "digits", "recipe": "digits", "seeds": "3"}, None)
+    made = plan(config)
+    chosen = next(p for p in made.students if p.run.objective.label == "hinton")
+    again = refit([(chosen.run, chosen.about)], config, made.teachers)
+    assert [p.run.seed for p in again.students] == [chosen.run.seed + 3 + i for i in range(3)] or {p.run.seed for p in again.students} == {
+        3,
+        4,
+        5,
+    }
+    assert {p.run.data.val_fraction for p in again.students} == {0.0}
+    (teacher,) = again.teachers.values()
+    assert teacher.run.data.val_fraction == 0.0
+    assert {p.run.teacher.start for p in again.students} == {f"run:{teacher.run.id}"}
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 8])
+def test_a_plan_is_cut_into_jobs_that_cover_every_run_once_after_their_teacher(tmp_path, processes):
+    made = digits(tmp_path, methods="hinton,at,rkd", seeds="3")
+    jobs = cut(made.students, made, Options(), processes)
+    trained = [run_id for job in jobs if job.kind == "students" for run_id in job.ids]
+    assert sorted(trained) == sorted(p.run.id for p in made.students)
+    teachers = [job for job in jobs if job.kind == "teacher"]
+    assert len(teachers) == 1
+    assert all(job.after == teachers[0].name for job in jobs if job.kind == "students")
+    assert all(len({made_run.run.seed for made_run in made.students if made_run.run.id in job.ids}) <= 1 for job in jobs)
