@@ -359,6 +359,7 @@ def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
             saved = save_if_due(cohort, saved, stop)
     for member in cohort.alive:
         guarded(member, partial(finish, cohort, member))
+    close_sinks(cohort)
 
 
 def save_if_due(cohort: Cohort, saved: float, stop: Callable[[], bool]) -> float:
@@ -369,8 +370,15 @@ def save_if_due(cohort: Cohort, saved: float, stop: Callable[[], bool]) -> float
     for member in cohort.alive:
         member.checkpoint()
     if stopping:
+        close_sinks(cohort)
         raise Stopped("training was stopped; the same command goes on from here")
     return time.monotonic()
+
+
+def close_sinks(cohort: Cohort) -> None:
+    for member in cohort.alive:
+        if member.sink is not None:
+            member.sink.close()
 
 
 def share_time(cohort: Cohort, began: float) -> float:
@@ -505,7 +513,6 @@ def finish(cohort: Cohort, member: Member) -> None:
     member.folder.finish(result)
     if member.sink is not None:
         member.sink.finish(result)
-        member.sink.close()
     if "checkpoint" not in keep:
         member.folder.checkpoint.unlink(missing_ok=True)
 

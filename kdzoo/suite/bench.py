@@ -73,6 +73,8 @@ def run(prepared: Prepared, pool: Pool | None, handle: Handle, *, retry_failed: 
     """
     writable(prepared.plan.folder)
     writable(teacher_store().folder)
+    if prepared.options.wandb is not None and prepared.options.wandb.get("note"):
+        handle({"event": "note", "text": prepared.options.wandb["note"]})
     config, outcome = prepared.config, _run_plan(prepared, pool, handle, retry_failed, modules or Modules())
     if wants_refit(config) and not outcome.failed:
         handle({"event": "note", "text": "refit: the chosen settings with fresh seeds on the whole train set"})

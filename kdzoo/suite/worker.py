@@ -33,7 +33,7 @@ from kdzoo.signals import Shapes
 from kdzoo.sinks import JsonLines, Sink, Tee, WandbSettings, WandbSink
 from kdzoo.suite.jobs import Event, Handle, Job, Options
 from kdzoo.suite.records import setting_text
-from kdzoo.suite.store import RunFolder, Store, StoreError
+from kdzoo.suite.store import RunFolder, Store, StoreError, teacher_store
 from kdzoo.teachers import check
 from kdzoo.train import Execution, Member, Stopped, Teacher, fit
 
@@ -154,7 +154,7 @@ def train_cohort(bounds: list[Bound], options: Options, bench: Bench, emit: Hand
         emit(
             {
                 "event": "begin",
-                "what": "students" if teacher else "training",
+                "what": "teacher" if is_teacher(bounds[0].folder) else "students",
                 "steps": cohort.steps_an_epoch * cohort.recipe.epochs,
                 **begin,
             }
@@ -173,10 +173,15 @@ def sinks_of(member: Member, options: Options, bench: str, emit: Handle) -> Sink
     return Tee([lines, WandbSink(settings, bench, member.run.id, config, cursor, lambda text: emit({"event": "note", "text": text}))])
 
 
+def is_teacher(folder: RunFolder) -> bool:
+    """Whether a run is kept among the teachers, and counts for no bench."""
+    return folder.path.parent.parent == teacher_store().folder
+
+
 def report(folder: RunFolder, emit: Handle) -> None:
     """Say how a run came out."""
     run, about = folder.read_plan()
-    kind = {} if about.get("pair", "").count("/") else {"kind": "teacher"}
+    kind = {"kind": "teacher"} if is_teacher(folder) else {}
     said: Event = {"id": folder.id, "label": run.objective.label, "setting": setting_text(run, about), "seed": run.seed, **kind}
     if folder.state() == "done":
         result = folder.result()

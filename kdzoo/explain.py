@@ -1,0 +1,67 @@
+"""A method's formula with the numbers of a run, in a few lines of text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kdzoo.method import REGISTRY
+from kdzoo.signals import Shapes, describe
+from kdzoo.spec import ObjectiveSpec
+
+
+def explain(objective: ObjectiveSpec) -> str:
+    """What a resolved objective minimises, what each of its methods reads, where it comes from, and what alpha would do."""
+    lines = [f"L = {formula(objective)}", "    CE: cross-entropy of the student with the labels, mean over the batch"]
+    for term in objective.terms:
+        lines += ["", *about(term.method, term.hyperparameters)]
+    return "\n".join(lines)
+
+
+def formula(objective: ObjectiveSpec) -> str:
+    """`0.1 * CE + 0.9 * 4^2 * KL(softmax(t / 4) || softmax(s / 4))`."""
+    parts = [f"{objective.task:g} * CE"] if objective.task else []
+    for term in objective.terms:
+        parts.append(f"{term.coefficient:g} * {written(term.method, term.hyperparameters)}")
+    return " + ".join(parts)
+
+
+def written(method: str, hyperparameters: Mapping[str, Any]) -> str:
+    """A method's own loss with its hyper-parameters put in."""
+    text = REGISTRY.get(method).card.formula or f"{method}(student, teacher)"
+    return re.sub(r"\{(\w+)\}", lambda field: _short(hyperparameters.get(field.group(1), field.group(0))), text)
+
+
+def about(method: str, hyperparameters: Mapping[str, Any]) -> list[str]:
+    """Where a method comes from, what it reads, its hyper-parameters, and what alpha means for it."""
+    cls = REGISTRY.get(method)
+    card = cls.card
+    lines = [f"{method}: {card.summary}"]
+    if card.source:
+        equation = f", equation {card.source.equation}" if card.source.equation[:1].isdigit() else f", {card.source.equation}"
+        lines.append(f"  paper      {card.source.title} ({card.source.year}){equation if card.source.equation else ''}, {card.source.url}")
+    else:
+        lines.append(f"  defined at {card.origin}")
+    lines.append(f"  reads      student: {describe(card.needs.student)}; teacher: {describe(card.needs.teacher)}")
+    for name, field in cls.model_fields.items():
+        lines.append(
+            f"  {name} = {_short(hyperparameters.get(name, field.default))}" + (f": {field.description}" if field.description else "")
+        )
+    published = f"{card.published.task:g} * CE + {card.published.term:g} * {method}"
+    lines.append(f"  published  {published}" + (f" ({card.source.weights})" if card.source and card.source.weights else ""))
+    lines.append(f"  alpha      with alpha a the sum is (1 - a) * CE + a * {card.scale:g} * {method}: alpha weighs the teacher")
+    return lines
+
+
+def stage_pairs(student: Shapes, teacher: Shapes, pairs: Sequence[tuple[int, int]]) -> str:
+    """Which stages of two networks meet, shallow to deep, and which are left over."""
+    lines = [f"  student {student.stages[s]} (stage {s}) meets teacher {teacher.stages[t]} (stage {t})" for s, t in pairs]
+    left_s = [f"student {shape} (stage {i})" for i, shape in enumerate(student.stages) if i not in {s for s, _ in pairs}]
+    left_t = [f"teacher {shape} (stage {i})" for i, shape in enumerate(teacher.stages) if i not in {t for _, t in pairs}]
+    left = [*left_s, *left_t]
+    return "\n".join(["stages", *(lines or ["  none meet"]), f"  left over: {', '.join(left) if left else 'none'}"])
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
