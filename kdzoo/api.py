@@ -81,7 +81,8 @@ def bench(
     """
     given = {key: _plain(value) for key, value in locals().items() if key in BenchConfig.model_fields and value is not None}
     modules = _modules(given)
-    asked = bench_config(quick_options(given) if quick else given, Path(config) if config else None)
+    file = Path(config) if config else None
+    asked = bench_config(quick_options(given, file) if quick else given, file)
     prepared = suite.prepare(asked, modules)
     with open_display(Console()) as display:
         if modules.by_name or not _known_to_workers(asked):

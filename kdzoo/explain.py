@@ -23,7 +23,8 @@ def formula(objective: ObjectiveSpec) -> str:
     """`0.1 * CE + 0.9 * 4^2 * KL(softmax(t / 4) || softmax(s / 4))`."""
     parts = [f"{objective.task:g} * CE"] if objective.task else []
     for term in objective.terms:
-        parts.append(f"{term.coefficient:g} * {written(term.method, term.hyperparameters)}")
+        own = written(term.method, term.hyperparameters)
+        parts.append(f"{term.coefficient:g} * " + (f"[{own}]" if ", " in own or " + " in own else own))
     return " + ".join(parts)
 
 

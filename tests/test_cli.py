@@ -162,6 +162,32 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(kdzoo, place):
     assert list(place.iterdir()) == []
 
 
+def test_a_quick_bench_keeps_what_the_file_says(kdzoo, place):
+    (place / "bench.yaml").write_text("name: filed\nseeds: 2\nepochs: 1\nthreads: 1\n")
+    said = kdzoo("bench", "-c", "bench.yaml", "--quick", "--methods", "none", "--dry-run")
+    assert "distinct runs 4: 0 done, 4 left" in said.out
+    assert "1 epochs" in said.out
+
+
+def test_explain_prints_the_formula_with_the_numbers_of_the_run(kdzoo):
+    said = kdzoo("explain", "hinton", "--alpha", "0.75", "--temperature", "2")
+    assert "0.25 * CE + 0.75 * 2^2" in said.out
+    assert "1503.02531" in said.out
+    assert "7^2" in kdzoo("explain", "at+hinton", "--set", "hinton.temperature=7").out
+
+
+def test_explain_lists_the_stages_that_meet_and_the_leftovers(kdzoo):
+    said = kdzoo("explain", "at", "--teacher", "resnet32x4", "--student", "resnet8", "--image", "3x32x32")
+    assert "student 64x8x8 (stage 2) meets teacher 256x8x8" in said.out
+    assert "left over" in said.out
+
+
+def test_explain_refuses_what_a_bench_would_refuse(kdzoo):
+    assert "did you mean 'temperature'" in kdzoo("explain", "hinton", "--set", "temprature=2").err
+    assert "alpha = 1 would never train the classifier" in kdzoo("explain", "crd", "--alpha", "1").err
+    assert kdzoo("explain", "at", "--teacher", "resnet20").status == 2
+
+
 def test_lists_come_as_csv_json_and_markdown(kdzoo):
     for verb in (["methods"], ["pairs"], ["recipes"], ["data", "list"], ["teachers"]):
         as_json = json.loads(kdzoo(*verb, "--format", "json").out)

@@ -85,8 +85,8 @@ def about(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command line and leave with its exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:
+    for number in [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # under nohup it stays ignored
             signal.signal(number, _interrupt)
     sys.exit(status_of([word for word in given if word != DEBUG] or ["--help"], debug=DEBUG in given))
 

@@ -143,7 +143,7 @@ def bench(
       kdzoo bench --plugin my_loss.py --methods hinton,my_loss --quick
     """
     options = given(ctx.params)
-    asked = bench_config(quick(options) if quick_ else options, config)
+    asked = bench_config(quick(options, config) if quick_ else options, config)
     if dry_run:
         return print_plan(asked, retry_failed=retry_failed)
     return train(asked, retry_failed=retry_failed)

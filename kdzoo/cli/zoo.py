@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from kdzoo.cli.bench import DataRoot, Plugins
 from kdzoo.cli.output import Format, console, say, show
 from kdzoo.errors import InputError
-from kdzoo.suite.config import recipe_file
+from kdzoo.suite.config import assignments, recipe_file
 from kdzoo.suite.config import recipes as recipe_names
+
+if TYPE_CHECKING:
+    from kdzoo.signals import Shapes
+
+
+class Pairing(StrEnum):
+    """How the stages of two networks meet."""
+
+    deep = "deep"
+    left = "left"
+
 
 Kind = Annotated[Format, typer.Option("--format", help="How the list is printed.")]
 
@@ -189,11 +203,85 @@ def data_prepare(name: Annotated[str, typer.Argument(help="mnist, cifar10 or cif
 
 
 def explain(
-    method: Annotated[str, typer.Argument(help="A method, or a sum such as at+hinton.")],
+    method: Annotated[str, typer.Argument(help="A method, a sum such as at+hinton, or exactly 0.1*ce+0.9*hinton.")],
+    alpha: Annotated[float | None, typer.Option(help="L = (1 - alpha) CE + alpha scale D; without it the published weights.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Of every method that has one.")] = None,
+    weight: Annotated[float, typer.Option(help="A factor on the method's weight.")] = 1.0,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="A hyper-parameter; METHOD.FIELD=VALUE in a sum (repeatable).")
+    ] = None,
+    teacher: Annotated[str | None, typer.Option(help="With --student: list which stages of the two meet.")] = None,
+    student: Annotated[str | None, typer.Option(help="With --teacher: list which stages of the two meet.")] = None,
+    image: Annotated[str, typer.Option(metavar="CxHxW", help="The images that the two networks see.")] = "3x32x32",
+    pairing: Annotated[
+        Pairing, typer.Option(help="How stages meet: by reduction from the deep end, or by position from the left.")
+    ] = Pairing.deep,
     plugin: Plugins = None,
 ) -> int:
-    """TODO"""
+    """Print a method's formula with the numbers of a run, what it reads, its paper, and what alpha would do.
+
+    With two networks it also lists which of their stages meet and which are left over.
+
+    \b
+    Examples:
+      kdzoo explain hinton --alpha 0.9 --temperature 2
+      kdzoo explain at --teacher resnet56 --student resnet20 --image 3x32x32
+    """
+    from kdzoo.explain import explain as explained
+    from kdzoo.method import Setting, load_plugin
+    from kdzoo.suite.request import objective, parse_request
+
+    for file in plugin or ():
+        load_plugin(file)
+    request = parse_request(method)
+    hyperparameters = _hyperparameters(request.terms, temperature, assignments(set_ or ()))
+    made = objective(request, Setting(weight=weight, alpha=alpha), hyperparameters, pairing.value)
+    console().print(explained(made), markup=False, soft_wrap=True)
+    if bool(teacher) != bool(student):
+        raise InputError(f"{'student' if teacher else 'teacher'}: missing; a teacher and a student go together")
+    if teacher and student:
+        console().print(_stages(teacher, student, image, pairing), markup=False, soft_wrap=True)
     return 0
+
+
+def _hyperparameters(terms: Sequence[str], temperature: float | None, given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What was given, by method; raises InputError for a field of a sum that does not say whose it is."""
+    from kdzoo.method import REGISTRY
+
+    found: dict[str, dict[str, Any]] = {term: {} for term in terms}
+    if temperature is not None:
+        for term in terms:
+            if "temperature" in REGISTRY.get(term).model_fields:
+                found[term]["temperature"] = temperature
+    for key, value in given.items():
+        owner, _, field = key.rpartition(".")
+        owner = owner or (terms[0] if len(terms) == 1 else "")
+        if owner not in found:
+            raise InputError(f"--set {key}: expected METHOD.FIELD of {', '.join(terms) or 'a method that has any'}")
+        found[owner][field] = value
+    return found
+
+
+def _stages(teacher: str, student: str, image: str, pairing: Pairing) -> str:
+    """The stages of two networks and how they meet."""
+    from kdzoo.explain import stage_pairs
+    from kdzoo.models.network import build_network, pair_stages, probe
+    from kdzoo.models.weights import parse_network
+    from kdzoo.spec import NetworkSpec
+
+    match = re.fullmatch(r"(\d+)x(\d+)x(\d+)", image)
+    if match is None:
+        raise InputError(f"--image: expected CHANNELSxHEIGHTxWIDTH such as 3x32x32, got {image!r}")
+    channels, height, width = map(int, match.groups())
+
+    def shapes_of(text: str) -> Shapes:
+        asked = parse_network(text)
+        spec = NetworkSpec(name=asked.name, classes=10, start="random", stem=asked.stem, image_size=asked.image_size)
+        network = build_network(spec, channels=channels, side=width, mean=[0.5] * channels, std=[0.5] * channels, seed=0)
+        return probe(network, (channels, height, width))
+
+    ours, theirs = shapes_of(student), shapes_of(teacher)
+    return stage_pairs(ours, theirs, pair_stages(ours, theirs, pairing.value))
 
 
 def check(file: Annotated[Path, typer.Argument(help="A Python file that registers methods.")]) -> int:

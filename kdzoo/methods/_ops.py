@@ -17,6 +17,11 @@ def taught(tensor: Tensor) -> Tensor:
     return wide(tensor.detach())
 
 
+def full_precision(tensor: Tensor) -> torch.autocast:
+    """A block in which autocast does not lower matrix products and convolutions on the tensor's device."""
+    return torch.autocast(tensor.device.type, enabled=False)
+
+
 def same_size(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     """Two maps (B, C, H, W) at one size: the larger is average-pooled to the smaller, each side by itself."""
     size = (min(student.shape[2], teacher.shape[2]), min(student.shape[3], teacher.shape[3]))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kdzoo.errors import InputError
 from kdzoo.method import Method, Source, register
-from kdzoo.methods._ops import same_size, taught, wide
+from kdzoo.methods._ops import full_precision, same_size, taught, wide
 from kdzoo.signals import Batch, DataFacts, Need, Outputs, Shapes
 
 
@@ -59,4 +59,5 @@ class FitNet(Method):
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:
         hint = teacher.stages[self.stage]
         guided, _ = same_size(wide(student.stages[self.stage]), hint)
-        return fitnet([module(guided)], [hint])
+        with full_precision(guided):
+            return fitnet([module(guided)], [hint])

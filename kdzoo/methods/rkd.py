@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kdzoo.method import Method, Source, register
-from kdzoo.methods._ops import normalised, taught, wide
+from kdzoo.methods._ops import full_precision, normalised, taught, wide
 from kdzoo.signals import Batch, Need, Outputs
 
 
@@ -38,7 +38,8 @@ def relative_distances(embedding: Tensor) -> Tensor:
 def cosines(embedding: Tensor) -> Tensor:
     """cos of the angle at i between j and k, for all (i, j, k): (B, B, B); zero where j or k is i."""
     directions = normalised(embedding[None] - embedding[:, None])
-    return directions @ directions.transpose(1, 2)
+    with full_precision(embedding):
+        return directions @ directions.transpose(1, 2)
 
 
 @register(

@@ -152,9 +152,10 @@ def bench_config(options: Mapping[str, Any], file: Path | None) -> BenchConfig:
     return parse(BenchConfig, {**layers[0], **layers[1], **layers[2], "set": changes}, "")
 
 
-def quick(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that make a bench a demonstration of a few seconds; what was given stays."""
-    return {**read_yaml(CONFIGS / "quick.yaml"), **config}
+def quick(options: Mapping[str, Any], file: Path | None = None) -> dict[str, Any]:
+    """The options that make a bench a demonstration of a few seconds; what was given, there or in the file, stays."""
+    filed = read_yaml(file) if file else {}
+    return {**{key: value for key, value in read_yaml(CONFIGS / "quick.yaml").items() if key not in filed}, **options}
 
 
 def recipe_file(name: str) -> RecipeFile:

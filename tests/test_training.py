@@ -1,0 +1,208 @@
+"""Training: how runs are grouped changes no number, teachers stay as they are, and what teaches has been measured."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from kdzoo.assemble import Bound, Modules, cohort_of, data_of, member_of, teacher_of
+from kdzoo.cost import probe
+from kdzoo.errors import InputError
+from kdzoo.suite.bench import preflight, run
+from kdzoo.suite.config import bench_config
+from kdzoo.suite.jobs import Options
+from kdzoo.suite.store import teacher_store
+from kdzoo.suite.sweep import Plan, plan
+from kdzoo.suite.worker import Bench, execution_of, train_runs
+from kdzoo.teachers import check, serve
+from kdzoo.train import Stopped, fit
+
+METHODS = "hinton,at,crd,fitnet,rkd"
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("KDZOO_CACHE", str(tmp_path / "cache"))
+    torch.set_num_threads(1)
+
+
+def planned(folder: Path, **options) -> Plan:
+    """A bench on the digits with two epochs, its runs and its trained teacher written."""
+    given = {
+        "results": str(folder),
+        "name": "b",
+        "data": "digits",
+        "pairs": "digits",
+        "recipe": "digits",
+        "epochs": 2,
+        "limit": 300,
+        "seeds": "1",
+        "alphas": "0.3",
+        "methods": METHODS,
+        "set": {"teacher_recipe.epochs": 15},
+        **options,
+    }
+    made = plan(bench_config(given, None))
+    for student in made.students:
+        made.store.run(student.run.id).plan(student.run, student.about)
+    for teacher in made.teachers.values():
+        teacher_store().run(teacher.run.id).plan(teacher.run, teacher.about)
+        train_runs(teacher_store(), [teacher.run.id], Options(), Bench(), lambda _: None, lambda: False)
+    return made
+
+
+def train(made: Plan, *groups: list[str]) -> None:
+    for group in groups:
+        train_runs(made.store, group, Options(), Bench(), lambda _: None, lambda: False)
+
+
+def weights(made: Plan) -> dict[str, dict[str, bytes]]:
+    """Every tensor of every student, byte for byte."""
+    files = {p.run.id: load_file(made.store.run(p.run.id).student) for p in made.students}
+    return {run_id: {name: value.numpy().tobytes() for name, value in state.items()} for run_id, state in files.items()}
+
+
+@pytest.mark.slow
+def test_how_a_bench_is_cut_into_cohorts_never_changes_a_weight(tmp_path):
+    together, apart, other = (planned(tmp_path / name) for name in ("together", "apart", "other"))
+    ids = [p.run.id for p in together.students]
+    train(together, ids)
+    train(apart, *([run_id] for run_id in ids))
+    train(other, ids[3:], ids[2::-1])
+    assert weights(together) == weights(apart) == weights(other)
+    results = [[made.store.run(i).result()["last"] for i in ids] for made in (together, apart, other)]
+    assert results[0] == results[1] == results[2]
+
+
+def test_batch_norm_and_weights_of_the_teacher_are_as_they_were(tmp_path):
+    made = planned(tmp_path)
+    bounds = [Bound.read(made.store.run(p.run.id)) for p in made.students]
+    images, parts = data_of(bounds[0])
+    execution = execution_of(Options())
+    taught = next(b for b in bounds if b.run.teacher is not None)
+    teacher, shapes = teacher_of(taught, images, parts, execution, Modules())
+    before = {name: value.clone() for name, value in teacher.network.state_dict().items()}
+    members = [member_of(b, images, parts, shapes if b.run.teacher else None, execution, Modules()) for b in bounds]
+    fit(cohort_of(members, images, parts, teacher, execution), emit=lambda _: None, stop=lambda: False)
+    assert {m.failure for m in members} == {None}
+    assert all(torch.equal(before[name], value) for name, value in teacher.network.state_dict().items())
+    assert not any(p.requires_grad for p in teacher.network.parameters())
+    assert not teacher.network.model.training
+
+
+def test_a_stop_in_the_middle_of_an_epoch_leaves_checkpoints_that_end_the_same(tmp_path):
+    whole, broken = planned(tmp_path / "whole", methods="hinton,crd"), planned(tmp_path / "broken", methods="hinton,crd")
+    ids = [p.run.id for p in whole.students]
+    train(whole, ids)
+    for stop_at in (2, 1, 1):
+        asked = iter(range(1000))
+        with pytest.raises(Stopped):
+            train_runs(broken.store, ids, Options(), Bench(), lambda _: None, lambda at=stop_at, asked=asked: next(asked) >= at)
+        assert {broken.store.run(i).state() for i in ids} == {"started"}
+    train(broken, ids)
+    assert weights(whole) == weights(broken)
+    for i in ids:
+        lines = [made.store.run(i).metrics.read_text().splitlines() for made in (whole, broken)]
+        assert len(lines[0]) == len(lines[1]) == 2
+
+
+def test_same_seed_same_start_whatever_the_method_and_other_seeds_differ(tmp_path):
+    made = planned(tmp_path, seeds="2", methods="hinton,crd")
+    starts: dict[int, set[bytes]] = {}
+    for p in made.students:
+        bound = Bound.read(made.store.run(p.run.id))
+        images, parts = data_of(bound)
+        shapes = teacher_of(bound, images, parts, execution_of(Options()), Modules())
+        member = member_of(bound, images, parts, shapes[1] if shapes else None, execution_of(Options()), Modules())
+        digest = b"".join(value.numpy().tobytes() for value in member.network.model.state_dict().values())
+        starts.setdefault(p.run.seed, set()).add(digest)
+    assert [len(found) for found in starts.values()] == [1, 1]
+    assert len(set.union(*starts.values())) == 2
+
+
+def test_a_teacher_at_chance_is_refused_with_its_accuracy(tmp_path):
+    made = planned(tmp_path, methods="hinton")
+    bound = Bound.read(made.store.run(next(p.run.id for p in made.students if p.run.teacher)))
+    images, parts = data_of(bound)
+    execution = execution_of(Options())
+    good, _ = teacher_of(bound, images, parts, execution, Modules())
+    assert check(good, parts, bound.run.recipe.augment, execution) > 0.5
+    for parameter in good.network.parameters():
+        parameter.data.zero_()
+    bad = serve(good.network, "zeros", good.cost, parts, bound.run.recipe.augment, execution)
+    with pytest.raises(InputError, match="not above chance"):
+        check(bad, parts, bound.run.recipe.augment, execution)
+
+
+def test_the_probe_counts_what_a_method_adds(tmp_path):
+    made = planned(tmp_path, methods="hinton,fitnet,crd")
+    costs = {}
+    for p in made.students:
+        bound = Bound.read(made.store.run(p.run.id))
+        images, parts = data_of(bound)
+        served = teacher_of(bound, images, parts, execution_of(Options()), Modules())
+        teacher, shapes = served or (None, None)
+        member = member_of(bound, images, parts, shapes, execution_of(Options()), Modules())
+        costs[p.run.objective.label] = probe(cohort_of([member], images, parts, teacher, execution_of(Options())))
+    assert costs["none"]["teacher_passes"] == 0
+    assert costs["hinton"]["teacher_passes"] == costs["hinton"]["student_passes"] == costs["hinton"]["views"] == 1
+    assert costs["hinton"]["extra_parameters"] == 0
+    # a 1x1 convolution with bias from the student's 8 channels to the teacher's 64, and two linear layers to 128
+    assert costs["fitnet"]["extra_parameters"] == 8 * 64 + 64
+    assert costs["crd"]["extra_parameters"] == (8 * 128 + 128) + (64 * 128 + 128)
+    assert costs["crd"]["memory_bytes"] > costs["hinton"]["memory_bytes"] > costs["none"]["memory_bytes"] > 0
+    assert all(cost["step_seconds"] > 0 for cost in costs.values())
+
+
+def test_what_cannot_be_adapted_is_refused_before_training_with_the_shapes(tmp_path):
+    made = plan(
+        bench_config(
+            {
+                "results": str(tmp_path),
+                "data": "digits",
+                "pairs": "digits",
+                "recipe": "digits",
+                "methods": "fitnet",
+                "grid": {"fitnet.stage": "7"},
+            },
+            None,
+        )
+    )
+    with pytest.raises(InputError, match=r"fitnet: stage: expected 0 to 1, got 7; the paired stages are 4x8x8 under 32x8x8"):
+        preflight(made, Modules())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"recipe.precision": "bfloat16"},
+        {"recipe.optimizer": "adamw", "recipe.lr": 0.01, "recipe.decay": "weights", "recipe.clip": 1.0},
+        {"recipe.ema": 0.9, "recipe.label_smoothing": 0.1},
+        {"recipe.schedule": "step", "recipe.milestones": [0.5]},
+        {"recipe.augment.flip": True},
+    ],
+    ids=["bfloat16", "adamw", "moving average", "steps", "flip"],
+)
+def test_every_choice_of_a_recipe_trains_above_chance(tmp_path, changes):
+    from kdzoo.suite.bench import prepare
+
+    options = {"results": str(tmp_path), "name": "b", "data": "digits", "pairs": "digits", "recipe": "digits", "epochs": 12, "seeds": "1"}
+    prepared = prepare(bench_config({**options, "methods": "hinton", "threads": 1, "set": changes}, None))
+    outcome = run(prepared, None, lambda _: None, retry_failed=False)
+    assert outcome.failed == {}
+    for run_id in outcome.done:
+        assert prepared.plan.store.run(run_id).result()["last"]["val"]["top1"] > 0.3
+
+
+@pytest.mark.slow
+def test_part_of_the_labels_trains_on_all_images_and_refuses_methods_that_read_labels(tmp_path):
+    from kdzoo.suite.bench import prepare
+
+    options = {"results": str(tmp_path), "name": "b", "data": "digits", "pairs": "digits", "recipe": "digits", "epochs": 6, "seeds": "1"}
+    config = bench_config({**options, "methods": "hinton", "threads": 1, "label_fraction": 0.1}, None)
+    outcome = run(prepare(config), None, lambda _: None, retry_failed=False)
+    assert outcome.failed == {}
+    with pytest.raises(InputError, match="crd: reads the labels of every sample"):
+        prepare(bench_config({**options, "methods": "crd", "label_fraction": 0.1}, None))
