@@ -15,6 +15,7 @@ from rich.console import Console
 from torch import nn
 
 from kdzoo.assemble import Modules
+from kdzoo.data.sources import DATA, TORCHVISION
 from kdzoo.method import REGISTRY
 from kdzoo.suite import bench as suite
 from kdzoo.suite.config import BenchConfig, bench_config
@@ -126,11 +127,13 @@ def module_name(module: nn.Module) -> str:
 
 
 def _known_to_workers(config: BenchConfig) -> bool:
-    """Whether a worker process finds every method of the bench: kdzoo's, an installed package's, or a plugin file's."""
+    """Whether a worker process finds all that the bench names: in kdzoo, an installed package, or a plugin file."""
     files = [str(Path(file).resolve()) for file in config.plugin]
     packages = ["kdzoo", *(entry.module.partition(".")[0] for entry in entry_points(group="kdzoo.methods"))]
     terms = [term for text in config.methods for term in parse_request(text).terms]
-    return all(cls.__module__.partition(".")[0] in packages or cls.card.definition[0] in files for cls in map(REGISTRY.get, terms))
+    methods = [cls.__module__.partition(".")[0] in packages or cls.card.definition[0] in files for cls in map(REGISTRY.get, terms)]
+    own_data = config.data in DATA and config.data not in ("digits", *TORCHVISION)
+    return all(methods) and not (own_data and not files)
 
 
 def _run_here(prepared: suite.Prepared, handle: Handle, retry_failed: bool, modules: Modules) -> Outcome:

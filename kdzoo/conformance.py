@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.autograd.gradcheck import GradcheckError
 
-from kdzoo.errors import KdzooError
+from kdzoo.errors import InputError, KdzooError, problems_of
 from kdzoo.method import Method
 from kdzoo.models.network import build_network, freeze, pair_stages, probe
 from kdzoo.objective import Objective, Term, cross_entropy
@@ -101,17 +101,32 @@ def case(
             Need.LOGITS: draw(batch, shapes.classes, factor=scale),
             Need.EMBEDDING: draw(batch, shapes.embedding),
             Need.STAGES: [draw(batch, s.channels, s.height, s.width) for s in shapes.stages],
-            Need.CLASSIFIER: nn.Linear(shapes.embedding, shapes.classes).requires_grad_(False),
+            Need.CLASSIFIER: nn.Linear(shapes.embedding, shapes.classes, dtype=dtype).requires_grad_(False),
         }
 
-    return Case(method, module.train(), made(student), made(teacher), {})
+    def seen_twice(shapes: Shapes, owner: str) -> dict[Need, Any]:
+        return {**made(shapes), Need.SECOND_VIEW: Outputs(made(shapes), owner=f"{owner}'s second view")}
+
+    with global_stream(seed, "classifiers"):
+        return Case(method, module.train(), seen_twice(student, "student"), seen_twice(teacher, "teacher"), {})
 
 
 def check(method: Method | type[Method]) -> tuple[Finding, ...]:
-    """Every check on a method (a class is taken with its declared hyper-parameters); what each found."""
-    made = method if isinstance(method, Method) else method()
+    """Every check on a method (a class is taken with its declared hyper-parameters); what each found.
+
+    Methods that read the network itself have no made-up outputs: for them only the checks that fit are run.
+    Raises InputError for a class whose hyper-parameters have no defaults.
+    """
+    made = method if isinstance(method, Method) else _declared(method)
     checks = CHECKS if Need.NETWORK not in made.card.needs.student else {k: v for k, v in CHECKS.items() if k in NEEDS_NO_OUTPUTS}
     return tuple(_finding(name, act, made) for name, act in checks.items())
+
+
+def _declared(cls: type[Method]) -> Method:
+    try:
+        return cls()
+    except ValidationError as error:
+        raise InputError(*problems_of(error, cls.card.name, cls.model_fields)) from None
 
 
 def _finding(name: str, act: Callable[[Method], None], method: Method) -> Finding:
@@ -186,10 +201,11 @@ def leaves_the_outputs_alone(method: Method) -> None:
 
 
 def is_reproducible(method: Method) -> None:
-    torch.manual_seed(0)
-    first = case(method).loss()
-    torch.manual_seed(1)
-    second = case(method).loss()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        first = case(method).loss()
+        torch.manual_seed(1)
+        second = case(method).loss()
     if not torch.equal(first, second):
         raise Fault("the same batch gives another loss the second time: draw random numbers with generator=batch.generator")
 
@@ -214,6 +230,42 @@ def computes_wide_under_half_precision(method: Method) -> None:
             raise Fault(f"outputs in {dtype} give a loss in {loss.dtype}: widen first, for example student.logits.float()")
         if not torch.isfinite(loss):
             raise Fault(f"outputs in {dtype} give the loss {loss.item()}")
+
+
+def computes_wide_under_autocast(method: Method) -> None:
+    made = case(method)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = made.loss()
+    if loss.dtype not in (torch.float32, torch.float64):
+        raise Fault(f"under autocast the loss is {loss.dtype}: widen what matrix products give, for example (a @ b).float()")
+    if not torch.isfinite(loss):
+        raise Fault(f"under autocast the loss is {loss.item()}")
+
+
+def has_a_finite_gradient_everywhere(method: Method) -> None:
+    """At match, for a batch of one image repeated, and for maps and vectors that are all zero, as a dead ReLU gives them."""
+    for words, change in DEGENERATE.items():
+        made = case(method, student=TEACHER, teacher=TEACHER)
+        for need in TENSORS:
+            changed = [
+                change(s, t).detach().requires_grad_()
+                for s, t in zip(_tensors(made.student[need]), _tensors(made.teacher[need]), strict=True)
+            ]
+            made.student[need] = changed if isinstance(made.student[need], list) else changed[0]
+        loss = _backward(made)
+        gradients = [t.grad for need in TENSORS for t in _tensors(made.student[need]) if t.grad is not None]
+        if not torch.isfinite(loss) or not all(bool(torch.isfinite(g).all()) for g in gradients):
+            raise Fault(
+                f"where {words} its loss or gradient is NaN or infinite: keep sqrt, log, norms and divisions away from zero, "
+                "for example with .clamp(min=1e-12)"
+            )
+
+
+DEGENERATE: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "the student agrees with the teacher": lambda student, teacher: teacher.clone(),
+    "all images of the batch look the same to the student": lambda student, teacher: student[:1].expand_as(student).clone(),
+    "the student's outputs are all zero": lambda student, teacher: torch.zeros_like(student),
+}
 
 
 def takes_batches_of_any_size(method: Method) -> None:
@@ -392,6 +444,8 @@ CHECKS: Mapping[str, Callable[[Method], None]] = {
     "is reproducible": is_reproducible,
     "survives large logits": survives_large_logits,
     "computes wide under half precision": computes_wide_under_half_precision,
+    "computes wide under autocast": computes_wide_under_autocast,
+    "has a finite gradient everywhere": has_a_finite_gradient_everywhere,
     "takes batches of any size": takes_batches_of_any_size,
     "takes equal and different shapes": takes_equal_and_different_shapes,
     "is zero at match": is_zero_at_match,

@@ -150,6 +150,28 @@ def test_a_method_that_exists_only_here_is_trained_here_and_its_failure_is_a_war
     assert board.set_index("method").loc["api_failing", "failed"] == 1
 
 
+@pytest.mark.slow
+def test_data_that_exist_only_here_are_trained_on_here(place):
+    import numpy as np
+
+    from kdzoo.data.sources import Raw, register_source
+
+    random = np.random.default_rng(0)
+
+    def halves() -> Raw:
+        """Bright left halves and bright right halves."""
+        labels = np.arange(120) % 2
+        images = random.integers(0, 60, (120, 8, 8)).astype(np.uint8)
+        images[labels == 0, :, :4] += 150
+        images[labels == 1, :, 4:] += 150
+        return Raw((images[:80], labels[:80]), (images[80:], labels[80:]), ("left", "right"))
+
+    register_source("halves", halves, "made up")
+    made = zoo.bench(["hinton"], data="halves", pairs="digits", recipe="digits", epochs=3, seeds=1, threads=1)
+    assert set(made["data"]) == {"halves"}
+    assert made.attrs["failed"] == {}
+
+
 NOTEBOOK = """
 import kdzoo
 

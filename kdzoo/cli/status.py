@@ -38,7 +38,8 @@ def status(
     """
     if bench is None:
         rows = [{"bench": folder.name, **_counts(standing(folder)["runs"])} for folder in benches(results)]
-        show(rows, Format.json if as_json else Format.table, columns=("bench", *ORDER))
+        title = "" if rows else f"no benches below {results}"
+        show(rows, Format.json if as_json else Format.table, title=title, columns=("bench", *ORDER))
         return 0
     found = standing(bench_folder(bench, results))
     if as_json:
