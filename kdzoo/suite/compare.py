@@ -77,7 +77,9 @@ def read_side(path: Path) -> Side:
         raise InputError(f"compare: {path}: expected columns method and test_top1 (or top1), found: {', '.join(map(str, table.columns))}")
     name = path.parent.resolve().name if path.name in ("leaderboard.csv", "runs.csv") else path.stem
     table = table.rename(columns={column: "top1"})
-    table["top1"] = table["top1"].where(table["top1"] <= 1, table["top1"] / 100)
+    if (table["top1"] > 1).any():  # a table in per cent
+        percent = [c for c in ("top1", "sd", "test_sd", "val_top1") if c in table]
+        table[percent] = table[percent] / 100
     return _runs_side(name, table) if "seed" in table and "n" not in table else _means_side(name, table)
 
 

@@ -1,0 +1,30 @@
+"""Random tensors, and the outputs of made-up networks."""
+
+import torch
+from torch import Tensor
+
+from kdzoo.signals import Batch, Clock, Need, Outputs
+
+
+def drawn(*shape: int, seed: int = 0, factor: float = 1.0) -> Tensor:
+    """Standard normal float64 numbers times a factor."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * factor
+
+
+def pair(*shape: int, seed: int = 0, factor: float = 1.0) -> tuple[Tensor, Tensor]:
+    """What a student and a teacher of the same shape say."""
+    return drawn(*shape, seed=2 * seed, factor=factor), drawn(*shape, seed=2 * seed + 1, factor=factor)
+
+
+def outputs(owner: str, **values: Tensor | list[Tensor]) -> Outputs:
+    return Outputs({Need[name.upper()]: value for name, value in values.items()}, owner=owner)
+
+
+def batch_of(index: Tensor, targets: Tensor, seed: int = 0) -> Batch:
+    return Batch(
+        inputs=torch.zeros(len(index), 3, 4, 4, dtype=torch.uint8),
+        targets=targets,
+        index=index,
+        clock=Clock(0, 1, 0, 1),
+        generator=torch.Generator().manual_seed(seed),
+    )

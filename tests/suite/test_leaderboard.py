@@ -1,0 +1,254 @@
+"""The leaderboard against numbers worked out by hand, from run folders written as training writes them."""
+
+import json
+import math
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+
+from kdzoo.spec import DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run, TermSpec
+from kdzoo.suite.compare import compare, filtered, render, sorted_by
+from kdzoo.suite.leaderboard import leaderboard_frame, runs_frame, write_tables
+from kdzoo.suite.records import read_bench
+from kdzoo.suite.select import candidates, choose, chosen_runs
+from kdzoo.suite.store import Store
+
+CARDS = {
+    "hinton": {"scale": 1.0, "published": {"task": 0.1, "term": 0.9}, "declared": {"temperature": 4.0}},
+    "at": {"scale": 1000.0, "published": {"task": 1.0, "term": 1000.0}, "declared": {"power": 2}},
+}
+TEACHER = 0.96
+
+
+def metrics(top1: float, nll: float) -> dict:
+    return {"top1": top1, "top5": None, "balanced": top1 - 0.01, "nll": nll, "ece": 0.02, "n": 1000, "agreement": 0.9, "teacher_kl": 0.1}
+
+
+def objective(method: str, temperature: float = 4.0, alpha: float = 0.9) -> ObjectiveSpec:
+    if method == "none":
+        return ObjectiveSpec(task=1.0)
+    hyperparameters = {"temperature": temperature} if method == "hinton" else {"power": 2}
+    coefficient = alpha if method == "hinton" else 1000.0
+    task = round(1 - alpha, 12) if method == "hinton" else 1.0
+    return ObjectiveSpec(task=task, terms=(TermSpec(method=method, version="1", hyperparameters=hyperparameters, coefficient=coefficient),))
+
+
+def write(folder, made: ObjectiveSpec, seed: int, *, val: float, test: float, nll: float = 0.3, fail: str | None = None, **changes) -> Run:
+    """A run's folder: done with these accuracies, or failed with this error."""
+    values = {
+        "student": NetworkSpec(name="resnet8", classes=10),
+        "teacher": NetworkSpec(name="resnet20", classes=10, start="run:none-0123456789ab") if made.terms else None,
+        "data": DataSpec(name="cifar10", fingerprint="f00d", classes=10, **changes.pop("data", {})),
+        "recipe": Recipe(**{"epochs": 5, "batch_size": 64, "lr": 0.1, **changes.pop("recipe", {})}),
+    }
+    run = Run(objective=made, seed=seed, **{**values, **changes})
+    place = Store(folder).run(run.id)
+    methods = {term.method: CARDS[term.method] for term in made.terms}
+    place.plan(run, {"pair": "resnet20/resnet8", "recipe": "smoke", "phase": "sweep", "methods": methods, "swept": ["temperature"]})
+    if fail:
+        place.fail(f"Traceback ...\n{fail}\n")
+        return run
+    last = {"epoch": 5, "val": metrics(val, nll), "test": metrics(test, nll)}
+    place.finish(
+        {
+            "id": run.id,
+            "status": "done",
+            "last": last,
+            "best": {"epoch": 4, "val": metrics(val + 0.01, nll), "test": metrics(test + 0.001, nll)},
+            "oracle": None,
+            "train": {"loss": 0.2, "steps": 100, "samples": 900},
+            "teacher": {"name": "resnet20", "parameters": 9, "macs": 99, "val": metrics(0.95, 0.1), "test": metrics(TEACHER, 0.1)}
+            if made.terms
+            else None,
+            "student": {"name": "resnet8", "parameters": 7, "macs": 77},
+            "cost": {
+                "step_seconds": 0.01,
+                "train_seconds": 1.0,
+                "memory_bytes": 1000,
+                "extra_parameters": 0,
+                "views": 1,
+                "student_passes": 1,
+                "teacher_passes": 1,
+            },
+            "environment": {"kdzoo": "0", "python": "3", "torch": "2", "timm": "1", "device": "cpu", "threads": 1, "git": None},
+            "started": "2026-01-01T00:00:00Z",
+            "finished": "2026-01-01T00:00:01Z",
+            "seconds": 1.0,
+        }
+    )
+    return run
+
+
+NONE, KD, KD_LOSER, AT = [0.80, 0.81, 0.82], [0.85, 0.86, 0.84], [0.90, 0.90, 0.90], [0.83, 0.86, 0.83]
+
+
+@pytest.fixture
+def bench(tmp_path):
+    """The student alone, two settings of KD of which the one that is worse on the test set wins on validation, and AT."""
+    folder = tmp_path / "b"
+    for seed in range(3):
+        write(folder, objective("none"), seed, val=0.80, test=NONE[seed])
+        write(folder, objective("hinton", 4.0), seed, val=0.88, test=KD[seed])
+        write(folder, objective("hinton", 2.0), seed, val=0.87, test=KD_LOSER[seed])
+        write(folder, objective("at"), seed, val=0.84, test=AT[seed])
+    return folder
+
+
+def row(folder, method: str) -> pd.Series:
+    board = leaderboard_frame(read_bench(folder))
+    (found,) = [r for _, r in board.iterrows() if r["method"] == method]
+    return found
+
+
+def test_the_setting_is_chosen_on_validation_though_another_is_better_on_test(bench):
+    found = row(bench, "hinton")
+    assert (found["temperature"], found["alpha"]) == (4.0, 0.9)
+    assert found["settings_tried"] == 2
+    assert found["test_top1"] == pytest.approx(0.85)
+    assert found["n"] == found["planned"] == 3
+
+
+def test_every_number_of_a_row_by_hand(bench):
+    found = row(bench, "at")
+    gaps = np.array(AT) - np.array(KD)
+    half = scipy.stats.t.ppf(0.975, 2) * gaps.std(ddof=1) / math.sqrt(3)
+    assert found["test_sd"] == pytest.approx(np.std(AT, ddof=1))
+    assert found["vs_kd"] == pytest.approx(gaps.mean())
+    assert (found["vs_kd_low"], found["vs_kd_high"]) == pytest.approx((gaps.mean() - half, gaps.mean() + half))
+    assert found["vs_kd_test"] == "paired"
+    assert found["vs_alone"] == pytest.approx(np.mean(AT) - 0.81)
+    assert found["gap_closed"] == pytest.approx((np.mean(AT) - 0.81) / (TEACHER - 0.81))
+    assert found["p_vs_kd"] == pytest.approx(scipy.stats.dunnett(NONE, AT, control=KD, rng=np.random.default_rng(0)).pvalue[1], abs=2e-3)
+    pooled = math.sqrt(np.mean([np.var(v, ddof=1) for v in (NONE, KD, AT)]))
+    assert found["detectable"] == pytest.approx((scipy.stats.t.ppf(0.975, 4) + scipy.stats.t.ppf(0.8, 4)) * pooled * math.sqrt(2 / 3))
+    assert found["best_test_top1"] == pytest.approx(np.mean(AT) + 0.001)
+    assert found["test_balanced"] == pytest.approx(np.mean(AT) - 0.01)
+    assert pd.isna(found["alpha"])
+    assert found["weight"] == 1.0
+
+
+def test_rows_are_ranked_with_the_teacher_as_a_reference_above(bench):
+    board = leaderboard_frame(read_bench(bench))
+    assert list(board["method"]) == ["teacher", "hinton", "at", "none"]
+    assert list(board["rank"].dropna()) == [1, 2, 3]
+    assert board.iloc[0]["test_top1"] == TEACHER
+
+
+def test_ties_on_validation_go_to_the_lower_nll_and_then_to_the_declared_setting(tmp_path):
+    for temperature, nll in ((1.0, 0.4), (2.0, 0.2), (4.0, 0.4)):
+        write(tmp_path / "nll", objective("hinton", temperature), 0, val=0.9, test=0.8, nll=nll)
+        write(tmp_path / "default", objective("hinton", temperature), 0, val=0.9, test=0.8, nll=0.4)
+    for name, expected in (("nll", 2.0), ("default", 4.0)):
+        (chosen,) = choose(candidates(read_bench(tmp_path / name).records))
+        assert chosen.records[0].run.objective.terms[0].hyperparameters["temperature"] == expected
+
+
+def test_a_setting_with_a_failed_seed_is_no_candidate_while_another_is_whole(bench):
+    run = write(bench, objective("hinton", 4.0), 3, val=0, test=0, fail="RuntimeError: out of memory")
+    write(bench, objective("hinton", 2.0), 3, val=0.87, test=0.9)
+    found = row(bench, "hinton")
+    assert found["temperature"] == 2.0
+    table = runs_frame(read_bench(bench)).set_index("id")
+    assert table.loc[run.id, "error"] == "RuntimeError: out of memory"
+    assert table.loc[run.id, "state"] == "failed"
+    assert "RuntimeError: out of memory" in (write_tables(bench) and (bench / "leaderboard.md").read_text())
+
+
+def test_without_validation_nothing_is_chosen_and_every_setting_is_shown(tmp_path):
+    for temperature in (2.0, 4.0):
+        run = write(tmp_path, objective("hinton", temperature), 0, val=0.9, test=0.8, data={"val_fraction": 0.0})
+        file = Store(tmp_path).run(run.id).path / "result.json"
+        content = json.loads(file.read_text())
+        content["last"]["val"] = content["best"] = None
+        file.write_text(json.dumps(content))
+    board = leaderboard_frame(read_bench(tmp_path))
+    assert sorted(board.loc[board["method"] == "hinton", "temperature"]) == [2.0, 4.0]
+
+
+def test_tables_are_the_same_bytes_whatever_order_the_folders_were_made_in(bench, tmp_path):
+    write_tables(bench)
+    again = tmp_path / "again" / "b"
+    for run in sorted((bench / "runs").iterdir(), reverse=True):
+        shutil.copytree(run, again / "runs" / run.name)
+    write_tables(again)
+    for table in ("runs.csv", "leaderboard.csv", "leaderboard.md"):
+        assert (again / table).read_bytes() == (bench / table).read_bytes()
+
+
+def test_a_damaged_result_is_named_and_the_rest_stands(bench):
+    victim = next((bench / "runs").glob("at-*")) / "result.json"
+    victim.write_text('{"id": ')
+    read = read_bench(bench)
+    assert any(str(victim) in note and "damaged" in note for note in read.notes)
+    assert row(bench, "at")["n"] == 2
+    assert row(bench, "hinton")["n"] == 3
+    assert victim.read_text() == '{"id": '
+
+
+def test_runs_of_an_older_method_version_leave_the_tables_and_stay_on_disk(bench):
+    newer = ObjectiveSpec(task=1.0, terms=(objective("at").terms[0].model_copy(update={"version": "2"}),))
+    for seed in range(3):
+        write(bench, newer, seed, val=0.7, test=0.7)
+    assert row(bench, "at")["test_top1"] == pytest.approx(0.7)
+    assert "older method versions" in " ".join(read_bench(bench).notes)
+    assert len(list((bench / "runs").glob("at-*"))) == 6
+
+
+def test_the_chosen_runs_are_one_of_every_method(bench):
+    assert sorted(run_id.partition("-")[0] for run_id in chosen_runs(read_bench(bench))) == ["at", "hinton", "none"]
+
+
+def test_compare_pairs_by_seed_and_warns_where_protocols_differ(bench, tmp_path):
+    other = tmp_path / "c"
+    for seed in range(3):
+        write(other, objective("hinton"), seed, val=0.9, test=KD[seed] + 0.01 * (seed + 1), recipe={"epochs": 9})
+    found = compare([bench, other])
+    (hinton,) = [r for _, r in found.frame.iterrows() if r["method"] == "hinton"]
+    assert hinton["c - b"] == pytest.approx(0.02)
+    half = scipy.stats.t.ppf(0.975, 2) * 0.01 / math.sqrt(3)
+    assert (hinton["c - b low"], hinton["c - b high"]) == pytest.approx((0.02 - half, 0.02 + half))
+    assert hinton["c - b p"] == pytest.approx(scipy.stats.ttest_1samp([0.01, 0.02, 0.03], 0).pvalue)
+    assert any("recipe.epochs differs: b has 5, c has 9" in warning for warning in found.warnings)
+
+
+def test_compare_takes_tables_and_falls_back_to_welch(bench, tmp_path):
+    write_tables(bench)
+    foreign = tmp_path / "paper.csv"
+    foreign.write_text("method,top1,sd,n\nhinton,86.0,0.5,5\nnew,87.0,,1\n")
+    found = compare([bench / "leaderboard.csv", foreign])
+    (hinton,) = [r for _, r in found.frame.iterrows() if r["method"] == "hinton"]
+    expected = scipy.stats.ttest_ind_from_stats(0.86, 0.005, 5, 0.85, 0.01, 3, equal_var=False)
+    assert hinton["paper - b test"] == "Welch"
+    assert hinton["paper - b p"] == pytest.approx(expected.pvalue)
+    assert "new" in set(found.frame["method"])
+
+
+def test_frames_are_sorted_filtered_and_written_in_every_format(bench):
+    board = leaderboard_frame(read_bench(bench))
+    assert next(iter(sorted_by(board, "test_nll")["method"])) == "teacher"
+    assert list(filtered(board, "test_top1>=0.84")["method"]) == ["teacher", "hinton", "at"]
+    assert list(filtered(board, "method=at")["method"]) == ["at"]
+    assert json.loads(render(board, "json"))[1]["method"] == "hinton"
+    assert render(board, "latex").startswith(r"\begin{tabular}")
+    assert render(board, "md").startswith("| pair |")
+    for bad, act in (
+        ("did you mean 'test_top1'", lambda: sorted_by(board, "test_top")),
+        ("expected COLUMN", lambda: filtered(board, "nonsense")),
+    ):
+        with pytest.raises(Exception, match=bad):
+            act()
+
+
+@pytest.mark.slow
+def test_five_hundred_runs_make_their_tables_in_a_few_seconds(tmp_path):
+    import time
+
+    for seed in range(50):
+        for temperature in range(1, 11):
+            write(tmp_path / "big", objective("hinton", float(temperature)), seed, val=0.8 + seed / 1000, test=0.8)
+    began = time.process_time()
+    write_tables(tmp_path / "big")
+    assert time.process_time() - began < 5
