@@ -1,3 +1,36 @@
-def distill() -> int:
-    """TODO"""
+"""`kdzoo distill`: the short way for a person with a folder of images."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kdzoo.cli.output import console
+
+
+def distill(
+    folder: Annotated[Path, typer.Argument(help="Images: train/, test/ (and val/) with a sub-folder a class, or the sub-folders alone.")],
+    teacher: Annotated[str, typer.Option(help="A network's name, NAME:pretrained, a file of weights, or NAME:FILE.")],
+    student: Annotated[str, typer.Option(help="The small network.")] = "mobilenetv3_small_100",
+    out: Annotated[Path, typer.Option(help="Where the student's weights and the verdict go.")] = Path("small"),
+    epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="CPU threads of each process.")] = None,
+) -> int:
+    """Distil a large network into a small one on your own images: one good method and recipe, no grid.
+
+    A teacher made for other classes is fine-tuned on yours first. Ends with the verdict: the distilled student, the
+    student alone and the teacher, with accuracy, parameters, multiply-accumulates and latency on this machine. The
+    student's weights are safetensors that plain timm loads.
+
+    \b
+    Example:
+      kdzoo distill photos/ --teacher my_resnet50.pth --out small/
+    """
+    short_way = importlib.import_module("kdzoo.distill")
+    verdict = short_way.distill_folder(folder, teacher=teacher, student=student, out=out, epochs=epochs, device=device, threads=threads)
+    console().print(str(verdict), markup=False, soft_wrap=True)
     return 0

@@ -6,6 +6,7 @@ import hashlib
 import os
 import socket
 import urllib.error
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,7 +184,7 @@ def _packed(folder: Path, name: str) -> Raw | None:
             with np.load(file, allow_pickle=False) as arrays:
                 parts.append((arrays["images"], arrays["labels"]))
                 classes = tuple(map(str, arrays["classes"])) if "classes" in arrays else classes
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise InputError(f"data: {file} is damaged: expected arrays images, labels, classes ({error})") from error
     return Raw(parts[0], parts[1], classes or tuple(map(str, range(int(parts[0][1].max()) + 1))))
 

@@ -1,0 +1,126 @@
+"""Data sets: the same images and fingerprint wherever the files came from, and clear words where they are missing."""
+
+import gzip
+import struct
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kdzoo.data.sources import DATA, Raw, canonical, load, register_source, statistics, where
+from kdzoo.errors import InputError
+
+
+def raw(seed: int = 0, samples: int = 40, shape=(6, 5, 3)) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    return random.integers(0, 256, (samples, *shape), dtype=np.uint8), random.integers(0, 4, samples)
+
+
+CLASSES = ("a", "b", "c", "d")
+
+
+def write_npz(root, name, train, test) -> None:
+    (root / name).mkdir(parents=True)
+    for part, (images, labels) in (("train", train), ("test", test)):
+        np.savez(root / name / f"{part}.npz", images=images, labels=labels, classes=np.array(CLASSES))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 1000), st.integers(0, 1000))
+def test_order_of_the_files_changes_neither_images_nor_fingerprint(seed, shuffle):
+    images, labels = raw(seed)
+    order = np.random.default_rng(shuffle).permutation(len(labels))
+    one = canonical("x", Raw((images, labels), raw(1), CLASSES))
+    two = canonical("x", Raw((images[order], labels[order]), raw(1), CLASSES))
+    assert one.fingerprint == two.fingerprint
+    assert torch.equal(one.train.images, two.train.images)
+    assert torch.equal(one.train.targets, two.train.targets)
+
+
+def test_one_pixel_or_one_label_changes_the_fingerprint():
+    images, labels = raw()
+    base = canonical("x", Raw((images, labels), raw(1), CLASSES)).fingerprint
+    pixel, label = images.copy(), labels.copy()
+    pixel[3, 0, 0, 0] ^= 1
+    label[3] = (label[3] + 1) % 4
+    assert canonical("x", Raw((pixel, labels), raw(1), CLASSES)).fingerprint != base
+    assert canonical("x", Raw((images, label), raw(1), CLASSES)).fingerprint != base
+
+
+def test_every_image_keeps_its_label():
+    images, labels = raw()
+    made = canonical("x", Raw((images, labels), raw(1), CLASSES))
+    known = {image.tobytes(): label for image, label in zip(images, labels, strict=True)}
+    for image, target in zip(made.train.images, made.train.targets, strict=True):
+        assert known[image.permute(1, 2, 0).numpy().tobytes()] == int(target)
+
+
+def test_statistics_are_numpys_mean_and_deviation():
+    images, _ = raw()
+    mean, std = statistics(torch.from_numpy(images).permute(0, 3, 1, 2))
+    assert mean == pytest.approx((images / 255).mean((0, 1, 2)), abs=1e-5)
+    assert std == pytest.approx((images / 255).std((0, 1, 2)), abs=1e-5)
+
+
+def test_mnist_from_idx_files_and_from_npz_is_one_data_set(tmp_path):
+    images, labels = raw(shape=(28, 28))
+    labels = labels.astype(np.int64)
+    write_npz(tmp_path / "npz", "mnist", (images, labels), (images[:9], labels[:9]))
+    folder = tmp_path / "idx" / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    for prefix, count in (("train", 40), ("t10k", 9)):
+        pixels = struct.pack(">IIII", 0x803, count, 28, 28) + images[:count].tobytes()
+        numbers = struct.pack(">II", 0x801, count) + labels[:count].astype(np.uint8).tobytes()
+        for name, content in ((f"{prefix}-images-idx3-ubyte", pixels), (f"{prefix}-labels-idx1-ubyte", numbers)):
+            (folder / name).write_bytes(content)
+            (folder / f"{name}.gz").write_bytes(gzip.compress(content))
+    one, two = (load("mnist", root=tmp_path / kind, allow_download=False) for kind in ("npz", "idx"))
+    assert torch.equal(one.train.images, two.train.images)
+    assert one.mean == two.mean == (0.1307,)
+    # ten classes by torchvision's names, four by the archive's: only that differs
+    assert (len(one.classes), len(two.classes)) == (4, 10)
+
+
+def test_digits_are_scikit_learns_with_a_stratified_test_part():
+    digits = load("digits")
+    assert (len(digits.train.targets), len(digits.test.targets)) == (1438, 359)
+    assert digits.train.images.shape[1:] == (1, 8, 8)
+    assert int(digits.train.images.max()) == 255
+    share = torch.bincount(digits.test.targets) / torch.bincount(torch.cat([digits.train.targets, digits.test.targets]))
+    assert bool((share - 0.2).abs().max() < 0.01)
+
+
+def test_a_missing_set_says_where_it_was_looked_for_and_both_ways_to_provide_it(tmp_path):
+    with pytest.raises(InputError) as error:
+        load("cifar10", root=tmp_path, allow_download=False)
+    text = str(error.value)
+    assert str(tmp_path / "cifar10" / "train.npz") in text
+    assert "--data-root" in text
+    assert "KDZOO_DATA" in text
+    assert "kdzoo data prepare cifar10" in text
+
+
+def test_the_environment_names_the_root(tmp_path, monkeypatch):
+    write_npz(tmp_path, "cifar10", raw(), raw(1))
+    monkeypatch.setenv("KDZOO_DATA", str(tmp_path))
+    assert len(load("cifar10").train.targets) == 40
+    assert where("cifar10", None) == str(tmp_path / "cifar10" / "train.npz")
+    assert where("cifar100", None) is None
+
+
+def test_a_damaged_archive_and_an_unknown_name_are_refused(tmp_path):
+    write_npz(tmp_path, "cifar10", raw(), raw(1))
+    (tmp_path / "cifar10" / "test.npz").write_bytes(b"PK\x03\x04 not really")
+    with pytest.raises(InputError, match=r"test\.npz is damaged"):
+        load("cifar10", root=tmp_path)
+    with pytest.raises(InputError, match="did you mean 'cifar100'"):
+        load("cifar1000")
+
+
+def test_a_source_of_ones_own(monkeypatch):
+    monkeypatch.setattr("kdzoo.data.sources._SOURCES", {})
+    monkeypatch.setattr("kdzoo.data.sources.DATA", dict(DATA))
+    register_source("noise", lambda: Raw(raw(), raw(1), CLASSES), "random pixels")
+    assert load("noise").classes == CLASSES
