@@ -339,6 +339,26 @@ def test_hyperparameters_without_defaults_are_named():
     assert failed(planted(Demanding)(sharpness=1.0)) == {}
 
 
+def test_a_method_may_widen_to_float32_before_what_it_learns():
+    class Regressed(Planted):
+        def build(self, student, teacher, data):
+            return nn.Linear(student.embedding, teacher.embedding)
+
+        def loss(self, student, teacher, batch, module):
+            return (module(student.embedding.float()) - teacher.embedding.detach().float()).square().mean()
+
+    assert failed(planted(Regressed, needs=Need.EMBEDDING, zero_at_match=False)) == {}
+
+
+def test_a_wrong_gradient_in_float32_is_found_as_well():
+    class Half(Planted):
+        def loss(self, student, teacher, batch, module):
+            apart = student.logits.float() - teacher.logits.detach().float()
+            return (apart * apart.detach()).mean()
+
+    assert list(failed(planted(Half))) == ["gradient is right"]
+
+
 def test_a_users_own_file_is_checked(tmp_path):
     file = tmp_path / "my_losses.py"
     file.write_text(

@@ -76,8 +76,8 @@ def welch_p(mean: float, error: float, freedom: float) -> float:
 def dunnett_p(samples: Sequence[Sequence[float]], control: Sequence[float]) -> list[float]:
     """Two-sided p-values of many methods against one control, adjusted for their number (Dunnett 1955, pooled variance).
 
-    The integral over the control's mean (Gauss-Hermite) and over the pooled deviation (Gauss-Legendre in its
-    probability) is taken here: scipy.stats.dunnett samples it, and takes most of a second to import. NaN without spread.
+    The integral over the control's mean and over the probability of the pooled deviation is taken here, to some ten
+    digits: scipy.stats.dunnett samples it, and takes most of a second to import. NaN without spread.
     """
     groups = [np.asarray(values, dtype=float) for values in (*samples, control)]
     if not samples or min(map(len, groups)) < 2:
@@ -97,14 +97,27 @@ def _all_within(bound: float, shared: np.ndarray, freedom: int) -> float:
     """P(|T_j| <= bound for all j) where the T_j share a control: corr(T_i, T_j) = shared_i shared_j."""
     from scipy.special import chdtri, ndtr
 
-    z, z_weight = np.polynomial.hermite_e.hermegauss(96)
-    p, p_weight = np.polynomial.legendre.leggauss(256)
-    spread = np.sqrt(chdtri(freedom, (1 - p) / 2) / freedom)
+    z, z_weight = _normal_nodes()
+    upper, weight = _unit_nodes()
+    spread = np.sqrt(chdtri(freedom, upper) / freedom)
     own = np.sqrt(1 - shared**2)
     middle = shared * z[:, None, None]
     reach = bound * spread[None, :, None]
     inside = np.prod(ndtr((middle + reach) / own) - ndtr((middle - reach) / own), axis=-1)
-    return min(1.0, float(z_weight @ inside @ p_weight / (math.sqrt(2 * math.pi) * 2)))
+    return min(1.0, float(z_weight @ inside @ weight))
+
+
+def _normal_nodes() -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights of a mean over a standard normal: the trapezoid rule, which is exact to rounding for it."""
+    z = np.linspace(-8, 8, 65)
+    return z, np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi) * (z[1] - z[0])
+
+
+def _unit_nodes() -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights of an integral from 0 to 1: tanh-sinh, which does not mind what happens at the ends."""
+    t = np.linspace(-3.2, 3.2, 65)
+    s = np.pi / 2 * np.sinh(t)
+    return 1 / (1 + np.exp(-2 * s)), (t[1] - t[0]) * np.pi / 4 * np.cosh(t) / np.cosh(s) ** 2
 
 
 def detectable(sd: float, n: int) -> float:

@@ -1,0 +1,212 @@
+"""The networks of the literature, counted; and the one door through which any network gives what methods read."""
+
+import itertools
+
+import pytest
+import timm
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from kdzoo.errors import InputError
+from kdzoo.models.network import build_network, count, freeze, list_networks, pair_stages, probe
+from kdzoo.models.pairs import PAIRS, pair
+from kdzoo.signals import Need, Shapes, StageShape, UndeclaredNeed
+from kdzoo.spec import NetworkSpec
+
+# name: parameters and millions of multiply-accumulates for 100 classes of 3x32x32 images, and the tapped stages (channels x side)
+TABLE = {
+    "resnet8": (83_892, 12.5, "16x32 32x16 64x8"),
+    "resnet14": (181_108, 26.7, "16x32 32x16 64x8"),
+    "resnet20": (278_324, 40.8, "16x32 32x16 64x8"),
+    "resnet32": (472_756, 69.1, "16x32 32x16 64x8"),
+    "resnet44": (667_188, 97.4, "16x32 32x16 64x8"),
+    "resnet56": (861_620, 125.8, "16x32 32x16 64x8"),
+    "resnet110": (1_736_564, 253.2, "16x32 32x16 64x8"),
+    "resnet8x4": (1_233_540, 177.1, "64x32 128x16 256x8"),
+    "resnet32x4": (7_433_860, 1083.0, "64x32 128x16 256x8"),
+    "wrn_16_1": (180_916, 26.7, "16x32 32x16 64x8"),
+    "wrn_16_2": (703_284, 101.1, "32x32 64x16 128x8"),
+    "wrn_40_1": (569_780, 83.3, "16x32 32x16 64x8"),
+    "wrn_40_2": (2_255_156, 327.6, "32x32 64x16 128x8"),
+    "vgg8": (3_965_028, 96.2, "128x16 256x8 512x4"),
+    "cifar_vgg11": (9_277_284, 209.4, "128x16 256x8 512x4"),
+    "cifar_vgg13": (9_462_180, 284.9, "128x16 256x8 512x4"),
+    "cifar_vgg16": (14_774_436, 398.2, "128x16 256x8 512x4"),
+    "cifar_vgg19": (20_086_692, 511.4, "128x16 256x8 512x4"),
+    "cifar_resnet18": (11_220_132, 555.5, "64x32 128x16 256x8 512x4"),
+    "cifar_resnet50": (23_705_252, 1298.0, "256x32 512x16 1024x8 2048x4"),
+    "mobilenetv2_half": (812_836, 6.5, "12x16 16x8 48x4 160x2"),
+    "shufflenetv1": (949_258, 38.7, "240x16 480x8 960x4"),
+    "shufflenetv2": (1_355_528, 44.5, "116x16 232x8 464x4"),
+}
+
+
+def network(name: str, *, classes: int = 10, channels: int = 3, side: int = 32, seed: int = 0, **spec):
+    made = NetworkSpec(name=name, classes=classes, **spec)
+    return build_network(made, channels=channels, side=side, mean=(0.5,) * channels, std=(0.25,) * channels, seed=seed)
+
+
+def pixels(batch: int = 2, channels: int = 3, side: int = 32) -> torch.Tensor:
+    return torch.randint(0, 256, (batch, channels, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_literature_networks_have_the_published_size_cost_and_stages(name):
+    parameters, megamacs, stages = TABLE[name]
+    made = network(name, classes=100)
+    cost = count(made, (3, 32, 32))
+    assert cost.parameters == parameters
+    assert f"{cost.macs / 1e6:.1f}" == f"{megamacs:.1f}"
+    assert " ".join(f"{s.channels}x{s.height}" for s in probe(made, (3, 32, 32)).stages) == stages
+
+
+def test_the_table_holds_every_network_of_the_literature_that_is_registered():
+    tutorial = {"cnn128", "cnn64", "digits_teacher", "digits_student"}
+    assert set(list_networks()) == set(TABLE) | tutorial
+
+
+def test_the_tutorial_pair_is_two_convolutions_and_a_hidden_layer():
+    for name, (first, second, hidden) in {"cnn128": (64, 128, 512), "cnn64": (32, 64, 256)}.items():
+        expected = (3 * 9 + 1) * first + (first * 9 + 1) * second + (second * 8 * 8 + 1) * hidden + (hidden + 1) * 10
+        assert count(network(name), (3, 32, 32)).parameters == expected
+    assert probe(network("cnn64", channels=1, side=28), (1, 28, 28)).embedding == 256
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet8", "wrn_16_1", "vgg8", "shufflenetv2", "test_resnet", "test_vit", "test_efficientnet", "test_convnext"]
+)
+def test_one_forward_gives_what_the_model_itself_gives(name):
+    side = 32 if name in TABLE else 96
+    made = network(name, side=side).eval()
+    images = pixels(side=side)
+    out = made(images, Need.LOGITS | Need.EMBEDDING | Need.STAGES | Need.CLASSIFIER)
+    with torch.no_grad():
+        assert torch.equal(out.logits, made.model((images.float() / 255 - 0.5) / 0.25))
+        torch.testing.assert_close(out.classifier(out.embedding), out.logits, rtol=1e-4, atol=1e-5)
+    alone = made(images, Need.LOGITS)
+    assert torch.equal(alone.logits, out.logits)
+    with pytest.raises(UndeclaredNeed):
+        _ = alone.stages
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_050", "convnext_atto", "regnetx_002"])
+def test_stages_are_the_last_map_of_every_resolution_without_the_stem(name):
+    stages = probe(network(name, side=64), (3, 64, 64)).stages
+    reductions = [s.reduction for s in stages]
+    assert reductions == sorted(set(reductions))
+    assert reductions[-1] == 32
+
+
+def test_a_vit_made_for_small_images_has_its_last_block_as_its_stage():
+    shapes = probe(network("vit_tiny_patch16_224", side=32), (3, 32, 32))
+    assert [str(stage) for stage in shapes.stages] == ["192x2x2"]
+
+
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0", "mobilenetv3_small_050", "regnetx_002"])
+def test_a_small_stem_keeps_four_times_the_resolution_or_twice(name):
+    standard, small = (probe(network(name, stem=stem), (3, 32, 32)).stages[-1].height for stem in ("standard", "small"))
+    assert standard == 1
+    assert small >= 2
+
+
+def test_networks_without_a_known_stem_refuse_a_small_one():
+    with pytest.raises(InputError, match="no stem that can be made small"):
+        network("vit_tiny_patch16_224", stem="small")
+
+
+def test_a_probe_changes_nothing_in_a_network():
+    made = network("resnet8").train()
+    before = {name: value.clone() for name, value in made.state_dict().items()}
+    probe(made, (3, 32, 32))
+    count(made, (3, 32, 32))
+    assert made.model.training
+    assert all(torch.equal(before[name], value) for name, value in made.state_dict().items())
+
+
+def test_a_frozen_network_stays_in_evaluation_mode():
+    frozen = freeze(network("resnet8"))
+    assert not frozen.train().model.training
+    assert not any(p.requires_grad for p in frozen.parameters())
+
+
+def test_one_seed_is_one_initialisation():
+    one, two, other = (network("resnet8", seed=seed).model.state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not torch.equal(one["classifier.weight"], other["classifier.weight"])
+
+
+class Plain(nn.Module):
+    """A network as a person writes it, with ReLUs in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(inplace=True))
+        self.second = nn.Sequential(nn.MaxPool2d(2), nn.Conv2d(8, 12, 3, padding=1), nn.ReLU(inplace=True))
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 9), nn.ReLU(inplace=True), nn.Linear(9, 10))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.second(self.first(x)))
+
+
+def test_a_plain_module_gives_logits_embedding_and_stages_too():
+    spec = NetworkSpec(name="module:Plain", classes=10)
+    made = build_network(spec, channels=3, side=16, mean=(0.5,) * 3, std=(0.25,) * 3, seed=0, module=Plain())
+    shapes = probe(made, (3, 16, 16))
+    assert (shapes.classes, shapes.embedding) == (10, 9)
+    assert [str(stage) for stage in shapes.stages] == ["8x16x16", "12x8x8"]
+    out = made(pixels(side=16), Need.STAGES | Need.LOGITS)
+    assert all(bool((stage >= 0).all()) for stage in out.stages)
+    out.stages[1].sum().backward()
+    assert made.model.first[0].weight.grad is not None
+
+
+def ladder(*reductions: float) -> Shapes:
+    return Shapes(10, 8, tuple(StageShape(4, round(32 / r), round(32 / r), r) for r in reductions))
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "expected"),
+    [
+        ((1, 2, 4), (1, 2, 4), ((0, 0), (1, 1), (2, 2))),
+        ((1, 2, 4), (2, 4, 8), ((1, 0), (2, 1))),
+        ((2, 4, 8, 16), (2, 4, 8), ((1, 0), (2, 1), (3, 2))),
+        ((16,), (4, 8, 16, 32), ((0, 2),)),
+        ((4, 8, 16, 32), (16,), ((3, 0),)),
+    ],
+)
+def test_stages_pair_by_reduction_from_the_deep_end(student, teacher, expected):
+    assert pair_stages(ladder(*student), ladder(*teacher), "deep") == expected
+
+
+def test_published_tables_pair_by_position():
+    assert pair_stages(ladder(1, 2, 4), ladder(2, 4, 8, 16), "left") == ((0, 0), (1, 1), (2, 2))
+
+
+LADDERS = st.lists(st.sampled_from([1, 2, 4, 8, 16, 32]), min_size=1, max_size=5, unique=True).map(sorted)
+
+
+@given(LADDERS, LADDERS)
+def test_pairs_are_one_to_one_and_in_order(student, teacher):
+    pairs = pair_stages(ladder(*student), ladder(*teacher), "deep")
+    assert pairs
+    assert all(a[0] < b[0] and a[1] < b[1] for a, b in itertools.pairwise(pairs))
+
+
+def test_every_named_pair_is_of_networks_that_exist():
+    for made in PAIRS.values():
+        for name in (made.teacher, made.student):
+            assert timm.is_model(name.partition(":")[0]), name
+    assert pair("resnet34/resnet18").student == "resnet18"
+    with pytest.raises(InputError, match="did you mean 'resnet56/resnet20'"):
+        pair("resnet56-resnet20")
+
+
+def test_unknown_networks_and_pretrained_heads_for_other_classes_are_refused():
+    with pytest.raises(InputError, match="did you mean 'resnet20'"):
+        network("resnett20")
+    with pytest.raises(InputError, match="are for 1000 classes, not 10"):
+        network("resnet18", start="pretrained")
+    with pytest.raises(InputError, match="no published weights"):
+        network("resnet20", start="pretrained", classes=100)

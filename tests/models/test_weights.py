@@ -1,0 +1,93 @@
+"""Networks in a user's words, and weights that come and go as plain files."""
+
+import subprocess
+import sys
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from kdzoo.errors import InputError
+from kdzoo.models.network import build_network
+from kdzoo.models.weights import classes_of, load_state, parse_network, read_state, save_student
+from kdzoo.spec import NetworkSpec
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "start", "stem", "size"),
+    [
+        ("resnet34", "resnet34", "random", "standard", None),
+        ("resnet34:pretrained", "resnet34", "pretrained", "standard", None),
+        ("resnet18@small", "resnet18", "random", "small", None),
+        ("vit_tiny_patch16_224@32", "vit_tiny_patch16_224", "random", "standard", 32),
+        ("none-0123456789ab", "", "run", "standard", None),
+        ("resnet18:at+hinton-0123456789ab@small", "resnet18", "run", "small", None),
+    ],
+)
+def test_a_network_in_words(text, name, start, stem, size):
+    found = parse_network(text)
+    assert (found.name, found.start, found.stem, found.image_size) == (name, start, stem, size)
+
+
+def test_words_that_mean_nothing_are_refused(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        parse_network("resnet18:nowhere.pth")
+    with pytest.raises(InputError, match="expected @small or @SIZE"):
+        parse_network("resnet18@tiny")
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "mine.pth")
+    with pytest.raises(InputError, match="which architecture is it"):
+        parse_network(str(tmp_path / "mine.pth"))
+
+
+def test_a_file_says_its_architecture_in_its_name_its_key_or_its_metadata(tmp_path):
+    state = timm.create_model("resnet18", num_classes=7).state_dict()
+    torch.save(state, tmp_path / "my_resnet18.pth")
+    torch.save({"arch": "resnet18", "state_dict": state}, tmp_path / "best.pth.tar")
+    save_file(state, tmp_path / "student.safetensors", metadata={"architecture": "resnet18"})
+    for file in tmp_path.iterdir():
+        found = parse_network(str(file))
+        assert (found.name, found.start) == ("resnet18", "file")
+        assert classes_of(read_state(file)) == 7
+
+
+@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"state_dict": s, "epoch": 3}, lambda s: {f"module.{k}": v for k, v in s.items()}])
+def test_wrappers_and_prefixes_are_seen_through(tmp_path, wrap):
+    state = {"fc.weight": torch.ones(3, 2), "fc.bias": torch.zeros(3)}
+    torch.save(wrap(state), tmp_path / "w.pth")
+    assert read_state(tmp_path / "w.pth").keys() == state.keys()
+
+
+class Evil:
+    def __reduce__(self):
+        return (print, ("code in a pickle was run",))
+
+
+def test_code_in_a_pickle_is_never_run(tmp_path, capsys):
+    torch.save({"x": Evil()}, tmp_path / "evil.pth")
+    with pytest.raises(InputError, match="cannot be read as plain tensors"):
+        read_state(tmp_path / "evil.pth")
+    assert "run" not in capsys.readouterr().out
+
+
+def test_weights_that_do_not_fit_say_how():
+    model = torch.nn.Linear(2, 3)
+    with pytest.raises(InputError) as error:
+        load_state(model, {"weight": torch.zeros(5, 2), "extra": torch.zeros(1)}, "w.pth")
+    for words in ("1 missing: bias", "1 unexpected: extra", "1 of another shape: weight (5, 2), expected (3, 2)"):
+        assert words in str(error.value)
+
+
+def test_a_saved_student_is_loaded_by_plain_timm_and_says_the_same(tmp_path):
+    made = build_network(NetworkSpec(name="test_resnet", classes=4), channels=3, side=64, mean=(0.5,) * 3, std=(0.5,) * 3, seed=3).eval()
+    save_student(made.model, tmp_path / "student.safetensors", {"architecture": "test_resnet"})
+    images = torch.rand(2, 3, 64, 64)
+    torch.save((images, made.model(images).detach()), tmp_path / "expected.pt")
+    code = (
+        "import sys, timm, torch\n"
+        "model = timm.create_model('test_resnet', num_classes=4, checkpoint_path=sys.argv[1] + '/student.safetensors').eval()\n"
+        "images, expected = torch.load(sys.argv[1] + '/expected.pt')\n"
+        "assert torch.equal(model(images), expected)\n"
+        "assert 'kdzoo' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
