@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from kdzoo import functional
     from kdzoo.api import bench
     from kdzoo.method import Coefficients, Method, Setting, Source, create_method, load_plugin, register
+    from kdzoo.shortway import distill
     from kdzoo.signals import Batch, DataFacts, Need, Needs, Outputs, Shapes
 
 _HOMES = {
     "bench": "kdzoo.api",
+    "distill": "kdzoo.shortway",
     "functional": "kdzoo.functional",
     **dict.fromkeys(["Coefficients", "Method", "Setting", "Source", "create_method", "load_plugin", "register"], "kdzoo.method"),
     **dict.fromkeys(["Batch", "DataFacts", "Need", "Needs", "Outputs", "Shapes"], "kdzoo.signals"),
@@ -41,6 +43,7 @@ __all__ = [
     "__version__",
     "bench",
     "create_method",
+    "distill",
     "functional",
     "load_plugin",
     "register",

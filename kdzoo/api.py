@@ -63,6 +63,7 @@ def bench(
     oracle: bool | None = None,
     channels_last: bool | None = None,
     allow_chance_teacher: bool | None = None,
+    fine_tune: bool | None = None,
     checkpoint_seconds: float | None = None,
     wandb: Literal["online", "offline", "disabled"] | None = None,
     plugin: str | Path | Sequence[str | Path] | None = None,

@@ -13,7 +13,7 @@ from torch import nn
 from kdzoo.data.sources import Images, load
 from kdzoo.data.split import Parts, split
 from kdzoo.errors import InputError
-from kdzoo.models.network import Network, build_network, count, freeze, pair_stages, probe
+from kdzoo.models.network import Head, Network, build_network, count, freeze, pair_stages, probe
 from kdzoo.objective import Objective, build_objective
 from kdzoo.signals import Shapes
 from kdzoo.spec import DataSpec, NetworkSpec, Recipe, Run
@@ -66,7 +66,9 @@ def shape_of(images: Images, recipe: Recipe) -> tuple[int, int, int]:
     return (images.channels, side or images.height, side or images.width)
 
 
-def network_of(spec: NetworkSpec, images: Images, *, side: int, seed: int, path: str | None, modules: Modules) -> Network:
+def network_of(
+    spec: NetworkSpec, images: Images, *, side: int, seed: int, path: str | None, modules: Modules, head: Head = "kept"
+) -> Network:
     """A network with the weights its specification names; `path` says where a file or a run's weights were found."""
     weights = weights_path(spec, path)
     return build_network(
@@ -76,6 +78,7 @@ def network_of(spec: NetworkSpec, images: Images, *, side: int, seed: int, path:
         mean=images.mean,
         std=images.std,
         seed=seed,
+        head=head,
         weights=weights,
         module=modules.get(spec.name),
     )
@@ -115,9 +118,8 @@ def teacher_of(bound: Bound, images: Images, parts: Parts, execution: Execution,
 def student_of(bound: Bound, images: Images, parts: Parts, teacher: Shapes | None, modules: Modules) -> tuple[Network, Objective]:
     """A fresh student and objective; raises InputError when the method cannot serve the two networks."""
     run = bound.run
-    network = network_of(
-        run.student, images, side=shape_of(images, run.recipe)[1], seed=run.seed, path=bound.paths.get("student"), modules=modules
-    )
+    side = shape_of(images, run.recipe)[1]
+    network = network_of(run.student, images, side=side, seed=run.seed, path=bound.paths.get("student"), modules=modules, head="fresh")
     shapes = probe(network, shape_of(images, run.recipe))
     stages = pair_stages(shapes, teacher, run.objective.pairing) if teacher else ()
     objective = build_objective(

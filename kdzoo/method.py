@@ -122,6 +122,7 @@ def register(
 ) -> Callable[[Registered], Registered]:
     """Register a Method, or a function `(student, teacher, batch, *, hyperparameters...) -> Tensor`, under a name.
 
+    A function is handed its outputs in float32 at least.
     needs: what is read of student and teacher; for a function it may be left out and is found by a probe.
     scale: the factor on the loss when alpha weighs it: L = (1 - alpha) CE + alpha scale D.
     published: the factors used when no alpha is given; CE + scale D unless said.
@@ -265,7 +266,7 @@ def _method_of(name: str, function: Callable[..., Tensor]) -> type[Method]:
 
     class FunctionMethod(Method):
         def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:
-            return function(student, teacher, batch, **{key: getattr(self, key) for key in fields})
+            return function(student.wide(), teacher.wide(), batch, **{key: getattr(self, key) for key in fields})
 
     FunctionMethod.__doc__ = function.__doc__
     return cast(type[Method], create_model(function.__name__, __base__=FunctionMethod, __module__=function.__module__, **fields))
@@ -336,7 +337,8 @@ def _version(definition: Any) -> str:
         try:
             source = inspect.getsource(definition)
         except OSError:
-            source = repr(definition.__code__.co_code) if inspect.isfunction(definition) else definition.__qualname__
+            code = getattr(definition, "__code__", None)
+            source = repr((code.co_code, code.co_consts, code.co_names, definition.__kwdefaults__)) if code else definition.__qualname__
             return hashlib.blake2b(source.encode(), digest_size=6).hexdigest()
     return hashlib.blake2b(normalised_syntax(source).encode(), digest_size=6).hexdigest()
 

@@ -117,6 +117,17 @@ class Outputs:
         """The same outputs with those for the second view beside them."""
         return Outputs({**self._values, Need.SECOND_VIEW: second}, owner=self._owner, on_read=self._on_read)
 
+    def wide(self) -> Outputs:
+        """The same outputs in float32 at least, so that a loss written without a thought of precision is computed in it."""
+
+        def widened(value: Any) -> Any:
+            if isinstance(value, list):
+                return [widened(item) for item in value]
+            half = isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16)
+            return value.float() if half else value.wide() if isinstance(value, Outputs) else value
+
+        return Outputs({n: widened(v) for n, v in self._values.items()}, owner=self._owner, on_read=self._on_read)
+
     def only(self, need: Need, stages: Sequence[int] | None = None, *, owner: str | None = None) -> Outputs:
         """The same outputs with nothing but `need`, of the stages only those picked, named in errors as the `owner`'s."""
         values = {n: v for n, v in self._values.items() if n in need}

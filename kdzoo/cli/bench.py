@@ -124,6 +124,9 @@ def bench(
     allow_chance_teacher: Annotated[
         bool | None, typer.Option("--allow-chance-teacher", help="A teacher at chance may teach: a control.", rich_help_panel=PAIR)
     ] = None,
+    fine_tune: Annotated[
+        bool | None, typer.Option("--fine-tune", help="A teacher made for other classes is trained on these first.", rich_help_panel=PAIR)
+    ] = None,
     retry_failed: RetryFailed = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and a time estimate; write nothing.", rich_help_panel=RUNNING)

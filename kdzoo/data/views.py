@@ -59,9 +59,10 @@ def apply(images: Tensor, views: Views, index: Tensor, augment: Augment) -> Tens
     if views.height is not None and views.width is not None:
         size = augment.size or images.shape[-1]
         return _sampled(images, top, left, views.height[index].to(device), views.width[index].to(device), flip, size)
+    whole = center(images, augment)
     if augment.crop == "none" and not augment.flip:
-        return images
-    return _cropped(images, top, left, flip, augment)
+        return whole
+    return _cropped(whole, top, left, flip, augment)
 
 
 def _cropped(images: Tensor, top: Tensor, left: Tensor, flip: Tensor, augment: Augment) -> Tensor:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import difflib
 import re
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+import socket
+import urllib.parse
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any, Literal, Self, cast
 import timm
 import torch
 import torch.nn.functional as F
+from huggingface_hub import constants as hub
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -24,11 +27,12 @@ import kdzoo.models.cifar_vgg
 import kdzoo.models.small
 from kdzoo.errors import InputError
 from kdzoo.models.stem import small_stem
-from kdzoo.models.weights import load_state, read_state
+from kdzoo.models.weights import classes_of, load_state, read_state
 from kdzoo.seeds import global_stream
 from kdzoo.signals import Need, Outputs, Shapes, StageShape
 from kdzoo.spec import NetworkSpec
 
+Head = Literal["kept", "fresh"]
 STEM = re.compile(r"^(stem|conv_stem|act1|act2|bn1|conv_?0|conv1|level0|features\.(norm0|conv0|conv1_1)|conv2d_2b|Conv2d_2b)")
 """the first entries of feature_info that are a stem's output, not a stage's"""
 
@@ -160,6 +164,7 @@ def build_network(
     mean: Sequence[float],
     std: Sequence[float],
     seed: int,
+    head: Head = "kept",
     weights: Path | None = None,
     module: nn.Module | None = None,
 ) -> Network:
@@ -167,13 +172,15 @@ def build_network(
 
     mean, std: of the data, used unless the network is pretrained and brings its own. weights: the file that a start
     other than `random` and `pretrained` names. module: the network itself, copied, where it was given from Python.
+    head: `kept` for a network that is used as it is, `fresh` for one that is about to be trained, whose classifier may
+    then start at random where its weights were made for other classes.
     Raises InputError for an unknown name, weights that do not fit, and a pretrained network of other classes.
     """
     with global_stream(seed, "init"):
         if module is not None:
             model = copy.deepcopy(module)
         else:
-            model = _create(spec, channels, spec.image_size or side)
+            model = _create(spec, channels, spec.image_size or side, head)
             if spec.stem == "small":
                 small_stem(model, spec.name)
     image_size, takes = spec.image_size, channels
@@ -183,26 +190,38 @@ def build_network(
         if image_size is None and config.get("fixed_input_size"):
             image_size = config["input_size"][-1]
     if weights is not None:
-        load_state(model, read_state(weights), str(weights))
+        state = read_state(weights)
+        if head == "fresh" and classes_of(state) not in (None, spec.classes):
+            state = {**state, **_head_of(model)}
+        load_state(model, state, str(weights))
     network = Network(model, channels=takes, mean=mean, std=std, image_size=image_size)
     network.taps = _taps(network, takes, image_size or side)
     return network
 
 
-def _create(spec: NetworkSpec, channels: int, side: int) -> nn.Module:
+def _head_of(model: nn.Module) -> dict[str, Tensor]:
+    """The classifier's own entries of a timm network's state."""
+    found = model.get_classifier()  # type: ignore[operator]
+    heads = list(found) if isinstance(found, tuple | nn.ModuleList) else [found]
+    names = tuple(f"{name}." for name, module in model.named_modules() if any(module is head for head in heads))
+    return {key: value for key, value in model.state_dict().items() if key.startswith(names)}
+
+
+def _create(spec: NetworkSpec, channels: int, side: int, head: Head) -> nn.Module:
     ours_or_timm(spec.name)
     pretrained = spec.start == "pretrained"
     config = timm.get_pretrained_cfg(spec.name)
     wanted: dict[str, Any] = {"num_classes": spec.classes, "in_chans": 3 if pretrained else channels}
     if config is not None and config.fixed_input_size and not (pretrained and spec.image_size is None):
         wanted["img_size"] = side
-    if pretrained and config is not None and config.num_classes != spec.classes:
+    if pretrained and head == "kept" and config is not None and config.num_classes != spec.classes:
         raise InputError(
             f"{spec.name}: its pretrained weights are for {config.num_classes} classes, not {spec.classes}: with a new head it knows "
             "nothing of these. Fine-tune it first (kdzoo train), or give weights made for them (NAME:FILE)"
         )
     try:
-        return timm.create_model(spec.name, pretrained=pretrained, **wanted)
+        with _impatient_hub():
+            return timm.create_model(spec.name, pretrained=pretrained, **wanted)
     except InputError:
         raise
     except Exception as error:
@@ -213,6 +232,27 @@ def _create(spec: NetworkSpec, channels: int, side: int) -> nn.Module:
             f"{spec.name}: its pretrained weights cannot be had here ({type(error).__name__}: {reason}); "
             f"give a file ({spec.name}:FILE) or start at random ({spec.name}:random)"
         ) from error
+
+
+@contextmanager
+def _impatient_hub() -> Iterator[None]:
+    """Where the model hub's host cannot be found, look into its cache alone: its own retries take minutes."""
+    host = urllib.parse.urlparse(hub.ENDPOINT).hostname
+    before = hub.HF_HUB_OFFLINE
+    try:
+        socket.getaddrinfo(host, 443)
+    except OSError:
+        hub.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        hub.HF_HUB_OFFLINE = before
+
+
+def pretrained_classes(name: str) -> int | None:
+    """How many classes timm's weights for a network were made for; None where it has none."""
+    config = timm.get_pretrained_cfg(name)
+    return None if config is None else config.num_classes
 
 
 def ours_or_timm(name: str) -> None:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 
 import torch
 
-from kdzoo.assemble import Bound, Modules, cohort_of, data_of, member_of, network_of, shape_of, student_of
+from kdzoo.assemble import Bound, Modules, cohort_of, data_of, images_of, member_of, network_of, shape_of, student_of
 from kdzoo.cost import probe
 from kdzoo.data.sources import Images
 from kdzoo.errors import InputError
@@ -48,6 +48,7 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
     """Everything that can go wrong before the first step but for folders; writes nothing. Raises InputError."""
     for plugin in config.plugin:
         load_plugin(plugin)
+    images_of.cache_clear()  # in a long session the files may have changed since the last bench
     device = device_of(config.device)
     made = plan(config, modules)
     preflight(made, modules or Modules())

@@ -64,7 +64,8 @@ class BenchConfig(Spec):
     """A bench in words. Every field is an option of `kdzoo bench` and a key of a YAML file.
 
     methods: `hinton`, sums such as `at+hinton`, or exactly `0.1*ce+0.9*hinton`. temperatures, alphas, weights and grid
-    (`method.field: values`) are the swept axes. tune: how many settings of each method's search list are tried.
+    (`method.field: values`) are the swept axes. fine_tune: a teacher made for other classes is trained on these first.
+    tune: how many settings of each method's search list are tried.
     pairs: `teacher/student`, or give teacher and student. set: further keys, such as `recipe.batch_size`.
     """
 
@@ -98,6 +99,7 @@ class BenchConfig(Spec):
     oracle: bool = False
     channels_last: bool = False
     allow_chance_teacher: bool = False
+    fine_tune: bool = False
     checkpoint_seconds: Annotated[Number, Field(gt=0)] = 30.0
     wandb: Literal["online", "offline", "disabled"] | None = None
     plugin: Names = ()

@@ -12,7 +12,7 @@ from kdzoo.assemble import Modules, images_of
 from kdzoo.data.sources import Images
 from kdzoo.errors import InputError, did_you_mean
 from kdzoo.method import REGISTRY
-from kdzoo.models.network import ours_or_timm
+from kdzoo.models.network import ours_or_timm, pretrained_classes
 from kdzoo.models.pairs import pair as named_pair
 from kdzoo.models.weights import NetworkRequest, classes_of, file_sha256, parse_network, read_state
 from kdzoo.spec import DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run
@@ -167,13 +167,18 @@ class _Maker:
         return self.protocol.resolve(network, changes)
 
     def teacher(self, text: str) -> Chosen:
-        """A teacher; where no weights are named, with the run that trains it."""
+        """A teacher, with the run that trains it where no weights are named, or fine-tunes it where it may and must be."""
         request = self._request(text, "teacher")
-        spec = self._network(request)
+        spec, made_for = self._network(request)
         if text in self.modules.by_name:
             return Chosen(spec)
-        if request.start != "random":
+        if request.start != "random" and made_for == self.data.classes:
             return Chosen(spec, self._weights(request))
+        if request.start != "random" and not self.config.fine_tune:
+            raise InputError(
+                f"{request.text}: made for {made_for} classes, but {self.data.name} has {self.data.classes}; "
+                "give weights made for them, or let it be fine-tuned first (--fine-tune)"
+            )
         run = Run(
             student=spec,
             teacher=None,
@@ -182,15 +187,15 @@ class _Maker:
             objective=ObjectiveSpec(task=1.0),
             seed=int(self.changes.get("teacher.seed", 0)),
         )
-        planned = Planned(run, self._about(run, pair=request.text, teacher_id=None, paths={}))
+        weights = {"student": self._weights(request)}
+        planned = Planned(run, self._about(run, pair=request.text, teacher_id=None, paths=weights))
         return Chosen(spec.model_copy(update={"start": f"run:{run.id}"}), None, planned)
 
     def student(self, text: str) -> Chosen:
         request = self._request(text, "student")
-        if request.start == "random" and self.protocol.student_start == "pretrained" and text not in self.modules.by_name:
+        if ":" not in text and request.start == "random" and self.protocol.student_start == "pretrained":
             request = self._request(f"{text}:pretrained", "student")
-        spec = self._network(request)
-        return Chosen(spec, self._weights(request))
+        return Chosen(self._network(request)[0], self._weights(request))
 
     def planned(self, teacher: Chosen, student: Chosen, spec: ObjectiveSpec, seed: int) -> Planned:
         reads = any(REGISTRY.get(term.method).card.needs.teacher for term in spec.terms)
@@ -228,24 +233,23 @@ class _Maker:
             return None if folder.path.parent.parent == teacher_store().folder else str(folder.student)
         return str(request.path.resolve()) if request.path else None
 
-    def _network(self, request: NetworkRequest) -> NetworkSpec:
-        classes, name = self.data.classes, request.name
-        start: str = request.start
+    def _network(self, request: NetworkRequest) -> tuple[NetworkSpec, int]:
+        """A network for the classes of the data, and how many classes its weights were made for."""
+        name, start, made_for = request.name, str(request.start), self.data.classes
         stem, image_size = request.stem, request.image_size
         if request.start == "file":
             assert request.path is not None
             start = f"file:{file_sha256(request.path)}"
-            found = classes_of(read_state(request.path))
-            classes = found or classes
+            made_for = classes_of(read_state(request.path)) or made_for
         elif request.start == "run":
             assert request.run_id is not None
-            trained, _ = _run_folder(request.run_id, self.config).read_plan()
-            start, name, classes = f"run:{request.run_id}", trained.student.name, trained.student.classes
-            stem, image_size = trained.student.stem, trained.student.image_size
-        if classes != self.data.classes:
-            raise InputError(f"{request.text}: made for {classes} classes, but {self.data.name} has {self.data.classes}")
+            trained = _run_folder(request.run_id, self.config).read_plan()[0].student
+            start, name, made_for = f"run:{request.run_id}", trained.name, trained.classes
+            stem, image_size = trained.stem, trained.image_size
         ours_or_timm(name)
-        return NetworkSpec(name=name, classes=classes, start=start, stem=stem, image_size=image_size)
+        if request.start == "pretrained":
+            made_for = pretrained_classes(name) or made_for
+        return NetworkSpec(name=name, classes=self.data.classes, start=start, stem=stem, image_size=image_size), made_for
 
     def _about(self, run: Run, *, pair: str, teacher_id: str | None, paths: Mapping[str, Any]) -> dict[str, Any]:
         where = {"data": self.config.data, "data_root": self.config.data_root, **paths}

@@ -1,0 +1,133 @@
+"""The short way on real image files: fine-tuned teacher, fair verdict, a student that plain timm loads, nothing done twice."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from sklearn.datasets import load_digits
+
+from kdzoo.errors import InputError
+from kdzoo.shortway import distill, distill_folder
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("KDZOO_CACHE", str(tmp_path / "cache"))
+
+
+def write_images(folder: Path, classes: int = 4, each: int = 70) -> Path:
+    """Handwritten digits as PNG files of 32x32 pixels, a sub-folder a class."""
+    bunch = load_digits(n_class=classes)
+    for label in range(classes):
+        (folder / f"digit-{label}").mkdir(parents=True)
+        for number, image in enumerate(bunch.images[bunch.target == label][:each]):
+            pixels = Image.fromarray(np.round(image * 255 / 16).astype(np.uint8)).resize((32, 32))
+            pixels.save(folder / f"digit-{label}" / f"{number}.png")
+    return folder
+
+
+def foreign_teacher(folder: Path) -> Path:
+    """Weights of a network for nine classes."""
+    torch.manual_seed(0)
+    file = folder / "my_wrn.pth"
+    torch.save(timm.create_model("wrn_16_2", num_classes=9).state_dict(), file)
+    return file
+
+
+@pytest.mark.slow
+def test_from_a_folder_and_a_foreign_teacher_to_a_small_network_for_plain_timm(tmp_path):
+    import kdzoo.models.network  # noqa: F401  registers the networks of which a teacher is made here
+
+    photos, out, said = write_images(tmp_path / "photos"), tmp_path / "small", []
+    teacher = f"wrn_16_2:{foreign_teacher(tmp_path)}"
+    options = {
+        "teacher": teacher,
+        "student": "test_resnet:random",
+        "out": out,
+        "recipe": "digits",
+        "epochs": 25,
+        "image_size": 16,
+        "threads": 1,
+    }
+    verdict = distill_folder(photos, **options, handle=said.append)
+
+    notes = " ".join(event["text"] for event in said if event["event"] == "note")
+    assert "made for other classes and is fine-tuned" in notes
+    assert verdict.classes == ("digit-0", "digit-1", "digit-2", "digit-3")
+    assert verdict.test_images == 56
+    assert verdict.teacher.accuracy > 0.6
+    assert verdict.teacher.parameters > verdict.distilled.parameters
+    assert verdict.distilled.low <= verdict.distilled.accuracy <= verdict.distilled.high
+    assert all(ms > 0 for one in (verdict.distilled, verdict.teacher) for ms in one.milliseconds.values())
+    assert json.loads((out / "verdict.json").read_text())["distilled"]["accuracy"] == verdict.distilled.accuracy
+    assert json.loads((out / "classes.json").read_text()) == {str(i): f"digit-{i}" for i in range(4)}
+
+    plain = (
+        "import sys, timm\nfrom safetensors.torch import load_file\n"
+        "model = timm.create_model('test_resnet', num_classes=4)\n"
+        "model.load_state_dict(load_file(sys.argv[1]))\n"
+        "assert not any(name.startswith('kdzoo') for name in sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", plain, str(out / "student.safetensors")], check=True)
+    code = (out / "README.md").read_text().split("```python\n")[1].split("```")[0].replace("image.jpg", "image.png")
+    (out / "image.png").write_bytes(next((photos / "digit-2").glob("*.png")).read_bytes())
+    spoken = subprocess.run([sys.executable, "-c", code], cwd=out, capture_output=True, text=True, check=True).stdout.strip()
+    assert spoken in verdict.classes
+
+    before = {file: file.stat().st_mtime_ns for file in out.rglob("result.json")}
+    again = distill_folder(photos, **options)
+    assert {file: file.stat().st_mtime_ns for file in out.rglob("result.json")} == before
+    assert again.distilled.accuracy == verdict.distilled.accuracy
+
+
+def test_an_unreadable_image_and_weights_that_cannot_be_had_are_refused_before_any_work(tmp_path):
+    photos = write_images(tmp_path / "photos", classes=2, each=6)
+    with pytest.raises(InputError, match=r"pretrained weights cannot be had here.*:FILE.*:random"):
+        distill_folder(photos, teacher="resnet10t:random", student="resnet10t", out=tmp_path / "small", image_size=32)
+    (photos / "digit-1" / "torn.png").write_bytes(b"\x89PNG\r\n")
+    with pytest.raises(InputError, match=r"torn\.png"):
+        distill_folder(photos, teacher="resnet10t:random", student="resnet10t:random", out=tmp_path / "small", image_size=32)
+    assert not (tmp_path / "small").exists()
+
+
+@pytest.mark.slow
+def test_from_python_with_modules_and_arrays(tmp_path):
+    bunch = load_digits()
+    images = np.round(bunch.images * 255 / 16).astype(np.uint8)
+    train, test = (images[:1200], bunch.target[:1200]), (images[1200:], bunch.target[1200:])
+
+    def network(width: int, seed: int) -> torch.nn.Module:
+        torch.manual_seed(seed)
+        return torch.nn.Sequential(
+            torch.nn.Conv2d(1, width, 3, padding=1),
+            torch.nn.BatchNorm2d(width),
+            torch.nn.ReLU(),
+            torch.nn.MaxPool2d(2),
+            torch.nn.Flatten(),
+            torch.nn.Linear(width * 16, 10),
+        )
+
+    taught = network(32, 0)
+    pixels = (torch.from_numpy(train[0])[:, None].float() / 255 - images[:1200].mean() / 255) / (images[:1200].std() / 255)
+    optimizer = torch.optim.Adam(taught.parameters(), lr=0.01)
+    for _ in range(60):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(taught(pixels), torch.from_numpy(train[1])).backward()
+        optimizer.step()
+    student = network(4, 1)
+    start = {name: value.clone() for name, value in student.state_dict().items()}
+    found = distill(student, taught, (train, test), method="hinton", epochs=5, results=tmp_path / "results")
+    assert found.teacher_accuracy > 0.85
+    assert found.accuracy > 0.5
+    assert type(found.student) is type(student)
+    assert not found.student.training
+    assert all(torch.equal(start[name], value) for name, value in student.state_dict().items()), "the given student was changed"
+    weights = load_file(next((tmp_path / "results/distill/runs").glob("hinton-*/student.safetensors")))
+    assert all(torch.equal(weights[name], value) for name, value in found.student.state_dict().items())
