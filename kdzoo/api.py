@@ -17,6 +17,7 @@ from torch import nn
 from kdzoo.assemble import Modules
 from kdzoo.data.sources import DATA, TORCHVISION
 from kdzoo.method import REGISTRY
+from kdzoo.store import cache_folder
 from kdzoo.suite import bench as suite
 from kdzoo.suite.config import BenchConfig, bench_config
 from kdzoo.suite.config import quick as quick_options
@@ -26,7 +27,6 @@ from kdzoo.suite.launch import Pool
 from kdzoo.suite.leaderboard import leaderboard_frame
 from kdzoo.suite.records import read_bench
 from kdzoo.suite.request import parse_request
-from kdzoo.suite.store import cache_folder
 
 Numbers = float | Sequence[float] | str
 

@@ -10,14 +10,15 @@ from typing import Any
 
 from torch import nn
 
-from kdzoo.data.sources import Images, load
+from kdzoo.data.images import Images
+from kdzoo.data.sources import load
 from kdzoo.data.split import Parts, split
 from kdzoo.errors import InputError
 from kdzoo.models.network import Head, Network, build_network, count, freeze, pair_stages, probe
 from kdzoo.objective import Objective, build_objective
 from kdzoo.signals import Shapes
 from kdzoo.spec import DataSpec, NetworkSpec, Recipe, Run
-from kdzoo.suite.store import RunFolder, teacher_store
+from kdzoo.store import RunFolder, teacher_store
 from kdzoo.train import Cohort, Execution, Member, Teacher
 
 

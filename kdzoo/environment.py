@@ -29,10 +29,11 @@ def environment(device: torch.device, threads: int) -> dict[str, Any]:
 
 @cache
 def _commit() -> str | None:
+    checkout = Path(__file__).parent.parent
+    if not (checkout / ".git").exists():  # installed, perhaps below another project's repository
+        return None
     try:
-        asked = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=False
-        )
+        asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=checkout, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return asked.stdout.strip() or None

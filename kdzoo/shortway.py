@@ -15,18 +15,19 @@ import torch
 from torch import Tensor, nn
 
 from kdzoo.assemble import Bound, Modules, data_of, network_of, shape_of
-from kdzoo.data.sources import Images, Raw, register_source
+from kdzoo.data.images import Images
+from kdzoo.data.sources import Raw, register_source
 from kdzoo.errors import InputError
 from kdzoo.latency import milliseconds
 from kdzoo.models.network import Network
 from kdzoo.models.weights import parse_network
+from kdzoo.store import StoreError, cache_folder, write_bytes, write_json
 from kdzoo.suite.bench import Prepared, prepare
 from kdzoo.suite.bench import run as run_bench
 from kdzoo.suite.config import bench_config
 from kdzoo.suite.jobs import Handle
 from kdzoo.suite.launch import Pool
 from kdzoo.suite.stats import wilson
-from kdzoo.suite.store import StoreError, cache_folder, write_bytes, write_json
 
 METHOD = "hinton"
 """Tuned plain KD is what other methods have to beat, and it serves any two networks."""

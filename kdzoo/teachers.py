@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kdzoo.data.sources import Subset
+from kdzoo.data.images import Subset
 from kdzoo.data.split import Parts
 from kdzoo.errors import InputError
 from kdzoo.evaluate import above_chance, chance, measure

@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kdzoo.data.images import Subset
 from kdzoo.data.loader import batches, gather, steps_per_epoch
-from kdzoo.data.sources import Subset
 from kdzoo.data.split import Parts
 from kdzoo.data.views import Views, apply, center, draw
 from kdzoo.environment import environment
@@ -37,7 +37,7 @@ from kdzoo.seeds import global_stream
 from kdzoo.signals import Batch, Clock, Losses, Need, Outputs
 from kdzoo.sinks import Sink
 from kdzoo.spec import Augment, Recipe, Run
-from kdzoo.suite.store import RunFolder, StoreError, write_bytes
+from kdzoo.store import RunFolder, StoreError, write_bytes
 
 EVALUATION_BATCH = 500
 FLUSH_STEPS = 50

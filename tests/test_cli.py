@@ -1,6 +1,5 @@
 """The command line: every verb answers, explains itself, and ends with the status it promises."""
 
-import contextlib
 import csv
 import io
 import json
@@ -14,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import members_of_group
 
 from kdzoo.cli.app import app
 from kdzoo.suite.config import BenchConfig, bench_config
@@ -330,18 +330,6 @@ def start(*words: str) -> subprocess.Popen[str]:
     )
 
 
-def alive(group: int) -> list[int]:
-    """The processes of a group that have not ended."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-                if int(fields[2]) == group and fields[0] != "Z":
-                    found.append(int(entry.name))
-    return found
-
-
 def training(place: Path, process: subprocess.Popen[str]) -> None:
     """Wait until some student has finished an epoch."""
     while process.poll() is None and not any(path.stat().st_size for path in place.glob("results/*/runs/*/metrics.jsonl")):
@@ -362,7 +350,7 @@ def test_a_signal_while_training_ends_with_130_and_no_process_left(place, number
     assert process.returncode == 130, said
     assert "the same command goes on from here" in said
     assert "Traceback" not in said
-    assert alive(process.pid) == []
+    assert members_of_group(process.pid) == []
     assert list(place.glob("results/*/runs/*/checkpoint/state.pt"))
 
 
@@ -375,7 +363,7 @@ def test_a_signal_while_it_starts_ends_with_130_and_no_process_left(place, after
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 130, said
     assert "Traceback" not in said
-    assert alive(process.pid) == []
+    assert members_of_group(process.pid) == []
 
 
 @pytest.mark.slow
@@ -383,7 +371,7 @@ def test_a_second_ctrl_c_does_not_wait(place):
     """The worker is stopped first, so that it cannot checkpoint: only killing it ends the bench."""
     process = start(*LONG, "--set", "teacher_recipe.epochs=1")
     training(place, process)
-    workers = [pid for pid in alive(process.pid) if pid != process.pid]
+    workers = [pid for pid in members_of_group(process.pid) if pid != process.pid]
     for pid in workers:
         os.kill(pid, signal.SIGSTOP)
     os.kill(process.pid, signal.SIGINT)
@@ -392,4 +380,4 @@ def test_a_second_ctrl_c_does_not_wait(place):
     os.kill(process.pid, signal.SIGINT)
     said, _ = process.communicate(timeout=10)
     assert process.returncode == 130, said
-    assert alive(process.pid) == []
+    assert members_of_group(process.pid) == []

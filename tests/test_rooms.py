@@ -52,13 +52,18 @@ def test_the_nouns_know_nothing_of_the_suite(name):
     assert not uses(PACKAGE / name, "kdzoo.cli")
 
 
+def test_only_the_suite_and_its_front_doors_know_the_suite():
+    doors = ("suite/", "cli/", "api.py", "shortway.py")
+    assert [room(f) for f in FILES if uses(f, "kdzoo.suite") and not room(f).startswith(doors)] == []
+
+
 def test_nobody_imports_the_command_line():
     assert [room(f) for f in FILES if uses(f, "kdzoo.cli") and not room(f).startswith("cli")] == []
 
 
 @pytest.mark.parametrize(
     "module",
-    ["kdzoo", "kdzoo.spec", "kdzoo.suite.config", "kdzoo.suite.store", "kdzoo.suite.launch", "kdzoo.suite.leaderboard", "kdzoo.cli"],
+    ["kdzoo", "kdzoo.spec", "kdzoo.suite.config", "kdzoo.store", "kdzoo.suite.launch", "kdzoo.suite.leaderboard", "kdzoo.cli"],
 )
 def test_what_must_start_fast_never_imports_torch(module):
     code = f"import {module}, sys; print([m for m in ('torch', 'timm', 'scipy.stats', 'wandb') if m in sys.modules])"

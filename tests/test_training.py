@@ -9,10 +9,10 @@ from safetensors.torch import load_file
 from kdzoo.assemble import Bound, Modules, cohort_of, data_of, member_of, teacher_of
 from kdzoo.cost import probe
 from kdzoo.errors import InputError
+from kdzoo.store import teacher_store
 from kdzoo.suite.bench import preflight, run
 from kdzoo.suite.config import bench_config
 from kdzoo.suite.jobs import Options
-from kdzoo.suite.store import teacher_store
 from kdzoo.suite.sweep import Plan, plan
 from kdzoo.suite.worker import Bench, execution_of, train_runs
 from kdzoo.teachers import check, serve

@@ -10,10 +10,10 @@ import typer
 
 from kdzoo.cli.output import console, duration, say
 from kdzoo.errors import InputError
+from kdzoo.store import cache_folder, writable
 from kdzoo.suite.config import BenchConfig, assignments, bench_config, quick
 from kdzoo.suite.display import open_display
 from kdzoo.suite.launch import Pool
-from kdzoo.suite.store import cache_folder, writable
 
 if TYPE_CHECKING:
     from kdzoo.suite.bench import Prepared
@@ -207,8 +207,8 @@ def print_plan(config: BenchConfig, *, retry_failed: bool) -> int:
 
 def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str]]:
     """The plan in words: grid points, distinct runs and why fewer, what is left of them, and how long that will take."""
+    from kdzoo.store import teacher_store
     from kdzoo.suite.bench import cut, estimate, wants_refit
-    from kdzoo.suite.store import teacher_store
 
     made, states, options = prepared.plan, prepared.states, prepared.options
     states_left = {"new", "started", "damaged"} | ({"failed"} if retry_failed else set())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from kdzoo.errors import InputError, unknown
-from kdzoo.suite.store import RunFolder, Store, teacher_store
+from kdzoo.store import RunFolder, Store, teacher_store
 
 
 def benches(results: Path) -> list[Path]:

@@ -30,11 +30,11 @@ from kdzoo.cli.output import Format, console, percent, show
 from kdzoo.cli.places import run_folder
 from kdzoo.cli.status import ResultsFolder
 from kdzoo.errors import InputError
+from kdzoo.store import RunFolder, teacher_store
 from kdzoo.suite.config import BenchConfig, bench_config
 from kdzoo.suite.display import open_display
 from kdzoo.suite.launch import Pool, launch
 from kdzoo.suite.records import read_record
-from kdzoo.suite.store import RunFolder, teacher_store
 
 if TYPE_CHECKING:
     from kdzoo.suite.jobs import Job, Outcome

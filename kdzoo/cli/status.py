@@ -12,8 +12,8 @@ import typer
 
 from kdzoo.cli.output import Format, console, percent, show
 from kdzoo.cli.places import bench_folder, benches
+from kdzoo.store import RunFolder, Store, teacher_store
 from kdzoo.suite.records import BenchRecords, Record, read_bench, read_record, setting_text
-from kdzoo.suite.store import RunFolder, Store, teacher_store
 
 WORDS = {"done": "done", "failed": "failed", "damaged": "damaged", "started": "interrupted", "new": "to do"}
 ORDER = ("running", "failed", "damaged", "interrupted", "to do", "done")

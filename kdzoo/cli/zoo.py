@@ -81,7 +81,7 @@ def networks(
       kdzoo networks
       kdzoo networks 'mobilenetv3*'
     """
-    from kdzoo.models.network import list_networks, network_names
+    from kdzoo.models.names import list_networks, network_names
 
     found = list_networks() if like is None else [name for name in network_names() if _matches(name, like)]
     if how is Format.table:

@@ -11,12 +11,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from kdzoo.data.sources import Array, Images, Subset, statistics
+from kdzoo.data.images import Images, Subset, statistics
 from kdzoo.errors import InputError
+from kdzoo.store import cache_folder
 
+Array = NDArray[np.uint8]
 DEFAULT_SIDE = 256
 MARGIN = 8 / 7
 """decoded images are larger than what the networks see, so that crops have room: 256 for 224"""
@@ -122,7 +125,7 @@ def _decode(files: dict[str, list[File]], side: int, fingerprint: str) -> dict[s
     pixels: Array
     kept = None
     if count * 3 * side * side > RESIDENT_BYTES:
-        kept = _cache() / f"{fingerprint}-{side}.npy"
+        kept = cache_folder() / "data" / f"{fingerprint}-{side}.npy"
     if kept is not None and kept.exists():
         pixels = np.load(kept, mmap_mode="r+")
     else:
@@ -175,8 +178,3 @@ def decode(path: Path, side: int) -> Array:
         rgb = upright.convert("RGBA").convert("RGB") if upright.mode in ("P", "PA") else upright.convert("RGB")
         square = ImageOps.fit(rgb, (side, side), method=Image.Resampling.BILINEAR)
     return np.asarray(square).transpose(2, 0, 1)
-
-
-def _cache() -> Path:
-    named = os.environ.get("KDZOO_CACHE")
-    return (Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "kdzoo") / "data"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from kdzoo.data.sources import Subset
+from kdzoo.data.images import Subset
 from kdzoo.seeds import generator
 
 

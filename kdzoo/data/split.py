@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kdzoo.data.sources import Images, Subset
+from kdzoo.data.images import Images, Subset
 from kdzoo.errors import InputError
 from kdzoo.seeds import generator
 from kdzoo.signals import DataFacts

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import re
 import socket
 import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
@@ -21,11 +20,8 @@ from huggingface_hub import constants as hub
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-import kdzoo.models.cifar_mobile
-import kdzoo.models.cifar_resnet
-import kdzoo.models.cifar_vgg
-import kdzoo.models.small
 from kdzoo.errors import InputError
+from kdzoo.models.names import ours_or_timm
 from kdzoo.models.stem import small_stem
 from kdzoo.models.weights import classes_of, load_state, read_state
 from kdzoo.seeds import global_stream
@@ -247,40 +243,6 @@ def _impatient_hub() -> Iterator[None]:
         yield
     finally:
         hub.HF_HUB_OFFLINE = before
-
-
-def pretrained_classes(name: str) -> int | None:
-    """How many classes timm's weights for a network were made for; None where it has none."""
-    config = timm.get_pretrained_cfg(name)
-    return None if config is None else config.num_classes
-
-
-def ours_or_timm(name: str) -> None:
-    """Refuse a name that is no network, with the nearest."""
-    if name.startswith("module:") or timm.is_model(name):
-        return
-    names = network_names()
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise InputError(f"network: unknown {name!r}{hint} (kdzoo's own are listed by `kdzoo pairs`, {len(names)} in all come from timm)")
-
-
-@cache
-def network_names() -> tuple[str, ...]:
-    return tuple(timm.list_models())
-
-
-def list_networks() -> list[str]:
-    """The networks that kdzoo adds to timm."""
-    return sorted(
-        [
-            *kdzoo.models.cifar_resnet.CIFAR_RESNETS,
-            *kdzoo.models.cifar_vgg.CIFAR_VGGS,
-            *kdzoo.models.cifar_mobile.CIFAR_MOBILES,
-            *kdzoo.models.small.TUTORIAL_NETWORKS,
-            *kdzoo.models.small.DIGITS_NETWORKS,
-        ]
-    )
 
 
 def _taps(network: Network, channels: int, side: int) -> list[int] | list[str]:

@@ -16,6 +16,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from kdzoo.errors import InputError
+from kdzoo.models.names import network_names
+from kdzoo.store import write_bytes
 
 Start = Literal["random", "pretrained", "file", "run"]
 FILES = (".safetensors", ".pth", ".pt", ".bin", ".tar", ".ckpt")
@@ -87,8 +89,6 @@ def architecture_of(path: Path) -> str:
         named = held.get("arch", held.get("architecture")) if isinstance(held, Mapping) else None
         if isinstance(named, str):
             return named
-    from kdzoo.models.network import network_names
-
     inside = [name for name in network_names() if re.search(rf"(^|[^a-z0-9]){re.escape(name)}([^a-z0-9]|$)", path.stem.lower())]
     if not inside:
         raise InputError(f"network {str(path)!r}: which architecture is it? Say NAME:{path}, for example resnet50:{path}")
@@ -161,7 +161,5 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], where: str) -> Non
 
 def save_student(model: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
     """Write a network's state dict as safetensors that plain timm loads, whole or not at all."""
-    from kdzoo.suite.store import write_bytes
-
     state = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
     write_bytes(path, save(state, metadata=dict(metadata)))

@@ -11,19 +11,19 @@ import torch
 
 from kdzoo.assemble import Bound, Modules, cohort_of, data_of, images_of, member_of, network_of, shape_of, student_of
 from kdzoo.cost import probe
-from kdzoo.data.sources import Images
+from kdzoo.data.images import Images
 from kdzoo.errors import InputError
 from kdzoo.method import load_plugin
 from kdzoo.models.network import Network, count, freeze
 from kdzoo.models.network import probe as shapes_of
 from kdzoo.sinks import wandb_settings
+from kdzoo.store import RunFolder, State, teacher_store, writable
 from kdzoo.suite.config import BenchConfig, recipe_file
 from kdzoo.suite.jobs import Handle, Job, Options, Outcome
 from kdzoo.suite.launch import Pool, launch
 from kdzoo.suite.leaderboard import write_tables
 from kdzoo.suite.records import read_bench
 from kdzoo.suite.select import chosen_runs
-from kdzoo.suite.store import RunFolder, State, teacher_store, writable
 from kdzoo.suite.sweep import Plan, Planned, plan, refit
 from kdzoo.suite.worker import Bench, execution_of, work
 from kdzoo.teachers import serve

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Self
 
 from kdzoo.errors import InputError
+from kdzoo.store import Store
 from kdzoo.suite.jobs import Event, Handle, Job, Outcome
-from kdzoo.suite.store import Store
 
 HANG_SECONDS = 1800.0
 """a worker that says nothing for so long is taken for hung and killed"""

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 
 from kdzoo.spec import canonical
+from kdzoo.store import write_bytes
 from kdzoo.suite.records import BenchRecords, Record, read_bench, setting_of
 from kdzoo.suite.select import RULE, Candidate, candidates, choose
 from kdzoo.suite.stats import detectable, difference, dunnett_p, pooled_sd, sample_sd
-from kdzoo.suite.store import write_bytes
 
 NONE, KD, TEACHER = "none", "hinton", "teacher"
 METRICS = ("top1", "top5", "balanced", "nll", "ece", "agreement", "teacher_kl")

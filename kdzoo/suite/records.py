@@ -9,7 +9,7 @@ from typing import Any
 
 from kdzoo.errors import InputError
 from kdzoo.spec import ObjectiveSpec, Run, canonical_json
-from kdzoo.suite.store import RunFolder, State, Store
+from kdzoo.store import RunFolder, State, Store
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kdzoo.assemble import Modules, images_of
-from kdzoo.data.sources import Images
+from kdzoo.data.images import Images
 from kdzoo.errors import InputError, did_you_mean
 from kdzoo.method import REGISTRY
-from kdzoo.models.network import ours_or_timm, pretrained_classes
+from kdzoo.models.names import ours_or_timm, pretrained_classes
 from kdzoo.models.pairs import pair as named_pair
 from kdzoo.models.weights import NetworkRequest, classes_of, file_sha256, parse_network, read_state
 from kdzoo.spec import DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run
+from kdzoo.store import RunFolder, Store, teacher_store
 from kdzoo.suite.config import BenchConfig, RecipeFile, recipe_file
 from kdzoo.suite.request import KD, NONE, Request, card_record, objective, parse_request, refuse, settings
-from kdzoo.suite.store import RunFolder, Store, teacher_store
 
 
 @dataclass(frozen=True)

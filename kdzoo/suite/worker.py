@@ -25,15 +25,15 @@ import torch
 
 from kdzoo.assemble import Bound, Modules, cohort_of, data_of, member_of, teacher_key, teacher_of
 from kdzoo.cost import probe
-from kdzoo.data.sources import Images
+from kdzoo.data.images import Images
 from kdzoo.data.split import Parts
 from kdzoo.errors import InputError
 from kdzoo.method import load_plugin
 from kdzoo.signals import Shapes
 from kdzoo.sinks import JsonLines, Sink, Tee, WandbSettings, WandbSink
+from kdzoo.store import RunFolder, Store, StoreError, teacher_store
 from kdzoo.suite.jobs import Event, Handle, Job, Options
 from kdzoo.suite.records import setting_text
-from kdzoo.suite.store import RunFolder, Store, StoreError, teacher_store
 from kdzoo.teachers import check
 from kdzoo.train import Execution, Member, Stopped, Teacher, fit
 
@@ -72,6 +72,8 @@ def teacher_job(job: Job, bench: Bench, emit: Handle, stop: Callable[[], bool]) 
     """Train a teacher unless it is kept already, measure it on its first student's data, refuse it at chance."""
     store = Store(Path(job.folder))
     for run_id in job.ids:
+        if store.run(run_id).state() == "damaged":
+            store.run(run_id).forget()
         while store.run(run_id).state() != "done":
             locked = train_runs(store, (run_id,), job.options, bench, emit, stop)
             if not locked and store.run(run_id).state() != "done":

@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdzoo.data.sources import DATA, Raw, canonical, load, register_source, statistics, where
+from kdzoo.data.images import statistics
+from kdzoo.data.sources import DATA, Raw, canonical, load, register_source, where
 from kdzoo.errors import InputError
 
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kdzoo.errors import InputError
-from kdzoo.models.network import build_network, count, freeze, list_networks, pair_stages, probe
+from kdzoo.models.names import list_networks
+from kdzoo.models.network import build_network, count, freeze, pair_stages, probe
 from kdzoo.models.pairs import PAIRS, pair
 from kdzoo.signals import Need, Shapes, StageShape, UndeclaredNeed
 from kdzoo.spec import NetworkSpec

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from processes import members_of_group
 from safetensors.torch import load_file
 
 MEASURED_TIMES = ["step_seconds", "train_seconds", "seconds"]
@@ -111,17 +112,6 @@ def test_a_bench_whose_parent_alone_is_killed_leaves_no_orphan_and_goes_on(tmp_p
     assert members_of_group(process.pid) == []
     ended_well(start(tmp_path))
     assert_same(tmp_path, undisturbed)
-
-
-def members_of_group(group: int) -> list[int]:
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-                if int(fields[2]) == group and fields[0] != "Z":
-                    found.append(int(entry.name))
-    return found
 
 
 @pytest.mark.slow
