@@ -19,6 +19,7 @@ from kdzoo.objective import Objective, build_objective
 from kdzoo.signals import Shapes
 from kdzoo.spec import DataSpec, NetworkSpec, Recipe, Run
 from kdzoo.store import RunFolder, teacher_store
+from kdzoo.teachers import serve
 from kdzoo.train import Cohort, Execution, Member, Teacher
 
 
@@ -102,8 +103,6 @@ def weights_path(spec: NetworkSpec, path: str | None) -> Path | None:
 
 def teacher_of(bound: Bound, images: Images, parts: Parts, execution: Execution, modules: Modules) -> tuple[Teacher, Shapes] | None:
     """The frozen teacher of a run with its predictions, or None."""
-    from kdzoo.teachers import serve
-
     if bound.run.teacher is None:
         return None
     network = freeze(
