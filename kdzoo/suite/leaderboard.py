@@ -81,7 +81,17 @@ def leaderboard_frame(bench: BenchRecords) -> pd.DataFrame:
     for record in bench.records:
         blocks.setdefault(record.place, []).append(record)
     rows = [row for place in sorted(blocks) for row in _block(blocks[place])]
+    _add_tried_in_sweep(rows)
     return pd.DataFrame(rows, columns=list(_COLUMNS))
+
+
+def _add_tried_in_sweep(rows: Sequence[dict[str, Any]]) -> None:
+    """A refit tries one setting: what counts is how many the sweep tried to find it."""
+    same = ("pair", "data", "recipe", "epochs", "method")
+    tried = {tuple(row[k] for k in same): row.get("settings_tried") for row in rows if row["phase"] == "sweep"}
+    for row in rows:
+        if row["phase"] == "refit" and "settings_tried" in row:
+            row["settings_tried"] = tried.get(tuple(row[k] for k in same), row["settings_tried"])
 
 
 _COLUMNS = (
