@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,3 +61,14 @@ def kdzoo_process(place: Path) -> Callable[..., Said]:
         return Said(done.returncode, done.stdout, done.stderr)
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def _registry_as_it_was() -> Iterator[None]:
+    """What a test registers in this process is gone after it."""
+    from kdzoo.method import REGISTRY
+
+    REGISTRY.names()  # loads the zoo, so that it is part of what is put back
+    before = dict(REGISTRY._methods)
+    yield
+    REGISTRY._methods = before
