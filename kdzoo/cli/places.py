@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from kdzoo.errors import InputError, unknown
 from kdzoo.store import RunFolder, Store, teacher_store
+
+RUN_ID = re.compile(r"^[\w+]+-[0-9a-f]{12}$")
 
 
 def benches(results: Path) -> list[Path]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kdzoo.cli.output import console, say
-from kdzoo.cli.places import bench_folder
+from kdzoo.cli.places import RUN_ID, bench_folder, run_folder
 from kdzoo.cli.status import ResultsFolder
 
 if TYPE_CHECKING:
@@ -66,6 +66,8 @@ def compare(
 ) -> int:
     """Put benches beside each other: differences to the first with 95 % intervals, and warnings where protocols differ.
 
+    Two runs' ids compare these two models on the test images instead, by their kept predictions.
+
     A CSV needs the columns method and top1 (or test_top1), with seed or n and sd where there are any: a published
     table, or another suite's.
 
@@ -73,7 +75,13 @@ def compare(
     Examples:
       kdzoo compare digits digits-refit
       kdzoo compare results/mine paper.csv --format md --filter method=crd
+      kdzoo compare hinton-0123456789ab none-0123456789ab
     """
+    if len(benches) == 2 and all(RUN_ID.match(name) for name in benches):
+        from kdzoo.suite.models import compare_models
+
+        print(compare_models(run_folder(benches[0], results), run_folder(benches[1], results)))
+        return 0
     from kdzoo.suite.compare import compare as joined
     from kdzoo.suite.compare import render, words
     from kdzoo.suite.report import frame_table
