@@ -16,6 +16,8 @@ from filelock import FileLock, Timeout
 from kdzoo.errors import InputError, KdzooError
 from kdzoo.spec import Run, canonical, parse
 
+RESULT_PARTS = {"last", "student", "cost"}
+"""what a result must have to be one"""
 State = Literal["done", "failed", "damaged", "started", "new"]
 
 
@@ -102,9 +104,11 @@ class RunFolder:
         """`done` where a whole result.json is; `damaged` where it is there but cannot be read."""
         if (self.path / "result.json").exists():
             try:
-                return "done" if self.result()["status"] == "done" else "damaged"
-            except (InputError, KeyError):
+                found = self.result()
+            except InputError:
                 return "damaged"
+            whole = found.get("status") == "done" and found.get("id") == self.id and found.keys() >= RESULT_PARTS
+            return "done" if whole else "damaged"
         if (self.path / "error.txt").exists():
             return "failed"
         return "started" if self.checkpoint.exists() else "new"
@@ -121,6 +125,11 @@ class RunFolder:
     def fail(self, text: str) -> None:
         """Keep the traceback of a failure."""
         write_bytes(self.path / "error.txt", text.encode())
+
+    def failure(self) -> str:
+        """The last line of a failure's traceback: the exception."""
+        lines = (self.path / "error.txt").read_text(errors="replace").strip().splitlines() if (self.path / "error.txt").exists() else []
+        return lines[-1] if lines else "no reason was kept"
 
     def forget(self) -> None:
         """Make a failed or damaged run new again; the damaged file is kept beside it under another name."""

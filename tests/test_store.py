@@ -40,7 +40,7 @@ def test_what_is_planned_is_read_back(folder, run):
 def test_a_result_makes_a_run_done_and_clears_its_failure(folder):
     folder.fail("Traceback ...\nRuntimeError: x\n")
     assert folder.state() == "failed"
-    folder.finish({"id": folder.id, "status": "done"})
+    folder.finish({"id": folder.id, "status": "done", "last": {}, "student": {}, "cost": {}})
     assert folder.state() == "done"
     assert not (folder.path / "error.txt").exists()
 
@@ -53,6 +53,23 @@ def test_a_damaged_result_is_no_result_and_is_kept_when_the_run_is_made_new(fold
     folder.forget()
     assert folder.state() == "new"
     assert (folder.path / "result.json.damaged").read_text() == '{"id": "none-'
+
+
+@pytest.mark.parametrize("wrong", [{}, {"id": "none-000000000000"}, {"status": "running"}, {"last": None}])
+def test_a_result_that_is_no_result_of_this_run_is_damaged(folder, wrong):
+    whole = {"id": folder.id, "status": "done", "last": {}, "student": {}, "cost": {}}
+    content = {k: v for k, v in {**whole, **wrong}.items() if v is not None} if wrong else {"status": "done"}
+    (folder.path / "result.json").write_text(json.dumps(content))
+    assert folder.state() == "damaged"
+
+
+def test_a_failure_is_told_in_its_last_line_whatever_the_file_holds(folder):
+    folder.fail("Traceback ...\nRuntimeError: x\n")
+    assert folder.failure() == "RuntimeError: x"
+    (folder.path / "error.txt").write_bytes(b"\xff\xfe broken")
+    assert "broken" in folder.failure()
+    (folder.path / "error.txt").write_bytes(b"")
+    assert folder.failure() == "no reason was kept"
 
 
 def test_a_plan_under_another_runs_name_is_refused(folder, tmp_path):

@@ -102,7 +102,7 @@ def _run_plan(prepared: Prepared, pool: Pool | None, handle: Handle, retry_faile
         if state == "done":
             outcome.done.add(folder.id)
         elif state == "failed" and not retry_failed:
-            outcome.failed[folder.id] = (folder.path / "error.txt").read_text().strip().splitlines()[-1]
+            outcome.failed[folder.id] = folder.failure()
         else:
             if state in ("failed", "damaged"):
                 folder.forget()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -15,22 +16,39 @@ import numpy as np
 import pandas as pd
 
 from kdzoo.errors import InputError, unknown
-from kdzoo.suite.leaderboard import TEACHER, leaderboard_frame
+from kdzoo.suite.leaderboard import SETTING, TEACHER, as_csv, blocks_of, markdown_table, setting_columns
 from kdzoo.suite.records import BenchRecords, read_bench
 from kdzoo.suite.stats import difference, sample_sd, t_quantile, welch, welch_p
 
 FORMATS = ("table", "csv", "md", "latex", "json")
-KEYS = ["pair", "data", "phase", "method"]
+KEYS = ("pair", "data", "phase", "method")
+DETAILS = ("recipe", "epochs", *SETTING)
+"""join rows only where KEYS leave several of one side"""
+SAME_AS = {"epochs": "recipe.epochs", "data": "data.name", "recipe": "recipe", "phase": "phase", "n": "n"}
+"""the columns of a table that say something of its protocol, by the name a bench has for it"""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of a side: where it stands, and its test top-1; by seed where single runs are known, n where it is said."""
+
+    where: Mapping[str, Any]
+    top1: float
+    sd: float
+    n: int | None
+    seeds: Mapping[int, float] | None = None
 
 
 @dataclass(frozen=True)
 class Side:
-    """One of the things compared: its rows by method, its single runs where they are known, and its protocol."""
+    """One of the things compared: its rows, and every part of its protocol that it says, with all values it has there."""
 
     name: str
-    rows: pd.DataFrame
-    seeds: Mapping[tuple[Any, ...], Mapping[int, float]]
+    entries: tuple[Entry, ...]
     protocol: Mapping[str, frozenset[str]]
+
+    def has(self, key: str) -> bool:
+        return all(key in entry.where for entry in self.entries)
 
 
 @dataclass(frozen=True)
@@ -42,110 +60,179 @@ class Comparison:
 
 
 def compare(paths: Sequence[Path]) -> Comparison:
-    """Join benches (folders) and tables (leaderboard.csv, runs.csv, or columns method, top1[, seed]).
+    """Join benches (folders) and tables (leaderboard.csv, runs.csv, or columns method, top1[, seed] or [, sd, n]).
 
     Differences are in test top-1 to the first side, with a 95 % interval: paired by seed where both sides have the
     same seeds and say so run by run, else Welch's from means and standard deviations. A row that only one side has is
-    kept. Warns for every part of the protocol that is not the same on all sides.
+    kept, and where a side has several rows for one of another's, each is compared with it. Warns for every part of the
+    protocol that is not the same on all sides.
     """
     sides = [read_side(path) for path in paths]
     names = _distinct_names([side.name for side in sides])
-    keys = KEYS if all(_has_places(side.rows) for side in sides) else ["method"]
-    joined: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for side, name in zip(sides, names, strict=True):
-        for _, row in side.rows.iterrows():
-            key = tuple(row[k] for k in keys)
-            joined.setdefault(key, dict(zip(keys, key, strict=True)))[name] = row
-    rows = [_row(entry, keys, names, sides) for entry in joined.values()]
-    columns = [*keys, *(f"{name} {part}" for name in names for part in ("top1", "sd", "n"))]
+    keys = _keys(sides)
+    shown = [key for key in (*KEYS, *DETAILS) if key in keys or (key in KEYS and any(side.has(key) for side in sides))]
+    rows = [_row(entries, shown, names) for entries in _joined(sides, keys)]
+    columns = [*shown, *(f"{name} {part}" for name in names for part in ("top1", "sd", "n"))]
     columns += [f"{name} - {names[0]}{part}" for name in names[1:] for part in ("", " low", " high", " p", " test")]
     return Comparison(pd.DataFrame(rows, columns=columns), tuple(_warnings(sides, names)))
+
+
+def _keys(sides: Sequence[Side]) -> list[str]:
+    """What rows are joined by: what all sides say, in as much detail as it takes to tell a side's rows apart."""
+    keys = [key for key in KEYS if all(side.has(key) for side in sides)]
+
+    def distinct(by: Sequence[str]) -> int:
+        return sum(len({_key(entry, by) for entry in side.entries}) for side in sides)
+
+    for detail in DETAILS:
+        if all(side.has(detail) for side in sides) and distinct([*keys, detail]) > distinct(keys):
+            keys.append(detail)
+    return keys
+
+
+def _key(entry: Entry, keys: Iterable[str]) -> tuple[Any, ...]:
+    return tuple(entry.where[key] for key in keys)
+
+
+def _joined(sides: Sequence[Side], keys: Sequence[str]) -> list[tuple[Entry | None, ...]]:
+    """The rows of all sides that belong together, in the order in which the sides have them."""
+    found: dict[tuple[Any, ...], list[list[Entry | None]]] = {}
+    for position, side in enumerate(sides):
+        for entry in side.entries:
+            found.setdefault(_key(entry, keys), [[] for _ in sides])[position].append(entry)
+    return [row for groups in found.values() for row in itertools.product(*(group or [None] for group in groups))]
+
+
+def _row(entries: Sequence[Entry | None], shown: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
+    present = [entry for entry in entries if entry is not None]
+    row: dict[str, Any] = {key: next((e.where[key] for e in present if e.where.get(key) is not None), None) for key in shown}
+    for name, entry in zip(names, entries, strict=True):
+        if entry is not None:
+            row |= {f"{name} top1": entry.top1, f"{name} sd": entry.sd, f"{name} n": entry.n}
+    for name, entry in zip(names[1:], entries[1:], strict=True):
+        if entry is not None and entries[0] is not None:
+            row |= {f"{name} - {names[0]}{part}": value for part, value in _difference(entry, entries[0]).items()}
+    return row
+
+
+def _difference(entry: Entry, base: Entry) -> dict[str, Any]:
+    """The difference of two rows, with what can be said of its chance: a paired test, Welch's, or nothing."""
+    mean = entry.top1 - base.top1
+    if entry.seeds and base.seeds and entry.seeds.keys() == base.seeds.keys() and len(base.seeds) > 1:
+        gap, freedom = difference(entry.seeds, base.seeds), len(base.seeds) - 1
+        p = welch_p(gap.mean, (gap.high - gap.mean) / t_quantile(0.975, freedom), freedom)
+        return {"": mean, " low": gap.low, " high": gap.high, " p": p, " test": "paired by seed"}
+    if (entry.n or 0) > 1 and (base.n or 0) > 1 and not (math.isnan(entry.sd) or math.isnan(base.sd)):
+        error, freedom_of = welch(entry.sd, int(entry.n or 0), base.sd, int(base.n or 0))
+        half = t_quantile(0.975, freedom_of) * error
+        return {"": mean, " low": mean - half, " high": mean + half, " p": welch_p(mean, error, freedom_of), " test": "Welch"}
+    return {"": mean}
 
 
 def read_side(path: Path) -> Side:
     """A bench's folder, or a CSV; raises InputError for what is neither."""
     if path.is_dir():
-        return _bench_side(path.resolve().name, read_bench(path))
+        return _bench_side(read_bench(path))
     if not path.is_file():
         raise InputError(f"compare: {path}: no such bench or file")
     try:
         table = pd.read_csv(path)
-    except (ValueError, pd.errors.ParserError) as error:
+    except (ValueError, OSError) as error:
         raise InputError(f"compare: {path}: no CSV table ({error})") from error
     column = next((c for c in ("test_top1", "top1", "accuracy") if c in table), None)
     if "method" not in table or column is None:
         raise InputError(f"compare: {path}: expected columns method and test_top1 (or top1), found: {', '.join(map(str, table.columns))}")
     name = path.parent.resolve().name if path.name in ("leaderboard.csv", "runs.csv") else path.stem
-    table = table.rename(columns={column: "top1"})
-    if (table["top1"] > 1).any():  # a table in per cent
-        percent = [c for c in ("top1", "sd", "test_sd", "val_top1") if c in table]
-        table[percent] = table[percent] / 100
-    return _runs_side(name, table) if "seed" in table and "n" not in table else _means_side(name, table)
+    table = table.rename(columns={column: "top1", "test_sd": "sd"})
+    table = _as_shares(_with_numbers(table, path))
+    table = table[table["top1"].notna() & (table["method"] != TEACHER)]
+    by_seed = "seed" in table and "n" not in table
+    entries = _entries_by_seed(table, path) if by_seed else _entries_of_means(table)
+    said = {k: frozenset(_text(v) for v in table[c].dropna()) for c, k in SAME_AS.items() if c in table}
+    return Side(name, tuple(entries), {"n": _counts(entries), **said})
 
 
-def _bench_side(name: str, bench: BenchRecords) -> Side:
-    board = leaderboard_frame(bench).rename(columns={"test_top1": "top1", "test_sd": "sd"})
-    board = board[board["method"] != TEACHER]
-    seeds: dict[tuple[Any, ...], dict[int, float]] = {}
-    for _, row in board.iterrows():
-        key = tuple(row[k] for k in KEYS)
-        seeds[key] = {
-            r.run.seed: r.result["last"]["test"]["top1"]
-            for r in bench.records
-            if r.result and (r.about.get("pair"), r.run.data.name, r.about.get("phase"), r.method) == key and _is_setting(row, r)
-        }
-    return Side(name, board, seeds, _protocol(bench))
+def _with_numbers(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """The table with numbers where numbers have to be; raises InputError that names what is none."""
+    problems = []
+    for column in [c for c in ("top1", "sd", "n", "seed", "val_top1", "val_nll") if c in table]:
+        numbers = pd.to_numeric(table[column], errors="coerce").astype(float)
+        wrong = numbers.isna() & table[column].notna()
+        lines = [line for line, bad in enumerate(wrong, start=2) if bad]
+        problems += [f"compare: {path}: {column}: expected a number, got {table[column][line - 2]!r} (line {line})" for line in lines]
+        table = table.assign(**{column: numbers})
+    if problems:
+        raise InputError(*problems)
+    return table
 
 
-def _is_setting(row: pd.Series, record: Any) -> bool:
-    from kdzoo.spec import canonical
-    from kdzoo.suite.records import setting_of
-
-    setting = setting_of(record.run.objective, record.about.get("methods", {}))
-    others = json.dumps(canonical(dict(setting.others)), sort_keys=True) if setting.others else None
-    mine = (setting.temperature, setting.alpha, setting.weight, others)
-    return all(_same(a, row[c]) for a, c in zip(mine, ("temperature", "alpha", "weight", "others"), strict=True))
+def _as_shares(table: pd.DataFrame) -> pd.DataFrame:
+    """Accuracies as shares, where the table has them in per cent."""
+    if not (table["top1"] > 1).any():
+        return table
+    return table.assign(**{c: table[c] / 100 for c in ("top1", "sd", "val_top1") if c in table})
 
 
-def _same(a: Any, b: Any) -> bool:
-    return bool((a is None and pd.isna(b)) or a == b)
-
-
-def _runs_side(name: str, table: pd.DataFrame) -> Side:
-    keys = [key for key in KEYS if key in table]
-    table = table[table["top1"].notna()]
-    rows, seeds = [], {}
-    settings = [c for c in ("temperature", "alpha", "weight", "others") if c in table]
-    for key, group in table.groupby(keys, dropna=False):
-        parts = [part for _, part in group.groupby(settings, dropna=False)] if settings else [group]
-        if len(parts) > 1 and "val_top1" in group and group["val_top1"].notna().all():
-            parts = [max(parts, key=lambda part: part["val_top1"].mean())]
-        chosen = parts[0] if len(parts) == 1 else group
-        values = dict(zip(chosen["seed"].astype(int), chosen["top1"], strict=False))
-        rows.append(
-            {
-                **dict(zip(keys, key, strict=True)),
-                "top1": np.mean(list(values.values())),
-                "sd": sample_sd(list(values.values())),
-                "n": len(values),
-            }
+def _bench_side(bench: BenchRecords) -> Side:
+    entries = [
+        Entry(
+            where={**block.head, "method": standing.record.method, **setting_columns(standing.record)},
+            top1=float(np.mean(list(standing.top1.values()))),
+            sd=sample_sd(list(standing.top1.values())),
+            n=len(standing.done),
+            seeds=standing.top1,
         )
-        seeds[tuple(key)] = values
-    return Side(name, pd.DataFrame(rows), seeds, {})
+        for block in blocks_of(bench)
+        for standing in block.standings
+        if standing.done
+    ]
+    return Side(bench.name, tuple(entries), {**_protocol(bench), "n": _counts(entries)})
 
 
-def _means_side(name: str, table: pd.DataFrame) -> Side:
-    table = table[table["method"] != TEACHER].rename(columns={"test_sd": "sd"})
-    for column, default in (("sd", math.nan), ("n", 1)):
-        if column not in table:
-            table[column] = default
-    return Side(
-        name, table, {}, {c: frozenset(map(str, table[c].dropna().unique())) for c in ("recipe", "epochs", "data", "phase") if c in table}
-    )
+def _entries_by_seed(table: pd.DataFrame, path: Path) -> list[Entry]:
+    """A row for every method, at the setting that is best on validation where the table has that, else for every setting."""
+    keys = [key for key in (*KEYS, "recipe", "epochs") if key in table]
+    settings = [key for key in SETTING if key in table]
+    entries = []
+    for _, group in table.groupby(keys, dropna=False, sort=False):
+        options = [part for _, part in group.groupby(settings, dropna=False, sort=False)] if settings else [group]
+        if len(options) > 1 and "val_top1" in group and group["val_top1"].notna().all():
+            options = [max(options, key=_rank)]
+        for option in options:
+            twice = option.loc[option["seed"].duplicated(), "seed"]
+            if len(twice):
+                raise InputError(f"compare: {path}: {option['method'].iloc[0]} has seed {twice.iloc[0]:g} twice in one setting")
+            values = {int(seed): float(top1) for seed, top1 in zip(option["seed"], option["top1"], strict=True)}
+            mean, sd = float(np.mean(list(values.values()))), sample_sd(list(values.values()))
+            entries.append(Entry(_where(option.iloc[0], [*keys, *settings]), mean, sd, len(values), values))
+    return entries
 
 
-def _has_places(rows: pd.DataFrame) -> bool:
-    return all(key in rows for key in KEYS)
+def _rank(option: pd.DataFrame) -> tuple[float, ...]:
+    """As settings are chosen in a bench: seeds, validation top-1, validation NLL."""
+    nll = -float(option["val_nll"].mean()) if "val_nll" in option else 0.0
+    return (len(option), round(float(option["val_top1"].mean()), 10), round(nll, 10))
+
+
+def _entries_of_means(table: pd.DataFrame) -> list[Entry]:
+    keys = [key for key in (*KEYS, *DETAILS) if key in table]
+    return [
+        Entry(
+            where=_where(row, keys),
+            top1=float(row["top1"]),
+            sd=float(row.get("sd", math.nan)),
+            n=int(row["n"]) if "n" in row and not pd.isna(row["n"]) else None,
+        )
+        for _, row in table.iterrows()
+    ]
+
+
+def _where(row: pd.Series, keys: Iterable[str]) -> dict[str, Any]:
+    return {key: None if pd.isna(row[key]) else row[key] for key in keys}
+
+
+def _counts(entries: Iterable[Entry]) -> frozenset[str]:
+    return frozenset(str(entry.n) for entry in entries if entry.n is not None)
 
 
 def _protocol(bench: BenchRecords) -> dict[str, frozenset[str]]:
@@ -153,59 +240,43 @@ def _protocol(bench: BenchRecords) -> dict[str, frozenset[str]]:
     found: dict[str, set[str]] = {}
     for record in bench.records:
         run = record.run.model_dump(mode="json")
-        flat = {f"data.{key}": value for key, value in run["data"].items()} | {
-            f"recipe.{key}": value for key, value in run["recipe"].items()
-        }
-        flat |= {"engine": run["engine"], "student": run["student"]["name"], "phase": record.about.get("phase")}
-        flat |= {f"version of {term['method']}": term["version"] for term in run["objective"]["terms"]}
+        said = {f"{part}.{key}": value for part in ("data", "recipe") for key, value in run[part].items()}
+        said |= {"engine": run["engine"], "student": run["student"], "phase": record.place.phase, "recipe": record.place.recipe}
+        said |= {f"version of {term['method']}": term["version"] for term in run["objective"]["terms"]}
+        if run["teacher"]:
+            said["teacher"] = run["teacher"]
         if record.result:
-            flat |= {"device": record.result["environment"]["device"], "torch": record.result["environment"]["torch"]}
-        for key, value in flat.items():
-            found.setdefault(key, set()).add(json.dumps(value, sort_keys=True) if isinstance(value, dict | list) else str(value))
+            environment = record.result["environment"]
+            said |= {key: environment[key] for key in ("device", "threads", "torch") if key in environment}
+        for key, value in said.items():
+            found.setdefault(key, set()).add(_text(value))
     found["seeds"] = {str(sorted({record.run.seed for record in bench.records}))}
     return {key: frozenset(values) for key, values in found.items()}
+
+
+def _text(value: Any) -> str:
+    """A value as it is named in a warning; whole numbers alike, whatever they were read from."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_text(item)}" for key, item in value.items() if item is not None)
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        return str(int(value))
+    return str(value)
 
 
 def _warnings(sides: Sequence[Side], names: Sequence[str]) -> list[str]:
     said = []
     for key in sorted({key for side in sides for key in side.protocol}):
-        values = [side.protocol.get(key) for side in sides]
-        known = [value for value in values if value is not None]
-        if key.startswith("version of") and len(known) < len(sides):
-            continue
-        if len(set(known)) > 1:
-            listed = ", ".join(
-                f"{name} has {' and '.join(sorted(v)) if v else 'nothing said'}" for name, v in zip(names, values, strict=True)
-            )
-            said.append(f"{key} differs: {listed}")
+        known = {name: side.protocol[key] for name, side in zip(names, sides, strict=True) if side.protocol.get(key)}
+        if len(set(known.values())) > 1:
+            said.append(f"{key} differs: {', '.join(f'{name} has {_listed(values)}' for name, values in known.items())}")
+    silent = [name for name, side in zip(names, sides, strict=True) if "data.fingerprint" not in side.protocol]
+    if silent and len(sides) > 1:
+        said.append(f"a table says little of how its numbers were made: the protocol could not be compared of {', '.join(silent)}")
     return said
 
 
-def _row(entry: Mapping[str, Any], keys: Sequence[str], names: Sequence[str], sides: Sequence[Side]) -> dict[str, Any]:
-    row: dict[str, Any] = {key: entry[key] for key in keys}
-    for name in names:
-        if name in entry:
-            row |= {f"{name} {part}": entry[name][part] for part in ("top1", "sd", "n")}
-    base = entry.get(names[0])
-    for name, side in zip(names[1:], sides[1:], strict=True):
-        if base is None or name not in entry:
-            continue
-        column = f"{name} - {names[0]}"
-        key = tuple(entry[k] for k in keys)
-        mine, theirs = side.seeds.get(key), sides[0].seeds.get(key)
-        row[column] = entry[name]["top1"] - base["top1"]
-        if mine and theirs and mine.keys() == theirs.keys() and len(mine) > 1:
-            gap = difference(mine, theirs)
-            n = len(mine)
-            error = (gap.high - gap.mean) / t_quantile(0.975, n - 1)
-            row |= {f"{column} low": gap.low, f"{column} high": gap.high, f"{column} test": "paired by seed"}
-            row[f"{column} p"] = welch_p(gap.mean, error, n - 1)
-        elif min(entry[name]["n"], base["n"]) > 1 and not (pd.isna(entry[name]["sd"]) or pd.isna(base["sd"])):
-            error, freedom = welch(entry[name]["sd"], int(entry[name]["n"]), base["sd"], int(base["n"]))
-            half = t_quantile(0.975, freedom) * error
-            row |= {f"{column} low": row[column] - half, f"{column} high": row[column] + half, f"{column} test": "Welch"}
-            row[f"{column} p"] = welch_p(row[column], error, freedom)
-    return row
+def _listed(values: frozenset[str]) -> str:
+    return " and ".join(sorted(values, key=lambda value: (len(value), value)))
 
 
 def _distinct_names(names: Sequence[str]) -> list[str]:
@@ -216,7 +287,8 @@ def sorted_by(frame: pd.DataFrame, column: str) -> pd.DataFrame:
     """The frame in the order of a column, best first for accuracies; raises InputError with the nearest column."""
     if column not in frame:
         raise InputError(unknown("sort", column, map(str, frame.columns)))
-    ascending = not re.search(r"top1|acc|gap_closed|agreement|balanced|vs_| - ", column)
+    higher_is_better = re.search(r"top1|acc|gap_closed|agreement|balanced|vs_| - ", column)
+    ascending = not higher_is_better or bool(re.search(r"(^p_| p| test|_test| sd|_sd)$|^p_", column))
     return frame.sort_values(column, ascending=ascending, kind="stable", na_position="last")
 
 
@@ -226,41 +298,45 @@ OPERATORS: Mapping[str, Callable[[Any, Any], Any]] = {
 
 
 def filtered(frame: pd.DataFrame, condition: str) -> pd.DataFrame:
-    """The rows for which `column=value`, `column>0.9` (or >=, <, <=, !=) holds; raises InputError for any other text."""
+    """The rows for which `column=value`, `column>0.9` (or >=, <, <=, !=) holds; raises InputError for any other text.
+
+    A cell without a value fulfils no condition but !=.
+    """
     match = re.fullmatch(r"\s*(.+?)\s*(>=|<=|!=|>|<|=)\s*(.+?)\s*", condition)
     if match is None:
         raise InputError(f"filter: expected COLUMN=VALUE or COLUMN>NUMBER, got {condition!r}")
     column, sign, value = match.groups()
     if column not in frame:
         raise InputError(unknown("filter", column, map(str, frame.columns)))
-    if pd.api.types.is_numeric_dtype(frame[column]):
+    cells = frame[column]
+    if pd.api.types.is_numeric_dtype(cells):
         try:
-            return cast(pd.DataFrame, frame[OPERATORS[sign](frame[column], float(value))])
+            return cast(pd.DataFrame, frame[OPERATORS[sign](cells, float(value))])
         except ValueError:
             raise InputError(f"filter: {column} holds numbers, got {value!r}") from None
-    return cast(pd.DataFrame, frame[OPERATORS[sign](frame[column].astype(str), value)])
+    return cast(pd.DataFrame, frame[OPERATORS[sign](cells.astype(str), value) & (cells.notna() | (sign == "!="))])
 
 
 def render(frame: pd.DataFrame, how: str) -> str:
-    """A frame as csv, md, latex or json text; raises InputError with the known formats."""
+    """A frame as table (plain text), csv, md, latex or json; raises InputError with the known formats.
+
+    csv and json hold the numbers as they are, the others text for a reader, shares in per cent.
+    """
     if how == "csv":
-        return str(frame.to_csv(index=False, float_format="%.10g", lineterminator="\n"))
+        return as_csv(frame).decode()
     if how == "json":
-        return json.dumps(json.loads(frame.to_json(orient="records", double_precision=15)), indent=1)
+        return json.dumps(json.loads(frame.to_json(orient="records", double_precision=15)), indent=1, ensure_ascii=False)
     shown = words(frame)
+    if how == "table":
+        return str(shown.to_string(index=False))
     if how == "md":
-        lines = ["| " + " | ".join(shown.columns) + " |", "|" + " --- |" * len(shown.columns)]
-        return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in shown.itertuples(index=False))])
+        return "\n".join(markdown_table(shown))
     if how == "latex":
-        head = " & ".join(_tex(name) for name in shown.columns) + r" \\"
-        body = [" & ".join(_tex(cell) for cell in row) + r" \\" for row in shown.itertuples(index=False)]
-        return "\n".join(
-            [rf"\begin{{tabular}}{{{'l' * len(shown.columns)}}}", r"\hline", head, r"\hline", *body, r"\hline", r"\end{tabular}"]
-        )
+        return _latex(shown)
     raise InputError(unknown("format", how, FORMATS))
 
 
-SHARES = re.compile(r"top1| sd$|_sd$| - .*?( low| high)?$|^vs_|ece|balanced|agreement|gap_closed|detectable")
+SHARES = re.compile(r"top1|top5| sd$|_sd$| - .*?( low| high)?$|^vs_|ece|balanced|agreement|gap_closed|detectable")
 
 
 def words(frame: pd.DataFrame) -> pd.DataFrame:
@@ -280,5 +356,17 @@ def _word(value: Any, share: bool) -> str:
     return str(value)
 
 
-def _tex(text: str) -> str:
-    return re.sub(r"([&%$#_{}])", r"\\\1", str(text)).replace("±", r"$\pm$")
+def _latex(shown: pd.DataFrame) -> str:
+    head, *body = [list(map(str, shown.columns)), *shown.itertuples(index=False)]
+    lines = [" & ".join(map(_tex, cells)) + r" \\" for cells in (head, *body)]
+    opened = rf"\begin{{tabular}}{{{'l' * len(head)}}}"
+    return "\n".join([opened, r"\hline", lines[0], r"\hline", *lines[1:], r"\hline", r"\end{tabular}"])
+
+
+TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "<": "$<$", ">": "$>$"} | {
+    sign: rf"\{sign}" for sign in "&%$#_{}"
+}
+
+
+def _tex(text: object) -> str:
+    return "".join(TEX.get(sign, sign) for sign in str(text))

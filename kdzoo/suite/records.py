@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, NamedTuple
 
-from kdzoo.errors import InputError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from kdzoo.errors import InputError, problems_of
 from kdzoo.spec import ObjectiveSpec, Run, canonical_json
 from kdzoo.store import RunFolder, State, Store
 
 
+class Place(NamedTuple):
+    """What has to be equal for two runs to stand in one table; `teacher` is empty where no term reads one."""
+
+    pair: str
+    data: str
+    recipe: str
+    phase: str
+    epochs: int
+    ground: str
+    """data, recipe, student and engine in full: a recipe's name does not say which of its numbers were changed"""
+    teacher: str
+
+
 @dataclass(frozen=True)
 class Record:
-    """One run: what was planned, in what state it is, and what it came to."""
+    """One run: what was planned, in what state it is, and what it came to; `error` says why it failed or what is damaged."""
 
     run: Run
     about: Mapping[str, Any]
@@ -22,7 +38,7 @@ class Record:
     result: Mapping[str, Any] | None
     error: str | None
 
-    @property
+    @cached_property
     def id(self) -> str:
         return self.run.id
 
@@ -30,17 +46,42 @@ class Record:
     def method(self) -> str:
         return self.run.objective.label
 
-    @property
+    @cached_property
     def setting_key(self) -> str:
         """Equal for runs that differ in nothing but their seed."""
         return canonical_json(self.run.objective.model_dump(mode="json"))
 
-    @property
-    def place(self) -> tuple[str, ...]:
-        """What has to be equal for two runs to stand in one table."""
+    @cached_property
+    def place(self) -> Place:
         run, about = self.run, self.about
-        shared = canonical_json({"data": run.data.model_dump(mode="json"), "student": run.student.model_dump(mode="json")})
-        return (str(about.get("pair")), run.data.name, str(about.get("recipe")), str(about.get("phase")), str(run.recipe.epochs), shared)
+        teacher, student = run.teacher, run.student
+        ground = {name: getattr(run, name).model_dump(mode="json") for name in ("data", "recipe", "student")} | {"engine": run.engine}
+        return Place(
+            pair=str(about.get("pair") or f"{teacher.name if teacher else '-'}/{student.name}"),
+            data=run.data.name,
+            recipe=str(about.get("recipe") or "-"),
+            phase=str(about.get("phase") or "sweep"),
+            epochs=run.recipe.epochs,
+            ground=canonical_json(ground),
+            teacher=canonical_json(teacher.model_dump(mode="json")) if teacher else "",
+        )
+
+
+def by_place(records: Iterable[Record]) -> dict[Place, list[Record]]:
+    """The runs of each table, in the order of places and ids.
+
+    A run without a teacher is one run for all pairs with its student, so it stands in each of their tables. The first
+    run of a chain has no row.
+    """
+    records = sorted((record for record in records if record.run.kind == "train"), key=lambda record: record.id)
+    tables: dict[Place, list[Record]] = {record.place: [] for record in records if record.place.teacher}
+    taught = list(tables)
+    for record in records:
+        place = record.place
+        shared = [other for other in taught if (other.ground, other.phase) == (place.ground, place.phase)]
+        for table in [place] if place.teacher or not shared else shared:
+            tables.setdefault(table, []).append(record)
+    return {place: tables[place] for place in sorted(tables)}
 
 
 @dataclass(frozen=True)
@@ -64,18 +105,20 @@ def _short(value: Any) -> str:
 def setting_of(objective: ObjectiveSpec, methods: Mapping[str, Any]) -> Setting:
     """The setting of a resolved objective, with the methods' declarations as run.json records them.
 
-    alpha is there where one term stands beside 1 - alpha of the task loss; weight is the factor on the published
-    coefficient where the task loss has its published one; others are hyper-parameters that are not as declared.
+    temperature is there where all terms that have one have the same; alpha where one term stands beside 1 - alpha of
+    the task loss; weight, the factor on the published coefficient, where that is not so and the task loss has its
+    published one. others are hyper-parameters that are not as declared, and the coefficients of sums.
     """
-    temperature = alpha = weight = None
+    alpha = weight = None
     others: dict[str, Any] = {}
+    alone = len(objective.terms) == 1
+    temperature = _shared_temperature(objective)
     for term in objective.terms:
         card = methods.get(term.method, {})
-        alone = len(objective.terms) == 1
         for name, value in term.hyperparameters.items():
-            if name == "temperature":
-                temperature = float(value)  # type: ignore[arg-type]
-            elif value != card.get("declared", {}).get(name, value):
+            if name == "temperature" and temperature is not None:
+                continue
+            if name == "temperature" or value != card.get("declared", {}).get(name, value):
                 others[name if alone else f"{term.method}.{name}"] = value
         if alone and card:
             share = round(term.coefficient / card["scale"], 12)
@@ -84,9 +127,16 @@ def setting_of(objective: ObjectiveSpec, methods: Mapping[str, Any]) -> Setting:
                 alpha = share
             elif objective.task == published["task"]:
                 weight = round(term.coefficient / published["term"], 12)
-        elif not alone or not card:
+        else:
             others[term.method] = term.coefficient
     return Setting(temperature, alpha, weight, others)
+
+
+def _shared_temperature(objective: ObjectiveSpec) -> float | None:
+    """The temperature of all terms that have one; None where none has, or where they differ."""
+    found = [term.hyperparameters["temperature"] for term in objective.terms if "temperature" in term.hyperparameters]
+    numbers = {float(value) for value in found if isinstance(value, int | float)}
+    return numbers.pop() if len(numbers) == 1 and all(isinstance(value, int | float) for value in found) else None
 
 
 def setting_text(run: Run, about: Mapping[str, Any]) -> str:
@@ -100,12 +150,18 @@ class BenchRecords:
     name: str
     records: tuple[Record, ...]
     notes: tuple[str, ...]
+    folder: Path
+
+    @property
+    def portable_notes(self) -> tuple[str, ...]:
+        """The notes with files named from the bench's folder on, for a table that may move with it."""
+        return tuple(note.replace(f"{self.folder}/", "") for note in self.notes)
 
 
 def read_bench(folder: Path) -> BenchRecords:
     """The records below a bench's folder. A damaged file becomes a note; it neither stops the table nor is touched.
 
-    Of runs that differ only in the versions of their methods or of the engine the newest counts.
+    Of runs that differ only in the versions of their methods or of the engine the newest count.
     """
     store = Store(folder)
     if not (folder / "runs").is_dir():
@@ -113,52 +169,177 @@ def read_bench(folder: Path) -> BenchRecords:
     records: list[Record] = []
     notes: list[str] = []
     for run_id in store.ids():
+        place = store.run(run_id)
         try:
-            records.append(read_record(store.run(run_id)))
+            record = read_record(place)
         except InputError as error:
             notes.extend(error.problems)
-    for record in records:
+            continue
+        records.append(record)
         if record.state == "damaged":
-            notes.append(f"{store.run(record.id).path / 'result.json'}: damaged; the next bench trains this run again and keeps the file")
+            # What the store itself cannot read is trained again; a file that only a table finds wanting is not.
+            again = "the next bench trains this run again and keeps the file" if place.state() == "damaged" else "its run is not counted"
+            notes.append(f"{place.path}/{record.error}; {again}")
     kept = _newest(records)
     if len(kept) < len(records):
         notes.append(f"{len(records) - len(kept)} runs of older method versions are left out")
-    return BenchRecords(folder.resolve().name, tuple(kept), tuple(notes))
+    return BenchRecords(folder.resolve().name, tuple(kept), (*notes, *_mixed_versions(kept)), folder)
 
 
 def read_record(folder: RunFolder) -> Record:
-    """One run's record; raises InputError when its run.json cannot be read."""
-    run, about = folder.read_plan()
+    """One run's record; raises InputError when its run.json does not say which run it is."""
+    file = folder.path / "run.json"
+    try:
+        run, about = folder.read_plan()
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{file}: damaged (about: expected an object, {error})") from error
+    faults = _faults(_About, about, "about")
+    if faults:
+        return Record(run, {}, "damaged", None, f"run.json: damaged ({'; '.join(faults)})")
     state = folder.state()
-    result = folder.result() if state == "done" else None
-    if result is not None and not {"last", "cost", "student"} <= result.keys():
-        state, result = "damaged", None
-    error = None
+    if state in ("done", "damaged"):
+        return _ended(folder, run, about)
     if state == "failed":
-        lines = (folder.path / "error.txt").read_text().strip().splitlines()
-        error = lines[-1] if lines else "no reason was kept"
-    return Record(run, about, state, result, error)
+        lines = (folder.path / "error.txt").read_text(errors="replace").strip().splitlines()
+        return Record(run, about, state, None, lines[-1] if lines else "no reason was kept")
+    return Record(run, about, state, None, None)
 
 
-def _newest(records: list[Record]) -> list[Record]:
-    """The newest of runs that are equal but for versions: the highest number, or for hashes the one finished last."""
-    best: dict[str, Record] = {}
+def _ended(folder: RunFolder, run: Run, about: Mapping[str, Any]) -> Record:
+    """The record of a run that has a result.json, whole or damaged."""
+    try:
+        result = folder.result()
+    except InputError as error:
+        return Record(run, about, "damaged", None, error.problems[0].removeprefix(f"{folder.path}/"))
+    faults = _faults(_Result, result, "")
+    if not faults and result["id"] != run.id:
+        faults = [f"id: expected {run.id}, got {result['id']}"]
+    if faults:
+        return Record(run, about, "damaged", None, f"result.json: damaged ({'; '.join(faults)})")
+    return Record(run, about, "done", result, None)
+
+
+class _Read(BaseModel):
+    """Base of what a table needs of a file: further keys are welcome; NaN, infinities and text for a number are not."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
+
+
+class _Coefficients(_Read):
+    task: float
+    term: Annotated[float, Field(gt=0)]
+
+
+class _Card(_Read):
+    scale: Annotated[float, Field(gt=0)]
+    published: _Coefficients
+    declared: dict[str, Any] = {}
+
+
+class _About(_Read):
+    pair: str | None = None
+    recipe: str | None = None
+    phase: Literal["sweep", "refit"] | None = None
+    methods: dict[str, _Card] = {}
+    swept: list[str] = []
+
+
+class _Metrics(_Read):
+    top1: Annotated[float, Field(ge=0, le=1)]
+    top5: float | None = None
+    balanced: float
+    nll: float
+    ece: float
+    agreement: float | None = None
+    teacher_kl: float | None = None
+
+
+class _Epoch(_Read):
+    epoch: int
+    val: _Metrics | None = None
+    test: _Metrics
+
+
+class _Network(_Read):
+    name: str
+    parameters: int | None = None
+    macs: int | None = None
+
+
+class _Teacher(_Network):
+    val: _Metrics | None = None
+    test: _Metrics
+
+
+class _Cost(_Read):
+    step_seconds: float | None = None
+    train_seconds: float | None = None
+    memory_bytes: float | None = None
+    extra_parameters: float | None = None
+    views: float | None = None
+    student_passes: float | None = None
+    teacher_passes: float | None = None
+
+
+class _Result(_Read):
+    id: str
+    status: Literal["done"]
+    last: _Epoch
+    best: _Epoch | None = None
+    oracle: _Epoch | None = None
+    train: dict[str, Any] = {}
+    teacher: _Teacher | None = None
+    student: _Network
+    cost: _Cost
+    environment: dict[str, Any]
+    finished: str = ""
+    seconds: float | None = None
+
+
+def _faults(model: type[BaseModel], content: object, where: str) -> list[str]:
+    try:
+        model.model_validate(content)
+    except ValidationError as error:
+        return problems_of(error, where)
+    return []
+
+
+def _newest(records: Sequence[Record]) -> list[Record]:
+    """The newest of runs that are equal but for versions: the highest numbers, or for hashes the ones finished last.
+
+    Decided once for all seeds of a setting: some seeds of the old and some of the new version are a sample of neither.
+    """
+    keys = {record.id: _without_versions_and_seed(record.run) for record in records}
+    newest: dict[str, tuple[Any, ...]] = {}
     for record in records:
-        key = _without_versions(record.run)
-        if key not in best or _age(record) > _age(best[key]):
-            best[key] = record
-    chosen = {record.id for record in best.values()}
-    return [record for record in records if record.id in chosen]
+        newest[keys[record.id]] = max(newest.get(keys[record.id], ()), (*_age(record), _versions(record.run)))
+    return [record for record in records if newest[keys[record.id]][-1] == _versions(record.run)]
 
 
-def _without_versions(run: Run) -> str:
-    content = run.model_dump(mode="json")
-    content["engine"] = 0
+def _without_versions_and_seed(run: Run) -> str:
+    content = run.model_dump(mode="json", exclude={"seed", "engine"})
     for term in content["objective"]["terms"]:
         term["version"] = ""
     return canonical_json(content)
 
 
+def _versions(run: Run) -> tuple[Any, ...]:
+    return (run.engine, *(term.version for term in run.objective.terms))
+
+
 def _age(record: Record) -> tuple[Any, ...]:
-    numbers = tuple(int(term.version) if term.version.isdigit() else -1 for term in record.run.objective.terms)
+    numbers = tuple(int(term.version) if term.version.isdecimal() else -1 for term in record.run.objective.terms)
     return (record.run.engine, numbers, str((record.result or {}).get("finished", "")))
+
+
+def _mixed_versions(records: Iterable[Record]) -> list[str]:
+    """A note for every method of which settings were trained with different versions."""
+    found: dict[str, set[str]] = {}
+    for record in records:
+        for term in record.run.objective.terms:
+            found.setdefault(term.method, set()).add(term.version)
+    return [
+        f"{method}: settings of versions {' and '.join(sorted(versions))} stand side by side"
+        for method, versions in sorted(found.items())
+        if len(versions) > 1
+    ]

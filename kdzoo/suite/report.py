@@ -7,22 +7,22 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from kdzoo.suite.leaderboard import display_frame, footnotes
+from kdzoo.suite.leaderboard import TEACHER, blocks_of, display_frame, footnotes
 from kdzoo.suite.records import BenchRecords
 
 ESSENTIAL = ("#", "method", "setting", "n", "test top-1", "vs KD")
 OPTIONAL = ("vs alone", "gap closed", "val", "p", "best epoch", "best on test (oracle)", "tried", "train s")
-NUMBERS = {"#", "n", "test top-1", "best epoch", "val", "vs KD", "p", "vs alone", "gap closed", "tried", "train s"}
+WORDS = {"method", "setting", "pair", "data", "phase", "recipe"}
 
 
 def leaderboard_view(bench: BenchRecords, board: pd.DataFrame, width: int) -> RenderableType:
     """The leaderboard, a table for every pair and phase, with its footnotes, failed runs and notes."""
     parts: list[RenderableType] = []
-    for place, block in board.groupby(["pair", "data", "recipe", "epochs", "phase"], sort=False, dropna=False):
-        pair, data, recipe, epochs, phase = place
-        title = f"{bench.name}: {pair} on {data}, {recipe} ({epochs} epochs)" + (", refit" if phase == "refit" else "")
-        parts.append(frame_table(fitting(display_frame(block), width), title))
-    parts.append(Text("\n".join(footnotes(bench, board)), style="dim"))
+    for block in blocks_of(bench):
+        rows = block.rows_of(board)
+        if len(rows):
+            parts.append(frame_table(fitting(display_frame(rows), width), f"{bench.name}: {block.title}"))
+    parts.append(Text("\n".join(footnotes(bench)), style="dim"))
     for record in bench.records:
         if record.state == "failed":
             parts.append(Text(f"failed: {record.id} (seed {record.run.seed}): {record.error}", style="red"))
@@ -43,10 +43,10 @@ def fitting(shown: pd.DataFrame, width: int) -> pd.DataFrame:
 
 
 def frame_table(frame: pd.DataFrame, title: str | None = None) -> Table:
-    """A frame of text as a table, numbers to the right."""
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
-    for name in frame.columns:
-        table.add_column(str(name), justify="right" if name in NUMBERS else "left", overflow="fold")
-    for row in frame.itertuples(index=False):
-        table.add_row(*map(str, row), style="dim" if "teacher" in row else None)
+    """A frame of text as a table, numbers to the right, the teacher's reference row dimmed. Brackets are no markup."""
+    table = Table(title=None if title is None else Text(title), title_justify="left", title_style="bold", header_style="bold")
+    for name in map(str, frame.columns):
+        table.add_column(Text(name), justify="left" if name in WORDS or name.endswith(" test") else "right", overflow="fold")
+    for _, row in frame.iterrows():
+        table.add_row(*(Text(str(cell)) for cell in row), style="dim" if row.get("method") == TEACHER else None)
     return table

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdzoo.suite.records import BenchRecords, Record
+from kdzoo.suite.records import BenchRecords, Record, by_place
 
 RULE = "highest mean validation top-1 of the last epoch over the seeds, then lowest validation NLL, then nearest the declared default"
 
@@ -27,6 +27,11 @@ class Candidate:
     def complete(self) -> bool:
         return len(self.done) == len(self.records)
 
+    @property
+    def validated(self) -> bool:
+        """Whether something was held out for every run that is done."""
+        return all(record.result["last"].get("val") is not None for record in self.done if record.result)
+
 
 def candidates(records: Iterable[Record]) -> list[Candidate]:
     """The settings of a method's runs, in a fixed order."""
@@ -39,14 +44,16 @@ def candidates(records: Iterable[Record]) -> list[Candidate]:
 def choose(options: Sequence[Candidate]) -> tuple[Candidate, ...]:
     """The chosen setting, as one of one; all of them where nothing was held out to choose on, or none is done.
 
-    Settings with a failed or missing seed are candidates only where none is complete.
+    Settings with a failed or missing seed are candidates only where none is complete, and then those with the most
+    seeds; so are, of complete ones, those with the most: the best of many short means is a lucky one.
     """
     if len(options) <= 1:
         return tuple(options)
-    eligible = [c for c in options if c.complete] or [c for c in options if c.done]
-    if not eligible or any(record.result["last"]["val"] is None for c in eligible for record in c.done if record.result):
+    able = [option for option in options if option.complete] or [option for option in options if option.done]
+    if not able or not all(option.validated for option in options):
         return tuple(options)
-    return (max(eligible, key=_rank),)
+    most = max(len(option.done) for option in able)
+    return (max((option for option in able if len(option.done) == most), key=_rank),)
 
 
 def _rank(candidate: Candidate) -> tuple[float, float, float, str]:
@@ -75,9 +82,10 @@ def distance_from_default(record: Record) -> float:
 
 
 def chosen_runs(bench: BenchRecords) -> list[str]:
-    """The id of one run of every method's chosen setting in the sweep, method by method and pair by pair."""
-    groups: dict[tuple[str, ...], list[Record]] = {}
-    for record in bench.records:
-        if record.about.get("phase") == "sweep":
-            groups.setdefault((*record.place, record.method), []).append(record)
-    return [c.records[0].id for key in sorted(groups) for c in choose(candidates(groups[key])) if c.done]
+    """The id of one run of every method's chosen setting in the sweep, method by method and pair by pair, none twice."""
+    found: dict[str, None] = {}
+    for place, records in by_place(bench.records).items():
+        for method in sorted({record.method for record in records}) if place.phase == "sweep" else ():
+            options = candidates(record for record in records if record.method == method)
+            found |= {option.records[0].id: None for option in choose(options) if option.done}
+    return list(found)

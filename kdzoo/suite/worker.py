@@ -77,8 +77,7 @@ def teacher_job(job: Job, bench: Bench, emit: Handle, stop: Callable[[], bool]) 
         while store.run(run_id).state() != "done":
             locked = train_runs(store, (run_id,), job.options, bench, emit, stop)
             if not locked and store.run(run_id).state() != "done":
-                reason = (store.run(run_id).path / "error.txt").read_text().strip().splitlines()[-1]
-                raise InputError(f"teacher {run_id}: its training failed: {reason}")
+                raise InputError(f"teacher {run_id}: its training failed: {store.run(run_id).failure()}")
             if locked:
                 time.sleep(LOCK_POLL_SECONDS)
             if stop():
@@ -198,9 +197,7 @@ def report(folder: RunFolder, emit: Handle) -> None:
             }
         )
     else:
-        error = folder.path / "error.txt"
-        reason = error.read_text().strip().splitlines()[-1] if error.exists() else "it ended without a result"
-        emit({"event": "failed", **said, "error": reason})
+        emit({"event": "failed", **said, "error": folder.failure()})
 
 
 def execution_of(options: Options) -> Execution:

@@ -8,7 +8,19 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdzoo.suite.stats import detectable, difference, dunnett_p, mcnemar_p, pooled_sd, sample_sd, welch, welch_p, wilson
+from kdzoo.suite.stats import (
+    _all_within,
+    detectable,
+    difference,
+    dunnett_p,
+    mcnemar_p,
+    mean_interval,
+    pooled_sd,
+    sample_sd,
+    welch,
+    welch_p,
+    wilson,
+)
 
 VALUES = st.lists(st.floats(0, 1).map(lambda x: round(x, 6)), min_size=3, max_size=8)
 
@@ -89,3 +101,39 @@ def test_wilsons_interval_is_scipys(n, share):
     right = round(share * n)
     interval = scipy.stats.binomtest(right, n).proportion_ci(method="wilson")
     assert wilson(right, n) == pytest.approx((interval.low, interval.high), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("methods", "freedom", "critical"),
+    [(1, 5, 2.57), (2, 5, 3.03), (5, 5, 3.62), (2, 10, 2.57), (3, 10, 2.76), (5, 10, 2.99), (2, 20, 2.38), (4, 20, 2.65)],
+)
+def test_dunnett_gives_five_per_cent_at_the_critical_values_of_his_table(methods, freedom, critical):
+    """Dunnett 1964, table II (two-sided, 5 %), equal group sizes; its values have two decimals."""
+    shared = np.full(methods, math.sqrt(0.5))
+    assert 1 - _all_within(critical + 0.006, shared, freedom) < 0.05 < 1 - _all_within(critical - 0.006, shared, freedom)
+
+
+@given(st.integers(0, 10_000))
+def test_dunnett_never_says_more_than_one_test_and_never_less_than_bonferroni(seed):
+    random = np.random.default_rng(seed)
+    samples, control = list(random.normal(0, 1, (4, 3))), random.normal(0, 1, 3)
+    groups = [*samples, control]
+    spread = math.sqrt(np.mean([np.var(g, ddof=1) for g in groups]) * 2 / 3)
+    single = [2 * scipy.stats.t.sf(abs(s.mean() - control.mean()) / spread, 10) for s in samples]
+    for adjusted, alone in zip(dunnett_p(samples, control), single, strict=True):
+        assert alone - 1e-6 <= adjusted <= min(1, 4 * alone) + 1e-6
+
+
+@given(VALUES.filter(lambda values: len(set(values)) > 1))
+def test_the_interval_of_a_mean_is_scipys(values):
+    n = len(values)
+    expected = scipy.stats.t.interval(0.95, n - 1, loc=np.mean(values), scale=np.std(values, ddof=1) / math.sqrt(n))
+    assert mean_interval(values) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+@given(st.permutations(range(5)), st.integers(0, 10_000))
+def test_a_difference_does_not_depend_on_the_order_of_seeds_and_turns_round_with_its_sides(order, seed):
+    a, b = np.random.default_rng(seed).normal(0.9, 0.01, (2, 5))
+    there, back = difference(seeded(a), seeded(b)), difference({s: b[s] for s in order}, seeded(a))
+    assert (there.mean, there.low, there.high) == pytest.approx((-back.mean, -back.high, -back.low), abs=1e-15)
+    assert there.low <= there.mean <= there.high

@@ -1,0 +1,213 @@
+"""What run folders say: whole, failed, damaged in every way, of several versions; and settings in the words of the tables."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from test_leaderboard import KD, NONE, objective, write
+
+from kdzoo.errors import InputError
+from kdzoo.spec import ObjectiveSpec, TermSpec
+from kdzoo.store import Store
+from kdzoo.suite.leaderboard import leaderboard_frame, runs_frame, write_tables
+from kdzoo.suite.records import read_bench, setting_of
+
+
+@pytest.fixture
+def bench(tmp_path):
+    for seed in range(3):
+        write(tmp_path / "b", objective("none"), seed, val=0.8, test=NONE[seed])
+        write(tmp_path / "b", objective("hinton"), seed, val=0.88, test=KD[seed])
+    return tmp_path / "b"
+
+
+def change(file, how) -> None:
+    content = json.loads(file.read_text())
+    how(content)
+    file.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("how", "fault"),
+    [
+        (lambda c: c.update(id="hinton-000000000000"), "id: expected hinton-"),
+        (lambda c: c.update(last=None), "last: "),
+        (lambda c: c.pop("last"), "last: missing"),
+        (lambda c: c["last"]["test"].pop("top1"), "last.test.top1: missing"),
+        (lambda c: c["last"]["test"].update(top1="high"), "last.test.top1: .*'high'"),
+        (lambda c: c["last"]["test"].update(top1=float("nan")), "last.test.top1: .*nan"),
+        (lambda c: c["last"]["test"].update(top1=85.0), "last.test.top1: expected a number <= 1, got 85.0"),
+        (lambda c: c.update(cost=[]), "cost: "),
+        (lambda c: c.update(teacher={"name": "resnet20"}), "teacher.test: missing"),
+    ],
+)
+def test_a_result_that_says_nonsense_is_damaged_named_and_not_counted(bench, how, fault):
+    file = next((bench / "runs").glob("hinton-*/result.json"))
+    change(file, how)
+    before = file.read_bytes()
+    write_tables(bench)
+    read = read_bench(bench)
+    (note,) = read.notes
+    assert str(file) in note
+    (damaged,) = [record for record in read.records if record.state == "damaged"]
+    assert re.search(fault, damaged.error)
+    assert runs_frame(read).set_index("id").loc[damaged.id, "error"] == damaged.error
+    board = leaderboard_frame(read).set_index("method")
+    assert board.loc["hinton", ["n", "planned"]].tolist() == [2, 3]
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        lambda c: c["about"].update(methods=None),
+        lambda c: c["about"]["methods"]["hinton"].pop("published"),
+        lambda c: c["about"].update(pair=3),
+    ],
+)
+def test_a_run_whose_description_is_damaged_beside_the_run_itself_keeps_its_row(bench, how):
+    file = next((bench / "runs").glob("hinton-*/run.json"))
+    change(file, how)
+    write_tables(bench)
+    read = read_bench(bench)
+    assert [record.state for record in read.records].count("damaged") == 1
+    assert len(runs_frame(read)) == 6
+    assert str(file) in read.notes[0]
+
+
+@pytest.mark.parametrize(
+    "text", ["", '{"id": ', "[]", "{}", '{"run": {}, "about": {}}', '{"run": null}', "\x00\xff", '{"id": "x", "run": [], "about": 3}']
+)
+def test_a_run_json_that_says_no_run_is_a_note_and_the_rest_stands(bench, text):
+    file = next((bench / "runs").glob("hinton-*/run.json"))
+    file.write_bytes(text.encode("latin-1"))
+    write_tables(bench)
+    read = read_bench(bench)
+    assert len(read.records) == 5
+    assert all(str(file) in note for note in read.notes)
+    assert read.notes
+
+
+def test_a_run_json_under_another_runs_name_is_a_note(bench):
+    one, other = sorted((bench / "runs").glob("hinton-*"))[:2]
+    (one / "run.json").write_bytes((other / "run.json").read_bytes())
+    read = read_bench(bench)
+    assert len(read.records) == 5
+    assert "not the run its folder is named after" in read.notes[0]
+
+
+def test_a_missing_about_is_no_damage(bench):
+    change(next((bench / "runs").glob("hinton-*/run.json")), lambda c: c.pop("about"))
+    write_tables(bench)
+    assert read_bench(bench).notes == ()
+
+
+def test_a_failure_says_its_last_line_whatever_bytes_it_is_made_of(bench):
+    run = write(bench, objective("at"), 0, val=0, test=0, fail="x")
+    error = Store(bench).run(run.id).path / "error.txt"
+    for content, expected in (
+        (b"Traceback\nValueError: no\n\n", "ValueError: no"),
+        (b"\xff boom", "\ufffd boom"),
+        (b"", "no reason was kept"),
+    ):
+        error.write_bytes(content)
+        (record,) = [r for r in read_bench(bench).records if r.id == run.id]
+        assert (record.state, record.error) == ("failed", expected)
+
+
+def test_a_folder_that_is_no_bench_is_refused(tmp_path):
+    with pytest.raises(InputError, match="no bench there"):
+        read_bench(tmp_path)
+
+
+def test_strange_folders_and_files_among_the_runs_stop_nothing(bench):
+    (bench / "runs" / ".cache").mkdir()
+    (bench / "runs" / "notes.txt").write_text("mine")
+    assert len(read_bench(bench).records) == 6
+
+
+def of_version(version: str) -> ObjectiveSpec:
+    made = objective("at")
+    return ObjectiveSpec(task=made.task, terms=(made.terms[0].model_copy(update={"version": version}),))
+
+
+def versions(folder) -> set[str]:
+    return {record.run.objective.terms[0].version for record in read_bench(folder).records if record.method == "at"}
+
+
+def test_the_greatest_number_is_the_newest_version(bench):
+    for version in ("2", "9", "10"):
+        for seed in range(3):
+            write(bench, of_version(version), seed, val=0.8, test=0.8)
+    assert versions(bench) == {"10"}
+    assert "6 runs of older method versions are left out" in read_bench(bench).notes
+
+
+def test_of_hashes_the_one_that_finished_last_is_the_newest(bench):
+    for version, day in (("aaaa", 3), ("ffff", 1), ("bbbb", 2)):
+        write(bench, of_version(version), 0, val=0.8, test=0.8, finished=f"2026-01-0{day}T00:00:00Z")
+    assert versions(bench) == {"aaaa"}
+
+
+def test_seeds_of_an_older_version_never_fill_up_those_of_a_newer(bench):
+    for version, seeds in (("1", range(5)), ("2", range(2))):
+        for seed in seeds:
+            write(bench, of_version(version), seed, val=0.8, test=0.7 if version == "2" else 0.9)
+    board = leaderboard_frame(read_bench(bench)).set_index("method")
+    assert board.loc["at", ["n", "settings_tried", "test_top1"]].tolist() == pytest.approx([2, 1, 0.7])
+
+
+def test_settings_of_two_versions_side_by_side_are_said(bench):
+    write(bench, of_version("2"), 0, val=0.8, test=0.8)
+    other = of_version("1").terms[0].model_copy(update={"coefficient": 300.0})
+    write(bench, ObjectiveSpec(task=1.0, terms=(other,)), 0, val=0.8, test=0.8)
+    assert "at: settings of versions 1 and 2 stand side by side" in read_bench(bench).notes
+
+
+CARDS = {
+    "hinton": {"scale": 1.0, "published": {"task": 0.1, "term": 0.9}, "declared": {"temperature": 4.0}},
+    "at": {"scale": 1000.0, "published": {"task": 1.0, "term": 1000.0}, "declared": {"power": 2}},
+}
+
+
+def term(method: str, coefficient: float, **hyperparameters) -> TermSpec:
+    return TermSpec(method=method, version="1", hyperparameters=hyperparameters, coefficient=coefficient)
+
+
+@pytest.mark.parametrize(
+    ("task", "terms", "expected", "text"),
+    [
+        (1.0, (), (None, None, None, {}), ""),
+        (0.1, (term("hinton", 0.9, temperature=4.0),), (4.0, 0.9, None, {}), "T=4 alpha=0.9"),
+        (0.1, (term("hinton", 0.27, temperature=2.0),), (2.0, None, 0.3, {}), "T=2 weight=0.3"),
+        (1.0, (term("at", 1000.0, power=2),), (None, None, 1.0, {}), ""),
+        (0.5, (term("at", 500.0, power=2),), (None, 0.5, None, {}), "alpha=0.5"),
+        (1.0, (term("at", 3000.0, power=4),), (None, None, 3.0, {"power": 4}), "weight=3 power=4"),
+        (0.7, (term("hinton", 0.7, temperature=4.0),), (4.0, None, None, {}), "T=4"),
+        (
+            1.0,
+            (term("at", 1000.0, power=2), term("hinton", 0.9, temperature=4.0)),
+            (4.0, None, None, {"at": 1000.0, "hinton": 0.9}),
+            "T=4 at=1000 hinton=0.9",
+        ),
+        (1.0, (term("mine", 2.0, temperature=3.0),), (3.0, None, None, {"mine": 2.0}), "T=3 mine=2"),
+    ],
+)
+def test_a_setting_in_the_words_of_the_tables(task, terms, expected, text):
+    found = setting_of(ObjectiveSpec(task=task, terms=terms), CARDS)
+    assert (found.temperature, found.alpha, found.weight, found.others) == expected
+    assert str(found) == text
+
+
+def test_two_temperatures_in_one_sum_are_both_said():
+    found = setting_of(ObjectiveSpec(task=1.0, terms=(term("dkd", 1.0, temperature=2.0), term("hinton", 0.9, temperature=4.0))), {})
+    assert found.temperature is None
+    assert found.others == {"dkd": 1.0, "dkd.temperature": 2.0, "hinton": 0.9, "hinton.temperature": 4.0}
+
+
+def test_nothing_that_makes_tables_imports_torch_or_all_of_scipys_statistics():
+    rooms = ", ".join(f"kdzoo.suite.{room}" for room in ("records", "select", "stats", "leaderboard", "compare", "report"))
+    code = f"import sys, {rooms}; print([m for m in ('torch', 'scipy.stats') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
