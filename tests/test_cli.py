@@ -82,9 +82,9 @@ def seconds_to(*words: str) -> float:
 def a_second() -> float:
     """A second on a machine that has nothing else to do; where neighbours slow it down, as much longer as they make imports.
 
-    pandas, scipy.special, typer and pydantic, which every table needs, take about half a second of a core that was idle.
+    pandas, scipy.special, typer and pydantic, which every table needs, take 0.45 s of an idle core.
     """
-    return max(1.0, processor_seconds("-c", "import pandas, scipy.special, typer, rich.table, pydantic") / 0.5)
+    return max(1.0, processor_seconds("-c", "import pandas, scipy.special, typer, rich.table, pydantic") / 0.45)
 
 
 def processor_seconds(*words: str) -> float:
