@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kdzoo.suite.distributions import normal_cdf, normal_nodes, spread_nodes, t_quantile, t_tail
+
 LEVEL = 0.95
 POWER = 0.8
 
@@ -25,12 +27,6 @@ class Difference:
 def sample_sd(values: Sequence[float]) -> float:
     """The sample standard deviation (ddof 1); NaN for one value."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
-
-
-def t_quantile(share: float, freedom: float) -> float:
-    from scipy.special import stdtrit  # scipy.stats takes most of a second to import, which a table cannot spend
-
-    return float(stdtrit(freedom, share))
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float]:
@@ -68,18 +64,16 @@ def welch(sd_a: float, n_a: int, sd_b: float, n_b: int) -> tuple[float, float]:
 
 def welch_p(mean: float, error: float, freedom: float) -> float:
     """The two-sided p-value of a mean difference."""
-    from scipy.special import stdtr
-
     if error == 0:
         return 1.0 if mean == 0 else 0.0
-    return float(2 * stdtr(freedom, -abs(mean / error)))
+    return 2 * t_tail(abs(mean / error), freedom)
 
 
 def dunnett_p(samples: Sequence[Sequence[float]], control: Sequence[float]) -> list[float]:
     """Two-sided p-values of many methods against one control, adjusted for their number (Dunnett 1955, pooled variance).
 
-    The integral over the control's mean and over the probability of the pooled deviation is taken here, to some ten
-    digits: scipy.stats.dunnett samples it, and takes most of a second to import. NaN without spread.
+    The integral over the control's mean and over the pooled deviation is taken here, to the ten decimals that are given:
+    scipy.stats.dunnett samples it, and takes most of a second to import. NaN without spread.
     """
     groups = [np.asarray(values, dtype=float) for values in (*samples, control)]
     if not samples or min(map(len, groups)) < 2:
@@ -92,34 +86,19 @@ def dunnett_p(samples: Sequence[Sequence[float]], control: Sequence[float]) -> l
     n = np.array([len(g) for g in treated])
     gaps = np.array([abs(g.mean() - base.mean()) for g in treated])
     shared = np.sqrt(n / (n + len(base)))
-    return [1 - _all_within(t, shared, freedom) for t in gaps / np.sqrt(variance * (1 / n + 1 / len(base)))]
+    return [round(1 - _all_within(t, shared, freedom), 10) for t in gaps / np.sqrt(variance * (1 / n + 1 / len(base)))]
 
 
 def _all_within(bound: float, shared: np.ndarray, freedom: int) -> float:
     """P(|T_j| <= bound for all j) where the T_j share a control: corr(T_i, T_j) = shared_i shared_j."""
-    from scipy.special import chdtri, ndtr
-
-    z, z_weight = _normal_nodes()
-    upper, weight = _unit_nodes()
-    spread = np.sqrt(chdtri(freedom, upper) / freedom)
-    own = np.sqrt(1 - shared**2)
-    middle = shared * z[:, None, None]
+    z, z_weight = normal_nodes()
+    spread, weight = spread_nodes(freedom)
+    alike, times = np.unique(shared, return_counts=True)  # methods of as many seeds have one integrand
+    own = np.sqrt(1 - alike**2)
+    middle = alike * z[:, None, None]
     reach = bound * spread[None, :, None]
-    inside = np.prod(ndtr((middle + reach) / own) - ndtr((middle - reach) / own), axis=-1)
-    return min(1.0, float(z_weight @ inside @ weight))
-
-
-def _normal_nodes() -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights of a mean over a standard normal: the trapezoid rule, which is exact to rounding for it."""
-    z = np.linspace(-8, 8, 65)
-    return z, np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi) * (z[1] - z[0])
-
-
-def _unit_nodes() -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights of an integral from 0 to 1: tanh-sinh, which does not mind what happens at the ends."""
-    t = np.linspace(-3.2, 3.2, 65)
-    s = np.pi / 2 * np.sinh(t)
-    return 1 / (1 + np.exp(-2 * s)), (t[1] - t[0]) * np.pi / 4 * np.cosh(t) / np.cosh(s) ** 2
+    inside = normal_cdf((middle + reach) / own) - normal_cdf((middle - reach) / own)
+    return min(1.0, float(z_weight @ np.prod(inside**times, axis=-1) @ weight))
 
 
 def detectable(sd: float, n: int) -> float:
