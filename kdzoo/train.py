@@ -494,7 +494,7 @@ def finish(cohort: Cohort, member: Member) -> None:
     if "student" in keep:
         spec = member.run.student
         about = {"architecture": spec.name, "classes": str(spec.classes), "run": member.run.id}
-        save_student(member.evaluated.model, member.folder.student, about)
+        save_student(member.evaluated, member.folder.student, about)
     result = {
         "id": member.run.id,
         "status": "done",

@@ -6,10 +6,9 @@ import copy
 import re
 import socket
 import urllib.parse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
@@ -21,9 +20,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from kdzoo.errors import InputError
+from kdzoo.models import plain
 from kdzoo.models.names import ours_or_timm
 from kdzoo.models.stem import small_stem
-from kdzoo.models.weights import classes_of, load_state, read_state
+from kdzoo.models.weights import classes_of, input_of, load_state, read_state
 from kdzoo.seeds import global_stream
 from kdzoo.signals import Need, Outputs, Shapes, StageShape
 from kdzoo.spec import NetworkSpec
@@ -61,22 +61,23 @@ class Network(nn.Module):
         self.image_size = image_size
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
-        self.taps: list[int] | list[str] = []
+        self.taps: list[int] = []
+        self.layout = plain.Layout()
 
     def forward(self, images: Tensor, need: Need) -> Outputs:
         """One forward, with what was asked for and nothing else."""
         x = self.normalise(images)
         with ExitStack() as hooks:
             inputs: list[Tensor] = []
-            classifier = self.classifier
             if Need.EMBEDDING in need:
-                hooks.enter_context(_hooked(classifier.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))))
-            logits, stages = self._staged(x) if self.is_timm else self._plain(x, hooks)
+                handle = self.classifier.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+                hooks.callback(handle.remove)
+            logits, stages = self._staged(x) if self.is_timm else plain.run(self.model, x, self.layout.stages)
         values: dict[Need, Any] = {
             Need.LOGITS: logits,
             Need.EMBEDDING: inputs[-1].flatten(1) if inputs else None,
             Need.STAGES: stages,
-            Need.CLASSIFIER: classifier,
+            Need.CLASSIFIER: self._whole_classifier() if Need.CLASSIFIER in need else None,
             Need.NETWORK: Logits(self),
         }
         return Outputs({n: value for n, value in values.items() if n in need}, owner="network")
@@ -91,11 +92,20 @@ class Network(nn.Module):
 
     @property
     def classifier(self) -> nn.Module:
-        """The module whose input is the embedding."""
-        if self.is_timm:
-            found = self.model.get_classifier()  # type: ignore[operator]
-            return found if isinstance(found, nn.Module) else nn.Identity()
-        return [module for module in self.model.modules() if isinstance(module, nn.Linear)][-1]
+        """The linear layer (or 1x1 convolution) whose input is the embedding, the first of several; Identity where there is none."""
+        if not self.is_timm:
+            return nn.Identity() if self.layout.head is None else self.model.get_submodule(self.layout.head)
+        linear = [module for module in _heads(self.model)[0].modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+        return linear[-1] if linear else nn.Identity()
+
+    def _whole_classifier(self) -> nn.Module:
+        """The module that maps the embedding (B, D) to the logits (B, K)."""
+        if self.is_timm and len(_heads(self.model)) > 1:
+            raise InputError(f"{type(self.model).__name__}: has several classifiers; a method that reads one cannot serve it")
+        found = self.classifier
+        if isinstance(found, nn.Conv2d):
+            return nn.Sequential(nn.Unflatten(1, (found.in_channels, 1, 1)), found, nn.Flatten())
+        return found
 
     def normalise(self, images: Tensor) -> Tensor:
         x = images.float() / 255
@@ -108,14 +118,6 @@ class Network(nn.Module):
     def _staged(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         final, maps = self.model.forward_intermediates(x, indices=self.taps)  # type: ignore[operator]
         return self.model.forward_head(final), list(maps)  # type: ignore[operator]
-
-    def _plain(self, x: Tensor, hooks: ExitStack) -> tuple[Tensor, list[Tensor]]:
-        maps: dict[str, Tensor] = {}
-        for name in cast(list[str], self.taps):
-            keep = partial(_keep, maps, name)
-            hooks.enter_context(_hooked(self.model.get_submodule(name).register_forward_hook(keep)))
-        logits = self.model(x)
-        return logits, [maps[str(name)] for name in self.taps]
 
 
 class Logits(nn.Module):
@@ -136,20 +138,10 @@ class Frozen(Network):
         return super().train(False)
 
 
-def _keep(maps: dict[str, Tensor], name: str, module: nn.Module, args: Any, output: Tensor) -> None:
-    maps[name] = output
-
-
-class _hooked:
-    """A hook's handle as a context."""
-
-    def __init__(self, handle: Any) -> None:
-        self.handle = handle
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *error: object) -> None:
-        self.handle.remove()
+def _heads(model: nn.Module) -> list[nn.Module]:
+    """A timm network's classifiers: one, or several whose scores it averages."""
+    found = model.get_classifier()  # type: ignore[operator]
+    return list(found) if isinstance(found, tuple | list | nn.ModuleList) else [found]
 
 
 def build_network(
@@ -172,33 +164,43 @@ def build_network(
     then start at random where its weights were made for other classes.
     Raises InputError for an unknown name, weights that do not fit, and a pretrained network of other classes.
     """
+    state = None if weights is None else read_state(weights)
+    trained = None if weights is None else input_of(weights)
+    takes = channels if state is None else _channels_of(spec.name, state, channels)
+    image_size = spec.image_size or (trained.image_size if trained else None)
     with global_stream(seed, "init"):
         if module is not None:
             model = copy.deepcopy(module)
         else:
-            model = _create(spec, channels, spec.image_size or side, head)
+            model = _create(spec, takes, image_size or side, head)
             if spec.stem == "small":
                 small_stem(model, spec.name)
-    image_size, takes = spec.image_size, channels
     if spec.start == "pretrained":
         config = cast(dict[str, Any], model.pretrained_cfg)
         mean, std, takes = config["mean"], config["std"], 3
         if image_size is None and config.get("fixed_input_size"):
             image_size = config["input_size"][-1]
-    if weights is not None:
-        state = read_state(weights)
+    elif trained is not None:
+        mean, std = trained.mean, trained.std
+    if state is not None:
         if head == "fresh" and classes_of(state) not in (None, spec.classes):
             state = {**state, **_head_of(model)}
         load_state(model, state, str(weights))
     network = Network(model, channels=takes, mean=mean, std=std, image_size=image_size)
-    network.taps = _taps(network, takes, image_size or side)
+    _tap(network, takes, image_size or side)
     return network
+
+
+def _channels_of(name: str, state: Mapping[str, Tensor], channels: int) -> int:
+    """The channels that weights take: grey images go to a network of three, repeated; anything else must fit."""
+    config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    first = state.get(f"{config.first_conv}.weight") if config is not None else None
+    return 3 if channels == 1 and first is not None and first.ndim == 4 and first.shape[1] == 3 else channels
 
 
 def _head_of(model: nn.Module) -> dict[str, Tensor]:
     """The classifier's own entries of a timm network's state."""
-    found = model.get_classifier()  # type: ignore[operator]
-    heads = list(found) if isinstance(found, tuple | nn.ModuleList) else [found]
+    heads = _heads(model)
     names = tuple(f"{name}." for name, module in model.named_modules() if any(module is head for head in heads))
     return {key: value for key, value in model.state_dict().items() if key.startswith(names)}
 
@@ -245,40 +247,22 @@ def _impatient_hub() -> Iterator[None]:
         hub.HF_HUB_OFFLINE = before
 
 
-def _taps(network: Network, channels: int, side: int) -> list[int] | list[str]:
-    """Which outputs are stages: the last map of each resolution, the stem left out."""
+def _tap(network: Network, channels: int, side: int) -> None:
+    """Find which outputs are stages: the last map of each resolution, the stem left out."""
     x = torch.zeros(2, channels, side, side)
-    if network.is_timm:
-        info = network.model.feature_info
-        entries: Sequence[dict[str, Any]] = info if isinstance(info, list) else info.info  # type: ignore[union-attr,assignment]
-        maps = _quietly(network, lambda: network.model.forward_intermediates(x, intermediates_only=True))  # type: ignore[operator]
-        names = [str(entry.get("module", "")) for entry in entries]
-        found = [
-            (position, tuple(m.shape[-2:]))
-            for position, m in enumerate(maps)
-            if m.ndim == 4 and not (position < len(names) and STEM.match(names[position]))
-        ]
-        return [p for p, size in found if not any(later > p and s == size for later, s in found)] or [len(maps) - 1]
-    return _plain_taps(network, x)
-
-
-def _plain_taps(network: Network, x: Tensor) -> list[str]:
-    """For a plain module: of the leaves' four-dimensional outputs the last of each resolution below the input's own."""
-    seen: dict[tuple[int, ...], str] = {}
-    names = {module: name for name, module in network.model.named_modules() if not list(module.children())}
-
-    def note(module: nn.Module, args: Any, output: Any) -> None:
-        if isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[-2:]) > 1:
-            seen.pop(tuple(output.shape[-2:]), None)
-            seen[tuple(output.shape[-2:])] = names[module]
-
-    handles = [module.register_forward_hook(note) for module in names]
-    try:
-        _quietly(network, lambda: network.model(x))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return list(seen.values())
+    if not network.is_timm:
+        network.layout = _quietly(network, lambda: plain.layout(network.model, lambda: network.model(x)))
+        return
+    info = network.model.feature_info
+    entries: Sequence[dict[str, Any]] = info if isinstance(info, list) else info.info  # type: ignore[union-attr,assignment]
+    maps = _quietly(network, lambda: network.model.forward_intermediates(x, intermediates_only=True))  # type: ignore[operator]
+    names = [str(entry.get("module", "")) for entry in entries]
+    found = [
+        (position, tuple(m.shape[-2:]))
+        for position, m in enumerate(maps)
+        if m.ndim == 4 and not (position < len(names) and STEM.match(names[position]))
+    ]
+    network.taps = [p for p, size in found if not any(later > p and s == size for later, s in found)] or [len(maps) - 1]
 
 
 def _quietly(network: Network, act: Callable[[], Any]) -> Any:
@@ -300,9 +284,8 @@ def probe(network: Network, image_shape: tuple[int, int, int]) -> Shapes:
     images = torch.zeros(1, *image_shape, dtype=torch.uint8, device=network.mean.device)
     wanted = Need.LOGITS | Need.STAGES | Need.EMBEDDING
     out: Outputs = _quietly(network, lambda: network(images, wanted))
-    has_embedding = not isinstance(network.classifier, nn.Identity)
     stages = tuple(StageShape(m.shape[1], m.shape[2], m.shape[3], image_shape[1] / m.shape[2]) for m in out.stages)
-    return Shapes(out.logits.shape[1], out.embedding.shape[1] if has_embedding else 0, stages)
+    return Shapes(out.logits.shape[1], 0 if out.embedding is None else out.embedding.shape[1], stages)
 
 
 def count(network: Network, image_shape: tuple[int, int, int]) -> NetworkCost:

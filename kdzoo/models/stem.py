@@ -10,21 +10,35 @@ from kdzoo.errors import InputError
 def small_stem(model: nn.Module, name: str) -> None:
     """Make the first convolutions of a timm network keep the size of the images, in place.
 
-    A 7x7 convolution becomes 3x3, strides become 1, and the pooling after it goes: ResNets and their kin. Networks
-    with a single strided `conv_stem` (EfficientNet, MobileNet, GhostNet, ...) or `stem.conv` (RegNet) get stride 1.
-    Raises InputError for others.
+    Strides become 1 and the pooling after them goes. A 3x3 convolution keeps its weights; a larger one (7x7, or the
+    4x4 patches of ConvNeXt) becomes a fresh 3x3. Raises InputError for networks whose stem is none of these.
     """
-    if isinstance(getattr(model, "conv1", None), nn.Conv2d) and hasattr(model, "maxpool"):
-        model.conv1 = _unstrided(model.conv1)  # type: ignore[arg-type]
+    features, stem = getattr(model, "features", None), getattr(model, "stem", None)
+    if hasattr(model, "maxpool") and _unstride(model, "conv1"):  # ResNets and their kin
         model.maxpool = nn.Identity()
-    elif isinstance(getattr(model, "conv_stem", None), nn.Conv2d):
-        model.conv_stem = _unstrided(model.conv_stem)  # type: ignore[arg-type]
-    elif isinstance(getattr(getattr(model, "stem", None), "conv", None), nn.Conv2d):
-        model.stem.conv = _unstrided(model.stem.conv)  # type: ignore[union-attr,arg-type]
+    elif hasattr(features, "pool0") and _unstride(features, "conv0"):  # DenseNets
+        features.pool0 = nn.Identity()  # type: ignore[union-attr]
+    elif _unstride(model, "conv_stem"):  # EfficientNets, MobileNets, GhostNets
+        pass
+    elif _unstride(stem, "conv"):  # RegNets, ResNets with pre-activation
+        if hasattr(stem, "pool"):
+            stem.pool = nn.Identity()  # type: ignore[union-attr]
+    elif not (isinstance(stem, nn.Sequential) and hasattr(model, "stages") and _unstride(stem, "0")):  # ConvNeXts
+        raise InputError(
+            f"{name}: has no stem that can be made small; "
+            "this works for ResNets, DenseNets, EfficientNets, MobileNets, GhostNets, RegNets and ConvNeXts"
+        )
+
+
+def _unstride(owner: nn.Module | None, name: str) -> bool:
+    """Give the convolution called `name`, or the first in a sequence of that name, stride 1; whether there is one."""
+    found = getattr(owner, name, None)
+    if isinstance(found, nn.Sequential) and len(found):
+        return _unstride(found, "0")
+    if owner is None or not isinstance(found, nn.Conv2d):
+        return False
+    if found.kernel_size == (3, 3):
+        found.stride = (1, 1)
     else:
-        raise InputError(f"{name}: has no stem that can be made small; this works for ResNets, EfficientNets, MobileNets and RegNets")
-
-
-def _unstrided(convolution: nn.Conv2d) -> nn.Conv2d:
-    """A 3x3 convolution of stride 1 with the same channels."""
-    return nn.Conv2d(convolution.in_channels, convolution.out_channels, 3, 1, 1, bias=convolution.bias is not None)
+        setattr(owner, name, nn.Conv2d(found.in_channels, found.out_channels, 3, 1, 1, bias=found.bias is not None))
+    return True

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,10 +19,14 @@ from kdzoo.errors import InputError
 from kdzoo.models.names import network_names
 from kdzoo.store import write_bytes
 
+if TYPE_CHECKING:
+    from kdzoo.models.network import Network
+
 Start = Literal["random", "pretrained", "file", "run"]
 FILES = (".safetensors", ".pth", ".pt", ".bin", ".tar", ".ckpt")
 RUN_ID = re.compile(r"^[\w+]+-[0-9a-f]{12}$")
 WRAPPERS = ("state_dict", "state_dict_ema", "model_state_dict", "model")
+CLASSIFIER = re.compile(r"^(fc|classifier|head|head_dist|linear|last_linear)(\.\d+|\.fc|\.l|\.linear)?\.weight$")
 PREFIXES = ("_orig_mod.", "module.", "model.")
 
 
@@ -80,8 +84,7 @@ def _existing(text: str, path: str) -> Path:
 def architecture_of(path: Path) -> str:
     """The architecture whose weights a file holds, from its metadata or from the longest network name in its file name."""
     if path.suffix == ".safetensors":
-        with safe_open(path, framework="pt") as file:
-            named = (file.metadata() or {}).get("architecture")
+        named = _metadata(path).get("architecture")
         if named:
             return str(named)
     else:
@@ -109,17 +112,15 @@ def read_state(path: Path) -> dict[str, Tensor]:
     Raises InputError for what is no such file; code inside a pickle is never run.
     """
     if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"weights: {path}: no safetensors file ({error})") from error
+        _metadata(path)
+        return load_file(path)
     held = _load(path)
     for wrapper in WRAPPERS:
         if isinstance(held, Mapping) and isinstance(held.get(wrapper), Mapping):
             held = held[wrapper]
     if not isinstance(held, Mapping) or not held or not all(isinstance(value, Tensor) for value in held.values()):
         raise InputError(f"weights: {path}: expected a state dict, or one under {', '.join(WRAPPERS)}")
-    state = {str(key): value for key, value in held.items()}
+    state = {str(key): value for key, value in held.items() if key != "n_averaged"}  # torch's AveragedModel counts in its state
     for prefix in PREFIXES:
         if all(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items()}
@@ -129,14 +130,40 @@ def read_state(path: Path) -> dict[str, Tensor]:
 def _load(path: Path) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+    except Exception as error:  # bytes that are no checkpoint make torch.load raise almost anything
         reason = str(error).partition("\n")[0][:120]
         raise InputError(f"weights: {path} cannot be read as plain tensors ({reason}); save model.state_dict()") from error
 
 
+def _metadata(path: Path) -> Mapping[str, str]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"weights: {path}: no safetensors file ({error})") from error
+
+
+@dataclass(frozen=True)
+class Input:
+    """How a network that was trained here takes images: its normalisation, and the side that they are resized to."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    image_size: int | None
+
+
+def input_of(path: Path) -> Input | None:
+    """How the network in a file takes images, as `save_student` wrote it; None where the file does not say."""
+    said = _metadata(path).get("input") if path.suffix == ".safetensors" else None
+    if said is None:
+        return None
+    values = json.loads(said)
+    return Input(tuple(values["mean"]), tuple(values["std"]), values["image_size"])
+
+
 def classes_of(state: Mapping[str, Tensor]) -> int | None:
     """How many classes a state dict's last two-dimensional weight scores, as a good guess; None where there is none."""
-    known = [key for key in ("fc.weight", "classifier.weight", "head.weight", "head.fc.weight") if key in state]
+    known = [key for key in state if CLASSIFIER.match(key)]
     last = known or [key for key, value in state.items() if key.endswith("weight") and value.ndim == 2]
     return int(state[last[-1]].shape[0]) if last else None
 
@@ -145,7 +172,8 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], where: str) -> Non
     """Load a state dict whole; raises InputError that says what is missing, unknown or of another shape."""
     own = model.state_dict()
     problems = {
-        "missing": [key for key in own if key not in state],
+        # batch norms of old checkpoints do not count their batches, and in evaluation nothing reads the count
+        "missing": [key for key in own if key not in state and not key.endswith("num_batches_tracked")],
         "unexpected": [key for key in state if key not in own],
         "of another shape": [
             f"{key} {tuple(state[key].shape)}, expected {tuple(own[key].shape)}"
@@ -156,10 +184,14 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], where: str) -> Non
     said = [f"{len(keys)} {what}: {', '.join(keys[:3])}{' ...' if len(keys) > 3 else ''}" for what, keys in problems.items() if keys]
     if said:
         raise InputError(f"weights: {where} do not fit the network: {'; '.join(said)}")
-    model.load_state_dict(dict(state))
+    model.load_state_dict(dict(state), strict=False)
 
 
-def save_student(model: nn.Module, path: Path, metadata: Mapping[str, str]) -> None:
-    """Write a network's state dict as safetensors that plain timm loads, whole or not at all."""
-    state = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
-    write_bytes(path, save(state, metadata=dict(metadata)))
+def save_student(network: Network, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write the wrapped model's state dict as safetensors that plain timm loads, whole or not at all.
+
+    How the network takes images goes into the metadata (`input`): weights are worth little under another normalisation.
+    """
+    state = {key: value.detach().cpu().contiguous().clone() for key, value in network.model.state_dict().items()}
+    takes = {"mean": network.mean.flatten().tolist(), "std": network.std.flatten().tolist(), "image_size": network.image_size}
+    write_bytes(path, save(state, metadata={**metadata, "input": json.dumps(takes)}))

@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 
 from kdzoo.errors import InputError, unknown
+from kdzoo.suite.distributions import t_quantile
 from kdzoo.suite.leaderboard import SETTING, TEACHER, as_csv, blocks_of, markdown_table, setting_columns
 from kdzoo.suite.records import BenchRecords, read_bench
-from kdzoo.suite.distributions import t_quantile
 from kdzoo.suite.stats import difference, sample_sd, welch, welch_p
 
 FORMATS = ("table", "csv", "md", "latex", "json")

@@ -211,3 +211,121 @@ def test_unknown_networks_and_pretrained_heads_for_other_classes_are_refused():
         network("resnet18", start="pretrained")
     with pytest.raises(InputError, match="no published weights"):
         network("resnet20", start="pretrained", classes=100)
+
+
+def plain(module: nn.Module, side: int = 32):
+    spec = NetworkSpec(name=f"module:{type(module).__name__}", classes=10)
+    return build_network(spec, channels=3, side=side, mean=(0.5,) * 3, std=(0.25,) * 3, seed=0, module=module)
+
+
+class SharedPool(nn.Module):
+    """The net of torch's own tutorial: one pooling used twice, ReLUs as functions, no padding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.pool, self.conv2 = nn.Conv2d(3, 6, 5), nn.MaxPool2d(2, 2), nn.Conv2d(6, 16, 5)
+        self.fc1, self.fc2 = nn.Linear(16 * 5 * 5, 20), nn.Linear(20, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.pool(self.conv1(x).relu())
+        x = self.pool(self.conv2(x).relu())
+        return self.fc2(self.fc1(x.flatten(1)).relu())
+
+
+def test_what_is_only_pooled_is_no_stage_of_a_plain_module():
+    assert [str(stage) for stage in probe(plain(SharedPool()), (3, 32, 32)).stages] == ["6x28x28", "16x10x10"]
+
+
+class SharedReLU(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2, self.relu = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 8, 3, 2, 1), nn.ReLU()
+        self.fc = nn.Linear(8, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.relu(self.conv2(self.relu(self.conv1(x)))).mean((2, 3)))
+
+
+def test_a_module_used_twice_makes_two_stages():
+    made = plain(SharedReLU()).eval()
+    images = pixels()
+    first = made.model.conv1(made.normalise(images)).relu()
+    stages = made(images, Need.STAGES).stages
+    assert torch.equal(stages[0], first)
+    assert torch.equal(stages[1], made.model.conv2(first).relu())
+
+
+class Residual(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(channels, channels, 3, padding=1), nn.BatchNorm2d(channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x + self.norm(self.conv(x))).relu_()
+
+
+class HandWritten(nn.Module):
+    """Blocks that add and activate without a module, squeeze-and-excitation, layers registered out of order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.hidden = nn.Linear(6, 10), nn.Linear(8, 6)
+        self.one, self.down, self.two = Residual(3), nn.Conv2d(3, 8, 3, 2, 1), Residual(8)
+        self.squeeze = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 8, 1), nn.Sigmoid())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.down(self.one(x))
+        return self.fc(self.hidden(self.two(x * self.squeeze(x)).mean((2, 3))))
+
+
+def test_stages_of_a_plain_module_hold_what_its_blocks_add():
+    made = plain(HandWritten()).eval()
+    images = pixels()
+    out = made(images, Need.LOGITS | Need.STAGES | Need.EMBEDDING | Need.CLASSIFIER)
+    assert [tuple(stage.shape[1:]) for stage in out.stages] == [(3, 32, 32), (8, 16, 16)]
+    assert torch.equal(out.stages[0], made.model.one(made.normalise(images)))
+    assert out.embedding.shape == (2, 6)
+    torch.testing.assert_close(out.classifier(out.embedding), out.logits)
+    assert torch.equal(out.logits, made.logits(images))
+
+
+def test_a_plain_module_without_a_linear_layer_still_gives_logits():
+    class Scores(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 10, 3, padding=1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.conv(x).mean((2, 3))
+
+    made = plain(Scores())
+    assert made.logits(pixels()).shape == (2, 10)
+    assert probe(made, (3, 32, 32)).embedding == 0
+
+
+@pytest.mark.parametrize(("name", "width"), [("deit_tiny_distilled_patch16_224", 192), ("resnetv2_18", 512), ("levit_128s", 384)])
+def test_embeddings_of_networks_with_unusual_heads(name, width):
+    side = 224 if name.startswith("levit") else 32
+    made = network(name, side=side).eval()
+    assert probe(made, (3, side, side)).embedding == width
+
+
+def test_a_convolution_as_classifier_maps_the_embedding_to_the_logits():
+    out = network("resnetv2_18").eval()(pixels(), Need.LOGITS | Need.EMBEDDING | Need.CLASSIFIER)
+    torch.testing.assert_close(out.classifier(out.embedding), out.logits)
+
+
+def test_of_two_classifiers_none_is_given_as_the_one():
+    with pytest.raises(InputError, match="several classifiers"):
+        network("deit_tiny_distilled_patch16_224")(pixels(), Need.CLASSIFIER)
+
+
+@pytest.mark.parametrize("name", ["resnet18d", "resnetv2_18", "densenet121", "convnext_atto", "regnetx_002"])
+def test_a_small_stem_leaves_four_pixels_of_32_or_two(name):
+    assert probe(network(name, stem="small"), (3, 32, 32)).stages[-1].height in (2, 4)
+
+
+@pytest.mark.parametrize("name", ["mobilenetv3_small_050", "regnetx_002", "resnet18d"])
+def test_a_small_stem_keeps_weights_that_still_fit(name):
+    standard, small = (network(name, stem=stem).model.state_dict() for stem in ("standard", "small"))
+    assert all(torch.equal(standard[key], small[key]) for key in standard)

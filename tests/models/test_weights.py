@@ -80,7 +80,7 @@ def test_weights_that_do_not_fit_say_how():
 
 def test_a_saved_student_is_loaded_by_plain_timm_and_says_the_same(tmp_path):
     made = build_network(NetworkSpec(name="test_resnet", classes=4), channels=3, side=64, mean=(0.5,) * 3, std=(0.5,) * 3, seed=3).eval()
-    save_student(made.model, tmp_path / "student.safetensors", {"architecture": "test_resnet"})
+    save_student(made, tmp_path / "student.safetensors", {"architecture": "test_resnet"})
     images = torch.rand(2, 3, 64, 64)
     torch.save((images, made.model(images).detach()), tmp_path / "expected.pt")
     code = (
@@ -91,3 +91,54 @@ def test_a_saved_student_is_loaded_by_plain_timm_and_says_the_same(tmp_path):
         "assert 'kdzoo' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+
+
+PIXELS = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def reloaded(file, *, channels=3, side=64, name="test_resnet"):
+    spec = NetworkSpec(name=name, classes=4, start="run:none-0123456789ab")
+    return build_network(spec, channels=channels, side=side, mean=(0.1,) * channels, std=(0.9,) * channels, seed=0, weights=file).eval()
+
+
+def test_a_run_of_a_pretrained_network_is_reloaded_with_the_normalisation_it_was_trained_with(tmp_path):
+    made = build_network(NetworkSpec(name="test_resnet", classes=4), channels=3, side=64, mean=(0.4,) * 3, std=(0.2,) * 3, seed=3).eval()
+    save_student(made, tmp_path / "student.safetensors", {})
+    assert torch.equal(reloaded(tmp_path / "student.safetensors").logits(PIXELS), made.logits(PIXELS))
+
+
+def test_a_network_that_resized_its_images_resizes_them_after_a_reload(tmp_path):
+    spec = NetworkSpec(name="test_vit", classes=4, image_size=160)
+    made = build_network(spec, channels=3, side=64, mean=(0.4,) * 3, std=(0.2,) * 3, seed=3).eval()
+    save_student(made, tmp_path / "student.safetensors", {})
+    assert torch.equal(reloaded(tmp_path / "student.safetensors", name="test_vit").logits(PIXELS), made.logits(PIXELS))
+
+
+def test_grey_images_reach_weights_of_three_channels(tmp_path):
+    state = timm.create_model("resnet18", num_classes=4).state_dict()
+    save_file(state, tmp_path / "w.safetensors")
+    made = reloaded(tmp_path / "w.safetensors", channels=1, name="resnet18")
+    assert made.logits(PIXELS[:, :1]).shape == (2, 4)
+
+
+@pytest.mark.parametrize("name", ["resnet18.pth", "resnet18.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"abc", b"PK\x03\x04 not a zip", bytes(64)])
+def test_damaged_files_are_refused_in_words(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    for act in (read_state, lambda file: parse_network(str(file))):
+        with pytest.raises(InputError, match="resnet18"):
+            act(tmp_path / name)
+
+
+def test_old_checkpoints_and_averaged_models_load(tmp_path):
+    state = timm.create_model("test_resnet", num_classes=4).state_dict()
+    torch.save({key: value for key, value in state.items() if "num_batches" not in key}, tmp_path / "old.pth")
+    torch.save({"n_averaged": torch.tensor(3), **{f"module.{key}": value for key, value in state.items()}}, tmp_path / "averaged.pth")
+    for file in tmp_path.iterdir():
+        reloaded(file)
+
+
+@pytest.mark.parametrize("name", ["levit_128s", "vgg11", "densenet121", "mobilenetv3_small_050", "convnext_atto", "resnet56"])
+def test_the_classes_of_a_state_whatever_its_order(name):
+    state = timm.create_model(name, num_classes=7).state_dict()
+    assert classes_of({key: state[key] for key in sorted(state)}) == 7

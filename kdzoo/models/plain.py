@@ -1,0 +1,82 @@
+"""What a plain nn.Module gives methods: which of its modules make the stages and the logits, found by one trial forward."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+Tap = tuple[str, int]
+"""a module by name, and which of its calls in one forward (from 0): one pooling or ReLU may serve several places"""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """stages: whose outputs are the stages, shallow to deep; head: the last linear layer to run, None where there is none."""
+
+    stages: tuple[Tap, ...] = ()
+    head: str | None = None
+
+
+def layout(model: nn.Module, act: Callable[[], object]) -> Layout:
+    """Read a model's layout off one forward, `act`.
+
+    A stage is the last four-dimensional output at a resolution above 1x1 where a convolution ran, before the last
+    linear layer: a block's own output counts, so what it adds or activates without a module is in it; an output that
+    is only pooled is none.
+    """
+    calls: Counter[str] = Counter()
+    last: dict[tuple[int, int], Tap] = {}
+    convolved: set[tuple[int, int]] = set()
+    found: list[Layout] = []
+
+    def note(name: str, module: nn.Module, output: object) -> None:
+        tap = (name, calls[name])
+        calls[name] += 1
+        if isinstance(module, nn.Linear):
+            found.append(Layout(tuple(last[size] for size in last if size in convolved), name))
+        if isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[-2:]) > 1:
+            size = (output.shape[-2], output.shape[-1])
+            last.pop(size, None)  # so that sizes stay in the order of their last maps
+            last[size] = tap
+            if isinstance(module, nn.Conv2d):
+                convolved.add(size)
+
+    with watching(model, [name for name, _ in model.named_modules() if name], note):
+        act()
+    return found[-1] if found else Layout(tuple(last[size] for size in last if size in convolved))
+
+
+@contextmanager
+def watching(model: nn.Module, names: list[str], note: Callable[[str, nn.Module, Any], None]) -> Any:
+    """Tell `note` of every call of the named modules, in order, with its output."""
+
+    def hook(name: str) -> Callable[..., None]:
+        def told(module: nn.Module, args: object, output: object) -> None:
+            note(name, module, output)
+
+        return told
+
+    with ExitStack() as hooks:
+        for name in names:
+            hooks.callback(model.get_submodule(name).register_forward_hook(hook(name)).remove)
+        yield
+
+
+def run(model: nn.Module, x: Tensor, taps: tuple[Tap, ...]) -> tuple[Tensor, list[Tensor]]:
+    """The logits and the tapped outputs of one forward."""
+    calls: Counter[str] = Counter()
+    maps: dict[Tap, Tensor] = {}
+
+    def note(name: str, module: nn.Module, output: Tensor) -> None:
+        if (name, calls[name]) in taps:
+            maps[name, calls[name]] = output
+        calls[name] += 1
+
+    with watching(model, list(dict.fromkeys(name for name, _ in taps)), note):
+        logits = model(x)
+    return logits, [maps[tap] for tap in taps]
