@@ -84,14 +84,20 @@ def lines_written(folder: Path) -> int:
     return sum(len(path.read_text().splitlines()) for path in folder.glob("**/metrics.jsonl"))
 
 
+def under_way(place: Path, lines: int) -> subprocess.Popen[str]:
+    """A bench that has written so many lines of epochs, or ended, or taken two minutes."""
+    process = start(place)
+    deadline = time.monotonic() + 120
+    while lines_written(place) < lines and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return process
+
+
 @pytest.mark.slow
 def test_a_bench_that_is_killed_again_and_again_ends_as_an_undisturbed_one(tmp_path, undisturbed):
     """SIGKILL for the whole process group: while the teacher trains, in its last epochs, and at several moments of the students."""
     for after in (3, 9, 14, 30, 45):
-        process = start(tmp_path)
-        deadline = time.monotonic() + 120
-        while lines_written(tmp_path) < after and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
+        process = under_way(tmp_path, after)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
@@ -101,9 +107,7 @@ def test_a_bench_that_is_killed_again_and_again_ends_as_an_undisturbed_one(tmp_p
 
 @pytest.mark.slow
 def test_a_bench_whose_parent_alone_is_killed_leaves_no_orphan_and_goes_on(tmp_path, undisturbed):
-    process = start(tmp_path)
-    while lines_written(tmp_path) < 14 and process.poll() is None:
-        time.sleep(0.01)
+    process = under_way(tmp_path, 14)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     deadline = time.monotonic() + 30
@@ -116,9 +120,7 @@ def test_a_bench_whose_parent_alone_is_killed_leaves_no_orphan_and_goes_on(tmp_p
 
 @pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on_and_exits_with_130(tmp_path, undisturbed):
-    process = start(tmp_path)
-    while lines_written(tmp_path) < 16 and process.poll() is None:
-        time.sleep(0.01)
+    process = under_way(tmp_path, 16)
     os.killpg(process.pid, signal.SIGINT)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 130, said
