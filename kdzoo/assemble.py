@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from kdzoo.data.images import Images
 from kdzoo.data.sources import load
 from kdzoo.data.split import Parts, split
 from kdzoo.errors import InputError
-from kdzoo.models.network import Head, Network, build_network, count, freeze, pair_stages, probe
-from kdzoo.objective import Objective, build_objective
-from kdzoo.signals import Shapes
+from kdzoo.models.network import (
+    Head,
+    Learner,
+    Network,
+    NetworkCost,
+    build_network,
+    count,
+    freeze,
+    multiply_accumulates,
+    pair_stages,
+    probe,
+)
+from kdzoo.objective import Deployed, Objective, build_objective
+from kdzoo.seeds import global_stream
+from kdzoo.signals import Need, Shapes
 from kdzoo.spec import DataSpec, NetworkSpec, Recipe, Run
 from kdzoo.store import RunFolder, teacher_store
 from kdzoo.teachers import serve
@@ -120,17 +133,46 @@ def student_of(bound: Bound, images: Images, parts: Parts, teacher: Shapes | Non
     run = bound.run
     side = shape_of(images, run.recipe)[1]
     network = network_of(run.student, images, side=side, seed=run.seed, path=bound.paths.get("student"), modules=modules, head="fresh")
-    shapes = probe(network, shape_of(images, run.recipe))
+    shapes = replace(
+        probe(network, shape_of(images, run.recipe)), fresh=partial(learner, run.student, images, side, modules.get(run.student.name))
+    )
     stages = pair_stages(shapes, teacher, run.objective.pairing) if teacher else ()
     objective = build_objective(
         run.objective, shapes, teacher, stages, parts.facts, label_smoothing=run.recipe.label_smoothing, seed=run.seed
     )
+    if run.recipe.ema is not None and objective.shipped(network) is not network:
+        raise InputError(f"recipe.ema: {run.objective.label} ships parts of its own, which no average follows; leave it out")
     return network, objective
+
+
+def learner(spec: NetworkSpec, images: Images, side: int, module: nn.Module | None) -> Learner:
+    """A new network of an architecture with a random start drawn from torch's present stream."""
+    seed = int(torch.randint(2**31, ()))
+    start = NetworkSpec(name=spec.name, classes=spec.classes, start="random", stem=spec.stem, image_size=spec.image_size)
+    made = build_network(start, channels=images.channels, side=side, mean=images.mean, std=images.std, seed=seed, module=module)
+    if module is not None:
+        with global_stream(seed, "init"):
+            for part in made.model.modules():
+                if hasattr(part, "reset_parameters"):
+                    part.reset_parameters()  # type: ignore[operator]
+    return Learner(made)
+
+
+def size_of(network: Network, objective: Objective, shape: tuple[int, int, int]) -> NetworkCost:
+    """Parameters and multiply-accumulates of what is shipped: of the network alone, or with what a method adds and drops."""
+    size, shipped = count(network, shape), objective.shipped(network)
+    if not isinstance(shipped, Deployed):
+        return size
+    unread = not {Need.LOGITS, Need.CLASSIFIER} & set(shipped.method.card.needs.student)
+    dropped = sum(p.numel() for p in network.classifier.parameters()) if unread else 0
+    added = sum(p.numel() for p in shipped.module.parameters())
+    return NetworkCost(size.parameters - dropped + added, multiply_accumulates(shipped, network, shape))
 
 
 def member_of(bound: Bound, images: Images, parts: Parts, teacher: Shapes | None, execution: Execution, modules: Modules) -> Member:
     network, objective = student_of(bound, images, parts, teacher, modules)
-    return Member(bound.run, bound.folder, network, count(network, shape_of(images, bound.run.recipe)), objective, execution)
+    size = size_of(network, objective, shape_of(images, bound.run.recipe))
+    return Member(bound.run, bound.folder, network, size, objective, execution)
 
 
 def cohort_of(members: list[Member], images: Images, parts: Parts, teacher: Teacher | None, execution: Execution) -> Cohort:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import torch
 from annotated_types import Ge, Gt, Le, Lt
@@ -14,17 +14,17 @@ from torch import Tensor, nn
 from torch.autograd.gradcheck import GradcheckError
 
 from kdzoo.errors import InputError, KdzooError, problems_of
-from kdzoo.method import Method
-from kdzoo.models.network import build_network, freeze, pair_stages, probe
+from kdzoo.method import LossAndAuxiliary, Method
+from kdzoo.models.network import Learner, build_network, freeze, pair_stages, probe
 from kdzoo.objective import Objective, Term
 from kdzoo.seeds import generator, global_stream
-from kdzoo.signals import Batch, Clock, DataFacts, Need, Needs, Outputs, Shapes, StageShape
+from kdzoo.signals import PASSES, Batch, Clock, DataFacts, Need, Needs, Outputs, Shapes, StageShape
 from kdzoo.spec import NetworkSpec
 
 CLASSES, SAMPLES, BATCH = 5, 40, 6
-STUDENT = Shapes(CLASSES, 6, (StageShape(3, 8, 8, 1), StageShape(4, 4, 4, 2), StageShape(5, 2, 2, 4)))
-TEACHER = Shapes(CLASSES, 7, (StageShape(4, 8, 8, 1), StageShape(6, 4, 4, 2), StageShape(8, 4, 4, 2)))
-TENSORS = (Need.LOGITS, Need.EMBEDDING, Need.STAGES)
+STUDENT = Shapes(CLASSES, 5, (StageShape(3, 8, 8, 1), StageShape(4, 4, 4, 2), StageShape(5, 2, 2, 4)))
+TEACHER = Shapes(CLASSES, 8, (StageShape(4, 8, 8, 1), StageShape(6, 4, 4, 2), StageShape(8, 4, 4, 2)))
+TENSORS = (Need.LOGITS, Need.EMBEDDING, Need.STAGES, Need.PREACT, Need.DISTILLED)
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,14 @@ class Case:
     seed: int = 0
 
     def loss(self) -> Tensor:
-        """The loss of one batch."""
-        return self.method.loss(*self.given(), self.module)
+        """The loss of one batch, with the auxiliary loss where there is one."""
+        given = self.method.loss(*self.given(), self.module)
+        return given.loss + given.auxiliary if isinstance(given, LossAndAuxiliary) else given
+
+    def distilled(self) -> Tensor:
+        """The loss of one batch without the auxiliary loss."""
+        given = self.method.loss(*self.given(), self.module)
+        return given.loss if isinstance(given, LossAndAuxiliary) else given
 
     def given(self) -> tuple[Outputs, Outputs, Batch]:
         """Outputs and a batch that hold everything and note what is read."""
@@ -92,6 +98,10 @@ def case(
 ) -> Case:
     """A fresh case with random outputs of the given shapes; both networks' tensors take gradients, so that leaks show."""
     targets = torch.arange(SAMPLES) % CLASSES
+    with global_stream(seed, "classifiers"):
+        student, teacher = (
+            replace(shapes, classifier=nn.Linear(shapes.embedding, shapes.classes).requires_grad_(False)) for shapes in (student, teacher)
+        )
     with global_stream(seed, "build"):
         module = method.build(student, teacher, DataFacts(SAMPLES, CLASSES, targets))
     random = generator(seed, "outputs")
@@ -104,14 +114,15 @@ def case(
             Need.LOGITS: draw(batch, shapes.classes, factor=scale),
             Need.EMBEDDING: draw(batch, shapes.embedding),
             Need.STAGES: [draw(batch, s.channels, s.height, s.width) for s in shapes.stages],
-            Need.CLASSIFIER: nn.Linear(shapes.embedding, shapes.classes, dtype=dtype).requires_grad_(False),
+            Need.PREACT: [draw(batch, s.channels, s.height, s.width) for s in shapes.stages],
+            Need.DISTILLED: draw(batch, shapes.classes, factor=scale),
+            Need.CLASSIFIER: copy.deepcopy(cast(nn.Module, shapes.classifier)).to(dtype),
         }
 
-    def seen_twice(shapes: Shapes, owner: str) -> dict[Need, Any]:
-        return {**made(shapes), Need.SECOND_VIEW: Outputs(made(shapes), owner=f"{owner}'s second view")}
+    def seen(shapes: Shapes, owner: str) -> dict[Need, Any]:
+        return {**made(shapes), **{other: Outputs(made(shapes), owner=f"{owner}'s {other.name}") for other in PASSES}}
 
-    with global_stream(seed, "classifiers"):
-        return Case(method, module.train(), seen_twice(student, "student"), seen_twice(teacher, "teacher"), {})
+    return Case(method, module.train(), seen(student, "student"), seen(teacher, "teacher"), {})
 
 
 def check(method: Method | type[Method]) -> tuple[Finding, ...]:
@@ -279,7 +290,7 @@ def takes_batches_of_any_size(method: Method) -> None:
 
 
 def takes_equal_and_different_shapes(method: Method) -> None:
-    flat = Shapes(CLASSES, 6, (StageShape(3, 6, 10, 1), StageShape(4, 3, 5, 2)))
+    flat = Shapes(CLASSES, 4, (StageShape(3, 6, 10, 1), StageShape(4, 3, 5, 2)))
     for student, teacher in ((TEACHER, TEACHER), (TEACHER, STUDENT), (flat, flat)):
         loss = case(method, student=student, teacher=teacher).loss()
         if not torch.isfinite(loss):
@@ -292,7 +303,7 @@ def is_zero_at_match(method: Method) -> None:
     made = case(method, student=TEACHER, teacher=TEACHER)
     for need in TENSORS:
         made.student[need] = copy.deepcopy(made.teacher[need])
-    loss = made.loss()
+    loss = made.distilled()
     if abs(loss.item()) > 1e-6:
         raise Fault(f"declared zero where student and teacher agree, but it is {loss.item():g} there: drop zero_at_match=True, or see why")
 
@@ -391,10 +402,12 @@ def _weighted(method: Method, alpha: float) -> float:
 
 def trains_a_tiny_pair(method: Method) -> None:
     """One real step of two small timm networks: the student moves, the teacher does not."""
-    spec = NetworkSpec(name="test_resnet", classes=CLASSES, start="random")
-    made = [build_network(spec, channels=3, side=64, mean=(0.5,) * 3, std=(0.25,) * 3, seed=seed) for seed in (0, 1)]
-    student, teacher = made[0], freeze(made[1])
-    shapes = [probe(network, (3, 64, 64)) for network in (student, teacher)]
+    name = "deit_tiny_distilled_patch16_224" if Need.DISTILLED in method.card.needs.student else "test_resnet"
+    spec, other = (NetworkSpec(name=n, classes=CLASSES, start="random") for n in (name, "test_resnet"))
+    like: dict[str, Any] = {"channels": 3, "side": 64, "mean": (0.5,) * 3, "std": (0.25,) * 3}
+    student, teacher = build_network(spec, **like, seed=0), freeze(build_network(other, **like, seed=1))
+    probed = [probe(network, (3, 64, 64)) for network in (student, teacher)]
+    shapes = [replace(found, fresh=lambda: Learner(build_network(spec, **like, seed=2))) for found in probed]
     stages = pair_stages(shapes[0], shapes[1], "deep")
     facts = DataFacts(SAMPLES, CLASSES, torch.arange(SAMPLES) % CLASSES)
     with global_stream(0, "build"):
@@ -423,8 +436,10 @@ def trains_a_tiny_pair(method: Method) -> None:
 
 
 def _seen(network: Any, images: Tensor, need: Need) -> Outputs:
-    first: Outputs = network(images, need & ~Need.SECOND_VIEW)
-    return first.with_second(network(images.flip(-1), need & ~Need.SECOND_VIEW)) if Need.SECOND_VIEW in need else first
+    given: Outputs = network(images, need & ~PASSES)
+    for other in PASSES & need:
+        given = given.beside(other, network(images.flip(-1), need & ~PASSES))
+    return given
 
 
 def _backward(made: Case) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdzoo.signals import Clock, Need
+from kdzoo.signals import PASSES, Clock
 from kdzoo.train import Cohort, Member, gather_batch, teach
 
 WARM_UP = 1
@@ -28,29 +28,31 @@ def probe(cohort: Cohort) -> dict[str, Any]:
     (member,) = cohort.members
     clock = Clock(0, 1, 0, WARM_UP + TIMED)
     index = torch.arange(min(member.run.recipe.batch_size, len(cohort.parts.train.targets)))
+    looks = cohort.looks_of(0)
     seconds = []
     saved = 0
     for _ in range(WARM_UP + TIMED):
         _synchronise(cohort)
         began = time.perf_counter()
         with saved_bytes() as count:
-            inputs, second, batch = gather_batch(cohort, index, cohort.views_of(0), clock)
-            losses = member.losses(inputs, second, teach(cohort, inputs, second), batch)
+            seen, batch = gather_batch(cohort, index, looks, clock)
+            losses = member.losses(seen, teach(cohort, seen), batch)
         member.learn(losses, len(index), clock.steps)
         _synchronise(cohort)
         seconds.append(time.perf_counter() - began)
         saved = max(saved, sum(count.values()))
     median = statistics.median(seconds[WARM_UP:])
     reads_teacher = bool(member.objective.needs.teacher)
-    views = 2 if Need.SECOND_VIEW in member.need else 1
+    passes = 1 + len(list(PASSES & member.need))
+    teacher_passes = 1 + len(list(PASSES & member.objective.needs.teacher)) if reads_teacher else 0
     return {
         "step_seconds": median,
         "train_seconds": median * cohort.steps_an_epoch * member.run.recipe.epochs,
         "memory_bytes": saved + _held(member) + (_bytes(cohort.teacher.network) if reads_teacher and cohort.teacher else 0),
         "extra_parameters": sum(p.numel() for p in member.objective.parameters()),
-        "views": views,
-        "student_passes": views,
-        "teacher_passes": views if reads_teacher else 0,
+        "views": passes,
+        "student_passes": passes,
+        "teacher_passes": teacher_passes,
     }
 
 

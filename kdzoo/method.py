@@ -14,10 +14,10 @@ import importlib.util
 import inspect
 import pkgutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, cast, get_args
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
@@ -57,6 +57,29 @@ class Setting:
     alpha: float | None = None
 
 
+class LossAndAuxiliary(NamedTuple):
+    """A method's loss, which alpha and weights multiply, and what is added as it is (a peer's own cross-entropy)."""
+
+    loss: Tensor
+    auxiliary: Tensor
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters of a method's module that are optimised in their own way.
+
+    lr: a factor on the recipe's rate. weight_decay: None for the recipe's.
+    """
+
+    parameters: Sequence[nn.Parameter]
+    lr: float = 1.0
+    weight_decay: float | None = None
+
+
+Family = Literal["logits", "features", "relations", "gradients", "online", "self", "own"]
+"""what a method looks at: class scores, maps, relations of samples, gradients, other learners, itself; `own` is a user's"""
+FAMILIES: tuple[Family, ...] = get_args(Family)
+
 WEIGHTS_WORTH_TRYING = (1.0, 0.3, 3.0, 0.1, 10.0)
 
 
@@ -75,6 +98,11 @@ class Card:
     zero_at_match: bool
     origin: str
     summary: str
+    family: Family
+    disagreements: tuple[str, ...]
+    """how implementations differ from the paper and from each other, one sentence each"""
+    ships: str
+    """what is shipped where that is not the student that was trained, in words"""
     definition: tuple[str, str]
     """(file, qualified name): two registrations with the same definition are the same method, defined again"""
 
@@ -99,9 +127,17 @@ class Method(BaseModel):
         """
         return nn.Module()
 
-    def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:
+    def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor | LossAndAuxiliary:
         """The loss before its weight: a scalar, float32 or wider, reduced over the batch."""
         raise NotImplementedError(f"{type(self).__name__} has no loss")
+
+    def groups(self, module: nn.Module) -> list[Group]:
+        """How the module's parameters are optimised: with the student's, unless overridden."""
+        return [Group([parameter for parameter in module.parameters() if parameter.requires_grad])]
+
+    def deploy(self, student: Outputs, module: nn.Module) -> Tensor:
+        """The logits (B, K) of what is shipped, for a method registered with `ships`; `student` holds what it needs."""
+        raise NotImplementedError(f"{type(self).__name__} ships the student as it was trained")
 
     def ramp(self, clock: Clock) -> float:
         """A factor on the weight as training goes on; 1 unless overridden."""
@@ -119,6 +155,9 @@ def register(
     search: tuple[Setting, ...] | None = None,
     version: str | int | None = None,
     zero_at_match: bool = False,
+    family: Family = "own",
+    disagreements: tuple[str, ...] = (),
+    ships: str = "",
 ) -> Callable[[Registered], Registered]:
     """Register a Method, or a function `(student, teacher, batch, *, hyperparameters...) -> Tensor`, under a name.
 
@@ -130,6 +169,7 @@ def register(
     search: the settings worth trying, the declared one first; its weight times 1, 0.3, 3, 0.1, 10 unless said.
     version: raised when the numbers change; for code outside kdzoo a hash of its syntax tree unless said.
     zero_at_match: the loss is zero where the student's outputs equal the teacher's.
+    ships: what is shipped where that is not the student that was trained; `deploy` then gives its logits.
     Raises InputError when another definition already has the name.
     """
 
@@ -150,6 +190,9 @@ def register(
             zero_at_match=zero_at_match,
             origin=_origin(definition),
             summary=(inspect.getdoc(definition) or "").partition("\n")[0],
+            family=family,
+            disagreements=disagreements,
+            ships=ships,
             definition=(inspect.getsourcefile(definition) or definition.__module__, definition.__qualname__),
         )
         REGISTRY.add(cls)
@@ -292,6 +335,7 @@ def _probed_needs(name: str, cls: type[Method], definition: Any) -> Needs:
             Need.LOGITS: draw(4, 5),
             Need.EMBEDDING: draw(4, 6),
             Need.STAGES: [draw(4, 3, 8, 8), draw(4, 4, 4, 4), draw(4, 6, 2, 2)],
+            Need.PREACT: [draw(4, 3, 8, 8), draw(4, 4, 4, 4), draw(4, 6, 2, 2)],
             Need.CLASSIFIER: nn.Linear(6, 5),
         }
         return Outputs(values, owner=owner, on_read=recorder(owner))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdzoo.errors import InputError
-from kdzoo.method import REGISTRY, Method
+from kdzoo.method import REGISTRY, Group, LossAndAuxiliary, Method
 from kdzoo.seeds import generator, global_stream
-from kdzoo.signals import NO_NEEDS, Batch, DataFacts, Losses, Need, Needs, Outputs, Shapes
+from kdzoo.signals import NO_NEEDS, PASSES, Batch, DataFacts, Losses, Need, Needs, Outputs, Shapes
 from kdzoo.spec import ObjectiveSpec
 
 
@@ -29,7 +29,7 @@ class Term:
 
 
 class Objective(nn.Module):
-    """L = task * CE + sum of coefficient * ramp * method, with the methods' trainable parts as submodules.
+    """L = task * CE + sum of coefficient * ramp * method + auxiliaries, with the methods' trainable parts as submodules.
 
     `stages` pairs the student's and the teacher's stages by index, shallow to deep. Cross-entropy is the mean over the
     labelled samples of the batch; without a labelled sample it is zero.
@@ -65,18 +65,33 @@ class Objective(nn.Module):
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Losses:
         """The losses of one batch; `teacher` is None where no term reads a teacher."""
         parts: dict[str, Tensor] = {}
-        total: Tensor | None = None
-        if self.task:
-            parts["ce"] = cross_entropy(student.logits, batch.targets, self.label_smoothing)
-            total = self.task * parts["ce"]
+        distilled = torch.zeros((), device=batch.index.device)
         for term in self.terms:
-            parts[term.name] = self._loss(term.method, student, teacher, batch)
-            weighted = term.coefficient * term.method.ramp(batch.clock) * parts[term.name]
-            total = weighted if total is None else total + weighted
-        assert total is not None  # a specification without any term has task = 1
-        return Losses(total, parts)
+            given = self._loss(term.method, student, teacher, batch)
+            loss, auxiliary = given if isinstance(given, LossAndAuxiliary) else (given, None)
+            parts[term.name] = loss
+            distilled = distilled + term.coefficient * term.method.ramp(batch.clock) * loss
+            if auxiliary is not None:
+                parts[f"{term.name}_auxiliary"] = auxiliary
+                distilled = distilled + auxiliary
+        if not self.task:
+            return Losses(distilled, parts, None, distilled)
+        ce = cross_entropy(student.logits, batch.targets, self.label_smoothing)
+        task = self.task * ce
+        return Losses(task + distilled, {"ce": ce, **parts}, task, distilled)
 
-    def _loss(self, method: Method, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor:
+    def groups(self) -> list[Group]:
+        """How the methods' parameters are optimised."""
+        return [group for term in self.terms for group in term.method.groups(self.parts[term.name]) if group.parameters]
+
+    def shipped(self, network: nn.Module) -> nn.Module:
+        """What is measured and kept of a trained network: itself, or what a method makes of it."""
+        for term in self.terms:
+            if term.method.card.ships:
+                return Deployed(network, term.method, self.parts[term.name], self.student_stages)
+        return network
+
+    def _loss(self, method: Method, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor | LossAndAuxiliary:
         needs = method.card.needs
         own_stream = generator(self.seed, "method", method.card.name, batch.clock.step, device=batch.index.device)
         return method.loss(
@@ -85,6 +100,22 @@ class Objective(nn.Module):
             batch.only(needs.student, own_stream),
             self.parts[method.card.name],
         )
+
+
+class Deployed(nn.Module):
+    """A student as a method ships it: the trained network with parts of the method's module."""
+
+    def __init__(self, network: nn.Module, method: Method, module: nn.Module, stages: Sequence[int]) -> None:
+        super().__init__()
+        self.network = network
+        self.method = method
+        self.module = module
+        self.stages = stages
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Class scores (B, K)."""
+        needs = self.method.card.needs.student & ~(PASSES | Need.TARGETS)
+        return self.method.deploy(self.network(images, needs).only(needs, self.stages), self.module)
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
@@ -129,12 +160,11 @@ def build_objective(
     paired_teacher = teacher.pick([t for _, t in stages]) if teacher else paired_student
     for term in terms:
         needs = term.method.card.needs
-        if Need.STAGES in needs.student & needs.teacher and not stages:
+        if {Need.STAGES, Need.PREACT} & set(needs.student & needs.teacher) and not stages:
             problems.append(f"{term.name}: the two networks have no stages to pair ({_listed(student)} under {_listed(teacher)})")
             continue
         for role, shapes, need in (("student", student, needs.student), ("teacher", teacher, needs.teacher)):
-            if Need.EMBEDDING in need and shapes is not None and not shapes.embedding:
-                problems.append(f"{term.name}: reads the {role}'s embedding, but that network's classifier cannot be found")
+            problems.extend(f"{term.name}: {missing}" for missing in (_missing(role, shapes, need) if shapes else ()))
         if needs.targets and bool((facts.targets < 0).any()):
             problems.append(f"{term.name}: reads the labels of every sample, but a part of the data carries none (label_fraction < 1)")
             continue
@@ -146,6 +176,18 @@ def build_objective(
     if problems:
         raise InputError(*problems)
     return Objective(spec.task, terms, modules, stages=stages, label_smoothing=label_smoothing, seed=seed)
+
+
+def _missing(role: str, shapes: Shapes, need: Need) -> Iterator[str]:
+    """What a network cannot give of what is read of it."""
+    if Need.EMBEDDING in need and not shapes.embedding:
+        yield f"reads the {role}'s embedding, but that network's classifier cannot be found"
+    if Need.CLASSIFIER in need and shapes.classifier is None:
+        yield f"reads the {role}'s classifier, but that network has no single one that maps its embedding to its logits"
+    if Need.PREACT in need and not shapes.preact:
+        yield f"reads the {role}'s pre-activation maps, which only kdzoo's own networks and timm's ResNets and RegNets give"
+    if Need.DISTILLED in need and not shapes.distilled:
+        yield f"reads the {role}'s distillation token, which only timm's distilled models have (deit_tiny_distilled_patch16_224, ...)"
 
 
 def _listed(shapes: Shapes | None) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from kdzoo.dot import DOT
+from kdzoo.method import Group
 from kdzoo.spec import Recipe
 
 
@@ -23,13 +25,21 @@ def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
     return recipe.lr * recipe.gamma ** sum(step >= milestone * steps for milestone in recipe.milestones)
 
 
-def optimizer(recipe: Recipe, *modules: nn.Module) -> torch.optim.Optimizer:
-    """SGD or AdamW over the modules' parameters, biases and norms without decay where the recipe says `weights`."""
-    decayed: list[nn.Parameter] = []
-    free: list[nn.Parameter] = []
-    for parameter in _parameters(*modules):
-        (free if recipe.decay == "weights" and parameter.ndim <= 1 else decayed).append(parameter)
-    groups = [{"params": group, "weight_decay": decay} for group, decay in ((decayed, recipe.weight_decay), (free, 0.0)) if group]
+def optimizer(recipe: Recipe, network: nn.Module, of_methods: Sequence[Group] = ()) -> torch.optim.Optimizer:
+    """SGD, AdamW or DOT over a network's parameters and those of methods; each group has a factor `lr_factor` on the rate.
+
+    Biases and norms are without decay where the recipe says `weights`.
+    """
+    own = Group([parameter for parameter in network.parameters() if parameter.requires_grad])
+    by_kind: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for group in (own, *of_methods):
+        decay = recipe.weight_decay if group.weight_decay is None else group.weight_decay
+        for parameter in group.parameters:
+            free = recipe.decay == "weights" and parameter.ndim <= 1
+            by_kind.setdefault((group.lr, 0.0 if free else decay), []).append(parameter)
+    groups = [{"params": found, "weight_decay": decay, "lr_factor": factor} for (factor, decay), found in by_kind.items()]
+    if recipe.dot is not None:
+        return DOT(groups, lr=recipe.lr, momentum=recipe.momentum, gap=recipe.dot)
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=recipe.lr, betas=(recipe.momentum, 0.999))
     return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov)
@@ -41,8 +51,3 @@ def moving_average(recipe: Recipe, network: nn.Module) -> AveragedModel | None:
         return None
     follow = get_ema_multi_avg_fn(recipe.ema)  # type: ignore[no-untyped-call]
     return AveragedModel(network, multi_avg_fn=follow, use_buffers=True)
-
-
-def _parameters(*modules: nn.Module) -> Iterator[nn.Parameter]:
-    for module in modules:
-        yield from (parameter for parameter in module.parameters() if parameter.requires_grad)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -31,10 +31,33 @@ class Need(enum.Flag):
     """the module that maps the embedding to the logits"""
     SECOND_VIEW = enum.auto()
     """the outputs for a second, independent augmentation of the same images"""
+    PARTNER = enum.auto()
+    """the student's outputs for another training image of each sample's class"""
+    PREACT = enum.auto()
+    """the stages before their last activation, one for each stage, of its shape"""
+    DISTILLED = enum.auto()
+    """the distillation token's class scores, (B, K); the logits are then the class token's"""
     NETWORK = enum.auto()
     """the network itself and the images, for methods that look at gradients or at other inputs"""
     TARGETS = enum.auto()
     """the hard labels of the batch, (B,) int64"""
+
+
+PASSES = Need.SECOND_VIEW | Need.PARTNER
+"""what takes another forward on other images"""
+
+
+class Probeable(Protocol):
+    """A network as methods see it that look at gradients or at other inputs."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Class scores (B, K) of images (B, C, H, W) in 0..255, uint8 or float."""
+
+    def outputs(self, images: Tensor, need: Need) -> Outputs:
+        """Everything that one forward can give; stages are those that are paired."""
+
+    def picking(self, stages: Sequence[int]) -> Probeable:
+        """The same network, whose outputs hold these stages alone."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +69,7 @@ class Needs:
 
     @staticmethod
     def of(needs: Need | Needs) -> Needs:
-        return needs if isinstance(needs, Needs) else Needs(needs, needs & ~Need.TARGETS)
+        return needs if isinstance(needs, Needs) else Needs(needs, needs & ~(Need.TARGETS | Need.PARTNER | Need.DISTILLED))
 
     def __or__(self, other: Needs) -> Needs:
         return Needs(self.student | other.student, self.teacher | other.teacher)
@@ -72,7 +95,8 @@ class Outputs:
     """What one network gave for one batch, restricted to what was asked for.
 
     logits (B, K) · embedding (B, D) · stages: list of (B, C, H, W), shallow to deep · classifier: nn.Module ·
-    second: the Outputs of the second view · network: the nn.Module that maps images to logits.
+    preact: as stages · distilled (B, K) · second, partner: the Outputs of the second view, of the partners ·
+    network: the network itself, images -> logits, with `outputs(images, need)` for all that a forward can give.
     Raises UndeclaredNeed when something is read that was not asked for.
     """
 
@@ -106,16 +130,28 @@ class Outputs:
         return cast(nn.Module, self._read(Need.CLASSIFIER))
 
     @property
+    def preact(self) -> list[Tensor]:
+        return cast(list[Tensor], self._read(Need.PREACT))
+
+    @property
+    def distilled(self) -> Tensor:
+        return cast(Tensor, self._read(Need.DISTILLED))
+
+    @property
     def second(self) -> Outputs:
         return cast(Outputs, self._read(Need.SECOND_VIEW))
 
     @property
-    def network(self) -> nn.Module:
-        return cast(nn.Module, self._read(Need.NETWORK))
+    def partner(self) -> Outputs:
+        return cast(Outputs, self._read(Need.PARTNER))
 
-    def with_second(self, second: Outputs) -> Outputs:
-        """The same outputs with those for the second view beside them."""
-        return Outputs({**self._values, Need.SECOND_VIEW: second}, owner=self._owner, on_read=self._on_read)
+    @property
+    def network(self) -> Probeable:
+        return cast(Probeable, self._read(Need.NETWORK))
+
+    def beside(self, other: Need, outputs: Outputs) -> Outputs:
+        """The same outputs with those of another pass (Need.SECOND_VIEW, Need.PARTNER) beside them."""
+        return Outputs({**self._values, other: outputs}, owner=self._owner, on_read=self._on_read)
 
     def wide(self) -> Outputs:
         """The same outputs in float32 at least, so that a loss written without a thought of precision is computed in it."""
@@ -131,10 +167,14 @@ class Outputs:
     def only(self, need: Need, stages: Sequence[int] | None = None, *, owner: str | None = None) -> Outputs:
         """The same outputs with nothing but `need`, of the stages only those picked, named in errors as the `owner`'s."""
         values = {n: v for n, v in self._values.items() if n in need}
-        if stages is not None and Need.STAGES in values:
-            values[Need.STAGES] = [values[Need.STAGES][i] for i in stages]
-        if Need.SECOND_VIEW in values:
-            values[Need.SECOND_VIEW] = values[Need.SECOND_VIEW].only(need & ~Need.SECOND_VIEW, stages, owner=owner)
+        for maps in (Need.STAGES, Need.PREACT):
+            if stages is not None and maps in values:
+                values[maps] = [values[maps][i] for i in stages]
+        if stages is not None and Need.NETWORK in values:
+            values[Need.NETWORK] = values[Need.NETWORK].picking(stages)
+        for other in PASSES:
+            if other in values:
+                values[other] = values[other].only(need & ~PASSES, stages, owner=owner)
         return Outputs(values, owner=owner or self._owner, on_read=self._on_read)
 
 
@@ -153,14 +193,23 @@ class StageShape:
 
 @dataclass(frozen=True)
 class Shapes:
-    """What a network's outputs measure for one image, as a probe found them; `embedding` is a width."""
+    """What a network's outputs measure for one image, as a probe found them; `embedding` is a width.
+
+    preact, distilled: whether the network gives pre-activation maps, and has a distillation token.
+    classifier: a frozen copy of the module from embedding (B, D) to logits; None where there is no single one.
+    fresh: makes a new network of the same architecture with a random start of its own, images (uint8) -> logits.
+    """
 
     classes: int
     embedding: int
     stages: tuple[StageShape, ...]
+    preact: bool = True
+    distilled: bool = False
+    classifier: nn.Module | None = field(default=None, compare=False, repr=False)
+    fresh: Callable[[], nn.Module] | None = field(default=None, compare=False, repr=False)
 
     def pick(self, stages: Sequence[int]) -> Shapes:
-        return Shapes(self.classes, self.embedding, tuple(self.stages[i] for i in stages))
+        return replace(self, stages=tuple(self.stages[i] for i in stages))
 
 
 @dataclass(frozen=True)
@@ -243,7 +292,12 @@ class Batch:
 
 @dataclass(frozen=True)
 class Losses:
-    """The weighted sum that is minimised, and each part before its weight, by name (`ce` is the task loss)."""
+    """The weighted sum that is minimised, and each part before its weight, by name (`ce` is the task loss).
+
+    task, distilled: what the task loss and the terms contribute to the sum; task is None where its factor is 0.
+    """
 
     total: Tensor
     parts: Mapping[str, Tensor]
+    task: Tensor | None
+    distilled: Tensor

@@ -10,7 +10,17 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from kdzoo.errors import InputError, problems_of
 
@@ -101,6 +111,8 @@ class Recipe(Spec):
 
     decay: what weight decay acts on, `all` parameters or `weights` (not biases and norms).
     ema: decay of the exponential moving average that is evaluated and kept, or None.
+    dot: the gap of distillation-oriented training, which gives the terms' gradient the momentum `momentum + dot` and the
+    task's `momentum - dot` (with `sgd`); None for one momentum. Where it is None it is not part of a run's id.
     """
 
     epochs: Count
@@ -119,13 +131,24 @@ class Recipe(Spec):
     clip: Positive | None = None
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     ema: Share | None = None
+    dot: Annotated[Number, Field(gt=0, lt=1)] | None = None
     augment: Augment = Augment()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if (self.schedule == "step") != bool(self.milestones):
             raise ValueError("milestones: expected shares of the training exactly when schedule is 'step'")
+        if self.dot is not None and (self.optimizer != "sgd" or self.nesterov):
+            raise ValueError("dot: expected optimizer 'sgd' without nesterov, which are what its two momenta replace")
+        if self.dot is not None and not self.dot <= self.momentum < 1 - self.dot:
+            raise ValueError(f"dot: expected momentum - dot and momentum + dot in [0, 1), got {self.momentum} and {self.dot}")
+        if self.dot is not None and self.precision == "float16":
+            raise ValueError("dot: expected precision 'float32' or 'bfloat16': its two gradients are not scaled")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in whole(self).items() if name != "dot" or value is not None}
 
 
 class TermSpec(Spec):

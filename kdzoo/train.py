@@ -11,7 +11,7 @@ import errno
 import io
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,9 +23,10 @@ import torch
 from torch import Tensor, nn
 
 from kdzoo.data.images import Subset
-from kdzoo.data.loader import batches, gather, steps_per_epoch
+from kdzoo.data.loader import batches, gather, partners, steps_per_epoch
 from kdzoo.data.split import Parts
 from kdzoo.data.views import Views, apply, center, draw
+from kdzoo.dot import DOT
 from kdzoo.environment import environment
 from kdzoo.errors import KdzooError
 from kdzoo.evaluate import Metrics, measure
@@ -34,7 +35,7 @@ from kdzoo.models.weights import save_student
 from kdzoo.objective import Objective
 from kdzoo.optim import learning_rate, moving_average, optimizer
 from kdzoo.seeds import global_stream
-from kdzoo.signals import Batch, Clock, Losses, Need, Outputs
+from kdzoo.signals import PASSES, Batch, Clock, Losses, Need, Outputs
 from kdzoo.sinks import Sink
 from kdzoo.spec import Augment, Recipe, Run
 from kdzoo.store import RunFolder, StoreError, write_bytes
@@ -126,7 +127,7 @@ class Member:
             self.network.to(memory_format=torch.channels_last)
         self.objective = objective.to(execution.device)
         self.device = execution.device
-        self.optimizer = optimizer(run.recipe, self.network, self.objective)
+        self.optimizer = optimizer(run.recipe, self.network, self.objective.groups())
         self.scaler = torch.amp.GradScaler(execution.device.type, enabled=run.recipe.precision == "float16")
         self.average = moving_average(run.recipe, self.network)
         self.need = objective.needs.student | Need.LOGITS
@@ -141,20 +142,23 @@ class Member:
         self.sink: Sink | None = None
         self.failure: str | None = None
 
-    def losses(self, inputs: Tensor, second: Tensor | None, teacher: Outputs | None, batch: Batch) -> Losses:
+    def losses(self, seen: Seen, teacher: Outputs | None, batch: Batch) -> Losses:
         """Forward of the student and of the objective for one batch."""
         self.network.train()
         self.objective.train()
         with global_stream(self.run.seed, "layers", batch.clock.step, device=self.device), autocast(self.run.recipe, self.device):
-            student = outputs(self.network, inputs, second, self.need)
+            student = outputs(self.network, seen, self.need)
         return self.objective(student, teacher, batch)  # type: ignore[no-any-return]
 
     def learn(self, losses: Losses, samples: int, steps: int) -> None:
         """Backward, optimiser, moving average, and the sums of the epoch."""
         recipe = self.run.recipe
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(recipe, self.step, steps)
-        self.scaler.scale(losses.total).backward()  # type: ignore[no-untyped-call]
+            group["lr"] = group["lr_factor"] * learning_rate(recipe, self.step, steps)
+        if isinstance(self.optimizer, DOT):
+            self.optimizer.backward(losses.task, losses.distilled)
+        else:
+            self.scaler.scale(losses.total).backward()  # type: ignore[no-untyped-call]
         if recipe.clip is not None:
             self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_([p for group in self.optimizer.param_groups for p in group["params"]], recipe.clip)
@@ -176,8 +180,13 @@ class Member:
 
     @property
     def evaluated(self) -> Network:
-        """The network that is measured and kept: the moving average where the recipe has one."""
+        """The trained network that counts: the moving average where the recipe has one."""
         return self.network if self.average is None else cast(Network, self.average.module)
+
+    @property
+    def shipped(self) -> nn.Module:
+        """What is measured and kept: the network, or what its method makes of it."""
+        return self.objective.shipped(self.evaluated)
 
     def state(self) -> dict[str, Any]:
         """All that a resume needs, as tensors and plain values."""
@@ -258,45 +267,65 @@ class Cohort:
     def steps_an_epoch(self) -> int:
         return steps_per_epoch(len(self.parts.train.targets), self.recipe.batch_size)
 
-    def views_of(self, epoch: int) -> list[Views]:
-        """How every training sample looks in an epoch; a second time, independently, where a method reads two views."""
-        streams = ["view"] + (["second view"] if any(Need.SECOND_VIEW in member.need for member in self.alive) else [])
-        return [
-            draw(
-                self.recipe.augment,
-                samples=len(self.parts.train.targets),
-                height=self.height,
-                width=self.width,
-                seed=self.seed,
-                epoch=epoch,
-                stream=stream,
+    def looks_of(self, epoch: int) -> dict[Need, Look]:
+        """How every training sample looks in an epoch; once more, independently, for each other pass that is read."""
+        samples = torch.arange(len(self.parts.train.targets))
+        return {
+            need: Look(
+                partners(self.parts.train.targets, self.seed, epoch) if need is Need.PARTNER else samples,
+                draw(
+                    self.recipe.augment,
+                    samples=len(samples),
+                    height=self.height,
+                    width=self.width,
+                    seed=self.seed,
+                    epoch=epoch,
+                    stream=stream,
+                ),
             )
-            for stream in streams
-        ]
+            for need, stream in STREAMS.items()
+            if not need or any(need in member.need for member in self.alive)
+        }
 
 
-def step(cohort: Cohort, index: Tensor, views: Sequence[Views], clock: Clock) -> None:
+STREAMS = {Need.NOTHING: "view", Need.SECOND_VIEW: "second view", Need.PARTNER: "partner view"}
+"""the passes of a step and the random streams of their augmentation; Need.NOTHING is the first"""
+
+Seen = dict[Need, Tensor]
+"""the augmented images of a batch for each pass"""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a pass sees of an epoch: for every training sample the index of the one that is shown, and how all look."""
+
+    samples: Tensor
+    views: Views
+
+
+def step(cohort: Cohort, index: Tensor, looks: Mapping[Need, Look], clock: Clock) -> None:
     """One step of every member on one batch: the same views, one forward of the teacher."""
-    inputs, second, batch = gather_batch(cohort, index, views, clock)
-    teacher = teach(cohort, inputs, second)
+    seen, batch = gather_batch(cohort, index, looks, clock)
+    teacher = teach(cohort, seen)
     for member in cohort.alive:
         try:
-            member.learn(member.losses(inputs, second, teacher, batch), len(index), clock.steps)
+            member.learn(member.losses(seen, teacher, batch), len(index), clock.steps)
         except Exception:  # one run's fault, whatever it is, is kept with its traceback and must not reach its neighbours
             member.fail()
 
 
-def gather_batch(cohort: Cohort, index: Tensor, views: Sequence[Views], clock: Clock) -> tuple[Tensor, Tensor | None, Batch]:
-    """The augmented images of a batch, the second view where there is one, and the batch itself."""
+def gather_batch(cohort: Cohort, index: Tensor, looks: Mapping[Need, Look], clock: Clock) -> tuple[Seen, Batch]:
+    """The augmented images of a batch for each pass, and the batch itself."""
     augment, device = cohort.recipe.augment, cohort.execution.device
-    images, targets = gather(cohort.parts.train, index, device)
-    inputs, *more = (apply(images, view, index, augment) for view in views)
-    second = more[0] if more else None
-    batch = Batch(inputs=inputs, targets=targets, index=index.to(device), clock=clock, generator=torch.Generator(device))
-    return inputs, second, batch
+    seen: Seen = {}
+    for need, look in looks.items():
+        shown = look.samples[index]
+        seen[need] = apply(gather(cohort.parts.train, shown, device)[0], look.views, shown, augment)
+    targets = cohort.parts.train.targets[index].to(device)
+    return seen, Batch(inputs=seen[Need.NOTHING], targets=targets, index=index.to(device), clock=clock, generator=torch.Generator(device))
 
 
-def teach(cohort: Cohort, inputs: Tensor, second: Tensor | None) -> Outputs | None:
+def teach(cohort: Cohort, seen: Seen) -> Outputs | None:
     """The teacher's outputs for the union of what the members read; None where none reads any."""
     need = Need.NOTHING
     for member in cohort.alive:
@@ -304,15 +333,15 @@ def teach(cohort: Cohort, inputs: Tensor, second: Tensor | None) -> Outputs | No
     if cohort.teacher is None or not need:
         return None
     with torch.no_grad(), autocast(cohort.recipe, cohort.execution.device):
-        return outputs(cohort.teacher.network, inputs, second, need)
+        return outputs(cohort.teacher.network, seen, need)
 
 
-def outputs(network: Network, inputs: Tensor, second: Tensor | None, need: Need) -> Outputs:
-    """One forward for each view that is needed."""
-    first: Outputs = network(inputs, need & ~Need.SECOND_VIEW)
-    if Need.SECOND_VIEW not in need:
-        return first
-    return first.with_second(network(second, need & ~Need.SECOND_VIEW))
+def outputs(network: Network, seen: Seen, need: Need) -> Outputs:
+    """One forward for each pass that is needed."""
+    given: Outputs = network(seen[Need.NOTHING], need & ~PASSES)
+    for other in PASSES & need:
+        given = given.beside(other, network(seen[other], need & ~PASSES))
+    return given
 
 
 def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[object]:
@@ -336,11 +365,11 @@ def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
     saved = time.monotonic()
     for epoch in range(start // cohort.steps_an_epoch, cohort.recipe.epochs):
         began = time.monotonic()
-        views = cohort.views_of(epoch)
+        looks = cohort.looks_of(epoch)
         first = max(start - epoch * cohort.steps_an_epoch, 0)
         indices = batches(len(cohort.parts.train.targets), cohort.recipe.batch_size, cohort.seed, epoch, start=first)
         for number, index in enumerate(indices, start=epoch * cohort.steps_an_epoch + first):
-            step(cohort, index, views, Clock(epoch, cohort.recipe.epochs, number, steps))
+            step(cohort, index, looks, Clock(epoch, cohort.recipe.epochs, number, steps))
             if (number + 1) % FLUSH_STEPS == 0 or (number + 1) % cohort.steps_an_epoch == 0:
                 drop_bad(cohort)
                 ids = [member.run.id for member in cohort.alive]
@@ -408,14 +437,18 @@ def drop_bad(cohort: Cohort) -> None:
 
 
 @torch.no_grad()
-def predict(network: Network, subset: Subset, augment: Augment, device: torch.device) -> Tensor:
-    """Log-probabilities of a network in evaluation mode, (N, K) float32 on the CPU, in the order of the subset."""
+def predict(network: nn.Module, subset: Subset, augment: Augment, device: torch.device) -> Tensor:
+    """Log-probabilities of a network in evaluation mode, (N, K) float32 on the CPU, in the order of the subset.
+
+    `network` is anything with `logits(images)`.
+    """
     training = network.training
     network.eval()
     chunks = []
     for index in torch.split(torch.arange(len(subset.targets)), EVALUATION_BATCH):
         images, _ = gather(subset, index, device)
-        chunks.append(network.logits(center(images, augment)).float().log_softmax(1).cpu())
+        logits: Tensor = network.logits(center(images, augment))  # type: ignore[operator]
+        chunks.append(logits.float().log_softmax(1).cpu())
     network.train(training)
     return torch.cat(chunks)
 
@@ -450,7 +483,7 @@ def close_epoch(cohort: Cohort, member: Member, epoch: int, emit: Emit) -> None:
     if cohort.parts.val is not None:
         val = measure(look(cohort, member, cohort.parts.val), cohort.parts.val.targets, val_said)
         if member.best is None or better(val, member.best["val"]):
-            member.best = {"epoch": epoch + 1, "val": val, "state": copied(member.evaluated)}
+            member.best = {"epoch": epoch + 1, "val": val, "state": copied(member.shipped)}
     if cohort.execution.oracle:
         test = measure(look(cohort, member, cohort.parts.test), cohort.parts.test.targets, test_said)
         if member.oracle is None or better(test, member.oracle["test"]):
@@ -475,7 +508,7 @@ def close_epoch(cohort: Cohort, member: Member, epoch: int, emit: Emit) -> None:
 
 def look(cohort: Cohort, member: Member, subset: Subset) -> Tensor:
     """The log-probabilities of a member's student on a part of the data."""
-    return predict(member.evaluated, subset, cohort.recipe.augment, cohort.execution.device)
+    return predict(member.shipped, subset, cohort.recipe.augment, cohort.execution.device)
 
 
 def finish(cohort: Cohort, member: Member) -> None:
@@ -523,6 +556,6 @@ def best_epoch(cohort: Cohort, member: Member, last: Mapping[str, Any]) -> dict[
         return None
     test = last["test"]
     if member.best["epoch"] != last["epoch"]:
-        member.evaluated.load_state_dict(member.best["state"])
+        member.shipped.load_state_dict(member.best["state"])
         test = measure(look(cohort, member, cohort.parts.test), cohort.parts.test.targets, cohort.said(member)[1])
     return {"epoch": member.best["epoch"], "val": member.best["val"], "test": test}

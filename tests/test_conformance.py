@@ -292,7 +292,7 @@ def test_a_bound_is_declared_and_not_held():
 def test_the_teachers_batch_statistics_are_moved():
     class Retraining(Method):
         def loss(self, student, teacher, batch, module):
-            teacher.network.network[0].model.bn1.running_mean.add_(1)
+            teacher.network.network.model.bn1.running_mean.add_(1)
             return (student.logits - teacher.logits.detach()).float().square().mean()
 
     found = failed(planted(Retraining, needs=Needs(Need.LOGITS, Need.LOGITS | Need.NETWORK)))

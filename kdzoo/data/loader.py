@@ -29,6 +29,19 @@ def batches(samples: int, batch_size: int, seed: int, epoch: int, start: int = 0
         yield drawn[number * batch_size : (number + 1) * batch_size]
 
 
+def partners(targets: Tensor, seed: int, epoch: int) -> Tensor:
+    """For each sample another of its class, each of them equally likely; itself where it has no other. (N,) int64."""
+    by_class = targets.argsort(stable=True)
+    rank = torch.empty_like(by_class)
+    rank[by_class] = torch.arange(len(targets))
+    which = targets + 1  # those without a label are a class of their own
+    counts = torch.bincount(which)
+    start, count = (counts.cumsum(0) - counts)[which], counts[which]
+    share = torch.rand(len(targets), generator=generator(seed, "partner", epoch), dtype=torch.float64)
+    step = 1 + (share * (count - 1)).long().clamp(max=(count - 2).clamp(min=0))
+    return by_class[start + (rank - start + step) % count]
+
+
 def gather(subset: Subset, index: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
     """Images (B, C, H, W) uint8 and targets (B,) int64 at `index`, on the device."""
     here = index.to(subset.images.device)

@@ -28,11 +28,15 @@ CIFAR = {
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a network whose output is tapped: the module, its channels, and input side divided by output side."""
+    """A part of a network whose output is tapped: the module, its channels, and input side divided by output side.
+
+    activation: the module whose input is the map before its last activation; None where the map itself is signed.
+    """
 
     module: nn.Module
     channels: int
     reduction: int
+    activation: nn.Module | None = None
 
 
 class StagedNetwork(nn.Module):
@@ -63,6 +67,9 @@ class StagedNetwork(nn.Module):
         self.num_features = self.head_hidden_size = num_features
         self.num_classes = num_classes
         self.classifier = _classifier(num_features, num_classes)
+        names = {module: name for name, module in self.named_modules()}
+        for info, stage in zip(self.feature_info, stages, strict=True):
+            info["activation"] = None if stage.activation is None else names[stage.activation]
 
     @property
     def stages(self) -> list[nn.Module]:

@@ -88,10 +88,11 @@ class ShuffleV1Block(nn.Module):
             conv_bn(hidden, new, 1, groups=groups),
         )
         self.pool = nn.AvgPool2d(3, 2, 1) if stride == 2 else None
+        self.activate = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
         residual = cast(Tensor, self.residual(x))
-        return (x + residual if self.pool is None else torch.cat([residual, self.pool(x)], 1)).relu()
+        return cast(Tensor, self.activate(x + residual if self.pool is None else torch.cat([residual, self.pool(x)], 1)))
 
 
 class CifarShuffleNetV1(StagedNetwork):
@@ -104,26 +105,30 @@ class CifarShuffleNetV1(StagedNetwork):
         stem_width = inputs = 24
         stages = []
         for position, (depth, width) in enumerate(zip(depths, widths, strict=True)):
-            blocks: list[nn.Module] = []
+            blocks: list[ShuffleV1Block] = []
             for stride in [2] + [1] * (depth - 1):
                 groups_in = 1 if inputs == stem_width else groups
                 blocks.append(ShuffleV1Block(inputs, width, stride, groups=groups, groups_in=groups_in))
                 inputs = width
-            stages.append(Stage(nn.Sequential(*blocks), width, 2 ** (position + 1)))
+            stages.append(Stage(nn.Sequential(*blocks), width, 2 ** (position + 1), blocks[-1].activate))
         super().__init__(stem=conv_bn_relu(in_chans, stem_width, 1), stages=stages, num_features=inputs, num_classes=num_classes)
 
 
 class ShuffleV2Block(nn.Module):
-    """Half of the channels pass through, the others through 1x1, 3x3 depthwise, 1x1; then the halves are shuffled."""
+    """Half of the channels pass through, the others through 1x1, 3x3 depthwise, 1x1; then the halves are shuffled.
+
+    The last ReLU comes after the shuffle, where it serves both halves: what passed through is active already.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.right = _shuffle_branch(width // 2, width // 2, 1)
         self.shuffle = nn.ChannelShuffle(2)
+        self.activate = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
         left, right = x.chunk(2, dim=1)
-        return cast(Tensor, self.shuffle(torch.cat([left, self.right(right)], 1)))
+        return cast(Tensor, self.activate(self.shuffle(torch.cat([left, self.right(right)], 1))))
 
 
 class ShuffleV2Down(nn.Module):
@@ -131,17 +136,18 @@ class ShuffleV2Down(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.left = nn.Sequential(conv_bn(inputs, inputs, 3, 2, groups=inputs), conv_bn_relu(inputs, outputs // 2, 1))
+        self.left = nn.Sequential(conv_bn(inputs, inputs, 3, 2, groups=inputs), conv_bn(inputs, outputs // 2, 1))
         self.right = _shuffle_branch(inputs, outputs // 2, 2)
         self.shuffle = nn.ChannelShuffle(2)
+        self.activate = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.shuffle(torch.cat([self.left(x), self.right(x)], 1)))
+        return cast(Tensor, self.activate(self.shuffle(torch.cat([self.left(x), self.right(x)], 1))))
 
 
 def _shuffle_branch(inputs: int, outputs: int, stride: int) -> nn.Sequential:
     return nn.Sequential(
-        conv_bn_relu(inputs, outputs, 1), conv_bn(outputs, outputs, 3, stride, groups=outputs), conv_bn_relu(outputs, outputs, 1)
+        conv_bn_relu(inputs, outputs, 1), conv_bn(outputs, outputs, 3, stride, groups=outputs), conv_bn(outputs, outputs, 1)
     )
 
 
@@ -154,8 +160,8 @@ class CifarShuffleNetV2(StagedNetwork):
     def __init__(self, *, depths: Sequence[int], widths: Sequence[int], num_classes: int = 100, in_chans: int = 3) -> None:
         inputs, stages = 24, []
         for position, (depth, width) in enumerate(zip(depths, widths, strict=True)):
-            blocks = [ShuffleV2Down(inputs, width), *(ShuffleV2Block(width) for _ in range(depth))]
-            stages.append(Stage(nn.Sequential(*blocks), width, 2 ** (position + 1)))
+            blocks: list[ShuffleV2Down | ShuffleV2Block] = [ShuffleV2Down(inputs, width), *(ShuffleV2Block(width) for _ in range(depth))]
+            stages.append(Stage(nn.Sequential(*blocks), width, 2 ** (position + 1), blocks[-1].activate))
             inputs = width
         super().__init__(
             stem=conv_bn_relu(in_chans, 24, 1),

@@ -29,9 +29,10 @@ class BasicBlock(nn.Module):
         super().__init__()
         self.residual = nn.Sequential(conv_bn_relu(inputs, width, 3, stride), conv_bn(width, width, 3))
         self.shortcut = _shortcut(inputs, width, stride)
+        self.activate = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.residual(x) + self.shortcut(x)).relu()
+        return cast(Tensor, self.activate(self.residual(x) + self.shortcut(x)))
 
 
 class Bottleneck(nn.Module):
@@ -44,9 +45,10 @@ class Bottleneck(nn.Module):
         outputs = width * self.expansion
         self.residual = nn.Sequential(conv_bn_relu(inputs, width, 1), conv_bn_relu(width, width, 3, stride), conv_bn(width, outputs, 1))
         self.shortcut = _shortcut(inputs, outputs, stride)
+        self.activate = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.residual(x) + self.shortcut(x)).relu()
+        return cast(Tensor, self.activate(self.residual(x) + self.shortcut(x)))
 
 
 def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
@@ -72,11 +74,11 @@ class CifarResNet(StagedNetwork):
         inputs, stages = stem_width, []
         for position, (depth, width) in enumerate(zip(depths, widths, strict=True)):
             strides = [1 if position == 0 else 2] + [1] * (depth - 1)
-            blocks: list[nn.Module] = []
+            blocks: list[BasicBlock | Bottleneck] = []
             for stride in strides:
                 blocks.append(block(inputs, width, stride))
                 inputs = width * block.expansion
-            stages.append(Stage(nn.Sequential(*blocks), inputs, 2**position))
+            stages.append(Stage(nn.Sequential(*blocks), inputs, 2**position, blocks[-1].activate))
         super().__init__(stem=conv_bn_relu(in_chans, stem_width, 3), stages=stages, num_features=inputs, num_classes=num_classes)
         init_kaiming_fan_out(self)
 
@@ -107,18 +109,24 @@ class WideResNet(StagedNetwork):
     """
 
     def __init__(self, *, depth: int, widen: int, num_classes: int = 100, in_chans: int = 3) -> None:
-        blocks_a_stage, inputs, stages = (depth - 4) // 6, 16, []
-        for position, width in enumerate((16 * widen, 32 * widen, 64 * widen)):
-            strides = [1 if position == 0 else 2] + [1] * (blocks_a_stage - 1)
-            blocks: list[nn.Module] = []
-            for stride in strides:
-                blocks.append(PreActivationBlock(inputs, width, stride))
+        blocks_a_stage, inputs = (depth - 4) // 6, 16
+        widths = (16 * widen, 32 * widen, 64 * widen)
+        groups: list[list[PreActivationBlock]] = []
+        for position, width in enumerate(widths):
+            groups.append([])
+            for stride in [1 if position == 0 else 2] + [1] * (blocks_a_stage - 1):
+                groups[-1].append(PreActivationBlock(inputs, width, stride))
                 inputs = width
-            stages.append(Stage(nn.Sequential(*blocks), width, 2**position))
+        neck = nn.Sequential(nn.BatchNorm2d(inputs), nn.ReLU(inplace=True))
+        # What is active of a stage is what the next one sees first: its batch norm, then this ReLU.
+        activations = [groups[1][0].activate[1], groups[2][0].activate[1], neck[1]]
         super().__init__(
             stem=nn.Sequential(nn.Conv2d(in_chans, 16, 3, 1, 1, bias=False)),
-            stages=stages,
-            neck=nn.Sequential(nn.BatchNorm2d(inputs), nn.ReLU(inplace=True)),
+            stages=[
+                Stage(nn.Sequential(*blocks), width, 2**position, activation)
+                for position, (blocks, width, activation) in enumerate(zip(groups, widths, activations, strict=True))
+            ],
+            neck=neck,
             num_features=inputs,
             num_classes=num_classes,
         )

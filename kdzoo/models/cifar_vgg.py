@@ -31,7 +31,7 @@ class CifarVGG(StagedNetwork):
         super().__init__(
             stem=nn.Sequential(*groups[0]),
             stages=[
-                Stage(nn.Sequential(*layers), width, reduction)
+                Stage(nn.Sequential(*layers), width, reduction, layers[-1])
                 for layers, width, reduction in zip(pooled, _WIDTHS[1:], (2, 4, 8, 8), strict=True)
             ],
             num_features=inputs,

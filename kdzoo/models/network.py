@@ -29,6 +29,8 @@ from kdzoo.signals import Need, Outputs, Shapes, StageShape
 from kdzoo.spec import NetworkSpec
 
 Head = Literal["kept", "fresh"]
+ACTIVATED = ("ResNet", "RegNet")
+"""timm's families whose stages end with the activation of their last block"""
 STEM = re.compile(r"^(stem|conv_stem|act1|act2|bn1|conv_?0|conv1|level0|features\.(norm0|conv0|conv1_1)|conv2d_2b|Conv2d_2b)")
 """the first entries of feature_info that are a stem's output, not a stage's"""
 
@@ -68,17 +70,19 @@ class Network(nn.Module):
         """One forward, with what was asked for and nothing else."""
         x = self.normalise(images)
         with ExitStack() as hooks:
-            inputs: list[Tensor] = []
-            if Need.EMBEDDING in need:
-                handle = self.classifier.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
-                hooks.callback(handle.remove)
+            embedded = _Inputs(hooks, [self.classifier] if Need.EMBEDDING in need else [])
+            before = _Inputs(hooks, self._activations() if Need.PREACT in need else [])
+            scored = _Results(hooks, _heads(self.model) if Need.DISTILLED in need else [])
             logits, stages = self._staged(x) if self.is_timm else plain.run(self.model, x, self.layout.stages)
+        given = [stage if into is None else into for stage, into in zip(stages, before.seen, strict=True)] if before.seen else None
         values: dict[Need, Any] = {
-            Need.LOGITS: logits,
-            Need.EMBEDDING: inputs[-1].flatten(1) if inputs else None,
+            Need.LOGITS: scored.seen[0] if Need.DISTILLED in need else logits,
+            Need.EMBEDDING: None if not embedded.seen or embedded.seen[0] is None else embedded.seen[0].flatten(1),
             Need.STAGES: stages,
-            Need.CLASSIFIER: self._whole_classifier() if Need.CLASSIFIER in need else None,
-            Need.NETWORK: Logits(self),
+            Need.PREACT: given,
+            Need.DISTILLED: scored.seen[-1] if scored.seen else None,
+            Need.CLASSIFIER: self.whole_classifier() if Need.CLASSIFIER in need else None,
+            Need.NETWORK: Probed(self),
         }
         return Outputs({n: value for n, value in values.items() if n in need}, owner="network")
 
@@ -98,7 +102,33 @@ class Network(nn.Module):
         linear = [module for module in _heads(self.model)[0].modules() if isinstance(module, nn.Linear | nn.Conv2d)]
         return linear[-1] if linear else nn.Identity()
 
-    def _whole_classifier(self) -> nn.Module:
+    @property
+    def has_distillation_token(self) -> bool:
+        return self.is_timm and hasattr(self.model, "head_dist") and len(_heads(self.model)) == 2
+
+    @property
+    def gives_preactivations(self) -> bool:
+        return self.is_timm and all(isinstance(self._entry(position), dict) for position in self.taps)
+
+    def _entry(self, position: int) -> dict[str, Any] | None:
+        """What is known of the activation that ends a stage: its `activation` is a module's name, or None for a signed map."""
+        info = self.model.feature_info
+        entries: Sequence[dict[str, Any]] = info if isinstance(info, list) else info.info  # type: ignore[union-attr,assignment]
+        entry = entries[position] if position < len(entries) else {}
+        if "activation" in entry:
+            return entry
+        if type(self.model).__name__ not in ACTIVATED or not entry:
+            return None
+        *_, block = self.model.get_submodule(entry["module"]).children()
+        name, _ = max((name, child) for name, child in block.named_children() if re.fullmatch(r"act\d", name))
+        last = next(label for label, module in self.model.named_modules() if module is block)
+        return {"activation": f"{last}.{name}"}
+
+    def _activations(self) -> list[nn.Module | None]:
+        entries = [cast(dict[str, Any], self._entry(position)) for position in self.taps]
+        return [None if entry["activation"] is None else self.model.get_submodule(entry["activation"]) for entry in entries]
+
+    def whole_classifier(self) -> nn.Module:
         """The module that maps the embedding (B, D) to the logits (B, K)."""
         if self.is_timm and len(_heads(self.model)) > 1:
             raise InputError(f"{type(self.model).__name__}: has several classifiers; a method that reads one cannot serve it")
@@ -120,15 +150,65 @@ class Network(nn.Module):
         return self.model.forward_head(final), list(maps)  # type: ignore[operator]
 
 
-class Logits(nn.Module):
-    """The network as images -> logits, for methods that differentiate through it."""
+class _Inputs:
+    """The first inputs that modules see while hooks hold, in the order of the modules; None for None."""
+
+    def __init__(self, hooks: ExitStack, modules: Sequence[nn.Module | None]) -> None:
+        self.seen: list[Tensor | None] = [None] * len(modules)
+        for position, module in enumerate(modules):
+            if module is not None:
+                hooks.callback(module.register_forward_pre_hook(self._keep(position)).remove)
+
+    def _keep(self, position: int) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def keep(module: nn.Module, args: tuple[Any, ...]) -> None:
+            # an activation that works in place would change what it was given
+            self.seen[position] = args[0].clone() if getattr(module, "inplace", False) else args[0]
+
+        return keep
+
+
+class _Results:
+    """The outputs of modules while hooks hold, in the order of the modules."""
+
+    def __init__(self, hooks: ExitStack, modules: Sequence[nn.Module]) -> None:
+        self.seen: list[Tensor] = [torch.empty(0)] * len(modules)
+        for position, module in enumerate(modules):
+            hooks.callback(module.register_forward_hook(self._keep(position)).remove)
+
+    def _keep(self, position: int) -> Callable[[nn.Module, Any, Tensor], None]:
+        def keep(module: nn.Module, args: Any, output: Tensor) -> None:
+            self.seen[position] = output
+
+        return keep
+
+
+@dataclass(frozen=True)
+class Probed:
+    """The network as methods see it that look at gradients or at other inputs (signals.Probeable)."""
+
+    network: Network
+    stages: tuple[int, ...] | None = None
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return self.network.logits(images)
+
+    def outputs(self, images: Tensor, need: Need) -> Outputs:
+        given: Outputs = self.network(images, need)
+        return given.only(need, self.stages)
+
+    def picking(self, stages: Sequence[int]) -> Probed:
+        return Probed(self.network, tuple(stages))
+
+
+class Learner(nn.Module):
+    """A network that learns beside the student, as images -> logits."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
-        self.network = [network]  # not a submodule: its weights are the network's
+        self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.network[0].logits(images)
+        return self.network.logits(images)
 
 
 class Frozen(Network):
@@ -265,7 +345,7 @@ def _tap(network: Network, channels: int, side: int) -> None:
     network.taps = [p for p, size in found if not any(later > p and s == size for later, s in found)] or [len(maps) - 1]
 
 
-def _quietly(network: Network, act: Callable[[], Any]) -> Any:
+def _quietly(network: nn.Module, act: Callable[[], Any]) -> Any:
     """Do something in evaluation mode, without gradients and without a draw from the global generator."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
@@ -273,7 +353,8 @@ def _quietly(network: Network, act: Callable[[], Any]) -> Any:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             return act()
     except RuntimeError as error:
-        raise InputError(f"{type(network.model).__name__}: a trial image of this size does not pass through it: {error}") from error
+        name = type(getattr(network, "model", network)).__name__
+        raise InputError(f"{name}: a trial image of this size does not pass through it: {error}") from error
     finally:
         for module, mode in modes:
             module.training = mode
@@ -285,16 +366,38 @@ def probe(network: Network, image_shape: tuple[int, int, int]) -> Shapes:
     wanted = Need.LOGITS | Need.STAGES | Need.EMBEDDING
     out: Outputs = _quietly(network, lambda: network(images, wanted))
     stages = tuple(StageShape(m.shape[1], m.shape[2], m.shape[3], image_shape[1] / m.shape[2]) for m in out.stages)
-    return Shapes(out.logits.shape[1], 0 if out.embedding is None else out.embedding.shape[1], stages)
+    return Shapes(
+        classes=out.logits.shape[1],
+        embedding=0 if out.embedding is None else out.embedding.shape[1],
+        stages=stages,
+        preact=network.gives_preactivations,
+        distilled=network.has_distillation_token,
+        classifier=_classifier_copy(network, out),
+    )
+
+
+def _classifier_copy(network: Network, out: Outputs) -> nn.Module | None:
+    """A frozen copy of the module from embedding to logits, where there is one and it says what the network says."""
+    if out.embedding is None or (network.is_timm and len(_heads(network.model)) > 1):
+        return None
+    whole = copy.deepcopy(network.whole_classifier()).requires_grad_(False).eval()
+    with torch.no_grad():
+        found = whole(out.embedding)
+    return whole if found.shape == out.logits.shape and torch.allclose(found, out.logits, atol=1e-4, rtol=1e-3) else None
 
 
 def count(network: Network, image_shape: tuple[int, int, int]) -> NetworkCost:
     """Parameters of the wrapped model and the multiply-accumulates of one image."""
+    return NetworkCost(sum(p.numel() for p in network.model.parameters()), multiply_accumulates(network, network, image_shape))
+
+
+def multiply_accumulates(scored: nn.Module, network: Network, image_shape: tuple[int, int, int]) -> int:
+    """Multiply-accumulates of one image through `scored.logits`: the network's own, or of what is made of it."""
     images = torch.zeros(1, *image_shape, dtype=torch.uint8, device=network.mean.device)
     counter = FlopCounterMode(display=False)
     with counter:
-        _quietly(network, lambda: network.logits(images))
-    return NetworkCost(sum(p.numel() for p in network.model.parameters()), counter.get_total_flops() // 2)
+        _quietly(scored, lambda: scored.logits(images))  # type: ignore[operator]
+    return counter.get_total_flops() // 2
 
 
 def freeze(network: Network) -> Network:

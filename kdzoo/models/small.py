@@ -19,12 +19,11 @@ class TutorialCNN(StagedNetwork):
 
     def __init__(self, *, widths: Sequence[int], hidden: int, img_size: int = 32, num_classes: int = 10, in_chans: int = 3) -> None:
         first, second = widths
+        shallow = [nn.Conv2d(in_chans, first, 3, padding=1), nn.ReLU()]
+        deep = [nn.MaxPool2d(2), nn.Conv2d(first, second, 3, padding=1), nn.ReLU()]
         super().__init__(
             stem=nn.Identity(),
-            stages=[
-                Stage(nn.Sequential(nn.Conv2d(in_chans, first, 3, padding=1), nn.ReLU()), first, 1),
-                Stage(nn.Sequential(nn.MaxPool2d(2), nn.Conv2d(first, second, 3, padding=1), nn.ReLU()), second, 2),
-            ],
+            stages=[Stage(nn.Sequential(*shallow), first, 1, shallow[-1]), Stage(nn.Sequential(*deep), second, 2, deep[-1])],
             neck=nn.MaxPool2d(2),
             head=nn.Sequential(nn.Flatten(), nn.Linear(second * (img_size // 2 // 2) ** 2, hidden), nn.ReLU()),
             num_features=hidden,
@@ -38,11 +37,11 @@ class DigitsNet(StagedNetwork):
     def __init__(self, *, stem_width: int, widths: Sequence[int], depth: int, num_classes: int = 10, in_chans: int = 1) -> None:
         inputs, stages = stem_width, []
         for position, width in enumerate(widths):
-            layers: list[nn.Module] = []
+            layers: list[nn.Sequential] = []
             for stride in [1 if position == 0 else 2] + [1] * (depth - 1):
                 layers.append(conv_bn_relu(inputs, width, 3, stride))
                 inputs = width
-            stages.append(Stage(nn.Sequential(*layers), width, 2**position))
+            stages.append(Stage(nn.Sequential(*layers), width, 2**position, layers[-1][-1]))
         super().__init__(stem=conv_bn_relu(in_chans, stem_width, 3), stages=stages, num_features=inputs, num_classes=num_classes)
 
 
