@@ -14,7 +14,10 @@ from kdzoo.spec import ObjectiveSpec
 def explain(objective: ObjectiveSpec) -> str:
     """What a resolved objective minimises, what each of its methods reads, where it comes from, and what alpha would do."""
     lines = [f"L = {formula(objective)}", "    CE: cross-entropy of the student with the labels, mean over the batch"]
-    for term in objective.terms:
+    if (first := objective.first) is not None:
+        alone = written(first.term.method, first.term.hyperparameters)
+        lines.insert(0, f"first, for {first.epochs} epochs, as a run of its own: L = {first.term.coefficient:g} * {alone}; then")
+    for term in objective.all_terms:
         lines += ["", *about(term.method, term.hyperparameters)]
     return "\n".join(lines)
 

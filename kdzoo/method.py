@@ -76,6 +76,24 @@ class Group:
     weight_decay: float | None = None
 
 
+@dataclass(frozen=True)
+class FirstStage:
+    """A stage of training before the student's own, as a run of its own: a method's loss alone, without cross-entropy.
+
+    method: whose loss it is. share: its epochs as a share of the recipe's, which the second stage has besides.
+    then: the methods whose published terms the second stage adds to cross-entropy, where they are not the one that
+    declares this. The second stage starts from the first's student, where `method` reads the student, and takes over
+    what its own module has under the same name.
+    """
+
+    method: str
+    share: float
+    then: tuple[str, ...] | None = None
+
+    def epochs(self, of_recipe: int) -> int:
+        return max(1, round(self.share * of_recipe))
+
+
 Family = Literal["logits", "features", "relations", "gradients", "online", "self", "own"]
 """what a method looks at: class scores, maps, relations of samples, gradients, other learners, itself; `own` is a user's"""
 FAMILIES: tuple[Family, ...] = get_args(Family)
@@ -103,13 +121,14 @@ class Card:
     """how implementations differ from the paper and from each other, one sentence each"""
     ships: str
     """what is shipped where that is not the student that was trained, in words"""
+    first: FirstStage | None
     definition: tuple[str, str]
     """(file, qualified name): two registrations with the same definition are the same method, defined again"""
 
     @property
     def trains_classifier(self) -> bool:
-        """Whether the loss reaches the student's classifier, so that alpha = 1 makes sense."""
-        return Need.LOGITS in self.needs.student or Need.NETWORK in self.needs.student
+        """Whether the loss reaches the classifier that is shipped, so that alpha = 1 makes sense."""
+        return bool(self.ships) or Need.LOGITS in self.needs.student or Need.NETWORK in self.needs.student
 
 
 class Method(BaseModel):
@@ -158,6 +177,7 @@ def register(
     family: Family = "own",
     disagreements: tuple[str, ...] = (),
     ships: str = "",
+    first: FirstStage | None = None,
 ) -> Callable[[Registered], Registered]:
     """Register a Method, or a function `(student, teacher, batch, *, hyperparameters...) -> Tensor`, under a name.
 
@@ -170,6 +190,7 @@ def register(
     version: raised when the numbers change; for code outside kdzoo a hash of its syntax tree unless said.
     zero_at_match: the loss is zero where the student's outputs equal the teacher's.
     ships: what is shipped where that is not the student that was trained; `deploy` then gives its logits.
+    first: the stage of training that comes before, as a run of its own.
     Raises InputError when another definition already has the name.
     """
 
@@ -193,6 +214,7 @@ def register(
             family=family,
             disagreements=disagreements,
             ships=ships,
+            first=first,
             definition=(inspect.getsourcefile(definition) or definition.__module__, definition.__qualname__),
         )
         REGISTRY.add(cls)

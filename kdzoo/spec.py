@@ -160,15 +160,30 @@ class TermSpec(Spec):
     coefficient: Positive
 
 
+class FirstSpec(Spec):
+    """The first stage of a method that trains in two: its loss alone, for so many epochs.
+
+    owner: the method that has the stage. then: the methods that stand for it among the terms of the second stage;
+    None where it stands there itself.
+    """
+
+    owner: str
+    term: TermSpec
+    epochs: Count
+    then: Annotated[tuple[str, ...], BeforeValidator(_tuple)] | None = None
+
+
 class ObjectiveSpec(Spec):
     """The weighted sum: `task` times cross-entropy plus the terms, sorted by name, none twice, none with factor 0.
 
     pairing: how the two networks' stages meet, `deep` (nearest reduction from the deep end) or `left` (by position).
+    first: the stage of training that comes before; where there is none it is not part of a run's id.
     """
 
     task: Annotated[Number, Field(ge=0)]
     terms: Annotated[tuple[TermSpec, ...], BeforeValidator(_tuple)] = ()
     pairing: Literal["deep", "left"] = "deep"
+    first: FirstSpec | None = None
 
     @model_validator(mode="after")
     def _sorted(self) -> Self:
@@ -181,8 +196,20 @@ class ObjectiveSpec(Spec):
 
     @property
     def label(self) -> str:
-        """`none` for the student alone, else the methods joined with `+`."""
-        return "+".join(term.method for term in self.terms) or "none"
+        """`none` for the student alone, else the methods joined with `+`; a method of two stages under its own name."""
+        names = {term.method for term in self.terms}
+        if self.first is not None:
+            names = names - set(self.first.then or ()) | {self.first.owner}
+        return "+".join(sorted(names)) or "none"
+
+    @property
+    def all_terms(self) -> tuple[TermSpec, ...]:
+        """The terms of both stages."""
+        return self.terms if self.first is None else (*self.terms, self.first.term)
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in whole(self).items() if name != "first" or value is not None}
 
 
 class Run(Spec):
@@ -202,6 +229,16 @@ class Run(Spec):
         """`<method>-<12 hex digits>` of the canonical JSON."""
         digest = hashlib.sha256(canonical_json(self.model_dump(mode="json")).encode()).hexdigest()
         return f"{self.objective.label}-{digest[:12]}"
+
+    @property
+    def first(self) -> Run | None:
+        """The run of the first stage, from which this one goes on; None where there is one stage."""
+        stage = self.objective.first
+        if stage is None:
+            return None
+        alone = ObjectiveSpec(task=0.0, terms=(stage.term,), pairing=self.objective.pairing)
+        recipe = self.recipe.model_copy(update={"epochs": stage.epochs})
+        return self.model_copy(update={"kind": "pretrain", "objective": alone, "recipe": recipe})
 
 
 def canonical(value: Any) -> Any:

@@ -188,6 +188,11 @@ class Member:
         """What is measured and kept: the network, or what its method makes of it."""
         return self.objective.shipped(self.evaluated)
 
+    def start_from(self, weights: Mapping[str, Tensor]) -> None:
+        """Give a member that has not trained yet other weights to start from."""
+        self.network.load_state_dict(weights)
+        self.average = moving_average(self.run.recipe, self.network)
+
     def state(self) -> dict[str, Any]:
         """All that a resume needs, as tensors and plain values."""
         return {
@@ -524,6 +529,8 @@ def finish(cohort: Cohort, member: Member) -> None:
     }
     if "predictions" in keep:
         write_predictions(member.folder, parts, val, test)
+    if member.run.kind == "pretrain":
+        member.checkpoint()
     if "student" in keep:
         spec = member.run.student
         about = {"architecture": spec.name, "classes": str(spec.classes), "run": member.run.id}

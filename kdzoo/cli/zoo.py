@@ -19,6 +19,9 @@ from kdzoo.suite.config import recipes as recipe_names
 if TYPE_CHECKING:
     from kdzoo.signals import Shapes
 
+LITERATURES_EPOCHS = 240
+"""of the CIFAR recipe that a first stage's epochs are shown for"""
+
 
 class Pairing(StrEnum):
     """How the stages of two networks meet."""
@@ -235,7 +238,7 @@ def explain(
         load_plugin(file)
     request = parse_request(method)
     hyperparameters = _hyperparameters(request.terms, temperature, assignments(set_ or ()))
-    made = objective(request, Setting(weight=weight, alpha=alpha), hyperparameters, pairing.value)
+    made = objective(request, Setting(weight=weight, alpha=alpha), hyperparameters, pairing.value, epochs=LITERATURES_EPOCHS)
     console().print(explained(made), markup=False, soft_wrap=True)
     if bool(teacher) != bool(student):
         raise InputError(f"{'student' if teacher else 'teacher'}: missing; a teacher and a student go together")

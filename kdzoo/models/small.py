@@ -14,18 +14,21 @@ class TutorialCNN(StagedNetwork):
     """Two 3x3 convolutions, each followed by ReLU and 2x2 max-pooling, then a hidden layer with ReLU, then the classifier.
 
     There is no stem: both convolutions are stages, tapped after ReLU and before pooling. The embedding is the hidden
-    layer's output. `img_size` is the side of the images that the hidden layer is made for.
+    layer's output. `img_size` is the side (or height and width) of the images that the hidden layer is made for.
     """
 
-    def __init__(self, *, widths: Sequence[int], hidden: int, img_size: int = 32, num_classes: int = 10, in_chans: int = 3) -> None:
+    def __init__(
+        self, *, widths: Sequence[int], hidden: int, img_size: int | Sequence[int] = 32, num_classes: int = 10, in_chans: int = 3
+    ) -> None:
         first, second = widths
+        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
         shallow = [nn.Conv2d(in_chans, first, 3, padding=1), nn.ReLU()]
         deep = [nn.MaxPool2d(2), nn.Conv2d(first, second, 3, padding=1), nn.ReLU()]
         super().__init__(
             stem=nn.Identity(),
             stages=[Stage(nn.Sequential(*shallow), first, 1, shallow[-1]), Stage(nn.Sequential(*deep), second, 2, deep[-1])],
             neck=nn.MaxPool2d(2),
-            head=nn.Sequential(nn.Flatten(), nn.Linear(second * (img_size // 2 // 2) ** 2, hidden), nn.ReLU()),
+            head=nn.Sequential(nn.Flatten(), nn.Linear(second * (height // 4) * (width // 4), hidden), nn.ReLU()),
             num_features=hidden,
             num_classes=num_classes,
         )

@@ -190,7 +190,8 @@ def cut(todo: Iterable[Planned], made: Plan, options: Options, processes: int) -
 
 def units_of(planned: Planned) -> int:
     """The work of a run, in the units that training reports."""
-    return planned.run.recipe.epochs * UNITS_AN_EPOCH
+    first = planned.run.objective.first
+    return (planned.run.recipe.epochs + (first.epochs if first else 0)) * UNITS_AN_EPOCH
 
 
 def _group(planned: Planned) -> tuple[str, ...]:
@@ -227,7 +228,8 @@ def preflight(made: Plan, modules: Modules) -> None:
             images, parts = data_of(bound)
             teacher = untrained_teacher(bound, images, modules)
             shapes = None if teacher is None else shapes_of(teacher, shape_of(images, bound.run.recipe))
-            student_of(bound, images, parts, shapes, modules)
+            for run in filter(None, (bound.run.first, bound.run)):
+                student_of(replace(bound, run=run), images, parts, shapes, modules)
         except InputError as error:
             problems.extend(error.problems)
     if problems:
@@ -263,7 +265,8 @@ def estimate(prepared: Prepared, modules: Modules | None = None) -> float:
             teacher = serve(network, "untrained", count(network, shape), parts.first(1), bound.run.recipe.augment, execution)
             shapes = shapes_of(network, shape)
         member = member_of(bound, images, parts, shapes, execution, modules)
-        seconds[kind(planned)] = float(probe(cohort_of([member], images, parts, teacher, execution))["train_seconds"])
+        whole = units_of(planned) / (planned.run.recipe.epochs * UNITS_AN_EPOCH)
+        seconds[kind(planned)] = whole * float(probe(cohort_of([member], images, parts, teacher, execution))["train_seconds"])
     return sum(seconds[kind(planned)] for planned in left) / prepared.jobs
 
 

@@ -125,7 +125,7 @@ class Tracker:
                 training.open.discard(event["id"])
                 if not training.open:
                     del self.training[worker]
-        if event.get("kind") == "teacher":
+        if event.get("kind") is not None:  # a teacher or a first stage is none of the plan's runs
             return
         self.ended[event["id"]] = how
         val = event.get("val_top1")
@@ -179,6 +179,8 @@ class PlainDisplay:
                 return f"{event['name']}: {runs(event['total'])}, {event['done']} done{failed}"
             case "done" if event.get("kind") == "teacher":
                 return f"teacher trained: {ended_words(event)}"
+            case "done" | "failed" if event.get("kind") == "first stage":
+                return f"first stage trained: {run_words(event)}" if event["event"] == "done" else f"first stage failed: {run_words(event)}"
             case "done" | "failed":
                 number = tracker.count("done") + tracker.count("failed")
                 best = f"   {best_words(tracker.best)}" if tracker.best is not None else ""

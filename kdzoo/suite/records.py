@@ -73,7 +73,7 @@ def by_place(records: Iterable[Record]) -> dict[Place, list[Record]]:
     A run without a teacher is one run for all pairs with its student, so it stands in each of their tables. The first
     run of a chain has no row.
     """
-    records = sorted((record for record in records if record.run.kind == "train"), key=lambda record: record.id)
+    records = sorted(records, key=lambda record: record.id)
     tables: dict[Place, list[Record]] = {record.place: [] for record in records if record.place.teacher}
     taught = list(tables)
     for record in records:
@@ -161,7 +161,7 @@ class BenchRecords:
 def read_bench(folder: Path) -> BenchRecords:
     """The records below a bench's folder. A damaged file becomes a note; it neither stops the table nor is touched.
 
-    Of runs that differ only in the versions of their methods or of the engine the newest count.
+    Of runs that differ only in the versions of their methods or of the engine the newest count; first stages never do.
     """
     store = Store(folder)
     if not (folder / "runs").is_dir():
@@ -174,6 +174,8 @@ def read_bench(folder: Path) -> BenchRecords:
             record = read_record(place)
         except InputError as error:
             notes.extend(error.problems)
+            continue
+        if record.run.kind == "pretrain":
             continue
         records.append(record)
         if record.state == "damaged":
@@ -318,17 +320,18 @@ def _newest(records: Sequence[Record]) -> list[Record]:
 
 def _without_versions_and_seed(run: Run) -> str:
     content = run.model_dump(mode="json", exclude={"seed", "engine"})
-    for term in content["objective"]["terms"]:
+    first = content["objective"].get("first")
+    for term in [*content["objective"]["terms"], *([first["term"]] if first else [])]:
         term["version"] = ""
     return canonical_json(content)
 
 
 def _versions(run: Run) -> tuple[Any, ...]:
-    return (run.engine, *(term.version for term in run.objective.terms))
+    return (run.engine, *(term.version for term in run.objective.all_terms))
 
 
 def _age(record: Record) -> tuple[Any, ...]:
-    numbers = tuple(int(term.version) if term.version.isdecimal() else -1 for term in record.run.objective.terms)
+    numbers = tuple(int(term.version) if term.version.isdecimal() else -1 for term in record.run.objective.all_terms)
     return (record.run.engine, numbers, str((record.result or {}).get("finished", "")))
 
 
@@ -336,7 +339,7 @@ def _mixed_versions(records: Iterable[Record]) -> list[str]:
     """A note for every method of which settings were trained with different versions."""
     found: dict[str, set[str]] = {}
     for record in records:
-        for term in record.run.objective.terms:
+        for term in record.run.objective.all_terms:
             found.setdefault(term.method, set()).add(term.version)
     return [
         f"{method}: settings of versions {' and '.join(sorted(versions))} stand side by side"

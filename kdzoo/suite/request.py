@@ -6,12 +6,12 @@ import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from kdzoo.errors import InputError
-from kdzoo.method import REGISTRY, WEIGHTS_WORTH_TRYING, Setting
+from kdzoo.method import REGISTRY, WEIGHTS_WORTH_TRYING, FirstStage, Setting
 from kdzoo.signals import Need
-from kdzoo.spec import ObjectiveSpec, TermSpec
+from kdzoo.spec import FirstSpec, ObjectiveSpec, TermSpec
 from kdzoo.suite.config import BenchConfig
 
 NONE = "none"
@@ -57,21 +57,28 @@ def parse_request(text: str) -> Request:
 
 
 def objective(
-    request: Request, setting: Setting, hyperparameters: Mapping[str, Mapping[str, Any]], pairing: Literal["deep", "left"]
+    request: Request,
+    setting: Setting,
+    hyperparameters: Mapping[str, Mapping[str, Any]],
+    pairing: Literal["deep", "left"],
+    epochs: int,
 ) -> ObjectiveSpec:
     """The resolved sum: L = (1 - alpha) CE + alpha scale D with an alpha, the published coefficients without.
+
+    epochs: the recipe's, of which a first stage has its share, besides.
 
     Terms with coefficient 0 are dropped; without any term it is the student alone. Raises InputError for an alpha that
     is not in [0, 1], and for alpha = 1 where no term trains the classifier.
     """
     alpha = setting.alpha
     problems: list[str] = []
+    second, exactly = _second_stage(request), dict(zip(request.terms, request.coefficients, strict=False))
     if alpha is not None and not 0 <= alpha <= 1:
         problems.append(f"alphas: expected numbers in [0, 1], got {alpha:g}")
     if setting.weight < 0:
         problems.append(f"weights: expected numbers >= 0, got {setting.weight:g}")
     terms = []
-    for number, name in enumerate(request.terms):
+    for name in second:
         card = REGISTRY.get(name).card
         given = card.published.term if alpha is None else alpha * card.scale
         try:
@@ -79,18 +86,50 @@ def objective(
         except InputError as error:
             problems.extend(error.problems)
             continue
-        coefficient = _tidy((request.coefficients[number] if request.exact else given) * setting.weight)
+        coefficient = _tidy((exactly.get(name, given) if request.exact else given) * setting.weight)
         if coefficient > 0:
             values = method.model_dump(mode="json")
             terms.append(TermSpec(method=name, version=card.version, hyperparameters=values, coefficient=coefficient))
+    first = _first_stage(request, hyperparameters, epochs, problems) if alpha != 0 and setting.weight else None
     refuse(problems)
+    matters = any(_reads_stages(term.method) for term in (*terms, *([first.term] if first else [])))
     if not terms:
-        return ObjectiveSpec(task=1.0, pairing="deep")
-    task = _task(request, alpha)
+        return ObjectiveSpec(task=1.0, pairing=pairing if matters else "deep", first=first)
+    task = _task(request, second, alpha)
     if task == 0 and not any(REGISTRY.get(term.method).card.trains_classifier for term in terms):
         raise InputError(f"methods: {request.text!r} with alpha = 1 would never train the classifier: none of its terms reads the logits")
-    matters = any(_reads_stages(term.method) for term in terms)
-    return ObjectiveSpec(task=task, terms=tuple(terms), pairing=pairing if matters else "deep")
+    return ObjectiveSpec(task=task, terms=tuple(terms), pairing=pairing if matters else "deep", first=first)
+
+
+def _second_stage(request: Request) -> tuple[str, ...]:
+    """The terms of a request, in order; those that stand for a method of two stages in the place of it."""
+    found: set[str] = set()
+    for name in request.terms:
+        first = REGISTRY.get(name).card.first
+        found.update((name,) if first is None or first.then is None else first.then)
+    return tuple(sorted(found))
+
+
+def _first_stage(
+    request: Request, hyperparameters: Mapping[str, Mapping[str, Any]], epochs: int, problems: list[str | None] | list[str]
+) -> FirstSpec | None:
+    """The first stage of the one method of a request that has one, with the hyper-parameters that the two share."""
+    owners = [name for name in request.terms if REGISTRY.get(name).card.first is not None]
+    if not owners:
+        return None
+    owner = owners[0]
+    stage = cast(FirstStage, REGISTRY.get(owner).card.first)
+    if len(owners) > 1:
+        problems.append(f"methods: {request.text!r}: {' and '.join(owners)} each train in two stages; a run has one first stage")
+    if request.exact and stage.then is not None:
+        problems.append(f"methods: {request.text!r}: {owner} is a first stage and has no term in the sum; say {owner}+... instead")
+    cls = REGISTRY.get(stage.method)
+    given = REGISTRY.create(owner, hyperparameters.get(owner, {})).model_dump(mode="json")
+    method = REGISTRY.create(stage.method, {name: value for name, value in given.items() if name in cls.model_fields})
+    term = TermSpec(
+        method=stage.method, version=cls.card.version, hyperparameters=method.model_dump(mode="json"), coefficient=cls.card.scale
+    )
+    return FirstSpec(owner=owner, term=term, epochs=stage.epochs(epochs), then=stage.then)
 
 
 def settings(request: Request, config: BenchConfig) -> list[tuple[Setting, dict[str, dict[str, Any]]]]:
@@ -142,12 +181,12 @@ def _search(request: Request) -> tuple[Setting, ...]:
     return tuple(Setting(weight=weight) for weight in WEIGHTS_WORTH_TRYING)
 
 
-def _task(request: Request, alpha: float | None) -> float:
+def _task(request: Request, second: Sequence[str], alpha: float | None) -> float:
     if request.task is not None:
         return request.task
     if alpha is not None:
         return _tidy(1 - alpha)
-    return REGISTRY.get(request.terms[0]).card.published.task if len(request.terms) == 1 else 1.0
+    return REGISTRY.get(second[0]).card.published.task if len(second) == 1 else 1.0
 
 
 def _tidy(value: float) -> float:
@@ -157,7 +196,7 @@ def _tidy(value: float) -> float:
 
 def _reads_stages(name: str) -> bool:
     needs = REGISTRY.get(name).card.needs
-    return bool((needs.student | needs.teacher) & Need.STAGES)
+    return bool((needs.student | needs.teacher) & (Need.STAGES | Need.PREACT))
 
 
 def _unknown(name: str) -> str | None:

@@ -68,7 +68,8 @@ def plan(config: BenchConfig, modules: Modules | None = None) -> Plan:
         label_fraction=config.label_fraction,
     )
     maker = _Maker(config, protocol, changes, images, data, modules)
-    points = _points(requests, config, changes.get("objective.pairing", protocol.pairing), problems)
+    pairing = changes.get("objective.pairing", protocol.pairing)
+    count = 0
     students: dict[str, Planned] = {}
     teachers: dict[str, Planned] = {}
     merged: dict[str, int] = {}
@@ -80,6 +81,8 @@ def plan(config: BenchConfig, modules: Modules | None = None) -> Plan:
             continue
         if teacher.trained is not None:
             teachers[teacher.trained.run.id] = teacher.trained
+        points = _points(requests, config, pairing, maker.recipe(student.spec.name, teacher=False).epochs, problems)
+        count += len(points) * len(config.seeds)
         for spec, seed in itertools.product(points, config.seeds):
             planned = maker.planned(teacher, student, spec, seed)
             if planned.run.id in students:
@@ -87,24 +90,20 @@ def plan(config: BenchConfig, modules: Modules | None = None) -> Plan:
                 merged[reason] = merged.get(reason, 0) + 1
             students.setdefault(planned.run.id, planned)
     if problems:
+        _points(requests, config, pairing, 1, problems)  # so that theirs are named too where no pair could be made
         raise InputError(*dict.fromkeys(problems))
-    return Plan(
-        config.name,
-        Path(config.results) / config.name,
-        tuple(students.values()),
-        teachers,
-        len(points) * len(config.seeds) * len(pairs),
-        merged,
-    )
+    return Plan(config.name, Path(config.results) / config.name, tuple(students.values()), teachers, count, merged)
 
 
-def _points(requests: Iterable[Request], config: BenchConfig, pairing: Literal["deep", "left"], problems: list[str]) -> list[ObjectiveSpec]:
-    """The grid: the objective of every method at every setting."""
+def _points(
+    requests: Iterable[Request], config: BenchConfig, pairing: Literal["deep", "left"], epochs: int, problems: list[str]
+) -> list[ObjectiveSpec]:
+    """The grid: the objective of every method at every setting, for a recipe of so many epochs."""
     points = []
     for request in requests:
         for setting, hyperparameters in settings(request, config):
             try:
-                points.append(objective(request, setting, hyperparameters, pairing))
+                points.append(objective(request, setting, hyperparameters, pairing, epochs))
             except InputError as error:
                 problems.extend(error.problems)
     return points
@@ -198,7 +197,7 @@ class _Maker:
         return Chosen(self._network(request)[0], self._weights(request))
 
     def planned(self, teacher: Chosen, student: Chosen, spec: ObjectiveSpec, seed: int) -> Planned:
-        reads = any(REGISTRY.get(term.method).card.needs.teacher for term in spec.terms)
+        reads = any(REGISTRY.get(term.method).card.needs.teacher for term in spec.all_terms)
         run = Run(
             student=student.spec,
             teacher=teacher.spec if reads else None,
@@ -258,7 +257,7 @@ class _Maker:
             "pair": pair,
             "phase": "sweep",
             "teacher_id": teacher_id if run.teacher is not None else None,
-            "methods": {term.method: card_record(term.method) for term in run.objective.terms},
+            "methods": {term.method: card_record(term.method) for term in run.objective.all_terms},
             "swept": _swept(self.config),
             "paths": {key: value for key, value in where.items() if value is not None},
         }
@@ -333,7 +332,7 @@ def _image_size(protocol: RecipeFile, changes: Mapping[str, Any]) -> int | None:
 
 
 def _why_merged(spec: ObjectiveSpec) -> str:
-    if not spec.terms:
+    if not spec.all_terms:
         return "alpha = 0 or weight 0 is the student alone"
     return f"another setting of {spec.label} comes to the same coefficients"
 

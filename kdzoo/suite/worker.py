@@ -17,9 +17,9 @@ import time
 import traceback
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import torch
 
@@ -28,9 +28,10 @@ from kdzoo.cost import probe
 from kdzoo.data.images import Images
 from kdzoo.data.split import Parts
 from kdzoo.errors import InputError
-from kdzoo.method import load_plugin
+from kdzoo.method import REGISTRY, load_plugin
 from kdzoo.signals import Shapes
 from kdzoo.sinks import JsonLines, Sink, Tee, WandbSettings, WandbSink
+from kdzoo.spec import FirstSpec, Run
 from kdzoo.store import RunFolder, Store, StoreError, teacher_store
 from kdzoo.suite.jobs import Event, Handle, Job, Options
 from kdzoo.suite.records import setting_text
@@ -109,8 +110,11 @@ def train_runs(store: Store, ids: Iterable[str], options: Options, bench: Bench,
             else:
                 bounds.append(Bound.read(folder))
         if bounds:
+            first_stages(store, bounds, options, bench, emit, stop)
+            bounds = [bound for bound in bounds if bound.folder.state() != "failed"]
+        if bounds:
             try:
-                train_cohort(bounds, options, bench, emit, stop, store.folder.name)
+                train_cohort(store, bounds, options, bench, emit, stop)
             except (StoreError, Stopped, InputError):
                 raise
             except Exception:  # data or a teacher that cannot be had fails every run that needs them, with the reason
@@ -124,7 +128,47 @@ def train_runs(store: Store, ids: Iterable[str], options: Options, bench: Bench,
     return locked
 
 
-def train_cohort(bounds: list[Bound], options: Options, bench: Bench, emit: Handle, stop: Callable[[], bool], name: str) -> None:
+def first_stages(store: Store, bounds: Iterable[Bound], options: Options, bench: Bench, emit: Handle, stop: Callable[[], bool]) -> None:
+    """Train the first stages of the runs that have one, unless they are done; one that fails, fails what goes on from it.
+
+    Runs of other settings, in this process or another, may go on from the same first stage.
+    """
+    waiting = [(bound, first) for bound in bounds if (first := bound.run.first) is not None and not bound.folder.checkpoint.exists()]
+    by_recipe: dict[str, list[str]] = {}
+    for bound, first in waiting:
+        folder = store.run(first.id)
+        if folder.state() in ("damaged", "failed"):
+            folder.forget()
+        folder.plan(first, bound.folder.read_plan()[1])
+        ids = by_recipe.setdefault(str(first.recipe), [])
+        ids += [] if first.id in ids else [first.id]
+    apart = replace(options, keep=("checkpoint",), oracle=False, wandb=None)
+    for left in by_recipe.values():
+        while left := train_runs(store, left, apart, bench, emit, stop):
+            if stop():
+                raise Stopped("training was stopped; the same command goes on from here")
+            time.sleep(LOCK_POLL_SECONDS)
+    for bound, first in waiting:
+        folder = store.run(first.id)
+        if folder.state() != "done":
+            bound.folder.fail(f"its first stage {first.id} failed: {folder.failure()}")
+            report(bound.folder, emit)
+
+
+def go_on(member: Member, first: Bound) -> None:
+    """Start a fresh member where the first stage ended: its student's weights, and what its method's module shares."""
+    state = torch.load(first.folder.checkpoint, map_location=member.device, weights_only=True)
+    (term,) = first.run.objective.terms
+    if REGISTRY.get(term.method).card.needs.student:
+        member.start_from(state["network"])
+    owner = cast(FirstSpec, member.run.objective.first).owner
+    if owner in member.objective.parts:
+        own, prefix = member.objective.parts[owner].state_dict(), f"parts.{term.method}."
+        shared = {name.removeprefix(prefix): value for name, value in state["objective"].items()}
+        member.objective.parts[owner].load_state_dict({**own, **{name: value for name, value in shared.items() if name in own}})
+
+
+def train_cohort(store: Store, bounds: list[Bound], options: Options, bench: Bench, emit: Handle, stop: Callable[[], bool]) -> None:
     """Assemble, take up checkpoints, probe the cost of what is new, and fit; groups that stand apart follow each other."""
     execution = execution_of(options)
     images, parts = data_of(bounds[0])
@@ -137,11 +181,16 @@ def train_cohort(bounds: list[Bound], options: Options, bench: Bench, emit: Hand
         taught = shapes if bound.run.teacher is not None else None
         try:
             member = member_of(bound, images, parts, taught, execution, bench.modules)
+            if bound.run.first is not None and not bound.folder.checkpoint.exists():
+                go_on(member, Bound.read(store.run(bound.run.first.id)))
             member.resume()
             if member.cost is None:
                 fresh = member_of(bound, images, parts, taught, execution, bench.modules)
                 member.cost = probe(cohort_of([fresh], images, parts, teacher, execution))
-            member.sink = sinks_of(member, options, name, emit)
+                if bound.run.first is not None:
+                    before = store.run(bound.run.first.id).result()["cost"]["train_seconds"]
+                    member.cost["train_seconds"] += before
+            member.sink = sinks_of(member, options, store.folder.name, emit)
         except StoreError:
             raise
         except Exception:  # a method that cannot be built is that run's failure alone
@@ -182,7 +231,7 @@ def is_teacher(folder: RunFolder) -> bool:
 def report(folder: RunFolder, emit: Handle) -> None:
     """Say how a run came out."""
     run, about = folder.read_plan()
-    kind = {"kind": "teacher"} if is_teacher(folder) else {}
+    kind = {"kind": "teacher"} if is_teacher(folder) else {"kind": "first stage"} if run.kind == "pretrain" else {}
     said: Event = {"id": folder.id, "label": run.objective.label, "setting": setting_text(run, about), "seed": run.seed, **kind}
     if folder.state() == "done":
         result = folder.result()

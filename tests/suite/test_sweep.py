@@ -14,7 +14,8 @@ from kdzoo.suite.sweep import Plan, plan, refit
 
 def spec(text: str, alpha: float | None = None, weight: float = 1.0, pairing: str = "deep", **hyperparameters) -> ObjectiveSpec:
     request = parse_request(text)
-    return objective(request, Setting(alpha=alpha, weight=weight), {request.terms[0]: hyperparameters} if request.terms else {}, pairing)
+    given = {request.terms[0]: hyperparameters} if request.terms else {}
+    return objective(request, Setting(alpha=alpha, weight=weight), given, pairing, 240)
 
 
 def coefficients(made: ObjectiveSpec) -> tuple[float, dict[str, float]]:

@@ -1,0 +1,33 @@
+"""Hints in two stages: the hint alone first, then distillation of the whole student (Romero et al., 2015)."""
+
+from __future__ import annotations
+
+from kdzoo.method import FirstStage, Source, register
+from kdzoo.methods.fitnet import FitNet
+from kdzoo.signals import Need
+
+
+@register(
+    "fitnet_two_stage",
+    needs=Need.STAGES,
+    scale=1.0,
+    source=Source(
+        "FitNets: Hints for Thin Deep Nets",
+        2015,
+        "https://arxiv.org/abs/1412.6550",
+        equation="3 and algorithm 1",
+        weights="the first stage minimises equation 3 alone, which has no weight; the second is Hinton's loss with its published weights",
+    ),
+    formula="mean((r(F_s) - F_t)^2) at stage {stage}",
+    zero_at_match=False,
+    family="features",
+    first=FirstStage("fitnet_two_stage", share=1 / 8, then=("hinton",)),
+    disagreements=(
+        "The paper anneals the weight of the teacher's probabilities in the second stage; here it is constant.",
+        "The paper stops the first stage when a validation loss no longer falls; here it takes an eighth of the recipe's epochs, "
+        "30 of 240, as initial stages do in the published CIFAR-100 tables.",
+        "RepDistiller and mdistiller train the hint together with cross-entropy in one stage, which is `fitnet`.",
+    ),
+)
+class FitNetTwoStage(FitNet):
+    """The student up to one stage trained on the teacher's alone, then the whole student with Hinton's loss."""
