@@ -31,7 +31,7 @@ from kdzoo.errors import InputError
 from kdzoo.method import REGISTRY, load_plugin
 from kdzoo.signals import Shapes
 from kdzoo.sinks import JsonLines, Sink, Tee, WandbSettings, WandbSink
-from kdzoo.spec import FirstSpec, Run
+from kdzoo.spec import FirstSpec
 from kdzoo.store import RunFolder, Store, StoreError, teacher_store
 from kdzoo.suite.jobs import Event, Handle, Job, Options
 from kdzoo.suite.records import setting_text
