@@ -1,44 +1,39 @@
-"""Time of every method's loss, forward and backward, on the shapes of resnet32x4 over resnet8x4 at batch 64.
+"""Time of every method's loss, forward and backward, with pytest-benchmark, beside the networks' own step.
 
     pytest benchmarks/bench_losses.py --benchmark-columns=median,iqr,rounds
 
-One thread, so that figures of shared machines can be compared as ratios.
+The same measurements as one table: python benchmarks/losses.py
 """
+
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+from losses import PAIRS, loss_of, own_step
+from losses import pair as made
+
+from kdzoo.errors import InputError
 from kdzoo.method import REGISTRY
-from kdzoo.seeds import generator, global_stream
-from kdzoo.signals import Batch, Clock, DataFacts, Need, Outputs, Shapes, StageShape
-
-BATCH, CLASSES, SAMPLES = 64, 100, 5000
-SHAPES = Shapes(CLASSES, 256, (StageShape(64, 32, 32, 1), StageShape(128, 16, 16, 2), StageShape(256, 8, 8, 4)))
 
 
-def outputs(owner: str, seed: int) -> Outputs:
-    random = generator(seed, owner)
+@pytest.fixture(scope="module", params=list(PAIRS))
+def pair(request):
+    torch.set_num_threads(1)
+    return made(request.param, torch.device("cpu"))
 
-    def draw(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=random).requires_grad_(owner == "student")
 
-    stages = [draw(BATCH, s.channels, s.height, s.width) for s in SHAPES.stages]
-    return Outputs({Need.LOGITS: draw(BATCH, CLASSES), Need.EMBEDDING: draw(BATCH, 256), Need.STAGES: stages}, owner=owner)
+def test_networks(benchmark, pair):
+    benchmark.pedantic(lambda: own_step(pair), rounds=5, warmup_rounds=1)
 
 
 @pytest.mark.parametrize("name", REGISTRY.names())
-def test_loss(benchmark, name):
-    torch.set_num_threads(1)
-    method = REGISTRY.get(name)()
-    targets = torch.arange(SAMPLES) % CLASSES
-    with global_stream(0, "build"):
-        module = method.build(SHAPES, SHAPES, DataFacts(SAMPLES, CLASSES, targets)).train()
-    student, teacher = outputs("student", 0), outputs("teacher", 1)
-    batch = Batch(
-        inputs=torch.zeros(BATCH, 3, 32, 32, dtype=torch.uint8),
-        targets=targets[:BATCH],
-        index=torch.arange(BATCH),
-        clock=Clock(0, 1, 0, 1),
-        generator=generator(0, "benchmark"),
-    )
-    benchmark(lambda: method.loss(student, teacher, batch, module).backward())
+def test_loss(benchmark, pair, name):
+    try:
+        loss = loss_of(REGISTRY.get(name)(), pair)
+    except InputError as error:
+        pytest.skip(str(error))
+    benchmark.pedantic(loss.run, rounds=5, warmup_rounds=1)
