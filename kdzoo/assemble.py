@@ -16,6 +16,7 @@ from kdzoo.data.sources import load
 from kdzoo.data.split import Parts, split
 from kdzoo.errors import InputError
 from kdzoo.models.network import (
+    Ensemble,
     Head,
     Learner,
     Network,
@@ -27,6 +28,7 @@ from kdzoo.models.network import (
     pair_stages,
     probe,
 )
+from kdzoo.models.weights import ensemble_ids
 from kdzoo.objective import Deployed, Objective, build_objective
 from kdzoo.seeds import global_stream
 from kdzoo.signals import Need, Shapes
@@ -85,6 +87,8 @@ def network_of(
     spec: NetworkSpec, images: Images, *, side: int, seed: int, path: str | None, modules: Modules, head: Head = "kept"
 ) -> Network:
     """A network with the weights its specification names; `path` says where a file or a run's weights were found."""
+    if members := members_of(spec):
+        return Ensemble([network_of(one, images, side=side, seed=seed, path=None, modules=modules) for one in members])
     weights = weights_path(spec, path)
     return build_network(
         spec,
@@ -97,6 +101,14 @@ def network_of(
         weights=weights,
         module=modules.get(spec.name),
     )
+
+
+def members_of(spec: NetworkSpec) -> list[NetworkSpec]:
+    """The networks of an ensemble, whose specification names several runs among the kept teachers; empty for one network."""
+    kind, _, ids = spec.start.partition(":")
+    found = ensemble_ids(ids) if kind == "run" else []
+    plans = [(run_id, teacher_store().run(run_id).read_plan()[0].student) for run_id in (found if len(found) > 1 else [])]
+    return [planned.model_copy(update={"start": f"run:{run_id}"}) for run_id, planned in plans]
 
 
 def weights_path(spec: NetworkSpec, path: str | None) -> Path | None:

@@ -110,8 +110,10 @@ def case(
         def draw(*shape: int, factor: float = 1.0) -> Tensor:
             return (torch.randn(*shape, generator=random) * factor).to(dtype).requires_grad_()
 
+        logits = draw(batch, shapes.classes, factor=scale)
         return {
-            Need.LOGITS: draw(batch, shapes.classes, factor=scale),
+            Need.LOGITS: logits,
+            Need.MEMBERS: [logits, logits],
             Need.EMBEDDING: draw(batch, shapes.embedding),
             Need.STAGES: [draw(batch, s.channels, s.height, s.width) for s in shapes.stages],
             Need.PREACT: [draw(batch, s.channels, s.height, s.width) for s in shapes.stages],

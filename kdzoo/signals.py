@@ -37,6 +37,8 @@ class Need(enum.Flag):
     """the stages before their last activation, one for each stage, of its shape"""
     DISTILLED = enum.auto()
     """the distillation token's class scores, (B, K); the logits are then the class token's"""
+    MEMBERS = enum.auto()
+    """the class scores of each network of an ensemble, each (B, K); of a single network its own"""
     NETWORK = enum.auto()
     """the network itself and the images, for methods that look at gradients or at other inputs"""
     TARGETS = enum.auto()
@@ -95,7 +97,7 @@ class Outputs:
     """What one network gave for one batch, restricted to what was asked for.
 
     logits (B, K) · embedding (B, D) · stages: list of (B, C, H, W), shallow to deep · classifier: nn.Module ·
-    preact: as stages · distilled (B, K) · second, partner: the Outputs of the second view, of the partners ·
+    preact: as stages · distilled (B, K) · members: list of (B, K) · second, partner: the Outputs of the second view, of the partners ·
     network: the network itself, images -> logits, with `outputs(images, need)` for all that a forward can give.
     Raises UndeclaredNeed when something is read that was not asked for.
     """
@@ -138,6 +140,10 @@ class Outputs:
         return cast(Tensor, self._read(Need.DISTILLED))
 
     @property
+    def members(self) -> list[Tensor]:
+        return cast(list[Tensor], self._read(Need.MEMBERS))
+
+    @property
     def second(self) -> Outputs:
         return cast(Outputs, self._read(Need.SECOND_VIEW))
 
@@ -149,9 +155,13 @@ class Outputs:
     def network(self) -> Probeable:
         return cast(Probeable, self._read(Need.NETWORK))
 
+    def saying(self, values: Mapping[Need, Any]) -> Outputs:
+        """The same outputs with other values for some needs."""
+        return Outputs({**self._values, **values}, owner=self._owner, on_read=self._on_read)
+
     def beside(self, other: Need, outputs: Outputs) -> Outputs:
         """The same outputs with those of another pass (Need.SECOND_VIEW, Need.PARTNER) beside them."""
-        return Outputs({**self._values, other: outputs}, owner=self._owner, on_read=self._on_read)
+        return self.saying({other: outputs})
 
     def wide(self) -> Outputs:
         """The same outputs in float32 at least, so that a loss written without a thought of precision is computed in it."""

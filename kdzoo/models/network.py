@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
 import socket
 import urllib.parse
@@ -81,6 +82,7 @@ class Network(nn.Module):
             Need.STAGES: stages,
             Need.PREACT: given,
             Need.DISTILLED: scored.seen[-1] if scored.seen else None,
+            Need.MEMBERS: [logits],
             Need.CLASSIFIER: self.whole_classifier() if Need.CLASSIFIER in need else None,
             Need.NETWORK: Probed(self),
         }
@@ -216,6 +218,37 @@ class Frozen(Network):
 
     def train(self, mode: bool = True) -> Self:
         return super().train(False)
+
+
+class Ensemble(Frozen):
+    """Networks that teach together: the logits are the logarithm of their mean probabilities; all else is the first's."""
+
+    def __init__(self, networks: Sequence[Network]) -> None:
+        nn.Module.__init__(self)
+        self.model = nn.ModuleList(networks)
+        self.taps = networks[0].taps
+
+    def forward(self, images: Tensor, need: Need) -> Outputs:
+        first, *others = cast(Sequence[Network], self.model)
+        given: Outputs = first(images, need | Need.LOGITS)
+        members = [given.logits, *(network.logits(images) for network in others)]
+        mean = torch.stack([logits.float().log_softmax(1) for logits in members]).logsumexp(0) - math.log(len(members))
+        return given.saying({Need.LOGITS: mean, Need.MEMBERS: members, Need.NETWORK: Probed(self)}).only(need)
+
+    @property
+    def mean(self) -> Tensor:  # type: ignore[override]
+        return cast(Network, self.model[0]).mean  # type: ignore[index]
+
+    @property
+    def is_timm(self) -> bool:
+        return False
+
+    @property
+    def gives_preactivations(self) -> bool:
+        return cast(Network, self.model[0]).gives_preactivations  # type: ignore[index]
+
+    def whole_classifier(self) -> nn.Module:
+        return cast(Network, self.model[0]).whole_classifier()  # type: ignore[index]
 
 
 def _heads(model: nn.Module) -> list[nn.Module]:
@@ -402,7 +435,8 @@ def multiply_accumulates(scored: nn.Module, network: Network, image_shape: tuple
 
 def freeze(network: Network) -> Network:
     """The network for good in evaluation mode and without gradients, whatever `train` is called with."""
-    network.__class__ = Frozen
+    if not isinstance(network, Ensemble):
+        network.__class__ = Frozen
     network.requires_grad_(False)
     return network.eval()
 

@@ -46,6 +46,7 @@ class NetworkRequest:
 def parse_network(text: str) -> NetworkRequest:
     """`resnet34`, `resnet34:pretrained`, `resnet34:FILE`, `FILE`, a run's id; then `@small` and `@SIZE` as wanted.
 
+    Ids of runs joined by `+` are an ensemble.
     A file alone says its architecture in its own metadata or in its name. Raises InputError where it does not.
     """
     words, *suffixes = text.split("@")
@@ -60,7 +61,7 @@ def parse_network(text: str) -> NetworkRequest:
             raise InputError(f"network {text!r}: expected @small or @SIZE, got @{suffix}")
     name, colon, weights = words.partition(":")
     if not colon:
-        if RUN_ID.match(words):
+        if all(RUN_ID.match(part) for part in ensemble_ids(words)):
             return NetworkRequest(text, "", "run", run_id=words, stem=stem, image_size=image_size)
         if words.endswith(FILES):
             path = _existing(text, words)
@@ -73,6 +74,11 @@ def parse_network(text: str) -> NetworkRequest:
     if RUN_ID.match(weights):
         return NetworkRequest(text, name, "run", run_id=weights, stem=stem, image_size=image_size)
     return NetworkRequest(text, name, "file", path=_existing(text, weights), stem=stem, image_size=image_size)
+
+
+def ensemble_ids(text: str) -> list[str]:
+    """The ids of `none-0123456789ab+hinton+at-0123456789ab`: a plus stands between them where it follows an id's digits."""
+    return re.split(r"(?<=-[0-9a-f]{12})\+", text)
 
 
 def _existing(text: str, path: str) -> Path:

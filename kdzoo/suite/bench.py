@@ -9,14 +9,15 @@ from dataclasses import asdict, dataclass, field, replace
 
 import torch
 
-from kdzoo.assemble import Bound, Modules, cohort_of, data_of, images_of, member_of, network_of, shape_of, student_of
+from kdzoo.assemble import Bound, Modules, cohort_of, data_of, images_of, member_of, members_of, network_of, shape_of, student_of
 from kdzoo.cost import probe
 from kdzoo.data.images import Images
 from kdzoo.errors import InputError
 from kdzoo.method import load_plugin
-from kdzoo.models.network import Network, count, freeze
+from kdzoo.models.network import Ensemble, Network, count, freeze
 from kdzoo.models.network import probe as shapes_of
 from kdzoo.sinks import wandb_settings
+from kdzoo.spec import NetworkSpec
 from kdzoo.store import RunFolder, State, teacher_store, writable
 from kdzoo.suite.config import BenchConfig, recipe_file
 from kdzoo.suite.jobs import Handle, Job, Options, Outcome
@@ -240,8 +241,13 @@ def untrained_teacher(bound: Bound, images: Images, modules: Modules) -> Network
     """A teacher with random weights, which has the shapes and the cost of the trained one."""
     if bound.run.teacher is None:
         return None
-    spec = bound.run.teacher.model_copy(update={"start": "random"})
-    return freeze(network_of(spec, images, side=shape_of(images, bound.run.recipe)[1], seed=0, path=None, modules=modules))
+    side = shape_of(images, bound.run.recipe)[1]
+
+    def untrained(spec: NetworkSpec) -> Network:
+        return freeze(network_of(spec.model_copy(update={"start": "random"}), images, side=side, seed=0, path=None, modules=modules))
+
+    members = members_of(bound.run.teacher)
+    return Ensemble([untrained(member) for member in members]) if members else untrained(bound.run.teacher)
 
 
 def estimate(prepared: Prepared, modules: Modules | None = None) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from kdzoo.errors import InputError, did_you_mean
 from kdzoo.method import REGISTRY
 from kdzoo.models.names import ours_or_timm, pretrained_classes
 from kdzoo.models.pairs import pair as named_pair
-from kdzoo.models.weights import NetworkRequest, classes_of, file_sha256, parse_network, read_state
+from kdzoo.models.weights import NetworkRequest, classes_of, ensemble_ids, file_sha256, parse_network, read_state
 from kdzoo.spec import DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run
 from kdzoo.store import RunFolder, Store, teacher_store
 from kdzoo.suite.config import BenchConfig, RecipeFile, recipe_file
@@ -227,7 +227,7 @@ class _Maker:
 
     def _weights(self, request: NetworkRequest) -> str | None:
         """Where the file of a network's weights lies; None for a kept teacher, which is found by its run's id."""
-        if request.start == "run":
+        if request.start == "run" and len(ensemble_ids(str(request.run_id))) == 1:
             folder = _run_folder(str(request.run_id), self.config)
             return None if folder.path.parent.parent == teacher_store().folder else str(folder.student)
         return str(request.path.resolve()) if request.path else None
@@ -242,6 +242,8 @@ class _Maker:
             made_for = classes_of(read_state(request.path)) or made_for
         elif request.start == "run":
             assert request.run_id is not None
+            if len(ids := ensemble_ids(request.run_id)) > 1:
+                return self._ensemble(ids)
             trained = _run_folder(request.run_id, self.config).read_plan()[0].student
             start, name, made_for = f"run:{request.run_id}", trained.name, trained.classes
             stem, image_size = trained.stem, trained.image_size
@@ -249,6 +251,17 @@ class _Maker:
         if request.start == "pretrained":
             made_for = pretrained_classes(name) or made_for
         return NetworkSpec(name=name, classes=self.data.classes, start=start, stem=stem, image_size=image_size), made_for
+
+    def _ensemble(self, ids: Sequence[str]) -> tuple[NetworkSpec, int]:
+        """The teachers of an ensemble, which are kept ones made for the classes of the data."""
+        kept = [teacher_store().run(run_id) for run_id in ids]
+        missing = [folder.id for folder in kept if folder.state() != "done"]
+        refuse([f"teacher: no kept teacher {run_id!r}; `kdzoo teachers` lists what an ensemble can have as members" for run_id in missing])
+        trained = [folder.read_plan()[0].student for folder in kept]
+        other = [network for network in trained if network.classes != self.data.classes]
+        refuse([f"teacher: {n.name} was made for {n.classes} classes, but {self.data.name} has {self.data.classes}" for n in other])
+        name = "+".join(network.name for network in trained)
+        return NetworkSpec(name=name, classes=self.data.classes, start=f"run:{'+'.join(ids)}"), self.data.classes
 
     def _about(self, run: Run, *, pair: str, teacher_id: str | None, paths: Mapping[str, Any]) -> dict[str, Any]:
         where = {"data": self.config.data, "data_root": self.config.data_root, **paths}
