@@ -28,7 +28,7 @@ from kdzoo.models.network import (
     pair_stages,
     probe,
 )
-from kdzoo.models.weights import ensemble_ids
+from kdzoo.models.weights import ensemble_ids, load_state, read_shipped
 from kdzoo.objective import Deployed, Objective, build_objective
 from kdzoo.seeds import global_stream
 from kdzoo.signals import Need, Shapes
@@ -168,6 +168,22 @@ def learner(spec: NetworkSpec, images: Images, side: int, module: nn.Module | No
                 if hasattr(part, "reset_parameters"):
                     part.reset_parameters()  # type: ignore[operator]
     return Learner(made)
+
+
+def kept_student(bound: Bound, images: Images, parts: Parts, modules: Modules) -> nn.Module:
+    """The trained student of a finished run as it ships, with `logits(images)`; raises InputError where its weights do not fit."""
+    state, shipped_with = read_shipped(bound.folder.student)
+    if not shipped_with:
+        spec = bound.run.student.model_copy(update={"start": f"run:{bound.run.id}"})
+        side = shape_of(images, bound.run.recipe)[1]
+        return network_of(spec, images, side=side, seed=bound.run.seed, path=str(bound.folder.student), modules=modules)
+    taught = teacher_of(bound, images, parts.first(1), Execution(device=torch.device("cpu"), threads=1), modules)
+    network, objective = student_of(bound, images, parts, taught[1] if taught else None, modules)
+    shipped = objective.shipped(network)
+    assert isinstance(shipped, Deployed)
+    load_state(network.model, state, str(bound.folder.student))
+    load_state(shipped.module, shipped_with, str(bound.folder.student))
+    return shipped
 
 
 def size_of(network: Network, objective: Objective, shape: tuple[int, int, int]) -> NetworkCost:

@@ -19,6 +19,7 @@ from kdzoo.data.images import Images
 from kdzoo.data.sources import Raw, register_source
 from kdzoo.errors import InputError
 from kdzoo.latency import milliseconds
+from kdzoo.method import REGISTRY
 from kdzoo.models.network import Network
 from kdzoo.models.weights import parse_network
 from kdzoo.store import StoreError, cache_folder, write_bytes, write_json
@@ -27,6 +28,7 @@ from kdzoo.suite.bench import run as run_bench
 from kdzoo.suite.config import bench_config
 from kdzoo.suite.jobs import Handle
 from kdzoo.suite.launch import Pool
+from kdzoo.suite.request import parse_request
 from kdzoo.suite.stats import wilson
 
 METHOD = "hinton"
@@ -119,6 +121,7 @@ def distill_folder(
         **({"threads": threads} if threads else {}),
         "set": changes,
     }
+    _refuse_shipped(method)
     config = bench_config(options, None)
     prepared = prepare(config)
     tell = handle or (lambda event: None)
@@ -172,6 +175,7 @@ def distill(
         **({"epochs": epochs} if epochs else {}),
         **({"lr": lr} if lr else {}),
     }
+    _refuse_shipped(method)
     prepared = prepare(bench_config(options, None), modules)
     threads = torch.get_num_threads()
     try:
@@ -253,6 +257,16 @@ def judge(prepared: Prepared, method: str, notes: tuple[str, ...], modules: Modu
         device=prepared.options.device,
         notes=notes,
     )
+
+
+def _refuse_shipped(method: str) -> None:
+    """The short way ends with a student that plain timm loads; raises InputError for a method whose student is none."""
+    ships = {name: REGISTRY.get(name).card.ships for name in parse_request(method).terms}
+    found = [
+        f"method: {name} ships {words}, which plain timm does not load; `kdzoo bench` trains it" for name, words in ships.items() if words
+    ]
+    if found:
+        raise InputError(*found)
 
 
 def _bound(prepared: Prepared, label: str) -> Bound:

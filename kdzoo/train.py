@@ -32,7 +32,7 @@ from kdzoo.errors import KdzooError
 from kdzoo.evaluate import Metrics, measure
 from kdzoo.models.network import Network, NetworkCost
 from kdzoo.models.weights import save_student
-from kdzoo.objective import Objective
+from kdzoo.objective import Deployed, Objective
 from kdzoo.optim import learning_rate, moving_average, optimizer
 from kdzoo.seeds import global_stream
 from kdzoo.signals import PASSES, Batch, Clock, Losses, Need, Outputs
@@ -534,7 +534,8 @@ def finish(cohort: Cohort, member: Member) -> None:
     if "student" in keep:
         spec = member.run.student
         about = {"architecture": spec.name, "classes": str(spec.classes), "run": member.run.id}
-        save_student(member.evaluated, member.folder.student, about)
+        shipped = member.shipped
+        save_student(member.evaluated, member.folder.student, about, shipped.module if isinstance(shipped, Deployed) else None)
     result = {
         "id": member.run.id,
         "status": "done",

@@ -171,7 +171,7 @@ def _measured(folder: RunFolder, device: str, threads: int) -> dict[str, Any]:
     """The metrics of the weights in a run's folder on its test set."""
     import torch
 
-    from kdzoo.assemble import Bound, Modules, data_of, network_of, shape_of
+    from kdzoo.assemble import Bound, Modules, data_of, kept_student
     from kdzoo.evaluate import measure
     from kdzoo.suite.bench import device_of
     from kdzoo.train import predict
@@ -179,10 +179,9 @@ def _measured(folder: RunFolder, device: str, threads: int) -> dict[str, Any]:
     torch.set_num_threads(threads)
     bound = Bound.read(folder)
     images, parts = data_of(bound)
-    kept, recipe = bound.run.student.model_copy(update={"start": f"run:{folder.id}"}), bound.run.recipe
-    place, side = torch.device(device_of(device)), shape_of(images, recipe)[1]
-    network = network_of(kept, images, side=side, seed=bound.run.seed, path=str(folder.student), modules=Modules()).to(place)
-    return dict(measure(predict(network, parts.test, recipe.augment, place), parts.test.targets))
+    place = torch.device(device_of(device))
+    student = kept_student(bound, images, parts, Modules()).to(place)
+    return dict(measure(predict(student, parts.test, bound.run.recipe.augment, place), parts.test.targets))
 
 
 def _jobs_of(folder: RunFolder, config: BenchConfig) -> list[Job]:

@@ -45,6 +45,14 @@ def attention(features: Tensor, power: int) -> Tensor:
     ),
     formula="sum over stages of mean((A_s - A_t)^2), A = normalise(mean_c |F|^{power})",
     zero_at_match=True,
+    family="features",
+    disagreements=(
+        "The paper's equation 2 sums unsquared norms of the differences and weighs them with beta / 2; the authors' code means the "
+        "squares over batch and pixels, which is what the weight of 1000 goes with. The paper's form is `at_paper`.",
+        "The mean over pixels weighs a stage of 8x8 sixteen times as much as one of 32x32.",
+        "Knowledge-Distillation-Zoo divides the sum by the three stages, so that its 1000 is 333 here, and adds 1e-6 to norms.",
+        "RepDistiller and mdistiller take no absolute value, which is wrong for odd powers of signed maps.",
+    ),
 )
 class AT(Method):
     """Where the teacher's stages are active, as normalised maps of channel means."""

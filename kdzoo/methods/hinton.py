@@ -48,6 +48,13 @@ def hinton(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float
         ]
     ),
     zero_at_match=True,
+    family="logits",
+    disagreements=(
+        "Texts and programs are split over what alpha weighs; here it is the teacher, L = (1 - alpha) CE + alpha KD.",
+        "Published weights differ: 0.1 CE + 0.9 KD at T = 4 (RepDistiller, mdistiller on CIFAR), 1 CE + 0.1 KD at T = 4 "
+        "(Knowledge-Distillation-Zoo), 0.1 CE + 9 KD at T = 2 (the default of the logit-standardisation code), 1 CE + 1 KD (SimKD).",
+        "Programs that average over the classes as well (the teacher-free code, DeiT's soft loss) are K times smaller.",
+    ),
 )
 class Hinton(Method):
     """The teacher's softened class probabilities, by KL divergence."""

@@ -32,6 +32,10 @@ def logits(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     ),
     formula="mean((s - t)^2)",
     zero_at_match=True,
+    family="logits",
+    disagreements=(
+        "The paper trains on the teacher's logits alone; published tables add them to cross-entropy with weights between 0.1 and 1.",
+    ),
 )
 class Logits(Method):
     """The teacher's logits, by squared distance."""

@@ -27,6 +27,7 @@ FILES = (".safetensors", ".pth", ".pt", ".bin", ".tar", ".ckpt")
 RUN_ID = re.compile(r"^[\w+]+-[0-9a-f]{12}$")
 WRAPPERS = ("state_dict", "state_dict_ema", "model_state_dict", "model")
 CLASSIFIER = re.compile(r"^(fc|classifier|head|head_dist|linear|last_linear)(\.\d+|\.fc|\.l|\.linear)?\.weight$")
+SHIPPED_WITH = "shipped_with."
 PREFIXES = ("_orig_mod.", "module.", "model.")
 
 
@@ -115,11 +116,14 @@ def file_sha256(path: Path) -> str:
 def read_state(path: Path) -> dict[str, Tensor]:
     """The state dict in a safetensors or torch file, freed of wrappers and of prefixes that every key carries.
 
-    Raises InputError for what is no such file; code inside a pickle is never run.
+    Raises InputError for what is no such file, and for a student that is shipped with parts of its method; code inside
+    a pickle is never run.
     """
     if path.suffix == ".safetensors":
-        _metadata(path)
-        return load_file(path)
+        state, parts = read_shipped(path)
+        if parts:
+            raise InputError(f"weights: {path} holds a student that is shipped with parts of its method; alone it is not what was measured")
+        return state
     held = _load(path)
     for wrapper in WRAPPERS:
         if isinstance(held, Mapping) and isinstance(held.get(wrapper), Mapping):
@@ -131,6 +135,14 @@ def read_state(path: Path) -> dict[str, Tensor]:
         if all(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items()}
     return state
+
+
+def read_shipped(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The state dict of a student in a safetensors file, and that of what it is shipped with (empty for most)."""
+    _metadata(path)
+    held = load_file(path)
+    parts = {key.removeprefix(SHIPPED_WITH): value for key, value in held.items() if key.startswith(SHIPPED_WITH)}
+    return {key: value for key, value in held.items() if not key.startswith(SHIPPED_WITH)}, parts
 
 
 def _load(path: Path) -> object:
@@ -193,11 +205,15 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], where: str) -> Non
     model.load_state_dict(dict(state), strict=False)
 
 
-def save_student(network: Network, path: Path, metadata: Mapping[str, str]) -> None:
+def save_student(network: Network, path: Path, metadata: Mapping[str, str], shipped_with: nn.Module | None = None) -> None:
     """Write the wrapped model's state dict as safetensors that plain timm loads, whole or not at all.
 
     How the network takes images goes into the metadata (`input`): weights are worth little under another normalisation.
+    shipped_with: parts of a method without which the student is not what was measured; their entries begin with
+    `shipped_with.`, and plain timm refuses them.
     """
-    state = {key: value.detach().cpu().contiguous().clone() for key, value in network.model.state_dict().items()}
+    parts = {} if shipped_with is None else {f"{SHIPPED_WITH}{key}": value for key, value in shipped_with.state_dict().items()}
+    held = {**network.model.state_dict(), **parts}
+    state = {key: value.detach().cpu().contiguous().clone() for key, value in held.items()}
     takes = {"mean": network.mean.flatten().tolist(), "std": network.std.flatten().tolist(), "image_size": network.image_size}
     write_bytes(path, save(state, metadata={**metadata, "input": json.dumps(takes)}))
