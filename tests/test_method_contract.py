@@ -173,15 +173,14 @@ def test_one_need_means_the_same_of_both_but_labels_are_the_batchs():
     assert not Needs.of(Need.LOGITS).targets
 
 
-def test_alpha_one_makes_sense_only_where_the_classifier_is_trained():
-    assert {name: REGISTRY.get(name).card.trains_classifier for name in REGISTRY.names()} == {
-        "at": False,
-        "crd": False,
-        "fitnet": False,
-        "hinton": True,
-        "logits": True,
-        "rkd": False,
-    }
+@pytest.mark.parametrize("name", ["hinton", "logits", "dkd", "dist", "simkd", "bss", "dml", "ofa"])
+def test_alpha_one_makes_sense_where_the_shipped_classifier_is_trained(name):
+    assert REGISTRY.get(name).card.trains_classifier
+
+
+@pytest.mark.parametrize("name", ["at", "crd", "fitnet", "rkd", "vid", "nst", "srrl", "ft"])
+def test_alpha_one_makes_no_sense_where_only_features_are_trained(name):
+    assert not REGISTRY.get(name).card.trains_classifier
 
 
 # --- reading what was not asked for
@@ -241,7 +240,7 @@ def test_a_name_that_the_command_line_could_not_read_is_refused(name):
 def test_an_unknown_name_comes_with_the_nearest_and_all_known():
     with pytest.raises(InputError) as caught:
         create_method("hintn")
-    assert str(caught.value) == "methods: unknown 'hintn'; did you mean 'hinton'?; known: at, crd, fitnet, hinton, logits, rkd"
+    assert str(caught.value).startswith("methods: unknown 'hintn'; did you mean 'hinton'?; known: ab, afd, at, ")
 
 
 # --- hyper-parameters
@@ -309,7 +308,7 @@ def test_a_declared_version_is_taken_as_it_is(plugin):
 
 
 def test_the_zoos_own_methods_carry_declared_versions():
-    assert {REGISTRY.get(name).card.version for name in REGISTRY.names()} == {"1"}
+    assert all(REGISTRY.get(name).card.version.isdecimal() for name in REGISTRY.names())
 
 
 def test_the_syntax_of_an_indented_piece_is_that_of_the_same_at_the_margin():
@@ -360,5 +359,5 @@ def test_installed_packages_bring_methods_and_a_broken_one_breaks_nothing(tmp_pa
         [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=True, timeout=120
     )
     names, broken = done.stdout.strip().splitlines()
-    assert names == "at crd fitnet hinton logits my_loss rkd"
+    assert {"at", "crd", "fitnet", "hinton", "logits", "my_loss", "rkd"} <= set(names.split())
     assert broken == "{'buggy': 'their_bug: ZeroDivisionError: division by zero'}"

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import cast
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+
+from kdzoo.errors import InputError
+from kdzoo.seeds import global_stream
+from kdzoo.signals import Batch, Clock, Shapes
 
 
 def wide(tensor: Tensor) -> Tensor:
@@ -35,3 +43,120 @@ def _pooled(features: Tensor, size: tuple[int, int]) -> Tensor:
 def normalised(vectors: Tensor, eps: float = 1e-12) -> Tensor:
     """Rows of (..., D) divided by their L2 norm, or by `eps` where that is larger."""
     return F.normalize(vectors, dim=-1, eps=eps)
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """Batch norm of (B, C, H, W); of a batch with one value a channel, which has no variance, by its running statistics."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.training and input.numel() == input.shape[1]:
+            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(input)
+
+
+class Rectifier(nn.Module):
+    """ReLU for what must reach a teacher of any sign: max(x, least), least being the smallest value it gave, 0 at most.
+
+    Of a teacher that ends in a ReLU it is the ReLU; it leaves signed maps and embeddings (ViTs, WRNs) in reach.
+    """
+
+    least: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("least", torch.zeros(1))
+
+    @torch.no_grad()
+    def watch(self, target: Tensor) -> None:
+        """Take note of a batch of the teacher's while training."""
+        if self.training:
+            self.least.copy_(torch.minimum(self.least, target.amin()))
+
+    def forward(self, input: Tensor) -> Tensor:
+        return torch.maximum(input, self.least.clone())
+
+
+def carrier(student: int, teacher: int) -> nn.Module:
+    """From the student's channels to the teacher's: a 1x1 convolution, or nothing where they are equal."""
+    return nn.Identity() if student == teacher else nn.Conv2d(student, teacher, kernel_size=1)
+
+
+def carried(carriers: nn.Module, student_stages: Sequence[Tensor], teacher_stages: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """The student's maps, each through its carrier, and the teacher's, each pair at one size; the larger is pooled first."""
+    pairs = [same_size(wide(s), taught(t)) for s, t in zip(student_stages, teacher_stages, strict=True)]
+    with full_precision(pairs[0][0]):
+        return [carry(s) for carry, (s, _) in zip(cast(nn.ModuleList, carriers), pairs, strict=True)], [t for _, t in pairs]
+
+
+def connector(student: int, teacher: int) -> nn.Sequential:
+    """From the student's channels to the teacher's: a 1x1 convolution and batch norm."""
+    return nn.Sequential(nn.Conv2d(student, teacher, kernel_size=1, bias=False), BatchNorm(teacher))
+
+
+def pooled_classifier(**networks: Shapes) -> None:
+    """Refuse networks whose classifier does not work on the cells of their last map; keywords are their roles."""
+    problems = [
+        f"applies the {role}'s classifier to its last map, whose {shapes.stages[-1].channels} channels are not the embedding's width of "
+        f"{shapes.embedding}; its stages are {', '.join(map(str, shapes.stages))}"
+        for role, shapes in networks.items()
+        if shapes.stages[-1].channels != shapes.embedding
+    ]
+    if problems:
+        raise InputError(*problems)
+
+
+def divergence(student_log: Tensor, teacher_log: Tensor) -> Tensor:
+    """KL(teacher || student) of each row, from logarithms of probabilities (B, K): (B,)."""
+    return (teacher_log.exp() * (teacher_log - student_log)).sum(1)
+
+
+def without_target(logits: Tensor, targets: Tensor) -> Tensor:
+    """The classes of (B, K) that are not the target, in their order: (B, K - 1)."""
+    others = torch.arange(logits.shape[1] - 1, device=logits.device).expand(len(logits), -1)
+    return logits.gather(1, others + (others >= targets[:, None]))
+
+
+def target_or_not(logits: Tensor, targets: Tensor) -> Tensor:
+    """Logarithms of the probabilities of the target and of all other classes together, by logsumexp: (B, 2)."""
+    target = logits.gather(1, targets[:, None])
+    rest = without_target(logits, targets).logsumexp(1, keepdim=True)
+    return torch.cat([target, rest], 1).log_softmax(1)
+
+
+def risen(clock: Clock, epochs: int) -> float:
+    """A linear warm-up by epochs: 1 / epochs in the first, 1 from number `epochs` on."""
+    return min((clock.epoch + 1) / epochs, 1.0)
+
+
+def separable(channels: int, width: int, halvings: int) -> nn.Sequential:
+    """From a map (B, channels, H, W) to (B, width, H / 2^halvings, W / 2^halvings), `halvings` > 0; channels double up to the last.
+
+    Each halving is a depthwise and a 1x1 convolution with batch norm, twice; ReLU after each norm but the last.
+    """
+    layers: list[nn.Module] = []
+    for halving in range(halvings):
+        within = channels * 2**halving
+        for stride, to in ((2, within), (1, width if halving == halvings - 1 else 2 * within)):
+            depthwise = nn.Conv2d(within, within, 3, stride=stride, padding=1, groups=within, bias=False)
+            layers += [depthwise, nn.Conv2d(within, to, 1, bias=False), BatchNorm(to), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def new_peers(student: Shapes, count: int) -> nn.ModuleList:
+    """Networks of the student's architecture with random starts of their own, images -> logits."""
+    if student.fresh is None:
+        raise InputError("trains a second network of the student's architecture, but nothing here can make one")
+    return nn.ModuleList(student.fresh() for _ in range(count))
+
+
+@contextmanager
+def own_stream(batch: Batch) -> Iterator[None]:
+    """A block in which layers that draw (dropout, stochastic depth) do so from the method's own random stream of this step."""
+    with global_stream(batch.generator.initial_seed(), "layers", device=batch.index.device):
+        yield
+
+
+def heard(peers: nn.Module, batch: Batch) -> list[Tensor]:
+    """What each peer says of the batch's images, (B, K) each, in float32 at least."""
+    with own_stream(batch), full_precision(batch.inputs):
+        return [wide(peer(batch.inputs)) for peer in peers.children()]

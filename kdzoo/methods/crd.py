@@ -89,6 +89,7 @@ class Contrast(nn.Module):
         weights="CE + 0.8 L with tau = 0.07 and 16,384 negatives as in the authors' code",
     ),
     formula="NCE(e_s, M_t) + NCE(e_t, M_s), tau = {tau}, K = {negatives}",
+    family="relations",
 )
 class CRD(Method):
     """Embeddings of both networks, contrasted with memory banks of what they said of all other classes' samples.

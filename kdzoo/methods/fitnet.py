@@ -37,7 +37,16 @@ def fitnet(student_stages: Sequence[Tensor], teacher_stages: Sequence[Tensor]) -
         equation="3",
         weights="CE + 100 L at the second stage, in one stage of training, as in the CIFAR-100 tables of CRD (arXiv 1910.10699)",
     ),
-    formula="mean((r(F_s) - F_t)^2) at stage {stage}",
+    formula="mean((r(F_s) - F_t)^2) at one stage",
+    version="2",
+    family="features",
+    disagreements=(
+        "The paper trains the hint first and distils afterwards, which is `fitnet_two_stage`; published tables train both together.",
+        "RepDistiller and mdistiller end the regressor with batch norm and ReLU, which cannot reach the signed maps of WRNs and "
+        "MobileNetV2s; here it is linear.",
+        "RepDistiller and mdistiller change the size of maps within the regressor, for some ratios only; here the larger is pooled.",
+        "Knowledge-Distillation-Zoo has no regressor, takes the last stage and a weight of 0.1.",
+    ),
 )
 class FitNet(Method):
     """One stage of the student, through a linear regressor, on the teacher's.
@@ -47,17 +56,23 @@ class FitNet(Method):
     MobileNetV2s.
     """
 
-    stage: int = Field(1, ge=0, description="which of the paired stages, from 0 at the shallow end")
+    stage: int | None = Field(None, ge=0, description="which of the paired stages, from 0 at the shallow end; the middle one unless given")
 
     def build(self, student: Shapes, teacher: Shapes, data: DataFacts) -> nn.Module:
-        if self.stage >= len(student.stages):
+        stage = self._stage_of(len(student.stages))
+        if stage >= len(student.stages):
             listed = ", ".join(f"{s} under {t}" for s, t in zip(student.stages, teacher.stages, strict=True))
             last = len(student.stages) - 1
-            raise InputError(f"stage: expected 0 to {last}, got {self.stage}; the paired stages are {listed}")
-        return nn.Conv2d(student.stages[self.stage].channels, teacher.stages[self.stage].channels, kernel_size=1)
+            raise InputError(f"stage: expected 0 to {last}, got {stage}; the paired stages are {listed}")
+        return nn.Conv2d(student.stages[stage].channels, teacher.stages[stage].channels, kernel_size=1)
 
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:
-        hint = teacher.stages[self.stage]
-        guided, _ = same_size(wide(student.stages[self.stage]), hint)
+        stage = self._stage_of(len(student.stages))
+        hint = teacher.stages[stage]
+        guided, _ = same_size(wide(student.stages[stage]), hint)
         with full_precision(guided):
             return fitnet([module(guided)], [hint])
+
+    def _stage_of(self, stages: int) -> int:
+        """The stage that is meant of so many; unless given, the second of three or four and the first of one or two."""
+        return (stages - 1) // 2 if self.stage is None else self.stage

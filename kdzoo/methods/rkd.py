@@ -54,6 +54,7 @@ def cosines(embedding: Tensor) -> Tensor:
     ),
     formula="{distance_weight} * smoothL1(distances) + {angle_weight} * smoothL1(angles)",
     zero_at_match=True,
+    family="relations",
 )
 class RKD(Method):
     """Distances and angles among the embeddings of a batch."""

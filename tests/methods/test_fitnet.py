@@ -78,6 +78,17 @@ def test_the_method_maps_channels_by_one_matrix_at_each_pixel_of_its_stage(stage
     assert loss_of(module, s, t, stage=stage).item() == pytest.approx(oracle([mapped], [t[stage].numpy()]))
 
 
+@pytest.mark.parametrize(("stages", "meant"), [(1, 0), (2, 0), (3, 1), (4, 1), (5, 2)])
+def test_unless_given_the_stage_is_the_middle_one(stages, meant):
+    student, teacher = (Shapes(5, 8, tuple(StageShape(c + i, 4, 4, 1) for i in range(stages))) for c in (3, 9))
+    module = create_method("fitnet").build(student, teacher, FACTS).double()
+    assert module.weight.shape == (9 + meant, 3 + meant, 1, 1)
+    s, t = [m.requires_grad_() for m in maps(student, 2, 0)], maps(teacher, 2, 10)
+    loss_of(module, s, t).backward()
+    assert [i for i, m in enumerate(s) if m.grad is not None] == [meant]
+    assert REGISTRY.get("fitnet").card.version == "2"
+
+
 def test_the_default_is_the_second_stage_with_the_published_weight():
     module = create_method("fitnet").build(STUDENT, TEACHER, FACTS).double()
     s, t = ([m.requires_grad_() for m in maps(shapes, 2, 0)] for shapes in (STUDENT, TEACHER))
