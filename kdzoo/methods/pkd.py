@@ -1,0 +1,68 @@
+"""Distillation by Pearson's correlation of each channel's activations (Cao et al., 2022)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from kdzoo.method import Method, Source, register
+from kdzoo.methods._ops import carried, carrier, same_size, taught, wide
+from kdzoo.signals import Batch, DataFacts, Need, Outputs, Shapes
+
+
+def pkd(student_stages: Sequence[Tensor], teacher_stages: Sequence[Tensor]) -> Tensor:
+    """1 - r, r the correlation of a channel's B x H x W activations in both networks, mean over channels, summed over stages.
+
+    Half the squared distance of the standardised activations (the Pearson loss). Maps (B, C, H, W), one to one with equal
+    channels; of two sizes the larger is average-pooled. A channel that is constant in both counts 0, in one 1/2.
+    """
+    total = wide(student_stages[0]).new_zeros(())
+    for student, teacher in zip(student_stages, teacher_stages, strict=True):
+        s, t = same_size(wide(student), taught(teacher))
+        total = total + (standardised(s) - standardised(t)).square().sum(1).mean() / 2
+    return total
+
+
+def standardised(features: Tensor) -> Tensor:
+    """Each channel of (B, C, H, W) without its mean and of norm 1, (C, B H W); 0 where its deviation is rounding alone."""
+    rows = features.transpose(0, 1).flatten(1)
+    mean = rows.mean(1, keepdim=True)
+    centred = rows - mean
+    least = 1e-6 * rows.shape[1] ** 0.5 * (1 + mean.detach().abs())
+    return centred / torch.maximum(torch.linalg.vector_norm(centred, dim=1, keepdim=True), least)
+
+
+@register(
+    "pkd",
+    needs=Need.STAGES,
+    scale=6.0,
+    source=Source(
+        "PKD: General Distillation Framework for Object Detectors via Pearson Correlation Coefficient",
+        2022,
+        "https://arxiv.org/abs/2207.02039",
+        equation="Pearson loss",
+        weights="CE + 6 L as published for two-stage detectors, 10 for one-stage ones; none is published for classification",
+    ),
+    formula="sum over stages of mean over channels of 1 - corr(F_s, F_t)",
+    zero_at_match=True,
+    family="features",
+    disagreements=(
+        "mmrazor divides by the deviation with n - 1 and means over n, so that its loss is (n - 1) / n of the paper's 1 - r, n being "
+        "B x H x W.",
+        "mmrazor enlarges the smaller of two maps, looking at their heights alone; here the larger is average-pooled.",
+        "The paper compares pyramids of equal channels; here a 1x1 convolution carries the student's to the teacher's where they differ.",
+    ),
+)
+class PKD(Method):
+    """How each channel goes along with the teacher's, whatever its mean and scale.
+
+    Where channels differ, a 1x1 convolution carries the student's map to the teacher's.
+    """
+
+    def build(self, student: Shapes, teacher: Shapes, data: DataFacts) -> nn.Module:
+        return nn.ModuleList(carrier(s.channels, t.channels) for s, t in zip(student.stages, teacher.stages, strict=True))
+
+    def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:
+        return pkd(*carried(module, student.stages, teacher.stages))

@@ -1,0 +1,127 @@
+"""Knowledge review: each stage of the student, with all deeper ones, on the teacher's (Chen et al., 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from kdzoo.method import Coefficients, Method, Source, register
+from kdzoo.methods._ops import BatchNorm, full_precision, same_size, taught, wide
+from kdzoo.signals import Batch, Clock, DataFacts, Need, Outputs, Shapes
+
+POOLED = (4, 2, 1)
+"""cells a side to which the context loss pools two maps"""
+
+
+def reviewkd_hcl(student_stages: Sequence[Tensor], teacher_stages: Sequence[Tensor]) -> Tensor:
+    """The hierarchical context loss: mean squared differences of the maps and of what they are pooled to, summed over stages.
+
+    Maps (B, C, H, W), one to one with equal channels, as the fusion hands them over; of two sizes the larger is
+    average-pooled. The whole map weighs 1; of its pools to 4, 2 and 1 cells a side those below its height are used, each
+    with half the weight of the one before; the sum is divided by that of the weights. Means are over B x C x h x w.
+    """
+    total = wide(student_stages[0]).new_zeros(())
+    for student, teacher in zip(student_stages, teacher_stages, strict=True):
+        s, t = same_size(wide(student), taught(teacher))
+        apart, height, width = s - t, s.shape[2], s.shape[3]
+        loss, used = apart.square().mean(), [side for side in POOLED if side < height]
+        for halvings, side in enumerate(used, start=1):
+            # pooling is linear: the difference is pooled once instead of both maps
+            loss = loss + 0.5**halvings * F.adaptive_avg_pool2d(apart, (side, min(side, width))).square().mean()
+        total = total + loss / (2 - 0.5 ** len(used))
+    return total
+
+
+class Fusion(nn.Module):
+    """One level of the review: its map weighed against what comes from the deeper levels, cell by cell."""
+
+    def __init__(self, student: int, middle: int, teacher: int, *, deepest: bool) -> None:
+        super().__init__()
+        self.enter = nn.Sequential(nn.Conv2d(student, middle, 1, bias=False), BatchNorm(middle))
+        self.weigh = None if deepest else nn.Sequential(nn.Conv2d(2 * middle, 2, 1), nn.Sigmoid())
+        self.leave = nn.Sequential(nn.Conv2d(middle, teacher, 3, padding=1, bias=False), BatchNorm(teacher))
+        for convolution in (self.enter[0], self.leave[0]):
+            nn.init.kaiming_uniform_(cast(nn.Conv2d, convolution).weight, a=1)
+
+    def forward(self, features: Tensor, deeper: Tensor | None, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """The map at the teacher's size and channels, and what goes on to the next shallower level."""
+        fused = self.enter(features)
+        if self.weigh is not None and deeper is not None:
+            deeper = F.interpolate(deeper, size=fused.shape[2:], mode="nearest")
+            weights = self.weigh(torch.cat([fused, deeper], dim=1))
+            fused = fused * weights[:, :1] + deeper * weights[:, 1:]
+        if tuple(fused.shape[2:]) != size:
+            fused = F.interpolate(fused, size=size, mode="nearest")
+        return self.leave(fused), fused
+
+
+class Review(nn.Module):
+    """The fusion modules from the deepest level, the embedding, to the shallowest stage."""
+
+    def __init__(self, student: Sequence[int], teacher: Sequence[int], middle: int) -> None:
+        super().__init__()
+        deepest = len(student) - 1
+        self.levels = nn.ModuleList(
+            Fusion(s, middle, t, deepest=level == deepest) for level, (s, t) in enumerate(zip(student, teacher, strict=True))
+        )
+
+    def forward(self, maps: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
+        """Maps and the teacher's sizes, shallow to deep; the fused maps in the same order."""
+        fused: list[Tensor] = []
+        deeper: Tensor | None = None
+        for level, features, size in zip(reversed(self.levels), reversed(maps), reversed(sizes), strict=True):
+            given, deeper = level(features, deeper, size)
+            fused.insert(0, given)
+        return fused
+
+
+@register(
+    "reviewkd",
+    needs=Need.STAGES | Need.EMBEDDING,
+    published=Coefficients(task=1.0, term=5.0),
+    scale=5.0,
+    source=Source(
+        "Distilling Knowledge via Knowledge Review",
+        2021,
+        "https://arxiv.org/abs/2104.09044",
+        equation="attention-based fusion and hierarchical context loss",
+        weights="CE + 5 L with a ramp over 20 epochs as published for resnet32x4 to resnet8x4; the authors' other CIFAR-100 pairs "
+        "have 0.6 (resnet20), 1 (resnet32), 5 and 8 (resnet32x4 to ShuffleNetV2), ImageNet 1 and 8 without a ramp",
+    ),
+    formula="HCL(ABF(F_s), F_t) over stages and embedding, times min((epoch + 1) / {warmup}, 1)",
+    family="features",
+    disagreements=(
+        "The authors' code reads the teacher's maps before their last activation, and on ImageNet the student's too; here both are read "
+        "after it, so that ViTs and networks of which nothing is known can be reviewed as well.",
+        "mdistiller has the channels and sizes written out for one pair of networks; here they are those of the paired stages.",
+        "mdistiller reads a largest number of middle channels from its settings and ignores it; here `width` is that number.",
+        "The authors' weight differs from pair to pair by a factor of 13, and no rule is given.",
+    ),
+)
+class ReviewKD(Method):
+    """Each stage of the student, fused with all deeper ones and the embedding, on the teacher's.
+
+    Levels are the paired stages and the embedding as a map of one cell. The attention-based fusion has `width` middle
+    channels, or the student's embedding's width where that is smaller.
+    """
+
+    warmup: int = Field(20, ge=1, description="epochs over which the weight grows to its value")
+    width: int = Field(512, ge=1, description="the most channels that the fusion works with")
+
+    def build(self, student: Shapes, teacher: Shapes, data: DataFacts) -> nn.Module:
+        ours, theirs = ([*(stage.channels for stage in shapes.stages), shapes.embedding] for shapes in (student, teacher))
+        return Review(ours, theirs, min(self.width, student.embedding))
+
+    def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:
+        maps, targets = ([*outputs.stages, outputs.embedding[:, :, None, None]] for outputs in (student, teacher))
+        sizes = [(target.shape[2], target.shape[3]) for target in targets]
+        with full_precision(maps[0]):
+            return reviewkd_hcl(cast(Review, module)([wide(m) for m in maps], sizes), targets)
+
+    def ramp(self, clock: Clock) -> float:
+        return min((clock.epoch + 1) / self.warmup, 1.0)
