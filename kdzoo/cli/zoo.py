@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +12,7 @@ import typer
 
 from kdzoo.cli.bench import DataRoot, Plugins
 from kdzoo.cli.output import Format, console, say, show
-from kdzoo.errors import InputError
+from kdzoo.errors import InputError, unknown
 from kdzoo.suite.config import assignments, recipe_file
 from kdzoo.suite.config import recipes as recipe_names
 
@@ -34,6 +34,10 @@ Kind = Annotated[Format, typer.Option("--format", help="How the list is printed.
 
 
 def methods(
+    family: Annotated[str | None, typer.Option(metavar="NAME,...", help="Only these families: logits, features, relations, ...")] = None,
+    needs: Annotated[
+        str | None, typer.Option(metavar="NEED,...", help="Only methods that read all of these: stages, second_view, targets, ...")
+    ] = None,
     plugin: Plugins = None,
     how: Kind = Format.table,
 ) -> int:
@@ -44,17 +48,36 @@ def methods(
     \b
     Examples:
       kdzoo methods
+      kdzoo methods --family features,relations
+      kdzoo methods --needs stages,second_view
       kdzoo methods --plugin my_loss.py --format md
     """
-    from kdzoo.method import REGISTRY, load_plugin
+    from kdzoo.method import FAMILIES, REGISTRY, load_plugin
+    from kdzoo.signals import Need
 
     for file in plugin or ():
         load_plugin(file)
-    rows = [_method_row(REGISTRY.get(name)) for name in REGISTRY.names()]
-    show(rows, how, columns=("method", "reads", "hyper-parameters", "as published", "paper"))
+    by_word = {str(need.name).lower(): need for need in Need if need.value}
+    families, words = _asked("family", family, FAMILIES), _asked("needs", needs, by_word)
+    found = [REGISTRY.get(name) for name in REGISTRY.names()]
+    if families:
+        found = [cls for cls in found if cls.card.family in families]
+    for word in words:
+        found = [cls for cls in found if by_word[word] in cls.card.needs.student | cls.card.needs.teacher]
+    rows = [_method_row(cls) for cls in found]
+    show(rows, how, columns=("method", "family", "reads", "hyper-parameters", "as published", "paper"))
     for name, reason in REGISTRY.broken.items():
         say(f"the installed plugin {name} could not be loaded: {reason}")
     return 0
+
+
+def _asked(option: str, text: str | None, known: Iterable[str]) -> list[str]:
+    """The words of a list joined with commas; raises InputError with every one that is not known."""
+    names = list(known)
+    asked = [word.strip().lower() for word in (text or "").split(",") if word.strip()]
+    if wrong := [unknown(f"--{option}", word, names) for word in asked if word not in names]:
+        raise InputError(*wrong)
+    return asked
 
 
 def _method_row(cls: Any) -> dict[str, Any]:
@@ -66,6 +89,7 @@ def _method_row(cls: Any) -> dict[str, Any]:
     reads = describe(card.needs.student | card.needs.teacher).replace("Need.", "").replace(" | ", ", ").lower()
     return {
         "method": card.name,
+        "family": card.family,
         "reads": reads,
         "hyper-parameters": ", ".join(f"{name}={'required' if field.is_required() else field.default}" for name, field in fields.items()),
         "as published": f"{card.published.task:g} CE + {card.published.term:g} D",

@@ -1,0 +1,86 @@
+"""Every method on real networks: one training step works with nothing configured, or it is refused before, with the reason.
+
+What comes out is the table docs/method-pairs.md, which `python -m kdzoo.pages` writes.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from kdzoo.method import REGISTRY
+from kdzoo.pages import TRIALS, Outcome, PairOnTrial, Ready, attempt, pairs_page, ready, zoo
+from kdzoo.signals import Need
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "method-pairs.md"
+FOUND: dict[tuple[str, PairOnTrial], Outcome] = {}
+"""what each method came to on each pair, so that the table needs no second trial"""
+
+NEEDS_A_DISTILLED_STUDENT = [name for name in zoo() if Need.DISTILLED in REGISTRY.get(name).card.needs.student]
+NEEDS_PREACTIVATIONS = [name for name in zoo() if Need.PREACT in REGISTRY.get(name).card.needs.teacher]
+UNASSUMING = [name for name in zoo() if name not in NEEDS_A_DISTILLED_STUDENT]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module", params=TRIALS, ids=lambda trial: f"{trial.student} under {trial.teacher}")
+def pair(request) -> Ready:
+    return ready(request.param)
+
+
+def outcome(name: str, pair: Ready) -> Outcome:
+    if (name, pair.trial) not in FOUND:
+        FOUND[name, pair.trial] = attempt(name, pair)
+    return FOUND[name, pair.trial]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", zoo())
+def test_a_method_works_on_a_pair_or_is_refused_with_the_reason(pair, name):
+    """`attempt` raises where a loss or gradient is not finite, the student stands still, or the teacher is changed."""
+    for problem in outcome(name, pair):
+        assert problem.startswith(f"{name}: ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pair", TRIALS[:1], indirect=True, ids=["CNNs of one family"])
+@pytest.mark.parametrize("name", UNASSUMING)
+def test_every_method_works_on_two_cnns_of_one_family(pair, name):
+    assert outcome(name, pair) == ()
+
+
+@pytest.mark.slow
+def test_the_table_in_the_docs_is_what_came_out():
+    for trial in TRIALS:
+        missing = [name for name in zoo() if (name, trial) not in FOUND]
+        built = ready(trial) if missing else None
+        for name in missing:
+            outcome(name, built)
+    found = {(name, trial): FOUND[name, trial] for trial in TRIALS for name in zoo()}
+    assert PAGE.read_text() == pairs_page(found), "run python -m kdzoo.pages"
+
+
+def test_the_table_in_the_docs_holds_every_method_and_every_pair():
+    text = PAGE.read_text()
+    missing = [name for name in zoo() if f"| [{name}](methods/{name}.md) |" not in text]
+    assert missing == [], "run python -m kdzoo.pages"
+    assert all(f"| {trial.words} | {trial.teacher} | {trial.student} |" in text for trial in TRIALS)
+
+
+@pytest.mark.parametrize("name", NEEDS_A_DISTILLED_STUDENT)
+def test_methods_of_distillation_tokens_say_which_networks_have_one(name):
+    (problem,) = attempt(name, ready(PairOnTrial("small", "resnet8", "resnet8")))
+    assert "timm's distilled models" in problem
+
+
+@pytest.mark.parametrize("name", NEEDS_PREACTIVATIONS)
+def test_methods_of_preactivations_say_which_networks_give_them(name):
+    problems = attempt(name, ready(PairOnTrial("small", "resnet8", "mobilenetv3_small_050")))
+    assert any("kdzoo's own networks and timm's ResNets and RegNets" in problem for problem in problems)
