@@ -62,6 +62,7 @@ def bench(
     keep: str | Sequence[str] | None = None,
     oracle: bool | None = None,
     channels_last: bool | None = None,
+    teacher_memo: str | None = None,
     allow_chance_teacher: bool | None = None,
     fine_tune: bool | None = None,
     checkpoint_seconds: float | None = None,

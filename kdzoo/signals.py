@@ -163,16 +163,23 @@ class Outputs:
         """The same outputs with those of another pass (Need.SECOND_VIEW, Need.PARTNER) beside them."""
         return self.saying({other: outputs})
 
+    def get(self, need: Need) -> Any:
+        """What there is for one need, whoever asked for it; None where there is nothing."""
+        return self._values.get(need)
+
+    def map(self, act: Callable[[Tensor], Tensor]) -> Outputs:
+        """The same outputs with every tensor, in lists and other passes too, replaced by what `act` makes of it."""
+
+        def mapped(value: Any) -> Any:
+            if isinstance(value, list):
+                return [mapped(item) for item in value]
+            return act(value) if isinstance(value, Tensor) else value.map(act) if isinstance(value, Outputs) else value
+
+        return Outputs({n: mapped(v) for n, v in self._values.items()}, owner=self._owner, on_read=self._on_read)
+
     def wide(self) -> Outputs:
         """The same outputs in float32 at least, so that a loss written without a thought of precision is computed in it."""
-
-        def widened(value: Any) -> Any:
-            if isinstance(value, list):
-                return [widened(item) for item in value]
-            half = isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16)
-            return value.float() if half else value.wide() if isinstance(value, Outputs) else value
-
-        return Outputs({n: widened(v) for n, v in self._values.items()}, owner=self._owner, on_read=self._on_read)
+        return self.map(lambda tensor: tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor)
 
     def only(self, need: Need, stages: Sequence[int] | None = None, *, owner: str | None = None) -> Outputs:
         """The same outputs with nothing but `need`, of the stages only those picked, named in errors as the `owner`'s."""

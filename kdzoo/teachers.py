@@ -6,7 +6,7 @@ from kdzoo.data.images import Subset
 from kdzoo.data.split import Parts
 from kdzoo.errors import InputError
 from kdzoo.evaluate import above_chance, chance, measure
-from kdzoo.models.network import Network, NetworkCost
+from kdzoo.models.network import Network, NetworkCost, identity
 from kdzoo.spec import Augment
 from kdzoo.train import Execution, Teacher, predict
 
@@ -20,6 +20,7 @@ def serve(network: Network, name: str, cost: NetworkCost, parts: Parts, augment:
     return Teacher(
         network=network,
         name=name,
+        identity=identity(network),
         cost=cost,
         val=val,
         test=test,

@@ -8,6 +8,7 @@ random is a pure function of (seed, epoch, sample) or (seed, step), and a run th
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import time
 import traceback
@@ -22,14 +23,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kdzoo import memo
 from kdzoo.data.images import Subset
-from kdzoo.data.loader import batches, gather, partners, steps_per_epoch
+from kdzoo.data.loader import batches, gather, order, partners, steps_per_epoch
 from kdzoo.data.split import Parts
-from kdzoo.data.views import Views, apply, center, draw
+from kdzoo.data.views import Views, apply, center, draw, view_code, view_count
 from kdzoo.dot import DOT
 from kdzoo.environment import environment
 from kdzoo.errors import KdzooError
 from kdzoo.evaluate import Metrics, measure
+from kdzoo.memo import Memo, Page
 from kdzoo.models.network import Network, NetworkCost
 from kdzoo.models.weights import save_student
 from kdzoo.objective import Deployed, Objective
@@ -37,7 +40,7 @@ from kdzoo.optim import learning_rate, moving_average, optimizer
 from kdzoo.seeds import global_stream
 from kdzoo.signals import PASSES, Batch, Clock, Losses, Need, Outputs
 from kdzoo.sinks import Sink
-from kdzoo.spec import Augment, Recipe, Run
+from kdzoo.spec import Augment, Recipe, Run, canonical_json
 from kdzoo.store import RunFolder, StoreError, write_bytes
 
 EVALUATION_BATCH = 500
@@ -57,6 +60,7 @@ class Execution:
     """Where and how a run is executed; none of it is part of the run's id.
 
     keep: which of `predictions`, `student` and `checkpoint` stay in the run's folder when it is done.
+    memo: bytes that the teacher's memo may take, 0 for none, None for a share of what is free.
     """
 
     device: torch.device
@@ -65,14 +69,19 @@ class Execution:
     keep: frozenset[str] = frozenset({"predictions", "student"})
     oracle: bool = False
     channels_last: bool = False
+    memo: int | None = 0
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """A frozen network, what it costs, and what it says of the validation and test images."""
+    """A frozen network, what it costs, and what it says of the validation and test images.
+
+    identity: a digest of its weights, its code, and all else that decides what it says of an image.
+    """
 
     network: Network
     name: str
+    identity: str
     cost: NetworkCost
     val: Tensor | None
     test: Tensor
@@ -249,6 +258,7 @@ class Cohort:
     width: int
     teacher: Teacher | None
     execution: Execution
+    memo: Memo | None = None
 
     @property
     def alive(self) -> list[Member]:
@@ -271,6 +281,24 @@ class Cohort:
     @property
     def steps_an_epoch(self) -> int:
         return steps_per_epoch(len(self.parts.train.targets), self.recipe.batch_size)
+
+    @property
+    def block(self) -> int:
+        """The images that the teacher is asked about at once, whatever a batch or the memo lacks."""
+        return min(self.recipe.batch_size, len(self.parts.train.targets))
+
+    @property
+    def passes(self) -> list[Need]:
+        """The passes for which the teacher is asked: the first, and those that a member, failed or not, reads of it."""
+        return [which for which in STREAMS if not which or any(which in member.objective.needs.teacher for member in self.members)]
+
+    @property
+    def taught(self) -> Need:
+        """The union of what the members read of the teacher."""
+        need = Need.NOTHING
+        for member in self.alive:
+            need |= member.objective.needs.teacher
+        return need
 
     def looks_of(self, epoch: int) -> dict[Need, Look]:
         """How every training sample looks in an epoch; once more, independently, for each other pass that is read."""
@@ -308,10 +336,10 @@ class Look:
     views: Views
 
 
-def step(cohort: Cohort, index: Tensor, looks: Mapping[Need, Look], clock: Clock) -> None:
-    """One step of every member on one batch: the same views, one forward of the teacher."""
+def step(cohort: Cohort, index: Tensor, looks: Mapping[Need, Look], clock: Clock, page: Page | None = None) -> None:
+    """One step of every member on one batch: the same views, one forward of the teacher or, with a page, what it remembers."""
     seen, batch = gather_batch(cohort, index, looks, clock)
-    teacher = teach(cohort, seen)
+    teacher = teach(cohort, seen) if page is None else recite(cohort, page, seen, clock)
     for member in cohort.alive:
         try:
             member.learn(member.losses(seen, teacher, batch), len(index), clock.steps)
@@ -321,24 +349,128 @@ def step(cohort: Cohort, index: Tensor, looks: Mapping[Need, Look], clock: Clock
 
 def gather_batch(cohort: Cohort, index: Tensor, looks: Mapping[Need, Look], clock: Clock) -> tuple[Seen, Batch]:
     """The augmented images of a batch for each pass, and the batch itself."""
-    augment, device = cohort.recipe.augment, cohort.execution.device
-    seen: Seen = {}
-    for need, look in looks.items():
-        shown = look.samples[index]
-        seen[need] = apply(gather(cohort.parts.train, shown, device)[0], look.views, shown, augment)
+    device = cohort.execution.device
+    seen: Seen = {need: shown(cohort, look, index) for need, look in looks.items()}
     targets = cohort.parts.train.targets[index].to(device)
     return seen, Batch(inputs=seen[Need.NOTHING], targets=targets, index=index.to(device), clock=clock, generator=torch.Generator(device))
 
 
+def shown(cohort: Cohort, look: Look, index: Tensor) -> Tensor:
+    """What a pass shows at the samples `index` (B,): images (B, C, H, W) uint8."""
+    samples = look.samples[index]
+    images, _ = gather(cohort.parts.train, samples, cohort.execution.device)
+    return apply(images, look.views, samples, cohort.recipe.augment)
+
+
 def teach(cohort: Cohort, seen: Seen) -> Outputs | None:
-    """The teacher's outputs for the union of what the members read; None where none reads any."""
-    need = Need.NOTHING
-    for member in cohort.alive:
-        need |= member.objective.needs.teacher
+    """The living teacher's outputs for the union of what the members read; None where none reads any."""
+    need = cohort.taught
     if cohort.teacher is None or not need:
         return None
-    with torch.no_grad(), autocast(cohort.recipe, cohort.execution.device):
-        return outputs(cohort.teacher.network, seen, need)
+    given = ask(cohort, need & ~PASSES, seen[Need.NOTHING])
+    for other in PASSES & need:
+        given = given.beside(other, ask(cohort, need & ~PASSES, seen[other]))
+    return given
+
+
+def recite(cohort: Cohort, page: Page, seen: Seen, clock: Clock) -> Outputs | None:
+    """The same from the teacher's memo."""
+    need = cohort.taught
+    if cohort.teacher is None or not need:
+        return None
+    start = clock.step % cohort.steps_an_epoch * cohort.recipe.batch_size
+    parts = cohort.teacher.network.parts(need)
+    said = {
+        which: Outputs(values | parts, owner="network").only(need & ~PASSES)
+        for which, values in page.outputs(start, seen).items()
+        if not which or which in need
+    }
+    given = said.pop(Need.NOTHING)
+    for other, outputs_of in said.items():
+        given = given.beside(other, outputs_of)
+    return given
+
+
+def open_memo(cohort: Cohort) -> Memo | str | None:
+    """The memo of what the cohort's members read of their teacher; in words why there is none; None where none is wanted."""
+    teacher, execution, recipe, data = cohort.teacher, cohort.execution, cohort.recipe, cohort.members[0].run.data
+    need = cohort.taught
+    if teacher is None or execution.memo == 0 or not need & memo.REMEMBERED:
+        return None
+    samples, views = len(cohort.parts.train.targets), view_count(recipe.augment)
+    about: dict[str, Any] = {
+        "teacher": teacher.identity,
+        "data": data.fingerprint,
+        "samples": hashlib.sha256(cohort.parts.source.numpy().tobytes()).hexdigest(),
+        "augment": recipe.augment.model_dump(mode="json"),
+        "precision": recipe.precision,
+        "block": cohort.block,
+        "channels_last": execution.channels_last,
+        "device": [execution.device.type, torch.backends.cpu.get_cpu_capability(), execution.threads],
+    }
+    if views is None:
+        views = recipe.epochs * len(cohort.passes)
+        about |= {"seed": cohort.seed, "epochs": recipe.epochs, "passes": [str(which) for which in cohort.passes]}
+    images, _ = gather(cohort.parts.train, torch.arange(cohort.block), execution.device)
+    given = ask(cohort, (need | memo.ALWAYS) & ~PASSES, center(images, recipe.augment))
+    return memo.open_memo(
+        about,
+        f"{teacher.name}-{hashlib.sha256(canonical_json(about).encode()).hexdigest()[:16]}",
+        memo.Column.of(given, need | memo.ALWAYS),
+        need,
+        samples=samples,
+        views=views,
+        block=cohort.block,
+        device=execution.device,
+        limit=execution.memo,
+    )
+
+
+def page_of(cohort: Cohort, epoch: int, looks: Mapping[Need, Look], first: int) -> Page | None:
+    """What the cohort's memo has to say in an epoch, from step `first` of it on; None where there is none, or no longer."""
+    kept = cohort.memo
+    if kept is None:
+        return None
+    kept.refresh()
+    drawn = order(len(cohort.parts.train.targets), cohort.seed, epoch)[: cohort.steps_an_epoch * cohort.recipe.batch_size]
+    rows = {}
+    for number, which in enumerate(cohort.passes):
+        if which not in looks:
+            continue
+        samples = looks[which].samples[drawn]
+        code = view_code(looks[which].views, cohort.recipe.augment)
+        rows[which] = kept.rows(samples, epoch * len(cohort.passes) + number if code is None else code[samples])
+    begin = first * cohort.recipe.batch_size
+    page = Page(
+        kept,
+        rows,
+        ask=lambda images: ask(cohort, kept.need, images),
+        show=lambda which, positions: shown(cohort, looks[which], drawn[positions]),
+        begin=begin,
+    )
+    if not kept.checked:
+        kept.checked = True
+        if page.differs(begin, shown(cohort, looks[Need.NOTHING], drawn[begin : begin + cohort.block])) > memo.TOLERANCE:
+            kept.forget()
+            cohort.memo = None
+            return None
+    return page
+
+
+@torch.no_grad()
+def ask(cohort: Cohort, need: Need, images: Tensor) -> Outputs:
+    """What the teacher says of at most a block of images, contiguous.
+
+    A short batch is filled up to a block, laid out anew: the last bits of an answer depend on how many images are asked
+    about at once and on their strides, and an answer must be the same whether it is remembered or not.
+    """
+    assert cohort.teacher is not None
+    block = images.new_empty((cohort.block, *images.shape[1:]))
+    block[: len(images)] = images
+    block[len(images) :] = images[-1]
+    with autocast(cohort.recipe, cohort.execution.device):
+        given: Outputs = cohort.teacher.network(block, need)
+    return given.map(lambda tensor: tensor[: len(images)].contiguous())
 
 
 def outputs(network: Network, seen: Seen, need: Need) -> Outputs:
@@ -372,9 +504,10 @@ def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
         began = time.monotonic()
         looks = cohort.looks_of(epoch)
         first = max(start - epoch * cohort.steps_an_epoch, 0)
+        page = page_of(cohort, epoch, looks, first)
         indices = batches(len(cohort.parts.train.targets), cohort.recipe.batch_size, cohort.seed, epoch, start=first)
         for number, index in enumerate(indices, start=epoch * cohort.steps_an_epoch + first):
-            step(cohort, index, looks, Clock(epoch, cohort.recipe.epochs, number, steps))
+            step(cohort, index, looks, Clock(epoch, cohort.recipe.epochs, number, steps), page)
             if (number + 1) % FLUSH_STEPS == 0 or (number + 1) % cohort.steps_an_epoch == 0:
                 drop_bad(cohort)
                 ids = [member.run.id for member in cohort.alive]
@@ -391,6 +524,9 @@ def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
         began = share_time(cohort, began)
         if epoch + 1 < cohort.recipe.epochs:
             saved = save_if_due(cohort, saved, stop)
+    if cohort.memo is not None:
+        cohort.memo.flush()
+        emit({"event": "memo", **cohort.memo.report()})
     for member in cohort.alive:
         guarded(member, partial(finish, cohort, member))
     close_sinks(cohort)
@@ -403,6 +539,8 @@ def save_if_due(cohort: Cohort, saved: float, stop: Callable[[], bool]) -> float
         return saved
     for member in cohort.alive:
         member.checkpoint()
+    if cohort.memo is not None:
+        cohort.memo.flush()
     if stopping:
         close_sinks(cohort)
         raise Stopped("training was stopped; the same command goes on from here")
@@ -546,6 +684,7 @@ def finish(cohort: Cohort, member: Member) -> None:
         "teacher": cohort.teacher.record() if cohort.teacher and member.run.teacher else None,
         "student": {"name": member.run.student.name, "parameters": member.size.parameters, "macs": member.size.macs},
         "cost": member.cost,
+        "memo": cohort.memo.report() if cohort.memo and member.run.teacher else None,
         "environment": environment(cohort.execution.device, cohort.execution.threads),
         "started": member.started,
         "finished": now(),

@@ -120,6 +120,14 @@ def bench(
     channels_last: Annotated[
         bool | None, typer.Option("--channels-last", help="Images in that memory layout.", rich_help_panel=RUNNING)
     ] = None,
+    teacher_memo: Annotated[
+        str | None,
+        typer.Option(
+            metavar="off|auto|SIZE",
+            help="What the teacher says is kept for all runs: never, in a share of what is free, or in so much (4GB).",
+            rich_help_panel=RUNNING,
+        ),
+    ] = None,
     checkpoint_seconds: Annotated[float | None, typer.Option(help="How often a run in work is saved.", rich_help_panel=RUNNING)] = None,
     allow_chance_teacher: Annotated[
         bool | None, typer.Option("--allow-chance-teacher", help="A teacher at chance may teach: a control.", rich_help_panel=PAIR)

@@ -106,9 +106,16 @@ def center(images: Tensor, augment: Augment) -> Tensor:
     return images[..., top : top + size, left : left + size]
 
 
+def view_count(augment: Augment) -> int | None:
+    """How many views a sample has; None where they are endless."""
+    if augment.crop == "resized":
+        return None
+    return (2 * augment.pad + 1) ** 2 * (2 if augment.flip else 1)
+
+
 def view_code(views: Views, augment: Augment) -> Tensor | None:
-    """A number for each sample's view, (N,) int64, where there are finitely many; None where they are endless."""
-    if views.height is not None:
+    """A number below `view_count` for each sample's view, (N,) int64, where there are finitely many; None where they are endless."""
+    if view_count(augment) is None:
         return None
     reach = 2 * augment.pad + 1
-    return (views.top * reach + views.left) * 2 + views.flip.long()
+    return views.top * reach + views.left + reach**2 * views.flip.long()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import inspect
 import math
 import re
 import socket
@@ -83,10 +85,13 @@ class Network(nn.Module):
             Need.PREACT: given,
             Need.DISTILLED: scored.seen[-1] if scored.seen else None,
             Need.MEMBERS: [logits],
-            Need.CLASSIFIER: self.whole_classifier() if Need.CLASSIFIER in need else None,
-            Need.NETWORK: Probed(self),
         }
-        return Outputs({n: value for n, value in values.items() if n in need}, owner="network")
+        return Outputs({n: value for n, value in values.items() if n in need} | self.parts(need), owner="network")
+
+    def parts(self, need: Need) -> dict[Need, Any]:
+        """What is read of the network that takes no forward."""
+        found: dict[Need, Any] = {Need.CLASSIFIER: self.whole_classifier()} if Need.CLASSIFIER in need else {}
+        return found | ({Need.NETWORK: Probed(self)} if Need.NETWORK in need else {})
 
     def logits(self, images: Tensor) -> Tensor:
         """Class scores (B, K)."""
@@ -233,7 +238,7 @@ class Ensemble(Frozen):
         given: Outputs = first(images, need | Need.LOGITS)
         members = [given.logits, *(network.logits(images) for network in others)]
         mean = torch.stack([logits.float().log_softmax(1) for logits in members]).logsumexp(0) - math.log(len(members))
-        return given.saying({Need.LOGITS: mean, Need.MEMBERS: members, Need.NETWORK: Probed(self)}).only(need)
+        return given.saying({Need.LOGITS: mean, Need.MEMBERS: members} | self.parts(need)).only(need)
 
     @property
     def mean(self) -> Tensor:  # type: ignore[override]
@@ -431,6 +436,30 @@ def multiply_accumulates(scored: nn.Module, network: Network, image_shape: tuple
     with counter:
         _quietly(scored, lambda: scored.logits(images))  # type: ignore[operator]
     return counter.get_total_flops() // 2
+
+
+def identity(network: Network) -> str:
+    """A digest of all that decides what a network says: its weights, its structure, its code, how it takes images."""
+    digest = hashlib.sha256(repr(network).encode())
+    for name, value in sorted({**network.state_dict(), **dict(network.named_buffers())}.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    for one in (module for module in network.modules() if type(module) in (Network, Frozen)):
+        digest.update(repr((one.channels, one.image_size, one.taps, one.layout)).encode())
+    digest.update(f"torch {torch.__version__} timm {timm.__version__}".encode())
+    for file in sorted({inspect.getsourcefile(type(module)) or "" for module in network.modules() if _has_source(type(module))}):
+        digest.update(Path(file).read_bytes())
+    return digest.hexdigest()
+
+
+def _has_source(cls: type) -> bool:
+    """Whether a class stands in a file of somebody other than torch and timm, whose versions say enough."""
+    if cls.__module__.partition(".")[0] in ("torch", "timm"):
+        return False
+    try:
+        return Path(inspect.getsourcefile(cls) or "").is_file()
+    except (TypeError, OSError):  # a class of a notebook or of an interactive session: its structure and weights must do
+        return False
 
 
 def freeze(network: Network) -> Network:

@@ -13,6 +13,7 @@ from kdzoo.assemble import Bound, Modules, cohort_of, data_of, images_of, member
 from kdzoo.cost import probe
 from kdzoo.data.images import Images
 from kdzoo.errors import InputError
+from kdzoo.memo import budget
 from kdzoo.method import load_plugin
 from kdzoo.models.network import Ensemble, Network, count, freeze
 from kdzoo.models.network import probe as shapes_of
@@ -20,7 +21,7 @@ from kdzoo.sinks import wandb_settings
 from kdzoo.spec import NetworkSpec
 from kdzoo.store import RunFolder, State, teacher_store, writable
 from kdzoo.suite.config import BenchConfig, recipe_file
-from kdzoo.suite.jobs import Handle, Job, Options, Outcome
+from kdzoo.suite.jobs import Event, Handle, Job, Options, Outcome
 from kdzoo.suite.launch import Pool, launch
 from kdzoo.suite.leaderboard import write_tables
 from kdzoo.suite.records import read_bench
@@ -62,6 +63,7 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
         keep=config.keep,
         oracle=config.oracle,
         channels_last=config.channels_last,
+        memo=budget(config.teacher_memo),
         allow_chance_teacher=config.allow_chance_teacher,
         wandb=asdict(settings) if settings else None,
     )
@@ -113,10 +115,35 @@ def _run_plan(prepared: Prepared, pool: Pool | None, handle: Handle, retry_faile
     counts = {"total": len(made.students), "done": len(outcome.done), "failed": len(outcome.failed)}
     handle({"event": "plan", "name": made.name, "units": units, **counts})
     if jobs:
-        more = launch(jobs, pool, handle) if pool is not None else launch_here(jobs, handle, modules)
+        memos = Memos(handle)
+        more = launch(jobs, pool, memos.handle) if pool is not None else launch_here(jobs, memos.handle, modules)
+        memos.tell()
         outcome = Outcome(outcome.done | more.done, {**outcome.failed, **more.failed})
     known = {planned.run.id for planned in made.students}
     return Outcome(outcome.done & known, {key: text for key, text in outcome.failed.items() if key in known})
+
+
+@dataclass
+class Memos:
+    """Adds up what the cohorts say of their teachers' memos, and passes all other events on."""
+
+    further: Handle
+    lookups: int = 0
+    hits: int = 0
+    bytes: int = 0
+
+    def handle(self, event: Event) -> None:
+        if event["event"] != "memo":
+            self.further(event)
+            return
+        self.lookups += event["lookups"]
+        self.hits += event["hits"]
+        self.bytes = max(self.bytes, event["bytes"])
+
+    def tell(self) -> None:
+        if self.lookups:
+            share = f"{self.hits / self.lookups:.0%} of {self.lookups:,} answers remembered"
+            self.further({"event": "note", "text": f"teacher's memo: {share}, {self.bytes / 1024**2:,.0f} MB set aside"})
 
 
 def launch_here(jobs: Iterable[Job], handle: Handle, modules: Modules) -> Outcome:

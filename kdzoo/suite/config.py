@@ -98,6 +98,7 @@ class BenchConfig(Spec):
     keep: Keep = ("predictions", "student")
     oracle: bool = False
     channels_last: bool = False
+    teacher_memo: str = "auto"
     allow_chance_teacher: bool = False
     fine_tune: bool = False
     checkpoint_seconds: Annotated[Number, Field(gt=0)] = 30.0

@@ -16,6 +16,7 @@ class Options:
     """How runs are executed; nothing here changes a run's id.
 
     keep: which of predictions, student, checkpoint stay with a finished run. wandb: settings of the sink, or None.
+    memo: bytes that the teacher's memo may take, 0 for none, None for a share of what is free.
     """
 
     device: str = "cpu"
@@ -24,6 +25,7 @@ class Options:
     keep: tuple[str, ...] = ("predictions", "student")
     oracle: bool = False
     channels_last: bool = False
+    memo: int | None = None
     allow_chance_teacher: bool = False
     wandb: dict[str, Any] | None = None
 

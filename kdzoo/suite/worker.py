@@ -36,7 +36,7 @@ from kdzoo.store import RunFolder, Store, StoreError, teacher_store
 from kdzoo.suite.jobs import Event, Handle, Job, Options
 from kdzoo.suite.records import setting_text
 from kdzoo.teachers import check
-from kdzoo.train import Execution, Member, Stopped, Teacher, fit
+from kdzoo.train import Execution, Member, Stopped, Teacher, fit, open_memo
 
 LOCK_POLL_SECONDS = 0.5
 
@@ -200,6 +200,11 @@ def train_cohort(store: Store, bounds: list[Bound], options: Options, bench: Ben
     members.sort(key=lambda member: (member.step, member.run.id))
     for _, group in itertools.groupby(members, key=lambda member: member.step):
         cohort = cohort_of(list(group), images, parts, teacher, execution)
+        kept = open_memo(cohort)
+        if isinstance(kept, str):
+            emit({"event": "note", "text": kept})
+        else:
+            cohort.memo = kept
         begin = {"ids": [m.run.id for m in cohort.members], "epochs": cohort.recipe.epochs}
         emit(
             {
@@ -257,6 +262,7 @@ def execution_of(options: Options) -> Execution:
         keep=frozenset(options.keep),
         oracle=options.oracle,
         channels_last=options.channels_last,
+        memo=options.memo,
     )
 
 

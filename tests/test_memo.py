@@ -1,0 +1,281 @@
+"""The teacher's memo: the same numbers as a living teacher, whoever filled it and whenever."""
+
+import json
+import multiprocessing
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from kdzoo.assemble import Bound, Modules, cohort_of, data_of, member_of, teacher_of
+from kdzoo.errors import InputError
+from kdzoo.memo import Column, Memo, budget, open_memo
+from kdzoo.models.network import build_network, freeze, identity
+from kdzoo.signals import Need, Outputs
+from kdzoo.spec import NetworkSpec
+from kdzoo.store import cache_folder, teacher_store
+from kdzoo.suite.config import bench_config
+from kdzoo.suite.jobs import Options
+from kdzoo.suite.sweep import Plan, plan
+from kdzoo.suite.worker import Bench, execution_of, train_runs
+from kdzoo.train import Cohort, Stopped, ask, fit
+from kdzoo.train import open_memo as memo_of
+
+OFF, AUTO = Options(memo=0), Options(memo=None)
+FINITE = {"recipe.augment.crop": "pad", "recipe.augment.pad": 1, "recipe.augment.flip": True}
+ENDLESS = {"recipe.augment.crop": "resized", "recipe.augment.pad": 0, "recipe.augment.size": 8, "recipe.augment.flip": False}
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("KDZOO_CACHE", str(tmp_path / "cache"))
+    torch.set_num_threads(1)
+
+
+def planned(folder: Path, augment: dict[str, object], **options: object) -> Plan:
+    """A small bench on the digits, its teacher trained."""
+    given = {
+        "results": str(folder),
+        "name": "b",
+        "data": "digits",
+        "pairs": "digits",
+        "recipe": "digits",
+        "epochs": 3,
+        "limit": 230,  # the last batch of an epoch is short
+        "seeds": "2",
+        "methods": "hinton,rkd",
+        "set": {"teacher_recipe.epochs": 15, "teacher_recipe.augment.crop": "none", "teacher_recipe.augment.pad": 0, **augment},
+        **options,
+    }
+    if augment is ENDLESS:
+        given["set"] |= {"teacher_recipe.augment.size": 8}
+    made = plan(bench_config(given, None))
+    for student in made.students:
+        made.store.run(student.run.id).plan(student.run, student.about)
+    for teacher in made.teachers.values():
+        teacher_store().run(teacher.run.id).plan(teacher.run, teacher.about)
+        train_runs(teacher_store(), [teacher.run.id], OFF, Bench(), lambda _: None, lambda: False)
+    return made
+
+
+def trained(made: Plan, options: Options, *, together: bool = True) -> dict[str, dict[str, bytes]]:
+    """Every tensor of every student, byte for byte, after training each seed's runs as a cohort or one by one."""
+    by_seed: dict[int, list[str]] = {}
+    for student in made.students:
+        by_seed.setdefault(student.run.seed, []).append(student.run.id)
+    for ids in by_seed.values():
+        for group in [ids] if together else [[one] for one in ids]:
+            train_runs(made.store, group, options, Bench(), lambda _: None, lambda: False)
+    files = {p.run.id: load_file(made.store.run(p.run.id).student) for p in made.students}
+    return {run_id: {name: value.numpy().tobytes() for name, value in state.items()} for run_id, state in files.items()}
+
+
+def reports(made: Plan) -> list[dict[str, int]]:
+    results = [made.store.run(p.run.id).result() for p in made.students if p.run.teacher is not None]
+    return [result["memo"] for result in results]
+
+
+def cohort(made: Plan, options: Options) -> Cohort:
+    """The bench's taught runs of seed 0, ready to train."""
+    bounds = [Bound.read(made.store.run(p.run.id)) for p in made.students if p.run.teacher is not None and p.run.seed == 0]
+    images, parts = data_of(bounds[0])
+    execution = execution_of(options)
+    served = teacher_of(bounds[0], images, parts, execution, Modules())
+    assert served is not None
+    members = [member_of(bound, images, parts, served[1], execution, Modules()) for bound in bounds]
+    return cohort_of(members, images, parts, served[0], execution)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("augment", [FINITE, ENDLESS], ids=["finite", "endless"])
+def test_a_student_ends_with_the_same_weights_whether_its_teacher_is_remembered_or_not(tmp_path, augment):
+    live, cold, warm, alone = (planned(tmp_path / name, augment, name="b") for name in ("live", "cold", "warm", "alone"))
+    expected = trained(live, OFF)
+    assert trained(cold, AUTO) == expected
+    assert trained(warm, AUTO) == expected
+    assert trained(alone, AUTO, together=False) == expected
+    assert [report["lookups"] == report["hits"] for report in reports(warm)] == [True] * 4
+    assert reports(live) == [None] * 4
+    # views of an endless augmentation are those of one seed; a finite one's are shared by all
+    assert all(report["hits"] == 0 for report in reports(cold)) if augment is ENDLESS else reports(cold)[-1]["hits"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("methods", ["crld,at", "mlld", "simkd,ensemble_losses", "bss"])
+def test_second_views_stages_classifiers_and_networks_are_served_too(tmp_path, methods):
+    live, kept = (planned(tmp_path / name, FINITE, methods=methods, seeds="1", epochs=2) for name in ("live", "kept"))
+    assert trained(live, OFF) == trained(kept, AUTO)
+    assert all(report is not None for report in reports(kept))
+
+
+def test_an_interrupted_run_goes_on_from_what_was_remembered_to_the_same_weights(tmp_path):
+    live, cut = (planned(tmp_path / name, FINITE, seeds="1") for name in ("live", "cut"))
+    asked = iter(range(10_000))
+    with pytest.raises(Stopped):
+        ids = [p.run.id for p in cut.students]
+        train_runs(cut.store, ids, AUTO, Bench(), lambda _: None, lambda: next(asked) == 5)
+    assert trained(cut, AUTO) == trained(live, OFF)
+
+
+def memory(folder: Path, rows: int = 6) -> Memo:
+    return Memo(folder, [Column(Need.LOGITS, None, (3,), torch.float32)], samples=rows, views=1, block=2, device=torch.device("cpu"))
+
+
+def said(values: torch.Tensor) -> Outputs:
+    return Outputs({Need.LOGITS: values}, owner="teacher")
+
+
+def test_what_one_process_wrote_another_reads_once_it_is_flushed(tmp_path):
+    one, other = memory(tmp_path), memory(tmp_path)
+    values = torch.randn(2, 3)
+    one.write(torch.tensor([4, 1]), said(values))
+    other.refresh()
+    assert not other.have.any()
+    one.flush()
+    other.refresh()
+    assert other.have.tolist() == [False, True, False, False, True, False]
+    assert torch.equal(other.read(torch.tensor([4, 1]))[Need.LOGITS], values)
+
+
+def _fill(folder: str, start: int) -> None:
+    kept = memory(Path(folder), rows=1000)
+    for first in range(0, 1000, 2):
+        rows = (torch.tensor([first, first + 1]) + start) % 1000
+        kept.write(rows, said(rows[:, None] * torch.tensor([1.0, 2.0, 3.0])))
+        kept.flush()
+
+
+@pytest.mark.slow
+def test_two_processes_fill_one_memo_at_the_same_time(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    writers = [context.Process(target=_fill, args=(str(tmp_path), start)) for start in (0, 500)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    kept = memory(tmp_path, rows=1000)
+    assert kept.have.all()
+    rows = torch.arange(1000)
+    assert torch.equal(kept.read(rows)[Need.LOGITS], rows[:, None] * torch.tensor([1.0, 2.0, 3.0]))
+
+
+def test_rows_that_were_written_but_not_flushed_are_unknown_after_a_crash(tmp_path):
+    memory(tmp_path).write(torch.tensor([0, 1]), said(torch.ones(2, 3)))
+    assert not memory(tmp_path).have.any()
+
+
+def test_a_memo_that_is_not_this_teachers_is_found_out_and_made_anew(tmp_path):
+    made, again = (planned(tmp_path / name, FINITE, seeds="1") for name in ("made", "again"))
+    expected = trained(made, AUTO)
+    (values,) = cache_folder().glob("memo/*/logits.f32")
+    content = torch.from_file(str(values), shared=True, size=values.stat().st_size // 4, dtype=torch.float32)
+    content.mul_(-1)
+    assert trained(again, AUTO) == expected
+    assert not values.exists()  # the next cohort starts a new one
+
+
+def test_the_last_bits_of_an_answer_do_not_depend_on_who_else_is_asked_about(tmp_path):
+    """What makes the memo exact: a block of fixed size, and answers that stand at any place in it."""
+    made = planned(tmp_path, FINITE, seeds="1")
+    taught = cohort(made, OFF)
+    images = taught.parts.train.images[: taught.block]
+    need = Need.LOGITS | Need.EMBEDDING | Need.STAGES
+    whole = ask(taught, need, images)
+    for count in (1, 7, taught.block - 1):
+        order = torch.randperm(taught.block, generator=torch.Generator().manual_seed(count))[:count]
+        part = ask(taught, need, images[order])
+        assert torch.equal(part.logits, whole.logits[order])
+        assert torch.equal(part.embedding, whole.embedding[order])
+        assert all(torch.equal(a, b[order]) for a, b in zip(part.stages, whole.stages, strict=True))
+
+
+def test_another_teacher_or_other_code_has_another_memo(tmp_path):
+    def network(seed: int) -> nn.Module:
+        spec = NetworkSpec(name="digits_teacher", classes=10)
+        return freeze(build_network(spec, channels=1, side=8, mean=(0.5,), std=(0.5,), seed=seed))
+
+    first, same, other = network(0), network(0), network(1)
+    assert identity(first) == identity(same) != identity(other)
+    same.mean.fill_(0.25)
+    assert identity(first) != identity(same)
+    same = network(0)
+    next(module for module in same.modules() if isinstance(module, nn.BatchNorm2d)).eps = 1e-3
+    assert identity(first) != identity(same)
+
+
+@pytest.mark.parametrize(("text", "expected"), [("off", 0), ("auto", None), ("4GB", 4 * 1024**3), ("1.5m", 1.5 * 1024**2), ("700", 700)])
+def test_a_budget_is_off_auto_or_a_size(text, expected):
+    assert budget(text) == expected
+
+
+def test_a_budget_that_is_no_size_is_refused(kdzoo):
+    with pytest.raises(InputError, match="teacher_memo: expected off, auto or a size"):
+        budget("lots")
+    said = kdzoo("bench", "--quick", "--teacher-memo", "lots")
+    assert said.status == 2
+    assert "teacher_memo" in said.err
+
+
+def opened(limit: int | None, columns: list[Column], read: Need, name: str = "m") -> Memo | str:
+    return open_memo({}, name, columns, read, samples=10, views=2, block=2, device=torch.device("cpu"), limit=limit)
+
+
+def test_what_is_read_must_fit_and_what_is_kept_besides_may(tmp_path):
+    logits = Column(Need.LOGITS, None, (5,), torch.float32)
+    embedding = Column(Need.EMBEDDING, None, (100,), torch.float32)
+    small = opened(20 * 4 * 5, [logits, embedding], Need.LOGITS)
+    assert isinstance(small, Memo)
+    assert [column.name for column in small.columns] == ["logits"]
+    refused = opened(20 * 4 * 5 - 1, [logits, embedding], Need.LOGITS)
+    assert isinstance(refused, str)
+    assert "--teacher-memo SIZE" in refused
+    whole = opened(None, [logits, embedding], Need.LOGITS, "other")
+    assert isinstance(whole, Memo)
+    assert [column.name for column in whole.columns] == ["logits", "embedding"]
+    assert whole.bytes == 20 * 4 * 105 == sum(f.stat().st_size for f in whole.folder.glob("*.f32"))
+
+
+def test_the_memos_that_were_not_opened_for_longest_make_room(tmp_path):
+    column = Column(Need.LOGITS, None, (5,), torch.float32)
+    for age, name in enumerate(["old", "older", "oldest"]):
+        memo = opened(None, [column], Need.LOGITS, name)
+        assert isinstance(memo, Memo)
+        os.utime(memo.folder / "about.json", (1e9 - age, 1e9 - age))
+    size = sum(f.stat().st_size for f in (cache_folder() / "memo" / "old").iterdir())
+    opened(size, [column], Need.LOGITS, "new")
+    assert sorted(path.name for path in (cache_folder() / "memo").iterdir()) == ["new", "old"]
+
+
+def test_half_precision_comes_back_as_it_was_said(tmp_path):
+    column = Column(Need.LOGITS, None, (3,), torch.bfloat16)
+    kept = Memo(tmp_path, [column], samples=4, views=1, block=2, device=torch.device("cpu"))
+    values = torch.randn(2, 3).bfloat16()
+    kept.write(torch.tensor([0, 3]), said(values))
+    back = kept.read(torch.tensor([0, 3]))[Need.LOGITS]
+    assert back.dtype == torch.bfloat16
+    assert torch.equal(back, values)
+
+
+def test_about_json_says_what_a_memo_stands_for(tmp_path):
+    made = planned(tmp_path, FINITE, seeds="1")
+    kept = memo_of(cohort(made, AUTO))
+    assert isinstance(kept, Memo)
+    about = json.loads((kept.folder / "about.json").read_text())
+    assert about["augment"]["pad"] == 1
+    assert {"teacher", "data", "samples", "precision", "block", "channels_last", "device"} <= set(about)
+    assert kept.views == 3 * 3 * 2
+
+
+def test_a_run_that_fails_leaves_the_memo_to_its_neighbours(tmp_path):
+    made = planned(tmp_path, FINITE, seeds="1")
+    ready = cohort(made, AUTO)
+    kept = memo_of(ready)
+    assert isinstance(kept, Memo)
+    ready.memo = kept
+    ready.members[0].optimizer.param_groups[0]["params"][0].data.fill_(float("nan"))
+    fit(ready, emit=lambda _: None, stop=lambda: False)
+    assert [member.failure is None for member in ready.members] == [False, True]
+    assert kept.hits + int(kept.have.sum()) >= kept.lookups
