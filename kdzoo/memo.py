@@ -8,11 +8,13 @@ answer depends on nothing but the sample and its view. Values are on disk before
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,11 +22,14 @@ from typing import Any
 import numpy as np
 import torch
 from filelock import FileLock
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from kdzoo.errors import InputError
 from kdzoo.signals import Need, Outputs
-from kdzoo.store import cache_folder, write_json
+from kdzoo.spec import canonical_json
+from kdzoo.store import StoreError, cache_folder, write_bytes, write_json
 
 KEPT = (Need.LOGITS, Need.EMBEDDING, Need.STAGES, Need.PREACT, Need.DISTILLED, Need.MEMBERS)
 """what is a tensor, or a list of them, with a row for each sample"""
@@ -39,6 +44,9 @@ AUTO_SHARE = 0.25
 
 TOLERANCE = 1e-3
 """a memo whose values stand further from the living teacher's, relative to their largest, is another teacher's"""
+
+UNSAFE = re.compile(r"[^\w.+-]")
+"""what a folder's name had better not have"""
 
 SIZE = re.compile(r"^(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?$", re.IGNORECASE)
 
@@ -192,12 +200,12 @@ def open_memo(
     device: torch.device,
     limit: int | None,
 ) -> Memo | str:
-    """The memo that `name` (a digest of all in `about`) stands for, or the reason in words why there is none.
+    """The memo of all that `about` says of the teacher called `name`, or the reason in words why there is none.
 
     columns: what the teacher gives of `read` and of what is always kept; those that nobody reads are left out where they
     do not fit into `limit` bytes (None: a share of what is free).
     """
-    folder = cache_folder() / "memo" / name
+    folder = _folder(about, name)
     columns = list(columns)
     rows = samples * views
     wanted = [c for c in columns if c.need in read]
@@ -210,13 +218,42 @@ def open_memo(
             wanted.append(column)
             needed += rows * column.row_bytes
     try:
-        if not (folder / "about.json").exists():
-            write_json(folder / "about.json", about)
-        os.utime(folder / "about.json")
+        _opened(folder, about)
         _make_room(folder, free)
         return Memo(folder, [c for c in columns if c in wanted], samples=samples, views=views, block=block, device=device)
-    except OSError as error:
-        return f"the teacher's memo cannot be kept below {folder.parent}: {error.strerror}"
+    except (OSError, StoreError) as error:
+        return f"the teacher's memo cannot be kept below {folder.parent}: {error}"
+
+
+def predictions(about: Mapping[str, Any], name: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """What the teacher called `name` says of whole parts of the data, by part, computed where it is not kept yet.
+
+    A file that cannot be read is computed anew; one that cannot be written is done without.
+    """
+    folder = _folder(about, name)
+    file = folder / "predictions.safetensors"
+    try:
+        kept = load_file(file)
+        os.utime(folder / "about.json")
+    except (OSError, SafetensorError):
+        kept = compute()
+        with suppress(StoreError):
+            _opened(folder, about)
+            write_bytes(file, save(kept))
+    return kept
+
+
+def _folder(about: Mapping[str, Any], name: str) -> Path:
+    """Where the memo of all that `about` says lies."""
+    digest = hashlib.sha256(canonical_json(about).encode()).hexdigest()
+    return cache_folder() / "memo" / f"{UNSAFE.sub('_', name)}-{digest[:16]}"
+
+
+def _opened(folder: Path, about: Mapping[str, Any]) -> None:
+    """Say what a memo stands for, and that it has just been opened."""
+    if not (folder / "about.json").exists():
+        write_json(folder / "about.json", about)
+    os.utime(folder / "about.json")
 
 
 def _mapped(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Any:

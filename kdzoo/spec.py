@@ -24,7 +24,7 @@ from pydantic import (
 
 from kdzoo.errors import InputError, problems_of
 
-ENGINE = 1
+ENGINE = 2
 """Raised when the trainer's numbers change, so that older runs are not taken for new ones."""
 
 

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from kdzoo.data.images import Subset
 from kdzoo.data.split import Parts
 from kdzoo.errors import InputError
 from kdzoo.evaluate import above_chance, chance, measure
+from kdzoo.memo import predictions
 from kdzoo.models.network import Network, NetworkCost, identity
 from kdzoo.spec import Augment
-from kdzoo.train import Execution, Teacher, predict
+from kdzoo.train import EVALUATION_BATCH, Execution, Teacher, predict
 
 CHECKED_IMAGES = 2000
 
 
 def serve(network: Network, name: str, cost: NetworkCost, parts: Parts, augment: Augment, execution: Execution) -> Teacher:
-    """A frozen network with its predictions on validation and test, computed once for all its students."""
-    val = None if parts.val is None else predict(network, parts.val, augment, execution.device)
-    test = predict(network, parts.test, augment, execution.device)
+    """A frozen network with its predictions on validation and test, computed once for all its students, in other sessions too."""
+    held = {"test": parts.test} | ({} if parts.val is None else {"val": parts.val})
+
+    def say() -> dict[str, Tensor]:
+        return {part: predict(network, subset, augment, execution.device) for part, subset in held.items()}
+
+    who = identity(network)
+    about = {"teacher": who, "data": parts.origin, "size": augment.size, "block": EVALUATION_BATCH, **execution.arithmetic}
+    said = say() if execution.memo == 0 else predictions(about, name, say)
+    val, test = said.get("val"), said["test"]
     return Teacher(
         network=network,
         name=name,
-        identity=identity(network),
+        identity=who,
         cost=cost,
         val=val,
         test=test,

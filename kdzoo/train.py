@@ -8,7 +8,6 @@ random is a pure function of (seed, epoch, sample) or (seed, step), and a run th
 from __future__ import annotations
 
 import errno
-import hashlib
 import io
 import time
 import traceback
@@ -40,7 +39,7 @@ from kdzoo.optim import learning_rate, moving_average, optimizer
 from kdzoo.seeds import global_stream
 from kdzoo.signals import PASSES, Batch, Clock, Losses, Need, Outputs
 from kdzoo.sinks import Sink
-from kdzoo.spec import Augment, Recipe, Run, canonical_json
+from kdzoo.spec import Augment, Recipe, Run
 from kdzoo.store import RunFolder, StoreError, write_bytes
 
 EVALUATION_BATCH = 500
@@ -70,6 +69,12 @@ class Execution:
     oracle: bool = False
     channels_last: bool = False
     memo: int | None = 0
+
+    @property
+    def arithmetic(self) -> dict[str, Any]:
+        """What decides the last bits of a forward besides the network and its input."""
+        capability = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+        return {"device": self.device.type, "capability": capability, "threads": self.threads, "channels_last": self.channels_last}
 
 
 @dataclass(frozen=True)
@@ -393,20 +398,18 @@ def recite(cohort: Cohort, page: Page, seen: Seen, clock: Clock) -> Outputs | No
 
 def open_memo(cohort: Cohort) -> Memo | str | None:
     """The memo of what the cohort's members read of their teacher; in words why there is none; None where none is wanted."""
-    teacher, execution, recipe, data = cohort.teacher, cohort.execution, cohort.recipe, cohort.members[0].run.data
+    teacher, execution, recipe = cohort.teacher, cohort.execution, cohort.recipe
     need = cohort.taught
     if teacher is None or execution.memo == 0 or not need & memo.REMEMBERED:
         return None
     samples, views = len(cohort.parts.train.targets), view_count(recipe.augment)
     about: dict[str, Any] = {
         "teacher": teacher.identity,
-        "data": data.fingerprint,
-        "samples": hashlib.sha256(cohort.parts.source.numpy().tobytes()).hexdigest(),
+        "data": cohort.parts.origin,
         "augment": recipe.augment.model_dump(mode="json"),
         "precision": recipe.precision,
         "block": cohort.block,
-        "channels_last": execution.channels_last,
-        "device": [execution.device.type, torch.backends.cpu.get_cpu_capability(), execution.threads],
+        **execution.arithmetic,
     }
     if views is None:
         views = recipe.epochs * len(cohort.passes)
@@ -415,7 +418,7 @@ def open_memo(cohort: Cohort) -> Memo | str | None:
     given = ask(cohort, (need | memo.ALWAYS) & ~PASSES, center(images, recipe.augment))
     return memo.open_memo(
         about,
-        f"{teacher.name}-{hashlib.sha256(canonical_json(about).encode()).hexdigest()[:16]}",
+        teacher.name,
         memo.Column.of(given, need | memo.ALWAYS),
         need,
         samples=samples,

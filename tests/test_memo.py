@@ -114,8 +114,8 @@ def test_second_views_stages_classifiers_and_networks_are_served_too(tmp_path, m
 def test_an_interrupted_run_goes_on_from_what_was_remembered_to_the_same_weights(tmp_path):
     live, cut = (planned(tmp_path / name, FINITE, seeds="1") for name in ("live", "cut"))
     asked = iter(range(10_000))
+    ids = [p.run.id for p in cut.students]
     with pytest.raises(Stopped):
-        ids = [p.run.id for p in cut.students]
         train_runs(cut.store, ids, AUTO, Bench(), lambda _: None, lambda: next(asked) == 5)
     assert trained(cut, AUTO) == trained(live, OFF)
 
@@ -220,7 +220,7 @@ def test_a_budget_that_is_no_size_is_refused(kdzoo):
 
 
 def opened(limit: int | None, columns: list[Column], read: Need, name: str = "m") -> Memo | str:
-    return open_memo({}, name, columns, read, samples=10, views=2, block=2, device=torch.device("cpu"), limit=limit)
+    return open_memo({"about": name}, name, columns, read, samples=10, views=2, block=2, device=torch.device("cpu"), limit=limit)
 
 
 def test_what_is_read_must_fit_and_what_is_kept_besides_may(tmp_path):
@@ -244,9 +244,9 @@ def test_the_memos_that_were_not_opened_for_longest_make_room(tmp_path):
         memo = opened(None, [column], Need.LOGITS, name)
         assert isinstance(memo, Memo)
         os.utime(memo.folder / "about.json", (1e9 - age, 1e9 - age))
-    size = sum(f.stat().st_size for f in (cache_folder() / "memo" / "old").iterdir())
-    opened(size, [column], Need.LOGITS, "new")
-    assert sorted(path.name for path in (cache_folder() / "memo").iterdir()) == ["new", "old"]
+    (old,) = cache_folder().glob("memo/old-*")
+    opened(sum(f.stat().st_size for f in old.iterdir()), [column], Need.LOGITS, "new")
+    assert sorted(path.name.partition("-")[0] for path in (cache_folder() / "memo").iterdir()) == ["new", "old"]
 
 
 def test_half_precision_comes_back_as_it_was_said(tmp_path):
@@ -259,13 +259,31 @@ def test_half_precision_comes_back_as_it_was_said(tmp_path):
     assert torch.equal(back, values)
 
 
+def test_what_a_teacher_says_of_the_test_images_is_computed_once(tmp_path, monkeypatch):
+    made = planned(tmp_path, FINITE, seeds="1")
+    first = cohort(made, AUTO).teacher
+    monkeypatch.setattr("kdzoo.teachers.predict", None)  # not called any more
+    again = cohort(made, AUTO).teacher
+    assert first is not None
+    assert again is not None
+    assert torch.equal(first.test, again.test)
+    assert first.val_metrics == again.val_metrics
+    (kept,) = cache_folder().glob("memo/*/predictions.safetensors")
+    kept.write_bytes(b"damaged")
+    monkeypatch.undo()
+    monkeypatch.setenv("KDZOO_CACHE", str(tmp_path / "cache"))
+    third = cohort(made, AUTO).teacher
+    assert third is not None
+    assert torch.equal(first.test, third.test)
+
+
 def test_about_json_says_what_a_memo_stands_for(tmp_path):
     made = planned(tmp_path, FINITE, seeds="1")
     kept = memo_of(cohort(made, AUTO))
     assert isinstance(kept, Memo)
     about = json.loads((kept.folder / "about.json").read_text())
     assert about["augment"]["pad"] == 1
-    assert {"teacher", "data", "samples", "precision", "block", "channels_last", "device"} <= set(about)
+    assert {"teacher", "data", "precision", "block", "channels_last", "device"} <= set(about)
     assert kept.views == 3 * 3 * 2
 
 

@@ -16,19 +16,23 @@ from kdzoo.spec import DataSpec
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts of a data set; val is None where nothing is held out. source: where each training sample stood."""
+    """The parts of a data set; val is None where nothing is held out.
+
+    source: where each training sample stood. origin: all that decides which images are where, in a few words.
+    """
 
     train: Subset
     val: Subset | None
     test: Subset
     facts: DataFacts
     source: Tensor
+    origin: str
 
     def first(self, count: int) -> Parts:
         """The same with validation and test cut to their first images."""
         cut = [part and Subset(part.images[:count], part.targets[:count]) for part in (self.val, self.test)]
         assert cut[1] is not None
-        return replace(self, val=cut[0], test=cut[1])
+        return replace(self, val=cut[0], test=cut[1], origin=f"{self.origin}, first {count}")
 
 
 def split(images: Images, spec: DataSpec) -> Parts:
@@ -64,7 +68,8 @@ def split(images: Images, spec: DataSpec) -> Parts:
         masked = torch.full_like(part.targets, -1)
         masked[labelled] = part.targets[labelled]
         part = Subset(part.images, masked)
-    return Parts(part, val, images.test, DataFacts(len(part.targets), classes, part.targets), train)
+    origin = f"{images.fingerprint}, limit {spec.limit}, val_fraction {spec.val_fraction:g}, split_seed {spec.split_seed}"
+    return Parts(part, val, images.test, DataFacts(len(part.targets), classes, part.targets), train, origin)
 
 
 def take(subset: Subset, index: Tensor) -> Subset:

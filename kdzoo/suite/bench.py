@@ -279,7 +279,7 @@ def untrained_teacher(bound: Bound, images: Images, modules: Modules) -> Network
 
 def estimate(prepared: Prepared, modules: Modules | None = None) -> float:
     """Seconds that the missing runs will take, from a probe of a few steps of one run of each pair and objective."""
-    made, modules, execution = prepared.plan, modules or Modules(), execution_of(prepared.options)
+    made, modules, execution = prepared.plan, modules or Modules(), execution_of(replace(prepared.options, memo=0))
     torch.set_num_threads(prepared.options.threads)
     left = [p for p in made.students if made.store.run(p.run.id).state() != "done"]
     left += [p for p in made.teachers.values() if teacher_store().run(p.run.id).state() != "done"]
