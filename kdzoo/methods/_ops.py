@@ -45,6 +45,19 @@ def normalised(vectors: Tensor, eps: float = 1e-12) -> Tensor:
     return F.normalize(vectors, dim=-1, eps=eps)
 
 
+def squared_distances(rows: Tensor) -> Tensor:
+    """||x_i - x_j||^2 between the rows of (B, D): (B, B), zero on the diagonal.
+
+    By products of rows instead of differences, which would be B x B x D; its error is a few roundings of the largest.
+    The first row is taken from all: distances and gradients do not see it, and what all rows share cannot drown them.
+    """
+    apart = rows - rows[:1].detach()
+    with full_precision(rows):
+        products = apart @ apart.T
+    lengths = products.diagonal()
+    return (lengths[:, None] + lengths - 2 * products).clamp(min=0)
+
+
 class BatchNorm(nn.BatchNorm2d):
     """Batch norm of (B, C, H, W); of a batch with one value a channel, which has no variance, by its running statistics."""
 

@@ -1,7 +1,8 @@
-"""Random tensors, and the outputs of made-up networks."""
+"""Random tensors, the outputs of made-up networks, and how large the tensors are that operations give."""
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from kdzoo.signals import Batch, Clock, Need, Outputs
 
@@ -28,3 +29,18 @@ def batch_of(index: Tensor, targets: Tensor, seed: int = 0) -> Batch:
         clock=Clock(0, 1, 0, 1),
         generator=torch.Generator().manual_seed(seed),
     )
+
+
+class Sizes(TorchDispatchMode):
+    """Notes the largest tensor that any operation gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.largest = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        given = func(*args, **(kwargs or {}))
+        for tensor in given if isinstance(given, tuple | list) else [given]:
+            if isinstance(tensor, torch.Tensor):
+                self.largest = max(self.largest, tensor.numel())
+        return given

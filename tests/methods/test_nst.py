@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from drawn import drawn, outputs, pair
+from drawn import Sizes, drawn, outputs, pair
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from kdzoo.functional import nst
 from kdzoo.method import REGISTRY, Coefficients, create_method
@@ -54,21 +53,6 @@ def test_the_form_over_cells_and_the_form_over_channels_are_equal(channels, cell
     images = [(list(a), list(b)) for a, b in zip(s.numpy(), t.numpy(), strict=True)]
     expected = [kernel(a, a) + kernel(b, b) - 2 * kernel(a, b) for a, b in images]
     assert discrepancy(s, t).numpy() == pytest.approx(np.array(expected), rel=1e-9)
-
-
-class Sizes(TorchDispatchMode):
-    """Notes the largest tensor that any operation gives."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.largest = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        given = func(*args, **(kwargs or {}))
-        for tensor in given if isinstance(given, tuple | list) else [given]:
-            if isinstance(tensor, torch.Tensor):
-                self.largest = max(self.largest, tensor.numel())
-        return given
 
 
 @pytest.mark.parametrize("shape", [(2, 64, 16, 16), (2, 128, 4, 4)])

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from drawn import drawn, outputs, pair
+from drawn import Sizes, drawn, outputs, pair
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -103,6 +103,24 @@ def test_coincident_samples_give_a_finite_loss_and_gradient(dtype):
         assert torch.isfinite(loss)
         assert torch.isfinite(same.grad).all()
         assert loss.item() == pytest.approx(oracle(same.detach().double().numpy(), t.double().numpy(), 25.0, 50.0), rel=1e-4)
+
+
+@pytest.mark.parametrize("distance", [1e-2, 1e-4])
+def test_samples_that_nearly_coincide_keep_their_angles_and_gradients_in_float32(distance):
+    s, t = (z.float() for z in pair(6, 16))
+    s[1] = s[0] + distance * s[2]
+    expected = oracle(s.double().numpy(), t.double().numpy(), 25.0, 50.0)
+    assert rkd(s, t, distance_weight=25.0, angle_weight=50.0).item() == pytest.approx(expected, rel=1e-6)
+    s, t = s.double().requires_grad_(), t.double()
+    loss = lambda x: rkd(x, t, distance_weight=25.0, angle_weight=50.0)  # noqa: E731
+    assert torch.autograd.gradcheck(loss, s, eps=1e-4 * distance, rtol=1e-3, atol=1e-3)
+
+
+def test_differences_of_embeddings_are_not_formed_forward_or_backward():
+    s, t = torch.randn(8, 500, requires_grad=True), torch.randn(8, 500)
+    with Sizes() as sizes:
+        rkd(s, t, distance_weight=25.0, angle_weight=50.0).backward()
+    assert sizes.largest <= s.numel()
 
 
 def test_far_and_half_precise_embeddings_are_widened_before_they_are_squared():
