@@ -7,6 +7,7 @@ from kdzoo.methods.at_paper import at_paper
 from kdzoo.methods.bss import bss
 from kdzoo.methods.byot import byot
 from kdzoo.methods.catkd import catkd
+from kdzoo.methods.cc import cc
 from kdzoo.methods.crd import crd
 from kdzoo.methods.crld import crld
 from kdzoo.methods.cskd import cskd
@@ -23,6 +24,7 @@ from kdzoo.methods.ft import ft
 from kdzoo.methods.ft_paraphraser import ft_paraphraser
 from kdzoo.methods.hinton import hinton
 from kdzoo.methods.ickd import ickd
+from kdzoo.methods.irg import irg
 from kdzoo.methods.kdcl import kdcl
 from kdzoo.methods.logit_std import logit_std
 from kdzoo.methods.logit_std_dkd import logit_std_dkd
@@ -37,6 +39,7 @@ from kdzoo.methods.nst import nst
 from kdzoo.methods.ofa import ofa
 from kdzoo.methods.ofd import ofd
 from kdzoo.methods.pkd import pkd
+from kdzoo.methods.pkt import pkt
 from kdzoo.methods.pskd import pskd
 from kdzoo.methods.reviewkd import reviewkd_hcl
 from kdzoo.methods.rkd import rkd
@@ -45,6 +48,7 @@ from kdzoo.methods.sdd import sdd
 from kdzoo.methods.semckd import semckd
 from kdzoo.methods.simkd import simkd
 from kdzoo.methods.sobolev import sobolev
+from kdzoo.methods.sp import sp
 from kdzoo.methods.srrl import srrl
 from kdzoo.methods.tfkd import tfkd
 from kdzoo.methods.ttm import ttm
@@ -60,6 +64,7 @@ __all__ = [
     "bss",
     "byot",
     "catkd",
+    "cc",
     "crd",
     "crld",
     "cskd",
@@ -76,6 +81,7 @@ __all__ = [
     "ft_paraphraser",
     "hinton",
     "ickd",
+    "irg",
     "kdcl",
     "logit_std",
     "logit_std_dkd",
@@ -90,6 +96,7 @@ __all__ = [
     "ofa",
     "ofd",
     "pkd",
+    "pkt",
     "pskd",
     "reviewkd_hcl",
     "rkd",
@@ -98,6 +105,7 @@ __all__ = [
     "semckd",
     "simkd",
     "sobolev",
+    "sp",
     "srrl",
     "tfkd",
     "ttm",
