@@ -130,11 +130,9 @@ def teacher_of(bound: Bound, images: Images, parts: Parts, execution: Execution,
     """The frozen teacher of a run with its predictions, or None."""
     if bound.run.teacher is None:
         return None
-    network = freeze(
-        network_of(
-            bound.run.teacher, images, side=shape_of(images, bound.run.recipe)[1], seed=0, path=bound.paths.get("teacher"), modules=modules
-        ).to(execution.device)
-    )
+    side = shape_of(images, bound.run.recipe)[1]
+    made = network_of(bound.run.teacher, images, side=side, seed=0, path=bound.paths.get("teacher"), modules=modules)
+    network = freeze(execution.place(made, bound.run.recipe.precision))
     shape = shape_of(images, bound.run.recipe)
     cost = count(network, shape)
     return serve(network, bound.run.teacher.name, cost, parts, bound.run.recipe.augment, execution), probe(network, shape)

@@ -14,7 +14,7 @@ from kdzoo.suite.bench import preflight, run
 from kdzoo.suite.config import bench_config
 from kdzoo.suite.jobs import Options
 from kdzoo.suite.sweep import Plan, plan
-from kdzoo.suite.worker import Bench, execution_of, train_runs
+from kdzoo.suite.worker import Bench, execution_of, in_lockstep, train_runs
 from kdzoo.teachers import check, serve
 from kdzoo.train import Stopped, fit
 
@@ -206,3 +206,21 @@ def test_part_of_the_labels_trains_on_all_images_and_refuses_methods_that_read_l
     assert outcome.failed == {}
     with pytest.raises(InputError, match="crd: reads the labels of every sample"):
         prepare(bench_config({**options, "methods": "crd", "label_fraction": 0.1}, None))
+
+
+def test_a_cohort_holds_no_more_than_the_memory_it_was_given(tmp_path):
+    made = planned(tmp_path, methods="hinton,at,rkd", alphas="0.3,0.6")
+    bounds = [Bound.read(made.store.run(p.run.id)) for p in made.students]
+    images, parts = data_of(bounds[0])
+    served = teacher_of(next(b for b in bounds if b.run.teacher), images, parts, execution_of(Options()), Modules())
+    assert served is not None
+    members = [member_of(b, images, parts, served[1], execution_of(Options()), Modules()) for b in bounds]
+    for number, member in enumerate(members):
+        member.cost = {"memory_bytes": 100 + number}
+    members[2].step = 5
+    groups = in_lockstep(members, memory=350)
+    assert sorted(m.run.id for group in groups for m in group) == sorted(m.run.id for m in members)
+    assert all(len({m.step for m in group}) == 1 for group in groups)
+    assert all(sum(m.cost["memory_bytes"] for m in group if m.cost) <= 350 for group in groups)
+    assert max(len(group) for group in groups) == 3
+    assert all(len(group) == 1 for group in in_lockstep(members, memory=1))

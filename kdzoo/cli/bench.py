@@ -118,7 +118,10 @@ def bench(
     ] = None,
     threads: Threads = None,
     channels_last: Annotated[
-        bool | None, typer.Option("--channels-last", help="Images in that memory layout.", rich_help_panel=RUNNING)
+        bool | None,
+        typer.Option(
+            "--channels-last/--channels-first", help="The memory layout of maps; unless said, what pays.", rich_help_panel=RUNNING
+        ),
     ] = None,
     teacher_memo: Annotated[
         str | None,

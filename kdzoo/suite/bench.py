@@ -31,8 +31,11 @@ from kdzoo.suite.worker import Bench, execution_of, work
 from kdzoo.teachers import serve
 from kdzoo.train import UNITS_AN_EPOCH
 
-LARGEST_COHORT = 8
+LARGEST_COHORT = {"cpu": 8, "cuda": 64}
 """students trained in lockstep at the most: they are in memory together"""
+
+COHORT_SHARE = 0.5
+"""the share of the memory that is free at the start which cohorts may hold, all processes together"""
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
         oracle=config.oracle,
         channels_last=config.channels_last,
         memo=budget(config.teacher_memo),
+        memory=int(COHORT_SHARE * free_memory(device) / jobs),
         allow_chance_teacher=config.allow_chance_teacher,
         wandb=asdict(settings) if settings else None,
     )
@@ -186,7 +190,8 @@ def cut(todo: Iterable[Planned], made: Plan, options: Options, processes: int) -
     teacher_of_group = {_group(p): p for p in todo if p.run.teacher is not None}
     for planned in todo:
         groups.setdefault(_group(planned), []).append(planned)
-    largest = max(1, min(LARGEST_COHORT, -(-len(todo) // (2 * processes))))
+    busy = 1 if processes == 1 else 2 * processes  # two cohorts for each process, so that none waits long for the last
+    largest = max(1, min(LARGEST_COHORT[torch.device(options.device).type], -(-len(todo) // busy)))
     jobs: dict[str, Job] = {}
     # Students wait for their teachers, which therefore share all threads among them.
     threads = max(options.threads, options.threads * processes // max(len(made.teachers), 1))
@@ -245,6 +250,13 @@ def device_of(name: str) -> str:
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise InputError(f"device: {name} was asked for, but torch {torch.__version__} sees no CUDA device here")
     return name
+
+
+def free_memory(device: str) -> int:
+    """Bytes that are free on a device, or of this machine's memory."""
+    if device.startswith("cuda"):
+        return int(torch.cuda.mem_get_info(torch.device(device))[0])
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES")
 
 
 def preflight(made: Plan, modules: Modules) -> None:

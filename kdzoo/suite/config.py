@@ -97,7 +97,7 @@ class BenchConfig(Spec):
     threads: Count | None = None
     keep: Keep = ("predictions", "student")
     oracle: bool = False
-    channels_last: bool = False
+    channels_last: bool | None = None
     teacher_memo: str = "auto"
     allow_chance_teacher: bool = False
     fine_tune: bool = False

@@ -16,7 +16,8 @@ class Options:
     """How runs are executed; nothing here changes a run's id.
 
     keep: which of predictions, student, checkpoint stay with a finished run. wandb: settings of the sink, or None.
-    memo: bytes that the teacher's memo may take, 0 for none, None for a share of what is free.
+    channels_last: None for where it pays. memo: bytes that the teacher's memo may take, 0 for none, None for a share of what
+    is free. memory: bytes that a cohort may hold.
     """
 
     device: str = "cpu"
@@ -24,8 +25,9 @@ class Options:
     checkpoint_seconds: float = 30.0
     keep: tuple[str, ...] = ("predictions", "student")
     oracle: bool = False
-    channels_last: bool = False
+    channels_last: bool | None = None
     memo: int | None = None
+    memory: int = 8 * 1024**3
     allow_chance_teacher: bool = False
     wandb: dict[str, Any] | None = None
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
 import queue
@@ -197,9 +196,8 @@ def train_cohort(store: Store, bounds: list[Bound], options: Options, bench: Ben
             bound.folder.fail(traceback.format_exc())
             continue
         members.append(member)
-    members.sort(key=lambda member: (member.step, member.run.id))
-    for _, group in itertools.groupby(members, key=lambda member: member.step):
-        cohort = cohort_of(list(group), images, parts, teacher, execution)
+    for group in in_lockstep(members, options.memory):
+        cohort = cohort_of(group, images, parts, teacher, execution)
         kept = open_memo(cohort)
         if isinstance(kept, str):
             emit({"event": "note", "text": kept})
@@ -215,6 +213,21 @@ def train_cohort(store: Store, bounds: list[Bound], options: Options, bench: Ben
             }
         )
         fit(cohort, emit=emit, stop=stop)
+
+
+def in_lockstep(members: Iterable[Member], memory: int) -> list[list[Member]]:
+    """Members that stand at the same step, in groups that hold at most `memory` bytes together, or one member."""
+    groups: list[list[Member]] = []
+    held = 0
+    for member in sorted(members, key=lambda member: (member.step, member.run.id)):
+        takes = int(member.cost["memory_bytes"]) if member.cost else 0
+        if groups and groups[-1][0].step == member.step and held + takes <= memory:
+            groups[-1].append(member)
+            held += takes
+        else:
+            groups.append([member])
+            held = takes
+    return groups
 
 
 def sinks_of(member: Member, options: Options, bench: str, emit: Handle) -> Sink:
