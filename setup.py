@@ -49,6 +49,7 @@ setup(
         "wandb": ["wandb>=0.19.10"],
         "ray": ["ray[default]>=2.40"],
         "export": ["onnx>=1.16", "onnxscript>=0.1"],
+        "peers": ["torchdistill>=1.1.5"],  # measured beside kdzoo by benchmarks/speed.py
         "test": TEST,
     },
     entry_points={"console_scripts": ["kdzoo=kdzoo.cli:main"]},

@@ -1,0 +1,135 @@
+"""kdzoo's sides: single runs and sweeps through its own step, and what bounds them: the student alone, the teacher alone."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from speed_clock import Side, synchronise
+from speed_setup import MEMO_IMAGES, Memo, Setup, cohort_for
+
+from kdzoo.data.loader import batches
+from kdzoo.signals import Batch, Clock, Need
+from kdzoo.sinks import JsonLines
+from kdzoo.train import FLUSH_STEPS, Cohort, Seen, autocast, drop_bad, fit, gather_batch, outputs, step
+
+STOCK = 4
+"""batches that are gathered beforehand where what is timed is not to gather them"""
+
+
+def training(cohort: Cohort, *, replay: bool = False) -> Iterator[int]:
+    """The loop of `fit` without what ends an epoch. replay: every epoch is the first one again, with its order and views.
+
+    Raises RuntimeError where a run has dropped out: the rest would be faster than a sweep is.
+    """
+    number, epoch, epochs = 0, 0, cohort.recipe.epochs
+    while True:
+        shown = 0 if replay else epoch
+        looks = cohort.looks_of(shown)
+        for index in batches(len(cohort.parts.train.targets), cohort.recipe.batch_size, cohort.seed, shown):
+            step(cohort, index, looks, Clock(shown % epochs, epochs, number, cohort.steps_an_epoch * epochs))
+            number += 1
+            if number % FLUSH_STEPS == 0:
+                drop_bad(cohort)
+            _raise_if_failed(cohort)
+            yield len(index)
+        epoch += 1
+
+
+def trained(cohort: Cohort, *, replay: bool = False) -> Side:
+    return Side(partial(next, training(cohort, replay=replay)), runs=len(cohort.members))
+
+
+def live(setup: Setup, runs: int) -> Side:
+    """A sweep that asks the teacher in every step, once for all runs; 0 runs is the student alone."""
+    return trained(cohort_for(setup, runs, "off"))
+
+
+def cold(setup: Setup, runs: int) -> Side:
+    """A sweep with the memo on, whose views are new: epoch after epoch of its own teacher, which nobody else fills in for."""
+    return trained(cohort_for(setup, runs, "auto", limit=max(MEMO_IMAGES, 4 * setup.batch), teacher=1))
+
+
+def warm(setup: Setup, runs: int) -> Side:
+    """A sweep whose every look-up hits: it repeats an epoch that it has been through once before it is timed."""
+    cohort = cohort_for(setup, runs, "auto", limit=max(MEMO_IMAGES // 4, 4 * setup.batch), teacher=2)
+    side = trained(cohort, replay=True)
+    for _ in range(cohort.steps_an_epoch):
+        side.step()
+    return side
+
+
+def stock(cohort: Cohort) -> Iterator[tuple[Seen, Batch]]:
+    """A few batches gathered beforehand, again and again."""
+    looks, clock = cohort.looks_of(0), Clock(0, 1, 0, 1)
+    drawn = batches(len(cohort.parts.train.targets), cohort.recipe.batch_size, cohort.seed, 0)
+    made = [gather_batch(cohort, index, looks, clock) for index in itertools.islice(drawn, STOCK)]
+    while True:
+        yield from made
+
+
+def teacher(setup: Setup) -> Side:
+    """The teacher's forward alone."""
+    cohort = cohort_for(setup, 1, "off")
+    assert cohort.teacher is not None
+    network, ready = cohort.teacher.network, stock(cohort)
+
+    def act() -> int:
+        seen, batch = next(ready)
+        with torch.no_grad(), autocast(cohort.recipe, setup.device):
+            network(seen[Need.NOTHING], Need.LOGITS)
+        return len(batch.targets)
+
+    return Side(act)
+
+
+def bare(setup: Setup) -> Side:
+    """The networks and the loss of a single run alone: teacher's forward, student's forward, loss and backward."""
+    cohort = cohort_for(setup, 1, "off")
+    assert cohort.teacher is not None
+    (member,), network, ready = cohort.members, cohort.teacher.network, stock(cohort)
+    student = member.network.train()
+    parameters = list(student.parameters())
+
+    def act() -> int:
+        seen, batch = next(ready)
+        with autocast(cohort.recipe, setup.device):
+            with torch.no_grad():
+                said = outputs(network, seen, member.objective.needs.teacher)
+            learnt = outputs(student, seen, member.need)
+        member.objective(learnt, said, batch).total.backward()
+        for parameter in parameters:
+            parameter.grad = None
+        return len(batch.targets)
+
+    return Side(act)
+
+
+def whole_fits(setup: Setup, runs: int, epochs: int, passes: Mapping[str, Memo]) -> list[dict[str, Any]]:
+    """A real `fit` of a sweep with its evaluation and its files, once for each pass; a later one finds the memo filled."""
+    found = []
+    for name, memo in passes.items():
+        recipe = setup.recipe().model_copy(update={"epochs": epochs})
+        cohort = cohort_for(setup, runs, memo, teacher=3, recipe=recipe, test_images=len(setup.images.test.targets))
+        for member in cohort.members:
+            member.sink = JsonLines(member.folder.metrics, keep_through_step=0)
+        synchronise(setup.device)
+        began = time.perf_counter()
+        fit(cohort, emit=lambda _: None, stop=lambda: False)
+        synchronise(setup.device)
+        spent = time.perf_counter() - began
+        _raise_if_failed(cohort)
+        record = {"memo": name, "runs": runs, "epochs": epochs, "seconds": spent}
+        found.append({**record, "seconds_of_240_epochs_a_run": spent * 240 / epochs / runs})
+    return found
+
+
+def _raise_if_failed(cohort: Cohort) -> None:
+    """Runs that have dropped out would make a sweep look faster than it is."""
+    failed = [member.failure for member in cohort.members if member.failure is not None]
+    if failed:
+        raise RuntimeError(f"a run dropped out of the measurement: {failed[0]}")

@@ -1,0 +1,163 @@
+"""What the sides of a measurement share: images, networks, weights, and kdzoo's own cohorts of real runs."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import timm
+import torch
+from speed_clock import LeftOut
+from torch import nn
+
+from kdzoo.assemble import Bound, Modules, cohort_of, member_of, teacher_of
+from kdzoo.data.images import Images
+from kdzoo.data.split import split
+from kdzoo.method import Setting
+from kdzoo.models.network import NetworkCost, build_network, count
+from kdzoo.models.weights import file_sha256, load_state, read_state, save_student
+from kdzoo.spec import DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run
+from kdzoo.store import Store
+from kdzoo.suite.config import recipe_file
+from kdzoo.suite.jobs import Options
+from kdzoo.suite.request import objective, parse_request
+from kdzoo.suite.worker import execution_of
+from kdzoo.train import Cohort, Execution
+
+RECIPE = "crd240"
+TEMPERATURES = (4.0, 1.0, 8.0, 2.0, 3.0, 5.0, 6.0, 10.0, 16.0)
+ALPHAS = (0.9, 0.5, 0.1)
+MEMO_IMAGES = 2048
+"""training images of a cohort whose teacher is remembered: few enough that a measurement can fill the memo"""
+CALIBRATION_IMAGES = 256
+
+Memo = Literal["off", "auto"]
+Precision = Literal["float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """One pair at one batch size on one device. scratch: a folder for weights and runs that is thrown away afterwards."""
+
+    teacher: str
+    student: str
+    batch: int
+    images: Images
+    device: torch.device
+    threads: int
+    channels_last: bool
+    precision: Precision
+    scratch: Path
+
+    @property
+    def pair(self) -> str:
+        return f"{self.teacher}/{self.student}"
+
+    @property
+    def classes(self) -> int:
+        return len(self.images.classes)
+
+    def recipe(self) -> Recipe:
+        return recipe_file(RECIPE).resolve(self.student, {"batch_size": self.batch, "precision": self.precision})
+
+    def data(self, limit: int | None) -> DataSpec:
+        whole = len(self.images.train.targets)
+        kept = None if limit is None or limit >= whole else limit
+        return DataSpec(name=self.images.name, fingerprint=self.images.fingerprint, classes=self.classes, val_fraction=0.0, limit=kept)
+
+
+def execution_for(setup: Setup, memo: Memo) -> Execution:
+    """How kdzoo's side is executed: as the bench would, from the same options."""
+    options = Options(device=str(setup.device), threads=setup.threads, keep=(), channels_last=setup.channels_last)
+    if memo == "auto":
+        raise LeftOut("this kdzoo has no memo of the teacher")
+    return execution_of(options)
+
+
+def sweep(runs: int) -> list[ObjectiveSpec]:
+    """Hinton's KD at so many settings of temperature and alpha: 1, 3, 9 (3 x 3) or 27 (9 x 3)."""
+    shapes = {1: (1, 1), 3: (3, 1), 9: (3, 3), 27: (9, 3)}
+    temperatures, alphas = shapes[runs]
+    request = parse_request("hinton")
+    return [
+        objective(request, Setting(alpha=alpha), {"hinton": {"temperature": temperature}}, "deep", epochs=240)
+        for temperature, alpha in itertools.product(TEMPERATURES[:temperatures], ALPHAS[:alphas])
+    ]
+
+
+def cohort_for(
+    setup: Setup,
+    runs: int,
+    memo: Memo,
+    *,
+    limit: int | None = None,
+    teacher: int = 0,
+    recipe: Recipe | None = None,
+    test_images: int = 1,
+) -> Cohort:
+    """A cohort of `runs` runs of `sweep`, assembled as the bench assembles it; 0 runs is the student alone.
+
+    limit, test_images: how many training and test images are used. teacher: the seed of the teacher's weights; other
+    weights share no memo.
+    """
+    execution = execution_for(setup, memo)
+    path = teacher_file(setup.teacher, setup.images, teacher, setup.scratch)
+    start = f"file:{file_sha256(path)}"
+    bounds = [
+        Bound(run, Store(setup.scratch).run(run.id), {"teacher": str(path)})
+        for spec in (sweep(runs) if runs else [ObjectiveSpec(task=1.0)])
+        for run in [
+            Run(
+                student=NetworkSpec(name=setup.student, classes=setup.classes),
+                teacher=NetworkSpec(name=setup.teacher, classes=setup.classes, start=start) if runs else None,
+                data=setup.data(limit),
+                recipe=recipe or setup.recipe(),
+                objective=spec,
+                seed=0,
+            )
+        ]
+    ]
+    parts = split(setup.images, bounds[0].run.data).first(test_images)
+    served = teacher_of(bounds[0], setup.images, parts, execution, Modules())
+    taught, shapes = served or (None, None)
+    members = [member_of(bound, setup.images, parts, shapes, execution, Modules()) for bound in bounds]
+    return cohort_of(members, setup.images, parts, taught, execution)
+
+
+@lru_cache
+def teacher_file(name: str, images: Images, seed: int, folder: Path) -> Path:
+    """Weights of a teacher whose batch norms have seen these images; nothing is timed that depends on how good it is."""
+    spec = NetworkSpec(name=name, classes=len(images.classes))
+    network = build_network(spec, channels=images.channels, side=images.height, mean=images.mean, std=images.std, seed=seed)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # the running statistics become the mean over the batches
+    with torch.no_grad():
+        network.train().logits(images.train.images[:CALIBRATION_IMAGES])
+    path = folder / f"{name}-{seed}.safetensors"
+    save_student(network, path, {"architecture": name})
+    return path
+
+
+def plain_networks(setup: Setup) -> tuple[nn.Module, nn.Module]:
+    """The same two architectures as the timm models they are: a frozen teacher with the same weights, and a new student."""
+    wanted = {"num_classes": setup.classes, "in_chans": setup.images.channels}
+    teacher, student = (timm.create_model(name, **wanted) for name in (setup.teacher, setup.student))
+    path = teacher_file(setup.teacher, setup.images, 0, setup.scratch)
+    load_state(teacher, read_state(path), str(path))
+    return teacher.to(setup.device).eval().requires_grad_(False), student.to(setup.device).train()
+
+
+def costs(setup: Setup) -> dict[str, NetworkCost]:
+    """Parameters and multiply-accumulates of one image of teacher and student."""
+    shape = (setup.images.channels, setup.images.height, setup.images.width)
+    found = {}
+    for role, name in (("teacher", setup.teacher), ("student", setup.student)):
+        spec = NetworkSpec(name=name, classes=setup.classes)
+        found[role] = count(
+            build_network(spec, channels=shape[0], side=shape[1], mean=setup.images.mean, std=setup.images.std, seed=0), shape
+        )
+    return found
