@@ -199,11 +199,12 @@ def growth_by_batch(setup: Setup, settings: Settings, say: Callable[[str], None]
 
 
 def share_cell(setup: Setup, settings: Settings) -> dict[str, Any]:
-    """Where the time of a step goes: a single run, and a sweep with the live teacher."""
+    """Where the time of a step goes: a single run, a sweep with the living teacher, and one with the memo."""
     found = {}
-    for name in ("kdzoo", "kdzoo_sweep"):
+    for name in ("kdzoo", "kdzoo_sweep", "kdzoo_warm"):
         side = SIDES[name](setup)
         found[name] = share_of(side, steps_for(side, settings.seconds, setup.device), setup.device).record()
+        side.close()
     return {"pair": setup.pair, "batch": setup.batch, "of": found}
 
 

@@ -23,13 +23,14 @@ class Side:
     """One way to train. `step` does one batch and returns how many images it had; `runs` is how many runs that advances.
 
     settle: steps before a round counts, as many as a loader has batches in stock when its turn comes; a side whose one
-    step fills a round needs none.
+    step fills a round needs none. hits: the share of the teacher's answers that were remembered, None without a memo.
     """
 
     step: Callable[[], int]
     runs: int = 1
     settle: int = 1
     close: Callable[[], None] = lambda: None
+    hits: Callable[[], float | None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Timing:
     steps: int
     seconds: tuple[float, ...]
     memory: int | None = None
+    hits: float | None = None
 
     @property
     def median(self) -> float:
@@ -65,6 +67,7 @@ class Timing:
             "images_per_second": self.images_per_second,
             "seconds_per_run_and_epoch": self.per_run * epoch_images / self.batch,
             "memory_bytes": self.memory,
+            "memo_hits": self.hits,
         }
 
 
@@ -105,7 +108,7 @@ def alternate(
                 spend(sides[name], sides[name].settle, device)
             spent, images = spend(sides[name], steps[name], device)
             found[name].append(spent * batch / images)
-    return {name: Timing(side.runs, batch, steps[name], tuple(found[name]), memory.get(name)) for name, side in sides.items()}
+    return {name: Timing(side.runs, batch, steps[name], tuple(found[name]), memory.get(name), side.hits()) for name, side in sides.items()}
 
 
 def with_peak(act: Callable[[], Made], device: torch.device) -> tuple[Made, int]:

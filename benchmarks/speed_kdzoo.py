@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 from speed_clock import Side, synchronise
-from speed_setup import MEMO_IMAGES, Memo, Setup, cohort_for
+from speed_setup import MEMO_IMAGES, MemoSize, Setup, cohort_for
 
 from kdzoo.data.loader import batches
+from kdzoo.memo import Memo
 from kdzoo.signals import Batch, Clock, Need
 from kdzoo.sinks import JsonLines
-from kdzoo.train import FLUSH_STEPS, Cohort, Seen, autocast, drop_bad, fit, gather_batch, outputs, step
+from kdzoo.train import FLUSH_STEPS, Cohort, Seen, autocast, drop_bad, fit, gather_batch, outputs, page_of, step
 
 STOCK = 4
 """batches that are gathered beforehand where what is timed is not to gather them"""
@@ -30,8 +31,9 @@ def training(cohort: Cohort, *, replay: bool = False) -> Iterator[int]:
     while True:
         shown = 0 if replay else epoch
         looks = cohort.looks_of(shown)
+        page = page_of(cohort, shown, looks, 0)
         for index in batches(len(cohort.parts.train.targets), cohort.recipe.batch_size, cohort.seed, shown):
-            step(cohort, index, looks, Clock(shown % epochs, epochs, number, cohort.steps_an_epoch * epochs))
+            step(cohort, index, looks, Clock(shown % epochs, epochs, number, cohort.steps_an_epoch * epochs), page)
             number += 1
             if number % FLUSH_STEPS == 0:
                 drop_bad(cohort)
@@ -41,7 +43,15 @@ def training(cohort: Cohort, *, replay: bool = False) -> Iterator[int]:
 
 
 def trained(cohort: Cohort, *, replay: bool = False) -> Side:
-    return Side(partial(next, training(cohort, replay=replay)), runs=len(cohort.members))
+    runs, kept = len(cohort.members), cohort.memo
+    if kept is None:
+        return Side(partial(next, training(cohort, replay=replay)), runs=runs)
+    return Side(partial(next, training(cohort, replay=replay)), runs=runs, close=kept.forget, hits=partial(hit_share, kept))
+
+
+def hit_share(memo: Memo) -> float:
+    """The share of the epochs' answers that were remembered, of the epochs that have begun."""
+    return memo.hits / max(memo.lookups, 1)
 
 
 def live(setup: Setup, runs: int) -> Side:
@@ -56,10 +66,12 @@ def cold(setup: Setup, runs: int) -> Side:
 
 def warm(setup: Setup, runs: int) -> Side:
     """A sweep whose every look-up hits: it repeats an epoch that it has been through once before it is timed."""
-    cohort = cohort_for(setup, runs, "auto", limit=max(MEMO_IMAGES // 4, 4 * setup.batch), teacher=2)
+    cohort = cohort_for(setup, runs, "auto", limit=max(MEMO_IMAGES // 2, 4 * setup.batch), teacher=2)
     side = trained(cohort, replay=True)
     for _ in range(cohort.steps_an_epoch):
         side.step()
+    assert cohort.memo is not None
+    cohort.memo.lookups = cohort.memo.hits = 0  # what is reported is of the epochs after this one
     return side
 
 
@@ -109,7 +121,7 @@ def bare(setup: Setup) -> Side:
     return Side(act)
 
 
-def whole_fits(setup: Setup, runs: int, epochs: int, passes: Mapping[str, Memo]) -> list[dict[str, Any]]:
+def whole_fits(setup: Setup, runs: int, epochs: int, passes: Mapping[str, MemoSize]) -> list[dict[str, Any]]:
     """A real `fit` of a sweep with its evaluation and its files, once for each pass; a later one finds the memo filled."""
     found = []
     for name, memo in passes.items():

@@ -16,6 +16,7 @@ from torch import nn
 from kdzoo.assemble import Bound, Modules, cohort_of, member_of, teacher_of
 from kdzoo.data.images import Images
 from kdzoo.data.split import split
+from kdzoo.memo import budget
 from kdzoo.method import Setting
 from kdzoo.models.network import NetworkCost, build_network, count
 from kdzoo.models.weights import file_sha256, load_state, read_state, save_student
@@ -25,16 +26,16 @@ from kdzoo.suite.config import recipe_file
 from kdzoo.suite.jobs import Options
 from kdzoo.suite.request import objective, parse_request
 from kdzoo.suite.worker import execution_of
-from kdzoo.train import Cohort, Execution
+from kdzoo.train import Cohort, Execution, open_memo
 
 RECIPE = "crd240"
 TEMPERATURES = (4.0, 1.0, 8.0, 2.0, 3.0, 5.0, 6.0, 10.0, 16.0)
 ALPHAS = (0.9, 0.5, 0.1)
-MEMO_IMAGES = 2048
+MEMO_IMAGES = 1024
 """training images of a cohort whose teacher is remembered: few enough that a measurement can fill the memo"""
 CALIBRATION_IMAGES = 256
 
-Memo = Literal["off", "auto"]
+MemoSize = Literal["off", "auto"]
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
@@ -69,11 +70,9 @@ class Setup:
         return DataSpec(name=self.images.name, fingerprint=self.images.fingerprint, classes=self.classes, val_fraction=0.0, limit=kept)
 
 
-def execution_for(setup: Setup, memo: Memo) -> Execution:
+def execution_for(setup: Setup, memo: MemoSize) -> Execution:
     """How kdzoo's side is executed: as the bench would, from the same options."""
-    options = Options(device=str(setup.device), threads=setup.threads, keep=(), channels_last=setup.channels_last)
-    if memo == "auto":
-        raise LeftOut("this kdzoo has no memo of the teacher")
+    options = Options(device=str(setup.device), threads=setup.threads, keep=(), channels_last=setup.channels_last, memo=budget(memo))
     return execution_of(options)
 
 
@@ -91,7 +90,7 @@ def sweep(runs: int) -> list[ObjectiveSpec]:
 def cohort_for(
     setup: Setup,
     runs: int,
-    memo: Memo,
+    memo: MemoSize,
     *,
     limit: int | None = None,
     teacher: int = 0,
@@ -101,7 +100,7 @@ def cohort_for(
     """A cohort of `runs` runs of `sweep`, assembled as the bench assembles it; 0 runs is the student alone.
 
     limit, test_images: how many training and test images are used. teacher: the seed of the teacher's weights; other
-    weights share no memo.
+    weights share no memo. Raises LeftOut where the teacher's memo cannot be had, with the reason.
     """
     execution = execution_for(setup, memo)
     path = teacher_file(setup.teacher, setup.images, teacher, setup.scratch)
@@ -124,7 +123,12 @@ def cohort_for(
     served = teacher_of(bounds[0], setup.images, parts, execution, Modules())
     taught, shapes = served or (None, None)
     members = [member_of(bound, setup.images, parts, shapes, execution, Modules()) for bound in bounds]
-    return cohort_of(members, setup.images, parts, taught, execution)
+    cohort = cohort_of(members, setup.images, parts, taught, execution)
+    kept = open_memo(cohort)
+    if isinstance(kept, str):
+        raise LeftOut(kept)
+    cohort.memo = kept
+    return cohort
 
 
 @lru_cache

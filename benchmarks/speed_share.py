@@ -16,6 +16,7 @@ PARTS = {
     "networks": ("kdzoo/models/network.py", "forward"),
     "loss": ("kdzoo/objective.py", "forward"),
     "backward": ("torch/_tensor.py", "backward"),
+    "memo": ("kdzoo/memo.py", "read"),
     "views": ("kdzoo/train.py", "gather_batch"),
     "optimizer": ("torch/optim/optimizer.py", "wrapper"),
 }

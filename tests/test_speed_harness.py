@@ -17,10 +17,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
 import speed
 from speed_clock import LeftOut, Side, Timing, alternate, with_peak
-from speed_kdzoo import training, whole_fits
+from speed_kdzoo import cold, live, training, warm, whole_fits
 from speed_peers import torchdistill
 from speed_report import targets
 from speed_setup import Setup, cohort_for, sweep
+from speed_share import share_of
 
 from kdzoo.assemble import images_of
 
@@ -48,7 +49,7 @@ def setup(data, place):
 
 def test_the_script_measures_two_sides_and_writes_what_the_readme_promises(data, tmp_path):
     out = tmp_path / "speed"
-    words = ["--quick", "--pairs", "resnet14/resnet8", "--batch", "16", "--sides", "plain,kdzoo", "--sections", "sides,share,growth"]
+    words = ["--quick", "--pairs", "resnet14/resnet8", "--batch", "16", "--sides", "plain,kdzoo", "--sections", "sides,growth"]
     done = subprocess.run(
         [sys.executable, str(SCRIPT), *words, "--seconds", "0.01", "--threads", "1", "--out", str(out)],
         env={**os.environ, "KDZOO_DATA": str(data), "PYTHONPATH": str(SCRIPT.parent.parent)},
@@ -70,9 +71,6 @@ def test_the_script_measures_two_sides_and_writes_what_the_readme_promises(data,
         assert side["images_per_second"] == pytest.approx(16 / side["step_seconds"])
         assert side["seconds_per_run_and_epoch"] == pytest.approx(50_000 / 16 * side["step_seconds"])
         assert side["memory_bytes"] > 4 * 83_892  # resnet8's parameters at least
-    shares = content["share"][0]["of"]["kdzoo"]
-    assert 0 < shares["neither_network_nor_loss"] < 1
-    assert min(shares["step_seconds"][part] for part in ("networks", "loss", "backward", "views", "optimizer")) > 0
     assert [(grown["by"], grown["batch"]) for grown in content["growth"]] == [("runs", 16), ("batch", 32)]
     assert [content["growth"][0]["sides"][f"kdzoo_sweep of {runs}"]["runs"] for runs in (1, 3)] == [1, 3]
     assert content["not_reached"] == []
@@ -157,15 +155,35 @@ def test_a_run_that_drops_out_ends_the_measurement(setup):
 def test_a_warm_measurement_sees_the_views_of_one_epoch_again_and_again(setup):
     seen = []
     cohort = cohort_for(setup, 1, "off")
+    steps = training(cohort, replay=True)
     network = cohort.teacher.network
     network.register_forward_pre_hook(lambda _, args: seen.append(args[0].clone()))
-    steps = training(cohort, replay=True)
     for _ in range(2 * cohort.steps_an_epoch):
         next(steps)
     first, second = seen[: cohort.steps_an_epoch], seen[cohort.steps_an_epoch :]
     assert len(first) == math.ceil(256 / 16)
     assert all(map(torch.equal, first, second))
     assert not torch.equal(first[0], first[1])
+
+
+def test_warm_never_asks_the_teacher_and_cold_always_does(setup):
+    rounds = {"batch": 16, "repeats": 2, "seconds": 0.01, "device": CPU, "memory": {}}
+    timings = alternate({"cold": cold(setup, 1), "warm": warm(setup, 1)}, **rounds)
+    assert timings["warm"].hits == 1
+    assert timings["cold"].hits < 0.1
+    assert alternate({"off": live(setup, 1)}, **rounds)["off"].hits is None
+
+
+def test_a_profile_finds_every_part_of_a_step_and_no_more_than_its_time(setup):
+    side = live(setup, 1)
+    share = share_of(side, 3, CPU)
+    began = time.perf_counter()
+    profiled = share_of(side, 3, CPU)
+    assert 3 * sum(profiled.seconds.values()) <= time.perf_counter() - began
+    assert min(share.seconds[part] for part in ("networks", "loss", "backward", "views", "optimizer")) > 0
+    assert share.seconds["memo"] == 0
+    assert 0 < share.other < 1
+    assert share.busy is None
 
 
 def test_a_suite_that_is_not_installed_is_left_out_by_name(setup, monkeypatch):
