@@ -49,7 +49,7 @@ class Setup:
     images: Images
     device: torch.device
     threads: int
-    channels_last: bool
+    channels_last: bool | None
     precision: Precision
     scratch: Path
 
