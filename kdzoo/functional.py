@@ -9,6 +9,7 @@ from kdzoo.methods.byot import byot
 from kdzoo.methods.catkd import catkd
 from kdzoo.methods.cc import cc
 from kdzoo.methods.crd import crd
+from kdzoo.methods.crd_queue import crd_queue
 from kdzoo.methods.crld import crld
 from kdzoo.methods.cskd import cskd
 from kdzoo.methods.ctkd import ctkd
@@ -25,6 +26,7 @@ from kdzoo.methods.ft_paraphraser import ft_paraphraser
 from kdzoo.methods.hinton import hinton
 from kdzoo.methods.ickd import ickd
 from kdzoo.methods.irg import irg
+from kdzoo.methods.itrd import itrd
 from kdzoo.methods.kdcl import kdcl
 from kdzoo.methods.logit_std import logit_std
 from kdzoo.methods.logit_std_dkd import logit_std_dkd
@@ -38,6 +40,7 @@ from kdzoo.methods.norm import norm
 from kdzoo.methods.nst import nst
 from kdzoo.methods.ofa import ofa
 from kdzoo.methods.ofd import ofd
+from kdzoo.methods.pefd import pefd
 from kdzoo.methods.pkd import pkd
 from kdzoo.methods.pkt import pkt
 from kdzoo.methods.pskd import pskd
@@ -49,10 +52,12 @@ from kdzoo.methods.semckd import semckd
 from kdzoo.methods.simkd import simkd
 from kdzoo.methods.sobolev import sobolev
 from kdzoo.methods.sp import sp
+from kdzoo.methods.srd import srd
 from kdzoo.methods.srrl import srrl
 from kdzoo.methods.tfkd import tfkd
 from kdzoo.methods.ttm import ttm
 from kdzoo.methods.vid import vid
+from kdzoo.methods.vkd import vkd
 from kdzoo.methods.wsld import wsld
 from kdzoo.methods.wttm import wttm
 
@@ -66,6 +71,7 @@ __all__ = [
     "catkd",
     "cc",
     "crd",
+    "crd_queue",
     "crld",
     "cskd",
     "ctkd",
@@ -82,6 +88,7 @@ __all__ = [
     "hinton",
     "ickd",
     "irg",
+    "itrd",
     "kdcl",
     "logit_std",
     "logit_std_dkd",
@@ -95,6 +102,7 @@ __all__ = [
     "nst",
     "ofa",
     "ofd",
+    "pefd",
     "pkd",
     "pkt",
     "pskd",
@@ -106,10 +114,12 @@ __all__ = [
     "simkd",
     "sobolev",
     "sp",
+    "srd",
     "srrl",
     "tfkd",
     "ttm",
     "vid",
+    "vkd",
     "wsld",
     "wttm",
 ]

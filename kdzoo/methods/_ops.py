@@ -58,6 +58,14 @@ def squared_distances(rows: Tensor) -> Tensor:
     return (lengths[:, None] + lengths - 2 * products).clamp(min=0)
 
 
+def standardised_rows(rows: Tensor) -> Tensor:
+    """Rows of (C, N) without their mean and of norm 1, so that products are correlations; 0 where the deviation is rounding alone."""
+    mean = rows.mean(1, keepdim=True)
+    centred = rows - mean
+    least = 1e-6 * rows.shape[1] ** 0.5 * (1 + mean.detach().abs())
+    return centred / torch.maximum(torch.linalg.vector_norm(centred, dim=1, keepdim=True), least)
+
+
 class BatchNorm(nn.BatchNorm2d):
     """Batch norm of (B, C, H, W); of a batch with one value a channel, which has no variance, by its running statistics."""
 

@@ -24,13 +24,42 @@ def crd(positive: Tensor, negatives: Tensor, *, samples: int) -> Tensor:
     is as published; the 1e-7 that published code adds to denominators is not needed in logarithms.
     """
     log_prior = math.log(negatives.shape[1] / samples)
-    hit = F.logsigmoid(wide(positive) - log_prior)
-    missed = F.logsigmoid(log_prior - wide(negatives)).sum(1)
+    hit = accepted(wide(positive), log_prior)
+    missed = rejected(wide(negatives), log_prior).sum(1)
     return -(hit + missed).mean()
 
 
-class Contrast(nn.Module):
-    """Two embeddings and two memory banks (N, d), one of each network, with the logarithms of the critics' constants Z.
+def accepted(scores: Tensor, log_prior: Tensor | float) -> Tensor:
+    """log h(x) = log(x / (x + prior)) of each score x, from the logarithms of both."""
+    return F.logsigmoid(scores - log_prior)
+
+
+def rejected(scores: Tensor, log_prior: Tensor | float) -> Tensor:
+    """log(1 - h(x)) = log(prior / (x + prior)) of each score x, from the logarithms of both."""
+    return F.logsigmoid(log_prior - scores)
+
+
+class CommonSpace(nn.Module):
+    """A linear layer for each network, from its embedding to a space of width d in which both are compared."""
+
+    def __init__(self, student: int, teacher: int, width: int) -> None:
+        super().__init__()
+        self.embed_s = nn.Linear(student, width)
+        self.embed_t = nn.Linear(teacher, width)
+
+    def forward(self, student_embedding: Tensor, teacher_embedding: Tensor) -> tuple[Tensor, Tensor]:
+        """Both networks' embeddings (B, D) in the common space, (B, d) each, of length 1."""
+        return normalised(self.embed_s(wide(student_embedding))), normalised(self.embed_t(taught(teacher_embedding)))
+
+
+def several_classes(data: DataFacts) -> None:
+    """Refuse data whose samples are all of one class, for which no sample of another is a negative."""
+    if int((torch.bincount(data.targets, minlength=data.classes) > 0).sum()) < 2:
+        raise InputError("needs training samples of two classes at least: its negatives come from other classes")
+
+
+class Contrast(CommonSpace):
+    """The common space with two memory banks (N, d), one of each network, and the logarithms of the critics' constants Z.
 
     Bytes held: 8 N d for the banks in float32, 51 MB at N = 50,000 and d = 128. A step gathers two blocks of
     4 B (K + 1) d bytes out of them and keeps both for the backward: 537 MB each at B = 64 and K = 16,384.
@@ -46,9 +75,7 @@ class Contrast(nn.Module):
     labels: Tensor
 
     def __init__(self, student: int, teacher: int, width: int, targets: Tensor, classes: int) -> None:
-        super().__init__()
-        self.embed_s = nn.Linear(student, width)
-        self.embed_t = nn.Linear(teacher, width)
+        super().__init__(student, teacher, width)
         bound = math.sqrt(3 / width)
         for name in ("bank_s", "bank_t"):
             self.register_buffer(name, torch.empty(len(targets), width).uniform_(-bound, bound))
@@ -90,6 +117,18 @@ class Contrast(nn.Module):
     ),
     formula="NCE(e_s, M_t) + NCE(e_t, M_s), tau = {tau}, K = {negatives}",
     family="relations",
+    disagreements=(
+        "The authors' code and mdistiller take tau = 0.07, Knowledge-Distillation-Zoo takes 0.1; which the paper had on CIFAR-100 could "
+        "not be verified.",
+        "Knowledge-Distillation-Zoo weighs the loss by 0.8 on CIFAR-100 and by 0.2 on CIFAR-10.",
+        "The authors' code draws negatives in the loader's workers and ships their indices with the batch, without replacement on CIFAR "
+        "and with on ImageNet; here they are drawn on the device.",
+        "The authors' code can also take another sample of the class for the positive; here it is the sample itself.",
+        "The authors' code adds 1e-7 to denominators, which logarithms do not need.",
+        "Knowledge-Distillation-Zoo keeps Z outside what is saved, so that a resumed run has another one; in mdistiller, on several "
+        "devices, what replicas write to the banks is lost.",
+        "Published tables add no other loss; rows named CRD + KD add Hinton's, which is crd+hinton.",
+    ),
 )
 class CRD(Method):
     """Embeddings of both networks, contrasted with memory banks of what they said of all other classes' samples.
@@ -105,8 +144,7 @@ class CRD(Method):
     momentum: float = Field(0.5, ge=0, lt=1, description="what a bank keeps of its entry")
 
     def build(self, student: Shapes, teacher: Shapes, data: DataFacts) -> nn.Module:
-        if int((torch.bincount(data.targets, minlength=data.classes) > 0).sum()) < 2:
-            raise InputError("needs training samples of two classes at least: its negatives come from other classes")
+        several_classes(data)
         return Contrast(student.embedding, teacher.embedding, self.width, data.targets, data.classes)
 
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:
@@ -114,8 +152,7 @@ class CRD(Method):
         drawn = memory.negatives(index, min(self.negatives, memory.available), batch.generator)
         picked = torch.cat([index[:, None], drawn], dim=1)
         with full_precision(student.embedding):
-            embedded_s = normalised(memory.embed_s(wide(student.embedding)))
-            embedded_t = normalised(memory.embed_t(taught(teacher.embedding)))
+            embedded_s, embedded_t = memory(student.embedding, teacher.embedding)
             total = self._anchored(embedded_s, memory.bank_t, memory.log_z_s, picked, memory.training)
             total = total + self._anchored(embedded_t, memory.bank_s, memory.log_z_t, picked, memory.training)
         if memory.training:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from kdzoo.method import Method, Source, register
-from kdzoo.methods._ops import carried, carrier, same_size, taught, wide
+from kdzoo.methods._ops import carried, carrier, same_size, standardised_rows, taught, wide
 from kdzoo.signals import Batch, DataFacts, Need, Outputs, Shapes
 
 
@@ -21,17 +20,13 @@ def pkd(student_stages: Sequence[Tensor], teacher_stages: Sequence[Tensor]) -> T
     total = wide(student_stages[0]).new_zeros(())
     for student, teacher in zip(student_stages, teacher_stages, strict=True):
         s, t = same_size(wide(student), taught(teacher))
-        total = total + (standardised(s) - standardised(t)).square().sum(1).mean() / 2
+        total = total + (standardised_rows(rows(s)) - standardised_rows(rows(t))).square().sum(1).mean() / 2
     return total
 
 
-def standardised(features: Tensor) -> Tensor:
-    """Each channel of (B, C, H, W) without its mean and of norm 1, (C, B H W); 0 where its deviation is rounding alone."""
-    rows = features.transpose(0, 1).flatten(1)
-    mean = rows.mean(1, keepdim=True)
-    centred = rows - mean
-    least = 1e-6 * rows.shape[1] ** 0.5 * (1 + mean.detach().abs())
-    return centred / torch.maximum(torch.linalg.vector_norm(centred, dim=1, keepdim=True), least)
+def rows(features: Tensor) -> Tensor:
+    """The activations of (B, C, H, W), a row a channel: (C, B H W)."""
+    return features.transpose(0, 1).flatten(1)
 
 
 @register(
