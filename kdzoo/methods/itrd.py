@@ -80,7 +80,7 @@ def of_trace_one(matrix: Tensor) -> Tensor:
     family="relations",
     disagreements=(
         "The authors' code takes order 1.5 and 0.05 of the mutual information unless told otherwise, their example for CIFAR-100 order "
-        "1.01 and 1; their projects for binary networks take 1 too.",
+        "1.01 and 1.",
         "The paper derives the mutual information from Rényi's entropies, logarithms of these sums (from memory); the authors' code has "
         "the sums themselves, as here.",
         "The authors' code divides deviations by n - 1 and correlations by n, as here; divided alike, a perfect correlation would make "
