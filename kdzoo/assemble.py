@@ -15,6 +15,7 @@ from kdzoo.data.images import Images
 from kdzoo.data.sources import load
 from kdzoo.data.split import Parts, split
 from kdzoo.errors import InputError
+from kdzoo.method import REGISTRY
 from kdzoo.models.network import (
     Ensemble,
     Head,
@@ -142,6 +143,7 @@ def student_of(bound: Bound, images: Images, parts: Parts, teacher: Shapes | Non
     """A fresh student and objective; raises InputError when the method cannot serve the two networks."""
     run = bound.run
     side = shape_of(images, run.recipe)[1]
+    _refuse_recipe(run, shape_of(images, run.recipe))
     network = network_of(run.student, images, side=side, seed=run.seed, path=bound.paths.get("student"), modules=modules, head="fresh")
     shapes = replace(
         probe(network, shape_of(images, run.recipe)), fresh=partial(learner, run.student, images, side, modules.get(run.student.name))
@@ -153,6 +155,20 @@ def student_of(bound: Bound, images: Images, parts: Parts, teacher: Shapes | Non
     if run.recipe.ema is not None and objective.shipped(network) is not network:
         raise InputError(f"recipe.ema: {run.objective.label} ships parts of its own, which no average follows; leave it out")
     return network, objective
+
+
+def _refuse_recipe(run: Run, shape: tuple[int, int, int]) -> None:
+    """Raises InputError for what a recipe cannot mean for these images and these methods."""
+    problems = []
+    if run.recipe.augment.cutout > max(shape[1:]):
+        problems.append(
+            f"recipe.augment.cutout: expected at most {max(shape[1:])}, the side of what is seen, got {run.recipe.augment.cutout}"
+        )
+    if run.recipe.mixes:
+        reasons = {term.method: REGISTRY.get(term.method).card.unmixed for term in run.objective.all_terms}
+        problems += [f"{name}: cannot learn with recipe.mixup or recipe.cutmix: {why}" for name, why in reasons.items() if why]
+    if problems:
+        raise InputError(*problems)
 
 
 def learner(spec: NetworkSpec, images: Images, side: int, module: nn.Module | None) -> Learner:

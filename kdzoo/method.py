@@ -122,6 +122,8 @@ class Card:
     ships: str
     """what is shipped where that is not the student that was trained, in words"""
     first: FirstStage | None
+    unmixed: str
+    """why it cannot learn from mixed images (mixup, CutMix), in words; empty where it can"""
     definition: tuple[str, str]
     """(file, qualified name): two registrations with the same definition are the same method, defined again"""
 
@@ -178,6 +180,7 @@ def register(
     disagreements: tuple[str, ...] = (),
     ships: str = "",
     first: FirstStage | None = None,
+    unmixed: str = "",
 ) -> Callable[[Registered], Registered]:
     """Register a Method, or a function `(student, teacher, batch, *, hyperparameters...) -> Tensor`, under a name.
 
@@ -191,6 +194,7 @@ def register(
     zero_at_match: the loss is zero where the student's outputs equal the teacher's.
     ships: what is shipped where that is not the student that was trained; `deploy` then gives its logits.
     first: the stage of training that comes before, as a run of its own.
+    unmixed: why it cannot learn from mixed images; recipes with mixup or CutMix are then refused.
     Raises InputError when another definition already has the name.
     """
 
@@ -215,6 +219,7 @@ def register(
             disagreements=disagreements,
             ships=ships,
             first=first,
+            unmixed=unmixed,
             definition=(inspect.getsourcefile(definition) or definition.__module__, definition.__qualname__),
         )
         REGISTRY.add(cls)

@@ -32,7 +32,7 @@ class Objective(nn.Module):
     """L = task * CE + sum of coefficient * ramp * method + auxiliaries, with the methods' trainable parts as submodules.
 
     `stages` pairs the student's and the teacher's stages by index, shallow to deep. Cross-entropy is the mean over the
-    labelled samples of the batch; without a labelled sample it is zero.
+    labelled samples of the batch, with the soft targets where images are mixed; without a labelled sample it is zero.
     """
 
     def __init__(
@@ -76,7 +76,10 @@ class Objective(nn.Module):
                 distilled = distilled + auxiliary
         if not self.task:
             return Losses(distilled, parts, None, distilled)
-        ce = cross_entropy(student.logits, batch.targets, self.label_smoothing)
+        if batch.soft_targets is None:
+            ce = cross_entropy(student.logits, batch.targets, self.label_smoothing)
+        else:
+            ce = soft_cross_entropy(student.logits, batch.soft_targets, self.label_smoothing)
         task = self.task * ce
         return Losses(task + distilled, {"ce": ce, **parts}, task, distilled)
 
@@ -123,6 +126,19 @@ def cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float) -> Te
     wide = logits if logits.dtype == torch.float64 else logits.float()
     total = F.cross_entropy(wide, targets, ignore_index=-1, label_smoothing=label_smoothing, reduction="sum")
     return total / (targets >= 0).sum().clamp(min=1)
+
+
+def soft_cross_entropy(logits: Tensor, shares: Tensor, label_smoothing: float) -> Tensor:
+    """Cross-entropy of (B, K) logits with the classes' shares (B, K), in float32 at least.
+
+    The mean over samples weighed by how much of each is labelled, the sum of its shares: 1 but where a part of a mix
+    has no label. Smoothing moves so much of every share to all classes alike.
+    """
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    log_q = wide.log_softmax(1)
+    labelled = shares.sum(1, keepdim=True)
+    smooth = (1 - label_smoothing) * shares + label_smoothing * labelled / shares.shape[1]
+    return -(smooth * log_q).sum() / labelled.sum().clamp(min=1)
 
 
 def terms_of(spec: ObjectiveSpec) -> tuple[Term, ...]:

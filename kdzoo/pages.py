@@ -120,6 +120,8 @@ def _facts(cls: type[Method]) -> list[str]:
     rows.append(("reads of the teacher", _needs(card.needs.teacher)))
     if card.ships:
         rows.append(("ships", card.ships))
+    if card.unmixed:
+        rows.append(("refuses mixed images", card.unmixed))
     if card.zero_at_match:
         rows.append(("at match", "zero where student and teacher agree"))
     rows.append(("networks", "[which pairs it works on](../method-pairs.md)"))

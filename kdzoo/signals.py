@@ -9,12 +9,14 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from kdzoo.errors import KdzooError
+
+Value = TypeVar("Value")
 
 
 class Need(enum.Flag):
@@ -256,8 +258,10 @@ class Clock:
 class Batch:
     """One batch: targets (B,) int64, index (B,) int64 into the training set, the clock, a named random generator.
 
-    `targets` is -1 where a sample carries no label. `inputs` (the augmented images, (B, C, H, W) uint8) are there for
-    methods that declare Need.NETWORK; `targets` for those that declare Need.TARGETS.
+    `targets` is -1 where a sample carries no label. Where images are mixed (mixup, CutMix), `targets` and `index` are of
+    the one with the larger share, and `soft_targets` (B, K) float32 has the share of every class; elsewhere it is None.
+    `inputs` (the augmented images, (B, C, H, W) uint8) are there for methods that declare Need.NETWORK;
+    `targets` and `soft_targets` for those that declare Need.TARGETS.
     """
 
     def __init__(
@@ -268,18 +272,20 @@ class Batch:
         index: Tensor,
         clock: Clock,
         generator: torch.Generator,
+        soft_targets: Tensor | None = None,
         asked: Need = Need.TARGETS | Need.NETWORK,
         on_read: Callable[[Need], None] | None = None,
     ) -> None:
         self._inputs = inputs
         self._targets = targets
+        self._soft_targets = soft_targets
         self._asked = asked
         self._on_read = on_read
         self.index = index
         self.clock = clock
         self.generator = generator
 
-    def _read(self, need: Need, name: str, value: Tensor) -> Tensor:
+    def _read(self, need: Need, name: str, value: Value) -> Value:
         if self._on_read is not None:
             self._on_read(need)
         if need not in self._asked:
@@ -291,6 +297,10 @@ class Batch:
         return self._read(Need.TARGETS, "targets", self._targets)
 
     @property
+    def soft_targets(self) -> Tensor | None:
+        return self._read(Need.TARGETS, "soft targets", self._soft_targets)
+
+    @property
     def inputs(self) -> Tensor:
         return self._read(Need.NETWORK, "inputs", self._inputs)
 
@@ -299,6 +309,7 @@ class Batch:
         return Batch(
             inputs=self._inputs,
             targets=self._targets,
+            soft_targets=self._soft_targets,
             index=self.index,
             clock=self.clock,
             generator=generator,

@@ -88,6 +88,9 @@ class Augment(Spec):
     """Training views. crop: `none`, `pad` (pad, then crop back) or `resized` (a random area and aspect, to `size`).
 
     size: the side of what the networks see; None keeps the images' own. At evaluation a larger image is centre-cropped.
+    brightness, contrast, saturation: a factor from 1 - x to 1 + x, but not below 0, in this order.
+    randaugment: so many of RandAugment's operations, one after the other, at `magnitude` of 30.
+    cutout: the side in pixels of a square that is blackened. Whatever is 0 is unused and not part of a run's id.
     """
 
     crop: Literal["none", "pad", "resized"] = "none"
@@ -96,6 +99,12 @@ class Augment(Spec):
     flip: bool = False
     size: Count | None = None
     min_area: Annotated[Number, Field(gt=0, le=1)] = 0.35
+    brightness: Annotated[Number, Field(ge=0)] = 0.0
+    contrast: Annotated[Number, Field(ge=0)] = 0.0
+    saturation: Annotated[Number, Field(ge=0)] = 0.0
+    randaugment: Annotated[Integer, Field(ge=0)] = 0
+    magnitude: Annotated[Number, Field(ge=0, le=30)] = 9.0
+    cutout: Annotated[Integer, Field(ge=0)] = 0
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -103,7 +112,20 @@ class Augment(Spec):
             raise ValueError("augment.pad: expected a number > 0 exactly when augment.crop is 'pad'")
         if self.crop == "resized" and self.size is None:
             raise ValueError("augment.size: expected a side length when augment.crop is 'resized'")
+        if "magnitude" in self.model_fields_set and not self.randaugment:
+            raise ValueError("augment.magnitude: expected augment.randaugment, a number of operations > 0, beside it")
         return self
+
+    @property
+    def countable(self) -> bool:
+        """Whether views are few enough to be numbered: those of padded crops and flips alone."""
+        return self.crop != "resized" and not any((self.brightness, self.contrast, self.saturation, self.randaugment, self.cutout))
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        later = {"brightness", "contrast", "saturation", "randaugment", "cutout"}
+        unused = {name for name in later if not getattr(self, name)} | (set() if self.randaugment else {"magnitude"})
+        return {name: value for name, value in whole(self).items() if name not in unused}
 
 
 class Recipe(Spec):
@@ -112,7 +134,10 @@ class Recipe(Spec):
     decay: what weight decay acts on, `all` parameters or `weights` (not biases and norms).
     ema: decay of the exponential moving average that is evaluated and kept, or None.
     dot: the gap of distillation-oriented training, which gives the terms' gradient the momentum `momentum + dot` and the
-    task's `momentum - dot` (with `sgd`); None for one momentum. Where it is None it is not part of a run's id.
+    task's `momentum - dot` (with `sgd`); None for one momentum.
+    mixup, cutmix: alpha of the Beta distribution of a mix's share (https://arxiv.org/abs/1710.09412,
+    https://arxiv.org/abs/1905.04899), or None; mix_prob: the share of samples that are mixed, by one of the two.
+    Where dot, mixup and cutmix are None, they are not part of a run's id.
     """
 
     epochs: Count
@@ -132,6 +157,9 @@ class Recipe(Spec):
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     ema: Share | None = None
     dot: Annotated[Number, Field(gt=0, lt=1)] | None = None
+    mixup: Positive | None = None
+    cutmix: Positive | None = None
+    mix_prob: Annotated[Number, Field(gt=0, le=1)] = 1.0
     augment: Augment = Augment()
 
     @model_validator(mode="after")
@@ -144,11 +172,19 @@ class Recipe(Spec):
             raise ValueError(f"dot: expected momentum - dot and momentum + dot in [0, 1), got {self.momentum} and {self.dot}")
         if self.dot is not None and self.precision == "float16":
             raise ValueError("dot: expected precision 'float32' or 'bfloat16': its two gradients are not scaled")
+        if "mix_prob" in self.model_fields_set and not self.mixes:
+            raise ValueError("mix_prob: expected mixup or cutmix, an alpha > 0, beside it")
         return self
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images are mixed with each other."""
+        return self.mixup is not None or self.cutmix is not None
 
     @model_serializer(mode="wrap")
     def _without_unused(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in whole(self).items() if name != "dot" or value is not None}
+        unused = {name for name in ("dot", "mixup", "cutmix") if getattr(self, name) is None} | (set() if self.mixes else {"mix_prob"})
+        return {name: value for name, value in whole(self).items() if name not in unused}
 
 
 class TermSpec(Spec):

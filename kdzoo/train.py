@@ -25,8 +25,9 @@ from torch import Tensor, nn
 from kdzoo import memo
 from kdzoo.data.images import Subset
 from kdzoo.data.loader import batches, gather, order, partners, steps_per_epoch
+from kdzoo.data.mixing import Mixes, draw_mixes, mix, soft_targets
 from kdzoo.data.split import Parts
-from kdzoo.data.views import Views, apply, center, draw, view_code, view_count
+from kdzoo.data.views import Views, apply, center, draw, finite, seen_shape, view_code, view_count
 from kdzoo.dot import DOT
 from kdzoo.environment import environment
 from kdzoo.errors import KdzooError
@@ -320,6 +321,8 @@ class Cohort:
     def looks_of(self, epoch: int) -> dict[Need, Look]:
         """How every training sample looks in an epoch; once more, independently, for each other pass that is read."""
         samples = torch.arange(len(self.parts.train.targets))
+        height, width = seen_shape(self.recipe.augment, self.height, self.width)
+        mixes = draw_mixes(self.recipe, samples=len(samples), height=height, width=width, seed=self.seed, epoch=epoch)
         return {
             need: Look(
                 partners(self.parts.train.targets, self.seed, epoch) if need is Need.PARTNER else samples,
@@ -332,6 +335,7 @@ class Cohort:
                     epoch=epoch,
                     stream=stream,
                 ),
+                mixes,
             )
             for need, stream in STREAMS.items()
             if not need or any(need in member.need for member in self.alive)
@@ -347,10 +351,12 @@ Seen = dict[Need, Tensor]
 
 @dataclass(frozen=True)
 class Look:
-    """What a pass sees of an epoch: for every training sample the index of the one that is shown, and how all look."""
+    """What a pass sees of an epoch: for every training sample the index of the one that is shown, how all look, and how
+    they are mixed, which is the same for all passes; None where they are not."""
 
     samples: Tensor
     views: Views
+    mixes: Mixes | None
 
 
 def step(cohort: Cohort, index: Tensor, looks: Mapping[Need, Look], clock: Clock, page: Page | None = None) -> None:
@@ -368,15 +374,23 @@ def gather_batch(cohort: Cohort, index: Tensor, looks: Mapping[Need, Look], cloc
     """The augmented images of a batch for each pass, and the batch itself."""
     device = cohort.execution.device
     seen: Seen = {need: shown(cohort, look, index) for need, look in looks.items()}
-    targets = cohort.parts.train.targets[index].to(device)
-    return seen, Batch(inputs=seen[Need.NOTHING], targets=targets, index=index.to(device), clock=clock, generator=torch.Generator(device))
+    targets, mixes = cohort.parts.train.targets[index].to(device), looks[Need.NOTHING].mixes
+    return seen, Batch(
+        inputs=seen[Need.NOTHING],
+        targets=targets,
+        soft_targets=None if mixes is None else soft_targets(targets, mixes, index, cohort.parts.facts.classes),
+        index=index.to(device),
+        clock=clock,
+        generator=torch.Generator(device),
+    )
 
 
 def shown(cohort: Cohort, look: Look, index: Tensor) -> Tensor:
-    """What a pass shows at the samples `index` (B,): images (B, C, H, W) uint8."""
+    """What a pass shows at the samples `index` (B,), which are a whole batch where images are mixed: (B, C, H, W) uint8."""
     samples = look.samples[index]
     images, _ = gather(cohort.parts.train, samples, cohort.execution.device)
-    return apply(images, look.views, samples, cohort.recipe.augment)
+    seen = apply(images, look.views, samples, cohort.recipe.augment)
+    return seen if look.mixes is None else mix(seen, look.mixes, index)
 
 
 def teach(cohort: Cohort, seen: Seen) -> Outputs | None:
@@ -414,7 +428,7 @@ def open_memo(cohort: Cohort) -> Memo | str | None:
     need = cohort.taught
     if teacher is None or execution.memo == 0 or not need & memo.REMEMBERED:
         return None
-    samples, views = len(cohort.parts.train.targets), view_count(recipe.augment)
+    samples, views = len(cohort.parts.train.targets), view_count(recipe.augment) if finite(recipe) else None
     about: dict[str, Any] = {
         "teacher": teacher.identity,
         "data": cohort.parts.origin,
@@ -426,6 +440,7 @@ def open_memo(cohort: Cohort) -> Memo | str | None:
     if views is None:
         views = recipe.epochs * len(cohort.passes)
         about |= {"seed": cohort.seed, "epochs": recipe.epochs, "passes": [str(which) for which in cohort.passes]}
+        about |= {"mixing": (recipe.mixup, recipe.cutmix, recipe.mix_prob)} if recipe.mixes else {}
     images, _ = gather(cohort.parts.train, torch.arange(cohort.block), execution.device)
     given = ask(cohort, (need | memo.ALWAYS) & ~PASSES, center(images, recipe.augment))
     return memo.open_memo(
@@ -453,14 +468,14 @@ def page_of(cohort: Cohort, epoch: int, looks: Mapping[Need, Look], first: int) 
         if which not in looks:
             continue
         samples = looks[which].samples[drawn]
-        code = view_code(looks[which].views, cohort.recipe.augment)
+        code = view_code(looks[which].views, cohort.recipe.augment) if finite(cohort.recipe) else None
         rows[which] = kept.rows(samples, epoch * len(cohort.passes) + number if code is None else code[samples])
     begin = first * cohort.recipe.batch_size
     page = Page(
         kept,
         rows,
         ask=lambda images: ask(cohort, kept.need, images),
-        show=lambda which, positions: shown(cohort, looks[which], drawn[positions]),
+        show=None if cohort.recipe.mixes else lambda which, positions: shown(cohort, looks[which], drawn[positions]),
         begin=begin,
     )
     if not kept.checked:

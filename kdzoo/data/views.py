@@ -5,33 +5,71 @@ How a sample looks therefore depends neither on its batch nor on where training 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdzoo.data.operations import OPERATIONS, brightness, contrast, cutout, operate, saturation
 from kdzoo.seeds import generator
-from kdzoo.spec import Augment
+from kdzoo.spec import Augment, Recipe
 
 ASPECT = (3 / 4, 4 / 3)
+COLOURS = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
+"""the fields of Augment that change colours and what they do, in this order"""
+
+MAGNITUDES = 30
+"""the magnitude at which RandAugment's operations are at their strongest"""
 
 
 @dataclass(frozen=True)
 class Views:
     """How every sample of an epoch looks. top, left: the crop's corner, in pixels of the padded image or of the image;
-    height, width: its size in pixels (None where it is the image's own); flip: mirrored from left to right. Each (N,)."""
+    height, width: its size in pixels (None where it is the image's own); flip: mirrored from left to right. Each (N,).
+
+    What is not asked for is None or empty. colours: a factor (N,) for each of COLOURS. operations, levels: places in
+    OPERATIONS and how strongly, from -1 to 1, (N, rounds). cut: the row and column of cutout's centre, (N, 2)."""
 
     top: Tensor
     left: Tensor
     flip: Tensor
     height: Tensor | None = None
     width: Tensor | None = None
+    colours: Mapping[str, Tensor] = field(default_factory=dict)
+    operations: Tensor | None = None
+    levels: Tensor | None = None
+    cut: Tensor | None = None
 
 
 def draw(augment: Augment, *, samples: int, height: int, width: int, seed: int, epoch: int, stream: str = "view") -> Views:
-    """The views of all samples in an epoch; streams of other names are independent."""
-    random = generator(seed, stream, epoch)
+    """The views of all samples in an epoch; streams of other names are independent, and so is each kind of augmentation."""
+    framed = _frames(augment, samples, height, width, generator(seed, stream, epoch))
+    colours = {}
+    for name in (name for name in COLOURS if getattr(augment, name)):
+        strength = getattr(augment, name)
+        low = max(0.0, 1 - strength)
+        colours[name] = low + (1 + strength - low) * torch.rand(samples, generator=generator(seed, stream, name, epoch))
+    operations = levels = cut = None
+    if augment.randaugment:
+        random = generator(seed, stream, "randaugment", epoch)
+        operations = torch.randint(len(OPERATIONS), (samples, augment.randaugment), generator=random)
+        signs = 1 - 2 * torch.randint(2, (samples, augment.randaugment), generator=random)
+        levels = signs * (augment.magnitude / MAGNITUDES)
+    if augment.cutout:
+        random = generator(seed, stream, "cutout", epoch)
+        cut = torch.stack([torch.randint(side, (samples,), generator=random) for side in seen_shape(augment, height, width)], dim=1)
+    return replace(framed, colours=colours, operations=operations, levels=levels, cut=cut)
+
+
+def seen_shape(augment: Augment, height: int, width: int) -> tuple[int, int]:
+    """Height and width of what is seen of an image."""
+    return augment.size or height, augment.size or width
+
+
+def _frames(augment: Augment, samples: int, height: int, width: int, random: torch.Generator) -> Views:
+    """What part of the image is seen, and whether mirrored."""
     flip = torch.rand(samples, generator=random) < 0.5 if augment.flip else torch.zeros(samples, dtype=torch.bool)
     if augment.crop == "resized":
         return _resized(augment, samples, height, width, random, flip)
@@ -53,7 +91,22 @@ def _resized(augment: Augment, samples: int, height: int, width: int, random: to
 
 
 def apply(images: Tensor, views: Views, index: Tensor, augment: Augment) -> Tensor:
-    """Images (B, C, H, W) uint8 as their views show them; `index` (B,) says which samples they are."""
+    """Images (B, C, H, W) uint8 as their views show them; `index` (B,), on the CPU, says which samples they are.
+
+    Cropped and flipped first, then colours, RandAugment's operations and cutout.
+    """
+    device = images.device
+    seen = _framed(images, views, index, augment)
+    for name, factor in views.colours.items():
+        seen = COLOURS[name](seen, factor[index].to(device))
+    if views.operations is not None and views.levels is not None:
+        for operation, level in zip(views.operations[index].unbind(1), views.levels[index].unbind(1), strict=True):
+            seen = operate(seen, operation, level)
+    return seen if views.cut is None else cutout(seen, views.cut[index].to(device), augment.cutout)
+
+
+def _framed(images: Tensor, views: Views, index: Tensor, augment: Augment) -> Tensor:
+    """Cropped, resized and flipped."""
     device = images.device
     top, left, flip = (part[index].to(device) for part in (views.top, views.left, views.flip))
     if views.height is not None and views.width is not None:
@@ -66,8 +119,8 @@ def apply(images: Tensor, views: Views, index: Tensor, augment: Augment) -> Tens
 
 
 def _cropped(images: Tensor, top: Tensor, left: Tensor, flip: Tensor, augment: Augment) -> Tensor:
-    """Crops of the padded images at their own size, by one gather for rows and columns."""
-    _, _, height, width = images.shape
+    """Crops of the padded images at their own size, by one gather."""
+    _, channels, height, width = images.shape
     rows = top[:, None] + torch.arange(height, device=images.device)
     columns = left[:, None] + torch.arange(width, device=images.device)
     columns = torch.where(flip[:, None], columns.flip(1), columns)
@@ -78,8 +131,8 @@ def _cropped(images: Tensor, top: Tensor, left: Tensor, flip: Tensor, augment: A
         padded = F.pad(images.float(), sides, mode="reflect").to(images.dtype)
     else:
         padded = F.pad(images, sides)
-    sample = torch.arange(len(images), device=images.device)[:, None, None]
-    return padded.permute(0, 2, 3, 1)[sample, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+    place = (rows[:, :, None] * padded.shape[-1] + columns[:, None, :]).flatten(1)
+    return padded.flatten(2).gather(2, place[:, None].expand(-1, channels, -1)).view(-1, channels, height, width)
 
 
 def _sampled(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, flip: Tensor, size: int) -> Tensor:
@@ -107,15 +160,23 @@ def center(images: Tensor, augment: Augment) -> Tensor:
 
 
 def view_count(augment: Augment) -> int | None:
-    """How many views a sample has; None where they are endless."""
-    if augment.crop == "resized":
+    """How many views a sample has; None where they are as good as endless: more than crops and flips."""
+    if not augment.countable:
         return None
     return (2 * augment.pad + 1) ** 2 * (2 if augment.flip else 1)
 
 
 def view_code(views: Views, augment: Augment) -> Tensor | None:
-    """A number below `view_count` for each sample's view, (N,) int64, where there are finitely many; None where they are endless."""
+    """A number below `view_count` for each sample's view, (N,) int64, where there are few; None where they are as good as endless."""
     if view_count(augment) is None:
         return None
     reach = 2 * augment.pad + 1
     return views.top * reach + views.left + reach**2 * views.flip.long()
+
+
+def finite(recipe: Recipe) -> bool:
+    """Whether a sample and its `view_code` tell the seen image: not where views have none, nor where images are mixed.
+
+    A mixed image is told by (seed, epoch, sample) and the recipe, whose batch size decides which sample came before.
+    """
+    return view_count(recipe.augment) is not None and not recipe.mixes

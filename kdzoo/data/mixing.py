@@ -1,0 +1,93 @@
+"""Mixup and CutMix: every sample with the one before it in its batch, at a share drawn for all samples of an epoch.
+
+Of the two images of a mix the one with the larger share counts as the sample, whose index and hard label go on: which of
+two images of a shuffled batch is called the first changes no distribution of mixes and their soft labels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from scipy.special import betaincinv
+from torch import Tensor
+
+from kdzoo.seeds import generator
+from kdzoo.spec import Recipe
+
+
+@dataclass(frozen=True)
+class Mixes:
+    """How every sample of an epoch is mixed. inside, outside: its weight within the box and elsewhere; box: top, bottom,
+    left, right, in pixels of what is seen, empty where there is none; share: of the sample in all, from 0.5 to 1, where
+    it is left alone. (N,), (N,), (N, 4), (N,)."""
+
+    inside: Tensor
+    outside: Tensor
+    box: Tensor
+    share: Tensor
+
+
+def draw_mixes(recipe: Recipe, *, samples: int, height: int, width: int, seed: int, epoch: int) -> Mixes | None:
+    """How all samples of an epoch are mixed, a pure function of (seed, epoch, sample); None where the recipe mixes none.
+
+    height, width: of what is seen. Where a recipe has both, each mixed sample is as likely to have one as the other.
+    """
+    if not recipe.mixes:
+        return None
+    random = generator(seed, "mix", epoch)
+    mixed = torch.rand(samples, generator=random) < recipe.mix_prob
+    first = torch.rand(samples, generator=random) < 0.5
+    up = mixed & (first if recipe.mixup is not None and recipe.cutmix is not None else recipe.mixup is not None)
+    cut = mixed & ~up
+    share = torch.ones(samples, dtype=torch.float64)
+    inside, outside = share.clone(), share.clone()
+    box = torch.zeros(samples, 4, dtype=torch.int64)
+    if recipe.mixup is not None:
+        lam = _beta(recipe.mixup, samples, generator(seed, "mixup", epoch))
+        share = torch.where(up, torch.maximum(lam, 1 - lam), share)
+        inside, outside = torch.where(up, share, inside), torch.where(up, share, outside)
+    if recipe.cutmix is not None:
+        box = torch.where(cut[:, None], _boxes(recipe.cutmix, samples, height, width, generator(seed, "cutmix", epoch)), box)
+        area = (box[:, 1] - box[:, 0]) * (box[:, 3] - box[:, 2]) / (height * width)
+        pasted = cut & (area > 0.5)
+        inside, outside = torch.where(cut & ~pasted, 0.0, inside), torch.where(pasted, 0.0, outside)
+        share = torch.where(cut, torch.maximum(area, 1 - area), share)
+    return Mixes(inside.float(), outside.float(), box, share.float())
+
+
+def _beta(alpha: float, samples: int, random: torch.Generator) -> Tensor:
+    """Draws of Beta(alpha, alpha) by its quantile function, (samples,) float64."""
+    return torch.from_numpy(betaincinv(alpha, alpha, torch.rand(samples, generator=random, dtype=torch.float64).numpy()))
+
+
+def _boxes(alpha: float, samples: int, height: int, width: int, random: torch.Generator) -> Tensor:
+    """CutMix's boxes (N, 4): of an area of 1 - lambda with lambda from Beta(alpha, alpha), centred anywhere, cut off at borders."""
+    side = (1 - _beta(alpha, samples, random)).sqrt()
+    edges = []
+    for length in (height, width):
+        half = torch.div((length * side).long(), 2, rounding_mode="floor")
+        centre = torch.randint(length, (samples,), generator=random)
+        edges += [(centre - half).clamp(0, length), (centre + half).clamp(0, length)]
+    return torch.stack(edges, dim=1)
+
+
+def mix(images: Tensor, mixes: Mixes, index: Tensor) -> Tensor:
+    """A batch (B, C, H, W) uint8, each image mixed with the one before it; `index` (B,) says which samples they are."""
+    device, (height, width) = images.device, images.shape[-2:]
+    top, bottom, left, right = (edge[:, None] for edge in mixes.box[index].to(device).unbind(1))
+    y, x = torch.arange(height, device=device), torch.arange(width, device=device)
+    boxed = ((y >= top) & (y < bottom))[:, :, None] & ((x >= left) & (x < right))[:, None, :]
+    inside, outside = (part[index].to(device)[:, None, None] for part in (mixes.inside, mixes.outside))
+    weight = torch.where(boxed, inside, outside)[:, None]
+    other = images.roll(1, 0).float()
+    return (images.float() - other).mul_(weight).add_(other).round_().to(torch.uint8)
+
+
+def soft_targets(targets: Tensor, mixes: Mixes, index: Tensor, classes: int) -> Tensor:
+    """The share of every class in each mix, (B, classes) float32; the share of an image without a label (-1) is no class's."""
+    share = mixes.share[index].to(targets.device)
+    soft = torch.zeros(len(targets), classes, device=targets.device)
+    for labels, part in ((targets, share), (targets.roll(1), 1 - share)):
+        soft.scatter_add_(1, labels.clamp(min=0)[:, None], (part * (labels >= 0))[:, None])
+    return soft

@@ -1,0 +1,174 @@
+"""Operations on batches of uint8 images (B, C, H, W), each sample at a strength of its own, as RandAugment has them.
+
+Every function is pure and changes a sample as if it were alone. What is not a whole grey level is rounded to the nearest
+(PIL and torchvision cut it off, and differ by up to one level). Sums are of whole numbers and everything else is one IEEE
+operation after the other, so that the pixels are the same in every batch and on every device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+FULL = 255
+
+
+def blend(images: Tensor, base: Tensor, factor: Tensor) -> Tensor:
+    """base + factor (images - base), rounded and clamped to 0..255; base is float and broadcasts, factor (B,)."""
+    difference = images.float() - base
+    return difference.mul_(factor[:, None, None, None]).add_(base).round_().clamp_(0, FULL).to(torch.uint8)
+
+
+def grey(images: Tensor) -> Tensor:
+    """Luma (B, 1, H, W) int32 of three channels by ITU-R 601 as PIL rounds it; of any other number their mean."""
+    whole = images.int()
+    if images.shape[1] != 3:
+        return (2 * whole.sum(1, keepdim=True, dtype=torch.int32) + images.shape[1]) // (2 * images.shape[1])
+    luma = 19595 * whole[:, :1] + 38470 * whole[:, 1:2] + 7471 * whole[:, 2:] + 32768
+    return luma >> 16
+
+
+def brightness(images: Tensor, factor: Tensor) -> Tensor:
+    """Black for a factor (B,) of 0, the image for 1, beyond it for more."""
+    return blend(images, torch.zeros((), device=images.device), factor)
+
+
+def contrast(images: Tensor, factor: Tensor) -> Tensor:
+    """The image's mean grey for a factor (B,) of 0, the image for 1."""
+    luma = grey(images).flatten(1)
+    mean = (2 * luma.sum(1) + luma.shape[1]) // (2 * luma.shape[1])
+    return blend(images, mean.float()[:, None, None, None], factor)
+
+
+def saturation(images: Tensor, factor: Tensor) -> Tensor:
+    """Grey for a factor (B,) of 0, the image for 1; images of one channel stay as they are."""
+    return blend(images, grey(images).float(), factor)
+
+
+def sharpness(images: Tensor, factor: Tensor) -> Tensor:
+    """Smoothed by (1 1 1, 1 5 1, 1 1 1) / 13 for a factor (B,) of 0, the image for 1; the outermost pixels stay."""
+    smooth = images.float()
+    rows = smooth[..., :-2, :] + smooth[..., 1:-1, :] + smooth[..., 2:, :]
+    inner = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:] + 4 * smooth[..., 1:-1, 1:-1]
+    smooth[..., 1:-1, 1:-1] = (inner / 13).round_()
+    return blend(images, smooth, factor)
+
+
+def posterise(images: Tensor, bits: Tensor) -> Tensor:
+    """The `bits` (B,) highest bits of every pixel, the others 0."""
+    dropped = 2 ** (8 - bits.long())
+    return images & (256 - dropped).to(torch.uint8)[:, None, None, None]
+
+
+def solarise(images: Tensor, threshold: Tensor) -> Tensor:
+    """Pixels from the threshold (B,) on inverted; none for 256."""
+    return torch.where(images.float() >= threshold[:, None, None, None], images.bitwise_not(), images)
+
+
+def autocontrast(images: Tensor) -> Tensor:
+    """Every channel stretched to 0..255; one of a single grey level stays."""
+    low, high = images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True)
+    reach = (high - low).float()
+    stretched = (images - low).float().mul_(FULL).div_(reach.clamp(min=1)).round_().to(torch.uint8)
+    return torch.where(reach > 0, stretched, images)
+
+
+def equalise(images: Tensor) -> Tensor:
+    """Every channel's histogram made flat, by whole numbers as PIL does; one of a single grey level stays."""
+    levels = images.flatten(2).long()
+    counts = torch.zeros(*levels.shape[:2], 256, dtype=torch.int64, device=images.device)
+    counts.scatter_add_(2, levels, torch.ones_like(levels))
+    pixels = levels.shape[2]
+    last = counts.gather(2, levels.amax(2, keepdim=True))
+    step = torch.div(pixels - last, FULL, rounding_mode="floor")
+    below = counts.cumsum(2) - counts
+    table = torch.div(below + torch.div(step, 2, rounding_mode="floor"), step.clamp(min=1), rounding_mode="floor").clamp_(0, FULL)
+    table = torch.where(step > 0, table, torch.arange(256, device=images.device))
+    return table.to(torch.uint8).gather(2, levels).view_as(images)
+
+
+def affine(images: Tensor, matrix: Tensor) -> Tensor:
+    """The pixel of the image at M (x, y, 1) for the pixel whose centre is (x, y); black from outside. No interpolation.
+
+    matrix (B, 2, 3), in pixels from the upper left corner: the map from what is shown to the image, as PIL has it.
+    """
+    _, channels, height, width = images.shape
+    x = torch.arange(width, device=images.device, dtype=torch.float32) + 0.5
+    y = torch.arange(height, device=images.device, dtype=torch.float32)[:, None] + 0.5
+    entries = matrix[..., None, None]
+    column, row = ((entries[:, i, 0] * x + entries[:, i, 1] * y + entries[:, i, 2]).floor() for i in (0, 1))
+    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    place = (row.clamp_(0, height - 1) * width + column.clamp_(0, width - 1)).long().flatten(1)
+    shown = images.flatten(2).gather(2, place[:, None].expand(-1, channels, -1)).view_as(images)
+    return shown.masked_fill_(~inside[:, None], 0)
+
+
+def cutout(images: Tensor, centre: Tensor, side: int) -> Tensor:
+    """A black square of `side` pixels around `centre` (B, 2: row, column), as much of it as lies in the image.
+
+    Published code fills after normalisation, with the mean of the data; here, before it, with black, like padding.
+    """
+    height, width = images.shape[-2:]
+    corner = centre - side // 2
+    rows, columns = (torch.arange(length, device=images.device) - corner[:, i, None] for i, length in enumerate((height, width)))
+    down, across = (((part >= 0) & (part < side)) for part in (rows, columns))
+    return images.masked_fill((down[:, :, None] & across[:, None, :])[:, None], 0)
+
+
+def matrices(operation: Tensor, level: Tensor, height: int, width: int) -> Tensor:
+    """The maps (B, 2, 3) of operations (B,) that move pixels, at levels (B,) in [-1, 1]: places in MOVES.
+
+    Rotations by up to 30 degrees about the centre, shears by up to 0.3 from the upper left corner, translations by up to
+    150 / 331 of a side, as for the images of ImageNet. At level 0 all are the identity.
+    """
+    wide = level.double()
+    rotate, shear_x, shear_y, translate_x, translate_y = (torch.where(operation == i, wide, 0.0) for i in range(len(MOVES)))
+    angle = torch.deg2rad(30 * rotate)
+    cosine, sine = angle.cos(), angle.sin()
+    x, y = width / 2, height / 2
+    reach = 150 / 331
+    first = (cosine, sine + 0.3 * shear_x, x - cosine * x - sine * y + reach * width * translate_x)
+    second = (-sine + 0.3 * shear_y, cosine, y + sine * x - cosine * y + reach * height * translate_y)
+    return torch.stack([torch.stack(first, dim=1), torch.stack(second, dim=1)], dim=1).float()
+
+
+def _enhanced(enhance: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda images, level: enhance(images, 1 + 0.9 * level)
+
+
+CHANGES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "identity": lambda images, level: images,
+    "autocontrast": lambda images, level: autocontrast(images),
+    "equalise": lambda images, level: equalise(images),
+    "brightness": _enhanced(brightness),
+    "contrast": _enhanced(contrast),
+    "colour": _enhanced(saturation),
+    "sharpness": _enhanced(sharpness),
+    "posterise": lambda images, level: posterise(images, 8 - (4 * level.abs()).round()),
+    "solarise": lambda images, level: solarise(images, 256 * (1 - level.abs())),
+}
+"""RandAugment's operations that leave pixels where they are, at levels (B,) in [-1, 1]"""
+
+MOVES = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
+OPERATIONS = (*CHANGES, *MOVES)
+
+
+def operate(images: Tensor, operation: Tensor, level: Tensor) -> Tensor:
+    """One of OPERATIONS for each sample: `operation` (B,) int64 says which, `level` (B,) in [-1, 1] how strongly.
+
+    Both lie on the CPU, where it is known without asking the device how many samples each operation has: samples are
+    sorted by operation, so that each is computed for those alone that it was drawn for.
+    """
+    order, device = operation.argsort(stable=True), images.device
+    counts = operation.bincount(minlength=len(OPERATIONS))
+    still = [*counts[: len(CHANGES)].tolist(), int(counts[len(CHANGES) :].sum())]
+    *kept, moved = torch.split(images[order.to(device)], still)
+    levels = torch.split(level[order].to(device), still)
+    pieces = [change(*part) for change, *part in zip(CHANGES.values(), kept, levels, strict=False) if len(part[0])]
+    if len(moved):
+        last = order[len(order) - len(moved) :]
+        maps = matrices(operation[last] - len(CHANGES), level[last], *images.shape[-2:])
+        pieces.append(affine(moved, maps.to(device)))
+    return torch.cat(pieces)[order.argsort().to(device)]
