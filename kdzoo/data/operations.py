@@ -120,8 +120,8 @@ def cutout(images: Tensor, centre: Tensor, side: int) -> Tensor:
 def matrices(operation: Tensor, level: Tensor, height: int, width: int) -> Tensor:
     """The maps (B, 2, 3) of operations (B,) that move pixels, at levels (B,) in [-1, 1]: places in MOVES.
 
-    Rotations by up to 30 degrees about the centre, shears by up to 0.3 from the upper left corner, translations by up to
-    150 / 331 of a side, as for the images of ImageNet. At level 0 all are the identity.
+    Rotations by up to 30 degrees about the centre, counter-clockwise; shears by up to 0.3 from the upper left corner;
+    translations to the right and down by up to 150 / 331 of a side. Signs are torchvision's; at level 0 all is the identity.
     """
     wide = level.double()
     rotate, shear_x, shear_y, translate_x, translate_y = (torch.where(operation == i, wide, 0.0) for i in range(len(MOVES)))
@@ -129,8 +129,8 @@ def matrices(operation: Tensor, level: Tensor, height: int, width: int) -> Tenso
     cosine, sine = angle.cos(), angle.sin()
     x, y = width / 2, height / 2
     reach = 150 / 331
-    first = (cosine, sine + 0.3 * shear_x, x - cosine * x - sine * y + reach * width * translate_x)
-    second = (-sine + 0.3 * shear_y, cosine, y + sine * x - cosine * y + reach * height * translate_y)
+    first = (cosine, 0.3 * shear_x - sine, x - cosine * x + sine * y - reach * width * translate_x)
+    second = (0.3 * shear_y + sine, cosine, y - sine * x - cosine * y - reach * height * translate_y)
     return torch.stack([torch.stack(first, dim=1), torch.stack(second, dim=1)], dim=1).float()
 
 
