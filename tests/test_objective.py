@@ -1,13 +1,15 @@
 """The weighted sum against sums written by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from kdzoo.method import create_method
-from kdzoo.objective import Objective, Term, cross_entropy
-from kdzoo.signals import Batch, Clock, Need, Outputs, UndeclaredNeed
+from kdzoo.objective import Objective, Term, cross_entropy, soft_cross_entropy
+from kdzoo.signals import Batch, Clock, Need, Needs, Outputs, UndeclaredNeed
 
 
 def softmax(z: np.ndarray) -> np.ndarray:
@@ -15,8 +17,9 @@ def softmax(z: np.ndarray) -> np.ndarray:
     return e / e.sum(1, keepdims=True)
 
 
-def batch(targets: torch.Tensor) -> Batch:
+def batch(targets: torch.Tensor, soft: torch.Tensor | None = None) -> Batch:
     return Batch(
+        soft_targets=soft,
         inputs=torch.zeros(len(targets), 3, 4, 4, dtype=torch.uint8),
         targets=targets,
         index=torch.arange(len(targets)),
@@ -65,6 +68,51 @@ def test_label_smoothing_mixes_with_the_uniform_distribution(logits):
     target = np.full((6, 5), 0.1 / 5)
     target[np.arange(6), TARGETS.numpy()] += 0.9
     assert cross_entropy(s, TARGETS, 0.1).item() == pytest.approx(-(target * log_q).sum(1).mean())
+
+
+SHARES = torch.tensor(
+    [[0.7, 0.3, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 0.5, 0, 0.5], [0, 0, 0, 0.9, 0.1], [0.2, 0, 0, 0, 0.8], [1, 0, 0, 0, 0]]
+)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_soft_targets_are_weighed_by_their_shares_and_smoothed_alike(logits, smoothing):
+    s, _ = logits
+    target = (1 - smoothing) * SHARES.double().numpy() + smoothing / 5
+    expected = -(target * np.log(softmax(s.numpy()))).sum(1).mean()
+    assert soft_cross_entropy(s, SHARES, smoothing).item() == pytest.approx(expected, rel=1e-7)
+    hard = torch.nn.functional.one_hot(TARGETS, 5).double()
+    assert soft_cross_entropy(s, hard, smoothing).item() == pytest.approx(cross_entropy(s, TARGETS, smoothing).item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_what_has_no_label_in_a_mix_weighs_nothing(logits, smoothing):
+    """0.7 of sample 0 with a label, all of sample 1, nothing of sample 2: as the labelled parts on their own."""
+    s, _ = logits
+    shares = torch.tensor([[0.7, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 0, 0, 0]], dtype=torch.float64)
+    each = [cross_entropy(s[i : i + 1], torch.tensor([i]), smoothing).item() for i in (0, 1)]
+    assert soft_cross_entropy(s[:3], shares, smoothing).item() == pytest.approx((0.7 * each[0] + each[1]) / 1.7, rel=1e-12)
+    assert soft_cross_entropy(s[:3], torch.zeros_like(shares), smoothing).item() == 0
+
+
+def test_the_task_takes_soft_targets_where_images_are_mixed_and_methods_see_both(logits):
+    s, t = logits
+    seen = []
+
+    class Looking(type(create_method("logits"))):
+        def loss(self, student, teacher, batch, module):
+            seen.append((batch.targets, batch.soft_targets))
+            return student.logits.sum() * 0
+
+    Looking.card = replace(Looking.card, needs=Needs(Need.LOGITS | Need.TARGETS, Need.NOTHING))
+    mixed = batch(TARGETS, SHARES)
+    losses = objective(1.0, Term(Looking(), 1.0))(Outputs({Need.LOGITS: s}, owner="s"), Outputs({Need.LOGITS: t}, owner="t"), mixed)
+    assert losses.total.item() == pytest.approx(-(SHARES.double().numpy() * np.log(softmax(s.numpy()))).sum(1).mean(), rel=1e-7)
+    assert torch.equal(seen[0][0], TARGETS)
+    assert torch.equal(seen[0][1], SHARES)
+    assert batch(TARGETS).soft_targets is None
+    with pytest.raises(UndeclaredNeed, match="soft targets were read but not asked for"):
+        _ = mixed.only(Need.LOGITS, torch.Generator()).soft_targets
 
 
 def test_a_method_sees_nothing_that_it_did_not_declare(logits):

@@ -1,6 +1,7 @@
 """A run's id: equal runs have equal ids whatever words were used, and anything that changes a number changes it."""
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -8,6 +9,8 @@ from hypothesis import strategies as st
 
 from kdzoo.errors import InputError
 from kdzoo.spec import Augment, DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run, TermSpec, canonical_json, parse
+
+RESULTS = Path(__file__).resolve().parent.parent / "results"
 
 
 def term(**changes):
@@ -54,6 +57,11 @@ def test_a_run_survives_the_trip_through_its_file():
         {"data": DataSpec(name="cifar10", fingerprint="f00d", classes=10, split_seed=1)},
         {"recipe": Recipe(epochs=2, batch_size=64, lr=0.1, precision="bfloat16")},
         {"recipe": Recipe(epochs=2, batch_size=64, lr=0.1, augment=Augment(crop="pad", pad=4))},
+        {"recipe": Recipe(epochs=2, batch_size=64, lr=0.1, augment=Augment(cutout=8))},
+        {"recipe": Recipe(epochs=2, batch_size=64, lr=0.1, augment=Augment(saturation=0.4))},
+        {"recipe": Recipe(epochs=2, batch_size=64, lr=0.1, augment=Augment(randaugment=2))},
+        {"recipe": Recipe(epochs=2, batch_size=64, lr=0.1, mixup=0.2)},
+        {"recipe": Recipe(epochs=2, batch_size=64, lr=0.1, cutmix=1.0)},
         {"objective": ObjectiveSpec(task=0.1, terms=(term(version="2"),))},
         {"objective": ObjectiveSpec(task=0.1, terms=(term(coefficient=0.8),))},
         {"student": NetworkSpec(name="resnet20", classes=10, stem="small")},
@@ -61,6 +69,34 @@ def test_a_run_survives_the_trip_through_its_file():
 )
 def test_whatever_changes_a_number_changes_the_id(changes):
     assert run(**changes).id != run().id
+
+
+def test_what_a_recipe_leaves_out_is_no_part_of_an_id_and_what_it_says_is():
+    plain = Recipe(epochs=2, batch_size=64, lr=0.1, augment=Augment(cutout=0, randaugment=0, brightness=0.0))
+    assert run(recipe=plain).id == run().id
+    assert set(plain.model_dump()["augment"]) == {"crop", "pad", "padding", "flip", "size", "min_area"}
+    assert {"mixup", "cutmix", "mix_prob", "dot"}.isdisjoint(plain.model_dump())
+    ids = [
+        run(
+            recipe=Recipe(epochs=2, batch_size=64, lr=0.1, mixup=0.2, mix_prob=probability, augment=Augment(randaugment=2, magnitude=size))
+        ).id
+        for probability, size in ((1.0, 9.0), (0.5, 9.0), (1.0, 10.0))
+    ]
+    assert len(set(ids)) == 3
+    assert run(recipe=Recipe(epochs=2, batch_size=64, lr=0.1, mixup=0.2, augment=Augment(randaugment=2))).id == ids[0]
+
+
+def test_a_recipe_that_mixes_survives_the_trip_through_its_file():
+    whole = run(recipe=Recipe(epochs=2, batch_size=64, lr=0.1, cutmix=1.0, mix_prob=0.5, augment=Augment(randaugment=1, cutout=4)))
+    again = parse(Run, json.loads(canonical_json(whole.model_dump(mode="json"))), "run")
+    assert again == whole
+    assert again.id == whole.id
+
+
+@pytest.mark.parametrize("file", sorted(RESULTS.glob("*/runs/*/run.json")), ids=lambda file: file.parent.name)
+def test_the_runs_of_the_committed_results_have_the_ids_they_had(file):
+    written = json.loads(file.read_text())
+    assert parse(Run, written["run"], "run").id == written["id"] == file.parent.name
 
 
 def test_terms_are_in_order_and_none_twice():

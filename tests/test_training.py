@@ -107,6 +107,37 @@ def test_a_stop_in_the_middle_of_an_epoch_leaves_checkpoints_that_end_the_same(t
         assert len(lines[0]) == len(lines[1]) == 2
 
 
+MIXED = {
+    "teacher_recipe.epochs": 15,
+    "recipe.mixup": 0.4,
+    "recipe.cutmix": 1.0,
+    "recipe.mix_prob": 0.8,
+    "recipe.label_smoothing": 0.1,
+    "recipe.augment.crop": "pad",
+    "recipe.augment.pad": 1,
+    "recipe.augment.randaugment": 2,
+    "recipe.augment.contrast": 0.3,
+    "recipe.augment.cutout": 2,
+}
+
+
+@pytest.mark.slow
+def test_mixed_and_augmented_images_are_the_same_after_a_stop_and_in_another_cohort(tmp_path):
+    """hinton reads one view, mlld a second one, cskd partners of a class: each is augmented and mixed."""
+    options = {"methods": "hinton,mlld,cskd", "set": MIXED}
+    whole, broken, apart = (planned(tmp_path / name, **options) for name in ("whole", "broken", "apart"))
+    ids = [p.run.id for p in whole.students]
+    train(whole, ids)
+    for stop_at in (2, 1, 1):
+        asked = iter(range(1000))
+        with pytest.raises(Stopped):
+            train_runs(broken.store, ids, Options(), Bench(), lambda _: None, lambda at=stop_at, asked=asked: next(asked) >= at)
+    train(broken, ids)
+    train(apart, *([run_id] for run_id in reversed(ids)))
+    assert {whole.store.run(run_id).state() for run_id in ids} == {"done"}
+    assert weights(whole) == weights(broken) == weights(apart)
+
+
 def test_same_seed_same_start_whatever_the_method_and_other_seeds_differ(tmp_path):
     made = planned(tmp_path, seeds="2", methods="hinton,crd")
     starts: dict[int, set[bytes]] = {}
@@ -182,8 +213,10 @@ def test_what_cannot_be_adapted_is_refused_before_training_with_the_shapes(tmp_p
         {"recipe.ema": 0.9, "recipe.label_smoothing": 0.1},
         {"recipe.schedule": "step", "recipe.milestones": [0.5]},
         {"recipe.augment.flip": True},
+        {"recipe.mixup": 0.2, "recipe.cutmix": 1.0, "recipe.mix_prob": 0.5},
+        {"recipe.augment.randaugment": 1, "recipe.augment.magnitude": 5, "recipe.augment.cutout": 2, "recipe.augment.brightness": 0.2},
     ],
-    ids=["bfloat16", "adamw", "moving average", "steps", "flip"],
+    ids=["bfloat16", "adamw", "moving average", "steps", "flip", "mixed", "augmented"],
 )
 def test_every_choice_of_a_recipe_trains_above_chance(tmp_path, changes):
     from kdzoo.suite.bench import prepare

@@ -2,14 +2,19 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as T
 
+from kdzoo.data import operations
 from kdzoo.data.loader import batches, order, steps_per_epoch
-from kdzoo.data.views import apply, center, draw, view_code
-from kdzoo.spec import Augment
+from kdzoo.data.operations import OPERATIONS
+from kdzoo.data.views import apply, center, draw, finite, view_code
+from kdzoo.spec import Augment, Recipe
+
+EVERYTHING = {"brightness": 0.4, "contrast": 0.3, "saturation": 1.5, "randaugment": 2, "magnitude": 15.0, "cutout": 3}
 
 
 def images(samples=9, channels=3, height=7, width=5, seed=0) -> torch.Tensor:
@@ -52,7 +57,16 @@ def test_a_resized_crop_is_torchvisions_within_two_grey_levels():
         assert float(inner.max()) <= 2
 
 
-@pytest.mark.parametrize("augment", [Augment(crop="pad", pad=2, flip=True), Augment(crop="resized", size=6, flip=True)])
+@pytest.mark.parametrize(
+    "augment",
+    [
+        Augment(crop="pad", pad=2, flip=True),
+        Augment(crop="resized", size=6, flip=True),
+        Augment(crop="pad", pad=2, flip=True, **EVERYTHING),
+        Augment(crop="resized", size=6, flip=True, **EVERYTHING),
+        Augment(**EVERYTHING),
+    ],
+)
 def test_how_a_sample_looks_depends_on_no_batch(augment):
     pixels = images(samples=20, height=8, width=8)
     views = draw(augment, samples=20, height=8, width=8, seed=3, epoch=4)
@@ -69,6 +83,66 @@ def test_epochs_seeds_and_streams_look_different_and_repeat():
 
     assert codes(0, 0) == codes(0, 0)
     assert len({tuple(c) for c in (codes(0, 0), codes(0, 1), codes(1, 0), codes(0, 0, "second view"))}) == 4
+
+
+@pytest.mark.parametrize("base", [Augment(crop="pad", pad=2, flip=True), Augment(crop="resized", size=6, flip=True), Augment()])
+@pytest.mark.parametrize("added", EVERYTHING)
+def test_one_more_kind_of_augmentation_leaves_what_the_others_draw(base, added):
+    def drawn(names):
+        chosen = {name: value for name, value in EVERYTHING.items() if name in names and (name != "magnitude" or "randaugment" in names)}
+        made = draw(base.model_copy(update=chosen), samples=50, height=8, width=8, seed=0, epoch=1)
+        parts = {"top": made.top, "left": made.left, "flip": made.flip, "height": made.height, "width": made.width, "cut": made.cut}
+        return parts | dict(made.colours) | {"operations": made.operations, "levels": made.levels}
+
+    without, whole = drawn(set(EVERYTHING) - {added}), drawn(set(EVERYTHING))
+    there = {name: value for name, value in without.items() if value is not None}
+    assert len(there) >= 7
+    same = {name for name in there if torch.equal(there[name], whole[name])}
+    assert same == set(there) - ({"levels"} if added == "magnitude" else set())
+
+
+def test_what_is_drawn_is_spread_as_it_should_be():
+    samples, augment = 20_000, Augment(**EVERYTHING)
+    views = draw(augment, samples=samples, height=10, width=6, seed=0, epoch=0)
+    for name, (low, high) in {"brightness": (0.6, 1.4), "contrast": (0.7, 1.3), "saturation": (0.0, 2.5)}.items():
+        assert scipy.stats.kstest(views.colours[name].numpy(), scipy.stats.uniform(low, high - low).cdf).pvalue > 0.01
+    for part, choices in ((views.operations[:, 0], len(OPERATIONS)), (views.operations[:, 1], len(OPERATIONS)), (views.cut[:, 0], 10)):
+        assert scipy.stats.chisquare(torch.bincount(part, minlength=choices).numpy()).pvalue > 0.01
+    assert set(views.levels.flatten().tolist()) == {-0.5, 0.5}
+    assert abs(float(views.levels.mean())) < 0.01
+    together = views.operations[:, 0] * len(OPERATIONS) + views.operations[:, 1]
+    assert scipy.stats.chisquare(torch.bincount(together, minlength=len(OPERATIONS) ** 2).numpy()).pvalue > 0.01
+
+
+def test_colours_are_changed_in_order_then_operations_then_cutout():
+    augment = Augment(**EVERYTHING)
+    pixels = images(samples=30, height=9, width=9)
+    index = torch.arange(30)
+    views = draw(augment, samples=30, height=9, width=9, seed=0, epoch=0)
+    seen = apply(pixels, views, index, augment)
+    step = operations.brightness(pixels, views.colours["brightness"])
+    step = operations.contrast(step, views.colours["contrast"])
+    step = operations.saturation(step, views.colours["saturation"])
+    for round_ in (0, 1):
+        step = operations.operate(step, views.operations[:, round_], views.levels[:, round_])
+    assert torch.equal(operations.cutout(step, views.cut, 3), seen)
+
+
+@pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "randaugment", "cutout"])
+def test_views_that_are_as_good_as_endless_have_no_number(name):
+    augment = Augment(crop="pad", pad=1, flip=True, **{name: EVERYTHING[name]})
+    assert view_code(draw(augment, samples=5, height=8, width=8, seed=0, epoch=0), augment) is None
+    assert not finite(Recipe(epochs=1, batch_size=2, lr=0.1, augment=augment))
+
+
+def test_what_the_memo_may_remember_by_number():
+    crops = Augment(crop="pad", pad=1, flip=True)
+    given = {"epochs": 1, "batch_size": 2, "lr": 0.1}
+    assert finite(Recipe(**given))
+    assert finite(Recipe(**given, augment=crops))
+    assert not finite(Recipe(**given, augment=Augment(crop="resized", size=6)))
+    assert not finite(Recipe(**given, augment=crops, mixup=0.2))
+    assert not finite(Recipe(**given, augment=crops, cutmix=1.0))
 
 
 def test_without_augmentation_images_are_left_alone():
