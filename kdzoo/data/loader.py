@@ -45,4 +45,5 @@ def partners(targets: Tensor, seed: int, epoch: int) -> Tensor:
 def gather(subset: Subset, index: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
     """Images (B, C, H, W) uint8 and targets (B,) int64 at `index`, on the device."""
     here = index.to(subset.images.device)
-    return subset.images[here].to(device, non_blocking=True), subset.targets[here].to(device, non_blocking=True)
+    images, targets = (part.index_select(0, here).to(device, non_blocking=True) for part in (subset.images, subset.targets))
+    return images, targets

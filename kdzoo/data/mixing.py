@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from scipy.special import betaincinv
 from torch import Tensor
 
-from kdzoo.seeds import generator
+from kdzoo.seeds import generator, stream
 from kdzoo.spec import Recipe
 
 
@@ -44,30 +44,30 @@ def draw_mixes(recipe: Recipe, *, samples: int, height: int, width: int, seed: i
     inside, outside = share.clone(), share.clone()
     box = torch.zeros(samples, 4, dtype=torch.int64)
     if recipe.mixup is not None:
-        lam = _beta(recipe.mixup, samples, generator(seed, "mixup", epoch))
+        lam = _beta(recipe.mixup, samples, stream(seed, "mixup", epoch))
         share = torch.where(up, torch.maximum(lam, 1 - lam), share)
         inside, outside = torch.where(up, share, inside), torch.where(up, share, outside)
     if recipe.cutmix is not None:
-        box = torch.where(cut[:, None], _boxes(recipe.cutmix, samples, height, width, generator(seed, "cutmix", epoch)), box)
-        area = (box[:, 1] - box[:, 0]) * (box[:, 3] - box[:, 2]) / (height * width)
+        area = 1 - _beta(recipe.cutmix, samples, stream(seed, "cutmix", epoch))
+        box = torch.where(cut[:, None], _boxes(area, height, width, generator(seed, "cutmix box", epoch)), box)
+        area = (box[:, 1] - box[:, 0]) * (box[:, 3] - box[:, 2]) / (height * width)  # what lies within the image
         pasted = cut & (area > 0.5)
         inside, outside = torch.where(cut & ~pasted, 0.0, inside), torch.where(pasted, 0.0, outside)
         share = torch.where(cut, torch.maximum(area, 1 - area), share)
     return Mixes(inside.float(), outside.float(), box, share.float())
 
 
-def _beta(alpha: float, samples: int, random: torch.Generator) -> Tensor:
-    """Draws of Beta(alpha, alpha) by its quantile function, (samples,) float64."""
-    return torch.from_numpy(betaincinv(alpha, alpha, torch.rand(samples, generator=random, dtype=torch.float64).numpy()))
+def _beta(alpha: float, samples: int, seed: int) -> Tensor:
+    """Draws of Beta(alpha, alpha), (samples,) float64; torch has none from a generator of one's own."""
+    return torch.from_numpy(np.random.Generator(np.random.PCG64(seed)).beta(alpha, alpha, samples))
 
 
-def _boxes(alpha: float, samples: int, height: int, width: int, random: torch.Generator) -> Tensor:
-    """CutMix's boxes (N, 4): of an area of 1 - lambda with lambda from Beta(alpha, alpha), centred anywhere, cut off at borders."""
-    side = (1 - _beta(alpha, samples, random)).sqrt()
+def _boxes(area: Tensor, height: int, width: int, random: torch.Generator) -> Tensor:
+    """CutMix's boxes (N, 4) of these shares (N,) of the image, centred anywhere and cut off at borders."""
     edges = []
     for length in (height, width):
-        half = torch.div((length * side).long(), 2, rounding_mode="floor")
-        centre = torch.randint(length, (samples,), generator=random)
+        half = torch.div((length * area.sqrt()).long(), 2, rounding_mode="floor")
+        centre = torch.randint(length, (len(area),), generator=random)
         edges += [(centre - half).clamp(0, length), (centre + half).clamp(0, length)]
     return torch.stack(edges, dim=1)
 
@@ -81,7 +81,7 @@ def mix(images: Tensor, mixes: Mixes, index: Tensor) -> Tensor:
     inside, outside = (part[index].to(device)[:, None, None] for part in (mixes.inside, mixes.outside))
     weight = torch.where(boxed, inside, outside)[:, None]
     other = images.roll(1, 0).float()
-    return (images.float() - other).mul_(weight).add_(other).round_().to(torch.uint8)
+    return images.float().sub_(other).mul_(weight).add_(other).round_().to(torch.uint8)
 
 
 def soft_targets(targets: Tensor, mixes: Mixes, index: Tensor, classes: int) -> Tensor:

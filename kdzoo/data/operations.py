@@ -17,8 +17,7 @@ FULL = 255
 
 def blend(images: Tensor, base: Tensor, factor: Tensor) -> Tensor:
     """base + factor (images - base), rounded and clamped to 0..255; base is float and broadcasts, factor (B,)."""
-    difference = images.float() - base
-    return difference.mul_(factor[:, None, None, None]).add_(base).round_().clamp_(0, FULL).to(torch.uint8)
+    return images.float().sub_(base).mul_(factor[:, None, None, None]).add_(base).round_().clamp_(0, FULL).to(torch.uint8)
 
 
 def grey(images: Tensor) -> Tensor:
@@ -164,11 +163,11 @@ def operate(images: Tensor, operation: Tensor, level: Tensor) -> Tensor:
     order, device = operation.argsort(stable=True), images.device
     counts = operation.bincount(minlength=len(OPERATIONS))
     still = [*counts[: len(CHANGES)].tolist(), int(counts[len(CHANGES) :].sum())]
-    *kept, moved = torch.split(images[order.to(device)], still)
+    *kept, moved = torch.split(images.index_select(0, order.to(device)), still)
     levels = torch.split(level[order].to(device), still)
     pieces = [change(*part) for change, *part in zip(CHANGES.values(), kept, levels, strict=False) if len(part[0])]
     if len(moved):
         last = order[len(order) - len(moved) :]
         maps = matrices(operation[last] - len(CHANGES), level[last], *images.shape[-2:])
         pieces.append(affine(moved, maps.to(device)))
-    return torch.cat(pieces)[order.argsort().to(device)]
+    return torch.cat(pieces).index_select(0, order.argsort().to(device))

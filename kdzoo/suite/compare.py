@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from kdzoo.errors import InputError, unknown
+from kdzoo.spec import Recipe
 from kdzoo.suite.distributions import t_quantile
 from kdzoo.suite.leaderboard import SETTING, TEACHER, as_csv, blocks_of, markdown_table, setting_columns
 from kdzoo.suite.records import BenchRecords, read_bench
@@ -241,7 +242,8 @@ def _protocol(bench: BenchRecords) -> dict[str, frozenset[str]]:
     found: dict[str, set[str]] = {}
     for record in bench.records:
         run = record.run.model_dump(mode="json")
-        said = {f"{part}.{key}": value for part in ("data", "recipe") for key, value in run[part].items()}
+        whole = {"data": run["data"], "recipe": dict.fromkeys(Recipe.model_fields) | run["recipe"]}
+        said = {f"{part}.{key}": value for part, values in whole.items() for key, value in values.items()}
         said |= {"engine": run["engine"], "student": run["student"], "phase": record.place.phase, "recipe": record.place.recipe}
         said |= {f"version of {term['method']}": term["version"] for term in run["objective"]["terms"]}
         if run["teacher"]:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from kdzoo.spec import DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run, TermSpec
+from kdzoo.spec import Augment, DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run, TermSpec
 from kdzoo.store import Store
 from kdzoo.suite.compare import compare, filtered, render, sorted_by
 from kdzoo.suite.leaderboard import leaderboard_frame, runs_frame, write_tables
@@ -264,6 +264,19 @@ def test_the_same_method_under_two_learning_rates_stands_in_two_tables_that_say_
     assert set(runs_frame(read_bench(bench))["recipe"]) == {"smoke, recipe.lr=0.1", "smoke, recipe.lr=0.01"}
     write_tables(bench)
     assert "## resnet20/resnet8 on cifar10, smoke, recipe.lr=0.01 (5 epochs), sweep" in (bench / "leaderboard.md").read_text()
+
+
+def test_what_only_one_recipe_has_tells_its_table_from_the_other_and_is_warned_of(bench, tmp_path):
+    other = tmp_path / "c"
+    for seed in range(3):
+        for folder in (bench, other):
+            write(folder, objective("hinton"), seed, val=0.99, test=0.5, recipe={"mixup": 0.2, "augment": Augment(cutout=8)})
+    board = leaderboard_frame(read_bench(bench))
+    assert set(board[board["method"] == "hinton"]["recipe"]) == {
+        "smoke",
+        "smoke, recipe.augment.cutout=8, recipe.mix_prob=1, recipe.mixup=0.2",
+    }
+    assert any("recipe.mixup differs: b has 0.2 and None, c has 0.2" in warning for warning in compare([bench, other]).warnings)
 
 
 def test_two_pairs_with_one_student_share_the_student_alone(bench):
