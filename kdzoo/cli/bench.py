@@ -24,7 +24,12 @@ SWEEP, PAIR, TRAINING, RUNNING, RESULTS = "What is swept", "Networks and data", 
 Config = Annotated[Path | None, typer.Option("--config", "-c", help="A YAML file with these options as keys; the command line wins.")]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="One more key, such as recipe.batch_size=128 (repeatable).", rich_help_panel=TRAINING),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="One more key, such as recipe.batch_size=128 or recipe.augment.cutout=8 (repeatable).",
+        rich_help_panel=TRAINING,
+    ),
 ]
 Data = Annotated[
     str | None, typer.Option(help="digits, mnist, cifar10, cifar100 or folder:PATH; see `kdzoo data list`.", rich_help_panel=PAIR)

@@ -204,3 +204,12 @@ def test_each_sample_has_its_own_operation_and_depends_on_no_other():
         assert torch.equal(operate(given[one], operation[one], level[one])[0], seen[i]), OPERATIONS[operation[i]]
     backwards = torch.arange(89, -1, -1)
     assert torch.equal(operate(given[backwards], operation[backwards], level[backwards]), seen[backwards])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="compares a GPU's pixels with the CPU's")
+def test_pixels_are_the_same_on_a_gpu():
+    random = torch.Generator().manual_seed(0)
+    given = images(400, height=32, width=32)
+    operation = torch.randint(len(OPERATIONS), (400,), generator=random)
+    level = 2 * torch.rand(400, generator=random) - 1
+    assert torch.equal(operate(given.cuda(), operation, level).cpu(), operate(given, operation, level))
