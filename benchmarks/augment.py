@@ -6,8 +6,9 @@
 
 CIFAR-10's training images (from KDZOO_DATA; noise where they are not there), one thread. torchvision's side has PIL images
 at hand, as a dataset of a plain loop gives them, and no decoding, copying or normalising is counted; its mixup and CutMix
-are of a batch too. kdzoo's side is `views.apply` and `mixing.mix` on uint8 images on the device; what is drawn once an
-epoch is counted in full, as that many images' share. Sides alternate; medians of several rounds.
+are of a batch of floats, made before, with one share or box for all. kdzoo's side is `views.apply` and `mixing.mix` on
+uint8 images on the device; what is drawn once an epoch is counted in full, as that many images' share. Sides alternate;
+medians of several rounds.
 """
 
 from __future__ import annotations
