@@ -12,7 +12,6 @@ import torch
 from speed_clock import Side, synchronise
 from speed_setup import MEMO_IMAGES, MemoSize, Setup, cohort_for
 
-from kdzoo.data.loader import batches
 from kdzoo.memo import Memo
 from kdzoo.signals import Batch, Clock, Need
 from kdzoo.sinks import JsonLines
@@ -32,8 +31,9 @@ def training(cohort: Cohort, *, replay: bool = False) -> Iterator[int]:
         shown = 0 if replay else epoch
         looks = cohort.looks_of(shown)
         page = page_of(cohort, shown, looks, 0)
-        for index in batches(len(cohort.parts.train.targets), cohort.recipe.batch_size, cohort.seed, shown):
-            step(cohort, index, looks, Clock(shown % epochs, epochs, number, cohort.steps_an_epoch * epochs), page)
+        here = {need: look.to(cohort.execution.device) for need, look in looks.items()}
+        for index, images in cohort.batches_of(shown, looks, 0):
+            step(cohort, index, images, here, Clock(shown % epochs, epochs, number, cohort.steps_an_epoch * epochs), page)
             number += 1
             if number % FLUSH_STEPS == 0:
                 drop_bad(cohort)
@@ -78,8 +78,9 @@ def warm(setup: Setup, runs: int) -> Side:
 def stock(cohort: Cohort) -> Iterator[tuple[Seen, Batch]]:
     """A few batches gathered beforehand, again and again."""
     looks, clock = cohort.looks_of(0), Clock(0, 1, 0, 1)
-    drawn = batches(len(cohort.parts.train.targets), cohort.recipe.batch_size, cohort.seed, 0)
-    made = [gather_batch(cohort, index, looks, clock) for index in itertools.islice(drawn, STOCK)]
+    here = {need: look.to(cohort.execution.device) for need, look in looks.items()}
+    drawn = itertools.islice(cohort.batches_of(0, looks, 0), STOCK)
+    made = [gather_batch(cohort, index, images, here, clock) for index, images in drawn]
     while True:
         yield from made
 

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 from torchvision import transforms
 
-from kdzoo.data.loader import batches
 from kdzoo.signals import Clock, Need
 from kdzoo.train import autocast, gather_batch
 
@@ -107,8 +106,9 @@ def plain_kernels(setup: Setup) -> Side:
         epoch = 0
         while True:
             looks = cohort.looks_of(epoch)
-            for index in batches(len(cohort.parts.train.targets), setup.batch, cohort.seed, epoch):
-                seen, batch = gather_batch(cohort, index, looks, Clock(0, 1, 0, 1))
+            here = {need: look.to(setup.device) for need, look in looks.items()}
+            for index, read in cohort.batches_of(epoch, looks, 0):
+                seen, batch = gather_batch(cohort, index, read, here, Clock(0, 1, 0, 1))
                 images = seen[Need.NOTHING]
                 with autocast(cohort.recipe, setup.device):
                     with torch.no_grad():

@@ -59,6 +59,7 @@ def bench(
     device: str | None = None,
     jobs: int | None = None,
     threads: int | None = None,
+    resident: int | str | None = None,
     keep: str | Sequence[str] | None = None,
     oracle: bool | None = None,
     channels_last: bool | None = None,

@@ -64,15 +64,18 @@ class Modules:
 
 
 @lru_cache(maxsize=2)
-def images_of(request: str, root: str | None, image_size: int | None) -> Images:
+def images_of(request: str, root: str | None, image_size: int | None, resident: int | None = None) -> Images:
     """A data set, kept for the next run of this process."""
-    return load(request, root=Path(root) if root else None, image_size=image_size)
+    return load(request, root=Path(root) if root else None, image_size=image_size, resident=resident)
 
 
-def data_of(bound: Bound) -> tuple[Images, Parts]:
-    """The images and the parts of a run's data; raises InputError when they are not those it was planned with."""
+def data_of(bound: Bound, resident: int | None = None) -> tuple[Images, Parts]:
+    """The images and the parts of a run's data; raises InputError when they are not those it was planned with.
+
+    resident: the bytes that a folder's decoded images may take, which changes no pixel (`folder.load_folder`).
+    """
     spec = bound.run.data
-    images = images_of(bound.paths.get("data", spec.name), bound.paths.get("data_root"), bound.run.recipe.augment.size)
+    images = images_of(bound.paths.get("data", spec.name), bound.paths.get("data_root"), bound.run.recipe.augment.size, resident)
     if images.fingerprint != spec.fingerprint:
         raise InputError(f"data: {spec.name} has changed since {bound.run.id} was planned ({spec.fingerprint} is now {images.fingerprint})")
     return images, split(images, spec)

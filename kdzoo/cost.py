@@ -27,15 +27,16 @@ def probe(cohort: Cohort) -> dict[str, Any]:
     """
     (member,) = cohort.members
     clock = Clock(0, 1, 0, WARM_UP + TIMED)
-    index = torch.arange(min(member.run.recipe.batch_size, len(cohort.parts.train.targets)))
     looks = cohort.looks_of(0)
+    index, images = next(cohort.batches_of(0, looks, 0))
+    here = {need: look.to(cohort.execution.device) for need, look in looks.items()}
     seconds = []
     saved = 0
     for _ in range(WARM_UP + TIMED):
         _synchronise(cohort)
         began = time.perf_counter()
         with saved_bytes() as count:
-            seen, batch = gather_batch(cohort, index, looks, clock)
+            seen, batch = gather_batch(cohort, index, images, here, clock)
             losses = member.losses(seen, teach(cohort, seen), batch)
         member.learn(losses, len(index), clock.steps)
         _synchronise(cohort)

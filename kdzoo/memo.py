@@ -28,6 +28,7 @@ from torch import Tensor
 
 from kdzoo.errors import InputError
 from kdzoo.signals import Need, Outputs
+from kdzoo.sizes import size_of
 from kdzoo.spec import canonical_json
 from kdzoo.store import StoreError, cache_folder, write_bytes, write_json
 
@@ -48,8 +49,6 @@ TOLERANCE = 1e-3
 UNSAFE = re.compile(r"[^\w.+-]")
 """what a folder's name had better not have"""
 
-SIZE = re.compile(r"^(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?$", re.IGNORECASE)
-
 
 def budget(text: str) -> int | None:
     """Bytes that a memo may take: 0 for `off`, None for `auto`, else a size such as `500MB` or `4GB` (powers of 1024).
@@ -60,10 +59,10 @@ def budget(text: str) -> int | None:
         return 0
     if text == "auto":
         return None
-    found = SIZE.match(text.strip())
-    if found is None:
+    size = size_of(text)
+    if size is None:
         raise InputError(f"teacher_memo: expected off, auto or a size such as 500MB or 4GB, got {text!r}")
-    return int(float(found[1]) * 1024 ** " KMGT".index(found[2].upper() or " "))
+    return size
 
 
 @dataclass(frozen=True)
@@ -350,7 +349,8 @@ class Page:
         elif self.show is not None:
             while missing and missing[-1] < end:
                 positions = torch.tensor([missing.pop() for _ in range(min(self.memo.block, len(missing)))])
-                self.memo.write(self.rows[which][positions], self.ask(self.show(which, positions)))
+                own = torch.equal(positions, torch.arange(start, end))  # which have been fetched and augmented already
+                self.memo.write(self.rows[which][positions], self.ask(images if own else self.show(which, positions)))
         while missing and missing[-1] < end:
             missing.pop()
         return self.memo.read(rows)

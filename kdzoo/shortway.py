@@ -237,7 +237,7 @@ def judge(prepared: Prepared, method: str, notes: tuple[str, ...], modules: Modu
     distilled, alone = _bound(prepared, method), _bound(prepared, "none")
     device = torch.device(prepared.options.device)
     torch.set_num_threads(prepared.options.threads)
-    images, _ = data_of(distilled)
+    images, _ = data_of(distilled, prepared.options.resident)
     shape = shape_of(images, distilled.run.recipe)
     result = distilled.folder.result()
     student_network, _ = _network(distilled, modules, prepared)
@@ -277,7 +277,7 @@ def _bound(prepared: Prepared, label: str) -> Bound:
 
 def _network(bound: Bound, modules: Modules, prepared: Prepared) -> tuple[Network, Images]:
     """The trained student of a run."""
-    images, _ = data_of(bound)
+    images, _ = data_of(bound, prepared.options.resident)
     spec = bound.run.student.model_copy(update={"start": f"run:{bound.run.id}"})
     side = shape_of(images, bound.run.recipe)[1]
     return network_of(spec, images, side=side, seed=0, path=str(bound.folder.student), modules=modules), images

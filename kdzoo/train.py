@@ -11,11 +11,11 @@ import errno
 import io
 import time
 import traceback
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, cast
 
 import numpy as np
@@ -23,14 +23,14 @@ import torch
 from torch import Tensor, nn
 
 from kdzoo import memo
-from kdzoo.data.images import Subset
-from kdzoo.data.loader import batches, gather, order, partners, steps_per_epoch
+from kdzoo.data.images import Pixels, Subset
+from kdzoo.data.loader import batches, fetch, order, partners, steps_per_epoch
 from kdzoo.data.mixing import Mixes, draw_mixes, mix, soft_targets
 from kdzoo.data.split import Parts
 from kdzoo.data.views import Views, apply, center, draw, finite, seen_shape, view_code, view_count
 from kdzoo.dot import DOT
 from kdzoo.environment import environment
-from kdzoo.errors import KdzooError
+from kdzoo.errors import InputError, KdzooError
 from kdzoo.evaluate import Metrics, measure
 from kdzoo.memo import Memo, Page
 from kdzoo.models.network import Network, NetworkCost
@@ -318,6 +318,11 @@ class Cohort:
             need |= member.objective.needs.teacher
         return need
 
+    @cached_property
+    def targets(self) -> Tensor:
+        """The labels of the training images, on the device."""
+        return self.parts.train.targets.to(self.execution.device)
+
     def looks_of(self, epoch: int) -> dict[Need, Look]:
         """How every training sample looks in an epoch; once more, independently, for each other pass that is read."""
         samples = torch.arange(len(self.parts.train.targets))
@@ -341,12 +346,22 @@ class Cohort:
             if not need or any(need in member.need for member in self.alive)
         }
 
+    def batches_of(self, epoch: int, looks: Mapping[Need, Look], start: int) -> Iterator[tuple[Tensor, Seen]]:
+        """The index tensors of an epoch's batches from number `start` on, each with the images of `shown_by`."""
+        drawn = partial(batches, len(self.parts.train.targets), self.recipe.batch_size, self.seed, epoch, start)
+        images = self.parts.train.images
+        shown = {need: samples.to(images.device) for need, samples in shown_by(looks).items()}
+        asked = (samples[index] for index in drawn(images.device) for samples in shown.values())
+        with closing(fetch(images, asked, self.execution.device)) as fetched:
+            for index in drawn(self.execution.device):
+                yield index, {need: next(fetched) for need in shown}
+
 
 STREAMS = {Need.NOTHING: "view", Need.SECOND_VIEW: "second view", Need.PARTNER: "partner view"}
 """the passes of a step and the random streams of their augmentation; Need.NOTHING is the first"""
 
 Seen = dict[Need, Tensor]
-"""the augmented images of a batch for each pass"""
+"""the images of a batch for each pass"""
 
 
 @dataclass(frozen=True)
@@ -358,10 +373,18 @@ class Look:
     views: Views
     mixes: Mixes | None
 
+    def to(self, device: torch.device) -> Look:
+        return Look(self.samples.to(device), self.views.to(device), self.mixes and self.mixes.to(device))
 
-def step(cohort: Cohort, index: Tensor, looks: Mapping[Need, Look], clock: Clock, page: Page | None = None) -> None:
+
+def shown_by(looks: Mapping[Need, Look]) -> dict[Need, Tensor]:
+    """The samples that each pass shows, without the second view's, which are those of the first pass."""
+    return {need: look.samples for need, look in looks.items() if need is not Need.SECOND_VIEW}
+
+
+def step(cohort: Cohort, index: Tensor, images: Seen, looks: Mapping[Need, Look], clock: Clock, page: Page | None = None) -> None:
     """One step of every member on one batch: the same views, one forward of the teacher or, with a page, what it remembers."""
-    seen, batch = gather_batch(cohort, index, looks, clock)
+    seen, batch = gather_batch(cohort, index, images, looks, clock)
     teacher = teach(cohort, seen) if page is None else recite(cohort, page, seen, clock)
     for member in cohort.alive:
         try:
@@ -370,27 +393,35 @@ def step(cohort: Cohort, index: Tensor, looks: Mapping[Need, Look], clock: Clock
             member.fail()
 
 
-def gather_batch(cohort: Cohort, index: Tensor, looks: Mapping[Need, Look], clock: Clock) -> tuple[Seen, Batch]:
-    """The augmented images of a batch for each pass, and the batch itself."""
-    device = cohort.execution.device
-    seen: Seen = {need: shown(cohort, look, index) for need, look in looks.items()}
-    targets, mixes = cohort.parts.train.targets[index].to(device), looks[Need.NOTHING].mixes
+def gather_batch(cohort: Cohort, index: Tensor, images: Seen, looks: Mapping[Need, Look], clock: Clock) -> tuple[Seen, Batch]:
+    """The `images` of a batch as each pass augments and mixes them, and the batch itself; all is on the device."""
+    seen: Seen = {need: changed(cohort, look, index, images.get(need, images[Need.NOTHING])) for need, look in looks.items()}
+    targets, mixes = cohort.targets[index], looks[Need.NOTHING].mixes
     return seen, Batch(
         inputs=seen[Need.NOTHING],
         targets=targets,
         soft_targets=None if mixes is None else soft_targets(targets, mixes, index, cohort.parts.facts.classes),
-        index=index.to(device),
+        index=index,
         clock=clock,
-        generator=torch.Generator(device),
+        generator=torch.Generator(cohort.execution.device),
     )
 
 
 def shown(cohort: Cohort, look: Look, index: Tensor) -> Tensor:
     """What a pass shows at the samples `index` (B,), which are a whole batch where images are mixed: (B, C, H, W) uint8."""
     samples = look.samples[index]
-    images, _ = gather(cohort.parts.train, samples, cohort.execution.device)
-    seen = apply(images, look.views, samples, cohort.recipe.augment)
+    return changed(cohort, look, index, images_at(cohort.parts.train.images, samples, cohort.execution.device))
+
+
+def changed(cohort: Cohort, look: Look, index: Tensor, images: Tensor) -> Tensor:
+    """The images of the samples `index` as a pass augments and mixes them."""
+    seen = apply(images, look.views, look.samples[index], cohort.recipe.augment)
     return seen if look.mixes is None else mix(seen, look.mixes, index)
+
+
+def images_at(images: Pixels, index: Tensor, device: torch.device) -> Tensor:
+    """Images (B, C, H, W) uint8 that nobody has read ahead."""
+    return next(fetch(images, [index.to(images.device)], device))
 
 
 def teach(cohort: Cohort, seen: Seen) -> Outputs | None:
@@ -441,7 +472,7 @@ def open_memo(cohort: Cohort) -> Memo | str | None:
         views = recipe.epochs * len(cohort.passes)
         about |= {"seed": cohort.seed, "epochs": recipe.epochs, "passes": [str(which) for which in cohort.passes]}
         about |= {"mixing": (recipe.mixup, recipe.cutmix, recipe.mix_prob)} if recipe.mixes else {}
-    images, _ = gather(cohort.parts.train, torch.arange(cohort.block), execution.device)
+    images = images_at(cohort.parts.train.images, torch.arange(cohort.block), execution.device)
     given = ask(cohort, (need | memo.ALWAYS) & ~PASSES, center(images, recipe.augment))
     return memo.open_memo(
         about,
@@ -535,9 +566,10 @@ def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
         looks = cohort.looks_of(epoch)
         first = max(start - epoch * cohort.steps_an_epoch, 0)
         page = page_of(cohort, epoch, looks, first)
-        indices = batches(len(cohort.parts.train.targets), cohort.recipe.batch_size, cohort.seed, epoch, start=first)
-        for number, index in enumerate(indices, start=epoch * cohort.steps_an_epoch + first):
-            step(cohort, index, looks, Clock(epoch, cohort.recipe.epochs, number, steps), page)
+        here = {need: look.to(cohort.execution.device) for need, look in looks.items()}
+        ahead = cohort.batches_of(epoch, looks, first)
+        for number, (index, images) in enumerate(ahead, start=epoch * cohort.steps_an_epoch + first):
+            step(cohort, index, images, here, Clock(epoch, cohort.recipe.epochs, number, steps), page)
             if (number + 1) % FLUSH_STEPS == 0 or (number + 1) % cohort.steps_an_epoch == 0:
                 drop_bad(cohort)
                 ids = [member.run.id for member in cohort.alive]
@@ -592,10 +624,10 @@ def share_time(cohort: Cohort, began: float) -> float:
 
 
 def guarded(member: Member, act: Callable[[], None]) -> None:
-    """Do something of one member's; a failure is that member's alone, but for a store that cannot be written."""
+    """Do something of one member's; a failure is that member's alone, but for a store or data that all of them need."""
     try:
         act()
-    except StoreError:
+    except (StoreError, InputError):
         raise
     except Exception as error:  # kept with its traceback, as in `step`
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
@@ -618,8 +650,8 @@ def predict(network: nn.Module, subset: Subset, augment: Augment, device: torch.
     training = network.training
     network.eval()
     chunks = []
-    for index in torch.split(torch.arange(len(subset.targets)), EVALUATION_BATCH):
-        images, _ = gather(subset, index, device)
+    indices = torch.split(torch.arange(len(subset.targets), device=subset.images.device), EVALUATION_BATCH)
+    for images in fetch(subset.images, indices, device):
         logits: Tensor = network.logits(center(images, augment))  # type: ignore[operator]
         chunks.append(logits.float().log_softmax(1).cpu())
     network.train(training)

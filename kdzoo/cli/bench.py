@@ -49,6 +49,14 @@ Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.", rich_help
 Threads = Annotated[
     int | None, typer.Option(help="CPU threads of each process; part of bit-for-bit repeatability.", rich_help_panel=RUNNING)
 ]
+Resident = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="What a folder's decoded images may take; a larger one is decoded while training, to the same pixels. [default: 16GB]",
+        rich_help_panel=RUNNING,
+    ),
+]
 Plugins = Annotated[
     list[str] | None, typer.Option("--plugin", help="A Python file that registers methods of your own (repeatable).", rich_help_panel=SWEEP)
 ]
@@ -122,6 +130,7 @@ def bench(
         int | None, typer.Option("--jobs", "-j", help="Processes that train at the same time.", rich_help_panel=RUNNING)
     ] = None,
     threads: Threads = None,
+    resident: Resident = None,
     channels_last: Annotated[
         bool | None,
         typer.Option(

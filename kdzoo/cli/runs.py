@@ -17,6 +17,7 @@ from kdzoo.cli.bench import (
     Plugins,
     Rate,
     RecipeName,
+    Resident,
     Set,
     SmallStem,
     SplitSeed,
@@ -60,6 +61,7 @@ def train(
     plugin: Plugins = None,
     device: Device = None,
     threads: Threads = None,
+    resident: Resident = None,
 ) -> int:
     """Train a teacher and keep it. A bench with the same data and recipe finds it again by itself.
 
@@ -113,6 +115,7 @@ def run(
     results: ResultsFolder = Path("results"),
     device: Device = None,
     threads: Threads = None,
+    resident: Resident = None,
     plugin: Plugins = None,
 ) -> int:
     """Train one run as its run.json says, in its own folder; its teacher first where that is not kept.
@@ -126,7 +129,7 @@ def run(
     folder = run_folder(file, results)
     folder.read_plan()
     if folder.state() != "done":
-        asked = bench_config(given({"device": device, "threads": threads or 1, "plugin": plugin}), None)
+        asked = bench_config(given({"device": device, "threads": threads or 1, "resident": resident, "plugin": plugin}), None)
         with worker_pool(asked) as pool:
             pool.warm()
             outcome = _launch(_jobs_of(folder, asked), folder.id, pool)
@@ -196,7 +199,7 @@ def _jobs_of(folder: RunFolder, config: BenchConfig) -> list[Job]:
     taught = {teacher.id: Planned(*teacher.read_plan())} if (teacher.path / "run.json").exists() else {}
     bench = folder.path.parent.parent
     plan = Plan(bench.name, bench, (Planned(planned_run, about),), taught, 1)
-    options = Options(device=device_of(config.device), threads=config.threads or 1)
+    options = Options(device=device_of(config.device), threads=config.threads or 1, resident=config.resident)
     return cut(plan.students, plan, options, 1)
 
 

@@ -1,64 +1,65 @@
-"""Folders of image files, one sub-folder a class: read whole before any work, decoded once, fingerprinted by content."""
+"""Folders of image files, one sub-folder a class: read whole before any work, fingerprinted by content."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from kdzoo.data.images import Images, Subset, statistics
+from kdzoo.data.digests import digests, remembered_digests
+from kdzoo.data.files import File, Files, content_digest, keep, streams
+from kdzoo.data.images import Images, Subset
 from kdzoo.errors import InputError
 from kdzoo.store import cache_folder
 
-Array = NDArray[np.uint8]
 DEFAULT_SIDE = 256
 MARGIN = 8 / 7
 """decoded images are larger than what the networks see, so that crops have room: 256 for 224"""
-RESIDENT_BYTES = 2 * 1024**3
-"""larger sets are kept in a memory-mapped file"""
 VALIDATION = ("val", "valid", "validation")
 TEST_SHARE = 5
 """one image in so many is for testing where a folder brings no test part"""
 
 
-@dataclass(frozen=True)
-class File:
-    """An image file, its class, and the digest of its class's name and its bytes."""
-
-    path: Path
-    label: int
-    digest: bytes
-
-
-def load_folder(folder: Path, image_size: int | None) -> Images:
+def load_folder(folder: Path, image_size: int | None, resident: int | None = None) -> Images:
     """The images below `folder`: with train/ and test/ (and val/) sub-folders, or one sub-folder a class, split by class.
 
-    Shorter sides are resized to image_size * 8/7 (256 unless given) and the centre square is kept. Raises InputError
-    that names files which cannot be read, empty classes, and parts whose classes differ.
+    Shorter sides are resized to image_size * 8/7 (256 unless given) and the centre square is kept. resident: the bytes
+    that decoded images may take; what is larger stays in its files and is decoded while training, to the same pixels.
+    Raises InputError that names files which cannot be read, empty classes, and parts whose classes differ.
     """
     if not folder.is_dir():
         raise InputError(f"data: folder:{folder}: no such folder")
     parts = _parts(folder)
     classes = _classes(parts["train"])
-    files = {name: _files(part, classes) for name, part in parts.items()}
+    side = round(image_size * MARGIN) if image_size else DEFAULT_SIDE
+    listed = {name: _listed(part, classes) for name, part in parts.items()}
+    streamed = streams(sum(map(len, listed.values())), side, resident)
+    files = {name: _files(parts[name], found, classes, streamed) for name, found in listed.items()}
     if "test" not in files:
         files["train"], files["test"] = _split(files["train"])
-    side = round(image_size * MARGIN) if image_size else DEFAULT_SIDE
     fingerprint = _fingerprint(files, classes)
     shared = {file.digest for file in files["train"]} & {file.digest for file in files["test"]}
     notes = (f"{len(shared)} test images are in the train part too",) if shared else ()
-    subsets = _decode(files, side, fingerprint)
-    mean, std = statistics(subsets["train"].images)
+    places = _places(files)
+    whole = Files(tuple(file for part in places for file in files[part]), classes, places["train"], side)
+    pixels, (mean, std) = keep(whole, cache_folder() / "data" / f"{fingerprint}-{side}", resident)
+    subsets = {
+        part: Subset(pixels[here.start : here.stop], torch.tensor([file.label for file in files[part]], dtype=torch.int64))
+        for part, here in places.items()
+    }
     return Images("folder", subsets["train"], subsets["test"], classes, fingerprint, mean, std, subsets.get("val"), notes)
+
+
+def _places(files: dict[str, list[File]]) -> dict[str, range]:
+    """Where each part stands when all follow each other in the order of their names."""
+    places, start = {}, 0
+    for part in sorted(files):
+        places[part] = range(start, start + len(files[part]))
+        start = places[part].stop
+    return places
 
 
 def _parts(folder: Path) -> dict[str, Path]:
@@ -79,23 +80,34 @@ def _classes(folder: Path) -> tuple[str, ...]:
     return classes
 
 
-def _files(folder: Path, classes: Sequence[str]) -> list[File]:
-    """The image files of a part in canonical order; InputError for classes that differ or have none."""
+def _listed(folder: Path, classes: Sequence[str]) -> list[tuple[str, int]]:
+    """The image files of a part and their classes; InputError for classes that differ or have none."""
     here = _classes(folder)
     if here != tuple(classes):
         differ = sorted(set(here) ^ set(classes))
         raise InputError(f"data: {folder}: its classes differ from those of the train part: {', '.join(differ)}")
-    found: list[File] = []
+    found: list[tuple[str, int]] = []
     problems = []
     for label, name in enumerate(classes):
         paths = [p for p in sorted((folder / name).rglob("*")) if p.suffix.lower() in IMG_EXTENSIONS and not p.name.startswith(".")]
         if not paths:
             problems.append(f"data: {folder / name}: no image files")
-        for path in paths:
-            found.append(File(path, label, hashlib.blake2b(name.encode() + b"/" + path.read_bytes(), digest_size=16).digest()))
+        found += [(str(path), label) for path in paths]
     if problems:
         raise InputError(*problems)
-    return sorted(found, key=lambda file: file.digest)
+    return found
+
+
+def _files(folder: Path, listed: Sequence[tuple[str, int]], classes: Sequence[str], streamed: bool) -> list[File]:
+    """The files in canonical order."""
+    labels = dict(listed)
+    paths = list(labels)
+
+    def digest_of(path: str) -> bytes:
+        return content_digest(classes[labels[path]], Path(path).read_bytes())
+
+    found = remembered_digests(folder, paths, digest_of) if streamed else digests(paths, digest_of)
+    return sorted((File(path, labels[path], one) for path, one in zip(paths, found, strict=True)), key=lambda file: file.digest)
 
 
 def _split(files: list[File]) -> tuple[list[File], list[File]]:
@@ -105,7 +117,7 @@ def _split(files: list[File]) -> tuple[list[File], list[File]]:
         members = sorted({file.digest for file in files if file.label == label})
         if len(members) < 2:
             one = next(file.path for file in files if file.label == label)
-            raise InputError(f"data: {one.parent}: one image is not enough to train and to test on")
+            raise InputError(f"data: {Path(one).parent}: one image is not enough to train and to test on")
         test |= set(members[: max(1, round(len(members) / TEST_SHARE))])
     return [f for f in files if f.digest not in test], [f for f in files if f.digest in test]
 
@@ -117,64 +129,3 @@ def _fingerprint(files: dict[str, list[File]], classes: Sequence[str]) -> str:
         for file in files[name]:
             digest.update(file.digest)
     return digest.hexdigest()
-
-
-def _decode(files: dict[str, list[File]], side: int, fingerprint: str) -> dict[str, Subset]:
-    """Every part's pixels (N, 3, side, side); in a memory-mapped file of the cache where they are many."""
-    count = sum(map(len, files.values()))
-    pixels: Array
-    kept = None
-    if count * 3 * side * side > RESIDENT_BYTES:
-        kept = cache_folder() / "data" / f"{fingerprint}-{side}.npy"
-    if kept is not None and kept.exists():
-        pixels = np.load(kept, mmap_mode="r+")
-    else:
-        pixels = _read_all([file for part in sorted(files) for file in files[part]], side, kept)
-    subsets, start = {}, 0
-    for part in sorted(files):
-        end = start + len(files[part])
-        targets = torch.tensor([file.label for file in files[part]], dtype=torch.int64)
-        subsets[part] = Subset(torch.from_numpy(pixels[start:end]), targets)
-        start = end
-    return subsets
-
-
-def _read_all(files: list[File], side: int, kept: Path | None) -> Array:
-    shape = (len(files), 3, side, side)
-    partial = None
-    pixels: Array
-    if kept is None:
-        pixels = np.empty(shape, dtype=np.uint8)
-    else:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        partial = kept.with_suffix(f".{os.getpid()}.partial")
-        pixels = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
-    problems: list[str] = []
-
-    def read(position: int) -> None:
-        try:
-            pixels[position] = decode(files[position].path, side)
-        except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            problems.append(f"{files[position].path} ({error})")
-
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(read, range(len(files))))
-    if problems:
-        if partial is not None:
-            partial.unlink()
-        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise InputError(f"data: {len(problems)} image file(s) cannot be read: {'; '.join(sorted(problems)[:5])}{more}")
-    if partial is not None and kept is not None:
-        os.replace(partial, kept)
-    return pixels
-
-
-def decode(path: Path, side: int) -> Array:
-    """One image as (3, side, side) uint8: upright, RGB, shorter side resized, centre square kept."""
-    with Image.open(path) as opened:
-        upright = ImageOps.exif_transpose(opened)
-        if upright.mode.startswith("I;16"):
-            upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-        rgb = upright.convert("RGBA").convert("RGB") if upright.mode in ("P", "PA") else upright.convert("RGB")
-        square = ImageOps.fit(rgb, (side, side), method=Image.Resampling.BILINEAR)
-    return np.asarray(square).transpose(2, 0, 1)

@@ -2,17 +2,47 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+Array = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Images that lie in files. Indexing picks some of them, still unread; `loader.fetch` reads.
+
+    read: the pixels (C, H, W) uint8 of a place. places: those of these images, (N,) int64. image: the shape of one.
+    """
+
+    read: Callable[[int], Array]
+    places: Tensor
+    image: tuple[int, int, int]
+    device = torch.device("cpu")
+    """where an index has to be"""
+
+    def __getitem__(self, index: Tensor | slice) -> Stored:
+        return replace(self, places=self.places[index])
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.places), *self.image)
+
+
+Pixels = Tensor | Stored
+"""images (N, C, H, W) uint8, in memory or in files"""
 
 
 @dataclass(frozen=True)
 class Subset:
-    """images (N, C, H, W) uint8, in memory or mapped from a file; targets (N,) int64, -1 where there is no label."""
+    """images (N, C, H, W) uint8, in memory or in files; targets (N,) int64 on the CPU, -1 where there is no label."""
 
-    images: Tensor
+    images: Pixels
     targets: Tensor
 
 
@@ -43,9 +73,18 @@ class Images:
         return int(self.train.images.shape[3])
 
 
-def statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+"""mean and standard deviation of each channel"""
+
+
+def statistics(images: Tensor) -> Statistics:
     """Mean and standard deviation of each channel of uint8 images, as shares of 255."""
-    counts = torch.stack([torch.bincount(images[:, c].reshape(-1).int(), minlength=256) for c in range(images.shape[1])]).double()
+    return statistics_of(torch.stack([torch.bincount(images[:, c].reshape(-1).int(), minlength=256) for c in range(images.shape[1])]))
+
+
+def statistics_of(counts: Tensor) -> Statistics:
+    """The same from how often each level occurs in each channel, (C, 256)."""
+    counts = counts.double()
     levels = torch.arange(256, dtype=torch.float64) / 255
     shares = counts / counts.sum(1, keepdim=True)
     mean = shares @ levels

@@ -27,6 +27,10 @@ class Mixes:
     box: Tensor
     share: Tensor
 
+    def to(self, device: torch.device) -> Mixes:
+        """The same on a device, from which a batch takes its rows there."""
+        return Mixes(*(part.to(device) for part in (self.inside, self.outside, self.box, self.share)))
+
 
 def draw_mixes(recipe: Recipe, *, samples: int, height: int, width: int, seed: int, epoch: int) -> Mixes | None:
     """How all samples of an epoch are mixed, a pure function of (seed, epoch, sample); None where the recipe mixes none.

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from kdzoo.data.folder import load_folder
 from kdzoo.data.images import Images, Subset, statistics
@@ -57,16 +58,19 @@ def register_source(name: str, read: Callable[[], Raw], description: str = "") -
     DATA[name] = description
 
 
-def load(request: str, *, root: Path | None = None, image_size: int | None = None, allow_download: bool = True) -> Images:
+def load(
+    request: str, *, root: Path | None = None, image_size: int | None = None, resident: int | None = None, allow_download: bool = True
+) -> Images:
     """A data set by name, or `folder:PATH`.
 
     Looked for as `{root}/{name}/{train,test}.npz`, then as torchvision's own files below the root, then downloaded and
-    checked by torchvision. root: given, else KDZOO_DATA, else a cache folder. image_size: what folders are decoded for.
+    checked by torchvision. root: given, else KDZOO_DATA, else a cache folder. image_size, resident: what the images of a
+    folder are decoded for, and the bytes that this may take (`folder.load_folder`).
     Raises InputError for an unknown name, and for a set that is not there, with where it looked and the two ways to
     provide it.
     """
     if request.startswith("folder:"):
-        return load_folder(Path(request.removeprefix("folder:")), image_size)
+        return load_folder(Path(request.removeprefix("folder:")), image_size, resident)
     if request == "digits":
         return canonical("digits", _digits())
     if request in _SOURCES:
@@ -87,16 +91,17 @@ def data_root(root: Path | None) -> Path:
 
 def canonical(name: str, raw: Raw) -> Images:
     """The same images whatever order their files had: sorted by content, fingerprinted, channels first."""
-    (train, train_digests), (test, test_digests) = (_sorted(*part) for part in (raw.train, raw.test))
+    train, test = (_sorted(*part) for part in (raw.train, raw.test))
     digest = hashlib.blake2b(f"{len(raw.classes)} classes".encode(), digest_size=16)
-    for digests in (train_digests, test_digests):
+    for *_, digests in (train, test):
         digest.update(len(digests).to_bytes(8, "big"))
         digest.update(digests.tobytes())
-    mean, std = STATISTICS.get(name) or statistics(train.images)
-    return Images(name, train, test, raw.classes, digest.hexdigest(), mean, std)
+    mean, std = STATISTICS.get(name) or statistics(train[0])
+    return Images(name, Subset(*train[:2]), Subset(*test[:2]), raw.classes, digest.hexdigest(), mean, std)
 
 
-def _sorted(images: Array, labels: Array) -> tuple[Subset, Array]:
+def _sorted(images: Array, labels: Array) -> tuple[Tensor, Tensor, Array]:
+    """Images (N, C, H, W) and labels in the order of their digests, and the digests."""
     if images.dtype != np.uint8 or len(images) != len(labels):
         raise InputError(f"data: expected uint8 images and as many labels, got {images.dtype} {images.shape} and {labels.shape}")
     images = images[..., None] if images.ndim == 3 else images
@@ -108,7 +113,7 @@ def _sorted(images: Array, labels: Array) -> tuple[Subset, Array]:
     keys = np.frombuffer(b"".join(digests), dtype=">u8").reshape(-1, 2)
     order = np.lexsort((keys[:, 1], keys[:, 0]))
     pixels = torch.from_numpy(np.ascontiguousarray(images[order].transpose(0, 3, 1, 2)))
-    return Subset(pixels, torch.from_numpy(labels[order].astype(np.int64))), keys[order]
+    return pixels, torch.from_numpy(labels[order].astype(np.int64)), keys[order]
 
 
 def _digits() -> Raw:

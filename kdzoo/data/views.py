@@ -42,6 +42,15 @@ class Views:
     levels: Tensor | None = None
     cut: Tensor | None = None
 
+    def to(self, device: torch.device) -> Views:
+        """The same on a device, from which a batch takes its rows there; but for the operations, which are sorted on the CPU."""
+        moved = {
+            name: value.to(device)
+            for name in ("top", "left", "flip", "height", "width", "cut")
+            if (value := getattr(self, name)) is not None
+        }
+        return replace(self, **moved, colours={name: factor.to(device) for name, factor in self.colours.items()})
+
 
 def draw(augment: Augment, *, samples: int, height: int, width: int, seed: int, epoch: int, stream: str = "view") -> Views:
     """The views of all samples in an epoch; streams of other names are independent, and so is each kind of augmentation."""
@@ -91,7 +100,7 @@ def _resized(augment: Augment, samples: int, height: int, width: int, random: to
 
 
 def apply(images: Tensor, views: Views, index: Tensor, augment: Augment) -> Tensor:
-    """Images (B, C, H, W) uint8 as their views show them; `index` (B,), on the CPU, says which samples they are.
+    """Images (B, C, H, W) uint8 as their views show them; `index` (B,), where the views are, says which samples they are.
 
     Cropped and flipped first, then colours, RandAugment's operations and cutout.
     """
@@ -100,7 +109,8 @@ def apply(images: Tensor, views: Views, index: Tensor, augment: Augment) -> Tens
     for name, factor in views.colours.items():
         seen = COLOURS[name](seen, factor[index].to(device))
     if views.operations is not None and views.levels is not None:
-        for operation, level in zip(views.operations[index].unbind(1), views.levels[index].unbind(1), strict=True):
+        sorted_on = index.to(views.operations.device)  # the one question that a step asks of a GPU, and with RandAugment alone
+        for operation, level in zip(views.operations[sorted_on].unbind(1), views.levels[sorted_on].unbind(1), strict=True):
             seen = operate(seen, operation, level)
     return seen if views.cut is None else cutout(seen, views.cut[index].to(device), augment.cutout)
 

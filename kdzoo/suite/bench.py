@@ -56,7 +56,7 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
     images_of.cache_clear()  # in a long session the files may have changed since the last bench
     device = device_of(config.device)
     made = plan(config, modules)
-    preflight(made, modules or Modules())
+    preflight(made, modules or Modules(), config.resident)
     jobs, threads = processes(config, device, made)
     settings = wandb_settings(config.wandb, os.environ)
     options = Options(
@@ -68,6 +68,7 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
         channels_last=config.channels_last,
         memo=budget(config.teacher_memo),
         memory=int(COHORT_SHARE * free_memory(device) / jobs),
+        resident=config.resident,
         allow_chance_teacher=config.allow_chance_teacher,
         wandb=asdict(settings) if settings else None,
     )
@@ -259,13 +260,13 @@ def free_memory(device: str) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES")
 
 
-def preflight(made: Plan, modules: Modules) -> None:
+def preflight(made: Plan, modules: Modules, resident: int | None = None) -> None:
     """Build every distinct student, teacher and objective once, untrained; raises InputError for what cannot work."""
     problems: list[str] = []
     for planned in _distinct(made.students, lambda p: (str(p.run.student), str(p.run.teacher), str(p.run.objective))):
         try:
             bound = _unbound(planned, made)
-            images, parts = data_of(bound)
+            images, parts = data_of(bound, resident)
             teacher = untrained_teacher(bound, images, modules)
             shapes = None if teacher is None else shapes_of(teacher, shape_of(images, bound.run.recipe))
             for run in filter(None, (bound.run.first, bound.run)):
@@ -302,7 +303,7 @@ def estimate(prepared: Prepared, modules: Modules | None = None) -> float:
     seconds: dict[tuple[str, ...], float] = {}
     for planned in _distinct(left, kind):
         bound = _unbound(planned, made)
-        images, parts = data_of(bound)
+        images, parts = data_of(bound, prepared.options.resident)
         network = untrained_teacher(bound, images, modules)
         shape = shape_of(images, bound.run.recipe)
         teacher = shapes = None

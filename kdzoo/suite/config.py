@@ -11,6 +11,7 @@ import yaml
 from pydantic import BeforeValidator, Field, JsonValue
 
 from kdzoo.errors import InputError, unknown
+from kdzoo.sizes import size_of
 from kdzoo.spec import Count, Integer, Number, Recipe, Share, Spec, parse
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -50,11 +51,19 @@ def _seeds(value: object) -> object:
     return numbers
 
 
+def _size(value: object) -> object:
+    size = size_of(str(value))
+    if size is None:
+        raise ValueError(f"expected a size such as 500MB or 64GB, got {value!r}")
+    return size
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 Numbers = Annotated[tuple[Number, ...], BeforeValidator(_numbers)]
 Values = Annotated[tuple[JsonValue, ...], BeforeValidator(_numbers)]
 """values of any field of a method: what they may be is the method's to say"""
 Seeds = Annotated[tuple[Integer, ...], BeforeValidator(_seeds), Field(min_length=1)]
+Size = Annotated[int, BeforeValidator(_size)]
 Keep = Annotated[
     tuple[Literal["predictions", "student", "checkpoint"], ...], BeforeValidator(lambda v: () if v == "nothing" else _listed(v))
 ]
@@ -66,6 +75,7 @@ class BenchConfig(Spec):
     methods: `hinton`, sums such as `at+hinton`, or exactly `0.1*ce+0.9*hinton`. temperatures, alphas, weights and grid
     (`method.field: values`) are the swept axes. fine_tune: a teacher made for other classes is trained on these first.
     tune: how many settings of each method's search list are tried.
+    resident: what the decoded images of a folder may take, such as `64GB`; a larger one is decoded while training.
     pairs: `teacher/student`, or give teacher and student. set: further keys, such as `recipe.batch_size`.
     """
 
@@ -99,6 +109,7 @@ class BenchConfig(Spec):
     oracle: bool = False
     channels_last: bool | None = None
     teacher_memo: str = "auto"
+    resident: Size | None = None
     allow_chance_teacher: bool = False
     fine_tune: bool = False
     checkpoint_seconds: Annotated[Number, Field(gt=0)] = 30.0

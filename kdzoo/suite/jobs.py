@@ -17,7 +17,7 @@ class Options:
 
     keep: which of predictions, student, checkpoint stay with a finished run. wandb: settings of the sink, or None.
     channels_last: None for where it pays. memo: bytes that the teacher's memo may take, 0 for none, None for a share of what
-    is free. memory: bytes that a cohort may hold.
+    is free. memory: bytes that a cohort may hold. resident: bytes that a folder's decoded images may take, None for the default.
     """
 
     device: str = "cpu"
@@ -28,6 +28,7 @@ class Options:
     channels_last: bool | None = None
     memo: int | None = None
     memory: int = 8 * 1024**3
+    resident: int | None = None
     allow_chance_teacher: bool = False
     wandb: dict[str, Any] | None = None
 

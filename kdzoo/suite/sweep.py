@@ -54,7 +54,7 @@ def plan(config: BenchConfig, modules: Modules | None = None) -> Plan:
     problems: list[str] = []
     requests = _requests(config, problems)
     try:
-        images = images_of(config.data, config.data_root, _image_size(protocol, changes))
+        images = images_of(config.data, config.data_root, _image_size(protocol, changes), config.resident)
     except InputError as error:
         raise InputError(*problems, *error.problems) from None
     pairs = _pairs(config, problems)

@@ -25,6 +25,7 @@ import torch
 from kdzoo.assemble import Bound, Modules, cohort_of, data_of, member_of, teacher_key, teacher_of
 from kdzoo.cost import probe
 from kdzoo.data.images import Images
+from kdzoo.data.loader import on_device
 from kdzoo.data.split import Parts
 from kdzoo.errors import InputError
 from kdzoo.method import REGISTRY, load_plugin
@@ -42,10 +43,20 @@ LOCK_POLL_SECONDS = 0.5
 
 @dataclass
 class Bench:
-    """What a worker keeps between jobs: the last teacher with its predictions, and networks given as objects."""
+    """What a worker keeps between jobs: the last data and teacher with its predictions, and networks given as objects."""
 
     modules: Modules = field(default_factory=Modules)
+    read: dict[Any, tuple[Images, Parts]] = field(default_factory=dict)
     served: dict[Any, tuple[Teacher, Shapes]] = field(default_factory=dict)
+
+    def data(self, bound: Bound, options: Options) -> tuple[Images, Parts]:
+        """The data of a run, on the device where it fits there; the last one is kept, as the teacher is."""
+        key = (bound.run.data, bound.run.recipe.augment.size, options.device, options.resident)
+        if key not in self.read:
+            self.read = {}  # before the next one takes its place on the device
+            images, parts = data_of(bound, options.resident)
+            self.read = {key: (images, on_device(parts, torch.device(options.device)))}
+        return self.read[key]
 
     def teacher(self, bound: Bound, images: Images, parts: Parts, execution: Execution) -> tuple[Teacher | None, Shapes | None]:
         """The teacher of a run; the last one is kept, since cohorts that share it follow each other."""
@@ -86,7 +97,7 @@ def teacher_job(job: Job, bench: Bench, emit: Handle, stop: Callable[[], bool]) 
         folder, run_id = job.example
         bound = Bound.read(Store(Path(folder)).run(run_id))
         execution = execution_of(job.options)
-        images, parts = data_of(bound)
+        images, parts = bench.data(bound, job.options)
         teacher, _ = bench.teacher(bound, images, parts, execution)
         if teacher is not None:
             if not job.options.allow_chance_teacher:
@@ -170,7 +181,7 @@ def go_on(member: Member, first: Bound) -> None:
 def train_cohort(store: Store, bounds: list[Bound], options: Options, bench: Bench, emit: Handle, stop: Callable[[], bool]) -> None:
     """Assemble, take up checkpoints, probe the cost of what is new, and fit; groups that stand apart follow each other."""
     execution = execution_of(options)
-    images, parts = data_of(bounds[0])
+    images, parts = bench.data(bounds[0], options)
     teacher, shapes = None, None
     for bound in bounds:
         if bound.run.teacher is not None:

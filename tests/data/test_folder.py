@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from kdzoo.data.folder import decode, load_folder
+from kdzoo.data.files import decode
+from kdzoo.data.folder import load_folder
 from kdzoo.errors import InputError
 
 
@@ -107,14 +108,3 @@ def test_an_image_is_decoded_upright_and_in_three_channels(tmp_path):
         decoded = decode(tmp_path / f"{name}.png", 20)
         assert decoded.shape == (3, 20, 20)
         assert decoded[0].max() == 255
-
-
-def test_a_set_too_large_for_memory_is_mapped_from_a_file_with_the_same_pixels(photos, tmp_path, monkeypatch):
-    resident = load_folder(photos, 28)
-    monkeypatch.setenv("KDZOO_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("kdzoo.data.folder.RESIDENT_BYTES", 0)
-    for _ in range(2):  # written, then found again
-        mapped = load_folder(photos, 28)
-        assert torch.equal(mapped.train.images, resident.train.images)
-        assert torch.equal(mapped.test.images, resident.test.images)
-    assert len(list((tmp_path / "cache" / "data").iterdir())) == 1
