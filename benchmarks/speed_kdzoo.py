@@ -12,10 +12,14 @@ import torch
 from speed_clock import Side, synchronise
 from speed_setup import MEMO_IMAGES, MemoSize, Setup, cohort_for
 
+from kdzoo.cohort import Cohort, gather_batch
+from kdzoo.execution import autocast
+from kdzoo.member import Seen, outputs
 from kdzoo.memo import Memo
 from kdzoo.signals import Batch, Clock, Need
 from kdzoo.sinks import JsonLines
-from kdzoo.train import FLUSH_STEPS, Cohort, Seen, autocast, drop_bad, fit, gather_batch, outputs, page_of, step
+from kdzoo.teachers import page_of
+from kdzoo.train import FLUSH_STEPS, drop_bad, fit, step
 
 STOCK = 4
 """batches that are gathered beforehand where what is timed is not to gather them"""

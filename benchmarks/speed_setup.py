@@ -14,8 +14,10 @@ from speed_clock import LeftOut
 from torch import nn
 
 from kdzoo.assemble import Bound, Modules, cohort_of, member_of, teacher_of
+from kdzoo.cohort import Cohort
 from kdzoo.data.images import Images
 from kdzoo.data.split import split
+from kdzoo.execution import Execution
 from kdzoo.memo import budget
 from kdzoo.method import Setting
 from kdzoo.models.network import NetworkCost, build_network, count
@@ -26,7 +28,7 @@ from kdzoo.suite.config import recipe_file
 from kdzoo.suite.jobs import Options
 from kdzoo.suite.request import objective, parse_request
 from kdzoo.suite.worker import execution_of
-from kdzoo.train import Cohort, Execution, open_memo
+from kdzoo.teachers import open_memo
 
 RECIPE = "crd240"
 TEMPERATURES = (4.0, 1.0, 8.0, 2.0, 3.0, 5.0, 6.0, 10.0, 16.0)

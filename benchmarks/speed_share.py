@@ -17,7 +17,7 @@ PARTS = {
     "loss": ("kdzoo/objective.py", "forward"),
     "backward": ("torch/_tensor.py", "backward"),
     "memo": ("kdzoo/memo.py", "read"),
-    "views": ("kdzoo/train.py", "gather_batch"),
+    "views": ("kdzoo/cohort.py", "gather_batch"),
     "optimizer": ("torch/optim/optimizer.py", "wrapper"),
 }
 """which function's time, with all that it calls, is whose"""

@@ -64,6 +64,7 @@ def bench(
     oracle: bool | None = None,
     channels_last: bool | None = None,
     teacher_memo: str | None = None,
+    stack_students: bool | None = None,
     allow_chance_teacher: bool | None = None,
     fine_tune: bool | None = None,
     checkpoint_seconds: float | None = None,

@@ -11,10 +11,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from kdzoo.cohort import Cohort, Teacher
 from kdzoo.data.images import Images
 from kdzoo.data.sources import load
 from kdzoo.data.split import Parts, split
 from kdzoo.errors import InputError
+from kdzoo.execution import Execution
+from kdzoo.member import Member
 from kdzoo.method import REGISTRY
 from kdzoo.models.network import (
     Ensemble,
@@ -36,7 +39,6 @@ from kdzoo.signals import Need, Shapes
 from kdzoo.spec import DataSpec, NetworkSpec, Recipe, Run
 from kdzoo.store import RunFolder, teacher_store
 from kdzoo.teachers import serve
-from kdzoo.train import Cohort, Execution, Member, Teacher
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdzoo.cohort import Cohort, gather_batch
+from kdzoo.member import Member
 from kdzoo.signals import PASSES, Clock
-from kdzoo.train import Cohort, Member, gather_batch, teach
+from kdzoo.teachers import teach
 
 WARM_UP = 1
 TIMED = 5

@@ -1,17 +1,28 @@
-"""Teachers: measured before they teach, and refused at chance."""
+"""Teachers: measured before they teach, refused at chance, and asked, live or from their memo, in blocks of one size."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+import torch
 from torch import Tensor
 
+from kdzoo import memo
+from kdzoo.cohort import Cohort, Look, Teacher, images_at, shown
 from kdzoo.data.images import Subset
+from kdzoo.data.loader import order
 from kdzoo.data.split import Parts
+from kdzoo.data.views import center, finite, view_code, view_count
 from kdzoo.errors import InputError
 from kdzoo.evaluate import above_chance, chance, measure
-from kdzoo.memo import predictions
+from kdzoo.execution import Execution, autocast
+from kdzoo.member import Seen
+from kdzoo.memo import Memo, Page, predictions
 from kdzoo.models.network import Network, NetworkCost, identity
+from kdzoo.predict import EVALUATION_BATCH, predict
+from kdzoo.signals import PASSES, Clock, Need, Outputs
 from kdzoo.spec import Augment
-from kdzoo.train import EVALUATION_BATCH, Execution, Teacher, predict
 
 CHECKED_IMAGES = 2000
 
@@ -60,3 +71,113 @@ def check(teacher: Teacher, parts: Parts, augment: Augment, execution: Execution
             "or keep it as a control with --allow-chance-teacher"
         )
     return top1
+
+
+def teach(cohort: Cohort, seen: Seen) -> Outputs | None:
+    """The living teacher's outputs for the union of what the members read; None where none reads any."""
+    need = cohort.taught
+    if cohort.teacher is None or not need:
+        return None
+    given = ask(cohort, need & ~PASSES, seen[Need.NOTHING])
+    for other in PASSES & need:
+        given = given.beside(other, ask(cohort, need & ~PASSES, seen[other]))
+    return given
+
+
+def recite(cohort: Cohort, page: Page, seen: Seen, clock: Clock) -> Outputs | None:
+    """The same from the teacher's memo."""
+    need = cohort.taught
+    if cohort.teacher is None or not need:
+        return None
+    start = clock.step % cohort.steps_an_epoch * cohort.recipe.batch_size
+    parts = cohort.teacher.network.parts(need)
+    said = {
+        which: Outputs(values | parts, owner="network").only(need & ~PASSES)
+        for which, values in page.outputs(start, seen).items()
+        if not which or which in need
+    }
+    given = said.pop(Need.NOTHING)
+    for other, outputs_of in said.items():
+        given = given.beside(other, outputs_of)
+    return given
+
+
+@torch.no_grad()
+def ask(cohort: Cohort, need: Need, images: Tensor) -> Outputs:
+    """What the teacher says of at most a block of images, contiguous.
+
+    A short batch is filled up to a block, laid out anew: the last bits of an answer depend on how many images are asked
+    about at once and on their strides, and an answer must be the same whether it is remembered or not.
+    """
+    assert cohort.teacher is not None
+    block = images.new_empty((cohort.block, *images.shape[1:]))
+    block[: len(images)] = images
+    block[len(images) :] = images[-1]
+    with autocast(cohort.recipe, cohort.execution.device):
+        given: Outputs = cohort.teacher.network(block, need)
+    return given.map(lambda tensor: tensor[: len(images)].contiguous())
+
+
+def open_memo(cohort: Cohort) -> Memo | str | None:
+    """The memo of what the cohort's members read of their teacher; in words why there is none; None where none is wanted."""
+    teacher, execution, recipe = cohort.teacher, cohort.execution, cohort.recipe
+    need = cohort.taught
+    if teacher is None or execution.memo == 0 or not need & memo.REMEMBERED:
+        return None
+    samples, views = len(cohort.parts.train.targets), view_count(recipe.augment) if finite(recipe) else None
+    about: dict[str, Any] = {
+        "teacher": teacher.identity,
+        "data": cohort.parts.origin,
+        "augment": recipe.augment.model_dump(mode="json"),
+        "precision": recipe.precision,
+        "block": cohort.block,
+        **execution.arithmetic,
+    }
+    if views is None:
+        views = recipe.epochs * len(cohort.passes)
+        about |= {"seed": cohort.seed, "epochs": recipe.epochs, "passes": [str(which) for which in cohort.passes]}
+        about |= {"mixing": (recipe.mixup, recipe.cutmix, recipe.mix_prob)} if recipe.mixes else {}
+    images = images_at(cohort.parts.train.images, torch.arange(cohort.block), execution.device)
+    given = ask(cohort, (need | memo.ALWAYS) & ~PASSES, center(images, recipe.augment))
+    return memo.open_memo(
+        about,
+        teacher.name,
+        memo.Column.of(given, need | memo.ALWAYS),
+        need,
+        samples=samples,
+        views=views,
+        block=cohort.block,
+        device=execution.device,
+        limit=execution.memo,
+    )
+
+
+def page_of(cohort: Cohort, epoch: int, looks: Mapping[Need, Look], first: int) -> Page | None:
+    """What the cohort's memo has to say in an epoch, from step `first` of it on; None where there is none, or no longer."""
+    kept = cohort.memo
+    if kept is None:
+        return None
+    kept.refresh()
+    drawn = order(len(cohort.parts.train.targets), cohort.seed, epoch)[: cohort.steps_an_epoch * cohort.recipe.batch_size]
+    rows = {}
+    for number, which in enumerate(cohort.passes):
+        if which not in looks:
+            continue
+        samples = looks[which].samples[drawn]
+        code = view_code(looks[which].views, cohort.recipe.augment) if finite(cohort.recipe) else None
+        rows[which] = kept.rows(samples, epoch * len(cohort.passes) + number if code is None else code[samples])
+    begin = first * cohort.recipe.batch_size
+    page = Page(
+        kept,
+        rows,
+        ask=lambda images: ask(cohort, kept.need, images),
+        show=None if cohort.recipe.mixes else lambda which, positions: shown(cohort, looks[which], drawn[positions]),
+        begin=begin,
+    )
+    if not kept.checked:
+        kept.checked = True
+        if page.differs(begin, shown(cohort, looks[Need.NOTHING], drawn[begin : begin + cohort.block])) > memo.TOLERANCE:
+            kept.forget()
+            cohort.memo = None
+            return None
+    return page

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from kdzoo.assemble import Bound, Modules, cohort_of, data_of, member_of, teacher_of
+from kdzoo.cohort import Cohort
 from kdzoo.errors import InputError
 from kdzoo.memo import Column, Memo, budget, open_memo
 from kdzoo.models.network import build_network, freeze, identity
@@ -21,8 +22,9 @@ from kdzoo.suite.config import bench_config
 from kdzoo.suite.jobs import Options
 from kdzoo.suite.sweep import Plan, plan
 from kdzoo.suite.worker import Bench, execution_of, train_runs
-from kdzoo.train import Cohort, Stopped, ask, fit
-from kdzoo.train import open_memo as memo_of
+from kdzoo.teachers import ask
+from kdzoo.teachers import open_memo as memo_of
+from kdzoo.train import Stopped, fit
 
 OFF, AUTO = Options(memo=0), Options(memo=None)
 FINITE = {"recipe.augment.crop": "pad", "recipe.augment.pad": 1, "recipe.augment.flip": True}

@@ -1,5 +1,6 @@
 """Training: how runs are grouped changes no number, teachers stay as they are, and what teaches has been measured."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,9 @@ from safetensors.torch import load_file
 from kdzoo.assemble import Bound, Modules, cohort_of, data_of, member_of, teacher_of
 from kdzoo.cost import probe
 from kdzoo.errors import InputError
+from kdzoo.member import Member
 from kdzoo.store import teacher_store
+from kdzoo.suite import worker
 from kdzoo.suite.bench import preflight, run
 from kdzoo.suite.config import bench_config
 from kdzoo.suite.jobs import Options
@@ -257,3 +260,40 @@ def test_a_cohort_holds_no_more_than_the_memory_it_was_given(tmp_path):
     assert all(sum(m.cost["memory_bytes"] for m in group if m.cost) <= 350 for group in groups)
     assert max(len(group) for group in groups) == 3
     assert all(len(group) == 1 for group in in_lockstep(members, memory=1))
+
+
+@pytest.mark.slow
+def test_students_that_are_one_batched_computation_end_where_they_end_one_by_one(tmp_path):
+    made = {name: planned(tmp_path / name, methods="hinton,at,crld,dml", epochs=1) for name in ("stacked", "alone")}
+    ids = [p.run.id for p in made["alone"].students]
+    train(made["alone"], ids)
+    notes: list[dict[str, object]] = []
+    train_runs(made["stacked"].store, ids, replace(Options(), stack=True), Bench(), notes.append, lambda: False)
+    assert [note for note in notes if note["event"] in ("note", "failed")] == []
+    for run_id in ids:
+        alone, stacked = (load_file(bench.store.run(run_id).student) for bench in (made["alone"], made["stacked"]))
+        for name, expected in alone.items():
+            assert torch.allclose(expected.double(), stacked[name].double(), rtol=1e-3, atol=1e-4), (run_id, name)
+
+
+def test_one_student_of_a_stack_may_fail_and_the_stack_goes_on(tmp_path):
+    made = planned(tmp_path, methods="hinton,rkd", alphas="0.3,0.6", epochs=1)
+    ids = [p.run.id for p in made.students]
+    bad = next(i for i in ids if i.startswith("rkd"))
+
+    def spoil(event: dict[str, object]) -> None:
+        if event["event"] == "begin":
+            for member in spoiled:
+                member.objective.forward = None  # type: ignore[assignment]  # every loss of it raises
+
+    spoiled: list[Member] = []
+    real = worker.cohort_of
+
+    def noting(members, *rest):
+        spoiled.extend(m for m in members if m.run.id == bad and len(members) > 1)
+        return real(members, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worker, "cohort_of", noting)
+        train_runs(made.store, ids, replace(Options(), stack=True), Bench(), spoil, lambda: False)
+    assert {i: made.store.run(i).state() for i in ids} == {i: "failed" if i == bad else "done" for i in ids}

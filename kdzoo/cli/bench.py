@@ -137,6 +137,14 @@ def bench(
             "--channels-last/--channels-first", help="The memory layout of maps; unless said, what pays.", rich_help_panel=RUNNING
         ),
     ] = None,
+    stack_students: Annotated[
+        bool | None,
+        typer.Option(
+            "--stack-students",
+            help="A cohort's students of one architecture as one batched computation, for GPUs that one leaves idle; equal up to rounding.",
+            rich_help_panel=RUNNING,
+        ),
+    ] = None,
     teacher_memo: Annotated[
         str | None,
         typer.Option(

@@ -176,8 +176,8 @@ def _measured(folder: RunFolder, device: str, threads: int) -> dict[str, Any]:
 
     from kdzoo.assemble import Bound, Modules, data_of, kept_student
     from kdzoo.evaluate import measure
+    from kdzoo.predict import predict
     from kdzoo.suite.bench import device_of
-    from kdzoo.train import predict
 
     torch.set_num_threads(threads)
     bound = Bound.read(folder)

@@ -67,6 +67,7 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
         oracle=config.oracle,
         channels_last=config.channels_last,
         memo=budget(config.teacher_memo),
+        stack=config.stack_students,
         memory=int(COHORT_SHARE * free_memory(device) / jobs),
         resident=config.resident,
         allow_chance_teacher=config.allow_chance_teacher,

@@ -109,6 +109,7 @@ class BenchConfig(Spec):
     oracle: bool = False
     channels_last: bool | None = None
     teacher_memo: str = "auto"
+    stack_students: bool = False
     resident: Size | None = None
     allow_chance_teacher: bool = False
     fine_tune: bool = False

@@ -28,6 +28,7 @@ class Options:
     channels_last: bool | None = None
     memo: int | None = None
     memory: int = 8 * 1024**3
+    stack: bool = False
     resident: int | None = None
     allow_chance_teacher: bool = False
     wandb: dict[str, Any] | None = None

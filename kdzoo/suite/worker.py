@@ -23,11 +23,15 @@ from typing import Any, TextIO, cast
 import torch
 
 from kdzoo.assemble import Bound, Modules, cohort_of, data_of, member_of, teacher_key, teacher_of
+from kdzoo.cohort import Teacher, images_at
 from kdzoo.cost import probe
 from kdzoo.data.images import Images
 from kdzoo.data.loader import on_device
 from kdzoo.data.split import Parts
+from kdzoo.data.views import center
 from kdzoo.errors import InputError
+from kdzoo.execution import Execution
+from kdzoo.member import Member
 from kdzoo.method import REGISTRY, load_plugin
 from kdzoo.signals import Shapes
 from kdzoo.sinks import JsonLines, Sink, Tee, WandbSettings, WandbSink
@@ -35,8 +39,9 @@ from kdzoo.spec import FirstSpec
 from kdzoo.store import RunFolder, Store, StoreError, teacher_store
 from kdzoo.suite.jobs import Event, Handle, Job, Options
 from kdzoo.suite.records import setting_text
-from kdzoo.teachers import check
-from kdzoo.train import Execution, Member, Stopped, Teacher, fit, open_memo
+from kdzoo.teachers import check, open_memo
+from kdzoo.together import together
+from kdzoo.train import Stopped, fit
 
 LOCK_POLL_SECONDS = 0.5
 
@@ -214,6 +219,12 @@ def train_cohort(store: Store, bounds: list[Bound], options: Options, bench: Ben
             emit({"event": "note", "text": kept})
         else:
             cohort.memo = kept
+        trial = center(images_at(parts.train.images, torch.arange(2), execution.device), cohort.recipe.augment)
+        joined = together(cohort.members, execution, trial)
+        if isinstance(joined, str):
+            emit({"event": "note", "text": joined})
+        else:
+            cohort.together = joined
         begin = {"ids": [m.run.id for m in cohort.members], "epochs": cohort.recipe.epochs}
         emit(
             {
@@ -287,6 +298,7 @@ def execution_of(options: Options) -> Execution:
         oracle=options.oracle,
         channels_last=options.channels_last,
         memo=options.memo,
+        stack=options.stack,
     )
 
 

@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from kdzoo.assemble import Bound, Modules, data_of, kept_student
 from kdzoo.errors import InputError
 from kdzoo.models.weights import read_state
+from kdzoo.predict import predict
 from kdzoo.store import RunFolder
-from kdzoo.train import predict
 
 
 @pytest.fixture

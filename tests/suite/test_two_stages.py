@@ -12,13 +12,13 @@ import torch
 
 from kdzoo.assemble import Bound, Modules, data_of, member_of, network_of
 from kdzoo.errors import InputError
+from kdzoo.execution import Execution
 from kdzoo.method import Setting
 from kdzoo.models.network import probe
 from kdzoo.spec import ObjectiveSpec, Run
 from kdzoo.store import Store
 from kdzoo.suite.request import objective, parse_request
 from kdzoo.suite.worker import go_on
-from kdzoo.train import Execution
 
 QUICK = ("bench", "--epochs", "8", "--limit", "300", "--seeds", "2", "--results", "results")
 

@@ -1,0 +1,131 @@
+"""What ends an epoch and a run: evaluation, the epoch's line, predictions, weights and the result."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import numpy as np
+from torch import Tensor, nn
+
+from kdzoo.cohort import Cohort
+from kdzoo.data.images import Subset
+from kdzoo.data.split import Parts
+from kdzoo.environment import environment
+from kdzoo.evaluate import Metrics, measure
+from kdzoo.member import Member, Tally, now
+from kdzoo.models.weights import save_student
+from kdzoo.objective import Deployed
+from kdzoo.predict import predict
+from kdzoo.store import RunFolder, write_bytes
+
+Emit = Callable[[dict[str, Any]], None]
+
+
+def close_epoch(cohort: Cohort, member: Member, epoch: int, emit: Emit) -> None:
+    """Evaluate on validation, keep the best epoch, write the epoch's line."""
+    val_said, test_said = cohort.said(member)
+    val = None
+    if cohort.parts.val is not None:
+        val = measure(look(cohort, member, cohort.parts.val), cohort.parts.val.targets, val_said)
+        if member.best is None or better(val, member.best["val"]):
+            member.best = {"epoch": epoch + 1, "val": val, "state": copied(member.shipped)}
+    if cohort.execution.oracle:
+        test = measure(look(cohort, member, cohort.parts.test), cohort.parts.test.targets, test_said)
+        if member.oracle is None or better(test, member.oracle["test"]):
+            member.oracle = {"epoch": epoch + 1, "test": test}
+    means = member.tally.means()
+    member.train_loss = means.pop("loss")
+    member.tally = Tally()
+    if member.sink is not None:
+        member.sink.epoch(
+            {
+                "epoch": epoch + 1,
+                "step": member.step,
+                "loss": member.train_loss,
+                "parts": means,
+                "lr": member.optimizer.param_groups[0]["lr"],
+                "val": val,
+                "seconds": round(member.seconds, 3),
+            }
+        )
+    emit({"event": "epoch", "id": member.run.id, "epoch": epoch + 1, "loss": member.train_loss, "val_top1": val and val["top1"]})
+
+
+def finish(cohort: Cohort, member: Member) -> None:
+    """Evaluate the last and the best epoch on the test set, write predictions, weights and, last of all, the result."""
+    parts, keep = cohort.parts, cohort.execution.keep
+    val_said, test_said = cohort.said(member)
+    test = look(cohort, member, parts.test)
+    val = None if parts.val is None else look(cohort, member, parts.val)
+    last = {
+        "epoch": cohort.recipe.epochs,
+        "val": None if val is None or parts.val is None else measure(val, parts.val.targets, val_said),
+        "test": measure(test, parts.test.targets, test_said),
+    }
+    if "predictions" in keep:
+        write_predictions(member.folder, parts, val, test)
+    if member.run.kind == "pretrain":
+        member.checkpoint()
+    if "student" in keep:
+        spec = member.run.student
+        about = {"architecture": spec.name, "classes": str(spec.classes), "run": member.run.id}
+        shipped = member.shipped
+        save_student(member.evaluated, member.folder.student, about, shipped.module if isinstance(shipped, Deployed) else None)
+    result = {
+        "id": member.run.id,
+        "status": "done",
+        "last": last,
+        "best": best_epoch(cohort, member, last),
+        "oracle": member.oracle if cohort.execution.oracle else None,
+        "train": {"loss": member.train_loss, "steps": member.step, "samples": len(parts.train.targets)},
+        "teacher": cohort.teacher.record() if cohort.teacher and member.run.teacher else None,
+        "student": {"name": member.run.student.name, "parameters": member.size.parameters, "macs": member.size.macs},
+        "cost": member.cost,
+        "memo": cohort.memo.report() if cohort.memo and member.run.teacher else None,
+        "environment": environment(cohort.execution.device, cohort.execution.threads),
+        "started": member.started,
+        "finished": now(),
+        "seconds": round(member.seconds, 3),
+    }
+    member.folder.finish(result)
+    if member.sink is not None:
+        member.sink.finish(result)
+    if "checkpoint" not in keep:
+        member.folder.checkpoint.unlink(missing_ok=True)
+
+
+def best_epoch(cohort: Cohort, member: Member, last: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The epoch that was best on validation, measured on the test set; the student's weights become those of that epoch."""
+    if member.best is None:
+        return None
+    test = last["test"]
+    if member.best["epoch"] != last["epoch"]:
+        member.shipped.load_state_dict(member.best["state"])
+        test = measure(look(cohort, member, cohort.parts.test), cohort.parts.test.targets, cohort.said(member)[1])
+    return {"epoch": member.best["epoch"], "val": member.best["val"], "test": test}
+
+
+def look(cohort: Cohort, member: Member, subset: Subset) -> Tensor:
+    """The log-probabilities of a member's student on a part of the data."""
+    return predict(member.shipped, subset, cohort.recipe.augment, cohort.execution.device)
+
+
+def better(metrics: Metrics, than: Metrics) -> bool:
+    """Higher top-1, then lower NLL; an equal epoch is no better than an earlier one."""
+    return (metrics["top1"], -(metrics["nll"] or 0)) > (than["top1"], -(than["nll"] or 0))
+
+
+def copied(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}
+
+
+def write_predictions(folder: RunFolder, parts: Parts, val: Tensor | None, test: Tensor) -> None:
+    """Keep the last epoch's log-probabilities in float16 with their targets."""
+    arrays = {"test": test.half().numpy(), "test_targets": parts.test.targets.numpy()}
+    if val is not None and parts.val is not None:
+        arrays |= {"val": val.half().numpy(), "val_targets": parts.val.targets.numpy()}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **cast(Any, arrays))
+    write_bytes(folder.predictions, buffer.getvalue())

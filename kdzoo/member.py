@@ -1,0 +1,191 @@
+"""One run of a cohort: its student, its objective, its optimiser, and where it stands."""
+
+from __future__ import annotations
+
+import io
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from kdzoo.dot import DOT
+from kdzoo.execution import Execution, autocast
+from kdzoo.models.network import Network, NetworkCost
+from kdzoo.objective import Objective
+from kdzoo.optim import learning_rate, moving_average, optimizer
+from kdzoo.seeds import global_stream
+from kdzoo.signals import PASSES, Batch, Losses, Need, Outputs
+from kdzoo.sinks import Sink
+from kdzoo.spec import Run
+from kdzoo.store import RunFolder, write_bytes
+
+Seen = dict[Need, Tensor]
+"""the images of a batch for each pass"""
+
+
+@dataclass
+class Tally:
+    """Sums over the steps of an epoch, kept on the device; `bad` is the first step whose loss was no number."""
+
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    samples: int = 0
+    bad: Tensor | None = None
+
+    def add(self, losses: Losses, samples: int, step: int) -> None:
+        for name, value in {"loss": losses.total, **losses.parts}.items():
+            addend = value.detach().double() * samples
+            self.sums[name] = self.sums[name] + addend if name in self.sums else addend
+        self.samples += samples
+        here = torch.where(torch.isfinite(losses.total.detach()), torch.iinfo(torch.int64).max, step)
+        self.bad = here if self.bad is None else torch.minimum(self.bad, here)
+
+    def raise_if_bad(self) -> None:
+        if self.bad is not None and int(self.bad) != torch.iinfo(torch.int64).max:
+            raise FloatingPointError(f"the loss became NaN or infinite at step {int(self.bad)}")
+
+    def means(self) -> dict[str, float]:
+        return {name: float(total) / max(self.samples, 1) for name, total in self.sums.items()}
+
+
+class Member:
+    """One run of a cohort: its student, its objective, its optimiser, and where it stands."""
+
+    def __init__(
+        self, run: Run, folder: RunFolder, network: Network, size: NetworkCost, objective: Objective, execution: Execution
+    ) -> None:
+        self.run = run
+        self.folder = folder
+        self.size = size
+        self.network = execution.place(network, run.recipe.precision)
+        self.objective = objective.to(execution.device)
+        self.device = execution.device
+        self.optimizer = optimizer(run.recipe, self.network, self.objective.groups())
+        self.scaler = torch.amp.GradScaler(execution.device.type, enabled=run.recipe.precision == "float16")
+        self.average = moving_average(run.recipe, self.network)
+        self.need = objective.needs.student | Need.LOGITS
+        self.tally = Tally()
+        self.train_loss: float | None = None
+        self.step = 0
+        self.seconds = 0.0
+        self.started = now()
+        self.best: dict[str, Any] | None = None
+        self.oracle: dict[str, Any] | None = None
+        self.cost: dict[str, Any] | None = None
+        self.sink: Sink | None = None
+        self.failure: str | None = None
+
+    def losses(self, seen: Seen, teacher: Outputs | None, batch: Batch) -> Losses:
+        """Forward of the student and of the objective for one batch."""
+        self.network.train()
+        self.objective.train()
+        with global_stream(self.run.seed, "layers", batch.clock.step, device=self.device), autocast(self.run.recipe, self.device):
+            student = outputs(self.network, seen, self.need)
+        return self.objective(student, teacher, batch)  # type: ignore[no-any-return]
+
+    def learn(self, losses: Losses, samples: int, steps: int) -> None:
+        """Backward, and what follows it."""
+        if isinstance(self.optimizer, DOT):
+            self.optimizer.backward(losses.task, losses.distilled)
+        else:
+            self.scaler.scale(losses.total).backward()  # type: ignore[no-untyped-call]
+        self.update(losses, samples, steps)
+
+    def update(self, losses: Losses, samples: int, steps: int) -> None:
+        """Optimiser, moving average, and the sums of the epoch, once the gradients are there."""
+        recipe = self.run.recipe
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["lr_factor"] * learning_rate(recipe, self.step, steps)
+        if recipe.clip is not None:
+            self.scaler.unscale_(self.optimizer)
+            torch.nn.utils.clip_grad_norm_([p for group in self.optimizer.param_groups for p in group["params"]], recipe.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+        self.tally.add(losses, samples, self.step)
+        self.step += 1
+
+    def fail(self) -> None:
+        """Keep the exception that is being handled, and leave the cohort."""
+        self.failure = traceback.format_exc()
+        self.folder.fail(self.failure)
+        if self.sink is not None:
+            self.sink.fail(self.failure)
+            self.sink.close()
+
+    @property
+    def evaluated(self) -> Network:
+        """The trained network that counts: the moving average where the recipe has one."""
+        return self.network if self.average is None else cast(Network, self.average.module)
+
+    @property
+    def shipped(self) -> nn.Module:
+        """What is measured and kept: the network, or what its method makes of it."""
+        return self.objective.shipped(self.evaluated)
+
+    def start_from(self, weights: Mapping[str, Tensor]) -> None:
+        """Give a member that has not trained yet other weights to start from."""
+        self.network.load_state_dict(weights)
+        self.average = moving_average(self.run.recipe, self.network)
+
+    def state(self) -> dict[str, Any]:
+        """All that a resume needs, as tensors and plain values."""
+        return {
+            "id": self.run.id,
+            "step": self.step,
+            "network": {name: value.clone() for name, value in self.network.state_dict().items()},  # of a stack its part alone
+            "objective": self.objective.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "train_loss": self.train_loss,
+            "tally": (self.tally.sums, self.tally.samples, self.tally.bad),
+            "best": self.best,
+            "oracle": self.oracle,
+            "cost": self.cost,
+            "seconds": self.seconds,
+            "started": self.started,
+        }
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Stand where `state` was taken."""
+        self.step = state["step"]
+        self.network.load_state_dict(state["network"])
+        self.objective.load_state_dict(state["objective"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.train_loss = state["train_loss"]
+        sums, samples, bad = state["tally"]
+        self.tally = Tally(dict(sums), samples, bad)
+        self.best, self.oracle, self.cost = state["best"], state["oracle"], state["cost"]
+        self.seconds, self.started = state["seconds"], state["started"]
+
+    def checkpoint(self) -> None:
+        """Write the state, whole or not at all."""
+        buffer = io.BytesIO()
+        torch.save(self.state(), buffer)
+        write_bytes(self.folder.checkpoint, buffer.getvalue())
+
+    def resume(self) -> None:
+        """Take up the checkpoint of the run's folder, if there is one."""
+        if self.folder.checkpoint.exists():
+            self.load(torch.load(self.folder.checkpoint, map_location=self.device, weights_only=True))
+
+
+def outputs(network: Network, seen: Seen, need: Need) -> Outputs:
+    """One forward for each pass that is needed; contiguous, since losses may look at a map with `view`."""
+    given: Outputs = network(seen[Need.NOTHING], need & ~PASSES)
+    for other in PASSES & need:
+        given = given.beside(other, network(seen[other], need & ~PASSES))
+    return given.map(Tensor.contiguous)
+
+
+def now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
