@@ -53,6 +53,7 @@ SIDES: dict[str, Make] = {
     "kdzoo_sweep": partial(ours.live, runs=SWEEP),
     "kdzoo_cold": partial(ours.cold, runs=SWEEP),
     "kdzoo_warm": partial(ours.warm, runs=SWEEP),
+    "kdzoo_stacked": partial(ours.stacked, runs=SWEEP),
     "student": partial(ours.live, runs=0),
     "teacher": ours.teacher,
     "bare": ours.bare,

@@ -5,20 +5,22 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
-from speed_clock import Side, synchronise
+from speed_clock import LeftOut, Side, synchronise
 from speed_setup import MEMO_IMAGES, MemoSize, Setup, cohort_for
 
-from kdzoo.cohort import Cohort, gather_batch
+from kdzoo.cohort import Cohort, gather_batch, images_at
 from kdzoo.execution import autocast
 from kdzoo.member import Seen, outputs
 from kdzoo.memo import Memo
 from kdzoo.signals import Batch, Clock, Need
 from kdzoo.sinks import JsonLines
 from kdzoo.teachers import page_of
+from kdzoo.together import Together, together
 from kdzoo.train import FLUSH_STEPS, drop_bad, fit, step
 
 STOCK = 4
@@ -76,6 +78,20 @@ def warm(setup: Setup, runs: int) -> Side:
         side.step()
     assert cohort.memo is not None
     cohort.memo.lookups = cohort.memo.hits = 0  # what is reported is of the epochs after this one
+    return side
+
+
+def stacked(setup: Setup, runs: int) -> Side:
+    """The warm sweep with its students as one batched computation. Raises LeftOut where they cannot be one."""
+    cohort = cohort_for(setup, runs, "auto", limit=max(MEMO_IMAGES // 2, 4 * setup.batch), teacher=2)
+    images = images_at(cohort.parts.train.images, torch.arange(2), setup.device)
+    joined = together(cohort.members, replace(cohort.execution, stack=True), images)
+    if not isinstance(joined, Together):
+        raise LeftOut(str(joined))
+    cohort.together = joined
+    side = trained(cohort, replay=True)
+    for _ in range(cohort.steps_an_epoch):
+        side.step()
     return side
 
 
