@@ -153,7 +153,7 @@ def student_of(bound: Bound, images: Images, parts: Parts, teacher: Shapes | Non
     shapes = replace(
         probe(network, shape_of(images, run.recipe)), fresh=partial(learner, run.student, images, side, modules.get(run.student.name))
     )
-    stages = pair_stages(shapes, teacher, run.objective.pairing) if teacher else ()
+    stages = pair_stages(shapes, teacher or shapes, run.objective.pairing)  # without a teacher, all of the student's own
     objective = build_objective(
         run.objective, shapes, teacher, stages, parts.facts, label_smoothing=run.recipe.label_smoothing, seed=run.seed
     )

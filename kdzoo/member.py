@@ -180,11 +180,14 @@ class Member:
 
 
 def outputs(network: Network, seen: Seen, need: Need) -> Outputs:
-    """One forward for each pass that is needed; contiguous, since losses may look at a map with `view`."""
+    """One forward for each pass that is needed; contiguous, since losses may look at a map with `view`.
+
+    Where the network itself is read, maps are those that the class scores were computed from, for gradients between them.
+    """
     given: Outputs = network(seen[Need.NOTHING], need & ~PASSES)
     for other in PASSES & need:
         given = given.beside(other, network(seen[other], need & ~PASSES))
-    return given.map(Tensor.contiguous)
+    return given if Need.NETWORK in need else given.map(Tensor.contiguous)
 
 
 def now() -> str:

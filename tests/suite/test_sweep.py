@@ -160,3 +160,11 @@ def test_a_plan_is_cut_into_jobs_that_cover_every_run_once_after_their_teacher(t
     assert len(teachers) == 1
     assert all(job.after == teachers[0].name for job in jobs if job.kind == "students")
     assert all(len({made_run.run.seed for made_run in made.students if made_run.run.id in job.ids}) <= 1 for job in jobs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["byot", "cskd", "pskd", "tfkd", "dml"])
+def test_a_method_without_a_teacher_trains_from_the_command_line(kdzoo, method):
+    said = kdzoo("bench", "--quick", "--methods", method, "--results", "r", "--name", "b", "--seeds", "1", "--epochs", "1")
+    assert said.status == 0, said.err
+    assert method in said.out
