@@ -19,7 +19,7 @@ from kdzoo.data.sources import DATA, TORCHVISION
 from kdzoo.method import REGISTRY
 from kdzoo.store import cache_folder
 from kdzoo.suite import bench as suite
-from kdzoo.suite.config import BenchConfig, bench_config
+from kdzoo.suite.config import BenchConfig
 from kdzoo.suite.config import quick as quick_options
 from kdzoo.suite.display import open_display
 from kdzoo.suite.jobs import Handle, Outcome
@@ -87,7 +87,7 @@ def bench(
     given = {key: _plain(value) for key, value in locals().items() if key in BenchConfig.model_fields and value is not None}
     modules = _modules(given)
     file = Path(config) if config else None
-    asked = bench_config(quick_options(given, file) if quick else given, file)
+    asked = suite.asked(quick_options(given, file) if quick else given, file, modules)
     prepared = suite.prepare(asked, modules)
     with open_display(Console()) as display:
         if modules.by_name or not _known_to_workers(asked):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
 
 
 class KdzooError(Exception):
@@ -21,6 +24,20 @@ class InputError(KdzooError):
             raise ValueError("an InputError needs at least one problem")
         self.problems = tuple(problems)
         super().__init__("\n".join(problems))
+
+
+class noting:
+    """`with noting(problems):` takes the problems of an InputError down and goes on, so that all can be said at once."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self._problems = problems
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if isinstance(error, InputError):
+            self._problems.extend(error.problems)
+        return isinstance(error, InputError)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -49,7 +66,8 @@ _BOUNDS = {"greater_than": (">", "gt"), "greater_than_equal": (">=", "ge"), "les
 
 
 def _sentence(fault: ErrorDetails, where: str, known: list[str]) -> str:
-    place = ".".join([*([where] if where else []), *map(str, fault["loc"])])
+    keys = fault["loc"][:-1] if fault["loc"] and isinstance(fault["loc"][-1], int) else fault["loc"]  # of a list, its name
+    place = ".".join([*([where] if where else []), *map(str, keys)])
     kind, context, got = fault["type"], fault.get("ctx", {}), fault["input"]
     if kind == "extra_forbidden":
         takes = f"; takes: {', '.join(known)}" if known else "; takes none"
@@ -59,6 +77,10 @@ def _sentence(fault: ErrorDetails, where: str, known: list[str]) -> str:
     if kind in _BOUNDS:
         sign, key = _BOUNDS[kind]
         return f"{place}: expected a number {sign} {context[key]:g}, got {got!r}"
+    if kind == "too_short":
+        return f"{place}: expected at least {context['min_length']}, got {got!r}"
     if kind == "value_error":
         return f"{place}: {context['error']}" if place else str(context["error"])
-    return f"{place}: {fault['msg'][0].lower()}{fault['msg'][1:]}, got {got!r}"
+    near = did_you_mean(str(got), re.findall(r"'([^']*)'", context["expected"])) if kind == "literal_error" else ""
+    said = re.sub("^Input should be ", "expected ", fault["msg"])
+    return f"{place}: {said[0].lower()}{said[1:]}, got {got!r}{near}"

@@ -23,9 +23,8 @@ from kdzoo.method import REGISTRY
 from kdzoo.models.network import Network
 from kdzoo.models.weights import parse_network
 from kdzoo.store import StoreError, cache_folder, write_bytes, write_json
-from kdzoo.suite.bench import Prepared, prepare
+from kdzoo.suite.bench import Prepared, asked, prepare
 from kdzoo.suite.bench import run as run_bench
-from kdzoo.suite.config import bench_config
 from kdzoo.suite.jobs import Handle
 from kdzoo.suite.launch import Pool
 from kdzoo.suite.request import parse_request
@@ -117,13 +116,11 @@ def distill_folder(
         "device": device,
         "jobs": 1,
         "keep": ["student"],
-        **({"epochs": epochs} if epochs else {}),
-        **({"threads": threads} if threads else {}),
+        **{key: value for key, value in {"epochs": epochs, "threads": threads}.items() if value is not None},
         "set": changes,
     }
     _refuse_shipped(method)
-    config = bench_config(options, None)
-    prepared = prepare(config)
+    prepared = prepare(asked(options))
     tell = handle or (lambda event: None)
     for text in fine_tuned(prepared, teacher):
         tell({"event": "note", "text": text})
@@ -172,11 +169,10 @@ def distill(
         "refit": False,
         "fine_tune": True,
         "device": device,
-        **({"epochs": epochs} if epochs else {}),
-        **({"lr": lr} if lr else {}),
+        **{key: value for key, value in {"epochs": epochs, "lr": lr}.items() if value is not None},
     }
     _refuse_shipped(method)
-    prepared = prepare(bench_config(options, None), modules)
+    prepared = prepare(asked(options, modules=modules), modules)
     threads = torch.get_num_threads()
     try:
         outcome = run_bench(prepared, None, lambda event: None, retry_failed=True, modules=modules)

@@ -69,10 +69,14 @@ def assert_refused(said, *words: str) -> None:
         (["--set", "recipe.mix_prob=0.5"], ["mix_prob", "expected mixup or cutmix"]),
         (["--set", "recipe.cutmix=1", "--set", "recipe.mix_prob=2"], ["recipe.mix_prob", "<= 1", "got 2"]),
         (["--methods", "pskd", "--set", "recipe.mixup=0.2"], ["pskd: cannot learn with recipe.mixup", "another mix"]),
+        (["--set", "recipe.batch_size=[1"], ["recipe.batch_size", "'[1'"]),
+        (["--methods", ""], ["methods", "at least 1"]),
+        (["--seeds", "one"], ["seeds: expected a valid integer, got 'one'"]),
+        (["--keep", "student,prediction"], ["keep: ", "did you mean 'predictions'?"]),
         (["--grid", "hinton.temprature=1,2"], ["did you mean 'temperature'?"]),
         (["--grid", "hinton.temperature"], ["expected METHOD.FIELD=VALUE"]),
-        (["--wandb", "on"], ["wandb"]),
-        (["--device", "gpu"], ["device"]),
+        (["--wandb", "offlin"], ["wandb", "did you mean 'offline'?"]),
+        (["--device", "gpu"], ["device: expected auto, cpu, cuda or cuda:NUMBER, got 'gpu'"]),
         (["--plugin", "gone.py"], ["no such file: gone.py"]),
         (["--config", "gone.yaml"], ["gone.yaml"]),
         (["--metods", "hinton"], ["--metods", "--methods"]),
@@ -90,6 +94,24 @@ def test_an_unknown_command_is_answered_with_the_nearest(kdzoo):
 def test_all_problems_are_said_at_once(kdzoo):
     said = kdzoo("bench", "--methods", "hintn,rkdd", "--data", "digit", "--grid", "hinton.tau=1")
     assert_refused(said, "'hintn'", "'rkdd'", "'digit'", "'tau'")
+
+
+def test_faults_of_options_and_of_what_they_come_to_are_said_together(kdzoo):
+    said = kdzoo(
+        "bench", "--epochs", "0", "--wandb", "on", "--methods", "hintn", "--recipe", "digit", "--set", "recipe.epoch=3", "--alphas", 2
+    )
+    assert_refused(said, "epochs: ", "wandb: ", "'hintn'", "recipe: unknown 'digit'", "'recipe.epoch'", "alphas: ")
+
+
+def test_both_networks_of_a_pair_are_named(kdzoo):
+    said = kdzoo("bench", "--teacher", "resnt20", "--student", "resnt8", "--data", "digit", "--device", "gpu")
+    assert_refused(said, "did you mean 'resnet20'?", "did you mean 'resnet8'?", "'digit'", "device: ")
+
+
+def test_every_broken_plugin_is_named(kdzoo, place):
+    (place / "broken.py").write_text("def my_loss(student, teacher, batch:\n")
+    (place / "failing.py").write_text("raise RuntimeError('no luck')\n")
+    assert_refused(kdzoo("bench", "--plugin", "broken.py", "--plugin", "failing.py"), "broken.py:1", "failing.py:1")
 
 
 def test_faults_of_numbers_are_said_together(kdzoo):
@@ -165,8 +187,23 @@ def test_a_pair_whose_classes_differ_is_refused(kdzoo, place):
 def test_weights_that_do_not_fit_are_refused(kdzoo, place):
     file = weights("digits_student", 10, place / "other.pth")
     said = kdzoo(*QUICK, "--teacher", f"digits_teacher:{file}", "--student", "digits_student", "--data", "digits")
-    assert said.status == 2
-    assert "do not fit" in said.err
+    assert_refused(said, "do not fit")
+
+
+def test_published_weights_that_cannot_be_had_are_refused_before_any_work(kdzoo_process, place, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(place / "hub"))
+    photos = folder_of_images(place / "photos")
+    pair = ["--teacher", "resnet50:pretrained", "--student", "resnet18:pretrained", "--fine-tune"]
+    assert_refused(kdzoo_process("bench", "--data", f"folder:{photos}", *pair), "resnet50: its pretrained", "resnet18: its pretrained")
+    assert list(place.glob("cache/teachers/runs/*")) == []
+
+
+def test_the_short_way_says_all_that_is_wrong_too(kdzoo, place):
+    photos = folder_of_images(place / "photos")
+    said = kdzoo("distill", photos, "--teacher", "resnet20:random", "--student", "resnt8:random", "--epochs", "0", "--out", "small")
+    assert_refused(said, "epochs: expected a number > 0, got 0", "did you mean 'resnet8'?")
+    assert not (place / "small").exists()
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import typer
 from kdzoo.cli.output import console, duration, say
 from kdzoo.errors import InputError
 from kdzoo.store import cache_folder, writable
-from kdzoo.suite.config import BenchConfig, assignments, bench_config, quick
+from kdzoo.suite.config import BenchConfig, ConfigError, assignments, bench_config, quick
 from kdzoo.suite.display import open_display
 from kdzoo.suite.launch import Pool
 
@@ -179,10 +179,20 @@ def bench(
       kdzoo bench --plugin my_loss.py --methods hinton,my_loss --quick
     """
     options = given(ctx.params)
-    asked = bench_config(quick(options, config) if quick_ else options, config)
+    asked = configured(quick(options, config) if quick_ else options, config)
     if dry_run:
         return print_plan(asked, retry_failed=retry_failed)
     return train(asked, retry_failed=retry_failed)
+
+
+def configured(options: dict[str, Any], file: Path | None) -> BenchConfig:
+    """The bench that was asked for; raises InputError with its faults and with those of the plan that the rest comes to."""
+    try:
+        return bench_config(options, file)
+    except ConfigError:
+        from kdzoo.suite.bench import asked
+
+        return asked(options, file)
 
 
 def given(params: dict[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from kdzoo.cli.bench import (
     SplitSeed,
     Threads,
     ValFraction,
+    configured,
     given,
     say_failures,
     worker_pool,
@@ -78,7 +79,7 @@ def train(
 
     options = given(ctx.params)
     changes = {**options.get("set", {}), **({"teacher.seed": seed} if seed else {})}
-    asked = bench_config({**options, "set": changes, "teacher": model, "student": model, "methods": "none", "name": "teachers"}, config)
+    asked = configured({**options, "set": changes, "teacher": model, "student": model, "methods": "none", "name": "teachers"}, config)
     with worker_pool(asked) as pool:
         pool.warm()
         prepared = prepare(asked)

@@ -27,7 +27,9 @@ def ours_or_timm(name: str) -> None:
     names = network_names()
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise InputError(f"network: unknown {name!r}{hint} (kdzoo's own are listed by `kdzoo pairs`, {len(names)} in all come from timm)")
+    raise InputError(
+        f"network: unknown {name!r}{hint} (`kdzoo networks` lists kdzoo's own, `kdzoo networks PART` all {len(names)} with timm's)"
+    )
 
 
 @cache

@@ -6,21 +6,23 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from kdzoo.assemble import Bound, Modules, cohort_of, data_of, images_of, member_of, members_of, network_of, shape_of, student_of
 from kdzoo.cost import probe
 from kdzoo.data.images import Images
-from kdzoo.errors import InputError
+from kdzoo.errors import InputError, noting
 from kdzoo.memo import budget
 from kdzoo.method import load_plugin
 from kdzoo.models.network import Ensemble, Network, count, freeze
 from kdzoo.models.network import probe as shapes_of
-from kdzoo.sinks import wandb_settings
-from kdzoo.spec import NetworkSpec
+from kdzoo.sinks import read_lines, wandb_settings
+from kdzoo.spec import NetworkSpec, Run
 from kdzoo.store import RunFolder, State, teacher_store, writable
-from kdzoo.suite.config import BenchConfig, recipe_file
+from kdzoo.suite.config import BenchConfig, ConfigError, bench_config, recipe_file
 from kdzoo.suite.jobs import Event, Handle, Job, Options, Outcome
 from kdzoo.suite.launch import Pool, launch
 from kdzoo.suite.leaderboard import write_tables
@@ -50,15 +52,21 @@ class Prepared:
 
 
 def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
-    """Everything that can go wrong before the first step but for folders; writes nothing. Raises InputError."""
-    for plugin in config.plugin:
-        load_plugin(plugin)
+    """Everything that can go wrong before the first step but for folders; writes nothing. Raises InputError with all of it."""
+    load_plugins(config.plugin)
     images_of.cache_clear()  # in a long session the files may have changed since the last bench
-    device = device_of(config.device)
-    made = plan(config, modules)
-    preflight(made, modules or Modules(), config.resident)
+    problems: list[str] = []
+    made = device = settings = None
+    with noting(problems):
+        device = device_of(config.device)
+    with noting(problems):
+        settings = wandb_settings(config.wandb, os.environ)
+    with noting(problems):
+        made = plan(config, modules)
+        preflight(made, modules or Modules(), config.resident)
+    if problems or made is None or device is None:
+        raise InputError(*problems)
     jobs, threads = processes(config, device, made)
-    settings = wandb_settings(config.wandb, os.environ)
     options = Options(
         device=device,
         threads=threads,
@@ -74,6 +82,28 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
         wandb=asdict(settings) if settings else None,
     )
     return Prepared(config, made, options, jobs, {p.run.id: made.store.run(p.run.id).state() for p in made.students})
+
+
+def load_plugins(files: Iterable[str]) -> None:
+    """Load every file; raises InputError with what is wrong with any of them: what they would register is unknown to the rest."""
+    problems: list[str] = []
+    for file in files:
+        with noting(problems):
+            load_plugin(file)
+    if problems:
+        raise InputError(*problems)
+
+
+def asked(options: Mapping[str, Any], file: Path | None = None, modules: Modules | None = None) -> BenchConfig:
+    """The bench in words; raises InputError with the faults of the words and with those of the plan that the rest comes to."""
+    try:
+        return bench_config(options, file)
+    except ConfigError as error:
+        problems = list(error.problems)
+        if error.rest is not None:
+            with noting(problems):
+                prepare(error.rest, modules)
+        raise InputError(*problems) from error
 
 
 def run(prepared: Prepared, pool: Pool | None, handle: Handle, *, retry_failed: bool, modules: Modules | None = None) -> Outcome:
@@ -194,6 +224,7 @@ def cut(todo: Iterable[Planned], made: Plan, options: Options, processes: int) -
         groups.setdefault(_group(planned), []).append(planned)
     busy = 1 if processes == 1 else 2 * processes  # two cohorts for each process, so that none waits long for the last
     largest = max(1, min(LARGEST_COHORT[torch.device(options.device).type], -(-len(todo) // busy)))
+    stages = first_stages(todo, made)
     jobs: dict[str, Job] = {}
     # Students wait for their teachers, which therefore share all threads among them.
     threads = max(options.threads, options.threads * processes // max(len(made.teachers), 1))
@@ -212,21 +243,29 @@ def cut(todo: Iterable[Planned], made: Plan, options: Options, processes: int) -
                     ids=tuple(t.run.id for t in trained),
                     options=taught,
                     example=(str(made.folder), example.run.id),
-                    units=sum(units_of(t) for t in trained if teacher_store().run(t.run.id).state() != "done"),
+                    units=sum(units_of(t.run) for t in trained if teacher_store().run(t.run.id).state() != "done"),
                 )
         for number, start in enumerate(range(0, len(group), largest)):
             part = group[start : start + largest]
             name = f"{part[0].run.id} and {len(part) - 1} more ({number})"
             ids = tuple(p.run.id for p in part)
-            units = sum(units_of(p) for p in part)
+            units = sum(units_of(run) for p in part for run in [p.run, *stages.get(p.run.id, ())])
             jobs[name] = Job(name, "students", str(made.folder), ids, options, units, after)
     return list(jobs.values())
 
 
-def units_of(planned: Planned) -> int:
-    """The work of a run, in the units that training reports."""
-    first = planned.run.objective.first
-    return (planned.run.recipe.epochs + (first.epochs if first else 0)) * UNITS_AN_EPOCH
+def units_of(run: Run) -> int:
+    """The work of a run, in the units that training reports; its first stage is a run of its own."""
+    return run.recipe.epochs * UNITS_AN_EPOCH
+
+
+def first_stages(todo: Iterable[Planned], made: Plan) -> dict[str, list[Run]]:
+    """The first stages that have to be trained, each once: by the id of the first run that goes on from it."""
+    needed: dict[str, tuple[str, Run]] = {}
+    for planned in todo:
+        if (first := planned.run.first) is not None and made.store.run(first.id).state() != "done":
+            needed.setdefault(first.id, (planned.run.id, first))
+    return {owner: [first] for owner, first in needed.values()}
 
 
 def _group(planned: Planned) -> tuple[str, ...]:
@@ -264,18 +303,32 @@ def free_memory(device: str) -> int:
 def preflight(made: Plan, modules: Modules, resident: int | None = None) -> None:
     """Build every distinct student, teacher and objective once, untrained; raises InputError for what cannot work."""
     problems: list[str] = []
+    for planned in made.teachers.values():
+        with noting(problems):
+            bound = _unbound(planned, made)
+            student_of(bound, *data_of(bound, resident), None, modules)
     for planned in _distinct(made.students, lambda p: (str(p.run.student), str(p.run.teacher), str(p.run.objective))):
-        try:
+        with noting(problems):
             bound = _unbound(planned, made)
             images, parts = data_of(bound, resident)
             teacher = untrained_teacher(bound, images, modules)
             shapes = None if teacher is None else shapes_of(teacher, shape_of(images, bound.run.recipe))
             for run in filter(None, (bound.run.first, bound.run)):
                 student_of(replace(bound, run=run), images, parts, shapes, modules)
-        except InputError as error:
-            problems.extend(error.problems)
+    for planned in _distinct((p for p in made.students if p.run.teacher), lambda p: (str(p.run.teacher),)):
+        with noting(problems):
+            load_given_weights(_unbound(planned, made), made, modules, resident)
     if problems:
         raise InputError(*dict.fromkeys(problems))
+
+
+def load_given_weights(bound: Bound, made: Plan, modules: Modules, resident: int | None) -> None:
+    """Build the teacher of a run with its own weights, unless this bench trains it first; raises InputError where they do not fit."""
+    spec = bound.run.teacher
+    if spec is None or spec.start.removeprefix("run:") in made.teachers:
+        return
+    images, _ = data_of(bound, resident)
+    network_of(spec, images, side=shape_of(images, bound.run.recipe)[1], seed=0, path=bound.paths.get("teacher"), modules=modules)
 
 
 def untrained_teacher(bound: Bound, images: Images, modules: Modules) -> Network | None:
@@ -295,14 +348,15 @@ def estimate(prepared: Prepared, modules: Modules | None = None) -> float:
     """Seconds that the missing runs will take, from a probe of a few steps of one run of each pair and objective."""
     made, modules, execution = prepared.plan, modules or Modules(), execution_of(replace(prepared.options, memo=0))
     torch.set_num_threads(prepared.options.threads)
-    left = [p for p in made.students if made.store.run(p.run.id).state() != "done"]
-    left += [p for p in made.teachers.values() if teacher_store().run(p.run.id).state() != "done"]
+    students = [(p, made.store.run(p.run.id)) for p in made.students]
+    left = [(p, f) for p, f in [*students, *((p, teacher_store().run(p.run.id)) for p in made.teachers.values())] if f.state() != "done"]
+    stages = first_stages([planned for planned, _ in left], made)
 
     def kind(planned: Planned) -> tuple[str, ...]:
         return (str(planned.about["pair"]), planned.run.objective.label, str(planned.run.recipe))
 
     seconds: dict[tuple[str, ...], float] = {}
-    for planned in _distinct(left, kind):
+    for planned in _distinct((planned for planned, _ in left), kind):
         bound = _unbound(planned, made)
         images, parts = data_of(bound, prepared.options.resident)
         network = untrained_teacher(bound, images, modules)
@@ -312,13 +366,20 @@ def estimate(prepared: Prepared, modules: Modules | None = None) -> float:
             teacher = serve(network, "untrained", count(network, shape), parts.first(1), bound.run.recipe.augment, execution)
             shapes = shapes_of(network, shape)
         member = member_of(bound, images, parts, shapes, execution, modules)
-        whole = units_of(planned) / (planned.run.recipe.epochs * UNITS_AN_EPOCH)
-        seconds[kind(planned)] = whole * float(probe(cohort_of([member], images, parts, teacher, execution))["train_seconds"])
-    return sum(seconds[kind(planned)] for planned in left) / prepared.jobs
+        seconds[kind(planned)] = (
+            float(probe(cohort_of([member], images, parts, teacher, execution))["train_seconds"]) / member.run.recipe.epochs
+        )
+    epochs = {p.run.id: epochs_left(p.run, f) + sum(stage.recipe.epochs for stage in stages.get(p.run.id, ())) for p, f in left}
+    return sum(seconds[kind(planned)] * epochs[planned.run.id] for planned, _ in left) / prepared.jobs
+
+
+def epochs_left(run: Run, folder: RunFolder) -> int:
+    """The epochs of a run that are not behind it, as far as its checkpoint reaches: its metrics may reach a little further."""
+    return run.recipe.epochs - (len(read_lines(folder.metrics)) if folder.state() == "started" else 0)
 
 
 def _unbound(planned: Planned, made: Plan) -> Bound:
-    """A planned run whose student starts at random, for what needs shapes and not weights."""
+    """A planned run with its folder, which need not exist yet."""
     return Bound(planned.run, RunFolder(made.folder / "runs" / planned.run.id), planned.about["paths"])
 
 

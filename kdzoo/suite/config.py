@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field, JsonValue
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, ValidationError
 
-from kdzoo.errors import InputError, unknown
+from kdzoo.errors import InputError, did_you_mean, unknown
 from kdzoo.sizes import size_of
 from kdzoo.spec import Count, Integer, Number, Recipe, Share, Spec, parse
 
@@ -58,6 +59,18 @@ def _size(value: object) -> object:
     return size
 
 
+def _device(value: str) -> str:
+    if re.fullmatch(r"auto|cpu|cuda(:\d+)?", value) is None:
+        raise ValueError(f"expected auto, cpu, cuda or cuda:NUMBER, got {value!r}{did_you_mean(value, ['auto', 'cpu', 'cuda'])}")
+    return value
+
+
+def _folder_name(value: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value) is None:
+        raise ValueError(f"expected a folder's name of letters, digits, '.', '_' and '-', got {value!r}")
+    return value
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 Numbers = Annotated[tuple[Number, ...], BeforeValidator(_numbers)]
 Values = Annotated[tuple[JsonValue, ...], BeforeValidator(_numbers)]
@@ -79,8 +92,8 @@ class BenchConfig(Spec):
     pairs: `teacher/student`, or give teacher and student. set: further keys, such as `recipe.batch_size`.
     """
 
-    name: str = Field("bench", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    methods: Names = ("hinton", "at")
+    name: Annotated[str, AfterValidator(_folder_name)] = "bench"
+    methods: Annotated[Names, Field(min_length=1)] = ("hinton", "at")
     temperatures: Numbers = ()
     alphas: Numbers = ()
     weights: Numbers = ()
@@ -102,7 +115,7 @@ class BenchConfig(Spec):
     lr: Annotated[Number, Field(gt=0)] | None = None
     set: dict[str, Any] = {}
     results: str = "results"
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    device: Annotated[str, AfterValidator(_device)] = "auto"
     jobs: Count | None = None
     threads: Count | None = None
     keep: Keep = ("predictions", "student")
@@ -159,12 +172,38 @@ def default_layers(given: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in usual.items() if not (k == "pairs" and named)}
 
 
+class ConfigError(InputError):
+    """A configuration with faults. rest: the same without what is at fault, where that still says which bench is meant."""
+
+    def __init__(self, problems: Iterable[str], rest: BenchConfig | None) -> None:
+        super().__init__(*problems)
+        self.rest = rest
+
+
 def bench_config(options: Mapping[str, Any], file: Path | None) -> BenchConfig:
-    """The bench that options over a YAML file over defaults describe; raises InputError with every problem."""
+    """The bench that options over a YAML file over defaults describe; raises ConfigError with every fault of theirs."""
     filed = read_yaml(file) if file else {}
     layers = [default_layers({**filed, **options}), filed, options]
-    changes = {key: value for layer in layers for key, value in layer.get("set", {}).items()}
-    return parse(BenchConfig, {**layers[0], **layers[1], **layers[2], "set": changes}, "")
+    sets = [layer.get("set") or {} for layer in layers]
+    if not all(isinstance(changes, Mapping) for changes in sets):
+        raise InputError(f"set: expected keys and values, got {next(c for c in sets if not isinstance(c, Mapping))!r}")
+    values = {**layers[0], **layers[1], **layers[2], "set": {key: value for changes in sets for key, value in changes.items()}}
+    try:
+        return parse(BenchConfig, values, "")
+    except InputError as error:
+        raise ConfigError(error.problems, _without_faults(values)) from error
+
+
+_WHICH_BENCH = {"methods", "grid", "pairs", "teacher", "student", "data", "data_root", "recipe", "set", "plugin"}
+"""a default in the place of one of these would have faults of its own"""
+
+
+def _without_faults(values: Mapping[str, Any]) -> BenchConfig | None:
+    try:
+        return BenchConfig.model_validate(values)
+    except ValidationError as error:
+        faulty = {fault["loc"][0] for fault in error.errors()}
+        return None if faulty & _WHICH_BENCH else BenchConfig.model_validate({k: v for k, v in values.items() if k not in faulty})
 
 
 def quick(options: Mapping[str, Any], file: Path | None = None) -> dict[str, Any]:
@@ -203,6 +242,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise InputError(f"config: {path}:{line}: {error.problem}") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"config: {path}: no YAML text ({str(error).splitlines()[0]})") from error
     if not isinstance(content, dict):
         raise InputError(f"config: {path}: expected keys and values")
     return content
@@ -213,7 +254,14 @@ def assignments(texts: Iterable[str]) -> dict[str, Any]:
     wrong = [text for text in texts if "=" not in text]
     if wrong:
         raise InputError(*[f"--set {text}: expected key=value" for text in wrong])
-    return {key.strip(): yaml.safe_load(value) for key, _, value in (text.partition("=") for text in texts)}
+    return {key.strip(): _yaml_value(key.strip(), value) for key, _, value in (text.partition("=") for text in texts)}
+
+
+def _yaml_value(key: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"--set {key}: expected a value as YAML has it, got {text!r}") from error
 
 
 @cache

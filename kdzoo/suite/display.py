@@ -55,7 +55,7 @@ class Training:
         self.what, self.open = event["what"], set(event["ids"])
         self.epochs: int = event["epochs"]
         self.steps: int = event["steps"]
-        self.epoch = self.step = 0
+        self.epoch, self.step = 0, event.get("step", 0)
         self.units_a_step = 0.0
 
     def advance(self, event: Event) -> None:
@@ -103,6 +103,7 @@ class Tracker:
                 self.training.clear()
             case "begin":
                 self.training[event.get("worker", 0)] = Training(event)
+                self.units -= event.get("units", 0.0)
                 if not self.history:
                     self.history.append((self.clock(), 0.0))
             case "step":

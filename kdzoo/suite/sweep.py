@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from kdzoo.assemble import Modules, images_of
 from kdzoo.data.images import Images
-from kdzoo.errors import InputError, did_you_mean
+from kdzoo.errors import InputError, did_you_mean, noting
 from kdzoo.method import REGISTRY
 from kdzoo.models.names import ours_or_timm, pretrained_classes
 from kdzoo.models.pairs import pair as named_pair
@@ -49,15 +49,19 @@ class Plan:
 def plan(config: BenchConfig, modules: Modules | None = None) -> Plan:
     """Every distinct run of a bench; raises InputError with all problems, before any work."""
     modules = modules or Modules()
-    protocol = recipe_file(config.recipe)
-    changes = _changes(config)
     problems: list[str] = []
     requests = _requests(config, problems)
-    try:
-        images = images_of(config.data, config.data_root, _image_size(protocol, changes), config.resident)
-    except InputError as error:
-        raise InputError(*problems, *error.problems) from None
     pairs = _pairs(config, problems)
+    changes = _changes(config, problems)
+    protocol = images = None
+    with noting(problems):
+        protocol = recipe_file(config.recipe)
+    with noting(problems):
+        images = images_of(config.data, config.data_root, _image_size(protocol, changes), config.resident)
+    if protocol is None or images is None:
+        _name_unknown_networks(pairs, modules, problems)
+        _points(requests, config, "deep", 1, problems)
+        raise InputError(*dict.fromkeys(problems))
     data = DataSpec(
         name=images.name,
         fingerprint=images.fingerprint,
@@ -74,10 +78,12 @@ def plan(config: BenchConfig, modules: Modules | None = None) -> Plan:
     teachers: dict[str, Planned] = {}
     merged: dict[str, int] = {}
     for teacher_text, student_text in pairs:
-        try:
-            teacher, student = maker.teacher(teacher_text), maker.student(student_text)
-        except InputError as error:
-            problems.extend(error.problems)
+        teacher = student = None
+        with noting(problems):
+            teacher = maker.teacher(teacher_text)
+        with noting(problems):
+            student = maker.student(student_text)
+        if teacher is None or student is None:
             continue
         if teacher.trained is not None:
             teachers[teacher.trained.run.id] = teacher.trained
@@ -102,11 +108,16 @@ def _points(
     points = []
     for request in requests:
         for setting, hyperparameters in settings(request, config):
-            try:
+            with noting(problems):
                 points.append(objective(request, setting, hyperparameters, pairing, epochs))
-            except InputError as error:
-                problems.extend(error.problems)
     return points
+
+
+def _name_unknown_networks(pairs: Iterable[tuple[str, str]], modules: Modules, problems: list[str]) -> None:
+    """What is wrong with the names of networks alone, where there are no data to build them for."""
+    for text in dict.fromkeys(text for pair in pairs for text in pair if text not in modules.by_name):
+        with noting(problems):
+            ours_or_timm(parse_network(text).name)
 
 
 def refit(chosen: Iterable[tuple[Run, Mapping[str, Any]]], config: BenchConfig, teachers: Mapping[str, Planned]) -> Plan:
@@ -280,10 +291,8 @@ def _requests(config: BenchConfig, problems: list[str]) -> list[Request]:
     """The methods asked for and, first, the controls: the student alone and plain KD, tuned like the others."""
     found: dict[str, Request] = {}
     for text in (NONE, KD, *config.methods):
-        try:
+        with noting(problems):
             found.setdefault(text, parse_request(text))
-        except InputError as error:
-            problems.extend(error.problems)
     known = {term for request in found.values() for term in request.terms}
     for key in config.grid:
         method, _, parameter = key.partition(".")
@@ -302,11 +311,9 @@ def _pairs(config: BenchConfig, problems: list[str]) -> list[tuple[str, str]]:
         problems.append(f"{'student' if config.teacher else 'teacher'}: missing; a teacher and a student go together")
     found = [(config.teacher, config.student)] if config.teacher and config.student else []
     for text in config.pairs:
-        try:
+        with noting(problems):
             made = named_pair(text)
             found.append((made.teacher, made.student))
-        except InputError as error:
-            problems.extend(error.problems)
     if not found and not problems:
         problems.append("pairs: missing; give --pairs TEACHER/STUDENT, or --teacher and --student")
     return found
@@ -315,19 +322,15 @@ def _pairs(config: BenchConfig, problems: list[str]) -> list[tuple[str, str]]:
 KNOWN_PLACES = ("recipe", "teacher_recipe", "student", "teacher", "objective")
 
 
-def _changes(config: BenchConfig) -> dict[str, Any]:
-    """Everything that --set, --epochs and --lr change, by dotted key; raises InputError for a key that means nothing."""
+def _changes(config: BenchConfig, problems: list[str]) -> dict[str, Any]:
+    """Everything that --set, --epochs and --lr change, by dotted key, without the keys that mean nothing."""
     changes = dict(config.set)
     networks = {"student": ["stem", "image_size"], "teacher": ["stem", "image_size", "seed"], "objective": ["pairing"]}
     recipe = [*Recipe.model_fields, *(f"augment.{name}" for name in type(Recipe.model_fields["augment"].default).model_fields)]
     known = [f"{place}.{key}" for place in KNOWN_PLACES for key in networks.get(place, recipe)]
-    refuse(
-        [
-            f"set: unknown {key!r}{did_you_mean(key, known) or '; known: recipe.*, teacher_recipe.*, student.stem, ...'}"
-            for key in changes
-            if key not in known
-        ]
-    )
+    for key in [key for key in changes if key not in known]:
+        problems.append(f"set: unknown {key!r}{did_you_mean(key, known) or '; known: recipe.*, teacher_recipe.*, student.stem, ...'}")
+        del changes[key]
     if config.epochs is not None:
         changes["recipe.epochs"] = config.epochs
     if config.lr is not None:
@@ -339,9 +342,11 @@ def _below(changes: Mapping[str, Any], place: str) -> dict[str, Any]:
     return {key.removeprefix(f"{place}."): value for key, value in changes.items() if key.startswith(f"{place}.")}
 
 
-def _image_size(protocol: RecipeFile, changes: Mapping[str, Any]) -> int | None:
-    size = changes.get("recipe.augment.size", protocol.recipe.get("augment", {}).get("size"))
-    return int(size) if size else None
+def _image_size(protocol: RecipeFile | None, changes: Mapping[str, Any]) -> int | None:
+    """The side that folders are decoded for; a size that is none is the recipe's fault, and said as that."""
+    own = protocol.recipe.get("augment", {}).get("size") if protocol else None
+    size = changes.get("recipe.augment.size", own)
+    return size if isinstance(size, int) and not isinstance(size, bool) and size > 0 else None
 
 
 def _why_merged(spec: ObjectiveSpec) -> str:

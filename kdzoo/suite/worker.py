@@ -41,7 +41,7 @@ from kdzoo.suite.jobs import Event, Handle, Job, Options
 from kdzoo.suite.records import setting_text
 from kdzoo.teachers import check, open_memo
 from kdzoo.together import together
-from kdzoo.train import Stopped, fit
+from kdzoo.train import UNITS_AN_EPOCH, Stopped, fit
 
 LOCK_POLL_SECONDS = 0.5
 
@@ -225,7 +225,9 @@ def train_cohort(store: Store, bounds: list[Bound], options: Options, bench: Ben
             emit({"event": "note", "text": joined})
         else:
             cohort.together = joined
-        begin = {"ids": [m.run.id for m in cohort.members], "epochs": cohort.recipe.epochs}
+        at = cohort.members[0].step
+        held = len(cohort.members) * UNITS_AN_EPOCH * at / cohort.steps_an_epoch  # work that the checkpoints hold already
+        begin = {"ids": [m.run.id for m in cohort.members], "epochs": cohort.recipe.epochs, "step": at, "units": held}
         emit(
             {
                 "event": "begin",
