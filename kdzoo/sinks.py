@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import hashlib
 import importlib.util
 import json
@@ -10,10 +12,13 @@ import netrc
 import os
 import queue
 import re
+import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit
@@ -175,16 +180,18 @@ class WandbSink:
     """One W&B run for a run, in its bench's group; after a resume the same id and no step twice.
 
     The last step that was sent stands in the file `cursor`. W&B is spoken to on a thread of its own, so that it can
-    neither slow the training down nor hang it. Whatever goes wrong is noted once, on the caller's thread and at `close`
-    at the latest, and the sink is silent from then on.
+    neither slow the training down nor hang it, and this process ends without it where it does not end (`_Service`).
+    Whatever goes wrong is noted once, on the caller's thread and at `close` at the latest, and the sink is silent from
+    then on.
     """
 
     def __init__(self, settings: WandbSettings, bench: str, run_id: str, config: Record, cursor: Path, note: Callable[[str], None]) -> None:
         self._note = note
+        self._service = _service()
         self._cursor = cursor
         self._sent = -1
         self._trouble: str | None = None
-        self._ended = False
+        self._ended: float | None = None
         self._said: queue.SimpleQueue[Callable[[Any], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._speak, args=(settings, bench, run_id, dict(config)), daemon=True)
         self._thread.start()
@@ -208,17 +215,23 @@ class WandbSink:
         self._end({"error": (text.strip().splitlines() or [""])[-1]}, exit_code=1)
 
     def close(self) -> None:
-        """Wait, for a bounded time, until W&B has everything. A run that neither finished nor failed counts as stopped."""
-        self._end({}, exit_code=130)
-        self._thread.join(2 * PATIENCE_SECONDS)
+        """Wait, for a bounded time, until W&B has everything. A run that neither finished nor failed counts as stopped.
+
+        The time counts from the end of the run, so that all runs of a cohort wait together; a service that has been
+        waited for in vain is not waited for again.
+        """
+        last = self._end({}, exit_code=130) + 2 * PATIENCE_SECONDS
+        self._thread.join(0.0 if self._service.silent.is_set() else max(last - time.monotonic(), 0.0))
         if self._thread.is_alive():
+            self._service.silent.set()
             self._trouble = f"no answer within {2 * PATIENCE_SECONDS:.0f} seconds"
         self._tell()
 
-    def _end(self, summary: Record, exit_code: int) -> None:
-        if self._ended:
-            return
-        self._ended = True
+    def _end(self, summary: Record, exit_code: int) -> float:
+        """Say how the run ended, the first time; when that was."""
+        if self._ended is not None:
+            return self._ended
+        self._ended = time.monotonic()
 
         def end(run: Any) -> None:
             run.summary.update(dict(summary))
@@ -226,6 +239,7 @@ class WandbSink:
 
         self._say(end)
         self._say(None)
+        return self._ended
 
     def _say(self, act: Callable[[Any], None] | None) -> None:
         self._said.put(act)
@@ -241,12 +255,62 @@ class WandbSink:
         try:
             if self._cursor.exists():
                 self._sent = int(self._cursor.read_text())
-            run = _opened(settings, bench, run_id, config)
+            run = self._open(settings, bench, run_id, config)
             while (act := self._said.get()) is not None:
                 act(run)
         except BaseException as error:  # W&B is a copy: its failures are said, and cost no result
             lines = str(error).replace(wandb_id(bench, run_id), "a run").splitlines() or [""]
             self._trouble = f"{type(error).__name__}: {lines[0]}"
+
+    def _open(self, settings: WandbSettings, bench: str, run_id: str, config: dict[str, Any]) -> Any:
+        """The W&B run; raises what W&B raises, and TimeoutError where it gave no answer before."""
+        if self._service.silent.is_set():
+            raise TimeoutError("no answer to an earlier run")
+        began = time.monotonic()
+        try:
+            return _opened(settings, bench, run_id, config)
+        except Exception:
+            if time.monotonic() - began >= PATIENCE_SECONDS:
+                self._service.silent.set()
+            raise
+        finally:
+            self._service.first_at_exit()
+
+
+class _Service:
+    """What this process knows of W&B's service, which all its runs share: whether it answers, and how to end without it.
+
+    At exit W&B waits without a bound for its service, which may hang, or be uploading to a server that is gone. Its own
+    hook for that is taken back by `teardown` before it waits; on a daemon thread it then holds nobody up.
+    """
+
+    def __init__(self) -> None:
+        self.silent = threading.Event()
+        """it gave no answer in time, and is waited for no more"""
+        self._leaving = threading.Event()
+        self._thread = threading.Thread(target=self._tear_down, daemon=True)
+        self._thread.start()  # now, since a process that is ending starts no thread any more
+
+    def first_at_exit(self) -> None:
+        """Be called at exit before every hook that is registered by now, W&B's among them."""
+        atexit.unregister(self._leave)
+        atexit.register(self._leave)
+
+    def _tear_down(self) -> None:
+        self._leaving.wait()
+        with contextlib.suppress(BaseException):  # what went wrong with a run was noted when it was closed
+            sys.modules["wandb"].teardown()
+
+    def _leave(self) -> None:
+        if getattr(sys.modules.get("wandb"), "run", None) is None:  # else a run of the user's own, who may wait for it
+            self._leaving.set()
+            self._thread.join(PATIENCE_SECONDS)
+
+
+@cache
+def _service() -> _Service:
+    """The one of this process."""
+    return _Service()
 
 
 def _opened(settings: WandbSettings, bench: str, run_id: str, config: dict[str, Any]) -> Any:
