@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kdzoo.method import REGISTRY
-from kdzoo.signals import Shapes, describe
+from kdzoo.signals import Need, Shapes
 from kdzoo.spec import ObjectiveSpec
 
 
@@ -47,7 +47,7 @@ def about(method: str, hyperparameters: Mapping[str, Any]) -> list[str]:
         lines.append(f"  paper      {card.source.title} ({card.source.year}){equation if card.source.equation else ''}, {card.source.url}")
     else:
         lines.append(f"  defined at {card.origin}")
-    lines.append(f"  reads      student: {describe(card.needs.student)}; teacher: {describe(card.needs.teacher)}")
+    lines.append(f"  reads      student: {in_words(card.needs.student)}; teacher: {in_words(card.needs.teacher)}")
     for name, field in cls.model_fields.items():
         lines.append(
             f"  {name} = {_short(hyperparameters.get(name, field.default))}" + (f": {field.description}" if field.description else "")
@@ -56,6 +56,11 @@ def about(method: str, hyperparameters: Mapping[str, Any]) -> list[str]:
     lines.append(f"  published  {published}" + (f" ({card.source.weights})" if card.source and card.source.weights else ""))
     lines.append(f"  alpha      with alpha a the sum is (1 - a) * CE + a * {card.scale:g} * {method}: alpha weighs the teacher")
     return lines
+
+
+def in_words(need: Need) -> str:
+    """`logits, stages`, as a person reads it."""
+    return ", ".join(str(member.name).lower() for member in Need if member in need and member.value) or "nothing"
 
 
 def stage_pairs(student: Shapes, teacher: Shapes, pairs: Sequence[tuple[int, int]]) -> str:

@@ -302,11 +302,11 @@ def conclusion(verdict: Verdict) -> str:
     smaller = verdict.teacher.parameters / verdict.distilled.parameters
     faster = verdict.teacher.milliseconds[1] / verdict.distilled.milliseconds[1]
     overlap = verdict.distilled.low <= verdict.alone.high and verdict.alone.low <= verdict.distilled.high
+    found = f"{abs(gain):.1f} points {'better' if gain > 0 else 'worse'} than" if f"{abs(gain):.1f}" != "0.0" else "as good as"
     doubt = "; one seed and these few test images do not tell the two apart" if overlap else ""
     return (
         f"The distilled student has {1 / smaller:.1%} of the teacher's parameters, takes {1 / faster:.0%} of its time for one image "
-        f"on this machine ({verdict.threads} thread(s), {verdict.device}), and is {abs(gain):.1f} points "
-        f"{'better' if gain >= 0 else 'worse'} than the same student trained alone{doubt}."
+        f"on this machine ({verdict.threads} thread(s), {verdict.device}), and is {found} the same student trained alone{doubt}."
     )
 
 

@@ -5,6 +5,7 @@ Exit status: 0 all well, 1 some run failed (or a fault of kdzoo itself), 2 bad i
 
 from __future__ import annotations
 
+import inspect
 import signal
 import sys
 import traceback
@@ -53,9 +54,16 @@ VERBS: dict[str, list[tuple[str, Callable[..., int]]]] = {
     ],
     "Your own method": [("check", zoo.check)],
 }
+
+
+def flowing(text: str) -> str:
+    """A docstring whose lines are as long as the terminal is wide, but for blocks set off with a backspace."""
+    return "\n\n".join(part if part.startswith("\b") else part.replace("\n", " ") for part in inspect.cleandoc(text).split("\n\n"))
+
+
 for panel, verbs in VERBS.items():
     for name, verb in verbs:
-        app.command(name, rich_help_panel=panel)(verb)
+        app.command(name, help=flowing(verb.__doc__ or ""), rich_help_panel=panel)(verb)
 app.add_typer(zoo.data, name="data", rich_help_panel="Look up")
 
 

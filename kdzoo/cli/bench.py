@@ -61,7 +61,7 @@ Plugins = Annotated[
     list[str] | None, typer.Option("--plugin", help="A Python file that registers methods of your own (repeatable).", rich_help_panel=SWEEP)
 ]
 Wandb = Annotated[str | None, typer.Option(metavar="MODE", help="online, offline or disabled.", rich_help_panel=RESULTS)]
-Results = Annotated[str | None, typer.Option(help="The folder of all benches. [default: results]", rich_help_panel=RESULTS)]
+Results = Annotated[str | None, typer.Option(help=r"The folder of all benches. \[default: results]", rich_help_panel=RESULTS)]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Train runs that failed again.", rich_help_panel=RUNNING)]
 
 

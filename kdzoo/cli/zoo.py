@@ -82,15 +82,14 @@ def _asked(option: str, text: str | None, known: Iterable[str]) -> list[str]:
 
 def _method_row(cls: Any) -> dict[str, Any]:
     """A method's card in the words of a table; `Any`, since the class brings torch with it."""
-    from kdzoo.signals import describe
+    from kdzoo.explain import in_words
 
     card = cls.card
     fields = cls.model_fields
-    reads = describe(card.needs.student | card.needs.teacher).replace("Need.", "").replace(" | ", ", ").lower()
     return {
         "method": card.name,
         "family": card.family,
-        "reads": reads,
+        "reads": in_words(card.needs.student | card.needs.teacher),
         "hyper-parameters": ", ".join(f"{name}={'required' if field.is_required() else field.default}" for name, field in fields.items()),
         "as published": f"{card.published.task:g} CE + {card.published.term:g} D",
         "paper": f"{card.source.title}, {card.source.year}, {card.source.url}" if card.source else card.summary,

@@ -169,9 +169,14 @@ def _from_torchvision(folder: Path, name: str, allow_download: bool) -> Raw:
 
 
 def prepare(name: str, root: Path | None) -> Raw:
-    """Download a data set and check its archives, through torchvision; raises OSError or RuntimeError where that fails."""
+    """Download a data set and check its archives, through torchvision, unless `{root}/{name}/{train,test}.npz` are there.
+
+    Raises OSError or RuntimeError where the download fails, and InputError for what is there and damaged.
+    """
     if name not in TORCHVISION:
         raise InputError(unknown("data", name, TORCHVISION))
+    if (packed := _packed(data_root(root), name)) is not None:
+        return packed
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_SECONDS)
     try:

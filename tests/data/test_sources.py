@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdzoo.data.images import statistics
-from kdzoo.data.sources import DATA, Raw, canonical, load, register_source, where
+from kdzoo.data.sources import DATA, Raw, canonical, load, prepare, register_source, where
 from kdzoo.errors import InputError
 
 
@@ -118,6 +118,16 @@ def test_a_damaged_archive_and_an_unknown_name_are_refused(tmp_path):
         load("cifar10", root=tmp_path)
     with pytest.raises(InputError, match="did you mean 'cifar100'"):
         load("cifar1000")
+
+
+def test_a_set_that_lies_here_is_checked_and_not_downloaded(tmp_path, monkeypatch):
+    write_npz(tmp_path, "cifar10", raw(), raw(1))
+    monkeypatch.setattr("kdzoo.data.sources.TORCHVISION", {"cifar10": "nothing that torchvision has"})
+    images, _ = prepare("cifar10", tmp_path).train
+    assert np.array_equal(images, raw()[0])
+    (tmp_path / "cifar10" / "train.npz").write_bytes(b"PK")
+    with pytest.raises(InputError, match=r"train\.npz is damaged"):
+        prepare("cifar10", tmp_path)
 
 
 def test_a_source_of_ones_own(monkeypatch):

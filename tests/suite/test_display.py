@@ -53,6 +53,10 @@ def done(run_id: str, val: float | None, test: float = 0.944, **changes: Any) ->
     return {"event": "done", "id": run_id, "label": label, "setting": "T=4 alpha=0.9", "seed": 0, **scores, **changes}
 
 
+def resumed(*ids: str, step: int, units: float) -> Event:
+    return {**begin(*ids), "step": step, "units": units}
+
+
 def failed(run_id: str, error: str = "RuntimeError: loss became NaN at step 12") -> Event:
     return {"event": "failed", "id": run_id, "label": run_id.rpartition("-")[0], "setting": "", "seed": 2, "error": error}
 
@@ -233,6 +237,14 @@ def test_the_time_left_is_unknown_until_training_has_run_for_a_while():
     assert left(start) == "--:-- left"
     assert left([*start, 60.0]) == "--:-- left"
     assert left([*start, 0.1, step("at-1", epoch=0, step=1, units=1)]) == "--:-- left"
+
+
+def test_the_time_left_does_not_count_what_checkpoints_hold():
+    """Of 1000 units a resumed run has 600 behind it, so that 300 are left after another 100 in 10 s; its bar starts there too."""
+    events = [plan(), resumed("at-1", step=345, units=600), 10.0, step("at-1", epoch=15, step=360, units=100)]
+    assert left(events) == "0:30 left"
+    area = seen(events[:2])[1]
+    assert "━━━" in area[1]
 
 
 def test_the_time_left_is_the_work_left_at_the_measured_speed():

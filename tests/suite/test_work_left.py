@@ -1,0 +1,76 @@
+"""What a bench has left to do: work that was done before is not counted, and shared work once."""
+
+import pytest
+
+from kdzoo.sinks import read_lines
+from kdzoo.suite.bench import Prepared, asked, cut, estimate, first_stages, prepare, units_of, write_plan
+from kdzoo.suite.worker import Bench, work
+from kdzoo.train import UNITS_AN_EPOCH, Stopped
+
+
+def prepared(**options) -> Prepared:
+    usual = {"data": "digits", "limit": 300, "seeds": [0], "epochs": 4, "recipe": "smoke", "threads": 1, "jobs": 1}
+    return prepare(asked({"teacher": "digits_teacher", "student": "digits_student", **usual, **options}))
+
+
+def trained(made: Prepared, *, steps: float = float("inf")) -> list[dict]:
+    """The events of a bench's jobs in this process, stopped after so many steps of the students."""
+    events: list[dict] = []
+    seen = 0
+
+    def stop() -> bool:
+        nonlocal seen
+        seen += bool(events) and any(e["event"] == "begin" and e["what"] == "students" for e in events)
+        return seen > steps
+
+    todo = [planned for planned in made.plan.students if made.plan.store.run(planned.run.id).state() != "done"]
+    for job in cut(todo, made.plan, made.options, made.jobs):
+        events.append({"event": "job", "units": job.units})
+        work(job, Bench(), events.append, stop)
+    return events
+
+
+def units(events: list[dict], kind: str) -> float:
+    return sum(event["units"] for event in events if event["event"] == kind)
+
+
+@pytest.mark.slow
+def test_a_resume_says_how_much_its_checkpoints_hold(place):
+    made = prepared(methods=["hinton"])
+    write_plan(made.plan)
+    first = trained(made)
+    assert units(first, "job") == units(first, "step") == 3 * 4 * UNITS_AN_EPOCH
+
+    made = prepared(methods=["hinton"], seeds=[7])
+    write_plan(made.plan)
+    with pytest.raises(Stopped):
+        trained(made, steps=9)
+    again = trained(prepared(methods=["hinton"], seeds=[7]))
+    held = sum(event["units"] for event in again if event["event"] == "begin")
+    assert 0 < held < units(again, "job")
+    assert units(again, "job") - held == pytest.approx(units(again, "step"))
+
+
+@pytest.mark.slow
+def test_a_first_stage_that_runs_share_is_counted_once_and_not_after_it_was_trained(place):
+    made = prepared(methods=["fitnet_two_stage"], alphas=[0.5, 0.9])
+    write_plan(made.plan)
+    (stages,) = first_stages(made.plan.students, made.plan).values()
+    assert units_of(stages[0]) > 0
+    events = trained(made)
+    assert units(events, "job") == pytest.approx(units(events, "step"))
+    assert first_stages(made.plan.students, made.plan) == {}
+
+
+@pytest.mark.slow
+def test_the_estimate_leaves_out_the_epochs_that_are_behind(place, monkeypatch):
+    """With a step that takes a second, it is the steps that are left."""
+    monkeypatch.setattr("kdzoo.suite.bench.probe", lambda cohort: {"train_seconds": cohort.steps_an_epoch * cohort.recipe.epochs})
+    made = prepared(methods=["none"], seeds=[3], val_fraction=0.0)
+    write_plan(made.plan)
+    assert estimate(made) == (2 + 1) * 4 * 5  # the student alone, plain KD and their teacher, four epochs of five steps
+    with pytest.raises(Stopped):
+        trained(made, steps=12)
+    behind = sum(len(read_lines(path)) for path in place.glob("results/bench/runs/*/metrics.jsonl"))
+    assert 0 < behind < 8
+    assert estimate(made) == (2 * 4 - behind) * 5
