@@ -87,10 +87,16 @@ class RunFolder:
         return self.path / "predictions.npz"
 
     def plan(self, run: Run, about: Mapping[str, Any]) -> None:
-        """Write run.json, unless the folder has it already."""
+        """Write run.json, unless the folder has it already; a damaged one is kept beside it under another name."""
         assert run.id == self.id
-        if not (self.path / "run.json").exists():
-            write_json(self.path / "run.json", {"id": run.id, "run": canonical(run.model_dump(mode="json")), "about": about})
+        file = self.path / "run.json"
+        if file.exists():
+            try:
+                self.read_plan()
+                return
+            except InputError:
+                file.replace(self.path / "run.json.damaged")
+        write_json(file, {"id": run.id, "run": canonical(run.model_dump(mode="json")), "about": about})
 
     def read_plan(self) -> tuple[Run, dict[str, Any]]:
         """The run and what is recorded beside it; raises InputError when run.json is missing or damaged."""

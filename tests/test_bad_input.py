@@ -232,6 +232,10 @@ def test_a_cache_that_cannot_be_written_is_refused(kdzoo, place, monkeypatch):
     assert_refused(kdzoo(*QUICK), "cannot write to")
 
 
+def test_every_bench_that_is_not_there_is_named(kdzoo):
+    assert_refused(kdzoo("compare", "gone", "lost"), "unknown 'gone'", "unknown 'lost'")
+
+
 @pytest.mark.parametrize("words", [["status", "gone"], ["leaderboard", "gone"], ["run", "gone"], ["evaluate", "gone"]])
 def test_what_is_not_there_is_said(kdzoo, words):
     assert_refused(kdzoo(*words), "unknown 'gone'")

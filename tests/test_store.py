@@ -37,6 +37,20 @@ def test_what_is_planned_is_read_back(folder, run):
     assert folder.state() == "new"
 
 
+def test_a_damaged_plan_is_written_anew_by_the_next_bench_and_kept_beside_it(folder, run):
+    (folder.path / "run.json").write_text('{"id": "no')
+    folder.plan(run, {"pair": "a/b"})
+    assert folder.read_plan() == (run, {"pair": "a/b"})
+    assert (folder.path / "run.json.damaged").read_text() == '{"id": "no'
+
+
+def test_a_plan_that_is_there_is_left_alone(folder, run):
+    before = (folder.path / "run.json").stat()
+    folder.plan(run, {"pair": "another"})
+    assert (folder.path / "run.json").stat().st_mtime_ns == before.st_mtime_ns
+    assert folder.read_plan()[1] == {"pair": "a/b"}
+
+
 def test_a_result_makes_a_run_done_and_clears_its_failure(folder):
     folder.fail("Traceback ...\nRuntimeError: x\n")
     assert folder.state() == "failed"

@@ -11,6 +11,7 @@ import typer
 from kdzoo.cli.output import console, say
 from kdzoo.cli.places import RUN_ID, bench_folder, run_folder
 from kdzoo.cli.status import ResultsFolder
+from kdzoo.errors import InputError, noting
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,7 +87,14 @@ def compare(
     from kdzoo.suite.compare import render, words
     from kdzoo.suite.report import frame_table
 
-    found = joined([_side(name, results) for name in benches])
+    problems: list[str] = []
+    sides: list[Path] = []
+    for name in benches:
+        with noting(problems):
+            sides.append(_side(name, results))
+    if problems:
+        raise InputError(*problems)
+    found = joined(sides)
     frame = arranged(found.frame, sort, only)
     if how is TableFormat.table:
         shown, shared = _compact(frame)
