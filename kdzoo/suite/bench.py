@@ -56,11 +56,13 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
     load_plugins(config.plugin)
     images_of.cache_clear()  # in a long session the files may have changed since the last bench
     problems: list[str] = []
-    made = device = settings = None
+    made = device = settings = memo = None
     with noting(problems):
         device = device_of(config.device)
     with noting(problems):
         settings = wandb_settings(config.wandb, os.environ)
+    with noting(problems):
+        memo = budget(config.teacher_memo)
     with noting(problems):
         made = plan(config, modules)
         preflight(made, modules or Modules(), config.resident)
@@ -74,7 +76,7 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
         keep=config.keep,
         oracle=config.oracle,
         channels_last=config.channels_last,
-        memo=budget(config.teacher_memo),
+        memo=memo,
         stack=config.stack_students,
         memory=int(COHORT_SHARE * free_memory(device) / jobs),
         resident=config.resident,
