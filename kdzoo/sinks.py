@@ -194,7 +194,10 @@ class WandbSink:
         self._ended: float | None = None
         self._said: queue.SimpleQueue[Callable[[Any], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._speak, args=(settings, bench, run_id, dict(config)), daemon=True)
-        self._thread.start()
+        if self._service.silent.is_set():
+            self._trouble = "no answer to an earlier run"
+        else:
+            self._thread.start()
 
     def epoch(self, record: Record) -> None:
         step, numbers = record["step"], curves(record)
@@ -221,7 +224,8 @@ class WandbSink:
         waited for in vain is not waited for again.
         """
         last = self._end({}, exit_code=130) + 2 * PATIENCE_SECONDS
-        self._thread.join(0.0 if self._service.silent.is_set() else max(last - time.monotonic(), 0.0))
+        if self._thread.ident is not None:  # it was started
+            self._thread.join(0.0 if self._service.silent.is_set() else max(last - time.monotonic(), 0.0))
         if self._thread.is_alive():
             self._service.silent.set()
             self._trouble = f"no answer within {2 * PATIENCE_SECONDS:.0f} seconds"
@@ -263,9 +267,7 @@ class WandbSink:
             self._trouble = f"{type(error).__name__}: {lines[0]}"
 
     def _open(self, settings: WandbSettings, bench: str, run_id: str, config: dict[str, Any]) -> Any:
-        """The W&B run; raises what W&B raises, and TimeoutError where it gave no answer before."""
-        if self._service.silent.is_set():
-            raise TimeoutError("no answer to an earlier run")
+        """The W&B run; raises what W&B raises, and where that took the whole patience it is not waited for again."""
         began = time.monotonic()
         try:
             return _opened(settings, bench, run_id, config)

@@ -12,7 +12,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from processes import members_of_group
 
 from kdzoo.cli.app import app
@@ -299,12 +301,28 @@ def test_from_an_empty_folder_to_a_leaderboard_and_back_to_every_run(kdzoo, plac
     evaluated = kdzoo("evaluate", run.name)
     assert evaluated.status == 0, evaluated
     assert "as recorded" in evaluated.out
+    assert f"{run.name}, 359 test images\n" in evaluated.out
 
     before = json.loads((run / "result.json").read_text())
     (run / "result.json").unlink()
     (run / "student.safetensors").unlink()
     assert kdzoo("run", run / "run.json", "--threads", "1").status == 0
     assert json.loads((run / "result.json").read_text())["last"] == before["last"]
+
+
+@pytest.mark.slow
+def test_hints_of_networks_with_one_stage_need_nothing_said(kdzoo, place):
+    """Two ViTs, whose tokens are one map: the hint is at that."""
+    random = np.random.default_rng(0)
+    for label in ("dark", "light"):
+        (place / "photos" / label).mkdir(parents=True)
+        for number in range(30):
+            pixels = random.integers(0, 128, (32, 32, 3)) + (127 if label == "light" else 0)
+            Image.fromarray(pixels.astype(np.uint8)).save(place / "photos" / label / f"{number}.png")
+    pair = ["--teacher", "test_vit2", "--student", "test_vit", "--data", f"folder:{place / 'photos'}", "--allow-chance-teacher"]
+    said = kdzoo("bench", *pair, "--methods", "fitnet", "--epochs", "1", "--seeds", "1", "--jobs", "1", "--threads", "1", "--no-refit")
+    assert said.status == 0, said
+    assert next(place.glob("results/*/runs/fitnet-*/result.json"))
 
 
 @pytest.mark.slow

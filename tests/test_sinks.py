@@ -462,7 +462,7 @@ def test_a_service_that_hangs_holds_nothing_up_for_longer_than_the_patience(wand
         os.kill(int(pid), signal.SIGKILL)
     assert done.returncode == 0, done.stderr
     assert first.startswith("wandb: no answer within 4 seconds")
-    assert second.startswith("wandb: TimeoutError: no answer to an earlier run")
+    assert second.startswith("wandb: no answer to an earlier run")
     assert 4 <= float(seconds) < 8  # one run is waited for, not two
 
 

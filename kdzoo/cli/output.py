@@ -44,7 +44,9 @@ def show(rows: Sequence[dict[str, Any]], how: Format, *, title: str = "", column
     names = list(columns or (rows[0] if rows else ()))
     match how:
         case Format.table:
-            console().print(_table(rows, names, title))
+            if title:
+                console().print(title, style="italic", markup=False, soft_wrap=True)
+            console().print(_table(rows, names))
         case Format.csv:
             writer = csv.DictWriter(sys.stdout, names, lineterminator="\n")
             writer.writeheader()
@@ -77,8 +79,8 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _table(rows: Iterable[dict[str, Any]], names: Sequence[str], title: str) -> Table:
-    table = Table(title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False)
+def _table(rows: Iterable[dict[str, Any]], names: Sequence[str]) -> Table:
+    table = Table(header_style="bold", box=None, pad_edge=False)
     for name in names:
         table.add_column(name, overflow="fold")
     for row in rows:
