@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -12,6 +13,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.autograd.gradcheck import GradcheckError
+from torch.overrides import TorchFunctionMode
 
 from kdzoo.errors import InputError, KdzooError, problems_of
 from kdzoo.method import LossAndAuxiliary, Method
@@ -322,8 +324,10 @@ def gradient_is_right(method: Method) -> None:
         for need in declared:
             value = made.student[need]
             made.student[need] = [next(given) for _ in value] if isinstance(value, list) else next(given)
-        return made.loss().double()
+        with held:
+            return made.loss().double()
 
+    held: AbstractContextManager[object] = Held() if method.card.held else nullcontext()
     exact = tensors[0].dtype == torch.float64
     eps, atol, rtol = (1e-6, 1e-4, 1e-3) if exact else (1e-3, 1e-3 * max(1.0, abs(made.loss().item())), 5e-2)
     inputs = [t.detach().double().requires_grad_() for t in tensors]
@@ -331,6 +335,35 @@ def gradient_is_right(method: Method) -> None:
         torch.autograd.gradcheck(loss, inputs, eps=eps, atol=atol, rtol=rtol, fast_mode=True, nondet_tol=1e-12)
     except GradcheckError as error:
         raise Fault(f"its gradient differs from the numerical one: {str(error).partition(chr(10))[0]}") from error
+
+
+class Held(TorchFunctionMode):
+    """Gives back, call by call, what `detach` gave in the first block: constants that numerical differences must not move.
+
+    For methods registered with `held`: the derivative to compare theirs with is the one in which what they detach is constant.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first: list[Tensor] | None = None
+        self.given: list[Tensor] = []
+        self.calls = 0
+
+    def __enter__(self) -> None:
+        self.given, self.calls = ([], 0) if self.first is None else (self.first, 0)
+        super().__enter__()  # type: ignore[no-untyped-call]
+
+    def __exit__(self, *error: object) -> None:
+        self.first = self.given
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not Tensor.detach:
+            return func(*args, **(kwargs or {}))
+        if self.first is None:
+            self.given.append(func(*args).clone())
+        self.calls += 1
+        return self.given[self.calls - 1]
 
 
 def _for_differences(method: Method) -> Case:

@@ -124,6 +124,8 @@ class Card:
     first: FirstStage | None
     unmixed: str
     """why it cannot learn from mixed images (mixup, CutMix), in words; empty where it can"""
+    held: str
+    """what of the student it detaches on purpose, in words; empty where its gradient is that of its value"""
     definition: tuple[str, str]
     """(file, qualified name): two registrations with the same definition are the same method, defined again"""
 
@@ -181,6 +183,7 @@ def register(
     ships: str = "",
     first: FirstStage | None = None,
     unmixed: str = "",
+    held: str = "",
 ) -> Callable[[Registered], Registered]:
     """Register a Method, or a function `(student, teacher, batch, *, hyperparameters...) -> Tensor`, under a name.
 
@@ -195,6 +198,7 @@ def register(
     ships: what is shipped where that is not the student that was trained; `deploy` then gives its logits.
     first: the stage of training that comes before, as a run of its own.
     unmixed: why it cannot learn from mixed images; recipes with mixup or CutMix are then refused.
+    held: what of the student it detaches on purpose, so that its gradient is not that of its value.
     Raises InputError when another definition already has the name.
     """
 
@@ -220,6 +224,7 @@ def register(
             ships=ships,
             first=first,
             unmixed=unmixed,
+            held=held,
             definition=(inspect.getsourcefile(definition) or definition.__module__, definition.__qualname__),
         )
         REGISTRY.add(cls)

@@ -120,6 +120,8 @@ def _facts(cls: type[Method]) -> list[str]:
     rows.append(("reads of the teacher", _needs(card.needs.teacher)))
     if card.ships:
         rows.append(("ships", card.ships))
+    if card.held:
+        rows.append(("constant for the gradient", card.held))
     if card.unmixed:
         rows.append(("refuses mixed images", card.unmixed))
     if card.zero_at_match:

@@ -231,6 +231,16 @@ def test_its_gradient_is_not_that_of_its_value():
     assert found["gradient is right"].startswith("its gradient differs from the numerical one")
 
 
+def test_what_is_detached_on_purpose_is_constant_in_the_comparison():
+    class Weighed(Planted):
+        def loss(self, student, teacher, batch, module):
+            s, t = student.logits, teacher.logits.detach()
+            wide = (s - t).double() if s.dtype == torch.float64 else (s - t).float()
+            return (wide * wide.detach()).mean()
+
+    assert failed(planted(Weighed, held="the weight of each difference")) == {}
+
+
 def test_a_root_has_an_infinite_gradient_at_zero():
     class Distance(Planted):
         def loss(self, student, teacher, batch, module):

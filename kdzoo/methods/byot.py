@@ -66,6 +66,7 @@ class Exit(nn.Module):
     formula="sum over shallow stages of (1 - {soft_weight}) * CE + {soft_weight} * {temperature}^2 * KL(d || z) + {hint_weight} * "
     "||h - h_d||^2",
     family="self",
+    held="the deepest side, which teaches the shallow ones",
     disagreements=(
         "The authors' later code leaves the hint out, weighs the shallow maps by an attention of their own, and has no T^2; mmrazor has "
         "T^2, as here.",
