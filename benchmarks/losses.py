@@ -4,37 +4,46 @@
     python benchmarks/losses.py --write results/losses   # and writes losses.json and losses.md there
     python benchmarks/losses.py --methods hinton,crd --device cuda
 
-Forward and backward of the loss on what two real networks give for one batch of 64, medians of several rounds; the
-networks' own step is the teacher's forward and the student's forward and backward, timed in the same run. One thread,
-so that figures of shared machines can be compared as shares.
+Forward and backward of the loss on what two real networks give for one batch of 64, in the memory layout in which
+training runs them. The networks' own step is the teacher's forward and the student's forward and backward; every round
+times it and then a few losses, and a share is the median over the rounds of their ratio, so that it holds on a machine
+that does other things too. On a CPU times are those that the process spent computing, on one thread; on a GPU they are
+the clock's. Peak memory is the most that one forward and backward holds above what was there before, gradients included.
+What a loss reads is cut off from the student, whose own backward is not counted, but where it takes gradients of its
+class scores at its maps (lwm).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from speed_clock import synchronise, with_peak
+from speed_report import machine
 from torch import Tensor, nn
 
-from kdzoo.cost import saved_bytes
-from kdzoo.environment import environment
 from kdzoo.errors import InputError
 from kdzoo.method import REGISTRY, LossAndAuxiliary, Method
 from kdzoo.models.network import Learner, Network, build_network, freeze, pair_stages, probe
 from kdzoo.seeds import generator, global_stream
 from kdzoo.signals import PASSES, Batch, Clock, DataFacts, Need, Outputs, Shapes
 from kdzoo.spec import NetworkSpec
+from kdzoo.train import Execution
 
-BATCH, CLASSES, SAMPLES, ROUNDS = 64, 100, 50_000, 5
+BATCH, CLASSES, SAMPLES, ROUNDS, TOGETHER = 64, 100, 50_000, 7, 8
 PAIRS = {"resnet32x4/resnet8x4": 32, "vit_small_patch16_224/vit_tiny_patch16_224": 128}
 """teacher and student, and the side of the images"""
+LARGEST_SHARE = 0.25
+"""of the networks' own step: what a loss may cost that runs no network itself"""
 
 
 @dataclass(frozen=True)
@@ -52,8 +61,10 @@ class Pair:
 
 @dataclass(frozen=True)
 class Loss:
-    """One method on one pair: `run` is a forward and a backward of its loss alone."""
+    """One method on one pair: after `prepare`, `run` is a forward and a backward of its loss alone."""
 
+    method: Method
+    prepare: Callable[[], None]
     run: Callable[[], None]
     extra_parameters: int
     module_bytes: int
@@ -61,20 +72,25 @@ class Loss:
 
 @dataclass(frozen=True)
 class Row:
-    """What one method costs: milliseconds, share of the networks' step, bytes kept for the backward and by the module."""
+    """What one method costs.
+
+    milliseconds, and share of the networks' own step; peak_bytes: the most that a forward and backward holds; module_bytes:
+    what its module keeps; runs_network: it runs a network itself, and may cost more than LARGEST_SHARE.
+    """
 
     method: str
     family: str
     milliseconds: float
     share: float
-    kept_bytes: int
+    peak_bytes: int
     module_bytes: int
     extra_parameters: int
+    runs_network: bool
 
 
 def pair(name: str, device: torch.device) -> Pair:
-    """The networks of `TEACHER/STUDENT` with random weights, and a batch of random images."""
-    side = PAIRS[name]
+    """The networks of `TEACHER/STUDENT` with random weights, placed as training places them, and a batch of random images."""
+    side, execution = PAIRS[name], Execution(device, torch.get_num_threads())
     made = [
         build_network(
             NetworkSpec(name=network, classes=CLASSES, start="random", image_size=side if "vit" in network else None),
@@ -83,11 +99,11 @@ def pair(name: str, device: torch.device) -> Pair:
             mean=(0.5,) * 3,
             std=(0.25,) * 3,
             seed=seed,
-        ).to(device)
+        )
         for seed, network in enumerate(name.split("/"))
     ]
-    teacher, student = freeze(made[0]), made[1].train()
-    shapes = [probe(network, (3, side, side)) for network in (teacher, student)]
+    shapes = [probe(network, (3, side, side)) for network in made]
+    teacher, student = (execution.place(network, "float32") for network in (freeze(made[0]), made[1].train()))
     student_name = name.split("/")[1]
 
     def fresh() -> nn.Module:
@@ -108,7 +124,7 @@ def own_step(made: Pair) -> None:
 
 
 def loss_of(method: Method, made: Pair) -> Loss:
-    """A method's loss on the pair; raises InputError where it cannot serve these networks."""
+    """A method's loss on the pair; raises InputError where it cannot serve these networks, here or when it is run."""
     needs, device = method.card.needs, made.images.device
     targets = torch.arange(SAMPLES) % CLASSES
     student_stages, teacher_stages = ([p[i] for p in made.stages] for i in (0, 1))
@@ -116,9 +132,19 @@ def loss_of(method: Method, made: Pair) -> Loss:
     with global_stream(0, "build"):
         shapes = made.student_shapes.pick(student_stages), made.teacher_shapes.pick(teacher_stages)
         module = method.build(*shapes, DataFacts(SAMPLES, CLASSES, targets)).to(device).train()
-    student = _given(made.student, made.images, needs.student, student_stages, "student")
     teacher = _given(made.teacher, made.images, needs.teacher, teacher_stages, "teacher")
+    student: list[Outputs] = []
     steps = iter(range(10**9))
+
+    def prepare() -> None:
+        """The student's outputs without gradients; made anew where a backward goes through what made them."""
+        if not student or takes_gradients_at_maps(method):
+            student[:] = [
+                _given(made.student, made.images, needs.student, student_stages, "student", whole=takes_gradients_at_maps(method))
+            ]
+        student[0].map(without_gradient)
+        for owner in (module, made.student):
+            owner.zero_grad(set_to_none=True)
 
     def run() -> None:
         batch = Batch(
@@ -128,12 +154,23 @@ def loss_of(method: Method, made: Pair) -> Loss:
             clock=Clock(1, 2, 1, 2),
             generator=generator(0, "benchmark", next(steps), device=device),
         )
-        given = method.loss(student, teacher, batch, module)
+        given = method.loss(student[0], teacher, batch, module)
         total = given.loss + given.auxiliary if isinstance(given, LossAndAuxiliary) else given
         total.backward()
 
-    buffers = sum(t.numel() * t.element_size() for t in [*module.parameters(), *module.buffers()])
-    return Loss(run, sum(p.numel() for p in module.parameters() if p.requires_grad), buffers)
+    held = sum(t.numel() * t.element_size() for t in [*module.parameters(), *module.buffers()])
+    return Loss(method, prepare, run, sum(p.numel() for p in module.parameters() if p.requires_grad), held)
+
+
+def takes_gradients_at_maps(method: Method) -> bool:
+    """Whether the student's class scores must come from the very maps that are read."""
+    return Need.NETWORK | Need.STAGES in method.card.needs.student
+
+
+def without_gradient(tensor: Tensor) -> Tensor:
+    """The tensor, its gradient dropped."""
+    tensor.grad = None
+    return tensor
 
 
 def _refuse(method: Method, made: Pair) -> None:
@@ -145,100 +182,149 @@ def _refuse(method: Method, made: Pair) -> None:
             raise InputError("reads a distillation token")
 
 
-def _given(network: Network, images: Tensor, need: Need, stages: list[int], owner: str) -> Outputs:
-    """What a network gives, cut off from it, so that a backward ends there; networks themselves stay whole."""
-    with torch.no_grad():
+def _given(network: Network, images: Tensor, need: Need, stages: list[int], owner: str, *, whole: bool = False) -> Outputs:
+    """What a network gives: cut off from it, so that a backward ends there, or as a whole with all that made it."""
+    with torch.set_grad_enabled(whole):
         first: Outputs = network(images, need & ~PASSES)
-    values: dict[Need, Any] = {}
-    for name in need & ~(PASSES | Need.TARGETS):
-        if name in Need.CLASSIFIER | Need.NETWORK:
-            values[name] = getattr(first, str(name.name).lower())
-        else:
-            value = getattr(first, {"STAGES": "stages", "PREACT": "preact"}.get(str(name.name), str(name.name).lower()))
-            leaf = owner == "student"
-            values[name] = (
-                [t.detach().requires_grad_(leaf) for t in value] if isinstance(value, list) else value.detach().requires_grad_(leaf)
-            )
-    made = Outputs(values, owner=owner)
+    made = first if whole else first.map(lambda t: t.detach().requires_grad_(owner == "student"))
     for other in PASSES & need:
         made = made.beside(other, _given(network, images.flip(-1), need & ~PASSES, stages, owner))
-    return made.only(need, stages)
+    return made.only(need, stages, owner=owner)
 
 
-def median_seconds(act: Callable[[], None], device: torch.device, rounds: int = ROUNDS) -> float:
-    """The median of several rounds after one that is not counted."""
-    times = []
+def seconds(act: Callable[[], None], device: torch.device) -> float:
+    """What `act` takes: on a CPU the seconds that this process computed, whatever else the machine did."""
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    synchronise(device)
+    began = clock()
+    act()
+    synchronise(device)
+    return clock() - began
+
+
+def measured(made: Pair, losses: Sequence[Loss], rounds: int = ROUNDS) -> tuple[list[float], list[list[float]]]:
+    """Seconds of the networks' own step and of each loss, one after the other in every round, after one that is not counted."""
+    steps: list[float] = []
+    found: list[list[float]] = [[] for _ in losses]
     for _ in range(rounds + 1):
-        _synchronise(device)
-        began = time.perf_counter()
-        act()
-        _synchronise(device)
-        times.append(time.perf_counter() - began)
-    return statistics.median(times[1:])
+        steps.append(seconds(lambda: own_step(made), made.images.device))
+        for loss, spent in zip(losses, found, strict=True):
+            loss.prepare()
+            spent.append(seconds(loss.run, made.images.device))
+    return steps[1:], [spent[1:] for spent in found]
 
 
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def share(steps: Sequence[float], spent: Sequence[float]) -> float:
+    """What a loss costs of the networks' own step: the median of the rounds."""
+    return statistics.median(loss / step for step, loss in zip(steps, spent, strict=True))
 
 
-def table(made: Pair, names: list[str], device: torch.device) -> tuple[float, list[Row], dict[str, str]]:
+def runs_network(method: Method) -> bool:
+    """Whether the loss runs a network itself, for gradients or peers, so that it may cost more than LARGEST_SHARE."""
+    return Need.NETWORK in method.card.needs.student | method.card.needs.teacher
+
+
+def table(made: Pair, names: Sequence[str], rounds: int = ROUNDS) -> dict[str, Any]:
     """The networks' own step in milliseconds, a row for every method, and why the others have none."""
-    step = median_seconds(lambda: own_step(made), device)
-    rows, refused = [], {}
-    for name in names:
-        method = REGISTRY.get(name)()
-        try:
-            loss = loss_of(method, made)
-        except InputError as error:
-            refused[name] = "; ".join(error.problems)
-            continue
-        seconds = median_seconds(loss.run, device)
-        with saved_bytes() as kept:
-            loss.run()
-        rows.append(
-            Row(name, method.card.family, 1000 * seconds, seconds / step, sum(kept.values()), loss.module_bytes, loss.extra_parameters)
-        )
-    return 1000 * step, rows, refused
+    steps: list[float] = []
+    rows: list[Row] = []
+    refused: dict[str, str] = {}
+    for first in range(0, len(names), TOGETHER):
+        losses, peaks = [], []
+        for name in names[first : first + TOGETHER]:
+            try:
+                loss = loss_of(REGISTRY.get(name)(), made)
+                peaks.append(peak_bytes(loss, made.images.device))
+                losses.append(loss)
+            except InputError as error:
+                refused[name] = "; ".join(error.problems)
+        own, found = measured(made, losses, rounds)
+        steps += own
+        rows += [_row(loss, peak, own, spent) for loss, peak, spent in zip(losses, peaks, found, strict=True)]
+    return {
+        "pair": made.name,
+        "step_milliseconds": 1000 * statistics.median(steps),
+        "rows": [asdict(row) for row in rows],
+        "refused": refused,
+    }
 
 
-def markdown(results: list[dict[str, Any]]) -> str:
+def peak_bytes(loss: Loss, device: torch.device) -> int:
+    """The most bytes that a forward and backward of the loss hold above what was there before."""
+    loss.prepare()
+    return with_peak(loss.run, device)[1]
+
+
+def _row(loss: Loss, peak: int, steps: Sequence[float], spent: Sequence[float]) -> Row:
+    card = loss.method.card
+    return Row(
+        method=card.name,
+        family=card.family,
+        milliseconds=1000 * statistics.median(spent),
+        share=share(steps, spent),
+        peak_bytes=peak,
+        module_bytes=loss.module_bytes,
+        extra_parameters=loss.extra_parameters,
+        runs_network=runs_network(loss.method),
+    )
+
+
+def markdown(content: dict[str, Any]) -> str:
     """The tables as text."""
-    lines = ["# What each loss costs", "", __doc__.split("\n\n")[-1].strip(), ""]
-    for found in results:
+    where = content["environment"]
+    lines = ["# What each loss costs", "", (__doc__ or "").split("\n\n")[-1].strip(), ""]
+    lines += [
+        f"A loss that runs no network itself is to cost {100 * LARGEST_SHARE:.0f} % of the step at most; those that do so are marked *.",
+        "",
+        f"{where['processor']}, {where['device']}, threads: {where['threads']}; torch {where['torch']}, timm {where['timm']}, "
+        f"kdzoo {where['kdzoo']} at {where['git']}{', changed since' if where['changed_since_commit'] else ''}; load of the machine "
+        f"{where['load_average_before']:.1f} before and {where['load_average_after']:.1f} after; {where['date']}.",
+        "",
+    ]
+    for found in content["results"]:
         lines += [f"## {found['pair']}", "", f"The networks' own step: {found['step_milliseconds']:.0f} ms.", ""]
-        lines += [
-            "| method | family | ms | share of the step | kept for the backward | module | extra parameters |",
-            "|---|---|---:|---:|---:|---:|---:|",
-        ]
-        for row in sorted(found["rows"], key=lambda row: -row["milliseconds"]):
-            lines.append(
-                f"| {row['method']} | {row['family']} | {row['milliseconds']:.1f} | {100 * row['share']:.1f} % "
-                f"| {row['kept_bytes'] / 2**20:.1f} MiB | {row['module_bytes'] / 2**20:.1f} MiB | {row['extra_parameters']:,} |"
-            )
-        lines += ["", *(f"- {name}: {why}" for name, why in found["refused"].items()), ""]
+        lines += [*_rows(found["rows"]), ""]
+        why = defaultdict(list)
+        for name, reason in found["refused"].items():
+            why[reason].append(name)
+        lines += [*(f"- {', '.join(names)}: {reason}" for reason, names in why.items()), ""] if why else []
     return "\n".join(lines)
+
+
+def _rows(rows: list[dict[str, Any]]) -> list[str]:
+    """One line a method, the dearest first."""
+    return [
+        "| method | family | ms | share of the step | peak memory | held by its module | extra parameters |",
+        "|---|---|---:|---:|---:|---:|---:|",
+        *(
+            f"| {row['method']}{' *' if row['runs_network'] else ''} | {row['family']} | {row['milliseconds']:.1f} | "
+            f"{100 * row['share']:.1f} % | {row['peak_bytes'] / 2**20:.1f} MiB | {row['module_bytes'] / 2**20:.1f} MiB | "
+            f"{row['extra_parameters']:,} |"
+            for row in sorted(rows, key=lambda row: -row["share"])
+        ),
+    ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", default=",".join(REGISTRY.names()), help="names, joined with commas")
+    parser.add_argument("--pairs", default=",".join(PAIRS), help="TEACHER/STUDENT, joined with commas")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--write", type=Path, help="a folder for losses.json and losses.md")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     device = torch.device(given.device)
-    results = []
-    for name in PAIRS:
-        step, rows, refused = table(pair(name, device), given.methods.split(","), device)
-        results.append({"pair": name, "step_milliseconds": step, "rows": [asdict(row) for row in rows], "refused": refused})
-    print(markdown(results))
+    about = machine(device, given.threads)
+    results = [table(pair(name, device), given.methods.split(","), given.rounds) for name in given.pairs.split(",")]
+    about["load_average_after"] = os.getloadavg()[0]
+    content = {"batch": BATCH, "rounds": given.rounds, "environment": about, "results": results}
+    print(markdown(content))
     if given.write is not None:
         given.write.mkdir(parents=True, exist_ok=True)
-        content = {"batch": BATCH, "environment": environment(device, given.threads), "results": results}
         (given.write / "losses.json").write_text(json.dumps(content, indent=1) + "\n")
-        (given.write / "losses.md").write_text(markdown(results) + "\n")
+        (given.write / "losses.md").write_text(markdown(content))
 
 
 if __name__ == "__main__":

@@ -9,10 +9,11 @@ from drawn import batch_of, drawn, outputs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kdzoo.cost import saved_bytes
 from kdzoo.errors import InputError
 from kdzoo.functional import crd
 from kdzoo.method import REGISTRY, Coefficients, create_method
-from kdzoo.methods.crd import Contrast
+from kdzoo.methods.crd import Contrast, picked_scores, scores_by_entries, scores_by_product
 from kdzoo.signals import DataFacts, Shapes
 
 TARGETS = torch.tensor([2, 0, 1, 0, 2, 2, 0, 0, 1, 2, 0, 2])
@@ -90,6 +91,36 @@ def test_two_steps_are_those_of_the_paper_and_the_published_code():
                 banks[side][i] = mixed / math.sqrt(sum(mixed**2))
             np.testing.assert_allclose(getattr(module, f"bank_{side}").numpy(), banks[side], rtol=1e-10)
             assert getattr(module, f"log_z_{side}").item() == pytest.approx(math.log(z[side]))
+
+
+@settings(max_examples=30, deadline=None)
+@given(batch=st.integers(1, 4), samples=st.integers(1, 9), picks=st.integers(1, 12), width=st.integers(1, 5), seed=st.integers(0, 1000))
+def test_both_ways_to_scores_are_the_products_with_the_picked_entries_and_so_are_their_gradients(batch, samples, picks, width, seed):
+    """Entries may come twice; a gradient of an anchor is the sum of its entries, each times its score's."""
+    anchors, bank = drawn(batch, width, seed=seed), drawn(samples, width, seed=seed + 1)
+    picked = torch.randint(0, samples, (batch, picks), generator=torch.Generator().manual_seed(seed))
+    factors = drawn(batch, picks, seed=seed + 2)
+    scores, slopes = np.zeros((batch, picks)), np.zeros((batch, width))
+    for row, column in np.ndindex(batch, picks):
+        entry = bank[picked[row, column]].numpy()
+        scores[row, column] = sum(anchors[row].numpy() * entry)
+        slopes[row] += factors[row, column].item() * entry
+    for way in (scores_by_product, scores_by_entries, picked_scores):
+        leaf = anchors.clone().requires_grad_()
+        found = way(leaf, bank, picked)
+        (found * factors).sum().backward()
+        np.testing.assert_allclose(found.detach().numpy(), scores, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(leaf.grad.numpy(), slopes, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(("picks", "kept"), [(1000, 4000 * 128), (50, 8 * 50 * 128)], ids=["a copy of the bank", "picked entries"])
+def test_of_both_ways_to_scores_the_smaller_one_is_taken(picks, kept):
+    """Of a bank of 4,000: neither all of it for a few entries, nor 128 numbers for every score of many; indices are small beside it."""
+    anchors, bank = drawn(8, 128).float().requires_grad_(), drawn(4000, 128, seed=1).float()
+    picked = torch.randint(0, 4000, (8, picks), generator=torch.Generator().manual_seed(0))
+    with saved_bytes() as saved:
+        picked_scores(anchors, bank, picked)
+    assert 4 * kept <= sum(saved.values()) < 1.2 * 4 * kept
 
 
 def test_gradients_reach_both_embeddings_and_the_student_but_neither_teacher_nor_banks():
