@@ -48,7 +48,7 @@ LARGEST_SHARE = 0.25
 
 @dataclass(frozen=True)
 class Pair:
-    """Two networks with a batch of images, and which of their stages meet."""
+    """Two networks with a batch of images and all that both say of it, and which of their stages meet."""
 
     name: str
     teacher: Network
@@ -57,6 +57,8 @@ class Pair:
     student_shapes: Shapes
     stages: tuple[tuple[int, int], ...]
     images: Tensor
+    teacher_said: Outputs
+    student_said: Outputs
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,24 @@ def pair(name: str, device: torch.device) -> Pair:
 
     images = torch.randint(0, 256, (BATCH, 3, side, side), generator=generator(0, "images"), dtype=torch.uint8).to(device)
     stages = pair_stages(shapes[1], shapes[0], "deep")
-    return Pair(name, teacher, student, shapes[0], replace(shapes[1], fresh=fresh), stages, images)
+    said = [_said(network, images, _all_of(found)) for network, found in zip((teacher, student), shapes, strict=True)]
+    return Pair(name, teacher, student, shapes[0], replace(shapes[1], fresh=fresh), stages, images, *said)
+
+
+def _all_of(shapes: Shapes) -> Need:
+    """Everything that a network of these shapes can be asked for, and the passes over other images."""
+    need = Need.LOGITS | Need.EMBEDDING | Need.STAGES | Need.MEMBERS | Need.NETWORK | PASSES
+    need |= Need.PREACT if shapes.preact else Need.NOTHING
+    return need | (Need.CLASSIFIER if shapes.classifier is not None else Need.NOTHING)
+
+
+@torch.no_grad()
+def _said(network: Network, images: Tensor, need: Need) -> Outputs:
+    """What a network gives of the images, and of their mirror images where another pass is read."""
+    given: Outputs = network(images, need & ~PASSES)
+    for other in PASSES & need:
+        given = given.beside(other, _said(network, images.flip(-1), need & ~PASSES))
+    return given
 
 
 def own_step(made: Pair) -> None:
@@ -132,17 +151,17 @@ def loss_of(method: Method, made: Pair) -> Loss:
     with global_stream(0, "build"):
         shapes = made.student_shapes.pick(student_stages), made.teacher_shapes.pick(teacher_stages)
         module = method.build(*shapes, DataFacts(SAMPLES, CLASSES, targets)).to(device).train()
-    teacher = _given(made.teacher, made.images, needs.teacher, teacher_stages, "teacher")
+    teacher = _cut_off(made.teacher_said, "teacher").only(needs.teacher, teacher_stages)
+    apart = _cut_off(made.student_said, "student").only(needs.student, student_stages)
     student: list[Outputs] = []
     steps = iter(range(10**9))
 
     def prepare() -> None:
         """The student's outputs without gradients; made anew where a backward goes through what made them."""
-        if not student or takes_gradients_at_maps(method):
-            student[:] = [
-                _given(made.student, made.images, needs.student, student_stages, "student", whole=takes_gradients_at_maps(method))
-            ]
-        student[0].map(without_gradient)
+        if takes_gradients_at_maps(method):
+            student[:] = [made.student(made.images, needs.student & ~PASSES).only(needs.student, student_stages, owner="student")]
+        else:
+            student[:] = [apart.map(without_gradient)]
         for owner in (module, made.student):
             owner.zero_grad(set_to_none=True)
 
@@ -182,14 +201,9 @@ def _refuse(method: Method, made: Pair) -> None:
             raise InputError("reads a distillation token")
 
 
-def _given(network: Network, images: Tensor, need: Need, stages: list[int], owner: str, *, whole: bool = False) -> Outputs:
-    """What a network gives: cut off from it, so that a backward ends there, or as a whole with all that made it."""
-    with torch.set_grad_enabled(whole):
-        first: Outputs = network(images, need & ~PASSES)
-    made = first if whole else first.map(lambda t: t.detach().requires_grad_(owner == "student"))
-    for other in PASSES & need:
-        made = made.beside(other, _given(network, images.flip(-1), need & ~PASSES, stages, owner))
-    return made.only(need, stages, owner=owner)
+def _cut_off(outputs: Outputs, owner: str) -> Outputs:
+    """The outputs as leaves, at which a backward ends; the student's take gradients."""
+    return outputs.map(lambda tensor: tensor.detach().requires_grad_(owner == "student")).only(Need(~0), owner=owner)
 
 
 def seconds(act: Callable[[], None], device: torch.device) -> float:

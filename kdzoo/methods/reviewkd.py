@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
@@ -30,11 +29,20 @@ def reviewkd_hcl(student_stages: Sequence[Tensor], teacher_stages: Sequence[Tens
         s, t = same_size(wide(student), taught(teacher))
         apart, height, width = s - t, s.shape[2], s.shape[3]
         loss, used = apart.square().mean(), [side for side in POOLED if side < height]
+        pooled = apart  # pooling is linear: the difference is pooled once instead of both maps
         for halvings, side in enumerate(used, start=1):
-            # pooling is linear: the difference is pooled once instead of both maps
-            loss = loss + 0.5**halvings * F.adaptive_avg_pool2d(apart, (side, min(side, width))).square().mean()
+            size = (side, min(side, width))
+            pooled = F.adaptive_avg_pool2d(pooled if _nested(apart, pooled, size) else apart, size)
+            loss = loss + 0.5**halvings * pooled.square().mean()
         total = total + loss / (2 - 0.5 ** len(used))
     return total
+
+
+def _nested(whole: Tensor, pooled: Tensor, size: tuple[int, int]) -> bool:
+    """Whether cells of `size` are means of the pooled map's cells, each of which is one of equally many of the whole map's."""
+    return all(
+        cells % between == 0 and between % few == 0 for cells, between, few in zip(whole.shape[2:], pooled.shape[2:], size, strict=True)
+    )
 
 
 class Fusion(nn.Module):
@@ -52,12 +60,23 @@ class Fusion(nn.Module):
         """The map at the teacher's size and channels, and what goes on to the next shallower level."""
         fused = self.enter(features)
         if self.weigh is not None and deeper is not None:
+            weights = self.weights(fused, deeper)
             deeper = F.interpolate(deeper, size=fused.shape[2:], mode="nearest")
-            weights = self.weigh(torch.cat([fused, deeper], dim=1))
             fused = fused * weights[:, :1] + deeper * weights[:, 1:]
         if tuple(fused.shape[2:]) != size:
             fused = F.interpolate(fused, size=size, mode="nearest")
         return self.leave(fused), fused
+
+    def weights(self, fused: Tensor, deeper: Tensor) -> Tensor:
+        """`weigh` of both maps' channels, the deeper map's repeated to the other's size, (B, 2, H, W).
+
+        Its convolution is the sum of one over each map: no map of all channels is made, and the deeper one is weighed
+        before it is repeated.
+        """
+        convolution, sigmoid = cast(nn.Sequential, self.weigh)
+        here, there = cast(Tensor, convolution.weight).split([fused.shape[1], deeper.shape[1]], dim=1)
+        below = F.interpolate(F.conv2d(deeper, there), size=fused.shape[2:], mode="nearest")
+        return cast(Tensor, sigmoid(F.conv2d(fused, here, cast(Tensor, convolution.bias)) + below))
 
 
 class Review(nn.Module):
