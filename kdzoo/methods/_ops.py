@@ -40,6 +40,15 @@ def _pooled(features: Tensor, size: tuple[int, int]) -> Tensor:
     return features if tuple(features.shape[-2:]) == size else F.adaptive_avg_pool2d(features, size)
 
 
+def mean_square(apart: Tensor) -> Tensor:
+    """The mean of squares over all entries, by their sum, whose gradient keeps the memory layout of maps.
+
+    That of a mean is contiguous whatever the maps are, and batch norms and convolutions take ten times as long for a gradient
+    in another layout than their map's.
+    """
+    return apart.square().sum() / apart.numel()
+
+
 def normalised(vectors: Tensor, eps: float = 1e-12) -> Tensor:
     """Rows of (..., D) divided by their L2 norm, or by `eps` where that is larger."""
     return F.normalize(vectors, dim=-1, eps=eps)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kdzoo.errors import InputError
 from kdzoo.method import Method, Source, register
-from kdzoo.methods._ops import full_precision, same_size, taught, wide
+from kdzoo.methods._ops import full_precision, mean_square, same_size, taught, wide
 from kdzoo.signals import Batch, DataFacts, Need, Outputs, Shapes
 
 
@@ -22,7 +22,7 @@ def fitnet(student_stages: Sequence[Tensor], teacher_stages: Sequence[Tensor]) -
     total = wide(student_stages[0]).new_zeros(())
     for student, teacher in zip(student_stages, teacher_stages, strict=True):
         s, t = same_size(wide(student), taught(teacher))
-        total = total + (s - t).square().mean()
+        total = total + mean_square(s - t)
     return total
 
 

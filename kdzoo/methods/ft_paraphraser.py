@@ -8,13 +8,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kdzoo.method import Method, Source, register
-from kdzoo.methods._ops import full_precision, taught, wide
+from kdzoo.methods._ops import full_precision, mean_square, taught, wide
 from kdzoo.signals import Batch, DataFacts, Need, Needs, Outputs, Shapes
 
 
 def ft_paraphraser(reconstructed: Tensor, teacher_map: Tensor) -> Tensor:
     """Mean of (P(t) - t)^2 over all of B x C x H x W (the squared norm of the paper taken as a mean). Maps (B, C, H, W)."""
-    return (wide(reconstructed) - taught(teacher_map)).square().mean()
+    return mean_square(wide(reconstructed) - taught(teacher_map))
 
 
 def factor_width(channels: int, rate: float) -> int:

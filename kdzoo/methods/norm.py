@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kdzoo.method import Coefficients, Method, Setting, Source, register
-from kdzoo.methods._ops import connector, full_precision, same_size, taught, wide
+from kdzoo.methods._ops import connector, full_precision, mean_square, same_size, taught, wide
 from kdzoo.signals import Batch, Clock, DataFacts, Need, Needs, Outputs, Shapes
 
 STEPS = ((1 / 24, 0.1), (1 / 12, 0.5), (3 / 4, 1.0), (7 / 8, 0.5), (1.0, 0.1))
@@ -22,9 +22,9 @@ def norm(student_map: Tensor, teacher_map: Tensor) -> Tensor:
     The student's expanded map (B, N C, H, W) and the teacher's (B, C, H, W); of two sizes the larger is average-pooled.
     """
     s, t = same_size(wide(student_map), taught(teacher_map))
-    batch, channels, height, width = t.shape
-    segments = s.reshape(batch, -1, channels, height, width)
-    return (segments - t[:, None]).square().mean() * segments.shape[1]
+    channels = t.shape[1]
+    segments = s.unflatten(1, (-1, channels))
+    return mean_square(segments - t[:, None]) * segments.shape[1]
 
 
 class Transform(nn.Module):

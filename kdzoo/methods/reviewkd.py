@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kdzoo.method import Coefficients, Method, Source, register
-from kdzoo.methods._ops import BatchNorm, full_precision, same_size, taught, wide
+from kdzoo.methods._ops import BatchNorm, full_precision, mean_square, same_size, taught, wide
 from kdzoo.signals import Batch, Clock, DataFacts, Need, Outputs, Shapes
 
 POOLED = (4, 2, 1)
@@ -28,12 +28,12 @@ def reviewkd_hcl(student_stages: Sequence[Tensor], teacher_stages: Sequence[Tens
     for student, teacher in zip(student_stages, teacher_stages, strict=True):
         s, t = same_size(wide(student), taught(teacher))
         apart, height, width = s - t, s.shape[2], s.shape[3]
-        loss, used = apart.square().mean(), [side for side in POOLED if side < height]
+        loss, used = mean_square(apart), [side for side in POOLED if side < height]
         pooled = apart  # pooling is linear: the difference is pooled once instead of both maps
         for halvings, side in enumerate(used, start=1):
             size = (side, min(side, width))
             pooled = F.adaptive_avg_pool2d(pooled if _nested(apart, pooled, size) else apart, size)
-            loss = loss + 0.5**halvings * pooled.square().mean()
+            loss = loss + 0.5**halvings * mean_square(pooled)
         total = total + loss / (2 - 0.5 ** len(used))
     return total
 

@@ -24,7 +24,8 @@ def semckd(student_projections: Sequence[Sequence[Tensor]], teacher_stages: Sequ
     rows = []
     for projections in student_projections:
         pairs = [same_size(wide(s), taught(t)) for s, t in zip(projections, teacher_stages, strict=True)]
-        rows.append(torch.stack([(s - t).square().mean((1, 2, 3)) for s, t in pairs], 1))
+        # sums keep the memory layout of maps in the backward, means do not
+        rows.append(torch.stack([(s - t).square().sum((1, 2, 3)) / t[0].numel() for s, t in pairs], 1))
     return (wide(attention) * torch.stack(rows, 1)).sum((1, 2)).mean() / len(rows)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kdzoo.errors import InputError
 from kdzoo.method import Coefficients, Method, Source, register
-from kdzoo.methods._ops import BatchNorm, Rectifier, full_precision, same_size, taught, wide
+from kdzoo.methods._ops import BatchNorm, Rectifier, full_precision, mean_square, same_size, taught, wide
 from kdzoo.signals import Batch, DataFacts, Need, Needs, Outputs, Shapes
 
 
@@ -23,7 +23,7 @@ def simkd(student_map: Tensor, teacher_map: Tensor) -> Tensor:
     the larger is average-pooled.
     """
     s, t = same_size(wide(student_map), taught(teacher_map))
-    return (s - t).square().mean()
+    return mean_square(s - t)
 
 
 class Reuse(nn.Module):

@@ -28,7 +28,8 @@ def vid(student_stages: Sequence[Tensor], teacher_stages: Sequence[Tensor], vari
     for student, teacher, variance in zip(student_stages, teacher_stages, variances, strict=True):
         s, t = same_size(wide(student), taught(teacher))
         v = wide(variance)
-        total = total + ((s - t).square() / v[:, None, None]).mean() / 2 + v.log().mean() / 2
+        squares = (s - t).square().sum((0, 2, 3))  # of each channel, which shares its variance
+        total = total + (squares / v).sum() / t.numel() / 2 + v.log().mean() / 2
     return total
 
 
