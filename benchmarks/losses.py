@@ -30,6 +30,7 @@ import torch
 from speed_clock import synchronise, with_peak
 from speed_report import machine
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from kdzoo.errors import InputError
 from kdzoo.method import REGISTRY, LossAndAuxiliary, Method
@@ -43,7 +44,7 @@ BATCH, CLASSES, SAMPLES, ROUNDS, TOGETHER = 64, 100, 50_000, 7, 8
 PAIRS = {"resnet32x4/resnet8x4": 32, "vit_small_patch16_224/vit_tiny_patch16_224": 128}
 """teacher and student, and the side of the images"""
 LARGEST_SHARE = 0.25
-"""of the networks' own step: what a loss may cost that runs no network itself"""
+"""of the networks' own step: what a loss may cost that runs no network itself and whose layers alone do not take more"""
 
 
 @dataclass(frozen=True)
@@ -76,23 +77,25 @@ class Loss:
 class Row:
     """What one method costs.
 
-    milliseconds, and share of the networks' own step; peak_bytes: the most that a forward and backward holds; module_bytes:
-    what its module keeps; runs_network: it runs a network itself, and may cost more than LARGEST_SHARE.
+    milliseconds, and share of the networks' own step; work: its multiplications (convolutions, matrix products) as a share
+    of the step's; peak_bytes: the most that a forward and backward holds; module_bytes: what its module keeps.
+    runs_network: it runs a network itself, and may cost more than LARGEST_SHARE.
     """
 
     method: str
     family: str
     milliseconds: float
     share: float
+    work: float
     peak_bytes: int
     module_bytes: int
     extra_parameters: int
     runs_network: bool
 
 
-def pair(name: str, device: torch.device) -> Pair:
+def pair(name: str, device: torch.device, *, batch: int = BATCH) -> Pair:
     """The networks of `TEACHER/STUDENT` with random weights, placed as training places them, and a batch of random images."""
-    side, execution = PAIRS[name], Execution(device, torch.get_num_threads())
+    side, execution = PAIRS.get(name, 32), Execution(device, torch.get_num_threads())
     made = [
         build_network(
             NetworkSpec(name=network, classes=CLASSES, start="random", image_size=side if "vit" in network else None),
@@ -112,7 +115,7 @@ def pair(name: str, device: torch.device) -> Pair:
         spec = NetworkSpec(name=student_name, classes=CLASSES, start="random", image_size=student.image_size)
         return Learner(build_network(spec, channels=3, side=side, mean=(0.5,) * 3, std=(0.25,) * 3, seed=2))
 
-    images = torch.randint(0, 256, (BATCH, 3, side, side), generator=generator(0, "images"), dtype=torch.uint8).to(device)
+    images = torch.randint(0, 256, (batch, 3, side, side), generator=generator(0, "images"), dtype=torch.uint8).to(device)
     stages = pair_stages(shapes[1], shapes[0], "deep")
     said = [_said(network, images, _all_of(found)) for network, found in zip((teacher, student), shapes, strict=True)]
     return Pair(name, teacher, student, shapes[0], replace(shapes[1], fresh=fresh), stages, images, *said)
@@ -168,8 +171,8 @@ def loss_of(method: Method, made: Pair) -> Loss:
     def run() -> None:
         batch = Batch(
             inputs=made.images,
-            targets=targets[:BATCH].to(device),
-            index=torch.arange(BATCH, device=device),
+            targets=targets[: len(made.images)].to(device),
+            index=torch.arange(len(made.images), device=device),
             clock=Clock(1, 2, 1, 2),
             generator=generator(0, "benchmark", next(steps), device=device),
         )
@@ -243,18 +246,20 @@ def table(made: Pair, names: Sequence[str], rounds: int = ROUNDS) -> dict[str, A
     steps: list[float] = []
     rows: list[Row] = []
     refused: dict[str, str] = {}
+    step_work = work(lambda: own_step(made))
     for first in range(0, len(names), TOGETHER):
-        losses, peaks = [], []
+        losses, peaks, works = [], [], []
         for name in names[first : first + TOGETHER]:
             try:
                 loss = loss_of(REGISTRY.get(name)(), made)
                 peaks.append(peak_bytes(loss, made.images.device))
+                works.append(work_of(loss) / step_work)
                 losses.append(loss)
             except InputError as error:
                 refused[name] = "; ".join(error.problems)
         own, found = measured(made, losses, rounds)
         steps += own
-        rows += [_row(loss, peak, own, spent) for loss, peak, spent in zip(losses, peaks, found, strict=True)]
+        rows += [_row(loss, peak, done, own, spent) for loss, peak, done, spent in zip(losses, peaks, works, found, strict=True)]
     return {
         "pair": made.name,
         "step_milliseconds": 1000 * statistics.median(steps),
@@ -269,13 +274,27 @@ def peak_bytes(loss: Loss, device: torch.device) -> int:
     return with_peak(loss.run, device)[1]
 
 
-def _row(loss: Loss, peak: int, steps: Sequence[float], spent: Sequence[float]) -> Row:
+def work_of(loss: Loss) -> int:
+    """The multiplications of a forward and backward of the loss."""
+    loss.prepare()
+    return work(loss.run)
+
+
+def work(act: Callable[[], None]) -> int:
+    """The multiplications of convolutions, matrix products and attention, forward and backward."""
+    with FlopCounterMode(display=False) as counter:
+        act()
+    return counter.get_total_flops() // 2
+
+
+def _row(loss: Loss, peak: int, done: float, steps: Sequence[float], spent: Sequence[float]) -> Row:
     card = loss.method.card
     return Row(
         method=card.name,
         family=card.family,
         milliseconds=1000 * statistics.median(spent),
         share=share(steps, spent),
+        work=done,
         peak_bytes=peak,
         module_bytes=loss.module_bytes,
         extra_parameters=loss.extra_parameters,
@@ -288,7 +307,9 @@ def markdown(content: dict[str, Any]) -> str:
     where = content["environment"]
     lines = ["# What each loss costs", "", (__doc__ or "").split("\n\n")[-1].strip(), ""]
     lines += [
-        f"A loss that runs no network itself is to cost {100 * LARGEST_SHARE:.0f} % of the step at most; those that do so are marked *.",
+        f"A loss is to cost {100 * LARGEST_SHARE:.0f} % of the step at most, but where it runs a network itself (*), or where the "
+        "layers that its paper puts on the maps take more than that by their multiplications alone (**; their share of the step's is "
+        "beside the time's).",
         "",
         f"{where['processor']}, {where['device']}, threads: {where['threads']}; torch {where['torch']}, timm {where['timm']}, "
         f"kdzoo {where['kdzoo']} at {where['git']}{', changed since' if where['changed_since_commit'] else ''}; load of the machine "
@@ -308,15 +329,20 @@ def markdown(content: dict[str, Any]) -> str:
 def _rows(rows: list[dict[str, Any]]) -> list[str]:
     """One line a method, the dearest first."""
     return [
-        "| method | family | ms | share of the step | peak memory | held by its module | extra parameters |",
-        "|---|---|---:|---:|---:|---:|---:|",
+        "| method | family | ms | share of the step | of its multiplications | peak memory | held by its module | extra parameters |",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
         *(
-            f"| {row['method']}{' *' if row['runs_network'] else ''} | {row['family']} | {row['milliseconds']:.1f} | "
-            f"{100 * row['share']:.1f} % | {row['peak_bytes'] / 2**20:.1f} MiB | {row['module_bytes'] / 2**20:.1f} MiB | "
+            f"| {row['method']}{_mark(row)} | {row['family']} | {row['milliseconds']:.1f} | {100 * row['share']:.1f} % | "
+            f"{100 * row['work']:.1f} % | {row['peak_bytes'] / 2**20:.1f} MiB | {row['module_bytes'] / 2**20:.1f} MiB | "
             f"{row['extra_parameters']:,} |"
             for row in sorted(rows, key=lambda row: -row["share"])
         ),
     ]
+
+
+def _mark(row: dict[str, Any]) -> str:
+    """Why a loss may cost more than the others."""
+    return " *" if row["runs_network"] else " **" if row["work"] > LARGEST_SHARE else ""
 
 
 def main() -> None:
