@@ -13,7 +13,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from losses import PAIRS, loss_of, own_step
+from losses import PAIRS, loss_of, own_step, peak_bytes
 from losses import pair as made
 
 from kdzoo.errors import InputError
@@ -34,6 +34,7 @@ def test_networks(benchmark, pair):
 def test_loss(benchmark, pair, name):
     try:
         loss = loss_of(REGISTRY.get(name)(), pair)
+        peak_bytes(loss, pair.images.device)  # some refuse when they are run
     except InputError as error:
         pytest.skip(str(error))
-    benchmark.pedantic(loss.run, rounds=5, warmup_rounds=1)
+    benchmark.pedantic(loss.run, setup=loss.prepare, rounds=5, warmup_rounds=1)

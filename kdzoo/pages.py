@@ -224,12 +224,23 @@ def _costs(name: str, costs: Mapping[str, Any] | None) -> list[str]:
     for pair in costs["results"]:
         for row in pair["rows"]:
             if row["method"] == name:
-                kept, held = (f"{row[key] / 2**20:.1f} MiB" for key in ("kept_bytes", "module_bytes"))
-                share = f"{100 * row['share']:.0f} %"
-                rows.append((pair["pair"], f"{row['milliseconds']:.1f}", share, kept, held, f"{row['extra_parameters']:,}"))
-    heads = ("teacher/student", "ms", "share of the networks' step", "kept for the backward", "held by its module", "extra parameters")
+                peak, held = (f"{row[key] / 2**20:.1f} MiB" for key in ("peak_bytes", "module_bytes"))
+                share, work = (f"{100 * row[key]:.1f} %" for key in ("share", "work"))
+                rows.append((pair["pair"], f"{row['milliseconds']:.1f}", share, work, peak, held, f"{row['extra_parameters']:,}"))
+    heads = (
+        "teacher/student",
+        "ms",
+        "share of the networks' step",
+        "of its multiplications",
+        "peak memory",
+        "held by its module",
+        "extra parameters",
+    )
     where = costs["environment"]
-    caption = f"Forward and backward of the loss alone for a batch of {costs['batch']}, on {where['device']}, threads: {where['threads']}."
+    caption = (
+        f"Forward and backward of the loss alone for a batch of {costs['batch']}, on {where['device']}, threads: {where['threads']}; "
+        "[all methods](../../results/losses/losses.md)."
+    )
     return [caption, "", *_table(heads, rows)] if rows else []
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -22,7 +21,7 @@ def ofa(student_logits: Tensor, teacher_logits: Tensor, targets: Tensor, *, enha
     share and lowers those of the others. A cross-entropy, so not zero where the two agree.
     """
     log_s, p = wide(student_logits).log_softmax(1), taught(teacher_logits).softmax(1)
-    label = F.one_hot(targets, p.shape[1]).to(p.dtype)
+    label = torch.zeros_like(p).scatter(1, targets[:, None], 1.0)
     return -(((p + label).pow(enhancement) - label) * log_s).sum(1).mean()
 
 

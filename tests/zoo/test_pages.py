@@ -23,7 +23,8 @@ COSTS = {
                     "method": "hinton",
                     "milliseconds": 1.25,
                     "share": 0.0125,
-                    "kept_bytes": 3 * 2**20,
+                    "work": 0.5,
+                    "peak_bytes": 3 * 2**20,
                     "module_bytes": 0,
                     "extra_parameters": 1234,
                 }
@@ -92,8 +93,8 @@ def test_the_words_of_a_need_are_those_of_its_declaration():
 def test_costs_are_shown_where_they_were_measured():
     assert "What it costs" not in method_page("hinton")
     assert "What it costs" not in method_page("at", COSTS)
-    assert "| big/small | 1.2 | 1 % | 3.0 MiB | 0.0 MiB | 1,234 |" in method_page("hinton", COSTS)
-    assert "for a batch of 64, on cpu, threads: 1." in method_page("hinton", COSTS)
+    assert "| big/small | 1.2 | 1.2 % | 50.0 % | 3.0 MiB | 0.0 MiB | 1,234 |" in method_page("hinton", COSTS)
+    assert "for a batch of 64, on cpu, threads: 1;" in method_page("hinton", COSTS)
 
 
 def test_every_link_between_pages_leads_somewhere():
