@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
+import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ def norm(student_map: Tensor, teacher_map: Tensor) -> Tensor:
     """
     s, t = same_size(wide(student_map), taught(teacher_map))
     channels = t.shape[1]
-    segments = s.unflatten(1, (-1, channels))
+    segments: Tensor = torch.unflatten(s, 1, (-1, channels))
     return mean_square(segments - t[:, None]) * segments.shape[1]
 
 

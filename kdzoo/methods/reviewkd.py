@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
+import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
@@ -74,7 +75,7 @@ class Fusion(nn.Module):
         before it is repeated.
         """
         convolution, sigmoid = cast(nn.Sequential, self.weigh)
-        here, there = cast(Tensor, convolution.weight).split([fused.shape[1], deeper.shape[1]], dim=1)
+        here, there = torch.split(cast(Tensor, convolution.weight), [fused.shape[1], deeper.shape[1]], dim=1)
         below = F.interpolate(F.conv2d(deeper, there), size=fused.shape[2:], mode="nearest")
         return cast(Tensor, sigmoid(F.conv2d(fused, here, cast(Tensor, convolution.bias)) + below))
 
