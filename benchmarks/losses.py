@@ -33,12 +33,12 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from kdzoo.errors import InputError
+from kdzoo.execution import Execution
 from kdzoo.method import REGISTRY, LossAndAuxiliary, Method
 from kdzoo.models.network import Learner, Network, build_network, freeze, pair_stages, probe
 from kdzoo.seeds import generator, global_stream
 from kdzoo.signals import PASSES, Batch, Clock, DataFacts, Need, Outputs, Shapes
 from kdzoo.spec import NetworkSpec
-from kdzoo.train import Execution
 
 BATCH, CLASSES, SAMPLES, ROUNDS, TOGETHER = 64, 100, 50_000, 7, 8
 PAIRS = {"resnet32x4/resnet8x4": 32, "vit_small_patch16_224/vit_tiny_patch16_224": 128}
