@@ -19,6 +19,7 @@ from kdzoo.memo import budget
 from kdzoo.method import load_plugin
 from kdzoo.models.network import Ensemble, Network, count, freeze
 from kdzoo.models.network import probe as shapes_of
+from kdzoo.signals import Shapes
 from kdzoo.sinks import read_lines, wandb_settings
 from kdzoo.spec import NetworkSpec, Run
 from kdzoo.store import RunFolder, State, teacher_store, writable
@@ -305,6 +306,7 @@ def free_memory(device: str) -> int:
 def preflight(made: Plan, modules: Modules, resident: int | None = None) -> None:
     """Build every distinct student, teacher and objective once, untrained; raises InputError for what cannot work."""
     problems: list[str] = []
+    taught: dict[str, Shapes | None] = {}
     for planned in made.teachers.values():
         with noting(problems):
             bound = _unbound(planned, made)
@@ -313,8 +315,10 @@ def preflight(made: Plan, modules: Modules, resident: int | None = None) -> None
         with noting(problems):
             bound = _unbound(planned, made)
             images, parts = data_of(bound, resident)
-            teacher = untrained_teacher(bound, images, modules)
-            shapes = None if teacher is None else shapes_of(teacher, shape_of(images, bound.run.recipe))
+            if str(bound.run.teacher) not in taught:
+                teacher = untrained_teacher(bound, images, modules)
+                taught[str(bound.run.teacher)] = None if teacher is None else shapes_of(teacher, shape_of(images, bound.run.recipe))
+            shapes = taught[str(bound.run.teacher)]
             for run in filter(None, (bound.run.first, bound.run)):
                 student_of(replace(bound, run=run), images, parts, shapes, modules)
     for planned in _distinct((p for p in made.students if p.run.teacher), lambda p: (str(p.run.teacher),)):
