@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -85,7 +84,7 @@ def stacked(setup: Setup, runs: int) -> Side:
     """The warm sweep with its students as one batched computation. Raises LeftOut where they cannot be one."""
     cohort = cohort_for(setup, runs, "auto", limit=max(MEMO_IMAGES // 2, 4 * setup.batch), teacher=2)
     images = images_at(cohort.parts.train.images, torch.arange(2), setup.device)
-    joined = together(cohort.members, replace(cohort.execution, stack=True), images)
+    joined = together(cohort.members, images)
     if not isinstance(joined, Together):
         raise LeftOut(str(joined))
     cohort.together = joined

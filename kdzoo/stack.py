@@ -27,7 +27,6 @@ class Stack:
     """The networks of `students`, all of one architecture, as one."""
 
     def __init__(self, students: Sequence[Network]) -> None:
-        self.students = tuple(students)
         self.base = copy.deepcopy(students[0])
         self._own = [dict(student.named_parameters()) for student in students]
         buffers = [dict(student.named_buffers()) for student in students]
@@ -46,7 +45,7 @@ class Stack:
         found = torch.vmap(one, randomness="same")(self.parameters, self.buffers)
         return [
             Outputs({Need[name]: _part(value, number) for name, value in found.items()}, owner="network")
-            for number in range(len(self.students))
+            for number in range(len(self._own))
         ]
 
     def share_gradients(self) -> None:

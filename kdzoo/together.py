@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kdzoo.dot import DOT
-from kdzoo.execution import Execution, autocast
+from kdzoo.execution import autocast
 from kdzoo.member import Member
 from kdzoo.seeds import global_stream
 from kdzoo.signals import Batch, Losses, Need, Outputs
@@ -56,10 +56,10 @@ class Together:
         return [one.map(Tensor.contiguous) for one in given]
 
 
-def together(members: Sequence[Member], execution: Execution, images: Tensor) -> Together | str | None:
-    """The members that can be trained as one; in words why they cannot; None where there are less than two or nobody asked."""
+def together(members: Sequence[Member], images: Tensor) -> Together | str | None:
+    """The members that can be trained as one; in words why they cannot; None where there are less than two."""
     fit = [member for member in members if not member.need & ~STACKABLE and not isinstance(member.optimizer, DOT)]
-    if not execution.stack or len(fit) < 2:
+    if len(fit) < 2:
         return None
     made = stack_of([member.network for member in fit], images, Need.LOGITS | Need.STAGES | Need.EMBEDDING)
     return made if isinstance(made, str) else Together(tuple(fit), made)

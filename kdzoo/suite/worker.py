@@ -23,7 +23,7 @@ from typing import Any, TextIO, cast
 import torch
 
 from kdzoo.assemble import Bound, Modules, cohort_of, data_of, member_of, teacher_key, teacher_of
-from kdzoo.cohort import Teacher, images_at
+from kdzoo.cohort import Cohort, Teacher, images_at
 from kdzoo.cost import probe
 from kdzoo.data.images import Images
 from kdzoo.data.loader import on_device
@@ -214,17 +214,7 @@ def train_cohort(store: Store, bounds: list[Bound], options: Options, bench: Ben
         members.append(member)
     for group in in_lockstep(members, options.memory):
         cohort = cohort_of(group, images, parts, teacher, execution)
-        kept = open_memo(cohort)
-        if isinstance(kept, str):
-            emit({"event": "note", "text": kept})
-        else:
-            cohort.memo = kept
-        trial = center(images_at(parts.train.images, torch.arange(2), execution.device), cohort.recipe.augment)
-        joined = together(cohort.members, execution, trial)
-        if isinstance(joined, str):
-            emit({"event": "note", "text": joined})
-        else:
-            cohort.together = joined
+        equip(cohort, emit)
         at = cohort.members[0].step
         held = len(cohort.members) * UNITS_AN_EPOCH * at / cohort.steps_an_epoch  # work that the checkpoints hold already
         begin = {"ids": [m.run.id for m in cohort.members], "epochs": cohort.recipe.epochs, "step": at, "units": held}
@@ -237,6 +227,19 @@ def train_cohort(store: Store, bounds: list[Bound], options: Options, bench: Ben
             }
         )
         fit(cohort, emit=emit, stop=stop)
+
+
+def equip(cohort: Cohort, emit: Handle) -> None:
+    """Give a cohort the memo and the stack that it is to be trained with; say in a note why one cannot be had."""
+    kept, joined = open_memo(cohort), None
+    if cohort.execution.stack:
+        trial = images_at(cohort.parts.train.images, torch.arange(2), cohort.execution.device)
+        joined = together(cohort.members, center(trial, cohort.recipe.augment))
+    for text in (kept, joined):
+        if isinstance(text, str):
+            emit({"event": "note", "text": text})
+    cohort.memo = None if isinstance(kept, str) else kept
+    cohort.together = None if isinstance(joined, str) else joined
 
 
 def in_lockstep(members: Iterable[Member], memory: int) -> list[list[Member]]:
