@@ -24,25 +24,26 @@ class Together:
     stack: Stack
 
     def learn(self, images: Tensor, teacher: Outputs | None, batch: Batch) -> None:
-        """A step of every member that has not failed; a member whose loss cannot be computed fails alone."""
-        losses: dict[int, Losses] = {}
-        for number, given in enumerate(self._outputs(images, batch)):
+        """A step of every member that has not failed; one whose loss or its backward cannot be computed fails alone."""
+        learned: dict[int, Losses] = {}
+        reached: list[tuple[Tensor, Tensor]] = []
+        for number, outputs in enumerate(self._outputs(images, batch)):
             member = self.members[number]
             if member.failure is not None:
                 continue
             try:
-                member.objective.train()
-                losses[number] = member.objective(given.only(member.need), teacher, batch)
+                learned[number], its = _to_outputs(member, outputs, teacher, batch)
             except Exception:  # kept with its traceback, as where members are trained one by one
                 member.fail()
-        if not losses:
+                continue
+            reached += its
+        if not reached:
             return
-        totals = [self.members[number].scaler.scale(one.total) for number, one in losses.items()]
-        torch.stack(totals).sum().backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward([output for output, _ in reached], [gradient for _, gradient in reached])
         self.stack.share_gradients()
-        for number, one in losses.items():
+        for number, losses in learned.items():
             try:
-                self.members[number].update(one, len(batch.index), batch.clock.steps)
+                self.members[number].update(losses, len(batch.index), batch.clock.steps)
             except Exception:
                 self.members[number].fail()
 
@@ -54,6 +55,23 @@ class Together:
         with global_stream(first.run.seed, "layers", batch.clock.step, device=first.device), autocast(first.run.recipe, first.device):
             given = self.stack.forward(images, need)
         return [one.map(Tensor.contiguous) for one in given]
+
+
+def _to_outputs(member: Member, outputs: Outputs, teacher: Outputs | None, batch: Batch) -> tuple[Losses, list[tuple[Tensor, Tensor]]]:
+    """A member's losses, and their backward as far as its student's outputs: those that it reaches, with their gradients.
+
+    What a member's own code can break ends here; behind it lies what the stack alone computes.
+    """
+    leaves: list[tuple[Tensor, Tensor]] = []
+
+    def leaf(tensor: Tensor) -> Tensor:
+        leaves.append((tensor, tensor.detach().requires_grad_()))
+        return leaves[-1][1]
+
+    member.objective.train()
+    losses: Losses = member.objective(outputs.only(member.need).map(leaf), teacher, batch)
+    member.scaler.scale(losses.total).backward()  # type: ignore[no-untyped-call]
+    return losses, [(tensor, own.grad) for tensor, own in leaves if own.grad is not None]
 
 
 def together(members: Sequence[Member], images: Tensor) -> Together | str | None:

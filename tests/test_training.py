@@ -276,24 +276,51 @@ def test_students_that_are_one_batched_computation_end_where_they_end_one_by_one
             assert torch.allclose(expected.double(), stacked[name].double(), rtol=1e-3, atol=1e-4), (run_id, name)
 
 
-def test_one_student_of_a_stack_may_fail_and_the_stack_goes_on(tmp_path):
+def breaks_in_the_loss(member: Member) -> None:
+    member.objective.forward = None  # type: ignore[assignment]
+
+
+def breaks_in_the_backward(member: Member) -> None:
+    real = member.objective.forward
+
+    class Broken(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, value):
+            return value.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            raise RuntimeError("this backward cannot be computed")
+
+    def forward(*given):
+        losses = real(*given)
+        return replace(losses, total=Broken.apply(losses.total))
+
+    member.objective.forward = forward  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("broken", [breaks_in_the_loss, breaks_in_the_backward])
+def test_one_student_of_a_stack_may_fail_and_the_others_end_as_without_it(tmp_path, broken):
     made = planned(tmp_path, methods="hinton,rkd", alphas="0.3,0.6", epochs=1)
     ids = [p.run.id for p in made.students]
     bad = next(i for i in ids if i.startswith("rkd"))
-
-    def spoil(event: dict[str, object]) -> None:
-        if event["event"] == "begin":
-            for member in spoiled:
-                member.objective.forward = None  # type: ignore[assignment]  # every loss of it raises
-
-    spoiled: list[Member] = []
     real = worker.cohort_of
 
-    def noting(members, *rest):
-        spoiled.extend(m for m in members if m.run.id == bad and len(members) > 1)
+    def breaking(members, *rest):
+        for member in members:
+            if member.run.id == bad and len(members) > 1:
+                broken(member)
         return real(members, *rest)
 
+    stacked = replace(Options(), stack=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(worker, "cohort_of", noting)
-        train_runs(made.store, ids, replace(Options(), stack=True), Bench(), spoil, lambda: False)
+        patch.setattr(worker, "cohort_of", breaking)
+        train_runs(made.store, ids, stacked, Bench(), lambda _: None, lambda: False)
     assert {i: made.store.run(i).state() for i in ids} == {i: "failed" if i == bad else "done" for i in ids}
+    ended = {i: load_file(made.store.run(i).student) for i in ids if i != bad}
+    for run_id in ended:
+        made.store.run(run_id).forget()
+    train_runs(made.store, list(ended), stacked, Bench(), lambda _: None, lambda: False)
+    for run_id, expected in ended.items():
+        found = load_file(made.store.run(run_id).student)
+        assert all(torch.allclose(value.double(), found[name].double(), rtol=1e-3, atol=1e-4) for name, value in expected.items())
