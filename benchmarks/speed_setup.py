@@ -18,13 +18,12 @@ from kdzoo.cohort import Cohort
 from kdzoo.data.images import Images
 from kdzoo.data.split import split
 from kdzoo.execution import Execution
-from kdzoo.memo import budget
 from kdzoo.method import Setting
 from kdzoo.models.network import NetworkCost, build_network, count
 from kdzoo.models.weights import file_sha256, load_state, read_state, save_student
 from kdzoo.spec import DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run
 from kdzoo.store import Store
-from kdzoo.suite.config import recipe_file
+from kdzoo.suite.config import bench_config, recipe_file
 from kdzoo.suite.jobs import Options
 from kdzoo.suite.request import objective, parse_request
 from kdzoo.suite.worker import execution_of
@@ -74,7 +73,8 @@ class Setup:
 
 def execution_for(setup: Setup, memo: MemoSize) -> Execution:
     """How kdzoo's side is executed: as the bench would, from the same options."""
-    options = Options(device=str(setup.device), threads=setup.threads, keep=(), channels_last=setup.channels_last, memo=budget(memo))
+    asked = bench_config({"teacher_memo": memo}, None).teacher_memo
+    options = Options(device=str(setup.device), threads=setup.threads, keep=(), channels_last=setup.channels_last, memo=asked)
     return execution_of(options)
 
 

@@ -14,15 +14,23 @@ from kdzoo.version import VERSION as __version__
 if TYPE_CHECKING:
     from kdzoo import functional
     from kdzoo.api import bench
+    from kdzoo.data.sources import Raw, register_source
     from kdzoo.method import Coefficients, Method, Setting, Source, create_method, load_plugin, register
+    from kdzoo.models.names import register_network
+    from kdzoo.models.pairs import Pair, register_pair
     from kdzoo.shortway import distill
     from kdzoo.signals import Batch, DataFacts, Need, Needs, Outputs, Shapes
+    from kdzoo.suite.config import register_recipe
 
 _HOMES = {
     "bench": "kdzoo.api",
     "distill": "kdzoo.shortway",
     "functional": "kdzoo.functional",
     **dict.fromkeys(["Coefficients", "Method", "Setting", "Source", "create_method", "load_plugin", "register"], "kdzoo.method"),
+    **dict.fromkeys(["Pair", "register_pair"], "kdzoo.models.pairs"),
+    **dict.fromkeys(["Raw", "register_source"], "kdzoo.data.sources"),
+    "register_network": "kdzoo.models.names",
+    "register_recipe": "kdzoo.suite.config",
     **dict.fromkeys(["Batch", "DataFacts", "Need", "Needs", "Outputs", "Shapes"], "kdzoo.signals"),
 }
 """where the names above live"""
@@ -37,6 +45,8 @@ __all__ = [
     "Need",
     "Needs",
     "Outputs",
+    "Pair",
+    "Raw",
     "Setting",
     "Shapes",
     "Source",
@@ -47,6 +57,10 @@ __all__ = [
     "functional",
     "load_plugin",
     "register",
+    "register_network",
+    "register_pair",
+    "register_recipe",
+    "register_source",
 ]
 
 

@@ -65,6 +65,7 @@ def bench(
     channels_last: bool | None = None,
     teacher_memo: str | None = None,
     stack_students: bool | None = None,
+    compile: bool | None = None,
     allow_chance_teacher: bool | None = None,
     fine_tune: bool | None = None,
     checkpoint_seconds: float | None = None,

@@ -146,20 +146,32 @@ def teacher_of(bound: Bound, images: Images, parts: Parts, execution: Execution,
 
 def student_of(bound: Bound, images: Images, parts: Parts, teacher: Shapes | None, modules: Modules) -> tuple[Network, Objective]:
     """A fresh student and objective; raises InputError when the method cannot serve the two networks."""
-    run = bound.run
-    side = shape_of(images, run.recipe)[1]
+    network = student_network(bound, images, modules)
+    return network, objective_of(bound.run, network, student_shapes(bound.run, network, images, modules), images, parts, teacher)
+
+
+def student_network(bound: Bound, images: Images, modules: Modules) -> Network:
+    """A fresh student with the weights that it starts from."""
+    run, side = bound.run, shape_of(images, bound.run.recipe)[1]
+    return network_of(run.student, images, side=side, seed=run.seed, path=bound.paths.get("student"), modules=modules, head="fresh")
+
+
+def student_shapes(run: Run, network: Network, images: Images, modules: Modules) -> Shapes:
+    """What a student's outputs measure, and how a peer of its architecture is made."""
+    shape = shape_of(images, run.recipe)
+    return replace(probe(network, shape), fresh=partial(learner, run.student, images, shape[1], modules.get(run.student.name)))
+
+
+def objective_of(run: Run, network: Network, shapes: Shapes, images: Images, parts: Parts, teacher: Shapes | None) -> Objective:
+    """A fresh objective for a student of these shapes; raises InputError when the method cannot serve the two networks."""
     _refuse_recipe(run, shape_of(images, run.recipe))
-    network = network_of(run.student, images, side=side, seed=run.seed, path=bound.paths.get("student"), modules=modules, head="fresh")
-    shapes = replace(
-        probe(network, shape_of(images, run.recipe)), fresh=partial(learner, run.student, images, side, modules.get(run.student.name))
-    )
     stages = pair_stages(shapes, teacher or shapes, run.objective.pairing)  # without a teacher, all of the student's own
     objective = build_objective(
         run.objective, shapes, teacher, stages, parts.facts, label_smoothing=run.recipe.label_smoothing, seed=run.seed
     )
     if run.recipe.ema is not None and objective.shipped(network) is not network:
         raise InputError(f"recipe.ema: {run.objective.label} ships parts of its own, which no average follows; leave it out")
-    return network, objective
+    return objective
 
 
 def _refuse_recipe(run: Run, shape: tuple[int, int, int]) -> None:

@@ -84,7 +84,7 @@ def finish(cohort: Cohort, member: Member) -> None:
         "student": {"name": member.run.student.name, "parameters": member.size.parameters, "macs": member.size.macs},
         "cost": member.cost,
         "memo": cohort.memo.report() if cohort.memo and member.run.teacher else None,
-        "environment": environment(cohort.execution.device, cohort.execution.threads),
+        "environment": environment(cohort.execution.device, cohort.execution.threads) | {"compile": cohort.execution.compile},
         "started": member.started,
         "finished": now(),
         "seconds": round(member.seconds, 3),

@@ -18,7 +18,8 @@ class Execution:
 
     keep: which of `predictions`, `student` and `checkpoint` stay in the run's folder when it is done.
     channels_last: None for where it pays. memo: bytes that the teacher's memo may take, 0 for none, None for a share of what
-    is free. stack: students of one architecture are one batched computation, the same numbers up to rounding.
+    is free. stack: students of one architecture are one batched computation, compile: their training passes are compiled; either
+    gives the same numbers up to rounding.
     """
 
     device: torch.device
@@ -29,6 +30,7 @@ class Execution:
     channels_last: bool | None = None
     memo: int | None = 0
     stack: bool = False
+    compile: bool = False
 
     def place(self, network: Network, precision: str) -> Network:
         """The network on the device, in the memory layout asked for or, unless asked, in the one that pays.

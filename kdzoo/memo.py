@@ -26,9 +26,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from kdzoo.errors import InputError
 from kdzoo.signals import Need, Outputs
-from kdzoo.sizes import size_of
 from kdzoo.spec import canonical_json
 from kdzoo.store import StoreError, cache_folder, write_bytes, write_json
 
@@ -48,21 +46,6 @@ TOLERANCE = 1e-3
 
 UNSAFE = re.compile(r"[^\w.+-]")
 """what a folder's name had better not have"""
-
-
-def budget(text: str) -> int | None:
-    """Bytes that a memo may take: 0 for `off`, None for `auto`, else a size such as `500MB` or `4GB` (powers of 1024).
-
-    Raises InputError for anything else.
-    """
-    if text == "off":
-        return 0
-    if text == "auto":
-        return None
-    size = size_of(text)
-    if size is None:
-        raise InputError(f"teacher_memo: expected off, auto or a size such as 500MB or 4GB, got {text!r}")
-    return size
 
 
 @dataclass(frozen=True)

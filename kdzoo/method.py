@@ -14,7 +14,7 @@ import importlib.util
 import inspect
 import pkgutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, cast, get_args
@@ -23,7 +23,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from torch import Tensor, nn
 
-from kdzoo.errors import InputError, problems_of, unknown
+from kdzoo.errors import InputError, noting, problems_of, unknown
 from kdzoo.signals import Batch, Clock, DataFacts, Need, Needs, Outputs, Shapes
 
 Registered = TypeVar("Registered", bound=Any)
@@ -314,6 +314,16 @@ def load_plugin(path: str | Path) -> None:
         raise
     except Exception as error:
         raise InputError(f"plugin: {path}:{_line_in(file, error)}: {type(error).__name__}: {error}") from error
+
+
+def load_plugins(files: Iterable[str]) -> None:
+    """Load every file; raises InputError with what is wrong with any of them: what they would register is unknown to the rest."""
+    problems: list[str] = []
+    for file in files:
+        with noting(problems):
+            load_plugin(file)
+    if problems:
+        raise InputError(*problems)
 
 
 def _line_in(file: Path, error: Exception) -> int:

@@ -68,7 +68,7 @@ def check(teacher: Teacher, parts: Parts, augment: Augment, execution: Execution
         raise InputError(
             f"teacher {teacher.name}: top-1 {top1:.1%} on {len(part.targets)} {where} images is not above chance "
             f"({chance(part.targets, classes):.1%}): it would teach noise. Train it longer, give its weights (NAME:FILE), "
-            "or keep it as a control with --allow-chance-teacher"
+            "or keep it as a control (kdzoo bench --allow-chance-teacher)"
         )
     return top1
 

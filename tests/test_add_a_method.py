@@ -1,54 +1,19 @@
 """docs/add-a-method.md, followed to the letter: its files written, its commands run, its promises kept."""
 
-import os
 import re
-import shlex
-import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from pages import DOCS, Ran, page, run
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "add-a-method.md"
-TEXT = PAGE.read_text()
-FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.S | re.M)
-
-
-@dataclass(frozen=True)
-class Ran:
-    command: str
-    status: int
-    said: str
-
-
-def blocks(language: str) -> list[str]:
-    return [code for name, code in FENCE.findall(TEXT) if name == language]
-
-
-def files() -> dict[str, str]:
-    """The page's Python files by the names in their first lines."""
-    return {code.partition("\n")[0].removeprefix("# "): code for code in blocks("python")}
-
-
-def run(command: str, folder: Path) -> Ran:
-    words = shlex.split(command)
-    started = {"kdzoo": [sys.executable, "-m", "kdzoo.cli"], "python": [sys.executable]}[words[0]]
-    environment = {**os.environ, "KDZOO_CACHE": str(folder / "cache"), "WANDB_MODE": "disabled", "COLUMNS": "200"}
-    done = subprocess.run([*started, *words[1:]], cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    return Ran(command, done.returncode, done.stdout + done.stderr)
+PAGE = page("add-a-method.md")
 
 
 @pytest.fixture(scope="module")
 def followed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Ran]]:
     """An empty folder in which the page was followed from top to bottom, and how each command ended."""
-    folder, ran = tmp_path_factory.mktemp("newcomer"), []
-    for language, code in FENCE.findall(TEXT):
-        if language == "python":
-            (folder / code.partition("\n")[0].removeprefix("# ")).write_text(code)
-        elif language == "bash":
-            ran += [run(line, folder) for line in code.strip().splitlines()]
-    return folder, ran
+    folder = tmp_path_factory.mktemp("newcomer")
+    return folder, PAGE.follow(folder)
 
 
 def ending(ran: list[Ran], start: str) -> Ran:
@@ -90,17 +55,17 @@ def test_the_method_stands_on_the_leaderboard_beside_the_controls(followed):
 
 @pytest.mark.slow
 def test_check_finds_the_fault_that_the_page_plants(tmp_path):
-    (tmp_path / "lsh.py").write_text(files()["lsh.py"].replace("needs=kdzoo.Need.EMBEDDING", "needs=kdzoo.Need.LOGITS"))
+    (tmp_path / "lsh.py").write_text(PAGE.files["lsh.py"].replace("needs=kdzoo.Need.EMBEDDING", "needs=kdzoo.Need.LOGITS"))
     said = run("kdzoo check lsh.py", tmp_path)
-    promised = TEXT.split("<!-- what check says -->")[1].split("```text\n")[1].split("\n```")[0]
+    promised = PAGE.text.split("<!-- what check says -->")[1].split("```text\n")[1].split("\n```")[0]
     assert said.status == 1
     assert promised in said.said
 
 
 @pytest.mark.slow
 def test_the_long_bench_is_one_that_kdzoo_would_run(tmp_path):
-    (tmp_path / "lsh.py").write_text(files()["lsh.py"])
-    (command,) = (code.strip() for code in blocks("text") if code.startswith("kdzoo bench"))
+    (tmp_path / "lsh.py").write_text(PAGE.files["lsh.py"])
+    (command,) = (code.strip() for code in PAGE.blocks("text") if code.startswith("kdzoo bench"))
     here = re.sub(r"--data \S+ --pairs \S+ --recipe \S+", "--data digits --pairs digits --recipe digits --dry-run", command)
     said = run(here, tmp_path)
     assert said.status == 0, said.said
@@ -108,10 +73,10 @@ def test_the_long_bench_is_one_that_kdzoo_would_run(tmp_path):
 
 
 def test_the_page_names_what_exists():
-    root = PAGE.parent.parent
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)", TEXT):
-        assert (PAGE.parent / target).exists(), target
-    for path in re.findall(r"`((?:kdzoo|tests|benchmarks)/[\w/.]+)`", TEXT):
+    root = DOCS.parent
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", PAGE.text):
+        assert (DOCS / target).exists(), target
+    for path in re.findall(r"`((?:kdzoo|tests|benchmarks)/[\w/.]+)`", PAGE.text):
         assert (root / path.replace("NAME", "hinton")).exists(), path
     for anchor, text in (("what-a-method-can-ask-for", "docs/architecture.md"), ("your-own-loss", "README.md")):
         assert f"## {anchor.replace('-', ' ').capitalize()}" in (root / text).read_text()

@@ -12,8 +12,7 @@ from torch import nn
 
 from kdzoo.assemble import Bound, Modules, cohort_of, data_of, member_of, teacher_of
 from kdzoo.cohort import Cohort
-from kdzoo.errors import InputError
-from kdzoo.memo import Column, Memo, budget, open_memo
+from kdzoo.memo import Column, Memo, open_memo
 from kdzoo.models.network import build_network, freeze, identity
 from kdzoo.signals import Need, Outputs
 from kdzoo.spec import NetworkSpec
@@ -217,15 +216,13 @@ def test_another_teacher_or_other_code_has_another_memo(tmp_path):
 
 @pytest.mark.parametrize(("text", "expected"), [("off", 0), ("auto", None), ("4GB", 4 * 1024**3), ("1.5m", 1.5 * 1024**2), ("700", 700)])
 def test_a_budget_is_off_auto_or_a_size(text, expected):
-    assert budget(text) == expected
+    assert bench_config({"teacher_memo": text}, None).teacher_memo == expected
 
 
 def test_a_budget_that_is_no_size_is_refused(kdzoo):
-    with pytest.raises(InputError, match="teacher_memo: expected off, auto or a size"):
-        budget("lots")
     said = kdzoo("bench", "--quick", "--teacher-memo", "lots")
     assert said.status == 2
-    assert "teacher_memo" in said.err
+    assert "teacher_memo: expected off, auto or a size such as 500MB or 4GB, got 'lots'" in said.err
 
 
 def opened(limit: int | None, columns: list[Column], read: Need, name: str = "m") -> Memo | str:
@@ -284,6 +281,17 @@ def test_what_a_teacher_says_of_the_test_images_is_computed_once(tmp_path, monke
     third = cohort(made, AUTO).teacher
     assert third is not None
     assert torch.equal(first.test, third.test)
+
+
+@pytest.mark.slow
+def test_a_teacher_is_asked_with_its_students_threads_once_for_all_processes(kdzoo, place):
+    """It is trained with the threads of both processes: with two, its predictions would not be those its students need."""
+    said = kdzoo("bench", "--methods", "hinton", "--quick", "--jobs", 2, "--threads", 1)
+    assert said.status == 0, said.err
+    (kept,) = cache_folder().glob("memo/*/predictions.safetensors")
+    assert json.loads((kept.parent / "about.json").read_text())["threads"] == 1
+    (teacher,) = teacher_store().folder.glob("runs/*/result.json")
+    assert json.loads(teacher.read_text())["environment"]["threads"] == 2
 
 
 def test_about_json_says_what_a_memo_stands_for(tmp_path):

@@ -58,7 +58,10 @@ Resident = Annotated[
     ),
 ]
 Plugins = Annotated[
-    list[str] | None, typer.Option("--plugin", help="A Python file that registers methods of your own (repeatable).", rich_help_panel=SWEEP)
+    list[str] | None,
+    typer.Option(
+        "--plugin", help="A Python file that registers methods, networks, data, pairs or recipes (repeatable).", rich_help_panel=SWEEP
+    ),
 ]
 Wandb = Annotated[str | None, typer.Option(metavar="MODE", help="online, offline or disabled.", rich_help_panel=RESULTS)]
 Results = Annotated[str | None, typer.Option(help=r"The folder of all benches. \[default: results]", rich_help_panel=RESULTS)]
@@ -144,6 +147,10 @@ def bench(
             help="A cohort's students of one architecture as one batched computation, for GPUs that one leaves idle; equal up to rounding.",
             rich_help_panel=RUNNING,
         ),
+    ] = None,
+    compile: Annotated[
+        bool | None,
+        typer.Option("--compile", help="Students run through torch.compile: for long runs; equal up to rounding.", rich_help_panel=RUNNING),
     ] = None,
     teacher_memo: Annotated[
         str | None,

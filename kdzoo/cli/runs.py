@@ -145,6 +145,8 @@ def evaluate(
     run: Annotated[str, typer.Argument(help="A run's folder, its run.json, or its id.")],
     results: ResultsFolder = Path("results"),
     device: Device = None,
+    resident: Resident = None,
+    plugin: Plugins = None,
 ) -> int:
     """Measure a kept student again on its test set, and compare with what its result.json says.
 
@@ -158,7 +160,8 @@ def evaluate(
     recorded = folder.result()["last"]["test"]
     if not folder.student.is_file():
         raise InputError(f"{folder.student}: no such file; the weights of this run were not kept (--keep student)")
-    measured = _measured(folder, device or "auto", int(folder.result()["environment"]["threads"]))
+    asked = bench_config(given({"device": device, "resident": resident, "plugin": plugin}), None)
+    measured = _measured(folder, asked, int(folder.result()["environment"]["threads"]))
     rows = [{"metric": name, "recorded": recorded[name], "measured": measured[name]} for name in METRICS if recorded[name] is not None]
     show(rows, Format.table, title=f"{folder.id}, {measured['n']} test images")
     same = all(abs(row["recorded"] - row["measured"]) <= TOLERANCE for row in rows)
@@ -171,19 +174,21 @@ TOLERANCE = 1e-3
 """another device may move the last digits of a likelihood, or one image in a thousand"""
 
 
-def _measured(folder: RunFolder, device: str, threads: int) -> dict[str, Any]:
+def _measured(folder: RunFolder, config: BenchConfig, threads: int) -> dict[str, Any]:
     """The metrics of the weights in a run's folder on its test set."""
     import torch
 
     from kdzoo.assemble import Bound, Modules, data_of, kept_student
     from kdzoo.evaluate import measure
+    from kdzoo.method import load_plugins
     from kdzoo.predict import predict
     from kdzoo.suite.bench import device_of
 
+    load_plugins(config.plugin)
     torch.set_num_threads(threads)
     bound = Bound.read(folder)
-    images, parts = data_of(bound)
-    place = torch.device(device_of(device))
+    images, parts = data_of(bound, config.resident)
+    place = torch.device(device_of(config.device))
     student = kept_student(bound, images, parts, Modules()).to(place)
     return dict(measure(predict(student, parts.test, bound.run.recipe.augment, place), parts.test.targets))
 

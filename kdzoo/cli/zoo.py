@@ -52,11 +52,10 @@ def methods(
       kdzoo methods --needs stages,second_view
       kdzoo methods --plugin my_loss.py --format md
     """
-    from kdzoo.method import FAMILIES, REGISTRY, load_plugin
+    from kdzoo.method import FAMILIES, REGISTRY
     from kdzoo.signals import Need
 
-    for file in plugin or ():
-        load_plugin(file)
+    _load(plugin)
     by_word = {str(need.name).lower(): need for need in Need if need.value}
     families, words = _asked("family", family, FAMILIES), _asked("needs", needs, by_word)
     found = [REGISTRY.get(name) for name in REGISTRY.names()]
@@ -69,6 +68,14 @@ def methods(
     for name, reason in REGISTRY.broken.items():
         say(f"the installed plugin {name} could not be loaded: {reason}")
     return 0
+
+
+def _load(plugin: Sequence[str] | None) -> None:
+    """Run the user's files, so that what they register is listed; without any, nothing is imported for it."""
+    if plugin:
+        from kdzoo.method import load_plugins
+
+        load_plugins(plugin)
 
 
 def _asked(option: str, text: str | None, known: Iterable[str]) -> list[str]:
@@ -98,9 +105,10 @@ def _method_row(cls: Any) -> dict[str, Any]:
 
 def networks(
     like: Annotated[str | None, typer.Argument(help="A part of the name, or a pattern such as 'resnet*'; searches timm's too.")] = None,
+    plugin: Plugins = None,
     how: Kind = Format.table,
 ) -> int:
-    """List kdzoo's own networks; with a part of a name, everything in timm that has it.
+    """List kdzoo's own networks and those of your plugins; with a part of a name, everything in timm that has it.
 
     \b
     Examples:
@@ -109,6 +117,7 @@ def networks(
     """
     from kdzoo.models.names import list_networks, network_names
 
+    _load(plugin)
     found = list_networks() if like is None else [name for name in network_names() if _matches(name, like)]
     if how is Format.table:
         for name in found:
@@ -124,7 +133,7 @@ def _matches(name: str, like: str) -> bool:
     return fnmatch(name, like) if any(sign in like for sign in "*?[") else like in name
 
 
-def pairs(how: Kind = Format.table) -> int:
+def pairs(plugin: Plugins = None, how: Kind = Format.table) -> int:
     """List the named pairs of teacher and student, with the top-1 that the literature reports for each alone.
 
     Any two networks make a pair too: --pairs TEACHER/STUDENT.
@@ -135,6 +144,7 @@ def pairs(how: Kind = Format.table) -> int:
     """
     from kdzoo.models.pairs import PAIRS
 
+    _load(plugin)
     rows = [
         {
             "pair": pair.name,
@@ -151,13 +161,14 @@ def pairs(how: Kind = Format.table) -> int:
     return 0
 
 
-def recipes(how: Kind = Format.table) -> int:
+def recipes(plugin: Plugins = None, how: Kind = Format.table) -> int:
     """List the recipes: how networks are trained. A YAML file of your own serves as one too (--recipe my.yaml).
 
     \b
     Example:
       kdzoo recipes
     """
+    _load(plugin)
     rows = []
     for name in recipe_names():
         file = recipe_file(name)
@@ -185,7 +196,7 @@ data = typer.Typer(
 
 
 @data.command("list")
-def data_list(data_root: DataRoot = None, how: Kind = Format.table) -> int:
+def data_list(data_root: DataRoot = None, plugin: Plugins = None, how: Kind = Format.table) -> int:
     """List the data sets and where each lies on this machine.
 
     \b
@@ -194,6 +205,7 @@ def data_list(data_root: DataRoot = None, how: Kind = Format.table) -> int:
     """
     from kdzoo.data.sources import DATA, where
 
+    _load(plugin)
     root = Path(data_root) if data_root else None
     rows = []
     for name, description in DATA.items():
@@ -254,11 +266,10 @@ def explain(
       kdzoo explain at --teacher resnet56 --student resnet20 --image 3x32x32
     """
     from kdzoo.explain import explain as explained
-    from kdzoo.method import Setting, load_plugin
+    from kdzoo.method import Setting
     from kdzoo.suite.request import objective, parse_request
 
-    for file in plugin or ():
-        load_plugin(file)
+    _load(plugin)
     request = parse_request(method)
     hyperparameters = _hyperparameters(request.terms, temperature, assignments(set_ or ()))
     made = objective(request, Setting(weight=weight, alpha=alpha), hyperparameters, pairing.value, epochs=LITERATURES_EPOCHS)

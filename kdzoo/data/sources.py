@@ -49,11 +49,19 @@ DATA: dict[str, str] = {
     "folder:PATH": "your own images: one sub-folder a class, or train/, test/ and val/ with one a class below",
 }
 
+SHIPPED = frozenset(DATA)
+"""the names that no data set of a user's may take"""
+
 _SOURCES: dict[str, Callable[[], Raw]] = {}
 
 
 def register_source(name: str, read: Callable[[], Raw], description: str = "") -> None:
-    """Make a data set of your own known under a name; `read` returns its arrays."""
+    """Make a data set of your own known under a name; `read` returns its arrays. The same name again replaces it.
+
+    Raises InputError for the name of one of kdzoo's own.
+    """
+    if name in SHIPPED:
+        raise InputError(f"data: {name!r} is one of kdzoo's own data sets; choose another name")
     _SOURCES[name] = read
     DATA[name] = description
 

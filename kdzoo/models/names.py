@@ -3,15 +3,47 @@
 from __future__ import annotations
 
 import difflib
-from functools import cache
+from collections.abc import Callable
+from typing import Any
 
 import timm
+from timm.models import register_model
+from torch import nn
 
 import kdzoo.models.cifar_mobile
 import kdzoo.models.cifar_resnet
 import kdzoo.models.cifar_vgg
 import kdzoo.models.small
 from kdzoo.errors import InputError
+
+_OWN: dict[str, Callable[..., nn.Module]] = {}
+"""networks of a user's, by name"""
+
+
+def register_network(name: str, build: Callable[..., nn.Module]) -> None:
+    """Make a network of your own known by its name, to timm too; the same name again replaces it.
+
+    build(num_classes=..., in_chans=...) makes it with random weights. Raises InputError for the name of one of kdzoo's or
+    timm's networks.
+    """
+    if name not in _OWN:
+        if timm.is_model(name):
+            raise InputError(f"network: {name!r} is one of kdzoo's or timm's own; choose another name")
+        register_model(_entrypoint(name))
+    _OWN[name] = build
+
+
+def _entrypoint(name: str) -> Callable[..., nn.Module]:
+    """What timm calls for a network of a user's: it looks a function up by __name__ and __module__, and hands it more than is asked for."""
+
+    def entrypoint(pretrained: bool = False, **options: Any) -> nn.Module:
+        if pretrained:
+            raise InputError(f"{name}: there are no published weights; train it, or give a file as {name}:FILE")
+        return _OWN[name](**{key: options[key] for key in ("num_classes", "in_chans") if key in options})
+
+    entrypoint.__name__ = entrypoint.__qualname__ = name
+    entrypoint.__module__ = __name__
+    return entrypoint
 
 
 def pretrained_classes(name: str) -> int | None:
@@ -32,13 +64,13 @@ def ours_or_timm(name: str) -> None:
     )
 
 
-@cache
-def network_names() -> tuple[str, ...]:
-    return tuple(timm.list_models())
+def network_names() -> list[str]:
+    """All of timm's, kdzoo's own and those that plugins have registered."""
+    return timm.list_models()
 
 
 def list_networks() -> list[str]:
-    """The networks that kdzoo adds to timm."""
+    """The networks that kdzoo and the user add to timm."""
     return sorted(
         [
             *kdzoo.models.cifar_resnet.CIFAR_RESNETS,
@@ -46,5 +78,7 @@ def list_networks() -> list[str]:
             *kdzoo.models.cifar_mobile.CIFAR_MOBILES,
             *kdzoo.models.small.TUTORIAL_NETWORKS,
             *kdzoo.models.small.DIGITS_NETWORKS,
+            *kdzoo.models.small.DIGITS_TRANSFORMERS,
+            *_OWN,
         ]
     )

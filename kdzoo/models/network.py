@@ -12,6 +12,7 @@ import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
@@ -68,6 +69,8 @@ class Network(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
         self.taps: list[int] = []
         self.layout = plain.Layout()
+        self.compiled_for: int | None = None
+        """the batch size for which all below the head is run compiled in training; None for never"""
 
     def forward(self, images: Tensor, need: Need) -> Outputs:
         """One forward, with what was asked for and nothing else."""
@@ -153,8 +156,21 @@ class Network(nn.Module):
         return (x - self.mean) / self.std
 
     def _staged(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        final, maps = self.model.forward_intermediates(x, indices=self.taps)  # type: ignore[operator]
+        run = compiled_body() if self.training and len(x) == self.compiled_for else body
+        final, maps = run(self.model, x, self.taps)
         return self.model.forward_head(final), list(maps)  # type: ignore[operator]
+
+
+def body(model: nn.Module, x: Tensor, taps: list[int]) -> tuple[Tensor, list[Tensor]]:
+    """All of a network below its head: the final map, and those of the stages."""
+    final, maps = model.forward_intermediates(x, indices=taps)  # type: ignore[operator]
+    return final, maps
+
+
+@cache
+def compiled_body() -> Callable[[nn.Module, Tensor, list[int]], tuple[Tensor, list[Tensor]]]:
+    """`body` compiled for each architecture and shape that it meets; networks of one architecture share what was compiled."""
+    return torch.compile(body, dynamic=False)
 
 
 class _Inputs:

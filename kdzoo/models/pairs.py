@@ -76,7 +76,9 @@ PAIRS: dict[str, Pair] = {pair.name: pair for pair in _PAIRS}
 
 
 def register_pair(pair: Pair) -> None:
-    """Make a pair of your own known by its name."""
+    """Make a pair of your own known by its name; raises InputError where that names another pair."""
+    if PAIRS.get(pair.name, pair) != pair:
+        raise InputError(f"pairs: {pair.name!r} is taken by {PAIRS[pair.name].teacher}/{PAIRS[pair.name].student}; choose another name")
     PAIRS[pair.name] = pair
 
 

@@ -11,12 +11,25 @@ from typing import Any
 
 import torch
 
-from kdzoo.assemble import Bound, Modules, cohort_of, data_of, images_of, member_of, members_of, network_of, shape_of, student_of
+from kdzoo.assemble import (
+    Bound,
+    Modules,
+    cohort_of,
+    data_of,
+    images_of,
+    member_of,
+    members_of,
+    network_of,
+    objective_of,
+    shape_of,
+    student_network,
+    student_of,
+    student_shapes,
+)
 from kdzoo.cost import probe
 from kdzoo.data.images import Images
 from kdzoo.errors import InputError, noting
-from kdzoo.memo import budget
-from kdzoo.method import load_plugin
+from kdzoo.method import load_plugins
 from kdzoo.models.network import Ensemble, Network, count, freeze
 from kdzoo.models.network import probe as shapes_of
 from kdzoo.signals import Shapes
@@ -57,13 +70,11 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
     load_plugins(config.plugin)
     images_of.cache_clear()  # in a long session the files may have changed since the last bench
     problems: list[str] = []
-    made = device = settings = memo = None
+    made = device = settings = None
     with noting(problems):
         device = device_of(config.device)
     with noting(problems):
         settings = wandb_settings(config.wandb, os.environ)
-    with noting(problems):
-        memo = budget(config.teacher_memo)
     with noting(problems):
         made = plan(config, modules)
         preflight(made, modules or Modules(), config.resident)
@@ -77,24 +88,15 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
         keep=config.keep,
         oracle=config.oracle,
         channels_last=config.channels_last,
-        memo=memo,
+        memo=config.teacher_memo,
         stack=config.stack_students,
+        compile=config.compile,
         memory=int(COHORT_SHARE * free_memory(device) / jobs),
         resident=config.resident,
         allow_chance_teacher=config.allow_chance_teacher,
         wandb=asdict(settings) if settings else None,
     )
     return Prepared(config, made, options, jobs, {p.run.id: made.store.run(p.run.id).state() for p in made.students})
-
-
-def load_plugins(files: Iterable[str]) -> None:
-    """Load every file; raises InputError with what is wrong with any of them: what they would register is unknown to the rest."""
-    problems: list[str] = []
-    for file in files:
-        with noting(problems):
-            load_plugin(file)
-    if problems:
-        raise InputError(*problems)
 
 
 def asked(options: Mapping[str, Any], file: Path | None = None, modules: Modules | None = None) -> BenchConfig:
@@ -231,7 +233,7 @@ def cut(todo: Iterable[Planned], made: Plan, options: Options, processes: int) -
     jobs: dict[str, Job] = {}
     # Students wait for their teachers, which therefore share all threads among them.
     threads = max(options.threads, options.threads * processes // max(len(made.teachers), 1))
-    taught = replace(options, wandb=None, oracle=False, keep=("predictions", "student"), threads=threads)
+    taught = replace(options, wandb=None, oracle=False, keep=("predictions", "student"))
     for key, group in groups.items():
         after = None
         if key in teacher_of_group:
@@ -246,6 +248,7 @@ def cut(todo: Iterable[Planned], made: Plan, options: Options, processes: int) -
                     ids=tuple(t.run.id for t in trained),
                     options=taught,
                     example=(str(made.folder), example.run.id),
+                    teacher_threads=threads,
                     units=sum(units_of(t.run) for t in trained if teacher_store().run(t.run.id).state() != "done"),
                 )
         for number, start in enumerate(range(0, len(group), largest)):
@@ -306,6 +309,7 @@ def free_memory(device: str) -> int:
 def preflight(made: Plan, modules: Modules, resident: int | None = None) -> None:
     """Build every distinct student, teacher and objective once, untrained; raises InputError for what cannot work."""
     problems: list[str] = []
+    students: dict[str, tuple[Network, Shapes]] = {}
     taught: dict[str, Shapes | None] = {}
     for planned in made.teachers.values():
         with noting(problems):
@@ -318,9 +322,11 @@ def preflight(made: Plan, modules: Modules, resident: int | None = None) -> None
             if str(bound.run.teacher) not in taught:
                 teacher = untrained_teacher(bound, images, modules)
                 taught[str(bound.run.teacher)] = None if teacher is None else shapes_of(teacher, shape_of(images, bound.run.recipe))
-            shapes = taught[str(bound.run.teacher)]
+            if str(bound.run.student) not in students:
+                network = student_network(bound, images, modules)
+                students[str(bound.run.student)] = network, student_shapes(bound.run, network, images, modules)
             for run in filter(None, (bound.run.first, bound.run)):
-                student_of(replace(bound, run=run), images, parts, shapes, modules)
+                objective_of(run, *students[str(bound.run.student)], images, parts, taught[str(bound.run.teacher)])
     for planned in _distinct((p for p in made.students if p.run.teacher), lambda p: (str(p.run.teacher),)):
         with noting(problems):
             load_given_weights(_unbound(planned, made), made, modules, resident)

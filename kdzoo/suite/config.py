@@ -59,6 +59,17 @@ def _size(value: object) -> object:
     return size
 
 
+def _memo(value: object) -> object:
+    """Bytes: 0 for `off`, None for `auto`."""
+    words = {"off": 0, "auto": None}
+    if value is None or value in words:
+        return None if value is None else words[str(value)]
+    size = size_of(str(value))
+    if size is None:
+        raise ValueError(f"expected off, auto or a size such as 500MB or 4GB, got {value!r}")
+    return size
+
+
 def _device(value: str) -> str:
     if re.fullmatch(r"auto|cpu|cuda(:\d+)?", value) is None:
         raise ValueError(f"expected auto, cpu, cuda or cuda:NUMBER, got {value!r}{did_you_mean(value, ['auto', 'cpu', 'cuda'])}")
@@ -77,6 +88,7 @@ Values = Annotated[tuple[JsonValue, ...], BeforeValidator(_numbers)]
 """values of any field of a method: what they may be is the method's to say"""
 Seeds = Annotated[tuple[Integer, ...], BeforeValidator(_seeds), Field(min_length=1)]
 Size = Annotated[int, BeforeValidator(_size)]
+MemoSize = Annotated[int | None, BeforeValidator(_memo)]
 Keep = Annotated[
     tuple[Literal["predictions", "student", "checkpoint"], ...], BeforeValidator(lambda v: () if v == "nothing" else _listed(v))
 ]
@@ -88,6 +100,7 @@ class BenchConfig(Spec):
     methods: `hinton`, sums such as `at+hinton`, or exactly `0.1*ce+0.9*hinton`. temperatures, alphas, weights and grid
     (`method.field: values`) are the swept axes. fine_tune: a teacher made for other classes is trained on these first.
     tune: how many settings of each method's search list are tried.
+    teacher_memo: what the teacher's memo may take, such as `4GB`; 0 or `off` for none, None or `auto` for a share of what is free.
     resident: what the decoded images of a folder may take, such as `64GB`; a larger one is decoded while training.
     pairs: `teacher/student`, or give teacher and student. set: further keys, such as `recipe.batch_size`.
     """
@@ -121,8 +134,9 @@ class BenchConfig(Spec):
     keep: Keep = ("predictions", "student")
     oracle: bool = False
     channels_last: bool | None = None
-    teacher_memo: str = "auto"
+    teacher_memo: MemoSize = None
     stack_students: bool = False
+    compile: bool = False
     resident: Size | None = None
     allow_chance_teacher: bool = False
     fine_tune: bool = False
@@ -225,8 +239,11 @@ _RECIPES: dict[str, Path] = {}
 
 
 def register_recipe(name: str, file: str | Path) -> None:
-    """Make a user's recipe file known under a name."""
-    _RECIPES[name] = Path(file)
+    """Make a user's recipe file known under a name; raises InputError where that names another file."""
+    path, known = Path(file).resolve(), _shipped("recipes") | _RECIPES
+    if known.get(name, path) != path:
+        raise InputError(f"recipe: {name!r} is taken by {known[name]}; choose another name")
+    _RECIPES[name] = path
 
 
 def recipes() -> list[str]:

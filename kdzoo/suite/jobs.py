@@ -29,6 +29,7 @@ class Options:
     memo: int | None = None
     memory: int = 8 * 1024**3
     stack: bool = False
+    compile: bool = False
     resident: int | None = None
     allow_chance_teacher: bool = False
     wandb: dict[str, Any] | None = None
@@ -39,7 +40,8 @@ class Job:
     """A cohort to train, or a teacher to train (where `ids` names its run) and to check.
 
     folder: the bench whose runs `ids` are, or the store of teachers. example: for a teacher, the folder and id of a
-    student's run that it will teach. after: the id of the job that must be done first. units: training steps.
+    student's run that it will teach. teacher_threads: with how many threads it is trained; it is asked with as many as its
+    students have, so that its predictions are theirs. after: the id of the job that must be done first. units: training steps.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Job:
     units: int = 0
     after: str | None = None
     example: tuple[str, str] | None = None
+    teacher_threads: int = 1
     alone: bool = False
     """a run set apart from its cohort, because a process died with it"""
 

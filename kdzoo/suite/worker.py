@@ -21,9 +21,11 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 import torch
+from torch import Tensor
 
 from kdzoo.assemble import Bound, Modules, cohort_of, data_of, member_of, teacher_key, teacher_of
 from kdzoo.cohort import Cohort, Teacher, images_at
+from kdzoo.compiled import compile_students
 from kdzoo.cost import probe
 from kdzoo.data.images import Images
 from kdzoo.data.loader import on_device
@@ -32,7 +34,7 @@ from kdzoo.data.views import center
 from kdzoo.errors import InputError
 from kdzoo.execution import Execution
 from kdzoo.member import Member
-from kdzoo.method import REGISTRY, load_plugin
+from kdzoo.method import REGISTRY, load_plugins
 from kdzoo.signals import Shapes
 from kdzoo.sinks import JsonLines, Sink, Tee, WandbSettings, WandbSink
 from kdzoo.spec import FirstSpec
@@ -77,38 +79,46 @@ class Bench:
 
 def work(job: Job, bench: Bench, emit: Handle, stop: Callable[[], bool]) -> None:
     """Do a job. Raises InputError for a teacher that must not teach, StoreError for a folder that cannot be written."""
-    torch.set_num_threads(job.options.threads)
     if job.kind == "teacher":
-        teacher_job(job, bench, emit, stop)
+        train_teacher(job, bench, emit, stop)
+        check_teacher(job, bench, emit)
     else:
+        torch.set_num_threads(job.options.threads)
         train_runs(Store(Path(job.folder)), job.ids, job.options, bench, emit, stop)
 
 
-def teacher_job(job: Job, bench: Bench, emit: Handle, stop: Callable[[], bool]) -> None:
-    """Train a teacher unless it is kept already, measure it on its first student's data, refuse it at chance."""
-    store = Store(Path(job.folder))
+def train_teacher(job: Job, bench: Bench, emit: Handle, stop: Callable[[], bool]) -> None:
+    """Train a teacher, or wait for the process that does, unless it is kept already."""
+    store, options = Store(Path(job.folder)), replace(job.options, threads=job.teacher_threads)
+    torch.set_num_threads(options.threads)
     for run_id in job.ids:
         if store.run(run_id).state() == "damaged":
             store.run(run_id).forget()
         while store.run(run_id).state() != "done":
-            locked = train_runs(store, (run_id,), job.options, bench, emit, stop)
+            locked = train_runs(store, (run_id,), options, bench, emit, stop)
             if not locked and store.run(run_id).state() != "done":
                 raise InputError(f"teacher {run_id}: its training failed: {store.run(run_id).failure()}")
             if locked:
                 time.sleep(LOCK_POLL_SECONDS)
             if stop():
                 raise Stopped("training was stopped; the same command goes on from here")
-    if job.example is not None:
-        folder, run_id = job.example
-        bound = Bound.read(Store(Path(folder)).run(run_id))
-        execution = execution_of(job.options)
-        images, parts = bench.data(bound, job.options)
-        teacher, _ = bench.teacher(bound, images, parts, execution)
-        if teacher is not None:
-            if not job.options.allow_chance_teacher:
-                check(teacher, parts, bound.run.recipe.augment, execution)
-            top1 = {"val_top1": teacher.val_metrics and teacher.val_metrics["top1"], "test_top1": teacher.test_metrics["top1"]}
-            emit({"event": "teacher", "name": teacher.name, "ids": list(job.ids), **top1})
+
+
+def check_teacher(job: Job, bench: Bench, emit: Handle) -> None:
+    """Measure a teacher on its first student's data as its students will; raises InputError where it is at chance."""
+    if job.example is None:
+        return
+    torch.set_num_threads(job.options.threads)
+    folder, run_id = job.example
+    bound = Bound.read(Store(Path(folder)).run(run_id))
+    execution = execution_of(job.options)
+    images, parts = bench.data(bound, job.options)
+    teacher, _ = bench.teacher(bound, images, parts, execution)
+    if teacher is not None:
+        if not job.options.allow_chance_teacher:
+            check(teacher, parts, bound.run.recipe.augment, execution)
+        top1 = {"val_top1": teacher.val_metrics and teacher.val_metrics["top1"], "test_top1": teacher.test_metrics["top1"]}
+        emit({"event": "teacher", "name": teacher.name, "ids": list(job.ids), **top1})
 
 
 def train_runs(store: Store, ids: Iterable[str], options: Options, bench: Bench, emit: Handle, stop: Callable[[], bool]) -> list[str]:
@@ -230,16 +240,23 @@ def train_cohort(store: Store, bounds: list[Bound], options: Options, bench: Ben
 
 
 def equip(cohort: Cohort, emit: Handle) -> None:
-    """Give a cohort the memo and the stack that it is to be trained with; say in a note why one cannot be had."""
-    kept, joined = open_memo(cohort), None
+    """Give a cohort the memo, the stack and the compiled students that it is to be trained with; say in a note why it has not got one."""
+    kept, joined, uncompiled = open_memo(cohort), None, None
     if cohort.execution.stack:
-        trial = images_at(cohort.parts.train.images, torch.arange(2), cohort.execution.device)
-        joined = together(cohort.members, center(trial, cohort.recipe.augment))
-    for text in (kept, joined):
+        joined = together(cohort.members, _trial(cohort, 2))
+    if cohort.execution.compile:
+        uncompiled = compile_students(cohort.members, _trial(cohort, cohort.block))
+    for text in (kept, joined, uncompiled):
         if isinstance(text, str):
             emit({"event": "note", "text": text})
     cohort.memo = None if isinstance(kept, str) else kept
     cohort.together = None if isinstance(joined, str) else joined
+
+
+def _trial(cohort: Cohort, count: int) -> Tensor:
+    """The first training images, as they are seen."""
+    images = images_at(cohort.parts.train.images, torch.arange(count), cohort.execution.device)
+    return center(images, cohort.recipe.augment)
 
 
 def in_lockstep(members: Iterable[Member], memory: int) -> list[list[Member]]:
@@ -304,6 +321,7 @@ def execution_of(options: Options) -> Execution:
         channels_last=options.channels_last,
         memo=options.memo,
         stack=options.stack,
+        compile=options.compile,
     )
 
 
@@ -316,8 +334,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
     jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(jobs, stopping), daemon=True).start()
-    for plugin in sys.argv[1:]:
-        load_plugin(plugin)
+    load_plugins(sys.argv[1:])
     bench = Bench()
     _say(answers, {"event": "ready"})
     while (job := jobs.get()) is not None:
