@@ -62,6 +62,8 @@ class Member:
         self.size = size
         self.network = execution.place(network, run.recipe.precision)
         self.objective = objective.to(execution.device)
+        for peer in (part for part in self.objective.modules() if isinstance(part, Network)):
+            execution.place(peer, run.recipe.precision)
         self.device = execution.device
         self.optimizer = optimizer(run.recipe, self.network, self.objective.groups())
         self.scaler = torch.amp.GradScaler(execution.device.type, enabled=run.recipe.precision == "float16")

@@ -1,10 +1,11 @@
-"""Small networks: the tutorial pair cnn128 and cnn64, and the two for 8x8 digits that the default bench distils."""
+"""Small networks: the tutorial pair cnn128 and cnn64, the two for 8x8 digits that the default bench distils, and a DeiT for them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
 
+from timm.models.deit import VisionTransformerDistilled
 from torch import nn
 
 from kdzoo.models._staged import Stage, StagedNetwork, conv_bn_relu, register_networks
@@ -56,7 +57,16 @@ DIGITS_NETWORKS = {
     "digits_teacher": partial(DigitsNet, stem_width=16, widths=(32, 64), depth=2),
     "digits_student": partial(DigitsNet, stem_width=4, widths=(4, 8), depth=1),
 }
+DIGITS_TRANSFORMERS = {
+    "digits_deit": partial(VisionTransformerDistilled, img_size=8, patch_size=2, in_chans=1, embed_dim=32, depth=2, num_heads=2),
+}
+"""with a distillation token; for other sides than 8 pixels made with `img_size`"""
 
 _SMALL = {"num_classes": 10, "crop_pct": 1.0, "first_conv": "stem.0", "classifier": "classifier"}
 register_networks(__name__, TUTORIAL_NETWORKS, {**_SMALL, "input_size": (3, 32, 32), "fixed_input_size": True})
 register_networks(__name__, DIGITS_NETWORKS, {**_SMALL, "input_size": (1, 8, 8)})
+register_networks(
+    __name__,
+    DIGITS_TRANSFORMERS,
+    {**_SMALL, "input_size": (1, 8, 8), "fixed_input_size": True, "first_conv": "patch_embed.proj", "classifier": ("head", "head_dist")},
+)
