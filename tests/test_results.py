@@ -1,10 +1,12 @@
 """The committed results: their tables are what their run folders say, byte for byte."""
 
+import csv
 import shutil
 from pathlib import Path
 
 import pytest
 
+from kdzoo.pages import zoo
 from kdzoo.suite.leaderboard import write_tables
 from kdzoo.suite.records import read_bench
 
@@ -15,6 +17,11 @@ TABLES = ("runs.csv", "leaderboard.csv", "leaderboard.md")
 
 def test_the_default_bench_and_the_real_ones_are_there():
     assert {"digits", "mnist", "cifar10", "zoo"} <= set(BENCHES)
+
+
+def test_every_method_has_a_row_on_the_digits_leaderboard_but_one_that_is_anothers_first_stage():
+    rows = csv.DictReader((RESULTS / "zoo" / "leaderboard.csv").open())
+    assert set(zoo()) - {row["method"] for row in rows} == {"ft_paraphraser"}
 
 
 @pytest.mark.parametrize("name", BENCHES)
