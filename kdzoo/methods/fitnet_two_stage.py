@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from torch import nn
+
 from kdzoo.method import FirstStage, Source, register
 from kdzoo.methods.fitnet import FitNet
-from kdzoo.signals import Need
+from kdzoo.signals import DataFacts, Need, Shapes
 
 
 @register(
@@ -30,4 +32,10 @@ from kdzoo.signals import Need
     ),
 )
 class FitNetTwoStage(FitNet):
-    """The student up to one stage trained on the teacher's alone, then the whole student with Hinton's loss."""
+    """The student up to one stage trained on the teacher's alone, then the whole student with Hinton's loss.
+
+    The regressor is the paper's, a convolution alone: here 1x1.
+    """
+
+    def build(self, student: Shapes, teacher: Shapes, data: DataFacts) -> nn.Module:
+        return nn.Conv2d(*self._channels(student, teacher), kernel_size=1)

@@ -64,7 +64,7 @@ def test_literature_networks_have_the_published_size_cost_and_stages(name):
 
 
 def test_the_table_holds_every_network_of_the_literature_that_is_registered():
-    tutorial = {"cnn128", "cnn64", "digits_teacher", "digits_student"}
+    tutorial = {"cnn128", "cnn64", "digits_teacher", "digits_student", "digits_deit"}
     assert set(list_networks()) == set(TABLE) | tutorial
 
 
