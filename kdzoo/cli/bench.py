@@ -150,7 +150,11 @@ def bench(
     ] = None,
     compile: Annotated[
         bool | None,
-        typer.Option("--compile", help="Students run through torch.compile; equal up to rounding. On a CPU it gains nothing.", rich_help_panel=RUNNING),
+        typer.Option(
+            "--compile",
+            help="Students run through torch.compile; equal up to rounding. On a CPU it gains nothing.",
+            rich_help_panel=RUNNING,
+        ),
     ] = None,
     teacher_memo: Annotated[
         str | None,
