@@ -52,8 +52,8 @@ NOT_MEANT_TO_FALL = {
 
 FALLS_LATER = {
     "cifar10": {
-        "crd_queue": "its queue adds negatives until it is full, and then lags behind embeddings that learn fast; it falls from 14.6 to 13.5 "
-        "between the 160th and the 600th step",
+        "crd_queue": "its queue adds negatives until it is full, and then lags behind embeddings that learn fast; it falls from 14.6 "
+        "to 13.5 between the 160th and the 600th step",
     }
 }
 """methods whose own loss falls, but not in 200 steps on these data, and why"""
