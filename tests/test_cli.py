@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -364,9 +365,14 @@ def test_a_failed_run_gives_status_1_and_is_kept_shown_and_retried_on_request(kd
 
 
 def start(*words: str) -> subprocess.Popen[str]:
-    """A command in a process group of its own."""
+    """A command in a process group of its own, which takes signals as from a terminal, also where tests run under nohup."""
     return subprocess.Popen(
-        [sys.executable, "-m", "kdzoo.cli", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        [sys.executable, "-m", "kdzoo.cli", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        preexec_fn=partial(signal.signal, signal.SIGHUP, signal.SIG_DFL),
     )
 
 

@@ -182,8 +182,8 @@ def test_the_probe_counts_what_a_method_adds(tmp_path):
     assert costs["none"]["teacher_passes"] == 0
     assert costs["hinton"]["teacher_passes"] == costs["hinton"]["student_passes"] == costs["hinton"]["views"] == 1
     assert costs["hinton"]["extra_parameters"] == 0
-    # a 1x1 convolution with bias from the student's 4 channels to the teacher's 32, and two linear layers to 128
-    assert costs["fitnet"]["extra_parameters"] == 4 * 32 + 32
+    # a 1x1 convolution from the student's 4 channels to the teacher's 32 with batch norm, and two linear layers to 128
+    assert costs["fitnet"]["extra_parameters"] == 4 * 32 + 2 * 32
     assert costs["crd"]["extra_parameters"] == (8 * 128 + 128) + (64 * 128 + 128)
     assert costs["crd"]["memory_bytes"] > costs["hinton"]["memory_bytes"] > costs["none"]["memory_bytes"] > 0
     assert all(cost["step_seconds"] > 0 for cost in costs.values())

@@ -136,7 +136,7 @@ def test_the_table_has_a_row_for_a_method_and_a_reason_for_one_that_is_refused(s
     assert found["refused"] == {"deit_hard": "reads a distillation token"}
     hint = found["rows"][1]
     channels, cells = 32, 16 * 16  # the middle stage
-    assert hint["extra_parameters"] == channels * channels + channels
+    assert hint["extra_parameters"] == channels * channels + 2 * channels
     assert hint["share"] * found["step_milliseconds"] == pytest.approx(hint["milliseconds"], rel=1e-6)
     # a 1x1 convolution forward, and backward for its input and its weights
     assert hint["work"] * work(lambda: own_step(small_pairs[0])) == pytest.approx(3 * 5 * cells * channels**2)
