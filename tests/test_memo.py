@@ -214,7 +214,10 @@ def test_another_teacher_or_other_code_has_another_memo(tmp_path):
     assert identity(first) != identity(same)
 
 
-@pytest.mark.parametrize(("text", "expected"), [("off", 0), ("auto", None), ("4GB", 4 * 1024**3), ("1.5m", 1.5 * 1024**2), ("700", 700)])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("off", 0), (False, 0), ("auto", None), (None, None), ("4GB", 4 * 1024**3), ("1.5m", 1.5 * 1024**2), ("700", 700)],
+)
 def test_a_budget_is_off_auto_or_a_size(text, expected):
     assert bench_config({"teacher_memo": text}, None).teacher_memo == expected
 

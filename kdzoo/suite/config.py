@@ -60,11 +60,10 @@ def _size(value: object) -> object:
 
 
 def _memo(value: object) -> object:
-    """Bytes: 0 for `off`, None for `auto`."""
-    words = {"off": 0, "auto": None}
-    if value is None or value in words:
-        return None if value is None else words[str(value)]
-    size = size_of(str(value))
+    """Bytes: 0 for `off`, which YAML reads as false, None for `auto`."""
+    if value in (None, "auto"):
+        return None
+    size = 0 if value == "off" or value is False else size_of(str(value))
     if size is None:
         raise ValueError(f"expected off, auto or a size such as 500MB or 4GB, got {value!r}")
     return size
