@@ -10,13 +10,12 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from processes import members_of_group
+from processes import members_of_group, running_in, started
 
 from kdzoo.cli.app import app
 from kdzoo.suite.config import BenchConfig, bench_config
@@ -365,15 +364,7 @@ def test_a_failed_run_gives_status_1_and_is_kept_shown_and_retried_on_request(kd
 
 
 def start(*words: str) -> subprocess.Popen[str]:
-    """A command in a process group of its own, which takes signals as from a terminal, also where tests run under nohup."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "kdzoo.cli", *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-        preexec_fn=partial(signal.signal, signal.SIGHUP, signal.SIG_DFL),
-    )
+    return started([sys.executable, "-m", "kdzoo.cli", *words])
 
 
 def training(place: Path, process: subprocess.Popen[str]) -> None:
@@ -420,7 +411,7 @@ def test_a_second_ctrl_c_does_not_wait(place):
     """The worker is stopped first, so that it cannot checkpoint: only killing it ends the bench."""
     process = start(*LONG, "--set", "teacher_recipe.epochs=1")
     training(place, process)
-    workers = [pid for pid in members_of_group(process.pid) if pid != process.pid]
+    workers = [pid for pid in running_in(process.pid) if pid != process.pid]
     for pid in workers:
         os.kill(pid, signal.SIGSTOP)
     os.kill(process.pid, signal.SIGINT)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from processes import members_of_group
+from processes import members_of_group, started
 from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 
@@ -40,9 +40,7 @@ def start(folder: Path, *more: str) -> subprocess.Popen[str]:
     (folder / "bench.yaml").write_text(yaml.safe_dump(CONFIG))
     command = [sys.executable, "-m", "kdzoo.cli", "bench", "-c", "bench.yaml", "--results", "results", *more]
     environment = {**os.environ, "KDZOO_CACHE": str(folder / "cache"), "WANDB_MODE": "disabled"}
-    return subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
+    return started(command, folder=folder, environment=environment)
 
 
 def ended(process: subprocess.Popen[str], status: int) -> str:
