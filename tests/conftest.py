@@ -1,6 +1,9 @@
 """A place of one's own: results and caches below a temporary folder, and the command line as a function."""
 
 import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported; spinning threads make tiny operations twenty times slower
+
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
