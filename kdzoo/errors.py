@@ -26,6 +26,10 @@ class InputError(KdzooError):
         super().__init__("\n".join(problems))
 
 
+class WorkFailed(KdzooError):
+    """Work that had begun could not be finished, though nothing was wrong with what was asked for."""
+
+
 class noting:
     """`with noting(problems):` takes the problems of an InputError down and goes on, so that all can be said at once."""
 

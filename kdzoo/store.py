@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,10 @@ from filelock import FileLock, Timeout
 from kdzoo.errors import InputError, KdzooError
 from kdzoo.spec import Run, canonical, parse
 
+HERE = Path(__file__).parent
+STANDARD_LIBRARY = Path(os.__file__).parent
+FRAME = re.compile(r'^  File "([^"]+)", line (\d+)', re.MULTILINE)
+"""a frame of a traceback"""
 RESULT_PARTS = {"last", "student", "cost"}
 """what a result must have to be one"""
 State = Literal["done", "failed", "damaged", "started", "new"]
@@ -137,6 +142,17 @@ class RunFolder:
         lines = (self.path / "error.txt").read_text(errors="replace").strip().splitlines() if (self.path / "error.txt").exists() else []
         return lines[-1] if lines else "no reason was kept"
 
+    def failure_place(self) -> str | None:
+        """Where a method's code failed, as `my_loss.py:12`: the deepest frame that is neither the trainer's nor a library's."""
+        text = (self.path / "error.txt").read_text(errors="replace") if (self.path / "error.txt").exists() else ""
+        frames = [(Path(file), line) for file, line in FRAME.findall(text)]
+        own = [
+            (file, line)
+            for file, line in frames
+            if not _is_library(file) and (not file.is_relative_to(HERE) or file.parent.name == "methods")
+        ]
+        return f"{own[-1][0].name}:{own[-1][1]}" if own else None
+
     def forget(self) -> None:
         """Make a failed or damaged run new again; the damaged file is kept beside it under another name."""
         (self.path / "error.txt").unlink(missing_ok=True)
@@ -187,6 +203,14 @@ def cache_folder() -> Path:
 def teacher_store() -> Store:
     """The store of trained teachers, shared by all benches."""
     return Store(cache_folder() / "teachers")
+
+
+def _is_trainer(file: Path) -> bool:
+    return file.is_relative_to(HERE) and file.parent != HERE / "methods"
+
+
+def _is_library(file: Path) -> bool:
+    return bool({"site-packages", "dist-packages"} & set(file.parts)) or not file.suffix or file.is_relative_to(STANDARD_LIBRARY)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

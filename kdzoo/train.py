@@ -50,8 +50,10 @@ def step(cohort: Cohort, index: Tensor, images: Seen, looks: Mapping[Need, Look]
 def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
     """Train the members, all standing at the same step, to the end of the recipe; write what each comes to.
 
-    Raises Stopped, with every member checkpointed, when `stop` says so, and StoreError when results cannot be written.
+    A run that fails is told by an event of its own before the next step. Raises Stopped, with every member checkpointed,
+    when `stop` says so, and StoreError when results cannot be written.
     """
+    told_failed: set[str] = set()
     steps = cohort.steps_an_epoch * cohort.recipe.epochs
     start = cohort.members[0].step
     told = start
@@ -73,6 +75,7 @@ def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
                 units = len(ids) * UNITS_AN_EPOCH * (number + 1 - told) / cohort.steps_an_epoch
                 emit({"event": "step", "ids": ids, "epoch": epoch, "step": number + 1, "steps": steps, "units": units})
                 told = number + 1
+            tell_failures(cohort, told_failed, emit)
             if not cohort.alive:
                 return
             if (number + 1) % cohort.steps_an_epoch != 0:  # an epoch's end is saved after its line is written
@@ -80,6 +83,7 @@ def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
                 saved = save_if_due(cohort, saved, stop)
         for member in cohort.alive:
             guarded(member, partial(close_epoch, cohort, member, epoch, emit))
+        tell_failures(cohort, told_failed, emit)
         began = share_time(cohort, began)
         if epoch + 1 < cohort.recipe.epochs:
             saved = save_if_due(cohort, saved, stop)
@@ -88,7 +92,16 @@ def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
         emit({"event": "memo", **cohort.memo.report()})
     for member in cohort.alive:
         guarded(member, partial(finish, cohort, member))
+    tell_failures(cohort, told_failed, emit)
     close_sinks(cohort)
+
+
+def tell_failures(cohort: Cohort, told: set[str], emit: Emit) -> None:
+    """Tell of each member that has failed and is not in `told` yet, and add it there."""
+    for member in cohort.members:
+        if member.failure is not None and member.run.id not in told:
+            told.add(member.run.id)
+            emit({"event": "failed", "id": member.run.id})
 
 
 def save_if_due(cohort: Cohort, saved: float, stop: Callable[[], bool]) -> float:

@@ -17,7 +17,7 @@ import typer
 
 from kdzoo.cli import bench, runs, short, status, tables, zoo
 from kdzoo.cli.output import Interrupted, say
-from kdzoo.errors import InputError, KdzooError
+from kdzoo.errors import InputError, KdzooError, WorkFailed
 from kdzoo.version import VERSION
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -106,6 +106,9 @@ def status_of(arguments: Sequence[str], *, debug: bool) -> int:
     except Interrupted as error:
         say(str(error))
         return INTERRUPTED
+    except WorkFailed as error:
+        say(str(error))
+        return FAILED
     except KdzooError as error:
         problems = error.problems if isinstance(error, InputError) else str(error).splitlines()
         return _refused(problems, debug)

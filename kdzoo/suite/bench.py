@@ -161,6 +161,8 @@ def _run_plan(prepared: Prepared, pool: Pool | None, handle: Handle, retry_faile
         memos.tell()
         outcome = Outcome(outcome.done | more.done, {**outcome.failed, **more.failed})
     known = {planned.run.id for planned in made.students}
+    untold = known - outcome.done - outcome.failed.keys()
+    outcome.failed.update(dict.fromkeys(untold, "it was not trained: no worker told how it came out"))
     return Outcome(outcome.done & known, {key: text for key, text in outcome.failed.items() if key in known})
 
 

@@ -271,7 +271,8 @@ def run_words(event: Event) -> str:
 def ended_words(event: Event) -> str:
     """How a run ended."""
     if event["event"] == "failed":
-        return f"failed: {event['error']}"
+        place = f" ({event['where']})" if event.get("where") else ""
+        return f"failed: {event['error']}{place}"
     return f"{scores(event)}  {event['seconds']:.1f} s"
 
 

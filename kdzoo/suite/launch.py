@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import queue
 import signal
@@ -17,41 +16,56 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from kdzoo.errors import InputError
-from kdzoo.store import Store
+from kdzoo.errors import InputError, WorkFailed
+from kdzoo.store import RunFolder, Store
+from kdzoo.suite.channel import CHANNEL_LOST, FORKED, Receiver
 from kdzoo.suite.jobs import Event, Handle, Job, Outcome
 
 HANG_SECONDS = 1800.0
 """a worker that says nothing for so long is taken for hung and killed"""
 LOCK_RETRY_SECONDS = 1.0
 STOP_SECONDS = 60.0
+IDLE_STOP_SECONDS = 5.0
+"""how long a worker that trains nothing may take to end: a thread or an exit hook of a plugin may keep it"""
+DEATHS_ALONE = 2
+"""a run with which its process died so often, with no other run beside it, has failed"""
 
 
 class Worker:
-    """A worker process; its events go to a queue that all workers share."""
+    """A worker process; its events go to a queue that all workers share.
+
+    Jobs and events have pipes of their own; whatever the process prints goes to the log.
+    """
 
     def __init__(self, number: int, plugins: Sequence[str], log: Path, events: queue.SimpleQueue[tuple[Worker, Event]]) -> None:
         self.number = number
+        self.log = log
         self.job: Job | None = None
         self.heard = time.monotonic()
         self.open: set[str] = set()
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as errors:
+        jobs_in, jobs_out = os.pipe()
+        events_in, events_out = os.pipe()
+        with log.open("ab") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "kdzoo.suite.worker", *plugins],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
+                [sys.executable, "-m", "kdzoo.suite.worker", str(jobs_in), str(events_out), *plugins],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=(jobs_in, events_out),
                 env={**os.environ, "OMP_WAIT_POLICY": "passive"},
             )
-        threading.Thread(target=self._read, args=(events,), daemon=True).start()
+        os.close(jobs_in)
+        os.close(events_out)
+        self._jobs = os.fdopen(jobs_out, "w")
+        self.receiver = Receiver(events_in, self.process)
+        threading.Thread(target=self._read, args=(events_in, events), daemon=True).start()
 
-    def _read(self, events: queue.SimpleQueue[tuple[Worker, Event]]) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            events.put((self, json.loads(line)))
+    def _read(self, descriptor: int, events: queue.SimpleQueue[tuple[Worker, Event]]) -> None:
+        for event in self.receiver.events():
+            events.put((self, event))
         events.put((self, {"event": "exit", "code": self.process.wait()}))
+        os.close(descriptor)
 
     def give(self, job: Job) -> None:
         self.job, self.open, self.heard = job, set(job.ids), time.monotonic()
@@ -61,18 +75,16 @@ class Worker:
         """Ask for checkpoints at the next step, and for the end."""
         self._send("stop")
         with contextlib.suppress(OSError):
-            assert self.process.stdin is not None
-            self.process.stdin.close()
+            self._jobs.close()
 
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
 
     def _send(self, line: str) -> None:
-        assert self.process.stdin is not None
         with contextlib.suppress(OSError):  # a worker that has just died is noticed by its exit
-            self.process.stdin.write(line + "\n")
-            self.process.stdin.flush()
+            self._jobs.write(line + "\n")
+            self._jobs.flush()
 
 
 @dataclass
@@ -119,8 +131,9 @@ class Pool:
             worker.stop()
             if worker.job is None:
                 worker.process.terminate()  # it may still be importing, and has nothing to save
-        deadline = time.monotonic() + STOP_SECONDS
+        now = time.monotonic()
         for worker in self.workers:
+            deadline = now + (IDLE_STOP_SECONDS if worker.job is None else STOP_SECONDS)
             try:
                 worker.process.wait(max(deadline - time.monotonic(), 0.1))
             except subprocess.TimeoutExpired:
@@ -132,8 +145,9 @@ def launch(jobs: Iterable[Job], pool: Pool, handle: Handle) -> Outcome:
     """Run the jobs on the pool's workers and pass their events on; how every run came out.
 
     A process that dies with a cohort is replaced, and the cohort's open runs follow one by one from their checkpoints,
-    so that only the run which kills its process again has failed. Raises InputError when a worker refuses a job (a
-    teacher at chance, a folder that cannot be written); the others then stop with checkpoints.
+    so that only the run which kills its process again has failed; a process that somebody stops (SIGTERM) is taken for
+    dead. Raises InputError when a worker refuses a job (a teacher at chance, a folder that cannot be written), and
+    WorkFailed when a teacher's process dies twice; the other workers then stop with checkpoints.
     """
     pending = deque(jobs)
     finished: set[str] = set()
@@ -166,6 +180,10 @@ def launch(jobs: Iterable[Job], pool: Pool, handle: Handle) -> Outcome:
             case "ready":
                 pass
             case "idle":
+                _report_strays(worker, handle)
+                assert worker.job is not None
+                if worker.job.kind == "students":
+                    _read_outcome(worker, outcome, handle)
                 close_job(worker)
             case "locked":
                 assert worker.job is not None
@@ -179,6 +197,7 @@ def launch(jobs: Iterable[Job], pool: Pool, handle: Handle) -> Outcome:
                 raise InputError(*event["problems"])
             case "exit":
                 pool.workers.remove(worker)
+                _report_strays(worker, handle)
                 if worker.job is not None:
                     again = _after_death(worker, event["code"], deaths, outcome, handle)
                     names_left.extend(job.name for job in again)
@@ -194,6 +213,33 @@ def launch(jobs: Iterable[Job], pool: Pool, handle: Handle) -> Outcome:
                     worker.open.discard(event["id"])
                 handle({**event, "worker": worker.number})
     return outcome
+
+
+def _report_strays(worker: Worker, handle: Handle) -> None:
+    """Tell how many lines on a worker's channel were no events."""
+    receiver = worker.receiver
+    if receiver.strays:
+        text = f"{receiver.strays} line(s) that are not events reached the channel of worker {worker.number} and were ignored"
+        handle({"event": "note", "text": f"{text}; the first: {receiver.first_stray!r}"})
+        receiver.strays, receiver.first_stray = 0, ""
+
+
+def _read_outcome(worker: Worker, outcome: Outcome, handle: Handle) -> None:
+    """Read from disk how those runs of a job came out of which its worker has told nothing; a run without an outcome has failed."""
+    assert worker.job is not None
+    for run_id in sorted(worker.open):
+        folder = Store(Path(worker.job.folder)).run(run_id)
+        if folder.state() == "done":
+            outcome.done.add(run_id)
+        else:
+            reason = folder.failure() if folder.state() == "failed" else "its worker ended the job without training it to the end"
+            _report_failure(folder, reason, outcome, handle)
+
+
+def _report_failure(folder: RunFolder, reason: str, outcome: Outcome, handle: Handle) -> None:
+    outcome.failed[folder.id] = reason
+    run, _ = folder.read_plan()
+    handle({"event": "failed", "id": folder.id, "label": run.objective.label, "setting": "", "seed": run.seed, "error": reason})
 
 
 def _assign(pending: deque[Job], pool: Pool, finished: set[str]) -> None:
@@ -216,29 +262,38 @@ def _after_death(worker: Worker, code: int, deaths: dict[str, int], outcome: Out
     """What is left to do of the job with which a worker died; a run that dies alone for the second time has failed."""
     assert worker.job is not None
     job, how = worker.job, _how(code)
+    if job.kind == "teacher":
+        return [_teacher_again(worker, job, how, deaths, handle)]
     again = []
     for run_id in [i for i in job.ids if i in worker.open]:
-        alone = len(job.ids) == 1
-        deaths[run_id] = deaths.get(run_id, 0) + alone
-        if deaths[run_id] < 2:
+        deaths[run_id] = deaths.get(run_id, 0) + (len(job.ids) == 1)
+        if deaths[run_id] < DEATHS_ALONE:
             again.append(job.only((run_id,), alone=True))
             continue
-        text = f"the process that trained this run {how}, twice"
-        if job.kind == "teacher":
-            raise InputError(f"teacher {run_id}: {text}")
         folder = Store(Path(job.folder)).run(run_id)
-        folder.fail(text + "\n")
-        outcome.failed[run_id] = text
-        run, _ = folder.read_plan()
-        handle({"event": "failed", "id": run_id, "label": run.objective.label, "setting": "", "seed": run.seed, "error": text})
-    if not job.ids:
-        raise InputError(f"the process that checked a teacher {how}; see {job.folder}")
+        reason = f"the process that trained this run {how}, twice; see {worker.log}"
+        folder.fail(reason + "\n")
+        _report_failure(folder, reason, outcome, handle)
     if again:
         handle({"event": "note", "text": f"a worker {how}; {len(again)} run(s) go on from their checkpoints, one by one"})
     return again
 
 
+def _teacher_again(worker: Worker, job: Job, how: str, deaths: dict[str, int], handle: Handle) -> Job:
+    """The job of a teacher whose process died, for one more try; raises WorkFailed when it dies for the second time."""
+    what = f"teacher {job.ids[0]}" if job.ids else "the check of a teacher"
+    deaths[job.name] = deaths.get(job.name, 0) + 1
+    if deaths[job.name] >= DEATHS_ALONE:
+        raise WorkFailed(f"{what}: its process {how}, twice; see {worker.log}")
+    handle({"event": "note", "text": f"{what}: its process {how}; it goes on from its checkpoint"})
+    return job
+
+
 def _how(code: int) -> str:
+    if code == CHANNEL_LOST:
+        return "lost the pipe to its driver (something in it closed the descriptor)"
+    if code == FORKED:
+        return "was a fork of a worker"
     if code >= 0:
         return f"ended with status {code}"
     name = signal.Signals(-code).name

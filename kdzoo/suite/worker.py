@@ -1,4 +1,4 @@
-"""A worker process: takes jobs as JSON lines on standard input, answers with events as JSON lines on standard output.
+"""A worker process: takes jobs as JSON lines on one pipe and answers with events on another (see `channel`).
 
 `work` is what a job does, in this process or in another: there is one code path.
 """
@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -39,6 +39,7 @@ from kdzoo.signals import Shapes
 from kdzoo.sinks import JsonLines, Sink, Tee, WandbSettings, WandbSink
 from kdzoo.spec import FirstSpec
 from kdzoo.store import RunFolder, Store, StoreError, teacher_store
+from kdzoo.suite.channel import Sender
 from kdzoo.suite.jobs import Event, Handle, Job, Options
 from kdzoo.suite.records import setting_text
 from kdzoo.teachers import check, open_memo
@@ -138,8 +139,18 @@ def train_runs(store: Store, ids: Iterable[str], options: Options, bench: Bench,
             first_stages(store, bounds, options, bench, emit, stop)
             bounds = [bound for bound in bounds if bound.folder.state() != "failed"]
         if bounds:
+            told: set[str] = set()
+
+            def relay(event: Event) -> None:
+                """Pass an event on; a failure, which the trainer knows by its id alone, with what a reader wants to know."""
+                if event["event"] == "failed":
+                    told.add(event["id"])
+                    report(store.run(event["id"]), emit)
+                else:
+                    emit(event)
+
             try:
-                train_cohort(store, bounds, options, bench, emit, stop)
+                train_cohort(store, bounds, options, bench, relay, stop)
             except (StoreError, Stopped, InputError):
                 raise
             except Exception:  # data or a teacher that cannot be had fails every run that needs them, with the reason
@@ -147,7 +158,8 @@ def train_runs(store: Store, ids: Iterable[str], options: Options, bench: Bench,
                     if bound.folder.state() != "done":
                         bound.folder.fail(traceback.format_exc())
             for bound in bounds:
-                report(bound.folder, emit)
+                if bound.folder.id not in told:
+                    report(bound.folder, emit)
     if locked:
         emit({"event": "locked", "ids": locked})
     return locked
@@ -220,6 +232,7 @@ def train_cohort(store: Store, bounds: list[Bound], options: Options, bench: Ben
             raise
         except Exception:  # a method that cannot be built is that run's failure alone
             bound.folder.fail(traceback.format_exc())
+            emit({"event": "failed", "id": bound.folder.id})
             continue
         members.append(member)
     for group in in_lockstep(members, options.memory):
@@ -308,7 +321,7 @@ def report(folder: RunFolder, emit: Handle) -> None:
             }
         )
     else:
-        emit({"event": "failed", **said, "error": folder.failure()})
+        emit({"event": "failed", **said, "error": folder.failure(), "where": folder.failure_place()})
 
 
 def execution_of(options: Options) -> Execution:
@@ -326,49 +339,63 @@ def execution_of(options: Options) -> Execution:
 
 
 def main() -> None:
-    """Serve jobs until standard input ends; when it does in the middle of one, checkpoint and leave."""
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what a plugin prints must not get between the events
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, and says so on standard input
+    """Serve jobs until their pipe ends, or until SIGTERM; when either comes in the middle of one, checkpoint and leave.
+
+    Arguments: the descriptors of the two pipes, then the plugins.
+    """
+    jobs_in, events_out = int(sys.argv[1]), int(sys.argv[2])
+    sender = Sender(events_out)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, and says so on the pipe of jobs
     stopping = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    terminated = threading.Event()
+
     jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(jobs, stopping), daemon=True).start()
-    load_plugins(sys.argv[1:])
+
+    def terminate(*_: object) -> None:
+        terminated.set()
+        stopping.set()
+        jobs.put(None)
+
+    signal.signal(signal.SIGTERM, terminate)
+    threading.Thread(target=_listen, args=(jobs_in, jobs, stopping), daemon=True).start()
+    load_plugins(sys.argv[3:])
     bench = Bench()
-    _say(answers, {"event": "ready"})
+    sender.send({"event": "ready"})
+
+    def stop() -> bool:
+        sender.check()
+        return stopping.is_set()
+
     while (job := jobs.get()) is not None:
-        _serve(job, bench, answers, stopping)
+        _serve(job, bench, sender, stop)
+        if terminated.is_set():
+            break
+        sender.send({"event": "idle"})
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # threads and exit hooks of a plugin may keep this process from ending
+    if terminated.is_set():
+        signal.raise_signal(signal.SIGTERM)  # the driver learns from the exit status what ended it
 
 
-def _serve(job: Job, bench: Bench, answers: TextIO, stopping: threading.Event) -> None:
-    def emit(event: Event) -> None:
-        _say(answers, event)
-
+def _serve(job: Job, bench: Bench, sender: Sender, stop: Callable[[], bool]) -> None:
     try:
-        work(job, bench, emit, stopping.is_set)
+        work(job, bench, sender.send, stop)
     except InputError as error:
-        emit({"event": "refused", "problems": list(error.problems)})
+        sender.send({"event": "refused", "problems": list(error.problems)})
     except StoreError as error:
-        emit({"event": "refused", "problems": [str(error)]})
+        sender.send({"event": "refused", "problems": [str(error)]})
     except Stopped:
-        emit({"event": "stopped"})
-    emit({"event": "idle"})
+        sender.send({"event": "stopped"})
 
 
-def _listen(jobs: queue.SimpleQueue[Job | None], stopping: threading.Event) -> None:
-    for line in sys.stdin:
-        if line.strip() == "stop":
-            stopping.set()
-        else:
-            jobs.put(Job.from_json(line))
+def _listen(descriptor: int, jobs: queue.SimpleQueue[Job | None], stopping: threading.Event) -> None:
+    with contextlib.suppress(OSError), os.fdopen(descriptor) as lines:
+        for line in lines:
+            if line.strip() == "stop":
+                stopping.set()
+            else:
+                jobs.put(Job.from_json(line))
     stopping.set()  # the parent is gone, or has closed the pipe because there is no more to do
     jobs.put(None)
-
-
-def _say(answers: TextIO, event: Event) -> None:
-    with contextlib.suppress(BrokenPipeError):  # nobody listens any more: `_listen` has seen that too, and training ends
-        answers.write(json.dumps(event) + "\n")
 
 
 if __name__ == "__main__":

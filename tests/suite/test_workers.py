@@ -1,0 +1,184 @@
+"""Whatever a worker's process does to itself, a bench ends within seconds of it, says what happened and trains the rest."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from processes import members_of_group, running_in, started
+
+HEAD = """
+import ctypes, os, sys, threading, time
+import kdzoo, torch.nn.functional as F
+
+@kdzoo.register("odd")
+def odd(student, teacher, batch):
+    "The squared difference of logits."
+    training, step = batch.clock.steps > 10, batch.clock.step
+"""
+TAIL = """
+    return F.mse_loss(student.logits, teacher.logits)
+"""
+EPOCHS = 3
+
+
+def bench(folder: Path, body: str = "", *more: str, environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
+    """A small bench on the digits with a method `odd` that does `body` in its loss."""
+    folder.mkdir(exist_ok=True)
+    (folder / "odd.py").write_text(HEAD + body + TAIL)
+    words = ["--methods", "hinton,odd", "--plugin", "odd.py", "--quick", "--epochs", str(EPOCHS), "--results", "r", "--name", "b"]
+    command = [sys.executable, "-m", "kdzoo.cli", "bench", *words, "-j", "1", "--threads", "1", "--checkpoint-seconds", "0.2", *more]
+    places = {"KDZOO_CACHE": str(folder / "cache"), "WANDB_MODE": "disabled", "COLUMNS": "200"}
+    return started(command, folder=folder, environment={**os.environ, **places, **(environment or {})})
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose bench nothing disturbed, with the teacher in its cache."""
+    folder = tmp_path_factory.mktemp("warm")
+    process = bench(folder)
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    return folder
+
+
+@pytest.fixture
+def folder(warm: Path, tmp_path: Path) -> Path:
+    shutil.copytree(warm / "cache", tmp_path / "cache")
+    return tmp_path
+
+
+def outcome(folder: Path) -> dict[str, str]:
+    """By method: done, failed or open."""
+    return {
+        path.name.rpartition("-")[0]: "done" if (path / "result.json").exists() else "failed" if (path / "error.txt").exists() else "open"
+        for path in (folder / "r/b/runs").iterdir()
+    }
+
+
+def accuracy(folder: Path, method: str) -> float:
+    (result,) = (folder / "r/b/runs").glob(f"{method}-*/result.json")
+    return json.loads(result.read_text())["last"]["test"]["nll"]
+
+
+def test_nothing_that_is_printed_or_written_to_any_descriptor_stops_a_bench(folder: Path, warm: Path) -> None:
+    (folder / "site").mkdir()
+    (folder / "site/sitecustomize.py").write_text(
+        "import sys\nif 'kdzoo.suite.worker' in sys.orig_argv: print('a site hook', flush=True)\n"
+    )
+    body = """
+    if step == 3:
+        print("from Python", flush=True); os.write(1, b"half a line"); os.write(2, b"half a line")
+        ctypes.CDLL(None).puts(b"from C"); ctypes.CDLL(None).fflush(None)
+    if training and step == 4:
+        for descriptor in range(3, 30):
+            try: os.write(descriptor, b"noise\\n")
+            except OSError: pass
+"""
+    search = os.pathsep.join(filter(None, [str(folder / "site"), os.environ.get("PYTHONPATH", "")]))
+    process = bench(folder, body, environment={"PYTHONPATH": search})
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    assert outcome(folder) == {"none": "done", "hinton": "done", "odd": "done"}
+    assert "not events reached the channel of worker 0 and were ignored" in output
+    assert accuracy(folder, "hinton") == accuracy(warm, "hinton")
+    log = (folder / "cache/logs/b/worker-0.log").read_text()
+    assert "a site hook" in log
+    assert "from C" in log
+
+
+def test_a_failure_is_told_when_it_happens_with_file_and_line(folder: Path) -> None:
+    process = bench(folder, "    if training and step == 2: raise ValueError('as planned')\n")
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 1, output
+    lines = [line for line in output.splitlines() if line.startswith("[")]
+    line = (HEAD + "x").count("\n") + 1
+    assert re.match(rf"\[1/3\] odd .*: failed: ValueError: as planned \(odd\.py:{line}\)", lines[0]), output
+    assert [re.search(r"(failed: ValueError|val)", line).group() for line in lines] == ["failed: ValueError", "val", "val"]
+    assert outcome(folder) == {"none": "done", "hinton": "done", "odd": "failed"}
+
+
+DEATHS = {
+    "killed while a forked process goes on": (
+        "    if training and step == 3 and os.fork() == 0: time.sleep(300); os._exit(0)\n"
+        "    if training and step == 5: os.kill(os.getpid(), 9)\n",
+        "was killed by SIGKILL",
+    ),
+    "leaves with status 0": ("    if training and step == 5: os._exit(0)\n", "ended with status 0"),
+    "closes all descriptors": ("    if training and step == 5: os.closerange(3, 100)\n", "lost the pipe to its driver"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", DEATHS)
+def test_a_run_that_ends_its_process_fails_alone_and_the_bench_says_how(folder: Path, how: str, warm: Path) -> None:
+    body, words = DEATHS[how]
+    process = bench(folder, body)
+    output, _ = process.communicate(timeout=200)
+    for left in running_in(process.pid):  # what the method forked
+        os.kill(left, signal.SIGKILL)
+    assert process.returncode == 1, output
+    assert outcome(folder) == {"none": "done", "hinton": "done", "odd": "failed"}
+    assert words in output
+    assert "1 of 3 runs failed" in output
+    assert accuracy(folder, "hinton") == accuracy(warm, "hinton")
+
+
+@pytest.mark.slow
+def test_a_method_that_forks_and_returns_trains_once(folder: Path, warm: Path) -> None:
+    process = bench(folder, "    if training and step == 3: os.fork()\n")
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    assert members_of_group(process.pid) == []
+    for method in ("none", "hinton", "odd"):
+        (metrics,) = (folder / "r/b/runs").glob(f"{method}-*/metrics.jsonl")
+        assert [json.loads(line)["epoch"] for line in metrics.read_text().splitlines()] == list(range(1, EPOCHS + 1))
+        assert accuracy(folder, method) == accuracy(warm, method)
+
+
+@pytest.mark.slow
+def test_a_thread_that_does_not_end_keeps_no_worker(folder: Path) -> None:
+    process = bench(folder, "    if training and step == 3: threading.Thread(target=time.sleep, args=(300,)).start()\n")
+    output, _ = process.communicate(timeout=100)
+    assert process.returncode == 0, output
+    assert members_of_group(process.pid) == []
+
+
+def _terminate_a_worker(process: subprocess.Popen[str], ready: Path, pattern: str) -> None:
+    """Send SIGTERM to the workers of a bench once a file is there."""
+    deadline = time.monotonic() + 150
+    while not list(ready.glob(pattern)):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    workers = [pid for pid in running_in(process.pid) if b"kdzoo.suite.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    assert workers
+    for worker in workers:
+        os.kill(worker, signal.SIGTERM)
+
+
+def test_students_of_a_worker_that_was_terminated_are_taken_up_again(folder: Path, warm: Path) -> None:
+    shutil.copytree(warm / "cache", folder / "cache", dirs_exist_ok=True)
+    process = bench(folder, "    if training: time.sleep(0.02)\n")
+    _terminate_a_worker(process, folder, "r/b/runs/hinton-*/metrics.jsonl")
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    assert "a worker was killed by SIGTERM; 3 run(s) go on from their checkpoints" in output
+    assert outcome(folder) == {"none": "done", "hinton": "done", "odd": "done"}
+    assert accuracy(folder, "hinton") == accuracy(warm, "hinton")
+
+
+@pytest.mark.slow
+def test_a_teacher_whose_worker_was_terminated_is_trained_to_its_end(tmp_path: Path, warm: Path) -> None:
+    process = bench(tmp_path)
+    _terminate_a_worker(process, tmp_path, "cache/teachers/runs/*/metrics.jsonl")
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    assert "was killed by SIGTERM; it goes on from its checkpoint" in output
+    assert accuracy(tmp_path, "hinton") == accuracy(warm, "hinton")
