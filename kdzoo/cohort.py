@@ -33,7 +33,8 @@ STREAMS = {Need.NOTHING: "view", Need.SECOND_VIEW: "second view", Need.PARTNER: 
 class Teacher:
     """A frozen network, what it costs, and what it says of the validation and test images.
 
-    identity: a digest of its weights, its code, and all else that decides what it says of an image.
+    identity: a digest of its weights, its code, and all else that decides what it says of an image. notes: what there is
+    to tell of how its predictions were had.
     """
 
     network: Network
@@ -44,6 +45,7 @@ class Teacher:
     test: Tensor
     val_metrics: Metrics | None
     test_metrics: Metrics
+    notes: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
         return {

@@ -1,18 +1,22 @@
 """The teacher's memo: what a frozen teacher says of (sample, view), computed once and kept across runs, seeds and sessions.
 
-A memo is a folder of flat files, a column for each thing that is read (logits, embedding, a stage), a row for each
-(sample, view), and a file of flags that says which rows are known. Rows are written by whoever computes them first, and
-every process that writes one writes the same bits: the teacher is only ever asked in blocks of one fixed size, so its
-answer depends on nothing but the sample and its view. Values are on disk before their flags are.
+A memo is a folder of flat files: for each thing that is read (logits, embedding, a stage) a column of values, with a row
+for each (sample, view), and a column of seals, which say of every row of that column whether it was written and what.
+Rows are written by whoever computes them first, and every process that writes one writes the same bits: the teacher is
+only ever asked in blocks of one fixed size, so its answer depends on nothing but the sample and its view. Values are on
+disk before their seals are, and a row is read only where its seal fits.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import os
 import re
+import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,13 +26,13 @@ from typing import Any
 import numpy as np
 import torch
 from filelock import FileLock
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from numpy.typing import NDArray
 from torch import Tensor
 
+from kdzoo.seals import OWNER, Damaged, read_tensors, set_aside, write_tensors
 from kdzoo.signals import Need, Outputs
 from kdzoo.spec import canonical_json
-from kdzoo.store import StoreError, cache_folder, write_bytes, write_json
+from kdzoo.store import StoreError, cache_folder, write_json
 
 KEPT = (Need.LOGITS, Need.EMBEDDING, Need.STAGES, Need.PREACT, Need.DISTILLED, Need.MEMBERS)
 """what is a tensor, or a list of them, with a row for each sample"""
@@ -47,6 +51,18 @@ TOLERANCE = 1e-3
 UNSAFE = re.compile(r"[^\w.+-]")
 """what a folder's name had better not have"""
 
+EXACT = (torch.float32, torch.bfloat16, torch.float16)
+"""what a float32 holds to the last bit"""
+
+SEAL_BYTES = 8
+SEAL_AT_ONCE = 1 << 18
+"""bytes of rows that are sealed or checked at a time: they stay in a processor's cache"""
+COPY_BYTES = 1 << 26
+"""bytes of rows that are copied to or from an accelerator at a time"""
+
+REMOVED = ".removed"
+"""ends the name of a memo that is on its way out: nobody finds half of one under its own name"""
+
 
 @dataclass(frozen=True)
 class Column:
@@ -63,7 +79,8 @@ class Column:
 
     @property
     def row_bytes(self) -> int:
-        return 4 * math.prod(self.shape)
+        """What a row takes on disk, with its seal."""
+        return 4 * math.prod(self.shape) + SEAL_BYTES
 
     @staticmethod
     def of(given: Outputs, need: Need) -> tuple[Column, ...]:
@@ -81,10 +98,38 @@ class Column:
         return tensor
 
 
+@dataclass(frozen=True)
+class Seal:
+    """Tells what was written to a row of a column, by one number: multilinear hashing (Carter and Wegman 1979).
+
+    seal(row, x) = salt + place * row + sum_i weights_i x_i modulo 2^64, over the row's 32-bit words x. Weights are odd, so
+    one flipped bit always changes it; any other change goes unseen once in 2^32. All constants are drawn from the column
+    and its owner, so that a row of another column, memo or place does not fit. 0 is the seal of a row that nobody wrote.
+    """
+
+    salt: np.int64
+    place: np.int64
+    weights: NDArray[np.int64]
+
+    @staticmethod
+    def of(column: Column, owner: str) -> Seal:
+        words = math.prod(column.shape)
+        stream = hashlib.shake_128(f"{owner} {column.name} {column.shape} {column.dtype}".encode())
+        drawn = np.frombuffer(stream.digest(8 * (words + 2)), dtype=np.int64) | 1
+        return Seal(drawn[0], drawn[1], drawn[2:])
+
+    def take(self, rows: Tensor, values: Tensor) -> Tensor:
+        """The seals (B,) int64 of rows (B,) with these values, (B, ...) float32 on the CPU."""
+        words = values.reshape(len(rows), -1).view(torch.int32).numpy()
+        return torch.from_numpy(np.einsum("ij,j->i", words, self.weights) + self.place * rows.numpy() + self.salt)
+
+
 class Memo:
     """Rows of float32 for `samples` x `views`, on disk and, on an accelerator, in its memory as well.
 
-    Row `view * samples + sample` is what was said of a sample's view. `have` flags the rows that this process may read.
+    Row `view * samples + sample` is what was said of a sample's view. `have` flags the rows that this process may read:
+    those that it has written itself, and those that it has taken over from disk, where all columns knew them and every
+    seal did fit. `notes` are what there is to tell of damage and loss.
     """
 
     def __init__(self, folder: Path, columns: Sequence[Column], *, samples: int, views: int, block: int, device: torch.device) -> None:
@@ -94,17 +139,29 @@ class Memo:
         self.views = views
         self.block = block
         self.device = device
+        self.notes: list[str] = []
         rows = samples * views
-        self._flags = _mapped(folder / "known.u8", np.dtype(np.uint8), (rows,))
-        self._files = {c.name: torch.from_numpy(_mapped(folder / f"{c.name}.f32", np.dtype(np.float32), (rows, *c.shape))) for c in columns}
+        self._seals = {c.name: Seal.of(c, folder.name) for c in columns}
+        self._maps = {c.name: self._mapped(f"{c.name}.f32", np.float32, (rows, *c.shape)) for c in columns}
+        self._files = {name: torch.from_numpy(values) for name, values in self._maps.items()}
+        self._marks = {c.name: torch.from_numpy(self._mapped(f"{c.name}.seal", np.int64, (rows,))) for c in columns}
         # On a CPU the mapped file is the memory: all processes of this machine share its pages.
         self._values = self._files if device.type == "cpu" else {n: torch.zeros_like(v, device=device) for n, v in self._files.items()}
+        self._inodes = self._find()
         self.have = torch.zeros(rows, dtype=torch.bool)
         self._fresh: list[Tensor] = []
         self.lookups = 0
         self.hits = 0
+        self.damaged = 0
         self.checked = False
-        self.refresh()
+        self._told_damaged = 0
+        self._told_loss = False
+
+    def _mapped(self, name: str, dtype: type[np.generic], shape: tuple[int, ...]) -> Any:
+        values, problem = _mapped(self.folder / name, np.dtype(dtype), shape)
+        if problem is not None:
+            self.notes.append(f"the teacher's memo: {name} {problem}; its rows are computed again")
+        return values
 
     @property
     def bytes(self) -> int:
@@ -118,14 +175,28 @@ class Memo:
     def rows(self, samples: Tensor, views: Tensor | int) -> Tensor:
         return views * self.samples + samples
 
-    def refresh(self) -> None:
-        """Take note of the rows that other processes have written since."""
-        known = torch.from_numpy(np.array(self._flags, dtype=bool))
+    def take_over(self, rows: Tensor) -> None:
+        """Take note of which of these rows are on disk as they were written; what is damaged stays unknown, and is counted."""
+        rows = rows[~self.have[rows]].unique()
+        for marks in self._marks.values():
+            rows = rows[marks[rows] != 0]
+        if not len(rows):
+            return
+        fits = torch.ones(len(rows), dtype=torch.bool)
+        for column in self.columns:
+            fits &= self._sealed(column, rows) == self._marks[column.name][rows]
+        self.damaged += int((~fits).sum())
+        whole = rows[fits]
         if self._values is not self._files:
-            new = (known & ~self.have).nonzero().flatten()
-            for name, values in self._values.items():
-                values[new.to(self.device)] = self._files[name][new].to(self.device)
-        self.have |= known
+            for column in self.columns:
+                for piece in whole.split(_at_once(column, COPY_BYTES)):
+                    self._values[column.name][piece.to(self.device)] = self._files[column.name][piece].to(self.device)
+        self.have[whole] = True
+
+    def _sealed(self, column: Column, rows: Tensor) -> Tensor:
+        """The seals (B,) of what stands on disk at rows (B,)."""
+        values, seal = self._files[column.name], self._seals[column.name]
+        return torch.cat([seal.take(piece, values[piece]) for piece in rows.split(_at_once(column, SEAL_AT_ONCE))])
 
     def read(self, rows: Tensor) -> dict[Need, Any]:
         """What was said, by need, for rows (B,) that are known."""
@@ -148,26 +219,75 @@ class Memo:
         self._fresh.append(rows)
 
     def flush(self) -> None:
-        """Put what this process has computed on disk, and then say to the others that it is known."""
+        """Put what this process has computed on disk, and then say to the others that it is known.
+
+        All goes through the mapped files, never through their names, below which another memo may lie by now: one that
+        was removed while it was open is good for this process, and for those that had it open, until they end.
+        """
         if not self._fresh:
             return
         rows = torch.cat(self._fresh)
         self._fresh.clear()
         if self._values is not self._files:
-            for name, values in self._values.items():
-                self._files[name][rows] = values[rows.to(self.device)].cpu()
-        for name in self._files:
-            with (self.folder / f"{name}.f32").open("rb") as file:
-                os.fsync(file.fileno())
-        self._flags[rows.numpy()] = 1
+            for column in self.columns:
+                for piece in rows.split(_at_once(column, COPY_BYTES)):
+                    self._files[column.name][piece] = self._values[column.name][piece.to(self.device)].cpu()
+        try:
+            for values in self._maps.values():
+                values.flush()
+        except OSError as error:
+            self.notes.append(f"the teacher's memo: {_count(len(rows))} cannot be put on disk ({error.strerror})")
+            return
+        for column in self.columns:
+            self._marks[column.name][rows] = self._sealed(column, rows)
+        if not self.removed:
+            _touch(self.folder)
+
+    @property
+    def removed(self) -> bool:
+        """Whether its files are gone, or others lie in their place."""
+        found = self._find()
+        return None in found or found != self._inodes
+
+    def _find(self) -> list[int | None]:
+        """The inodes below the names of its files, which no other file gets while these are mapped."""
+        files = [self.folder / f"{column.name}.{kind}" for column in self.columns for kind in ("f32", "seal")]
+        return [None if (found := _stat(file)) is None else found.st_ino for file in files]
+
+    def tell(self) -> list[str]:
+        """What there is to tell since the last time: damage as soon as it is met, and more of it once, when all is done."""
+        if self.damaged and not self._told_damaged:
+            self._told_damaged = self.damaged
+            self.notes.append(f"the teacher's memo: damaged, and computed again: {_count(self.damaged)}")
+        if not self._told_loss and self.removed:
+            self._told_loss = True
+            self.notes.append("the teacher's memo: removed from disk while in use; training goes on, and what it adds goes with it")
+        told, self.notes = self.notes, []
+        return told
+
+    def tell_all(self) -> list[str]:
+        """The last that there is to tell."""
+        told, more = self.tell(), self.damaged - self._told_damaged
+        self._told_damaged = self.damaged
+        return told + ([f"the teacher's memo: damaged, and computed again, since then: {_count(more)}"] if more else [])
 
     def forget(self) -> None:
         """Remove it from disk, so that the next one starts anew."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._told_loss = True
+        _remove(self.folder)
 
     def report(self) -> dict[str, Any]:
         """How many answers were asked for, how many of them were remembered, and the bytes that are set aside."""
         return {"lookups": self.lookups, "hits": self.hits, "bytes": self.bytes}
+
+
+def _count(rows: int) -> str:
+    return "1 row" if rows == 1 else f"{rows:,} rows"
+
+
+def _at_once(column: Column, limit: int) -> int:
+    """How many rows of a column are handled at a time within `limit` bytes."""
+    return max(1, limit // column.row_bytes)
 
 
 def open_memo(
@@ -189,6 +309,10 @@ def open_memo(
     """
     folder = _folder(about, name)
     columns = list(columns)
+    inexact = [c for c in columns if c.dtype not in EXACT]
+    if coarse := [f"{c.name} ({c.dtype})" for c in inexact if c.need in read]:
+        return f"the teacher's memo keeps float32, which would round its {', '.join(coarse)}; the teacher is asked in every step"
+    columns = [c for c in columns if c not in inexact]
     rows = samples * views
     wanted = [c for c in columns if c.need in read]
     free = _free(folder, device) if limit is None else limit
@@ -199,63 +323,129 @@ def open_memo(
         if needed + rows * column.row_bytes <= free:
             wanted.append(column)
             needed += rows * column.row_bytes
+    wanted = [c for c in columns if c in wanted]
     try:
-        _opened(folder, about)
         _make_room(folder, free)
-        return Memo(folder, [c for c in columns if c in wanted], samples=samples, views=views, block=block, device=device)
+        notes = _opened(folder, about)
+        memo = Memo(folder, wanted, samples=samples, views=views, block=block, device=device)
+        memo.notes += notes + _opened(folder, about)  # again, where another process has removed the first meanwhile
+        return memo
     except (OSError, StoreError) as error:
         return f"the teacher's memo cannot be kept below {folder.parent}: {error}"
 
 
-def predictions(about: Mapping[str, Any], name: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """What the teacher called `name` says of whole parts of the data, by part, computed where it is not kept yet.
+@dataclass(frozen=True)
+class Predictions:
+    """What a teacher says of whole parts of the data, by part, and in `notes` what there is to tell of how it was had."""
 
-    A file that cannot be read is computed anew; one that cannot be written is done without.
+    by_part: Mapping[str, Tensor]
+    notes: tuple[str, ...] = ()
+
+
+def predictions(about: Mapping[str, Any], name: str, compute: Callable[[], dict[str, Tensor]]) -> Predictions:
+    """What the teacher called `name` says of whole parts of the data, computed where it is not kept yet.
+
+    A file that is damaged, or another teacher's, is set aside and computed anew; one that cannot be written is done without.
     """
-    folder = _folder(about, name)
+    folder, owner = _folder(about, name), _digest(about)
     file = folder / "predictions.safetensors"
+    notes: list[str] = []
     try:
-        kept = load_file(file)
-        os.utime(folder / "about.json")
-    except (OSError, SafetensorError):
-        kept = compute()
-        with suppress(StoreError):
-            _opened(folder, about)
-            write_bytes(file, save(kept))
-    return kept
+        if _set_aside_unless_file(file):
+            raise Damaged(f"{file}: is not a file")
+        by_part, _ = read_tensors(file, owner)
+        _touch(folder)
+        return Predictions(by_part)
+    except FileNotFoundError:
+        pass
+    except Damaged as error:
+        notes.append(f"the teacher's predictions are computed again: {error}")
+    by_part = compute()
+    try:
+        if file.exists():
+            set_aside(file)
+        notes += _opened(folder, about)
+        write_tensors(file, by_part, {OWNER: owner})
+    except (OSError, StoreError) as error:
+        notes.append(f"the teacher's predictions cannot be kept: {error}")
+    return Predictions(by_part, tuple(notes))
+
+
+def _digest(about: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical_json(about).encode()).hexdigest()
 
 
 def _folder(about: Mapping[str, Any], name: str) -> Path:
     """Where the memo of all that `about` says lies."""
-    digest = hashlib.sha256(canonical_json(about).encode()).hexdigest()
-    return cache_folder() / "memo" / f"{UNSAFE.sub('_', name)}-{digest[:16]}"
+    return cache_folder() / "memo" / f"{UNSAFE.sub('_', name)}-{_digest(about)[:16]}"
 
 
-def _opened(folder: Path, about: Mapping[str, Any]) -> None:
-    """Say what a memo stands for, and that it has just been opened."""
-    if not (folder / "about.json").exists():
-        write_json(folder / "about.json", about)
-    os.utime(folder / "about.json")
+def _opened(folder: Path, about: Mapping[str, Any]) -> list[str]:
+    """Say what a memo stands for, and that it has just been opened; in words what was wrong with what was said before."""
+    file, notes = folder / "about.json", []
+    odd = _set_aside_unless_file(file)
+    if file.exists() and _says(file) != json.loads(canonical_json(about)):
+        odd = True
+        set_aside(file)
+    if odd:
+        notes.append(f"the teacher's memo: {file} was damaged and is written again")
+    if not file.exists():
+        write_json(file, about)
+    _touch(folder)
+    return notes
 
 
-def _mapped(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Any:
-    """A file of zeros mapped into memory, made whole where it is not there.
+def _says(file: Path) -> Any:
+    """What a JSON file says; None for one that is none."""
+    try:
+        return json.loads(file.read_bytes())
+    except (ValueError, RecursionError):
+        return None
+
+
+def _touch(folder: Path) -> None:
+    """Say that a memo is in use, unless another process has just removed it."""
+    with suppress(FileNotFoundError):
+        os.utime(folder / "about.json")
+
+
+def _set_aside_unless_file(path: Path) -> bool:
+    """Rename what is no plain file (a folder, a pipe, a link) and would be read or written for one; whether there was any."""
+    found = (path.exists() or path.is_symlink()) and not stat.S_ISREG(path.lstat().st_mode)
+    if found:
+        set_aside(path)
+    return found
+
+
+def _mapped(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> tuple[Any, str | None]:
+    """A file of zeros mapped into memory, made whole where it is not there, and in words what was wrong with the one that was.
 
     Its disk space is taken at once, so that a full disk is an error here and not a fault in the middle of a step.
     """
-    with FileLock(path.with_suffix(".lock")):
-        if not path.exists():
-            part = path.with_suffix(".part")
-            try:
-                with part.open("wb") as file:
-                    if hasattr(os, "posix_fallocate"):
-                        os.posix_fallocate(file.fileno(), 0, dtype.itemsize * math.prod(shape))
-                    else:  # macOS has no such call
-                        file.truncate(dtype.itemsize * math.prod(shape))
-                os.replace(part, path)
-            finally:
-                part.unlink(missing_ok=True)
-    return np.memmap(path, dtype=dtype, mode="r+", shape=shape)
+    size, problem = dtype.itemsize * math.prod(shape), None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(f"{path.suffix}.lock")):
+        if _set_aside_unless_file(path):
+            problem = "was damaged (not a file)"
+        elif path.exists() and (length := path.stat().st_size) != size:
+            problem = f"was damaged ({length:,} bytes for {size:,})"
+        if problem or not path.exists():
+            _make_zeros(path, size)
+        return np.memmap(path, dtype=dtype, mode="r+", shape=shape), problem
+
+
+def _make_zeros(path: Path, size: int) -> None:
+    """Put a file of so many zeros in a place, whole or not at all."""
+    part = path.with_suffix(f"{path.suffix}.part")
+    try:
+        with part.open("wb") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:  # macOS has no such call
+                file.truncate(size)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _free(folder: Path, device: torch.device) -> int:
@@ -269,23 +459,41 @@ def _free(folder: Path, device: torch.device) -> int:
 
 
 def _taken(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.glob("*") if file.is_file())
+    """The bytes of a memo's files; another process may be removing them."""
+    return sum(found.st_size for file in folder.glob("*") if (found := _stat(file)) is not None)
+
+
+def _stat(file: Path) -> os.stat_result | None:
+    """What is known of a plain file; None where there is none."""
+    try:
+        found = file.lstat()
+    except FileNotFoundError:
+        return None
+    return found if stat.S_ISREG(found.st_mode) else None
 
 
 def _make_room(folder: Path, limit: int) -> None:
-    """Remove the memos that were not opened for longest, until all but this one fit into `limit` bytes.
+    """Remove the memos that were not in use for longest, until all but this one fit into `limit` bytes.
 
     One that another process has open goes on for that process until it ends.
     """
-    others = sorted(
-        (path.parent for path in folder.parent.glob("*/about.json") if path.parent != folder),
-        key=lambda other: -(other / "about.json").stat().st_mtime,
-    )
+    found = {path.parent: _stat(path) for path in folder.parent.glob("*/about.json") if path.parent != folder}
+    used = {other: 0.0 if known is None else known.st_mtime for other, known in found.items()}
     total = 0
-    for other in others:
+    for other in sorted(used, key=lambda other: -used[other]):
         total += _taken(other)
-        if total > limit:
-            shutil.rmtree(other, ignore_errors=True)
+        if total > limit or other.name.endswith(REMOVED):
+            _remove(other)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a memo, first from under its name: whoever opens one there begins a new one, and finds no half of the old."""
+    gone = folder.with_name(f"{folder.name}-{secrets.token_hex(4)}{REMOVED}")
+    try:
+        folder.rename(gone)
+    except FileNotFoundError:  # another process was faster
+        return
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def _size(count: int) -> str:
@@ -315,6 +523,7 @@ class Page:
 
     def __post_init__(self) -> None:
         for which, rows in self.rows.items():
+            self.memo.take_over(rows[self.begin :])
             known = self.memo.have[rows[self.begin :]]
             self.missing[which] = (self.begin + (~known).nonzero().flatten()).tolist()[::-1]
             self.memo.lookups += len(known)
@@ -338,16 +547,24 @@ class Page:
             missing.pop()
         return self.memo.read(rows)
 
-    def differs(self, start: int, images: Tensor) -> float:
-        """How far the memo stands from the living teacher on what it knows of a batch, relative to the largest value."""
-        rows = self.rows[Need.NOTHING][start : start + len(images)]
+    def first_known(self) -> Tensor | None:
+        """The positions of the first batch of the first pass of which anything is known; None where nothing is."""
+        rows = self.rows[Need.NOTHING]
+        known = self.memo.have[rows[self.begin :]].nonzero()
+        if not len(known):
+            return None
+        start = (self.begin + int(known[0])) // self.memo.block * self.memo.block
+        return torch.arange(start, min(start + self.memo.block, len(rows)))
+
+    def differs(self, positions: Tensor, images: Tensor) -> float:
+        """How far the memo stands from the living teacher on what it knows of a batch, relative to the largest value of a column."""
+        rows = self.rows[Need.NOTHING][positions]
         known = self.memo.have[rows]
-        if not bool(known.any()):
-            return 0.0
         remembered, alive = Outputs(self.memo.read(rows), owner="memo"), self.ask(images)
         return max(_apart(column.taken(remembered)[known], column.taken(alive)[known]) for column in self.memo.columns)
 
 
 def _apart(one: Tensor, other: Tensor) -> float:
-    """The largest difference, relative to the largest value."""
-    return float((one - other).abs().max() / other.abs().max().clamp(min=1e-6))
+    """The largest difference, relative to the largest value; infinite where one of the two is no number."""
+    apart = float((one.float() - other.float()).abs().max() / other.float().abs().max().clamp(min=1e-6))
+    return math.inf if math.isnan(apart) else apart

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,13 +21,29 @@ from kdzoo.errors import InputError
 from kdzoo.evaluate import above_chance, chance, measure
 from kdzoo.execution import Execution, autocast
 from kdzoo.member import Seen
-from kdzoo.memo import Memo, Page, predictions
+from kdzoo.memo import Memo, Page, Predictions, predictions
 from kdzoo.models.network import Network, NetworkCost, identity
 from kdzoo.predict import EVALUATION_BATCH, predict
 from kdzoo.signals import PASSES, Clock, Need, Outputs
 from kdzoo.spec import Augment
 
 CHECKED_IMAGES = 2000
+
+PACKAGE = Path(__file__).parent
+CODE = ("seeds", "cohort", "execution", "memo", "predict", "teachers", "data/loader", "data/mixing", "data/operations", "data/views")
+"""the files of this package that decide what a row of a memo stands for, and how a teacher is asked about it"""
+
+
+def code_files() -> list[Path]:
+    return [PACKAGE / f"{name}.py" for name in CODE]
+
+
+def code_digest() -> str:
+    """A digest of that code: another numbering or drawing of views must not read the rows that this one wrote."""
+    digest = hashlib.sha256()
+    for file in code_files():
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def serve(network: Network, name: str, cost: NetworkCost, parts: Parts, augment: Augment, execution: Execution) -> Teacher:
@@ -35,9 +54,16 @@ def serve(network: Network, name: str, cost: NetworkCost, parts: Parts, augment:
         return {part: predict(network, subset, augment, execution.device) for part, subset in held.items()}
 
     who = identity(network)
-    about = {"teacher": who, "data": parts.origin, "size": augment.size, "block": EVALUATION_BATCH, **execution.arithmetic}
-    said = say() if execution.memo == 0 else predictions(about, name, say)
-    val, test = said.get("val"), said["test"]
+    about = {
+        "teacher": who,
+        "code": code_digest(),
+        "data": parts.origin,
+        "size": augment.size,
+        "block": EVALUATION_BATCH,
+        **execution.arithmetic,
+    }
+    told = Predictions(say()) if execution.memo == 0 else predictions(about, name, say)
+    val, test = told.by_part.get("val"), told.by_part["test"]
     return Teacher(
         network=network,
         name=name,
@@ -47,6 +73,7 @@ def serve(network: Network, name: str, cost: NetworkCost, parts: Parts, augment:
         test=test,
         val_metrics=None if val is None or parts.val is None else measure(val, parts.val.targets),
         test_metrics=measure(test, parts.test.targets),
+        notes=told.notes,
     )
 
 
@@ -127,6 +154,7 @@ def open_memo(cohort: Cohort) -> Memo | str | None:
     samples, views = len(cohort.parts.train.targets), view_count(recipe.augment) if finite(recipe) else None
     about: dict[str, Any] = {
         "teacher": teacher.identity,
+        "code": code_digest(),
         "data": cohort.parts.origin,
         "augment": recipe.augment.model_dump(mode="json"),
         "precision": recipe.precision,
@@ -136,7 +164,10 @@ def open_memo(cohort: Cohort) -> Memo | str | None:
     if views is None:
         views = recipe.epochs * len(cohort.passes)
         about |= {"seed": cohort.seed, "epochs": recipe.epochs, "passes": [str(which) for which in cohort.passes]}
-        about |= {"mixing": (recipe.mixup, recipe.cutmix, recipe.mix_prob)} if recipe.mixes else {}
+    if recipe.mixes:
+        about |= {"mixing": [recipe.mixup, recipe.cutmix, recipe.mix_prob], "numpy": np.__version__}  # which draws the shares
+        if Need.PARTNER in cohort.passes:  # what is mixed with what then depends on the labels
+            about["labels"] = hashlib.sha256(cohort.parts.train.targets.numpy().tobytes()).hexdigest()
     images = images_at(cohort.parts.train.images, torch.arange(cohort.block), execution.device)
     given = ask(cohort, (need | memo.ALWAYS) & ~PASSES, center(images, recipe.augment))
     return memo.open_memo(
@@ -157,13 +188,12 @@ def page_of(cohort: Cohort, epoch: int, looks: Mapping[Need, Look], first: int) 
     kept = cohort.memo
     if kept is None:
         return None
-    kept.refresh()
     drawn = order(len(cohort.parts.train.targets), cohort.seed, epoch)[: cohort.steps_an_epoch * cohort.recipe.batch_size]
     rows = {}
     for number, which in enumerate(cohort.passes):
         if which not in looks:
             continue
-        samples = looks[which].samples[drawn]
+        samples = drawn if cohort.recipe.mixes else looks[which].samples[drawn]  # two mixes may have one partner
         code = view_code(looks[which].views, cohort.recipe.augment) if finite(cohort.recipe) else None
         rows[which] = kept.rows(samples, epoch * len(cohort.passes) + number if code is None else code[samples])
     begin = first * cohort.recipe.batch_size
@@ -174,9 +204,9 @@ def page_of(cohort: Cohort, epoch: int, looks: Mapping[Need, Look], first: int) 
         show=None if cohort.recipe.mixes else lambda which, positions: shown(cohort, looks[which], drawn[positions]),
         begin=begin,
     )
-    if not kept.checked:
+    if not kept.checked and (compared := page.first_known()) is not None:
         kept.checked = True
-        if page.differs(begin, shown(cohort, looks[Need.NOTHING], drawn[begin : begin + cohort.block])) > memo.TOLERANCE:
+        if page.differs(compared, shown(cohort, looks[Need.NOTHING], drawn[compared])) > memo.TOLERANCE:
             kept.forget()
             cohort.memo = None
             return None

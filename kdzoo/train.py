@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from torch import Tensor
@@ -65,6 +65,8 @@ def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
         kept, page = cohort.memo, page_of(cohort, epoch, looks, first)
         if kept is not None and page is None:
             emit({"event": "note", "text": "the teacher's memo does not say what this teacher says; it is made anew"})
+        if kept is not None:
+            tell(kept.tell(), emit)
         here = {need: look.to(cohort.execution.device) for need, look in looks.items()}
         ahead = cohort.batches_of(epoch, looks, first)
         for number, (index, images) in enumerate(ahead, start=epoch * cohort.steps_an_epoch + first):
@@ -89,6 +91,7 @@ def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
             saved = save_if_due(cohort, saved, stop)
     if cohort.memo is not None:
         cohort.memo.flush()
+        tell(cohort.memo.tell_all(), emit)
         emit({"event": "memo", **cohort.memo.report()})
     for member in cohort.alive:
         guarded(member, partial(finish, cohort, member))
@@ -102,6 +105,11 @@ def tell_failures(cohort: Cohort, told: set[str], emit: Emit) -> None:
         if member.failure is not None and member.run.id not in told:
             told.add(member.run.id)
             emit({"event": "failed", "id": member.run.id})
+
+
+def tell(notes: Iterable[str], emit: Emit) -> None:
+    for text in notes:
+        emit({"event": "note", "text": text})
 
 
 def save_if_due(cohort: Cohort, saved: float, stop: Callable[[], bool]) -> float:

@@ -66,7 +66,9 @@ class Bench:
             self.read = {key: (images, on_device(parts, torch.device(options.device)))}
         return self.read[key]
 
-    def teacher(self, bound: Bound, images: Images, parts: Parts, execution: Execution) -> tuple[Teacher | None, Shapes | None]:
+    def teacher(
+        self, bound: Bound, images: Images, parts: Parts, execution: Execution, emit: Handle
+    ) -> tuple[Teacher | None, Shapes | None]:
         """The teacher of a run; the last one is kept, since cohorts that share it follow each other."""
         if bound.run.teacher is None:
             return None, None
@@ -75,6 +77,8 @@ class Bench:
             made = teacher_of(bound, images, parts, execution, self.modules)
             assert made is not None
             self.served = {key: made}
+            for text in made[0].notes:
+                emit({"event": "note", "text": text})
         return self.served[key]
 
 
@@ -114,7 +118,7 @@ def check_teacher(job: Job, bench: Bench, emit: Handle) -> None:
     bound = Bound.read(Store(Path(folder)).run(run_id))
     execution = execution_of(job.options)
     images, parts = bench.data(bound, job.options)
-    teacher, _ = bench.teacher(bound, images, parts, execution)
+    teacher, _ = bench.teacher(bound, images, parts, execution, emit)
     if teacher is not None:
         if not job.options.allow_chance_teacher:
             check(teacher, parts, bound.run.recipe.augment, execution)
@@ -212,7 +216,7 @@ def train_cohort(store: Store, bounds: list[Bound], options: Options, bench: Ben
     teacher, shapes = None, None
     for bound in bounds:
         if bound.run.teacher is not None:
-            teacher, shapes = bench.teacher(bound, images, parts, execution)
+            teacher, shapes = bench.teacher(bound, images, parts, execution, emit)
     members: list[Member] = []
     for bound in bounds:
         taught = shapes if bound.run.teacher is not None else None

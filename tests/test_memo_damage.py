@@ -1,0 +1,570 @@
+"""No row of the teacher's memo is read that nobody wrote, or that is not what was written; and a memo may go at any time."""
+
+import hashlib
+import inspect
+import json
+import multiprocessing
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_memo import AUTO, FINITE, MIXED, OFF, cohort, planned, trained
+
+import kdzoo
+from kdzoo import teachers
+from kdzoo.cohort import Cohort, shown
+from kdzoo.data import loader, mixing, operations, views
+from kdzoo.execution import autocast
+from kdzoo.memo import Column, Memo, Page, Seal, open_memo
+from kdzoo.memo import predictions as predictions_of
+from kdzoo.predict import predict
+from kdzoo.seeds import stream
+from kdzoo.signals import Need, Needs, Outputs
+from kdzoo.store import cache_folder
+from kdzoo.suite.jobs import Event, Options
+from kdzoo.suite.sweep import Plan
+from kdzoo.suite.worker import Bench, train_runs
+from kdzoo.teachers import open_memo as memo_of
+
+EAGER = Options(memo=None, checkpoint_seconds=0.0)
+"""the memo is put on disk after every step"""
+SMALL = {"epochs": 2, "limit": 150}
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("KDZOO_CACHE", str(tmp_path / "cache"))
+    torch.set_num_threads(1)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A cache with a trained teacher, and its memo as two methods filled it; the weights that a living teacher gives."""
+
+    bare: Path
+    filled: Path
+    live: dict[str, dict[str, bytes]]
+
+
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory) -> Ready:
+    place = tmp_path_factory.mktemp("ready")
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KDZOO_CACHE", str(place / "bare"))
+        live = trained(planned(place / "live", FINITE, methods="hinton,at", seeds="1", **SMALL), OFF)
+        shutil.copytree(place / "bare", place / "filled")
+        patch.setenv("KDZOO_CACHE", str(place / "filled"))
+        assert trained(planned(place / "cold", FINITE, methods="hinton,at", seeds="1", **SMALL), AUTO) == live
+    return Ready(place / "bare", place / "filled", live)
+
+
+def train(made: Plan, options: Options, handle: Callable[[Event], None] = lambda _: None) -> list[str]:
+    """Train the runs of a bench as one cohort; what the notes said."""
+    notes: list[str] = []
+
+    def emit(event: Event) -> None:
+        if event["event"] == "note":
+            notes.append(event["text"])
+        handle(event)
+
+    train_runs(made.store, [p.run.id for p in made.students], options, Bench(), emit, lambda: False)
+    return notes
+
+
+def weights(made: Plan) -> dict[str, dict[str, bytes]]:
+    files = {p.run.id: load_file(made.store.run(p.run.id).student) for p in made.students}
+    return {run_id: {name: value.numpy().tobytes() for name, value in state.items()} for run_id, state in files.items()}
+
+
+def misses(made: Plan) -> int:
+    """The answers that were asked for in a cohort's training and not remembered."""
+    found = [made.store.run(p.run.id).result()["memo"] for p in made.students if p.run.teacher is not None]
+    return int(found[0]["lookups"] - found[0]["hits"])
+
+
+def memo_folder() -> Path:
+    (seals,) = cache_folder().glob("memo/*/logits.seal")
+    return seals.parent
+
+
+def written(folder: Path, column: str) -> np.ndarray:
+    """The rows of a column that were written, in the order of their numbers."""
+    return np.flatnonzero(np.fromfile(folder / f"{column}.seal", dtype=np.int64))
+
+
+# What a column knows
+
+
+@pytest.mark.parametrize("first", ["hinton", "at"])
+def test_a_method_that_reads_more_than_another_remembered_computes_it(ready, tmp_path, first):
+    """hinton fills logits and embedding alone; the rows that it makes known are unknown to the stages, whose file at begins."""
+    then = {"hinton": "at", "at": "hinton"}[first]
+    shutil.copytree(ready.bare, cache_folder())
+    trained(planned(tmp_path / "first", FINITE, methods=first, seeds=[3], **SMALL), AUTO)
+    again = planned(tmp_path / "again", FINITE, methods=then, seeds="1", **SMALL)
+    trained(again, AUTO)
+    assert weights(again).items() <= ready.live.items()
+
+
+def test_a_row_is_known_where_every_column_knows_it(tmp_path):
+    logits, maps = (Column(need, number, (3,), torch.float32) for need, number in ((Need.LOGITS, None), (Need.STAGES, 0)))
+    place = {"samples": 4, "views": 1, "block": 2, "device": torch.device("cpu")}
+    one = Memo(tmp_path, [logits], **place)
+    one.write(torch.tensor([0, 2]), Outputs({Need.LOGITS: torch.ones(2, 3)}, owner="teacher"))
+    one.flush()
+    both = Memo(tmp_path, [logits, maps], **place)
+    both.take_over(torch.arange(4))
+    assert not both.have.any()
+    both.write(torch.tensor([2, 3]), Outputs({Need.LOGITS: torch.ones(2, 3), Need.STAGES: [torch.full((2, 3), 5.0)]}, owner="teacher"))
+    both.flush()
+    again, fewer = Memo(tmp_path, [logits, maps], **place), Memo(tmp_path, [logits], **place)
+    for memo in (again, fewer):
+        memo.take_over(torch.arange(4))
+    assert again.have.tolist() == [False, False, True, True]
+    assert fewer.have.tolist() == [True, False, True, True]
+    assert again.damaged == fewer.damaged == 0
+    assert torch.equal(again.read(torch.tensor([2, 3]))[Need.STAGES][0], torch.full((2, 3), 5.0))
+
+
+# What a seal tells
+
+
+def test_a_seal_is_the_sum_that_its_text_gives():
+    column = Column(Need.LOGITS, None, (2, 2), torch.float32)
+    values = torch.tensor([[[1.0, -2.0], [0.5, 1e30]]])
+    drawn = hashlib.shake_128(f"memo logits {(2, 2)} torch.float32".encode()).digest(48)
+    salt, place, *odd = (int.from_bytes(drawn[8 * i : 8 * i + 8], "little") | 1 for i in range(6))
+    words = [int(word) for word in values.numpy().view(np.int32).flatten()]
+    expected = (salt + place * 7 + sum(w * x for w, x in zip(odd, words, strict=True))) % 2**64
+    assert int(Seal.of(column, "memo").take(torch.tensor([7]), values)[0]) % 2**64 == expected
+
+
+def test_any_flipped_bit_of_a_row_or_its_seal_makes_the_row_unknown(tmp_path):
+    kept = Memo(tmp_path, [Column(Need.LOGITS, None, (3,), torch.float32)], samples=1, views=1, block=1, device=torch.device("cpu"))
+    kept.write(torch.tensor([0]), Outputs({Need.LOGITS: torch.tensor([[0.0, -1.5, 3e-3]])}, owner="teacher"))
+    kept.flush()
+    for name in ("logits.f32", "logits.seal"):
+        content = (tmp_path / name).read_bytes()
+        for bit in range(8 * len(content)):
+            flipped = bytearray(content)
+            flipped[bit // 8] ^= 1 << bit % 8
+            (tmp_path / name).write_bytes(flipped)
+            again = Memo(tmp_path, kept.columns, samples=1, views=1, block=1, device=torch.device("cpu"))
+            again.take_over(torch.tensor([0]))
+            assert not again.have.any(), (name, bit)
+        (tmp_path / name).write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("owner", "column", "row"),
+    [
+        ("other", Column(Need.LOGITS, None, (2, 3), torch.float32), 0),
+        ("memo", Column(Need.STAGES, 0, (2, 3), torch.float32), 0),
+        ("memo", Column(Need.LOGITS, None, (3, 2), torch.float32), 0),
+        ("memo", Column(Need.LOGITS, None, (2, 3), torch.bfloat16), 0),
+        ("memo", Column(Need.LOGITS, None, (2, 3), torch.float32), 1),
+    ],
+    ids=["memo", "column", "shape", "dtype", "row"],
+)
+def test_a_row_of_another_memo_column_shape_dtype_or_place_does_not_fit(owner, column, row):
+    values = torch.randn(1, 6)
+    seal = Seal.of(Column(Need.LOGITS, None, (2, 3), torch.float32), "memo").take(torch.tensor([0]), values)
+    assert Seal.of(column, owner).take(torch.tensor([row]), values) != seal
+
+
+# Damage, by state: what is on disk before a bench is trained
+
+
+def flip(column: str, kind: str) -> Callable[[Path], int]:
+    def act(folder: Path) -> int:
+        file, row = folder / f"{column}.{kind}", int(written(folder, column)[5])
+        content = bytearray(file.read_bytes())
+        size = len(content) // (len((folder / f"{column}.seal").read_bytes()) // 8)
+        content[row * size + 3] ^= 1 << 2
+        file.write_bytes(content)
+        return 1
+
+    return act
+
+
+def zeros(column: str) -> Callable[[Path], int]:
+    def act(folder: Path) -> int:
+        file = folder / f"{column}.f32"
+        file.write_bytes(bytes(file.stat().st_size))
+        return len(written(folder, column))
+
+    return act
+
+
+def cut(name: str) -> Callable[[Path], int]:
+    def act(folder: Path) -> int:
+        os.truncate(folder / name, (folder / name).stat().st_size // 2)
+        return len(written(folder, "logits")) if name.endswith("f32") else 0
+
+    return act
+
+
+def grow(folder: Path) -> int:
+    with (folder / "logits.f32").open("ab") as file:
+        file.write(b"more")
+    return len(written(folder, "logits"))
+
+
+def empty(folder: Path) -> int:
+    (folder / "stages-0.f32").write_bytes(b"")
+    return len(written(folder, "logits"))
+
+
+def shift(folder: Path) -> int:
+    """Every row in its neighbour's place."""
+    rows = np.fromfile(folder / "embedding.f32", dtype=np.float32).reshape(len(np.fromfile(folder / "embedding.seal", dtype=np.int64)), -1)
+    before = rows.copy()
+    np.roll(rows, 1, axis=0).tofile(folder / "embedding.f32")
+    places = written(folder, "embedding")
+    return int((np.roll(before, 1, axis=0)[places] != before[places]).any(axis=1).sum())
+
+
+def remove_values(folder: Path) -> int:
+    (folder / "stages-1.f32").unlink()
+    return len(written(folder, "logits"))
+
+
+def remove_seals(folder: Path) -> int:
+    (folder / "stages-1.seal").unlink()
+    return 0
+
+
+def put_a_folder(folder: Path) -> int:
+    (folder / "logits.f32").unlink()
+    (folder / "logits.f32").mkdir()
+    return len(written(folder, "logits"))
+
+
+def put_a_pipe(folder: Path) -> int:
+    (folder / "logits.seal").unlink()
+    os.mkfifo(folder / "logits.seal")
+    return 0
+
+
+def mistake_another(folder: Path) -> int:
+    about = json.loads((folder / "about.json").read_text())
+    (folder / "about.json").write_text(json.dumps({**about, "teacher": "another"}))
+    return 0
+
+
+def garble_about(folder: Path) -> int:
+    (folder / "about.json").write_bytes(b"\xff{")
+    return 0
+
+
+TOLD = r"damaged, and computed again: (\d+) row"
+
+
+@pytest.mark.parametrize(
+    ("damage", "note"),
+    [
+        (flip("logits", "f32"), TOLD),
+        (flip("embedding", "f32"), TOLD),
+        (flip("stages-0", "f32"), TOLD),
+        (flip("stages-1", "seal"), TOLD),
+        (zeros("logits"), TOLD),
+        (zeros("stages-1"), TOLD),
+        (cut("logits.f32"), r"logits\.f32 was damaged \(\d+,?\d* bytes for "),
+        (cut("stages-0.seal"), r"stages-0\.seal was damaged \(\d+,?\d* bytes for "),
+        (grow, r"logits\.f32 was damaged"),
+        (empty, r"stages-0\.f32 was damaged \(0 bytes"),
+        (shift, TOLD),
+        (remove_values, TOLD),
+        (remove_seals, None),
+        (put_a_folder, r"logits\.f32 was damaged \(not a file\)"),
+        (put_a_pipe, r"logits\.seal was damaged \(not a file\)"),
+        (mistake_another, r"about\.json was damaged"),
+        (garble_about, r"about\.json was damaged"),
+    ],
+)
+def test_a_damaged_memo_changes_no_weight_and_is_told_and_mended(ready, tmp_path, damage, note):
+    shutil.copytree(ready.filled, cache_folder())
+    rows = damage(memo_folder())
+    made = planned(tmp_path / "made", FINITE, methods="hinton,at", seeds="1", **SMALL)
+    notes = train(made, AUTO)
+    assert weights(made) == ready.live
+    if note is not None:
+        assert [text for text in notes if re.search(note, text)], notes
+    if rows:  # the cohort is the one that filled the memo, so it asks for every row that was written
+        counted = [int(number.replace(",", "")) for text in notes for number in re.findall(r"([\d,]+) rows?$", text)]
+        assert sum(counted) == rows
+    again = planned(tmp_path / "again", FINITE, methods="hinton,at", seeds="1", **SMALL)
+    assert train(again, AUTO) == []
+    assert weights(again) == ready.live
+    assert misses(again) == 0
+
+
+def test_rows_that_are_damaged_are_asked_for_again_and_no_others(ready, tmp_path):
+    shutil.copytree(ready.filled, cache_folder())
+    warm = planned(tmp_path / "warm", FINITE, methods="hinton,at", seeds="1", **SMALL)
+    assert train(warm, AUTO) == []
+    assert misses(warm) == 0
+    flip("logits", "f32")(memo_folder())
+    made = planned(tmp_path / "made", FINITE, methods="hinton,at", seeds="1", **SMALL)
+    train(made, AUTO)
+    assert misses(made) in (1, 2)  # a view that comes in both epochs is looked up once in each
+
+
+def test_a_run_goes_on_from_its_checkpoint_beside_a_memo_that_was_damaged_meanwhile(ready, tmp_path):
+    shutil.copytree(ready.bare, cache_folder())
+    made = planned(tmp_path / "made", FINITE, methods="hinton,at", seeds="1", **SMALL)
+    asked = iter(range(10_000))
+    ids = [p.run.id for p in made.students]
+    with pytest.raises(kdzoo.KdzooError):
+        train_runs(made.store, ids, EAGER, Bench(), lambda _: None, lambda: next(asked) == 2)
+    file = memo_folder() / "stages-0.f32"
+    file.write_bytes(bytes(file.stat().st_size))
+    train(made, AUTO)
+    assert weights(made) == ready.live
+
+
+# Another teacher's memo, whose seals fit
+
+
+@pytest.mark.parametrize("column", ["logits", "embedding", "stages-0"])
+def test_a_memo_that_is_not_this_teachers_is_found_out_and_made_anew(ready, tmp_path, column):
+    shutil.copytree(ready.filled, cache_folder())
+    made = planned(tmp_path / "made", FINITE, methods="hinton,at", seeds="1", **SMALL)
+    memo = memo_of(cohort(made, AUTO))
+    assert isinstance(memo, Memo)
+    rows = torch.from_numpy(written(memo.folder, "logits"))
+    memo.take_over(rows)
+    values = memo.read(rows)
+    other = {need: [-v for v in value] if isinstance(value, list) and column == "stages-0" else value for need, value in values.items()}
+    other |= {need: -values[need] for need in (Need.LOGITS, Need.EMBEDDING) if need.name == column.upper()}
+    memo.write(rows, Outputs(other, owner="another"))
+    memo.flush()
+    notes = train(made, AUTO)
+    assert weights(made) == ready.live
+    assert notes == ["the teacher's memo does not say what this teacher says; it is made anew"]
+    assert not memo.folder.exists()  # the next cohort starts a new one
+
+
+def test_what_is_known_is_compared_wherever_in_an_epoch_it_begins(tmp_path):
+    column = Column(Need.LOGITS, None, (3,), torch.float32)
+    memo = Memo(tmp_path, [column], samples=10, views=1, block=2, device=torch.device("cpu"))
+    page = Page(memo, {Need.NOTHING: torch.arange(10)}, ask=lambda _: Outputs({Need.LOGITS: torch.ones(2, 3)}, owner="teacher"), show=None)
+    assert page.first_known() is None
+    memo.write(torch.tensor([5]), Outputs({Need.LOGITS: torch.full((1, 3), 1.25)}, owner="another"))
+    positions = page.first_known()
+    assert positions is not None
+    assert positions.tolist() == [4, 5]
+    assert page.differs(positions, torch.zeros(2, 1, 1, 1)) == 0.25
+
+
+# A memo that goes while it is in use
+
+
+def evict(folder: Path) -> None:
+    """What opening another memo does where there is room for one of them."""
+    column = Column(Need.LOGITS, None, (5,), torch.float32)
+    opened = open_memo({}, "another", [column], Need.LOGITS, samples=10, views=1, block=2, device=torch.device("cpu"), limit=1000)
+    assert isinstance(opened, Memo)
+    assert not folder.exists()
+
+
+def replace_folder(folder: Path) -> None:
+    """Removed, and begun again by another process, whose rows are all unknown."""
+    about = (folder / "about.json").read_bytes()
+    sizes = {file.name: file.stat().st_size for kind in ("f32", "seal") for file in folder.glob(f"*.{kind}")}
+    shutil.rmtree(folder)
+    folder.mkdir()
+    (folder / "about.json").write_bytes(about)
+    for name, size in sizes.items():
+        (folder / name).write_bytes(bytes(size))
+
+
+@pytest.mark.parametrize(
+    ("act", "options"),
+    [(evict, EAGER), (shutil.rmtree, AUTO), (replace_folder, EAGER), (replace_folder, AUTO)],
+    ids=["evicted", "removed, saved at the end", "begun again", "begun again, saved at the end"],
+)
+def test_a_cohort_goes_on_when_its_memo_is_removed(ready, tmp_path, act, options):
+    shutil.copytree(ready.bare, cache_folder())
+    made = planned(tmp_path / "made", FINITE, methods="hinton,at", seeds="1", **SMALL)
+    gone: list[Path] = []
+
+    def handle(event: Event) -> None:
+        if event["event"] == "epoch" and not gone:
+            gone.append(memo_folder())
+            act(gone[0])
+
+    notes = train(made, options, handle)
+    assert gone
+    assert weights(made) == ready.live
+    assert [text for text in notes if "removed from disk" in text] == notes
+    assert len(notes) == 1
+    assert not gone[0].exists() or (act is replace_folder and len(written(gone[0], "logits")) == 0)
+    again = planned(tmp_path / "again", FINITE, methods="hinton,at", seeds="1", **SMALL)
+    assert train(again, AUTO) == []
+    assert weights(again) == ready.live
+
+
+def test_a_memo_is_removed_from_under_its_name_first(tmp_path, monkeypatch):
+    """So that a process that dies while it removes one leaves no half of it; the remains go with the next that makes room."""
+    column = Column(Need.LOGITS, None, (5,), torch.float32)
+    old = open_memo({}, "old", [column], Need.LOGITS, samples=10, views=1, block=2, device=torch.device("cpu"), limit=None)
+    assert isinstance(old, Memo)
+    monkeypatch.setattr("kdzoo.memo.shutil.rmtree", lambda *_, **__: None)
+    old.forget()
+    assert not old.folder.exists()
+    monkeypatch.undo()
+    monkeypatch.setenv("KDZOO_CACHE", str(tmp_path / "cache"))
+    open_memo({}, "new", [column], Need.LOGITS, samples=10, views=1, block=2, device=torch.device("cpu"), limit=None)
+    assert [path.name.partition("-")[0] for path in (cache_folder() / "memo").iterdir()] == ["new"]
+
+
+def _train_there(cache: str, folder: str, methods: str) -> None:
+    os.environ["KDZOO_CACHE"] = cache
+    torch.set_num_threads(1)
+    train(planned(Path(folder), FINITE, methods=methods, seeds="1", **SMALL), EAGER)
+
+
+def test_two_processes_that_share_a_memo_end_with_a_living_teachers_weights(ready, tmp_path):
+    shutil.copytree(ready.bare, cache_folder())
+    context = multiprocessing.get_context("fork")
+    pairs = [(str(tmp_path / methods), methods) for methods in ("hinton", "at")]
+    workers = [context.Process(target=_train_there, args=(str(cache_folder()), *pair)) for pair in pairs]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    for folder, methods in pairs:
+        for run_id, tensors in weights(planned(Path(folder), FINITE, methods=methods, seeds="1", **SMALL)).items():
+            assert tensors == ready.live[run_id]
+
+
+# What a memo stands for
+
+
+def test_the_code_that_numbers_and_draws_views_is_part_of_what_a_memo_stands_for(ready, tmp_path, monkeypatch):
+    shutil.copytree(ready.bare, cache_folder())
+    made = planned(tmp_path / "made", FINITE, methods="hinton", seeds="1", **SMALL)
+    before = memo_of(cohort(made, AUTO))
+    assert isinstance(before, Memo)
+    assert json.loads((before.folder / "about.json").read_text())["code"] == teachers.code_digest()
+    source = Path(views.__file__).read_text()
+    changed = source.replace("views.top * reach + views.left", "views.left * reach + views.top")
+    assert changed != source
+    (tmp_path / "views.py").write_text(changed)
+    files = [tmp_path / "views.py" if file == Path(views.__file__) else file for file in teachers.code_files()]
+    monkeypatch.setattr(teachers, "code_files", lambda: files)
+    after = memo_of(cohort(made, AUTO))
+    assert isinstance(after, Memo)
+    assert after.folder != before.folder
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        views.draw,
+        views.apply,
+        views.view_code,
+        views.center,
+        mixing.draw_mixes,
+        mixing.mix,
+        operations.operate,
+        loader.order,
+        loader.partners,
+        stream,
+        shown,
+        Cohort.looks_of,
+        autocast,
+        predict,
+        teachers.ask,
+        teachers.page_of,
+        Memo.rows,
+    ],
+)
+def test_every_step_from_a_row_to_its_image_stands_in_a_file_of_that_code(definition):
+    assert Path(inspect.getsourcefile(inspect.unwrap(definition))) in teachers.code_files()
+
+
+def test_a_float32_memo_is_refused_to_what_it_would_round():
+    column = Column(Need.LOGITS, None, (5,), torch.float64)
+    refused = open_memo({}, "m", [column], Need.LOGITS, samples=10, views=1, block=2, device=torch.device("cpu"), limit=None)
+    assert isinstance(refused, str)
+    assert "would round its logits (torch.float64)" in refused
+
+
+def test_two_mixes_with_one_partner_have_a_row_each(tmp_path):
+    """Of a mixed batch a partner's image depends on the sample whose partner it is, not on itself alone."""
+    needs = Needs(Need.LOGITS | Need.PARTNER, Need.LOGITS | Need.PARTNER)
+
+    @kdzoo.register("partner_of_both", needs=needs)
+    def partner_of_both(student, teacher, batch):
+        return (student.partner.logits - teacher.partner.logits).pow(2).mean() + (student.logits - teacher.logits).pow(2).mean()
+
+    live, kept = (planned(tmp_path / name, MIXED, methods="partner_of_both", seeds="1", **SMALL) for name in ("live", "kept"))
+    assert trained(kept, AUTO) == trained(live, OFF)
+
+
+# Predictions
+
+
+@pytest.mark.parametrize("place", [0.0, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0])
+def test_a_flipped_bit_of_a_teachers_predictions_is_told_and_they_are_computed_again(ready, tmp_path, place):
+    shutil.copytree(ready.filled, cache_folder())
+    made = planned(tmp_path / "made", FINITE, methods="hinton,at", seeds="1", **SMALL)
+    expected = cohort(made, OFF).teacher
+    assert expected is not None
+    (file,) = cache_folder().glob("memo/*/predictions.safetensors")
+    content = bytearray(file.read_bytes())
+    content[round(place * (len(content) - 1))] ^= 1
+    file.write_bytes(content)
+    damaged = cohort(made, AUTO).teacher
+    assert damaged is not None
+    assert torch.equal(damaged.test, expected.test)
+    assert len(damaged.notes) == 1
+    assert "the teacher's predictions are computed again" in damaged.notes[0]
+    assert file.with_name("predictions.safetensors.damaged").read_bytes() == bytes(content)
+    mended = cohort(made, AUTO).teacher
+    assert mended is not None
+    assert torch.equal(mended.test, expected.test)
+    assert mended.notes == ()
+
+
+def test_a_bench_tells_that_a_teachers_predictions_were_damaged(ready, tmp_path):
+    shutil.copytree(ready.filled, cache_folder())
+    (file,) = cache_folder().glob("memo/*/predictions.safetensors")
+    file.write_bytes(file.read_bytes()[:-1])
+    made = planned(tmp_path / "made", FINITE, methods="hinton,at", seeds="1", **SMALL)
+    notes = train(made, AUTO)
+    assert len(notes) == 1
+    assert "the teacher's predictions are computed again" in notes[0]
+
+
+@pytest.mark.parametrize("place", ["another's", "a folder", "a pipe"])
+def test_predictions_of_another_teacher_or_no_file_at_all_are_not_read(tmp_path, place):
+    mine = {"test": torch.zeros(3, 2)}
+    predictions_of({"teacher": "mine"}, "m", lambda: mine)
+    (file,) = cache_folder().glob("memo/*/predictions.safetensors")
+    file.unlink()
+    if place == "another's":
+        predictions_of({"teacher": "other"}, "o", lambda: {"test": torch.ones(3, 2)})
+        (other,) = cache_folder().glob("memo/o-*/predictions.safetensors")
+        shutil.copy(other, file)
+    elif place == "a folder":
+        file.mkdir()
+    else:
+        os.mkfifo(file)
+    again = predictions_of({"teacher": "mine"}, "m", lambda: mine)
+    assert torch.equal(again.by_part["test"], mine["test"])
+    assert len(again.notes) == 1
+    kept = predictions_of({"teacher": "mine"}, "m", dict)
+    assert torch.equal(kept.by_part["test"], mine["test"])
+    assert kept.notes == ()
