@@ -177,7 +177,7 @@ class Memo:
 
     def take_over(self, rows: Tensor) -> None:
         """Take note of which of these rows are on disk as they were written; what is damaged stays unknown, and is counted."""
-        rows = rows[~self.have[rows]].unique()
+        rows = torch.from_numpy(np.unique(rows[~self.have[rows]].numpy()))
         for marks in self._marks.values():
             rows = rows[marks[rows] != 0]
         if not len(rows):
@@ -189,14 +189,14 @@ class Memo:
         whole = rows[fits]
         if self._values is not self._files:
             for column in self.columns:
-                for piece in whole.split(_at_once(column, COPY_BYTES)):
+                for piece in torch.split(whole, _at_once(column, COPY_BYTES)):
                     self._values[column.name][piece.to(self.device)] = self._files[column.name][piece].to(self.device)
         self.have[whole] = True
 
     def _sealed(self, column: Column, rows: Tensor) -> Tensor:
         """The seals (B,) of what stands on disk at rows (B,)."""
         values, seal = self._files[column.name], self._seals[column.name]
-        return torch.cat([seal.take(piece, values[piece]) for piece in rows.split(_at_once(column, SEAL_AT_ONCE))])
+        return torch.cat([seal.take(piece, values[piece]) for piece in torch.split(rows, _at_once(column, SEAL_AT_ONCE))])
 
     def read(self, rows: Tensor) -> dict[Need, Any]:
         """What was said, by need, for rows (B,) that are known."""
@@ -230,7 +230,7 @@ class Memo:
         self._fresh.clear()
         if self._values is not self._files:
             for column in self.columns:
-                for piece in rows.split(_at_once(column, COPY_BYTES)):
+                for piece in torch.split(rows, _at_once(column, COPY_BYTES)):
                     self._files[column.name][piece] = self._values[column.name][piece.to(self.device)].cpu()
         try:
             for values in self._maps.values():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +38,16 @@ def code_files() -> list[Path]:
     return [PACKAGE / f"{name}.py" for name in CODE]
 
 
-def code_digest() -> str:
-    """A digest of that code: another numbering or drawing of views must not read the rows that this one wrote."""
+def code_digest(files: Iterable[Path]) -> str:
+    """A digest of source files: another numbering or drawing of views must not read the rows that this one wrote."""
     digest = hashlib.sha256()
-    for file in code_files():
+    for file in files:
         digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
+
+
+CODE_DIGEST = code_digest(code_files())
+"""of the code that this process runs: read when it is imported, since an update may change the files later"""
 
 
 def serve(network: Network, name: str, cost: NetworkCost, parts: Parts, augment: Augment, execution: Execution) -> Teacher:
@@ -56,7 +60,7 @@ def serve(network: Network, name: str, cost: NetworkCost, parts: Parts, augment:
     who = identity(network)
     about = {
         "teacher": who,
-        "code": code_digest(),
+        "code": CODE_DIGEST,
         "data": parts.origin,
         "size": augment.size,
         "block": EVALUATION_BATCH,
@@ -154,7 +158,7 @@ def open_memo(cohort: Cohort) -> Memo | str | None:
     samples, views = len(cohort.parts.train.targets), view_count(recipe.augment) if finite(recipe) else None
     about: dict[str, Any] = {
         "teacher": teacher.identity,
-        "code": code_digest(),
+        "code": CODE_DIGEST,
         "data": cohort.parts.origin,
         "augment": recipe.augment.model_dump(mode="json"),
         "precision": recipe.precision,
