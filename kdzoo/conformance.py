@@ -174,7 +174,8 @@ def reads_only_what_it_declares(method: Method) -> None:
     made = case(method)
     made.loss()
     needs = method.card.needs
-    asked = {"student": needs.student, "teacher": needs.teacher, "batch": needs.student}
+    of_teacher = needs.teacher | needs.settled(preact=True).teacher
+    asked = {"student": needs.student, "teacher": of_teacher, "batch": needs.student}
     for owner, read in made.read.items():
         extra = read & ~asked[owner]
         if extra:

@@ -47,7 +47,8 @@ def about(method: str, hyperparameters: Mapping[str, Any]) -> list[str]:
         lines.append(f"  paper      {card.source.title} ({card.source.year}){equation if card.source.equation else ''}, {card.source.url}")
     else:
         lines.append(f"  defined at {card.origin}")
-    lines.append(f"  reads      student: {in_words(card.needs.student)}; teacher: {in_words(card.needs.teacher)}")
+    before = " (stages before their last activation, where it gives them so)" if card.needs.preact_if_given else ""
+    lines.append(f"  reads      student: {in_words(card.needs.student)}; teacher: {in_words(card.needs.teacher)}{before}")
     for name, field in cls.model_fields.items():
         lines.append(
             f"  {name} = {_short(hyperparameters.get(name, field.default))}" + (f": {field.description}" if field.description else "")

@@ -31,8 +31,9 @@ class Term:
 class Objective(nn.Module):
     """L = task * CE + sum of coefficient * ramp * method + auxiliaries, with the methods' trainable parts as submodules.
 
-    `stages` pairs the student's and the teacher's stages by index, shallow to deep. Cross-entropy is the mean over the
-    labelled samples of the batch, with the soft targets where images are mixed; without a labelled sample it is zero.
+    `stages` pairs the student's and the teacher's stages by index, shallow to deep; `preact` says whether the teacher gives
+    pre-activation maps. Cross-entropy is the mean over the labelled samples of the batch, with the soft targets where images
+    are mixed; without a labelled sample it is zero.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Objective(nn.Module):
         stages: Sequence[tuple[int, int]],
         label_smoothing: float,
         seed: int,
+        preact: bool = False,
     ) -> None:
         super().__init__()
         self.task = task
@@ -53,13 +55,14 @@ class Objective(nn.Module):
         self.teacher_stages = [teacher for _, teacher in stages]
         self.label_smoothing = label_smoothing
         self.seed = seed
+        self.preact = preact
 
     @property
     def needs(self) -> Needs:
         """What is read of the two networks in a step; the student's logits always, for cross-entropy."""
         needs = Needs(Need.LOGITS, Need.NOTHING) if self.task else NO_NEEDS
         for term in self.terms:
-            needs |= term.method.card.needs
+            needs |= term.method.card.needs.settled(self.preact)
         return needs
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Losses:
@@ -95,7 +98,7 @@ class Objective(nn.Module):
         return network
 
     def _loss(self, method: Method, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor | LossAndAuxiliary:
-        needs = method.card.needs
+        needs = method.card.needs.settled(self.preact)
         own_stream = generator(self.seed, "method", method.card.name, batch.clock.step, device=batch.index.device)
         return method.loss(
             student.only(needs.student, self.student_stages, owner="student"),
@@ -191,7 +194,8 @@ def build_objective(
             problems.extend(f"{term.name}: {problem}" for problem in error.problems)
     if problems:
         raise InputError(*problems)
-    return Objective(spec.task, terms, modules, stages=stages, label_smoothing=label_smoothing, seed=seed)
+    preact = teacher is not None and teacher.preact
+    return Objective(spec.task, terms, modules, stages=stages, label_smoothing=label_smoothing, seed=seed, preact=preact)
 
 
 def _missing(role: str, shapes: Shapes, need: Need) -> Iterator[str]:

@@ -117,7 +117,8 @@ def _facts(cls: type[Method]) -> list[str]:
     if then is None:
         rows.append(("with alpha a", f"L = (1 - a) CE + {_times(card.scale, 'a D')}"))
     rows.append(("reads of the student", _needs(card.needs.student)))
-    rows.append(("reads of the teacher", _needs(card.needs.teacher)))
+    before = " (before their last activation, where it gives them so)" if card.needs.preact_if_given else ""
+    rows.append(("reads of the teacher", _needs(card.needs.teacher) + before))
     if card.ships:
         rows.append(("ships", card.ships))
     if card.held:

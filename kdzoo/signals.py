@@ -66,17 +66,26 @@ class Probeable(Protocol):
 
 @dataclass(frozen=True)
 class Needs:
-    """What a method reads of each network, and of the batch; one `Need` means the same of both."""
+    """What a method reads of each network, and of the batch; one `Need` means the same of both.
+
+    preact_if_given: whether the teacher's stages are read before their last activation where it gives them so.
+    """
 
     student: Need
     teacher: Need
+    preact_if_given: bool = False
 
     @staticmethod
     def of(needs: Need | Needs) -> Needs:
         return needs if isinstance(needs, Needs) else Needs(needs, needs & ~(Need.TARGETS | Need.PARTNER | Need.DISTILLED))
 
     def __or__(self, other: Needs) -> Needs:
-        return Needs(self.student | other.student, self.teacher | other.teacher)
+        return Needs(self.student | other.student, self.teacher | other.teacher, self.preact_if_given or other.preact_if_given)
+
+    def settled(self, preact: bool) -> Needs:
+        """What is read of a teacher that gives pre-activation maps, or of one that does not."""
+        before = preact and self.preact_if_given
+        return Needs(self.student, self.teacher & ~Need.STAGES | Need.PREACT if before else self.teacher)
 
     @property
     def targets(self) -> bool:
@@ -136,6 +145,11 @@ class Outputs:
     @property
     def preact(self) -> list[Tensor]:
         return cast(list[Tensor], self._read(Need.PREACT))
+
+    @property
+    def preact_or_stages(self) -> list[Tensor]:
+        """The stages before their last activation where these were given, the stages elsewhere (`Needs.preact_if_given`)."""
+        return self.stages if self.get(Need.PREACT) is None else self.preact
 
     @property
     def distilled(self) -> Tensor:

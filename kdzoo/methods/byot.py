@@ -61,13 +61,18 @@ class Exit(nn.Module):
         2019,
         "https://arxiv.org/abs/1905.08094",
         equation="3",
-        weights="CE + L with 0.7 CE + 0.3 KD at T = 3 + 0.03 hint for each shallow classifier, as in mmrazor for ResNet18 on CIFAR-100",
+        weights="CE + L with 0.7 CE + 0.3 KD at T = 3 + 0.03 hint for each shallow classifier: the numbers of mmrazor for ResNet18 on "
+        "CIFAR-100, where 0.03 belongs to another form of the hint (below); the paper gives none",
     ),
     formula="sum over shallow stages of (1 - {soft_weight}) * CE + {soft_weight} * {temperature}^2 * KL(d || z) + {hint_weight} * "
     "||h - h_d||^2",
     family="self",
     held="the deepest side, which teaches the shallow ones",
     disagreements=(
+        "The published weight of 0.03 on the hint belongs to a root of a sum, sqrt(S), S the squared distances summed over the whole batch "
+        "(mmrazor, and copies of the authors' earlier code); the paper's equation, as here, has the squared norm, whose mean over the "
+        "batch of B is S / B. At the same weight the value here is sqrt(S) / B times that of the programs and the gradient 2 sqrt(S) / B "
+        "times, which is 1 where S = B^2 / 4.",
         "The authors' later code leaves the hint out, weighs the shallow maps by an attention of their own, and has no T^2; mmrazor has "
         "T^2, as here.",
         "mmrazor gives the deepest of the shallow classifiers no hint; the paper gives each one, as here.",

@@ -47,15 +47,16 @@ def class_maps(features: Tensor, classifier: nn.Module) -> Tensor:
         2023,
         "https://openaccess.thecvf.com/content/CVPR2023/html/Guo_Class_Attention_Transfer_Based_Knowledge_Distillation_CVPR_2023_paper.html",
         equation="CAT loss",
-        weights="CE + 400 L as in the authors' code where maps are normalised; the authors ask to tune it, so that the loss is 1 to 50 "
-        "after an epoch",
+        weights="CE + 400 L, the default of the authors' code for normalised maps, which none of its settings keeps (below); the authors "
+        "ask to tune it, so that the loss is 1 to 50 after an epoch",
     ),
     formula="mean((n(pool(CAM_s)) - n(pool(CAM_t)))^2), {resolution} x {resolution} cells",
     zero_at_match=False,
     family="features",
     disagreements=(
-        "The authors' settings for resnet32x4 to resnet8x4 and resnet56 to resnet20 leave the maps as they are, with weights of 15 and "
-        "0.7; the paper normalises them, as here.",
+        "The authors' settings for CIFAR-100 have a weight of their own for each pair: 40 or 15 at 2 x 2 cells and 600 or 80 at 4 x 4 "
+        "where they normalise the maps, as the paper does and this method; for six pairs they leave the maps as they are, with weights of "
+        "0.7 (resnet56 to resnet20), 15 (resnet32x4 to resnet8x4), 1.5, 1.8, 4.5 and 12.",
         "The authors rebuild networks so that a 1x1 convolution without bias comes before the pooling; here the classifier, its bias left "
         "out, is applied to the cells of the last map, which gives the same maps and leaves the network as it is.",
     ),

@@ -44,8 +44,9 @@ def correlation(a: Tensor, b: Tensor) -> Tensor:
     family="logits",
     disagreements=(
         "The paper gives both parts the weight 2; mmrazor and torchdistill give both 1 and the sum 2, which is the same.",
-        "The authors' code adds 1e-8 to the product of the norms, which leaves a loss where the two agree and matters for many classes; "
-        "here, as in torchdistill, norms are kept from falling below it.",
+        "The authors' code adds 1e-8 to the product of the norms, which leaves a loss where the two agree; here, as in torchdistill, norms "
+        "are kept from falling below it. It shows where classes have next to no probability: with 100 classes and logits of deviation 4 "
+        "the loss differs by 0.005 % and its gradient by 0.6 %, with usual logits by less.",
         "torchdistill's DIST+ adds correlations of channels with the wrong sign, so that it drives them down; that variant is not here.",
     ),
 )

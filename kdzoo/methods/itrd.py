@@ -68,7 +68,8 @@ def of_trace_one(matrix: Tensor) -> Tensor:
         2022,
         "https://arxiv.org/abs/2112.00459",
         equation="the correlation and the mutual information loss",
-        weights="CE + 2 correlation + mutual information as in the authors' example for CIFAR-100, order 1.5 by default as in their code",
+        weights="CE + 2 correlation + mutual information as in the authors' example for CIFAR-100; order 1.5 as in the paper and by "
+        "default in their code, 1.01 in that example",
     ),
     formula="{correlation_weight} * log2(sum |corr(W h_s, h_t) - 1|^(2 * {order})) + {information_weight} * (sum G_s^2 - sum G_st^2)",
     search=(
@@ -79,8 +80,8 @@ def of_trace_one(matrix: Tensor) -> Tensor:
     ),
     family="relations",
     disagreements=(
-        "The authors' code takes order 1.5 and 0.05 of the mutual information unless told otherwise, their example for CIFAR-100 order "
-        "1.01 and 1.",
+        "The authors' code takes order 1.5 and 0.05 of the mutual information unless told otherwise; its published example for CIFAR-100 "
+        "order 1.01 and all of the mutual information.",
         "The paper derives the mutual information from Rényi's entropies, logarithms of these sums (from memory); the authors' code has "
         "the sums themselves, as here.",
         "The authors' code divides deviations by n - 1 and correlations by n, as here; divided alike, a perfect correlation would make "

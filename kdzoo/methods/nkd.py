@@ -31,11 +31,12 @@ def nkd(student_logits: Tensor, teacher_logits: Tensor, targets: Tensor, *, nont
         2023,
         "https://arxiv.org/abs/2303.13005",
         equation="L_nkd",
-        weights="CE + L with gamma = 1.5 and T = 1 as in the authors' code",
+        weights="CE + L with gamma = 1.5 and T = 1 as in the paper and the authors' settings for ImageNet",
     ),
     formula="mean(-p_t(y) log p_s(y) - {nontarget_weight} * {temperature}^2 * sum over k != y of q_t log q_s)",
     family="logits",
     disagreements=(
+        "The authors' code has gamma = 3.5 and T = 3 for CIFAR-100 (ResNet34 to ResNet18), and gamma = 1 and T = 1 for DeiT-T on ImageNet.",
         "Copies differ in how the target is taken out of the second sum: by subtracting 1000, by a Boolean mask, and in one by a mask "
         "that is 1 everywhere and takes nothing out. Here the sum is over the other classes alone.",
         "Another loss goes by the same letters, neighbourhood knowledge distillation; it is not this one.",

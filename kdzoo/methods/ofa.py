@@ -49,7 +49,8 @@ class Speaker(nn.Module):
         2023,
         "https://arxiv.org/abs/2310.19444",
         equation="L_OFA, at each stage and at the logits",
-        weights="CE + L with all parts alike, as in the authors' code; the exponent is that of its example, DeiT-T to ResNet18",
+        weights="CE + L with all parts alike, as in the authors' code; the exponent of 1.5 is that of its example, DeiT-T to ResNet18, its "
+        "default being 1.0",
     ),
     formula="l(s) + sum over stages of l(head(F)), l(z) = -sum_k [(p_k + 1_y)^{enhancement} - 1_y] log softmax(z)_k",
     search=tuple(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kdzoo.method import Coefficients, Method, Source, register
 from kdzoo.methods._ops import BatchNorm, full_precision, mean_square, same_size, taught, wide
-from kdzoo.signals import Batch, Clock, DataFacts, Need, Outputs, Shapes
+from kdzoo.signals import Batch, Clock, DataFacts, Need, Needs, Outputs, Shapes
 
 POOLED = (4, 2, 1)
 """cells a side to which the context loss pools two maps"""
@@ -102,7 +102,7 @@ class Review(nn.Module):
 
 @register(
     "reviewkd",
-    needs=Need.STAGES | Need.EMBEDDING,
+    needs=Needs(Need.STAGES | Need.EMBEDDING, Need.STAGES | Need.EMBEDDING, preact_if_given=True),
     published=Coefficients(task=1.0, term=5.0),
     scale=5.0,
     source=Source(
@@ -113,18 +113,19 @@ class Review(nn.Module):
         weights="CE + 5 L with a ramp over 20 epochs as published for resnet32x4 to resnet8x4; the authors' other CIFAR-100 pairs "
         "have 0.6 (resnet20), 1 (resnet32), 5 and 8 (resnet32x4 to ShuffleNetV2), ImageNet 1 and 8 without a ramp",
     ),
-    formula="HCL(ABF(F_s), F_t) over stages and embedding, times min((epoch + 1) / {warmup}, 1)",
+    formula="HCL(ABF(F_s), F_t) over stages, F_t before the activation, and embedding, times min((epoch + 1) / {warmup}, 1)",
+    version="2",
     family="features",
     disagreements=(
-        "The authors' code reads the teacher's maps before their last activation, and on ImageNet the student's too; here both are read "
-        "after it, so that ViTs and networks of which nothing is known can be reviewed as well.",
+        "The authors' code reads the student's maps after their last activation on CIFAR-100, as here, and before it on ImageNet.",
+        "Teachers that give no maps before their last activation (ViTs, and networks of which nothing is known) are read after it.",
         "mdistiller has the channels and sizes written out for one pair of networks; here they are those of the paired stages.",
         "mdistiller reads a largest number of middle channels from its settings and ignores it; here `width` is that number.",
         "The authors' weight differs from pair to pair by a factor of 13, and no rule is given.",
     ),
 )
 class ReviewKD(Method):
-    """Each stage of the student, fused with all deeper ones and the embedding, on the teacher's.
+    """Each stage of the student, fused with all deeper ones and the embedding, on the teacher's before its last activation.
 
     Levels are the paired stages and the embedding as a map of one cell. The attention-based fusion has `width` middle
     channels, or the student's embedding's width where that is smaller.
@@ -138,7 +139,8 @@ class ReviewKD(Method):
         return Review(ours, theirs, min(self.width, student.embedding))
 
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:
-        maps, targets = ([*outputs.stages, outputs.embedding[:, :, None, None]] for outputs in (student, teacher))
+        sides = ((student.stages, student.embedding), (teacher.preact_or_stages, teacher.embedding))
+        maps, targets = ([*stages, embedding[:, :, None, None]] for stages, embedding in sides)
         sizes = [(target.shape[2], target.shape[3]) for target in targets]
         with full_precision(maps[0]):
             return reviewkd_hcl(cast(Review, module)([wide(m) for m in maps], sizes), targets)

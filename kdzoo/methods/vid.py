@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdzoo.method import Group, Method, Source, register
+from kdzoo.method import Method, Source, register
 from kdzoo.methods._ops import carried, same_size, taught, wide
 from kdzoo.signals import Batch, DataFacts, Need, Outputs, Shapes
 
@@ -71,11 +71,13 @@ def regressor(student: int, teacher: int) -> nn.Sequential:
         weights="CE + L as in the CIFAR-100 tables of CRD (arXiv 1910.10699)",
     ),
     formula="sum over stages of mean(((mu(F_s) - F_t)^2 / v + log v) / 2), v = softplus(a) + 1e-5 a channel, learnt from 5",
+    version="2",
     family="features",
     disagreements=(
         "mdistiller keeps the variances in a plain list, so that they are neither trained nor saved and its loss is a tenth of the mean "
         "of squares; in the paper, the authors' code, RepDistiller and here they are learnt.",
-        "RepDistiller decays the variances as weights, which draws them towards 0.69; here they have no weight decay.",
+        "RepDistiller decays the numbers behind the variances with all other weights, as here, which draws each variance towards "
+        "log 2 = 0.69; Knowledge-Distillation-Zoo too, with a smaller decay.",
         "Knowledge-Distillation-Zoo takes the mean over the three stages and adds 1e-6 to the variance instead of 1e-5.",
         "The paper's regressors have batch norm; RepDistiller's and Knowledge-Distillation-Zoo's have none, as here.",
     ),
@@ -89,7 +91,3 @@ class VID(Method):
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:
         gaussians = cast(Gaussians, module)
         return vid(*carried(gaussians.means, student.stages, teacher.stages), gaussians.variances())
-
-    def groups(self, module: nn.Module) -> list[Group]:
-        gaussians = cast(Gaussians, module)
-        return [Group(list(gaussians.means.parameters())), Group(list(gaussians.scales), weight_decay=0.0)]

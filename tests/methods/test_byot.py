@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from kdzoo.errors import InputError
 from kdzoo.functional import byot
 from kdzoo.method import REGISTRY, Coefficients, create_method
+from kdzoo.pages import method_page
 from kdzoo.signals import DataFacts, Outputs, Shapes, StageShape
 
 FACTS = DataFacts(10, 5, torch.arange(10) % 5)
@@ -118,6 +119,25 @@ def test_logits_of_ten_thousand_give_numbers():
 def test_a_student_of_one_stage_is_refused(stages):
     with pytest.raises(InputError, match=r"needs two of them; the student's stages are (7x2x3|none)"):
         create_method("byot").build(Shapes(5, 7, stages), STUDENT, FACTS)
+
+
+def test_the_hint_is_to_the_published_root_of_a_sum_as_the_page_says():
+    """0.03 times the root of all squared distances, as torch.dist has it, against 0.03 times the mean squared norm."""
+    z, deep = pair(6, 4)
+    targets = torch.arange(6) % 4
+    grown = {}
+    for name in ("here", "published"):
+        h, deep_h = pair(6, 5, seed=1)
+        h.requires_grad_()
+        hint = 0.03 * torch.dist(h, deep_h)
+        if name == "here":
+            hint = byot(z, h, deep, deep_h, targets, **WEIGHTS) - byot(z, h, deep, deep_h, targets, **{**WEIGHTS, "hint_weight": 0.0})
+        hint.backward()
+        grown[name] = hint.item(), torch.linalg.vector_norm(h.grad).item()
+    factor = torch.dist(h, deep_h).item() / 6  # sqrt(S) / B
+    assert grown["here"][0] == pytest.approx(factor * grown["published"][0])
+    assert grown["here"][1] == pytest.approx(2 * factor * grown["published"][1])
+    assert "sqrt(S) / B times that of the programs and the gradient 2 sqrt(S) / B times" in method_page("byot")
 
 
 def test_the_declared_weights_are_the_published_ones():

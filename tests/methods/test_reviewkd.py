@@ -10,7 +10,10 @@ from torch import nn
 
 from kdzoo.functional import reviewkd_hcl
 from kdzoo.method import REGISTRY, Coefficients, create_method
-from kdzoo.signals import Clock, DataFacts, Shapes, StageShape
+from kdzoo.models.network import Network, build_network, pair_stages, probe
+from kdzoo.objective import build_objective
+from kdzoo.signals import Batch, Clock, DataFacts, Need, Shapes, StageShape
+from kdzoo.spec import NetworkSpec, ObjectiveSpec, TermSpec
 
 FACTS = DataFacts(10, 5, torch.arange(10) % 5)
 STUDENT = Shapes(5, 6, (StageShape(3, 4, 6, 1), StageShape(4, 2, 3, 2)))
@@ -134,6 +137,42 @@ def test_the_method_is_the_context_loss_of_the_fused_maps_and_the_embedding():
         fused = module([*s["stages"], s["embedding"][:, :, None, None]], [tuple(m.shape[2:]) for m in targets])
     expected = sum(context(a.numpy(), b.numpy()) for a, b in zip(fused, targets, strict=True))
     assert loss_of(module, s, t).item() == pytest.approx(expected)
+
+
+def test_the_teachers_maps_are_those_before_its_last_activation_where_they_are_given():
+    module = create_method("reviewkd").build(STUDENT, TEACHER, FACTS).double().eval()
+    s, before = given_of(STUDENT, 2, 0), given_of(TEACHER, 2, 20)
+    rectified = [stage.relu() for stage in before["stages"]]
+    both = {"stages": rectified, "preact": before["stages"], "embedding": before["embedding"]}
+    assert loss_of(module, s, both).item() == loss_of(module, s, before).item()
+    assert loss_of(module, s, {**before, "stages": rectified}).item() != loss_of(module, s, before).item()
+
+
+@pytest.mark.parametrize(("name", "read"), [("resnet14", Need.PREACT), ("test_vit", Need.STAGES)])
+def test_a_run_reads_what_the_teacher_has(name, read):
+    """Of two real networks: maps before the activation of a ResNet, the tokens of a ViT as they are."""
+    teacher, student = (network(one) for one in (name, "resnet8"))
+    shapes = [probe(one, (3, 160, 160)) for one in (student, teacher)]
+    pairs = pair_stages(shapes[0], shapes[1], "deep")
+    term = TermSpec(method="reviewkd", version="2", hyperparameters={}, coefficient=1.0)
+    objective = build_objective(ObjectiveSpec(task=1.0, terms=(term,)), *shapes, pairs, FACTS, label_smoothing=0.0, seed=0)
+    assert objective.needs.teacher == read | Need.EMBEDDING
+    images = torch.randint(0, 256, (2, 3, 160, 160), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    index = torch.arange(2)
+    batch = Batch(inputs=images, targets=index, index=index, clock=Clock(19, 240, 0, 1), generator=torch.Generator())
+    with torch.no_grad():
+        said = teacher(images, objective.needs.teacher)
+        seen = student(images, objective.needs.student)
+        got = objective(seen, said, batch).parts["reviewkd"]
+        maps = [(said.preact if read == Need.PREACT else said.stages)[t] for _, t in pairs]
+        given = {"stages": [seen.stages[s] for s, _ in pairs], "embedding": seen.embedding}
+        expected = loss_of(objective.parts["reviewkd"], given, {"stages": maps, "embedding": said.embedding})
+    assert got.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def network(name: str) -> Network:
+    spec = NetworkSpec(name=name, classes=5)
+    return build_network(spec, channels=3, side=160, mean=(0.5,) * 3, std=(0.25,) * 3, seed=0).eval()
 
 
 def test_everything_built_learns_also_from_one_image_of_one_cell():

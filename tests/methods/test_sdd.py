@@ -49,7 +49,7 @@ def oracle(
         for one, other in zip(student, teacher, strict=True):
             weight = 1.0 if (np.argmax(other) == target) == whole else complementary_weight
             total += weight * decoupled(one, other, target, target_weight, nontarget_weight, temperature)
-    return total / len(s)
+    return total / (s.shape[0] * s.shape[1])
 
 
 def labels(batch: int, classes: int, seed: int = 0) -> torch.Tensor:
@@ -64,7 +64,7 @@ def labels(batch: int, classes: int, seed: int = 0) -> torch.Tensor:
     weights=st.tuples(st.floats(0, 4), st.floats(0, 3), st.floats(0, 8), st.floats(0.5, 8)),
     seed=st.integers(0, 1000),
 )
-def test_it_is_the_papers_sum_over_cells(batch, cells, classes, weights, seed):
+def test_it_is_the_papers_sum_over_the_number_of_cells(batch, cells, classes, weights, seed):
     s, t = pair(batch, cells, classes, seed=seed, factor=2)
     y = labels(batch, classes, seed)
     got = sdd(s, t, y, **dict(zip(PUBLISHED, weights, strict=True)))
@@ -78,7 +78,7 @@ def test_a_cell_counts_twice_where_the_teacher_is_right_in_it_alone_or_on_the_wh
     alone = {"target_weight": 1.0, "nontarget_weight": 8.0, "temperature": 4.0}
     for cells, weight in (([right, right], 1), ([wrong, wrong], 1), ([right, wrong], 2), ([wrong, right], 2)):
         t = torch.tensor([cells], dtype=torch.float64)
-        expected = dkd(s[:, 0], t[:, 0], y, **alone) + weight * dkd(s[:, 1], t[:, 1], y, **alone)
+        expected = (dkd(s[:, 0], t[:, 0], y, **alone) + weight * dkd(s[:, 1], t[:, 1], y, **alone)) / 2
         assert sdd(s, t, y, **PUBLISHED).item() == pytest.approx(expected.item())
 
 

@@ -1,4 +1,4 @@
-"""Variational information distillation: the likelihood in loops, and variances that are learnt, saved and not decayed."""
+"""Variational information distillation: the likelihood in loops, and variances that are learnt, saved and decayed as weights are."""
 
 import math
 
@@ -12,7 +12,9 @@ from torch import nn
 
 from kdzoo.functional import vid
 from kdzoo.method import REGISTRY, Coefficients, create_method
+from kdzoo.optim import optimizer
 from kdzoo.signals import DataFacts, Shapes, StageShape
+from kdzoo.suite.config import recipe_file
 
 FACTS = DataFacts(10, 5, torch.arange(10) % 5)
 STUDENT = Shapes(5, 6, (StageShape(3, 8, 8, 1), StageShape(4, 4, 6, 2)))
@@ -109,15 +111,22 @@ def test_training_moves_the_variances_towards_the_error():
     assert module.variances()[0].detach().numpy() == pytest.approx(shallow, rel=1e-3)
 
 
-def test_variances_have_no_weight_decay_and_every_parameter_has_one_group():
+def test_under_the_published_recipe_variances_are_decayed_as_all_weights_are_towards_log_2():
     method = create_method("vid")
-    module = method.build(STUDENT, TEACHER, FACTS)
-    weights, scales = method.groups(module)
-    assert weights.weight_decay is None
-    assert scales.weight_decay == 0.0
-    assert [id(p) for p in scales.parameters] == [id(p) for p in module.scales]
-    grouped = [id(p) for group in (weights, scales) for p in group.parameters]
-    assert sorted(grouped) == sorted(id(p) for p in module.parameters())
+    module = method.build(STUDENT, TEACHER, FACTS).double()
+    recipe = recipe_file("crd240").resolve("resnet20", {})
+    made = optimizer(recipe, nn.Linear(2, 2).double(), method.groups(module))
+    decays = {id(p): group["weight_decay"] for group in made.param_groups for p in group["params"]}
+    assert {decays[id(p)] for p in module.parameters()} == {5e-4}
+    before = [scale.detach().clone() for scale in module.scales]
+    for parameter in module.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    made.step()
+    for scale, was in zip(module.scales, before, strict=True):
+        assert scale.detach().numpy() == pytest.approx(was.numpy() * (1 - 0.05 * 5e-4), rel=1e-12)
+    for scale in module.scales:
+        nn.init.zeros_(scale)  # where the decay leads
+    assert all(variance.detach().numpy() == pytest.approx(math.log(2) + 1e-5) for variance in module.variances())
 
 
 def test_it_has_the_published_number_of_parameters():
