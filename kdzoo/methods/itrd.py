@@ -68,8 +68,8 @@ def of_trace_one(matrix: Tensor) -> Tensor:
         2022,
         "https://arxiv.org/abs/2112.00459",
         equation="the correlation and the mutual information loss",
-        weights="CE + 2 correlation + mutual information as in the authors' example for CIFAR-100; order 1.5 as in the paper and by "
-        "default in their code, 1.01 in that example",
+        weights="CE + 2 correlation + mutual information as in the authors' example for CIFAR-100; order 1.5 is the default of "
+        "their code, 1.01 that example's",
     ),
     formula="{correlation_weight} * log2(sum |corr(W h_s, h_t) - 1|^(2 * {order})) + {information_weight} * (sum G_s^2 - sum G_st^2)",
     search=(

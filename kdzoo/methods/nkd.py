@@ -31,7 +31,7 @@ def nkd(student_logits: Tensor, teacher_logits: Tensor, targets: Tensor, *, nont
         2023,
         "https://arxiv.org/abs/2303.13005",
         equation="L_nkd",
-        weights="CE + L with gamma = 1.5 and T = 1 as in the paper and the authors' settings for ImageNet",
+        weights="CE + L with gamma = 1.5 and T = 1 as in the authors' settings for ImageNet",
     ),
     formula="mean(-p_t(y) log p_s(y) - {nontarget_weight} * {temperature}^2 * sum over k != y of q_t log q_s)",
     family="logits",

@@ -12,7 +12,7 @@ from torch import nn
 
 from kdzoo.errors import InputError
 from kdzoo.functional import afd
-from kdzoo.method import REGISTRY, Coefficients, create_method
+from kdzoo.method import create_method
 from kdzoo.methods.afd import Importance
 from kdzoo.signals import DataFacts, Shapes, StageShape
 
@@ -112,7 +112,3 @@ def test_dead_channels_give_a_finite_gradient():
     s.requires_grad_()
     afd([s], [torch.randn(2, 3, 4, 4)], [torch.full((2, 3), 1 / 3)]).backward()
     assert torch.isfinite(s.grad).all()
-
-
-def test_the_published_weight():
-    assert REGISTRY.get("afd").card.published == Coefficients(task=1.0, term=500.0)

@@ -12,7 +12,7 @@ from torch import nn
 
 from kdzoo.errors import InputError
 from kdzoo.functional import catkd
-from kdzoo.method import REGISTRY, Coefficients, create_method
+from kdzoo.method import create_method
 from kdzoo.methods.catkd import class_maps
 from kdzoo.signals import DataFacts, Shapes, StageShape
 
@@ -140,7 +140,3 @@ def test_networks_whose_last_map_is_not_what_is_classified_are_refused_both_at_o
     assert "3x8x8, 320x4x4" in str(caught.value)
     assert len(caught.value.problems) == 2
     create_method("catkd").build(shapes(160, 160), shapes(320, 320), FACTS)
-
-
-def test_the_published_weight():
-    assert REGISTRY.get("catkd").card.published == Coefficients(task=1.0, term=400.0)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kdzoo.functional import ctkd
-from kdzoo.method import REGISTRY, Coefficients, create_method
+from kdzoo.method import create_method
 from kdzoo.methods.ctkd import Temperature, reversed_gradient
 from kdzoo.signals import Batch, Clock, DataFacts, Shapes
 
@@ -104,7 +104,3 @@ def test_half_precision_is_widened_first_and_the_teacher_gets_no_gradient():
     loss.backward()
     assert loss.dtype == torch.float32
     assert t.grad is None
-
-
-def test_it_declares_the_published_weights():
-    assert REGISTRY.get("ctkd").card.published == Coefficients(task=0.1, term=0.9)

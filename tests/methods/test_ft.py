@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kdzoo.functional import ft
-from kdzoo.method import REGISTRY, Coefficients, FirstStage, create_method
+from kdzoo.method import REGISTRY, FirstStage, create_method
 from kdzoo.signals import DataFacts, Shapes, StageShape
 
 FACTS = DataFacts(10, 5, torch.arange(10) % 5)
@@ -112,7 +112,3 @@ def test_autocast_does_not_lower_the_factors():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         lowered = loss_of(module, s, t)
     assert lowered.item() == loss_of(module, s, t).item()
-
-
-def test_the_published_weight():
-    assert REGISTRY.get("ft").card.published == Coefficients(task=1.0, term=200.0)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kdzoo.functional import ickd
-from kdzoo.method import REGISTRY, Coefficients, create_method
+from kdzoo.method import create_method
 from kdzoo.signals import DataFacts, Shapes, StageShape
 
 FACTS = DataFacts(10, 5, torch.arange(10) % 5)
@@ -115,7 +115,3 @@ def test_one_image_of_one_cell_trains():
     module = create_method("ickd").build(one, one, FACTS).double()
     loss_of(module, maps(one, 1, 0), maps(one, 1, 5)).backward()
     assert all(torch.isfinite(p.grad).all() for p in module.parameters())
-
-
-def test_the_published_weight():
-    assert REGISTRY.get("ickd").card.published == Coefficients(task=1.0, term=2.5)

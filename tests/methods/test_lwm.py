@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kdzoo.errors import InputError
 from kdzoo.functional import lwm
-from kdzoo.method import REGISTRY, Coefficients, create_method
+from kdzoo.method import create_method
 from kdzoo.methods.lwm import grad_cam, localising, scored
 from kdzoo.models.network import Network, build_network, freeze, pair_stages, probe
 from kdzoo.signals import Batch, Clock, DataFacts, Need, Outputs, Shapes, StageShape
@@ -231,7 +231,3 @@ def test_the_deepest_pair_of_several_cells_is_taken_unless_told():
     student, teacher = ([drawn(2, 3, 4, 4), drawn(2, 3, 2, 2), drawn(2, 3, 1, 1)] for _ in range(2))
     assert create_method("lwm")._stage_of(student, teacher) == 1
     assert create_method("lwm", stage=2)._stage_of(student, teacher) == 2
-
-
-def test_the_declared_weights_are_the_published_ones():
-    assert REGISTRY.get("lwm").card.published == Coefficients(task=1.0, term=0.4)

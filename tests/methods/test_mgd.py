@@ -10,7 +10,7 @@ from torch import nn
 
 from kdzoo.errors import InputError
 from kdzoo.functional import mgd
-from kdzoo.method import REGISTRY, Coefficients, create_method
+from kdzoo.method import create_method
 from kdzoo.methods.mgd import kept
 from kdzoo.signals import DataFacts, Shapes, StageShape
 
@@ -108,7 +108,3 @@ def test_a_share_that_masks_everything_is_refused():
         create_method("mgd", masked=1.0)
     with pytest.raises(InputError, match=r"mgd\.mask"):
         create_method("mgd", mask="rows")
-
-
-def test_the_published_weight():
-    assert REGISTRY.get("mgd").card.published == Coefficients(task=1.0, term=7e-5)

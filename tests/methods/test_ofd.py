@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kdzoo.functional import ofd
-from kdzoo.method import REGISTRY, Coefficients, create_method
+from kdzoo.method import create_method
 from kdzoo.methods.ofd import Margin
 from kdzoo.signals import DataFacts, Shapes, StageShape
 
@@ -124,7 +124,3 @@ def test_one_image_and_one_cell_train_and_the_state_holds_the_margins():
     loss_of(module, s, maps(TEACHER, 1, 10)).backward()
     assert all(torch.isfinite(m.grad).all() for m in s)
     assert {"margins.0.mean", "margins.0.count", "margins.2.mean"} <= module.state_dict().keys()
-
-
-def test_the_published_weight():
-    assert REGISTRY.get("ofd").card.published == Coefficients(task=1.0, term=1e-3)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kdzoo.functional import pkd
-from kdzoo.method import REGISTRY, Coefficients, create_method
+from kdzoo.method import create_method
 from kdzoo.signals import DataFacts, Shapes, StageShape
 
 FACTS = DataFacts(10, 5, torch.arange(10) % 5)
@@ -102,7 +102,3 @@ def test_autocast_does_not_lower_the_carriers():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         lowered = loss_of(module, s, t)
     assert lowered.item() == loss_of(module, s, t).item()
-
-
-def test_the_published_weight():
-    assert REGISTRY.get("pkd").card.published == Coefficients(task=1.0, term=6.0)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kdzoo.functional import reviewkd_hcl
-from kdzoo.method import REGISTRY, Coefficients, create_method
+from kdzoo.method import create_method
 from kdzoo.models.network import Network, build_network, pair_stages, probe
 from kdzoo.objective import build_objective
 from kdzoo.signals import Batch, Clock, DataFacts, Need, Shapes, StageShape
@@ -195,7 +195,3 @@ def test_it_has_the_published_number_of_parameters_and_width_is_not_ignored():
 def test_the_weight_grows_over_twenty_epochs(epoch, factor):
     assert create_method("reviewkd").ramp(Clock(epoch, 240, 0, 1)) == pytest.approx(factor)
     assert create_method("reviewkd", warmup=1).ramp(Clock(epoch, 240, 0, 1)) == 1.0
-
-
-def test_the_published_weight():
-    assert REGISTRY.get("reviewkd").card.published == Coefficients(task=1.0, term=5.0)

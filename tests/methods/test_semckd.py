@@ -10,7 +10,7 @@ from torch import nn
 
 from kdzoo.errors import InputError
 from kdzoo.functional import semckd
-from kdzoo.method import REGISTRY, Coefficients, create_method
+from kdzoo.method import create_method
 from kdzoo.methods.semckd import similarities
 from kdzoo.signals import DataFacts, Shapes, StageShape
 
@@ -130,7 +130,3 @@ def test_everything_built_learns_also_from_one_image_of_one_cell():
 def test_a_width_too_small_to_embed_is_refused():
     with pytest.raises(InputError, match=r"semckd\.width: expected a number >= 4, got 3"):
         create_method("semckd", width=3)
-
-
-def test_the_published_weight():
-    assert REGISTRY.get("semckd").card.published == Coefficients(task=1.0, term=400.0)

@@ -12,7 +12,7 @@ from torch import nn
 
 from kdzoo.errors import InputError
 from kdzoo.functional import srrl
-from kdzoo.method import REGISTRY, Coefficients, create_method
+from kdzoo.method import create_method
 from kdzoo.signals import DataFacts, Shapes
 
 FACTS = DataFacts(10, 5, torch.arange(10) % 5)
@@ -98,7 +98,3 @@ def test_it_has_the_published_number_of_parameters():
 def test_a_teacher_without_a_classifier_is_refused():
     with pytest.raises(InputError, match="no single one that maps its embedding to its logits"):
         create_method("srrl").build(STUDENT, replace(TEACHER, classifier=None), FACTS)
-
-
-def test_the_published_weight():
-    assert REGISTRY.get("srrl").card.published == Coefficients(task=1.0, term=1.0)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kdzoo.functional import vid
-from kdzoo.method import REGISTRY, Coefficients, create_method
+from kdzoo.method import create_method
 from kdzoo.optim import optimizer
 from kdzoo.signals import DataFacts, Shapes, StageShape
 from kdzoo.suite.config import recipe_file
@@ -141,7 +141,3 @@ def test_a_variance_never_reaches_zero():
         nn.init.constant_(scale, -1e4)
     loss = loss_of(module, [m.float() for m in maps(STUDENT, 1, 0)], [m.float() for m in maps(TEACHER, 1, 10)])
     assert torch.isfinite(loss)
-
-
-def test_the_published_weight():
-    assert REGISTRY.get("vid").card.published == Coefficients(task=1.0, term=1.0)
