@@ -14,9 +14,10 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from kdzoo.assemble import Modules
-from kdzoo.data.sources import DATA, TORCHVISION
+from kdzoo.assemble import Modules, members_of
+from kdzoo.data import sources
 from kdzoo.method import REGISTRY
+from kdzoo.models import names
 from kdzoo.store import cache_folder
 from kdzoo.suite import bench as suite
 from kdzoo.suite.config import BenchConfig
@@ -27,6 +28,7 @@ from kdzoo.suite.launch import Pool
 from kdzoo.suite.leaderboard import leaderboard_frame
 from kdzoo.suite.records import read_bench
 from kdzoo.suite.request import parse_request
+from kdzoo.suite.sweep import Plan
 
 Numbers = float | Sequence[float] | str
 
@@ -79,9 +81,9 @@ def bench(
 
     Every parameter is the option of the same name of `kdzoo bench`, and None leaves it at its default; `seeds=3` means
     0, 1, 2. teacher and student may be modules: a teacher as it is, a student as the start of every run; their class,
-    structure and weights name them. What exists only in this process (modules, methods from a notebook) is trained in
-    this process, all else in worker processes. The same call again trains only what is missing. The result's `attrs`
-    say in which `folder` everything lies and which runs `failed`; a warning says so too.
+    structure and weights name them. What exists only in this process (modules; methods, networks and data of a script or
+    a notebook) is trained in this process, all else in worker processes. The same call again trains only what is missing.
+    The result's `attrs` say in which `folder` everything lies and which runs `failed`; a warning says so too.
 
     Raises InputError, before any work, with everything that is wrong with the request.
     """
@@ -91,7 +93,7 @@ def bench(
     asked = suite.asked(quick_options(given, file) if quick else given, file, modules)
     prepared = suite.prepare(asked, modules)
     with open_display(Console()) as display:
-        if modules.by_name or not _known_to_workers(asked):
+        if modules.by_name or not _known_to_workers(asked, prepared.plan):
             outcome = _run_here(prepared, display.handle, retry_failed, modules)
         else:
             with Pool(prepared.jobs, asked.plugin, cache_folder() / "logs" / asked.name) as pool:
@@ -131,14 +133,17 @@ def module_name(module: nn.Module) -> str:
     return f"module:{type(module).__name__}-{digest.hexdigest()[:12]}"
 
 
-def _known_to_workers(config: BenchConfig) -> bool:
-    """Whether a worker process finds all that the bench names: in kdzoo, an installed package, or a plugin file."""
-    files = [str(Path(file).resolve()) for file in config.plugin]
+def _known_to_workers(config: BenchConfig, made: Plan) -> bool:
+    """Whether a worker process finds all that a bench names: in kdzoo, an installed package, or one of its plugin files."""
+    files = {str(Path(file).resolve()) for file in config.plugin}
     packages = ["kdzoo", *(entry.module.partition(".")[0] for entry in entry_points(group="kdzoo.methods"))]
-    terms = [term for text in config.methods for term in parse_request(text).terms]
-    methods = [cls.__module__.partition(".")[0] in packages or cls.card.definition[0] in files for cls in map(REGISTRY.get, terms)]
-    own_data = config.data in DATA and config.data not in ("digits", *TORCHVISION)
-    return all(methods) and not (own_data and not files)
+    asked = [cls for text in config.methods for cls in map(REGISTRY.get, parse_request(text).terms)]
+    homes = {None if cls.__module__.partition(".")[0] in packages else cls.card.plugin for cls in asked}
+    runs = [planned.run for planned in (*made.students, *made.teachers.values())]
+    networks = {spec for run in runs for spec in (run.student, run.teacher) if spec is not None}
+    homes |= {names.found_in(one.name) for spec in networks for one in members_of(spec) or [spec]}
+    homes.add(sources.found_in(config.data))
+    return homes <= {None, *files}
 
 
 def _run_here(prepared: suite.Prepared, handle: Handle, retry_failed: bool, modules: Modules) -> Outcome:

@@ -181,6 +181,8 @@ def _refuse_recipe(run: Run, shape: tuple[int, int, int]) -> None:
         problems.append(
             f"recipe.augment.cutout: expected at most {max(shape[1:])}, the side of what is seen, got {run.recipe.augment.cutout}"
         )
+    if run.recipe.dot is not None and run.recipe.clip is not None:
+        problems.append("recipe.clip: expected none beside recipe.dot, whose two gradients it would not reach")
     if run.recipe.mixes:
         reasons = {term.method: REGISTRY.get(term.method).card.unmixed for term in run.objective.all_terms}
         problems += [f"{name}: cannot learn with recipe.mixup or recipe.cutmix: {why}" for name, why in reasons.items() if why]

@@ -48,13 +48,19 @@ def close_epoch(cohort: Cohort, member: Member, epoch: int, emit: Emit) -> None:
                 "lr": member.optimizer.param_groups[0]["lr"],
                 "val": val,
                 "seconds": round(member.seconds, 3),
+                **skipped_steps(member),
             }
         )
     emit({"event": "epoch", "id": member.run.id, "epoch": epoch + 1, "loss": member.train_loss, "val_top1": val and val["top1"]})
 
 
 def finish(cohort: Cohort, member: Member) -> None:
-    """Evaluate the last and the best epoch on the test set, write predictions, weights and, last of all, the result."""
+    """Evaluate the last and the best epoch on the test set, write predictions, weights and, last of all, the result.
+
+    Raises FloatingPointError where every step was skipped, so that nothing was learnt.
+    """
+    if skipped_steps(member).get("skipped_steps", -1) == member.step:
+        raise FloatingPointError(f"the gradients of all {member.step} steps overflowed in float16: nothing was learnt; take bfloat16")
     parts, keep = cohort.parts, cohort.execution.keep
     val_said, test_said = cohort.said(member)
     test = look(cohort, member, parts.test)
@@ -79,7 +85,7 @@ def finish(cohort: Cohort, member: Member) -> None:
         "last": last,
         "best": best_epoch(cohort, member, last),
         "oracle": member.oracle if cohort.execution.oracle else None,
-        "train": {"loss": member.train_loss, "steps": member.step, "samples": len(parts.train.targets)},
+        "train": {"loss": member.train_loss, "steps": member.step, "samples": len(parts.train.targets), **skipped_steps(member)},
         "teacher": cohort.teacher.record() if cohort.teacher and member.run.teacher else None,
         "student": {"name": member.run.student.name, "parameters": member.size.parameters, "macs": member.size.macs},
         "cost": member.cost,
@@ -94,6 +100,11 @@ def finish(cohort: Cohort, member: Member) -> None:
         member.sink.finish(result)
     if "checkpoint" not in keep:
         member.folder.checkpoint.unlink(missing_ok=True)
+
+
+def skipped_steps(member: Member) -> dict[str, int]:
+    """For float16, how many steps were skipped until now since their gradients overflowed."""
+    return {} if member.skipped is None else {"skipped_steps": int(member.skipped.steps)}
 
 
 def best_epoch(cohort: Cohort, member: Member, last: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -140,7 +140,7 @@ class Cohort:
                 mixes,
             )
             for need, stream in STREAMS.items()
-            if not need or any(need in member.need for member in self.alive)
+            if not need or any(need in member.need | member.objective.needs.teacher for member in self.alive)
         }
 
     def batches_of(self, epoch: int, looks: Mapping[Need, Look], start: int) -> Iterator[tuple[Tensor, Seen]]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.gradcheck import GradcheckError
 from torch.overrides import TorchFunctionMode
 
+from kdzoo import guard
 from kdzoo.errors import InputError, KdzooError, problems_of
 from kdzoo.method import LossAndAuxiliary, Method
 from kdzoo.models.network import Learner, build_network, freeze, pair_stages, probe
@@ -149,7 +150,11 @@ def _declared(cls: type[Method]) -> Method:
 
 def _finding(name: str, act: Callable[[Method], None], method: Method) -> Finding:
     try:
-        act(method)
+        with guard.watched(f"method {method.card.name!r}"):
+            act(method)
+    except guard.Interference as error:
+        ended = isinstance(error.__cause__, SystemExit)
+        return Finding(name, not ended, str(error) if ended else "")  # a setting that was changed, a check of its own tells
     except Fault as fault:
         return Finding(name, False, str(fault))
     except KdzooError as error:
@@ -211,12 +216,32 @@ def no_gradient_reaches_the_teacher(method: Method) -> None:
 
 def leaves_the_outputs_alone(method: Method) -> None:
     made = case(method)
-    both = [t for side in (made.student, made.teacher) for need in TENSORS for t in _tensors(side[need])]
-    before = [t.detach().clone() for t in both]
+    student, teacher, batch = made.given()
+
+    def read() -> dict[str, Tensor]:
+        found = [*guard.named("the student's", student), *guard.named("the teacher's", teacher)]
+        found += [(f"the batch's {name}", tensor) for name, tensor in batch.tensors()]
+        once = {id(tensor): (name, tensor) for name, tensor in reversed(found)}  # the first of several names
+        return dict(reversed(once.values()))
+
+    before = {name: tensor.detach().clone() for name, tensor in read().items()}
     with torch.no_grad():
-        made.loss()
-    if not all(torch.equal(old, new) for old, new in zip(before, both, strict=True)):
-        raise Fault("it changes the outputs in place: the other runs of the cohort read them too; work on a copy")
+        method.loss(student, teacher, batch, made.module)
+    after = read()
+    changed = [name for name, old in before.items() if name not in after or not torch.equal(old, after[name])]
+    if changed:
+        raise Fault(f"it changes {' and '.join(changed)} in place: the other runs of the cohort read that too; work on a copy")
+
+
+def leaves_global_settings_alone(method: Method) -> None:
+    before = guard.settings()
+    made = case(method)
+    loss = made.loss()
+    if loss.requires_grad:
+        loss.backward()  # type: ignore[no-untyped-call]
+    method.ramp(Clock(0, 2, 3, 10))
+    if changed := guard.put_back(before):
+        raise Fault(f"it changes {' and '.join(changed)} for everybody in the process: leave that alone")
 
 
 def is_reproducible(method: Method) -> None:
@@ -497,6 +522,7 @@ CHECKS: Mapping[str, Callable[[Method], None]] = {
     "gradient reaches every built parameter": gradient_reaches_every_built_parameter,
     "no gradient reaches the teacher": no_gradient_reaches_the_teacher,
     "leaves the outputs alone": leaves_the_outputs_alone,
+    "leaves global settings alone": leaves_global_settings_alone,
     "is reproducible": is_reproducible,
     "survives large logits": survives_large_logits,
     "computes wide under half precision": computes_wide_under_half_precision,

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdzoo import guard
 from kdzoo.cohort import Cohort, gather_batch
 from kdzoo.member import Member
 from kdzoo.signals import PASSES, Clock
@@ -37,10 +38,11 @@ def probe(cohort: Cohort) -> dict[str, Any]:
     for _ in range(WARM_UP + TIMED):
         _synchronise(cohort)
         began = time.perf_counter()
-        with saved_bytes() as count:
-            seen, batch = gather_batch(cohort, index, images, here, clock)
-            losses = member.losses(seen, teach(cohort, seen), batch)
-        member.learn(losses, len(index), clock.steps)
+        with guard.watched(f"the network of {member.run.id}, or the backward of its loss,"):
+            with saved_bytes() as count:
+                seen, batch = gather_batch(cohort, index, images, here, clock)
+                losses = member.losses(seen, teach(cohort, seen), batch)
+            member.learn(losses, len(index), clock.steps)
         _synchronise(cohort)
         seconds.append(time.perf_counter() - began)
         saved = max(saved, sum(count.values()))

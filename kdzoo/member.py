@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -12,11 +13,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from kdzoo import guard
 from kdzoo.dot import DOT
 from kdzoo.execution import Execution, autocast
 from kdzoo.models.network import Network, NetworkCost
 from kdzoo.objective import Objective
-from kdzoo.optim import learning_rate, moving_average, optimizer
+from kdzoo.optim import Skipped, learning_rate, moving_average, optimizer
 from kdzoo.seeds import global_stream
 from kdzoo.signals import PASSES, Batch, Losses, Need, Outputs
 from kdzoo.sinks import Sink
@@ -67,6 +69,7 @@ class Member:
         self.device = execution.device
         self.optimizer = optimizer(run.recipe, self.network, self.objective.groups())
         self.scaler = torch.amp.GradScaler(execution.device.type, enabled=run.recipe.precision == "float16")
+        self.skipped = Skipped(self.optimizer) if self.scaler.is_enabled() else None
         self.average = moving_average(run.recipe, self.network)
         self.need = objective.needs.student | Need.LOGITS
         self.tally = Tally()
@@ -97,7 +100,11 @@ class Member:
         self.update(losses, samples, steps)
 
     def update(self, losses: Losses, samples: int, steps: int) -> None:
-        """Optimiser, moving average, and the sums of the epoch, once the gradients are there."""
+        """Optimiser, moving average, and the sums of the epoch, once the gradients are there.
+
+        A step whose gradients overflow in float16 moves no weight and no momentum. It counts for the schedule, the sums and
+        the average all the same: they are functions of the step alone, whatever a run's numbers.
+        """
         recipe = self.run.recipe
         for group in self.optimizer.param_groups:
             group["lr"] = group["lr_factor"] * learning_rate(recipe, self.step, steps)
@@ -111,6 +118,22 @@ class Member:
             self.average.update_parameters(self.network)
         self.tally.add(losses, samples, self.step)
         self.step += 1
+
+    @contextmanager
+    def apart(self, before: tuple[Any, ...]) -> Iterator[None]:
+        """A part of a step whose fault, whatever it is, is kept with its traceback and does not reach the run's neighbours.
+
+        Global settings that the block leaves other than `before` are such a fault, and are put back.
+        """
+        try:
+            try:
+                yield
+            except BaseException:
+                guard.put_back(before)
+                raise
+            guard.refuse(f"the network of {self.run.id}, or the backward of its loss,", guard.put_back(before))
+        except (Exception, SystemExit):
+            self.fail()
 
     def fail(self) -> None:
         """Keep the exception that is being handled, and leave the cohort."""
@@ -144,6 +167,7 @@ class Member:
             "objective": self.objective.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "skipped": 0 if self.skipped is None else self.skipped.steps,
             "average": None if self.average is None else self.average.state_dict(),
             "train_loss": self.train_loss,
             "tally": (self.tally.sums, self.tally.samples, self.tally.bad),
@@ -161,6 +185,8 @@ class Member:
         self.objective.load_state_dict(state["objective"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
+        if self.skipped is not None:
+            self.skipped.steps = state.get("skipped", 0)  # checkpoints of earlier versions do not count them
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.train_loss = state["train_loss"]

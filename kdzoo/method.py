@@ -6,24 +6,24 @@ constructor, the schema, the sweep axes and part of a run's id; what `@register`
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import importlib
 import importlib.metadata
-import importlib.util
 import inspect
 import pkgutil
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, cast, get_args
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from torch import Tensor, nn
 
-from kdzoo.errors import InputError, noting, problems_of, unknown
+from kdzoo.errors import InputError, problems_of, unknown
+from kdzoo.guard import watched
+from kdzoo.plugins import is_its_own, of_nobody, origin, version_of
+from kdzoo.plugins import load_plugin as load_plugin
+from kdzoo.plugins import load_plugins as load_plugins
+from kdzoo.plugins import normalised_syntax as normalised_syntax
 from kdzoo.signals import Batch, Clock, DataFacts, Need, Needs, Outputs, Shapes
 
 Registered = TypeVar("Registered", bound=Any)
@@ -126,6 +126,10 @@ class Card:
     """why it cannot learn from mixed images (mixup, CutMix), in words; empty where it can"""
     held: str
     """what of the student it detaches on purpose, in words; empty where its gradient is that of its value"""
+    outside: bool
+    """whether it is a user's or another package's: what it shares with others is then lent to it in copies"""
+    plugin: str
+    """the plugin file that was being loaded when it was registered; empty for none"""
     definition: tuple[str, str]
     """(file, qualified name): two registrations with the same definition are the same method, defined again"""
 
@@ -225,6 +229,8 @@ def register(
             first=first,
             unmixed=unmixed,
             held=held,
+            plugin=origin(),
+            outside=definition.__module__.partition(".")[0] != "kdzoo",
             definition=(inspect.getsourcefile(definition) or definition.__module__, definition.__qualname__),
         )
         REGISTRY.add(cls)
@@ -279,8 +285,11 @@ class Registry:
             importlib.import_module(f"kdzoo.methods.{module.name}")
         for entry in importlib.metadata.entry_points(group="kdzoo.methods"):
             try:
-                entry.load()
-            except Exception as error:  # a broken plugin never breaks the zoo; the command line reports it
+                with of_nobody(), watched(f"the installed plugin {entry.name}"):
+                    entry.load()
+            except (Exception, KeyboardInterrupt) as error:  # a broken plugin never breaks the zoo; the command line reports it
+                if not is_its_own(error):
+                    raise
                 self.broken[entry.name] = f"{entry.value}: {type(error).__name__}: {error}"
 
 
@@ -290,50 +299,6 @@ REGISTRY = Registry()
 def create_method(name: str, **hyperparameters: Any) -> Method:
     """A method by its registered name: `create_method("hinton", temperature=2.0)`."""
     return REGISTRY.create(name, hyperparameters)
-
-
-def load_plugin(path: str | Path) -> None:
-    """Run a user's file under a private module name, so that what it registers is known.
-
-    Raises InputError with file and line when the file is missing, does not parse or fails.
-    """
-    file = Path(path).resolve()
-    if not file.is_file():
-        raise InputError(f"plugin: no such file: {path}")
-    name = "_kdzoo_plugin_" + hashlib.blake2b(str(file).encode(), digest_size=6).hexdigest()
-    spec = importlib.util.spec_from_file_location(name, file)
-    if spec is None or spec.loader is None:
-        raise InputError(f"plugin: {path} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except SyntaxError as error:
-        raise InputError(f"plugin: {path}:{error.lineno}: syntax error: {error.msg}") from error
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(f"plugin: {path}:{_line_in(file, error)}: {type(error).__name__}: {error}") from error
-
-
-def load_plugins(files: Iterable[str]) -> None:
-    """Load every file; raises InputError with what is wrong with any of them: what they would register is unknown to the rest."""
-    problems: list[str] = []
-    for file in files:
-        with noting(problems):
-            load_plugin(file)
-    if problems:
-        raise InputError(*problems)
-
-
-def _line_in(file: Path, error: Exception) -> int:
-    """The last line of `file` on the way to the error."""
-    line, step = 0, error.__traceback__
-    while step is not None:
-        if step.tb_frame.f_code.co_filename == str(file):
-            line = step.tb_lineno
-        step = step.tb_next
-    return line
 
 
 def _method_of(name: str, function: Callable[..., Tensor]) -> type[Method]:
@@ -414,25 +379,5 @@ def _origin(definition: Any) -> str:
 
 
 def _version(definition: Any) -> str:
-    """`1` for kdzoo's own; else a hash of the syntax tree of the file, which a comment or a docstring does not change."""
-    if definition.__module__.startswith("kdzoo."):
-        return "1"
-    try:
-        source = Path(inspect.getsourcefile(definition) or "").read_text()
-    except OSError:
-        try:
-            source = inspect.getsource(definition)
-        except OSError:
-            code = getattr(definition, "__code__", None)
-            source = repr((code.co_code, code.co_consts, code.co_names, definition.__kwdefaults__)) if code else definition.__qualname__
-            return hashlib.blake2b(source.encode(), digest_size=6).hexdigest()
-    return hashlib.blake2b(normalised_syntax(source).encode(), digest_size=6).hexdigest()
-
-
-def normalised_syntax(source: str) -> str:
-    """The syntax tree of `source` as text, without positions, comments and docstrings."""
-    tree = ast.parse(inspect.cleandoc(source) if source[:1].isspace() else source)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-    return ast.dump(tree, include_attributes=False)
+    """`1` for kdzoo's own; else a hash of what its file and the helpers beside it say (`plugins.version_of`)."""
+    return "1" if definition.__module__.startswith("kdzoo.") else version_of(definition)

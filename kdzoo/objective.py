@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdzoo import guard
 from kdzoo.errors import InputError
 from kdzoo.method import REGISTRY, Group, LossAndAuxiliary, Method
 from kdzoo.seeds import generator, global_stream
@@ -56,6 +58,8 @@ class Objective(nn.Module):
         self.label_smoothing = label_smoothing
         self.seed = seed
         self.preact = preact
+        self._lent: dict[str, dict[Need, nn.Module]] = {}
+        """the copies of the teacher's modules that methods from outside read, which are no parts of this module"""
 
     @property
     def needs(self) -> Needs:
@@ -73,7 +77,7 @@ class Objective(nn.Module):
             given = self._loss(term.method, student, teacher, batch)
             loss, auxiliary = given if isinstance(given, LossAndAuxiliary) else (given, None)
             parts[term.name] = loss
-            distilled = distilled + term.coefficient * term.method.ramp(batch.clock) * loss
+            distilled = distilled + term.coefficient * self._ramp(term.method, batch) * loss
             if auxiliary is not None:
                 parts[f"{term.name}_auxiliary"] = auxiliary
                 distilled = distilled + auxiliary
@@ -88,7 +92,11 @@ class Objective(nn.Module):
 
     def groups(self) -> list[Group]:
         """How the methods' parameters are optimised."""
-        return [group for term in self.terms for group in term.method.groups(self.parts[term.name]) if group.parameters]
+        found: list[Group] = []
+        for term in self.terms:
+            with guard.watched(_called(term.method)):
+                found += [group for group in term.method.groups(self.parts[term.name]) if group.parameters]
+        return found
 
     def shipped(self, network: nn.Module) -> nn.Module:
         """What is measured and kept of a trained network: itself, or what a method makes of it."""
@@ -98,14 +106,22 @@ class Objective(nn.Module):
         return network
 
     def _loss(self, method: Method, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor | LossAndAuxiliary:
-        needs = method.card.needs.settled(self.preact)
+        needs, module = method.card.needs.settled(self.preact), self.parts[method.card.name]
         own_stream = generator(self.seed, "method", method.card.name, batch.clock.step, device=batch.index.device)
-        return method.loss(
-            student.only(needs.student, self.student_stages, owner="student"),
-            (teacher or Outputs({}, owner="teacher")).only(needs.teacher, self.teacher_stages, owner="teacher"),
-            batch.only(needs.student, own_stream),
-            self.parts[method.card.name],
-        )
+        read = student.only(needs.student, self.student_stages, owner="student")
+        taught = (teacher or Outputs({}, owner="teacher")).only(needs.teacher, self.teacher_stages, owner="teacher")
+        given = batch.only(needs.student, own_stream)
+        if not method.card.outside:
+            return method.loss(read, taught, given, module)
+        lent = guard.lend(read, taught, given, self._lent.setdefault(method.card.name, {}))
+        with global_stream(own_stream.initial_seed(), "global", device=batch.index.device):
+            return cast(Tensor | LossAndAuxiliary, guard.call(_called(method), lambda s, t, b: method.loss(s, t, b, module), lent))
+
+    def _ramp(self, method: Method, batch: Batch) -> float:
+        if not method.card.outside:
+            return method.ramp(batch.clock)
+        with guard.watched(_called(method)):
+            return method.ramp(batch.clock)
 
 
 class Deployed(nn.Module):
@@ -121,7 +137,13 @@ class Deployed(nn.Module):
     def logits(self, images: Tensor) -> Tensor:
         """Class scores (B, K)."""
         needs = self.method.card.needs.student & ~(PASSES | Need.TARGETS)
-        return self.method.deploy(self.network(images, needs).only(needs, self.stages), self.module)
+        with guard.watched(_called(self.method)):
+            return self.method.deploy(self.network(images, needs).only(needs, self.stages), self.module)
+
+
+def _called(method: Method) -> str:
+    """How a method is named in messages."""
+    return f"method {method.card.name!r}"
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
@@ -189,13 +211,21 @@ def build_objective(
             continue
         try:
             with global_stream(seed, "build", term.name):
-                modules[term.name] = term.method.build(paired_student, paired_teacher, facts)
+                modules[term.name] = _built(term.method, paired_student, paired_teacher, facts)
         except InputError as error:
             problems.extend(f"{term.name}: {problem}" for problem in error.problems)
+        except guard.Interference as error:
+            problems.append(str(error))
     if problems:
         raise InputError(*problems)
     preact = teacher is not None and teacher.preact
     return Objective(spec.task, terms, modules, stages=stages, label_smoothing=label_smoothing, seed=seed, preact=preact)
+
+
+def _built(method: Method, student: Shapes, teacher: Shapes, facts: DataFacts) -> nn.Module:
+    if not method.card.outside:
+        return method.build(student, teacher, facts)
+    return guard.build(_called(method), method.build, student, teacher, facts)
 
 
 def _missing(role: str, shapes: Shapes, need: Need) -> Iterator[str]:

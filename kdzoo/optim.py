@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from kdzoo.dot import DOT
@@ -43,7 +43,51 @@ def optimizer(recipe: Recipe, network: nn.Module, of_methods: Sequence[Group] = 
         return DOT(groups, lr=recipe.lr, momentum=recipe.momentum, gap=recipe.dot)
     if recipe.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=recipe.lr, betas=(recipe.momentum, 0.999), fused=True)
-    return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=True)
+    sgd = torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=True)
+    if recipe.momentum:
+        if recipe.precision == "float16":
+            _start_momentum(sgd, [parameter for group in sgd.param_groups for parameter in group["params"]])
+        sgd.register_step_pre_hook(LateMomentum())
+    return sgd
+
+
+def _start_momentum(sgd: torch.optim.Optimizer, parameters: Iterable[nn.Parameter]) -> None:
+    """Give parameters the momentum zero, from which the first step comes to the gradient itself, as it does without.
+
+    Without it, a fused step allocates momenta and, where gradients overflow and the scaler has it skipped, leaves them
+    unwritten: the next step moves the weights by whatever the memory held.
+    """
+    for parameter in parameters:
+        sgd.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter, memory_format=torch.preserve_format))
+
+
+class LateMomentum:
+    """A hook before each step, for parameters that get their first gradient later than others: fused SGD cannot take these."""
+
+    def __init__(self) -> None:
+        self.waiting: list[nn.Parameter] | None = None
+
+    def __call__(self, sgd: torch.optim.Optimizer, args: object, kwargs: object) -> None:
+        everything = [parameter for group in sgd.param_groups for parameter in group["params"]]
+        if self.waiting is None:
+            begun = any("momentum_buffer" in sgd.state.get(parameter, {}) for parameter in everything)
+            self.waiting = [p for p in everything if "momentum_buffer" not in sgd.state.get(p, {}) and (begun or p.grad is None)]
+        if self.waiting:
+            _start_momentum(sgd, [parameter for parameter in self.waiting if parameter.grad is not None])
+            self.waiting = [parameter for parameter in self.waiting if parameter.grad is None]
+
+
+class Skipped:
+    """How many steps of an optimiser a GradScaler has had skipped, counted where the gradients are: nothing waits for the device."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.steps: Tensor | int = 0
+        optimizer.register_step_pre_hook(self._count)
+
+    def _count(self, optimizer: torch.optim.Optimizer, args: object, kwargs: object) -> None:
+        found = getattr(optimizer, "found_inf", None)
+        if found is not None:
+            self.steps = self.steps + found.detach().flatten()[0]
 
 
 def moving_average(recipe: Recipe, network: nn.Module) -> AveragedModel | None:

@@ -7,7 +7,7 @@ not there: reading it raises `UndeclaredNeed`, whose message names the fix.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar, cast
 
@@ -179,6 +179,10 @@ class Outputs:
         """The same outputs with those of another pass (Need.SECOND_VIEW, Need.PARTNER) beside them."""
         return self.saying({other: outputs})
 
+    def items(self) -> Iterable[tuple[Need, Any]]:
+        """Everything that is there, by need."""
+        return self._values.items()
+
     def get(self, need: Need) -> Any:
         """What there is for one need, whoever asked for it; None where there is nothing."""
         return self._values.get(need)
@@ -317,6 +321,28 @@ class Batch:
     @property
     def inputs(self) -> Tensor:
         return self._read(Need.NETWORK, "inputs", self._inputs)
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """What can be read of it, by name."""
+        there = {"targets": self._targets, "soft targets": self._soft_targets} if Need.TARGETS in self._asked else {}
+        seen = {"inputs": self._inputs} if Need.NETWORK in self._asked else {}
+        for name, value in {"index": self.index, **there, **seen}.items():
+            if value is not None:
+                yield name, value
+
+    def copied(self) -> Batch:
+        """The same batch with copies of what can be read of it."""
+        reads_images = Need.NETWORK in self._asked
+        return Batch(
+            inputs=self._inputs.clone() if reads_images else self._inputs,
+            targets=self._targets.clone(),
+            soft_targets=None if self._soft_targets is None else self._soft_targets.clone(),
+            index=self.index.clone(),
+            clock=self.clock,
+            generator=self.generator,
+            asked=self._asked,
+            on_read=self._on_read,
+        )
 
     def only(self, asked: Need, generator: torch.Generator) -> Batch:
         """The same batch for a method that asked for `asked`, with that method's own random stream."""

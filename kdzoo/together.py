@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,29 +24,29 @@ class Together:
     members: tuple[Member, ...]
     stack: Stack
 
-    def learn(self, images: Tensor, teacher: Outputs | None, batch: Batch) -> None:
-        """A step of every member that has not failed; one whose loss or its backward cannot be computed fails alone."""
+    def learn(self, images: Tensor, teacher: Outputs | None, batch: Batch, before: tuple[Any, ...]) -> None:
+        """A step of every member that has not failed; one whose loss or its backward cannot be computed fails alone.
+
+        before: the global settings, which every member leaves as they are (`Member.apart`).
+        """
         learned: dict[int, Losses] = {}
         reached: list[tuple[Tensor, Tensor]] = []
         for number, outputs in enumerate(self._outputs(images, batch)):
             member = self.members[number]
             if member.failure is not None:
                 continue
-            try:
-                learned[number], its = _to_outputs(member, outputs, teacher, batch)
-            except Exception:  # kept with its traceback, as where members are trained one by one
-                member.fail()
-                continue
-            reached += its
+            with member.apart(before):
+                losses, its = _to_outputs(member, outputs, teacher, batch)
+            if member.failure is None:
+                learned[number] = losses
+                reached += its
         if not reached:
             return
         torch.autograd.backward([output for output, _ in reached], [gradient for _, gradient in reached])
         self.stack.share_gradients()
         for number, losses in learned.items():
-            try:
+            with self.members[number].apart(before):
                 self.members[number].update(losses, len(batch.index), batch.clock.steps)
-            except Exception:
-                self.members[number].fail()
 
     def _outputs(self, images: Tensor, batch: Batch) -> list[Outputs]:
         """What every student gives of what some member reads, contiguous."""
@@ -63,9 +64,12 @@ def _to_outputs(member: Member, outputs: Outputs, teacher: Outputs | None, batch
     What a member's own code can break ends here; behind it lies what the stack alone computes.
     """
     leaves: list[tuple[Tensor, Tensor]] = []
+    from_outside = any(term.method.card.outside for term in member.objective.terms)
 
     def leaf(tensor: Tensor) -> Tensor:
-        leaves.append((tensor, tensor.detach().requires_grad_()))
+        # Outputs are parts of one tensor, whose version all of them share: a user's method gets a copy to change.
+        own = tensor.detach().clone() if from_outside else tensor.detach()
+        leaves.append((tensor, own.requires_grad_()))
         return leaves[-1][1]
 
     member.objective.train()

@@ -14,7 +14,8 @@ from functools import partial
 
 from torch import Tensor
 
-from kdzoo.closing import Emit, close_epoch, finish
+from kdzoo import guard
+from kdzoo.closing import Emit, close_epoch, finish, skipped_steps
 from kdzoo.cohort import Cohort, Look, gather_batch
 from kdzoo.errors import InputError, KdzooError
 from kdzoo.member import Member, Seen
@@ -38,13 +39,12 @@ def step(cohort: Cohort, index: Tensor, images: Seen, looks: Mapping[Need, Look]
     """One step of every member on one batch: the same views, one forward of the teacher or, with a page, what it remembers."""
     seen, batch = gather_batch(cohort, index, images, looks, clock)
     teacher = teach(cohort, seen) if page is None else recite(cohort, page, seen, clock)
+    before = guard.settings()
     if cohort.together is not None:
-        cohort.together.learn(seen[Need.NOTHING], teacher, batch)
+        cohort.together.learn(seen[Need.NOTHING], teacher, batch, before)
     for member in cohort.alone:
-        try:
+        with member.apart(before):
             member.learn(member.losses(seen, teacher, batch), len(index), clock.steps)
-        except Exception:  # one run's fault, whatever it is, is kept with its traceback and must not reach its neighbours
-            member.fail()
 
 
 def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
@@ -95,6 +95,9 @@ def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
         emit({"event": "memo", **cohort.memo.report()})
     for member in cohort.alive:
         guarded(member, partial(finish, cohort, member))
+        if skipped := skipped_steps(member).get("skipped_steps"):
+            text = f"{member.run.id}: {skipped} of {member.step} steps were skipped, since their gradients overflowed in float16"
+            emit({"event": "note", "text": text})
     tell_failures(cohort, told_failed, emit)
     close_sinks(cohort)
 
@@ -147,7 +150,7 @@ def guarded(member: Member, act: Callable[[], None]) -> None:
         act()
     except (StoreError, InputError):
         raise
-    except Exception as error:  # kept with its traceback, as in `step`
+    except (Exception, SystemExit) as error:  # kept with its traceback, as in `Member.apart`
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise StoreError(f"cannot write below {member.folder.path}: {error.strerror}") from error
         member.fail()

@@ -192,5 +192,75 @@ def test_a_script_needs_no_main_guard(place):
     assert said.stdout.strip().splitlines()[-1] == "['cell_loss', 'hinton', 'none', 'teacher']"
 
 
+REGISTERED_HERE = """
+import warnings
+import numpy as np, torch, kdzoo
+from torch import nn
+
+warnings.simplefilter("error")  # a run that fails is warned of
+COMMON = dict(epochs=1, seeds=1, threads=1, jobs=1, allow_chance_teacher=True, set={"teacher_recipe.epochs": 1})
+
+
+class Small(nn.Module):
+    def __init__(self, num_classes=10, in_chans=1, width=4):
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(in_chans, width, 3, 2, 1), nn.ReLU(), nn.Conv2d(width, width, 3, 2, 1), nn.ReLU())
+        self.head = nn.Linear(width, num_classes)
+
+    def forward(self, x):
+        return self.head(self.features(x).mean((2, 3)))
+
+
+def halves():
+    random = np.random.default_rng(0)
+    labels = np.arange(60) % 2
+    images = random.integers(0, 60, (60, 8, 8)).astype(np.uint8)
+    images[labels == 0, :, :4] += 150
+    return kdzoo.Raw((images[:40], labels[:40]), (images[40:], labels[40:]), ("left", "right"))
+
+
+kdzoo.register_network("script_student", lambda num_classes, in_chans: Small(num_classes, in_chans))
+kdzoo.register_network("script_teacher", lambda num_classes, in_chans: Small(num_classes, in_chans, 8))
+kdzoo.register_source("script_halves", halves)
+kdzoo.register_pair(kdzoo.Pair("script_pair", "digits_teacher", "digits_student", "digits"))
+with open("short.yaml", "w") as file:
+    file.write("description: a short one\\nrecipe: {epochs: 1, batch_size: 128, lr: 0.05}\\n")
+kdzoo.register_recipe("script_recipe", "short.yaml")
+
+
+def trained(name, **request):
+    board = kdzoo.bench("hinton", name=name, **request, **COMMON)
+    print(name, sorted(board["method"]), board.attrs["failed"])
+
+
+trained("student", data="digits", limit=200, teacher="digits_teacher", student="script_student")
+trained("teacher", data="digits", limit=200, teacher="script_teacher", student="digits_student")
+trained("source", data="script_halves", pairs="digits", recipe="digits", plugin="idle.py")
+trained("pair-and-recipe", data="digits", limit=200, pairs="script_pair", recipe="script_recipe")
+"""
+
+
+@pytest.mark.slow
+def test_whatever_a_script_registers_is_trained(place):
+    (place / "script.py").write_text(REGISTERED_HERE)
+    (place / "idle.py").write_text("x = 1  # a plugin that does not know what the script knows\n")
+    said = subprocess.run([sys.executable, "script.py"], cwd=place, capture_output=True, text=True, check=False)
+    assert said.returncode == 0, said.stderr
+    lines = [line for line in said.stdout.splitlines() if line.endswith("{}")]
+    assert lines == [f"{name} ['hinton', 'none', 'teacher'] {{}}" for name in ("student", "teacher", "source", "pair-and-recipe")]
+
+
+def test_a_networks_home_is_the_plugin_that_registers_it(place):
+    from kdzoo.models.names import found_in, register_network
+
+    (place / "nets.py").write_text("import kdzoo\nkdzoo.register_network('of_plugin', lambda num_classes, in_chans: None)\n")
+    zoo.load_plugin("nets.py")
+    register_network("of_process", lambda num_classes, in_chans: torch.nn.Identity())
+    assert found_in("of_plugin") == str(place / "nets.py")
+    assert found_in("of_process") == ""
+    assert found_in("resnet18") is None
+    assert found_in("digits_student") is None
+
+
 def test_nothing_is_warned_of_when_kdzoo_is_imported():
     subprocess.run([sys.executable, "-W", "error", "-c", "import kdzoo; kdzoo.register"], check=True)

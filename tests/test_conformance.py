@@ -184,7 +184,36 @@ def test_the_outputs_are_changed_in_place():
             return (softened(student.logits) - softened(taught)).square().sum(1).mean()
 
     words = failed(planted(Careless))["leaves the outputs alone"]
-    assert words == "it changes the outputs in place: the other runs of the cohort read them too; work on a copy"
+    assert words == "it changes the teacher's logits in place: the other runs of the cohort read that too; work on a copy"
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        ("batch.targets.zero_()", "it changes the batch's targets in place"),
+        ("teacher.stages.pop()", "it changes the teacher's stages[2] in place"),
+        ("teacher.second.logits.data.zero_()", "it changes the teacher's second view's logits in place"),
+    ],
+)
+def test_anything_else_that_is_shared_is_changed(harm, words):
+    class Careless(Planted):
+        def loss(self, student, teacher, batch, module):
+            exec(harm)
+            return (softened(student.logits) - softened(teacher.logits).detach()).square().sum(1).mean()
+
+    needs = Need.LOGITS | Need.STAGES | Need.TARGETS | Need.SECOND_VIEW
+    assert failed(planted(Careless, needs=needs))["leaves the outputs alone"].startswith(words)
+
+
+def test_a_global_setting_is_changed_and_put_back():
+    class Careless(Planted):
+        def loss(self, student, teacher, batch, module):
+            torch.set_default_dtype(torch.float64)
+            return (softened(student.logits) - softened(teacher.logits).detach()).square().sum(1).mean()
+
+    words = failed(planted(Careless))["leaves global settings alone"]
+    assert words == "it changes torch's default dtype for everybody in the process: leave that alone"
+    assert torch.get_default_dtype() == torch.float32
 
 
 def test_it_is_not_zero_at_match_though_declared():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdzoo.optim import learning_rate, moving_average, optimizer
+from kdzoo.optim import Skipped, learning_rate, moving_average, optimizer
 from kdzoo.spec import Recipe
 from kdzoo.suite.config import recipe_file
 
@@ -58,3 +58,96 @@ def test_moving_average_follows_the_weights_with_its_decay():
         network.weight.fill_(2.0)
     average.update_parameters(network)
     assert average.module.weight.item() == pytest.approx(0.9 * 1 + 0.1 * 2)
+
+
+def stepped(recipe: Recipe, overflows: set[int], steps: int = 6) -> tuple[list[torch.Tensor], int]:
+    """Weights after each step of a small regression whose gradients overflow at some steps, and how many were skipped."""
+    torch.manual_seed(0)
+    network = torch.nn.Linear(40, 3)
+    made = optimizer(recipe, network)
+    skipped, scaler = Skipped(made), torch.amp.GradScaler("cpu", init_scale=8.0)  # a power of two changes no bit of a gradient
+    weights = []
+    for step in range(steps):
+        x = torch.randn(8, 40, generator=torch.Generator().manual_seed(step))
+        loss = network(x).square().mean() * (math.inf if step in overflows else 1.0)
+        scaler.scale(loss).backward()
+        if recipe.clip is not None:
+            scaler.unscale_(made)
+            torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.clip)
+        scaler.step(made)
+        scaler.update()
+        made.zero_grad()
+        weights.append(network.weight.detach().clone())
+    return weights, int(skipped.steps)
+
+
+@pytest.mark.parametrize(("name", "nesterov"), [("sgd", False), ("sgd", True), ("adamw", False)])
+@pytest.mark.parametrize("clip", [None, 0.5])
+def test_a_step_whose_gradients_overflow_leaves_weights_and_momentum_as_if_it_had_not_been(name, clip, nesterov):
+    torch.use_deterministic_algorithms(True)  # memory that nobody has written holds NaN
+    try:
+        recipe = Recipe(
+            epochs=1, batch_size=8, lr=0.05, optimizer=name, clip=clip, nesterov=nesterov, weight_decay=1e-2, precision="float16"
+        )
+        weights, skipped = stepped(recipe, {0, 1, 3})
+        assert skipped == 3
+        torch.manual_seed(0)
+        start = torch.nn.Linear(40, 3)
+        own = start.weight.detach().clone()
+        expected = by_hand(recipe, own, start.bias.detach().clone(), [2, 4, 5])
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert torch.equal(weights[0], own)
+    assert torch.equal(weights[1], own)
+    for step, value in zip((2, 3, 4, 5), (expected[0], expected[0], expected[1], expected[2]), strict=True):
+        assert torch.allclose(weights[step].double(), value, rtol=1e-5, atol=1e-6)
+
+
+def by_hand(recipe: Recipe, weight: torch.Tensor, bias: torch.Tensor, steps: list[int]) -> list[torch.Tensor]:
+    """The optimisers' equations in float64, at the batches of some steps alone."""
+    parts = [weight.double(), bias.double()]
+    first, second = ([torch.zeros_like(part) for part in parts] for _ in range(2))
+    found = []
+    for count, step in enumerate(steps, start=1):
+        x = torch.randn(8, 40, generator=torch.Generator().manual_seed(step)).double()
+        residual = 2 * (x @ parts[0].T + parts[1]) / 24
+        gradients = [residual.T @ x, residual.sum(0)]
+        if recipe.clip is not None:
+            norm = torch.sqrt(sum((g**2).sum() for g in gradients))
+            gradients = [g * min(1.0, recipe.clip / float(norm)) for g in gradients]
+        for i, gradient in enumerate(gradients):
+            if recipe.optimizer == "adamw":
+                parts[i] = parts[i] * (1 - recipe.lr * recipe.weight_decay)
+                first[i] = 0.9 * first[i] + 0.1 * gradient
+                second[i] = 0.999 * second[i] + 0.001 * gradient**2
+                move = first[i] / (1 - 0.9**count) / (torch.sqrt(second[i] / (1 - 0.999**count)) + 1e-8)
+            else:
+                gradient = gradient + recipe.weight_decay * parts[i]
+                first[i] = 0.9 * first[i] + gradient
+                move = gradient + 0.9 * first[i] if recipe.nesterov else first[i]
+            parts[i] = parts[i] - recipe.lr * move
+        found.append(parts[0].clone())
+    return found
+
+
+def test_in_float32_nothing_is_prepared_and_the_first_momentum_is_the_gradient_to_the_bit():
+    made = optimizer(Recipe(epochs=1, batch_size=8, lr=0.1), torch.nn.Linear(3, 2))
+    assert not any(made.state.values())
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_parameter_may_get_its_first_gradient_late(resumed):
+    recipe = Recipe(epochs=1, batch_size=8, lr=0.1)
+    network = torch.nn.ParameterList([torch.nn.Parameter(torch.zeros(1)) for _ in range(2)])
+    made = optimizer(recipe, network)
+    network[0].sum().backward()
+    made.step()
+    made.zero_grad()
+    if resumed:
+        state, made = made.state_dict(), optimizer(recipe, network)
+        made.load_state_dict(state)
+    for _ in range(2):
+        (network[0] + network[1]).sum().backward()
+        made.step()
+        made.zero_grad()
+    assert [round(float(p.detach()), 4) for p in network] == [-0.561, -0.29]  # 0.1 (1 + 1.9 + 2.71) and 0.1 (1 + 1.9)

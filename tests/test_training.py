@@ -1,5 +1,6 @@
 """Training: how runs are grouped changes no number, teachers stay as they are, and what teaches has been measured."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from kdzoo.assemble import Bound, Modules, cohort_of, data_of, member_of, teache
 from kdzoo.cost import probe
 from kdzoo.errors import InputError
 from kdzoo.member import Member
+from kdzoo.method import register
+from kdzoo.signals import Need, Needs
 from kdzoo.store import teacher_store
 from kdzoo.suite import worker
 from kdzoo.suite.bench import preflight, run
@@ -324,3 +327,74 @@ def test_one_student_of_a_stack_may_fail_and_the_others_end_as_without_it(tmp_pa
     for run_id, expected in ended.items():
         found = load_file(made.store.run(run_id).student)
         assert all(torch.allclose(value.double(), found[name].double(), rtol=1e-3, atol=1e-4) for name, value in expected.items())
+
+
+PASSES_ASKED = [Need.NOTHING, Need.SECOND_VIEW, Need.PARTNER, Need.SECOND_VIEW | Need.PARTNER]
+
+
+def reading(name: str, student: Need, teacher: Need) -> None:
+    """Register a method that reads exactly these passes of the two networks, and the logits of each."""
+
+    @register(name, needs=Needs(Need.LOGITS | student, Need.LOGITS | teacher), version=1)
+    def loss(student_outputs, teacher_outputs, batch):
+        seen = [student_outputs.logits, *[getattr(student_outputs, NAMES[one]).logits for one in student]]
+        taught = [teacher_outputs.logits, *[getattr(teacher_outputs, NAMES[one]).logits for one in teacher]]
+        assert all(tensor.shape == seen[0].shape for tensor in seen + taught)
+        return sum((tensor - other).square().mean() for tensor in seen for other in taught)
+
+
+NAMES = {Need.SECOND_VIEW: "second", Need.PARTNER: "partner"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("memo", [0, None])
+def test_every_combination_of_passes_of_student_and_teacher_trains_alone(tmp_path, memo):
+    names = []
+    for i, student in enumerate(PASSES_ASKED):
+        for j, teacher in enumerate(PASSES_ASKED):
+            names.append(f"reads_{i}_{j}")
+            reading(names[-1], student, teacher)
+    made = planned(tmp_path, methods=",".join(names), alphas="", epochs=1, limit=150, set={"teacher_recipe.epochs": 15})
+    options = replace(Options(), memo=memo, allow_chance_teacher=True)
+    for student in made.students:
+        train_runs(made.store, [student.run.id], options, Bench(), lambda _: None, lambda: False)
+    states = {p.run.objective.label: made.store.run(p.run.id) for p in made.students}
+    assert {name: folder.failure() for name, folder in states.items() if folder.state() != "done"} == {}
+
+
+def test_a_teacher_whose_other_view_alone_is_read_answers_for_that_view(tmp_path):
+    seen = []
+
+    @register("apart", needs=Needs(Need.LOGITS, Need.LOGITS | Need.SECOND_VIEW), version=1)
+    def apart(student, teacher, batch):
+        seen.append((teacher.logits.clone(), teacher.second.logits.clone()))
+        return (student.logits - teacher.second.logits).square().mean()
+
+    made = planned(tmp_path, methods="apart", alphas="", epochs=1, limit=150, set={"teacher_recipe.epochs": 1, "recipe.augment": SHIFTED})
+    ids = [p.run.id for p in made.students if p.run.objective.label == "apart"]
+    train_runs(made.store, ids, replace(Options(), allow_chance_teacher=True), Bench(), lambda _: None, lambda: False)
+    assert made.store.run(ids[0]).state() == "done", made.store.run(ids[0]).failure()
+    assert not any(torch.allclose(first, second) for first, second in seen)
+
+
+SHIFTED = {"crop": "pad", "pad": 2}
+
+
+@pytest.mark.slow
+def test_float16_says_how_many_steps_it_skipped_and_ends_with_numbers(tmp_path):
+    half = {"teacher_recipe.epochs": 15, "recipe.precision": "float16"}
+    made = planned(tmp_path, methods="sp,hinton", alphas="", epochs=2, set=half)
+    notes: list[dict[str, object]] = []
+    options = replace(Options(), allow_chance_teacher=True)
+    train_runs(made.store, [p.run.id for p in made.students], options, Bench(), notes.append, lambda: False)
+    for planned_run in made.students:
+        folder = made.store.run(planned_run.run.id)
+        assert folder.state() == "done", folder.failure()
+        assert all(bool(torch.isfinite(value).all()) for value in load_file(folder.student).values())
+        train_part = folder.result()["train"]
+        lines = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
+        assert 0 <= lines[0]["skipped_steps"] <= lines[-1]["skipped_steps"] == train_part["skipped_steps"] < train_part["steps"]
+        told = [note for note in notes if note["event"] == "note" and str(note["text"]).startswith(folder.id)]
+        assert len(told) == (train_part["skipped_steps"] > 0)
+    (sp,) = [p.run.id for p in made.students if p.run.objective.label == "sp"]
+    assert made.store.run(sp).result()["train"]["skipped_steps"] > 0  # its gradients, some thousand times those of others, overflow

@@ -114,6 +114,11 @@ def status_of(arguments: Sequence[str], *, debug: bool) -> int:
         return _refused(problems, debug)
     except typer.Abort:
         return INTERRUPTED
+    except SystemExit as error:  # no code of kdzoo's ends the process: a plugin's does
+        say(f"something that kdzoo called ended the process (sys.exit({error.code or 0})) before the work was done; {DEBUG} says where")
+        if debug:
+            traceback.print_exc()
+        return FAILED
     except Exception as error:
         if _is_usage(error):
             return _refused(_usage(error), debug)

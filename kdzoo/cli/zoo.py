@@ -333,7 +333,7 @@ def check(file: Annotated[Path, typer.Argument(help="A Python file that register
     from kdzoo.method import REGISTRY, load_plugin
 
     load_plugin(file)
-    registered = [cls for cls in map(REGISTRY.get, REGISTRY.names()) if cls.card.definition[0] == str(file.resolve())]
+    registered = [cls for cls in map(REGISTRY.get, REGISTRY.names()) if cls.card.plugin == str(file.resolve())]
     if not registered:
         raise InputError(f"{file}: registers no method; put @kdzoo.register(NAME) above a function or a kdzoo.Method")
     return max([_checked(cls.card.name) for cls in registered])

@@ -20,6 +20,7 @@ from torch import Tensor
 from kdzoo.data.folder import load_folder
 from kdzoo.data.images import Images, Subset, statistics
 from kdzoo.errors import InputError, unknown
+from kdzoo.plugins import origin
 
 Array = NDArray[Any]
 DOWNLOAD_TIMEOUT_SECONDS = 15
@@ -54,6 +55,9 @@ SHIPPED = frozenset(DATA)
 
 _SOURCES: dict[str, Callable[[], Raw]] = {}
 
+_PLUGINS: dict[str, str] = {}
+"""the plugin file that registered each of them; empty for one that this process alone knows"""
+
 
 def register_source(name: str, read: Callable[[], Raw], description: str = "") -> None:
     """Make a data set of your own known under a name; `read` returns its arrays. The same name again replaces it.
@@ -63,7 +67,13 @@ def register_source(name: str, read: Callable[[], Raw], description: str = "") -
     if name in SHIPPED:
         raise InputError(f"data: {name!r} is one of kdzoo's own data sets; choose another name")
     _SOURCES[name] = read
+    _PLUGINS[name] = origin()
     DATA[name] = description
+
+
+def found_in(name: str) -> str | None:
+    """Where other processes find a data set: None for kdzoo's own, else a plugin's file, or empty for nowhere."""
+    return _PLUGINS.get(name)
 
 
 def load(

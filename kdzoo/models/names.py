@@ -15,9 +15,13 @@ import kdzoo.models.cifar_resnet
 import kdzoo.models.cifar_vgg
 import kdzoo.models.small
 from kdzoo.errors import InputError
+from kdzoo.plugins import origin, plugin_of
 
 _OWN: dict[str, Callable[..., nn.Module]] = {}
 """networks of a user's, by name"""
+
+_PLUGINS: dict[str, str] = {}
+"""the plugin file that registered each of them; empty for one that this process alone knows"""
 
 
 def register_network(name: str, build: Callable[..., nn.Module]) -> None:
@@ -31,6 +35,15 @@ def register_network(name: str, build: Callable[..., nn.Module]) -> None:
             raise InputError(f"network: {name!r} is one of kdzoo's or timm's own; choose another name")
         register_model(_entrypoint(name))
     _OWN[name] = build
+    _PLUGINS[name] = origin()
+
+
+def found_in(name: str) -> str | None:
+    """Where other processes find a network: None for kdzoo's and timm's own, else a plugin's file, or empty for nowhere."""
+    if name in _OWN:
+        return _PLUGINS[name]
+    home = timm.model_entrypoint(name).__module__ if timm.is_model(name) else ""
+    return None if home.partition(".")[0] in ("timm", "kdzoo") else plugin_of(home)
 
 
 def _entrypoint(name: str) -> Callable[..., nn.Module]:
