@@ -24,6 +24,8 @@ from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit
 
 from kdzoo.errors import InputError, did_you_mean
+from kdzoo.files import read_file, read_text
+from kdzoo.store import write_bytes
 
 Record = Mapping[str, Any]
 
@@ -67,10 +69,10 @@ class Tee:
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The whole records of a JSON-lines file, none where there is no file; a torn last line is left out."""
     records = []
-    for line in path.read_bytes().split(b"\n") if path.exists() else []:
+    for line in read_file(path).split(b"\n") if path.exists() else []:
         try:
             records.append(json.loads(line))
-        except ValueError:
+        except (ValueError, RecursionError):
             break
     return records
 
@@ -78,15 +80,12 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 class JsonLines:
     """metrics.jsonl, cut back at the start to the records at or before a step: where the checkpoint was taken.
 
-    Raises OSError where a line cannot be written whole (a full disk).
+    Raises StoreError where the file cannot be written anew, and OSError where a line cannot be written whole (a full disk).
     """
 
     def __init__(self, path: Path, keep_through_step: int) -> None:
         kept = [record for record in read_lines(path) if record["step"] <= keep_through_step]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_bytes(b"".join(map(_line, kept)))
-        os.replace(partial, path)
+        write_bytes(path, b"".join(map(_line, kept)))
         self._file = path.open("ab", buffering=0)
 
     def epoch(self, record: Record) -> None:
@@ -165,7 +164,7 @@ def _has_key(environ: Mapping[str, str]) -> bool:
     """Whether W&B will find a key without asking for one."""
     if environ.get("WANDB_API_KEY") or environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
-    home = Path(environ.get("HOME") or Path.home())
+    home = Path(environ.get("HOME") or os.path.expanduser("~"))
     hosts = [environ["WANDB_BASE_URL"]] if environ.get("WANDB_BASE_URL") else _HOSTS
     for file in [environ["NETRC"]] if environ.get("NETRC") else [home / ".netrc", home / "_netrc"]:
         try:
@@ -206,7 +205,9 @@ class WandbSink:
             if step <= self._sent:
                 return
             self._sent = step
-            _replace(self._cursor, str(step))  # first: of a step that is lost and one that is there twice, the first is the lesser evil
+            write_bytes(
+                self._cursor, str(step).encode()
+            )  # first: of a step that is lost and one that is there twice, the first is the lesser evil
             run.log(numbers, step=step, commit=True)
 
         self._say(send)
@@ -258,7 +259,7 @@ class WandbSink:
         """What the thread does: open the run, then say one thing after the other."""
         try:
             if self._cursor.exists():
-                self._sent = int(self._cursor.read_text())
+                self._sent = int(read_text(self._cursor))
             run = self._open(settings, bench, run_id, config)
             while (act := self._said.get()) is not None:
                 act(run)
@@ -377,10 +378,3 @@ def flattened(value: Record, prefix: str = "") -> dict[str, Any]:
         elif item is not None:
             found[prefix + key] = item
     return found
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(text)
-    os.replace(partial, path)

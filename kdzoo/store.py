@@ -15,6 +15,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from kdzoo.errors import InputError, KdzooError
+from kdzoo.files import read_file, read_text
 from kdzoo.spec import Run, canonical, parse
 
 HERE = Path(__file__).parent
@@ -139,13 +140,19 @@ class RunFolder:
 
     def failure(self) -> str:
         """The last line of a failure's traceback: the exception."""
-        lines = (self.path / "error.txt").read_text(errors="replace").strip().splitlines() if (self.path / "error.txt").exists() else []
+        lines = self._traceback().strip().splitlines()
         return lines[-1] if lines else "no reason was kept"
+
+    def _traceback(self) -> str:
+        """What error.txt says; nothing where it is missing or no plain file."""
+        try:
+            return read_text(self.path / "error.txt")
+        except OSError:
+            return ""
 
     def failure_place(self) -> str | None:
         """Where a method's code failed, as `my_loss.py:12`: the deepest frame that is neither the trainer's nor a library's."""
-        text = (self.path / "error.txt").read_text(errors="replace") if (self.path / "error.txt").exists() else ""
-        frames = [(Path(file), line) for file, line in FRAME.findall(text)]
+        frames = [(Path(file), line) for file, line in FRAME.findall(self._traceback())]
         own = [
             (file, line)
             for file, line in frames
@@ -197,7 +204,16 @@ class Store:
 def cache_folder() -> Path:
     """Where teachers and decoded images are kept: KDZOO_CACHE, else `kdzoo` in the user's cache folder."""
     named = os.environ.get("KDZOO_CACHE")
-    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "kdzoo"
+    return Path(named) if named else user_cache() / "kdzoo"
+
+
+def user_cache() -> Path:
+    """The user's folder for caches: XDG_CACHE_HOME, else `.cache` in the home folder; raises InputError where there is none."""
+    named = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return Path(named) if named else Path.home() / ".cache"
+    except RuntimeError:
+        raise InputError("cache: this user has no home folder; name a folder that can be written: KDZOO_CACHE=DIR") from None
 
 
 def teacher_store() -> Store:
@@ -215,10 +231,12 @@ def _is_library(file: Path) -> bool:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(read_file(path))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise InputError(f"{path}: damaged ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: damaged ({error})") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: damaged (expected a JSON object)")

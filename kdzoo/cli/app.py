@@ -17,6 +17,7 @@ import typer
 
 from kdzoo.cli import bench, runs, short, status, tables, zoo
 from kdzoo.cli.output import Interrupted, say
+from kdzoo.cli.streams import outlast
 from kdzoo.errors import InputError, KdzooError, WorkFailed
 from kdzoo.version import VERSION
 
@@ -93,10 +94,13 @@ def about(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command line and leave with its exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    outlast()
     for number in [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]:
         if signal.getsignal(number) is not signal.SIG_IGN:  # under nohup it stays ignored
             signal.signal(number, _interrupt)
-    sys.exit(status_of([word for word in given if word != DEBUG] or ["--help"], debug=DEBUG in given))
+    status = status_of([word for word in given if word != DEBUG] or ["--help"], debug=DEBUG in given)
+    sys.stdout.flush()
+    sys.exit(status)
 
 
 def status_of(arguments: Sequence[str], *, debug: bool) -> int:

@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from kdzoo.text import csv_text, markdown_text, one_line
+
 
 class Interrupted(BaseException):
     """Ctrl-C or a polite kill. Not an Exception, so that nothing on the way up takes it for a run's failure."""
@@ -30,7 +32,7 @@ class Format(StrEnum):
 
 def say(text: str) -> None:
     """One line on standard error, under the program's name."""
-    print(f"kdzoo: {text}", file=sys.stderr, flush=True)
+    print(f"kdzoo: {one_line(text)}", file=sys.stderr, flush=True)
 
 
 @cache
@@ -50,7 +52,7 @@ def show(rows: Sequence[dict[str, Any]], how: Format, *, title: str = "", column
         case Format.csv:
             writer = csv.DictWriter(sys.stdout, names, lineterminator="\n")
             writer.writeheader()
-            writer.writerows(rows)
+            writer.writerows({name: csv_text(cell) if isinstance(cell, str) else cell for name, cell in row.items()} for row in rows)
         case Format.md:
             print("\n".join(markdown(rows, names)))
         case Format.json:
@@ -59,7 +61,7 @@ def show(rows: Sequence[dict[str, Any]], how: Format, *, title: str = "", column
 
 def markdown(rows: Iterable[dict[str, Any]], names: Sequence[str]) -> list[str]:
     """The lines of a Markdown table."""
-    lines = [names, ["---"] * len(names), *([text(row[name]).replace("|", "\\|") for name in names] for row in rows)]
+    lines = [names, ["---"] * len(names), *([markdown_text(text(row[name])) for name in names] for row in rows)]
     return [f"| {' | '.join(line)} |" for line in lines]
 
 
@@ -84,5 +86,5 @@ def _table(rows: Iterable[dict[str, Any]], names: Sequence[str]) -> Table:
     for name in names:
         table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(*(escape(text(row[name])) for name in names))
+        table.add_row(*(escape(one_line(text(row[name]))) for name in names))
     return table

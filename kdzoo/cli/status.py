@@ -12,6 +12,7 @@ import typer
 
 from kdzoo.cli.output import Format, console, percent, show
 from kdzoo.cli.places import bench_folder, benches
+from kdzoo.files import read_file
 from kdzoo.store import RunFolder, Store, teacher_store
 from kdzoo.suite.records import BenchRecords, Record, read_bench, read_record, setting_text
 
@@ -96,7 +97,10 @@ def held(folder: RunFolder) -> bool:
 
 def _epochs(folder: RunFolder) -> int:
     """How many whole epochs a run has behind it."""
-    return folder.metrics.read_text().count("\n") if folder.metrics.exists() else 0
+    try:
+        return read_file(folder.metrics).count(b"\n")
+    except OSError:  # none yet, or no plain file
+        return 0
 
 
 def _counts(rows: list[dict[str, Any]]) -> dict[str, int]:

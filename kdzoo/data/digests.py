@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from kdzoo.files import read_file
 from kdzoo.store import cache_folder, write_bytes
 
 TOGETHER = 64
@@ -32,7 +33,7 @@ def remembered_digests(folder: Path, paths: Sequence[str], digest: Callable[[str
     """
     name = hashlib.blake2b(str(folder.resolve()).encode(), digest_size=8).hexdigest()
     memory = cache_folder() / "data" / f"digests-{name}.json"
-    known: dict[str, str] = json.loads(memory.read_text()) if memory.exists() else {}
+    known = _known(memory)
     stamped = [f"{status.st_size} {status.st_mtime_ns} {path}" for path in paths for status in [os.stat(path)]]
     fresh = [path for path, stamp in zip(paths, stamped, strict=True) if stamp not in known]
     if fresh:
@@ -40,3 +41,12 @@ def remembered_digests(folder: Path, paths: Sequence[str], digest: Callable[[str
         known = {stamp: read[path].hex() if path in read else known[stamp] for path, stamp in zip(paths, stamped, strict=True)}
         write_bytes(memory, json.dumps(known).encode())
     return [bytes.fromhex(known[stamp]) for stamp in stamped]
+
+
+def _known(memory: Path) -> dict[str, str]:
+    """The digests (hex) that the cache remembers, by size, time of change and path; none where its file is missing or damaged."""
+    try:
+        known = json.loads(read_file(memory))
+        return {str(stamp): bytes.fromhex(digest).hex() for stamp, digest in known.items()}
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        return {}

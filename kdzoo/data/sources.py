@@ -21,6 +21,7 @@ from kdzoo.data.folder import load_folder
 from kdzoo.data.images import Images, Subset, statistics
 from kdzoo.errors import InputError, unknown
 from kdzoo.plugins import origin
+from kdzoo.store import user_cache
 
 Array = NDArray[Any]
 DOWNLOAD_TIMEOUT_SECONDS = 15
@@ -104,7 +105,7 @@ def data_root(root: Path | None) -> Path:
     named = os.environ.get("KDZOO_DATA")
     if root is not None or named:
         return Path(root or str(named)).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "kdzoo" / "data"
+    return user_cache() / "kdzoo" / "data"
 
 
 def canonical(name: str, raw: Raw) -> Images:

@@ -6,7 +6,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kdzoo.suite.jobs import Event
+from kdzoo.text import one_line
 
 PROGRESS_SECONDS = 10.0
 """between two lines about a training that goes on, where there is no terminal"""
@@ -293,11 +294,6 @@ def scores(event: Event) -> str:
 
 def runs(count: int) -> str:
     return "1 run" if count == 1 else f"{count} runs"
-
-
-def one_line(text: Any) -> str:
-    """Text without line breaks and control characters."""
-    return " ".join("".join(c if c.isprintable() else " " for c in str(text)).split(" ")).strip()
 
 
 def clock_words(seconds: float | None) -> str:

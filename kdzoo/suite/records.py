@@ -202,8 +202,7 @@ def read_record(folder: RunFolder) -> Record:
     if state in ("done", "damaged"):
         return _ended(folder, run, about)
     if state == "failed":
-        lines = (folder.path / "error.txt").read_text(errors="replace").strip().splitlines()
-        return Record(run, about, state, None, lines[-1] if lines else "no reason was kept")
+        return Record(run, about, state, None, folder.failure())
     return Record(run, about, state, None, None)
 
 

