@@ -32,7 +32,7 @@ from kdzoo.models.network import (
     pair_stages,
     probe,
 )
-from kdzoo.models.weights import ensemble_ids, load_state, read_shipped
+from kdzoo.models.weights import ensemble_ids, file_sha256, load_state, read_shipped
 from kdzoo.objective import Deployed, Objective, build_objective
 from kdzoo.seeds import global_stream
 from kdzoo.signals import Need, Shapes
@@ -118,12 +118,17 @@ def members_of(spec: NetworkSpec) -> list[NetworkSpec]:
 
 
 def weights_path(spec: NetworkSpec, path: str | None) -> Path | None:
-    """The file that holds a network's weights: as planned, else among the kept teachers; None where none is read."""
+    """The file that holds a network's weights: as planned, else among the kept teachers; None where none is read.
+
+    Raises InputError for a file that is gone, or whose content is no longer what its name in the run's id says.
+    """
     kind, _, name = spec.start.partition(":")
     if kind not in ("file", "run"):
         return None
     for candidate in [Path(path)] if path else []:
         if candidate.is_file():
+            if kind == "file" and (found := file_sha256(candidate)) != name:
+                raise InputError(f"{spec.name}: {candidate} is not the file that was planned (sha256 {name[:12]}..., now {found[:12]}...)")
             return candidate
     kept = teacher_store().run(name).student
     if kind == "run" and kept.is_file():
@@ -205,7 +210,7 @@ def learner(spec: NetworkSpec, images: Images, side: int, module: nn.Module | No
 
 def kept_student(bound: Bound, images: Images, parts: Parts, modules: Modules) -> nn.Module:
     """The trained student of a finished run as it ships, with `logits(images)`; raises InputError where its weights do not fit."""
-    state, shipped_with = read_shipped(bound.folder.student)
+    state, shipped_with = read_shipped(bound.folder.student, bound.run.id)
     if not shipped_with:
         spec = bound.run.student.model_copy(update={"start": f"run:{bound.run.id}"})
         side = shape_of(images, bound.run.recipe)[1]

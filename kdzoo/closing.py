@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 from torch import Tensor, nn
 
 from kdzoo.cohort import Cohort
@@ -18,7 +16,8 @@ from kdzoo.member import Member, Tally, now
 from kdzoo.models.weights import save_student
 from kdzoo.objective import Deployed
 from kdzoo.predict import predict
-from kdzoo.store import RunFolder, write_bytes
+from kdzoo.predictions import Predictions, write_predictions
+from kdzoo.seals import OWNER
 
 Emit = Callable[[dict[str, Any]], None]
 
@@ -71,12 +70,12 @@ def finish(cohort: Cohort, member: Member) -> None:
         "test": measure(test, parts.test.targets, test_said),
     }
     if "predictions" in keep:
-        write_predictions(member.folder, parts, val, test)
+        write_predictions(member.folder.predictions, predictions_of(parts, val, test), member.run.id)
     if member.run.kind == "pretrain":
-        member.checkpoint()
+        member.checkpoint()  # what the second stage goes on from
     if "student" in keep:
         spec = member.run.student
-        about = {"architecture": spec.name, "classes": str(spec.classes), "run": member.run.id}
+        about = {"architecture": spec.name, "classes": str(spec.classes), OWNER: member.run.id}
         shipped = member.shipped
         save_student(member.evaluated, member.folder.student, about, shipped.module if isinstance(shipped, Deployed) else None)
     result = {
@@ -132,11 +131,11 @@ def copied(module: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}
 
 
-def write_predictions(folder: RunFolder, parts: Parts, val: Tensor | None, test: Tensor) -> None:
-    """Keep the last epoch's log-probabilities in float16 with their targets."""
-    arrays = {"test": test.half().numpy(), "test_targets": parts.test.targets.numpy()}
-    if val is not None and parts.val is not None:
-        arrays |= {"val": val.half().numpy(), "val_targets": parts.val.targets.numpy()}
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **cast(Any, arrays))
-    write_bytes(folder.predictions, buffer.getvalue())
+def predictions_of(parts: Parts, val: Tensor | None, test: Tensor) -> dict[str, Predictions]:
+    """The last epoch's log-probabilities, as they were measured, with the targets and keys of their samples."""
+    given = {"test": (parts.test, test)} | ({} if val is None or parts.val is None else {"val": (parts.val, val)})
+    found = {}
+    for name, (subset, log_probs) in given.items():
+        assert subset.keys is not None
+        found[name] = Predictions(log_probs.numpy(), subset.targets.numpy(), subset.keys.numpy())
+    return found

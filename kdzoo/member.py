@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,11 +20,12 @@ from kdzoo.execution import Execution, autocast
 from kdzoo.models.network import Network, NetworkCost
 from kdzoo.objective import Objective
 from kdzoo.optim import Skipped, learning_rate, moving_average, optimizer
+from kdzoo.seals import Damaged, read_sealed, write_sealed
 from kdzoo.seeds import global_stream
 from kdzoo.signals import PASSES, Batch, Losses, Need, Outputs
 from kdzoo.sinks import Sink
 from kdzoo.spec import Run
-from kdzoo.store import RunFolder, write_bytes
+from kdzoo.store import RunFolder
 
 Seen = dict[Need, Tensor]
 """the images of a batch for each pass"""
@@ -136,9 +138,15 @@ class Member:
             self.fail()
 
     def fail(self) -> None:
-        """Keep the exception that is being handled, and leave the cohort."""
+        """Keep the exception that is being handled, and leave the cohort.
+
+        A run whose numbers are none is not gone on with: a checkpoint of it may hold what makes it fail, which nothing
+        shows before the loss does.
+        """
         self.failure = traceback.format_exc()
         self.folder.fail(self.failure)
+        if isinstance(sys.exception(), FloatingPointError):
+            self.folder.checkpoint.unlink(missing_ok=True)
         if self.sink is not None:
             self.sink.fail(self.failure)
             self.sink.close()
@@ -195,16 +203,44 @@ class Member:
         self.best, self.oracle, self.cost = state["best"], state["oracle"], state["cost"]
         self.seconds, self.started = state["seconds"], state["started"]
 
+    def refuse_bad_weights(self) -> None:
+        """Raises FloatingPointError where a parameter of the student or of the objective is NaN or infinite."""
+        named = [*self.network.named_parameters(prefix="student"), *self.objective.named_parameters(prefix="objective")]
+        bad = [name for name, value in named if value.requires_grad and not bool(torch.isfinite(value).all())]
+        if bad:
+            raise FloatingPointError(f"after step {self.step}: {len(bad)} weights are NaN or infinite, the first is {bad[0]}")
+
     def checkpoint(self) -> None:
-        """Write the state, whole or not at all."""
+        """Write the state, whole or not at all; raises FloatingPointError for one that nothing can come of."""
+        self.refuse_bad_weights()
         buffer = io.BytesIO()
         torch.save(self.state(), buffer)
-        write_bytes(self.folder.checkpoint, buffer.getvalue())
+        write_sealed(self.folder.checkpoint, buffer.getvalue(), self.run.id)
 
     def resume(self) -> None:
-        """Take up the checkpoint of the run's folder, if there is one."""
-        if self.folder.checkpoint.exists():
-            self.load(torch.load(self.folder.checkpoint, map_location=self.device, weights_only=True))
+        """Take up the checkpoint of the run's folder.
+
+        Raises Damaged for one that cannot be taken up; the member is then no longer fresh, and worth nothing.
+        """
+        state = read_checkpoint(self.folder, self.device)
+        try:
+            self.load(state)
+            self.refuse_bad_weights()
+        except Exception as error:  # a whole file that does not fit: what a method's module is made of has changed, or torch
+            raise Damaged(f"{self.folder.checkpoint}: cannot be taken up ({_first_line(error)})") from error
+
+
+def read_checkpoint(folder: RunFolder, device: torch.device) -> dict[str, Any]:
+    """The state that a run's checkpoint holds; raises Damaged where it is not what this very run wrote."""
+    content = read_sealed(folder.checkpoint, folder.id)
+    try:
+        return cast(dict[str, Any], torch.load(io.BytesIO(content), map_location=device, weights_only=True))
+    except Exception as error:  # torch.load raises almost anything
+        raise Damaged(f"{folder.checkpoint}: no state of a run ({_first_line(error)})") from error
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
 
 
 def outputs(network: Network, seen: Seen, need: Need) -> Outputs:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdzoo.errors import KdzooError
+from kdzoo.store import set_aside as set_aside
 from kdzoo.store import write_bytes
 
 if TYPE_CHECKING:
@@ -29,10 +30,27 @@ class Damaged(KdzooError):
     """A file is not what was written, or belongs to something else. The message names the file and the reason."""
 
 
+def seal(content: bytes, owner: str) -> bytes:
+    """One line of JSON that names the owner and the digest of some content."""
+    return json.dumps({OWNER: owner, DIGEST: hashlib.sha256(content).hexdigest()}, separators=(",", ":")).encode()
+
+
+def check_seal(path: Path, found: bytes, content: bytes, owner: str) -> None:
+    """Raises Damaged where what was found is no seal, names another owner, or belongs to other content."""
+    try:
+        held = json.loads(found)
+        theirs, digest = str(held[OWNER]), held[DIGEST]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise Damaged(f"{path}: has no seal of an owner and a digest") from error
+    if theirs != owner:
+        raise Damaged(f"{path}: belongs to {theirs!r}, not to {owner!r}")
+    if digest != hashlib.sha256(content).hexdigest():
+        raise Damaged(f"{path}: its content is not what was written (the digest differs)")
+
+
 def write_sealed(path: Path, content: bytes, owner: str) -> None:
     """Write content that belongs to `owner`, whole or not at all; raises StoreError where it cannot be written."""
-    seal = json.dumps({OWNER: owner, DIGEST: hashlib.sha256(content).hexdigest()})
-    write_bytes(path, seal.encode() + b"\n" + content)
+    write_bytes(path, seal(content, owner) + b"\n" + content)
 
 
 def read_sealed(path: Path, owner: str) -> bytes:
@@ -41,34 +59,27 @@ def read_sealed(path: Path, owner: str) -> bytes:
     Raises Damaged where the file cannot be read, belongs to another owner or differs from what was written, and
     FileNotFoundError where there is none.
     """
+    refuse_what_is_no_file(path)
     try:
         with path.open("rb") as file:
-            seal, content = file.readline(LONGEST_SEAL), file.read()
+            found, content = file.readline(LONGEST_SEAL), file.read()
     except FileNotFoundError:
         raise
     except OSError as error:
         raise Damaged(f"{path}: cannot be read ({error.strerror})") from error
-    try:
-        found = json.loads(seal)
-        theirs, digest = str(found[OWNER]), found[DIGEST]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise Damaged(f"{path}: its first line is not a seal") from error
-    if theirs != owner:
-        raise Damaged(f"{path}: belongs to {theirs!r}, not to {owner!r}")
-    if digest != hashlib.sha256(content).hexdigest():
-        raise Damaged(f"{path}: its content is not what was written (the digest differs)")
+    check_seal(path, found, content, owner)
     return content
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write tensors as safetensors with their digest in the metadata, whole or not at all.
+    """Write tensors as safetensors with a digest of them and of their metadata, whole or not at all.
 
     Give the owner as `metadata["owner"]` where the reader is to ask for it.
     """
     from safetensors.torch import save
 
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    write_bytes(path, save(plain, metadata={**metadata, DIGEST: tensors_digest(plain)}))
+    write_bytes(path, save(plain, metadata={**metadata, DIGEST: tensors_digest(plain, metadata)}))
 
 
 def read_tensors(path: Path, owner: str | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -80,6 +91,7 @@ def read_tensors(path: Path, owner: str | None = None) -> tuple[dict[str, Tensor
     """
     from safetensors import SafetensorError, safe_open
 
+    refuse_what_is_no_file(path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})
@@ -88,18 +100,21 @@ def read_tensors(path: Path, owner: str | None = None) -> tuple[dict[str, Tensor
         raise
     except (SafetensorError, OSError, ValueError) as error:
         raise Damaged(f"{path}: not a whole safetensors file ({error})") from error
+    if owner is not None and DIGEST not in metadata:
+        raise Damaged(f"{path}: has no digest; another program or an older kdzoo wrote it")
     if owner is not None and metadata.get(OWNER) != owner:
         raise Damaged(f"{path}: belongs to {metadata.get(OWNER, 'nobody')!r}, not to {owner!r}")
-    if (DIGEST in metadata or owner is not None) and metadata.get(DIGEST) != tensors_digest(tensors):
-        raise Damaged(f"{path}: its tensors are not those that were written (the digest differs)")
+    if DIGEST in metadata and metadata[DIGEST] != tensors_digest(tensors, metadata):
+        raise Damaged(f"{path}: its tensors or its metadata are not what was written (the digest differs)")
     return tensors, metadata
 
 
-def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
-    """A digest of names, dtypes, shapes and bytes, whatever their order."""
+def tensors_digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> str:
+    """A digest of names, dtypes, shapes and bytes, and of the metadata but for its own digest, whatever their order."""
     import torch
 
-    digest = hashlib.sha256()
+    beside = {key: value for key, value in (metadata or {}).items() if key != DIGEST}
+    digest = hashlib.sha256(json.dumps(beside, sort_keys=True).encode() if beside else b"")
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -107,10 +122,7 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def set_aside(path: Path) -> Path:
-    """Rename a damaged file or folder to NAME.damaged (NAME.damaged-2, ... where that is taken); its new path."""
-    number = 1
-    while (aside := path.with_name(path.name + (".damaged" if number == 1 else f".damaged-{number}"))).exists() or aside.is_symlink():
-        number += 1
-    path.rename(aside)
-    return aside
+def refuse_what_is_no_file(path: Path) -> None:
+    """Raises Damaged for a folder, a pipe or a device: reading some of them never ends."""
+    if path.exists() and not path.is_file():
+        raise Damaged(f"{path}: expected a file, found {'a folder' if path.is_dir() else 'something that is none'}")

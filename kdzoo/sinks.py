@@ -67,14 +67,25 @@ class Tee:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole records of a JSON-lines file, none where there is no file; a torn last line is left out."""
+    """The records of a run's epochs, none where there is no file; left out is all from a line on that is torn or no record."""
     records = []
-    for line in read_file(path).split(b"\n") if path.exists() else []:
+    for line in _content(path).split(b"\n"):
         try:
-            records.append(json.loads(line))
+            record = json.loads(line)
         except (ValueError, RecursionError):
             break
+        if not isinstance(record, dict) or not isinstance(record.get("step"), int):
+            break
+        records.append(record)
     return records
+
+
+def _content(path: Path) -> bytes:
+    """The bytes of a plain file; none where there is none."""
+    try:
+        return read_file(path)
+    except OSError:
+        return b""
 
 
 class JsonLines:

@@ -50,6 +50,18 @@ def write_bytes(path: Path, content: bytes) -> None:
         raise StoreError(f"cannot write {path}: {error.strerror}") from error
 
 
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file or folder to NAME.damaged (NAME.damaged-2, ... where that is taken); its new path."""
+    number = 1
+    while (aside := path.with_name(path.name + (".damaged" if number == 1 else f".damaged-{number}"))).exists() or aside.is_symlink():
+        number += 1
+    try:
+        path.rename(aside)
+    except OSError as error:
+        raise StoreError(f"cannot rename {path} to {aside.name}: {error.strerror}") from error
+    return aside
+
+
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Replace a JSON file whole: keys in order, one indent, no NaN."""
     write_bytes(path, (json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n").encode())
@@ -92,17 +104,18 @@ class RunFolder:
     def predictions(self) -> Path:
         return self.path / "predictions.npz"
 
-    def plan(self, run: Run, about: Mapping[str, Any]) -> None:
-        """Write run.json, unless the folder has it already; a damaged one is kept beside it under another name."""
+    def plan(self, run: Run, about: Mapping[str, Any]) -> str | None:
+        """Write run.json, unless the folder has it already; a damaged one is set aside. What was wrong with it, or None."""
         assert run.id == self.id
-        file = self.path / "run.json"
+        file, fault = self.path / "run.json", None
         if file.exists():
             try:
                 self.read_plan()
-                return
-            except InputError:
-                file.replace(self.path / "run.json.damaged")
+                return None
+            except InputError as error:
+                fault = f"{error.problems[0]}; it is written again, and what was there is kept as {set_aside(file).name}"
         write_json(file, {"id": run.id, "run": canonical(run.model_dump(mode="json")), "about": about})
+        return fault
 
     def read_plan(self) -> tuple[Run, dict[str, Any]]:
         """The run and what is recorded beside it; raises InputError when run.json is missing or damaged."""
@@ -161,11 +174,10 @@ class RunFolder:
         return f"{own[-1][0].name}:{own[-1][1]}" if own else None
 
     def forget(self) -> None:
-        """Make a failed or damaged run new again; the damaged file is kept beside it under another name."""
+        """Make a failed or damaged run new again; a result that is there is set aside."""
         (self.path / "error.txt").unlink(missing_ok=True)
-        damaged = self.path / "result.json"
-        if damaged.exists():
-            damaged.replace(self.path / "result.json.damaged")
+        if (self.path / "result.json").exists():
+            set_aside(self.path / "result.json")
 
     @contextmanager
     def lock(self) -> Iterator[bool]:

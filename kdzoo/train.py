@@ -116,12 +116,16 @@ def tell(notes: Iterable[str], emit: Emit) -> None:
 
 
 def save_if_due(cohort: Cohort, saved: float, stop: Callable[[], bool]) -> float:
-    """Checkpoint every member when the last time was long enough ago or training is to stop; when that was."""
+    """Checkpoint every member when the last time was long enough ago or training is to stop; when that was.
+
+    A member whose loss or whose weights are no numbers any more fails here: its last checkpoint is to be a sound one.
+    """
     stopping = stop()
     if not stopping and time.monotonic() - saved <= cohort.execution.checkpoint_seconds:
         return saved
+    drop_bad(cohort)
     for member in cohort.alive:
-        member.checkpoint()
+        guarded(member, member.checkpoint)
     if cohort.memo is not None:
         cohort.memo.flush()
     if stopping:

@@ -47,7 +47,11 @@ def load_folder(folder: Path, image_size: int | None, resident: int | None = Non
     whole = Files(tuple(file for part in places for file in files[part]), classes, places["train"], side)
     pixels, (mean, std) = keep(whole, cache_folder() / "data" / f"{fingerprint}-{side}", resident)
     subsets = {
-        part: Subset(pixels[here.start : here.stop], torch.tensor([file.label for file in files[part]], dtype=torch.int64))
+        part: Subset(
+            pixels[here.start : here.stop],
+            torch.tensor([file.label for file in files[part]], dtype=torch.int64),
+            torch.tensor([list(file.digest) for file in files[part]], dtype=torch.uint8),
+        )
         for part, here in places.items()
     }
     return Images("folder", subsets["train"], subsets["test"], classes, fingerprint, mean, std, subsets.get("val"), notes)

@@ -40,10 +40,15 @@ Pixels = Tensor | Stored
 
 @dataclass(frozen=True)
 class Subset:
-    """images (N, C, H, W) uint8, in memory or in files; targets (N,) int64 on the CPU, -1 where there is no label."""
+    """images (N, C, H, W) uint8, in memory or in files; targets (N,) int64 on the CPU, -1 where there is no label.
+
+    keys: a digest of each sample, (N, 16) uint8 on the CPU, by which it is known in another run; the same sample again has the
+    same. None where nobody asks for them.
+    """
 
     images: Pixels
     targets: Tensor
+    keys: Tensor | None = None
 
 
 @dataclass(frozen=True)

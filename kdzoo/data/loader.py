@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from kdzoo.data.images import Array, Pixels, Stored, Subset
+from kdzoo.data.images import Array, Pixels, Stored
 from kdzoo.data.split import Parts
 from kdzoo.seeds import generator
 
@@ -135,5 +135,5 @@ def held_on(parts: Parts, device: torch.device, budget: int) -> Parts:
     subsets = [subset for subset in (parts.train, parts.val, parts.test) if subset is not None]
     if sum(math.prod(subset.images.shape) for subset in subsets) > budget:
         return parts
-    train, *held, test = (Subset(whole(subset.images, device), subset.targets) for subset in subsets)
+    train, *held, test = (replace(subset, images=whole(subset.images, device)) for subset in subsets)
     return replace(parts, train=train, val=held[0] if held else None, test=test)

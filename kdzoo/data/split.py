@@ -67,7 +67,7 @@ def split(images: Images, spec: DataSpec) -> Parts:
         labelled = stratified(part.targets, count, spec.split_seed, "labels")
         masked = torch.full_like(part.targets, -1)
         masked[labelled] = part.targets[labelled]
-        part = Subset(part.images, masked)
+        part = replace(part, targets=masked)
     origin = f"{images.fingerprint}, limit {spec.limit}, val_fraction {spec.val_fraction:g}, split_seed {spec.split_seed}"
     return Parts(part, val, images.test, DataFacts(len(part.targets), classes, part.targets), train, origin)
 
@@ -75,7 +75,7 @@ def split(images: Images, spec: DataSpec) -> Parts:
 def take(subset: Subset, index: Tensor) -> Subset:
     if len(index) == len(subset.targets):
         return subset
-    return Subset(subset.images[index], subset.targets[index])
+    return Subset(subset.images[index], subset.targets[index], None if subset.keys is None else subset.keys[index])
 
 
 def stratified(targets: Tensor, count: int, seed: int, name: str) -> Tensor:

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from kdzoo.errors import InputError
 from kdzoo.models.names import network_names
-from kdzoo.store import write_bytes
+from kdzoo.seals import Damaged, read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from kdzoo.models.network import Network
@@ -113,14 +112,14 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
+def read_state(path: Path, owner: str | None = None) -> dict[str, Tensor]:
     """The state dict in a safetensors or torch file, freed of wrappers and of prefixes that every key carries.
 
-    Raises InputError for what is no such file, and for a student that is shipped with parts of its method; code inside
-    a pickle is never run.
+    owner: the run whose weights they must be, as `save_student` wrote them. Raises InputError for what is no such file or
+    not what was written, and for a student that is shipped with parts of its method; code inside a pickle is never run.
     """
-    if path.suffix == ".safetensors":
-        state, parts = read_shipped(path)
+    if path.suffix == ".safetensors" or owner is not None:
+        state, parts = read_shipped(path, owner)
         if parts:
             raise InputError(f"weights: {path} holds a student that is shipped with parts of its method; alone it is not what was measured")
         return state
@@ -137,10 +136,16 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def read_shipped(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The state dict of a student in a safetensors file, and that of what it is shipped with (empty for most)."""
-    _metadata(path)
-    held = load_file(path)
+def read_shipped(path: Path, owner: str | None = None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The state dict of a student in a safetensors file, and that of what it is shipped with (empty for most).
+
+    A file without a digest, which another program wrote, is read as it is unless it must be an owner's.
+    """
+    try:
+        held, _ = read_tensors(path, owner)
+    except (Damaged, FileNotFoundError) as error:
+        again = "" if owner is None else f"; `kdzoo run {path.parent}` trains {owner} again"
+        raise InputError(f"weights: {error}{again}") from error
     parts = {key.removeprefix(SHIPPED_WITH): value for key, value in held.items() if key.startswith(SHIPPED_WITH)}
     return {key: value for key, value in held.items() if not key.startswith(SHIPPED_WITH)}, parts
 
@@ -213,7 +218,6 @@ def save_student(network: Network, path: Path, metadata: Mapping[str, str], ship
     `shipped_with.`, and plain timm refuses them.
     """
     parts = {} if shipped_with is None else {f"{SHIPPED_WITH}{key}": value for key, value in shipped_with.state_dict().items()}
-    held = {**network.model.state_dict(), **parts}
-    state = {key: value.detach().cpu().contiguous().clone() for key, value in held.items()}
+    state = {**network.model.state_dict(), **parts}
     takes = {"mean": network.mean.flatten().tolist(), "std": network.std.flatten().tolist(), "image_size": network.image_size}
-    write_bytes(path, save(state, metadata={**metadata, "input": json.dumps(takes)}))
+    write_tensors(path, state, {**metadata, "input": json.dumps(takes)})

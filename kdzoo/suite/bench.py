@@ -137,7 +137,8 @@ def wants_refit(config: BenchConfig) -> bool:
 
 def _run_plan(prepared: Prepared, pool: Pool | None, handle: Handle, retry_failed: bool, modules: Modules) -> Outcome:
     made = prepared.plan
-    write_plan(made)
+    for fault in write_plan(made):
+        handle({"event": "note", "text": fault})
     outcome = Outcome()
     todo: list[Planned] = []
     for planned in made.students:
@@ -148,6 +149,8 @@ def _run_plan(prepared: Prepared, pool: Pool | None, handle: Handle, retry_faile
         elif state == "failed" and not retry_failed:
             outcome.failed[folder.id] = folder.failure()
         else:
+            if state == "damaged":
+                handle({"event": "note", "text": f"{folder.path / 'result.json'}: damaged; {folder.id} is trained again"})
             if state in ("failed", "damaged"):
                 folder.forget()
             todo.append(planned)
@@ -214,12 +217,12 @@ def launch_here(jobs: Iterable[Job], handle: Handle, modules: Modules) -> Outcom
     return outcome
 
 
-def write_plan(made: Plan) -> None:
-    """Write run.json of every planned run, and of the teachers that have to be trained."""
-    for planned in made.students:
-        made.store.run(planned.run.id).plan(planned.run, planned.about)
-    for planned in made.teachers.values():
-        teacher_store().run(planned.run.id).plan(planned.run, planned.about)
+def write_plan(made: Plan) -> list[str]:
+    """Write run.json of every planned run, and of the teachers that have to be trained; what was wrong with those there."""
+    folders = [(made.store.run(planned.run.id), planned) for planned in made.students]
+    folders += [(teacher_store().run(planned.run.id), planned) for planned in made.teachers.values()]
+    faults = [folder.plan(planned.run, planned.about) for folder, planned in folders]
+    return [fault for fault in faults if fault is not None]
 
 
 def cut(todo: Iterable[Planned], made: Plan, options: Options, processes: int) -> list[Job]:

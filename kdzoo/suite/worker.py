@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,18 +32,20 @@ from kdzoo.data.images import Images
 from kdzoo.data.loader import on_device
 from kdzoo.data.split import Parts
 from kdzoo.data.views import center
-from kdzoo.errors import InputError
+from kdzoo.errors import InputError, KdzooError
 from kdzoo.execution import Execution
 from kdzoo.files import read_file
-from kdzoo.member import Member
+from kdzoo.member import Member, read_checkpoint
 from kdzoo.method import REGISTRY, load_plugins
+from kdzoo.seals import Damaged
 from kdzoo.signals import Shapes
-from kdzoo.sinks import JsonLines, Sink, Tee, WandbSettings, WandbSink
-from kdzoo.spec import FirstSpec
-from kdzoo.store import RunFolder, Store, StoreError, teacher_store
+from kdzoo.sinks import JsonLines, Sink, Tee, WandbSettings, WandbSink, read_lines
+from kdzoo.spec import FirstSpec, Run
+from kdzoo.store import RunFolder, Store, StoreError, set_aside
 from kdzoo.suite.channel import Sender
 from kdzoo.suite.jobs import Event, Handle, Job, Options
 from kdzoo.suite.records import setting_text
+from kdzoo.suite.repair import begin_again, is_teacher, renew
 from kdzoo.teachers import check, open_memo
 from kdzoo.together import together
 from kdzoo.train import UNITS_AN_EPOCH, Stopped, fit
@@ -98,16 +101,25 @@ def train_teacher(job: Job, bench: Bench, emit: Handle, stop: Callable[[], bool]
     store, options = Store(Path(job.folder)), replace(job.options, threads=job.teacher_threads)
     torch.set_num_threads(options.threads)
     for run_id in job.ids:
-        if store.run(run_id).state() == "damaged":
-            store.run(run_id).forget()
-        while store.run(run_id).state() != "done":
+        folder = store.run(run_id)
+        if folder.state() == "damaged":
+            folder.forget()
+        while not is_kept(folder, emit):
             locked = train_runs(store, (run_id,), options, bench, emit, stop)
-            if not locked and store.run(run_id).state() != "done":
-                raise InputError(f"teacher {run_id}: its training failed: {store.run(run_id).failure()}")
+            if not locked and folder.state() != "done":
+                raise InputError(f"teacher {run_id}: its training failed: {folder.failure()}")
             if locked:
                 time.sleep(LOCK_POLL_SECONDS)
             if stop():
                 raise Stopped("training was stopped; the same command goes on from here")
+
+
+def is_kept(folder: RunFolder, emit: Handle) -> bool:
+    """Whether a teacher is done and its weights are whole; what is not is made new again. False while another process has it."""
+    with folder.lock() as free:
+        if free:
+            renew(folder, emit)
+        return free and folder.state() == "done"
 
 
 def check_teacher(job: Job, bench: Bench, emit: Handle) -> None:
@@ -136,7 +148,9 @@ def train_runs(store: Store, ids: Iterable[str], options: Options, bench: Bench,
             folder = store.run(run_id)
             if not locks.enter_context(folder.lock()):
                 locked.append(run_id)
-            elif folder.state() == "done":
+                continue
+            renew(folder, emit)
+            if folder.state() == "done":
                 report(folder, emit)
             else:
                 bounds.append(Bound.read(folder))
@@ -171,11 +185,22 @@ def train_runs(store: Store, ids: Iterable[str], options: Options, bench: Bench,
 
 
 def first_stages(store: Store, bounds: Iterable[Bound], options: Options, bench: Bench, emit: Handle, stop: Callable[[], bool]) -> None:
-    """Train the first stages of the runs that have one, unless they are done; one that fails, fails what goes on from it.
+    """Train the first stages of the runs that have one, unless they are done; one that fails, fails what goes on from it."""
+    waiting = [(bound, first) for bound in bounds if (first := bound.run.first) is not None and not bound.folder.checkpoint.exists()]
+    train_first_stages(store, waiting, options, bench, emit, stop)
+    for bound, first in waiting:
+        if store.run(first.id).state() != "done":
+            bound.folder.fail(failure_of_first(store, first))
+            report(bound.folder, emit)
+
+
+def train_first_stages(
+    store: Store, waiting: Iterable[tuple[Bound, Run]], options: Options, bench: Bench, emit: Handle, stop: Callable[[], bool]
+) -> None:
+    """Train first stages that are not done, each with the record of a run that waits for it.
 
     Runs of other settings, in this process or another, may go on from the same first stage.
     """
-    waiting = [(bound, first) for bound in bounds if (first := bound.run.first) is not None and not bound.folder.checkpoint.exists()]
     by_recipe: dict[str, list[str]] = {}
     for bound, first in waiting:
         folder = store.run(first.id)
@@ -190,16 +215,15 @@ def first_stages(store: Store, bounds: Iterable[Bound], options: Options, bench:
             if stop():
                 raise Stopped("training was stopped; the same command goes on from here")
             time.sleep(LOCK_POLL_SECONDS)
-    for bound, first in waiting:
-        folder = store.run(first.id)
-        if folder.state() != "done":
-            bound.folder.fail(f"its first stage {first.id} failed: {folder.failure()}")
-            report(bound.folder, emit)
+
+
+def failure_of_first(store: Store, first: Run) -> str:
+    return f"its first stage {first.id} failed: {store.run(first.id).failure()}"
 
 
 def go_on(member: Member, first: Bound) -> None:
     """Start a fresh member where the first stage ended: its student's weights, and what its method's module shares."""
-    state = torch.load(first.folder.checkpoint, map_location=member.device, weights_only=True)
+    state = read_checkpoint(first.folder, member.device)
     (term,) = first.run.objective.terms
     if REGISTRY.get(term.method).card.needs.student:
         member.start_from(state["network"])
@@ -208,6 +232,29 @@ def go_on(member: Member, first: Bound) -> None:
         own, prefix = member.objective.parts[owner].state_dict(), f"parts.{term.method}."
         shared = {name.removeprefix(prefix): value for name, value in state["objective"].items()}
         member.objective.parts[owner].load_state_dict({**own, **{name: value for name, value in shared.items() if name in own}})
+
+
+def take_up(store: Store, bound: Bound, build: Callable[[], Member], train_first: Callable[[], None], emit: Handle) -> Member:
+    """A member where its checkpoint ended, or at its start: behind its first stage, where it has one.
+
+    A checkpoint that cannot be taken up is set aside and told. build: a fresh member. train_first: train its first
+    stage, where it has one that is not done. Raises KdzooError where that failed.
+    """
+    first = bound.run.first
+    if bound.folder.checkpoint.exists():
+        member = build()
+        try:
+            member.resume()
+            return member
+        except Damaged as error:
+            begin_again(bound.folder, error, emit)
+        train_first()
+    member = build()
+    if first is not None:
+        if store.run(first.id).state() != "done":
+            raise KdzooError(failure_of_first(store, first))
+        go_on(member, Bound.read(store.run(first.id)))
+    return member
 
 
 def train_cohort(store: Store, bounds: list[Bound], options: Options, bench: Bench, emit: Handle, stop: Callable[[], bool]) -> None:
@@ -220,20 +267,19 @@ def train_cohort(store: Store, bounds: list[Bound], options: Options, bench: Ben
             teacher, shapes = bench.teacher(bound, images, parts, execution, emit)
     members: list[Member] = []
     for bound in bounds:
+        waiting = [(bound, first)] if (first := bound.run.first) is not None else []
+        train_first = partial(train_first_stages, store, waiting, options, bench, emit, stop)
         taught = shapes if bound.run.teacher is not None else None
+        build = partial(member_of, bound, images, parts, taught, execution, bench.modules)
         try:
-            member = member_of(bound, images, parts, taught, execution, bench.modules)
-            if bound.run.first is not None and not bound.folder.checkpoint.exists():
-                go_on(member, Bound.read(store.run(bound.run.first.id)))
-            member.resume()
+            member = take_up(store, bound, build, train_first, emit)
             if member.cost is None:
-                fresh = member_of(bound, images, parts, taught, execution, bench.modules)
-                member.cost = probe(cohort_of([fresh], images, parts, teacher, execution))
+                member.cost = probe(cohort_of([build()], images, parts, teacher, execution))
                 if bound.run.first is not None:
                     before = store.run(bound.run.first.id).result()["cost"]["train_seconds"]
                     member.cost["train_seconds"] += before
             member.sink = sinks_of(member, options, store.folder.name, emit)
-        except StoreError:
+        except (StoreError, Stopped):
             raise
         except Exception:  # a method that cannot be built is that run's failure alone
             bound.folder.fail(traceback.format_exc())
@@ -242,6 +288,7 @@ def train_cohort(store: Store, bounds: list[Bound], options: Options, bench: Ben
         members.append(member)
     for group in in_lockstep(members, options.memory):
         cohort = cohort_of(group, images, parts, teacher, execution)
+        tell_lost_lines(cohort, emit)
         equip(cohort, emit)
         at = cohort.members[0].step
         held = len(cohort.members) * UNITS_AN_EPOCH * at / cohort.steps_an_epoch  # work that the checkpoints hold already
@@ -255,6 +302,14 @@ def train_cohort(store: Store, bounds: list[Bound], options: Options, bench: Ben
             }
         )
         fit(cohort, emit=emit, stop=stop)
+
+
+def tell_lost_lines(cohort: Cohort, emit: Handle) -> None:
+    """Say where a member's metrics have fewer lines than it has epochs behind it; nothing of its result hangs on them."""
+    for member in cohort.members:
+        behind, lines = member.step // cohort.steps_an_epoch, len(read_lines(member.folder.metrics))
+        if lines < behind:
+            emit({"event": "note", "text": f"{member.folder.metrics}: damaged; {lines} of the lines of {behind} epochs are left"})
 
 
 def equip(cohort: Cohort, emit: Handle) -> None:
@@ -294,6 +349,9 @@ def in_lockstep(members: Iterable[Member], memory: int) -> list[list[Member]]:
 
 def sinks_of(member: Member, options: Options, bench: str, emit: Handle) -> Sink:
     """JSON lines first, always; W&B where it was asked for."""
+    metrics = member.folder.metrics
+    if metrics.exists() and not metrics.is_file():
+        emit({"event": "note", "text": f"{metrics}: expected a file; what was there is kept as {set_aside(metrics).name}"})
     lines = JsonLines(member.folder.metrics, keep_through_step=member.step)
     if options.wandb is None:
         return lines
@@ -301,11 +359,6 @@ def sinks_of(member: Member, options: Options, bench: str, emit: Handle) -> Sink
     settings = WandbSettings(**options.wandb)
     cursor = member.folder.path / "wandb-step.txt"
     return Tee([lines, WandbSink(settings, bench, member.run.id, config, cursor, lambda text: emit({"event": "note", "text": text}))])
-
-
-def is_teacher(folder: RunFolder) -> bool:
-    """Whether a run is kept among the teachers, and counts for no bench."""
-    return folder.path.parent.parent == teacher_store().folder
 
 
 def report(folder: RunFolder, emit: Handle) -> None:

@@ -1,5 +1,7 @@
 """Folders of image files: every fault is found before any work, and what is read is upright RGB."""
 
+import hashlib
+
 import numpy as np
 import pytest
 import torch
@@ -34,6 +36,16 @@ def test_a_folder_is_split_by_class_and_no_image_is_in_both_parts(photos):
     assert set(made.test.targets.tolist()) == {0, 1, 2}
     assert made.train.images.shape[1:] == (3, 32, 32)
     assert made.notes == ()
+
+
+def test_every_image_is_known_by_a_digest_of_its_class_and_its_file(photos):
+    made = load_folder(photos, 28)
+    files = [file for file in photos.rglob("*.*") if file.is_file()]
+    digests = {
+        hashlib.blake2b(f"{file.relative_to(photos).parts[0]}/".encode() + file.read_bytes(), digest_size=16).digest() for file in files
+    }
+    assert {key.numpy().tobytes() for subset in (made.train, made.test) for key in subset.keys} == digests
+    assert len(made.test.keys) == len(made.test.targets)
 
 
 def test_the_same_files_under_other_names_are_the_same_data(photos, tmp_path):

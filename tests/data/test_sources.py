@@ -1,6 +1,7 @@
 """Data sets: the same images and fingerprint wherever the files came from, and clear words where they are missing."""
 
 import gzip
+import hashlib
 import struct
 
 import numpy as np
@@ -26,6 +27,14 @@ def write_npz(root, name, train, test) -> None:
     (root / name).mkdir(parents=True)
     for part, (images, labels) in (("train", train), ("test", test)):
         np.savez(root / name / f"{part}.npz", images=images, labels=labels, classes=np.array(CLASSES))
+
+
+def test_every_sample_is_known_by_a_digest_of_its_pixels_and_its_label():
+    made = canonical("x", Raw(raw(0), raw(1), CLASSES))
+    for subset in (made.train, made.test):
+        for image, target, key in zip(subset.images, subset.targets, subset.keys, strict=True):
+            content = image.permute(1, 2, 0).numpy().tobytes() + int(target).to_bytes(8, "big")
+            assert key.numpy().tobytes() == hashlib.blake2b(content, digest_size=16).digest()
 
 
 @settings(max_examples=20, deadline=None)

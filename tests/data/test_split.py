@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kdzoo.data.loader import held_on
 from kdzoo.data.sources import Raw, canonical, load
 from kdzoo.data.split import split, stratified
 from kdzoo.errors import InputError
@@ -63,6 +64,15 @@ def test_limit_and_label_fraction_do_what_they_say():
     assert int((parts.train.targets >= 0).sum()) == round(0.25 * len(parts.train.targets))
     assert int((parts.val.targets < 0).sum()) == int((parts.test.targets < 0).sum()) == 0
     assert parts.facts.samples == len(parts.train.targets)
+
+
+def test_samples_keep_their_keys_wherever_they_are_put():
+    made = images()
+    known = {image.numpy().tobytes(): key.tolist() for image, key in zip(made.train.images, made.train.keys, strict=True)}
+    parts = split(made, spec(made, val_fraction=0.2, limit=150, label_fraction=0.5))
+    for part in (parts.train, parts.val):
+        assert [known[image.numpy().tobytes()] for image in part.images] == part.keys.tolist()
+    assert torch.equal(held_on(parts, torch.device("cpu"), 10**9).val.keys, parts.val.keys)
 
 
 def test_nothing_is_held_out_at_fraction_zero():

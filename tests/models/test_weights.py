@@ -8,9 +8,10 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from kdzoo.assemble import weights_path
 from kdzoo.errors import InputError
 from kdzoo.models.network import build_network
-from kdzoo.models.weights import classes_of, load_state, parse_network, read_state, save_student
+from kdzoo.models.weights import classes_of, file_sha256, load_state, parse_network, read_state, save_student
 from kdzoo.spec import NetworkSpec
 
 
@@ -96,28 +97,60 @@ def test_a_saved_student_is_loaded_by_plain_timm_and_says_the_same(tmp_path):
 PIXELS = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
-def reloaded(file, *, channels=3, side=64, name="test_resnet"):
-    spec = NetworkSpec(name=name, classes=4, start="run:none-0123456789ab")
+RUN = "none-0123456789ab"
+FOREIGN = f"file:{'0' * 64}"
+"""a file that another program wrote"""
+
+
+def reloaded(file, *, channels=3, side=64, name="test_resnet", start=f"run:{RUN}"):
+    spec = NetworkSpec(name=name, classes=4, start=start)
     return build_network(spec, channels=channels, side=side, mean=(0.1,) * channels, std=(0.9,) * channels, seed=0, weights=file).eval()
 
 
 def test_a_run_of_a_pretrained_network_is_reloaded_with_the_normalisation_it_was_trained_with(tmp_path):
     made = build_network(NetworkSpec(name="test_resnet", classes=4), channels=3, side=64, mean=(0.4,) * 3, std=(0.2,) * 3, seed=3).eval()
-    save_student(made, tmp_path / "student.safetensors", {})
+    save_student(made, tmp_path / "student.safetensors", {"owner": RUN})
     assert torch.equal(reloaded(tmp_path / "student.safetensors").logits(PIXELS), made.logits(PIXELS))
+
+
+def test_the_weights_of_a_run_are_taken_from_a_file_of_that_run_alone(tmp_path):
+    """Of another run, of nobody, with another normalisation beside them: none of them is what the run's id says."""
+    made = build_network(NetworkSpec(name="test_resnet", classes=4), channels=3, side=64, mean=(0.4,) * 3, std=(0.2,) * 3, seed=3).eval()
+    save_student(made, tmp_path / "another.safetensors", {"owner": "none-ba9876543210"})
+    save_file(made.model.state_dict(), tmp_path / "nobody.safetensors", {"owner": RUN})
+    save_student(made, tmp_path / "changed.safetensors", {"owner": RUN})
+    content = (tmp_path / "changed.safetensors").read_bytes()
+    assert content.count(b"0.4") == 3
+    (tmp_path / "changed.safetensors").write_bytes(content.replace(b"0.4", b"0.5", 1))
+    for name, reason in {"another": "belongs to 'none-ba9876543210'", "nobody": "has no digest", "changed": "digest differs"}.items():
+        with pytest.raises(InputError, match=rf"weights: .*{name}.safetensors: .*{reason}.*`kdzoo run"):
+            reloaded(tmp_path / f"{name}.safetensors")
+    reloaded(tmp_path / "nobody.safetensors", start=FOREIGN)
+    with pytest.raises(InputError, match="digest differs"):
+        reloaded(tmp_path / "changed.safetensors", start=FOREIGN)
+
+
+def test_a_file_that_has_changed_since_a_run_was_planned_with_it_is_refused(tmp_path):
+    path = tmp_path / "test_resnet.safetensors"
+    save_file(timm.create_model("test_resnet", num_classes=4).state_dict(), path)
+    spec = NetworkSpec(name="test_resnet", classes=4, start=f"file:{file_sha256(path)}")
+    assert weights_path(spec, str(path)) == path
+    save_file({key: value + 1 for key, value in timm.create_model("test_resnet", num_classes=4).state_dict().items()}, path)
+    with pytest.raises(InputError, match="is not the file that was planned"):
+        weights_path(spec, str(path))
 
 
 def test_a_network_that_resized_its_images_resizes_them_after_a_reload(tmp_path):
     spec = NetworkSpec(name="test_vit", classes=4, image_size=160)
     made = build_network(spec, channels=3, side=64, mean=(0.4,) * 3, std=(0.2,) * 3, seed=3).eval()
-    save_student(made, tmp_path / "student.safetensors", {})
+    save_student(made, tmp_path / "student.safetensors", {"owner": RUN})
     assert torch.equal(reloaded(tmp_path / "student.safetensors", name="test_vit").logits(PIXELS), made.logits(PIXELS))
 
 
 def test_grey_images_reach_weights_of_three_channels(tmp_path):
     state = timm.create_model("resnet18", num_classes=4).state_dict()
     save_file(state, tmp_path / "w.safetensors")
-    made = reloaded(tmp_path / "w.safetensors", channels=1, name="resnet18")
+    made = reloaded(tmp_path / "w.safetensors", channels=1, name="resnet18", start=FOREIGN)
     assert made.logits(PIXELS[:, :1]).shape == (2, 4)
 
 
@@ -135,7 +168,7 @@ def test_old_checkpoints_and_averaged_models_load(tmp_path):
     torch.save({key: value for key, value in state.items() if "num_batches" not in key}, tmp_path / "old.pth")
     torch.save({"n_averaged": torch.tensor(3), **{f"module.{key}": value for key, value in state.items()}}, tmp_path / "averaged.pth")
     for file in tmp_path.iterdir():
-        reloaded(file)
+        reloaded(file, start=FOREIGN)
 
 
 @pytest.mark.parametrize("name", ["levit_128s", "vgg11", "densenet121", "mobilenetv3_small_050", "convnext_atto", "resnet56"])

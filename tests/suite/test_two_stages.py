@@ -13,6 +13,7 @@ import torch
 from kdzoo.assemble import Bound, Modules, data_of, member_of, network_of
 from kdzoo.errors import InputError
 from kdzoo.execution import Execution
+from kdzoo.member import read_checkpoint
 from kdzoo.method import Setting
 from kdzoo.models.network import probe
 from kdzoo.spec import ObjectiveSpec, Run
@@ -93,7 +94,7 @@ def test_the_second_stage_starts_where_the_first_ended(bench):
     member = member_of(bound, images, parts, teacher, execution, Modules())
     fresh = copy.deepcopy(member.network.state_dict())
     go_on(member, first)
-    ended = torch.load(first.folder.checkpoint, weights_only=True)["network"]
+    ended = read_checkpoint(first.folder, torch.device("cpu"))["network"]
     assert all(torch.equal(value, ended[name]) for name, value in member.network.state_dict().items())
     moved = {name for name, value in ended.items() if not torch.equal(value, fresh[name])}
     assert any("stage" in name for name in moved)

@@ -1,0 +1,459 @@
+"""Whatever happens to the files of a half-finished bench, it is told, and the bench ends as one that nobody disturbed."""
+
+import io
+import json
+import random
+import resource
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import kdzoo
+from kdzoo.assemble import Modules
+from kdzoo.errors import InputError
+from kdzoo.member import read_checkpoint
+from kdzoo.predictions import Predictions, read_predictions
+from kdzoo.seals import Damaged, read_tensors, write_sealed
+from kdzoo.store import RunFolder, Store, StoreError
+from kdzoo.suite.bench import cut, prepare, run, write_plan
+from kdzoo.suite.config import bench_config
+from kdzoo.suite.jobs import Outcome
+from kdzoo.suite.worker import Bench, work
+from kdzoo.train import Stopped
+
+METHODS = ("hinton", "fitnet_two_stage")
+TIMES = ("seconds", "started", "finished", "cost", "environment")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Results and cache of a bench, and the runs in them."""
+
+    folder: Path
+
+    @property
+    def store(self) -> Store:
+        return Store(self.folder / "results" / "b")
+
+    @property
+    def teachers(self) -> Store:
+        return Store(self.folder / "cache" / "teachers")
+
+    @property
+    def teacher(self) -> RunFolder:
+        (run_id,) = self.teachers.ids()
+        return self.teachers.run(run_id)
+
+    def find(self, label: str, kind: str = "train") -> RunFolder:
+        """The run of a method."""
+        found = [self.store.run(run_id) for run_id in self.store.ids()]
+        (only,) = [folder for folder in found if (r := folder.read_plan()[0]).objective.label == label and r.kind == kind]
+        return only
+
+    def copy(self, to: Path) -> "Place":
+        shutil.copytree(self.folder, to, dirs_exist_ok=True)
+        return Place(to)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a bench ended, and what it told on the way."""
+
+    outcome: Outcome
+    notes: str
+
+
+def bench(place: Place, *, stop_after: int | None = None, retry_failed: bool = False, **more: object) -> Ended:
+    """The bench in this process; with `stop_after` its students are stopped when they have been asked so often."""
+    options = {
+        "results": str(place.folder / "results"),
+        "name": "b",
+        "data": "digits",
+        "pairs": ["digits"],
+        "recipe": "digits",
+        "methods": list(METHODS),
+        "seeds": [0],
+        "epochs": 3,
+        "limit": 300,
+        "jobs": 1,
+        "threads": 1,
+        "device": "cpu",
+        "checkpoint_seconds": 30.0,
+        "teacher_memo": "off",
+        "set": {"teacher_recipe.epochs": 5},
+        **more,
+    }
+    notes: list[str] = []
+
+    def handle(event: dict) -> None:
+        if event["event"] in ("note", "failed"):
+            notes.append(str(event.get("text") or event.get("error")))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KDZOO_CACHE", str(place.folder / "cache"))
+        prepared = prepare(bench_config(options, None))
+        if stop_after is None:
+            return Ended(run(prepared, None, handle, retry_failed=retry_failed), "\n".join(notes))
+        write_plan(prepared.plan)
+        asked = iter(range(stop_after))
+        worker = Bench(Modules())
+        for job in cut(prepared.plan.students, prepared.plan, prepared.options, 1):
+            students = job.kind == "students"
+            try:
+                work(job, worker, handle, (lambda: next(asked, None) is None) if students else lambda: False)
+            except Stopped:
+                break
+        return Ended(Outcome(), "\n".join(notes))
+
+
+def content(place: Place) -> dict[str, object]:
+    """All that a bench has come to but for times: weights and predictions bit for bit, metrics, results."""
+    found: dict[str, object] = {}
+    for store in (place.store, place.teachers):
+        for folder in map(store.run, store.ids()):
+            found[f"{folder.id} state"] = folder.state()
+            if folder.student.exists():
+                found[f"{folder.id} weights"] = {name: value.numpy().tobytes() for name, value in load_file(folder.student).items()}
+            if folder.predictions.exists():
+                with np.load(folder.predictions) as arrays:
+                    found[f"{folder.id} predictions"] = {name: arrays[name].tobytes() for name in arrays}
+            if folder.metrics.exists():
+                lines = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
+                found[f"{folder.id} metrics"] = [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+            if folder.state() == "done":
+                found[f"{folder.id} result"] = {key: value for key, value in folder.result().items() if key not in TIMES}
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """A bench that nobody disturbed."""
+    place = Place(tmp_path_factory.mktemp("whole"))
+    assert not bench(place).outcome.failed
+    return place
+
+
+@pytest.fixture(scope="module")
+def half(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """The same, stopped in the second epoch of its students, with a checkpoint each."""
+    place = Place(tmp_path_factory.mktemp("half"))
+    bench(place, stop_after=8)
+    states = {folder.read_plan()[0].kind: folder.state() for folder in map(place.store.run, place.store.ids())}
+    assert states == {"train": "started", "pretrain": "done"}
+    assert 4 < read_checkpoint(place.find("hinton"), torch.device("cpu"))["step"] < 12
+    return place
+
+
+def test_kept_predictions_come_to_the_numbers_of_the_result(whole: Place) -> None:
+    """Every metric from the file alone, in NumPy: no class ties that did not tie, no sample stands elsewhere."""
+    teacher = read_predictions(whole.teacher.predictions, whole.teacher.id, part="test", classes=10)
+    for label in THREE_RUNS:
+        folder = whole.find(label)
+        recorded = folder.result()["last"]
+        for part in ("val", "test"):
+            kept = read_predictions(folder.predictions, folder.id, part=part, classes=10)
+            found = metrics_of(kept)
+            assert {name: pytest.approx(recorded[part][name], abs=1e-6) for name in found} == found
+            assert len(kept.keys) == recorded[part]["n"]
+        if label != "none":
+            np.testing.assert_array_equal(kept.keys, teacher.keys)
+            agreement = (kept.log_probs.argmax(1) == teacher.log_probs.argmax(1)).mean()
+            assert agreement == pytest.approx(recorded["test"]["agreement"], abs=1e-6)
+
+
+def metrics_of(kept: Predictions) -> dict[str, float]:
+    """Top-1, top-5, NLL, and the expected calibration error over 15 bins of equal width (Guo et al. 2017)."""
+    log_probs, targets = kept.log_probs.astype(np.float64), kept.targets
+    order = np.argsort(-log_probs, axis=1)
+    right, confidence = order[:, 0] == targets, np.exp(kept.log_probs).max(1).astype(np.float64)
+    bins = np.clip(np.ceil(confidence * 15).astype(int) - 1, 0, 14)
+    gaps = [abs(right[bins == b].sum() - confidence[bins == b].sum()) for b in range(15)]
+    return {
+        "top1": float(right.mean()),
+        "top5": float((order[:, :5] == targets[:, None]).any(1).mean()),
+        "nll": float(-log_probs[np.arange(len(targets)), targets].mean()),
+        "ece": float(sum(gaps) / len(targets)),
+    }
+
+
+def test_keys_are_the_samples_whatever_is_held_out(whole: Place) -> None:
+    """Validation and test samples have keys of their own, which do not repeat on the digits."""
+    parts = [read_predictions(whole.find("none").predictions, whole.find("none").id, part=part, classes=10) for part in ("val", "test")]
+    keys = [row.tobytes() for part in parts for row in part.keys]
+    assert len(keys) == len(set(keys)) == 60 + 359
+
+
+def damage(file: Path, how: str, other: Path) -> None:
+    """Do to a file what disks, people and programs do."""
+    size = file.stat().st_size
+    match how:
+        case "empty":
+            file.write_bytes(b"")
+        case "half":
+            file.write_bytes(file.read_bytes()[: size // 2])
+        case "zeros":
+            file.write_bytes(bytes(size))
+        case "ones":
+            file.write_bytes(b"\1" * size)
+        case "garbage":
+            file.write_bytes(random.Random(0).randbytes(size))
+        case "a folder":
+            file.unlink()
+            file.mkdir()
+        case "gone":
+            file.unlink()
+        case "another run's":
+            shutil.copyfile(other, file)
+        case "other seal":
+            file.write_bytes(b"{" + file.read_bytes())
+        case "nested":
+            file.write_bytes(b"[" * 100_000)
+        case "no record":
+            file.write_bytes(b"1\n")
+        case "a flipped bit":
+            flip_a_bit(file, 3)
+
+
+def flip_a_bit(file: Path, seed: int) -> None:
+    content = bytearray(file.read_bytes())
+    chosen = random.Random(seed)
+    content[chosen.randrange(len(content))] ^= 1 << chosen.randrange(8)
+    file.write_bytes(bytes(content))
+
+
+def test_a_bench_that_was_stopped_ends_as_one_that_was_not(half: Place, whole: Place, tmp_path: Path) -> None:
+    place = half.copy(tmp_path)
+    ended = bench(place)
+    assert not ended.outcome.failed
+    assert "damaged" not in ended.notes
+    assert content(place) == content(whole)
+
+
+THREE_RUNS = ("hinton", "none", "fitnet_two_stage")
+
+
+@pytest.mark.parametrize(
+    "hows", [("empty", "half", "zeros"), ("ones", "garbage", "a folder"), ("another run's", "a flipped bit", "other seal")]
+)
+def test_a_damaged_checkpoint_is_told_and_set_aside_and_its_run_begins_again(
+    half: Place, whole: Place, tmp_path: Path, hows: tuple[str, ...]
+) -> None:
+    place = half.copy(tmp_path)
+    folders = [place.find(label) for label in THREE_RUNS]
+    anothers = place.find("fitnet_two_stage", "pretrain").checkpoint
+    for folder, how in zip(folders, hows, strict=True):
+        damage(folder.checkpoint, how, anothers)
+    ended = bench(place)
+    assert not ended.outcome.failed
+    for folder in folders:
+        assert f"{folder.checkpoint}: " in ended.notes
+        assert f"{folder.id} begins again" in ended.notes
+        assert folder.checkpoint.with_name("state.pt.damaged").exists()
+    assert content(place) == content(whole)
+
+
+def test_a_whole_checkpoint_that_cannot_be_gone_on_from_is_set_aside_too(half: Place, whole: Place, tmp_path: Path) -> None:
+    """As when a library has changed what a network is made of, when a key is not there, when weights are no numbers."""
+    place = half.copy(tmp_path)
+    for label, change in zip(THREE_RUNS, (of_another_shape, without_step, of_no_number), strict=True):
+        folder = place.find(label)
+        state = read_checkpoint(folder, torch.device("cpu"))
+        change(state)
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write_sealed(folder.checkpoint, buffer.getvalue(), folder.id)
+    ended = bench(place)
+    assert ended.notes.count("cannot be taken up") == 3
+    assert "1 weights are NaN or infinite" in ended.notes
+    assert content(place) == content(whole)
+
+
+def of_another_shape(state: dict) -> None:
+    state["network"] = {name: value.repeat(2) if value.ndim == 1 else value for name, value in state["network"].items()}
+
+
+def without_step(state: dict) -> None:
+    del state["step"]
+
+
+def of_no_number(state: dict) -> None:
+    weights = next(value for value in state["network"].values() if value.ndim == 4)
+    weights.view(-1)[0] = float("nan")
+
+
+@pytest.mark.parametrize("how", ["half", "gone"])
+def test_a_damaged_first_stage_is_trained_again_before_the_second_goes_on_from_it(
+    half: Place, whole: Place, tmp_path: Path, how: str
+) -> None:
+    place = half.copy(tmp_path)
+    first, second = place.find("fitnet_two_stage", "pretrain"), place.find("fitnet_two_stage")
+    damage(first.checkpoint, how, second.checkpoint)
+    damage(second.checkpoint, "half", second.checkpoint)
+    ended = bench(place)
+    assert not ended.outcome.failed
+    assert str(first.checkpoint) in ended.notes
+    assert f"{first.id} is trained again" in ended.notes
+    assert content(place) == content(whole)
+
+
+@pytest.mark.parametrize("how", ["a flipped bit", "another run's", "a folder", "gone"])
+def test_damaged_weights_of_a_kept_teacher_teach_nobody(half: Place, whole: Place, tmp_path: Path, how: str) -> None:
+    place = half.copy(tmp_path)
+    teacher = place.teacher
+    damage(teacher.student, how, write_student_of_another(place, tmp_path))
+    ended = bench(place)
+    assert not ended.outcome.failed
+    assert str(teacher.student) in ended.notes
+    assert f"{teacher.id} is trained again" in ended.notes
+    assert (teacher.path / "result.json.damaged").exists()
+    assert content(place) == content(whole)
+
+
+def test_a_teacher_kept_without_a_digest_is_trained_again(half: Place, whole: Place, tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    place = half.copy(tmp_path)
+    save_file(load_file(place.teacher.student), place.teacher.student, {"architecture": "resnet14x4"})
+    ended = bench(place)
+    assert "has no digest" in ended.notes
+    assert content(place) == content(whole)
+
+
+def test_a_damaged_teacher_that_is_named_by_its_id_is_refused_before_training(whole: Place, tmp_path: Path) -> None:
+    place = whole.copy(tmp_path)
+    flip_a_bit(place.teacher.student, 11)
+    given = {"pairs": (), "teacher": place.teacher.id, "student": "resnet8x4", "name": "c"}
+    with pytest.raises(InputError, match=rf"weights: {place.teacher.student}: .*`kdzoo run .*{place.teacher.id}` trains"):
+        bench(place, **given)
+    assert not (place.folder / "results" / "c").exists()
+
+
+@pytest.mark.parametrize("victim", ["checkpoint", "student"])
+def test_no_flipped_bit_of_what_a_run_reads_back_goes_unseen(half: Place, tmp_path: Path, victim: str) -> None:
+    place = half.copy(tmp_path)
+    folder = place.find("hinton") if victim == "checkpoint" else place.teacher
+    file = getattr(folder, victim)
+    sound = file.read_bytes()
+    ends = [(place, bit) for place in (*range(600), *range(len(sound) - 20, len(sound))) for bit in (place % 8,)]  # headers
+    anywhere = [divmod(random.Random(seed).randrange(8 * len(sound)), 8) for seed in range(100)]
+    for byte, bit in ends + anywhere:
+        content = bytearray(sound)
+        content[byte] ^= 1 << bit
+        file.write_bytes(content)
+        with pytest.raises(Damaged):
+            read_checkpoint(folder, torch.device("cpu")) if victim == "checkpoint" else read_tensors(file, folder.id)
+
+
+@pytest.mark.parametrize("hows", [("empty", "half", "zeros"), ("ones", "garbage", "a folder"), ("nested", "gone", "another run's")])
+@pytest.mark.parametrize("victim", ["run.json", "result.json"])
+def test_damaged_records_are_told_and_change_no_number(
+    half: Place, whole: Place, tmp_path: Path, victim: str, hows: tuple[str, ...]
+) -> None:
+    place = (whole if victim == "result.json" else half).copy(tmp_path)
+    folders = [place.find(label) for label in THREE_RUNS]
+    another = place.find("fitnet_two_stage", "pretrain").path / victim
+    for folder, how in zip(folders, hows, strict=True):
+        damage(folder.path / victim, how, another)
+    ended = bench(place)
+    assert content(place) == content(whole)
+    for folder, how in zip(folders, hows, strict=True):
+        assert (f"{folder.path / victim}: " in ended.notes) == (how != "gone")
+
+
+@pytest.mark.parametrize("hows", [("empty", "half", "zeros"), ("ones", "garbage", "a folder"), ("nested", "gone", "no record")])
+def test_damaged_metrics_are_told_and_change_no_result(half: Place, whole: Place, tmp_path: Path, hows: tuple[str, ...]) -> None:
+    place = half.copy(tmp_path)
+    folders = [place.find(label) for label in THREE_RUNS]
+    for folder, how in zip(folders, hows, strict=True):
+        damage(folder.metrics, how, folder.metrics)
+    ended = bench(place)
+    mine, theirs = ({key: value for key, value in content(one).items() if "metrics" not in key} for one in (place, whole))
+    assert mine == theirs
+    for folder in folders:
+        assert f"{folder.metrics}: damaged; 0 of the lines of 1 epochs are left" in ended.notes
+        assert content(place)[f"{folder.id} metrics"] == content(whole)[f"{folder.id} metrics"][1:]
+
+
+def test_no_line_of_an_earlier_try_stays_when_a_run_begins_again(half: Place, whole: Place, tmp_path: Path) -> None:
+    place = half.copy(tmp_path)
+    folder = place.find("hinton")
+    (first,) = folder.metrics.read_text().splitlines()
+    folder.metrics.write_text(first.replace('"loss":', '"loss":1') + "\n")
+    damage(folder.checkpoint, "half", folder.checkpoint)
+    bench(place)
+    assert content(place) == content(whole)
+
+
+SWITCH = {"on": False}
+
+
+@pytest.fixture
+def flaky() -> Iterator[None]:
+    """Methods whose numbers end, while the switch is on, at step 5, as on a machine that errs: in the loss, in its gradient alone."""
+
+    @kdzoo.register("nan_loss", needs=kdzoo.Need.LOGITS)
+    def nan_loss(student, teacher, batch):
+        factor = float("nan") if SWITCH["on"] and batch.clock.step >= 5 else 1.0
+        return (student.logits - teacher.logits.detach()).pow(2).mean() * factor
+
+    @kdzoo.register("nan_gradient", needs=kdzoo.Need.LOGITS)
+    def nan_gradient(student, teacher, batch):
+        apart = (student.logits - teacher.logits.detach()).pow(2).mean()
+        return apart + (0 * apart).sqrt() if SWITCH["on"] and batch.clock.step == 5 else apart  # sqrt has no slope at 0
+
+    SWITCH["on"] = True
+    yield
+    SWITCH["on"] = False
+
+
+def test_a_failed_run_is_repeated_from_what_does_not_hold_its_failure(flaky: None, tmp_path: Path) -> None:
+    """A checkpoint is due after every step here, the loss is looked at when the epoch ends."""
+    place, undisturbed = Place(tmp_path / "a"), Place(tmp_path / "b")
+    methods = ["nan_loss", "nan_gradient"]
+    failed = bench(place, methods=methods, checkpoint_seconds=1e-9).outcome.failed
+    assert failed.keys() == {place.find(method).id for method in methods}
+    assert all("NaN" in reason for reason in failed.values())
+    assert not any(place.find(method).checkpoint.exists() for method in methods)
+    SWITCH["on"] = False
+    assert not bench(place, methods=methods, retry_failed=True).outcome.failed
+    assert not bench(undisturbed, methods=methods).outcome.failed
+    assert content(place) == content(undisturbed)
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """No file of this process grows beyond `size` bytes: the system refuses the write, as a full disk does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_that_takes_no_more_stops_a_bench_which_then_goes_on(whole: Place, tmp_path: Path) -> None:
+    """First not even a plan fits, then no checkpoint of the teacher, of a student, at last no weights."""
+    place = Place(tmp_path)
+    for size in (500, 20_000, 100_000, 300_000):
+        with files_of_at_most(size), pytest.raises(StoreError, match="cannot write"):
+            bench(place, checkpoint_seconds=1e-9)
+        assert not [path for path in place.folder.rglob(".*") if path.name != ".lock"]
+    assert not bench(place).outcome.failed
+    assert content(place) == content(whole)
+
+
+def write_student_of_another(place: Place, tmp_path: Path) -> Path:
+    """The same weights, owned by another run."""
+    from kdzoo.seals import write_tensors
+
+    tensors, metadata = read_tensors(place.teacher.student, place.teacher.id)
+    path = tmp_path / "another.safetensors"
+    write_tensors(path, tensors, {**{k: v for k, v in metadata.items() if k != "digest"}, "owner": "none-000000000000"})
+    return path
