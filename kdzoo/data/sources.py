@@ -111,13 +111,13 @@ def data_root(root: Path | None) -> Path:
 def canonical(name: str, raw: Raw) -> Images:
     """The same images whatever order their files had: sorted by content, fingerprinted, channels first."""
     train, test = (_sorted(*part) for part in (raw.train, raw.test))
-    subsets = [Subset(images, targets, keys_of(digests)) for images, targets, digests in (train, test)]
     digest = hashlib.blake2b(f"{len(raw.classes)} classes".encode(), digest_size=16)
     for *_, digests in (train, test):
         digest.update(len(digests).to_bytes(8, "big"))
         digest.update(digests.tobytes())
     mean, std = STATISTICS.get(name) or statistics(train[0])
-    return Images(name, *subsets, raw.classes, digest.hexdigest(), mean, std)
+    subsets = [Subset(images, targets, keys_of(digests)) for images, targets, digests in (train, test)]
+    return Images(name, subsets[0], subsets[1], raw.classes, digest.hexdigest(), mean, std)
 
 
 def keys_of(digests: Array) -> Tensor:
