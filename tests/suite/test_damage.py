@@ -29,7 +29,7 @@ from kdzoo.suite.worker import Bench, work
 from kdzoo.train import Stopped
 
 METHODS = ("hinton", "fitnet_two_stage")
-TIMES = ("seconds", "started", "finished", "cost", "environment")
+TIMES = ("seconds", "started", "finished", "cost", "environment", "memo")  # what differs from one execution to the next
 
 
 @dataclass(frozen=True)
@@ -333,6 +333,25 @@ def test_a_damaged_teacher_that_is_named_by_its_id_is_refused_before_training(wh
     with pytest.raises(InputError, match=rf"weights: {place.teacher.student}: .*`kdzoo run .*{place.teacher.id}` trains"):
         bench(place, **given)
     assert not (place.folder / "results" / "c").exists()
+
+
+@pytest.mark.slow
+def test_who_names_a_damaged_run_is_told_and_trains_it_again(whole: Place, tmp_path: Path, kdzoo) -> None:
+    """`evaluate` measures nothing that was not written, `compare` reads no such predictions, `run` trains the run again."""
+    place = whole.copy(tmp_path)
+    folder, other = place.find("hinton"), place.find("none")
+    for file in (folder.student, folder.predictions):
+        flip_a_bit(file, 5)
+    measured, compared = kdzoo("evaluate", folder.path), kdzoo("compare", folder.id, other.id)
+    assert (measured.status, compared.status) == (2, 2)
+    assert f"weights: {folder.student.resolve()}" in measured.err.replace("\n", "")
+    assert "predictions.npz: " in compared.err.replace("\n", "")
+    assert kdzoo("leaderboard", "b").status == kdzoo("status", "b").status == 0
+    again = kdzoo("run", folder.path)
+    assert again.status == 0, again.err
+    assert "is trained again" in again.out + again.err
+    assert kdzoo("evaluate", folder.path).status == 0
+    assert content(place) == content(whole)
 
 
 @pytest.mark.parametrize("victim", ["checkpoint", "student"])
