@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from kdzoo.assemble import Bound, Modules, data_of, network_of, shape_of
 from kdzoo.data.images import Images
+from kdzoo.data.labels import map_labels
 from kdzoo.data.sources import Raw, register_source
 from kdzoo.errors import InputError
 from kdzoo.latency import milliseconds
@@ -150,8 +151,8 @@ def distill(
 
     student, teacher: names (see `kdzoo bench --help`) or modules; a teacher's module is taken as it is, and must score
     the classes of the data. data: a folder of images, a data set's name, or ((images, labels), (images, labels)) of train
-    and test with images (N, H, W[, C]) or (N, C, H, W) uint8. Trains in this process, through the same trainer as a
-    bench; the same call again trains nothing. Raises InputError before any work.
+    and test with images (N, H, W[, C]) or (N, C, H, W) uint8 and labels that are numbers or names. Trains in this
+    process, through the same trainer as a bench; the same call again trains nothing. Raises InputError before any work.
     """
     from kdzoo.api import module_name
 
@@ -194,15 +195,20 @@ def _pretrained(teacher: str) -> str:
 
 
 def _data_name(data: str | Path | tuple[tuple[Any, Any], tuple[Any, Any]]) -> str:
-    """The name of a data set; arrays are registered under a name of their content."""
+    """The name of a data set; arrays are registered under a name of their content.
+
+    Raises InputError for arrays that are no images, and labels that name no classes (`labels.map_labels`).
+    """
     if isinstance(data, tuple):
-        train, test = ((_pixels(images), np.asarray(labels).astype(np.int64)) for images, labels in data)
+        train, test = ((_pixels(images), labels) for images, labels in data)
+        labels = map_labels(train[1], test[1])
         digest = hashlib.blake2b(digest_size=6)
-        for images, labels in (train, test):
-            digest.update(images.tobytes() + labels.tobytes())
+        for images, numbers in ((train[0], labels.train), (test[0], labels.test)):
+            digest.update(images.tobytes() + numbers.tobytes())
+        if labels.classes != tuple(map(str, range(len(labels.classes)))):
+            digest.update(repr(labels.classes).encode())
         name = f"arrays-{digest.hexdigest()}"
-        classes = tuple(map(str, range(int(max(train[1].max(), test[1].max())) + 1)))
-        register_source(name, lambda: Raw(train, test, classes), "arrays given from Python")
+        register_source(name, lambda: Raw(train, test), "arrays given from Python")
         return name
     if isinstance(data, Path) or Path(data).is_dir():
         return f"folder:{data}"
@@ -251,7 +257,7 @@ def judge(prepared: Prepared, method: str, notes: tuple[str, ...], modules: Modu
         method=method,
         threads=prepared.options.threads,
         device=prepared.options.device,
-        notes=notes,
+        notes=(*(f"data: {note}" for note in images.notes), *notes),
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from kdzoo.cli.bench import DataRoot, Plugins
 from kdzoo.cli.output import Format, console, say, show
@@ -190,8 +191,19 @@ def recipes(plugin: Plugins = None, how: Kind = Format.table) -> int:
     return 0
 
 
+class _DataGroup(TyperGroup):
+    """`kdzoo data NAME` is `kdzoo data show NAME`."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        known = not args or args[0].startswith("-") or self.get_command(ctx, args[0]) is not None
+        return super().resolve_command(ctx, args if known else ["show", *args])
+
+
 data = typer.Typer(
-    help="The data sets: what there is, what lies here, and how to get the rest.", rich_markup_mode="rich", no_args_is_help=True
+    cls=_DataGroup,
+    help="The data sets: what there is, what lies here, and how to get the rest.",
+    rich_markup_mode="rich",
+    no_args_is_help=True,
 )
 
 
@@ -212,6 +224,35 @@ def data_list(data_root: DataRoot = None, plugin: Plugins = None, how: Kind = Fo
         place = "anywhere" if name.startswith("folder:") else where(name, root) or f"not here; kdzoo data prepare {name}"
         rows.append({"data": name, "description": description, "where": place})
     show(rows, how)
+    return 0
+
+
+@data.command("show")
+def data_show(
+    name: Annotated[str, typer.Argument(help="A data set's name, or folder:PATH.")],
+    data_root: DataRoot = None,
+    plugin: Plugins = None,
+    how: Kind = Format.table,
+) -> int:
+    """Read a data set, say what was found in it and what was passed over, and list its classes. `show` may be left out.
+
+    \b
+    Example:
+      kdzoo data folder:photos
+    """
+    from kdzoo.data.report import data_lines, data_record
+    from kdzoo.data.sources import load
+    from kdzoo.data.split import split
+    from kdzoo.spec import DataSpec
+
+    _load(plugin)
+    images = load(name, root=Path(data_root) if data_root else None, allow_download=False)
+    spec = DataSpec(name=images.name, fingerprint=images.fingerprint, classes=len(images.classes), val_fraction=0.1 if images.val else 0.0)
+    for line in data_lines(data_record(images, split(images, spec)), whole=True):
+        say(line.removeprefix("data: "))
+    parts = {"train": images.train, "val": images.val, "test": images.test}
+    counts = {part: subset.targets.tolist() for part, subset in parts.items() if subset is not None}
+    show([{"class": label, **{part: targets.count(n) for part, targets in counts.items()}} for n, label in enumerate(images.classes)], how)
     return 0
 
 

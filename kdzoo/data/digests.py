@@ -1,4 +1,4 @@
-"""The digests of files that are too many to be read at every start."""
+"""What was found in files that are too many to be read at every start."""
 
 from __future__ import annotations
 
@@ -8,45 +8,44 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
-from kdzoo.files import read_file
-from kdzoo.store import cache_folder, write_bytes
+from kdzoo.seals import Damaged, read_sealed, write_sealed
+from kdzoo.store import cache_folder
 
 TOGETHER = 64
 """files that a thread reads at a time"""
 
+Row = list[Any]
+"""what is found in a file, as JSON has it"""
 
-def digests(paths: Sequence[str], digest: Callable[[str], bytes]) -> list[bytes]:
-    """The digest of every file, in order."""
 
-    def several(start: int) -> list[bytes]:
-        return [digest(path) for path in paths[start : start + TOGETHER]]
+def read_all(paths: Sequence[str], read: Callable[[str], Row]) -> list[Row]:
+    """What is found in every file, in order."""
+
+    def several(start: int) -> list[Row]:
+        return [read(path) for path in paths[start : start + TOGETHER]]
 
     with ThreadPoolExecutor() as pool:
         return [one for part in pool.map(several, range(0, len(paths), TOGETHER)) for one in part]
 
 
-def remembered_digests(folder: Path, paths: Sequence[str], digest: Callable[[str], bytes]) -> list[bytes]:
-    """The same; of a file whose size and time of change are as they were, the digest that the cache remembers.
+def read_changed(folder: Path, paths: Sequence[str], read: Callable[[str], Row], version: str) -> list[Row]:
+    """The same; of a file whose size and time of change are as they were, what the cache remembers of this `version` of `read`.
 
     Only for files that are checked against their digest whenever they are read.
     """
-    name = hashlib.blake2b(str(folder.resolve()).encode(), digest_size=8).hexdigest()
-    memory = cache_folder() / "data" / f"digests-{name}.json"
-    known = _known(memory)
+    name = hashlib.blake2b(os.fsencode(folder.resolve()), digest_size=8).hexdigest()
+    memory = cache_folder() / "data" / f"files-{name}.json"
+    owner = f"{memory.name} {version}"
+    try:
+        known: dict[str, Row] = json.loads(read_sealed(memory, owner))
+    except (FileNotFoundError, Damaged):
+        known = {}
     stamped = [f"{status.st_size} {status.st_mtime_ns} {path}" for path in paths for status in [os.stat(path)]]
     fresh = [path for path, stamp in zip(paths, stamped, strict=True) if stamp not in known]
     if fresh:
-        read = dict(zip(fresh, digests(fresh, digest), strict=True))
-        known = {stamp: read[path].hex() if path in read else known[stamp] for path, stamp in zip(paths, stamped, strict=True)}
-        write_bytes(memory, json.dumps(known).encode())
-    return [bytes.fromhex(known[stamp]) for stamp in stamped]
-
-
-def _known(memory: Path) -> dict[str, str]:
-    """The digests (hex) that the cache remembers, by size, time of change and path; none where its file is missing or damaged."""
-    try:
-        known = json.loads(read_file(memory))
-        return {str(stamp): bytes.fromhex(digest).hex() for stamp, digest in known.items()}
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
-        return {}
+        found = dict(zip(fresh, read_all(fresh, read), strict=True))
+        known = {stamp: found[path] if path in found else known[stamp] for path, stamp in zip(paths, stamped, strict=True)}
+        write_sealed(memory, json.dumps(known, separators=(",", ":")).encode(), owner)
+    return [known[stamp] for stamp in stamped]

@@ -1,4 +1,4 @@
-"""Image files: how one is decoded, and where the pixels of many are kept."""
+"""Image files: where the pixels of many are kept, and what all of them together show."""
 
 from __future__ import annotations
 
@@ -7,20 +7,23 @@ import io
 import json
 import math
 import os
+from collections import Counter
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from kdzoo.data.images import Array, Pixels, Statistics, Stored, statistics_of
+from kdzoo.data.pixels import DECODER, UNREADABLE, Scales, channels_first, decode, square
+from kdzoo.data.repeats import Found, Repeats, find_repeats
 from kdzoo.errors import InputError
-from kdzoo.store import write_json
+from kdzoo.seals import Damaged, read_sealed, write_sealed
 
 IN_MEMORY_BYTES = 2 * 1024**3
 """decoded images beyond this size are kept in a memory-mapped file"""
@@ -28,7 +31,6 @@ RESIDENT_BYTES = 16 * 1024**3
 """and beyond this size they are not kept: the files are decoded again and again, ahead of their use"""
 TOGETHER = 32
 """files that a thread decodes at a time when all are"""
-UNREADABLE = (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,21 +44,44 @@ class File:
 
 @dataclass(frozen=True)
 class Files:
-    """All image files of a data set, in canonical order. trained: the places of the training images. side: what they are decoded to."""
+    """All image files of a data set, in canonical order.
+
+    parts: the places of each part's files, one after the other. side: what the images are decoded to. scales: of their
+    deep grey values (`pixels.scales_of`).
+    """
 
     files: tuple[File, ...]
     classes: tuple[str, ...]
-    trained: range
+    parts: Mapping[str, range]
     side: int
+    scales: Scales = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         return (len(self.files), 3, self.side, self.side)
 
 
+@dataclass(frozen=True)
+class Survey:
+    """What a look at every decoded image came to.
+
+    mean, std: of the training images. plain: how many images of each class are of one colour, and `plain_places` some of them.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    repeats: Repeats
+    plain: Mapping[int, int]
+    plain_places: tuple[int, ...]
+
+    @property
+    def statistics(self) -> Statistics:
+        return self.mean, self.std
+
+
 def content_digest(class_name: str, content: bytes) -> bytes:
     """What identifies an image: 16 bytes of its class's name and its file's content."""
-    return hashlib.blake2b(class_name.encode() + b"/" + content, digest_size=16).digest()
+    return hashlib.blake2b(class_name.encode("utf-8", "surrogateescape") + b"/" + content, digest_size=16).digest()
 
 
 def streams(count: int, side: int, resident: int | None) -> bool:
@@ -64,28 +89,60 @@ def streams(count: int, side: int, resident: int | None) -> bool:
     return count * 3 * side * side > (RESIDENT_BYTES if resident is None else resident)
 
 
-def keep(files: Files, known: Path, resident: int | None) -> tuple[Pixels, Statistics]:
-    """The pixels of all files, (N, 3, side, side), and the mean and deviation of the training images.
+def keep(files: Files, known: Path, resident: int | None) -> tuple[Pixels, Survey]:
+    """The pixels of all files, (N, 3, side, side), and what a survey of them shows.
 
     They are in memory, in a memory-mapped file of the cache, or stay in the images' own files, by their size. Whichever
     it is, every file is decoded once before any work: one that cannot be is found in time, and the statistics are of all
-    training images. What need not be done again lies beside `known`. Raises InputError that names files which cannot be read.
+    training images. What need not be done again lies beside `known`, under the version of the decoder; where that is
+    damaged it is made again. Raises InputError that names files which cannot be read.
     """
     streamed = streams(len(files.files), files.side, resident)
     if not streamed and math.prod(files.shape) <= IN_MEMORY_BYTES:
         pixels: Array = np.empty(files.shape, dtype=np.uint8)
         found = survey(files, pixels)
         return torch.from_numpy(pixels), found
-    summary, mapped = known.with_suffix(".json"), known.with_suffix(".npy")
-    if not summary.exists() or not (streamed or mapped.exists()):
-        mean, std = survey(files) if streamed else _write(files, mapped)
-        write_json(summary, {"mean": mean, "std": std})
-    read = partial(read_file, files) if streamed else np.load(mapped, mmap_mode="r").__getitem__
-    held = json.loads(summary.read_text())
-    return Stored(read, torch.arange(len(files.files)), files.shape[1:]), (tuple(held["mean"]), tuple(held["std"]))
+    summary, mapped = (known.with_name(f"{known.name}-decoder{DECODER}.{kind}") for kind in ("json", "npy"))
+    surveyed, rows = _remembered(summary), None if streamed else _mapped(mapped, files.shape)
+    if surveyed is None or not (streamed or rows is not None):
+        surveyed = survey(files) if streamed else _write(files, mapped)
+        write_sealed(summary, json.dumps(asdict(surveyed)).encode(), summary.name)
+        rows = None if streamed else _mapped(mapped, files.shape)
+    read: Callable[[int], Array] = partial(read_file, files) if rows is None else rows.__getitem__
+    return Stored(read, torch.arange(len(files.files)), files.shape[1:]), surveyed
 
 
-def _write(files: Files, mapped: Path) -> Statistics:
+def _remembered(summary: Path) -> Survey | None:
+    """What an earlier survey found; None where there is none, or a damaged one."""
+    try:
+        content: dict[str, Any] = json.loads(read_sealed(summary, summary.name))
+    except (FileNotFoundError, Damaged):
+        return None
+
+    def found(one: Mapping[str, Any]) -> Found:
+        return Found(one["count"], tuple((first, second) for first, second in one["examples"]))
+
+    repeats = content["repeats"]
+    shared = {parts: found(one) for parts, one in repeats["shared"].items()}
+    return Survey(
+        mean=tuple(content["mean"]),
+        std=tuple(content["std"]),
+        repeats=Repeats(shared, found(repeats["two_labels"]), found(repeats["copies"])),
+        plain={int(label): count for label, count in content["plain"].items()},
+        plain_places=tuple(content["plain_places"]),
+    )
+
+
+def _mapped(file: Path, shape: tuple[int, ...]) -> Array | None:
+    """The pixels in a file of the cache; None where there is none of this shape."""
+    try:
+        rows: Array = np.load(file, mmap_mode="r")
+    except (OSError, ValueError, EOFError):
+        return None
+    return rows if rows.shape == shape and rows.dtype == np.uint8 else None
+
+
+def _write(files: Files, mapped: Path) -> Survey:
     """Write all pixels to a file, whole or not at all."""
     mapped.parent.mkdir(parents=True, exist_ok=True)
     unfinished = mapped.with_suffix(f".{os.getpid()}.partial")
@@ -97,22 +154,28 @@ def _write(files: Files, mapped: Path) -> Statistics:
     return found
 
 
-def survey(files: Files, pixels: Array | None = None) -> Statistics:
-    """Decode every file once, into `pixels` where they are kept; the mean and deviation of the training images."""
+def survey(files: Files, pixels: Array | None = None) -> Survey:
+    """Decode every file once, into `pixels` where they are kept; raises InputError that names the files that cannot be."""
     problems: list[str] = []
+    plain: list[int] = []
+    keys: NDArray[Any] = np.zeros((len(files.files), 2), dtype=">u8")
 
     def look(start: int) -> NDArray[np.int64]:
         counts: NDArray[np.int64] = np.zeros((3, 256), dtype=np.int64)
         for place, file in enumerate(files.files[start : start + TOGETHER], start=start):
             try:
-                square = _square(file.path, files.side)
+                image = square(file.path, files.side, files.scales)
             except UNREADABLE as error:
                 problems.append(f"{file.path} ({error})")
                 continue
-            if place in files.trained:
-                counts += np.reshape(square.histogram(), (3, 256))
+            if place in files.parts["train"]:
+                counts += np.reshape(image.histogram(), (3, 256))
+            rows = channels_first(image)
+            keys[place] = np.frombuffer(hashlib.blake2b(image.tobytes(), digest_size=16).digest(), dtype=">u8")
+            if all(low == high for low, high in image.getextrema()):  # type: ignore[misc]
+                plain.append(place)
             if pixels is not None:
-                pixels[place] = _channels_first(square)
+                pixels[place] = rows
         return counts
 
     with ThreadPoolExecutor() as pool:
@@ -120,7 +183,10 @@ def survey(files: Files, pixels: Array | None = None) -> Statistics:
     if problems:
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise InputError(f"data: {len(problems)} image file(s) cannot be read: {'; '.join(sorted(problems)[:5])}{more}")
-    return statistics_of(torch.from_numpy(counts))
+    labels = np.array([file.label for file in files.files], dtype=np.int64)
+    repeats = find_repeats(keys, labels, list(files.parts.items()))
+    mean, std = statistics_of(torch.from_numpy(counts))
+    return Survey(mean, std, repeats, dict(Counter(labels[plain].tolist())), tuple(sorted(plain)[:2]))
 
 
 def read_file(files: Files, place: int) -> Array:
@@ -129,25 +195,7 @@ def read_file(files: Files, place: int) -> Array:
     try:
         content = Path(file.path).read_bytes()
         if content_digest(files.classes[file.label], content) == file.digest:
-            return decode(io.BytesIO(content), files.side)
+            return decode(io.BytesIO(content), files.side, files.scales)
     except UNREADABLE as error:
         raise InputError(f"data: {file.path} cannot be read any more ({error}); with it back the same command goes on") from error
     raise InputError(f"data: {file.path} has changed since its folder was read; with the old file back the same command goes on")
-
-
-def decode(source: Path | str | BinaryIO, side: int) -> Array:
-    """One image as (3, side, side) uint8: upright, RGB, shorter side resized, centre square kept."""
-    return _channels_first(_square(source, side))
-
-
-def _square(source: Path | str | BinaryIO, side: int) -> Image.Image:
-    with Image.open(source) as opened:
-        upright = ImageOps.exif_transpose(opened)
-        if upright.mode.startswith("I;16"):
-            upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-        rgb = upright.convert("RGBA").convert("RGB") if upright.mode in ("P", "PA") else upright.convert("RGB")
-        return ImageOps.fit(rgb, (side, side), method=Image.Resampling.BILINEAR)
-
-
-def _channels_first(square: Image.Image) -> Array:
-    return np.asarray(square).transpose(2, 0, 1)

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from pathlib import Path
 
 import torch
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from kdzoo.data.digests import digests, remembered_digests
-from kdzoo.data.files import File, Files, content_digest, keep, streams
-from kdzoo.data.images import Images, Subset
+from kdzoo.data.digests import Row, read_all, read_changed
+from kdzoo.data.files import File, Files, Survey, content_digest, keep, streams
+from kdzoo.data.images import Images, Subset, counted
+from kdzoo.data.listing import Listing, list_images
+from kdzoo.data.pixels import COLOUR_16, DECODER, FLOAT, RANGES, Look, look, scales_of
 from kdzoo.errors import InputError
 from kdzoo.store import cache_folder
 
 DEFAULT_SIDE = 256
 MARGIN = 8 / 7
 """decoded images are larger than what the networks see, so that crops have room: 256 for 224"""
-VALIDATION = ("val", "valid", "validation")
 TEST_SHARE = 5
 """one image in so many is for testing where a folder brings no test part"""
 
@@ -28,24 +30,25 @@ def load_folder(folder: Path, image_size: int | None, resident: int | None = Non
 
     Shorter sides are resized to image_size * 8/7 (256 unless given) and the centre square is kept. resident: the bytes
     that decoded images may take; what is larger stays in its files and is decoded while training, to the same pixels.
-    Raises InputError that names files which cannot be read, empty classes, and parts whose classes differ.
+    Which files are read is `listing.list_images`'s to say; what was passed over, read in another way than plain 8-bit
+    pixels, or stands twice is in the notes. Raises InputError that names files which cannot be read, empty classes, and
+    parts whose classes differ.
     """
     if not folder.is_dir():
         raise InputError(f"data: folder:{folder}: no such folder")
-    parts = _parts(folder)
-    classes = _classes(parts["train"])
+    listing = list_images(folder)
     side = round(image_size * MARGIN) if image_size else DEFAULT_SIDE
-    listed = {name: _listed(part, classes) for name, part in parts.items()}
-    streamed = streams(sum(map(len, listed.values())), side, resident)
-    files = {name: _files(parts[name], found, classes, streamed) for name, found in listed.items()}
+    streamed = streams(sum(map(len, listing.parts.values())), side, resident)
+    files, looks = _files(folder, listing, streamed)
+    origins = {part: f"{place.relative_to(folder)}/" for part, place in listing.places.items()}
     if "test" not in files:
         files["train"], files["test"] = _split(files["train"])
-    fingerprint = _fingerprint(files, classes)
-    shared = {file.digest for file in files["train"]} & {file.digest for file in files["test"]}
-    notes = (f"{len(shared)} test images are in the train part too",) if shared else ()
+        origins = {"test": "a fifth, by content"} | ({"train": origins["train"]} if listing.places["train"] != folder else {})
+    scales = scales_of(looks)
+    fingerprint = _fingerprint(files, listing.classes, _rules(looks, scales))
     places = _places(files)
-    whole = Files(tuple(file for part in places for file in files[part]), classes, places["train"], side)
-    pixels, (mean, std) = keep(whole, cache_folder() / "data" / f"{fingerprint}-{side}", resident)
+    whole = Files(tuple(file for part in places for file in files[part]), listing.classes, places, side, scales)
+    pixels, found = keep(whole, cache_folder() / "data" / f"{fingerprint}-{side}", resident)
     subsets = {
         part: Subset(
             pixels[here.start : here.stop],
@@ -54,7 +57,19 @@ def load_folder(folder: Path, image_size: int | None, resident: int | None = Non
         )
         for part, here in places.items()
     }
-    return Images("folder", subsets["train"], subsets["test"], classes, fingerprint, mean, std, subsets.get("val"), notes)
+    return Images(
+        name="folder",
+        train=subsets["train"],
+        test=subsets["test"],
+        classes=listing.classes,
+        fingerprint=fingerprint,
+        mean=found.mean,
+        std=found.std,
+        val=subsets.get("val"),
+        notes=tuple(map(_printable, (*listing.notes, *_notes_of_looks(folder, looks, scales), *_notes_of_pixels(folder, whole, found)))),
+        source=f"folder {folder}",
+        origins=origins,
+    )
 
 
 def _places(files: dict[str, list[File]]) -> dict[str, range]:
@@ -66,52 +81,30 @@ def _places(files: dict[str, list[File]]) -> dict[str, range]:
     return places
 
 
-def _parts(folder: Path) -> dict[str, Path]:
-    below = {entry.name.lower(): entry for entry in sorted(folder.iterdir()) if entry.is_dir()}
-    if "train" not in below:
-        return {"train": folder}
-    held = next((below[name] for name in VALIDATION if name in below), None)
-    test = below.get("test") or held
-    if test is None:
-        raise InputError(f"data: {folder} has train/ but neither test/ nor val/; the final numbers need images that were never trained on")
-    return {"train": below["train"], "test": test} | ({"val": held} if held is not None and test is not held else {})
+def _files(folder: Path, listing: Listing, streamed: bool) -> tuple[dict[str, list[File]], dict[str, Look]]:
+    """The files of every part in canonical order, and what each holds, by path."""
+    labels = {path: label for listed in listing.parts.values() for path, label in listed}
 
+    def read(path: str) -> Row:
+        content = _content(path)
+        found = look(content)
+        return [content_digest(listing.classes[labels[path]], content).hex(), *(astuple(found) if found != Look() else ())]
 
-def _classes(folder: Path) -> tuple[str, ...]:
-    classes = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")))
-    if len(classes) < 2:
-        raise InputError(f"data: {folder}: expected one sub-folder for each of two or more classes, found {list(classes) or 'none'}")
-    return classes
-
-
-def _listed(folder: Path, classes: Sequence[str]) -> list[tuple[str, int]]:
-    """The image files of a part and their classes; InputError for classes that differ or have none."""
-    here = _classes(folder)
-    if here != tuple(classes):
-        differ = sorted(set(here) ^ set(classes))
-        raise InputError(f"data: {folder}: its classes differ from those of the train part: {', '.join(differ)}")
-    found: list[tuple[str, int]] = []
-    problems = []
-    for label, name in enumerate(classes):
-        paths = [p for p in sorted((folder / name).rglob("*")) if p.suffix.lower() in IMG_EXTENSIONS and not p.name.startswith(".")]
-        if not paths:
-            problems.append(f"data: {folder / name}: no image files")
-        found += [(str(path), label) for path in paths]
-    if problems:
-        raise InputError(*problems)
-    return found
-
-
-def _files(folder: Path, listed: Sequence[tuple[str, int]], classes: Sequence[str], streamed: bool) -> list[File]:
-    """The files in canonical order."""
-    labels = dict(listed)
     paths = list(labels)
+    rows = read_changed(folder, paths, read, f"decoder {DECODER}") if streamed else read_all(paths, read)
+    found = dict(zip(paths, rows, strict=True))
+    files = {
+        part: sorted((File(path, label, bytes.fromhex(found[path][0])) for path, label in listed), key=lambda file: file.digest)
+        for part, listed in listing.parts.items()
+    }
+    return files, {path: Look(*row[1:]) for path, row in found.items()}
 
-    def digest_of(path: str) -> bytes:
-        return content_digest(classes[labels[path]], Path(path).read_bytes())
 
-    found = remembered_digests(folder, paths, digest_of) if streamed else digests(paths, digest_of)
-    return sorted((File(path, labels[path], one) for path, one in zip(paths, found, strict=True)), key=lambda file: file.digest)
+def _content(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"data: {path}: cannot be read ({error.strerror})") from error
 
 
 def _split(files: list[File]) -> tuple[list[File], list[File]]:
@@ -126,10 +119,65 @@ def _split(files: list[File]) -> tuple[list[File], list[File]]:
     return [f for f in files if f.digest not in test], [f for f in files if f.digest in test]
 
 
-def _fingerprint(files: dict[str, list[File]], classes: Sequence[str]) -> str:
-    digest = hashlib.blake2b(repr(tuple(classes)).encode(), digest_size=16)
+def _rules(looks: Mapping[str, Look], scales: Mapping[str, float]) -> str:
+    """How files are decoded that are more than plain 8-bit pixels, or 16-bit ones of the whole range; part of what they are."""
+    unusual = {kind: scale for kind, scale in sorted(scales.items()) if kind != COLOUR_16 and (kind, scale) != ("16-bit", RANGES["16-bit"])}
+    return f"{unusual or ''}{'on white' if any(one.transparent for one in looks.values()) else ''}"
+
+
+def _fingerprint(files: dict[str, list[File]], classes: Sequence[str], rules: str) -> str:
+    digest = hashlib.blake2b(repr(tuple(classes)).encode("utf-8", "surrogateescape"), digest_size=16)
     for name in sorted(files):
         digest.update(f"{name} {len(files[name])}".encode())
         for file in files[name]:
             digest.update(file.digest)
+    if rules:
+        digest.update(rules.encode())
     return digest.hexdigest()
+
+
+def _notes_of_looks(folder: Path, looks: Mapping[str, Look], scales: Mapping[str, float]) -> list[str]:
+    """What is said of files that are read in another way than plain 8-bit pixels."""
+    groups: dict[str, list[str]] = {}
+    for path, one in sorted(looks.items()):
+        if one.kind == COLOUR_16:
+            groups.setdefault("read at the upper 8 of 16 bits a channel", []).append(path)
+        elif one.kind == FLOAT:
+            groups.setdefault(f"grey floats, read as {'shares of 1' if scales[FLOAT] < 256 else 'levels up to 255'}", []).append(path)
+        elif one.kind and scales[one.kind] < RANGES[one.kind]:
+            groups.setdefault(
+                f"grey values of {one.kind.replace('-', ' ')}s, read as 0 to {scales[one.kind]:.0f}, beyond which none is", []
+            ).append(path)
+        if one.transparent:
+            groups.setdefault("transparent in places, set on white", []).append(path)
+        if one.animated:
+            groups.setdefault("of several frames, read at the first", []).append(path)
+    return [f"{words}: {counted(len(paths), 'image')} ({_few(folder, paths)})" for words, paths in groups.items()]
+
+
+def _notes_of_pixels(folder: Path, files: Files, found: Survey) -> list[str]:
+    """What is said of images that are of one colour, or stand twice."""
+
+    def name(place: int) -> str:
+        return _short(folder, files.files[place].path)
+
+    notes = found.repeats.sentences(name)
+    if count := sum(found.plain.values()):
+        sizes = Counter(file.label for file in files.files)
+        whole = [files.classes[label] for label, number in sorted(found.plain.items()) if number == sizes[label]]
+        classes = f", all of {', '.join(whole[:2])}{' and others' if len(whole) > 2 else ''}" if whole else ""
+        notes.append(f"of one colour: {counted(count, 'image')}{classes} ({', '.join(map(name, found.plain_places))})")
+    return notes
+
+
+def _few(folder: Path, paths: Sequence[str]) -> str:
+    return ", ".join(_short(folder, path) for path in paths[:2]) + (", ..." if len(paths) > 2 else "")
+
+
+def _short(folder: Path, path: str) -> str:
+    return str(Path(path).relative_to(folder))
+
+
+def _printable(text: str) -> str:
+    """Text without the bytes of names that are no UTF-8."""
+    return text.encode("utf-8", "replace").decode()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -53,7 +53,11 @@ class Subset:
 
 @dataclass(frozen=True)
 class Images:
-    """A data set in canonical order: sorted by a digest of pixels and label. mean and std are of [0, 1] pixels."""
+    """A data set in canonical order: sorted by a digest of pixels and label.
+
+    mean, std: of [0, 1] pixels. notes: what was mapped, passed over or found twice, a sentence each. source: where the
+    images come from. origins: where each part comes from, in a few words.
+    """
 
     name: str
     train: Subset
@@ -64,6 +68,8 @@ class Images:
     std: tuple[float, ...]
     val: Subset | None = None
     notes: tuple[str, ...] = ()
+    source: str = ""
+    origins: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def channels(self) -> int:
@@ -95,3 +101,8 @@ def statistics_of(counts: Tensor) -> Statistics:
     mean = shares @ levels
     std = ((shares * (levels - mean[:, None]) ** 2).sum(1)).sqrt()
     return tuple(round(float(m), 6) for m in mean), tuple(round(max(float(s), 1e-3), 6) for s in std)
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 image`, `2,000 images`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pickle
 import socket
+import struct
 import urllib.error
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +21,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kdzoo.data.folder import load_folder
-from kdzoo.data.images import Images, Subset, statistics
-from kdzoo.errors import InputError, unknown
+from kdzoo.data.images import Images, Subset, counted, statistics
+from kdzoo.data.labels import map_labels
+from kdzoo.data.repeats import find_repeats
+from kdzoo.errors import InputError, KdzooError, unknown
 from kdzoo.plugins import origin
 from kdzoo.store import user_cache
 
@@ -29,11 +34,15 @@ DOWNLOAD_TIMEOUT_SECONDS = 15
 
 @dataclass(frozen=True)
 class Raw:
-    """What a source reads: images (N, H, W[, C]) uint8 and labels (N,) of train and test, and the classes' names."""
+    """What a source reads: images (N, H, W[, C]) uint8 and labels (N,) of train and test, and the classes' names.
 
-    train: tuple[Array, Array]
-    test: tuple[Array, Array]
-    classes: tuple[str, ...]
+    Labels are numbers from 0 or names where `classes` names them; without names they say themselves which classes there
+    are (`labels.map_labels`).
+    """
+
+    train: tuple[Array, Any]
+    test: tuple[Array, Any]
+    classes: tuple[str, ...] = ()
 
 
 STATISTICS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
@@ -89,15 +98,31 @@ def load(
     provide it.
     """
     if request.startswith("folder:"):
-        return load_folder(Path(request.removeprefix("folder:")), image_size, resident)
+        return load_folder(Path(request.removeprefix("folder:")).expanduser(), image_size, resident)
     if request == "digits":
-        return canonical("digits", _digits())
+        images = canonical("digits", _digits(), "scikit-learn")
+        return replace(images, origins={"train": "", "test": "a fifth, by content"})
     if request in _SOURCES:
-        return canonical(request, _SOURCES[request]())
+        return canonical(request, _own(request), DATA[request] or "a source of your own")
     if request not in TORCHVISION:
         raise InputError(unknown("data", request, DATA))
     folder = data_root(root)
-    return canonical(request, _packed(folder, request) or _from_torchvision(folder, request, allow_download))
+    if (packed := _packed(folder, request)) is not None:
+        return canonical(request, packed, str(folder / request))
+    return canonical(request, _from_torchvision(folder, request, allow_download), str(folder))
+
+
+def _own(name: str) -> Raw:
+    """What a source of a user's reads; raises InputError for what it raises, and for anything but a Raw."""
+    try:
+        raw = _SOURCES[name]()
+    except KdzooError:
+        raise
+    except Exception as error:
+        raise InputError(f"data: the source {name!r} failed: {type(error).__name__}: {error}") from error
+    if not isinstance(raw, Raw):
+        raise InputError(f"data: the source {name!r} gave a {type(raw).__name__}; expected a kdzoo.Raw")
+    return raw
 
 
 def data_root(root: Path | None) -> Path:
@@ -108,16 +133,42 @@ def data_root(root: Path | None) -> Path:
     return user_cache() / "kdzoo" / "data"
 
 
-def canonical(name: str, raw: Raw) -> Images:
-    """The same images whatever order their files had: sorted by content, fingerprinted, channels first."""
-    train, test = (_sorted(*part) for part in (raw.train, raw.test))
-    digest = hashlib.blake2b(f"{len(raw.classes)} classes".encode(), digest_size=16)
-    for *_, digests in (train, test):
-        digest.update(len(digests).to_bytes(8, "big"))
-        digest.update(digests.tobytes())
-    mean, std = STATISTICS.get(name) or statistics(train[0])
-    subsets = [Subset(images, targets, keys_of(digests)) for images, targets, digests in (train, test)]
-    return Images(name, subsets[0], subsets[1], raw.classes, digest.hexdigest(), mean, std)
+def canonical(name: str, raw: Raw, source: str = "") -> Images:
+    """The same images whatever order their files had: sorted by content, fingerprinted, channels first.
+
+    Raises InputError for arrays that are no images, or labels that name no classes.
+    """
+    arrays = {part: _images(given[0], part) for part, given in (("train", raw.train), ("test", raw.test))}
+    labels = map_labels(raw.train[1], raw.test[1], raw.classes)
+    numbers = {"train": labels.train, "test": labels.test}
+    problems = [
+        f"data: expected as many {part} labels as images, got {len(numbers[part])} and {len(images)}"
+        for part, images in arrays.items()
+        if len(images) != len(numbers[part])
+    ]
+    if arrays["train"].shape[1:] != arrays["test"].shape[1:]:
+        shapes = " and ".join(f"{part} images of {images.shape[1:]}" for part, images in arrays.items())
+        problems.append(f"data: expected one shape of all images (H, W, C), got {shapes}")
+    if problems:
+        raise InputError(*problems)
+    digest = hashlib.blake2b(f"{len(labels.classes)} classes".encode(), digest_size=16)
+    parts = {part: _sorted(images, numbers[part]) for part, images in arrays.items()}
+    for part in parts.values():
+        digest.update(len(part.digests).to_bytes(8, "big"))
+        digest.update(part.digests.tobytes())
+    train, test = parts["train"], parts["test"]
+    mean, std = STATISTICS.get(name) or statistics(train.pixels)
+    return Images(
+        name=name,
+        train=Subset(train.pixels, train.targets, keys_of(train.digests)),
+        test=Subset(test.pixels, test.targets, keys_of(test.digests)),
+        classes=labels.classes,
+        fingerprint=digest.hexdigest(),
+        mean=mean,
+        std=std,
+        notes=(*labels.notes, *_repeats(train, test), *_plain(train, test)),
+        source=source,
+    )
 
 
 def keys_of(digests: Array) -> Tensor:
@@ -125,20 +176,73 @@ def keys_of(digests: Array) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(digests).view(np.uint8).reshape(len(digests), 16).copy())
 
 
-def _sorted(images: Array, labels: Array) -> tuple[Tensor, Tensor, Array]:
-    """Images (N, C, H, W) and labels in the order of their digests, and the digests."""
-    if images.dtype != np.uint8 or len(images) != len(labels):
-        raise InputError(f"data: expected uint8 images and as many labels, got {images.dtype} {images.shape} and {labels.shape}")
-    images = images[..., None] if images.ndim == 3 else images
+def _images(images: Any, part: str) -> Array:
+    """Images as (N, H, W, C); InputError for an array that holds none."""
+    array = np.asarray(images)
+    if array.dtype != np.uint8:
+        raise InputError(f"data: expected uint8 images in 0..255, got {array.dtype} in {part}")
+    array = array[..., None] if array.ndim == 3 else array
+    if array.ndim != 4 or array.shape[3] not in (1, 3):
+        raise InputError(f"data: expected {part} images (N, H, W) or (N, H, W, C) of 1 or 3 channels, got the shape {np.shape(images)}")
+    return array
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A part in canonical order.
+
+    pixels (N, C, H, W). digests: of pixels and label; keys: of pixels alone, (N, 2) each. places: in the source.
+    """
+
+    pixels: Tensor
+    targets: Tensor
+    digests: Array
+    keys: Array
+    places: Array
+
+
+def _sorted(images: Array, labels: Array) -> _Part:
+    """Images (N, H, W, C) and labels in the order of their digests."""
     flat = np.ascontiguousarray(images).reshape(len(images), -1)
-    digests = [
-        hashlib.blake2b(row.tobytes() + int(label).to_bytes(8, "big"), digest_size=16).digest()
-        for row, label in zip(flat, labels, strict=True)
-    ]
-    keys = np.frombuffer(b"".join(digests), dtype=">u8").reshape(-1, 2)
-    order = np.lexsort((keys[:, 1], keys[:, 0]))
-    pixels = torch.from_numpy(np.ascontiguousarray(images[order].transpose(0, 3, 1, 2)))
-    return pixels, torch.from_numpy(labels[order].astype(np.int64)), keys[order]
+    digests, keys = [], []
+    for row, label in zip(flat, labels, strict=True):
+        pixels = hashlib.blake2b(row.data, digest_size=16)
+        keys.append(pixels.digest())
+        pixels.update(int(label).to_bytes(8, "big"))
+        digests.append(pixels.digest())
+    found = np.frombuffer(b"".join(digests), dtype=">u8").reshape(-1, 2)
+    order = np.lexsort((found[:, 1], found[:, 0]))
+    return _Part(
+        pixels=torch.from_numpy(np.ascontiguousarray(images[order].transpose(0, 3, 1, 2))),
+        targets=torch.from_numpy(labels[order].astype(np.int64)),
+        digests=found[order],
+        keys=np.frombuffer(b"".join(keys), dtype=">u8").reshape(-1, 2)[order],
+        places=order,
+    )
+
+
+def _repeats(train: _Part, test: _Part) -> list[str]:
+    """What is said of images that stand twice, named by their number in the source."""
+    count = len(train.keys)
+    places = {"train": range(count), "test": range(count, count + len(test.keys))}
+
+    def name(place: int) -> str:
+        return f"train {train.places[place]}" if place < count else f"test {test.places[place - count]}"
+
+    keys = np.concatenate([train.keys, test.keys])
+    labels = torch.cat([train.targets, test.targets]).numpy()
+    return find_repeats(keys, labels, list(places.items())).sentences(name)
+
+
+def _plain(train: _Part, test: _Part) -> list[str]:
+    """What is said of images that are of one colour."""
+    examples, count = [], 0
+    for part, one in (("train", train), ("test", test)):
+        flat = one.pixels.flatten(2)
+        plain = (flat.amax(2) == flat.amin(2)).all(1).nonzero().flatten().tolist()
+        count += len(plain)
+        examples += [f"{part} {one.places[place]}" for place in plain[:2]]
+    return [f"of one colour: {counted(count, 'image')} ({', '.join(examples[:2])})"] if count else []
 
 
 def _digits() -> Raw:
@@ -156,21 +260,48 @@ def _digits() -> Raw:
     return Raw((images[~test], labels[~test]), (images[test], labels[test]), tuple(map(str, range(10))))
 
 
+DAMAGED = (OSError, ValueError, LookupError, EOFError, TypeError, AssertionError, MemoryError, NotImplementedError)
+"""what reading damaged arrays raises, beside the errors of their packing"""
+
+
 def _packed(folder: Path, name: str) -> Raw | None:
-    """`{folder}/{name}/{train,test}.npz` with images, labels and classes, or None."""
-    files = [folder / name / f"{part}.npz" for part in ("train", "test")]
-    if not all(file.is_file() for file in files):
+    """`{folder}/{name}/{train,test}.npz` with images, labels and classes, or None.
+
+    Classes that stand in another order in the two are matched by name. Raises InputError for one file without the
+    other, for damaged ones, and for classes of the test part alone.
+    """
+    files = {part: folder / name / f"{part}.npz" for part in ("train", "test")}
+    there = [file for file in files.values() if file.is_file()]
+    if not there:
         return None
-    parts = []
-    classes: tuple[str, ...] = ()
-    for file in files:
-        try:
-            with np.load(file, allow_pickle=False) as arrays:
-                parts.append((arrays["images"], arrays["labels"]))
-                classes = tuple(map(str, arrays["classes"])) if "classes" in arrays else classes
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise InputError(f"data: {file} is damaged: expected arrays images, labels, classes ({error})") from error
-    return Raw(parts[0], parts[1], classes or tuple(map(str, range(int(parts[0][1].max()) + 1))))
+    if len(there) == 1:
+        missing = next(file for file in files.values() if file not in there)
+        raise InputError(f"data: {there[0]} is there and {missing} is not; expected both")
+    read = {part: _archive(file) for part, file in files.items()}
+    names = {part: classes for part, (_, _, classes) in read.items()}
+    if bool(names["train"]) != bool(names["test"]):
+        names = dict.fromkeys(names, names["train"] or names["test"])
+    labels = {part: one[1] for part, one in read.items()}
+    if names["train"] != names["test"]:
+        labels["test"] = _by_name(files["test"], labels["test"], names["test"], names["train"])
+    return Raw((read["train"][0], labels["train"]), (read["test"][0], labels["test"]), names["train"])
+
+
+def _archive(file: Path) -> tuple[Array, Array, tuple[str, ...]]:
+    """Images, labels and classes of an archive; InputError for a damaged one."""
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            return arrays["images"], arrays["labels"], tuple(map(str, arrays["classes"])) if "classes" in arrays else ()
+    except (*DAMAGED, zipfile.BadZipFile, zlib.error, struct.error) as error:
+        raise InputError(f"data: {file} is damaged: expected arrays images, labels, classes ({error})") from error
+
+
+def _by_name(file: Path, labels: Array, theirs: tuple[str, ...], names: tuple[str, ...]) -> Array:
+    """Labels that count `theirs` as labels that are names, where the train part's names are others or stand in another order."""
+    if strangers := sorted(set(theirs) - set(names)):
+        raise InputError(f"data: {file}: its classes differ from those of the train part: {', '.join(strangers)}")
+    numbers = map_labels(labels, labels, theirs).train
+    return np.array([names.index(theirs[number]) for number in numbers], dtype=np.int64)
 
 
 TORCHVISION = {"mnist": "MNIST", "cifar10": "CIFAR10", "cifar100": "CIFAR100"}
@@ -213,7 +344,12 @@ def prepare(name: str, root: Path | None) -> Raw:
 def _read_torchvision(folder: Path, name: str, *, download: bool) -> Raw:
     from torchvision import datasets
 
-    parts = [getattr(datasets, TORCHVISION[name])(str(folder), train=train, download=download) for train in (True, False)]
+    try:
+        parts = [getattr(datasets, TORCHVISION[name])(str(folder), train=train, download=download) for train in (True, False)]
+    except (*DAMAGED, pickle.UnpicklingError, zlib.error) as error:
+        if download and isinstance(error, OSError):
+            raise
+        raise InputError(f"data: torchvision's files of {name} below {folder} are damaged ({type(error).__name__}: {error})") from error
     train, test = ((np.asarray(part.data), np.asarray(part.targets)) for part in parts)
     return Raw(train, test, tuple(str(label).partition(" - ")[0] for label in parts[0].classes))
 

@@ -28,6 +28,7 @@ from kdzoo.assemble import (
 )
 from kdzoo.cost import probe
 from kdzoo.data.images import Images
+from kdzoo.data.report import data_lines
 from kdzoo.errors import InputError, noting
 from kdzoo.method import load_plugins
 from kdzoo.models.network import Ensemble, Network, count, freeze
@@ -120,6 +121,8 @@ def run(prepared: Prepared, pool: Pool | None, handle: Handle, *, retry_failed: 
     writable(teacher_store().folder)
     if prepared.options.wandb is not None and prepared.options.wandb.get("note"):
         handle({"event": "note", "text": prepared.options.wandb["note"]})
+    for line in data_lines(prepared.plan.data):
+        handle({"event": "data", "text": line})
     config, outcome = prepared.config, _run_plan(prepared, pool, handle, retry_failed, modules or Modules())
     if wants_refit(config) and not outcome.failed:
         handle({"event": "note", "text": "refit: the chosen settings with fresh seeds on the whole train set"})

@@ -19,9 +19,13 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
 
 def _listed(value: object) -> object:
-    """`"a,b"` and `[a, b]` and `a` are the same list."""
+    """`"a,b"` and `[a, b]` and `a` are the same list. A comma may end it; raises ValueError for an empty item."""
     if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
+        parts = [part.strip() for part in value.split(",")]
+        items = parts[:-1] if not parts[-1] else parts
+        if not all(items):
+            raise ValueError(f"expected values between commas, got {value!r}")
+        return tuple(items)
     if isinstance(value, list | tuple):
         return tuple(value)
     return (value,) if value is not None else ()
@@ -42,14 +46,17 @@ def _number(text: str) -> object:
 
 
 def _seeds(value: object) -> object:
-    """A single number n means the seeds 0 to n - 1; a list means itself."""
+    """A single number n means the seeds 0 to n - 1; a list, which a comma makes of one number too, means itself."""
     numbers = _numbers(value)
-    alone = isinstance(numbers, tuple) and len(numbers) == 1 and not isinstance(value, list | tuple)
-    if alone and isinstance(numbers[0], int) and not isinstance(numbers[0], bool):  # type: ignore[index]
-        if numbers[0] < 1:  # type: ignore[index]
-            raise ValueError(f"expected a number of seeds >= 1, or a list, got {value}")
-        return tuple(range(numbers[0]))  # type: ignore[index]
-    return numbers
+    is_list = isinstance(value, list | tuple) or (isinstance(value, str) and "," in value)
+    if is_list or not isinstance(numbers, tuple) or len(numbers) != 1:
+        return numbers
+    count = numbers[0]
+    if not isinstance(count, int) or isinstance(count, bool):
+        return numbers
+    if count < 1:
+        raise ValueError(f"expected a number of seeds >= 1, or a list, got {value}")
+    return tuple(range(count))
 
 
 def _size(value: object) -> object:

@@ -189,6 +189,8 @@ class PlainDisplay:
                 return f"[{number:{len(str(tracker.total))}}/{tracker.total}] {run_words(event)}: {ended_words(event)}{best}"
             case "teacher":
                 return teacher_words(event)
+            case "data":
+                return str(event["text"])
             case "note" | "waiting" if self.noted.first(event["text"]):
                 return str(event["text"])
             case "step" if self.clock() - self.told >= PROGRESS_SECONDS and event.get("worker", 0) in tracker.training:
@@ -213,6 +215,8 @@ class LiveDisplay:
                 self._above(f"{run_words(event)}: {ended_words(event)}", "red")
             case "teacher":
                 self._above(teacher_words(event), "")
+            case "data":
+                self._above(event["text"], "")
             case "note" | "waiting" if self.noted.first(event["text"]):
                 self._above(event["text"], "yellow")
 

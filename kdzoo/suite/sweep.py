@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from kdzoo.assemble import Modules, images_of
 from kdzoo.data.images import Images
+from kdzoo.data.report import data_record, without_validation
+from kdzoo.data.split import split
 from kdzoo.errors import InputError, did_you_mean, noting
 from kdzoo.method import REGISTRY
 from kdzoo.models.names import ours_or_timm, pretrained_classes
@@ -40,6 +42,8 @@ class Plan:
     points: int
     merged: Mapping[str, int] = field(default_factory=dict)
     """grid points that are another's run, by the reason"""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """what was found in the data set (`report.data_record`)"""
 
     @property
     def store(self) -> Store:
@@ -71,7 +75,10 @@ def plan(config: BenchConfig, modules: Modules | None = None) -> Plan:
         limit=config.limit,
         label_fraction=config.label_fraction,
     )
-    maker = _Maker(config, protocol, changes, images, data, modules)
+    found: dict[str, Any] = {}
+    with noting(problems):
+        found = data_record(images, split(images, data))
+    maker = _Maker(config, protocol, changes, images, data, modules, found)
     pairing = changes.get("objective.pairing", protocol.pairing)
     count = 0
     students: dict[str, Planned] = {}
@@ -98,7 +105,7 @@ def plan(config: BenchConfig, modules: Modules | None = None) -> Plan:
     if problems:
         _points(requests, config, pairing, 1, problems)  # so that theirs are named too where no pair could be made
         raise InputError(*dict.fromkeys(problems))
-    return Plan(config.name, Path(config.results) / config.name, tuple(students.values()), teachers, count, merged)
+    return Plan(config.name, Path(config.results) / config.name, tuple(students.values()), teachers, count, merged, found)
 
 
 def _points(
@@ -124,13 +131,16 @@ def refit(chosen: Iterable[tuple[Run, Mapping[str, Any]]], config: BenchConfig, 
     """The chosen settings on the whole train set, with seeds that the sweep has not used, their teachers too."""
     whole: dict[str, Planned] = {}
     students: dict[str, Planned] = {}
-    for run, about in chosen:
+    for run, planned_about in chosen:
+        about = {**planned_about, **({"data": without_validation(planned_about["data"])} if "data" in planned_about else {})}
         teacher, paths = run.teacher, dict(about["paths"])
         teacher_id = str(about.get("teacher_id"))
         if teacher is not None and teacher_id in teachers:
             taught = teachers[teacher_id].run
             again = taught.model_copy(update={"data": _whole(taught.data)})
-            whole[again.id] = Planned(again, {**teachers[teacher_id].about, "phase": "refit"})
+            whole[again.id] = Planned(
+                again, {**teachers[teacher_id].about, "phase": "refit", **{k: v for k, v in about.items() if k == "data"}}
+            )
             teacher = teacher.model_copy(update={"start": f"run:{again.id}"})
             paths.pop("teacher", None)
             teacher_id = again.id
@@ -171,6 +181,7 @@ class _Maker:
     images: Images
     data: DataSpec
     modules: Modules
+    found: Mapping[str, Any]
 
     def recipe(self, network: str, *, teacher: bool) -> Recipe:
         changes = _below(self.changes, "recipe") | (_below(self.changes, "teacher_recipe") if teacher else {})
@@ -283,6 +294,7 @@ class _Maker:
             "teacher_id": teacher_id if run.teacher is not None else None,
             "methods": {term.method: card_record(term.method) for term in run.objective.all_terms},
             "swept": _swept(self.config),
+            "data": self.found,
             "paths": {key: value for key, value in where.items() if value is not None},
         }
 

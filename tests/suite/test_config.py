@@ -31,7 +31,9 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_defaults(tmp_path
     assert config.set == {"recipe.batch_size": 32, "recipe.lr": 0.5}
 
 
-@pytest.mark.parametrize(("text", "seeds"), [("3", (0, 1, 2)), (3, (0, 1, 2)), ("4,7", (4, 7)), ([2], (2,)), ("1", (0,))])
+@pytest.mark.parametrize(
+    ("text", "seeds"), [("3", (0, 1, 2)), (3, (0, 1, 2)), ("4,7", (4, 7)), ([2], (2,)), ("1", (0,)), ("5,", (5,)), ("5, 7,", (5, 7))]
+)
 def test_one_number_of_seeds_counts_and_a_list_names(text, seeds):
     assert bench_config({"seeds": text}, None).seeds == seeds
 
@@ -100,3 +102,15 @@ def test_a_size_is_a_number_of_bytes_with_or_without_a_unit():
     for wrong in ("-1GB", "12 parsecs", "much", -5, True):
         with pytest.raises(InputError, match=r"resident: expected a size such as 500MB or 64GB, got"):
             bench_config({"resident": wrong}, None)
+
+
+@pytest.mark.parametrize("option", ["seeds", "temperatures", "alphas", "weights", "methods", "pairs", "plugin", "keep"])
+@pytest.mark.parametrize("text", [",0.5", "1,,2", ",", ",,"])
+def test_an_empty_item_of_a_list_is_refused_by_name(option, text):
+    with pytest.raises(InputError, match=rf"{option}: expected values between commas, got '{text}'"):
+        bench_config({option: text}, None)
+
+
+def test_a_comma_may_end_a_list():
+    config = bench_config({"temperatures": "2,", "alphas": "0.5, ", "methods": "hinton,at,", "grid": {"at.power": "1,2,"}}, None)
+    assert (config.temperatures, config.alphas, config.methods, config.grid) == ((2,), (0.5,), ("hinton", "at"), {"at.power": (1, 2)})
