@@ -35,6 +35,7 @@ VERBS = [
     ["recipes"],
     ["data"],
     ["data", "list"],
+    ["data", "show"],
     ["data", "prepare"],
     ["train"],
     ["teachers"],
@@ -175,6 +176,14 @@ def test_the_command_line_wins_over_the_file(kdzoo, place):
     assert "distinct runs 3: 0 done, 3 left" in said.out
 
 
+def test_one_seed_with_a_comma_is_that_seed(kdzoo, place):
+    said = kdzoo("bench", "--seeds", "5,", "--methods", "hinton", "--temperatures", "4,", "--epochs", "1", "--threads", "1", "--dry-run")
+    assert "distinct runs 2: 0 done, 2 left" in " ".join(said.out.split())
+    refused = kdzoo("bench", "--seeds", "3", "--alphas", ",0.5", "--dry-run")
+    assert refused.status == 2
+    assert "alphas: expected values between commas, got ',0.5'" in refused.err
+
+
 def test_a_dry_run_prints_the_plan_and_writes_nothing(kdzoo, place):
     """2 methods x 3 alphas x 2 seeds and the student alone twice; alpha 0 of both methods is the student alone."""
     said = kdzoo("bench", "--methods", "hinton,at", "--alphas", "0,0.5,0.9", "--seeds", "2", "--epochs", "1", "--threads", "1", "--dry-run")
@@ -225,6 +234,27 @@ def test_lists_come_as_csv_json_and_markdown(kdzoo):
     }
 
 
+def test_what_was_found_in_a_data_set_is_shown_with_its_classes(kdzoo, place):
+    for label, shade in (("dark", 20), ("light", 200)):
+        (place / "photos" / label).mkdir(parents=True)
+        for number in range(10):
+            pixels = np.full((9, 9), shade, dtype=np.uint8)
+            pixels[number % 9, number // 9] = 0
+            Image.fromarray(pixels).save(place / "photos" / label / f"{number}.png")
+    (place / "photos" / "dark" / "notes.txt").write_text("no image")
+    os.mkfifo(place / "photos" / "light" / "pipe.png")
+    for verb in (["data"], ["data", "show"]):
+        said = kdzoo(*verb, "folder:photos", "--format", "csv")
+        assert said.status == 0, said.err
+        assert list(csv.DictReader(io.StringIO(said.out))) == [{"class": name, "train": "8", "test": "2"} for name in ("dark", "light")]
+        assert said.err.splitlines() == [
+            "kdzoo: 20 images, 2 classes, 256x256 colour, from folder photos",
+            "kdzoo: train 16, test 4 (a fifth, by content)",
+            "kdzoo: passed over: 1 file of another kind (1 .txt), light/pipe.png (a FIFO)",
+        ]
+    assert "did you mean 'digits'" in kdzoo("data", "digitz").err
+
+
 def test_networks_are_kdzoos_own_or_match_a_pattern(kdzoo):
     assert {"resnet20", "wrn_40_2", "cnn64"} <= set(kdzoo("networks").out.split())
     found = kdzoo("networks", "mobilenetv3_small*").out.split()
@@ -270,6 +300,11 @@ def test_from_an_empty_folder_to_a_leaderboard_and_back_to_every_run(kdzoo, plac
     done = kdzoo(*QUICK)
     assert done.status == 0, done.err
     assert "hinton" in done.out
+    found = ["data: 1,797 images, 10 classes, 8x8 grey, from scikit-learn"]
+    found += ["data: train 1,150, validation 288 (from train), test 359 (a fifth, by content)"]
+    assert [line for line in done.out.splitlines() if line.startswith("data: ")] == found == done.out.splitlines()[: len(found)]
+    recorded = [json.loads(file.read_text())["about"]["data"] for file in place.glob("results/digits/runs/*/run.json")]
+    assert [(one["train"], one["validation"], one["test"], one["notes"]) for one in recorded] == [(1150, 288, 359, [])] * 2
     assert sorted(entry.name for entry in (place / "results/digits").iterdir()) == ["leaderboard.csv", "leaderboard.md", "runs", "runs.csv"]
 
     status = json.loads(kdzoo("status", "digits", "--json").out)

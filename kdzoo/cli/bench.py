@@ -261,6 +261,7 @@ def print_plan(config: BenchConfig, *, retry_failed: bool) -> int:
 
 def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str]]:
     """The plan in words: grid points, distinct runs and why fewer, what is left of them, and how long that will take."""
+    from kdzoo.data.report import data_lines
     from kdzoo.store import teacher_store
     from kdzoo.suite.bench import cut, estimate, wants_refit
 
@@ -273,6 +274,7 @@ def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str
     failed = f", {counts['failed']} failed (--retry-failed repeats them)" if counts["failed"] and not retry_failed else ""
     lines = [
         ("bench", f"{made.name}, in {made.folder}"),
+        *(("data" if number == 0 else "", line.removeprefix("data: ")) for number, line in enumerate(data_lines(made.data))),
         ("grid points", f"{made.points}: methods x settings x pairs x seeds, with the controls"),
         *(("", f"{number} of them are another's run: {reason}") for reason, number in made.merged.items()),
         ("distinct runs", f"{len(made.students)}: {counts['done']} done, {len(left)} left{failed}"),

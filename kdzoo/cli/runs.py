@@ -74,6 +74,7 @@ def train(
       kdzoo train resnet56 --data cifar100 --recipe crd240
       kdzoo train resnet34 --small-stem --data cifar10 --epochs 30 --seed 1
     """
+    from kdzoo.data.report import data_lines
     from kdzoo.suite.bench import cut, prepare
     from kdzoo.suite.sweep import Plan
 
@@ -86,6 +87,8 @@ def train(
         taught = tuple(prepared.plan.teachers.values())
         if not taught:
             raise InputError(f"train: expected a network's name without weights, got {model!r}")
+        for line in data_lines(prepared.plan.data):
+            console().print(line, markup=False, soft_wrap=True)
         kept = Plan("teachers", teacher_store().folder, taught, {}, len(taught))
         for planned in taught:
             kept.store.run(planned.run.id).plan(planned.run, planned.about)

@@ -238,7 +238,7 @@ def data_show(
 
     \b
     Example:
-      kdzoo data folder:photos
+      kdzoo data show folder:photos
     """
     from kdzoo.data.report import data_lines, data_record
     from kdzoo.data.sources import load

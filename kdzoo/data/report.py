@@ -27,14 +27,14 @@ def data_record(images: Images, parts: Parts) -> dict[str, Any]:
         "validation": 0 if parts.val is None else len(parts.val.targets),
         "test": len(parts.test.targets),
         "unused": there - used,
-        "origins": {**images.origins, **({"val": "drawn from train"} if drawn else {})},
+        "origins": {**images.origins, **({"val": "from train"} if drawn else {})},
         "notes": list(images.notes),
     }
 
 
 def without_validation(record: Mapping[str, Any]) -> dict[str, Any]:
     """The same where nothing is held out of the training images."""
-    drawn = record["origins"].get("val") == "drawn from train"
+    drawn = record["origins"].get("val") == "from train"
     added = record["validation"] if drawn else 0
     origins = {part: words for part, words in record["origins"].items() if part != "val"}
     return {

@@ -98,7 +98,7 @@ def test_the_role_of_a_validation_folder_is_told(tmp_path):
     assert three.origins == {"train": "Train/", "val": "Valid/", "test": "TEST/"}
     two = load_folder(parts(tmp_path / "two", train=CLASSES, val=CLASSES), 8)
     assert sizes(two) == (16, 16)
-    assert "val/ serves as the test part; validation is drawn from train/" in two.notes
+    assert "val/ serves as the test part; validation is from train/" in two.notes
 
 
 def test_a_part_without_classes_is_passed_over_where_another_serves(tmp_path):
@@ -292,7 +292,7 @@ def test_a_bench_begins_with_six_lines_of_eighty_columns_at_the_most(tmp_path):
     assert len(lines) <= LINES
     assert all(len(line) <= WIDTH for line in lines)
     assert lines[0].startswith("data: 36 images, 2 classes, 9x9 colour, from folder ")
-    assert lines[1] == "data: train 12 (train/), validation 4 (drawn from train), test 20 (test/)"
+    assert lines[1] == "data: train 12 (train/), validation 4 (from train), test 20 (test/)"
     assert lines[-1].endswith("kdzoo data NAME")
     whole = data_lines(record, whole=True)
     assert [line.removeprefix("data: ") for line in whole[2:]] == list(images.notes)

@@ -148,6 +148,12 @@ def test_a_refit_uses_fresh_seeds_and_all_training_images_for_students_and_teach
     (teacher,) = again.teachers.values()
     assert teacher.run.data.val_fraction == 0.0
     assert {p.run.teacher.start for p in again.students} == {f"run:{teacher.run.id}"}
+    sizes = ("train", "labelled", "validation", "test", "unused")
+    assert [tuple(p.about["data"][part] for part in sizes) for p in (chosen, teacher)] == [
+        (1150, 1150, 288, 359, 0),
+        (1438, 1438, 0, 359, 0),
+    ]
+    assert {tuple(p.about["data"][part] for part in sizes) for p in again.students} == {(1438, 1438, 0, 359, 0)}
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 8])
