@@ -43,7 +43,7 @@ setup(
         "filelock>=3.15",
         "scikit-learn>=1.5",
         "PyYAML>=6",
-        "Pillow>=10",
+        "Pillow>=10.1",
     ],
     extras_require={
         "wandb": ["wandb>=0.19.10"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
@@ -34,7 +35,7 @@ def load_folder(folder: Path, image_size: int | None, resident: int | None = Non
     pixels, or stands twice is in the notes. Raises InputError that names files which cannot be read, empty classes, and
     parts whose classes differ.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise InputError(f"data: folder:{folder}: no such folder")
     listing = list_images(folder)
     side = round(image_size * MARGIN) if image_size else DEFAULT_SIDE

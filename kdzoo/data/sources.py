@@ -98,7 +98,7 @@ def load(
     provide it.
     """
     if request.startswith("folder:"):
-        return load_folder(Path(request.removeprefix("folder:")).expanduser(), image_size, resident)
+        return load_folder(Path(os.path.expanduser(request.removeprefix("folder:"))), image_size, resident)
     if request == "digits":
         images = canonical("digits", _digits(), "scikit-learn")
         return replace(images, origins={"train": "", "test": "a fifth, by content"})
@@ -271,7 +271,7 @@ def _packed(folder: Path, name: str) -> Raw | None:
     other, for damaged ones, and for classes of the test part alone.
     """
     files = {part: folder / name / f"{part}.npz" for part in ("train", "test")}
-    there = [file for file in files.values() if file.is_file()]
+    there = [file for file in files.values() if os.path.isfile(file)]
     if not there:
         return None
     if len(there) == 1:
