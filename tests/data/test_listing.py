@@ -98,7 +98,7 @@ def test_the_role_of_a_validation_folder_is_told(tmp_path):
     assert three.origins == {"train": "Train/", "val": "Valid/", "test": "TEST/"}
     two = load_folder(parts(tmp_path / "two", train=CLASSES, val=CLASSES), 8)
     assert sizes(two) == (16, 16)
-    assert "val/ serves as the test part; validation is from train/" in two.notes
+    assert "val/ serves as the test part; validation is drawn from train/" in two.notes
 
 
 def test_a_part_without_classes_is_passed_over_where_another_serves(tmp_path):
