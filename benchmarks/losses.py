@@ -35,7 +35,7 @@ from torch.utils.flop_counter import flop_registry
 
 from kdzoo.errors import InputError
 from kdzoo.execution import Execution
-from kdzoo.method import REGISTRY, LossAndAuxiliary, Method
+from kdzoo.method import REGISTRY, LossAndAuxiliary, Method, stages_handed
 from kdzoo.models.network import Learner, Network, build_network, freeze, pair_stages, probe
 from kdzoo.seeds import generator, global_stream
 from kdzoo.signals import PASSES, Batch, Clock, DataFacts, Need, Outputs, Shapes
@@ -150,7 +150,7 @@ def loss_of(method: Method, made: Pair) -> Loss:
     """A method's loss on the pair; raises InputError where it cannot serve these networks, here or when it is run."""
     needs, device = method.card.needs, made.images.device
     targets = torch.arange(SAMPLES) % CLASSES
-    student_stages, teacher_stages = ([p[i] for p in made.stages] for i in (0, 1))
+    student_stages, teacher_stages = stages_handed(method, made.stages)
     _refuse(method, made)
     with global_stream(0, "build"):
         shapes = made.student_shapes.pick(student_stages), made.teacher_shapes.pick(teacher_stages)

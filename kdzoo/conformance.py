@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from kdzoo import guard
 from kdzoo.errors import InputError, KdzooError, problems_of
-from kdzoo.method import LossAndAuxiliary, Method
+from kdzoo.method import LossAndAuxiliary, Method, stages_handed
 from kdzoo.models.network import Learner, build_network, freeze, pair_stages, probe
 from kdzoo.objective import Objective, Term
 from kdzoo.seeds import generator, global_stream
@@ -470,9 +470,10 @@ def trains_a_tiny_pair(method: Method) -> None:
     probed = [probe(network, (3, 64, 64)) for network in (student, teacher)]
     shapes = [replace(found, fresh=lambda: Learner(build_network(spec, **like, seed=2))) for found in probed]
     stages = pair_stages(shapes[0], shapes[1], "deep")
+    ours, theirs = stages_handed(method, stages)
     facts = DataFacts(SAMPLES, CLASSES, torch.arange(SAMPLES) % CLASSES)
     with global_stream(0, "build"):
-        module = method.build(shapes[0].pick([s for s, _ in stages]), shapes[1].pick([t for _, t in stages]), facts)
+        module = method.build(shapes[0].pick(ours), shapes[1].pick(theirs), facts)
     objective = Objective(1.0, [Term(method, 1.0)], {method.card.name: module}, stages=stages, label_smoothing=0.0, seed=0)
     needs: Needs = objective.needs
     images = torch.randint(0, 256, (BATCH, 3, 64, 64), generator=generator(0, "images"), dtype=torch.uint8)

@@ -6,9 +6,15 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdzoo.method import REGISTRY
-from kdzoo.signals import Need, Shapes
+from kdzoo.method import REGISTRY, StagesRead, stages_handed, stages_read
+from kdzoo.signals import Need, Shapes, StageShape
 from kdzoo.spec import ObjectiveSpec
+
+STAGES: Mapping[StagesRead, str] = {
+    "paired": "both networks' stages, paired one to one",
+    "last": "each network's own last map",
+    "own": "each network's own stages, not paired",
+}
 
 
 def explain(objective: ObjectiveSpec) -> str:
@@ -49,6 +55,8 @@ def about(method: str, hyperparameters: Mapping[str, Any]) -> list[str]:
         lines.append(f"  defined at {card.origin}")
     before = " (stages before their last activation, where it gives them so)" if card.needs.preact_if_given else ""
     lines.append(f"  reads      student: {in_words(card.needs.student)}; teacher: {in_words(card.needs.teacher)}{before}")
+    if (card.needs.student | card.needs.teacher) & (Need.STAGES | Need.PREACT):
+        lines.append(f"  stages     {STAGES[stages_read(REGISTRY.create(method, hyperparameters))]}")
     for name, field in cls.model_fields.items():
         lines.append(
             f"  {name} = {_short(hyperparameters.get(name, field.default))}" + (f": {field.description}" if field.description else "")
@@ -71,6 +79,26 @@ def stage_pairs(student: Shapes, teacher: Shapes, pairs: Sequence[tuple[int, int
     left_t = [f"teacher {shape} (stage {i})" for i, shape in enumerate(teacher.stages) if i not in {t for _, t in pairs}]
     left = [*left_s, *left_t]
     return "\n".join(["stages", *(lines or ["  none meet"]), f"  left over: {', '.join(left) if left else 'none'}"])
+
+
+def maps_read(objective: ObjectiveSpec, student: Shapes, teacher: Shapes, pairs: Sequence[tuple[int, int]]) -> list[str]:
+    """Which maps of two networks each term that does not read their pairs is handed, a line a term."""
+    maps = Need.STAGES | Need.PREACT
+    lines = []
+    for term in objective.all_terms:
+        method = REGISTRY.create(term.method, term.hyperparameters)
+        if stages_read(method) == "paired":
+            continue
+        ours, theirs = stages_handed(method, pairs)
+        needs = method.card.needs
+        read = [_listed("student", student.pick(ours).stages)] if needs.student & maps else []
+        read += [_listed("teacher", teacher.pick(theirs).stages)] if needs.teacher & maps else []
+        lines.append(f"  {term.method} reads {' and '.join(read)}")
+    return lines
+
+
+def _listed(role: str, stages: Sequence[StageShape]) -> str:
+    return f"{role} {', '.join(map(str, stages)) or 'none'}"
 
 
 def _short(value: Any) -> str:

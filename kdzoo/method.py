@@ -98,6 +98,9 @@ Family = Literal["logits", "features", "relations", "gradients", "online", "self
 """what a method looks at: class scores, maps, relations of samples, gradients, other learners, itself; `own` is a user's"""
 FAMILIES: tuple[Family, ...] = get_args(Family)
 
+StagesRead = Literal["paired", "last", "own"]
+"""which maps a method is handed: the two networks' stages one to one; each network's own last one; all of each network's own"""
+
 WEIGHTS_WORTH_TRYING = (1.0, 0.3, 3.0, 0.1, 10.0)
 
 
@@ -132,6 +135,8 @@ class Card:
     """the plugin file that was being loaded when it was registered; empty for none"""
     definition: tuple[str, str]
     """(file, qualified name): two registrations with the same definition are the same method, defined again"""
+    stages: StagesRead | Callable[[Any], StagesRead] = "paired"
+    """which maps it is handed, or a function of the method that says so, where that hangs on a hyper-parameter"""
 
     @property
     def trains_classifier(self) -> bool:
@@ -148,8 +153,9 @@ class Method(BaseModel):
     def build(self, student: Shapes, teacher: Shapes, data: DataFacts) -> nn.Module:
         """Make what learns or remembers (regressors, memory banks); nothing unless overridden.
 
-        `student.stages` and `teacher.stages` are paired one to one, as they are in `loss`. The module is moved,
-        optimised and checkpointed with the run and never enters the student's weights.
+        `student.stages` and `teacher.stages` are those that `loss` is handed: paired one to one unless the method is
+        registered with other `stages`. The module is moved, optimised and checkpointed with the run and never enters the
+        student's weights.
         Raises InputError when the two networks cannot be adapted to each other.
         """
         return nn.Module()
@@ -188,6 +194,7 @@ def register(
     first: FirstStage | None = None,
     unmixed: str = "",
     held: str = "",
+    stages: StagesRead | Callable[[Any], StagesRead] = "paired",
 ) -> Callable[[Registered], Registered]:
     """Register a Method, or a function `(student, teacher, batch, *, hyperparameters...) -> Tensor`, under a name.
 
@@ -203,6 +210,8 @@ def register(
     first: the stage of training that comes before, as a run of its own.
     unmixed: why it cannot learn from mixed images; recipes with mixup or CutMix are then refused.
     held: what of the student it detaches on purpose, so that its gradient is not that of its value.
+    stages: which maps `build` and `loss` are handed: `paired` one to one, each network's own `last`, or all of each
+    network's `own`; a function of the method where that hangs on a hyper-parameter.
     Raises InputError when another definition already has the name.
     """
 
@@ -231,12 +240,30 @@ def register(
             held=held,
             plugin=origin(),
             outside=definition.__module__.partition(".")[0] != "kdzoo",
+            stages=stages,
             definition=(inspect.getsourcefile(definition) or definition.__module__, definition.__qualname__),
         )
         REGISTRY.add(cls)
         return definition
 
     return decorate
+
+
+def stages_read(method: Method) -> StagesRead:
+    """Which maps a method is handed."""
+    stages = method.card.stages
+    return stages if isinstance(stages, str) else stages(method)
+
+
+def stages_handed(method: Method, pairs: Sequence[tuple[int, int]]) -> tuple[Sequence[int] | None, Sequence[int] | None]:
+    """Which stages of student and teacher a method is handed, by index, where two networks' stages pair so; None for all."""
+    match stages_read(method):
+        case "last":
+            return [-1], [-1]
+        case "own":
+            return None, None
+        case "paired":
+            return [student for student, _ in pairs], [teacher for _, teacher in pairs]
 
 
 class Registry:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kdzoo import guard
 from kdzoo.errors import InputError
-from kdzoo.method import REGISTRY, Group, LossAndAuxiliary, Method
+from kdzoo.method import REGISTRY, Group, LossAndAuxiliary, Method, stages_handed
 from kdzoo.seeds import generator, global_stream
 from kdzoo.signals import NO_NEEDS, PASSES, Batch, DataFacts, Losses, Need, Needs, Outputs, Shapes
 from kdzoo.spec import ObjectiveSpec
@@ -33,9 +33,10 @@ class Term:
 class Objective(nn.Module):
     """L = task * CE + sum of coefficient * ramp * method + auxiliaries, with the methods' trainable parts as submodules.
 
-    `stages` pairs the student's and the teacher's stages by index, shallow to deep; `preact` says whether the teacher gives
-    pre-activation maps. Cross-entropy is the mean over the labelled samples of the batch, with the soft targets where images
-    are mixed; without a labelled sample it is zero.
+    `stages` pairs the student's and the teacher's stages by index, shallow to deep; a method that reads them otherwise is
+    handed what it asks for (`stages_handed`). `preact` says whether the teacher gives pre-activation maps. Cross-entropy is
+    the mean over the labelled samples of the batch, with the soft targets where images are mixed; without a labelled sample
+    it is zero.
     """
 
     def __init__(
@@ -53,8 +54,7 @@ class Objective(nn.Module):
         self.task = task
         self.terms = tuple(terms)
         self.parts = nn.ModuleDict(dict(modules))
-        self.student_stages = [student for student, _ in stages]
-        self.teacher_stages = [teacher for _, teacher in stages]
+        self.handed = {term.name: stages_handed(term.method, stages) for term in terms}
         self.label_smoothing = label_smoothing
         self.seed = seed
         self.preact = preact
@@ -102,14 +102,15 @@ class Objective(nn.Module):
         """What is measured and kept of a trained network: itself, or what a method makes of it."""
         for term in self.terms:
             if term.method.card.ships:
-                return Deployed(network, term.method, self.parts[term.name], self.student_stages)
+                return Deployed(network, term.method, self.parts[term.name], self.handed[term.name][0])
         return network
 
     def _loss(self, method: Method, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor | LossAndAuxiliary:
+        ours, theirs = self.handed[method.card.name]
         needs, module = method.card.needs.settled(self.preact), self.parts[method.card.name]
         own_stream = generator(self.seed, "method", method.card.name, batch.clock.step, device=batch.index.device)
-        read = student.only(needs.student, self.student_stages, owner="student")
-        taught = (teacher or Outputs({}, owner="teacher")).only(needs.teacher, self.teacher_stages, owner="teacher")
+        read = student.only(needs.student, ours, owner="student")
+        taught = (teacher or Outputs({}, owner="teacher")).only(needs.teacher, theirs, owner="teacher")
         given = batch.only(needs.student, own_stream)
         if not method.card.outside:
             return method.loss(read, taught, given, module)
@@ -127,7 +128,7 @@ class Objective(nn.Module):
 class Deployed(nn.Module):
     """A student as a method ships it: the trained network with parts of the method's module."""
 
-    def __init__(self, network: nn.Module, method: Method, module: nn.Module, stages: Sequence[int]) -> None:
+    def __init__(self, network: nn.Module, method: Method, module: nn.Module, stages: Sequence[int] | None) -> None:
         super().__init__()
         self.network = network
         self.method = method
@@ -197,8 +198,6 @@ def build_objective(
     terms = terms_of(spec)
     problems: list[str] = []
     modules: dict[str, nn.Module] = {}
-    paired_student = student.pick([s for s, _ in stages])
-    paired_teacher = teacher.pick([t for _, t in stages]) if teacher else paired_student
     for term in terms:
         needs = term.method.card.needs
         if {Need.STAGES, Need.PREACT} & set(needs.student & needs.teacher) and not stages:
@@ -211,7 +210,9 @@ def build_objective(
             continue
         try:
             with global_stream(seed, "build", term.name):
-                modules[term.name] = _built(term.method, paired_student, paired_teacher, facts)
+                ours, theirs = stages_handed(term.method, stages)
+                learning = student.pick(ours)
+                modules[term.name] = _built(term.method, learning, teacher.pick(theirs) if teacher else learning, facts)
         except InputError as error:
             problems.extend(f"{term.name}: {problem}" for problem in error.problems)
         except guard.Interference as error:

@@ -26,8 +26,8 @@ from torch import Tensor
 
 from kdzoo import functional
 from kdzoo.errors import InputError
-from kdzoo.explain import written
-from kdzoo.method import FAMILIES, REGISTRY, Card, Family, Method, Setting
+from kdzoo.explain import STAGES, written
+from kdzoo.method import FAMILIES, REGISTRY, Card, Family, Method, Setting, stages_read
 from kdzoo.models.network import Learner, Network, build_network, freeze, pair_stages, probe
 from kdzoo.objective import Objective, build_objective
 from kdzoo.seeds import generator
@@ -119,6 +119,8 @@ def _facts(cls: type[Method]) -> list[str]:
     rows.append(("reads of the student", _needs(card.needs.student)))
     before = " (before their last activation, where it gives them so)" if card.needs.preact_if_given else ""
     rows.append(("reads of the teacher", _needs(card.needs.teacher) + before))
+    if (card.needs.student | card.needs.teacher) & (Need.STAGES | Need.PREACT):
+        rows.append(("of the stages", STAGES[stages_read(REGISTRY.create(card.name, {}))]))
     if card.ships:
         rows.append(("ships", card.ships))
     if card.held:

@@ -245,8 +245,9 @@ class Shapes:
     classifier: nn.Module | None = field(default=None, compare=False, repr=False)
     fresh: Callable[[], nn.Module] | None = field(default=None, compare=False, repr=False)
 
-    def pick(self, stages: Sequence[int]) -> Shapes:
-        return replace(self, stages=tuple(self.stages[i] for i in stages))
+    def pick(self, stages: Sequence[int] | None) -> Shapes:
+        """The same with some of the stages alone, by index; all of them for None."""
+        return self if stages is None else replace(self, stages=tuple(self.stages[i] for i in stages))
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from kdzoo.suite.config import recipes as recipe_names
 
 if TYPE_CHECKING:
     from kdzoo.signals import Shapes
+    from kdzoo.spec import ObjectiveSpec
 
 LITERATURES_EPOCHS = 240
 """of the CIFAR recipe that a first stage's epochs are shown for"""
@@ -318,7 +319,7 @@ def explain(
     if bool(teacher) != bool(student):
         raise InputError(f"{'student' if teacher else 'teacher'}: missing; a teacher and a student go together")
     if teacher and student:
-        console().print(_stages(teacher, student, image, pairing), markup=False, soft_wrap=True)
+        console().print(_stages(made, teacher, student, image, pairing), markup=False, soft_wrap=True)
     return 0
 
 
@@ -340,9 +341,9 @@ def _hyperparameters(terms: Sequence[str], temperature: float | None, given: Map
     return found
 
 
-def _stages(teacher: str, student: str, image: str, pairing: Pairing) -> str:
-    """The stages of two networks and how they meet."""
-    from kdzoo.explain import stage_pairs
+def _stages(objective: ObjectiveSpec, teacher: str, student: str, image: str, pairing: Pairing) -> str:
+    """The stages of two networks, how they meet, and what each term that does not read the pairs is handed."""
+    from kdzoo.explain import maps_read, stage_pairs
     from kdzoo.models.network import build_network, pair_stages, probe
     from kdzoo.models.weights import parse_network
     from kdzoo.spec import NetworkSpec
@@ -359,7 +360,8 @@ def _stages(teacher: str, student: str, image: str, pairing: Pairing) -> str:
         return probe(network, (channels, height, width))
 
     ours, theirs = shapes_of(student), shapes_of(teacher)
-    return stage_pairs(ours, theirs, pair_stages(ours, theirs, pairing.value))
+    pairs = pair_stages(ours, theirs, pairing.value)
+    return "\n".join([stage_pairs(ours, theirs, pairs), *maps_read(objective, ours, theirs, pairs)])
 
 
 def check(file: Annotated[Path, typer.Argument(help="A Python file that registers methods.")]) -> int:

@@ -40,6 +40,25 @@ def _pooled(features: Tensor, size: tuple[int, int]) -> Tensor:
     return features if tuple(features.shape[-2:]) == size else F.adaptive_avg_pool2d(features, size)
 
 
+Size = tuple[int, int]
+"""height and width"""
+
+
+def several(student: Sequence[Size], teacher: Sequence[Size]) -> list[int]:
+    """Which maps, one to one, have more than one cell at the size to which both are pooled."""
+    pairs = zip(student, teacher, strict=False)
+    return [position for position, (s, t) in enumerate(pairs) if min(s[0], t[0]) * min(s[1], t[1]) > 1]
+
+
+def last_of_several(student: Sequence[Size], teacher: Sequence[Size]) -> tuple[int, int] | None:
+    """Each network's own last map of more than one cell, where they have more than one in common; None where not."""
+    found = [[position for position, size in enumerate(sizes) if size[0] * size[1] > 1] for sizes in (student, teacher)]
+    if not all(found):
+        return None
+    ours, theirs = (positions[-1] for positions in found)
+    return (ours, theirs) if several([student[ours]], [teacher[theirs]]) else None
+
+
 def mean_square(apart: Tensor) -> Tensor:
     """The mean of squares over all entries, by their sum, whose gradient keeps the memory layout of maps.
 

@@ -66,6 +66,7 @@ class Exit(nn.Module):
     ),
     formula="sum over shallow stages of (1 - {soft_weight}) * CE + {soft_weight} * {temperature}^2 * KL(d || z) + {hint_weight} * "
     "||h - h_d||^2",
+    stages="own",
     family="self",
     held="the deepest side, which teaches the shallow ones",
     disagreements=(

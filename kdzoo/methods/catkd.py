@@ -52,6 +52,7 @@ def class_maps(features: Tensor, classifier: nn.Module) -> Tensor:
     ),
     formula="mean((n(pool(CAM_s)) - n(pool(CAM_t)))^2), {resolution} x {resolution} cells",
     zero_at_match=False,
+    stages="last",
     family="features",
     disagreements=(
         "The authors' settings for CIFAR-100 have a weight of their own for each pair: 40 or 15 at 2 x 2 cells and 600 or 80 at 4 x 4 "

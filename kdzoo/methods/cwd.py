@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kdzoo.errors import InputError
 from kdzoo.method import Method, Source, register
-from kdzoo.methods._ops import carrier, divergence, full_precision, same_size, taught, wide
+from kdzoo.methods._ops import Size, carrier, divergence, full_precision, last_of_several, same_size, several, taught, wide
 from kdzoo.signals import Batch, DataFacts, Need, Outputs, Shapes
 
 
@@ -41,45 +41,48 @@ def cwd(student_stages: Sequence[Tensor], teacher_stages: Sequence[Tensor], *, t
     ),
     formula="{temperature}^2 * mean over images and channels of KL(phi_t || phi_s), phi = softmax over pixels at one stage",
     zero_at_match=True,
+    stages=lambda method: "own" if method.stage is None else "paired",
     family="features",
     disagreements=(
         "The paper distils segmentation networks, at maps of the same size and channels; mmrazor's settings have a temperature of 1 and a "
         "weight of 5 on the logits.",
-        "A channel of a single pixel is always certain, so maps of one cell carry nothing; the last stage that has more is taken.",
+        "A channel of a single pixel is always certain, so maps of one cell carry nothing; each network's last stage that has more is "
+        "taken.",
     ),
 )
 class CWD(Method):
     """Where each channel of one stage is active, as a distribution over the pixels.
 
-    Where channels differ, a 1x1 convolution carries the student's map to the teacher's. Refused where no paired stage
-    has more than one cell.
+    Each network's own last map of more than one cell, unless a pair of stages is named. Where channels differ, a 1x1
+    convolution carries the student's map to the teacher's. Refused where a network has no such map.
     """
 
     temperature: float = Field(4.0, gt=0, description="softens the distributions over pixels")
     stage: int | None = Field(
-        None, ge=0, description="which of the paired stages, from 0 at the shallow end; the last of more than one cell unless given"
+        None, ge=0, description="which of the paired stages, from 0 at the shallow end; each network's own last unless given"
     )
 
     def build(self, student: Shapes, teacher: Shapes, data: DataFacts) -> nn.Module:
-        pairs = list(zip(student.stages, teacher.stages, strict=True))
-        usable = several([((s.height, s.width), (t.height, t.width)) for s, t in pairs])
-        listed = ", ".join(f"{s} under {t}" for s, t in pairs)
-        if not usable:
-            raise InputError(f"compares distributions over the cells of a map, but no paired stage has several; they are {listed}")
-        if self.stage is not None and self.stage not in usable:
-            expected = " or ".join(map(str, usable))
-            raise InputError(f"stage: expected one of more than one cell, {expected}, got {self.stage}; the paired stages are {listed}")
-        s, t = pairs[usable[-1] if self.stage is None else self.stage]
-        return carrier(s.channels, t.channels)
+        ours, theirs = ([(stage.height, stage.width) for stage in shapes.stages] for shapes in (student, teacher))
+        found = self._stages_of(ours, theirs)
+        if found is None and self.stage is None:
+            listed = " and ".join(", ".join(map(str, shapes.stages)) or "none" for shapes in (student, teacher))
+            raise InputError(f"compares distributions over the cells of a map, but not both networks have one of several: {listed}")
+        if found is None:
+            usable = " or ".join(map(str, several(ours, theirs))) or "none"
+            listed = ", ".join(f"{s} under {t}" for s, t in zip(student.stages, teacher.stages, strict=True))
+            raise InputError(f"stage: expected one of more than one cell, {usable}, got {self.stage}; the paired stages are {listed}")
+        return carrier(student.stages[found[0]].channels, teacher.stages[found[1]].channels)
 
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:
-        sizes = [((s.shape[2], s.shape[3]), (t.shape[2], t.shape[3])) for s, t in zip(student.stages, teacher.stages, strict=True)]
-        stage = several(sizes)[-1] if self.stage is None else self.stage
-        s, t = same_size(wide(student.stages[stage]), taught(teacher.stages[stage]))
+        found = self._stages_of(*([(maps.shape[2], maps.shape[3]) for maps in outputs.stages] for outputs in (student, teacher)))
+        assert found is not None  # or it would have been refused when it was built
+        s, t = same_size(wide(student.stages[found[0]]), taught(teacher.stages[found[1]]))
         with full_precision(s):
             return cwd([module(s)], [t], temperature=self.temperature)
 
-
-def several(sizes: Sequence[tuple[tuple[int, int], tuple[int, int]]]) -> list[int]:
-    """Which pairs of heights and widths have more than one cell in common."""
-    return [i for i, (ours, theirs) in enumerate(sizes) if max(map(min, ours, theirs)) > 1]
+    def _stages_of(self, student: Sequence[Size], teacher: Sequence[Size]) -> tuple[int, int] | None:
+        """The two maps that are compared, from all sizes (height, width); None where they are none of more than one cell."""
+        if self.stage is not None:
+            return (self.stage, self.stage) if self.stage in several(student, teacher) else None
+        return last_of_several(student, teacher)

@@ -52,6 +52,7 @@ class Translation(nn.Module):
         weights="CE + 200 L with p = 1 and a rate of 0.5 as in Knowledge-Distillation-Zoo and RepDistiller",
     ),
     formula="mean |n(translator(F_s)) - n(paraphraser(F_t))|, a factor of {rate} of the teacher's channels",
+    stages="last",
     family="features",
     first=FirstStage("ft_paraphraser", share=1 / 8),
     disagreements=(

@@ -58,6 +58,7 @@ class Paraphrasing(nn.Module):
         weights="the stage minimises the reconstruction alone, which has no weight",
     ),
     formula="mean((P(F_t) - F_t)^2), a factor of {rate} of the teacher's channels",
+    stages="last",
     family="features",
     disagreements=(
         "Published paraphrasers differ in batch norm: Knowledge-Distillation-Zoo has it on CIFAR-10 and not on CIFAR-100, RepDistiller "

@@ -62,6 +62,7 @@ def products(ours: Tensor, theirs: Tensor) -> Tensor:
         weights="CE + 2.5 L without Hinton's loss as in the authors' code for CIFAR-100; 0.5 CE + 500 / B L and Hinton's loss for ImageNet",
     ),
     formula="mean_b ||n(G_s) - n(G_t)||^2 / C of the last map, G = F F^T",
+    stages="last",
     family="features",
     disagreements=(
         "The authors' code for CIFAR-100 divides by the batch once, as this method does; their code for ImageNet and torchdistill divide "

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kdzoo.errors import InputError
 from kdzoo.method import Method, Source, register
-from kdzoo.methods._ops import full_precision, normalised, same_size, taught, wide
+from kdzoo.methods._ops import Size, full_precision, last_of_several, normalised, same_size, several, taught, wide
 from kdzoo.signals import Batch, DataFacts, Need, Needs, Outputs, Shapes
 
 
@@ -55,6 +55,7 @@ def scored(features: Tensor, logits: Tensor, targets: Tensor, *, differentiable:
     ),
     formula="mean |Q_s / ||Q_s|| - Q_t / ||Q_t|||, Q = relu(sum_c mean(d z_y / d F_c) F_c)",
     zero_at_match=True,
+    stages=lambda method: "own" if method.stage is None else "paired",
     family="gradients",
     disagreements=(
         "Knowledge-Distillation-Zoo weighs the gradients by their own means, not the activations, which is no Grad-CAM.",
@@ -69,41 +70,39 @@ def scored(features: Tensor, logits: Tensor, targets: Tensor, *, differentiable:
 class LwM(Method):
     """Where in a stage the right class is seen, by Grad-CAM in both networks.
 
-    The teacher is run once more, in float32, for its gradients; the student's own forward serves for its. Refused where
-    class scores are not computed from the stage's map itself, and where no pair of maps has more than one cell.
+    The teacher is run once more, in float32, for its gradients; the student's own forward serves for its. Each
+    network's own last map of more than one cell is read, unless a pair of stages is named. Refused where class scores
+    are not computed from the map itself, and where a network has none of more than one cell.
     """
 
     stage: int | None = Field(
-        None, ge=0, description="which of the paired stages, from 0 at the shallow end; the deepest of several cells unless given"
+        None, ge=0, description="which of the paired stages, from 0 at the shallow end; each network's own last unless given"
     )
 
     def build(self, student: Shapes, teacher: Shapes, data: DataFacts) -> nn.Module:
-        sizes = [tuple((s.height, s.width) for s in shapes.stages) for shapes in (student, teacher)]
+        ours, theirs = ([(stage.height, stage.width) for stage in shapes.stages] for shapes in (student, teacher))
+        if self._stages_of(ours, theirs) is not None:
+            return nn.Module()
+        if self.stage is None:
+            listed = " and ".join(", ".join(map(str, shapes.stages)) or "none" for shapes in (student, teacher))
+            raise InputError(f"compares where two maps look, for which both need several cells; the stages are {listed}")
         listed = ", ".join(f"{s} under {t}" for s, t in zip(student.stages, teacher.stages, strict=True)) or "none"
-        if self.stage is not None and self.stage >= len(student.stages):
+        if self.stage >= len(student.stages):
             raise InputError(f"stage: expected 0 to {len(student.stages) - 1}, got {self.stage}; the paired stages are {listed}")
-        several = localising(*sizes)
-        if not several or self.stage not in (None, *several):
-            raise InputError(f"compares where two maps look, for which both need several cells; the paired stages are {listed}")
-        return nn.Module()
+        raise InputError(f"compares where two maps look, for which both need several cells; the paired stages are {listed}")
 
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:
         with full_precision(student.logits):
             with torch.enable_grad():
                 seen = teacher.network.outputs(wide(batch.inputs).requires_grad_(), Need.STAGES | Need.LOGITS)
-            stage = self._stage_of(student.stages, seen.stages)
-            gradients = scored(seen.stages[stage], seen.logits, batch.targets, differentiable=False)
-            said = grad_cam(seen.stages[stage].detach(), gradients)
-            features = student.stages[stage]
+            found = self._stages_of(*([(maps.shape[2], maps.shape[3]) for maps in stages] for stages in (student.stages, seen.stages)))
+            assert found is not None  # or it would have been refused when it was built
+            features, looked_at = student.stages[found[0]], seen.stages[found[1]]
+            said = grad_cam(looked_at.detach(), scored(looked_at, seen.logits, batch.targets, differentiable=False))
             return lwm(grad_cam(features, scored(features, student.logits, batch.targets, differentiable=True)), said)
 
-    def _stage_of(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> int:
-        """The stage that is meant."""
-        sizes = [[(features.shape[2], features.shape[3]) for features in stages] for stages in (student, teacher)]
-        return localising(*sizes)[-1] if self.stage is None else self.stage
-
-
-def localising(student: Sequence[tuple[int, int]], teacher: Sequence[tuple[int, int]]) -> list[int]:
-    """The pairs of maps, given by their heights and widths, that have more than one cell at the size to which both are pooled."""
-    pairs = zip(student, teacher, strict=True)
-    return [position for position, (s, t) in enumerate(pairs) if min(s[0], t[0]) * min(s[1], t[1]) > 1]
+    def _stages_of(self, student: Sequence[Size], teacher: Sequence[Size]) -> tuple[int, int] | None:
+        """The two maps that are compared, from all sizes (height, width); None where they are none of more than one cell."""
+        if self.stage is not None:
+            return (self.stage, self.stage) if self.stage in several(student, teacher) else None
+        return last_of_several(student, teacher)

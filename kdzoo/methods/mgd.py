@@ -60,6 +60,7 @@ def kept(like: Tensor, masked: float, what: Masked, random: torch.Generator) -> 
         "(ResNet34 to ResNet18), 2e-5 for detection",
     ),
     formula="mean_b sum (G(M * F_s) - F_t)^2 on the last map, {masked} of the {mask} masked",
+    stages="last",
     family="features",
     disagreements=(
         "The authors mask cells in detection and segmentation, 0.65 or 0.75 of them, and channels in classification, as here.",

@@ -65,6 +65,7 @@ def classified(embedding: Tensor, classifier: nn.Module) -> Tensor:
     ),
     formula="{task} * CE + w * sum over {segments} segments of mean((E(F_s)_n - F_t)^2), w = 0.1, 0.5, 1, 0.5, 0.1 in turn",
     search=tuple(Setting({"task": task}) for task in (0.5, 0.25, 0.125, 0.0625, 1.0)),
+    stages="last",
     family="features",
     ships="the student with the feature transform, a linear map, between its last stage and its classifier",
     disagreements=(

@@ -57,6 +57,7 @@ class Speaker(nn.Module):
         Setting({"enhancement": enhancement}, weight=weight)
         for enhancement, weight in [(1.5, 1.0), (1.0, 1.0), (1.25, 1.0), (1.5, 0.3), (1.0, 0.3), (1.5, 3.0)]
     ),
+    stages="own",
     family="features",
     disagreements=(
         "The authors' code takes the logarithm of a softmax, which is infinite for large gaps between logits; here it is a log-softmax.",

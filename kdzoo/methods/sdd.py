@@ -75,6 +75,7 @@ def cell_logits(logits: Tensor, features: Tensor, classifier: nn.Module, grids: 
     formula="mean over cells of w * {temperature}^2 * ({target_weight} * TCKD + {nontarget_weight} * NCKD), "
     "w = {complementary_weight} where the teacher is right in the cell alone or on the whole alone, rising over {warmup} epochs",
     version="2",
+    stages="last",
     family="logits",
     disagreements=(
         "The paper's equation sums over the cells; the authors' code divides by the batch of its repeated targets, which is the number of "

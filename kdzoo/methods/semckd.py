@@ -96,13 +96,12 @@ def projection(student: int, teacher: int, middle: int) -> nn.Sequential:
         weights="CE + 400 L as in the authors' script, which adds Hinton's loss with factor 1 (T = 4)",
     ),
     formula="mean over student stages i of sum_j alpha_ij * mean((P_ij(F_s,i) - F_t,j)^2), alpha of similarities to {width} images",
+    stages="own",
     family="features",
     disagreements=(
         "The authors' attention reads rows of B x B similarities and so works for one batch size alone, the last batch of an epoch being "
         "left out; here the row holds the first `width` images of the batch, with zeros for those that a smaller batch lacks, which is "
         "the same at a batch of `width`.",
-        "The authors read all stages of both networks, and attention alone decides between them; here they are those that are paired by "
-        "resolution.",
         "The authors' projections are twice as wide as the teacher in between, however wide that is: hundreds of millions of parameters "
         "for ResNet-50. Here they have 1,024 channels at most unless more are asked for.",
         "The authors' published results have Hinton's loss besides; the method alone is what is registered here.",

@@ -64,6 +64,7 @@ class Reuse(nn.Module):
         weights="L alone, without cross-entropy, and a projector of half the width, as in the authors' code",
     ),
     formula="mean((P(F_s) - F_t)^2), P of width D / {factor}",
+    stages="last",
     family="features",
     ships="the student without its classifier, with the projector and the teacher's classifier",
     disagreements=(

@@ -25,6 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kdzoo.errors import InputError
 from kdzoo.models import plain
+from kdzoo.models._staged import StagedNetwork
 from kdzoo.models.names import ours_or_timm
 from kdzoo.models.stem import small_stem
 from kdzoo.models.weights import classes_of, input_of, load_state, read_state
@@ -383,7 +384,10 @@ def _impatient_hub() -> Iterator[None]:
 
 
 def _tap(network: Network, channels: int, side: int) -> None:
-    """Find which outputs are stages: the last map of each resolution, the stem left out."""
+    """Find which outputs are stages: the last map of each resolution, the stem left out.
+
+    Of a network of the literature they are all that the literature taps, two of one resolution on a VGG.
+    """
     x = torch.zeros(2, channels, side, side)
     if not network.is_timm:
         network.layout = _quietly(network, lambda: plain.layout(network.model, lambda: network.model(x)))
@@ -391,6 +395,9 @@ def _tap(network: Network, channels: int, side: int) -> None:
     info = network.model.feature_info
     entries: Sequence[dict[str, Any]] = info if isinstance(info, list) else info.info  # type: ignore[union-attr,assignment]
     maps = _quietly(network, lambda: network.model.forward_intermediates(x, intermediates_only=True))  # type: ignore[operator]
+    if isinstance(network.model, StagedNetwork):
+        network.taps = list(range(len(maps)))
+        return
     names = [str(entry.get("module", "")) for entry in entries]
     found = [
         (position, tuple(m.shape[-2:]))

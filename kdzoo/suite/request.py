@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from kdzoo.errors import InputError
-from kdzoo.method import REGISTRY, WEIGHTS_WORTH_TRYING, FirstStage, Setting
+from kdzoo.method import REGISTRY, WEIGHTS_WORTH_TRYING, FirstStage, Setting, stages_read
 from kdzoo.signals import Need
 from kdzoo.spec import FirstSpec, ObjectiveSpec, TermSpec
 from kdzoo.suite.config import BenchConfig
@@ -92,7 +92,7 @@ def objective(
             terms.append(TermSpec(method=name, version=card.version, hyperparameters=values, coefficient=coefficient))
     first = _first_stage(request, hyperparameters, epochs, problems) if alpha != 0 and setting.weight else None
     refuse(problems)
-    matters = any(_reads_stages(term.method) for term in (*terms, *([first.term] if first else [])))
+    matters = any(_reads_pairs(term) for term in (*terms, *([first.term] if first else [])))
     if not terms:
         return ObjectiveSpec(task=1.0, pairing=pairing if matters else "deep", first=first)
     task = _task(request, second, alpha)
@@ -194,9 +194,11 @@ def _tidy(value: float) -> float:
     return round(value, 12)
 
 
-def _reads_stages(name: str) -> bool:
-    needs = REGISTRY.get(name).card.needs
-    return bool((needs.student | needs.teacher) & (Need.STAGES | Need.PREACT))
+def _reads_pairs(term: TermSpec) -> bool:
+    """Whether it matters to a term how the two networks' stages pair."""
+    method = REGISTRY.create(term.method, term.hyperparameters)
+    needs = method.card.needs
+    return stages_read(method) == "paired" and bool((needs.student | needs.teacher) & (Need.STAGES | Need.PREACT))
 
 
 def _unknown(name: str) -> str | None:

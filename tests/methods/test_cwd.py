@@ -80,13 +80,17 @@ def carried(module: nn.Module, x: np.ndarray) -> np.ndarray:
     return np.einsum("tc,bchw->bthw", weight[:, :, 0, 0], x) + bias[None, :, None, None]
 
 
-@pytest.mark.parametrize(("given", "stage"), [({}, 1), ({"stage": 0}, 0)])
-def test_the_method_takes_the_last_stage_of_several_cells_unless_given(given, stage):
-    """The deepest pair has one cell, where every distribution is certain and nothing can be learnt."""
+@pytest.mark.parametrize(("given", "taught"), [({}, 2), ({"stage": 0}, 0), ({"stage": 1}, 1)])
+def test_the_method_takes_each_networks_own_last_map_of_several_cells_unless_a_pair_is_given(given, taught):
+    """The student's last map has one cell, where every distribution is certain and nothing can be learnt: the one before it is taken."""
     module = create_method("cwd", **given).build(STUDENT, TEACHER, FACTS).double()
     s, t = maps(STUDENT, 2, 0), maps(TEACHER, 2, 10)
-    x = s[0].numpy() if stage == 0 else s[1].numpy().reshape(2, 4, 2, 2, 3, 2).mean((3, 5))
-    expected = oracle([carried(module, x)], [t[stage].numpy()], 4.0)
+    cells = {
+        0: s[0].numpy(),
+        1: s[1].numpy().reshape(2, 4, 2, 2, 3, 2).mean((3, 5)),
+        2: s[1].numpy().reshape(2, 4, 2, 2, 2, 3).mean((3, 5)),
+    }
+    expected = oracle([carried(module, cells[taught])], [t[taught].numpy()], 4.0)
     assert loss_of(module, s, t, **given).item() == pytest.approx(expected)
 
 
@@ -96,7 +100,7 @@ def test_a_stage_that_carries_nothing_is_refused_with_the_shapes():
     with pytest.raises(InputError, match=r"got 3"):
         create_method("cwd", stage=3).build(STUDENT, TEACHER, FACTS)
     one = Shapes(5, 4, (StageShape(4, 1, 1, 8),))
-    with pytest.raises(InputError, match=r"no paired stage has several; they are 4x1x1 under 4x1x1"):
+    with pytest.raises(InputError, match=r"not both networks have one of several: 4x1x1 and 4x1x1"):
         create_method("cwd").build(one, one, FACTS)
 
 

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from kdzoo.errors import InputError
 from kdzoo.functional import lwm
-from kdzoo.method import create_method
-from kdzoo.methods.lwm import grad_cam, localising, scored
+from kdzoo.method import create_method, stages_read
+from kdzoo.methods._ops import last_of_several, several
+from kdzoo.methods.lwm import grad_cam, scored
 from kdzoo.models.network import Network, build_network, freeze, pair_stages, probe
 from kdzoo.signals import Batch, Clock, DataFacts, Need, Outputs, Shapes, StageShape
 from kdzoo.spec import NetworkSpec
@@ -221,13 +222,13 @@ def test_a_stage_that_is_not_there_is_refused():
     ("stages", "stage"), [((), None), ((StageShape(4, 1, 1, 8),), None), ((*SHAPES.stages, StageShape(5, 1, 1, 8)), 2)]
 )
 def test_maps_of_one_cell_say_nothing_of_where_and_are_refused(stages, stage):
-    with pytest.raises(InputError, match=r"for which both need several cells; the paired stages are (none|.*[45]x1x1 under [45]x1x1)"):
+    with pytest.raises(InputError, match=r"for which both need several cells; the .*stages are (none|.*[45]x1x1 (and|under) .*[45]x1x1)"):
         create_method("lwm", stage=stage).build(Shapes(3, 4, stages), Shapes(3, 4, stages), FACTS)
 
 
-def test_the_deepest_pair_of_several_cells_is_taken_unless_told():
-    assert localising([(8, 8), (4, 4), (2, 2)], [(8, 8), (2, 2), (1, 1)]) == [0, 1]
-    assert localising([(8, 8), (1, 4)], [(8, 8), (4, 1)]) == [0]
-    student, teacher = ([drawn(2, 3, 4, 4), drawn(2, 3, 2, 2), drawn(2, 3, 1, 1)] for _ in range(2))
-    assert create_method("lwm")._stage_of(student, teacher) == 1
-    assert create_method("lwm", stage=2)._stage_of(student, teacher) == 2
+def test_each_networks_own_last_map_of_several_cells_is_taken_unless_a_pair_is_told():
+    assert several([(8, 8), (4, 4), (2, 2)], [(8, 8), (2, 2), (1, 1)]) == [0, 1]
+    assert several([(8, 8), (1, 4)], [(8, 8), (4, 1)]) == [0]
+    assert last_of_several([(4, 4), (2, 2), (1, 1)], [(8, 8), (4, 4), (2, 2)]) == (1, 2)
+    assert last_of_several([(4, 1)], [(1, 4)]) is None
+    assert [stages_read(create_method("lwm", stage=stage)) for stage in (None, 1)] == ["own", "paired"]
