@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
@@ -24,6 +25,13 @@ CIFAR = {
     "classifier": "classifier",
 }
 """what timm is told of a network for CIFAR-100"""
+
+
+CONV_OR_NORM = {"conv": 0, "bn": 1}
+"""the places of a convolution and of its batch norm in what `conv_bn` and `conv_bn_relu` make"""
+
+Rule = tuple[str, str | Callable[[re.Match[str]], str]]
+"""a pattern that a module's whole name matches, and its name here, as `re.sub` takes it"""
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,9 @@ class StagedNetwork(nn.Module):
     The stages' outputs are the intermediates, without the stem. The neck makes the last map out of the last stage
     (a norm, a convolution), the head turns that map into the embedding (B, `num_features`).
     """
+
+    published_names: ClassVar[Sequence[Rule]] = ()
+    """what RepDistiller's code (https://github.com/HobbitLong/RepDistiller), and what took its networks over, calls the modules"""
 
     def __init__(
         self,
@@ -74,6 +85,21 @@ class StagedNetwork(nn.Module):
     @property
     def stages(self) -> list[nn.Module]:
         return [self.get_submodule(info["module"]) for info in self.feature_info]
+
+    def named_as_here(self, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """A state dict under the names of this network, where it has those of the published code; any other as it is."""
+        if state.keys() <= self.state_dict().keys():
+            return state
+        named = {self._named_as_here(key): value for key, value in state.items()}
+        return state if None in named or len(named) < len(state) else {str(key): value for key, value in named.items()}
+
+    def _named_as_here(self, key: str) -> str | None:
+        """What an entry of a published state dict is called here; None where no rule knows it."""
+        module, _, tensor = key.rpartition(".")
+        for pattern, name in self.published_names:
+            if (found := re.fullmatch(pattern, module)) is not None:
+                return f"{name(found) if callable(name) else found.expand(name)}.{tensor}"
+        return None
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from kdzoo.models._staged import (
     CIFAR,
+    CONV_OR_NORM,
     Stage,
     StagedNetwork,
     conv_bn,
@@ -36,12 +37,23 @@ class InvertedResidual(nn.Module):
         return x + residual if self.adds else residual
 
 
+_GROUPS = ("stage1.0", "stage1.1", "stage2", "stage3.0", "stage3.1", "stage4.0", "stage4.1")
+"""where the seven groups of blocks stand among the four stages"""
+
+
 class CifarMobileNetV2(StagedNetwork):
     """MobileNetV2 of half width: ReLU, a stem of stride 2, 1280 last channels; stages are linear bottlenecks (signed).
 
     https://arxiv.org/abs/1801.04381, table 2, with group strides 1, 1, 2, 2, 1, 2, 1. As in the distillation
     literature the first group, of expansion 1, keeps its 1x1 expansion convolution.
     """
+
+    published_names = (
+        (r"conv1\.([01])", r"stem.\1"),
+        (r"blocks\.(\d)\.(\d+)\.conv\.([013467])", lambda m: f"{_GROUPS[int(m[1])]}.{m[2]}.residual.{int(m[3]) // 3}.{int(m[3]) % 3}"),
+        (r"conv2\.([01])", r"neck.\1"),
+        (r"classifier(?:\.0)?", "classifier"),
+    )
 
     def __init__(self, *, num_classes: int = 100, in_chans: int = 3) -> None:
         inputs, groups = 16, []
@@ -101,6 +113,14 @@ class CifarShuffleNetV1(StagedNetwork):
     https://arxiv.org/abs/1707.01083, with a ReLU after the depthwise convolution as in the distillation literature.
     """
 
+    published_names = (
+        (r"conv1", "stem.0"),
+        (r"bn1", "stem.1"),
+        (r"layer(\d)\.(\d+)\.(conv|bn)1", lambda m: f"stage{m[1]}.{m[2]}.residual.0.{CONV_OR_NORM[m[3]]}"),
+        (r"layer(\d)\.(\d+)\.(conv|bn)([23])", lambda m: f"stage{m[1]}.{m[2]}.residual.{m[4]}.{CONV_OR_NORM[m[3]]}"),
+        (r"linear", "classifier"),
+    )
+
     def __init__(self, *, depths: Sequence[int], widths: Sequence[int], groups: int, num_classes: int = 100, in_chans: int = 3) -> None:
         stem_width = inputs = 24
         stages = []
@@ -156,6 +176,17 @@ class CifarShuffleNetV2(StagedNetwork):
 
     https://arxiv.org/abs/1807.11164; stages after the shuffle that follows their last ReLU.
     """
+
+    published_names = (
+        (r"conv1", "stem.0"),
+        (r"bn1", "stem.1"),
+        (r"layer(\d)\.0\.(conv|bn)([12])", lambda m: f"stage{m[1]}.0.left.{int(m[3]) - 1}.{CONV_OR_NORM[m[2]]}"),
+        (r"layer(\d)\.0\.(conv|bn)([345])", lambda m: f"stage{m[1]}.0.right.{int(m[3]) - 3}.{CONV_OR_NORM[m[2]]}"),
+        (r"layer(\d)\.(\d+)\.(conv|bn)([123])", lambda m: f"stage{m[1]}.{m[2]}.right.{int(m[4]) - 1}.{CONV_OR_NORM[m[3]]}"),
+        (r"conv2", "neck.0"),
+        (r"bn2", "neck.1"),
+        (r"linear", "classifier"),
+    )
 
     def __init__(self, *, depths: Sequence[int], widths: Sequence[int], num_classes: int = 100, in_chans: int = 3) -> None:
         inputs, stages = 24, []

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from kdzoo.models._staged import (
     CIFAR,
+    CONV_OR_NORM,
     Stage,
     StagedNetwork,
     conv_bn,
@@ -61,6 +62,14 @@ class CifarResNet(StagedNetwork):
     https://arxiv.org/abs/1512.03385, section 4.2, with 1x1 convolutions where a shortcut changes shape.
     """
 
+    published_names = (
+        (r"conv1", "stem.0"),
+        (r"bn1", "stem.1"),
+        (r"layer(\d)\.(\d+)\.(conv|bn)(\d)", lambda m: f"stage{m[1]}.{m[2]}.residual.{int(m[4]) - 1}.{CONV_OR_NORM[m[3]]}"),
+        (r"layer(\d)\.(\d+)\.(?:downsample|shortcut)\.([01])", r"stage\1.\2.shortcut.\3"),
+        (r"fc|linear", "classifier"),
+    )
+
     def __init__(
         self,
         *,
@@ -107,6 +116,17 @@ class WideResNet(StagedNetwork):
 
     https://arxiv.org/abs/1605.07146
     """
+
+    published_names = (
+        (r"conv1", "stem.0"),
+        (r"block(\d)\.layer\.(\d+)\.bn1", r"stage\1.\2.activate.0"),
+        (r"block(\d)\.layer\.(\d+)\.conv1", r"stage\1.\2.residual.0"),
+        (r"block(\d)\.layer\.(\d+)\.bn2", r"stage\1.\2.residual.1"),
+        (r"block(\d)\.layer\.(\d+)\.conv2", r"stage\1.\2.residual.3"),
+        (r"block(\d)\.layer\.(\d+)\.convShortcut", r"stage\1.\2.shortcut"),
+        (r"bn1", "neck.0"),
+        (r"fc", "classifier"),
+    )
 
     def __init__(self, *, depth: int, widen: int, num_classes: int = 100, in_chans: int = 3) -> None:
         blocks_a_stage, inputs = (depth - 4) // 6, 16

@@ -19,6 +19,13 @@ class CifarVGG(StagedNetwork):
     https://arxiv.org/abs/1409.1556, configurations A, B, D, E; vgg8 has one convolution a group.
     """
 
+    published_names = (
+        (r"block0\.(\d+)", r"stem.\1"),
+        (r"block([123])\.(\d+)", lambda m: f"stage{m[1]}.{int(m[2]) + 1}"),  # here a stage begins with its pooling
+        (r"block4\.(\d+)", r"stage4.\1"),
+        (r"classifier", "classifier"),
+    )
+
     def __init__(self, *, depths: Sequence[int], num_classes: int = 100, in_chans: int = 3) -> None:
         inputs, groups = in_chans, []
         for depth, width in zip(depths, _WIDTHS, strict=True):

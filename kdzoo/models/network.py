@@ -319,6 +319,7 @@ def build_network(
     elif trained is not None:
         mean, std = trained.mean, trained.std
     if state is not None:
+        state = model.named_as_here(state) if isinstance(model, StagedNetwork) else state
         if head == "fresh" and classes_of(state) not in (None, spec.classes):
             state = {**state, **_head_of(model)}
         load_state(model, state, str(weights))
