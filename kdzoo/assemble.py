@@ -36,7 +36,7 @@ from kdzoo.models.weights import ensemble_ids, file_sha256, load_state, read_shi
 from kdzoo.objective import Deployed, Objective, build_objective
 from kdzoo.seeds import global_stream
 from kdzoo.signals import Need, Shapes
-from kdzoo.spec import DataSpec, NetworkSpec, Recipe, Run
+from kdzoo.spec import NetworkSpec, Recipe, Run
 from kdzoo.store import RunFolder, teacher_store
 from kdzoo.teachers import serve
 
@@ -80,7 +80,16 @@ def data_of(bound: Bound, resident: int | None = None) -> tuple[Images, Parts]:
     images = images_of(bound.paths.get("data", spec.name), bound.paths.get("data_root"), bound.run.recipe.augment.size, resident)
     if images.fingerprint != spec.fingerprint:
         raise InputError(f"data: {spec.name} has changed since {bound.run.id} was planned ({spec.fingerprint} is now {images.fingerprint})")
-    return images, split(images, spec)
+    return normalised(images, bound.run.recipe), split(images, spec)
+
+
+def normalised(images: Images, recipe: Recipe) -> Images:
+    """The data set with the constants that a recipe normalises with, where it has its own."""
+    if recipe.mean is None or recipe.std is None:
+        return images
+    if len(recipe.mean) != images.channels:
+        raise InputError(f"recipe.mean: expected as many numbers as {images.name} has channels, {images.channels}, got {list(recipe.mean)}")
+    return replace(images, mean=recipe.mean, std=recipe.std)
 
 
 def shape_of(images: Images, recipe: Recipe) -> tuple[int, int, int]:
@@ -245,6 +254,12 @@ def cohort_of(members: list[Member], images: Images, parts: Parts, teacher: Teac
     return Cohort(members, parts, images.height, images.width, teacher, execution)
 
 
-def teacher_key(bound: Bound) -> tuple[str, DataSpec, int | None]:
+def teacher_key(bound: Bound) -> tuple[Any, ...]:
     """What decides a teacher and its predictions: equal keys may share them."""
-    return (str(bound.run.teacher), bound.run.data, bound.run.recipe.augment.size)
+    return (str(bound.run.teacher), *data_key(bound))
+
+
+def data_key(bound: Bound) -> tuple[Any, ...]:
+    """What decides the data as a run's networks take them: equal keys may share them."""
+    recipe = bound.run.recipe
+    return (bound.run.data, recipe.augment.size, recipe.mean, recipe.std)

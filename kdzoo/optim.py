@@ -15,14 +15,17 @@ from kdzoo.spec import Recipe
 
 
 def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
-    """The rate at `step` of `steps`: a linear warm-up over the first share, then constant, in steps, or a half cosine."""
+    """The rate at `step` of `steps`: a linear warm-up over the first share, then constant, in steps, or a half cosine.
+
+    A milestone is a share: rounding must not put it after the step that it means.
+    """
     warmup = recipe.warmup * steps
     if step < warmup:
         return recipe.lr * (step + 1) / (warmup + 1)
     if recipe.schedule == "cosine":
         done = (step - warmup) / max(steps - warmup, 1)
         return recipe.lr * 0.5 * (1 + math.cos(math.pi * done))
-    return recipe.lr * recipe.gamma ** sum(step >= milestone * steps for milestone in recipe.milestones)
+    return recipe.lr * recipe.gamma ** sum(step + 1e-6 >= milestone * steps for milestone in recipe.milestones)
 
 
 def optimizer(recipe: Recipe, network: nn.Module, of_methods: Sequence[Group] = ()) -> torch.optim.Optimizer:

@@ -137,7 +137,9 @@ class Recipe(Spec):
     task's `momentum - dot` (with `sgd`); None for one momentum.
     mixup, cutmix: alpha of the Beta distribution of a mix's share (https://arxiv.org/abs/1710.09412,
     https://arxiv.org/abs/1905.04899), or None; mix_prob: the share of samples that are mixed, by one of the two.
-    Where dot, mixup and cutmix are None, they are not part of a run's id.
+    mean, std: what images in [0, 1] are normalised with, one number a channel; None for those of the data. A network that
+    brings its own (pretrained, or trained here) keeps them.
+    Where dot, mixup, cutmix, mean and std are None, they are not part of a run's id.
     """
 
     epochs: Count
@@ -160,6 +162,8 @@ class Recipe(Spec):
     mixup: Positive | None = None
     cutmix: Positive | None = None
     mix_prob: Annotated[Number, Field(gt=0, le=1)] = 1.0
+    mean: Annotated[tuple[Number, ...], BeforeValidator(_tuple), Field(min_length=1)] | None = None
+    std: Annotated[tuple[Positive, ...], BeforeValidator(_tuple), Field(min_length=1)] | None = None
     augment: Augment = Augment()
 
     @model_validator(mode="after")
@@ -174,6 +178,8 @@ class Recipe(Spec):
             raise ValueError("dot: expected precision 'float32' or 'bfloat16': its two gradients are not scaled")
         if "mix_prob" in self.model_fields_set and not self.mixes:
             raise ValueError("mix_prob: expected mixup or cutmix, an alpha > 0, beside it")
+        if len(self.mean or ()) != len(self.std or ()):
+            raise ValueError(f"mean: expected as many numbers as std has, one a channel, got {self.mean} and {self.std}")
         return self
 
     @property
@@ -183,7 +189,8 @@ class Recipe(Spec):
 
     @model_serializer(mode="wrap")
     def _without_unused(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        unused = {name for name in ("dot", "mixup", "cutmix") if getattr(self, name) is None} | (set() if self.mixes else {"mix_prob"})
+        unused = {name for name in ("dot", "mixup", "cutmix", "mean", "std") if getattr(self, name) is None}
+        unused |= set() if self.mixes else {"mix_prob"}
         return {name: value for name, value in whole(self).items() if name not in unused}
 
 
@@ -268,12 +275,16 @@ class Run(Spec):
 
     @property
     def first(self) -> Run | None:
-        """The run of the first stage, from which this one goes on; None where there is one stage."""
+        """The run of the first stage, from which this one goes on; None where there is one stage.
+
+        Milestones count from the beginning, and a first stage ends before them: its rate is constant.
+        """
         stage = self.objective.first
         if stage is None:
             return None
         alone = ObjectiveSpec(task=0.0, terms=(stage.term,), pairing=self.objective.pairing)
-        recipe = self.recipe.model_copy(update={"epochs": stage.epochs})
+        alike = {"schedule": "constant", "milestones": ()} if self.recipe.schedule == "step" else {}
+        recipe = self.recipe.model_copy(update={"epochs": stage.epochs, **alike})
         return self.model_copy(update={"kind": "pretrain", "objective": alone, "recipe": recipe})
 
 

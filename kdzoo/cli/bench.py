@@ -185,7 +185,7 @@ def bench(
     \b
     Examples:
       kdzoo bench --methods hinton,at --temperatures 2,4 --alphas 0.5,0.9
-      kdzoo bench --pairs resnet56/resnet20 --data cifar100 --tune 5 --refit
+      kdzoo bench --pairs resnet56/resnet20 --data cifar100 --val-fraction 0.1 --tune 5 --refit
       kdzoo bench --methods crd --grid crd.tau=0.07,0.1 --dry-run
       kdzoo bench --plugin my_loss.py --methods hinton,my_loss --quick
     """

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -20,6 +20,7 @@ from kdzoo.suite.config import recipes as recipe_names
 if TYPE_CHECKING:
     from kdzoo.signals import Shapes
     from kdzoo.spec import ObjectiveSpec
+    from kdzoo.suite.config import PairValues, RecipeFile
 
 LITERATURES_EPOCHS = 240
 """of the CIFAR recipe that a first stage's epochs are shown for"""
@@ -294,8 +295,12 @@ def explain(
     student: Annotated[str | None, typer.Option(help="With --teacher: list which stages of the two meet.")] = None,
     image: Annotated[str, typer.Option(metavar="CxHxW", help="The images that the two networks see.")] = "3x32x32",
     pairing: Annotated[
-        Pairing, typer.Option(help="How stages meet: by reduction from the deep end, or by position from the left.")
-    ] = Pairing.deep,
+        Pairing | None, typer.Option(help="How stages meet: by reduction from the deep end (unless said), or by position from the left.")
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="With its pairing and its values for the two networks."),
+    ] = None,
     plugin: Plugins = None,
 ) -> int:
     """Print a method's formula with the numbers of a run, what it reads, its paper, and what alpha would do.
@@ -306,21 +311,60 @@ def explain(
     Examples:
       kdzoo explain hinton --alpha 0.9 --temperature 2
       kdzoo explain at --teacher resnet56 --student resnet20 --image 3x32x32
+      kdzoo explain reviewkd --recipe crd240 --teacher resnet56 --student resnet20
     """
     from kdzoo.explain import explain as explained
     from kdzoo.method import Setting
     from kdzoo.suite.request import objective, parse_request
 
     _load(plugin)
-    request = parse_request(method)
-    hyperparameters = _hyperparameters(request.terms, temperature, assignments(set_ or ()))
-    made = objective(request, Setting(weight=weight, alpha=alpha), hyperparameters, pairing.value, epochs=LITERATURES_EPOCHS)
-    console().print(explained(made), markup=False, soft_wrap=True)
     if bool(teacher) != bool(student):
         raise InputError(f"{'student' if teacher else 'teacher'}: missing; a teacher and a student go together")
+    request, protocol = parse_request(method), recipe_file(recipe) if recipe else None
+    hyperparameters = _hyperparameters(request.terms, temperature, assignments(set_ or ()))
+    meet = (protocol.pairing if protocol else "deep") if pairing is None else pairing.value
+    pair = _pair_name(teacher, student) if teacher and student else None
+    made = objective(
+        request,
+        Setting(weight=weight, alpha=alpha),
+        hyperparameters,
+        meet,
+        epochs=int(protocol.recipe.get("epochs", LITERATURES_EPOCHS)) if protocol else LITERATURES_EPOCHS,
+        published=protocol.published_for(pair) if protocol and pair else {},
+    )
+    console().print(explained(made), markup=False, soft_wrap=True)
+    if recipe and protocol:
+        console().print("\n".join(_values_of(Path(recipe).stem, protocol, request.terms, pair)), markup=False, soft_wrap=True)
     if teacher and student:
-        console().print(_stages(made, teacher, student, image, pairing), markup=False, soft_wrap=True)
+        console().print(_stages(made, teacher, student, image, meet), markup=False, soft_wrap=True)
     return 0
+
+
+def _pair_name(teacher: str, student: str) -> str:
+    """What a pair is called by its networks' names, whatever their weights are."""
+    from kdzoo.models.weights import parse_network
+
+    return "/".join(parse_network(text).name for text in (teacher, student))
+
+
+def _values_of(recipe: str, protocol: RecipeFile, terms: Iterable[str], pair: str | None) -> list[str]:
+    """What a recipe has of each term for a pair, or for every pair that it knows, instead of the declared values; a line a term."""
+    lines = []
+    for term in terms:
+        given = protocol.published.get(term)
+        found = {name: values for name, values in given.pairs.items() if pair in (None, name)} if given else {}
+        if given is None or not found:
+            lines.append(f"  {recipe} has no values of its own for {term}{f' on {pair}' if pair else ''}")
+            continue
+        listed = ", ".join(f"{name} ({_in_words(values)})" for name, values in found.items())
+        lines.append(f"  {recipe} has values of its own for {term} on {listed}, from {given.source}")
+    return lines
+
+
+def _in_words(values: PairValues) -> str:
+    """`factor 600, resolution 4`."""
+    factor = [] if values.term is None else [f"factor {values.term:g}"]
+    return ", ".join([*factor, *(f"{name} {value}" for name, value in values.hyperparameters.items())])
 
 
 def _hyperparameters(terms: Sequence[str], temperature: float | None, given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -341,7 +385,7 @@ def _hyperparameters(terms: Sequence[str], temperature: float | None, given: Map
     return found
 
 
-def _stages(objective: ObjectiveSpec, teacher: str, student: str, image: str, pairing: Pairing) -> str:
+def _stages(objective: ObjectiveSpec, teacher: str, student: str, image: str, pairing: Literal["deep", "left"]) -> str:
     """The stages of two networks, how they meet, and what each term that does not read the pairs is handed."""
     from kdzoo.explain import maps_read, stage_pairs
     from kdzoo.models.network import build_network, pair_stages, probe
@@ -360,7 +404,7 @@ def _stages(objective: ObjectiveSpec, teacher: str, student: str, image: str, pa
         return probe(network, (channels, height, width))
 
     ours, theirs = shapes_of(student), shapes_of(teacher)
-    pairs = pair_stages(ours, theirs, pairing.value)
+    pairs = pair_stages(ours, theirs, pairing)
     return "\n".join([stage_pairs(ours, theirs, pairs), *maps_read(objective, ours, theirs, pairs)])
 
 

@@ -300,7 +300,7 @@ def build_network(
     Raises InputError for an unknown name, weights that do not fit, and a pretrained network of other classes.
     """
     kind, _, owner = spec.start.partition(":")
-    state = None if weights is None else read_state(weights, owner if kind == "run" else None)
+    state: Mapping[str, Tensor] | None = None if weights is None else read_state(weights, owner if kind == "run" else None)
     trained = None if weights is None else input_of(weights)
     takes = channels if state is None else _channels_of(spec.name, state, channels)
     image_size = spec.image_size or (trained.image_size if trained else None)

@@ -135,7 +135,10 @@ def run(prepared: Prepared, pool: Pool | None, handle: Handle, *, retry_failed: 
 
 
 def wants_refit(config: BenchConfig) -> bool:
-    return recipe_file(config.recipe).refit if config.refit is None else config.refit
+    """Whether the chosen settings are trained again on all images: where asked, or the recipe's way and something is held out."""
+    protocol = recipe_file(config.recipe)
+    held_out = protocol.val_fraction if config.val_fraction is None else config.val_fraction
+    return protocol.refit and held_out > 0 if config.refit is None else config.refit
 
 
 def _run_plan(prepared: Prepared, pool: Pool | None, handle: Handle, retry_failed: bool, modules: Modules) -> Outcome:

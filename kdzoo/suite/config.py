@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -151,33 +152,79 @@ class BenchConfig(Spec):
     plugin: Names = ()
 
 
+class PairValues(Spec):
+    """What is published of a method for one pair of networks: the factor on its loss (None for the declared one), hyper-parameters."""
+
+    term: Annotated[Number, Field(gt=0)] | None = None
+    hyperparameters: dict[str, JsonValue] = {}
+
+
+class PublishedValues(Spec):
+    """Where a method's values for single pairs stand, and the values by the pair's name, `TEACHER/STUDENT`."""
+
+    source: str
+    pairs: dict[str, PairValues]
+
+
+class Constants(Spec):
+    """What images in [0, 1] are normalised with, one number a channel."""
+
+    mean: Annotated[tuple[Number, ...], BeforeValidator(_listed)]
+    std: Annotated[tuple[Number, ...], BeforeValidator(_listed)]
+
+
 class RecipeFile(Spec):
     """A recipe with what belongs to its protocol beside it.
 
-    lr_for: networks trained at another rate. pairing, refit, val_fraction, student_start: the protocol's own choices.
+    lr_for: networks trained at another rate. normalise_for: data sets whose images are normalised with other constants
+    than their own. pairing, refit, val_fraction, student_start: the protocol's own choices. published: by method, what
+    single pairs have instead of the method's declared values.
     """
 
     description: str
     source: str = ""
     recipe: dict[str, Any]
     lr_for: dict[str, Number] = {}
+    normalise_for: dict[str, Constants] = {}
+    published: dict[str, PublishedValues] = {}
     pairing: Literal["deep", "left"] = "deep"
     refit: bool = False
     val_fraction: Share = 0.1
     student_start: Literal["random", "pretrained"] = "random"
 
-    def resolve(self, network: str, changes: Mapping[str, Any]) -> Recipe:
-        """The recipe for a network with `changes` (`epochs`, `augment.pad`, ...) applied."""
+    def published_for(self, pair: str) -> dict[str, PairValues]:
+        """The values of their own that methods have for a pair."""
+        return {method: given.pairs[pair] for method, given in self.published.items() if pair in given.pairs}
+
+    def resolve(self, network: str, changes: Mapping[str, Any], data: str = "") -> Recipe:
+        """The recipe for a network and a data set with `changes` (`epochs`, `augment.pad`, ...) applied.
+
+        Milestones come to whole epochs of however many there are.
+        """
         values: dict[str, Any] = {**self.recipe, "augment": dict(self.recipe.get("augment", {}))}
         if network in self.lr_for:
             values["lr"] = self.lr_for[network]
+        if data in self.normalise_for:
+            values |= self.normalise_for[data].model_dump()
         for key, value in changes.items():
             place, _, last = key.rpartition(".")
             if place == "augment":
                 values["augment"][last] = value
             else:
                 values[key] = value
-        return parse(Recipe, values, "recipe")
+        return in_whole_epochs(parse(Recipe, values, "recipe"))
+
+
+def in_whole_epochs(recipe: Recipe) -> Recipe:
+    """The recipe with its milestones at the nearest ends of epochs, the first one at least.
+
+    One that comes to the end of training is never reached and goes; where none is left the rate is constant.
+    """
+    ends = [max(1, math.floor(milestone * recipe.epochs + 0.5)) for milestone in recipe.milestones]
+    shares = tuple(end / recipe.epochs for end in ends if end < recipe.epochs)
+    if shares == recipe.milestones:
+        return recipe
+    return recipe.model_copy(update={"milestones": shares, "schedule": recipe.schedule if shares else "constant"})
 
 
 def default_layers(given: Mapping[str, Any]) -> dict[str, Any]:

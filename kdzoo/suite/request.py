@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal, cast
 
 from kdzoo.errors import InputError
 from kdzoo.method import REGISTRY, WEIGHTS_WORTH_TRYING, FirstStage, Setting, stages_read
 from kdzoo.signals import Need
 from kdzoo.spec import FirstSpec, ObjectiveSpec, TermSpec
-from kdzoo.suite.config import BenchConfig
+from kdzoo.suite.config import BenchConfig, PairValues
 
 NONE = "none"
 KD = "hinton"
@@ -62,10 +63,12 @@ def objective(
     hyperparameters: Mapping[str, Mapping[str, Any]],
     pairing: Literal["deep", "left"],
     epochs: int,
+    published: Mapping[str, PairValues] = MappingProxyType({}),
 ) -> ObjectiveSpec:
     """The resolved sum: L = (1 - alpha) CE + alpha scale D with an alpha, the published coefficients without.
 
-    epochs: the recipe's, of which a first stage has its share, besides.
+    epochs: the recipe's, of which a first stage has its share, besides. published: by method, what is published for the
+    pair of networks in question instead of the method's declared values; hyper-parameters that are given stand above it.
 
     Terms with coefficient 0 are dropped; without any term it is the student alone. Raises InputError for an alpha that
     is not in [0, 1], and for alpha = 1 where no term trains the classifier.
@@ -79,10 +82,10 @@ def objective(
         problems.append(f"weights: expected numbers >= 0, got {setting.weight:g}")
     terms = []
     for name in second:
-        card = REGISTRY.get(name).card
-        given = card.published.term if alpha is None else alpha * card.scale
+        card, own = REGISTRY.get(name).card, published.get(name, PairValues())
+        given = (own.term or card.published.term) if alpha is None else alpha * card.scale
         try:
-            method = REGISTRY.create(name, hyperparameters.get(name, {}))
+            method = REGISTRY.create(name, {**own.hyperparameters, **hyperparameters.get(name, {})})
         except InputError as error:
             problems.extend(error.problems)
             continue
@@ -132,7 +135,9 @@ def _first_stage(
     return FirstSpec(owner=owner, term=term, epochs=stage.epochs(epochs), then=stage.then)
 
 
-def settings(request: Request, config: BenchConfig) -> list[tuple[Setting, dict[str, dict[str, Any]]]]:
+def settings(
+    request: Request, config: BenchConfig, published: Mapping[str, PairValues] = MappingProxyType({})
+) -> list[tuple[Setting, dict[str, dict[str, Any]]]]:
     """The settings of a request: the first of its search list with `tune`, else the product of the axes that were given.
 
     An axis that a method does not have collapses: the temperature of one without, alpha and weight of an exact sum.
@@ -140,7 +145,7 @@ def settings(request: Request, config: BenchConfig) -> list[tuple[Setting, dict[
     if not request.terms:
         return [(Setting(), {})]
     if config.tune is not None:
-        return [(setting, {request.terms[0]: dict(setting.hyperparameters)}) for setting in _search(request)[: config.tune]]
+        return [(setting, {request.terms[0]: dict(setting.hyperparameters)}) for setting in _search(request, published)[: config.tune]]
     alphas: Sequence[float | None] = config.alphas or (None,)
     weights: Sequence[float] = config.weights or (1.0,)
     axes: list[list[tuple[str, str, Any]]] = []
@@ -161,24 +166,39 @@ def settings(request: Request, config: BenchConfig) -> list[tuple[Setting, dict[
     return found
 
 
-def card_record(name: str) -> dict[str, Any]:
-    """What tables and readers need of a method's declaration when its code is not there."""
-    cls = REGISTRY.get(name)
+def card_record(name: str, own: PairValues | None = None) -> dict[str, Any]:
+    """What tables and readers need of a method's declaration when its code is not there; `own` is what the pair has instead."""
+    cls, own = REGISTRY.get(name), own or PairValues()
     card = cls.card
     return {
         "scale": card.scale,
-        "published": {"task": card.published.task, "term": card.published.term},
-        "declared": REGISTRY.create(name, {}).model_dump(mode="json"),
+        "published": {"task": card.published.task, "term": own.term or card.published.term},
+        "declared": REGISTRY.create(name, own.hyperparameters).model_dump(mode="json"),
         "title": card.source.title if card.source else None,
         "year": card.source.year if card.source else None,
         "url": card.source.url if card.source else None,
     }
 
 
-def _search(request: Request) -> tuple[Setting, ...]:
-    if len(request.terms) == 1 and not request.exact:
-        return REGISTRY.get(request.terms[0]).card.search
-    return tuple(Setting(weight=weight) for weight in WEIGHTS_WORTH_TRYING)
+def _search(request: Request, published: Mapping[str, PairValues]) -> tuple[Setting, ...]:
+    """The settings worth trying, the declared one first; where a pair has values of its own, those first and then the declared."""
+    if len(request.terms) > 1 or request.exact:
+        return tuple(Setting(weight=weight) for weight in WEIGHTS_WORTH_TRYING)
+    (name,) = request.terms
+    search = REGISTRY.get(name).card.search
+    return search if name not in published else (Setting(), *_but(name, published[name], search))
+
+
+def _but(name: str, own: PairValues, search: Iterable[Setting]) -> Iterator[Setting]:
+    """The settings of a search list that are not a pair's own, with all their hyper-parameters; weights become factors on the pair's."""
+    term = REGISTRY.get(name).card.published.term
+    base = own.term or term
+    first = REGISTRY.create(name, own.hyperparameters).model_dump()
+    for setting in search:
+        values = REGISTRY.create(name, setting.hyperparameters).model_dump()
+        weight = setting.weight if setting.alpha is not None else _tidy(setting.weight * term / base)
+        if (values, weight, setting.alpha) != (first, 1.0, None):
+            yield Setting(values, weight, setting.alpha)
 
 
 def _task(request: Request, second: Sequence[str], alpha: float | None) -> float:

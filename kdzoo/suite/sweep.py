@@ -19,7 +19,7 @@ from kdzoo.models.pairs import pair as named_pair
 from kdzoo.models.weights import NetworkRequest, classes_of, ensemble_ids, file_sha256, parse_network, read_state
 from kdzoo.spec import DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run
 from kdzoo.store import RunFolder, Store, teacher_store
-from kdzoo.suite.config import BenchConfig, RecipeFile, recipe_file
+from kdzoo.suite.config import BenchConfig, PairValues, RecipeFile, recipe_file
 from kdzoo.suite.request import KD, NONE, Request, card_record, objective, parse_request, refuse, settings
 
 
@@ -62,15 +62,24 @@ def plan(config: BenchConfig, modules: Modules | None = None) -> Plan:
         protocol = recipe_file(config.recipe)
     with noting(problems):
         images = images_of(config.data, config.data_root, _image_size(protocol, changes), config.resident)
+    for name in protocol.published if protocol is not None else ():
+        with noting(problems):
+            REGISTRY.get(name)
     if protocol is None or images is None:
         _name_unknown_networks(pairs, modules, problems)
-        _points(requests, config, "deep", 1, problems)
+        _points(requests, config, "deep", 1, {}, problems)
         raise InputError(*dict.fromkeys(problems))
+    held_out = protocol.val_fraction if config.val_fraction is None else config.val_fraction
+    if config.refit and not held_out:
+        problems.append(
+            f"refit: nothing is held out on which settings could be chosen, and the sweep trains on all images already; leave it "
+            f"out, or hold out a share (--val-fraction 0.1; {Path(config.recipe).stem} has {protocol.val_fraction:g})"
+        )
     data = DataSpec(
         name=images.name,
         fingerprint=images.fingerprint,
         classes=len(images.classes),
-        val_fraction=protocol.val_fraction if config.val_fraction is None else config.val_fraction,
+        val_fraction=held_out,
         split_seed=config.split_seed,
         limit=config.limit,
         label_fraction=config.label_fraction,
@@ -94,7 +103,8 @@ def plan(config: BenchConfig, modules: Modules | None = None) -> Plan:
             continue
         if teacher.trained is not None:
             teachers[teacher.trained.run.id] = teacher.trained
-        points = _points(requests, config, pairing, maker.recipe(student.spec.name, teacher=False).epochs, problems)
+        published = protocol.published_for(f"{teacher.spec.name}/{student.spec.name}")
+        points = _points(requests, config, pairing, maker.recipe(student.spec.name, teacher=False).epochs, published, problems)
         count += len(points) * len(config.seeds)
         for spec, seed in itertools.product(points, config.seeds):
             planned = maker.planned(teacher, student, spec, seed)
@@ -103,20 +113,26 @@ def plan(config: BenchConfig, modules: Modules | None = None) -> Plan:
                 merged[reason] = merged.get(reason, 0) + 1
             students.setdefault(planned.run.id, planned)
     if problems:
-        _points(requests, config, pairing, 1, problems)  # so that theirs are named too where no pair could be made
+        _points(requests, config, pairing, 1, {}, problems)  # so that theirs are named too where no pair could be made
         raise InputError(*dict.fromkeys(problems))
     return Plan(config.name, Path(config.results) / config.name, tuple(students.values()), teachers, count, merged, found)
 
 
 def _points(
-    requests: Iterable[Request], config: BenchConfig, pairing: Literal["deep", "left"], epochs: int, problems: list[str]
+    requests: Iterable[Request],
+    config: BenchConfig,
+    pairing: Literal["deep", "left"],
+    epochs: int,
+    published: Mapping[str, PairValues],
+    problems: list[str],
 ) -> list[ObjectiveSpec]:
-    """The grid: the objective of every method at every setting, for a recipe of so many epochs."""
-    points = []
+    """The grid: the objective of every method at every setting, for a recipe of so many epochs and what is published for the pair."""
+    points: list[ObjectiveSpec] = []
     for request in requests:
-        for setting, hyperparameters in settings(request, config):
-            with noting(problems):
-                points.append(objective(request, setting, hyperparameters, pairing, epochs))
+        with noting(problems):
+            for setting, hyperparameters in settings(request, config, published):
+                with noting(problems):
+                    points.append(objective(request, setting, hyperparameters, pairing, epochs, published))
     return points
 
 
@@ -185,7 +201,7 @@ class _Maker:
 
     def recipe(self, network: str, *, teacher: bool) -> Recipe:
         changes = _below(self.changes, "recipe") | (_below(self.changes, "teacher_recipe") if teacher else {})
-        return self.protocol.resolve(network, changes)
+        return self.protocol.resolve(network, changes, self.data.name)
 
     def teacher(self, text: str) -> Chosen:
         """A teacher, with the run that trains it where no weights are named, or fine-tunes it where it may and must be."""
@@ -287,12 +303,13 @@ class _Maker:
 
     def _about(self, run: Run, *, pair: str, teacher_id: str | None, paths: Mapping[str, Any]) -> dict[str, Any]:
         where = {"data": self.config.data, "data_root": self.config.data_root, **paths}
+        published = self.protocol.published_for(pair)
         return {
             "recipe": Path(self.config.recipe).stem,
             "pair": pair,
             "phase": "sweep",
             "teacher_id": teacher_id if run.teacher is not None else None,
-            "methods": {term.method: card_record(term.method) for term in run.objective.all_terms},
+            "methods": {term.method: card_record(term.method, published.get(term.method)) for term in run.objective.all_terms},
             "swept": _swept(self.config),
             "data": self.found,
             "paths": {key: value for key, value in where.items() if value is not None},

@@ -24,7 +24,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from kdzoo.assemble import Bound, Modules, cohort_of, data_of, member_of, teacher_key, teacher_of
+from kdzoo.assemble import Bound, Modules, cohort_of, data_key, data_of, member_of, teacher_key, teacher_of
 from kdzoo.cohort import Cohort, Teacher, images_at
 from kdzoo.compiled import compile_students
 from kdzoo.cost import probe
@@ -63,7 +63,7 @@ class Bench:
 
     def data(self, bound: Bound, options: Options) -> tuple[Images, Parts]:
         """The data of a run, on the device where it fits there; the last one is kept, as the teacher is."""
-        key = (bound.run.data, bound.run.recipe.augment.size, options.device, options.resident)
+        key = (*data_key(bound), options.device, options.resident)
         if key not in self.read:
             self.read = {}  # before the next one takes its place on the device
             images, parts = data_of(bound, options.resident)
