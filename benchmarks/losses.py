@@ -36,7 +36,7 @@ from torch.utils.flop_counter import flop_registry
 from kdzoo.errors import InputError
 from kdzoo.execution import Execution
 from kdzoo.method import REGISTRY, LossAndAuxiliary, Method, stages_handed
-from kdzoo.models.network import Learner, Network, build_network, freeze, pair_stages, probe
+from kdzoo.models.network import Learner, Network, attention_as_products, build_network, freeze, pair_stages, probe
 from kdzoo.seeds import generator, global_stream
 from kdzoo.signals import PASSES, Batch, Clock, DataFacts, Need, Outputs, Shapes
 from kdzoo.spec import NetworkSpec
@@ -282,8 +282,8 @@ def work_of(loss: Loss) -> int:
 
 
 def work(act: Callable[[], None]) -> int:
-    """The multiplications of convolutions and matrix products, forward and backward."""
-    with Multiplications() as counted:
+    """The multiplications of convolutions, matrix products and attention, forward and backward."""
+    with attention_as_products(), Multiplications() as counted:
         act()
     return counted.total
 

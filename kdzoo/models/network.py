@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from huggingface_hub import constants as hub
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from kdzoo.errors import InputError
@@ -458,9 +459,24 @@ def multiply_accumulates(scored: nn.Module, network: Network, image_shape: tuple
     """Multiply-accumulates of one image through `scored.logits`: the network's own, or of what is made of it."""
     images = torch.zeros(1, *image_shape, dtype=torch.uint8, device=network.mean.device)
     counter = FlopCounterMode(display=False)
-    with counter:
+    with attention_as_products(), counter:
         _quietly(scored, lambda: scored.logits(images))  # type: ignore[operator]
     return counter.get_total_flops() // 2
+
+
+@contextmanager
+def attention_as_products() -> Iterator[None]:
+    """A block in which attention is computed by plain matrix products on every device, so that a counter of operations sees them.
+
+    Of fused kernels it knows some and not others (the CPU's among these), and torch's own transformer layers run whole as one.
+    """
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def identity(network: Network) -> str:
