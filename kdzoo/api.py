@@ -43,6 +43,7 @@ def bench(
     tune: int | None = None,
     refit: bool | None = None,
     seeds: int | Sequence[int] | None = None,
+    control_seeds: int | None = None,
     pairs: str | Sequence[str] | None = None,
     teacher: str | nn.Module | None = None,
     student: str | nn.Module | None = None,

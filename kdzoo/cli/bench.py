@@ -96,6 +96,12 @@ def bench(
     seeds: Annotated[
         str | None, typer.Option(help="3 for the seeds 0, 1, 2; or a list such as 5,7 (5, for one).", rich_help_panel=SWEEP)
     ] = None,
+    control_seeds: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="More seeds for the student alone and plain KD; it ends the pairing by seed.", rich_help_panel=SWEEP
+        ),
+    ] = None,
     plugin: Plugins = None,
     quick_: Annotated[bool, typer.Option("--quick", help="One seed and a few epochs: a demonstration.", rich_help_panel=SWEEP)] = False,
     pairs: Annotated[

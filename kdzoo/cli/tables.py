@@ -120,8 +120,9 @@ def _side(name: str, results: Path) -> Path:
 def print_leaderboard(folder: Path, how: TableFormat = TableFormat.table, sort: str | None = None, only: list[str] | None = None) -> None:
     """Write a bench's tables and print its leaderboard."""
     from kdzoo.suite.compare import render
-    from kdzoo.suite.leaderboard import as_markdown, display_frame, write_tables
+    from kdzoo.suite.leaderboard import write_tables
     from kdzoo.suite.report import leaderboard_view
+    from kdzoo.suite.tables import as_markdown, collapsed_frame, display_frame
 
     board, bench = write_tables(folder)
     board = arranged(board, sort, only)
@@ -131,7 +132,9 @@ def print_leaderboard(folder: Path, how: TableFormat = TableFormat.table, sort: 
         case TableFormat.md:
             print(as_markdown(bench, board), end="")
         case TableFormat.latex:
-            print(render(display_frame(board), how))
+            for shown in (display_frame(board), collapsed_frame(board)):
+                if len(shown):
+                    print(render(shown, how))
         case _:
             print(render(board, how).rstrip("\n"))
 

@@ -17,10 +17,11 @@ import pandas as pd
 
 from kdzoo.errors import InputError, unknown
 from kdzoo.spec import Recipe
-from kdzoo.suite.distributions import t_quantile
-from kdzoo.suite.leaderboard import SETTING, TEACHER, as_csv, blocks_of, markdown_table, setting_columns
+from kdzoo.suite.blocks import TEACHER, blocks_of
+from kdzoo.suite.leaderboard import SETTING, as_csv, setting_columns
 from kdzoo.suite.records import BenchRecords, read_bench
-from kdzoo.suite.stats import difference, sample_sd, welch, welch_p
+from kdzoo.suite.stats import WELCH, independent_model, paired_model, sample_sd
+from kdzoo.suite.tables import markdown_table
 
 FORMATS = ("table", "csv", "md", "latex", "json")
 KEYS = ("pair", "data", "phase", "method")
@@ -32,13 +33,18 @@ SAME_AS = {"epochs": "recipe.epochs", "data": "data.name", "recipe": "recipe", "
 
 @dataclass(frozen=True)
 class Entry:
-    """One row of a side: where it stands, and its test top-1; by seed where single runs are known, n where it is said."""
+    """One row of a side: where it stands, and its test top-1; by seed where single runs are known, n where it is said.
+
+    collapsed: whether its table says so; such a row has a difference and no test. images: how many it was tested on.
+    """
 
     where: Mapping[str, Any]
     top1: float
     sd: float
     n: int | None
     seeds: Mapping[int, float] | None = None
+    collapsed: bool = False
+    images: int | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,8 @@ def compare(paths: Sequence[Path]) -> Comparison:
     """Join benches (folders) and tables (leaderboard.csv, runs.csv, or columns method, top1[, seed] or [, sd, n]).
 
     Differences are in test top-1 to the first side, with a 95 % interval: paired by seed where both sides have the
-    same seeds and say so run by run, else Welch's from means and standard deviations. A row that only one side has is
+    same seeds and say so run by run, else Welch's from means and standard deviations; none where a side's own table
+    calls the row collapsed. A row that only one side has is
     kept, and where a side has several rows for one of another's, each is compared with it. Warns for every part of the
     protocol that is not the same on all sides.
     """
@@ -119,16 +126,21 @@ def _row(entries: Sequence[Entry | None], shown: Sequence[str], names: Sequence[
 
 def _difference(entry: Entry, base: Entry) -> dict[str, Any]:
     """The difference of two rows, with what can be said of its chance: a paired test, Welch's, or nothing."""
-    mean = entry.top1 - base.top1
+    difference = {"": entry.top1 - base.top1}
+    if entry.collapsed or base.collapsed:
+        return {**difference, " test": "none: collapsed"}
+    resolution = 1 / min(side.images for side in (base, entry) if side.images) if base.images and entry.images else 0.0
     if entry.seeds and base.seeds and entry.seeds.keys() == base.seeds.keys() and len(base.seeds) > 1:
-        gap, freedom = difference(entry.seeds, base.seeds), len(base.seeds) - 1
-        p = welch_p(gap.mean, (gap.high - gap.mean) / t_quantile(0.975, freedom), freedom)
-        return {"": mean, " low": gap.low, " high": gap.high, " p": p, " test": "paired by seed"}
-    if (entry.n or 0) > 1 and (base.n or 0) > 1 and not (math.isnan(entry.sd) or math.isnan(base.sd)):
-        error, freedom_of = welch(entry.sd, int(entry.n or 0), base.sd, int(base.n or 0))
-        half = t_quantile(0.975, freedom_of) * error
-        return {"": mean, " low": mean - half, " high": mean + half, " p": welch_p(mean, error, freedom_of), " test": "Welch"}
-    return {"": mean}
+        values = np.array([[side.seeds[seed] for seed in base.seeds] for side in (base, entry) if side.seeds])
+        model, test = paired_model(values, resolution), "paired by seed"
+    elif (entry.n or 0) > 1 and (base.n or 0) > 1 and not (math.isnan(entry.sd) or math.isnan(base.sd)):
+        means, sds = np.array([base.top1, entry.top1]), np.array([base.sd, entry.sd])
+        model, test = independent_model(means, sds**2, np.array([base.n, entry.n]), resolution, WELCH), "Welch"
+    else:
+        return difference
+    contrast = model.against(0)
+    low, high = contrast.interval()
+    return {**difference, " low": low[1], " high": high[1], " p": contrast.p()[1], " test": test}
 
 
 def read_side(path: Path) -> Side:
@@ -179,10 +191,12 @@ def _bench_side(bench: BenchRecords) -> Side:
     entries = [
         Entry(
             where={**block.head, "method": standing.record.method, **setting_columns(standing.record)},
-            top1=float(np.mean(list(standing.top1.values()))),
+            top1=standing.mean_top1,
             sd=sample_sd(list(standing.top1.values())),
             n=len(standing.done),
             seeds=standing.top1,
+            collapsed=standing.collapsed is not None,
+            images=standing.images,
         )
         for block in blocks_of(bench)
         for standing in block.standings
@@ -224,6 +238,7 @@ def _entries_of_means(table: pd.DataFrame) -> list[Entry]:
             top1=float(row["top1"]),
             sd=float(row.get("sd", math.nan)),
             n=int(row["n"]) if "n" in row and not pd.isna(row["n"]) else None,
+            collapsed="collapsed" in row and not pd.isna(row["collapsed"]),
         )
         for _, row in table.iterrows()
     ]

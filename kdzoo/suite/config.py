@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, ValidationError, ValidationInfo, field_validator
 
 from kdzoo.errors import InputError, did_you_mean, unknown
 from kdzoo.sizes import size_of
@@ -107,6 +107,7 @@ class BenchConfig(Spec):
     methods: `hinton`, sums such as `at+hinton`, or exactly `0.1*ce+0.9*hinton`. temperatures, alphas, weights and grid
     (`method.field: values`) are the swept axes. fine_tune: a teacher made for other classes is trained on these first.
     tune: how many settings of each method's search list are tried.
+    control_seeds: how many seeds the student alone and plain KD get, at least as many as the rest; theirs go on after `seeds`.
     teacher_memo: what the teacher's memo may take, such as `4GB`; 0 or `off` for none, None or `auto` for a share of what is free.
     resident: what the decoded images of a folder may take, such as `64GB`; a larger one is decoded while training.
     pairs: `teacher/student`, or give teacher and student. set: further keys, such as `recipe.batch_size`.
@@ -121,6 +122,7 @@ class BenchConfig(Spec):
     tune: Count | None = None
     refit: bool | None = None
     seeds: Seeds = (0, 1, 2)
+    control_seeds: Count | None = None
     pairs: Names = ()
     teacher: str | None = None
     student: str | None = None
@@ -150,6 +152,20 @@ class BenchConfig(Spec):
     checkpoint_seconds: Annotated[Number, Field(gt=0)] = 30.0
     wandb: Literal["online", "offline", "disabled"] | None = None
     plugin: Names = ()
+
+    @field_validator("control_seeds")
+    @classmethod
+    def _no_fewer_than_the_rest(cls, value: int | None, info: ValidationInfo) -> int | None:
+        seeds = info.data.get("seeds", ())
+        if value is not None and value < len(seeds):
+            raise ValueError(f"expected at least as many as the other methods have ({len(seeds)}), got {value}")
+        return value
+
+    @property
+    def seeds_of_controls(self) -> tuple[int, ...]:
+        """The seeds of all, and as many after the highest of them as the controls have more."""
+        more = max(0, (self.control_seeds or 0) - len(self.seeds))
+        return (*self.seeds, *range(max(self.seeds) + 1, max(self.seeds) + 1 + more))
 
 
 class PairValues(Spec):

@@ -248,6 +248,7 @@ class _About(_Read):
 class _Metrics(_Read):
     top1: Annotated[float, Field(ge=0, le=1)]
     top5: float | None = None
+    n: Annotated[int, Field(gt=0)]
     balanced: float
     nll: float
     ece: float

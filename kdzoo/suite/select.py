@@ -1,4 +1,4 @@
-"""Which setting of a method stands in the leaderboard: chosen on validation, never on the test set."""
+"""Which setting of a method stands in the leaderboard, and whether it is healthy: by validation, never by the test set."""
 
 from __future__ import annotations
 
@@ -9,8 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from kdzoo.suite.records import BenchRecords, Record, by_place
+from kdzoo.suite.stats import COLLAPSE_POINTS, COLLAPSE_SDS, is_collapsed
 
 RULE = "highest mean validation top-1 of the last epoch over the seeds, then lowest validation NLL, then nearest the declared default"
+
+BELOW = "below the student alone on validation"
+COLLAPSE_RULE = (
+    f"a seed failed, or the mean validation top-1 of the last epoch lies more than {COLLAPSE_POINTS:g} points and more than "
+    f"{COLLAPSE_SDS:g} sd of the student alone below the student alone"
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,29 @@ class Candidate:
     def validated(self) -> bool:
         """Whether something was held out for every run that is done."""
         return all(record.result["last"].get("val") is not None for record in self.done if record.result)
+
+    @property
+    def val_top1(self) -> list[float]:
+        """Validation top-1 of the last epoch, of every seed that is done."""
+        return [record.result["last"]["val"]["top1"] for record in self.done if record.result]
+
+
+def why_collapsed(candidate: Candidate, alone: Candidate | None) -> str | None:
+    """What makes a setting a collapsed one, in words; None for a healthy one.
+
+    A failed seed, or validation far below the student alone's (`stats.is_collapsed`). Without validation only failed
+    seeds count. An interrupted run is missing and says nothing.
+    """
+    failed = sum(record.state == "failed" for record in candidate.records)
+    if failed:
+        return f"{failed} of {len(candidate.records)} seeds failed"
+    if alone is None or not (candidate.done and alone.done and candidate.validated and alone.validated):
+        return None
+    images = min(record.result["last"]["val"]["n"] for record in alone.done if record.result)
+    own, base = np.array(candidate.val_top1), np.array(alone.val_top1)
+    if not is_collapsed(own, base, images):
+        return None
+    return f"{100 * (base.mean() - own.mean()):.1f} points {BELOW}"
 
 
 def candidates(records: Iterable[Record]) -> list[Candidate]:
@@ -57,9 +87,8 @@ def choose(options: Sequence[Candidate]) -> tuple[Candidate, ...]:
 
 
 def _rank(candidate: Candidate) -> tuple[float, float, float, str]:
-    vals = [record.result["last"]["val"] for record in candidate.done if record.result]
-    top1 = float(np.mean([val["top1"] for val in vals]))
-    nll = float(np.mean([val["nll"] for val in vals]))
+    top1 = float(np.mean(candidate.val_top1))
+    nll = float(np.mean([record.result["last"]["val"]["nll"] for record in candidate.done if record.result]))
     # Means of equal counts may differ in the last bits: a tie is a tie.
     return (round(top1, 10), -round(nll, 10), -distance_from_default(candidate.records[0]), candidate.records[0].setting_key)
 

@@ -1,139 +1,227 @@
-"""Statistics of few seeds, as pure functions; intervals are 95 %."""
+"""Statistics of few seeds, as pure functions. docs/statistics.md states the model in plain words.
+
+The intervals and p-values of one table come from one `ErrorModel`. Its arrays end in an axis of rows; axes in front of
+that, if any, are tables side by side, which is how benchmarks/statistics.py judges these very functions.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-
-from kdzoo.suite.distributions import normal_cdf, normal_nodes, spread_nodes, t_quantile, t_tail
+from scipy.special import bdtr, digamma, ndtri, polygamma, stdtr, stdtrit
 
 LEVEL = 0.95
 POWER = 0.8
+ROWS_TO_FIT = 5
+"""from so many rows on the spread of their variances is estimated; fewer are pooled"""
+ROUNDING = 1e-6
+"""a variance below this share of what one image makes of it is zero but for floating point"""
 
 
 @dataclass(frozen=True)
-class Difference:
-    """A mean difference with its interval; `kind` is `paired` (by seed) or `welch` (unequal seeds)."""
+class Prior:
+    """What is known of a row's variance before its own seeds are looked at: `variance`, with so many degrees of freedom.
 
-    mean: float
-    low: float
-    high: float
-    kind: str
+    Infinite freedom is one pooled variance for all rows, zero is each row's own (Welch).
+    """
+
+    freedom: np.ndarray
+    variance: np.ndarray
+
+    def moderate(self, variances: np.ndarray, freedom: np.ndarray) -> np.ndarray:
+        """Every row's variance (..., rows) drawn towards the prior's: the mean of both, weighted by degrees of freedom."""
+        own, prior, common = freedom, self.freedom[..., None], self.variance[..., None]
+        with np.errstate(invalid="ignore"):
+            return np.where(np.isinf(prior), common, (prior * common + own * np.where(own > 0, variances, 0)) / (prior + own))
 
 
-def sample_sd(values: Sequence[float]) -> float:
+WELCH = Prior(np.array(0.0), np.array(1.0))
+
+
+def fit_prior(variances: np.ndarray, freedom: np.ndarray) -> Prior:
+    """The prior that a table's own variances (..., rows), all above zero, come to (Smyth 2004, section 6.2).
+
+    Were all true variances equal, log v would vary by trigamma(f / 2) alone, f its degrees of freedom. Variance beyond
+    that is the spread of the true ones: trigamma(d0 / 2) equals it, and the mean of log v, freed of its bias
+    digamma(f / 2) - log(f / 2) and of the prior's own, is log s0^2. Where there is none beyond, d0 is infinite and s0^2
+    the pooled variance; so it is for fewer than ROWS_TO_FIT rows with a variance. Those of a single seed say nothing.
+    """
+    known = freedom > 0
+    v, f = variances[..., known], freedom[known]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        pooled = (f * v).sum(-1) / f.sum()  # NaN where no row was trained twice
+    if known.sum() < ROWS_TO_FIT:
+        return Prior(np.full(pooled.shape, np.inf), pooled)
+    logs = np.log(v) - digamma(f / 2) + np.log(f / 2)
+    excess = logs.var(-1, ddof=1) - polygamma(1, f / 2).mean()
+    d0 = np.where(excess > 0, 2 * trigamma_inverse(np.where(excess > 0, excess, 1.0)), np.inf)
+    finite = np.where(np.isinf(d0), 1.0, d0)
+    s0 = np.exp(logs.mean(-1) + digamma(finite / 2) - np.log(finite / 2))
+    return Prior(d0, np.where(np.isinf(d0), pooled, s0))
+
+
+def trigamma_inverse(y: np.ndarray) -> np.ndarray:
+    """The x > 0 with trigamma(x) = y > 0, by Newton's method on 1 / trigamma, which is convex and nearly straight.
+
+    From 1/2 + 1/y, which lies on the side from which the steps go one way only.
+    """
+    y = np.asarray(y, dtype=float)
+    x = 0.5 + 1 / y
+    for _ in range(50):
+        value = polygamma(1, x)
+        step = value * (1 - value / y) / polygamma(2, x)
+        x = x + step
+        if np.all(np.abs(step) <= 1e-10 * x):
+            break
+    return x
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Differences of means to one control, each with its standard error and degrees of freedom. NaN: no error is known."""
+
+    mean: np.ndarray
+    error: np.ndarray
+    freedom: np.ndarray
+
+    def p(self, family: int = 1) -> np.ndarray:
+        """Two-sided p-values, times the number of rows that are looked at together."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            t = np.where(self.mean == 0, 0.0, np.abs(self.mean / self.error)) + 0 * self.error
+        return np.minimum(1.0, family * 2 * stdtr(self.freedom, -t))
+
+    def interval(self, family: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """95 % intervals, or for a family those of level 1 - 0.05 / family, which all hold at once in 95 of 100 tables.
+
+        They leave out 0 exactly where p of the same family is below 0.05.
+        """
+        half = stdtrit(self.freedom, 1 - (1 - LEVEL) / (2 * family)) * self.error
+        return self.mean - half, self.mean + half
+
+    @property
+    def detectable(self) -> np.ndarray:
+        """The smallest true difference that a single interval would tell from 0 in 8 of 10 tables.
+
+        (t_{0.975} + t_{0.8}) standard errors: the usual approximation to the noncentral t.
+        """
+        return (stdtrit(self.freedom, (1 + LEVEL) / 2) + stdtrit(self.freedom, POWER)) * self.error
+
+
+@dataclass(frozen=True)
+class ErrorModel:
+    """The errors of all rows of a table: what every interval and every p-value of it is made from.
+
+    squares: squared standard errors of the means, from moderated variances. freedom: of those variances, the prior's
+    and a row's own. pooled: what all rows together have, which no comparison may exceed. paired: whether each seed's
+    mean over the rows was taken off.
+    """
+
+    means: np.ndarray
+    squares: np.ndarray
+    freedom: np.ndarray
+    pooled: float
+    prior: Prior
+    paired: bool
+
+    def against(self, control: int) -> Contrast:
+        """All rows' differences to the row at `control`, with degrees of freedom after Welch and Satterthwaite."""
+        base, base_freedom = self.squares[..., control, None], self.freedom[..., control, None]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            spread = self.squares**2 / self.freedom + base**2 / base_freedom
+            freedom = np.where(spread > 0, (self.squares + base) ** 2 / spread, np.inf)
+        error = np.sqrt(self.squares + base)
+        return Contrast(self.means - self.means[..., control, None], error, np.minimum(freedom, self.pooled))
+
+
+def paired_model(values: np.ndarray, resolution: float = 0.0) -> ErrorModel:
+    """The errors of values (..., rows, seeds) where all rows have the same seeds.
+
+    A seed gives all rows the same initialisation and batches, and what that does to all of them is no error of their
+    differences: each seed's mean over the I rows is taken off. What is left has lost a share 1/I of its variance, given
+    back by I / (I - 1), and I - 1 of I degrees of freedom a seed. Two rows come to the paired t-test.
+    """
+    rows, seeds = values.shape[-2:]
+    rest = values - values.mean(-2, keepdims=True)
+    variances = _without_zero(rest.var(-1, ddof=1) * rows / (rows - 1), resolution)
+    return _model(values.mean(-1), variances, np.full(rows, float(seeds)), (rows - 1) * (seeds - 1), None, paired=True)
+
+
+def independent_model(
+    means: np.ndarray, variances: np.ndarray, counts: np.ndarray, resolution: float = 0.0, prior: Prior | None = None
+) -> ErrorModel:
+    """The errors of rows known by mean, sample variance (anything where there is one seed) and number of seeds.
+
+    The prior is fitted to the rows unless given; WELCH leaves every row its own variance.
+    """
+    counts = np.asarray(counts, dtype=float)
+    return _model(means, _without_zero(variances, resolution), counts, float((counts - 1).sum()), prior, paired=False)
+
+
+def model_of(samples: Sequence[Mapping[int, float]], resolution: float) -> ErrorModel:
+    """The errors of rows given by seed: paired where all have the same seeds, two at least, and there are two rows."""
+    seeds = sorted(samples[0])
+    if len(samples) > 1 and len(seeds) > 1 and all(sample.keys() == samples[0].keys() for sample in samples):
+        return paired_model(np.array([[sample[seed] for seed in seeds] for sample in samples]), resolution)
+    values = [np.array(list(sample.values())) for sample in samples]
+    variances = np.array([sample_sd(v) ** 2 for v in values])
+    return independent_model(np.array([v.mean() for v in values]), variances, np.array([len(v) for v in values]), resolution)
+
+
+def _without_zero(variances: np.ndarray, resolution: float) -> np.ndarray:
+    """Variances, where a zero enters as what rounding to multiples of `resolution` (one test image) makes by itself."""
+    least = resolution**2 / 12
+    return np.where(variances > ROUNDING * least, variances, least)
+
+
+def _model(means: np.ndarray, variances: np.ndarray, counts: np.ndarray, pooled: float, prior: Prior | None, *, paired: bool) -> ErrorModel:
+    own = counts - 1
+    prior = fit_prior(variances, own) if prior is None else prior
+    moderated = prior.moderate(variances, own)
+    return ErrorModel(means, moderated / counts, prior.freedom[..., None] + own, pooled, prior, paired)
+
+
+COLLAPSE_POINTS, COLLAPSE_SDS = 3.0, 5.0
+
+
+def is_collapsed(val_top1: np.ndarray, alone: np.ndarray, images: int) -> np.ndarray:
+    """Whether validation top-1 (..., seeds) lies so far below the student alone's that its runs went wrong.
+
+    By more than COLLAPSE_POINTS and more than COLLAPSE_SDS standard deviations of the student alone, which are taken to
+    be at least sqrt(p (1 - p) / N), what N images leave open of an accuracy p. A bound that is met is not passed.
+    """
+    base = alone.mean(-1)
+    own = alone.std(-1, ddof=1) if alone.shape[-1] > 1 else np.zeros_like(base)
+    sd = np.maximum(own, np.sqrt(base * (1 - base) / images))
+    return np.round(base - val_top1.mean(-1) - np.maximum(COLLAPSE_POINTS / 100, COLLAPSE_SDS * sd), 10) > 0
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """Which single p-values of a family (..., rows) stand after Holm's step-down correction at 5 %."""
+    order = np.argsort(p, axis=-1)
+    rows = p.shape[-1]
+    stand = np.take_along_axis(p, order, -1) * np.arange(rows, 0, -1) < 1 - LEVEL
+    stand = np.logical_and.accumulate(stand, axis=-1)  # the first that does not stand ends it
+    return np.take_along_axis(stand, np.argsort(order, axis=-1), -1)
+
+
+def sample_sd(values: Sequence[float] | np.ndarray) -> float:
     """The sample standard deviation (ddof 1); NaN for one value."""
-    return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
-
-
-def mean_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Student's interval of a mean; NaN for one value."""
-    mean, n = float(np.mean(values)), len(values)
-    half = t_quantile((1 + LEVEL) / 2, n - 1) * sample_sd(values) / math.sqrt(n) if n > 1 else math.nan
-    return mean - half, mean + half
-
-
-def difference(treated: Mapping[int, float], control: Mapping[int, float]) -> Difference:
-    """The mean of `treated` minus `control`, values by seed.
-
-    Paired by seed where both have the same seeds: one seed gives both the same initialisation and batches. Else
-    Welch's interval for independent samples. Bounds are NaN where a single value leaves no variance.
-    """
-    if treated.keys() == control.keys():
-        gaps = [treated[seed] - control[seed] for seed in treated]
-        return Difference(float(np.mean(gaps)), *mean_interval(gaps), "paired")
-    a, b = list(treated.values()), list(control.values())
-    half = math.nan
-    if len(a) > 1 and len(b) > 1:
-        error, freedom = welch(sample_sd(a), len(a), sample_sd(b), len(b))
-        half = t_quantile((1 + LEVEL) / 2, freedom) * error if error else 0.0
-    mean = float(np.mean(a) - np.mean(b))
-    return Difference(mean, mean - half, mean + half, "welch")
-
-
-def welch(sd_a: float, n_a: int, sd_b: float, n_b: int) -> tuple[float, float]:
-    """Standard error and Welch-Satterthwaite degrees of freedom of a difference of two means."""
-    a, b = sd_a**2 / n_a, sd_b**2 / n_b
-    if a + b == 0:
-        return 0.0, float(n_a + n_b - 2)
-    return math.sqrt(a + b), (a + b) ** 2 / (a**2 / (n_a - 1) + b**2 / (n_b - 1))
-
-
-def welch_p(mean: float, error: float, freedom: float) -> float:
-    """The two-sided p-value of a mean difference."""
-    if error == 0:
-        return 1.0 if mean == 0 else 0.0
-    return 2 * t_tail(abs(mean / error), freedom)
-
-
-def dunnett_p(samples: Sequence[Sequence[float]], control: Sequence[float]) -> list[float]:
-    """Two-sided p-values of many methods against one control, adjusted for their number (Dunnett 1955, pooled variance).
-
-    The integral over the control's mean and over the pooled deviation is taken here, to the ten decimals that are given:
-    scipy.stats.dunnett samples it, and takes most of a second to import. NaN without spread.
-    """
-    groups = [np.asarray(values, dtype=float) for values in (*samples, control)]
-    if not samples or min(map(len, groups)) < 2:
-        return [math.nan] * len(samples)
-    freedom = sum(len(g) - 1 for g in groups)
-    variance = sum(float(((g - g.mean()) ** 2).sum()) for g in groups) / freedom
-    if variance == 0:
-        return [math.nan] * len(samples)
-    *treated, base = groups
-    n = np.array([len(g) for g in treated])
-    gaps = np.array([abs(g.mean() - base.mean()) for g in treated])
-    shared = np.sqrt(n / (n + len(base)))
-    return [round(1 - _all_within(t, shared, freedom), 10) for t in gaps / np.sqrt(variance * (1 / n + 1 / len(base)))]
-
-
-def _all_within(bound: float, shared: np.ndarray, freedom: int) -> float:
-    """P(|T_j| <= bound for all j) where the T_j share a control: corr(T_i, T_j) = shared_i shared_j."""
-    z, z_weight = normal_nodes()
-    spread, weight = spread_nodes(freedom)
-    alike, times = np.unique(shared, return_counts=True)  # methods of as many seeds have one integrand
-    own = np.sqrt(1 - alike**2)
-    middle = alike * z[:, None, None]
-    reach = bound * spread[None, :, None]
-    inside = normal_cdf((middle + reach) / own) - normal_cdf((middle - reach) / own)
-    return min(1.0, float(z_weight @ np.prod(inside**times, axis=-1) @ weight))
-
-
-def detectable(sd: float, n: int) -> float:
-    """The smallest difference of two means that n runs each would find in 8 of 10 benches (two-sided t-test at 5 %).
-
-    (t_{0.975} + t_{0.8}) sd sqrt(2 / n) with 2n - 2 degrees of freedom: the usual approximation to the noncentral t,
-    for independent runs; where the seeds of two methods rise and fall together, a paired test sees more. NaN for n = 1.
-    """
-    if n < 2 or math.isnan(sd):
-        return math.nan
-    freedom = 2 * n - 2
-    return (t_quantile((1 + LEVEL) / 2, freedom) + t_quantile(POWER, freedom)) * sd * math.sqrt(2 / n)
-
-
-def pooled_sd(samples: Sequence[Sequence[float]]) -> float:
-    """The root of the mean variance, weighted by degrees of freedom; NaN where no sample has two values."""
-    freedom = sum(len(sample) - 1 for sample in samples)
-    if freedom == 0:
-        return math.nan
-    return math.sqrt(sum((len(s) - 1) * sample_sd(s) ** 2 for s in samples if len(s) > 1) / freedom)
+    return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
 
 
 def mcnemar_p(first_right: np.ndarray, second_right: np.ndarray) -> float:
     """Exact McNemar test of two models on the same images: about these two models, not about their methods."""
-    from scipy.stats import binomtest
-
     only_first = int((first_right & ~second_right).sum())
     only_second = int((second_right & ~first_right).sum())
-    return 1.0 if only_first + only_second == 0 else float(binomtest(only_first, only_first + only_second).pvalue)
+    return min(1.0, 2 * float(bdtr(min(only_first, only_second), only_first + only_second, 0.5)))
 
 
 def wilson(right: int, n: int) -> tuple[float, float]:
     """Wilson's 95 % interval of a share."""
-    z = 1.959963984540054
+    z = float(ndtri((1 + LEVEL) / 2))
     p = right / n
     middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return middle - half, middle + half
+    half = z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return float(middle - half), float(middle + half)

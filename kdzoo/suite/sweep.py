@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,8 +104,9 @@ def plan(config: BenchConfig, modules: Modules | None = None) -> Plan:
             teachers[teacher.trained.run.id] = teacher.trained
         published = protocol.published_for(f"{teacher.spec.name}/{student.spec.name}")
         points = _points(requests, config, pairing, maker.recipe(student.spec.name, teacher=False).epochs, published, problems)
-        count += len(points) * len(config.seeds)
-        for spec, seed in itertools.product(points, config.seeds):
+        here = [(spec, seed) for spec in points for seed in _seeds_of(spec.label, config)]
+        count += len(here)
+        for spec, seed in here:
             planned = maker.planned(teacher, student, spec, seed)
             if planned.run.id in students:
                 reason = _why_merged(spec)
@@ -147,6 +147,7 @@ def refit(chosen: Iterable[tuple[Run, Mapping[str, Any]]], config: BenchConfig, 
     """The chosen settings on the whole train set, with seeds that the sweep has not used, their teachers too."""
     whole: dict[str, Planned] = {}
     students: dict[str, Planned] = {}
+    unused = max(config.seeds_of_controls) + 1 - min(config.seeds)
     for run, planned_about in chosen:
         about = {**planned_about, **({"data": without_validation(planned_about["data"])} if "data" in planned_about else {})}
         teacher, paths = run.teacher, dict(about["paths"])
@@ -160,12 +161,15 @@ def refit(chosen: Iterable[tuple[Run, Mapping[str, Any]]], config: BenchConfig, 
             teacher = teacher.model_copy(update={"start": f"run:{again.id}"})
             paths.pop("teacher", None)
             teacher_id = again.id
-        for seed in config.seeds:
-            fresh = run.model_copy(
-                update={"teacher": teacher, "data": _whole(run.data), "seed": seed + max(config.seeds) + 1 - min(config.seeds)}
-            )
+        for seed in _seeds_of(run.objective.label, config):
+            fresh = run.model_copy(update={"teacher": teacher, "data": _whole(run.data), "seed": seed + unused})
             students[fresh.id] = Planned(fresh, {**about, "phase": "refit", "teacher_id": teacher_id if teacher else None, "paths": paths})
     return Plan(config.name, Path(config.results) / config.name, tuple(students.values()), whole, len(students))
+
+
+def _seeds_of(method: str, config: BenchConfig) -> tuple[int, ...]:
+    """The controls may have more seeds than the rest."""
+    return config.seeds_of_controls if method in (NONE, KD) else config.seeds
 
 
 def _whole(data: DataSpec) -> DataSpec:

@@ -1,0 +1,215 @@
+"""Tables before they are numbers: which runs stand together, at which setting, which are healthy, and tests among them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kdzoo.suite.records import BenchRecords, Place, Record, by_place
+from kdzoo.suite.select import Candidate, candidates, choose, why_collapsed
+from kdzoo.suite.stats import Contrast, ErrorModel, holm, model_of
+
+NONE, KD, TEACHER = "none", "hinton", "teacher"
+HEAD = ("pair", "data", "recipe", "epochs", "phase")
+CONTROLS = {"kd": KD, "alone": NONE}
+"""the row that each family of comparisons is made with, by the word for it in column names"""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A setting that stands in a table, among how many of its method it was chosen, and why it is collapsed if it is."""
+
+    candidate: Candidate
+    tried: int
+    collapsed: str | None = None
+
+    @property
+    def record(self) -> Record:
+        return self.candidate.records[0]
+
+    @property
+    def done(self) -> tuple[Record, ...]:
+        return self.candidate.done
+
+    @property
+    def top1(self) -> dict[int, float]:
+        """Test top-1 of the last epoch by seed."""
+        return {record.run.seed: record.result["last"]["test"]["top1"] for record in self.done if record.result}
+
+    @property
+    def images(self) -> int:
+        """How many images its runs were tested on."""
+        return min(record.result["last"]["test"]["n"] for record in self.done if record.result)
+
+    @property
+    def mean_top1(self) -> float:
+        return float(np.mean(list(self.top1.values())))
+
+
+@dataclass(frozen=True)
+class Block:
+    """One table: runs that may be compared with each other, and the settings that stand in it.
+
+    recipe: its name, with what tells this table from others of the same names, such as `smoke, recipe.lr=0.05`.
+    """
+
+    place: Place
+    recipe: str
+    records: tuple[Record, ...]
+    standings: tuple[Standing, ...]
+
+    @property
+    def head(self) -> dict[str, Any]:
+        """The columns that say which table a row belongs to."""
+        return {name: self.recipe if name == "recipe" else getattr(self.place, name) for name in HEAD}
+
+    @property
+    def title(self) -> str:
+        return f"{self.place.pair} on {self.place.data}, {self.recipe} ({self.place.epochs} epochs), {self.place.phase}"
+
+    def only(self, method: str) -> Standing | None:
+        """A control's chosen setting; None where it is not there, not done, or where nothing could be chosen."""
+        return _only([standing for standing in self.standings if standing.record.method == method])
+
+    @cached_property
+    def healthy(self) -> tuple[Standing, ...]:
+        """The settings that are done, in part at least, and not collapsed: those that statistics are made with."""
+        return tuple(standing for standing in self.standings if standing.done and standing.collapsed is None)
+
+    @cached_property
+    def model(self) -> ErrorModel | None:
+        """The errors of the healthy settings, in their order; None where there is none."""
+        resolution = max((1 / standing.images for standing in self.healthy), default=0.0)
+        return model_of([standing.top1 for standing in self.healthy], resolution) if self.healthy else None
+
+    @cached_property
+    def ranks_nothing(self) -> bool:
+        """Whether no setting has a second seed: differences are then as large as chance, and nothing says how large that is."""
+        return all(len(standing.done) <= 1 for standing in self.standings)
+
+    def rows_of(self, board: pd.DataFrame) -> pd.DataFrame:
+        """The rows of a leaderboard that belong to this table."""
+        return board[(board[list(HEAD)] == pd.Series(self.head)).all(axis="columns")]
+
+
+def _only(standings: Sequence[Standing]) -> Standing | None:
+    found = [standing for standing in standings if standing.done]
+    return found[0] if len(found) == 1 else None
+
+
+def blocks_of(bench: BenchRecords) -> tuple[Block, ...]:
+    """A bench's tables, in a fixed order."""
+    places = by_place(bench.records)
+    options = {
+        place: {method: candidates(r for r in records if r.method == method) for method in sorted({r.method for r in records})}
+        for place, records in places.items()
+    }
+    sweeps = {_sweep_key(place): place for place in places if place.phase == "sweep"}
+    tried = {(key, method): len(o) for key, place in sweeps.items() for method, o in options[place].items()}
+    chosen = {place: [candidate for o in options[place].values() for candidate in choose(o)] for place in places}
+    verdicts = {place: _verdicts(chosen[place]) for place in places}
+    recipes = _recipes(places)
+
+    def standing(place: Place, candidate: Candidate) -> Standing:
+        key, record = _sweep_key(place), candidate.records[0]
+        number = max(len(options[place][record.method]), tried.get((key, record.method), 0))
+        own = verdicts[place][record.setting_key]
+        swept = verdicts[sweeps[key]].get(record.setting_key) if place.phase == "refit" and key in sweeps else None
+        return Standing(candidate, number, own or (f"in the sweep: {swept}" if swept else None))
+
+    return tuple(
+        Block(place, recipes[place], tuple(records), tuple(standing(place, candidate) for candidate in chosen[place]))
+        for place, records in places.items()
+    )
+
+
+def _verdicts(chosen: Sequence[Candidate]) -> dict[str, str | None]:
+    """Why each chosen setting of a table is collapsed, by setting."""
+    alone = [candidate for candidate in chosen if candidate.records[0].method == NONE and candidate.done]
+    base = alone[0] if len(alone) == 1 else None
+    return {candidate.records[0].setting_key: why_collapsed(candidate, base) for candidate in chosen}
+
+
+def _sweep_key(place: Place) -> tuple[Any, ...]:
+    """Equal for a sweep and its refit, which differ in what is held out and in the teacher's weights."""
+    ground = json.loads(place.ground)
+    ground["data"].pop("val_fraction")
+    return (place.pair, place.recipe, json.dumps(ground))
+
+
+def _recipes(places: Iterable[Place]) -> dict[Place, str]:
+    """Every table's recipe by name, and in words what differs between tables that bear the same names."""
+    alike: dict[tuple[Any, ...], list[Place]] = {}
+    for place in places:
+        alike.setdefault(place[: len(HEAD)], []).append(place)
+    named: dict[Place, str] = {}
+    for group in alike.values():
+        parts = {place: _flat({**json.loads(place.ground), "teacher": json.loads(place.teacher or "{}")}) for place in group}
+        names = sorted({name for part in parts.values() for name in part})
+        differing = [name for name in names if len(_said(name, parts.values())) > 1]
+        for place, part in parts.items():
+            named[place] = ", ".join([place.recipe, *(f"{name}={part[name]}" for name in differing if name in part)])
+    return named
+
+
+def _said(name: str, parts: Iterable[Mapping[str, Any]]) -> set[str]:
+    """What tables say of one name; that a recipe leaves something out is said by its not being there."""
+    return {json.dumps(part.get(name)) for part in parts if name in part or name.startswith("recipe.")}
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with names such as `recipe.lr`."""
+    flat: dict[str, Any] = {}
+    for name, value in content.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
+
+
+def position_of(standings: Sequence[Standing], standing: Standing | None) -> int | None:
+    return next((at for at, other in enumerate(standings) if other is standing), None)
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """A family: every healthy row of a table against one control. Empty where the control is not there or collapsed."""
+
+    standings: tuple[Standing, ...]
+    contrast: Contrast | None
+    stands: np.ndarray
+
+    @property
+    def family(self) -> int:
+        return len(self.standings)
+
+    def columns(self, name: str, standing: Standing) -> dict[str, Any]:
+        """One row's interval and p-value, and those of the whole family."""
+        at = position_of(self.standings, standing)
+        if self.contrast is None or at is None:
+            return {}
+        columns: dict[str, Any] = {}
+        for word, family in (("", 1), ("_all", self.family)):
+            low, high = self.contrast.interval(family)
+            columns |= {f"{name}{word}_low": low[at], f"{name}{word}_high": high[at], f"p_{name}{word}": self.contrast.p(family)[at]}
+        return columns | {f"{name}_holm": None if math.isnan(self.contrast.error[at]) else bool(self.stands[at])}
+
+    def detectable(self, standing: Standing) -> float | None:
+        at = position_of(self.standings, standing)
+        return None if self.contrast is None or at is None else float(self.contrast.detectable[at])
+
+
+def comparisons(block: Block, control: str) -> Comparisons:
+    """Every healthy row of a table against a control, by the table's error model."""
+    position = position_of(block.healthy, block.only(control))
+    if block.model is None or position is None:
+        return Comparisons((), None, np.zeros(0, bool))
+    others = [at for at in range(len(block.healthy)) if at != position]
+    whole = block.model.against(position)
+    contrast = Contrast(whole.mean[others], whole.error[others], whole.freedom[others])
+    return Comparisons(tuple(block.healthy[at] for at in others), contrast, holm(contrast.p()))
