@@ -58,6 +58,21 @@ def test_where_only_means_are_known_the_test_is_welchs(benches):
     assert (found["b - a low"], found["b - a high"]) == pytest.approx((interval.low, interval.high))
 
 
+def test_a_collapsed_row_has_a_difference_and_no_test(benches):
+    for seed in range(3):
+        write(benches / "b", objective("none"), seed, val=0.85, test=NONE[seed], recipe={"epochs": 9, "precision": "bfloat16"})
+        write(benches / "b", objective("at"), seed, val=0.3, test=0.3 + seed / 100, recipe={"epochs": 9, "precision": "bfloat16"})
+    write_tables(benches / "b")
+    for second in ("b", "b/leaderboard.csv"):
+        frame = compare([benches / "a", benches / second]).frame
+        fallen = row(frame, method="at")
+        assert fallen["b - a"] == pytest.approx(0.31 - np.mean(AT))
+        assert pd.isna(fallen["b - a p"])
+        assert pd.isna(fallen["b - a low"])
+        assert fallen["b - a test"] == "none: collapsed"
+        assert row(frame, method="hinton")["b - a p"] > 0
+
+
 def test_what_only_one_side_has_is_kept_without_a_difference(benches):
     frame = compare([benches / "a", benches / "b"]).frame
     assert set(frame["method"]) == {"none", "hinton", "at"}

@@ -126,18 +126,25 @@ def test_the_setting_is_chosen_on_validation_though_another_is_better_on_test(be
 
 
 def test_every_number_of_a_row_by_hand(bench):
+    """Three rows that share three seeds: what two-way analysis of variance leaves of them, with its 4 degrees of freedom."""
     found = row(bench, "at")
-    gaps = np.array(AT) - np.array(KD)
-    half = scipy.stats.t.ppf(0.975, 2) * gaps.std(ddof=1) / math.sqrt(3)
+    values = np.array([NONE, KD, AT])
+    rest = values - values.mean(0) - values.mean(1, keepdims=True) + values.mean()
+    error = math.sqrt((rest**2).sum() / 4 * 2 / 3)
+    gap = np.mean(AT) - np.mean(KD)
     assert found["test_sd"] == pytest.approx(np.std(AT, ddof=1))
-    assert found["vs_kd"] == pytest.approx(gaps.mean())
-    assert (found["vs_kd_low"], found["vs_kd_high"]) == pytest.approx((gaps.mean() - half, gaps.mean() + half))
-    assert found["vs_kd_test"] == "paired"
+    assert found["vs_kd"] == pytest.approx(gap)
+    half, half_all = (scipy.stats.t.ppf(share, 4) * error for share in (0.975, 0.9875))
+    assert (found["vs_kd_low"], found["vs_kd_high"]) == pytest.approx((gap - half, gap + half))
+    assert (found["vs_kd_all_low"], found["vs_kd_all_high"]) == pytest.approx((gap - half_all, gap + half_all))
+    p = 2 * scipy.stats.t.sf(abs(gap) / error, 4)
+    assert (found["p_vs_kd"], found["p_vs_kd_all"]) == pytest.approx((p, min(1, 2 * p)))
+    assert found["vs_kd_holm"] is False
+    assert found["pairing"] == "by seed"
     assert found["vs_alone"] == pytest.approx(np.mean(AT) - 0.81)
+    assert found["p_vs_alone"] == pytest.approx(2 * scipy.stats.t.sf((np.mean(AT) - 0.81) / error, 4))
     assert found["gap_closed"] == pytest.approx((np.mean(AT) - 0.81) / (TEACHER - 0.81))
-    assert found["p_vs_kd"] == pytest.approx(scipy.stats.dunnett(NONE, AT, control=KD, rng=np.random.default_rng(0)).pvalue[1], abs=2e-3)
-    pooled = math.sqrt(np.mean([np.var(v, ddof=1) for v in (NONE, KD, AT)]))
-    assert found["detectable"] == pytest.approx((scipy.stats.t.ppf(0.975, 4) + scipy.stats.t.ppf(0.8, 4)) * pooled * math.sqrt(2 / 3))
+    assert found["detectable"] == pytest.approx((scipy.stats.t.ppf(0.975, 4) + scipy.stats.t.ppf(0.8, 4)) * error)
     assert found["best_test_top1"] == pytest.approx(np.mean(AT) + 0.001)
     assert found["test_balanced"] == pytest.approx(np.mean(AT) - 0.01)
     assert pd.isna(found["alpha"])
@@ -314,7 +321,10 @@ def test_with_one_seed_there_is_a_table_without_spread(tmp_path):
     found = row(tmp_path, "at")
     assert found["vs_kd"] == 0
     assert all(pd.isna(found[name]) for name in ("test_sd", "vs_kd_low", "p_vs_kd", "detectable"))
-    assert "go unnoticed" not in (write_tables(tmp_path) and (tmp_path / "leaderboard.md").read_text())
+    text = write_tables(tmp_path) and (tmp_path / "leaderboard.md").read_text()
+    assert "go unnoticed" not in text
+    assert "One seed: this table ranks nothing" in text
+    assert leaderboard_frame(read_bench(tmp_path))["rank"].isna().all()
 
 
 def test_equal_means_are_ranked_by_name(tmp_path):

@@ -248,7 +248,7 @@ def test_rows_that_do_not_have_the_same_seeds_are_not_paired():
 
 def test_rows_without_spread_enter_with_what_one_image_is_worth():
     """Values on a grid of 1 / N vary by 1 / (12 N^2) though they look the same."""
-    rows = [{seed: value for seed in range(3)} for value in (0.9, 0.91)]
+    rows = [dict.fromkeys(range(3), value) for value in (0.9, 0.91)]
     against = model_of(rows, 1 / 100).against(0)
     assert against.error[1] == pytest.approx(math.sqrt(2 * (1 / 12 / 100**2) / 3))
     assert 0 < against.p()[1] < 1
