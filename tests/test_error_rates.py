@@ -88,3 +88,13 @@ def test_what_misses_its_target_is_named_with_the_table():
     text = "; ".join(missed(content))
     assert all(scenario in text for scenario in over)
     assert text in (RESULTS / "error_rates.md").read_text()
+
+
+def test_the_numbers_of_the_page_on_statistics_are_the_committed_ones():
+    content = json.loads((RESULTS / "error_rates.json").read_text())
+    lines = {(line["rows"], line["scenario"]): line for line in content["results"] if line["n"] == 5}
+    page = (RESULTS.parent.parent / "docs" / "statistics.md").read_text()
+    for scenario in scenarios(11):
+        many, few = lines[11, scenario.name], lines.get((3, scenario.name))
+        cells = [f"{many['family_error']:.3f}", few and f"{few['family_error']:.3f}", f"{many['power']:.2f}", few and f"{few['power']:.2f}"]
+        assert f"| {scenario.name} | " + " | ".join(cell or "" for cell in cells).replace("|  |", "| |") in page

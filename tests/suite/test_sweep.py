@@ -107,6 +107,47 @@ def test_controls_are_there_unasked_and_tuned_like_the_others(tmp_path):
     assert {label: labels.count(label) for label in set(labels)} == {"none": 1, "hinton": 3, "rkd": 3}
 
 
+def test_controls_may_have_more_seeds_than_the_rest(tmp_path):
+    few = {planned.run.id for planned in digits(tmp_path, methods="at", seeds="3,5").students}
+    made = digits(tmp_path, methods="at", seeds="3,5", control_seeds=4, temperatures="2,4")
+    seeds = {}
+    for planned in made.students:
+        seeds.setdefault((planned.run.objective.label, str(planned.run.objective)), []).append(planned.run.seed)
+    assert {label: found for (label, _), found in seeds.items()} == {"none": [3, 5, 6, 7], "hinton": [3, 5, 6, 7], "at": [3, 5]}
+    assert len(seeds) == 4  # KD stands there at both temperatures
+    assert made.points == 4 + 2 * 4 + 2  # attention transfer has no temperature: one setting
+    assert few < {planned.run.id for planned in digits(tmp_path, methods="at", seeds="3,5", control_seeds=4).students}
+
+
+def test_a_refit_takes_seeds_that_no_control_has_used_and_more_of_them_for_controls(tmp_path):
+    config = bench_config(
+        {
+            "results": str(tmp_path),
+            "data": "digits",
+            "pairs": "digits",
+            "recipe": "digits",
+            "methods": "at",
+            "seeds": 2,
+            "control_seeds": 4,
+        },
+        None,
+    )
+    made = plan(config)
+    again = refit([(planned.run, planned.about) for planned in made.students if planned.run.seed == 0], config, made.teachers)
+    seeds = {planned.run.objective.label: set() for planned in again.students}
+    for planned in again.students:
+        seeds[planned.run.objective.label].add(planned.run.seed)
+    assert seeds == {"none": {4, 5, 6, 7}, "hinton": {4, 5, 6, 7}, "at": {4, 5}}
+
+
+@pytest.mark.parametrize(
+    ("asked", "fault"), [(2, r"control_seeds: expected at least as many as the other methods have \(3\), got 2"), (0, "control_seeds")]
+)
+def test_controls_with_fewer_seeds_than_the_rest_are_refused(tmp_path, asked, fault):
+    with pytest.raises(InputError, match=fault):
+        digits(tmp_path, methods="at", seeds=3, control_seeds=asked)
+
+
 def test_the_declared_setting_comes_first_in_every_search_list():
     for name in REGISTRY.names():
         first = REGISTRY.get(name).card.search[0]
