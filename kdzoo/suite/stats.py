@@ -90,7 +90,7 @@ class Contrast:
         """Two-sided p-values, times the number of rows that are looked at together."""
         with np.errstate(invalid="ignore", divide="ignore"):
             t = np.where(self.mean == 0, 0.0, np.abs(self.mean / self.error)) + 0 * self.error
-        return np.minimum(1.0, family * 2 * stdtr(self.freedom, -t))
+        return np.asarray(np.minimum(1.0, family * 2 * stdtr(self.freedom, -t)))
 
     def interval(self, family: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """95 % intervals, or for a family those of level 1 - 0.05 / family, which all hold at once in 95 of 100 tables.
@@ -106,7 +106,7 @@ class Contrast:
 
         (t_{0.975} + t_{0.8}) standard errors: the usual approximation to the noncentral t.
         """
-        return (stdtrit(self.freedom, (1 + LEVEL) / 2) + stdtrit(self.freedom, POWER)) * self.error
+        return np.asarray((stdtrit(self.freedom, (1 + LEVEL) / 2) + stdtrit(self.freedom, POWER)) * self.error)
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ def is_collapsed(val_top1: np.ndarray, alone: np.ndarray, images: int) -> np.nda
     base = alone.mean(-1)
     own = alone.std(-1, ddof=1) if alone.shape[-1] > 1 else np.zeros_like(base)
     sd = np.maximum(own, np.sqrt(base * (1 - base) / images))
-    return np.round(base - val_top1.mean(-1) - np.maximum(COLLAPSE_POINTS / 100, COLLAPSE_SDS * sd), 10) > 0
+    return np.asarray(np.round(base - val_top1.mean(-1) - np.maximum(COLLAPSE_POINTS / 100, COLLAPSE_SDS * sd), 10) > 0)
 
 
 def holm(p: np.ndarray) -> np.ndarray:

@@ -233,7 +233,10 @@ def _number(value: float, form: str) -> str:
 
 
 def _p_value(p: float) -> str:
-    return "<0.001" if not pd.isna(p) and p < 0.001 else _number(p, ".3f")
+    """Three decimals, or as many more as it takes to see on which side of 0.05 it lies."""
+    if not pd.isna(p) and p < 0.001:
+        return "<0.001"
+    return next((text for digits in (3, 4, 6) if (text := _number(p, f".{digits}f")).rstrip("0") != "0.05"), _number(p, ".10g"))
 
 
 def _setting_words(row: pd.Series) -> str:

@@ -62,6 +62,12 @@ def test_what_failed_is_shown_with_its_reason_and_what_is_damaged_with_its_file(
     assert "2 of 3" in text
 
 
+@pytest.mark.parametrize(("p", "text"), [(0.0496, "0.0496"), (0.05002, "0.050020"), (0.0512, "0.051"), (0.5, "0.500"), (4e-5, "<0.001")])
+def test_a_p_value_shows_on_which_side_of_five_per_cent_it_lies(bench, p, text):
+    board = leaderboard_frame(read_bench(bench)).assign(p_vs_kd=p)
+    assert set(display_frame(board)["p KD"]) == {text}
+
+
 def test_brackets_in_a_cell_are_text_and_not_markup(bench):
     out = Console(file=io.StringIO(), width=100)
     frame = display_frame(leaderboard_frame(read_bench(bench))).assign(setting="layers=[red] [/]")
