@@ -46,7 +46,7 @@ class Standing:
     @property
     def images(self) -> int:
         """How many images its runs were tested on."""
-        return min(record.result["last"]["test"]["n"] for record in self.done if record.result)
+        return min(int(record.result["last"]["test"]["n"]) for record in self.done if record.result)
 
     @property
     def mean_top1(self) -> float:

@@ -50,7 +50,7 @@ def over_pairs(blocks: Sequence[Block]) -> pd.DataFrame:
         frame = frame[frame["method"] != KD]
     else:
         p = np.array([math.nan if method == KD else wilcoxon_p(table[:, at]) for at, method in enumerate(methods)])
-        stands = dict(zip(np.flatnonzero(~np.isnan(p)), map(bool, holm(p[~np.isnan(p)])), strict=True))
+        stands = dict(zip(np.flatnonzero(~np.isnan(p)).tolist(), holm(p[~np.isnan(p)]).tolist(), strict=True))
         frame = frame.join(_ranks(table)).assign(p_vs_kd=p, vs_kd_holm=[stands.get(at) for at in range(len(methods))])
     frame = frame.reindex(columns=list(COLUMNS)).astype({"vs_kd_holm": object})
     return frame.sort_values("vs_kd", ascending=False, kind="stable", key=lambda gain: gain.round(10))
