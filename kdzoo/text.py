@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import html
+import re
 
 LONGEST = 2000
 """characters of a text in a table: an exception may carry a whole tensor"""
 FORMULA = ("=", "+", "-", "@")
 """how a cell begins that a spreadsheet takes for a formula"""
-MARKDOWN = str.maketrans({character: "\\" + character for character in "\\`[]|"})
+MARKDOWN = re.compile(r"[\\`|]|!(?=\[)|\](?=[(\[])")
+"""what begins or ends code, an image, a link or a cell; brackets of an interval do neither"""
+TAG = re.compile(r"<(?=[A-Za-z/!?])")
+"""what begins a tag of HTML; `<0.001` does not"""
 
 
 def one_line(text: object) -> str:
@@ -25,4 +28,4 @@ def csv_text(text: str) -> str:
 
 def markdown_text(text: object) -> str:
     """Text for a cell of a Markdown table: one line, without HTML, links and column marks."""
-    return html.escape(one_line(text), quote=False).translate(MARKDOWN)
+    return TAG.sub("&lt;", MARKDOWN.sub(r"\\\g<0>", one_line(text)))

@@ -15,6 +15,7 @@ from kdzoo.cli.places import bench_folder, benches
 from kdzoo.files import read_file
 from kdzoo.store import RunFolder, Store, teacher_store
 from kdzoo.suite.records import BenchRecords, Record, read_bench, read_record, setting_text
+from kdzoo.text import one_line
 
 WORDS = {"done": "done", "failed": "failed", "damaged": "damaged", "started": "interrupted", "new": "to do"}
 ORDER = ("running", "failed", "damaged", "interrupted", "to do", "done")
@@ -110,13 +111,13 @@ def _counts(rows: list[dict[str, Any]]) -> dict[str, int]:
 
 def _print(found: dict[str, Any]) -> None:
     counts = ", ".join(f"{number} {state}" for state, number in found["counts"].items() if number)
-    console().print(f"{found['bench']}: {counts or 'no runs'}", markup=False)
+    console().print(one_line(f"{found['bench']}: {counts or 'no runs'}"), markup=False)
     open_runs = [row for row in found["runs"] if row["state"] != "done"]
     shown = [{**row, "val top-1": percent(row["val_top1"])} for row in [*found["teachers"], *open_runs]]
     if shown:
         show(shown, Format.table, columns=("id", "pair", "setting", "seed", "state", "epoch", "reason"))
     for note in found["notes"]:
-        console().print(f"note: {note}", markup=False, soft_wrap=True)
+        console().print(one_line(f"note: {note}"), markup=False, soft_wrap=True)
     if found["counts"]["failed"]:
         console().print(
             "the same `kdzoo bench` with --retry-failed repeats what failed; each run's error.txt has the traceback", markup=False

@@ -17,6 +17,7 @@ from kdzoo.suite.blocks import CONTROLS, HEAD, NONE, TEACHER, Block, Standing, b
 from kdzoo.suite.records import BenchRecords, Record, read_bench, setting_of
 from kdzoo.suite.stats import sample_sd
 from kdzoo.suite.tables import as_markdown
+from kdzoo.text import csv_text
 
 METRICS = ("top1", "top5", "balanced", "nll", "ece", "agreement", "teacher_kl")
 COSTS = ("step_seconds", "train_seconds", "memory_bytes", "extra_parameters", "views", "student_passes", "teacher_passes")
@@ -229,5 +230,6 @@ def write_tables(folder: Path) -> tuple[pd.DataFrame, BenchRecords]:
 
 
 def as_csv(frame: pd.DataFrame) -> bytes:
-    """A frame as CSV: ten significant digits, empty where there is no value, one kind of line end."""
-    return str(frame.to_csv(index=False, float_format="%.10g", lineterminator="\n")).encode()
+    """A frame as CSV: ten significant digits, empty where there is no value, one kind of line end, no formulas."""
+    harmless = frame.map(lambda cell: csv_text(cell) if isinstance(cell, str) else cell)
+    return str(harmless.to_csv(index=False, float_format="%.10g", lineterminator="\n")).encode()

@@ -11,6 +11,7 @@ from rich.text import Text
 from kdzoo.suite.blocks import TEACHER
 from kdzoo.suite.records import BenchRecords
 from kdzoo.suite.tables import footnotes, sections
+from kdzoo.text import one_line
 
 ESSENTIAL = ("#", "method", "setting", "n", "test top-1", "vs KD", "pairs", "mean rank", "why")
 OPTIONAL = (
@@ -30,8 +31,8 @@ def leaderboard_view(bench: BenchRecords, board: pd.DataFrame, width: int) -> Re
     parts.append(Text("\n".join(footnotes(bench)), style="dim"))
     for record in bench.records:
         if record.state == "failed":
-            parts.append(Text(f"failed: {record.id} (seed {record.run.seed}): {record.error}", style="red"))
-    parts.extend(Text(f"note: {note}", style="yellow") for note in bench.notes)
+            parts.append(Text(one_line(f"failed: {record.id} (seed {record.run.seed}): {record.error}"), style="red"))
+    parts.extend(Text(one_line(f"note: {note}"), style="yellow") for note in bench.notes)
     return Group(*parts)
 
 
@@ -50,7 +51,7 @@ def fitting(shown: pd.DataFrame, width: int) -> pd.DataFrame:
 def frame_table(frame: pd.DataFrame, title: str | None = None) -> Table:
     """A frame of text as a table, numbers to the right, the teacher's reference row dimmed. Brackets are no markup."""
     table = Table(
-        title=None if title is None else Text(title),
+        title=None if title is None else Text(one_line(title)),
         title_justify="left",
         title_style="bold",
         header_style="bold",
@@ -63,5 +64,5 @@ def frame_table(frame: pd.DataFrame, title: str | None = None) -> Table:
         word = name in WORDS or name.endswith(" test")
         table.add_column(Text(name), justify="left" if word else "right", overflow="fold", no_wrap=not word)
     for _, row in frame.iterrows():
-        table.add_row(*(Text(str(cell)) for cell in row), style="dim" if row.get("method") == TEACHER else None)
+        table.add_row(*(Text(one_line(cell)) for cell in row), style="dim" if row.get("method") == TEACHER else None)
     return table

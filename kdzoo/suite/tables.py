@@ -14,17 +14,18 @@ from kdzoo.suite.over_pairs import MANY_PAIRS, over_pairs, pair_groups
 from kdzoo.suite.records import BenchRecords
 from kdzoo.suite.select import BELOW, COLLAPSE_RULE, RULE
 from kdzoo.suite.stats import ROWS_TO_FIT
+from kdzoo.text import markdown_text
 
 
 def as_markdown(bench: BenchRecords, board: pd.DataFrame) -> str:
     """The leaderboard for a reader: per cent, standard deviations, differences with intervals, and the protocol below."""
-    lines = [f"# {bench.name}", ""]
+    lines = [f"# {markdown_text(bench.name)}", ""]
     for title, shown in sections(bench, board):
-        lines += [f"## {title}", "", *markdown_table(shown), ""]
-    lines += [f"{line}\n" for line in footnotes(bench)]
+        lines += [f"## {markdown_text(title)}", "", *markdown_table(shown), ""]
+    lines += [f"{markdown_text(line)}\n" for line in footnotes(bench)]
     failed = [record for record in bench.records if record.state == "failed"]
-    lines += [f"- failed: `{record.id}` (seed {record.run.seed}): {record.error}" for record in failed]
-    lines += [f"- {note}" for note in bench.portable_notes]
+    lines += [f"- failed: `{record.id}` (seed {record.run.seed}): {markdown_text(record.error)}" for record in failed]
+    lines += [f"- {markdown_text(note)}" for note in bench.portable_notes]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -50,7 +51,7 @@ def sections(bench: BenchRecords, board: pd.DataFrame) -> list[tuple[str, pd.Dat
 def markdown_table(shown: pd.DataFrame) -> list[str]:
     """A frame of text as the lines of a Markdown table."""
     rows = [list(map(str, shown.columns)), ["---"] * len(shown.columns), *shown.itertuples(index=False)]
-    return ["| " + " | ".join(str(cell).replace("|", r"\|") for cell in row) + " |" for row in rows]
+    return ["| " + " | ".join(map(markdown_text, row)) + " |" for row in rows]
 
 
 MEANINGS = (

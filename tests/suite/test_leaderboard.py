@@ -341,7 +341,7 @@ def test_an_empty_bench_and_one_of_failures_have_tables(tmp_path):
     write(tmp_path / "failed", objective("at"), 0, val=0, test=0, fail="ValueError: a | b")
     board, _ = write_tables(tmp_path / "failed")
     assert board.loc[0, ["method", "n", "planned", "failed"]].tolist() == ["at", 0, 1, 1]
-    assert "ValueError: a | b" in (tmp_path / "failed" / "leaderboard.md").read_text()
+    assert r"ValueError: a \| b" in (tmp_path / "failed" / "leaderboard.md").read_text()
 
 
 @pytest.mark.slow
