@@ -24,7 +24,7 @@ from pydantic import (
 
 from kdzoo.errors import InputError, problems_of
 
-ENGINE = 2
+ENGINE = 3
 """Raised when the trainer's numbers change, so that older runs are not taken for new ones."""
 
 
