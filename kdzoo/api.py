@@ -90,6 +90,8 @@ def bench(
     """
     given = {key: _plain(value) for key, value in locals().items() if key in BenchConfig.model_fields and value is not None}
     modules = _modules(given)
+    if modules.by_name:  # trained in this process, whose threads are the caller's to say
+        given.setdefault("threads", torch.get_num_threads())
     file = Path(config) if config else None
     asked = suite.asked(quick_options(given, file) if quick else given, file, modules)
     prepared = suite.prepare(asked, modules)

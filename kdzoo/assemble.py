@@ -207,7 +207,7 @@ def _refuse_recipe(run: Run, shape: tuple[int, int, int]) -> None:
 def learner(spec: NetworkSpec, images: Images, side: int, module: nn.Module | None) -> Learner:
     """A new network of an architecture with a random start drawn from torch's present stream."""
     seed = int(torch.randint(2**31, ()))
-    start = NetworkSpec(name=spec.name, classes=spec.classes, start="random", stem=spec.stem, image_size=spec.image_size)
+    start = spec.model_copy(update={"start": "random", "weights": None})
     made = build_network(start, channels=images.channels, side=side, mean=images.mean, std=images.std, seed=seed, module=module)
     if module is not None:
         with global_stream(seed, "init"):

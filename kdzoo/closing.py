@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,15 +10,16 @@ from torch import Tensor, nn
 
 from kdzoo.cohort import Cohort
 from kdzoo.data.images import Subset
-from kdzoo.data.split import Parts
+from kdzoo.data.split import Parts, labelled
 from kdzoo.environment import environment
-from kdzoo.evaluate import Metrics, measure
+from kdzoo.evaluate import Metrics, against_chance, measure
 from kdzoo.member import Member, Tally, now
 from kdzoo.models.weights import save_student
 from kdzoo.objective import Deployed
 from kdzoo.predict import predict
 from kdzoo.predictions import Predictions, write_predictions
 from kdzoo.seals import OWNER
+from kdzoo.store import is_teacher
 
 Emit = Callable[[dict[str, Any]], None]
 
@@ -53,13 +55,14 @@ def close_epoch(cohort: Cohort, member: Member, epoch: int, emit: Emit) -> None:
     emit({"event": "epoch", "id": member.run.id, "epoch": epoch + 1, "loss": member.train_loss, "val_top1": val and val["top1"]})
 
 
-def finish(cohort: Cohort, member: Member) -> None:
+def finish(cohort: Cohort, member: Member, emit: Emit) -> None:
     """Evaluate the last and the best epoch on the test set, write predictions, weights and, last of all, the result.
 
     Raises FloatingPointError where every step was skipped, so that nothing was learnt.
     """
     if skipped_steps(member).get("skipped_steps", -1) == member.step:
         raise FloatingPointError(f"the gradients of all {member.step} steps overflowed in float16: nothing was learnt; take bfloat16")
+    settle(cohort, member, emit)
     parts, keep = cohort.parts, cohort.execution.keep
     val_said, test_said = cohort.said(member)
     test = look(cohort, member, parts.test)
@@ -76,6 +79,8 @@ def finish(cohort: Cohort, member: Member) -> None:
     if "student" in keep:
         spec = member.run.student
         about = {"architecture": spec.name, "classes": str(spec.classes), OWNER: member.run.id}
+        if names := member.folder.read_plan()[1].get("class_names"):
+            about["class_names"] = json.dumps(names)
         shipped = member.shipped
         save_student(member.evaluated, member.folder.student, about, shipped.module if isinstance(shipped, Deployed) else None)
     result = {
@@ -84,6 +89,7 @@ def finish(cohort: Cohort, member: Member) -> None:
         "last": last,
         "best": best_epoch(cohort, member, last),
         "oracle": member.oracle if cohort.execution.oracle else None,
+        "average": member.average is not None if cohort.recipe.ema is not None else None,
         "train": {"loss": member.train_loss, "steps": member.step, "samples": len(parts.train.targets), **skipped_steps(member)},
         "teacher": cohort.teacher.record() if cohort.teacher and member.run.teacher else None,
         "student": {"name": member.run.student.name, "parameters": member.size.parameters, "macs": member.size.macs},
@@ -104,6 +110,38 @@ def finish(cohort: Cohort, member: Member) -> None:
 def skipped_steps(member: Member) -> dict[str, int]:
     """For float16, how many steps were skipped until now since their gradients overflowed."""
     return {} if member.skipped is None else {"skipped_steps": int(member.skipped.steps)}
+
+
+def settle(cohort: Cohort, member: Member, emit: Emit) -> None:
+    """Ask a teacher whose moving average stands at chance once without it, and keep the weights themselves where they are above.
+
+    Asked are the validation images where they can tell, else the training images. Students are all measured by one rule,
+    their recipe's, or their ranks would mean nothing.
+    """
+    if member.average is None or not is_teacher(member.folder):
+        return
+    part = cohort.parts.val
+    found = None if part is None else against_chance(look(cohort, member, part), part.targets)
+    if found is None or part is None or not (found.above or found.tells):
+        part = labelled(cohort.parts)
+        found = against_chance(look(cohort, member, part), part.targets)
+    if found.above:
+        return
+    plain = against_chance(predict(member.network, part, cohort.recipe.augment, cohort.execution.device), part.targets)
+    if not plain.above:
+        return
+    member.average = None
+    if (held := cohort.parts.val) is not None:  # the epochs were measured of the average: the last is the only one that is known without
+        val = measure(look(cohort, member, held), held.targets, cohort.said(member)[0])
+        member.best = {"epoch": cohort.recipe.epochs, "val": val, "state": copied(member.shipped)}
+    emit(
+        {
+            "event": "note",
+            "text": f"{member.run.id}: the moving average of its weights stands at chance (top-1 {found.top1:.1%} on {found.images} "
+            f"images), the weights themselves do not ({plain.top1:.1%}): they are measured and kept; a lower recipe.ema than "
+            f"{cohort.recipe.ema:g} suits so few steps",
+        }
+    )
 
 
 def best_epoch(cohort: Cohort, member: Member, last: Mapping[str, Any]) -> dict[str, Any] | None:

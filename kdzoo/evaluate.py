@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
 
 CALIBRATION_BINS = 15
+CHANCE_SIZE = 1e-3
+"""the size of the test against chance: so often a network that only names the commonest class passes for one that knows more"""
+CHANCE_POWER = 0.99
+"""how often a network half-way between chance and perfection must pass the test, for its verdict to count"""
 
 Metrics = dict[str, float | int | None]
 
@@ -44,7 +50,41 @@ def chance(targets: Tensor, classes: int) -> float:
     return float(torch.bincount(targets, minlength=classes).max()) / len(targets)
 
 
-def above_chance(top1: float, targets: Tensor, classes: int) -> bool:
-    """Whether `top1` is more than three standard errors above always naming the commonest class."""
-    p = chance(targets, classes)
-    return bool(top1 > p + 3 * (p * (1 - p) / len(targets)) ** 0.5)
+@dataclass(frozen=True)
+class AgainstChance:
+    """A network's top-1 beside the share of the commonest class, on so many images.
+
+    above: whether naming the commonest class reaches as much with a probability of at most CHANCE_SIZE (the binomial tail).
+    tells: whether the images are enough for that: a network half-way between chance and 1 passes with CHANCE_POWER.
+    """
+
+    top1: float
+    chance: float
+    images: int
+    above: bool
+    tells: bool
+
+    @property
+    def at_chance(self) -> bool:
+        return self.tells and not self.above
+
+
+def against_chance(log_probs: Tensor, targets: Tensor) -> AgainstChance:
+    """How (N, K) log-probabilities stand against always naming the commonest class of (N,) targets."""
+    count, share = len(targets), chance(targets, log_probs.shape[1])
+    right = int((log_probs.argmax(1) == targets).sum())
+    enough = next((k for k in range(count + 1) if binomial_tail(k, count, share) <= CHANCE_SIZE), count + 1)
+    return AgainstChance(
+        top1=right / count,
+        chance=share,
+        images=count,
+        above=right >= enough,
+        tells=binomial_tail(enough, count, (1 + share) / 2) >= CHANCE_POWER,
+    )
+
+
+def binomial_tail(k: int, n: int, p: float) -> float:
+    """The probability of k successes or more among n, each with probability p."""
+    from scipy.special import bdtrc
+
+    return 1.0 if k <= 0 else 0.0 if k > n else float(bdtrc(k - 1, n, p))

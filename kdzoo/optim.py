@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import PARAM_LIST, AveragedModel, get_ema_multi_avg_fn
 
 from kdzoo.dot import DOT
 from kdzoo.method import Group
@@ -93,9 +93,27 @@ class Skipped:
             self.steps = self.steps + found.detach().flatten()[0]
 
 
+WARMUP_POWER = 2 / 3
+"""of the average's decay, as timm's ModelEmaV3 has it by default (warmup_power, with a warmup_gamma of 1)"""
+
+
+def decay_at(recipe: Recipe, averaged: int) -> float:
+    """The decay of the moving average when it has averaged so many steps: `recipe.ema`, or what has risen to it so far.
+
+    min(ema, 1 - (1 + averaged) ** (-2 / 3)): the average spans a growing part of what was trained, never its random start.
+    """
+    assert recipe.ema is not None
+    return min(recipe.ema, 1 - (1 + averaged) ** -WARMUP_POWER) if recipe.ema_warmup else recipe.ema
+
+
 def moving_average(recipe: Recipe, network: nn.Module) -> AveragedModel | None:
     """A copy of the network that follows its weights and buffers with the recipe's decay, or None."""
     if recipe.ema is None:
         return None
-    follow = get_ema_multi_avg_fn(recipe.ema)  # type: ignore[no-untyped-call]
-    return AveragedModel(network, multi_avg_fn=follow, use_buffers=True)
+
+    def follow(averages: PARAM_LIST, weights: PARAM_LIST, averaged: Tensor | int) -> None:
+        decay = decay_at(recipe, int(average.n_averaged))  # the module's own count lies on the CPU, so that nothing waits for a device
+        get_ema_multi_avg_fn(decay)(averages, weights, averaged)  # type: ignore[no-untyped-call]
+
+    average = AveragedModel(network, multi_avg_fn=follow, use_buffers=True)
+    return average

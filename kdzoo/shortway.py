@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,11 @@ from kdzoo.errors import InputError
 from kdzoo.latency import milliseconds
 from kdzoo.method import REGISTRY
 from kdzoo.models.network import Network
-from kdzoo.models.weights import parse_network
+from kdzoo.models.weights import pretrained_unless_said
 from kdzoo.store import StoreError, cache_folder, write_bytes, write_json
 from kdzoo.suite.bench import Prepared, asked, prepare
 from kdzoo.suite.bench import run as run_bench
-from kdzoo.suite.jobs import Handle
+from kdzoo.suite.jobs import Event, Handle
 from kdzoo.suite.launch import Pool
 from kdzoo.suite.request import parse_request
 from kdzoo.suite.stats import wilson
@@ -107,7 +108,7 @@ def distill_folder(
         "name": "runs",
         "results": str(out),
         "data": f"folder:{folder}",
-        "teacher": _pretrained(teacher),
+        "teacher": pretrained_unless_said(teacher),
         "student": student,
         "methods": [method],
         "recipe": recipe,
@@ -146,13 +147,16 @@ def distill(
     seed: int = 0,
     results: str | Path = "results",
     device: str = "auto",
+    threads: int | None = None,
 ) -> Distilled:
     """Train a student under a teacher and return it, with the same student trained alone to compare with.
 
     student, teacher: names (see `kdzoo bench --help`) or modules; a teacher's module is taken as it is, and must score
     the classes of the data. data: a folder of images, a data set's name, or ((images, labels), (images, labels)) of train
     and test with images (N, H, W[, C]) or (N, C, H, W) uint8 and labels that are numbers or names. Trains in this
-    process, through the same trainer as a bench; the same call again trains nothing. Raises InputError before any work.
+    process, through the same trainer as a bench; the same call again trains nothing. threads: of the CPU, None for as many
+    as torch has (`torch.get_num_threads`, which OMP_NUM_THREADS sets); torch has as many afterwards as before. What is to
+    be said of the networks is in the verdict's notes. Raises InputError before any work.
     """
     from kdzoo.api import module_name
 
@@ -170,28 +174,28 @@ def distill(
         "refit": False,
         "fine_tune": True,
         "device": device,
+        "threads": torch.get_num_threads() if threads is None else threads,
         **{key: value for key, value in {"epochs": epochs, "lr": lr}.items() if value is not None},
     }
     _refuse_shipped(method)
     prepared = prepare(asked(options, modules=modules), modules)
-    threads = torch.get_num_threads()
+    notes: list[str] = []
+    before = torch.get_num_threads()
     try:
-        outcome = run_bench(prepared, None, lambda event: None, retry_failed=True, modules=modules)
+        outcome = run_bench(prepared, None, partial(_note, notes), retry_failed=True, modules=modules)
+        if outcome.failed:
+            raise InputError(*[f"{run_id} failed: {reason}" for run_id, reason in outcome.failed.items()])
+        verdict = judge(prepared, method, tuple(dict.fromkeys(notes)), modules)
+        trained, _ = _network(_bound(prepared, method), modules, prepared)
     finally:
-        torch.set_num_threads(threads)
-    if outcome.failed:
-        raise InputError(*[f"{run_id} failed: {reason}" for run_id, reason in outcome.failed.items()])
-    verdict = judge(prepared, method, (), modules)
-    trained, _ = _network(_bound(prepared, method), modules, prepared)
+        torch.set_num_threads(before)
     return Distilled(trained.model.eval(), verdict.distilled.accuracy, verdict.alone.accuracy, verdict.teacher.accuracy, verdict)
 
 
-def _pretrained(teacher: str) -> str:
-    """A bare name of a network means its pretrained weights here."""
-    request = parse_network(teacher)
-    bare = request.start == "random" and ":" not in teacher
-    name, at, suffix = teacher.partition("@")
-    return f"{name}:pretrained{at}{suffix}" if bare else teacher
+def _note(notes: list[str], event: Event) -> None:
+    """Take down what is said in words."""
+    if event["event"] == "note":
+        notes.append(str(event["text"]))
 
 
 def _data_name(data: str | Path | tuple[tuple[Any, Any], tuple[Any, Any]]) -> str:

@@ -52,6 +52,19 @@ class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+class Normalisation(Spec):
+    """What an image in [0, 1] is normalised with before a network sees it: (x - mean) / std, a value a channel or one for all."""
+
+    mean: Annotated[tuple[Number, ...], BeforeValidator(_tuple), Field(min_length=1)]
+    std: Annotated[tuple[Positive, ...], BeforeValidator(_tuple), Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"expected as many means as deviations, got {len(self.mean)} and {len(self.std)}")
+        return self
+
+
 class NetworkSpec(Spec):
     """A network by timm name, and the weights it starts from.
 
@@ -59,6 +72,9 @@ class NetworkSpec(Spec):
     stem: `small` swaps a stem made for 224 pixels for one of stride 1.
     image_size: the side its input is resized to; None takes images as they are.
     classes: the classes its weights were made for.
+    norm: what it normalises images with; None for what its weights bring, else the data's own.
+    weights: which of several sets of weights in its file it takes; None for the usual one.
+    Where norm and weights are None, they are not part of a run's id.
     """
 
     name: str
@@ -66,6 +82,12 @@ class NetworkSpec(Spec):
     start: str = Field("random", pattern=r"^(random|pretrained|file:[0-9a-f]{64}|run:.+)$")
     stem: Literal["standard", "small"] = "standard"
     image_size: Count | None = None
+    norm: Normalisation | None = None
+    weights: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in whole(self).items() if value is not None or name not in ("norm", "weights")}
 
 
 class DataSpec(Spec):
@@ -132,14 +154,16 @@ class Recipe(Spec):
     """How a network is trained. `milestones` are shares of the training at which the rate is multiplied by `gamma`.
 
     decay: what weight decay acts on, `all` parameters or `weights` (not biases and norms).
-    ema: decay of the exponential moving average that is evaluated and kept, or None.
+    ema: decay of the exponential moving average that is evaluated and kept, or None. ema_warmup: whether the decay rises
+    to it over the first steps (`optim.decay_at`), so that the average of a short training is not that of its beginning;
+    recipe files say yes unless they say no.
     dot: the gap of distillation-oriented training, which gives the terms' gradient the momentum `momentum + dot` and the
     task's `momentum - dot` (with `sgd`); None for one momentum.
     mixup, cutmix: alpha of the Beta distribution of a mix's share (https://arxiv.org/abs/1710.09412,
     https://arxiv.org/abs/1905.04899), or None; mix_prob: the share of samples that are mixed, by one of the two.
     mean, std: what images in [0, 1] are normalised with, one number a channel; None for those of the data. A network that
     brings its own (pretrained, or trained here) keeps them.
-    Where dot, mixup, cutmix, mean and std are None, they are not part of a run's id.
+    Where dot, mixup, cutmix, mean and std are None, and where the average does not warm up, they are not part of a run's id.
     """
 
     epochs: Count
@@ -158,6 +182,7 @@ class Recipe(Spec):
     clip: Positive | None = None
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     ema: Share | None = None
+    ema_warmup: bool = False
     dot: Annotated[Number, Field(gt=0, lt=1)] | None = None
     mixup: Positive | None = None
     cutmix: Positive | None = None
@@ -191,6 +216,7 @@ class Recipe(Spec):
     def _without_unused(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
         unused = {name for name in ("dot", "mixup", "cutmix", "mean", "std") if getattr(self, name) is None}
         unused |= set() if self.mixes else {"mix_prob"}
+        unused |= set() if self.ema is not None and self.ema_warmup else {"ema_warmup"}
         return {name: value for name, value in whole(self).items() if name not in unused}
 
 

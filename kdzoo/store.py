@@ -241,6 +241,11 @@ def _is_library(file: Path) -> bool:
     return bool({"site-packages", "dist-packages"} & set(file.parts)) or not file.suffix or file.is_relative_to(STANDARD_LIBRARY)
 
 
+def is_teacher(folder: RunFolder) -> bool:
+    """Whether a run is kept among the teachers, and counts for no bench."""
+    return folder.path.parent.parent == teacher_store().folder
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(read_file(path))

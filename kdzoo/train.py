@@ -94,7 +94,7 @@ def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
         tell(cohort.memo.tell_all(), emit)
         emit({"event": "memo", **cohort.memo.report()})
     for member in cohort.alive:
-        guarded(member, partial(finish, cohort, member))
+        guarded(member, partial(finish, cohort, member, emit))
         if skipped := skipped_steps(member).get("skipped_steps"):
             text = f"{member.run.id}: {skipped} of {member.step} steps were skipped, since their gradients overflowed in float16"
             emit({"event": "note", "text": text})

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdzoo.optim import Skipped, learning_rate, moving_average, optimizer
+from kdzoo.optim import Skipped, decay_at, learning_rate, moving_average, optimizer
 from kdzoo.spec import Recipe
 from kdzoo.suite.config import recipe_file
 
@@ -151,3 +151,35 @@ def test_a_parameter_may_get_its_first_gradient_late(resumed):
         made.step()
         made.zero_grad()
     assert [round(float(p.detach()), 4) for p in network] == [-0.561, -0.29]  # 0.1 (1 + 1.9 + 2.71) and 0.1 (1 + 1.9)
+
+
+def test_the_average_warms_up_as_timms_does():
+    from timm.utils import ModelEmaV3
+
+    random = torch.Generator().manual_seed(0)
+    network = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    theirs = ModelEmaV3(network, decay=0.9, use_warmup=True)
+    ours = moving_average(recipe(ema=0.9, ema_warmup=True), network)
+    assert ours is not None
+    for step in range(1, 60):
+        with torch.no_grad():
+            for value in (*network.parameters(), network[1].running_mean):
+                value.add_(torch.randn(value.shape, generator=random))
+        theirs.update(network, step=step)
+        ours.update_parameters(network)
+        expected = theirs.module.state_dict()
+        assert all(torch.allclose(value, expected[name], atol=1e-5) for name, value in ours.module.state_dict().items())
+    assert [decay_at(recipe(ema=0.9, ema_warmup=True), step) for step in (1, 30, 31, 1000)] == pytest.approx(
+        [1 - 2 ** (-2 / 3), 1 - 31 ** (-2 / 3), 0.9, 0.9], abs=1e-3
+    )
+
+
+def test_recipes_warm_their_average_up_unless_they_say_no_and_runs_of_before_keep_their_ids():
+    finetune = recipe_file("finetune224")
+    assert finetune.resolve("resnet18", {}).ema_warmup
+    assert "ema_warmup" in finetune.resolve("resnet18", {}).model_dump()
+    assert recipe_file("smoke").resolve("resnet20", {"ema": 0.9}).ema_warmup
+    assert not recipe_file("smoke").resolve("resnet20", {}).ema_warmup
+    plain = finetune.resolve("resnet18", {"ema_warmup": False}).model_dump(mode="json")
+    assert "ema_warmup" not in plain
+    assert Recipe.model_validate(plain).ema_warmup is False

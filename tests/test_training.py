@@ -8,15 +8,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kdzoo.assemble import Bound, Modules, cohort_of, data_of, member_of, teacher_of
+from kdzoo.assemble import Bound, Modules, cohort_of, data_of, kept_student, member_of, teacher_of
 from kdzoo.cost import probe
 from kdzoo.errors import InputError
+from kdzoo.evaluate import measure
 from kdzoo.member import Member
 from kdzoo.method import register
+from kdzoo.predict import predict
 from kdzoo.signals import Need, Needs
 from kdzoo.store import teacher_store
 from kdzoo.suite import worker
-from kdzoo.suite.bench import preflight, run
+from kdzoo.suite.bench import preflight, run, write_plan
 from kdzoo.suite.config import bench_config
 from kdzoo.suite.jobs import Options
 from kdzoo.suite.sweep import Plan, plan
@@ -164,7 +166,7 @@ def test_a_teacher_at_chance_is_refused_with_its_accuracy(tmp_path):
     images, parts = data_of(bound)
     execution = execution_of(Options())
     good, _ = teacher_of(bound, images, parts, execution, Modules())
-    assert check(good, parts, bound.run.recipe.augment, execution) > 0.5
+    assert check(good, parts, bound.run.recipe.augment, execution) == []
     for parameter in good.network.parameters():
         parameter.data.zero_()
     bad = serve(good.network, "zeros", good.cost, parts, bound.run.recipe.augment, execution)
@@ -398,3 +400,40 @@ def test_float16_says_how_many_steps_it_skipped_and_ends_with_numbers(tmp_path):
         assert len(told) == (train_part["skipped_steps"] > 0)
     (sp,) = [p.run.id for p in made.students if p.run.objective.label == "sp"]
     assert made.store.run(sp).result()["train"]["skipped_steps"] > 0  # its gradients, some thousand times those of others, overflow
+
+
+@pytest.mark.slow
+def test_a_teachers_average_at_chance_gives_way_once_to_the_weights_it_follows_and_one_that_knows_more_does_not(tmp_path):
+    options = {
+        "results": str(tmp_path),
+        "data": "digits",
+        "pairs": "digits",
+        "recipe": "digits",
+        "epochs": 6,
+        "seeds": "1",
+        "methods": "none",
+    }
+    found = {}
+    for name, ema in {"slow": {"recipe.ema": 0.9999, "recipe.ema_warmup": False}, "warm": {"recipe.ema": 0.9999}}.items():
+        made = plan(bench_config({**options, "name": name, "set": ema}, None))
+        write_plan(made)
+        events: list[dict[str, object]] = []
+        (run_id,) = made.teachers
+        train_runs(teacher_store(), [run_id], Options(), Bench(), events.append, lambda: False)
+        result = teacher_store().run(run_id).result()
+        notes = [str(event["text"]) for event in events if event["event"] == "note"]
+        found[name] = (result["average"], result["last"]["val"]["top1"], notes, result["best"]["epoch"])
+        bound = Bound.read(teacher_store().run(run_id))
+        images, parts = data_of(bound)
+        kept = kept_student(bound, images, parts, Modules())
+        measured = measure(predict(kept, parts.test, bound.run.recipe.augment, torch.device("cpu")), parts.test.targets)
+        assert measured["top1"] == result["last"]["test"]["top1"]
+    average, top1, notes, best = found["slow"]
+    assert (average, best) == (False, 6)
+    assert top1 > 0.3
+    assert len(notes) == 1
+    assert "stands at chance" in notes[0]
+    average, top1, notes, _ = found["warm"]
+    assert average
+    assert top1 > 0.3
+    assert notes == []

@@ -47,7 +47,11 @@ Epochs = Annotated[int | None, typer.Option(help="Instead of the recipe's.", ric
 Rate = Annotated[float | None, typer.Option("--lr", help="The learning rate, instead of the recipe's.", rich_help_panel=TRAINING)]
 Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.", rich_help_panel=RUNNING)]
 Threads = Annotated[
-    int | None, typer.Option(help="CPU threads of each process; part of bit-for-bit repeatability.", rich_help_panel=RUNNING)
+    int | None,
+    typer.Option(
+        help=r"CPU threads of each process; part of bit-for-bit repeatability. \[default: OMP_NUM_THREADS, else the cores shared out]",
+        rich_help_panel=RUNNING,
+    ),
 ]
 Resident = Annotated[
     str | None,
@@ -109,7 +113,10 @@ def bench(
     ] = None,
     teacher: Annotated[
         str | None,
-        typer.Option(help="A network to train, NAME:pretrained, a file, NAME:FILE, or a run's id.", rich_help_panel=PAIR),
+        typer.Option(
+            help="A network to train, NAME:pretrained, a file, NAME:FILE, or a run's id; then @small, @SIZE, @norm=imagenet, @weights=ema.",
+            rich_help_panel=PAIR,
+        ),
     ] = None,
     student: Annotated[str | None, typer.Option(help="A network, NAME:pretrained or NAME:FILE.", rich_help_panel=PAIR)] = None,
     small_stem: SmallStem = False,
@@ -284,6 +291,7 @@ def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str
         ("grid points", f"{made.points}: methods x settings x pairs x seeds, with the controls"),
         *(("", f"{number} of them are another's run: {reason}") for reason, number in made.merged.items()),
         ("distinct runs", f"{len(made.students)}: {counts['done']} done, {len(left)} left{failed}"),
+        *(("note", text) for text in made.notes),
         *(("teacher", f"{run.student.name} has to be trained first, {run.recipe.epochs} epochs ({run.id})") for run in teachers),
         ("cohorts", f"{len(cohorts)}, in {prepared.jobs} process(es) of {options.threads} thread(s) on {options.device}"),
         ("time", f"about {duration(estimate(prepared))} of training" if left or teachers else "nothing is left to do"),

@@ -13,7 +13,9 @@ from kdzoo.suite.display import open_display
 
 def distill(
     folder: Annotated[Path, typer.Argument(help="Images: train/, test/ (and val/) with a sub-folder a class, or the sub-folders alone.")],
-    teacher: Annotated[str, typer.Option(help="A network's name, NAME:pretrained, a file of weights, or NAME:FILE.")],
+    teacher: Annotated[
+        str, typer.Option(help="A network's name, NAME:pretrained, a file of weights, or NAME:FILE; then @SIZE, @norm=imagenet.")
+    ],
     student: Annotated[str, typer.Option(help="The small network.")] = "mobilenetv3_small_100",
     out: Annotated[Path, typer.Option(help="Where the student's weights and the verdict go.")] = Path("small"),
     method: Annotated[str, typer.Option(help="How it is taught; plain KD serves any two networks.")] = "hinton",
@@ -22,7 +24,7 @@ def distill(
     image_size: Annotated[int | None, typer.Option(help="The side of what the networks see, instead of the recipe's.")] = None,
     seed: Annotated[int, typer.Option(help="Of initialisation, batches and crops.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    threads: Annotated[int | None, typer.Option(help="CPU threads of each process.")] = None,
+    threads: Annotated[int | None, typer.Option(help=r"CPU threads of each process. \[default: OMP_NUM_THREADS, else all cores]")] = None,
 ) -> int:
     """Distil a large network into a small one on your own images: one good method and recipe, no grid.
 

@@ -13,6 +13,8 @@ from kdzoo.seeds import generator
 from kdzoo.signals import DataFacts
 from kdzoo.spec import DataSpec
 
+LOOKED_AT = 2000
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -70,6 +72,12 @@ def split(images: Images, spec: DataSpec) -> Parts:
         part = replace(part, targets=masked)
     origin = f"{images.fingerprint}, limit {spec.limit}, val_fraction {spec.val_fraction:g}, split_seed {spec.split_seed}"
     return Parts(part, val, images.test, DataFacts(len(part.targets), classes, part.targets), train, origin)
+
+
+def labelled(parts: Parts) -> Subset:
+    """The first training images that have a label, as many as it takes to see what a network knows of them."""
+    known = (parts.train.targets >= 0).nonzero().flatten()[:LOOKED_AT]
+    return Subset(parts.train.images[known], parts.train.targets[known])
 
 
 def take(subset: Subset, index: Tensor) -> Subset:

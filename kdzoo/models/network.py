@@ -32,9 +32,14 @@ from kdzoo.models.stem import small_stem
 from kdzoo.models.weights import classes_of, input_of, load_state, read_state
 from kdzoo.seeds import global_stream
 from kdzoo.signals import Need, Outputs, Shapes, StageShape
-from kdzoo.spec import NetworkSpec
+from kdzoo.spec import NetworkSpec, Normalisation
 
 Head = Literal["kept", "fresh"]
+Gives = Literal["scores", "probabilities", "log-probabilities"]
+SUMS_TO_ONE = 1e-5
+"""how far from 1 the sum of a row of probabilities in float32 may be"""
+TRIAL_CONTRASTS = (0.25, 1.0, 2.0, 4.0)
+"""of the noise in trial images, so that an untrained network says different things of them"""
 ACTIVATED = ("ResNet", "RegNet")
 """timm's families whose stages end with the activation of their last block"""
 STEM = re.compile(r"^(stem|conv_stem|act1|act2|bn1|conv_?0|conv1|level0|features\.(norm0|conv0|conv1_1)|conv2d_2b|Conv2d_2b)")
@@ -55,6 +60,7 @@ class Network(nn.Module):
     `model` is the wrapped network; only its weights are the network's. Images (B, C, H, W), uint8 or float, are scaled
     to [0, 1], resized to `image_size` where that is set, repeated to three channels where the model wants three, and
     normalised with `mean` and `std`. One code path serves every need, so numbers never depend on what else was asked.
+    Where the model `gives` probabilities, the logits are their logarithm: class scores up to a constant in each row.
     """
 
     mean: Tensor
@@ -71,6 +77,9 @@ class Network(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
         self.taps: list[int] = []
         self.layout = plain.Layout()
+        self.gives: Gives = "scores"
+        self.assumed_norm = False
+        """whether nobody said what the weights were trained under, so that the data's own mean and deviation stand in"""
         self.compiled_for: int | None = None
         """the batch size for which all below the head is run compiled in training; None for never"""
 
@@ -82,6 +91,9 @@ class Network(nn.Module):
             before = _Inputs(hooks, self._activations() if Need.PREACT in need else [])
             scored = _Results(hooks, _heads(self.model) if Need.DISTILLED in need else [])
             logits, stages = self._staged(x) if self.is_timm else plain.run(self.model, x, self.layout.stages)
+        if self.gives == "probabilities":
+            logits = log_of(logits)
+            scored.seen = [log_of(seen) for seen in scored.seen]
         given = [stage if into is None else into for stage, into in zip(stages, before.seen, strict=True)] if before.seen else None
         values: dict[Need, Any] = {
             Need.LOGITS: scored.seen[0] if Need.DISTILLED in need else logits,
@@ -157,10 +169,21 @@ class Network(nn.Module):
             x = x.expand(-1, 3, -1, -1)
         return (x - self.mean) / self.std
 
+    def normalises_with(self, norm: Normalisation) -> bool:
+        """Whether this is the normalisation that the network uses, to four decimals."""
+        pairs = ((self.mean, norm.mean), (self.std, norm.std))
+        return all(torch.allclose(own.flatten().cpu(), torch.tensor(part), rtol=0, atol=1e-4) for own, part in pairs)
+
     def _staged(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         run = compiled_body() if self.training and len(x) == self.compiled_for else body
         final, maps = run(self.model, x, self.taps)
         return self.model.forward_head(final), list(maps)  # type: ignore[operator]
+
+
+def log_of(probabilities: Tensor) -> Tensor:
+    """The logarithm of probabilities, in float32 at least; that of the smallest normal number for 0."""
+    wide = probabilities.float()
+    return wide.clamp(min=torch.finfo(wide.dtype).tiny).log()
 
 
 def body(model: nn.Module, x: Tensor, taps: list[int]) -> tuple[Tensor, list[Tensor]]:
@@ -301,8 +324,11 @@ def build_network(
     Raises InputError for an unknown name, weights that do not fit, and a pretrained network of other classes.
     """
     kind, _, owner = spec.start.partition(":")
-    state: Mapping[str, Tensor] | None = None if weights is None else read_state(weights, owner if kind == "run" else None)
+    state: Mapping[str, Tensor] | None = None
+    if weights is not None:
+        state = read_state(weights, owner if kind == "run" else None, spec.weights if kind == "file" else None)
     trained = None if weights is None else input_of(weights)
+    assumed = trained is None and spec.norm is None and (state is not None or module is not None)
     takes = channels if state is None else _channels_of(spec.name, state, channels)
     image_size = spec.image_size or (trained.image_size if trained else None)
     with global_stream(seed, "init"):
@@ -319,14 +345,25 @@ def build_network(
             image_size = config["input_size"][-1]
     elif trained is not None:
         mean, std = trained.mean, trained.std
+    if spec.norm is not None:
+        mean, std = _fitting(spec, takes)
     if state is not None:
         state = model.named_as_here(state) if isinstance(model, StagedNetwork) else state
         if head == "fresh" and classes_of(state) not in (None, spec.classes):
             state = {**state, **_head_of(model)}
         load_state(model, state, str(weights))
     network = Network(model, channels=takes, mean=mean, std=std, image_size=image_size)
-    _tap(network, takes, image_size or side)
+    network.assumed_norm = assumed
+    _tap(network, takes, image_size or side, spec, head)
     return network
+
+
+def _fitting(spec: NetworkSpec, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The mean and deviation that a specification names; raises InputError where they are of other channels."""
+    assert spec.norm is not None
+    if len(spec.norm.mean) not in (1, channels):
+        raise InputError(f"{spec.name}: norm: expected one mean or {channels}, one a channel, got {len(spec.norm.mean)}")
+    return spec.norm.mean, spec.norm.std
 
 
 def _channels_of(name: str, state: Mapping[str, Tensor], channels: int) -> int:
@@ -385,18 +422,38 @@ def _impatient_hub() -> Iterator[None]:
         hub.HF_HUB_OFFLINE = before
 
 
-def _tap(network: Network, channels: int, side: int) -> None:
-    """Find which outputs are stages: the last map of each resolution, the stem left out.
+def _tap(network: Network, channels: int, side: int, spec: NetworkSpec, head: Head) -> None:
+    """Find which outputs are stages (the last map of each resolution, the stem left out), and what the model gives.
 
-    Of a network of the literature they are all that the literature taps, two of one resolution on a VGG.
+    Raises InputError for a model that gives no class scores of the classes that are asked for, and for one that is about
+    to be trained and ends in a softmax.
     """
-    x = torch.zeros(2, channels, side, side)
-    if not network.is_timm:
-        network.layout = _quietly(network, lambda: plain.layout(network.model, lambda: network.model(x)))
+    name = type(network.model).__name__ if spec.name.startswith("module:") else spec.name
+    contrasts = torch.tensor(TRIAL_CONTRASTS).view(-1, 1, 1, 1)
+    x = contrasts * torch.randn(len(contrasts), channels, side, side, generator=torch.Generator().manual_seed(0))
+    if network.is_timm:
+        _find_taps(network, x)
+        given = _trial(network, lambda: network._staged(x)[0], name)
+    else:
+        network.layout = _trial(network, lambda: plain.layout(network.model, lambda: network.model(x)), name)
+        given = plain.scores_of(_trial(network, lambda: network.model(x), name), name)
+    _refuse_shape(given, spec, name)
+    network.gives = what_is_given(given)
+    if head == "kept":
         return
+    if network.gives == "probabilities":
+        raise InputError(f"{name}: its forward ends in a softmax; what is trained has to end in class scores: leave the softmax out")
+    if not network.is_timm:
+        learner = copy.deepcopy(network)
+        in_training = _trial(learner, lambda: learner.model.train()(x), name)
+        _refuse_shape(plain.scores_of(in_training, name), spec, name)
+
+
+def _find_taps(network: Network, x: Tensor) -> None:
+    """Which of a timm network's outputs are its stages; of a network of the literature all that the literature taps."""
     info = network.model.feature_info
     entries: Sequence[dict[str, Any]] = info if isinstance(info, list) else info.info  # type: ignore[union-attr,assignment]
-    maps = _quietly(network, lambda: network.model.forward_intermediates(x, intermediates_only=True))  # type: ignore[operator]
+    maps = _quietly(network, lambda: network.model.forward_intermediates(x[:2], intermediates_only=True))  # type: ignore[operator]
     if isinstance(network.model, StagedNetwork):
         network.taps = list(range(len(maps)))
         return
@@ -407,6 +464,37 @@ def _tap(network: Network, channels: int, side: int) -> None:
         if m.ndim == 4 and not (position < len(names) and STEM.match(names[position]))
     ]
     network.taps = [p for p, size in found if not any(later > p and s == size for later, s in found)] or [len(maps) - 1]
+
+
+def _trial(network: Network, act: Callable[[], Any], name: str) -> Any:
+    """A trial forward; raises InputError for whatever a model raises in it."""
+    try:
+        return _quietly(network, act)
+    except InputError:
+        raise
+    except Exception as error:  # a user's own code may raise anything
+        raise InputError(f"{name}: a trial image does not pass through it: {type(error).__name__}: {error}") from error
+
+
+def _refuse_shape(given: Tensor, spec: NetworkSpec, name: str) -> None:
+    """Raises InputError for an output (N, ...) that is not one score a class."""
+    if tuple(given.shape[1:]) == (spec.classes,):
+        return
+    if given.ndim == 1 or tuple(given.shape[1:]) == (1,):
+        hint = "; for two classes give a score each" if spec.classes == 2 else ""
+        raise InputError(f"{name}: gives one number an image, expected {spec.classes} class scores{hint}")
+    got = f"{given.shape[1]} values" if given.ndim == 2 else f"values of shape {tuple(given.shape[1:])}"
+    raise InputError(f"{name}: gives {got} an image, expected {spec.classes}, a score for each class of the data")
+
+
+def what_is_given(rows: Tensor) -> Gives:
+    """Whether rows (N, K) are class scores, probabilities (none negative, each row sums to 1), or logarithms of such."""
+    rows = rows.detach().double()
+    if bool((rows >= 0).all()) and bool(((rows.sum(1) - 1).abs() < SUMS_TO_ONE).all()):
+        return "probabilities"
+    if bool((rows <= 0).all()) and bool(((rows.exp().sum(1) - 1).abs() < SUMS_TO_ONE).all()):
+        return "log-probabilities"
+    return "scores"
 
 
 def _quietly(network: nn.Module, act: Callable[[], Any]) -> Any:
@@ -447,7 +535,10 @@ def _classifier_copy(network: Network, out: Outputs) -> nn.Module | None:
     whole = copy.deepcopy(network.whole_classifier()).requires_grad_(False).eval()
     with torch.no_grad():
         found = whole(out.embedding)
-    return whole if found.shape == out.logits.shape and torch.allclose(found, out.logits, atol=1e-4, rtol=1e-3) else None
+    if found.shape != out.logits.shape:
+        return None
+    given, own = (out.logits, found) if network.gives == "scores" else (out.logits.log_softmax(1), found.log_softmax(1))
+    return whole if torch.allclose(own, given, atol=1e-4, rtol=1e-3) else None
 
 
 def count(network: Network, image_shape: tuple[int, int, int]) -> NetworkCost:
@@ -486,7 +577,7 @@ def identity(network: Network) -> str:
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     for one in (module for module in network.modules() if type(module) in (Network, Frozen)):
-        digest.update(repr((one.channels, one.image_size, one.taps, one.layout)).encode())
+        digest.update(repr((one.channels, one.image_size, one.taps, one.layout, one.gives)).encode())
     digest.update(f"torch {torch.__version__} timm {timm.__version__}".encode())
     for file in sorted({inspect.getsourcefile(type(module)) or "" for module in network.modules() if _has_source(type(module))}):
         digest.update(Path(file).read_bytes())
@@ -501,6 +592,27 @@ def _has_source(cls: type) -> bool:
         return Path(inspect.getsourcefile(cls) or "").is_file()
     except (TypeError, OSError):  # a class of a notebook or of an interactive session: its structure and weights must do
         return False
+
+
+@contextmanager
+def normalising(network: Network, norm: Normalisation) -> Iterator[None]:
+    """The network under another normalisation, for as long as the context lasts."""
+    before = network.mean, network.std
+    network.mean, network.std = (
+        torch.tensor(part, device=old.device).view(1, -1, 1, 1) for part, old in zip((norm.mean, norm.std), before, strict=True)
+    )
+    try:
+        yield
+    finally:
+        network.mean, network.std = before
+
+
+def own_norm(name: str) -> Normalisation | None:
+    """What timm's weights for an architecture were trained under; None where there is none."""
+    config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    if config is None or not config.mean or not config.std:
+        return None
+    return Normalisation(mean=tuple(map(float, config.mean)), std=tuple(map(float, config.std)))
 
 
 def freeze(network: Network) -> Network:

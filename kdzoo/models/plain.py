@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+
+from kdzoo.errors import InputError
 
 Tap = tuple[str, int]
 """a module by name, and which of its calls in one forward (from 0): one pooling or ReLU may serve several places"""
@@ -78,5 +80,38 @@ def run(model: nn.Module, x: Tensor, taps: tuple[Tap, ...]) -> tuple[Tensor, lis
         calls[name] += 1
 
     with watching(model, list(dict.fromkeys(name for name, _ in taps)), note):
-        logits = model(x)
-    return logits, [maps[tap] for tap in taps]
+        given = model(x)
+    return scores_of(given, type(model).__name__), [maps[tap] for tap in taps]
+
+
+def scores_of(given: object, name: str) -> Tensor:
+    """The class scores in what a model gives: a tensor, the `logits` of an object or a dict, or the first of a tuple or list.
+
+    The first counts where no other member has its shape. Raises InputError for anything else, and where that is no tensor
+    of floating-point numbers.
+    """
+    found = given
+    if isinstance(given, Mapping):
+        if "logits" not in given:
+            keys = ", ".join(map(repr, given)) or "nothing"
+            raise InputError(f"{name}: gives a dict of {keys}; expected class scores, or a dict with 'logits'")
+        found = given["logits"]
+    elif not isinstance(given, Tensor) and hasattr(given, "logits"):
+        found = given.logits
+    elif isinstance(given, tuple | list):
+        tensors = [one for one in given if isinstance(one, Tensor)]
+        if not given or not isinstance(given[0], Tensor) or given[0].ndim != 2:
+            raise InputError(f"{name}: gives a {type(given).__name__} of {_words(given)}; expected class scores (N, K), alone or first")
+        if any(one.shape == given[0].shape for one in tensors[1:]):
+            raise InputError(f"{name}: gives a {type(given).__name__} of {_words(given)}; which are the class scores? Give them alone")
+        found = given[0]
+    if not isinstance(found, Tensor) or not found.is_floating_point():
+        what = f"a tensor of {found.dtype}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
+        raise InputError(f"{name}: gives {what}; expected class scores, a tensor (N, K) of floating-point numbers")
+    return found
+
+
+def _words(given: Sequence[object]) -> str:
+    """What a tuple or list holds, in a few words."""
+    words = [f"a tensor {tuple(one.shape)}" if isinstance(one, Tensor) else f"a {type(one).__name__}" for one in given[:3]]
+    return ", ".join(words) + (", ..." if len(given) > 3 else "") if words else "nothing"

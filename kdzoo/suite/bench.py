@@ -119,6 +119,8 @@ def run(prepared: Prepared, pool: Pool | None, handle: Handle, *, retry_failed: 
     """
     writable(prepared.plan.folder)
     writable(teacher_store().folder)
+    for text in prepared.plan.notes:
+        handle({"event": "note", "text": text})
     if prepared.options.wandb is not None and prepared.options.wandb.get("note"):
         handle({"event": "note", "text": prepared.options.wandb["note"]})
     for line in data_lines(prepared.plan.data):
@@ -293,12 +295,19 @@ def _group(planned: Planned) -> tuple[str, ...]:
 def processes(config: BenchConfig, device: str, made: Plan) -> tuple[int, int]:
     """How many worker processes, and how many threads each; taken from the whole plan, so that a resume takes the same.
 
-    On a CPU one thread in each of as many processes as there are cores, unless there are fewer cohorts than that.
+    On a CPU one thread in each of as many processes as there are cores, unless there are fewer cohorts than that, or the
+    environment's OMP_NUM_THREADS says how many threads a process has.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     cohorts = len({_group(planned) for planned in made.students})
     count = config.jobs or (min(cores, max(cohorts, 1)) if device == "cpu" else 1)
-    return count, config.threads or max(1, cores // count)
+    return count, config.threads or environments_threads() or max(1, cores // count)
+
+
+def environments_threads() -> int | None:
+    """The number of threads that OMP_NUM_THREADS asks for, which torch reads too; None where it asks for none."""
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(first) if first.isdecimal() and int(first) > 0 else None
 
 
 def device_of(name: str) -> str:

@@ -228,6 +228,8 @@ class RecipeFile(Spec):
                 values["augment"][last] = value
             else:
                 values[key] = value
+        if values.get("ema") is not None:
+            values.setdefault("ema_warmup", True)
         return in_whole_epochs(parse(Recipe, values, "recipe"))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdzoo.seals import Damaged, read_sealed, read_tensors
-from kdzoo.store import RunFolder, set_aside, teacher_store
+from kdzoo.store import RunFolder, is_teacher, set_aside
 from kdzoo.suite.jobs import Handle
 
 ASIDE = "and what was there is kept as NAME.damaged"
@@ -19,11 +19,6 @@ class Fault:
 
     file: Path
     text: str
-
-
-def is_teacher(folder: RunFolder) -> bool:
-    """Whether a run is kept among the teachers, and counts for no bench."""
-    return folder.path.parent.parent == teacher_store().folder
 
 
 def fault_of(folder: RunFolder) -> Fault | None:

@@ -3,23 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from kdzoo.assemble import Modules, images_of
+import torch
+
+from kdzoo.assemble import Modules, images_of, network_of
+from kdzoo.data.class_names import difference, listed, same_classes
 from kdzoo.data.images import Images
 from kdzoo.data.report import data_record, without_validation
-from kdzoo.data.split import split
+from kdzoo.data.split import labelled, split
 from kdzoo.errors import InputError, did_you_mean, noting
 from kdzoo.method import REGISTRY
 from kdzoo.models.names import ours_or_timm, pretrained_classes
+from kdzoo.models.network import freeze, own_norm
+from kdzoo.models.normalisation import AUTO, normalisation_of, usual_for
 from kdzoo.models.pairs import pair as named_pair
-from kdzoo.models.weights import NetworkRequest, classes_of, ensemble_ids, file_sha256, parse_network, read_state
-from kdzoo.spec import DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run
+from kdzoo.models.weights import (
+    NetworkRequest,
+    class_names_of,
+    classes_of,
+    ensemble_ids,
+    file_sha256,
+    input_of,
+    parse_network,
+    pretrained_unless_said,
+    read_checkpoint,
+)
+from kdzoo.spec import DataSpec, NetworkSpec, Normalisation, ObjectiveSpec, Recipe, Run
 from kdzoo.store import RunFolder, Store, teacher_store
 from kdzoo.suite.config import BenchConfig, PairValues, RecipeFile, recipe_file
 from kdzoo.suite.request import KD, NONE, Request, card_record, objective, parse_request, refuse, settings
+from kdzoo.teachers import measure_norms
 
 
 @dataclass(frozen=True)
@@ -43,6 +59,8 @@ class Plan:
     """grid points that are another's run, by the reason"""
     data: Mapping[str, Any] = field(default_factory=dict)
     """what was found in the data set (`report.data_record`)"""
+    notes: tuple[str, ...] = ()
+    """what is to be said of the networks before any work"""
 
     @property
     def store(self) -> Store:
@@ -92,6 +110,7 @@ def plan(config: BenchConfig, modules: Modules | None = None) -> Plan:
     students: dict[str, Planned] = {}
     teachers: dict[str, Planned] = {}
     merged: dict[str, int] = {}
+    notes: list[str] = []
     for teacher_text, student_text in pairs:
         teacher = student = None
         with noting(problems):
@@ -100,6 +119,7 @@ def plan(config: BenchConfig, modules: Modules | None = None) -> Plan:
             student = maker.student(student_text)
         if teacher is None or student is None:
             continue
+        notes += [*teacher.notes, *student.notes]
         if teacher.trained is not None:
             teachers[teacher.trained.run.id] = teacher.trained
         published = protocol.published_for(f"{teacher.spec.name}/{student.spec.name}")
@@ -115,7 +135,8 @@ def plan(config: BenchConfig, modules: Modules | None = None) -> Plan:
     if problems:
         _points(requests, config, pairing, 1, {}, problems)  # so that theirs are named too where no pair could be made
         raise InputError(*dict.fromkeys(problems))
-    return Plan(config.name, Path(config.results) / config.name, tuple(students.values()), teachers, count, merged, found)
+    folder, said = Path(config.results) / config.name, tuple(dict.fromkeys(notes))
+    return Plan(config.name, folder, tuple(students.values()), teachers, count, merged, found, said)
 
 
 def _points(
@@ -178,17 +199,54 @@ def _whole(data: DataSpec) -> DataSpec:
 
 @dataclass(frozen=True)
 class Chosen:
-    """A network of a pair: its specification, the file of its weights, and the run that has to train it first."""
+    """A network of a pair: its specification, the file of its weights, the run that has to train it first, and what to say of it."""
 
     spec: NetworkSpec
     path: str | None = None
     trained: Planned | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def run_id(self) -> str | None:
         """The id of the run that its weights come from."""
         kind, _, name = self.spec.start.partition(":")
         return name if kind == "run" else None
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A network as it was asked for: its specification, and what is known of its weights.
+
+    notes: what is to be said of them. class_names: of what they were trained on, where known. other: in words, why they
+    are not for the classes of the data; None where they are, or where nobody knows. brings_norm: whether they say how they take images.
+    """
+
+    text: str
+    spec: NetworkSpec
+    notes: tuple[str, ...] = ()
+    class_names: tuple[str, ...] | None = None
+    other: str | None = None
+    brings_norm: bool = False
+
+    @property
+    def suits(self) -> bool:
+        return self.other is None
+
+    def made(self, classes: int, names: Sequence[str] | None, images: Images) -> Offer:
+        """The same for weights that were made for so many classes, of these names."""
+        ours = images.classes
+        known = None if names is None else tuple(names)
+        if classes != len(ours):
+            return replace(self, class_names=known, other=f"made for {classes} classes, but {images.name} has {len(ours)}")
+        if known is not None and same_classes(known, ours) is False:
+            return replace(self, class_names=known, other=difference(known, ours, images.name))
+        return replace(self, class_names=known)
+
+    def doubts(self, images: Images) -> tuple[str, ...]:
+        """What has to be said of weights whose classes have no names to compare with those of the data."""
+        if self.spec.start == "random" or same_classes(self.class_names, images.classes):
+            return ()
+        return (f"{self.text}: the names of its classes are not known; they have to be, in this order: {listed(images.classes)}",)
 
 
 @dataclass(frozen=True)
@@ -210,33 +268,50 @@ class _Maker:
     def teacher(self, text: str) -> Chosen:
         """A teacher, with the run that trains it where no weights are named, or fine-tunes it where it may and must be."""
         request = self._request(text, "teacher")
-        spec, made_for = self._network(request)
-        if text in self.modules.by_name:
-            return Chosen(spec)
-        if request.start != "random" and made_for == self.data.classes:
-            return Chosen(spec, self._weights(request))
+        offer = self._offer(request)
+        own = text in self.modules.by_name or (request.start != "random" and offer.suits)
+        if own:
+            chosen = Chosen(offer.spec, self._weights(request), notes=(*offer.notes, *offer.doubts(self.images)))
+            return self._under_the_best_norm(chosen, request.text) if request.norm == AUTO else chosen
+        problems = [f"{request.text}: norm=auto is measured on weights made for the classes of the data; name a normalisation"]
+        refuse(problems if request.norm == AUTO else [])
         if request.start != "random" and not self.config.fine_tune:
-            raise InputError(
-                f"{request.text}: made for {made_for} classes, but {self.data.name} has {self.data.classes}; "
-                "give weights made for them, or let it be fine-tuned first (--fine-tune)"
-            )
+            raise InputError(f"{request.text}: {offer.other}; give weights made for them, or let it be fine-tuned first (--fine-tune)")
         run = Run(
-            student=spec,
+            student=offer.spec,
             teacher=None,
             data=self.data.model_copy(update={"label_fraction": 1.0}),
-            recipe=self.recipe(spec.name, teacher=True),
+            recipe=self.recipe(offer.spec.name, teacher=True),
             objective=ObjectiveSpec(task=1.0),
             seed=int(self.changes.get("teacher.seed", 0)),
         )
         weights = {"student": self._weights(request)}
         planned = Planned(run, self._about(run, pair=request.text, teacher_id=None, paths=weights))
-        return Chosen(spec.model_copy(update={"start": f"run:{run.id}"}), None, planned)
+        trained = {"start": f"run:{run.id}", "norm": None, "weights": None}  # what it is kept with says how it takes images
+        return Chosen(offer.spec.model_copy(update=trained), None, planned, offer.notes)
 
     def student(self, text: str) -> Chosen:
         request = self._request(text, "student")
-        if ":" not in text and request.start == "random" and self.protocol.student_start == "pretrained":
-            request = self._request(f"{text}:pretrained", "student")
-        return Chosen(self._network(request)[0], self._weights(request))
+        if text not in self.modules.by_name and self.protocol.student_start == "pretrained":
+            request = self._request(pretrained_unless_said(text), "student")
+        refuse([f"{text}: norm=auto is measured on a teacher; name a student's normalisation"] if request.norm == AUTO else [])
+        offer = self._offer(request)
+        return Chosen(offer.spec, self._weights(request), notes=offer.notes)
+
+    def _under_the_best_norm(self, chosen: Chosen, text: str) -> Chosen:
+        """A teacher under the normalisation that is measured to suit it best, where that is clearly better than its own."""
+        augment = self.recipe(chosen.spec.name, teacher=False).augment
+        parts = split(self.images, self.data)
+        side = augment.size or self.images.height
+        network = freeze(network_of(chosen.spec, self.images, side=side, seed=0, path=chosen.path, modules=self.modules))
+        architectures = own_norm(chosen.spec.name)
+        norms = measure_norms(network, architectures, parts.val or labelled(parts), augment, torch.device("cpu"))
+        better = norms.better()
+        if better is None:
+            return replace(chosen, notes=(*chosen.notes, f"{text}: its own normalisation is kept; {norms}"))
+        norm = usual_for(network.channels, architectures)[better]
+        note = f"{text}: normalised with {better}, which suits it best; {norms}"
+        return replace(chosen, spec=chosen.spec.model_copy(update={"norm": norm}), notes=(*chosen.notes, note))
 
     def planned(self, teacher: Chosen, student: Chosen, spec: ObjectiveSpec, seed: int) -> Planned:
         reads = any(REGISTRY.get(term.method).card.needs.teacher for term in spec.all_terms)
@@ -253,10 +328,10 @@ class _Maker:
         return Planned(run, self._about(run, pair=pair, teacher_id=teacher.run_id, paths=paths))
 
     def _request(self, text: str, role: str) -> NetworkRequest:
-        if text in self.modules.by_name:
-            return NetworkRequest(text=text, name=text, start="random")
-        request = parse_network(text)
         changes = _below(self.changes, role)
+        if text in self.modules.by_name:
+            return NetworkRequest(text=text, name=text, start="random", norm=_text(changes.get("norm")))
+        request = parse_network(text)
         return NetworkRequest(
             text=request.text,
             name=request.name,
@@ -265,6 +340,8 @@ class _Maker:
             run_id=request.run_id,
             stem=changes.get("stem", request.stem),
             image_size=changes.get("image_size", request.image_size),
+            norm=_text(changes.get("norm", request.norm)),
+            weights=_text(changes.get("weights", request.weights)),
         )
 
     def _weights(self, request: NetworkRequest) -> str | None:
@@ -274,36 +351,74 @@ class _Maker:
             return None if folder.path.parent.parent == teacher_store().folder else str(folder.student)
         return str(request.path.resolve()) if request.path else None
 
-    def _network(self, request: NetworkRequest) -> tuple[NetworkSpec, int]:
-        """A network for the classes of the data, and how many classes its weights were made for."""
-        name, start, made_for = request.name, str(request.start), self.data.classes
-        stem, image_size = request.stem, request.image_size
+    def _offer(self, request: NetworkRequest) -> Offer:
+        """A network for the classes of the data, and what its weights were made for."""
+        spec = NetworkSpec(name=request.name, classes=self.data.classes, start="random", stem=request.stem, image_size=request.image_size)
+        if request.weights is not None and request.start != "file":
+            raise InputError(f"network {request.text!r}: @weights={request.weights}: expected a file, which may hold several sets")
         if request.start == "file":
-            assert request.path is not None
-            start = f"file:{file_sha256(request.path)}"
-            made_for = classes_of(read_state(request.path)) or made_for
+            offer = self._in_file(request, spec)
         elif request.start == "run":
-            assert request.run_id is not None
-            if len(ids := ensemble_ids(request.run_id)) > 1:
-                return self._ensemble(ids)
-            trained = _run_folder(request.run_id, self.config).read_plan()[0].student
-            start, name, made_for = f"run:{request.run_id}", trained.name, trained.classes
-            stem, image_size = trained.stem, trained.image_size
-        ours_or_timm(name)
-        if request.start == "pretrained":
-            made_for = pretrained_classes(name) or made_for
-        return NetworkSpec(name=name, classes=self.data.classes, start=start, stem=stem, image_size=image_size), made_for
+            offer = self._of_run(request, spec)
+        elif request.start == "pretrained":
+            ours_or_timm(request.name)
+            made_for = pretrained_classes(request.name) or self.data.classes
+            offer = Offer(request.text, spec.model_copy(update={"start": "pretrained"}), brings_norm=True).made(made_for, None, self.images)
+        else:
+            ours_or_timm(request.name)
+            offer = Offer(request.text, spec)
+        return replace(offer, spec=offer.spec.model_copy(update={"norm": self._norm(request, offer)}))
 
-    def _ensemble(self, ids: Sequence[str]) -> tuple[NetworkSpec, int]:
+    def _norm(self, request: NetworkRequest, offer: Offer) -> Normalisation | None:
+        """The normalisation that was asked for; None where it is the one that is used anyway."""
+        if request.norm in (None, AUTO):
+            return None
+        norm, own = normalisation_of(str(request.norm)), Normalisation(mean=self.images.mean, std=self.images.std)
+        if not offer.brings_norm:
+            return None if norm == own else norm
+        return own if norm is None else norm
+
+    def _in_file(self, request: NetworkRequest, spec: NetworkSpec) -> Offer:
+        assert request.path is not None
+        ours_or_timm(request.name)
+        found = read_checkpoint(request.path, key=request.weights)
+        usual = None if found.taken == found.sets[0] else found.taken
+        spec = spec.model_copy(update={"start": f"file:{file_sha256(request.path)}", "weights": usual})
+        offer = Offer(request.text, spec, found.remarks(request.text), brings_norm=input_of(request.path) is not None)
+        return offer.made(classes_of(found.state) or self.data.classes, found.class_names, self.images)
+
+    def _of_run(self, request: NetworkRequest, spec: NetworkSpec) -> Offer:
+        assert request.run_id is not None
+        if len(ids := ensemble_ids(request.run_id)) > 1:
+            return self._ensemble(request.text, ids)
+        folder = _run_folder(request.run_id, self.config)
+        trained, names = self._trained(folder)
+        start = {"start": f"run:{request.run_id}", "name": trained.name, "stem": trained.stem, "image_size": trained.image_size}
+        ours_or_timm(trained.name)
+        return Offer(request.text, spec.model_copy(update=start), brings_norm=True).made(trained.classes, names, self.images)
+
+    def _trained(self, folder: RunFolder) -> tuple[NetworkSpec, Sequence[str] | None]:
+        """The network that a run trained, and the names of its classes where they are known; the same data have the same."""
+        run, about = folder.read_plan()
+        if run.data.fingerprint == self.data.fingerprint:
+            return run.student, self.images.classes
+        return run.student, about.get("class_names") or class_names_of(folder.student)
+
+    def _ensemble(self, text: str, ids: Sequence[str]) -> Offer:
         """The teachers of an ensemble, which are kept ones made for the classes of the data."""
         kept = [teacher_store().run(run_id) for run_id in ids]
         missing = [folder.id for folder in kept if folder.state() != "done"]
         refuse([f"teacher: no kept teacher {run_id!r}; `kdzoo teachers` lists what an ensemble can have as members" for run_id in missing])
-        trained = [folder.read_plan()[0].student for folder in kept]
-        other = [network for network in trained if network.classes != self.data.classes]
-        refuse([f"teacher: {n.name} was made for {n.classes} classes, but {self.data.name} has {self.data.classes}" for n in other])
-        name = "+".join(network.name for network in trained)
-        return NetworkSpec(name=name, classes=self.data.classes, start=f"run:{'+'.join(ids)}"), self.data.classes
+        members = [
+            Offer(folder.id, trained).made(trained.classes, names, self.images)
+            for folder in kept
+            for trained, names in [self._trained(folder)]
+        ]
+        refuse([f"teacher {member.text}: {member.other}" for member in members if not member.suits])
+        name = "+".join(member.spec.name for member in members)
+        unknown = any(member.class_names is None for member in members)
+        spec = NetworkSpec(name=name, classes=self.data.classes, start=f"run:{'+'.join(ids)}")
+        return Offer(text, spec, class_names=None if unknown else self.images.classes, brings_norm=True)
 
     def _about(self, run: Run, *, pair: str, teacher_id: str | None, paths: Mapping[str, Any]) -> dict[str, Any]:
         where = {"data": self.config.data, "data_root": self.config.data_root, **paths}
@@ -316,6 +431,7 @@ class _Maker:
             "methods": {term.method: card_record(term.method, published.get(term.method)) for term in run.objective.all_terms},
             "swept": _swept(self.config),
             "data": self.found,
+            "class_names": list(self.images.classes),
             "paths": {key: value for key, value in where.items() if value is not None},
         }
 
@@ -358,7 +474,8 @@ KNOWN_PLACES = ("recipe", "teacher_recipe", "student", "teacher", "objective")
 def _changes(config: BenchConfig, problems: list[str]) -> dict[str, Any]:
     """Everything that --set, --epochs and --lr change, by dotted key, without the keys that mean nothing."""
     changes = dict(config.set)
-    networks = {"student": ["stem", "image_size"], "teacher": ["stem", "image_size", "seed"], "objective": ["pairing"]}
+    own = ["stem", "image_size", "norm", "weights"]
+    networks = {"student": own, "teacher": [*own, "seed"], "objective": ["pairing"]}
     recipe = [*Recipe.model_fields, *(f"augment.{name}" for name in type(Recipe.model_fields["augment"].default).model_fields)]
     known = [f"{place}.{key}" for place in KNOWN_PLACES for key in networks.get(place, recipe)]
     for key in [key for key in changes if key not in known]:
@@ -369,6 +486,11 @@ def _changes(config: BenchConfig, problems: list[str]) -> dict[str, Any]:
     if config.lr is not None:
         changes["recipe.lr"] = config.lr
     return changes
+
+
+def _text(value: object) -> str | None:
+    """A key's value as it would be typed: YAML reads `0.5` as a number."""
+    return None if value is None else str(value)
 
 
 def _below(changes: Mapping[str, Any], place: str) -> dict[str, Any]:

@@ -41,12 +41,12 @@ from kdzoo.seals import Damaged
 from kdzoo.signals import Shapes
 from kdzoo.sinks import JsonLines, Sink, Tee, WandbSettings, WandbSink, read_lines
 from kdzoo.spec import FirstSpec, Run
-from kdzoo.store import RunFolder, Store, StoreError, set_aside
+from kdzoo.store import RunFolder, Store, StoreError, is_teacher, set_aside
 from kdzoo.suite.channel import Sender
 from kdzoo.suite.jobs import Event, Handle, Job, Options
 from kdzoo.suite.records import setting_text
-from kdzoo.suite.repair import begin_again, is_teacher, renew
-from kdzoo.teachers import check, open_memo
+from kdzoo.suite.repair import begin_again, renew
+from kdzoo.teachers import check, open_memo, remarks
 from kdzoo.together import together
 from kdzoo.train import UNITS_AN_EPOCH, Stopped, fit
 
@@ -133,8 +133,10 @@ def check_teacher(job: Job, bench: Bench, emit: Handle) -> None:
     images, parts = bench.data(bound, job.options)
     teacher, _ = bench.teacher(bound, images, parts, execution, emit)
     if teacher is not None:
-        if not job.options.allow_chance_teacher:
-            check(teacher, parts, bound.run.recipe.augment, execution)
+        asked = (teacher, parts, bound.run.recipe.augment, execution)
+        said = remarks(*asked)
+        for text in [*said, *([] if job.options.allow_chance_teacher else check(*asked))]:
+            emit({"event": "note", "text": text})
         top1 = {"val_top1": teacher.val_metrics and teacher.val_metrics["top1"], "test_top1": teacher.test_metrics["top1"]}
         emit({"event": "teacher", "name": teacher.name, "ids": list(job.ids), **top1})
 
