@@ -179,7 +179,7 @@ def test_a_teacher_that_is_good_as_it_is_is_measured_once(monkeypatch):
     from kdzoo.data.images import Subset
     from kdzoo.spec import Augment
 
-    module = fitted(Net(), lambda x: (x / 255 - 0.5) / 0.5)
+    module = fitted(Net(), lambda x: (x / 255 - 0.5) / 0.5, steps=600)
     pixels, targets = digits()
     part, cpu = Subset(pixels, targets), torch.device("cpu")
 
