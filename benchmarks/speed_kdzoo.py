@@ -13,6 +13,7 @@ from speed_clock import LeftOut, Side, synchronise
 from speed_setup import MEMO_IMAGES, MemoSize, Setup, cohort_for
 
 from kdzoo.cohort import Cohort, gather_batch, images_at
+from kdzoo.compiled import compile_students
 from kdzoo.execution import autocast
 from kdzoo.member import Seen, outputs
 from kdzoo.memo import Memo
@@ -88,6 +89,18 @@ def stacked(setup: Setup, runs: int) -> Side:
     if not isinstance(joined, Together):
         raise LeftOut(str(joined))
     cohort.together = joined
+    side = trained(cohort, replay=True)
+    for _ in range(cohort.steps_an_epoch):
+        side.step()
+    return side
+
+
+def compiled(setup: Setup, runs: int) -> Side:
+    """The warm sweep with its students run through torch.compile. Raises LeftOut where they cannot be."""
+    cohort = cohort_for(setup, runs, "auto", limit=max(MEMO_IMAGES // 2, 4 * setup.batch), teacher=2)
+    images = images_at(cohort.parts.train.images, torch.arange(cohort.block), setup.device)
+    if why := compile_students(cohort.members, images):
+        raise LeftOut(why)
     side = trained(cohort, replay=True)
     for _ in range(cohort.steps_an_epoch):
         side.step()

@@ -30,8 +30,8 @@ from kdzoo.suite.worker import execution_of
 from kdzoo.teachers import open_memo
 
 RECIPE = "crd240"
-TEMPERATURES = (4.0, 1.0, 8.0, 2.0, 3.0, 5.0, 6.0, 10.0, 16.0)
-ALPHAS = (0.9, 0.5, 0.1)
+TEMPERATURES = (4.0, 1.0, 8.0, 2.0, 3.0, 5.0, 6.0, 10.0, 16.0, 1.5, 2.5, 3.5, 7.0, 12.0, 14.0, 20.0)
+ALPHAS = (0.9, 0.5, 0.1, 0.7)
 MEMO_IMAGES = 1024
 """training images of a cohort whose teacher is remembered: few enough that a measurement can fill the memo"""
 CALIBRATION_IMAGES = 256
@@ -79,8 +79,8 @@ def execution_for(setup: Setup, memo: MemoSize) -> Execution:
 
 
 def sweep(runs: int) -> list[ObjectiveSpec]:
-    """Hinton's KD at so many settings of temperature and alpha: 1, 3, 9 (3 x 3) or 27 (9 x 3)."""
-    shapes = {1: (1, 1), 3: (3, 1), 9: (3, 3), 27: (9, 3)}
+    """Hinton's KD at so many settings of temperature and alpha: 1, 3, 4, 9 (3 x 3), 16, 27 (9 x 3) or 64 (16 x 4)."""
+    shapes = {1: (1, 1), 3: (3, 1), 4: (4, 1), 9: (3, 3), 16: (16, 1), 27: (9, 3), 64: (16, 4)}
     temperatures, alphas = shapes[runs]
     request = parse_request("hinton")
     return [

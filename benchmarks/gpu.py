@@ -1,0 +1,255 @@
+"""All that only a GPU can show, in one command of under nine minutes: is it right, how fast is it, what bounds it.
+
+    python benchmarks/gpu.py --data cifar100.zip                   # into results/gpu/
+    python benchmarks/gpu.py --data DIR --resume results/gpu/crd240.tar.gz
+    python benchmarks/gpu.py --device cpu --quick --data DIR       # does it run?
+
+`--data` is a folder with cifar100/train.npz and cifar100/test.npz, or a zip or tar archive of these two. The most telling
+parts come first, and JSON and table are written anew after each, so that what is measured stays when the command is cut
+off. What is left of the minutes goes into CRD against KD on resnet56 -> resnet20 by the whole published recipe, from the
+checkpoints of `--resume` where there are some. What the numbers mean: benchmarks/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # before torch: its profiler reports every start and stop otherwise
+
+import gpu_checks as checks
+import gpu_study
+import speed
+import speed_kdzoo as ours
+import speed_peers as peers
+import torch
+from compiled import compare
+from gpu_bounds import bounds_of
+from gpu_report import markdown
+from speed import FLOOR, Make
+from speed_clock import LeftOut
+from speed_report import SWEEP, machine
+from speed_setup import Setup
+
+from kdzoo.assemble import images_of
+from kdzoo.suite.config import bench_config
+
+Record = dict[str, Any]
+MINUTES = 8.5
+PAIRS = ("resnet56/resnet20", "resnet32x4/resnet8x4")
+BATCHES = (64, 1024, 128)
+STACKS = (4, 16, 64)
+COMPILE_ROUNDS = 15
+CIFAR100 = ("cifar100/train.npz", "cifar100/test.npz")
+ASIDE_SECONDS = 15
+"""what writing the last results is given"""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is measured: the options of the command line, resolved."""
+
+    device: str
+    minutes: float
+    pairs: tuple[str, ...]
+    batches: tuple[int, ...]
+    sweep: int
+    stacks: tuple[int, ...]
+    repeats: int
+    seconds: float
+    study_epochs: int | None
+    plain: bool
+
+
+@dataclass(frozen=True)
+class Part:
+    """Something to measure: the section of the results, its name, how long it takes on a large GPU, and the act."""
+
+    section: str
+    name: str
+    seconds: float
+    act: Callable[[], Record]
+
+
+def options(words: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="a folder or an archive with CIFAR-100 (see above)")
+    parser.add_argument("--device", default="cuda", help="cuda or cpu (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="for everything (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("results/gpu"), help="folder of the results (default: %(default)s)")
+    parser.add_argument("--resume", type=Path, help="crd240.tar.gz of an earlier call")
+    parser.add_argument("--quick", action="store_true", help="tiny networks, few rounds: does it run?")
+    return parser.parse_args(words)
+
+
+def settings_of(given: argparse.Namespace) -> Settings:
+    if given.quick:
+        return Settings(given.device, given.minutes, ("resnet14/resnet8",), (16,), 3, (4,), 2, 0.01, 1, plain=False)
+    return Settings(given.device, given.minutes, PAIRS, BATCHES, SWEEP, STACKS, 5, 0.2, None, plain=True)
+
+
+def data_folder(path: Path, work: Path) -> Path:
+    """The folder that has CIFAR-100; an archive is unpacked first. Exits with what was missing."""
+    if path.is_file():
+        shutil.unpack_archive(path, work / "data", **({"filter": "data"} if ".tar" in path.name or path.suffix == ".tgz" else {}))
+        path = work / "data"
+    missing = [name for name in CIFAR100 if not (path / name).is_file()]
+    if missing:
+        sys.exit(f"--data: {path} has no {' and no '.join(missing)}; expected a folder or an archive with {' and '.join(CIFAR100)}")
+    return path
+
+
+def makes_of(settings: Settings) -> dict[str, Make]:
+    """The sides of a cell of the table of speeds."""
+    sides: dict[str, Make] = {
+        **FLOOR,
+        "kdzoo": partial(ours.live, runs=1),
+        "kdzoo_sweep": partial(ours.live, runs=settings.sweep),
+        "kdzoo_cold": partial(ours.cold, runs=settings.sweep),
+        "kdzoo_warm": partial(ours.warm, runs=settings.sweep),
+        **{f"kdzoo_stacked of {runs}": partial(ours.stacked, runs=runs) for runs in settings.stacks},
+        "plain_kernels": peers.plain_kernels,
+    }
+    return sides | ({"plain": peers.plain} if settings.plain else {})
+
+
+def cell(setup: Setup, settings: Settings) -> Record:
+    """Images a second and seconds per epoch of every side of one pair at one batch size."""
+    return measured(setup, makes_of(settings), settings)
+
+
+def measured(setup: Setup, makes: Mapping[str, Make], settings: Settings) -> Record:
+    timing = speed.options(["--quick"])[0]
+    chosen = replace(timing, repeats=settings.repeats, seconds=settings.seconds)
+    return speed.measured(setup, makes, chosen, lambda _: None)[0]
+
+
+def compiled_cell(setup: Setup, settings: Settings) -> Record:
+    """The warm sweep with and without torch.compile, and a student's step eager, compiled and replayed from CUDA graphs."""
+    sides: dict[str, Make] = {
+        "kdzoo_warm": partial(ours.warm, runs=settings.sweep),
+        "kdzoo_compiled": partial(ours.compiled, runs=settings.sweep),
+    }
+    return {
+        **measured(setup, sides, settings),
+        "student": compare(setup.student, setup.batch, COMPILE_ROUNDS if settings.repeats > 2 else 2, setup.device),
+    }
+
+
+def bounds(setup: Setup, settings: Settings) -> Record:
+    """Launches, waits and the device's share of the time in a step of one run, a warm sweep and a stacked one."""
+    found = {}
+    makes = {"kdzoo": partial(ours.live, runs=1), "kdzoo_warm": partial(ours.warm, runs=settings.sweep)}
+    for name, make in {**makes, "kdzoo_stacked": partial(ours.stacked, runs=settings.stacks[-1])}.items():
+        try:
+            side = make(setup)
+        except LeftOut as why:
+            found[name] = {"left_out": str(why)}
+            continue
+        found[name] = bounds_of(side, setup.device)
+        side.close()
+    return {"pair": setup.pair, "batch": setup.batch, "of": found}
+
+
+def parts(settings: Settings, setups: list[Setup]) -> Iterable[Part]:
+    """What there is to measure, the most telling first."""
+    first, half = setups[0], "bfloat16"
+    yield Part("correct", "losses of the first steps", 15, partial(checks.first_losses, first))
+    yield Part("correct", "stacked against serial", 15, partial(checks.stacked, first))
+    yield Part("correct", "teacher's memo on the device", 15, partial(checks.remembered, first))
+    yield Part("correct", "images on the device", 5, partial(checks.resident, first))
+    yield Part("correct", f"every method in {half}", 40, partial(checks.every_method, settings.device, half))
+    yield Part("correct", "quick bench", 30, partial(checks.quick_bench, settings.device))
+    yield Part("speed", f"{first.pair} at {first.batch}", 45, partial(cell, first, settings))
+    yield Part("bounds", f"profile of {first.pair} at {first.batch}", 20, partial(bounds, first, settings))
+    for setup in sorted(setups[1:], key=lambda setup: settings.batches.index(setup.batch)):
+        yield Part("speed", f"{setup.pair} at {setup.batch}", 45, partial(cell, setup, settings))
+    yield Part("compiled", f"torch.compile on {first.pair} at {first.batch}", 90, partial(compiled_cell, first, settings))
+    for setup in setups[1:2]:
+        yield Part("bounds", f"profile of {setup.pair} at {setup.batch}", 20, partial(bounds, setup, settings))
+
+
+def measure(settings: Settings, data: Path, work: Path, keep: Callable[[Record], object]) -> Record:
+    """Every part that can end in time, then the study; `keep` is given the results after each."""
+    began, device = time.monotonic(), torch.device(settings.device)
+
+    def left() -> float:
+        """Seconds that may still be spent."""
+        return 60 * settings.minutes - ASIDE_SECONDS - (time.monotonic() - began)
+
+    torch.set_num_threads(min(4, len(os.sched_getaffinity(0))))
+    images, channels_last = images_of("cifar100", str(data), None), bench_config({}, None).channels_last
+    content: Record = {
+        "environment": machine(device, torch.get_num_threads()),
+        "settings": asdict(settings),
+        "failed": {},
+        "not_reached": [],
+    }
+    setups = [
+        Setup(teacher, student, batch, images, device, torch.get_num_threads(), channels_last, "float32", work)
+        for batch in settings.batches
+        for teacher, _, student in (pair.partition("/") for pair in settings.pairs)
+    ]
+    for part in parts(settings, setups):
+        if device.type == "cuda" and part.seconds > left():
+            content["not_reached"].append(part.name)
+            continue
+        print(f"{time.monotonic() - began:4.0f} s  {part.section}: {part.name}", file=sys.stderr, flush=True)
+        try:
+            content.setdefault(part.section, []).append({"name": part.name, **part.act()})
+        except Exception as error:  # one part that breaks is named, and the rest is measured
+            content["failed"][part.name] = traceback.format_exc()
+            print(f"        failed: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        gc.collect()
+        content["seconds"] = time.monotonic() - began
+        keep(content)
+    if left() > gpu_study.LEAST_SECONDS:
+        os.environ["KDZOO_DATA"] = str(data)
+        content["study"] = gpu_study.study(settings.device, "cifar100", left(), work, settings.study_epochs)
+    else:
+        content["not_reached"].append("CRD against KD")
+    content["seconds"] = time.monotonic() - began
+    keep(content)
+    return content
+
+
+def write(folder: Path, content: Record) -> None:
+    """Write gpu.json and gpu.md, each whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in (("gpu.json", json.dumps(content, indent=1) + "\n"), ("gpu.md", markdown(content))):
+        part = folder / f"{name}.part"
+        part.write_text(text)
+        os.replace(part, folder / name)
+
+
+def main(words: list[str] | None = None) -> None:
+    given = options(words)
+    warnings.filterwarnings("ignore", category=UserWarning)
+    if given.device.startswith("cuda") and not torch.cuda.is_available():
+        sys.exit("--device cuda: torch finds no GPU here; --device cpu --quick tries the script")
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        os.environ["KDZOO_CACHE"] = str(checks.cache_of(work))  # nothing that was remembered before may make a side warm
+        gpu_study.unpack(given.resume, work)
+        content = measure(settings_of(given), data_folder(given.data, work), work, partial(write, given.out))
+        gpu_study.pack(work, given.out / "crd240.tar.gz")
+    print(markdown(content))
+    if content["failed"] or not all(found["holds"] for found in content.get("correct", [])):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""CRD against KD on resnet56 and resnet20 by the published recipe, for as many seconds as are left; a later call goes on from it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+from typing import Any
+
+PAIR, RECIPE, METHODS = "resnet56/resnet20", "crd240", "hinton,crd"
+END_SECONDS = 20
+"""what a bench is given to write its checkpoints and end"""
+LEAST_SECONDS = 40
+"""under so many seconds nothing is begun"""
+PARTS = ("results", "cache/teachers")
+"""what a later call goes on from"""
+
+
+def unpack(archive: Path | None, work: Path) -> None:
+    """Lay what an earlier call wrote where this one goes on."""
+    if archive is not None and archive.is_file():
+        with tarfile.open(archive) as packed:
+            packed.extractall(work, filter="data")
+
+
+def pack(work: Path, archive: Path) -> None:
+    """Write results, checkpoints and teachers into one file, whole or not at all."""
+    part = archive.with_suffix(".part")
+    with tarfile.open(part, "w:gz") as packed:
+        for name in PARTS:
+            if (work / name).exists():
+                packed.add(work / name, arcname=name)
+    os.replace(part, archive)
+
+
+def command(device: str, data: str, epochs: int | None) -> list[str]:
+    """The bench, one seed a row."""
+    words = ["--data", data, "--pairs", PAIR, "--methods", METHODS, "--recipe", RECIPE, "--seeds", "1", "--no-refit", "--name", "crd240"]
+    words += ["--temperatures", "4"] + ([] if epochs is None else ["--epochs", str(epochs)])
+    return [sys.executable, "-m", "kdzoo.cli", "bench", *words, "--device", device, "--jobs", "1", "--checkpoint-seconds", "15"]
+
+
+def study(device: str, data: str, seconds: float, work: Path, epochs: int | None = None) -> dict[str, Any]:
+    """Train until the bench is done or the seconds are up; what every run has come to."""
+    environment = {**os.environ, "KDZOO_CACHE": str(work / "cache")}
+    began = time.monotonic()
+    log = work / "study.log"
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [*command(device, data, epochs), "--results", str(work / "results")],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+        try:
+            status: int | None = process.wait(max(seconds - END_SECONDS, 1))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(END_SECONDS)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+            status = None
+    return {
+        "pair": PAIR,
+        "recipe": RECIPE,
+        "status": status,
+        "seconds": time.monotonic() - began,
+        "runs": [run_record(folder) for folder in sorted(work.glob("cache/teachers/runs/*")) + sorted(work.glob("results/crd240/runs/*"))],
+        "last_lines": log.read_text(errors="replace").splitlines()[-5:],
+    }
+
+
+def run_record(folder: Path) -> dict[str, Any]:
+    """A run: its epochs so far, and its accuracy on the test images where it is done."""
+    metrics = folder / "metrics.jsonl"
+    epochs = len(metrics.read_text().splitlines()) if metrics.exists() else 0
+    result = json.loads((folder / "result.json").read_text()) if (folder / "result.json").exists() else None
+    return {"id": folder.name, "epochs": epochs, "test_top1": result and result["last"]["test"]["top1"]}
