@@ -60,7 +60,7 @@ ASIDE_SECONDS = 15
 
 @dataclass(frozen=True)
 class Settings:
-    """What is measured: the options of the command line, resolved."""
+    """What is measured: the options of the command line, resolved. methods: None for the whole zoo."""
 
     device: str
     minutes: float
@@ -71,6 +71,7 @@ class Settings:
     repeats: int
     seconds: float
     study_epochs: int | None
+    methods: tuple[str, ...] | None
     plain: bool
 
 
@@ -97,8 +98,10 @@ def options(words: list[str] | None) -> argparse.Namespace:
 
 def settings_of(given: argparse.Namespace) -> Settings:
     if given.quick:
-        return Settings(given.device, given.minutes, ("resnet14/resnet8",), (16,), 3, (4,), 2, 0.01, 1, plain=False)
-    return Settings(given.device, given.minutes, PAIRS, BATCHES, SWEEP, STACKS, 5, 0.2, None, plain=True)
+        return Settings(
+            given.device, given.minutes, ("resnet14/resnet8",), (16,), 3, (4,), 2, 0.01, 1, ("hinton", "at", "crd"), plain=False
+        )
+    return Settings(given.device, given.minutes, PAIRS, BATCHES, SWEEP, STACKS, 5, 0.2, None, None, plain=True)
 
 
 def data_folder(path: Path, work: Path) -> Path:
@@ -171,7 +174,7 @@ def parts(settings: Settings, setups: list[Setup]) -> Iterable[Part]:
     yield Part("correct", "stacked against serial", 15, partial(checks.stacked, first))
     yield Part("correct", "teacher's memo on the device", 15, partial(checks.remembered, first))
     yield Part("correct", "images on the device", 5, partial(checks.resident, first))
-    yield Part("correct", f"every method in {half}", 40, partial(checks.every_method, settings.device, half))
+    yield Part("correct", f"every method in {half}", 40, partial(checks.methods_step, settings.device, half, settings.methods))
     yield Part("correct", "quick bench", 30, partial(checks.quick_bench, settings.device))
     yield Part("speed", f"{first.pair} at {first.batch}", 45, partial(cell, first, settings))
     yield Part("bounds", f"profile of {first.pair} at {first.batch}", 20, partial(bounds, first, settings))

@@ -112,8 +112,8 @@ def resident(setup: Setup) -> Record:
     return check("training images on the device", place, setup.device.type, place == setup.device.type)
 
 
-def every_method(device: str, precision: str) -> Record:
-    """One step of every method on the digits in half precision: which failed, and why."""
+def methods_step(device: str, precision: str, methods: Sequence[str] | None) -> Record:
+    """One step of the methods named, or of the whole zoo, on the digits in half precision: which failed, and why."""
     options = Options(device=device, keep=())
     with tempfile.TemporaryDirectory() as folder:
         asked = {
@@ -132,7 +132,7 @@ def every_method(device: str, precision: str) -> Record:
         for teacher in made.teachers.values():
             teacher_store().run(teacher.run.id).plan(teacher.run, teacher.about)
             train_runs(teacher_store(), [teacher.run.id], Options(device=device), Bench(), lambda _: None, lambda: False)
-        runs = {name: steps.own_loss(planned.run, name) for name in zoo() if not REGISTRY.get(name).card.first}
+        runs = {name: steps.own_loss(planned.run, name) for name in methods or zoo() if not REGISTRY.get(name).card.first}
         failed = _train(made.store, runs, planned.about, options)
     return check(f"one step of {len(runs)} methods in {precision}", len(failed), 0, not failed, failed=failed, methods=len(runs))
 
