@@ -97,11 +97,23 @@ def options(words: list[str] | None) -> argparse.Namespace:
 
 
 def settings_of(given: argparse.Namespace) -> Settings:
-    if given.quick:
-        return Settings(
-            given.device, given.minutes, ("resnet14/resnet8",), (16,), 3, (4,), 2, 0.01, 1, ("hinton", "at", "crd"), plain=False
-        )
-    return Settings(given.device, given.minutes, PAIRS, BATCHES, SWEEP, STACKS, 5, 0.2, None, None, plain=True)
+    whole = Settings(
+        device=given.device,
+        minutes=given.minutes,
+        pairs=PAIRS,
+        batches=BATCHES,
+        sweep=SWEEP,
+        stacks=STACKS,
+        repeats=5,
+        seconds=0.2,
+        study_epochs=None,
+        methods=None,
+        plain=True,
+    )
+    if not given.quick:
+        return whole
+    tiny = replace(whole, pairs=("resnet14/resnet8",), batches=(16,), sweep=3, stacks=(4,), repeats=2, seconds=0.01)
+    return replace(tiny, study_epochs=1, methods=("hinton", "at", "crd"), plain=False)
 
 
 def data_folder(path: Path, work: Path) -> Path:
