@@ -40,7 +40,7 @@ setup(
         "scipy>=1.13",
         "torchmetrics>=1.5",
         "safetensors>=0.4",
-        "filelock>=3.15",
+        "filelock>=3.33",
         "scikit-learn>=1.5",
         "PyYAML>=6",
         "Pillow>=10.1",
