@@ -233,10 +233,6 @@ def teacher_store() -> Store:
     return Store(cache_folder() / "teachers")
 
 
-def _is_trainer(file: Path) -> bool:
-    return file.is_relative_to(HERE) and file.parent != HERE / "methods"
-
-
 def _is_library(file: Path) -> bool:
     return bool({"site-packages", "dist-packages"} & set(file.parts)) or not file.suffix or file.is_relative_to(STANDARD_LIBRARY)
 

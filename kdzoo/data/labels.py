@@ -157,7 +157,8 @@ def _absent(numbers: Mapping[str, Numbers], classes: Sequence[str]) -> list[str]
     """What is said of classes that a part has no image of."""
     notes = []
     for part, labels in numbers.items():
-        if absent := [name for number, name in enumerate(classes) if number not in set(labels.tolist())]:
+        there = set(labels.tolist())
+        if absent := [name for number, name in enumerate(classes) if number not in there]:
             noun = "training" if part == "train" else part
             notes.append(f"without a {noun} image: {len(absent)} of {len(classes)} classes ({_few(absent)})")
     return notes
