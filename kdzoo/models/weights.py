@@ -272,7 +272,7 @@ def class_names_in(content: Mapping[Any, Any]) -> tuple[str, ...] | None:
             if isinstance(value, str):
                 try:
                     value = json.loads(value)
-                except ValueError:
+                except (ValueError, RecursionError):
                     continue
             if isinstance(value, Mapping) and value and all(isinstance(index, int) for index in value.values()):
                 value = sorted(value, key=value.__getitem__)
@@ -322,12 +322,13 @@ class Input:
 
 
 def input_of(path: Path) -> Input | None:
-    """How the network in a file takes images, as `save_student` wrote it; None where the file does not say."""
+    """How the network in a file takes images, as `save_student` wrote it; None where the file does not say, or says something else."""
     said = _metadata(path).get("input") if path.suffix == ".safetensors" else None
-    if said is None:
+    try:
+        values = json.loads(said or "null")
+        return Input(tuple(map(float, values["mean"])), tuple(map(float, values["std"])), values["image_size"])
+    except (ValueError, TypeError, KeyError, RecursionError):  # `input` is a word that other programs use too
         return None
-    values = json.loads(said)
-    return Input(tuple(values["mean"]), tuple(values["std"]), values["image_size"])
 
 
 def classes_of(state: Mapping[str, Tensor]) -> int | None:

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from kdzoo.assemble import weights_path
 from kdzoo.errors import InputError
 from kdzoo.models.network import build_network
-from kdzoo.models.weights import classes_of, file_sha256, load_state, parse_network, read_state, save_student
+from kdzoo.models.weights import classes_of, file_sha256, input_of, load_state, parse_network, read_checkpoint, read_state, save_student
 from kdzoo.spec import NetworkSpec
 
 
@@ -175,3 +175,11 @@ def test_old_checkpoints_and_averaged_models_load(tmp_path):
 def test_the_classes_of_a_state_whatever_its_order(name):
     state = timm.create_model(name, num_classes=7).state_dict()
     assert classes_of({key: state[key] for key in sorted(state)}) == 7
+
+
+@pytest.mark.parametrize("said", ["image", "[" * 100_000, "{}", "[0.5]", '{"mean": 0.5, "std": 0.5, "image_size": null}'])
+def test_metadata_of_another_program_is_taken_for_nothing_of_ours(tmp_path, said):
+    file = tmp_path / "other.safetensors"
+    save_file({"fc.weight": torch.zeros(2, 3)}, file, metadata={"input": said, "class_names": said})
+    assert input_of(file) is None
+    assert read_checkpoint(file).class_names is None
