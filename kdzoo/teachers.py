@@ -35,7 +35,8 @@ CLEARLY = 0.05
 """the size of the test that calls one of the usual normalisations better, all of them together"""
 
 PACKAGE = Path(__file__).parent
-CODE = ("seeds", "cohort", "execution", "memo", "predict", "teachers", "data/loader", "data/mixing", "data/operations", "data/views")
+DATA_CODE = ("loader", "mixing", "operations", "pixels", "views")
+CODE = ("seeds", "cohort", "execution", "memo", "predict", "teachers", *(f"data/{name}" for name in DATA_CODE))
 """the files of this package that decide what a row of a memo stands for, and how a teacher is asked about it"""
 
 

@@ -20,7 +20,7 @@ from test_memo import AUTO, FINITE, MIXED, OFF, cohort, planned, trained
 import kdzoo
 from kdzoo import teachers
 from kdzoo.cohort import Cohort, shown
-from kdzoo.data import loader, mixing, operations, views
+from kdzoo.data import loader, mixing, operations, pixels, views
 from kdzoo.execution import autocast
 from kdzoo.memo import Column, Memo, Page, Seal, open_memo
 from kdzoo.memo import predictions as predictions_of
@@ -478,6 +478,7 @@ def test_the_code_that_numbers_and_draws_views_is_part_of_what_a_memo_stands_for
         views.apply,
         views.view_code,
         views.center,
+        pixels.square,
         mixing.draw_mixes,
         mixing.mix,
         operations.operate,
