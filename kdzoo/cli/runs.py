@@ -212,6 +212,7 @@ def _jobs_of(folder: RunFolder, config: BenchConfig) -> list[Job]:
     planned_run, about = folder.read_plan()
     _forget_failure(folder)
     teacher = teacher_store().run(str(about.get("teacher_id")))
+    _forget_failure(teacher)
     taught = {teacher.id: Planned(*teacher.read_plan())} if (teacher.path / "run.json").exists() else {}
     bench = folder.path.parent.parent
     plan = Plan(bench.name, bench, (Planned(planned_run, about),), taught, 1)

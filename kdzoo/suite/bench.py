@@ -162,6 +162,9 @@ def _run_plan(prepared: Prepared, pool: Pool | None, handle: Handle, retry_faile
             if state in ("failed", "damaged"):
                 folder.forget()
             todo.append(planned)
+    for teacher in map(teacher_store().run, made.teachers if retry_failed else ()):
+        if teacher.state() == "failed":
+            teacher.forget()
     jobs = cut(todo, made, prepared.options, prepared.jobs)
     units = sum(job.units for job in jobs)
     counts = {"total": len(made.students), "done": len(outcome.done), "failed": len(outcome.failed)}

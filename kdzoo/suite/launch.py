@@ -147,7 +147,7 @@ def launch(jobs: Iterable[Job], pool: Pool, handle: Handle) -> Outcome:
     A process that dies with a cohort is replaced, and the cohort's open runs follow one by one from their checkpoints,
     so that only the run which kills its process again has failed; a process that somebody stops (SIGTERM) is taken for
     dead. Raises InputError when a worker refuses a job (a teacher at chance, a folder that cannot be written), and
-    WorkFailed when a teacher's process dies twice; the other workers then stop with checkpoints.
+    WorkFailed when a teacher's training fails or its process dies twice; the other workers then stop with checkpoints.
     """
     pending = deque(jobs)
     finished: set[str] = set()
@@ -195,6 +195,8 @@ def launch(jobs: Iterable[Job], pool: Pool, handle: Handle) -> Outcome:
                     handle({"event": "waiting", "ids": list(ids), "text": f"another process is training {len(ids)} of these runs"})
             case "refused":
                 raise InputError(*event["problems"])
+            case "gave up":
+                raise WorkFailed(event["text"])
             case "exit":
                 pool.workers.remove(worker)
                 _report_strays(worker, handle)

@@ -32,7 +32,7 @@ from kdzoo.data.images import Images
 from kdzoo.data.loader import on_device
 from kdzoo.data.split import Parts
 from kdzoo.data.views import center
-from kdzoo.errors import InputError, KdzooError
+from kdzoo.errors import InputError, KdzooError, WorkFailed
 from kdzoo.execution import Execution
 from kdzoo.files import read_file
 from kdzoo.member import Member, read_checkpoint
@@ -87,7 +87,11 @@ class Bench:
 
 
 def work(job: Job, bench: Bench, emit: Handle, stop: Callable[[], bool]) -> None:
-    """Do a job. Raises InputError for a teacher that must not teach, StoreError for a folder that cannot be written."""
+    """Do a job.
+
+    Raises InputError for a teacher that must not teach, WorkFailed for one whose training failed, and StoreError for a
+    folder that cannot be written.
+    """
     if job.kind == "teacher":
         train_teacher(job, bench, emit, stop)
         check_teacher(job, bench, emit)
@@ -97,7 +101,7 @@ def work(job: Job, bench: Bench, emit: Handle, stop: Callable[[], bool]) -> None
 
 
 def train_teacher(job: Job, bench: Bench, emit: Handle, stop: Callable[[], bool]) -> None:
-    """Train a teacher, or wait for the process that does, unless it is kept already."""
+    """Train a teacher, or wait for the process that does, unless it is kept already; raises WorkFailed where that fails."""
     store, options = Store(Path(job.folder)), replace(job.options, threads=job.teacher_threads)
     torch.set_num_threads(options.threads)
     for run_id in job.ids:
@@ -107,7 +111,7 @@ def train_teacher(job: Job, bench: Bench, emit: Handle, stop: Callable[[], bool]
         while not is_kept(folder, emit):
             locked = train_runs(store, (run_id,), options, bench, emit, stop)
             if not locked and folder.state() != "done":
-                raise InputError(f"teacher {run_id}: its training failed: {folder.failure()}")
+                raise WorkFailed(f"teacher {run_id}: its training failed: {folder.failure()}; --retry-failed trains it again")
             if locked:
                 time.sleep(LOCK_POLL_SECONDS)
             if stop():
@@ -212,8 +216,16 @@ def train_first_stages(
         ids = by_recipe.setdefault(str(first.recipe), [])
         ids += [] if first.id in ids else [first.id]
     apart = replace(options, keep=("checkpoint",), oracle=False, wandb=None)
+
+    def relay(event: Event) -> None:
+        """Pass an event on; what another process trains is waited for here, and is no job of the driver's."""
+        if event["event"] == "locked":
+            emit({"event": "note", "text": f"another process is training the first stage {', '.join(event['ids'])}"})
+        else:
+            emit(event)
+
     for left in by_recipe.values():
-        while left := train_runs(store, left, apart, bench, emit, stop):
+        while left := train_runs(store, left, apart, bench, relay, stop):
             if stop():
                 raise Stopped("training was stopped; the same command goes on from here")
             time.sleep(LOCK_POLL_SECONDS)
@@ -443,6 +455,8 @@ def _serve(job: Job, bench: Bench, sender: Sender, stop: Callable[[], bool]) -> 
         sender.send({"event": "refused", "problems": list(error.problems)})
     except StoreError as error:
         sender.send({"event": "refused", "problems": [str(error)]})
+    except WorkFailed as error:
+        sender.send({"event": "gave up", "text": str(error)})
     except Stopped:
         sender.send({"event": "stopped"})
 

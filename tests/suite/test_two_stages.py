@@ -3,12 +3,14 @@
 import copy
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import pandas as pd
 import pytest
 import torch
+from filelock import FileLock
 
 from kdzoo.assemble import Bound, Modules, data_of, member_of, network_of
 from kdzoo.errors import InputError
@@ -18,8 +20,10 @@ from kdzoo.method import Setting
 from kdzoo.models.network import probe
 from kdzoo.spec import ObjectiveSpec, Run
 from kdzoo.store import Store
+from kdzoo.suite.jobs import Options
 from kdzoo.suite.request import objective, parse_request
-from kdzoo.suite.worker import go_on
+from kdzoo.suite.worker import Bench as Work
+from kdzoo.suite.worker import go_on, train_first_stages
 
 QUICK = ("bench", "--epochs", "8", "--limit", "300", "--seeds", "2", "--results", "results")
 
@@ -106,3 +110,23 @@ def test_the_first_stages_time_is_added_to_the_seconds(bench):
     for seed, (_, result) in seconds.items():
         alone = result["cost"]["step_seconds"] * result["train"]["steps"]
         assert result["cost"]["train_seconds"] == pytest.approx(alone + firsts[seed][1]["cost"]["train_seconds"])
+
+
+def test_a_first_stage_that_another_process_trains_is_waited_for_and_becomes_no_job_of_its_own(bench, tmp_path):
+    folder = shutil.copytree(bench, tmp_path / "copy")
+    (run, _), *_ = runs(folder, "train", "fitnet_two_stage").values()
+    second, first = (Store(folder).run(id_) for id_ in (run.id, run.first.id))
+    second.forget()
+    held = FileLock(first.path / ".lock")
+    held.acquire()
+    events = []
+
+    def emit(event):
+        events.append(event)
+        if "another process is training the first stage" in event.get("text", ""):
+            held.release()
+
+    waiting = [(Bound.read(second), run.first)]
+    train_first_stages(Store(folder), waiting, Options(), Work(), emit, lambda: False)
+    assert [event["event"] for event in events if event["event"] in ("note", "locked")] == ["note"]
+    assert first.state() == "done"
