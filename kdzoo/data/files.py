@@ -103,43 +103,51 @@ def keep(files: Files, known: Path, resident: int | None) -> tuple[Pixels, Surve
         found = survey(files, pixels)
         return torch.from_numpy(pixels), found
     summary, mapped = (known.with_name(f"{known.name}-decoder{DECODER}.{kind}") for kind in ("json", "npy"))
-    surveyed, rows = _remembered(summary), None if streamed else _mapped(mapped, files.shape)
+    surveyed, written = _remembered(summary)
+    rows = None if streamed else _mapped(mapped, files.shape, written)
     if surveyed is None or not (streamed or rows is not None):
         surveyed = survey(files) if streamed else _write(files, mapped)
-        write_sealed(summary, json.dumps(asdict(surveyed)).encode(), summary.name)
-        rows = None if streamed else _mapped(mapped, files.shape)
+        written = None if streamed else _digest(mapped)
+        write_sealed(summary, json.dumps({**asdict(surveyed), "pixels": written}).encode(), summary.name)
+        rows = None if streamed else np.load(mapped, mmap_mode="r")
     read: Callable[[int], Array] = partial(read_file, files) if rows is None else rows.__getitem__
     return Stored(read, torch.arange(len(files.files)), files.shape[1:]), surveyed
 
 
-def _remembered(summary: Path) -> Survey | None:
-    """What an earlier survey found; None where there is none, or a damaged one."""
+def _remembered(summary: Path) -> tuple[Survey | None, str | None]:
+    """What an earlier survey found, None where there is none or a damaged one, and the digest of the pixels that it wrote."""
     try:
         content: dict[str, Any] = json.loads(read_sealed(summary, summary.name))
     except (FileNotFoundError, Damaged):
-        return None
+        return None, None
 
     def found(one: Mapping[str, Any]) -> Found:
         return Found(one["count"], tuple((first, second) for first, second in one["examples"]))
 
     repeats = content["repeats"]
     shared = {parts: found(one) for parts, one in repeats["shared"].items()}
-    return Survey(
+    surveyed = Survey(
         mean=tuple(content["mean"]),
         std=tuple(content["std"]),
         repeats=Repeats(shared, found(repeats["two_labels"]), found(repeats["copies"])),
         plain={int(label): count for label, count in content["plain"].items()},
         plain_places=tuple(content["plain_places"]),
     )
+    return surveyed, content.get("pixels")
 
 
-def _mapped(file: Path, shape: tuple[int, ...]) -> Array | None:
-    """The pixels in a file of the cache; None where there is none of this shape."""
+def _mapped(file: Path, shape: tuple[int, ...], digest: str | None) -> Array | None:
+    """The pixels in a file of the cache; None where there is none of this shape and digest."""
     try:
         rows: Array = np.load(file, mmap_mode="r")
+        return rows if rows.shape == shape and rows.dtype == np.uint8 and _digest(file) == digest else None
     except (OSError, ValueError, EOFError):
         return None
-    return rows if rows.shape == shape and rows.dtype == np.uint8 else None
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "blake2b").hexdigest()
 
 
 def _write(files: Files, mapped: Path) -> Survey:
