@@ -217,6 +217,10 @@ def build_objective(
             problems.extend(f"{term.name}: {problem}" for problem in error.problems)
         except guard.Interference as error:
             problems.append(str(error))
+        except Exception as error:
+            if not term.method.card.outside:
+                raise
+            problems.append(f"{_called(term.method)} at {term.method.card.origin}: its build fails: {type(error).__name__}: {error}")
     if problems:
         raise InputError(*problems)
     preact = teacher is not None and teacher.preact

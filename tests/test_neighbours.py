@@ -171,9 +171,10 @@ class Builder(kdzoo.Method):
         ("data.targets.zero_()", "method 'builder' changed the training data's targets in place"),
         ("torch.set_default_dtype(torch.float64)", "method 'builder' changed torch's default dtype for everybody"),
         ("import os; os._exit(0)", "method 'builder' ends the process, with os._exit(0)"),
+        ("data.nothing", "its build fails: AttributeError: 'DataFacts' object has no attribute 'nothing'"),
     ],
 )
-def test_a_build_that_reaches_others_is_refused_before_any_work(kdzoo, place, harm, words):
+def test_a_build_that_reaches_others_or_fails_is_refused_before_any_work(kdzoo, place, harm, words):
     (place / "builder.py").write_text(BUILDER.format(harm=harm))
     said = kdzoo("bench", "--quick", "--methods", "builder", "--plugin", "builder.py", "--dry-run")
     assert (said.status, words in said.err) == (2, True), said
