@@ -19,7 +19,7 @@ from kdzoo.assemble import Bound, Modules, data_of, network_of, shape_of
 from kdzoo.data.images import Images
 from kdzoo.data.labels import map_labels
 from kdzoo.data.sources import Raw, register_source
-from kdzoo.errors import InputError
+from kdzoo.errors import InputError, WorkFailed
 from kdzoo.latency import milliseconds
 from kdzoo.method import REGISTRY
 from kdzoo.models.network import Network
@@ -27,7 +27,7 @@ from kdzoo.models.weights import pretrained_unless_said
 from kdzoo.store import StoreError, cache_folder, write_bytes, write_json
 from kdzoo.suite.bench import Prepared, asked, prepare
 from kdzoo.suite.bench import run as run_bench
-from kdzoo.suite.jobs import Event, Handle
+from kdzoo.suite.jobs import Event, Handle, Outcome
 from kdzoo.suite.launch import Pool
 from kdzoo.suite.request import parse_request
 from kdzoo.suite.stats import wilson
@@ -101,7 +101,8 @@ def distill_folder(
 
     A bare name of a teacher means its pretrained weights; one made for other classes is fine-tuned on these first. The
     student is trained twice with the same seed and batches, with the teacher and alone, so that the verdict is fair.
-    The same call again goes on where the last one stopped. Raises InputError before any work for what cannot be done.
+    The same call again goes on where the last one stopped. Raises InputError before any work for what cannot be done, and
+    WorkFailed where a run fails.
     """
     changes: dict[str, Any] = {} if image_size is None else {"recipe.augment.size": image_size}
     options = {
@@ -128,8 +129,7 @@ def distill_folder(
         tell({"event": "note", "text": text})
     with Pool(1, (), cache_folder() / "logs" / "distill") as pool:
         outcome = run_bench(prepared, pool, tell, retry_failed=True)
-    if outcome.failed:
-        raise StoreError("; ".join(f"{run_id} failed: {reason}" for run_id, reason in outcome.failed.items()))
+    _refuse_failed(outcome)
     verdict = judge(prepared, method, fine_tuned(prepared, teacher), Modules())
     deliver(prepared, verdict, out, method)
     return verdict
@@ -156,7 +156,7 @@ def distill(
     and test with images (N, H, W[, C]) or (N, C, H, W) uint8 and labels that are numbers or names. Trains in this
     process, through the same trainer as a bench; the same call again trains nothing. threads: of the CPU, None for as many
     as torch has (`torch.get_num_threads`, which OMP_NUM_THREADS sets); torch has as many afterwards as before. What is to
-    be said of the networks is in the verdict's notes. Raises InputError before any work.
+    be said of the networks is in the verdict's notes. Raises InputError before any work, and WorkFailed where a run fails.
     """
     from kdzoo.api import module_name
 
@@ -183,8 +183,7 @@ def distill(
     before = torch.get_num_threads()
     try:
         outcome = run_bench(prepared, None, partial(_note, notes), retry_failed=True, modules=modules)
-        if outcome.failed:
-            raise InputError(*[f"{run_id} failed: {reason}" for run_id, reason in outcome.failed.items()])
+        _refuse_failed(outcome)
         verdict = judge(prepared, method, tuple(dict.fromkeys(notes)), modules)
         trained, _ = _network(_bound(prepared, method), modules, prepared)
     finally:
@@ -263,6 +262,12 @@ def judge(prepared: Prepared, method: str, notes: tuple[str, ...], modules: Modu
         device=prepared.options.device,
         notes=(*(f"data: {note}" for note in images.notes), *notes),
     )
+
+
+def _refuse_failed(outcome: Outcome) -> None:
+    """Raises WorkFailed with every run that failed."""
+    if outcome.failed:
+        raise WorkFailed("\n".join(f"{run_id} failed: {reason}" for run_id, reason in outcome.failed.items()))
 
 
 def _refuse_shipped(method: str) -> None:

@@ -13,8 +13,10 @@ from PIL import Image
 from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 
-from kdzoo.errors import InputError
+from kdzoo.errors import InputError, WorkFailed
+from kdzoo.method import register
 from kdzoo.shortway import distill, distill_folder
+from kdzoo.signals import Need
 
 
 @pytest.fixture(autouse=True)
@@ -131,3 +133,13 @@ def test_from_python_with_modules_and_arrays(tmp_path):
     assert all(torch.equal(start[name], value) for name, value in student.state_dict().items()), "the given student was changed"
     weights = load_file(next((tmp_path / "results/distill/runs").glob("hinton-*/student.safetensors")))
     assert all(torch.equal(weights[name], value) for name, value in found.student.state_dict().items())
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_is_said_and_is_no_bad_input(tmp_path):
+    @register("short_failing", needs=Need.LOGITS)
+    def short_failing(student, teacher, batch):
+        raise RuntimeError("as planned")
+
+    with pytest.raises(WorkFailed, match=r"short_failing-[0-9a-f]{12} failed: RuntimeError: as planned"):
+        distill("digits_student", "digits_teacher", "digits", method="short_failing", epochs=3, results=tmp_path / "results", threads=1)

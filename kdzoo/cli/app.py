@@ -111,7 +111,8 @@ def status_of(arguments: Sequence[str], *, debug: bool) -> int:
         say(str(error))
         return INTERRUPTED
     except WorkFailed as error:
-        say(str(error))
+        for line in str(error).splitlines():
+            say(line)
         return FAILED
     except KdzooError as error:
         problems = error.problems if isinstance(error, InputError) else str(error).splitlines()
