@@ -59,6 +59,8 @@ def test_so_few_images_are_no_ground_to_refuse_on():
         (["0", "1"], ["ant", "bee"], None),
         (["0", "1"], ["0", "1"], True),
         (None, ["ant", "bee"], None),
+        (["A+", "A", "A-"], ["A-", "A", "A+"], False),
+        (["A+", "A", "A-"], ["A+", "A", "A-"], True),
     ],
 )
 def test_whether_classes_are_the_same_is_true_false_or_unknown(theirs, ours, same):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 SHOWN = 3
 """classes that are named in a message before the rest is left to three dots"""
@@ -15,19 +15,21 @@ def numbered(names: Sequence[str]) -> bool:
 
 
 def same_classes(theirs: Sequence[str] | None, ours: Sequence[str]) -> bool | None:
-    """Whether the names agree place by place, without case, blanks and dashes; None where a side has none."""
+    """Whether the names agree place by place, without case, blanks and signs (`_key`); None where a side has none."""
     if theirs is None:
         return None
-    if list(map(_plain, theirs)) == list(map(_plain, ours)):
+    key = _key(theirs, ours)
+    if list(map(key, theirs)) == list(map(key, ours)):
         return True
     return None if numbered(theirs) != numbered(ours) and len(theirs) == len(ours) else False
 
 
 def difference(theirs: Sequence[str], ours: Sequence[str], where: str) -> str:
     """How a network's classes differ from those of the data `where`: the first places, and both lists."""
-    apart = [place for place, (one, other) in enumerate(zip(theirs, ours, strict=False)) if _plain(one) != _plain(other)]
+    key = _key(theirs, ours)
+    apart = [place for place, (one, other) in enumerate(zip(theirs, ours, strict=False)) if key(one) != key(other)]
     first = "; ".join(f"class {place} is {theirs[place]!r}, in {where} {ours[place]!r}" for place in apart[:SHOWN])
-    moved = {*map(_plain, theirs)} == {*map(_plain, ours)}
+    moved = {*map(key, theirs)} == {*map(key, ours)}
     words = "has its classes in another order" if moved else "was trained on other classes"
     return f"{words} ({first}{'; ...' if len(apart) > SHOWN else ''}): its own are {listed(theirs)}; those of {where} are {listed(ours)}"
 
@@ -35,6 +37,11 @@ def difference(theirs: Sequence[str], ours: Sequence[str], where: str) -> str:
 def listed(names: Sequence[str]) -> str:
     """The first of many names."""
     return ", ".join(names[:10]) + (f", ... ({len(names)} in all)" if len(names) > 10 else "")
+
+
+def _key(theirs: Sequence[str], ours: Sequence[str]) -> Callable[[str], str]:
+    """What names are compared by: what is left of them without case, blanks and signs, unless classes such as A+ and A- differ by these."""
+    return _plain if all(len(set(map(_plain, names))) == len(names) for names in (theirs, ours)) else str
 
 
 def _plain(name: str) -> str:
