@@ -74,7 +74,8 @@ class NetworkSpec(Spec):
     classes: the classes its weights were made for.
     norm: what it normalises images with; None for what its weights bring, else the data's own.
     weights: which of several sets of weights in its file it takes; None for the usual one.
-    Where norm and weights are None, they are not part of a run's id.
+    code: the version of a user's own network, a hash of its source; None for kdzoo's and timm's.
+    Where norm, weights and code are None, they are not part of a run's id.
     """
 
     name: str
@@ -84,10 +85,11 @@ class NetworkSpec(Spec):
     image_size: Count | None = None
     norm: Normalisation | None = None
     weights: str | None = None
+    code: str | None = None
 
     @model_serializer(mode="wrap")
     def _without_unused(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in whole(self).items() if value is not None or name not in ("norm", "weights")}
+        return {name: value for name, value in whole(self).items() if value is not None or name not in ("norm", "weights", "code")}
 
 
 class DataSpec(Spec):

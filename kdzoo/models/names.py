@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -15,13 +17,16 @@ import kdzoo.models.cifar_resnet
 import kdzoo.models.cifar_vgg
 import kdzoo.models.small
 from kdzoo.errors import InputError
-from kdzoo.plugins import origin, plugin_of
+from kdzoo.plugins import origin, plugin_of, version_of
 
 _OWN: dict[str, Callable[..., nn.Module]] = {}
 """networks of a user's, by name"""
 
 _PLUGINS: dict[str, str] = {}
 """the plugin file that registered each of them; empty for one that this process alone knows"""
+
+_CODES: dict[str, str] = {}
+"""the version of the code of each of them"""
 
 
 def register_network(name: str, build: Callable[..., nn.Module]) -> None:
@@ -36,6 +41,24 @@ def register_network(name: str, build: Callable[..., nn.Module]) -> None:
         register_model(_entrypoint(name))
     _OWN[name] = build
     _PLUGINS[name] = origin()
+    _CODES[name] = _version(build)
+
+
+def code_of(name: str) -> str | None:
+    """The version of a network's code: None for kdzoo's and timm's own, else a hash of its source and of the modules beside it."""
+    if name in _OWN:
+        return _CODES[name]
+    if not timm.is_model(name):
+        return None
+    build = timm.model_entrypoint(name)
+    return None if build.__module__.partition(".")[0] in ("timm", "kdzoo") else _version(build)
+
+
+def _version(build: Any) -> str:
+    """The version of a function, a partial one, a class or an object that can be called."""
+    while isinstance(build, functools.partial):
+        build = build.func
+    return version_of(build if inspect.isroutine(build) or inspect.isclass(build) else type(build))
 
 
 def found_in(name: str) -> str | None:

@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from kdzoo.errors import InputError
 from kdzoo.models import plain
 from kdzoo.models._staged import StagedNetwork
-from kdzoo.models.names import ours_or_timm
+from kdzoo.models.names import code_of, ours_or_timm
 from kdzoo.models.stem import small_stem
 from kdzoo.models.weights import classes_of, input_of, load_state, read_state
 from kdzoo.seeds import global_stream
@@ -321,8 +321,11 @@ def build_network(
     other than `random` and `pretrained` names. module: the network itself, copied, where it was given from Python.
     head: `kept` for a network that is used as it is, `fresh` for one that is about to be trained, whose classifier may
     then start at random where its weights were made for other classes.
-    Raises InputError for an unknown name, weights that do not fit, and a pretrained network of other classes.
+    Raises InputError for an unknown name, weights that do not fit, a pretrained network of other classes, and a user's
+    network whose code is not the one that was planned.
     """
+    if module is None and spec.code is not None and spec.code != code_of(spec.name):
+        raise InputError(f"network {spec.name!r}: planned in version {spec.code}, but its code is now version {code_of(spec.name)}")
     kind, _, owner = spec.start.partition(":")
     state: Mapping[str, Tensor] | None = None
     if weights is not None:

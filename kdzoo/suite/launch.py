@@ -23,6 +23,8 @@ from kdzoo.suite.jobs import Event, Handle, Job, Outcome
 
 HANG_SECONDS = 1800.0
 """a worker that says nothing for so long is taken for hung and killed"""
+STOPPED_SECONDS = 60.0
+"""a driver that has not looked for so long was stopped itself, and its workers perhaps with it: their silence says nothing"""
 LOCK_RETRY_SECONDS = 1.0
 STOP_SECONDS = 60.0
 IDLE_STOP_SECONDS = 5.0
@@ -63,6 +65,7 @@ class Worker:
 
     def _read(self, descriptor: int, events: queue.SimpleQueue[tuple[Worker, Event]]) -> None:
         for event in self.receiver.events():
+            self.heard = time.monotonic()
             events.put((self, event))
         events.put((self, {"event": "exit", "code": self.process.wait()}))
         os.close(descriptor)
@@ -163,8 +166,13 @@ def launch(jobs: Iterable[Job], pool: Pool, handle: Handle) -> Outcome:
             finished.add(worker.job.name)
         worker.job = None
 
+    looked = time.monotonic()
     while pending or locked or any(worker.job for worker in pool.workers):
         now = time.monotonic()
+        if now - looked > STOPPED_SECONDS:
+            for worker in pool.workers:
+                worker.heard = now
+        looked = now
         due = [entry for entry in locked if entry[0] <= now]
         for entry in due:
             locked.remove(entry)
@@ -175,7 +183,8 @@ def launch(jobs: Iterable[Job], pool: Pool, handle: Handle) -> Outcome:
         except queue.Empty:
             _kill_hung(pool)
             continue
-        worker.heard = time.monotonic()
+        if pool.events.empty():
+            _kill_hung(pool)
         match event["event"]:
             case "ready":
                 pass

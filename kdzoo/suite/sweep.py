@@ -16,7 +16,7 @@ from kdzoo.data.report import data_record, without_validation
 from kdzoo.data.split import labelled, split
 from kdzoo.errors import InputError, did_you_mean, noting
 from kdzoo.method import REGISTRY
-from kdzoo.models.names import ours_or_timm, pretrained_classes
+from kdzoo.models.names import code_of, ours_or_timm, pretrained_classes
 from kdzoo.models.network import freeze, own_norm
 from kdzoo.models.normalisation import AUTO, normalisation_of, usual_for
 from kdzoo.models.pairs import pair as named_pair
@@ -367,7 +367,8 @@ class _Maker:
         else:
             ours_or_timm(request.name)
             offer = Offer(request.text, spec)
-        return replace(offer, spec=offer.spec.model_copy(update={"norm": self._norm(request, offer)}))
+        changes = {"norm": self._norm(request, offer), "code": code_of(offer.spec.name)}
+        return replace(offer, spec=offer.spec.model_copy(update=changes))
 
     def _norm(self, request: NetworkRequest, offer: Offer) -> Normalisation | None:
         """The normalisation that was asked for; None where it is the one that is used anyway."""

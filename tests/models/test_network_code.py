@@ -1,0 +1,79 @@
+"""The code of a user's network is part of what a run is: other code is another run, and is never trained under the old one's id."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from kdzoo.errors import InputError
+from kdzoo.models.names import code_of, register_network
+from kdzoo.models.network import build_network
+from kdzoo.spec import NetworkSpec
+
+PLUGIN = """
+import kdzoo
+from torch import nn
+from widths import WIDTH
+
+def mine(num_classes, in_chans):
+    body = nn.Sequential(nn.Conv2d(in_chans, WIDTH, 3), nn.{activation}(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return nn.Sequential(body, nn.Linear(WIDTH, num_classes))
+
+kdzoo.register_network("code_of_mine", mine)
+"""
+
+
+@pytest.fixture
+def planned(place: Path) -> Callable[[], dict[str, str]]:
+    """The ids of a bench of a plugin's network, by method."""
+    from kdzoo.suite.bench import prepare
+    from kdzoo.suite.config import bench_config
+
+    def ids() -> dict[str, str]:
+        options = {"data": "digits", "recipe": "digits", "teacher": "digits_teacher", "student": "code_of_mine", "methods": "hinton"}
+        prepared = prepare(bench_config({**options, "seeds": "1", "plugin": str(place / "mine.py")}, None))
+        return {planned.run.objective.label: planned.run.id for planned in prepared.plan.students}
+
+    (place / "widths.py").write_text("WIDTH = 8\n")
+    (place / "mine.py").write_text(PLUGIN.format(activation="ReLU"))
+    return ids
+
+
+def test_other_code_is_another_run_and_a_comment_is_none(planned: Callable[[], dict[str, str]], place: Path) -> None:
+    first = planned()
+    (place / "mine.py").write_text("# a comment\n" + PLUGIN.format(activation="ReLU"))
+    assert planned() == first
+    (place / "mine.py").write_text(PLUGIN.format(activation="GELU"))
+    second = planned()
+    (place / "mine.py").write_text(PLUGIN.format(activation="ReLU"))
+    (place / "widths.py").write_text("WIDTH = 12\n")
+    third = planned()
+    assert first.keys() == second.keys() == third.keys()
+    assert all(len({first[label], second[label], third[label]}) == 3 for label in first)
+
+
+def test_a_run_that_was_planned_with_other_code_is_refused(planned: Callable[[], dict[str, str]]) -> None:
+    planned()
+    spec = NetworkSpec(name="code_of_mine", classes=10, code="0123456789ab")
+    with pytest.raises(InputError, match="planned in version 0123456789ab, but its code is now version"):
+        build_network(spec, channels=1, side=8, mean=(0.5,), std=(0.5,), seed=0)
+
+
+def test_kdzoos_and_timms_networks_have_no_version_and_keep_their_ids() -> None:
+    assert code_of("resnet18") is None
+    assert code_of("resnet8x4") is None
+    assert "code" not in NetworkSpec(name="resnet18", classes=10).model_dump()
+
+
+def test_a_class_and_a_partial_function_have_a_version() -> None:
+    from torch import nn
+
+    class Net(nn.Module):
+        def __init__(self, num_classes: int, in_chans: int, width: int = 4) -> None:
+            super().__init__()
+            self.head = nn.Linear(in_chans * width, num_classes)
+
+    for name, build in {"code_of_a_class": Net, "code_of_a_partial": partial(Net, width=8)}.items():
+        register_network(name, build)
+        assert code_of(name)
