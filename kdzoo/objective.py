@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from kdzoo import guard
 from kdzoo.errors import InputError
 from kdzoo.method import REGISTRY, Group, LossAndAuxiliary, Method, stages_handed
-from kdzoo.seeds import generator, global_stream
+from kdzoo.seeds import generator, global_stream, library_stream
 from kdzoo.signals import NO_NEEDS, PASSES, Batch, DataFacts, Losses, Need, Needs, Outputs, Shapes
 from kdzoo.spec import ObjectiveSpec
 
@@ -115,7 +115,8 @@ class Objective(nn.Module):
         if not method.card.outside:
             return method.loss(read, taught, given, module)
         lent = guard.lend(read, taught, given, self._lent.setdefault(method.card.name, {}))
-        with global_stream(own_stream.initial_seed(), "global", device=batch.index.device):
+        seed = own_stream.initial_seed()
+        with global_stream(seed, "global", device=batch.index.device), library_stream(seed, "global"):
             return cast(Tensor | LossAndAuxiliary, guard.call(_called(method), lambda s, t, b: method.loss(s, t, b, module), lent))
 
     def _ramp(self, method: Method, batch: Batch) -> float:
@@ -209,7 +210,7 @@ def build_objective(
             problems.append(f"{term.name}: reads the labels of every sample, but a part of the data carries none (label_fraction < 1)")
             continue
         try:
-            with global_stream(seed, "build", term.name):
+            with global_stream(seed, "build", term.name), library_stream(seed, "build", term.name):
                 ours, theirs = stages_handed(term.method, stages)
                 learning = student.pick(ours)
                 modules[term.name] = _built(term.method, learning, teacher.pick(theirs) if teacher else learning, facts)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 
@@ -41,3 +43,17 @@ def global_stream(seed: int, *names: str | int, device: torch.device | str = "cp
     finally:
         for one, state in zip(generators, before, strict=True):
             one.set_state(state)
+
+
+@contextmanager
+def library_stream(seed: int, *names: str | int) -> Iterator[None]:
+    """The same for the global generators of Python's `random` and of numpy, which a user's code may draw from."""
+    python, legacy = random.getstate(), np.random.get_state()
+    start = stream(seed, *names)
+    random.seed(start)
+    np.random.seed(start % 2**32)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(legacy)

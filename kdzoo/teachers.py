@@ -120,7 +120,8 @@ def _at_chance(teacher: Teacher, found: AgainstChance, where: str) -> InputError
     return InputError(
         f"teacher {teacher.name}: top-1 {found.top1:.1%} on {found.images} {where} images is not above chance "
         f"({found.chance:.1%}; binomial test of size {CHANCE_SIZE:g}): it would teach noise. Train it longer, give its weights "
-        "(NAME:FILE), or keep it as a control (kdzoo bench --allow-chance-teacher)"
+        "(NAME:FILE), say what its images were normalised with (NAME:FILE@norm=auto tries the usual ones), or keep it as a control "
+        "(kdzoo bench --allow-chance-teacher)"
     )
 
 

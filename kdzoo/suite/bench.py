@@ -239,10 +239,7 @@ def write_plan(made: Plan) -> list[str]:
 def cut(todo: Iterable[Planned], made: Plan, options: Options, processes: int) -> list[Job]:
     """Teachers first, then cohorts: runs that share data, recipe, seed and teacher, small enough to keep all processes busy."""
     todo = list(todo)
-    groups: dict[tuple[str, ...], list[Planned]] = {}
-    teacher_of_group = {_group(p): p for p in todo if p.run.teacher is not None}
-    for planned in todo:
-        groups.setdefault(_group(planned), []).append(planned)
+    groups = _groups(todo)
     busy = 1 if processes == 1 else 2 * processes  # two cohorts for each process, so that none waits long for the last
     largest = max(1, min(LARGEST_COHORT[torch.device(options.device).type], -(-len(todo) // busy)))
     stages = first_stages(todo, made)
@@ -250,10 +247,10 @@ def cut(todo: Iterable[Planned], made: Plan, options: Options, processes: int) -
     # Students wait for their teachers, which therefore share all threads among them.
     threads = max(options.threads, options.threads * processes // max(len(made.teachers), 1))
     taught = replace(options, wandb=None, oracle=False, keep=("predictions", "student"))
-    for key, group in groups.items():
+    for group in groups:
         after = None
-        if key in teacher_of_group:
-            example = teacher_of_group[key]
+        example = next((planned for planned in group if planned.run.teacher is not None), None)
+        if example is not None:
             after = f"teacher {example.run.teacher} on {example.run.data.val_fraction}"
             if after not in jobs:
                 trained = [made.teachers[i] for i in [example.about["teacher_id"]] if i in made.teachers]
@@ -290,9 +287,19 @@ def first_stages(todo: Iterable[Planned], made: Plan) -> dict[str, list[Run]]:
     return {owner: [first] for owner, first in needed.values()}
 
 
-def _group(planned: Planned) -> tuple[str, ...]:
-    run, about = planned.run, planned.about
-    return (str(run.data), str(run.recipe), str(run.seed), str(about["pair"]), str(run.student))
+def _groups(todo: Iterable[Planned]) -> list[list[Planned]]:
+    """The runs that may train in lockstep: same data, recipe, seed, student and teacher; one without a teacher joins the first such."""
+    groups: dict[tuple[str, ...], dict[str, list[Planned]]] = {}
+    for planned in todo:
+        run = planned.run
+        of_teacher = groups.setdefault((str(run.data), str(run.recipe), str(run.seed), str(run.student)), {})
+        of_teacher.setdefault("" if run.teacher is None else str(run.teacher), []).append(planned)
+    found = []
+    for of_teacher in groups.values():
+        alone = of_teacher.pop("", [])
+        first, *others = of_teacher.values() or [[]]
+        found += [alone + first, *others]
+    return found
 
 
 def processes(config: BenchConfig, device: str, made: Plan) -> tuple[int, int]:
@@ -302,7 +309,7 @@ def processes(config: BenchConfig, device: str, made: Plan) -> tuple[int, int]:
     environment's OMP_NUM_THREADS says how many threads a process has.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    cohorts = len({_group(planned) for planned in made.students})
+    cohorts = len(_groups(made.students))
     count = config.jobs or (min(cores, max(cohorts, 1)) if device == "cpu" else 1)
     return count, config.threads or environments_threads() or max(1, cores // count)
 

@@ -138,8 +138,9 @@ def check_teacher(job: Job, bench: Bench, emit: Handle) -> None:
     teacher, _ = bench.teacher(bound, images, parts, execution, emit)
     if teacher is not None:
         asked = (teacher, parts, bound.run.recipe.augment, execution)
-        said = remarks(*asked)
-        for text in [*said, *([] if job.options.allow_chance_teacher else check(*asked))]:
+        for text in remarks(*asked):  # told first: another normalisation is the usual reason for what is refused next
+            emit({"event": "note", "text": text})
+        for text in [] if job.options.allow_chance_teacher else check(*asked):
             emit({"event": "note", "text": text})
         top1 = {"val_top1": teacher.val_metrics and teacher.val_metrics["top1"], "test_top1": teacher.test_metrics["top1"]}
         emit({"event": "teacher", "name": teacher.name, "ids": list(job.ids), **top1})
@@ -276,9 +277,11 @@ def train_cohort(store: Store, bounds: list[Bound], options: Options, bench: Ben
     execution = execution_of(options)
     images, parts = bench.data(bounds[0], options)
     teacher, shapes = None, None
-    for bound in bounds:
-        if bound.run.teacher is not None:
-            teacher, shapes = bench.teacher(bound, images, parts, execution, emit)
+    taught_bounds = [bound for bound in bounds if bound.run.teacher is not None]
+    if len({str(bound.run.teacher) for bound in taught_bounds}) > 1:
+        raise ValueError("a cohort has one teacher; these runs have several")
+    for bound in taught_bounds[:1]:
+        teacher, shapes = bench.teacher(bound, images, parts, execution, emit)
     members: list[Member] = []
     for bound in bounds:
         waiting = [(bound, first)] if (first := bound.run.first) is not None else []
