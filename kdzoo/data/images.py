@@ -69,7 +69,7 @@ class Images:
     val: Subset | None = None
     notes: tuple[str, ...] = ()
     source: str = ""
-    origins: Mapping[str, str] = field(default_factory=dict)
+    origins: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def channels(self) -> int:
