@@ -55,10 +55,11 @@ def markdown_table(shown: pd.DataFrame) -> list[str]:
 
 
 MEANINGS = (
-    "vs KD and vs alone: differences to tuned Hinton KD and to the student alone, each with its 95 % interval and its p-value, which "
-    "speak for one row by itself. `all`: the same for all rows of the table at once; what stays apart from 0 there may be claimed of "
-    "rows picked from the table. *: stands after Holm's correction for all rows. Gap closed: share of the way from the student alone "
-    "to the teacher. Tried: settings tried. Train s: a solo run with a live teacher, from a probe of a few steps."
+    "vs KD and vs alone: differences to tuned Hinton KD and to the student alone, each with its 95 % interval and its p-value, "
+    "which speak for one row by itself. Columns with all: the same for all rows of the table at once; what stays apart from 0 there "
+    "may be claimed of rows picked from the table. *: stands after Holm's correction for all rows. Gap closed: share of the way "
+    "from the student alone to the teacher. Tried: settings tried. Train s: a solo run with a live teacher, from a probe of a few "
+    "steps."
 )
 ONE_SEED = (
     "One seed: this table ranks nothing. How far two runs of one method lie apart is not known here, and differences of a point or more "
