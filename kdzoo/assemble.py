@@ -244,10 +244,18 @@ def size_of(network: Network, objective: Objective, shape: tuple[int, int, int])
     return NetworkCost(size.parameters - dropped + added, multiply_accumulates(shipped, network, shape))
 
 
-def member_of(bound: Bound, images: Images, parts: Parts, teacher: Shapes | None, execution: Execution, modules: Modules) -> Member:
+def member_of(
+    bound: Bound,
+    images: Images,
+    parts: Parts,
+    teacher: Shapes | None,
+    execution: Execution,
+    modules: Modules,
+    teacher_weights: str | None = None,
+) -> Member:
     network, objective = student_of(bound, images, parts, teacher, modules)
     size = size_of(network, objective, shape_of(images, bound.run.recipe))
-    return Member(bound.run, bound.folder, network, size, objective, execution)
+    return Member(bound.run, bound.folder, network, size, objective, execution, teacher_weights)
 
 
 def cohort_of(members: list[Member], images: Images, parts: Parts, teacher: Teacher | None, execution: Execution) -> Cohort:

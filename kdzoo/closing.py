@@ -34,6 +34,7 @@ def close_epoch(cohort: Cohort, member: Member, epoch: int, emit: Emit) -> None:
             member.best = {"epoch": epoch + 1, "val": val, "state": copied(member.shipped)}
     if cohort.execution.oracle:
         test = measure(look(cohort, member, cohort.parts.test), cohort.parts.test.targets, test_said)
+        member.oracle_epochs += 1
         if member.oracle is None or better(test, member.oracle["test"]):
             member.oracle = {"epoch": epoch + 1, "test": test}
     means = member.tally.means()
@@ -88,7 +89,7 @@ def finish(cohort: Cohort, member: Member, emit: Emit) -> None:
         "status": "done",
         "last": last,
         "best": best_epoch(cohort, member, last),
-        "oracle": member.oracle if cohort.execution.oracle else None,
+        "oracle": best_on_test(cohort, member, emit) if cohort.execution.oracle else None,
         "average": member.average is not None if cohort.recipe.ema is not None else None,
         "train": {"loss": member.train_loss, "steps": member.step, "samples": len(parts.train.targets), **skipped_steps(member)},
         "teacher": cohort.teacher.record() if cohort.teacher and member.run.teacher else None,
@@ -142,6 +143,21 @@ def settle(cohort: Cohort, member: Member, emit: Emit) -> None:
             f"{cohort.recipe.ema:g} suits so few steps",
         }
     )
+
+
+def best_on_test(cohort: Cohort, member: Member, emit: Emit) -> dict[str, Any] | None:
+    """The epoch that was best on the test images; None, and a note, where a part of the run did not look at them."""
+    epochs = cohort.recipe.epochs
+    if member.oracle_epochs == epochs:
+        return member.oracle
+    emit(
+        {
+            "event": "note",
+            "text": f"{member.run.id}: no best epoch on the test images (oracle): only {member.oracle_epochs} of {epochs} epochs "
+            "were measured on them, since a part of the run was trained without --oracle",
+        }
+    )
+    return None
 
 
 def best_epoch(cohort: Cohort, member: Member, last: Mapping[str, Any]) -> dict[str, Any] | None:

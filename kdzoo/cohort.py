@@ -33,13 +33,14 @@ STREAMS = {Need.NOTHING: "view", Need.SECOND_VIEW: "second view", Need.PARTNER: 
 class Teacher:
     """A frozen network, what it costs, and what it says of the validation and test images.
 
-    identity: a digest of its weights, its code, and all else that decides what it says of an image. notes: what there is
-    to tell of how its predictions were had.
+    identity: a digest of its weights, its code, and all else that decides what it says of an image. weights_digest: of its
+    weights alone, which tells one training of it from another. notes: what there is to tell of how its predictions were had.
     """
 
     network: Network
     name: str
     identity: str
+    weights_digest: str
     cost: NetworkCost
     val: Tensor | None
     test: Tensor
@@ -50,6 +51,7 @@ class Teacher:
     def record(self) -> dict[str, Any]:
         return {
             "name": self.name,
+            "weights_digest": self.weights_digest,
             "parameters": self.cost.parameters,
             "macs": self.cost.macs,
             "val": self.val_metrics,

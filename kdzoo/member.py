@@ -56,13 +56,24 @@ class Tally:
 
 
 class Member:
-    """One run of a cohort: its student, its objective, its optimiser, and where it stands."""
+    """One run of a cohort: its student, its objective, its optimiser, and where it stands.
+
+    teacher_weights: the digest of its teacher's weights, which a checkpoint is bound to; None where nobody teaches it.
+    """
 
     def __init__(
-        self, run: Run, folder: RunFolder, network: Network, size: NetworkCost, objective: Objective, execution: Execution
+        self,
+        run: Run,
+        folder: RunFolder,
+        network: Network,
+        size: NetworkCost,
+        objective: Objective,
+        execution: Execution,
+        teacher_weights: str | None = None,
     ) -> None:
         self.run = run
         self.folder = folder
+        self.teacher_weights = teacher_weights
         self.size = size
         self.network = execution.place(network, run.recipe.precision)
         self.objective = objective.to(execution.device)
@@ -81,6 +92,7 @@ class Member:
         self.started = now()
         self.best: dict[str, Any] | None = None
         self.oracle: dict[str, Any] | None = None
+        self.oracle_epochs = 0  # at the end of how many epochs the test images were looked at
         self.cost: dict[str, Any] | None = None
         self.sink: Sink | None = None
         self.failure: str | None = None
@@ -170,6 +182,7 @@ class Member:
         """All that a resume needs, as tensors and plain values."""
         return {
             "id": self.run.id,
+            "teacher_weights": self.teacher_weights,
             "step": self.step,
             "network": {name: value.clone() for name, value in self.network.state_dict().items()},  # of a stack its part alone
             "objective": self.objective.state_dict(),
@@ -181,6 +194,7 @@ class Member:
             "tally": (self.tally.sums, self.tally.samples, self.tally.bad),
             "best": self.best,
             "oracle": self.oracle,
+            "oracle_epochs": self.oracle_epochs,
             "cost": self.cost,
             "seconds": self.seconds,
             "started": self.started,
@@ -201,6 +215,7 @@ class Member:
         sums, samples, bad = state["tally"]
         self.tally = Tally(dict(sums), samples, bad)
         self.best, self.oracle, self.cost = state["best"], state["oracle"], state["cost"]
+        self.oracle_epochs = state.get("oracle_epochs", 0)  # checkpoints of earlier versions do not count them
         self.seconds, self.started = state["seconds"], state["started"]
 
     def refuse_bad_weights(self) -> None:
@@ -220,9 +235,13 @@ class Member:
     def resume(self) -> None:
         """Take up the checkpoint of the run's folder.
 
-        Raises Damaged for one that cannot be taken up; the member is then no longer fresh, and worth nothing.
+        Raises Damaged for one that cannot be taken up, or that another training of the same teacher has taught; the member is
+        then no longer fresh, and worth nothing.
         """
         state = read_checkpoint(self.folder, self.device)
+        before = state.get("teacher_weights")  # checkpoints of earlier versions do not say
+        if before is not None and self.teacher_weights is not None and before != self.teacher_weights:
+            raise Damaged(f"{self.folder.checkpoint}: its teacher was trained again since and has other weights now")
         try:
             self.load(state)
             self.refuse_bad_weights()

@@ -226,6 +226,17 @@ def version_of(definition: Any) -> str:
     return _digest("\n".join([normalised_syntax(source), *(f"{name}\n{text}" for name, text in sorted(helpers.items()))]))
 
 
+def modules_beside(cls: type) -> dict[str, str]:
+    """The modules that a class's file imports from beside it, and those that they import: syntax by path.
+
+    Nothing for a class of an installed package: what lies beside it is that package.
+    """
+    file = Path(inspect.getsourcefile(cls) or "").resolve()
+    plugin = plugin_of(cls.__module__)
+    root = Root(Path(plugin).parent) if plugin else _root_of(file)
+    return {} if root.folder in _installed() else helpers_of(file, root)
+
+
 def _own_source(definition: Any) -> str:
     try:
         return normalised_syntax(inspect.getsource(definition))

@@ -26,6 +26,7 @@ from kdzoo.memo import Memo, Page, Predictions, predictions
 from kdzoo.models.network import Ensemble, Network, NetworkCost, identity, normalising, own_norm
 from kdzoo.models.normalisation import usual_for
 from kdzoo.predict import EVALUATION_BATCH, predict
+from kdzoo.seals import tensors_digest
 from kdzoo.signals import PASSES, Clock, Need, Outputs
 from kdzoo.spec import Augment, Normalisation
 
@@ -78,6 +79,7 @@ def serve(network: Network, name: str, cost: NetworkCost, parts: Parts, augment:
         network=network,
         name=name,
         identity=who,
+        weights_digest=tensors_digest(network.model.state_dict()),
         cost=cost,
         val=val,
         test=test,

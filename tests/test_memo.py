@@ -13,6 +13,7 @@ from torch import nn
 from kdzoo.assemble import Bound, Modules, cohort_of, data_of, member_of, teacher_of
 from kdzoo.cohort import Cohort
 from kdzoo.memo import Column, Memo, open_memo
+from kdzoo.method import load_plugin
 from kdzoo.models.network import build_network, freeze, identity
 from kdzoo.signals import Need, Outputs
 from kdzoo.spec import NetworkSpec
@@ -209,6 +210,63 @@ def test_another_teacher_or_other_code_has_another_memo(tmp_path):
     same = network(0)
     next(module for module in same.modules() if isinstance(module, nn.BatchNorm2d)).eps = 1e-3
     assert identity(first) != identity(same)
+
+
+NETWORK = """
+import kdzoo
+from torch import nn
+from {module} import scaled
+
+class Scaled(nn.Module):
+    def __init__(self, num_classes, in_chans):
+        super().__init__()
+        self.head = nn.Linear(in_chans, num_classes)
+
+    def forward(self, x):
+        return self.head(scaled(x.mean((2, 3))))
+
+kdzoo.register_network("scaled_beside", Scaled)
+"""
+
+
+@pytest.mark.parametrize(("module", "file"), [("helpers", "helpers.py"), ("below.helpers", "below/helpers.py")])
+def test_a_network_whose_helper_is_changed_is_another_and_a_comment_changes_nothing(tmp_path, module, file):
+    """The class, its weights and its own file stay as they are; what it says of an image does not."""
+    helper = tmp_path / file
+    helper.parent.mkdir(exist_ok=True)
+    (tmp_path / "plugin.py").write_text(NETWORK.format(module=module))
+    (tmp_path / "factors.py").write_text("FACTOR = 2\n")
+    (tmp_path / "unrelated.py").write_text("FACTOR = 2\n")
+
+    def asked() -> tuple[str, torch.Tensor]:
+        load_plugin(tmp_path / "plugin.py")
+        spec = NetworkSpec(name="scaled_beside", classes=10)
+        network = freeze(build_network(spec, channels=1, side=8, mean=(0.5,), std=(0.5,), seed=0))
+        return identity(network), network.logits(torch.zeros(1, 1, 8, 8, dtype=torch.uint8))
+
+    code = "from factors import FACTOR\n\ndef scaled(x):\n    return FACTOR * x\n"
+    helper.write_text(code)
+    first, said = asked()
+    (tmp_path / "unrelated.py").write_text("FACTOR = 3\n")
+    helper.write_text(code + "# no more\n")
+    assert asked()[0] == first
+    helper.write_text(code.replace("* x", "* x * x"))
+    second, other = asked()
+    assert second != first
+    assert not torch.equal(said, other)
+    (tmp_path / "factors.py").write_text("FACTOR = 3\n")  # which the helper imports
+    third, another = asked()
+    assert third not in (first, second)
+    assert not torch.equal(other, another)
+
+
+def test_the_identity_of_a_network_without_helpers_is_as_it_was(monkeypatch):
+    """Nothing that is kept for the package's own networks and timm's becomes another's."""
+    spec = NetworkSpec(name="digits_teacher", classes=10)
+    network = freeze(build_network(spec, channels=1, side=8, mean=(0.5,), std=(0.5,), seed=0))
+    before = identity(network)
+    monkeypatch.setattr("kdzoo.models.network.modules_beside", None)  # not asked
+    assert identity(network) == before
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from kdzoo.models._staged import StagedNetwork
 from kdzoo.models.names import code_of, ours_or_timm
 from kdzoo.models.stem import small_stem
 from kdzoo.models.weights import classes_of, input_of, load_state, read_state
+from kdzoo.plugins import modules_beside
 from kdzoo.seeds import global_stream
 from kdzoo.signals import Need, Outputs, Shapes, StageShape
 from kdzoo.spec import NetworkSpec, Normalisation
@@ -584,6 +585,12 @@ def identity(network: Network) -> str:
     digest.update(f"torch {torch.__version__} timm {timm.__version__}".encode())
     for file in sorted({inspect.getsourcefile(type(module)) or "" for module in network.modules() if _has_source(type(module))}):
         digest.update(Path(file).read_bytes())
+    helpers: dict[str, str] = {}
+    for cls in {type(module) for module in network.modules()}:
+        if _has_source(cls) and cls.__module__.partition(".")[0] != "kdzoo":
+            helpers |= modules_beside(cls)
+    for name, text in sorted(helpers.items()):
+        digest.update(f"{name}\n{text}\n".encode())
     return digest.hexdigest()
 
 

@@ -168,6 +168,7 @@ def read_bench(folder: Path) -> BenchRecords:
         raise InputError(f"{folder}: no bench there (expected a folder with runs/)")
     records: list[Record] = []
     notes: list[str] = []
+    stages: dict[str, Record] = {}
     for run_id in store.ids():
         place = store.run(run_id)
         try:
@@ -176,6 +177,7 @@ def read_bench(folder: Path) -> BenchRecords:
             notes.extend(error.problems)
             continue
         if record.run.kind == "pretrain":
+            stages[record.id] = record
             continue
         records.append(record)
         if record.state == "damaged":
@@ -185,7 +187,7 @@ def read_bench(folder: Path) -> BenchRecords:
     kept = _newest(records)
     if len(kept) < len(records):
         notes.append(f"{len(records) - len(kept)} runs of older method versions are left out")
-    return BenchRecords(folder.resolve().name, tuple(kept), (*notes, *_mixed_versions(kept)), folder)
+    return BenchRecords(folder.resolve().name, tuple(kept), (*notes, *_mixed_versions(kept), *_mixed_teachers(kept, stages)), folder)
 
 
 def read_record(folder: RunFolder) -> Record:
@@ -269,6 +271,7 @@ class _Network(_Read):
 
 
 class _Teacher(_Network):
+    weights_digest: str | None = None
     val: _Metrics | None = None
     test: _Metrics
 
@@ -346,3 +349,43 @@ def _mixed_versions(records: Iterable[Record]) -> list[str]:
         for method, versions in sorted(found.items())
         if len(versions) > 1
     ]
+
+
+def _mixed_teachers(records: Iterable[Record], stages: Mapping[str, Record]) -> list[str]:
+    """A note for every table whose runs learnt from one teacher by its id, but from different weights: it was trained again.
+
+    stages: the first stages of runs, which a teacher has taught too. Runs of earlier versions do not say who taught them.
+    """
+    notes = []
+    for place, there in by_place(records).items():
+        taught: dict[frozenset[str], list[Record]] = {}
+        for record in there:
+            if trainings := _trainings(record, stages):
+                taught.setdefault(trainings, []).append(record)
+        count = len(frozenset().union(*taught))
+        if count > 1:
+            groups = sorted(taught.values(), key=lambda group: (-len(group), group[0].id))
+            words = [" and ".join(_seeds_of(group)) for group in groups]
+            teacher = (groups[0][0].result or {})["teacher"]["name"]
+            notes.append(
+                f"{place.pair}, {place.recipe}, {place.phase}: the runs were taught by {count} different trainings of teacher {teacher} "
+                f"({'; '.join(words)}): what is compared is not the methods alone"
+            )
+    return notes
+
+
+def _trainings(record: Record, stages: Mapping[str, Record]) -> frozenset[str]:
+    """The digests of the teacher's weights from which a run that is done and its first stage learnt, as far as they are known."""
+    if record.result is None or record.result.get("teacher") is None:
+        return frozenset()
+    first = stages.get(record.run.first.id) if record.run.first is not None else None
+    teachers = [(part.result or {}).get("teacher") or {} for part in (record, first) if part is not None]
+    return frozenset(teacher["weights_digest"] for teacher in teachers if teacher.get("weights_digest"))
+
+
+def _seeds_of(group: Iterable[Record]) -> list[str]:
+    """The seeds of each method, in words."""
+    seeds: dict[str, set[int]] = {}
+    for record in group:
+        seeds.setdefault(record.method, set()).add(record.run.seed)
+    return [f"{method} seed{'s' * (len(found) > 1)} {', '.join(map(str, sorted(found)))}" for method, found in sorted(seeds.items())]

@@ -286,8 +286,8 @@ def train_cohort(store: Store, bounds: list[Bound], options: Options, bench: Ben
     for bound in bounds:
         waiting = [(bound, first)] if (first := bound.run.first) is not None else []
         train_first = partial(train_first_stages, store, waiting, options, bench, emit, stop)
-        taught = shapes if bound.run.teacher is not None else None
-        build = partial(member_of, bound, images, parts, taught, execution, bench.modules)
+        taught, weights = (shapes, teacher.weights_digest) if bound.run.teacher is not None and teacher is not None else (None, None)
+        build = partial(member_of, bound, images, parts, taught, execution, bench.modules, weights)
         try:
             member = take_up(store, bound, build, train_first, emit)
             if member.cost is None:

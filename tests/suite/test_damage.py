@@ -20,11 +20,12 @@ from kdzoo.assemble import Modules
 from kdzoo.errors import InputError
 from kdzoo.member import read_checkpoint
 from kdzoo.predictions import Predictions, read_predictions
-from kdzoo.seals import Damaged, read_tensors, write_sealed
+from kdzoo.seals import Damaged, read_tensors, tensors_digest, write_sealed, write_tensors
 from kdzoo.store import RunFolder, Store, StoreError
 from kdzoo.suite.bench import cut, prepare, run, write_plan
 from kdzoo.suite.config import bench_config
 from kdzoo.suite.jobs import Outcome
+from kdzoo.suite.records import read_bench
 from kdzoo.suite.worker import Bench, work
 from kdzoo.train import Stopped
 
@@ -275,6 +276,21 @@ def test_a_whole_checkpoint_that_cannot_be_gone_on_from_is_set_aside_too(half: P
     assert content(place) == content(whole)
 
 
+@pytest.mark.parametrize("looks", [(False, True), (True, False, True), (True, True)])
+def test_the_best_epoch_on_the_test_images_is_of_all_epochs_or_none(tmp_path: Path, looks: tuple[bool, ...]) -> None:
+    """A bench of four epochs that is stopped after each part, with --oracle or without; a part without it sees no test image."""
+    place = Place(tmp_path)
+    options = {"methods": ["hinton"], "epochs": 4}
+    for number, look in enumerate(looks[:-1]):
+        bench(place, stop_after=6 if number == 0 else 4, oracle=look, **options)
+    ended = bench(place, oracle=looks[-1], **options)
+    assert not ended.outcome.failed
+    for label in ("hinton", "none"):
+        folder = place.find(label)
+        assert (folder.result()["oracle"] is None) == (not all(looks))
+        assert (f"{folder.id}: no best epoch on the test images (oracle): only " in ended.notes) == (not all(looks))
+
+
 def of_another_shape(state: dict) -> None:
     state["network"] = {name: value.repeat(2) if value.ndim == 1 else value for name, value in state["network"].items()}
 
@@ -314,6 +330,43 @@ def test_damaged_weights_of_a_kept_teacher_teach_nobody(half: Place, whole: Plac
     assert f"{teacher.id} is trained again" in ended.notes
     assert (teacher.path / "result.json.damaged").exists()
     assert content(place) == content(whole)
+
+
+def other_last_bits(place: Place) -> None:
+    """What another machine or another number of threads makes of a kept teacher: the same id, weights of other last bits."""
+    tensors, metadata = read_tensors(place.teacher.student, place.teacher.id)
+    write_tensors(
+        place.teacher.student,
+        {name: value.nextafter(value + 1) if value.is_floating_point() else value for name, value in tensors.items()},
+        metadata,
+    )
+
+
+def test_a_run_that_was_stopped_goes_on_only_with_the_weights_of_the_teacher_it_began_with(half: Place, tmp_path: Path) -> None:
+    stopped, fresh = half.copy(tmp_path / "stopped"), half.copy(tmp_path / "fresh")
+    shutil.rmtree(fresh.folder / "results")
+    for place in (stopped, fresh):
+        other_last_bits(place)
+    ended = bench(stopped, methods=["hinton"])
+    bench(fresh, methods=["hinton"])
+    hinton, none = (stopped.find(label) for label in ("hinton", "none"))
+    assert f"{hinton.checkpoint}: its teacher was trained again since and has other weights now; {hinton.id} begins again" in ended.notes
+    assert hinton.checkpoint.with_name("state.pt.damaged").exists()
+    assert not none.checkpoint.with_name("state.pt.damaged").exists()
+    came, expected = content(stopped), content(fresh)
+    assert {key: came[key] for key in expected} == expected
+
+
+def test_a_table_tells_that_its_seeds_learnt_from_two_trainings_of_one_teacher(whole: Place, tmp_path: Path) -> None:
+    place = whole.copy(tmp_path)
+    assert not [note for note in read_bench(place.store.folder).notes if "different trainings" in note]
+    first = place.find("hinton").result()["teacher"]["weights_digest"]
+    assert first == tensors_digest(load_file(place.teacher.student))
+    other_last_bits(place)
+    bench(place, seeds=[0, 1], methods=["hinton"])
+    (note,) = [note for note in read_bench(place.store.folder).notes if "different trainings" in note]
+    assert "taught by 2 different trainings of teacher digits_teacher (fitnet_two_stage seed 0 and hinton seed 0; hinton seed 1)" in note
+    assert note in (place.store.folder / "leaderboard.md").read_text()
 
 
 def test_a_teacher_kept_without_a_digest_is_trained_again(half: Place, whole: Place, tmp_path: Path) -> None:

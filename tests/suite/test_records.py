@@ -9,7 +9,7 @@ import pytest
 from test_leaderboard import KD, NONE, objective, write
 
 from kdzoo.errors import InputError
-from kdzoo.spec import ObjectiveSpec, TermSpec
+from kdzoo.spec import FirstSpec, ObjectiveSpec, Run, TermSpec
 from kdzoo.store import Store
 from kdzoo.suite.leaderboard import leaderboard_frame, runs_frame, write_tables
 from kdzoo.suite.records import read_bench, setting_of
@@ -164,6 +164,39 @@ def test_settings_of_two_versions_side_by_side_are_said(bench):
     other = of_version("1").terms[0].model_copy(update={"coefficient": 300.0})
     write(bench, ObjectiveSpec(task=1.0, terms=(other,)), 0, val=0.8, test=0.8)
     assert "at: settings of versions 1 and 2 stand side by side" in read_bench(bench).notes
+
+
+def learnt_from(bench, run: Run, digest: str) -> None:
+    change(Store(bench).run(run.id).path / "result.json", lambda c: c["teacher"].update(weights_digest=digest))
+
+
+def test_what_learnt_from_different_trainings_of_one_teacher_is_said(bench):
+    """Runs of earlier versions, those of the fixture here, do not say who taught them: nothing is said of them."""
+    one = [write(bench, objective("at"), seed, val=0.8, test=0.8) for seed in range(3)]
+    for run in one:
+        learnt_from(bench, run, "aa")
+    assert not [note for note in read_bench(bench).notes if "trainings" in note]
+    learnt_from(bench, one[1], "bb")
+    expected = (
+        "resnet20/resnet8, smoke, sweep: the runs were taught by 2 different trainings of teacher resnet20 (at seeds 0, 2; at seed 1)"
+        ": what is compared is not the methods alone"
+    )
+    assert [note for note in read_bench(bench).notes if "trainings" in note] == [expected]
+    write_tables(bench)
+    assert expected in (bench / "leaderboard.md").read_text()
+
+
+def test_a_first_stage_that_another_training_of_the_teacher_taught_is_said(bench):
+    stage = FirstSpec(owner="at", epochs=2, term=objective("at").terms[0])
+    run = write(bench, objective("at").model_copy(update={"first": stage}), 0, val=0.8, test=0.8)
+    first = write(bench, run.first.objective, 0, val=0.8, test=0.8, kind="pretrain", recipe={"epochs": 2})
+    assert first == run.first
+    learnt_from(bench, run, "aa")
+    learnt_from(bench, first, "aa")
+    assert not [note for note in read_bench(bench).notes if "trainings" in note]
+    learnt_from(bench, first, "bb")
+    (note,) = [note for note in read_bench(bench).notes if "trainings" in note]
+    assert "2 different trainings of teacher resnet20 (at seed 0)" in note
 
 
 CARDS = {
