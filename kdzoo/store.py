@@ -17,13 +17,12 @@ from filelock import FileLock, Timeout
 from kdzoo.errors import InputError, KdzooError
 from kdzoo.files import read_file, read_text
 from kdzoo.spec import Run, canonical, parse
+from kdzoo.written import about_faults, result_faults
 
 HERE = Path(__file__).parent
 STANDARD_LIBRARY = Path(os.__file__).parent
 FRAME = re.compile(r'^  File "([^"]+)", line (\d+)', re.MULTILINE)
 """a frame of a traceback"""
-RESULT_PARTS = {"last", "student", "cost"}
-"""what a result must have to be one"""
 State = Literal["done", "failed", "damaged", "started", "new"]
 
 
@@ -105,13 +104,18 @@ class RunFolder:
         return self.path / "predictions.npz"
 
     def plan(self, run: Run, about: Mapping[str, Any]) -> str | None:
-        """Write run.json, unless the folder has it already; a damaged one is set aside. What was wrong with it, or None."""
+        """Write run.json, unless the folder has it already; a damaged one is set aside. What was wrong with it, or None.
+
+        Files may have moved since a run was planned that is not done yet: its record is then written anew. That of a
+        done run stays, for it says what the run was trained from.
+        """
         assert run.id == self.id
         file, fault = self.path / "run.json", None
         if file.exists():
             try:
-                self.read_plan()
-                return None
+                planned = self._whole_plan()
+                if planned.get("paths") == about.get("paths") or self.state() == "done":
+                    return None
             except InputError as error:
                 fault = f"{error.problems[0]}; it is written again, and what was there is kept as {set_aside(file).name}"
         write_json(file, {"id": run.id, "run": canonical(run.model_dump(mode="json")), "about": about})
@@ -125,22 +129,34 @@ class RunFolder:
             raise InputError(f"{self.path / 'run.json'}: describes {run.id}, not the run its folder is named after")
         return run, dict(content.get("about", {}))
 
+    def _whole_plan(self) -> dict[str, Any]:
+        """What is recorded beside the run; raises InputError where run.json is missing, or damaged for a bench or a table."""
+        try:
+            _, about = self.read_plan()
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{self.path / 'run.json'}: damaged (about: expected an object, {error})") from error
+        if faults := about_faults(about):
+            raise InputError(f"{self.path / 'run.json'}: damaged ({'; '.join(faults)})")
+        return about
+
     def state(self) -> State:
-        """`done` where a whole result.json is; `damaged` where it is there but cannot be read."""
+        """`done` where a whole result.json is; `damaged` where it is there but a bench or a table cannot read it."""
         if (self.path / "result.json").exists():
             try:
-                found = self.result()
+                self.result()
             except InputError:
                 return "damaged"
-            whole = found.get("status") == "done" and found.get("id") == self.id and found.keys() >= RESULT_PARTS
-            return "done" if whole else "damaged"
+            return "done"
         if (self.path / "error.txt").exists():
             return "failed"
         return "started" if self.checkpoint.exists() else "new"
 
     def result(self) -> dict[str, Any]:
-        """What result.json says; raises InputError when it is missing or damaged."""
-        return _read_json(self.path / "result.json")
+        """What result.json says; raises InputError when it is missing or damaged, with all that is wrong with it."""
+        content = _read_json(self.path / "result.json")
+        if faults := result_faults(content, self.id):
+            raise InputError(f"{self.path / 'result.json'}: damaged ({'; '.join(faults)})")
+        return content
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write result.json, which makes the run done, and drop an older failure."""

@@ -51,10 +51,31 @@ def test_a_plan_that_is_there_is_left_alone(folder, run):
     assert folder.read_plan()[1] == {"pair": "a/b"}
 
 
+METRICS = {"top1": 0.8, "top5": None, "balanced": 0.8, "nll": 0.6, "ece": 0.05, "n": 100, "agreement": None, "teacher_kl": None}
+
+
+def whole_result(folder) -> dict:
+    """What training writes of a student that was trained alone and without validation images."""
+    return {
+        "id": folder.id,
+        "status": "done",
+        "last": {"epoch": 1, "val": None, "test": METRICS},
+        "best": None,
+        "oracle": None,
+        "train": {"loss": 0.2, "steps": 10, "samples": 80},
+        "teacher": None,
+        "student": {"name": "resnet8", "parameters": 7, "macs": 77},
+        "cost": {"step_seconds": 0.1, "train_seconds": 1.0, "memory_bytes": 1000},
+        "environment": {"kdzoo": "0", "threads": 1},
+        "finished": "2026-01-01T00:00:01Z",
+        "seconds": 1.0,
+    }
+
+
 def test_a_result_makes_a_run_done_and_clears_its_failure(folder):
     folder.fail("Traceback ...\nRuntimeError: x\n")
     assert folder.state() == "failed"
-    folder.finish({"id": folder.id, "status": "done", "last": {}, "student": {}, "cost": {}})
+    folder.finish(whole_result(folder))
     assert folder.state() == "done"
     assert not (folder.path / "error.txt").exists()
 
@@ -71,10 +92,41 @@ def test_a_damaged_result_is_no_result_and_is_kept_when_the_run_is_made_new(fold
 
 @pytest.mark.parametrize("wrong", [{}, {"id": "none-000000000000"}, {"status": "running"}, {"last": None}])
 def test_a_result_that_is_no_result_of_this_run_is_damaged(folder, wrong):
-    whole = {"id": folder.id, "status": "done", "last": {}, "student": {}, "cost": {}}
-    content = {k: v for k, v in {**whole, **wrong}.items() if v is not None} if wrong else {"status": "done"}
+    content = {k: v for k, v in {**whole_result(folder), **wrong}.items() if v is not None} if wrong else {"status": "done"}
     (folder.path / "result.json").write_text(json.dumps(content))
     assert folder.state() == "damaged"
+
+
+@pytest.mark.parametrize(("metric", "value"), [("ece", None), ("nll", "low"), ("top1", 85.0), ("n", 0), ("balanced", float("nan"))])
+def test_a_result_that_no_table_could_count_does_not_make_a_run_done(folder, metric, value):
+    content = whole_result(folder)
+    content["last"]["test"] = {**METRICS, metric: value}
+    (folder.path / "result.json").write_text(json.dumps(content))
+    assert folder.state() == "damaged"
+    with pytest.raises(InputError, match=rf"result\.json: damaged \(last\.test\.{metric}: "):
+        folder.result()
+
+
+def test_a_planned_run_takes_up_where_its_files_lie_now_and_a_done_one_keeps_its_record(folder, run):
+    old, new, newest = ({"pair": "a/b", "paths": {"teacher": f"/{place}/b.pth"}} for place in ("old", "new", "newest"))
+    folder.plan(run, old)
+    folder.fail("InputError: looked in /old/b.pth")
+    folder.plan(run, new)
+    assert folder.read_plan() == (run, new)
+    assert [file.name for file in folder.path.glob("run.json*")] == ["run.json"]
+    folder.finish(whole_result(folder))
+    folder.plan(run, newest)
+    assert folder.read_plan() == (run, new)
+
+
+@pytest.mark.parametrize("about", [None, 3, {"methods": None}, {"phase": "both"}])
+def test_a_record_beside_the_run_that_no_table_could_read_is_written_again_for_a_done_run_too(folder, run, about):
+    folder.finish(whole_result(folder))
+    content = {**json.loads((folder.path / "run.json").read_text()), "about": about}
+    (folder.path / "run.json").write_text(json.dumps(content))
+    assert "run.json: damaged (about" in folder.plan(run, {"pair": "a/b"})
+    assert folder.read_plan() == (run, {"pair": "a/b"})
+    assert json.loads((folder.path / "run.json.damaged").read_text()) == content
 
 
 def test_a_failure_is_told_in_its_last_line_whatever_the_file_holds(folder):

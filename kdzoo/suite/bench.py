@@ -42,6 +42,7 @@ from kdzoo.suite.jobs import Event, Handle, Job, Options, Outcome
 from kdzoo.suite.launch import Pool, launch
 from kdzoo.suite.leaderboard import write_tables
 from kdzoo.suite.records import read_bench
+from kdzoo.suite.repair import forget_damaged
 from kdzoo.suite.select import chosen_runs
 from kdzoo.suite.sweep import Plan, Planned, plan, refit
 from kdzoo.suite.worker import Bench, execution_of, work
@@ -128,12 +129,20 @@ def run(prepared: Prepared, pool: Pool | None, handle: Handle, *, retry_failed: 
     config, outcome = prepared.config, _run_plan(prepared, pool, handle, retry_failed, modules or Modules())
     if wants_refit(config) and not outcome.failed:
         handle({"event": "note", "text": "refit: the chosen settings with fresh seeds on the whole train set"})
-        chosen = [Bound.read(prepared.plan.store.run(run_id)) for run_id in chosen_runs(read_bench(prepared.plan.folder))]
-        again = refit([(b.run, b.folder.read_plan()[1]) for b in chosen], config, prepared.plan.teachers)
+        again = refit_plan(prepared)
         more = _run_plan(replace(prepared, plan=again), pool, handle, retry_failed, modules or Modules())
         outcome = Outcome(outcome.done | more.done, {**outcome.failed, **more.failed})
     write_tables(prepared.plan.folder)
     return outcome
+
+
+def refit_plan(prepared: Prepared) -> Plan:
+    """The refit of what was chosen among a plan's own runs: others in its folder were not asked for, but their seeds are used."""
+    bench = read_bench(prepared.plan.folder)
+    planned = {one.run.id: one for one in prepared.plan.students}
+    chosen = [planned[run_id] for run_id in chosen_runs(bench.only(planned))]
+    used = [record.run.seed for record in bench.records if record.about and record.place.phase == "sweep"]
+    return refit([(one.run, one.about) for one in chosen], prepared.config, prepared.plan.teachers, used)
 
 
 def wants_refit(config: BenchConfig) -> bool:
@@ -157,9 +166,8 @@ def _run_plan(prepared: Prepared, pool: Pool | None, handle: Handle, retry_faile
         elif state == "failed" and not retry_failed:
             outcome.failed[folder.id] = folder.failure()
         else:
-            if state == "damaged":
-                handle({"event": "note", "text": f"{folder.path / 'result.json'}: damaged; {folder.id} is trained again"})
-            if state in ("failed", "damaged"):
+            forget_damaged(folder, handle)
+            if state == "failed":
                 folder.forget()
             todo.append(planned)
     for teacher in map(teacher_store().run, made.teachers if retry_failed else ()):

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from kdzoo.errors import InputError, problems_of
+from kdzoo.errors import InputError
 from kdzoo.spec import ObjectiveSpec, Run, canonical_json
 from kdzoo.store import RunFolder, State, Store
+from kdzoo.written import about_faults
 
 
 class Place(NamedTuple):
@@ -152,6 +151,10 @@ class BenchRecords:
     notes: tuple[str, ...]
     folder: Path
 
+    def only(self, ids: Container[str]) -> BenchRecords:
+        """The bench with the runs of these ids alone."""
+        return replace(self, records=tuple(record for record in self.records if record.id in ids))
+
     @property
     def portable_notes(self) -> tuple[str, ...]:
         """The notes with files named from the bench's folder on, for a table that may move with it."""
@@ -181,9 +184,8 @@ def read_bench(folder: Path) -> BenchRecords:
             continue
         records.append(record)
         if record.state == "damaged":
-            # What the store itself cannot read is trained again; a file that only a table finds wanting is not.
-            again = "the next bench trains this run again and keeps the file" if place.state() == "damaged" else "its run is not counted"
-            notes.append(f"{place.path}/{record.error}; {again}")
+            again = "trains this run again" if place.state() == "damaged" else "writes it again"
+            notes.append(f"{place.path}/{record.error}; the next bench {again} and keeps the file")
     kept = _newest(records)
     if len(kept) < len(records):
         notes.append(f"{len(records) - len(kept)} runs of older method versions are left out")
@@ -197,8 +199,7 @@ def read_record(folder: RunFolder) -> Record:
         run, about = folder.read_plan()
     except (TypeError, ValueError) as error:
         raise InputError(f"{file}: damaged (about: expected an object, {error})") from error
-    faults = _faults(_About, about, "about")
-    if faults:
+    if faults := about_faults(about):
         return Record(run, {}, "damaged", None, f"run.json: damaged ({'; '.join(faults)})")
     state = folder.state()
     if state in ("done", "damaged"):
@@ -214,99 +215,7 @@ def _ended(folder: RunFolder, run: Run, about: Mapping[str, Any]) -> Record:
         result = folder.result()
     except InputError as error:
         return Record(run, about, "damaged", None, error.problems[0].removeprefix(f"{folder.path}/"))
-    faults = _faults(_Result, result, "")
-    if not faults and result["id"] != run.id:
-        faults = [f"id: expected {run.id}, got {result['id']}"]
-    if faults:
-        return Record(run, about, "damaged", None, f"result.json: damaged ({'; '.join(faults)})")
     return Record(run, about, "done", result, None)
-
-
-class _Read(BaseModel):
-    """Base of what a table needs of a file: further keys are welcome; NaN, infinities and text for a number are not."""
-
-    model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
-
-
-class _Coefficients(_Read):
-    task: float
-    term: Annotated[float, Field(gt=0)]
-
-
-class _Card(_Read):
-    scale: Annotated[float, Field(gt=0)]
-    published: _Coefficients
-    declared: dict[str, Any] = {}
-
-
-class _About(_Read):
-    pair: str | None = None
-    recipe: str | None = None
-    phase: Literal["sweep", "refit"] | None = None
-    methods: dict[str, _Card] = {}
-    swept: list[str] = []
-
-
-class _Metrics(_Read):
-    top1: Annotated[float, Field(ge=0, le=1)]
-    top5: float | None = None
-    n: Annotated[int, Field(gt=0)]
-    balanced: float
-    nll: float
-    ece: float
-    agreement: float | None = None
-    teacher_kl: float | None = None
-
-
-class _Epoch(_Read):
-    epoch: int
-    val: _Metrics | None = None
-    test: _Metrics
-
-
-class _Network(_Read):
-    name: str
-    parameters: int | None = None
-    macs: int | None = None
-
-
-class _Teacher(_Network):
-    weights_digest: str | None = None
-    val: _Metrics | None = None
-    test: _Metrics
-
-
-class _Cost(_Read):
-    step_seconds: float | None = None
-    train_seconds: float | None = None
-    memory_bytes: float | None = None
-    extra_parameters: float | None = None
-    views: float | None = None
-    student_passes: float | None = None
-    teacher_passes: float | None = None
-
-
-class _Result(_Read):
-    id: str
-    status: Literal["done"]
-    last: _Epoch
-    best: _Epoch | None = None
-    oracle: _Epoch | None = None
-    train: dict[str, Any] = {}
-    teacher: _Teacher | None = None
-    student: _Network
-    cost: _Cost
-    environment: dict[str, Any]
-    finished: str = ""
-    seconds: float | None = None
-
-
-def _faults(model: type[BaseModel], content: object, where: str) -> list[str]:
-    try:
-        model.model_validate(content)
-    except ValidationError as error:
-        return problems_of(error, where)
-    return []
 
 
 def _newest(records: Sequence[Record]) -> list[Record]:

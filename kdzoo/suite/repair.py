@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdzoo.errors import InputError
 from kdzoo.seals import Damaged, read_sealed, read_tensors
 from kdzoo.store import RunFolder, is_teacher, set_aside
 from kdzoo.suite.jobs import Handle
@@ -39,6 +40,17 @@ def fault_of(folder: RunFolder) -> Fault | None:
         except Damaged as error:
             return Fault(file, str(error))
     return None
+
+
+def forget_damaged(folder: RunFolder, emit: Handle) -> None:
+    """Make a run new again whose result.json cannot be read, and say why; what was there stays beside it under another name."""
+    if folder.state() != "damaged":
+        return
+    try:
+        folder.result()
+    except InputError as error:
+        folder.forget()
+        emit({"event": "note", "text": f"{error.problems[0]}; {folder.id} is trained again, {ASIDE}"})
 
 
 def renew(folder: RunFolder, emit: Handle) -> None:

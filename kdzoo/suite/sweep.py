@@ -164,11 +164,16 @@ def _name_unknown_networks(pairs: Iterable[tuple[str, str]], modules: Modules, p
             ours_or_timm(parse_network(text).name)
 
 
-def refit(chosen: Iterable[tuple[Run, Mapping[str, Any]]], config: BenchConfig, teachers: Mapping[str, Planned]) -> Plan:
-    """The chosen settings on the whole train set, with seeds that the sweep has not used, their teachers too."""
+def refit(
+    chosen: Iterable[tuple[Run, Mapping[str, Any]]], config: BenchConfig, teachers: Mapping[str, Planned], used: Iterable[int] = ()
+) -> Plan:
+    """The chosen settings on the whole train set, with seeds that no sweep has used, their teachers too.
+
+    used: the seeds of sweeps in the bench's folder, beyond those of this bench.
+    """
     whole: dict[str, Planned] = {}
     students: dict[str, Planned] = {}
-    unused = max(config.seeds_of_controls) + 1 - min(config.seeds)
+    unused = max(*config.seeds_of_controls, *used) + 1 - min(config.seeds)
     for run, planned_about in chosen:
         about = {**planned_about, **({"data": without_validation(planned_about["data"])} if "data" in planned_about else {})}
         teacher, paths = run.teacher, dict(about["paths"])

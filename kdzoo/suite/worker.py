@@ -45,7 +45,7 @@ from kdzoo.store import RunFolder, Store, StoreError, is_teacher, set_aside
 from kdzoo.suite.channel import Sender
 from kdzoo.suite.jobs import Event, Handle, Job, Options
 from kdzoo.suite.records import setting_text
-from kdzoo.suite.repair import begin_again, renew
+from kdzoo.suite.repair import begin_again, forget_damaged, renew
 from kdzoo.teachers import check, open_memo, remarks
 from kdzoo.together import together
 from kdzoo.train import UNITS_AN_EPOCH, Stopped, fit
@@ -106,8 +106,7 @@ def train_teacher(job: Job, bench: Bench, emit: Handle, stop: Callable[[], bool]
     torch.set_num_threads(options.threads)
     for run_id in job.ids:
         folder = store.run(run_id)
-        if folder.state() == "damaged":
-            folder.forget()
+        forget_damaged(folder, emit)
         while not is_kept(folder, emit):
             locked = train_runs(store, (run_id,), options, bench, emit, stop)
             if not locked and folder.state() != "done":
@@ -211,7 +210,8 @@ def train_first_stages(
     by_recipe: dict[str, list[str]] = {}
     for bound, first in waiting:
         folder = store.run(first.id)
-        if folder.state() in ("damaged", "failed"):
+        forget_damaged(folder, emit)
+        if folder.state() == "failed":
             folder.forget()
         folder.plan(first, bound.folder.read_plan()[1])
         ids = by_recipe.setdefault(str(first.recipe), [])

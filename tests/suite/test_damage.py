@@ -237,6 +237,29 @@ def test_a_bench_that_was_stopped_ends_as_one_that_was_not(half: Place, whole: P
     assert content(place) == content(whole)
 
 
+@pytest.mark.parametrize("kind", ["student", "first stage", "teacher"])
+def test_a_result_that_no_table_could_count_is_told_and_set_aside_and_its_run_is_trained_again(
+    half: Place, whole: Place, tmp_path: Path, kind: str
+) -> None:
+    place = (whole if kind == "student" else half).copy(tmp_path)
+    if kind == "first stage":
+        shutil.rmtree(place.find("fitnet_two_stage").checkpoint.parent)
+    folder = {
+        "student": lambda: place.find("hinton"),
+        "first stage": lambda: place.find("fitnet_two_stage", "pretrain"),
+        "teacher": lambda: place.teacher,
+    }[kind]()
+    result = folder.result()
+    result["last"]["test"]["ece"] = None
+    (folder.path / "result.json").write_text(json.dumps(result))
+    ended = bench(place)
+    assert not ended.outcome.failed
+    assert f"{folder.path / 'result.json'}: damaged (last.test.ece: " in ended.notes
+    assert f"{folder.id} is trained again" in ended.notes
+    assert json.loads((folder.path / "result.json.damaged").read_text()) == result
+    assert content(place) == content(whole)
+
+
 THREE_RUNS = ("hinton", "none", "fitnet_two_stage")
 
 

@@ -44,3 +44,31 @@ def test_a_refit_trains_only_the_chosen_settings_anew_and_keeps_the_oracle_apart
     assert teacher_store().run(teacher_id).read_plan()[0].data.val_fraction == 0.0
     assert all(r.result["oracle"]["test"]["top1"] >= r.result["last"]["test"]["top1"] for r in bench.records)
     assert (board.loc[board["rank"].notna(), "oracle_test_top1"] >= board.loc[board["rank"].notna(), "test_top1"]).all()
+
+
+def bench(folder, **options) -> tuple[set[str], list[str]]:
+    """A short bench in this process: the runs that it came to, and those that it trained."""
+    usual = {"name": "b", "results": str(folder), "data": "digits", "pairs": "digits", "recipe": "digits", "methods": "hinton"}
+    usual |= {"threads": 1, "epochs": 1, "limit": 300, "allow_chance_teacher": True}
+    events: list[dict] = []
+    outcome = run(prepare(bench_config({**usual, **options}, None)), None, events.append, retry_failed=False)
+    assert outcome.failed == {}
+    return outcome.done, [run_id for event in events if event["event"] == "begin" for run_id in event["ids"]]
+
+
+def test_a_refit_takes_up_only_what_its_own_bench_chose_and_no_seed_of_any_sweep_in_the_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("KDZOO_CACHE", str(tmp_path / "cache"))
+    bench(tmp_path, split_seed=1, seeds=3)
+    done, trained = bench(tmp_path, split_seed=0, seeds=1, refit=True)
+    records = {record.id: record for record in read_bench(tmp_path / "b").records}
+    again = [record for record in records.values() if record.about["phase"] == "refit"]
+    assert sorted(record.method for record in again) == ["hinton", "none"]
+    assert {record.run.data.split_seed for record in again} == {0}
+    assert {record.run.seed for record in again} == {3}
+    assert {records[run_id].run.data.split_seed for run_id in done} == {0}
+    (teacher_id,) = {record.about["teacher_id"] for record in again if record.run.teacher}
+    teacher = teacher_store().run(teacher_id).read_plan()[0]
+    assert (teacher.data.val_fraction, teacher.data.split_seed) == (0.0, 0)
+    assert {record.run.teacher.start for record in again if record.run.teacher} == {f"run:{teacher_id}"}
+    assert len(trained) == 6  # two sweep runs, two of the refit, a teacher for each
+    assert bench(tmp_path, split_seed=0, seeds=1, refit=True) == (done, [])

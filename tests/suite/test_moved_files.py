@@ -1,0 +1,63 @@
+"""Files that moved between two calls of a bench are found where the second call says that they lie."""
+
+from pathlib import Path
+
+import timm
+import torch
+
+import kdzoo  # noqa: F401  names its networks to timm
+from kdzoo.store import RunFolder
+from kdzoo.suite.bench import Prepared, prepare, refit_plan, run, write_plan
+from kdzoo.suite.config import bench_config
+
+
+def prepared(folder: Path, weights: Path) -> Prepared:
+    """A bench whose teacher is a file."""
+    options = {
+        "name": "b",
+        "results": str(folder),
+        "data": "digits",
+        "teacher": f"digits_teacher:{weights}",
+        "student": "digits_student",
+        "recipe": "digits",
+        "methods": "hinton",
+        "threads": 1,
+        "epochs": 1,
+        "limit": 300,
+        "seeds": 1,
+        "allow_chance_teacher": True,
+    }
+    return prepare(bench_config(options, None))
+
+
+def move(file: Path, to: Path) -> Path:
+    to.mkdir()
+    return file.rename(to / file.name)
+
+
+def test_a_failed_run_is_trained_again_with_a_teacher_that_moved_and_a_done_one_keeps_its_record(tmp_path, monkeypatch):
+    monkeypatch.setenv("KDZOO_CACHE", str(tmp_path / "cache"))
+    torch.manual_seed(0)
+    weights = tmp_path / "b.pth"
+    torch.save(timm.create_model("digits_teacher", num_classes=10, in_chans=1).state_dict(), weights)
+    planned = prepared(tmp_path, weights).plan
+    write_plan(planned)
+    (taught,) = (planned.store.run(one.run.id) for one in planned.students if one.run.teacher)
+    taught.fail("Traceback ...\nRuntimeError: the machine was switched off\n")
+
+    weights = move(weights, tmp_path / "second")
+    outcome = run(prepared(tmp_path, weights), None, lambda _: None, retry_failed=True)
+    assert outcome.failed == {}
+    assert teacher_file(taught) == str(weights)
+
+    earlier, weights = weights, move(weights, tmp_path / "third")
+    begun: list[dict] = []
+    again = prepared(tmp_path, weights)
+    assert run(again, None, begun.append, retry_failed=False).done == outcome.done
+    assert [event for event in begun if event["event"] == "begin"] == []
+    assert teacher_file(taught) == str(earlier)
+    assert {one.about["paths"]["teacher"] for one in refit_plan(again).students if one.run.teacher} == {str(weights)}
+
+
+def teacher_file(folder: RunFolder) -> str:
+    return folder.read_plan()[1]["paths"]["teacher"]
