@@ -32,6 +32,7 @@ class _About(_Read):
     phase: Literal["sweep", "refit"] | None = None
     methods: dict[str, _Card] = {}
     swept: list[str] = []
+    sweep_teacher: str | None = None
 
 
 class _Metrics(_Read):

@@ -111,17 +111,16 @@ def blocks_of(bench: BenchRecords) -> tuple[Block, ...]:
         place: {method: candidates(r for r in records if r.method == method) for method in sorted({r.method for r in records})}
         for place, records in places.items()
     }
-    sweeps = {_sweep_key(place): place for place in places if place.phase == "sweep"}
-    tried = {(key, method): len(o) for key, place in sweeps.items() for method, o in options[place].items()}
+    sweeps = {place: _sweeps_of(place, records, places) for place, records in places.items()}
     chosen = {place: [candidate for o in options[place].values() for candidate in choose(o)] for place in places}
     verdicts = {place: _verdicts(chosen[place]) for place in places}
     recipes = _recipes(places)
 
     def standing(place: Place, candidate: Candidate) -> Standing:
-        key, record = _sweep_key(place), candidate.records[0]
-        number = max(len(options[place][record.method]), tried.get((key, record.method), 0))
+        record = candidate.records[0]
+        number = max(len(options[source].get(record.method, ())) for source in (place, *sweeps[place]))
         own = verdicts[place][record.setting_key]
-        swept = verdicts[sweeps[key]].get(record.setting_key) if place.phase == "refit" and key in sweeps else None
+        swept = verdicts[sweeps[place][0]].get(record.setting_key) if len(sweeps[place]) == 1 else None
         return Standing(candidate, number, own or (f"in the sweep: {swept}" if swept else None))
 
     return tuple(
@@ -135,6 +134,22 @@ def _verdicts(chosen: Sequence[Candidate]) -> dict[str, str | None]:
     alone = [candidate for candidate in chosen if candidate.records[0].method == NONE and candidate.done]
     base = alone[0] if len(alone) == 1 else None
     return {candidate.records[0].setting_key: why_collapsed(candidate, base) for candidate in chosen}
+
+
+def _sweeps_of(place: Place, records: Iterable[Record], places: Iterable[Place]) -> tuple[Place, ...]:
+    """The sweep that a refit's settings were chosen in; several where its records do not tell of which teacher it was."""
+    if place.phase != "refit":
+        return ()
+    alike = [other for other in places if other.phase == "sweep" and _sweep_key(other) == _sweep_key(place)]
+    taught = {record.about["sweep_teacher"] for record in records if record.about.get("sweep_teacher")}
+    same = [other for other in alike if (other.teacher == place.teacher if not taught else _start(other) in taught)]
+    return tuple(same if same or taught else alike)
+
+
+def _start(place: Place) -> str | None:
+    """The weights that a table's teacher starts from; None where there is no teacher."""
+    start = json.loads(place.teacher or "{}").get("start")
+    return None if start is None else str(start)
 
 
 def _sweep_key(place: Place) -> tuple[Any, ...]:

@@ -201,9 +201,9 @@ def read_record(folder: RunFolder) -> Record:
         raise InputError(f"{file}: damaged (about: expected an object, {error})") from error
     if faults := about_faults(about):
         return Record(run, {}, "damaged", None, f"run.json: damaged ({'; '.join(faults)})")
-    state = folder.state()
-    if state in ("done", "damaged"):
+    if (folder.path / "result.json").exists():
         return _ended(folder, run, about)
+    state = folder.state()
     if state == "failed":
         return Record(run, about, state, None, folder.failure())
     return Record(run, about, state, None, None)

@@ -177,6 +177,8 @@ def refit(
     for run, planned_about in chosen:
         about = {**planned_about, **({"data": without_validation(planned_about["data"])} if "data" in planned_about else {})}
         teacher, paths = run.teacher, dict(about["paths"])
+        if teacher is not None:
+            about["sweep_teacher"] = teacher.start
         teacher_id = str(about.get("teacher_id"))
         if teacher is not None and teacher_id in teachers:
             taught = teachers[teacher_id].run

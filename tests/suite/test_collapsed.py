@@ -10,6 +10,7 @@ import scipy.stats
 from rich.console import Console
 from test_leaderboard import AT, KD, NONE, objective, row, write
 
+from kdzoo.spec import NetworkSpec
 from kdzoo.store import Store
 from kdzoo.suite.blocks import blocks_of
 from kdzoo.suite.leaderboard import leaderboard_frame, write_tables
@@ -131,6 +132,37 @@ def test_a_refit_takes_the_sweeps_verdict(bench):
     assert pd.isna(board.loc[("refit", "hinton"), "collapsed"])
     paired = scipy.stats.ttest_rel(NONE, KD)
     assert board.loc[("refit", "none"), "p_vs_kd"] == pytest.approx(paired.pvalue)
+
+
+def another(seed: int) -> NetworkSpec:
+    """A teacher of another seed, or one that was trained on all images."""
+    return NetworkSpec(name="resnet20", classes=10, start=f"run:none-{seed:012d}")
+
+
+@pytest.mark.parametrize("fallen", [1, 2])
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_refit_takes_the_verdict_of_its_own_teachers_sweep_alone(tmp_path, fallen, recorded):
+    """Two teachers of one architecture; attention transfer falls with one of them. Records without the teacher tell of neither."""
+    for seed in range(3):
+        write(tmp_path, objective("none"), seed, val=0.79 + seed / 100, test=NONE[seed])
+        refit = {"data": {"val_fraction": 0.0}, "about": {"phase": "refit"}}
+        write(tmp_path, objective("none"), seed + 3, val=None, test=NONE[seed], **refit)
+        for teacher in (1, 2):
+            val = 0.4 if teacher == fallen else 0.85
+            write(tmp_path, objective("at"), seed, val=val, test=AT[seed], teacher=another(teacher))
+            origin = {"sweep_teacher": another(teacher).start} if recorded else {}
+            about = {"phase": "refit", **origin}
+            values = {"data": {"val_fraction": 0.0}, "teacher": another(teacher + 10), "about": about}
+            write(tmp_path, objective("at"), seed + 3, val=None, test=AT[seed], **values)
+    verdicts = {
+        block.place.teacher: standing.collapsed
+        for block in blocks_of(read_bench(tmp_path))
+        for standing in block.standings
+        if block.place.phase == "refit" and standing.record.method == "at"
+    }
+    found = {teacher for teacher, verdict in verdicts.items() if verdict}
+    assert len(verdicts) == 2
+    assert found == ({teacher for teacher in verdicts if another(fallen + 10).start in teacher} if recorded else set())
 
 
 def test_a_collapsed_control_leaves_its_family_without_tests(bench):

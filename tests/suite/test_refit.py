@@ -70,5 +70,7 @@ def test_a_refit_takes_up_only_what_its_own_bench_chose_and_no_seed_of_any_sweep
     teacher = teacher_store().run(teacher_id).read_plan()[0]
     assert (teacher.data.val_fraction, teacher.data.split_seed) == (0.0, 0)
     assert {record.run.teacher.start for record in again if record.run.teacher} == {f"run:{teacher_id}"}
+    (chosen,) = [records[run_id] for run_id in done if records[run_id].about["phase"] == "sweep" and records[run_id].run.teacher]
+    assert {record.about.get("sweep_teacher") for record in again if record.run.teacher} == {chosen.run.teacher.start}
     assert len(trained) == 6  # two sweep runs, two of the refit, a teacher for each
     assert bench(tmp_path, split_seed=0, seeds=1, refit=True) == (done, [])
