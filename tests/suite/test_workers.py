@@ -110,7 +110,7 @@ DEATHS = {
         "    if training and step == 5: os.kill(os.getpid(), 9)\n",
         "was killed by SIGKILL",
     ),
-    "leaves with status 0": ("    if training and step == 5: os._exit(0)\n", "ended with status 0"),
+    "leaves with status 0, past Python": ("    if training and step == 5: ctypes.CDLL(None)._exit(0)\n", "ended with status 0"),
     "closes all descriptors": ("    if training and step == 5: os.closerange(3, 100)\n", "lost the pipe to its driver"),
 }
 
