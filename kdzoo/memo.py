@@ -29,10 +29,10 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kdzoo.seals import OWNER, Damaged, read_tensors, set_aside, write_tensors
+from kdzoo.seals import OWNER, Damaged, read_tensors, write_tensors
 from kdzoo.signals import Need, Outputs
 from kdzoo.spec import canonical_json
-from kdzoo.store import StoreError, cache_folder, write_json
+from kdzoo.store import StoreError, cache_folder, set_aside, write_json
 
 KEPT = (Need.LOGITS, Need.EMBEDDING, Need.STAGES, Need.PREACT, Need.DISTILLED, Need.MEMBERS)
 """what is a tensor, or a list of them, with a row for each sample"""

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdzoo.errors import KdzooError
-from kdzoo.store import set_aside as set_aside
 from kdzoo.store import write_bytes
 
 if TYPE_CHECKING:
