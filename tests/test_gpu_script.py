@@ -38,11 +38,11 @@ def data(tmp_path: Path) -> Path:
 def test_the_script_runs_on_a_cpu_and_writes_every_section(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--device", "cpu", "--quick", "--data", str(data), "--out", str(out)],
+        [sys.executable, str(SCRIPT), "--device", "cpu", "--quick", "--minutes", "20", "--data", str(data), "--out", str(out)],
         env={**os.environ, "PYTHONPATH": str(SCRIPT.parent.parent)},
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=1400,
         check=False,
     )
     content = json.loads((out / "gpu.json").read_text())

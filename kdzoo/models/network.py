@@ -273,7 +273,11 @@ class Ensemble(Frozen):
     def __init__(self, networks: Sequence[Network]) -> None:
         nn.Module.__init__(self)
         self.model = nn.ModuleList(networks)
-        self.taps = networks[0].taps
+        first = networks[0]
+        self.channels, self.image_size, self.taps, self.layout = first.channels, first.image_size, first.taps, first.layout
+        self.gives = "scores"  # the members take the logarithms of theirs themselves
+        self.assumed_norm = False
+        self.compiled_for = None
 
     def forward(self, images: Tensor, need: Need) -> Outputs:
         first, *others = cast(Sequence[Network], self.model)

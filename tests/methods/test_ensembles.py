@@ -85,12 +85,12 @@ def test_two_kept_teachers_teach_together(kdzoo):
     ids = []
     for seed in (0, 1):
         said = kdzoo("train", "digits_teacher", "--data", "digits", "--epochs", "4", "--seed", seed)
-        assert said.status == 0, said.text
+        assert said.status == 0, said.out + said.err
         ids.append(re.search(r"none-[0-9a-f]{12}", said.out).group())
     pair = ("--teacher", "+".join(dict.fromkeys(ids)), "--student", "digits_student")
     said = kdzoo("bench", *pair, "--epochs", "3", "--seeds", "1", "--methods", "ensemble_probabilities,ensemble_losses,fitnet")
     assert len(set(ids)) == 2
-    assert said.status == 0, said.text
+    assert said.status == 0, said.out + said.err
     assert "ensemble_losses" in said.out
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kdzoo.errors import InputError
+from kdzoo.models import names
 from kdzoo.models.names import list_networks
 from kdzoo.models.network import build_network, count, freeze, pair_stages, probe
 from kdzoo.models.pairs import PAIRS, pair
@@ -65,7 +66,8 @@ def test_literature_networks_have_the_published_size_cost_and_stages(name):
 
 def test_the_table_holds_every_network_of_the_literature_that_is_registered():
     tutorial = {"cnn128", "cnn64", "digits_teacher", "digits_student", "digits_deit"}
-    assert set(list_networks()) == set(TABLE) | tutorial
+    by_users = set(names._OWN)  # other tests of this process register some, and timm forgets none
+    assert set(list_networks()) - by_users == set(TABLE) | tutorial
 
 
 def test_the_tutorial_pair_is_two_convolutions_and_a_hidden_layer():
