@@ -143,7 +143,7 @@ def weights_path(spec: NetworkSpec, path: str | None) -> Path | None:
     if kind == "run" and kept.is_file():
         return kept
     where = path or "the kept teachers"
-    raise InputError(f"{spec.name}: its weights ({spec.start}) are not where they were: looked in {where}")
+    raise InputError(f"{spec.name}: its weights ({spec.start}) have moved: looked in {where}")
 
 
 def teacher_of(bound: Bound, images: Images, parts: Parts, execution: Execution, modules: Modules) -> tuple[Teacher, Shapes] | None:
@@ -184,7 +184,9 @@ def objective_of(run: Run, network: Network, shapes: Shapes, images: Images, par
         run.objective, shapes, teacher, stages, parts.facts, label_smoothing=run.recipe.label_smoothing, seed=run.seed
     )
     if run.recipe.ema is not None and objective.shipped(network) is not network:
-        raise InputError(f"recipe.ema: {run.objective.label} ships parts of its own, which no average follows; leave it out")
+        raise InputError(
+            f"recipe.ema: {run.objective.label} keeps parts of its method at inference, which the average does not cover; remove it"
+        )
     return objective
 
 
@@ -193,13 +195,13 @@ def _refuse_recipe(run: Run, shape: tuple[int, int, int]) -> None:
     problems = []
     if run.recipe.augment.cutout > max(shape[1:]):
         problems.append(
-            f"recipe.augment.cutout: expected at most {max(shape[1:])}, the side of what is seen, got {run.recipe.augment.cutout}"
+            f"recipe.augment.cutout: expected at most {max(shape[1:])}, the side of the images, got {run.recipe.augment.cutout}"
         )
     if run.recipe.dot is not None and run.recipe.clip is not None:
-        problems.append("recipe.clip: expected none beside recipe.dot, whose two gradients it would not reach")
+        problems.append("recipe.clip: cannot be combined with recipe.dot, which clips neither of its two gradients")
     if run.recipe.mixes:
         reasons = {term.method: REGISTRY.get(term.method).card.unmixed for term in run.objective.all_terms}
-        problems += [f"{name}: cannot learn with recipe.mixup or recipe.cutmix: {why}" for name, why in reasons.items() if why]
+        problems += [f"{name}: cannot be trained with recipe.mixup or recipe.cutmix: {why}" for name, why in reasons.items() if why]
     if problems:
         raise InputError(*problems)
 

@@ -62,7 +62,7 @@ def finish(cohort: Cohort, member: Member, emit: Emit) -> None:
     Raises FloatingPointError where every step was skipped, so that nothing was learnt.
     """
     if skipped_steps(member).get("skipped_steps", -1) == member.step:
-        raise FloatingPointError(f"the gradients of all {member.step} steps overflowed in float16: nothing was learnt; take bfloat16")
+        raise FloatingPointError(f"the gradients of all {member.step} steps overflowed in float16: nothing was learned; use bfloat16")
     settle(cohort, member, emit)
     parts, keep = cohort.parts, cohort.execution.keep
     val_said, test_said = cohort.said(member)
@@ -138,9 +138,9 @@ def settle(cohort: Cohort, member: Member, emit: Emit) -> None:
     emit(
         {
             "event": "note",
-            "text": f"{member.run.id}: the moving average of its weights stands at chance (top-1 {found.top1:.1%} on {found.images} "
-            f"images), the weights themselves do not ({plain.top1:.1%}): they are measured and kept; a lower recipe.ema than "
-            f"{cohort.recipe.ema:g} suits so few steps",
+            "text": f"{member.run.id}: the moving average of its weights is at chance (top-1 {found.top1:.1%} on {found.images} "
+            f"images), the weights themselves are not ({plain.top1:.1%}): they are evaluated and kept instead; use a lower recipe.ema than "
+            f"{cohort.recipe.ema:g} for so few steps",
         }
     )
 
@@ -154,7 +154,7 @@ def best_on_test(cohort: Cohort, member: Member, emit: Emit) -> dict[str, Any] |
         {
             "event": "note",
             "text": f"{member.run.id}: no best epoch on the test images (oracle): only {member.oracle_epochs} of {epochs} epochs "
-            "were measured on them, since a part of the run was trained without --oracle",
+            "were evaluated on them, because part of the run was trained without --oracle",
         }
     )
     return None

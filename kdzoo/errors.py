@@ -74,7 +74,7 @@ def _sentence(fault: ErrorDetails, where: str, known: list[str]) -> str:
     place = ".".join([*([where] if where else []), *map(str, keys)])
     kind, context, got = fault["type"], fault.get("ctx", {}), fault["input"]
     if kind == "extra_forbidden":
-        takes = f"; takes: {', '.join(known)}" if known else "; takes none"
+        takes = f"; known: {', '.join(known)}" if known else "; takes none"
         return f"{place}: unknown{did_you_mean(str(fault['loc'][-1]), known) or takes}"
     if kind == "missing":
         return f"{place}: missing"

@@ -241,12 +241,12 @@ class Member:
         state = read_checkpoint(self.folder, self.device)
         before = state.get("teacher_weights")  # checkpoints of earlier versions do not say
         if before is not None and self.teacher_weights is not None and before != self.teacher_weights:
-            raise Damaged(f"{self.folder.checkpoint}: its teacher was trained again since and has other weights now")
+            raise Damaged(f"{self.folder.checkpoint}: its teacher has been trained again and has other weights now")
         try:
             self.load(state)
             self.refuse_bad_weights()
         except Exception as error:  # a whole file that does not fit: what a method's module is made of has changed, or torch
-            raise Damaged(f"{self.folder.checkpoint}: cannot be taken up ({_first_line(error)})") from error
+            raise Damaged(f"{self.folder.checkpoint}: cannot be resumed ({_first_line(error)})") from error
 
 
 def read_checkpoint(folder: RunFolder, device: torch.device) -> dict[str, Any]:
@@ -255,7 +255,7 @@ def read_checkpoint(folder: RunFolder, device: torch.device) -> dict[str, Any]:
     try:
         return cast(dict[str, Any], torch.load(io.BytesIO(content), map_location=device, weights_only=True))
     except Exception as error:  # torch.load raises almost anything
-        raise Damaged(f"{folder.checkpoint}: no state of a run ({_first_line(error)})") from error
+        raise Damaged(f"{folder.checkpoint}: not the checkpoint of a run ({_first_line(error)})") from error
 
 
 def _first_line(error: Exception) -> str:

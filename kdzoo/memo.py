@@ -261,7 +261,7 @@ class Memo:
             self.notes.append(f"the teacher's memo: damaged, and computed again: {_count(self.damaged)}")
         if not self._told_loss and self.removed:
             self._told_loss = True
-            self.notes.append("the teacher's memo: removed from disk while in use; training goes on, and what it adds goes with it")
+            self.notes.append("the teacher's memo: removed from disk while in use; training continues without keeping new rows")
         told, self.notes = self.notes, []
         return told
 
@@ -311,7 +311,7 @@ def open_memo(
     columns = list(columns)
     inexact = [c for c in columns if c.dtype not in EXACT]
     if coarse := [f"{c.name} ({c.dtype})" for c in inexact if c.need in read]:
-        return f"the teacher's memo keeps float32, which would round its {', '.join(coarse)}; the teacher is asked in every step"
+        return f"the teacher's memo keeps float32, which would round its {', '.join(coarse)}; the teacher is run in every step"
     columns = [c for c in columns if c not in inexact]
     rows = samples * views
     wanted = [c for c in columns if c.need in read]

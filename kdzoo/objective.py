@@ -172,7 +172,7 @@ def terms_of(spec: ObjectiveSpec) -> tuple[Term, ...]:
     """The methods of a specification; raises InputError where one is unknown or not the version that was asked for."""
     terms = tuple(Term(REGISTRY.create(t.method, t.hyperparameters), t.coefficient) for t in spec.terms)
     stale = [
-        f"methods: {asked.method!r} is asked for in version {asked.version}, but {have.method.card.origin} defines "
+        f"methods: {asked.method!r} was planned in version {asked.version}, but {have.method.card.origin} defines "
         f"version {have.method.card.version}"
         for asked, have in zip(spec.terms, terms, strict=True)
         if asked.version != have.method.card.version
@@ -207,7 +207,7 @@ def build_objective(
         for role, shapes, need in (("student", student, needs.student), ("teacher", teacher, needs.teacher)):
             problems.extend(f"{term.name}: {missing}" for missing in (_missing(role, shapes, need) if shapes else ()))
         if needs.targets and bool((facts.targets < 0).any()):
-            problems.append(f"{term.name}: reads the labels of every sample, but a part of the data carries none (label_fraction < 1)")
+            problems.append(f"{term.name}: reads the labels of every sample, but some samples have none (label_fraction < 1)")
             continue
         try:
             with global_stream(seed, "build", term.name), library_stream(seed, "build", term.name):
@@ -239,9 +239,9 @@ def _missing(role: str, shapes: Shapes, need: Need) -> Iterator[str]:
     if Need.EMBEDDING in need and not shapes.embedding:
         yield f"reads the {role}'s embedding, but that network's classifier cannot be found"
     if Need.CLASSIFIER in need and shapes.classifier is None:
-        yield f"reads the {role}'s classifier, but that network has no single one that maps its embedding to its logits"
+        yield f"reads the {role}'s classifier, but that network has no single layer that maps its embedding to its logits"
     if Need.PREACT in need and not shapes.preact:
-        yield f"reads the {role}'s pre-activation maps, which only kdzoo's own networks and timm's ResNets and RegNets give"
+        yield f"reads the {role}'s pre-activation maps, which only kdzoo's own networks and timm's ResNets and RegNets provide"
     if Need.DISTILLED in need and not shapes.distilled:
         yield f"reads the {role}'s distillation token, which only timm's distilled models have (deit_tiny_distilled_patch16_224, ...)"
 

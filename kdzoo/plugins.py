@@ -50,7 +50,7 @@ def load_plugin(path: str | Path) -> None:
     if not file.is_file():
         raise InputError(f"plugin: no such file: {path}")
     if importlib.util.spec_from_file_location("plugin", file) is None:
-        raise InputError(f"plugin: {path} is no Python file")
+        raise InputError(f"plugin: {path} is not a Python file")
     token = _LOADING.set(str(file))
     try:
         with watched(f"plugin {path}"):

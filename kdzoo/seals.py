@@ -40,11 +40,11 @@ def check_seal(path: Path, found: bytes, content: bytes, owner: str) -> None:
         held = json.loads(found)
         theirs, digest = str(held[OWNER]), held[DIGEST]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise Damaged(f"{path}: has no seal of an owner and a digest") from error
+        raise Damaged(f"{path}: has no record of its owner and digest") from error
     if theirs != owner:
         raise Damaged(f"{path}: belongs to {theirs!r}, not to {owner!r}")
     if digest != hashlib.sha256(content).hexdigest():
-        raise Damaged(f"{path}: its content is not what was written (the digest differs)")
+        raise Damaged(f"{path}: its content has changed since it was written (the digest differs)")
 
 
 def write_sealed(path: Path, content: bytes, owner: str) -> None:
@@ -104,7 +104,7 @@ def read_tensors(path: Path, owner: str | None = None) -> tuple[dict[str, Tensor
     if owner is not None and metadata.get(OWNER) != owner:
         raise Damaged(f"{path}: belongs to {metadata.get(OWNER, 'nobody')!r}, not to {owner!r}")
     if DIGEST in metadata and metadata[DIGEST] != tensors_digest(tensors, metadata):
-        raise Damaged(f"{path}: its tensors or its metadata are not what was written (the digest differs)")
+        raise Damaged(f"{path}: its tensors or metadata have changed since it was written (the digest differs)")
     return tensors, metadata
 
 

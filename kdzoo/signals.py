@@ -123,7 +123,7 @@ class Outputs:
             self._on_read(need)
         if need not in self._values:
             declared = describe(Need(sum(n.value for n in self._values)) | need)
-            raise UndeclaredNeed(f"the {self._owner}'s {str(need.name).lower()} was read but not asked for: declare needs={declared}")
+            raise UndeclaredNeed(f"the {self._owner}'s {str(need.name).lower()} was read but not declared: add it with needs={declared}")
         return self._values[need]
 
     @property
@@ -308,7 +308,7 @@ class Batch:
         if self._on_read is not None:
             self._on_read(need)
         if need not in self._asked:
-            raise UndeclaredNeed(f"the batch's {name} were read but not asked for: add {describe(need)} to needs=")
+            raise UndeclaredNeed(f"the batch's {name} were read but not declared: add {describe(need)} to needs=")
         return value
 
     @property

@@ -137,7 +137,7 @@ class Augment(Spec):
         if self.crop == "resized" and self.size is None:
             raise ValueError("augment.size: expected a side length when augment.crop is 'resized'")
         if "magnitude" in self.model_fields_set and not self.randaugment:
-            raise ValueError("augment.magnitude: expected augment.randaugment, a number of operations > 0, beside it")
+            raise ValueError("augment.magnitude: expected augment.randaugment too, a number of operations > 0, as well")
         return self
 
     @property
@@ -204,9 +204,9 @@ class Recipe(Spec):
         if self.dot is not None and self.precision == "float16":
             raise ValueError("dot: expected precision 'float32' or 'bfloat16': its two gradients are not scaled")
         if "mix_prob" in self.model_fields_set and not self.mixes:
-            raise ValueError("mix_prob: expected mixup or cutmix, an alpha > 0, beside it")
+            raise ValueError("mix_prob: expected mixup or cutmix (an alpha > 0) as well")
         if len(self.mean or ()) != len(self.std or ()):
-            raise ValueError(f"mean: expected as many numbers as std has, one a channel, got {self.mean} and {self.std}")
+            raise ValueError(f"mean: expected as many numbers as std has, one per channel, got {self.mean} and {self.std}")
         return self
 
     @property

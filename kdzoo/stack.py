@@ -63,7 +63,7 @@ def stack_of(students: Sequence[Network], images: Tensor, need: Need) -> Stack |
         with torch.no_grad():
             Stack(copy.deepcopy(list(students))).forward(images, need)
     except (RuntimeError, NotImplementedError, ValueError) as error:
-        return f"students are trained one by one: {str(error).partition(chr(10))[0]}"
+        return f"students are trained one at a time: {str(error).partition(chr(10))[0]}"
     return Stack(students)
 
 

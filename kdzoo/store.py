@@ -117,7 +117,7 @@ class RunFolder:
                 if planned.get("paths") == about.get("paths") or self.state() == "done":
                     return None
             except InputError as error:
-                fault = f"{error.problems[0]}; it is written again, and what was there is kept as {set_aside(file).name}"
+                fault = f"{error.problems[0]}; it is written again, and the old file is kept as {set_aside(file).name}"
         write_json(file, {"id": run.id, "run": canonical(run.model_dump(mode="json")), "about": about})
         return fault
 
@@ -241,7 +241,7 @@ def user_cache() -> Path:
     try:
         return Path(named) if named else Path.home() / ".cache"
     except RuntimeError:
-        raise InputError("cache: this user has no home folder; name a folder that can be written: KDZOO_CACHE=DIR") from None
+        raise InputError("cache: this user has no home folder; set KDZOO_CACHE to a folder that can be written") from None
 
 
 def teacher_store() -> Store:

@@ -111,7 +111,7 @@ def check(teacher: Teacher, parts: Parts, augment: Augment, execution: Execution
     part = labelled(parts)
     found = against_chance(predict(teacher.network, part, augment, execution.device), part.targets)
     if found.above:
-        return [f"{text}; on {found.images} training images it is above, with {found.top1:.1%}" for text in said]
+        return [f"{text}; on {found.images} training images it is above chance, with {found.top1:.1%}" for text in said]
     if found.tells:
         raise _at_chance(teacher, found, "training")
     few = f"{found.images} training images are too few to tell top-1 {found.top1:.1%} from chance ({found.chance:.1%})"
@@ -140,17 +140,17 @@ def remarks(teacher: Teacher, parts: Parts, augment: Augment, execution: Executi
     better = norms.better()
     if better is not None:
         found.append(
-            f"teacher {teacher.name}: nobody said what normalisation it was trained under, so that of the data is used; another one "
-            f"is clearly better: {norms}. Say @norm={better} behind the network or --set teacher.norm={better}; auto takes the best"
+            f"teacher {teacher.name}: the normalisation it was trained with is unknown, so the data's is used; another one "
+            f"is clearly better: {norms}. Add @norm={better} to the network or --set teacher.norm={better}; auto takes the best"
         )
     return found
 
 
 GIVEN = {
-    "probabilities": "its forward ends in a softmax; it teaches by the logarithms of its probabilities, which are its class scores up to a "
-    "constant for each image: every softened softmax is that of its scores",
-    "log-probabilities": "its forward ends in log_softmax; it teaches by its log-probabilities, which are its class scores up to a "
-    "constant for each image: every softened softmax is that of its scores",
+    "probabilities": "its forward ends in a softmax; the logarithms of its probabilities teach, which equal its class scores up to a "
+    "constant per image, so that every softened softmax is the same",
+    "log-probabilities": "its forward ends in log_softmax; its log-probabilities teach, which equal its class scores up to a "
+    "constant per image, so that every softened softmax is the same",
 }
 
 

@@ -64,7 +64,7 @@ def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
         first = max(start - epoch * cohort.steps_an_epoch, 0)
         kept, page = cohort.memo, page_of(cohort, epoch, looks, first)
         if kept is not None and page is None:
-            emit({"event": "note", "text": "the teacher's memo does not say what this teacher says; it is made anew"})
+            emit({"event": "note", "text": "the teacher's memo differs from this teacher's outputs; it is computed again"})
         if kept is not None:
             tell(kept.tell(), emit)
         here = {need: look.to(cohort.execution.device) for need, look in looks.items()}
@@ -96,7 +96,7 @@ def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
     for member in cohort.alive:
         guarded(member, partial(finish, cohort, member, emit))
         if skipped := skipped_steps(member).get("skipped_steps"):
-            text = f"{member.run.id}: {skipped} of {member.step} steps were skipped, since their gradients overflowed in float16"
+            text = f"{member.run.id}: {skipped} of {member.step} steps were skipped because their gradients overflowed in float16"
             emit({"event": "note", "text": text})
     tell_failures(cohort, told_failed, emit)
     close_sinks(cohort)
@@ -130,7 +130,7 @@ def save_if_due(cohort: Cohort, saved: float, stop: Callable[[], bool]) -> float
         cohort.memo.flush()
     if stopping:
         close_sinks(cohort)
-        raise Stopped("training was stopped; the same command goes on from here")
+        raise Stopped("training was stopped; run the same command to resume")
     return time.monotonic()
 
 

@@ -68,7 +68,7 @@ def assert_refused(said, *words: str) -> None:
         (["--set", "recipe.mixup=0"], ["recipe.mixup", "> 0", "got 0"]),
         (["--set", "recipe.mix_prob=0.5"], ["mix_prob", "expected mixup or cutmix"]),
         (["--set", "recipe.cutmix=1", "--set", "recipe.mix_prob=2"], ["recipe.mix_prob", "<= 1", "got 2"]),
-        (["--methods", "pskd", "--set", "recipe.mixup=0.2"], ["pskd: cannot learn with recipe.mixup", "another mix"]),
+        (["--methods", "pskd", "--set", "recipe.mixup=0.2"], ["pskd: cannot be trained with recipe.mixup", "another mix"]),
         (["--set", "recipe.batch_size=[1"], ["recipe.batch_size", "'[1'"]),
         (["--methods", ""], ["methods", "at least 1"]),
         (["--seeds", "one"], ["seeds: expected a valid integer, got 'one'"]),

@@ -420,7 +420,7 @@ def test_a_signal_while_training_ends_with_130_and_no_process_left(place, number
     os.kill(process.pid, number)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 130, said
-    assert "the same command goes on from here" in said
+    assert "run the same command to resume" in said
     assert "Traceback" not in said
     assert members_of_group(process.pid) == []
     assert list(place.glob("results/*/runs/*/checkpoint/state.pt"))

@@ -352,7 +352,7 @@ def test_a_memo_that_is_not_this_teachers_is_found_out_and_made_anew(ready, tmp_
     memo.flush()
     notes = train(made, AUTO)
     assert weights(made) == ready.live
-    assert notes == ["the teacher's memo does not say what this teacher says; it is made anew"]
+    assert notes == ["the teacher's memo differs from this teacher's outputs; it is computed again"]
     assert not memo.folder.exists()  # the next cohort starts a new one
 
 

@@ -191,11 +191,11 @@ def test_reading_what_was_not_declared_names_the_declaration_that_mends_it():
     with pytest.raises(UndeclaredNeed) as caught:
         _ = made.embedding
     assert str(caught.value) == (
-        "the student's embedding was read but not asked for: declare needs=Need.LOGITS | Need.EMBEDDING | Need.STAGES"
+        "the student's embedding was read but not declared: add it with needs=Need.LOGITS | Need.EMBEDDING | Need.STAGES"
     )
-    with pytest.raises(UndeclaredNeed, match=r"the batch's targets were read but not asked for: add Need\.TARGETS to needs="):
+    with pytest.raises(UndeclaredNeed, match=r"the batch's targets were read but not declared: add Need\.TARGETS to needs="):
         _ = batch_of([0], Need.NOTHING).targets
-    with pytest.raises(UndeclaredNeed, match=r"the batch's inputs were read but not asked for: add Need\.NETWORK to needs="):
+    with pytest.raises(UndeclaredNeed, match=r"the batch's inputs were read but not declared: add Need\.NETWORK to needs="):
         _ = batch_of([0]).inputs
 
 
@@ -335,7 +335,7 @@ def test_a_plugin_that_is_not_there_or_no_python_file_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"plugin: no such file: .*missing\.py"):
         load_plugin(tmp_path / "missing.py")
     (tmp_path / "losses.txt").write_text("x = 1")
-    with pytest.raises(InputError, match=r"losses\.txt is no Python file"):
+    with pytest.raises(InputError, match=r"losses\.txt is not a Python file"):
         load_plugin(tmp_path / "losses.txt")
 
 

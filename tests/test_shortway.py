@@ -91,7 +91,7 @@ def test_from_a_folder_and_a_foreign_teacher_to_a_small_network_for_plain_timm(t
 
 def test_an_unreadable_image_and_weights_that_cannot_be_had_are_refused_before_any_work(tmp_path):
     photos = write_images(tmp_path / "photos", classes=2, each=6)
-    with pytest.raises(InputError, match=r"pretrained weights cannot be had here.*:FILE.*:random"):
+    with pytest.raises(InputError, match=r"pretrained weights are not available offline.*:FILE.*:random"):
         distill_folder(photos, teacher="resnet10t:random", student="resnet10t", out=tmp_path / "small", image_size=32)
     (photos / "digit-1" / "torn.png").write_bytes(b"\x89PNG\r\n")
     with pytest.raises(InputError, match=r"torn\.png"):

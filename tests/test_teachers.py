@@ -69,8 +69,8 @@ def test_whether_classes_are_the_same_is_true_false_or_unknown(theirs, ours, sam
 
 def test_a_difference_names_both_lists_and_the_first_places():
     assert difference(["ant", "bee", "fly"], ["ant", "fly", "bee"], "photos") == (
-        "has its classes in another order (class 1 is 'bee', in photos 'fly'; class 2 is 'fly', in photos 'bee'): "
-        "its own are ant, bee, fly; those of photos are ant, fly, bee"
+        "has the same classes in another order (class 1 is 'bee', in photos 'fly'; class 2 is 'fly', in photos 'bee'): "
+        "its classes are ant, bee, fly; those of photos are ant, fly, bee"
     )
 
 

@@ -432,7 +432,7 @@ def test_a_teachers_average_at_chance_gives_way_once_to_the_weights_it_follows_a
     assert (average, best) == (False, 6)
     assert top1 > 0.3
     assert len(notes) == 1
-    assert "stands at chance" in notes[0]
+    assert "is at chance" in notes[0]
     average, top1, notes, _ = found["warm"]
     assert average
     assert top1 > 0.3

@@ -157,4 +157,4 @@ def _usage(error: Exception) -> list[str]:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise Interrupted("interrupted; the same command goes on from here")
+    raise Interrupted("interrupted; run the same command to resume")

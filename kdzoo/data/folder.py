@@ -142,17 +142,17 @@ def _notes_of_looks(folder: Path, looks: Mapping[str, Look], scales: Mapping[str
     groups: dict[str, list[str]] = {}
     for path, one in sorted(looks.items()):
         if one.kind == COLOUR_16:
-            groups.setdefault("read at the upper 8 of 16 bits a channel", []).append(path)
+            groups.setdefault("read with the upper 8 of 16 bits per channel", []).append(path)
         elif one.kind == FLOAT:
             groups.setdefault(f"grey floats, read as {'shares of 1' if scales[FLOAT] < 256 else 'levels up to 255'}", []).append(path)
         elif one.kind and scales[one.kind] < RANGES[one.kind]:
             groups.setdefault(
-                f"grey values of {one.kind.replace('-', ' ')}s, read as 0 to {scales[one.kind]:.0f}, beyond which none is", []
+                f"grey values of {one.kind.replace('-', ' ')}s, read as 0 to {scales[one.kind]:.0f}, their largest value", []
             ).append(path)
         if one.transparent:
-            groups.setdefault("transparent in places, set on white", []).append(path)
+            groups.setdefault("partly transparent, drawn on white", []).append(path)
         if one.animated:
-            groups.setdefault("of several frames, read at the first", []).append(path)
+            groups.setdefault("of several frames, only the first is read", []).append(path)
     return [f"{words}: {counted(len(paths), 'image')} ({_few(folder, paths)})" for words, paths in groups.items()]
 
 

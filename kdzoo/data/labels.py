@@ -40,7 +40,7 @@ def map_labels(train: Any, test: Any, names: Sequence[str] = ()) -> Labels:
     if empty := [part for part, labels in parts.items() if not len(labels)]:
         raise InputError(*[f"data: the {part} part has no images" for part in empty])
     if len({labels.dtype.kind for labels in parts.values()}) > 1:
-        raise InputError(f"data: labels of one kind were expected, got {parts['train'].dtype} in train and {parts['test'].dtype} in test")
+        raise InputError(f"data: expected labels of one kind, got {parts['train'].dtype} in train and {parts['test'].dtype} in test")
     known = _places_of_names(parts, names) if names else _distinct(parts, notes)
     if len(known) < 2:
         raise InputError(f"data: expected two or more classes, found {_few(known) or 'none'}")
@@ -56,9 +56,9 @@ def _flat(labels: Any, part: str, notes: list[str]) -> Array:
         array = array[:, 0]
     if array.ndim == 2 and array.dtype.kind in "biuf":
         array = _places_of_ones(array, part)
-        notes.append(f"one-hot labels of {part} are read as the place of their one")
+        notes.append(f"one-hot labels of {part} are converted to class numbers")
     if array.ndim != 1:
-        raise InputError(f"data: {part} labels have the shape {array.shape}; expected (N,), one label an image, or one-hot (N, classes)")
+        raise InputError(f"data: {part} labels have the shape {array.shape}; expected (N,), one label per image, or one-hot (N, classes)")
     return _texts(array, part) if array.dtype.kind == "U" else _whole_numbers(array, part)
 
 
@@ -72,7 +72,7 @@ def _array(labels: Any, part: str) -> Array:
         if array.dtype.kind == "S":
             array = np.char.decode(array, "utf-8")
     except (TypeError, ValueError) as error:
-        raise InputError(f"data: {part} labels are neither numbers nor names, one an image ({error})") from error
+        raise InputError(f"data: {part} labels are neither numbers nor names, one per image ({error})") from error
     if array.dtype.kind == "T":
         array = array.astype(str)
     if array.dtype.kind not in "biufU":
@@ -89,7 +89,7 @@ def _places_of_ones(array: Array, part: str) -> Array:
         values = ", ".join(f"{value:g}" for value in array[row][:8].astype(float)) + (", ..." if array.shape[1] > 8 else "")
         raise InputError(
             f"data: {part} labels have the shape {array.shape} and {len(wrong)} rows are not one-hot (row {row}: {values}); "
-            "expected one class an image"
+            "expected one class per image"
         )
     return np.asarray(array.argmax(1))
 
@@ -107,13 +107,13 @@ def _whole_numbers(array: Array, part: str) -> Array:
         wrong = np.flatnonzero(~np.isfinite(numbers) | (numbers != np.floor(numbers)) | (np.abs(numbers) > 2**53))
     if array.dtype.kind == "f" and len(wrong):
         raise InputError(
-            f"data: {len(wrong)} {part} labels are no whole numbers (number {wrong[0]} is {numbers[wrong[0]]:g}); "
+            f"data: {len(wrong)} {part} labels are not whole numbers (number {wrong[0]} is {numbers[wrong[0]]:g}); "
             "expected 0, 1, 2, ... or names"
         )
     if len(negative := np.flatnonzero(numbers < 0)):
         raise InputError(
             f"data: {len(negative)} {part} labels are negative (number {negative[0]} is {int(numbers[negative[0]])}); expected 0, 1, "
-            "2, ... or names; a data set brings a label for every image (--label-fraction takes labels away)"
+            "2, ... or names; every image of a data set needs a label (--label-fraction hides some in training)"
         )
     return np.asarray(array.astype(np.int64))
 
@@ -131,7 +131,9 @@ def _places_of_names(parts: Mapping[str, Array], names: Sequence[str]) -> dict[A
         if beyond:
             meant = f"one of the {len(names)} names" if text else f"0 to {len(names) - 1}, since there are {len(names)} names"
             near = did_you_mean(str(next(iter(beyond))), names) if text else ""
-            problems.append(f"data: {sum(beyond.values())} {part} labels name no class: {_few(beyond)}; expected {meant}{near}")
+            problems.append(
+                f"data: {sum(beyond.values())} {part} labels are not the name of a class: {_few(beyond)}; expected {meant}{near}"
+            )
     if problems:
         raise InputError(*problems)
     return known
@@ -144,8 +146,8 @@ def _distinct(parts: Mapping[str, Array], notes: list[str]) -> dict[Any, int]:
     if len(alone):
         count = int(np.isin(parts["test"], alone).sum())
         raise InputError(
-            f"data: {count} test images are of {len(alone)} classes without a training image ({_few(alone.tolist())}), which nothing "
-            "could learn; leave these images out or train on some"
+            f"data: {count} test images are of {len(alone)} classes without a training image ({_few(alone.tolist())}), which no "
+            "network could learn; remove these images or add training images"
         )
     if found != list(range(len(found))):
         what = "names" if parts["train"].dtype.kind == "U" else "labels"

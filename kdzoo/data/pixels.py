@@ -177,16 +177,16 @@ def _scale(kind: str, low: float, high: float) -> float:
     if kind == COLOUR_16:
         if high * FEW_BITS < 256:
             raise InputError(
-                f"data: colour images of 16 bits a channel use less than 1/{FEW_BITS} of their range, and Pillow reads their upper 8 bits "
-                "alone; save them with 8 bits a channel"
+                f"data: colour images of 16 bits per channel use less than 1/{FEW_BITS} of their range, and Pillow reads their upper 8 bits "
+                "alone; save them with 8 bits per channel"
             )
         return RANGES["16-bit"]
     if kind == FLOAT:
         if low >= 0 and high <= 255:
             return 256 / 255 if high <= 1 else 256
-        raise InputError(f"data: images of floats reach from {low:g} to {high:g}; expected shares of 0 to 1, or levels of 0 to 255")
+        raise InputError(f"data: float images have values from {low:g} to {high:g}; expected 0 to 1, or 0 to 255")
     if low < 0:
-        raise InputError(f"data: {kind} grey images reach from {low:g} to {high:g}; expected no negative values")
+        raise InputError(f"data: {kind} grey images have values from {low:g} to {high:g}; expected none below 0")
     held = 2 ** max(int(high).bit_length(), 1)
     return held if held * FEW_BITS <= RANGES[kind] else RANGES[kind]
 

@@ -49,14 +49,14 @@ def split(images: Images, spec: DataSpec) -> Parts:
     if spec.limit is not None:
         if not classes <= spec.limit <= len(targets):
             raise InputError(
-                f"limit: expected {classes} (one a class) to {len(targets)} training images of {images.name}, got {spec.limit}"
+                f"limit: expected {classes} (one per class) to {len(targets)} training images of {images.name}, got {spec.limit}"
             )
         kept = stratified(targets, spec.limit, spec.split_seed, "limit")
     train, val = kept, None
     if spec.val_fraction > 0 and images.val is None:
         count = max(round(spec.val_fraction * len(kept)), classes)
         if count >= len(kept) - classes:
-            raise InputError(f"val_fraction: {spec.val_fraction:g} of {len(kept)} images leaves less than one a class to train on")
+            raise InputError(f"val_fraction: {spec.val_fraction:g} of {len(kept)} images leaves less than one training image per class")
         held = stratified(targets[kept], count, spec.split_seed, "val")
         mask = torch.zeros(len(kept), dtype=torch.bool)
         mask[held] = True

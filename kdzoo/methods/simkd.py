@@ -85,7 +85,7 @@ class SimKD(Method):
 
     def build(self, student: Shapes, teacher: Shapes, data: DataFacts) -> nn.Module:
         if teacher.classifier is None:
-            raise InputError("reuses the teacher's classifier, but that network has no single one that maps its embedding to its logits")
+            raise InputError("reuses the teacher's classifier, but that network has no single layer that maps its embedding to its logits")
         return Reuse(student, teacher, teacher.classifier, self.factor)
 
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:

@@ -64,7 +64,7 @@ class SRRL(Method):
 
     def build(self, student: Shapes, teacher: Shapes, data: DataFacts) -> nn.Module:
         if teacher.classifier is None:
-            raise InputError("reads the teacher's classifier, but that network has no single one that maps its embedding to its logits")
+            raise InputError("reads the teacher's classifier, but that network has no single layer that maps its embedding to its logits")
         return Regression(student.embedding, teacher.embedding, teacher.classifier)
 
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:

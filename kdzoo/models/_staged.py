@@ -208,7 +208,7 @@ def _entrypoint(module: str, name: str, build: Callable[..., nn.Module]) -> Call
     # timm looks up an entry point by __name__ and __module__, and hands it its own keywords besides the network's.
     def entrypoint(pretrained: bool = False, **kwargs: Any) -> nn.Module:
         if pretrained:
-            raise InputError(f"{name}: there are no published weights; say {name}:random for a random start, or {name}:FILE")
+            raise InputError(f"{name}: no published weights exist; use {name}:random for a random start, or {name}:FILE")
         return build_model_with_cfg(build, name, pretrained, **kwargs)
 
     entrypoint.__name__ = entrypoint.__qualname__ = name

@@ -74,7 +74,7 @@ def _entrypoint(name: str) -> Callable[..., nn.Module]:
 
     def entrypoint(pretrained: bool = False, **options: Any) -> nn.Module:
         if pretrained:
-            raise InputError(f"{name}: there are no published weights; say {name}:random for a random start, or {name}:FILE")
+            raise InputError(f"{name}: no published weights exist; use {name}:random for a random start, or {name}:FILE")
         return _OWN[name](**{key: options[key] for key in ("num_classes", "in_chans") if key in options})
 
     entrypoint.__name__ = entrypoint.__qualname__ = name

@@ -156,7 +156,7 @@ class Network(nn.Module):
     def whole_classifier(self) -> nn.Module:
         """The module that maps the embedding (B, D) to the logits (B, K)."""
         if self.is_timm and len(_heads(self.model)) > 1:
-            raise InputError(f"{type(self.model).__name__}: has several classifiers; a method that reads one cannot serve it")
+            raise InputError(f"{type(self.model).__name__}: has several classifiers, and this method reads a single one")
         found = self.classifier
         if isinstance(found, nn.Conv2d):
             return nn.Sequential(nn.Unflatten(1, (found.in_channels, 1, 1)), found, nn.Flatten())
@@ -370,7 +370,7 @@ def _fitting(spec: NetworkSpec, channels: int) -> tuple[tuple[float, ...], tuple
     """The mean and deviation that a specification names; raises InputError where they are of other channels."""
     assert spec.norm is not None
     if len(spec.norm.mean) not in (1, channels):
-        raise InputError(f"{spec.name}: norm: expected one mean or {channels}, one a channel, got {len(spec.norm.mean)}")
+        raise InputError(f"{spec.name}: norm: expected one mean or {channels} (one per channel), got {len(spec.norm.mean)}")
     return spec.norm.mean, spec.norm.std
 
 
@@ -397,8 +397,8 @@ def _create(spec: NetworkSpec, channels: int, side: int, head: Head) -> nn.Modul
         wanted["img_size"] = side
     if pretrained and head == "kept" and config is not None and config.num_classes != spec.classes:
         raise InputError(
-            f"{spec.name}: its pretrained weights are for {config.num_classes} classes, not {spec.classes}: with a new head it knows "
-            "nothing of these. Fine-tune it first (kdzoo train), or give weights made for them (NAME:FILE)"
+            f"{spec.name}: its pretrained weights are for {config.num_classes} classes, not {spec.classes}: a new head would "
+            "start at random. Fine-tune it first (kdzoo train), or give weights for these classes (NAME:FILE)"
         )
     try:
         with _impatient_hub():
@@ -407,10 +407,10 @@ def _create(spec: NetworkSpec, channels: int, side: int, head: Head) -> nn.Modul
         raise
     except Exception as error:
         if not pretrained:
-            raise InputError(f"network {spec.name}: cannot be made for side {side}: {type(error).__name__}: {error}") from error
+            raise InputError(f"network {spec.name}: cannot be built for {side}x{side} images: {type(error).__name__}: {error}") from error
         reason = str(error).partition("\n")[0][:160]
         raise InputError(
-            f"{spec.name}: its pretrained weights cannot be had here ({type(error).__name__}: {reason}); "
+            f"{spec.name}: its pretrained weights are not available offline ({type(error).__name__}: {reason}); "
             f"give a file ({spec.name}:FILE) or start at random ({spec.name}:random)"
         ) from error
 
@@ -450,7 +450,7 @@ def _tap(network: Network, channels: int, side: int, spec: NetworkSpec, head: He
     if head == "kept":
         return
     if network.gives == "probabilities":
-        raise InputError(f"{name}: its forward ends in a softmax; what is trained has to end in class scores: leave the softmax out")
+        raise InputError(f"{name}: its forward ends in a softmax; a network that is trained must return class scores: remove the softmax")
     if not network.is_timm:
         learner = copy.deepcopy(network)
         in_training = _trial(learner, lambda: learner.model.train()(x), name)
@@ -481,7 +481,7 @@ def _trial(network: Network, act: Callable[[], Any], name: str) -> Any:
     except InputError:
         raise
     except Exception as error:  # a user's own code may raise anything
-        raise InputError(f"{name}: a trial image does not pass through it: {type(error).__name__}: {error}") from error
+        raise InputError(f"{name}: a forward pass on a trial image fails: {type(error).__name__}: {error}") from error
 
 
 def _refuse_shape(given: Tensor, spec: NetworkSpec, name: str) -> None:
@@ -489,10 +489,10 @@ def _refuse_shape(given: Tensor, spec: NetworkSpec, name: str) -> None:
     if tuple(given.shape[1:]) == (spec.classes,):
         return
     if given.ndim == 1 or tuple(given.shape[1:]) == (1,):
-        hint = "; for two classes give a score each" if spec.classes == 2 else ""
-        raise InputError(f"{name}: gives one number an image, expected {spec.classes} class scores{hint}")
+        hint = "; two classes need one score each" if spec.classes == 2 else ""
+        raise InputError(f"{name}: its output is one number per image; expected {spec.classes} class scores{hint}")
     got = f"{given.shape[1]} values" if given.ndim == 2 else f"values of shape {tuple(given.shape[1:])}"
-    raise InputError(f"{name}: gives {got} an image, expected {spec.classes}, a score for each class of the data")
+    raise InputError(f"{name}: its output is {got} per image; expected {spec.classes}, one score per class of the data")
 
 
 def what_is_given(rows: Tensor) -> Gives:
@@ -514,7 +514,7 @@ def _quietly(network: nn.Module, act: Callable[[], Any]) -> Any:
             return act()
     except RuntimeError as error:
         name = type(getattr(network, "model", network)).__name__
-        raise InputError(f"{name}: a trial image of this size does not pass through it: {error}") from error
+        raise InputError(f"{name}: a forward pass on an image of this size fails: {error}") from error
     finally:
         for module, mode in modes:
             module.training = mode

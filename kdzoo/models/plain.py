@@ -94,20 +94,20 @@ def scores_of(given: object, name: str) -> Tensor:
     if isinstance(given, Mapping):
         if "logits" not in given:
             keys = ", ".join(map(repr, given)) or "nothing"
-            raise InputError(f"{name}: gives a dict of {keys}; expected class scores, or a dict with 'logits'")
+            raise InputError(f"{name}: returns a dict with {keys}; expected class scores, or a dict with 'logits'")
         found = given["logits"]
     elif not isinstance(given, Tensor) and hasattr(given, "logits"):
         found = given.logits
     elif isinstance(given, tuple | list):
         tensors = [one for one in given if isinstance(one, Tensor)]
         if not given or not isinstance(given[0], Tensor) or given[0].ndim != 2:
-            raise InputError(f"{name}: gives a {type(given).__name__} of {_words(given)}; expected class scores (N, K), alone or first")
+            raise InputError(f"{name}: returns a {type(given).__name__} of {_words(given)}; expected class scores (N, K), alone or first")
         if any(one.shape == given[0].shape for one in tensors[1:]):
-            raise InputError(f"{name}: gives a {type(given).__name__} of {_words(given)}; which are the class scores? Give them alone")
+            raise InputError(f"{name}: returns a {type(given).__name__} of {_words(given)}; which are the class scores? Return only them")
         found = given[0]
     if not isinstance(found, Tensor) or not found.is_floating_point():
         what = f"a tensor of {found.dtype}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
-        raise InputError(f"{name}: gives {what}; expected class scores, a tensor (N, K) of floating-point numbers")
+        raise InputError(f"{name}: returns {what}; expected class scores, a tensor (N, K) of floating-point numbers")
     return found
 
 

@@ -25,7 +25,7 @@ def small_stem(model: nn.Module, name: str) -> None:
             stem.pool = nn.Identity()  # type: ignore[union-attr]
     elif not (isinstance(stem, nn.Sequential) and hasattr(model, "stages") and _unstride(stem, "0")):  # ConvNeXts
         raise InputError(
-            f"{name}: has no stem that can be made small; "
+            f"{name}: has no stem that --small-stem can change; "
             "this works for ResNets, DenseNets, EfficientNets, MobileNets, GhostNets, RegNets and ConvNeXts"
         )
 

@@ -148,7 +148,7 @@ def architecture_of(path: Path) -> str:
             return named
     inside = [name for name in network_names() if re.search(rf"(^|[^a-z0-9]){re.escape(name)}([^a-z0-9]|$)", path.stem.lower())]
     if not inside:
-        raise InputError(f"network {str(path)!r}: which architecture is it? Say NAME:{path}, for example resnet50:{path}")
+        raise InputError(f"network {str(path)!r}: which architecture is it? Write NAME:{path}, for example resnet50:{path}")
     return max(inside, key=len)
 
 
@@ -180,10 +180,10 @@ class Checkpoint:
         said = []
         if others := [key for key in self.sets if key != self.taken]:
             more = ", ".join(f"{key!r} (@weights={key})" for key in others)
-            said.append(f"{name}: its file holds several sets of weights; {self.taken!r} are taken, not {more}")
+            said.append(f"{name}: its file holds several sets of weights; {self.taken!r} is used, not {more}")
         if self.aside:
             dots = ", ..." if len(self.aside) > 3 else ""
-            said.append(f"{name}: {len(self.aside)} entries beside its weights are passed over: {', '.join(self.aside[:3])}{dots}")
+            said.append(f"{name}: {len(self.aside)} entries beside its weights are ignored: {', '.join(self.aside[:3])}{dots}")
         return tuple(said)
 
 
@@ -203,7 +203,9 @@ def read_checkpoint(path: Path, owner: str | None = None, key: str | None = None
     if path.suffix == ".safetensors" or owner is not None:
         found, parts = read_shipped(path, owner)
         if parts:
-            raise InputError(f"weights: {path} holds a student that is shipped with parts of its method; alone it is not what was measured")
+            raise InputError(
+                f"weights: {path} holds a student that needs parts of its method at inference; without them it is not the network that was measured"
+            )
         sets: dict[str, Mapping[str, Any]] = {"": found}
         names = class_names_in(_metadata(path))
     else:
@@ -309,7 +311,7 @@ def _metadata(path: Path) -> Mapping[str, str]:
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
-        raise InputError(f"weights: {path}: no safetensors file ({error})") from error
+        raise InputError(f"weights: {path}: not a safetensors file ({error})") from error
 
 
 @dataclass(frozen=True)

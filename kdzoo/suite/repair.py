@@ -11,7 +11,7 @@ from kdzoo.seals import Damaged, read_sealed, read_tensors
 from kdzoo.store import RunFolder, is_teacher, set_aside
 from kdzoo.suite.jobs import Handle
 
-ASIDE = "and what was there is kept as NAME.damaged"
+ASIDE = "and the old file is kept as NAME.damaged"
 
 
 @dataclass(frozen=True)

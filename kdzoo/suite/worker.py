@@ -114,7 +114,7 @@ def train_teacher(job: Job, bench: Bench, emit: Handle, stop: Callable[[], bool]
             if locked:
                 time.sleep(LOCK_POLL_SECONDS)
             if stop():
-                raise Stopped("training was stopped; the same command goes on from here")
+                raise Stopped("training was stopped; run the same command to resume")
 
 
 def is_kept(folder: RunFolder, emit: Handle) -> bool:
@@ -228,7 +228,7 @@ def train_first_stages(
     for left in by_recipe.values():
         while left := train_runs(store, left, apart, bench, relay, stop):
             if stop():
-                raise Stopped("training was stopped; the same command goes on from here")
+                raise Stopped("training was stopped; run the same command to resume")
             time.sleep(LOCK_POLL_SECONDS)
 
 

@@ -89,13 +89,13 @@ def test_other_names_are_another_data_set_under_another_name():
     ("labels", "words"),
     [
         (TARGETS - 1, r"119 train labels are negative \(number 0 is -1\)"),
-        (np.where(np.arange(len(TARGETS)) == 3, np.nan, TARGETS), r"1 train labels are no whole numbers \(number 3 is nan\)"),
-        (TARGETS + 0.5, "no whole numbers"),
-        (np.where(TARGETS == 4, np.inf, TARGETS), "no whole numbers"),
+        (np.where(np.arange(len(TARGETS)) == 3, np.nan, TARGETS), r"1 train labels are not whole numbers \(number 3 is nan\)"),
+        (TARGETS + 0.5, "not whole numbers"),
+        (np.where(TARGETS == 4, np.inf, TARGETS), "not whole numbers"),
         (np.eye(10)[TARGETS] + np.eye(10)[0], "rows are not one-hot"),
         (np.full((len(TARGETS), 10), 0.1), r"rows are not one-hot \(row 0: 0.1, "),
         (np.zeros((len(TARGETS), 2, 2)), "shape"),
-        ([None, *TARGETS[1:]], "no whole numbers|neither numbers nor names"),
+        ([None, *TARGETS[1:]], "not whole numbers|neither numbers nor names"),
         ([["a"], *TARGETS[1:]], "neither numbers nor names"),
         (np.where(TARGETS == 1, "", "x"), "are empty"),
         (TARGETS * 0, "two or more classes"),
@@ -126,9 +126,9 @@ def test_empty_parts_and_parts_of_other_lengths_are_refused():
 
 
 def test_labels_beyond_the_names_are_refused_and_names_without_images_are_told():
-    with pytest.raises(InputError, match=r"train labels name no class: 10; expected 0 to 9, since there are 10 names"):
+    with pytest.raises(InputError, match=r"train labels are not the name of a class: 10; expected 0 to 9, since there are 10 names"):
         canonical("x", Raw(*given_arrays(TARGETS + 1), tuple("abcdefghij")))
-    with pytest.raises(InputError, match="name no class: catt; expected one of the 2 names; did you mean 'cat'"):
+    with pytest.raises(InputError, match="are not the name of a class: catt; expected one of the 2 names; did you mean 'cat'"):
         map_labels(["cat", "catt"], ["dog"], ("cat", "dog"))
     images = canonical("x", Raw(*given_arrays(TARGETS), tuple("abcdefghijkl")))
     assert "without a training image: 2 of 12 classes (k, l)" in images.notes

@@ -87,10 +87,10 @@ def test_floats_and_wide_integers_are_read_at_their_brightness(tmp_path, array, 
 @pytest.mark.parametrize(
     ("array", "words"),
     [
-        ((GREY * 257).astype(np.float32), "reach from 85.6667 to 64935"),
-        ((GREY - 100).astype(np.float32), "reach from -99.6667 to 152"),
+        ((GREY * 257).astype(np.float32), "have values from 85.6667 to 64935"),
+        ((GREY - 100).astype(np.float32), "have values from -99.6667 to 152"),
         (np.where(GREY > 200, np.nan, GREY).astype(np.float32), "nan"),
-        ((GREY - 100).astype(np.int32), "no negative values"),
+        ((GREY - 100).astype(np.int32), "none below 0"),
     ],
 )
 def test_values_that_have_no_meaning_as_brightness_are_refused_with_their_range(tmp_path, array, words):
@@ -161,7 +161,7 @@ def test_colour_of_sixteen_bits_of_which_few_are_used_is_refused(tmp_path):
                 crop = PHOTO[row + label : row + label + 64].astype(np.uint16) * factor
                 (root / f"class{label}" / f"{row}.png").write_bytes(png(crop))
     assert any("upper 8 of 16 bits" in note for note in load_folder(tmp_path / "times257", 56).notes)
-    with pytest.raises(InputError, match="colour images of 16 bits a channel use less than 1/16"):
+    with pytest.raises(InputError, match="colour images of 16 bits per channel use less than 1/16"):
         load_folder(tmp_path / "times4", 56)
 
 
@@ -171,7 +171,7 @@ def test_the_first_of_several_frames_is_read_and_told(tmp_path, ending):
     frames = [Image.fromarray(PHOTO[row : row + 64, :64]) for row in (0, 20, 40)]
     options = {"lossless": True} if ending == ".webp" else {}
     frames[0].save(root / "class0" / f"several{ending}", save_all=True, append_images=frames[1:], **options)
-    (note,) = [note for note in load_folder(root, 56).notes if note.startswith("of several frames, read at the first")]
+    (note,) = [note for note in load_folder(root, 56).notes if note.startswith("of several frames, only the first is read")]
     assert f"class0/several{ending}" in note
     if ending != ".gif":
         assert np.array_equal(decode(root / "class0" / f"several{ending}", 64), PHOTO[:64, :64].transpose(2, 0, 1))

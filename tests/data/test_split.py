@@ -85,5 +85,5 @@ def test_nothing_is_held_out_at_fraction_zero():
 @pytest.mark.parametrize("limit", [3, 201])
 def test_a_limit_that_cannot_be_served_is_refused(limit):
     made = images()
-    with pytest.raises(InputError, match=r"limit: expected 4 \(one a class\) to 200"):
+    with pytest.raises(InputError, match=r"limit: expected 4 \(one per class\) to 200"):
         split(made, spec(made, limit=limit))

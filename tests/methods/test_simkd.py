@@ -143,7 +143,7 @@ def test_the_projector_has_the_published_number_of_parameters(given, count):
 
 
 def test_a_teacher_without_a_classifier_is_refused():
-    with pytest.raises(InputError, match="no single one that maps its embedding to its logits"):
+    with pytest.raises(InputError, match="no single layer that maps its embedding to its logits"):
         create_method("simkd").build(STUDENT, replace(TEACHER, classifier=None), FACTS)
 
 

@@ -84,7 +84,7 @@ def test_of_raw_and_averaged_weights_the_raw_are_taken_and_told_and_the_average_
     torch.save({averaged: average, "state_dict": STATE}, tmp_path / "w.pth")
     assert same(loaded(tmp_path / "w.pth"))
     (told,) = read_checkpoint(tmp_path / "w.pth").remarks("mine")
-    assert "'state_dict' are taken" in told
+    assert "'state_dict' is used" in told
     assert f"@weights={averaged}" in told
     for key in ("ema", averaged):
         assert torch.equal(loaded(tmp_path / "w.pth", key)["fc.weight"], average["fc.weight"])

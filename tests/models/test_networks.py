@@ -115,7 +115,7 @@ def test_a_small_stem_keeps_four_times_the_resolution_or_twice(name):
 
 
 def test_networks_without_a_known_stem_refuse_a_small_one():
-    with pytest.raises(InputError, match="no stem that can be made small"):
+    with pytest.raises(InputError, match="no stem that --small-stem can change"):
         network("vit_tiny_patch16_224", stem="small")
 
 

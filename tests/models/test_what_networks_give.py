@@ -70,7 +70,7 @@ def test_scores_are_not_taken_for_probabilities():
 
 
 def test_a_network_that_is_trained_must_not_end_in_a_softmax():
-    with pytest.raises(InputError, match=r"ends in a softmax.*leave the softmax out"):
+    with pytest.raises(InputError, match=r"ends in a softmax.*remove the softmax"):
         made(Net(lambda s, f: s.softmax(1)), head="fresh")
     assert made(Net(lambda s, f: s.log_softmax(1)), head="fresh").gives == "log-probabilities"
 
@@ -87,15 +87,15 @@ def test_scores_that_cannot_be_mistaken_are_taken_out_of_their_wrapping(give, he
 
 REFUSED = {
     "a list of maps": (lambda s, f: [f[:, :, None, None]], r"a list of a tensor \(4, 4, 1, 1\)"),
-    "features": (lambda s, f: f, "gives 4 values an image, expected 3"),
-    "features first": (lambda s, f: (f, s), "gives 4 values an image, expected 3"),
-    "one column": (lambda s, f: s[:, :1], "gives one number an image, expected 3 class scores"),
-    "a vector": (lambda s, f: s[:, 0], "gives one number an image, expected 3 class scores"),
+    "features": (lambda s, f: f, "its output is 4 values per image; expected 3"),
+    "features first": (lambda s, f: (f, s), "its output is 4 values per image; expected 3"),
+    "one column": (lambda s, f: s[:, :1], "its output is one number per image; expected 3 class scores"),
+    "a vector": (lambda s, f: s[:, 0], "its output is one number per image; expected 3 class scores"),
     "a map": (lambda s, f: s[:, :, None, None], r"values of shape \(3, 1, 1\)"),
     "two sets of scores": (lambda s, f: (s, s), "which are the class scores"),
-    "a dict without logits": (lambda s, f: {"out": s}, "a dict of 'out'"),
+    "a dict without logits": (lambda s, f: {"out": s}, "a dict with 'out'"),
     "classes": (lambda s, f: s.argmax(1), "a tensor of torch.int64"),
-    "nothing": (lambda s, f: None, "gives a NoneType"),
+    "nothing": (lambda s, f: None, "returns a NoneType"),
     "an empty tuple": (lambda s, f: (), "a tuple of nothing"),
     "a fault of its own": (lambda s, f: s.no_such_thing, "AttributeError: .*no_such_thing"),
 }
@@ -111,7 +111,7 @@ def test_what_is_no_score_for_each_class_is_refused_in_words_when_the_network_is
 
 @pytest.mark.parametrize("classes", [2, 12])
 def test_a_network_of_other_classes_is_refused_with_both_numbers(classes):
-    with pytest.raises(InputError, match=f"gives {classes} values an image, expected 3, a score for each class"):
+    with pytest.raises(InputError, match=f"its output is {classes} values per image; expected 3, one score per class"):
         made(Net(classes=classes))
 
 
@@ -146,5 +146,5 @@ def test_a_normalisation_that_is_named_is_the_one_that_is_used():
     assert torch.allclose(told.normalise(PIXELS), (PIXELS / 255 - 0.5) / 0.25)
     assert not told.assumed_norm
     assert made(Net()).assumed_norm
-    with pytest.raises(InputError, match="norm: expected one mean or 1, one a channel, got 3"):
+    with pytest.raises(InputError, match=r"norm: expected one mean or 1 \(one per channel\), got 3"):
         made(Net(), norm=Normalisation(mean=(0.5, 0.5, 0.4), std=(0.2, 0.2, 0.2)))

@@ -294,7 +294,7 @@ def test_a_whole_checkpoint_that_cannot_be_gone_on_from_is_set_aside_too(half: P
         torch.save(state, buffer)
         write_sealed(folder.checkpoint, buffer.getvalue(), folder.id)
     ended = bench(place)
-    assert ended.notes.count("cannot be taken up") == 3
+    assert ended.notes.count("cannot be resumed") == 3
     assert "1 weights are NaN or infinite" in ended.notes
     assert content(place) == content(whole)
 
@@ -373,7 +373,7 @@ def test_a_run_that_was_stopped_goes_on_only_with_the_weights_of_the_teacher_it_
     ended = bench(stopped, methods=["hinton"])
     bench(fresh, methods=["hinton"])
     hinton, none = (stopped.find(label) for label in ("hinton", "none"))
-    assert f"{hinton.checkpoint}: its teacher was trained again since and has other weights now; {hinton.id} begins again" in ended.notes
+    assert f"{hinton.checkpoint}: its teacher has been trained again and has other weights now; {hinton.id} begins again" in ended.notes
     assert hinton.checkpoint.with_name("state.pt.damaged").exists()
     assert not none.checkpoint.with_name("state.pt.damaged").exists()
     came, expected = content(stopped), content(fresh)

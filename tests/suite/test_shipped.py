@@ -43,7 +43,7 @@ def test_simkd_is_measured_with_its_projector_and_the_teachers_classifier(kdzoo,
 
     teacher = json.loads((shipped.path / "run.json").read_text())["about"]["teacher_id"]
     assert teacher.startswith("none-")
-    with pytest.raises(InputError, match="shipped with parts of its method"):
+    with pytest.raises(InputError, match="needs parts of its method at inference"):
         read_state(shipped.student)
 
 
