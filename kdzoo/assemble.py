@@ -184,9 +184,7 @@ def objective_of(run: Run, network: Network, shapes: Shapes, images: Images, par
         run.objective, shapes, teacher, stages, parts.facts, label_smoothing=run.recipe.label_smoothing, seed=run.seed
     )
     if run.recipe.ema is not None and objective.shipped(network) is not network:
-        raise InputError(
-            f"recipe.ema: {run.objective.label} keeps parts of its method at inference, which the average does not cover; remove it"
-        )
+        raise InputError(f"recipe.ema: {run.objective.label} keeps parts of its method at inference, which no average covers; remove it")
     return objective
 
 

@@ -70,7 +70,7 @@ def test_whether_classes_are_the_same_is_true_false_or_unknown(theirs, ours, sam
 def test_a_difference_names_both_lists_and_the_first_places():
     assert difference(["ant", "bee", "fly"], ["ant", "fly", "bee"], "photos") == (
         "has the same classes in another order (class 1 is 'bee', in photos 'fly'; class 2 is 'fly', in photos 'bee'): "
-        "its classes are ant, bee, fly; those of photos are ant, fly, bee"
+        "its classes: ant, bee, fly; those of photos: ant, fly, bee"
     )
 
 
@@ -232,7 +232,7 @@ def test_a_kept_teacher_of_other_classes_or_another_order_is_refused_before_trai
         assert refused.status == 2
         text = " ".join(refused.err.split())
         assert "was trained on other classes (class 1 is 'bee', in folder 'cow'; class 2 is 'cat', in folder 'fly')" in text
-        assert "its own are ant, bee, cat; those of folder are ant, cow, fly" in text
+        assert "its classes: ant, bee, cat; those of folder: ant, cow, fly" in text
     assert not (place / "results/other").exists()
     same = asked(more, teacher)
     assert same.status == 0, same.err

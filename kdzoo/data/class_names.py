@@ -31,9 +31,7 @@ def difference(theirs: Sequence[str], ours: Sequence[str], where: str) -> str:
     first = "; ".join(f"class {place} is {theirs[place]!r}, in {where} {ours[place]!r}" for place in apart[:SHOWN])
     moved = {*map(key, theirs)} == {*map(key, ours)}
     words = "has the same classes in another order" if moved else "was trained on other classes"
-    return (
-        f"{words} ({first}{'; ...' if len(apart) > SHOWN else ''}): its classes are {listed(theirs)}; those of {where} are {listed(ours)}"
-    )
+    return f"{words} ({first}{'; ...' if len(apart) > SHOWN else ''}): its classes: {listed(theirs)}; those of {where}: {listed(ours)}"
 
 
 def listed(names: Sequence[str]) -> str:

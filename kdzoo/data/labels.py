@@ -131,9 +131,7 @@ def _places_of_names(parts: Mapping[str, Array], names: Sequence[str]) -> dict[A
         if beyond:
             meant = f"one of the {len(names)} names" if text else f"0 to {len(names) - 1}, since there are {len(names)} names"
             near = did_you_mean(str(next(iter(beyond))), names) if text else ""
-            problems.append(
-                f"data: {sum(beyond.values())} {part} labels are not the name of a class: {_few(beyond)}; expected {meant}{near}"
-            )
+            problems.append(f"data: {sum(beyond.values())} {part} labels are not names of classes: {_few(beyond)}; expected {meant}{near}")
     if problems:
         raise InputError(*problems)
     return known

@@ -177,7 +177,7 @@ def _scale(kind: str, low: float, high: float) -> float:
     if kind == COLOUR_16:
         if high * FEW_BITS < 256:
             raise InputError(
-                f"data: colour images of 16 bits per channel use less than 1/{FEW_BITS} of their range, and Pillow reads their upper 8 bits "
+                f"data: colour images of 16 bits per channel use under 1/{FEW_BITS} of their range, and Pillow reads their upper 8 bits "
                 "alone; save them with 8 bits per channel"
             )
         return RANGES["16-bit"]

@@ -204,7 +204,8 @@ def read_checkpoint(path: Path, owner: str | None = None, key: str | None = None
         found, parts = read_shipped(path, owner)
         if parts:
             raise InputError(
-                f"weights: {path} holds a student that needs parts of its method at inference; without them it is not the network that was measured"
+                f"weights: {path} holds a student that needs parts of its method at inference; without them it is not the network that "
+                "was measured"
             )
         sets: dict[str, Mapping[str, Any]] = {"": found}
         names = class_names_in(_metadata(path))

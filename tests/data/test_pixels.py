@@ -161,7 +161,7 @@ def test_colour_of_sixteen_bits_of_which_few_are_used_is_refused(tmp_path):
                 crop = PHOTO[row + label : row + label + 64].astype(np.uint16) * factor
                 (root / f"class{label}" / f"{row}.png").write_bytes(png(crop))
     assert any("upper 8 of 16 bits" in note for note in load_folder(tmp_path / "times257", 56).notes)
-    with pytest.raises(InputError, match="colour images of 16 bits per channel use less than 1/16"):
+    with pytest.raises(InputError, match="colour images of 16 bits per channel use under 1/16"):
         load_folder(tmp_path / "times4", 56)
 
 
