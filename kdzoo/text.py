@@ -13,6 +13,14 @@ MARKDOWN = re.compile(r"[\\`|]|!(?=\[)|\](?=[(\[])")
 TAG = re.compile(r"<(?=[A-Za-z/!?])")
 """what begins a tag of HTML; `<0.001` does not"""
 
+PLAIN = {"±": "+-", "−": "-", "–": "-", "—": "-", "→": "->", "≤": "<=", "≥": ">=", "×": "x", "·": "-", "…": "...", "²": "^2"}
+"""what is written for a character that a terminal's encoding lacks"""
+
+
+def ascii_text(text: str) -> str:
+    """Text for a terminal without UTF-8."""
+    return "".join(PLAIN.get(character, character) for character in text)
+
 
 def one_line(text: object) -> str:
     """Text without line breaks, control characters and marks of direction, cut with an ellipsis where it is very long."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
@@ -37,8 +38,10 @@ def say(text: str) -> None:
 
 @cache
 def console() -> Console:
-    """Standard output; as wide as needed where it is no terminal, so that a pipe gets whole lines."""
-    return Console(soft_wrap=False, highlight=False) if sys.stdout.isatty() else Console(width=200, highlight=False)
+    """Standard output; where it is not a terminal as wide as COLUMNS says, else 200 characters, so that a pipe gets whole lines."""
+    if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdecimal():
+        return Console(soft_wrap=False, highlight=False)
+    return Console(width=200, highlight=False)
 
 
 def show(rows: Sequence[dict[str, Any]], how: Format, *, title: str = "", columns: Sequence[str] = ()) -> None:

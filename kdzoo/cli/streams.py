@@ -8,10 +8,10 @@ import os
 import sys
 from typing import Any, TextIO, cast
 
+from kdzoo.text import PLAIN
+
 GONE = (errno.EPIPE, errno.EIO, errno.EBADF)
 """what writing to a closed pipe, a terminal that is gone or a closed descriptor raises"""
-PLAIN = {"±": "+-", "−": "-", "–": "-", "—": "-", "→": "->", "≤": "<=", "≥": ">=", "×": "x", "·": "-", "…": "...", "²": "^2"}
-"""what is written for a character that the terminal's encoding lacks; a question mark for all others"""
 HANDLER = "kdzoo.plain"
 
 

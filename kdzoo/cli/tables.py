@@ -33,6 +33,14 @@ Filter = Annotated[
     list[str] | None,
     typer.Option("--filter", metavar="CONDITION", help="Show rows with COLUMN=VALUE, or with !=, <, <=, >, >= (repeatable)."),
 ]
+Columns = Annotated[
+    str | None,
+    typer.Option(
+        metavar="all|HEADINGS",
+        help="Show all columns, or those with these headings, separated by commas; of CSV and JSON, columns of the file. "
+        "Default: as many as fit.",
+    ),
+]
 
 
 def leaderboard(
@@ -41,18 +49,20 @@ def leaderboard(
     how: Kind = TableFormat.table,
     sort: Sort = None,
     only: Filter = None,
+    columns: Columns = None,
 ) -> int:
     """Rebuild a bench's runs.csv, leaderboard.csv and leaderboard.md from its run folders, and show the leaderboard.
 
-    The files are the same byte for byte however often that is done; --sort and --filter change what is shown, never
-    the files.
+    A table shows the columns that fit, and names those that do not. The files are the same byte for byte however often
+    they are rebuilt; --sort, --filter and --columns change what is shown, never the files.
 
     \b
     Examples:
       kdzoo leaderboard digits
+      kdzoo leaderboard digits --columns "setting,test top-1,vs KD,gap closed"
       kdzoo leaderboard results/digits --format latex --filter phase=sweep
     """
-    print_leaderboard(bench_folder(bench, results), how, sort, only)
+    print_leaderboard(bench_folder(bench, results), how, sort, only, columns)
     return 0
 
 
@@ -117,26 +127,43 @@ def _side(name: str, results: Path) -> Path:
     return Path(name) if name.endswith(".csv") else bench_folder(name, results)
 
 
-def print_leaderboard(folder: Path, how: TableFormat = TableFormat.table, sort: str | None = None, only: list[str] | None = None) -> None:
-    """Write a bench's tables and print its leaderboard."""
+def print_leaderboard(
+    folder: Path,
+    how: TableFormat = TableFormat.table,
+    sort: str | None = None,
+    only: list[str] | None = None,
+    columns: str | None = None,
+) -> None:
+    """Write a bench's tables and print its leaderboard with the verdict."""
     from kdzoo.suite.compare import render
     from kdzoo.suite.leaderboard import write_tables
     from kdzoo.suite.report import leaderboard_view
-    from kdzoo.suite.tables import as_markdown, collapsed_frame, display_frame
+    from kdzoo.suite.tables import ALL_COLUMNS, as_markdown, sections, selected
 
     board, bench = write_tables(folder)
     board = arranged(board, sort, only)
     match how:
         case TableFormat.table:
-            console().print(leaderboard_view(bench, board, console().width))
+            console().print(leaderboard_view(bench, board, console().width, columns))
         case TableFormat.md:
-            print(as_markdown(bench, board), end="")
+            print(as_markdown(bench, board, columns or ALL_COLUMNS), end="")
         case TableFormat.latex:
-            for shown in (display_frame(board), collapsed_frame(board)):
-                if len(shown):
-                    print(render(shown, how))
+            for _, shown in sections(bench, board):
+                print(render(selected(shown, columns or ALL_COLUMNS), how))
         case _:
-            print(render(board, how).rstrip("\n"))
+            print(render(_named(board, columns), how).rstrip("\n"))
+
+
+def _named(frame: pd.DataFrame, columns: str | None) -> pd.DataFrame:
+    """The named columns of a frame in that order; raises InputError with the nearest name."""
+    from kdzoo.errors import unknown
+
+    names = [name.strip() for name in (columns or "all").split(",") if name.strip()]
+    if names == ["all"]:
+        return frame
+    if wrong := [unknown("columns", name, map(str, frame.columns)) for name in names if name not in frame]:
+        raise InputError(*wrong)
+    return frame[names]
 
 
 def arranged(frame: pd.DataFrame, sort: str | None, only: list[str] | None) -> pd.DataFrame:

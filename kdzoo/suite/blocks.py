@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kdzoo.suite.records import BenchRecords, Place, Record, by_place
+from kdzoo.suite.records import BenchRecords, Place, Record, by_place, setting_text
 from kdzoo.suite.select import Candidate, candidates, choose, why_collapsed
-from kdzoo.suite.stats import Contrast, ErrorModel, holm, model_of
+from kdzoo.suite.stats import Contrast, ErrorModel, common_seeds, holm, model_of
 
 NONE, KD, TEACHER = "none", "hinton", "teacher"
 HEAD = ("pair", "data", "recipe", "epochs", "phase")
@@ -33,6 +33,11 @@ class Standing:
     @property
     def record(self) -> Record:
         return self.candidate.records[0]
+
+    @property
+    def setting(self) -> str:
+        """Its coefficients in words, such as `T=4 alpha=0.9`; empty at the published ones of a method without such words."""
+        return setting_text(self.record.run, self.record.about)
 
     @property
     def done(self) -> tuple[Record, ...]:
@@ -90,13 +95,45 @@ class Block:
         return model_of([standing.top1 for standing in self.healthy], resolution) if self.healthy else None
 
     @cached_property
-    def ranks_nothing(self) -> bool:
+    def common_seeds(self) -> frozenset[int]:
+        """The seeds that the ranks of this table are made on (`stats.common_seeds`)."""
+        return common_seeds([standing.top1.keys() for standing in self.healthy])
+
+    @cached_property
+    def comparable(self) -> tuple[Standing, ...]:
+        """The healthy settings that have all the common seeds; none where there is no common seed."""
+        return tuple(s for s in self.healthy if self.common_seeds and self.common_seeds <= s.top1.keys())
+
+    @cached_property
+    def ranked(self) -> tuple[Standing, ...]:
+        """The settings that have a rank: those on two common seeds or more. One seed ranks nothing, nor does one row."""
+        return self.comparable if len(self.common_seeds) > 1 and len(self.comparable) > 1 else ()
+
+    def common_top1(self, standing: Standing) -> float:
+        """Mean test top-1 of a comparable setting over the common seeds."""
+        return float(np.mean([standing.top1[seed] for seed in sorted(self.common_seeds)]))
+
+    @cached_property
+    def has_one_seed(self) -> bool:
         """Whether no setting has a second seed: differences are then as large as chance, and nothing says how large that is."""
         return all(len(standing.done) <= 1 for standing in self.standings)
 
     def rows_of(self, board: pd.DataFrame) -> pd.DataFrame:
         """The rows of a leaderboard that belong to this table."""
         return board[(board[list(HEAD)] == pd.Series(self.head)).all(axis="columns")]
+
+
+def labels(blocks: Sequence[Block]) -> list[str]:
+    """What tells tables of one bench apart, as briefly as it goes: the pair, with its phase, or the whole title."""
+    forms: tuple[Callable[[Block], str], ...] = (
+        lambda block: block.place.pair,
+        lambda block: f"{block.place.pair}, {block.place.phase}",
+    )
+    for form in forms:
+        names = [form(block) for block in blocks]
+        if len(set(names)) == len(names):
+            return names
+    return [block.title for block in blocks]
 
 
 def _only(standings: Sequence[Standing]) -> Standing | None:

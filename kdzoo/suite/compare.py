@@ -343,7 +343,7 @@ def render(frame: pd.DataFrame, how: str) -> str:
     if how == "csv":
         return as_csv(frame).decode()
     if how == "json":
-        return json.dumps(json.loads(frame.to_json(orient="records", double_precision=15)), indent=1, ensure_ascii=False)
+        return json.dumps(json.loads(_with_integers(frame).to_json(orient="records", double_precision=15)), indent=1, ensure_ascii=False)
     shown = words(frame)
     if how == "table":
         return str(shown.to_string(index=False))
@@ -352,6 +352,17 @@ def render(frame: pd.DataFrame, how: str) -> str:
     if how == "latex":
         return _latex(shown)
     raise InputError(unknown("format", how, FORMATS))
+
+
+COUNTED = re.compile(r"(^|[ _])(n|seed|seeds|epochs?|rank|planned|failed|tried|views|passes|macs|parameters|bytes|samples|threads|pairs)$")
+"""columns that count something: a column with a missing value holds floats, which a reader of JSON should not see"""
+
+
+def _with_integers(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with integers in the columns that count, as far as they hold whole numbers (a median may not)."""
+    counted = [name for name in frame.columns if COUNTED.search(str(name)) and pd.api.types.is_numeric_dtype(frame[name])]
+    whole = [name for name in counted if (frame[name].dropna() % 1 == 0).all()]
+    return frame.astype({name: "Int64" for name in whole})
 
 
 SHARES = re.compile(r"top1|top5| sd$|_sd$| - .*?( low| high)?$|^vs_|ece|balanced|agreement|gap_closed|detectable")

@@ -15,12 +15,16 @@ from kdzoo.spec import canonical
 from kdzoo.store import write_bytes
 from kdzoo.suite.blocks import CONTROLS, HEAD, NONE, TEACHER, Block, Standing, blocks_of, comparisons, position_of
 from kdzoo.suite.records import BenchRecords, Record, read_bench, setting_of
-from kdzoo.suite.stats import sample_sd
+from kdzoo.suite.stats import lead_is_clear, sample_sd
 from kdzoo.suite.tables import as_markdown
 from kdzoo.text import csv_text
 
 METRICS = ("top1", "top5", "balanced", "nll", "ece", "agreement", "teacher_kl")
-COSTS = ("step_seconds", "train_seconds", "memory_bytes", "extra_parameters", "views", "student_passes", "teacher_passes")
+COSTS = (
+    "student_passes", "backward_passes", "teacher_passes", "views", "step_macs", "train_macs", "cpu_ratio",
+    "memory_bytes", "extra_parameters", "step_seconds", "train_seconds",
+)  # fmt: skip
+"""what stays the same on every machine first; seconds of the clock last"""
 SETTING = ("temperature", "alpha", "weight", "others")
 
 
@@ -52,7 +56,7 @@ def _run_row(record: Record | None, recipe: str | None) -> dict[str, Any]:
         **{f"test_{name}": (last.get("test") or {}).get(name) for name in METRICS},
         "best_epoch": best.get("epoch"),
         "best_val_top1": (best.get("val") or {}).get("top1"),
-        "best_test_top1": (best.get("test") or {}).get("top1"),
+        "test_top1_at_best_val": (best.get("test") or {}).get("top1"),
         "oracle_epoch": oracle.get("epoch"),
         "oracle_test_top1": (oracle.get("test") or {}).get("top1"),
         "train_loss": (result.get("train") or {}).get("loss"),
@@ -82,20 +86,22 @@ def leaderboard_frame(bench: BenchRecords) -> pd.DataFrame:
     Differences are in test top-1 of the last epoch, to tuned plain KD and to the student alone, each with a 95 %
     interval and its p-value (vs_kd_low, vs_kd_high, p_vs_kd) and with those that hold for all rows of the table at once
     (vs_kd_all_low, vs_kd_all_high, p_vs_kd_all); vs_kd_holm: whether it stands after Holm's correction. `collapsed` says
-    why a row has none of that.
+    why a row has none of that. `rank` is by rank_top1, the mean over rank_seeds, which all ranked rows have; rows without
+    these seeds follow without a rank. gap_closed is there only where the teacher's lead is clear. cpu_ratio and macs_ratio
+    are the cost of training as multiples of the student alone's.
     """
     return pd.DataFrame([row for block in blocks_of(bench) for row in _block_rows(block)], columns=list(_COLUMNS))
 
 
 _COLUMNS = (
-    *HEAD, "rank", "method", *SETTING, "swept",
+    *HEAD, "rank", "rank_seeds", "rank_top1", "method", *SETTING, "swept",
     "settings_tried", "n", "planned", "failed", "collapsed",
-    "test_top1", "test_sd", "best_test_top1", "oracle_test_top1", "val_top1", "pairing",
+    "test_top1", "test_sd", "test_top1_at_best_val", "oracle_test_top1", "val_top1", "pairing",
     *(column for name in CONTROLS for column in (
         f"vs_{name}", f"vs_{name}_low", f"vs_{name}_high", f"p_vs_{name}",
         f"vs_{name}_all_low", f"vs_{name}_all_high", f"p_vs_{name}_all", f"vs_{name}_holm",
     )),
-    "gap_closed", "detectable", "test_balanced", "test_nll", "test_ece", "test_agreement", "test_teacher_kl", *COSTS,
+    "gap_closed", "detectable", "test_balanced", "test_nll", "test_ece", "test_agreement", "test_teacher_kl", *COSTS, "macs_ratio",
     "student_parameters", "student_macs",
 )  # fmt: skip
 
@@ -110,6 +116,8 @@ def _block_rows(block: Block) -> list[dict[str, Any]]:
             "pairing": _pairing(block) if position_of(block.healthy, standing) is not None else None,
             **_differences(standing, block),
             **_gap_closed(standing, block, teachers),
+            **_ranked_by(standing, block),
+            "macs_ratio": _macs_ratio(standing, block),
             **{column: value for name in CONTROLS for column, value in tests[name].columns(f"vs_{name}", standing).items()},
             "detectable": next((value for name in CONTROLS if (value := tests[name].detectable(standing)) is not None), None),
         }
@@ -119,16 +127,30 @@ def _block_rows(block: Block) -> list[dict[str, Any]]:
     rows.sort(
         key=lambda row: (
             row["collapsed"] is not None,
-            -round(_or(row["test_top1"], -1.0), 10),
+            "rank_top1" not in row,
+            -round(row.get("rank_top1", _or(row["test_top1"], -1.0)), 10),
             row["method"],
             str(row["others"]),
             *_numbers(row),
         )
     )
-    ranked = () if block.ranks_nothing else (row for row in rows if row["n"] and row["collapsed"] is None)
-    for rank, row in enumerate(ranked, start=1):
+    for rank, row in enumerate((row for row in rows if "rank_top1" in row), start=1):
         row["rank"] = rank
     return [{**block.head, **_teacher_row(teachers[0])}, *rows] if teachers else rows
+
+
+def _ranked_by(standing: Standing, block: Block) -> dict[str, Any]:
+    """What a setting is ranked by: its mean over the seeds that all ranked rows share. Nothing where it has no rank."""
+    if position_of(block.ranked, standing) is None:
+        return {}
+    return {"rank_seeds": " ".join(map(str, sorted(block.common_seeds))), "rank_top1": block.common_top1(standing)}
+
+
+def _macs_ratio(standing: Standing, block: Block) -> float | None:
+    """A setting's multiply-accumulates of training, as a multiple of the student alone's."""
+    alone = block.only(NONE)
+    own, base = (_median(s.done, "train_macs") if s is not None else None for s in (standing, alone))
+    return own / base if own is not None and base else None
 
 
 def _pairing(block: Block) -> str:
@@ -154,7 +176,7 @@ def _row(standing: Standing) -> dict[str, Any]:
         "collapsed": standing.collapsed,
         "test_top1": _mean(done, "last", "test", "top1"),
         "test_sd": sample_sd(list(standing.top1.values())) if done else None,
-        "best_test_top1": _mean(done, "best", "test", "top1"),
+        "test_top1_at_best_val": _mean(done, "best", "test", "top1"),
         "oracle_test_top1": _mean(done, "oracle", "test", "top1"),
         "val_top1": _mean(done, "last", "val", "top1"),
         **{f"test_{name}": _mean(done, "last", "test", name) for name in ("balanced", "nll", "ece", "agreement", "teacher_kl")},
@@ -175,13 +197,19 @@ def _differences(standing: Standing, block: Block) -> dict[str, Any]:
 
 
 def _gap_closed(standing: Standing, block: Block, teachers: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The share of the way from the student alone to the teacher that a healthy setting has gone."""
+    """The share of the way from the student alone to the teacher that a healthy setting has gone.
+
+    Only where the teacher's lead over the student alone is clear (`stats.lead_is_clear`): a share of a lead that may be
+    nothing is no number.
+    """
     alone = block.only(NONE)
-    if position_of(block.healthy, standing) is None or alone is None or not teachers:
+    if alone is None or not teachers or any(position_of(block.healthy, one) is None for one in (standing, alone)):
         return {}
     base = alone.mean_top1
-    whole = float(np.mean([teacher["test"]["top1"] for teacher in teachers])) - base
-    return {"gap_closed": (standing.mean_top1 - base) / whole} if whole > 0 else {}
+    teacher = float(np.mean([teacher["test"]["top1"] for teacher in teachers]))
+    if not lead_is_clear(teacher, list(alone.top1.values()), alone.images):
+        return {}
+    return {"gap_closed": (standing.mean_top1 - base) / (teacher - base)}
 
 
 def _teacher_row(teacher: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,51 +1,135 @@
-"""Tables for a terminal: as many columns as fit, and everything that went wrong below."""
+"""Tables for a terminal: as many columns as fit, what is left out said below, and everything that went wrong."""
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Callable, Sequence
+
 import pandas as pd
 from rich.box import SIMPLE_HEAD
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from kdzoo.suite.blocks import TEACHER
 from kdzoo.suite.records import BenchRecords
-from kdzoo.suite.tables import footnotes, sections
-from kdzoo.text import one_line
+from kdzoo.suite.tables import ALL_COLUMNS, footnotes, sections, selected
+from kdzoo.suite.verdict import verdicts
+from kdzoo.text import ascii_text, one_line
 
-ESSENTIAL = ("#", "method", "setting", "n", "test top-1", "vs KD", "pairs", "mean rank", "why")
+RANK = "#"
+ESSENTIAL = (RANK, "method", "setting", "n", "test top-1", "vs KD", "pairs", "mean rank", "why")
 OPTIONAL = (
-    "p KD", "vs alone", "p alone", "gap closed", "p KD, all", "p alone, all", "vs KD, all", "vs alone, all",
-    "val", "best epoch", "best on test (oracle)", "tried", "train s",
+    "p KD", "on common seeds", "vs student alone", "p alone", "gap closed", "MACs", "CPU time", "vs KD all", "p KD all",
+    "vs alone all", "p alone all", "val top-1", "top-1 at best val", "best on test (oracle)", "memory", "passes", "tried", "clock s",
 )  # fmt: skip
+"""the columns of a leaderboard in the order in which they are taken in as long as they fit; so the last is left out first"""
+REPEATED = (RANK, "method", "setting")
+"""what stands in every part of a table that is too wide for one"""
 GAP = 2
 """characters between columns"""
+LONGEST_SETTING = 34
+"""characters of a setting before it goes on in the next line"""
+LONGEST_HEADING = 10
+"""characters of a heading that is wider than its cells before it goes on in the next line"""
 WORDS = {"method", "setting", "pair", "data", "phase", "recipe", "why"}
 
 
-def leaderboard_view(bench: BenchRecords, board: pd.DataFrame, width: int) -> RenderableType:
-    """The leaderboard, a table for every pair and phase, with its collapsed rows, footnotes, failed runs and notes."""
+def leaderboard_view(bench: BenchRecords, board: pd.DataFrame, width: int, columns: str | None = None) -> RenderableType:
+    """The leaderboard, a table for every pair and phase, with its collapsed rows, footnotes, failed runs, notes and the verdict.
+
+    columns: `all`, or headings separated by commas; None for those that fit into `width` characters.
+    """
     parts: list[RenderableType] = []
-    for title, shown in sections(bench, board):
-        parts.append(frame_table(fitting(shown, width), f"{bench.name}: {title}"))
-    parts.append(Text("\n".join(footnotes(bench)), style="dim"))
+    shown: list[pd.DataFrame] = []
+    for title, whole in sections(bench, board):
+        frame = fitting(whole, width) if columns is None else selected(whole, columns)
+        shown.append(frame)
+        parts.append(titled(f"{bench.name}: {title}", frame, width))
+        if left := left_out(whole, frame, "leaderboard.csv"):
+            parts.append(Text(f"{left}\n", style="dim"))
+    parts.append(Text("\n".join(footnotes(bench, board, shown)), style="dim"))
     for record in bench.records:
         if record.state == "failed":
             parts.append(Text(one_line(f"failed: {record.id} (seed {record.run.seed}): {record.error}"), style="red"))
     parts.extend(Text(one_line(f"note: {note}"), style="yellow") for note in bench.notes)
-    return Group(*parts)
+    parts.extend(Text(f"\n{one_line(line)}", style="bold") for line in verdicts(bench))
+    return InPlainText(Group(*parts))
 
 
-def fitting(shown: pd.DataFrame, width: int) -> pd.DataFrame:
-    """The columns that fit into `width` characters, the essential ones first, in their own order."""
-    wide = {name: max([len(str(name)), *shown[name].map(len)]) + GAP for name in shown.columns}
-    chosen = {name for name in ESSENTIAL if name in wide}
-    room = width - sum(wide[name] for name in chosen)
-    for name in OPTIONAL:
-        if name in wide and shown[name].any() and wide[name] <= room:
-            chosen.add(name)
-            room -= wide[name]
+def fitting(shown: pd.DataFrame, width: int, essential: Sequence[str] = ESSENTIAL, optional: Sequence[str] = OPTIONAL) -> pd.DataFrame:
+    """The columns that fit into `width` characters: the essential ones, then the optional ones in their order while they fit.
+
+    Where not even the essential ones fit, the first of them is spared: a rank is told by the order of rows too.
+    """
+    wide = {name: _column_width(shown, name) + GAP for name in shown.columns}
+    chosen = [name for name in essential if name in wide]
+    room = width + GAP - sum(wide[name] for name in chosen)
+    if room < 0 and chosen[0] == RANK:
+        room += wide[chosen.pop(0)]
+    for name in optional:
+        if name not in wide or not shown[name].any():
+            continue
+        if wide[name] > room:
+            break
+        chosen.append(name)
+        room -= wide[name]
     return shown[[name for name in shown.columns if name in chosen]]
+
+
+def left_out(whole: pd.DataFrame, shown: pd.DataFrame, file: str) -> str:
+    """Which columns with something in them are not shown, and where they are; empty where none is missing."""
+    missing = [name for name in whole.columns if name not in shown.columns and whole[name].any()]
+    if not missing:
+        return ""
+    return f"{len(missing)} more column{'s' * (len(missing) > 1)} ({'; '.join(missing)}): --columns {ALL_COLUMNS}, or {file}"
+
+
+def titled(title: str, frame: pd.DataFrame, width: int) -> RenderableType:
+    """A table below its title, in parts below each other where it is wider than `width`."""
+    return Group(Text(one_line(title), style="bold"), *(Padding(frame_table(part), (0, 0, 1, 0)) for part in parts_of(frame, width)))
+
+
+def parts_of(frame: pd.DataFrame, width: int) -> list[pd.DataFrame]:
+    """A table's columns in parts that fit into `width` characters; each begins with the columns that name a row."""
+    first = [name for name in REPEATED if name in frame.columns]
+    start = sum(_least_width(frame, name) + GAP for name in first)
+    parts: list[list[str]] = [[]]
+    room = width + GAP - start
+    for name in [name for name in frame.columns if name not in first]:
+        need = _least_width(frame, name) + GAP
+        if parts[-1] and need > room:
+            parts.append([])
+            room = width + GAP - start
+        parts[-1].append(name)
+        room -= need
+    return [frame[[*first, *part]] for part in parts]
+
+
+def _column_width(frame: pd.DataFrame, name: str) -> int:
+    """Characters that a column takes: of its widest cell, or of its heading, which may be broken between words."""
+    cells = int(frame[name].map(len).max()) if len(frame) else 0
+    heading = max(map(len, _heading(frame, name)), default=0)
+    return max(min(cells, LONGEST_SETTING) if _is_words(name) else cells, heading)
+
+
+def _least_width(frame: pd.DataFrame, name: str) -> int:
+    """Characters that a column takes where its text is broken between all words."""
+    if not _is_words(name) or name == "method":
+        return _column_width(frame, name)
+    words = [word for cell in (*frame[name], name) for word in str(cell).split()]
+    return min(max(map(len, words), default=0), LONGEST_SETTING)
+
+
+def _heading(frame: pd.DataFrame, name: str) -> list[str]:
+    """The lines of a column's heading."""
+    cells = int(frame[name].map(len).max()) if len(frame) else 0
+    return textwrap.wrap(str(name), max(cells, LONGEST_HEADING), break_long_words=False)
+
+
+def _is_words(name: str) -> bool:
+    return name in WORDS or str(name).endswith((" test", " setting"))
 
 
 def frame_table(frame: pd.DataFrame, title: str | None = None) -> Table:
@@ -60,9 +144,46 @@ def frame_table(frame: pd.DataFrame, title: str | None = None) -> Table:
         pad_edge=False,
         padding=(0, GAP - 1, 0, 0),
     )
-    for name in map(str, frame.columns):
-        word = name in WORDS or name.endswith(" test")
-        table.add_column(Text(name), justify="left" if word else "right", overflow="fold", no_wrap=not word)
+    headings = {name: _heading(frame, name) for name in map(str, frame.columns)}
+    lines = max(map(len, headings.values()), default=0)
+    for name, words in headings.items():
+        text = Text("\n".join([""] * (lines - len(words)) + words))
+        breaks = _is_words(name) and name != "method"
+        table.add_column(
+            text,
+            justify="left" if _is_words(name) else "right",
+            overflow="fold",
+            no_wrap=not breaks,
+            max_width=LONGEST_SETTING if breaks else None,
+        )
     for _, row in frame.iterrows():
         table.add_row(*(Text(one_line(cell)) for cell in row), style="dim" if row.get("method") == TEACHER else None)
     return table
+
+
+class InPlainText:
+    """A renderable whose text is replaced before columns are laid out where the terminal cannot write ± and the like.
+
+    What is replaced while it is written would be wider than its column.
+    """
+
+    def __init__(self, content: RenderableType) -> None:
+        self.content = content
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield with_text(self.content, ascii_text) if options.ascii_only else self.content
+
+
+def with_text(content: RenderableType, change: Callable[[str], str]) -> RenderableType:
+    """Tables and texts with their text changed."""
+    if isinstance(content, Group):
+        return Group(*(with_text(part, change) for part in content.renderables))
+    if isinstance(content, Padding):
+        return Padding(with_text(content.renderable, change), (content.top, content.right, content.bottom, content.left))
+    if isinstance(content, Text):
+        return Text(change(content.plain), style=content.style)
+    if isinstance(content, Table):
+        for column in content.columns:
+            column.header = with_text(column.header, change)
+            column._cells = [with_text(cell, change) for cell in column._cells]
+    return content

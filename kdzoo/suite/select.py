@@ -110,6 +110,17 @@ def distance_from_default(record: Record) -> float:
     return round(total, 10)
 
 
+def at_published_coefficients(record: Record) -> bool:
+    """Whether a run's terms stand at the coefficients that its methods were published with, as far as those are known."""
+    for term in record.run.objective.terms:
+        published = record.about.get("methods", {}).get(term.method, {}).get("published")
+        if published and not (
+            math.isclose(term.coefficient, published["term"]) and math.isclose(record.run.objective.task, published["task"])
+        ):
+            return False
+    return True
+
+
 def chosen_runs(bench: BenchRecords) -> list[str]:
     """The id of one run of every method's chosen setting in the sweep, method by method and pair by pair, none twice."""
     found: dict[str, None] = {}

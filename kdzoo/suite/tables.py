@@ -4,25 +4,39 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from kdzoo.suite.blocks import CONTROLS, Block, blocks_of, comparisons
+from kdzoo.errors import InputError, unknown
+from kdzoo.suite.blocks import CONTROLS, KD, NONE, Block, Standing, blocks_of, comparisons, labels
 from kdzoo.suite.over_pairs import MANY_PAIRS, over_pairs, pair_groups
-from kdzoo.suite.records import BenchRecords
-from kdzoo.suite.select import BELOW, COLLAPSE_RULE, RULE
+from kdzoo.suite.records import BenchRecords, Setting
+from kdzoo.suite.select import BELOW, COLLAPSE_RULE, RULE, at_published_coefficients
 from kdzoo.suite.stats import ROWS_TO_FIT
+from kdzoo.suite.verdict import verdicts
 from kdzoo.text import markdown_text
 
+STUDENT_ALONE = "student alone"
+ALL_COLUMNS = "all"
 
-def as_markdown(bench: BenchRecords, board: pd.DataFrame) -> str:
-    """The leaderboard for a reader: per cent, standard deviations, differences with intervals, and the protocol below."""
+
+def method_words(method: str) -> str:
+    """A method as tables for a reader name it; the CSV has its own name, which `--methods` and `--filter` take."""
+    return STUDENT_ALONE if method == NONE else method
+
+
+def as_markdown(bench: BenchRecords, board: pd.DataFrame, columns: str = ALL_COLUMNS) -> str:
+    """The leaderboard for a reader: the verdict, per cent with standard deviations and intervals, and the protocol below."""
     lines = [f"# {markdown_text(bench.name)}", ""]
-    for title, shown in sections(bench, board):
+    lines += [f"{markdown_text(line)}\n" for line in verdicts(bench)]
+    parts = [(title, selected(shown, columns)) for title, shown in sections(bench, board)]
+    for title, shown in parts:
         lines += [f"## {markdown_text(title)}", "", *markdown_table(shown), ""]
-    lines += [f"{markdown_text(line)}\n" for line in footnotes(bench)]
+    lines += [f"{markdown_text(line)}\n" for line in footnotes(bench, board, [shown for _, shown in parts])]
     failed = [record for record in bench.records if record.state == "failed"]
     lines += [f"- failed: `{record.id}` (seed {record.run.seed}): {markdown_text(record.error)}" for record in failed]
     lines += [f"- {markdown_text(note)}" for note in bench.portable_notes]
@@ -30,7 +44,10 @@ def as_markdown(bench: BenchRecords, board: pd.DataFrame) -> str:
 
 
 def sections(bench: BenchRecords, board: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """What a reader sees of a leaderboard, part by part: every table, below it its collapsed rows, and methods over pairs."""
+    """What a reader sees of a leaderboard, part by part: every table, below it its collapsed rows, and methods over pairs.
+
+    Columns in which no row has a value are left out.
+    """
     blocks = blocks_of(bench)
     shown = []
     for block in blocks:
@@ -45,7 +62,26 @@ def sections(bench: BenchRecords, board: pd.DataFrame) -> list[tuple[str, pd.Dat
         wanted = rows_over_pairs["method"].isin(board["method"])
         if wanted.any():
             shown.append((title, pairs_frame(rows_over_pairs[wanted])))
-    return shown
+    return [(title, _without_empty_columns(frame)) for title, frame in shown]
+
+
+def _without_empty_columns(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame[[name for name in frame.columns if name == "method" or frame[name].any()]]
+
+
+def selected(shown: pd.DataFrame, columns: str) -> pd.DataFrame:
+    """The columns named in a text such as `method,test top-1,vs KD`, as far as this table has them; `all` for all of them.
+
+    Raises InputError with the nearest heading for a name that no table has.
+    """
+    if columns.strip() == ALL_COLUMNS:
+        return shown
+    known = {heading.lower(): heading for heading in HEADINGS}
+    names = [name.strip() for name in columns.split(",") if name.strip()]
+    if wrong := [unknown("columns", name, HEADINGS) for name in names if name.lower() not in known]:
+        raise InputError(*wrong)
+    wanted = [known[name.lower()] for name in names]
+    return shown[[name for name in dict.fromkeys(("method", *wanted)) if name in shown]]
 
 
 def markdown_table(shown: pd.DataFrame) -> list[str]:
@@ -54,16 +90,9 @@ def markdown_table(shown: pd.DataFrame) -> list[str]:
     return ["| " + " | ".join(map(markdown_text, row)) + " |" for row in rows]
 
 
-MEANINGS = (
-    "vs KD and vs alone: differences to tuned Hinton KD and to the student alone, each with its 95 % interval and its p-value, "
-    "which speak for one row by itself. Columns with all: the same for all rows of the table at once; what stays apart from 0 there "
-    "may be claimed of rows picked from the table. *: stands after Holm's correction for all rows. Gap closed: share of the way "
-    "from the student alone to the teacher. Tried: settings tried. Train s: a solo run with a live teacher, from a probe of a few "
-    "steps."
-)
 ONE_SEED = (
-    "One seed: this table ranks nothing. How far two runs of one method lie apart is not known here, and differences of a point or more "
-    "between seeds are common; three seeds give intervals, claims want five."
+    "One seed: this table ranks nothing; its rows are in order of accuracy. How far two runs of one method lie apart is not known here, "
+    "and differences of a point or more between seeds are common; three seeds give intervals, claims want five."
 )
 ENTERS = "A collapsed or failed setting enters at the lowest gain of a healthy one on that pair."
 FEW = f"Over pairs: mean difference to tuned KD ± standard error over the pairs; about these pairs only. {ENTERS}"
@@ -73,31 +102,105 @@ MANY = (
 )
 
 
-def footnotes(bench: BenchRecords) -> list[str]:
-    """The protocol, the error model and what the columns mean, in a few lines; table by table only where tables differ."""
-    blocks = blocks_of(bench)
-    sayings: tuple[Callable[[Block], str], ...] = (errors, collapsed, resolution)
-    pairs = [len(group) for _, group in pair_groups(blocks)]
+def footnotes(bench: BenchRecords, board: pd.DataFrame, frames: Sequence[pd.DataFrame]) -> list[str]:
+    """The protocol, what the columns of `frames` mean and the error model; nothing of what is not shown.
+
+    Table by table only where tables differ.
+    """
+    blocks = [block for block in blocks_of(bench) if len(block.rows_of(board))]
+    names = {name for frame in frames for name in frame.columns}
+    tested = any(name.startswith(("vs ", "p ")) for name in names)
+    at_once = any(name.endswith(f" {ALL_COLUMNS}") for name in names)
+    sayings: list[Callable[[Block], str]] = [one_seed, ranks]
+    if tested:
+        sayings.append((lambda block: errors(block) + family(block)) if at_once else errors)
+    if "why" in names:
+        sayings.append(collapsed)
+    if tested:
+        sayings += [resolution, control]
+    groups = pair_groups(blocks) if any("pairs" in frame for frame in frames) else []
+    pairs = [len(group) for _, group in groups]
     about_pairs = [FEW if any(n < MANY_PAIRS for n in pairs) else "", MANY if any(n >= MANY_PAIRS for n in pairs) else ""]
-    return [*_shared(blocks, protocol), MEANINGS, *(line for say in sayings for line in _shared(blocks, say)), *filter(None, about_pairs)]
+    lines = [*_shared(blocks, protocol), meanings(frames), *(line for say in sayings for line in _shared(blocks, say)), *about_pairs]
+    return [line for line in lines if line]
 
 
 def _shared(blocks: Sequence[Block], say: Callable[[Block], str]) -> list[str]:
-    said = {block.title: say(block) for block in blocks if say(block)}
-    if len(set(said.values())) <= 1:
-        return list(dict.fromkeys(said.values()))
-    return [f"{title}: {text}" for title, text in said.items()]
+    """What is to be said of every table, once where it is the same of all that it is said of."""
+    texts = {label: text for label, block in zip(labels(blocks), blocks, strict=True) if (text := say(block))}
+    if len(set(texts.values())) <= 1:
+        return list(dict.fromkeys(texts.values()))
+    return [f"{label}: {text}" for label, text in texts.items()]
+
+
+def meanings(frames: Sequence[pd.DataFrame]) -> str:
+    """What the columns mean that stand in one of these tables."""
+    tables = [frame for frame in frames if "pairs" not in frame]
+    shown = {name for frame in tables for name in frame.columns}
+    cells = [cell for frame in tables for name in frame for cell in frame[name] if name.startswith("vs ")]
+    intervals, marks = any("[" in cell for cell in cells), any(cell.endswith("*") for cell in cells)
+    whose = {"vs KD": "tuned Hinton KD (hinton)", f"vs {STUDENT_ALONE}": "the student alone"}
+    named = [name for name in whose if name in shown]
+    words = []
+    if named:
+        words.append(
+            f"{' and '.join(named)}: difference{'s' * (len(named) > 1)} to {' and to '.join(whose[name] for name in named)} in points"
+            + (", with the 95 % interval of this row by itself." if intervals else ".")
+        )
+    if any(name.startswith("p ") for name in shown):
+        words.append("p: its p-value.")
+    if any(name.endswith(f" {ALL_COLUMNS}") for name in shown):
+        words.append("all: the interval and p-value for all rows at once, from which a row picked from the table may be claimed.")
+    if marks:
+        words.append("*: stands after Holm's correction for all rows.")
+    words += [f"{column.name}: {column.meaning}." for column in COLUMNS if column.name in shown and column.meaning]
+    return " ".join(words)
 
 
 def protocol(block: Block) -> str:
     """How the numbers of one table came about: seeds, split and choice."""
     data = block.records[0].run.data
     seeds = ", ".join(map(str, sorted({record.run.seed for record in block.records})))
-    lacking = sorted({s.record.method for s in block.standings if s.done and not s.candidate.complete})
+    lacking = sorted({method_words(s.record.method) for s in block.standings if s.done and not s.candidate.complete})
+    spread = f"of seed {seeds}" if block.has_one_seed and seeds.isdecimal() else f"mean ± sample sd over seeds {seeds}"
     return (
-        f"Top-1 in per cent on the test set after the last epoch, mean ± sample sd over seeds {seeds}; "
+        f"Top-1 in per cent on the test set after the last epoch, {spread}; "
         f"held out for validation: {100 * data.val_fraction:g} %. {_choice(block)}."
         + (f" Not all seeds are done of: {', '.join(lacking)}." if lacking else "")
+    )
+
+
+def ranks(block: Block) -> str:
+    """On which seeds the rows of a table are ranked, where they do not all have the same; empty where they have."""
+    if block.has_one_seed or all(s.top1.keys() == block.common_seeds for s in block.healthy):
+        return ""
+    if not block.ranked:
+        return "No ranks: no two rows share two seeds."
+    text = f"Rows do not all have the same seeds: ranks compare means over seeds {_listed(block.common_seeds)}, which all ranked rows have."
+    left = [f"{method_words(s.record.method)} ({_seeds_words(s)})" for s in block.healthy if s not in block.ranked]
+    return text + (f" No rank: {', '.join(left)}." if left else "")
+
+
+def _seeds_words(standing: Standing) -> str:
+    return f"seed{'s' * (len(standing.top1) != 1)} {_listed(standing.top1)}"
+
+
+def _listed(seeds: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(seeds)))
+
+
+def control(block: Block) -> str:
+    """A warning where plain KD was trained with other coefficients than its published ones alone; else empty."""
+    kd = block.only(KD)
+    if (
+        kd is None
+        or block.place.phase == "refit"
+        or any(at_published_coefficients(record) for record in block.records if record.method == KD)
+    ):
+        return ""
+    return (
+        f"The KD control stands at {kd.setting}: an axis such as --weights or --alphas varies the controls too, and its published "
+        "coefficients were not among the settings tried."
     )
 
 
@@ -110,15 +213,26 @@ def _choice(block: Block) -> str:
     return f"Setting chosen: {RULE}"
 
 
+def one_seed(block: Block) -> str:
+    """What a table of one seed cannot tell; empty for any other."""
+    return ONE_SEED if block.has_one_seed and any(standing.done for standing in block.standings) else ""
+
+
+def _families(block: Block) -> list[int]:
+    """How many rows are compared with each control that has a test at all."""
+    return [tests.family for name in CONTROLS.values() if (tests := comparisons(block, name)).family]
+
+
+def family(block: Block) -> str:
+    """How many rows the columns for all rows at once speak for."""
+    known = block.model is not None and block.model.pooled > 0
+    return f" Columns with all: {max(_families(block))} rows at once." if known and _families(block) else ""
+
+
 def errors(block: Block) -> str:
-    """Which model a table's intervals and p-values come from, in words."""
+    """Which model a table's intervals and p-values come from, in words; empty where there are none."""
     model = block.model
-    if block.ranks_nothing and any(standing.done for standing in block.standings):
-        return ONE_SEED
-    if model is None or math.isnan(model.pooled) or model.pooled <= 0:
-        return ""
-    families = [tests.family for control in CONTROLS.values() if (tests := comparisons(block, control)).family]
-    if not families:
+    if model is None or math.isnan(model.pooled) or model.pooled <= 0 or not _families(block):
         return ""
     rows = len(block.healthy)
     sd = 100 * math.sqrt(float(model.prior.variance))
@@ -132,7 +246,7 @@ def errors(block: Block) -> str:
         spread = f"one sd for all rows, {sd:.2f} points ({why})"
     else:
         spread = f"each row's variance is drawn towards a common {sd:.2f} points with the weight of {model.prior.freedom:.1f} further seeds"
-    return f"Error model: {pairing}; {spread}; t with at most {model.pooled:g} degrees of freedom; all: m = {max(families)}."
+    return f"Error model: {pairing}; {spread}; t with at most {model.pooled:g} degrees of freedom."
 
 
 def collapsed(block: Block) -> str:
@@ -156,65 +270,104 @@ def resolution(block: Block) -> str:
     )
 
 
+@dataclass(frozen=True)
+class Column:
+    """One column of a leaderboard for a reader: its heading, a row's cell as text, and what a footnote says of it."""
+
+    name: str
+    cell: Callable[[pd.Series], str]
+    meaning: str = ""
+
+
+def _control_columns(name: str, words: str) -> tuple[Column, ...]:
+    """A control's columns: difference and p-value of a row by itself, and those for all rows at once."""
+    short = words.split()[-1]
+    return (
+        Column(f"vs {words}", lambda row: _interval(row, f"vs_{name}") + _mark(row[f"vs_{name}_holm"])),
+        Column(f"p {short}", lambda row: _p_value(row[f"p_vs_{name}"])),
+        Column(f"vs {short} {ALL_COLUMNS}", lambda row: _bounds(row, f"vs_{name}_all")),
+        Column(f"p {short} {ALL_COLUMNS}", lambda row: _p_value(row[f"p_vs_{name}_all"])),
+    )
+
+
+COLUMNS = (
+    Column("#", lambda row: _number(row["rank"], ".0f")),
+    Column("method", lambda row: method_words(row["method"])),
+    Column("setting", lambda row: _setting_words(row)),
+    Column("n", lambda row: _count(row)),
+    Column("test top-1", lambda row: _spread(row["test_top1"], row["test_sd"])),
+    Column("on common seeds", lambda row: _on_common_seeds(row), "test top-1 over the seeds that ranks are made on"),
+    Column("top-1 at best val", lambda row: _percent(row["test_top1_at_best_val"]), "test top-1 of the epoch that is best on validation"),
+    Column("best on test (oracle)", lambda row: _percent(row["oracle_test_top1"]), "chosen by looking at the test images, no result"),
+    Column("val top-1", lambda row: _percent(row["val_top1"]), "validation top-1 of the last epoch"),
+    *_control_columns("kd", "KD"),
+    *_control_columns("alone", STUDENT_ALONE),
+    Column(
+        "gap closed",
+        lambda row: _number(row["gap_closed"], ".0%").replace("%", " %"),
+        "share of the way from the student alone to the teacher, where the teacher's lead is clear of its 95 % interval",
+    ),
+    Column("tried", lambda row: _number(row["settings_tried"], ".0f"), "settings tried"),
+    Column(
+        "passes",
+        lambda row: _passes(row),
+        "a step's forward passes of the student, backward passes of the student, forward passes of a live teacher",
+    ),
+    Column(
+        "MACs",
+        lambda row: _number(row["macs_ratio"], ".2f", "x"),
+        "multiply-accumulates of training (networks, losses, backward), the student alone being 1",
+    ),
+    Column(
+        "CPU time",
+        lambda row: _number(row["cpu_ratio"], ".2f", "x"),
+        "processor time of training, the student alone being 1: a probe of both in turn (on a GPU, time on the device)",
+    ),
+    Column("memory", lambda row: _bytes(row["memory_bytes"]), "bytes of weights, gradients, optimiser state and saved activations"),
+    Column(
+        "clock s",
+        lambda row: _number(row["train_seconds"], ".3g"),
+        "seconds of a solo run by the clock, from a probe; depends on what else the machine does",
+    ),
+)  # fmt: skip
+"""of a leaderboard for a reader, from left to right"""
+
+
 def display_frame(board: pd.DataFrame) -> pd.DataFrame:
-    """The healthy rows' main columns as text, as a person reads them; accuracies in per cent."""
+    """The healthy rows as text, as a person reads them; accuracies in per cent."""
     board = board[board["collapsed"].isna()]
     rows = [row for _, row in board.iterrows()]
-    shown = pd.DataFrame(
-        {
-            "#": [_number(row["rank"], ".0f") for row in rows],
-            "method": [row["method"] for row in rows],
-            "setting": [_setting_words(row) for row in rows],
-            "n": [_count(row) for row in rows],
-            "test top-1": [_spread(row["test_top1"], row["test_sd"]) for row in rows],
-            "best epoch": [_percent(row["best_test_top1"]) for row in rows],
-            "val": [_percent(row["val_top1"]) for row in rows],
-            **{
-                column: cells
-                for name, words in (("kd", "KD"), ("alone", "alone"))
-                for column, cells in {
-                    f"vs {words}": [_interval(row, f"vs_{name}") + _mark(row[f"vs_{name}_holm"]) for row in rows],
-                    f"p {words}": [_p_value(row[f"p_vs_{name}"]) for row in rows],
-                    f"vs {words}, all": [_bounds(row, f"vs_{name}_all") for row in rows],
-                    f"p {words}, all": [_p_value(row[f"p_vs_{name}_all"]) for row in rows],
-                }.items()
-            },
-            "gap closed": ["" if pd.isna(row["gap_closed"]) else f"{100 * row['gap_closed']:.0f} %" for row in rows],
-            "tried": [_number(row["settings_tried"], ".0f") for row in rows],
-            "train s": [_number(row["train_seconds"], ".3g") for row in rows],
-        },
-        index=board.index,
-        dtype=object,
-    )
-    if board["oracle_test_top1"].notna().any():
-        shown.insert(6, "best on test (oracle)", [_percent(row["oracle_test_top1"]) for row in rows])
-    return shown
+    cells = {column.name: [column.cell(row) for row in rows] for column in COLUMNS}
+    return pd.DataFrame(cells, index=board.index, dtype=object)
 
 
 def collapsed_frame(board: pd.DataFrame) -> pd.DataFrame:
     """The collapsed rows as text: what they came to and why they are in no test."""
     board = board[board["collapsed"].notna()]
     rows = [row for _, row in board.iterrows()]
+    own = {"method", "setting", "n", "test top-1"}
     return pd.DataFrame(
         {
-            "method": [row["method"] for row in rows],
-            "setting": [_setting_words(row) for row in rows],
-            "n": [_count(row) for row in rows],
-            "test top-1": [_spread(row["test_top1"], row["test_sd"]) for row in rows],
+            **{column.name: [column.cell(row) for row in rows] for column in COLUMNS if column.name in own},
             "vs KD": [_interval(row, "vs_kd") for row in rows],
-            "vs alone": [_interval(row, "vs_alone") for row in rows],
-            "why": [row["collapsed"].replace(BELOW, "below alone") for row in rows],
+            f"vs {STUDENT_ALONE}": [_interval(row, "vs_alone") for row in rows],
+            "why": [row["collapsed"].replace(BELOW, "below alone on val") for row in rows],
         },
         index=board.index,
         dtype=object,
     )
 
 
+PAIRS_HEADINGS = ("pairs", "p KD", "mean rank")
+HEADINGS = tuple(dict.fromkeys((*(column.name for column in COLUMNS), "why", *PAIRS_HEADINGS)))
+"""what a reader may ask for by `--columns`"""
+
+
 def pairs_frame(rows: pd.DataFrame) -> pd.DataFrame:
     """Methods over pairs as text."""
     many = rows["p_vs_kd"].notna().any()
     shown = {
-        "method": list(rows["method"]),
+        "method": [method_words(method) for method in rows["method"]],
         "pairs": [f"{n}" if not c else f"{n} ({c} collapsed)" for n, c in zip(rows["pairs"], rows["collapsed"], strict=True)],
         "vs KD": [
             f"{100 * gain:+.2f}" + ("" if pd.isna(error) else f" ± {100 * error:.2f}") + _mark(holm_)
@@ -230,8 +383,28 @@ def pairs_frame(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(shown, index=rows.index, dtype=object)
 
 
-def _number(value: float, form: str) -> str:
-    return "" if pd.isna(value) else f"{value:{form}}"
+def _number(value: float, form: str, unit: str = "") -> str:
+    return "" if pd.isna(value) else f"{value:{form}}{unit}"
+
+
+def _passes(row: pd.Series) -> str:
+    """`1/1/1`: forward and backward of the student, forward of the teacher, as far as they are recorded."""
+    passes = [row[name] for name in ("student_passes", "backward_passes", "teacher_passes")]
+    return "" if any(pd.isna(value) for value in passes) else "/".join(f"{value:.0f}" for value in passes)
+
+
+def _bytes(value: float) -> str:
+    """Three digits with a unit of powers of 1000."""
+    if pd.isna(value):
+        return ""
+    power = next(power for power in range(5) if value < 999.5 * 1000**power or power == 4)
+    return f"{value / 1000**power:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
+
+
+def _on_common_seeds(row: pd.Series) -> str:
+    """Empty where the row has no other seeds than those."""
+    same = pd.isna(row["rank_top1"]) or len(str(row["rank_seeds"]).split()) == row["n"]
+    return "" if same else _percent(row["rank_top1"])
 
 
 def _p_value(p: float) -> str:
@@ -242,12 +415,9 @@ def _p_value(p: float) -> str:
 
 
 def _setting_words(row: pd.Series) -> str:
-    words = [f"{name}={row[column]:g}" for name, column in (("T", "temperature"), ("alpha", "alpha")) if not pd.isna(row[column])]
-    if not pd.isna(row["weight"]) and row["weight"] != 1:
-        words.append(f"weight={row['weight']:g}")
-    if isinstance(row["others"], str):
-        words += [f"{name}={value}" for name, value in json.loads(row["others"]).items()]
-    return " ".join(words)
+    """A row's setting in the words of `records.Setting`."""
+    numbers: list[Any] = [None if pd.isna(row[name]) else row[name] for name in ("temperature", "alpha", "weight")]
+    return str(Setting(*numbers, json.loads(row["others"]) if isinstance(row["others"], str) else {}))
 
 
 def _count(row: pd.Series) -> str:

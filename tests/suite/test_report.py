@@ -7,10 +7,11 @@ import pytest
 from rich.console import Console
 from test_leaderboard import AT, KD, NONE, objective, write
 
+from kdzoo.errors import InputError
 from kdzoo.suite.leaderboard import leaderboard_frame
 from kdzoo.suite.records import read_bench
-from kdzoo.suite.report import ESSENTIAL, fitting, frame_table, leaderboard_view
-from kdzoo.suite.tables import display_frame
+from kdzoo.suite.report import ESSENTIAL, OPTIONAL, fitting, frame_table, leaderboard_view
+from kdzoo.suite.tables import COLUMNS, HEADINGS, as_markdown, display_frame, footnotes, sections, selected
 
 
 @pytest.fixture
@@ -44,12 +45,12 @@ def test_a_wider_terminal_shows_more_columns_in_the_same_order(bench):
     for narrow, wide in itertools.pairwise(columns):
         assert [name for name in wide if name in narrow] == narrow
     assert len(columns[0]) < len(columns[-1])
-    assert {"vs alone", "gap closed", "p KD", "vs KD, all", "p alone, all"} <= set(columns[-1])
+    assert {"vs student alone", "gap closed", "p KD", "vs KD all", "p alone all"} <= set(columns[-1])
 
 
 def test_a_column_without_a_value_takes_no_room(bench):
-    frame = display_frame(leaderboard_frame(read_bench(bench))).assign(val="")
-    assert "val" not in fitting(frame, 300)
+    frame = display_frame(leaderboard_frame(read_bench(bench))).assign(**{"val top-1": ""})
+    assert "val top-1" not in fitting(frame, 300)
 
 
 def test_what_failed_is_shown_with_its_reason_and_what_is_damaged_with_its_file(bench):
@@ -85,5 +86,93 @@ def test_only_the_rows_that_were_asked_for_are_shown(bench):
     read = read_bench(bench)
     board = leaderboard_frame(read)
     out.print(leaderboard_view(read, board[board["method"] == "at"], 120))
-    assert "84.00" in out.file.getvalue()
-    assert "T=4" not in out.file.getvalue()
+    tables, _, verdict = out.file.getvalue().partition("Verdict: ")
+    assert "84.00" in tables
+    assert "T=4" not in tables
+    assert verdict
+
+
+def test_columns_that_do_not_fit_are_left_out_in_the_stated_order_and_named(bench):
+    frame = display_frame(leaderboard_frame(read_bench(bench)))
+    for width in range(80, 300, 10):
+        kept = [name for name in OPTIONAL if name in fitting(frame, width)]
+        assert kept == [name for name in OPTIONAL if frame[name].any()][: len(kept)]
+    lines = shown(bench, 100).splitlines()
+    assert "12 more columns (top-1 at best val; val top-1; vs KD all; p KD all;" in " ".join(lines)
+    assert "--columns all, or leaderboard.csv" in " ".join(" ".join(lines).split())
+    assert "more column" not in shown(bench, 300)
+
+
+def test_all_columns_stand_in_parts_that_fit_and_each_names_its_rows(bench):
+    out = Console(file=io.StringIO(), width=80)
+    read = read_bench(bench)
+    out.print(leaderboard_view(read, leaderboard_frame(read), 80, "all"))
+    text = out.file.getvalue()
+    assert max(map(len, text.splitlines())) <= 80
+    assert "more column" not in text
+    assert text.count("student alone  ") >= 3
+    for heading in ("val top-1", "gap closed", "clock s", "memory", "tried"):
+        assert heading in text
+
+
+def test_named_columns_are_shown_in_that_order_and_a_wrong_name_has_the_nearest_beside_it(bench):
+    read = read_bench(bench)
+    board = leaderboard_frame(read)
+    table = as_markdown(read, board, "gap closed, vs kd").split("## ")[1]
+    assert table.splitlines()[2] == "| method | gap closed | vs KD |"
+    with pytest.raises(InputError, match="did you mean 'gap closed'"):
+        as_markdown(read, board, "gap close")
+
+
+def footnote_words(text: str) -> set[str]:
+    return {heading for heading in HEADINGS if f" {heading}: " in f" {text}"}
+
+
+@pytest.mark.parametrize("columns", ["all", "n", "p KD", "vs KD,tried", "vs student alone,p alone all"])
+def test_footnotes_explain_what_is_shown_and_nothing_else(bench, columns):
+    read = read_bench(bench)
+    board = leaderboard_frame(read)
+    frames = [selected(frame, columns) for _, frame in sections(read, board)]
+    text = " ".join(footnotes(read, board, frames))
+    (frame,) = frames
+    explained = {column.name for column in COLUMNS if column.meaning}
+    assert footnote_words(text) & explained == explained & set(frame)
+    assert ("p-value" in text) == any(name.startswith("p ") for name in frame)
+    assert ("interval of this row" in text) == bool({"vs KD", "vs student alone"} & set(frame))
+    assert ("rows at once" in text) == any(name.endswith(" all") for name in frame)
+    assert ("Error model" in text) == any(name.startswith(("p ", "vs ")) for name in frame)
+
+
+def test_a_table_of_one_seed_promises_neither_intervals_nor_p_values_nor_a_share_of_the_gap(tmp_path):
+    for method in ("none", "hinton", "at"):
+        write(tmp_path / "b", objective(method), 0, val=0.8, test=0.8)
+    for width in (80, 200):
+        text = " ".join(shown(tmp_path / "b", width).split())
+        table, _, notes = text.partition("Top-1 in per cent")
+        assert "of seed 0;" in notes
+        assert "One seed: this table ranks nothing" in notes
+        for promise in ("interval of", "p-value", "Error model", "Holm", "gap closed"):
+            assert promise not in table + notes
+
+
+def test_the_student_alone_has_that_name_in_rows_as_in_columns(bench):
+    text = shown(bench, 140)
+    assert "vs student alone" in text
+    assert "2  student alone" in text or "3  student alone" in text
+    assert "none" not in text.partition("Verdict")[0]
+
+
+def test_columns_are_aligned_where_the_terminal_has_no_plus_minus_sign(bench):
+    """Its two characters are in the cells before columns are laid out, not put in while they are written."""
+
+    class Ascii(io.StringIO):
+        encoding = "ascii"
+
+    out = Console(file=Ascii(), width=120)
+    read = read_bench(bench)
+    out.print(leaderboard_view(read, leaderboard_frame(read), 120))
+    text = out.file.getvalue()
+    text.encode("ascii")
+    rows = [line for line in text.splitlines() if " +- " in line and "|" in line]
+    assert len(rows) == 3
+    assert len({tuple(at for at, sign in enumerate(line) if sign == "|") for line in rows}) == 1

@@ -1,0 +1,105 @@
+"""The verdict of a bench: one sentence that says no more than the intervals of its table."""
+
+import pytest
+import scipy.stats
+from test_leaderboard import AT, KD, NONE, objective, row, write
+
+from kdzoo.suite.records import read_bench
+from kdzoo.suite.verdict import ENOUGH_POINTS, verdicts
+
+
+def make(folder, seeds=3, **values):
+    """The student alone, KD, and attention transfer, by default KD's accuracies and what is given of AT's."""
+    for seed in range(seeds):
+        write(folder, objective("none"), seed, val=0.80, test=NONE[seed % 3])
+        if (kd := values.get("kd", KD)) is not None:
+            write(folder, objective("hinton"), seed, val=values.get("kd_val", 0.88), test=kd[seed])
+        if (at := values.get("at")) is not None:
+            write(folder, objective("at"), seed, val=values.get("at_val", 0.84), test=at[seed], fail=values.get("fail"))
+    (sentence,) = verdicts(read_bench(folder))
+    return sentence
+
+
+def test_a_method_is_better_only_where_its_interval_for_all_rows_says_so(tmp_path):
+    sentence = make(tmp_path, at=[0.89, 0.90, 0.885])
+    found = row(tmp_path, "at")
+    assert found["vs_kd_all_low"] > 0
+    interval = f"{100 * found['vs_kd']:+.2f} [{100 * found['vs_kd_all_low']:+.2f}, {100 * found['vs_kd_all_high']:+.2f}]"
+    assert sentence == (
+        f"Verdict: at by {interval} is better than KD (T=4 alpha=0.9) on this pair (95 % for all 2 comparisons at once, 3 seeds)."
+    )
+
+
+def test_kd_is_enough_where_nothing_can_be_better_by_more_than_a_point(tmp_path):
+    sentence = make(tmp_path, seeds=3, kd=[0.85, 0.86, 0.87], at=[0.849, 0.86, 0.869])
+    found = row(tmp_path, "at")
+    assert 0 < 100 * found["vs_kd_all_high"] < ENOUGH_POINTS
+    assert "is enough for this pair: the other method is not better than it" in sentence
+    assert f"by more than {100 * found['vs_kd_all_high']:.2f} points (95 % for all 2 comparisons at once, 3 seeds)" in sentence
+
+
+def test_where_a_method_may_be_much_better_neither_it_nor_kd_is_praised(tmp_path):
+    sentence = make(tmp_path, at=AT)
+    found = row(tmp_path, "at")
+    assert 100 * found["vs_kd_all_high"] > ENOUGH_POINTS
+    assert found["vs_kd_all_low"] < 0
+    assert "is enough" not in sentence
+    assert "it is not shown that the other method is better than KD" in sentence
+    assert f"at may be better by up to {100 * found['vs_kd_all_high']:.2f} points" in sentence
+
+
+def test_with_the_controls_alone_kd_is_compared_with_the_student_alone(tmp_path):
+    sentence = make(tmp_path)
+    interval = scipy.stats.ttest_rel(KD, NONE).confidence_interval(0.95)
+    assert f"by +4.00 [{100 * interval.low:+.2f}, {100 * interval.high:+.2f}] points (95 %, 3 seeds)" in sentence
+    assert "no method beside the two controls" in sentence
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"seeds": 1, "at": [0.9]}, "none, with one seed nothing tells a difference from chance"),
+        ({"kd": None, "at": [0.89, 0.90, 0.885]}, "none about KD, which is not in this table; better than the student alone: at by +"),
+        ({"kd": None, "at": [0.80, 0.82, 0.81]}, "no method is shown to be better than the student alone"),
+        ({"kd_val": 0.3, "at": AT}, "none about KD, which itself collapsed (50.0 points below the student alone on validation)"),
+        ({"at": AT, "at_val": 0.3}, "; collapsed and in no comparison: at."),
+        ({"at": AT, "fail": "RuntimeError: NaN"}, "; collapsed and in no comparison: at."),
+    ],
+)
+def test_what_cannot_be_said_is_not(tmp_path, values, words):
+    assert words in make(tmp_path, **values)
+
+
+def test_a_method_of_one_seed_among_others_is_in_no_verdict(tmp_path):
+    make(tmp_path, seeds=3)
+    write(tmp_path, objective("at"), 0, val=0.85, test=0.99)
+    (sentence,) = verdicts(read_bench(tmp_path))
+    assert " at " not in sentence
+
+
+def test_an_unfinished_bench_says_how_far_it_is(tmp_path):
+    make(tmp_path, at=AT)
+    (next((tmp_path / "runs").glob("at-*")) / "result.json").unlink()
+    (sentence,) = verdicts(read_bench(tmp_path))
+    assert sentence.startswith("Verdict: so far, with 8 of 9 runs: ")
+
+
+def test_tuned_is_what_several_settings_were_tried_of(tmp_path):
+    make(tmp_path, at=AT)
+    for seed in range(3):
+        write(tmp_path, objective("hinton", 2.0), seed, val=0.87, test=0.9)
+    (sentence,) = verdicts(read_bench(tmp_path))
+    assert "better than tuned KD" in sentence
+
+
+def test_a_folder_without_runs_has_a_verdict_of_its_own(tmp_path):
+    (tmp_path / "runs").mkdir()
+    assert verdicts(read_bench(tmp_path)) == ["Verdict: none, there are no runs."]
+
+
+def test_the_verdict_heads_the_markdown_table(tmp_path):
+    from kdzoo.suite.leaderboard import write_tables
+
+    sentence = make(tmp_path / "b", at=AT)
+    write_tables(tmp_path / "b")
+    assert (tmp_path / "b" / "leaderboard.md").read_text().startswith(f"# b\n\n{sentence}\n\n## ")
