@@ -30,9 +30,8 @@ import torch
 from speed_clock import synchronise, with_peak
 from speed_report import machine
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
+from kdzoo.cost import Multiplications
 from kdzoo.errors import InputError
 from kdzoo.execution import Execution
 from kdzoo.method import REGISTRY, LossAndAuxiliary, Method, stages_handed
@@ -286,18 +285,6 @@ def work(act: Callable[[], None]) -> int:
     with attention_as_products(), Multiplications() as counted:
         act()
     return counted.total
-
-
-class Multiplications(TorchDispatchMode):
-    """Counts them by torch's formulas; unlike its FlopCounterMode also where a loss takes gradients itself."""
-
-    total = 0
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = function(*args, **(kwargs or {}))
-        if (count := flop_registry.get(function._overloadpacket)) is not None:
-            self.total += count(*args, **(kwargs or {}), out_val=given) // 2  # an operation is a multiplication or an addition
-        return given
 
 
 def _row(loss: Loss, peak: int, done: float, steps: Sequence[float], spent: Sequence[float]) -> Row:

@@ -72,6 +72,10 @@ class _Cost(_Read):
     views: float | None = None
     student_passes: float | None = None
     teacher_passes: float | None = None
+    backward_passes: float | None = None
+    step_macs: float | None = None
+    train_macs: float | None = None
+    time_ratio: float | None = None
 
 
 class _Result(_Read):

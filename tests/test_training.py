@@ -1,6 +1,7 @@
 """Training: how runs are grouped changes no number, teachers stay as they are, and what teaches has been measured."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from kdzoo.assemble import Bound, Modules, cohort_of, data_of, kept_student, member_of, teacher_of
-from kdzoo.cost import probe
+from kdzoo.cost import with_first_stage
 from kdzoo.errors import InputError
 from kdzoo.evaluate import measure
 from kdzoo.member import Member
@@ -22,7 +23,7 @@ from kdzoo.suite.bench import preflight, run, write_plan
 from kdzoo.suite.config import bench_config
 from kdzoo.suite.jobs import Options
 from kdzoo.suite.sweep import Plan, plan
-from kdzoo.suite.worker import Bench, execution_of, in_lockstep, train_runs
+from kdzoo.suite.worker import Bench, execution_of, in_lockstep, measure_cost, train_runs
 from kdzoo.teachers import check, serve
 from kdzoo.train import Stopped, fit
 
@@ -183,7 +184,11 @@ def test_the_probe_counts_what_a_method_adds(tmp_path):
         served = teacher_of(bound, images, parts, execution_of(Options()), Modules())
         teacher, shapes = served or (None, None)
         member = member_of(bound, images, parts, shapes, execution_of(Options()), Modules())
-        costs[p.run.objective.label] = probe(cohort_of([member], images, parts, teacher, execution_of(Options())))
+        costs[p.run.objective.label] = measure_cost(bound, member, images, parts, teacher, execution_of(Options()), Modules())
+        batch, teacher_macs = p.run.recipe.batch_size, teacher.cost.macs if teacher else 0
+        student_macs = member.size.macs
+        steps = costs[p.run.objective.label]["train_macs"] / costs[p.run.objective.label]["step_macs"]
+        assert steps == p.run.recipe.epochs * math.ceil(len(parts.train.targets) / batch)
     assert costs["none"]["teacher_passes"] == 0
     assert costs["hinton"]["teacher_passes"] == costs["hinton"]["student_passes"] == costs["hinton"]["views"] == 1
     assert costs["hinton"]["extra_parameters"] == 0
@@ -192,6 +197,21 @@ def test_the_probe_counts_what_a_method_adds(tmp_path):
     assert costs["crd"]["extra_parameters"] == (8 * 128 + 128) + (64 * 128 + 128)
     assert costs["crd"]["memory_bytes"] > costs["hinton"]["memory_bytes"] > costs["none"]["memory_bytes"] > 0
     assert all(cost["step_seconds"] > 0 for cost in costs.values())
+    # forward, and backward for weights and inputs, but for the first layer's inputs
+    assert 2 * batch * student_macs < costs["none"]["step_macs"] < 3 * batch * student_macs
+    assert costs["hinton"]["step_macs"] - costs["none"]["step_macs"] == batch * teacher_macs
+    assert costs["fitnet"]["step_macs"] > costs["hinton"]["step_macs"]
+    assert {cost["backward_passes"] for cost in costs.values()} == {1}
+    assert costs["none"]["time_ratio"] == 1
+    assert costs["crd"]["time_ratio"] > 1
+
+
+def test_the_first_stages_cost_is_added_as_far_as_both_are_known():
+    first = {"train_seconds": 2.0, "train_macs": 50, "time_ratio": 1.5}
+    cost = {"train_seconds": 4.0, "train_macs": 100, "time_ratio": 3.0, "views": 1}
+    assert with_first_stage(cost, first, 0.5) == {"train_seconds": 6.0, "train_macs": 150, "time_ratio": 3.75, "views": 1}
+    old = with_first_stage(cost, {"train_seconds": 2.0}, 0.5)
+    assert (old["train_seconds"], old["train_macs"], old["time_ratio"]) == (6.0, None, None)
 
 
 def test_what_cannot_be_adapted_is_refused_before_training_with_the_shapes(tmp_path):

@@ -74,10 +74,11 @@ def compare(
     how: Kind = TableFormat.table,
     sort: Sort = None,
     only: Filter = None,
+    columns: Columns = None,
 ) -> int:
     """Put benches beside each other: differences to the first with 95 % intervals, and warnings where protocols differ.
 
-    Two runs' ids compare these two models on the test images instead, by their kept predictions.
+    The ids of two runs compare these two models on the test images instead, by their kept predictions.
 
     A CSV needs the columns method and top1 (or test_top1), with seed or n and sd where there are any: a published
     table, or another suite's.
@@ -94,8 +95,9 @@ def compare(
         print(compare_models(run_folder(benches[0], results), run_folder(benches[1], results)))
         return 0
     from kdzoo.suite.compare import compare as joined
-    from kdzoo.suite.compare import render, words
-    from kdzoo.suite.report import frame_table
+    from kdzoo.suite.compare import comparison_sections, render
+    from kdzoo.suite.report import comparison_view
+    from kdzoo.suite.tables import ALL_COLUMNS, columns_of
 
     problems: list[str] = []
     sides: list[Path] = []
@@ -107,20 +109,12 @@ def compare(
     found = joined(sides)
     frame = arranged(found.frame, sort, only)
     if how is TableFormat.table:
-        shown, shared = _compact(frame)
-        console().print(frame_table(words(shown), f"test top-1 in per cent; differences to the first{shared}"))
+        console().print(comparison_view(comparison_sections(frame, found.names), found.names, console().width, columns))
     else:
-        print(render(frame, how).rstrip("\n"))
+        print(render(columns_of(frame, columns or ALL_COLUMNS), how).rstrip("\n"))
     for warning in found.warnings:
         say(f"warning: {warning}")
     return 0
-
-
-def _compact(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """The columns that say something, and in words what all rows share."""
-    same = [name for name in ("pair", "data", "phase") if name in frame and frame[name].nunique() == 1]
-    shared = "".join(f"; {name} {frame[name].iloc[0]}" for name in same)
-    return frame.drop(columns=same).dropna(axis="columns", how="all"), shared
 
 
 def _side(name: str, results: Path) -> Path:
@@ -138,7 +132,7 @@ def print_leaderboard(
     from kdzoo.suite.compare import render
     from kdzoo.suite.leaderboard import write_tables
     from kdzoo.suite.report import leaderboard_view
-    from kdzoo.suite.tables import ALL_COLUMNS, as_markdown, sections, selected
+    from kdzoo.suite.tables import ALL_COLUMNS, as_markdown, columns_of, sections, selected
 
     board, bench = write_tables(folder)
     board = arranged(board, sort, only)
@@ -151,19 +145,7 @@ def print_leaderboard(
             for _, shown in sections(bench, board):
                 print(render(selected(shown, columns or ALL_COLUMNS), how))
         case _:
-            print(render(_named(board, columns), how).rstrip("\n"))
-
-
-def _named(frame: pd.DataFrame, columns: str | None) -> pd.DataFrame:
-    """The named columns of a frame in that order; raises InputError with the nearest name."""
-    from kdzoo.errors import unknown
-
-    names = [name.strip() for name in (columns or "all").split(",") if name.strip()]
-    if names == ["all"]:
-        return frame
-    if wrong := [unknown("columns", name, map(str, frame.columns)) for name in names if name not in frame]:
-        raise InputError(*wrong)
-    return frame[names]
+            print(render(columns_of(board, columns or ALL_COLUMNS), how).rstrip("\n"))
 
 
 def arranged(frame: pd.DataFrame, sort: str | None, only: list[str] | None) -> pd.DataFrame:

@@ -203,7 +203,7 @@ def _recipes(places: Iterable[Place]) -> dict[Place, str]:
         alike.setdefault(place[: len(HEAD)], []).append(place)
     named: dict[Place, str] = {}
     for group in alike.values():
-        parts = {place: _flat({**json.loads(place.ground), "teacher": json.loads(place.teacher or "{}")}) for place in group}
+        parts = {place: flat({**json.loads(place.ground), "teacher": json.loads(place.teacher or "{}")}) for place in group}
         names = sorted({name for part in parts.values() for name in part})
         differing = [name for name in names if len(_said(name, parts.values())) > 1]
         for place, part in parts.items():
@@ -216,12 +216,12 @@ def _said(name: str, parts: Iterable[Mapping[str, Any]]) -> set[str]:
     return {json.dumps(part.get(name)) for part in parts if name in part or name.startswith("recipe.")}
 
 
-def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mappings as one, with names such as `recipe.lr`."""
-    flat: dict[str, Any] = {}
+    leaves: dict[str, Any] = {}
     for name, value in content.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return flat
+        leaves |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return leaves
 
 
 def position_of(standings: Sequence[Standing], standing: Standing | None) -> int | None:

@@ -8,7 +8,7 @@ import math
 import operator
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,12 +17,13 @@ import pandas as pd
 
 from kdzoo.errors import InputError, unknown
 from kdzoo.spec import Recipe
-from kdzoo.suite.blocks import TEACHER, blocks_of
+from kdzoo.suite.blocks import TEACHER, blocks_of, flat
 from kdzoo.suite.leaderboard import SETTING, as_csv, setting_columns
 from kdzoo.suite.records import BenchRecords, read_bench
 from kdzoo.suite.stats import WELCH, independent_model, paired_model, sample_sd
-from kdzoo.suite.tables import markdown_table
+from kdzoo.suite.tables import interval_words, markdown_table, method_words, p_value_words, setting_words, spread_words
 
+TABLE_FILES = ("leaderboard.csv", "runs.csv")
 FORMATS = ("table", "csv", "md", "latex", "json")
 KEYS = ("pair", "data", "phase", "method")
 DETAILS = ("recipe", "epochs", *SETTING)
@@ -33,9 +34,10 @@ SAME_AS = {"epochs": "recipe.epochs", "data": "data.name", "recipe": "recipe", "
 
 @dataclass(frozen=True)
 class Entry:
-    """One row of a side: where it stands, and its test top-1; by seed where single runs are known, n where it is said.
+    """One row of a side: its place, and its test top-1; by seed where single runs are known, n where it is known.
 
     collapsed: whether its table says so; such a row has a difference and no test. images: how many it was tested on.
+    setting: its chosen setting in words. ids: of its runs by seed, where they are known.
     """
 
     where: Mapping[str, Any]
@@ -45,6 +47,18 @@ class Entry:
     seeds: Mapping[int, float] | None = None
     collapsed: bool = False
     images: int | None = None
+    setting: str = ""
+    ids: Mapping[int, str] = field(default_factory=dict)
+
+    def same_runs(self, other: Entry) -> int:
+        """How many of its runs are the other's: those of equal ids, where all of them have equal accuracies too.
+
+        Where one has not, the runs were trained again, on another machine or by another version of torch.
+        """
+        if self.seeds is None or other.seeds is None:
+            return 0
+        shared = [seed for seed, run_id in self.ids.items() if other.ids.get(seed) == run_id]
+        return len(shared) if all(self.seeds[seed] == other.seeds[seed] for seed in shared) else 0
 
 
 @dataclass(frozen=True)
@@ -61,29 +75,49 @@ class Side:
 
 @dataclass(frozen=True)
 class Comparison:
-    """frame: a row a method, with each side's mean, and every other side's difference to the first. warnings: in words."""
+    """frame: a row a method, with each side's mean, and every other side's difference to the first. warnings: in words.
+
+    names: what the sides are called in the columns, in their order.
+    """
 
     frame: pd.DataFrame
     warnings: tuple[str, ...]
+    names: tuple[str, ...]
 
 
 def compare(paths: Sequence[Path]) -> Comparison:
     """Join benches (folders) and tables (leaderboard.csv, runs.csv, or columns method, top1[, seed] or [, sd, n]).
 
     Differences are in test top-1 to the first side, with a 95 % interval: paired by seed where both sides have the
-    same seeds and say so run by run, else Welch's from means and standard deviations; none where a side's own table
-    calls the row collapsed. A row that only one side has is
-    kept, and where a side has several rows for one of another's, each is compared with it. Warns for every part of the
-    protocol that is not the same on all sides.
+    same seeds run by run, else Welch's from means and standard deviations; none where a side's own table calls the row
+    collapsed, or where both sides hold the same runs (a copy). A row that only one side has is kept, and where a side has
+    several rows for one of another's, each is compared with it. Warns for every part of the protocol that is not the same
+    on all sides, and of copies.
     """
     sides = [read_side(path) for path in paths]
-    names = _distinct_names([side.name for side in sides])
+    names = _distinct_names([side.name for side in sides], paths)
     keys = _keys(sides)
     shown = [key for key in (*KEYS, *DETAILS) if key in keys or (key in KEYS and any(side.has(key) for side in sides))]
     rows = [_row(entries, shown, names) for entries in _joined(sides, keys)]
-    columns = [*shown, *(f"{name} {part}" for name in names for part in ("top1", "sd", "n"))]
+    columns = [*shown, *(f"{name} {part}" for name in names for part in ("setting", "top1", "sd", "n"))]
     columns += [f"{name} - {names[0]}{part}" for name in names[1:] for part in ("", " low", " high", " p", " test")]
-    return Comparison(pd.DataFrame(rows, columns=columns), tuple(_warnings(sides, names)))
+    frame = pd.DataFrame(rows, columns=columns)
+    return Comparison(frame, (*_copies(frame, names), *_warnings(sides, names)), tuple(names))
+
+
+SAME_RUNS = "none: the same runs"
+
+
+def _copies(frame: pd.DataFrame, names: Sequence[str]) -> list[str]:
+    """A warning for every side of which rows are made of the first side's runs."""
+    warnings = []
+    for name in names[1:]:
+        tests = frame[f"{name} - {names[0]} test"]
+        same = tests.eq(SAME_RUNS).sum()
+        if same:
+            rows = int(tests.notna().sum())
+            warnings.append(f"{name}: {same} of {rows} rows hold the same runs as {names[0]} (a copy): they have no test")
+    return warnings
 
 
 def _keys(sides: Sequence[Side]) -> list[str]:
@@ -117,7 +151,7 @@ def _row(entries: Sequence[Entry | None], shown: Sequence[str], names: Sequence[
     row: dict[str, Any] = {key: next((e.where[key] for e in present if e.where.get(key) is not None), None) for key in shown}
     for name, entry in zip(names, entries, strict=True):
         if entry is not None:
-            row |= {f"{name} top1": entry.top1, f"{name} sd": entry.sd, f"{name} n": entry.n}
+            row |= {f"{name} setting": entry.setting or None, f"{name} top1": entry.top1, f"{name} sd": entry.sd, f"{name} n": entry.n}
     for name, entry in zip(names[1:], entries[1:], strict=True):
         if entry is not None and entries[0] is not None:
             row |= {f"{name} - {names[0]}{part}": value for part, value in _difference(entry, entries[0]).items()}
@@ -127,6 +161,9 @@ def _row(entries: Sequence[Entry | None], shown: Sequence[str], names: Sequence[
 def _difference(entry: Entry, base: Entry) -> dict[str, Any]:
     """The difference of two rows, with what can be said of its chance: a paired test, Welch's, or nothing."""
     difference = {"": entry.top1 - base.top1}
+    if same := entry.same_runs(base):
+        whole = same == max(len(entry.seeds or ()), len(base.seeds or ()))
+        return {**difference, " test": SAME_RUNS if whole else f"none: {same} runs are the same"}
     if entry.collapsed or base.collapsed:
         return {**difference, " test": "none: collapsed"}
     resolution = 1 / min(side.images for side in (base, entry) if side.images) if base.images and entry.images else 0.0
@@ -156,7 +193,7 @@ def read_side(path: Path) -> Side:
     column = next((c for c in ("test_top1", "top1", "accuracy") if c in table), None)
     if "method" not in table or column is None:
         raise InputError(f"compare: {path}: expected columns method and test_top1 (or top1), found: {', '.join(map(str, table.columns))}")
-    name = path.parent.resolve().name if path.name in ("leaderboard.csv", "runs.csv") else path.stem
+    name = path.parent.resolve().name if path.name in TABLE_FILES else path.stem
     table = table.rename(columns={column: "top1", "test_sd": "sd"})
     table = _as_shares(_with_numbers(table, path))
     table = table[table["top1"].notna() & (table["method"] != TEACHER)]
@@ -197,6 +234,8 @@ def _bench_side(bench: BenchRecords) -> Side:
             seeds=standing.top1,
             collapsed=standing.collapsed is not None,
             images=standing.images,
+            setting=standing.setting,
+            ids={record.run.seed: record.id for record in standing.done},
         )
         for block in blocks_of(bench)
         for standing in block.standings
@@ -219,8 +258,10 @@ def _entries_by_seed(table: pd.DataFrame, path: Path) -> list[Entry]:
             if len(twice):
                 raise InputError(f"compare: {path}: {option['method'].iloc[0]} has seed {twice.iloc[0]:g} twice in one setting")
             values = {int(seed): float(top1) for seed, top1 in zip(option["seed"], option["top1"], strict=True)}
+            ids = {int(seed): str(run_id) for seed, run_id in zip(option["seed"], option["id"], strict=True)} if "id" in option else {}
             mean, sd = float(np.mean(list(values.values()))), sample_sd(list(values.values()))
-            entries.append(Entry(_where(option.iloc[0], [*keys, *settings]), mean, sd, len(values), values))
+            where = _where(option.iloc[0], [*keys, *settings])
+            entries.append(Entry(where, mean, sd, len(values), values, setting=setting_words(option.iloc[0]), ids=ids))
     return entries
 
 
@@ -239,6 +280,7 @@ def _entries_of_means(table: pd.DataFrame) -> list[Entry]:
             sd=float(row.get("sd", math.nan)),
             n=int(row["n"]) if "n" in row and not pd.isna(row["n"]) else None,
             collapsed="collapsed" in row and not pd.isna(row["collapsed"]),
+            setting=setting_words(row),
         )
         for _, row in table.iterrows()
     ]
@@ -253,16 +295,18 @@ def _counts(entries: Iterable[Entry]) -> frozenset[str]:
 
 
 def _protocol(bench: BenchRecords) -> dict[str, frozenset[str]]:
-    """Every part of the runs' specification that has to be equal for numbers to be compared, and its values."""
+    """Every part of the runs' specification that has to be equal for numbers to be compared, and its values.
+
+    Nested parts have names such as `student.stem`, so that a warning names what differs and nothing that is equal.
+    """
     found: dict[str, set[str]] = {}
     for record in bench.records:
         run = record.run.model_dump(mode="json")
         whole = {"data": run["data"], "recipe": dict.fromkeys(Recipe.model_fields) | run["recipe"]}
-        said = {f"{part}.{key}": value for part, values in whole.items() for key, value in values.items()}
-        said |= {"engine": run["engine"], "student": run["student"], "phase": record.place.phase, "recipe": record.place.recipe}
+        said = flat(whole)
+        said |= {"engine": run["engine"], "phase": record.place.phase, "recipe": record.place.recipe}
         said |= {f"version of {term['method']}": term["version"] for term in run["objective"]["terms"]}
-        if run["teacher"]:
-            said["teacher"] = run["teacher"]
+        said |= flat({part: run[part] for part in ("student", "teacher") if run[part]})
         if record.result:
             environment = record.result["environment"]
             said |= {key: environment[key] for key in ("device", "threads", "torch") if key in environment}
@@ -289,7 +333,7 @@ def _warnings(sides: Sequence[Side], names: Sequence[str]) -> list[str]:
             said.append(f"{key} differs: {', '.join(f'{name} has {_listed(values)}' for name, values in known.items())}")
     silent = [name for name, side in zip(names, sides, strict=True) if "data.fingerprint" not in side.protocol]
     if silent and len(sides) > 1:
-        said.append(f"a table says little of how its numbers were made: the protocol could not be compared of {', '.join(silent)}")
+        said.append(f"{', '.join(silent)}: a table alone does not tell how its numbers were made, so the protocols could not be compared")
     return said
 
 
@@ -297,8 +341,21 @@ def _listed(values: frozenset[str]) -> str:
     return " and ".join(sorted(values, key=lambda value: (len(value), value)))
 
 
-def _distinct_names(names: Sequence[str]) -> list[str]:
-    return [name if names.count(name) == 1 else f"{name} ({position})" for position, name in enumerate(names, start=1)]
+def _distinct_names(names: Sequence[str], paths: Sequence[Path]) -> list[str]:
+    """Names that differ: with as many folders before them as that takes, and with their position where the paths are equal."""
+    parents = [_folder_of(path.resolve()) for path in paths]
+    found = list(names)
+    for depth in range(1, max(len(parent.parts) for parent in parents)):
+        if len(set(found)) == len(found):
+            return found
+        longer = ["/".join((*parent.parts[1:][-depth:], name)) for parent, name in zip(parents, names, strict=True)]
+        found = [long if names.count(name) > 1 else name for long, name in zip(longer, names, strict=True)]
+    return [name if found.count(name) == 1 else f"{name} ({position})" for position, name in enumerate(names, start=1)]
+
+
+def _folder_of(path: Path) -> Path:
+    """The folder that a side's name stands in: a bench's own tables bear the bench's name."""
+    return path.parent.parent if path.name in TABLE_FILES else path.parent
 
 
 def sorted_by(frame: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -335,6 +392,39 @@ def filtered(frame: pd.DataFrame, condition: str) -> pd.DataFrame:
     return cast(pd.DataFrame, frame[OPERATORS[sign](cells.astype(str), value) & (cells.notna() | (sign == "!="))])
 
 
+def comparison_sections(frame: pd.DataFrame, names: Sequence[str]) -> list[tuple[str, pd.DataFrame]]:
+    """A comparison for a reader: a table for all rows of one pair, data set and phase, with their title."""
+    heads = [name for name in ("pair", "data", "recipe", "epochs", "phase") if name in frame and frame[name].notna().any()]
+    if not heads:
+        return [("", comparison_frame(frame, names))]
+    groups = frame.groupby(heads, dropna=False, sort=False)
+    return [(", ".join(_word(value, False) for value in key if not pd.isna(value)), comparison_frame(rows, names)) for key, rows in groups]
+
+
+def comparison_frame(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Rows of a comparison as text: every side's setting, mean ± sd and n, and differences to the first side with intervals.
+
+    Settings are one column where all sides that have a row have the same there.
+    """
+    rows = [row for _, row in frame.iterrows()]
+    shown = {"method": [method_words(str(row["method"])) for row in rows]}
+    settings = [[_word(row[f"{name} setting"], False) for name in names if not pd.isna(row[f"{name} top1"])] for row in rows]
+    if all(len(set(of_row)) <= 1 for of_row in settings):
+        shown["setting"] = [of_row[0] if of_row else "" for of_row in settings]
+    else:
+        shown |= {f"{name} setting": [_word(row[f"{name} setting"], False) for row in rows] for name in names}
+    for name in names:
+        shown[name] = [spread_words(row[f"{name} top1"], row[f"{name} sd"]) for row in rows]
+    for name in names:
+        shown[f"{name} n"] = [_word(row[f"{name} n"], False) for row in rows]
+    for name in names[1:]:
+        difference = f"{name} - {names[0]}"
+        shown[difference] = [interval_words(*(row[f"{difference}{part}"] for part in ("", " low", " high"))) for row in rows]
+        shown[f"{difference} p"] = [p_value_words(row[f"{difference} p"]) for row in rows]
+        shown[f"{difference} test"] = [_word(row[f"{difference} test"], False) for row in rows]
+    return pd.DataFrame(shown, index=frame.index, dtype=object)
+
+
 def render(frame: pd.DataFrame, how: str) -> str:
     """A frame as table (plain text), csv, md, latex or json; raises InputError with the known formats.
 
@@ -362,10 +452,14 @@ def _with_integers(frame: pd.DataFrame) -> pd.DataFrame:
     """The frame with integers in the columns that count, as far as they hold whole numbers (a median may not)."""
     counted = [name for name in frame.columns if COUNTED.search(str(name)) and pd.api.types.is_numeric_dtype(frame[name])]
     whole = [name for name in counted if (frame[name].dropna() % 1 == 0).all()]
-    return frame.astype({name: "Int64" for name in whole})
+    return frame.astype(dict.fromkeys(whole, "Int64"))
 
 
 SHARES = re.compile(r"top1|top5| sd$|_sd$| - .*?( low| high)?$|^vs_|ece|balanced|agreement|gap_closed|detectable")
+
+
+DIFFERENCES = re.compile(r" - |^vs_")
+"""columns of differences, which show their sign"""
 
 
 def words(frame: pd.DataFrame) -> pd.DataFrame:
@@ -373,15 +467,16 @@ def words(frame: pd.DataFrame) -> pd.DataFrame:
     shown = frame.copy().astype(object)
     for column in map(str, frame.columns):
         share = bool(SHARES.search(column)) and not column.endswith((" p", " test"))
-        shown[column] = [_word(value, share) for value in frame[column]]
+        sign = "+" if share and DIFFERENCES.search(column) else ""
+        shown[column] = [_word(value, share, sign) for value in frame[column]]
     return shown
 
 
-def _word(value: Any, share: bool) -> str:
+def _word(value: Any, share: bool, sign: str = "") -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, float | int | np.number) and not isinstance(value, bool):
-        return f"{100 * float(value):.2f}" if share else f"{float(value):.4g}"
+        return f"{100 * float(value):{sign}.2f}" if share else f"{float(value):.4g}"
     return str(value)
 
 

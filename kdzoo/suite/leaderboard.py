@@ -21,7 +21,7 @@ from kdzoo.text import csv_text
 
 METRICS = ("top1", "top5", "balanced", "nll", "ece", "agreement", "teacher_kl")
 COSTS = (
-    "student_passes", "backward_passes", "teacher_passes", "views", "step_macs", "train_macs", "cpu_ratio",
+    "student_passes", "backward_passes", "teacher_passes", "views", "step_macs", "train_macs", "time_ratio",
     "memory_bytes", "extra_parameters", "step_seconds", "train_seconds",
 )  # fmt: skip
 """what stays the same on every machine first; seconds of the clock last"""
@@ -87,7 +87,7 @@ def leaderboard_frame(bench: BenchRecords) -> pd.DataFrame:
     interval and its p-value (vs_kd_low, vs_kd_high, p_vs_kd) and with those that hold for all rows of the table at once
     (vs_kd_all_low, vs_kd_all_high, p_vs_kd_all); vs_kd_holm: whether it stands after Holm's correction. `collapsed` says
     why a row has none of that. `rank` is by rank_top1, the mean over rank_seeds, which all ranked rows have; rows without
-    these seeds follow without a rank. gap_closed is there only where the teacher's lead is clear. cpu_ratio and macs_ratio
+    these seeds follow without a rank. gap_closed is there only where the teacher's lead is clear. time_ratio and macs_ratio
     are the cost of training as multiples of the student alone's.
     """
     return pd.DataFrame([row for block in blocks_of(bench) for row in _block_rows(block)], columns=list(_COLUMNS))

@@ -14,14 +14,14 @@ from rich.text import Text
 
 from kdzoo.suite.blocks import TEACHER
 from kdzoo.suite.records import BenchRecords
-from kdzoo.suite.tables import ALL_COLUMNS, footnotes, sections, selected
+from kdzoo.suite.tables import ALL_COLUMNS, columns_of, footnotes, sections, selected
 from kdzoo.suite.verdict import verdicts
 from kdzoo.text import ascii_text, one_line
 
 RANK = "#"
 ESSENTIAL = (RANK, "method", "setting", "n", "test top-1", "vs KD", "pairs", "mean rank", "why")
 OPTIONAL = (
-    "p KD", "on common seeds", "vs student alone", "p alone", "gap closed", "MACs", "CPU time", "vs KD all", "p KD all",
+    "p KD", "on common seeds", "vs student alone", "p alone", "gap closed", "MACs", "time", "vs KD all", "p KD all",
     "vs alone all", "p alone all", "val top-1", "top-1 at best val", "best on test (oracle)", "memory", "passes", "tried", "clock s",
 )  # fmt: skip
 """the columns of a leaderboard in the order in which they are taken in as long as they fit; so the last is left out first"""
@@ -55,6 +55,24 @@ def leaderboard_view(bench: BenchRecords, board: pd.DataFrame, width: int, colum
             parts.append(Text(one_line(f"failed: {record.id} (seed {record.run.seed}): {record.error}"), style="red"))
     parts.extend(Text(one_line(f"note: {note}"), style="yellow") for note in bench.notes)
     parts.extend(Text(f"\n{one_line(line)}", style="bold") for line in verdicts(bench))
+    return InPlainText(Group(*parts))
+
+
+def comparison_view(sections: Sequence[tuple[str, pd.DataFrame]], names: Sequence[str], width: int, columns: str | None) -> RenderableType:
+    """Benches beside each other, table by table, with the columns that fit."""
+    differences = [f"{name} - {names[0]}" for name in names[1:]]
+    essential = ("method", *names, *differences)
+    settings = ("setting", *(f"{name} setting" for name in names))
+    optional = (*settings, *(f"{d} p" for d in differences), *(f"{name} n" for name in names), *(f"{d} test" for d in differences))
+    parts: list[RenderableType] = []
+    beside = f", differences to {names[0]} with 95 % intervals" if differences else ""
+    parts.append(Text(f"Test top-1 in per cent{beside}", style="dim"))
+    for title, whole in sections:
+        filled = whole[[name for name in whole.columns if name == "method" or whole[name].any()]]
+        frame = fitting(filled, width, essential, optional) if columns is None else columns_of(filled, columns)
+        parts.append(titled(title, frame, width))
+        if left := left_out(filled, frame, "--format csv"):
+            parts.append(Text(f"{left}\n", style="dim"))
     return InPlainText(Group(*parts))
 
 

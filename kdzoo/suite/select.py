@@ -112,11 +112,10 @@ def distance_from_default(record: Record) -> float:
 
 def at_published_coefficients(record: Record) -> bool:
     """Whether a run's terms stand at the coefficients that its methods were published with, as far as those are known."""
+    task = record.run.objective.task
     for term in record.run.objective.terms:
         published = record.about.get("methods", {}).get(term.method, {}).get("published")
-        if published and not (
-            math.isclose(term.coefficient, published["term"]) and math.isclose(record.run.objective.task, published["task"])
-        ):
+        if published and not (math.isclose(term.coefficient, published["term"]) and math.isclose(task, published["task"])):
             return False
     return True
 

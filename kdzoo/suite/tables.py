@@ -70,18 +70,26 @@ def _without_empty_columns(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def selected(shown: pd.DataFrame, columns: str) -> pd.DataFrame:
-    """The columns named in a text such as `method,test top-1,vs KD`, as far as this table has them; `all` for all of them.
+    """The columns with the headings in a text such as `setting,test top-1`, as far as this table has them; `all` for all.
 
-    Raises InputError with the nearest heading for a name that no table has.
+    Raises InputError with the nearest heading for one that no table has.
     """
-    if columns.strip() == ALL_COLUMNS:
-        return shown
-    known = {heading.lower(): heading for heading in HEADINGS}
-    names = [name.strip() for name in columns.split(",") if name.strip()]
-    if wrong := [unknown("columns", name, HEADINGS) for name in names if name.lower() not in known]:
+    return columns_of(shown, columns, HEADINGS)
+
+
+def columns_of(frame: pd.DataFrame, columns: str, known: Sequence[str] = ()) -> pd.DataFrame:
+    """The columns named in a text, separated by commas, the method first; `all` for all. Large and small letters are alike.
+
+    known: names that another table may have. Raises InputError with the nearest name for any other.
+    """
+    if columns.strip().lower() == ALL_COLUMNS:
+        return frame
+    names = {str(name).lower(): str(name) for name in (*known, *frame.columns)}
+    wanted = [name.strip() for name in columns.split(",") if name.strip()]
+    if wrong := [unknown("columns", name, sorted(names.values())) for name in wanted if name.lower() not in names]:
         raise InputError(*wrong)
-    wanted = [known[name.lower()] for name in names]
-    return shown[[name for name in dict.fromkeys(("method", *wanted)) if name in shown]]
+    first = ("method",) if known or "method" in frame else ()
+    return frame[[name for name in dict.fromkeys((*first, *(names[name.lower()] for name in wanted))) if name in frame]]
 
 
 def markdown_table(shown: pd.DataFrame) -> list[str]:
@@ -192,11 +200,8 @@ def _listed(seeds: Iterable[int]) -> str:
 def control(block: Block) -> str:
     """A warning where plain KD was trained with other coefficients than its published ones alone; else empty."""
     kd = block.only(KD)
-    if (
-        kd is None
-        or block.place.phase == "refit"
-        or any(at_published_coefficients(record) for record in block.records if record.method == KD)
-    ):
+    tried = [record for record in block.records if record.method == KD]
+    if kd is None or block.place.phase == "refit" or any(map(at_published_coefficients, tried)):
         return ""
     return (
         f"The KD control stands at {kd.setting}: an axis such as --weights or --alphas varies the controls too, and its published "
@@ -284,18 +289,18 @@ def _control_columns(name: str, words: str) -> tuple[Column, ...]:
     short = words.split()[-1]
     return (
         Column(f"vs {words}", lambda row: _interval(row, f"vs_{name}") + _mark(row[f"vs_{name}_holm"])),
-        Column(f"p {short}", lambda row: _p_value(row[f"p_vs_{name}"])),
+        Column(f"p {short}", lambda row: p_value_words(row[f"p_vs_{name}"])),
         Column(f"vs {short} {ALL_COLUMNS}", lambda row: _bounds(row, f"vs_{name}_all")),
-        Column(f"p {short} {ALL_COLUMNS}", lambda row: _p_value(row[f"p_vs_{name}_all"])),
+        Column(f"p {short} {ALL_COLUMNS}", lambda row: p_value_words(row[f"p_vs_{name}_all"])),
     )
 
 
 COLUMNS = (
     Column("#", lambda row: _number(row["rank"], ".0f")),
     Column("method", lambda row: method_words(row["method"])),
-    Column("setting", lambda row: _setting_words(row)),
+    Column("setting", lambda row: setting_words(row)),
     Column("n", lambda row: _count(row)),
-    Column("test top-1", lambda row: _spread(row["test_top1"], row["test_sd"])),
+    Column("test top-1", lambda row: spread_words(row["test_top1"], row["test_sd"])),
     Column("on common seeds", lambda row: _on_common_seeds(row), "test top-1 over the seeds that ranks are made on"),
     Column("top-1 at best val", lambda row: _percent(row["test_top1_at_best_val"]), "test top-1 of the epoch that is best on validation"),
     Column("best on test (oracle)", lambda row: _percent(row["oracle_test_top1"]), "chosen by looking at the test images, no result"),
@@ -311,7 +316,7 @@ COLUMNS = (
     Column(
         "passes",
         lambda row: _passes(row),
-        "a step's forward passes of the student, backward passes of the student, forward passes of a live teacher",
+        "a step's forward and backward passes of the student and forward passes of a live teacher (what a loss runs itself is in MACs)",
     ),
     Column(
         "MACs",
@@ -319,9 +324,9 @@ COLUMNS = (
         "multiply-accumulates of training (networks, losses, backward), the student alone being 1",
     ),
     Column(
-        "CPU time",
-        lambda row: _number(row["cpu_ratio"], ".2f", "x"),
-        "processor time of training, the student alone being 1: a probe of both in turn (on a GPU, time on the device)",
+        "time",
+        lambda row: _number(row["time_ratio"], ".2f", "x"),
+        "processor time of training (on a GPU, of the device), the student alone being 1, from a probe of both in turn",
     ),
     Column("memory", lambda row: _bytes(row["memory_bytes"]), "bytes of weights, gradients, optimiser state and saved activations"),
     Column(
@@ -375,7 +380,7 @@ def pairs_frame(rows: pd.DataFrame) -> pd.DataFrame:
         ],
     }
     if many:
-        shown["p KD"] = [_p_value(p) for p in rows["p_vs_kd"]]
+        shown["p KD"] = [p_value_words(p) for p in rows["p_vs_kd"]]
         shown["mean rank"] = [
             "" if pd.isna(rank) else f"{rank:.1f} [{low:.1f}, {high:.1f}]"
             for rank, low, high in zip(rows["rank"], rows["rank_low"], rows["rank_high"], strict=True)
@@ -407,17 +412,18 @@ def _on_common_seeds(row: pd.Series) -> str:
     return "" if same else _percent(row["rank_top1"])
 
 
-def _p_value(p: float) -> str:
+def p_value_words(p: float) -> str:
     """Three decimals, or as many more as it takes to see on which side of 0.05 it lies."""
     if not pd.isna(p) and p < 0.001:
         return "<0.001"
     return next((text for digits in (3, 4, 6) if (text := _number(p, f".{digits}f")).rstrip("0") != "0.05"), _number(p, ".10g"))
 
 
-def _setting_words(row: pd.Series) -> str:
-    """A row's setting in the words of `records.Setting`."""
-    numbers: list[Any] = [None if pd.isna(row[name]) else row[name] for name in ("temperature", "alpha", "weight")]
-    return str(Setting(*numbers, json.loads(row["others"]) if isinstance(row["others"], str) else {}))
+def setting_words(row: pd.Series) -> str:
+    """The setting of a row of a leaderboard.csv or runs.csv, in the words of `records.Setting`; empty where there is none."""
+    numbers: list[Any] = [None if pd.isna(row.get(name)) else row[name] for name in ("temperature", "alpha", "weight")]
+    others = row.get("others")
+    return str(Setting(*numbers, json.loads(others) if isinstance(others, str) else {}))
 
 
 def _count(row: pd.Series) -> str:
@@ -428,18 +434,26 @@ def _percent(value: float) -> str:
     return "" if pd.isna(value) else f"{100 * value:.2f}"
 
 
-def _spread(mean: float, sd: float) -> str:
+def spread_words(mean: float, sd: float) -> str:
+    """`96.94 ± 0.48` of shares, in per cent."""
     return "" if pd.isna(mean) else _percent(mean) + ("" if pd.isna(sd) else f" ± {100 * sd:.2f}")
 
 
 def _interval(row: pd.Series, name: str) -> str:
-    if pd.isna(row[name]):
-        return ""
-    return f"{100 * row[name]:+.2f} {_bounds(row, name)}".rstrip()
+    return interval_words(row[name], row[f"{name}_low"], row[f"{name}_high"])
+
+
+def interval_words(difference: float, low: float, high: float) -> str:
+    """`+0.37 [-0.91, +1.65]` of shares, in points; without brackets where there is no interval."""
+    return "" if pd.isna(difference) else f"{100 * difference:+.2f} {_range(low, high)}".rstrip()
 
 
 def _bounds(row: pd.Series, name: str) -> str:
-    return "" if pd.isna(row[f"{name}_low"]) else f"[{100 * row[f'{name}_low']:+.2f}, {100 * row[f'{name}_high']:+.2f}]"
+    return _range(row[f"{name}_low"], row[f"{name}_high"])
+
+
+def _range(low: float, high: float) -> str:
+    return "" if pd.isna(low) else f"[{100 * low:+.2f}, {100 * high:+.2f}]"
 
 
 def _mark(stands: object) -> str:

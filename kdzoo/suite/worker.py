@@ -27,7 +27,7 @@ from torch import Tensor
 from kdzoo.assemble import Bound, Modules, cohort_of, data_key, data_of, member_of, teacher_key, teacher_of
 from kdzoo.cohort import Cohort, Teacher, images_at
 from kdzoo.compiled import compile_students
-from kdzoo.cost import probe
+from kdzoo.cost import probe, with_first_stage
 from kdzoo.data.images import Images
 from kdzoo.data.loader import on_device
 from kdzoo.data.split import Parts
@@ -40,7 +40,7 @@ from kdzoo.method import REGISTRY, load_plugins
 from kdzoo.seals import Damaged
 from kdzoo.signals import Shapes
 from kdzoo.sinks import JsonLines, Sink, Tee, WandbSettings, WandbSink, read_lines
-from kdzoo.spec import FirstSpec, Run
+from kdzoo.spec import FirstSpec, ObjectiveSpec, Run
 from kdzoo.store import RunFolder, Store, StoreError, is_teacher, set_aside
 from kdzoo.suite.channel import Sender
 from kdzoo.suite.jobs import Event, Handle, Job, Options
@@ -272,6 +272,19 @@ def take_up(store: Store, bound: Bound, build: Callable[[], Member], train_first
     return member
 
 
+def measure_cost(
+    bound: Bound, fresh: Member, images: Images, parts: Parts, teacher: Teacher | None, execution: Execution, modules: Modules
+) -> dict[str, Any]:
+    """The cost of a run by a fresh member of it, which is thrown away, beside its student alone on the same data."""
+    run, alone = bound.run, None
+    if run.objective.terms:
+        recipe = run.recipe.model_copy(update={"dot": None})  # one gradient has one momentum
+        update = {"objective": ObjectiveSpec(task=1.0), "teacher": None, "kind": "train", "recipe": recipe}
+        member = member_of(replace(bound, run=run.model_copy(update=update)), images, parts, None, execution, modules)
+        alone = cohort_of([member], images, parts, None, execution)
+    return probe(cohort_of([fresh], images, parts, teacher, execution), alone)
+
+
 def train_cohort(store: Store, bounds: list[Bound], options: Options, bench: Bench, emit: Handle, stop: Callable[[], bool]) -> None:
     """Assemble, take up checkpoints, probe the cost of what is new, and fit; groups that stand apart follow each other."""
     execution = execution_of(options)
@@ -283,6 +296,7 @@ def train_cohort(store: Store, bounds: list[Bound], options: Options, bench: Ben
     for bound in taught_bounds[:1]:
         teacher, shapes = bench.teacher(bound, images, parts, execution, emit)
     members: list[Member] = []
+    costs: dict[str, dict[str, Any]] = {}
     for bound in bounds:
         waiting = [(bound, first)] if (first := bound.run.first) is not None else []
         train_first = partial(train_first_stages, store, waiting, options, bench, emit, stop)
@@ -291,10 +305,13 @@ def train_cohort(store: Store, bounds: list[Bound], options: Options, bench: Ben
         try:
             member = take_up(store, bound, build, train_first, emit)
             if member.cost is None:
-                member.cost = probe(cohort_of([build()], images, parts, teacher, execution))
-                if bound.run.first is not None:
-                    before = store.run(bound.run.first.id).result()["cost"]["train_seconds"]
-                    member.cost["train_seconds"] += before
+                setting = str(bound.run.model_copy(update={"seed": 0}))
+                if setting not in costs:  # a seed changes no cost
+                    costs[setting] = measure_cost(bound, build(), images, parts, teacher, execution, bench.modules)
+                member.cost = dict(costs[setting])
+                if first is not None:
+                    share = first.recipe.epochs / bound.run.recipe.epochs
+                    member.cost = with_first_stage(member.cost, store.run(first.id).result()["cost"], share)
             member.sink = sinks_of(member, options, store.folder.name, emit)
         except (StoreError, Stopped):
             raise

@@ -1,18 +1,22 @@
 """Benches and tables beside each other: rows that belong together, tests, warnings, and text in every format."""
 
+import io
 import json
 import math
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
+from rich.console import Console
 from test_leaderboard import AT, KD, NONE, objective, write
 
 from kdzoo.errors import InputError
 from kdzoo.spec import NetworkSpec
-from kdzoo.suite.compare import FORMATS, compare, filtered, render, sorted_by, words
+from kdzoo.suite.compare import FORMATS, compare, comparison_sections, filtered, render, sorted_by, words
 from kdzoo.suite.leaderboard import write_tables
+from kdzoo.suite.report import comparison_view
 
 BETTER = [0.87, 0.88, 0.855]
 
@@ -101,12 +105,13 @@ def test_every_part_of_the_protocol_that_differs_is_named_with_its_values(tmp_pa
         "none-ffffffffffff",
     ):
         assert said in warnings
-    assert compare([tmp_path / "a", tmp_path / "a"]).warnings == ()
+    (copy,) = compare([tmp_path / "a", tmp_path / "a"]).warnings
+    assert "the same runs" in copy
 
 
 def test_a_table_that_says_little_is_named_as_such(benches):
     (benches / "paper.csv").write_text("method,top1\nhinton,0.9\n")
-    assert any("could not be compared of paper" in warning for warning in compare([benches / "a", benches / "paper.csv"]).warnings)
+    assert any(warning.startswith("paper: a table alone does not tell how") for warning in compare([benches / "a", benches / "paper.csv"]).warnings)
 
 
 def test_rows_of_two_pairs_are_both_compared_with_a_table_that_names_no_pair(benches):
@@ -239,4 +244,72 @@ def test_every_format_that_is_offered_is_there_and_others_are_refused():
 
 def test_differences_are_in_points_and_their_p_values_are_not():
     shown = words(pd.DataFrame({"b - a": [0.015], "b - a low": [-0.01], "b - a p": [0.03], "b - a test": ["Welch"]}))
-    assert shown.iloc[0].tolist() == ["1.50", "-1.00", "0.03", "Welch"]
+    assert shown.iloc[0].tolist() == ["+1.50", "-1.00", "0.03", "Welch"]
+
+
+def test_benches_of_one_name_are_told_apart_by_their_folders(benches, tmp_path):
+    for folder in ("one", "two"):
+        shutil.copytree(benches / "a", tmp_path / folder / "same")
+    sides = [tmp_path / "one" / "same", tmp_path / "two" / "same" / "runs.csv", benches / "b"]
+    assert compare(sides).names == ("one/same", "two/same", "b")
+    assert compare([benches / "a", benches / "a"]).names == ("a (1)", "a (2)")
+
+
+@pytest.mark.parametrize("table", ["", "runs.csv"])
+def test_copies_of_the_same_runs_are_recognised_and_have_no_test(benches, tmp_path, table):
+    copy = tmp_path / "copy"
+    shutil.copytree(benches / "a", copy)
+    found = compare([benches / "a", copy / table])
+    assert set(found.frame["copy - a test"]) == {"none: the same runs"}
+    assert (found.frame["copy - a"] == 0).all()
+    assert found.frame["copy - a p"].isna().all()
+    assert "copy: 3 of 3 rows hold the same runs as a (a copy): they have no test" in found.warnings
+
+
+def test_a_run_that_was_trained_again_elsewhere_is_no_copy(benches, tmp_path):
+    for seed in range(3):
+        write(tmp_path / "again", objective("hinton"), seed, val=0.88, test=KD[seed] + 0.001 * seed)
+    found = row(compare([benches / "a", tmp_path / "again"]).frame, method="hinton")
+    assert found["again - a test"] == "paired by seed"
+
+
+def test_chosen_settings_are_shown_side_by_side_where_they_differ(benches):
+    for seed in range(3):
+        write(benches / "c", objective("hinton", 2.0), seed, val=0.88, test=KD[seed])
+    found = compare([benches / "a", benches / "c"])
+    assert row(found.frame, method="hinton")[["a setting", "c setting"]].tolist() == ["T=4 alpha=0.9", "T=2 alpha=0.9"]
+    ((_, shown),) = comparison_sections(found.frame, found.names)
+    assert row(shown, method="hinton")[["a setting", "c setting"]].tolist() == ["T=4 alpha=0.9", "T=2 alpha=0.9"]
+    same = compare([benches / "a", benches / "b"])
+    ((_, shown),) = comparison_sections(same.frame.drop(columns=["recipe", "epochs"], errors="ignore"), same.names)
+    assert row(shown, method="hinton")["setting"] == "T=4 alpha=0.9"
+
+
+def test_a_warning_names_what_differs_of_a_network_and_nothing_that_is_equal(tmp_path):
+    teacher = NetworkSpec(name="resnet20", classes=10, start="run:none-ffffffffffff")
+    write(tmp_path / "a", objective("hinton"), 0, val=0.8, test=0.8)
+    write(tmp_path / "b", objective("hinton"), 0, val=0.8, test=0.8, teacher=teacher)
+    (warning,) = compare([tmp_path / "a", tmp_path / "b"]).warnings
+    assert warning == "teacher.start differs: a has run:none-0123456789ab, b has run:none-ffffffffffff"
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_at_eighty_columns_the_method_and_the_difference_with_its_interval_are_there(benches, width):
+    found = compare([benches / "a", benches / "b"])
+    out = Console(file=io.StringIO(), width=width)
+    out.print(comparison_view(comparison_sections(found.frame, found.names), found.names, width, None))
+    text = out.file.getvalue()
+    assert max(map(len, text.splitlines())) <= width
+    difference = row(found.frame, method="hinton")
+    interval = f"+1.83 [{100 * difference['b - a low']:+.2f}, {100 * difference['b - a high']:+.2f}]"
+    (line,) = [line for line in text.splitlines() if interval in line]
+    assert line.lstrip().startswith("hinton ")
+    assert "student alone" in text
+
+
+def test_json_of_a_comparison_counts_in_integers(benches):
+    rows = json.loads(render(compare([benches / "a", benches / "b"]).frame, "json"))
+    counts = {row["method"]: (row["a n"], row["b n"]) for row in rows}
+    assert counts["hinton"] == (3, 3)
+    assert counts["at"] == (3, None)
+    assert all(type(n) is int for pair in counts.values() for n in pair if n is not None)

@@ -15,7 +15,7 @@ import yaml
 from processes import members_of_group, started
 from safetensors.torch import load_file
 
-MEASURED_TIMES = ["step_seconds", "train_seconds", "seconds"]
+MEASURED_TIMES = ["step_seconds", "train_seconds", "time_ratio", "seconds"]
 
 CONFIG = {
     "name": "b",
