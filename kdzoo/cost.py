@@ -47,8 +47,9 @@ def probe(cohort: Cohort, alone: Cohort | None = None) -> dict[str, Any]:
     with attention_as_products(), Multiplications() as multiplications:
         step()
     seconds, ratios = [], []
-    for _ in range(COUNTED if compared is not None else 0):
-        compared()
+    if compared is not None:
+        for _ in range(COUNTED):
+            compared()
     for _ in range(TIMED):
         clock, processor = _timed(step, cohort)
         seconds.append(clock)
@@ -126,14 +127,16 @@ def _count_backwards(member: Member) -> Callable[[], int]:
 
     for parameter in member.network.parameters():
         if parameter.requires_grad:
-            parameter.register_post_accumulate_grad_hook(count)
+            parameter.register_post_accumulate_grad_hook(count)  # type: ignore[no-untyped-call]
     return lambda: max(calls.values(), default=0)
 
 
-class Multiplications(TorchDispatchMode):
+class Multiplications(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Multiply-accumulates of a block by torch's formulas; unlike torch's FlopCounterMode also where a loss takes gradients itself."""
 
-    total = 0
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total = 0
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))

@@ -300,6 +300,7 @@ def test_from_an_empty_folder_to_a_leaderboard_and_back_to_every_run(kdzoo, plac
     done = kdzoo(*QUICK)
     assert done.status == 0, done.err
     assert "hinton" in done.out
+    assert "Verdict: none, with one seed nothing tells a difference from chance" in " ".join(done.out.split())
     found = ["data: 1,797 images, 10 classes, 8x8 grey, from scikit-learn"]
     found += ["data: train 1,150, validation 288 (from train), test 359 (a fifth, by content)"]
     assert [line for line in done.out.splitlines() if line.startswith("data: ")] == found == done.out.splitlines()[: len(found)]
@@ -322,6 +323,10 @@ def test_from_an_empty_folder_to_a_leaderboard_and_back_to_every_run(kdzoo, plac
     assert [float(row["test_top1"]) for row in rows] == sorted((float(row["test_top1"]) for row in rows), reverse=True)
     for how in ("table", "md", "latex", "json"):
         assert "hinton" in kdzoo("leaderboard", "digits", "--format", how).out
+    board = kdzoo("leaderboard", "digits", "--columns", "n,test top-1").out
+    assert "Verdict: none, with one seed" in board
+    assert "vs KD" not in board
+    assert "did you mean 'test top-1'" in kdzoo("leaderboard", "digits", "--columns", "test top1").err
     assert "did you mean 'test_top1'" in kdzoo("leaderboard", "digits", "--sort", "test_top").err
 
     compared = kdzoo("compare", "digits", "results/digits/runs.csv", "--format", "json")

@@ -397,8 +397,9 @@ def comparison_sections(frame: pd.DataFrame, names: Sequence[str]) -> list[tuple
     heads = [name for name in ("pair", "data", "recipe", "epochs", "phase") if name in frame and frame[name].notna().any()]
     if not heads:
         return [("", comparison_frame(frame, names))]
-    groups = frame.groupby(heads, dropna=False, sort=False)
-    return [(", ".join(_word(value, False) for value in key if not pd.isna(value)), comparison_frame(rows, names)) for key, rows in groups]
+    groups = [rows for _, rows in frame.groupby(heads, dropna=False, sort=False)]
+    titles = [", ".join(filter(None, (_word(rows[head].iloc[0], False) for head in heads))) for rows in groups]
+    return [(title, comparison_frame(rows, names)) for title, rows in zip(titles, groups, strict=True)]
 
 
 def comparison_frame(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -124,6 +125,7 @@ def plan(config: BenchConfig, modules: Modules | None = None) -> Plan:
             teachers[teacher.trained.run.id] = teacher.trained
         published = protocol.published_for(f"{teacher.spec.name}/{student.spec.name}")
         points = _points(requests, config, pairing, maker.recipe(student.spec.name, teacher=False).epochs, published, problems)
+        notes += _control_notes(points, published)
         here = [(spec, seed) for spec in points for seed in _seeds_of(spec.label, config)]
         count += len(here)
         for spec, seed in here:
@@ -137,6 +139,21 @@ def plan(config: BenchConfig, modules: Modules | None = None) -> Plan:
         raise InputError(*dict.fromkeys(problems))
     folder, said = Path(config.results) / config.name, tuple(dict.fromkeys(notes))
     return Plan(config.name, folder, tuple(students.values()), teachers, count, merged, found, said)
+
+
+def _control_notes(points: Iterable[ObjectiveSpec], published: Mapping[str, PairValues]) -> list[str]:
+    """A note where an axis such as --weights takes plain KD, the control, away from its published coefficients."""
+    coefficients = REGISTRY.get(KD).card.published
+    own = published.get(KD)
+    term = (own.term if own else None) or coefficients.term
+    controls = [spec for spec in points if spec.label == KD]
+    at_published = [math.isclose(spec.task, coefficients.task) and math.isclose(spec.terms[0].coefficient, term) for spec in controls]
+    if not controls or any(at_published):
+        return []
+    return [
+        "--weights and --alphas vary the KD control too: its published coefficients "
+        f"({coefficients.task:g} CE + {term:g} KD) are not among the settings tried, and differences to KD are to what is"
+    ]
 
 
 def _points(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -144,8 +144,8 @@ def _shared(blocks: Sequence[Block], say: Callable[[Block], str]) -> list[str]:
 def meanings(frames: Sequence[pd.DataFrame]) -> str:
     """What the columns mean that stand in one of these tables."""
     tables = [frame for frame in frames if "pairs" not in frame]
-    shown = {name for frame in tables for name in frame.columns}
-    cells = [cell for frame in tables for name in frame for cell in frame[name] if name.startswith("vs ")]
+    shown = {str(name) for frame in tables for name in frame.columns}
+    cells = [cell for frame in tables for name in frame for cell in frame[name] if str(name).startswith("vs ")]
     intervals, marks = any("[" in cell for cell in cells), any(cell.endswith("*") for cell in cells)
     whose = {"vs KD": "tuned Hinton KD (hinton)", f"vs {STUDENT_ALONE}": "the student alone"}
     named = [name for name in whose if name in shown]
@@ -400,10 +400,9 @@ def _passes(row: pd.Series) -> str:
 
 def _bytes(value: float) -> str:
     """Three digits with a unit of powers of 1000."""
-    if pd.isna(value):
-        return ""
-    power = next(power for power in range(5) if value < 999.5 * 1000**power or power == 4)
-    return f"{value / 1000**power:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
+    units = ("B", "kB", "MB", "GB", "TB")
+    power = min(sum(value >= 999.5 * 1000**above for above in range(len(units))), len(units) - 1)
+    return "" if math.isnan(value) else f"{value / 1000**power:.3g} {units[power]}"
 
 
 def _on_common_seeds(row: pd.Series) -> str:
@@ -421,9 +420,10 @@ def p_value_words(p: float) -> str:
 
 def setting_words(row: pd.Series) -> str:
     """The setting of a row of a leaderboard.csv or runs.csv, in the words of `records.Setting`; empty where there is none."""
-    numbers: list[Any] = [None if pd.isna(row.get(name)) else row[name] for name in ("temperature", "alpha", "weight")]
+    numbers: dict[str, Any] = {part.name: row.get(part.name) for part in fields(Setting) if part.name != "others"}
+    known = {name: None if pd.isna(value) else value for name, value in numbers.items()}
     others = row.get("others")
-    return str(Setting(*numbers, json.loads(others) if isinstance(others, str) else {}))
+    return str(Setting(**known, others=json.loads(others) if isinstance(others, str) else {}))
 
 
 def _count(row: pd.Series) -> str:

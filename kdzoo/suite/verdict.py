@@ -30,7 +30,7 @@ def verdict(block: Block) -> str:
     if missing:
         done = sum(record.state == "done" for record in block.records)
         sentence = f"so far, with {done} of {len(block.records)} runs: {sentence}"
-    return sentence + _fallen(block) + "."
+    return sentence + _left_out(block) + "."
 
 
 def _no_verdict(block: Block) -> str:
@@ -130,9 +130,11 @@ def _gain_of_kd(block: Block, kd: Standing) -> str:
     if tests.contrast is None or position_of(tests.standings, kd) is None:
         return ""
     gain = _rival(tests, kd, family=1)
-    words = "is better than" if gain.low > 0 else "is worse than" if gain.high < 0 else "is not told from"
-    amount = str(gain).removeprefix(f"{gain.name} ")
-    return f"{_name(kd)} {words} the student alone {amount} points (95 %, {len(kd.done)} seeds); "
+    amount = str(gain).removeprefix(f"{gain.name} by ")
+    sure = f"(95 %, {len(kd.done)} seeds)"
+    if gain.low > 0 or gain.high < 0:
+        return f"{_name(kd)} is {'better' if gain.low > 0 else 'worse'} than the student alone by {amount} points {sure}; "
+    return f"{_name(kd)} is not told apart from the student alone, {amount} points {sure}; "
 
 
 def _against_alone(block: Block) -> str:
@@ -146,10 +148,16 @@ def _against_alone(block: Block) -> str:
     return f"; better than the student alone: {_listed(better)} (95 % for all {comparisons(block, NONE).family} comparisons at once)"
 
 
-def _fallen(block: Block) -> str:
-    """Which methods collapsed, KD apart, of which the sentence speaks itself."""
-    names = sorted({s.record.method for s in block.standings if s.collapsed is not None and s.record.method not in (KD, NONE)})
-    if not names:
-        return ""
-    listed = ", ".join(names[:AT_MOST_NAMED]) + (f" and {len(names) - AT_MOST_NAMED} more" if len(names) > AT_MOST_NAMED else "")
-    return f"; collapsed and in no comparison: {listed}"
+def _left_out(block: Block) -> str:
+    """Which methods are in no comparison: those that collapsed (KD apart, of which the sentence speaks itself) or have one seed."""
+    methods = [standing for standing in block.standings if standing.record.method not in (KD, NONE)]
+    collapsed = [standing for standing in methods if standing.collapsed is not None]
+    single = [s for s in methods if s.collapsed is None and len(s.done) == 1 and not block.has_one_seed]
+    texts = {"collapsed and in no comparison": collapsed, "of one seed and in no comparison": single}
+    return "".join(f"; {text}: {_names(standings)}" for text, standings in texts.items() if standings)
+
+
+def _names(standings: Sequence[Standing]) -> str:
+    names = sorted({standing.record.method for standing in standings})
+    more = len(names) - AT_MOST_NAMED
+    return ", ".join(names[:AT_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -111,7 +111,9 @@ def test_every_part_of_the_protocol_that_differs_is_named_with_its_values(tmp_pa
 
 def test_a_table_that_says_little_is_named_as_such(benches):
     (benches / "paper.csv").write_text("method,top1\nhinton,0.9\n")
-    assert any(warning.startswith("paper: a table alone does not tell how") for warning in compare([benches / "a", benches / "paper.csv"]).warnings)
+    assert any(
+        warning.startswith("paper: a table alone does not tell how") for warning in compare([benches / "a", benches / "paper.csv"]).warnings
+    )
 
 
 def test_rows_of_two_pairs_are_both_compared_with_a_table_that_names_no_pair(benches):

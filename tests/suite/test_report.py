@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 from test_leaderboard import AT, KD, NONE, objective, write
 
+from kdzoo.cli.output import console
 from kdzoo.errors import InputError
 from kdzoo.suite.leaderboard import leaderboard_frame
 from kdzoo.suite.records import read_bench
@@ -176,3 +177,23 @@ def test_columns_are_aligned_where_the_terminal_has_no_plus_minus_sign(bench):
     rows = [line for line in text.splitlines() if " +- " in line and "|" in line]
     assert len(rows) == 3
     assert len({tuple(at for at, sign in enumerate(line) if sign == "|") for line in rows}) == 1
+
+
+@pytest.fixture
+def _consoles_of_its_own():
+    console.cache_clear()
+    yield
+    console.cache_clear()
+
+
+@pytest.mark.usefixtures("_consoles_of_its_own")
+@pytest.mark.parametrize(("columns", "widest", "shows"), [("80", 80, 6), ("120", 120, 9), (None, 200, 15)])
+def test_in_a_pipe_the_width_is_that_of_columns_or_two_hundred(bench, kdzoo, monkeypatch, columns, widest, shows):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns:
+        monkeypatch.setenv("COLUMNS", columns)
+    lines = kdzoo("leaderboard", bench).out.splitlines()
+    assert widest - 30 < max(map(len, map(str.rstrip, lines))) <= widest
+    row = next(line for line in lines if " hinton " in line)
+    assert len(row.split("  ")) > shows
+    assert "Verdict: it is not shown that the other method is better" in " ".join(lines)

@@ -107,6 +107,14 @@ def test_controls_are_there_unasked_and_tuned_like_the_others(tmp_path):
     assert {label: labels.count(label) for label in set(labels)} == {"none": 1, "hinton": 3, "rkd": 3}
 
 
+def test_an_axis_that_takes_kd_away_from_its_published_coefficients_is_noted(tmp_path):
+    away = digits(tmp_path, methods="hinton,at", weights="0.01")
+    (note,) = [note for note in away.notes if "KD control" in note]
+    assert "published coefficients (0.1 CE + 0.9 KD) are not among the settings tried" in note
+    for given in ({"weights": "0.01,1"}, {"alphas": "0.5,0.9"}, {}):
+        assert not any("KD control" in note for note in digits(tmp_path, methods="hinton,at", **given).notes)
+
+
 def test_controls_may_have_more_seeds_than_the_rest(tmp_path):
     few = {planned.run.id for planned in digits(tmp_path, methods="at", seeds="3,5").students}
     made = digits(tmp_path, methods="at", seeds="3,5", control_seeds=4, temperatures="2,4")
