@@ -47,7 +47,7 @@ def leaderboard_view(bench: BenchRecords, board: pd.DataFrame, width: int, colum
         frame = fitting(whole, width) if columns is None else selected(whole, columns)
         shown.append(frame)
         parts.append(titled(f"{bench.name}: {title}", frame, width))
-        if left := left_out(whole, frame, "leaderboard.csv"):
+        if columns is None and (left := left_out(whole, frame, "leaderboard.csv")):
             parts.append(Text(f"{left}\n", style="dim"))
     parts.append(Text("\n".join(footnotes(bench, board, shown)), style="dim"))
     for record in bench.records:
@@ -71,7 +71,7 @@ def comparison_view(sections: Sequence[tuple[str, pd.DataFrame]], names: Sequenc
         filled = whole[[name for name in whole.columns if name == "method" or whole[name].any()]]
         frame = fitting(filled, width, essential, optional) if columns is None else columns_of(filled, columns)
         parts.append(titled(title, frame, width))
-        if left := left_out(filled, frame, "--format csv"):
+        if columns is None and (left := left_out(filled, frame, "--format csv")):
             parts.append(Text(f"{left}\n", style="dim"))
     return InPlainText(Group(*parts))
 

@@ -13,6 +13,7 @@ from kdzoo.suite.stats import (
     WELCH,
     Contrast,
     Prior,
+    common_seeds,
     fit_prior,
     holm,
     independent_model,
@@ -324,3 +325,20 @@ def test_wilsons_interval_is_scipys(n, share):
     right = round(share * n)
     interval = scipy.stats.binomtest(right, n).proportion_ci(method="wilson")
     assert wilson(right, n) == pytest.approx((interval.low, interval.high), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("samples", "common"),
+    [
+        ([], set()),
+        ([{0, 1, 2}, {0, 1, 2}], {0, 1, 2}),
+        ([{0, 1, 2, 3}, {0, 1}, {0, 1}], {0, 1}),  # more seeds of a control
+        ([{0, 1}, {0, 1}, {0}], {0, 1}),  # one seed among rows of two
+        ([{0, 1, 2}, {0, 1, 2}, {3, 4, 5}], {0, 1, 2}),
+        ([{0, 1, 2}, {0, 1, 2}, {0, 1}, {0}], {0, 1}),  # most rows before most seeds
+        ([{0}, {0}], {0}),
+        ([{0}, {1}], set()),
+    ],
+)
+def test_ranks_are_made_on_the_seeds_that_most_rows_share(samples, common):
+    assert common_seeds(samples) == common
