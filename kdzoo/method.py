@@ -200,21 +200,21 @@ def register(
 ) -> Callable[[Registered], Registered]:
     """Register a Method, or a function `(student, teacher, batch, *, hyperparameters...) -> Tensor`, under a name.
 
-    A function is handed its outputs in float32 at least.
-    needs: what is read of student and teacher; for a function it may be left out and is found by a probe.
+    A function gets the networks' outputs in float32 at least; its keyword-only parameters are the hyper-parameters.
+    needs: what is read of student and teacher; where it is left out, a trial call on small random outputs finds it.
     scale: the factor on the loss when alpha weighs it: L = (1 - alpha) CE + alpha scale D.
-    published: the factors used when no alpha is given; CE + scale D unless said.
+    published: the factors used when no alpha is given; by default CE + scale D.
     formula: the loss as text, with `{field}` where a hyper-parameter stands.
-    search: the settings worth trying, the declared one first; its weight times 1, 0.3, 3, 0.1, 10 unless said.
-    version: raised when the numbers change; for code outside kdzoo a hash of its syntax tree unless said.
+    search: the settings worth trying, the declared one first; by default its weight times 1, 0.3, 3, 0.1, 10.
+    version: raised when the numbers change; by default a hash of the syntax tree for code outside kdzoo.
     zero_at_match: the loss is zero where the student's outputs equal the teacher's.
     ships: what is shipped where that is not the student that was trained; `deploy` then gives its logits.
     first: the stage of training that comes before, as a run of its own.
     unmixed: why it cannot learn from mixed images; recipes with mixup or CutMix are then refused.
     held: what of the student it detaches on purpose, so that its gradient is not that of its value.
     stages: which maps `build` and `loss` are handed: `paired` one to one, each network's own `last`, or all of each
-    network's `own`; a function of the method where that hangs on a hyper-parameter.
-    Raises InputError when another definition already has the name.
+    network's `own`; a function of the method where that depends on a hyper-parameter.
+    Raises InputError for a definition that cannot be called as a method is, and where another one has the name already.
     """
 
     given: object = name

@@ -56,13 +56,14 @@ def try_loss(
                 raise
             reached = _steps(cohort, source, whole)
     except Exception as error:
-        raise InputError(_told(error, users_methods(objective), student[1], teacher[1] if teacher else student[1])) from error
+        raise InputError(_told(error, objective, student[1], teacher[1] if teacher else student[1])) from error
     finally:
         network.load_state_dict(before)
         network.zero_grad(set_to_none=True)
     idle = [method for method in users_methods(objective) if method.card.name not in reached]
     if idle:
-        raise InputError(*(f"{_named(m)}: its loss carries no gradient: is the student detached?{_see_check(m)}" for m in idle))
+        fault = "its loss carries no gradient: is the student detached (.detach(), torch.no_grad(), .argmax())?"
+        raise InputError(*(f"{_named(method)}: {fault}{_see_check(method)}" for method in idle))
 
 
 def trial_key(run: Run) -> tuple[str, ...]:
@@ -104,7 +105,10 @@ def _steps(cohort: Cohort, teacher: Network | None, size: int) -> set[str]:
             losses = member.losses(seen, answer, batch)
             names = [method.card.name for method in users_methods(member.objective)]
             if bad := [name for name in names if not bool(torch.isfinite(losses.parts[name].detach()))]:
-                raise MethodFault(f"method {bad[0]!r}: its loss is NaN or infinite on untrained networks and {size} images")
+                raise MethodFault(
+                    f"method {bad[0]!r}: its loss is NaN or infinite on {size} images and untrained networks: is there a log, a root or a "
+                    "division of something that is zero or negative?"
+                )
             if losses.total.requires_grad:
                 losses.total.backward()  # type: ignore[no-untyped-call]
         member.objective.zero_grad(set_to_none=True)
@@ -112,11 +116,12 @@ def _steps(cohort: Cohort, teacher: Network | None, size: int) -> set[str]:
     return reached
 
 
-def _told(error: Exception, methods: list[Method], student: Shapes, teacher: Shapes) -> str:
+def _told(error: Exception, objective: Objective, student: Shapes, teacher: Shapes) -> str:
     """Whose fault it is, where, and what to write instead."""
-    method = _failing(error) or methods[0]
-    needs = method.card.needs
-    words = diagnose(error, method.card.definition[0], Networks(student, teacher, needs.student | needs.teacher))
+    method = _failing(error) or users_methods(objective)[0]
+    needs, (ours, theirs) = method.card.needs, objective.handed[method.card.name]
+    networks = Networks(student.pick(ours), teacher.pick(theirs), needs.student | needs.teacher)
+    words = diagnose(error, method.card.definition[0], networks)
     named = words if isinstance(error, KdzooError) and _named(method) in words else f"{_named(method)}: one training step fails: {words}"
     return f"{named}{_see_check(method)}"
 
