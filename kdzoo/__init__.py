@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kdzoo.method import Coefficients, Method, Setting, Source, create_method, load_plugin, register
     from kdzoo.models.names import register_network
     from kdzoo.models.pairs import Pair, register_pair
+    from kdzoo.projection import projector
     from kdzoo.shortway import distill
     from kdzoo.signals import Batch, DataFacts, Need, Needs, Outputs, Shapes
     from kdzoo.suite.config import register_recipe
@@ -26,6 +27,7 @@ _HOMES = {
     "bench": "kdzoo.api",
     "distill": "kdzoo.shortway",
     "functional": "kdzoo.functional",
+    "projector": "kdzoo.projection",
     **dict.fromkeys(["Coefficients", "Method", "Setting", "Source", "create_method", "load_plugin", "register"], "kdzoo.method"),
     **dict.fromkeys(["Pair", "register_pair"], "kdzoo.models.pairs"),
     **dict.fromkeys(["Raw", "register_source"], "kdzoo.data.sources"),
@@ -56,6 +58,7 @@ __all__ = [
     "distill",
     "functional",
     "load_plugin",
+    "projector",
     "register",
     "register_network",
     "register_pair",
@@ -68,10 +71,11 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'kdzoo' has no attribute {name!r}")
     home = importlib.import_module(_HOMES[name])
-    found = home if _HOMES[name] == f"kdzoo.{name}" else getattr(home, name)
-    globals()[name] = found
-    return found
+    value = home if name == "functional" else getattr(home, name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    """The public names alone."""
+    return sorted(__all__)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Any, cast
 
 import torch
@@ -13,11 +15,12 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.autograd.gradcheck import GradcheckError
+from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
 
 from kdzoo import guard
-from kdzoo.errors import InputError, KdzooError, problems_of
-from kdzoo.method import LossAndAuxiliary, Method, stages_handed
+from kdzoo.diagnosis import BUILD, Networks, diagnose, fault_of_loss, fault_of_module, layers_outside_build, shown
+from kdzoo.method import LossAndAuxiliary, Method, instance_of, stages_handed
 from kdzoo.models.network import Learner, build_network, freeze, pair_stages, probe
 from kdzoo.objective import Objective, Term
 from kdzoo.seeds import generator, global_stream
@@ -30,13 +33,40 @@ TEACHER = Shapes(CLASSES, 8, (StageShape(4, 8, 8, 1), StageShape(6, 4, 4, 2), St
 TENSORS = (Need.LOGITS, Need.EMBEDDING, Need.STAGES, Need.PREACT, Need.DISTILLED)
 
 
+class Verdict(StrEnum):
+    """How a check came out. skipped: not run, since it would only repeat the fault of a check before it."""
+
+    ok = "ok"
+    failed = "FAILED"
+    not_applicable = "not applicable"
+    skipped = "skipped"
+
+
 @dataclass(frozen=True)
 class Finding:
-    """What one check found; `words` say what is wrong and how to mend it, or nothing where it passed."""
+    """What one check found; `words` say what is wrong and what to write instead, or why it was not run.
+
+    warnings: what Python and torch warned of in the method's own file, as (place, text), each once.
+    """
 
     check: str
-    passed: bool
+    verdict: Verdict = Verdict.ok
     words: str = ""
+    warnings: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Check:
+    """A check by its heading.
+
+    run: raises Fault where the method fails it. after: the checks whose fault this one would only repeat. unless: why it does
+    not apply to a method, in words; empty where it does.
+    """
+
+    heading: str
+    run: Callable[[Method], None]
+    after: tuple[str, ...] = ()
+    unless: Callable[[Method], str] = lambda method: ""
 
 
 class Fault(Exception):
@@ -56,13 +86,20 @@ class Case:
 
     def loss(self) -> Tensor:
         """The loss of one batch, with the auxiliary loss where there is one."""
-        given = self.method.loss(*self.given(), self.module)
-        return given.loss + given.auxiliary if isinstance(given, LossAndAuxiliary) else given
+        result = self._result()
+        return result.loss + result.auxiliary if isinstance(result, LossAndAuxiliary) else result
 
     def distilled(self) -> Tensor:
         """The loss of one batch without the auxiliary loss."""
-        given = self.method.loss(*self.given(), self.module)
-        return given.loss if isinstance(given, LossAndAuxiliary) else given
+        result = self._result()
+        return result.loss if isinstance(result, LossAndAuxiliary) else result
+
+    def _result(self) -> Tensor | LossAndAuxiliary:
+        result = self.method.loss(*self.given(), self.module)
+        for part in result if isinstance(result, LossAndAuxiliary) else (result,):
+            if fault := fault_of_loss(part):
+                raise Fault(fault)
+        return result
 
     def given(self) -> tuple[Outputs, Outputs, Batch]:
         """Outputs and a batch that hold everything and note what is read."""
@@ -107,6 +144,8 @@ def case(
         )
     with global_stream(seed, "build"):
         module = method.build(student, teacher, DataFacts(SAMPLES, CLASSES, targets))
+    if fault := fault_of_module(module):
+        raise Fault(fault)
     random = generator(seed, "outputs")
 
     def made(shapes: Shapes) -> dict[Need, Any]:
@@ -133,46 +172,85 @@ def case(
 def check(method: Method | type[Method]) -> tuple[Finding, ...]:
     """Every check on a method (a class is taken with its declared hyper-parameters); what each found.
 
-    Methods that read the network itself have no made-up outputs: for them only the checks that fit are run.
+    Methods that read the network itself have no made-up outputs: most checks do not apply to them.
     Raises InputError for a class whose hyper-parameters have no defaults.
     """
-    made = method if isinstance(method, Method) else _declared(method)
-    checks = CHECKS if Need.NETWORK not in made.card.needs.student else {k: v for k, v in CHECKS.items() if k in NEEDS_NO_OUTPUTS}
-    return tuple(_finding(name, act, made) for name, act in checks.items())
+    instance = method if isinstance(method, Method) else instance_of(method, {})
+    findings: dict[str, Finding] = {}
+    for one in CHECKS:
+        findings[one.heading] = _finding(one, instance, findings)
+    return tuple(findings.values())
 
 
-def _declared(cls: type[Method]) -> Method:
-    try:
-        return cls()
-    except ValidationError as error:
-        raise InputError(*problems_of(error, cls.card.name, cls.model_fields)) from None
+def _finding(one: Check, method: Method, before: Mapping[str, Finding]) -> Finding:
+    repeated = next((heading for heading in one.after if before[heading].verdict in (Verdict.failed, Verdict.skipped)), None)
+    if repeated is not None:
+        return Finding(one.heading, Verdict.skipped, before[repeated].words if before[repeated].verdict is Verdict.skipped else repeated)
+    if reason := one.unless(method):
+        return Finding(one.heading, Verdict.not_applicable, reason)
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        fault = _fault(one, method)
+    told = dict.fromkeys((f"{shown(w.filename)}:{w.lineno}", str(w.message)) for w in heard if _is_the_users(w.filename, method))
+    return Finding(one.heading, Verdict.failed if fault else Verdict.ok, fault, tuple(told))
 
 
-def _finding(name: str, act: Callable[[Method], None], method: Method) -> Finding:
+def _is_the_users(file: str, method: Method) -> bool:
+    """Whether a warning comes from a line of the method's own file, which its author can change."""
+    return method.card.outside and file == method.card.definition[0]
+
+
+def _fault(one: Check, method: Method) -> str:
+    """What a check complains of, with the line of the method's own code where there is one; empty where it passes."""
     try:
         with guard.watched(f"method {method.card.name!r}"):
-            act(method)
-    except guard.Interference as error:
-        ended = isinstance(error.__cause__, SystemExit)
-        return Finding(name, not ended, str(error) if ended else "")  # a setting that was changed, a check of its own tells
+            one.run(method)
+    except guard.Interference as error:  # a setting that was changed has a check of its own
+        return str(error) if isinstance(error.__cause__, SystemExit) else ""
     except Fault as fault:
-        return Finding(name, False, str(fault))
-    except KdzooError as error:
-        return Finding(name, False, str(error))
+        return str(fault)
     except Exception as error:  # a method's own bug is what the check is looking for
-        return Finding(name, False, f"it raised {type(error).__name__}: {error}")
-    return Finding(name, True)
+        needs = method.card.needs
+        return diagnose(error, method.card.definition[0], Networks(STUDENT, TEACHER, needs.student | needs.teacher))
+    return ""
+
+
+def builds_its_layers(method: Method) -> None:
+    """Neither on the class, nor at module level, nor in each call of the loss."""
+    found = layers_outside_build(type(method), method)
+    during: list[str] = []
+    if Need.NETWORK not in method.card.needs.student:
+        made = _case_or_none(method)
+        hook = register_module_parameter_registration_hook(lambda module, name, value: during.append(type(module).__name__))
+        try:
+            if made is not None:
+                made.method.loss(*made.given(), made.module)
+        except Exception:  # another check tells; here it only matters what was made until then
+            during = list(during)
+        finally:
+            hook.remove()
+    if during:
+        found.append(f"a new {during[0]} in every call of loss(), with new random weights")
+    if found:
+        raise Fault(f"it has layers that are never trained: {'; '.join(found)}. Layers: {BUILD}")
+
+
+def _case_or_none(method: Method) -> Case | None:
+    try:
+        return case(method)
+    except Exception:  # its build fails, of which the next check tells
+        return None
 
 
 def is_a_finite_scalar(method: Method) -> None:
     loss = case(method).loss()
-    if not isinstance(loss, Tensor) or loss.shape != ():
-        shape = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
-        raise Fault(f"expected a scalar tensor, got {shape}: reduce over the batch, for example with .mean()")
     if loss.dtype not in (torch.float32, torch.float64):
-        raise Fault(f"expected float32 or float64, got {loss.dtype}: compute in float32, for example with .float()")
+        raise Fault(f"expected float32 or float64, got {loss.dtype}: compute in float32, for example with student.logits.float()")
     if not torch.isfinite(loss):
-        raise Fault(f"the loss of plain random outputs is {loss.item()}")
+        raise Fault(
+            f"the loss of random logits and maps around zero is {loss.item()}: is there a log, a root or a division of something that is "
+            "zero or negative?"
+        )
 
 
 def reads_only_what_it_declares(method: Method) -> None:
@@ -185,7 +263,7 @@ def reads_only_what_it_declares(method: Method) -> None:
         extra = read & ~asked[owner]
         if extra:
             names = " | ".join(f"Need.{n.name}" for n in Need if n in extra and n.value)
-            raise Fault(f"it reads {names} of the {owner}, which its needs= do not declare: add it there")
+            raise Fault(f"it reads {names} of the {owner}, which needs= does not declare: add it there")
 
 
 def gradient_reaches_the_student(method: Method) -> None:
@@ -194,7 +272,8 @@ def gradient_reaches_the_student(method: Method) -> None:
     declared = [need for need in TENSORS if need in method.card.needs.student]
     reached = [need for need in declared if any(t.grad is not None and bool(t.grad.any()) for t in _tensors(made.student[need]))]
     if declared and not reached:
-        raise Fault("no gradient reaches what the student gave: is something detached, or is the student's output not used?")
+        names = " and ".join(f"student.{str(need.name).lower()}" for need in declared)
+        raise Fault(f"no gradient reaches {names}: is it detached (.detach(), torch.no_grad(), .argmax()), or not used?")
 
 
 def gradient_reaches_every_built_parameter(method: Method) -> None:
@@ -202,7 +281,7 @@ def gradient_reaches_every_built_parameter(method: Method) -> None:
     _backward(made)
     idle = [name for name, p in made.module.named_parameters() if p.requires_grad and p.grad is None]
     if idle:
-        raise Fault(f"no gradient reaches the built parameters {', '.join(idle)}: use them in loss(), or do not build them")
+        raise Fault(f"no gradient reaches {', '.join(idle)} of what build() made: use them in loss(), or do not build them")
 
 
 def no_gradient_reaches_the_teacher(method: Method) -> None:
@@ -230,7 +309,9 @@ def leaves_the_outputs_alone(method: Method) -> None:
     after = read()
     changed = [name for name, old in before.items() if name not in after or not torch.equal(old, after[name])]
     if changed:
-        raise Fault(f"it changes {' and '.join(changed)} in place: the other runs of the cohort read that too; work on a copy")
+        raise Fault(
+            f"it changes {' and '.join(changed)} in place, which other runs read too: write a new tensor instead, for example t = t / 4"
+        )
 
 
 def leaves_global_settings_alone(method: Method) -> None:
@@ -241,7 +322,7 @@ def leaves_global_settings_alone(method: Method) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
     method.ramp(Clock(0, 2, 3, 10))
     if changed := guard.put_back(before):
-        raise Fault(f"it changes {' and '.join(changed)} for everybody in the process: leave that alone")
+        raise Fault(f"it changes {' and '.join(changed)} for the whole process, which a method must not do")
 
 
 def is_reproducible(method: Method) -> None:
@@ -255,33 +336,38 @@ def is_reproducible(method: Method) -> None:
 
 
 def survives_large_logits(method: Method) -> None:
-    if Need.LOGITS not in method.card.needs.student:
-        return
     for scale in (1e2, 1e4):
         made = case(method, scale=scale)
         loss = _backward(made)
         gradients = [t.grad for t in _tensors(made.student[Need.LOGITS]) if t.grad is not None]
         if not torch.isfinite(loss) or not all(bool(torch.isfinite(g).all()) for g in gradients):
             raise Fault(
-                f"logits of {scale:g} give NaN or infinity: take log_softmax instead of the log of a softmax, logsumexp instead of a sum"
+                f"logits of {scale:g} give NaN or infinity: write F.log_softmax(x) instead of F.softmax(x).log(), x.logsumexp() instead of "
+                "x.exp().sum().log()"
             )
 
 
-def computes_wide_under_half_precision(method: Method) -> None:
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def returns_float32_from_half_precision(method: Method) -> None:
     for dtype in (torch.bfloat16, torch.float16):
         loss = case(method, dtype=dtype).loss()
         if loss.dtype not in (torch.float32, torch.float64):
-            raise Fault(f"outputs in {dtype} give a loss in {loss.dtype}: widen first, for example student.logits.float()")
+            raise Fault(
+                f"outputs in {_short(dtype)} give a loss in {_short(loss.dtype)}: convert first, for example student.logits.float()"
+            )
         if not torch.isfinite(loss):
-            raise Fault(f"outputs in {dtype} give the loss {loss.item()}")
+            raise Fault(f"outputs in {_short(dtype)} give the loss {loss.item()}: convert first, for example student.logits.float()")
 
 
-def computes_wide_under_autocast(method: Method) -> None:
+def returns_float32_under_autocast(method: Method) -> None:
     made = case(method)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = made.loss()
     if loss.dtype not in (torch.float32, torch.float64):
-        raise Fault(f"under autocast the loss is {loss.dtype}: widen what matrix products give, for example (a @ b).float()")
+        raise Fault(f"under autocast the loss is {_short(loss.dtype)}: convert the result of matrix products, for example (a @ b).float()")
     if not torch.isfinite(loss):
         raise Fault(f"under autocast the loss is {loss.item()}")
 
@@ -328,22 +414,20 @@ def takes_equal_and_different_shapes(method: Method) -> None:
 
 
 def is_zero_at_match(method: Method) -> None:
-    if not method.card.zero_at_match:
-        return
     made = case(method, student=TEACHER, teacher=TEACHER)
     for need in TENSORS:
         made.student[need] = copy.deepcopy(made.teacher[need])
     loss = made.distilled()
     if abs(loss.item()) > 1e-6:
-        raise Fault(f"declared zero where student and teacher agree, but it is {loss.item():g} there: drop zero_at_match=True, or see why")
+        raise Fault(
+            f"zero_at_match=True is declared, but the loss is {loss.item():g} where student and teacher agree: leave it out, or mend it"
+        )
 
 
 def gradient_is_right(method: Method) -> None:
     made = _for_differences(method)
     declared = [need for need in TENSORS if need in method.card.needs.student]
     tensors = [t for need in declared for t in _tensors(made.student[need])]
-    if not tensors:
-        return
 
     def loss(*inputs: Tensor) -> Tensor:
         given = (value.to(tensors[0].dtype) for value in inputs)
@@ -360,7 +444,10 @@ def gradient_is_right(method: Method) -> None:
     try:
         torch.autograd.gradcheck(loss, inputs, eps=eps, atol=atol, rtol=rtol, fast_mode=True, nondet_tol=1e-12)
     except GradcheckError as error:
-        raise Fault(f"its gradient differs from the numerical one: {str(error).partition(chr(10))[0]}") from error
+        raise Fault(
+            "the gradient is not the derivative of the loss: is a part of the student detached? (register it with held=... where that is "
+            f"intended; torch.autograd.gradcheck: {str(error).partition(chr(10))[0].rstrip(',')})"
+        ) from error
 
 
 class Held(TorchFunctionMode):
@@ -414,7 +501,7 @@ def state_round_trip_changes_nothing(method: Method) -> None:
     other.module.load_state_dict(made.module.state_dict())
     other.student, other.teacher = made.student, made.teacher
     if not torch.equal(made.loss(), other.loss()):
-        raise Fault("its module saved and loaded gives another loss: keep everything that matters in parameters or buffers")
+        raise Fault("the module saved and loaded (state_dict) gives another loss: keep everything that matters in parameters or buffers")
 
 
 def refuses_hyperparameters_out_of_bounds(method: Method) -> None:
@@ -507,7 +594,7 @@ def _seen(network: Any, images: Tensor, need: Need) -> Outputs:
 def _backward(made: Case) -> Tensor:
     loss = made.loss()
     if not loss.requires_grad:
-        raise Fault("the loss carries no gradient: is the student detached?")
+        raise Fault("the loss carries no gradient: is the student detached (.detach(), torch.no_grad(), .argmax())?")
     loss.backward()  # type: ignore[no-untyped-call]
     return loss
 
@@ -516,26 +603,109 @@ def _tensors(value: Any) -> list[Tensor]:
     return list(value) if isinstance(value, list) else [value]
 
 
-CHECKS: Mapping[str, Callable[[Method], None]] = {
-    "is a finite scalar": is_a_finite_scalar,
-    "reads only what it declares": reads_only_what_it_declares,
-    "gradient reaches the student": gradient_reaches_the_student,
-    "gradient reaches every built parameter": gradient_reaches_every_built_parameter,
-    "no gradient reaches the teacher": no_gradient_reaches_the_teacher,
-    "leaves the outputs alone": leaves_the_outputs_alone,
-    "leaves global settings alone": leaves_global_settings_alone,
-    "is reproducible": is_reproducible,
-    "survives large logits": survives_large_logits,
-    "computes wide under half precision": computes_wide_under_half_precision,
-    "computes wide under autocast": computes_wide_under_autocast,
-    "has a finite gradient everywhere": has_a_finite_gradient_everywhere,
-    "takes batches of any size": takes_batches_of_any_size,
-    "takes equal and different shapes": takes_equal_and_different_shapes,
-    "is zero at match": is_zero_at_match,
-    "gradient is right": gradient_is_right,
-    "state round trip changes nothing": state_round_trip_changes_nothing,
-    "refuses hyper-parameters out of bounds": refuses_hyperparameters_out_of_bounds,
-    "is continuous in alpha": is_continuous_in_alpha,
-    "trains a tiny pair": trains_a_tiny_pair,
-}
-NEEDS_NO_OUTPUTS = ("refuses hyper-parameters out of bounds", "trains a tiny pair")
+def _reads_the_network(method: Method) -> str:
+    if Need.NETWORK in method.card.needs.student:
+        return "it reads the network itself, for which there are no made-up outputs; one training step below runs it"
+    return ""
+
+
+def _unless(reason: str, applies: Callable[[Method], bool]) -> Callable[[Method], str]:
+    """Why a check does not apply: `reason`, or that the method reads the network itself."""
+    return lambda method: _reads_the_network(method) or ("" if applies(method) else reason)
+
+
+def _reads(need: Need) -> Callable[[Method], bool]:
+    return lambda method: any(one in method.card.needs.student | method.card.needs.teacher for one in need)
+
+
+def _learns(method: Method) -> bool:
+    return any(parameter.requires_grad for parameter in case(method).module.parameters())
+
+
+def _has_bounds(method: Method) -> bool:
+    return any(True for field in type(method).model_fields.values() for bound in field.metadata for _ in _outside(bound))
+
+
+LAYERS, RUNS, DECLARED, GRADIENT = (
+    "builds its layers in build()",
+    "returns a finite scalar",
+    "reads only what it declares",
+    "gradient reaches the student",
+)
+IN_PLACE, DETERMINISTIC, SIZES, WIDTHS = (
+    "changes no input in place",
+    "same batch, same loss",
+    "any batch size",
+    "equal and different widths and map sizes",
+)
+_TENSORS = Need.LOGITS | Need.EMBEDDING | Need.STAGES | Need.PREACT | Need.DISTILLED
+_WIDE = Need.EMBEDDING | Need.STAGES | Need.PREACT | Need.CLASSIFIER
+
+CHECKS: tuple[Check, ...] = (
+    Check(LAYERS, builds_its_layers),
+    Check(RUNS, is_a_finite_scalar, unless=_reads_the_network),
+    Check(DECLARED, reads_only_what_it_declares, (RUNS,), _reads_the_network),
+    Check(
+        GRADIENT,
+        gradient_reaches_the_student,
+        (RUNS, DECLARED),
+        _unless("it reads nothing of the student", lambda m: bool(m.card.needs.student & _TENSORS)),
+    ),
+    Check(
+        "gradient reaches every parameter of build()",
+        gradient_reaches_every_built_parameter,
+        (RUNS, GRADIENT),
+        _unless("build() makes nothing that learns", _learns),
+    ),
+    Check(
+        "no gradient reaches the teacher",
+        no_gradient_reaches_the_teacher,
+        (RUNS, GRADIENT),
+        _unless("it reads nothing of the teacher", lambda method: bool(method.card.needs.teacher & _TENSORS)),
+    ),
+    Check(IN_PLACE, leaves_the_outputs_alone, (RUNS,), _reads_the_network),
+    Check("changes no global setting of torch", leaves_global_settings_alone, (RUNS,), _reads_the_network),
+    Check(DETERMINISTIC, is_reproducible, (RUNS, LAYERS), _reads_the_network),
+    Check(
+        "stable for large logits",
+        survives_large_logits,
+        (RUNS, GRADIENT),
+        _unless("it reads no logits of the student", lambda method: Need.LOGITS in method.card.needs.student),
+    ),
+    Check("float32 loss from half-precision inputs", returns_float32_from_half_precision, (RUNS,), _reads_the_network),
+    Check("float32 loss under autocast", returns_float32_under_autocast, (RUNS,), _reads_the_network),
+    Check(SIZES, takes_batches_of_any_size, (RUNS,), _reads_the_network),
+    Check(
+        WIDTHS,
+        takes_equal_and_different_shapes,
+        (RUNS, LAYERS),
+        _unless("it reads only class scores, whose number is the same", _reads(_WIDE)),
+    ),
+    Check(
+        "finite gradient at match, for equal samples and for zeros",
+        has_a_finite_gradient_everywhere,
+        (RUNS, GRADIENT, WIDTHS),
+        _reads_the_network,
+    ),
+    Check(
+        "zero where the student equals the teacher",
+        is_zero_at_match,
+        (RUNS, WIDTHS),
+        _unless("zero_at_match=True is not declared", lambda method: method.card.zero_at_match),
+    ),
+    Check(
+        "gradcheck: analytic against numerical gradient",
+        gradient_is_right,
+        (RUNS, GRADIENT, IN_PLACE, DETERMINISTIC, SIZES),
+        _unless("it reads no tensor of the student", lambda method: bool(method.card.needs.student & _TENSORS)),
+    ),
+    Check("state_dict round trip", state_round_trip_changes_nothing, (RUNS, IN_PLACE, DETERMINISTIC), _reads_the_network),
+    Check(
+        "refuses hyper-parameters outside their bounds",
+        refuses_hyperparameters_out_of_bounds,
+        unless=lambda method: "" if _has_bounds(method) else "no hyper-parameter has bounds",
+    ),
+    Check("continuous in alpha at 0 and 1", is_continuous_in_alpha, (RUNS, DECLARED), _reads_the_network),
+    Check("one training step of two small networks", trains_a_tiny_pair, (RUNS, DECLARED, WIDTHS)),
+)
+"""every check, in the order in which they are run"""

@@ -64,10 +64,6 @@ class AgainstChance:
     above: bool
     tells: bool
 
-    @property
-    def at_chance(self) -> bool:
-        return self.tells and not self.above
-
 
 def against_chance(log_probs: Tensor, targets: Tensor) -> AgainstChance:
     """How (N, K) log-probabilities stand against always naming the commonest class of (N,) targets."""

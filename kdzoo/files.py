@@ -11,6 +11,20 @@ LARGEST_RECORD = 1 << 28
 """bytes of a file that is read whole: a record of a run is a few kilobytes, its metrics a few megabytes"""
 
 
+def is_plain(mode: int) -> bool:
+    """Whether a mode (`st_mode`) is that of a plain file: not a folder, a link, a pipe, a socket or a device."""
+    return stat.S_ISREG(mode)
+
+
+def plain_status(path: Path) -> os.stat_result | None:
+    """The status of a plain file, links not followed; None where there is none."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return None
+    return status if is_plain(status.st_mode) else None
+
+
 def read_file(path: Path, limit: int = LARGEST_RECORD) -> bytes:
     """The bytes of a plain file.
 
@@ -20,7 +34,7 @@ def read_file(path: Path, limit: int = LARGEST_RECORD) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe without a writer must not make it wait
     with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
+        if not is_plain(status.st_mode):
             raise OSError(errno.EINVAL, "not a plain file", str(path))
         if status.st_size > limit:
             raise OSError(errno.EFBIG, f"larger than {limit} bytes", str(path))

@@ -1,11 +1,11 @@
 """What a user's code may not do to its neighbours: change what they read, or how torch computes in this process.
 
-Runs of a cohort read the same batch and the same answers of the teacher. A method from outside of kdzoo is lent copies of
-these, so that nothing it does to them, in place, through `.data` or through numpy, reaches anybody else; what it changes in
-place is found by the tensors' version counters. Global settings are compared after each piece of a user's code, and put back.
+Runs of a cohort read the same batch and the same outputs of the teacher. A user's method gets copies of these, so that
+nothing it does to them (in place, through `.data` or through numpy) reaches another run; what it changes in place is found by
+the tensors' version counters. Global settings are compared after each call of a user's code, and restored.
 
-Not covered: what is changed by reaching into kdzoo's or torch's own objects (patched functions, frames), the environment
-variables, and torch's number of inter-operation threads, which cannot be set twice.
+Not covered: changes to kdzoo's or torch's own objects (patched functions, frames), environment variables, and torch's number
+of inter-operation threads, which cannot be set twice.
 """
 
 from __future__ import annotations
@@ -184,10 +184,10 @@ def put_back(before: tuple[Any, ...]) -> list[str]:
 
 
 class watched:
-    """`with watched(who):` puts global settings back after a block of a user's code, and lets it not end the process.
+    """`with watched(who):` restores global settings after a block of a user's code, and keeps it from ending the process.
 
     Raises Interference with what was changed, unless the block has failed already, and where it calls sys.exit or os._exit.
-    Filters of warnings are put back without a word: libraries that are imported late add some of their own.
+    Warning filters are restored without a message: libraries that are imported late add some of their own.
     """
 
     def __init__(self, who: str) -> None:
@@ -227,12 +227,13 @@ def _staying(process: int, leave: Callable[[int], NoReturn]) -> Callable[[int], 
 def refuse(who: str, changed: list[str], error: BaseException | None = None) -> None:
     """Raise Interference for settings that had changed, unless something else has been raised already."""
     if changed and error is None:
-        raise Interference(f"{who} changed {' and '.join(changed)} for everybody in this process; it was put back: leave it alone")
+        names = " and ".join(changed)
+        raise Interference(f"{who} changed {names} for the whole process, which a plugin must not do; the former value was restored")
 
 
 @dataclass(frozen=True)
-class Lent:
-    """What a user's method reads in one step. The student's outputs are its own run's; all else are copies of its own."""
+class Inputs:
+    """What a user's method reads in one step. The student's outputs are its own run's; everything else is a copy."""
 
     student: Outputs
     teacher: Outputs
@@ -240,16 +241,16 @@ class Lent:
     versions: tuple[tuple[str, Tensor, int], ...]
 
     def changed(self) -> list[str]:
-        """What was changed in place since it was lent."""
+        """What was changed in place since it was handed over."""
         return list(dict.fromkeys(name for name, tensor, version in self.versions if tensor._version != version))
 
 
-def lend(student: Outputs, teacher: Outputs, batch: Batch, modules: dict[Need, nn.Module]) -> Lent:
+def lend(student: Outputs, teacher: Outputs, batch: Batch, modules: dict[Need, nn.Module]) -> Inputs:
     """Copies of what is shared, made anew for each step; of the teacher's modules once, kept in `modules`."""
-    taught, given = _copied(teacher, modules), batch.copied()
-    found = [*named("the student's", student, without=Need.NETWORK | Need.CLASSIFIER), *named("the teacher's", taught)]
-    found += [(f"the batch's {name}", tensor) for name, tensor in given.tensors()]
-    return Lent(student, taught, given, tuple([(name, tensor, tensor._version) for name, tensor in found]))
+    own_teacher, own_batch = _copied(teacher, modules), batch.copied()
+    tensors = [*named("the student's", student, without=Need.NETWORK | Need.CLASSIFIER), *named("the teacher's", own_teacher)]
+    tensors += [(f"the batch's {name}", tensor) for name, tensor in own_batch.tensors()]
+    return Inputs(student, own_teacher, own_batch, tuple([(name, tensor, tensor._version) for name, tensor in tensors]))
 
 
 def _copied(outputs: Outputs, modules: dict[Need, nn.Module]) -> Outputs:
@@ -286,13 +287,13 @@ def named(whose: str, outputs: Outputs, without: Need = Need.NOTHING) -> Iterato
             yield name, value
 
 
-def call(who: str, act: Callable[[Outputs, Outputs, Batch], Any], lent: Lent) -> Any:
-    """What a user's method makes of what it was lent; raises Interference where it changed that, or a global setting."""
+def call(who: str, act: Callable[[Outputs, Outputs, Batch], Any], inputs: Inputs) -> Any:
+    """What a user's method returns for its inputs; raises Interference where it changed that, or a global setting."""
     with watched(who):
-        given = act(lent.student, lent.teacher, lent.batch)
-    if changed := lent.changed():
-        raise Interference(f"{who} changed {' and '.join(changed)} in place, which others read too: clone first, or work on a new tensor")
-    return given
+        result = act(inputs.student, inputs.teacher, inputs.batch)
+    if changed := inputs.changed():
+        raise Interference(f"{who} changed {' and '.join(changed)} in place, which other runs read too: clone first, or write a new tensor")
+    return result
 
 
 def build(who: str, act: Callable[[Shapes, Shapes, DataFacts], nn.Module], student: Shapes, teacher: Shapes, facts: DataFacts) -> nn.Module:
@@ -301,7 +302,7 @@ def build(who: str, act: Callable[[Shapes, Shapes, DataFacts], nn.Module], stude
     ours, theirs = (replace(shape, classifier=copy.deepcopy(shape.classifier)) for shape in (student, teacher))
     version = own.targets._version
     with watched(who):
-        made = act(ours, theirs, own)
+        module = act(ours, theirs, own)
     if own.targets._version != version:
-        raise Interference(f"{who} changed the training data's targets in place, which others read too: clone them first")
-    return made
+        raise Interference(f"{who} changed the training data's targets in place, which other runs read too: clone them first")
+    return module

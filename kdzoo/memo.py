@@ -16,7 +16,6 @@ import os
 import re
 import secrets
 import shutil
-import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kdzoo.files import plain_status
 from kdzoo.seals import OWNER, Damaged, read_tensors, write_tensors
 from kdzoo.signals import Need, Outputs
 from kdzoo.spec import canonical_json
@@ -252,7 +252,7 @@ class Memo:
     def _find(self) -> list[int | None]:
         """The inodes below the names of its files, which no other file gets while these are mapped."""
         files = [self.folder / f"{column.name}.{kind}" for column in self.columns for kind in ("f32", "seal")]
-        return [None if (found := _stat(file)) is None else found.st_ino for file in files]
+        return [None if (found := plain_status(file)) is None else found.st_ino for file in files]
 
     def tell(self) -> list[str]:
         """What there is to tell since the last time: damage as soon as it is met, and more of it once, when all is done."""
@@ -410,11 +410,11 @@ def _touch(folder: Path) -> None:
 
 
 def _set_aside_unless_file(path: Path) -> bool:
-    """Rename what is no plain file (a folder, a pipe, a link) and would be read or written for one; whether there was any."""
-    found = (path.exists() or path.is_symlink()) and not stat.S_ISREG(path.lstat().st_mode)
-    if found:
+    """Rename what is not a plain file (a folder, a pipe, a link) and would be read or written as one; whether there was any."""
+    other = os.path.lexists(path) and plain_status(path) is None
+    if other:
         set_aside(path)
-    return found
+    return other
 
 
 def _mapped(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> tuple[Any, str | None]:
@@ -460,16 +460,7 @@ def _free(folder: Path, device: torch.device) -> int:
 
 def _taken(folder: Path) -> int:
     """The bytes of a memo's files; another process may be removing them."""
-    return sum(found.st_size for file in folder.glob("*") if (found := _stat(file)) is not None)
-
-
-def _stat(file: Path) -> os.stat_result | None:
-    """What is known of a plain file; None where there is none."""
-    try:
-        found = file.lstat()
-    except FileNotFoundError:
-        return None
-    return found if stat.S_ISREG(found.st_mode) else None
+    return sum(status.st_size for file in folder.glob("*") if (status := plain_status(file)) is not None)
 
 
 def _make_room(folder: Path, limit: int) -> None:
@@ -477,7 +468,7 @@ def _make_room(folder: Path, limit: int) -> None:
 
     One that another process has open goes on for that process until it ends.
     """
-    found = {path.parent: _stat(path) for path in folder.parent.glob("*/about.json") if path.parent != folder}
+    found = {path.parent: plain_status(path) for path in folder.parent.glob("*/about.json") if path.parent != folder}
     used = {other: 0.0 if known is None else known.st_mtime for other, known in found.items()}
     total = 0
     for other in sorted(used, key=lambda other: -used[other]):

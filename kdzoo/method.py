@@ -10,6 +10,7 @@ import importlib
 import importlib.metadata
 import inspect
 import pkgutil
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, cast, get_args
@@ -18,13 +19,14 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from torch import Tensor, nn
 
-from kdzoo.errors import InputError, problems_of, unknown
+from kdzoo.diagnosis import BUILD, advice_for, diagnose, shown
+from kdzoo.errors import InputError, did_you_mean, problems_of, unknown
 from kdzoo.guard import watched
 from kdzoo.plugins import is_its_own, of_nobody, origin, version_of
 from kdzoo.plugins import load_plugin as load_plugin
 from kdzoo.plugins import load_plugins as load_plugins
 from kdzoo.plugins import normalised_syntax as normalised_syntax
-from kdzoo.signals import Batch, Clock, DataFacts, Need, Needs, Outputs, Shapes
+from kdzoo.signals import Batch, Clock, DataFacts, Need, Needs, Outputs, Shapes, StageShape
 
 Registered = TypeVar("Registered", bound=Any)
 
@@ -147,7 +149,7 @@ class Card:
 class Method(BaseModel):
     """A distillation loss with its hyper-parameters. Subclass it, declare fields, write `loss`, and `@register` it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, validate_default=True)
     card: ClassVar[Card]
 
     def build(self, student: Shapes, teacher: Shapes, data: DataFacts) -> nn.Module:
@@ -198,27 +200,33 @@ def register(
 ) -> Callable[[Registered], Registered]:
     """Register a Method, or a function `(student, teacher, batch, *, hyperparameters...) -> Tensor`, under a name.
 
-    A function is handed its outputs in float32 at least.
-    needs: what is read of student and teacher; for a function it may be left out and is found by a probe.
+    A function gets the networks' outputs in float32 at least; its keyword-only parameters are the hyper-parameters.
+    needs: what is read of student and teacher; where it is left out, a trial call on small random outputs finds it.
     scale: the factor on the loss when alpha weighs it: L = (1 - alpha) CE + alpha scale D.
-    published: the factors used when no alpha is given; CE + scale D unless said.
+    published: the factors used when no alpha is given; by default CE + scale D.
     formula: the loss as text, with `{field}` where a hyper-parameter stands.
-    search: the settings worth trying, the declared one first; its weight times 1, 0.3, 3, 0.1, 10 unless said.
-    version: raised when the numbers change; for code outside kdzoo a hash of its syntax tree unless said.
+    search: the settings worth trying, the declared one first; by default its weight times 1, 0.3, 3, 0.1, 10.
+    version: raised when the numbers change; by default a hash of the syntax tree for code outside kdzoo.
     zero_at_match: the loss is zero where the student's outputs equal the teacher's.
     ships: what is shipped where that is not the student that was trained; `deploy` then gives its logits.
     first: the stage of training that comes before, as a run of its own.
     unmixed: why it cannot learn from mixed images; recipes with mixup or CutMix are then refused.
     held: what of the student it detaches on purpose, so that its gradient is not that of its value.
     stages: which maps `build` and `loss` are handed: `paired` one to one, each network's own `last`, or all of each
-    network's `own`; a function of the method where that hangs on a hyper-parameter.
-    Raises InputError when another definition already has the name.
+    network's `own`; a function of the method where that depends on a hyper-parameter.
+    Raises InputError for a definition that cannot be called as a method is, and where another one has the name already.
     """
 
+    given: object = name
+    if not isinstance(given, str):  # the function itself, under @register without parentheses
+        own = getattr(given, "__name__", "my_loss")
+        raise InputError(f"register: expected the method's name, got {own} itself: write @kdzoo.register({own!r}) with parentheses")
+    _refuse_needs(name, needs)
+
     def decorate(definition: Registered) -> Registered:
-        if not (inspect.isclass(definition) and issubclass(definition, Method)) and not inspect.isfunction(definition):
-            raise InputError(f"register({name!r}): expected a Method class or a function, got {definition!r}")
+        _refuse_definition(name, definition)
         cls = cast(type[Method], definition) if inspect.isclass(definition) else _method_of(name, definition)
+        _refuse_signatures(name, cls, definition)
         asked = Needs.of(needs) if needs is not None else _probed_needs(name, cls, definition)
         cls.card = Card(
             name=name,
@@ -279,9 +287,14 @@ class Registry:
         """Add a method; the same definition again replaces the first, another one under its name is refused."""
         name, there = cls.card.name, self._methods.get(cls.card.name)
         if there is not None and not _same_definition(there.card, cls.card):
-            raise InputError(f"method {name!r} is defined twice: at {there.card.origin} and at {cls.card.origin}")
+            raise InputError(f"method {name!r} is defined twice: at {there.card.origin} and at {cls.card.origin}; choose another name")
         if not name.isidentifier() or name in ("none", "ce"):
-            raise InputError(f"method name {name!r} at {cls.card.origin}: expected an identifier other than 'none' and 'ce'")
+            near = re.sub(r"\W", "_", name)
+            instead = f", for example {near!r}" if near.isidentifier() and near != name else ""
+            raise InputError(
+                f"method name {name!r} at {cls.card.origin}: expected letters, digits and underscores, no digit first, and neither 'none' "
+                f"nor 'ce'{instead}"
+            )
         self._methods[name] = cls
 
     def names(self) -> list[str]:
@@ -297,11 +310,7 @@ class Registry:
 
     def create(self, name: str, hyperparameters: Mapping[str, Any]) -> Method:
         """The method with these hyper-parameters; raises InputError with every fault of theirs."""
-        cls = self.get(name)
-        try:
-            return cls(**hyperparameters)
-        except ValidationError as error:
-            raise InputError(*problems_of(error, name, cls.model_fields)) from None
+        return instance_of(self.get(name), hyperparameters)
 
     def _load(self) -> None:
         if self._loaded:
@@ -323,6 +332,31 @@ class Registry:
 REGISTRY = Registry()
 
 
+def instance_of(cls: type[Method], hyperparameters: Mapping[str, Any]) -> Method:
+    """A method of a registered class; raises InputError with every fault of the hyper-parameters, or of an `__init__` of its own."""
+    try:
+        return cls(**hyperparameters)
+    except ValidationError as error:
+        frozen = [fault for fault in error.errors() if fault["type"] == "frozen_instance"]
+        if frozen:
+            raise InputError(_init_of_its_own(cls, str(frozen[0]["loc"][0]), frozen[0]["input"])) from None
+        raise InputError(*problems_of(error, cls.card.name, cls.model_fields)) from None
+    except Exception as error:
+        if "__init__" not in vars(cls):
+            raise
+        raise InputError(
+            f"method {cls.card.name!r} at {cls.card.origin}: its __init__ fails: {diagnose(error, cls.card.definition[0])}"
+        ) from error
+
+
+def _init_of_its_own(cls: type[Method], attribute: str, value: Any) -> str:
+    """What to write instead of an `__init__` that sets an attribute."""
+    where = f"method {cls.card.name!r} at {cls.card.origin}: its __init__ sets self.{attribute}, which a Method does not keep"
+    if isinstance(value, nn.Module | Tensor):
+        return f"{where}. Layers: {BUILD}"
+    return f"{where}. Hyper-parameters are fields of the class, without an __init__: {attribute}: {type(value).__name__} = {value!r}"
+
+
 def create_method(name: str, **hyperparameters: Any) -> Method:
     """A method by its registered name: `create_method("hinton", temperature=2.0)`."""
     return REGISTRY.create(name, hyperparameters)
@@ -331,10 +365,11 @@ def create_method(name: str, **hyperparameters: Any) -> Method:
 def _method_of(name: str, function: Callable[..., Tensor]) -> type[Method]:
     """A Method whose fields are the keyword-only parameters of a plain function."""
     parameters = inspect.signature(function, eval_str=True).parameters.values()
-    positional = [p.name for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY]
-    if len(positional) != 3:
-        wanted = f"{function.__name__}(student, teacher, batch, *, hyperparameters...)"
-        raise InputError(f"method {name!r} at {_origin(function)}: expected {wanted}, got the parameters {positional}")
+    positional = [p for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+    if len(positional) != 3 or any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in positional):
+        called = function.__name__ if function.__name__.isidentifier() else name
+        wanted, got = f"{called}(student, teacher, batch, *, hyperparameters...)", [str(p) for p in positional]
+        raise InputError(f"method {name!r} at {_origin(function)}: expected {wanted}, got the parameters {got}{_hint(called, positional)}")
     fields: dict[str, Any] = {
         p.name: (Any if p.annotation is p.empty else p.annotation, ... if p.default is p.empty else p.default)
         for p in parameters
@@ -347,6 +382,72 @@ def _method_of(name: str, function: Callable[..., Tensor]) -> type[Method]:
 
     FunctionMethod.__doc__ = function.__doc__
     return cast(type[Method], create_model(function.__name__, __base__=FunctionMethod, __module__=function.__module__, **fields))
+
+
+def _hint(called: str, positional: Sequence[inspect.Parameter]) -> str:
+    """What to write instead of these positional parameters."""
+    names = [p.name for p in positional]
+    if names[:1] in (["self"], ["cls"]):
+        return ": register a function that stands outside of a class, or a whole class that inherits kdzoo.Method"
+    if swallowing := [str(p) for p in positional if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]:
+        return f": leave out {' and '.join(swallowing)}; every hyper-parameter has a name of its own, behind `*`"
+    if len(positional) > 3:
+        extra = ", ".join(str(p) for p in positional[3:])
+        return f": put `*` before what is a hyper-parameter: {called}({', '.join(names[:3])}, *, {extra})"
+    return ": all three are handed over, whether it reads them or not"
+
+
+def _refuse_needs(name: str, needs: object) -> None:
+    """Raises InputError for `needs` that are no Need."""
+    if needs is None or isinstance(needs, Need | Needs):
+        return
+    words = [needs] if isinstance(needs, str) else list(needs) if isinstance(needs, list | tuple | set) else []
+    members = [str(word.name if isinstance(word, Need) else word).rpartition(".")[2].upper() for word in words]
+    known = [member for member in members if member in Need.__members__]
+    instead = " | ".join(f"kdzoo.Need.{member}" for member in known) or "kdzoo.Need.LOGITS | kdzoo.Need.STAGES"
+    near = did_you_mean(members[0], Need.__members__) if members and not known else ""
+    raise InputError(f"register({name!r}): needs: expected {'' if known else 'for example '}needs={instead}, got {needs!r}{near}")
+
+
+def _refuse_definition(name: str, definition: Any) -> None:
+    """Raises InputError for what is neither a Method class with a loss nor a function."""
+    loss = definition if inspect.isfunction(definition) else getattr(definition, "loss", None)
+    if inspect.iscoroutinefunction(loss) or inspect.isgeneratorfunction(loss):
+        instead = "write `return`, not `yield`" if inspect.isgeneratorfunction(loss) else "write `def`, not `async def`"
+        raise InputError(f"register({name!r}) at {_origin(definition)}: the loss has to return a scalar tensor: {instead}")
+    if inspect.isfunction(definition):
+        return
+    if not inspect.isclass(definition):
+        raise InputError(f"register({name!r}): expected a kdzoo.Method class or a function, got {definition!r}")
+    where = f"register({name!r}) at {_origin(definition)}"
+    if not issubclass(definition, Method):
+        module = "; an nn.Module is what its build() returns, and loss() gets it as `module`" if issubclass(definition, nn.Module) else ""
+        raise InputError(
+            f"{where}: expected a kdzoo.Method class or a function, got the class {definition.__name__}: write "
+            f"class {definition.__name__}(kdzoo.Method) with loss(self, student, teacher, batch, module){module}"
+        )
+    if definition.loss is Method.loss:
+        others = [given for given in ("forward", "__call__") if given in vars(definition)]
+        instead = f"; rename its {others[0]}()" if others else ""
+        raise InputError(f"{where}: {definition.__name__} has no loss(self, student, teacher, batch, module){instead}")
+
+
+def _refuse_signatures(name: str, cls: type[Method], definition: Any) -> None:
+    """Raises InputError, with all of them, for methods of a class that cannot be called as the contract calls them."""
+    problems = []
+    for act in ("loss", "build", "groups", "deploy", "ramp"):
+        theirs, ours = getattr(cls, act), getattr(Method, act)
+        if theirs is ours:
+            continue
+        wanted = list(inspect.signature(ours).parameters)
+        try:
+            inspect.signature(theirs).bind(*wanted)
+        except TypeError:
+            got = ", ".join(map(str, inspect.signature(theirs).parameters.values()))
+            line = f"{_origin(theirs)}: expected {act}({', '.join(wanted)}), got {act}({got})"
+            problems.append(f"method {name!r} at {line}")
+    if problems:
+        raise InputError(*problems)
 
 
 def _probed_needs(name: str, cls: type[Method], definition: Any) -> Needs:
@@ -374,6 +475,9 @@ def _probed_needs(name: str, cls: type[Method], definition: Any) -> Needs:
         }
         return Outputs(values, owner=owner, on_read=recorder(owner))
 
+    maps = (StageShape(3, 8, 8, 1), StageShape(4, 4, 4, 2), StageShape(6, 2, 2, 4))
+    shapes = Shapes(5, 6, maps, classifier=nn.Linear(6, 5).requires_grad_(False))
+    file = inspect.getsourcefile(definition) or ""
     batch = Batch(
         inputs=torch.zeros(4, 3, 8, 8, dtype=torch.uint8),
         targets=torch.tensor([0, 1, 2, 3]),
@@ -382,13 +486,23 @@ def _probed_needs(name: str, cls: type[Method], definition: Any) -> Needs:
         generator=random,
         on_read=recorder("batch"),
     )
+    place = f"method {name!r} at {shown(_origin(definition))}"
+    needs = f"@kdzoo.register({name!r}, needs=kdzoo.Need.LOGITS | ...)"
+    if required := [key for key, field in cls.model_fields.items() if field.is_required()]:
+        raise InputError(f"{place}: give {' and '.join(required)} a default, or declare what it reads: {needs}")
     try:
-        cls().loss(outputs("student"), outputs("teacher"), batch, nn.Module())
+        method = cls()
+    except ValidationError as error:
+        if any(fault["type"] == "frozen_instance" for fault in error.errors()):
+            return Needs(Need.NOTHING, Need.NOTHING)  # an __init__ that sets something: `instance_of` says so when it is used
+        raise InputError(*(f"{place}: the default of {problem}" for problem in problems_of(error, "", cls.model_fields))) from error
+    try:
+        method.loss(outputs("student"), outputs("teacher"), batch, method.build(shapes, shapes, DataFacts(4, 5, torch.arange(4))))
     except Exception as error:
-        raise InputError(
-            f"method {name!r} at {_origin(definition)}: what it reads could not be found by a trial call "
-            f"({type(error).__name__}: {error}); declare it: @register({name!r}, needs=Need.LOGITS | ...)"
-        ) from error
+        if isinstance(error, AttributeError | NameError) or advice_for(error):  # to declare needs would not help
+            raise InputError(f"method {name!r}: {diagnose(error, file)}") from error
+        words = f"the trial call that finds what it reads fails: {diagnose(error, file)}"
+        raise InputError(f"{place}: {words}; or declare what it reads: {needs}") from error
     return Needs(read["student"] | read["batch"], read["teacher"])
 
 

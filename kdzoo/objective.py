@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdzoo import guard
+from kdzoo.diagnosis import MethodFault, Networks, diagnose, fault_of_loss, fault_of_module
 from kdzoo.errors import InputError
 from kdzoo.method import REGISTRY, Group, LossAndAuxiliary, Method, stages_handed
 from kdzoo.seeds import generator, global_stream, library_stream
@@ -58,8 +59,8 @@ class Objective(nn.Module):
         self.label_smoothing = label_smoothing
         self.seed = seed
         self.preact = preact
-        self._lent: dict[str, dict[Need, nn.Module]] = {}
-        """the copies of the teacher's modules that methods from outside read, which are no parts of this module"""
+        self._copies: dict[str, dict[Need, nn.Module]] = {}
+        """the copies of the teacher's modules that users' methods read, which are not parts of this module"""
 
     @property
     def needs(self) -> Needs:
@@ -114,16 +115,25 @@ class Objective(nn.Module):
         given = batch.only(needs.student, own_stream)
         if not method.card.outside:
             return method.loss(read, taught, given, module)
-        lent = guard.lend(read, taught, given, self._lent.setdefault(method.card.name, {}))
+        inputs = guard.lend(read, taught, given, self._copies.setdefault(method.card.name, {}))
         seed = own_stream.initial_seed()
         with global_stream(seed, "global", device=batch.index.device), library_stream(seed, "global"):
-            return cast(Tensor | LossAndAuxiliary, guard.call(_called(method), lambda s, t, b: method.loss(s, t, b, module), lent))
+            result = guard.call(_called(method), lambda s, t, b: method.loss(s, t, b, module), inputs)
+        refuse_result(method, result)
+        return cast(Tensor | LossAndAuxiliary, result)
 
     def _ramp(self, method: Method, batch: Batch) -> float:
         if not method.card.outside:
             return method.ramp(batch.clock)
         with guard.watched(_called(method)):
             return method.ramp(batch.clock)
+
+
+def refuse_result(method: Method, result: object) -> None:
+    """Raises MethodFault for what is not a loss: no tensor, not a scalar, of whole numbers."""
+    parts = tuple(result) if isinstance(result, LossAndAuxiliary) else (result,)
+    if faults := list(filter(None, map(fault_of_loss, parts))):
+        raise MethodFault(f"{_called(method)} at {method.card.origin}: {faults[0]}")
 
 
 class Deployed(nn.Module):
@@ -213,15 +223,17 @@ def build_objective(
             with global_stream(seed, "build", term.name), library_stream(seed, "build", term.name):
                 ours, theirs = stages_handed(term.method, stages)
                 learning = student.pick(ours)
-                modules[term.name] = _built(term.method, learning, teacher.pick(theirs) if teacher else learning, facts)
+                teaching = teacher.pick(theirs) if teacher else learning
+                modules[term.name] = _built(term.method, learning, teaching, facts)
         except InputError as error:
             problems.extend(f"{term.name}: {problem}" for problem in error.problems)
-        except guard.Interference as error:
+        except (guard.Interference, MethodFault) as error:
             problems.append(str(error))
         except Exception as error:
             if not term.method.card.outside:
                 raise
-            problems.append(f"{_called(term.method)} at {term.method.card.origin}: its build fails: {type(error).__name__}: {error}")
+            words = diagnose(error, term.method.card.definition[0], Networks(learning, teaching, needs.student | needs.teacher))
+            problems.append(f"{_called(term.method)} at {term.method.card.origin}: its build() fails: {words}")
     if problems:
         raise InputError(*problems)
     preact = teacher is not None and teacher.preact
@@ -231,7 +243,10 @@ def build_objective(
 def _built(method: Method, student: Shapes, teacher: Shapes, facts: DataFacts) -> nn.Module:
     if not method.card.outside:
         return method.build(student, teacher, facts)
-    return guard.build(_called(method), method.build, student, teacher, facts)
+    module = guard.build(_called(method), method.build, student, teacher, facts)
+    if fault := fault_of_module(module):
+        raise MethodFault(f"{_called(method)} at {method.card.origin}: {fault}")
+    return module
 
 
 def _missing(role: str, shapes: Shapes, need: Need) -> Iterator[str]:

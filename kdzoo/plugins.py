@@ -24,6 +24,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from kdzoo.diagnosis import in_words, of_class_body
 from kdzoo.errors import InputError, noting
 from kdzoo.guard import Interference, watched
 
@@ -50,14 +51,15 @@ def load_plugin(path: str | Path) -> None:
     if not file.is_file():
         raise InputError(f"plugin: no such file: {path}")
     if importlib.util.spec_from_file_location("plugin", file) is None:
-        raise InputError(f"plugin: {path} is not a Python file")
+        raise InputError(f"plugin: {path}: not a Python file; expected a name that ends in .py")
     token = _LOADING.set(str(file))
     try:
         with watched(f"plugin {path}"):
             Beside(file).run()
     except SyntaxError as error:
         where = path if error.filename in (None, str(file)) else error.filename
-        raise InputError(f"plugin: {where}:{error.lineno}: syntax error: {error.msg}") from error
+        line = f" in `{error.text.strip()}`" if error.text and error.text.strip() else ""
+        raise InputError(f"plugin: {where}:{error.lineno}: syntax error{line}: {error.msg}") from error
     except InputError:
         raise
     except Interference as error:
@@ -66,7 +68,7 @@ def load_plugin(path: str | Path) -> None:
     except (Exception, KeyboardInterrupt, GeneratorExit) as error:
         if not is_its_own(error):
             raise
-        raise InputError(f"plugin: {path}:{_line_in(file, error)}: {type(error).__name__}: {error}") from error
+        raise InputError(f"plugin: {path}:{_line_in(file, error)}: {_in_words(error)}") from error
     finally:
         _LOADING.reset(token)
 
@@ -84,6 +86,14 @@ def load_plugins(files: Iterable[str]) -> None:
 def is_its_own(error: BaseException) -> bool:
     """Whether the code that was run raised this itself: a KeyboardInterrupt may be the user's Ctrl-C, where Python handles that."""
     return not isinstance(error, KeyboardInterrupt) or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+
+
+def _in_words(error: BaseException) -> str:
+    """What went wrong while a plugin was loaded, and what to write instead."""
+    if advice := of_class_body(error):
+        return advice
+    usage = '; write @kdzoo.register("NAME") above a function or a class' if str(error).startswith("register()") else ""
+    return f"{in_words(error)}{usage}"
 
 
 def _line_in(file: Path, error: BaseException) -> int:
@@ -167,6 +177,8 @@ class Beside:
             found = full.removeprefix(self.name).removeprefix(".")
         elif self.root.holds(name, wanted):
             found = name
+            if self.root.file_of(name) == self.file and (globals or {}).get("__name__") == self.name:
+                raise ImportError(f"import {name} finds this very file, {self.file.name}: give the file another name", name=name)
         else:
             return builtins.__import__(name, globals, locals, wanted, level)
         module = self.load(found) if found else sys.modules[self.name]

@@ -9,12 +9,12 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from kdzoo.errors import KdzooError
+from kdzoo.errors import KdzooError, did_you_mean
 
 Value = TypeVar("Value")
 
@@ -104,6 +104,16 @@ def describe(need: Need) -> str:
     return " | ".join(f"Need.{member.name}" for member in Need if member in need and member.value) or "Need.NOTHING"
 
 
+def _explain_unknown(owner: str, name: str, known: Sequence[str], aliases: Mapping[str, str], example: str) -> NoReturn:
+    """Raise AttributeError for something that is not there, with the nearest name and all that can be read."""
+    if name.startswith("_"):  # a protocol of Python's (copy, pickle), which asks for much and expects a plain no
+        raise AttributeError(name)
+    near = f"; did you mean {aliases[name.lower()]!r}?" if name.lower() in aliases else did_you_mean(name, known)
+    if not near and hasattr(Tensor, name):
+        near = f": it is not a tensor but holds several; write {owner}.{example}.{name}"
+    raise AttributeError(f"{owner} has no {name!r}{near}{' It' if near.endswith('?') else '; it'} has: {', '.join(known)}")
+
+
 class Outputs:
     """What one network gave for one batch, restricted to what was asked for.
 
@@ -118,12 +128,22 @@ class Outputs:
         self._owner = owner
         self._on_read = on_read
 
+    if not TYPE_CHECKING:  # to a type checker an unknown attribute stays an error
+
+        def __getattr__(self, name: str) -> NoReturn:
+            _explain_unknown(self.__dict__.get("_owner", "student"), name, READABLE, ALIASES, "logits")
+
+    def __repr__(self) -> str:
+        """What is there with its shapes, for a `print` in a loss; nothing counts as read."""
+        return f"Outputs of the {self._owner} ({', '.join(f'{str(n.name).lower()} {_measures(v)}' for n, v in self._values.items())})"
+
     def _read(self, need: Need) -> Any:
         if self._on_read is not None:
             self._on_read(need)
         if need not in self._values:
             declared = describe(Need(sum(n.value for n in self._values)) | need)
-            raise UndeclaredNeed(f"the {self._owner}'s {str(need.name).lower()} was read but not declared: add it with needs={declared}")
+            name = {Need.SECOND_VIEW: "second"}.get(need, str(need.name).lower())
+            raise UndeclaredNeed(f"{self._owner}.{name} is read, but needs= does not declare it: write needs={declared}")
         return self._values[need]
 
     @property
@@ -215,6 +235,33 @@ class Outputs:
         return Outputs(values, owner=owner or self._owner, on_read=self._on_read)
 
 
+READABLE = ("logits", "embedding", "stages", "classifier", "preact", "distilled", "members", "second", "partner", "network")
+"""what a method can read of a network"""
+ALIASES = {
+    **dict.fromkeys(("features", "feature", "feats", "feat", "feature_maps", "fmaps", "maps", "hints", "hidden_states"), "stages"),
+    **dict.fromkeys(("pooled", "representation", "penultimate", "emb", "hidden", "features_pooled"), "embedding"),
+    **dict.fromkeys(("output", "outputs", "out", "scores", "pred", "preds", "predictions", "y_hat"), "logits"),
+    **dict.fromkeys(("fc", "head"), "classifier"),
+    **dict.fromkeys(("model", "net"), "network"),
+    **dict.fromkeys(("second_view", "view2"), "second"),
+}
+"""what else these are called"""
+BATCH_READABLE = ("targets", "soft_targets", "inputs", "index", "clock", "generator")
+BATCH_ALIASES = {
+    **dict.fromkeys(("labels", "label", "y", "classes"), "targets"),
+    **dict.fromkeys(("images", "image", "x", "data", "pixels"), "inputs"),
+    **dict.fromkeys(("indices", "idx", "ids"), "index"),
+    **dict.fromkeys(("epoch", "step", "progress"), "clock"),
+    "rng": "generator",
+}
+
+
+def _measures(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return str(tuple(value.shape))
+    return f"[{', '.join(map(_measures, value))}]" if isinstance(value, list) else type(value).__name__
+
+
 @dataclass(frozen=True)
 class StageShape:
     """One stage of a network for one image: channels, height, width, and input height divided by map height."""
@@ -304,11 +351,16 @@ class Batch:
         self.clock = clock
         self.generator = generator
 
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            _explain_unknown("batch", name, BATCH_READABLE, BATCH_ALIASES, "targets")
+
     def _read(self, need: Need, name: str, value: Value) -> Value:
         if self._on_read is not None:
             self._on_read(need)
         if need not in self._asked:
-            raise UndeclaredNeed(f"the batch's {name} were read but not declared: add {describe(need)} to needs=")
+            raise UndeclaredNeed(f"batch.{name} is read, but needs= does not declare it: add {describe(need)}")
         return value
 
     @property
@@ -317,7 +369,7 @@ class Batch:
 
     @property
     def soft_targets(self) -> Tensor | None:
-        return self._read(Need.TARGETS, "soft targets", self._soft_targets)
+        return self._read(Need.TARGETS, "soft_targets", self._soft_targets)
 
     @property
     def inputs(self) -> Tensor:

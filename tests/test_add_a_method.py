@@ -23,14 +23,15 @@ def ending(ran: list[Ran], start: str) -> Ran:
 @pytest.mark.slow
 def test_every_command_ends_well(followed):
     _, ran = followed
-    assert len(ran) == 6
+    assert len(ran) == 7
     for one in ran:
         assert one.status == 0, f"{one.command}\n{one.said}"
 
 
 @pytest.mark.slow
 def test_the_method_passes_every_check(followed):
-    assert re.search(r"lsh: \d+ checks, all passed", ending(followed[1], "kdzoo check").said)
+    for name in ("lsh", "hint"):
+        assert re.search(rf"{name}: \d+ checks, all passed", ending(followed[1], f"kdzoo check {name}.py").said)
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from kdzoo.conformance import CHECKS, NEEDS_NO_OUTPUTS, Finding, check
+from kdzoo.conformance import CHECKS, GRADIENT, RUNS, Verdict, check
 from kdzoo.errors import InputError
 from kdzoo.method import REGISTRY, Method, create_method, load_plugin, register
 from kdzoo.signals import Batch, DataFacts, Need, Needs, Outputs, Shapes
@@ -21,7 +21,12 @@ def _own_registry(monkeypatch):
 
 def failed(cls: type[Method] | Method) -> dict[str, str]:
     """The words of each check that failed."""
-    return {finding.check: finding.words for finding in check(cls) if not finding.passed}
+    return {finding.check: finding.words for finding in check(cls) if finding.verdict is Verdict.failed}
+
+
+def verdicts(cls: type[Method] | Method) -> dict[str, Verdict]:
+    """How each check came out."""
+    return {finding.check: finding.verdict for finding in check(cls)}
 
 
 ZOO = [name for name in REGISTRY.names() if REGISTRY.get(name).__module__.startswith("kdzoo.")]
@@ -29,8 +34,12 @@ ZOO = [name for name in REGISTRY.names() if REGISTRY.get(name).__module__.starts
 
 @pytest.mark.parametrize("name", ZOO)
 def test_every_method_of_the_zoo_passes_every_check(name):
-    needs = REGISTRY.get(name).card.needs.student
-    assert check(REGISTRY.get(name)) == tuple(Finding(known, True) for known in (CHECKS if Need.NETWORK not in needs else NEEDS_NO_OUTPUTS))
+    found = verdicts(REGISTRY.get(name))
+    assert list(found) == [one.heading for one in CHECKS]
+    assert set(found.values()) <= {Verdict.ok, Verdict.not_applicable}
+    assert found["one training step of two small networks"] is Verdict.ok
+    if Need.NETWORK not in REGISTRY.get(name).card.needs.student:
+        assert found[RUNS] is Verdict.ok
 
 
 @pytest.mark.parametrize(
@@ -45,6 +54,9 @@ def test_every_method_of_the_zoo_passes_every_check(name):
 )
 def test_they_pass_with_other_hyperparameters_too(name, hyperparameters):
     assert failed(create_method(name, **hyperparameters)) == {}
+
+
+GRADCHECK = "gradcheck: analytic against numerical gradient"
 
 
 def softened(logits: Tensor) -> Tensor:
@@ -88,8 +100,8 @@ def test_large_logits_give_nan():
             return (p * (p.log() - q.log())).sum(1).mean()
 
     found = failed(planted(LogOfSoftmax))
-    assert list(found) == ["survives large logits"]
-    assert re.match(r"logits of 10000 give NaN or infinity: take log_softmax", found["survives large logits"])
+    assert list(found) == ["stable for large logits"]
+    assert re.match(r"logits of 10000 give NaN or infinity: write F\.log_softmax\(x\)", found["stable for large logits"])
 
 
 def test_something_undeclared_is_read():
@@ -98,7 +110,7 @@ def test_something_undeclared_is_read():
             return super().loss(student, teacher, batch, module) + 0.0 * student.embedding.float().mean()
 
     words = failed(planted(Curious))["reads only what it declares"]
-    assert words == "it reads Need.EMBEDDING of the student, which its needs= do not declare: add it there"
+    assert words == "it reads Need.EMBEDDING of the student, which needs= does not declare: add it there"
 
 
 def test_undeclared_labels_are_read():
@@ -115,8 +127,8 @@ def test_the_result_is_float16():
         def loss(self, student, teacher, batch, module):
             return super().loss(student, teacher, batch, module).half()
 
-    words = failed(planted(Narrow))["is a finite scalar"]
-    assert words == "expected float32 or float64, got torch.float16: compute in float32, for example with .float()"
+    words = failed(planted(Narrow))[RUNS]
+    assert words == "expected float32 or float64, got torch.float16: compute in float32, for example with student.logits.float()"
 
 
 def test_half_precise_outputs_are_not_widened():
@@ -124,8 +136,8 @@ def test_half_precise_outputs_are_not_widened():
         def loss(self, student, teacher, batch, module):
             return (student.logits - teacher.logits.detach()).square().mean()
 
-    words = failed(planted(AsTheyCome))["computes wide under half precision"]
-    assert words == "outputs in torch.bfloat16 give a loss in torch.bfloat16: widen first, for example student.logits.float()"
+    words = failed(planted(AsTheyCome))["float32 loss from half-precision inputs"]
+    assert words == "outputs in bfloat16 give a loss in bfloat16: convert first, for example student.logits.float()"
 
 
 def test_autocast_lowers_the_loss():
@@ -134,8 +146,8 @@ def test_autocast_lowers_the_loss():
             s, t = student.logits.float(), teacher.logits.detach().float()
             return (s @ s.T - t @ t.T)[0, 0].square()
 
-    words = failed(planted(Product))["computes wide under autocast"]
-    assert words.startswith("under autocast the loss is torch.bfloat16: widen what matrix products give")
+    words = failed(planted(Product))["float32 loss under autocast"]
+    assert words.startswith("under autocast the loss is bfloat16: convert the result of matrix products")
 
 
 def test_the_result_is_not_a_scalar():
@@ -143,8 +155,8 @@ def test_the_result_is_not_a_scalar():
         def loss(self, student, teacher, batch, module):
             return (softened(student.logits) - softened(teacher.logits).detach()).square().sum(1)
 
-    words = failed(planted(Unreduced))["is a finite scalar"]
-    assert words == "expected a scalar tensor, got (6,): reduce over the batch, for example with .mean()"
+    words = failed(planted(Unreduced))[RUNS]
+    assert words == "the loss has the shape (6,), one value a sample, expected a scalar: reduce it, for example with .mean()"
 
 
 def test_a_built_parameter_is_not_used():
@@ -153,7 +165,7 @@ def test_a_built_parameter_is_not_used():
             return nn.Linear(student.embedding, teacher.embedding)
 
     assert failed(planted(Idle)) == {
-        "gradient reaches every built parameter": "no gradient reaches the built parameters weight, bias: "
+        "gradient reaches every parameter of build()": "no gradient reaches weight, bias of what build() made: "
         "use them in loss(), or do not build them"
     }
 
@@ -164,7 +176,7 @@ def test_random_numbers_come_from_the_global_generator():
             noise = torch.rand(len(student.logits))
             return (noise * (softened(student.logits) - softened(teacher.logits).detach()).square().sum(1)).mean()
 
-    words = failed(planted(Noisy))["is reproducible"]
+    words = failed(planted(Noisy))["same batch, same loss"]
     assert words == "the same batch gives another loss the second time: draw random numbers with generator=batch.generator"
 
 
@@ -183,8 +195,10 @@ def test_the_outputs_are_changed_in_place():
             taught = teacher.logits.detach().div_(2)
             return (softened(student.logits) - softened(taught)).square().sum(1).mean()
 
-    words = failed(planted(Careless))["leaves the outputs alone"]
-    assert words == "it changes the teacher's logits in place: the other runs of the cohort read that too; work on a copy"
+    words = failed(planted(Careless))["changes no input in place"]
+    assert words == (
+        "it changes the teacher's logits in place, which other runs read too: write a new tensor instead, for example t = t / 4"
+    )
 
 
 @pytest.mark.parametrize(
@@ -202,7 +216,7 @@ def test_anything_else_that_is_shared_is_changed(harm, words):
             return (softened(student.logits) - softened(teacher.logits).detach()).square().sum(1).mean()
 
     needs = Need.LOGITS | Need.STAGES | Need.TARGETS | Need.SECOND_VIEW
-    assert failed(planted(Careless, needs=needs))["leaves the outputs alone"].startswith(words)
+    assert failed(planted(Careless, needs=needs))["changes no input in place"].startswith(words)
 
 
 def test_a_global_setting_is_changed_and_put_back():
@@ -211,8 +225,8 @@ def test_a_global_setting_is_changed_and_put_back():
             torch.set_default_dtype(torch.float64)
             return (softened(student.logits) - softened(teacher.logits).detach()).square().sum(1).mean()
 
-    words = failed(planted(Careless))["leaves global settings alone"]
-    assert words == "it changes torch's default dtype for everybody in the process: leave that alone"
+    words = failed(planted(Careless))["changes no global setting of torch"]
+    assert words == "it changes torch's default dtype for the whole process, which a method must not do"
     assert torch.get_default_dtype() == torch.float32
 
 
@@ -223,8 +237,9 @@ def test_it_is_not_zero_at_match_though_declared():
             return -(p * F.log_softmax(student.logits.float() / 4, dim=1)).sum(1).mean()
 
     found = failed(planted(CrossEntropy))
-    assert list(found) == ["is zero at match"]
-    assert re.match(r"declared zero where student and teacher agree, but it is 1\.\d+ there", found["is zero at match"])
+    assert list(found) == ["zero where the student equals the teacher"]
+    words = found["zero where the student equals the teacher"]
+    assert re.match(r"zero_at_match=True is declared, but the loss is 1\.\d+ where student and teacher agree", words)
     assert failed(planted(CrossEntropy, zero_at_match=False)) == {}
 
 
@@ -233,7 +248,8 @@ def test_the_student_is_detached():
         def loss(self, student, teacher, batch, module):
             return (softened(student.logits).detach() - softened(teacher.logits).detach()).square().sum(1).mean()
 
-    assert failed(planted(Deaf))["gradient reaches the student"] == "the loss carries no gradient: is the student detached?"
+    found = failed(planted(Deaf))
+    assert found == {GRADIENT: "the loss carries no gradient: is the student detached (.detach(), torch.no_grad(), .argmax())?"}
 
 
 def test_what_it_declares_is_not_what_it_trains():
@@ -245,7 +261,7 @@ def test_what_it_declares_is_not_what_it_trains():
             return (module(student.logits.detach().float()) - teacher.logits.detach().float()).square().mean()
 
     words = failed(planted(Elsewhere, zero_at_match=False))["gradient reaches the student"]
-    assert words.startswith("no gradient reaches what the student gave")
+    assert words.startswith("no gradient reaches student.logits: is it detached")
 
 
 def test_its_gradient_is_not_that_of_its_value():
@@ -256,8 +272,8 @@ def test_its_gradient_is_not_that_of_its_value():
             return (wide * wide.detach()).mean()
 
     found = failed(planted(Half))
-    assert list(found) == ["gradient is right"]
-    assert found["gradient is right"].startswith("its gradient differs from the numerical one")
+    assert list(found) == [GRADCHECK]
+    assert found[GRADCHECK].startswith("the gradient is not the derivative of the loss: is a part of the student detached?")
 
 
 def test_what_is_detached_on_purpose_is_constant_in_the_comparison():
@@ -275,7 +291,7 @@ def test_a_root_has_an_infinite_gradient_at_zero():
         def loss(self, student, teacher, batch, module):
             return (softened(student.logits) - softened(teacher.logits).detach()).square().sum(1).sqrt().mean()
 
-    words = failed(planted(Distance))["has a finite gradient everywhere"]
+    words = failed(planted(Distance))["finite gradient at match, for equal samples and for zeros"]
     assert words.startswith("where the student agrees with the teacher its loss or gradient is NaN or infinite: keep sqrt")
 
 
@@ -285,7 +301,9 @@ def test_a_batch_of_another_size_breaks_it():
             weights = torch.linspace(0, 1, 6)
             return (weights * (softened(student.logits) - softened(teacher.logits).detach()).square().sum(1)).mean()
 
-    assert failed(planted(SixOnly))["takes batches of any size"].startswith("it raised RuntimeError: The size of tensor")
+    words = failed(planted(SixOnly))["any batch size"]
+    assert re.match(r".*test_conformance\.py:\d+: RuntimeError: The size of tensor", words)
+    assert words.endswith("The first dimension is the batch, whose size varies: take it from the tensors, for example len(student.logits)")
 
 
 def test_stages_of_unequal_size_break_it():
@@ -294,8 +312,9 @@ def test_stages_of_unequal_size_break_it():
             pairs = zip(student.stages, teacher.stages, strict=True)
             return sum((s.double().mean(1) - t.detach().double().mean(1)).square().mean() for s, t in pairs)
 
-    found = failed(planted(SameSize, needs=Need.STAGES))
-    assert "size of tensor" in found["takes equal and different shapes"]
+    words = failed(planted(SameSize, needs=Need.STAGES))[RUNS]
+    assert "The shapes differ (stages[2]: student 2 pixels high, teacher 4 pixels high)" in words
+    assert "kdzoo.projector(student.stages[2], teacher.stages[2])" in words
 
 
 def test_something_that_matters_is_kept_outside_the_state():
@@ -309,8 +328,8 @@ def test_something_that_matters_is_kept_outside_the_state():
             return module.memory * super().loss(student, teacher, batch, module)
 
     found = failed(planted(Forgetful))
-    assert list(found) == ["state round trip changes nothing"]
-    assert found["state round trip changes nothing"].endswith("keep everything that matters in parameters or buffers")
+    assert list(found) == ["state_dict round trip"]
+    assert found["state_dict round trip"].endswith("keep everything that matters in parameters or buffers")
 
 
 def test_a_bound_is_declared_and_not_held():
@@ -323,7 +342,7 @@ def test_a_bound_is_declared_and_not_held():
             return abs(value)
 
     assert failed(planted(Lenient)) == {
-        "refuses hyper-parameters out of bounds": "sharpness = -1.0 is accepted, though it is declared with Ge(ge=0)"
+        "refuses hyper-parameters outside their bounds": "sharpness = -1.0 is accepted, though it is declared with Ge(ge=0)"
     }
 
 
@@ -333,7 +352,8 @@ def test_the_teachers_batch_statistics_stay_whatever_a_users_method_does_to_its_
             teacher.network.network.model.bn1.running_mean.add_(1)
             return (student.logits - teacher.logits.detach()).float().square().mean()
 
-    assert "trains a tiny pair" not in failed(planted(Retraining, needs=Needs(Need.LOGITS, Need.LOGITS | Need.NETWORK)))
+    found = failed(planted(Retraining, needs=Needs(Need.LOGITS, Need.LOGITS | Need.NETWORK)))
+    assert "one training step of two small networks" not in found
 
 
 def test_any_other_bug_is_reported_with_its_name():
@@ -341,7 +361,9 @@ def test_any_other_bug_is_reported_with_its_name():
         def loss(self, student, teacher, batch, module):
             return student.logits.mean() / {}["weight"]
 
-    assert set(failed(planted(Broken)).values()) == {"it raised KeyError: 'weight'"}
+    found = failed(planted(Broken))
+    assert list(found) == [RUNS]
+    assert re.fullmatch(r".*test_conformance\.py:\d+: KeyError: 'weight'", found[RUNS])
 
 
 def test_a_method_reads_the_second_view_and_the_classifier():
@@ -363,8 +385,9 @@ def test_a_method_that_reads_the_networks_is_checked_on_real_ones():
                 said = teacher.network(images)
             return (student.network(images) - said).square().mean()
 
-    cls = planted(Saliency, needs=Need.NETWORK, zero_at_match=False)
-    assert check(cls) == (Finding("refuses hyper-parameters out of bounds", True), Finding("trains a tiny pair", True))
+    found = verdicts(planted(Saliency, needs=Need.NETWORK, zero_at_match=False))
+    assert found["one training step of two small networks"] is Verdict.ok
+    assert found[RUNS] is Verdict.not_applicable
 
 
 def test_hyperparameters_without_defaults_are_named():
@@ -393,7 +416,7 @@ def test_a_wrong_gradient_in_float32_is_found_as_well():
             apart = student.logits.float() - teacher.logits.detach().float()
             return (apart * apart.detach()).mean()
 
-    assert list(failed(planted(Half))) == ["gradient is right"]
+    assert list(failed(planted(Half))) == [GRADCHECK]
 
 
 def test_a_users_own_file_is_checked(tmp_path):

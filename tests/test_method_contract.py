@@ -106,9 +106,12 @@ def test_a_trial_call_that_fails_asks_for_the_declaration():
     def saliency(student, teacher, batch):
         return student.network(batch.inputs).mean()
 
-    with pytest.raises(InputError, match=r"method 'saliency' at .*test_method_contract.py:\d+: what it reads could not be found") as caught:
+    with pytest.raises(
+        InputError, match=r"method 'saliency' at .*test_method_contract.py:\d+: the trial call that finds what it reads"
+    ) as caught:
         register("saliency")(saliency)
-    assert "declare it: @register('saliency', needs=Need.LOGITS | ...)" in str(caught.value)
+    assert "student.network is read, but needs= does not declare it" in str(caught.value)
+    assert str(caught.value).endswith("or declare what it reads: @kdzoo.register('saliency', needs=kdzoo.Need.LOGITS | ...)")
     register("saliency", needs=Need.NETWORK)(saliency)
     assert REGISTRY.get("saliency").card.needs == Needs(Need.NETWORK, Need.NETWORK)
 
@@ -124,9 +127,9 @@ def test_a_function_of_other_arguments_is_refused():
 
 
 def test_only_methods_and_functions_are_registered():
-    with pytest.raises(InputError, match=r"register\('number'\): expected a Method class or a function, got 3"):
+    with pytest.raises(InputError, match=r"register\('number'\): expected a kdzoo\.Method class or a function, got 3"):
         register("number")(3)
-    with pytest.raises(InputError, match="expected a Method class or a function"):
+    with pytest.raises(InputError, match=r"the class Linear: write class Linear\(kdzoo\.Method\) with loss"):
         register("module")(nn.Linear)
 
 
@@ -191,11 +194,11 @@ def test_reading_what_was_not_declared_names_the_declaration_that_mends_it():
     with pytest.raises(UndeclaredNeed) as caught:
         _ = made.embedding
     assert str(caught.value) == (
-        "the student's embedding was read but not declared: add it with needs=Need.LOGITS | Need.EMBEDDING | Need.STAGES"
+        "student.embedding is read, but needs= does not declare it: write needs=Need.LOGITS | Need.EMBEDDING | Need.STAGES"
     )
-    with pytest.raises(UndeclaredNeed, match=r"the batch's targets were read but not declared: add Need\.TARGETS to needs="):
+    with pytest.raises(UndeclaredNeed, match=r"batch\.targets is read, but needs= does not declare it: add Need\.TARGETS"):
         _ = batch_of([0], Need.NOTHING).targets
-    with pytest.raises(UndeclaredNeed, match=r"the batch's inputs were read but not declared: add Need\.NETWORK to needs="):
+    with pytest.raises(UndeclaredNeed, match=r"batch\.inputs is read, but needs= does not declare it: add Need\.NETWORK"):
         _ = batch_of([0]).inputs
 
 
@@ -206,7 +209,7 @@ def test_two_definitions_of_one_name_are_refused_with_both_places(plugin):
     first = plugin(FUNCTION, "one.py")
     with pytest.raises(InputError) as caught:
         plugin("\n\n" + FUNCTION, "two.py")
-    assert str(caught.value) == f"method 'my_loss' is defined twice: at {first}:3 and at {first.parent / 'two.py'}:5"
+    assert str(caught.value) == f"method 'my_loss' is defined twice: at {first}:3 and at {first.parent / 'two.py'}:5; choose another name"
     assert REGISTRY.get("my_loss").card.origin == f"{first}:3"
 
 
@@ -233,7 +236,7 @@ def test_a_notebook_cell_run_again_is_no_error():
 
 @pytest.mark.parametrize("name", ["none", "ce", "a+b", "my-loss", "2much", ""])
 def test_a_name_that_the_command_line_could_not_read_is_refused(name):
-    with pytest.raises(InputError, match="expected an identifier other than 'none' and 'ce'"):
+    with pytest.raises(InputError, match="expected letters, digits and underscores, no digit first, and neither 'none' nor 'ce'"):
         register(name, needs=Need.LOGITS)(Scaled)
 
 
@@ -321,7 +324,7 @@ def test_the_syntax_of_an_indented_piece_is_that_of_the_same_at_the_margin():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("def my_loss(:\n    pass\n", r":2: syntax error: "),
+        ("def my_loss(:\n    pass\n", r":2: syntax error in `def my_loss\(:`: "),
         ("x = 1\n\nundefined_name\n", r":4: NameError: name 'undefined_name' is not defined"),
         ("import no_such_module_anywhere\n", r":2: ModuleNotFoundError: No module named 'no_such_module_anywhere'"),
     ],
@@ -335,7 +338,7 @@ def test_a_plugin_that_is_not_there_or_no_python_file_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"plugin: no such file: .*missing\.py"):
         load_plugin(tmp_path / "missing.py")
     (tmp_path / "losses.txt").write_text("x = 1")
-    with pytest.raises(InputError, match=r"losses\.txt is not a Python file"):
+    with pytest.raises(InputError, match=r"losses\.txt: not a Python file; expected a name that ends in \.py"):
         load_plugin(tmp_path / "losses.txt")
 
 

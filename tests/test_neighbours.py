@@ -20,7 +20,7 @@ from kdzoo.suite.worker import Bench, train_runs
 SOUND = "hinton,at"
 """what stands beside the culprits, after them in order: one reads the teacher's logits, one its maps"""
 
-FOR_ALL = "for everybody in this process"
+FOR_ALL = "for the whole process, which a plugin must not do"
 
 CULPRITS = {  # what a method does in the middle of training, what it reads, and the words that it fails with
     "teacher": ("teacher.logits.div_(4)", "LOGITS", "the teacher's logits in place"),
@@ -148,7 +148,9 @@ def test_in_a_stack_of_students_too(tmp_path):
 def test_a_method_in_a_sum_that_changes_what_the_next_term_reads_fails_the_run(tmp_path):
     written(tmp_path, harmful=True)
     _, failed = trained(planned(tmp_path, "aa_student+hinton"))
-    assert "method 'aa_student' changed the student's logits in place, which others read too: clone first" in failed["aa_student+hinton"]
+    assert (
+        "method 'aa_student' changed the student's logits in place, which other runs read too: clone first" in failed["aa_student+hinton"]
+    )
 
 
 BUILDER = """
@@ -169,9 +171,9 @@ class Builder(kdzoo.Method):
     ("harm", "words"),
     [
         ("data.targets.zero_()", "method 'builder' changed the training data's targets in place"),
-        ("torch.set_default_dtype(torch.float64)", "method 'builder' changed torch's default dtype for everybody"),
+        ("torch.set_default_dtype(torch.float64)", "method 'builder' changed torch's default dtype for the whole process"),
         ("import os; os._exit(0)", "method 'builder' ends the process, with os._exit(0)"),
-        ("data.nothing", "its build fails: AttributeError: 'DataFacts' object has no attribute 'nothing'"),
+        ("data.nothing", "its build() fails: builder.py:7: AttributeError: 'DataFacts' object has no attribute 'nothing'"),
     ],
 )
 def test_a_build_that_reaches_others_or_fails_is_refused_before_any_work(kdzoo, place, harm, words):
@@ -227,7 +229,7 @@ def test_every_global_setting_is_put_back_and_named(words):
 
     with pytest.raises(guard.Interference) as caught:
         meddle()
-    assert str(caught.value) == f"it changed {words} for everybody in this process; it was put back: leave it alone"
+    assert str(caught.value) == f"it changed {words} for the whole process, which a plugin must not do; the former value was restored"
     assert guard.settings() == before
     x = torch.randn(8, 8, requires_grad=True)
     assert torch.equal((x @ x).detach(), x.detach() @ x.detach())

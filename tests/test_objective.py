@@ -111,7 +111,7 @@ def test_the_task_takes_soft_targets_where_images_are_mixed_and_methods_see_both
     assert torch.equal(seen[0][0], TARGETS)
     assert torch.equal(seen[0][1], SHARES)
     assert batch(TARGETS).soft_targets is None
-    with pytest.raises(UndeclaredNeed, match="soft targets were read but not declared"):
+    with pytest.raises(UndeclaredNeed, match=r"batch\.soft_targets is read"):
         _ = mixed.only(Need.LOGITS, torch.Generator()).soft_targets
 
 
@@ -119,10 +119,10 @@ def test_a_method_sees_nothing_that_it_did_not_declare(logits):
     s, t = logits
     outputs = Outputs({Need.LOGITS: s, Need.EMBEDDING: s}, owner="student").only(Need.LOGITS)
     with pytest.raises(
-        UndeclaredNeed, match=r"the student's embedding was read but not declared: add it with needs=Need.LOGITS \| Need.EMBEDDING"
+        UndeclaredNeed, match=r"student\.embedding is read, but needs= does not declare it: write needs=Need.LOGITS \| Need.EMBEDDING"
     ):
         _ = outputs.embedding
-    with pytest.raises(UndeclaredNeed, match="targets were read but not declared"):
+    with pytest.raises(UndeclaredNeed, match=r"batch\.targets is read"):
         _ = batch(TARGETS).only(Need.LOGITS, torch.Generator()).targets
     assert t is not None
 

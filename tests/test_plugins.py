@@ -152,8 +152,8 @@ ENDS = {
     "import os; os._exit(0)": "plugin: ends.py:2: plugin ends.py ends the process, with os._exit(0)",
     "exit()": "plugin: ends.py:2: plugin ends.py ends the process, with sys.exit()",
     "raise SystemExit": "plugin: ends.py:2: plugin ends.py ends the process, with sys.exit()",
-    "raise KeyboardInterrupt": "plugin: ends.py:2: KeyboardInterrupt:",
-    "import torch; torch.set_default_dtype(torch.float64)": "plugin ends.py changed torch's default dtype for everybody in this process",
+    "raise KeyboardInterrupt": "plugin: ends.py:2: KeyboardInterrupt",
+    "import torch; torch.set_default_dtype(torch.float64)": "plugin ends.py changed torch's default dtype for the whole process",
 }
 
 

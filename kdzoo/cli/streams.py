@@ -15,8 +15,8 @@ GONE = (errno.EPIPE, errno.EIO, errno.EBADF)
 HANDLER = "kdzoo.plain"
 
 
-class Lasting:
-    """A text stream that falls silent when nobody can read it any more; all else is the stream's own."""
+class DurableStream:
+    """A text stream that discards what is written once its reader is gone; everything else is the stream's own."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -60,7 +60,7 @@ def outlast() -> None:
             stream = os.fdopen(descriptor, "w", closefd=False)
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors=HANDLER)
-        setattr(sys, name, cast(TextIO, Lasting(stream)))
+        setattr(sys, name, cast(TextIO, DurableStream(stream)))
 
 
 def _plain(error: UnicodeError) -> tuple[str, int]:

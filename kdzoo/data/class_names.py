@@ -15,10 +15,10 @@ def numbered(names: Sequence[str]) -> bool:
 
 
 def same_classes(theirs: Sequence[str] | None, ours: Sequence[str]) -> bool | None:
-    """Whether the names agree place by place, without case, blanks and signs (`_key`); None where a side has none."""
+    """Whether the names agree place by place, without case, blanks and signs (`name_key`); None where a side has none."""
     if theirs is None:
         return None
-    key = _key(theirs, ours)
+    key = name_key(theirs, ours)
     if list(map(key, theirs)) == list(map(key, ours)):
         return True
     return None if numbered(theirs) != numbered(ours) and len(theirs) == len(ours) else False
@@ -26,7 +26,7 @@ def same_classes(theirs: Sequence[str] | None, ours: Sequence[str]) -> bool | No
 
 def difference(theirs: Sequence[str], ours: Sequence[str], where: str) -> str:
     """How a network's classes differ from those of the data `where`: the first places, and both lists."""
-    key = _key(theirs, ours)
+    key = name_key(theirs, ours)
     apart = [place for place, (one, other) in enumerate(zip(theirs, ours, strict=False)) if key(one) != key(other)]
     first = "; ".join(f"class {place} is {theirs[place]!r}, in {where} {ours[place]!r}" for place in apart[:SHOWN])
     moved = {*map(key, theirs)} == {*map(key, ours)}
@@ -39,8 +39,8 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(names[:10]) + (f", ... ({len(names)} in all)" if len(names) > 10 else "")
 
 
-def _key(theirs: Sequence[str], ours: Sequence[str]) -> Callable[[str], str]:
-    """What names are compared by: what is left of them without case, blanks and signs, unless classes such as A+ and A- differ by these."""
+def name_key(theirs: Sequence[str], ours: Sequence[str]) -> Callable[[str], str]:
+    """What names of classes are compared by: letters and digits in lower case, unless two of them (A+, A-) differ in signs alone."""
     return _plain if all(len(set(map(_plain, names))) == len(names) for names in (theirs, ours)) else str
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from kdzoo.data.images import Array, Pixels, Statistics, Stored, statistics_of
 from kdzoo.data.pixels import DECODER, UNREADABLE, Scales, channels_first, decode, square
-from kdzoo.data.repeats import Found, Repeats, find_repeats
+from kdzoo.data.repeats import Repeat, Repeats, find_repeats
 from kdzoo.errors import InputError
 from kdzoo.seals import Damaged, read_sealed, write_sealed
 
@@ -121,8 +121,8 @@ def _remembered(summary: Path) -> tuple[Survey | None, str | None]:
     except (FileNotFoundError, Damaged):
         return None, None
 
-    def found(one: Mapping[str, Any]) -> Found:
-        return Found(one["count"], tuple((first, second) for first, second in one["examples"]))
+    def found(one: Mapping[str, Any]) -> Repeat:
+        return Repeat(one["count"], tuple((first, second) for first, second in one["examples"]))
 
     repeats = content["repeats"]
     shared = {parts: found(one) for parts, one in repeats["shared"].items()}

@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kdzoo.data.class_names import name_key
 from kdzoo.data.images import counted
 from kdzoo.data.pixels import endings, identified
 from kdzoo.errors import InputError
+from kdzoo.files import is_plain
 
 ROLES = {
     "train": ("train", "training"),
@@ -34,8 +36,8 @@ KINDS = ((stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, 
 
 
 @dataclass
-class Passed:
-    """What is passed over. hidden: files by the hidden name above them. others: files that are no images, by ending. things: by name."""
+class SkippedFiles:
+    """What is skipped. hidden: files by the hidden name above them. others: files that are not images, by ending. things: by name."""
 
     hidden: Counter[str] = field(default_factory=Counter)
     others: Counter[str] = field(default_factory=Counter)
@@ -76,7 +78,7 @@ class Walk:
     """One way through a folder: what it passed over, and what it could not read."""
 
     root: Path
-    passed: Passed = field(default_factory=Passed)
+    skipped: SkippedFiles = field(default_factory=SkippedFiles)
     problems: list[str] = field(default_factory=list)
     known: dict[Path, tuple[list[Path], list[Path]]] = field(default_factory=dict)
 
@@ -97,16 +99,16 @@ class Walk:
             mode = self._mode(path)
             if HIDDEN.fullmatch(path.name):
                 if mode is not None:
-                    self.passed.hidden[path.name] += _count_files(path) if stat.S_ISDIR(mode) else 1
+                    self.skipped.hidden[path.name] += _count_files(path) if stat.S_ISDIR(mode) else 1
             elif mode is None:
                 continue
             elif stat.S_ISDIR(mode):
                 folders.append(path)
-            elif stat.S_ISREG(mode):
+            elif is_plain(mode):
                 files.append(path)
             else:
                 kind = next((word for is_kind, word in KINDS if is_kind(mode)), "no file")
-                self.passed.things.append(f"{self._short(path)} ({kind})")
+                self.skipped.things.append(f"{self._short(path)} ({kind})")
         return folders, files
 
     def _mode(self, path: Path) -> int | None:
@@ -120,7 +122,7 @@ class Walk:
             if may_be_image(path):
                 self.problems.append(f"data: {path}: cannot be read ({what})")
             else:
-                self.passed.things.append(f"{self._short(path)} ({what})")
+                self.skipped.things.append(f"{self._short(path)} ({what})")
             return None
 
     def files_below(self, folder: Path) -> Iterator[Path]:
@@ -131,7 +133,7 @@ class Walk:
     def _below(self, folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
         here = _identity(folder)
         if here in above:
-            self.passed.things.append(f"{self._short(folder)} (a link to a folder above it)")
+            self.skipped.things.append(f"{self._short(folder)} (a link to a folder above it)")
             return
         folders, files = self.entries(folder)
         yield from files
@@ -147,20 +149,20 @@ class Walk:
             if may_be_image(path):
                 self.problems.append(f"data: {path}: cannot be read (permission denied)")
             else:
-                self.passed.things.append(f"{self._short(path)} (permission denied)")
+                self.skipped.things.append(f"{self._short(path)} (permission denied)")
             return False
         if path.suffix.lower() in endings() or identified(path):
             return True
-        self.passed.others[path.suffix.lower()] += 1
+        self.skipped.others[path.suffix.lower()] += 1
         return False
 
     def note_loose(self, files: Sequence[Path]) -> None:
         """Count files that stand beside class folders and belong to no class."""
         for path in files:
             if path.suffix.lower() in endings():
-                self.passed.beside += 1
+                self.skipped.beside += 1
             else:
-                self.passed.others[path.suffix.lower()] += 1
+                self.skipped.others[path.suffix.lower()] += 1
 
     def _short(self, path: Path) -> str:
         return str(path.relative_to(self.root))
@@ -194,7 +196,7 @@ def list_images(folder: Path) -> Listing:
     if walk.problems:
         more = [f"data: {folder}: {len(walk.problems) - 10} more cannot be read"] if len(walk.problems) > 10 else []
         raise InputError(*dict.fromkeys(walk.problems[:10]), *more)
-    return Listing(classes, listed, places, (*notes, *walk.passed.sentences()))
+    return Listing(classes, listed, places, (*notes, *walk.skipped.sentences()))
 
 
 def role_of(name: str) -> str | None:
@@ -239,7 +241,7 @@ def _named_parts(
     parts = {role: paths[0] for role, paths in found.items()}
     for role in [role for role, below in parts.items() if below in bare and role != "train"]:
         count = len(Walk(folder).images_below(parts[role]))
-        walk.passed.things.append(f"{parts[role].name}/ ({counted(count, 'image')} in no class folder)")
+        walk.skipped.things.append(f"{parts[role].name}/ ({counted(count, 'image')} in no class folder)")
         del parts[role]
     if "train" not in parts or parts["train"] in bare or len(parts) == 1:
         names = ", ".join(f"{below.name}/" for _, below in named)
@@ -248,7 +250,7 @@ def _named_parts(
             "numbers need images that were never trained on), or class folders alone: a class of such a name needs another name"
         )
     if others := [below for below in folders if below not in parts.values() and below not in bare]:
-        walk.passed.things += [f"{below.name}/ (no part)" for below in others]
+        walk.skipped.things += [f"{below.name}/ (no part)" for below in others]
     walk.note_loose(files)
     if "test" not in parts:
         parts["test"] = parts.pop("val")
@@ -297,8 +299,9 @@ def _listed_parts(walk: Walk, places: dict[str, Path], notes: list[str]) -> tupl
         walk.note_loose(walk.entries(place)[1])
         key_of = _key(classes, [below.name for below in folders])
         known = {key_of(name): number for number, name in enumerate(classes)}
+        names = {key_of(name): name for name in classes}
         theirs = {key_of(below.name): below for below in folders}
-        if differ := sorted(set(theirs) ^ set(known)):
+        if differ := sorted({**names, **{key: below.name for key, below in theirs.items()}}[key] for key in set(theirs) ^ set(known)):
             problems.append(f"data: {place}: its classes differ from those of the train part: {', '.join(differ)}")
             continue
         renamed = [f"{below.name} as {classes[known[key]]}" for key, below in theirs.items() if below.name != classes[known[key]]]
@@ -324,13 +327,7 @@ def _class_folders(walk: Walk, folder: Path) -> list[Path]:
 
 def _key(classes: Sequence[str], theirs: Sequence[str]) -> Callable[[str], str]:
     """What class names are matched by: themselves, or what is left of them where another way of writing them is meant."""
-    plain = len(set(map(_plain, classes))) == len(classes) and len(set(map(_plain, theirs))) == len(theirs)
-    return _plain if plain and not set(theirs) <= set(classes) else str
-
-
-def _plain(name: str) -> str:
-    """A class's name without what people write differently: case, and what stands between words."""
-    return re.sub(r"[ _.-]+", " ", name.strip().casefold())
+    return str if set(theirs) <= set(classes) else name_key(theirs, classes)
 
 
 def _count_files(folder: Path) -> int:

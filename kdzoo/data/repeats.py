@@ -19,8 +19,8 @@ Pair = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Found:
-    """How many samples, and the places of some of them beside what they are the same as."""
+class Repeat:
+    """How many samples have the pixels of another, and some of them by place, each beside the other."""
 
     count: int = 0
     examples: tuple[Pair, ...] = ()
@@ -30,9 +30,9 @@ class Found:
 class Repeats:
     """What stands more than once. shared: of two parts, the samples of the second that the first has too."""
 
-    shared: Mapping[str, Found] = field(default_factory=dict)
-    two_labels: Found = Found()
-    copies: Found = Found()
+    shared: Mapping[str, Repeat] = field(default_factory=dict)
+    two_labels: Repeat = Repeat()
+    copies: Repeat = Repeat()
 
     def sentences(self, name: Callable[[int], str]) -> list[str]:
         """What there is to say; `name` names a sample by its place."""
@@ -79,9 +79,9 @@ def _groups(order: NDArray[np.int64], equal: NDArray[np.bool_]) -> list[list[int
     return sorted(groups)
 
 
-def _found(pairs: Sequence[Pair]) -> Found:
-    return Found(len(pairs), tuple(pairs[:EXAMPLES]))
+def _found(pairs: Sequence[Pair]) -> Repeat:
+    return Repeat(len(pairs), tuple(pairs[:EXAMPLES]))
 
 
-def _examples(found: Found, name: Callable[[int], str]) -> str:
-    return f" ({', '.join(f'{name(first)} = {name(second)}' for first, second in found.examples)})"
+def _examples(repeat: Repeat, name: Callable[[int], str]) -> str:
+    return f" ({', '.join(f'{name(first)} = {name(second)}' for first, second in repeat.examples)})"

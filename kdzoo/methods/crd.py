@@ -16,13 +16,23 @@ from kdzoo.methods._ops import full_precision, normalised, taught, wide
 from kdzoo.signals import Batch, DataFacts, Need, Outputs, Shapes
 
 
-def crd(positive: Tensor, negatives: Tensor, *, samples: int) -> Tensor:
+def crd(positive: Tensor, negatives: Tensor, *, samples: int | None = None) -> Tensor:
     """- log h(positive) - sum over the K negatives of log(1 - h(negative)), mean over the batch (equations 10 and 17).
 
     positive (B,) and negatives (B, K) are logarithms of the critic's scores, <anchor, memory> / tau - log Z;
     h(x) = x / (x + K / samples), the negatives' prior being uniform over the `samples` of the data set. The sum over K
     is as published; the 1e-7 that published code adds to denominators is not needed in logarithms.
+
+    It does not take embeddings: the layers and memory banks that turn them into scores belong to the method, which
+    `kdzoo.create_method("crd")` gives with `build` and `loss`. Raises InputError, which says so, for anything but scores.
     """
+    if samples is None or positive.ndim != 1 or negatives.ndim != 2 or len(positive) != len(negatives):
+        shapes = f"{tuple(positive.shape)} and {tuple(negatives.shape)}{', no samples=' if samples is None else ''}"
+        raise InputError(
+            f"crd: expected scores, positive (B,) and negatives (B, K), and samples=N, the size of the data set; got {shapes}. "
+            'Embeddings need layers and memory banks: method = kdzoo.create_method("crd"), module = method.build(student_shapes, '
+            "teacher_shapes, data_facts), method.loss(student, teacher, batch, module)"
+        )
     log_prior = math.log(negatives.shape[1] / samples)
     hit = accepted(wide(positive), log_prior)
     missed = rejected(wide(negatives), log_prior).sum(1)

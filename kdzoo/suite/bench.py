@@ -45,6 +45,7 @@ from kdzoo.suite.records import read_bench
 from kdzoo.suite.repair import forget_damaged
 from kdzoo.suite.select import chosen_runs
 from kdzoo.suite.sweep import Plan, Planned, plan, refit
+from kdzoo.suite.trial import check_hints, trial_key, try_loss, users_methods
 from kdzoo.suite.worker import Bench, execution_of, work
 from kdzoo.teachers import serve
 from kdzoo.train import UNITS_AN_EPOCH
@@ -79,7 +80,7 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
         settings = wandb_settings(config.wandb, os.environ)
     with noting(problems):
         made = plan(config, modules)
-        preflight(made, modules or Modules(), config.resident)
+        preflight(made, modules or Modules(), config.resident, torch.device(device or "cpu"))
     if problems or made is None or device is None:
         raise InputError(*problems)
     jobs, threads = processes(config, device, made)
@@ -132,6 +133,8 @@ def run(prepared: Prepared, pool: Pool | None, handle: Handle, *, retry_failed: 
         again = refit_plan(prepared)
         more = _run_plan(replace(prepared, plan=again), pool, handle, retry_failed, modules or Modules())
         outcome = Outcome(outcome.done | more.done, {**outcome.failed, **more.failed})
+    for text in check_hints([planned.run for planned in prepared.plan.students], outcome.failed):
+        handle({"event": "note", "text": text})
     write_tables(prepared.plan.folder)
     return outcome
 
@@ -344,11 +347,15 @@ def free_memory(device: str) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES")
 
 
-def preflight(made: Plan, modules: Modules, resident: int | None = None) -> None:
-    """Build every distinct student, teacher and objective once, untrained; raises InputError for what cannot work."""
+def preflight(made: Plan, modules: Modules, resident: int | None = None, device: torch.device | None = None) -> None:
+    """Build every distinct student, teacher and objective once, untrained, and try users' losses for a step.
+
+    Raises InputError for what cannot work.
+    """
     problems: list[str] = []
     students: dict[str, tuple[Network, Shapes]] = {}
     taught: dict[str, Shapes | None] = {}
+    tried: set[tuple[str, ...]] = set()
     for planned in made.teachers.values():
         with noting(problems):
             bound = _unbound(planned, made)
@@ -363,8 +370,14 @@ def preflight(made: Plan, modules: Modules, resident: int | None = None) -> None
             if str(bound.run.student) not in students:
                 network = student_network(bound, images, modules)
                 students[str(bound.run.student)] = network, student_shapes(bound.run, network, images, modules)
+            student, shapes = students[str(bound.run.student)], taught[str(bound.run.teacher)]
             for run in filter(None, (bound.run.first, bound.run)):
-                objective_of(run, *students[str(bound.run.student)], images, parts, taught[str(bound.run.teacher)])
+                objective = objective_of(run, *student, images, parts, shapes)
+                if users_methods(objective) and (what := trial_key(run)) not in tried:
+                    tried.add(what)
+                    source = untrained_teacher(bound, images, modules)
+                    teacher_of_run = None if source is None or shapes is None else (source, shapes)
+                    try_loss(replace(bound, run=run), student, teacher_of_run, objective, images, parts, device or torch.device("cpu"))
     for planned in _distinct((p for p in made.students if p.run.teacher), lambda p: (str(p.run.teacher),)):
         with noting(problems):
             load_given_weights(_unbound(planned, made), made, modules, resident)

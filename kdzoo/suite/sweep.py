@@ -256,7 +256,7 @@ class Offer:
     def suits(self) -> bool:
         return self.other is None
 
-    def made(self, classes: int, names: Sequence[str] | None, images: Images) -> Offer:
+    def of_classes(self, classes: int, names: Sequence[str] | None, images: Images) -> Offer:
         """The same for weights that were made for so many classes, of these names."""
         ours = images.classes
         known = None if names is None else tuple(names)
@@ -387,7 +387,8 @@ class _Maker:
         elif request.start == "pretrained":
             ours_or_timm(request.name)
             made_for = pretrained_classes(request.name) or self.data.classes
-            offer = Offer(request.text, spec.model_copy(update={"start": "pretrained"}), brings_norm=True).made(made_for, None, self.images)
+            ready = spec.model_copy(update={"start": "pretrained"})
+            offer = Offer(request.text, ready, brings_norm=True).of_classes(made_for, None, self.images)
         else:
             ours_or_timm(request.name)
             offer = Offer(request.text, spec)
@@ -410,7 +411,7 @@ class _Maker:
         usual = None if found.taken == found.sets[0] else found.taken
         spec = spec.model_copy(update={"start": f"file:{file_sha256(request.path)}", "weights": usual})
         offer = Offer(request.text, spec, found.remarks(request.text), brings_norm=input_of(request.path) is not None)
-        return offer.made(classes_of(found.state) or self.data.classes, found.class_names, self.images)
+        return offer.of_classes(classes_of(found.state) or self.data.classes, found.class_names, self.images)
 
     def _of_run(self, request: NetworkRequest, spec: NetworkSpec) -> Offer:
         assert request.run_id is not None
@@ -420,7 +421,7 @@ class _Maker:
         trained, names = self._trained(folder)
         start = {"start": f"run:{request.run_id}", "name": trained.name, "stem": trained.stem, "image_size": trained.image_size}
         ours_or_timm(trained.name)
-        return Offer(request.text, spec.model_copy(update=start), brings_norm=True).made(trained.classes, names, self.images)
+        return Offer(request.text, spec.model_copy(update=start), brings_norm=True).of_classes(trained.classes, names, self.images)
 
     def _trained(self, folder: RunFolder) -> tuple[NetworkSpec, Sequence[str] | None]:
         """The network that a run trained, and the names of its classes where they are known; the same data have the same."""
@@ -435,7 +436,7 @@ class _Maker:
         missing = [folder.id for folder in kept if folder.state() != "done"]
         refuse([f"teacher: no kept teacher {run_id!r}; `kdzoo teachers` lists what an ensemble can have as members" for run_id in missing])
         members = [
-            Offer(folder.id, trained).made(trained.classes, names, self.images)
+            Offer(folder.id, trained).of_classes(trained.classes, names, self.images)
             for folder in kept
             for trained, names in [self._trained(folder)]
         ]
