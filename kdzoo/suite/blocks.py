@@ -205,13 +205,13 @@ def _recipes(places: Iterable[Place]) -> dict[Place, str]:
     for group in alike.values():
         parts = {place: flat({**json.loads(place.ground), "teacher": json.loads(place.teacher or "{}")}) for place in group}
         names = sorted({name for part in parts.values() for name in part})
-        differing = [name for name in names if len(_said(name, parts.values())) > 1]
+        differing = [name for name in names if len(_values_of(name, parts.values())) > 1]
         for place, part in parts.items():
             named[place] = ", ".join([place.recipe, *(f"{name}={part[name]}" for name in differing if name in part)])
     return named
 
 
-def _said(name: str, parts: Iterable[Mapping[str, Any]]) -> set[str]:
+def _values_of(name: str, parts: Iterable[Mapping[str, Any]]) -> set[str]:
     """What tables say of one name; that a recipe leaves something out is said by its not being there."""
     return {json.dumps(part.get(name)) for part in parts if name in part or name.startswith("recipe.")}
 

@@ -189,7 +189,7 @@ def read_side(path: Path) -> Side:
     try:
         table = pd.read_csv(path)
     except (ValueError, OSError) as error:
-        raise InputError(f"compare: {path}: no CSV table ({error})") from error
+        raise InputError(f"compare: {path}: not a CSV table ({error})") from error
     column = next((c for c in ("test_top1", "top1", "accuracy") if c in table), None)
     if "method" not in table or column is None:
         raise InputError(f"compare: {path}: expected columns method and test_top1 (or top1), found: {', '.join(map(str, table.columns))}")
@@ -199,8 +199,8 @@ def read_side(path: Path) -> Side:
     table = table[table["top1"].notna() & (table["method"] != TEACHER)]
     by_seed = "seed" in table and "n" not in table
     entries = _entries_by_seed(table, path) if by_seed else _entries_of_means(table)
-    said = {k: frozenset(_text(v) for v in table[c].dropna()) for c, k in SAME_AS.items() if c in table}
-    return Side(name, tuple(entries), {"n": _counts(entries), **said})
+    protocol = {k: frozenset(_text(v) for v in table[c].dropna()) for c, k in SAME_AS.items() if c in table}
+    return Side(name, tuple(entries), {"n": _counts(entries), **protocol})
 
 
 def _with_numbers(table: pd.DataFrame, path: Path) -> pd.DataFrame:
@@ -303,14 +303,14 @@ def _protocol(bench: BenchRecords) -> dict[str, frozenset[str]]:
     for record in bench.records:
         run = record.run.model_dump(mode="json")
         whole = {"data": run["data"], "recipe": dict.fromkeys(Recipe.model_fields) | run["recipe"]}
-        said = flat(whole)
-        said |= {"engine": run["engine"], "phase": record.place.phase, "recipe": record.place.recipe}
-        said |= {f"version of {term['method']}": term["version"] for term in run["objective"]["terms"]}
-        said |= flat({part: run[part] for part in ("student", "teacher") if run[part]})
+        parts = flat(whole)
+        parts |= {"engine": run["engine"], "phase": record.place.phase, "recipe": record.place.recipe}
+        parts |= {f"version of {term['method']}": term["version"] for term in run["objective"]["terms"]}
+        parts |= flat({part: run[part] for part in ("student", "teacher") if run[part]})
         if record.result:
             environment = record.result["environment"]
-            said |= {key: environment[key] for key in ("device", "threads", "torch") if key in environment}
-        for key, value in said.items():
+            parts |= {key: environment[key] for key in ("device", "threads", "torch") if key in environment}
+        for key, value in parts.items():
             found.setdefault(key, set()).add(_text(value))
     found["seeds"] = {str(sorted({record.run.seed for record in bench.records}))}
     return {key: frozenset(values) for key, values in found.items()}
@@ -326,15 +326,17 @@ def _text(value: Any) -> str:
 
 
 def _warnings(sides: Sequence[Side], names: Sequence[str]) -> list[str]:
-    said = []
+    warnings = []
     for key in sorted({key for side in sides for key in side.protocol}):
         known = {name: side.protocol[key] for name, side in zip(names, sides, strict=True) if side.protocol.get(key)}
         if len(set(known.values())) > 1:
-            said.append(f"{key} differs: {', '.join(f'{name} has {_listed(values)}' for name, values in known.items())}")
+            warnings.append(f"{key} differs: {', '.join(f'{name} has {_listed(values)}' for name, values in known.items())}")
     silent = [name for name, side in zip(names, sides, strict=True) if "data.fingerprint" not in side.protocol]
     if silent and len(sides) > 1:
-        said.append(f"{', '.join(silent)}: a table alone does not tell how its numbers were made, so the protocols could not be compared")
-    return said
+        warnings.append(
+            f"{', '.join(silent)}: a table alone does not tell how its numbers were made, so the protocols could not be compared"
+        )
+    return warnings
 
 
 def _listed(values: frozenset[str]) -> str:
@@ -379,7 +381,7 @@ def filtered(frame: pd.DataFrame, condition: str) -> pd.DataFrame:
     """
     match = re.fullmatch(r"\s*(.+?)\s*(>=|<=|!=|>|<|=)\s*(.+?)\s*", condition)
     if match is None:
-        raise InputError(f"filter: expected COLUMN=VALUE or COLUMN>NUMBER, got {condition!r}")
+        raise InputError(f"filter: expected COLUMN=VALUE or COLUMN>NUMBER, or one of != < <= >=, got {condition!r}")
     column, sign, value = match.groups()
     if column not in frame:
         raise InputError(unknown("filter", column, map(str, frame.columns)))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from kdzoo.suite.blocks import KD, Block
+from kdzoo.suite.blocks import KD, Block, position_of
 from kdzoo.suite.stats import LEVEL, holm
 
 MANY_PAIRS = 11
@@ -60,13 +60,15 @@ def over_pairs(blocks: Sequence[Block]) -> pd.DataFrame:
 def _gains(block: Block) -> dict[str, tuple[float, bool]]:
     """By method: its gain over tuned KD on one pair, and whether it is the lowest healthy one in the place of a collapse.
 
-    Empty where KD is not there or collapsed, or where nothing was chosen, so that a method has several rows.
+    Means are over the table's common seeds, so a method without them has no gain. Empty where KD is not there or
+    collapsed, or where nothing was chosen, so that a method has several rows.
     """
     kd = block.only(KD)
     methods = [standing.record.method for standing in block.standings]
-    if kd is None or kd.collapsed or len(set(methods)) < len(methods):
+    if kd is None or position_of(block.comparable, kd) is None or len(set(methods)) < len(methods):
         return {}
-    healthy = {s.record.method: s.mean_top1 - kd.mean_top1 for s in block.healthy}
+    base = block.common_top1(kd)
+    healthy = {s.record.method: block.common_top1(s) - base for s in block.comparable}
     lowest = min(healthy.values())
     fallen = {s.record.method: (lowest, True) for s in block.standings if s.collapsed is not None}
     return {method: (gain, False) for method, gain in healthy.items()} | fallen

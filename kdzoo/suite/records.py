@@ -168,7 +168,7 @@ def read_bench(folder: Path) -> BenchRecords:
     """
     store = Store(folder)
     if not (folder / "runs").is_dir():
-        raise InputError(f"{folder}: no bench there (expected a folder with runs/)")
+        raise InputError(f"{folder}: not a bench (expected a folder with runs/)")
     records: list[Record] = []
     notes: list[str] = []
     stages: dict[str, Record] = {}

@@ -163,7 +163,7 @@ def test_one_number_has_a_difference_and_no_test(benches):
         ("method,top1\nhinton,high\nat,0.9\nrkd,?\n", r"(?s)expected a number, got 'high' \(line 2\).*got '\?' \(line 4\)"),
         ("name,score\na,1\n", "expected columns method and test_top1"),
         ("method,seed,top1\nhinton,0,0.9\nhinton,0,0.8\n", "hinton has seed 0 twice"),
-        ("", "no CSV table"),
+        ("", "not a CSV table"),
     ],
 )
 def test_a_table_that_cannot_be_read_is_refused_in_words(tmp_path, text, fault):

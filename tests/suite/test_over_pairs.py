@@ -100,6 +100,14 @@ def test_a_pair_where_kd_collapsed_has_no_gains(tmp_path):
     assert table(tmp_path).loc["at", "pairs"] == 2
 
 
+def test_gains_are_over_the_seeds_that_a_pairs_methods_share(tmp_path):
+    """A third seed of KD alone, and a lucky one, takes nothing from attention transfer."""
+    make(tmp_path, [0.02, 0.01])
+    before = table(tmp_path).loc["at", "vs_kd"]
+    write(tmp_path, objective("hinton"), 2, val=0.85, test=0.99, **pair(0))
+    assert table(tmp_path).loc["at", "vs_kd"] == pytest.approx(before)
+
+
 def test_the_table_over_pairs_fits_the_terminal(tmp_path):
     make(tmp_path, [0.01 * (number - 3) for number in range(11)])
     read = read_bench(tmp_path)

@@ -121,7 +121,7 @@ def test_a_failure_says_its_last_line_whatever_bytes_it_is_made_of(bench):
 
 
 def test_a_folder_that_is_no_bench_is_refused(tmp_path):
-    with pytest.raises(InputError, match="no bench there"):
+    with pytest.raises(InputError, match="not a bench"):
         read_bench(tmp_path)
 
 
