@@ -20,7 +20,7 @@ from speed_clock import LeftOut
 from speed_setup import Setup
 
 from kdzoo.assemble import images_of
-from kdzoo.data.sources import where
+from kdzoo.data.known import where
 from kdzoo.suite.config import bench_config
 
 BATCH, THREADS = 64, 1

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from kdzoo.seals import Damaged, check_seal, refuse_what_is_no_file, seal
 from kdzoo.store import write_bytes
+from kdzoo.text import LONGEST_REASON, shortened
 
 KEY_BYTES = 16
 LARGEST = 4 * 1024**3
@@ -78,7 +79,9 @@ def read_predictions(path: Path, run_id: str, *, part: str, classes: int, larges
     except FileNotFoundError:
         raise
     except DAMAGE as error:
-        raise Damaged(f"{path}: not a whole archive of predictions ({str(error).partition(chr(10))[0][:120]})") from error
+        raise Damaged(
+            f"{path}: not a whole archive of predictions ({shortened(str(error).partition(chr(10))[0], LONGEST_REASON)})"
+        ) from error
     return _plausible(path, found, classes)
 
 

@@ -6,15 +6,16 @@ import re
 
 LONGEST = 2000
 """characters of a text in a table: an exception may carry a whole tensor"""
+LONGEST_REASON = 300
+"""characters of another library's message inside one of kdzoo's"""
 FORMULA = ("=", "+", "-", "@")
 """how a cell begins that a spreadsheet takes for a formula"""
 MARKDOWN = re.compile(r"[\\`|]|!(?=\[)|\](?=[(\[])")
 """what begins or ends code, an image, a link or a cell; brackets of an interval do neither"""
 TAG = re.compile(r"<(?=[A-Za-z/!?])")
 """what begins a tag of HTML; `<0.001` does not"""
-
 PLAIN = {"±": "+-", "−": "-", "–": "-", "—": "-", "→": "->", "≤": "<=", "≥": ">=", "×": "x", "·": "-", "…": "...", "²": "^2"}
-"""what is written for a character that a terminal's encoding lacks"""
+"""what is written for a character that a terminal's encoding lacks; a question mark for all others"""
 
 
 def ascii_text(text: str) -> str:
@@ -23,9 +24,37 @@ def ascii_text(text: str) -> str:
 
 
 def one_line(text: object) -> str:
-    """Text without line breaks, control characters and marks of direction, cut with an ellipsis where it is very long."""
-    plain = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split(" ")).strip()
-    return plain if len(plain) <= LONGEST else plain[: LONGEST - 1] + "…"
+    """Text without line breaks, control characters and marks of direction, shortened where it is very long."""
+    return shortened(" ".join("".join(c if c.isprintable() else " " for c in str(text)).split(" ")).strip(), LONGEST)
+
+
+def shortened(text: str, width: int) -> str:
+    """Text of at most `width` characters, cut at the end of a word, with an ellipsis; a single longer word is cut inside."""
+    if len(text) <= width:
+        return text
+    head = text[: width - 2]
+    whole = head if text[width - 2].isspace() else head.rpartition(" ")[0]
+    return f"{whole.rstrip()} …" if whole.strip() else f"{text[: width - 1]}…"
+
+
+def in_encoding(text: str, encoding: str) -> str:
+    """Text in the characters that an encoding has: PLAIN's for the others."""
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        known = "".join(PLAIN.get(character, character) if not _fits(character, encoding) else character for character in text)
+        return known.encode(encoding, "replace").decode(encoding)
+    except LookupError:
+        return text
+    return text
+
+
+def _fits(character: str, encoding: str) -> bool:
+    try:
+        character.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def csv_text(text: str) -> str:

@@ -224,11 +224,12 @@ def test_explain_refuses_what_a_bench_would_refuse(kdzoo):
 
 
 def test_lists_come_as_csv_json_and_markdown(kdzoo):
-    for verb in (["methods"], ["pairs"], ["recipes"], ["data", "list"], ["teachers"]):
+    for verb in (["methods"], ["networks"], ["pairs"], ["recipes"], ["data", "list"], ["teachers"]):
         as_json = json.loads(kdzoo(*verb, "--format", "json").out)
         as_csv = list(csv.DictReader(io.StringIO(kdzoo(*verb, "--format", "csv").out)))
         assert len(as_json) == len(as_csv)
         assert kdzoo(*verb, "--format", "md").out.count("\n") == len(as_json) + 2
+        assert json.loads(kdzoo(*verb, "--json").out) == as_json
     assert {"hinton", "at", "fitnet", "rkd", "crd", "logits"} <= {
         row["method"] for row in json.loads(kdzoo("methods", "--format", "json").out)
     }
@@ -257,9 +258,10 @@ def test_what_was_found_in_a_data_set_is_shown_with_its_classes(kdzoo, place):
 
 def test_networks_are_kdzoos_own_or_match_a_pattern(kdzoo):
     assert {"resnet20", "wrn_40_2", "cnn64"} <= set(kdzoo("networks").out.split())
-    found = kdzoo("networks", "mobilenetv3_small*").out.split()
+    found = [row["network"] for row in json.loads(kdzoo("networks", "mobilenetv3_small*", "--json").out)]
     assert "mobilenetv3_small_100" in found
     assert all(name.startswith("mobilenetv3_small") for name in found)
+    assert "did you mean 'resnet20'" in kdzoo("networks", "resnt20").err
 
 
 GOOD = """

@@ -1,11 +1,12 @@
 """`kdzoo`: its verbs, and how every one of them ends.
 
-Exit status: 0 all well, 1 some run failed (or a fault of kdzoo itself), 2 bad input, 130 interrupted.
+Exit codes: 0 success, 1 a run or a check failed (or a fault of kdzoo itself), 2 bad input, 130 interrupted.
 """
 
 from __future__ import annotations
 
 import inspect
+import os
 import signal
 import sys
 import traceback
@@ -16,6 +17,7 @@ from typing import Annotated
 import typer
 
 from kdzoo.cli import bench, runs, short, status, tables, zoo
+from kdzoo.cli.options import EXIT_CODES, option
 from kdzoo.cli.output import Interrupted, say
 from kdzoo.cli.streams import outlast
 from kdzoo.errors import InputError, KdzooError, WorkFailed
@@ -23,11 +25,13 @@ from kdzoo.version import VERSION
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 DEBUG = "--debug"
+COMPLETION = "_KDZOO_COMPLETE"
+"""set by the shell when it asks for completions"""
 
 app = typer.Typer(
     name="kdzoo",
-    add_completion=False,
     rich_markup_mode="rich",
+    epilog=f"{EXIT_CODES}\n\nkdzoo COMMAND --help lists the options of a command with their defaults.",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 110},
 )
@@ -64,7 +68,7 @@ def flowing(text: str) -> str:
 
 for panel, verbs in VERBS.items():
     for name, verb in verbs:
-        app.command(name, help=flowing(verb.__doc__ or ""), rich_help_panel=panel)(verb)
+        app.command(name, help=flowing(verb.__doc__ or ""), rich_help_panel=panel, epilog=EXIT_CODES)(verb)
 app.add_typer(zoo.data, name="data", rich_help_panel="Look up")
 
 
@@ -76,8 +80,10 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def about(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
-    debug: Annotated[bool, typer.Option(DEBUG, help="Show the traceback of an error. May stand anywhere on the line.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.", metavar="")
+    ] = False,
+    debug: Annotated[bool, option(DEBUG, text="Show the traceback of an error; accepted anywhere on the line.", default="off")] = False,
 ) -> None:
     """Knowledge-distillation methods, and the benchmark that ranks them honestly.
 
@@ -119,7 +125,9 @@ def status_of(arguments: Sequence[str], *, debug: bool) -> int:
         return _refused(problems, debug)
     except typer.Abort:
         return INTERRUPTED
-    except SystemExit as error:  # no code of kdzoo's ends the process: a plugin's does
+    except SystemExit as error:  # typer's completion ends the process; no other code of kdzoo's does, but a plugin's may
+        if COMPLETION in os.environ or {"--install-completion", "--show-completion"} & set(arguments[:1]):
+            return error.code if isinstance(error.code, int) else DONE
         say(f"something that kdzoo called ended the process (sys.exit({error.code or 0})) before the work was done; {DEBUG} says where")
         if debug:
             traceback.print_exc()

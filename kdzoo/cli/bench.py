@@ -8,6 +8,35 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from kdzoo.cli import complete
+from kdzoo.cli.options import (
+    PAIR,
+    RESULTS,
+    RUNNING,
+    SPEED,
+    SWEEP,
+    Config,
+    Data,
+    DataRoot,
+    Device,
+    Epochs,
+    LabelFraction,
+    Limit,
+    Plugins,
+    Rate,
+    RecipeName,
+    Resident,
+    Results,
+    RetryFailed,
+    Set,
+    SmallStem,
+    SplitSeed,
+    Threads,
+    ValFraction,
+    Wandb,
+    declared,
+    option,
+)
 from kdzoo.cli.output import console, duration, say
 from kdzoo.errors import InputError
 from kdzoo.store import cache_folder, writable
@@ -19,106 +48,106 @@ if TYPE_CHECKING:
     from kdzoo.suite.bench import Prepared
     from kdzoo.suite.jobs import Outcome
 
-SWEEP, PAIR, TRAINING, RUNNING, RESULTS = "What is swept", "Networks and data", "Training", "Where it runs", "What is kept"
-
-Config = Annotated[Path | None, typer.Option("--config", "-c", help="A YAML file with these options as keys; the command line wins.")]
-Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="One more key, such as recipe.batch_size=128 or recipe.augment.cutout=8 (repeatable).",
-        rich_help_panel=TRAINING,
-    ),
-]
-Data = Annotated[
-    str | None, typer.Option(help="digits, mnist, cifar10, cifar100 or folder:PATH; see `kdzoo data list`.", rich_help_panel=PAIR)
-]
-DataRoot = Annotated[str | None, typer.Option(help="Where data sets lie; else KDZOO_DATA.", rich_help_panel=PAIR)]
-Limit = Annotated[int | None, typer.Option(help="Use so many training images.", rich_help_panel=PAIR)]
-LabelFraction = Annotated[float | None, typer.Option(help="The share of training images with a label.", rich_help_panel=PAIR)]
-ValFraction = Annotated[float | None, typer.Option(help="The share held out for validation; 0 for reproductions.", rich_help_panel=PAIR)]
-SplitSeed = Annotated[int | None, typer.Option(help="Draws the split, the same for teacher and students.", rich_help_panel=PAIR)]
-SmallStem = Annotated[
-    bool, typer.Option("--small-stem", help="Stems made for small images, for timm networks meant for 224 pixels.", rich_help_panel=PAIR)
-]
-RecipeName = Annotated[str | None, typer.Option(help="A recipe's name or file; see `kdzoo recipes`.", rich_help_panel=TRAINING)]
-Epochs = Annotated[int | None, typer.Option(help="Instead of the recipe's.", rich_help_panel=TRAINING)]
-Rate = Annotated[float | None, typer.Option("--lr", help="The learning rate, instead of the recipe's.", rich_help_panel=TRAINING)]
-Device = Annotated[str | None, typer.Option(help="auto, cpu or cuda.", rich_help_panel=RUNNING)]
-Threads = Annotated[
-    int | None,
-    typer.Option(
-        help=r"CPU threads of each process; part of bit-for-bit repeatability. \[default: OMP_NUM_THREADS, else the cores shared out]",
-        rich_help_panel=RUNNING,
-    ),
-]
-Resident = Annotated[
-    str | None,
-    typer.Option(
-        metavar="SIZE",
-        help="What a folder's decoded images may take; a larger one is decoded while training, to the same pixels. [default: 16GB]",
-        rich_help_panel=RUNNING,
-    ),
-]
-Plugins = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--plugin", help="A Python file that registers methods, networks, data, pairs or recipes (repeatable).", rich_help_panel=SWEEP
-    ),
-]
-Wandb = Annotated[str | None, typer.Option(metavar="MODE", help="online, offline or disabled.", rich_help_panel=RESULTS)]
-Results = Annotated[str | None, typer.Option(help=r"The folder of all benches. \[default: results]", rich_help_panel=RESULTS)]
-RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Train runs that failed again.", rich_help_panel=RUNNING)]
-
 
 def bench(
     ctx: typer.Context,
     methods: Annotated[
-        str | None, typer.Option(help="hinton,at; sums such as at+hinton, or exactly 0.1*ce+0.9*hinton.", rich_help_panel=SWEEP)
+        str | None,
+        option(
+            text="Methods, such as hinton,at; sums, such as at+hinton; or exact weights, such as 0.1*ce+0.9*hinton.",
+            default=declared("methods"),
+            panel=SWEEP,
+            metavar="NAME,...",
+            names_of=complete.methods,
+        ),
     ] = None,
-    temperatures: Annotated[str | None, typer.Option(metavar="T,...", help="1,2,4", rich_help_panel=SWEEP)] = None,
+    temperatures: Annotated[
+        str | None,
+        option(
+            text="Temperatures to try, such as 1,2,4.",
+            default="2,4 in the default bench, else each method's own",
+            panel=SWEEP,
+            metavar="T,...",
+        ),
+    ] = None,
     alphas: Annotated[
-        str | None, typer.Option(metavar="A,...", help="0,0.5,0.9: L = (1 - alpha) CE + alpha scale D.", rich_help_panel=SWEEP)
+        str | None,
+        option(
+            text="Weights of the teacher to try, such as 0,0.5,0.9: L = (1 - alpha) CE + alpha scale D.",
+            default="0.5,0.9 in the default bench, else the published weights",
+            panel=SWEEP,
+            metavar="A,...",
+        ),
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(metavar="W,...", help="0.3,1,3: factors on each method's weight.", rich_help_panel=SWEEP)
+        str | None, option(text="Factors on each method's weight to try, such as 0.3,1,3.", default="1", panel=SWEEP, metavar="W,...")
     ] = None,
     grid: Annotated[
         list[str] | None,
-        typer.Option(metavar="AXIS", help="METHOD.FIELD=V,...: any hyper-parameter as an axis (repeatable).", rich_help_panel=SWEEP),
+        option(
+            text="METHOD.FIELD=VALUE,...: values of a hyper-parameter to try (repeatable).", default="none", panel=SWEEP, metavar="AXIS"
+        ),
     ] = None,
     tune: Annotated[
-        int | None, typer.Option(metavar="K", help="Try the first K settings of every method's own list.", rich_help_panel=SWEEP)
+        int | None,
+        option(
+            text="Try the first K settings of every method's own search list.",
+            default="off",
+            panel=SWEEP,
+            metavar="K",
+        ),
     ] = None,
     refit: Annotated[
         bool | None,
-        typer.Option(
-            "--refit/--no-refit", help="Train the chosen settings again with fresh seeds on the whole train set.", rich_help_panel=SWEEP
+        option(
+            "--refit/--no-refit",
+            text="Train the chosen settings again, with fresh seeds, on the whole training set.",
+            default="the recipe's",
+            panel=SWEEP,
         ),
     ] = None,
     seeds: Annotated[
-        str | None, typer.Option(help="3 for the seeds 0, 1, 2; or a list such as 5,7 (5, for one).", rich_help_panel=SWEEP)
+        str | None,
+        option(text="3 for the seeds 0, 1, 2; a list such as 5,7; or 5, for one.", default="3", panel=SWEEP, metavar="N"),
     ] = None,
     control_seeds: Annotated[
         int | None,
-        typer.Option(
-            metavar="N", help="More seeds for the student alone and plain KD; it ends the pairing by seed.", rich_help_panel=SWEEP
+        option(
+            text="Seeds of the student alone and of plain KD, where they get more. Comparisons are then no longer paired by seed.",
+            default="as --seeds",
+            panel=SWEEP,
+            metavar="N",
         ),
     ] = None,
     plugin: Plugins = None,
-    quick_: Annotated[bool, typer.Option("--quick", help="One seed and a few epochs: a demonstration.", rich_help_panel=SWEEP)] = False,
+    quick_: Annotated[bool, option("--quick", text="A demonstration: one seed, a few epochs.", default="off", panel=SWEEP)] = False,
     pairs: Annotated[
-        str | None, typer.Option(metavar="T/S,...", help="Named pairs, or TEACHER/STUDENT of any two networks.", rich_help_panel=PAIR)
+        str | None,
+        option(
+            text="Named pairs (see `kdzoo pairs`), or TEACHER/STUDENT of any two networks.",
+            default="digits, or the pair that goes with the data",
+            panel=PAIR,
+            metavar="T/S,...",
+            names_of=complete.pairs,
+        ),
     ] = None,
     teacher: Annotated[
         str | None,
-        typer.Option(
-            help="A network to train, NAME:pretrained, a file, NAME:FILE, or a run's id; then @small, @SIZE, @norm=imagenet, @weights=ema.",
-            rich_help_panel=PAIR,
+        option(
+            text="A network to train, NAME:pretrained, a file of weights, NAME:FILE, or a run's id; then @small, @SIZE, "
+            "@norm=imagenet, @weights=ema.",
+            default="the pair's",
+            panel=PAIR,
+            metavar="NAME",
+            names_of=complete.teachers,
         ),
     ] = None,
-    student: Annotated[str | None, typer.Option(help="A network, NAME:pretrained or NAME:FILE.", rich_help_panel=PAIR)] = None,
+    student: Annotated[
+        str | None,
+        option(
+            text="A network, NAME:pretrained or NAME:FILE.", default="the pair's", panel=PAIR, metavar="NAME", names_of=complete.networks
+        ),
+    ] = None,
     small_stem: SmallStem = False,
     data: Data = None,
     data_root: DataRoot = None,
@@ -132,73 +161,125 @@ def bench(
     config: Config = None,
     set_: Set = None,
     results: Results = None,
-    name: Annotated[str | None, typer.Option(help="The bench's name, its folder below --results.", rich_help_panel=RESULTS)] = None,
+    name: Annotated[
+        str | None,
+        option(
+            text="The bench's name: its folder below --results.",
+            default="digits for the default bench, else bench",
+            panel=RESULTS,
+            metavar="NAME",
+            names_of=complete.bench_names,
+        ),
+    ] = None,
     keep: Annotated[
         str | None,
-        typer.Option(help="predictions,student,checkpoint: what stays of a finished run; or nothing.", rich_help_panel=RESULTS),
+        option(
+            text="What is kept of a finished run: predictions,student,checkpoint or nothing.",
+            default=declared("keep"),
+            panel=RESULTS,
+            metavar="LIST",
+            names_of=complete.kept,
+        ),
     ] = None,
     oracle: Annotated[
-        bool | None, typer.Option("--oracle", help="Also record the best epoch on the test set.", rich_help_panel=RESULTS)
+        bool | None,
+        option("--oracle", text="Also record the best epoch on the test set.", default=declared("oracle"), panel=RESULTS),
     ] = None,
     wandb: Wandb = None,
     device: Device = None,
     jobs: Annotated[
-        int | None, typer.Option("--jobs", "-j", help="Processes that train at the same time.", rich_help_panel=RUNNING)
+        int | None,
+        option(
+            "--jobs",
+            "-j",
+            text="Number of processes that train at the same time.",
+            default="the cores on a CPU, 1 on a GPU",
+            panel=RUNNING,
+            metavar="N",
+        ),
     ] = None,
     threads: Threads = None,
     resident: Resident = None,
     channels_last: Annotated[
         bool | None,
-        typer.Option(
-            "--channels-last/--channels-first", help="The memory layout of maps; unless said, what pays.", rich_help_panel=RUNNING
+        option(
+            "--channels-last/--channels-first",
+            text="Memory layout of feature maps.",
+            default="the faster one",
+            panel=SPEED,
         ),
     ] = None,
     stack_students: Annotated[
         bool | None,
-        typer.Option(
+        option(
             "--stack-students",
-            help="A cohort's students of one architecture as one batched computation, for GPUs that one leaves idle; equal up to rounding.",
-            rich_help_panel=RUNNING,
+            text="Compute students of one architecture that train together as one batch, for GPUs that a single one does not fill. "
+            "Equal up to rounding.",
+            default=declared("stack_students"),
+            panel=SPEED,
         ),
     ] = None,
     compile: Annotated[
         bool | None,
-        typer.Option(
+        option(
             "--compile",
-            help="Students run through torch.compile; equal up to rounding. On a CPU it gains nothing.",
-            rich_help_panel=RUNNING,
+            text="Run students through torch.compile. Equal up to rounding; no gain on a CPU.",
+            default=declared("compile"),
+            panel=SPEED,
         ),
     ] = None,
     teacher_memo: Annotated[
         str | None,
-        typer.Option(
-            metavar="off|auto|SIZE",
-            help="What the teacher says is kept for all runs: never, in a share of what is free, or in so much (4GB).",
-            rich_help_panel=RUNNING,
+        option(
+            metavar="SIZE",
+            text="Memory for the teacher's outputs, which all runs share: off, auto (a share of the free memory) or a size such as 4GB.",
+            default="auto",
+            panel=SPEED,
+            names_of=complete.of("off", "auto"),
         ),
     ] = None,
-    checkpoint_seconds: Annotated[float | None, typer.Option(help="How often a run in work is saved.", rich_help_panel=RUNNING)] = None,
+    checkpoint_seconds: Annotated[
+        float | None,
+        option(
+            text="Seconds between the checkpoints from which an interrupted run resumes.",
+            default=declared("checkpoint_seconds"),
+            panel=RESULTS,
+            metavar="SECONDS",
+        ),
+    ] = None,
     allow_chance_teacher: Annotated[
-        bool | None, typer.Option("--allow-chance-teacher", help="A teacher at chance may teach: a control.", rich_help_panel=PAIR)
+        bool | None,
+        option(
+            "--allow-chance-teacher",
+            text="Accept a teacher no better than chance, as a control.",
+            default=declared("allow_chance_teacher"),
+            panel=PAIR,
+        ),
     ] = None,
     fine_tune: Annotated[
-        bool | None, typer.Option("--fine-tune", help="A teacher made for other classes is trained on these first.", rich_help_panel=PAIR)
+        bool | None,
+        option(
+            "--fine-tune",
+            text="Fine-tune a teacher that was made for other classes on these first.",
+            default=declared("fine_tune"),
+            panel=PAIR,
+        ),
     ] = None,
     retry_failed: RetryFailed = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the plan and a time estimate; write nothing.", rich_help_panel=RUNNING)
+        bool, option("--dry-run", text="Print the plan and an estimate of the time; write nothing.", default="off", panel=RUNNING)
     ] = False,
 ) -> int:
     """Train every method at every setting and seed, and rank them: one command from an empty folder to a leaderboard.
 
-    Without options it is the default bench on real handwritten digits. The student alone and plain Hinton KD are always
-    among the runs. Settings are chosen on validation. The same command again trains only what is missing, after Ctrl-C
-    or a crash too.
+    Without options it is the default bench, on real handwritten digits. The student alone and plain Hinton KD are always
+    among the runs. Settings are chosen on validation. Run the same command again, after Ctrl-C or a crash too, and it
+    trains only what is missing.
 
     \b
     Examples:
       kdzoo bench --methods hinton,at --temperatures 2,4 --alphas 0.5,0.9
-      kdzoo bench --pairs resnet56/resnet20 --data cifar100 --val-fraction 0.1 --tune 5 --refit
+      kdzoo bench --pairs resnet56/resnet20 --data cifar100 --tune 5 --refit
       kdzoo bench --methods crd --grid crd.tau=0.07,0.1 --dry-run
       kdzoo bench --plugin my_loss.py --methods hinton,my_loss --quick
     """

@@ -1,4 +1,4 @@
-"""What the verbs print: messages on standard error, tables of plain rows on standard output."""
+"""What the commands print: messages on standard error, tables of plain rows on standard output."""
 
 from __future__ import annotations
 
@@ -6,16 +6,25 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
-from functools import cache
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.style import Style
 from rich.table import Table
+from rich.text import Text
 
-from kdzoo.text import csv_text, markdown_text, one_line
+from kdzoo.text import csv_text, in_encoding, markdown_text, one_line
+
+PIPE_WIDTH = 200
+"""columns of a table in a pipe, where COLUMNS does not say"""
+GAP = 2
+"""blanks between two columns"""
+
+Row = Mapping[str, Any]
 
 
 class Interrupted(BaseException):
@@ -31,50 +40,112 @@ class Format(StrEnum):
     json = "json"
 
 
+@dataclass(frozen=True)
+class Column:
+    """A column of a table; cell: its text in a row, a Text where it is a link. number: aligned to the right."""
+
+    name: str
+    cell: Callable[[Row], str | Text]
+    number: bool = False
+
+
+class PlainConsole(Console):
+    """A console that replaces the characters its encoding lacks before anything is laid out, so that columns stay aligned."""
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        return super().render_str(in_encoding(text, self.encoding), **how)
+
+
 def say(text: str) -> None:
     """One line on standard error, under the program's name."""
     print(f"kdzoo: {one_line(text)}", file=sys.stderr, flush=True)
 
 
-@cache
 def console() -> Console:
-    """Standard output; where it is not a terminal as wide as COLUMNS says, else 200 characters, so that a pipe gets whole lines."""
-    if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdecimal():
-        return Console(soft_wrap=False, highlight=False)
-    return Console(width=200, highlight=False)
+    """Standard output, as wide as COLUMNS says, else as the terminal is, else PIPE_WIDTH."""
+    columns = os.environ.get("COLUMNS", "")
+    named = int(columns) if columns.isdigit() and int(columns) else None
+    return PlainConsole(width=named or (None if sys.stdout.isatty() else PIPE_WIDTH), highlight=False)
 
 
-def show(rows: Sequence[dict[str, Any]], how: Format, *, title: str = "", columns: Sequence[str] = ()) -> None:
-    """Print rows that have the same keys; `columns` name them where there may be no row."""
-    names = list(columns or (rows[0] if rows else ()))
+def field(name: str, *, number: bool = False) -> Column:
+    """The column of a key under its own name."""
+    return Column(name.replace("_", " "), lambda row: text(row[name]), number)
+
+
+def link(words: str, url: str | None) -> Text:
+    """Words that lead to a URL, in a terminal that knows links; plain words in any other and in a pipe."""
+    return Text(words, style=Style(link=url) if url else "")
+
+
+def show(
+    rows: Sequence[Row],
+    how: Format,
+    *,
+    title: str = "",
+    names: Sequence[str] = (),
+    columns: Sequence[Column] = (),
+) -> None:
+    """Print rows that have the same keys.
+
+    names: the keys, where there may be no row. columns: those of the table, the most important first: each one that
+    still fits beside those before it is shown, and the others are named below. Without columns every key is one.
+    CSV, Markdown and JSON hold every key.
+    """
+    keys = list(names or (rows[0] if rows else ()))
     match how:
         case Format.table:
-            if title:
-                console().print(title, style="italic", markup=False, soft_wrap=True)
-            console().print(_table(rows, names))
+            _print_table(rows, columns or [field(key) for key in keys], title)
         case Format.csv:
-            writer = csv.DictWriter(sys.stdout, names, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows({name: csv_text(cell) if isinstance(cell, str) else cell for name, cell in row.items()} for row in rows)
+            writer = csv.writer(sys.stdout, lineterminator="\n")
+            writer.writerow(keys)
+            writer.writerows([_csv_cell(row[key]) for key in keys] for row in rows)
         case Format.md:
-            print("\n".join(markdown(rows, names)))
+            print("\n".join(markdown(rows, keys)))
         case Format.json:
-            print(json.dumps(list(rows), indent=1, ensure_ascii=False))
+            print_json(list(rows))
 
 
-def markdown(rows: Iterable[dict[str, Any]], names: Sequence[str]) -> list[str]:
+def print_json(value: object) -> None:
+    """JSON on standard output, as the commands' --json prints it."""
+    print(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def markdown(rows: Iterable[Row], names: Sequence[str]) -> list[str]:
     """The lines of a Markdown table."""
     lines = [names, ["---"] * len(names), *([markdown_text(text(row[name])) for name in names] for row in rows)]
     return [f"| {' | '.join(line)} |" for line in lines]
 
 
 def text(value: object) -> str:
-    """A cell: nothing for None, numbers without noise."""
-    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+    """A cell: nothing for None, numbers without noise, lists and mappings between commas."""
+    match value:
+        case None:
+            return ""
+        case float():
+            return f"{value:.6g}"
+        case Mapping():
+            return ", ".join(f"{key}={text(item)}" for key, item in value.items())
+        case list() | tuple():
+            return ", ".join(map(text, value))
+        case bool():
+            return "yes" if value else "no"
+    return str(value)
 
 
 def percent(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.2f}"
+
+
+def compact(count: int | None) -> str:
+    """A count to three digits: `590`, `70.3 k`, `278 k`, `1.07 M`, `1.30 G`."""
+    if count is None:
+        return ""
+    if count < 1000:
+        return str(count)
+    size, unit = next((size, unit) for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if count >= 0.9995 * size)
+    number = count / size
+    return f"{number:.{0 if number >= 99.95 else 1 if number >= 9.995 else 2}f} {unit}"
 
 
 def duration(seconds: float) -> str:
@@ -84,10 +155,44 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _table(rows: Iterable[dict[str, Any]], names: Sequence[str]) -> Table:
+def _csv_cell(value: Any) -> Any:
+    """Numbers as they are, text without formulas."""
+    return value if value is None or isinstance(value, int | float) else csv_text(text(value))
+
+
+def _print_table(rows: Sequence[Row], columns: Sequence[Column], title: str) -> None:
+    screen = console()
+    if title:
+        screen.print(title, style="italic", markup=False, soft_wrap=True)
+    cells = {column.name: [_cell(column, row, screen.encoding) for row in rows] for column in columns}
+    shown = fitting({name: max(map(_width, [name, *texts])) for name, texts in cells.items()}, screen.width)
     table = Table(header_style="bold", box=None, pad_edge=False)
-    for name in names:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*(escape(one_line(text(row[name]))) for name in names))
-    return table
+    for column in columns:
+        if column.name in shown:
+            table.add_column(column.name, overflow="fold", justify="right" if column.number else "left")
+    for number in range(len(rows)):
+        table.add_row(*(cells[name][number] for name in shown))
+    screen.print(table)
+    if left := [column.name for column in columns if column.name not in shown]:
+        what = "1 more column" if len(left) == 1 else f"{len(left)} more columns"
+        screen.print(f"{what}: {', '.join(left)} (in a wider terminal, or with --format csv, md or json)", style="dim", markup=False)
+
+
+def _cell(column: Column, row: Row, encoding: str) -> str | Text:
+    found = column.cell(row)
+    return found if isinstance(found, Text) else escape(one_line(in_encoding(found, encoding)))
+
+
+def _width(cell: str | Text) -> int:
+    return cell.cell_len if isinstance(cell, Text) else Text.from_markup(cell).cell_len
+
+
+def fitting(widths: Mapping[str, int], room: int) -> list[str]:
+    """The columns that fit into a width: of those named, in their order, each one that fits beside those before it; the first always."""
+    shown: list[str] = []
+    used = -GAP
+    for name, width in widths.items():
+        if not shown or used + GAP + width <= room:
+            shown.append(name)
+            used += GAP + width
+    return shown

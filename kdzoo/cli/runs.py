@@ -7,30 +7,35 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kdzoo.cli.bench import (
+from kdzoo.cli import complete
+from kdzoo.cli.bench import configured, given, say_failures, worker_pool
+from kdzoo.cli.options import (
+    TRAINING,
+    AsJson,
     Config,
     Data,
     DataRoot,
     Device,
     Epochs,
+    JsonOnly,
+    Kind,
     Limit,
     Plugins,
     Rate,
     RecipeName,
     Resident,
+    ResultsFolder,
     Set,
     SmallStem,
     SplitSeed,
     Threads,
     ValFraction,
-    configured,
-    given,
-    say_failures,
-    worker_pool,
+    argument,
+    chosen,
+    option,
 )
-from kdzoo.cli.output import Format, console, percent, show
+from kdzoo.cli.output import Column, Format, compact, console, field, percent, print_json, show
 from kdzoo.cli.places import run_folder
-from kdzoo.cli.status import ResultsFolder
 from kdzoo.errors import InputError
 from kdzoo.store import RunFolder, teacher_store
 from kdzoo.suite.config import BenchConfig, bench_config
@@ -41,12 +46,10 @@ from kdzoo.suite.records import read_record
 if TYPE_CHECKING:
     from kdzoo.suite.jobs import Job, Outcome
 
-Kind = Annotated[Format, typer.Option("--format", help="How the list is printed.")]
-
 
 def train(
     ctx: typer.Context,
-    model: Annotated[str, typer.Argument(help="A network's name; see `kdzoo networks`.")],
+    model: Annotated[str, argument("A network's name; see `kdzoo networks`.", names_of=complete.networks)],
     data: Data = None,
     data_root: DataRoot = None,
     limit: Limit = None,
@@ -56,7 +59,10 @@ def train(
     recipe: RecipeName = None,
     epochs: Epochs = None,
     lr: Rate = None,
-    seed: Annotated[int, typer.Option(help="Its start, its order of samples and its views.")] = 0,
+    seed: Annotated[
+        int,
+        option(text="Seed of the initial weights, the order of samples and the augmentation.", default="0", panel=TRAINING, metavar="N"),
+    ] = 0,
     config: Config = None,
     set_: Set = None,
     plugin: Plugins = None,
@@ -99,7 +105,7 @@ def train(
     return say_failures(outcome, "kdzoo teachers")
 
 
-def teachers(how: Kind = Format.table) -> int:
+def teachers(how: Kind = Format.table, as_json: AsJson = False) -> int:
     """List the teachers that are kept: their ids, what they were trained on, and how good they are.
 
     Give an id to `kdzoo bench --teacher`. They lie in the cache folder (KDZOO_CACHE).
@@ -109,13 +115,30 @@ def teachers(how: Kind = Format.table) -> int:
       kdzoo teachers --format csv
     """
     rows = [_teacher_row(teacher_store().run(run_id)) for run_id in teacher_store().ids()]
-    columns = ("id", "network", "data", "recipe", "epochs", "seed", "val top-1", "test top-1", "parameters", "state")
-    show(rows, how, title="teachers, accuracies in per cent" if rows else "no teachers are kept yet", columns=columns)
+    if not rows and chosen(how, as_json) is Format.table:
+        console().print("no teachers are kept yet; a bench keeps its own, and `kdzoo train NETWORK` trains one", markup=False)
+        return 0
+    show(rows, chosen(how, as_json), names=TEACHER_KEYS, columns=TEACHER_COLUMNS)
     return 0
 
 
+TEACHER_KEYS = ("id", "network", "data", "recipe", "epochs", "seed", "val_top1", "test_top1", "parameters", "state")
+TEACHER_COLUMNS = (
+    field("id"),
+    field("network"),
+    field("data"),
+    Column("test top-1", lambda row: percent(row["test_top1"]), number=True),
+    field("epochs", number=True),
+    field("seed", number=True),
+    Column("val top-1", lambda row: percent(row["val_top1"]), number=True),
+    field("state"),
+    field("recipe"),
+    Column("parameters", lambda row: compact(row["parameters"]), number=True),
+)
+
+
 def run(
-    file: Annotated[str, typer.Argument(help="A run.json, its folder, or a run's id.")],
+    file: Annotated[str, argument("A run.json, its folder, or a run's id.", names_of=complete.runs)],
     results: ResultsFolder = Path("results"),
     device: Device = None,
     threads: Threads = None,
@@ -145,11 +168,12 @@ def run(
 
 
 def evaluate(
-    run: Annotated[str, typer.Argument(help="A run's folder, its run.json, or its id.")],
+    run: Annotated[str, argument("A run's folder, its run.json, or its id.", names_of=complete.runs)],
     results: ResultsFolder = Path("results"),
     device: Device = None,
     resident: Resident = None,
     plugin: Plugins = None,
+    as_json: JsonOnly = False,
 ) -> int:
     """Measure a kept student again on its test set, and compare with what its result.json says.
 
@@ -166,8 +190,11 @@ def evaluate(
     asked = bench_config(given({"device": device, "resident": resident, "plugin": plugin}), None)
     measured = _measured(folder, asked, int(folder.result()["environment"]["threads"]))
     rows = [{"metric": name, "recorded": recorded[name], "measured": measured[name]} for name in METRICS if recorded[name] is not None]
-    show(rows, Format.table, title=f"{folder.id}, {measured['n']} test images")
     same = all(abs(row["recorded"] - row["measured"]) <= TOLERANCE for row in rows)
+    if as_json:
+        print_json({"id": folder.id, "n": measured["n"], "metrics": rows, "same": same})
+        return 0 if same else 1
+    show(rows, Format.table, title=f"{folder.id}, {measured['n']} test images")
     console().print("as recorded" if same else f"differs from {folder.path / 'result.json'}", markup=False, soft_wrap=True)
     return 0 if same else 1
 
@@ -245,8 +272,8 @@ def _teacher_row(folder: RunFolder) -> dict[str, Any]:
         "recipe": record.about.get("recipe"),
         "epochs": record.run.recipe.epochs,
         "seed": record.run.seed,
-        "val top-1": percent(last["val"] and last["val"]["top1"]),
-        "test top-1": percent(last["test"] and last["test"]["top1"]),
+        "val_top1": last["val"] and last["val"]["top1"],
+        "test_top1": last["test"] and last["test"]["top1"],
         "parameters": record.result and record.result["student"]["parameters"],
         "state": record.state,
     }
@@ -258,7 +285,7 @@ def _say_teacher(folder: RunFolder) -> None:
         return
     row = _teacher_row(folder)
     lines = [
-        f"{row['id']}: {row['network']} on {row['data']}, test top-1 {row['test top-1']} %",
+        f"{row['id']}: {row['network']} on {row['data']}, test top-1 {percent(row['test_top1'])} %",
         f"use it: kdzoo bench --teacher {row['id']} --student NAME --data {row['data']}",
     ]
     for line in lines:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
-from kdzoo.cli.output import Format, console, percent, show
+from kdzoo.cli import complete
+from kdzoo.cli.options import JsonOnly, ResultsFolder, argument
+from kdzoo.cli.output import Column, Format, console, field, percent, print_json, show
 from kdzoo.cli.places import bench_folder, benches
 from kdzoo.files import read_file
 from kdzoo.store import RunFolder, Store, teacher_store
@@ -18,15 +17,21 @@ from kdzoo.suite.records import BenchRecords, Record, read_bench, read_record, s
 from kdzoo.text import one_line
 
 WORDS = {"done": "done", "failed": "failed", "damaged": "damaged", "started": "interrupted", "new": "to do"}
+COLUMNS = (
+    *(field(name) for name in ("id", "state", "epoch")),
+    Column("val top-1", lambda row: percent(row["val_top1"]), number=True),
+    *(field(name) for name in ("seed", "setting", "pair")),
+)
+"""of the runs that are not done, the most important first"""
 ORDER = ("running", "failed", "damaged", "interrupted", "to do", "done")
-
-ResultsFolder = Annotated[Path, typer.Option(help="The folder of all benches.")]
 
 
 def status(
-    bench: Annotated[str | None, typer.Argument(help="A bench's name below --results, or its folder. All of them without it.")] = None,
+    bench: Annotated[
+        str | None, argument("A bench's name below --results, or its folder.", default="all benches", names_of=complete.bench_names)
+    ] = None,
     results: ResultsFolder = Path("results"),
-    as_json: Annotated[bool, typer.Option("--json", help="Everything as JSON, for scripts.")] = False,
+    as_json: JsonOnly = False,
 ) -> int:
     """Say what is done, running, failed (and why) and to do.
 
@@ -41,11 +46,11 @@ def status(
     if bench is None:
         rows = [{"bench": folder.name, **_counts(standing(folder)["runs"])} for folder in benches(results)]
         title = "" if rows else f"no benches below {results}"
-        show(rows, Format.json if as_json else Format.table, title=title, columns=("bench", *ORDER))
+        show(rows, Format.json if as_json else Format.table, title=title, names=("bench", *ORDER))
         return 0
     found = standing(bench_folder(bench, results))
     if as_json:
-        print(json.dumps(found, indent=1, ensure_ascii=False))
+        print_json(found)
     else:
         _print(found)
     return 0
@@ -113,9 +118,12 @@ def _print(found: dict[str, Any]) -> None:
     counts = ", ".join(f"{number} {state}" for state, number in found["counts"].items() if number)
     console().print(one_line(f"{found['bench']}: {counts or 'no runs'}"), markup=False)
     open_runs = [row for row in found["runs"] if row["state"] != "done"]
-    shown = [{**row, "val top-1": percent(row["val_top1"])} for row in [*found["teachers"], *open_runs]]
+    shown = [*found["teachers"], *open_runs]
     if shown:
-        show(shown, Format.table, columns=("id", "pair", "setting", "seed", "state", "epoch", "reason"))
+        show(shown, Format.table, columns=COLUMNS)
+    for row in shown:
+        if row["reason"]:
+            console().print(one_line(f"{row['id']}: {row['reason']}"), markup=False, soft_wrap=True)
     for note in found["notes"]:
         console().print(one_line(f"note: {note}"), markup=False, soft_wrap=True)
     if found["counts"]["failed"]:

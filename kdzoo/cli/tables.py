@@ -6,11 +6,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
+from kdzoo.cli import complete
+from kdzoo.cli.options import AsJson, ResultsFolder, argument, option
 from kdzoo.cli.output import console, say
 from kdzoo.cli.places import RUN_ID, bench_folder, run_folder
-from kdzoo.cli.status import ResultsFolder
 from kdzoo.errors import InputError, noting
 
 if TYPE_CHECKING:
@@ -27,26 +26,42 @@ class TableFormat(StrEnum):
     json = "json"
 
 
-Kind = Annotated[TableFormat, typer.Option("--format", help="How the table is printed.")]
-Sort = Annotated[str | None, typer.Option(metavar="COLUMN", help="Order by a column of the CSV, best first.")]
+Kind = Annotated[
+    TableFormat,
+    option(
+        "--format",
+        text=f"{', '.join(TableFormat)}.",
+        default=TableFormat.table.value,
+        metavar="FORMAT",
+        names_of=complete.of(*TableFormat),
+    ),
+]
+Sort = Annotated[str | None, option(text="Order by a column of the CSV, best first.", default="by rank", metavar="COLUMN")]
 Filter = Annotated[
     list[str] | None,
-    typer.Option("--filter", metavar="CONDITION", help="Show rows with COLUMN=VALUE, or with !=, <, <=, >, >= (repeatable)."),
+    option(
+        "--filter",
+        metavar="CONDITION",
+        text="Show only rows with COLUMN=VALUE, or with !=, <, <=, > or >= (repeatable).",
+        default="all rows",
+    ),
 ]
 Columns = Annotated[
     str | None,
-    typer.Option(
-        metavar="all|HEADINGS",
-        help="Show all columns, or those with these headings, separated by commas; of CSV and JSON, columns of the file. "
-        "Default: as many as fit.",
+    option(
+        metavar="NAMES",
+        text="all, or headings of the table between commas; of CSV and JSON, columns of the file.",
+        default="as many as fit",
+        names_of=complete.of("all"),
     ),
 ]
 
 
 def leaderboard(
-    bench: Annotated[str, typer.Argument(help="A bench's name below --results, or its folder.")],
+    bench: Annotated[str, argument("A bench's name below --results, or its folder.", names_of=complete.bench_names)],
     results: ResultsFolder = Path("results"),
     how: Kind = TableFormat.table,
+    as_json: AsJson = False,
     sort: Sort = None,
     only: Filter = None,
     columns: Columns = None,
@@ -62,16 +77,20 @@ def leaderboard(
       kdzoo leaderboard digits --columns "setting,test top-1,vs KD,gap closed"
       kdzoo leaderboard results/digits --format latex --filter phase=sweep
     """
-    print_leaderboard(bench_folder(bench, results), how, sort, only, columns)
+    print_leaderboard(bench_folder(bench, results), TableFormat.json if as_json else how, sort, only, columns)
     return 0
 
 
 def compare(
     benches: Annotated[
-        list[str], typer.Argument(help="Names of benches below --results, their folders, or CSV files; the first is the base.")
+        list[str],
+        argument(
+            "Names of benches below --results, their folders, or CSV files; the first is the base.", names_of=complete.benches_or_runs
+        ),
     ],
     results: ResultsFolder = Path("results"),
     how: Kind = TableFormat.table,
+    as_json: AsJson = False,
     sort: Sort = None,
     only: Filter = None,
     columns: Columns = None,
@@ -108,6 +127,7 @@ def compare(
         raise InputError(*problems)
     found = joined(sides)
     frame = arranged(found.frame, sort, only)
+    how = TableFormat.json if as_json else how
     if how is TableFormat.table:
         console().print(comparison_view(comparison_sections(frame, found.names), found.names, console().width, columns))
     else:

@@ -12,14 +12,31 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
-from kdzoo.cli.bench import DataRoot, Plugins
-from kdzoo.cli.output import Format, console, say, show
-from kdzoo.errors import InputError, unknown
+from kdzoo.cli import complete
+from kdzoo.cli.complete import timm_names
+from kdzoo.cli.options import (
+    EXIT_CODES,
+    LISTING,
+    PAIR,
+    AsJson,
+    DataRoot,
+    JsonOnly,
+    Kind,
+    Plugins,
+    argument,
+    chosen,
+    option,
+)
+from kdzoo.cli.output import Column, Format, compact, console, field, link, print_json, say, show, text
+from kdzoo.errors import InputError, did_you_mean, unknown
+from kdzoo.models.known import own_networks
 from kdzoo.suite.config import assignments, recipe_file
 from kdzoo.suite.config import recipes as recipe_names
 
 if TYPE_CHECKING:
     from kdzoo.conformance import Finding
+    from kdzoo.data.known import DataSet
+    from kdzoo.models.known import Known
     from kdzoo.signals import Shapes
     from kdzoo.spec import ObjectiveSpec
     from kdzoo.suite.config import PairValues, RecipeFile
@@ -30,27 +47,31 @@ LITERATURES_EPOCHS = 240
 
 NAMED = 8
 """skipped checks that are listed by their headings; of more only the number"""
+SETTING = "The setting"
 
 
 class Pairing(StrEnum):
-    """How the stages of two networks meet."""
+    """How the stages of two networks are paired."""
 
     deep = "deep"
     left = "left"
 
 
-Kind = Annotated[Format, typer.Option("--format", help="How the list is printed.")]
-
-
 def methods(
-    family: Annotated[str | None, typer.Option(metavar="NAME,...", help="Only these families: logits, features, relations, ...")] = None,
+    family: Annotated[
+        str | None, option(text="Only these families: logits, features, relations, ...", default="all", panel=LISTING, metavar="NAME,...")
+    ] = None,
     needs: Annotated[
-        str | None, typer.Option(metavar="NEED,...", help="Only methods that read all of these: stages, second_view, targets, ...")
+        str | None,
+        option(
+            text="Only methods that read all of these: stages, second_view, targets, ...", default="any", panel=LISTING, metavar="NEED,..."
+        ),
     ] = None,
     plugin: Plugins = None,
     how: Kind = Format.table,
+    as_json: AsJson = False,
 ) -> int:
-    """List the methods: what each reads of the two networks, its hyper-parameters and weights, and its paper.
+    """List the methods: family, published weights, paper, what each reads of the two networks, and its hyper-parameters.
 
     The student alone is called `none`. Sums are written at+hinton.
 
@@ -72,8 +93,7 @@ def methods(
         found = [cls for cls in found if cls.card.family in families]
     for word in words:
         found = [cls for cls in found if by_word[word] in cls.card.needs.student | cls.card.needs.teacher]
-    rows = [_method_row(cls) for cls in found]
-    show(rows, how, columns=("method", "family", "reads", "hyper-parameters", "as published", "paper"))
+    show([_method_row(cls) for cls in found], chosen(how, as_json), names=METHOD_KEYS, columns=METHOD_COLUMNS)
     for name, reason in REGISTRY.broken.items():
         say(f"the installed plugin {name} could not be loaded: {reason}")
     return 0
@@ -96,44 +116,119 @@ def _asked(option: str, text: str | None, known: Iterable[str]) -> list[str]:
     return asked
 
 
+METHOD_KEYS = ("method", "family", "task_weight", "term_weight", "reads", "hyperparameters", "title", "year", "url", "summary")
+METHOD_COLUMNS = (
+    field("method"),
+    field("family"),
+    Column("weights", lambda row: f"{row['task_weight']:g} CE + {row['term_weight']:g} D"),
+    Column("paper", lambda row: link(reference(row["url"], row["year"]), row["url"])),
+    field("reads"),
+    Column("hyper-parameters", lambda row: text(row["hyperparameters"])),
+    Column("title", lambda row: row["title"] or row["summary"]),
+    field("url"),
+)
+
+
 def _method_row(cls: Any) -> dict[str, Any]:
-    """A method's card in the words of a table; `Any`, since the class brings torch with it."""
+    """A method's card as plain values; `Any`, since the class brings torch with it."""
     from kdzoo.explain import in_words
 
     card = cls.card
-    fields = cls.model_fields
     return {
         "method": card.name,
         "family": card.family,
-        "reads": in_words(card.needs.student | card.needs.teacher),
-        "hyper-parameters": ", ".join(f"{name}={'required' if field.is_required() else field.default}" for name, field in fields.items()),
-        "as published": f"{card.published.task:g} CE + {card.published.term:g} D",
-        "paper": f"{card.source.title}, {card.source.year}, {card.source.url}" if card.source else card.summary,
+        "task_weight": card.published.task,
+        "term_weight": card.published.term,
+        "reads": in_words(card.needs.student | card.needs.teacher).split(", "),
+        "hyperparameters": {name: "required" if value.is_required() else value.default for name, value in cls.model_fields.items()},
+        "title": card.source.title if card.source else None,
+        "year": card.source.year if card.source else None,
+        "url": card.source.url if card.source else None,
+        "summary": card.summary,
     }
 
 
+def reference(url: str | None, year: int | None = None) -> str:
+    """A URL in a few letters: `arXiv:1503.02531`, `doi:10.1145/3097983.3098135`, else the site and the year."""
+    if not url:
+        return ""
+    for pattern, words in REFERENCES:
+        if match := re.search(pattern, url):
+            return words + match.group(1)
+    site = url.partition("://")[2].partition("/")[0].removeprefix("www.")
+    return f"{site} {year}" if year else site
+
+
+REFERENCES = (
+    (r"arxiv\.org/abs/([\w.-]+)", "arXiv:"),
+    (r"doi\.org/(.+)", "doi:"),
+    (r"openreview\.net/forum\?id=(\w+)", "OpenReview:"),
+    (r"thecvf\.com/.*_((?:CVPR|ICCV|WACV)_\d+)_paper", ""),
+    (r"github\.com/(.+)", "github:"),
+)
+"""what is told of a URL, and what stands before it"""
+
+
 def networks(
-    like: Annotated[str | None, typer.Argument(help="A part of the name, or a pattern such as 'resnet*'; searches timm's too.")] = None,
+    like: Annotated[
+        str | None,
+        argument(
+            "A part of the name, or a pattern such as 'resnet*', to search timm's too.",
+            default="kdzoo's own",
+            names_of=complete.networks,
+            metavar="NAME",
+        ),
+    ] = None,
     plugin: Plugins = None,
     how: Kind = Format.table,
+    as_json: AsJson = False,
 ) -> int:
-    """List kdzoo's own networks and those of your plugins; with a part of a name, everything in timm that has it.
+    """List kdzoo's own networks with their sizes, and those of your plugins; with a part of a name, those of timm that have it too.
+
+    Parameters, and multiply-accumulates (MACs) of one image, are those of a network with as many classes as are listed.
 
     \b
     Examples:
       kdzoo networks
       kdzoo networks 'mobilenetv3*'
     """
-    from kdzoo.models.names import list_networks, network_names
-
     _load(plugin)
-    found = list_networks() if like is None else [name for name in network_names() if _matches(name, like)]
-    if how is Format.table:
-        for name in found:
-            print(name)
-    else:
-        show([{"network": name} for name in found], how, columns=("network",))
+    own = own_networks()
+    names = sorted({*own, *_registered(plugin)})
+    if like is not None:
+        names = [name for name in sorted({*names, *timm_names()}) if _matches(name, like)]
+        if not names:
+            raise InputError(f"networks: no name has {like!r} in it{did_you_mean(like, [*own, *timm_names()])}")
+    rows = [_network_row(name, own.get(name)) for name in names]
+    sized = any(row["parameters"] is not None for row in rows)
+    show(rows, chosen(how, as_json), names=NETWORK_KEYS, columns=NETWORK_COLUMNS if sized else NETWORK_COLUMNS[:1])
+    if like is None and chosen(how, as_json) is Format.table:
+        console().print(f"\nAnd {len(timm_names())} of timm: kdzoo networks NAME, a part of the name.", markup=False, soft_wrap=True)
     return 0
+
+
+NETWORK_KEYS = ("network", "parameters", "macs", "input", "classes")
+NETWORK_COLUMNS = (
+    field("network"),
+    Column("parameters", lambda row: compact(row["parameters"]), number=True),
+    Column("MACs", lambda row: compact(row["macs"]), number=True),
+    Column("input", lambda row: "x".join(map(str, row["input"] or ()))),
+    field("classes", number=True),
+)
+
+
+def _registered(plugin: Sequence[str] | None) -> list[str]:
+    """The networks that a user's files have registered."""
+    if not plugin:
+        return []
+    from kdzoo.models.names import list_networks
+
+    return list_networks()
+
+
+def _network_row(name: str, known: Known | None) -> dict[str, Any]:
+    sizes = (known.parameters, known.macs, list(known.input), known.classes) if known else (None,) * 4
+    return dict(zip(NETWORK_KEYS, (name, *sizes), strict=True))
 
 
 def _matches(name: str, like: str) -> bool:
@@ -142,8 +237,8 @@ def _matches(name: str, like: str) -> bool:
     return fnmatch(name, like) if any(sign in like for sign in "*?[") else like in name
 
 
-def pairs(plugin: Plugins = None, how: Kind = Format.table) -> int:
-    """List the named pairs of teacher and student, with the top-1 that the literature reports for each alone.
+def pairs(plugin: Plugins = None, how: Kind = Format.table, as_json: AsJson = False) -> int:
+    """List the named pairs of teacher and student, with the top-1 (%) that the literature reports for each alone.
 
     Any two networks make a pair too: --pairs TEACHER/STUDENT.
 
@@ -157,20 +252,32 @@ def pairs(plugin: Plugins = None, how: Kind = Format.table) -> int:
     rows = [
         {
             "pair": pair.name,
+            "data": pair.data,
             "teacher": pair.teacher,
             "student": pair.student,
-            "data": pair.data,
-            "published teacher": pair.published and pair.published[0],
-            "published student": pair.published and pair.published[1],
-            "source": pair.source,
+            "teacher_top1": pair.published and pair.published[0],
+            "student_top1": pair.published and pair.published[1],
+            "source": pair.source or None,
         }
         for pair in PAIRS.values()
     ]
-    show(rows, how)
+    show(
+        rows,
+        chosen(how, as_json),
+        columns=(
+            field("pair"),
+            Column("data", lambda row: row["data"]),
+            Column("top-1 reported", lambda row: f"{row['teacher_top1']:.2f} / {row['student_top1']:.2f}" if row["teacher_top1"] else ""),
+            Column("source", lambda row: link(reference(row["source"]), row["source"])),
+            field("teacher"),
+            field("student"),
+            Column("url", lambda row: text(row["source"])),
+        ),
+    )
     return 0
 
 
-def recipes(plugin: Plugins = None, how: Kind = Format.table) -> int:
+def recipes(plugin: Plugins = None, how: Kind = Format.table, as_json: AsJson = False) -> int:
     """List the recipes: how networks are trained. A YAML file of your own serves as one too (--recipe my.yaml).
 
     \b
@@ -181,72 +288,136 @@ def recipes(plugin: Plugins = None, how: Kind = Format.table) -> int:
     rows = []
     for name in recipe_names():
         file = recipe_file(name)
-        recipe = file.recipe
+        recipe = file.resolve("", {})
         rows.append(
             {
                 "recipe": name,
-                "epochs": recipe["epochs"],
-                "batch": recipe["batch_size"],
-                "lr": recipe["lr"],
-                "optimizer": recipe.get("optimizer", "sgd"),
-                "schedule": recipe.get("schedule", "constant"),
+                "epochs": recipe.epochs,
+                "batch_size": recipe.batch_size,
+                "lr": recipe.lr,
+                "optimizer": recipe.optimizer,
+                "schedule": recipe.schedule,
+                "val_fraction": file.val_fraction,
                 "refit": file.refit,
                 "description": file.description,
-                "source": file.source,
+                "source": file.source or None,
             }
         )
-    show(rows, how)
+    show(
+        rows,
+        chosen(how, as_json),
+        columns=(
+            field("recipe"),
+            field("description"),
+            field("epochs", number=True),
+            Column("batch", lambda row: str(row["batch_size"]), number=True),
+            field("lr", number=True),
+            field("optimizer"),
+            field("schedule"),
+            field("val_fraction", number=True),
+            field("refit"),
+            Column("source", lambda row: link(reference(row["source"]), row["source"])),
+            Column("url", lambda row: text(row["source"])),
+        ),
+    )
     return 0
 
 
 class _DataGroup(TyperGroup):
-    """`kdzoo data NAME` is `kdzoo data show NAME`."""
+    """`kdzoo data NAME` is `kdzoo data show NAME`; `kdzoo data` lists."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         known = not args or args[0].startswith("-") or self.get_command(ctx, args[0]) is not None
         return super().resolve_command(ctx, args if known else ["show", *args])
 
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        from typer._click.shell_completion import CompletionItem
 
-data = typer.Typer(
-    cls=_DataGroup,
-    help="The data sets: what there is, what lies here, and how to get the rest.",
-    rich_markup_mode="rich",
-    no_args_is_help=True,
-)
+        names = [CompletionItem(name) for name in complete.data(Path(), incomplete) if name.startswith(incomplete)]
+        return [*super().shell_complete(ctx, incomplete), *names]
 
 
-@data.command("list")
-def data_list(data_root: DataRoot = None, plugin: Plugins = None, how: Kind = Format.table) -> int:
-    """List the data sets and where each lies on this machine.
+data = typer.Typer(cls=_DataGroup, rich_markup_mode="rich", invoke_without_command=True, epilog=EXIT_CODES)
+
+
+@data.callback()
+def data_sets(ctx: typer.Context) -> None:
+    """List the data sets, show one, or download one.
+
+    \b
+    Examples:
+      kdzoo data                    what there is, what is on this machine
+      kdzoo data digits             what is in one of them
+      kdzoo data prepare cifar100   download and check it
+    """
+    if ctx.invoked_subcommand is None:
+        data_list()
+
+
+@data.command("list", epilog=EXIT_CODES)
+def data_list(data_root: DataRoot = None, plugin: Plugins = None, how: Kind = Format.table, as_json: AsJson = False) -> int:
+    """List the data sets: images, classes, size, and where each is on this machine or how to get it.
 
     \b
     Example:
       kdzoo data list --data-root ~/data
     """
-    from kdzoo.data.sources import DATA, where
+    from kdzoo.data.known import DATA
 
     _load(plugin)
     root = Path(data_root) if data_root else None
-    rows = []
-    for name, description in DATA.items():
-        place = "anywhere" if name.startswith("folder:") else where(name, root) or f"not here; kdzoo data prepare {name}"
-        rows.append({"data": name, "description": description, "where": place})
-    show(rows, how)
+    show([_data_row(name, known, root) for name, known in DATA.items()], chosen(how, as_json), columns=DATA_COLUMNS)
     return 0
 
 
-@data.command("show")
+DATA_COLUMNS = (
+    field("data"),
+    Column("images", lambda row: "" if row["train"] is None else f"{row['train']:,} + {row['test']:,}", number=True),
+    field("classes", number=True),
+    Column("size", lambda row: _size(row["shape"])),
+    Column("on this machine", lambda row: row["get"] or ("yes" if row["path"] else "built in" if row["here"] else "your folder")),
+    field("description"),
+    field("path"),
+)
+
+
+def _data_row(name: str, known: DataSet, root: Path | None) -> dict[str, Any]:
+    from kdzoo.data.known import where
+
+    is_folder = name.startswith("folder:")
+    found = None if is_folder else where(name, root)
+    return {
+        "data": name,
+        "train": known.train,
+        "test": known.test,
+        "classes": known.classes,
+        "shape": known.shape and list(known.shape),
+        "description": known.description,
+        "here": found is not None,
+        "path": found if known.files and found else None,
+        "get": f"kdzoo data prepare {name}" if found is None and not is_folder else None,
+    }
+
+
+def _size(shape: Sequence[int] | None) -> str:
+    """`32x32 colour`."""
+    return f"{shape[2]}x{shape[1]} {'grey' if shape[0] == 1 else 'colour'}" if shape else ""
+
+
+@data.command("show", epilog=EXIT_CODES)
 def data_show(
-    name: Annotated[str, typer.Argument(help="A data set's name, or folder:PATH.")],
+    name: Annotated[str, argument("A data set's name, or folder:PATH.", names_of=complete.data)],
     data_root: DataRoot = None,
     plugin: Plugins = None,
     how: Kind = Format.table,
+    as_json: AsJson = False,
 ) -> int:
-    """Read a data set, say what was found in it and what was passed over, and list its classes. `show` may be left out.
+    """Read a data set; print its source, its splits, its classes and which files were ignored. `show` may be left out.
 
     \b
-    Example:
-      kdzoo data show folder:photos
+    Examples:
+      kdzoo data show digits
+      kdzoo data folder:photos
     """
     from kdzoo.data.report import data_lines, data_record
     from kdzoo.data.sources import load
@@ -256,23 +427,30 @@ def data_show(
     _load(plugin)
     images = load(name, root=Path(data_root) if data_root else None, allow_download=False)
     spec = DataSpec(name=images.name, fingerprint=images.fingerprint, classes=len(images.classes), val_fraction=0.1 if images.val else 0.0)
-    for line in data_lines(data_record(images, split(images, spec)), whole=True):
-        say(line.removeprefix("data: "))
+    record = data_record(images, split(images, spec))
     parts = {"train": images.train, "val": images.val, "test": images.test}
-    counts = {part: subset.targets.tolist() for part, subset in parts.items() if subset is not None}
-    show([{"class": label, **{part: targets.count(n) for part, targets in counts.items()}} for n, label in enumerate(images.classes)], how)
+    targets = {part: subset.targets.tolist() for part, subset in parts.items() if subset is not None}
+    counts = [{"class": label, **{part: ys.count(n) for part, ys in targets.items()}} for n, label in enumerate(images.classes)]
+    if chosen(how, as_json) is Format.json:
+        print_json({**record, "counts": counts})
+        return 0
+    for line in data_lines(record, whole=True):
+        say(line.removeprefix("data: "))
+    show(counts, how)
     return 0
 
 
-@data.command("prepare")
-def data_prepare(name: Annotated[str, typer.Argument(help="mnist, cifar10 or cifar100.")], data_root: DataRoot = None) -> int:
-    """Download a data set and check it, through torchvision. Where it lies already, only check it.
+@data.command("prepare", epilog=EXIT_CODES)
+def data_prepare(
+    name: Annotated[str, argument("mnist, cifar10 or cifar100.", names_of=complete.downloads)], data_root: DataRoot = None
+) -> int:
+    """Download a data set through torchvision, and check it. If it is there already, only check it.
 
     \b
     Example:
       kdzoo data prepare cifar100 --data-root ~/data
     """
-    from kdzoo.data.sources import data_root as chosen_root
+    from kdzoo.data.known import data_root as chosen_root
     from kdzoo.data.sources import load, prepare
 
     root = Path(data_root) if data_root else None
@@ -290,28 +468,80 @@ def data_prepare(name: Annotated[str, typer.Argument(help="mnist, cifar10 or cif
 
 
 def explain(
-    method: Annotated[str, typer.Argument(help="A method, a sum such as at+hinton, or exactly 0.1*ce+0.9*hinton.")],
-    alpha: Annotated[float | None, typer.Option(help="L = (1 - alpha) CE + alpha scale D; without it the published weights.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="Of every method that has one.")] = None,
-    weight: Annotated[float, typer.Option(help="A factor on the method's weight.")] = 1.0,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="A hyper-parameter; METHOD.FIELD=VALUE in a sum (repeatable).")
+    method: Annotated[
+        str, argument("A method; a sum, such as at+hinton; or exact weights, such as 0.1*ce+0.9*hinton.", names_of=complete.methods)
+    ],
+    alpha: Annotated[
+        float | None,
+        option(
+            text="Weight of the teacher: L = (1 - alpha) CE + alpha scale D.",
+            default="the published weights",
+            panel=SETTING,
+            metavar="ALPHA",
+        ),
     ] = None,
-    teacher: Annotated[str | None, typer.Option(help="With --student: list which stages of the two meet.")] = None,
-    student: Annotated[str | None, typer.Option(help="With --teacher: list which stages of the two meet.")] = None,
-    image: Annotated[str, typer.Option(metavar="CxHxW", help="The images that the two networks see.")] = "3x32x32",
+    temperature: Annotated[
+        float | None,
+        option(text="Temperature of every method that has one.", default="each method's own", panel=SETTING, metavar="T"),
+    ] = None,
+    weight: Annotated[float, option(text="A factor on the method's weight.", default="1", panel=SETTING, metavar="W")] = 1.0,
+    set_: Annotated[
+        list[str] | None,
+        option(
+            "--set",
+            metavar="FIELD=VALUE",
+            text="A hyper-parameter; METHOD.FIELD=VALUE in a sum (repeatable).",
+            default="the declared values",
+            panel=SETTING,
+        ),
+    ] = None,
+    teacher: Annotated[
+        str | None,
+        option(
+            text="With --student: list which stages of the two are paired.",
+            default="none",
+            panel=PAIR,
+            metavar="NAME",
+            names_of=complete.networks,
+        ),
+    ] = None,
+    student: Annotated[
+        str | None,
+        option(
+            text="With --teacher: list which stages of the two are paired.",
+            default="none",
+            panel=PAIR,
+            metavar="NAME",
+            names_of=complete.networks,
+        ),
+    ] = None,
+    image: Annotated[str, option(text="Size of the images.", default="3x32x32", panel=PAIR, metavar="CxHxW")] = "3x32x32",
     pairing: Annotated[
-        Pairing | None, typer.Option(help="How stages meet: by reduction from the deep end (unless said), or by position from the left.")
+        Pairing | None,
+        option(
+            text="deep pairs stages of the nearest size from the last one on, left by position from the first.",
+            default="the recipe's, else deep",
+            panel=PAIR,
+            metavar="NAME",
+            names_of=complete.of(*Pairing),
+        ),
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(metavar="NAME|FILE", help="With its pairing and its values for the two networks."),
+        option(
+            text="Use a recipe's pairing, and its values for this pair of networks.",
+            default="none",
+            panel=SETTING,
+            metavar="NAME",
+            names_of=complete.recipes,
+        ),
     ] = None,
     plugin: Plugins = None,
+    as_json: JsonOnly = False,
 ) -> int:
     """Print a method's formula with the numbers of a run, what it reads, its paper, and what alpha would do.
 
-    With two networks it also lists which of their stages meet and which are left over.
+    With two networks it also lists which of their stages are paired and which are left over.
 
     \b
     Examples:
@@ -338,12 +568,24 @@ def explain(
         epochs=int(protocol.recipe.get("epochs", LITERATURES_EPOCHS)) if protocol else LITERATURES_EPOCHS,
         published=protocol.published_for(pair) if protocol and pair else {},
     )
+    if as_json:
+        print_json(_explained_row(made))
+        return 0
     console().print(explained(made), markup=False, soft_wrap=True)
     if recipe and protocol:
         console().print("\n".join(_values_of(Path(recipe).stem, protocol, request.terms, pair)), markup=False, soft_wrap=True)
     if teacher and student:
         console().print(_stages(made, teacher, student, image, meet), markup=False, soft_wrap=True)
     return 0
+
+
+def _explained_row(made: ObjectiveSpec) -> dict[str, Any]:
+    """What explain prints, as plain values."""
+    from kdzoo.explain import formula
+    from kdzoo.method import REGISTRY
+
+    cards = [{**_method_row(cls), "scale": cls.card.scale} for cls in (REGISTRY.get(term.method) for term in made.all_terms)]
+    return {"formula": formula(made), "objective": made.model_dump(mode="json"), "methods": cards}
 
 
 def _pair_name(teacher: str, student: str) -> str:
@@ -414,11 +656,10 @@ def _stages(objective: ObjectiveSpec, teacher: str, student: str, image: str, pa
     return "\n".join([stage_pairs(ours, theirs, pairs), *maps_read(objective, ours, theirs, pairs)])
 
 
-def check(file: Annotated[Path, typer.Argument(help="A Python file that registers methods.")]) -> int:
+def check(file: Annotated[Path, argument("A Python file that registers methods.")]) -> int:
     """Check your own loss: the checks that every method of the zoo passes, with what to write instead where one fails.
 
     The checks call the loss on small random outputs and train one step of two small networks; it takes seconds and no data.
-    Exit status: 0 all passed, 1 a check failed, 2 the file cannot be used.
 
     \b
     Example:

@@ -7,6 +7,7 @@ from typing import Any
 
 from kdzoo.data.images import Images
 from kdzoo.data.split import Parts
+from kdzoo.text import shortened
 
 WIDTH = 80
 LINES = 6
@@ -65,7 +66,7 @@ def data_lines(record: Mapping[str, Any], *, whole: bool = False) -> list[str]:
     if whole or (len(lines) <= LINES and all(len(line) <= WIDTH for line in lines)):
         return lines
     left = max(len(lines) - LINES + 1, 0)
-    shown = [line if len(line) <= WIDTH else f"{line[: WIDTH - 3]}..." for line in lines[: LINES - 1]]
+    shown = [shortened(line, WIDTH) for line in lines[: LINES - 1]]
     more = f"{left} more note{'s' if left > 1 else ''}, and all in full" if left else "in full"
     return [*shown, f"data: {more}: kdzoo data NAME"]
 

@@ -22,11 +22,11 @@ from torch import Tensor
 
 from kdzoo.data.folder import load_folder
 from kdzoo.data.images import Images, Subset, counted, statistics
+from kdzoo.data.known import DATA, SHIPPED, DataSet, data_root
 from kdzoo.data.labels import map_labels
 from kdzoo.data.repeats import find_repeats
 from kdzoo.errors import InputError, KdzooError, unknown
 from kdzoo.plugins import origin
-from kdzoo.store import user_cache
 
 Array = NDArray[Any]
 DOWNLOAD_TIMEOUT_SECONDS = 15
@@ -52,17 +52,6 @@ STATISTICS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 }
 """mean and standard deviation of the train images, as the literature rounds them"""
 
-DATA: dict[str, str] = {
-    "digits": "1,797 handwritten digits of 8x8 grey pixels, shipped inside scikit-learn",
-    "mnist": "60,000 + 10,000 handwritten digits of 28x28 grey pixels",
-    "cifar10": "50,000 + 10,000 photographs of 32x32 pixels in 10 classes",
-    "cifar100": "50,000 + 10,000 photographs of 32x32 pixels in 100 classes",
-    "folder:PATH": "your own images: one sub-folder a class, or train/, test/ and val/ with one a class below",
-}
-
-SHIPPED = frozenset(DATA)
-"""the names that no data set of a user's may take"""
-
 _SOURCES: dict[str, Callable[[], Raw]] = {}
 
 _PLUGINS: dict[str, str] = {}
@@ -78,7 +67,7 @@ def register_source(name: str, read: Callable[[], Raw], description: str = "") -
         raise InputError(f"data: {name!r} is one of kdzoo's own data sets; choose another name")
     _SOURCES[name] = read
     _PLUGINS[name] = origin()
-    DATA[name] = description
+    DATA[name] = DataSet(description)
 
 
 def found_in(name: str) -> str | None:
@@ -103,7 +92,7 @@ def load(
         images = canonical("digits", _digits(), "scikit-learn")
         return replace(images, origins={"train": "", "test": "a fifth, by content"})
     if request in _SOURCES:
-        return canonical(request, _own(request), DATA[request] or "a source of your own")
+        return canonical(request, _own(request), DATA[request].description or "a source of your own")
     if request not in TORCHVISION:
         raise InputError(unknown("data", request, DATA))
     folder = data_root(root)
@@ -123,14 +112,6 @@ def _own(name: str) -> Raw:
     if not isinstance(raw, Raw):
         raise InputError(f"data: the source {name!r} gave a {type(raw).__name__}; expected a kdzoo.Raw")
     return raw
-
-
-def data_root(root: Path | None) -> Path:
-    """Where data sets are looked for."""
-    named = os.environ.get("KDZOO_DATA")
-    if root is not None or named:
-        return Path(root or str(named)).expanduser()
-    return user_cache() / "kdzoo" / "data"
 
 
 def canonical(name: str, raw: Raw, source: str = "") -> Images:
@@ -352,14 +333,3 @@ def _read_torchvision(folder: Path, name: str, *, download: bool) -> Raw:
         raise InputError(f"data: torchvision's files of {name} below {folder} are damaged ({type(error).__name__}: {error})") from error
     train, test = ((np.asarray(part.data), np.asarray(part.targets)) for part in parts)
     return Raw(train, test, tuple(str(label).partition(" - ")[0] for label in parts[0].classes))
-
-
-_TORCHVISION_FOLDERS = {"mnist": "MNIST/raw", "cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
-
-
-def where(name: str, root: Path | None) -> str | None:
-    """Where a data set lies, or None where it would have to be downloaded."""
-    if name == "digits" or name in _SOURCES:
-        return "built in"
-    places = [data_root(root) / name / "train.npz", data_root(root) / _TORCHVISION_FOLDERS[name]]
-    return next((str(place) for place in places if place.exists()), None)

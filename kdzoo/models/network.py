@@ -20,6 +20,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from huggingface_hub import constants as hub
+from huggingface_hub.errors import LocalEntryNotFoundError
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -34,6 +35,7 @@ from kdzoo.plugins import modules_beside
 from kdzoo.seeds import global_stream
 from kdzoo.signals import Need, Outputs, Shapes, StageShape
 from kdzoo.spec import NetworkSpec, Normalisation
+from kdzoo.text import LONGEST_REASON, shortened
 
 Head = Literal["kept", "fresh"]
 Gives = Literal["scores", "probabilities", "log-probabilities"]
@@ -408,11 +410,11 @@ def _create(spec: NetworkSpec, channels: int, side: int, head: Head) -> nn.Modul
     except Exception as error:
         if not pretrained:
             raise InputError(f"network {spec.name}: cannot be built for {side}x{side} images: {type(error).__name__}: {error}") from error
-        reason = str(error).partition("\n")[0][:160]
-        raise InputError(
-            f"{spec.name}: its pretrained weights are not available offline ({type(error).__name__}: {reason}); "
-            f"give a file ({spec.name}:FILE) or start at random ({spec.name}:random)"
-        ) from error
+        instead = f"give a file ({spec.name}:FILE) or start at random ({spec.name}:random)"
+        why = "not in the cache, and the model hub cannot be reached"
+        if not isinstance(error, LocalEntryNotFoundError):  # whose own words are long, and the same for every network
+            why = f"{type(error).__name__}: {shortened(str(error).strip().partition(chr(10))[0].rstrip('.'), LONGEST_REASON)}"
+        raise InputError(f"{spec.name}: its pretrained weights are not available offline ({why}); {instead}") from error
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from kdzoo.suite.jobs import Event
+from kdzoo.text import LONGEST_REASON, shortened
 
 CHANNEL_LOST = 70
 """the exit status of a worker that can no longer tell its driver anything"""
@@ -112,7 +113,7 @@ class Receiver:
             yield event
             return
         self.strays += 1
-        self.first_stray = self.first_stray or line[:80].decode(errors="replace")
+        self.first_stray = self.first_stray or shortened(line[:LONGEST_REASON].decode(errors="replace"), 80)
 
 
 def _identity(descriptor: int) -> tuple[int, int]:

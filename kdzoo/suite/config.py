@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, Validati
 
 from kdzoo.errors import InputError, did_you_mean, unknown
 from kdzoo.sizes import size_of
-from kdzoo.spec import Count, Integer, Number, Recipe, Share, Spec, parse
+from kdzoo.spec import Augment, Count, Integer, Number, Recipe, Share, Spec, parse
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
@@ -111,6 +111,8 @@ class BenchConfig(Spec):
     teacher_memo: what the teacher's memo may take, such as `4GB`; 0 or `off` for none, None or `auto` for a share of what is free.
     resident: what the decoded images of a folder may take, such as `64GB`; a larger one is decoded while training.
     pairs: `teacher/student`, or give teacher and student. set: further keys, such as `recipe.batch_size`.
+    recipe: a recipe's name or file; or, in a YAML file and from Python, a mapping of its keys, with `name` for the recipe that
+    they change: `{name: digits, epochs: 5}`.
     """
 
     name: Annotated[str, AfterValidator(_folder_name)] = "bench"
@@ -267,16 +269,67 @@ class ConfigError(InputError):
 
 def bench_config(options: Mapping[str, Any], file: Path | None) -> BenchConfig:
     """The bench that options over a YAML file over defaults describe; raises ConfigError with every fault of theirs."""
-    filed = read_yaml(file) if file else {}
+    problems: list[str] = []
+    options = with_recipe_keys(options, problems)
+    filed = with_recipe_keys(_under(read_yaml(file) if file else {}, options), problems)
     layers = [default_layers({**filed, **options}), filed, options]
     sets = [layer.get("set") or {} for layer in layers]
     if not all(isinstance(changes, Mapping) for changes in sets):
-        raise InputError(f"set: expected keys and values, got {next(c for c in sets if not isinstance(c, Mapping))!r}")
+        raise InputError(*problems, f"set: expected keys and values, got {next(c for c in sets if not isinstance(c, Mapping))!r}")
     values = {**layers[0], **layers[1], **layers[2], "set": {key: value for changes in sets for key, value in changes.items()}}
     try:
-        return parse(BenchConfig, values, "")
+        config = parse(BenchConfig, values, "")
     except InputError as error:
-        raise ConfigError(error.problems, _without_faults(values)) from error
+        raise ConfigError([*problems, *error.problems], _without_faults(values)) from error
+    if problems:
+        raise ConfigError(problems, config)
+    return config
+
+
+def with_recipe_keys(layer: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
+    """A layer whose `recipe` is a mapping, as the name of a recipe and `set` keys; faults of the mapping's keys are added to `problems`.
+
+    `recipe: {name: digits, epochs: 5, augment: {pad: 2}}` is `recipe: digits` with `set: {recipe.epochs: 5,
+    recipe.augment.pad: 2}`. Without a name the keys change the recipe that goes with the data.
+    """
+    given = layer.get("recipe")
+    if not isinstance(given, Mapping):
+        return dict(layer)
+    rest = {key: value for key, value in layer.items() if key != "recipe"}
+    named = {} if given.get("name") is None else {"recipe": given["name"]}
+    changes = {}
+    for key, value in given.items():
+        if key == "name":
+            continue
+        if key == "augment" and isinstance(value, Mapping):
+            problems += [fault for part in value if (fault := _fault_of_key("recipe.augment", part, Augment.model_fields))]
+            changes |= {f"recipe.augment.{part}": item for part, item in value.items() if part in Augment.model_fields}
+        elif fault := _fault_of_key("recipe", key, Recipe.model_fields):
+            problems.append(fault)
+        else:
+            changes[f"recipe.{key}"] = value
+    problems += [f"{key}: given twice, here and in recipe" for key in ("epochs", "lr") if key in rest and key in given]
+    explicit = rest.get("set") or {}
+    return {**rest, **named, "set": {**changes, **explicit} if isinstance(explicit, Mapping) else explicit}
+
+
+def _fault_of_key(place: str, key: object, known: Iterable[str]) -> str | None:
+    """What is wrong with a key of a recipe's mapping."""
+    names = list(known)
+    if key in names:
+        return None
+    if key in BenchConfig.model_fields and place == "recipe":
+        return f"{place}.{key}: not a key of a recipe; write {key} beside recipe, not below it"
+    beside = ["name", *names] if place == "recipe" else names
+    return f"{place}.{key}: unknown{did_you_mean(str(key), beside) or '; known: ' + ', '.join(beside)}"
+
+
+def _under(filed: Mapping[str, Any], options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A file without its mapping of a recipe's keys, where that changes another recipe than the one asked for on the command line."""
+    given, asked = filed.get("recipe"), options.get("recipe")
+    if asked is None or not isinstance(given, Mapping) or given.get("name") in (None, asked):
+        return filed
+    return {key: value for key, value in filed.items() if key != "recipe"}
 
 
 _WHICH_BENCH = {"methods", "grid", "pairs", "teacher", "student", "data", "data_root", "recipe", "set", "plugin"}

@@ -225,7 +225,7 @@ def _unknown(name: str) -> str | None:
     try:
         REGISTRY.get(name)
     except InputError as error:
-        return error.problems[0]
+        return f"{error.problems[0]}; a method of your own: --plugin FILE"
     return None
 
 

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdzoo.data.images import statistics
-from kdzoo.data.sources import DATA, Raw, canonical, load, prepare, register_source, where
+from kdzoo.data.known import DATA, where
+from kdzoo.data.sources import Raw, canonical, load, prepare, register_source
 from kdzoo.errors import InputError
 
 

@@ -1,0 +1,219 @@
+"""Options that several commands share, and how every option is declared: with its default, and its names for the shell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from kdzoo.cli import complete
+from kdzoo.cli.output import Format
+from kdzoo.suite.config import BenchConfig
+
+SWEEP = "What is compared"
+PAIR = "Networks and data"
+TRAINING = "How it is trained"
+RUNNING = "Where it runs"
+SPEED = "Speed and memory"
+RESULTS = "What is kept"
+OWN = "Your own methods, networks and data"
+LISTING = "What is listed"
+"""the headings under which `--help` groups options"""
+
+EXIT_CODES = "Exit codes: 0 success, 1 a run or check failed, 2 bad input, 130 interrupted."
+
+
+def option(
+    *names: str,
+    text: str,
+    default: str | None = None,
+    panel: str | None = None,
+    metavar: str = "",
+    names_of: complete.Names | None = None,
+) -> Any:
+    """An option with what it does, its default in words (None: it is required) and what the shell completes it with.
+
+    A flag has no metavar.
+    """
+    return typer.Option(
+        *names,
+        help=_told(text, default),
+        show_default=False,
+        rich_help_panel=panel,
+        metavar=metavar,
+        autocompletion=names_of and complete.adapted(names_of),
+    )
+
+
+def argument(text: str, *, default: str | None = None, names_of: complete.Names | None = None, metavar: str | None = None) -> Any:
+    """A word without a name; None as its default: it is required."""
+    return typer.Argument(
+        help=_told(text, default), show_default=False, autocompletion=names_of and complete.adapted(names_of), metavar=metavar
+    )
+
+
+def _told(text: str, default: str | None) -> str:
+    return escape(text) if default is None else f"{escape(text)} [dim]{escape(f'[default: {default}]')}[/dim]"
+
+
+def declared(field: str) -> str:
+    """The default of a bench's key, as one types it."""
+    value = BenchConfig.model_fields[field].default
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, tuple):
+        return ",".join(map(str, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+Config = Annotated[
+    Path | None,
+    option(
+        "--config",
+        "-c",
+        text="A YAML file with these options as keys, and a recipe's keys below recipe. The command line wins.",
+        default="none",
+        panel=SWEEP,
+        metavar="FILE",
+    ),
+]
+Set = Annotated[
+    list[str] | None,
+    option(
+        "--set",
+        metavar="KEY=VALUE",
+        text="One more key, such as recipe.batch_size=128 or recipe.augment.cutout=8 (repeatable).",
+        default="none",
+        panel=TRAINING,
+        names_of=complete.recipe_keys,
+    ),
+]
+Data = Annotated[
+    str | None,
+    option(
+        text="A data set's name, or folder:PATH; see `kdzoo data`.",
+        default=declared("data"),
+        panel=PAIR,
+        metavar="NAME",
+        names_of=complete.data,
+    ),
+]
+DataRoot = Annotated[
+    str | None,
+    option(
+        text="The folder of the data sets.",
+        default="KDZOO_DATA, else kdzoo/data in your cache folder",
+        panel=PAIR,
+        metavar="FOLDER",
+    ),
+]
+Limit = Annotated[int | None, option(text="Number of training images to use.", default="all", panel=PAIR, metavar="N")]
+LabelFraction = Annotated[
+    float | None,
+    option(text="Share of the training images that keep their labels.", default=declared("label_fraction"), panel=PAIR, metavar="SHARE"),
+]
+ValFraction = Annotated[
+    float | None,
+    option(
+        text="Share of the training images held out for validation; 0 for reproductions.",
+        default="the recipe's",
+        panel=PAIR,
+        metavar="SHARE",
+    ),
+]
+SplitSeed = Annotated[
+    int | None,
+    option(
+        text="Seed of the split, which teacher and students share.",
+        default=declared("split_seed"),
+        panel=PAIR,
+        metavar="N",
+    ),
+]
+SmallStem = Annotated[
+    bool,
+    option("--small-stem", text="Give timm networks made for 224 pixels a stem for small images.", default="off", panel=PAIR),
+]
+RecipeName = Annotated[
+    str | None,
+    option(
+        text="A recipe's name, or a YAML file; see `kdzoo recipes`.",
+        default="the one that goes with the data",
+        panel=TRAINING,
+        metavar="NAME",
+        names_of=complete.recipes,
+    ),
+]
+Epochs = Annotated[int | None, option(text="Number of epochs.", default="the recipe's", panel=TRAINING, metavar="N")]
+Rate = Annotated[float | None, option("--lr", text="Learning rate.", default="the recipe's", panel=TRAINING, metavar="RATE")]
+Device = Annotated[
+    str | None,
+    option(
+        text="auto, cpu, cuda or cuda:NUMBER.",
+        default=declared("device"),
+        panel=RUNNING,
+        metavar="NAME",
+        names_of=complete.of("auto", "cpu", "cuda"),
+    ),
+]
+Threads = Annotated[
+    int | None,
+    option(
+        text="CPU threads of each process. Runs repeat bit for bit with the same number only.",
+        default="OMP_NUM_THREADS, else the cores divided among the processes",
+        panel=RUNNING,
+        metavar="N",
+    ),
+]
+Resident = Annotated[
+    str | None,
+    option(
+        metavar="SIZE",
+        text="Memory for a folder's decoded images, such as 64GB. A larger folder is decoded again in every epoch, to the same pixels.",
+        default="16GB",
+        panel=SPEED,
+    ),
+]
+Plugins = Annotated[
+    list[str] | None,
+    option(
+        "--plugin",
+        text="A Python file that registers methods, networks, data sets, pairs or recipes (repeatable).",
+        default="none",
+        panel=OWN,
+        metavar="FILE",
+    ),
+]
+Wandb = Annotated[
+    str | None,
+    option(
+        metavar="MODE",
+        text="Log to Weights & Biases: online, offline or disabled.",
+        default="WANDB_MODE, else disabled",
+        panel=RESULTS,
+        names_of=complete.of("online", "offline", "disabled"),
+    ),
+]
+Results = Annotated[str | None, option(text="The folder of all benches.", default=declared("results"), panel=RESULTS, metavar="FOLDER")]
+ResultsFolder = Annotated[Path, option(text="The folder of all benches.", default=declared("results"), metavar="FOLDER")]
+RetryFailed = Annotated[bool, option("--retry-failed", text="Train failed runs again.", default="off", panel=RUNNING)]
+
+Kind = Annotated[
+    Format,
+    option(
+        "--format",
+        text=f"{', '.join(Format)}.",
+        default=Format.table.value,
+        metavar="FORMAT",
+        names_of=complete.of(*Format),
+    ),
+]
+AsJson = Annotated[bool, option("--json", text="The same as --format json, for scripts.", default="off")]
+JsonOnly = Annotated[bool, option("--json", text="Print JSON, for scripts.", default="off")]
+
+
+def chosen(how: Format, as_json: bool) -> Format:
+    """The format that --format and --json ask for."""
+    return Format.json if as_json else how

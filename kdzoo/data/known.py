@@ -1,0 +1,54 @@
+"""The data sets that are known by name: what is in them and where they lie. Free of torch, so that they are listed at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdzoo.store import user_cache
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """What a data set holds, as far as it is known before it is read; shape: channels, height, width.
+
+    files: what torchvision's copy has below the root; None for a set that needs no files there.
+    """
+
+    description: str
+    train: int | None = None
+    test: int | None = None
+    classes: int | None = None
+    shape: tuple[int, int, int] | None = None
+    files: str | None = None
+
+
+DATA: dict[str, DataSet] = {
+    "digits": DataSet("handwritten digits, part of scikit-learn", 1438, 359, 10, (1, 8, 8)),
+    "mnist": DataSet("handwritten digits", 60_000, 10_000, 10, (1, 28, 28), "MNIST/raw"),
+    "cifar10": DataSet("photographs", 50_000, 10_000, 10, (3, 32, 32), "cifar-10-batches-py"),
+    "cifar100": DataSet("photographs", 50_000, 10_000, 100, (3, 32, 32), "cifar-100-python"),
+    "folder:PATH": DataSet("your own images, a sub-folder a class, perhaps in train/, test/ and val/"),
+}
+
+SHIPPED = frozenset(DATA)
+"""the names that no data set of a user's may take"""
+
+
+def data_root(root: Path | None) -> Path:
+    """Where data sets are looked for."""
+    named = os.environ.get("KDZOO_DATA")
+    if root is not None or named:
+        return Path(root or str(named)).expanduser()
+    return user_cache() / "kdzoo" / "data"
+
+
+def where(name: str, root: Path | None) -> str | None:
+    """Where a data set lies, or None where it has to be downloaded."""
+    files = DATA[name].files
+    if files is None:
+        return "built in"
+    places: Iterable[Path] = (data_root(root) / name / "train.npz", data_root(root) / files)
+    return next((str(place) for place in places if place.exists()), None)
