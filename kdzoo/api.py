@@ -81,11 +81,11 @@ def bench(
     """Run a bench and return its leaderboard: a row a method at its chosen setting, accuracies as shares.
 
     Every parameter is the option of the same name of `kdzoo bench`, and None leaves it at its default; `seeds=3` means
-    0, 1, 2. recipe may be a mapping of a recipe's keys, as in a YAML file.
-    teacher and student may be modules: a teacher as it is, a student as the start of every run; their class,
-    structure and weights name them. What exists only in this process (modules; methods, networks and data of a script or
-    a notebook) is trained in this process, all else in worker processes. The same call again trains only what is missing.
-    The result's `attrs` say in which `folder` everything lies and which runs `failed`; a warning says so too.
+    0, 1, 2. recipe may be a mapping of a recipe's keys, as in a YAML file. teacher and student may be modules: a teacher
+    as it is, a student as the start of every run; their class, structure and weights name them. What exists only in this
+    process (modules; methods, networks and data of a script or a notebook) is trained in this process, all else in worker
+    processes. The same call again trains only what is missing. The result's `attrs` say in which `folder` everything lies
+    and which runs `failed`; a warning says so too.
 
     Raises InputError, before any work, with everything that is wrong with the request.
     """

@@ -63,9 +63,8 @@ def about(method: str, hyperparameters: Mapping[str, Any]) -> list[str]:
         )
     published = f"{card.published.task:g} * CE + {card.published.term:g} * {method}"
     lines.append(f"  published  {published}" + (f" ({card.source.weights})" if card.source and card.source.weights else ""))
-    lines.append(
-        f"  scale {card.scale:g}".ljust(13) + f"with alpha a: L = (1 - a) * CE + a * {card.scale:g} * {method}; alpha weighs the teacher"
-    )
+    meaning = f"with alpha a: L = (1 - a) * CE + a * {card.scale:g} * {method}; alpha weighs the teacher"
+    lines.append(f"  {f'scale {card.scale:g}':10} {meaning}")
     return lines
 
 

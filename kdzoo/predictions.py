@@ -79,9 +79,8 @@ def read_predictions(path: Path, run_id: str, *, part: str, classes: int, larges
     except FileNotFoundError:
         raise
     except DAMAGE as error:
-        raise Damaged(
-            f"{path}: not a whole archive of predictions ({shortened(str(error).partition(chr(10))[0], LONGEST_REASON)})"
-        ) from error
+        reason = shortened(str(error).partition("\n")[0], LONGEST_REASON)
+        raise Damaged(f"{path}: not a whole archive of predictions ({reason})") from error
     return _plausible(path, found, classes)
 
 

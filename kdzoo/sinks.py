@@ -223,6 +223,19 @@ class WandbSink:
 
         self._say(send)
 
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None:
+        """Log a table under its name, once a step."""
+
+        def send(run: Any) -> None:
+            import wandb
+
+            if step > self._sent:
+                self._sent = step
+                write_bytes(self._cursor, str(step).encode())
+                run.log({name: wandb.Table(columns=list(columns), data=[list(row) for row in rows])}, step=step, commit=True)
+
+        self._say(send)
+
     def finish(self, result: Record) -> None:
         self._end(flattened(result), exit_code=0)
 
@@ -365,10 +378,22 @@ def _opened(settings: WandbSettings, bench: str, run_id: str, config: dict[str, 
     )
 
 
+def offline_runs(settings: WandbSettings, bench: str) -> Path | None:
+    """The pattern of the folders in which W&B keeps a bench's offline runs, for `wandb sync`; None where there are none."""
+    folder = Path(settings.directory or ".") / "wandb"
+    pattern = f"offline-run-*-{_plain_id(bench)}-*"
+    return folder / pattern if settings.mode == "offline" and any(folder.glob(pattern)) else None
+
+
+def _plain_id(text: str) -> str:
+    """Text in the letters that W&B takes in an id."""
+    return re.sub(r"[^A-Za-z0-9_-]", "-", text)
+
+
 def wandb_id(bench: str, run_id: str) -> str:
     """An id of bench and run in the letters that W&B takes, at most 128; where that changes it, a digest keeps it apart."""
     asked = f"{bench}-{run_id}"
-    allowed = re.sub(r"[^A-Za-z0-9_-]", "-", asked)
+    allowed = _plain_id(asked)
     if allowed == asked and len(asked) <= 128:
         return asked
     return f"{allowed[:115]}-{hashlib.blake2b(asked.encode(), digest_size=6).hexdigest()}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import resource
@@ -286,6 +287,53 @@ def test_a_run_is_in_wandbs_file_with_id_group_config_curves_and_summary(wandb_h
     assert (summary["status"], summary["last/val/top1"], summary["last/test/top1"]) == ("done", 0.53, 0.5)
     assert exit_code_of(file) == 0
     assert notes == []
+
+
+@pytest.mark.slow
+def test_a_bench_logs_each_run_as_its_files_have_it_and_its_leaderboard_as_a_table(kdzoo, place, wandb_home, monkeypatch):
+    """A real bench: configuration, curves and summary of every run number by number; the table cell by cell; the line that uploads."""
+    monkeypatch.setenv("WANDB_DIR", str(place / "logs"))
+    words = ["--methods", "hinton", "--temperatures", "4", "--seeds", "1", "--epochs", "2", "--threads", "1", "--jobs", "1"]
+    said = kdzoo("bench", *words, "--wandb", "offline")
+    assert said.status == 0, said.err
+
+    (line,) = [line for line in said.out.splitlines() if "wandb sync" in line]
+    named = line.partition("wandb sync ")[2].strip()
+    assert str((place / "logs" / "wandb").resolve()) in line
+    folders = {folder.name.split("-", 4)[-1]: folder for folder in Path().glob(str(Path(named).relative_to(place)))}
+    runs = {folder.name: folder for folder in (place / "results" / "digits" / "runs").iterdir()}
+    assert set(folders) == {*runs, "leaderboard"}
+    for name, folder in runs.items():
+        (file,) = folders[name].glob("run-*.wandb")
+        config = value_of(header_of(file).config.update)
+        assert {key: config[key] for key in config if key != "_wandb"} == json.loads((folder / "run.json").read_text())
+        expected = leaves(json.loads((folder / "result.json").read_text()))
+        found = summary_of(file)
+        assert {key: found.get(key) for key in expected} == expected
+        assert sum(isinstance(value, float) for value in expected.values()) > 20
+        curves = [(epoch["step"], epoch["loss"], epoch["val"]["top1"]) for epoch in read_lines(folder / "metrics.jsonl")]
+        assert [(row["_step"], row["train/loss"], row["val/top1"]) for row in rows_of([file])] == curves
+
+    (table,) = folders["leaderboard"].glob("files/media/table/*.table.json")
+    logged = json.loads(table.read_text())
+    with open(place / "results" / "digits" / "leaderboard.csv") as file:
+        board = list(csv.DictReader(file))
+    assert logged["columns"] == list(board[0])
+    assert len(logged["data"]) == len(board) == 3  # the teacher, the student alone, KD
+    for row, expected_row in zip(logged["data"], board, strict=True):
+        for cell, text in zip(row, expected_row.values(), strict=True):
+            assert (text == "") if cell is None else cell == pytest.approx(float(text)) if is_number(cell) else str(cell) == text
+
+
+def leaves(value: Any, path: str = "") -> dict[str, Any]:
+    """Every value of nested mappings by its path, but for those that are null."""
+    if isinstance(value, dict):
+        return {key: leaf for name, item in value.items() for key, leaf in leaves(item, f"{path}/{name}" if path else name).items()}
+    return {} if value is None else {path: value}
+
+
+def is_number(cell: Any) -> bool:
+    return isinstance(cell, int | float) and not isinstance(cell, bool)
 
 
 def test_an_epoch_without_validation_has_its_other_curves(wandb_home, tmp_path):

@@ -34,7 +34,7 @@ from kdzoo.method import load_plugins
 from kdzoo.models.network import Ensemble, Network, count, freeze
 from kdzoo.models.network import probe as shapes_of
 from kdzoo.signals import Shapes
-from kdzoo.sinks import read_lines, wandb_settings
+from kdzoo.sinks import WandbSettings, read_lines, wandb_settings
 from kdzoo.spec import NetworkSpec, Run
 from kdzoo.store import RunFolder, State, teacher_store, writable
 from kdzoo.suite.config import BenchConfig, ConfigError, bench_config, recipe_file
@@ -45,6 +45,7 @@ from kdzoo.suite.records import read_bench
 from kdzoo.suite.repair import forget_damaged
 from kdzoo.suite.select import chosen_runs
 from kdzoo.suite.sweep import Plan, Planned, plan, refit
+from kdzoo.suite.tracking import log_leaderboard
 from kdzoo.suite.trial import check_hints, trial_key, try_loss, users_methods
 from kdzoo.suite.worker import Bench, execution_of, work
 from kdzoo.teachers import serve
@@ -135,7 +136,9 @@ def run(prepared: Prepared, pool: Pool | None, handle: Handle, *, retry_failed: 
         outcome = Outcome(outcome.done | more.done, {**outcome.failed, **more.failed})
     for text in check_hints([planned.run for planned in prepared.plan.students], outcome.failed):
         handle({"event": "note", "text": text})
-    write_tables(prepared.plan.folder)
+    board, _ = write_tables(prepared.plan.folder)
+    if prepared.options.wandb is not None:
+        log_leaderboard(WandbSettings(**prepared.options.wandb), prepared.plan.folder, config, board, len(outcome.done), handle)
     return outcome
 
 

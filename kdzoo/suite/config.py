@@ -297,7 +297,7 @@ def with_recipe_keys(layer: Mapping[str, Any], problems: list[str]) -> dict[str,
         return dict(layer)
     rest = {key: value for key, value in layer.items() if key != "recipe"}
     named = {} if given.get("name") is None else {"recipe": given["name"]}
-    changes = {}
+    changes: dict[str, Any] = {}
     for key, value in given.items():
         if key == "name":
             continue
