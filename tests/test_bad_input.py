@@ -126,6 +126,12 @@ def test_faults_of_numbers_are_said_together(kdzoo):
         ("- hinton\n", ["expected keys and values"]),
         ("set: {recipe.epoch: 3}\n", ["did you mean 'recipe.epochs'?"]),
         ("temperatures: [yes]\n", ["temperatures", "True"]),
+        ("recipe: {epoch: 3}\n", ["recipe.epoch: unknown; did you mean 'epochs'?"]),
+        ("recipe: {nmae: digits, augment: {padd: 2}}\n", ["did you mean 'name'?", "recipe.augment.padd: unknown; did you mean 'pad'?"]),
+        ("recipe: {name: digts}\n", ["did you mean 'digits'?"]),
+        ("recipe: {epochs: -1}\n", ["recipe.epochs: expected a number > 0, got -1"]),
+        ("recipe: {val_fraction: 0.1}\n", ["recipe.val_fraction: not a key of a recipe; write val_fraction beside recipe"]),
+        ("epochs: 3\nrecipe: {epochs: 4}\n", ["epochs: given twice"]),
     ],
 )
 def test_a_yaml_file_is_refused_with_its_fault(kdzoo, place, text, words):
@@ -195,7 +201,12 @@ def test_published_weights_that_cannot_be_had_are_refused_before_any_work(kdzoo_
     monkeypatch.setenv("HF_HOME", str(place / "hub"))
     photos = folder_of_images(place / "photos")
     pair = ["--teacher", "resnet50:pretrained", "--student", "resnet18:pretrained", "--fine-tune"]
-    assert_refused(kdzoo_process("bench", "--data", f"folder:{photos}", *pair), "resnet50: its pretrained", "resnet18: its pretrained")
+    assert_refused(
+        kdzoo_process("bench", "--data", f"folder:{photos}", *pair),
+        "resnet50: its pretrained",
+        "resnet18: its pretrained",
+        "the model hub cannot be reached",
+    )
     assert list(place.glob("cache/teachers/runs/*")) == []
 
 

@@ -176,6 +176,41 @@ def test_the_command_line_wins_over_the_file(kdzoo, place):
     assert "distinct runs 3: 0 done, 3 left" in said.out
 
 
+@pytest.mark.parametrize(
+    ("text", "words", "recipe", "changes"),
+    [
+        ("recipe: {name: smoke, epochs: 5}", (), "smoke", {"recipe.epochs": 5}),
+        ("recipe: {epochs: 5, augment: {pad: 1}}", (), "digits", {"recipe.epochs": 5, "recipe.augment.pad": 1}),
+        ("recipe: {epochs: 5}", ("--recipe", "smoke"), "smoke", {"recipe.epochs": 5}),
+        ("recipe: {name: crd240, epochs: 5}", ("--recipe", "smoke"), "smoke", {}),
+        (
+            "recipe: {lr: 0.2}\nset: {recipe.batch_size: 32}",
+            ("--set", "recipe.lr=0.3"),
+            "digits",
+            {"recipe.lr": 0.3, "recipe.batch_size": 32},
+        ),
+    ],
+)
+def test_a_recipe_of_a_yaml_file_may_be_a_mapping_of_its_keys(place, text, words, recipe, changes):
+    """Over a named recipe, or over the one that the bench has; the command line wins over both."""
+    from typer.main import get_command
+
+    from kdzoo.cli.bench import given
+
+    (place / "bench.yaml").write_text(text)
+    command = get_command(app).commands["bench"]
+    config = bench_config(given(command.make_context("bench", list(words)).params), place / "bench.yaml")
+    assert config.recipe == recipe
+    assert config.set == changes
+
+
+def test_the_keys_of_a_recipes_mapping_are_what_is_trained(kdzoo, place):
+    (place / "bench.yaml").write_text("recipe: {epochs: 2, batch_size: 32}\nmethods: [hinton]\ntemperatures: [4]\nseeds: 1\nthreads: 1\n")
+    said = kdzoo("bench", "-c", "bench.yaml", "--dry-run")
+    assert said.status == 0, said.err
+    assert "digits_teacher has to be trained first, 2 epochs" in said.out
+
+
 def test_one_seed_with_a_comma_is_that_seed(kdzoo, place):
     said = kdzoo("bench", "--seeds", "5,", "--methods", "hinton", "--temperatures", "4,", "--epochs", "1", "--threads", "1", "--dry-run")
     assert "distinct runs 2: 0 done, 2 left" in " ".join(said.out.split())
