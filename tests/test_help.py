@@ -67,7 +67,7 @@ def test_the_options_of_a_bench_are_grouped_by_what_one_wants(kdzoo, narrow):
         "Where it runs",
         "Speed and memory",
     ]
-    assert re.findall(r"^│ (-\S+)", page.partition("What is compared")[0], re.MULTILINE) == ["--help"]
+    assert re.findall(r"^│ (-\S+)", page.partition("What is compared")[0], re.MULTILINE) == ["--config", "--help"]
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,6 @@ Config = Annotated[
         "-c",
         text="A YAML file with these options as keys, and a recipe's keys below recipe. The command line wins.",
         default="none",
-        panel=SWEEP,
         metavar="FILE",
     ),
 ]
