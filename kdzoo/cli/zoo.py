@@ -67,7 +67,8 @@ def methods(
     _load(plugin)
     by_word = {str(need.name).lower(): need for need in Need if need.value}
     families, words = _asked("family", family, FAMILIES), _asked("needs", needs, by_word)
-    found = [REGISTRY.get(name) for name in REGISTRY.names()]
+    with REGISTRY.declarations():
+        found = [REGISTRY.get(name) for name in REGISTRY.names()]
     if families:
         found = [cls for cls in found if cls.card.family in families]
     for word in words:
@@ -320,29 +321,30 @@ def explain(
       kdzoo explain reviewkd --recipe crd240 --teacher resnet56 --student resnet20
     """
     from kdzoo.explain import explain as explained
-    from kdzoo.method import Setting
+    from kdzoo.method import REGISTRY, Setting
     from kdzoo.suite.request import objective, parse_request
 
     _load(plugin)
-    if bool(teacher) != bool(student):
-        raise InputError(f"{'student' if teacher else 'teacher'}: missing; a teacher and a student go together")
-    request, protocol = parse_request(method), recipe_file(recipe) if recipe else None
-    hyperparameters = _hyperparameters(request.terms, temperature, assignments(set_ or ()))
-    meet = (protocol.pairing if protocol else "deep") if pairing is None else pairing.value
-    pair = _pair_name(teacher, student) if teacher and student else None
-    made = objective(
-        request,
-        Setting(weight=weight, alpha=alpha),
-        hyperparameters,
-        meet,
-        epochs=int(protocol.recipe.get("epochs", LITERATURES_EPOCHS)) if protocol else LITERATURES_EPOCHS,
-        published=protocol.published_for(pair) if protocol and pair else {},
-    )
-    console().print(explained(made), markup=False, soft_wrap=True)
-    if recipe and protocol:
-        console().print("\n".join(_values_of(Path(recipe).stem, protocol, request.terms, pair)), markup=False, soft_wrap=True)
-    if teacher and student:
-        console().print(_stages(made, teacher, student, image, meet), markup=False, soft_wrap=True)
+    with REGISTRY.declarations():
+        if bool(teacher) != bool(student):
+            raise InputError(f"{'student' if teacher else 'teacher'}: missing; a teacher and a student go together")
+        request, protocol = parse_request(method), recipe_file(recipe) if recipe else None
+        hyperparameters = _hyperparameters(request.terms, temperature, assignments(set_ or ()))
+        meet = (protocol.pairing if protocol else "deep") if pairing is None else pairing.value
+        pair = _pair_name(teacher, student) if teacher and student else None
+        made = objective(
+            request,
+            Setting(weight=weight, alpha=alpha),
+            hyperparameters,
+            meet,
+            epochs=int(protocol.recipe.get("epochs", LITERATURES_EPOCHS)) if protocol else LITERATURES_EPOCHS,
+            published=protocol.published_for(pair) if protocol and pair else {},
+        )
+        console().print(explained(made), markup=False, soft_wrap=True)
+        if recipe and protocol:
+            console().print("\n".join(_values_of(Path(recipe).stem, protocol, request.terms, pair)), markup=False, soft_wrap=True)
+        if teacher and student:
+            console().print(_stages(made, teacher, student, image, meet), markup=False, soft_wrap=True)
     return 0
 
 
