@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -25,7 +26,8 @@ _CODE = ("origin", "definition", "outside", "plugin")
 """what of a card says where its code is, and is not written down"""
 
 
-def declared() -> dict[str, type[Method]]:
+@cache
+def declared() -> Mapping[str, type[Method]]:
     """kdzoo's own methods by name, as declared: their cards and hyper-parameters, but no loss."""
     return {name: _method(name, entry) for name, entry in json.loads(FILE.read_text()).items()}
 

@@ -284,7 +284,7 @@ class Registry:
     def __init__(self) -> None:
         self._methods: dict[str, type[Method]] = {}
         self._loaded = False
-        self._declared: Mapping[str, type[Method]] | None = None
+        self._by_catalogue = False
         self.broken: dict[str, str] = {}
         """entry points that failed to load, with the reason"""
 
@@ -304,19 +304,15 @@ class Registry:
 
     @contextmanager
     def declarations(self) -> Iterator[None]:
-        """A block in which methods may be read but not used: where no code of theirs is loaded yet, torch is not loaded either.
+        """A block in which methods may be read but not run: kdzoo's own then come from the catalogue, without torch.
 
-        kdzoo's own then come from the catalogue. Where other packages offer methods too, or a plugin has registered some,
-        their code is loaded as ever.
+        Where their code is loaded, a plugin has registered some, or other packages offer some, the code is read as ever.
         """
-        if not self._loaded and not self._methods and not importlib.metadata.entry_points(group="kdzoo.methods"):
-            from kdzoo.catalogue import declared
-
-            self._declared = declared()
+        self._by_catalogue = True
         try:
             yield
         finally:
-            self._declared = None
+            self._by_catalogue = False
 
     def names(self) -> list[str]:
         return sorted(self._known())
@@ -329,8 +325,10 @@ class Registry:
         return known[name]
 
     def _known(self) -> Mapping[str, type[Method]]:
-        if self._declared is not None:
-            return self._declared
+        if self._by_catalogue and not self._loaded and not self._methods and not importlib.metadata.entry_points(group="kdzoo.methods"):
+            from kdzoo.catalogue import declared
+
+            return declared()
         self._load()
         return self._methods
 

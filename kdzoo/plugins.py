@@ -250,6 +250,12 @@ def modules_beside(cls: type) -> dict[str, str]:
     return {} if root.folder in _installed() else helpers_of(file, root)
 
 
+def files_beside(plugin: Path) -> list[Path]:
+    """The files beside a plugin that it imports, directly or not."""
+    folder = plugin.resolve().parent
+    return [folder / name for name in helpers_of(plugin.resolve(), Root(folder))]
+
+
 def _own_source(definition: Any) -> str:
     try:
         return normalised_syntax(inspect.getsource(definition))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,11 +14,15 @@ from kdzoo.errors import InputError
 from kdzoo.store import cache_folder, writable
 from kdzoo.suite.config import BenchConfig, ConfigError, assignments, bench_config, quick
 from kdzoo.suite.display import open_display
+from kdzoo.suite.finished import finished_runs
+from kdzoo.suite.jobs import Outcome
 from kdzoo.suite.launch import Pool
+from kdzoo.suite.outline import outline
+from kdzoo.suite.starts import is_complete
+from kdzoo.text import one_line
 
 if TYPE_CHECKING:
     from kdzoo.suite.bench import Prepared
-    from kdzoo.suite.jobs import Outcome
 
 SWEEP, PAIR, TRAINING, RUNNING, RESULTS = "What is swept", "Networks and data", "Training", "Where it runs", "What is kept"
 
@@ -206,7 +211,7 @@ def bench(
     asked = configured(quick(options, config) if quick_ else options, config)
     if dry_run:
         return print_plan(asked, retry_failed=retry_failed)
-    return train(asked, retry_failed=retry_failed)
+    return train(asked, command=ctx.obj or "", retry_failed=retry_failed)
 
 
 def configured(options: dict[str, Any], file: Path | None) -> BenchConfig:
@@ -232,20 +237,57 @@ def given(params: dict[str, Any]) -> dict[str, Any]:
     return options | ({"set": changes} if changes else {}) | ({"grid": axes} if axes else {})
 
 
-def train(config: BenchConfig, *, retry_failed: bool) -> int:
+def train(config: BenchConfig, *, command: str, retry_failed: bool) -> int:
     """Run a bench with its display, print its leaderboard; 1 where some run failed."""
+    folder = Path(config.results) / config.name
+    if (planned := outline(config)) is not None:
+        _tell(map(labelled, planned.lines()))
+    if (runs := finished_runs(config)) is not None:
+        _tell([f"nothing is left to do: {'the run is' if len(runs) == 1 else f'all {len(runs)} runs are'} done"])
+        return _end(config, folder, Outcome(set(runs)))
     with worker_pool(config) as pool:
-        pool.warm()  # a worker's imports run while this process imports and plans
+        if not is_complete(config):
+            pool.warm()  # a worker's imports run while this process imports and plans
         from kdzoo.suite.bench import prepare, run
 
         prepared = prepare(config)
         pool.size = prepared.jobs
         with open_display(console()) as display:
-            outcome = run(prepared, pool, display.handle, retry_failed=retry_failed)
+            outcome = run(prepared, pool, display.handle, retry_failed=retry_failed, command=command)
+    return _end(config, folder, outcome)
+
+
+def _tell(lines: Iterable[str]) -> None:
+    for line in lines:
+        console().print(one_line(line), markup=False, soft_wrap=True)
+    console().file.flush()
+
+
+def labelled(line: tuple[str, str]) -> str:
+    """A line of a plan: a word, and what it stands for below those of the other lines."""
+    name, text = line
+    return f"{name:14}{text}"
+
+
+def _end(config: BenchConfig, folder: Path, outcome: Outcome) -> int:
+    """Print the leaderboard, where it lies, and what one may do next; the exit status."""
     from kdzoo.cli.tables import print_leaderboard
 
-    print_leaderboard(prepared.plan.folder)
-    return say_failures(outcome, f"kdzoo status {prepared.plan.folder}")
+    print_leaderboard(folder)
+    _tell([f"leaderboard: {folder / 'leaderboard.md'}, with leaderboard.csv and runs.csv beside it"])
+    if not outcome.failed:
+        _tell([f"next: {_next_command(config, folder)}"])
+    return say_failures(outcome, f"kdzoo status {folder}")
+
+
+ENOUGH_SEEDS = 5
+"""what a claim about two methods takes"""
+
+
+def _next_command(config: BenchConfig, folder: Path) -> str:
+    if len(config.seeds) < ENOUGH_SEEDS:
+        return f"the same command with --seeds {ENOUGH_SEEDS} trains the missing seeds, which tells smaller differences apart"
+    return f"`kdzoo compare {folder} OTHER` puts another bench beside it"
 
 
 def worker_pool(config: BenchConfig) -> Pool:
@@ -267,8 +309,8 @@ def print_plan(config: BenchConfig, *, retry_failed: bool) -> int:
     """What a bench would do, without doing any of it."""
     from kdzoo.suite.bench import prepare
 
-    for name, text in plan_lines(prepare(config), retry_failed=retry_failed):
-        console().print(f"{name:14}{text}", markup=False, soft_wrap=True)
+    for line in plan_lines(prepare(config), retry_failed=retry_failed):
+        console().print(labelled(line), markup=False, soft_wrap=True)
     return 0
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -42,6 +43,20 @@ class Pairing(StrEnum):
 Kind = Annotated[Format, typer.Option("--format", help="How the list is printed.")]
 
 
+def by_declarations(command: Callable[..., int]) -> Callable[..., int]:
+    """A command that reads what methods declare and runs none of them, so that it need not wait for torch."""
+
+    @wraps(command)
+    def run(*args: Any, **options: Any) -> int:
+        from kdzoo.method import REGISTRY
+
+        with REGISTRY.declarations():
+            return command(*args, **options)
+
+    return run
+
+
+@by_declarations
 def methods(
     family: Annotated[str | None, typer.Option(metavar="NAME,...", help="Only these families: logits, features, relations, ...")] = None,
     needs: Annotated[
@@ -67,8 +82,7 @@ def methods(
     _load(plugin)
     by_word = {str(need.name).lower(): need for need in Need if need.value}
     families, words = _asked("family", family, FAMILIES), _asked("needs", needs, by_word)
-    with REGISTRY.declarations():
-        found = [REGISTRY.get(name) for name in REGISTRY.names()]
+    found = [REGISTRY.get(name) for name in REGISTRY.names()]
     if families:
         found = [cls for cls in found if cls.card.family in families]
     for word in words:
@@ -290,6 +304,7 @@ def data_prepare(name: Annotated[str, typer.Argument(help="mnist, cifar10 or cif
     return 0
 
 
+@by_declarations
 def explain(
     method: Annotated[str, typer.Argument(help="A method, a sum such as at+hinton, or exactly 0.1*ce+0.9*hinton.")],
     alpha: Annotated[float | None, typer.Option(help="L = (1 - alpha) CE + alpha scale D; without it the published weights.")] = None,
@@ -321,30 +336,29 @@ def explain(
       kdzoo explain reviewkd --recipe crd240 --teacher resnet56 --student resnet20
     """
     from kdzoo.explain import explain as explained
-    from kdzoo.method import REGISTRY, Setting
+    from kdzoo.method import Setting
     from kdzoo.suite.request import objective, parse_request
 
     _load(plugin)
-    with REGISTRY.declarations():
-        if bool(teacher) != bool(student):
-            raise InputError(f"{'student' if teacher else 'teacher'}: missing; a teacher and a student go together")
-        request, protocol = parse_request(method), recipe_file(recipe) if recipe else None
-        hyperparameters = _hyperparameters(request.terms, temperature, assignments(set_ or ()))
-        meet = (protocol.pairing if protocol else "deep") if pairing is None else pairing.value
-        pair = _pair_name(teacher, student) if teacher and student else None
-        made = objective(
-            request,
-            Setting(weight=weight, alpha=alpha),
-            hyperparameters,
-            meet,
-            epochs=int(protocol.recipe.get("epochs", LITERATURES_EPOCHS)) if protocol else LITERATURES_EPOCHS,
-            published=protocol.published_for(pair) if protocol and pair else {},
-        )
-        console().print(explained(made), markup=False, soft_wrap=True)
-        if recipe and protocol:
-            console().print("\n".join(_values_of(Path(recipe).stem, protocol, request.terms, pair)), markup=False, soft_wrap=True)
-        if teacher and student:
-            console().print(_stages(made, teacher, student, image, meet), markup=False, soft_wrap=True)
+    if bool(teacher) != bool(student):
+        raise InputError(f"{'student' if teacher else 'teacher'}: missing; a teacher and a student go together")
+    request, protocol = parse_request(method), recipe_file(recipe) if recipe else None
+    hyperparameters = _hyperparameters(request.terms, temperature, assignments(set_ or ()))
+    meet = (protocol.pairing if protocol else "deep") if pairing is None else pairing.value
+    pair = _pair_name(teacher, student) if teacher and student else None
+    made = objective(
+        request,
+        Setting(weight=weight, alpha=alpha),
+        hyperparameters,
+        meet,
+        epochs=int(protocol.recipe.get("epochs", LITERATURES_EPOCHS)) if protocol else LITERATURES_EPOCHS,
+        published=protocol.published_for(pair) if protocol and pair else {},
+    )
+    console().print(explained(made), markup=False, soft_wrap=True)
+    if recipe and protocol:
+        console().print("\n".join(_values_of(Path(recipe).stem, protocol, request.terms, pair)), markup=False, soft_wrap=True)
+    if teacher and student:
+        console().print(_stages(made, teacher, student, image, meet), markup=False, soft_wrap=True)
     return 0
 
 

@@ -363,3 +363,14 @@ def where(name: str, root: Path | None) -> str | None:
         return "built in"
     places = [data_root(root) / name / "train.npz", data_root(root) / _TORCHVISION_FOLDERS[name]]
     return next((str(place) for place in places if place.exists()), None)
+
+
+def data_files(request: str, root: Path | None) -> list[Path]:
+    """Where the files of a data set lie: folders, or none for one that is built in."""
+    if request.startswith("folder:"):
+        return [Path(os.path.expanduser(request.removeprefix("folder:")))]
+    found = where(request, root)
+    if found in (None, "built in"):
+        return []
+    place = Path(str(found))
+    return [place if place.is_dir() else place.parent]

@@ -16,6 +16,12 @@ from kdzoo.errors import InputError, did_you_mean, unknown
 from kdzoo.sizes import size_of
 from kdzoo.spec import Count, Integer, Number, Recipe, Share, Spec, parse
 
+NONE = "none"
+"""the student alone"""
+KD = "hinton"
+CONTROLS = (NONE, KD)
+"""what every bench contains"""
+
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
 
@@ -167,6 +173,10 @@ class BenchConfig(Spec):
         more = max(0, (self.control_seeds or 0) - len(self.seeds))
         return (*self.seeds, *range(max(self.seeds) + 1, max(self.seeds) + 1 + more))
 
+    def seeds_for(self, method: str) -> tuple[int, ...]:
+        """The seeds of a method: the controls, `none` and `hinton`, may have more than the rest."""
+        return self.seeds_of_controls if method in CONTROLS else self.seeds
+
 
 class PairValues(Spec):
     """What is published of a method for one pair of networks: the factor on its loss (None for the declared one), hyper-parameters."""
@@ -304,6 +314,13 @@ def recipe_file(name: str) -> RecipeFile:
     if path is None:
         raise InputError(unknown("recipe", name, known))
     return parse(RecipeFile, read_yaml(path), f"recipe {path.stem}")
+
+
+def wants_refit(config: BenchConfig) -> bool:
+    """Whether the chosen settings are trained again on all images: where asked, or the recipe's way and something is held out."""
+    protocol = recipe_file(config.recipe)
+    held_out = protocol.val_fraction if config.val_fraction is None else config.val_fraction
+    return protocol.refit and held_out > 0 if config.refit is None else config.refit
 
 
 _RECIPES: dict[str, Path] = {}
