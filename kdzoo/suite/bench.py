@@ -210,7 +210,8 @@ def _run_plan(prepared: Prepared, pool: Pool | None, handle: Handle, retry_faile
     jobs = cut(todo, made, prepared.options, prepared.jobs)
     units = sum(job.units for job in jobs)
     counts = {"total": len(made.students), "done": len(outcome.done), "failed": len(outcome.failed)}
-    handle({"event": "plan", "name": made.name, "units": units, **counts})
+    teachers = sum(job.units for job in jobs if job.kind == "teacher")
+    handle({"event": "plan", "name": made.name, "units": units, "teacher_units": teachers, "processes": prepared.jobs, **counts})
     if jobs:
         memos = Memos(handle)
         more = launch(jobs, pool, memos.handle) if pool is not None else launch_here(jobs, memos.handle, modules)
@@ -242,7 +243,7 @@ class Memos:
     def tell(self) -> None:
         if self.lookups:
             share = f"{self.hits / self.lookups:.0%} of {self.lookups:,} answers remembered"
-            self.further({"event": "note", "text": f"teacher's memo: {share}, {self.bytes / 1024**2:,.0f} MB set aside"})
+            self.further({"event": "note", "text": f"teacher's memo: {share}, in {self.bytes / 1024**2:,.0f} MB"})
 
 
 def launch_here(jobs: Iterable[Job], handle: Handle, modules: Modules) -> Outcome:
