@@ -22,9 +22,9 @@ def ascii_text(text: str) -> str:
     return "".join(PLAIN.get(character, character) for character in text)
 
 
-def number_of(count: int, noun: str) -> str:
+def number_of(count: int, noun: str, plural: str = "") -> str:
     """`1 run`, `1,438 runs`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
 def one_line(text: object) -> str:

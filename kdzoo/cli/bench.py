@@ -12,17 +12,18 @@ import typer
 from kdzoo.cli.output import console, duration, say
 from kdzoo.errors import InputError
 from kdzoo.store import cache_folder, writable
-from kdzoo.suite.config import BenchConfig, ConfigError, assignments, bench_config, quick
-from kdzoo.suite.display import open_display
+from kdzoo.suite.config import NONE, BenchConfig, ConfigError, assignments, bench_config, quick
+from kdzoo.suite.display import label_words, open_display
 from kdzoo.suite.finished import finished_runs
 from kdzoo.suite.jobs import Outcome
 from kdzoo.suite.launch import Pool
 from kdzoo.suite.outline import outline
 from kdzoo.suite.starts import is_complete
-from kdzoo.text import one_line
+from kdzoo.text import number_of, one_line
 
 if TYPE_CHECKING:
     from kdzoo.suite.bench import Prepared
+    from kdzoo.suite.sweep import Planned
 
 SWEEP, PAIR, TRAINING, RUNNING, RESULTS = "What is swept", "Networks and data", "Training", "Where it runs", "What is kept"
 
@@ -329,15 +330,45 @@ def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str
     failed = f", {counts['failed']} failed (--retry-failed repeats them)" if counts["failed"] and not retry_failed else ""
     lines = [
         ("bench", f"{made.name}, in {made.folder}"),
+        *setting_lines(made.students),
+        *((("seeds", ", ".join(map(str, sorted({planned.run.seed for planned in made.students})))),) if made.students else ()),
+        *recipe_lines(prepared),
+        ("networks", ", ".join(dict.fromkeys(str(planned.about["pair"]) for planned in made.students))),
         *(("data" if number == 0 else "", line.removeprefix("data: ")) for number, line in enumerate(data_lines(made.data))),
         ("grid points", f"{made.points}: methods x settings x pairs x seeds, with the controls"),
         *(("", f"{number} of them are another's run: {reason}") for reason, number in made.merged.items()),
         ("distinct runs", f"{len(made.students)}: {counts['done']} done, {len(left)} left{failed}"),
         *(("note", text) for text in made.notes),
-        *(("teacher", f"{run.student.name} has to be trained first, {run.recipe.epochs} epochs ({run.id})") for run in teachers),
-        ("cohorts", f"{len(cohorts)}, in {prepared.jobs} process(es) of {options.threads} thread(s) on {options.device}"),
+        *(
+            ("teacher", f"{run.student.name} has to be trained first, {number_of(run.recipe.epochs, 'epoch')} ({run.id})")
+            for run in teachers
+        ),
+        (
+            "cohorts",
+            f"{len(cohorts)}, in {number_of(prepared.jobs, 'process', 'processes')} of {number_of(options.threads, 'thread')} on "
+            f"{options.device}",
+        ),
         ("time", f"about {duration(estimate(prepared))} of training" if left or teachers else "nothing is left to do"),
     ]
     if wants_refit(prepared.config):
         lines.append(("refit", "then the chosen settings with fresh seeds on the whole train set, not counted above"))
     return lines
+
+
+def setting_lines(students: Iterable[Planned]) -> list[tuple[str, str]]:
+    """Every method with the settings that are tried; those tried at their declared one alone share a line."""
+    from kdzoo.suite.records import setting_text
+
+    settings: dict[str, dict[str, None]] = {}
+    for planned in students:
+        settings.setdefault(planned.run.objective.label, {})[setting_text(planned.run, planned.about)] = None
+    declared = [label_words(label) for label, texts in settings.items() if list(texts) == [""]]
+    lines = [", ".join(declared) + (" (as declared)" if declared != [label_words(NONE)] else "")] if declared else []
+    lines += [f"{label}: {', '.join(text or 'as declared' for text in texts)}" for label, texts in settings.items() if list(texts) != [""]]
+    return [("methods" if number == 0 else "", line) for number, line in enumerate(lines)]
+
+
+def recipe_lines(prepared: Prepared) -> list[tuple[str, str]]:
+    """The recipe and the epochs of the students; several where networks are trained for other lengths."""
+    epochs = sorted({planned.run.recipe.epochs for planned in prepared.plan.students})
+    return [("recipe", f"{Path(prepared.config.recipe).stem}, {' or '.join(number_of(count, 'epoch') for count in epochs)} a run")]

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kdzoo.cli.output import console, say
-from kdzoo.cli.places import RUN_ID, bench_folder, run_folder
+from kdzoo.cli.places import RUN_ID, bench_folder, looked_below, run_folder, the_bench
+from kdzoo.cli.places import benches as known_benches
 from kdzoo.cli.status import ResultsFolder
 from kdzoo.errors import InputError, noting
 
@@ -44,7 +45,7 @@ Columns = Annotated[
 
 
 def leaderboard(
-    bench: Annotated[str, typer.Argument(help="A bench's name below --results, or its folder.")],
+    bench: Annotated[str | None, typer.Argument(help="A bench's name below --results, or its folder.")] = None,
     results: ResultsFolder = Path("results"),
     how: Kind = TableFormat.table,
     sort: Sort = None,
@@ -62,14 +63,14 @@ def leaderboard(
       kdzoo leaderboard digits --columns "setting,test top-1,vs KD,gap closed"
       kdzoo leaderboard results/digits --format latex --filter phase=sweep
     """
-    print_leaderboard(bench_folder(bench, results), how, sort, only, columns)
+    print_leaderboard(the_bench(bench, results, "leaderboard"), how, sort, only, columns)
     return 0
 
 
 def compare(
     benches: Annotated[
-        list[str], typer.Argument(help="Names of benches below --results, their folders, or CSV files; the first is the base.")
-    ],
+        list[str] | None, typer.Argument(help="Names of benches below --results, their folders, or CSV files; the first is the base.")
+    ] = None,
     results: ResultsFolder = Path("results"),
     how: Kind = TableFormat.table,
     sort: Sort = None,
@@ -89,6 +90,11 @@ def compare(
       kdzoo compare results/mine paper.csv --format md --filter method=crd
       kdzoo compare hinton-0123456789ab none-0123456789ab
     """
+    if not benches:
+        there = [folder.name for folder in known_benches(results)]
+        raise InputError(
+            f"compare: name two benches or more; {f'below {results}: ' + ', '.join(there) if there else looked_below(results)}"
+        )
     if len(benches) == 2 and all(RUN_ID.match(name) for name in benches):
         from kdzoo.suite.models import compare_models
 

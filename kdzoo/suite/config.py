@@ -257,14 +257,21 @@ def in_whole_epochs(recipe: Recipe) -> Recipe:
 
 def default_layers(given: Mapping[str, Any]) -> dict[str, Any]:
     """What stands below the options given: the default bench, or what a data set usually goes with."""
-    benches = _shipped("benches")
-    if not {"data", "pairs", "teacher", "student", "recipe"} & set(given):
-        layer = read_yaml(benches["digits"])
+    default = read_yaml(_shipped("benches")["digits"])
+    if not {"teacher", "student", "recipe"} & set(given) and all(_same(given.get(key), default[key]) for key in ("data", "pairs")):
         axes = {"temperatures", "alphas", "weights", "grid", "tune"}
-        return {k: v for k, v in layer.items() if k not in axes} if axes & set(given) else layer
-    usual = read_yaml(CONFIGS / "usual.yaml").get(str(given.get("data", "digits")), {})
+        return {k: v for k, v in default.items() if k not in axes} if axes & set(given) else default
+    usual = read_yaml(CONFIGS / "usual.yaml").get(str(given.get("data", default["data"])), {})
     named = {"pairs", "teacher", "student"} & set(given)
     return {k: v for k, v in usual.items() if not (k == "pairs" and named)}
+
+
+def _same(given: object, default: object) -> bool:
+    """Whether an option was left out, or says what the default bench has."""
+    try:
+        return given is None or _listed(given) == _listed(default)
+    except ValueError:  # told with all else that is wrong
+        return False
 
 
 class ConfigError(InputError):

@@ -75,7 +75,8 @@ def outline(config: BenchConfig) -> Outline | None:
     epochs = config.epochs or config.set.get("recipe.epochs") or protocol.recipe.get("epochs")
     if not pairs or not isinstance(epochs, int):
         return None
-    distinct = len({(r.terms, r.task, r.coefficients) for r in requests.values() if r is not None}) == len(requests)
+    known = [request for request in requests.values() if request is not None]
+    distinct = len({request.terms for request in known}) == len(requests) and not any(request.exact for request in known)
     exact = distinct and config.tune is None and not config.grid and 0 not in (*config.alphas, *config.weights)
     return Outline(config, counted, pairs, epochs, exact)
 

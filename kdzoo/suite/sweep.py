@@ -34,7 +34,7 @@ from kdzoo.models.weights import (
 )
 from kdzoo.spec import DataSpec, NetworkSpec, Normalisation, ObjectiveSpec, Recipe, Run
 from kdzoo.store import RunFolder, Store, teacher_store
-from kdzoo.suite.config import CONTROLS, BenchConfig, PairValues, RecipeFile, recipe_file
+from kdzoo.suite.config import CONTROLS, KD, BenchConfig, PairValues, RecipeFile, recipe_file, recipes
 from kdzoo.suite.request import Request, card_record, objective, parse_request, refuse, settings
 from kdzoo.teachers import measure_norms
 
@@ -111,7 +111,7 @@ def plan(config: BenchConfig, modules: Modules | None = None) -> Plan:
     students: dict[str, Planned] = {}
     teachers: dict[str, Planned] = {}
     merged: dict[str, int] = {}
-    notes: list[str] = []
+    notes = [] if "recipe" in config.model_fields_set else [_without_recipe(config)]
     for teacher_text, student_text in pairs:
         teacher = student = None
         with noting(problems):
@@ -516,6 +516,15 @@ def _text(value: object) -> str | None:
 
 def _below(changes: Mapping[str, Any], place: str) -> dict[str, Any]:
     return {key.removeprefix(f"{place}."): value for key, value in changes.items() if key.startswith(f"{place}.")}
+
+
+def _without_recipe(config: BenchConfig) -> str:
+    """What is to be said where no recipe was named and the data have no usual one."""
+    others = ", ".join(name for name in recipes() if name != config.recipe)
+    return (
+        f"recipe: none was named, and {config.data} has no usual one: {config.recipe} is taken, a trial of a few epochs whose numbers "
+        f"mean little; for real numbers name one: --recipe {others}, or a file"
+    )
 
 
 def _image_size(protocol: RecipeFile | None, changes: Mapping[str, Any]) -> int | None:
