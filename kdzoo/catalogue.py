@@ -53,7 +53,7 @@ def _plain(value: Any) -> Any:
 def _stages_by_field(cls: type[Method]) -> dict[str, str]:
     """Which maps a method is handed where that hangs on its `stage`: without one, and with one."""
     read = cast(Callable[[Any], StagesRead], cls.card.stages)
-    return {"without": read(cls()), "with": read(cls(stage=0))}
+    return {"without": read(cls()), "with": read(cls.model_validate({"stage": 0}))}
 
 
 def _field(cls: type[Method], name: str, info: FieldInfo) -> dict[str, Any]:

@@ -201,7 +201,12 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(kdzoo, place):
     assert "4 of them are another's run: alpha = 0 or weight 0 is the student alone" in said.out
     assert "distinct runs 10: 0 done, 10 left" in said.out
     assert "digits_teacher has to be trained first, 1 epoch (" in said.out
-    assert "hinton: alpha=0.5, T=4 alpha=0.9" in said.out or "hinton: " in said.out
+    told = [line.split(None, 1) for line in said.out.splitlines()]
+    assert ["methods", "student alone"] in told
+    assert ["at:", "alpha=0.5, alpha=0.9"] in told
+    assert ["seeds", "0, 1"] in told
+    assert ["recipe", "digits, 1 epoch a run"] in told
+    assert ["networks", "digits_teacher/digits_student"] in told
     assert re.search(r"time +about \d", said.out)
     assert list(place.iterdir()) == []
 
@@ -210,7 +215,7 @@ def test_a_quick_bench_keeps_what_the_file_says(kdzoo, place):
     (place / "bench.yaml").write_text("name: filed\nseeds: 2\nepochs: 1\nthreads: 1\n")
     said = kdzoo("bench", "-c", "bench.yaml", "--quick", "--methods", "none", "--dry-run")
     assert "distinct runs 4: 0 done, 4 left" in said.out
-    assert "1 epochs" in said.out
+    assert "digits, 1 epoch a run" in said.out
 
 
 def test_explain_prints_the_formula_with_the_numbers_of_the_run(kdzoo):

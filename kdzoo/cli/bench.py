@@ -12,7 +12,7 @@ import typer
 from kdzoo.cli.output import console, duration, say
 from kdzoo.errors import InputError
 from kdzoo.store import cache_folder, writable
-from kdzoo.suite.config import NONE, BenchConfig, ConfigError, assignments, bench_config, quick
+from kdzoo.suite.config import NONE, BenchConfig, ConfigError, assignments, bench_config, quick, wants_refit
 from kdzoo.suite.display import label_words, open_display
 from kdzoo.suite.finished import finished_runs
 from kdzoo.suite.jobs import Outcome
@@ -319,7 +319,7 @@ def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str
     """The plan in words: grid points, distinct runs and why fewer, what is left of them, and how long that will take."""
     from kdzoo.data.report import data_lines
     from kdzoo.store import teacher_store
-    from kdzoo.suite.bench import cut, estimate, wants_refit
+    from kdzoo.suite.bench import cut, estimate
 
     made, states, options = prepared.plan, prepared.states, prepared.options
     states_left = {"new", "started", "damaged"} | ({"failed"} if retry_failed else set())

@@ -174,7 +174,7 @@ def files_of(prepared: Prepared, plans: Iterable[Plan]) -> list[Path] | None:
     ]
     files = [Path(name) for name in dict.fromkeys(named) if name is not None and Path(name).exists()]
     files += [file for plugin in config.plugin for file in files_beside(Path(plugin))]
-    return [*files, *data_files(config.data, config.data_root and Path(config.data_root))]
+    return [*files, *data_files(config.data, Path(config.data_root) if config.data_root else None)]
 
 
 def refit_plan(prepared: Prepared) -> Plan:
