@@ -91,6 +91,7 @@ def bench(
     """
     given = {key: _plain(value) for key, value in locals().items() if key in BenchConfig.model_fields and value is not None}
     modules = _modules(given)
+    command = f"kdzoo.bench({', '.join(f'{key}={value!r}' for key, value in given.items())})"
     if modules.by_name:  # trained in this process, whose threads are the caller's to say
         given.setdefault("threads", torch.get_num_threads())
     file = Path(config) if config else None
@@ -98,10 +99,10 @@ def bench(
     prepared = suite.prepare(asked, modules)
     with open_display(Console()) as display:
         if modules.by_name or not _known_to_workers(asked, prepared.plan):
-            outcome = _run_here(prepared, display.handle, retry_failed, modules)
+            outcome = _run_here(prepared, display.handle, retry_failed, modules, command)
         else:
             with Pool(prepared.jobs, asked.plugin, cache_folder() / "logs" / asked.name) as pool:
-                outcome = suite.run(prepared, pool, display.handle, retry_failed=retry_failed)
+                outcome = suite.run(prepared, pool, display.handle, retry_failed=retry_failed, command=command)
     return _board(prepared.plan.folder, outcome)
 
 
@@ -150,10 +151,10 @@ def _known_to_workers(config: BenchConfig, made: Plan) -> bool:
     return homes <= {None, *files}
 
 
-def _run_here(prepared: suite.Prepared, handle: Handle, retry_failed: bool, modules: Modules) -> Outcome:
+def _run_here(prepared: suite.Prepared, handle: Handle, retry_failed: bool, modules: Modules, command: str) -> Outcome:
     threads = torch.get_num_threads()
     try:
-        return suite.run(prepared, None, handle, retry_failed=retry_failed, modules=modules)
+        return suite.run(prepared, None, handle, retry_failed=retry_failed, modules=modules, command=command)
     finally:
         torch.set_num_threads(threads)
 

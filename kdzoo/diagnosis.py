@@ -14,8 +14,6 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
-from torch import Tensor, nn
-
 from kdzoo.errors import KdzooError, did_you_mean
 from kdzoo.signals import Need, Shapes
 
@@ -238,6 +236,8 @@ def fault_of_loss(value: object) -> str:
         return f"the loss returns a {type(value).__name__}, which carries no gradient: return the tensor, without .item() or float()"
     if isinstance(value, tuple | list | dict):
         return f"the loss returns a {type(value).__name__}, expected one scalar tensor: add its parts up, for example return a + b"
+    from torch import Tensor
+
     if not isinstance(value, Tensor):
         return f"the loss returns {type(value).__module__}.{type(value).__name__}, expected a scalar tensor of torch"
     if value.shape != ():
@@ -253,6 +253,8 @@ def fault_of_loss(value: object) -> str:
 
 def fault_of_module(value: object) -> str:
     """What is wrong with what build() returned; empty for an nn.Module."""
+    from torch import nn
+
     if isinstance(value, nn.Module):
         return ""
     if isinstance(value, tuple | list):
@@ -294,6 +296,8 @@ def _reached(function: Any, seen: set[int]) -> Iterator[tuple[str, Any]]:
 
 
 def _learns(value: object) -> bool:
+    from torch import nn
+
     if isinstance(value, nn.Parameter):
         return value.requires_grad
     return isinstance(value, nn.Module) and any(parameter.requires_grad for parameter in value.parameters())

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
 
 CALIBRATION_BINS = 15
 CHANCE_SIZE = 1e-3
@@ -24,6 +23,9 @@ def measure(log_probs: Tensor, targets: Tensor, teacher_log_probs: Tensor | None
     nll: in nats. ece: expected calibration error over 15 equal bins. agreement: the share of samples on which student
     and teacher name the same class; teacher_kl: KL(teacher || student) in nats; both None without a teacher.
     """
+    # here, since it takes seconds to import and a bench that has nothing left to train measures nothing
+    from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
+
     classes = log_probs.shape[1]
     predicted = log_probs.argmax(1)
     best5 = log_probs.topk(5, dim=1).indices if classes > 5 else None

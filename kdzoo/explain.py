@@ -9,6 +9,7 @@ from typing import Any
 from kdzoo.method import REGISTRY, StagesRead, stages_handed, stages_read
 from kdzoo.signals import Need, Shapes, StageShape
 from kdzoo.spec import ObjectiveSpec
+from kdzoo.text import number_of
 
 STAGES: Mapping[StagesRead, str] = {
     "paired": "both networks' stages, paired one to one",
@@ -22,7 +23,9 @@ def explain(objective: ObjectiveSpec) -> str:
     lines = [f"L = {formula(objective)}", "    CE: cross-entropy of the student with the labels, mean over the batch"]
     if (first := objective.first) is not None:
         alone = written(first.term.method, first.term.hyperparameters)
-        lines.insert(0, f"first, for {first.epochs} epochs, as a run of its own: L = {first.term.coefficient:g} * {alone}; then")
+        lines.insert(
+            0, f"first, for {number_of(first.epochs, 'epoch')}, as a run of its own: L = {first.term.coefficient:g} * {alone}; then"
+        )
     for term in objective.all_terms:
         lines += ["", *about(term.method, term.hyperparameters)]
     return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 A method is a pure loss with a declaration. The class is a frozen pydantic model, so its fields are at once the
 constructor, the schema, the sweep axes and part of a run's id; what `@register` declares lives in `Method.card`.
+Free of torch until a method's code is loaded; `Registry.declarations` serves those who only read what is declared.
 """
 
 from __future__ import annotations
@@ -11,22 +12,23 @@ import importlib.metadata
 import inspect
 import pkgutil
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar, cast, get_args
 
-import torch
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
-from torch import Tensor, nn
 
 from kdzoo.diagnosis import BUILD, advice_for, diagnose, shown
 from kdzoo.errors import InputError, did_you_mean, problems_of, unknown
-from kdzoo.guard import watched
 from kdzoo.plugins import is_its_own, of_nobody, origin, version_of
 from kdzoo.plugins import load_plugin as load_plugin
 from kdzoo.plugins import load_plugins as load_plugins
 from kdzoo.plugins import normalised_syntax as normalised_syntax
 from kdzoo.signals import Batch, Clock, DataFacts, Need, Needs, Outputs, Shapes, StageShape
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 Registered = TypeVar("Registered", bound=Any)
 
@@ -160,6 +162,8 @@ class Method(BaseModel):
         student's weights.
         Raises InputError when the two networks cannot be adapted to each other.
         """
+        from torch import nn
+
         return nn.Module()
 
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor | LossAndAuxiliary:
@@ -280,6 +284,7 @@ class Registry:
     def __init__(self) -> None:
         self._methods: dict[str, type[Method]] = {}
         self._loaded = False
+        self._by_catalogue = False
         self.broken: dict[str, str] = {}
         """entry points that failed to load, with the reason"""
 
@@ -297,16 +302,35 @@ class Registry:
             )
         self._methods[name] = cls
 
+    @contextmanager
+    def declarations(self) -> Iterator[None]:
+        """A block in which methods may be read but not run: kdzoo's own then come from the catalogue, without torch.
+
+        Where their code is loaded, a plugin has registered some, or other packages offer some, the code is read as ever.
+        """
+        self._by_catalogue = True
+        try:
+            yield
+        finally:
+            self._by_catalogue = False
+
     def names(self) -> list[str]:
-        self._load()
-        return sorted(self._methods)
+        return sorted(self._known())
 
     def get(self, name: str) -> type[Method]:
         """The method class called `name`; raises InputError with the nearest name."""
+        known = self._known()
+        if name not in known:
+            raise InputError(unknown("methods", name, known))
+        return known[name]
+
+    def _known(self) -> Mapping[str, type[Method]]:
+        if self._by_catalogue and not self._loaded and not self._methods and not importlib.metadata.entry_points(group="kdzoo.methods"):
+            from kdzoo.catalogue import declared
+
+            return declared()
         self._load()
-        if name not in self._methods:
-            raise InputError(unknown("methods", name, self._methods))
-        return self._methods[name]
+        return self._methods
 
     def create(self, name: str, hyperparameters: Mapping[str, Any]) -> Method:
         """The method with these hyper-parameters; raises InputError with every fault of theirs."""
@@ -316,6 +340,8 @@ class Registry:
         if self._loaded:
             return
         self._loaded = True
+        from kdzoo.guard import watched  # here, since it brings torch
+
         package = importlib.import_module("kdzoo.methods")
         for module in pkgutil.iter_modules(package.__path__):
             importlib.import_module(f"kdzoo.methods.{module.name}")
@@ -352,6 +378,8 @@ def instance_of(cls: type[Method], hyperparameters: Mapping[str, Any]) -> Method
 def _init_of_its_own(cls: type[Method], attribute: str, value: Any) -> str:
     """What to write instead of an `__init__` that sets an attribute."""
     where = f"method {cls.card.name!r} at {cls.card.origin}: its __init__ sets self.{attribute}, which a Method does not keep"
+    from torch import Tensor, nn
+
     if isinstance(value, nn.Module | Tensor):
         return f"{where}. Layers: {BUILD}"
     return f"{where}. Hyper-parameters are fields of the class, without an __init__: {attribute}: {type(value).__name__} = {value!r}"
@@ -421,6 +449,8 @@ def _refuse_definition(name: str, definition: Any) -> None:
         raise InputError(f"register({name!r}): expected a kdzoo.Method class or a function, got {definition!r}")
     where = f"register({name!r}) at {_origin(definition)}"
     if not issubclass(definition, Method):
+        from torch import nn
+
         module = "; an nn.Module is what its build() returns, and loss() gets it as `module`" if issubclass(definition, nn.Module) else ""
         raise InputError(
             f"{where}: expected a kdzoo.Method class or a function, got the class {definition.__name__}: write "
@@ -452,6 +482,9 @@ def _refuse_signatures(name: str, cls: type[Method], definition: Any) -> None:
 
 def _probed_needs(name: str, cls: type[Method], definition: Any) -> Needs:
     """What a function reads, found by calling it on small random outputs that record every reading."""
+    import torch
+    from torch import nn
+
     read: dict[str, Need] = {"student": Need.NOTHING, "teacher": Need.NOTHING, "batch": Need.NOTHING}
 
     def recorder(owner: str) -> Callable[[Need], None]:

@@ -3,6 +3,8 @@
     python -m kdzoo.pages              # writes docs/methods/*.md and docs/method-pairs.md; about two minutes
     python -m kdzoo.pages --only pages # the methods' pages alone, in seconds
 
+Either writes the catalogue of declarations too (`kdzoo/configs/methods.json`), which is read without loading torch.
+
 Nothing on these pages is written by hand: words come from `@register`, docstrings and fields, the pairs' table from one
 real step of every method on every pair, costs from the measurements that `benchmarks/losses.py` keeps.
 """
@@ -24,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdzoo import functional
+from kdzoo import catalogue, functional
 from kdzoo.errors import InputError
 from kdzoo.explain import STAGES, written
 from kdzoo.method import FAMILIES, REGISTRY, Card, Family, Method, Setting, stages_read
@@ -463,6 +465,12 @@ def pages(costs: Mapping[str, Any] | None = None) -> dict[str, str]:
     return {"README.md": index_page(), **{f"{name}.md": method_page(name, costs) for name in zoo()}}
 
 
+def catalogue_text() -> str:
+    """The declarations of all methods of the zoo, a line a method."""
+    lines = [f"{json.dumps(name)}: {json.dumps(catalogue.entry_of(REGISTRY.get(name)), ensure_ascii=False)}" for name in zoo()]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
 def costs_of(root: Path) -> Mapping[str, Any] | None:
     """The losses' measurements below `results/`; None where there are none."""
     file = root / "results" / "losses" / "losses.json"
@@ -471,7 +479,10 @@ def costs_of(root: Path) -> Mapping[str, Any] | None:
 
 
 def write(root: Path, *, only: str | None = None) -> None:
-    """Write the pages below `root`/docs; pages of methods that are gone are removed."""
+    """Write the catalogue, and the pages below `root`/docs; pages of methods that are gone are removed."""
+    file = root / "kdzoo" / "configs" / catalogue.FILE.name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(catalogue_text())
     folder = root / "docs" / "methods"
     if only != "pairs":
         folder.mkdir(parents=True, exist_ok=True)

@@ -26,7 +26,6 @@ from typing import Any
 
 from kdzoo.diagnosis import in_words, of_class_body
 from kdzoo.errors import InputError, noting
-from kdzoo.guard import Interference, watched
 
 _LOADING: ContextVar[str] = ContextVar("the plugin that is being loaded", default="")
 
@@ -52,6 +51,8 @@ def load_plugin(path: str | Path) -> None:
         raise InputError(f"plugin: no such file: {path}")
     if importlib.util.spec_from_file_location("plugin", file) is None:
         raise InputError(f"plugin: {path}: not a Python file; expected a name that ends in .py")
+    from kdzoo.guard import Interference, watched  # here, since it brings torch
+
     token = _LOADING.set(str(file))
     try:
         with watched(f"plugin {path}"):
@@ -247,6 +248,12 @@ def modules_beside(cls: type) -> dict[str, str]:
     plugin = plugin_of(cls.__module__)
     root = Root(Path(plugin).parent) if plugin else _root_of(file)
     return {} if root.folder in _installed() else helpers_of(file, root)
+
+
+def files_beside(plugin: Path) -> list[Path]:
+    """The files beside a plugin that it imports, directly or not."""
+    folder = plugin.resolve().parent
+    return [folder / name for name in helpers_of(plugin.resolve(), Root(folder))]
 
 
 def _own_source(definition: Any) -> str:

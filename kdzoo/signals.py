@@ -1,7 +1,8 @@
 """The nouns that flow through a training step: Need, Outputs, Shapes, Batch, Clock, Losses.
 
 A network turns a batch into `Outputs`; a method says with `Need` what it reads of them. Whatever was not asked for is
-not there: reading it raises `UndeclaredNeed`, whose message names the fix.
+not there: reading it raises `UndeclaredNeed`, whose message names the fix. Free of torch until a tensor is handled, so
+that methods are listed at once.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, cast
 
-import torch
-from torch import Tensor, nn
-
 from kdzoo.errors import KdzooError, did_you_mean
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
 Value = TypeVar("Value")
 
@@ -109,6 +111,8 @@ def _explain_unknown(owner: str, name: str, known: Sequence[str], aliases: Mappi
     if name.startswith("_"):  # a protocol of Python's (copy, pickle), which asks for much and expects a plain no
         raise AttributeError(name)
     near = f"; did you mean {aliases[name.lower()]!r}?" if name.lower() in aliases else did_you_mean(name, known)
+    from torch import Tensor
+
     if not near and hasattr(Tensor, name):
         near = f": it is not a tensor but holds several; write {owner}.{example}.{name}"
     raise AttributeError(f"{owner} has no {name!r}{near}{' It' if near.endswith('?') else '; it'} has: {', '.join(known)}")
@@ -148,23 +152,23 @@ class Outputs:
 
     @property
     def logits(self) -> Tensor:
-        return cast(Tensor, self._read(Need.LOGITS))
+        return cast("Tensor", self._read(Need.LOGITS))
 
     @property
     def embedding(self) -> Tensor:
-        return cast(Tensor, self._read(Need.EMBEDDING))
+        return cast("Tensor", self._read(Need.EMBEDDING))
 
     @property
     def stages(self) -> list[Tensor]:
-        return cast(list[Tensor], self._read(Need.STAGES))
+        return cast("list[Tensor]", self._read(Need.STAGES))
 
     @property
     def classifier(self) -> nn.Module:
-        return cast(nn.Module, self._read(Need.CLASSIFIER))
+        return cast("nn.Module", self._read(Need.CLASSIFIER))
 
     @property
     def preact(self) -> list[Tensor]:
-        return cast(list[Tensor], self._read(Need.PREACT))
+        return cast("list[Tensor]", self._read(Need.PREACT))
 
     @property
     def preact_or_stages(self) -> list[Tensor]:
@@ -173,11 +177,11 @@ class Outputs:
 
     @property
     def distilled(self) -> Tensor:
-        return cast(Tensor, self._read(Need.DISTILLED))
+        return cast("Tensor", self._read(Need.DISTILLED))
 
     @property
     def members(self) -> list[Tensor]:
-        return cast(list[Tensor], self._read(Need.MEMBERS))
+        return cast("list[Tensor]", self._read(Need.MEMBERS))
 
     @property
     def second(self) -> Outputs:
@@ -209,6 +213,7 @@ class Outputs:
 
     def map(self, act: Callable[[Tensor], Tensor]) -> Outputs:
         """The same outputs with every tensor, in lists and other passes too, replaced by what `act` makes of it."""
+        from torch import Tensor
 
         def mapped(value: Any) -> Any:
             if isinstance(value, list):
@@ -219,6 +224,8 @@ class Outputs:
 
     def wide(self) -> Outputs:
         """The same outputs in float32 at least, so that a loss written without a thought of precision is computed in it."""
+        import torch
+
         return self.map(lambda tensor: tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor)
 
     def only(self, need: Need, stages: Sequence[int] | None = None, *, owner: str | None = None) -> Outputs:
@@ -257,6 +264,8 @@ BATCH_ALIASES = {
 
 
 def _measures(value: Any) -> str:
+    from torch import Tensor
+
     if isinstance(value, Tensor):
         return str(tuple(value.shape))
     return f"[{', '.join(map(_measures, value))}]" if isinstance(value, list) else type(value).__name__

@@ -23,6 +23,11 @@ def ascii_text(text: str) -> str:
     return "".join(PLAIN.get(character, character) for character in text)
 
 
+def number_of(count: int, noun: str, plural: str = "") -> str:
+    """`1 run`, `1,438 runs`."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
 def one_line(text: object) -> str:
     """Text without line breaks, control characters and marks of direction, shortened where it is very long."""
     return shortened(" ".join("".join(c if c.isprintable() else " " for c in str(text)).split(" ")).strip(), LONGEST)

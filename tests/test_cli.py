@@ -122,10 +122,19 @@ def test_help_and_status_answer_within_a_second(place):
     assert seconds_to("status") < 1
 
 
+WITHOUT_TORCH = (
+    "import sys; sys.modules['torch'] = None; from kdzoo.cli.app import status_of; sys.exit(status_of(sys.argv[1:], debug=False))"
+)
+"""a command line where importing torch is an error"""
+
 HEAVY = ("torch", "timm", "scipy.stats", "wandb", "torchvision", "sklearn")
 
 
-@pytest.mark.parametrize("words", [["--help"], ["bench", "--help"], ["status"], ["recipes"], ["teachers"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], ["bench", "--help"], ["status"], ["recipes"], ["teachers"], ["methods"], ["explain", "at+hinton", "--alpha", "0.9"]],
+    ids=" ".join,
+)
 def test_light_verbs_import_nothing_heavy(place, words):
     code = (
         f"import sys; from kdzoo.cli.app import status_of; status_of({words}, debug=True); print([m for m in {HEAVY} if m in sys.modules])"
@@ -226,7 +235,13 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(kdzoo, place):
     assert "grid points   14" in said.out
     assert "4 of them are another's run: alpha = 0 or weight 0 is the student alone" in said.out
     assert "distinct runs 10: 0 done, 10 left" in said.out
-    assert "digits_teacher has to be trained first, 1 epochs" in said.out
+    assert "digits_teacher has to be trained first, 1 epoch (" in said.out
+    told = [line.split(None, 1) for line in said.out.splitlines()]
+    assert ["methods", "student alone"] in told
+    assert ["at:", "alpha=0.5, alpha=0.9"] in told
+    assert ["seeds", "0, 1"] in told
+    assert ["recipe", "digits, 1 epoch a run"] in told
+    assert ["networks", "digits_teacher/digits_student"] in told
     assert re.search(r"time +about \d", said.out)
     assert list(place.iterdir()) == []
 
@@ -235,7 +250,7 @@ def test_a_quick_bench_keeps_what_the_file_says(kdzoo, place):
     (place / "bench.yaml").write_text("name: filed\nseeds: 2\nepochs: 1\nthreads: 1\n")
     said = kdzoo("bench", "-c", "bench.yaml", "--quick", "--methods", "none", "--dry-run")
     assert "distinct runs 4: 0 done, 4 left" in said.out
-    assert "1 epochs" in said.out
+    assert "digits, 1 epoch a run" in said.out
 
 
 def test_explain_prints_the_formula_with_the_numbers_of_the_run(kdzoo):
@@ -340,21 +355,34 @@ def test_from_an_empty_folder_to_a_leaderboard_and_back_to_every_run(kdzoo, plac
     assert "Verdict: none, with one seed nothing tells a difference from chance" in " ".join(done.out.split())
     found = ["data: 1,797 images, 10 classes, 8x8 grey, from scikit-learn"]
     found += ["data: train 1,150, validation 288 (from train), test 359 (a fifth, by content)"]
-    assert [line for line in done.out.splitlines() if line.startswith("data: ")] == found == done.out.splitlines()[: len(found)]
+    lines = done.out.splitlines()
+    assert lines[0] == "bench         digits: 2 runs, results in results/digits"
+    assert [line for line in lines if line.startswith("data: ")] == found == lines[4 : 4 + len(found)]
+    assert lines[-2] == "leaderboard: results/digits/leaderboard.md, with leaderboard.csv and runs.csv beside it"
+    assert lines[-1].startswith("next: ")
     recorded = [json.loads(file.read_text())["about"]["data"] for file in place.glob("results/digits/runs/*/run.json")]
     assert [(one["train"], one["validation"], one["test"], one["notes"]) for one in recorded] == [(1150, 288, 359, [])] * 2
-    assert sorted(entry.name for entry in (place / "results/digits").iterdir()) == ["leaderboard.csv", "leaderboard.md", "runs", "runs.csv"]
+    kept = {entry.name for entry in (place / "results/digits").iterdir()}
+    assert kept == {"bench.json", "leaderboard.csv", "leaderboard.md", "runs", "runs.csv", ".bench.lock"}
+    (made,) = json.loads((place / "results/digits/bench.json").read_text())["starts"]
+    assert made["command"] == f"kdzoo {' '.join(QUICK)}"
+    assert made["runs"] == sorted(path.name for path in place.glob("results/digits/runs/*"))
+    assert made["config"]["methods"] == ["hinton"]
+    again = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *QUICK], capture_output=True, text=True, check=False)
+    assert again.returncode == 0, "where nothing is left to do not even torch is loaded, let alone a worker started"
+    assert "nothing is left to do: all 2 runs are done" in again.stdout
+    assert again.stdout.splitlines()[-2:] == lines[-2:]
 
     status = json.loads(kdzoo("status", "digits", "--json").out)
     assert status["counts"] == {"running": 0, "failed": 0, "damaged": 0, "interrupted": 0, "to do": 0, "done": 2}
-    assert [row["state"] for row in status["teachers"]] == ["done"]
+    assert [(row["state"], row["method"]) for row in status["teachers"]] == [("done", "teacher")]
     assert "2 done" in kdzoo("status", "results/digits").out
 
-    tables = {path.name: path.read_bytes() for path in place.glob("results/digits/*.*")}
-    for path in place.glob("results/digits/*.*"):
+    tables = {path.name: path.read_bytes() for path in place.glob("results/digits/[lr]*.*")}
+    for path in place.glob("results/digits/[lr]*.*"):
         path.unlink()
     shown = kdzoo("leaderboard", "digits", "--format", "csv", "--sort", "test_top1", "--filter", "method != teacher")
-    assert {path.name: path.read_bytes() for path in place.glob("results/digits/*.*")} == tables
+    assert {path.name: path.read_bytes() for path in place.glob("results/digits/[lr]*.*")} == tables
     rows = list(csv.DictReader(io.StringIO(shown.out)))
     assert {row["method"] for row in rows} == {"hinton", "none"}
     assert [float(row["test_top1"]) for row in rows] == sorted((float(row["test_top1"]) for row in rows), reverse=True)
@@ -438,6 +466,21 @@ def test_a_failed_run_gives_status_1_and_is_kept_shown_and_retried_on_request(kd
     (place / "failing.py").write_text(FAILING + "# the same method: a comment changes nothing\n")
     assert kdzoo(*options, "--retry-failed").status == 1
     assert kdzoo(*QUICK).status == 0
+
+
+def test_a_bench_that_is_not_where_it_was_looked_for_is_offered(kdzoo, place):
+    for name in ("mine", "other"):
+        (place / "my-results" / name / "runs").mkdir(parents=True)
+    (place / "cache/teachers/runs").mkdir(parents=True)
+    where = "looked below results; for benches elsewhere: --results my-results"
+    assert f"unknown 'mine'; {where}" in kdzoo("leaderboard", "mine").err
+    assert where in kdzoo("leaderboard").err
+    assert kdzoo("status").out.strip() == f"no benches; {where}"
+    assert json.loads(kdzoo("status", "--json").out) == []
+    folder = kdzoo("status", "my-results").err
+    assert "my-results is a folder of benches (mine, other): say --results my-results, or my-results/mine" in folder
+    assert "name a bench; below my-results there are: mine, other" in kdzoo("leaderboard", "--results", "my-results").err
+    assert "compare: name two benches or more; below my-results: mine, other" in kdzoo("compare", "--results", "my-results").err
 
 
 def start(*words: str) -> subprocess.Popen[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import shlex
 import signal
 import sys
 import traceback
@@ -112,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def status_of(arguments: Sequence[str], *, debug: bool) -> int:
     """Run a command line; the exit status, with every error said on standard error."""
     try:
-        return app(list(arguments), prog_name="kdzoo", standalone_mode=False) or DONE
+        return app(list(arguments), prog_name="kdzoo", standalone_mode=False, obj=shlex.join(["kdzoo", *arguments])) or DONE
     except Interrupted as error:
         say(str(error))
         return INTERRUPTED

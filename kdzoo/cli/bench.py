@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,13 +41,18 @@ from kdzoo.cli.options import (
 from kdzoo.cli.output import console, duration, say
 from kdzoo.errors import InputError
 from kdzoo.store import cache_folder, writable
-from kdzoo.suite.config import BenchConfig, ConfigError, assignments, bench_config, quick
-from kdzoo.suite.display import open_display
+from kdzoo.suite.config import NONE, BenchConfig, ConfigError, assignments, bench_config, quick, wants_refit
+from kdzoo.suite.display import label_words, open_display
+from kdzoo.suite.finished import finished_runs
+from kdzoo.suite.jobs import Outcome
 from kdzoo.suite.launch import Pool
+from kdzoo.suite.outline import outline
+from kdzoo.suite.starts import is_complete
+from kdzoo.text import number_of, one_line
 
 if TYPE_CHECKING:
     from kdzoo.suite.bench import Prepared
-    from kdzoo.suite.jobs import Outcome
+    from kdzoo.suite.sweep import Planned
 
 
 def bench(
@@ -287,7 +293,7 @@ def bench(
     asked = configured(quick(options, config) if quick_ else options, config)
     if dry_run:
         return print_plan(asked, retry_failed=retry_failed)
-    return train(asked, retry_failed=retry_failed)
+    return train(asked, command=ctx.obj or "", retry_failed=retry_failed)
 
 
 def configured(options: dict[str, Any], file: Path | None) -> BenchConfig:
@@ -313,20 +319,57 @@ def given(params: dict[str, Any]) -> dict[str, Any]:
     return options | ({"set": changes} if changes else {}) | ({"grid": axes} if axes else {})
 
 
-def train(config: BenchConfig, *, retry_failed: bool) -> int:
+def train(config: BenchConfig, *, command: str, retry_failed: bool) -> int:
     """Run a bench with its display, print its leaderboard; 1 where some run failed."""
+    folder = Path(config.results) / config.name
+    if (planned := outline(config)) is not None:
+        _tell(map(labelled, planned.lines()))
+    if (runs := finished_runs(config)) is not None:
+        _tell([f"nothing is left to do: {'the run is' if len(runs) == 1 else f'all {len(runs)} runs are'} done"])
+        return _end(config, folder, Outcome(set(runs)))
     with worker_pool(config) as pool:
-        pool.warm()  # a worker's imports run while this process imports and plans
+        if not is_complete(config):
+            pool.warm()  # a worker's imports run while this process imports and plans
         from kdzoo.suite.bench import prepare, run
 
         prepared = prepare(config)
         pool.size = prepared.jobs
         with open_display(console()) as display:
-            outcome = run(prepared, pool, display.handle, retry_failed=retry_failed)
+            outcome = run(prepared, pool, display.handle, retry_failed=retry_failed, command=command)
+    return _end(config, folder, outcome)
+
+
+def _tell(lines: Iterable[str]) -> None:
+    for line in lines:
+        console().print(one_line(line), markup=False, soft_wrap=True)
+    console().file.flush()
+
+
+def labelled(line: tuple[str, str]) -> str:
+    """A line of a plan: a word, and what it stands for below those of the other lines."""
+    name, text = line
+    return f"{name:14}{text}"
+
+
+def _end(config: BenchConfig, folder: Path, outcome: Outcome) -> int:
+    """Print the leaderboard, where it lies, and what one may do next; the exit status."""
     from kdzoo.cli.tables import print_leaderboard
 
-    print_leaderboard(prepared.plan.folder)
-    return say_failures(outcome, f"kdzoo status {prepared.plan.folder}")
+    print_leaderboard(folder)
+    _tell([f"leaderboard: {folder / 'leaderboard.md'}, with leaderboard.csv and runs.csv beside it"])
+    if not outcome.failed:
+        _tell([f"next: {_next_command(config, folder)}"])
+    return say_failures(outcome, f"kdzoo status {folder}")
+
+
+ENOUGH_SEEDS = 5
+"""what a claim about two methods takes"""
+
+
+def _next_command(config: BenchConfig, folder: Path) -> str:
+    if len(config.seeds) < ENOUGH_SEEDS:
+        return f"the same command with --seeds {ENOUGH_SEEDS} trains the missing seeds, which tells smaller differences apart"
+    return f"`kdzoo compare {folder} OTHER` puts another bench beside it"
 
 
 def worker_pool(config: BenchConfig) -> Pool:
@@ -348,8 +391,8 @@ def print_plan(config: BenchConfig, *, retry_failed: bool) -> int:
     """What a bench would do, without doing any of it."""
     from kdzoo.suite.bench import prepare
 
-    for name, text in plan_lines(prepare(config), retry_failed=retry_failed):
-        console().print(f"{name:14}{text}", markup=False, soft_wrap=True)
+    for line in plan_lines(prepare(config), retry_failed=retry_failed):
+        console().print(labelled(line), markup=False, soft_wrap=True)
     return 0
 
 
@@ -357,7 +400,7 @@ def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str
     """The plan in words: grid points, distinct runs and why fewer, what is left of them, and how long that will take."""
     from kdzoo.data.report import data_lines
     from kdzoo.store import teacher_store
-    from kdzoo.suite.bench import cut, estimate, wants_refit
+    from kdzoo.suite.bench import cut, estimate
 
     made, states, options = prepared.plan, prepared.states, prepared.options
     states_left = {"new", "started", "damaged"} | ({"failed"} if retry_failed else set())
@@ -368,15 +411,45 @@ def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str
     failed = f", {counts['failed']} failed (--retry-failed repeats them)" if counts["failed"] and not retry_failed else ""
     lines = [
         ("bench", f"{made.name}, in {made.folder}"),
+        *setting_lines(made.students),
+        *((("seeds", ", ".join(map(str, sorted({planned.run.seed for planned in made.students})))),) if made.students else ()),
+        *recipe_lines(prepared),
+        ("networks", ", ".join(dict.fromkeys(str(planned.about["pair"]) for planned in made.students))),
         *(("data" if number == 0 else "", line.removeprefix("data: ")) for number, line in enumerate(data_lines(made.data))),
         ("grid points", f"{made.points}: methods x settings x pairs x seeds, with the controls"),
         *(("", f"{number} of them are another's run: {reason}") for reason, number in made.merged.items()),
         ("distinct runs", f"{len(made.students)}: {counts['done']} done, {len(left)} left{failed}"),
         *(("note", text) for text in made.notes),
-        *(("teacher", f"{run.student.name} has to be trained first, {run.recipe.epochs} epochs ({run.id})") for run in teachers),
-        ("cohorts", f"{len(cohorts)}, in {prepared.jobs} process(es) of {options.threads} thread(s) on {options.device}"),
+        *(
+            ("teacher", f"{run.student.name} has to be trained first, {number_of(run.recipe.epochs, 'epoch')} ({run.id})")
+            for run in teachers
+        ),
+        (
+            "cohorts",
+            f"{len(cohorts)}, in {number_of(prepared.jobs, 'process', 'processes')} of {number_of(options.threads, 'thread')} on "
+            f"{options.device}",
+        ),
         ("time", f"about {duration(estimate(prepared))} of training" if left or teachers else "nothing is left to do"),
     ]
     if wants_refit(prepared.config):
         lines.append(("refit", "then the chosen settings with fresh seeds on the whole train set, not counted above"))
     return lines
+
+
+def setting_lines(students: Iterable[Planned]) -> list[tuple[str, str]]:
+    """Every method with the settings that are tried; those tried at their declared one alone share a line."""
+    from kdzoo.suite.records import setting_text
+
+    settings: dict[str, dict[str, None]] = {}
+    for planned in students:
+        settings.setdefault(planned.run.objective.label, {})[setting_text(planned.run, planned.about)] = None
+    declared = [label_words(label) for label, texts in settings.items() if list(texts) == [""]]
+    lines = [", ".join(declared) + (" (as declared)" if declared != [label_words(NONE)] else "")] if declared else []
+    lines += [f"{label}: {', '.join(text or 'as declared' for text in texts)}" for label, texts in settings.items() if list(texts) != [""]]
+    return [("methods" if number == 0 else "", line) for number, line in enumerate(lines)]
+
+
+def recipe_lines(prepared: Prepared) -> list[tuple[str, str]]:
+    """The recipe and the epochs of the students; several where networks are trained for other lengths."""
+    epochs = sorted({planned.run.recipe.epochs for planned in prepared.plan.students})
+    return [("recipe", f"{Path(prepared.config.recipe).stem}, {' or '.join(number_of(count, 'epoch') for count in epochs)} a run")]

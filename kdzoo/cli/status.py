@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from kdzoo.cli import complete
 from kdzoo.cli.options import JsonOnly, ResultsFolder, argument
 from kdzoo.cli.output import Column, Format, console, field, percent, print_json, show
-from kdzoo.cli.places import bench_folder, benches
+from kdzoo.cli.places import bench_folder, benches, looked_below
 from kdzoo.files import read_file
 from kdzoo.store import RunFolder, Store, teacher_store
 from kdzoo.suite.records import BenchRecords, Record, read_bench, read_record, setting_text
@@ -45,8 +45,10 @@ def status(
     """
     if bench is None:
         rows = [{"bench": folder.name, **_counts(standing(folder)["runs"])} for folder in benches(results)]
-        title = "" if rows else f"no benches below {results}"
-        show(rows, Format.json if as_json else Format.table, title=title, names=("bench", *ORDER))
+        if not rows and not as_json:
+            console().print(f"no benches; {looked_below(results)}", markup=False, soft_wrap=True)
+            return 0
+        show(rows, Format.json if as_json else Format.table, names=("bench", *ORDER))
         return 0
     found = standing(bench_folder(bench, results))
     if as_json:
@@ -90,7 +92,8 @@ def _teachers(bench: BenchRecords) -> list[dict[str, Any]]:
     """The kept teachers that a bench's runs name, and how far they are."""
     ids = sorted({str(record.about["teacher_id"]) for record in bench.records if record.about.get("teacher_id")})
     folders = [teacher_store().run(run_id) for run_id in ids]
-    return [_row(read_record(folder), folder) for folder in folders if (folder.path / "run.json").exists()]
+    rows = [_row(read_record(folder), folder) for folder in folders if (folder.path / "run.json").exists()]
+    return [{**row, "method": "teacher", "setting": "teacher"} for row in rows]  # trained by cross-entropy alone, as `none` is
 
 
 def held(folder: RunFolder) -> bool:
@@ -131,4 +134,4 @@ def _print(found: dict[str, Any]) -> None:
             "the same `kdzoo bench` with --retry-failed repeats what failed; each run's error.txt has the traceback", markup=False
         )
     elif found["counts"]["to do"] or found["counts"]["interrupted"]:
-        console().print("the same `kdzoo bench` goes on with the rest", markup=False)
+        console().print("run the same `kdzoo bench` to resume", markup=False)

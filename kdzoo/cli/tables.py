@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 from kdzoo.cli import complete
 from kdzoo.cli.options import AsJson, ResultsFolder, argument, option
 from kdzoo.cli.output import console, say
-from kdzoo.cli.places import RUN_ID, bench_folder, run_folder
+from kdzoo.cli.places import RUN_ID, bench_folder, looked_below, run_folder, the_bench
+from kdzoo.cli.places import benches as known_benches
 from kdzoo.errors import InputError, noting
 
 if TYPE_CHECKING:
@@ -58,7 +59,10 @@ Columns = Annotated[
 
 
 def leaderboard(
-    bench: Annotated[str, argument("A bench's name below --results, or its folder.", names_of=complete.bench_names)],
+    bench: Annotated[
+        str | None,
+        argument("A bench's name below --results, or its folder.", default="the only one below --results", names_of=complete.bench_names),
+    ] = None,
     results: ResultsFolder = Path("results"),
     how: Kind = TableFormat.table,
     as_json: AsJson = False,
@@ -77,17 +81,19 @@ def leaderboard(
       kdzoo leaderboard digits --columns "setting,test top-1,vs KD,gap closed"
       kdzoo leaderboard results/digits --format latex --filter phase=sweep
     """
-    print_leaderboard(bench_folder(bench, results), TableFormat.json if as_json else how, sort, only, columns)
+    print_leaderboard(the_bench(bench, results, "leaderboard"), TableFormat.json if as_json else how, sort, only, columns)
     return 0
 
 
 def compare(
     benches: Annotated[
-        list[str],
+        list[str] | None,
         argument(
-            "Names of benches below --results, their folders, or CSV files; the first is the base.", names_of=complete.benches_or_runs
+            "Names of benches below --results, their folders, or CSV files; the first is the base.",
+            default="none",
+            names_of=complete.benches_or_runs,
         ),
-    ],
+    ] = None,
     results: ResultsFolder = Path("results"),
     how: Kind = TableFormat.table,
     as_json: AsJson = False,
@@ -108,6 +114,11 @@ def compare(
       kdzoo compare results/mine paper.csv --format md --filter method=crd
       kdzoo compare hinton-0123456789ab none-0123456789ab
     """
+    if not benches:
+        there = [folder.name for folder in known_benches(results)]
+        raise InputError(
+            f"compare: name two benches or more; {f'below {results}: ' + ', '.join(there) if there else looked_below(results)}"
+        )
     if len(benches) == 2 and all(RUN_ID.match(name) for name in benches):
         from kdzoo.suite.models import compare_models
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -57,6 +58,20 @@ class Pairing(StrEnum):
     left = "left"
 
 
+def by_declarations(command: Callable[..., int]) -> Callable[..., int]:
+    """A command that reads what methods declare and runs none of them, so that it need not wait for torch."""
+
+    @wraps(command)
+    def run(*args: Any, **options: Any) -> int:
+        from kdzoo.method import REGISTRY
+
+        with REGISTRY.declarations():
+            return command(*args, **options)
+
+    return run
+
+
+@by_declarations
 def methods(
     family: Annotated[
         str | None, option(text="Only these families: logits, features, relations, ...", default="all", panel=LISTING, metavar="NAME,...")
@@ -467,6 +482,7 @@ def data_prepare(
     return 0
 
 
+@by_declarations
 def explain(
     method: Annotated[
         str, argument("A method; a sum, such as at+hinton; or exact weights, such as 0.1*ce+0.9*hinton.", names_of=complete.methods)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from kdzoo.data.folder import load_folder
 from kdzoo.data.images import Images, Subset, counted, statistics
-from kdzoo.data.known import DATA, SHIPPED, DataSet, data_root
+from kdzoo.data.known import DATA, SHIPPED, DataSet, data_root, where
 from kdzoo.data.labels import map_labels
 from kdzoo.data.repeats import find_repeats
 from kdzoo.errors import InputError, KdzooError, unknown
@@ -333,3 +333,14 @@ def _read_torchvision(folder: Path, name: str, *, download: bool) -> Raw:
         raise InputError(f"data: torchvision's files of {name} below {folder} are damaged ({type(error).__name__}: {error})") from error
     train, test = ((np.asarray(part.data), np.asarray(part.targets)) for part in parts)
     return Raw(train, test, tuple(str(label).partition(" - ")[0] for label in parts[0].classes))
+
+
+def data_files(request: str, root: Path | None) -> list[Path]:
+    """Where the files of a data set lie: folders, or none for one that is built in."""
+    if request.startswith("folder:"):
+        return [Path(os.path.expanduser(request.removeprefix("folder:")))]
+    found = where(request, root)
+    if found in (None, "built in"):
+        return []
+    place = Path(str(found))
+    return [place if place.is_dir() else place.parent]

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -29,21 +30,25 @@ from kdzoo.assemble import (
 from kdzoo.cost import probe
 from kdzoo.data.images import Images
 from kdzoo.data.report import data_lines
+from kdzoo.data.sources import data_files, found_in
 from kdzoo.errors import InputError, noting
 from kdzoo.method import load_plugins
 from kdzoo.models.network import Ensemble, Network, count, freeze
 from kdzoo.models.network import probe as shapes_of
+from kdzoo.plugins import files_beside
 from kdzoo.signals import Shapes
 from kdzoo.sinks import WandbSettings, read_lines, wandb_settings
 from kdzoo.spec import NetworkSpec, Run
 from kdzoo.store import RunFolder, State, teacher_store, writable
-from kdzoo.suite.config import BenchConfig, ConfigError, bench_config, recipe_file
+from kdzoo.suite.config import BenchConfig, ConfigError, bench_config, wants_refit
+from kdzoo.suite.finished import keep_finished
 from kdzoo.suite.jobs import Event, Handle, Job, Options, Outcome
 from kdzoo.suite.launch import Pool, launch
 from kdzoo.suite.leaderboard import write_tables
 from kdzoo.suite.records import read_bench
 from kdzoo.suite.repair import forget_damaged
 from kdzoo.suite.select import chosen_runs
+from kdzoo.suite.starts import Start, keep_start
 from kdzoo.suite.sweep import Plan, Planned, plan, refit
 from kdzoo.suite.tracking import log_leaderboard
 from kdzoo.suite.trial import check_hints, trial_key, try_loss, users_methods
@@ -79,9 +84,12 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
         device = device_of(config.device)
     with noting(problems):
         settings = wandb_settings(config.wandb, os.environ)
+    states: dict[str, State] = {}
     with noting(problems):
         made = plan(config, modules)
-        preflight(made, modules or Modules(), config.resident, torch.device(device or "cpu"))
+        states = {p.run.id: made.store.run(p.run.id).state() for p in made.students}
+        if any(state != "done" for state in states.values()):  # what has been trained can be
+            preflight(made, modules or Modules(), config.resident, torch.device(device or "cpu"))
     if problems or made is None or device is None:
         raise InputError(*problems)
     jobs, threads = processes(config, device, made)
@@ -100,7 +108,7 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
         allow_chance_teacher=config.allow_chance_teacher,
         wandb=asdict(settings) if settings else None,
     )
-    return Prepared(config, made, options, jobs, {p.run.id: made.store.run(p.run.id).state() for p in made.students})
+    return Prepared(config, made, options, jobs, states)
 
 
 def asked(options: Mapping[str, Any], file: Path | None = None, modules: Modules | None = None) -> BenchConfig:
@@ -115,9 +123,12 @@ def asked(options: Mapping[str, Any], file: Path | None = None, modules: Modules
         raise InputError(*problems) from error
 
 
-def run(prepared: Prepared, pool: Pool | None, handle: Handle, *, retry_failed: bool, modules: Modules | None = None) -> Outcome:
+def run(
+    prepared: Prepared, pool: Pool | None, handle: Handle, *, retry_failed: bool, modules: Modules | None = None, command: str = ""
+) -> Outcome:
     """Train what is missing of a plan, refit where asked, write the tables; without a pool in this process.
 
+    command: the command line or the call that asked for it, which the bench's folder keeps with the configuration.
     Raises InputError, before any work, where the results or the teachers cannot be written.
     """
     writable(prepared.plan.folder)
@@ -128,18 +139,45 @@ def run(prepared: Prepared, pool: Pool | None, handle: Handle, *, retry_failed: 
         handle({"event": "note", "text": prepared.options.wandb["note"]})
     for line in data_lines(prepared.plan.data):
         handle({"event": "data", "text": line})
-    config, outcome = prepared.config, _run_plan(prepared, pool, handle, retry_failed, modules or Modules())
+    config, plans = prepared.config, [prepared.plan]
+    keep_command(prepared, plans, command, handle)
+    outcome = _run_plan(prepared, pool, handle, retry_failed, modules or Modules())
     if wants_refit(config) and not outcome.failed:
         handle({"event": "note", "text": "refit: the chosen settings with fresh seeds on the whole train set"})
-        again = refit_plan(prepared)
-        more = _run_plan(replace(prepared, plan=again), pool, handle, retry_failed, modules or Modules())
+        plans.append(refit_plan(prepared))
+        keep_command(prepared, plans, command, handle)
+        more = _run_plan(replace(prepared, plan=plans[1]), pool, handle, retry_failed, modules or Modules())
         outcome = Outcome(outcome.done | more.done, {**outcome.failed, **more.failed})
     for text in check_hints([planned.run for planned in prepared.plan.students], outcome.failed):
         handle({"event": "note", "text": text})
     board, _ = write_tables(prepared.plan.folder)
     if prepared.options.wandb is not None:
         log_leaderboard(WandbSettings(**prepared.options.wandb), prepared.plan.folder, config, board, len(outcome.done), handle)
+    if not outcome.failed and modules is None and prepared.options.wandb is None and (files := files_of(prepared, plans)) is not None:
+        keep_finished(config, outcome.done, files)
     return outcome
+
+
+def keep_command(prepared: Prepared, plans: Iterable[Plan], command: str, handle: Handle) -> None:
+    """Write down in the bench's folder how it is being made."""
+    start = Start.of(command, prepared.config, (planned.run.id for made in plans for planned in made.students))
+    if fault := keep_start(prepared.plan.folder, start):
+        handle({"event": "note", "text": fault})
+
+
+def files_of(prepared: Prepared, plans: Iterable[Plan]) -> list[Path] | None:
+    """The files that a bench was planned from; None where it hangs on what no file tells: other packages' methods, a source of a user's."""
+    config = prepared.config
+    if found_in(config.data) is not None or entry_points(group="kdzoo.methods"):
+        return None
+    named = [
+        config.recipe,
+        *config.plugin,
+        *(planned.about["paths"].get(role) for role in ("teacher", "student") for made in plans for planned in made.students),
+    ]
+    files = [Path(name) for name in dict.fromkeys(named) if name is not None and Path(name).exists()]
+    files += [file for plugin in config.plugin for file in files_beside(Path(plugin))]
+    return [*files, *data_files(config.data, Path(config.data_root) if config.data_root else None)]
 
 
 def refit_plan(prepared: Prepared) -> Plan:
@@ -149,13 +187,6 @@ def refit_plan(prepared: Prepared) -> Plan:
     chosen = [planned[run_id] for run_id in chosen_runs(bench.only(planned))]
     used = [record.run.seed for record in bench.records if record.about and record.place.phase == "sweep"]
     return refit([(one.run, one.about) for one in chosen], prepared.config, prepared.plan.teachers, used)
-
-
-def wants_refit(config: BenchConfig) -> bool:
-    """Whether the chosen settings are trained again on all images: where asked, or the recipe's way and something is held out."""
-    protocol = recipe_file(config.recipe)
-    held_out = protocol.val_fraction if config.val_fraction is None else config.val_fraction
-    return protocol.refit and held_out > 0 if config.refit is None else config.refit
 
 
 def _run_plan(prepared: Prepared, pool: Pool | None, handle: Handle, retry_failed: bool, modules: Modules) -> Outcome:
@@ -182,7 +213,8 @@ def _run_plan(prepared: Prepared, pool: Pool | None, handle: Handle, retry_faile
     jobs = cut(todo, made, prepared.options, prepared.jobs)
     units = sum(job.units for job in jobs)
     counts = {"total": len(made.students), "done": len(outcome.done), "failed": len(outcome.failed)}
-    handle({"event": "plan", "name": made.name, "units": units, **counts})
+    teachers = sum(job.units for job in jobs if job.kind == "teacher")
+    handle({"event": "plan", "name": made.name, "units": units, "teacher_units": teachers, "processes": prepared.jobs, **counts})
     if jobs:
         memos = Memos(handle)
         more = launch(jobs, pool, memos.handle) if pool is not None else launch_here(jobs, memos.handle, modules)
@@ -214,7 +246,7 @@ class Memos:
     def tell(self) -> None:
         if self.lookups:
             share = f"{self.hits / self.lookups:.0%} of {self.lookups:,} answers remembered"
-            self.further({"event": "note", "text": f"teacher's memo: {share}, {self.bytes / 1024**2:,.0f} MB set aside"})
+            self.further({"event": "note", "text": f"teacher's memo: {share}, in {self.bytes / 1024**2:,.0f} MB"})
 
 
 def launch_here(jobs: Iterable[Job], handle: Handle, modules: Modules) -> Outcome:

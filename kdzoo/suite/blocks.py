@@ -15,6 +15,7 @@ import pandas as pd
 from kdzoo.suite.records import BenchRecords, Place, Record, by_place, setting_text
 from kdzoo.suite.select import Candidate, candidates, choose, why_collapsed
 from kdzoo.suite.stats import Contrast, ErrorModel, common_seeds, holm, model_of
+from kdzoo.text import number_of
 
 NONE, KD, TEACHER = "none", "hinton", "teacher"
 HEAD = ("pair", "data", "recipe", "epochs", "phase")
@@ -77,7 +78,7 @@ class Block:
 
     @property
     def title(self) -> str:
-        return f"{self.place.pair} on {self.place.data}, {self.recipe} ({self.place.epochs} epochs), {self.place.phase}"
+        return f"{self.place.pair} on {self.place.data}, {self.recipe} ({number_of(self.place.epochs, 'epoch')}), {self.place.phase}"
 
     def only(self, method: str) -> Standing | None:
         """A control's chosen setting; None where it is not there, not done, or where nothing could be chosen."""

@@ -16,6 +16,12 @@ from kdzoo.errors import InputError, did_you_mean, unknown
 from kdzoo.sizes import size_of
 from kdzoo.spec import Augment, Count, Integer, Number, Recipe, Share, Spec, parse
 
+NONE = "none"
+"""the student alone"""
+KD = "hinton"
+CONTROLS = (NONE, KD)
+"""what every bench contains"""
+
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
 
@@ -169,6 +175,10 @@ class BenchConfig(Spec):
         more = max(0, (self.control_seeds or 0) - len(self.seeds))
         return (*self.seeds, *range(max(self.seeds) + 1, max(self.seeds) + 1 + more))
 
+    def seeds_for(self, method: str) -> tuple[int, ...]:
+        """The seeds of a method: the controls, `none` and `hinton`, may have more than the rest."""
+        return self.seeds_of_controls if method in CONTROLS else self.seeds
+
 
 class PairValues(Spec):
     """What is published of a method for one pair of networks: the factor on its loss (None for the declared one), hyper-parameters."""
@@ -249,14 +259,21 @@ def in_whole_epochs(recipe: Recipe) -> Recipe:
 
 def default_layers(given: Mapping[str, Any]) -> dict[str, Any]:
     """What stands below the options given: the default bench, or what a data set usually goes with."""
-    benches = _shipped("benches")
-    if not {"data", "pairs", "teacher", "student", "recipe"} & set(given):
-        layer = read_yaml(benches["digits"])
+    default = read_yaml(_shipped("benches")["digits"])
+    if not {"teacher", "student", "recipe"} & set(given) and all(_same(given.get(key), default[key]) for key in ("data", "pairs")):
         axes = {"temperatures", "alphas", "weights", "grid", "tune"}
-        return {k: v for k, v in layer.items() if k not in axes} if axes & set(given) else layer
-    usual = read_yaml(CONFIGS / "usual.yaml").get(str(given.get("data", "digits")), {})
+        return {k: v for k, v in default.items() if k not in axes} if axes & set(given) else default
+    usual = read_yaml(CONFIGS / "usual.yaml").get(str(given.get("data", default["data"])), {})
     named = {"pairs", "teacher", "student"} & set(given)
     return {k: v for k, v in usual.items() if not (k == "pairs" and named)}
+
+
+def _same(given: object, default: object) -> bool:
+    """Whether an option was left out, or says what the default bench has."""
+    try:
+        return given is None or _listed(given) == _listed(default)
+    except ValueError:  # told with all else that is wrong
+        return False
 
 
 class ConfigError(InputError):
@@ -357,6 +374,13 @@ def recipe_file(name: str) -> RecipeFile:
     if path is None:
         raise InputError(unknown("recipe", name, known))
     return parse(RecipeFile, read_yaml(path), f"recipe {path.stem}")
+
+
+def wants_refit(config: BenchConfig) -> bool:
+    """Whether the chosen settings are trained again on all images: where asked, or the recipe's way and something is held out."""
+    protocol = recipe_file(config.recipe)
+    held_out = protocol.val_fraction if config.val_fraction is None else config.val_fraction
+    return protocol.refit and held_out > 0 if config.refit is None else config.refit
 
 
 _RECIPES: dict[str, Path] = {}

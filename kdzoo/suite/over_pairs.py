@@ -10,6 +10,7 @@ import pandas as pd
 
 from kdzoo.suite.blocks import KD, Block, position_of
 from kdzoo.suite.stats import LEVEL, holm
+from kdzoo.text import number_of
 
 MANY_PAIRS = 11
 """from so many pairs on they are taken as a sample of all pairs; fewer speak for themselves"""
@@ -22,7 +23,7 @@ def pair_groups(blocks: Sequence[Block]) -> list[tuple[str, tuple[Block, ...]]]:
     groups: dict[str, list[Block]] = {}
     for block in blocks:
         head = block.head
-        groups.setdefault(f"{head['data']}, {head['recipe']} ({head['epochs']} epochs), {head['phase']}", []).append(block)
+        groups.setdefault(f"{head['data']}, {head['recipe']} ({number_of(head['epochs'], 'epoch')}), {head['phase']}", []).append(block)
     with_kd = {title: tuple(block for block in group if _gains(block)) for title, group in groups.items()}
     return [(f"Over {len(group)} pairs: {title}", group) for title, group in with_kd.items() if len(group) > 1]
 

@@ -13,10 +13,7 @@ from kdzoo.errors import InputError
 from kdzoo.method import REGISTRY, WEIGHTS_WORTH_TRYING, FirstStage, Setting, stages_read
 from kdzoo.signals import Need
 from kdzoo.spec import FirstSpec, ObjectiveSpec, TermSpec
-from kdzoo.suite.config import BenchConfig, PairValues
-
-NONE = "none"
-KD = "hinton"
+from kdzoo.suite.config import NONE, BenchConfig, PairValues
 
 
 @dataclass(frozen=True)

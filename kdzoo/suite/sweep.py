@@ -34,8 +34,8 @@ from kdzoo.models.weights import (
 )
 from kdzoo.spec import DataSpec, NetworkSpec, Normalisation, ObjectiveSpec, Recipe, Run
 from kdzoo.store import RunFolder, Store, teacher_store
-from kdzoo.suite.config import BenchConfig, PairValues, RecipeFile, recipe_file
-from kdzoo.suite.request import KD, NONE, Request, card_record, objective, parse_request, refuse, settings
+from kdzoo.suite.config import CONTROLS, KD, BenchConfig, PairValues, RecipeFile, recipe_file, recipes
+from kdzoo.suite.request import Request, card_record, objective, parse_request, refuse, settings
 from kdzoo.teachers import measure_norms
 
 
@@ -111,7 +111,7 @@ def plan(config: BenchConfig, modules: Modules | None = None) -> Plan:
     students: dict[str, Planned] = {}
     teachers: dict[str, Planned] = {}
     merged: dict[str, int] = {}
-    notes: list[str] = []
+    notes = [] if "recipe" in config.model_fields_set else [_without_recipe(config)]
     for teacher_text, student_text in pairs:
         teacher = student = None
         with noting(problems):
@@ -126,7 +126,7 @@ def plan(config: BenchConfig, modules: Modules | None = None) -> Plan:
         published = protocol.published_for(f"{teacher.spec.name}/{student.spec.name}")
         points = _points(requests, config, pairing, maker.recipe(student.spec.name, teacher=False).epochs, published, problems)
         notes += _control_notes(points, published)
-        here = [(spec, seed) for spec in points for seed in _seeds_of(spec.label, config)]
+        here = [(spec, seed) for spec in points for seed in config.seeds_for(spec.label)]
         count += len(here)
         for spec, seed in here:
             planned = maker.planned(teacher, student, spec, seed)
@@ -206,15 +206,10 @@ def refit(
             teacher = teacher.model_copy(update={"start": f"run:{again.id}"})
             paths.pop("teacher", None)
             teacher_id = again.id
-        for seed in _seeds_of(run.objective.label, config):
+        for seed in config.seeds_for(run.objective.label):
             fresh = run.model_copy(update={"teacher": teacher, "data": _whole(run.data), "seed": seed + unused})
             students[fresh.id] = Planned(fresh, {**about, "phase": "refit", "teacher_id": teacher_id if teacher else None, "paths": paths})
     return Plan(config.name, Path(config.results) / config.name, tuple(students.values()), whole, len(students))
-
-
-def _seeds_of(method: str, config: BenchConfig) -> tuple[int, ...]:
-    """The controls may have more seeds than the rest."""
-    return config.seeds_of_controls if method in (NONE, KD) else config.seeds
 
 
 def _whole(data: DataSpec) -> DataSpec:
@@ -465,7 +460,7 @@ class _Maker:
 def _requests(config: BenchConfig, problems: list[str]) -> list[Request]:
     """The methods asked for and, first, the controls: the student alone and plain KD, tuned like the others."""
     found: dict[str, Request] = {}
-    for text in (NONE, KD, *config.methods):
+    for text in (*CONTROLS, *config.methods):
         with noting(problems):
             found.setdefault(text, parse_request(text))
     known = {term for request in found.values() for term in request.terms}
@@ -521,6 +516,15 @@ def _text(value: object) -> str | None:
 
 def _below(changes: Mapping[str, Any], place: str) -> dict[str, Any]:
     return {key.removeprefix(f"{place}."): value for key, value in changes.items() if key.startswith(f"{place}.")}
+
+
+def _without_recipe(config: BenchConfig) -> str:
+    """What is to be said where no recipe was named and the data have no usual one."""
+    others = ", ".join(name for name in recipes() if name != config.recipe)
+    return (
+        f"recipe: none was named, and {config.data} has no usual one: {config.recipe} is taken, a trial of a few epochs whose numbers "
+        f"mean little; for real numbers name one: --recipe {others}, or a file"
+    )
 
 
 def _image_size(protocol: RecipeFile | None, changes: Mapping[str, Any]) -> int | None:

@@ -330,12 +330,19 @@ def train_cohort(store: Store, bounds: list[Bound], options: Options, bench: Ben
         emit(
             {
                 "event": "begin",
-                "what": "teacher" if is_teacher(bounds[0].folder) else "students",
+                **what_trains(bounds[0]),
                 "steps": cohort.steps_an_epoch * cohort.recipe.epochs,
                 **begin,
             }
         )
         fit(cohort, emit=emit, stop=stop)
+
+
+def what_trains(bound: Bound) -> Event:
+    """Whether a cohort's runs are a teacher, with its name, first stages, or students."""
+    if is_teacher(bound.folder):
+        return {"what": "teacher", "name": bound.run.student.name}
+    return {"what": "first stage" if bound.run.kind == "pretrain" else "students"}
 
 
 def tell_lost_lines(cohort: Cohort, emit: Handle) -> None:

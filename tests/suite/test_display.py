@@ -100,9 +100,10 @@ def test_a_pipe_gets_a_line_for_the_start_and_for_every_run_that_ends():
         [plan(), begin("hinton-1", "crd-2"), done("hinton-1", 0.956), failed("crd-2"), done("none-3", 0.92, setting=""), {"event": "end"}]
     ) == [
         "digits: 24 runs, 3 done",
-        "[ 4/24] hinton T=4 alpha=0.9 seed 0: val 95.6 %  test 94.4 %  3.2 s   best so far hinton T=4 alpha=0.9: val 95.6 %",
+        "[ 4/24] hinton T=4 alpha=0.9 seed 0: val 95.6 %  test 94.4 %   best so far hinton T=4 alpha=0.9: val 95.6 %",
         "[ 5/24] crd seed 2: failed: RuntimeError: loss became NaN at step 12   best so far hinton T=4 alpha=0.9: val 95.6 %",
-        "[ 6/24] none seed 0: val 92.0 %  test 94.4 %  3.2 s   best so far hinton T=4 alpha=0.9: val 95.6 %",
+        "2 runs trained together in 0:03",
+        "[ 6/24] student alone seed 0: val 92.0 %  test 94.4 %  3.2 s   best so far hinton T=4 alpha=0.9: val 95.6 %",
     ]
 
 
@@ -175,7 +176,7 @@ def test_a_terminal_has_a_bar_for_the_bench_one_for_each_worker_and_the_best_so_
     assert bench.endswith(" 5/24 runs  20 %   0:05 elapsed, 0:20 left")
     assert teacher.startswith("teacher ")
     assert teacher.endswith(" epoch 5 of 30")
-    assert students.startswith("at+hinton, 2 hinton ")
+    assert students.startswith("3 runs: 1 at+hinton, 2 hinton ")
     assert students.endswith(" epoch 3 of 30")
     assert best == "best so far hinton T=4 alpha=0.9: val 95.6 %"
     lengths = [line.count("━") + line.count("╸") + line.count("╺") for line in area]
@@ -194,11 +195,41 @@ def test_failures_and_notes_stand_above_and_failures_are_counted():
 def test_a_worker_that_has_ended_its_runs_has_no_bar():
     ids = ("hinton-0123456789ab", "hinton-0123456789ac", "at+hinton-0123456789ac")
     _, area = seen([*running(), done(ids[0], 0.9)])
-    assert area[2].startswith("at+hinton, hinton ")
+    assert area[2].startswith("2 runs: 1 at+hinton, 1 hinton ")
     _, area = seen([*running(), done(ids[0], 0.9), failed(ids[1]), done(ids[2], 0.9), done("none-0123456789ab", 0.9, kind="teacher")])
     assert len(area) == 2
     assert area[0].startswith("digits")
     assert " 7/24 runs" in area[0]
+
+
+def test_the_live_line_says_in_words_what_trains_as_far_as_it_fits():
+    ids = ["at-1", *(f"hinton-{n}" for n in range(4)), "none-1"]
+    events = [plan(), begin(*ids), step(*ids, epoch=2, step=60, units=150)]
+    lines = {width: seen(events, width=width)[1][1] for width in (100, 80, 40)}
+    assert lines[100].startswith("6 runs: 1 at, 4 hinton, 1 student alone ")
+    assert lines[80].startswith("6 runs of 3 methods ")
+    assert lines[40].startswith("6 runs ")
+    named = {**begin("none-1", what="teacher"), "name": "resnet56"}
+    assert seen([plan(), named])[1][1].startswith("teacher resnet56 ")
+    assert seen([plan(), begin("none-1")])[1][1].startswith("student alone ")
+    assert seen([plan(), begin("fitnet-1", what="first stage")])[1][1].startswith("first stage of fitnet ")
+
+
+def test_a_resumed_run_says_from_which_epoch():
+    """23 steps an epoch: 345 of 690 steps are 15 of 30 epochs."""
+    ids = ["at-1", "hinton-2"]
+    assert plain([plan(), resumed(*ids, step=345, units=600)])[1] == "training 2 runs (1 at, 1 hinton): resuming at epoch 16 of 30"
+    above, area = seen([plan(), resumed(*ids, step=345, units=600)])
+    assert above == ["training 2 runs (1 at, 1 hinton): resuming at epoch 16 of 30"]
+    assert area[1].endswith(" resuming at epoch 16 of 30")
+
+
+def test_runs_of_a_cohort_share_their_time_and_do_not_each_tell_it():
+    """A run's own seconds are its share of the cohort's: three that took 3.2 s each trained together for 9.6 s."""
+    ids = ["at-1", "at-2", "at-3"]
+    lines = plain([plan(), begin(*ids), *(done(run_id, 0.9) for run_id in ids), begin("rkd-1"), done("rkd-1", 0.8)])
+    assert [" 3.2 s" in line for line in lines] == [False, False, False, False, False, True]
+    assert lines[4] == "3 runs trained together in 0:10"
 
 
 @pytest.mark.parametrize("width", [120, 80, 79, 60, 40, 24])
@@ -253,6 +284,23 @@ def test_the_time_left_is_the_work_left_at_the_measured_speed():
 
 def test_waiting_before_the_first_run_is_no_training_time():
     assert left([plan(), 500.0, begin("at-1"), 10.0, step("at-1", epoch=0, step=10, units=100)]) == "1:30 left"
+
+
+def test_while_a_teacher_trains_its_students_are_expected_in_all_processes():
+    """10 units a second: 100 of the teacher's 200 are left (10 s), and its students' 800 take 40 s in two processes."""
+    start = plan(units=1000, teacher_units=200, processes=2, done=0)
+    teacher = [start, begin("none-1", what="teacher"), 10.0, step("none-1", epoch=9, step=230, units=100)]
+    assert left(teacher) == "0:50 left"
+    over = [*teacher, 10.0, step("none-1", epoch=19, step=460, units=100), done("none-1", 0.98, kind="teacher")]
+    assert left([*over, begin("at-1"), begin("at-2", worker=1)]) == "0:40 left"
+
+
+def test_the_speed_of_students_is_their_own():
+    """The teacher's 200 units took 20 s; its students do 40 units a second."""
+    start = plan(units=1000, teacher_units=200, processes=2, done=0)
+    teacher = [start, begin("none-1", what="teacher"), 20.0, step("none-1", epoch=19, step=460, units=200)]
+    students = [done("none-1", 0.98, kind="teacher"), begin("at-1"), 5.0, step("at-1", epoch=1, step=46, units=200)]
+    assert left([*teacher, *students]) == "0:15 left"
 
 
 def test_the_speed_is_the_recent_one():

@@ -15,8 +15,8 @@ from kdzoo.method import REGISTRY
 from kdzoo.models.pairs import PAIRS
 from kdzoo.optim import learning_rate
 from kdzoo.spec import Recipe, Run
-from kdzoo.suite.bench import wants_refit, write_plan
-from kdzoo.suite.config import CONFIGS, RecipeFile, bench_config, recipe_file
+from kdzoo.suite.bench import write_plan
+from kdzoo.suite.config import CONFIGS, RecipeFile, bench_config, recipe_file, wants_refit
 from kdzoo.suite.jobs import Options
 from kdzoo.suite.records import setting_of
 from kdzoo.suite.sweep import Plan, plan

@@ -1,0 +1,221 @@
+"""What a bench says before torch is loaded, what its folder keeps of how it was made, and when it knows that nothing is left."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kdzoo.errors import InputError
+from kdzoo.suite.config import CONFIGS, BenchConfig, bench_config, read_yaml
+from kdzoo.suite.finished import finished_runs, keep_finished, stamp
+from kdzoo.suite.outline import outline
+from kdzoo.suite.starts import Start, is_complete, keep_start, read_starts
+from kdzoo.suite.sweep import plan
+
+SMALL = {"data": "digits", "pairs": "digits", "recipe": "digits"}
+
+
+def words(config: BenchConfig) -> dict[str, str]:
+    found = outline(config)
+    assert found is not None
+    return dict(found.lines())
+
+
+# --- the first lines
+
+
+def test_the_default_bench_is_told_in_four_lines():
+    told = words(bench_config({}, None))
+    settings = "student alone, 4 settings of hinton, 2 settings of at"
+    assert told["bench"] == "digits: 21 runs, results in results/digits"
+    assert told["methods"] == f"{settings}; seeds 0, 1, 2"
+    assert told["networks"] == "digits_student taught by digits_teacher, on digits"
+    assert told["recipe"] == "digits, 40 epochs a run"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"methods": "hinton,at+hinton", "seeds": "5,7", "temperatures": "1,2"},
+        {"methods": "crd", "control_seeds": 5, "weights": "0.3,1"},
+        {"pairs": "digits,digits_teacher/resnet8", "methods": "rkd", "seeds": 1},
+        read_yaml(CONFIGS / "benches" / "zoo.yaml"),
+    ],
+    ids=["default", "sums", "control seeds", "two pairs", "zoo"],
+)
+def test_the_runs_that_are_told_first_are_those_of_the_plan(options, tmp_path):
+    config = bench_config({**(SMALL if options else {}), **options, "results": str(tmp_path)}, None)
+    found = outline(config)
+    assert found is not None
+    assert found.exact
+    assert found.runs == len(plan(config).students)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"methods": "hinton,at", "alphas": "0,0.5"},
+        {"methods": "hinton,at", "tune": 4},
+        {"methods": "at+hinton,hinton+at"},
+        {"methods": "hinton,0.1*ce+0.9*hinton"},
+        {"methods": "at", "grid": {"at.power": "2,2"}},
+    ],
+)
+def test_where_settings_may_be_one_run_the_number_is_the_highest_it_can_be(options, tmp_path):
+    config = bench_config({**SMALL, **options, "results": str(tmp_path)}, None)
+    found = outline(config)
+    assert found is not None
+    assert not found.exact
+    assert found.runs is not None
+    assert found.runs >= len(plan(config).students)
+    assert ": at most " in words(config)["bench"]
+
+
+def test_many_methods_and_seeds_are_told_by_their_number():
+    told = words(bench_config({**read_yaml(CONFIGS / "benches" / "zoo.yaml"), "seeds": 10}, None))
+    assert told["methods"] == "student alone and 58 methods, 1 setting each; 10 seeds"
+    told = words(bench_config({**SMALL, "methods": "hinton", "seeds": "4,", "epochs": 1, "refit": True}, None))
+    assert told["bench"] == "bench: 2 runs, results in results/bench"
+    assert told["methods"] == "student alone, hinton; seed 4"
+    assert told["recipe"] == "digits, 1 epoch a run"
+    assert told["refit"] == "then the chosen settings on all training images, with fresh seeds"
+
+
+def test_what_only_a_plugin_knows_is_counted_once_it_is_loaded():
+    told = words(bench_config({**SMALL, "methods": "hinton,my_loss", "plugin": "place/my_loss.py"}, None))
+    assert told["bench"] == "bench: runs are counted once my_loss.py is loaded, results in results/bench"
+    assert told["methods"] == "student alone, hinton, my_loss; seeds 0, 1, 2"
+
+
+@pytest.mark.parametrize("options", [{"methods": "hintn"}, {"pairs": "digit"}, {"recipe": "digit"}])
+def test_bad_input_is_left_to_the_plan_which_says_all_of_it(options):
+    assert outline(bench_config({**SMALL, **options}, None)) is None
+
+
+WITHOUT_TORCH = (
+    "import sys; sys.modules['torch'] = None; from kdzoo.cli.app import status_of; sys.exit(status_of(sys.argv[1:], debug=False))"
+)
+"""a command where importing torch is an error"""
+
+
+def test_the_first_lines_need_no_torch(place):
+    done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, "bench"], capture_output=True, text=True, check=False)
+    assert [line.partition(" ")[0] for line in done.stdout.splitlines()] == ["bench", "methods", "networks", "recipe"]
+    assert "import of torch halted" in done.stderr, "what follows does need it"
+
+
+# --- the default bench by other words, and recipes
+
+
+@pytest.mark.parametrize("options", [{"data": "digits"}, {"pairs": "digits"}, {"pairs": ["digits"], "data": "digits"}])
+def test_digits_by_name_is_the_default_bench(options):
+    assert bench_config(options, None) == bench_config({}, None)
+    assert bench_config({**options, "alphas": "0.3"}, None) == bench_config({"alphas": "0.3"}, None)
+
+
+def test_other_networks_on_the_digits_have_the_digits_recipe():
+    config = bench_config({"teacher": "resnet20", "student": "resnet8"}, None)
+    assert (config.data, config.recipe, config.temperatures) == ("digits", "digits", ())
+
+
+def test_a_recipe_that_nobody_named_is_told(tmp_path):
+    """The digits stand in for a data set of a user's, which has no usual recipe."""
+    named = bench_config({**SMALL, "recipe": "smoke", "results": str(tmp_path)}, None)
+    assert plan(named).notes == ()
+    unnamed = BenchConfig.model_validate({"data": "digits", "pairs": "digits", "results": str(tmp_path)})
+    (note,) = plan(unnamed).notes
+    assert note.startswith("recipe: none was named, and digits has no usual one: smoke is taken")
+    assert "--recipe aber200, crd240, digits, finetune224, or a file" in note
+
+
+# --- how a bench was made
+
+
+def test_a_folder_keeps_the_commands_that_made_it_and_the_present_plan_last(tmp_path):
+    config = bench_config({"results": str(tmp_path), "seeds": 2}, None)
+    first = Start.of("kdzoo bench --seeds 2", config, ["hinton-2", "at-1"])
+    second = Start.of("kdzoo bench", bench_config({}, None), ["rkd-3"])
+    for start in (first, second):
+        assert keep_start(tmp_path / "digits", start) is None
+    assert read_starts(tmp_path / "digits") == [first, second]
+    assert first.runs == ("at-1", "hinton-2")
+    assert bench_config(dict(first.config), None) == config, "the configuration can be used again"
+    resumed = Start.of(first.command, config, ["at-1", "hinton-2", "hinton-4"])
+    keep_start(tmp_path / "digits", resumed)
+    assert read_starts(tmp_path / "digits") == [second, resumed]
+
+
+def test_nothing_of_a_home_folder_is_kept_that_was_not_typed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    keep_start(Path("results/digits"), Start.of("kdzoo bench", bench_config({}, None), ["at-1"]))
+    text = (tmp_path / "results/digits/bench.json").read_text()
+    assert str(tmp_path) not in text
+    assert str(Path.home()) not in text
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"starts": [{}]}', '{"starts": [{"command": "", "config": {}, "runs": [1], "kdzoo": ""}]}'])
+def test_a_damaged_file_of_starts_is_told_and_kept(tmp_path, text):
+    (tmp_path / "bench.json").write_text(text)
+    with pytest.raises(InputError, match=r"bench\.json: damaged"):
+        read_starts(tmp_path)
+    start = Start.of("kdzoo bench", BenchConfig(), ["at-1"])
+    assert "it is kept as bench.json.damaged" in str(keep_start(tmp_path, start))
+    assert (tmp_path / "bench.json.damaged").read_text() == text
+    assert read_starts(tmp_path) == [start]
+
+
+# --- nothing left to do
+
+
+@pytest.fixture
+def finished(place, monkeypatch):
+    """A bench that says of itself that all of its runs are done, made from one file; their results are not looked into."""
+    config = bench_config({"seeds": 1}, None)
+    (place / "data.npz").write_text("images")
+    for run_id in ("at-1", "hinton-2"):
+        (place / "results/digits/runs" / run_id).mkdir(parents=True)
+    monkeypatch.setattr("kdzoo.store.RunFolder.result", lambda folder: json.loads((folder.path / "result.json").read_text()))
+    for run_id in ("at-1", "hinton-2"):
+        (place / "results/digits/runs" / run_id / "result.json").write_text("{}")
+    keep_start(place / "results/digits", Start.of("kdzoo bench", config, ["at-1", "hinton-2"]))
+    keep_finished(config, ["at-1", "hinton-2"], [place / "data.npz"])
+    return config
+
+
+def test_a_finished_bench_is_known_as_long_as_nothing_has_changed(finished):
+    assert finished_runs(finished) == ("at-1", "hinton-2")
+    assert is_complete(finished)
+    assert finished_runs(finished.model_copy(update={"epochs": 3})) is None
+    assert not is_complete(finished.model_copy(update={"epochs": 3}))
+
+
+@pytest.mark.parametrize("change", ["data", "gone", "run", "more runs", "code", "record"])
+def test_whatever_it_was_made_from_changes_the_plan_is_made_again(finished, place, monkeypatch, change):
+    match change:
+        case "data":
+            (place / "data.npz").write_text("other images")
+        case "gone":
+            (place / "data.npz").unlink()
+        case "run":
+            (place / "results/digits/runs/at-1/result.json").unlink()
+        case "more runs":
+            (place / "results/digits/runs/rkd-3").mkdir()
+        case "code":
+            monkeypatch.setattr("kdzoo.suite.finished._code", lambda: "another version")
+        case "record":
+            (record,) = (place / "cache/finished").iterdir()
+            record.write_text(record.read_text()[:-20])
+    assert finished_runs(finished) is None
+
+
+def test_a_folders_stamp_is_that_of_its_files(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/one.png").write_bytes(b"1")
+    before = stamp(tmp_path)
+    assert stamp(tmp_path) == before
+    (tmp_path / "a/two.png").write_bytes(b"2")
+    assert stamp(tmp_path) != before
+    assert stamp(tmp_path / "nowhere") == "gone"
