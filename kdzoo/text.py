@@ -28,6 +28,12 @@ def one_line(text: object) -> str:
     return plain if len(plain) <= LONGEST else plain[: LONGEST - 1] + "…"
 
 
+def shortened(text: object, longest: int = 300) -> str:
+    """Text on one line, cut between words with an ellipsis where it is longer."""
+    plain = one_line(text)
+    return plain if len(plain) <= longest else plain[:longest].rpartition(" ")[0].rstrip(" ,;:.") + " ..."
+
+
 def csv_text(text: str) -> str:
     """Text for a cell of a CSV file: one line, and no formula when a spreadsheet opens the file."""
     plain = one_line(text)

@@ -34,7 +34,10 @@ Set = Annotated[
 Data = Annotated[
     str | None, typer.Option(help="digits, mnist, cifar10, cifar100 or folder:PATH; see `kdzoo data list`.", rich_help_panel=PAIR)
 ]
-DataRoot = Annotated[str | None, typer.Option(help="Where data sets lie; else KDZOO_DATA.", rich_help_panel=PAIR)]
+DataRoot = Annotated[
+    str | None,
+    typer.Option(help=r"Where data sets lie. \[default: KDZOO_DATA, else data/ in the cache folder, KDZOO_CACHE]", rich_help_panel=PAIR),
+]
 Limit = Annotated[int | None, typer.Option(help="Use so many training images.", rich_help_panel=PAIR)]
 LabelFraction = Annotated[float | None, typer.Option(help="The share of training images with a label.", rich_help_panel=PAIR)]
 ValFraction = Annotated[float | None, typer.Option(help="The share held out for validation; 0 for reproductions.", rich_help_panel=PAIR)]
@@ -59,6 +62,14 @@ Resident = Annotated[
         metavar="SIZE",
         help="What a folder's decoded images may take; a larger one is decoded while training, to the same pixels. [default: 16GB]",
         rich_help_panel=RUNNING,
+    ),
+]
+SkipUnreadable = Annotated[
+    bool | None,
+    typer.Option(
+        "--skip-unreadable",
+        help="Leave out the files of a folder that cannot be read, counted and listed; without it they are refused.",
+        rich_help_panel=PAIR,
     ),
 ]
 Plugins = Annotated[
@@ -147,6 +158,7 @@ def bench(
     ] = None,
     threads: Threads = None,
     resident: Resident = None,
+    skip_unreadable: SkipUnreadable = None,
     channels_last: Annotated[
         bool | None,
         typer.Option(

@@ -10,27 +10,38 @@ import typer
 from kdzoo.cli.output import console
 from kdzoo.suite.display import open_display
 
+METHOD, RECIPE, STUDENT = "hinton", "distill", "mobilenetv3_small_100"
+"""the defaults of `kdzoo.shortway`, which this module imports late: it imports torch"""
+
 
 def distill(
-    folder: Annotated[Path, typer.Argument(help="Images: train/, test/ (and val/) with a sub-folder a class, or the sub-folders alone.")],
+    folder: Annotated[Path, typer.Argument(help="Images: one sub-folder a class, or train/ and test/ (and val/) with such sub-folders.")],
     teacher: Annotated[
         str, typer.Option(help="A network's name, NAME:pretrained, a file of weights, or NAME:FILE; then @SIZE, @norm=imagenet.")
     ],
-    student: Annotated[str, typer.Option(help="The small network.")] = "mobilenetv3_small_100",
-    out: Annotated[Path, typer.Option(help="Where the student's weights and the verdict go.")] = Path("small"),
-    method: Annotated[str, typer.Option(help="How it is taught; plain KD serves any two networks.")] = "hinton",
-    recipe: Annotated[str, typer.Option(help="How both networks are trained.")] = "finetune224",
-    epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
-    image_size: Annotated[int | None, typer.Option(help="The side of what the networks see, instead of the recipe's.")] = None,
-    seed: Annotated[int, typer.Option(help="Of initialisation, batches and crops.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    student: Annotated[str, typer.Option(help="The small network: a name, NAME:random, NAME:pretrained or NAME:FILE.")] = STUDENT,
+    out: Annotated[Path, typer.Option(help="Folder for the student's weights, how to use them, and the verdict.")] = Path("small"),
+    method: Annotated[str, typer.Option(help="Distillation method, or a sum of methods; see `kdzoo methods`.")] = METHOD,
+    recipe: Annotated[str, typer.Option(help="Training recipe of both networks; see `kdzoo recipes`.")] = RECIPE,
+    epochs: Annotated[
+        int | None, typer.Option(help=r"Epochs of both networks. \[default: the recipe's, with at least its number of steps]")
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help=r"Side in pixels of what the networks see. \[default: the smallest at which the teacher sees enough]")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of initialisation, order and views.")] = 0,
+    skip_unreadable: Annotated[
+        bool, typer.Option("--skip-unreadable", help="Leave out files that cannot be read, counted and listed, instead of refusing them.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:NUMBER.")] = "auto",
     threads: Annotated[int | None, typer.Option(help=r"CPU threads of each process. \[default: OMP_NUM_THREADS, else all cores]")] = None,
 ) -> int:
     """Distil a large network into a small one on your own images: one good method and recipe, no grid.
 
-    A teacher made for other classes is fine-tuned on yours first. Ends with the verdict: the distilled student, the
-    student alone and the teacher, with accuracy, parameters, multiply-accumulates and latency on this machine. The
-    student's weights are safetensors that plain timm loads.
+    A name alone means published (pretrained) weights where there are any. A teacher made for other classes is fine-tuned on
+    yours first. Ends with the verdict: the distilled student, the same student trained alone and the teacher, with accuracy,
+    parameters, multiply-accumulates and latency on this machine. The student's weights are safetensors that plain timm loads;
+    the README beside them has the code. Run the same command to resume.
 
     \b
     Example:
@@ -49,6 +60,7 @@ def distill(
             epochs=epochs,
             image_size=image_size,
             seed=seed,
+            skip_unreadable=skip_unreadable,
             device=device,
             threads=threads,
             handle=display.handle,
