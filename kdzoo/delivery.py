@@ -7,10 +7,9 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import timm
-
 from kdzoo.data import preprocess
 from kdzoo.data.images import Images
+from kdzoo.models.names import is_own
 from kdzoo.models.network import Network, creation_options
 from kdzoo.models.weights import save_student
 from kdzoo.spec import NetworkSpec, Recipe
@@ -51,9 +50,7 @@ def deliver(
 
 def usage(network: Network, spec: NetworkSpec, images: Images, recipe: Recipe, verdict: str) -> str:
     """How the network is loaded and fed, and the verdict."""
-    build = timm.model_entrypoint(spec.name)
-    own = build.__module__.partition(".")[0] == "kdzoo"
-    helpers = ["import kdzoo.models.names  # makes its networks known to timm"] if own else []
+    helpers = ["import kdzoo.models.names  # makes its networks known to timm"] if is_own(spec.name) else []
     helpers += ["from kdzoo.models.stem import small_stem"] if spec.stem == "small" else []
     code = "\n".join(
         [

@@ -40,8 +40,8 @@ from kdzoo.suite.request import parse_request
 from kdzoo.suite.stats import mcnemar_p, wilson
 from kdzoo.verdict import BATCHES, Measured, Verdict, conclusion, table
 
-METHOD = "hinton"
-"""Tuned plain KD is what other methods have to beat, and it serves any two networks."""
+METHOD = "hinton+pefd"
+"""Plain KD, and the direction of the teacher's embedding, which says more of each of few images than scores of few classes do."""
 RECIPE = "distill"
 STUDENT = "mobilenetv3_small_100"
 FOLDER = "folder:"
@@ -226,19 +226,21 @@ def plan_distillation(wish: Wish, modules: Modules) -> tuple[Prepared, tuple[str
     """
     _refuse_shipped(wish.method)
     teacher = wish.teacher if wish.teacher in modules.by_name else pretrained_unless_said(wish.teacher)
-    size, notes = wish.image_size, []
+    size = wish.image_size
+    notes: list[str] = []
     if size is None and not wish.data.startswith(FOLDER):
         size = _own_size(wish)
     prepared = _prepared(wish, teacher, size, modules)
-    if size is None and (chosen := chosen_size(prepared, modules)) is not None:
-        notes.append(str(chosen))
-        if chosen.norm is not None and wish.teacher not in modules.by_name:
-            teacher = f"{teacher}@norm={chosen.norm}"
-            notes.append(f"the file of {wish.teacher} does not say how its images were normalised: {chosen.norm} is used, as timm has it")
-        if chosen.norm is not None or chosen.side != _distilled(prepared, wish.method).run.recipe.augment.size:
-            prepared = _prepared(wish, teacher, chosen.side, modules)
-    elif size is None:
-        notes.append(f"image size {_distilled(prepared, wish.method).run.recipe.augment.size}, that of the recipe")
+    usual = _distilled(prepared, wish.method).run.recipe.augment.size
+    chosen = chosen_size(prepared, modules, size) if wish.data.startswith(FOLDER) else None
+    if size is None:
+        notes.append(str(chosen) if chosen is not None else f"image size {usual}, that of the recipe")
+    if chosen is not None and chosen.norm is not None and wish.teacher not in modules.by_name:
+        notes.append(f"the file of {wish.teacher} does not say how its images were normalised: {chosen.norm} is used, as timm has it")
+        teacher = f"{teacher}@norm={chosen.norm}"
+        prepared = _prepared(wish, teacher, chosen.side, modules)
+    elif chosen is not None and chosen.side != usual:
+        prepared = _prepared(wish, teacher, chosen.side, modules)
     return prepared, (*notes, *fine_tuned(prepared, wish.teacher))
 
 
@@ -259,14 +261,17 @@ def _own_size(wish: Wish) -> int | None:
     return min(images.height, images.width, own) if min(images.height, images.width) < own else None
 
 
-def chosen_size(prepared: Prepared, modules: Modules) -> ImageSize | None:
-    """The image size for a folder, by what the teacher's weights make of its training images; None where nothing can tell."""
-    sides = sorted(recipe_file(prepared.config.recipe).sizes)
+def chosen_size(prepared: Prepared, modules: Modules, given: int | None) -> ImageSize | None:
+    """The image size for a folder, by what the teacher's weights make of its training images; None where nothing can tell.
+
+    given: the only size that may be chosen, where a user names one: the teacher's normalisation is measured all the same.
+    """
+    sides = sorted(recipe_file(prepared.config.recipe).sizes) if given is None else [given]
     planned = next(one for one in prepared.plan.students if one.run.teacher is not None)
     trained = next(iter(prepared.plan.teachers.values()), None)
     spec = planned.run.teacher if trained is None else trained.run.student
     path = planned.about["paths"].get("teacher") if trained is None else trained.about["paths"].get("student")
-    if len(sides) < 2 or spec is None or spec.start == "random":
+    if not sides or spec is None or spec.start == "random" or (given is not None and spec.norm is not None):
         return None
     config = prepared.config
     images = images_of(config.data, config.data_root, sides[-1], config.resident, config.skip_unreadable)

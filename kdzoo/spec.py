@@ -164,12 +164,13 @@ class Recipe(Spec):
     view_epochs: in how many epochs new views, mixes and orders are drawn, after which those of the first come again: so
     a teacher's answers are remembered however long the training is; None for new ones in every epoch.
     head: how a classifier starts that replaces one of other classes, at `random` or as a `probe`: a logistic regression on
-    what the network, frozen, says of the training images.
+    what the network, frozen, says of the training images. learns: `all` of the network, or its `head` alone, the classifier:
+    then everything below stays as it was, its running statistics too.
     mixup, cutmix: alpha of the Beta distribution of a mix's share (https://arxiv.org/abs/1710.09412,
     https://arxiv.org/abs/1905.04899), or None; mix_prob: the share of samples that are mixed, by one of the two.
     mean, std: what images in [0, 1] are normalised with, one number a channel; None for those of the data. A network that
     brings its own (pretrained, or trained here) keeps them.
-    Where view_epochs, dot, mixup, cutmix, mean and std are None, head is `random`, and the average does not warm up, they
+    Where view_epochs, dot, mixup, cutmix, mean and std are None, head is `random`, learns is `all`, and the average does not warm up, they
     are not part of a run's id.
     """
 
@@ -196,6 +197,7 @@ class Recipe(Spec):
     mix_prob: Annotated[Number, Field(gt=0, le=1)] = 1.0
     view_epochs: Count | None = None
     head: Literal["random", "probe"] = "random"
+    learns: Literal["all", "head"] = "all"
     mean: Annotated[tuple[Number, ...], BeforeValidator(_tuple), Field(min_length=1)] | None = None
     std: Annotated[tuple[Positive, ...], BeforeValidator(_tuple), Field(min_length=1)] | None = None
     augment: Augment = Augment()
@@ -234,7 +236,7 @@ class Recipe(Spec):
     def _without_unused(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
         unused = {name for name in ("dot", "mixup", "cutmix", "mean", "std", "view_epochs") if getattr(self, name) is None}
         unused |= set() if self.mixes else {"mix_prob"}
-        unused |= {"head"} if self.head == "random" else set()
+        unused |= {name for name, usual in (("head", "random"), ("learns", "all")) if getattr(self, name) == usual}
         unused |= set() if self.ema is not None and self.ema_warmup else {"ema_warmup"}
         return {name: value for name, value in whole(self).items() if name not in unused}
 
