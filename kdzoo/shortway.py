@@ -29,6 +29,7 @@ from kdzoo.models.network import Network, freeze
 from kdzoo.models.weights import pretrained_unless_said
 from kdzoo.predictions import read_predictions
 from kdzoo.seals import OWNER
+from kdzoo.spec import Run
 from kdzoo.store import cache_folder, writable, write_json
 from kdzoo.suite.bench import Prepared, asked, prepare
 from kdzoo.suite.bench import run as run_bench
@@ -38,6 +39,7 @@ from kdzoo.suite.jobs import Event, Handle, Outcome
 from kdzoo.suite.launch import Pool
 from kdzoo.suite.request import parse_request
 from kdzoo.suite.stats import mcnemar_p, wilson
+from kdzoo.suite.sweep import Planned
 from kdzoo.verdict import BATCHES, Measured, Verdict, conclusion, table
 
 METHOD = "hinton+pefd"
@@ -236,7 +238,9 @@ def plan_distillation(wish: Wish, modules: Modules) -> tuple[Prepared, tuple[str
     if size is None:
         notes.append(str(chosen) if chosen is not None else f"image size {usual}, that of the recipe")
     if chosen is not None and chosen.norm is not None and wish.teacher not in modules.by_name:
-        notes.append(f"the file of {wish.teacher} does not say how its images were normalised: {chosen.norm} is used, as timm has it")
+        notes.append(
+            f"the file of {wish.teacher} does not say how its images were normalised: @norm={chosen.norm}, timm's for this network"
+        )
         teacher = f"{teacher}@norm={chosen.norm}"
         prepared = _prepared(wish, teacher, chosen.side, modules)
     elif chosen is not None and chosen.side != usual:
@@ -326,12 +330,17 @@ def _pixels(images: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 def fine_tuned(prepared: Prepared, teacher: str) -> tuple[str, ...]:
     """What there is to say of a teacher that has to be trained before it teaches."""
-    return tuple(
-        f"the teacher {teacher} "
-        + ("starts at random and is trained" if planned.run.student.start == "random" else "was made for other classes and is fine-tuned")
-        + f" on these images first ({planned.run.recipe.epochs} epochs; kept as {planned.run.id})"
-        for planned in prepared.plan.teachers.values()
-    )
+    trained = [planned.run for planned in prepared.plan.teachers.values()]
+    return tuple(f"the teacher {teacher} {_training_in_words(run)}; kept as {run.id}" for run in trained)
+
+
+def _training_in_words(run: Run) -> str:
+    epochs = f"{run.recipe.epochs} epoch{'' if run.recipe.epochs == 1 else 's'}"
+    if run.student.start == "random":
+        return f"starts at random and is trained on these images first ({epochs})"
+    if run.recipe.learns == "head":
+        return "was made for other classes and gets a classifier for these first, a regression on its frozen features"
+    return f"was made for other classes and is fine-tuned on these images first ({epochs})"
 
 
 def judge(prepared: Prepared, method: str, notes: tuple[str, ...], modules: Modules) -> Verdict:
@@ -407,7 +416,7 @@ def _label(method: str) -> str:
     return "+".join(sorted(parse_request(method).terms)) or "none"
 
 
-def _distilled(prepared: Prepared, method: str) -> Any:
+def _distilled(prepared: Prepared, method: str) -> Planned:
     """The planned run of a method."""
     (found,) = [planned for planned in prepared.plan.students if planned.run.objective.label == _label(method)]
     return found

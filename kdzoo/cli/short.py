@@ -38,8 +38,8 @@ def distill(
 ) -> int:
     """Distil a large network into a small one on your own images: one good method and recipe, no grid.
 
-    A name alone means published (pretrained) weights where there are any. A teacher made for other classes is fine-tuned on
-    yours first. Ends with the verdict: the distilled student, the same student trained alone and the teacher, with accuracy,
+    A name alone means published (pretrained) weights where there are any. A teacher made for other classes gets a
+    classifier for yours first. Ends with the verdict: the distilled student, the same student trained alone and the teacher, with accuracy,
     parameters, multiply-accumulates and latency on this machine. The student's weights are safetensors that plain timm loads;
     the README beside them has the code. Run the same command to resume.
 
@@ -48,6 +48,7 @@ def distill(
       kdzoo distill photos/ --teacher my_resnet50.pth --out small/
     """
     from kdzoo.shortway import distill_folder
+    from kdzoo.verdict import conclusion, table
 
     with open_display(console()) as display:
         verdict = distill_folder(
@@ -65,5 +66,6 @@ def distill(
             threads=threads,
             handle=display.handle,
         )
-    console().print(f"\n{verdict}\n\nweights, classes and how to use them: {out}/", markup=False, soft_wrap=True)
+    words = "\n".join(["", *table(verdict), "", conclusion(verdict), "", f"weights, classes and how to use them: {out}/"])
+    console().print(words, markup=False, soft_wrap=True)
     return 0
