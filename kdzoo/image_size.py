@@ -109,7 +109,9 @@ def clearly_better(larger: NDArray[np.bool_], smaller: NDArray[np.bool_]) -> boo
 def _shrunk(pixels: Tensor, side: int) -> Tensor:
     """Images (N, C, S, S) uint8 about as a folder decodes them for a side."""
     decoded = min(round(side * MARGIN), pixels.shape[-1])
-    parts = [F.interpolate(part.float(), size=decoded, mode="bilinear", antialias=True, align_corners=False) for part in pixels.split(32)]
+    parts = [
+        F.interpolate(part.float(), size=decoded, mode="bilinear", antialias=True, align_corners=False) for part in torch.split(pixels, 32)
+    ]
     return torch.cat([part.round().clamp(0, 255).to(torch.uint8) for part in parts])
 
 
