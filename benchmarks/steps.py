@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from speed_report import machine
 
+from kdzoo.data.sources import data_root
 from kdzoo.errors import InputError
 from kdzoo.method import REGISTRY
 from kdzoo.pages import zoo
@@ -178,7 +179,8 @@ def main() -> None:
         for name in names:
             REGISTRY.get(name)
         with tempfile.TemporaryDirectory() as folder:
-            os.environ["KDZOO_CACHE"] = folder  # data sets stay where KDZOO_DATA says
+            os.environ["KDZOO_DATA"] = str(data_root(None))  # data sets stay where they are while the cache moves
+            os.environ["KDZOO_CACHE"] = folder
             folders = train(given.data, names, Path(folder))
             outcomes = [outcome(name, run) for name, run in folders.items()]
             taught = next(r for r in (run.result() for run in folders.values() if run.state() == "done") if r["teacher"] is not None)

@@ -63,6 +63,7 @@ def bench(
     jobs: int | None = None,
     threads: int | None = None,
     resident: int | str | None = None,
+    skip_unreadable: bool | None = None,
     keep: str | Sequence[str] | None = None,
     oracle: bool | None = None,
     channels_last: bool | None = None,

@@ -66,9 +66,10 @@ class Modules:
 
 
 @lru_cache(maxsize=2)
-def images_of(request: str, root: str | None, image_size: int | None, resident: int | None = None) -> Images:
+def images_of(request: str, root: str | None, image_size: int | None, resident: int | None = None, skip_unreadable: bool = False) -> Images:
     """A data set, kept for the next run of this process."""
-    return load(request, root=Path(root) if root else None, image_size=image_size, resident=resident)
+    place = Path(root) if root else None
+    return load(request, root=place, image_size=image_size, resident=resident, skip_unreadable=skip_unreadable)
 
 
 def data_of(bound: Bound, resident: int | None = None) -> tuple[Images, Parts]:
@@ -77,7 +78,9 @@ def data_of(bound: Bound, resident: int | None = None) -> tuple[Images, Parts]:
     resident: the bytes that a folder's decoded images may take, which changes no pixel (`folder.load_folder`).
     """
     spec = bound.run.data
-    images = images_of(bound.paths.get("data", spec.name), bound.paths.get("data_root"), bound.run.recipe.augment.size, resident)
+    paths, size = bound.paths, bound.run.recipe.augment.size
+    skip = bool(paths.get("skip_unreadable", False))
+    images = images_of(paths.get("data", spec.name), paths.get("data_root"), size, resident, skip)
     if images.fingerprint != spec.fingerprint:
         raise InputError(f"data: {spec.name} has changed since {bound.run.id} was planned ({spec.fingerprint} is now {images.fingerprint})")
     return normalised(images, bound.run.recipe), split(images, spec)

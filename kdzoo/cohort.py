@@ -124,6 +124,7 @@ class Cohort:
 
     def looks_of(self, epoch: int) -> dict[Need, Look]:
         """How every training sample looks in an epoch; once more, independently, for each other pass that is read."""
+        epoch = self.recipe.drawn_as(epoch)
         samples = torch.arange(len(self.parts.train.targets))
         height, width = seen_shape(self.recipe.augment, self.height, self.width)
         mixes = draw_mixes(self.recipe, samples=len(samples), height=height, width=width, seed=self.seed, epoch=epoch)
@@ -147,7 +148,7 @@ class Cohort:
 
     def batches_of(self, epoch: int, looks: Mapping[Need, Look], start: int) -> Iterator[tuple[Tensor, Seen]]:
         """The index tensors of an epoch's batches from number `start` on, each with the images of `shown_by`."""
-        drawn = partial(batches, len(self.parts.train.targets), self.recipe.batch_size, self.seed, epoch, start)
+        drawn = partial(batches, len(self.parts.train.targets), self.recipe.batch_size, self.seed, self.recipe.drawn_as(epoch), start)
         images = self.parts.train.images
         shown = {need: samples.to(images.device) for need, samples in shown_by(looks).items()}
         asked = (samples[index] for index in drawn(images.device) for samples in shown.values())

@@ -1,22 +1,46 @@
-"""How long a network takes for a batch on this machine."""
+"""How long a network takes for a batch on this machine, and how busy the machine was."""
 
 from __future__ import annotations
 
-import statistics
+import os
 import time
+from dataclasses import dataclass
 
 import torch
 
 from kdzoo.models.network import Network
 
 WARM_UP = 3
-REPEATS = 20
+REPEATS = 50
 LONGEST_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Load:
+    """How busy a machine is: processes that run or wait for a core, mean of the last minute, and its cores."""
+
+    processes: float
+    cores: int
+
+    def __str__(self) -> str:
+        busy = "; other programs were running, so these times may be too long" if self.processes > self.cores else ""
+        return f"load average {self.processes:.1f} on {self.cores} core{'' if self.cores == 1 else 's'}{busy}"
+
+
+def machine_load() -> Load | None:
+    """The load of this machine; None where the system does not tell."""
+    if not hasattr(os, "getloadavg"):
+        return None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Load(os.getloadavg()[0], cores)
 
 
 @torch.no_grad()
 def milliseconds(network: Network, image_shape: tuple[int, int, int], batch: int, device: torch.device) -> float:
-    """Median milliseconds of a forward of `batch` images, over 20 repeats (fewer where they take over five seconds)."""
+    """The shortest of up to 50 forwards of `batch` images, in milliseconds; fewer where they take over five seconds together.
+
+    The minimum, since whatever else a machine does can only add to the time of a forward.
+    """
     network = network.to(device).eval()
     images = torch.zeros(batch, *image_shape, dtype=torch.uint8, device=device)
     times: list[float] = []
@@ -29,4 +53,4 @@ def milliseconds(network: Network, image_shape: tuple[int, int, int], batch: int
         times.append(time.perf_counter() - start)
         if time.perf_counter() - began > LONGEST_SECONDS and len(times) > WARM_UP:
             break
-    return 1000 * statistics.median(times[WARM_UP:])
+    return 1000 * min(times[WARM_UP:])

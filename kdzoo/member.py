@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from kdzoo import guard
 from kdzoo.dot import DOT
+from kdzoo.errors import InputError
 from kdzoo.execution import Execution, autocast
 from kdzoo.models.network import Network, NetworkCost
 from kdzoo.objective import Objective
@@ -80,6 +81,8 @@ class Member:
         self.objective = objective.to(execution.device)
         for peer in (part for part in self.objective.modules() if isinstance(part, Network)):
             execution.place(peer, run.recipe.precision)
+        if run.recipe.learns == "head":
+            only_head(self.network)
         self.device = execution.device
         self.optimizer = optimizer(run.recipe, self.network, self.objective.groups())
         self.scaler = torch.amp.GradScaler(execution.device.type, enabled=run.recipe.precision == "float16")
@@ -100,7 +103,7 @@ class Member:
 
     def losses(self, seen: Seen, teacher: Outputs | None, batch: Batch) -> Losses:
         """Forward of the student and of the objective for one batch."""
-        self.network.train()
+        self.network.train(self.run.recipe.learns == "all")
         self.objective.train()
         with global_stream(self.run.seed, "layers", batch.clock.step, device=self.device), autocast(self.run.recipe, self.device):
             student = outputs(self.network, seen, self.need)
@@ -248,6 +251,16 @@ class Member:
             self.refuse_bad_weights()
         except Exception as error:  # a whole file that does not fit: what a method's module is made of has changed, or torch
             raise Damaged(f"{self.folder.checkpoint}: cannot be resumed ({_first_line(error)})") from error
+
+
+def only_head(network: Network) -> None:
+    """Let the classifier alone learn; raises InputError for a network whose classifier is not a module of its own."""
+    parameters = list(network.classifier.parameters())
+    if not parameters:
+        raise InputError("recipe.learns: 'head' needs a network whose classifier is a layer of its own; take 'all'")
+    network.requires_grad_(False)
+    for parameter in parameters:
+        parameter.requires_grad_(True)
 
 
 def read_checkpoint(folder: RunFolder, device: torch.device) -> dict[str, Any]:

@@ -4,71 +4,49 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 
-from kdzoo.assemble import Bound, Modules, data_of, network_of, shape_of
+from kdzoo.assemble import Bound, Modules, data_of, images_of, network_of, shape_of
 from kdzoo.data.images import Images
 from kdzoo.data.labels import map_labels
 from kdzoo.data.sources import Raw, register_source
+from kdzoo.data.split import split
+from kdzoo.delivery import deliver
 from kdzoo.errors import InputError, WorkFailed
-from kdzoo.latency import milliseconds
+from kdzoo.image_size import ImageSize, choose_size
+from kdzoo.latency import machine_load, milliseconds
 from kdzoo.method import REGISTRY
-from kdzoo.models.network import Network
+from kdzoo.models.network import Network, freeze
 from kdzoo.models.weights import pretrained_unless_said
-from kdzoo.store import StoreError, cache_folder, write_bytes, write_json
+from kdzoo.predictions import read_predictions
+from kdzoo.seals import OWNER
+from kdzoo.spec import Run
+from kdzoo.store import cache_folder, writable, write_json
 from kdzoo.suite.bench import Prepared, asked, prepare
 from kdzoo.suite.bench import run as run_bench
+from kdzoo.suite.config import recipe_file
+from kdzoo.suite.display import open_display
 from kdzoo.suite.jobs import Event, Handle, Outcome
 from kdzoo.suite.launch import Pool
 from kdzoo.suite.request import parse_request
-from kdzoo.suite.stats import wilson
+from kdzoo.suite.stats import mcnemar_p, wilson
+from kdzoo.suite.sweep import Planned
+from kdzoo.verdict import BATCHES, Measured, Verdict, conclusion, table
 
-METHOD = "hinton"
-"""Tuned plain KD is what other methods have to beat, and it serves any two networks."""
-RECIPE = "finetune224"
-BATCHES = (1, 32)
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One of the three networks of a verdict. accuracy: top-1 on the test images, with its 95 % interval (Wilson)."""
-
-    name: str
-    accuracy: float
-    low: float
-    high: float
-    balanced: float
-    parameters: int
-    macs: int
-    milliseconds: Mapping[int, float]
-    """of a forward, by batch size"""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the short way came to. test_images: how many the accuracies are of. threads: those of the latencies."""
-
-    distilled: Measured
-    alone: Measured
-    teacher: Measured
-    classes: tuple[str, ...]
-    test_images: int
-    method: str
-    threads: int
-    device: str
-    notes: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return "\n".join([*table(self), "", *self.notes, conclusion(self)])
+METHOD = "hinton+pefd"
+"""Plain KD, and the direction of the teacher's embedding, which says more of each of few images than scores of few classes do."""
+RECIPE = "distill"
+STUDENT = "mobilenetv3_small_100"
+FOLDER = "folder:"
 
 
 @dataclass(frozen=True)
@@ -82,11 +60,53 @@ class Distilled:
     verdict: Verdict
 
 
+@dataclass(frozen=True)
+class Wish:
+    """What a distillation is asked for, from the command line and from Python alike; None leaves an option at its default."""
+
+    data: str
+    teacher: str
+    student: str
+    results: Path
+    name: str
+    method: str
+    recipe: str
+    epochs: int | None
+    lr: float | None
+    image_size: int | None
+    seed: int
+    device: str
+    threads: int | None
+    skip_unreadable: bool
+
+    def options(self, teacher: str, image_size: int | None) -> dict[str, Any]:
+        """The bench that it comes to, with a teacher in words and the side of what the networks see."""
+        given = {"epochs": self.epochs, "lr": self.lr, "threads": self.threads}
+        return {
+            "name": self.name,
+            "results": str(self.results),
+            "data": self.data,
+            "teacher": teacher,
+            "student": self.student,
+            "methods": [self.method],
+            "recipe": self.recipe,
+            "seeds": [self.seed],
+            "refit": False,
+            "fine_tune": True,
+            "device": self.device,
+            "jobs": 1,
+            "keep": ["student", "predictions"],
+            "skip_unreadable": self.skip_unreadable,
+            **{key: value for key, value in given.items() if value is not None},
+            "set": {} if image_size is None else {"recipe.augment.size": image_size},
+        }
+
+
 def distill_folder(
     folder: Path,
     *,
     teacher: str,
-    student: str = "mobilenetv3_small_100",
+    student: str = STUDENT,
     out: Path = Path("small"),
     method: str = METHOD,
     recipe: str = RECIPE,
@@ -95,43 +115,47 @@ def distill_folder(
     seed: int = 0,
     device: str = "auto",
     threads: int | None = None,
+    skip_unreadable: bool = False,
     handle: Handle | None = None,
 ) -> Verdict:
-    """Distil `teacher` into `student` on the images below `folder`; leave weights, classes, verdict and use in `out`.
+    """Distil `teacher` into `student` on the images below `folder`; leave weights, classes, verdict and README in `out`.
 
-    A bare name of a teacher means its pretrained weights; one made for other classes is fine-tuned on these first. The
-    student is trained twice with the same seed and batches, with the teacher and alone, so that the verdict is fair.
-    The same call again goes on where the last one stopped. Raises InputError before any work for what cannot be done, and
-    WorkFailed where a run fails.
+    A bare name of a teacher means its pretrained weights where there are any; one made for other classes is fine-tuned on
+    these first. The student is trained twice with the same seed and batches, with the teacher and alone, so that the verdict
+    is fair. Run the same call again to resume. Raises InputError before any work for what cannot be done, and WorkFailed
+    where a run fails.
     """
-    changes: dict[str, Any] = {} if image_size is None else {"recipe.augment.size": image_size}
-    options = {
-        "name": "runs",
-        "results": str(out),
-        "data": f"folder:{folder}",
-        "teacher": pretrained_unless_said(teacher),
-        "student": student,
-        "methods": [method],
-        "recipe": recipe,
-        "seeds": [seed],
-        "refit": False,
-        "fine_tune": True,
-        "device": device,
-        "jobs": 1,
-        "keep": ["student"],
-        **{key: value for key, value in {"epochs": epochs, "threads": threads}.items() if value is not None},
-        "set": changes,
-    }
-    _refuse_shipped(method)
-    prepared = prepare(asked(options))
+    wish = Wish(
+        data=f"{FOLDER}{folder}",
+        teacher=teacher,
+        student=student,
+        results=out,
+        name="runs",
+        method=method,
+        recipe=recipe,
+        epochs=epochs,
+        lr=None,
+        image_size=image_size,
+        seed=seed,
+        device=device,
+        threads=threads,
+        skip_unreadable=skip_unreadable,
+    )
     tell = handle or (lambda event: None)
-    for text in fine_tuned(prepared, teacher):
-        tell({"event": "note", "text": text})
+    prepared, notes = plan_distillation(wish, Modules())
+    writable(out)
+    tell_all(notes, tell)
     with Pool(1, (), cache_folder() / "logs" / "distill") as pool:
         outcome = run_bench(prepared, pool, tell, retry_failed=True)
     _refuse_failed(outcome)
-    verdict = judge(prepared, method, fine_tuned(prepared, teacher), Modules())
-    deliver(prepared, verdict, out, method)
+    verdict = judge(prepared, method, notes, Modules())
+    bound = _bound(prepared, method)
+    network, images = _network(bound, Modules(), prepared)
+    about = {"architecture": bound.run.student.name, "classes": str(len(images.classes)), OWNER: bound.run.id}
+    words = "\n".join([*("    " + line for line in table(verdict)), "", conclusion(verdict)])
+    metadata = {**about, "class_names": json.dumps(images.classes)}
+    deliver(out, network, bound.run.student, images, bound.run.recipe, verdict=words, metadata=metadata)
+    write_json(out / "verdict.json", json.loads(json.dumps(asdict(verdict))))
     return verdict
 
 
@@ -141,48 +165,54 @@ def distill(
     data: str | Path | tuple[tuple[Any, Any], tuple[Any, Any]],
     *,
     method: str = METHOD,
-    recipe: str = "smoke",
+    recipe: str = RECIPE,
     epochs: int | None = None,
     lr: float | None = None,
+    image_size: int | None = None,
     seed: int = 0,
     results: str | Path = "results",
     device: str = "auto",
     threads: int | None = None,
+    skip_unreadable: bool = False,
+    progress: bool = True,
 ) -> Distilled:
     """Train a student under a teacher and return it, with the same student trained alone to compare with.
 
-    student, teacher: names (see `kdzoo bench --help`) or modules; a teacher's module is taken as it is, and must score
-    the classes of the data. data: a folder of images, a data set's name, or ((images, labels), (images, labels)) of train
-    and test with images (N, H, W[, C]) or (N, C, H, W) uint8 and labels that are numbers or names. Trains in this
-    process, through the same trainer as a bench; the same call again trains nothing. threads: of the CPU, None for as many
-    as torch has (`torch.get_num_threads`, which OMP_NUM_THREADS sets); torch has as many afterwards as before. What is to
-    be said of the networks is in the verdict's notes. Raises InputError before any work, and WorkFailed where a run fails.
+    student, teacher: names in the words of the command line (`kdzoo distill --help`), or modules; a teacher's module is
+    taken as it is, and must score the classes of the data. data: a folder of images, a data set's name, or
+    ((images, labels), (images, labels)) of train and test with images (N, H, W[, C]) or (N, C, H, W) uint8 and labels that
+    are numbers or names. method, recipe and image size are by default those of the command line. Trains in this process,
+    through the same trainer as a bench; the same call again trains nothing. threads: of the CPU, None for as many as torch
+    has (`torch.get_num_threads`, which OMP_NUM_THREADS sets); torch has as many afterwards as before. progress: whether
+    what is trained is shown as a bench shows it. The verdict's notes say what there is to know of data and networks.
+    Raises InputError before any work, and WorkFailed where a run fails.
     """
     from kdzoo.api import module_name
 
-    found = {module_name(m): m for m in (student, teacher) if isinstance(m, nn.Module)}
-    modules = Modules(found)
-    options = {
-        "name": "distill",
-        "results": str(results),
-        "data": _data_name(data),
-        "teacher": module_name(teacher) if isinstance(teacher, nn.Module) else teacher,
-        "student": module_name(student) if isinstance(student, nn.Module) else student,
-        "methods": [method],
-        "recipe": recipe,
-        "seeds": [seed],
-        "refit": False,
-        "fine_tune": True,
-        "device": device,
-        "threads": torch.get_num_threads() if threads is None else threads,
-        **{key: value for key, value in {"epochs": epochs, "lr": lr}.items() if value is not None},
-    }
-    _refuse_shipped(method)
-    prepared = prepare(asked(options, modules=modules), modules)
-    notes: list[str] = []
+    modules = Modules({module_name(m): m for m in (student, teacher) if isinstance(m, nn.Module)})
+    wish = Wish(
+        data=_data_name(data),
+        teacher=module_name(teacher) if isinstance(teacher, nn.Module) else teacher,
+        student=module_name(student) if isinstance(student, nn.Module) else student,
+        results=Path(results),
+        name="distill",
+        method=method,
+        recipe=recipe,
+        epochs=epochs,
+        lr=lr,
+        image_size=image_size,
+        seed=seed,
+        device=device,
+        threads=torch.get_num_threads() if threads is None else threads,
+        skip_unreadable=skip_unreadable,
+    )
+    prepared, found = plan_distillation(wish, modules)
+    notes = list(found)
     before = torch.get_num_threads()
     try:
-        outcome = run_bench(prepared, None, partial(_note, notes), retry_failed=True, modules=modules)
+        with open_display(Console(quiet=not progress)) as display:
+            tell_all(found, display.handle)
+            outcome = run_bench(prepared, None, partial(_note, notes, display.handle), retry_failed=True, modules=modules)
         _refuse_failed(outcome)
         verdict = judge(prepared, method, tuple(dict.fromkeys(notes)), modules)
         trained, _ = _network(_bound(prepared, method), modules, prepared)
@@ -191,16 +221,87 @@ def distill(
     return Distilled(trained.model.eval(), verdict.distilled.accuracy, verdict.alone.accuracy, verdict.teacher.accuracy, verdict)
 
 
-def _note(notes: list[str], event: Event) -> None:
-    """Take down what is said in words."""
+def plan_distillation(wish: Wish, modules: Modules) -> tuple[Prepared, tuple[str, ...]]:
+    """The two runs of a distillation and the teacher's, ready to be trained, and what there is to say of them before any work.
+
+    Raises InputError with everything that is wrong.
+    """
+    _refuse_shipped(wish.method)
+    teacher = wish.teacher if wish.teacher in modules.by_name else pretrained_unless_said(wish.teacher)
+    size = wish.image_size
+    notes: list[str] = []
+    if size is None and not wish.data.startswith(FOLDER):
+        size = _own_size(wish)
+    prepared = _prepared(wish, teacher, size, modules)
+    usual = _distilled(prepared, wish.method).run.recipe.augment.size
+    chosen = chosen_size(prepared, modules, size) if wish.data.startswith(FOLDER) else None
+    if size is None:
+        notes.append(str(chosen) if chosen is not None else f"image size {usual}, that of the recipe")
+    if chosen is not None and chosen.norm is not None and wish.teacher not in modules.by_name:
+        notes.append(
+            f"the file of {wish.teacher} does not say how its images were normalised: @norm={chosen.norm}, timm's for this network"
+        )
+        teacher = f"{teacher}@norm={chosen.norm}"
+        prepared = _prepared(wish, teacher, chosen.side, modules)
+    elif chosen is not None and chosen.side != usual:
+        prepared = _prepared(wish, teacher, chosen.side, modules)
+    return prepared, (*notes, *fine_tuned(prepared, wish.teacher))
+
+
+def _prepared(wish: Wish, teacher: str, size: int | None, modules: Modules) -> Prepared:
+    """The bench of a wish without the controls that a distillation does not show."""
+    prepared = prepare(asked(wish.options(teacher, size), modules=modules), modules)
+    labels = {"none", _label(wish.method)}
+    students = tuple(planned for planned in prepared.plan.students if planned.run.objective.label in labels)
+    return replace(prepared, plan=replace(prepared.plan, students=students))
+
+
+def _own_size(wish: Wish) -> int | None:
+    """The side of a data set's own images, where a recipe has a larger one; None to leave the recipe's."""
+    own = recipe_file(wish.recipe).recipe.get("augment", {}).get("size")
+    if own is None:
+        return None
+    images = images_of(wish.data, None, None)
+    return min(images.height, images.width, own) if min(images.height, images.width) < own else None
+
+
+def chosen_size(prepared: Prepared, modules: Modules, given: int | None) -> ImageSize | None:
+    """The image size for a folder, by what the teacher's weights make of its training images; None where nothing can tell.
+
+    given: the only size that may be chosen, where a user names one: the teacher's normalisation is measured all the same.
+    """
+    sides = sorted(recipe_file(prepared.config.recipe).sizes) if given is None else [given]
+    planned = next(one for one in prepared.plan.students if one.run.teacher is not None)
+    trained = next(iter(prepared.plan.teachers.values()), None)
+    spec = planned.run.teacher if trained is None else trained.run.student
+    path = planned.about["paths"].get("teacher") if trained is None else trained.about["paths"].get("student")
+    if not sides or spec is None or spec.start == "random" or (given is not None and spec.norm is not None):
+        return None
+    config = prepared.config
+    images = images_of(config.data, config.data_root, sides[-1], config.resident, config.skip_unreadable)
+
+    def network_at(side: int) -> Network:
+        return freeze(network_of(spec, images, side=side, seed=0, path=path, modules=modules, head="fresh"))
+
+    return choose_size(network_at, spec.name, split(images, planned.run.data).train, sides)
+
+
+def tell_all(notes: Iterable[str], handle: Handle) -> None:
+    for text in notes:
+        handle({"event": "note", "text": text})
+
+
+def _note(notes: list[str], further: Handle, event: Event) -> None:
+    """Pass an event on, and keep what it says in words."""
     if event["event"] == "note":
         notes.append(str(event["text"]))
+    further(event)
 
 
 def _data_name(data: str | Path | tuple[tuple[Any, Any], tuple[Any, Any]]) -> str:
     """The name of a data set; arrays are registered under a name of their content.
 
-    Raises InputError for arrays that are no images, and labels that name no classes (`labels.map_labels`).
+    Raises InputError for arrays that are not images, and labels that do not name classes (`labels.map_labels`).
     """
     if isinstance(data, tuple):
         train, test = ((_pixels(images), labels) for images, labels in data)
@@ -214,7 +315,7 @@ def _data_name(data: str | Path | tuple[tuple[Any, Any], tuple[Any, Any]]) -> st
         register_source(name, lambda: Raw(train, test), "arrays given from Python")
         return name
     if isinstance(data, Path) or Path(data).is_dir():
-        return f"folder:{data}"
+        return f"{FOLDER}{data}"
     return data
 
 
@@ -228,13 +329,18 @@ def _pixels(images: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 
 def fine_tuned(prepared: Prepared, teacher: str) -> tuple[str, ...]:
-    """What is said of a teacher that has to be trained before it teaches."""
-    return tuple(
-        f"the teacher {teacher} "
-        + ("starts at random and is trained" if planned.run.student.start == "random" else "was made for other classes and is fine-tuned")
-        + f" on these images first ({planned.run.recipe.epochs} epochs; kept as {planned.run.id})"
-        for planned in prepared.plan.teachers.values()
-    )
+    """What there is to say of a teacher that has to be trained before it teaches."""
+    trained = [planned.run for planned in prepared.plan.teachers.values()]
+    return tuple(f"the teacher {teacher} {_training_in_words(run)}; kept as {run.id}" for run in trained)
+
+
+def _training_in_words(run: Run) -> str:
+    epochs = f"{run.recipe.epochs} epoch{'' if run.recipe.epochs == 1 else 's'}"
+    if run.student.start == "random":
+        return f"starts at random and is trained on these images first ({epochs})"
+    if run.recipe.learns == "head":
+        return "was made for other classes and gets a classifier for these first, a regression on its frozen features"
+    return f"was made for other classes and is fine-tuned on these images first ({epochs})"
 
 
 def judge(prepared: Prepared, method: str, notes: tuple[str, ...], modules: Modules) -> Verdict:
@@ -244,24 +350,49 @@ def judge(prepared: Prepared, method: str, notes: tuple[str, ...], modules: Modu
     torch.set_num_threads(prepared.options.threads)
     images, _ = data_of(distilled, prepared.options.resident)
     shape = shape_of(images, distilled.run.recipe)
-    result = distilled.folder.result()
     student_network, _ = _network(distilled, modules, prepared)
     assert distilled.run.teacher is not None
     teacher_network = network_of(distilled.run.teacher, images, side=shape[1], seed=0, path=distilled.paths.get("teacher"), modules=modules)
     student_times = {batch: milliseconds(student_network, shape, batch, device) for batch in BATCHES}
     teacher_times = {batch: milliseconds(teacher_network, shape, batch, device) for batch in BATCHES}
-    student = result["student"]
+    result, of_alone = distilled.folder.result(), alone.folder.result()["last"]
+    taught, lonely = _right(distilled, result["last"]), _right(alone, of_alone)
+    validation = result["last"]["val"]
     return Verdict(
-        distilled=_measured(student, result["last"]["test"], student_times),
-        alone=_measured(student, alone.folder.result()["last"]["test"], student_times),
-        teacher=_measured(result["teacher"], result["teacher"]["test"], teacher_times),
+        distilled=_measured(result["student"], result["last"], student_times),
+        alone=_measured(result["student"], of_alone, student_times),
+        teacher=_measured(result["teacher"], result["teacher"], teacher_times),
         classes=images.classes,
-        test_images=result["last"]["test"]["n"],
+        images=len(taught),
+        validation_images=0 if validation is None else validation["n"],
+        only_distilled=int((taught & ~lonely).sum()),
+        only_alone=int((lonely & ~taught).sum()),
+        p=mcnemar_p(taught, lonely),
         method=method,
         threads=prepared.options.threads,
         device=prepared.options.device,
+        load=str(machine_load() or "load not known"),
         notes=(*(f"data: {note}" for note in images.notes), *notes),
     )
+
+
+def _right(bound: Bound, last: Mapping[str, Any]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which of the held-out images a run's student names right, those of validation and of test together."""
+    found = []
+    for part in ("val", "test"):
+        if last[part] is not None:
+            said = read_predictions(bound.folder.predictions, bound.run.id, part=part, classes=bound.run.data.classes)
+            found.append(said.log_probs.argmax(1) == said.targets)
+    return np.concatenate(found)
+
+
+def _measured(network: Mapping[str, Any], parts: Mapping[str, Any], times: Mapping[int, float]) -> Measured:
+    """One network on validation and test images together."""
+    held_out = [parts[part] for part in ("val", "test") if parts[part] is not None]
+    count = sum(part["n"] for part in held_out)
+    right = sum(round(part["top1"] * part["n"]) for part in held_out)
+    balanced = sum(part["balanced"] * part["n"] for part in held_out) / count
+    return Measured(network["name"], right / count, *wilson(right, count), balanced, network["parameters"], network["macs"], times)
 
 
 def _refuse_failed(outcome: Outcome) -> None:
@@ -271,7 +402,7 @@ def _refuse_failed(outcome: Outcome) -> None:
 
 
 def _refuse_shipped(method: str) -> None:
-    """The short way ends with a student that plain timm loads; raises InputError for a method whose student is none."""
+    """The short way ends with a student that plain timm loads; raises InputError for a method whose student is not such a one."""
     ships = {name: REGISTRY.get(name).card.ships for name in parse_request(method).terms}
     found = [
         f"method: {name} ships {words}, which plain timm does not load; `kdzoo bench` trains it" for name, words in ships.items() if words
@@ -280,10 +411,20 @@ def _refuse_shipped(method: str) -> None:
         raise InputError(*found)
 
 
-def _bound(prepared: Prepared, label: str) -> Bound:
+def _label(method: str) -> str:
+    """The label of the runs of a method or a sum of methods."""
+    return "+".join(sorted(parse_request(method).terms)) or "none"
+
+
+def _distilled(prepared: Prepared, method: str) -> Planned:
+    """The planned run of a method."""
+    (found,) = [planned for planned in prepared.plan.students if planned.run.objective.label == _label(method)]
+    return found
+
+
+def _bound(prepared: Prepared, method: str) -> Bound:
     """The run of a method in its bench."""
-    (found,) = [p for p in prepared.plan.students if p.run.objective.label == label]
-    return Bound.read(prepared.plan.store.run(found.run.id))
+    return Bound.read(prepared.plan.store.run(_distilled(prepared, method).run.id))
 
 
 def _network(bound: Bound, modules: Modules, prepared: Prepared) -> tuple[Network, Images]:
@@ -292,74 +433,3 @@ def _network(bound: Bound, modules: Modules, prepared: Prepared) -> tuple[Networ
     spec = bound.run.student.model_copy(update={"start": f"run:{bound.run.id}"})
     side = shape_of(images, bound.run.recipe)[1]
     return network_of(spec, images, side=side, seed=0, path=str(bound.folder.student), modules=modules), images
-
-
-def _measured(network: Mapping[str, Any], test: Mapping[str, Any], times: Mapping[int, float]) -> Measured:
-    low, high = wilson(round(test["top1"] * test["n"]), test["n"])
-    return Measured(network["name"], test["top1"], low, high, test["balanced"], network["parameters"], network["macs"], times)
-
-
-def table(verdict: Verdict) -> list[str]:
-    """The verdict as lines of a table."""
-    head = ["", "network", f"accuracy on {verdict.test_images} test images", "parameters", "MACs", *(f"ms, batch {b}" for b in BATCHES)]
-    rows = [head]
-    for name, one in (("distilled", verdict.distilled), ("student alone", verdict.alone), ("teacher", verdict.teacher)):
-        accuracy = f"{100 * one.accuracy:.1f} % [{100 * one.low:.1f}, {100 * one.high:.1f}]"
-        times = [f"{one.milliseconds[b]:.1f}" for b in BATCHES]
-        rows.append([name, one.name, accuracy, f"{one.parameters / 1e6:.2f} M", f"{one.macs / 1e6:.0f} M", *times])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
-def conclusion(verdict: Verdict) -> str:
-    """The verdict in a sentence."""
-    gain = 100 * (verdict.distilled.accuracy - verdict.alone.accuracy)
-    smaller = verdict.teacher.parameters / verdict.distilled.parameters
-    faster = verdict.teacher.milliseconds[1] / verdict.distilled.milliseconds[1]
-    overlap = verdict.distilled.low <= verdict.alone.high and verdict.alone.low <= verdict.distilled.high
-    found = f"{abs(gain):.1f} points {'better' if gain > 0 else 'worse'} than" if f"{abs(gain):.1f}" != "0.0" else "as good as"
-    doubt = "; one seed and these few test images do not tell the two apart" if overlap else ""
-    return (
-        f"The distilled student has {1 / smaller:.1%} of the teacher's parameters, takes {1 / faster:.0%} of its time for one image "
-        f"on this machine ({verdict.threads} thread(s), {verdict.device}), and is {found} the same student trained alone{doubt}."
-    )
-
-
-def deliver(prepared: Prepared, verdict: Verdict, out: Path, method: str) -> None:
-    """Leave student.safetensors, classes.json, verdict.json and README.md in the folder."""
-    bound = _bound(prepared, method)
-    network, images = _network(bound, Modules(), prepared)
-    try:
-        shutil.copyfile(bound.folder.student, out / "student.safetensors")
-    except OSError as error:
-        raise StoreError(f"cannot write {out / 'student.safetensors'}: {error.strerror}") from error
-    write_json(out / "classes.json", {str(i): name for i, name in enumerate(verdict.classes)})
-    write_json(out / "verdict.json", json.loads(json.dumps(asdict(verdict))))
-    write_bytes(out / "README.md", usage(bound, network, images, verdict).encode())
-
-
-def usage(bound: Bound, network: Network, images: Images, verdict: Verdict) -> str:
-    """How the student is loaded and fed with plain timm, and the verdict."""
-    mean, std = ([round(float(v), 6) for v in part.flatten()] for part in (network.mean, network.std))
-    side = network.image_size or shape_of(images, bound.run.recipe)[1]
-    inputs = f", in_chans={network.channels}" if network.channels != 3 else ""
-    load = f"timm.create_model({bound.run.student.name!r}, num_classes={len(verdict.classes)}{inputs})"
-    return f"""# A small network
-
-```python
-import json, timm, torch
-from PIL import Image, ImageOps
-from safetensors.torch import load_file
-from torchvision.transforms.v2 import functional as F
-
-model = {load}
-model.load_state_dict(load_file("student.safetensors"))
-image = ImageOps.fit(Image.open("image.jpg").convert("RGB"), ({side}, {side}))
-x = F.normalize(F.to_dtype(F.pil_to_tensor(image), torch.float32, scale=True), {mean}, {std})
-print(json.load(open("classes.json"))[str(int(model.eval()(x[None]).argmax()))])
-```
-
-{chr(10).join("    " + line for line in table(verdict))}
-
-{conclusion(verdict)}
-"""

@@ -161,11 +161,17 @@ class Recipe(Spec):
     recipe files say yes unless they say no.
     dot: the gap of distillation-oriented training, which gives the terms' gradient the momentum `momentum + dot` and the
     task's `momentum - dot` (with `sgd`); None for one momentum.
+    view_epochs: in how many epochs new views, mixes and orders are drawn, after which those of the first come again: so
+    a teacher's answers are remembered however long the training is; None for new ones in every epoch.
+    head: how a classifier starts that replaces one of other classes, at `random` or as a `probe`: a logistic regression on
+    what the network, frozen, says of the training images. learns: `all` of the network, or its `head` alone, the classifier:
+    then everything below stays as it was, its running statistics too.
     mixup, cutmix: alpha of the Beta distribution of a mix's share (https://arxiv.org/abs/1710.09412,
     https://arxiv.org/abs/1905.04899), or None; mix_prob: the share of samples that are mixed, by one of the two.
     mean, std: what images in [0, 1] are normalised with, one number a channel; None for those of the data. A network that
     brings its own (pretrained, or trained here) keeps them.
-    Where dot, mixup, cutmix, mean and std are None, and where the average does not warm up, they are not part of a run's id.
+    Where view_epochs, dot, mixup, cutmix, mean and std are None, head is `random`, learns is `all`, and the average does not warm up, they
+    are not part of a run's id.
     """
 
     epochs: Count
@@ -189,6 +195,9 @@ class Recipe(Spec):
     mixup: Positive | None = None
     cutmix: Positive | None = None
     mix_prob: Annotated[Number, Field(gt=0, le=1)] = 1.0
+    view_epochs: Count | None = None
+    head: Literal["random", "probe"] = "random"
+    learns: Literal["all", "head"] = "all"
     mean: Annotated[tuple[Number, ...], BeforeValidator(_tuple), Field(min_length=1)] | None = None
     std: Annotated[tuple[Positive, ...], BeforeValidator(_tuple), Field(min_length=1)] | None = None
     augment: Augment = Augment()
@@ -209,6 +218,15 @@ class Recipe(Spec):
             raise ValueError(f"mean: expected as many numbers as std has, one per channel, got {self.mean} and {self.std}")
         return self
 
+    def drawn_as(self, epoch: int) -> int:
+        """The epoch whose views, mixes and order an epoch has."""
+        return epoch if self.view_epochs is None else epoch % self.view_epochs
+
+    @property
+    def drawn_epochs(self) -> int:
+        """In how many epochs new views are drawn."""
+        return min(self.epochs, self.view_epochs or self.epochs)
+
     @property
     def mixes(self) -> bool:
         """Whether images are mixed with each other."""
@@ -216,8 +234,9 @@ class Recipe(Spec):
 
     @model_serializer(mode="wrap")
     def _without_unused(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        unused = {name for name in ("dot", "mixup", "cutmix", "mean", "std") if getattr(self, name) is None}
+        unused = {name for name in ("dot", "mixup", "cutmix", "mean", "std", "view_epochs") if getattr(self, name) is None}
         unused |= set() if self.mixes else {"mix_prob"}
+        unused |= {name for name, usual in (("head", "random"), ("learns", "all")) if getattr(self, name) == usual}
         unused |= set() if self.ema is not None and self.ema_warmup else {"ema_warmup"}
         return {name: value for name, value in whole(self).items() if name not in unused}
 

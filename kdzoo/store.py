@@ -230,7 +230,7 @@ class Store:
 
 
 def cache_folder() -> Path:
-    """Where teachers and decoded images are kept: KDZOO_CACHE, else `kdzoo` in the user's cache folder."""
+    """Where teachers, decoded images and downloaded data are kept: KDZOO_CACHE, else `kdzoo` in the user's cache folder."""
     named = os.environ.get("KDZOO_CACHE")
     return Path(named) if named else user_cache() / "kdzoo"
 

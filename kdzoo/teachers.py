@@ -25,7 +25,7 @@ from kdzoo.member import Seen
 from kdzoo.memo import Memo, Page, Predictions, predictions
 from kdzoo.models.network import Ensemble, Network, NetworkCost, identity, normalising, own_norm
 from kdzoo.models.normalisation import usual_for
-from kdzoo.predict import EVALUATION_BATCH, predict
+from kdzoo.predict import batch_of, predict
 from kdzoo.seals import tensors_digest
 from kdzoo.signals import PASSES, Clock, Need, Outputs
 from kdzoo.spec import Augment, Normalisation
@@ -36,7 +36,7 @@ CLEARLY = 0.05
 """the size of the test that calls one of the usual normalisations better, all of them together"""
 
 PACKAGE = Path(__file__).parent
-DATA_CODE = ("loader", "mixing", "operations", "pixels", "views")
+DATA_CODE = ("loader", "mixing", "operations", "pixels", "preprocess", "views")
 CODE = ("seeds", "cohort", "execution", "memo", "predict", "teachers", *(f"data/{name}" for name in DATA_CODE))
 """the files of this package that decide what a row of a memo stands for, and how a teacher is asked about it"""
 
@@ -70,7 +70,7 @@ def serve(network: Network, name: str, cost: NetworkCost, parts: Parts, augment:
         "code": CODE_DIGEST,
         "data": parts.origin,
         "size": augment.size,
-        "block": EVALUATION_BATCH,
+        "block": {part: batch_of(network, subset, augment) for part, subset in held.items()},
         **execution.arithmetic,
     }
     told = Predictions(say()) if execution.memo == 0 else predictions(about, name, say)
@@ -259,8 +259,8 @@ def open_memo(cohort: Cohort) -> Memo | str | None:
         **execution.arithmetic,
     }
     if views is None:
-        views = recipe.epochs * len(cohort.passes)
-        about |= {"seed": cohort.seed, "epochs": recipe.epochs, "passes": [str(which) for which in cohort.passes]}
+        views = recipe.drawn_epochs * len(cohort.passes)
+        about |= {"seed": cohort.seed, "epochs": recipe.drawn_epochs, "passes": [str(which) for which in cohort.passes]}
     if recipe.mixes:
         about |= {"mixing": [recipe.mixup, recipe.cutmix, recipe.mix_prob], "numpy": np.__version__}  # which draws the shares
         if Need.PARTNER in cohort.passes:  # what is mixed with what then depends on the labels
@@ -285,6 +285,7 @@ def page_of(cohort: Cohort, epoch: int, looks: Mapping[Need, Look], first: int) 
     kept = cohort.memo
     if kept is None:
         return None
+    epoch = cohort.recipe.drawn_as(epoch)
     drawn = order(len(cohort.parts.train.targets), cohort.seed, epoch)[: cohort.steps_an_epoch * cohort.recipe.batch_size]
     rows = {}
     for number, which in enumerate(cohort.passes):

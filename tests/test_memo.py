@@ -33,6 +33,9 @@ CHANGED = {**FINITE, "recipe.augment.randaugment": 1, "recipe.augment.cutout": 2
 MIXED = {**FINITE, "recipe.mixup": 0.5, "recipe.cutmix": 1.0, "recipe.mix_prob": 0.8}
 
 
+REPEATED = {**MIXED, "recipe.view_epochs": 1}
+
+
 @pytest.fixture(autouse=True)
 def _alone(tmp_path, monkeypatch):
     monkeypatch.setenv("KDZOO_CACHE", str(tmp_path / "cache"))
@@ -127,6 +130,14 @@ def test_an_interrupted_run_goes_on_from_what_was_remembered_to_the_same_weights
     with pytest.raises(Stopped):
         train_runs(cut.store, ids, AUTO, Bench(), lambda _: None, lambda: next(asked) == 5)
     assert trained(cut, AUTO) == trained(live, OFF)
+
+
+def test_views_that_come_again_are_asked_about_once(tmp_path):
+    """Three epochs that show the views, mixes and batches of one: to the same weights as with a teacher that is asked each time."""
+    live, kept = (planned(tmp_path / name, REPEATED, seeds="1", methods="hinton") for name in ("live", "kept"))
+    assert trained(kept, AUTO) == trained(live, OFF)
+    (report,) = reports(kept)
+    assert report["hits"] == report["lookups"] * 2 // 3
 
 
 def memory(folder: Path, rows: int = 6) -> Memo:

@@ -1,5 +1,6 @@
 """The short way on real image files: fine-tuned teacher, fair verdict, a student that plain timm loads, nothing done twice."""
 
+import inspect
 import json
 import subprocess
 import sys
@@ -13,10 +14,15 @@ from PIL import Image
 from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 
+from kdzoo.assemble import Modules
+from kdzoo.cli import short
 from kdzoo.errors import InputError, WorkFailed
 from kdzoo.method import register
-from kdzoo.shortway import distill, distill_folder
+from kdzoo.models.weights import pretrained_unless_said
+from kdzoo.shortway import METHOD, RECIPE, Wish, _data_name, distill, distill_folder, plan_distillation
 from kdzoo.signals import Need
+from kdzoo.suite.config import recipe_file
+from kdzoo.text import shortened
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +69,7 @@ def test_from_a_folder_and_a_foreign_teacher_to_a_small_network_for_plain_timm(t
     notes = " ".join(event["text"] for event in said if event["event"] == "note")
     assert "made for other classes and is fine-tuned" in notes
     assert verdict.classes == ("digit-0", "digit-1", "digit-2", "digit-3")
-    assert verdict.test_images == 56
+    assert (verdict.images, verdict.validation_images) == (56 + 45, 45), "a fifth is for testing, a fifth of the rest for validation"
     assert verdict.teacher.accuracy > 0.6
     assert verdict.teacher.parameters > verdict.distilled.parameters
     assert verdict.distilled.low <= verdict.distilled.accuracy <= verdict.distilled.high
@@ -94,13 +100,54 @@ def test_an_unreadable_image_and_weights_that_cannot_be_had_are_refused_before_a
     with pytest.raises(InputError, match=r"pretrained weights are not available offline.*:FILE.*:random"):
         distill_folder(photos, teacher="resnet10t:random", student="resnet10t", out=tmp_path / "small", image_size=32)
     (photos / "digit-1" / "torn.png").write_bytes(b"\x89PNG\r\n")
-    with pytest.raises(InputError, match=r"torn\.png"):
+    with pytest.raises(InputError, match=r"torn\.png.*--skip-unreadable"):
         distill_folder(photos, teacher="resnet10t:random", student="resnet10t:random", out=tmp_path / "small", image_size=32)
     assert not (tmp_path / "small").exists()
 
 
+def test_what_is_wrong_with_pretrained_weights_is_said_once_and_in_whole_words(tmp_path):
+    photos = write_images(tmp_path / "photos", classes=2, each=6)
+    with pytest.raises(InputError) as error:
+        distill_folder(photos, teacher="resnet18", student="resnet10t", out=tmp_path / "small", image_size=32)
+    assert [problem.partition(":")[0] for problem in error.value.problems] == ["resnet18", "resnet10t"]
+    assert shortened("a word and another", 12) == "a word and …"
+    assert shortened("a word", 12) == "a word"
+
+
+def test_python_and_the_command_line_have_one_recipe_image_size_and_method():
+    command = {name: parameter.default for name, parameter in inspect.signature(short.distill).parameters.items()}
+    here = {name: parameter.default for name, parameter in inspect.signature(distill).parameters.items()}
+    folder = {name: parameter.default for name, parameter in inspect.signature(distill_folder).parameters.items()}
+    shared = ("method", "recipe", "epochs", "image_size", "seed", "device", "threads", "skip_unreadable")
+    assert [command[name] for name in shared] == [here[name] for name in shared] == [folder[name] for name in shared]
+    assert recipe_file(command["recipe"]).sizes
+
+
+def test_python_plans_the_very_runs_of_the_command_line(tmp_path):
+    """The same ids: of the same network, recipe and image size, for a teacher in the same words."""
+    photos = write_images(tmp_path / "photos", classes=2, each=30)
+    words = {"teacher": f"wrn_16_2:{foreign_teacher(tmp_path)}", "student": "test_resnet:random", "method": METHOD, "recipe": RECIPE}
+    common = {"epochs": None, "lr": None, "image_size": None, "seed": 0, "device": "cpu", "threads": 1, "skip_unreadable": False}
+    wishes = [
+        Wish(data=data, results=tmp_path, name=name, **words, **common)
+        for data, name in ((f"folder:{photos}", "runs"), (_data_name(photos), "distill"))
+    ]
+    plans = [plan_distillation(wish, Modules()) for wish in wishes]
+    ids = [[planned.run.id for planned in prepared.plan.students] for prepared, _ in plans]
+    assert ids[0] == ids[1]
+    assert len(ids[0]) == 2
+    assert plans[0][1] == plans[1][1]
+    assert plans[0][1][0].startswith("image size ")
+
+
+def test_a_bare_name_means_published_weights_where_there_are_any():
+    assert pretrained_unless_said("resnet18@64") == "resnet18:pretrained@64"
+    assert pretrained_unless_said("digits_teacher") == "digits_teacher"
+    assert pretrained_unless_said("resnet18:random") == "resnet18:random"
+
+
 @pytest.mark.slow
-def test_from_python_with_modules_and_arrays(tmp_path):
+def test_from_python_with_modules_and_arrays(tmp_path, capsys):
     bunch = load_digits()
     images = np.round(bunch.images * 255 / 16).astype(np.uint8)
     train, test = (images[:1200], bunch.target[:1200]), (images[1200:], bunch.target[1200:])
@@ -125,7 +172,8 @@ def test_from_python_with_modules_and_arrays(tmp_path):
         optimizer.step()
     student = network(4, 1)
     start = {name: value.clone() for name, value in student.state_dict().items()}
-    found = distill(student, taught, (train, test), method="hinton", epochs=5, results=tmp_path / "results")
+    found = distill(student, taught, (train, test), method="hinton", epochs=5, lr=0.01, results=tmp_path / "results")
+    assert "hinton" in capsys.readouterr().out, "progress is shown in Python too"
     assert found.teacher_accuracy > 0.85
     assert found.accuracy > 0.5
     assert type(found.student) is type(student)

@@ -30,6 +30,7 @@ from kdzoo.cli.options import (
     Results,
     RetryFailed,
     Set,
+    SkipUnreadable,
     SmallStem,
     SplitSeed,
     Threads,
@@ -206,6 +207,7 @@ def bench(
     ] = None,
     threads: Threads = None,
     resident: Resident = None,
+    skip_unreadable: SkipUnreadable = None,
     channels_last: Annotated[
         bool | None,
         option(

@@ -103,9 +103,18 @@ DataRoot = Annotated[
     str | None,
     option(
         text="The folder of the data sets.",
-        default="KDZOO_DATA, else kdzoo/data in your cache folder",
+        default="KDZOO_DATA, else data/ in the cache folder, KDZOO_CACHE",
         panel=PAIR,
         metavar="FOLDER",
+    ),
+]
+SkipUnreadable = Annotated[
+    bool | None,
+    option(
+        "--skip-unreadable",
+        text="Leave out the files of a folder that cannot be read, counted and listed; without it they are refused.",
+        default="off",
+        panel=PAIR,
     ),
 ]
 Limit = Annotated[int | None, option(text="Number of training images to use.", default="all", panel=PAIR, metavar="N")]

@@ -10,9 +10,12 @@ from kdzoo.cli.options import PAIR, RESULTS, RUNNING, TRAINING, argument, option
 from kdzoo.cli.output import console
 from kdzoo.suite.display import open_display
 
+METHOD, RECIPE, STUDENT = "hinton+pefd", "distill", "mobilenetv3_small_100"
+"""the defaults of `kdzoo.shortway`, which this module imports late: it imports torch"""
+
 
 def distill(
-    folder: Annotated[Path, argument("Images: train/, test/ (and val/) with a sub-folder a class, or the sub-folders alone.")],
+    folder: Annotated[Path, argument("Images: train/, test/ (and val/) with a sub-folder per class, or the sub-folders alone.")],
     teacher: Annotated[
         str,
         option(
@@ -23,30 +26,63 @@ def distill(
         ),
     ],
     student: Annotated[
-        str, option(text="The small network.", default="mobilenetv3_small_100", panel=PAIR, metavar="NAME", names_of=complete.networks)
-    ] = "mobilenetv3_small_100",
+        str,
+        option(
+            text="The small network: a name, NAME:random, NAME:pretrained or NAME:FILE.",
+            default=STUDENT,
+            panel=PAIR,
+            metavar="NAME",
+            names_of=complete.networks,
+        ),
+    ] = STUDENT,
     out: Annotated[
-        Path, option(text="Folder for the student's weights and the verdict.", default="small", panel=RESULTS, metavar="FOLDER")
+        Path,
+        option(
+            text="Folder for the student's weights, how to use them, and the verdict.", default="small", panel=RESULTS, metavar="FOLDER"
+        ),
     ] = Path("small"),
     method: Annotated[
         str,
         option(
-            text="The distillation method; plain KD works with any two networks.",
-            default="hinton",
+            text="The distillation method, or a sum of methods.",
+            default=METHOD,
             panel=TRAINING,
             metavar="NAME",
             names_of=complete.methods,
         ),
-    ] = "hinton",
+    ] = METHOD,
     recipe: Annotated[
         str,
-        option(text="How both networks are trained.", default="finetune224", panel=TRAINING, metavar="NAME", names_of=complete.recipes),
-    ] = "finetune224",
-    epochs: Annotated[int | None, option(text="Number of epochs.", default="the recipe's", panel=TRAINING, metavar="N")] = None,
+        option(text="How both networks are trained.", default=RECIPE, panel=TRAINING, metavar="NAME", names_of=complete.recipes),
+    ] = RECIPE,
+    epochs: Annotated[
+        int | None,
+        option(
+            text="Number of epochs of both networks.",
+            default="the recipe's, with at least its number of steps",
+            panel=TRAINING,
+            metavar="N",
+        ),
+    ] = None,
     image_size: Annotated[
-        int | None, option(text="Side of the images that the networks see, in pixels.", default="the recipe's", panel=TRAINING, metavar="N")
+        int | None,
+        option(
+            text="Side of the images that the networks see, in pixels.",
+            default="the smallest at which the teacher sees enough",
+            panel=TRAINING,
+            metavar="N",
+        ),
     ] = None,
     seed: Annotated[int, option(text="Seed of initial weights, batches and crops.", default="0", panel=TRAINING, metavar="N")] = 0,
+    skip_unreadable: Annotated[
+        bool,
+        option(
+            "--skip-unreadable",
+            text="Leave out files that cannot be read, counted and listed, instead of refusing them.",
+            default="off",
+            panel=PAIR,
+        ),
+    ] = False,
     device: Annotated[
         str,
         option(
@@ -64,15 +100,17 @@ def distill(
 ) -> int:
     """Distil a large network into a small one on your own images: one good method and recipe, no grid.
 
-    A teacher made for other classes is fine-tuned on yours first. Ends with the verdict: the distilled student, the
-    student alone and the teacher, with accuracy, parameters, multiply-accumulates and latency on this machine. The
-    student's weights are safetensors that plain timm loads.
+    A name alone means published (pretrained) weights where there are any. A teacher made for other classes gets a
+    classifier for yours first. Ends with the verdict: the distilled student, the same student trained alone and the teacher, with accuracy,
+    parameters, multiply-accumulates and latency on this machine. The student's weights are safetensors that plain timm loads;
+    the README beside them has the code. Run the same command to resume.
 
     \b
     Example:
       kdzoo distill photos/ --teacher my_resnet50.pth --out small/
     """
     from kdzoo.shortway import distill_folder
+    from kdzoo.verdict import conclusion, table
 
     with open_display(console()) as display:
         verdict = distill_folder(
@@ -85,9 +123,11 @@ def distill(
             epochs=epochs,
             image_size=image_size,
             seed=seed,
+            skip_unreadable=skip_unreadable,
             device=device,
             threads=threads,
             handle=display.handle,
         )
-    console().print(f"\n{verdict}\n\nweights, classes and how to use them: {out}/", markup=False, soft_wrap=True)
+    words = "\n".join(["", *table(verdict), "", conclusion(verdict), "", f"weights, classes and how to use them: {out}/"])
+    console().print(words, markup=False, soft_wrap=True)
     return 0

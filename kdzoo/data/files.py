@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kdzoo.data.images import Array, Pixels, Statistics, Stored, statistics_of
-from kdzoo.data.pixels import DECODER, UNREADABLE, Scales, channels_first, decode, square
+from kdzoo.data.images import Array, Pixels, Statistics, Stored, counted, statistics_of
+from kdzoo.data.pixels import DECODER, UNREADABLE, channels_first, decode
+from kdzoo.data.preprocess import Scales, square
 from kdzoo.data.repeats import Repeat, Repeats, find_repeats
 from kdzoo.errors import InputError
 from kdzoo.seals import Damaged, read_sealed, write_sealed
@@ -190,7 +191,10 @@ def survey(files: Files, pixels: Array | None = None) -> Survey:
         counts = sum(pool.map(look, range(0, len(files.files), TOGETHER)))
     if problems:
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise InputError(f"data: {len(problems)} image file(s) cannot be read: {'; '.join(sorted(problems)[:5])}{more}")
+        names = "; ".join(sorted(problems)[:5])
+        raise InputError(
+            f"data: {counted(len(problems), 'image file')} cannot be read: {names}{more}; --skip-unreadable leaves such files out"
+        )
     labels = np.array([file.label for file in files.files], dtype=np.int64)
     repeats = find_repeats(keys, labels, list(files.parts.items()))
     mean, std = statistics_of(torch.from_numpy(counts))
@@ -205,5 +209,5 @@ def read_file(files: Files, place: int) -> Array:
         if content_digest(files.classes[file.label], content) == file.digest:
             return decode(io.BytesIO(content), files.side, files.scales)
     except UNREADABLE as error:
-        raise InputError(f"data: {file.path} cannot be read any more ({error}); with it back the same command goes on") from error
-    raise InputError(f"data: {file.path} has changed since its folder was read; with the old file back the same command goes on")
+        raise InputError(f"data: {file.path} cannot be read any more ({error}); restore it, then run the same command to resume") from error
+    raise InputError(f"data: {file.path} has changed since its folder was read; restore the old file, then run the same command to resume")

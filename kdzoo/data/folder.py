@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import torch
@@ -15,31 +15,39 @@ from kdzoo.data.digests import Row, read_all, read_changed
 from kdzoo.data.files import File, Files, Survey, content_digest, keep, streams
 from kdzoo.data.images import Images, Subset, counted
 from kdzoo.data.listing import Listing, list_images
-from kdzoo.data.pixels import COLOUR_16, DECODER, FLOAT, RANGES, Look, look, scales_of
+from kdzoo.data.pixels import DECODER, Look, fault, look, scales_of
+from kdzoo.data.preprocess import COLOUR_16, FLOAT, RANGES
 from kdzoo.errors import InputError
 from kdzoo.store import cache_folder
 
 DEFAULT_SIDE = 256
 MARGIN = 8 / 7
 """decoded images are larger than what the networks see, so that crops have room: 256 for 224"""
+LISTED = 20
+"""unreadable files that are named"""
 TEST_SHARE = 5
 """one image in so many is for testing where a folder brings no test part"""
 
 
-def load_folder(folder: Path, image_size: int | None, resident: int | None = None) -> Images:
+def load_folder(folder: Path, image_size: int | None, resident: int | None = None, *, skip_unreadable: bool = False) -> Images:
     """The images below `folder`: with train/ and test/ (and val/) sub-folders, or one sub-folder a class, split by class.
 
     Shorter sides are resized to image_size * 8/7 (256 unless given) and the centre square is kept. resident: the bytes
     that decoded images may take; what is larger stays in its files and is decoded while training, to the same pixels.
+    skip_unreadable: whether files that cannot be read are left out, counted and listed in the notes, instead of refused.
     Which files are read is `listing.list_images`'s to say; what was passed over, read in another way than plain 8-bit
     pixels, or stands twice is in the notes. Raises InputError that names files which cannot be read, empty classes, and
     parts whose classes differ.
     """
     if not os.path.isdir(folder):
         raise InputError(f"data: folder:{folder}: no such folder")
-    listing = list_images(folder)
+    listing = list_images(folder, skip_unreadable=skip_unreadable)
     side = round(image_size * MARGIN) if image_size else DEFAULT_SIDE
     streamed = streams(sum(map(len, listing.parts.values())), side, resident)
+    skipped = dict(listing.unreadable)
+    if skip_unreadable:
+        listing, damaged = _readable(folder, listing, streamed)
+        skipped |= damaged
     files, looks = _files(folder, listing, streamed)
     origins = {part: f"{place.relative_to(folder)}/" for part, place in listing.places.items()}
     if "test" not in files:
@@ -67,9 +75,20 @@ def load_folder(folder: Path, image_size: int | None, resident: int | None = Non
         mean=found.mean,
         std=found.std,
         val=subsets.get("val"),
-        notes=tuple(map(_printable, (*listing.notes, *_notes_of_looks(folder, looks, scales), *_notes_of_pixels(folder, whole, found)))),
+        notes=tuple(
+            map(
+                _printable,
+                (
+                    *listing.notes,
+                    *_skipped_note(folder, skipped),
+                    *_notes_of_looks(folder, looks, scales),
+                    *_notes_of_pixels(folder, whole, found),
+                ),
+            )
+        ),
         source=f"folder {folder}",
         origins=origins,
+        scales=scales,
     )
 
 
@@ -99,6 +118,39 @@ def _files(folder: Path, listing: Listing, streamed: bool) -> tuple[dict[str, li
         for part, listed in listing.parts.items()
     }
     return files, {path: Look(*row[1:]) for path, row in found.items()}
+
+
+def _readable(folder: Path, listing: Listing, streamed: bool) -> tuple[Listing, dict[str, str]]:
+    """The listing without the files that cannot be decoded, and these with the reason; InputError for a class of which none is left."""
+
+    def read(path: str) -> Row:
+        try:
+            return [fault(_content(path))]
+        except InputError as error:
+            return [str(error)]
+
+    paths = [path for listed in listing.parts.values() for path, _ in listed]
+    rows = read_changed(folder, paths, read, f"faults {DECODER}") if streamed else read_all(paths, read)
+    damaged = {path: why for path, (why,) in zip(paths, rows, strict=True) if why is not None}
+    parts = {part: [(path, label) for path, label in listed if path not in damaged] for part, listed in listing.parts.items()}
+    empty = [
+        f"data: {listing.places[part]}: none of the images of {name} can be read"
+        for part, listed in parts.items()
+        for label, name in enumerate(listing.classes)
+        if label not in {number for _, number in listed}
+    ]
+    if empty:
+        raise InputError(*empty)
+    return replace(listing, parts=parts), damaged
+
+
+def _skipped_note(folder: Path, skipped: Mapping[str, str]) -> list[str]:
+    """The files that could not be read, counted and listed."""
+    if not skipped:
+        return []
+    names = [f"{_short(folder, path)} ({why})" for path, why in sorted(skipped.items())]
+    more = f"; and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return [f"skipped {counted(len(names), 'unreadable file')}: {'; '.join(names[:LISTED])}{more}"]
 
 
 def _content(path: str) -> bytes:

@@ -56,7 +56,8 @@ class Images:
     """A data set in canonical order: sorted by a digest of pixels and label.
 
     mean, std: of [0, 1] pixels. notes: what was mapped, passed over or found twice, a sentence each. source: where the
-    images come from. origins: where each part comes from, in a few words.
+    images come from. origins: where each part comes from, in a few words. scales: with which deep grey values of image
+    files were decoded (`preprocess.grey_scale`).
     """
 
     name: str
@@ -70,6 +71,7 @@ class Images:
     notes: tuple[str, ...] = ()
     source: str = ""
     origins: Mapping[str, str] = field(default_factory=dict, hash=False)
+    scales: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     @property
     def channels(self) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdzoo.store import user_cache
+from kdzoo.store import cache_folder
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ SHIPPED = frozenset(DATA)
 
 
 def data_root(root: Path | None) -> Path:
-    """Where data sets are looked for."""
+    """Where data sets are looked for: the folder given, else KDZOO_DATA, else `data` in the cache folder (KDZOO_CACHE)."""
     named = os.environ.get("KDZOO_DATA")
     if root is not None or named:
         return Path(root or str(named)).expanduser()
-    return user_cache() / "kdzoo" / "data"
+    return cache_folder() / "data"
 
 
 def where(name: str, root: Path | None) -> str | None:

@@ -6,7 +6,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,21 +65,27 @@ class Listing:
     """The image files of a folder.
 
     parts: path and class number of each, by part. places: the folder of each part. notes: how the folder was read.
+    unreadable: the files that cannot be opened, with the reason; they are in no part.
     """
 
     classes: tuple[str, ...]
     parts: dict[str, list[tuple[str, int]]]
     places: dict[str, Path]
     notes: tuple[str, ...]
+    unreadable: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
 class Walk:
-    """One way through a folder: what it passed over, and what it could not read."""
+    """One way through a folder: what it passed over, and what it could not read.
+
+    unreadable: files that are named like images and cannot be opened, with the reason.
+    """
 
     root: Path
     skipped: SkippedFiles = field(default_factory=SkippedFiles)
     problems: list[str] = field(default_factory=list)
+    unreadable: dict[str, str] = field(default_factory=dict)
     known: dict[Path, tuple[list[Path], list[Path]]] = field(default_factory=dict)
 
     def entries(self, folder: Path) -> tuple[list[Path], list[Path]]:
@@ -120,7 +126,7 @@ class Walk:
                 return None
             what = "a broken link" if path.is_symlink() and isinstance(error, FileNotFoundError) else error.strerror
             if may_be_image(path):
-                self.problems.append(f"data: {path}: cannot be read ({what})")
+                self.unreadable[str(path)] = str(what)
             else:
                 self.skipped.things.append(f"{self._short(path)} ({what})")
             return None
@@ -147,7 +153,7 @@ class Walk:
     def _is_image(self, path: Path) -> bool:
         if not os.access(path, os.R_OK):
             if may_be_image(path):
-                self.problems.append(f"data: {path}: cannot be read (permission denied)")
+                self.unreadable[str(path)] = "permission denied"
             else:
                 self.skipped.things.append(f"{self._short(path)} (permission denied)")
             return False
@@ -179,8 +185,10 @@ def may_be_image(path: Path) -> bool:
     return not path.suffix or path.suffix.lower() in endings()
 
 
-def list_images(folder: Path) -> Listing:
+def list_images(folder: Path, *, skip_unreadable: bool = False) -> Listing:
     """The images below `folder`: of its parts, or of one folder a class.
+
+    skip_unreadable: whether files that cannot be opened are left out instead of refused.
 
     Parts are folders of the usual names (ROLES) with class folders below. A folder that holds one folder alone, such as
     `seg_train/seg_train/CLASS`, is gone through. Raises InputError, with all of it, for layouts that may mean two
@@ -192,11 +200,16 @@ def list_images(folder: Path) -> Listing:
         places = _parts(walk, folder, notes)
         classes, listed = _listed_parts(walk, places, notes)
     except InputError as error:
-        raise InputError(*dict.fromkeys((*walk.problems, *error.problems))) from error
-    if walk.problems:
-        more = [f"data: {folder}: {len(walk.problems) - 10} more cannot be read"] if len(walk.problems) > 10 else []
-        raise InputError(*dict.fromkeys(walk.problems[:10]), *more)
-    return Listing(classes, listed, places, (*notes, *walk.skipped.sentences()))
+        raise InputError(*dict.fromkeys((*_refused(walk, skip_unreadable), *error.problems))) from error
+    if problems := _refused(walk, skip_unreadable):
+        more = [f"data: {folder}: {len(problems) - 10} more cannot be read"] if len(problems) > 10 else []
+        raise InputError(*dict.fromkeys(problems[:10]), *more)
+    return Listing(classes, listed, places, (*notes, *walk.skipped.sentences()), walk.unreadable)
+
+
+def _refused(walk: Walk, skip_unreadable: bool) -> list[str]:
+    files = [] if skip_unreadable else [f"data: {path}: cannot be read ({why})" for path, why in walk.unreadable.items()]
+    return [*walk.problems, *files]
 
 
 def role_of(name: str) -> str | None:

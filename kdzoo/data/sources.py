@@ -76,18 +76,25 @@ def found_in(name: str) -> str | None:
 
 
 def load(
-    request: str, *, root: Path | None = None, image_size: int | None = None, resident: int | None = None, allow_download: bool = True
+    request: str,
+    *,
+    root: Path | None = None,
+    image_size: int | None = None,
+    resident: int | None = None,
+    allow_download: bool = True,
+    skip_unreadable: bool = False,
 ) -> Images:
     """A data set by name, or `folder:PATH`.
 
     Looked for as `{root}/{name}/{train,test}.npz`, then as torchvision's own files below the root, then downloaded and
-    checked by torchvision. root: given, else KDZOO_DATA, else a cache folder. image_size, resident: what the images of a
-    folder are decoded for, and the bytes that this may take (`folder.load_folder`).
+    checked by torchvision. root: as `data_root` takes it. image_size, resident: what the images of a folder are decoded for,
+    and the bytes that this may take; skip_unreadable: whether unreadable files of a folder are left out (`folder.load_folder`).
     Raises InputError for an unknown name, and for a set that is not there, with where it looked and the two ways to
     provide it.
     """
     if request.startswith("folder:"):
-        return load_folder(Path(os.path.expanduser(request.removeprefix("folder:"))), image_size, resident)
+        folder = Path(os.path.expanduser(request.removeprefix("folder:")))
+        return load_folder(folder, image_size, resident, skip_unreadable=skip_unreadable)
     if request == "digits":
         images = canonical("digits", _digits(), "scikit-learn")
         return replace(images, origins={"train": "", "test": "a fifth, by content"})

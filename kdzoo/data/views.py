@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdzoo.data.operations import OPERATIONS, brightness, contrast, cutout, operate, saturation
+from kdzoo.data.preprocess import centre
 from kdzoo.seeds import generator
 from kdzoo.spec import Augment, Recipe
 
@@ -159,14 +160,7 @@ def _sampled(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: T
 
 def center(images: Tensor, augment: Augment) -> Tensor:
     """The view at evaluation: the central square of side `augment.size`, resized first where images are smaller."""
-    size = augment.size
-    if size is None or tuple(images.shape[-2:]) == (size, size):
-        return images
-    if min(images.shape[-2:]) < size:
-        scaled = F.interpolate(images.float(), size=(size, size), mode="bilinear", antialias=True, align_corners=False)
-        return scaled.round().clamp(0, 255).to(torch.uint8)
-    top, left = ((side - size) // 2 for side in images.shape[-2:])
-    return images[..., top : top + size, left : left + size]
+    return centre(images, augment.size)
 
 
 def view_count(augment: Augment) -> int | None:

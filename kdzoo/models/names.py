@@ -82,6 +82,11 @@ def _entrypoint(name: str) -> Callable[..., nn.Module]:
     return entrypoint
 
 
+def is_own(name: str) -> bool:
+    """Whether a network is one that kdzoo adds to timm."""
+    return timm.is_model(name) and timm.model_entrypoint(name).__module__.partition(".")[0] == "kdzoo"
+
+
 def pretrained_classes(name: str) -> int | None:
     """How many classes timm's weights for a network were made for; None where it has none."""
     config = timm.get_pretrained_cfg(name)

@@ -18,13 +18,13 @@ from typing import Any, Literal, Self, cast
 
 import timm
 import torch
-import torch.nn.functional as F
 from huggingface_hub import constants as hub
 from huggingface_hub.errors import LocalEntryNotFoundError
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from kdzoo.data.preprocess import normalise
 from kdzoo.errors import InputError
 from kdzoo.models import plain
 from kdzoo.models._staged import StagedNetwork
@@ -83,6 +83,8 @@ class Network(nn.Module):
         self.gives: Gives = "scores"
         self.assumed_norm = False
         """whether nobody said what the weights were trained under, so that the data's own mean and deviation stand in"""
+        self.fresh_head = False
+        """whether the classifier replaces one of other classes and starts at random"""
         self.compiled_for: int | None = None
         """the batch size for which all below the head is run compiled in training; None for never"""
 
@@ -130,6 +132,11 @@ class Network(nn.Module):
         return linear[-1] if linear else nn.Identity()
 
     @property
+    def heads(self) -> int:
+        """How many classifiers a timm network has."""
+        return len(_heads(self.model))
+
+    @property
     def has_distillation_token(self) -> bool:
         return self.is_timm and hasattr(self.model, "head_dist") and len(_heads(self.model)) == 2
 
@@ -165,12 +172,9 @@ class Network(nn.Module):
         return found
 
     def normalise(self, images: Tensor) -> Tensor:
-        x = images.float() / 255
-        if self.image_size is not None and x.shape[-1] != self.image_size:
-            x = F.interpolate(x, size=(self.image_size, self.image_size), mode="bilinear", antialias=True, align_corners=False)
-        if x.shape[1] == 1 and self.channels == 3:
-            x = x.expand(-1, 3, -1, -1)
-        return (x - self.mean) / self.std
+        if images.shape[1] == 1 and self.channels == 3:
+            images = images.expand(-1, 3, -1, -1)
+        return normalise(images, self.mean, self.std, self.image_size)
 
     def normalises_with(self, norm: Normalisation) -> bool:
         """Whether this is the normalisation that the network uses, to four decimals."""
@@ -279,6 +283,7 @@ class Ensemble(Frozen):
         self.channels, self.image_size, self.taps, self.layout = first.channels, first.image_size, first.taps, first.layout
         self.gives = "scores"  # the members take the logarithms of theirs themselves
         self.assumed_norm = False
+        self.fresh_head = False
         self.compiled_for = None
 
     def forward(self, images: Tensor, need: Need) -> Outputs:
@@ -339,6 +344,7 @@ def build_network(
         state = read_state(weights, owner if kind == "run" else None, spec.weights if kind == "file" else None)
     trained = None if weights is None else input_of(weights)
     assumed = trained is None and spec.norm is None and (state is not None or module is not None)
+    fresh = False
     takes = channels if state is None else _channels_of(spec.name, state, channels)
     image_size = spec.image_size or (trained.image_size if trained else None)
     with global_stream(seed, "init"):
@@ -351,6 +357,7 @@ def build_network(
     if spec.start == "pretrained":
         config = cast(dict[str, Any], model.pretrained_cfg)
         mean, std, takes = config["mean"], config["std"], 3
+        fresh = config["num_classes"] != spec.classes
         if image_size is None and config.get("fixed_input_size"):
             image_size = config["input_size"][-1]
     elif trained is not None:
@@ -360,10 +367,11 @@ def build_network(
     if state is not None:
         state = model.named_as_here(state) if isinstance(model, StagedNetwork) else state
         if head == "fresh" and classes_of(state) not in (None, spec.classes):
-            state = {**state, **_head_of(model)}
+            state, fresh = {**state, **_head_of(model)}, True
         load_state(model, state, str(weights))
     network = Network(model, channels=takes, mean=mean, std=std, image_size=image_size)
     network.assumed_norm = assumed
+    network.fresh_head = fresh
     _tap(network, takes, image_size or side, spec, head)
     return network
 
@@ -390,13 +398,21 @@ def _head_of(model: nn.Module) -> dict[str, Tensor]:
     return {key: value for key, value in model.state_dict().items() if key.startswith(names)}
 
 
+def creation_options(spec: NetworkSpec, channels: int, side: int) -> dict[str, Any]:
+    """What timm.create_model is called with for a network of a specification, beside its name and `pretrained`."""
+    pretrained = spec.start == "pretrained"
+    config = timm.get_pretrained_cfg(spec.name)
+    options: dict[str, Any] = {"num_classes": spec.classes, "in_chans": 3 if pretrained else channels}
+    if config is not None and config.fixed_input_size and not (pretrained and spec.image_size is None):
+        options["img_size"] = side
+    return options
+
+
 def _create(spec: NetworkSpec, channels: int, side: int, head: Head) -> nn.Module:
     ours_or_timm(spec.name)
     pretrained = spec.start == "pretrained"
     config = timm.get_pretrained_cfg(spec.name)
-    wanted: dict[str, Any] = {"num_classes": spec.classes, "in_chans": 3 if pretrained else channels}
-    if config is not None and config.fixed_input_size and not (pretrained and spec.image_size is None):
-        wanted["img_size"] = side
+    wanted = creation_options(spec, channels, side)
     if pretrained and head == "kept" and config is not None and config.num_classes != spec.classes:
         raise InputError(
             f"{spec.name}: its pretrained weights are for {config.num_classes} classes, not {spec.classes}: a new head would "

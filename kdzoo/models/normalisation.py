@@ -51,9 +51,15 @@ def normalisation_of(text: str) -> Normalisation | None:
 def in_words(norm: Normalisation) -> str:
     """A normalisation as a user would write it: its usual name, else its numbers."""
     for name, usual in USUAL.items():
-        if usual == norm:
+        if _spread(usual, len(norm.mean)) == _spread(norm, len(norm.mean)):
             return name
     return "/".join(",".join(f"{value:.4g}" for value in part) for part in (norm.mean, norm.std))
+
+
+def _spread(norm: Normalisation, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of each channel, also where one number stands for all."""
+    mean, std = (part * channels if len(part) == 1 else part for part in (norm.mean, norm.std))
+    return mean, std
 
 
 def usual_for(channels: int, own: Normalisation | None = None) -> dict[str, Normalisation]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import timm
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
@@ -86,10 +87,12 @@ def parse_network(text: str) -> NetworkRequest:
 
 
 def pretrained_unless_said(text: str) -> str:
-    """A network's bare name as `NAME:pretrained`, with its options; any other words as they are."""
+    """A network's bare name as `NAME:pretrained`, with its options, where there are published weights; any other words as they are."""
     if parse_network(text).start != "random" or ":" in _without_options(text)[0]:
         return text
     name, at, options = text.partition("@")
+    if timm.is_model(name) and not timm.is_model_pretrained(name):
+        return text
     return f"{name}:pretrained{at}{options}"
 
 

@@ -116,6 +116,7 @@ class BenchConfig(Spec):
     control_seeds: how many seeds the student alone and plain KD get, at least as many as the rest; theirs go on after `seeds`.
     teacher_memo: what the teacher's memo may take, such as `4GB`; 0 or `off` for none, None or `auto` for a share of what is free.
     resident: what the decoded images of a folder may take, such as `64GB`; a larger one is decoded while training.
+    skip_unreadable: files of a folder that cannot be read are left out, counted and listed, instead of refused.
     pairs: `teacher/student`, or give teacher and student. set: further keys, such as `recipe.batch_size`.
     recipe: a recipe's name or file; or, in a YAML file and from Python, a mapping of its keys, with `name` for the recipe that
     they change: `{name: digits, epochs: 5}`.
@@ -155,6 +156,7 @@ class BenchConfig(Spec):
     stack_students: bool = False
     compile: bool = False
     resident: Size | None = None
+    skip_unreadable: bool = False
     allow_chance_teacher: bool = False
     fine_tune: bool = False
     checkpoint_seconds: Annotated[Number, Field(gt=0)] = 30.0
@@ -180,6 +182,10 @@ class BenchConfig(Spec):
         return self.seeds_of_controls if method in CONTROLS else self.seeds
 
 
+LARGEST_VAL = 0.25
+"""of the training images: validation takes no larger share, however few they are"""
+
+
 class PairValues(Spec):
     """What is published of a method for one pair of networks: the factor on its loss (None for the declared one), hyper-parameters."""
 
@@ -201,12 +207,26 @@ class Constants(Spec):
     std: Annotated[tuple[Number, ...], BeforeValidator(_listed)]
 
 
+class FineTune(Spec):
+    """What is different where a teacher that brings weights of other classes is trained on these first.
+
+    recipe: keys of the recipe and their values. min_steps: as in a recipe's file.
+    """
+
+    recipe: dict[str, Any] = {}
+    min_steps: Count | None = None
+
+
 class RecipeFile(Spec):
     """A recipe with what belongs to its protocol beside it.
 
     lr_for: networks trained at another rate. normalise_for: data sets whose images are normalised with other constants
     than their own. pairing, refit, val_fraction, student_start: the protocol's own choices. published: by method, what
     single pairs have instead of the method's declared values.
+    min_steps: training has as many epochs more as this takes, however few the images. min_val: how many images validation
+    has at least, up to a quarter of them. sizes: the sides of images that `kdzoo distill` chooses from. pretrained: keys of
+    the recipe that differ for a network that brings trained weights (null leaves a key out). fine_tune: what else differs
+    for a teacher whose weights were made for other classes.
     """
 
     description: str
@@ -219,14 +239,37 @@ class RecipeFile(Spec):
     refit: bool = False
     val_fraction: Share = 0.1
     student_start: Literal["random", "pretrained"] = "random"
+    min_steps: Count | None = None
+    min_val: Count | None = None
+    sizes: Annotated[tuple[Count, ...], BeforeValidator(_listed)] = ()
+    pretrained: dict[str, Any] = {}
+    fine_tune: FineTune | None = None
 
     def published_for(self, pair: str) -> dict[str, PairValues]:
         """The values of their own that methods have for a pair."""
         return {method: given.pairs[pair] for method, given in self.published.items() if pair in given.pairs}
 
-    def resolve(self, network: str, changes: Mapping[str, Any], data: str = "") -> Recipe:
+    def held_out(self, images: int) -> float:
+        """The share of so many training images that is held out for validation: `val_fraction`, or more to come to `min_val`."""
+        if not self.val_fraction or self.min_val is None:
+            return self.val_fraction
+        return max(self.val_fraction, min(LARGEST_VAL, self.min_val / max(images, 1)))
+
+    def variant(self, *, trained: bool, fine_tuned: bool) -> RecipeFile:
+        """The protocol for a network that brings trained weights, and for one that is fine-tuned to other classes before it teaches."""
+        layers = [self.recipe, self.pretrained if trained else {}]
+        steps = self.min_steps
+        if fine_tuned and self.fine_tune is not None:
+            layers.append(self.fine_tune.recipe)
+            steps = self.fine_tune.min_steps
+        merged = {key: value for layer in layers for key, value in layer.items()}
+        recipe = {key: value for key, value in merged.items() if value is not None}
+        return self.model_copy(update={"recipe": recipe, "min_steps": steps})
+
+    def resolve(self, network: str, changes: Mapping[str, Any], data: str = "", images: int | None = None) -> Recipe:
         """The recipe for a network and a data set with `changes` (`epochs`, `augment.pad`, ...) applied.
 
+        images: how many it is trained on; with them epochs come to `min_steps` at least, unless `changes` say how many.
         Milestones come to whole epochs of however many there are.
         """
         values: dict[str, Any] = {**self.recipe, "augment": dict(self.recipe.get("augment", {}))}
@@ -242,7 +285,12 @@ class RecipeFile(Spec):
                 values[key] = value
         if values.get("ema") is not None:
             values.setdefault("ema_warmup", True)
-        return in_whole_epochs(parse(Recipe, values, "recipe"))
+        recipe = parse(Recipe, values, "recipe")
+        if self.min_steps is not None and images is not None and "epochs" not in changes:
+            whole, rest = divmod(images, recipe.batch_size)
+            epochs = math.ceil(self.min_steps / max(whole + (rest > 1 or images == 1), 1))
+            recipe = recipe.model_copy(update={"epochs": max(recipe.epochs, epochs)})
+        return in_whole_epochs(recipe)
 
 
 def in_whole_epochs(recipe: Recipe) -> Recipe:

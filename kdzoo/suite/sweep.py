@@ -79,7 +79,7 @@ def plan(config: BenchConfig, modules: Modules | None = None) -> Plan:
     with noting(problems):
         protocol = recipe_file(config.recipe)
     with noting(problems):
-        images = images_of(config.data, config.data_root, _image_size(protocol, changes), config.resident)
+        images = images_of(config.data, config.data_root, _image_size(protocol, changes), config.resident, config.skip_unreadable)
     for name in protocol.published if protocol is not None else ():
         with noting(problems):
             REGISTRY.get(name)
@@ -87,7 +87,9 @@ def plan(config: BenchConfig, modules: Modules | None = None) -> Plan:
         _name_unknown_networks(pairs, modules, problems)
         _points(requests, config, "deep", 1, {}, problems)
         raise InputError(*dict.fromkeys(problems))
-    held_out = protocol.val_fraction if config.val_fraction is None else config.val_fraction
+    held_out = config.val_fraction
+    if held_out is None:
+        held_out = protocol.held_out(config.limit or len(images.train.targets))
     if config.refit and not held_out:
         problems.append(
             f"refit: nothing is held out on which settings could be chosen, and the sweep trains on all images already; leave it "
@@ -124,7 +126,7 @@ def plan(config: BenchConfig, modules: Modules | None = None) -> Plan:
         if teacher.trained is not None:
             teachers[teacher.trained.run.id] = teacher.trained
         published = protocol.published_for(f"{teacher.spec.name}/{student.spec.name}")
-        points = _points(requests, config, pairing, maker.recipe(student.spec.name, teacher=False).epochs, published, problems)
+        points = _points(requests, config, pairing, maker.recipe(student.spec, teacher=False).epochs, published, problems)
         notes += _control_notes(points, published)
         here = [(spec, seed) for spec in points for seed in config.seeds_for(spec.label)]
         count += len(here)
@@ -280,9 +282,12 @@ class _Maker:
     modules: Modules
     found: Mapping[str, Any]
 
-    def recipe(self, network: str, *, teacher: bool) -> Recipe:
+    def recipe(self, spec: NetworkSpec, *, teacher: bool) -> Recipe:
+        """The recipe by which a network of a specification is trained."""
         changes = _below(self.changes, "recipe") | (_below(self.changes, "teacher_recipe") if teacher else {})
-        return self.protocol.resolve(network, changes, self.data.name)
+        trained = spec.start != "random"
+        protocol = self.protocol.variant(trained=trained, fine_tuned=teacher and trained)
+        return protocol.resolve(spec.name, changes, self.data.name, self.found.get("train"))
 
     def teacher(self, text: str) -> Chosen:
         """A teacher, with the run that trains it where no weights are named, or fine-tunes it where it may and must be."""
@@ -300,7 +305,7 @@ class _Maker:
             student=offer.spec,
             teacher=None,
             data=self.data.model_copy(update={"label_fraction": 1.0}),
-            recipe=self.recipe(offer.spec.name, teacher=True),
+            recipe=self.recipe(offer.spec, teacher=True),
             objective=ObjectiveSpec(task=1.0),
             seed=int(self.changes.get("teacher.seed", 0)),
         )
@@ -319,7 +324,7 @@ class _Maker:
 
     def _under_the_best_norm(self, chosen: Chosen, text: str) -> Chosen:
         """A teacher under the normalisation that is measured to suit it best, where that is clearly better than its own."""
-        augment = self.recipe(chosen.spec.name, teacher=False).augment
+        augment = self.recipe(chosen.spec, teacher=False).augment
         parts = split(self.images, self.data)
         side = augment.size or self.images.height
         network = freeze(network_of(chosen.spec, self.images, side=side, seed=0, path=chosen.path, modules=self.modules))
@@ -338,7 +343,7 @@ class _Maker:
             student=student.spec,
             teacher=teacher.spec if reads else None,
             data=self.data,
-            recipe=self.recipe(student.spec.name, teacher=False),
+            recipe=self.recipe(student.spec, teacher=False),
             objective=spec,
             seed=seed,
         )
@@ -442,7 +447,12 @@ class _Maker:
         return Offer(text, spec, class_names=None if unknown else self.images.classes, brings_norm=True)
 
     def _about(self, run: Run, *, pair: str, teacher_id: str | None, paths: Mapping[str, Any]) -> dict[str, Any]:
-        where = {"data": self.config.data, "data_root": self.config.data_root, **paths}
+        where = {
+            "data": self.config.data,
+            "data_root": self.config.data_root,
+            "skip_unreadable": self.config.skip_unreadable or None,
+            **paths,
+        }
         published = self.protocol.published_for(pair)
         return {
             "recipe": Path(self.config.recipe).stem,
@@ -478,7 +488,8 @@ def _requests(config: BenchConfig, problems: list[str]) -> list[Request]:
 
 def _pairs(config: BenchConfig, problems: list[str]) -> list[tuple[str, str]]:
     if bool(config.teacher) != bool(config.student):
-        problems.append(f"{'student' if config.teacher else 'teacher'}: missing; a teacher and a student go together")
+        missing = "student" if config.teacher else "teacher"
+        problems.append(f"{missing}: missing; give --{missing} too, or --pairs TEACHER/STUDENT instead of both")
     found = [(config.teacher, config.student)] if config.teacher and config.student else []
     for text in config.pairs:
         with noting(problems):

@@ -35,6 +35,7 @@ from kdzoo.data.views import center
 from kdzoo.errors import InputError, KdzooError, WorkFailed
 from kdzoo.execution import Execution
 from kdzoo.files import read_file
+from kdzoo.head import start_head
 from kdzoo.member import Member, read_checkpoint
 from kdzoo.method import REGISTRY, load_plugins
 from kdzoo.seals import Damaged
@@ -304,6 +305,8 @@ def train_cohort(store: Store, bounds: list[Bound], options: Options, bench: Ben
         build = partial(member_of, bound, images, parts, taught, execution, bench.modules, weights)
         try:
             member = take_up(store, bound, build, train_first, emit)
+            if member.step == 0 and member.run.recipe.head == "probe" and member.network.fresh_head:
+                begin_with_probe(member, parts, emit)
             if member.cost is None:
                 setting = str(bound.run.model_copy(update={"seed": 0}))
                 if setting not in costs:  # a seed changes no cost
@@ -343,6 +346,15 @@ def what_trains(bound: Bound) -> Event:
     if is_teacher(bound.folder):
         return {"what": "teacher", "name": bound.run.student.name}
     return {"what": "first stage" if bound.run.kind == "pretrain" else "students"}
+
+
+def begin_with_probe(member: Member, parts: Parts, emit: Handle) -> None:
+    """Start a member that has not trained yet with a classifier fitted to what its frozen network says of the training images."""
+    if start_head(member.network, parts.train, member.run.recipe.augment, member.device):
+        member.start_from({name: value.clone() for name, value in member.network.state_dict().items()})
+        return
+    text = f"{member.run.id}: {member.run.student.name} has no single linear classifier that a logistic regression could start"
+    emit({"event": "note", "text": f"{text}; it starts at random"})
 
 
 def tell_lost_lines(cohort: Cohort, emit: Handle) -> None:

@@ -75,7 +75,7 @@ def test_every_unreadable_image_is_named_before_any_work(photos):
     (photos / "class2" / "text.jpg").write_text("no image")
     with pytest.raises(InputError) as error:
         load_folder(photos, 28)
-    assert "2 image file(s) cannot be read" in str(error.value)
+    assert "2 image files cannot be read" in str(error.value)
     assert "torn.png" in str(error.value)
     assert "text.jpg" in str(error.value)
 

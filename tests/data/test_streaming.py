@@ -169,7 +169,7 @@ def test_every_unreadable_image_of_a_streamed_folder_is_named_before_any_work(ph
     (photos / "class1" / "torn.png").write_bytes(next((photos / "class0").glob("*.png")).read_bytes()[:60])
     (photos / "class2" / "text.jpg").write_text("no image")
     for _ in range(2):
-        with pytest.raises(InputError, match=r"2 image file\(s\) cannot be read: .*class1/torn.png.*class2/text.jpg"):
+        with pytest.raises(InputError, match=r"2 image files cannot be read: .*class1/torn.png.*class2/text.jpg"):
             loaded(photos, "streamed", monkeypatch)
 
 

@@ -1,0 +1,84 @@
+"""What a distillation came to: the distilled student beside the same student trained alone and the teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+BATCHES = (1, 32)
+"""of which latencies are measured"""
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One of the three networks of a verdict. accuracy: top-1 on the held-out images, with its 95 % interval (Wilson)."""
+
+    name: str
+    accuracy: float
+    low: float
+    high: float
+    balanced: float
+    parameters: int
+    macs: int
+    milliseconds: Mapping[int, float]
+    """of a forward, by batch size: the shortest of many"""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the three networks came to.
+
+    images: how many the accuracies are of, none of which any of the three was trained on; validation_images of them are
+    validation images, the rest test images: nothing was chosen on either. only_distilled, only_alone: how many of them
+    the distilled student alone named right, and the student trained alone; p: of the exact McNemar test. threads, load:
+    with how many threads the latencies were measured, and how busy the machine was, in words.
+    """
+
+    distilled: Measured
+    alone: Measured
+    teacher: Measured
+    classes: tuple[str, ...]
+    images: int
+    validation_images: int
+    only_distilled: int
+    only_alone: int
+    p: float
+    method: str
+    threads: int
+    device: str
+    load: str
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return "\n".join([*table(self), "", *self.notes, conclusion(self)])
+
+
+def table(verdict: Verdict) -> list[str]:
+    """The verdict as lines of a table."""
+    head = ["", "network", f"accuracy on {verdict.images} images", "parameters", "MACs", *(f"ms, batch {b}" for b in BATCHES)]
+    rows = [head]
+    for name, one in (("distilled", verdict.distilled), ("student alone", verdict.alone), ("teacher", verdict.teacher)):
+        accuracy = f"{100 * one.accuracy:.1f} % [{100 * one.low:.1f}, {100 * one.high:.1f}]"
+        times = [f"{one.milliseconds[b]:.1f}" for b in BATCHES]
+        rows.append([name, one.name, accuracy, f"{one.parameters / 1e6:.2f} M", f"{one.macs / 1e6:.0f} M", *times])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def conclusion(verdict: Verdict) -> str:
+    """The verdict in a few sentences."""
+    gain = 100 * (verdict.distilled.accuracy - verdict.alone.accuracy)
+    share = verdict.distilled.parameters / verdict.teacher.parameters
+    time = verdict.distilled.milliseconds[1] / verdict.teacher.milliseconds[1]
+    better = f"{abs(gain):.1f} points {'better' if gain > 0 else 'worse'} than" if f"{abs(gain):.1f}" != "0.0" else "as good as"
+    doubt = "" if verdict.p < LEVEL else "; one seed and these few images do not tell the two apart"
+    test = verdict.images - verdict.validation_images
+    both = f"{test} test and {verdict.validation_images} validation images" if verdict.validation_images else f"{test} test images"
+    return (
+        f"The distilled student has {share:.1%} of the teacher's parameters, takes {time:.0%} of its time for one image, and is "
+        f"{better} the same student trained alone (it alone is right on {verdict.only_distilled} images, the other alone on "
+        f"{verdict.only_alone}; exact McNemar test p = {verdict.p:.2g}{doubt}). Accuracies are of {both} that no network was "
+        f"trained on. Times are the shortest of many forwards on this machine ({verdict.threads} thread(s), {verdict.device}; "
+        f"{verdict.load})."
+    )
