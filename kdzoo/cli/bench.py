@@ -18,6 +18,7 @@ from kdzoo.suite.launch import Pool
 if TYPE_CHECKING:
     from kdzoo.suite.bench import Prepared
     from kdzoo.suite.jobs import Outcome
+    from kdzoo.suite.sweep import Plan
 
 SWEEP, PAIR, TRAINING, RUNNING, RESULTS = "What is swept", "Networks and data", "Training", "Where it runs", "What is kept"
 
@@ -84,9 +85,28 @@ def bench(
     weights: Annotated[
         str | None, typer.Option(metavar="W,...", help="0.3,1,3: factors on each method's weight.", rich_help_panel=SWEEP)
     ] = None,
+    doses: Annotated[
+        str | None,
+        typer.Option(
+            metavar="D,...",
+            help="0.03,0.1,0.3,1: the size of each method's gradient beside cross-entropy's. It is measured once for the networks at "
+            "hand and sets the weight. Instead of --alphas and --weights.",
+            rich_help_panel=SWEEP,
+        ),
+    ] = None,
+    doses_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Use what another bench measured, where it is of the same networks, data and recipe.",
+            rich_help_panel=SWEEP,
+        ),
+    ] = None,
     grid: Annotated[
         list[str] | None,
-        typer.Option(metavar="AXIS", help="METHOD.FIELD=V,...: any hyper-parameter as an axis (repeatable).", rich_help_panel=SWEEP),
+        typer.Option(
+            metavar="AXIS", help="METHOD.FIELD=V,...: any hyper-parameter, or METHOD.dose, as an axis (repeatable).", rich_help_panel=SWEEP
+        ),
     ] = None,
     tune: Annotated[
         int | None, typer.Option(metavar="K", help="Try the first K settings of every method's own list.", rich_help_panel=SWEEP)
@@ -105,6 +125,9 @@ def bench(
         typer.Option(
             metavar="N", help="More seeds for the student alone and plain KD; it ends the pairing by seed.", rich_help_panel=SWEEP
         ),
+    ] = None,
+    refit_seeds: Annotated[
+        int | None, typer.Option(metavar="N", help="Seeds of the refit, where they are not as many as the sweep's.", rich_help_panel=SWEEP)
     ] = None,
     plugin: Plugins = None,
     quick_: Annotated[bool, typer.Option("--quick", help="One seed and a few epochs: a demonstration.", rich_help_panel=SWEEP)] = False,
@@ -272,6 +295,12 @@ def print_plan(config: BenchConfig, *, retry_failed: bool) -> int:
     return 0
 
 
+def weights_to_measure(made: Plan) -> list[tuple[str, str]]:
+    """Which methods have settings whose weights are not known before something is measured."""
+    labels = sorted({planned.run.objective.label for planned in made.students if planned.open})
+    return [("doses", f"weight measured at start of: {', '.join(labels)}")] if labels else []
+
+
 def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str]]:
     """The plan in words: grid points, distinct runs and why fewer, what is left of them, and how long that will take."""
     from kdzoo.data.report import data_lines
@@ -293,6 +322,7 @@ def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str
         ("distinct runs", f"{len(made.students)}: {counts['done']} done, {len(left)} left{failed}"),
         *(("note", text) for text in made.notes),
         *(("teacher", f"{run.student.name} has to be trained first, {run.recipe.epochs} epochs ({run.id})") for run in teachers),
+        *weights_to_measure(made),
         ("cohorts", f"{len(cohorts)}, in {prepared.jobs} process(es) of {options.threads} thread(s) on {options.device}"),
         ("time", f"about {duration(estimate(prepared))} of training" if left or teachers else "nothing is left to do"),
     ]

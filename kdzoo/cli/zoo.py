@@ -307,11 +307,13 @@ def explain(
         str | None,
         typer.Option(metavar="NAME|FILE", help="With its pairing and its values for the two networks."),
     ] = None,
+    results: Annotated[Path, typer.Option(help="The folder of benches whose measured doses are shown.")] = Path("results"),
     plugin: Plugins = None,
 ) -> int:
     """Print a method's formula with the numbers of a run, what it reads, its paper, and what alpha would do.
 
-    With two networks it also lists which of their stages meet and which are left over.
+    With two networks it also lists which of their stages meet and which are left over. Where a bench has measured the
+    method's gradient, the dose of its weight is shown, and the weight that has a dose of 1.
 
     \b
     Examples:
@@ -339,11 +341,32 @@ def explain(
         published=protocol.published_for(pair) if protocol and pair else {},
     )
     console().print(explained(made), markup=False, soft_wrap=True)
+    for line in _measured(made, results):
+        console().print(line, markup=False, soft_wrap=True)
     if recipe and protocol:
         console().print("\n".join(_values_of(Path(recipe).stem, protocol, request.terms, pair)), markup=False, soft_wrap=True)
     if teacher and student:
         console().print(_stages(made, teacher, student, image, meet), markup=False, soft_wrap=True)
     return 0
+
+
+def _measured(made: ObjectiveSpec, results: Path) -> list[str]:
+    """What the benches below a folder have measured of the terms of an objective, a line a measurement."""
+    from kdzoo.spec import canonical
+    from kdzoo.suite.doses import NAME, of_method, read_doses, weight_for
+
+    lines = []
+    for file in sorted(results.glob(f"*/{NAME}")):
+        found = read_doses(file.parent).values()
+        for term in made.terms:
+            for one in of_method(found, term.method):
+                dose = one.dose(term.coefficient, made.task)
+                if canonical(one.hyperparameters) == canonical(term.hyperparameters) and dose is not None:
+                    behind = "" if one.label == one.method else f" ({one.label})"
+                    where = f"{file.parent}{behind}: {one.pair} on {one.data}, {one.recipe} ({one.epochs} epochs)"
+                    weight = f"weight {term.coefficient:g} is a dose of {dose:.2g}, and dose 1 a weight of {weight_for(1, one.ratio):g}"
+                    lines.append(f"  measured   {where}: {weight}")
+    return lines
 
 
 def _pair_name(teacher: str, student: str) -> str:

@@ -57,6 +57,8 @@ DATA: dict[str, str] = {
     "mnist": "60,000 + 10,000 handwritten digits of 28x28 grey pixels",
     "cifar10": "50,000 + 10,000 photographs of 32x32 pixels in 10 classes",
     "cifar100": "50,000 + 10,000 photographs of 32x32 pixels in 100 classes",
+    "cifar10_16": "cifar10 at 16x16 pixels, each the mean of 2x2, for studies on a CPU",
+    "cifar100_16": "cifar100 at 16x16 pixels, each the mean of 2x2, for studies on a CPU",
     "folder:PATH": "your own images: one sub-folder a class, or train/, test/ and val/ with one a class below",
 }
 
@@ -104,12 +106,31 @@ def load(
         return replace(images, origins={"train": "", "test": "a fifth, by content"})
     if request in _SOURCES:
         return canonical(request, _own(request), DATA[request] or "a source of your own")
-    if request not in TORCHVISION:
+    whole = HALVED.get(request, request)
+    if whole not in TORCHVISION:
         raise InputError(unknown("data", request, DATA))
     folder = data_root(root)
-    if (packed := _packed(folder, request)) is not None:
-        return canonical(request, packed, str(folder / request))
-    return canonical(request, _from_torchvision(folder, request, allow_download), str(folder))
+    packed = _packed(folder, whole)
+    raw = _from_torchvision(folder, whole, allow_download) if packed is None else packed
+    source = str(folder if packed is None else folder / whole)
+    return canonical(request, raw if request == whole else halved(raw), source)
+
+
+HALVED = {"cifar10_16": "cifar10", "cifar100_16": "cifar100"}
+"""data sets that are another's images at half their side, read from its files"""
+
+
+def halved(raw: Raw) -> Raw:
+    """The same with images of half the side: each pixel the mean of 2x2, to the nearest level, halves upwards."""
+    (train, train_labels), (test, test_labels) = raw.train, raw.test
+    return replace(raw, train=(_halved(train), train_labels), test=(_halved(test), test_labels))
+
+
+def _halved(images: Array) -> Array:
+    count, height, width = images.shape[:3]
+    blocks = images.reshape(count, height // 2, 2, width // 2, 2, *images.shape[3:])
+    means: Array = ((blocks.sum(axis=(2, 4), dtype=np.uint16) + 2) // 4).astype(np.uint8)
+    return means
 
 
 def _own(name: str) -> Raw:
@@ -329,8 +350,9 @@ def prepare(name: str, root: Path | None) -> Raw:
 
     Raises OSError or RuntimeError where the download fails, and InputError for what is there and damaged.
     """
+    name = HALVED.get(name, name)
     if name not in TORCHVISION:
-        raise InputError(unknown("data", name, TORCHVISION))
+        raise InputError(unknown("data", name, [*TORCHVISION, *HALVED]))
     if (packed := _packed(data_root(root), name)) is not None:
         return packed
     before = socket.getdefaulttimeout()
@@ -361,5 +383,6 @@ def where(name: str, root: Path | None) -> str | None:
     """Where a data set lies, or None where it would have to be downloaded."""
     if name == "digits" or name in _SOURCES:
         return "built in"
+    name = HALVED.get(name, name)
     places = [data_root(root) / name / "train.npz", data_root(root) / _TORCHVISION_FOLDERS[name]]
     return next((str(place) for place in places if place.exists()), None)

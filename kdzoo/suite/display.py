@@ -176,7 +176,7 @@ class PlainDisplay:
     def _line(self, event: Event) -> str | None:
         tracker = self.tracker
         match event["event"]:
-            case "plan":
+            case "plan" if event["total"]:  # nothing is planned yet while what weights hang on is measured
                 failed = f", {event['failed']} failed" if event["failed"] else ""
                 return f"{event['name']}: {runs(event['total'])}, {event['done']} done{failed}"
             case "done" if event.get("kind") == "teacher":
