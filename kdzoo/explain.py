@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdzoo.method import REGISTRY, StagesRead, stages_handed, stages_read
+from kdzoo.method import REGISTRY, Card, Setting, StagesRead, stages_handed, stages_read
 from kdzoo.signals import Need, Shapes, StageShape
 from kdzoo.spec import ObjectiveSpec
 from kdzoo.text import number_of
@@ -66,9 +66,27 @@ def about(method: str, hyperparameters: Mapping[str, Any]) -> list[str]:
         )
     published = f"{card.published.task:g} * CE + {card.published.term:g} * {method}"
     lines.append(f"  published  {published}" + (f" ({card.source.weights})" if card.source and card.source.weights else ""))
+    lines.append(f"  tune       tries, in this order: {settings_in_words(card)}")
+    if card.no_dose:
+        lines.append(f"  dose       none: {card.no_dose}")
+    else:
+        lines.append(f"  dose       with dose d the sum is CE + w * {method}, w so large that its gradient is d times that of CE")
     meaning = f"with alpha a: L = (1 - a) * CE + a * {card.scale:g} * {method}; alpha weighs the teacher"
     lines.append(f"  {f'scale {card.scale:g}':10} {meaning}")
     return lines
+
+
+def settings_in_words(card: Card) -> str:
+    """What a bench with tune tries of a method, in its order: `the published weight; dose 0.1; dose 0.3`."""
+
+    def words(setting: Setting) -> str:
+        given = [f"{key} = {_short(value)}" for key, value in setting.hyperparameters.items()]
+        given += [] if setting.alpha is None else [f"alpha = {setting.alpha:g}"]
+        given += [] if setting.dose is None else [f"dose {setting.dose:g}"]
+        given += [] if setting.weight == 1 else [f"weight x {setting.weight:g}"]
+        return ", ".join(given) or "the published weight"
+
+    return "; ".join(map(words, card.search))
 
 
 def in_words(need: Need) -> str:

@@ -14,7 +14,7 @@ import pkgutil
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
@@ -54,11 +54,21 @@ class Coefficients:
 
 @dataclass(frozen=True)
 class Setting:
-    """One point of a method's search list: hyper-parameters, a factor on its weight, an alpha."""
+    """One point of a method's search list: hyper-parameters, a factor on its weight, an alpha, or a dose.
+
+    dose: the size of the term's gradient beside that of cross-entropy, which sets the weight (`kdzoo.doses`): the sum is
+    then CE + weight * D, whatever coefficients were published.
+    """
 
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     weight: float = 1.0
     alpha: float | None = None
+    dose: float | None = None
+
+
+def in_doses(*order: float, **hyperparameters: Any) -> tuple[Setting, ...]:
+    """A search list: the published coefficients first, then these doses in their order."""
+    return (Setting(hyperparameters), *(Setting(hyperparameters, dose=dose) for dose in order))
 
 
 class LossAndAuxiliary(NamedTuple):
@@ -106,6 +116,17 @@ StagesRead = Literal["paired", "last", "own"]
 """which maps a method is handed: the two networks' stages one to one; each network's own last one; all of each network's own"""
 
 WEIGHTS_WORTH_TRYING = (1.0, 0.3, 3.0, 0.1, 10.0)
+"""factors on the published weight, for what has no dose"""
+
+LOW_FIRST = (0.1, 0.3, 0.03, 1.0, 3.0)
+HIGH_FIRST = (1.0, 0.3, 3.0, 0.1, 0.03)
+DOSES_WORTH_TRYING: Mapping[Family, tuple[float, ...]] = {
+    **dict.fromkeys(FAMILIES, HIGH_FIRST),
+    "features": LOW_FIRST,
+    "gradients": LOW_FIRST,
+    "relations": LOW_FIRST,
+}
+"""in which order a method that declares none tries doses: what matches maps or relations is best small beside cross-entropy"""
 
 
 @dataclass(frozen=True)
@@ -146,6 +167,17 @@ class Card:
     def trains_classifier(self) -> bool:
         """Whether the loss reaches the classifier that is shipped, so that alpha = 1 makes sense."""
         return bool(self.ships) or Need.LOGITS in self.needs.student or Need.NETWORK in self.needs.student
+
+    @property
+    def no_dose(self) -> str:
+        """Why no dose can set its weight, in words; empty where one can."""
+        if self.first is not None and self.first.then == ():
+            return "its second stage is cross-entropy alone, so there is no weight to set"
+        if self.published.task == 0:
+            return "it is published without cross-entropy beside it, so there is nothing to compare its gradient with"
+        if self.needs.student == Need.NOTHING:
+            return "it reads nothing of the student, so its gradient there is zero"
+        return ""
 
 
 class Method(BaseModel):
@@ -209,7 +241,8 @@ def register(
     scale: the factor on the loss when alpha weighs it: L = (1 - alpha) CE + alpha scale D.
     published: the factors used when no alpha is given; by default CE + scale D.
     formula: the loss as text, with `{field}` where a hyper-parameter stands.
-    search: the settings worth trying, the declared one first; by default its weight times 1, 0.3, 3, 0.1, 10.
+    search: the settings worth trying, the declared one first. The default: the published coefficients, then the doses 0.03,
+    0.1, 0.3, 1 and 3 in the order of the family; its weight times 1, 0.3, 3, 0.1, 10 where no dose can set it.
     version: raised when the numbers change; by default a hash of the syntax tree for code outside kdzoo.
     zero_at_match: the loss is zero where the student's outputs equal the teacher's.
     ships: what is shipped where that is not the student that was trained; `deploy` then gives its logits.
@@ -239,7 +272,7 @@ def register(
             published=published or Coefficients(1.0, scale),
             source=source,
             formula=formula,
-            search=search or tuple(Setting(weight=w) for w in WEIGHTS_WORTH_TRYING),
+            search=search or (),
             version=str(version) if version is not None else _version(definition),
             zero_at_match=zero_at_match,
             origin=_origin(definition),
@@ -255,10 +288,21 @@ def register(
             stages=stages,
             definition=(inspect.getsourcefile(definition) or definition.__module__, definition.__qualname__),
         )
+        if search is None:
+            cls.card = replace(cls.card, search=default_search(cls.card))
         REGISTRY.add(cls)
         return definition
 
     return decorate
+
+
+def default_search(card: Card) -> tuple[Setting, ...]:
+    """The search list of a method that declares none."""
+    if card.first is not None and card.first.then == ():
+        return (Setting(),)
+    if card.no_dose:
+        return tuple(Setting(weight=weight) for weight in WEIGHTS_WORTH_TRYING)
+    return in_doses(*DOSES_WORTH_TRYING[card.family])
 
 
 def stages_read(method: Method) -> StagesRead:

@@ -75,8 +75,7 @@ class Objective(nn.Module):
         parts: dict[str, Tensor] = {}
         distilled = torch.zeros((), device=batch.index.device)
         for term in self.terms:
-            given = self._loss(term.method, student, teacher, batch)
-            loss, auxiliary = given if isinstance(given, LossAndAuxiliary) else (given, None)
+            loss, auxiliary = self.loss_of(term, student, teacher, batch)
             parts[term.name] = loss
             distilled = distilled + term.coefficient * self._ramp(term.method, batch) * loss
             if auxiliary is not None:
@@ -84,12 +83,20 @@ class Objective(nn.Module):
                 distilled = distilled + auxiliary
         if not self.task:
             return Losses(distilled, parts, None, distilled)
-        if batch.soft_targets is None:
-            ce = cross_entropy(student.logits, batch.targets, self.label_smoothing)
-        else:
-            ce = soft_cross_entropy(student.logits, batch.soft_targets, self.label_smoothing)
+        ce = self.cross_entropy(student, batch)
         task = self.task * ce
         return Losses(task + distilled, {"ce": ce, **parts}, task, distilled)
+
+    def cross_entropy(self, student: Outputs, batch: Batch) -> Tensor:
+        """The task loss before its factor: a scalar."""
+        if batch.soft_targets is None:
+            return cross_entropy(student.logits, batch.targets, self.label_smoothing)
+        return soft_cross_entropy(student.logits, batch.soft_targets, self.label_smoothing)
+
+    def loss_of(self, term: Term, student: Outputs, teacher: Outputs | None, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """A term's loss before its factor and its ramp, and its auxiliary loss, where it has one: scalars."""
+        given = self._loss(term.method, student, teacher, batch)
+        return given if isinstance(given, LossAndAuxiliary) else (given, None)
 
     def groups(self) -> list[Group]:
         """How the methods' parameters are optimised."""

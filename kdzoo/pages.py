@@ -28,8 +28,8 @@ from torch import Tensor
 
 from kdzoo import catalogue, functional
 from kdzoo.errors import InputError
-from kdzoo.explain import STAGES, written
-from kdzoo.method import FAMILIES, REGISTRY, Card, Family, Method, Setting, stages_read
+from kdzoo.explain import STAGES, settings_in_words, written
+from kdzoo.method import FAMILIES, REGISTRY, Card, Family, Method, stages_read
 from kdzoo.models.network import Learner, Network, build_network, freeze, pair_stages, probe
 from kdzoo.objective import Objective, build_objective
 from kdzoo.seeds import generator
@@ -211,14 +211,11 @@ def _pure_function(name: str) -> Callable[..., Any] | None:
 
 def _search(cls: type[Method]) -> list[str]:
     """What `--tune` tries, in its order."""
-
-    def words(setting: Setting) -> str:
-        given = [f"{key} = {value}" for key, value in setting.hyperparameters.items()]
-        given += [] if setting.alpha is None else [f"alpha = {setting.alpha:g}"]
-        given += [] if setting.weight == 1 and given else [f"weight x {setting.weight:g}"]
-        return ", ".join(given)
-
-    return ["With `--tune K` the first K of: " + "; ".join(map(words, cls.card.search)) + "."]
+    doses = any(setting.dose is not None for setting in cls.card.search)
+    lines = [f"With `--tune K` the first K of: {settings_in_words(cls.card)}."]
+    if doses:
+        return [*lines, "", "A dose is the size of the loss's gradient beside that of cross-entropy; see [doses](../doses.md)."]
+    return [*lines, "", f"No dose sets its weight: {cls.card.no_dose}."] if cls.card.no_dose else lines
 
 
 def _costs(name: str, costs: Mapping[str, Any] | None) -> list[str]:

@@ -42,7 +42,7 @@ from kdzoo.suite.stats import mcnemar_p, wilson
 from kdzoo.suite.sweep import Planned
 from kdzoo.verdict import BATCHES, Measured, Verdict, conclusion, table
 
-METHOD = "hinton+pefd"
+METHOD = "hinton"
 """Plain KD, and the direction of the teacher's embedding, which says more of each of few images than scores of few classes do."""
 RECIPE = "distill"
 STUDENT = "mobilenetv3_small_100"

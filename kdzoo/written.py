@@ -26,6 +26,12 @@ class _Card(_Read):
     declared: dict[str, Any] = {}
 
 
+class _Dose(_Read):
+    dose: Annotated[float, Field(ge=0)]
+    ratio: Annotated[float, Field(gt=0)]
+    measured: str
+
+
 class _About(_Read):
     pair: str | None = None
     recipe: str | None = None
@@ -33,6 +39,7 @@ class _About(_Read):
     methods: dict[str, _Card] = {}
     swept: list[str] = []
     sweep_teacher: str | None = None
+    doses: dict[str, _Dose] = {}
 
 
 class _Metrics(_Read):

@@ -17,6 +17,7 @@ from kdzoo.method import (
     REGISTRY,
     Coefficients,
     Method,
+    Setting,
     Source,
     create_method,
     load_plugin,
@@ -159,7 +160,8 @@ def test_a_declaration_and_fields_of_the_same_names_do_not_collide():
     assert (card.name, card.version, card.source, card.scale) == ("scaled", "7", source, 3.0)
     assert card.published == Coefficients(1.0, 3.0)
     assert card.summary == "The student's logits, scaled."
-    assert [setting.weight for setting in card.search] == [1.0, 0.3, 3.0, 0.1, 10.0]
+    assert card.search[0] == Setting()
+    assert sorted(setting.dose for setting in card.search[1:]) == [0.03, 0.1, 0.3, 1.0, 3.0]
 
 
 def test_unless_overridden_nothing_is_built_and_nothing_ramps():

@@ -53,7 +53,7 @@ from kdzoo.text import number_of, one_line
 
 if TYPE_CHECKING:
     from kdzoo.suite.bench import Prepared
-    from kdzoo.suite.sweep import Planned
+    from kdzoo.suite.sweep import Plan, Planned
 
 
 def bench(
@@ -89,10 +89,32 @@ def bench(
     weights: Annotated[
         str | None, option(text="Factors on each method's weight to try, such as 0.3,1,3.", default="1", panel=SWEEP, metavar="W,...")
     ] = None,
+    doses: Annotated[
+        str | None,
+        option(
+            text="Doses to try, such as 0.03,0.1,0.3,1, instead of alphas and weights: the size of a method's gradient beside "
+            "cross-entropy's. It is measured once on these networks, and sets the weight.",
+            default="none",
+            panel=SWEEP,
+            metavar="D,...",
+        ),
+    ] = None,
+    doses_from: Annotated[
+        str | None,
+        option(
+            text="A bench's folder whose measured doses are used, where networks, data and recipe are the same.",
+            default="none",
+            panel=SWEEP,
+            metavar="FOLDER",
+        ),
+    ] = None,
     grid: Annotated[
         list[str] | None,
         option(
-            text="METHOD.FIELD=VALUE,...: values of a hyper-parameter to try (repeatable).", default="none", panel=SWEEP, metavar="AXIS"
+            text="METHOD.FIELD=VALUE,...: values of a hyper-parameter, or of METHOD.dose, to try (repeatable).",
+            default="none",
+            panel=SWEEP,
+            metavar="AXIS",
         ),
     ] = None,
     tune: Annotated[
@@ -125,6 +147,9 @@ def bench(
             panel=SWEEP,
             metavar="N",
         ),
+    ] = None,
+    refit_seeds: Annotated[
+        int | None, option(text="Number of seeds of the refit.", default="as many as the sweep's", panel=SWEEP, metavar="N")
     ] = None,
     plugin: Plugins = None,
     quick_: Annotated[bool, option("--quick", text="A demonstration: one seed, a few epochs.", default="off", panel=SWEEP)] = False,
@@ -398,6 +423,12 @@ def print_plan(config: BenchConfig, *, retry_failed: bool) -> int:
     return 0
 
 
+def weights_to_measure(made: Plan) -> list[tuple[str, str]]:
+    """Which methods have settings whose weights are not known before something is measured."""
+    labels = sorted({planned.run.objective.label for planned in made.students if planned.open})
+    return [("doses", f"weight measured at start of: {', '.join(labels)}")] if labels else []
+
+
 def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str]]:
     """The plan in words: grid points, distinct runs and why fewer, what is left of them, and how long that will take."""
     from kdzoo.data.report import data_lines
@@ -426,6 +457,7 @@ def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str
             ("teacher", f"{run.student.name} has to be trained first, {number_of(run.recipe.epochs, 'epoch')} ({run.id})")
             for run in teachers
         ),
+        *weights_to_measure(made),
         (
             "cohorts",
             f"{len(cohorts)}, in {number_of(prepared.jobs, 'process', 'processes')} of {number_of(options.threads, 'thread')} on "

@@ -10,7 +10,7 @@ from kdzoo.cli.options import PAIR, RESULTS, RUNNING, TRAINING, argument, option
 from kdzoo.cli.output import console
 from kdzoo.suite.display import open_display
 
-METHOD, RECIPE, STUDENT = "hinton+pefd", "distill", "mobilenetv3_small_100"
+METHOD, RECIPE, STUDENT = "hinton", "distill", "mobilenetv3_small_100"
 """the defaults of `kdzoo.shortway`, which this module imports late: it imports torch"""
 
 

@@ -552,12 +552,16 @@ def explain(
             names_of=complete.recipes,
         ),
     ] = None,
+    results: Annotated[
+        Path, option(text="The folder of benches whose measured doses are shown.", default="results", panel=SETTING, metavar="FOLDER")
+    ] = Path("results"),
     plugin: Plugins = None,
     as_json: JsonOnly = False,
 ) -> int:
     """Print a method's formula with the numbers of a run, what it reads, its paper, and what alpha would do.
 
-    With two networks it also lists which of their stages are paired and which are left over.
+    With two networks it also lists which of their stages are paired and which are left over. Where a bench has measured the
+    method's gradient, the dose of its weight is shown, and the weight that has a dose of 1.
 
     \b
     Examples:
@@ -588,6 +592,8 @@ def explain(
         print_json(_explained_row(made))
         return 0
     console().print(explained(made), markup=False, soft_wrap=True)
+    for line in _measured(made, results):
+        console().print(line, markup=False, soft_wrap=True)
     if recipe and protocol:
         console().print("\n".join(_values_of(Path(recipe).stem, protocol, request.terms, pair)), markup=False, soft_wrap=True)
     if teacher and student:
@@ -602,6 +608,25 @@ def _explained_row(made: ObjectiveSpec) -> dict[str, Any]:
 
     cards = [{**_method_row(cls), "scale": cls.card.scale} for cls in (REGISTRY.get(term.method) for term in made.all_terms)]
     return {"formula": formula(made), "objective": made.model_dump(mode="json"), "methods": cards}
+
+
+def _measured(made: ObjectiveSpec, results: Path) -> list[str]:
+    """What the benches below a folder have measured of the terms of an objective, a line a measurement."""
+    from kdzoo.spec import canonical
+    from kdzoo.suite.doses import NAME, of_method, read_doses, weight_for
+
+    lines = []
+    for file in sorted(results.glob(f"*/{NAME}")):
+        found = read_doses(file.parent).values()
+        for term in made.terms:
+            for one in of_method(found, term.method):
+                dose = one.dose(term.coefficient, made.task)
+                if canonical(one.hyperparameters) == canonical(term.hyperparameters) and dose is not None:
+                    behind = "" if one.label == one.method else f" ({one.label})"
+                    where = f"{file.parent}{behind}: {one.pair} on {one.data}, {one.recipe} ({one.epochs} epochs)"
+                    weight = f"weight {term.coefficient:g} is a dose of {dose:.2g}, and dose 1 a weight of {weight_for(1, one.ratio):g}"
+                    lines.append(f"  measured   {where}: {weight}")
+    return lines
 
 
 def _pair_name(teacher: str, student: str) -> str:

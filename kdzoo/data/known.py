@@ -30,8 +30,13 @@ DATA: dict[str, DataSet] = {
     "mnist": DataSet("handwritten digits", 60_000, 10_000, 10, (1, 28, 28), "MNIST/raw"),
     "cifar10": DataSet("photographs", 50_000, 10_000, 10, (3, 32, 32), "cifar-10-batches-py"),
     "cifar100": DataSet("photographs", 50_000, 10_000, 100, (3, 32, 32), "cifar-100-python"),
+    "cifar10_16": DataSet("cifar10, each pixel the mean of 2x2", 50_000, 10_000, 10, (3, 16, 16), "cifar-10-batches-py"),
+    "cifar100_16": DataSet("cifar100, each pixel the mean of 2x2", 50_000, 10_000, 100, (3, 16, 16), "cifar-100-python"),
     "folder:PATH": DataSet("your own images, a sub-folder a class, perhaps in train/, test/ and val/"),
 }
+
+HALVED = {"cifar10_16": "cifar10", "cifar100_16": "cifar100"}
+"""data sets that are another's images at half their side, read from its files"""
 
 SHIPPED = frozenset(DATA)
 """the names that no data set of a user's may take"""
@@ -50,5 +55,5 @@ def where(name: str, root: Path | None) -> str | None:
     files = DATA[name].files
     if files is None:
         return "built in"
-    places: Iterable[Path] = (data_root(root) / name / "train.npz", data_root(root) / files)
+    places: Iterable[Path] = (data_root(root) / HALVED.get(name, name) / "train.npz", data_root(root) / files)
     return next((str(place) for place in places if place.exists()), None)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from kdzoo.data.folder import load_folder
 from kdzoo.data.images import Images, Subset, counted, statistics
-from kdzoo.data.known import DATA, SHIPPED, DataSet, data_root, where
+from kdzoo.data.known import DATA, HALVED, SHIPPED, DataSet, data_root, where
 from kdzoo.data.labels import map_labels
 from kdzoo.data.repeats import find_repeats
 from kdzoo.errors import InputError, KdzooError, unknown
@@ -100,12 +100,27 @@ def load(
         return replace(images, origins={"train": "", "test": "a fifth, by content"})
     if request in _SOURCES:
         return canonical(request, _own(request), DATA[request].description or "a source of your own")
-    if request not in TORCHVISION:
+    whole = HALVED.get(request, request)
+    if whole not in TORCHVISION:
         raise InputError(unknown("data", request, DATA))
     folder = data_root(root)
-    if (packed := _packed(folder, request)) is not None:
-        return canonical(request, packed, str(folder / request))
-    return canonical(request, _from_torchvision(folder, request, allow_download), str(folder))
+    packed = _packed(folder, whole)
+    raw = _from_torchvision(folder, whole, allow_download) if packed is None else packed
+    source = str(folder if packed is None else folder / whole)
+    return canonical(request, raw if request == whole else halved(raw), source)
+
+
+def halved(raw: Raw) -> Raw:
+    """The same with images of half the side: each pixel the mean of 2x2, to the nearest level, halves upwards."""
+    (train, train_labels), (test, test_labels) = raw.train, raw.test
+    return replace(raw, train=(_halved(train), train_labels), test=(_halved(test), test_labels))
+
+
+def _halved(images: Array) -> Array:
+    count, height, width = images.shape[:3]
+    blocks = images.reshape(count, height // 2, 2, width // 2, 2, *images.shape[3:])
+    means: Array = ((blocks.sum(axis=(2, 4), dtype=np.uint16) + 2) // 4).astype(np.uint8)
+    return means
 
 
 def _own(name: str) -> Raw:
@@ -317,8 +332,9 @@ def prepare(name: str, root: Path | None) -> Raw:
 
     Raises OSError or RuntimeError where the download fails, and InputError for what is there and damaged.
     """
+    name = HALVED.get(name, name)
     if name not in TORCHVISION:
-        raise InputError(unknown("data", name, TORCHVISION))
+        raise InputError(unknown("data", name, [*TORCHVISION, *HALVED]))
     if (packed := _packed(data_root(root), name)) is not None:
         return packed
     before = socket.getdefaulttimeout()

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.method import Method, Setting, Source, register
+from kdzoo.method import Method, Source, register
 from kdzoo.methods._ops import full_precision, normalised, taught, wide
 from kdzoo.signals import Batch, Need, Outputs
 
@@ -52,7 +52,6 @@ def expanded(products: Tensor, gamma: float, order: int) -> Tensor:
     ),
     formula="mean (K_s - K_t)^2, K = sum over p up to {order} of e^(-2 gamma) (2 gamma)^p / p! cos^p, gamma = {gamma}",
     # at the published weight its gradient is a fortieth of the cross-entropy's on networks that are not trained yet
-    search=tuple(Setting(weight=weight) for weight in (1.0, 10.0, 3.0, 100.0, 0.3)),
     zero_at_match=True,
     family="relations",
     disagreements=(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.method import Method, Setting, Source, register
+from kdzoo.method import HIGH_FIRST, Method, Setting, Source, in_doses, register
 from kdzoo.methods._ops import divergence, risen, target_or_not, taught, wide, without_target
 from kdzoo.signals import Batch, Clock, Need, Needs, Outputs
 
@@ -42,17 +42,13 @@ def decoupled(s: Tensor, t: Tensor, targets: Tensor, *, target_weight: float, no
         weights="CE + TCKD + 8 NCKD at T = 4 with a warm-up of 20 epochs, as in mdistiller for resnet32x4 to resnet8x4",
     ),
     formula="{temperature}^2 * ({target_weight} * TCKD + {nontarget_weight} * NCKD), rising over {warmup} epochs",
-    search=tuple(
-        Setting({"nontarget_weight": beta, "temperature": temperature}, weight=weight)
-        for beta, temperature, weight in [
-            (8.0, 4.0, 1.0),
-            (2.0, 4.0, 1.0),
-            (6.0, 4.0, 1.0),
-            (8.0, 4.0, 0.3),
-            (2.0, 1.0, 1.0),
-            (0.5, 1.0, 1.0),
-            (2.0, 2.0, 3.0),
-        ]
+    search=(
+        *in_doses(*HIGH_FIRST, nontarget_weight=8.0, temperature=4.0),
+        *(
+            Setting({"nontarget_weight": beta, "temperature": temperature})
+            for beta, temperature in [(2.0, 4.0), (6.0, 4.0), (2.0, 1.0), (0.5, 1.0)]
+        ),
+        Setting({"nontarget_weight": 2.0, "temperature": 2.0}, weight=3.0),
     ),
     zero_at_match=True,
     family="logits",

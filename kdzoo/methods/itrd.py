@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.method import Method, Setting, Source, register
+from kdzoo.method import LOW_FIRST, Method, Setting, Source, in_doses, register
 from kdzoo.methods._ops import full_precision, standardised_rows, taught, wide
 from kdzoo.methods.cc import cosines
 from kdzoo.signals import Batch, DataFacts, Need, Outputs, Shapes
@@ -73,9 +73,8 @@ def of_trace_one(matrix: Tensor) -> Tensor:
     ),
     formula="{correlation_weight} * log2(sum |corr(W h_s, h_t) - 1|^(2 * {order})) + {information_weight} * (sum G_s^2 - sum G_st^2)",
     search=(
-        Setting(),
+        *in_doses(*LOW_FIRST),
         Setting({"order": 1.01}),
-        *(Setting(weight=weight) for weight in (0.3, 3.0, 0.1)),
         Setting({"information_weight": 0.05}),
     ),
     family="relations",

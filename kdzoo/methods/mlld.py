@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.method import Coefficients, Method, Source, register
+from kdzoo.method import Coefficients, Method, Source, in_doses, register
 from kdzoo.methods._ops import divergence, full_precision, taught, wide
 from kdzoo.signals import Batch, Need, Needs, Outputs
 
@@ -79,6 +79,7 @@ def _at_most_the_median(values: Tensor) -> Tensor:
     ),
     formula="sum over T in {temperature}, 3, 5, 2, 6 and two views of T^2 KL + |P P' - Q Q'|^2 / B + |P' P - Q' Q|^2 / K, "
     "+ {second_label_weight} * CE of the second view",
+    search=in_doses(1.0, 0.3, 0.1, 0.03, 3.0),
     family="logits",
     disagreements=(
         "The authors' code multiplies its masks with losses that are already means, so that nothing is masked; here they mask samples "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdzoo.method import Coefficients, Source, register
+from kdzoo.method import Coefficients, Source, in_doses, register
 from kdzoo.methods._ops import wide
 from kdzoo.methods.hinton import hinton
 from kdzoo.methods.mlld import FURTHER_TEMPERATURES, MLLD, levels, rare, unsure
@@ -51,6 +51,7 @@ def mlld_released(
     ),
     formula="sum over T in {temperature}, 3, 5, 2, 6 of q_s (KD + BC) + q_c CC + KD of the second view (of the first at 2 and 6), "
     "+ {second_label_weight} * CE of the second view",
+    search=in_doses(1.0, 0.3, 0.1, 0.03, 3.0),
     family="logits",
     disagreements=(
         "This is the authors' code with its faults: masks that only scale, the first view's logits in the second view's sum, and no "

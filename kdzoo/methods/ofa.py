@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kdzoo.errors import InputError
-from kdzoo.method import Method, Setting, Source, register
+from kdzoo.method import LOW_FIRST, Method, Setting, Source, in_doses, register
 from kdzoo.methods._ops import full_precision, separable, taught, wide
 from kdzoo.signals import Batch, DataFacts, Need, Needs, Outputs, Shapes
 
@@ -53,9 +53,9 @@ class Speaker(nn.Module):
         "default being 1.0",
     ),
     formula="l(s) + sum over stages of l(head(F)), l(z) = -sum_k [(p_k + 1_y)^{enhancement} - 1_y] log softmax(z)_k",
-    search=tuple(
-        Setting({"enhancement": enhancement}, weight=weight)
-        for enhancement, weight in [(1.5, 1.0), (1.0, 1.0), (1.25, 1.0), (1.5, 0.3), (1.0, 0.3), (1.5, 3.0)]
+    search=(
+        *in_doses(*LOW_FIRST, enhancement=1.5),
+        *(Setting({"enhancement": enhancement}) for enhancement in (1.0, 1.25)),
     ),
     stages="own",
     family="features",

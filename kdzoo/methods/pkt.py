@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from kdzoo.method import Method, Setting, Source, register
+from kdzoo.method import Method, Source, register
 from kdzoo.methods._ops import full_precision, taught, wide
 from kdzoo.signals import Batch, Need, Outputs
 
@@ -47,7 +47,6 @@ def neighbours(embedding: Tensor) -> Tensor:
     ),
     formula="mean_i sum_j P_t log(P_t / P_s), P_ij = k_ij / sum_j k_ij, k = (cos + 1) / 2",
     # at the published weight its gradient is a fiftieth of the cross-entropy's on networks that are not trained yet
-    search=tuple(Setting(weight=weight) for weight in (1.0, 3.0, 10.0, 0.3, 30.0)),
     zero_at_match=True,
     family="relations",
     disagreements=(

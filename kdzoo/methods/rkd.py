@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.method import Method, Source, register
+from kdzoo.method import Method, Source, in_doses, register
 from kdzoo.methods._ops import squared_distances, taught, wide
 from kdzoo.signals import Batch, Need, Outputs
 
@@ -70,6 +70,7 @@ def cosines(squares: Tensor) -> Tensor:
     ),
     formula="{distance_weight} * smoothL1(distances) + {angle_weight} * smoothL1(angles)",
     zero_at_match=True,
+    search=in_doses(3.0, 1.0, 0.1, 0.3, 0.03),
     family="relations",
     disagreements=(
         "The paper sums over pairs and triples of different samples; RepDistiller, mdistiller and Knowledge-Distillation-Zoo, which "

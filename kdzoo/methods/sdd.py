@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.method import Source, register
+from kdzoo.method import LOW_FIRST, Source, in_doses, register
 from kdzoo.methods._ops import full_precision, pooled_classifier, taught, wide
 from kdzoo.methods.dkd import DKD, decoupled
 from kdzoo.signals import Batch, DataFacts, Need, Needs, Outputs, Shapes
@@ -76,6 +76,7 @@ def cell_logits(logits: Tensor, features: Tensor, classifier: nn.Module, grids: 
     "w = {complementary_weight} where the teacher is right in the cell alone or on the whole alone, rising over {warmup} epochs",
     version="2",
     stages="last",
+    search=in_doses(*LOW_FIRST),
     family="logits",
     disagreements=(
         "The paper's equation sums over the cells; the authors' code divides by the batch of its repeated targets, which is the number of "

@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.method import Method, Setting, Source, register
+from kdzoo.method import LOW_FIRST, Method, Setting, Source, in_doses, register
 from kdzoo.methods._ops import full_precision, taught, wide
 from kdzoo.signals import Batch, DataFacts, Need, Outputs, Shapes
 
@@ -42,7 +42,7 @@ def standard_over_batch(embedding: Tensor) -> Tensor:
         weights="CE + 2 L beside KL(T = 1) with factor 1, power 4, as in the authors' code for ResNet-34 to ResNet-18 on ImageNet",
     ),
     formula="log(sum |BN(W h_s) - BN(h_t)|^{power} + 1e-5)",
-    search=(*(Setting(weight=weight) for weight in (1.0, 0.3, 3.0, 0.1)), Setting({"power": 2.0})),
+    search=(*in_doses(*LOW_FIRST), Setting({"power": 2.0})),
     family="relations",
     disagreements=(
         "The published recipe is CE + 2 L + KL at T = 1, here `1*ce+1*hinton+2*srd` with hinton.temperature=1; this method is L alone.",

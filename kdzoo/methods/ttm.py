@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.method import Method, Setting, Source, register
+from kdzoo.method import HIGH_FIRST, Method, Setting, Source, in_doses, register
 from kdzoo.methods._ops import divergence, taught, wide
 from kdzoo.signals import Batch, Need, Outputs
 
@@ -32,9 +32,9 @@ def ttm(student_logits: Tensor, teacher_logits: Tensor, *, power: float) -> Tens
         weights="CE + 45 L with gamma = 0.1 as in the authors' example for vgg13 to vgg8",
     ),
     formula="KL(softmax({power} * t) || softmax(s))",
-    search=tuple(
-        Setting({"power": power}, weight=weight)
-        for power, weight in [(0.1, 1.0), (0.2, 0.3), (0.1, 0.3), (0.2, 1.0), (0.5, 0.1), (0.1, 3.0)]
+    search=(
+        *in_doses(*HIGH_FIRST, power=0.1),
+        *(Setting({"power": power}, weight=weight) for power, weight in [(0.2, 0.3), (0.2, 1.0), (0.5, 0.1)]),
     ),
     family="logits",
     disagreements=("Exponent and weight were tuned to each pair of networks; one example is published.",),

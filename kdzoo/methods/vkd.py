@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdzoo.method import Group, Method, Setting, Source, register
+from kdzoo.method import Group, Method, Source, register
 from kdzoo.methods._ops import full_precision, taught, wide
 from kdzoo.signals import Batch, DataFacts, Need, Outputs, Shapes
 
@@ -57,7 +57,6 @@ class OrthogonalProjection(nn.Module):
         weights="CE + L beside KL(T = 1) of the distillation token with factor 1, the defaults of the authors' code for DeiT on ImageNet",
     ),
     formula="mean smoothL1(P h_s, layernorm(h_t)), P with orthonormal rows or columns",
-    search=tuple(Setting(weight=weight) for weight in (1.0, 10.0, 3.0, 30.0, 0.3)),
     family="relations",
     disagreements=(
         "The published recipe adds KL at T = 1 on the head of a distillation token, for DeiT alone; here it is `1*ce+1*hinton+1*vkd` with "

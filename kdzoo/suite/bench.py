@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -32,7 +32,7 @@ from kdzoo.data.images import Images
 from kdzoo.data.report import data_lines
 from kdzoo.data.sources import data_files, found_in
 from kdzoo.errors import InputError, noting
-from kdzoo.method import load_plugins
+from kdzoo.method import REGISTRY, load_plugins
 from kdzoo.models.network import Ensemble, Network, count, freeze
 from kdzoo.models.network import probe as shapes_of
 from kdzoo.plugins import files_beside
@@ -41,6 +41,7 @@ from kdzoo.sinks import WandbSettings, read_lines, wandb_settings
 from kdzoo.spec import NetworkSpec, Run
 from kdzoo.store import RunFolder, State, teacher_store, writable
 from kdzoo.suite.config import BenchConfig, ConfigError, bench_config, wants_refit
+from kdzoo.suite.doses import keep_doses, reused_doses
 from kdzoo.suite.finished import keep_finished
 from kdzoo.suite.jobs import Event, Handle, Job, Options, Outcome
 from kdzoo.suite.launch import Pool, launch
@@ -65,13 +66,17 @@ COHORT_SHARE = 0.5
 
 @dataclass(frozen=True)
 class Prepared:
-    """A plan, how it will be executed, and in what state its runs are."""
+    """A plan, how it will be executed, and in what state its runs are.
+
+    checked: the jobs of teachers that are done already, since something was measured under them.
+    """
 
     config: BenchConfig
     plan: Plan
     options: Options
     jobs: int
     states: Mapping[str, State] = field(default_factory=dict)
+    checked: frozenset[str] = frozenset()
 
 
 def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
@@ -87,7 +92,7 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
     states: dict[str, State] = {}
     with noting(problems):
         made = plan(config, modules)
-        states = {p.run.id: made.store.run(p.run.id).state() for p in made.students}
+        states = states_of(made)
         if any(state != "done" for state in states.values()):  # what has been trained can be
             preflight(made, modules or Modules(), config.resident, torch.device(device or "cpu"))
     if problems or made is None or device is None:
@@ -109,6 +114,11 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
         wandb=asdict(settings) if settings else None,
     )
     return Prepared(config, made, options, jobs, states)
+
+
+def states_of(made: Plan) -> dict[str, State]:
+    """In what state the students of a plan are; those that are open are new."""
+    return {p.run.id: "new" if p.open else made.store.run(p.run.id).state() for p in made.students}
 
 
 def asked(options: Mapping[str, Any], file: Path | None = None, modules: Modules | None = None) -> BenchConfig:
@@ -139,14 +149,19 @@ def run(
         handle({"event": "note", "text": prepared.options.wandb["note"]})
     for line in data_lines(prepared.plan.data):
         handle({"event": "data", "text": line})
+    if retry_failed:
+        forget_failed_teachers(prepared.plan)
+    keep_reused(prepared)
+    prepared, undosed = with_weights(prepared, pool, handle, modules or Modules())
     config, plans = prepared.config, [prepared.plan]
     keep_command(prepared, plans, command, handle)
     outcome = _run_plan(prepared, pool, handle, retry_failed, modules or Modules())
+    outcome.failed.update(undosed)
     if wants_refit(config) and not outcome.failed:
         handle({"event": "note", "text": "refit: the chosen settings with fresh seeds on the whole train set"})
         plans.append(refit_plan(prepared))
         keep_command(prepared, plans, command, handle)
-        more = _run_plan(replace(prepared, plan=plans[1]), pool, handle, retry_failed, modules or Modules())
+        more = _run_plan(replace(prepared, plan=plans[1], checked=frozenset()), pool, handle, retry_failed, modules or Modules())
         outcome = Outcome(outcome.done | more.done, {**outcome.failed, **more.failed})
     for text in check_hints([planned.run for planned in prepared.plan.students], outcome.failed):
         handle({"event": "note", "text": text})
@@ -172,12 +187,53 @@ def files_of(prepared: Prepared, plans: Iterable[Plan]) -> list[Path] | None:
         return None
     named = [
         config.recipe,
+        config.doses_from,
         *config.plugin,
         *(planned.about["paths"].get(role) for role in ("teacher", "student") for made in plans for planned in made.students),
     ]
     files = [Path(name) for name in dict.fromkeys(named) if name is not None and Path(name).exists()]
     files += [file for plugin in config.plugin for file in files_beside(Path(plugin))]
     return [*files, *data_files(config.data, Path(config.data_root) if config.data_root else None)]
+
+
+def keep_reused(prepared: Prepared) -> None:
+    """Keep what the bench takes from another one's measurements in its own folder, so that it needs the other no more."""
+    if prepared.config.doses_from is None:
+        return
+    used = {dose["measured"] for planned in prepared.plan.students for dose in planned.about.get("doses", {}).values()}
+    keep_doses(prepared.plan.folder, {key: one for key, one in reused_doses(prepared.config.doses_from).items() if key in used})
+
+
+def with_weights(prepared: Prepared, pool: Pool | None, handle: Handle, modules: Modules) -> tuple[Prepared, dict[str, str]]:
+    """The same bench with the weights of all its runs, once what they hang on is measured; and why some have none, by label.
+
+    The teachers are trained first. Runs whose ratio cannot be measured are left out, and are failures.
+    """
+    made = prepared.plan
+    if not made.unmeasured:
+        return prepared, {}
+    reasons: dict[str, str] = {}
+
+    def listen(event: Event) -> None:
+        if event["event"] == "no dose":
+            reasons[f"{event['label']} by doses"] = event["error"]
+            handle({"event": "note", "text": f"{event['label']}: {event['error']}; its settings in doses are left out"})
+        elif event["event"] not in ("done", "failed") or event.get("kind"):
+            handle(event)
+
+    for fault in write_teachers(made):
+        handle({"event": "note", "text": fault})
+    jobs = measurements(made, prepared.options, prepared.jobs)
+    handle({"event": "plan", "name": made.name, "units": sum(job.units for job in jobs), "total": 0, "done": 0, "failed": 0})
+    if pool is not None:
+        launch(jobs, pool, listen)
+    else:
+        launch_here(jobs, listen, modules)
+    again = plan(prepared.config, modules)
+    known = tuple(planned for planned in again.students if not planned.open)
+    again = replace(again, students=known, unmeasured=())
+    checked = frozenset(job.name for job in jobs if job.kind == "teacher")
+    return replace(prepared, plan=again, states=states_of(again), checked=checked), reasons
 
 
 def refit_plan(prepared: Prepared) -> Plan:
@@ -207,10 +263,9 @@ def _run_plan(prepared: Prepared, pool: Pool | None, handle: Handle, retry_faile
             if state == "failed":
                 folder.forget()
             todo.append(planned)
-    for teacher in map(teacher_store().run, made.teachers if retry_failed else ()):
-        if teacher.state() == "failed":
-            teacher.forget()
-    jobs = cut(todo, made, prepared.options, prepared.jobs)
+    if retry_failed:
+        forget_failed_teachers(made)
+    jobs = cut(todo, made, prepared.options, prepared.jobs, prepared.checked)
     units = sum(job.units for job in jobs)
     counts = {"total": len(made.students), "done": len(outcome.done), "failed": len(outcome.failed)}
     teachers = sum(job.units for job in jobs if job.kind == "teacher")
@@ -224,6 +279,12 @@ def _run_plan(prepared: Prepared, pool: Pool | None, handle: Handle, retry_faile
     untold = known - outcome.done - outcome.failed.keys()
     outcome.failed.update(dict.fromkeys(untold, "it was not trained: no worker told how it came out"))
     return Outcome(outcome.done & known, {key: text for key, text in outcome.failed.items() if key in known})
+
+
+def forget_failed_teachers(made: Plan) -> None:
+    for teacher in map(teacher_store().run, made.teachers):
+        if teacher.state() == "failed":
+            teacher.forget()
 
 
 @dataclass
@@ -276,40 +337,70 @@ def launch_here(jobs: Iterable[Job], handle: Handle, modules: Modules) -> Outcom
 
 def write_plan(made: Plan) -> list[str]:
     """Write run.json of every planned run, and of the teachers that have to be trained; what was wrong with those there."""
-    folders = [(made.store.run(planned.run.id), planned) for planned in made.students]
-    folders += [(teacher_store().run(planned.run.id), planned) for planned in made.teachers.values()]
-    faults = [folder.plan(planned.run, planned.about) for folder, planned in folders]
+    faults = [made.store.run(planned.run.id).plan(planned.run, planned.about) for planned in made.students]
+    return [*(fault for fault in faults if fault is not None), *write_teachers(made)]
+
+
+def write_teachers(made: Plan) -> list[str]:
+    """Write run.json of the teachers that have to be trained; what was wrong with those there."""
+    faults = [teacher_store().run(planned.run.id).plan(planned.run, planned.about) for planned in made.teachers.values()]
     return [fault for fault in faults if fault is not None]
 
 
-def cut(todo: Iterable[Planned], made: Plan, options: Options, processes: int) -> list[Job]:
-    """Teachers first, then cohorts: runs that share data, recipe, seed and teacher, small enough to keep all processes busy."""
+def measurements(made: Plan, options: Options, processes: int) -> list[Job]:
+    """The teachers first, then what has to be measured, together where one student serves: same teacher, data and recipe.
+
+    A student that starts from a first stage serves what starts there too.
+    """
+    jobs: dict[str, Job] = {}
+    for group in _groups(made.unmeasured, _start_of):
+        probes = tuple(
+            {
+                "method": one.run.objective.label,
+                "run": one.run.model_dump(mode="json"),
+                "about": dict(one.about),
+            }
+            for one in group
+        )
+        taught = next((number for number, one in enumerate(group) if one.run.teacher is not None), None)
+        after = None
+        if taught is not None:
+            example = group[taught]
+            job = teacher_job(example, made, options, processes)
+            after = job.name
+            jobs.setdefault(after, replace(job, probes=(probes[taught],)))
+        name = f"doses of {len(group)} at {group[0].run.id}"
+        jobs[name] = Job(name, "doses", str(made.folder), (), replace(options, wandb=None), after=after, probes=probes)
+    return list(jobs.values())
+
+
+def _start_of(run: Run) -> str:
+    """The first stage that a student of a run starts from; empty where it starts afresh."""
+    first = run.first
+    if first is None or not REGISTRY.get(first.objective.terms[0].method).card.needs.student:
+        return ""
+    return first.id
+
+
+def cut(todo: Iterable[Planned], made: Plan, options: Options, processes: int, checked: Container[str] = ()) -> list[Job]:
+    """Teachers first, then cohorts: runs that share data, recipe, seed and teacher, small enough to keep all processes busy.
+
+    checked: names of jobs of teachers that are left out, since they are done.
+    """
     todo = list(todo)
     groups = _groups(todo)
     busy = 1 if processes == 1 else 2 * processes  # two cohorts for each process, so that none waits long for the last
     largest = max(1, min(LARGEST_COHORT[torch.device(options.device).type], -(-len(todo) // busy)))
     stages = first_stages(todo, made)
     jobs: dict[str, Job] = {}
-    # Students wait for their teachers, which therefore share all threads among them.
-    threads = max(options.threads, options.threads * processes // max(len(made.teachers), 1))
-    taught = replace(options, wandb=None, oracle=False, keep=("predictions", "student"))
     for group in groups:
         after = None
         example = next((planned for planned in group if planned.run.teacher is not None), None)
         if example is not None:
-            after = f"teacher {example.run.teacher} on {example.run.data.val_fraction}"
-            if after not in jobs:
-                trained = [made.teachers[i] for i in [example.about["teacher_id"]] if i in made.teachers]
-                jobs[after] = Job(
-                    name=after,
-                    kind="teacher",
-                    folder=str(teacher_store().folder),
-                    ids=tuple(t.run.id for t in trained),
-                    options=taught,
-                    example=(str(made.folder), example.run.id),
-                    teacher_threads=threads,
-                    units=sum(units_of(t.run) for t in trained if teacher_store().run(t.run.id).state() != "done"),
-                )
+            job = teacher_job(example, made, options, processes)
+            after = None if job.name in checked else job.name
+            if after is not None:
+                jobs.setdefault(after, replace(job, example=(str(made.folder), example.run.id)))
         for number, start in enumerate(range(0, len(group), largest)):
             part = group[start : start + largest]
             name = f"{part[0].run.id} and {len(part) - 1} more ({number})"
@@ -317,6 +408,23 @@ def cut(todo: Iterable[Planned], made: Plan, options: Options, processes: int) -
             units = sum(units_of(run) for p in part for run in [p.run, *stages.get(p.run.id, ())])
             jobs[name] = Job(name, "students", str(made.folder), ids, options, units, after)
     return list(jobs.values())
+
+
+def teacher_job(student: Planned, made: Plan, options: Options, processes: int) -> Job:
+    """The job that trains the teacher of a student, where that has to be, and checks it.
+
+    Students wait for their teachers, which therefore share all threads among them.
+    """
+    trained = [made.teachers[i] for i in [student.about["teacher_id"]] if i in made.teachers]
+    return Job(
+        name=f"teacher {student.run.teacher} on {student.run.data.val_fraction}",
+        kind="teacher",
+        folder=str(teacher_store().folder),
+        ids=tuple(one.run.id for one in trained),
+        options=replace(options, wandb=None, oracle=False, keep=("predictions", "student")),
+        teacher_threads=max(options.threads, options.threads * processes // max(len(made.teachers), 1)),
+        units=sum(units_of(one.run) for one in trained if teacher_store().run(one.run.id).state() != "done"),
+    )
 
 
 def units_of(run: Run) -> int:
@@ -333,12 +441,15 @@ def first_stages(todo: Iterable[Planned], made: Plan) -> dict[str, list[Run]]:
     return {owner: [first] for owner, first in needed.values()}
 
 
-def _groups(todo: Iterable[Planned]) -> list[list[Planned]]:
-    """The runs that may train in lockstep: same data, recipe, seed, student and teacher; one without a teacher joins the first such."""
+def _groups(todo: Iterable[Planned], further: Callable[[Run], str] = lambda run: "") -> list[list[Planned]]:
+    """The runs that may train in lockstep: same data, recipe, seed, student and teacher; one without a teacher joins the first such.
+
+    further: what else has to be the same.
+    """
     groups: dict[tuple[str, ...], dict[str, list[Planned]]] = {}
     for planned in todo:
         run = planned.run
-        of_teacher = groups.setdefault((str(run.data), str(run.recipe), str(run.seed), str(run.student)), {})
+        of_teacher = groups.setdefault((str(run.data), str(run.recipe), str(run.seed), str(run.student), further(run)), {})
         of_teacher.setdefault("" if run.teacher is None else str(run.teacher), []).append(planned)
     found = []
     for of_teacher in groups.values():

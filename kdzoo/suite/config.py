@@ -110,9 +110,13 @@ Keep = Annotated[
 class BenchConfig(Spec):
     """A bench in words. Every field is an option of `kdzoo bench` and a key of a YAML file.
 
-    methods: `hinton`, sums such as `at+hinton`, or exactly `0.1*ce+0.9*hinton`. temperatures, alphas, weights and grid
-    (`method.field: values`) are the swept axes. fine_tune: a teacher made for other classes is trained on these first.
+    methods: `hinton`, sums such as `at+hinton`, or exactly `0.1*ce+0.9*hinton`. temperatures, alphas, weights, doses and
+    grid (`method.field: values`, `method.dose: values`) are the swept axes. doses: sizes of each term's gradient beside that
+    of cross-entropy, measured for the networks at hand; they set the weights, as alphas and weights do otherwise.
+    doses_from: the folder of a bench whose measurements are used where they are of the same thing.
+    fine_tune: a teacher made for other classes is trained on these first.
     tune: how many settings of each method's search list are tried.
+    refit_seeds: how many seeds a refit has, of the controls too; as many as the sweep unless given.
     control_seeds: how many seeds the student alone and plain KD get, at least as many as the rest; theirs go on after `seeds`.
     teacher_memo: what the teacher's memo may take, such as `4GB`; 0 or `off` for none, None or `auto` for a share of what is free.
     resident: what the decoded images of a folder may take, such as `64GB`; a larger one is decoded while training.
@@ -127,11 +131,14 @@ class BenchConfig(Spec):
     temperatures: Numbers = ()
     alphas: Numbers = ()
     weights: Numbers = ()
+    doses: Numbers = ()
+    doses_from: str | None = None
     grid: dict[str, Values] = {}
     tune: Count | None = None
     refit: bool | None = None
     seeds: Seeds = (0, 1, 2)
     control_seeds: Count | None = None
+    refit_seeds: Count | None = None
     pairs: Names = ()
     teacher: str | None = None
     student: str | None = None
@@ -169,6 +176,13 @@ class BenchConfig(Spec):
         seeds = info.data.get("seeds", ())
         if value is not None and value < len(seeds):
             raise ValueError(f"expected at least as many as the other methods have ({len(seeds)}), got {value}")
+        return value
+
+    @field_validator("doses")
+    @classmethod
+    def _no_negative_dose(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if negative := [dose for dose in value if dose < 0]:
+            raise ValueError(f"expected numbers >= 0, got {', '.join(f'{dose:g}' for dose in negative)}")
         return value
 
     @property
@@ -309,7 +323,7 @@ def default_layers(given: Mapping[str, Any]) -> dict[str, Any]:
     """What stands below the options given: the default bench, or what a data set usually goes with."""
     default = read_yaml(_shipped("benches")["digits"])
     if not {"teacher", "student", "recipe"} & set(given) and all(_same(given.get(key), default[key]) for key in ("data", "pairs")):
-        axes = {"temperatures", "alphas", "weights", "grid", "tune"}
+        axes = {"temperatures", "alphas", "weights", "doses", "grid", "tune"}
         return {k: v for k, v in default.items() if k not in axes} if axes & set(given) else default
     usual = read_yaml(CONFIGS / "usual.yaml").get(str(given.get("data", default["data"])), {})
     named = {"pairs", "teacher", "student"} & set(given)
@@ -412,7 +426,10 @@ def _without_faults(values: Mapping[str, Any]) -> BenchConfig | None:
 def quick(options: Mapping[str, Any], file: Path | None = None) -> dict[str, Any]:
     """The options that make a bench a demonstration of a few seconds; what was given, there or in the file, stays."""
     filed = read_yaml(file) if file else {}
-    return {**{key: value for key, value in read_yaml(CONFIGS / "quick.yaml").items() if key not in filed}, **options}
+    asked = {**filed, **options}
+    in_doses = "doses" in asked or any(str(key).endswith(".dose") for key in asked.get("grid") or {})
+    left_out = set(filed) | ({"alphas"} if in_doses else set())  # a dose sets the weight, as an alpha does
+    return {**{key: value for key, value in read_yaml(CONFIGS / "quick.yaml").items() if key not in left_out}, **options}
 
 
 def recipe_file(name: str) -> RecipeFile:

@@ -245,7 +245,7 @@ class PlainDisplay:
             case "begin" if event.get("step", 0):
                 training = tracker.training[event.get("worker", 0)]
                 return f"training {training.phrase}: {training.where(short=False)}"
-            case "plan":
+            case "plan" if event["total"]:  # nothing is planned yet while what weights hang on is measured
                 failed = f", {event['failed']} failed" if event["failed"] else ""
                 return f"{event['name']}: {number_of(event['total'], 'run')}, {event['done']} done{failed}"
             case "done" if event.get("kind") == "teacher":

@@ -37,15 +37,17 @@ class Options:
 
 @dataclass(frozen=True)
 class Job:
-    """A cohort to train, or a teacher to train (where `ids` names its run) and to check.
+    """A cohort to train, a teacher to train (where `ids` names its run) and to check, or ratios of gradients to measure.
 
     folder: the bench whose runs `ids` are, or the store of teachers. example: for a teacher, the folder and id of a
     student's run that it will teach. teacher_threads: with how many threads it is trained; it is asked with as many as its
     students have, so that its predictions are theirs. after: the id of the job that must be done first. units: training steps.
+    probes: what is measured, or the first student whose data a teacher is checked on, where none of these has a folder yet:
+    each its run and what is recorded beside it, as run.json has them.
     """
 
     name: str
-    kind: Literal["teacher", "students"]
+    kind: Literal["teacher", "students", "doses"]
     folder: str
     ids: tuple[str, ...]
     options: Options
@@ -53,6 +55,7 @@ class Job:
     after: str | None = None
     example: tuple[str, str] | None = None
     teacher_threads: int = 1
+    probes: tuple[dict[str, Any], ...] = ()
     alone: bool = False
     """a run set apart from its cohort, because a process died with it"""
 
@@ -65,7 +68,8 @@ class Job:
         options = raw.pop("options")
         options["keep"] = tuple(options["keep"])
         example = raw.pop("example")
-        return Job(**{**raw, "ids": tuple(raw["ids"]), "example": tuple(example) if example else None, "options": Options(**options)})
+        tuples = {"ids": tuple(raw["ids"]), "probes": tuple(raw["probes"]), "example": tuple(example) if example else None}
+        return Job(**{**raw, **tuples, "options": Options(**options)})
 
     def only(self, ids: tuple[str, ...], *, alone: bool = False) -> Job:
         """The same job for some of its runs."""

@@ -150,7 +150,8 @@ def launch(jobs: Iterable[Job], pool: Pool, handle: Handle) -> Outcome:
     A process that dies with a cohort is replaced, and the cohort's open runs follow one by one from their checkpoints,
     so that only the run which kills its process again has failed; a process that somebody stops (SIGTERM) is taken for
     dead. Raises InputError when a worker refuses a job (a teacher at chance, a folder that cannot be written), and
-    WorkFailed when a teacher's training fails or its process dies twice; the other workers then stop with checkpoints.
+    WorkFailed when a teacher's training fails or its process, or that of a measurement, dies twice; the other workers then
+    stop with checkpoints.
     """
     pending = deque(jobs)
     finished: set[str] = set()
@@ -273,8 +274,8 @@ def _after_death(worker: Worker, code: int, deaths: dict[str, int], outcome: Out
     """What is left to do of the job with which a worker died; a run that dies alone for the second time has failed."""
     assert worker.job is not None
     job, how = worker.job, _how(code)
-    if job.kind == "teacher":
-        return [_teacher_again(worker, job, how, deaths, handle)]
+    if job.kind != "students":
+        return [_once_more(worker, job, how, deaths, handle)]
     again = []
     for run_id in [i for i in job.ids if i in worker.open]:
         deaths[run_id] = deaths.get(run_id, 0) + (len(job.ids) == 1)
@@ -290,13 +291,17 @@ def _after_death(worker: Worker, code: int, deaths: dict[str, int], outcome: Out
     return again
 
 
-def _teacher_again(worker: Worker, job: Job, how: str, deaths: dict[str, int], handle: Handle) -> Job:
-    """The job of a teacher whose process died, for one more try; raises WorkFailed when it dies for the second time."""
-    what = f"teacher {job.ids[0]}" if job.ids else "the check of a teacher"
+def _once_more(worker: Worker, job: Job, how: str, deaths: dict[str, int], handle: Handle) -> Job:
+    """The job of a teacher or of doses whose process died, for one more try; raises WorkFailed when it dies for the second time."""
+    if job.kind == "doses":
+        what = f"measuring the doses of {', '.join(dict.fromkeys(one['method'] for one in job.probes))}"
+    else:
+        what = f"teacher {job.ids[0]}" if job.ids else "the check of a teacher"
     deaths[job.name] = deaths.get(job.name, 0) + 1
     if deaths[job.name] >= DEATHS_ALONE:
         raise WorkFailed(f"{what}: its process {how}, twice; see {worker.log}")
-    handle({"event": "note", "text": f"{what}: its process {how}; it goes on from its checkpoint"})
+    again = "it starts again" if job.kind == "doses" else "it goes on from its checkpoint"
+    handle({"event": "note", "text": f"{what}: its process {how}; {again}"})
     return job
 
 

@@ -25,7 +25,7 @@ COSTS = (
     "memory_bytes", "extra_parameters", "step_seconds", "train_seconds",
 )  # fmt: skip
 """what stays the same on every machine first; seconds of the clock last"""
-SETTING = ("temperature", "alpha", "weight", "others")
+SETTING = ("temperature", "alpha", "weight", "coefficient", "dose", "others")
 
 
 def runs_frame(bench: BenchRecords) -> pd.DataFrame:
@@ -75,9 +75,9 @@ def _run_row(record: Record | None, recipe: str | None) -> dict[str, Any]:
 
 
 def setting_columns(record: Record) -> dict[str, Any]:
-    setting = setting_of(record.run.objective, record.about.get("methods", {}))
+    setting = setting_of(record.run.objective, record.about.get("methods", {}), record.about.get("doses", {}))
     others = json.dumps(canonical(dict(setting.others)), sort_keys=True) if setting.others else None
-    return {"temperature": setting.temperature, "alpha": setting.alpha, "weight": setting.weight, "others": others}
+    return {**{name: getattr(setting, name) for name in SETTING}, "others": others}
 
 
 def leaderboard_frame(bench: BenchRecords) -> pd.DataFrame:
@@ -158,7 +158,7 @@ def _pairing(block: Block) -> str:
 
 
 def _numbers(row: Mapping[str, Any]) -> tuple[float, ...]:
-    return tuple(_or(row[name], -1.0) for name in ("alpha", "temperature", "weight"))
+    return tuple(_or(row[name], -1.0) for name in ("alpha", "temperature", "weight", "coefficient"))
 
 
 def _row(standing: Standing) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def outline(config: BenchConfig) -> Outline | None:
         return None
     known = [request for request in requests.values() if request is not None]
     distinct = len({request.terms for request in known}) == len(requests) and not any(request.exact for request in known)
-    exact = distinct and config.tune is None and not config.grid and 0 not in (*config.alphas, *config.weights)
+    exact = distinct and config.tune is None and not config.grid and 0 not in (*config.alphas, *config.weights, *config.doses)
     return Outline(config, counted, pairs, epochs, exact)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from kdzoo.errors import InputError
@@ -85,28 +86,50 @@ def by_place(records: Iterable[Record]) -> dict[Place, list[Record]]:
 
 @dataclass(frozen=True)
 class Setting:
-    """A run's coefficients in the words of the tables; None where a word does not apply."""
+    """A run's coefficients in the words of the tables; None where a word does not apply.
+
+    coefficient: the factor on the loss of a single term. dose: of that term, or of every term of a sum; None where it was
+    not measured.
+    """
 
     temperature: float | None
     alpha: float | None
     weight: float | None
     others: Mapping[str, Any]
+    coefficient: float | None = None
+    dose: float | None = None
 
     def __str__(self) -> str:
-        words: dict[str, Any] = {"T": self.temperature, "alpha": self.alpha, "weight": None if self.weight == 1 else self.weight}
-        return " ".join(f"{name}={_short(value)}" for name, value in {**words, **self.others}.items() if value is not None)
+        words: dict[str, Any] = {"T": self.temperature, "alpha": self.alpha}
+        parts = [f"{name}={_short(value)}" for name, value in words.items() if value is not None]
+        parts += [text for text in [weight_words(self.alpha, self.weight, self.coefficient, self.dose)] if text]
+        parts += [f"{name}={_short(value)}" for name, value in self.others.items()]
+        return " ".join(parts)
+
+
+def weight_words(alpha: float | None, weight: float | None, coefficient: float | None, dose: float | None) -> str:
+    """`weight 12 (dose 0.3)` where the dose of a term is known, else `weight=0.3`, the factor on what was published.
+
+    Nothing of a weight that alpha says, or that was published and whose dose is not known.
+    """
+    if dose is not None and coefficient is not None and alpha is None:
+        return f"weight {coefficient:.3g} (dose {dose:.2g})"
+    if dose is not None and coefficient is None:
+        return f"dose {dose:.2g} each"
+    return "" if weight is None or weight == 1 else f"weight={_short(weight)}"
 
 
 def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
-def setting_of(objective: ObjectiveSpec, methods: Mapping[str, Any]) -> Setting:
-    """The setting of a resolved objective, with the methods' declarations as run.json records them.
+def setting_of(objective: ObjectiveSpec, methods: Mapping[str, Any], doses: Mapping[str, Any] = MappingProxyType({})) -> Setting:
+    """The setting of a resolved objective, with the methods' declarations and the doses of terms as run.json records them.
 
     temperature is there where all terms that have one have the same; alpha where one term stands beside 1 - alpha of
     the task loss; weight, the factor on the published coefficient, where that is not so and the task loss has its
-    published one. others are hyper-parameters that are not as declared, and the coefficients of sums.
+    published one. others are hyper-parameters that are not as declared, the coefficients of sums, and the doses of their
+    terms where these differ.
     """
     alpha = weight = None
     others: dict[str, Any] = {}
@@ -128,7 +151,12 @@ def setting_of(objective: ObjectiveSpec, methods: Mapping[str, Any]) -> Setting:
                 weight = round(term.coefficient / published["term"], 12)
         else:
             others[term.method] = term.coefficient
-    return Setting(temperature, alpha, weight, others)
+    measured = {term.method: float(doses[term.method]["dose"]) for term in objective.terms if term.method in doses}
+    shared = set(measured.values()) if len(measured) == len(objective.terms) else set()
+    if len(shared) != 1:
+        others |= {f"{name}.dose": dose for name, dose in measured.items()}
+    coefficient = objective.terms[0].coefficient if alone else None
+    return Setting(temperature, alpha, weight, others, coefficient, shared.pop() if len(shared) == 1 else None)
 
 
 def _shared_temperature(objective: ObjectiveSpec) -> float | None:
@@ -139,7 +167,7 @@ def _shared_temperature(objective: ObjectiveSpec) -> float | None:
 
 
 def setting_text(run: Run, about: Mapping[str, Any]) -> str:
-    return str(setting_of(run.objective, about.get("methods", {})))
+    return str(setting_of(run.objective, about.get("methods", {}), about.get("doses", {})))
 
 
 @dataclass(frozen=True)

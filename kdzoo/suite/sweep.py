@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -35,16 +36,34 @@ from kdzoo.models.weights import (
 from kdzoo.spec import DataSpec, NetworkSpec, Normalisation, ObjectiveSpec, Recipe, Run
 from kdzoo.store import RunFolder, Store, teacher_store
 from kdzoo.suite.config import CONTROLS, KD, BenchConfig, PairValues, RecipeFile, recipe_file, recipes
-from kdzoo.suite.request import Request, card_record, objective, parse_request, refuse, settings
+from kdzoo.suite.doses import Dose, read_doses, recorded_doses, reused_doses
+from kdzoo.suite.request import (
+    Point,
+    Request,
+    asked_as,
+    card_record,
+    is_dose,
+    objective_at,
+    parse_request,
+    refuse,
+    settings,
+    unit,
+    why_no_dose,
+)
 from kdzoo.teachers import measure_norms
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A run and what is recorded beside it."""
+    """A run and what is recorded beside it.
+
+    open: whether a weight of it hangs on a ratio that is not measured yet. It then has a weight that stands in
+    for it, for checks and estimates alone: its id means nothing and it is never written.
+    """
 
     run: Run
     about: Mapping[str, Any]
+    open: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,6 +81,8 @@ class Plan:
     """what was found in the data set (`report.data_record`)"""
     notes: tuple[str, ...] = ()
     """what is to be said of the networks before any work"""
+    unmeasured: tuple[Planned, ...] = ()
+    """what has to be measured before the runs that are open have weights (`kdzoo.doses`), each once"""
 
     @property
     def store(self) -> Store:
@@ -108,6 +129,10 @@ def plan(config: BenchConfig, modules: Modules | None = None) -> Plan:
     with noting(problems):
         found = data_record(images, split(images, data))
     maker = _Maker(config, protocol, changes, images, data, modules, found)
+    ratios: Mapping[str, float] = {}
+    with noting(problems):
+        ratios = _known_ratios(config)
+    unmeasured: dict[str, Planned] = {}
     pairing = changes.get("objective.pairing", protocol.pairing)
     count = 0
     students: dict[str, Planned] = {}
@@ -126,21 +151,74 @@ def plan(config: BenchConfig, modules: Modules | None = None) -> Plan:
         if teacher.trained is not None:
             teachers[teacher.trained.run.id] = teacher.trained
         published = protocol.published_for(f"{teacher.spec.name}/{student.spec.name}")
-        points = _points(requests, config, pairing, maker.recipe(student.spec, teacher=False).epochs, published, problems)
-        notes += _control_notes(points, published)
-        here = [(spec, seed) for spec in points for seed in config.seeds_for(spec.label)]
+        epochs = maker.recipe(student.spec, teacher=False).epochs
+        scale = _Scale(maker, teacher, student, ratios, unmeasured)
+        points = _points(requests, config, pairing, epochs, published, problems, scale)
+        notes += _control_notes([point.objective for point in points], published)
+        here = [(point, seed) for point in points for seed in config.seeds_for(point.objective.label)]
         count += len(here)
-        for spec, seed in here:
-            planned = maker.planned(teacher, student, spec, seed)
+        for point, seed in here:
+            planned = maker.planned(teacher, student, point.objective, seed, point.doses, point.open)
             if planned.run.id in students:
-                reason = _why_merged(spec)
+                reason = _why_merged(point.objective)
                 merged[reason] = merged.get(reason, 0) + 1
             students.setdefault(planned.run.id, planned)
     if problems:
         _points(requests, config, pairing, 1, {}, problems)  # so that theirs are named too where no pair could be made
         raise InputError(*dict.fromkeys(problems))
+    if config.doses:
+        notes += [f"no dose for {reason}; its published weight is used" for one in requests if one.terms and (reason := why_no_dose(one))]
     folder, said = Path(config.results) / config.name, tuple(dict.fromkeys(notes))
-    return Plan(config.name, folder, tuple(students.values()), teachers, count, merged, found, said)
+    return Plan(config.name, folder, tuple(students.values()), teachers, count, merged, found, said, tuple(unmeasured.values()))
+
+
+STAND_IN = 0.618
+"""the ratio of what is not measured yet: with it no dose that is usual comes to a weight that is, which would be one run"""
+
+
+class _Point(NamedTuple):
+    """An objective of the grid with the doses of its terms, as far as they are known."""
+
+    objective: ObjectiveSpec
+    doses: Mapping[str, Dose]
+    open: bool
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """What the ratios of one pair of networks are: those that are known, and a note of what has to be measured."""
+
+    maker: _Maker
+    teacher: Chosen
+    student: Chosen
+    known: Mapping[str, float]
+    unmeasured: dict[str, Planned]
+
+    def unit_of(self, objective: ObjectiveSpec) -> Planned:
+        """The run that names a ratio: seed 0 of the term and cross-entropy, each with factor 1."""
+        return self.maker.planned(self.teacher, self.student, objective, 0)
+
+    def ratio_of(self, objective: ObjectiveSpec) -> float:
+        """The ratio of a unit objective; a stand-in where it has to be measured first, which is noted."""
+        planned = self.unit_of(objective)
+        if planned.run.id not in self.known:
+            self.unmeasured[planned.run.id] = planned
+        return self.known.get(planned.run.id, STAND_IN)
+
+    def point(self, request: Request, spec: ObjectiveSpec, wanted: Point) -> _Point:
+        """The objective with what is known of its terms' doses: those asked for, and those that its weights come to."""
+        doses, is_open = {}, False
+        for term in spec.terms:
+            asked = wanted.dose(asked_as(request, term.method))
+            measured = self.unit_of(unit(term, spec.first, spec.pairing)).run.id if self.known or asked is not None else ""
+            if measured in self.known:
+                ratio = self.known[measured]
+                dose = asked if asked is not None else term.coefficient * ratio / spec.task if spec.task else None
+                if dose is not None:
+                    doses[term.method] = Dose(float(f"{dose:.3g}"), ratio, measured)
+            else:
+                is_open = is_open or asked is not None
+        return _Point(spec, doses, is_open)
 
 
 def _control_notes(points: Iterable[ObjectiveSpec], published: Mapping[str, PairValues]) -> list[str]:
@@ -153,7 +231,7 @@ def _control_notes(points: Iterable[ObjectiveSpec], published: Mapping[str, Pair
     if not controls or any(at_published):
         return []
     return [
-        "--weights and --alphas vary the KD control too: its published coefficients "
+        "axes that set weights (--weights, --alphas, --doses) vary the KD control too: its published coefficients "
         f"({coefficients.task:g} CE + {term:g} KD) are not among the settings tried, and differences to KD are to what is"
     ]
 
@@ -165,15 +243,34 @@ def _points(
     epochs: int,
     published: Mapping[str, PairValues],
     problems: list[str],
-) -> list[ObjectiveSpec]:
-    """The grid: the objective of every method at every setting, for a recipe of so many epochs and what is published for the pair."""
-    points: list[ObjectiveSpec] = []
+    scale: _Scale | None = None,
+) -> list[_Point]:
+    """The grid: the objective of every method at every setting, for a recipe of so many epochs and what is published for the pair.
+
+    scale: None where there is no pair, and doses are checked alone.
+    """
+    points: list[_Point] = []
     for request in requests:
         with noting(problems):
-            for setting, hyperparameters in settings(request, config, published):
+            for wanted in settings(request, config, published):
                 with noting(problems):
-                    points.append(objective(request, setting, hyperparameters, pairing, epochs, published))
+                    spec = objective_at(request, wanted, pairing, epochs, published, scale.ratio_of if scale else lambda unit: 1.0)
+                    points.append(scale.point(request, spec, wanted) if scale else _Point(spec, {}, False))
     return points
+
+
+def _known_ratios(config: BenchConfig) -> dict[str, float]:
+    """The ratios measured for this bench before, by id, else for the bench that doses_from names, else as its runs record them."""
+    folder = Path(config.results) / config.name
+    reused = {key: one.ratio for key, one in (reused_doses(config.doses_from) if config.doses_from else {}).items()}
+    kept = {key: one.ratio for key, one in read_doses(folder).items()}
+    recorded = {} if kept or not sets_doses(config) else recorded_doses(Store(folder))
+    return {**reused, **recorded, **kept}
+
+
+def sets_doses(config: BenchConfig) -> bool:
+    """Whether a bench has settings whose weights are set by doses."""
+    return bool(config.doses) or config.tune is not None or any(key.endswith(".dose") for key in config.grid)
 
 
 def _name_unknown_networks(pairs: Iterable[tuple[str, str]], modules: Modules, problems: list[str]) -> None:
@@ -208,10 +305,17 @@ def refit(
             teacher = teacher.model_copy(update={"start": f"run:{again.id}"})
             paths.pop("teacher", None)
             teacher_id = again.id
-        for seed in config.seeds_for(run.objective.label):
+        for seed in _refit_seeds(run.objective.label, config):
             fresh = run.model_copy(update={"teacher": teacher, "data": _whole(run.data), "seed": seed + unused})
             students[fresh.id] = Planned(fresh, {**about, "phase": "refit", "teacher_id": teacher_id if teacher else None, "paths": paths})
     return Plan(config.name, Path(config.results) / config.name, tuple(students.values()), whole, len(students))
+
+
+def _refit_seeds(method: str, config: BenchConfig) -> tuple[int, ...]:
+    """The seeds of a refit before they are moved behind those of all sweeps."""
+    if config.refit_seeds is None:
+        return config.seeds_for(method)
+    return tuple(range(min(config.seeds), min(config.seeds) + config.refit_seeds))
 
 
 def _whole(data: DataSpec) -> DataSpec:
@@ -337,7 +441,15 @@ class _Maker:
         note = f"{text}: normalised with {better}, which suits it best; {norms}"
         return replace(chosen, spec=chosen.spec.model_copy(update={"norm": norm}), notes=(*chosen.notes, note))
 
-    def planned(self, teacher: Chosen, student: Chosen, spec: ObjectiveSpec, seed: int) -> Planned:
+    def planned(
+        self,
+        teacher: Chosen,
+        student: Chosen,
+        spec: ObjectiveSpec,
+        seed: int,
+        doses: Mapping[str, Dose] = MappingProxyType({}),
+        is_open: bool = False,
+    ) -> Planned:
         reads = any(REGISTRY.get(term.method).card.needs.teacher for term in spec.all_terms)
         run = Run(
             student=student.spec,
@@ -349,7 +461,9 @@ class _Maker:
         )
         paths = {"student": student.path, "teacher": teacher.path if reads else None}
         pair = f"{teacher.spec.name}/{student.spec.name}"
-        return Planned(run, self._about(run, pair=pair, teacher_id=teacher.run_id, paths=paths))
+        about = self._about(run, pair=pair, teacher_id=teacher.run_id, paths=paths)
+        recorded = {"doses": {name: dose.record() for name, dose in doses.items()}} if doses else {}
+        return Planned(run, {**about, **recorded}, is_open)
 
     def _request(self, text: str, role: str) -> NetworkRequest:
         changes = _below(self.changes, role)
@@ -473,17 +587,28 @@ def _requests(config: BenchConfig, problems: list[str]) -> list[Request]:
     for text in (*CONTROLS, *config.methods):
         with noting(problems):
             found.setdefault(text, parse_request(text))
+    problems += _other_ways_to_set_weights(config)
     known = {term for request in found.values() for term in request.terms}
     for key in config.grid:
         method, _, parameter = key.partition(".")
         if method not in known:
             problems.append(f"grid.{key}: no method of this bench is called {method!r}{did_you_mean(method, known)}")
-        elif parameter not in REGISTRY.get(method).model_fields:
+        elif parameter not in REGISTRY.get(method).model_fields and not is_dose(method, parameter):
             fields = list(REGISTRY.get(method).model_fields)
             problems.append(
                 f"grid.{key}: {method} has no {parameter!r}{did_you_mean(parameter, fields)}; it has: {', '.join(fields) or 'none'}"
             )
     return list(found.values())
+
+
+def _other_ways_to_set_weights(config: BenchConfig) -> list[str]:
+    """What is wrong with an axis of doses beside other axes that set the weights."""
+    asked = ["doses"] * bool(config.doses) + [f"grid.{key}" for key in config.grid if key.endswith(".dose")]
+    others = [name for name in ("alphas", "weights") if getattr(config, name)]
+    problems = [f"{asked[0]}: a dose sets the weight, and so do {' and '.join(others)}; give one of them"] if asked and others else []
+    if asked and config.tune is not None:
+        problems.append(f"{asked[0]}: tune tries the doses of each method's own search list; give one of them")
+    return problems
 
 
 def _pairs(config: BenchConfig, problems: list[str]) -> list[tuple[str, str]]:
@@ -552,7 +677,7 @@ def _why_merged(spec: ObjectiveSpec) -> str:
 
 
 def _swept(config: BenchConfig) -> list[str]:
-    axes = {"temperature": config.temperatures, "alpha": config.alphas, "weight": config.weights, **config.grid}
+    axes = {"temperature": config.temperatures, "alpha": config.alphas, "weight": config.weights, "dose": config.doses, **config.grid}
     return [f"search list ({config.tune})"] if config.tune is not None else [name for name, values in axes.items() if len(values) > 1]
 
 

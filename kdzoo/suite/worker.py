@@ -14,9 +14,9 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -32,6 +32,7 @@ from kdzoo.data.images import Images
 from kdzoo.data.loader import on_device
 from kdzoo.data.split import Parts
 from kdzoo.data.views import center
+from kdzoo.doses import NoRatio, measure
 from kdzoo.errors import InputError, KdzooError, WorkFailed
 from kdzoo.execution import Execution
 from kdzoo.files import read_file
@@ -41,9 +42,10 @@ from kdzoo.method import REGISTRY, load_plugins
 from kdzoo.seals import Damaged
 from kdzoo.signals import Shapes
 from kdzoo.sinks import JsonLines, Sink, Tee, WandbSettings, WandbSink, read_lines
-from kdzoo.spec import FirstSpec, ObjectiveSpec, Run
+from kdzoo.spec import FirstSpec, ObjectiveSpec, Run, parse
 from kdzoo.store import RunFolder, Store, StoreError, is_teacher, set_aside
 from kdzoo.suite.channel import Sender
+from kdzoo.suite.doses import Measured, describe, keep_doses
 from kdzoo.suite.jobs import Event, Handle, Job, Options
 from kdzoo.suite.records import setting_text
 from kdzoo.suite.repair import begin_again, forget_damaged, renew
@@ -96,6 +98,9 @@ def work(job: Job, bench: Bench, emit: Handle, stop: Callable[[], bool]) -> None
     if job.kind == "teacher":
         train_teacher(job, bench, emit, stop)
         check_teacher(job, bench, emit)
+    elif job.kind == "doses":
+        torch.set_num_threads(job.options.threads)
+        measure_doses(job, bench, emit, stop)
     else:
         torch.set_num_threads(job.options.threads)
         train_runs(Store(Path(job.folder)), job.ids, job.options, bench, emit, stop)
@@ -128,11 +133,14 @@ def is_kept(folder: RunFolder, emit: Handle) -> bool:
 
 def check_teacher(job: Job, bench: Bench, emit: Handle) -> None:
     """Measure a teacher on its first student's data as its students will; raises InputError where it is at chance."""
-    if job.example is None:
+    if job.example is not None:
+        folder, run_id = job.example
+        bound = Bound.read(Store(Path(folder)).run(run_id))
+    elif job.probes:
+        bound = probe_of(job.probes[0], Store(Path(job.folder)))
+    else:
         return
     torch.set_num_threads(job.options.threads)
-    folder, run_id = job.example
-    bound = Bound.read(Store(Path(folder)).run(run_id))
     execution = execution_of(job.options)
     images, parts = bench.data(bound, job.options)
     teacher, _ = bench.teacher(bound, images, parts, execution, emit)
@@ -144,6 +152,56 @@ def check_teacher(job: Job, bench: Bench, emit: Handle) -> None:
             emit({"event": "note", "text": text})
         top1 = {"val_top1": teacher.val_metrics and teacher.val_metrics["top1"], "test_top1": teacher.test_metrics["top1"]}
         emit({"event": "teacher", "name": teacher.name, "ids": list(job.ids), **top1})
+
+
+def probe_of(entry: Mapping[str, Any], store: Store) -> Bound:
+    """What a job carries of a run that has no folder."""
+    run = parse(Run, entry["run"], "doses")
+    return Bound(run, store.run(run.id), entry["about"].get("paths", {}))
+
+
+def measure_doses(job: Job, bench: Bench, emit: Handle, stop: Callable[[], bool]) -> None:
+    """Measure the ratios of gradients of a job's probes and keep them in the bench's folder; tell what cannot be measured.
+
+    Raises Stopped, with nothing kept, when `stop` says so.
+    """
+    began, store, execution = time.process_time(), Store(Path(job.folder)), execution_of(replace(job.options, memo=0))
+    bounds = [probe_of(entry, store) for entry in job.probes]
+    images, parts = bench.data(bounds[0], job.options)
+    teacher, shapes = None, None
+    for bound in [bound for bound in bounds if bound.run.teacher is not None][:1]:
+        teacher, shapes = bench.teacher(bound, images, parts, execution, emit)
+    about = {bound.run.id: entry["about"] for bound, entry in zip(bounds, job.probes, strict=True)}
+    waiting = [(bound, first) for bound in bounds if (first := bound.run.first) is not None]
+    train_first_stages(store, waiting, job.options, bench, emit, stop, about=lambda bound: about[bound.run.id])
+
+    def take_up_first(member: Member, bound: Bound) -> None:
+        if (first := bound.run.first) is not None:
+            if store.run(first.id).state() != "done":
+                raise KdzooError(failure_of_first(store, first))
+            go_on(member, Bound.read(store.run(first.id)))
+
+    def stop_here() -> None:
+        if stop():
+            raise Stopped("training was stopped; run the same command to resume")
+
+    said = "doses: measuring the gradient of " + ", ".join(dict.fromkeys(bound.run.objective.label for bound in bounds))
+    emit({"event": "note", "text": f"{said} for {about[bounds[0].run.id].get('pair')}"})
+    found = measure(bounds, images, parts, teacher, shapes, execution, bench.modules, take_up=take_up_first, stop=stop_here)
+    kept: dict[str, Measured] = {}
+    for bound in bounds:
+        ratio, label = found[bound.run.id], bound.run.objective.label
+        try:
+            if isinstance(ratio, Exception):
+                raise ratio
+            kept[bound.run.id] = describe(bound.run, about[bound.run.id], {"ratio": ratio.value, **asdict(ratio)})
+        except (StoreError, Stopped):
+            raise
+        except Exception as error:  # it is that method's failure alone
+            reason = str(error) if isinstance(error, NoRatio | KdzooError) else f"{type(error).__name__}: {error}"
+            emit({"event": "no dose", "id": bound.run.id, "label": label, "error": f"its dose cannot be measured: {reason}"})
+    keep_doses(store.folder, kept)
+    emit({"event": "note", "text": f"doses: {len(kept)} measured in {time.process_time() - began:.1f} s of processor time"})
 
 
 def train_runs(store: Store, ids: Iterable[str], options: Options, bench: Bench, emit: Handle, stop: Callable[[], bool]) -> list[str]:
@@ -202,11 +260,17 @@ def first_stages(store: Store, bounds: Iterable[Bound], options: Options, bench:
 
 
 def train_first_stages(
-    store: Store, waiting: Iterable[tuple[Bound, Run]], options: Options, bench: Bench, emit: Handle, stop: Callable[[], bool]
+    store: Store,
+    waiting: Iterable[tuple[Bound, Run]],
+    options: Options,
+    bench: Bench,
+    emit: Handle,
+    stop: Callable[[], bool],
+    about: Callable[[Bound], Mapping[str, Any]] = lambda bound: bound.folder.read_plan()[1],
 ) -> None:
     """Train first stages that are not done, each with the record of a run that waits for it.
 
-    Runs of other settings, in this process or another, may go on from the same first stage.
+    Runs of other settings, in this process or another, may go on from the same first stage. about: that record.
     """
     by_recipe: dict[str, list[str]] = {}
     for bound, first in waiting:
@@ -214,7 +278,7 @@ def train_first_stages(
         forget_damaged(folder, emit)
         if folder.state() == "failed":
             folder.forget()
-        folder.plan(first, bound.folder.read_plan()[1])
+        folder.plan(first, about(bound))
         ids = by_recipe.setdefault(str(first.recipe), [])
         ids += [] if first.id in ids else [first.id]
     apart = replace(options, keep=("checkpoint",), oracle=False, wandb=None)

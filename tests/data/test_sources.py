@@ -50,6 +50,20 @@ def test_order_of_the_files_changes_neither_images_nor_fingerprint(seed, shuffle
     assert torch.equal(one.train.targets, two.train.targets)
 
 
+@pytest.mark.parametrize(("name", "whole"), [("cifar10_16", "cifar10"), ("cifar100_16", "cifar100")])
+def test_a_set_of_half_the_side_has_the_mean_of_2x2_pixels_of_the_same_files(tmp_path, name, whole):
+    train = raw(shape=(6, 4, 3))
+    write_npz(tmp_path, whole, train, raw(1, shape=(6, 4, 3)))
+    made = load(name, root=tmp_path)
+    assert made.name == name
+    assert made.classes == CLASSES
+    exact = train[0].astype(float).reshape(40, 3, 2, 2, 2, 3).mean(axis=(2, 4))
+    rounded = {(np.floor(image + 0.5).transpose(2, 0, 1).tobytes(), label) for image, label in zip(exact, train[1], strict=True)}
+    assert {(i.numpy().astype(float).tobytes(), int(t)) for i, t in zip(made.train.images, made.train.targets, strict=True)} == rounded
+    assert made.fingerprint != load(whole, root=tmp_path).fingerprint
+    assert where(name, tmp_path) == where(whole, tmp_path)
+
+
 def test_one_pixel_or_one_label_changes_the_fingerprint():
     images, labels = raw()
     base = canonical("x", Raw((images, labels), raw(1), CLASSES)).fingerprint
