@@ -7,18 +7,18 @@ from kdzoo.errors import InputError
 from kdzoo.suite.config import BenchConfig, assignments, bench_config, quick, recipe_file, recipes
 
 
-def test_without_an_option_it_is_the_digits_bench_of_at_most_24_runs():
+def test_without_an_option_it_is_the_digits_bench_of_at_most_30_runs():
     config = bench_config({}, None)
     assert config.name == "digits"
     assert config.data == "digits"
     assert config.seeds == (0, 1, 2)
-    settings = len(config.temperatures) * len(config.alphas) + len(config.alphas) + 1
-    assert settings * len(config.seeds) <= 24
+    assert config.tune is not None
+    assert (1 + config.tune * len(config.methods)) * len(config.seeds) <= 30
 
 
 def test_its_grid_belongs_to_it_alone():
-    assert bench_config({"data": "cifar100"}, None).temperatures == ()
-    assert bench_config({"alphas": "0.3"}, None).temperatures == ()
+    assert bench_config({"data": "cifar100"}, None).tune is None
+    assert bench_config({"alphas": "0.3"}, None).tune is None
     assert bench_config({"alphas": "0.3"}, None).data == "digits"
 
 
