@@ -397,7 +397,7 @@ DATA_COLUMNS = (
 
 
 def _data_row(name: str, known: DataSet, root: Path | None) -> dict[str, Any]:
-    from kdzoo.data.known import where
+    from kdzoo.data.known import HALVED, where
 
     is_folder = name.startswith("folder:")
     found = None if is_folder else where(name, root)
@@ -410,7 +410,7 @@ def _data_row(name: str, known: DataSet, root: Path | None) -> dict[str, Any]:
         "description": known.description,
         "here": found is not None,
         "path": found if known.files and found else None,
-        "get": f"kdzoo data prepare {name}" if found is None and not is_folder else None,
+        "get": f"kdzoo data prepare {HALVED.get(name, name)}" if found is None and not is_folder else None,
     }
 
 

@@ -67,8 +67,8 @@ def _compared(block: Block) -> str:
         return f"{_listed(better)} {verb} {_name(kd)} on this pair ({_level(rivals, block)})"
     most = max(rivals, key=lambda rival: rival.high)
     if most.high <= 0:
-        which = f"the other method is worse, {most}" if len(rivals) == 1 else f"all {len(rivals)} other methods are worse, the best of them {most}"
-        return f"{_name(kd)} is enough for this pair: {which} points ({_level(rivals, block)})"
+        which = "the other method is worse" if len(rivals) == 1 else f"all {len(rivals)} other methods are worse, the best of them"
+        return f"{_name(kd)} is enough for this pair: {which}, {most} points ({_level(rivals, block)})"
     bound = f"{100 * most.high:.2f} points ({_level(rivals, block)})"
     worse = sum(rival.high < 0 for rival in rivals)
     also = f"; {worse} {'is' if worse == 1 else 'are'} worse" if worse else ""
