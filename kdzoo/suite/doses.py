@@ -79,7 +79,7 @@ def read_doses(folder: Path) -> dict[str, Measured]:
     try:
         content = json.loads(read_file(file))
         return {key: _measured(value) for key, value in content["doses"].items()}
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{file}: damaged ({error}); delete it to have the doses measured again") from error

@@ -28,7 +28,7 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_defaults(tmp_path
     config = bench_config({"temperatures": "8", "set": {"recipe.lr": 0.5}}, file)
     assert config.seeds == (3, 5)
     assert config.temperatures == (8,)
-    assert config.set == {"recipe.batch_size": 32, "recipe.lr": 0.5}
+    assert config.set == {**bench_config({}, None).set, "recipe.batch_size": 32, "recipe.lr": 0.5}
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import pytest
 from rich.console import Console
 from test_leaderboard import AT, KD, NONE, objective, write
 
-from kdzoo.cli.output import console
 from kdzoo.errors import InputError
 from kdzoo.suite.leaderboard import leaderboard_frame
 from kdzoo.suite.records import read_bench
@@ -179,14 +178,6 @@ def test_columns_are_aligned_where_the_terminal_has_no_plus_minus_sign(bench):
     assert len({tuple(at for at, sign in enumerate(line) if sign == "|") for line in rows}) == 1
 
 
-@pytest.fixture
-def _consoles_of_its_own():
-    console.cache_clear()
-    yield
-    console.cache_clear()
-
-
-@pytest.mark.usefixtures("_consoles_of_its_own")
 @pytest.mark.parametrize(("columns", "widest", "shows"), [("80", 80, 6), ("120", 120, 9), (None, 200, 15)])
 def test_in_a_pipe_the_width_is_that_of_columns_or_two_hundred(bench, kdzoo, monkeypatch, columns, widest, shows):
     monkeypatch.delenv("COLUMNS", raising=False)
