@@ -69,9 +69,14 @@ def kdzoo_process(place: Path) -> Callable[..., Said]:
 @pytest.fixture(autouse=True)
 def _registry_as_it_was() -> Iterator[None]:
     """What a test registers in this process is gone after it."""
+    from kdzoo.data.known import DATA
+    from kdzoo.data.sources import _SOURCES
     from kdzoo.method import REGISTRY
 
     REGISTRY.names()  # loads the zoo, so that it is part of what is put back
-    before = dict(REGISTRY._methods)
+    before, named, sources = dict(REGISTRY._methods), dict(DATA), dict(_SOURCES)
     yield
     REGISTRY._methods = before
+    for table, content in ((DATA, named), (_SOURCES, sources)):
+        table.clear()
+        table.update(content)
