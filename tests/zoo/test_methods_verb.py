@@ -26,10 +26,14 @@ def test_all_methods_are_listed_with_family_and_reading(listed):
     assert rows["at"] == {
         "method": "at",
         "family": "features",
-        "reads": "stages",
-        "hyper-parameters": "power=2",
-        "as published": "1 CE + 1000 D",
-        "paper": "Paying More Attention to Attention, 2017, https://arxiv.org/abs/1612.03928",
+        "task_weight": 1.0,
+        "term_weight": 1000.0,
+        "reads": ["stages"],
+        "hyperparameters": {"power": 2},
+        "title": "Paying More Attention to Attention",
+        "year": 2017,
+        "url": "https://arxiv.org/abs/1612.03928",
+        "summary": "Where the teacher's stages are active, as normalised maps of channel means.",
     }
 
 
@@ -68,7 +72,7 @@ def test_filters_meet(listed):
 def test_nothing_found_is_an_empty_list_with_its_columns(kdzoo):
     said = kdzoo("methods", "--family", "own", "--format", "csv")
     assert said.status == 0
-    assert said.out.startswith("method,family,reads,")
+    assert said.out.startswith("method,family,task_weight,term_weight,reads,")
 
 
 def test_a_plugin_is_filtered_like_the_rest(listed, place):
