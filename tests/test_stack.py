@@ -113,6 +113,6 @@ def test_an_architecture_that_cannot_be_batched_is_told_and_left_as_it_was():
     before = copy.deepcopy(networks)
     told = stack_of(networks, images(), Need.LOGITS)
     assert isinstance(told, str)
-    assert "one by one" in told
+    assert "one at a time" in told
     for network, was in zip(networks, before, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(network.parameters(), was.parameters(), strict=True))
