@@ -145,7 +145,7 @@ class Witness(kdzoo.Method):
     power: float = 2.0
 
     def loss(self, student, teacher, batch, module):
-        trained = len(batch.targets) > 4  # a trial before training has a few images
+        trained = len(student.logits) > 4  # a trial before training has a few images
         if trained and batch.clock.step == batch.clock.steps - 1 and batch.clock.epochs > 1:
             with open(os.environ["WITNESS"], "a") as file:
                 file.write(f"{self.power}\\n")
