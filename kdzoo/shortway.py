@@ -43,7 +43,7 @@ from kdzoo.suite.sweep import Planned
 from kdzoo.verdict import BATCHES, Measured, Verdict, conclusion, table
 
 METHOD = "hinton"
-"""Plain KD, and the direction of the teacher's embedding, which says more of each of few images than scores of few classes do."""
+"""plain KD, which works with any two networks"""
 RECIPE = "distill"
 STUDENT = "mobilenetv3_small_100"
 FOLDER = "folder:"
