@@ -33,7 +33,7 @@ from kdzoo.spec import Run
 from kdzoo.store import cache_folder, writable, write_json
 from kdzoo.suite.bench import Prepared, asked, prepare
 from kdzoo.suite.bench import run as run_bench
-from kdzoo.suite.config import recipe_file
+from kdzoo.suite.config import DISTILL_METHOD, DISTILL_RECIPE, DISTILL_STUDENT, recipe_file
 from kdzoo.suite.display import open_display
 from kdzoo.suite.jobs import Event, Handle, Outcome
 from kdzoo.suite.launch import Pool
@@ -42,10 +42,6 @@ from kdzoo.suite.stats import mcnemar_p, wilson
 from kdzoo.suite.sweep import Planned
 from kdzoo.verdict import BATCHES, Measured, Verdict, conclusion, table
 
-METHOD = "hinton"
-"""plain KD, which works with any two networks"""
-RECIPE = "distill"
-STUDENT = "mobilenetv3_small_100"
 FOLDER = "folder:"
 
 
@@ -106,10 +102,10 @@ def distill_folder(
     folder: Path,
     *,
     teacher: str,
-    student: str = STUDENT,
+    student: str = DISTILL_STUDENT,
     out: Path = Path("small"),
-    method: str = METHOD,
-    recipe: str = RECIPE,
+    method: str = DISTILL_METHOD,
+    recipe: str = DISTILL_RECIPE,
     epochs: int | None = None,
     image_size: int | None = None,
     seed: int = 0,
@@ -164,8 +160,8 @@ def distill(
     teacher: str | nn.Module,
     data: str | Path | tuple[tuple[Any, Any], tuple[Any, Any]],
     *,
-    method: str = METHOD,
-    recipe: str = RECIPE,
+    method: str = DISTILL_METHOD,
+    recipe: str = DISTILL_RECIPE,
     epochs: int | None = None,
     lr: float | None = None,
     image_size: int | None = None,

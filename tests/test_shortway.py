@@ -19,9 +19,9 @@ from kdzoo.cli import short
 from kdzoo.errors import InputError, WorkFailed
 from kdzoo.method import register
 from kdzoo.models.weights import pretrained_unless_said
-from kdzoo.shortway import METHOD, RECIPE, Wish, _data_name, distill, distill_folder, plan_distillation
+from kdzoo.shortway import Wish, _data_name, distill, distill_folder, plan_distillation
 from kdzoo.signals import Need
-from kdzoo.suite.config import recipe_file
+from kdzoo.suite.config import DISTILL_METHOD, DISTILL_RECIPE, recipe_file
 from kdzoo.text import shortened
 
 
@@ -126,7 +126,12 @@ def test_python_and_the_command_line_have_one_recipe_image_size_and_method():
 def test_python_plans_the_very_runs_of_the_command_line(tmp_path):
     """The same ids: of the same network, recipe and image size, for a teacher in the same words."""
     photos = write_images(tmp_path / "photos", classes=2, each=30)
-    words = {"teacher": f"wrn_16_2:{foreign_teacher(tmp_path)}", "student": "test_resnet:random", "method": METHOD, "recipe": RECIPE}
+    words = {
+        "teacher": f"wrn_16_2:{foreign_teacher(tmp_path)}",
+        "student": "test_resnet:random",
+        "method": DISTILL_METHOD,
+        "recipe": DISTILL_RECIPE,
+    }
     common = {"epochs": None, "lr": None, "image_size": None, "seed": 0, "device": "cpu", "threads": 1, "skip_unreadable": False}
     wishes = [
         Wish(data=data, results=tmp_path, name=name, **words, **common)

@@ -17,7 +17,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from kdzoo.text import csv_text, in_encoding, markdown_text, one_line
+from kdzoo.text import csv_text, in_encoding, markdown_text, number_of, one_line
 
 PIPE_WIDTH = 200
 """columns of a table in a pipe, where COLUMNS does not say"""
@@ -174,7 +174,7 @@ def _print_table(rows: Sequence[Row], columns: Sequence[Column], title: str) -> 
         table.add_row(*(cells[name][number] for name in shown))
     screen.print(table)
     if left := [column.name for column in columns if column.name not in shown]:
-        what = "1 more column" if len(left) == 1 else f"{len(left)} more columns"
+        what = number_of(len(left), "more column")
         screen.print(f"{what}: {', '.join(left)} (in a wider terminal, or with --format csv, md or json)", style="dim", markup=False)
 
 

@@ -8,10 +8,8 @@ from typing import Annotated
 from kdzoo.cli import complete
 from kdzoo.cli.options import PAIR, RESULTS, RUNNING, TRAINING, argument, option
 from kdzoo.cli.output import console
+from kdzoo.suite.config import DISTILL_METHOD, DISTILL_RECIPE, DISTILL_STUDENT
 from kdzoo.suite.display import open_display
-
-METHOD, RECIPE, STUDENT = "hinton", "distill", "mobilenetv3_small_100"
-"""the defaults of `kdzoo.shortway`, which this module imports late: it imports torch"""
 
 
 def distill(
@@ -29,12 +27,12 @@ def distill(
         str,
         option(
             text="The small network: a name, NAME:random, NAME:pretrained or NAME:FILE.",
-            default=STUDENT,
+            default=DISTILL_STUDENT,
             panel=PAIR,
             metavar="NAME",
             names_of=complete.networks,
         ),
-    ] = STUDENT,
+    ] = DISTILL_STUDENT,
     out: Annotated[
         Path,
         option(
@@ -45,16 +43,16 @@ def distill(
         str,
         option(
             text="The distillation method, or a sum of methods.",
-            default=METHOD,
+            default=DISTILL_METHOD,
             panel=TRAINING,
             metavar="NAME",
             names_of=complete.methods,
         ),
-    ] = METHOD,
+    ] = DISTILL_METHOD,
     recipe: Annotated[
         str,
-        option(text="How both networks are trained.", default=RECIPE, panel=TRAINING, metavar="NAME", names_of=complete.recipes),
-    ] = RECIPE,
+        option(text="How both networks are trained.", default=DISTILL_RECIPE, panel=TRAINING, metavar="NAME", names_of=complete.recipes),
+    ] = DISTILL_RECIPE,
     epochs: Annotated[
         int | None,
         option(

@@ -19,12 +19,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kdzoo.data.images import Array, Pixels, Statistics, Stored, counted, statistics_of
+from kdzoo.data.images import Array, Pixels, Statistics, Stored, statistics_of
 from kdzoo.data.pixels import DECODER, UNREADABLE, channels_first, decode
 from kdzoo.data.preprocess import Scales, square
 from kdzoo.data.repeats import Repeat, Repeats, find_repeats
 from kdzoo.errors import InputError
 from kdzoo.seals import Damaged, read_sealed, write_sealed
+from kdzoo.text import number_of
 
 IN_MEMORY_BYTES = 2 * 1024**3
 """decoded images beyond this size are kept in a memory-mapped file"""
@@ -193,7 +194,7 @@ def survey(files: Files, pixels: Array | None = None) -> Survey:
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
         names = "; ".join(sorted(problems)[:5])
         raise InputError(
-            f"data: {counted(len(problems), 'image file')} cannot be read: {names}{more}; --skip-unreadable leaves such files out"
+            f"data: {number_of(len(problems), 'image file')} cannot be read: {names}{more}; --skip-unreadable leaves such files out"
         )
     labels = np.array([file.label for file in files.files], dtype=np.int64)
     repeats = find_repeats(keys, labels, list(files.parts.items()))

@@ -13,12 +13,13 @@ import torch
 
 from kdzoo.data.digests import Row, read_all, read_changed
 from kdzoo.data.files import File, Files, Survey, content_digest, keep, streams
-from kdzoo.data.images import Images, Subset, counted
+from kdzoo.data.images import Images, Subset
 from kdzoo.data.listing import Listing, list_images
 from kdzoo.data.pixels import DECODER, Look, fault, look, scales_of
 from kdzoo.data.preprocess import COLOUR_16, FLOAT, RANGES
 from kdzoo.errors import InputError
 from kdzoo.store import cache_folder
+from kdzoo.text import number_of
 
 DEFAULT_SIDE = 256
 MARGIN = 8 / 7
@@ -150,7 +151,7 @@ def _skipped_note(folder: Path, skipped: Mapping[str, str]) -> list[str]:
         return []
     names = [f"{_short(folder, path)} ({why})" for path, why in sorted(skipped.items())]
     more = f"; and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return [f"skipped {counted(len(names), 'unreadable file')}: {'; '.join(names[:LISTED])}{more}"]
+    return [f"skipped {number_of(len(names), 'unreadable file')}: {'; '.join(names[:LISTED])}{more}"]
 
 
 def _content(path: str) -> bytes:
@@ -205,7 +206,7 @@ def _notes_of_looks(folder: Path, looks: Mapping[str, Look], scales: Mapping[str
             groups.setdefault("partly transparent, drawn on white", []).append(path)
         if one.animated:
             groups.setdefault("of several frames, only the first is read", []).append(path)
-    return [f"{words}: {counted(len(paths), 'image')} ({_few(folder, paths)})" for words, paths in groups.items()]
+    return [f"{words}: {number_of(len(paths), 'image')} ({_few(folder, paths)})" for words, paths in groups.items()]
 
 
 def _notes_of_pixels(folder: Path, files: Files, found: Survey) -> list[str]:
@@ -219,7 +220,7 @@ def _notes_of_pixels(folder: Path, files: Files, found: Survey) -> list[str]:
         sizes = Counter(file.label for file in files.files)
         whole = [files.classes[label] for label, number in sorted(found.plain.items()) if number == sizes[label]]
         classes = f", all of {', '.join(whole[:2])}{' and others' if len(whole) > 2 else ''}" if whole else ""
-        notes.append(f"of one colour: {counted(count, 'image')}{classes} ({', '.join(map(name, found.plain_places))})")
+        notes.append(f"of one colour: {number_of(count, 'image')}{classes} ({', '.join(map(name, found.plain_places))})")
     return notes
 
 

@@ -103,8 +103,3 @@ def statistics_of(counts: Tensor) -> Statistics:
     mean = shares @ levels
     std = ((shares * (levels - mean[:, None]) ** 2).sum(1)).sqrt()
     return tuple(round(float(m), 6) for m in mean), tuple(round(max(float(s), 1e-3), 6) for s in std)
-
-
-def counted(count: int, noun: str) -> str:
-    """`1 image`, `2,000 images`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kdzoo.data.class_names import name_key
-from kdzoo.data.images import counted
 from kdzoo.data.pixels import endings, identified
 from kdzoo.errors import InputError
 from kdzoo.files import is_plain
+from kdzoo.text import number_of
 
 ROLES = {
     "train": ("train", "training"),
@@ -48,12 +48,12 @@ class SkippedFiles:
         """What there is to say."""
         found = []
         if count := sum(self.hidden.values()):
-            found.append(f"{counted(count, 'hidden file')} ({_listed(sorted(self.hidden))})")
+            found.append(f"{number_of(count, 'hidden file')} ({_listed(sorted(self.hidden))})")
         if count := sum(self.others.values()):
             kinds = [f"{number:,} {ending or 'without ending'}" for ending, number in self.others.most_common()]
-            found.append(f"{counted(count, 'file')} of another kind ({_listed(kinds, ENDINGS_SHOWN)})")
+            found.append(f"{number_of(count, 'file')} of another kind ({_listed(kinds, ENDINGS_SHOWN)})")
         if self.beside:
-            found.append(f"{counted(self.beside, 'image')} beside the class folders")
+            found.append(f"{number_of(self.beside, 'image')} beside the class folders")
         found += self.things[:SHOWN]
         if len(self.things) > SHOWN:
             found.append(f"{len(self.things) - SHOWN} more")
@@ -254,7 +254,7 @@ def _named_parts(
     parts = {role: paths[0] for role, paths in found.items()}
     for role in [role for role, below in parts.items() if below in bare and role != "train"]:
         count = len(Walk(folder).images_below(parts[role]))
-        walk.skipped.things.append(f"{parts[role].name}/ ({counted(count, 'image')} in no class folder)")
+        walk.skipped.things.append(f"{parts[role].name}/ ({number_of(count, 'image')} in no class folder)")
         del parts[role]
     if "train" not in parts or parts["train"] in bare or len(parts) == 1:
         names = ", ".join(f"{below.name}/" for _, below in named)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kdzoo.data.images import counted
+from kdzoo.text import number_of
 
 Keys = NDArray[Any]
 """digests of pixels alone, (N, 2) of 8 bytes each"""
@@ -40,11 +40,11 @@ class Repeats:
         found = []
         for parts, one in self.shared.items():
             first, second = parts.split("/")
-            found.append(f"in the {first} part too: {counted(one.count, nouns[second])}{_examples(one, name)}")
+            found.append(f"in the {first} part too: {number_of(one.count, nouns[second])}{_examples(one, name)}")
         if self.two_labels.count:
-            found.append(f"under two labels: {counted(self.two_labels.count, 'image')}{_examples(self.two_labels, name)}")
+            found.append(f"under two labels: {number_of(self.two_labels.count, 'image')}{_examples(self.two_labels, name)}")
         if self.copies.count:
-            copies = counted(self.copies.count, "training image")
+            copies = number_of(self.copies.count, "training image")
             found.append(f"again in the train part, perhaps on both sides of a validation split: {copies}{_examples(self.copies, name)}")
         return found
 

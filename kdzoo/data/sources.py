@@ -21,12 +21,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kdzoo.data.folder import load_folder
-from kdzoo.data.images import Images, Subset, counted, statistics
+from kdzoo.data.images import Images, Subset, statistics
 from kdzoo.data.known import DATA, HALVED, SHIPPED, DataSet, data_root, where
 from kdzoo.data.labels import map_labels
 from kdzoo.data.repeats import find_repeats
 from kdzoo.errors import InputError, KdzooError, unknown
 from kdzoo.plugins import origin
+from kdzoo.text import number_of
 
 Array = NDArray[Any]
 DOWNLOAD_TIMEOUT_SECONDS = 15
@@ -245,7 +246,7 @@ def _plain(train: _Part, test: _Part) -> list[str]:
         plain = (flat.amax(2) == flat.amin(2)).all(1).nonzero().flatten().tolist()
         count += len(plain)
         examples += [f"{part} {one.places[place]}" for place in plain[:2]]
-    return [f"of one colour: {counted(count, 'image')} ({', '.join(examples[:2])})"] if count else []
+    return [f"of one colour: {number_of(count, 'image')} ({', '.join(examples[:2])})"] if count else []
 
 
 def _digits() -> Raw:

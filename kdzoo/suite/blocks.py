@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kdzoo.suite.config import KD, NONE
 from kdzoo.suite.records import BenchRecords, Place, Record, by_place, setting_text
 from kdzoo.suite.select import Candidate, candidates, choose, why_collapsed
 from kdzoo.suite.stats import Contrast, ErrorModel, common_seeds, holm, model_of
 from kdzoo.text import number_of
 
-NONE, KD, TEACHER = "none", "hinton", "teacher"
+TEACHER = "teacher"
 HEAD = ("pair", "data", "recipe", "epochs", "phase")
 CONTROLS = {"kd": KD, "alone": NONE}
 """the row that each family of comparisons is made with, by the word for it in column names"""

@@ -21,6 +21,10 @@ NONE = "none"
 KD = "hinton"
 CONTROLS = (NONE, KD)
 """what every bench contains"""
+DISTILL_METHOD = KD
+"""the method of `kdzoo distill`: plain KD works with any two networks"""
+DISTILL_RECIPE = "distill"
+DISTILL_STUDENT = "mobilenetv3_small_100"
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 

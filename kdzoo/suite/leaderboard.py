@@ -13,7 +13,8 @@ import pandas as pd
 
 from kdzoo.spec import canonical
 from kdzoo.store import write_bytes
-from kdzoo.suite.blocks import CONTROLS, HEAD, NONE, TEACHER, Block, Standing, blocks_of, comparisons, position_of
+from kdzoo.suite.blocks import CONTROLS, HEAD, TEACHER, Block, Standing, blocks_of, comparisons, position_of
+from kdzoo.suite.config import NONE
 from kdzoo.suite.records import BenchRecords, Record, read_bench, setting_of
 from kdzoo.suite.stats import lead_is_clear, sample_sd
 from kdzoo.suite.tables import as_markdown

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from kdzoo.suite.blocks import KD, Block, position_of
+from kdzoo.suite.blocks import Block, position_of
+from kdzoo.suite.config import KD
 from kdzoo.suite.stats import LEVEL, holm
 from kdzoo.text import number_of
 

@@ -16,7 +16,7 @@ from kdzoo.suite.blocks import TEACHER
 from kdzoo.suite.records import BenchRecords
 from kdzoo.suite.tables import ALL_COLUMNS, columns_of, footnotes, sections, selected
 from kdzoo.suite.verdict import verdicts
-from kdzoo.text import ascii_text, one_line
+from kdzoo.text import ascii_text, number_of, one_line
 
 RANK = "#"
 ESSENTIAL = (RANK, "method", "setting", "n", "test top-1", "vs KD", "pairs", "mean rank", "why")
@@ -101,7 +101,7 @@ def left_out(whole: pd.DataFrame, shown: pd.DataFrame, file: str) -> str:
     missing = [name for name in whole.columns if name not in shown.columns and whole[name].any()]
     if not missing:
         return ""
-    return f"{len(missing)} more column{'s' * (len(missing) > 1)} ({'; '.join(missing)}): --columns {ALL_COLUMNS}, or {file}"
+    return f"{number_of(len(missing), 'more column')} ({'; '.join(missing)}): --columns {ALL_COLUMNS}, or {file}"
 
 
 def titled(title: str, frame: pd.DataFrame, width: int) -> RenderableType:

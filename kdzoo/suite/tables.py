@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from kdzoo.errors import InputError, unknown
-from kdzoo.suite.blocks import CONTROLS, KD, NONE, Block, Standing, blocks_of, comparisons, labels
+from kdzoo.suite.blocks import CONTROLS, Block, Standing, blocks_of, comparisons, labels
+from kdzoo.suite.config import KD, NONE
 from kdzoo.suite.over_pairs import MANY_PAIRS, over_pairs, pair_groups
 from kdzoo.suite.records import BenchRecords, Setting
 from kdzoo.suite.select import BELOW, COLLAPSE_RULE, RULE, at_published_coefficients

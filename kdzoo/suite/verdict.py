@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kdzoo.suite.blocks import KD, NONE, Block, Comparisons, Standing, blocks_of, comparisons, labels, position_of
+from kdzoo.suite.blocks import Block, Comparisons, Standing, blocks_of, comparisons, labels, position_of
+from kdzoo.suite.config import KD, NONE
 from kdzoo.suite.records import BenchRecords
 
 ENOUGH_POINTS = 1.0
