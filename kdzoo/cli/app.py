@@ -91,7 +91,7 @@ def about(
     \b
     Start here:
       kdzoo bench --quick              a demonstration of a few seconds
-      kdzoo bench                      the default bench, about a minute
+      kdzoo bench                      the default bench, one to two minutes
       kdzoo methods                    what can be compared
       kdzoo explain hinton --alpha 0.9
       kdzoo distill photos/ --teacher resnet50:pretrained --out small/
