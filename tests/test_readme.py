@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -62,3 +63,18 @@ def test_the_readmes_python_names_exist():
     for name in set(re.findall(r"kdzoo\.(\w+)\(", block("python", "kdzoo.bench("))):
         assert callable(getattr(kdzoo, name)), name
     assert kdzoo.functional.hinton is not None
+
+
+def test_the_picture_of_the_terminal_shows_what_its_command_prints(kdzoo, monkeypatch):
+    """Word by word; blanks between words are positions in a picture."""
+    lines: dict[str | None, str] = {}
+    for text in ElementTree.parse(ROOT / "docs" / "terminal.svg").iter("{http://www.w3.org/2000/svg}text"):
+        row = text.get("clip-path")
+        lines[row] = lines.get(row, "") + (text.text or "")
+    _title, command, *shown = lines.values()
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("COLUMNS", "100")
+    printed = kdzoo(*command.replace("\xa0", " ").removeprefix("$ kdzoo ").split()).out
+    assert [words for line in shown if (words := "".join(line.split()))] == [
+        words for line in printed.splitlines() if (words := "".join(line.split()))
+    ]
