@@ -27,6 +27,20 @@ from kdzoo.teachers import teach
 COUNTED = 2
 """steps that are counted before any is timed: the first its bytes, the second its multiplications"""
 TIMED = 5
+ESTIMATE_SECONDS = 1.0
+"""an estimate takes no further step of one kind of run once its steps took so long: one step of a large network can take seconds"""
+
+
+def seconds_an_epoch(cohort: Cohort) -> float:
+    """How long an epoch of a lone member takes, from the few steps that fit into ESTIMATE_SECONDS; the probe trains the member.
+
+    The first step, which warms up, counts only where it is the only one.
+    """
+    step = _stepper(cohort)
+    seconds = [_timed(step, cohort)[0]]
+    while sum(seconds) < ESTIMATE_SECONDS and len(seconds) <= TIMED:
+        seconds.append(_timed(step, cohort)[0])
+    return statistics.median(seconds[1:] or seconds) * cohort.steps_an_epoch
 
 
 def probe(cohort: Cohort, alone: Cohort | None = None) -> dict[str, Any]:

@@ -1,7 +1,10 @@
 """What a bench has left to do: work that was done before is not counted, and shared work once."""
 
+from collections import Counter
+
 import pytest
 
+from kdzoo import cost
 from kdzoo.sinks import read_lines
 from kdzoo.suite.bench import Prepared, asked, cut, estimate, first_stages, prepare, units_of, write_plan
 from kdzoo.suite.worker import Bench, work
@@ -65,7 +68,7 @@ def test_a_first_stage_that_runs_share_is_counted_once_and_not_after_it_was_trai
 @pytest.mark.slow
 def test_the_estimate_leaves_out_the_epochs_that_are_behind(place, monkeypatch):
     """With a step that takes a second, it is the steps that are left."""
-    monkeypatch.setattr("kdzoo.suite.bench.probe", lambda cohort: {"train_seconds": cohort.steps_an_epoch * cohort.recipe.epochs})
+    monkeypatch.setattr("kdzoo.suite.bench.seconds_an_epoch", lambda cohort: cohort.steps_an_epoch)
     made = prepared(methods=["none"], seeds=[3], val_fraction=0.0)
     write_plan(made.plan)
     assert estimate(made) == (2 + 1) * 4 * 5  # the student alone, plain KD and their teacher, four epochs of five steps
@@ -74,3 +77,20 @@ def test_the_estimate_leaves_out_the_epochs_that_are_behind(place, monkeypatch):
     behind = sum(len(read_lines(path)) for path in place.glob("results/bench/runs/*/metrics.jsonl"))
     assert 0 < behind < 8
     assert estimate(made) == (2 * 4 - behind) * 5
+
+
+@pytest.mark.parametrize(("seconds", "steps"), [(0.0, 1), (float("inf"), 6)])
+def test_an_estimate_takes_one_step_of_each_kind_of_run_where_a_step_is_long(place, monkeypatch, seconds, steps):
+    taken = []
+
+    def counted(step, cohort):
+        taken.append(cohort.members[0].run.id)
+        return timed(step, cohort)
+
+    timed = cost._timed
+    monkeypatch.setattr(cost, "_timed", counted)
+    monkeypatch.setattr(cost, "ESTIMATE_SECONDS", seconds)
+    made = prepared(methods=["hinton"])
+    write_plan(made.plan)
+    assert estimate(made) > 0
+    assert sorted(Counter(taken).values()) == [steps] * 3  # the student alone, plain KD, their teacher
