@@ -1,4 +1,4 @@
-"""How a classifier starts that replaces one of other classes: as a logistic regression on what the frozen network says."""
+"""How a classifier starts that replaces one of other classes: as a logistic regression on the frozen network's embeddings."""
 
 from __future__ import annotations
 
@@ -96,9 +96,9 @@ def cross_validated(features: NDArray[Any], targets: NDArray[Any], strength: flo
     own, right = np.zeros(len(targets)), np.zeros(len(targets), dtype=bool)
     for train, held_out in StratifiedKFold(folds, shuffle=True, random_state=0).split(features, targets):
         fitted = _fit(features[train], targets[train], strength)
-        said = fitted.predict_proba(features[held_out])
-        own[held_out] = said[np.arange(len(held_out)), np.searchsorted(fitted.classes_, targets[held_out])]
-        right[held_out] = fitted.classes_[said.argmax(1)] == targets[held_out]
+        probabilities = fitted.predict_proba(features[held_out])
+        own[held_out] = probabilities[np.arange(len(held_out)), np.searchsorted(fitted.classes_, targets[held_out])]
+        right[held_out] = fitted.classes_[probabilities.argmax(1)] == targets[held_out]
     return own, right
 
 

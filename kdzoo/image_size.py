@@ -29,7 +29,7 @@ from kdzoo.spec import Augment, Normalisation
 from kdzoo.store import cache_folder, write_json
 
 LARGEST_SAMPLE = 200
-"""training images that are looked at"""
+"""training images that are used at most"""
 CLEARLY = 2.0
 """standard errors by which a larger size has to be better"""
 CPU = torch.device("cpu")
@@ -37,7 +37,7 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class ImageSize:
-    """side: the size chosen. norm: the normalisation that suits the network's weights better than that of the data, in words, or None.
+    """side: the size chosen. norm: the normalisation that suits the network's weights better than that of the data, as text, or None.
 
     tried: the share of `images` named right at each side that was tried, in ascending order.
     """
@@ -59,7 +59,7 @@ def choose_size(network_at: Callable[[int], Network], name: str, train: Subset, 
     """The first of ascending sides whose next is not clearly better; None where too few images can tell.
 
     network_at: the network for a side. train: images of at least MARGIN times the largest side. A network whose normalisation
-    nobody said is tried under that of timm's weights for `name` too. What was found is remembered in the cache folder.
+    is not known is tried with that of timm's weights for `name` too. The result is remembered in the cache folder.
     """
     known = (train.targets >= 0).nonzero().flatten()
     part = take(train, known)

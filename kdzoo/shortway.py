@@ -1,4 +1,4 @@
-"""The short way: a large network, a folder of images, one good method and recipe; at the end a small network and a verdict."""
+"""The short way: a large network, a folder of images, one method and recipe; at the end a small network and a verdict."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from kdzoo.suite.display import open_display
 from kdzoo.suite.jobs import Event, Handle, Outcome
 from kdzoo.suite.launch import Pool
 from kdzoo.suite.request import parse_request
-from kdzoo.suite.stats import mcnemar_p, wilson
+from kdzoo.suite.stats import mcnemar_p, paired_difference, wilson
 from kdzoo.suite.sweep import Planned
 from kdzoo.verdict import BATCHES, Measured, Verdict, conclusion, table
 
@@ -58,7 +58,7 @@ class Distilled:
 
 @dataclass(frozen=True)
 class Wish:
-    """What a distillation is asked for, from the command line and from Python alike; None leaves an option at its default."""
+    """The options of a distillation, from the command line and from Python alike; None leaves one at its default."""
 
     data: str
     teacher: str
@@ -76,7 +76,7 @@ class Wish:
     skip_unreadable: bool
 
     def options(self, teacher: str, image_size: int | None) -> dict[str, Any]:
-        """The bench that it comes to, with a teacher in words and the side of what the networks see."""
+        """The options of the bench that trains it, with the teacher as a request and the side of the images that the networks see."""
         given = {"epochs": self.epochs, "lr": self.lr, "threads": self.threads}
         return {
             "name": self.name,
@@ -138,21 +138,28 @@ def distill_folder(
         skip_unreadable=skip_unreadable,
     )
     tell = handle or (lambda event: None)
-    prepared, notes = plan_distillation(wish, Modules())
+    prepared, found = plan_distillation(wish, Modules())
     writable(out)
-    tell_all(notes, tell)
+    notes: list[str] = []
+    listen = partial(_note, notes, tell)
+    tell_all(found, listen)
     with Pool(1, (), cache_folder() / "logs" / "distill") as pool:
-        outcome = run_bench(prepared, pool, tell, retry_failed=True)
+        outcome = run_bench(prepared, pool, listen, retry_failed=True)
     _refuse_failed(outcome)
-    verdict = judge(prepared, method, notes, Modules())
-    bound = _bound(prepared, method)
+    verdict = judge(prepared, method, tuple(dict.fromkeys(notes)), Modules())
+    leave(out, prepared, verdict)
+    return verdict
+
+
+def leave(out: Path, prepared: Prepared, verdict: Verdict) -> None:
+    """Write what a distillation delivers into a folder: weights, classes, the code that reads images, README and verdict."""
+    bound = _bound(prepared, verdict.method)
     network, images = _network(bound, Modules(), prepared)
     about = {"architecture": bound.run.student.name, "classes": str(len(images.classes)), OWNER: bound.run.id}
     words = "\n".join([*("    " + line for line in table(verdict)), "", conclusion(verdict)])
     metadata = {**about, "class_names": json.dumps(images.classes)}
     deliver(out, network, bound.run.student, images, bound.run.recipe, verdict=words, metadata=metadata)
     write_json(out / "verdict.json", json.loads(json.dumps(asdict(verdict))))
-    return verdict
 
 
 def distill(
@@ -160,13 +167,14 @@ def distill(
     teacher: str | nn.Module,
     data: str | Path | tuple[tuple[Any, Any], tuple[Any, Any]],
     *,
+    out: str | Path | None = None,
     method: str = DISTILL_METHOD,
     recipe: str = DISTILL_RECIPE,
     epochs: int | None = None,
     lr: float | None = None,
     image_size: int | None = None,
     seed: int = 0,
-    results: str | Path = "results",
+    results: str | Path | None = None,
     device: str = "auto",
     threads: int | None = None,
     skip_unreadable: bool = False,
@@ -175,23 +183,32 @@ def distill(
     """Train a student under a teacher and return it, with the same student trained alone to compare with.
 
     student, teacher: names in the words of the command line (`kdzoo distill --help`), or modules; a teacher's module is
-    taken as it is, and must score the classes of the data. data: a folder of images, a data set's name, or
+    used as it is, and must score the classes of the data. data: a folder of images, a data set's name, or
     ((images, labels), (images, labels)) of train and test with images (N, H, W[, C]) or (N, C, H, W) uint8 and labels that
-    are numbers or names. method, recipe and image size are by default those of the command line. Trains in this process,
-    through the same trainer as a bench; the same call again trains nothing. threads: of the CPU, None for as many as torch
+    are numbers or names. out: where to leave what the command line leaves in its folder: weights, classes, README, verdict
+    and runs; for a folder of images and a student by name. method, recipe and image size are by default those of the
+    command line. results: the folder of the runs; None for `out`, or else `results`. Trains in this process, through the
+    same trainer as a bench; the same call again trains nothing. threads: of the CPU, None for as many as torch
     has (`torch.get_num_threads`, which OMP_NUM_THREADS sets); torch has as many afterwards as before. progress: whether
-    what is trained is shown as a bench shows it. The verdict's notes say what there is to know of data and networks.
+    what is trained is shown as a bench shows it. The notes on data and networks are in `verdict.notes`.
     Raises InputError before any work, and WorkFailed where a run fails.
     """
     from kdzoo.api import module_name
 
+    name = _data_name(data)
+    if out is not None and (isinstance(student, nn.Module) or not name.startswith(FOLDER)):
+        raise InputError(
+            "out: expected a folder of images as data and the name of a network as student: the README that is left there is code "
+            "that reads image files and creates the network; without `out` the trained network is returned alone"
+        )
     modules = Modules({module_name(m): m for m in (student, teacher) if isinstance(m, nn.Module)})
+    runs, place = ("distill", Path("results")) if out is None else ("runs", Path(out))
     wish = Wish(
-        data=_data_name(data),
+        data=name,
         teacher=module_name(teacher) if isinstance(teacher, nn.Module) else teacher,
         student=module_name(student) if isinstance(student, nn.Module) else student,
-        results=Path(results),
-        name="distill",
+        results=place if results is None else Path(results),
+        name=runs,
         method=method,
         recipe=recipe,
         epochs=epochs,
@@ -203,22 +220,27 @@ def distill(
         skip_unreadable=skip_unreadable,
     )
     prepared, found = plan_distillation(wish, modules)
-    notes = list(found)
+    if out is not None:
+        writable(Path(out))
+    notes: list[str] = []
     before = torch.get_num_threads()
     try:
         with open_display(Console(quiet=not progress)) as display:
-            tell_all(found, display.handle)
-            outcome = run_bench(prepared, None, partial(_note, notes, display.handle), retry_failed=True, modules=modules)
+            listen = partial(_note, notes, display.handle)
+            tell_all(found, listen)
+            outcome = run_bench(prepared, None, listen, retry_failed=True, modules=modules)
         _refuse_failed(outcome)
         verdict = judge(prepared, method, tuple(dict.fromkeys(notes)), modules)
         trained, _ = _network(_bound(prepared, method), modules, prepared)
+        if out is not None:
+            leave(Path(out), prepared, verdict)
     finally:
         torch.set_num_threads(before)
     return Distilled(trained.model.eval(), verdict.distilled.accuracy, verdict.alone.accuracy, verdict.teacher.accuracy, verdict)
 
 
 def plan_distillation(wish: Wish, modules: Modules) -> tuple[Prepared, tuple[str, ...]]:
-    """The two runs of a distillation and the teacher's, ready to be trained, and what there is to say of them before any work.
+    """The two runs of a distillation and the teacher's, ready to be trained, and the notes on image size, normalisation and teacher.
 
     Raises InputError with everything that is wrong.
     """
@@ -245,7 +267,7 @@ def plan_distillation(wish: Wish, modules: Modules) -> tuple[Prepared, tuple[str
 
 
 def _prepared(wish: Wish, teacher: str, size: int | None, modules: Modules) -> Prepared:
-    """The bench of a wish without the controls that a distillation does not show."""
+    """The bench of a wish, without the controls that a distillation does not show."""
     prepared = prepare(asked(wish.options(teacher, size), modules=modules), modules)
     labels = {"none", _label(wish.method)}
     students = tuple(planned for planned in prepared.plan.students if planned.run.objective.label in labels)
@@ -262,9 +284,9 @@ def _own_size(wish: Wish) -> int | None:
 
 
 def chosen_size(prepared: Prepared, modules: Modules, given: int | None) -> ImageSize | None:
-    """The image size for a folder, by what the teacher's weights make of its training images; None where nothing can tell.
+    """The image size for a folder, measured with the teacher's weights on its training images; None where that is not possible.
 
-    given: the only size that may be chosen, where a user names one: the teacher's normalisation is measured all the same.
+    given: the only size that may be chosen, where a user names one; the teacher's normalisation is measured all the same.
     """
     sides = sorted(recipe_file(prepared.config.recipe).sizes) if given is None else [given]
     planned = next(one for one in prepared.plan.students if one.run.teacher is not None)
@@ -288,7 +310,7 @@ def tell_all(notes: Iterable[str], handle: Handle) -> None:
 
 
 def _note(notes: list[str], further: Handle, event: Event) -> None:
-    """Pass an event on, and keep what it says in words."""
+    """Pass an event on, and keep the text of a note."""
     if event["event"] == "note":
         notes.append(str(event["text"]))
     further(event)
@@ -325,7 +347,7 @@ def _pixels(images: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 
 def fine_tuned(prepared: Prepared, teacher: str) -> tuple[str, ...]:
-    """What there is to say of a teacher that has to be trained before it teaches."""
+    """A note for each teacher that has to be trained before it teaches."""
     trained = [planned.run for planned in prepared.plan.teachers.values()]
     return tuple(f"the teacher {teacher} {_training_in_words(run)}; kept as {run.id}" for run in trained)
 
@@ -352,18 +374,22 @@ def judge(prepared: Prepared, method: str, notes: tuple[str, ...], modules: Modu
     student_times = {batch: milliseconds(student_network, shape, batch, device) for batch in BATCHES}
     teacher_times = {batch: milliseconds(teacher_network, shape, batch, device) for batch in BATCHES}
     result, of_alone = distilled.folder.result(), alone.folder.result()["last"]
-    taught, lonely = _right(distilled, result["last"]), _right(alone, of_alone)
+    right, right_alone = _right(distilled, result["last"]), _right(alone, of_alone)
     validation = result["last"]["val"]
+    only_distilled, only_alone = int((right & ~right_alone).sum()), int((right_alone & ~right).sum())
+    low, high = paired_difference(only_distilled, only_alone, len(right))
     return Verdict(
         distilled=_measured(result["student"], result["last"], student_times),
         alone=_measured(result["student"], of_alone, student_times),
         teacher=_measured(result["teacher"], result["teacher"], teacher_times),
         classes=images.classes,
-        images=len(taught),
+        images=len(right),
         validation_images=0 if validation is None else validation["n"],
-        only_distilled=int((taught & ~lonely).sum()),
-        only_alone=int((lonely & ~taught).sum()),
-        p=mcnemar_p(taught, lonely),
+        only_distilled=only_distilled,
+        only_alone=only_alone,
+        difference_low=low,
+        difference_high=high,
+        p=mcnemar_p(right, right_alone),
         method=method,
         threads=prepared.options.threads,
         device=prepared.options.device,
@@ -377,8 +403,8 @@ def _right(bound: Bound, last: Mapping[str, Any]) -> np.ndarray[Any, np.dtype[np
     found = []
     for part in ("val", "test"):
         if last[part] is not None:
-            said = read_predictions(bound.folder.predictions, bound.run.id, part=part, classes=bound.run.data.classes)
-            found.append(said.log_probs.argmax(1) == said.targets)
+            predictions = read_predictions(bound.folder.predictions, bound.run.id, part=part, classes=bound.run.data.classes)
+            found.append(predictions.log_probs.argmax(1) == predictions.targets)
     return np.concatenate(found)
 
 
@@ -392,13 +418,13 @@ def _measured(network: Mapping[str, Any], parts: Mapping[str, Any], times: Mappi
 
 
 def _refuse_failed(outcome: Outcome) -> None:
-    """Raises WorkFailed with every run that failed."""
+    """Raise WorkFailed with every run that failed."""
     if outcome.failed:
         raise WorkFailed("\n".join(f"{run_id} failed: {reason}" for run_id, reason in outcome.failed.items()))
 
 
 def _refuse_shipped(method: str) -> None:
-    """The short way ends with a student that plain timm loads; raises InputError for a method whose student is not such a one."""
+    """Raise InputError for a method whose student plain timm cannot load."""
     ships = {name: REGISTRY.get(name).card.ships for name in parse_request(method).terms}
     found = [
         f"method: {name} ships {words}, which plain timm does not load; `kdzoo bench` trains it" for name, words in ships.items() if words

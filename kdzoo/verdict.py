@@ -31,8 +31,10 @@ class Verdict:
 
     images: how many the accuracies are of, none of which any of the three was trained on; validation_images of them are
     validation images, the rest test images: nothing was chosen on either. only_distilled, only_alone: how many of them
-    the distilled student alone named right, and the student trained alone; p: of the exact McNemar test. threads, load:
-    with how many threads the latencies were measured, and how busy the machine was, in words.
+    the distilled student alone named right, and the student trained alone; difference_low, difference_high: the 95 %
+    interval of the difference of their accuracies on the same images (`stats.paired_difference`), p: of the exact McNemar
+    test. Both are about these two trained networks: another seed gives others. threads, load: with how many threads the
+    latencies were measured, and how busy the machine was, in words.
     """
 
     distilled: Measured
@@ -43,6 +45,8 @@ class Verdict:
     validation_images: int
     only_distilled: int
     only_alone: int
+    difference_low: float
+    difference_high: float
     p: float
     method: str
     threads: int
@@ -72,13 +76,14 @@ def conclusion(verdict: Verdict) -> str:
     share = verdict.distilled.parameters / verdict.teacher.parameters
     time = verdict.distilled.milliseconds[1] / verdict.teacher.milliseconds[1]
     better = f"{abs(gain):.1f} points {'better' if gain > 0 else 'worse'} than" if f"{abs(gain):.1f}" != "0.0" else "as good as"
-    doubt = "" if verdict.p < LEVEL else "; one seed and these few images do not tell the two apart"
+    between = f"95 % interval {100 * verdict.difference_low:+.1f} to {100 * verdict.difference_high:+.1f}"
+    doubt = "" if verdict.p < LEVEL else "; these few images do not tell the two apart"
     test = verdict.images - verdict.validation_images
     both = f"{test} test and {verdict.validation_images} validation images" if verdict.validation_images else f"{test} test images"
     return (
         f"The distilled student has {share:.1%} of the teacher's parameters, takes {time:.0%} of its time for one image, and is "
-        f"{better} the same student trained alone (it alone is right on {verdict.only_distilled} images, the other alone on "
-        f"{verdict.only_alone}; exact McNemar test p = {verdict.p:.2g}{doubt}). Accuracies are of {both} that no network was "
-        f"trained on. Times are the shortest of many forwards on this machine ({verdict.threads} thread(s), {verdict.device}; "
-        f"{verdict.load})."
+        f"{better} the same student trained alone ({between}, over images, of one seed; it is right and the other wrong on "
+        f"{verdict.only_distilled} images, the reverse on {verdict.only_alone}; exact McNemar test p = {verdict.p:.2g}{doubt}). "
+        f"Accuracies are of {both} that no network was trained on or chosen by. Times are the shortest of many forwards on this "
+        f"machine ({verdict.threads} thread(s), {verdict.device}; {verdict.load})."
     )

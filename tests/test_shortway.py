@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from sklearn.datasets import load_digits
 
 from kdzoo.assemble import Modules
 from kdzoo.cli import short
+from kdzoo.cli.app import status_of
 from kdzoo.errors import InputError, WorkFailed
 from kdzoo.method import register
 from kdzoo.models.weights import pretrained_unless_said
@@ -143,6 +145,48 @@ def test_python_plans_the_very_runs_of_the_command_line(tmp_path):
     assert len(ids[0]) == 2
     assert plans[0][1] == plans[1][1]
     assert plans[0][1][0].startswith("image size ")
+
+
+@pytest.mark.slow
+def test_python_leaves_the_files_and_the_words_of_the_command_line(tmp_path):
+    """Times of forwards are measured anew; all else is equal, the weights byte for byte."""
+    photos = write_images(tmp_path / "photos", classes=2, each=30)
+    words = {"teacher": f"wrn_16_2:{foreign_teacher(tmp_path)}", "student": "test_resnet:random"}
+    options = {"epochs": 2, "image_size": 16, "threads": 1}
+    folders = tmp_path / "command", tmp_path / "python"
+    flags = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    pair = [part for name, value in words.items() for part in (f"--{name}", value)]
+    assert status_of(["distill", str(photos), *pair, *flags, "--out", str(folders[0])], debug=False) == 0
+    distill(words["student"], words["teacher"], photos, out=folders[1], progress=False, **options)
+
+    names = [sorted(file.name for file in folder.iterdir()) for folder in folders]
+    assert names[0] == names[1] == ["README.md", "classes.json", "preprocess.py", "runs", "student.safetensors", "verdict.json"]
+    runs = [sorted(file.relative_to(folder) for file in folder.glob("runs/runs/*/*")) for folder in folders]
+    assert runs[0] == runs[1]
+    for name in ("classes.json", "preprocess.py", "student.safetensors"):
+        assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes(), name
+    assert without_times(folders[0] / "README.md") == without_times(folders[1] / "README.md")
+    verdicts = [json.loads((folder / "verdict.json").read_text()) for folder in folders]
+    for verdict in verdicts:
+        verdict["load"] = ""
+        for network in ("distilled", "alone", "teacher"):
+            verdict[network]["milliseconds"] = {}
+    assert verdicts[0] == verdicts[1]
+
+
+def without_times(readme: Path) -> str:
+    """The text of a README without what is measured of times and load, which no two measurements agree on."""
+    text = re.sub(r"( +[\d.]+){2}$", "", readme.read_text(), flags=re.MULTILINE)
+    text = re.sub(r"takes \d+% of its time", "", text)
+    return re.sub(r"\(\d+ thread\(s\), cpu; .*?\)\.$", "", text, flags=re.MULTILINE)
+
+
+def test_what_cannot_be_left_in_a_folder_is_refused_before_any_work(tmp_path):
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    for student, data in ((network, write_images(tmp_path / "photos", classes=2, each=6)), ("digits_student", "digits")):
+        with pytest.raises(InputError, match="out: expected a folder of images as data and the name of a network as student"):
+            distill(student, "digits_teacher:random", data, out=tmp_path / "small")
+    assert not (tmp_path / "small").exists()
 
 
 def test_a_bare_name_means_published_weights_where_there_are_any():

@@ -96,12 +96,12 @@ def distill(
         option(text="CPU threads of each process.", default="OMP_NUM_THREADS, else all cores", panel=RUNNING, metavar="N"),
     ] = None,
 ) -> int:
-    """Distil a large network into a small one on your own images: one good method and recipe, no grid.
+    """Distil a large network into a small one on your own images: one method and one recipe, no grid.
 
     A name alone means published (pretrained) weights where there are any. A teacher made for other classes gets a
-    classifier for yours first. Ends with the verdict: the distilled student, the same student trained alone and the teacher, with accuracy,
-    parameters, multiply-accumulates and latency on this machine. The student's weights are safetensors that plain timm loads;
-    the README beside them has the code. Run the same command to resume.
+    classifier for yours first. Ends with the verdict: the distilled student, the same student trained alone and the
+    teacher, with accuracy, parameters, multiply-accumulates and latency on this machine. The student's weights are
+    safetensors that plain timm loads; the README beside them has the code. Run the same command to resume.
 
     \b
     Example:

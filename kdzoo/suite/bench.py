@@ -38,7 +38,7 @@ from kdzoo.models.network import probe as shapes_of
 from kdzoo.plugins import files_beside
 from kdzoo.signals import Shapes
 from kdzoo.sinks import WandbSettings, read_lines, wandb_settings
-from kdzoo.spec import NetworkSpec, Run
+from kdzoo.spec import NetworkSpec, Recipe, Run
 from kdzoo.store import RunFolder, State, teacher_store, writable
 from kdzoo.suite.config import BenchConfig, ConfigError, bench_config, wants_refit
 from kdzoo.suite.doses import keep_doses, reused_doses
@@ -269,7 +269,8 @@ def _run_plan(prepared: Prepared, pool: Pool | None, handle: Handle, retry_faile
     units = sum(job.units for job in jobs)
     counts = {"total": len(made.students), "done": len(outcome.done), "failed": len(outcome.failed)}
     teachers = sum(job.units for job in jobs if job.kind == "teacher")
-    handle({"event": "plan", "name": made.name, "units": units, "teacher_units": teachers, "processes": prepared.jobs, **counts})
+    work = {"units": units, "teacher_units": teachers, "processes": prepared.jobs, "alike": trained_alike(made)}
+    handle({"event": "plan", "name": made.name, **work, **counts})
     if jobs:
         memos = Memos(handle)
         more = launch(jobs, pool, memos.handle) if pool is not None else launch_here(jobs, memos.handle, modules)
@@ -279,6 +280,16 @@ def _run_plan(prepared: Prepared, pool: Pool | None, handle: Handle, retry_faile
     untold = known - outcome.done - outcome.failed.keys()
     outcome.failed.update(dict.fromkeys(untold, "it was not trained: no worker told how it came out"))
     return Outcome(outcome.done & known, {key: text for key, text in outcome.failed.items() if key in known})
+
+
+def trained_alike(made: Plan) -> bool:
+    """Whether an epoch of a teacher is trained as one of its students is, but for length and rate: its speed then tells of theirs."""
+
+    def trained_as(run: Run) -> Recipe:
+        return run.recipe.model_copy(update={"epochs": 1, "lr": 1.0})
+
+    recipes = {trained_as(planned.run) for planned in made.students}
+    return all(trained_as(teacher.run) in recipes for teacher in made.teachers.values())
 
 
 def forget_failed_teachers(made: Plan) -> None:

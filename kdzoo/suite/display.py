@@ -117,6 +117,8 @@ class Tracker:
         self.training: dict[int, Training] = {}
         self.best: Event | None = None
         self.processes, self.teacher_units = 1, 0.0
+        self.alike = True
+        """whether teachers are trained as their students are, so that their speed tells of theirs"""
         self.teachers_speed: float | None = None
         """units a second and process while teachers alone were trained, for students that have not begun"""
         self.students_began = False
@@ -130,6 +132,7 @@ class Tracker:
                 self.before, self.ended = {"done": event["done"], "failed": event["failed"]}, {}
                 self.units, self.units_done = float(event["units"]), 0.0
                 self.processes, self.teacher_units = event.get("processes", 1), float(event.get("teacher_units", 0))
+                self.alike = event.get("alike", True)
                 self.teachers_speed, self.students_began = None, False
                 self.history.clear()
                 self.training.clear()
@@ -158,7 +161,7 @@ class Tracker:
     def _begin_students(self) -> None:
         """Teachers were trained by fewer processes than students will be, and at another speed: it is measured anew."""
         speed = self._speed()
-        self.teachers_speed = None if speed is None else speed / max(len(self.training), 1)
+        self.teachers_speed = speed / max(len(self.training), 1) if speed is not None and self.alike else None
         self.students_began = True
         self.history.clear()
 
@@ -193,7 +196,8 @@ class Tracker:
     def seconds_left(self) -> float | None:
         """The work left at the measured speed; None until that is known.
 
-        While teachers train, their students are expected to go as fast in each of all processes.
+        While teachers train, their students are expected to go as fast in each of all processes. Where they are trained in
+        another way, as by a teacher that gets a classifier alone, nothing is known before they begin.
         """
         if self.share == 1.0:
             return 0.0
@@ -205,6 +209,8 @@ class Tracker:
         if speed is None:
             return None
         teachers = min(max(self.teacher_units - self.units_done, 0.0), left)
+        if left > teachers and not self.alike:
+            return None
         more = max(self.processes / max(len(self.training), 1), 1.0)
         return teachers / speed + (left - teachers) / (speed * more)
 

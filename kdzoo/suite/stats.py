@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import bdtr, digamma, ndtri, polygamma, stdtr, stdtrit
+from scipy.special import bdtr, betaincinv, digamma, ndtri, polygamma, stdtr, stdtrit
 
 LEVEL = 0.95
 POWER = 0.8
@@ -246,6 +246,19 @@ def mcnemar_p(first_right: np.ndarray, second_right: np.ndarray) -> float:
     only_first = int((first_right & ~second_right).sum())
     only_second = int((second_right & ~first_right).sum())
     return min(1.0, 2 * float(bdtr(min(only_first, only_second), only_first + only_second, 0.5)))
+
+
+def paired_difference(only_first: int, only_second: int, n: int) -> tuple[float, float]:
+    """95 % interval of the difference of two models' accuracies on the same n images, from those that one model alone is right on.
+
+    Clopper and Pearson's interval of the first model's share of these, which is the exact McNemar test turned around: it
+    excludes 0 where that test's p is below 0.05. About these two models, not about their methods; (0, 0) where none differs.
+    """
+    apart = only_first + only_second
+    tail = (1 - LEVEL) / 2
+    low = float(betaincinv(only_first, only_second + 1, tail)) if only_first else 0.0
+    high = float(betaincinv(only_first + 1, only_second, 1 - tail)) if only_second else 1.0
+    return (2 * low - 1) * apart / n, (2 * high - 1) * apart / n
 
 
 def wilson(right: int, n: int) -> tuple[float, float]:

@@ -295,6 +295,16 @@ def test_while_a_teacher_trains_its_students_are_expected_in_all_processes():
     assert left([*over, begin("at-1"), begin("at-2", worker=1)]) == "0:40 left"
 
 
+def test_a_teacher_that_is_trained_otherwise_tells_nothing_of_its_students():
+    """Its 200 units took 20 s; the students' speed is known once they have trained for a while: 800 units at 2 a second."""
+    start = plan(units=1000, teacher_units=200, alike=False, done=0)
+    teacher = [start, begin("none-1", what="teacher"), 10.0, step("none-1", epoch=9, step=230, units=100)]
+    assert left(teacher) == "--:-- left"
+    students = [10.0, step("none-1", epoch=19, step=460, units=100), done("none-1", 0.98, kind="teacher"), begin("at-1")]
+    assert left([*teacher, *students]) == "--:-- left"
+    assert left([*teacher, *students, 5.0, step("at-1", epoch=0, step=5, units=10)]) == "6:35 left"
+
+
 def test_the_speed_of_students_is_their_own():
     """The teacher's 200 units took 20 s; its students do 40 units a second."""
     start = plan(units=1000, teacher_units=200, processes=2, done=0)

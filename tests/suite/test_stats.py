@@ -20,6 +20,7 @@ from kdzoo.suite.stats import (
     is_collapsed,
     mcnemar_p,
     model_of,
+    paired_difference,
     paired_model,
     sample_sd,
     trigamma_inverse,
@@ -318,6 +319,21 @@ def test_mcnemars_p_is_scipys_exact_binomial(a, b):
     assume(a + b > 0)
     first, second = np.repeat([True, False], [a, b]), np.repeat([False, True], [a, b])
     assert mcnemar_p(first, second) == pytest.approx(scipy.stats.binomtest(a, a + b).pvalue, rel=1e-9)
+
+
+@given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 100))
+def test_a_paired_differences_interval_is_scipys_and_agrees_with_mcnemars_test(a, b, same):
+    assume(a + b > 0)
+    found = scipy.stats.binomtest(a, a + b)
+    share, n = found.proportion_ci(method="exact"), a + b + same
+    low, high = paired_difference(a, b, n)
+    assert (low, high) == pytest.approx(tuple((2 * part - 1) * (a + b) / n for part in (share.low, share.high)), abs=1e-9)
+    assert low <= (a - b) / n <= high
+    assert (low > 0 or high < 0) == (found.pvalue < 0.05)
+
+
+def test_two_models_that_are_right_on_the_same_images_do_not_differ():
+    assert paired_difference(0, 0, 50) == (0, 0)
 
 
 @given(st.integers(1, 500), st.floats(0, 1))
