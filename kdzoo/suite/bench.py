@@ -318,7 +318,7 @@ class Memos:
     def tell(self) -> None:
         if self.lookups:
             share = f"{self.hits / self.lookups:.0%} of {self.lookups:,} answers remembered"
-            self.further({"event": "note", "text": f"teacher's memo: {share}, in {self.bytes / 1024**2:,.0f} MB"})
+            self.further({"event": "summary", "text": f"teacher's memo: {share}, in {self.bytes / 1024**2:,.0f} MB"})
 
 
 def launch_here(jobs: Iterable[Job], handle: Handle, modules: Modules) -> Outcome:

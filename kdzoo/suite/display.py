@@ -264,7 +264,7 @@ class PlainDisplay:
                 return f"[{number:{len(str(tracker.total))}}/{tracker.total}] {run_words(event)}: {ended_words(event, apart=apart)}{best}"
             case "teacher":
                 return teacher_words(event)
-            case "data":
+            case "data" | "summary":
                 return str(event["text"])
             case "note" | "waiting" if self.noted.first(event["text"]):
                 return str(event["text"])
@@ -294,7 +294,7 @@ class LiveDisplay:
                 self._above(f"{run_words(event)}: {ended_words(event)}", "red")
             case "teacher":
                 self._above(teacher_words(event), "")
-            case "data":
+            case "data" | "summary":
                 self._above(event["text"], "")
             case "note" | "waiting" if self.noted.first(event["text"]):
                 self._above(event["text"], "yellow")
