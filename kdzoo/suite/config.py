@@ -21,8 +21,8 @@ NONE = "none"
 KD = "hinton"
 CONTROLS = (NONE, KD)
 """what every bench contains"""
-DISTILL_METHOD = "hinton+pefd"
-"""the method of `kdzoo distill`: few images say little in a few class scores and more in the teacher's embedding of each view"""
+DISTILL_METHOD = KD
+"""the method of `kdzoo distill`: plain KD works with any two networks"""
 DISTILL_RECIPE = "distill"
 DISTILL_STUDENT = "mobilenetv3_small_100"
 
