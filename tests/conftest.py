@@ -55,6 +55,26 @@ def kdzoo(place: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said
 
 
 @pytest.fixture
+def train_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What the command line trains is trained in this process, as `kdzoo.bench` trains what exists only there.
+
+    For claims that are not about worker processes: to start one takes ten seconds of processor time.
+    """
+    import torch
+
+    from kdzoo.assemble import Modules
+    from kdzoo.cli import runs
+    from kdzoo.suite import bench, launch
+
+    threads = torch.get_num_threads()
+    for module in (bench, runs):
+        monkeypatch.setattr(module, "launch", lambda jobs, pool, handle: bench.launch_here(jobs, handle, Modules()))
+    monkeypatch.setattr(launch.Pool, "warm", lambda pool: None)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
 def kdzoo_process(place: Path) -> Callable[..., Said]:
     """The command line as a user starts it, in a process of its own."""
 

@@ -110,6 +110,7 @@ def processor_seconds(*words: str) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("train_here")
 def test_tables_answer_within_a_second(kdzoo, place):
     assert kdzoo(*QUICK, "--seeds", "2").status == 0
     for words in (["status", "digits"], ["leaderboard", "digits"], ["compare", "digits", "digits"]):
@@ -348,6 +349,7 @@ def test_check_refuses_a_file_without_methods(kdzoo, place):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("train_here")
 def test_from_an_empty_folder_to_a_leaderboard_and_back_to_every_run(kdzoo, place):
     """One bench, then every verb that looks at what it left."""
     done = kdzoo(*QUICK)
@@ -417,6 +419,7 @@ def test_from_an_empty_folder_to_a_leaderboard_and_back_to_every_run(kdzoo, plac
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("train_here")
 def test_hints_of_networks_with_one_stage_need_nothing_said(kdzoo, place):
     """Two ViTs, whose tokens are one map: the hint is at that."""
     random = np.random.default_rng(0)
@@ -432,6 +435,7 @@ def test_hints_of_networks_with_one_stage_need_nothing_said(kdzoo, place):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("train_here")
 def test_a_teacher_trained_by_hand_is_the_one_that_a_bench_finds(kdzoo, place):
     trained = kdzoo("train", "digits_teacher", "--data", "digits", "--recipe", "digits", "--epochs", "1", "--threads", "1")
     assert trained.status == 0, trained.err
@@ -454,6 +458,7 @@ def cli_failing(student, teacher, batch):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("train_here")
 def test_a_failed_run_gives_status_1_and_is_kept_shown_and_retried_on_request(kdzoo, place):
     (place / "failing.py").write_text(FAILING)
     options = [*QUICK, "--methods", "hinton,cli_failing", "--plugin", "failing.py"]
