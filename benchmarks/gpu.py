@@ -60,9 +60,10 @@ ASIDE_SECONDS = 15
 
 @dataclass(frozen=True)
 class Settings:
-    """What is measured: the options of the command line, resolved. methods: None for the whole zoo."""
+    """What is measured: the options of the command line, resolved. methods: None for the whole zoo. threads: of the host."""
 
     device: str
+    threads: int
     minutes: float
     pairs: tuple[str, ...]
     batches: tuple[int, ...]
@@ -99,6 +100,7 @@ def options(words: list[str] | None) -> argparse.Namespace:
 def settings_of(given: argparse.Namespace) -> Settings:
     whole = Settings(
         device=given.device,
+        threads=min(4, len(os.sched_getaffinity(0))),
         minutes=given.minutes,
         pairs=PAIRS,
         batches=BATCHES,
@@ -112,7 +114,8 @@ def settings_of(given: argparse.Namespace) -> Settings:
     )
     if not given.quick:
         return whole
-    tiny = replace(whole, pairs=("resnet14/resnet8",), batches=(16,), sweep=3, stacks=(4,), repeats=2, seconds=0.01)
+    # one thread: a second one spins between operations this small, five times the work for the same numbers
+    tiny = replace(whole, threads=1, pairs=("resnet14/resnet8",), batches=(16,), sweep=3, stacks=(4,), repeats=2, seconds=0.01)
     return replace(tiny, study_epochs=1, methods=("hinton", "at", "crd"), plain=False)
 
 
@@ -205,16 +208,16 @@ def measure(settings: Settings, data: Path, work: Path, keep: Callable[[Record],
         """Seconds that may still be spent."""
         return 60 * settings.minutes - ASIDE_SECONDS - (time.monotonic() - began)
 
-    torch.set_num_threads(min(4, len(os.sched_getaffinity(0))))
+    torch.set_num_threads(settings.threads)
     images, channels_last = images_of("cifar100", str(data), None), bench_config({}, None).channels_last
     content: Record = {
-        "environment": machine(device, torch.get_num_threads()),
+        "environment": machine(device, settings.threads),
         "settings": asdict(settings),
         "failed": {},
         "not_reached": [],
     }
     setups = [
-        Setup(teacher, student, batch, images, device, torch.get_num_threads(), channels_last, "float32", work)
+        Setup(teacher, student, batch, images, device, settings.threads, channels_last, "float32", work)
         for batch in settings.batches
         for teacher, _, student in (pair.partition("/") for pair in settings.pairs)
     ]

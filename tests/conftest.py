@@ -3,6 +3,7 @@
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported; spinning threads make tiny operations twenty times slower
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # where a test asks for two threads, they sleep while they wait, as a bench's do
 
 import subprocess
 import sys
@@ -11,6 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests begin first, so that the end is many short ones that all processes share."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,26 @@ def kdzoo(place: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said
         return Said(status, said.out, said.err)
 
     return run
+
+
+@pytest.fixture
+def train_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What the command line trains is trained in this process, as `kdzoo.bench` trains what exists only there.
+
+    For claims that are not about worker processes: to start one takes ten seconds of processor time.
+    """
+    import torch
+
+    from kdzoo.assemble import Modules
+    from kdzoo.cli import runs
+    from kdzoo.suite import bench, launch
+
+    threads = torch.get_num_threads()
+    for module in (bench, runs):
+        monkeypatch.setattr(module, "launch", lambda jobs, pool, handle: bench.launch_here(jobs, handle, Modules()))
+    monkeypatch.setattr(launch.Pool, "warm", lambda pool: None)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

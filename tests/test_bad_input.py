@@ -220,6 +220,7 @@ def test_the_short_way_says_all_that_is_wrong_too(kdzoo, place):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("train_here")
 def test_a_teacher_at_chance_is_refused_before_it_teaches(kdzoo, place):
     file = weights("digits_teacher", 10, place / "untrained.pth")
     pair = ["--teacher", f"digits_teacher:{file}", "--student", "digits_student", "--data", "digits", "--recipe", "digits"]
@@ -282,6 +283,7 @@ def digest(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("train_here")
 def test_a_damaged_result_is_named_and_redone_and_kept(kdzoo, place):
     """The rest of the table stays; the next bench trains that run again, to the same numbers, and keeps the damaged file."""
     assert kdzoo(*QUICK).status == 0

@@ -110,6 +110,7 @@ def processor_seconds(*words: str) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("train_here")
 def test_tables_answer_within_a_second(kdzoo, place):
     assert kdzoo(*QUICK, "--seeds", "2").status == 0
     for words in (["status", "digits"], ["leaderboard", "digits"], ["compare", "digits", "digits"]):
@@ -348,6 +349,7 @@ def test_check_refuses_a_file_without_methods(kdzoo, place):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("train_here")
 def test_from_an_empty_folder_to_a_leaderboard_and_back_to_every_run(kdzoo, place):
     """One bench, then every verb that looks at what it left."""
     done = kdzoo(*QUICK)
@@ -417,21 +419,24 @@ def test_from_an_empty_folder_to_a_leaderboard_and_back_to_every_run(kdzoo, plac
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("train_here")
 def test_hints_of_networks_with_one_stage_need_nothing_said(kdzoo, place):
     """Two ViTs, whose tokens are one map: the hint is at that."""
     random = np.random.default_rng(0)
     for label in ("dark", "light"):
         (place / "photos" / label).mkdir(parents=True)
-        for number in range(30):
+        for number in range(10):
             pixels = random.integers(0, 128, (32, 32, 3)) + (127 if label == "light" else 0)
             Image.fromarray(pixels.astype(np.uint8)).save(place / "photos" / label / f"{number}.png")
     pair = ["--teacher", "test_vit2", "--student", "test_vit", "--data", f"folder:{place / 'photos'}", "--allow-chance-teacher"]
+    pair += ["--set", "recipe.batch_size=8"]  # both see 160 pixels: a step of all images takes seconds
     said = kdzoo("bench", *pair, "--methods", "fitnet", "--epochs", "1", "--seeds", "1", "--jobs", "1", "--threads", "1", "--no-refit")
     assert said.status == 0, said
     assert next(place.glob("results/*/runs/fitnet-*/result.json"))
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("train_here")
 def test_a_teacher_trained_by_hand_is_the_one_that_a_bench_finds(kdzoo, place):
     trained = kdzoo("train", "digits_teacher", "--data", "digits", "--recipe", "digits", "--epochs", "1", "--threads", "1")
     assert trained.status == 0, trained.err
@@ -454,6 +459,7 @@ def cli_failing(student, teacher, batch):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("train_here")
 def test_a_failed_run_gives_status_1_and_is_kept_shown_and_retried_on_request(kdzoo, place):
     (place / "failing.py").write_text(FAILING)
     options = [*QUICK, "--methods", "hinton,cli_failing", "--plugin", "failing.py"]

@@ -350,7 +350,7 @@ def test_what_a_teacher_says_of_the_test_images_is_computed_once(tmp_path, monke
 @pytest.mark.slow
 def test_a_teacher_is_asked_with_its_students_threads_once_for_all_processes(kdzoo, place):
     """It is trained with the threads of both processes: with two, its predictions would not be those its students need."""
-    said = kdzoo("bench", "--methods", "hinton", "--quick", "--jobs", 2, "--threads", 1)
+    said = kdzoo("bench", "--methods", "hinton", "--quick", "--temperatures", 4, "--jobs", 2, "--threads", 1)
     assert said.status == 0, said.err
     (kept,) = cache_folder().glob("memo/*/predictions.safetensors")
     assert json.loads((kept.parent / "about.json").read_text())["threads"] == 1

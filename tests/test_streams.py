@@ -23,7 +23,8 @@ def test_a_list_into_a_pipe_that_closes_ends_quietly(place: Path) -> None:
 
 @pytest.mark.slow
 def test_a_bench_whose_reader_leaves_is_trained_to_its_end(place: Path) -> None:
-    command = f"{' '.join(COMMAND)} bench --quick --epochs 1 --methods hinton --results r 2>&1 | head -1; exit ${{PIPESTATUS[0]}}"
+    bench = f"{' '.join(COMMAND)} bench --quick --temperatures 4 --epochs 1 --methods hinton --results r"
+    command = f"{bench} 2>&1 | head -1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(
         ["bash", "-c", command], cwd=place, env=environment(place), capture_output=True, text=True, timeout=300, check=False
     )
@@ -34,7 +35,7 @@ def test_a_bench_whose_reader_leaves_is_trained_to_its_end(place: Path) -> None:
 
 @pytest.mark.slow
 def test_a_table_is_printed_where_the_terminal_knows_ascii_alone(place: Path) -> None:
-    words = ["bench", "--quick", "--epochs", "1", "--methods", "hinton", "--seeds", "2", "--results", "r"]
+    words = ["bench", "--quick", "--temperatures", "4", "--epochs", "1", "--methods", "hinton", "--seeds", "2", "--results", "r"]
     done = subprocess.run(
         [*COMMAND, *words], cwd=place, env=environment(place, PYTHONIOENCODING="ascii"), capture_output=True, timeout=300, check=False
     )

@@ -152,7 +152,9 @@ def bench(
         int | None, option(text="Number of seeds of the refit.", default="as many as the sweep's", panel=SWEEP, metavar="N")
     ] = None,
     plugin: Plugins = None,
-    quick_: Annotated[bool, option("--quick", text="A demonstration: one seed, a few epochs.", default="off", panel=SWEEP)] = False,
+    quick_: Annotated[
+        bool, option("--quick", text="A demonstration: one seed, a few epochs, two settings of each method.", default="off", panel=SWEEP)
+    ] = False,
     pairs: Annotated[
         str | None,
         option(

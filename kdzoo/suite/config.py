@@ -323,12 +323,15 @@ def in_whole_epochs(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"milestones": shares, "schedule": recipe.schedule if shares else "constant"})
 
 
+AXES = frozenset({"temperatures", "alphas", "weights", "doses", "grid", "tune"})
+"""what says which settings are tried: one of these takes the place of a default's"""
+
+
 def default_layers(given: Mapping[str, Any]) -> dict[str, Any]:
     """What stands below the options given: the default bench, or what a data set usually goes with."""
     default = read_yaml(_shipped("benches")["digits"])
     if not {"teacher", "student", "recipe"} & set(given) and all(_same(given.get(key), default[key]) for key in ("data", "pairs")):
-        axes = {"temperatures", "alphas", "weights", "doses", "grid", "tune"}
-        return {k: v for k, v in default.items() if k not in axes} if axes & set(given) else default
+        return {k: v for k, v in default.items() if k not in AXES} if set(given) & AXES else default
     usual = read_yaml(CONFIGS / "usual.yaml").get(str(given.get("data", default["data"])), {})
     named = {"pairs", "teacher", "student"} & set(given)
     return {k: v for k, v in usual.items() if not (k == "pairs" and named)}
@@ -430,9 +433,7 @@ def _without_faults(values: Mapping[str, Any]) -> BenchConfig | None:
 def quick(options: Mapping[str, Any], file: Path | None = None) -> dict[str, Any]:
     """The options that make a bench a demonstration of a few seconds; what was given, there or in the file, stays."""
     filed = read_yaml(file) if file else {}
-    asked = {**filed, **options}
-    in_doses = "doses" in asked or any(str(key).endswith(".dose") for key in asked.get("grid") or {})
-    left_out = set(filed) | ({"alphas"} if in_doses else set())  # a dose sets the weight, as an alpha does
+    left_out = set(filed) | (AXES if AXES & {*filed, *options} else frozenset())
     return {**{key: value for key, value in read_yaml(CONFIGS / "quick.yaml").items() if key not in left_out}, **options}
 
 

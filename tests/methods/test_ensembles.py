@@ -81,6 +81,7 @@ def test_a_plus_separates_ids_and_not_the_methods_of_a_sum():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("train_here")
 def test_two_kept_teachers_teach_together(kdzoo):
     ids = []
     for seed in (0, 1):

@@ -74,6 +74,15 @@ def test_quick_keeps_what_was_given():
     assert bench_config(quick({}), None).seeds == (0,)
 
 
+def test_quick_tries_two_settings_of_each_search_list_unless_axes_are_given(tmp_path):
+    assert bench_config(quick({}), None).tune == 2
+    (tmp_path / "bench.yaml").write_text("temperatures: [2]\n")
+    for options, file in (({"temperatures": "1,4"}, None), ({"grid": {"at.dose": "0.1,1"}}, None), ({}, tmp_path / "bench.yaml")):
+        config = bench_config(quick(options, file), file)
+        assert (config.tune, config.alphas, config.seeds) == (None, (), (0,))
+    assert bench_config(quick({"tune": 3}), None).tune == 3
+
+
 @pytest.mark.parametrize("name", recipes())
 def test_every_shipped_recipe_resolves(name):
     assert recipe_file(name).resolve("resnet20", {}).epochs >= 1

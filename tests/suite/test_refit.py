@@ -20,6 +20,7 @@ def test_a_refit_trains_only_the_chosen_settings_anew_and_keeps_the_oracle_apart
         "recipe": "digits",
         "methods": "hinton",
         "threads": 1,
+        "jobs": 1,
     }
     config = bench_config(
         {**options, "temperatures": [1, 4], "alphas": [0.5], "seeds": 2, "epochs": 4, "refit": True, "oracle": True}, None
@@ -49,7 +50,7 @@ def test_a_refit_trains_only_the_chosen_settings_anew_and_keeps_the_oracle_apart
 def bench(folder, **options) -> tuple[set[str], list[str]]:
     """A short bench in this process: the runs that it came to, and those that it trained."""
     usual = {"name": "b", "results": str(folder), "data": "digits", "pairs": "digits", "recipe": "digits", "methods": "hinton"}
-    usual |= {"threads": 1, "epochs": 1, "limit": 300, "allow_chance_teacher": True}
+    usual |= {"threads": 1, "jobs": 1, "epochs": 1, "limit": 300, "allow_chance_teacher": True}
     events: list[dict] = []
     outcome = run(prepare(bench_config({**usual, **options}, None)), None, events.append, retry_failed=False)
     assert outcome.failed == {}

@@ -32,7 +32,8 @@ def bench(folder: Path, body: str = "", *more: str, environment: dict[str, str] 
     """A small bench on the digits with a method `odd` that does `body` in its loss."""
     folder.mkdir(exist_ok=True)
     (folder / "odd.py").write_text(HEAD + body + TAIL)
-    words = ["--methods", "hinton,odd", "--plugin", "odd.py", "--quick", "--epochs", str(EPOCHS), "--results", "r", "--name", "b"]
+    words = ["--methods", "hinton,odd", "--plugin", "odd.py", "--quick", "--epochs", str(EPOCHS)]
+    words += ["--temperatures", "4", "--alphas", "0.5", "--results", "r", "--name", "b"]
     command = [sys.executable, "-m", "kdzoo.cli", "bench", *words, "-j", "1", "--threads", "1", "--checkpoint-seconds", "0.2", *more]
     places = {"KDZOO_CACHE": str(folder / "cache"), "WANDB_MODE": "disabled", "COLUMNS": "200"}
     return started(command, folder=folder, environment={**os.environ, **places, **(environment or {})})
