@@ -54,6 +54,7 @@ def bench(
     data_root: str | Path | None = None,
     limit: int | None = None,
     label_fraction: float | None = None,
+    transfer_classes: str | int | Sequence[str | int] | None = None,
     val_fraction: float | None = None,
     split_seed: int | None = None,
     recipe: str | Mapping[str, Any] | None = None,

@@ -120,7 +120,21 @@ SkipUnreadable = Annotated[
 Limit = Annotated[int | None, option(text="Number of training images to use.", default="all", panel=PAIR, metavar="N")]
 LabelFraction = Annotated[
     float | None,
-    option(text="Share of the training images that keep their labels.", default=declared("label_fraction"), panel=PAIR, metavar="SHARE"),
+    option(
+        text="Share of the student's training images that keep their labels; the teacher alone teaches the rest.",
+        default=declared("label_fraction"),
+        panel=PAIR,
+        metavar="SHARE",
+    ),
+]
+TransferClasses = Annotated[
+    str | None,
+    option(
+        text="Classes whose images the student is taught on: 7,8 for these, -3 for all but 3. The teacher learns all classes.",
+        default="all",
+        panel=PAIR,
+        metavar="CLASS,...",
+    ),
 ]
 ValFraction = Annotated[
     float | None,

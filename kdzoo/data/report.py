@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 from kdzoo.data.images import Images
 from kdzoo.data.split import Parts
+from kdzoo.data.transfer import classes_in_words
+from kdzoo.spec import TransferSpec
 from kdzoo.text import shortened
 
 WIDTH = 80
@@ -17,13 +21,14 @@ def data_record(images: Images, parts: Parts) -> dict[str, Any]:
     """What was found, as JSON has it: how many images of which size in which part, where they came from, and every note."""
     drawn = images.val is None and parts.val is not None
     there = sum(len(subset.targets) for subset in (images.train, images.val, images.test) if subset is not None)
-    used = sum(len(subset.targets) for subset in (parts.train, parts.val, parts.test) if subset is not None)
+    train = len(parts.train.targets if parts.of_teacher is None else parts.of_teacher)
+    used = train + sum(len(subset.targets) for subset in (parts.val, parts.test) if subset is not None)
     return {
         "name": images.name,
         "source": images.source,
         "classes": len(images.classes),
         "shape": [images.channels, images.height, images.width],
-        "train": len(parts.train.targets),
+        "train": train,
         "labelled": int((parts.train.targets >= 0).sum()),
         "validation": 0 if parts.val is None else len(parts.val.targets),
         "test": len(parts.test.targets),
@@ -33,16 +38,35 @@ def data_record(images: Images, parts: Parts) -> dict[str, Any]:
     }
 
 
+def transfer_record(images: Images, parts: Parts, transfer: TransferSpec | None) -> dict[str, Any]:
+    """What is recorded of a transfer set besides: its images, and those that are held out and would be part of it; empty for none."""
+    if transfer is None or transfer.classes is None:
+        return {}
+    drawn = parts.val if images.val is None else None
+    held_out = 0 if drawn is None else int(torch.isin(drawn.targets, torch.tensor(transfer.classes)).sum())
+    words = classes_in_words(transfer.classes, images.classes)
+    return {"transfer": {"words": words, "images": len(parts.train.targets), "held_out": held_out}}
+
+
+def taught_images(record: Mapping[str, Any]) -> int:
+    """How many images a student is taught on."""
+    return int(record["transfer"]["images"] if "transfer" in record else record["train"])
+
+
 def without_validation(record: Mapping[str, Any]) -> dict[str, Any]:
     """The same where nothing is held out of the training images."""
     drawn = record["origins"].get("val") == "from train"
     added = record["validation"] if drawn else 0
     origins = {part: words for part, words in record["origins"].items() if part != "val"}
+    before, transfer = taught_images(record), record.get("transfer")
+    if transfer is not None:
+        record = {**record, "transfer": {**transfer, "images": before + transfer["held_out"], "held_out": 0}}
+    more = taught_images(record) - before if transfer is not None else added
     return {
         **record,
         "unused": record["unused"] + record["validation"] - added,
         "train": record["train"] + added,
-        "labelled": record["labelled"] + (added if record["labelled"] == record["train"] else 0),
+        "labelled": record["labelled"] + (more if record["labelled"] == before else 0),
         "validation": 0,
         "origins": origins,
     }
@@ -58,10 +82,11 @@ def data_lines(record: Mapping[str, Any], *, whole: bool = False) -> list[str]:
         *([f"validation {record['validation']:,}{_origin(record, 'val')}"] if record["validation"] else []),
         f"test {record['test']:,}{_origin(record, 'test')}",
         *([f"unused {record['unused']:,}"] if record["unused"] else []),
-        *([f"{record['labelled']:,} labelled"] if record["labelled"] < record["train"] else []),
+        *([f"{record['labelled']:,} labelled"] if record["labelled"] < record["train"] and "transfer" not in record else []),
     ]
     source = f", from {record['source']}" if record["source"] else ""
     lines = [f"data: {count:,} images, {record['classes']} classes, {height}x{width} {colour}{source}", f"data: {', '.join(sizes)}"]
+    lines += transfer_lines(record)
     lines += [f"data: {note}" for note in record["notes"]]
     if whole or (len(lines) <= LINES and all(len(line) <= WIDTH for line in lines)):
         return lines
@@ -69,6 +94,15 @@ def data_lines(record: Mapping[str, Any], *, whole: bool = False) -> list[str]:
     shown = [shortened(line, WIDTH) for line in lines[: LINES - 1]]
     more = f"{left} more note{'s' if left > 1 else ''}, and all in full" if left else "in full"
     return [*shown, f"data: {more}: kdzoo data NAME"]
+
+
+def transfer_lines(record: Mapping[str, Any]) -> list[str]:
+    """What the student is taught on, where that is a transfer set: a line, or none."""
+    if "transfer" not in record:
+        return []
+    taught, labelled = taught_images(record), record["labelled"]
+    labels = f", {labelled:,} of them labelled" if labelled < taught else ""
+    return [f"data: the student is taught on {taught:,} of {record['train']:,} images: {record['transfer']['words']}{labels}"]
 
 
 def _origin(record: Mapping[str, Any], part: str) -> str:

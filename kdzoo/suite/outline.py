@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdzoo.data.transfer import words_in_words
 from kdzoo.errors import InputError
 from kdzoo.method import REGISTRY
 from kdzoo.models.pairs import pair as named_pair
@@ -53,6 +54,8 @@ class Outline:
             ("networks", f"{pairs_in_words(self.pairs)}, on {config.data}"),
             ("recipe", f"{Path(config.recipe).stem}, {number_of(self.epochs, 'epoch')} a run"),
         ]
+        if config.transfer_classes is not None:
+            lines.append(("transfer set", f"the student is taught on {words_in_words(config.transfer_classes)}"))
         if wants_refit(config):
             lines.append(("refit", "then the chosen settings on all training images, with fresh seeds"))
         return lines

@@ -14,8 +14,9 @@ import torch
 from kdzoo.assemble import Modules, images_of, network_of
 from kdzoo.data.class_names import difference, listed, same_classes
 from kdzoo.data.images import Images
-from kdzoo.data.report import data_record, without_validation
+from kdzoo.data.report import data_record, taught_images, transfer_record, without_validation
 from kdzoo.data.split import labelled, split
+from kdzoo.data.transfer import class_numbers
 from kdzoo.errors import InputError, did_you_mean, noting
 from kdzoo.method import REGISTRY
 from kdzoo.models.names import code_of, ours_or_timm, pretrained_classes
@@ -33,7 +34,7 @@ from kdzoo.models.weights import (
     pretrained_unless_said,
     read_checkpoint,
 )
-from kdzoo.spec import DataSpec, NetworkSpec, Normalisation, ObjectiveSpec, Recipe, Run
+from kdzoo.spec import DataSpec, NetworkSpec, Normalisation, ObjectiveSpec, Recipe, Run, TransferSpec
 from kdzoo.store import RunFolder, Store, teacher_store
 from kdzoo.suite.config import CONTROLS, KD, BenchConfig, PairValues, RecipeFile, recipe_file, recipes
 from kdzoo.suite.doses import Dose, read_doses, recorded_doses, reused_doses
@@ -125,10 +126,15 @@ def plan(config: BenchConfig, modules: Modules | None = None) -> Plan:
         limit=config.limit,
         label_fraction=config.label_fraction,
     )
-    found: dict[str, Any] = {}
     with noting(problems):
-        found = data_record(images, split(images, data))
-    maker = _Maker(config, protocol, changes, images, data, modules, found)
+        data = data.model_copy(update={"transfer": _transfer(config, images)})
+    found: dict[str, Any] = {}
+    learned: dict[str, Any] = {}
+    with noting(problems):
+        parts = split(images, data)
+        found = {**data_record(images, parts), **transfer_record(images, parts, data.transfer)}
+        learned = found if data == data.of_teacher else data_record(images, split(images, data.of_teacher))
+    maker = _Maker(config, protocol, changes, images, data, modules, found, learned)
     ratios: Mapping[str, float] = {}
     with noting(problems):
         ratios = _known_ratios(config)
@@ -170,6 +176,12 @@ def plan(config: BenchConfig, modules: Modules | None = None) -> Plan:
         notes += [f"no dose for {reason}; its published weight is used" for one in requests if one.terms and (reason := why_no_dose(one))]
     folder, said = Path(config.results) / config.name, tuple(dict.fromkeys(notes))
     return Plan(config.name, folder, tuple(students.values()), teachers, count, merged, found, said, tuple(unmeasured.values()))
+
+
+def _transfer(config: BenchConfig, images: Images) -> TransferSpec | None:
+    """What of the training images the student is taught on; None for all of them."""
+    classes = None if config.transfer_classes is None else class_numbers(config.transfer_classes, images.classes)
+    return None if classes is None else TransferSpec(classes=classes)
 
 
 STAND_IN = 0.618
@@ -299,8 +311,10 @@ def refit(
         if teacher is not None and teacher_id in teachers:
             taught = teachers[teacher_id].run
             again = taught.model_copy(update={"data": _whole(taught.data)})
+            learned = teachers[teacher_id].about.get("data")
             whole[again.id] = Planned(
-                again, {**teachers[teacher_id].about, "phase": "refit", **{k: v for k, v in about.items() if k == "data"}}
+                again,
+                {**teachers[teacher_id].about, "phase": "refit", **({"data": without_validation(learned)} if learned else {})},
             )
             teacher = teacher.model_copy(update={"start": f"run:{again.id}"})
             paths.pop("teacher", None)
@@ -385,13 +399,17 @@ class _Maker:
     data: DataSpec
     modules: Modules
     found: Mapping[str, Any]
+    """what there is to tell of the data as a student is taught on them"""
+    learned: Mapping[str, Any]
+    """the same as its teacher learns them"""
 
     def recipe(self, spec: NetworkSpec, *, teacher: bool) -> Recipe:
         """The recipe by which a network of a specification is trained."""
         changes = _below(self.changes, "recipe") | (_below(self.changes, "teacher_recipe") if teacher else {})
         trained = spec.start != "random"
         protocol = self.protocol.variant(trained=trained, fine_tuned=teacher and trained)
-        return protocol.resolve(spec.name, changes, self.data.name, self.found.get("train"))
+        record = self.learned if teacher else self.found
+        return protocol.resolve(spec.name, changes, self.data.name, taught_images(record) if record else None)
 
     def teacher(self, text: str) -> Chosen:
         """A teacher, with the run that trains it where no weights are named, or fine-tunes it where it may and must be."""
@@ -408,7 +426,7 @@ class _Maker:
         run = Run(
             student=offer.spec,
             teacher=None,
-            data=self.data.model_copy(update={"label_fraction": 1.0}),
+            data=self.data.of_teacher,
             recipe=self.recipe(offer.spec, teacher=True),
             objective=ObjectiveSpec(task=1.0),
             seed=int(self.changes.get("teacher.seed", 0)),
@@ -575,7 +593,7 @@ class _Maker:
             "teacher_id": teacher_id if run.teacher is not None else None,
             "methods": {term.method: card_record(term.method, published.get(term.method)) for term in run.objective.all_terms},
             "swept": _swept(self.config),
-            "data": self.found,
+            "data": self.found if run.data == self.data else self.learned,
             "class_names": list(self.images.classes),
             "paths": {key: value for key, value in where.items() if value is not None},
         }
