@@ -95,23 +95,28 @@ class NetworkSpec(Spec):
 class TransferSpec(Spec):
     """The transfer set: what the student is taught on, where that is not the whole training set that its teacher learned.
 
-    classes: the numbers of the classes whose images it has, in ascending order; None for all.
-    Whatever is None is not part of a run's id.
+    classes: the numbers of the classes whose training images it has, in ascending order; None for all.
+    images: the fingerprint of images without labels that it has besides. only: it has these alone.
+    Whatever is None or False is not part of a run's id.
     """
 
     classes: Annotated[tuple[Annotated[Integer, Field(ge=0)], ...], BeforeValidator(_tuple), Field(min_length=1)] | None = None
+    images: str | None = None
+    only: bool = False
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.classes is None:
-            raise ValueError("expected classes; leave transfer out where the student is taught on all training images")
-        if list(self.classes) != sorted(set(self.classes)):
+        if self.classes is None and self.images is None:
+            raise ValueError("expected classes or images; leave transfer out where the student is taught on all training images")
+        if self.only and (self.images is None or self.classes is not None):
+            raise ValueError("only: expected images, and no classes of the training images")
+        if self.classes is not None and list(self.classes) != sorted(set(self.classes)):
             raise ValueError(f"classes: expected numbers in ascending order, none twice, got {list(self.classes)}")
         return self
 
     @model_serializer(mode="wrap")
     def _without_unused(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in whole(self).items() if value is not None}
+        return {name: value for name, value in whole(self).items() if value not in (None, False)}
 
 
 class DataSpec(Spec):

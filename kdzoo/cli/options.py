@@ -127,6 +127,25 @@ LabelFraction = Annotated[
         metavar="SHARE",
     ),
 ]
+TransferData = Annotated[
+    str | None,
+    option(
+        text="Images without labels that the student is taught on besides: folder:PATH, or a data set's name for its training images.",
+        default="none",
+        panel=PAIR,
+        metavar="NAME",
+        names_of=complete.data,
+    ),
+]
+TransferOnly = Annotated[
+    bool | None,
+    option(
+        "--transfer-only",
+        text="Teach the student on --transfer-data alone, without the training images and their labels.",
+        default=declared("transfer_only"),
+        panel=PAIR,
+    ),
+]
 TransferClasses = Annotated[
     str | None,
     option(

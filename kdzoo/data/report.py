@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from kdzoo.data.images import Images
 from kdzoo.data.split import Parts
 from kdzoo.data.transfer import classes_in_words
+from kdzoo.data.unlabelled import Unlabelled, in_common
 from kdzoo.spec import TransferSpec
-from kdzoo.text import shortened
+from kdzoo.text import number_of, shortened
 
 WIDTH = 80
 LINES = 6
@@ -38,14 +40,34 @@ def data_record(images: Images, parts: Parts) -> dict[str, Any]:
     }
 
 
-def transfer_record(images: Images, parts: Parts, transfer: TransferSpec | None) -> dict[str, Any]:
+def transfer_record(images: Images, parts: Parts, transfer: TransferSpec | None, extra: Unlabelled | None = None) -> dict[str, Any]:
     """What is recorded of a transfer set besides: its images, and those that are held out and would be part of it; empty for none."""
-    if transfer is None or transfer.classes is None:
+    if transfer is None:
         return {}
+    classes = range(len(images.classes)) if transfer.classes is None else transfer.classes
     drawn = parts.val if images.val is None else None
-    held_out = 0 if drawn is None else int(torch.isin(drawn.targets, torch.tensor(transfer.classes)).sum())
-    words = classes_in_words(transfer.classes, images.classes)
-    return {"transfer": {"words": words, "images": len(parts.train.targets), "held_out": held_out}}
+    held_out = 0 if drawn is None or transfer.only else int(torch.isin(drawn.targets, torch.tensor(list(classes))).sum())
+    record: dict[str, Any] = {
+        "images": len(parts.train.targets),
+        "held_out": held_out,
+        **({"classes": classes_in_words(transfer.classes, images.classes)} if transfer.classes is not None else {}),
+        **(
+            {"unlabelled": extra.count, "source": extra.source, "notes": [*extra.notes, *repeated(parts, extra)]}
+            if extra is not None
+            else {}
+        ),
+    }
+    return {"transfer": record}
+
+
+def repeated(parts: Parts, extra: Unlabelled) -> list[str]:
+    """What is to be said of unlabelled images that are training or validation images too; nothing of images that stay in files."""
+    places = parts.of_teacher
+    train = parts.all_train.images if places is None else parts.all_train.images[places.to(parts.all_train.images.device)]
+    found = {"training images": train, "validation images": None if parts.val is None else parts.val.images}
+    counts = {what: in_common(images, extra) for what, images in found.items() if isinstance(images, Tensor)}
+    told = [f"{count:,} are {what}" for what, count in counts.items() if count]
+    return [f"of these unlabelled images {' and '.join(told)} too"] if told else []
 
 
 def taught_images(record: Mapping[str, Any]) -> int:
@@ -86,23 +108,34 @@ def data_lines(record: Mapping[str, Any], *, whole: bool = False) -> list[str]:
     ]
     source = f", from {record['source']}" if record["source"] else ""
     lines = [f"data: {count:,} images, {record['classes']} classes, {height}x{width} {colour}{source}", f"data: {', '.join(sizes)}"]
-    lines += transfer_lines(record)
+    transfer = transfer_lines(record)  # never cut: they are what was asked for
     lines += [f"data: {note}" for note in record["notes"]]
     if whole or (len(lines) <= LINES and all(len(line) <= WIDTH for line in lines)):
-        return lines
+        return [*lines[:2], *transfer, *lines[2:]]
     left = max(len(lines) - LINES + 1, 0)
     shown = [shortened(line, WIDTH) for line in lines[: LINES - 1]]
+    shown = [*shown[:2], *transfer, *shown[2:]]
     more = f"{left} more note{'s' if left > 1 else ''}, and all in full" if left else "in full"
     return [*shown, f"data: {more}: kdzoo data NAME"]
 
 
 def transfer_lines(record: Mapping[str, Any]) -> list[str]:
-    """What the student is taught on, where that is a transfer set: a line, or none."""
+    """What the student is taught on, where that is a transfer set."""
     if "transfer" not in record:
         return []
-    taught, labelled = taught_images(record), record["labelled"]
-    labels = f", {labelled:,} of them labelled" if labelled < taught else ""
-    return [f"data: the student is taught on {taught:,} of {record['train']:,} images: {record['transfer']['words']}{labels}"]
+    transfer, labelled = record["transfer"], record["labelled"]
+    unlabelled = transfer.get("unlabelled", 0)
+    own = transfer["images"] - unlabelled
+    lines = []
+    if own:
+        share = f"{own:,} of {record['train']:,} images: {transfer['classes']}" if "classes" in transfer else f"all {own:,} training images"
+        lines.append(f"the student is taught on {share}")
+    if labelled < own:
+        lines.append(f"{labelled:,} of these keep their labels; the teacher alone teaches the rest")
+    if unlabelled:
+        alone = "too" if own else "alone"
+        lines.append(f"the student is taught on {number_of(unlabelled, 'unlabelled image')} {alone}, of {transfer['source']}")
+    return [f"data: {line}" for line in (*lines, *transfer.get("notes", ()))]
 
 
 def _origin(record: Mapping[str, Any], part: str) -> str:

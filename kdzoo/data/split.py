@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,10 +9,11 @@ from torch import Tensor
 
 from kdzoo.data.images import Images, Subset
 from kdzoo.data.transfer import classes_in_words
+from kdzoo.data.unlabelled import Unlabelled, joined
 from kdzoo.errors import InputError
 from kdzoo.seeds import generator
 from kdzoo.signals import DataFacts
-from kdzoo.spec import DataSpec
+from kdzoo.spec import DataSpec, TransferSpec
 
 LOOKED_AT = 2000
 
@@ -22,7 +22,8 @@ LOOKED_AT = 2000
 class Parts:
     """The parts of a data set; val is None where nothing is held out.
 
-    train is what the student is taught on, the transfer set. source: where each of its samples stood. origin: all that
+    train is what the student is taught on, the transfer set. source: where each of its samples stood, -1 for images that
+    are no training images of the data set. origin: all that
     decides which images are where, in a few words. of_teacher: where the teacher learns other training images, the places
     of these among `all_train`, in order.
     """
@@ -43,8 +44,10 @@ class Parts:
         return replace(self, val=cut[0], test=cut[1], origin=f"{self.origin}, first {count}")
 
 
-def split(images: Images, spec: DataSpec) -> Parts:
+def split(images: Images, spec: DataSpec, extra: Unlabelled | None = None) -> Parts:
     """Limit, hold out, take the transfer set's classes, unlabel, in this order; draws are stratified by class, with the split's seed.
+
+    extra: the images without labels of the transfer set, which follow the training images or stand in their place.
 
     A set that brings its own validation part keeps it where val_fraction > 0. Training samples without a label have
     target -1. Validation and test have all classes, whatever the transfer set has. Raises InputError for a limit that the
@@ -73,24 +76,32 @@ def split(images: Images, spec: DataSpec) -> Parts:
     origin = f"{images.fingerprint}, limit {spec.limit}, val_fraction {spec.val_fraction:g}, split_seed {spec.split_seed}"
     of_teacher, taught_classes = None, classes
     if spec.transfer is not None:
-        of_teacher, train = train, _of_classes(images, train, spec.transfer.classes or ())
-        taught_classes = len(spec.transfer.classes or ())
-        origin += f", transfer classes {spec.transfer.classes}"
+        of_teacher, train = train, _of_classes(images, train, spec.transfer)
+        taught_classes = len(spec.transfer.classes or images.classes)
+        origin += f", transfer {spec.transfer}"
     part = take(images.train, train)
-    if spec.label_fraction < 1:
+    if spec.label_fraction < 1 and len(train):
         count = max(round(spec.label_fraction * len(train)), taught_classes)
         labelled = stratified(part.targets, count, spec.split_seed, "labels")
         masked = torch.full_like(part.targets, -1)
         masked[labelled] = part.targets[labelled]
         part = replace(part, targets=masked)
+    if spec.transfer is not None and spec.transfer.images is not None:
+        assert extra is not None, "the images of a transfer set are loaded with the data"
+        part = joined(part, extra)
+        train = torch.cat([train, torch.full((extra.count,), -1)])
     return Parts(part, val, images.test, DataFacts(len(part.targets), classes, part.targets), train, origin, images.train, of_teacher)
 
 
-def _of_classes(images: Images, places: Tensor, classes: Sequence[int]) -> Tensor:
-    """Those of the training images at `places` that are of these classes; InputError where there is none."""
-    kept = places[torch.isin(images.train.targets[places], torch.tensor(classes))]
+def _of_classes(images: Images, places: Tensor, transfer: TransferSpec) -> Tensor:
+    """Those of the training images at `places` that are of the transfer set; InputError where none is of its classes."""
+    if transfer.only:
+        return places[:0]
+    if transfer.classes is None:
+        return places
+    kept = places[torch.isin(images.train.targets[places], torch.tensor(transfer.classes))]
     if not len(kept):
-        raise InputError(f"transfer_classes: {images.name} has no training image of {classes_in_words(classes, images.classes)}")
+        raise InputError(f"transfer_classes: {images.name} has no training image of {classes_in_words(transfer.classes, images.classes)}")
     return kept
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kdzoo.errors import InputError, unknown
+from kdzoo.spec import TransferSpec
+from kdzoo.text import number_of
 
 LEAVE_OUT = "-"
 """stands before a class whose images the student is not taught on"""
@@ -63,6 +65,17 @@ def classes_in_words(numbers: Sequence[int], classes: Sequence[str]) -> str:
     if len(numbers) <= NAMED:
         return f"class{'es' * (len(numbers) > 1)} {named(numbers, classes)}"
     return f"{len(numbers)} of {len(classes)} classes"
+
+
+def transfer_in_words(transfer: TransferSpec, classes: Sequence[str], unlabelled: int | None = None) -> str:
+    """A transfer set as tables name it: `all classes but 3`, `all classes and 300 unlabelled images`.
+
+    unlabelled: how many images without labels it has, where that is known.
+    """
+    extra = [] if transfer.images is None else ["unlabelled images" if unlabelled is None else number_of(unlabelled, "unlabelled image")]
+    if transfer.only:
+        return f"{extra[0]} alone"
+    return " and ".join(["all classes" if transfer.classes is None else classes_in_words(transfer.classes, classes), *extra])
 
 
 def words_in_words(words: Sequence[str]) -> str:

@@ -136,6 +136,8 @@ class BenchConfig(Spec):
     control_seeds: how many seeds the student alone and plain KD get, at least as many as the rest; theirs go on after `seeds`.
     transfer_classes: the classes whose images the student is taught on, by name or number, or behind a minus those whose
     images it is not; the teacher learns all of them. label_fraction: the share of these images that keep their labels.
+    transfer_data: images without labels that the student is taught on besides, `folder:PATH` or the training images of
+    another data set by name. transfer_only: on these alone.
     teacher_memo: what the teacher's memo may take, such as `4GB`; 0 or `off` for none, None or `auto` for a share of what is free.
     resident: what the decoded images of a folder may take, such as `64GB`; a larger one is decoded while training.
     skip_unreadable: files of a folder that cannot be read are left out, counted and listed, instead of refused.
@@ -165,6 +167,8 @@ class BenchConfig(Spec):
     limit: Count | None = None
     label_fraction: Annotated[Number, Field(gt=0, le=1)] = 1.0
     transfer_classes: ClassWords = None
+    transfer_data: str | None = None
+    transfer_only: bool = False
     val_fraction: Share | None = None
     split_seed: Integer = 0
     recipe: str = "smoke"
@@ -195,6 +199,16 @@ class BenchConfig(Spec):
         seeds = info.data.get("seeds", ())
         if value is not None and value < len(seeds):
             raise ValueError(f"expected at least as many as the other methods have ({len(seeds)}), got {value}")
+        return value
+
+    @field_validator("transfer_only")
+    @classmethod
+    def _only_with_images(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("transfer_data") is None:
+            raise ValueError("expected transfer_data as well, the images that the student is taught on")
+        beside = [name for name, usual in (("transfer_classes", None), ("label_fraction", 1.0)) if info.data.get(name, usual) != usual]
+        if value and beside:
+            raise ValueError(f"the student is taught on no training images, which {' and '.join(beside)} would choose among")
         return value
 
     @field_validator("doses")

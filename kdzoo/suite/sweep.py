@@ -11,12 +11,13 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from kdzoo.assemble import Modules, images_of, network_of
+from kdzoo.assemble import Modules, images_of, network_of, unlabelled_of
 from kdzoo.data.class_names import difference, listed, same_classes
 from kdzoo.data.images import Images
 from kdzoo.data.report import data_record, taught_images, transfer_record, without_validation
 from kdzoo.data.split import labelled, split
 from kdzoo.data.transfer import class_numbers
+from kdzoo.data.unlabelled import Like, Unlabelled, refuse_test_images
 from kdzoo.errors import InputError, did_you_mean, noting
 from kdzoo.method import REGISTRY
 from kdzoo.models.names import code_of, ours_or_timm, pretrained_classes
@@ -126,13 +127,15 @@ def plan(config: BenchConfig, modules: Modules | None = None) -> Plan:
         limit=config.limit,
         label_fraction=config.label_fraction,
     )
+    extra: Unlabelled | None = None
     with noting(problems):
-        data = data.model_copy(update={"transfer": _transfer(config, images)})
+        extra = _unlabelled(config, images, _image_size(protocol, changes))
+        data = data.model_copy(update={"transfer": _transfer(config, images, extra)})
     found: dict[str, Any] = {}
     learned: dict[str, Any] = {}
     with noting(problems):
-        parts = split(images, data)
-        found = {**data_record(images, parts), **transfer_record(images, parts, data.transfer)}
+        parts = split(images, data, extra)
+        found = {**data_record(images, parts), **transfer_record(images, parts, data.transfer, extra)}
         learned = found if data == data.of_teacher else data_record(images, split(images, data.of_teacher))
     maker = _Maker(config, protocol, changes, images, data, modules, found, learned)
     ratios: Mapping[str, float] = {}
@@ -145,6 +148,8 @@ def plan(config: BenchConfig, modules: Modules | None = None) -> Plan:
     teachers: dict[str, Planned] = {}
     merged: dict[str, int] = {}
     notes = [] if "recipe" in config.model_fields_set else [_without_recipe(config)]
+    if config.transfer_only:
+        notes.append("the transfer set has no labels: the student alone learns nothing from it and is a control at chance")
     for teacher_text, student_text in pairs:
         teacher = student = None
         with noting(problems):
@@ -178,10 +183,21 @@ def plan(config: BenchConfig, modules: Modules | None = None) -> Plan:
     return Plan(config.name, folder, tuple(students.values()), teachers, count, merged, found, said, tuple(unmeasured.values()))
 
 
-def _transfer(config: BenchConfig, images: Images) -> TransferSpec | None:
-    """What of the training images the student is taught on; None for all of them."""
+def _unlabelled(config: BenchConfig, images: Images, image_size: int | None) -> Unlabelled | None:
+    """The images without labels that the student is taught on; raises InputError where some of them are test images."""
+    if config.transfer_data is None:
+        return None
+    extra = unlabelled_of(config.transfer_data, Like.those_of(images), config.data_root, image_size, config.skip_unreadable)
+    refuse_test_images(images, extra)
+    return extra
+
+
+def _transfer(config: BenchConfig, images: Images, extra: Unlabelled | None) -> TransferSpec | None:
+    """What the student is taught on, where that is not all training images and nothing else."""
     classes = None if config.transfer_classes is None else class_numbers(config.transfer_classes, images.classes)
-    return None if classes is None else TransferSpec(classes=classes)
+    if classes is None and extra is None:
+        return None
+    return TransferSpec(classes=classes, images=None if extra is None else extra.fingerprint, only=config.transfer_only)
 
 
 STAND_IN = 0.618
@@ -447,7 +463,7 @@ class _Maker:
     def _under_the_best_norm(self, chosen: Chosen, text: str) -> Chosen:
         """A teacher under the normalisation that is measured to suit it best, where that is clearly better than its own."""
         augment = self.recipe(chosen.spec, teacher=False).augment
-        parts = split(self.images, self.data)
+        parts = split(self.images, self.data.of_teacher)
         side = augment.size or self.images.height
         network = freeze(network_of(chosen.spec, self.images, side=side, seed=0, path=chosen.path, modules=self.modules))
         architectures = own_norm(chosen.spec.name)
@@ -583,6 +599,7 @@ class _Maker:
             "data": self.config.data,
             "data_root": self.config.data_root,
             "skip_unreadable": self.config.skip_unreadable or None,
+            "transfer_data": self.config.transfer_data if run.data.transfer is not None else None,
             **paths,
         }
         published = self.protocol.published_for(pair)
