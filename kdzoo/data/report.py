@@ -51,12 +51,9 @@ def transfer_record(images: Images, parts: Parts, transfer: TransferSpec | None,
         "images": len(parts.train.targets),
         "held_out": held_out,
         **({"classes": classes_in_words(transfer.classes, images.classes)} if transfer.classes is not None else {}),
-        **(
-            {"unlabelled": extra.count, "source": extra.source, "notes": [*extra.notes, *repeated(parts, extra)]}
-            if extra is not None
-            else {}
-        ),
     }
+    if extra is not None:
+        record |= {"unlabelled": extra.count, "source": extra.source, "notes": [*extra.notes, *repeated(parts, extra)]}
     return {"transfer": record}
 
 
