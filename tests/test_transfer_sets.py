@@ -317,7 +317,7 @@ def test_the_example_of_the_page_trains_and_shows_its_errors_per_class(kdzoo, pl
 def test_methods_that_read_labels_are_refused_by_name_and_the_others_learn_from_unlabelled_images_alone(bench, tmp_path):
     count = write_digits(tmp_path / "photos", slice(0, 500))
     words = {"transfer_data": f"folder:{tmp_path / 'photos'}", "transfer_only": True}
-    options = {"results": str(tmp_path), "data": "digits", "pairs": "digits", "recipe": "digits", "epochs": 2, "seeds": "1", "methods": "crd"}
+    options = {"results": str(tmp_path), "data": "digits", "pairs": "digits", "recipe": "digits", "methods": "crd"}
     with pytest.raises(InputError, match="crd: reads the labels of every sample, but some samples have none"):
         prepare(bench_config({**options, **words}, None))
     folder, events = bench[1]("unlabelled", **words)
