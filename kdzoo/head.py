@@ -31,7 +31,7 @@ def start_head(network: Network, subset: Subset, augment: Augment, device: torch
     labelled image. Only the classifier changes.
     """
     known = (subset.targets >= 0).nonzero().flatten()
-    if len(subset.targets[known].unique()) < 2:
+    if len(set(subset.targets[known].tolist())) < 2:
         return False
     classifier = network.classifier
     if not isinstance(classifier, nn.Linear | nn.Conv2d) or classifier.bias is None or (network.is_timm and network.heads > 1):

@@ -82,14 +82,13 @@ def per_class_sections(bench: BenchRecords, frame: pd.DataFrame) -> list[tuple[s
 
 
 def _table(rows: pd.DataFrame) -> pd.DataFrame:
-    lines = []
-    for (method, setting), group in rows.groupby(["method", "setting"], sort=False):
-        if not lines:
-            images = [f"{count}" for count in group["images"]]
-            lines.append(["images", "", "", str(group["images"].sum()), *images])
+    groups = [group for _, group in rows.groupby(["method", "setting"], sort=False)]
+    first = groups[0]
+    lines = [["images", "", "", str(first["images"].sum()), *map(str, first["images"])]]
+    for group in groups:
+        method, setting, count = (str(group[name].iloc[0]) for name in ("method", "setting", "n"))
         wrong = [f"{errors:.4g}" for errors in group["errors"]]
-        lines.append([method_words(method), setting, str(group["n"].iloc[0]), f"{group['errors'].sum():.4g}", *wrong])
-    first = rows.groupby(["method", "setting"], sort=False).get_group((rows["method"].iloc[0], rows["setting"].iloc[0]))
-    classes = [f"class {name}" if name in OWN else name for name in first["class"]]
+        lines.append([method_words(method), setting, count, f"{group['errors'].sum():.4g}", *wrong])
+    classes = [f"class {name}" if name in OWN else str(name) for name in first["class"]]
     table = pd.DataFrame(lines, columns=[*OWN, *classes], dtype=object)
     return table if table["setting"].any() else table.drop(columns="setting")
