@@ -54,6 +54,9 @@ def bench(
     data_root: str | Path | None = None,
     limit: int | None = None,
     label_fraction: float | None = None,
+    transfer_classes: str | int | Sequence[str | int] | None = None,
+    transfer_data: str | None = None,
+    transfer_only: bool | None = None,
     val_fraction: float | None = None,
     split_seed: int | None = None,
     recipe: str | Mapping[str, Any] | None = None,
@@ -151,7 +154,7 @@ def _known_to_workers(config: BenchConfig, made: Plan) -> bool:
     runs = [planned.run for planned in (*made.students, *made.teachers.values())]
     networks = {spec for run in runs for spec in (run.student, run.teacher) if spec is not None}
     homes |= {names.found_in(one.name) for spec in networks for one in members_of(spec) or [spec]}
-    homes.add(sources.found_in(config.data))
+    homes |= {sources.found_in(name) for name in (config.data, config.transfer_data) if name is not None}
     return homes <= {None, *files}
 
 

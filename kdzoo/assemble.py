@@ -15,6 +15,7 @@ from kdzoo.cohort import Cohort, Teacher
 from kdzoo.data.images import Images
 from kdzoo.data.sources import load
 from kdzoo.data.split import Parts, split
+from kdzoo.data.unlabelled import Like, Unlabelled, load_unlabelled
 from kdzoo.errors import InputError
 from kdzoo.execution import Execution
 from kdzoo.member import Member
@@ -72,6 +73,13 @@ def images_of(request: str, root: str | None, image_size: int | None, resident: 
     return load(request, root=place, image_size=image_size, resident=resident, skip_unreadable=skip_unreadable)
 
 
+@lru_cache(maxsize=2)
+def unlabelled_of(request: str, like: Like, root: str | None, image_size: int | None, skip_unreadable: bool = False) -> Unlabelled:
+    """The images without labels of a transfer set, kept for the next run of this process."""
+    place = Path(root) if root else None
+    return load_unlabelled(request, like, root=place, image_size=image_size, skip_unreadable=skip_unreadable)
+
+
 def data_of(bound: Bound, resident: int | None = None) -> tuple[Images, Parts]:
     """The images and the parts of a run's data; raises InputError when they are not those it was planned with.
 
@@ -83,7 +91,15 @@ def data_of(bound: Bound, resident: int | None = None) -> tuple[Images, Parts]:
     images = images_of(paths.get("data", spec.name), paths.get("data_root"), size, resident, skip)
     if images.fingerprint != spec.fingerprint:
         raise InputError(f"data: {spec.name} has changed since {bound.run.id} was planned ({spec.fingerprint} is now {images.fingerprint})")
-    return normalised(images, bound.run.recipe), split(images, spec)
+    extra = None
+    if spec.transfer is not None and spec.transfer.images is not None:
+        extra = unlabelled_of(str(paths.get("transfer_data")), Like.those_of(images), paths.get("data_root"), size, skip)
+        if extra.fingerprint != spec.transfer.images:
+            raise InputError(
+                f"transfer_data: {extra.source} has changed since {bound.run.id} was planned ({spec.transfer.images} is now "
+                f"{extra.fingerprint})"
+            )
+    return normalised(images, bound.run.recipe), split(images, spec, extra)
 
 
 def normalised(images: Images, recipe: Recipe) -> Images:

@@ -12,7 +12,7 @@ from kdzoo.cohort import Cohort
 from kdzoo.data.images import Subset
 from kdzoo.data.split import Parts, labelled
 from kdzoo.environment import environment
-from kdzoo.evaluate import Metrics, against_chance, measure
+from kdzoo.evaluate import Metrics, against_chance, measure, per_class
 from kdzoo.member import Member, Tally, now
 from kdzoo.models.weights import save_student
 from kdzoo.objective import Deployed
@@ -71,7 +71,7 @@ def finish(cohort: Cohort, member: Member, emit: Emit) -> None:
     last = {
         "epoch": cohort.recipe.epochs,
         "val": None if val is None or parts.val is None else measure(val, parts.val.targets, val_said),
-        "test": measure(test, parts.test.targets, test_said),
+        "test": {**measure(test, parts.test.targets, test_said), **per_class(test, parts.test.targets)},
     }
     if "predictions" in keep:
         write_predictions(member.folder.predictions, predictions_of(parts, val, test), member.run.id)
@@ -167,7 +167,8 @@ def best_epoch(cohort: Cohort, member: Member, last: Mapping[str, Any]) -> dict[
     test = last["test"]
     if member.best["epoch"] != last["epoch"]:
         member.shipped.load_state_dict(member.best["state"])
-        test = measure(look(cohort, member, cohort.parts.test), cohort.parts.test.targets, cohort.said(member)[1])
+        looked, targets = look(cohort, member, cohort.parts.test), cohort.parts.test.targets
+        test = {**measure(looked, targets, cohort.said(member)[1]), **per_class(looked, targets)}
     return {"epoch": member.best["epoch"], "val": member.best["val"], "test": test}
 
 

@@ -46,6 +46,7 @@ class Teacher:
     test: Tensor
     val_metrics: Metrics | None
     test_metrics: Metrics
+    test_per_class: Mapping[str, list[int]]
     notes: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
@@ -55,7 +56,7 @@ class Teacher:
             "parameters": self.cost.parameters,
             "macs": self.cost.macs,
             "val": self.val_metrics,
-            "test": self.test_metrics,
+            "test": {**self.test_metrics, **self.test_per_class},
         }
 
 

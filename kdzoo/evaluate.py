@@ -47,6 +47,16 @@ def measure(log_probs: Tensor, targets: Tensor, teacher_log_probs: Tensor | None
     }
 
 
+def per_class(log_probs: Tensor, targets: Tensor) -> dict[str, list[int]]:
+    """How many images of each class there are among (N,) targets, and how many of them (N, K) log-probabilities name wrongly."""
+    classes = log_probs.shape[1]
+    wrong = targets[log_probs.argmax(1) != targets]
+    return {
+        "images_per_class": torch.bincount(targets, minlength=classes).tolist(),
+        "errors_per_class": torch.bincount(wrong, minlength=classes).tolist(),
+    }
+
+
 def chance(targets: Tensor, classes: int) -> float:
     """The top-1 that always naming the commonest class would reach."""
     return float(torch.bincount(targets, minlength=classes).max()) / len(targets)

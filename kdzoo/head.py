@@ -27,9 +27,12 @@ STEPS = 1000
 def start_head(network: Network, subset: Subset, augment: Augment, device: torch.device) -> bool:
     """Give a network's classifier the weights of a logistic regression on its embeddings of labelled images; whether it could be done.
 
-    It cannot where the network has several classifiers, or one that is not linear. Only the classifier changes.
+    It cannot where the network has several classifiers, or one that is not linear, or where fewer than two classes have a
+    labelled image. Only the classifier changes.
     """
     known = (subset.targets >= 0).nonzero().flatten()
+    if len(set(subset.targets[known].tolist())) < 2:
+        return False
     classifier = network.classifier
     if not isinstance(classifier, nn.Linear | nn.Conv2d) or classifier.bias is None or (network.is_timm and network.heads > 1):
         return False

@@ -224,7 +224,8 @@ def build_objective(
         for role, shapes, need in (("student", student, needs.student), ("teacher", teacher, needs.teacher)):
             problems.extend(f"{term.name}: {missing}" for missing in (_missing(role, shapes, need) if shapes else ()))
         if needs.targets and bool((facts.targets < 0).any()):
-            problems.append(f"{term.name}: reads the labels of every sample, but some samples have none (label_fraction < 1)")
+            why = "some samples have none (label_fraction < 1, or transfer_data)"
+            problems.append(f"{term.name}: reads the labels of every sample, but {why}")
             continue
         try:
             with global_stream(seed, "build", term.name), library_stream(seed, "build", term.name):

@@ -92,11 +92,40 @@ class NetworkSpec(Spec):
         return {name: value for name, value in whole(self).items() if value is not None or name not in ("norm", "weights", "code")}
 
 
+class TransferSpec(Spec):
+    """The transfer set: what the student is taught on, where that is not the whole training set that its teacher learned.
+
+    classes: the numbers of the classes whose training images it has, in ascending order; None for all.
+    images: the fingerprint of images without labels that it has besides. only: it has these alone.
+    Whatever is None or False is not part of a run's id.
+    """
+
+    classes: Annotated[tuple[Annotated[Integer, Field(ge=0)], ...], BeforeValidator(_tuple), Field(min_length=1)] | None = None
+    images: str | None = None
+    only: bool = False
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.classes is None and self.images is None:
+            raise ValueError("expected classes or images; leave transfer out where the student is taught on all training images")
+        if self.only and (self.images is None or self.classes is not None):
+            raise ValueError("only: expected images, and no classes of the training images")
+        if self.classes is not None and list(self.classes) != sorted(set(self.classes)):
+            raise ValueError(f"classes: expected numbers in ascending order, none twice, got {list(self.classes)}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in whole(self).items() if value not in (None, False)}
+
+
 class DataSpec(Spec):
     """A data set by the fingerprint of its content, its split, and what of it is used.
 
     val_fraction: the share of the training images held out, stratified, drawn with split_seed; 0 for reproductions.
-    limit: how many training images are used (before the split). label_fraction: the share of them with a label.
+    limit: how many training images are used (before the split).
+    transfer: which of them the student is taught on; None, and then not part of a run's id, for all.
+    label_fraction: the share of the images it is taught on that have a label.
     """
 
     name: str
@@ -106,6 +135,16 @@ class DataSpec(Spec):
     split_seed: Integer = 0
     limit: Count | None = None
     label_fraction: Annotated[Number, Field(gt=0, le=1)] = 1.0
+    transfer: TransferSpec | None = None
+
+    @property
+    def of_teacher(self) -> DataSpec:
+        """What the teacher learns of the same data: all training images, all with their labels."""
+        return self.model_copy(update={"label_fraction": 1.0, "transfer": None})
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in whole(self).items() if name != "transfer" or value is not None}
 
 
 class Augment(Spec):

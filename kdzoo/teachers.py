@@ -19,7 +19,7 @@ from kdzoo.data.loader import order
 from kdzoo.data.split import Parts, labelled
 from kdzoo.data.views import center, finite, view_code, view_count
 from kdzoo.errors import InputError
-from kdzoo.evaluate import CHANCE_SIZE, AgainstChance, against_chance, binomial_tail, measure
+from kdzoo.evaluate import CHANCE_SIZE, AgainstChance, against_chance, binomial_tail, measure, per_class
 from kdzoo.execution import Execution, autocast
 from kdzoo.member import Seen
 from kdzoo.memo import Memo, Page, Predictions, predictions
@@ -85,6 +85,7 @@ def serve(network: Network, name: str, cost: NetworkCost, parts: Parts, augment:
         test=test,
         val_metrics=None if val is None or parts.val is None else measure(val, parts.val.targets),
         test_metrics=measure(test, parts.test.targets),
+        test_per_class=per_class(test, parts.test.targets),
         notes=told.notes,
     )
 

@@ -51,6 +51,8 @@ class _Metrics(_Read):
     ece: float
     agreement: float | None = None
     teacher_kl: float | None = None
+    images_per_class: list[Annotated[int, Field(ge=0)]] | None = None
+    errors_per_class: list[Annotated[int, Field(ge=0)]] | None = None
 
 
 class _Epoch(_Read):

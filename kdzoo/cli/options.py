@@ -120,7 +120,40 @@ SkipUnreadable = Annotated[
 Limit = Annotated[int | None, option(text="Number of training images to use.", default="all", panel=PAIR, metavar="N")]
 LabelFraction = Annotated[
     float | None,
-    option(text="Share of the training images that keep their labels.", default=declared("label_fraction"), panel=PAIR, metavar="SHARE"),
+    option(
+        text="Share of the student's training images that keep their labels; the teacher alone teaches the rest.",
+        default=declared("label_fraction"),
+        panel=PAIR,
+        metavar="SHARE",
+    ),
+]
+TransferData = Annotated[
+    str | None,
+    option(
+        text="Images without labels that the student is taught on besides: folder:PATH, or a data set's name for its training images.",
+        default="none",
+        panel=PAIR,
+        metavar="NAME",
+        names_of=complete.data,
+    ),
+]
+TransferOnly = Annotated[
+    bool | None,
+    option(
+        "--transfer-only",
+        text="Teach the student on --transfer-data alone, without the training images and their labels.",
+        default=declared("transfer_only"),
+        panel=PAIR,
+    ),
+]
+TransferClasses = Annotated[
+    str | None,
+    option(
+        text="Classes whose images the student is taught on: 7,8 for these, -3 for all but 3. The teacher learns all classes.",
+        default="all",
+        panel=PAIR,
+        metavar="CLASS,...",
+    ),
 ]
 ValFraction = Annotated[
     float | None,

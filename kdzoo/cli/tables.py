@@ -58,6 +58,12 @@ Columns = Annotated[
 ]
 
 
+PerClass = Annotated[
+    bool,
+    option("--per-class", text="Show how many test images of each class are named wrongly, in the mean over seeds.", default="off"),
+]
+
+
 def leaderboard(
     bench: Annotated[
         str | None,
@@ -69,6 +75,7 @@ def leaderboard(
     sort: Sort = None,
     only: Filter = None,
     columns: Columns = None,
+    per_class: PerClass = False,
 ) -> int:
     """Rebuild a bench's runs.csv, leaderboard.csv and leaderboard.md from its run folders, and show the leaderboard.
 
@@ -80,8 +87,13 @@ def leaderboard(
       kdzoo leaderboard digits
       kdzoo leaderboard digits --columns "setting,test top-1,vs KD,gap closed"
       kdzoo leaderboard results/digits --format latex --filter phase=sweep
+      kdzoo leaderboard digits --per-class
     """
-    print_leaderboard(the_bench(bench, results, "leaderboard"), TableFormat.json if as_json else how, sort, only, columns)
+    folder, how = the_bench(bench, results, "leaderboard"), TableFormat.json if as_json else how
+    if per_class:
+        print_per_class(folder, how, sort, only, columns)
+    else:
+        print_leaderboard(folder, how, sort, only, columns)
     return 0
 
 
@@ -177,6 +189,28 @@ def print_leaderboard(
                 print(render(selected(shown, columns or ALL_COLUMNS), how))
         case _:
             print(render(columns_of(board, columns or ALL_COLUMNS), how).rstrip("\n"))
+
+
+def print_per_class(folder: Path, how: TableFormat, sort: str | None, only: list[str] | None, columns: str | None) -> None:
+    """Print the test errors of a bench class by class."""
+    from kdzoo.suite.compare import render
+    from kdzoo.suite.per_class import per_class_frame, per_class_sections
+    from kdzoo.suite.records import read_bench
+    from kdzoo.suite.report import sections_view
+    from kdzoo.suite.tables import ALL_COLUMNS, columns_of
+
+    bench = read_bench(folder)
+    frame = arranged(per_class_frame(bench), sort, only)
+    if how in (TableFormat.csv, TableFormat.json):
+        print(render(columns_of(frame, columns or ALL_COLUMNS), how).rstrip("\n"))
+        return
+    sections = [(title, columns_of(shown, columns or ALL_COLUMNS)) for title, shown in per_class_sections(bench, frame)]
+    if how is TableFormat.table:
+        console().print(sections_view(sections, console().width))
+    else:
+        for title, shown in sections:
+            print(f"## {title}\n" if how is TableFormat.md else f"% {title}")
+            print(render(shown, how))
 
 
 def arranged(frame: pd.DataFrame, sort: str | None, only: list[str] | None) -> pd.DataFrame:

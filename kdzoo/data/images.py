@@ -38,6 +38,12 @@ Pixels = Tensor | Stored
 """images (N, C, H, W) uint8, in memory or in files"""
 
 
+def stored(images: Tensor) -> Stored:
+    """Images (N, C, H, W) in the CPU's memory as what is read image by image."""
+    _, channels, height, width = images.shape
+    return Stored(images.numpy().__getitem__, torch.arange(len(images)), (channels, height, width))
+
+
 @dataclass(frozen=True)
 class Subset:
     """images (N, C, H, W) uint8, in memory or in files; targets (N,) int64 on the CPU, -1 where there is no label.

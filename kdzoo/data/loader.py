@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from kdzoo.data.images import Array, Pixels, Stored
+from kdzoo.data.images import Array, Pixels, Stored, stored
 from kdzoo.data.split import Parts
 from kdzoo.seeds import generator
 
@@ -65,12 +65,6 @@ def fetch(images: Pixels, indices: Iterable[Tensor], device: torch.device) -> Ge
             yield images[index]
     else:
         yield from read_ahead(images if isinstance(images, Stored) else stored(images), indices, device)
-
-
-def stored(images: Tensor) -> Stored:
-    """Images in the CPU's memory as what is read image by image, for a device that is another."""
-    _, channels, height, width = images.shape
-    return Stored(images.numpy().__getitem__, torch.arange(len(images)), (channels, height, width))
 
 
 def read_ahead(images: Stored, indices: Iterable[Tensor], device: torch.device) -> Generator[Tensor, None, None]:

@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from kdzoo.data.images import Images
 from kdzoo.data.split import Parts
-from kdzoo.text import shortened
+from kdzoo.data.transfer import classes_in_words
+from kdzoo.data.unlabelled import Unlabelled, in_common
+from kdzoo.spec import TransferSpec
+from kdzoo.text import number_of, shortened
 
 WIDTH = 80
 LINES = 6
@@ -17,13 +23,14 @@ def data_record(images: Images, parts: Parts) -> dict[str, Any]:
     """What was found, as JSON has it: how many images of which size in which part, where they came from, and every note."""
     drawn = images.val is None and parts.val is not None
     there = sum(len(subset.targets) for subset in (images.train, images.val, images.test) if subset is not None)
-    used = sum(len(subset.targets) for subset in (parts.train, parts.val, parts.test) if subset is not None)
+    train = len(parts.train.targets if parts.of_teacher is None else parts.of_teacher)
+    used = train + sum(len(subset.targets) for subset in (parts.val, parts.test) if subset is not None)
     return {
         "name": images.name,
         "source": images.source,
         "classes": len(images.classes),
         "shape": [images.channels, images.height, images.width],
-        "train": len(parts.train.targets),
+        "train": train,
         "labelled": int((parts.train.targets >= 0).sum()),
         "validation": 0 if parts.val is None else len(parts.val.targets),
         "test": len(parts.test.targets),
@@ -33,16 +40,52 @@ def data_record(images: Images, parts: Parts) -> dict[str, Any]:
     }
 
 
+def transfer_record(images: Images, parts: Parts, transfer: TransferSpec | None, extra: Unlabelled | None = None) -> dict[str, Any]:
+    """What is recorded of a transfer set besides: its images, and those that are held out and would be part of it; empty for none."""
+    if transfer is None:
+        return {}
+    classes = range(len(images.classes)) if transfer.classes is None else transfer.classes
+    drawn = parts.val if images.val is None else None
+    held_out = 0 if drawn is None or transfer.only else int(torch.isin(drawn.targets, torch.tensor(list(classes))).sum())
+    record: dict[str, Any] = {
+        "images": len(parts.train.targets),
+        "held_out": held_out,
+        **({"classes": classes_in_words(transfer.classes, images.classes)} if transfer.classes is not None else {}),
+    }
+    if extra is not None:
+        record |= {"unlabelled": extra.count, "source": extra.source, "notes": [*extra.notes, *repeated(parts, extra)]}
+    return {"transfer": record}
+
+
+def repeated(parts: Parts, extra: Unlabelled) -> list[str]:
+    """What is to be said of unlabelled images that are training or validation images too; nothing of images that stay in files."""
+    places = parts.of_teacher
+    train = parts.all_train.images if places is None else parts.all_train.images[places.to(parts.all_train.images.device)]
+    found = {"training images": train, "validation images": None if parts.val is None else parts.val.images}
+    counts = {what: in_common(images, extra) for what, images in found.items() if isinstance(images, Tensor)}
+    told = [f"{count:,} are {what}" for what, count in counts.items() if count]
+    return [f"of these unlabelled images {' and '.join(told)} too"] if told else []
+
+
+def taught_images(record: Mapping[str, Any]) -> int:
+    """How many images a student is taught on."""
+    return int(record["transfer"]["images"] if "transfer" in record else record["train"])
+
+
 def without_validation(record: Mapping[str, Any]) -> dict[str, Any]:
     """The same where nothing is held out of the training images."""
     drawn = record["origins"].get("val") == "from train"
     added = record["validation"] if drawn else 0
     origins = {part: words for part, words in record["origins"].items() if part != "val"}
+    before, transfer = taught_images(record), record.get("transfer")
+    if transfer is not None:
+        record = {**record, "transfer": {**transfer, "images": before + transfer["held_out"], "held_out": 0}}
+    more = taught_images(record) - before if transfer is not None else added
     return {
         **record,
         "unused": record["unused"] + record["validation"] - added,
         "train": record["train"] + added,
-        "labelled": record["labelled"] + (added if record["labelled"] == record["train"] else 0),
+        "labelled": record["labelled"] + (more if record["labelled"] == before else 0),
         "validation": 0,
         "origins": origins,
     }
@@ -58,17 +101,38 @@ def data_lines(record: Mapping[str, Any], *, whole: bool = False) -> list[str]:
         *([f"validation {record['validation']:,}{_origin(record, 'val')}"] if record["validation"] else []),
         f"test {record['test']:,}{_origin(record, 'test')}",
         *([f"unused {record['unused']:,}"] if record["unused"] else []),
-        *([f"{record['labelled']:,} labelled"] if record["labelled"] < record["train"] else []),
+        *([f"{record['labelled']:,} labelled"] if record["labelled"] < record["train"] and "transfer" not in record else []),
     ]
     source = f", from {record['source']}" if record["source"] else ""
     lines = [f"data: {count:,} images, {record['classes']} classes, {height}x{width} {colour}{source}", f"data: {', '.join(sizes)}"]
+    transfer = transfer_lines(record)  # never cut: they are what was asked for
     lines += [f"data: {note}" for note in record["notes"]]
     if whole or (len(lines) <= LINES and all(len(line) <= WIDTH for line in lines)):
-        return lines
+        return [*lines[:2], *transfer, *lines[2:]]
     left = max(len(lines) - LINES + 1, 0)
     shown = [shortened(line, WIDTH) for line in lines[: LINES - 1]]
+    shown = [*shown[:2], *transfer, *shown[2:]]
     more = f"{left} more note{'s' if left > 1 else ''}, and all in full" if left else "in full"
     return [*shown, f"data: {more}: kdzoo data NAME"]
+
+
+def transfer_lines(record: Mapping[str, Any]) -> list[str]:
+    """What the student is taught on, where that is a transfer set."""
+    if "transfer" not in record:
+        return []
+    transfer, labelled = record["transfer"], record["labelled"]
+    unlabelled = transfer.get("unlabelled", 0)
+    own = transfer["images"] - unlabelled
+    lines = []
+    if own:
+        share = f"{own:,} of {record['train']:,} images: {transfer['classes']}" if "classes" in transfer else f"all {own:,} training images"
+        lines.append(f"the student is taught on {share}")
+    if labelled < own:
+        lines.append(f"{labelled:,} of these keep their labels; the teacher alone teaches the rest")
+    if unlabelled:
+        alone = "too" if own else "alone"
+        lines.append(f"the student is taught on {number_of(unlabelled, 'unlabelled image')} {alone}, of {transfer['source']}")
+    return [f"data: {line}" for line in (*lines, *transfer.get("notes", ()))]
 
 
 def _origin(record: Mapping[str, Any], part: str) -> str:

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from kdzoo.data.images import Images, Subset
+from kdzoo.data.transfer import classes_in_words
+from kdzoo.data.unlabelled import Unlabelled, joined
 from kdzoo.errors import InputError
 from kdzoo.seeds import generator
 from kdzoo.signals import DataFacts
-from kdzoo.spec import DataSpec
+from kdzoo.spec import DataSpec, TransferSpec
 
 LOOKED_AT = 2000
 
@@ -20,7 +22,10 @@ LOOKED_AT = 2000
 class Parts:
     """The parts of a data set; val is None where nothing is held out.
 
-    source: where each training sample stood. origin: all that decides which images are where, in a few words.
+    train is what the student is taught on, the transfer set. source: where each of its samples stood, -1 for images that
+    are no training images of the data set. origin: all that
+    decides which images are where, in a few words. of_teacher: where the teacher learns other training images, the places
+    of these among `all_train`, in order.
     """
 
     train: Subset
@@ -29,6 +34,8 @@ class Parts:
     facts: DataFacts
     source: Tensor
     origin: str
+    all_train: Subset
+    of_teacher: Tensor | None = None
 
     def first(self, count: int) -> Parts:
         """The same with validation and test cut to their first images."""
@@ -37,11 +44,14 @@ class Parts:
         return replace(self, val=cut[0], test=cut[1], origin=f"{self.origin}, first {count}")
 
 
-def split(images: Images, spec: DataSpec) -> Parts:
-    """Limit, hold out, unlabel, in this order, each stratified by class and drawn with the split's seed.
+def split(images: Images, spec: DataSpec, extra: Unlabelled | None = None) -> Parts:
+    """Limit, hold out, take the transfer set's classes, unlabel, in this order; draws are stratified by class, with the split's seed.
+
+    extra: the images without labels of the transfer set, which follow the training images or stand in their place.
 
     A set that brings its own validation part keeps it where val_fraction > 0. Training samples without a label have
-    target -1. Raises InputError for a limit that the set cannot serve.
+    target -1. Validation and test have all classes, whatever the transfer set has. Raises InputError for a limit that the
+    set cannot serve, and where no image of the transfer set's classes is left to train on.
     """
     classes = len(images.classes)
     targets = images.train.targets
@@ -63,19 +73,47 @@ def split(images: Images, spec: DataSpec) -> Parts:
         train, val = kept[~mask], take(images.train, kept[mask])
     elif spec.val_fraction > 0:
         val = images.val
+    origin = f"{images.fingerprint}, limit {spec.limit}, val_fraction {spec.val_fraction:g}, split_seed {spec.split_seed}"
+    of_teacher, taught_classes = None, classes
+    if spec.transfer is not None:
+        of_teacher, train = train, _of_classes(images, train, spec.transfer)
+        taught_classes = len(spec.transfer.classes or images.classes)
+        origin += f", transfer {spec.transfer}"
     part = take(images.train, train)
-    if spec.label_fraction < 1:
-        count = max(round(spec.label_fraction * len(train)), classes)
+    if spec.label_fraction < 1 and len(train):
+        count = max(round(spec.label_fraction * len(train)), taught_classes)
         labelled = stratified(part.targets, count, spec.split_seed, "labels")
         masked = torch.full_like(part.targets, -1)
         masked[labelled] = part.targets[labelled]
         part = replace(part, targets=masked)
-    origin = f"{images.fingerprint}, limit {spec.limit}, val_fraction {spec.val_fraction:g}, split_seed {spec.split_seed}"
-    return Parts(part, val, images.test, DataFacts(len(part.targets), classes, part.targets), train, origin)
+    if spec.transfer is not None and spec.transfer.images is not None:
+        assert extra is not None, "the images of a transfer set are loaded with the data"
+        part = joined(part, extra)
+        train = torch.cat([train, torch.full((extra.count,), -1)])
+    return Parts(part, val, images.test, DataFacts(len(part.targets), classes, part.targets), train, origin, images.train, of_teacher)
+
+
+def _of_classes(images: Images, places: Tensor, transfer: TransferSpec) -> Tensor:
+    """Those of the training images at `places` that are of the transfer set; InputError where none is of its classes."""
+    if transfer.only:
+        return places[:0]
+    if transfer.classes is None:
+        return places
+    kept = places[torch.isin(images.train.targets[places], torch.tensor(transfer.classes))]
+    if not len(kept):
+        raise InputError(f"transfer_classes: {images.name} has no training image of {classes_in_words(transfer.classes, images.classes)}")
+    return kept
 
 
 def labelled(parts: Parts) -> Subset:
-    """The first training images that have a label, as many as it takes to see what a network knows of them."""
+    """The first training images that a teacher knows the labels of, as many as it takes to see what a network knows of them.
+
+    Of all that it learns, where its students are taught on a transfer set: a network that names every class may seem to
+    name none on the images of a few.
+    """
+    if parts.of_teacher is not None:
+        first = parts.of_teacher[:LOOKED_AT]
+        return Subset(parts.all_train.images[first.to(parts.all_train.images.device)], parts.all_train.targets[first])
     known = (parts.train.targets >= 0).nonzero().flatten()[:LOOKED_AT]
     return Subset(parts.train.images[known], parts.train.targets[known])
 

@@ -26,6 +26,7 @@ from kdzoo.assemble import (
     student_network,
     student_of,
     student_shapes,
+    unlabelled_of,
 )
 from kdzoo.cost import seconds_an_epoch
 from kdzoo.data.images import Images
@@ -83,6 +84,7 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
     """Everything that can go wrong before the first step but for folders; writes nothing. Raises InputError with all of it."""
     load_plugins(config.plugin)
     images_of.cache_clear()  # in a long session the files may have changed since the last bench
+    unlabelled_of.cache_clear()
     problems: list[str] = []
     made = device = settings = None
     with noting(problems):
@@ -183,7 +185,8 @@ def keep_command(prepared: Prepared, plans: Iterable[Plan], command: str, handle
 def files_of(prepared: Prepared, plans: Iterable[Plan]) -> list[Path] | None:
     """The files that a bench was planned from; None where it hangs on what no file tells: other packages' methods, a source of a user's."""
     config = prepared.config
-    if found_in(config.data) is not None or entry_points(group="kdzoo.methods"):
+    sources = [config.data, *([config.transfer_data] if config.transfer_data else [])]
+    if any(found_in(source) is not None for source in sources) or entry_points(group="kdzoo.methods"):
         return None
     named = [
         config.recipe,
@@ -193,7 +196,8 @@ def files_of(prepared: Prepared, plans: Iterable[Plan]) -> list[Path] | None:
     ]
     files = [Path(name) for name in dict.fromkeys(named) if name is not None and Path(name).exists()]
     files += [file for plugin in config.plugin for file in files_beside(Path(plugin))]
-    return [*files, *data_files(config.data, Path(config.data_root) if config.data_root else None)]
+    root = Path(config.data_root) if config.data_root else None
+    return [*files, *(file for source in sources for file in data_files(source, root))]
 
 
 def keep_reused(prepared: Prepared) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from kdzoo.suite.config import KD, NONE
-from kdzoo.suite.records import BenchRecords, Place, Record, by_place, setting_text
+from kdzoo.suite.records import BenchRecords, Place, Record, by_place, setting_text, taught_on
 from kdzoo.suite.select import Candidate, candidates, choose, why_collapsed
 from kdzoo.suite.stats import Contrast, ErrorModel, common_seeds, holm, model_of
 from kdzoo.text import number_of
@@ -198,8 +198,8 @@ def _sweep_key(place: Place) -> tuple[Any, ...]:
     return (place.pair, place.recipe, json.dumps(ground))
 
 
-def _recipes(places: Iterable[Place]) -> dict[Place, str]:
-    """Every table's recipe by name, and in words what differs between tables that bear the same names."""
+def _recipes(places: Mapping[Place, Sequence[Record]]) -> dict[Place, str]:
+    """Every table's recipe by name, its transfer set, and in words what else differs between tables that bear the same names."""
     alike: dict[tuple[Any, ...], list[Place]] = {}
     for place in places:
         alike.setdefault(place[: len(HEAD)], []).append(place)
@@ -207,9 +207,11 @@ def _recipes(places: Iterable[Place]) -> dict[Place, str]:
     for group in alike.values():
         parts = {place: flat({**json.loads(place.ground), "teacher": json.loads(place.teacher or "{}")}) for place in group}
         names = sorted({name for part in parts.values() for name in part})
-        differing = [name for name in names if len(_values_of(name, parts.values())) > 1]
+        differing = [name for name in names if name != "data.transfer.classes" and len(_values_of(name, parts.values())) > 1]
         for place, part in parts.items():
-            named[place] = ", ".join([place.recipe, *(f"{name}={part[name]}" for name in differing if name in part)])
+            taught = taught_on(places[place][0])
+            words = [f"taught on {taught}"] if taught else []
+            named[place] = ", ".join([place.recipe, *words, *(f"{name}={part[name]}" for name in differing if name in part)])
     return named
 
 

@@ -19,7 +19,7 @@ from kdzoo.errors import InputError, unknown
 from kdzoo.spec import Recipe
 from kdzoo.suite.blocks import TEACHER, blocks_of, flat
 from kdzoo.suite.leaderboard import SETTING, as_csv, setting_columns
-from kdzoo.suite.records import BenchRecords, read_bench
+from kdzoo.suite.records import BenchRecords, read_bench, taught_on
 from kdzoo.suite.stats import WELCH, independent_model, paired_model, sample_sd
 from kdzoo.suite.tables import interval_words, markdown_table, method_words, p_value_words, setting_words, spread_words
 
@@ -302,8 +302,10 @@ def _protocol(bench: BenchRecords) -> dict[str, frozenset[str]]:
     found: dict[str, set[str]] = {}
     for record in bench.records:
         run = record.run.model_dump(mode="json")
-        whole = {"data": run["data"], "recipe": dict.fromkeys(Recipe.model_fields) | run["recipe"]}
+        data = {key: value for key, value in run["data"].items() if key != "transfer"}
+        whole = {"data": data, "recipe": dict.fromkeys(Recipe.model_fields) | run["recipe"]}
         parts = flat(whole)
+        parts |= {"transfer set": taught_on(record) or "all training images"}
         parts |= {"engine": run["engine"], "phase": record.place.phase, "recipe": record.place.recipe}
         parts |= {f"version of {term['method']}": term["version"] for term in run["objective"]["terms"]}
         parts |= flat({part: run[part] for part in ("student", "teacher") if run[part]})

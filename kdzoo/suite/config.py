@@ -42,6 +42,17 @@ def _listed(value: object) -> object:
     return (value,) if value is not None else ()
 
 
+def _class_words(value: object) -> object:
+    """Classes by name or number, each perhaps behind a minus, as text. Raises ValueError for a list without any."""
+    listed = _listed(value)
+    assert isinstance(listed, tuple)
+    if value is not None and not listed:
+        raise ValueError("expected at least one class")
+    if wrong := [item for item in listed if isinstance(item, bool) or not isinstance(item, str | int)]:
+        raise ValueError(f"expected names or numbers of classes, got {wrong[0]!r}")
+    return tuple(map(str, listed)) or None
+
+
 def _numbers(value: object) -> object:
     listed = _listed(value)
     return tuple(_number(part) if isinstance(part, str) else part for part in listed) if isinstance(listed, tuple) else listed
@@ -100,6 +111,7 @@ def _folder_name(value: str) -> str:
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+ClassWords = Annotated[tuple[str, ...] | None, BeforeValidator(_class_words)]
 Numbers = Annotated[tuple[Number, ...], BeforeValidator(_numbers)]
 Values = Annotated[tuple[JsonValue, ...], BeforeValidator(_numbers)]
 """values of any field of a method: what they may be is the method's to say"""
@@ -122,6 +134,10 @@ class BenchConfig(Spec):
     tune: how many settings of each method's search list are tried.
     refit_seeds: how many seeds a refit has, of the controls too; as many as the sweep unless given.
     control_seeds: how many seeds the student alone and plain KD get, at least as many as the rest; theirs go on after `seeds`.
+    transfer_classes: the classes whose images the student is taught on, by name or number, or behind a minus those whose
+    images it is not; the teacher learns all of them. label_fraction: the share of these images that keep their labels.
+    transfer_data: images without labels that the student is taught on besides, `folder:PATH` or the training images of
+    another data set by name. transfer_only: on these alone.
     teacher_memo: what the teacher's memo may take, such as `4GB`; 0 or `off` for none, None or `auto` for a share of what is free.
     resident: what the decoded images of a folder may take, such as `64GB`; a larger one is decoded while training.
     skip_unreadable: files of a folder that cannot be read are left out, counted and listed, instead of refused.
@@ -150,6 +166,9 @@ class BenchConfig(Spec):
     data_root: str | None = None
     limit: Count | None = None
     label_fraction: Annotated[Number, Field(gt=0, le=1)] = 1.0
+    transfer_classes: ClassWords = None
+    transfer_data: str | None = None
+    transfer_only: bool = False
     val_fraction: Share | None = None
     split_seed: Integer = 0
     recipe: str = "smoke"
@@ -180,6 +199,16 @@ class BenchConfig(Spec):
         seeds = info.data.get("seeds", ())
         if value is not None and value < len(seeds):
             raise ValueError(f"expected at least as many as the other methods have ({len(seeds)}), got {value}")
+        return value
+
+    @field_validator("transfer_only")
+    @classmethod
+    def _only_with_images(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("transfer_data") is None:
+            raise ValueError("expected transfer_data as well, the images that the student is taught on")
+        beside = [name for name, usual in (("transfer_classes", None), ("label_fraction", 1.0)) if info.data.get(name, usual) != usual]
+        if value and beside:
+            raise ValueError(f"the student is taught on no training images, which {' and '.join(beside)} would choose among")
         return value
 
     @field_validator("doses")

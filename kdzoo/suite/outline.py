@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdzoo.data.transfer import words_in_words
 from kdzoo.errors import InputError
 from kdzoo.method import REGISTRY
 from kdzoo.models.pairs import pair as named_pair
@@ -53,9 +54,20 @@ class Outline:
             ("networks", f"{pairs_in_words(self.pairs)}, on {config.data}"),
             ("recipe", f"{Path(config.recipe).stem}, {number_of(self.epochs, 'epoch')} a run"),
         ]
+        if config.transfer_classes is not None or config.transfer_data is not None:
+            lines.append(("transfer set", f"the student is taught on {_transfer_words(config)}"))
         if wants_refit(config):
             lines.append(("refit", "then the chosen settings on all training images, with fresh seeds"))
         return lines
+
+
+def _transfer_words(config: BenchConfig) -> str:
+    """What a transfer set is, as far as that is known before the data are read."""
+    images = [f"the unlabelled images of {config.transfer_data}"] if config.transfer_data is not None else []
+    if config.transfer_only:
+        return f"{images[0]} alone"
+    classes = "all classes" if config.transfer_classes is None else words_in_words(config.transfer_classes)
+    return " and ".join([classes, *images])
 
 
 def outline(config: BenchConfig) -> Outline | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from kdzoo.data.transfer import transfer_in_words
 from kdzoo.errors import InputError
 from kdzoo.spec import ObjectiveSpec, Run, canonical_json
 from kdzoo.store import RunFolder, State, Store
@@ -65,6 +66,16 @@ class Record:
             ground=canonical_json(ground),
             teacher=canonical_json(teacher.model_dump(mode="json")) if teacher else "",
         )
+
+
+def taught_on(record: Record) -> str:
+    """The transfer set of a run in words; empty where its student is taught on all training images."""
+    transfer = record.run.data.transfer
+    if transfer is None:
+        return ""
+    names, found = record.about.get("class_names"), record.about.get("data")
+    count = found.get("transfer", {}).get("unlabelled") if isinstance(found, dict) else None
+    return transfer_in_words(transfer, names if isinstance(names, list) else list(map(str, range(record.run.data.classes))), count)
 
 
 def by_place(records: Iterable[Record]) -> dict[Place, list[Record]]:

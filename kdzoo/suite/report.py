@@ -76,6 +76,11 @@ def comparison_view(sections: Sequence[tuple[str, pd.DataFrame]], names: Sequenc
     return InPlainText(Group(*parts))
 
 
+def sections_view(sections: Sequence[tuple[str, pd.DataFrame]], width: int) -> RenderableType:
+    """Tables below their titles, each in parts that fit into `width` characters."""
+    return InPlainText(Group(*(titled(title, frame, width) for title, frame in sections)))
+
+
 def fitting(shown: pd.DataFrame, width: int, essential: Sequence[str] = ESSENTIAL, optional: Sequence[str] = OPTIONAL) -> pd.DataFrame:
     """The columns that fit into `width` characters: the essential ones, then the optional ones in their order while they fit.
 

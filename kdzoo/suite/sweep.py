@@ -11,11 +11,13 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from kdzoo.assemble import Modules, images_of, network_of
+from kdzoo.assemble import Modules, images_of, network_of, unlabelled_of
 from kdzoo.data.class_names import difference, listed, same_classes
 from kdzoo.data.images import Images
-from kdzoo.data.report import data_record, without_validation
+from kdzoo.data.report import data_record, taught_images, transfer_record, without_validation
 from kdzoo.data.split import labelled, split
+from kdzoo.data.transfer import class_numbers
+from kdzoo.data.unlabelled import Like, Unlabelled, refuse_test_images
 from kdzoo.errors import InputError, did_you_mean, noting
 from kdzoo.method import REGISTRY
 from kdzoo.models.names import code_of, ours_or_timm, pretrained_classes
@@ -33,7 +35,7 @@ from kdzoo.models.weights import (
     pretrained_unless_said,
     read_checkpoint,
 )
-from kdzoo.spec import DataSpec, NetworkSpec, Normalisation, ObjectiveSpec, Recipe, Run
+from kdzoo.spec import DataSpec, NetworkSpec, Normalisation, ObjectiveSpec, Recipe, Run, TransferSpec
 from kdzoo.store import RunFolder, Store, teacher_store
 from kdzoo.suite.config import CONTROLS, KD, BenchConfig, PairValues, RecipeFile, recipe_file, recipes
 from kdzoo.suite.doses import Dose, read_doses, recorded_doses, reused_doses
@@ -125,10 +127,17 @@ def plan(config: BenchConfig, modules: Modules | None = None) -> Plan:
         limit=config.limit,
         label_fraction=config.label_fraction,
     )
-    found: dict[str, Any] = {}
+    extra: Unlabelled | None = None
     with noting(problems):
-        found = data_record(images, split(images, data))
-    maker = _Maker(config, protocol, changes, images, data, modules, found)
+        extra = _unlabelled(config, images, _image_size(protocol, changes))
+        data = data.model_copy(update={"transfer": _transfer(config, images, extra)})
+    found: dict[str, Any] = {}
+    learned: dict[str, Any] = {}
+    with noting(problems):
+        parts = split(images, data, extra)
+        found = {**data_record(images, parts), **transfer_record(images, parts, data.transfer, extra)}
+        learned = found if data == data.of_teacher else data_record(images, split(images, data.of_teacher))
+    maker = _Maker(config, protocol, changes, images, data, modules, found, learned)
     ratios: Mapping[str, float] = {}
     with noting(problems):
         ratios = _known_ratios(config)
@@ -139,6 +148,8 @@ def plan(config: BenchConfig, modules: Modules | None = None) -> Plan:
     teachers: dict[str, Planned] = {}
     merged: dict[str, int] = {}
     notes = [] if "recipe" in config.model_fields_set else [_without_recipe(config)]
+    if config.transfer_only:
+        notes.append("the transfer set has no labels: the student alone learns nothing from it and is a control at chance")
     for teacher_text, student_text in pairs:
         teacher = student = None
         with noting(problems):
@@ -170,6 +181,23 @@ def plan(config: BenchConfig, modules: Modules | None = None) -> Plan:
         notes += [f"no dose for {reason}; its published weight is used" for one in requests if one.terms and (reason := why_no_dose(one))]
     folder, said = Path(config.results) / config.name, tuple(dict.fromkeys(notes))
     return Plan(config.name, folder, tuple(students.values()), teachers, count, merged, found, said, tuple(unmeasured.values()))
+
+
+def _unlabelled(config: BenchConfig, images: Images, image_size: int | None) -> Unlabelled | None:
+    """The images without labels that the student is taught on; raises InputError where some of them are test images."""
+    if config.transfer_data is None:
+        return None
+    extra = unlabelled_of(config.transfer_data, Like.those_of(images), config.data_root, image_size, config.skip_unreadable)
+    refuse_test_images(images, extra)
+    return extra
+
+
+def _transfer(config: BenchConfig, images: Images, extra: Unlabelled | None) -> TransferSpec | None:
+    """What the student is taught on, where that is not all training images and nothing else."""
+    classes = None if config.transfer_classes is None else class_numbers(config.transfer_classes, images.classes)
+    if classes is None and extra is None:
+        return None
+    return TransferSpec(classes=classes, images=None if extra is None else extra.fingerprint, only=config.transfer_only)
 
 
 STAND_IN = 0.618
@@ -299,8 +327,10 @@ def refit(
         if teacher is not None and teacher_id in teachers:
             taught = teachers[teacher_id].run
             again = taught.model_copy(update={"data": _whole(taught.data)})
+            learned = teachers[teacher_id].about.get("data")
             whole[again.id] = Planned(
-                again, {**teachers[teacher_id].about, "phase": "refit", **{k: v for k, v in about.items() if k == "data"}}
+                again,
+                {**teachers[teacher_id].about, "phase": "refit", **({"data": without_validation(learned)} if learned else {})},
             )
             teacher = teacher.model_copy(update={"start": f"run:{again.id}"})
             paths.pop("teacher", None)
@@ -385,13 +415,17 @@ class _Maker:
     data: DataSpec
     modules: Modules
     found: Mapping[str, Any]
+    """what there is to tell of the data as a student is taught on them"""
+    learned: Mapping[str, Any]
+    """the same as its teacher learns them"""
 
     def recipe(self, spec: NetworkSpec, *, teacher: bool) -> Recipe:
         """The recipe by which a network of a specification is trained."""
         changes = _below(self.changes, "recipe") | (_below(self.changes, "teacher_recipe") if teacher else {})
         trained = spec.start != "random"
         protocol = self.protocol.variant(trained=trained, fine_tuned=teacher and trained)
-        return protocol.resolve(spec.name, changes, self.data.name, self.found.get("train"))
+        record = self.learned if teacher else self.found
+        return protocol.resolve(spec.name, changes, self.data.name, taught_images(record) if record else None)
 
     def teacher(self, text: str) -> Chosen:
         """A teacher, with the run that trains it where no weights are named, or fine-tunes it where it may and must be."""
@@ -408,7 +442,7 @@ class _Maker:
         run = Run(
             student=offer.spec,
             teacher=None,
-            data=self.data.model_copy(update={"label_fraction": 1.0}),
+            data=self.data.of_teacher,
             recipe=self.recipe(offer.spec, teacher=True),
             objective=ObjectiveSpec(task=1.0),
             seed=int(self.changes.get("teacher.seed", 0)),
@@ -429,7 +463,7 @@ class _Maker:
     def _under_the_best_norm(self, chosen: Chosen, text: str) -> Chosen:
         """A teacher under the normalisation that is measured to suit it best, where that is clearly better than its own."""
         augment = self.recipe(chosen.spec, teacher=False).augment
-        parts = split(self.images, self.data)
+        parts = split(self.images, self.data.of_teacher)
         side = augment.size or self.images.height
         network = freeze(network_of(chosen.spec, self.images, side=side, seed=0, path=chosen.path, modules=self.modules))
         architectures = own_norm(chosen.spec.name)
@@ -565,6 +599,7 @@ class _Maker:
             "data": self.config.data,
             "data_root": self.config.data_root,
             "skip_unreadable": self.config.skip_unreadable or None,
+            "transfer_data": self.config.transfer_data if run.data.transfer is not None else None,
             **paths,
         }
         published = self.protocol.published_for(pair)
@@ -575,7 +610,7 @@ class _Maker:
             "teacher_id": teacher_id if run.teacher is not None else None,
             "methods": {term.method: card_record(term.method, published.get(term.method)) for term in run.objective.all_terms},
             "swept": _swept(self.config),
-            "data": self.found,
+            "data": self.found if run.data == self.data else self.learned,
             "class_names": list(self.images.classes),
             "paths": {key: value for key, value in where.items() if value is not None},
         }

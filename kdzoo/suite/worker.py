@@ -417,8 +417,8 @@ def begin_with_probe(member: Member, parts: Parts, emit: Handle) -> None:
     if start_head(member.network, parts.train, member.run.recipe.augment, member.device):
         member.start_from({name: value.clone() for name, value in member.network.state_dict().items()})
         return
-    text = f"{member.run.id}: {member.run.student.name} has no single linear classifier that a logistic regression could start"
-    emit({"event": "note", "text": f"{text}; it starts at random"})
+    why = f"{member.run.student.name} has no single linear classifier, or fewer than two classes have labelled images"
+    emit({"event": "note", "text": f"{member.run.id}: its classifier starts at random, not by a logistic regression: {why}"})
 
 
 def tell_lost_lines(cohort: Cohort, emit: Handle) -> None:

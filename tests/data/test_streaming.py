@@ -15,8 +15,8 @@ from sklearn.datasets import load_digits
 
 from kdzoo.data.files import content_digest, decode
 from kdzoo.data.folder import load_folder
-from kdzoo.data.images import Stored, statistics
-from kdzoo.data.loader import fetch, held_on, stored, whole
+from kdzoo.data.images import Stored, statistics, stored
+from kdzoo.data.loader import fetch, held_on, whole
 from kdzoo.data.split import split
 from kdzoo.data.views import apply, draw
 from kdzoo.errors import InputError

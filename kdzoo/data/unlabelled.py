@@ -1,0 +1,201 @@
+"""Images without labels that a student is taught on: a folder of them, or the training images of another data set."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from kdzoo.data.files import IN_MEMORY_BYTES
+from kdzoo.data.images import Array, Images, Pixels, Stored, Subset, stored
+from kdzoo.data.listing import Walk
+from kdzoo.data.pixels import UNREADABLE, decode
+from kdzoo.data.preprocess import Scales
+from kdzoo.data.sources import load
+from kdzoo.errors import InputError
+from kdzoo.text import number_of
+
+FOLDER = "folder:"
+SHOWN = 3
+"""files that a message names"""
+
+
+@dataclass(frozen=True)
+class Like:
+    """What images have to be like to stand beside those of a data set.
+
+    shape: channels, height, width. from_files: whether the data set's own images are decoded from files to squares of that
+    side, as others then are too; else they have to have that size. scales: of deep grey values, as `Images.scales`.
+    """
+
+    shape: tuple[int, int, int]
+    from_files: bool
+    scales: tuple[tuple[str, float], ...]
+
+    @staticmethod
+    def those_of(images: Images) -> Like:
+        return Like((images.channels, images.height, images.width), images.name == "folder", tuple(sorted(images.scales.items())))
+
+    def __str__(self) -> str:
+        channels, height, width = self.shape
+        return f"{height}x{width} {'grey' if channels == 1 else 'colour'}"
+
+
+@dataclass(frozen=True)
+class Unlabelled:
+    """Images in the order of their keys, whatever order their files had.
+
+    keys: a digest of each image's pixels, (N, 16) uint8. fingerprint: of all keys. notes: what was passed over, a sentence each.
+    """
+
+    pixels: Pixels
+    keys: Tensor
+    fingerprint: str
+    source: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def count(self) -> int:
+        return len(self.keys)
+
+
+def load_unlabelled(request: str, like: Like, *, root: Path | None, image_size: int | None, skip_unreadable: bool) -> Unlabelled:
+    """The images of `folder:PATH`, whatever sub-folders they are in, or the training images of a data set by name.
+
+    Raises InputError for a folder without images, images that cannot be read (unless these are skipped), and images of
+    another size than the data's.
+    """
+    if request.startswith(FOLDER):
+        pixels, notes = _folder(Path(os.path.expanduser(request.removeprefix(FOLDER))), like, skip_unreadable=skip_unreadable)
+    else:
+        pixels, notes = _source(request, like, root, image_size), ()
+    keys = pixel_keys(pixels)
+    order = torch.from_numpy(np.lexsort(keys.numpy().T[::-1]))
+    digest = hashlib.blake2b(f"{like.shape}".encode() + keys[order].numpy().tobytes(), digest_size=16)
+    return Unlabelled(pixels[order], keys[order], digest.hexdigest(), request, notes)
+
+
+def _source(request: str, like: Like, root: Path | None, image_size: int | None) -> Pixels:
+    try:
+        images = load(request, root=root, image_size=image_size)
+    except InputError as error:
+        raise InputError(*(f"transfer_data: {problem.removeprefix('data: ')}" for problem in error.problems)) from error
+    if (there := Like.those_of(images)).shape != like.shape:
+        raise InputError(f"transfer_data: {request} has images of {there}; expected {like}, as those of the data are")
+    return images.train.images
+
+
+def _folder(folder: Path, like: Like, *, skip_unreadable: bool) -> tuple[Pixels, tuple[str, ...]]:
+    if not folder.is_dir():
+        raise InputError(f"transfer_data: {FOLDER}{folder}: no such folder")
+    walk = Walk(folder)
+    paths = walk.images_below(folder)
+    channels, height, width = like.shape
+    scales = dict(like.scales)
+    unreadable, other = dict(walk.unreadable), dict[str, str]()
+    good: list[str] = []
+    for path in paths:
+        try:
+            with Image.open(path) as image:
+                image.load()
+                size = ImageOps.exif_transpose(image).size
+        except UNREADABLE as error:
+            unreadable[path] = str(error) or type(error).__name__
+            continue
+        if not like.from_files and size != (width, height):
+            other[path] = f"{size[1]}x{size[0]}"
+            continue
+        good.append(path)
+    problems = [problem.replace("data:", "transfer_data:", 1) for problem in walk.problems]
+    if unreadable and not skip_unreadable:
+        problems.append(
+            f"transfer_data: {number_of(len(unreadable), 'image file')} cannot be read: {_few(folder, unreadable)}; --skip-unreadable "
+            "leaves such files out"
+        )
+    if other:
+        problems.append(
+            f"transfer_data: {len(other)} of {number_of(len(paths), 'image')} below {folder} have another size than the data's, "
+            f"{height}x{width}: {_few(folder, other)}"
+        )
+    if not paths:
+        problems.append(f"transfer_data: {FOLDER}{folder}: no image files")
+    if problems or not good:
+        raise InputError(*(problems or [f"transfer_data: {FOLDER}{folder}: none of its image files can be read"]))
+    read: Callable[[int], Array] = partial(_square, good, height, scales) if like.from_files else partial(_as_it_is, good, channels)
+    places = torch.arange(len(good))
+    skipped = [f"transfer data: skipped {number_of(len(unreadable), 'unreadable file')}: {_few(folder, unreadable)}"] if unreadable else []
+    notes = (*(f"transfer data: {text}" for text in walk.skipped.sentences()), *skipped)
+    if len(good) * channels * height * width > IN_MEMORY_BYTES:
+        return Stored(read, places, like.shape), notes
+    return torch.from_numpy(np.stack([read(place) for place in range(len(good))])), notes
+
+
+def _square(paths: Sequence[str], side: int, scales: Scales, place: int) -> Array:
+    return decode(paths[place], side, scales)
+
+
+def _as_it_is(paths: Sequence[str], channels: int, place: int) -> Array:
+    """The pixels of a file of the right size, (C, H, W), in grey or in colour."""
+    with Image.open(paths[place]) as image:
+        pixels = np.asarray(ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB"))
+    return np.ascontiguousarray(pixels[None] if channels == 1 else pixels.transpose(2, 0, 1))
+
+
+def _few(folder: Path, files: dict[str, str]) -> str:
+    names = [f"{Path(path).relative_to(folder)} ({why})" for path, why in sorted(files.items())]
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+
+
+def pixel_keys(pixels: Pixels) -> Tensor:
+    """A digest of the pixels of each image, (N, 16) uint8: equal for equal images, whatever their labels."""
+    digests = [hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=16).digest() for image in _each(pixels)]
+    return torch.from_numpy(np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, 16).copy())
+
+
+def _each(pixels: Pixels) -> Iterator[Array]:
+    if isinstance(pixels, Stored):
+        return (pixels.read(place) for place in pixels.places.tolist())
+    return iter(pixels.cpu().numpy())
+
+
+def in_common(images: Pixels, extra: Unlabelled) -> int:
+    """How many of the unlabelled images stand among others too, by their pixels."""
+    known = set(map(bytes, pixel_keys(images).numpy()))
+    return sum(bytes(key) in known for key in extra.keys.numpy())
+
+
+def refuse_test_images(images: Images, extra: Unlabelled) -> None:
+    """Raises InputError where some of the images are test images too, by their pixels: a student is not taught on these."""
+    if count := in_common(images.test.images, extra):
+        raise InputError(
+            f"transfer_data: {count:,} of the {extra.count:,} images of {extra.source} are test images of {images.name} too; a student "
+            "taught on them is not tested fairly: remove them"
+        )
+
+
+def joined(first: Subset, extra: Unlabelled) -> Subset:
+    """A part of the data, and behind it the images without labels."""
+    targets = torch.cat([first.targets, torch.full((extra.count,), -1, dtype=first.targets.dtype)])
+    keys = None if first.keys is None else torch.cat([first.keys, extra.keys])
+    return Subset(_joined(first.images, extra.pixels), targets, keys)
+
+
+def _joined(first: Pixels, second: Pixels) -> Pixels:
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        return torch.cat([first, second])
+    one, other = (part if isinstance(part, Stored) else stored(part) for part in (first, second))
+    return Stored(partial(_either, one, other), torch.arange(len(one.places) + len(other.places)), one.image)
+
+
+def _either(one: Stored, other: Stored, place: int) -> Array:
+    """The pixels at a place of two sets of images that follow each other."""
+    part, at = (one, place) if place < len(one.places) else (other, place - len(one.places))
+    return part.read(int(part.places[at]))
