@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kdzoo.data import preprocess
 from kdzoo.data.images import Images
+from kdzoo.models.mlp import widths_of
 from kdzoo.models.names import is_own
 from kdzoo.models.network import Network, creation_options
 from kdzoo.models.weights import save_student
@@ -51,6 +52,7 @@ def deliver(
 def usage(network: Network, spec: NetworkSpec, images: Images, recipe: Recipe, verdict: str) -> str:
     """How the network is loaded and fed, and the verdict."""
     helpers = ["import kdzoo.models.names  # makes its networks known to timm"] if is_own(spec.name) else []
+    helpers += [f"kdzoo.models.names.is_known({json.dumps(spec.name)})"] if widths_of(spec.name) else []
     helpers += ["from kdzoo.models.stem import small_stem"] if spec.stem == "small" else []
     code = "\n".join(
         [
