@@ -85,7 +85,7 @@ def _refuse(scores: Tensor, labels: Tensor, classes: Sequence[int]) -> None:
     wanted = f"expected class numbers from 0 to {scores.shape[1] - 1}"
     if not bool(torch.isfinite(scores).all()):
         problems.append("logits: expected finite numbers, got NaN or infinities")
-    if strange := sorted({int(label) for label in labels.unique() if not 0 <= label < scores.shape[1]}):
+    if strange := sorted(label for label in set(labels.tolist()) if not 0 <= label < scores.shape[1]):
         problems.append(f"targets: {wanted}, got {strange}")
     if not len(classes) or len(set(classes)) < len(classes):
         problems.append(f"classes: expected at least one class and none twice, got {list(classes)}")
