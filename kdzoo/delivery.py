@@ -92,7 +92,9 @@ def reading(network: Network, images: Images, recipe: Recipe) -> dict[str, objec
 def _creation(network: Network, spec: NetworkSpec, images: Images, recipe: Recipe) -> str:
     side = network.image_size or recipe.augment.size or images.height
     made = spec.model_copy(update={"start": "random"})
-    options = {key: value for key, value in creation_options(made, network.channels, side).items() if (key, value) != ("in_chans", 3)}
+    options = creation_options(made, network.channels, side)
+    if options["in_chans"] == 3 and not is_own(spec.name):  # the usual number of timm's networks; some of kdzoo's take grey images
+        del options["in_chans"]
     return f"timm.create_model({json.dumps(spec.name)}, {', '.join(f'{key}={value!r}' for key, value in options.items())})"
 
 

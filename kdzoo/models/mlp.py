@@ -22,7 +22,7 @@ class MLP(StagedNetwork):
     height and width) of the images.
     """
 
-    def __init__(self, *, widths: Sequence[int], img_size: int | Sequence[int] = 28, num_classes: int = 10, in_chans: int = 3) -> None:
+    def __init__(self, *, widths: Sequence[int], img_size: int | Sequence[int] = 28, num_classes: int = 10, in_chans: int = 1) -> None:
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
         inputs, stages = in_chans * height * width, []
         for units in widths:
