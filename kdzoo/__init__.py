@@ -14,6 +14,7 @@ from kdzoo.version import VERSION as __version__
 if TYPE_CHECKING:
     from kdzoo import functional
     from kdzoo.api import bench
+    from kdzoo.calibration import calibrate_biases
     from kdzoo.data.sources import Raw, register_source
     from kdzoo.method import Coefficients, Method, Setting, Source, create_method, load_plugin, register
     from kdzoo.models.names import register_network
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "bench": "kdzoo.api",
+    "calibrate_biases": "kdzoo.calibration",
     "distill": "kdzoo.shortway",
     "functional": "kdzoo.functional",
     "projector": "kdzoo.projection",
@@ -54,6 +56,7 @@ __all__ = [
     "Source",
     "__version__",
     "bench",
+    "calibrate_biases",
     "create_method",
     "distill",
     "functional",

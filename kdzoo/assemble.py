@@ -35,6 +35,7 @@ from kdzoo.models.network import (
 )
 from kdzoo.models.weights import ensemble_ids, file_sha256, load_state, read_shipped
 from kdzoo.objective import Deployed, Objective, build_objective
+from kdzoo.regularise import refuse_regularisation
 from kdzoo.seeds import global_stream
 from kdzoo.signals import Need, Shapes
 from kdzoo.spec import NetworkSpec, Recipe, Run
@@ -198,6 +199,7 @@ def student_shapes(run: Run, network: Network, images: Images, modules: Modules)
 def objective_of(run: Run, network: Network, shapes: Shapes, images: Images, parts: Parts, teacher: Shapes | None) -> Objective:
     """A fresh objective for a student of these shapes; raises InputError when the method cannot serve the two networks."""
     _refuse_recipe(run, shape_of(images, run.recipe))
+    refuse_regularisation(run.recipe, run.student.name, network)
     stages = pair_stages(shapes, teacher or shapes, run.objective.pairing)  # without a teacher, all of the student's own
     objective = build_objective(
         run.objective, shapes, teacher, stages, parts.facts, label_smoothing=run.recipe.label_smoothing, seed=run.seed

@@ -21,6 +21,8 @@ def compile_students(members: Sequence[Member], images: Tensor) -> str | None:
     That is found out by a trial on a copy of the first, in which the compiling happens.
     """
     fit = [member for member in members if member.network.is_timm and not member.need & INSIDE]
+    if fit and fit[0].run.recipe.dropout_schedule != "constant":
+        return "students are not compiled: their dropout changes from epoch to epoch, and each rate would be compiled anew"
     why = _refusal(fit[0], images) if fit else None
     for member in [] if why else fit:
         member.network.compiled_for = len(images)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kdzoo.data import preprocess
 from kdzoo.data.images import Images
+from kdzoo.models.mlp import widths_of
 from kdzoo.models.names import is_own
 from kdzoo.models.network import Network, creation_options
 from kdzoo.models.weights import save_student
@@ -51,6 +52,7 @@ def deliver(
 def usage(network: Network, spec: NetworkSpec, images: Images, recipe: Recipe, verdict: str) -> str:
     """How the network is loaded and fed, and the verdict."""
     helpers = ["import kdzoo.models.names  # makes its networks known to timm"] if is_own(spec.name) else []
+    helpers += [f"kdzoo.models.names.is_known({json.dumps(spec.name)})"] if widths_of(spec.name) else []
     helpers += ["from kdzoo.models.stem import small_stem"] if spec.stem == "small" else []
     code = "\n".join(
         [
@@ -90,7 +92,9 @@ def reading(network: Network, images: Images, recipe: Recipe) -> dict[str, objec
 def _creation(network: Network, spec: NetworkSpec, images: Images, recipe: Recipe) -> str:
     side = network.image_size or recipe.augment.size or images.height
     made = spec.model_copy(update={"start": "random"})
-    options = {key: value for key, value in creation_options(made, network.channels, side).items() if (key, value) != ("in_chans", 3)}
+    options = creation_options(made, network.channels, side)
+    if options["in_chans"] == 3 and not is_own(spec.name):  # the usual number of timm's networks; some of kdzoo's take grey images
+        del options["in_chans"]
     return f"timm.create_model({json.dumps(spec.name)}, {', '.join(f'{key}={value!r}' for key, value in options.items())})"
 
 

@@ -27,6 +27,7 @@ from kdzoo.execution import Execution
 from kdzoo.member import Member, Seen, outputs
 from kdzoo.models.network import Network, count
 from kdzoo.objective import Term
+from kdzoo.regularise import set_dropout
 from kdzoo.seeds import global_stream
 from kdzoo.signals import Batch, Clock, Losses, Need, Outputs, Shapes
 from kdzoo.spec import ObjectiveSpec, Recipe
@@ -128,11 +129,13 @@ def measure(
         taught = None if bound.run.teacher is None else shapes
         return Member(bound.run, bound.folder, network, size, objective_of(bound.run, network, own, images, parts, taught), execution)
 
+    # The network is the learner's to limit: a probe would do it again, and what a number is would hang on how many there are.
+    unlimited = alone.recipe.model_copy(update={"max_norm": None})
     learner = member_of(Bound(alone, RunFolder(Path(alone.id)), bounds[0].paths))
     probes: list[_Probe] = []
     for bound in bounds:
         try:
-            member = member_of(Bound(bound.run.model_copy(update={"recipe": alone.recipe}), bound.folder, bound.paths))
+            member = member_of(Bound(bound.run.model_copy(update={"recipe": unlimited}), bound.folder, bound.paths))
             take_up(member, bound)
             probes.append(_Probe(member))
         except Exception as error:  # a method that cannot be built is its own failure alone
@@ -147,9 +150,9 @@ def measure(
         act = _add_square if resting else _learn
         for probe in (one for one in acting if one.runs_network):
             with _unmoved(network):
-                forward = _say(network, seen, probe.member.need, batch)
+                forward = _say(learner, seen, probe.member.need, batch)
                 _attempt(probe, partial(act, probe, forward, taught, batch, learner))
-        student = _say(network, seen, _union(one.member.need for one in acting if not one.runs_network), batch)
+        student = _say(learner, seen, _union(one.member.need for one in acting if not one.runs_network), batch)
         for probe in (one for one in acting if not one.runs_network):
             _attempt(probe, partial(act, probe, student, taught, batch, learner))
         ce = learner.objective.cross_entropy(student, batch)
@@ -220,8 +223,10 @@ def _union(needs: Iterable[Need]) -> Need:
     return functools.reduce(operator.or_, needs, Need.LOGITS)
 
 
-def _say(network: Network, seen: Seen, need: Need, batch: Batch) -> Outputs:
+def _say(learner: Member, seen: Seen, need: Need, batch: Batch) -> Outputs:
     """The student's forward for a batch, as the training of a run with seed 0 has it."""
+    network = learner.network
+    set_dropout(learner.run.recipe, batch.clock.epoch, learner.learners)
     with global_stream(0, "layers", batch.clock.step, device=batch.index.device):
         return outputs(network.train(), seen, need)
 

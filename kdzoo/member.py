@@ -21,6 +21,7 @@ from kdzoo.execution import Execution, autocast
 from kdzoo.models.network import Network, NetworkCost
 from kdzoo.objective import Objective
 from kdzoo.optim import Skipped, learning_rate, moving_average, optimizer
+from kdzoo.regularise import learning_networks, limit_norms, limited_weights, set_dropout
 from kdzoo.seals import Damaged, read_sealed, write_sealed
 from kdzoo.seeds import global_stream
 from kdzoo.signals import PASSES, Batch, Losses, Need, Outputs
@@ -88,6 +89,8 @@ class Member:
         self.scaler = torch.amp.GradScaler(execution.device.type, enabled=run.recipe.precision == "float16")
         self.skipped = Skipped(self.optimizer) if self.scaler.is_enabled() else None
         self.average = moving_average(run.recipe, self.network)
+        self.learners = learning_networks(self.network, self.objective)
+        self.limited = [] if run.recipe.max_norm is None else limited_weights(self.learners)
         self.need = objective.needs.student | Need.LOGITS
         self.tally = Tally()
         self.train_loss: float | None = None
@@ -105,6 +108,7 @@ class Member:
         """Forward of the student and of the objective for one batch."""
         self.network.train(self.run.recipe.learns == "all")
         self.objective.train()
+        set_dropout(self.run.recipe, batch.clock.epoch, self.learners)
         with global_stream(self.run.seed, "layers", batch.clock.step, device=self.device), autocast(self.run.recipe, self.device):
             student = outputs(self.network, seen, self.need)
         return self.objective(student, teacher, batch)  # type: ignore[no-any-return]
@@ -118,7 +122,7 @@ class Member:
         self.update(losses, samples, steps)
 
     def update(self, losses: Losses, samples: int, steps: int) -> None:
-        """Optimiser, moving average, and the sums of the epoch, once the gradients are there.
+        """Optimiser, max-norm, moving average, and the sums of the epoch, once the gradients are there.
 
         A step whose gradients overflow in float16 moves no weight and no momentum. It counts for the schedule, the sums and
         the average all the same: they are functions of the step alone, whatever a run's numbers.
@@ -131,6 +135,8 @@ class Member:
             torch.nn.utils.clip_grad_norm_([p for group in self.optimizer.param_groups for p in group["params"]], recipe.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if recipe.max_norm is not None:
+            limit_norms(self.limited, recipe.max_norm)
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.update_parameters(self.network)

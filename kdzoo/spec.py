@@ -194,6 +194,10 @@ class Augment(Spec):
 class Recipe(Spec):
     """How a network is trained. `milestones` are shares of the training at which the rate is multiplied by `gamma`.
 
+    optimizer: `sgd`, `adam` (weight decay is part of the gradient) or `adamw` (weight decay acts on the weights). momentum:
+    of SGD, and the first of Adam's two decay rates; the second is 0.999.
+    schedule: of the rate after the warm-up: `constant`, `step` (milestones), or a fall to 0 at the end of training, `linear`
+    or as half a `cosine`.
     decay: what weight decay acts on, `all` parameters or `weights` (not biases and norms).
     ema: decay of the exponential moving average that is evaluated and kept, or None. ema_warmup: whether the decay rises
     to it over the first steps (`optim.decay_at`), so that the average of a short training is not that of its beginning;
@@ -209,19 +213,24 @@ class Recipe(Spec):
     https://arxiv.org/abs/1905.04899), or None; mix_prob: the share of samples that are mixed, by one of the two.
     mean, std: what images in [0, 1] are normalised with, one number a channel; None for those of the data. A network that
     brings its own (pretrained, or trained here) keeps them.
-    Where view_epochs, dot, mixup, cutmix, mean and std are None, head is `random`, learns is `all`, and the average does not warm up, they
-    are not part of a run's id.
+    dropout, input_dropout: the share of hidden units and of inputs that are dropped in training, of networks that let a
+    recipe say so (`mlp_...`). dropout_schedule: whether both stay (`constant`) or fall in equal steps from epoch to epoch,
+    to 1/epochs of themselves in the last one (`linear`).
+    max_norm: the largest norm of the incoming weights of a hidden unit (of linear and convolutional layers but for the
+    classifier), to which larger ones are scaled down after every step; None for no limit.
+    Where view_epochs, dot, mixup, cutmix, mean, std and max_norm are None, head is `random`, learns is `all`, nothing is dropped, and the
+    average does not warm up, they are not part of a run's id.
     """
 
     epochs: Count
     batch_size: Count
     lr: Positive
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     momentum: Share = 0.9
     nesterov: bool = False
     weight_decay: Annotated[Number, Field(ge=0)] = 0.0
     decay: Literal["all", "weights"] = "all"
-    schedule: Literal["constant", "step", "cosine"] = "constant"
+    schedule: Literal["constant", "step", "linear", "cosine"] = "constant"
     milestones: Annotated[tuple[Annotated[Number, Field(gt=0, lt=1)], ...], BeforeValidator(_tuple)] = ()
     gamma: Annotated[Number, Field(gt=0, le=1)] = 0.1
     warmup: Share = 0.0
@@ -237,6 +246,10 @@ class Recipe(Spec):
     view_epochs: Count | None = None
     head: Literal["random", "probe"] = "random"
     learns: Literal["all", "head"] = "all"
+    dropout: Share = 0.0
+    input_dropout: Share = 0.0
+    dropout_schedule: Literal["constant", "linear"] = "constant"
+    max_norm: Positive | None = None
     mean: Annotated[tuple[Number, ...], BeforeValidator(_tuple), Field(min_length=1)] | None = None
     std: Annotated[tuple[Positive, ...], BeforeValidator(_tuple), Field(min_length=1)] | None = None
     augment: Augment = Augment()
@@ -253,6 +266,10 @@ class Recipe(Spec):
             raise ValueError("dot: expected precision 'float32' or 'bfloat16': its two gradients are not scaled")
         if "mix_prob" in self.model_fields_set and not self.mixes:
             raise ValueError("mix_prob: expected mixup or cutmix (an alpha > 0) as well")
+        if self.dropout_schedule != "constant" and not self.drops:
+            raise ValueError("dropout_schedule: expected dropout or input_dropout (a share > 0) as well")
+        if self.drops and self.learns == "head":
+            raise ValueError("dropout: expected learns 'all': with 'head' everything below the classifier is in evaluation mode")
         if len(self.mean or ()) != len(self.std or ()):
             raise ValueError(f"mean: expected as many numbers as std has, one per channel, got {self.mean} and {self.std}")
         return self
@@ -267,15 +284,21 @@ class Recipe(Spec):
         return min(self.epochs, self.view_epochs or self.epochs)
 
     @property
+    def drops(self) -> bool:
+        """Whether dropout is part of the training."""
+        return self.dropout > 0 or self.input_dropout > 0
+
+    @property
     def mixes(self) -> bool:
         """Whether images are mixed with each other."""
         return self.mixup is not None or self.cutmix is not None
 
     @model_serializer(mode="wrap")
     def _without_unused(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        unused = {name for name in ("dot", "mixup", "cutmix", "mean", "std", "view_epochs") if getattr(self, name) is None}
+        unused = {name for name in ("dot", "mixup", "cutmix", "mean", "std", "view_epochs", "max_norm") if getattr(self, name) is None}
         unused |= set() if self.mixes else {"mix_prob"}
-        unused |= {name for name, usual in (("head", "random"), ("learns", "all")) if getattr(self, name) == usual}
+        usual = {"head": "random", "learns": "all", "dropout": 0, "input_dropout": 0, "dropout_schedule": "constant"}
+        unused |= {name for name, value in usual.items() if getattr(self, name) == value}
         unused |= set() if self.ema is not None and self.ema_warmup else {"ema_warmup"}
         return {name: value for name, value in whole(self).items() if name not in unused}
 

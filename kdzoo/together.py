@@ -12,6 +12,7 @@ from torch import Tensor
 from kdzoo.dot import DOT
 from kdzoo.execution import autocast
 from kdzoo.member import Member
+from kdzoo.regularise import set_dropout
 from kdzoo.seeds import global_stream
 from kdzoo.signals import Batch, Losses, Need, Outputs
 from kdzoo.stack import STACKABLE, Stack, stack_of
@@ -53,6 +54,7 @@ class Together:
         first, need = self.members[0], Need.LOGITS
         for member in self.members:
             need |= member.need if member.failure is None else Need.NOTHING
+        set_dropout(first.run.recipe, batch.clock.epoch, [self.stack.base])
         with global_stream(first.run.seed, "layers", batch.clock.step, device=first.device), autocast(first.run.recipe, first.device):
             given = self.stack.forward(images, need)
         return [one.map(Tensor.contiguous) for one in given]

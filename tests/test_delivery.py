@@ -65,8 +65,9 @@ def odd_photos(tmp_path_factory) -> Path:
         NetworkSpec(name="wrn_16_1", classes=3),
         NetworkSpec(name="test_resnet", classes=3, stem="small"),
         NetworkSpec(name="test_vit", classes=3, image_size=48),
+        NetworkSpec(name="mlp_20_10", classes=3),
     ],
-    ids=["kdzoo's own", "small stem", "ViT of another side"],
+    ids=["kdzoo's own", "small stem", "ViT of another side", "of any widths"],
 )
 def test_the_code_of_the_readme_predicts_what_kdzoo_predicts(odd_photos, tmp_path, spec):
     images = load_folder(odd_photos, RECIPE.augment.size)

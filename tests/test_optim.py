@@ -35,6 +35,25 @@ def test_cosine_ends_near_zero_and_is_half_way_in_the_middle():
     assert learning_rate(cosine, 99, 100) == pytest.approx(0.05 * (1 + math.cos(math.pi * 0.99)))
 
 
+def test_linear_falls_in_a_line_to_zero_at_the_end_of_training():
+    linear = recipe(schedule="linear")
+    assert [learning_rate(linear, step, 5) for step in range(5)] == pytest.approx([0.1, 0.08, 0.06, 0.04, 0.02])
+    warmed = [learning_rate(recipe(schedule="linear", warmup=0.5), step, 4) for step in range(4)]
+    assert warmed == pytest.approx([0.1 / 3, 0.2 / 3, 0.1, 0.05])
+
+
+def test_a_warm_up_before_a_linear_fall_is_torchs_sequence_of_both():
+    from torch.optim.lr_scheduler import LinearLR, SequentialLR
+
+    theirs = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    parts = [LinearLR(theirs, 1 / 11, 1.0, total_iters=10), LinearLR(theirs, 1.0, 0.0, total_iters=90)]
+    schedule = SequentialLR(theirs, parts, milestones=[10])
+    for step in range(100):
+        assert learning_rate(recipe(schedule="linear", warmup=0.1), step, 100) == pytest.approx(theirs.param_groups[0]["lr"]), step
+        theirs.step()
+        schedule.step()
+
+
 def test_warm_up_rises_in_a_line_to_the_full_rate():
     rates = [learning_rate(recipe(warmup=0.1, schedule="cosine"), step, 100) for step in range(11)]
     assert rates[:10] == pytest.approx([0.1 * (i + 1) / 11 for i in range(10)])
@@ -81,7 +100,7 @@ def stepped(recipe: Recipe, overflows: set[int], steps: int = 6) -> tuple[list[t
     return weights, int(skipped.steps)
 
 
-@pytest.mark.parametrize(("name", "nesterov"), [("sgd", False), ("sgd", True), ("adamw", False)])
+@pytest.mark.parametrize(("name", "nesterov"), [("sgd", False), ("sgd", True), ("adam", False), ("adamw", False)])
 @pytest.mark.parametrize("clip", [None, 0.5])
 def test_a_step_whose_gradients_overflow_leaves_weights_and_momentum_as_if_it_had_not_been(name, clip, nesterov):
     torch.use_deterministic_algorithms(True)  # memory that nobody has written holds NaN
@@ -116,8 +135,11 @@ def by_hand(recipe: Recipe, weight: torch.Tensor, bias: torch.Tensor, steps: lis
             norm = torch.sqrt(sum((g**2).sum() for g in gradients))
             gradients = [g * min(1.0, recipe.clip / float(norm)) for g in gradients]
         for i, gradient in enumerate(gradients):
-            if recipe.optimizer == "adamw":
-                parts[i] = parts[i] * (1 - recipe.lr * recipe.weight_decay)
+            if recipe.optimizer in ("adam", "adamw"):
+                if recipe.optimizer == "adam":
+                    gradient = gradient + recipe.weight_decay * parts[i]
+                else:
+                    parts[i] = parts[i] * (1 - recipe.lr * recipe.weight_decay)
                 first[i] = 0.9 * first[i] + 0.1 * gradient
                 second[i] = 0.999 * second[i] + 0.001 * gradient**2
                 move = first[i] / (1 - 0.9**count) / (torch.sqrt(second[i] / (1 - 0.999**count)) + 1e-8)
@@ -128,6 +150,25 @@ def by_hand(recipe: Recipe, weight: torch.Tensor, bias: torch.Tensor, steps: lis
             parts[i] = parts[i] - recipe.lr * move
         found.append(parts[0].clone())
     return found
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+@pytest.mark.parametrize("clip", [None, 0.5])
+def test_adams_steps_are_those_of_its_equations(name, clip):
+    """Kingma and Ba 2015, algorithm 1; weight decay in the gradient, or apart from it (Loshchilov and Hutter 2019, algorithm 2)."""
+    chosen = recipe(lr=0.05, optimizer=name, clip=clip, weight_decay=0.1)
+    torch.manual_seed(0)
+    network = torch.nn.Linear(40, 3)
+    expected = by_hand(chosen, network.weight.detach().clone(), network.bias.detach().clone(), list(range(6)))
+    made = optimizer(chosen, network)
+    for step in range(6):
+        x = torch.randn(8, 40, generator=torch.Generator().manual_seed(step))
+        network(x).square().mean().backward()
+        if clip is not None:
+            torch.nn.utils.clip_grad_norm_(network.parameters(), clip)
+        made.step()
+        made.zero_grad()
+        assert torch.allclose(network.weight.double(), expected[step], rtol=1e-5, atol=1e-6), step
 
 
 def test_in_float32_nothing_is_prepared_and_the_first_momentum_is_the_gradient_to_the_bit():

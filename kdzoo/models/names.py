@@ -17,6 +17,7 @@ import kdzoo.models.cifar_resnet
 import kdzoo.models.cifar_vgg
 import kdzoo.models.small
 from kdzoo.errors import InputError
+from kdzoo.models.mlp import MLPS, register_mlp, widths_of
 from kdzoo.plugins import origin, plugin_of, version_of
 
 _OWN: dict[str, Callable[..., nn.Module]] = {}
@@ -29,6 +30,13 @@ _CODES: dict[str, str] = {}
 """the version of the code of each of them"""
 
 
+def is_known(name: str) -> bool:
+    """Whether timm can make a network; one of a family of any widths (`mlp_300_30`) is made known to it first."""
+    if not timm.is_model(name) and (widths := widths_of(name)):
+        register_mlp(name, widths)
+    return timm.is_model(name)
+
+
 def register_network(name: str, build: Callable[..., nn.Module]) -> None:
     """Make a network of your own known by its name, to timm too; the same name again replaces it.
 
@@ -36,7 +44,7 @@ def register_network(name: str, build: Callable[..., nn.Module]) -> None:
     timm's networks.
     """
     if name not in _OWN:
-        if timm.is_model(name):
+        if is_known(name):
             raise InputError(f"network: {name!r} is one of kdzoo's or timm's own; choose another name")
         register_model(_entrypoint(name))
     _OWN[name] = build
@@ -48,7 +56,7 @@ def code_of(name: str) -> str | None:
     """The version of a network's code: None for kdzoo's and timm's own, else a hash of its source and of the modules beside it."""
     if name in _OWN:
         return _CODES[name]
-    if not timm.is_model(name):
+    if not is_known(name):
         return None
     build = timm.model_entrypoint(name)
     return None if build.__module__.partition(".")[0] in ("timm", "kdzoo") else _version(build)
@@ -65,7 +73,7 @@ def found_in(name: str) -> str | None:
     """Where other processes find a network: None for kdzoo's and timm's own, else a plugin's file, or empty for nowhere."""
     if name in _OWN:
         return _PLUGINS[name]
-    home = timm.model_entrypoint(name).__module__ if timm.is_model(name) else ""
+    home = timm.model_entrypoint(name).__module__ if is_known(name) else ""
     return None if home.partition(".")[0] in ("timm", "kdzoo") else plugin_of(home)
 
 
@@ -84,7 +92,7 @@ def _entrypoint(name: str) -> Callable[..., nn.Module]:
 
 def is_own(name: str) -> bool:
     """Whether a network is one that kdzoo adds to timm."""
-    return timm.is_model(name) and timm.model_entrypoint(name).__module__.partition(".")[0] == "kdzoo"
+    return is_known(name) and timm.model_entrypoint(name).__module__.partition(".")[0] == "kdzoo"
 
 
 def pretrained_classes(name: str) -> int | None:
@@ -95,11 +103,13 @@ def pretrained_classes(name: str) -> int | None:
 
 def ours_or_timm(name: str) -> None:
     """Refuse a name that is no network, with the nearest."""
-    if name.startswith("module:") or timm.is_model(name):
+    if name.startswith("module:") or is_known(name):
         return
     names = network_names()
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     hint = f"; did you mean {near[0]!r}?" if near else ""
+    if name.startswith("mlp"):
+        hint += "; mlp_WIDTH_WIDTH is a fully connected network, a width from 1 to 99999 a hidden layer"
     raise InputError(
         f"network: unknown {name!r}{hint} (`kdzoo networks` lists kdzoo's own, `kdzoo networks PART` all {len(names)} with timm's)"
     )
@@ -120,6 +130,7 @@ def list_networks() -> list[str]:
             *kdzoo.models.small.TUTORIAL_NETWORKS,
             *kdzoo.models.small.DIGITS_NETWORKS,
             *kdzoo.models.small.DIGITS_TRANSFORMERS,
+            *MLPS,
             *_OWN,
         ]
     )

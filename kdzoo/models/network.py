@@ -28,7 +28,7 @@ from kdzoo.data.preprocess import normalise
 from kdzoo.errors import InputError
 from kdzoo.models import plain
 from kdzoo.models._staged import StagedNetwork
-from kdzoo.models.names import code_of, ours_or_timm
+from kdzoo.models.names import code_of, is_known, ours_or_timm
 from kdzoo.models.stem import small_stem
 from kdzoo.models.weights import classes_of, input_of, load_state, read_state
 from kdzoo.plugins import modules_beside
@@ -130,6 +130,13 @@ class Network(nn.Module):
             return nn.Identity() if self.layout.head is None else self.model.get_submodule(self.layout.head)
         linear = [module for module in _heads(self.model)[0].modules() if isinstance(module, nn.Linear | nn.Conv2d)]
         return linear[-1] if linear else nn.Identity()
+
+    @property
+    def hidden_layers(self) -> list[nn.Linear | nn.Conv2d]:
+        """The linear and convolutional layers but for the classifiers, whose units are hidden ones."""
+        last = _heads(self.model) if self.is_timm else [self.classifier]
+        classifiers = {id(module) for head in last for module in head.modules()}
+        return [module for module in self.model.modules() if isinstance(module, nn.Linear | nn.Conv2d) and id(module) not in classifiers]
 
     @property
     def heads(self) -> int:
@@ -386,7 +393,7 @@ def _fitting(spec: NetworkSpec, channels: int) -> tuple[tuple[float, ...], tuple
 
 def _channels_of(name: str, state: Mapping[str, Tensor], channels: int) -> int:
     """The channels that weights take: grey images go to a network of three, repeated; anything else must fit."""
-    config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    config = timm.get_pretrained_cfg(name) if is_known(name) else None
     first = state.get(f"{config.first_conv}.weight") if config is not None else None
     return 3 if channels == 1 and first is not None and first.ndim == 4 and first.shape[1] == 3 else channels
 
@@ -641,7 +648,7 @@ def normalising(network: Network, norm: Normalisation) -> Iterator[None]:
 
 def own_norm(name: str) -> Normalisation | None:
     """What timm's weights for an architecture were trained under; None where there is none."""
-    config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    config = timm.get_pretrained_cfg(name) if is_known(name) else None
     if config is None or not config.mean or not config.std:
         return None
     return Normalisation(mean=tuple(map(float, config.mean)), std=tuple(map(float, config.std)))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from kdzoo.errors import InputError, did_you_mean
 from kdzoo.models.harmless import harmless_types
-from kdzoo.models.names import network_names
+from kdzoo.models.names import is_known, network_names
 from kdzoo.models.normalisation import AUTO, normalisation_of
 from kdzoo.seals import Damaged, read_tensors, write_tensors
 from kdzoo.text import LONGEST_REASON, shortened
@@ -91,7 +91,7 @@ def pretrained_unless_said(text: str) -> str:
     if parse_network(text).start != "random" or ":" in _without_options(text)[0]:
         return text
     name, at, options = text.partition("@")
-    if timm.is_model(name) and not timm.is_model_pretrained(name):
+    if is_known(name) and not timm.is_model_pretrained(name):
         return text
     return f"{name}:pretrained{at}{options}"
 

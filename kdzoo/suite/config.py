@@ -515,6 +515,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def assignments(texts: Iterable[str]) -> dict[str, Any]:
     """`key=value` texts as a mapping, values read as YAML; raises InputError for what has no `=`."""
+    texts = list(texts)
     wrong = [text for text in texts if "=" not in text]
     if wrong:
         raise InputError(*[f"--set {text}: expected key=value" for text in wrong])

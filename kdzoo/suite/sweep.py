@@ -179,6 +179,9 @@ def plan(config: BenchConfig, modules: Modules | None = None) -> Plan:
         raise InputError(*dict.fromkeys(problems))
     if config.doses:
         notes += [f"no dose for {reason}; its published weight is used" for one in requests if one.terms and (reason := why_no_dose(one))]
+    if not teachers and (idle := _below(changes, "teacher_recipe")):
+        keys = ", ".join(f"teacher_recipe.{key}" for key in idle)
+        notes.append(f"{keys}: no effect, since the teacher has its weights already and is not trained")
     folder, said = Path(config.results) / config.name, tuple(dict.fromkeys(notes))
     return Plan(config.name, folder, tuple(students.values()), teachers, count, merged, found, said, tuple(unmeasured.values()))
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from kdzoo.errors import InputError
 from kdzoo.models import names
+from kdzoo.models.mlp import MLPS, widths_of
 from kdzoo.models.names import list_networks
 from kdzoo.models.network import build_network, count, freeze, pair_stages, probe
 from kdzoo.models.pairs import PAIRS, pair
@@ -65,7 +66,7 @@ def test_literature_networks_have_the_published_size_cost_and_stages(name):
 
 
 def test_the_table_holds_every_network_of_the_literature_that_is_registered():
-    tutorial = {"cnn128", "cnn64", "digits_teacher", "digits_student", "digits_deit"}
+    tutorial = {"cnn128", "cnn64", "digits_teacher", "digits_student", "digits_deit", *MLPS}
     by_users = set(names._OWN)  # other tests of this process register some, and timm forgets none
     assert set(list_networks()) - by_users == set(TABLE) | tutorial
 
@@ -204,6 +205,20 @@ def test_every_named_pair_is_of_networks_that_exist():
     assert pair("resnet34/resnet18").student == "resnet18"
     with pytest.raises(InputError, match="did you mean 'resnet56/resnet20'"):
         pair("resnet56-resnet20")
+
+
+def test_a_fully_connected_network_of_any_widths_is_known_by_its_name():
+    made = network("mlp_40_7", channels=2, side=6, classes=3)
+    shapes = probe(made, (2, 6, 6))
+    assert count(made, (2, 6, 6)).parameters == (72 + 1) * 40 + (40 + 1) * 7 + (7 + 1) * 3
+    assert count(made, (2, 6, 6)).macs == 72 * 40 + 40 * 7 + 7 * 3
+    assert ([str(stage) for stage in shapes.stages], shapes.embedding, shapes.classes) == (["40x1x1", "7x1x1"], 7, 3)
+    for name in ("mlp", "mlp_", "mlp_0", "mlp_40_07", "mlp_40_", "mlp_100000", "mlp_40x7", "mlp_-3", "my_mlp_40"):
+        assert widths_of(name) is None, name
+    with pytest.raises(InputError, match="mlp_WIDTH_WIDTH is a fully connected network, a width from 1 to 99999 a hidden layer"):
+        network("mlp_40_07")
+    with pytest.raises(InputError, match="'mlp_41_7' is one of kdzoo's or timm's own"):
+        names.register_network("mlp_41_7", SharedPool)
 
 
 def test_unknown_networks_and_pretrained_heads_for_other_classes_are_refused():

@@ -7,6 +7,7 @@ import torch
 from kdzoo.models.cifar_mobile import CIFAR_MOBILES
 from kdzoo.models.cifar_resnet import CIFAR_RESNETS
 from kdzoo.models.cifar_vgg import CIFAR_VGGS
+from kdzoo.models.mlp import MLPS
 from kdzoo.models.network import build_network, probe
 from kdzoo.models.small import DIGITS_NETWORKS, TUTORIAL_NETWORKS
 from kdzoo.signals import Need
@@ -17,7 +18,9 @@ LINEAR = {"mobilenetv2_half"}
 WIDE = {name for name in CIFAR_RESNETS if name.startswith("wrn")}
 """stages are residual sums, whose batch norm and ReLU belong to what follows"""
 OURS = sorted(
-    {"resnet8", "resnet8x4", "cifar_resnet50", "vgg8", "cifar_vgg13", "shufflenetv1", "shufflenetv2"} | set(DIGITS_NETWORKS) | {"cnn64"}
+    {"resnet8", "resnet8x4", "cifar_resnet50", "vgg8", "cifar_vgg13", "shufflenetv1", "shufflenetv2"}
+    | set(DIGITS_NETWORKS)
+    | {"cnn64", "mlp_40_20"}
 )
 TIMM = ["resnet18", "resnet50", "resnext50_32x4d", "regnetx_002", "regnety_002"]
 
@@ -63,7 +66,7 @@ def test_what_is_before_the_relu_of_a_wide_resnet_is_the_next_batch_norm_of_the_
 
 
 def test_every_network_of_kdzoo_gives_them():
-    for name in [*CIFAR_RESNETS, *CIFAR_VGGS, *CIFAR_MOBILES, *DIGITS_NETWORKS, *TUTORIAL_NETWORKS]:
+    for name in [*CIFAR_RESNETS, *CIFAR_VGGS, *CIFAR_MOBILES, *DIGITS_NETWORKS, *TUTORIAL_NETWORKS, *MLPS]:
         entries = timm.create_model(name).feature_info
         assert all("activation" in entry for entry in entries), name
 

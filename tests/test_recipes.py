@@ -1,0 +1,103 @@
+"""A recipe's keys mean the same on the command line, in a YAML file and from Python; docs/recipes.md, followed to the letter."""
+
+import contextlib
+import io
+import itertools
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+from pages import page
+
+from kdzoo.models.network import build_network
+from kdzoo.models.weights import save_student
+from kdzoo.spec import NetworkSpec, Run
+from kdzoo.suite.config import CONFIGS, assignments, bench_config
+from kdzoo.suite.sweep import plan
+
+WORDS = {"data": "digits", "teacher": "digits_teacher", "student": "digits_student", "recipe": "digits", "methods": "hinton", "seeds": 1}
+ADAM = {"optimizer": "adam", "lr": 0.002, "schedule": "linear", "warmup": 0.1}
+
+
+def planned(options: dict, file: Path | None = None) -> dict[str, Run]:
+    """The runs that a bench comes to, teachers too, by their ids."""
+    made = plan(bench_config(options, file))
+    return {found.run.id: found.run for found in (*made.teachers.values(), *made.students)}
+
+
+def test_adam_with_a_linear_schedule_is_one_run_on_the_command_line_in_yaml_and_from_python(place):
+    typed = planned({**WORDS, "set": assignments(f"recipe.{key}={value}" for key, value in ADAM.items())})
+    (place / "adam.yaml").write_text(yaml.safe_dump({**WORDS, "recipe": {"name": "digits", **ADAM}}))
+    called = planned({**WORDS, "recipe": {"name": "digits", **ADAM}})
+    assert set(typed) == set(called) == set(planned({}, place / "adam.yaml"))
+    assert set(typed).isdisjoint(planned(WORDS))
+    for run in typed.values():
+        assert run.recipe.model_dump().items() >= ADAM.items()
+
+
+PAGE = page("recipes.md")
+COMMANDS = [line for block in PAGE.blocks("bash") for line in block.strip().splitlines()]
+
+
+def settings(command: str) -> dict[str, str]:
+    """The `--set` options of a command."""
+    words = shlex.split(command)
+    return dict(word.split("=", 1) for before, word in itertools.pairwise(words) if before == "--set")
+
+
+@pytest.fixture
+def followed(place: Path, kdzoo) -> list[str]:
+    """What the page's benches say, in order, in a folder with its files."""
+    for name, code in PAGE.files.items():
+        (place / name).write_text(code)
+    said = [kdzoo(*shlex.split(command)[1:]) for command in COMMANDS if command.startswith("kdzoo ")]
+    assert [one.status for one in said] == [0] * 4, [one.err for one in said]
+    return [one.out for one in said]
+
+
+def test_the_page_says_one_teacher_and_one_student_in_each_of_its_ways(followed, place):
+    typed, filed, longer, filed_longer = followed
+    teachers = [re.search(r"teacher +digits_teacher has to be trained first, (\d+) epochs \((none-\w+)\)", said) for said in followed]
+    assert [found and found[1] for found in teachers] == ["40", "40", "60", "60"]
+    assert len({found and found[2] for found in teachers}) == 2
+    assert "recipe        digits, 40 epochs a run" in typed
+    assert "recipe        digits, 20 epochs a run" in longer
+    for one, other in ((typed, filed), (longer, filed_longer)):
+        ends = [re.split("distinct runs|time ", said)[1] for said in (one, other)]  # what is trained, without the time it is to take
+        assert ends[0] == ends[1]
+    assert settings(COMMANDS[0]) == {f"recipe.{key}": str(value) for key, value in ADAM.items()}
+
+
+def test_only_the_teacher_has_what_the_page_sets_for_the_teacher(place):
+    runs = planned(yaml.safe_load(PAGE.files["longer.yaml"])).values()
+    found = {(run.student.name, run.recipe.epochs, run.recipe.augment.crop, run.recipe.augment.pad) for run in runs}
+    assert found == {("digits_teacher", 60, "pad", 1), ("digits_student", 20, "none", 0)}
+    limited = planned({**WORDS, "set": {"recipe.max_norm": 3, "teacher_recipe.max_norm": None}}).values()
+    assert {(run.student.name, run.recipe.max_norm) for run in limited} == {("digits_teacher", None), ("digits_student", 3)}
+
+
+def test_a_recipe_for_a_teacher_that_is_not_trained_is_told_to_have_no_effect(place):
+    teacher = build_network(NetworkSpec(name="mlp_8", classes=10), channels=1, side=8, mean=(0.5,), std=(0.5,), seed=0)
+    save_student(teacher, place / "mlp_8.safetensors", {"architecture": "mlp_8"})
+    asked = {**WORDS, "teacher": "mlp_8:mlp_8.safetensors", "set": {"teacher_recipe.epochs": 60, "teacher_recipe.lr": 0.2}}
+    words = "teacher_recipe.epochs, teacher_recipe.lr: no effect, since the teacher has its weights already and is not trained"
+    assert words in plan(bench_config(asked, None)).notes
+    assert words not in plan(bench_config({**asked, "teacher": "mlp_8"}, None)).notes
+
+
+def test_the_pages_bench_on_mnist_is_the_one_that_comes_with_kdzoo():
+    shipped = yaml.safe_load((CONFIGS / "benches" / "hinton_mnist.yaml").read_text())
+    shown = yaml.safe_load(PAGE.files["hinton.yaml"])
+    assert {key: shipped[key] for key in shown} == shown
+    assert set(shipped) - set(shown) == {"name", "seeds", "keep"}
+
+
+def test_the_pages_calibration_makes_fewer_errors_on_other_data(place):
+    assert COMMANDS[-1] == "python calibrate.py"
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        exec(compile(PAGE.files["calibrate.py"], "calibrate.py", "exec"), {})
+    bias, before, after = map(float, re.findall(r"-?[\d.]+", said.getvalue()))
+    assert 2 < bias < 5
+    assert after < before / 2
