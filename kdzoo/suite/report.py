@@ -26,7 +26,7 @@ OPTIONAL = (
     "vs alone all", "p alone all", "val top-1", "top-1 at best val", "best on test (oracle)", "memory", "passes", "tried", "clock s",
 )  # fmt: skip
 """the columns of a leaderboard in the order in which they are taken in as long as they fit; so the last is left out first"""
-REPEATED = (RANK, "method", "setting")
+REPEATED = (RANK, "method", "setting", "measure")
 """what stands in every part of a table that is too wide for one"""
 GAP = 2
 """characters between columns"""
@@ -34,7 +34,7 @@ LONGEST_SETTING = 34
 """characters of a setting before it goes on in the next line"""
 LONGEST_HEADING = 10
 """characters of a heading that is wider than its cells before it goes on in the next line"""
-WORDS = {"method", "setting", "pair", "data", "phase", "recipe", "why", "table", "differs"}
+WORDS = {"method", "setting", "pair", "data", "phase", "recipe", "why", "table", "differs", "measure", "reached", "known reason"}
 
 
 def leaderboard_view(bench: BenchRecords, board: pd.DataFrame, width: int, columns: str | None = None) -> RenderableType:
@@ -96,6 +96,15 @@ def beside_view(sections: Sequence[tuple[str, pd.DataFrame]], notes: Sequence[st
             parts.append(Text(f"{left}\n", style="dim"))
     parts.extend(Text(one_line(note), style="dim") for note in notes)
     return InPlainText(Group(*parts))
+
+
+def evidence_view(title: str, whole: pd.DataFrame, width: int, page: str) -> RenderableType:
+    """A study's numbers beside the paper's, with the columns that fit; the others are in its page."""
+    essential, optional = ("measure", "paper", "n", "measured", "reached"), ("95 % interval", "known reason")
+    filled = whole[[name for name in whole.columns if whole[name].any()]]
+    frame = fitting(filled, width, essential, optional)
+    left = left_out(filled, frame, page).replace(f"--columns {ALL_COLUMNS}, or ", "in ")
+    return InPlainText(Group(titled(title, frame, width), *([Text(left, style="dim")] if left else [])))
 
 
 def fitting(shown: pd.DataFrame, width: int, essential: Sequence[str] = ESSENTIAL, optional: Sequence[str] = OPTIONAL) -> pd.DataFrame:
