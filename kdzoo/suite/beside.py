@@ -69,7 +69,8 @@ def beside(benches: Sequence[BenchRecords], rows: Sequence[Published]) -> Beside
             there = [row for row in rows if row.pair == block.place.pair and row.data == _original(block)]
             notes += _absent(block, there, rows)
             for standing in block.standings:
-                for number in [row for row in there if row.method == standing.record.method] or [None]:
+                theirs: list[Published | None] = [row for row in there if row.method == standing.record.method]
+                for number in theirs or [None]:
                     if not standing.done:
                         continue
                     differs = () if number is None else marks_of(standing, number)
