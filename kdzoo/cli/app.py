@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from kdzoo.cli import bench, runs, short, status, tables, zoo
+from kdzoo.cli import bench, reproduce, runs, short, status, tables, zoo
 from kdzoo.cli.options import EXIT_CODES, option
 from kdzoo.cli.output import Interrupted, say
 from kdzoo.cli.streams import outlast
@@ -44,6 +44,7 @@ VERBS: dict[str, list[tuple[str, Callable[..., int]]]] = {
         ("leaderboard", tables.leaderboard),
         ("compare", tables.compare),
         ("distill", short.distill),
+        ("reproduce", reproduce.reproduce),
     ],
     "Look up": [
         ("methods", zoo.methods),

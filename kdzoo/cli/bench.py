@@ -356,12 +356,17 @@ def given(params: dict[str, Any]) -> dict[str, Any]:
 
 def train(config: BenchConfig, *, command: str, retry_failed: bool) -> int:
     """Run a bench with its display, print its leaderboard; 1 where some run failed."""
-    folder = Path(config.results) / config.name
+    outcome = train_missing(config, command=command, retry_failed=retry_failed)
+    return _end(config, Path(config.results) / config.name, outcome)
+
+
+def train_missing(config: BenchConfig, *, command: str, retry_failed: bool) -> Outcome:
+    """Train the runs of a bench that are not done yet, with its display, and write its tables."""
     if (planned := outline(config)) is not None:
         _tell(map(labelled, planned.lines()))
     if (runs := finished_runs(config)) is not None:
         _tell([f"nothing is left to do: {'the run is' if len(runs) == 1 else f'all {len(runs)} runs are'} done"])
-        return _end(config, folder, Outcome(set(runs)))
+        return Outcome(set(runs))
     with worker_pool(config) as pool:
         if not is_complete(config):
             pool.warm()  # a worker's imports run while this process imports and plans
@@ -370,8 +375,7 @@ def train(config: BenchConfig, *, command: str, retry_failed: bool) -> int:
         prepared = prepare(config)
         pool.size = prepared.jobs
         with open_display(console()) as display:
-            outcome = run(prepared, pool, display.handle, retry_failed=retry_failed, command=command)
-    return _end(config, folder, outcome)
+            return run(prepared, pool, display.handle, retry_failed=retry_failed, command=command)
 
 
 def _tell(lines: Iterable[str]) -> None:

@@ -16,6 +16,7 @@ from kdzoo.models.pairs import PAIRS
 from kdzoo.spec import Augment, Recipe
 from kdzoo.store import Store, teacher_store
 from kdzoo.suite.config import recipes as recipe_names
+from kdzoo.suite.study import shipped_studies
 
 Names = Callable[[Path, str], Iterable[str]]
 """the candidates for a word that has been begun, given the folder of all benches"""
@@ -69,6 +70,10 @@ def teachers(results: Path, word: str) -> list[str]:
 
 def recipes(results: Path, word: str) -> list[str]:
     return recipe_names()
+
+
+def studies(results: Path, word: str) -> list[str]:
+    return list(shipped_studies())
 
 
 def recipe_keys(results: Path, word: str) -> list[str]:

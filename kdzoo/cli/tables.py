@@ -106,6 +106,14 @@ def compare(
             names_of=complete.benches_or_runs,
         ),
     ] = None,
+    published: Annotated[
+        bool,
+        option(
+            "--published",
+            text="Put published numbers of the same pairs and methods beside a bench's rows, marked where protocols differ.",
+            default="off",
+        ),
+    ] = False,
     results: ResultsFolder = Path("results"),
     how: Kind = TableFormat.table,
     as_json: AsJson = False,
@@ -114,6 +122,9 @@ def compare(
     columns: Columns = None,
 ) -> int:
     """Put benches beside each other: differences to the first with 95 % intervals, and warnings where protocols differ.
+
+    With --published a bench stands beside the literature's tables instead, row by row, with a mark for everything that
+    differs: other pixels, epochs or training images, the best epoch on the test set, one seed, another teacher.
 
     The ids of two runs compare these two models on the test images instead, by their kept predictions.
 
@@ -125,12 +136,15 @@ def compare(
       kdzoo compare digits digits-refit
       kdzoo compare results/mine paper.csv --format md --filter method=crd
       kdzoo compare hinton-0123456789ab none-0123456789ab
+      kdzoo compare cifar100 --published
     """
     if not benches:
         there = [folder.name for folder in known_benches(results)]
         raise InputError(
             f"compare: name two benches or more; {f'below {results}: ' + ', '.join(there) if there else looked_below(results)}"
         )
+    if published:
+        return print_published(benches, results, TableFormat.json if as_json else how, sort, only, columns)
     if len(benches) == 2 and all(RUN_ID.match(name) for name in benches):
         from kdzoo.suite.models import compare_models
 
@@ -157,6 +171,36 @@ def compare(
         print(render(columns_of(frame, columns or ALL_COLUMNS), how).rstrip("\n"))
     for warning in found.warnings:
         say(f"warning: {warning}")
+    return 0
+
+
+def print_published(
+    benches: list[str], results: Path, how: TableFormat, sort: str | None, only: list[str] | None, columns: str | None
+) -> int:
+    """Print the rows of benches beside the published numbers of their pairs and methods."""
+    from kdzoo.suite.beside import beside, beside_sections, legend
+    from kdzoo.suite.compare import render
+    from kdzoo.suite.published import published
+    from kdzoo.suite.records import read_bench
+    from kdzoo.suite.report import beside_view
+    from kdzoo.suite.tables import ALL_COLUMNS, columns_of
+
+    problems: list[str] = []
+    folders: list[Path] = []
+    for name in benches:
+        with noting(problems):
+            folders.append(bench_folder(name, results))
+    if problems:
+        raise InputError(*problems)
+    found = beside([read_bench(folder) for folder in folders], published())
+    frame = arranged(found.frame, sort, only)
+    if how is TableFormat.table:
+        marks = [f"{letter}  {mark}" for letter, mark in legend(frame)]
+        console().print(beside_view(beside_sections(frame), [*marks, *found.notes], console().width, columns))
+        return 0
+    print(render(columns_of(frame, columns or ALL_COLUMNS), how).rstrip("\n"))
+    for note in found.notes:
+        say(note)
     return 0
 
 

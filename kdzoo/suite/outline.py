@@ -35,11 +35,12 @@ class Outline:
     def runs(self) -> int | None:
         """How many runs the sweep has, at the most where that is not exact; None where a plugin has to be loaded to know."""
         total = 0
+        students = len({student for _, student in self.pairs})  # the student alone is one run for all of its teachers
         for name, number in self.methods:
             if number is None:
                 return None
-            total += number * len(self.config.seeds_for(name))
-        return total * len(self.pairs)
+            total += number * len(self.config.seeds_for(name)) * (students if name == NONE else len(self.pairs))
+        return total
 
     def lines(self) -> list[tuple[str, str]]:
         """Words and what they stand for: the number of runs, where results go, methods, settings, seeds, networks, data, recipe."""

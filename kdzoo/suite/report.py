@@ -12,6 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from kdzoo.suite.beside import DIFFERENCE
 from kdzoo.suite.blocks import TEACHER
 from kdzoo.suite.records import BenchRecords
 from kdzoo.suite.tables import ALL_COLUMNS, columns_of, footnotes, sections, selected
@@ -25,7 +26,7 @@ OPTIONAL = (
     "vs alone all", "p alone all", "val top-1", "top-1 at best val", "best on test (oracle)", "memory", "passes", "tried", "clock s",
 )  # fmt: skip
 """the columns of a leaderboard in the order in which they are taken in as long as they fit; so the last is left out first"""
-REPEATED = (RANK, "method", "setting")
+REPEATED = (RANK, "method", "setting", "measure")
 """what stands in every part of a table that is too wide for one"""
 GAP = 2
 """characters between columns"""
@@ -33,7 +34,7 @@ LONGEST_SETTING = 34
 """characters of a setting before it goes on in the next line"""
 LONGEST_HEADING = 10
 """characters of a heading that is wider than its cells before it goes on in the next line"""
-WORDS = {"method", "setting", "pair", "data", "phase", "recipe", "why"}
+WORDS = {"method", "setting", "pair", "data", "phase", "recipe", "why", "table", "differs", "measure", "reached", "known reason"}
 
 
 def leaderboard_view(bench: BenchRecords, board: pd.DataFrame, width: int, columns: str | None = None) -> RenderableType:
@@ -79,6 +80,31 @@ def comparison_view(sections: Sequence[tuple[str, pd.DataFrame]], names: Sequenc
 def sections_view(sections: Sequence[tuple[str, pd.DataFrame]], width: int) -> RenderableType:
     """Tables below their titles, each in parts that fit into `width` characters."""
     return InPlainText(Group(*(titled(title, frame, width) for title, frame in sections)))
+
+
+def beside_view(sections: Sequence[tuple[str, pd.DataFrame]], notes: Sequence[str], width: int, columns: str | None) -> RenderableType:
+    """Rows beside published numbers, table by table, with the columns that fit, and below what differs between the protocols."""
+    essential = ("method", "ours", "published", DIFFERENCE, "table", "differs")
+    parts: list[RenderableType] = []
+    if sections:
+        parts.append(Text("Test top-1 in per cent; 95 % intervals of ours minus the published number", style="dim"))
+    for title, whole in sections:
+        filled = whole[[name for name in whole.columns if name == "method" or whole[name].any()]]
+        frame = fitting(filled, width, essential, ("n", "sd", "setting")) if columns is None else columns_of(filled, columns)
+        parts.append(titled(title, frame, width))
+        if columns is None and (left := left_out(filled, frame, "--format csv")):
+            parts.append(Text(f"{left}\n", style="dim"))
+    parts.extend(Text(one_line(note), style="dim") for note in notes)
+    return InPlainText(Group(*parts))
+
+
+def evidence_view(title: str, whole: pd.DataFrame, width: int, page: str) -> RenderableType:
+    """A study's numbers beside the paper's, with the columns that fit; the others are in its page."""
+    essential, optional = ("measure", "paper", "n", "measured", "reached"), ("95 % interval", "known reason")
+    filled = whole[[name for name in whole.columns if whole[name].any()]]
+    frame = fitting(filled, width, essential, optional)
+    left = left_out(filled, frame, page).replace(f"--columns {ALL_COLUMNS}, or ", "in ")
+    return InPlainText(Group(titled(title, frame, width), *([Text(left, style="dim")] if left else [])))
 
 
 def fitting(shown: pd.DataFrame, width: int, essential: Sequence[str] = ESSENTIAL, optional: Sequence[str] = OPTIONAL) -> pd.DataFrame:

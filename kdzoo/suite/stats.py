@@ -6,6 +6,7 @@ that, if any, are tables side by side, which is how benchmarks/statistics.py jud
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -239,6 +240,16 @@ def holm(p: np.ndarray) -> np.ndarray:
 def sample_sd(values: Sequence[float] | np.ndarray) -> float:
     """The sample standard deviation (ddof 1); NaN for one value."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
+
+
+def mean_interval(values: Sequence[float] | np.ndarray, resolution: float = 0.0) -> tuple[float, float]:
+    """The 95 % t interval of the mean of independent runs; NaN for one run. Equal runs differ by what `resolution` hides."""
+    mean, n = float(np.mean(values)), len(values)
+    if n < 2:
+        return math.nan, math.nan
+    variance = float(_without_zero(np.array([np.var(values, ddof=1)]), resolution)[0])
+    half = float(stdtrit(n - 1, (1 + LEVEL) / 2)) * math.sqrt(variance / n)
+    return mean - half, mean + half
 
 
 def mcnemar_p(first_right: np.ndarray, second_right: np.ndarray) -> float:

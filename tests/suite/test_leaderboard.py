@@ -53,7 +53,7 @@ def write(
     values = {
         "student": NetworkSpec(name="resnet8", classes=10),
         "teacher": NetworkSpec(name="resnet20", classes=10, start="run:none-0123456789ab") if made.terms else None,
-        "data": DataSpec(name="cifar10", fingerprint="f00d", classes=10, **changes.pop("data", {})),
+        "data": DataSpec(**{"name": "cifar10", "fingerprint": "f00d", "classes": 10, **changes.pop("data", {})}),
         "recipe": Recipe(**{"epochs": 5, "batch_size": 64, "lr": 0.1, **changes.pop("recipe", {})}),
     }
     run = Run(objective=made, seed=seed, **{**values, **changes})

@@ -1,0 +1,184 @@
+"""`kdzoo reproduce`: the literature's claims, trained again. Free of torch until there is something to plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kdzoo.cli import complete
+from kdzoo.cli.bench import labelled, plan_lines, say_failures, train_missing
+from kdzoo.cli.options import (
+    RUNNING,
+    AsJson,
+    DataRoot,
+    Device,
+    Kind,
+    ResultsFolder,
+    RetryFailed,
+    Threads,
+    argument,
+    chosen,
+    option,
+)
+from kdzoo.cli.output import Column, Format, console, field, link, show
+from kdzoo.errors import InputError, noting
+from kdzoo.suite.outline import outline
+from kdzoo.suite.study import Study, hours, read_study, shipped_studies, study_file
+from kdzoo.text import one_line
+
+
+def reproduce(
+    ctx: typer.Context,
+    study: Annotated[
+        str | None,
+        argument("A study's name, or its YAML file.", default="none: the studies are listed", names_of=complete.studies, metavar="[NAME]"),
+    ] = None,
+    seeds: Annotated[int | None, option(text="Number of seeds, of every stage.", default="the study's", panel=RUNNING, metavar="N")] = None,
+    dry_run: Annotated[
+        bool, option("--dry-run", text="Print the plan and an estimate of the time; write nothing.", default="off", panel=RUNNING)
+    ] = False,
+    results: ResultsFolder = Path("results"),
+    data_root: DataRoot = None,
+    device: Device = None,
+    jobs: Annotated[
+        int | None,
+        option(
+            "--jobs",
+            "-j",
+            text="Number of processes that train at the same time.",
+            default="the cores on a CPU, 1 on a GPU",
+            panel=RUNNING,
+            metavar="N",
+        ),
+    ] = None,
+    threads: Threads = None,
+    retry_failed: RetryFailed = False,
+    how: Kind = Format.table,
+    as_json: AsJson = False,
+) -> int:
+    """Train a study of the literature again, and set its numbers beside the paper's: reached or not, by a tolerance stated before.
+
+    Without a name the studies are listed with their hours. A study is a YAML file: benches, in stages that may build on
+    earlier ones, and the paper's numbers. Its runs, README.md and results.csv are written to papers/NAME below --results.
+    Run the same command again, after Ctrl-C or a crash too, and it trains only what is missing.
+
+    \b
+    Examples:
+      kdzoo reproduce
+      kdzoo reproduce tutorial-cnn --dry-run
+      kdzoo reproduce tutorial-cnn --seeds 1
+    """
+    if study is None:
+        return list_studies(chosen(how, as_json))
+    found, name = read_study(study_file(study)), Path(study).stem
+    more = {key: value for key, value in {"data_root": data_root, "device": device, "jobs": jobs, "threads": threads}.items() if value}
+    if seeds is not None and seeds < 1:
+        raise InputError(f"seeds: expected a number >= 1, got {seeds}")
+    if dry_run:
+        return print_plans(found, name, results, seeds, more, retry_failed=retry_failed)
+    return train_study(found, name, results, seeds, more, command=ctx.obj or "", retry_failed=retry_failed)
+
+
+def list_studies(how: Format) -> int:
+    """Print the studies that are shipped, with their size and how long they take."""
+    rows = []
+    for name, file in shipped_studies().items():
+        found = read_study(file)
+        time = hours(found)
+        counts = [planned.runs for stage in found.stages if (planned := outline(found.config(stage))) is not None]
+        rows.append(
+            {
+                "study": name,
+                "title": found.title,
+                "hours": time and round(time[0], 2),
+                "machine": time and time[1],
+                "estimated": time and found.time is None,
+                "runs": sum(count or 0 for count in counts),
+                "seeds": found.seeds,
+                "stages": len(found.stages),
+                "numbers": len(found.measured()),
+                "claim": found.claim,
+                "source": found.source,
+            }
+        )
+    columns = [
+        Column("study", lambda row: link(row["study"], row["source"])),
+        Column("hours", _hours, number=True),
+        field("runs", number=True),
+        field("numbers", number=True),
+        field("title"),
+        field("seeds", number=True),
+        field("stages", number=True),
+        field("claim"),
+    ]
+    show(rows, how, title="Hours on two CPU cores; ~: estimated, not measured", names=list(rows[0]), columns=columns)
+    return 0
+
+
+def _hours(row: Any) -> str:
+    if row["hours"] is None:
+        return "unknown"
+    digits = ",.0f" if row["hours"] >= 10 else ".1f"
+    return f"{'~' if row['estimated'] else ''}{row['hours']:{digits}}{'' if row['estimated'] else ' ' + row['machine']}"
+
+
+def print_plans(found: Study, name: str, results: Path, seeds: int | None, more: dict[str, Any], *, retry_failed: bool) -> int:
+    """What a study would train, stage by stage; of one that builds on a stage without runs, what is known before."""
+    from kdzoo.suite.bench import prepare
+    from kdzoo.suite.stages import stage_config, study_folder
+
+    folder = study_folder(results, name)
+    for stage in found.stages:
+        if any(not (folder / which.stage / "runs").is_dir() for which in stage.before):
+            planned = outline(found.config(stage, seeds, results=str(folder), **more))
+            lines = [*(planned.lines() if planned else []), ("time", f"known once {_earlier(stage.before)} is trained")]
+        else:
+            lines = plan_lines(prepare(stage_config(found, stage, folder, seeds, more)), retry_failed=retry_failed)
+        for line in lines:
+            console().print(labelled(line), markup=False, soft_wrap=True)
+    return 0
+
+
+def _earlier(before: Any) -> str:
+    return " and ".join(dict.fromkeys(which.stage for which in before))
+
+
+def train_study(
+    found: Study, name: str, results: Path, seeds: int | None, more: dict[str, Any], *, command: str, retry_failed: bool
+) -> int:
+    """Train what is missing of every stage, then write and print the study's table; 1 where some run failed."""
+    from kdzoo.suite.evidence import PAGE, TABLE, shown_frame, write_evidence
+    from kdzoo.suite.report import evidence_view
+    from kdzoo.suite.stages import stage_config, study_folder
+
+    folder = study_folder(results, name)
+    check_stages(found, folder, seeds, more)
+    status = 0
+    for number, stage in enumerate(found.stages, start=1):
+        console().print(f"stage {number} of {len(found.stages)}: {stage.name}", markup=False, soft_wrap=True)
+        config = stage_config(found, stage, folder, seeds, more)
+        outcome = train_missing(config, command=command, retry_failed=retry_failed)
+        status = say_failures(outcome, f"kdzoo status {folder / stage.name}")
+        if status:
+            break
+    measured = write_evidence(found, name, folder)
+    console().print(evidence_view(found.title, shown_frame(measured), console().width, str(folder / PAGE)))
+    console().print(one_line(f"{folder / PAGE}, with {TABLE} beside it"), markup=False, soft_wrap=True)
+    return status
+
+
+def check_stages(found: Study, folder: Path, seeds: int | None, more: dict[str, Any]) -> None:
+    """Plan every later stage whose networks are known already, so that its faults are told before the first one is trained."""
+    later = [stage for stage in found.stages[1:] if stage.teacher is None and not (folder / stage.name / "runs").is_dir()]
+    if not later:
+        return
+    from kdzoo.suite.sweep import plan
+
+    problems: list[str] = []
+    for stage in later:
+        with noting(problems):
+            plan(found.config(stage, seeds, results=str(folder), **more))
+    if problems:
+        raise InputError(*problems)

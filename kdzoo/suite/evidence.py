@@ -1,0 +1,250 @@
+"""What a study came to: every number of the paper beside the measured one, from the folders of its runs alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kdzoo.errors import InputError
+from kdzoo.store import write_bytes
+from kdzoo.suite.blocks import Block, blocks_of
+from kdzoo.suite.leaderboard import as_csv
+from kdzoo.suite.outline import outline
+from kdzoo.suite.records import Record, read_bench
+from kdzoo.suite.stages import settings_in
+from kdzoo.suite.stats import mean_interval, sample_sd
+from kdzoo.suite.study import TEACHER, Cell, Measure, Study
+from kdzoo.suite.tables import markdown_table
+from kdzoo.text import markdown_text, number_of
+
+TABLE, PAGE = "results.csv", "README.md"
+SHARES = ("top1", "top5", "balanced", "agreement", "ece")
+"""metrics that stand in the tables in per cent"""
+REACHED, BY_MEAN, ABOVE, BELOW, MISSING = "yes", "yes, by the mean alone", "no: above", "no: below", "not measured"
+COLUMNS = ("measure", "paper", "tolerance", "lowest", "highest", "n", "planned", "mean", "sd", "low", "high", "reached", "reason")
+
+Blocks = Mapping[str, tuple[Block, ...]]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A measurement with its values by seed, in the words and units of the table; why there is none in `reason`.
+
+    resolution: what one test image makes of a value; equal values differ by less than that.
+    """
+
+    measure: Measure
+    values: Mapping[int, float]
+    resolution: float
+    planned: int
+    reason: str
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(list(self.values.values()))) if self.values else math.nan
+
+    @property
+    def sd(self) -> float:
+        return sample_sd(list(self.values.values()))
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        return mean_interval(list(self.values.values()), self.resolution) if self.values else (math.nan, math.nan)
+
+    @property
+    def reached(self) -> str:
+        """Whether the mean lies within the bounds, and whether its whole 95 % interval does."""
+        (lowest, highest), (low, high) = self.measure.bounds, self.interval
+        if not self.values:
+            return MISSING
+        if self.mean > highest:
+            return ABOVE
+        if self.mean < lowest:
+            return BELOW
+        return REACHED if low >= lowest and high <= highest else BY_MEAN
+
+
+def measure_all(study: Study, folder: Path) -> tuple[Measured, ...]:
+    """Every measurement of a study, as far as its runs are done."""
+    blocks: Blocks = {
+        stage.name: blocks_of(read_bench(folder / stage.name)) if (folder / stage.name / "runs").is_dir() else () for stage in study.stages
+    }
+    return tuple(_measured(study, measure, blocks) for measure in study.measured())
+
+
+def _measured(study: Study, measure: Measure, blocks: Blocks) -> Measured:
+    planned = len(study.config(study.stage(measure.of.stage)).seeds)
+    try:
+        found = [values_of(cell, blocks[study.stage(cell.stage).name]) for cell in measure.cells]
+    except InputError as error:
+        return Measured(measure, {}, 0.0, planned, "; ".join(error.problems))
+    values, resolution = found[0]
+    if measure.minus is not None:
+        values = _minus(values, found[1][0])
+    if measure.over is not None:
+        whole = _minus(*(part for part, _ in found[-2:]))
+        values = {seed: 100 * value / whole[seed] for seed, value in values.items() if whole.get(seed)}
+    return Measured(measure, values, resolution, planned, measure.reason)
+
+
+def _minus(values: Mapping[int, float], others: Mapping[int, float]) -> dict[int, float]:
+    """Differences seed by seed; where one side is a single training, such as a teacher's, to that."""
+    if len(others) == 1 and len(values) > 1:
+        (other,) = others.values()
+        return {seed: value - other for seed, value in values.items()}
+    if len(values) == 1 and len(others) > 1:
+        (value,) = values.values()
+        return {seed: value - other for seed, other in others.items()}
+    return {seed: value - others[seed] for seed, value in values.items() if seed in others}
+
+
+def values_of(cell: Cell, blocks: Sequence[Block]) -> tuple[dict[int, float], float]:
+    """A cell's values by seed, and what one image makes of one; raises InputError where there is none, or more than one."""
+    phases = {block.place.phase for block in blocks}
+    phase = cell.phase or ("refit" if "refit" in phases else None)
+    method = None if cell.method == TEACHER else cell.method
+    there = [block for block in blocks if cell.pair in (None, block.place.pair) and phase in (None, block.place.phase)]
+    if method is None:
+        return _of_teacher(cell, there)
+    found = list(settings_in(there, method, cell.pair, cell.setting, phase))
+    if len(found) != 1:
+        problem = "no finished run" if not found else f"{len(found)} settings or pairs match; name pair or setting"
+        raise InputError(f"{cell.method}{f' of {cell.pair}' if cell.pair else ''}: {problem}")
+    records = found[0][1]
+    values = {record.run.seed: _value(record.result or {}, cell.metric) for record in records}
+    return values, _resolution(records, cell.metric)
+
+
+def _of_teacher(cell: Cell, blocks: Iterable[Block]) -> tuple[dict[int, float], float]:
+    """The teacher's value; it is one training."""
+    records = [record for block in blocks for record in block.records if (record.result or {}).get("teacher")]
+    found = {_value({"last": {"test": (record.result or {})["teacher"]["test"]}}, cell.metric) for record in records}
+    if len(found) != 1:
+        raise InputError(f"teacher: {'no finished run' if not found else f'{len(found)} teachers match; name a pair'}")
+    return {0: found.pop()}, _resolution(records, cell.metric)
+
+
+def _value(result: Mapping[str, Any], metric: str) -> float:
+    """A number of a run's result, accuracies in per cent; raises InputError where the run does not have it."""
+    test = (result.get("last") or {}).get("test") or {}
+    if metric == "errors":
+        return float(round((1 - test["top1"]) * test["n"]))
+    path = metric.split(".") if "." in metric else ["last", "test", metric]
+    found: Any = result
+    for key in path:
+        found = found[int(key)] if isinstance(found, list) and key.isdecimal() and int(key) < len(found) else _below(found, key)
+    if not isinstance(found, int | float) or isinstance(found, bool):
+        raise InputError(f"metric {metric}: not a number of these runs")
+    return (100 if path[-1] in SHARES else 1) * float(found)
+
+
+def _below(found: Any, key: str) -> Any:
+    return found.get(key) if isinstance(found, Mapping) else None
+
+
+def _resolution(records: Iterable[Record], metric: str) -> float:
+    images = min(int((record.result or {})["last"]["test"]["n"]) for record in records)
+    return 1.0 if metric == "errors" else 100 / images if metric in ("top1", "top5") else 0.0
+
+
+def evidence_frame(measured: Iterable[Measured]) -> pd.DataFrame:
+    """A row a measurement, as numbers."""
+    rows = []
+    for one in measured:
+        lowest, highest = one.measure.bounds
+        low, high = one.interval
+        rows.append(
+            {
+                "measure": one.measure.name,
+                "paper": one.measure.paper,
+                "tolerance": one.measure.tolerance,
+                "lowest": None if math.isinf(lowest) else lowest,
+                "highest": None if math.isinf(highest) else highest,
+                "n": len(one.values),
+                "planned": one.planned,
+                "mean": one.mean,
+                "sd": one.sd,
+                "low": low,
+                "high": high,
+                "reached": one.reached,
+                "reason": one.reason or None,
+            }
+        )
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def shown_frame(measured: Iterable[Measured]) -> pd.DataFrame:
+    """The same for a reader."""
+    rows = [
+        {
+            "measure": one.measure.name,
+            "paper": _expected(one.measure),
+            "n": f"{len(one.values)}" if len(one.values) == one.planned else f"{len(one.values)} of {one.planned}",
+            "measured": _number(one.mean, one.measure) + ("" if math.isnan(one.sd) else f" ± {_number(one.sd, one.measure)}"),
+            "95 % interval": "" if math.isnan(one.interval[0]) else f"[{', '.join(_number(end, one.measure) for end in one.interval)}]",
+            "reached": one.reached,
+            "known reason": one.reason,
+        }
+        for one in measured
+    ]
+    return pd.DataFrame(rows, dtype=object)
+
+
+def _expected(measure: Measure) -> str:
+    """`74.92 ± 0.6`, or the bounds in words."""
+    if measure.paper is not None:
+        return f"{measure.paper:g} ± {measure.tolerance:g}"
+    low, high = measure.bounds
+    if math.isinf(high):
+        return f"at least {low:g}"
+    return f"at most {high:g}" if math.isinf(low) else f"{low:g} to {high:g}"
+
+
+def _number(value: float, measure: Measure) -> str:
+    """Two decimals, or one where images are counted."""
+    counted = measure.of.metric == "errors" and measure.over is None
+    return "" if math.isnan(value) else f"{value:.{1 if counted else 2}f}"
+
+
+def write_evidence(study: Study, name: str, folder: Path) -> tuple[Measured, ...]:
+    """Write README.md and results.csv of a study from its runs alone, byte for byte the same from the same runs."""
+    measured = measure_all(study, folder)
+    write_bytes(folder / TABLE, as_csv(evidence_frame(measured)))
+    write_bytes(folder / PAGE, page(study, name, measured).encode())
+    return measured
+
+
+def page(study: Study, name: str, measured: Sequence[Measured]) -> str:
+    """The README of a study."""
+    count = {word: sum(one.reached == word for one in measured) for word in (REACHED, BY_MEAN, ABOVE, BELOW, MISSING)}
+    told = "; ".join(f"{word} ({number})" for word, number in count.items() if number)
+    lines = [f"# {markdown_text(study.title)}", "", f"Claim: {markdown_text(study.claim)} [Source]({study.source}).", ""]
+    lines += [f"`kdzoo reproduce {name}`. Reached, of {number_of(len(measured), 'number')}: {told}.", ""]
+    lines += [*markdown_table(shown_frame(measured)), "", READ_AS, "", "## How it was trained", ""]
+    lines += [f"- `{stage.name}/`: {_setup(study, stage.name)}" for stage in study.stages]
+    lines += ["", "Tried before the recipe was settled: " + ("; ".join(map(markdown_text, study.tries)) or "nothing") + "."]
+    return "\n".join(lines) + "\n"
+
+
+READ_AS = (
+    "paper: the published number and the tolerance stated before training, in either direction, or the bounds of the claim. "
+    "measured: mean ± sample standard deviation over n seeds, on the test images after the last epoch; accuracies, their differences "
+    "and shares are in per cent. 95 % interval: by Student's t. reached: `yes`, the whole interval lies within the tolerance; "
+    "`yes, by the mean alone`, the mean does; `no: above` and `no: below`, the mean lies outside."
+)
+
+
+def _setup(study: Study, name: str) -> str:
+    """A stage's networks, data, methods, seeds and recipe, in words."""
+    stage = study.stage(name)
+    planned = outline(study.config(stage))
+    told = "" if planned is None else "; ".join(text for word, text in planned.lines() if word != "bench")
+    taken = [f"the teacher is {stage.teacher.method} of {stage.teacher.stage}"] if stage.teacher else []
+    taken += [f"{which.method} at the setting that {which.stage} chose" for which in stage.settings]
+    return markdown_text("; ".join([told, *taken]))

@@ -1,0 +1,118 @@
+"""The benches of a study, one after the other: what a stage takes from earlier ones is looked up in their folders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kdzoo.errors import InputError, noting, unknown
+from kdzoo.spec import ObjectiveSpec
+from kdzoo.suite.blocks import Block, blocks_of
+from kdzoo.suite.config import BenchConfig
+from kdzoo.suite.records import Record, read_bench, setting_of
+from kdzoo.suite.study import Stage, Study, Which
+
+PAPERS = "papers"
+"""the folder of studies below that of all benches"""
+
+
+def study_folder(results: Path, name: str) -> Path:
+    """Where a study's stages and its table lie."""
+    return results / PAPERS / name
+
+
+def stage_config(found: Study, stage: Stage, folder: Path, seeds: int | None, more: Mapping[str, Any]) -> BenchConfig:
+    """The bench of a stage in a study's folder, with what it takes from the stages before it, which have to be done.
+
+    Raises InputError where they are not, or where they do not have what is asked for.
+    """
+    problems: list[str] = []
+    keys: dict[str, Any] = {}
+    methods: list[str] = []
+    grid: dict[str, list[Any]] = {}
+    if stage.teacher is not None:
+        with noting(problems):
+            keys["teacher"] = "+".join(record.id for record in runs_of(stage.teacher, folder))
+    for which in stage.settings:
+        with noting(problems):
+            text, axes = as_request(runs_of(which, folder)[0].run.objective)
+            methods.append(text)
+            grid |= axes
+    if problems:
+        raise InputError(*[f"stage {stage.name}: {problem}" for problem in problems])
+    config = found.config(stage, seeds, results=str(folder), **more, **keys)
+    update: dict[str, Any] = {}
+    if methods:
+        given = config.methods if "methods" in stage.bench else ()
+        update = {"methods": (*given, *methods), "grid": {**config.grid, **{key: tuple(values) for key, values in grid.items()}}}
+    return config.model_copy(update=update)
+
+
+def as_request(objective: ObjectiveSpec) -> tuple[str, dict[str, list[Any]]]:
+    """A resolved objective as a bench asks for it: the exact sum, and its hyper-parameters as axes of one value."""
+    if objective.first is not None:
+        raise InputError(f"{objective.label}: trained in two stages, which an exact sum cannot say")
+    terms = "+".join(f"{term.coefficient!r}*{term.method}" for term in objective.terms)
+    axes = {f"{term.method}.{key}": [value] for term in objective.terms for key, value in term.hyperparameters.items()}
+    return f"{objective.task!r}*ce+{terms}", axes
+
+
+def runs_of(which: Which, folder: Path) -> tuple[Record, ...]:
+    """The finished runs of an earlier stage, in the order of the seeds asked for; raises InputError where some are missing."""
+    place = folder / which.stage
+    if not (place / "runs").is_dir():
+        raise InputError(f"stage {which.stage} has not been trained")
+    there = {record.run.seed: record for record in _matching(which, blocks_of(read_bench(place)))}
+    missing = [str(seed) for seed in which.seeds if seed not in there]
+    if missing:
+        known = ", ".join(map(str, sorted(there))) or "none"
+        raise InputError(
+            f"stage {which.stage} has no finished run of {which.method} with seed {', '.join(missing)}; finished seeds: {known}"
+        )
+    return tuple(there[seed] for seed in which.seeds)
+
+
+def _matching(which: Which, blocks: Iterable[Block]) -> Sequence[Record]:
+    found = {id(records): records for _, records in settings_in(blocks, which.method, which.pair, which.setting, "sweep")}
+    if len(found) > 1:
+        raise InputError(
+            f"stage {which.stage}: {len(found)} settings or pairs of {which.method} match; name the pair or more of the setting"
+        )
+    return [record for records in found.values() for record in records]
+
+
+def settings_in(
+    blocks: Iterable[Block], method: str, pair: str | None, setting: Mapping[str, Any], phase: str | None
+) -> Iterator[tuple[Block, tuple[Record, ...]]]:
+    """The finished runs of every setting of a method that matches: the chosen ones, or with a setting all that have it."""
+    for block in blocks:
+        if pair not in (None, block.place.pair) or phase not in (None, block.place.phase):
+            continue
+        if not setting:
+            yield from ((block, standing.done) for standing in block.standings if standing.record.method == method and standing.done)
+            continue
+        groups: dict[str, list[Record]] = {}
+        for record in block.records:
+            if record.method == method and record.result is not None and has_setting(record, setting):
+                groups.setdefault(record.setting_key, []).append(record)
+        yield from ((block, tuple(records)) for records in groups.values())
+
+
+def has_setting(record: Record, wanted: Mapping[str, Any]) -> bool:
+    """Whether a run was trained at these values; raises InputError with the nearest name for one that its method lacks."""
+    setting = setting_of(record.run.objective, record.about.get("methods", {}), record.about.get("doses", {}))
+    values: dict[str, Any] = {key: getattr(setting, key) for key in ("temperature", "alpha", "weight", "dose")}
+    for term in record.run.objective.terms:
+        values |= {f"{term.method}.{key}": value for key, value in term.hyperparameters.items()}
+        if len(record.run.objective.terms) == 1:
+            values |= {key: value for key, value in term.hyperparameters.items() if key not in values or values[key] is None}
+    if strangers := [key for key in wanted if key not in values]:
+        raise InputError(*[unknown(f"setting of {record.method}", key, values) for key in strangers])
+    return all(_equal(values[key], value) for key, value in wanted.items())
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if isinstance(one, int | float) and isinstance(other, int | float):
+        return abs(one - other) <= 1e-9 * max(abs(one), abs(other))
+    return bool(one == other)

@@ -1,0 +1,231 @@
+"""Studies: their files refused with every fault, numbers judged by tolerances, stages that build on earlier ones, resumed."""
+
+import csv
+import io
+
+import pytest
+import yaml
+from test_leaderboard import objective, write
+
+from kdzoo.errors import InputError
+from kdzoo.suite.evidence import write_evidence
+from kdzoo.suite.stages import stage_config
+from kdzoo.suite.study import hours, read_study, shipped_studies, study_file
+
+BENCH = {"data": "digits", "pairs": ["digits"], "recipe": "smoke", "methods": ["hinton"]}
+
+
+def study_of(folder, **changes):
+    """A study's file: one stage, one number."""
+    content = {
+        "title": "A study", "claim": "It does.", "source": "https://example.org", "tries": [], "seeds": 3,
+        "stages": [{"name": "main", "bench": BENCH}],
+        "measures": [{"name": "KD", "of": {"method": "hinton"}, "paper": 85.0, "tolerance": 3.0}],
+    }  # fmt: skip
+    file = folder / "mine.yaml"
+    file.write_text(yaml.safe_dump({**content, **changes}))
+    return file
+
+
+def rows_of(folder) -> dict[str, dict[str, str]]:
+    return {row["measure"]: row for row in csv.DictReader(io.StringIO((folder / "results.csv").read_text()))}
+
+
+@pytest.mark.parametrize("name", sorted(shipped_studies()))
+def test_every_shipped_study_is_whole_and_has_an_estimate(name):
+    found = read_study(study_file(name))
+    assert found.measured()
+    assert hours(found) is not None
+
+
+def test_crd240_has_a_number_for_every_cell_of_the_published_table():
+    found = read_study(study_file("crd240"))
+    numbers = {measure.name: measure for measure in found.measured()}
+    assert len(numbers) == 7 * 14 - 1 + 6 * 13
+    cell = numbers["cifar_vgg13/vgg8: CRD"]
+    assert (cell.paper, cell.of.method, cell.of.pair) == (73.94, "crd", "cifar_vgg13/vgg8")
+
+
+def test_the_estimate_counts_the_passes_of_every_run():
+    """cnn64 has 6,654,464 multiply-accumulates an image and cnn128 24,843,264: three passes in training, one in teaching."""
+    total = 50_000 * 10 * (10 * 3 * 6_654_464 + 5 * 24_843_264 + 3 * 24_843_264)
+    assert hours(read_study(study_file("tutorial-cnn"))) == (pytest.approx(total / 150e9 / 3600), "two CPU cores")
+
+
+def test_the_faults_of_a_study_are_told_all_at_once_with_the_nearest_names(tmp_path):
+    stages = [
+        {"name": "main", "bench": {**BENCH, "temperature": [2], "results": "here"}},
+        {"name": "next", "teacher": {"stage": "mian"}, "bench": {**BENCH, "seeds": 0}},
+    ]
+    measures = [
+        {"name": "a", "of": {"method": "hintn", "stage": "main"}, "between": [0, None]},
+        {"name": "b", "of": {"method": "none", "stage": "nxt", "metric": "topp1"}, "between": [0, None]},
+    ]
+    with pytest.raises(InputError) as refused:
+        read_study(study_of(tmp_path, stages=stages, measures=measures))
+    told = "\n".join(refused.value.problems)
+    for fault in (
+        "study mine: stages.main.bench.temperature: unknown; did you mean 'temperatures'?",
+        "study mine: stages.main.bench.results: not a key of a study",
+        "study mine: stages.next: earlier stage: unknown 'mian'; did you mean 'main'?",
+        "study mine: stages.next.bench.seeds: expected a number of seeds >= 1",
+        "study mine: measures, 'b': stage: unknown 'nxt'; did you mean 'next'?",
+        "study mine: measures, 'b': metric: unknown 'topp1'; did you mean 'top1'?",
+    ):
+        assert fault in told
+    with pytest.raises(InputError, match=r"study mine: titel: unknown; did you mean 'title'\?"):
+        read_study(study_of(tmp_path, titel="x"))
+    with pytest.raises(InputError, match="method: unknown 'hintn'; did you mean 'hinton'"):
+        read_study(study_of(tmp_path, measures=measures[:1]))
+
+
+@pytest.mark.parametrize(
+    ("judged", "fault"),
+    [
+        ({"paper": 85.0}, "paper and tolerance: expected both or neither"),
+        ({}, "expected paper with tolerance, or between"),
+        ({"paper": 85.0, "tolerance": 1.0, "between": [0, 1]}, "expected paper with tolerance, or between"),
+        ({"between": [None, None]}, "between: expected a lowest or a highest number"),
+    ],
+)
+def test_a_number_without_bounds_on_both_sides_is_refused(tmp_path, judged, fault):
+    with pytest.raises(InputError, match=fault):
+        read_study(study_of(tmp_path, measures=[{"name": "KD", "of": {"method": "hinton"}, **judged}]))
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """Three seeds of plain KD at 84, 85 and 86 % of 1,000 images, and of the student alone at 80, 82 and 81 %."""
+    for seed, (kd, alone) in enumerate([(0.84, 0.80), (0.85, 0.82), (0.86, 0.81)]):
+        write(tmp_path / "s" / "main", objective("hinton"), seed, val=None, test=kd, data={"val_fraction": 0.0})
+        write(tmp_path / "s" / "main", objective("none"), seed, val=None, test=alone, data={"val_fraction": 0.0})
+    return tmp_path
+
+
+def test_a_number_is_reached_where_its_interval_lies_within_the_tolerance(trained):
+    of = {"method": "hinton"}
+    measures = [
+        {"name": "within", "of": of, "paper": 85.0, "tolerance": 3.0},
+        {"name": "by the mean", "of": of, "paper": 84.0, "tolerance": 1.5},
+        {"name": "too high", "of": of, "paper": 80.0, "tolerance": 1.0, "reason": "an easier setting"},
+        {"name": "too low", "of": of, "paper": 90.0, "tolerance": 1.0},
+        {"name": "errors", "of": {**of, "metric": "errors"}, "paper": 150, "tolerance": 5},
+        {"name": "gain", "of": of, "minus": {"method": "none"}, "between": [0, None]},
+        {"name": "share", "of": of, "minus": {"method": "none"}, "over": {"of": {"method": "teacher"}, "minus": {"method": "none"}},
+         "between": [20, 40]},
+        {"name": "nowhere", "of": {**of, "setting": {"temperature": 20}}, "between": [0, None]},
+    ]  # fmt: skip
+    write_evidence(read_study(study_of(trained, measures=measures)), "mine", trained / "s")
+    rows = rows_of(trained / "s")
+    assert {name: row["reached"] for name, row in rows.items()} == {
+        "within": "yes", "by the mean": "yes, by the mean alone", "too high": "no: above", "too low": "no: below",
+        "errors": "yes, by the mean alone", "gain": "yes", "share": "yes, by the mean alone", "nowhere": "not measured",
+    }  # fmt: skip
+    half = 4.302653 / 3**0.5  # Student's t with two degrees of freedom; sd is 1
+    assert [float(rows["within"][key]) for key in ("mean", "sd", "low", "high")] == pytest.approx([85, 1, 85 - half, 85 + half])
+    assert [float(rows["errors"][key]) for key in ("mean", "sd", "n")] == [150, 10, 3]
+    half = 4.302653 * 1 / 3**0.5  # the gains are 4, 3 and 5 points: paired by seed
+    assert [float(rows["gain"][key]) for key in ("mean", "low", "high")] == pytest.approx([4, 4 - half, 4 + half])
+    assert float(rows["share"]["mean"]) == pytest.approx(100 * (4 / 16 + 3 / 14 + 5 / 15) / 3)  # the teacher has 96 %
+    assert rows["nowhere"]["reason"] == "hinton: no finished run"
+    page = (trained / "s" / "README.md").read_text()
+    assert "| too high | 80 ± 1 | 3 | 85.00 ± 1.00 | [82.52, 87.48] | no: above | an easier setting |" in page
+    assert "| errors | 150 ± 5 | 3 | 150.0 ± 10.0 | [125.2, 174.8] | yes, by the mean alone |  |" in page
+    assert "`kdzoo reproduce mine`. Reached, of 8 numbers: yes (2); yes, by the mean alone (3); no: above (1); no: below (1)" in page
+
+
+def test_the_table_is_the_same_byte_for_byte_from_the_same_runs(trained):
+    study = read_study(study_of(trained))
+    write_evidence(study, "mine", trained / "s")
+    before = {name: (trained / "s" / name).read_bytes() for name in ("README.md", "results.csv")}
+    write_evidence(study, "mine", trained / "s")
+    assert before == {name: (trained / "s" / name).read_bytes() for name in before}
+
+
+def test_missing_seeds_and_settings_that_cannot_be_told_apart_are_said(trained):
+    write(trained / "s" / "main", objective("hinton", temperature=2.0), 0, val=None, test=0.9, data={"val_fraction": 0.0})
+    measures = [
+        {"name": "both", "of": {"method": "hinton"}, "between": [0, None]},
+        {"name": "one", "of": {"method": "hinton", "setting": {"temperature": 2}}, "between": [0, None]},
+        {"name": "wrong", "of": {"method": "hinton", "setting": {"temprature": 2}}, "between": [0, None]},
+    ]
+    write_evidence(read_study(study_of(trained, measures=measures, seeds=5)), "mine", trained / "s")
+    rows = rows_of(trained / "s")
+    assert rows["both"]["reason"] == "hinton: 2 settings or pairs match; name pair or setting"
+    assert (rows["one"]["n"], rows["one"]["planned"], rows["one"]["mean"], rows["one"]["reached"]) == (
+        "1", "5", "90", "yes, by the mean alone",
+    )  # fmt: skip
+    assert "did you mean 'temperature'?" in rows["wrong"]["reason"]
+    assert "| one | at least 0 | 1 of 5 | 90.00 |" in (trained / "s" / "README.md").read_text()
+
+
+def test_a_stage_takes_the_run_and_the_setting_that_an_earlier_one_chose(tmp_path):
+    """Of two temperatures the one with the higher validation accuracy."""
+    runs = {}
+    for temperature, val in ((2.0, 0.7), (4.0, 0.8)):
+        runs[temperature] = write(tmp_path / "main", objective("hinton", temperature, alpha=0.3), 0, val=val, test=0.9)
+    stages = [
+        {"name": "main", "bench": {**BENCH, "seeds": 1}},
+        {
+            "name": "next", "settings": [{"stage": "main", "method": "hinton"}], "teacher": {"stage": "main", "method": "hinton"},
+            "bench": {"student": "digits_student", "data": "digits", "recipe": "smoke", "methods": ["at"]},
+        },
+    ]  # fmt: skip
+    found = read_study(study_of(tmp_path, stages=stages))
+    config = stage_config(found, found.stages[1], tmp_path, None, {})
+    assert config.teacher == runs[4.0].id
+    assert config.methods == ("at", "0.7*ce+0.3*hinton")
+    assert config.grid == {"hinton.temperature": (4.0,)}
+    other = study_of(tmp_path, stages=[stages[0], {**stages[1], "teacher": {"stage": "main", "method": "hinton", "seeds": [0, 1]}}])
+    found = read_study(other)
+    with pytest.raises(InputError, match="stage next: stage main has no finished run of hinton with seed 1; finished seeds: 0"):
+        stage_config(found, found.stages[1], tmp_path, None, {})
+
+
+def test_seeds_on_the_command_line_are_those_of_every_stage(tmp_path):
+    stages = [{"name": "main", "bench": BENCH}, {"name": "next", "bench": {**BENCH, "seeds": [7, 8], "refit_seeds": 3}}]
+    found = read_study(study_of(tmp_path, stages=stages))
+    assert [found.config(stage).seeds for stage in found.stages] == [(0, 1, 2), (7, 8)]
+    few = [found.config(stage, 1) for stage in found.stages]
+    assert [(config.seeds, config.refit_seeds) for config in few] == [((0,), None), ((0,), 1)]
+
+
+def test_the_studies_are_listed_with_their_hours_at_80_columns(kdzoo, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    told = kdzoo("reproduce")
+    assert told.status == 0
+    assert max(map(len, told.out.splitlines())) <= 80
+    (line,) = [line.split() for line in told.out.splitlines() if line.startswith("tutorial-cnn")]
+    assert line[:4] == ["tutorial-cnn", "~0.4", "10", "2"]
+    assert "did you mean 'tutorial-cnn'?" in kdzoo("reproduce", "tutorial-cn").err
+
+
+@pytest.mark.slow
+def test_a_study_is_trained_in_stages_told_beside_the_paper_and_resumed(kdzoo, place):
+    """Tuned on held-out images, trained again with two seeds on all of them; the second start trains nothing."""
+    bench = {"data": "digits", "pairs": ["digits"], "recipe": "smoke", "epochs": 2}
+    stages = [
+        {"name": "tuning", "bench": {**bench, "temperatures": [2, 4], "alphas": [0.9], "seeds": 1, "val_fraction": 0.2}},
+        {"name": "whole", "settings": [{"stage": "tuning", "method": "hinton"}], "bench": {**bench, "val_fraction": 0}},
+    ]
+    measures = [
+        {"name": "teacher", "of": {"stage": "whole", "method": "teacher"}, "paper": 95, "tolerance": 5},
+        {"name": "KD", "of": {"stage": "whole", "method": "hinton"}, "between": [5, 100]},
+    ]
+    file = study_of(place, stages=stages, measures=measures, seeds=2)
+    planned = kdzoo("reproduce", file, "--dry-run")
+    assert "known once tuning is trained" in planned.out
+    assert not (place / "results").exists()
+    first = kdzoo("reproduce", file, "--jobs", "1")
+    assert first.status == 0, first.err
+    folder = place / "results" / "papers" / "mine"
+    rows = rows_of(folder)
+    assert rows["teacher"]["reached"] == "yes, by the mean alone"
+    assert (rows["KD"]["n"], rows["KD"]["planned"]) == ("2", "2")
+    runs = sorted(path.parent.name for path in folder.glob("*/runs/*/result.json"))
+    assert len([name for name in runs if name.startswith("hinton")]) == 2 + 2
+    before = (folder / "README.md").read_bytes()
+    again = kdzoo("reproduce", file, "--jobs", "1")
+    assert again.status == 0
+    assert again.out.count("nothing is left to do") == 2
+    assert (folder / "README.md").read_bytes() == before
