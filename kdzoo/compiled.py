@@ -10,6 +10,7 @@ from torch import Tensor
 from kdzoo.execution import autocast
 from kdzoo.member import Member, outputs
 from kdzoo.signals import Need
+from kdzoo.text import first_line
 
 INSIDE = Need.PREACT | Need.NETWORK
 """what is read inside of a network, or differentiated twice: members that read it are trained as they are"""
@@ -36,5 +37,5 @@ def _refusal(member: Member, images: Tensor) -> str | None:
             given = outputs(trial, {Need.NOTHING: images}, Need.LOGITS)
         given.logits.float().sum().backward()  # type: ignore[no-untyped-call]
     except (RuntimeError, NotImplementedError) as error:  # which all that torch.compile raises is
-        return str(error).strip().partition("\n")[0]
+        return first_line(error)
     return None

@@ -27,7 +27,7 @@ from kdzoo.signals import PASSES, Batch, Losses, Need, Outputs
 from kdzoo.sinks import Sink
 from kdzoo.spec import Run
 from kdzoo.store import RunFolder
-from kdzoo.text import LONGEST_REASON, shortened
+from kdzoo.text import first_line
 
 Seen = dict[Need, Tensor]
 """the images of a batch for each pass"""
@@ -273,7 +273,7 @@ def read_checkpoint(folder: RunFolder, device: torch.device) -> dict[str, Any]:
 
 
 def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {shortened(str(error).partition(chr(10))[0], LONGEST_REASON)}"
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def outputs(network: Network, seen: Seen, need: Need) -> Outputs:

@@ -58,22 +58,25 @@ class Distilled:
 
 @dataclass(frozen=True)
 class Wish:
-    """What a distillation is asked for, from the command line and from Python alike; None leaves an option at its default."""
+    """What a distillation is asked for, from the command line and from Python alike; None leaves an option at its default.
+
+    results, name: its bench is the folder `name` in `results`.
+    """
 
     data: str
     teacher: str
-    student: str
     results: Path
-    name: str
-    method: str
-    recipe: str
-    epochs: int | None
-    lr: float | None
-    image_size: int | None
-    seed: int
-    device: str
-    threads: int | None
-    skip_unreadable: bool
+    student: str = DISTILL_STUDENT
+    name: str = "runs"
+    method: str = DISTILL_METHOD
+    recipe: str = DISTILL_RECIPE
+    epochs: int | None = None
+    lr: float | None = None
+    image_size: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    threads: int | None = None
+    skip_unreadable: bool = False
 
     def options(self, teacher: str, image_size: int | None) -> dict[str, Any]:
         """The bench that it comes to, with a teacher in words and the side of what the networks see."""
@@ -98,60 +101,29 @@ class Wish:
         }
 
 
-def distill_folder(
-    folder: Path,
-    *,
-    teacher: str,
-    student: str = DISTILL_STUDENT,
-    out: Path = Path("small"),
-    method: str = DISTILL_METHOD,
-    recipe: str = DISTILL_RECIPE,
-    epochs: int | None = None,
-    image_size: int | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    threads: int | None = None,
-    skip_unreadable: bool = False,
-    handle: Handle | None = None,
-) -> Verdict:
-    """Distil `teacher` into `student` on the images below `folder`; leave weights, classes, verdict and README in `out`.
+def distill_folder(wish: Wish, handle: Handle | None = None) -> Verdict:
+    """Distil a teacher into a student on a folder's images; leave weights, classes, verdict and README in `wish.results`.
 
     A bare name of a teacher means its pretrained weights where there are any; one made for other classes is fine-tuned on
     these first. The student is trained twice with the same seed and batches, with the teacher and alone, so that the verdict
     is fair. Run the same call again to resume. Raises InputError before any work for what cannot be done, and WorkFailed
     where a run fails.
     """
-    wish = Wish(
-        data=f"{FOLDER}{folder}",
-        teacher=teacher,
-        student=student,
-        results=out,
-        name="runs",
-        method=method,
-        recipe=recipe,
-        epochs=epochs,
-        lr=None,
-        image_size=image_size,
-        seed=seed,
-        device=device,
-        threads=threads,
-        skip_unreadable=skip_unreadable,
-    )
     tell = handle or (lambda event: None)
     prepared, notes = plan_distillation(wish, Modules())
-    writable(out)
+    writable(wish.results)
     tell_all(notes, tell)
     with Pool(1, (), cache_folder() / "logs" / "distill") as pool:
         outcome = run_bench(prepared, pool, tell, retry_failed=True)
     _refuse_failed(outcome)
-    verdict = judge(prepared, method, notes, Modules())
-    bound = _bound(prepared, method)
+    verdict = judge(prepared, wish.method, notes, Modules())
+    bound = _bound(prepared, wish.method)
     network, images = _network(bound, Modules(), prepared)
     about = {"architecture": bound.run.student.name, "classes": str(len(images.classes)), OWNER: bound.run.id}
     words = "\n".join([*("    " + line for line in table(verdict)), "", conclusion(verdict)])
     metadata = {**about, "class_names": json.dumps(images.classes)}
-    deliver(out, network, bound.run.student, images, bound.run.recipe, verdict=words, metadata=metadata)
-    write_json(out / "verdict.json", json.loads(json.dumps(asdict(verdict))))
+    deliver(wish.results, network, bound.run.student, images, bound.run.recipe, verdict=words, metadata=metadata)
+    write_json(wish.results / "verdict.json", json.loads(json.dumps(asdict(verdict))))
     return verdict
 
 

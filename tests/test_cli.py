@@ -6,6 +6,8 @@ import json
 import os
 import re
 import resource
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -305,6 +307,13 @@ def test_what_was_found_in_a_data_set_is_shown_with_its_classes(kdzoo, place):
             "kdzoo: passed over: 1 file of another kind (1 .txt), light/pipe.png (a FIFO)",
         ]
     assert "did you mean 'digits'" in kdzoo("data", "digitz").err
+    shutil.copytree(place / "photos", place / "a folder" / ("with a long name " * 4))
+    folder = f"folder:a folder/{'with a long name ' * 4}"
+    planned = kdzoo("bench", "--data", folder, "--pairs", "resnet20/resnet8", "--recipe", "digits", "--dry-run")
+    command = re.search(r"in full: kdzoo (data .*)$", planned.out, re.MULTILINE)
+    assert command, planned
+    again = kdzoo(*shlex.split(command[1]))
+    assert (again.status, "20 images, 2 classes" in again.err) == (0, True), "the line that a bench prints is a command"
 
 
 def test_networks_are_kdzoos_own_or_match_a_pattern(kdzoo):

@@ -257,6 +257,24 @@ def test_a_loss_that_fails_says_what_to_write_instead_and_no_teacher_is_trained_
     assert not list(Path("cache").rglob("result.json"))
 
 
+ENDINGS = {
+    "a signal": ("os.kill(os.getpid(), signal.SIGKILL)", "was killed by SIGKILL"),
+    "a crash": ("ctypes.string_at(0)", "was killed by SIGSEGV"),
+    "an exit": ("leave(3)", "ended with status 3"),
+}
+
+
+@pytest.mark.parametrize("how", ENDINGS)
+def test_a_loss_that_kills_its_process_is_refused_by_name_and_the_bench_survives(kdzoo, plugin, how):
+    act, words = ENDINGS[how]
+    text = function(f"{act}\n    return {DISTANCE}.mean()", decorator="@kdzoo.register('mine', needs=kdzoo.Need.LOGITS)")
+    file = plugin(f"import ctypes\nimport os\nimport signal\nfrom os import _exit as leave\n\n{text}")
+    said = kdzoo("bench", "--plugin", file, *BENCH, "--dry-run")
+    assert (said.status, said.err.count("method 'mine': one training step ends the whole process, which")) == (2, 1), said
+    assert words in said.err
+    assert not list(Path("cache").rglob("result.json"))
+
+
 def test_a_width_mismatch_in_a_bench_has_the_numbers_of_its_own_networks(kdzoo, plugin):
     file = plugin(FAULTY["embeddings"][0])
     said = kdzoo("bench", "--plugin", file, *BENCH, "--dry-run")

@@ -18,10 +18,11 @@ from typing import Annotated
 import typer
 
 from kdzoo.cli import bench, runs, short, status, tables, zoo
-from kdzoo.cli.options import EXIT_CODES, option
+from kdzoo.cli.options import EXIT_CODES, Command, Group, option
 from kdzoo.cli.output import Interrupted, say
 from kdzoo.cli.streams import outlast
 from kdzoo.errors import InputError, KdzooError, WorkFailed
+from kdzoo.text import first_line
 from kdzoo.version import VERSION
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -31,6 +32,7 @@ COMPLETION = "_KDZOO_COMPLETE"
 
 app = typer.Typer(
     name="kdzoo",
+    cls=Group,
     rich_markup_mode="rich",
     epilog=f"{EXIT_CODES}\n\nkdzoo COMMAND --help lists the options of a command with their defaults.",
     pretty_exceptions_enable=False,
@@ -69,7 +71,7 @@ def flowing(text: str) -> str:
 
 for panel, verbs in VERBS.items():
     for name, verb in verbs:
-        app.command(name, help=flowing(verb.__doc__ or ""), rich_help_panel=panel, epilog=EXIT_CODES)(verb)
+        app.command(name, cls=Command, help=flowing(verb.__doc__ or ""), rich_help_panel=panel, epilog=EXIT_CODES)(verb)
 app.add_typer(zoo.data, name="data", rich_help_panel="Look up")
 
 
@@ -139,7 +141,7 @@ def status_of(arguments: Sequence[str], *, debug: bool) -> int:
         if debug:
             traceback.print_exc()
         else:
-            reason = (str(error).strip() or "no message").splitlines()[0]
+            reason = first_line(error) or "no message"
             say(f"this is a fault of kdzoo, not of yours: {type(error).__name__}: {reason}")
             say(f"run the same command with {DEBUG} for the traceback; nothing that was finished is lost")
         return FAILED

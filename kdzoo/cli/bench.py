@@ -433,12 +433,13 @@ def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str
     """The plan in words: grid points, distinct runs and why fewer, what is left of them, and how long that will take."""
     from kdzoo.data.report import data_lines
     from kdzoo.store import teacher_store
-    from kdzoo.suite.bench import cut, estimate
+    from kdzoo.suite.bench import cut, estimate, where_data_is_told
 
     made, states, options = prepared.plan, prepared.states, prepared.options
     states_left = {"new", "started", "damaged"} | ({"failed"} if retry_failed else set())
     left = [planned for planned in made.students if states[planned.run.id] in states_left]
     teachers = [planned.run for planned in made.teachers.values() if teacher_store().run(planned.run.id).state() != "done"]
+    described = data_lines(made.data, where_data_is_told(prepared.config))
     cohorts = [job for job in cut(left, made, options, prepared.jobs) if job.kind == "students"]
     counts = Counter(states.values())
     failed = f", {counts['failed']} failed (--retry-failed repeats them)" if counts["failed"] and not retry_failed else ""
@@ -448,7 +449,7 @@ def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str
         *((("seeds", ", ".join(map(str, sorted({planned.run.seed for planned in made.students})))),) if made.students else ()),
         *recipe_lines(prepared),
         ("networks", ", ".join(dict.fromkeys(str(planned.about["pair"]) for planned in made.students))),
-        *(("data" if number == 0 else "", line.removeprefix("data: ")) for number, line in enumerate(data_lines(made.data))),
+        *(("data" if number == 0 else "", line.removeprefix("data: ")) for number, line in enumerate(described)),
         ("grid points", f"{made.points}: methods x settings x pairs x seeds, with the controls"),
         *(("", f"{number} of them are another's run: {reason}") for reason, number in made.merged.items()),
         ("distinct runs", f"{len(made.students)}: {counts['done']} done, {len(left)} left{failed}"),

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 def train(
     ctx: typer.Context,
-    model: Annotated[str, argument("A network's name; see `kdzoo networks`.", names_of=complete.networks)],
+    model: Annotated[str, argument("A network's name; see `kdzoo networks`.", metavar="NETWORK", names_of=complete.networks)],
     data: Data = None,
     data_root: DataRoot = None,
     limit: Limit = None,
@@ -81,7 +81,7 @@ def train(
       kdzoo train resnet34 --small-stem --data cifar10 --epochs 30 --seed 1
     """
     from kdzoo.data.report import data_lines
-    from kdzoo.suite.bench import cut, prepare
+    from kdzoo.suite.bench import cut, prepare, where_data_is_told
     from kdzoo.suite.sweep import Plan
 
     options = given(ctx.params)
@@ -93,7 +93,7 @@ def train(
         taught = tuple(prepared.plan.teachers.values())
         if not taught:
             raise InputError(f"train: expected a network's name without weights, got {model!r}")
-        for line in data_lines(prepared.plan.data):
+        for line in data_lines(prepared.plan.data, where_data_is_told(asked)):
             console().print(line, markup=False, soft_wrap=True)
         kept = Plan("teachers", teacher_store().folder, taught, {}, len(taught))
         for planned in taught:
@@ -138,7 +138,7 @@ TEACHER_COLUMNS = (
 
 
 def run(
-    file: Annotated[str, argument("A run.json, its folder, or a run's id.", names_of=complete.runs)],
+    file: Annotated[str, argument("A run.json, its folder, or a run's id.", metavar="RUN", names_of=complete.runs)],
     results: ResultsFolder = Path("results"),
     device: Device = None,
     threads: Threads = None,
@@ -168,7 +168,7 @@ def run(
 
 
 def evaluate(
-    run: Annotated[str, argument("A run's folder, its run.json, or its id.", names_of=complete.runs)],
+    run: Annotated[str, argument("A run's folder, its run.json, or its id.", metavar="RUN", names_of=complete.runs)],
     results: ResultsFolder = Path("results"),
     device: Device = None,
     resident: Resident = None,

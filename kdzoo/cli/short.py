@@ -13,7 +13,9 @@ from kdzoo.suite.display import open_display
 
 
 def distill(
-    folder: Annotated[Path, argument("Images: train/, test/ (and val/) with a sub-folder per class, or the sub-folders alone.")],
+    folder: Annotated[
+        Path, argument("Images: train/, test/ (and val/) with a sub-folder per class, or the sub-folders alone.", metavar="FOLDER")
+    ],
     teacher: Annotated[
         str,
         option(
@@ -107,25 +109,25 @@ def distill(
     Example:
       kdzoo distill photos/ --teacher my_resnet50.pth --out small/
     """
-    from kdzoo.shortway import distill_folder
+    from kdzoo.shortway import FOLDER, Wish, distill_folder
     from kdzoo.verdict import conclusion, table
 
+    wish = Wish(
+        data=f"{FOLDER}{folder}",
+        teacher=teacher,
+        results=out,
+        student=student,
+        method=method,
+        recipe=recipe,
+        epochs=epochs,
+        image_size=image_size,
+        seed=seed,
+        device=device,
+        threads=threads,
+        skip_unreadable=skip_unreadable,
+    )
     with open_display(console()) as display:
-        verdict = distill_folder(
-            folder,
-            teacher=teacher,
-            student=student,
-            out=out,
-            method=method,
-            recipe=recipe,
-            epochs=epochs,
-            image_size=image_size,
-            seed=seed,
-            skip_unreadable=skip_unreadable,
-            device=device,
-            threads=threads,
-            handle=display.handle,
-        )
+        verdict = distill_folder(wish, display.handle)
     words = "\n".join(["", *table(verdict), "", conclusion(verdict), "", f"weights, classes and how to use them: {out}/"])
     console().print(words, markup=False, soft_wrap=True)
     return 0

@@ -28,7 +28,8 @@ ORDER = ("running", "failed", "damaged", "interrupted", "to do", "done")
 
 def status(
     bench: Annotated[
-        str | None, argument("A bench's name below --results, or its folder.", default="all benches", names_of=complete.bench_names)
+        str | None,
+        argument("A bench's name below --results, or its folder.", metavar="BENCH", default="all benches", names_of=complete.bench_names),
     ] = None,
     results: ResultsFolder = Path("results"),
     as_json: JsonOnly = False,

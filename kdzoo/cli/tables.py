@@ -61,7 +61,12 @@ Columns = Annotated[
 def leaderboard(
     bench: Annotated[
         str | None,
-        argument("A bench's name below --results, or its folder.", default="the only one below --results", names_of=complete.bench_names),
+        argument(
+            "A bench's name below --results, or its folder.",
+            metavar="BENCH",
+            default="the only one below --results",
+            names_of=complete.bench_names,
+        ),
     ] = None,
     results: ResultsFolder = Path("results"),
     how: Kind = TableFormat.table,
@@ -92,6 +97,7 @@ def compare(
             "Names of benches below --results, their folders, or CSV files; the first is the base.",
             default="none",
             names_of=complete.benches_or_runs,
+            metavar="BENCH...",
         ),
     ] = None,
     results: ResultsFolder = Path("results"),

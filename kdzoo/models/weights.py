@@ -20,7 +20,7 @@ from kdzoo.models.harmless import harmless_types
 from kdzoo.models.names import network_names
 from kdzoo.models.normalisation import AUTO, normalisation_of
 from kdzoo.seals import Damaged, read_tensors, write_tensors
-from kdzoo.text import LONGEST_REASON, shortened
+from kdzoo.text import first_line
 
 if TYPE_CHECKING:
     from kdzoo.models.network import Network
@@ -307,7 +307,7 @@ def _load(path: Path) -> object:
         with torch.serialization.safe_globals(list(harmless_types())):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # bytes that are no checkpoint make torch.load raise almost anything
-        reason = shortened(str(error).partition("\n")[0], LONGEST_REASON)
+        reason = first_line(error)
         raise InputError(f"weights: {path} cannot be read as plain tensors ({reason}); save model.state_dict()") from error
 
 

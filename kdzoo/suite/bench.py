@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -147,7 +148,7 @@ def run(
         handle({"event": "note", "text": text})
     if prepared.options.wandb is not None and prepared.options.wandb.get("note"):
         handle({"event": "note", "text": prepared.options.wandb["note"]})
-    for line in data_lines(prepared.plan.data):
+    for line in data_lines(prepared.plan.data, where_data_is_told(prepared.config)):
         handle({"event": "data", "text": line})
     if retry_failed:
         forget_failed_teachers(prepared.plan)
@@ -171,6 +172,15 @@ def run(
     if not outcome.failed and modules is None and prepared.options.wandb is None and (files := files_of(prepared, plans)) is not None:
         keep_finished(config, outcome.done, files)
     return outcome
+
+
+def where_data_is_told(config: BenchConfig) -> str:
+    """The command that prints everything about a bench's data; for data that exist in this process alone, a file."""
+    source = found_in(config.data)
+    if source == "":
+        return "about.data in any run.json of this bench"
+    root = ["--data-root", config.data_root] if config.data_root else []
+    return shlex.join(["kdzoo", "data", config.data, *root, *(["--plugin", source] if source else [])])
 
 
 def keep_command(prepared: Prepared, plans: Iterable[Plan], command: str, handle: Handle) -> None:

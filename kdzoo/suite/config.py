@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, Validati
 from kdzoo.errors import InputError, did_you_mean, unknown
 from kdzoo.sizes import size_of
 from kdzoo.spec import Augment, Count, Integer, Number, Recipe, Share, Spec, parse
+from kdzoo.text import first_line
 
 NONE = "none"
 """the student alone"""
@@ -477,7 +478,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise InputError(f"config: {path}:{line}: {error.problem}") from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"config: {path}: no YAML text ({str(error).splitlines()[0]})") from error
+        raise InputError(f"config: {path}: not valid YAML ({first_line(error)})") from error
     if not isinstance(content, dict):
         raise InputError(f"config: {path}: expected keys and values")
     return content

@@ -19,6 +19,7 @@ from typing import Self
 from kdzoo.errors import InputError, WorkFailed
 from kdzoo.store import RunFolder, Store
 from kdzoo.suite.channel import CHANNEL_LOST, FORKED, Receiver
+from kdzoo.suite.fork import how_it_ended
 from kdzoo.suite.jobs import Event, Handle, Job, Outcome
 
 HANG_SECONDS = 1800.0
@@ -310,7 +311,4 @@ def _how(code: int) -> str:
         return "lost the pipe to its driver (something in it closed the descriptor)"
     if code == FORKED:
         return "was a fork of a worker"
-    if code >= 0:
-        return f"ended with status {code}"
-    name = signal.Signals(-code).name
-    return f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+    return how_it_ended(code) + (" (out of memory?)" if code == -signal.SIGKILL else "")

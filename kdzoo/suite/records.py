@@ -167,7 +167,9 @@ def _shared_temperature(objective: ObjectiveSpec) -> float | None:
 
 
 def setting_text(run: Run, about: Mapping[str, Any]) -> str:
-    return str(setting_of(run.objective, about.get("methods", {}), about.get("doses", {})))
+    """A run's setting in words. A first stage has no alpha: its loss stands alone, which nobody chose."""
+    setting = setting_of(run.objective, about.get("methods", {}), about.get("doses", {}))
+    return str(replace(setting, alpha=None) if run.kind == "pretrain" else setting)
 
 
 @dataclass(frozen=True)

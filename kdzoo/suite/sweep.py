@@ -587,7 +587,7 @@ def _requests(config: BenchConfig, problems: list[str]) -> list[Request]:
     for text in (*CONTROLS, *config.methods):
         with noting(problems):
             found.setdefault(text, parse_request(text))
-    problems += _other_ways_to_set_weights(config)
+    problems += [*_other_ways_to_set_weights(config), *_axes_beside_tune(config)]
     known = {term for request in found.values() for term in request.terms}
     for key in config.grid:
         method, _, parameter = key.partition(".")
@@ -603,12 +603,18 @@ def _requests(config: BenchConfig, problems: list[str]) -> list[Request]:
 
 def _other_ways_to_set_weights(config: BenchConfig) -> list[str]:
     """What is wrong with an axis of doses beside other axes that set the weights."""
-    asked = ["doses"] * bool(config.doses) + [f"grid.{key}" for key in config.grid if key.endswith(".dose")]
+    doses = ["doses"] * bool(config.doses) + [f"grid.{key}" for key in config.grid if key.endswith(".dose")]
     others = [name for name in ("alphas", "weights") if getattr(config, name)]
-    problems = [f"{asked[0]}: a dose sets the weight, and so do {' and '.join(others)}; give one of them"] if asked and others else []
-    if asked and config.tune is not None:
-        problems.append(f"{asked[0]}: tune tries the doses of each method's own search list; give one of them")
-    return problems
+    return [f"{doses[0]}: a dose sets the weight, and so do {' and '.join(others)}; give one of them"] if doses and others else []
+
+
+def _axes_beside_tune(config: BenchConfig) -> list[str]:
+    """What is wrong with axes that `tune` would ignore."""
+    axes = [name for name in ("temperatures", "alphas", "weights", "doses") if getattr(config, name)]
+    axes += [f"grid.{key}" for key in config.grid]
+    if config.tune is None or not axes:
+        return []
+    return [f"tune: tries the settings of each method's own search list and would ignore {', '.join(axes)}; give one or the other"]
 
 
 def _pairs(config: BenchConfig, problems: list[str]) -> list[tuple[str, str]]:

@@ -288,11 +288,11 @@ def test_a_bench_begins_with_six_lines_of_eighty_columns_at_the_most(tmp_path):
     images = load_folder(root, 8)
     spec = DataSpec(name="folder", fingerprint=images.fingerprint, classes=2, val_fraction=0.25)
     record = data_record(images, split(images, spec))
-    lines = data_lines(record)
+    lines = data_lines(record, "kdzoo data folder:set")
     assert len(lines) <= LINES
     assert all(len(line) <= WIDTH for line in lines)
     assert lines[0].startswith("data: 36 images, 2 classes, 9x9 colour, from folder ")
     assert lines[1] == "data: train 12 (train/), validation 4 (from train), test 20 (test/)"
-    assert lines[-1].endswith("kdzoo data NAME")
-    whole = data_lines(record, whole=True)
+    assert lines[-1].endswith(": kdzoo data folder:set")
+    whole = data_lines(record)
     assert [line.removeprefix("data: ") for line in whole[2:]] == list(images.notes)
