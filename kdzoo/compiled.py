@@ -17,7 +17,7 @@ INSIDE = Need.PREACT | Need.NETWORK
 
 
 def compile_students(members: Sequence[Member], images: Tensor) -> str | None:
-    """Have members' students, all of one architecture, run compiled on batches as large as `images`; in words why they cannot.
+    """Have members' students, all of one architecture, run compiled on batches as large as `images`; or say why they cannot.
 
     That is found out by a trial on a copy of the first, in which the compiling happens.
     """

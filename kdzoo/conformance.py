@@ -421,7 +421,8 @@ def is_zero_at_match(method: Method) -> None:
     loss = made.distilled()
     if abs(loss.item()) > 1e-6:
         raise Fault(
-            f"zero_at_match=True is declared, but the loss is {loss.item():g} where student and teacher agree: leave it out, or mend it"
+            f"zero_at_match=True is declared, but the loss is {loss.item():g} where student and teacher agree: "
+            "leave it out, or fix the loss"
         )
 
 

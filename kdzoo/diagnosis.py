@@ -210,7 +210,7 @@ def _outputs(error: BaseException) -> str:
 
 def _in_place(text: str) -> str:
     if "in-place operation" in text or "inplace operation" in text:
-        return "Something of the student's is changed in place (div_, +=, x[...] = ...): write a new tensor instead, for example t = t / 4"
+        return "An output of the student is changed in place (div_, +=, x[...] = ...): write a new tensor instead, for example t = t / 4"
     return ""
 
 
@@ -309,7 +309,7 @@ def of_class_body(error: BaseException) -> str:
     if found := re.search(r"non-annotated attribute was detected: `(\w+) = (.*?)`", text, re.DOTALL):
         name, value = found.groups()
         if re.match(r"(\w+\.)*[A-Z]\w*\(", value):
-            return f"{name} = {first_line(value)} stands on the class. Layers: {BUILD}"
+            return f"{name} = {first_line(value)} is a class attribute. Layers: {BUILD}"
         return f"{name} = {first_line(value)} has no type: a hyper-parameter is declared as {name}: float = {first_line(value)}"
     if type(error).__name__ == "PydanticSchemaGenerationError":
         return f"a field of a Method is a hyper-parameter (a number, a text, a bool or a list of them), not a layer. Layers: {BUILD}"

@@ -239,7 +239,7 @@ class Member:
     def resume(self) -> None:
         """Take up the checkpoint of the run's folder.
 
-        Raises Damaged for one that cannot be taken up, or that another training of the same teacher has taught; the member is
+        Raises Damaged for one that cannot be resumed, or whose teacher has been trained again since; the member is
         then no longer fresh, and worth nothing.
         """
         state = read_checkpoint(self.folder, self.device)

@@ -30,7 +30,7 @@ LARGEST = 4 * 1024**3
 """bytes that the arrays of one part may take in memory; a file that declares more is not unpacked"""
 
 DAMAGE = (OSError, EOFError, ValueError, KeyError, RuntimeError, NotImplementedError, struct.error, zipfile.BadZipFile, zlib.error)
-"""what zipfile and numpy raise for bytes that are no whole archive"""
+"""what zipfile and numpy raise for bytes that are not a whole archive"""
 
 
 @dataclass(frozen=True)

@@ -151,8 +151,8 @@ def distill(
     ((images, labels), (images, labels)) of train and test with images (N, H, W[, C]) or (N, C, H, W) uint8 and labels that
     are numbers or names. method, recipe and image size are by default those of the command line. Trains in this process,
     through the same trainer as a bench; the same call again trains nothing. threads: of the CPU, None for as many as torch
-    has (`torch.get_num_threads`, which OMP_NUM_THREADS sets); torch has as many afterwards as before. progress: whether
-    what is trained is shown as a bench shows it. The verdict's notes say what there is to know of data and networks.
+    has (`torch.get_num_threads`, which OMP_NUM_THREADS sets); torch's number is restored afterwards. progress: whether
+    what is trained is shown as a bench shows it. The verdict's notes say what was found about data and networks.
     Raises InputError before any work, and WorkFailed where a run fails.
     """
     from kdzoo.api import module_name

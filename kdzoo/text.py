@@ -29,6 +29,11 @@ def number_of(count: int, noun: str, plural: str = "") -> str:
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
+def are(count: int, noun: str, plural: str = "") -> str:
+    """`1 run is`, `2 runs are`."""
+    return f"{number_of(count, noun, plural)} {'is' if count == 1 else 'are'}"
+
+
 def one_line(text: object) -> str:
     """Text without line breaks, control characters and marks of direction, shortened where it is very long."""
     return shortened(" ".join("".join(c if c.isprintable() else " " for c in str(text)).split(" ")).strip(), LONGEST)

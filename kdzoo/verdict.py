@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from kdzoo.text import number_of
+
 BATCHES = (1, 32)
 """of which latencies are measured"""
 LEVEL = 0.05
@@ -79,6 +81,6 @@ def conclusion(verdict: Verdict) -> str:
         f"The distilled student has {share:.1%} of the teacher's parameters, takes {time:.0%} of its time for one image, and is "
         f"{better} the same student trained alone (it alone is right on {verdict.only_distilled} images, the other alone on "
         f"{verdict.only_alone}; exact McNemar test p = {verdict.p:.2g}{doubt}). Accuracies are of {both} that no network was "
-        f"trained on. Times are the shortest of many forwards on this machine ({verdict.threads} thread(s), {verdict.device}; "
+        f"trained on. Times are the shortest of many forwards on this machine ({number_of(verdict.threads, 'thread')}, {verdict.device}; "
         f"{verdict.load})."
     )

@@ -113,7 +113,7 @@ REFUSED = {  # while the file is loaded, so that every command says the same
     ),
     "layer_on_the_class": (
         method(f"layer = nn.Linear(5, 8)\n{LOSS}0"),
-        "layer = Linear(in_features=5, out_features=8, bias=True) stands on the class. Layers: build them in build()",
+        "layer = Linear(in_features=5, out_features=8, bias=True) is a class attribute. Layers: build them in build()",
     ),
     "layer_as_field": (method(f"layer: nn.Module = nn.Linear(5, 8)\n{LOSS}0"), "not a layer. Layers: build them in build()"),
     "attribute_without_type": (method(f"t = 4.0\n{LOSS}0"), "t = 4.0 has no type: a hyper-parameter is declared as t: float = 4.0"),
@@ -285,10 +285,11 @@ def test_a_width_mismatch_in_a_bench_has_the_numbers_of_its_own_networks(kdzoo, 
 def test_what_would_repeat_a_fault_is_skipped_and_what_does_not_apply_is_not_called_ok(kdzoo, plugin):
     per_sample = kdzoo("check", plugin(FAULTY["per_sample"][0])).out
     assert "mine: 20 checks, 1 failed, 18 skipped, 1 not applicable" in per_sample
-    assert "skipped        18 that would only repeat the fault of `returns a finite scalar`" in per_sample
+    assert "skipped        18 checks that would only repeat the fault of `returns a finite scalar`" in per_sample
     detached = kdzoo("check", plugin(FAULTY["detached"][0])).out
     assert (
-        "skipped        5 that would only repeat the fault of `gradient reaches the student`: gradient reaches every parameter" in detached
+        "skipped        5 checks that would only repeat the fault of `gradient reaches the student`: gradient reaches every parameter"
+        in detached
     )
     sound = kdzoo("check", plugin(function(f"return {DISTANCE}.mean()"))).out
     assert "mine: 17 checks, all passed, 4 not applicable" in sound
@@ -364,7 +365,7 @@ def test_runs_that_fail_later_point_to_check(plugin):
     outcome = bench.run(prepared(file, "mine", limit=300, allow_chance_teacher=True), None, events.append, retry_failed=False)
     assert [run_id.partition("-")[0] for run_id in outcome.failed] == ["mine"]
     notes = [event["text"] for event in events if event["event"] == "note"]
-    assert "runs with mine failed: `kdzoo check file.py` says what is wrong with most losses" in notes
+    assert "runs with mine failed: `kdzoo check file.py` finds most faults of a loss" in notes
 
 
 def test_the_zoos_own_methods_are_not_tried(place, monkeypatch):

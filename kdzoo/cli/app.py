@@ -131,7 +131,7 @@ def status_of(arguments: Sequence[str], *, debug: bool) -> int:
     except SystemExit as error:  # typer's completion ends the process; no other code of kdzoo's does, but a plugin's may
         if COMPLETION in os.environ or {"--install-completion", "--show-completion"} & set(arguments[:1]):
             return error.code if isinstance(error.code, int) else DONE
-        say(f"something that kdzoo called ended the process (sys.exit({error.code or 0})) before the work was done; {DEBUG} says where")
+        say(f"code that kdzoo called ended the process (sys.exit({error.code or 0})) before the work was done; {DEBUG} shows where")
         if debug:
             traceback.print_exc()
         return FAILED
@@ -142,8 +142,8 @@ def status_of(arguments: Sequence[str], *, debug: bool) -> int:
             traceback.print_exc()
         else:
             reason = first_line(error) or "no message"
-            say(f"this is a fault of kdzoo, not of yours: {type(error).__name__}: {reason}")
-            say(f"run the same command with {DEBUG} for the traceback; nothing that was finished is lost")
+            say(f"this is a bug in kdzoo, not a mistake of yours: {type(error).__name__}: {reason}")
+            say(f"run the same command with {DEBUG} for the traceback; finished work is kept")
         return FAILED
 
 

@@ -137,7 +137,7 @@ SkipUnreadable = Annotated[
     bool | None,
     option(
         "--skip-unreadable",
-        text="Leave out the files of a folder that cannot be read, counted and listed; without it they are refused.",
+        text="Skip files of a folder that cannot be read; they are counted and listed. Otherwise they are an error.",
         default="off",
         panel=PAIR,
     ),

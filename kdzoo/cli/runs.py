@@ -106,9 +106,9 @@ def train(
 
 
 def teachers(how: Kind = Format.table, as_json: AsJson = False) -> int:
-    """List the teachers that are kept: their ids, what they were trained on, and how good they are.
+    """List the teachers that are kept: their ids, what they were trained on, and their accuracy.
 
-    Give an id to `kdzoo bench --teacher`. They lie in the cache folder (KDZOO_CACHE).
+    Give an id to `kdzoo bench --teacher`. They are kept in the cache folder (KDZOO_CACHE).
 
     \b
     Example:
@@ -145,7 +145,7 @@ def run(
     resident: Resident = None,
     plugin: Plugins = None,
 ) -> int:
-    """Train one run as its run.json says, in its own folder; its teacher first where that is not kept.
+    """Train one run as its run.json says, in its own folder; its teacher first, unless that is kept.
 
     A finished run is left as it is, unless its kept weights are damaged; a failed one is trained again.
 
@@ -177,7 +177,7 @@ def evaluate(
 ) -> int:
     """Measure a kept student again on its test set, and compare with what its result.json says.
 
-    Ends with status 1 where they differ by more than the last digits.
+    Exits with status 1 where they differ by more than the last digits.
 
     \b
     Example:

@@ -78,7 +78,7 @@ def distill(
         bool,
         option(
             "--skip-unreadable",
-            text="Leave out files that cannot be read, counted and listed, instead of refusing them.",
+            text="Skip files that cannot be read; they are counted and listed. Otherwise they are an error.",
             default="off",
             panel=PAIR,
         ),
@@ -100,10 +100,10 @@ def distill(
 ) -> int:
     """Distil a large network into a small one on your own images: one good method and recipe, no grid.
 
-    A name alone means published (pretrained) weights where there are any. A teacher made for other classes gets a
-    classifier for yours first. Ends with the verdict: the distilled student, the same student trained alone and the teacher, with accuracy,
-    parameters, multiply-accumulates and latency on this machine. The student's weights are safetensors that plain timm loads;
-    the README beside them has the code. Run the same command to resume.
+    A name alone means published (pretrained) weights where there are any. A teacher made for other classes is given a
+    classifier for yours first. At the end comes the verdict: accuracy, parameters, multiply-accumulates and latency on this
+    machine of the distilled student, the same student trained alone, and the teacher. The student's weights are a
+    safetensors file that plain timm loads; the README beside it has the code. Run the same command to resume.
 
     \b
     Example:

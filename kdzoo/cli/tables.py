@@ -109,10 +109,10 @@ def compare(
 ) -> int:
     """Put benches beside each other: differences to the first with 95 % intervals, and warnings where protocols differ.
 
-    The ids of two runs compare these two models on the test images instead, by their kept predictions.
+    With the ids of two runs, these two models are compared on the test images instead, by their kept predictions.
 
-    A CSV needs the columns method and top1 (or test_top1), with seed or n and sd where there are any: a published
-    table, or another suite's.
+    A CSV file needs the columns method and top1 (or test_top1), and may have seed, or n and sd: a published table, or
+    another suite's.
 
     \b
     Examples:
@@ -122,9 +122,7 @@ def compare(
     """
     if not benches:
         there = [folder.name for folder in known_benches(results)]
-        raise InputError(
-            f"compare: name two benches or more; {f'below {results}: ' + ', '.join(there) if there else looked_below(results)}"
-        )
+        raise InputError(f"compare: name two or more benches; {f'{results} has: ' + ', '.join(there) if there else looked_below(results)}")
     if len(benches) == 2 and all(RUN_ID.match(name) for name in benches):
         from kdzoo.suite.models import compare_models
 

@@ -34,7 +34,7 @@ from kdzoo.errors import InputError, did_you_mean, unknown
 from kdzoo.models.known import own_networks
 from kdzoo.suite.config import assignments, recipe_file
 from kdzoo.suite.config import recipes as recipe_names
-from kdzoo.text import first_line
+from kdzoo.text import first_line, number_of
 
 if TYPE_CHECKING:
     from kdzoo.conformance import Finding
@@ -220,7 +220,7 @@ def networks(
     sized = any(row["parameters"] is not None for row in rows)
     show(rows, chosen(how, as_json), names=NETWORK_KEYS, columns=NETWORK_COLUMNS if sized else NETWORK_COLUMNS[:1])
     if like is None and chosen(how, as_json) is Format.table:
-        console().print(f"\nAnd {len(timm_names())} of timm: kdzoo networks NAME, a part of the name.", markup=False, soft_wrap=True)
+        console().print(f"\nAnd {len(timm_names()):,} of timm: kdzoo networks NAME, with a part of the name.", markup=False, soft_wrap=True)
     return 0
 
 
@@ -363,8 +363,8 @@ def data_sets(ctx: typer.Context) -> None:
 
     \b
     Examples:
-      kdzoo data                    what there is, what is on this machine
-      kdzoo data digits             what is in one of them
+      kdzoo data                    the data sets there are, and which are on this machine
+      kdzoo data digits             what one of them holds
       kdzoo data prepare cifar100   download and check it
     """
     if ctx.invoked_subcommand is None:
@@ -742,7 +742,7 @@ def _checked(name: str) -> int:
             _print_hanging(f"  {finding.verdict:14} ", f"{finding.check}{words}")
     for cause, headings in _by_cause(findings).items():
         named = f": {'; '.join(headings)}" if len(headings) <= NAMED else ""
-        text = f"{len(headings)} that would only repeat the fault of `{cause}`{named}"
+        text = f"{number_of(len(headings), 'check')} that would only repeat the fault of `{cause}`{named}"
         _print_hanging(f"  {Verdict.skipped:14} ", text)
     heard: dict[str, str] = {}
     for place, text in (pair for finding in findings for pair in finding.warnings):

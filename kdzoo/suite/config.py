@@ -125,7 +125,7 @@ class BenchConfig(Spec):
     control_seeds: how many seeds the student alone and plain KD get, at least as many as the rest; theirs go on after `seeds`.
     teacher_memo: what the teacher's memo may take, such as `4GB`; 0 or `off` for none, None or `auto` for a share of what is free.
     resident: what the decoded images of a folder may take, such as `64GB`; a larger one is decoded while training.
-    skip_unreadable: files of a folder that cannot be read are left out, counted and listed, instead of refused.
+    skip_unreadable: files of a folder that cannot be read are skipped, counted and listed, instead of refused.
     pairs: `teacher/student`, or give teacher and student. set: further keys, such as `recipe.batch_size`.
     recipe: a recipe's name or file; or, in a YAML file and from Python, a mapping of its keys, with `name` for the recipe that
     they change: `{name: digits, epochs: 5}`.
@@ -269,7 +269,7 @@ class RecipeFile(Spec):
         return {method: given.pairs[pair] for method, given in self.published.items() if pair in given.pairs}
 
     def held_out(self, images: int) -> float:
-        """The share of so many training images that is held out for validation: `val_fraction`, or more to come to `min_val`."""
+        """The share of `images` training images that is held out for validation: `val_fraction`, or more to reach `min_val`."""
         if not self.val_fraction or self.min_val is None:
             return self.val_fraction
         return max(self.val_fraction, min(LARGEST_VAL, self.min_val / max(images, 1)))
@@ -336,7 +336,7 @@ def default_layers(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _same(given: object, default: object) -> bool:
-    """Whether an option was left out, or says what the default bench has."""
+    """Whether an option was not given, or has the default bench's value."""
     try:
         return given is None or _listed(given) == _listed(default)
     except ValueError:  # told with all else that is wrong

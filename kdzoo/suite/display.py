@@ -21,13 +21,13 @@ from kdzoo.suite.jobs import Event
 from kdzoo.text import number_of, one_line
 
 PROGRESS_SECONDS = 10.0
-"""between two lines about a training that goes on, where there is no terminal"""
+"""between two progress lines about one training, where there is no terminal"""
 KNOWN_AFTER_SECONDS = 3.0
-"""training has to run for so long before a time left is named"""
+"""how long training has to run before a time left is told"""
 WINDOW_SECONDS = 60.0
 """the speed is that of the last minute: a teacher's steps and its students' differ"""
 NARROW = 80
-"""below so many columns the times have a line of their own"""
+"""below this number of columns the times have a line of their own"""
 BAR = 10
 """columns that a bar keeps beside a long name, where the terminal has them"""
 

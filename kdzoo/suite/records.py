@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from kdzoo.errors import InputError
 from kdzoo.spec import ObjectiveSpec, Run, canonical_json
 from kdzoo.store import RunFolder, State, Store
+from kdzoo.text import number_of
 from kdzoo.written import about_faults
 
 
@@ -174,7 +175,7 @@ def setting_text(run: Run, about: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class BenchRecords:
-    """All runs that count, in the order of their ids, and what had to be left out, in words."""
+    """All runs that count, in the order of their ids, and notes on those that had to be left out."""
 
     name: str
     records: tuple[Record, ...]
@@ -217,8 +218,8 @@ def read_bench(folder: Path) -> BenchRecords:
             again = "trains this run again" if place.state() == "damaged" else "writes it again"
             notes.append(f"{place.path}/{record.error}; the next bench {again} and keeps the file")
     kept = _newest(records)
-    if len(kept) < len(records):
-        notes.append(f"{len(records) - len(kept)} runs of older method versions are left out")
+    if old := len(records) - len(kept):
+        notes.append(f"left out: {number_of(old, 'run')} of older method versions")
     return BenchRecords(folder.resolve().name, tuple(kept), (*notes, *_mixed_versions(kept), *_mixed_teachers(kept, stages)), folder)
 
 

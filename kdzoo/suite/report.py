@@ -31,9 +31,9 @@ REPEATED = (RANK, "method", "setting")
 GAP = 2
 """characters between columns"""
 LONGEST_SETTING = 34
-"""characters of a setting before it goes on in the next line"""
+"""characters of a setting before it continues on the next line"""
 LONGEST_HEADING = 10
-"""characters of a heading that is wider than its cells before it goes on in the next line"""
+"""characters of a heading that is wider than its cells before it continues on the next line"""
 WORDS = {"method", "setting", "pair", "data", "phase", "recipe", "why"}
 
 

@@ -113,7 +113,7 @@ def plan(config: BenchConfig, modules: Modules | None = None) -> Plan:
         held_out = protocol.held_out(config.limit or len(images.train.targets))
     if config.refit and not held_out:
         problems.append(
-            f"refit: nothing is held out on which settings could be chosen, and the sweep trains on all images already; leave it "
+            f"refit: no validation images are held out to choose settings on, and the sweep already trains on all images; leave it "
             f"out, or hold out a share (--val-fraction 0.1; {Path(config.recipe).stem} has {protocol.val_fraction:g})"
         )
     data = DataSpec(
@@ -232,7 +232,7 @@ def _control_notes(points: Iterable[ObjectiveSpec], published: Mapping[str, Pair
         return []
     return [
         "axes that set weights (--weights, --alphas, --doses) vary the KD control too: its published coefficients "
-        f"({coefficients.task:g} CE + {term:g} KD) are not among the settings tried, and differences to KD are to what is"
+        f"({coefficients.task:g} CE + {term:g} KD) are not among the settings tried, so differences to KD are to the settings that are"
     ]
 
 
@@ -245,7 +245,7 @@ def _points(
     problems: list[str],
     scale: _Scale | None = None,
 ) -> list[_Point]:
-    """The grid: the objective of every method at every setting, for a recipe of so many epochs and what is published for the pair.
+    """The grid: the objective of every method at every setting, for a recipe of `epochs` epochs and what is published for the pair.
 
     scale: None where there is no pair, and doses are checked alone.
     """
@@ -371,7 +371,7 @@ class Offer:
         """What has to be said of weights whose classes have no names to compare with those of the data."""
         if self.spec.start == "random" or same_classes(self.class_names, images.classes):
             return ()
-        return (f"{self.text}: the names of its classes are not known; they have to be, in this order: {listed(images.classes)}",)
+        return (f"{self.text}: the names of its classes are unknown; expected, in this order: {listed(images.classes)}",)
 
 
 @dataclass(frozen=True)
@@ -404,7 +404,7 @@ class _Maker:
         problems = [f"{request.text}: norm=auto is measured on weights made for the classes of the data; name a normalisation"]
         refuse(problems if request.norm == AUTO else [])
         if request.start != "random" and not self.config.fine_tune:
-            raise InputError(f"{request.text}: {offer.other}; give weights made for them, or let it be fine-tuned first (--fine-tune)")
+            raise InputError(f"{request.text}: {offer.other}; give weights made for them, or fine-tune it first (--fine-tune)")
         run = Run(
             student=offer.spec,
             teacher=None,
@@ -664,8 +664,8 @@ def _without_recipe(config: BenchConfig) -> str:
     """What is to be said where no recipe was named and the data have no usual one."""
     others = ", ".join(name for name in recipes() if name != config.recipe)
     return (
-        f"recipe: none was named, and {config.data} has no usual one: {config.recipe} is taken, a trial of a few epochs whose numbers "
-        f"mean little; for real numbers name one: --recipe {others}, or a file"
+        f"recipe: none was given, and {config.data} has no default one: {config.recipe} is used, a trial of a few epochs whose numbers "
+        f"mean little; for real numbers give one: --recipe {others}, or a file"
     )
 
 

@@ -104,7 +104,7 @@ def check_hints(runs: Iterable[Run], failed: Iterable[str]) -> list[str]:
     ids = set(failed)
     cards = [REGISTRY.get(term.method).card for run in runs if run.id in ids for term in run.objective.terms]
     files = {card.plugin: card.name for card in cards if card.plugin}
-    return [f"runs with {name} failed: `kdzoo check {shown(file)}` says what is wrong with most losses" for file, name in files.items()]
+    return [f"runs with {name} failed: `kdzoo check {shown(file)}` finds most faults of a loss" for file, name in files.items()]
 
 
 def _steps(cohort: Cohort, teacher: Network | None, size: int) -> set[str]:

@@ -150,7 +150,7 @@ def test_a_table_of_one_seed_promises_neither_intervals_nor_p_values_nor_a_share
         text = " ".join(shown(tmp_path / "b", width).split())
         table, _, notes = text.partition("Top-1 in per cent")
         assert "of seed 0;" in notes
-        assert "One seed: this table ranks nothing" in notes
+        assert "One seed: nothing is ranked" in notes
         for promise in ("interval of", "p-value", "Error model", "Holm", "gap closed"):
             assert promise not in table + notes
 

@@ -58,7 +58,7 @@ def test_with_the_controls_alone_kd_is_compared_with_the_student_alone(tmp_path)
 
 
 def test_a_gain_of_kd_that_may_be_chance_is_called_so(tmp_path):
-    assert "is not told apart from the student alone, +0.33 [" in make(tmp_path, kd=[0.82, 0.80, 0.82])
+    assert "cannot be told apart from the student alone, +0.33 [" in make(tmp_path, kd=[0.82, 0.80, 0.82])
 
 
 @pytest.mark.parametrize(
