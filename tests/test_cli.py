@@ -304,7 +304,7 @@ def test_what_was_found_in_a_data_set_is_shown_with_its_classes(kdzoo, place):
         assert said.err.splitlines() == [
             "kdzoo: 20 images, 2 classes, 256x256 colour, from folder photos",
             "kdzoo: train 16, test 4 (a fifth, by content)",
-            "kdzoo: skipped:  1 file of another kind (1 .txt), light/pipe.png (a FIFO)",
+            "kdzoo: skipped: 1 file of another kind (1 .txt), light/pipe.png (a FIFO)",
         ]
     assert "did you mean 'digits'" in kdzoo("data", "digitz").err
     shutil.copytree(place / "photos", place / "a folder" / ("with a long name " * 4), ignore=shutil.ignore_patterns("pipe.png"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -72,7 +73,7 @@ def bench(
         str | None,
         option(
             text="Temperatures to try, such as 1,2,4.",
-            default="2,4 in the default bench, else each method's own",
+            default="each method's own",
             panel=SWEEP,
             metavar="T,...",
         ),
@@ -81,7 +82,7 @@ def bench(
         str | None,
         option(
             text="Weights of the teacher to try, such as 0,0.5,0.9: L = (1 - alpha) CE + alpha scale D.",
-            default="0.5,0.9 in the default bench, else the published weights",
+            default="the published weights",
             panel=SWEEP,
             metavar="A,...",
         ),
@@ -120,8 +121,8 @@ def bench(
     tune: Annotated[
         int | None,
         option(
-            text="Try the first K settings of every method's own search list.",
-            default="off",
+            text="Try the first K settings of every method's own search list, instead of the axes above.",
+            default="3 in the default bench, else off",
             panel=SWEEP,
             metavar="K",
         ),
@@ -480,7 +481,10 @@ def setting_lines(students: Iterable[Planned]) -> list[tuple[str, str]]:
 
     settings: dict[str, dict[str, None]] = {}
     for planned in students:
-        settings.setdefault(planned.run.objective.label, {})[setting_text(planned.run, planned.about)] = None
+        text = setting_text(planned.run, planned.about)
+        if planned.open:  # its weight is a stand-in until the ratio is measured
+            text = re.sub(r"weight \S+ \((dose \S+)\)", r"\1", text)
+        settings.setdefault(planned.run.objective.label, {})[text] = None
     declared = [label_words(label) for label, texts in settings.items() if list(texts) == [""]]
     lines = [", ".join(declared) + (" (as declared)" if declared != [label_words(NONE)] else "")] if declared else []
     lines += [f"{label}: {', '.join(text or 'as declared' for text in texts)}" for label, texts in settings.items() if list(texts) != [""]]

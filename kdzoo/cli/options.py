@@ -71,6 +71,9 @@ class Command(TyperCommand):
     def get_params(self, ctx: Any) -> list[Any]:
         return in_words(super().get_params(ctx))
 
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
+
 
 class Group(TyperGroup):
     """A group of commands whose help names no types."""

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from kdzoo.suite.config import NONE
 from kdzoo.suite.jobs import Event
-from kdzoo.text import number_of, one_line
+from kdzoo.text import number_of, one_line, shortened
 
 PROGRESS_SECONDS = 10.0
 """between two progress lines about one training, where there is no terminal"""
@@ -307,13 +307,10 @@ class LiveDisplay:
         yield bars(rows, width)
         if narrow:
             yield Text(times)
-        said = Text(no_wrap=True, overflow="ellipsis")
-        if tracker.best is not None:
-            said.append(best_words(tracker.best), "green")
-        if tracker.count("failed"):
-            said = Text(f"{tracker.count('failed')} failed   ", "red", no_wrap=True, overflow="ellipsis") + said
-        if said:
-            yield said
+        failed = f"{tracker.count('failed')} failed   " if tracker.count("failed") else ""
+        best = shortened(best_words(tracker.best), width - len(failed)) if tracker.best is not None else ""
+        if failed or best:
+            yield Text.assemble((failed, "red"), (best, "green"), no_wrap=True)
 
 
 class Noted:

@@ -206,7 +206,7 @@ class _Scale:
         return self.known.get(planned.run.id, STAND_IN)
 
     def point(self, request: Request, spec: ObjectiveSpec, wanted: Point) -> _Point:
-        """The objective with what is known of its terms' doses: those asked for, and those that its weights come to."""
+        """The objective with its terms' doses: those asked for, and, where the ratio is known, those that its weights come to."""
         doses, is_open = {}, False
         for term in spec.terms:
             asked = wanted.dose(asked_as(request, term.method))
@@ -216,8 +216,8 @@ class _Scale:
                 dose = asked if asked is not None else term.coefficient * ratio / spec.task if spec.task else None
                 if dose is not None:
                     doses[term.method] = Dose(float(f"{dose:.3g}"), ratio, measured)
-            else:
-                is_open = is_open or asked is not None
+            elif asked is not None:
+                is_open, doses[term.method] = True, Dose(asked, STAND_IN, measured)
         return _Point(spec, doses, is_open)
 
 

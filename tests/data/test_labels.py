@@ -128,7 +128,9 @@ def test_empty_parts_and_parts_of_other_lengths_are_refused():
 def test_labels_beyond_the_names_are_refused_and_names_without_images_are_told():
     with pytest.raises(InputError, match=r"train labels are not among the class names: 10; expected 0 to 9, since there are 10 names"):
         canonical("x", Raw(*given_arrays(TARGETS + 1), tuple("abcdefghij")))
-    with pytest.raises(InputError, match="are not among the class names: catt; expected one of the 2 names; did you mean 'cat'"):
+    with pytest.raises(
+        InputError, match="1 train label is not among the class names: catt; expected one of the 2 names; did you mean 'cat'"
+    ):
         map_labels(["cat", "catt"], ["dog"], ("cat", "dog"))
     images = canonical("x", Raw(*given_arrays(TARGETS), tuple("abcdefghijkl")))
     assert "without a training image: 2 of 12 classes (k, l)" in images.notes
