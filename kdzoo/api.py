@@ -29,6 +29,7 @@ from kdzoo.suite.leaderboard import leaderboard_frame
 from kdzoo.suite.records import read_bench
 from kdzoo.suite.request import parse_request
 from kdzoo.suite.sweep import Plan
+from kdzoo.text import number_of
 
 Numbers = float | Sequence[float] | str
 
@@ -85,12 +86,12 @@ def bench(
     quick: bool = False,
     retry_failed: bool = False,
 ) -> pd.DataFrame:
-    """Run a bench and return its leaderboard: a row a method at its chosen setting, accuracies as shares.
+    """Run a bench and return its leaderboard: one row per method at its chosen setting, accuracies as shares.
 
     Every parameter is the option of the same name of `kdzoo bench`, and None leaves it at its default; `seeds=3` means
-    0, 1, 2. recipe may be a mapping of a recipe's keys, as in a YAML file. teacher and student may be modules: a teacher
+    seeds 0, 1, 2. recipe may be a mapping of a recipe's keys, as in a YAML file. teacher and student may be modules: a teacher
     as it is, a student as the start of every run; their class, structure and weights name them. What exists only in this
-    process (modules; methods, networks and data of a script or a notebook) is trained in this process, all else in worker
+    process (modules; methods, networks and data of a script or a notebook) is trained in this process, everything else in worker
     processes. The same call again trains only what is missing. The result's `attrs` say in which `folder` everything lies
     and which runs `failed`; a warning says so too.
 
@@ -171,5 +172,5 @@ def _board(folder: Path, outcome: Outcome) -> pd.DataFrame:
     board.attrs = {"folder": str(folder), "failed": dict(outcome.failed)}
     if outcome.failed:
         reasons = "; ".join(f"{run_id}: {reason}" for run_id, reason in sorted(outcome.failed.items())[:3])
-        warnings.warn(f"{len(outcome.failed)} runs failed ({reasons}); see attrs['failed']", RuntimeWarning, stacklevel=3)
+        warnings.warn(f"{number_of(len(outcome.failed), 'run')} failed ({reasons}); see attrs['failed']", RuntimeWarning, stacklevel=3)
     return board

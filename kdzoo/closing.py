@@ -76,7 +76,7 @@ def finish(cohort: Cohort, member: Member, emit: Emit) -> None:
     if "predictions" in keep:
         write_predictions(member.folder.predictions, predictions_of(parts, val, test), member.run.id)
     if member.run.kind == "pretrain":
-        member.checkpoint()  # what the second stage goes on from
+        member.checkpoint()  # what the second stage starts from
     if "student" in keep:
         spec = member.run.student
         about = {"architecture": spec.name, "classes": str(spec.classes), OWNER: member.run.id}

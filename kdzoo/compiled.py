@@ -10,13 +10,14 @@ from torch import Tensor
 from kdzoo.execution import autocast
 from kdzoo.member import Member, outputs
 from kdzoo.signals import Need
+from kdzoo.text import first_line
 
 INSIDE = Need.PREACT | Need.NETWORK
 """what is read inside of a network, or differentiated twice: members that read it are trained as they are"""
 
 
 def compile_students(members: Sequence[Member], images: Tensor) -> str | None:
-    """Have members' students, all of one architecture, run compiled on batches as large as `images`; in words why they cannot.
+    """Have members' students, all of one architecture, run compiled on batches as large as `images`; or say why they cannot.
 
     That is found out by a trial on a copy of the first, in which the compiling happens.
     """
@@ -38,5 +39,5 @@ def _refusal(member: Member, images: Tensor) -> str | None:
             given = outputs(trial, {Need.NOTHING: images}, Need.LOGITS)
         given.logits.float().sum().backward()  # type: ignore[no-untyped-call]
     except (RuntimeError, NotImplementedError) as error:  # which all that torch.compile raises is
-        return str(error).strip().partition("\n")[0]
+        return first_line(error)
     return None

@@ -26,6 +26,7 @@ from kdzoo.objective import Objective, Term
 from kdzoo.seeds import generator, global_stream
 from kdzoo.signals import PASSES, Batch, Clock, DataFacts, Need, Needs, Outputs, Shapes, StageShape
 from kdzoo.spec import NetworkSpec
+from kdzoo.text import first_line
 
 CLASSES, SAMPLES, BATCH = 5, 40, 6
 STUDENT = Shapes(CLASSES, 5, (StageShape(3, 8, 8, 1), StageShape(4, 4, 4, 2), StageShape(5, 2, 2, 4)))
@@ -420,7 +421,8 @@ def is_zero_at_match(method: Method) -> None:
     loss = made.distilled()
     if abs(loss.item()) > 1e-6:
         raise Fault(
-            f"zero_at_match=True is declared, but the loss is {loss.item():g} where student and teacher agree: leave it out, or mend it"
+            f"zero_at_match=True is declared, but the loss is {loss.item():g} where student and teacher agree: "
+            "leave it out, or fix the loss"
         )
 
 
@@ -446,7 +448,7 @@ def gradient_is_right(method: Method) -> None:
     except GradcheckError as error:
         raise Fault(
             "the gradient is not the derivative of the loss: is a part of the student detached? (register it with held=... where that is "
-            f"intended; torch.autograd.gradcheck: {str(error).partition(chr(10))[0].rstrip(',')})"
+            f"intended; torch.autograd.gradcheck: {first_line(error).rstrip(',')})"
         ) from error
 
 

@@ -16,9 +16,7 @@ from typing import Any
 
 from kdzoo.errors import KdzooError, did_you_mean
 from kdzoo.signals import Need, Shapes
-
-LONGEST = 240
-"""characters of another library's message that are quoted"""
+from kdzoo.text import first_line
 
 
 class MethodFault(KdzooError):
@@ -47,7 +45,7 @@ def in_words(error: BaseException, networks: Networks | None = None) -> str:
     if isinstance(error, AttributeError) and error.obj is Need:  # whose own message is the name alone
         known = [name for name in Need.__members__ if name != "NOTHING"]
         return f"kdzoo.Need has no {error.name}{did_you_mean(str(error.name), known)} It has: {', '.join(known)}"
-    text, advice = shortened(str(error)).rstrip(".,"), advice_for(error, networks)
+    text, advice = first_line(str(error)).rstrip(".,"), advice_for(error, networks)
     return f"{type(error).__name__}{f': {text}' if text else ''}{_suggestion(error)}{f'. {advice}' if advice else ''}"
 
 
@@ -56,12 +54,6 @@ def advice_for(error: BaseException, networks: Networks | None = None) -> str:
     text = str(error)
     rules = (_width(text, networks), _batch_size(text), _half(text), _device(text), _outputs(error), _in_place(text), _numpy(text))
     return next(filter(None, rules), "")
-
-
-def shortened(text: str) -> str:
-    """The first line of a message; a long one ends after a whole word."""
-    line = text.strip().partition("\n")[0]
-    return line if len(line) <= LONGEST else f"{line[:LONGEST].rpartition(' ')[0]} ..."
 
 
 def place_of(error: BaseException, file: str) -> str:
@@ -218,7 +210,7 @@ def _outputs(error: BaseException) -> str:
 
 def _in_place(text: str) -> str:
     if "in-place operation" in text or "inplace operation" in text:
-        return "Something of the student's is changed in place (div_, +=, x[...] = ...): write a new tensor instead, for example t = t / 4"
+        return "An output of the student is changed in place (div_, +=, x[...] = ...): write a new tensor instead, for example t = t / 4"
     return ""
 
 
@@ -317,8 +309,8 @@ def of_class_body(error: BaseException) -> str:
     if found := re.search(r"non-annotated attribute was detected: `(\w+) = (.*?)`", text, re.DOTALL):
         name, value = found.groups()
         if re.match(r"(\w+\.)*[A-Z]\w*\(", value):
-            return f"{name} = {shortened(value)} stands on the class. Layers: {BUILD}"
-        return f"{name} = {shortened(value)} has no type: a hyper-parameter is declared as {name}: float = {shortened(value)}"
+            return f"{name} = {first_line(value)} is a class attribute. Layers: {BUILD}"
+        return f"{name} = {first_line(value)} has no type: a hyper-parameter is declared as {name}: float = {first_line(value)}"
     if type(error).__name__ == "PydanticSchemaGenerationError":
         return f"a field of a Method is a hyper-parameter (a number, a text, a bool or a list of them), not a layer. Layers: {BUILD}"
     return ""

@@ -36,13 +36,13 @@ from kdzoo.teachers import teach
 
 WARM_UP_SHARE = 0.05
 WARM_UP_STEPS = 200
-"""the student first learns from cross-entropy alone, for this share of the recipe's steps but at most so many"""
+"""the student first learns from cross-entropy alone, for this share of the recipe's steps, and at most this number of steps"""
 BATCHES = 16
 """over how many batches after the warm-up the squares of the gradients' norms are averaged"""
 
 
 class NoRatio(Exception):
-    """The ratio of a method's gradient to that of cross-entropy is no positive number; says what it is instead."""
+    """The ratio of a method's gradient to that of cross-entropy is not a positive number; says what it is instead."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def base(recipe: Recipe) -> Recipe:
 
 
 def warm_up_steps(steps: int) -> int:
-    """How many steps the student learns before anything is measured, in a training of so many."""
+    """How many of a training's `steps` the student learns before anything is measured."""
     return min(WARM_UP_STEPS, max(1, int(WARM_UP_SHARE * steps)))
 
 

@@ -31,7 +31,7 @@ class WorkFailed(KdzooError):
 
 
 class noting:
-    """`with noting(problems):` takes the problems of an InputError down and goes on, so that all can be said at once."""
+    """`with noting(problems):` collects the problems of an InputError and continues, so that all can be told at once."""
 
     def __init__(self, problems: list[str]) -> None:
         self._problems = problems

@@ -70,7 +70,7 @@ def about(method: str, hyperparameters: Mapping[str, Any]) -> list[str]:
     if card.no_dose:
         lines.append(f"  dose       none: {card.no_dose}")
     else:
-        lines.append(f"  dose       with dose d the sum is CE + w * {method}, w so large that its gradient is d times that of CE")
+        lines.append(f"  dose       with dose d the sum is CE + w * {method}, w chosen so that its gradient is d times that of CE")
     meaning = f"with alpha a: L = (1 - a) * CE + a * {card.scale:g} * {method}; alpha weighs the teacher"
     lines.append(f"  {f'scale {card.scale:g}':10} {meaning}")
     return lines

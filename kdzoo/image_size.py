@@ -50,8 +50,8 @@ class ImageSize:
     def __str__(self) -> str:
         shares = ", ".join(f"{share:.1%} at {side}" for side, share in self.tried)
         return (
-            f"image size {self.side}: a classifier on the teacher's frozen features is right on {shares} pixels "
-            f"({self.images} training images, cross-validated); a size is taken where the next is not clearly better"
+            f"image size {self.side}: a classifier on the teacher's frozen features has accuracy {shares} pixels "
+            f"({self.images} training images, cross-validated); the smallest size is chosen whose next larger one is not clearly better"
         )
 
 

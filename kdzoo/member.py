@@ -28,7 +28,7 @@ from kdzoo.signals import PASSES, Batch, Losses, Need, Outputs
 from kdzoo.sinks import Sink
 from kdzoo.spec import Run
 from kdzoo.store import RunFolder
-from kdzoo.text import LONGEST_REASON, shortened
+from kdzoo.text import first_line
 
 Seen = dict[Need, Tensor]
 """the images of a batch for each pass"""
@@ -245,7 +245,7 @@ class Member:
     def resume(self) -> None:
         """Take up the checkpoint of the run's folder.
 
-        Raises Damaged for one that cannot be taken up, or that another training of the same teacher has taught; the member is
+        Raises Damaged for one that cannot be resumed, or whose teacher has been trained again since; the member is
         then no longer fresh, and worth nothing.
         """
         state = read_checkpoint(self.folder, self.device)
@@ -279,7 +279,7 @@ def read_checkpoint(folder: RunFolder, device: torch.device) -> dict[str, Any]:
 
 
 def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {shortened(str(error).partition(chr(10))[0], LONGEST_REASON)}"
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def outputs(network: Network, seen: Seen, need: Need) -> Outputs:

@@ -277,7 +277,7 @@ class Memo:
         _remove(self.folder)
 
     def report(self) -> dict[str, Any]:
-        """How many answers were asked for, how many of them were remembered, and the bytes that are set aside."""
+        """How many answers were asked for, how many of them were remembered, and the bytes that are reserved."""
         return {"lookups": self.lookups, "hits": self.hits, "bytes": self.bytes}
 
 
@@ -345,7 +345,7 @@ class Predictions:
 def predictions(about: Mapping[str, Any], name: str, compute: Callable[[], dict[str, Tensor]]) -> Predictions:
     """What the teacher called `name` says of whole parts of the data, computed where it is not kept yet.
 
-    A file that is damaged, or another teacher's, is set aside and computed anew; one that cannot be written is done without.
+    A file that is damaged, or another teacher's, is renamed and computed again; one that cannot be written is not kept.
     """
     folder, owner = _folder(about, name), _digest(about)
     file = folder / "predictions.safetensors"
@@ -435,7 +435,7 @@ def _mapped(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> tuple[A
 
 
 def _make_zeros(path: Path, size: int) -> None:
-    """Put a file of so many zeros in a place, whole or not at all."""
+    """Put a file of `size` zero bytes in a place, whole or not at all."""
     part = path.with_suffix(f"{path.suffix}.part")
     try:
         with part.open("wb") as file:
@@ -466,7 +466,7 @@ def _taken(folder: Path) -> int:
 def _make_room(folder: Path, limit: int) -> None:
     """Remove the memos that were not in use for longest, until all but this one fit into `limit` bytes.
 
-    One that another process has open goes on for that process until it ends.
+    One that another process has open stays usable for that process until it ends.
     """
     found = {path.parent: plain_status(path) for path in folder.parent.glob("*/about.json") if path.parent != folder}
     used = {other: 0.0 if known is None else known.st_mtime for other, known in found.items()}

@@ -211,7 +211,7 @@ class Method(BaseModel):
         raise NotImplementedError(f"{type(self).__name__} ships the student as it was trained")
 
     def ramp(self, clock: Clock) -> float:
-        """A factor on the weight as training goes on; 1 unless overridden."""
+        """A factor on the weight in the course of training; 1 unless overridden."""
         return 1.0
 
 
@@ -466,11 +466,11 @@ def _hint(called: str, positional: Sequence[inspect.Parameter]) -> str:
     if len(positional) > 3:
         extra = ", ".join(str(p) for p in positional[3:])
         return f": put `*` before what is a hyper-parameter: {called}({', '.join(names[:3])}, *, {extra})"
-    return ": all three are handed over, whether it reads them or not"
+    return ": all three are passed, whether it reads them or not"
 
 
 def _refuse_needs(name: str, needs: object) -> None:
-    """Raises InputError for `needs` that are no Need."""
+    """Raises InputError for `needs` that are not a Need."""
     if needs is None or isinstance(needs, Need | Needs):
         return
     words = [needs] if isinstance(needs, str) else list(needs) if isinstance(needs, list | tuple | set) else []

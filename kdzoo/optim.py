@@ -102,7 +102,7 @@ WARMUP_POWER = 2 / 3
 
 
 def decay_at(recipe: Recipe, averaged: int) -> float:
-    """The decay of the moving average when it has averaged so many steps: `recipe.ema`, or what has risen to it so far.
+    """The decay of the moving average when it has averaged a number of steps: `recipe.ema`, or what has risen to it so far.
 
     min(ema, 1 - (1 + averaged) ** (-2 / 3)): the average spans a growing part of what was trained, never its random start.
     """

@@ -510,7 +510,7 @@ def _one_line(text: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=("pages", "pairs"), help="write only these")
-    parser.add_argument("--root", type=Path, default=Path(), help="the checkout whose docs/ is written; the working folder unless said")
+    parser.add_argument("--root", type=Path, default=Path(), help="the checkout whose docs/ is written; by default the working folder")
     given = parser.parse_args()
     write(given.root, only=given.only)
 

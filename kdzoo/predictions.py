@@ -23,14 +23,14 @@ from numpy.typing import NDArray
 
 from kdzoo.seals import Damaged, check_seal, refuse_what_is_no_file, seal
 from kdzoo.store import write_bytes
-from kdzoo.text import LONGEST_REASON, shortened
+from kdzoo.text import first_line
 
 KEY_BYTES = 16
 LARGEST = 4 * 1024**3
 """bytes that the arrays of one part may take in memory; a file that declares more is not unpacked"""
 
 DAMAGE = (OSError, EOFError, ValueError, KeyError, RuntimeError, NotImplementedError, struct.error, zipfile.BadZipFile, zlib.error)
-"""what zipfile and numpy raise for bytes that are no whole archive"""
+"""what zipfile and numpy raise for bytes that are not a whole archive"""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def read_predictions(path: Path, run_id: str, *, part: str, classes: int, larges
     except FileNotFoundError:
         raise
     except DAMAGE as error:
-        reason = shortened(str(error).partition("\n")[0], LONGEST_REASON)
+        reason = first_line(error)
         raise Damaged(f"{path}: not a whole archive of predictions ({reason})") from error
     return _plausible(path, found, classes)
 

@@ -58,22 +58,25 @@ class Distilled:
 
 @dataclass(frozen=True)
 class Wish:
-    """The options of a distillation, from the command line and from Python alike; None leaves one at its default."""
+    """What a distillation is asked for, from the command line and from Python alike; None leaves an option at its default.
+
+    results, name: its bench is the folder `name` in `results`.
+    """
 
     data: str
     teacher: str
-    student: str
     results: Path
-    name: str
-    method: str
-    recipe: str
-    epochs: int | None
-    lr: float | None
-    image_size: int | None
-    seed: int
-    device: str
-    threads: int | None
-    skip_unreadable: bool
+    student: str = DISTILL_STUDENT
+    name: str = "runs"
+    method: str = DISTILL_METHOD
+    recipe: str = DISTILL_RECIPE
+    epochs: int | None = None
+    lr: float | None = None
+    image_size: int | None = None
+    seed: int = 0
+    device: str = "auto"
+    threads: int | None = None
+    skip_unreadable: bool = False
 
     def options(self, teacher: str, image_size: int | None) -> dict[str, Any]:
         """The options of the bench that trains it, with the teacher as a request and the side of the images that the networks see."""
@@ -98,56 +101,25 @@ class Wish:
         }
 
 
-def distill_folder(
-    folder: Path,
-    *,
-    teacher: str,
-    student: str = DISTILL_STUDENT,
-    out: Path = Path("small"),
-    method: str = DISTILL_METHOD,
-    recipe: str = DISTILL_RECIPE,
-    epochs: int | None = None,
-    image_size: int | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    threads: int | None = None,
-    skip_unreadable: bool = False,
-    handle: Handle | None = None,
-) -> Verdict:
-    """Distil `teacher` into `student` on the images below `folder`; leave weights, classes, verdict and README in `out`.
+def distill_folder(wish: Wish, handle: Handle | None = None) -> Verdict:
+    """Distil a teacher into a student on a folder's images; leave weights, classes, verdict and README in `wish.results`.
 
     A bare name of a teacher means its pretrained weights where there are any; one made for other classes is fine-tuned on
     these first. The student is trained twice with the same seed and batches, with the teacher and alone, so that the verdict
     is fair. Run the same call again to resume. Raises InputError before any work for what cannot be done, and WorkFailed
     where a run fails.
     """
-    wish = Wish(
-        data=f"{FOLDER}{folder}",
-        teacher=teacher,
-        student=student,
-        results=out,
-        name="runs",
-        method=method,
-        recipe=recipe,
-        epochs=epochs,
-        lr=None,
-        image_size=image_size,
-        seed=seed,
-        device=device,
-        threads=threads,
-        skip_unreadable=skip_unreadable,
-    )
     tell = handle or (lambda event: None)
     prepared, found = plan_distillation(wish, Modules())
-    writable(out)
+    writable(wish.results)
     notes: list[str] = []
     listen = partial(_note, notes, tell)
     tell_all(found, listen)
     with Pool(1, (), cache_folder() / "logs" / "distill") as pool:
         outcome = run_bench(prepared, pool, listen, retry_failed=True)
     _refuse_failed(outcome)
-    verdict = judge(prepared, method, tuple(dict.fromkeys(notes)), Modules())
-    leave(out, prepared, verdict)
+    verdict = judge(prepared, wish.method, tuple(dict.fromkeys(notes)), Modules())
+    leave(wish.results, prepared, verdict)
     return verdict
 
 
@@ -188,9 +160,9 @@ def distill(
     are numbers or names. out: where to leave what the command line leaves in its folder: weights, classes, README, verdict
     and runs; for a folder of images and a student by name. method, recipe and image size are by default those of the
     command line. results: the folder of the runs; None for `out`, or else `results`. Trains in this process, through the
-    same trainer as a bench; the same call again trains nothing. threads: of the CPU, None for as many as torch
-    has (`torch.get_num_threads`, which OMP_NUM_THREADS sets); torch has as many afterwards as before. progress: whether
-    what is trained is shown as a bench shows it. The notes on data and networks are in `verdict.notes`.
+    same trainer as a bench; the same call again trains nothing. threads: of the CPU, None for as many as torch has
+    (`torch.get_num_threads`, which OMP_NUM_THREADS sets); torch's number is restored afterwards. progress: whether what is
+    trained is shown as a bench shows it. The notes on data and networks are in `verdict.notes`.
     Raises InputError before any work, and WorkFailed where a run fails.
     """
     from kdzoo.api import module_name

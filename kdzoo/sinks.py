@@ -276,7 +276,7 @@ class WandbSink:
 
     def _tell(self) -> None:
         if self._trouble is not None:
-            self._note(f"wandb: {self._trouble}; going on without it")
+            self._note(f"wandb: {self._trouble}; continuing without it")
             self._trouble, self._note = None, lambda _: None
 
     def _speak(self, settings: WandbSettings, bench: str, run_id: str, config: dict[str, Any]) -> None:

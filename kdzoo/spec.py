@@ -152,7 +152,7 @@ class Augment(Spec):
 
     size: the side of what the networks see; None keeps the images' own. At evaluation a larger image is centre-cropped.
     brightness, contrast, saturation: a factor from 1 - x to 1 + x, but not below 0, in this order.
-    randaugment: so many of RandAugment's operations, one after the other, at `magnitude` of 30.
+    randaugment: how many of RandAugment's operations are applied, one after the other, at `magnitude` of 30.
     cutout: the side in pixels of a square that is blackened. Whatever is 0 is unused and not part of a run's id.
     """
 
@@ -313,7 +313,7 @@ class TermSpec(Spec):
 
 
 class FirstSpec(Spec):
-    """The first stage of a method that trains in two: its loss alone, for so many epochs.
+    """The first stage of a method that trains in two: its loss alone, for `epochs` epochs.
 
     owner: the method that has the stage. then: the methods that stand for it among the terms of the second stage;
     None where it stands there itself.
@@ -384,7 +384,7 @@ class Run(Spec):
 
     @property
     def first(self) -> Run | None:
-        """The run of the first stage, from which this one goes on; None where there is one stage.
+        """The run of the first stage, from which this one starts; None where there is one stage.
 
         Milestones count from the beginning, and a first stage ends before them: its rate is constant.
         """

@@ -17,6 +17,7 @@ from torch.func import functional_call
 
 from kdzoo.models.network import Network
 from kdzoo.signals import Need, Outputs
+from kdzoo.text import first_line
 
 STACKABLE = Need.LOGITS | Need.EMBEDDING | Need.STAGES | Need.PREACT | Need.TARGETS
 """what a stack can give: tensors of one forward. A network's own modules, and passes that move the batch-norm statistics of
@@ -63,7 +64,7 @@ def stack_of(students: Sequence[Network], images: Tensor, need: Need) -> Stack |
         with torch.no_grad():
             Stack(copy.deepcopy(list(students))).forward(images, need)
     except (RuntimeError, NotImplementedError, ValueError) as error:
-        return f"students are trained one at a time: {str(error).partition(chr(10))[0]}"
+        return f"students are trained one at a time: {first_line(error)}"
     return Stack(students)
 
 

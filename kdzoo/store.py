@@ -1,4 +1,4 @@
-"""Run folders: written whole or not at all, locked while in work. Free of torch."""
+"""Run folders: written whole or not at all, locked while they are trained. Free of torch."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class RunFolder:
         return self.path / "predictions.npz"
 
     def plan(self, run: Run, about: Mapping[str, Any]) -> str | None:
-        """Write run.json, unless the folder has it already; a damaged one is set aside. What was wrong with it, or None.
+        """Write run.json, unless the folder has it already; a damaged one is renamed. What was wrong with it, or None.
 
         Files may have moved since a run was planned that is not done yet: its record is then written anew. That of a
         done run stays, for it says what the run was trained from.
@@ -190,14 +190,14 @@ class RunFolder:
         return f"{own[-1][0].name}:{own[-1][1]}" if own else None
 
     def forget(self) -> None:
-        """Make a failed or damaged run new again; a result that is there is set aside."""
+        """Make a failed or damaged run new again; a result that is there is renamed."""
         (self.path / "error.txt").unlink(missing_ok=True)
         if (self.path / "result.json").exists():
             set_aside(self.path / "result.json")
 
     @contextmanager
     def lock(self) -> Iterator[bool]:
-        """Hold the run for this process while it is in work; yields False where another process holds it.
+        """Lock the run for this process while it is worked on; yields False where another process holds it.
 
         The lock is the operating system's: it goes with the process, however that ends.
         """

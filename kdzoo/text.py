@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 LONGEST = 2000
 """characters of a text in a table: an exception may carry a whole tensor"""
@@ -28,6 +29,11 @@ def number_of(count: int, noun: str, plural: str = "") -> str:
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
+def are(count: int, noun: str, plural: str = "") -> str:
+    """`1 run is`, `2 runs are`."""
+    return f"{number_of(count, noun, plural)} {'is' if count == 1 else 'are'}"
+
+
 def one_line(text: object) -> str:
     """Text without line breaks, control characters and marks of direction, shortened where it is very long."""
     return shortened(" ".join("".join(c if c.isprintable() else " " for c in str(text)).split(" ")).strip(), LONGEST)
@@ -40,6 +46,11 @@ def shortened(text: str, width: int) -> str:
     head = text[: width - 2]
     whole = head if text[width - 2].isspace() else head.rpartition(" ")[0]
     return f"{whole.rstrip()} …" if whole.strip() else f"{text[: width - 1]}…"
+
+
+def first_line(text: object, width: int = LONGEST_REASON) -> str:
+    """The first line of another library's message, as one of kdzoo's quotes it."""
+    return shortened(str(text).strip().partition("\n")[0], width)
 
 
 def in_encoding(text: str, encoding: str) -> str:
@@ -60,6 +71,21 @@ def _fits(character: str, encoding: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def columns_that_fit(widths: Mapping[str, int], room: int, *, gap: int) -> list[str]:
+    """The columns of a table that fit into `room` characters: of those named, in their order, each one that fits beside those
+    before it; the first always.
+
+    gap: characters between two columns.
+    """
+    shown: list[str] = []
+    used = -gap
+    for name, width in widths.items():
+        if not shown or used + gap + width <= room:
+            shown.append(name)
+            used += gap + width
+    return shown
 
 
 def csv_text(text: str) -> str:

@@ -81,7 +81,7 @@ def _to_outputs(member: Member, outputs: Outputs, teacher: Outputs | None, batch
 
 
 def together(members: Sequence[Member], images: Tensor) -> Together | str | None:
-    """The members that can be trained as one; in words why they cannot; None where there are less than two."""
+    """The members that can be trained as one; or why they cannot; None where there are less than two."""
     fit = [member for member in members if not member.need & ~STACKABLE and not isinstance(member.optimizer, DOT)]
     if len(fit) < 2:
         return None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from kdzoo.text import number_of
+
 BATCHES = (1, 32)
 """of which latencies are measured"""
 LEVEL = 0.05
@@ -82,8 +84,8 @@ def conclusion(verdict: Verdict) -> str:
     both = f"{test} test and {verdict.validation_images} validation images" if verdict.validation_images else f"{test} test images"
     return (
         f"The distilled student has {share:.1%} of the teacher's parameters, takes {time:.0%} of its time for one image, and is "
-        f"{better} the same student trained alone ({between}, over images, of one seed; it is right and the other wrong on "
-        f"{verdict.only_distilled} images, the reverse on {verdict.only_alone}; exact McNemar test p = {verdict.p:.2g}{doubt}). "
+        f"{better} the same student trained alone ({between}, over images, of one seed; it alone is right on "
+        f"{verdict.only_distilled} images, the other alone on {verdict.only_alone}; exact McNemar test p = {verdict.p:.2g}{doubt}). "
         f"Accuracies are of {both} that no network was trained on or chosen by. Times are the shortest of many forwards on this "
-        f"machine ({verdict.threads} thread(s), {verdict.device}; {verdict.load})."
+        f"machine ({number_of(verdict.threads, 'thread')}, {verdict.device}; {verdict.load})."
     )

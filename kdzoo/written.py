@@ -1,4 +1,4 @@
-"""What a run's folder must say for a bench and a table to go on from it: run.json's record, result.json. Free of torch."""
+"""What a run's folder must say for a bench or a table to build on it: run.json's record, result.json. Free of torch."""
 
 from __future__ import annotations
 

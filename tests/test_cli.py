@@ -6,6 +6,8 @@ import json
 import os
 import re
 import resource
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -235,7 +237,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(kdzoo, place):
     said = kdzoo("bench", "--methods", "hinton,at", "--alphas", "0,0.5,0.9", "--seeds", "2", "--epochs", "1", "--threads", "1", "--dry-run")
     assert said.status == 0
     assert "grid points   14" in said.out
-    assert "4 of them are another's run: alpha = 0 or weight 0 is the student alone" in said.out
+    assert "4 of them need no run of their own: alpha = 0 or weight 0 is the student alone" in said.out
     assert "distinct runs 10: 0 done, 10 left" in said.out
     assert "digits_teacher has to be trained first, 1 epoch (" in said.out
     told = [line.split(None, 1) for line in said.out.splitlines()]
@@ -303,9 +305,16 @@ def test_what_was_found_in_a_data_set_is_shown_with_its_classes(kdzoo, place):
         assert said.err.splitlines() == [
             "kdzoo: 20 images, 2 classes, 256x256 colour, from folder photos",
             "kdzoo: train 16, test 4 (a fifth, by content)",
-            "kdzoo: passed over: 1 file of another kind (1 .txt), light/pipe.png (a FIFO)",
+            "kdzoo: skipped: 1 file of another kind (1 .txt), light/pipe.png (a FIFO)",
         ]
     assert "did you mean 'digits'" in kdzoo("data", "digitz").err
+    shutil.copytree(place / "photos", place / "a folder" / ("with a long name " * 4), ignore=shutil.ignore_patterns("pipe.png"))
+    folder = f"folder:a folder/{'with a long name ' * 4}"
+    planned = kdzoo("bench", "--data", folder, "--pairs", "resnet20/resnet8", "--recipe", "digits", "--dry-run")
+    command = re.search(r"in full: kdzoo (data .*)$", planned.out, re.MULTILINE)
+    assert command, planned
+    again = kdzoo(*shlex.split(command[1]))
+    assert (again.status, "20 images, 2 classes" in again.err) == (0, True), "the line that a bench prints is a command"
 
 
 def test_networks_are_kdzoos_own_or_match_a_pattern(kdzoo):
@@ -479,7 +488,7 @@ def test_a_bench_that_is_not_where_it_was_looked_for_is_offered(kdzoo, place):
     for name in ("mine", "other"):
         (place / "my-results" / name / "runs").mkdir(parents=True)
     (place / "cache/teachers/runs").mkdir(parents=True)
-    where = "looked below results; for benches elsewhere: --results my-results"
+    where = "looked in results; for benches elsewhere use --results my-results"
     assert f"unknown 'mine'; {where}" in kdzoo("leaderboard", "mine").err
     assert where in kdzoo("leaderboard").err
     assert kdzoo("status").out.strip() == f"no benches; {where}"
@@ -487,7 +496,7 @@ def test_a_bench_that_is_not_where_it_was_looked_for_is_offered(kdzoo, place):
     folder = kdzoo("status", "my-results").err
     assert "my-results is a folder of benches (mine, other): say --results my-results, or my-results/mine" in folder
     assert "name a bench; below my-results there are: mine, other" in kdzoo("leaderboard", "--results", "my-results").err
-    assert "compare: name two benches or more; below my-results: mine, other" in kdzoo("compare", "--results", "my-results").err
+    assert "compare: name two or more benches; below my-results: mine, other" in kdzoo("compare", "--results", "my-results").err
 
 
 def start(*words: str) -> subprocess.Popen[str]:

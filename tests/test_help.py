@@ -13,11 +13,11 @@ from typer.main import get_command
 from kdzoo.cli.app import app
 from kdzoo.cli.complete import timm_names
 from kdzoo.cli.options import EXIT_CODES
-from kdzoo.cli.output import compact, fitting
+from kdzoo.cli.output import compact
 from kdzoo.cli.zoo import reference
 from kdzoo.method import REGISTRY
 from kdzoo.models.known import own_networks
-from kdzoo.text import in_encoding, shortened
+from kdzoo.text import columns_that_fit, in_encoding, shortened
 
 LISTS = [["methods"], ["pairs"], ["recipes"], ["networks"], ["data"], ["teachers"], ["status"]]
 
@@ -52,6 +52,15 @@ def test_help_shows_every_default_and_whole_names_at_80_columns(kdzoo, narrow, n
         assert option.required or "[default: " in option.help.replace("\\", "") or option.name == "help", option.name
         if option.metavar:
             assert option.metavar in page
+
+
+@pytest.mark.parametrize("words", [["check"], ["run"], ["compare"], ["data", "show"], []], ids=" ".join)
+def test_help_names_no_types(kdzoo, narrow, words):
+    page = kdzoo(*words, "--help").out
+    assert not re.search(r"<\w+>|\{\w+\}", page)
+    if words == ["check"]:
+        assert "Usage: kdzoo check [OPTIONS] FILE" in page
+        assert "│ *    FILE        A Python file that registers methods. [required]" in page
 
 
 def test_the_options_of_a_bench_are_grouped_by_what_one_wants(kdzoo, narrow):
@@ -251,9 +260,9 @@ def test_columns_is_honoured_in_a_pipe(kdzoo, monkeypatch):
 
 def test_columns_that_fit_are_shown_in_order_of_importance():
     widths = {"a": 10, "b": 30, "c": 5, "d": 1}
-    assert fitting(widths, 100) == ["a", "b", "c", "d"]
-    assert fitting(widths, 10 + 2 + 5 + 2 + 1) == ["a", "c", "d"]
-    assert fitting(widths, 3) == ["a"]
+    assert columns_that_fit(widths, 100, gap=2) == ["a", "b", "c", "d"]
+    assert columns_that_fit(widths, 10 + 2 + 5 + 2 + 1, gap=2) == ["a", "c", "d"]
+    assert columns_that_fit(widths, 3, gap=2) == ["a"]
 
 
 def test_counts_are_integers_in_json(kdzoo):

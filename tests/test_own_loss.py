@@ -113,7 +113,7 @@ REFUSED = {  # while the file is loaded, so that every command says the same
     ),
     "layer_on_the_class": (
         method(f"layer = nn.Linear(5, 8)\n{LOSS}0"),
-        "layer = Linear(in_features=5, out_features=8, bias=True) stands on the class. Layers: build them in build()",
+        "layer = Linear(in_features=5, out_features=8, bias=True) is a class attribute. Layers: build them in build()",
     ),
     "layer_as_field": (method(f"layer: nn.Module = nn.Linear(5, 8)\n{LOSS}0"), "not a layer. Layers: build them in build()"),
     "attribute_without_type": (method(f"t = 4.0\n{LOSS}0"), "t = 4.0 has no type: a hyper-parameter is declared as t: float = 4.0"),
@@ -257,6 +257,24 @@ def test_a_loss_that_fails_says_what_to_write_instead_and_no_teacher_is_trained_
     assert not list(Path("cache").rglob("result.json"))
 
 
+ENDINGS = {
+    "a signal": ("os.kill(os.getpid(), signal.SIGKILL)", "was killed by SIGKILL"),
+    "a crash": ("ctypes.string_at(0)", "was killed by SIGSEGV"),
+    "an exit": ("leave(3)", "ended with status 3"),
+}
+
+
+@pytest.mark.parametrize("how", ENDINGS)
+def test_a_loss_that_kills_its_process_is_refused_by_name_and_the_bench_survives(kdzoo, plugin, how):
+    act, words = ENDINGS[how]
+    text = function(f"{act}\n    return {DISTANCE}.mean()", decorator="@kdzoo.register('mine', needs=kdzoo.Need.LOGITS)")
+    file = plugin(f"import ctypes\nimport os\nimport signal\nfrom os import _exit as leave\n\n{text}")
+    said = kdzoo("bench", "--plugin", file, *BENCH, "--dry-run")
+    assert (said.status, said.err.count("method 'mine': one training step ends the whole process, which")) == (2, 1), said
+    assert words in said.err
+    assert not list(Path("cache").rglob("result.json"))
+
+
 def test_a_width_mismatch_in_a_bench_has_the_numbers_of_its_own_networks(kdzoo, plugin):
     file = plugin(FAULTY["embeddings"][0])
     said = kdzoo("bench", "--plugin", file, *BENCH, "--dry-run")
@@ -267,10 +285,11 @@ def test_a_width_mismatch_in_a_bench_has_the_numbers_of_its_own_networks(kdzoo, 
 def test_what_would_repeat_a_fault_is_skipped_and_what_does_not_apply_is_not_called_ok(kdzoo, plugin):
     per_sample = kdzoo("check", plugin(FAULTY["per_sample"][0])).out
     assert "mine: 20 checks, 1 failed, 18 skipped, 1 not applicable" in per_sample
-    assert "skipped        18 that would only repeat the fault of `returns a finite scalar`" in per_sample
+    assert "skipped        18 checks that would only repeat the fault of `returns a finite scalar`" in per_sample
     detached = kdzoo("check", plugin(FAULTY["detached"][0])).out
     assert (
-        "skipped        5 that would only repeat the fault of `gradient reaches the student`: gradient reaches every parameter" in detached
+        "skipped        5 checks that would only repeat the fault of `gradient reaches the student`: gradient reaches every parameter"
+        in detached
     )
     sound = kdzoo("check", plugin(function(f"return {DISTANCE}.mean()"))).out
     assert "mine: 17 checks, all passed, 4 not applicable" in sound
@@ -346,7 +365,7 @@ def test_runs_that_fail_later_point_to_check(plugin):
     outcome = bench.run(prepared(file, "mine", limit=300, allow_chance_teacher=True), None, events.append, retry_failed=False)
     assert [run_id.partition("-")[0] for run_id in outcome.failed] == ["mine"]
     notes = [event["text"] for event in events if event["event"] == "note"]
-    assert "runs with mine failed: `kdzoo check file.py` says what is wrong with most losses" in notes
+    assert "runs with mine failed: `kdzoo check file.py` finds most faults of a loss" in notes
 
 
 def test_the_zoos_own_methods_are_not_tried(place, monkeypatch):

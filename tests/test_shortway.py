@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -61,13 +62,14 @@ def test_from_a_folder_and_a_foreign_teacher_to_a_small_network_for_plain_timm(t
     options = {
         "teacher": teacher,
         "student": "test_resnet:random",
-        "out": out,
+        "results": out,
         "recipe": "digits",
         "epochs": 25,
         "image_size": 16,
         "threads": 1,
     }
-    verdict = distill_folder(photos, **options, handle=said.append)
+    wish = Wish(data=f"folder:{photos}", **options)
+    verdict = distill_folder(wish, said.append)
 
     notes = " ".join(event["text"] for event in said if event["event"] == "note")
     assert "made for other classes and is fine-tuned" in notes
@@ -93,25 +95,26 @@ def test_from_a_folder_and_a_foreign_teacher_to_a_small_network_for_plain_timm(t
     assert spoken in verdict.classes
 
     before = {file: file.stat().st_mtime_ns for file in out.rglob("result.json")}
-    again = distill_folder(photos, **options)
+    again = distill_folder(wish)
     assert {file: file.stat().st_mtime_ns for file in out.rglob("result.json")} == before
     assert again.distilled.accuracy == verdict.distilled.accuracy
 
 
-def test_an_unreadable_image_and_weights_that_cannot_be_had_are_refused_before_any_work(tmp_path):
+def test_an_unreadable_image_and_weights_that_are_not_there_are_refused_before_any_work(tmp_path):
     photos = write_images(tmp_path / "photos", classes=2, each=6)
+    wish = Wish(f"folder:{photos}", "resnet10t:random", tmp_path / "small", "resnet10t", image_size=32)
     with pytest.raises(InputError, match=r"pretrained weights are not available offline.*:FILE.*:random"):
-        distill_folder(photos, teacher="resnet10t:random", student="resnet10t", out=tmp_path / "small", image_size=32)
+        distill_folder(wish)
     (photos / "digit-1" / "torn.png").write_bytes(b"\x89PNG\r\n")
     with pytest.raises(InputError, match=r"torn\.png.*--skip-unreadable"):
-        distill_folder(photos, teacher="resnet10t:random", student="resnet10t:random", out=tmp_path / "small", image_size=32)
+        distill_folder(replace(wish, student="resnet10t:random"))
     assert not (tmp_path / "small").exists()
 
 
 def test_what_is_wrong_with_pretrained_weights_is_said_once_and_in_whole_words(tmp_path):
     photos = write_images(tmp_path / "photos", classes=2, each=6)
     with pytest.raises(InputError) as error:
-        distill_folder(photos, teacher="resnet18", student="resnet10t", out=tmp_path / "small", image_size=32)
+        distill_folder(Wish(f"folder:{photos}", "resnet18", tmp_path / "small", "resnet10t", image_size=32))
     assert [problem.partition(":")[0] for problem in error.value.problems] == ["resnet18", "resnet10t"]
     assert shortened("a word and another", 12) == "a word and …"
     assert shortened("a word", 12) == "a word"
@@ -120,9 +123,9 @@ def test_what_is_wrong_with_pretrained_weights_is_said_once_and_in_whole_words(t
 def test_python_and_the_command_line_have_one_recipe_image_size_and_method():
     command = {name: parameter.default for name, parameter in inspect.signature(short.distill).parameters.items()}
     here = {name: parameter.default for name, parameter in inspect.signature(distill).parameters.items()}
-    folder = {name: parameter.default for name, parameter in inspect.signature(distill_folder).parameters.items()}
+    wish = {field.name: field.default for field in fields(Wish)}
     shared = ("method", "recipe", "epochs", "image_size", "seed", "device", "threads", "skip_unreadable")
-    assert [command[name] for name in shared] == [here[name] for name in shared] == [folder[name] for name in shared]
+    assert [command[name] for name in shared] == [here[name] for name in shared] == [wish[name] for name in shared]
     assert recipe_file(command["recipe"]).sizes
 
 

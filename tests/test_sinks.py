@@ -529,7 +529,7 @@ def test_a_server_that_is_not_there_costs_a_bounded_time_and_no_result(wandb_hom
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("1 wandb: ")
-    assert "going on without it" in done.stdout
+    assert "continuing without it" in done.stdout
     assert done.stderr == ""
 
 

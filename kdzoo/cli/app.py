@@ -18,10 +18,11 @@ from typing import Annotated
 import typer
 
 from kdzoo.cli import bench, reproduce, runs, short, status, tables, zoo
-from kdzoo.cli.options import EXIT_CODES, option
+from kdzoo.cli.options import EXIT_CODES, Command, Group, option
 from kdzoo.cli.output import Interrupted, say
 from kdzoo.cli.streams import outlast
 from kdzoo.errors import InputError, KdzooError, WorkFailed
+from kdzoo.text import first_line
 from kdzoo.version import VERSION
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -31,6 +32,7 @@ COMPLETION = "_KDZOO_COMPLETE"
 
 app = typer.Typer(
     name="kdzoo",
+    cls=Group,
     rich_markup_mode="rich",
     epilog=f"{EXIT_CODES}\n\nkdzoo COMMAND --help lists the options of a command with their defaults.",
     pretty_exceptions_enable=False,
@@ -70,7 +72,7 @@ def flowing(text: str) -> str:
 
 for panel, verbs in VERBS.items():
     for name, verb in verbs:
-        app.command(name, help=flowing(verb.__doc__ or ""), rich_help_panel=panel, epilog=EXIT_CODES)(verb)
+        app.command(name, cls=Command, help=flowing(verb.__doc__ or ""), rich_help_panel=panel, epilog=EXIT_CODES)(verb)
 app.add_typer(zoo.data, name="data", rich_help_panel="Look up")
 
 
@@ -130,7 +132,7 @@ def status_of(arguments: Sequence[str], *, debug: bool) -> int:
     except SystemExit as error:  # typer's completion ends the process; no other code of kdzoo's does, but a plugin's may
         if COMPLETION in os.environ or {"--install-completion", "--show-completion"} & set(arguments[:1]):
             return error.code if isinstance(error.code, int) else DONE
-        say(f"something that kdzoo called ended the process (sys.exit({error.code or 0})) before the work was done; {DEBUG} says where")
+        say(f"code that kdzoo called ended the process (sys.exit({error.code or 0})) before the work was done; {DEBUG} shows where")
         if debug:
             traceback.print_exc()
         return FAILED
@@ -140,9 +142,9 @@ def status_of(arguments: Sequence[str], *, debug: bool) -> int:
         if debug:
             traceback.print_exc()
         else:
-            reason = (str(error).strip() or "no message").splitlines()[0]
-            say(f"this is a fault of kdzoo, not of yours: {type(error).__name__}: {reason}")
-            say(f"run the same command with {DEBUG} for the traceback; nothing that was finished is lost")
+            reason = first_line(error) or "no message"
+            say(f"this is a bug in kdzoo, not a mistake of yours: {type(error).__name__}: {reason}")
+            say(f"run the same command with {DEBUG} for the traceback; finished work is kept")
         return FAILED
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -75,7 +76,7 @@ def bench(
         str | None,
         option(
             text="Temperatures to try, such as 1,2,4.",
-            default="2,4 in the default bench, else each method's own",
+            default="each method's own",
             panel=SWEEP,
             metavar="T,...",
         ),
@@ -84,7 +85,7 @@ def bench(
         str | None,
         option(
             text="Weights of the teacher to try, such as 0,0.5,0.9: L = (1 - alpha) CE + alpha scale D.",
-            default="0.5,0.9 in the default bench, else the published weights",
+            default="the published weights",
             panel=SWEEP,
             metavar="A,...",
         ),
@@ -95,8 +96,8 @@ def bench(
     doses: Annotated[
         str | None,
         option(
-            text="Doses to try, such as 0.03,0.1,0.3,1, instead of alphas and weights: the size of a method's gradient beside "
-            "cross-entropy's. It is measured once on these networks, and sets the weight.",
+            text="Doses to try, such as 0.03,0.1,0.3,1, instead of alphas and weights. A dose is the size of a method's gradient "
+            "relative to that of cross-entropy; it is measured once on these networks and sets the weight.",
             default="none",
             panel=SWEEP,
             metavar="D,...",
@@ -105,7 +106,7 @@ def bench(
     doses_from: Annotated[
         str | None,
         option(
-            text="A bench's folder whose measured doses are used, where networks, data and recipe are the same.",
+            text="Reuse the doses measured in this bench's folder where networks, data and recipe are the same.",
             default="none",
             panel=SWEEP,
             metavar="FOLDER",
@@ -123,8 +124,8 @@ def bench(
     tune: Annotated[
         int | None,
         option(
-            text="Try the first K settings of every method's own search list.",
-            default="off",
+            text="Try the first K settings of every method's own search list, instead of the axes above.",
+            default="3 in the default bench, else off",
             panel=SWEEP,
             metavar="K",
         ),
@@ -140,19 +141,24 @@ def bench(
     ] = None,
     seeds: Annotated[
         str | None,
-        option(text="3 for the seeds 0, 1, 2; a list such as 5,7; or 5, for one.", default="3", panel=SWEEP, metavar="N"),
+        option(
+            text="How many seeds (3: seeds 0, 1, 2), or which ones: a list such as 5,7, or 5, (with its comma) for one.",
+            default="3",
+            panel=SWEEP,
+            metavar="N",
+        ),
     ] = None,
     control_seeds: Annotated[
         int | None,
         option(
-            text="Seeds of the student alone and of plain KD, where they get more. Comparisons are then no longer paired by seed.",
+            text="More seeds for the student alone and plain KD than for the other methods. Comparisons are then no longer paired by seed.",
             default="as --seeds",
             panel=SWEEP,
             metavar="N",
         ),
     ] = None,
     refit_seeds: Annotated[
-        int | None, option(text="Number of seeds of the refit.", default="as many as the sweep's", panel=SWEEP, metavar="N")
+        int | None, option(text="Number of seeds for the refit.", default="as many as the sweep's", panel=SWEEP, metavar="N")
     ] = None,
     plugin: Plugins = None,
     quick_: Annotated[
@@ -214,7 +220,7 @@ def bench(
     keep: Annotated[
         str | None,
         option(
-            text="What is kept of a finished run: predictions,student,checkpoint or nothing.",
+            text="What to keep of a finished run: predictions,student,checkpoint or nothing.",
             default=declared("keep"),
             panel=RESULTS,
             metavar="LIST",
@@ -255,7 +261,7 @@ def bench(
         option(
             "--stack-students",
             text="Compute students of one architecture that train together as one batch, for GPUs that a single one does not fill. "
-            "Equal up to rounding.",
+            "Results are equal up to rounding.",
             default=declared("stack_students"),
             panel=SPEED,
         ),
@@ -264,7 +270,7 @@ def bench(
         bool | None,
         option(
             "--compile",
-            text="Run students through torch.compile. Equal up to rounding; no gain on a CPU.",
+            text="Run students through torch.compile. Results are equal up to rounding; no gain on a CPU.",
             default=declared("compile"),
             panel=SPEED,
         ),
@@ -292,7 +298,7 @@ def bench(
         bool | None,
         option(
             "--allow-chance-teacher",
-            text="Accept a teacher no better than chance, as a control.",
+            text="Accept a teacher that is no better than chance, as a control.",
             default=declared("allow_chance_teacher"),
             panel=PAIR,
         ),
@@ -301,7 +307,7 @@ def bench(
         bool | None,
         option(
             "--fine-tune",
-            text="Fine-tune a teacher that was made for other classes on these first.",
+            text="First fine-tune a teacher that was made for other classes on this data set.",
             default=declared("fine_tune"),
             panel=PAIR,
         ),
@@ -314,8 +320,8 @@ def bench(
     """Train every method at every setting and seed, and rank them: one command from an empty folder to a leaderboard.
 
     Without options it is the default bench, on real handwritten digits. The student alone and plain Hinton KD are always
-    among the runs. Settings are chosen on validation. Run the same command again, after Ctrl-C or a crash too, and it
-    trains only what is missing.
+    among the runs. Settings are chosen on validation images. Run the same command again, also after Ctrl-C or a crash, and
+    it trains only what is missing.
 
     \b
     Examples:
@@ -407,7 +413,7 @@ ENOUGH_SEEDS = 5
 
 def _next_command(config: BenchConfig, folder: Path) -> str:
     if len(config.seeds) < ENOUGH_SEEDS:
-        return f"the same command with --seeds {ENOUGH_SEEDS} trains the missing seeds, which tells smaller differences apart"
+        return f"the same command with --seeds {ENOUGH_SEEDS} trains the missing seeds and can detect smaller differences"
     return f"`kdzoo compare {folder} OTHER` puts another bench beside it"
 
 
@@ -422,7 +428,8 @@ def say_failures(outcome: Outcome, look: str) -> int:
     """The exit status, and where to look when some run failed."""
     if outcome.failed:
         total = len(outcome.done) + len(outcome.failed)
-        say(f"{len(outcome.failed)} of {total} runs failed; see `{look}`; the same command with --retry-failed repeats them")
+        again = "run the same command with --retry-failed to train them again"
+        say(f"{len(outcome.failed)} of {number_of(total, 'run')} failed; see `{look}`; {again}")
     return 1 if outcome.failed else 0
 
 
@@ -445,30 +452,28 @@ def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str
     """The plan in words: grid points, distinct runs and why fewer, what is left of them, and how long that will take."""
     from kdzoo.data.report import data_lines
     from kdzoo.store import teacher_store
-    from kdzoo.suite.bench import cut, estimate
+    from kdzoo.suite.bench import cut, estimate, where_data_is_told
 
     made, states, options = prepared.plan, prepared.states, prepared.options
     states_left = {"new", "started", "damaged"} | ({"failed"} if retry_failed else set())
     left = [planned for planned in made.students if states[planned.run.id] in states_left]
     teachers = [planned.run for planned in made.teachers.values() if teacher_store().run(planned.run.id).state() != "done"]
+    described = data_lines(made.data, where_data_is_told(prepared.config))
     cohorts = [job for job in cut(left, made, options, prepared.jobs) if job.kind == "students"]
     counts = Counter(states.values())
-    failed = f", {counts['failed']} failed (--retry-failed repeats them)" if counts["failed"] and not retry_failed else ""
+    failed = f", {counts['failed']} failed (--retry-failed trains them again)" if counts["failed"] and not retry_failed else ""
     lines = [
         ("bench", f"{made.name}, in {made.folder}"),
         *setting_lines(made.students),
         *((("seeds", ", ".join(map(str, sorted({planned.run.seed for planned in made.students})))),) if made.students else ()),
         *recipe_lines(prepared),
         ("networks", ", ".join(dict.fromkeys(str(planned.about["pair"]) for planned in made.students))),
-        *(("data" if number == 0 else "", line.removeprefix("data: ")) for number, line in enumerate(data_lines(made.data))),
+        *(("data" if number == 0 else "", line.removeprefix("data: ")) for number, line in enumerate(described)),
         ("grid points", f"{made.points}: methods x settings x pairs x seeds, with the controls"),
-        *(("", f"{number} of them are another's run: {reason}") for reason, number in made.merged.items()),
+        *(("", f"{number} of them need no run of their own: {reason}") for reason, number in made.merged.items()),
         ("distinct runs", f"{len(made.students)}: {counts['done']} done, {len(left)} left{failed}"),
         *(("note", text) for text in made.notes),
-        *(
-            ("teacher", f"{run.student.name} has to be trained first, {number_of(run.recipe.epochs, 'epoch')} ({run.id})")
-            for run in teachers
-        ),
+        *(("teacher", f"{run.student.name} is trained first, for {number_of(run.recipe.epochs, 'epoch')} ({run.id})") for run in teachers),
         *weights_to_measure(made),
         (
             "cohorts",
@@ -478,7 +483,7 @@ def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str
         ("time", f"about {duration(estimate(prepared))} of training" if left or teachers else "nothing is left to do"),
     ]
     if wants_refit(prepared.config):
-        lines.append(("refit", "then the chosen settings with fresh seeds on the whole train set, not counted above"))
+        lines.append(("refit", "then the chosen settings with fresh seeds on the whole training set, not counted above"))
     return lines
 
 
@@ -488,7 +493,10 @@ def setting_lines(students: Iterable[Planned]) -> list[tuple[str, str]]:
 
     settings: dict[str, dict[str, None]] = {}
     for planned in students:
-        settings.setdefault(planned.run.objective.label, {})[setting_text(planned.run, planned.about)] = None
+        text = setting_text(planned.run, planned.about)
+        if planned.open:  # its weight is a stand-in until the ratio is measured
+            text = re.sub(r"weight \S+ \((dose \S+)\)", r"\1", text)
+        settings.setdefault(planned.run.objective.label, {})[text] = None
     declared = [label_words(label) for label, texts in settings.items() if list(texts) == [""]]
     lines = [", ".join(declared) + (" (as declared)" if declared != [label_words(NONE)] else "")] if declared else []
     lines += [f"{label}: {', '.join(text or 'as declared' for text in texts)}" for label, texts in settings.items() if list(texts) != [""]]

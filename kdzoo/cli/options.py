@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
+from typer.core import TyperCommand, TyperGroup
 
 from kdzoo.cli import complete
 from kdzoo.cli.output import Format
@@ -47,11 +48,38 @@ def option(
     )
 
 
-def argument(text: str, *, default: str | None = None, names_of: complete.Names | None = None, metavar: str | None = None) -> Any:
-    """A word without a name; None as its default: it is required."""
+def argument(text: str, *, metavar: str, default: str | None = None, names_of: complete.Names | None = None) -> Any:
+    """A word without an option before it; None as its default: it is required."""
     return typer.Argument(
         help=_told(text, default), show_default=False, autocompletion=names_of and complete.adapted(names_of), metavar=metavar
     )
+
+
+def in_words(parameters: list[Any]) -> list[Any]:
+    """The parameters of a command, without the types such as `<str>` and `<bool>` that typer's help shows beside their names."""
+    for parameter in parameters:
+        if parameter.param_type_name == "argument":
+            parameter.display_type_rich = lambda ctx: None
+        elif parameter.metavar is None:
+            parameter.metavar = ""
+    return parameters
+
+
+class Command(TyperCommand):
+    """A command whose help names no types."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return in_words(super().get_params(ctx))
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
+
+
+class Group(TyperGroup):
+    """A group of commands whose help names no types."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return in_words(super().get_params(ctx))
 
 
 def _told(text: str, default: str | None) -> str:
@@ -112,7 +140,7 @@ SkipUnreadable = Annotated[
     bool | None,
     option(
         "--skip-unreadable",
-        text="Leave out the files of a folder that cannot be read, counted and listed; without it they are refused.",
+        text="Skip files of a folder that cannot be read; they are counted and listed. Otherwise they are an error.",
         default="off",
         panel=PAIR,
     ),

@@ -17,7 +17,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from kdzoo.text import csv_text, in_encoding, markdown_text, number_of, one_line
+from kdzoo.text import columns_that_fit, csv_text, in_encoding, markdown_text, number_of, one_line
 
 PIPE_WIDTH = 200
 """columns of a table in a pipe, where COLUMNS does not say"""
@@ -165,7 +165,8 @@ def _print_table(rows: Sequence[Row], columns: Sequence[Column], title: str) -> 
     if title:
         screen.print(title, style="italic", markup=False, soft_wrap=True)
     cells = {column.name: [_cell(column, row, screen.encoding) for row in rows] for column in columns}
-    shown = fitting({name: max(map(_width, [name, *texts])) for name, texts in cells.items()}, screen.width)
+    widths = {name: max(map(_width, [name, *texts])) for name, texts in cells.items()}
+    shown = columns_that_fit(widths, screen.width, gap=GAP)
     table = Table(header_style="bold", box=None, pad_edge=False)
     for column in columns:
         if column.name in shown:
@@ -185,14 +186,3 @@ def _cell(column: Column, row: Row, encoding: str) -> str | Text:
 
 def _width(cell: str | Text) -> int:
     return cell.cell_len if isinstance(cell, Text) else Text.from_markup(cell).cell_len
-
-
-def fitting(widths: Mapping[str, int], room: int) -> list[str]:
-    """The columns that fit into a width: of those named, in their order, each one that fits beside those before it; the first always."""
-    shown: list[str] = []
-    used = -GAP
-    for name, width in widths.items():
-        if not shown or used + GAP + width <= room:
-            shown.append(name)
-            used += GAP + width
-    return shown

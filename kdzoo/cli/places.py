@@ -22,7 +22,7 @@ def bench_folder(name: str, results: Path) -> Path:
         if (folder / "runs").is_dir():
             return folder
     if inside := [path.name for path in benches(Path(name))]:
-        raise InputError(f"bench: {name} is a folder of benches ({', '.join(inside)}): say --results {name}, or {Path(name) / inside[0]}")
+        raise InputError(f"bench: {name} is a folder of benches ({', '.join(inside)}): use --results {name}, or {Path(name) / inside[0]}")
     raise InputError(f"{unknown('bench', name, [path.name for path in benches(results)])}; {looked_below(results)}")
 
 
@@ -31,7 +31,7 @@ def looked_below(results: Path) -> str:
     elsewhere = [path for path in nearby(results) if path.resolve() != results.resolve()]
     hint = f"--results {elsewhere[0]}" if len(elsewhere) == 1 else "--results FOLDER"
     others = f" ({', '.join(map(str, elsewhere))} hold benches)" if len(elsewhere) > 1 else ""
-    return f"looked below {results}; for benches elsewhere: {hint}{others}"
+    return f"looked in {results}; for benches elsewhere use {hint}{others}"
 
 
 def nearby(results: Path) -> list[Path]:
@@ -50,7 +50,7 @@ def the_bench(name: str | None, results: Path, verb: str) -> Path:
         return found[0]
     if not found:
         raise InputError(f"{verb}: no benches; {looked_below(results)}")
-    raise InputError(f"{verb}: name a bench; below {results} there are: {', '.join(path.name for path in found)}")
+    raise InputError(f"{verb}: name a bench; {results} has: {', '.join(path.name for path in found)}")
 
 
 def run_folder(name: str, results: Path) -> RunFolder:

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 def train(
     ctx: typer.Context,
-    model: Annotated[str, argument("A network's name; see `kdzoo networks`.", names_of=complete.networks)],
+    model: Annotated[str, argument("A network's name; see `kdzoo networks`.", metavar="NETWORK", names_of=complete.networks)],
     data: Data = None,
     data_root: DataRoot = None,
     limit: Limit = None,
@@ -81,7 +81,7 @@ def train(
       kdzoo train resnet34 --small-stem --data cifar10 --epochs 30 --seed 1
     """
     from kdzoo.data.report import data_lines
-    from kdzoo.suite.bench import cut, prepare
+    from kdzoo.suite.bench import cut, prepare, where_data_is_told
     from kdzoo.suite.sweep import Plan
 
     options = given(ctx.params)
@@ -93,7 +93,7 @@ def train(
         taught = tuple(prepared.plan.teachers.values())
         if not taught:
             raise InputError(f"train: expected a network's name without weights, got {model!r}")
-        for line in data_lines(prepared.plan.data):
+        for line in data_lines(prepared.plan.data, where_data_is_told(asked)):
             console().print(line, markup=False, soft_wrap=True)
         kept = Plan("teachers", teacher_store().folder, taught, {}, len(taught))
         for planned in taught:
@@ -106,9 +106,9 @@ def train(
 
 
 def teachers(how: Kind = Format.table, as_json: AsJson = False) -> int:
-    """List the teachers that are kept: their ids, what they were trained on, and how good they are.
+    """List the teachers that are kept: their ids, what they were trained on, and their accuracy.
 
-    Give an id to `kdzoo bench --teacher`. They lie in the cache folder (KDZOO_CACHE).
+    Give an id to `kdzoo bench --teacher`. They are kept in the cache folder (KDZOO_CACHE).
 
     \b
     Example:
@@ -138,14 +138,14 @@ TEACHER_COLUMNS = (
 
 
 def run(
-    file: Annotated[str, argument("A run.json, its folder, or a run's id.", names_of=complete.runs)],
+    file: Annotated[str, argument("A run.json, its folder, or a run's id.", metavar="RUN", names_of=complete.runs)],
     results: ResultsFolder = Path("results"),
     device: Device = None,
     threads: Threads = None,
     resident: Resident = None,
     plugin: Plugins = None,
 ) -> int:
-    """Train one run as its run.json says, in its own folder; its teacher first where that is not kept.
+    """Train one run as its run.json says, in its own folder; its teacher first, unless that is kept.
 
     A finished run is left as it is, unless its kept weights are damaged; a failed one is trained again.
 
@@ -168,7 +168,7 @@ def run(
 
 
 def evaluate(
-    run: Annotated[str, argument("A run's folder, its run.json, or its id.", names_of=complete.runs)],
+    run: Annotated[str, argument("A run's folder, its run.json, or its id.", metavar="RUN", names_of=complete.runs)],
     results: ResultsFolder = Path("results"),
     device: Device = None,
     resident: Resident = None,
@@ -177,7 +177,7 @@ def evaluate(
 ) -> int:
     """Measure a kept student again on its test set, and compare with what its result.json says.
 
-    Ends with status 1 where they differ by more than the last digits.
+    Exits with status 1 where they differ by more than the last digits.
 
     \b
     Example:

@@ -13,7 +13,9 @@ from kdzoo.suite.display import open_display
 
 
 def distill(
-    folder: Annotated[Path, argument("Images: train/, test/ (and val/) with a sub-folder per class, or the sub-folders alone.")],
+    folder: Annotated[
+        Path, argument("Images: train/, test/ (and val/) with a sub-folder per class, or the sub-folders alone.", metavar="FOLDER")
+    ],
     teacher: Annotated[
         str,
         option(
@@ -76,7 +78,7 @@ def distill(
         bool,
         option(
             "--skip-unreadable",
-            text="Leave out files that cannot be read, counted and listed, instead of refusing them.",
+            text="Skip files that cannot be read; they are counted and listed. Otherwise they are an error.",
             default="off",
             panel=PAIR,
         ),
@@ -98,34 +100,34 @@ def distill(
 ) -> int:
     """Distil a large network into a small one on your own images: one method and one recipe, no grid.
 
-    A name alone means published (pretrained) weights where there are any. A teacher made for other classes gets a
-    classifier for yours first. Ends with the verdict: the distilled student, the same student trained alone and the
-    teacher, with accuracy, parameters, multiply-accumulates and latency on this machine. The student's weights are
-    safetensors that plain timm loads; the README beside them has the code. Run the same command to resume.
+    A name alone means published (pretrained) weights where there are any. A teacher made for other classes is given a
+    classifier for yours first. At the end comes the verdict: accuracy, parameters, multiply-accumulates and latency on this
+    machine of the distilled student, the same student trained alone, and the teacher. The student's weights are a
+    safetensors file that plain timm loads; the README beside it has the code. Run the same command to resume.
 
     \b
     Example:
       kdzoo distill photos/ --teacher my_resnet50.pth --out small/
     """
-    from kdzoo.shortway import distill_folder
+    from kdzoo.shortway import FOLDER, Wish, distill_folder
     from kdzoo.verdict import conclusion, table
 
+    wish = Wish(
+        data=f"{FOLDER}{folder}",
+        teacher=teacher,
+        results=out,
+        student=student,
+        method=method,
+        recipe=recipe,
+        epochs=epochs,
+        image_size=image_size,
+        seed=seed,
+        device=device,
+        threads=threads,
+        skip_unreadable=skip_unreadable,
+    )
     with open_display(console()) as display:
-        verdict = distill_folder(
-            folder,
-            teacher=teacher,
-            student=student,
-            out=out,
-            method=method,
-            recipe=recipe,
-            epochs=epochs,
-            image_size=image_size,
-            seed=seed,
-            skip_unreadable=skip_unreadable,
-            device=device,
-            threads=threads,
-            handle=display.handle,
-        )
+        verdict = distill_folder(wish, display.handle)
     words = "\n".join(["", *table(verdict), "", conclusion(verdict), "", f"weights, classes and how to use them: {out}/"])
     console().print(words, markup=False, soft_wrap=True)
     return 0

@@ -28,14 +28,15 @@ ORDER = ("running", "failed", "damaged", "interrupted", "to do", "done")
 
 def status(
     bench: Annotated[
-        str | None, argument("A bench's name below --results, or its folder.", default="all benches", names_of=complete.bench_names)
+        str | None,
+        argument("A bench's name below --results, or its folder.", metavar="BENCH", default="all benches", names_of=complete.bench_names),
     ] = None,
     results: ResultsFolder = Path("results"),
     as_json: JsonOnly = False,
 ) -> int:
-    """Say what is done, running, failed (and why) and to do.
+    """Show which runs are done, running, failed (and why) and still to do.
 
-    A run counts as running while some process holds its lock; interrupted ones go on from their checkpoints when the
+    A run counts as running while some process holds its lock; interrupted ones resume from their checkpoints when the
     bench is started again.
 
     \b
@@ -131,7 +132,7 @@ def _print(found: dict[str, Any]) -> None:
         console().print(one_line(f"note: {note}"), markup=False, soft_wrap=True)
     if found["counts"]["failed"]:
         console().print(
-            "the same `kdzoo bench` with --retry-failed repeats what failed; each run's error.txt has the traceback", markup=False
+            "the same `kdzoo bench` with --retry-failed trains the failed runs again; each run's error.txt has the traceback", markup=False
         )
     elif found["counts"]["to do"] or found["counts"]["interrupted"]:
         console().print("run the same `kdzoo bench` to resume", markup=False)

@@ -67,7 +67,12 @@ PerClass = Annotated[
 def leaderboard(
     bench: Annotated[
         str | None,
-        argument("A bench's name below --results, or its folder.", default="the only one below --results", names_of=complete.bench_names),
+        argument(
+            "A bench's name below --results, or its folder.",
+            metavar="BENCH",
+            default="the only one below --results",
+            names_of=complete.bench_names,
+        ),
     ] = None,
     results: ResultsFolder = Path("results"),
     how: Kind = TableFormat.table,
@@ -104,6 +109,7 @@ def compare(
             "Names of benches below --results, their folders, or CSV files; the first is the base.",
             default="none",
             names_of=complete.benches_or_runs,
+            metavar="BENCH...",
         ),
     ] = None,
     published: Annotated[
@@ -126,10 +132,10 @@ def compare(
     With --published a bench stands beside the literature's tables instead, row by row, with a mark for everything that
     differs: other pixels, epochs or training images, the best epoch on the test set, one seed, another teacher.
 
-    The ids of two runs compare these two models on the test images instead, by their kept predictions.
+    With the ids of two runs, these two models are compared on the test images instead, by their kept predictions.
 
-    A CSV needs the columns method and top1 (or test_top1), with seed or n and sd where there are any: a published
-    table, or another suite's.
+    A CSV file needs the columns method and top1 (or test_top1), and may have seed, or n and sd: a published table, or
+    another suite's.
 
     \b
     Examples:
@@ -140,9 +146,7 @@ def compare(
     """
     if not benches:
         there = [folder.name for folder in known_benches(results)]
-        raise InputError(
-            f"compare: name two benches or more; {f'below {results}: ' + ', '.join(there) if there else looked_below(results)}"
-        )
+        raise InputError(f"compare: name two or more benches; {f'{results} has: ' + ', '.join(there) if there else looked_below(results)}")
     if published:
         return print_published(benches, results, TableFormat.json if as_json else how, sort, only, columns)
     if len(benches) == 2 and all(RUN_ID.match(name) for name in benches):

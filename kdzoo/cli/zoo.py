@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from typer.core import TyperGroup
 
 from kdzoo.cli import complete
 from kdzoo.cli.complete import timm_names
@@ -20,7 +19,9 @@ from kdzoo.cli.options import (
     LISTING,
     PAIR,
     AsJson,
+    Command,
     DataRoot,
+    Group,
     JsonOnly,
     Kind,
     Plugins,
@@ -33,6 +34,7 @@ from kdzoo.errors import InputError, did_you_mean, unknown
 from kdzoo.models.known import own_networks
 from kdzoo.suite.config import assignments, recipe_file
 from kdzoo.suite.config import recipes as recipe_names
+from kdzoo.text import first_line, number_of
 
 if TYPE_CHECKING:
     from kdzoo.conformance import Finding
@@ -219,7 +221,7 @@ def networks(
     sized = any(row["parameters"] is not None for row in rows)
     show(rows, chosen(how, as_json), names=NETWORK_KEYS, columns=NETWORK_COLUMNS if sized else NETWORK_COLUMNS[:1])
     if like is None and chosen(how, as_json) is Format.table:
-        console().print(f"\nAnd {len(timm_names())} of timm: kdzoo networks NAME, a part of the name.", markup=False, soft_wrap=True)
+        console().print(f"\nAnd {len(timm_names()):,} of timm: kdzoo networks NAME, with a part of the name.", markup=False, soft_wrap=True)
     return 0
 
 
@@ -339,7 +341,7 @@ def recipes(plugin: Plugins = None, how: Kind = Format.table, as_json: AsJson = 
     return 0
 
 
-class _DataGroup(TyperGroup):
+class _DataGroup(Group):
     """`kdzoo data NAME` is `kdzoo data show NAME`; `kdzoo data` lists."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
@@ -362,15 +364,15 @@ def data_sets(ctx: typer.Context) -> None:
 
     \b
     Examples:
-      kdzoo data                    what there is, what is on this machine
-      kdzoo data digits             what is in one of them
+      kdzoo data                    the data sets there are, and which are on this machine
+      kdzoo data digits             what one of them holds
       kdzoo data prepare cifar100   download and check it
     """
     if ctx.invoked_subcommand is None:
         data_list()
 
 
-@data.command("list", epilog=EXIT_CODES)
+@data.command("list", cls=Command, epilog=EXIT_CODES)
 def data_list(data_root: DataRoot = None, plugin: Plugins = None, how: Kind = Format.table, as_json: AsJson = False) -> int:
     """List the data sets: images, classes, size, and where each is on this machine or how to get it.
 
@@ -420,9 +422,9 @@ def _size(shape: Sequence[int] | None) -> str:
     return f"{shape[2]}x{shape[1]} {'grey' if shape[0] == 1 else 'colour'}" if shape else ""
 
 
-@data.command("show", epilog=EXIT_CODES)
+@data.command("show", cls=Command, epilog=EXIT_CODES)
 def data_show(
-    name: Annotated[str, argument("A data set's name, or folder:PATH.", names_of=complete.data)],
+    name: Annotated[str, argument("A data set's name, or folder:PATH.", metavar="NAME", names_of=complete.data)],
     data_root: DataRoot = None,
     plugin: Plugins = None,
     how: Kind = Format.table,
@@ -450,15 +452,15 @@ def data_show(
     if chosen(how, as_json) is Format.json:
         print_json({**record, "counts": counts})
         return 0
-    for line in data_lines(record, whole=True):
+    for line in data_lines(record):
         say(line.removeprefix("data: "))
     show(counts, how)
     return 0
 
 
-@data.command("prepare", epilog=EXIT_CODES)
+@data.command("prepare", cls=Command, epilog=EXIT_CODES)
 def data_prepare(
-    name: Annotated[str, argument("mnist, cifar10 or cifar100.", names_of=complete.downloads)], data_root: DataRoot = None
+    name: Annotated[str, argument("mnist, cifar10 or cifar100.", metavar="NAME", names_of=complete.downloads)], data_root: DataRoot = None
 ) -> int:
     """Download a data set through torchvision, and check it. If it is there already, only check it.
 
@@ -473,7 +475,7 @@ def data_prepare(
     try:
         prepare(name, root)
     except (OSError, RuntimeError) as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = first_line(error)
         raise InputError(
             f"data: {name} could not be downloaded ({type(error).__name__}: {reason}); copy its files below {chosen_root(root)} by hand"
         ) from error
@@ -486,7 +488,10 @@ def data_prepare(
 @by_declarations
 def explain(
     method: Annotated[
-        str, argument("A method; a sum, such as at+hinton; or exact weights, such as 0.1*ce+0.9*hinton.", names_of=complete.methods)
+        str,
+        argument(
+            "A method; a sum, such as at+hinton; or exact weights, such as 0.1*ce+0.9*hinton.", metavar="METHOD", names_of=complete.methods
+        ),
     ],
     alpha: Annotated[
         float | None,
@@ -698,7 +703,7 @@ def _stages(objective: ObjectiveSpec, teacher: str, student: str, image: str, pa
     return "\n".join([stage_pairs(ours, theirs, pairs), *maps_read(objective, ours, theirs, pairs)])
 
 
-def check(file: Annotated[Path, argument("A Python file that registers methods.")]) -> int:
+def check(file: Annotated[Path, argument("A Python file that registers methods.", metavar="FILE")]) -> int:
     """Check your own loss: the checks that every method of the zoo passes, with what to write instead where one fails.
 
     The checks call the loss on small random outputs and train one step of two small networks; it takes seconds and no data.
@@ -738,7 +743,7 @@ def _checked(name: str) -> int:
             _print_hanging(f"  {finding.verdict:14} ", f"{finding.check}{words}")
     for cause, headings in _by_cause(findings).items():
         named = f": {'; '.join(headings)}" if len(headings) <= NAMED else ""
-        text = f"{len(headings)} that would only repeat the fault of `{cause}`{named}"
+        text = f"{number_of(len(headings), 'check')} that would only repeat the fault of `{cause}`{named}"
         _print_hanging(f"  {Verdict.skipped:14} ", text)
     heard: dict[str, str] = {}
     for place, text in (pair for finding in findings for pair in finding.warnings):

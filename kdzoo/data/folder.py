@@ -27,7 +27,7 @@ MARGIN = 8 / 7
 LISTED = 20
 """unreadable files that are named"""
 TEST_SHARE = 5
-"""one image in so many is for testing where a folder brings no test part"""
+"""one image in this number is for testing where a folder has no test part"""
 
 
 def load_folder(folder: Path, image_size: int | None, resident: int | None = None, *, skip_unreadable: bool = False) -> Images:
@@ -35,8 +35,8 @@ def load_folder(folder: Path, image_size: int | None, resident: int | None = Non
 
     Shorter sides are resized to image_size * 8/7 (256 unless given) and the centre square is kept. resident: the bytes
     that decoded images may take; what is larger stays in its files and is decoded while training, to the same pixels.
-    skip_unreadable: whether files that cannot be read are left out, counted and listed in the notes, instead of refused.
-    Which files are read is `listing.list_images`'s to say; what was passed over, read in another way than plain 8-bit
+    skip_unreadable: whether files that cannot be read are skipped, counted and listed in the notes, instead of refused.
+    Which files are read is `listing.list_images`'s to say; what was skipped, read in another way than plain 8-bit
     pixels, or stands twice is in the notes. Raises InputError that names files which cannot be read, empty classes, and
     parts whose classes differ.
     """
@@ -233,5 +233,5 @@ def _short(folder: Path, path: str) -> str:
 
 
 def _printable(text: str) -> str:
-    """Text without the bytes of names that are no UTF-8."""
+    """Text without the bytes of names that are not UTF-8."""
     return text.encode("utf-8", "replace").decode()

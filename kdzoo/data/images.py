@@ -61,7 +61,7 @@ class Subset:
 class Images:
     """A data set in canonical order: sorted by a digest of pixels and label.
 
-    mean, std: of [0, 1] pixels. notes: what was mapped, passed over or found twice, a sentence each. source: where the
+    mean, std: of [0, 1] pixels. notes: what was mapped, skipped or found twice, a sentence each. source: where the
     images come from. origins: where each part comes from, in a few words. scales: with which deep grey values of image
     files were decoded (`preprocess.grey_scale`).
     """

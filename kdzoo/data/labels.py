@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kdzoo.errors import InputError, did_you_mean
+from kdzoo.text import are, number_of
 
 Array = NDArray[Any]
 Numbers = NDArray[np.int64]
@@ -88,15 +89,16 @@ def _places_of_ones(array: Array, part: str) -> Array:
         row = int(wrong[0])
         values = ", ".join(f"{value:g}" for value in array[row][:8].astype(float)) + (", ..." if array.shape[1] > 8 else "")
         raise InputError(
-            f"data: {part} labels have the shape {array.shape} and {len(wrong)} rows are not one-hot (row {row}: {values}); "
-            "expected one class per image"
+            f"data: {part} labels have the shape {array.shape} and {are(len(wrong), 'row')} not one-hot "
+            f"(row {row}: {values}); expected one class per image"
         )
     return np.asarray(array.argmax(1))
 
 
 def _texts(array: Array, part: str) -> Array:
     if nameless := [index for index, label in enumerate(array.tolist()) if not label.strip()]:
-        raise InputError(f"data: {len(nameless)} {part} labels are empty (the first is number {nameless[0]}); expected a class's name")
+        count = are(len(nameless), f"{part} label")
+        raise InputError(f"data: {count} empty (the first is number {nameless[0]}); expected a class's name")
     return array
 
 
@@ -107,12 +109,12 @@ def _whole_numbers(array: Array, part: str) -> Array:
         wrong = np.flatnonzero(~np.isfinite(numbers) | (numbers != np.floor(numbers)) | (np.abs(numbers) > 2**53))
     if array.dtype.kind == "f" and len(wrong):
         raise InputError(
-            f"data: {len(wrong)} {part} labels are not whole numbers (number {wrong[0]} is {numbers[wrong[0]]:g}); "
+            f"data: {are(len(wrong), f'{part} label')} not whole (number {wrong[0]} is {numbers[wrong[0]]:g}); "
             "expected 0, 1, 2, ... or names"
         )
     if len(negative := np.flatnonzero(numbers < 0)):
         raise InputError(
-            f"data: {len(negative)} {part} labels are negative (number {negative[0]} is {int(numbers[negative[0]])}); expected 0, 1, "
+            f"data: {are(len(negative), f'{part} label')} negative (number {negative[0]} is {int(numbers[negative[0]])}); expected 0, 1, "
             "2, ... or names; every image of a data set needs a label (--label-fraction hides some in training)"
         )
     return np.asarray(array.astype(np.int64))
@@ -131,7 +133,8 @@ def _places_of_names(parts: Mapping[str, Array], names: Sequence[str]) -> dict[A
         if beyond:
             meant = f"one of the {len(names)} names" if text else f"0 to {len(names) - 1}, since there are {len(names)} names"
             near = did_you_mean(str(next(iter(beyond))), names) if text else ""
-            problems.append(f"data: {sum(beyond.values())} {part} labels are not names of classes: {_few(beyond)}; expected {meant}{near}")
+            count = are(sum(beyond.values()), f"{part} label")
+            problems.append(f"data: {count} not among the class names: {_few(beyond)}; expected {meant}{near}")
     if problems:
         raise InputError(*problems)
     return known
@@ -144,8 +147,8 @@ def _distinct(parts: Mapping[str, Array], notes: list[str]) -> dict[Any, int]:
     if len(alone):
         count = int(np.isin(parts["test"], alone).sum())
         raise InputError(
-            f"data: {count} test images are of {len(alone)} classes without a training image ({_few(alone.tolist())}), which no "
-            "network could learn; remove these images or add training images"
+            f"data: {are(count, 'test image')} of {number_of(len(alone), 'class', 'classes')} without a training image "
+            f"({_few(alone.tolist())}), which no network could learn; remove these images or add training images"
         )
     if found != list(range(len(found))):
         what = "names" if parts["train"].dtype.kind == "U" else "labels"

@@ -1,4 +1,4 @@
-"""Which files of a folder are images of which class and part; what is passed over is counted, what may be missing is refused."""
+"""Which files of a folder are images of which class and part; what is skipped is counted, what may be missing is refused."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class SkippedFiles:
         found += self.things[:SHOWN]
         if len(self.things) > SHOWN:
             found.append(f"{len(self.things) - SHOWN} more")
-        return [f"passed over: {', '.join(found)}"] if found else []
+        return [f"skipped: {', '.join(found)}"] if found else []
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Listing:
 
 @dataclass
 class Walk:
-    """One way through a folder: what it passed over, and what it could not read.
+    """One way through a folder: what it skipped, and what it could not read.
 
     unreadable: files that are named like images and cannot be opened, with the reason.
     """

@@ -20,7 +20,7 @@ from torch import Tensor
 GROUND = (255, 255, 255, 255)
 """the colour behind transparent pixels"""
 RANGES = {"16-bit": 2**16, "32-bit": 2**31}
-"""the number of levels that a grey value of so many bits can take"""
+"""the number of levels that a grey value of a number of bits can take"""
 FEW_BITS = 16
 """where no value of a data set is beyond one part in so many of the range, the range is taken to be smaller"""
 FLOAT = "float"

@@ -91,8 +91,11 @@ def without_validation(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def data_lines(record: Mapping[str, Any], *, whole: bool = False) -> list[str]:
-    """A record in words: in LINES lines of WIDTH columns, of which the last says what was left out, or the `whole` of it."""
+def data_lines(record: Mapping[str, Any], more: str | None = None) -> list[str]:
+    """A record in words: all of it, or, where `more` says what prints the rest, at most LINES lines of WIDTH columns.
+
+    The last line then counts what is not shown and names `more`, which is never cut.
+    """
     channels, height, width = record["shape"]
     count = record["train"] + record["validation"] + record["test"] + record["unused"]
     colour = "grey" if channels == 1 else "colour"
@@ -107,13 +110,13 @@ def data_lines(record: Mapping[str, Any], *, whole: bool = False) -> list[str]:
     lines = [f"data: {count:,} images, {record['classes']} classes, {height}x{width} {colour}{source}", f"data: {', '.join(sizes)}"]
     transfer = transfer_lines(record)  # never cut: they are what was asked for
     lines += [f"data: {note}" for note in record["notes"]]
-    if whole or (len(lines) <= LINES and all(len(line) <= WIDTH for line in lines)):
+    if more is None or (len(lines) <= LINES and all(len(line) <= WIDTH for line in lines)):
         return [*lines[:2], *transfer, *lines[2:]]
     left = max(len(lines) - LINES + 1, 0)
     shown = [shortened(line, WIDTH) for line in lines[: LINES - 1]]
     shown = [*shown[:2], *transfer, *shown[2:]]
-    more = f"{left} more note{'s' if left > 1 else ''}, and all in full" if left else "in full"
-    return [*shown, f"data: {more}: kdzoo data NAME"]
+    hidden = f"{number_of(left, 'more note')}, and all in full" if left else "in full"
+    return [*shown, f"data: {hidden}: {more}"]
 
 
 def transfer_lines(record: Mapping[str, Any]) -> list[str]:

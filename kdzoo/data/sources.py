@@ -140,7 +140,7 @@ def _own(name: str) -> Raw:
 def canonical(name: str, raw: Raw, source: str = "") -> Images:
     """The same images whatever order their files had: sorted by content, fingerprinted, channels first.
 
-    Raises InputError for arrays that are no images, or labels that name no classes.
+    Raises InputError for arrays that are not images, or labels that do not name classes.
     """
     arrays = {part: _images(given[0], part) for part, given in (("train", raw.train), ("test", raw.test))}
     labels = map_labels(raw.train[1], raw.test[1], raw.classes)

@@ -35,7 +35,7 @@ from kdzoo.plugins import modules_beside
 from kdzoo.seeds import global_stream
 from kdzoo.signals import Need, Outputs, Shapes, StageShape
 from kdzoo.spec import NetworkSpec, Normalisation
-from kdzoo.text import LONGEST_REASON, shortened
+from kdzoo.text import first_line
 
 Head = Literal["kept", "fresh"]
 Gives = Literal["scores", "probabilities", "log-probabilities"]
@@ -436,7 +436,7 @@ def _create(spec: NetworkSpec, channels: int, side: int, head: Head) -> nn.Modul
         instead = f"give a file ({spec.name}:FILE) or start at random ({spec.name}:random)"
         why = "not in the cache, and the model hub cannot be reached"
         if not isinstance(error, LocalEntryNotFoundError):  # whose own words are long, and the same for every network
-            why = f"{type(error).__name__}: {shortened(str(error).strip().partition(chr(10))[0].rstrip('.'), LONGEST_REASON)}"
+            why = f"{type(error).__name__}: {first_line(error).rstrip('.')}"
         raise InputError(f"{spec.name}: its pretrained weights are not available offline ({why}); {instead}") from error
 
 

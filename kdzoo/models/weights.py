@@ -20,7 +20,7 @@ from kdzoo.models.harmless import harmless_types
 from kdzoo.models.names import is_known, network_names
 from kdzoo.models.normalisation import AUTO, normalisation_of
 from kdzoo.seals import Damaged, read_tensors, write_tensors
-from kdzoo.text import LONGEST_REASON, shortened
+from kdzoo.text import first_line, number_of
 
 if TYPE_CHECKING:
     from kdzoo.models.network import Network
@@ -169,7 +169,7 @@ class Checkpoint:
     """What a file of weights holds. state: the weights that are taken, freed of prefixes.
 
     sets: the keys of all sets of weights in it, the usual one first ("" for the file itself). taken: the key of those that
-    are taken. aside: the names that are passed over, such as a criterion's weights. class_names: of the classes that it was
+    are taken. aside: the names that are ignored, such as a criterion's weights. class_names: of the classes that it was
     trained on, None where it does not say.
     """
 
@@ -187,7 +187,9 @@ class Checkpoint:
             said.append(f"{name}: its file holds several sets of weights; {self.taken!r} is used, not {more}")
         if self.aside:
             dots = ", ..." if len(self.aside) > 3 else ""
-            said.append(f"{name}: {len(self.aside)} entries beside its weights are ignored: {', '.join(self.aside[:3])}{dots}")
+            said.append(
+                f"{name}: ignored {number_of(len(self.aside), 'entry', 'entries')} beside its weights: {', '.join(self.aside[:3])}{dots}"
+            )
         return tuple(said)
 
 
@@ -307,7 +309,7 @@ def _load(path: Path) -> object:
         with torch.serialization.safe_globals(list(harmless_types())):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # bytes that are no checkpoint make torch.load raise almost anything
-        reason = shortened(str(error).partition("\n")[0], LONGEST_REASON)
+        reason = first_line(error)
         raise InputError(f"weights: {path} cannot be read as plain tensors ({reason}); save model.state_dict()") from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -149,7 +150,7 @@ def run(
         handle({"event": "note", "text": text})
     if prepared.options.wandb is not None and prepared.options.wandb.get("note"):
         handle({"event": "note", "text": prepared.options.wandb["note"]})
-    for line in data_lines(prepared.plan.data):
+    for line in data_lines(prepared.plan.data, where_data_is_told(prepared.config)):
         handle({"event": "data", "text": line})
     if retry_failed:
         forget_failed_teachers(prepared.plan)
@@ -160,7 +161,7 @@ def run(
     outcome = _run_plan(prepared, pool, handle, retry_failed, modules or Modules())
     outcome.failed.update(undosed)
     if wants_refit(config) and not outcome.failed:
-        handle({"event": "note", "text": "refit: the chosen settings with fresh seeds on the whole train set"})
+        handle({"event": "note", "text": "refit: the chosen settings are trained with fresh seeds on the whole training set"})
         plans.append(refit_plan(prepared))
         keep_command(prepared, plans, command, handle)
         more = _run_plan(replace(prepared, plan=plans[1], checked=frozenset()), pool, handle, retry_failed, modules or Modules())
@@ -173,6 +174,15 @@ def run(
     if not outcome.failed and modules is None and prepared.options.wandb is None and (files := files_of(prepared, plans)) is not None:
         keep_finished(config, outcome.done, files)
     return outcome
+
+
+def where_data_is_told(config: BenchConfig) -> str:
+    """The command that prints everything about a bench's data; for data that exist in this process alone, a file."""
+    source = found_in(config.data)
+    if source == "":
+        return "about.data in any run.json of this bench"
+    root = ["--data-root", config.data_root] if config.data_root else []
+    return shlex.join(["kdzoo", "data", config.data, *root, *(["--plugin", source] if source else [])])
 
 
 def keep_command(prepared: Prepared, plans: Iterable[Plan], command: str, handle: Handle) -> None:
@@ -221,7 +231,7 @@ def with_weights(prepared: Prepared, pool: Pool | None, handle: Handle, modules:
     def listen(event: Event) -> None:
         if event["event"] == "no dose":
             reasons[f"{event['label']} by doses"] = event["error"]
-            handle({"event": "note", "text": f"{event['label']}: {event['error']}; its settings in doses are left out"})
+            handle({"event": "note", "text": f"{event['label']}: {event['error']}; its settings by dose are skipped"})
         elif event["event"] not in ("done", "failed") or event.get("kind"):
             handle(event)
 
@@ -282,7 +292,7 @@ def _run_plan(prepared: Prepared, pool: Pool | None, handle: Handle, retry_faile
         outcome = Outcome(outcome.done | more.done, {**outcome.failed, **more.failed})
     known = {planned.run.id for planned in made.students}
     untold = known - outcome.done - outcome.failed.keys()
-    outcome.failed.update(dict.fromkeys(untold, "it was not trained: no worker told how it came out"))
+    outcome.failed.update(dict.fromkeys(untold, "it was not trained: no worker reported a result"))
     return Outcome(outcome.done & known, {key: text for key, text in outcome.failed.items() if key in known})
 
 
@@ -448,7 +458,7 @@ def units_of(run: Run) -> int:
 
 
 def first_stages(todo: Iterable[Planned], made: Plan) -> dict[str, list[Run]]:
-    """The first stages that have to be trained, each once: by the id of the first run that goes on from it."""
+    """The first stages that have to be trained, each once: by the id of the first run that starts from it."""
     needed: dict[str, tuple[str, Run]] = {}
     for planned in todo:
         if (first := planned.run.first) is not None and made.store.run(first.id).state() != "done":

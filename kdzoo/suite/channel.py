@@ -26,7 +26,7 @@ FORKED = 71
 """the exit status of a process that was forked from a worker and came back to the worker's own work"""
 POLL_SECONDS = 0.2
 DRAIN_SECONDS = 2.0
-"""how long the last words of a dead worker are read, if another process keeps the pipe open and goes on writing"""
+"""how long the last words of a dead worker are read, if another process keeps the pipe open and continues to write"""
 BLOCK = 1 << 16
 
 

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, Validati
 from kdzoo.errors import InputError, did_you_mean, unknown
 from kdzoo.sizes import size_of
 from kdzoo.spec import Augment, Count, Integer, Number, Recipe, Share, Spec, parse
+from kdzoo.text import first_line
 
 NONE = "none"
 """the student alone"""
@@ -140,7 +141,7 @@ class BenchConfig(Spec):
     another data set by name. transfer_only: on these alone.
     teacher_memo: what the teacher's memo may take, such as `4GB`; 0 or `off` for none, None or `auto` for a share of what is free.
     resident: what the decoded images of a folder may take, such as `64GB`; a larger one is decoded while training.
-    skip_unreadable: files of a folder that cannot be read are left out, counted and listed, instead of refused.
+    skip_unreadable: files of a folder that cannot be read are skipped, counted and listed, instead of refused.
     pairs: `teacher/student`, or give teacher and student. set: further keys, such as `recipe.batch_size`.
     recipe: a recipe's name or file; or, in a YAML file and from Python, a mapping of its keys, with `name` for the recipe that
     they change: `{name: digits, epochs: 5}`.
@@ -297,7 +298,7 @@ class RecipeFile(Spec):
         return {method: given.pairs[pair] for method, given in self.published.items() if pair in given.pairs}
 
     def held_out(self, images: int) -> float:
-        """The share of so many training images that is held out for validation: `val_fraction`, or more to come to `min_val`."""
+        """The share of `images` training images that is held out for validation: `val_fraction`, or more to reach `min_val`."""
         if not self.val_fraction or self.min_val is None:
             return self.val_fraction
         return max(self.val_fraction, min(LARGEST_VAL, self.min_val / max(images, 1)))
@@ -367,7 +368,7 @@ def default_layers(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _same(given: object, default: object) -> bool:
-    """Whether an option was left out, or says what the default bench has."""
+    """Whether an option was not given, or has the default bench's value."""
     try:
         return given is None or _listed(given) == _listed(default)
     except ValueError:  # told with all else that is wrong
@@ -507,7 +508,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise InputError(f"config: {path}:{line}: {error.problem}") from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"config: {path}: no YAML text ({str(error).splitlines()[0]})") from error
+        raise InputError(f"config: {path}: not valid YAML ({first_line(error)})") from error
     if not isinstance(content, dict):
         raise InputError(f"config: {path}: expected keys and values")
     return content

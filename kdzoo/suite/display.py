@@ -18,16 +18,16 @@ from rich.text import Text
 
 from kdzoo.suite.config import NONE
 from kdzoo.suite.jobs import Event
-from kdzoo.text import number_of, one_line
+from kdzoo.text import number_of, one_line, shortened
 
 PROGRESS_SECONDS = 10.0
-"""between two lines about a training that goes on, where there is no terminal"""
+"""between two progress lines about one training, where there is no terminal"""
 KNOWN_AFTER_SECONDS = 3.0
-"""training has to run for so long before a time left is named"""
+"""how long training has to run before a time left is told"""
 WINDOW_SECONDS = 60.0
 """the speed is that of the last minute: a teacher's steps and its students' differ"""
 NARROW = 80
-"""below so many columns the times have a line of their own"""
+"""below this number of columns the times have a line of their own"""
 BAR = 10
 """columns that a bar keeps beside a long name, where the terminal has them"""
 
@@ -313,13 +313,10 @@ class LiveDisplay:
         yield bars(rows, width)
         if narrow:
             yield Text(times)
-        said = Text(no_wrap=True, overflow="ellipsis")
-        if tracker.best is not None:
-            said.append(best_words(tracker.best), "green")
-        if tracker.count("failed"):
-            said = Text(f"{tracker.count('failed')} failed   ", "red", no_wrap=True, overflow="ellipsis") + said
-        if said:
-            yield said
+        failed = f"{tracker.count('failed')} failed   " if tracker.count("failed") else ""
+        best = shortened(best_words(tracker.best), width - len(failed)) if tracker.best is not None else ""
+        if failed or best:
+            yield Text.assemble((failed, "red"), (best, "green"), no_wrap=True)
 
 
 class Noted:

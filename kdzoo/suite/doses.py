@@ -24,7 +24,7 @@ class Measured:
     """The ratio of one method's gradient to that of cross-entropy, and what it was measured on, for a reader.
 
     It belongs to a run: the method with factor 1 beside cross-entropy with factor 1, seed 0, whose id names it. label: what
-    the run is called, which is another name where it goes on from a first stage.
+    the run is called, which is another name where it starts from a first stage.
     """
 
     label: str
@@ -60,11 +60,11 @@ class Dose:
 def weight_for(dose: float, ratio: float) -> float:
     """The weight that gives a term a dose beside cross-entropy with factor 1: d / r, to two significant digits.
 
-    Raises InputError where that is no positive number.
+    Raises InputError where that is not a positive number.
     """
     weight = two_digits(dose / ratio) if ratio > 0 else math.inf
     if not 0 < weight < math.inf:
-        raise InputError(f"doses: the weight for the dose {dose:g} is no number that can be used: the measured ratio is {ratio:g}")
+        raise InputError(f"doses: the weight for the dose {dose:g} is not a usable number: the measured ratio is {ratio:g}")
     return weight
 
 
@@ -115,7 +115,7 @@ def recorded_doses(store: Store) -> dict[str, float]:
     for run_id in store.ids():
         try:
             _, about = store.run(run_id).read_plan()
-        except (InputError, TypeError, ValueError):  # told by the table, and set aside when the run is planned again
+        except (InputError, TypeError, ValueError):  # told by the table, and renamed when the run is planned again
             continue
         for entry in dict(about.get("doses") or {}).values():
             found.setdefault(str(entry["measured"]), float(entry["ratio"]))

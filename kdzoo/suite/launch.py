@@ -19,7 +19,9 @@ from typing import Self
 from kdzoo.errors import InputError, WorkFailed
 from kdzoo.store import RunFolder, Store
 from kdzoo.suite.channel import CHANNEL_LOST, FORKED, Receiver
+from kdzoo.suite.fork import how_it_ended
 from kdzoo.suite.jobs import Event, Handle, Job, Outcome
+from kdzoo.text import number_of
 
 HANG_SECONDS = 1800.0
 """a worker that says nothing for so long is taken for hung and killed"""
@@ -202,7 +204,7 @@ def launch(jobs: Iterable[Job], pool: Pool, handle: Handle) -> Outcome:
                 if worker.job.kind == "students":
                     names_left.append(worker.job.name)
                     locked.append((time.monotonic() + LOCK_RETRY_SECONDS, worker.job.only(ids)))
-                    handle({"event": "waiting", "ids": list(ids), "text": f"another process is training {len(ids)} of these runs"})
+                    handle({"event": "waiting", "ids": list(ids), "text": f"waiting: another process is training {len(ids)} of these runs"})
             case "refused":
                 raise InputError(*event["problems"])
             case "gave up":
@@ -228,10 +230,10 @@ def launch(jobs: Iterable[Job], pool: Pool, handle: Handle) -> Outcome:
 
 
 def _report_strays(worker: Worker, handle: Handle) -> None:
-    """Tell how many lines on a worker's channel were no events."""
+    """Tell how many lines on a worker's channel were not events."""
     receiver = worker.receiver
-    if receiver.strays:
-        text = f"{receiver.strays} line(s) that are not events reached the channel of worker {worker.number} and were ignored"
+    if count := receiver.strays:
+        text = f"worker {worker.number}: ignored {number_of(count, 'line')} without an event on its channel"
         handle({"event": "note", "text": f"{text}; the first: {receiver.first_stray!r}"})
         receiver.strays, receiver.first_stray = 0, ""
 
@@ -244,7 +246,7 @@ def _read_outcome(worker: Worker, outcome: Outcome, handle: Handle) -> None:
         if folder.state() == "done":
             outcome.done.add(run_id)
         else:
-            reason = folder.failure() if folder.state() == "failed" else "its worker ended the job without training it to the end"
+            reason = folder.failure() if folder.state() == "failed" else "its worker ended the job before this run was finished"
             _report_failure(folder, reason, outcome, handle)
 
 
@@ -283,11 +285,11 @@ def _after_death(worker: Worker, code: int, deaths: dict[str, int], outcome: Out
             again.append(job.only((run_id,), alone=True))
             continue
         folder = Store(Path(job.folder)).run(run_id)
-        reason = f"the process that trained this run {how}, twice; see {worker.log}"
+        reason = f"the process that trained this run {how} twice; see {worker.log}"
         folder.fail(reason + "\n")
         _report_failure(folder, reason, outcome, handle)
     if again:
-        handle({"event": "note", "text": f"a worker {how}; {len(again)} run(s) go on from their checkpoints, one by one"})
+        handle({"event": "note", "text": f"a worker {how}; resuming {number_of(len(again), 'run')} from checkpoints, one at a time"})
     return again
 
 
@@ -299,8 +301,8 @@ def _once_more(worker: Worker, job: Job, how: str, deaths: dict[str, int], handl
         what = f"teacher {job.ids[0]}" if job.ids else "the check of a teacher"
     deaths[job.name] = deaths.get(job.name, 0) + 1
     if deaths[job.name] >= DEATHS_ALONE:
-        raise WorkFailed(f"{what}: its process {how}, twice; see {worker.log}")
-    again = "it starts again" if job.kind == "doses" else "it goes on from its checkpoint"
+        raise WorkFailed(f"{what}: its process {how} twice; see {worker.log}")
+    again = "it starts again" if job.kind == "doses" else "it resumes from its checkpoint"
     handle({"event": "note", "text": f"{what}: its process {how}; {again}"})
     return job
 
@@ -310,7 +312,4 @@ def _how(code: int) -> str:
         return "lost the pipe to its driver (something in it closed the descriptor)"
     if code == FORKED:
         return "was a fork of a worker"
-    if code >= 0:
-        return f"ended with status {code}"
-    name = signal.Signals(-code).name
-    return f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+    return how_it_ended(code) + (" (out of memory?)" if code == -signal.SIGKILL else "")

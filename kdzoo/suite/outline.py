@@ -15,7 +15,7 @@ from kdzoo.suite.request import Request, parse_request, settings
 from kdzoo.text import number_of
 
 LISTED = 6
-"""of so many methods, each is named with its settings; of more, their number is told"""
+"""up to this number of methods each is named with its settings; of more, only how many they are"""
 
 
 @dataclass(frozen=True)

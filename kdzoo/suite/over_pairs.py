@@ -14,7 +14,7 @@ from kdzoo.suite.stats import LEVEL, holm
 from kdzoo.text import number_of
 
 MANY_PAIRS = 11
-"""from so many pairs on they are taken as a sample of all pairs; fewer speak for themselves"""
+"""the number of pairs from which they are taken as a sample of all pairs; fewer stand for themselves"""
 DRAWS = 10_000
 COLUMNS = ("method", "pairs", "collapsed", "vs_kd", "vs_kd_error", "p_vs_kd", "vs_kd_holm", "rank", "rank_low", "rank_high")
 

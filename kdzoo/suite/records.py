@@ -13,6 +13,7 @@ from kdzoo.data.transfer import transfer_in_words
 from kdzoo.errors import InputError
 from kdzoo.spec import ObjectiveSpec, Run, canonical_json
 from kdzoo.store import RunFolder, State, Store
+from kdzoo.text import number_of
 from kdzoo.written import about_faults
 
 
@@ -178,12 +179,14 @@ def _shared_temperature(objective: ObjectiveSpec) -> float | None:
 
 
 def setting_text(run: Run, about: Mapping[str, Any]) -> str:
-    return str(setting_of(run.objective, about.get("methods", {}), about.get("doses", {})))
+    """A run's setting in words. A first stage has no alpha: its loss stands alone, which nobody chose."""
+    setting = setting_of(run.objective, about.get("methods", {}), about.get("doses", {}))
+    return str(replace(setting, alpha=None) if run.kind == "pretrain" else setting)
 
 
 @dataclass(frozen=True)
 class BenchRecords:
-    """All runs that count, in the order of their ids, and what had to be left out, in words."""
+    """All runs that count, in the order of their ids, and notes on those that had to be left out."""
 
     name: str
     records: tuple[Record, ...]
@@ -226,8 +229,8 @@ def read_bench(folder: Path) -> BenchRecords:
             again = "trains this run again" if place.state() == "damaged" else "writes it again"
             notes.append(f"{place.path}/{record.error}; the next bench {again} and keeps the file")
     kept = _newest(records)
-    if len(kept) < len(records):
-        notes.append(f"{len(records) - len(kept)} runs of older method versions are left out")
+    if old := len(records) - len(kept):
+        notes.append(f"left out: {number_of(old, 'run')} of older method versions")
     return BenchRecords(folder.resolve().name, tuple(kept), (*notes, *_mixed_versions(kept), *_mixed_teachers(kept, stages)), folder)
 
 

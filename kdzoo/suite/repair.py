@@ -1,4 +1,4 @@
-"""What is damaged in a run's folder is told, set aside, and made again."""
+"""What is damaged in a run's folder is told, renamed, and made again."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Fault:
 
 
 def fault_of(folder: RunFolder) -> Fault | None:
-    """What is wrong with what others go on from in a finished run's folder: its weights, and a first stage's checkpoint.
+    """What is wrong with what other runs start from in a finished run's folder: its weights, and a first stage's checkpoint.
 
     Weights that were not kept are a fault of a teacher alone. Raises InputError where run.json cannot be read.
     """
@@ -54,7 +54,7 @@ def forget_damaged(folder: RunFolder, emit: Handle) -> None:
 
 
 def renew(folder: RunFolder, emit: Handle) -> None:
-    """Make a finished run new again where what others go on from is damaged or gone, and say so; the caller has its lock.
+    """Make a finished run new again where what other runs start from is damaged or gone, and say so; the caller has its lock.
 
     What is damaged stays beside it under another name, and so does the result, without which the run is not done.
     """
@@ -70,6 +70,6 @@ def renew(folder: RunFolder, emit: Handle) -> None:
 
 
 def begin_again(folder: RunFolder, damage: Damaged, emit: Handle) -> None:
-    """Set a checkpoint aside that cannot be taken up, and say so; the caller has the run's lock."""
+    """Rename a checkpoint that cannot be resumed, and say so; the caller has the run's lock."""
     set_aside(folder.checkpoint)
-    emit({"event": "note", "text": f"{damage}; {folder.id} begins again, {ASIDE}"})
+    emit({"event": "note", "text": f"{damage}; {folder.id} starts again, {ASIDE}"})

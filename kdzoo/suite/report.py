@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
@@ -17,7 +18,7 @@ from kdzoo.suite.blocks import TEACHER
 from kdzoo.suite.records import BenchRecords
 from kdzoo.suite.tables import ALL_COLUMNS, columns_of, footnotes, sections, selected
 from kdzoo.suite.verdict import verdicts
-from kdzoo.text import ascii_text, number_of, one_line
+from kdzoo.text import ascii_text, columns_that_fit, number_of, one_line
 
 RANK = "#"
 ESSENTIAL = (RANK, "method", "setting", "n", "test top-1", "vs KD", "pairs", "mean rank", "why")
@@ -31,9 +32,9 @@ REPEATED = (RANK, "method", "setting", "measure")
 GAP = 2
 """characters between columns"""
 LONGEST_SETTING = 34
-"""characters of a setting before it goes on in the next line"""
+"""characters of a setting before it continues on the next line"""
 LONGEST_HEADING = 10
-"""characters of a heading that is wider than its cells before it goes on in the next line"""
+"""characters of a heading that is wider than its cells before it continues on the next line"""
 WORDS = {"method", "setting", "pair", "data", "phase", "recipe", "why", "table", "differs", "measure", "reached", "known reason"}
 
 
@@ -45,7 +46,7 @@ def leaderboard_view(bench: BenchRecords, board: pd.DataFrame, width: int, colum
     parts: list[RenderableType] = []
     shown: list[pd.DataFrame] = []
     for title, whole in sections(bench, board):
-        frame = fitting(whole, width) if columns is None else selected(whole, columns)
+        frame = as_many_as_fit(whole, width) if columns is None else selected(whole, columns)
         shown.append(frame)
         parts.append(titled(f"{bench.name}: {title}", frame, width))
         if columns is None and (left := left_out(whole, frame, "leaderboard.csv")):
@@ -70,7 +71,7 @@ def comparison_view(sections: Sequence[tuple[str, pd.DataFrame]], names: Sequenc
     parts.append(Text(f"Test top-1 in per cent{beside}", style="dim"))
     for title, whole in sections:
         filled = whole[[name for name in whole.columns if name == "method" or whole[name].any()]]
-        frame = fitting(filled, width, essential, optional) if columns is None else columns_of(filled, columns)
+        frame = as_many_as_fit(filled, width, essential, optional) if columns is None else columns_of(filled, columns)
         parts.append(titled(title, frame, width))
         if columns is None and (left := left_out(filled, frame, "--format csv")):
             parts.append(Text(f"{left}\n", style="dim"))
@@ -90,7 +91,7 @@ def beside_view(sections: Sequence[tuple[str, pd.DataFrame]], notes: Sequence[st
         parts.append(Text("Test top-1 in per cent; 95 % intervals of ours minus the published number", style="dim"))
     for title, whole in sections:
         filled = whole[[name for name in whole.columns if name == "method" or whole[name].any()]]
-        frame = fitting(filled, width, essential, ("n", "sd", "setting")) if columns is None else columns_of(filled, columns)
+        frame = as_many_as_fit(filled, width, essential, ("n", "sd", "setting")) if columns is None else columns_of(filled, columns)
         parts.append(titled(title, frame, width))
         if columns is None and (left := left_out(filled, frame, "--format csv")):
             parts.append(Text(f"{left}\n", style="dim"))
@@ -102,29 +103,29 @@ def evidence_view(title: str, whole: pd.DataFrame, width: int, page: str) -> Ren
     """A study's numbers beside the paper's, with the columns that fit; the others are in its page."""
     essential, optional = ("measure", "paper", "n", "measured", "reached"), ("95 % interval", "known reason")
     filled = whole[[name for name in whole.columns if whole[name].any()]]
-    frame = fitting(filled, width, essential, optional)
+    frame = as_many_as_fit(filled, width, essential, optional)
     left = left_out(filled, frame, page).replace(f"--columns {ALL_COLUMNS}, or ", "in ")
     return InPlainText(Group(titled(title, frame, width), *([Text(left, style="dim")] if left else [])))
 
 
-def fitting(shown: pd.DataFrame, width: int, essential: Sequence[str] = ESSENTIAL, optional: Sequence[str] = OPTIONAL) -> pd.DataFrame:
-    """The columns that fit into `width` characters: the essential ones, then the optional ones in their order while they fit.
+def as_many_as_fit(
+    frame: pd.DataFrame, width: int, essential: Sequence[str] = ESSENTIAL, optional: Sequence[str] = OPTIONAL
+) -> pd.DataFrame:
+    """The essential columns, then the optional ones in their order up to the first that does not fit into `width` characters.
 
-    Where not even the essential ones fit, the first of them is spared: a rank is told by the order of rows too.
+    Where not even the essential ones fit, the rank is left out: the order of rows shows it too.
     """
-    wide = {name: _column_width(shown, name) + GAP for name in shown.columns}
-    chosen = [name for name in essential if name in wide]
-    room = width + GAP - sum(wide[name] for name in chosen)
-    if room < 0 and chosen[0] == RANK:
-        room += wide[chosen.pop(0)]
-    for name in optional:
-        if name not in wide or not shown[name].any():
-            continue
-        if wide[name] > room:
-            break
-        chosen.append(name)
-        room -= wide[name]
-    return shown[[name for name in shown.columns if name in chosen]]
+    needed = [name for name in essential if name in frame.columns]
+    if len(columns_that_fit(_widths(frame, needed), width, gap=GAP)) < len(needed) and needed[0] == RANK:
+        needed = needed[1:]
+    further = [name for name in optional if name in frame.columns and frame[name].any()]
+    fit = columns_that_fit(_widths(frame, [*needed, *further]), width, gap=GAP)
+    chosen = {*needed, *itertools.takewhile(fit.__contains__, [*needed, *further])}
+    return frame[[name for name in frame.columns if name in chosen]]
+
+
+def _widths(frame: pd.DataFrame, names: Iterable[str]) -> dict[str, int]:
+    return {name: _column_width(frame, name) for name in names}
 
 
 def left_out(whole: pd.DataFrame, shown: pd.DataFrame, file: str) -> str:

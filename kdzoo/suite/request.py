@@ -194,7 +194,7 @@ def _first_stage(
     if len(owners) > 1:
         problems.append(f"methods: {request.text!r}: {' and '.join(owners)} each train in two stages; a run has one first stage")
     if request.exact and stage.then is not None:
-        problems.append(f"methods: {request.text!r}: {owner} is a first stage and has no term in the sum; say {owner}+... instead")
+        problems.append(f"methods: {request.text!r}: {owner} is a first stage and has no term in the sum; write {owner}+... instead")
     cls = REGISTRY.get(stage.method)
     given = REGISTRY.create(owner, hyperparameters.get(owner, {})).model_dump(mode="json")
     method = REGISTRY.create(stage.method, {name: value for name, value in given.items() if name in cls.model_fields})

@@ -16,7 +16,7 @@ from scipy.special import bdtr, betaincinv, digamma, ndtri, polygamma, stdtr, st
 LEVEL = 0.95
 POWER = 0.8
 ROWS_TO_FIT = 5
-"""from so many rows on the spread of their variances is estimated; fewer are pooled"""
+"""the number of rows from which the spread of their variances is estimated; fewer are pooled"""
 ROUNDING = 1e-6
 """a variance below this share of what one image makes of it is zero but for floating point"""
 

@@ -115,7 +115,7 @@ def plan(config: BenchConfig, modules: Modules | None = None) -> Plan:
         held_out = protocol.held_out(config.limit or len(images.train.targets))
     if config.refit and not held_out:
         problems.append(
-            f"refit: nothing is held out on which settings could be chosen, and the sweep trains on all images already; leave it "
+            f"refit: no validation images are held out to choose settings on, and the sweep already trains on all images; leave it "
             f"out, or hold out a share (--val-fraction 0.1; {Path(config.recipe).stem} has {protocol.val_fraction:g})"
         )
     data = DataSpec(
@@ -237,7 +237,7 @@ class _Scale:
         return self.known.get(planned.run.id, STAND_IN)
 
     def point(self, request: Request, spec: ObjectiveSpec, wanted: Point) -> _Point:
-        """The objective with what is known of its terms' doses: those asked for, and those that its weights come to."""
+        """The objective with its terms' doses: those asked for, and, where the ratio is known, those that its weights come to."""
         doses, is_open = {}, False
         for term in spec.terms:
             asked = wanted.dose(asked_as(request, term.method))
@@ -247,8 +247,8 @@ class _Scale:
                 dose = asked if asked is not None else term.coefficient * ratio / spec.task if spec.task else None
                 if dose is not None:
                     doses[term.method] = Dose(float(f"{dose:.3g}"), ratio, measured)
-            else:
-                is_open = is_open or asked is not None
+            elif asked is not None:
+                is_open, doses[term.method] = True, Dose(asked, STAND_IN, measured)
         return _Point(spec, doses, is_open)
 
 
@@ -263,7 +263,7 @@ def _control_notes(points: Iterable[ObjectiveSpec], published: Mapping[str, Pair
         return []
     return [
         "axes that set weights (--weights, --alphas, --doses) vary the KD control too: its published coefficients "
-        f"({coefficients.task:g} CE + {term:g} KD) are not among the settings tried, and differences to KD are to what is"
+        f"({coefficients.task:g} CE + {term:g} KD) are not among the settings tried, so differences to KD are to the settings that are"
     ]
 
 
@@ -276,7 +276,7 @@ def _points(
     problems: list[str],
     scale: _Scale | None = None,
 ) -> list[_Point]:
-    """The grid: the objective of every method at every setting, for a recipe of so many epochs and what is published for the pair.
+    """The grid: the objective of every method at every setting, for a recipe of `epochs` epochs and what is published for the pair.
 
     scale: None where there is no pair, and doses are checked alone.
     """
@@ -404,7 +404,7 @@ class Offer:
         """What has to be said of weights whose classes have no names to compare with those of the data."""
         if self.spec.start == "random" or same_classes(self.class_names, images.classes):
             return ()
-        return (f"{self.text}: the names of its classes are not known; they have to be, in this order: {listed(images.classes)}",)
+        return (f"{self.text}: the names of its classes are unknown; expected, in this order: {listed(images.classes)}",)
 
 
 @dataclass(frozen=True)
@@ -441,7 +441,7 @@ class _Maker:
         problems = [f"{request.text}: norm=auto is measured on weights made for the classes of the data; name a normalisation"]
         refuse(problems if request.norm == AUTO else [])
         if request.start != "random" and not self.config.fine_tune:
-            raise InputError(f"{request.text}: {offer.other}; give weights made for them, or let it be fine-tuned first (--fine-tune)")
+            raise InputError(f"{request.text}: {offer.other}; give weights made for them, or fine-tune it first (--fine-tune)")
         run = Run(
             student=offer.spec,
             teacher=None,
@@ -625,7 +625,7 @@ def _requests(config: BenchConfig, problems: list[str]) -> list[Request]:
     for text in (*CONTROLS, *config.methods):
         with noting(problems):
             found.setdefault(text, parse_request(text))
-    problems += _other_ways_to_set_weights(config)
+    problems += [*_other_ways_to_set_weights(config), *_axes_beside_tune(config)]
     known = {term for request in found.values() for term in request.terms}
     for key in config.grid:
         method, _, parameter = key.partition(".")
@@ -641,12 +641,18 @@ def _requests(config: BenchConfig, problems: list[str]) -> list[Request]:
 
 def _other_ways_to_set_weights(config: BenchConfig) -> list[str]:
     """What is wrong with an axis of doses beside other axes that set the weights."""
-    asked = ["doses"] * bool(config.doses) + [f"grid.{key}" for key in config.grid if key.endswith(".dose")]
+    doses = ["doses"] * bool(config.doses) + [f"grid.{key}" for key in config.grid if key.endswith(".dose")]
     others = [name for name in ("alphas", "weights") if getattr(config, name)]
-    problems = [f"{asked[0]}: a dose sets the weight, and so do {' and '.join(others)}; give one of them"] if asked and others else []
-    if asked and config.tune is not None:
-        problems.append(f"{asked[0]}: tune tries the doses of each method's own search list; give one of them")
-    return problems
+    return [f"{doses[0]}: a dose sets the weight, and so do {' and '.join(others)}; give one of them"] if doses and others else []
+
+
+def _axes_beside_tune(config: BenchConfig) -> list[str]:
+    """What is wrong with axes that `tune` would ignore."""
+    axes = [name for name in ("temperatures", "alphas", "weights", "doses") if getattr(config, name)]
+    axes += [f"grid.{key}" for key in config.grid]
+    if config.tune is None or not axes:
+        return []
+    return [f"tune: tries the settings of each method's own search list and would ignore {', '.join(axes)}; give one or the other"]
 
 
 def _pairs(config: BenchConfig, problems: list[str]) -> list[tuple[str, str]]:
@@ -696,8 +702,8 @@ def _without_recipe(config: BenchConfig) -> str:
     """What is to be said where no recipe was named and the data have no usual one."""
     others = ", ".join(name for name in recipes() if name != config.recipe)
     return (
-        f"recipe: none was named, and {config.data} has no usual one: {config.recipe} is taken, a trial of a few epochs whose numbers "
-        f"mean little; for real numbers name one: --recipe {others}, or a file"
+        f"recipe: none was given, and {config.data} has no default one: {config.recipe} is used, a trial of a few epochs whose numbers "
+        f"mean little; for real numbers give one: --recipe {others}, or a file"
     )
 
 

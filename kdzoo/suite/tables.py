@@ -100,8 +100,8 @@ def markdown_table(shown: pd.DataFrame) -> list[str]:
 
 
 ONE_SEED = (
-    "One seed: this table ranks nothing; its rows are in order of accuracy. How far two runs of one method lie apart is not known here, "
-    "and differences of a point or more between seeds are common; three seeds give intervals, claims want five."
+    "One seed: nothing is ranked; rows are in order of accuracy. How far two runs of one method differ is not known here, "
+    "and differences of a point or more between seeds are common; three seeds give intervals; claims need five."
 )
 ENTERS = "A collapsed or failed setting enters at the lowest gain of a healthy one on that pair."
 FEW = f"Over pairs: mean difference to tuned KD ± standard error over the pairs; about these pairs only. {ENTERS}"
@@ -135,7 +135,7 @@ def footnotes(bench: BenchRecords, board: pd.DataFrame, frames: Sequence[pd.Data
 
 
 def _shared(blocks: Sequence[Block], say: Callable[[Block], str]) -> list[str]:
-    """What is to be said of every table, once where it is the same of all that it is said of."""
+    """The footnotes of every table, each once where it is the same for several tables."""
     texts = {label: text for label, block in zip(labels(blocks), blocks, strict=True) if (text := say(block))}
     if len(set(texts.values())) <= 1:
         return list(dict.fromkeys(texts.values()))
@@ -205,7 +205,7 @@ def control(block: Block) -> str:
     if kd is None or block.place.phase == "refit" or any(map(at_published_coefficients, tried)):
         return ""
     return (
-        f"The KD control stands at {kd.setting}: an axis such as --weights or --alphas varies the controls too, and its published "
+        f"The KD control is at {kd.setting}: an axis such as --weights or --alphas varies the controls too, and its published "
         "coefficients were not among the settings tried."
     )
 
@@ -243,7 +243,7 @@ def errors(block: Block) -> str:
     rows = len(block.healthy)
     sd = 100 * math.sqrt(float(model.prior.variance))
     pairing = (
-        f"{rows} healthy rows share their seeds, so each seed's mean over them is taken off"
+        f"{rows} healthy rows share their seeds, so each seed's mean over them is subtracted"
         if model.paired
         else f"{rows} healthy rows do not all have the same seeds, so nothing is paired"
     )
@@ -251,7 +251,8 @@ def errors(block: Block) -> str:
         why = "too few rows to tell their spreads apart" if rows < ROWS_TO_FIT else "the rows' spreads differ by no more than chance"
         spread = f"one sd for all rows, {sd:.2f} points ({why})"
     else:
-        spread = f"each row's variance is drawn towards a common {sd:.2f} points with the weight of {model.prior.freedom:.1f} further seeds"
+        weight = f"with the weight of {model.prior.freedom:.1f} further seeds"
+        spread = f"each row's variance is shrunk towards a common {sd:.2f} points {weight}"
     return f"Error model: {pairing}; {spread}; t with at most {model.pooled:g} degrees of freedom."
 
 
@@ -259,7 +260,7 @@ def collapsed(block: Block) -> str:
     """What makes a row a collapsed one; empty where none is."""
     if not any(standing.collapsed for standing in block.standings):
         return ""
-    return f"Collapsed: {COLLAPSE_RULE}. Such a row is in no test and changes no other row's error."
+    return f"Collapsed: {COLLAPSE_RULE}. Such a row is in no test and does not affect any other row's error."
 
 
 def resolution(block: Block) -> str:
@@ -304,7 +305,7 @@ COLUMNS = (
     Column("test top-1", lambda row: spread_words(row["test_top1"], row["test_sd"])),
     Column("on common seeds", lambda row: _on_common_seeds(row), "test top-1 over the seeds that ranks are made on"),
     Column("top-1 at best val", lambda row: _percent(row["test_top1_at_best_val"]), "test top-1 of the epoch that is best on validation"),
-    Column("best on test (oracle)", lambda row: _percent(row["oracle_test_top1"]), "chosen by looking at the test images, no result"),
+    Column("best on test (oracle)", lambda row: _percent(row["oracle_test_top1"]), "chosen by looking at the test images, not a result"),
     Column("val top-1", lambda row: _percent(row["val_top1"]), "validation top-1 of the last epoch"),
     *_control_columns("kd", "KD"),
     *_control_columns("alone", STUDENT_ALONE),

@@ -22,6 +22,7 @@ from kdzoo.models.network import Network
 from kdzoo.objective import Objective
 from kdzoo.signals import Clock, Shapes
 from kdzoo.spec import Run
+from kdzoo.suite.fork import Fate, fate_in_copy
 
 FEW = 4
 """images of a trial step; where so few fail, a whole batch is tried, since a loss may need more"""
@@ -38,9 +39,30 @@ def try_loss(
 ) -> None:
     """Run forward and backward of an objective with users' methods on untrained networks; the objective is spent afterwards.
 
+    It runs in a copy of this process first, on the CPU: a loss that kills its process (a crash in native code, a signal) is
+    then refused by name instead of ending the bench. It runs here where the copy's result does not hold or has to be told:
+    for a GPU, and where the loss raised.
     No weight of the networks moves, and no file is written. Raises InputError where a user's method fails: with the line of it,
     what to write instead, and `kdzoo check FILE`.
     """
+    fate = fate_in_copy(lambda: _try_here(bound, student, teacher, objective, images, parts, torch.device("cpu")))
+    if not isinstance(fate, Fate):
+        names = " or ".join(_named(method) for method in users_methods(objective))
+        raise InputError(f"{names}: one training step ends the whole process, which {fate}; a loss must not end the process that calls it")
+    if fate is not Fate.returned or device.type != "cpu":
+        _try_here(bound, student, teacher, objective, images, parts, device)
+
+
+def _try_here(
+    bound: Bound,
+    student: tuple[Network, Shapes],
+    teacher: tuple[Network, Shapes] | None,
+    objective: Objective,
+    images: Images,
+    parts: Parts,
+    device: torch.device,
+) -> None:
+    """The trial in this process; raises as `try_loss` does."""
     network, before = student[0], {name: value.clone() for name, value in student[0].state_dict().items()}
     execution = Execution(device=device, threads=torch.get_num_threads())
     try:
@@ -82,7 +104,7 @@ def check_hints(runs: Iterable[Run], failed: Iterable[str]) -> list[str]:
     ids = set(failed)
     cards = [REGISTRY.get(term.method).card for run in runs if run.id in ids for term in run.objective.terms]
     files = {card.plugin: card.name for card in cards if card.plugin}
-    return [f"runs with {name} failed: `kdzoo check {shown(file)}` says what is wrong with most losses" for file, name in files.items()]
+    return [f"runs with {name} failed: `kdzoo check {shown(file)}` finds most faults of a loss" for file, name in files.items()]
 
 
 def _steps(cohort: Cohort, teacher: Network | None, size: int) -> set[str]:

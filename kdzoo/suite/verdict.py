@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from kdzoo.suite.blocks import Block, Comparisons, Standing, blocks_of, comparisons, labels, position_of
 from kdzoo.suite.config import KD, NONE
 from kdzoo.suite.records import BenchRecords
+from kdzoo.text import number_of
 
 ENOUGH_POINTS = 1.0
-"""KD is called enough for a pair where no method can be better than it by more than so many points"""
+"""KD is called enough for a pair where no method can be better than it by more than this number of points"""
 AT_MOST_NAMED = 4
 
 
@@ -30,7 +31,7 @@ def verdict(block: Block) -> str:
     missing = sum(record.state not in ("done", "failed") for record in block.records)
     if missing:
         done = sum(record.state == "done" for record in block.records)
-        sentence = f"so far, with {done} of {len(block.records)} runs: {sentence}"
+        sentence = f"so far, with {done} of {number_of(len(block.records), 'run')}: {sentence}"
     return sentence + _left_out(block) + "."
 
 
@@ -41,7 +42,7 @@ def _no_verdict(block: Block) -> str:
     if not any(standing.done for standing in block.standings):
         return "none, no run is done"
     if block.has_one_seed:
-        return "none, with one seed nothing tells a difference from chance (three seeds give intervals, claims want five)"
+        return "none, with one seed no difference can be told from chance (three seeds give intervals; claims need five)"
     if KD not in methods:
         return f"none about KD, which is not in this table{_against_alone(block)}"
     if methods.count(KD) > 1:
@@ -138,7 +139,7 @@ def _gain_of_kd(block: Block, kd: Standing) -> str:
     sure = f"(95 %, {len(kd.done)} seeds)"
     if gain.low > 0 or gain.high < 0:
         return f"{_name(kd)} is {'better' if gain.low > 0 else 'worse'} than the student alone by {amount} points {sure}; "
-    return f"{_name(kd)} is not told apart from the student alone, {amount} points {sure}; "
+    return f"{_name(kd)} cannot be told apart from the student alone, {amount} points {sure}; "
 
 
 def _against_alone(block: Block) -> str:

@@ -250,7 +250,7 @@ def train_runs(store: Store, ids: Iterable[str], options: Options, bench: Bench,
 
 
 def first_stages(store: Store, bounds: Iterable[Bound], options: Options, bench: Bench, emit: Handle, stop: Callable[[], bool]) -> None:
-    """Train the first stages of the runs that have one, unless they are done; one that fails, fails what goes on from it."""
+    """Train the first stages of the runs that have one, unless they are done; where one fails, so do the runs that start from it."""
     waiting = [(bound, first) for bound in bounds if (first := bound.run.first) is not None and not bound.folder.checkpoint.exists()]
     train_first_stages(store, waiting, options, bench, emit, stop)
     for bound, first in waiting:
@@ -270,7 +270,7 @@ def train_first_stages(
 ) -> None:
     """Train first stages that are not done, each with the record of a run that waits for it.
 
-    Runs of other settings, in this process or another, may go on from the same first stage. about: that record.
+    Runs of other settings, in this process or another, may start from the same first stage. about: that record.
     """
     by_recipe: dict[str, list[str]] = {}
     for bound, first in waiting:
@@ -286,7 +286,7 @@ def train_first_stages(
     def relay(event: Event) -> None:
         """Pass an event on; what another process trains is waited for here, and is no job of the driver's."""
         if event["event"] == "locked":
-            emit({"event": "note", "text": f"another process is training the first stage {', '.join(event['ids'])}"})
+            emit({"event": "note", "text": f"waiting: another process is training the first stage {', '.join(event['ids'])}"})
         else:
             emit(event)
 
@@ -317,7 +317,7 @@ def go_on(member: Member, first: Bound) -> None:
 def take_up(store: Store, bound: Bound, build: Callable[[], Member], train_first: Callable[[], None], emit: Handle) -> Member:
     """A member where its checkpoint ended, or at its start: behind its first stage, where it has one.
 
-    A checkpoint that cannot be taken up is set aside and told. build: a fresh member. train_first: train its first
+    A checkpoint that cannot be resumed is renamed and told. build: a fresh member. train_first: train its first
     stage, where it has one that is not done. Raises KdzooError where that failed.
     """
     first = bound.run.first
@@ -351,7 +351,7 @@ def measure_cost(
 
 
 def train_cohort(store: Store, bounds: list[Bound], options: Options, bench: Bench, emit: Handle, stop: Callable[[], bool]) -> None:
-    """Assemble, take up checkpoints, probe the cost of what is new, and fit; groups that stand apart follow each other."""
+    """Assemble, resume from checkpoints, probe the cost of what is new, and fit; groups that stand apart follow each other."""
     execution = execution_of(options)
     images, parts = bench.data(bounds[0], options)
     teacher, shapes = None, None
@@ -426,7 +426,7 @@ def tell_lost_lines(cohort: Cohort, emit: Handle) -> None:
     for member in cohort.members:
         behind, lines = member.step // cohort.steps_an_epoch, len(read_lines(member.folder.metrics))
         if lines < behind:
-            emit({"event": "note", "text": f"{member.folder.metrics}: damaged; {lines} of the lines of {behind} epochs are left"})
+            emit({"event": "note", "text": f"{member.folder.metrics}: damaged; {lines} of {behind} epochs' lines are readable"})
 
 
 def equip(cohort: Cohort, emit: Handle) -> None:

@@ -89,13 +89,13 @@ def test_other_names_are_another_data_set_under_another_name():
     ("labels", "words"),
     [
         (TARGETS - 1, r"119 train labels are negative \(number 0 is -1\)"),
-        (np.where(np.arange(len(TARGETS)) == 3, np.nan, TARGETS), r"1 train labels are not whole numbers \(number 3 is nan\)"),
-        (TARGETS + 0.5, "not whole numbers"),
-        (np.where(TARGETS == 4, np.inf, TARGETS), "not whole numbers"),
+        (np.where(np.arange(len(TARGETS)) == 3, np.nan, TARGETS), r"1 train label is not whole \(number 3 is nan\)"),
+        (TARGETS + 0.5, "not whole"),
+        (np.where(TARGETS == 4, np.inf, TARGETS), "not whole"),
         (np.eye(10)[TARGETS] + np.eye(10)[0], "rows are not one-hot"),
         (np.full((len(TARGETS), 10), 0.1), r"rows are not one-hot \(row 0: 0.1, "),
         (np.zeros((len(TARGETS), 2, 2)), "shape"),
-        ([None, *TARGETS[1:]], "not whole numbers|neither numbers nor names"),
+        ([None, *TARGETS[1:]], "not whole|neither numbers nor names"),
         ([["a"], *TARGETS[1:]], "neither numbers nor names"),
         (np.where(TARGETS == 1, "", "x"), "are empty"),
         (TARGETS * 0, "two or more classes"),
@@ -110,7 +110,7 @@ def test_labels_that_name_no_class_are_refused(labels, words):
 def test_a_class_of_the_test_part_alone_is_refused_and_one_of_the_train_part_alone_is_told():
     train, test = (IMAGES[:CUT], TARGETS[:CUT]), (IMAGES[CUT:], TARGETS[CUT:])
     without = TARGETS[:CUT] != 9
-    with pytest.raises(InputError, match=r"58 test images are of 1 classes without a training image \(9\)"):
+    with pytest.raises(InputError, match=r"58 test images are of 1 class without a training image \(9\)"):
         _data_name(((train[0][without], train[1][without]), test))
     few = TARGETS[CUT:] < 8
     notes = load(_data_name((train, (test[0][few], test[1][few])))).notes
@@ -126,9 +126,11 @@ def test_empty_parts_and_parts_of_other_lengths_are_refused():
 
 
 def test_labels_beyond_the_names_are_refused_and_names_without_images_are_told():
-    with pytest.raises(InputError, match=r"train labels are not names of classes: 10; expected 0 to 9, since there are 10 names"):
+    with pytest.raises(InputError, match=r"train labels are not among the class names: 10; expected 0 to 9, since there are 10 names"):
         canonical("x", Raw(*given_arrays(TARGETS + 1), tuple("abcdefghij")))
-    with pytest.raises(InputError, match="are not names of classes: catt; expected one of the 2 names; did you mean 'cat'"):
+    with pytest.raises(
+        InputError, match="1 train label is not among the class names: catt; expected one of the 2 names; did you mean 'cat'"
+    ):
         map_labels(["cat", "catt"], ["dog"], ("cat", "dog"))
     images = canonical("x", Raw(*given_arrays(TARGETS), tuple("abcdefghijkl")))
     assert "without a training image: 2 of 12 classes (k, l)" in images.notes

@@ -1,4 +1,4 @@
-"""Which files of a folder train: parts by their usual names, hidden and strange things passed over in words, no hang."""
+"""Which files of a folder train: parts by their usual names, hidden and strange things skipped and told, no hang."""
 
 import os
 import shutil
@@ -106,7 +106,7 @@ def test_a_part_without_classes_is_passed_over_where_another_serves(tmp_path):
     fill(root / "test", 0, start=40)
     images = load_folder(root, 8)
     assert images.classes == CLASSES
-    assert "passed over: test/ (8 images in no class folder)" in images.notes
+    assert "skipped: test/ (8 images in no class folder)" in images.notes
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_what_is_hidden_never_trains_and_is_counted(photos):
     after = load_folder(photos, 8)
     assert after.fingerprint == before.fingerprint
     (note,) = after.notes
-    assert note.startswith("passed over: 28 hidden files (")
+    assert note.startswith("skipped: 28 hidden files (")
 
 
 def test_files_that_are_no_images_are_counted_by_their_endings(photos):
@@ -171,7 +171,7 @@ def test_files_that_are_no_images_are_counted_by_their_endings(photos):
         (photos / name).write_text(content)
     digit(50).save(photos / "loose.png")
     (note,) = load_folder(photos, 8).notes
-    assert note == "passed over: 5 files of another kind (2 .txt, 1 .md, 1 .csv, 1 .heic), 1 image beside the class folders"
+    assert note == "skipped: 5 files of another kind (2 .txt, 1 .md, 1 .csv, 1 .heic), 1 image beside the class folders"
 
 
 @pytest.mark.parametrize("ending", [".jfif", ".gif", ".avif", ".webp", ".PNG", ".dat", ""])
@@ -192,7 +192,7 @@ def test_fifos_sockets_and_devices_are_passed_over_without_being_opened(photos, 
         (photos / "dog" / "zero.png").symlink_to("/dev/zero")
         images = load_folder(photos, 8)
     assert images.fingerprint == before
-    assert set(images.notes[0].removeprefix("passed over: ").split(", ")) == {
+    assert set(images.notes[0].removeprefix("skipped: ").split(", ")) == {
         *("pipe (a FIFO)", "cat/pipe.jpg (a FIFO)", "dog/listener.png (a socket)", "1 more")
     }
 
@@ -212,7 +212,7 @@ def test_links_that_lead_nowhere_and_files_that_may_not_be_read_are_named(photos
     assert any(problem.startswith(f"data: {photos / 'dog' / 'self.png'}: cannot be read (") for problem in error.value.problems)
     for name in ("cat/gone.jpg", "dog/self.png"):
         (photos / name).unlink()
-    assert load_folder(photos, 8).notes == ("passed over: dog/latest.log (a broken link)",)
+    assert load_folder(photos, 8).notes == ("skipped: dog/latest.log (a broken link)",)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -229,7 +229,7 @@ def test_a_link_to_a_folder_above_is_not_followed(photos, target):
     (photos / "cat" / "up").symlink_to(target)
     images = load_folder(photos, 8)
     assert images.fingerprint == before
-    assert images.notes == ("passed over: cat/up (a link to a folder above it)",)
+    assert images.notes == ("skipped: cat/up (a link to a folder above it)",)
 
 
 def test_a_linked_folder_of_images_is_read_as_if_it_stood_there(photos, tmp_path):
@@ -288,11 +288,11 @@ def test_a_bench_begins_with_six_lines_of_eighty_columns_at_the_most(tmp_path):
     images = load_folder(root, 8)
     spec = DataSpec(name="folder", fingerprint=images.fingerprint, classes=2, val_fraction=0.25)
     record = data_record(images, split(images, spec))
-    lines = data_lines(record)
+    lines = data_lines(record, "kdzoo data folder:set")
     assert len(lines) <= LINES
     assert all(len(line) <= WIDTH for line in lines)
     assert lines[0].startswith("data: 36 images, 2 classes, 9x9 colour, from folder ")
     assert lines[1] == "data: train 12 (train/), validation 4 (from train), test 20 (test/)"
-    assert lines[-1].endswith("kdzoo data NAME")
-    whole = data_lines(record, whole=True)
+    assert lines[-1].endswith(": kdzoo data folder:set")
+    whole = data_lines(record)
     assert [line.removeprefix("data: ") for line in whole[2:]] == list(images.notes)

@@ -1,4 +1,4 @@
-"""Checkpoints as training scripts write them: what is found in them, what is passed over and told, what is never run."""
+"""Checkpoints as training scripts write them: what is found in them, what is ignored and told, what is never run."""
 
 import argparse
 import collections

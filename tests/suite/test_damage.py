@@ -278,7 +278,7 @@ def test_a_damaged_checkpoint_is_told_and_set_aside_and_its_run_begins_again(
     assert not ended.outcome.failed
     for folder in folders:
         assert f"{folder.checkpoint}: " in ended.notes
-        assert f"{folder.id} begins again" in ended.notes
+        assert f"{folder.id} starts again" in ended.notes
         assert folder.checkpoint.with_name("state.pt.damaged").exists()
     assert content(place) == content(whole)
 
@@ -373,7 +373,7 @@ def test_a_run_that_was_stopped_goes_on_only_with_the_weights_of_the_teacher_it_
     ended = bench(stopped, methods=["hinton"])
     bench(fresh, methods=["hinton"])
     hinton, none = (stopped.find(label) for label in ("hinton", "none"))
-    assert f"{hinton.checkpoint}: its teacher has been trained again and has other weights now; {hinton.id} begins again" in ended.notes
+    assert f"{hinton.checkpoint}: its teacher has been trained again and has other weights now; {hinton.id} starts again" in ended.notes
     assert hinton.checkpoint.with_name("state.pt.damaged").exists()
     assert not none.checkpoint.with_name("state.pt.damaged").exists()
     came, expected = content(stopped), content(fresh)

@@ -303,7 +303,7 @@ def test_0_is_the_student_alone(bench):
     [
         ({"doses": [1], "alphas": [0.5]}, "doses: a dose sets the weight, and so do alphas; give one of them"),
         ({"grid": {"at.dose": [1]}, "weights": [3]}, "grid.at.dose: a dose sets the weight, and so do weights; give one of them"),
-        ({"doses": [1], "tune": 3}, "doses: tune tries the doses of each method's own search list; give one of them"),
+        ({"doses": [1], "tune": 3}, "tune: tries the settings of each method's own search list and would ignore doses"),
         ({"grid": {"at.dose": ["low"]}}, "grid.at.dose: expected numbers >= 0, got 'low'"),
         ({"methods": ["simkd"], "grid": {"simkd.dose": [1]}}, "grid.simkd.dose: simkd: it is published without cross-entropy"),
     ],
@@ -375,5 +375,6 @@ def test_a_ratio_that_is_no_positive_number_says_what_it_is(of_term, of_task, me
 
 def test_a_dry_run_says_what_is_measured_at_the_start(kdzoo):
     said = kdzoo("bench", "--methods", "at", "--doses", "0.1,1", "--quick", "--dry-run")
+    assert "at: dose 0.1, dose 1\n" in said.out, "the doses asked for, and no weight that nobody has measured"
     assert "doses         weight measured at start of: at, hinton" in said.out
     assert not os.path.exists("results")

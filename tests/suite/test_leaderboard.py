@@ -323,7 +323,7 @@ def test_with_one_seed_there_is_a_table_without_spread(tmp_path):
     assert all(pd.isna(found[name]) for name in ("test_sd", "vs_kd_low", "p_vs_kd", "detectable"))
     text = write_tables(tmp_path) and (tmp_path / "leaderboard.md").read_text()
     assert "go unnoticed" not in text
-    assert "One seed: this table ranks nothing" in text
+    assert "One seed: nothing is ranked" in text
     assert leaderboard_frame(read_bench(tmp_path))["rank"].isna().all()
 
 
@@ -393,7 +393,7 @@ def test_a_kd_control_that_an_axis_took_away_from_its_published_coefficients_is_
         write(tmp_path / "w", objective("none"), seed, val=0.8, test=NONE[seed])
         write(tmp_path / "w", objective("hinton", alpha=0.5), seed, val=0.8, test=KD[seed])
     write_tables(tmp_path / "w")
-    assert "The KD control stands at T=4 alpha=0.5" in (tmp_path / "w" / "leaderboard.md").read_text()
+    assert "The KD control is at T=4 alpha=0.5" in (tmp_path / "w" / "leaderboard.md").read_text()
     write_tables(bench)
     assert "The KD control" not in (bench / "leaderboard.md").read_text()
 

@@ -145,7 +145,7 @@ def test_the_greatest_number_is_the_newest_version(bench):
         for seed in range(3):
             write(bench, of_version(version), seed, val=0.8, test=0.8)
     assert versions(bench) == {"10"}
-    assert "6 runs of older method versions are left out" in read_bench(bench).notes
+    assert "left out: 6 runs of older method versions" in read_bench(bench).notes
 
 
 def test_of_hashes_the_one_that_finished_last_is_the_newest(bench):

@@ -10,7 +10,7 @@ from test_leaderboard import AT, KD, NONE, objective, write
 from kdzoo.errors import InputError
 from kdzoo.suite.leaderboard import leaderboard_frame
 from kdzoo.suite.records import read_bench
-from kdzoo.suite.report import ESSENTIAL, OPTIONAL, fitting, frame_table, leaderboard_view
+from kdzoo.suite.report import ESSENTIAL, OPTIONAL, as_many_as_fit, frame_table, leaderboard_view
 from kdzoo.suite.tables import COLUMNS, HEADINGS, as_markdown, display_frame, footnotes, sections, selected
 
 
@@ -40,7 +40,7 @@ def test_no_line_is_wider_than_the_terminal_and_the_essential_numbers_are_whole(
 
 def test_a_wider_terminal_shows_more_columns_in_the_same_order(bench):
     frame = display_frame(leaderboard_frame(read_bench(bench)))
-    columns = [list(fitting(frame, width).columns) for width in (80, 120, 160, 300)]
+    columns = [list(as_many_as_fit(frame, width).columns) for width in (80, 120, 160, 300)]
     assert set(columns[0]) >= set(ESSENTIAL) & set(frame)
     for narrow, wide in itertools.pairwise(columns):
         assert [name for name in wide if name in narrow] == narrow
@@ -50,7 +50,7 @@ def test_a_wider_terminal_shows_more_columns_in_the_same_order(bench):
 
 def test_a_column_without_a_value_takes_no_room(bench):
     frame = display_frame(leaderboard_frame(read_bench(bench))).assign(**{"val top-1": ""})
-    assert "val top-1" not in fitting(frame, 300)
+    assert "val top-1" not in as_many_as_fit(frame, 300)
 
 
 def test_what_failed_is_shown_with_its_reason_and_what_is_damaged_with_its_file(bench):
@@ -95,7 +95,7 @@ def test_only_the_rows_that_were_asked_for_are_shown(bench):
 def test_columns_that_do_not_fit_are_left_out_in_the_stated_order_and_named(bench):
     frame = display_frame(leaderboard_frame(read_bench(bench)))
     for width in range(80, 300, 10):
-        kept = [name for name in OPTIONAL if name in fitting(frame, width)]
+        kept = [name for name in OPTIONAL if name in as_many_as_fit(frame, width)]
         assert kept == [name for name in OPTIONAL if frame[name].any()][: len(kept)]
     lines = shown(bench, 100).splitlines()
     assert "12 more columns (top-1 at best val; val top-1; vs KD all; p KD all;" in " ".join(lines)
@@ -150,7 +150,7 @@ def test_a_table_of_one_seed_promises_neither_intervals_nor_p_values_nor_a_share
         text = " ".join(shown(tmp_path / "b", width).split())
         table, _, notes = text.partition("Top-1 in per cent")
         assert "of seed 0;" in notes
-        assert "One seed: this table ranks nothing" in notes
+        assert "One seed: nothing is ranked" in notes
         for promise in ("interval of", "p-value", "Error model", "Holm", "gap closed"):
             assert promise not in table + notes
 

@@ -126,7 +126,7 @@ def test_a_recipe_that_nobody_named_is_told(tmp_path):
     assert plan(named).notes == ()
     unnamed = BenchConfig.model_validate({"data": "digits", "pairs": "digits", "results": str(tmp_path)})
     (note,) = plan(unnamed).notes
-    assert note.startswith("recipe: none was named, and digits has no usual one: smoke is taken")
+    assert note.startswith("recipe: none was given, and digits has no default one: smoke is used")
     assert f"--recipe {', '.join(name for name in recipes() if name != 'smoke')}, or a file" in note
 
 

@@ -1,5 +1,7 @@
 """How a bench comes down to distinct runs: one meaning of alpha, ids of resolved coefficients, each run once."""
 
+import re
+
 import pytest
 
 from kdzoo.errors import InputError
@@ -105,6 +107,16 @@ def test_controls_are_there_unasked_and_tuned_like_the_others(tmp_path):
     made = digits(tmp_path, methods="rkd", tune=3, seeds="1")
     labels = [planned.run.objective.label for planned in made.students]
     assert {label: labels.count(label) for label in set(labels)} == {"none": 1, "hinton": 3, "rkd": 3}
+
+
+@pytest.mark.parametrize(
+    "axis", [{"alphas": "0.5"}, {"weights": "3"}, {"temperatures": "2"}, {"doses": "0.1"}, {"grid": {"at.power": [4]}}]
+)
+def test_an_axis_that_tune_would_ignore_is_refused_by_name(tmp_path, axis):
+    name = next(iter(axis)) if "grid" not in axis else "grid.at.power"
+    ours = re.escape(f"tune: tries the settings of each method's own search list and would ignore {name}; give one or the other")
+    with pytest.raises(InputError, match=ours):
+        digits(tmp_path, methods="at", tune=3, **axis)
 
 
 def test_an_axis_that_takes_kd_away_from_its_published_coefficients_is_noted(tmp_path):

@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -63,7 +64,7 @@ def bench(tmp_path_factory):
     command = [sys.executable, "-m", "kdzoo.cli", *QUICK, "--methods", "fitnet_two_stage,fitnet"]
     said = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False)
     assert said.returncode == 0, said.stdout + said.stderr
-    assert "first stage trained: fitnet_two_stage" in said.stdout
+    assert re.search(r"^first stage trained: fitnet_two_stage seed 0$", said.stdout, re.MULTILINE), "no setting: nobody chose one"
     return place / "results" / "digits"
 
 

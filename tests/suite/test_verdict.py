@@ -58,13 +58,13 @@ def test_with_the_controls_alone_kd_is_compared_with_the_student_alone(tmp_path)
 
 
 def test_a_gain_of_kd_that_may_be_chance_is_called_so(tmp_path):
-    assert "is not told apart from the student alone, +0.33 [" in make(tmp_path, kd=[0.82, 0.80, 0.82])
+    assert "cannot be told apart from the student alone, +0.33 [" in make(tmp_path, kd=[0.82, 0.80, 0.82])
 
 
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"seeds": 1, "at": [0.9]}, "none, with one seed nothing tells a difference from chance"),
+        ({"seeds": 1, "at": [0.9]}, "none, with one seed no difference can be told from chance"),
         ({"kd": None, "at": [0.89, 0.90, 0.885]}, "none about KD, which is not in this table; better than the student alone: at by +"),
         ({"kd": None, "at": [0.80, 0.82, 0.81]}, "no method is shown to be better than the student alone"),
         ({"kd_val": 0.3, "at": AT}, "none about KD, which itself collapsed (50.0 points below the student alone on validation)"),

@@ -170,7 +170,7 @@ def test_students_of_a_worker_that_was_terminated_are_taken_up_again(folder: Pat
     _terminate_a_worker(process, folder, "r/b/runs/hinton-*/metrics.jsonl")
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 0, output
-    assert "a worker was killed by SIGTERM; 3 run(s) go on from their checkpoints" in output
+    assert "a worker was killed by SIGTERM; resuming 3 runs from checkpoints" in output
     assert outcome(folder) == {"none": "done", "hinton": "done", "odd": "done"}
     assert accuracy(folder, "hinton") == accuracy(warm, "hinton")
 
@@ -181,5 +181,5 @@ def test_a_teacher_whose_worker_was_terminated_is_trained_to_its_end(tmp_path: P
     _terminate_a_worker(process, tmp_path, "cache/teachers/runs/*/metrics.jsonl")
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 0, output
-    assert "was killed by SIGTERM; it goes on from its checkpoint" in output
+    assert "was killed by SIGTERM; it resumes from its checkpoint" in output
     assert accuracy(tmp_path, "hinton") == accuracy(warm, "hinton")
