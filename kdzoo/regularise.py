@@ -32,7 +32,7 @@ def set_dropout(recipe: Recipe, epoch: int, networks: Iterable[Network]) -> None
 
 
 @torch.no_grad()
-def limit_norms(weights: Iterable[nn.Parameter], largest: float) -> None:
+def limit_norms(weights: Iterable[torch.Tensor], largest: float) -> None:
     """Scale the incoming weights of every unit whose norm is larger than `largest` down to it, in place.
 
     weights: (units, ...), a row a unit. After each step, as in Srivastava et al. 2014
@@ -48,7 +48,7 @@ def learning_networks(network: Network, objective: nn.Module) -> list[Network]:
     return [network, *(part for part in objective.modules() if isinstance(part, Network) and not isinstance(part, Frozen))]
 
 
-def limited_weights(networks: Sequence[Network]) -> list[nn.Parameter]:
+def limited_weights(networks: Sequence[Network]) -> list[torch.Tensor]:
     """The incoming weights of networks' hidden units that learn."""
     return [layer.weight for network in networks for layer in network.hidden_layers if layer.weight.requires_grad]
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kdzoo.cli.output import wrapped
 from kdzoo.text import LONGEST, csv_text, markdown_text, one_line
 
 
@@ -54,3 +55,17 @@ def test_a_cell_of_a_page_holds_no_html_link_image_heading_or_further_cell(text:
 @pytest.mark.parametrize("text", ["<0.001", "-2.51 [-4.34, -0.68]", "95.6 ± 0.3", "digits_teacher/digits_student on digits"])
 def test_the_numbers_of_tables_stay_as_they_are(text: str) -> None:
     assert markdown_text(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("recipe        digits, 20 epochs", ["recipe        digits, 20", "              epochs"]),
+        ("              in the train part too", ["              in the", "              train part", "              too"]),
+        ("next: the same command with --seeds 5", ["next: the same command", "with --seeds 5"]),
+        ("in /a/folder/that/is/longer/than/a/line of it", ["in", "/a/folder/that/is/longer/than/a/line", "of it"]),
+        ("first\n\nlast", ["first", "", "last"]),
+    ],
+)
+def test_a_terminals_lines_break_between_words_below_where_their_text_begins(text, lines):
+    assert wrapped(text, 25).split("\n") == lines

@@ -43,7 +43,7 @@ from kdzoo.cli.options import (
     declared,
     option,
 )
-from kdzoo.cli.output import console, duration, say
+from kdzoo.cli.output import console, duration, labelled, say, tell
 from kdzoo.errors import InputError
 from kdzoo.store import cache_folder, writable
 from kdzoo.suite.config import NONE, BenchConfig, ConfigError, assignments, bench_config, quick, wants_refit
@@ -386,14 +386,7 @@ def train_missing(config: BenchConfig, *, command: str, retry_failed: bool) -> O
 
 def _tell(lines: Iterable[str]) -> None:
     for line in lines:
-        console().print(one_line(line), markup=False, soft_wrap=True)
-    console().file.flush()
-
-
-def labelled(line: tuple[str, str]) -> str:
-    """A line of a plan: a word, and what it stands for below those of the other lines."""
-    name, text = line
-    return f"{name:14}{text}"
+        tell(one_line(line))
 
 
 def _end(config: BenchConfig, folder: Path, outcome: Outcome) -> int:
@@ -438,7 +431,7 @@ def print_plan(config: BenchConfig, *, retry_failed: bool) -> int:
     from kdzoo.suite.bench import prepare
 
     for line in plan_lines(prepare(config), retry_failed=retry_failed):
-        console().print(labelled(line), markup=False, soft_wrap=True)
+        tell(labelled(line))
     return 0
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -23,6 +25,8 @@ PIPE_WIDTH = 200
 """columns of a table in a pipe, where COLUMNS does not say"""
 GAP = 2
 """blanks between two columns"""
+LABEL = re.compile(r" *(?:\S+(?: \S+)? {2,})?")
+"""a line's indent, and its label where blanks set one apart"""
 
 Row = Mapping[str, Any]
 
@@ -57,8 +61,42 @@ class PlainConsole(Console):
 
 
 def say(text: str) -> None:
-    """One line on standard error, under the program's name."""
-    print(f"kdzoo: {one_line(text)}", file=sys.stderr, flush=True)
+    """Print a message on standard error, under the program's name; a terminal breaks it between words, a pipe gets one line."""
+    message = f"kdzoo: {one_line(text)}"
+    if sys.stderr.isatty():
+        message = wrapped(message, Console(stderr=True).width)
+    print(message, file=sys.stderr, flush=True)
+
+
+def tell(text: str, style: str = "") -> None:
+    """Print text on standard output; a terminal breaks its lines between words, a pipe gets them whole."""
+    screen = console()
+    lines = wrapped(text, screen.width) if screen.file.isatty() else text
+    screen.print(lines, style=style, markup=False, soft_wrap=True)
+    screen.file.flush()
+
+
+def wrapped(text: str, width: int) -> str:
+    """Lines of at most `width` characters, broken between words; a longer word, such as a path, stays whole.
+
+    What is broken continues below its beginning: `recipe        digits, ...` below `digits`, an indented line at its indent.
+    """
+    return "\n".join(
+        "\n".join(textwrap.wrap(line, width, subsequent_indent=" " * _hang(line), break_long_words=False, break_on_hyphens=False)) or line
+        for line in text.split("\n")
+    )
+
+
+def _hang(line: str) -> int:
+    """The column at which the text of a line begins, behind its label and at least two blanks."""
+    label = LABEL.match(line)
+    return label.end() if label and label.end() < len(line) else 0
+
+
+def labelled(line: tuple[str, str]) -> str:
+    """A line of a plan: a word, and what it stands for below those of the other lines."""
+    name, text = line
+    return f"{name:14}{text}"
 
 
 def console() -> Console:
@@ -163,7 +201,7 @@ def _csv_cell(value: Any) -> Any:
 def _print_table(rows: Sequence[Row], columns: Sequence[Column], title: str) -> None:
     screen = console()
     if title:
-        screen.print(title, style="italic", markup=False, soft_wrap=True)
+        tell(title, style="italic")
     cells = {column.name: [_cell(column, row, screen.encoding) for row in rows] for column in columns}
     widths = {name: max(map(_width, [name, *texts])) for name, texts in cells.items()}
     shown = columns_that_fit(widths, screen.width, gap=GAP)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from kdzoo.cli import complete
-from kdzoo.cli.bench import labelled, plan_lines, say_failures, train_missing
+from kdzoo.cli.bench import plan_lines, say_failures, train_missing
 from kdzoo.cli.options import (
     RUNNING,
     AsJson,
@@ -22,7 +22,7 @@ from kdzoo.cli.options import (
     chosen,
     option,
 )
-from kdzoo.cli.output import Column, Format, console, field, link, show
+from kdzoo.cli.output import Column, Format, console, field, labelled, link, show, tell
 from kdzoo.errors import InputError, noting
 from kdzoo.suite.outline import outline
 from kdzoo.suite.study import Study, hours, read_study, shipped_studies, study_file
@@ -137,7 +137,7 @@ def print_plans(found: Study, name: str, results: Path, seeds: int | None, more:
         else:
             lines = plan_lines(prepare(stage_config(found, stage, folder, seeds, more)), retry_failed=retry_failed)
         for line in lines:
-            console().print(labelled(line), markup=False, soft_wrap=True)
+            tell(labelled(line))
     return 0
 
 
@@ -157,7 +157,7 @@ def train_study(
     check_stages(found, folder, seeds, more)
     status = 0
     for number, stage in enumerate(found.stages, start=1):
-        console().print(f"stage {number} of {len(found.stages)}: {stage.name}", markup=False, soft_wrap=True)
+        tell(f"stage {number} of {len(found.stages)}: {stage.name}")
         config = stage_config(found, stage, folder, seeds, more)
         outcome = train_missing(config, command=command, retry_failed=retry_failed)
         status = say_failures(outcome, f"kdzoo status {folder / stage.name}")
@@ -165,7 +165,7 @@ def train_study(
             break
     measured = write_evidence(found, name, folder)
     console().print(evidence_view(found.title, shown_frame(measured), console().width, str(folder / PAGE)))
-    console().print(one_line(f"{folder / PAGE}, with {TABLE} beside it"), markup=False, soft_wrap=True)
+    tell(one_line(f"{folder / PAGE}, with {TABLE} beside it"))
     return status
 
 

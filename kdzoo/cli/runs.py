@@ -34,7 +34,7 @@ from kdzoo.cli.options import (
     chosen,
     option,
 )
-from kdzoo.cli.output import Column, Format, compact, console, field, percent, print_json, show
+from kdzoo.cli.output import Column, Format, compact, console, field, percent, print_json, show, tell
 from kdzoo.cli.places import run_folder
 from kdzoo.errors import InputError
 from kdzoo.store import RunFolder, teacher_store
@@ -94,7 +94,7 @@ def train(
         if not taught:
             raise InputError(f"train: expected a network's name without weights, got {model!r}")
         for line in data_lines(prepared.plan.data, where_data_is_told(asked)):
-            console().print(line, markup=False, soft_wrap=True)
+            tell(line)
         kept = Plan("teachers", teacher_store().folder, taught, {}, len(taught))
         for planned in taught:
             kept.store.run(planned.run.id).plan(planned.run, planned.about)
@@ -116,7 +116,7 @@ def teachers(how: Kind = Format.table, as_json: AsJson = False) -> int:
     """
     rows = [_teacher_row(teacher_store().run(run_id)) for run_id in teacher_store().ids()]
     if not rows and chosen(how, as_json) is Format.table:
-        console().print("no teachers are kept yet; a bench keeps its own, and `kdzoo train NETWORK` trains one", markup=False)
+        tell("no teachers are kept yet; a bench keeps its own, and `kdzoo train NETWORK` trains one")
         return 0
     show(rows, chosen(how, as_json), names=TEACHER_KEYS, columns=TEACHER_COLUMNS)
     return 0
@@ -163,7 +163,7 @@ def run(
         if outcome.failed:
             return say_failures(outcome, f"kdzoo status {folder.path.parent.parent}")
     test = folder.result()["last"]["test"]
-    console().print(f"{folder.id}: test top-1 {percent(test['top1'])} %, in {folder.path}", markup=False, soft_wrap=True)
+    tell(f"{folder.id}: test top-1 {percent(test['top1'])} %, in {folder.path}")
     return 0
 
 
@@ -195,7 +195,7 @@ def evaluate(
         print_json({"id": folder.id, "n": measured["n"], "metrics": rows, "same": same})
         return 0 if same else 1
     show(rows, Format.table, title=f"{folder.id}, {measured['n']} test images")
-    console().print("as recorded" if same else f"differs from {folder.path / 'result.json'}", markup=False, soft_wrap=True)
+    tell("as recorded" if same else f"differs from {folder.path / 'result.json'}")
     return 0 if same else 1
 
 
@@ -289,4 +289,4 @@ def _say_teacher(folder: RunFolder) -> None:
         f"use it: kdzoo bench --teacher {row['id']} --student NAME --data {row['data']}",
     ]
     for line in lines:
-        console().print(line, markup=False, soft_wrap=True)
+        tell(line)

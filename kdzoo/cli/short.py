@@ -7,7 +7,7 @@ from typing import Annotated
 
 from kdzoo.cli import complete
 from kdzoo.cli.options import PAIR, RESULTS, RUNNING, TRAINING, argument, option
-from kdzoo.cli.output import console
+from kdzoo.cli.output import console, tell
 from kdzoo.suite.config import DISTILL_METHOD, DISTILL_RECIPE, DISTILL_STUDENT
 from kdzoo.suite.display import open_display
 
@@ -129,5 +129,5 @@ def distill(
     with open_display(console()) as display:
         verdict = distill_folder(wish, display.handle)
     words = "\n".join(["", *table(verdict), "", conclusion(verdict), "", f"weights, classes and how to use them: {out}/"])
-    console().print(words, markup=False, soft_wrap=True)
+    tell(words)
     return 0

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from kdzoo.cli import complete
 from kdzoo.cli.options import JsonOnly, ResultsFolder, argument
-from kdzoo.cli.output import Column, Format, console, field, percent, print_json, show
+from kdzoo.cli.output import Column, Format, field, percent, print_json, show, tell
 from kdzoo.cli.places import bench_folder, benches, looked_below
 from kdzoo.files import read_file
 from kdzoo.store import RunFolder, Store, teacher_store
@@ -47,7 +47,7 @@ def status(
     if bench is None:
         rows = [{"bench": folder.name, **_counts(standing(folder)["runs"])} for folder in benches(results)]
         if not rows and not as_json:
-            console().print(f"no benches; {looked_below(results)}", markup=False, soft_wrap=True)
+            tell(f"no benches; {looked_below(results)}")
             return 0
         show(rows, Format.json if as_json else Format.table, names=("bench", *ORDER))
         return 0
@@ -120,19 +120,17 @@ def _counts(rows: list[dict[str, Any]]) -> dict[str, int]:
 
 def _print(found: dict[str, Any]) -> None:
     counts = ", ".join(f"{number} {state}" for state, number in found["counts"].items() if number)
-    console().print(one_line(f"{found['bench']}: {counts or 'no runs'}"), markup=False)
+    tell(one_line(f"{found['bench']}: {counts or 'no runs'}"))
     open_runs = [row for row in found["runs"] if row["state"] != "done"]
     shown = [*found["teachers"], *open_runs]
     if shown:
         show(shown, Format.table, columns=COLUMNS)
     for row in shown:
         if row["reason"]:
-            console().print(one_line(f"{row['id']}: {row['reason']}"), markup=False, soft_wrap=True)
+            tell(one_line(f"{row['id']}: {row['reason']}"))
     for note in found["notes"]:
-        console().print(one_line(f"note: {note}"), markup=False, soft_wrap=True)
+        tell(one_line(f"note: {note}"))
     if found["counts"]["failed"]:
-        console().print(
-            "the same `kdzoo bench` with --retry-failed trains the failed runs again; each run's error.txt has the traceback", markup=False
-        )
+        tell("the same `kdzoo bench` with --retry-failed trains the failed runs again; each run's error.txt has the traceback")
     elif found["counts"]["to do"] or found["counts"]["interrupted"]:
-        console().print("run the same `kdzoo bench` to resume", markup=False)
+        tell("run the same `kdzoo bench` to resume")

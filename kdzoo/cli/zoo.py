@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from functools import wraps
@@ -29,7 +28,7 @@ from kdzoo.cli.options import (
     chosen,
     option,
 )
-from kdzoo.cli.output import Column, Format, compact, console, field, link, print_json, say, show, text
+from kdzoo.cli.output import Column, Format, compact, field, link, print_json, say, show, tell, text
 from kdzoo.errors import InputError, did_you_mean, unknown
 from kdzoo.models.known import own_networks
 from kdzoo.suite.config import assignments, recipe_file
@@ -221,7 +220,7 @@ def networks(
     sized = any(row["parameters"] is not None for row in rows)
     show(rows, chosen(how, as_json), names=NETWORK_KEYS, columns=NETWORK_COLUMNS if sized else NETWORK_COLUMNS[:1])
     if like is None and chosen(how, as_json) is Format.table:
-        console().print(f"\nAnd {len(timm_names()):,} of timm: kdzoo networks NAME, with a part of the name.", markup=False, soft_wrap=True)
+        tell(f"\nAnd {len(timm_names()):,} of timm: kdzoo networks NAME, with a part of the name.")
     return 0
 
 
@@ -481,7 +480,7 @@ def data_prepare(
         ) from error
     images = load(name, root=root)
     line = f"{name}: {len(images.train.targets)} + {len(images.test.targets)} images, {len(images.classes)} classes, in {chosen_root(root)}"
-    console().print(line, markup=False, soft_wrap=True)
+    tell(line)
     return 0
 
 
@@ -597,13 +596,13 @@ def explain(
     if as_json:
         print_json(_explained_row(made))
         return 0
-    console().print(explained(made), markup=False, soft_wrap=True)
+    tell(explained(made))
     for line in _measured(made, results):
-        console().print(line, markup=False, soft_wrap=True)
+        tell(line)
     if recipe and protocol:
-        console().print("\n".join(_values_of(Path(recipe).stem, protocol, request.terms, pair)), markup=False, soft_wrap=True)
+        tell("\n".join(_values_of(Path(recipe).stem, protocol, request.terms, pair)))
     if teacher and student:
-        console().print(_stages(made, teacher, student, image, meet), markup=False, soft_wrap=True)
+        tell(_stages(made, teacher, student, image, meet))
     return 0
 
 
@@ -730,26 +729,26 @@ def _checked(name: str) -> int:
     try:
         findings = findings_of(REGISTRY.get(name))
     except InputError as error:
-        _print_hanging(f"{name}: ", f"cannot be checked: {'; '.join(error.problems)}")
+        tell(f"{name}: cannot be checked: {'; '.join(error.problems)}")
         return 1
     count = {verdict: sum(finding.verdict is verdict for finding in findings) for verdict in Verdict}
     ran = len(findings) - count[Verdict.not_applicable]
     result = f"{count[Verdict.failed]} failed" if count[Verdict.failed] else "all passed"
     rest = [f"{count[verdict]} {verdict}" for verdict in (Verdict.skipped, Verdict.not_applicable) if count[verdict]]
-    _print_hanging("", f"{name}: {', '.join([f'{ran} checks', result, *rest])}")
+    tell(f"{name}: {', '.join([f'{ran} checks', result, *rest])}")
     for finding in findings:
         if finding.verdict is not Verdict.skipped:
             words = f": {finding.words}" if finding.words else ""
-            _print_hanging(f"  {finding.verdict:14} ", f"{finding.check}{words}")
+            tell(f"  {finding.verdict:14}  {finding.check}{words}")
     for cause, headings in _by_cause(findings).items():
         named = f": {'; '.join(headings)}" if len(headings) <= NAMED else ""
         text = f"{number_of(len(headings), 'check')} that would only repeat the fault of `{cause}`{named}"
-        _print_hanging(f"  {Verdict.skipped:14} ", text)
+        tell(f"  {Verdict.skipped:14}  {text}")
     heard: dict[str, str] = {}
     for place, text in (pair for finding in findings for pair in finding.warnings):
         heard.setdefault(place, text)  # the same line warns of every shape anew
     for place, text in heard.items():
-        _print_hanging(f"  {'warning':14} ", f"{place}: {text}")
+        tell(f"  {'warning':14}  {place}: {text}")
     return 1 if count[Verdict.failed] else 0
 
 
@@ -760,15 +759,3 @@ def _by_cause(findings: Iterable[Finding]) -> dict[str, list[str]]:
         if finding.verdict == "skipped":
             causes.setdefault(finding.words, []).append(finding.check)
     return causes
-
-
-def _print_hanging(first: str, text: str) -> None:
-    """One line in a pipe; on a terminal broken between words, below where `text` begins."""
-    if not console().is_terminal:
-        print(first + text)
-        return
-    print(
-        textwrap.fill(
-            text, console().width, initial_indent=first, subsequent_indent=" " * len(first), break_long_words=False, break_on_hyphens=False
-        )
-    )

@@ -52,6 +52,8 @@ def open_display(console: Console) -> Iterator[Display]:
             yield display
         finally:
             display.tracker.training.clear()  # what stays on the screen is how far the bench came
+            if display.tracker.share == 1.0:
+                display.tracker.best = None  # one run's validation is no result beside the table of the finished bench
 
 
 class Training:
