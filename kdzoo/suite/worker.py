@@ -51,6 +51,7 @@ from kdzoo.suite.records import setting_text
 from kdzoo.suite.repair import begin_again, forget_damaged, renew
 from kdzoo.teachers import check, open_memo, remarks
 from kdzoo.together import together
+from kdzoo.text import number_of
 from kdzoo.train import UNITS_AN_EPOCH, Stopped, fit
 
 LOCK_POLL_SECONDS = 0.5
@@ -426,7 +427,7 @@ def tell_lost_lines(cohort: Cohort, emit: Handle) -> None:
     for member in cohort.members:
         behind, lines = member.step // cohort.steps_an_epoch, len(read_lines(member.folder.metrics))
         if lines < behind:
-            emit({"event": "note", "text": f"{member.folder.metrics}: damaged; {lines} of {behind} epochs' lines are readable"})
+            emit({"event": "note", "text": f"{member.folder.metrics}: damaged; {number_of(behind, 'line')} expected, {lines} readable"})
 
 
 def equip(cohort: Cohort, emit: Handle) -> None:

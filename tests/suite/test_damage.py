@@ -472,7 +472,7 @@ def test_damaged_metrics_are_told_and_change_no_result(half: Place, whole: Place
     mine, theirs = ({key: value for key, value in content(one).items() if "metrics" not in key} for one in (place, whole))
     assert mine == theirs
     for folder in folders:
-        assert f"{folder.metrics}: damaged; 0 of the lines of 1 epochs are left" in ended.notes
+        assert f"{folder.metrics}: damaged; 1 line expected, 0 readable" in ended.notes
         assert content(place)[f"{folder.id} metrics"] == content(whole)[f"{folder.id} metrics"][1:]
 
 
