@@ -50,8 +50,8 @@ from kdzoo.suite.jobs import Event, Handle, Job, Options
 from kdzoo.suite.records import setting_text
 from kdzoo.suite.repair import begin_again, forget_damaged, renew
 from kdzoo.teachers import check, open_memo, remarks
-from kdzoo.together import together
 from kdzoo.text import number_of
+from kdzoo.together import together
 from kdzoo.train import UNITS_AN_EPOCH, Stopped, fit
 
 LOCK_POLL_SECONDS = 0.5
