@@ -29,6 +29,7 @@ VERBS = [
     ["status"],
     ["leaderboard"],
     ["compare"],
+    ["reproduce"],
     ["distill"],
     ["methods"],
     ["explain"],
@@ -221,7 +222,7 @@ def test_the_keys_of_a_recipes_mapping_are_what_is_trained(kdzoo, place):
     (place / "bench.yaml").write_text("recipe: {epochs: 2, batch_size: 32}\nmethods: [hinton]\ntemperatures: [4]\nseeds: 1\nthreads: 1\n")
     said = kdzoo("bench", "-c", "bench.yaml", "--dry-run")
     assert said.status == 0, said.err
-    assert "digits_teacher has to be trained first, 2 epochs" in said.out
+    assert "digits_teacher is trained first, for 2 epochs" in said.out
 
 
 def test_one_seed_with_a_comma_is_that_seed(kdzoo, place):
@@ -239,7 +240,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(kdzoo, place):
     assert "grid points   14" in said.out
     assert "4 of them need no run of their own: alpha = 0 or weight 0 is the student alone" in said.out
     assert "distinct runs 10: 0 done, 10 left" in said.out
-    assert "digits_teacher has to be trained first, 1 epoch (" in said.out
+    assert "digits_teacher is trained first, for 1 epoch (" in said.out
     told = [line.split(None, 1) for line in said.out.splitlines()]
     assert ["methods", "student alone"] in told
     assert ["at:", "alpha=0.5, alpha=0.9"] in told
@@ -364,7 +365,7 @@ def test_from_an_empty_folder_to_a_leaderboard_and_back_to_every_run(kdzoo, plac
     done = kdzoo(*QUICK)
     assert done.status == 0, done.err
     assert "hinton" in done.out
-    assert "Verdict: none, with one seed nothing tells a difference from chance" in " ".join(done.out.split())
+    assert "Verdict: none, with one seed no difference can be told from chance" in " ".join(done.out.split())
     found = ["data: 1,797 images, 10 classes, 8x8 grey, from scikit-learn"]
     found += ["data: train 1,150, validation 288 (from train), test 359 (a fifth, by content)"]
     lines = done.out.splitlines()
@@ -451,7 +452,7 @@ def test_a_teacher_trained_by_hand_is_the_one_that_a_bench_finds(kdzoo, place):
     assert trained.status == 0, trained.err
     (run_id,) = re.findall(r"--teacher (none-[0-9a-f]{12})", trained.out)
     plan = kdzoo(*QUICK, "--dry-run")
-    assert "has to be trained first" not in plan.out
+    assert "is trained first" not in plan.out
     by_id = kdzoo(*QUICK, "--teacher", run_id, "--student", "digits_student", "--data", "digits", "--recipe", "digits", "--dry-run")
     assert by_id.status == 0, by_id.err
 
@@ -494,9 +495,9 @@ def test_a_bench_that_is_not_where_it_was_looked_for_is_offered(kdzoo, place):
     assert kdzoo("status").out.strip() == f"no benches; {where}"
     assert json.loads(kdzoo("status", "--json").out) == []
     folder = kdzoo("status", "my-results").err
-    assert "my-results is a folder of benches (mine, other): say --results my-results, or my-results/mine" in folder
-    assert "name a bench; below my-results there are: mine, other" in kdzoo("leaderboard", "--results", "my-results").err
-    assert "compare: name two or more benches; below my-results: mine, other" in kdzoo("compare", "--results", "my-results").err
+    assert "my-results is a folder of benches (mine, other): use --results my-results, or my-results/mine" in folder
+    assert "name a bench; my-results has: mine, other" in kdzoo("leaderboard", "--results", "my-results").err
+    assert "compare: name two or more benches; my-results has: mine, other" in kdzoo("compare", "--results", "my-results").err
 
 
 def start(*words: str) -> subprocess.Popen[str]:

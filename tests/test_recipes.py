@@ -59,7 +59,7 @@ def followed(place: Path, kdzoo) -> list[str]:
 
 def test_the_page_says_one_teacher_and_one_student_in_each_of_its_ways(followed, place):
     typed, filed, longer, filed_longer = followed
-    teachers = [re.search(r"teacher +digits_teacher has to be trained first, (\d+) epochs \((none-\w+)\)", said) for said in followed]
+    teachers = [re.search(r"teacher +digits_teacher is trained first, for (\d+) epochs \((none-\w+)\)", said) for said in followed]
     assert [found and found[1] for found in teachers] == ["40", "40", "60", "60"]
     assert len({found and found[2] for found in teachers}) == 2
     assert "recipe        digits, 40 epochs a run" in typed

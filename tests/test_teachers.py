@@ -163,7 +163,7 @@ def test_the_normalisation_of_a_file_is_measured_told_and_taken_where_it_is_aske
         planned("", **{"teacher.norm": "centred"}),
     )
     assert plain.run.teacher.norm is None
-    assert any("names of its classes are not known" in note for note in notes)
+    assert any("the names of its classes are unknown" in note for note in notes)
     assert auto.run.teacher.norm == USUAL["centred"]
     assert any("normalised with centred, which suits it best" in note for note in told)
     assert auto.run.id == named.run.id == keyed.run.id != plain.run.id
@@ -242,7 +242,7 @@ def test_a_kept_teacher_of_other_classes_or_another_order_is_refused_before_trai
     save_file(load_file(kept.student), nameless)
     told = asked(more, f"digits_teacher:{nameless}", "--allow-chance-teacher")
     assert told.status == 0, told.err
-    assert "names of its classes are not known; they have to be, in this order: ant, bee, cat" in " ".join(told.out.split())
+    assert "the names of its classes are unknown; expected, in this order: ant, bee, cat" in " ".join(told.out.split())
 
 
 @pytest.mark.slow

@@ -250,7 +250,7 @@ def test_explain_says_what_a_pair_has(kdzoo):
 
 
 def test_where_nothing_is_held_out_nothing_is_trained_twice(crd):
-    with pytest.raises(InputError, match=r"refit: nothing is held out on which settings could be chosen"):
+    with pytest.raises(InputError, match=r"refit: no validation images are held out to choose settings on"):
         crd(pairs="resnet56/resnet20", refit=True)
     asked = {"data": "cifar100", "recipe": "crd240", "pairs": "resnet56/resnet20"}
     assert not wants_refit(bench_config(asked, None))
