@@ -342,6 +342,19 @@ def test_the_training_images_of_a_data_set_can_be_unlabelled_images_and_repeats_
     assert f"data: of these unlabelled images {train:,} are training images and {held_out:,} are validation images too" in lines
 
 
+def test_a_refit_beside_unlabelled_images_keeps_the_labels_of_what_was_held_out(place):
+    write_digits(place / "photos", slice(0, 30))
+    images = load("digits")
+    words = f"folder:{place / 'photos'}"
+    extra = load_unlabelled(words, Like.those_of(images), root=None, image_size=None, skip_unreadable=False)
+    for only, labels in ((False, len(images.train.targets)), (True, 0)):
+        spec = digits_spec(images, transfer=TransferSpec(images=extra.fingerprint, only=only))
+        parts = split(images, spec, extra)
+        refit = without_validation({**data_record(images, parts), **transfer_record(images, parts, spec.transfer, extra)})
+        assert refit["labelled"] == labels
+        assert not any("keep their labels" in line for line in data_lines(refit))
+
+
 @pytest.mark.slow
 def test_the_example_of_the_page_trains_and_shows_its_errors_per_class(kdzoo, place):
     page = (Path(__file__).parent.parent / "docs" / "transfer-sets.md").read_text()
