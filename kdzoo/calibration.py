@@ -58,11 +58,12 @@ def _best_shift(scores: Tensor, labels: Tensor, group: Sequence[int]) -> float:
     within, instead = scores.masked_fill(~inside, -torch.inf).max(1)
     margins, order = (without - within).sort()
     gain = (instead == labels).long() - (predicted == labels).long()
-    right = torch.cat([torch.zeros(1, dtype=torch.long), gain[order].cumsum(0)])  # with the first n samples given to the group
+    outside = (predicted == labels).sum()[None]
+    right = torch.cat([outside, outside + gain[order].cumsum(0)])  # with the first n samples given to the group
     edges = torch.cat([margins.new_tensor([-torch.inf]), margins, margins.new_tensor([torch.inf])])
     lows, highs = edges[:-1], edges[1:]
     real = highs > lows  # samples of one margin change together
-    current = int(right[(margins < 0).sum()])
+    current = int((scores.argmax(1) == labels).sum())  # as the scores are read: of equal ones, the first class counts
     top = int(right[real].max())
     if top <= current:
         return 0.0

@@ -73,7 +73,7 @@ class _Probe:
     member: Member
     squares: list[Tensor] = field(default_factory=list)
     factor: float | None = None
-    """on the loss that its own module learns in the warm-up (`_factor`); None before the first step"""
+    """on the loss that its own module learns in the warm-up (`_factor`); None before the first batch with a label"""
     fault: Exception | None = None
 
     @property
@@ -234,11 +234,11 @@ def _say(learner: Member, seen: Seen, need: Need, batch: Batch) -> Outputs:
 def _learn(probe: _Probe, student: Outputs, teacher: Outputs | None, batch: Batch, learner: Member) -> None:
     """One step of a method's own module, on what the student says without a way back to it."""
     probe.member.objective.train()
-    if probe.factor is None:
+    if probe.factor is None and bool((batch.targets >= 0).any()):
         probe.factor = _factor(probe, student, teacher, batch, learner)
     detached = _copies(probe, student).map(lambda tensor: tensor.detach())
-    loss, auxiliary = probe.member.objective.loss_of(probe.term, detached, teacher, batch)
-    loss = probe.factor * loss
+    loss, auxiliary = _loss(probe, detached, teacher, batch)
+    loss = (probe.factor or 0.0) * loss
     total = loss if auxiliary is None else loss + auxiliary
     if not probe.learns or not total.requires_grad:
         return
@@ -251,18 +251,25 @@ def _learn(probe: _Probe, student: Outputs, teacher: Outputs | None, batch: Batc
 def _factor(probe: _Probe, student: Outputs, teacher: Outputs | None, batch: Batch, learner: Member) -> float:
     """What a method's own module learns its loss with: the published coefficient, or less where that is a dose above 1.
 
-    On the first batch; a weight that was published for larger networks would have the module diverge before the student learns.
+    On the first batch with a label, before which the module's loss counts for nothing. A weight that was published for larger
+    networks would have the module diverge before the student learns.
     """
     published = probe.term.method.card.published.term
-    loss, _ = probe.member.objective.loss_of(probe.term, _copies(probe, student), teacher, batch)
+    loss, _ = _loss(probe, _copies(probe, student), teacher, batch)
     of_term = float(squared_norm(loss, probe.member.network))
     of_task = float(squared_norm(learner.objective.cross_entropy(student, batch), probe.member.network))
     return min(published, math.sqrt(of_task / of_term)) if of_term > 0 and math.isfinite(of_term) else published
 
 
 def _add_square(probe: _Probe, student: Outputs, teacher: Outputs | None, batch: Batch, learner: Member) -> None:
-    loss, _ = probe.member.objective.loss_of(probe.term, _copies(probe, student), teacher, batch)
+    loss, _ = _loss(probe, _copies(probe, student), teacher, batch)
     probe.squares.append(squared_norm(loss, learner.network))
+
+
+def _loss(probe: _Probe, student: Outputs, teacher: Outputs | None, batch: Batch) -> tuple[Tensor, Tensor | None]:
+    """A method's loss and its auxiliary one; networks that it trains beside the student drop what the recipe says, as in training."""
+    set_dropout(probe.member.run.recipe, batch.clock.epoch, probe.member.learners[1:])
+    return probe.member.objective.loss_of(probe.term, student, teacher, batch)
 
 
 def _copies(probe: _Probe, student: Outputs) -> Outputs:

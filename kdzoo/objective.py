@@ -223,9 +223,9 @@ def build_objective(
             continue
         for role, shapes, need in (("student", student, needs.student), ("teacher", teacher, needs.teacher)):
             problems.extend(f"{term.name}: {missing}" for missing in (_missing(role, shapes, need) if shapes else ()))
-        if needs.targets and bool((facts.targets < 0).any()):
-            why = "some samples have none (label_fraction < 1, or transfer_data)"
-            problems.append(f"{term.name}: reads the labels of every sample, but {why}")
+        if (needs.targets or Need.PARTNER in needs.student) and bool((facts.targets < 0).any()):
+            reads = "reads the labels of every sample" if needs.targets else "pairs each sample with another of its label"
+            problems.append(f"{term.name}: {reads}, but some samples have none (label_fraction < 1, or transfer_data)")
             continue
         try:
             with global_stream(seed, "build", term.name), library_stream(seed, "build", term.name):

@@ -270,6 +270,8 @@ class Recipe(Spec):
             raise ValueError("dropout_schedule: expected dropout or input_dropout (a share > 0) as well")
         if self.drops and self.learns == "head":
             raise ValueError("dropout: expected learns 'all': with 'head' everything below the classifier is in evaluation mode")
+        if self.max_norm is not None and self.learns == "head":
+            raise ValueError("max_norm: expected learns 'all': with 'head' no hidden unit learns, and there is nothing to limit")
         if len(self.mean or ()) != len(self.std or ()):
             raise ValueError(f"mean: expected as many numbers as std has, one per channel, got {self.mean} and {self.std}")
         return self

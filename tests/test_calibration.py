@@ -67,6 +67,15 @@ def test_a_bias_that_was_taken_away_is_found_again():
     assert zoo.calibrate_biases(logits, targets, [0, 3]).tolist() == [0.0, 0.0]
 
 
+def test_equal_scores_count_as_they_are_read():
+    """Of two equal scores argmax names class 0, so that 1 is right without a bias, though all 3 are with one from -2 to 0."""
+    logits, targets = np.array([[1.0, 1.0], [2.0, 0.0], [1.0, 1.0]]), np.array([1, 0, 1])
+    bias = zoo.calibrate_biases(logits, targets, [0])
+    assert right(logits, targets, (0,), [0.0]) == 1
+    assert bias.tolist() == [-1.0]
+    assert right(logits, targets, (0,), bias) == 3
+
+
 def test_biases_that_are_too_high_are_lowered_both():
     """The student was shown two classes alone and predicts hardly anything else (7s and 8s, in the paper)."""
     lacking = (1, 3)

@@ -216,6 +216,7 @@ def test_a_rate_that_nothing_drops_is_refused_and_what_is_not_used_is_no_part_of
     for changes, words in (
         ({"dropout_schedule": "linear"}, "dropout_schedule: expected dropout or input_dropout"),
         ({"dropout": 0.5, "learns": "head"}, "dropout: expected learns 'all'"),
+        ({"max_norm": 3.0, "learns": "head"}, "max_norm: expected learns 'all'"),
         ({"dropout": 1.0}, "less than 1"),
         ({"max_norm": 0.0}, "greater than 0"),
     ):

@@ -264,6 +264,44 @@ def test_images_that_stay_in_their_files_are_the_same_ones(place, monkeypatch):
     assert torch.equal(whole_of(behind.images, torch.device("cpu"))[-30:], resident.pixels)
 
 
+def unlabelled_digits(folder: Path, **arrays: np.ndarray):
+    """The files of these arrays, by name without the ending, as unlabelled images beside the grey 8x8 images of digits."""
+    for name, pixels in arrays.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(folder / f"{name}{'.tiff' if pixels.dtype == np.float32 else '.png'}")
+    return load_unlabelled(f"folder:{folder}", Like.those_of(load("digits")), root=None, image_size=None, skip_unreadable=False)
+
+
+def test_unlabelled_grey_of_16_bits_is_read_by_the_range_of_all_files_and_nothing_is_clipped(place):
+    """Values of 16 bits are their upper 8; a dark file beside a light one stays dark, though its own range would be smaller."""
+    light = (np.arange(64, dtype=np.uint16) * 1040).reshape(8, 8)
+    found = unlabelled_digits(place / "deep", light=light, dark=light // 64).pixels.numpy()
+    assert sorted(map(bytes, found[:, 0])) == sorted(map(bytes, ((light // 256).astype(np.uint8), (light // 64 // 256).astype(np.uint8))))
+
+
+def test_unlabelled_grey_of_16_bits_beside_a_folder_of_8_bits_is_scaled_as_one_set(place):
+    light = (np.arange(64, dtype=np.uint16) * 1040).reshape(8, 8)
+    (place / "deep").mkdir()
+    for name, pixels in (("light", light), ("dark", light // 64)):
+        Image.fromarray(pixels).save(place / "deep" / f"{name}.png")
+    like = Like((3, 8, 8), True, ())
+    found = load_unlabelled(f"folder:{place / 'deep'}", like, root=None, image_size=None, skip_unreadable=False).pixels
+    assert sorted(int(image.max()) for image in found) == [3, 255], "65520 / 256 and 1023 / 256, rounded down"
+
+
+def test_transparent_pixels_of_unlabelled_images_are_white(place):
+    pixels = np.full((8, 8, 4), 40, dtype=np.uint8)
+    pixels[:, :4, 3], pixels[:, 4:, 3] = 0, 255
+    (found,) = unlabelled_digits(place / "clear", half=pixels).pixels.numpy()
+    assert found[0].tolist() == [[255] * 4 + [40] * 4] * 8
+
+
+def test_unlabelled_floats_out_of_range_are_refused_by_name(place):
+    values = np.linspace(-3, 300, 64, dtype=np.float32).reshape(8, 8)
+    with pytest.raises(InputError, match=r"^transfer_data: float images have values from -3 to 300; expected .* \(wide.tiff\)$"):
+        unlabelled_digits(place / "float", wide=values)
+
+
 def test_the_unlabelled_images_are_part_of_the_id_and_their_names_and_order_are_not(place):
     write_digits(place / "photos", slice(0, 30))
     (place / "moved").mkdir()
@@ -304,6 +342,19 @@ def test_the_training_images_of_a_data_set_can_be_unlabelled_images_and_repeats_
     assert f"data: of these unlabelled images {train:,} are training images and {held_out:,} are validation images too" in lines
 
 
+def test_a_refit_beside_unlabelled_images_keeps_the_labels_of_what_was_held_out(place):
+    write_digits(place / "photos", slice(0, 30))
+    images = load("digits")
+    words = f"folder:{place / 'photos'}"
+    extra = load_unlabelled(words, Like.those_of(images), root=None, image_size=None, skip_unreadable=False)
+    for only, labels in ((False, len(images.train.targets)), (True, 0)):
+        spec = digits_spec(images, transfer=TransferSpec(images=extra.fingerprint, only=only))
+        parts = split(images, spec, extra)
+        refit = without_validation({**data_record(images, parts), **transfer_record(images, parts, spec.transfer, extra)})
+        assert refit["labelled"] == labels
+        assert not any("keep their labels" in line for line in data_lines(refit))
+
+
 @pytest.mark.slow
 def test_the_example_of_the_page_trains_and_shows_its_errors_per_class(kdzoo, place):
     page = (Path(__file__).parent.parent / "docs" / "transfer-sets.md").read_text()
@@ -317,9 +368,12 @@ def test_the_example_of_the_page_trains_and_shows_its_errors_per_class(kdzoo, pl
 def test_methods_that_read_labels_are_refused_by_name_and_the_others_learn_from_unlabelled_images_alone(bench, tmp_path):
     count = write_digits(tmp_path / "photos", slice(0, 500))
     words = {"transfer_data": f"folder:{tmp_path / 'photos'}", "transfer_only": True}
-    options = {"results": str(tmp_path), "data": "digits", "pairs": "digits", "recipe": "digits", "methods": "crd"}
-    with pytest.raises(InputError, match="crd: reads the labels of every sample, but some samples have none"):
-        prepare(bench_config({**options, **words}, None))
+    options = {"results": str(tmp_path), "data": "digits", "pairs": "digits", "recipe": "digits", "methods": ["crd", "cskd"]}
+    for unlabelled in (words, {"label_fraction": 0.5}):
+        with pytest.raises(InputError) as refused:
+            prepare(bench_config({**options, **unlabelled}, None))
+        assert "crd: reads the labels of every sample, but some samples have none" in str(refused.value)
+        assert "cskd: pairs each sample with another of its label, but some samples have none" in str(refused.value)
     folder, events = bench[1]("unlabelled", **words)
     found = results(folder)
     assert found["none"]["train"]["samples"] == count

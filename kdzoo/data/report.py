@@ -81,11 +81,12 @@ def without_validation(record: Mapping[str, Any]) -> dict[str, Any]:
     if transfer is not None:
         record = {**record, "transfer": {**transfer, "images": before + transfer["held_out"], "held_out": 0}}
     more = taught_images(record) - before if transfer is not None else added
+    all_labelled = record["labelled"] == before - (0 if transfer is None else transfer.get("unlabelled", 0))
     return {
         **record,
         "unused": record["unused"] + record["validation"] - added,
         "train": record["train"] + added,
-        "labelled": record["labelled"] + (more if record["labelled"] == before else 0),
+        "labelled": record["labelled"] + (more if all_labelled else 0),
         "validation": 0,
         "origins": origins,
     }

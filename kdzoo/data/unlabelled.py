@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,8 +18,8 @@ from torch import Tensor
 from kdzoo.data.files import IN_MEMORY_BYTES
 from kdzoo.data.images import Array, Images, Pixels, Stored, Subset, stored
 from kdzoo.data.listing import Walk
-from kdzoo.data.pixels import UNREADABLE, decode
-from kdzoo.data.preprocess import Scales
+from kdzoo.data.pixels import UNREADABLE, Look, decode, look, scales_of
+from kdzoo.data.preprocess import Scales, upright_rgb
 from kdzoo.data.sources import load
 from kdzoo.errors import InputError
 from kdzoo.text import number_of
@@ -87,10 +88,15 @@ def _source(request: str, like: Like, root: Path | None, image_size: int | None)
     try:
         images = load(request, root=root, image_size=image_size)
     except InputError as error:
-        raise InputError(*(f"transfer_data: {problem.removeprefix('data: ')}" for problem in error.problems)) from error
+        raise InputError(*_of_transfer_data(error)) from error
     if (there := Like.those_of(images)).shape != like.shape:
         raise InputError(f"transfer_data: {request} has images of {there}; expected {like}, as those of the data are")
     return images.train.images
+
+
+def _of_transfer_data(error: InputError) -> list[str]:
+    """The problems of a data set, told of the transfer data."""
+    return [f"transfer_data: {problem.removeprefix('data: ')}" for problem in error.problems]
 
 
 def _folder(folder: Path, like: Like, *, skip_unreadable: bool) -> tuple[Pixels, tuple[str, ...]]:
@@ -99,12 +105,13 @@ def _folder(folder: Path, like: Like, *, skip_unreadable: bool) -> tuple[Pixels,
     walk = Walk(folder)
     paths = walk.images_below(folder)
     channels, height, width = like.shape
-    scales = dict(like.scales)
+    looks: dict[str, Look] = {}
     unreadable, other = dict(walk.unreadable), dict[str, str]()
     good: list[str] = []
     for path in paths:
         try:
-            with Image.open(path) as image:
+            content = Path(path).read_bytes()
+            with Image.open(io.BytesIO(content)) as image:
                 image.load()
                 size = ImageOps.exif_transpose(image).size
         except UNREADABLE as error:
@@ -114,7 +121,8 @@ def _folder(folder: Path, like: Like, *, skip_unreadable: bool) -> tuple[Pixels,
             other[path] = f"{size[1]}x{size[0]}"
             continue
         good.append(path)
-    problems = [problem.replace("data:", "transfer_data:", 1) for problem in walk.problems]
+        looks[str(Path(path).relative_to(folder))] = look(content)
+    problems = _of_transfer_data(InputError(*walk.problems)) if walk.problems else []
     if unreadable and not skip_unreadable:
         problems.append(
             f"transfer_data: {number_of(len(unreadable), 'image file')} cannot be read: {_few(folder, unreadable)}; --skip-unreadable "
@@ -127,9 +135,14 @@ def _folder(folder: Path, like: Like, *, skip_unreadable: bool) -> tuple[Pixels,
         )
     if not paths:
         problems.append(f"transfer_data: {FOLDER}{folder}: no image files")
+    scales = dict(like.scales)
+    try:
+        scales = {**scales_of(looks), **scales}
+    except InputError as error:
+        problems += _of_transfer_data(error)
     if problems or not good:
         raise InputError(*(problems or [f"transfer_data: {FOLDER}{folder}: none of its image files can be read"]))
-    read: Callable[[int], Array] = partial(_square, good, height, scales) if like.from_files else partial(_as_it_is, good, channels)
+    read: Callable[[int], Array] = partial(_square, good, height, scales) if like.from_files else partial(_as_it_is, good, channels, scales)
     places = torch.arange(len(good))
     skipped = [f"transfer data: skipped {number_of(len(unreadable), 'unreadable file')}: {_few(folder, unreadable)}"] if unreadable else []
     notes = (*(f"transfer data: {text}" for text in walk.skipped.sentences()), *skipped)
@@ -142,10 +155,10 @@ def _square(paths: Sequence[str], side: int, scales: Scales, place: int) -> Arra
     return decode(paths[place], side, scales)
 
 
-def _as_it_is(paths: Sequence[str], channels: int, place: int) -> Array:
-    """The pixels of a file of the right size, (C, H, W), in grey or in colour."""
+def _as_it_is(paths: Sequence[str], channels: int, scales: Scales, place: int) -> Array:
+    """The pixels of a file of the right size, (C, H, W), in grey or in colour; else as `decode` reads them."""
     with Image.open(paths[place]) as image:
-        pixels = np.asarray(ImageOps.exif_transpose(image).convert("L" if channels == 1 else "RGB"))
+        pixels = np.asarray(upright_rgb(image, scales).convert("L" if channels == 1 else "RGB"))
     return np.ascontiguousarray(pixels[None] if channels == 1 else pixels.transpose(2, 0, 1))
 
 

@@ -546,10 +546,18 @@ def _quietly(network: nn.Module, act: Callable[[], Any]) -> Any:
 
 
 def probe(network: Network, image_shape: tuple[int, int, int]) -> Shapes:
-    """What a network's outputs measure for images (C, H, W), found by one forward that changes nothing in it."""
+    """What a network's outputs measure for images (C, H, W), found by one forward that changes nothing in it.
+
+    Raises InputError for images that are not square where the network is made for squares of one side.
+    """
     images = torch.zeros(1, *image_shape, dtype=torch.uint8, device=network.mean.device)
     wanted = Need.LOGITS | Need.STAGES | Need.EMBEDDING
-    out: Outputs = _quietly(network, lambda: network(images, wanted))
+    try:
+        out: Outputs = _quietly(network, lambda: network(images, wanted))
+    except Exception as error:
+        if problems := _oblong(network, *image_shape[1:]):
+            raise InputError(*problems) from error
+        raise
     stages = tuple(StageShape(m.shape[1], m.shape[2], m.shape[3], image_shape[1] / m.shape[2]) for m in out.stages)
     return Shapes(
         classes=out.logits.shape[1],
@@ -559,6 +567,21 @@ def probe(network: Network, image_shape: tuple[int, int, int]) -> Shapes:
         distilled=network.has_distillation_token,
         classifier=_classifier_copy(network, out),
     )
+
+
+def _oblong(network: Network, height: int, width: int) -> list[str]:
+    """The networks, of an ensemble each, that are made for squares of one side and are given images that are none, a sentence each."""
+    if height == width:
+        return []
+    parts = [part for part in network.modules() if isinstance(part, Network) and hasattr(part.model, "pretrained_cfg")]
+    seen_whole = [part for part in parts if part.image_size in (None, width)]  # `normalise` resizes the images of the others
+    configs = [cast("dict[str, Any]", part.model.pretrained_cfg) for part in seen_whole]
+    names = sorted({str(config.get("architecture")) for config in configs if config.get("fixed_input_size")})
+    return [
+        f"{name}: is made for square images, but these have height {height} and width {width}; {name}@{height} resizes them to "
+        f"{height}x{height}"
+        for name in names
+    ]
 
 
 def _classifier_copy(network: Network, out: Outputs) -> nn.Module | None:

@@ -71,6 +71,14 @@ def test_the_table_holds_every_network_of_the_literature_that_is_registered():
     assert set(list_networks()) - by_users == set(TABLE) | tutorial
 
 
+@pytest.mark.parametrize("name", ["mlp_20_12", "digits_deit"])
+def test_a_network_for_squares_refuses_other_images_by_name_unless_they_are_resized(name):
+    message = rf"^{name}: is made for square images, but these have height 8 and width 12; {name}@8 resizes them to 8x8$"
+    with pytest.raises(InputError, match=message):
+        probe(network(name, channels=1, side=8), (1, 8, 12))
+    assert probe(network(name, channels=1, side=8, image_size=8), (1, 8, 12)).classes == 10
+
+
 def test_the_tutorial_pair_is_two_convolutions_and_a_hidden_layer():
     for name, (first, second, hidden) in {"cnn128": (64, 128, 512), "cnn64": (32, 64, 256)}.items():
         expected = (3 * 9 + 1) * first + (first * 9 + 1) * second + (second * 8 * 8 + 1) * hidden + (hidden + 1) * 10

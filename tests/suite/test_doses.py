@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from kdzoo.data.loader import order
 from kdzoo.doses import BATCHES, NoRatio, Ratio, measure, warm_up_steps
 from kdzoo.errors import InputError
 from kdzoo.execution import Execution
+from kdzoo.member import Member
 from kdzoo.method import REGISTRY
 from kdzoo.models.network import count, freeze, probe
 from kdzoo.signals import Need
@@ -49,24 +52,27 @@ def train(prepared: Prepared) -> tuple[list[dict], dict[str, str]]:
     return events, outcome.failed
 
 
-def units(method: str, tmp_path: Path) -> list[Bound]:
+def units(method: str, tmp_path: Path, **more) -> list[Bound]:
     """What has to be measured for a method, as a plan says."""
-    made = plan(config(tmp_path, methods=[method], doses=[1]))
+    made = plan(config(tmp_path, methods=[method], doses=[1], **more))
     return [
         Bound(one.run, RunFolder(tmp_path / one.run.id), one.about["paths"]) for one in made.unmeasured if one.run.objective.label == method
     ]
 
 
-def measured(bounds: list[Bound]):
-    """The ratios of runs under a teacher that nobody trained, by method."""
+def measured(bounds: list[Bound], hidden: Callable[[torch.Tensor], torch.Tensor] | None = None, **more):
+    """The ratios of runs under a teacher that nobody trained, by method; the images at the places `hidden` have no label."""
     images, parts = data_of(bounds[0])
+    if hidden is not None:
+        targets = parts.train.targets.index_fill(0, hidden(parts.train.targets), -1)
+        parts = replace(parts, train=replace(parts.train, targets=targets))
     execution = Execution(device=torch.device("cpu"), threads=1)
     spec = bounds[0].run.teacher or bounds[0].run.student
     untrained = spec.model_copy(update={"start": "random"})
     network = freeze(network_of(untrained, images, side=8, seed=5, path=None, modules=Modules()))
     shape = (1, 8, 8)
     teacher = serve(network, "untrained", count(network, shape), parts.first(1), bounds[0].run.recipe.augment, execution)
-    found = measure(bounds, images, parts, teacher, probe(network, shape), execution, Modules())
+    found = measure(bounds, images, parts, teacher, probe(network, shape), execution, Modules(), **more)
     return {bound.run.objective.label: found[bound.run.id] for bound in bounds}, network, images, parts
 
 
@@ -119,6 +125,38 @@ def test_what_is_measured_together_changes_no_bit_of_a_ratio(tmp_path):
     for bound in bounds:
         alone = measured([bound])[0]
         assert alone == {bound.run.objective.label: together[bound.run.objective.label]}
+
+
+def test_a_module_learns_from_the_first_batch_with_a_label_on(tmp_path):
+    """A module that learns nothing is only scaled, by its weight decay; one that learns turns away from where it started."""
+    (bound,) = units("fitnet", tmp_path, epochs=40)
+
+    def turned(hidden: Callable[[torch.Tensor], torch.Tensor]) -> float:
+        kept = []
+
+        def keep(member: Member, bound: Bound) -> None:
+            kept.append((member, torch.nn.utils.parameters_to_vector(member.objective.parameters()).clone()))
+
+        found, *_ = measured([bound], hidden, take_up=keep)
+        ((member, before),) = kept
+        assert isinstance(found["fitnet"], Ratio)
+        after = torch.nn.utils.parameters_to_vector(member.objective.parameters())
+        return 1 - F.cosine_similarity(before, after, dim=0).item()
+
+    size = bound.run.recipe.batch_size
+    first = order(len(data_of(bound)[1].train.targets), 0, 0)[:size]
+    assert turned(lambda targets: first) > 1e-4
+    assert turned(lambda targets: torch.arange(len(targets))) < 1e-6, "without any label there is no dose to learn at"
+
+
+def test_peers_are_measured_under_the_dropout_that_they_train_with(tmp_path):
+    rates = {"recipe.dropout": 0.5, "recipe.input_dropout": 0.2, "teacher_recipe.dropout": 0, "teacher_recipe.input_dropout": 0}
+    kept: list[Member] = []
+    bounds = units("dml", tmp_path, pairs=[], teacher="mlp_24", student="mlp_16_12", set=rates)
+    measured(bounds, take_up=lambda member, bound: kept.append(member))
+    (student, peer) = kept[0].learners
+    for network in (student, peer):
+        assert [part.p for part in network.modules() if isinstance(part, torch.nn.Dropout)] == [0.2, 0.5, 0.5]
 
 
 def test_the_warm_up_is_5_per_cent_of_the_steps_and_200_at_most():
