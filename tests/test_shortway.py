@@ -192,7 +192,7 @@ def without_times(readme: Path) -> str:
     """The text of a README without what is measured of times and load, which no two measurements agree on."""
     text = re.sub(r"( +[\d.]+){2}$", "", readme.read_text(), flags=re.MULTILINE)
     text = re.sub(r"takes \d+% of its time", "", text)
-    return re.sub(r"\(\d+ thread\(s\), cpu; .*?\)\.$", "", text, flags=re.MULTILINE)
+    return re.sub(r"\(\d+ threads?, cpu; .*?\)\.$", "", text, flags=re.MULTILINE)
 
 
 def test_what_cannot_be_left_in_a_folder_is_refused_before_any_work(tmp_path):
