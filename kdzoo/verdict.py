@@ -35,7 +35,7 @@ class Verdict:
     validation images, the rest test images: nothing was chosen on either. only_distilled, only_alone: how many of them
     the distilled student alone named right, and the student trained alone; difference_low, difference_high: the 95 %
     interval of the difference of their accuracies on the same images (`stats.paired_difference`), p: of the exact McNemar
-    test. Both are about these two trained networks: another seed gives others. threads, load: with how many threads the
+    test, by itself. Both are about these two trained networks: another seed gives others. threads, load: with how many threads the
     latencies were measured, and how busy the machine was, in words.
     """
 
@@ -78,7 +78,7 @@ def conclusion(verdict: Verdict) -> str:
     share = verdict.distilled.parameters / verdict.teacher.parameters
     time = verdict.distilled.milliseconds[1] / verdict.teacher.milliseconds[1]
     better = f"{abs(gain):.1f} points {'better' if gain > 0 else 'worse'} than" if f"{abs(gain):.1f}" != "0.0" else "as good as"
-    between = f"95 % interval {100 * verdict.difference_low:+.1f} to {100 * verdict.difference_high:+.1f}"
+    between = f"95 % interval {_points(verdict.difference_low)} to {_points(verdict.difference_high)}"
     doubt = "" if verdict.p < LEVEL else "; these few images do not tell the two apart"
     test = verdict.images - verdict.validation_images
     both = f"{test} test and {verdict.validation_images} validation images" if verdict.validation_images else f"{test} test images"
@@ -89,3 +89,8 @@ def conclusion(verdict: Verdict) -> str:
         f"Accuracies are of {both} that no network was trained on or chosen by. Times are the shortest of many forwards on this "
         f"machine ({number_of(verdict.threads, 'thread')}, {verdict.device}; {verdict.load})."
     )
+
+
+def _points(share: float) -> str:
+    """A difference in points with its sign; what rounds to zero has a plus, never a minus."""
+    return f"{round(100 * share, 1) + 0.0:+.1f}"

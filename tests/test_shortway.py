@@ -27,6 +27,7 @@ from kdzoo.shortway import Wish, _data_name, distill, distill_folder, plan_disti
 from kdzoo.signals import Need
 from kdzoo.suite.config import DISTILL_METHOD, DISTILL_RECIPE, recipe_file
 from kdzoo.text import shortened
+from kdzoo.verdict import Measured, Verdict, conclusion
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +52,24 @@ def foreign_teacher(folder: Path) -> Path:
     file = folder / "my_wrn.pth"
     torch.save(timm.create_model("wrn_16_2", num_classes=9).state_dict(), file)
     return file
+
+
+def verdict_of(name: str = "mobilenetv3_small_100", **changes) -> Verdict:
+    """A verdict over 100 images on which the two students name the same number right."""
+    one = Measured(
+        name, accuracy=0.9, low=0.8, high=0.95, balanced=0.9, parameters=2_500_000, macs=60_000_000, milliseconds={1: 4.0, 32: 40.0}
+    )
+    values = {
+        "distilled": one, "alone": one, "teacher": replace(one, name="resnet50"), "classes": ("a", "b"), "images": 100,
+        "validation_images": 0, "only_distilled": 0, "only_alone": 0, "difference_low": -0.0004, "difference_high": 0.0004, "p": 1.0,
+        "method": "hinton", "threads": 1, "device": "cpu", "load": "idle", "notes": (),
+    }  # fmt: skip
+    return Verdict(**{**values, **changes})
+
+
+def test_a_verdict_has_no_negative_zero():
+    assert "95 % interval +0.0 to +0.0" in conclusion(verdict_of())
+    assert "95 % interval -1.2 to +0.0" in conclusion(verdict_of(difference_low=-0.012))
 
 
 @pytest.mark.slow

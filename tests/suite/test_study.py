@@ -134,6 +134,61 @@ def test_a_number_is_reached_where_its_interval_lies_within_the_tolerance(traine
     assert "`kdzoo reproduce mine`. Reached, of 8 numbers: yes (2); yes, by the mean alone (3); no: above (1); no: below (1)" in page
 
 
+def test_a_bound_that_is_met_is_not_passed(trained):
+    """The mean of 84, 85 and 86 % comes to 85 but for floating point, and so does a gain of 4 points."""
+    of = {"method": "hinton"}
+    measures = [
+        {"name": "highest", "of": of, "between": [None, 85]},
+        {"name": "lowest", "of": of, "between": [85, None]},
+        {"name": "gain", "of": of, "minus": {"method": "none"}, "between": [4, 4]},
+        {"name": "paper", "of": of, "paper": 84.7, "tolerance": 0.3},
+        {"name": "passed", "of": of, "between": [None, 84.999]},
+    ]
+    write_evidence(read_study(study_of(trained, measures=measures)), "mine", trained / "s")
+    words = {name: row["reached"] for name, row in rows_of(trained / "s").items()}
+    assert words.pop("passed") == "no: above"
+    assert set(words.values()) == {"yes, by the mean alone"}
+
+
+def test_differences_are_of_seeds_that_both_sides_have_and_only_a_teacher_stands_beside_every_seed(tmp_path):
+    """Three seeds of KD; of the student alone one in the first stage, and another one in the second."""
+    for seed, top1 in enumerate((0.84, 0.85, 0.86)):
+        write(tmp_path / "s" / "main", objective("hinton"), seed, val=None, test=top1, data={"val_fraction": 0.0})
+    write(tmp_path / "s" / "main", objective("none"), 1, val=None, test=0.80, data={"val_fraction": 0.0})
+    write(tmp_path / "s" / "other", objective("none"), 7, val=None, test=0.80, data={"val_fraction": 0.0})
+    stages = [
+        {"name": "main", "bench": {**BENCH, "control_seeds": 3, "methods": ["hinton", "at"], "seeds": 2}},
+        {"name": "other", "bench": {**BENCH, "seeds": [7]}},
+    ]
+    kd, teacher = {"method": "hinton"}, {"method": "teacher"}
+    measures = [
+        {"name": "one seed", "of": kd, "minus": {"method": "none"}, "between": [0, None]},
+        {"name": "no seed", "of": kd, "minus": {"method": "none", "stage": "other"}, "between": [0, None]},
+        {"name": "below the teacher", "of": teacher, "minus": kd, "between": [0, None]},
+        {"name": "teacher", "of": teacher, "between": [0, None]},
+        {"name": "AT", "of": {"method": "at"}, "minus": kd, "between": [0, None]},
+    ]
+    write_evidence(read_study(study_of(tmp_path, stages=stages, measures=measures)), "mine", tmp_path / "s")
+    rows = {name: (row["n"], row["planned"], row["mean"], row["reason"]) for name, row in rows_of(tmp_path / "s").items()}
+    assert rows == {
+        "one seed": ("1", "3", "5", ""),
+        "no seed": ("0", "0", "", "no seed is finished on both sides"),
+        "below the teacher": ("3", "3", "11", ""),
+        "teacher": ("1", "1", "96", ""),
+        "AT": ("0", "2", "", "at: no finished run"),
+    }
+
+
+def test_a_refit_is_planned_with_its_own_number_of_seeds(tmp_path):
+    stages = [{"name": "main", "bench": {**BENCH, "seeds": 2, "refit": True, "refit_seeds": 4, "val_fraction": 0.2}}]
+    measures = [
+        {"name": "refit", "of": {"method": "hinton"}, "between": [0, None]},
+        {"name": "sweep", "of": {"method": "hinton", "phase": "sweep"}, "between": [0, None]},
+    ]
+    measured = write_evidence(read_study(study_of(tmp_path, stages=stages, measures=measures)), "mine", tmp_path / "s")
+    assert [one.planned for one in measured] == [4, 2]
+
+
 def test_the_table_is_the_same_byte_for_byte_from_the_same_runs(trained):
     study = read_study(study_of(trained))
     write_evidence(study, "mine", trained / "s")
