@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kdzoo.text import number_of
@@ -10,6 +10,8 @@ from kdzoo.text import number_of
 BATCHES = (1, 32)
 """of which latencies are measured"""
 LEVEL = 0.05
+NEEDED = 4
+"""the columns that a table has at least: which of the three, network, accuracy, parameters"""
 
 
 @dataclass(frozen=True)
@@ -61,15 +63,41 @@ class Verdict:
 
 
 def table(verdict: Verdict) -> list[str]:
-    """The verdict as lines of a table."""
-    head = ["", "network", f"accuracy on {verdict.images} images", "parameters", "MACs", *(f"ms, batch {b}" for b in BATCHES)]
-    rows = [head]
+    """The verdict as lines of a table with all of its columns."""
+    rows = _rows(verdict)
+    return _aligned(rows, range(len(rows[0])))
+
+
+def table_of_width(verdict: Verdict, width: int, page: str) -> list[str]:
+    """The same in lines of at most `width` characters: without the last columns where they do not fit, which are named with their place.
+
+    page: the file that has all columns. Where names are too long for accuracies and parameters beside them, every network has
+    lines of its own.
+    """
+    rows = _rows(verdict)
+    count = max((n for n in range(1, len(rows[0]) + 1) if max(map(len, _aligned(rows, range(n)))) <= width), default=0)
+    if count < NEEDED:
+        head, *networks = rows
+        return [
+            line for name, *cells in networks for line in (name, *(f"  {word}: {cell}" for word, cell in zip(head[1:], cells, strict=True)))
+        ]
+    left = rows[0][count:]
+    return [*_aligned(rows, range(count)), *([f"not shown: {', '.join(left)}; see {page}"] if left else [])]
+
+
+def _rows(verdict: Verdict) -> list[list[str]]:
+    """The cells of the table, its head first."""
+    rows = [["", "network", f"accuracy on {verdict.images} images", "parameters", "MACs", *(f"ms (batch {b})" for b in BATCHES)]]
     for name, one in (("distilled", verdict.distilled), ("student alone", verdict.alone), ("teacher", verdict.teacher)):
         accuracy = f"{100 * one.accuracy:.1f} % [{100 * one.low:.1f}, {100 * one.high:.1f}]"
         times = [f"{one.milliseconds[b]:.1f}" for b in BATCHES]
         rows.append([name, one.name, accuracy, f"{one.parameters / 1e6:.2f} M", f"{one.macs / 1e6:.0f} M", *times])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return rows
+
+
+def _aligned(rows: Sequence[Sequence[str]], columns: Sequence[int]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in columns]
+    return ["  ".join(row[i].ljust(width) for i, width in zip(columns, widths, strict=True)).rstrip() for row in rows]
 
 
 def conclusion(verdict: Verdict) -> str:

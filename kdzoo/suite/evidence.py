@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -261,20 +262,23 @@ def _number(value: float, measure: Measure) -> str:
     return "" if math.isnan(value) else f"{value:.{1 if counted else 2}f}"
 
 
-def write_evidence(study: Study, name: str, folder: Path) -> tuple[Measured, ...]:
-    """Write README.md and results.csv of a study from its runs alone, byte for byte the same from the same runs."""
+def write_evidence(study: Study, given: str, folder: Path) -> tuple[Measured, ...]:
+    """Write README.md and results.csv of a study from its runs alone, byte for byte the same from the same runs.
+
+    given: what `kdzoo reproduce` was given, a name or a file; the page names the command.
+    """
     measured = measure_all(study, folder)
     write_bytes(folder / TABLE, as_csv(evidence_frame(measured)))
-    write_bytes(folder / PAGE, page(study, name, measured).encode())
+    write_bytes(folder / PAGE, page(study, given, measured).encode())
     return measured
 
 
-def page(study: Study, name: str, measured: Sequence[Measured]) -> str:
+def page(study: Study, given: str, measured: Sequence[Measured]) -> str:
     """The README of a study."""
     count = {word: sum(one.reached == word for one in measured) for word in (REACHED, BY_MEAN, ABOVE, BELOW, MISSING)}
     told = "; ".join(f"{word} ({number})" for word, number in count.items() if number)
     lines = [f"# {markdown_text(study.title)}", "", f"Claim: {markdown_text(study.claim)} [Source]({study.source}).", ""]
-    lines += [f"`kdzoo reproduce {name}`. Reached, of {number_of(len(measured), 'number')}: {told}.", ""]
+    lines += [f"`kdzoo reproduce {shlex.quote(given)}`. Reached, of {number_of(len(measured), 'number')}: {told}.", ""]
     lines += [*markdown_table(shown_frame(measured)), "", READ_AS, "", "## How it was trained", ""]
     lines += [f"- `{stage.name}/`: {_setup(study, stage.name)}" for stage in study.stages]
     lines += ["", "Tried before the recipe was settled: " + ("; ".join(map(markdown_text, study.tries)) or "nothing") + "."]
@@ -294,6 +298,6 @@ def _setup(study: Study, name: str) -> str:
     stage = study.stage(name)
     planned = outline(study.config(stage))
     told = "" if planned is None else "; ".join(text for word, text in planned.lines() if word != "bench")
-    taken = [f"the teacher is {stage.teacher.method} of {stage.teacher.stage}"] if stage.teacher else []
-    taken += [f"{which.method} at the setting that {which.stage} chose" for which in stage.settings]
+    taken = [f"the teacher is {stage.teacher}"] if stage.teacher else []
+    taken += [f"{which.method} at the setting that stage {which.stage} chose" for which in stage.settings]
     return markdown_text("; ".join([told, *taken]))

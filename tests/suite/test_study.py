@@ -220,7 +220,7 @@ def test_a_stage_takes_the_run_and_the_setting_that_an_earlier_one_chose(tmp_pat
     for temperature, val in ((2.0, 0.7), (4.0, 0.8)):
         runs[temperature] = write(tmp_path / "main", objective("hinton", temperature, alpha=0.3), 0, val=val, test=0.9)
     stages = [
-        {"name": "main", "bench": {**BENCH, "seeds": 1}},
+        {"name": "main", "bench": {**BENCH, "seeds": 2}},
         {
             "name": "next", "settings": [{"stage": "main", "method": "hinton"}], "teacher": {"stage": "main", "method": "hinton"},
             "bench": {"student": "digits_student", "data": "digits", "recipe": "smoke", "methods": ["at"]},
@@ -253,6 +253,49 @@ def test_the_studies_are_listed_with_their_hours_at_80_columns(kdzoo, monkeypatc
     (line,) = [line.split() for line in told.out.splitlines() if line.startswith("tutorial-cnn")]
     assert line[:4] == ["tutorial-cnn", "~0.4", "10", "2"]
     assert "did you mean 'tutorial-cnn'?" in kdzoo("reproduce", "tutorial-cn").err
+
+
+def test_what_a_stage_takes_from_earlier_ones_is_something_they_train(tmp_path):
+    stages = [
+        {"name": "main", "bench": {**BENCH, "methods": ["at", "hinton+sp", "fitnet_two_stage"], "seeds": 2, "control_seeds": 4}},
+        {"name": "next", "settings": [{"stage": "main", "method": "att"}, {"stage": "main", "method": "hinton+sp"},
+         {"stage": "main", "method": "fitnet_two_stage"}], "bench": BENCH},
+        {"name": "last", "teacher": {"stage": "main", "seeds": [3]}, "settings": [{"stage": "main", "method": "at", "seeds": [1, 2, 5]}],
+         "bench": {"student": "digits_student", "data": "digits", "recipe": "smoke"}},
+    ]  # fmt: skip
+    with pytest.raises(InputError) as refused:
+        read_study(study_of(tmp_path, stages=stages))
+    first, second, third = refused.value.problems
+    assert first.startswith("study mine: stages.next: method of stage main: unknown 'att'; did you mean 'at'?")
+    assert "stages.next.settings: fitnet_two_stage trains in two stages" in second
+    assert third == "study mine: stages.last: stage main does not train seeds 2, 5; its seeds: 0, 1"
+
+
+def test_reproduce_refuses_options_that_do_not_apply_and_seeds_that_a_later_stage_would_miss(kdzoo, place):
+    stages = [
+        {"name": "main", "bench": BENCH},
+        {
+            "name": "next",
+            "teacher": {"stage": "main", "seeds": [0, 1]},
+            "bench": {"student": "digits_student", "data": "digits", "recipe": "smoke"},
+        },
+    ]
+    file = study_of(place, stages=stages)
+    for options, fault in [
+        (["--jobs", "0"], "jobs: expected"),
+        (["--json"], "format: only the list of studies has other formats"),
+        (["--seeds", "1"], "stages.next: stage main does not train seed 1; its seeds: 0"),
+    ]:
+        refused = kdzoo("reproduce", file, "--dry-run", *options)
+        assert (refused.status, fault in refused.err) == (2, True), refused.err
+    planned = kdzoo("reproduce", file, "--dry-run")
+    assert "digits_student taught by the student alone of stage main" in " ".join(planned.out.split())
+    assert "[[NAME]]" not in kdzoo("reproduce", "--help").out
+
+
+def test_the_page_names_the_command_with_the_file_that_was_given(trained):
+    write_evidence(read_study(study_of(trained)), "my studies/mine.yaml", trained / "s")
+    assert "`kdzoo reproduce 'my studies/mine.yaml'`." in (trained / "s" / "README.md").read_text()
 
 
 @pytest.mark.slow
