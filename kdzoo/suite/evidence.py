@@ -19,7 +19,7 @@ from kdzoo.suite.config import refit_seeds, wants_refit
 from kdzoo.suite.leaderboard import as_csv
 from kdzoo.suite.outline import outline
 from kdzoo.suite.records import Record, read_bench
-from kdzoo.suite.stages import settings_in
+from kdzoo.suite.stages import Wanted, settings_in, wanted_runs
 from kdzoo.suite.stats import mean_interval, sample_sd
 from kdzoo.suite.study import TEACHER, Cell, Measure, Study
 from kdzoo.suite.tables import markdown_table
@@ -85,13 +85,13 @@ def measure_all(study: Study, folder: Path) -> tuple[Measured, ...]:
     blocks: Blocks = {
         stage.name: blocks_of(read_bench(folder / stage.name)) if (folder / stage.name / "runs").is_dir() else () for stage in study.stages
     }
-    return tuple(_measured(study, measure, blocks) for measure in study.measured())
+    return tuple(_measured(study, measure, blocks, folder) for measure in study.measured())
 
 
-def _measured(study: Study, measure: Measure, blocks: Blocks) -> Measured:
+def _measured(study: Study, measure: Measure, blocks: Blocks, folder: Path) -> Measured:
     planned = planned_seeds(study, measure)
     try:
-        values, resolution = _judged(study, measure, blocks)
+        values, resolution = _judged(study, measure, blocks, folder)
     except InputError as error:
         return Measured(measure, {}, 0.0, planned, "; ".join(error.problems))
     return Measured(measure, values, resolution, planned, measure.reason)
@@ -110,13 +110,18 @@ def _seeds_of(study: Study, cell: Cell) -> frozenset[tuple[bool, int]]:
     return frozenset((refit, seed) for seed in (refit_seeds(cell.method, config) if refit else config.seeds_for(cell.method)))
 
 
-def _judged(study: Study, measure: Measure, blocks: Blocks) -> tuple[dict[int, float], float]:
+def _judged(study: Study, measure: Measure, blocks: Blocks, folder: Path) -> tuple[dict[int, float], float]:
     """The values by seed that are compared with the paper's, and what one image makes of one; raises InputError where there are none."""
 
-    def values(cell: Cell) -> dict[int, float]:
-        return values_of(cell, blocks[study.stage(cell.stage).name])[0]
+    def of(cell: Cell) -> tuple[dict[int, float], float]:
+        stage = study.stage(cell.stage).name
+        wanted = wanted_runs(study, stage, cell.method, cell.setting, folder) if blocks[stage] else None
+        return values_of(cell, blocks[stage], wanted)
 
-    found, resolution = values_of(measure.of, blocks[study.stage(measure.of.stage).name])
+    def values(cell: Cell) -> dict[int, float]:
+        return of(cell)[0]
+
+    found, resolution = of(measure.of)
     if measure.minus is not None:
         found = _minus(measure.of, found, measure.minus, values(measure.minus))
     if measure.over is not None:
@@ -154,15 +159,18 @@ def _on_same_seeds(
     return {seed: one[seed] for seed in seeds}, {seed: other[seed] for seed in seeds}
 
 
-def values_of(cell: Cell, blocks: Sequence[Block]) -> tuple[dict[int, float], float]:
-    """A cell's values by seed, and what one image makes of one; raises InputError where there is none, or more than one."""
+def values_of(cell: Cell, blocks: Sequence[Block], wanted: Wanted | None) -> tuple[dict[int, float], float]:
+    """A cell's values by seed, and what one image makes of one; raises InputError where there is none, or more than one.
+
+    wanted: which runs of the cell's method are meant; None for the chosen ones.
+    """
     phases = {block.place.phase for block in blocks}
     phase = cell.phase or ("refit" if "refit" in phases else None)
     method = None if cell.method == TEACHER else cell.method
     there = [block for block in blocks if cell.pair in (None, block.place.pair) and phase in (None, block.place.phase)]
     if method is None:
         return _of_teacher(cell, there)
-    found = list(settings_in(there, method, cell.pair, cell.setting, phase))
+    found = list(settings_in(there, method, cell.pair, wanted, phase))
     if len(found) != 1:
         problem = "no finished run" if not found else f"{len(found)} settings or pairs match; name pair or setting"
         raise InputError(f"{cell.method}{f' of {cell.pair}' if cell.pair else ''}: {problem}")

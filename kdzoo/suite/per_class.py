@@ -92,9 +92,10 @@ def _table(rows: pd.DataFrame, whole: pd.DataFrame) -> pd.DataFrame:
     order = [name for name in images.index if name in there]
     totals = whole.groupby(["method", "setting"])["errors"].sum()
     lines = [["images", "", "", str(images.sum()), *map(str, images[order])]]
-    for (method, setting), group in rows.groupby(["method", "setting"], sort=False):
+    for _, group in rows.groupby(["method", "setting"], sort=False):
+        method, setting, count = (str(group[name].iloc[0]) for name in ("method", "setting", "n"))
         wrong = ["" if pd.isna(errors) else f"{errors:.4g}" for errors in group.set_index("class")["errors"].reindex(order)]
-        lines.append([method_words(method), setting, str(group["n"].iloc[0]), f"{totals[method, setting]:.4g}", *wrong])
+        lines.append([method_words(method), setting, count, f"{totals[method, setting]:.4g}", *wrong])
     classes = [f"class {name}" if name in OWN else str(name) for name in order]
     table = pd.DataFrame(lines, columns=[*OWN, *classes], dtype=object)
     return table if table["setting"].any() else table.drop(columns="setting")

@@ -237,6 +237,32 @@ def test_a_stage_takes_the_run_and_the_setting_that_an_earlier_one_chose(tmp_pat
         stage_config(found, found.stages[1], tmp_path, None, {})
 
 
+def test_a_method_at_the_setting_of_an_earlier_stage_is_measured_there_not_at_the_published_one(tmp_path):
+    """Plain KD is a control of every bench, so it stands twice in the second stage: at T = 4, alpha = 0.9 and as the first one chose."""
+    place = tmp_path / "s"
+    write(place / "main", objective("hinton", 2.0, alpha=0.3), 0, val=0.8, test=0.9)
+    write(place / "main", objective("hinton", 4.0, alpha=0.9), 0, val=0.7, test=0.9)
+    for seed in range(2):
+        write(place / "next", objective("hinton", 2.0, alpha=0.3), seed, val=None, test=0.85, data={"val_fraction": 0.0})
+        write(place / "next", objective("hinton", 4.0, alpha=0.9), seed, val=None, test=0.80, data={"val_fraction": 0.0})
+    stages = [
+        {"name": "main", "bench": {**BENCH, "seeds": 1}},
+        {"name": "next", "settings": [{"stage": "main", "method": "hinton"}], "bench": {**BENCH, "seeds": 2}},
+        {"name": "last", "settings": [{"stage": "next", "method": "hinton"}], "bench": BENCH},
+    ]
+    kd = {"stage": "next", "method": "hinton"}
+    measures = [
+        {"name": "taken over", "of": kd, "between": [0, None]},
+        {"name": "published", "of": {**kd, "setting": {"alpha": 0.9}}, "between": [0, None]},
+    ]
+    study = read_study(study_of(tmp_path, stages=stages, measures=measures))
+    write_evidence(study, "mine", place)
+    assert {name: (row["n"], row["mean"]) for name, row in rows_of(place).items()} == {"taken over": ("2", "85"), "published": ("2", "80")}
+    config = stage_config(study, study.stages[2], place, None, {})
+    assert config.methods == ("hinton", "0.7*ce+0.3*hinton")
+    assert config.grid == {"hinton.temperature": (2.0,)}
+
+
 def test_seeds_on_the_command_line_are_those_of_every_stage(tmp_path):
     stages = [{"name": "main", "bench": BENCH}, {"name": "next", "bench": {**BENCH, "seeds": [7, 8], "refit_seeds": 3}}]
     found = read_study(study_of(tmp_path, stages=stages))
