@@ -94,10 +94,17 @@ def check_configs(found: Study, seeds: int | None, more: dict[str, Any]) -> None
     """Raise InputError with what is wrong with the benches of a study under the options of the command line, each fault once."""
     problems = wrong_seeds(found, seeds)
     for stage in found.stages:
-        with noting(problems):
+        try:
             found.config(stage, seeds, **more)
+        except InputError as error:
+            problems += [_of_option(problem, f"stages.{stage.name}.bench.", more) for problem in error.problems]
     if problems:
         raise InputError(*dict.fromkeys(problems))
+
+
+def _of_option(problem: str, place: str, options: dict[str, Any]) -> str:
+    """A fault without its place in the study's file where the command line gave the value."""
+    return problem.removeprefix(place) if any(problem.startswith(f"{place}{name}:") for name in options) else problem
 
 
 def list_studies(how: Format) -> int:

@@ -308,7 +308,7 @@ def test_reproduce_refuses_options_that_do_not_apply_and_seeds_that_a_later_stag
     ]
     file = study_of(place, stages=stages)
     for options, fault in [
-        (["--jobs", "0"], "jobs: expected"),
+        (["--jobs", "0"], "kdzoo: jobs: expected a number > 0, got 0"),
         (["--json"], "format: only the list of studies has other formats"),
         (["--seeds", "1"], "stages.next: stage main does not train seed 1; its seeds: 0"),
     ]:
