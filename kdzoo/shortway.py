@@ -349,7 +349,8 @@ def judge(prepared: Prepared, method: str, notes: tuple[str, ...], modules: Modu
     right, right_alone = _right(distilled, result["last"]), _right(alone, of_alone)
     validation = result["last"]["val"]
     only_distilled, only_alone = int((right & ~right_alone).sum()), int((right_alone & ~right).sum())
-    low, high = paired_difference(only_distilled, only_alone, len(right))
+    both = int((right & right_alone).sum())
+    low, high = paired_difference(both, only_distilled, only_alone, len(right) - both - only_distilled - only_alone)
     return Verdict(
         distilled=_measured(result["student"], result["last"], student_times),
         alone=_measured(result["student"], of_alone, student_times),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kdzoo.text import number_of
@@ -10,6 +10,8 @@ from kdzoo.text import number_of
 BATCHES = (1, 32)
 """of which latencies are measured"""
 LEVEL = 0.05
+NEEDED = 4
+"""the columns that a table has at least: which of the three, network, accuracy, parameters"""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Verdict:
     validation images, the rest test images: nothing was chosen on either. only_distilled, only_alone: how many of them
     the distilled student alone named right, and the student trained alone; difference_low, difference_high: the 95 %
     interval of the difference of their accuracies on the same images (`stats.paired_difference`), p: of the exact McNemar
-    test. Both are about these two trained networks: another seed gives others. threads, load: with how many threads the
+    test, by itself. Both are about these two trained networks: another seed gives others. threads, load: with how many threads the
     latencies were measured, and how busy the machine was, in words.
     """
 
@@ -61,15 +63,41 @@ class Verdict:
 
 
 def table(verdict: Verdict) -> list[str]:
-    """The verdict as lines of a table."""
-    head = ["", "network", f"accuracy on {verdict.images} images", "parameters", "MACs", *(f"ms, batch {b}" for b in BATCHES)]
-    rows = [head]
+    """The verdict as lines of a table with all of its columns."""
+    rows = _rows(verdict)
+    return _aligned(rows, range(len(rows[0])))
+
+
+def table_of_width(verdict: Verdict, width: int, page: str) -> list[str]:
+    """The same in lines of at most `width` characters: without the last columns where they do not fit, which are named with their place.
+
+    page: the file that has all columns. Where names are too long for accuracies and parameters beside them, every network has
+    lines of its own.
+    """
+    rows = _rows(verdict)
+    count = max((n for n in range(1, len(rows[0]) + 1) if max(map(len, _aligned(rows, range(n)))) <= width), default=0)
+    if count < NEEDED:
+        head, *networks = rows
+        return [
+            line for name, *cells in networks for line in (name, *(f"  {word}: {cell}" for word, cell in zip(head[1:], cells, strict=True)))
+        ]
+    left = rows[0][count:]
+    return [*_aligned(rows, range(count)), *([f"not shown: {', '.join(left)}; see {page}"] if left else [])]
+
+
+def _rows(verdict: Verdict) -> list[list[str]]:
+    """The cells of the table, its head first."""
+    rows = [["", "network", f"accuracy on {verdict.images} images", "parameters", "MACs", *(f"ms (batch {b})" for b in BATCHES)]]
     for name, one in (("distilled", verdict.distilled), ("student alone", verdict.alone), ("teacher", verdict.teacher)):
         accuracy = f"{100 * one.accuracy:.1f} % [{100 * one.low:.1f}, {100 * one.high:.1f}]"
         times = [f"{one.milliseconds[b]:.1f}" for b in BATCHES]
         rows.append([name, one.name, accuracy, f"{one.parameters / 1e6:.2f} M", f"{one.macs / 1e6:.0f} M", *times])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return rows
+
+
+def _aligned(rows: Sequence[Sequence[str]], columns: Sequence[int]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in columns]
+    return ["  ".join(row[i].ljust(width) for i, width in zip(columns, widths, strict=True)).rstrip() for row in rows]
 
 
 def conclusion(verdict: Verdict) -> str:
@@ -78,8 +106,8 @@ def conclusion(verdict: Verdict) -> str:
     share = verdict.distilled.parameters / verdict.teacher.parameters
     time = verdict.distilled.milliseconds[1] / verdict.teacher.milliseconds[1]
     better = f"{abs(gain):.1f} points {'better' if gain > 0 else 'worse'} than" if f"{abs(gain):.1f}" != "0.0" else "as good as"
-    between = f"95 % interval {100 * verdict.difference_low:+.1f} to {100 * verdict.difference_high:+.1f}"
-    doubt = "" if verdict.p < LEVEL else "; these few images do not tell the two apart"
+    between = f"95 % interval {_points(verdict.difference_low)} to {_points(verdict.difference_high)}"
+    doubt = "" if verdict.p < LEVEL else ", by which these few images do not tell the two apart"
     test = verdict.images - verdict.validation_images
     both = f"{test} test and {verdict.validation_images} validation images" if verdict.validation_images else f"{test} test images"
     return (
@@ -89,3 +117,8 @@ def conclusion(verdict: Verdict) -> str:
         f"Accuracies are of {both} that no network was trained on or chosen by. Times are the shortest of many forwards on this "
         f"machine ({number_of(verdict.threads, 'thread')}, {verdict.device}; {verdict.load})."
     )
+
+
+def _points(share: float) -> str:
+    """A difference in points with its sign; what rounds to zero has a plus, never a minus."""
+    return f"{round(100 * share, 1) + 0.0:+.1f}"

@@ -11,7 +11,7 @@ import torch
 from kdzoo import guard
 from kdzoo.method import load_plugin
 from kdzoo.store import teacher_store
-from kdzoo.suite import bench
+from kdzoo.suite import bench, fork
 from kdzoo.suite.bench import prepare
 from kdzoo.suite.config import bench_config
 
@@ -366,6 +366,16 @@ def test_runs_that_fail_later_point_to_check(plugin):
     assert [run_id.partition("-")[0] for run_id in outcome.failed] == ["mine"]
     notes = [event["text"] for event in events if event["event"] == "note"]
     assert "runs with mine failed: `kdzoo check file.py` finds most faults of a loss" in notes
+
+
+def test_a_copy_that_does_not_answer_is_noted_once_and_no_other_is_made(place, monkeypatch):
+    waits = []
+    monkeypatch.setattr(fork.Connection, "poll", lambda self, seconds: waits.append(seconds))  # no answer within that time
+    (place / "own.py").write_text(OWN)
+    notes = [note for note in prepared("own.py", "late,many", weights="1").plan.notes if "did not answer" in note]
+    assert waits == [30.0]
+    assert len(notes) == 1
+    assert notes[0].startswith("late: the trial of its loss in a copy of this process did not answer within 30 seconds; it and the losses")
 
 
 def test_the_zoos_own_methods_are_not_tried(place, monkeypatch):

@@ -27,6 +27,7 @@ from kdzoo.shortway import Wish, _data_name, distill, distill_folder, plan_disti
 from kdzoo.signals import Need
 from kdzoo.suite.config import DISTILL_METHOD, DISTILL_RECIPE, recipe_file
 from kdzoo.text import shortened
+from kdzoo.verdict import Measured, Verdict, conclusion, table, table_of_width
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +52,52 @@ def foreign_teacher(folder: Path) -> Path:
     file = folder / "my_wrn.pth"
     torch.save(timm.create_model("wrn_16_2", num_classes=9).state_dict(), file)
     return file
+
+
+def verdict_of(name: str = "mobilenetv3_small_100", **changes) -> Verdict:
+    """A verdict over 100 images on which the two students name the same number right."""
+    one = Measured(
+        name, accuracy=0.9, low=0.8, high=0.95, balanced=0.9, parameters=2_500_000, macs=60_000_000, milliseconds={1: 4.0, 32: 40.0}
+    )
+    values = {
+        "distilled": one, "alone": one, "teacher": replace(one, name="resnet50"), "classes": ("a", "b"), "images": 100,
+        "validation_images": 0, "only_distilled": 0, "only_alone": 0, "difference_low": -0.0004, "difference_high": 0.0004, "p": 1.0,
+        "method": "hinton", "threads": 1, "device": "cpu", "load": "idle", "notes": (),
+    }  # fmt: skip
+    return Verdict(**{**values, **changes})
+
+
+def test_a_verdict_has_no_negative_zero():
+    assert "95 % interval +0.0 to +0.0" in conclusion(verdict_of())
+    assert "95 % interval -1.2 to +0.0" in conclusion(verdict_of(difference_low=-0.012))
+
+
+def test_the_interval_and_the_p_of_a_verdict_stand_each_for_itself():
+    """Newcombe's interval may leave out 0 where the exact McNemar test, which is more careful, has p above 0.05."""
+    told = conclusion(verdict_of(difference_low=-0.579, difference_high=-0.015, p=0.077))
+    assert "95 % interval -57.9 to -1.5" in told
+    assert "exact McNemar test p = 0.077, by which these few images do not tell the two apart" in told
+    assert "apart" not in conclusion(verdict_of(p=0.04))
+
+
+def test_the_table_of_a_verdict_fits_80_columns_and_names_the_columns_it_leaves_out():
+    lines = table_of_width(verdict_of(), 80, "small/README.md")
+    assert max(map(len, lines)) <= 80
+    assert [line.split("  ")[0] for line in lines[1:4]] == ["distilled", "student alone", "teacher"]
+    assert lines[1].split() == ["distilled", "mobilenetv3_small_100", "90.0", "%", "[80.0,", "95.0]", "2.50", "M", "60", "M"]
+    assert lines[4:] == ["not shown: ms (batch 1), ms (batch 32); see small/README.md"]
+    assert table_of_width(verdict_of(), 120, "small/README.md") == table(verdict_of())
+
+
+def test_a_verdict_on_networks_with_long_names_has_lines_of_its_own_for_each():
+    lines = table_of_width(verdict_of("a_network_of_mine_with_a_name_as_long_as_this_one"), 80, "small/README.md")
+    assert lines[:4] == [
+        "distilled",
+        "  network: a_network_of_mine_with_a_name_as_long_as_this_one",
+        "  accuracy on 100 images: 90.0 % [80.0, 95.0]",
+        "  parameters: 2.50 M",
+    ]
+    assert "  ms (batch 32): 40.0" in lines
 
 
 @pytest.mark.slow

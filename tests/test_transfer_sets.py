@@ -207,6 +207,29 @@ def test_tables_name_the_transfer_set_and_show_errors_per_class(bench, kdzoo):
     assert "student alone" in table
 
 
+def test_errors_per_class_stand_below_their_class_however_rows_are_sorted_and_filtered(bench, kdzoo):
+    folder, _ = bench
+    true = {name: results(folder)[name]["last"]["test"]["errors_per_class"] for name in ("none", "hinton")}
+
+    def printed(*options: str) -> tuple[list[str], dict[str, list[str]]]:
+        lines = kdzoo("leaderboard", folder, "--per-class", "--format", "md", *options).out.splitlines()
+        head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+        return head, {row[0]: row for row in rows}
+
+    head, rows = printed("--sort", "errors")
+    assert head[-10:] == list("0123456789")
+    assert rows["student alone"][-10:] == [str(errors) for errors in true["none"]]
+    head, rows = printed("--filter", "errors>0", "--filter", "method!=teacher")
+    shown = [label for label in range(10) if true["none"][label] or true["hinton"][label]]
+    assert head[-len(shown) :] == [str(label) for label in shown]
+    assert [rows["student alone"][3 - len(head)], *rows["student alone"][-len(shown) :]] == [
+        str(sum(true["none"])), *(str(true["none"][label] or "") for label in shown),
+    ]  # fmt: skip
+    (kd,) = [row for name, row in rows.items() if name not in ("student alone", "images")]
+    assert kd[-len(shown) :] == [str(true["hinton"][label] or "") for label in shown]
+    assert rows["images"][-len(shown) :] == [str(results(folder)["none"]["last"]["test"]["images_per_class"][label]) for label in shown]
+
+
 def test_the_command_line_takes_a_minus_and_refuses_what_the_data_lack(kdzoo, place):
     words = ["bench", "--methods", "hinton", "--epochs", "1", "--dry-run", "--weights", "1", "--seeds", "1"]
     told = kdzoo(*words, "--transfer-classes", "-3")

@@ -25,7 +25,7 @@ from kdzoo.cli.options import (
 from kdzoo.cli.output import Column, Format, console, field, labelled, link, show, tell
 from kdzoo.errors import InputError, noting
 from kdzoo.suite.outline import outline
-from kdzoo.suite.study import Study, hours, read_study, shipped_studies, study_file
+from kdzoo.suite.study import Study, hours, read_study, shipped_studies, study_file, wrong_seeds
 from kdzoo.text import one_line
 
 
@@ -33,7 +33,7 @@ def reproduce(
     ctx: typer.Context,
     study: Annotated[
         str | None,
-        argument("A study's name, or its YAML file.", default="none: the studies are listed", names_of=complete.studies, metavar="[NAME]"),
+        argument("A study's name, or its YAML file.", default="none: the studies are listed", names_of=complete.studies, metavar="NAME"),
     ] = None,
     seeds: Annotated[int | None, option(text="Number of seeds, of every stage.", default="the study's", panel=RUNNING, metavar="N")] = None,
     dry_run: Annotated[
@@ -72,13 +72,39 @@ def reproduce(
     """
     if study is None:
         return list_studies(chosen(how, as_json))
-    found, name = read_study(study_file(study)), Path(study).stem
-    more = {key: value for key, value in {"data_root": data_root, "device": device, "jobs": jobs, "threads": threads}.items() if value}
+    given = {"data_root": data_root, "device": device, "jobs": jobs, "threads": threads}
+    more = {key: value for key, value in given.items() if value is not None}
+    problems: list[str] = []
+    if chosen(how, as_json) is not Format.table:
+        problems.append("format: only the list of studies has other formats; a study's numbers are written to results.csv")
     if seeds is not None and seeds < 1:
-        raise InputError(f"seeds: expected a number >= 1, got {seeds}")
+        problems.append(f"seeds: expected a number >= 1, got {seeds}")
+    with noting(problems):
+        found = read_study(study_file(study))
+        if not problems:
+            check_configs(found, seeds, more)
+    if problems:
+        raise InputError(*problems)
     if dry_run:
-        return print_plans(found, name, results, seeds, more, retry_failed=retry_failed)
-    return train_study(found, name, results, seeds, more, command=ctx.obj or "", retry_failed=retry_failed)
+        return print_plans(found, Path(study).stem, results, seeds, more, retry_failed=retry_failed)
+    return train_study(found, study, results, seeds, more, command=ctx.obj or "", retry_failed=retry_failed)
+
+
+def check_configs(found: Study, seeds: int | None, more: dict[str, Any]) -> None:
+    """Raise InputError with what is wrong with the benches of a study under the options of the command line, each fault once."""
+    problems = wrong_seeds(found, seeds)
+    for stage in found.stages:
+        try:
+            found.config(stage, seeds, **more)
+        except InputError as error:
+            problems += [_of_option(problem, f"stages.{stage.name}.bench.", more) for problem in error.problems]
+    if problems:
+        raise InputError(*dict.fromkeys(problems))
+
+
+def _of_option(problem: str, place: str, options: dict[str, Any]) -> str:
+    """A fault without its place in the study's file where the command line gave the value."""
+    return problem.removeprefix(place) if any(problem.startswith(f"{place}{name}:") for name in options) else problem
 
 
 def list_studies(how: Format) -> int:
@@ -146,14 +172,17 @@ def _earlier(before: Any) -> str:
 
 
 def train_study(
-    found: Study, name: str, results: Path, seeds: int | None, more: dict[str, Any], *, command: str, retry_failed: bool
+    found: Study, given: str, results: Path, seeds: int | None, more: dict[str, Any], *, command: str, retry_failed: bool
 ) -> int:
-    """Train what is missing of every stage, then write and print the study's table; 1 where some run failed."""
+    """Train what is missing of every stage, then write and print the study's table; 1 where some run failed.
+
+    given: the study's name or its file, as on the command line.
+    """
     from kdzoo.suite.evidence import PAGE, TABLE, shown_frame, write_evidence
     from kdzoo.suite.report import evidence_view
     from kdzoo.suite.stages import stage_config, study_folder
 
-    folder = study_folder(results, name)
+    folder = study_folder(results, Path(given).stem)
     check_stages(found, folder, seeds, more)
     status = 0
     for number, stage in enumerate(found.stages, start=1):
@@ -163,7 +192,7 @@ def train_study(
         status = say_failures(outcome, f"kdzoo status {folder / stage.name}")
         if status:
             break
-    measured = write_evidence(found, name, folder)
+    measured = write_evidence(found, given, folder)
     console().print(evidence_view(found.title, shown_frame(measured), console().width, str(folder / PAGE)))
     tell(one_line(f"{folder / PAGE}, with {TABLE} beside it"))
     return status

@@ -110,7 +110,7 @@ def distill(
       kdzoo distill photos/ --teacher my_resnet50.pth --out small/
     """
     from kdzoo.shortway import FOLDER, Wish, distill_folder
-    from kdzoo.verdict import conclusion, table
+    from kdzoo.verdict import conclusion, table, table_of_width
 
     wish = Wish(
         data=f"{FOLDER}{folder}",
@@ -128,6 +128,9 @@ def distill(
     )
     with open_display(console()) as display:
         verdict = distill_folder(wish, display.handle)
-    words = "\n".join(["", *table(verdict), "", conclusion(verdict), "", f"weights, classes and how to use them: {out}/"])
-    tell(words)
+    screen = console()
+    lines = table_of_width(verdict, screen.width, f"{out / 'README.md'}") if screen.file.isatty() else table(verdict)
+    screen.print("\n".join(["", *lines, ""]), markup=False, soft_wrap=True)
+    tell(conclusion(verdict))
+    screen.print(f"\nweights, classes and how to use them: {out}/", markup=False, soft_wrap=True)
     return 0

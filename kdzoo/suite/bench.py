@@ -45,6 +45,7 @@ from kdzoo.store import RunFolder, State, teacher_store, writable
 from kdzoo.suite.config import BenchConfig, ConfigError, bench_config, wants_refit
 from kdzoo.suite.doses import keep_doses, reused_doses
 from kdzoo.suite.finished import keep_finished
+from kdzoo.suite.fork import PATIENCE_SECONDS
 from kdzoo.suite.jobs import Event, Handle, Job, Options, Outcome
 from kdzoo.suite.launch import Pool, launch
 from kdzoo.suite.leaderboard import write_tables
@@ -97,7 +98,8 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
         made = plan(config, modules)
         states = states_of(made)
         if any(state != "done" for state in states.values()):  # what has been trained can be
-            preflight(made, modules or Modules(), config.resident, torch.device(device or "cpu"))
+            notes = preflight(made, modules or Modules(), config.resident, torch.device(device or "cpu"))
+            made = replace(made, notes=(*made.notes, *notes))
     if problems or made is None or device is None:
         raise InputError(*problems)
     jobs, threads = processes(config, device, made)
@@ -518,12 +520,13 @@ def free_memory(device: str) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES")
 
 
-def preflight(made: Plan, modules: Modules, resident: int | None = None, device: torch.device | None = None) -> None:
-    """Build every distinct student, teacher and objective once, untrained, and try users' losses for a step.
+def preflight(made: Plan, modules: Modules, resident: int | None = None, device: torch.device | None = None) -> tuple[str, ...]:
+    """Build every distinct student, teacher and objective once, untrained, and try users' losses for a step; notes on these trials.
 
     Raises InputError for what cannot work.
     """
     problems: list[str] = []
+    stalls: list[str] = []
     students: dict[str, tuple[Network, Shapes]] = {}
     taught: dict[str, Shapes | None] = {}
     tried: set[tuple[str, ...]] = set()
@@ -548,12 +551,18 @@ def preflight(made: Plan, modules: Modules, resident: int | None = None, device:
                     tried.add(what)
                     source = untrained_teacher(bound, images, modules)
                     teacher_of_run = None if source is None or shapes is None else (source, shapes)
-                    try_loss(replace(bound, run=run), student, teacher_of_run, objective, images, parts, device or torch.device("cpu"))
+                    bound_run, place = replace(bound, run=run), device or torch.device("cpu")
+                    try_loss(bound_run, student, teacher_of_run, objective, images, parts, place, stalls)
     for planned in _distinct((p for p in made.students if p.run.teacher), lambda p: (str(p.run.teacher),)):
         with noting(problems):
             load_given_weights(_unbound(planned, made), made, modules, resident)
     if problems:
         raise InputError(*dict.fromkeys(problems))
+    return tuple(
+        f"{label}: the trial of its loss in a copy of this process did not answer within {PATIENCE_SECONDS:.0f} seconds; it and the "
+        f"losses after it are tried in this process, which a crash in one of them would end"
+        for label in stalls
+    )
 
 
 def load_given_weights(bound: Bound, made: Plan, modules: Modules, resident: int | None) -> None:

@@ -14,7 +14,7 @@ import pandas as pd
 from kdzoo.data.known import DATA, HALVED
 from kdzoo.suite.blocks import Block, Standing, blocks_of
 from kdzoo.suite.published import IMAGENET, Published
-from kdzoo.suite.records import BenchRecords, Record
+from kdzoo.suite.records import BenchRecords, Record, taught_on
 from kdzoo.suite.select import at_published_coefficients
 from kdzoo.suite.stats import WELCH, independent_model, mean_interval, sample_sd
 from kdzoo.suite.tables import interval_words, method_words, spread_words
@@ -163,6 +163,7 @@ def marks_of(standing: Standing, number: Published) -> tuple[Mark, ...]:
             _seeds(len(standing.done), number),
             _teacher(standing, number),
             None if at_published_coefficients(record) else Mark("weights", WEIGHTS),
+            _hyperparameters(record),
             Mark("copied", f"{number.table} copied the number from an earlier table") if number.run_by == "copied" else None,
             Mark("unstated", f"{number.table} does not state {_listed(number.unstated)}") if number.unstated else None,
         )
@@ -186,9 +187,11 @@ def _epochs(record: Record, number: Published) -> Mark | None:
 
 
 def _images(record: Record, number: Published) -> Mark | None:
-    """Fewer training images than the whole set, on which published numbers are trained."""
+    """Other training images than the whole set, on which published numbers are trained."""
     data = record.run.data
     whole = DATA[data.name].train if data.name in DATA else None
+    if data.transfer is not None:
+        return Mark("images", f"taught on {taught_on(record)} here, on the whole training set there")
     if data.limit is None and not data.val_fraction and data.label_fraction == 1:
         return None
     share = (1 - data.val_fraction) * data.label_fraction
@@ -196,6 +199,20 @@ def _images(record: Record, number: Published) -> Mark | None:
         return Mark("images", f"{100 * share:g} % of the training images here, all there")
     used = round((data.limit or whole) * share)
     return Mark("images", f"{used:,} training images here, {whole:,} there")
+
+
+def _hyperparameters(record: Record) -> Mark | None:
+    """Other temperatures, powers and so on than the methods declare, or than the recipe has for this pair."""
+    methods = record.about.get("methods", {})
+    others = [
+        f"{term.method}.{name} {value:g} here, {declared:g} declared"
+        if all(isinstance(one, int | float) and not isinstance(one, bool) for one in (value, declared))
+        else f"{term.method}.{name} {value} here, {declared} declared"
+        for term in record.run.objective.terms
+        for name, value in term.hyperparameters.items()
+        if value != (declared := methods.get(term.method, {}).get("declared", {}).get(name, value))
+    ]
+    return Mark("hyper-parameters", ", ".join(others)) if others else None
 
 
 def _seeds(n: int, number: Published) -> Mark | None:

@@ -483,6 +483,13 @@ def wants_refit(config: BenchConfig) -> bool:
     return protocol.refit and held_out > 0 if config.refit is None else config.refit
 
 
+def refit_seeds(method: str, config: BenchConfig) -> tuple[int, ...]:
+    """The seeds of a method in a refit, before they are moved behind those of all sweeps."""
+    if config.refit_seeds is None:
+        return config.seeds_for(method)
+    return tuple(range(min(config.seeds), min(config.seeds) + config.refit_seeds))
+
+
 _RECIPES: dict[str, Path] = {}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,11 @@ import pandas as pd
 from kdzoo.errors import InputError
 from kdzoo.store import write_bytes
 from kdzoo.suite.blocks import Block, blocks_of
+from kdzoo.suite.config import refit_seeds, wants_refit
 from kdzoo.suite.leaderboard import as_csv
 from kdzoo.suite.outline import outline
 from kdzoo.suite.records import Record, read_bench
-from kdzoo.suite.stages import settings_in
+from kdzoo.suite.stages import Wanted, settings_in, wanted_runs
 from kdzoo.suite.stats import mean_interval, sample_sd
 from kdzoo.suite.study import TEACHER, Cell, Measure, Study
 from kdzoo.suite.tables import markdown_table
@@ -27,6 +29,8 @@ TABLE, PAGE = "results.csv", "README.md"
 SHARES = ("top1", "top5", "balanced", "agreement", "ece")
 """metrics that stand in the tables in per cent"""
 REACHED, BY_MEAN, ABOVE, BELOW, MISSING = "yes", "yes, by the mean alone", "no: above", "no: below", "not measured"
+ROUNDING = 9
+"""decimals to which numbers are compared with bounds"""
 COLUMNS = ("measure", "paper", "tolerance", "lowest", "highest", "n", "planned", "mean", "sd", "low", "high", "reached", "reason")
 
 Blocks = Mapping[str, tuple[Block, ...]]
@@ -63,11 +67,17 @@ class Measured:
         (lowest, highest), (low, high) = self.measure.bounds, self.interval
         if not self.values:
             return MISSING
-        if self.mean > highest:
+        if _exceeds(self.mean, highest):
             return ABOVE
-        if self.mean < lowest:
+        if _exceeds(lowest, self.mean):
             return BELOW
-        return REACHED if low >= lowest and high <= highest else BY_MEAN
+        inside = not (math.isnan(low) or _exceeds(lowest, low) or _exceeds(high, highest))
+        return REACHED if inside else BY_MEAN
+
+
+def _exceeds(one: float, bound: float) -> bool:
+    """Whether a number passes a bound by more than floating point makes: one that is met is not passed."""
+    return one > bound and round(one - bound, ROUNDING) > 0
 
 
 def measure_all(study: Study, folder: Path) -> tuple[Measured, ...]:
@@ -75,44 +85,92 @@ def measure_all(study: Study, folder: Path) -> tuple[Measured, ...]:
     blocks: Blocks = {
         stage.name: blocks_of(read_bench(folder / stage.name)) if (folder / stage.name / "runs").is_dir() else () for stage in study.stages
     }
-    return tuple(_measured(study, measure, blocks) for measure in study.measured())
+    return tuple(_measured(study, measure, blocks, folder) for measure in study.measured())
 
 
-def _measured(study: Study, measure: Measure, blocks: Blocks) -> Measured:
-    planned = len(study.config(study.stage(measure.of.stage)).seeds)
+def _measured(study: Study, measure: Measure, blocks: Blocks, folder: Path) -> Measured:
+    planned = planned_seeds(study, measure)
     try:
-        found = [values_of(cell, blocks[study.stage(cell.stage).name]) for cell in measure.cells]
+        values, resolution = _judged(study, measure, blocks, folder)
     except InputError as error:
         return Measured(measure, {}, 0.0, planned, "; ".join(error.problems))
-    values, resolution = found[0]
-    if measure.minus is not None:
-        values = _minus(values, found[1][0])
-    if measure.over is not None:
-        whole = _minus(*(part for part, _ in found[-2:]))
-        values = {seed: 100 * value / whole[seed] for seed, value in values.items() if whole.get(seed)}
     return Measured(measure, values, resolution, planned, measure.reason)
 
 
-def _minus(values: Mapping[int, float], others: Mapping[int, float]) -> dict[int, float]:
-    """Differences seed by seed; where one side is a single training, such as a teacher's, to that."""
-    if len(others) == 1 and len(values) > 1:
-        (other,) = others.values()
-        return {seed: value - other for seed, value in values.items()}
-    if len(values) == 1 and len(others) > 1:
-        (value,) = values.values()
-        return {seed: value - other for seed, other in others.items()}
-    return {seed: value - others[seed] for seed, value in values.items() if seed in others}
+def planned_seeds(study: Study, measure: Measure) -> int:
+    """On how many seeds a measurement stands once its stages are done: on those that all its cells have; a teacher is one training."""
+    seeds = [_seeds_of(study, cell) for cell in measure.cells if cell.method != TEACHER]
+    return len(frozenset.intersection(*seeds)) if seeds else 1
 
 
-def values_of(cell: Cell, blocks: Sequence[Block]) -> tuple[dict[int, float], float]:
-    """A cell's values by seed, and what one image makes of one; raises InputError where there is none, or more than one."""
+def _seeds_of(study: Study, cell: Cell) -> frozenset[tuple[bool, int]]:
+    """The seeds of a cell's runs, each with whether it is one of a refit, which has others than the sweep."""
+    config = study.config(study.stage(cell.stage))
+    refit = wants_refit(config) if cell.phase is None else cell.phase == "refit"
+    return frozenset((refit, seed) for seed in (refit_seeds(cell.method, config) if refit else config.seeds_for(cell.method)))
+
+
+def _judged(study: Study, measure: Measure, blocks: Blocks, folder: Path) -> tuple[dict[int, float], float]:
+    """The values by seed that are compared with the paper's, and what one image makes of one; raises InputError where there are none."""
+
+    def of(cell: Cell) -> tuple[dict[int, float], float]:
+        stage = study.stage(cell.stage).name
+        wanted = wanted_runs(study, stage, cell.method, cell.setting, folder) if blocks[stage] else None
+        return values_of(cell, blocks[stage], wanted)
+
+    def values(cell: Cell) -> dict[int, float]:
+        return of(cell)[0]
+
+    found, resolution = of(measure.of)
+    if measure.minus is not None:
+        found = _minus(measure.of, found, measure.minus, values(measure.minus))
+    if measure.over is not None:
+        over = measure.over
+        whole = _minus(over.of, values(over.of), over.minus, values(over.minus))
+        found, whole = _on_same_seeds(_is_one(measure.of, measure.minus), found, _is_one(over.of, over.minus), whole)
+        found = {seed: 100 * value / whole[seed] for seed, value in found.items() if whole[seed]}
+        if not found:
+            raise InputError("the difference it is a share of is 0")
+    return found, resolution
+
+
+def _is_one(*cells: Cell | None) -> bool:
+    """Whether cells are all of the teacher: a single training, which stands beside every seed."""
+    return all(cell is None or cell.method == TEACHER for cell in cells)
+
+
+def _minus(one: Cell, values: Mapping[int, float], other: Cell, others: Mapping[int, float]) -> dict[int, float]:
+    """Differences seed by seed, or to the teacher; raises InputError where no seed is finished on both sides."""
+    first, second = _on_same_seeds(_is_one(one), values, _is_one(other), others)
+    return {seed: value - second[seed] for seed, value in first.items()}
+
+
+def _on_same_seeds(
+    one_is_teacher: bool, one: Mapping[int, float], other_is_teacher: bool, other: Mapping[int, float]
+) -> tuple[dict[int, float], dict[int, float]]:
+    """Both sides on the seeds that both have, a teacher's single value repeated; raises InputError where there are none."""
+    if one_is_teacher and not other_is_teacher:
+        one = dict.fromkeys(other, next(iter(one.values())))
+    elif other_is_teacher and not one_is_teacher:
+        other = dict.fromkeys(one, next(iter(other.values())))
+    seeds = [seed for seed in one if seed in other]
+    if not seeds:
+        raise InputError("no seed is finished on both sides")
+    return {seed: one[seed] for seed in seeds}, {seed: other[seed] for seed in seeds}
+
+
+def values_of(cell: Cell, blocks: Sequence[Block], wanted: Wanted | None) -> tuple[dict[int, float], float]:
+    """A cell's values by seed, and what one image makes of one; raises InputError where there is none, or more than one.
+
+    wanted: which runs of the cell's method are meant; None for the chosen ones.
+    """
     phases = {block.place.phase for block in blocks}
     phase = cell.phase or ("refit" if "refit" in phases else None)
     method = None if cell.method == TEACHER else cell.method
     there = [block for block in blocks if cell.pair in (None, block.place.pair) and phase in (None, block.place.phase)]
     if method is None:
         return _of_teacher(cell, there)
-    found = list(settings_in(there, method, cell.pair, cell.setting, phase))
+    found = list(settings_in(there, method, cell.pair, wanted, phase))
     if len(found) != 1:
         problem = "no finished run" if not found else f"{len(found)} settings or pairs match; name pair or setting"
         raise InputError(f"{cell.method}{f' of {cell.pair}' if cell.pair else ''}: {problem}")
@@ -212,20 +270,23 @@ def _number(value: float, measure: Measure) -> str:
     return "" if math.isnan(value) else f"{value:.{1 if counted else 2}f}"
 
 
-def write_evidence(study: Study, name: str, folder: Path) -> tuple[Measured, ...]:
-    """Write README.md and results.csv of a study from its runs alone, byte for byte the same from the same runs."""
+def write_evidence(study: Study, given: str, folder: Path) -> tuple[Measured, ...]:
+    """Write README.md and results.csv of a study from its runs alone, byte for byte the same from the same runs.
+
+    given: what `kdzoo reproduce` was given, a name or a file; the page names the command.
+    """
     measured = measure_all(study, folder)
     write_bytes(folder / TABLE, as_csv(evidence_frame(measured)))
-    write_bytes(folder / PAGE, page(study, name, measured).encode())
+    write_bytes(folder / PAGE, page(study, given, measured).encode())
     return measured
 
 
-def page(study: Study, name: str, measured: Sequence[Measured]) -> str:
+def page(study: Study, given: str, measured: Sequence[Measured]) -> str:
     """The README of a study."""
     count = {word: sum(one.reached == word for one in measured) for word in (REACHED, BY_MEAN, ABOVE, BELOW, MISSING)}
     told = "; ".join(f"{word} ({number})" for word, number in count.items() if number)
     lines = [f"# {markdown_text(study.title)}", "", f"Claim: {markdown_text(study.claim)} [Source]({study.source}).", ""]
-    lines += [f"`kdzoo reproduce {name}`. Reached, of {number_of(len(measured), 'number')}: {told}.", ""]
+    lines += [f"`kdzoo reproduce {shlex.quote(given)}`. Reached, of {number_of(len(measured), 'number')}: {told}.", ""]
     lines += [*markdown_table(shown_frame(measured)), "", READ_AS, "", "## How it was trained", ""]
     lines += [f"- `{stage.name}/`: {_setup(study, stage.name)}" for stage in study.stages]
     lines += ["", "Tried before the recipe was settled: " + ("; ".join(map(markdown_text, study.tries)) or "nothing") + "."]
@@ -245,6 +306,6 @@ def _setup(study: Study, name: str) -> str:
     stage = study.stage(name)
     planned = outline(study.config(stage))
     told = "" if planned is None else "; ".join(text for word, text in planned.lines() if word != "bench")
-    taken = [f"the teacher is {stage.teacher.method} of {stage.teacher.stage}"] if stage.teacher else []
-    taken += [f"{which.method} at the setting that {which.stage} chose" for which in stage.settings]
+    taken = [f"the teacher is {stage.teacher}"] if stage.teacher else []
+    taken += [f"{which.method} at the setting that stage {which.stage} chose" for which in stage.settings]
     return markdown_text("; ".join([told, *taken]))

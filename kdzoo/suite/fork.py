@@ -11,7 +11,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from multiprocessing.connection import Connection
 
-PATIENCE_SECONDS = 120.0
+PATIENCE_SECONDS = 30.0
 """after which a copy that has not answered is ended: a lock that another thread held at the fork is never released in it"""
 
 
@@ -20,6 +20,7 @@ class Fate(StrEnum):
 
     returned = "returned"
     raised = "raised"
+    stalled = "stalled"
     unknown = "unknown"
 
 
@@ -27,19 +28,28 @@ def fate_in_copy(call: Callable[[], object]) -> Fate | str:
     """Call a function in a fork of this process, as PyTorch's data loaders do; how it came out, or in words how the copy died.
 
     What the copy prints is dropped, and whatever it changes is gone with it. A call that raised may do otherwise in this
-    process: autograd refuses a fork of a process that has used a GPU. The fate is unknown where forking is not safe (outside
-    Linux), and where the copy does not answer in time.
+    process: autograd refuses a fork of a process that has used a GPU. A copy that does not answer within PATIENCE_SECONDS has
+    stalled and is ended. The fate is unknown where no copy can be made: outside Linux, without memory or process numbers for
+    one, or in a daemon process.
     """
     if sys.platform != "linux":
         return Fate.unknown
     context = multiprocessing.get_context("fork")
-    answer, ours = context.Pipe(duplex=False)
+    try:
+        answer, ours = context.Pipe(duplex=False)
+    except OSError:
+        return Fate.unknown
     copy = context.Process(target=_answer, args=(call, ours), daemon=True)
-    copy.start()
-    ours.close()
+    try:
+        copy.start()
+    except (AssertionError, OSError):  # a daemon process may have no children
+        answer.close()
+        return Fate.unknown
+    finally:
+        ours.close()
     try:
         if not answer.poll(PATIENCE_SECONDS):
-            return Fate.unknown
+            return Fate.stalled
         return Fate(answer.recv())
     except EOFError:  # it died without an answer
         copy.join()
@@ -51,8 +61,13 @@ def fate_in_copy(call: Callable[[], object]) -> Fate | str:
 
 
 def how_it_ended(code: int) -> str:
-    """What a process's exit code says: `ended with status 3`, `was killed by SIGSEGV`."""
-    return f"ended with status {code}" if code >= 0 else f"was killed by {signal.Signals(-code).name}"
+    """What a process's exit code says: `ended with status 3`, `was killed by SIGSEGV`; real-time signals have numbers alone."""
+    if code >= 0:
+        return f"ended with status {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"
 
 
 def _answer(call: Callable[[], object], to: Connection) -> None:

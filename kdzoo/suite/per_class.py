@@ -72,23 +72,30 @@ def _by_class(tests: Sequence[Mapping[str, Any]], names: Sequence[str] | None) -
 
 
 def per_class_sections(bench: BenchRecords, frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """The same for a reader: for every table a row a method, a column a class, and first how many images there are."""
+    """The same for a reader: for every table a row a method, a column a class, and first how many images there are.
+
+    frame: all or some rows of `per_class_frame`, in any order. Methods stand in the order of their first row, classes in
+    the data set's; the cell of a row that is not there is empty. The column `all` counts every class, also those not shown.
+    """
     sections = []
     for block in blocks_of(bench):
         rows = block.rows_of(frame)
         if len(rows):
-            sections.append((f"Test errors per class: {block.title}", _table(rows)))
+            sections.append((f"Test errors per class: {block.title}", _table(rows, pd.DataFrame(_rows(block)))))
     return sections
 
 
-def _table(rows: pd.DataFrame) -> pd.DataFrame:
-    groups = [group for _, group in rows.groupby(["method", "setting"], sort=False)]
-    first = groups[0]
-    lines = [["images", "", "", str(first["images"].sum()), *map(str, first["images"])]]
-    for group in groups:
+def _table(rows: pd.DataFrame, whole: pd.DataFrame) -> pd.DataFrame:
+    """The rows to show of one table as text. whole: every row of that table, in the order of the classes."""
+    there = set(rows["class"])
+    images = whole.drop_duplicates("class").set_index("class")["images"]
+    order = [name for name in images.index if name in there]
+    totals = whole.groupby(["method", "setting"])["errors"].sum()
+    lines = [["images", "", "", str(images.sum()), *map(str, images[order])]]
+    for _, group in rows.groupby(["method", "setting"], sort=False):
         method, setting, count = (str(group[name].iloc[0]) for name in ("method", "setting", "n"))
-        wrong = [f"{errors:.4g}" for errors in group["errors"]]
-        lines.append([method_words(method), setting, count, f"{group['errors'].sum():.4g}", *wrong])
-    classes = [f"class {name}" if name in OWN else str(name) for name in first["class"]]
+        wrong = ["" if pd.isna(errors) else f"{errors:.4g}" for errors in group.set_index("class")["errors"].reindex(order)]
+        lines.append([method_words(method), setting, count, f"{totals[method, setting]:.4g}", *wrong])
+    classes = [f"class {name}" if name in OWN else str(name) for name in order]
     table = pd.DataFrame(lines, columns=[*OWN, *classes], dtype=object)
     return table if table["setting"].any() else table.drop(columns="setting")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,10 @@ def stage_config(found: Study, stage: Stage, folder: Path, seeds: int | None, mo
     grid: dict[str, list[Any]] = {}
     if stage.teacher is not None:
         with noting(problems):
-            keys["teacher"] = "+".join(record.id for record in runs_of(stage.teacher, folder))
+            keys["teacher"] = "+".join(record.id for record in runs_of(found, stage.teacher, folder))
     for which in stage.settings:
         with noting(problems):
-            text, axes = as_request(runs_of(which, folder)[0].run.objective)
+            text, axes = as_request(runs_of(found, which, folder)[0].run.objective)
             methods.append(text)
             grid |= axes
     if problems:
@@ -58,12 +58,12 @@ def as_request(objective: ObjectiveSpec) -> tuple[str, dict[str, list[Any]]]:
     return f"{objective.task!r}*ce+{terms}", axes
 
 
-def runs_of(which: Which, folder: Path) -> tuple[Record, ...]:
+def runs_of(found: Study, which: Which, folder: Path) -> tuple[Record, ...]:
     """The finished runs of an earlier stage, in the order of the seeds asked for; raises InputError where some are missing."""
     place = folder / which.stage
     if not (place / "runs").is_dir():
         raise InputError(f"stage {which.stage} has not been trained")
-    there = {record.run.seed: record for record in _matching(which, blocks_of(read_bench(place)))}
+    there = {record.run.seed: record for record in _matching(found, which, folder)}
     missing = [str(seed) for seed in which.seeds if seed not in there]
     if missing:
         known = ", ".join(map(str, sorted(there))) or "none"
@@ -73,28 +73,62 @@ def runs_of(which: Which, folder: Path) -> tuple[Record, ...]:
     return tuple(there[seed] for seed in which.seeds)
 
 
-def _matching(which: Which, blocks: Iterable[Block]) -> Sequence[Record]:
-    found = {id(records): records for _, records in settings_in(blocks, which.method, which.pair, which.setting, "sweep")}
-    if len(found) > 1:
+def _matching(found: Study, which: Which, folder: Path) -> Sequence[Record]:
+    blocks = blocks_of(read_bench(folder / which.stage))
+    wanted = wanted_runs(found, which.stage, which.method, which.setting, folder)
+    matches = [records for _, records in settings_in(blocks, which.method, which.pair, wanted, "sweep")]
+    if len(matches) > 1:
         raise InputError(
-            f"stage {which.stage}: {len(found)} settings or pairs of {which.method} match; name the pair or more of the setting"
+            f"stage {which.stage}: {len(matches)} settings or pairs of {which.method} match; name the pair or more of the setting"
         )
-    return [record for records in found.values() for record in records]
+    return [record for records in matches for record in records]
+
+
+Wanted = Callable[[Record], bool]
+
+
+def wanted_runs(found: Study, stage: str, method: str, setting: Mapping[str, Any], folder: Path) -> Wanted | None:
+    """Which runs of a method are meant: those with a setting, else those at the setting that the stage took from an earlier one.
+
+    None for those that the stage itself chose. Plain KD and other methods of the stage may stand at published values beside
+    what was taken over, so the method alone would not tell them apart.
+    """
+    if setting:
+        return lambda record: has_setting(record, setting)
+    for which in found.stage(stage).settings:
+        if which.method == method:
+            taken = runs_of(found, which, folder)[0].run.objective
+            return lambda record: _same_values(record.run.objective, taken)
+    return None
+
+
+def _same_values(one: ObjectiveSpec, other: ObjectiveSpec) -> bool:
+    """Whether two objectives have the same terms, hyper-parameters and coefficients, of whatever version."""
+
+    def values(objective: ObjectiveSpec) -> dict[str, Any]:
+        return {term.method: (term.hyperparameters, term.coefficient) for term in objective.terms}
+
+    ours, theirs = values(one), values(other)
+    return (
+        ours.keys() == theirs.keys()
+        and _equal(one.task, other.task)
+        and all(ours[name][0] == theirs[name][0] and _equal(ours[name][1], theirs[name][1]) for name in ours)
+    )
 
 
 def settings_in(
-    blocks: Iterable[Block], method: str, pair: str | None, setting: Mapping[str, Any], phase: str | None
+    blocks: Iterable[Block], method: str, pair: str | None, wanted: Wanted | None, phase: str | None
 ) -> Iterator[tuple[Block, tuple[Record, ...]]]:
-    """The finished runs of every setting of a method that matches: the chosen ones, or with a setting all that have it."""
+    """The finished runs of every setting of a method that matches: of those wanted, or of the chosen ones."""
     for block in blocks:
         if pair not in (None, block.place.pair) or phase not in (None, block.place.phase):
             continue
-        if not setting:
+        if wanted is None:
             yield from ((block, standing.done) for standing in block.standings if standing.record.method == method and standing.done)
             continue
         groups: dict[str, list[Record]] = {}
         for record in block.records:
-            if record.method == method and record.result is not None and has_setting(record, setting):
+            if record.method == method and record.result is not None and wanted(record):
                 groups.setdefault(record.setting_key, []).append(record)
         yield from ((block, tuple(records)) for records in groups.values())
 

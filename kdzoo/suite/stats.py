@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import bdtr, betaincinv, digamma, ndtri, polygamma, stdtr, stdtrit
+from scipy.special import bdtr, digamma, ndtri, polygamma, stdtr, stdtrit
 
 LEVEL = 0.95
 POWER = 0.8
@@ -259,17 +259,30 @@ def mcnemar_p(first_right: np.ndarray, second_right: np.ndarray) -> float:
     return min(1.0, 2 * float(bdtr(min(only_first, only_second), only_first + only_second, 0.5)))
 
 
-def paired_difference(only_first: int, only_second: int, n: int) -> tuple[float, float]:
-    """95 % interval of the difference of two models' accuracies on the same n images, from those that one model alone is right on.
+def paired_difference(both: int, only_first: int, only_second: int, neither: int) -> tuple[float, float]:
+    """95 % interval of the difference of two models' accuracies on the same images, from how many both, one or none names right.
 
-    Clopper and Pearson's interval of the first model's share of these, which is the exact McNemar test turned around: it
-    excludes 0 where that test's p is below 0.05. About these two models, not about their methods; (0, 0) where none differs.
+    Wilson's limits of both accuracies, put together with their correlation phi, which is corrected for continuity where it
+    is positive (Newcombe 1998, Statistics in Medicine 17, 2635-2650, method 10). About these two models, not about their
+    methods; it need not agree with the exact McNemar test (`mcnemar_p`) on whether 0 is left out.
     """
-    apart = only_first + only_second
-    tail = (1 - LEVEL) / 2
-    low = float(betaincinv(only_first, only_second + 1, tail)) if only_first else 0.0
-    high = float(betaincinv(only_first + 1, only_second, 1 - tail)) if only_second else 1.0
-    return (2 * low - 1) * apart / n, (2 * high - 1) * apart / n
+    n = both + only_first + only_second + neither
+    first, second = both + only_first, both + only_second
+    (low1, high1), (low2, high2) = wilson(first, n), wilson(second, n)
+    p1, p2 = first / n, second / n
+    product = first * (n - first) * second * (n - second)
+    excess = both * neither - only_first * only_second
+    corrected = max(excess - n / 2, 0.0) if excess > 0 else float(excess)
+    phi = corrected / math.sqrt(product) if product else 0.0
+    return (
+        p1 - p2 - _joint(p1 - low1, high2 - p2, phi),
+        p1 - p2 + _joint(high1 - p1, p2 - low2, phi),
+    )
+
+
+def _joint(one: float, other: float, phi: float) -> float:
+    """The half-width of a difference whose two sides have these half-widths and this correlation."""
+    return math.sqrt(max(one**2 - 2 * phi * one * other + other**2, 0.0))
 
 
 def wilson(right: int, n: int) -> tuple[float, float]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -15,11 +16,13 @@ from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
 from kdzoo.data.known import DATA
 from kdzoo.errors import InputError, noting, unknown
+from kdzoo.method import REGISTRY
 from kdzoo.models.known import own_networks
 from kdzoo.spec import Count, Integer, Number, Spec, parse
 from kdzoo.suite.config import CONFIGS, KD, NONE, BenchConfig, bench_config, read_yaml, wants_refit
 from kdzoo.suite.outline import outline
 from kdzoo.suite.published import Published, published_in
+from kdzoo.suite.request import parse_request
 
 FOLDER = CONFIGS / "papers"
 TEACHER = "teacher"
@@ -56,7 +59,7 @@ class Which(Spec):
     seeds: Annotated[tuple[Integer, ...], BeforeValidator(_seeds), Field(min_length=1)] = (0,)
 
     def __str__(self) -> str:
-        return f"{self.method} of {self.stage}"
+        return f"{'the student alone' if self.method == NONE else self.method} of stage {self.stage}"
 
 
 class Stage(Spec):
@@ -218,7 +221,7 @@ def read_study(file: Path) -> Study:
         found = parse(Study, read_yaml(file), "")
     except InputError as error:
         raise InputError(*[f"study {file.stem}: {problem}" for problem in error.problems]) from error
-    problems = [*_wrong_stages(found), *_wrong_measures(found)]
+    problems = [*_wrong_stages(found), *wrong_seeds(found), *_wrong_measures(found)]
     for stage in found.stages:
         with noting(problems):
             found.config(stage)
@@ -242,11 +245,36 @@ def _wrong_stages(found: Study) -> list[str]:
             problems.append(f"stages.{stage.name}: stands there twice")
         strangers = [which.stage for which in stage.before if which.stage not in earlier]
         problems += [f"stages.{stage.name}: {unknown('earlier stage', name, earlier)}" for name in strangers]
+        for which in stage.before:
+            if which.stage in earlier and (methods := _trained(found, which.stage)) and which.method not in methods:
+                problems.append(f"stages.{stage.name}: {unknown(f'method of stage {which.stage}', which.method, methods)}")
+        problems += [
+            f"stages.{stage.name}.settings: {which.method} trains in two stages, which an exact sum of one stage cannot repeat; name it "
+            f"in the stage's methods"
+            for which in stage.settings
+            if _has_first_stage(which.method)
+        ]
         own = [key for key in stage.bench if key in OWN_KEYS]
         problems += [f"stages.{stage.name}.bench.{key}: not a key of a study; the command line or the stage's name says it" for key in own]
         if stage.teacher and "teacher" in stage.bench:
             problems.append(f"stages.{stage.name}.bench.teacher: given twice, here and in teacher")
         earlier.append(stage.name)
+    return problems
+
+
+def wrong_seeds(found: Study, seeds: int | None = None) -> list[str]:
+    """Runs that stages take from earlier ones with seeds that those do not train, where each stage has `seeds` of them or its own."""
+    problems: list[str] = []
+    benches: dict[str, BenchConfig] = {}
+    for stage in found.stages:
+        for which in stage.before:
+            trained = benches[which.stage].seeds_for(which.method) if which.stage in benches else which.seeds
+            if missing := [str(seed) for seed in which.seeds if seed not in trained]:
+                word = "seed" if len(missing) == 1 else "seeds"
+                known = ", ".join(map(str, trained))
+                problems.append(f"stages.{stage.name}: stage {which.stage} does not train {word} {', '.join(missing)}; its seeds: {known}")
+        with suppress(InputError):  # told with the faults of its bench
+            benches[stage.name] = found.config(stage, seeds)
     return problems
 
 
@@ -271,12 +299,36 @@ def _wrong_measures(found: Study) -> list[str]:
 
 
 def _methods(found: Study, name: str | None) -> list[str]:
-    """The methods that a stage trains; nothing where its bench has faults of its own."""
+    """What a stage has numbers of: its methods and its teacher; nothing where its bench has faults of its own."""
+    trained = _trained(found, name)
+    return [TEACHER, *trained] if trained else []
+
+
+def _trained(found: Study, name: str | None) -> list[str]:
+    """The methods that a stage trains, as its tables name them; nothing where its bench has faults of its own."""
     try:
         stage = found.stage(name)
-        return [TEACHER, NONE, KD, *found.config(stage).methods, *(which.method for which in stage.settings)]
+        return list(dict.fromkeys([NONE, KD, *map(_label, found.config(stage).methods), *(which.method for which in stage.settings)]))
     except InputError:
         return []
+
+
+def _label(text: str) -> str:
+    """How tables name a method or a sum of methods; the text itself where only a plugin knows it."""
+    with REGISTRY.declarations():
+        try:
+            return "+".join(parse_request(text).terms) or NONE
+        except InputError:
+            return text
+
+
+def _has_first_stage(method: str) -> bool:
+    """Whether a method, or one of a sum, trains in two stages; not where only a plugin knows it."""
+    with REGISTRY.declarations():
+        try:
+            return any(REGISTRY.get(name).card.first is not None for name in parse_request(method).terms)
+        except InputError:
+            return False
 
 
 def _twice(names: Iterable[str]) -> list[str]:

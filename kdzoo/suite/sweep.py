@@ -37,7 +37,7 @@ from kdzoo.models.weights import (
 )
 from kdzoo.spec import DataSpec, NetworkSpec, Normalisation, ObjectiveSpec, Recipe, Run, TransferSpec
 from kdzoo.store import RunFolder, Store, teacher_store
-from kdzoo.suite.config import CONTROLS, KD, BenchConfig, PairValues, RecipeFile, recipe_file, recipes
+from kdzoo.suite.config import CONTROLS, KD, BenchConfig, PairValues, RecipeFile, recipe_file, recipes, refit_seeds
 from kdzoo.suite.doses import Dose, read_doses, recorded_doses, reused_doses
 from kdzoo.suite.request import (
     Point,
@@ -338,17 +338,10 @@ def refit(
             teacher = teacher.model_copy(update={"start": f"run:{again.id}"})
             paths.pop("teacher", None)
             teacher_id = again.id
-        for seed in _refit_seeds(run.objective.label, config):
+        for seed in refit_seeds(run.objective.label, config):
             fresh = run.model_copy(update={"teacher": teacher, "data": _whole(run.data), "seed": seed + unused})
             students[fresh.id] = Planned(fresh, {**about, "phase": "refit", "teacher_id": teacher_id if teacher else None, "paths": paths})
     return Plan(config.name, Path(config.results) / config.name, tuple(students.values()), whole, len(students))
-
-
-def _refit_seeds(method: str, config: BenchConfig) -> tuple[int, ...]:
-    """The seeds of a refit before they are moved behind those of all sweeps."""
-    if config.refit_seeds is None:
-        return config.seeds_for(method)
-    return tuple(range(min(config.seeds), min(config.seeds) + config.refit_seeds))
 
 
 def _whole(data: DataSpec) -> DataSpec:

@@ -36,16 +36,21 @@ def try_loss(
     images: Images,
     parts: Parts,
     device: torch.device,
+    stalls: list[str],
 ) -> None:
     """Run forward and backward of an objective with users' methods on untrained networks; the objective is spent afterwards.
 
     It runs in a copy of this process first, on the CPU: a loss that kills its process (a crash in native code, a signal) is
     then refused by name instead of ending the bench. It runs here where the copy's result does not hold or has to be told:
-    for a GPU, and where the loss raised.
+    for a GPU, and where the loss raised. stalls: the objectives whose copy did not answer, to which this one is added if so;
+    after the first one there are no more copies, since each would take as long.
     No weight of the networks moves, and no file is written. Raises InputError where a user's method fails: with the line of it,
     what to write instead, and `kdzoo check FILE`.
     """
-    fate = fate_in_copy(lambda: _try_here(bound, student, teacher, objective, images, parts, torch.device("cpu")))
+    cpu = torch.device("cpu")
+    fate = Fate.unknown if stalls else fate_in_copy(lambda: _try_here(bound, student, teacher, objective, images, parts, cpu))
+    if fate is Fate.stalled:
+        stalls.append(bound.run.objective.label)
     if not isinstance(fate, Fate):
         names = " or ".join(_named(method) for method in users_methods(objective))
         raise InputError(f"{names}: one training step ends the whole process, which {fate}; a loss must not end the process that calls it")

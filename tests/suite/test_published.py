@@ -161,6 +161,20 @@ def test_one_seed_the_best_epoch_and_other_weights_are_marked(place):
     assert frame["ours - published low"].isna().all()
 
 
+def test_another_temperature_and_a_transfer_set_are_marked(place):
+    about = {"pair": "resnet110/resnet20", "class_names": list("abcdefghij")}
+    made = {
+        "val": None, "data": {"val_fraction": 0.0, "transfer": {"classes": (0, 1, 2)}}, "recipe": {"epochs": 200}, "about": about,
+        "teacher": NetworkSpec(name="resnet110", classes=10, start="run:none-0123456789ab"),
+        "student": NetworkSpec(name="resnet20", classes=10),
+    }  # fmt: skip
+    write(place / "b", objective("hinton", temperature=20.0), 0, test=0.5, **made)
+    (differs,) = beside([read_bench(place / "b")], published()).frame["differs"]
+    assert "images: taught on classes a, b, c here, on the whole training set there" in differs.split("; ")
+    assert "hyper-parameters: hinton.temperature 20 here, 4 declared" in differs.split("; ")
+    assert "weights" not in differs
+
+
 def test_compare_published_fits_80_columns_and_explains_each_mark(kdzoo, bench, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     told = kdzoo("compare", "small", "--published")

@@ -134,6 +134,61 @@ def test_a_number_is_reached_where_its_interval_lies_within_the_tolerance(traine
     assert "`kdzoo reproduce mine`. Reached, of 8 numbers: yes (2); yes, by the mean alone (3); no: above (1); no: below (1)" in page
 
 
+def test_a_bound_that_is_met_is_not_passed(trained):
+    """The mean of 84, 85 and 86 % comes to 85 but for floating point, and so does a gain of 4 points."""
+    of = {"method": "hinton"}
+    measures = [
+        {"name": "highest", "of": of, "between": [None, 85]},
+        {"name": "lowest", "of": of, "between": [85, None]},
+        {"name": "gain", "of": of, "minus": {"method": "none"}, "between": [4, 4]},
+        {"name": "paper", "of": of, "paper": 84.7, "tolerance": 0.3},
+        {"name": "passed", "of": of, "between": [None, 84.999]},
+    ]
+    write_evidence(read_study(study_of(trained, measures=measures)), "mine", trained / "s")
+    words = {name: row["reached"] for name, row in rows_of(trained / "s").items()}
+    assert words.pop("passed") == "no: above"
+    assert set(words.values()) == {"yes, by the mean alone"}
+
+
+def test_differences_are_of_seeds_that_both_sides_have_and_only_a_teacher_stands_beside_every_seed(tmp_path):
+    """Three seeds of KD; of the student alone one in the first stage, and another one in the second."""
+    for seed, top1 in enumerate((0.84, 0.85, 0.86)):
+        write(tmp_path / "s" / "main", objective("hinton"), seed, val=None, test=top1, data={"val_fraction": 0.0})
+    write(tmp_path / "s" / "main", objective("none"), 1, val=None, test=0.80, data={"val_fraction": 0.0})
+    write(tmp_path / "s" / "other", objective("none"), 7, val=None, test=0.80, data={"val_fraction": 0.0})
+    stages = [
+        {"name": "main", "bench": {**BENCH, "control_seeds": 3, "methods": ["hinton", "at"], "seeds": 2}},
+        {"name": "other", "bench": {**BENCH, "seeds": [7]}},
+    ]
+    kd, teacher = {"method": "hinton"}, {"method": "teacher"}
+    measures = [
+        {"name": "one seed", "of": kd, "minus": {"method": "none"}, "between": [0, None]},
+        {"name": "no seed", "of": kd, "minus": {"method": "none", "stage": "other"}, "between": [0, None]},
+        {"name": "below the teacher", "of": teacher, "minus": kd, "between": [0, None]},
+        {"name": "teacher", "of": teacher, "between": [0, None]},
+        {"name": "AT", "of": {"method": "at"}, "minus": kd, "between": [0, None]},
+    ]
+    write_evidence(read_study(study_of(tmp_path, stages=stages, measures=measures)), "mine", tmp_path / "s")
+    rows = {name: (row["n"], row["planned"], row["mean"], row["reason"]) for name, row in rows_of(tmp_path / "s").items()}
+    assert rows == {
+        "one seed": ("1", "3", "5", ""),
+        "no seed": ("0", "0", "", "no seed is finished on both sides"),
+        "below the teacher": ("3", "3", "11", ""),
+        "teacher": ("1", "1", "96", ""),
+        "AT": ("0", "2", "", "at: no finished run"),
+    }
+
+
+def test_a_refit_is_planned_with_its_own_number_of_seeds(tmp_path):
+    stages = [{"name": "main", "bench": {**BENCH, "seeds": 2, "refit": True, "refit_seeds": 4, "val_fraction": 0.2}}]
+    measures = [
+        {"name": "refit", "of": {"method": "hinton"}, "between": [0, None]},
+        {"name": "sweep", "of": {"method": "hinton", "phase": "sweep"}, "between": [0, None]},
+    ]
+    measured = write_evidence(read_study(study_of(tmp_path, stages=stages, measures=measures)), "mine", tmp_path / "s")
+    assert [one.planned for one in measured] == [4, 2]
+
+
 def test_the_table_is_the_same_byte_for_byte_from_the_same_runs(trained):
     study = read_study(study_of(trained))
     write_evidence(study, "mine", trained / "s")
@@ -165,7 +220,7 @@ def test_a_stage_takes_the_run_and_the_setting_that_an_earlier_one_chose(tmp_pat
     for temperature, val in ((2.0, 0.7), (4.0, 0.8)):
         runs[temperature] = write(tmp_path / "main", objective("hinton", temperature, alpha=0.3), 0, val=val, test=0.9)
     stages = [
-        {"name": "main", "bench": {**BENCH, "seeds": 1}},
+        {"name": "main", "bench": {**BENCH, "seeds": 2}},
         {
             "name": "next", "settings": [{"stage": "main", "method": "hinton"}], "teacher": {"stage": "main", "method": "hinton"},
             "bench": {"student": "digits_student", "data": "digits", "recipe": "smoke", "methods": ["at"]},
@@ -180,6 +235,32 @@ def test_a_stage_takes_the_run_and_the_setting_that_an_earlier_one_chose(tmp_pat
     found = read_study(other)
     with pytest.raises(InputError, match="stage next: stage main has no finished run of hinton with seed 1; finished seeds: 0"):
         stage_config(found, found.stages[1], tmp_path, None, {})
+
+
+def test_a_method_at_the_setting_of_an_earlier_stage_is_measured_there_not_at_the_published_one(tmp_path):
+    """Plain KD is a control of every bench, so it stands twice in the second stage: at T = 4, alpha = 0.9 and as the first one chose."""
+    place = tmp_path / "s"
+    write(place / "main", objective("hinton", 2.0, alpha=0.3), 0, val=0.8, test=0.9)
+    write(place / "main", objective("hinton", 4.0, alpha=0.9), 0, val=0.7, test=0.9)
+    for seed in range(2):
+        write(place / "next", objective("hinton", 2.0, alpha=0.3), seed, val=None, test=0.85, data={"val_fraction": 0.0})
+        write(place / "next", objective("hinton", 4.0, alpha=0.9), seed, val=None, test=0.80, data={"val_fraction": 0.0})
+    stages = [
+        {"name": "main", "bench": {**BENCH, "seeds": 1}},
+        {"name": "next", "settings": [{"stage": "main", "method": "hinton"}], "bench": {**BENCH, "seeds": 2}},
+        {"name": "last", "settings": [{"stage": "next", "method": "hinton"}], "bench": BENCH},
+    ]
+    kd = {"stage": "next", "method": "hinton"}
+    measures = [
+        {"name": "taken over", "of": kd, "between": [0, None]},
+        {"name": "published", "of": {**kd, "setting": {"alpha": 0.9}}, "between": [0, None]},
+    ]
+    study = read_study(study_of(tmp_path, stages=stages, measures=measures))
+    write_evidence(study, "mine", place)
+    assert {name: (row["n"], row["mean"]) for name, row in rows_of(place).items()} == {"taken over": ("2", "85"), "published": ("2", "80")}
+    config = stage_config(study, study.stages[2], place, None, {})
+    assert config.methods == ("hinton", "0.7*ce+0.3*hinton")
+    assert config.grid == {"hinton.temperature": (2.0,)}
 
 
 def test_seeds_on_the_command_line_are_those_of_every_stage(tmp_path):
@@ -198,6 +279,49 @@ def test_the_studies_are_listed_with_their_hours_at_80_columns(kdzoo, monkeypatc
     (line,) = [line.split() for line in told.out.splitlines() if line.startswith("tutorial-cnn")]
     assert line[:4] == ["tutorial-cnn", "~0.4", "10", "2"]
     assert "did you mean 'tutorial-cnn'?" in kdzoo("reproduce", "tutorial-cn").err
+
+
+def test_what_a_stage_takes_from_earlier_ones_is_something_they_train(tmp_path):
+    stages = [
+        {"name": "main", "bench": {**BENCH, "methods": ["at", "hinton+sp", "fitnet_two_stage"], "seeds": 2, "control_seeds": 4}},
+        {"name": "next", "settings": [{"stage": "main", "method": "att"}, {"stage": "main", "method": "hinton+sp"},
+         {"stage": "main", "method": "fitnet_two_stage"}], "bench": BENCH},
+        {"name": "last", "teacher": {"stage": "main", "seeds": [3]}, "settings": [{"stage": "main", "method": "at", "seeds": [1, 2, 5]}],
+         "bench": {"student": "digits_student", "data": "digits", "recipe": "smoke"}},
+    ]  # fmt: skip
+    with pytest.raises(InputError) as refused:
+        read_study(study_of(tmp_path, stages=stages))
+    first, second, third = refused.value.problems
+    assert first.startswith("study mine: stages.next: method of stage main: unknown 'att'; did you mean 'at'?")
+    assert "stages.next.settings: fitnet_two_stage trains in two stages" in second
+    assert third == "study mine: stages.last: stage main does not train seeds 2, 5; its seeds: 0, 1"
+
+
+def test_reproduce_refuses_options_that_do_not_apply_and_seeds_that_a_later_stage_would_miss(kdzoo, place):
+    stages = [
+        {"name": "main", "bench": BENCH},
+        {
+            "name": "next",
+            "teacher": {"stage": "main", "seeds": [0, 1]},
+            "bench": {"student": "digits_student", "data": "digits", "recipe": "smoke"},
+        },
+    ]
+    file = study_of(place, stages=stages)
+    for options, fault in [
+        (["--jobs", "0"], "kdzoo: jobs: expected a number > 0, got 0"),
+        (["--json"], "format: only the list of studies has other formats"),
+        (["--seeds", "1"], "stages.next: stage main does not train seed 1; its seeds: 0"),
+    ]:
+        refused = kdzoo("reproduce", file, "--dry-run", *options)
+        assert (refused.status, fault in refused.err) == (2, True), refused.err
+    planned = kdzoo("reproduce", file, "--dry-run")
+    assert "digits_student taught by the student alone of stage main" in " ".join(planned.out.split())
+    assert "[[NAME]]" not in kdzoo("reproduce", "--help").out
+
+
+def test_the_page_names_the_command_with_the_file_that_was_given(trained):
+    write_evidence(read_study(study_of(trained)), "my studies/mine.yaml", trained / "s")
+    assert "`kdzoo reproduce 'my studies/mine.yaml'`." in (trained / "s" / "README.md").read_text()
 
 
 @pytest.mark.slow
