@@ -116,7 +116,7 @@ def teachers(how: Kind = Format.table, as_json: AsJson = False) -> int:
     """
     rows = [_teacher_row(teacher_store().run(run_id)) for run_id in teacher_store().ids()]
     if not rows and chosen(how, as_json) is Format.table:
-        tell("no teachers are kept yet; a bench keeps those it trains, `kdzoo train NETWORK` too")
+        tell("no teachers are kept yet; `kdzoo train NETWORK` or a bench trains one")
         return 0
     show(rows, chosen(how, as_json), names=TEACHER_KEYS, columns=TEACHER_COLUMNS)
     return 0
