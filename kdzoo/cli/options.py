@@ -227,6 +227,17 @@ Device = Annotated[
         names_of=complete.of("auto", "cpu", "cuda"),
     ),
 ]
+Jobs = Annotated[
+    int | None,
+    option(
+        "--jobs",
+        "-j",
+        text="Number of processes that train at the same time.",
+        default="the cores on a CPU, 1 on a GPU",
+        panel=RUNNING,
+        metavar="N",
+    ),
+]
 Threads = Annotated[
     int | None,
     option(
