@@ -13,7 +13,7 @@ from typer.main import get_command
 from kdzoo.cli.app import app
 from kdzoo.cli.complete import timm_names
 from kdzoo.cli.options import EXIT_CODES
-from kdzoo.cli.output import compact
+from kdzoo.cli.output import compact, duration
 from kdzoo.cli.zoo import reference
 from kdzoo.method import REGISTRY
 from kdzoo.models.known import own_networks
@@ -356,3 +356,11 @@ def test_explain_says_the_scale_and_prints_json(kdzoo):
     assert told["objective"]["terms"][0]["coefficient"] == 0.75
     assert told["methods"][0]["scale"] == 1.0
     assert told["formula"].startswith("0.25 * CE + 0.75 * ")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(45, "45 s"), (720, "12 min"), (12_600, "3.5 h"), (2877.4 * 3600, "2,877 h (120 days)")],
+)
+def test_a_time_is_told_in_the_unit_one_thinks_in(seconds, words):
+    assert duration(seconds) == words

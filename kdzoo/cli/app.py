@@ -93,7 +93,7 @@ def about(
 
     \b
     Start here:
-      kdzoo bench --quick              a demonstration of a few seconds
+      kdzoo bench --quick              a demonstration, in under a minute
       kdzoo bench                      the default bench, one to two minutes
       kdzoo methods                    what can be compared
       kdzoo explain hinton --alpha 0.9

@@ -114,10 +114,15 @@ def data_lines(record: Mapping[str, Any], more: str | None = None) -> list[str]:
     if more is None or (len(lines) <= LINES and all(len(line) <= WIDTH for line in lines)):
         return [*lines[:2], *transfer, *lines[2:]]
     left = max(len(lines) - LINES + 1, 0)
-    shown = [shortened(line, WIDTH) for line in lines[: LINES - 1]]
+    shown = [_brief(line) for line in lines[: LINES - 1]]
     shown = [*shown[:2], *transfer, *shown[2:]]
     hidden = f"{number_of(left, 'more note')}, and all in full" if left else "in full"
     return [*shown, f"data: {hidden}: {more}"]
+
+
+def _brief(line: str) -> str:
+    """A line of at most WIDTH characters: without the examples in parentheses, or else cut, where it is longer."""
+    return line if len(line) <= WIDTH else shortened(line.partition(" (")[0], WIDTH)
 
 
 def transfer_lines(record: Mapping[str, Any]) -> list[str]:

@@ -333,8 +333,9 @@ class Memos:
 
     def tell(self) -> None:
         if self.lookups:
-            share = f"{self.hits / self.lookups:.0%} of {self.lookups:,} answers remembered"
-            self.further({"event": "summary", "text": f"teacher's memo: {share}, in {self.bytes / 1024**2:,.0f} MB"})
+            share = f"{100 * self.hits / self.lookups:.0f} % of {self.lookups:,} answers remembered"
+            size = self.bytes / 1024**2
+            self.further({"event": "summary", "text": f"teacher's memo: {share}, in {size:,.{0 if size >= 10 else 1}f} MB"})
 
 
 def launch_here(jobs: Iterable[Job], handle: Handle, modules: Modules) -> Outcome:

@@ -461,7 +461,7 @@ def _without_faults(values: Mapping[str, Any]) -> BenchConfig | None:
 
 
 def quick(options: Mapping[str, Any], file: Path | None = None) -> dict[str, Any]:
-    """The options that make a bench a demonstration of a few seconds; what was given, there or in the file, stays."""
+    """The options that make a bench a demonstration of under a minute; what was given, there or in the file, stays."""
     filed = read_yaml(file) if file else {}
     left_out = set(filed) | (AXES if AXES & {*filed, *options} else frozenset())
     return {**{key: value for key, value in read_yaml(CONFIGS / "quick.yaml").items() if key not in left_out}, **options}

@@ -113,10 +113,11 @@ def as_many_as_fit(
 ) -> pd.DataFrame:
     """The essential columns, then the optional ones in their order up to the first that does not fit into `width` characters.
 
-    Where not even the essential ones fit, the rank is left out: the order of rows shows it too.
+    Where not even the essential ones fit with their text broken between all words, the rank is left out: the order of rows
+    shows it too.
     """
     needed = [name for name in essential if name in frame.columns]
-    if len(columns_that_fit(_widths(frame, needed), width, gap=GAP)) < len(needed) and needed[0] == RANK:
+    if sum(_least_width(frame, name) + GAP for name in needed) - GAP > width and needed[0] == RANK:
         needed = needed[1:]
     further = [name for name in optional if name in frame.columns and frame[name].any()]
     fit = columns_that_fit(_widths(frame, [*needed, *further]), width, gap=GAP)

@@ -188,3 +188,15 @@ def test_in_a_pipe_the_width_is_that_of_columns_or_two_hundred(bench, kdzoo, mon
     row = next(line for line in lines if " hinton " in line)
     assert len(row.split("  ")) > shows
     assert "Verdict: it is not shown that the other method is better" in " ".join(lines)
+
+
+def test_a_long_setting_continues_on_the_next_line_before_the_rank_is_left_out(bench):
+    board = leaderboard_frame(read_bench(bench))
+    frame = display_frame(board)[["#", "method", "setting", "n", "test top-1", "vs KD"]].assign(setting="T=4 weight 7.8 (dose 0.3)")
+    whole = sum(max(len(name), frame[name].map(len).max()) + 2 for name in frame.columns) - 2
+    assert list(as_many_as_fit(frame, whole - 5).columns) == list(frame.columns)
+    out = Console(file=io.StringIO(), width=whole - 5)
+    out.print(frame_table(as_many_as_fit(frame, whole - 5)))
+    assert max(map(len, out.file.getvalue().splitlines())) <= whole - 5
+    for cell in [*frame["vs KD"], *frame["test top-1"], "weight", "0.3)"]:
+        assert cell in out.file.getvalue()
