@@ -302,8 +302,16 @@ def test_a_bench_begins_with_six_lines_of_eighty_columns_at_the_most(tmp_path):
 def test_a_long_note_loses_its_examples_and_no_half_of_a_sentence():
     note = "in the train part too: 10 test images (train 627 = test 170, train 807 = test 3241, train 17688 = test 5209)"
     record = {
-        **{"shape": (3, 32, 32), "classes": 100, "train": 50_000, "validation": 0, "test": 10_000, "unused": 0, "labelled": 50_000},
-        **{"origins": {}, "source": "", "notes": [note]},
+        "shape": (3, 32, 32),
+        "classes": 100,
+        "train": 50_000,
+        "validation": 0,
+        "test": 10_000,
+        "unused": 0,
+        "labelled": 50_000,
+        "origins": {},
+        "source": "",
+        "notes": [note],
     }
     assert data_lines(record, "kdzoo data cifar100")[2:] == [
         "data: in the train part too: 10 test images",
