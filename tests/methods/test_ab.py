@@ -100,4 +100,3 @@ def test_one_image_and_one_cell_train():
 def test_it_is_a_first_stage_after_which_cross_entropy_is_alone():
     card = REGISTRY.get("ab").card
     assert card.first == FirstStage("ab", share=1 / 8, then=())
-    assert card.scale == 1.0

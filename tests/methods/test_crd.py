@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kdzoo.cost import saved_bytes
 from kdzoo.errors import InputError
 from kdzoo.functional import crd
-from kdzoo.method import REGISTRY, Coefficients, create_method
+from kdzoo.method import create_method
 from kdzoo.methods.crd import Contrast, picked_scores, scores_by_entries, scores_by_product
 from kdzoo.signals import DataFacts, Shapes
 
@@ -256,8 +256,3 @@ def test_one_sample_is_a_batch():
 def test_data_of_one_class_have_no_negatives_and_are_refused():
     with pytest.raises(InputError, match="two classes at least"):
         create_method("crd").build(STUDENT, TEACHER, DataFacts(3, 3, torch.tensor([1, 1, 1])))
-
-
-def test_it_declares_the_published_numbers():
-    assert REGISTRY.get("crd").card.published == Coefficients(task=1.0, term=0.8)
-    assert create_method("crd").model_dump() == {"tau": 0.07, "negatives": 16384, "width": 128, "momentum": 0.5}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kdzoo.errors import InputError
 from kdzoo.functional import crd, crd_queue
-from kdzoo.method import REGISTRY, Coefficients, create_method
+from kdzoo.method import create_method
 from kdzoo.methods.crd_queue import Queues
 from kdzoo.signals import DataFacts, Shapes
 
@@ -270,8 +270,3 @@ def test_autocast_does_not_lower_the_scores():
 def test_data_of_one_class_have_no_negatives_and_are_refused():
     with pytest.raises(InputError, match="two classes at least"):
         create_method("crd_queue").build(STUDENT, TEACHER, DataFacts(3, 3, torch.tensor([1, 1, 1])))
-
-
-def test_it_declares_the_numbers_of_the_variant_with_banks():
-    assert REGISTRY.get("crd_queue").card.published == REGISTRY.get("crd").card.published == Coefficients(task=1.0, term=0.8)
-    assert create_method("crd_queue").model_dump() == {"tau": 0.07, "length": 16384, "width": 128}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kdzoo.functional import crld, hinton
-from kdzoo.method import REGISTRY, Coefficients, create_method
+from kdzoo.method import create_method
 from kdzoo.signals import Need, Outputs
 
 PUBLISHED = {"within_weight": 2.0, "cross_weight": 0.5, "within_threshold": 0.9, "cross_threshold": 0.2, "temperature": 4.0}
@@ -100,4 +100,3 @@ def test_the_method_adds_the_second_views_cross_entropy():
     said = create_method("crld").loss(viewed("student", s, s2), viewed("teacher", t, t2), batch_of(torch.arange(3), y), nn.Module())
     labels = -np.mean([math.log(softened(z, 1.0)[k]) for z, k in zip(s2.tolist(), y.tolist(), strict=True)])
     assert said.item() == pytest.approx(oracle(s.numpy(), t.numpy(), s2.numpy(), t2.numpy(), **PUBLISHED) + labels)
-    assert REGISTRY.get("crld").card.published == Coefficients(task=1.0, term=1.0)

@@ -12,7 +12,7 @@ from torch import nn
 
 from kdzoo.errors import InputError
 from kdzoo.functional import cwd
-from kdzoo.method import REGISTRY, Coefficients, create_method
+from kdzoo.method import create_method
 from kdzoo.signals import DataFacts, Shapes, StageShape
 
 FACTS = DataFacts(10, 5, torch.arange(10) % 5)
@@ -109,8 +109,3 @@ def test_a_row_of_cells_is_enough():
     module = create_method("cwd").build(row, row, FACTS)
     assert isinstance(module, nn.Identity)
     assert loss_of(module, maps(row, 1, 0), maps(row, 1, 5)).item() > 0
-
-
-def test_the_published_weight_and_temperature():
-    assert REGISTRY.get("cwd").card.published == Coefficients(task=1.0, term=50.0)
-    assert create_method("cwd").temperature == 4.0

@@ -10,7 +10,7 @@ from torch import nn
 
 from kdzoo.errors import InputError
 from kdzoo.functional import fitnet
-from kdzoo.method import REGISTRY, Coefficients, create_method
+from kdzoo.method import create_method
 from kdzoo.signals import DataFacts, Shapes, StageShape
 
 FACTS = DataFacts(10, 5, torch.arange(10) % 5)
@@ -99,14 +99,13 @@ def test_unless_given_the_stage_is_the_middle_one(stages, meant):
     assert [i for i, m in enumerate(s) if m.grad is not None] == [meant]
 
 
-def test_the_default_is_the_second_stage_with_the_published_weight():
+def test_the_default_is_the_second_stage():
     module = create_method("fitnet").build(STUDENT, TEACHER, FACTS).double()
     s, t = ([m.requires_grad_() for m in maps(shapes, 2, 0)] for shapes in (STUDENT, TEACHER))
     loss_of(module, s, t).backward()
     assert [m.grad is not None for m in s] == [False, True, False]
     assert all(m.grad is None for m in t)
     assert all(p.grad is not None for p in module.parameters())
-    assert REGISTRY.get("fitnet").card.published == Coefficients(task=1.0, term=100.0)
 
 
 def test_a_signed_teacher_can_be_reached():

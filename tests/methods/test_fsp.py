@@ -100,4 +100,3 @@ def test_one_stage_alone_has_no_flow_and_is_refused():
 def test_it_is_a_first_stage_after_which_cross_entropy_is_alone():
     card = REGISTRY.get("fsp").card
     assert card.first == FirstStage("fsp", share=1 / 8, then=())
-    assert card.scale == 1.0

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kdzoo.errors import InputError
 from kdzoo.functional import irg
-from kdzoo.method import REGISTRY, Coefficients, create_method
+from kdzoo.method import create_method
 from kdzoo.methods._ops import squared_distances
 from kdzoo.signals import DataFacts, Shapes, StageShape
 
@@ -190,10 +190,9 @@ def test_networks_of_one_stage_are_refused_with_the_way_out():
     assert list(create_method("irg", transform_weight=0.0).build(one, other, FACTS).parameters()) == []
 
 
-def test_the_method_looks_at_the_last_two_stages_with_the_published_weights():
+def test_the_method_looks_at_the_last_two_stages():
     ours, theirs = network(3, 4, [(2, 8, 8), *DOUBLING]), network(3, 4, [(3, 8, 8), *DOUBLING], 10)
     given = [outputs(owner, logits=n[0], embedding=n[1], stages=n[2]) for owner, n in (("student", ours), ("teacher", theirs))]
     said = create_method("irg").loss(*given, None, nn.Module())
     last = [(z, e, s[1:]) for z, e, s in (ours, theirs)]
     assert said.item() == pytest.approx(oracle(*last, **WEIGHTS))
-    assert REGISTRY.get("irg").card.published == Coefficients(task=1.0, term=1.0)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdzoo.functional import itrd
-from kdzoo.method import REGISTRY, Coefficients, create_method
+from kdzoo.method import create_method
 from kdzoo.signals import DataFacts, Shapes
 
 FACTS = DataFacts(10, 5, torch.arange(10) % 5)
@@ -131,8 +131,3 @@ def test_half_precision_is_computed_in_float32(dtype):
         loss = method.loss(outputs("student", embedding=s), outputs("teacher", embedding=t), None, module)
     assert loss.dtype == torch.float32
     assert loss.item() == wide.item()
-
-
-def test_it_declares_the_published_numbers():
-    assert REGISTRY.get("itrd").card.published == Coefficients(task=1.0, term=1.0)
-    assert create_method("itrd").model_dump() == {"order": 1.5, "correlation_weight": 2.0, "information_weight": 1.0}

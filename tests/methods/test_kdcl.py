@@ -13,7 +13,7 @@ from torch import nn
 
 from kdzoo.errors import InputError
 from kdzoo.functional import kdcl
-from kdzoo.method import REGISTRY, Coefficients, create_method
+from kdzoo.method import create_method
 from kdzoo.methods.kdcl import min_logit
 from kdzoo.signals import Batch, Clock, DataFacts, Need, Outputs, Shapes
 
@@ -123,7 +123,6 @@ def test_without_a_maker_of_networks_it_is_refused():
         create_method("kdcl").build(Shapes(3, 4, ()), Shapes(3, 4, ()), FACTS)
 
 
-def test_the_declared_weights():
-    assert REGISTRY.get("kdcl").card.published == Coefficients(task=1.0, term=1.0)
+def test_a_temperature_of_zero_is_refused():
     with pytest.raises(InputError, match=r"kdcl\.temperature: expected a number > 0, got 0"):
         create_method("kdcl", temperature=0.0)

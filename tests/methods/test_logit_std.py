@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kdzoo.functional import logit_std
-from kdzoo.method import REGISTRY, Coefficients, create_method
+from kdzoo.method import REGISTRY, create_method
 from kdzoo.methods.logit_std import standardised
 
 quick = settings(max_examples=30, deadline=None)
@@ -87,10 +87,9 @@ def test_half_precision_is_widened_first():
     assert loss.item() == pytest.approx(oracle(s.double().numpy(), t.double().numpy(), 2.0), rel=1e-4)
 
 
-def test_the_method_is_the_function_with_the_published_weights():
+def test_the_method_is_the_function():
     s, t = pair(3, 4)
     said = create_method("logit_std").loss(outputs("student", logits=s), outputs("teacher", logits=t), None, nn.Module())
     assert said.item() == pytest.approx(oracle(s.numpy(), t.numpy(), 2.0))
     card = REGISTRY.get("logit_std").card
-    assert card.published == Coefficients(task=0.1, term=9.0)
     assert card.scale * 0.9 == card.published.term

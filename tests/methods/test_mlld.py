@@ -106,7 +106,7 @@ def test_autocast_does_not_lower_the_relations():
     assert lowered.item() == mlld(s, t, s2, t2, temperature=4.0).item()
 
 
-def test_the_method_adds_the_second_views_cross_entropy_with_the_published_weight():
+def test_the_method_adds_the_second_views_cross_entropy():
     (s, t), (s2, t2) = pair(3, 4), pair(3, 4, seed=1)
     y = torch.tensor([0, 3, 1])
     said = create_method("mlld").loss(viewed("student", s, s2), viewed("teacher", t, t2), batch_of(torch.arange(3), y), nn.Module())

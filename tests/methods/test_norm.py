@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kdzoo.functional import norm
-from kdzoo.method import REGISTRY, Coefficients, create_method
+from kdzoo.method import REGISTRY, create_method
 from kdzoo.methods.norm import factor
 from kdzoo.signals import Batch, Clock, DataFacts, Shapes, StageShape
 
@@ -148,6 +148,5 @@ def test_the_map_is_expanded_to_four_segments_and_back_to_the_embedding():
     assert module.contract[0].weight.shape[:2] == (40, 24)
 
 
-def test_the_published_weights():
-    assert REGISTRY.get("norm").card.published == Coefficients(task=0.0, term=1.0)
+def test_it_tries_the_published_share_first():
     assert [setting.hyperparameters["task"] for setting in REGISTRY.get("norm").card.search] == [0.5, 0.25, 0.125, 0.0625, 1.0]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kdzoo.functional import pkt
-from kdzoo.method import REGISTRY, Coefficients, create_method
+from kdzoo.method import REGISTRY, create_method
 
 quick = settings(max_examples=25, deadline=None)
 seeds = st.integers(0, 1000)
@@ -114,7 +114,6 @@ def test_the_method_is_the_mean_over_rows_and_with_batches_of_64_the_published_s
     s, t = pair(6, 5)
     assert loss_of(s, t) == pytest.approx(np.mean(divergences(s.numpy(), t.numpy())))
     card = REGISTRY.get("pkt").card
-    assert card.published == Coefficients(task=1.0, term=468.75)
     s, t = pair(64, 5)
     assert card.published.term * loss_of(s, t) == pytest.approx(30000 * oracle(s.numpy(), t.numpy()))
 

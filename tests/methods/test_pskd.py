@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kdzoo.errors import InputError
 from kdzoo.functional import pskd
-from kdzoo.method import REGISTRY, Coefficients, create_method
+from kdzoo.method import create_method
 from kdzoo.signals import Batch, Clock, DataFacts, Outputs, Shapes
 
 TARGETS = torch.tensor([0, 1, 2, 0, 1, 2, 0])
@@ -113,7 +113,6 @@ def test_what_is_remembered_is_kept_with_the_run_and_not_changed_while_not_train
 
 
 def test_it_stands_alone_with_the_papers_share():
-    assert REGISTRY.get("pskd").card.published == Coefficients(task=0.0, term=1.0)
     assert create_method("pskd").last == 0.8
     with pytest.raises(InputError, match=r"pskd\.last: expected a number <= 1, got 1\.5"):
         create_method("pskd", last=1.5)

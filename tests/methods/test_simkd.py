@@ -12,7 +12,7 @@ from torch import nn
 
 from kdzoo.errors import InputError
 from kdzoo.functional import simkd
-from kdzoo.method import REGISTRY, Coefficients, create_method
+from kdzoo.method import REGISTRY, create_method
 from kdzoo.signals import DataFacts, Shapes, StageShape
 
 FACTS = DataFacts(10, 5, torch.arange(10) % 5)
@@ -147,7 +147,6 @@ def test_a_teacher_without_a_classifier_is_refused():
         create_method("simkd").build(STUDENT, replace(TEACHER, classifier=None), FACTS)
 
 
-def test_it_trains_without_cross_entropy_and_says_what_it_ships():
+def test_it_says_what_it_ships():
     card = REGISTRY.get("simkd").card
-    assert card.published == Coefficients(task=0.0, term=1.0)
     assert "teacher's classifier" in card.ships

@@ -12,7 +12,7 @@ from torch import nn
 
 from kdzoo.errors import InputError
 from kdzoo.functional import tfkd
-from kdzoo.method import REGISTRY, Coefficients, create_method
+from kdzoo.method import REGISTRY, create_method
 from kdzoo.signals import DataFacts, Need, Outputs, Shapes
 
 
@@ -81,13 +81,12 @@ def test_large_logits_are_finite(dtype):
     assert torch.isfinite(s.grad).all()
 
 
-def test_it_needs_no_teacher_and_declares_the_published_weights():
+def test_it_needs_no_teacher():
     s, y = drawn(3, 4), labels(3, 4)
     said = create_method("tfkd").loss(outputs("student", logits=s), Outputs({}, owner="teacher"), batch_of(torch.arange(3), y), nn.Module())
     assert said.item() == pytest.approx(oracle(s.numpy(), y.tolist(), 0.99, 20.0))
     card = REGISTRY.get("tfkd").card
     assert card.needs.teacher == Need.NOTHING
-    assert card.published == Coefficients(task=0.9, term=0.1)
 
 
 def test_a_virtual_teacher_no_better_than_chance_is_refused():
