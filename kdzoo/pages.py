@@ -203,10 +203,8 @@ def _function(name: str) -> list[str]:
 
 
 def _pure_function(name: str) -> Callable[..., Any] | None:
-    """The function of kdzoo.functional that is named as the method, or the one there that its file defines."""
-    exported = {key: getattr(functional, key) for key in functional.__all__}
-    home = REGISTRY.get(name).__module__
-    return exported.get(name) or next((function for function in exported.values() if function.__module__ == home), None)
+    """The method's function in kdzoo.functional, where it has one."""
+    return getattr(functional, name) if name in functional.names() else None
 
 
 def _search(cls: type[Method]) -> list[str]:

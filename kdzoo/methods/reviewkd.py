@@ -18,7 +18,7 @@ POOLED = (4, 2, 1)
 """cells a side to which the context loss pools two maps"""
 
 
-def reviewkd_hcl(student_stages: Sequence[Tensor], teacher_stages: Sequence[Tensor]) -> Tensor:
+def reviewkd(student_stages: Sequence[Tensor], teacher_stages: Sequence[Tensor]) -> Tensor:
     """The hierarchical context loss: mean squared differences of the maps and of what they are pooled to, summed over stages.
 
     Maps (B, C, H, W), one to one with equal channels, as the fusion hands them over; of two sizes the larger is
@@ -143,7 +143,7 @@ class ReviewKD(Method):
         maps, targets = ([*stages, embedding[:, :, None, None]] for stages, embedding in sides)
         sizes = [(target.shape[2], target.shape[3]) for target in targets]
         with full_precision(maps[0]):
-            return reviewkd_hcl(cast(Review, module)([wide(m) for m in maps], sizes), targets)
+            return reviewkd(cast(Review, module)([wide(m) for m in maps], sizes), targets)
 
     def ramp(self, clock: Clock) -> float:
         return min((clock.epoch + 1) / self.warmup, 1.0)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from kdzoo.functional import reviewkd_hcl
+from kdzoo.functional import reviewkd
 from kdzoo.method import create_method
 from kdzoo.models.network import Network, build_network, pair_stages, probe
 from kdzoo.objective import build_objective
@@ -53,26 +53,26 @@ def test_the_context_loss_is_its_definition_for_any_sides_summed_over_levels(bat
     s = [drawn(batch, channels, *sides, seed=seed), drawn(batch, 2, 3, 3, seed=seed + 1)]
     t = [drawn(batch, channels, *sides, seed=seed + 2), drawn(batch, 2, 3, 3, seed=seed + 3)]
     expected = sum(context(a.numpy(), b.numpy()) for a, b in zip(s, t, strict=True))
-    assert reviewkd_hcl(s, t).item() == pytest.approx(expected, rel=1e-9)
+    assert reviewkd(s, t).item() == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("height", [1, 2, 3, 4, 5, 8])
 def test_a_constant_difference_counts_alike_at_every_size(height):
     """The weight of a pool that is left out is left out of the divisor too."""
     s = torch.full((1, 1, height, height), 3.0)
-    assert reviewkd_hcl([s], [torch.zeros_like(s)]).item() == pytest.approx(9.0)
+    assert reviewkd([s], [torch.zeros_like(s)]).item() == pytest.approx(9.0)
 
 
 @pytest.mark.parametrize(("side", "weights"), [(2, 1.5), (4, 1.75), (8, 1.875)])
 def test_a_difference_that_every_pool_cancels_counts_by_the_whole_map_alone(side, weights):
     s = torch.tensor([[(-1.0) ** (i + j) for j in range(side)] for i in range(side)])[None, None]
-    assert reviewkd_hcl([s], [torch.zeros_like(s)]).item() == pytest.approx(1 / weights)
+    assert reviewkd([s], [torch.zeros_like(s)]).item() == pytest.approx(1 / weights)
 
 
 def test_its_gradient_is_the_numerical_one_and_the_teacher_gets_none():
     s, t = (z.requires_grad_() for z in pair(2, 2, 5, 3))
-    assert torch.autograd.gradcheck(lambda x: reviewkd_hcl([x], [t]), s)
-    reviewkd_hcl([s], [t]).backward()
+    assert torch.autograd.gradcheck(lambda x: reviewkd([x], [t]), s)
+    reviewkd([s], [t]).backward()
     assert t.grad is None
 
 
