@@ -16,10 +16,12 @@ from kdzoo.pages import catalogue_text, zoo
 WRITTEN = catalogue.declared()
 
 
+@pytest.mark.release
 def test_the_catalogue_is_what_the_methods_declare_now():
     assert catalogue.FILE.read_text() == catalogue_text(), "run `python -m kdzoo.pages --only pages`"
 
 
+@pytest.mark.release
 @pytest.mark.parametrize("name", zoo())
 def test_a_method_of_the_catalogue_declares_what_its_class_declares(name):
     written, real = WRITTEN[name], REGISTRY.get(name)

@@ -35,6 +35,7 @@ COSTS = {
 }
 
 
+@pytest.mark.release
 def test_the_committed_pages_are_those_that_are_generated():
     made = pages(costs_of(ROOT))
     there = {file.name: file.read_text() for file in FOLDER.glob("*.md")}

@@ -56,12 +56,14 @@ def test_its_own_loss_falls(trained, name):
     assert last < first
 
 
+@pytest.mark.release
 def test_on_photographs_every_method_took_200_steps_under_a_teacher_that_knows_them():
     assert PHOTOGRAPHS["data"] == "cifar10"
     assert PHOTOGRAPHS["teacher_test_top1"] > 0.4
     assert {one["method"]: (one["steps"], one["error"]) for one in PHOTOGRAPHS["methods"]} == dict.fromkeys(zoo(), (STEPS, None))
 
 
+@pytest.mark.release
 def test_on_photographs_every_loss_fell_that_should():
     first, last = ({one["method"]: one[when] for one in PHOTOGRAPHS["methods"]} for when in ("first", "last"))
     assert {name for name in FALLING["cifar10"] if not last[name] < first[name]} == set()
