@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import entry_points
@@ -18,6 +17,7 @@ from kdzoo.assemble import Modules, members_of
 from kdzoo.data import sources
 from kdzoo.method import REGISTRY
 from kdzoo.models import names
+from kdzoo.models.network import module_name
 from kdzoo.store import cache_folder
 from kdzoo.suite import bench as suite
 from kdzoo.suite.config import BenchConfig
@@ -134,16 +134,6 @@ def _modules(given: dict[str, Any]) -> Modules:
             given[role] = module_name(module)
             found[given[role]] = module
     return Modules(found)
-
-
-def module_name(module: nn.Module) -> str:
-    """`module:<class>-<12 hex>` of its structure as printed and its weights: another state is another network."""
-    digest = hashlib.sha256(str(module).encode())
-    for key, value in module.state_dict().items():
-        content = value.detach().cpu().contiguous()
-        digest.update(f"{key} {content.dtype} {tuple(content.shape)}".encode())
-        digest.update(content.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return f"module:{type(module).__name__}-{digest.hexdigest()[:12]}"
 
 
 def _known_to_workers(config: BenchConfig, made: Plan) -> bool:

@@ -25,7 +25,7 @@ from kdzoo.errors import InputError, WorkFailed
 from kdzoo.image_size import ImageSize, choose_size
 from kdzoo.latency import machine_load, milliseconds
 from kdzoo.method import REGISTRY
-from kdzoo.models.network import Network, freeze
+from kdzoo.models.network import Network, freeze, module_name
 from kdzoo.models.weights import pretrained_unless_said
 from kdzoo.predictions import read_predictions
 from kdzoo.seals import OWNER
@@ -165,8 +165,6 @@ def distill(
     trained is shown as a bench shows it. The notes on data and networks are in `verdict.notes`.
     Raises InputError before any work, and WorkFailed where a run fails.
     """
-    from kdzoo.api import module_name
-
     name = _data_name(data)
     if out is not None and (isinstance(student, nn.Module) or not name.startswith(FOLDER)):
         raise InputError(

@@ -626,6 +626,16 @@ def attention_as_products() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
+def module_name(module: nn.Module) -> str:
+    """`module:<class>-<12 hex>` of its structure as printed and its weights: another state is another network."""
+    digest = hashlib.sha256(str(module).encode())
+    for key, value in module.state_dict().items():
+        content = value.detach().cpu().contiguous()
+        digest.update(f"{key} {content.dtype} {tuple(content.shape)}".encode())
+        digest.update(content.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return f"module:{type(module).__name__}-{digest.hexdigest()[:12]}"
+
+
 def identity(network: Network) -> str:
     """A digest of all that decides what a network says: its weights, its structure, its code, how it takes images."""
     digest = hashlib.sha256(repr(network).encode())
