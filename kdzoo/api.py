@@ -18,6 +18,7 @@ from kdzoo.data import sources
 from kdzoo.method import REGISTRY
 from kdzoo.models import names
 from kdzoo.models.network import module_name
+from kdzoo.spec import NetworkSpec
 from kdzoo.store import cache_folder
 from kdzoo.suite import bench as suite
 from kdzoo.suite.config import BenchConfig
@@ -28,7 +29,7 @@ from kdzoo.suite.launch import Pool
 from kdzoo.suite.leaderboard import leaderboard_frame
 from kdzoo.suite.records import read_bench
 from kdzoo.suite.request import parse_request
-from kdzoo.suite.sweep import Plan
+from kdzoo.suite.sweep import Plan, Planned
 from kdzoo.text import number_of
 
 Numbers = float | Sequence[float] | str
@@ -142,11 +143,16 @@ def _known_to_workers(config: BenchConfig, made: Plan) -> bool:
     packages = ["kdzoo", *(entry.module.partition(".")[0] for entry in entry_points(group="kdzoo.methods"))]
     asked = [cls for text in config.methods for cls in map(REGISTRY.get, parse_request(text).terms)]
     homes = {None if cls.__module__.partition(".")[0] in packages else cls.card.plugin for cls in asked}
-    runs = [planned.run for planned in (*made.students, *made.teachers.values())]
-    networks = {spec for run in runs for spec in (run.student, run.teacher) if spec is not None}
-    homes |= {names.found_in(one.name) for spec in networks for one in members_of(spec) or [spec]}
+    homes |= {names.found_in(one.name) for planned in (*made.students, *made.teachers.values()) for one in _networks(planned)}
     homes |= {sources.found_in(name) for name in (config.data, config.transfer_data) if name is not None}
     return homes <= {None, *files}
+
+
+def _networks(planned: Planned) -> list[NetworkSpec]:
+    """The networks of a run, those of an ensemble each."""
+    run, paths = planned.run, planned.about["paths"]
+    taught = [] if run.teacher is None else [one for one, _ in members_of(run.teacher, paths.get("teacher"))] or [run.teacher]
+    return [run.student, *taught]
 
 
 def _run_here(prepared: suite.Prepared, handle: Handle, retry_failed: bool, modules: Modules, command: str) -> Outcome:

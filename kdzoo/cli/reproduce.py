@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,10 +24,14 @@ from kdzoo.cli.options import (
     chosen,
     option,
 )
-from kdzoo.cli.output import Column, Format, console, field, labelled, link, show, tell
+from kdzoo.cli.output import Column, Format, console, field, labelled, link, say, show, tell
 from kdzoo.errors import InputError, noting
+from kdzoo.suite.config import BenchConfig
+from kdzoo.suite.jobs import Outcome
 from kdzoo.suite.outline import outline
-from kdzoo.suite.study import Study, hours, read_study, shipped_studies, study_file, wrong_seeds
+from kdzoo.suite.reproduce import Asked, asked_study, reproduce_stages
+from kdzoo.suite.study import Stage, hours, read_study, shipped_studies
+from kdzoo.suite.which import Of
 from kdzoo.text import one_line
 
 
@@ -64,38 +69,16 @@ def reproduce(
     if study is None:
         return list_studies(chosen(how, as_json))
     given = {"data_root": data_root, "device": device, "jobs": jobs, "threads": threads}
-    more = {key: value for key, value in given.items() if value is not None}
-    problems: list[str] = []
+    problems = []
     if chosen(how, as_json) is not Format.table:
         problems.append("format: only the list of studies has other formats; a study's numbers are written to results.csv")
-    if seeds is not None and seeds < 1:
-        problems.append(f"seeds: expected a number >= 1, got {seeds}")
     with noting(problems):
-        found = read_study(study_file(study))
-        if not problems:
-            check_configs(found, seeds, more)
+        asked = asked_study(study, results, seeds, {key: value for key, value in given.items() if value is not None})
     if problems:
         raise InputError(*problems)
     if dry_run:
-        return print_plans(found, Path(study).stem, results, seeds, more, retry_failed=retry_failed)
-    return train_study(found, study, results, seeds, more, command=ctx.obj or "", retry_failed=retry_failed)
-
-
-def check_configs(found: Study, seeds: int | None, more: dict[str, Any]) -> None:
-    """Raise InputError with what is wrong with the benches of a study under the options of the command line, each fault once."""
-    problems = wrong_seeds(found, seeds)
-    for stage in found.stages:
-        try:
-            found.config(stage, seeds, **more)
-        except InputError as error:
-            problems += [_of_option(problem, f"stages.{stage.name}.bench.", more) for problem in error.problems]
-    if problems:
-        raise InputError(*dict.fromkeys(problems))
-
-
-def _of_option(problem: str, place: str, options: dict[str, Any]) -> str:
-    """A fault without its place in the study's file where the command line gave the value."""
-    return problem.removeprefix(place) if any(problem.startswith(f"{place}{name}:") for name in options) else problem
+        return print_plans(asked, retry_failed=retry_failed)
+    return train_study(asked, command=ctx.obj or "", retry_failed=retry_failed)
 
 
 def list_studies(how: Format) -> int:
@@ -104,7 +87,7 @@ def list_studies(how: Format) -> int:
     for name, file in shipped_studies().items():
         found = read_study(file)
         time = hours(found)
-        counts = [planned.runs for stage in found.stages if (planned := outline(found.config(stage))) is not None]
+        counts = [planned.runs for stage in found.benches if (planned := outline(found.config(stage))) is not None]
         rows.append(
             {
                 "study": name,
@@ -141,64 +124,44 @@ def _hours(row: Any) -> str:
     return f"{'~' if row['estimated'] else ''}{row['hours']:{digits}}{'' if row['estimated'] else ' ' + row['machine']}"
 
 
-def print_plans(found: Study, name: str, results: Path, seeds: int | None, more: dict[str, Any], *, retry_failed: bool) -> int:
+def print_plans(asked: Asked, *, retry_failed: bool) -> int:
     """What a study would train, stage by stage; of one that builds on a stage without runs, what is known before."""
-    from kdzoo.suite.bench import prepare
-    from kdzoo.suite.stages import stage_config, study_folder
-
-    folder = study_folder(results, name)
-    for stage in found.stages:
-        if any(not (folder / which.stage / "runs").is_dir() for which in stage.before):
-            planned = outline(found.config(stage, seeds, results=str(folder), **more))
-            lines = [*(planned.lines() if planned else []), ("time", f"known once {_earlier(stage.before)} is trained")]
-        else:
-            lines = plan_lines(prepare(stage_config(found, stage, folder, seeds, more)), retry_failed=retry_failed)
-        for line in lines:
+    for stage in asked.study.stages:
+        for line in _plan_of(asked, stage, retry_failed=retry_failed):
             tell(labelled(line))
     return 0
 
 
-def _earlier(before: Any) -> str:
-    return " and ".join(dict.fromkeys(which.stage for which in before))
+def _plan_of(asked: Asked, stage: Stage, *, retry_failed: bool) -> list[tuple[str, str]]:
+    """The lines about one stage."""
+    if stage.step is not None:
+        return [("step", f"{stage.name}: {stage.kind} {stage.step.words()}")]
+    if any(not (asked.folder / of.stage / "runs").is_dir() for of in stage.before):
+        planned = outline(asked.study.config(stage, asked.seeds, results=str(asked.folder), **asked.options))
+        return [*(planned.lines() if planned else []), ("time", f"known once {_earlier(stage.before)} is trained")]
+    from kdzoo.suite.bench import prepare
+
+    return plan_lines(prepare(asked.bench(stage)), retry_failed=retry_failed)
 
 
-def train_study(
-    found: Study, given: str, results: Path, seeds: int | None, more: dict[str, Any], *, command: str, retry_failed: bool
-) -> int:
-    """Train what is missing of every stage, then write and print the study's table; 1 where some run failed.
+def _earlier(before: Iterable[Of]) -> str:
+    return " and ".join(dict.fromkeys(of.stage for of in before))
 
-    given: the study's name or its file, as on the command line.
-    """
-    from kdzoo.suite.evidence import PAGE, TABLE, shown_frame, write_evidence
+
+def train_study(asked: Asked, *, command: str, retry_failed: bool) -> int:
+    """Train what is missing of every stage, then write and print the study's table; 1 where some run or step failed."""
+    from kdzoo.suite.evidence import PAGE, TABLE, shown_frame
     from kdzoo.suite.report import evidence_view
-    from kdzoo.suite.stages import stage_config, study_folder
 
-    folder = study_folder(results, Path(given).stem)
-    check_stages(found, folder, seeds, more)
-    status = 0
-    for number, stage in enumerate(found.stages, start=1):
-        tell(f"stage {number} of {len(found.stages)}: {stage.name}")
-        config = stage_config(found, stage, folder, seeds, more)
-        outcome = train_missing(config, command=command, retry_failed=retry_failed)
-        status = say_failures(outcome, f"kdzoo status {folder / stage.name}")
-        if status:
-            break
-    measured = write_evidence(found, given, folder)
-    console().print(evidence_view(found.title, shown_frame(measured), console().width, str(folder / PAGE)))
-    tell(one_line(f"{folder / PAGE}, with {TABLE} beside it"))
-    return status
+    def train(config: BenchConfig) -> Outcome:
+        return train_missing(config, command=command, retry_failed=retry_failed)
 
-
-def check_stages(found: Study, folder: Path, seeds: int | None, more: dict[str, Any]) -> None:
-    """Plan every later stage whose networks are known already, so that its faults are told before the first one is trained."""
-    later = [stage for stage in found.stages[1:] if stage.teacher is None and not (folder / stage.name / "runs").is_dir()]
-    if not later:
-        return
-    from kdzoo.suite.sweep import plan
-
-    problems: list[str] = []
-    for stage in later:
-        with noting(problems):
-            plan(found.config(stage, seeds, results=str(folder), **more))
-    if problems:
-        raise InputError(*problems)
+    done = reproduce_stages(asked, train, lambda text: tell(one_line(text)))
+    for problem in done.problems:
+        say(problem)
+    if done.stopped is not None and done.outcome is not None:
+        say_failures(done.outcome, f"kdzoo status {asked.folder / done.stopped.name}")
+    page = asked.folder / PAGE
+    console().print(evidence_view(asked.study.title, shown_frame(done.measured), console().width, str(page)))
+    tell(one_line(f"{page}, with {TABLE} beside it"))
+    return 0 if done.stopped is None else 1

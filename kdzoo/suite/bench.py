@@ -204,12 +204,18 @@ def files_of(prepared: Prepared, plans: Iterable[Plan]) -> list[Path] | None:
         config.recipe,
         config.doses_from,
         *config.plugin,
-        *(planned.about["paths"].get(role) for role in ("teacher", "student") for made in plans for planned in made.students),
+        *(file for made in plans for planned in made.students for role in ("teacher", "student") for file in _listed(planned, role)),
     ]
     files = [Path(name) for name in dict.fromkeys(named) if name is not None and Path(name).exists()]
     files += [file for plugin in config.plugin for file in files_beside(Path(plugin))]
     root = Path(config.data_root) if config.data_root else None
     return [*files, *(file for source in sources for file in data_files(source, root))]
+
+
+def _listed(planned: Planned, role: str) -> list[str | None]:
+    """The files of a network's weights as a list."""
+    found = planned.about["paths"].get(role)
+    return found if isinstance(found, list) else [found]
 
 
 def keep_reused(prepared: Prepared) -> None:
@@ -584,8 +590,8 @@ def untrained_teacher(bound: Bound, images: Images, modules: Modules) -> Network
     def untrained(spec: NetworkSpec) -> Network:
         return freeze(network_of(spec.model_copy(update={"start": "random"}), images, side=side, seed=0, path=None, modules=modules))
 
-    members = members_of(bound.run.teacher)
-    return Ensemble([untrained(member) for member in members]) if members else untrained(bound.run.teacher)
+    members = members_of(bound.run.teacher, bound.paths.get("teacher"))
+    return Ensemble([untrained(member) for member, _ in members]) if members else untrained(bound.run.teacher)
 
 
 def estimate(prepared: Prepared, modules: Modules | None = None) -> float:

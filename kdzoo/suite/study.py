@@ -18,18 +18,21 @@ from kdzoo.data.known import DATA
 from kdzoo.errors import InputError, noting, unknown
 from kdzoo.method import REGISTRY
 from kdzoo.models.known import own_networks
-from kdzoo.spec import Count, Integer, Number, Spec, parse
+from kdzoo.spec import Count, Number, Spec, parse
 from kdzoo.suite.config import CONFIGS, KD, NONE, BenchConfig, bench_config, read_yaml, wants_refit
+from kdzoo.suite.metrics import METRICS
 from kdzoo.suite.outline import outline
 from kdzoo.suite.published import Published, published_in
 from kdzoo.suite.request import parse_request
+from kdzoo.suite.steps import StepKeys
+from kdzoo.suite.steps.step import Step
+from kdzoo.suite.which import Of, Which, as_tuple
 
 FOLDER = CONFIGS / "papers"
 TEACHER = "teacher"
 """as the method of a measurement: the teacher itself"""
 OWN_KEYS = ("name", "results", "device", "jobs", "threads", "wandb", "checkpoint_seconds")
 """of a bench, what a study sets itself or the command line says"""
-METRICS = ("top1", "top5", "balanced", "nll", "ece", "agreement", "teacher_kl", "errors")
 SPEED = 150e9
 """multiply-accumulates a second of training on two cores of a CPU (results/speed/cpu.md: 147e9 and 205e9)"""
 SPEED_OF = "two CPU cores"
@@ -37,58 +40,42 @@ SPEED_OF = "two CPU cores"
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
-def _tuple(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _seeds(value: object) -> object:
-    return (value,) if isinstance(value, int) and not isinstance(value, bool) else _tuple(value)
-
-
-class Which(Spec):
-    """Runs of an earlier stage: those of a method, of a pair where the stage has several, with these seeds.
-
-    setting: of several tried, the one with these values (`temperature`, `alpha`, `weight`, or a field of the method's);
-    without it the one chosen on validation.
-    """
-
-    stage: str
-    method: str = NONE
-    pair: str | None = None
-    setting: dict[str, JsonValue] = {}
-    seeds: Annotated[tuple[Integer, ...], BeforeValidator(_seeds), Field(min_length=1)] = (0,)
-
-    def __str__(self) -> str:
-        return f"{'the student alone' if self.method == NONE else self.method} of stage {self.stage}"
-
-
-class Stage(Spec):
-    """One bench of a study, in the keys of `kdzoo bench --config`.
+class Stage(StepKeys):
+    """One bench of a study, in the keys of `kdzoo bench --config`, or a step: what is done with finished runs of an earlier stage.
 
     teacher: runs of an earlier stage whose students teach this one; several seeds are an ensemble. settings: methods
-    that are trained at the setting that an earlier stage chose for them.
+    that are trained at the setting that an earlier stage chose for them. A step is named by its kind, as in
+    `calibrate: {of: {...}, ...}` (`kdzoo.suite.steps`).
     """
 
     name: Name
     bench: dict[str, Any] = {}
     teacher: Which | None = None
-    settings: Annotated[tuple[Which, ...], BeforeValidator(_tuple)] = ()
+    settings: Annotated[tuple[Which, ...], BeforeValidator(as_tuple)] = ()
+
+    @model_validator(mode="after")
+    def _a_bench_or_a_step(self) -> Self:
+        beside = [key for key in ("bench", "teacher", "settings") if key in self.model_fields_set]
+        if self.kind is not None and beside:
+            raise ValueError(f"expected a bench or a step, got {' and '.join([*beside, self.kind])}")
+        return self
 
     @property
-    def before(self) -> tuple[Which, ...]:
+    def before(self) -> tuple[Of, ...]:
         """What it takes from earlier stages."""
-        return (*((self.teacher,) if self.teacher else ()), *self.settings)
+        return (*((self.teacher,) if self.teacher else ()), *self.settings, *((self.step.of,) if self.step else ()))
 
 
 class Cell(Spec):
     """A number of a stage, seed by seed: a metric on the test set after the last epoch.
 
-    method: a method, `none` (the student alone) or `teacher`. metric: top1, errors (images) and so on, or the place of
-    a number in a run's result.json with dots, such as `best.test.top1`. phase: `refit` where there is one unless given.
+    method: of a bench, a method, `none` (the student alone) or `teacher`; a step has none. metric: top1, error_rate, errors
+    (images) and so on; `errors.3` and `recall.3` of class 3; or the place of a number in a run's result.json, or in a
+    step's result, with dots, such as `best.test.top1`. phase: `refit` where there is one unless given.
     """
 
     stage: str | None = None
-    method: str
+    method: str | None = None
     pair: str | None = None
     setting: dict[str, JsonValue] = {}
     phase: str | None = None
@@ -116,7 +103,7 @@ class Measure(Spec):
     over: Difference | None = None
     paper: Number | None = None
     tolerance: Annotated[Number, Field(ge=0)] | None = None
-    between: Annotated[tuple[Number | None, Number | None], BeforeValidator(_tuple)] | None = None
+    between: Annotated[tuple[Number | None, Number | None], BeforeValidator(as_tuple)] | None = None
     reason: str = ""
 
     @model_validator(mode="after")
@@ -168,11 +155,11 @@ class Study(Spec):
     title: str
     claim: str
     source: str
-    tries: Annotated[tuple[str, ...], BeforeValidator(_tuple)]
+    tries: Annotated[tuple[str, ...], BeforeValidator(as_tuple)]
     seeds: Count = 5
-    stages: Annotated[tuple[Stage, ...], BeforeValidator(_tuple), Field(min_length=1)]
-    measures: Annotated[tuple[Measure, ...], BeforeValidator(_tuple)] = ()
-    published: Annotated[tuple[PublishedTable, ...], BeforeValidator(_tuple)] = ()
+    stages: Annotated[tuple[Stage, ...], BeforeValidator(as_tuple), Field(min_length=1)]
+    measures: Annotated[tuple[Measure, ...], BeforeValidator(as_tuple)] = ()
+    published: Annotated[tuple[PublishedTable, ...], BeforeValidator(as_tuple)] = ()
     time: Time | None = None
 
     def stage(self, name: str | None) -> Stage:
@@ -188,6 +175,11 @@ class Study(Spec):
         methods = {NONE, KD, *bench.methods}
         rows = [row for row in published_in(table.table) if row.pair in bench.pairs and row.data == bench.data and row.method in methods]
         return [_measure(row, table) for row in rows]
+
+    @property
+    def benches(self) -> tuple[Stage, ...]:
+        """The stages that train, without the steps between them."""
+        return tuple(stage for stage in self.stages if stage.step is None)
 
     def config(self, stage: Stage, seeds: int | None = None, **more: Any) -> BenchConfig:
         """The bench of a stage as far as it does not hang on earlier stages; raises InputError with its faults.
@@ -222,7 +214,7 @@ def read_study(file: Path) -> Study:
     except InputError as error:
         raise InputError(*[f"study {file.stem}: {problem}" for problem in error.problems]) from error
     problems = [*_wrong_stages(found), *wrong_seeds(found), *_wrong_measures(found)]
-    for stage in found.stages:
+    for stage in found.benches:
         with noting(problems):
             found.config(stage)
     if not found.measures and not found.published:
@@ -243,17 +235,9 @@ def _wrong_stages(found: Study) -> list[str]:
     for stage in found.stages:
         if stage.name in earlier:
             problems.append(f"stages.{stage.name}: stands there twice")
-        strangers = [which.stage for which in stage.before if which.stage not in earlier]
+        strangers = [of.stage for of in stage.before if of.stage not in earlier]
         problems += [f"stages.{stage.name}: {unknown('earlier stage', name, earlier)}" for name in strangers]
-        for which in stage.before:
-            if which.stage in earlier and (methods := _trained(found, which.stage)) and which.method not in methods:
-                problems.append(f"stages.{stage.name}: {unknown(f'method of stage {which.stage}', which.method, methods)}")
-        problems += [
-            f"stages.{stage.name}.settings: {which.method} trains in two stages, which an exact sum of one stage cannot repeat; name it "
-            f"in the stage's methods"
-            for which in stage.settings
-            if _has_first_stage(which.method)
-        ]
+        problems += [f"stages.{stage.name}: {text}" for of in stage.before if of.stage in earlier for text in _wrong_runs(found, of, stage)]
         own = [key for key in stage.bench if key in OWN_KEYS]
         problems += [f"stages.{stage.name}.bench.{key}: not a key of a study; the command line or the stage's name says it" for key in own]
         if stage.teacher and "teacher" in stage.bench:
@@ -262,20 +246,47 @@ def _wrong_stages(found: Study) -> list[str]:
     return problems
 
 
+def _wrong_runs(found: Study, of: Of, stage: Stage) -> list[str]:
+    """What keeps a stage from taking runs of an earlier one."""
+    source = found.stage(of.stage)
+    if source.step is not None:
+        return [f"stage {of.stage} is a step ({source.kind}) and has no runs; expected a stage that trains"]
+    methods = _trained(found, of.stage)
+    if methods and of.method not in methods:
+        return [unknown(f"method of stage {of.stage}", of.method, methods)]
+    reads_networks = stage.step is not None or of is stage.teacher
+    if methods and reads_networks and "student" not in found.config(source).keep:
+        return [f"stage {of.stage} keeps no students, which {'a step reads' if stage.step else 'teach'}; add student to its keep"]
+    return []
+
+
 def wrong_seeds(found: Study, seeds: int | None = None) -> list[str]:
     """Runs that stages take from earlier ones with seeds that those do not train, where each stage has `seeds` of them or its own."""
     problems: list[str] = []
     benches: dict[str, BenchConfig] = {}
     for stage in found.stages:
-        for which in stage.before:
-            trained = benches[which.stage].seeds_for(which.method) if which.stage in benches else which.seeds
-            if missing := [str(seed) for seed in which.seeds if seed not in trained]:
+        for of in stage.before:
+            asked = getattr(of, "seeds", None) or ()
+            trained = benches[of.stage].seeds_for(of.method) if of.stage in benches else asked
+            if missing := [str(seed) for seed in asked if seed not in trained]:
                 word = "seed" if len(missing) == 1 else "seeds"
                 known = ", ".join(map(str, trained))
-                problems.append(f"stages.{stage.name}: stage {which.stage} does not train {word} {', '.join(missing)}; its seeds: {known}")
+                problems.append(f"stages.{stage.name}: stage {of.stage} does not train {word} {', '.join(missing)}; its seeds: {known}")
+        if stage.step is not None and (bench := benches.get(stage.step.of.stage)) is not None:
+            of_step = step_seeds(found, stage.step, seeds)
+            problems += [f"stages.{stage.name}.{stage.kind}.{problem}" for problem in stage.step.problems(bench, of_step)]
         with suppress(InputError):  # told with the faults of its bench
-            benches[stage.name] = found.config(stage, seeds)
+            if stage.step is None:
+                benches[stage.name] = found.config(stage, seeds)
     return problems
+
+
+def step_seeds(found: Study, step: Step, seeds: int | None = None) -> tuple[int, ...]:
+    """The seeds of the runs that a step reads: those that it names, else all that their stage trains.
+
+    seeds: how many each stage has instead of the study's.
+    """
+    return step.of.seeds or found.config(found.stage(step.of.stage), seeds).seeds_for(step.of.method)
 
 
 def _wrong_measures(found: Study) -> list[str]:
@@ -286,8 +297,8 @@ def _wrong_measures(found: Study) -> list[str]:
         for cell in measure.cells:
             if cell.stage is not None and cell.stage not in names:
                 problems.append(f"{where}: {unknown('stage', cell.stage, names)}")
-            elif (methods := _methods(found, cell.stage)) and cell.method not in methods:
-                problems.append(f"{where}: {unknown('method', cell.method, methods)}")
+            else:
+                problems += [f"{where}: {problem}" for problem in _wrong_method(found, cell)]
             if "." not in cell.metric and cell.metric not in METRICS:
                 problems.append(f"{where}: {unknown('metric', cell.metric, METRICS)}")
     for table in found.published:
@@ -296,6 +307,18 @@ def _wrong_measures(found: Study) -> list[str]:
         with noting(problems):
             published_in(table.table)
     return problems
+
+
+def _wrong_method(found: Study, cell: Cell) -> list[str]:
+    """What is wrong with the method of a cell whose stage there is."""
+    stage = found.stage(cell.stage)
+    if stage.step is not None:
+        beside = [key for key in ("method", "pair", "setting", "phase") if key in cell.model_fields_set]
+        return [f"stage {stage.name} is a step ({stage.kind}), whose numbers have no {' or '.join(beside)}"] if beside else []
+    if cell.method is None:
+        return ["method: missing"]
+    methods = _methods(found, cell.stage)
+    return [unknown("method", cell.method, methods)] if methods and cell.method not in methods else []
 
 
 def _methods(found: Study, name: str | None) -> list[str]:
@@ -308,6 +331,8 @@ def _trained(found: Study, name: str | None) -> list[str]:
     """The methods that a stage trains, as its tables name them; nothing where its bench has faults of its own."""
     try:
         stage = found.stage(name)
+        if stage.step is not None:
+            return []
         return list(dict.fromkeys([NONE, KD, *map(_label, found.config(stage).methods), *(which.method for which in stage.settings)]))
     except InputError:
         return []
@@ -320,15 +345,6 @@ def _label(text: str) -> str:
             return "+".join(parse_request(text).terms) or NONE
         except InputError:
             return text
-
-
-def _has_first_stage(method: str) -> bool:
-    """Whether a method, or one of a sum, trains in two stages; not where only a plugin knows it."""
-    with REGISTRY.declarations():
-        try:
-            return any(REGISTRY.get(name).card.first is not None for name in parse_request(method).terms)
-        except InputError:
-            return False
 
 
 def _twice(names: Iterable[str]) -> list[str]:
@@ -354,11 +370,11 @@ def study_file(name: str) -> Path:
 def hours(found: Study) -> tuple[float, str] | None:
     """How long a study takes, and on which machine: as measured, else estimated; None where its networks are not kdzoo's own.
 
-    The estimate counts the multiply-accumulates of teachers and students, not those of losses, at the speed of two cores.
+    The estimate counts the multiply-accumulates of teachers and students, not those of losses and steps, at the speed of two cores.
     """
     if found.time is not None:
         return found.time.hours, found.time.machine
-    counts = [_multiplications(found, stage) for stage in found.stages]
+    counts = [_multiplications(found, stage) for stage in found.benches]
     if any(count is None for count in counts):
         return None
     return sum(count for count in counts if count is not None) / SPEED / 3600, SPEED_OF
