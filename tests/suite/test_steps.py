@@ -25,8 +25,8 @@ WITHOUT_THREES = {
 HINTON = {"stage": "main", "method": "hinton"}
 STAGES = [
     {"name": "main", "bench": WITHOUT_THREES},
-    {"name": "teacher_labels", "calibrate": {"of": HINTON, "classes": [3], "on": "teacher"}},
-    {"name": "held_out", "calibrate": {"of": HINTON, "classes": [3], "on": "validation"}},
+    {"name": "teacher_labels", "calibrate": {"of": HINTON, "classes": [3], "labels": "teacher"}},
+    {"name": "held_out", "calibrate": {"of": HINTON, "classes": [3], "labels": "validation"}},
     {"name": "together", "average": {"of": HINTON}},
     {"name": "fit", "evaluate": {"of": {**HINTON, "method": "none", "seeds": [1]}}},
     {
@@ -122,7 +122,7 @@ def test_the_faults_of_steps_are_told_before_any_training(tmp_path):
     bench = {**DIGITS, "pairs": ["digits"], "val_fraction": 0, "keep": ["predictions"], "seeds": 3}
     stages = [
         {"name": "main", "bench": bench},
-        {"name": "a", "calibrate": {"of": HINTON, "classes": [3], "on": "validation"}},
+        {"name": "a", "calibrate": {"of": HINTON, "classes": [3], "labels": "validation"}},
         {"name": "b", "average": {"of": {"stage": "a"}}},
         {"name": "c", "average": {"of": {"stage": "main", "seeds": [0, 5]}, "size": 2}},
         {"name": "d", "average": {"of": {"stage": "main"}, "size": 2}},
@@ -135,17 +135,17 @@ def test_the_faults_of_steps_are_told_before_any_training(tmp_path):
         "stages.b: stage a is a step (calibrate) and has no runs; expected a stage that trains",
         "stages.c: stage main keeps no students, which a step reads; add student to its keep",
         "stages.d: stage main keeps no students, which a step reads; add student to its keep",
-        "stages.a.calibrate.on: stage main holds out no validation images (val_fraction is 0); expected teacher, or images held out",
+        "stages.a.calibrate.labels: stage main holds out no validation images (val_fraction is 0); expected teacher, or images held out",
         "stages.c: stage main does not train seed 5; its seeds: 0, 1, 2",
         "stages.d.average.size: 3 seeds do not make ensembles of 2",
         "measures, 'x': stage a is a step (calibrate), whose numbers have no method",
         "measures, 'y': method: missing",
     ]
     with pytest.raises(InputError) as refused:
-        read_study(study(tmp_path, [{"name": "a", "bench": bench, "calibrate": {"of": HINTON, "clases": [3], "on": "test"}}]))
+        read_study(study(tmp_path, [{"name": "a", "bench": bench, "calibrate": {"of": HINTON, "clases": [3], "labels": "test"}}]))
     told = "\n".join(refused.value.problems)
     assert "stages.0.calibrate.classes: missing" in told
-    assert "stages.0.calibrate.on: expected 'teacher' or 'validation', got 'test'" in told
+    assert "stages.0.calibrate.labels: expected 'teacher' or 'validation', got 'test'" in told
 
 
 @pytest.mark.parametrize("method", ["fitnet_two_stage", "ft", "ab", "ab+hinton", "fsp"])

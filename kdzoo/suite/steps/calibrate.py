@@ -17,17 +17,17 @@ from kdzoo.suite.which import as_tuple
 class Calibrate(Step):
     """Choose the biases of some classes after training (`kdzoo.calibrate_biases`), never on test images.
 
-    classes: their numbers. on: `teacher`, the training images of all classes with the teacher's predictions as targets, no
+    classes: their numbers. labels: `teacher`, the training images of all classes with the teacher's predictions as targets, no
     label being read; `validation`, held-out training images with their labels.
     """
 
     classes: Annotated[tuple[Annotated[Integer, Field(ge=0)], ...], BeforeValidator(as_tuple), Field(min_length=1)]
-    on: Literal["teacher", "validation"]
+    labels: Literal["teacher", "validation"]
 
     def problems(self, bench: BenchConfig, seeds: Sequence[int]) -> list[str]:
         held_out = recipe_file(bench.recipe).val_fraction if bench.val_fraction is None else bench.val_fraction
-        if self.on == "validation" and not held_out:
-            return [f"on: stage {self.of.stage} holds out no validation images (val_fraction is 0); expected teacher, or images held out"]
+        if self.labels == "validation" and not held_out:
+            return [f"labels: stage {self.of.stage} holds out no validation images (val_fraction is 0); expected teacher, or images held out"]
         return []
 
     def words(self) -> str:
@@ -36,7 +36,7 @@ class Calibrate(Step):
             "teacher": "all training images as the teacher labels them",
             "validation": "held-out training images with their labels",
         }
-        return f"{classes} in {self.of}, chosen on {where[self.on]}"
+        return f"{classes} in {self.of}, chosen on {where[self.labels]}"
 
     def act(self, work: Work) -> Result:
         from kdzoo.calibration import calibrate_biases
@@ -44,7 +44,7 @@ class Calibrate(Step):
 
         (folder,) = work.runs
         run = finished(folder, work.device)
-        if self.on == "teacher":
+        if self.labels == "teacher":
             part, targets = run.all_training, run.ask_teacher(run.all_training).argmax(1)
         else:
             if run.parts.val is None:
