@@ -27,10 +27,11 @@ from kdzoo.cli.options import (
 from kdzoo.cli.output import Column, Format, console, field, labelled, link, say, show, tell
 from kdzoo.errors import InputError, noting
 from kdzoo.suite.config import BenchConfig
+from kdzoo.suite.hours import hours
 from kdzoo.suite.jobs import Outcome
 from kdzoo.suite.outline import outline
 from kdzoo.suite.reproduce import Asked, asked_study, reproduce_stages
-from kdzoo.suite.study import Stage, hours, read_study, shipped_studies
+from kdzoo.suite.study import Stage, read_study, shipped_studies
 from kdzoo.suite.which import Of
 from kdzoo.text import one_line
 
@@ -151,7 +152,8 @@ def _earlier(before: Iterable[Of]) -> str:
 def train_study(asked: Asked, *, command: str, retry_failed: bool) -> int:
     """Train what is missing of every stage, then write and print the study's table; 1 where some run or step failed."""
     from kdzoo.suite.evidence import PAGE, TABLE, shown_frame
-    from kdzoo.suite.report import evidence_view
+    from kdzoo.suite.report import evidence_view, titled
+    from kdzoo.suite.surface_table import surface_frame
 
     def train(config: BenchConfig) -> Outcome:
         return train_missing(config, command=command, retry_failed=retry_failed)
@@ -162,6 +164,11 @@ def train_study(asked: Asked, *, command: str, retry_failed: bool) -> int:
     if done.stopped is not None and done.outcome is not None:
         say_failures(done.outcome, f"kdzoo status {asked.folder / done.stopped.name}")
     page = asked.folder / PAGE
-    console().print(evidence_view(asked.study.title, shown_frame(done.measured), console().width, str(page)))
+    if done.evidence.measured:
+        console().print(evidence_view(asked.study.title, shown_frame(done.evidence.measured), console().width, str(page)))
+    for one in done.evidence.surfaces:
+        console().print(titled(one.surface.name, surface_frame(one), console().width))
+        if one.reason:
+            tell(one_line(f"not measured: {one.reason}"))
     tell(one_line(f"{page}, with {TABLE} beside it"))
     return 0 if done.stopped is None else 1

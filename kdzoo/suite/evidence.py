@@ -24,6 +24,8 @@ from kdzoo.suite.stages import Wanted, settings_in, wanted_runs
 from kdzoo.suite.stats import mean_interval, sample_sd
 from kdzoo.suite.steps.perform import read_results
 from kdzoo.suite.study import TEACHER, Cell, Measure, Study, step_seeds
+from kdzoo.suite.surface_table import FILE as SURFACES
+from kdzoo.suite.surface_table import Drawn, draw_all, surface_lines, surfaces_csv
 from kdzoo.suite.tables import markdown_table
 from kdzoo.text import markdown_text, number_of
 
@@ -78,6 +80,14 @@ class Measured:
 def _exceeds(one: float, bound: float) -> bool:
     """Whether a number passes a bound by more than floating point makes: one that is met is not passed."""
     return one > bound and round(one - bound, ROUNDING) > 0
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a study came to: its numbers and its surfaces."""
+
+    measured: tuple[Measured, ...]
+    surfaces: tuple[Drawn, ...] = ()
 
 
 def measure_all(study: Study, folder: Path) -> tuple[Measured, ...]:
@@ -264,24 +274,31 @@ def _number(value: float, measure: Measure) -> str:
     return "" if math.isnan(value) else f"{value:.{1 if counted else 2}f}"
 
 
-def write_evidence(study: Study, given: str, folder: Path) -> tuple[Measured, ...]:
-    """Write README.md and results.csv of a study from its runs alone, byte for byte the same from the same runs.
+def write_evidence(study: Study, given: str, folder: Path) -> Evidence:
+    """Write README.md and results.csv, and surfaces.csv where it has surfaces, of a study from its runs alone, byte for byte the same.
 
     given: what `kdzoo reproduce` was given, a name or a file; the page names the command.
     """
     measured = measure_all(study, folder)
+    drawn = draw_all(study, folder)
     write_bytes(folder / TABLE, as_csv(evidence_frame(measured)))
-    write_bytes(folder / PAGE, page(study, given, measured).encode())
-    return measured
+    if drawn:
+        write_bytes(folder / SURFACES, surfaces_csv(drawn))
+    write_bytes(folder / PAGE, page(study, given, measured, drawn).encode())
+    return Evidence(measured, drawn)
 
 
-def page(study: Study, given: str, measured: Sequence[Measured]) -> str:
+def page(study: Study, given: str, measured: Sequence[Measured], drawn: Sequence[Drawn] = ()) -> str:
     """The README of a study."""
     count = {word: sum(one.reached == word for one in measured) for word in (REACHED, BY_MEAN, ABOVE, BELOW, MISSING)}
     told = "; ".join(f"{word} ({number})" for word, number in count.items() if number)
     lines = [f"# {markdown_text(study.title)}", "", f"Claim: {markdown_text(study.claim)} [Source]({study.source}).", ""]
-    lines += [f"`kdzoo reproduce {shlex.quote(given)}`. Reached, of {number_of(len(measured), 'number')}: {told}.", ""]
-    lines += [*markdown_table(shown_frame(measured)), "", READ_AS, "", "## How it was trained", ""]
+    reached = f" Reached, of {number_of(len(measured), 'number')}: {told}." if measured else ""
+    lines += [f"`kdzoo reproduce {shlex.quote(given)}`.{reached}", ""]
+    lines += [*markdown_table(shown_frame(measured)), "", READ_AS, ""] if measured else []
+    for one in drawn:
+        lines += [*surface_lines(one), ""]
+    lines += ["## How it was trained", ""]
     lines += [f"- `{stage.name}/`: {_setup(study, stage.name)}" for stage in study.stages]
     lines += ["", "Tried before the recipe was settled: " + ("; ".join(map(markdown_text, study.tries)) or "nothing") + "."]
     return "\n".join(lines) + "\n"

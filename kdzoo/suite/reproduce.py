@@ -15,7 +15,7 @@ from kdzoo.suite.study import Stage, Study, read_study, study_file, wrong_seeds
 from kdzoo.text import number_of
 
 if TYPE_CHECKING:
-    from kdzoo.suite.evidence import Measured
+    from kdzoo.suite.evidence import Evidence
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,9 @@ def check_stages(asked: Asked) -> None:
 
 @dataclass(frozen=True)
 class Reproduced:
-    """What a study came to: its numbers, the stage at which it stopped, and what failed there; no stage where all are done."""
+    """What a study came to, the stage at which it stopped, and what failed there; no stage where all are done."""
 
-    measured: tuple[Measured, ...]
+    evidence: Evidence
     stopped: Stage | None = None
     outcome: Outcome | None = None
     problems: tuple[str, ...] = ()

@@ -14,18 +14,16 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
-from kdzoo.data.known import DATA
 from kdzoo.errors import InputError, noting, unknown
 from kdzoo.method import REGISTRY
-from kdzoo.models.known import own_networks
 from kdzoo.spec import Count, Number, Spec, parse
-from kdzoo.suite.config import CONFIGS, KD, NONE, BenchConfig, bench_config, read_yaml, wants_refit
+from kdzoo.suite.config import CONFIGS, KD, NONE, BenchConfig, bench_config, read_yaml
 from kdzoo.suite.metrics import METRICS
-from kdzoo.suite.outline import outline
 from kdzoo.suite.published import Published, published_in
 from kdzoo.suite.request import parse_request
 from kdzoo.suite.steps import StepKeys
 from kdzoo.suite.steps.step import Step
+from kdzoo.suite.surface import AXES, Surface
 from kdzoo.suite.which import Of, Which, as_tuple
 
 FOLDER = CONFIGS / "papers"
@@ -33,10 +31,6 @@ TEACHER = "teacher"
 """as the method of a measurement: the teacher itself"""
 OWN_KEYS = ("name", "results", "device", "jobs", "threads", "wandb", "checkpoint_seconds")
 """of a bench, what a study sets itself or the command line says"""
-SPEED = 150e9
-"""multiply-accumulates a second of training on two cores of a CPU (results/speed/cpu.md: 147e9 and 205e9)"""
-SPEED_OF = "two CPU cores"
-
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
@@ -160,6 +154,7 @@ class Study(Spec):
     stages: Annotated[tuple[Stage, ...], BeforeValidator(as_tuple), Field(min_length=1)]
     measures: Annotated[tuple[Measure, ...], BeforeValidator(as_tuple)] = ()
     published: Annotated[tuple[PublishedTable, ...], BeforeValidator(as_tuple)] = ()
+    surfaces: Annotated[tuple[Surface, ...], BeforeValidator(as_tuple)] = ()
     time: Time | None = None
 
     def stage(self, name: str | None) -> Stage:
@@ -213,12 +208,12 @@ def read_study(file: Path) -> Study:
         found = parse(Study, read_yaml(file), "")
     except InputError as error:
         raise InputError(*[f"study {file.stem}: {problem}" for problem in error.problems]) from error
-    problems = [*_wrong_stages(found), *wrong_seeds(found), *_wrong_measures(found)]
+    problems = [*_wrong_stages(found), *wrong_seeds(found), *_wrong_measures(found), *_wrong_surfaces(found)]
     for stage in found.benches:
         with noting(problems):
             found.config(stage)
-    if not found.measures and not found.published:
-        problems.append("measures: missing; expected measures, or published with the name of a table")
+    if not found.measures and not found.published and not found.surfaces:
+        problems.append("measures: missing; expected measures, published with the name of a table, or surfaces")
     if not problems:
         for table in found.published:
             if not found._of_table(table):
@@ -309,6 +304,33 @@ def _wrong_measures(found: Study) -> list[str]:
     return problems
 
 
+def _wrong_surfaces(found: Study) -> list[str]:
+    names = [stage.name for stage in found.benches]
+    problems = [f"surfaces: {name!r} stands there twice" for name in _twice(surface.name for surface in found.surfaces)]
+    for surface in found.surfaces:
+        where = f"surfaces, {surface.name!r}"
+        if "." not in surface.metric and surface.metric not in METRICS:
+            problems.append(f"{where}: {unknown('metric', surface.metric, METRICS)}")
+        if surface.stage is not None and surface.stage not in names:
+            problems.append(f"{where}: {unknown('stage that trains', surface.stage, names)}")
+        elif (methods := _trained(found, surface.stage)) and surface.method not in methods:
+            problems.append(f"{where}: {unknown('method', surface.method, methods)}")
+        else:
+            axes = [*AXES, *_fields(surface.method)]
+            problems += [f"{where}: {unknown('axis', axis, axes)}" for axis in (surface.rows, surface.columns) if axis not in axes]
+    return problems
+
+
+def _fields(method: str) -> list[str]:
+    """The hyper-parameters of the methods of a sum, as axes name them; nothing of what only a plugin knows."""
+    with REGISTRY.declarations():
+        try:
+            fields = {name: list(REGISTRY.get(name).model_fields) for name in parse_request(method).terms}
+        except InputError:
+            return []
+    return [text for name, keys in fields.items() for key in keys for text in (key, f"{name}.{key}")]
+
+
 def _wrong_method(found: Study, cell: Cell) -> list[str]:
     """What is wrong with the method of a cell whose stage there is."""
     stage = found.stage(cell.stage)
@@ -365,51 +387,3 @@ def study_file(name: str) -> Path:
     if name not in shipped_studies():
         raise InputError(f"{unknown('study', name, shipped_studies())}; or a YAML file")
     return shipped_studies()[name]
-
-
-def hours(found: Study) -> tuple[float, str] | None:
-    """How long a study takes, and on which machine: as measured, else estimated; None where its networks are not kdzoo's own.
-
-    The estimate counts the multiply-accumulates of teachers and students, not those of losses and steps, at the speed of two cores.
-    """
-    if found.time is not None:
-        return found.time.hours, found.time.machine
-    counts = [_multiplications(found, stage) for stage in found.benches]
-    if any(count is None for count in counts):
-        return None
-    return sum(count for count in counts if count is not None) / SPEED / 3600, SPEED_OF
-
-
-def _multiplications(found: Study, stage: Stage) -> float | None:
-    """Of all epochs of a bench, its refit's too: three forward passes a step for what is trained, one for a teacher."""
-    config = found.config(stage)
-    planned, data = outline(config), DATA.get(config.data)
-    if planned is None or data is None or data.train is None or data.shape is None:
-        return None
-    total = 0.0
-    for teacher_name, student_name in planned.pairs:
-        trained = stage.teacher is None
-        of_teacher = _macs(teacher_name if trained else _student_of(found, stage), data.shape)
-        of_student = _macs(student_name, data.shape)
-        if of_teacher is None or of_student is None:
-            return None
-        runs = sum((number or 1) * len(config.seeds_for(name)) for name, number in planned.methods)
-        alone = len(config.seeds_for(NONE))
-        if wants_refit(config):
-            more = config.refit_seeds or len(config.seeds)
-            runs, alone = runs + more * len(planned.methods), alone + more
-        total += runs * 3 * of_student + (runs - alone) * of_teacher + trained * 3 * of_teacher
-    images = (config.limit or data.train) * (1 - (config.val_fraction or 0))
-    return total * images * planned.epochs
-
-
-def _student_of(found: Study, stage: Stage) -> str:
-    """The network that an earlier stage trained, which teaches this one."""
-    planned = None if stage.teacher is None else outline(found.config(found.stage(stage.teacher.stage)))
-    return "" if planned is None else planned.pairs[0][1]
-
-
-def _macs(name: str, shape: tuple[int, int, int]) -> float | None:
-    """Multiply-accumulates of one image of this shape; None for a network that is not kdzoo's own."""
-    known = own_networks().get(name.partition(":")[0].partition("@")[0])
-    return None if known is None else known.macs * shape[1] * shape[2] / (known.input[1] * known.input[2])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
+import kdzoo as package
 from kdzoo.errors import InputError
 from kdzoo.spec import ObjectiveSpec
 from kdzoo.suite.stages import as_request
@@ -74,7 +75,7 @@ def errors(log_probs: np.ndarray, targets: np.ndarray) -> int:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("train_here")
-def test_steps_are_done_with_the_runs_of_earlier_stages_and_told_beside_them(kdzoo, place):
+def test_steps_are_done_with_the_runs_of_earlier_stages_and_told_beside_them(kdzoo, place, capsys):
     file = study(place)
     first = kdzoo("reproduce", file, "--jobs", "1")
     assert first.status == 0, first.err
@@ -113,9 +114,12 @@ def test_steps_are_done_with_the_runs_of_earlier_stages_and_told_beside_them(kdz
     assert (folder / "README.md").read_text() == page
     kept = (folder / "held_out" / "seed-0.json").read_bytes()
     (folder / "held_out" / "seed-0.json").write_text("{")
-    mended = kdzoo("reproduce", file, "--jobs", "1")
+    capsys.readouterr()
+    frame = package.reproduce(file, jobs=1)
     assert (folder / "held_out" / "seed-0.json").read_bytes() == kept
-    assert "seed-0.json.damaged" in mended.out
+    assert "the old file is kept as seed-0.json.damaged" in capsys.readouterr().out
+    assert frame.attrs == {"folder": "results/papers/mine", "surfaces": {}, "failed": {}, "problems": []}
+    assert {row.measure: f"{row.mean:g}" for row in frame.itertuples()} == {name: f"{float(row['mean']):g}" for name, row in rows.items()}
 
 
 def test_the_faults_of_steps_are_told_before_any_training(tmp_path):
@@ -135,7 +139,7 @@ def test_the_faults_of_steps_are_told_before_any_training(tmp_path):
         "stages.b: stage a is a step (calibrate) and has no runs; expected a stage that trains",
         "stages.c: stage main keeps no students, which a step reads; add student to its keep",
         "stages.d: stage main keeps no students, which a step reads; add student to its keep",
-        "stages.a.calibrate.labels: stage main holds out no validation images (val_fraction is 0); expected teacher, or images held out",
+        "stages.a.calibrate.labels: stage main holds out no validation images (val_fraction is 0); expected teacher",
         "stages.c: stage main does not train seed 5; its seeds: 0, 1, 2",
         "stages.d.average.size: 3 seeds do not make ensembles of 2",
         "measures, 'x': stage a is a step (calibrate), whose numbers have no method",

@@ -27,7 +27,7 @@ class Calibrate(Step):
     def problems(self, bench: BenchConfig, seeds: Sequence[int]) -> list[str]:
         held_out = recipe_file(bench.recipe).val_fraction if bench.val_fraction is None else bench.val_fraction
         if self.labels == "validation" and not held_out:
-            return [f"labels: stage {self.of.stage} holds out no validation images (val_fraction is 0); expected teacher, or images held out"]
+            return [f"labels: stage {self.of.stage} holds out no validation images (val_fraction is 0); expected teacher"]
         return []
 
     def words(self) -> str:

@@ -1,0 +1,94 @@
+"""How long a study takes, estimated from the networks that it trains. Free of torch."""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+from kdzoo.data.known import DATA
+from kdzoo.models.known import own_networks
+from kdzoo.spec import canonical_json
+from kdzoo.suite.config import NONE, BenchConfig, wants_refit
+from kdzoo.suite.outline import outline
+from kdzoo.suite.study import Stage, Study
+
+SPEED = 150e9
+"""multiply-accumulates a second of training on two cores of a CPU (results/speed/cpu.md: 147e9 and 205e9)"""
+SPEED_OF = "two CPU cores"
+FULLY_CONNECTED = re.compile(r"mlp((?:_\d+)+)")
+
+
+def hours(found: Study) -> tuple[float, str] | None:
+    """How long a study takes, and on which machine: as measured, else estimated; None where its networks are not kdzoo's own.
+
+    The estimate counts the multiply-accumulates of teachers and students, not those of losses and steps, at the speed of two
+    cores. A teacher that several stages have is trained once.
+    """
+    if found.time is not None:
+        return found.time.hours, found.time.machine
+    students = [_of_students(found, stage) for stage in found.benches]
+    teachers = {key: count for stage in found.benches for key, count in _of_teachers(found, stage).items()}
+    counts = [*students, *teachers.values()]
+    if any(count is None for count in counts):
+        return None
+    return sum(count for count in counts if count is not None) / SPEED / 3600, SPEED_OF
+
+
+def _of_students(found: Study, stage: Stage) -> float | None:
+    """Of all epochs of a bench, its refit's too: three forward passes a step for the student, one for a teacher."""
+    config = found.config(stage)
+    planned, images = outline(config), _images(config)
+    if planned is None or images is None:
+        return None
+    runs = sum((number or 1) * len(config.seeds_for(name)) for name, number in planned.methods)
+    alone = len(config.seeds_for(NONE))
+    if wants_refit(config):
+        more = config.refit_seeds or len(config.seeds)
+        runs, alone = runs + more * len(planned.methods), alone + more
+    total = 0.0
+    for teacher, student in planned.pairs:
+        of_teacher, of_student = _macs(_student_of(found, stage) or teacher, config), _macs(student, config)
+        if of_teacher is None or of_student is None:
+            return None
+        total += runs * 3 * of_student + (runs - alone) * of_teacher
+    return total * images * planned.epochs
+
+
+def _of_teachers(found: Study, stage: Stage) -> dict[str, float | None]:
+    """Of each teacher that a bench trains first, by all that decides which training it is."""
+    config = found.config(stage)
+    planned, images = outline(config), _images(config)
+    if planned is None or images is None or stage.teacher is not None:
+        return {}
+    epochs = config.set.get("teacher_recipe.epochs", planned.epochs)
+    same = {"data": config.data, "limit": config.limit, "val": config.val_fraction, "recipe": config.recipe, "epochs": epochs}
+    counts = {name: _macs(name, config) for name, _ in planned.pairs}
+    return {
+        canonical_json({**same, "name": name, "set": config.set}): None if count is None else 3 * count * images * epochs
+        for name, count in counts.items()
+    }
+
+
+def _images(config: BenchConfig) -> float | None:
+    """How many images a bench trains on; None where that is not known before the data are read."""
+    data = DATA.get(config.data)
+    return None if data is None or data.train is None else (config.limit or data.train) * (1 - (config.val_fraction or 0))
+
+
+def _student_of(found: Study, stage: Stage) -> str | None:
+    """The network that an earlier stage trained, which teaches this one."""
+    planned = None if stage.teacher is None else outline(found.config(found.stage(stage.teacher.stage)))
+    return None if planned is None else planned.pairs[0][1]
+
+
+def _macs(network: str, config: BenchConfig) -> float | None:
+    """Multiply-accumulates of one image of a bench's data; None for a network that is not kdzoo's own."""
+    name, data = network.partition(":")[0].partition("@")[0], DATA.get(config.data)
+    if data is None or data.shape is None or data.classes is None:
+        return None
+    channels, height, width = data.shape
+    if found := FULLY_CONNECTED.fullmatch(name):
+        units = [channels * height * width, *map(int, found[1].split("_")[1:]), data.classes]
+        return float(sum(one * other for one, other in itertools.pairwise(units)))
+    known = own_networks().get(name)
+    return None if known is None else known.macs * height * width / (known.input[1] * known.input[2])
