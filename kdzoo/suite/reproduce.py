@@ -104,28 +104,25 @@ def reproduce_stages(asked: Asked, train: Callable[[BenchConfig], Outcome], tell
     from kdzoo.suite.evidence import write_evidence
 
     check_stages(asked)
-    stopped: tuple[Stage | None, Outcome | None, tuple[str, ...]] = (None, None, ())
     for number, stage in enumerate(asked.study.stages, start=1):
         tell(f"stage {number} of {len(asked.study.stages)}: {stage.name}")
-        if stage.step is None:
-            outcome = train(asked.bench(stage))
-            if outcome.failed:
-                stopped = (stage, outcome, ())
-                break
-            continue
         try:
-            perform_stage(asked, stage, tell)
+            outcome = perform_stage(asked, stage, tell) if stage.step is not None else train(asked.bench(stage))
         except InputError as error:
-            stopped = (stage, None, error.problems)
-            break
-    return Reproduced(write_evidence(asked.study, asked.given, asked.folder), *stopped)
+            if number == 1:  # nothing has been trained
+                raise
+            return Reproduced(write_evidence(asked.study, asked.given, asked.folder), stage, None, error.problems)
+        if outcome.failed:
+            return Reproduced(write_evidence(asked.study, asked.given, asked.folder), stage, outcome)
+    return Reproduced(write_evidence(asked.study, asked.given, asked.folder))
 
 
-def perform_stage(asked: Asked, stage: Stage, tell: Callable[[str], None]) -> None:
-    """Do what is missing of a step, and tell it."""
+def perform_stage(asked: Asked, stage: Stage, tell: Callable[[str], None]) -> Outcome:
+    """Do what is missing of a step, and tell it; no run of it can fail by itself."""
     from kdzoo.suite.steps.perform import perform
 
     assert stage.step is not None
     tell(f"step     {stage.kind}: {stage.step.words()}")
     made = perform(asked.study, stage, asked.folder, asked.seeds, asked.options.get("device"), lambda text: tell(f"note: {text}"))
     tell(f"{number_of(made, 'result')} written to {asked.folder / stage.name}" if made else "nothing is left to do")
+    return Outcome(set())

@@ -11,7 +11,7 @@ import kdzoo as package
 from kdzoo.errors import InputError
 from kdzoo.spec import ObjectiveSpec
 from kdzoo.suite.stages import as_request
-from kdzoo.suite.study import read_study
+from kdzoo.suite.study import read_study, study_file
 
 DIGITS = {"data": "digits", "recipe": "smoke", "epochs": 3}
 WITHOUT_THREES = {
@@ -120,13 +120,21 @@ def test_steps_are_done_with_the_runs_of_earlier_stages_and_told_beside_them(kdz
     assert "the old file is kept as seed-0.json.damaged" in capsys.readouterr().out
     assert frame.attrs == {"folder": "results/papers/mine", "surfaces": {}, "failed": {}, "problems": []}
     assert {row.measure: f"{row.mean:g}" for row in frame.itertuples()} == {name: f"{float(row['mean']):g}" for name, row in rows.items()}
+    (folder / "together" / "seed-0.json").unlink()
+    next((folder / "main" / "runs").glob("hinton-*/student.safetensors")).unlink()
+    lost = kdzoo("reproduce", file, "--jobs", "1")
+    assert lost.status == 1
+    assert "kdzoo: stage together, seed 0: weights: " in lost.err
+    assert (
+        "| ensemble | at least 0 | 0 of 1 |  |  | not measured | stage together has not been done |" in (folder / "README.md").read_text()
+    )
 
 
 def test_the_faults_of_steps_are_told_before_any_training(tmp_path):
     bench = {**DIGITS, "pairs": ["digits"], "val_fraction": 0, "keep": ["predictions"], "seeds": 3}
     stages = [
         {"name": "main", "bench": bench},
-        {"name": "a", "calibrate": {"of": HINTON, "classes": [3], "labels": "validation"}},
+        {"name": "a", "calibrate": {"of": HINTON, "classes": [3, 10], "labels": "validation"}},
         {"name": "b", "average": {"of": {"stage": "a"}}},
         {"name": "c", "average": {"of": {"stage": "main", "seeds": [0, 5]}, "size": 2}},
         {"name": "d", "average": {"of": {"stage": "main"}, "size": 2}},
@@ -140,6 +148,7 @@ def test_the_faults_of_steps_are_told_before_any_training(tmp_path):
         "stages.c: stage main keeps no students, which a step reads; add student to its keep",
         "stages.d: stage main keeps no students, which a step reads; add student to its keep",
         "stages.a.calibrate.labels: stage main holds out no validation images (val_fraction is 0); expected teacher",
+        "stages.a.calibrate.classes: expected numbers from 0 to 9, got 10",
         "stages.c: stage main does not train seed 5; its seeds: 0, 1, 2",
         "stages.d.average.size: 3 seeds do not make ensembles of 2",
         "measures, 'x': stage a is a step (calibrate), whose numbers have no method",
@@ -169,3 +178,26 @@ def test_a_setting_of_a_method_of_two_stages_is_taken_over_as_it_is(method):
     again = parse_request(text)
     (point,) = settings(again, BenchConfig(grid={key: tuple(values) for key, values in axes.items()}))
     assert objective_at(again, point, "deep", 16) == wanted
+
+
+def small(name: str, folder):
+    """A shipped study on a few digits instead of its own data, an epoch of one seed."""
+    content = yaml.safe_load(study_file(name).read_text())
+    for stage in content["stages"]:
+        if (bench := stage.get("bench")) is not None:
+            bench |= {"data": "digits", "limit": 300 if "limit" not in bench else 100, "epochs": 1, "allow_chance_teacher": True}
+            bench["set"] = {**bench.get("set", {}), "teacher_recipe.epochs": 1} if "teacher" not in stage else {}
+    file = folder / f"{name}.yaml"
+    file.write_text(yaml.safe_dump(content))
+    return file
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("train_here")
+@pytest.mark.parametrize("name", ["hinton-mnist", "hinton-temperature", "hinton-few-labels"])
+def test_every_number_and_surface_of_a_study_of_hintons_is_measured(kdzoo, place, name):
+    """Of the shipped file with its stages, steps, measures and surfaces, on other data: none is left out for a wrong name."""
+    done = kdzoo("reproduce", small(name, place), "--seeds", "1", "--jobs", "1")
+    assert done.status == 0, done.err
+    page = (place / "results" / "papers" / name / "README.md").read_text().lower()
+    assert "not measured" not in page

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
+from kdzoo.data.known import DATA
 from kdzoo.errors import InputError
 from kdzoo.spec import Integer
 from kdzoo.suite.config import BenchConfig, recipe_file
@@ -26,9 +27,13 @@ class Calibrate(Step):
 
     def problems(self, bench: BenchConfig, seeds: Sequence[int]) -> list[str]:
         held_out = recipe_file(bench.recipe).val_fraction if bench.val_fraction is None else bench.val_fraction
+        problems = []
         if self.labels == "validation" and not held_out:
-            return [f"labels: stage {self.of.stage} holds out no validation images (val_fraction is 0); expected teacher"]
-        return []
+            problems.append(f"labels: stage {self.of.stage} holds out no validation images (val_fraction is 0); expected teacher")
+        known = DATA.get(bench.data)
+        if known is not None and known.classes is not None and (strange := [one for one in self.classes if one >= known.classes]):
+            problems.append(f"classes: expected numbers from 0 to {known.classes - 1}, got {joined(strange)}")
+        return problems
 
     def words(self) -> str:
         classes = f"the bias{'es' * (len(self.classes) > 1)} of class{'es' * (len(self.classes) > 1)} {joined(self.classes)}"
