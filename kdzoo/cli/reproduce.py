@@ -58,7 +58,8 @@ def reproduce(
     """Train a study of the literature again, and set its numbers beside the paper's: reached or not, by a tolerance stated before.
 
     Without a name the studies are listed with their hours. A study is a YAML file: benches, in stages that may build on
-    earlier ones, and the paper's numbers. Its runs, README.md and results.csv are written to papers/NAME below --results.
+    earlier ones, steps between them, and the paper's numbers. Its runs and README.md, with its tables as CSV beside it, are
+    written to papers/NAME below --results.
     Run the same command again, after Ctrl-C or a crash too, and it trains only what is missing.
 
     \b
@@ -151,7 +152,7 @@ def _earlier(before: Iterable[Of]) -> str:
 
 def train_study(asked: Asked, *, command: str, retry_failed: bool) -> int:
     """Train what is missing of every stage, then write and print the study's table; 1 where some run or step failed."""
-    from kdzoo.suite.evidence import PAGE, TABLE, shown_frame
+    from kdzoo.suite.evidence import PAGE, SURFACES, TABLE, shown_frame
     from kdzoo.suite.report import evidence_view, titled
     from kdzoo.suite.surface_table import surface_frame
 
@@ -170,5 +171,6 @@ def train_study(asked: Asked, *, command: str, retry_failed: bool) -> int:
         console().print(titled(one.surface.name, surface_frame(one), console().width))
         if one.reason:
             tell(one_line(f"not measured: {one.reason}"))
-    tell(one_line(f"{page}, with {TABLE} beside it"))
+    tables = f"{TABLE} and {SURFACES}" if done.evidence.surfaces else TABLE
+    tell(one_line(f"{page}, with {tables} beside it"))
     return 0 if done.stopped is None else 1
