@@ -152,8 +152,9 @@ def _earlier(before: Iterable[Of]) -> str:
 
 def train_study(asked: Asked, *, command: str, retry_failed: bool) -> int:
     """Train what is missing of every stage, then write and print the study's table; 1 where some run or step failed."""
-    from kdzoo.suite.evidence import PAGE, SURFACES, TABLE, shown_frame
+    from kdzoo.suite.evidence import PAGE, TABLE, shown_frame
     from kdzoo.suite.report import evidence_view, titled
+    from kdzoo.suite.surface_table import FILE as SURFACES
     from kdzoo.suite.surface_table import surface_frame
 
     def train(config: BenchConfig) -> Outcome:
