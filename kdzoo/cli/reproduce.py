@@ -31,6 +31,7 @@ from kdzoo.suite.hours import hours
 from kdzoo.suite.jobs import Outcome
 from kdzoo.suite.outline import outline
 from kdzoo.suite.reproduce import Asked, asked_study, reproduce_stages
+from kdzoo.suite.stages import is_begun
 from kdzoo.suite.study import Stage, read_study, shipped_studies
 from kdzoo.suite.which import Of
 from kdzoo.text import one_line
@@ -138,7 +139,7 @@ def _plan_of(asked: Asked, stage: Stage, *, retry_failed: bool) -> list[tuple[st
     """The lines about one stage."""
     if stage.step is not None:
         return [("step", f"{stage.name}: {stage.kind} {stage.step.words()}")]
-    if any(not (asked.folder / of.stage / "runs").is_dir() for of in stage.before):
+    if not all(is_begun(asked.study, of, asked.folder) for of in stage.before):
         planned = outline(asked.study.config(stage, asked.seeds, results=str(asked.folder), **asked.options))
         return [*(planned.lines() if planned else []), ("time", f"known once {_earlier(stage.before)} is trained")]
     from kdzoo.suite.bench import prepare

@@ -319,6 +319,6 @@ def _setup(study: Study, name: str) -> str:
         return markdown_text(stage.step.words())
     planned = outline(study.config(stage))
     told = "" if planned is None else "; ".join(text for word, text in planned.lines() if word != "bench")
-    taken = [f"the teacher is {stage.teacher}"] if stage.teacher else []
+    taken = [f"the teacher is {study.teacher_words(stage.teacher)}"] if stage.teacher else []
     taken += [f"{which.method} at the setting that stage {which.stage} chose" for which in stage.settings]
     return markdown_text("; ".join([told, *taken]))

@@ -11,6 +11,7 @@ from kdzoo.spec import canonical_json
 from kdzoo.suite.config import NONE, BenchConfig, wants_refit
 from kdzoo.suite.outline import outline
 from kdzoo.suite.study import Stage, Study
+from kdzoo.suite.which import Which
 
 SPEED = 150e9
 """multiply-accumulates a second of training on two cores of a CPU (results/speed/cpu.md: 147e9 and 205e9)"""
@@ -47,7 +48,8 @@ def _of_students(found: Study, stage: Stage) -> float | None:
         runs, alone = runs + more * len(planned.methods), alone + more
     total = 0.0
     for teacher, student in planned.pairs:
-        of_teacher, of_student = _macs(_student_of(found, stage) or teacher, config), _macs(student, config)
+        of_teacher = _macs(teacher, config) if stage.teacher is None else _macs_of(found, stage.teacher, config)
+        of_student = _macs(student, config)
         if of_teacher is None or of_student is None:
             return None
         total += runs * 3 * of_student + (runs - alone) * of_teacher
@@ -75,10 +77,13 @@ def _images(config: BenchConfig) -> float | None:
     return None if data is None or data.train is None else (config.limit or data.train) * (1 - (config.val_fraction or 0))
 
 
-def _student_of(found: Study, stage: Stage) -> str | None:
-    """The network that an earlier stage trained, which teaches this one."""
-    planned = None if stage.teacher is None else outline(found.config(found.stage(stage.teacher.stage)))
-    return None if planned is None else planned.pairs[0][1]
+def _macs_of(found: Study, teacher: Which, config: BenchConfig) -> float | None:
+    """Multiply-accumulates of one image of the networks that an earlier stage makes, which teach together."""
+    source = found.stage(teacher.stage)
+    number, trains = (len(teacher.seeds), source) if source.step is None else (source.step.networks, found.stage(source.step.of.stage))
+    planned = outline(found.config(trains))
+    one = None if planned is None else _macs(planned.pairs[0][1], config)
+    return None if one is None else number * one
 
 
 def _macs(network: str, config: BenchConfig) -> float | None:

@@ -12,8 +12,9 @@ from kdzoo.spec import ObjectiveSpec
 from kdzoo.suite.blocks import Block, blocks_of
 from kdzoo.suite.config import BenchConfig
 from kdzoo.suite.records import Record, read_bench, setting_of
+from kdzoo.suite.steps.step import network_file
 from kdzoo.suite.study import Stage, Study
-from kdzoo.suite.which import Of
+from kdzoo.suite.which import Of, Which
 
 PAPERS = "papers"
 """the folder of studies below that of all benches"""
@@ -35,7 +36,7 @@ def stage_config(found: Study, stage: Stage, folder: Path, seeds: int | None, mo
     grid: dict[str, list[Any]] = {}
     if stage.teacher is not None:
         with noting(problems):
-            keys["teacher"] = "+".join(record.id for record in runs_of(found, stage.teacher, stage.teacher.seeds, folder))
+            keys["teacher"] = _teacher(found, stage.teacher, folder)
     for which in stage.settings:
         with noting(problems):
             text, axes = as_request(runs_of(found, which, which.seeds, folder)[0].run.objective)
@@ -49,6 +50,22 @@ def stage_config(found: Study, stage: Stage, folder: Path, seeds: int | None, mo
         given = config.methods if "methods" in stage.bench else ()
         update = {"methods": (*given, *methods), "grid": {**config.grid, **{key: tuple(values) for key, values in grid.items()}}}
     return config.model_copy(update=update)
+
+
+def is_begun(found: Study, of: Of, folder: Path) -> bool:
+    """Whether an earlier stage has something to take: runs, or the results of a step."""
+    there = folder / of.stage
+    return (there / "runs").is_dir() if found.stage(of.stage).step is None else any(there.glob("seed-*.json"))
+
+
+def _teacher(found: Study, which: Which, folder: Path) -> str:
+    """The teacher of a stage as a bench asks for it: ids of runs, or the file of a step's network; InputError where it is not there."""
+    if found.stage(which.stage).step is None:
+        return "+".join(record.id for record in runs_of(found, which, which.seeds, folder))
+    (seed,) = which.seeds
+    if not (file := network_file(folder / which.stage, seed)).is_file():
+        raise InputError(f"stage {which.stage} has not been done for seed {seed}: no {file}")
+    return str(file)
 
 
 def as_request(objective: ObjectiveSpec) -> tuple[str, dict[str, list[Any]]]:

@@ -171,6 +171,11 @@ class Study(Spec):
         rows = [row for row in published_in(table.table) if row.pair in bench.pairs and row.data == bench.data and row.method in methods]
         return [_measure(row, table) for row in rows]
 
+    def teacher_words(self, which: Which) -> str:
+        """A teacher that an earlier stage makes, in words."""
+        source = next((stage for stage in self.stages if stage.name == which.stage), None)
+        return str(which) if source is None or source.step is None else f"the network of stage {which.stage}"
+
     @property
     def benches(self) -> tuple[Stage, ...]:
         """The stages that train, without the steps between them."""
@@ -185,7 +190,7 @@ class Study(Spec):
         if seeds is not None:
             bench |= {"seeds": seeds, **({"refit_seeds": seeds} if "refit_seeds" in bench else {})}
             bench.pop("control_seeds", None)
-        teacher = {"teacher": str(stage.teacher)} if stage.teacher else {}  # stands for a run that is not there yet
+        teacher = {} if stage.teacher is None else {"teacher": self.teacher_words(stage.teacher)}  # for a network that is not there yet
         try:
             return bench_config({**teacher, **bench, "name": stage.name, **more}, None)
         except InputError as error:
@@ -244,6 +249,8 @@ def _wrong_stages(found: Study) -> list[str]:
 def _wrong_runs(found: Study, of: Of, stage: Stage) -> list[str]:
     """What keeps a stage from taking runs of an earlier one."""
     source = found.stage(of.stage)
+    if source.step is not None and of is stage.teacher:
+        return _wrong_network(source, stage.teacher)
     if source.step is not None:
         return [f"stage {of.stage} is a step ({source.kind}) and has no runs; expected a stage that trains"]
     methods = _trained(found, of.stage)
@@ -255,21 +262,36 @@ def _wrong_runs(found: Study, of: Of, stage: Stage) -> list[str]:
     return []
 
 
+def _wrong_network(source: Stage, teacher: Which) -> list[str]:
+    """What keeps the network of a step from teaching a stage."""
+    assert source.step is not None
+    if not source.step.teaches:
+        return [f"stage {source.name} is a step ({source.kind}) that makes no network; expected a stage that trains"]
+    beside = [key for key in ("method", "pair", "setting") if key in teacher.model_fields_set]
+    problems = [f"stage {source.name} is a step ({source.kind}), whose network has no {' or '.join(beside)}"] if beside else []
+    if len(teacher.seeds) > 1:
+        problems.append(f"stage {source.name} is a step ({source.kind}): expected one seed, got {', '.join(map(str, teacher.seeds))}")
+    return problems
+
+
 def wrong_seeds(found: Study, seeds: int | None = None) -> list[str]:
     """Runs that stages take from earlier ones with seeds that those do not train, where each stage has `seeds` of them or its own."""
     problems: list[str] = []
     benches: dict[str, BenchConfig] = {}
+    results: dict[str, tuple[int, ...]] = {}
     for stage in found.stages:
         for of in stage.before:
             asked = getattr(of, "seeds", None) or ()
-            trained = benches[of.stage].seeds_for(of.method) if of.stage in benches else asked
+            trained = results.get(of.stage, benches[of.stage].seeds_for(of.method) if of.stage in benches else asked)
             if missing := [str(seed) for seed in asked if seed not in trained]:
                 word = "seed" if len(missing) == 1 else "seeds"
                 known = ", ".join(map(str, trained))
-                problems.append(f"stages.{stage.name}: stage {of.stage} does not train {word} {', '.join(missing)}; its seeds: {known}")
+                act = "is not done for" if of.stage in results else "does not train"
+                problems.append(f"stages.{stage.name}: stage {of.stage} {act} {word} {', '.join(missing)}; its seeds: {known}")
         if stage.step is not None and (bench := benches.get(stage.step.of.stage)) is not None:
             of_step = step_seeds(found, stage.step, seeds)
             problems += [f"stages.{stage.name}.{stage.kind}.{problem}" for problem in stage.step.problems(bench, of_step)]
+            results[stage.name] = tuple(stage.step.groups(of_step))
         with suppress(InputError):  # told with the faults of its bench
             if stage.step is None:
                 benches[stage.name] = found.config(stage, seeds)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 
 import numpy as np
 import pytest
@@ -28,7 +29,11 @@ def write_archives(root, **classes: int) -> None:
 def shrunk(name: str, folder, **bench) -> str:
     """A shipped study with its stages, measures and claims as they are, each stage on few images for an epoch."""
     content = yaml.safe_load(shipped_studies()[name].read_text())
-    for stage in (stage for stage in content["stages"] if "bench" in stage):
+    for stage in content["stages"]:
+        if "specialists" in stage:
+            stage["specialists"] |= {"count": 3, "size": 8, "epochs": 1}
+        if "bench" not in stage:
+            continue
         stage["bench"] |= {"epochs": 1, "set": {**stage["bench"].get("set", {}), "recipe.batch_size": 32}, **bench}
         if "limit" in stage["bench"]:
             stage["bench"]["limit"] = min(stage["bench"]["limit"], KEPT // 2)
@@ -52,3 +57,36 @@ def test_a_study_of_transfer_comes_to_every_number_that_it_states(kdzoo, place, 
     assert len(rows) == len(read_study(shipped_studies()[name]).measures)
     assert [row["measure"] for row in rows if row["reached"] == "not measured"] == []
     assert {row["n"] for row in rows} <= {"1", str(seeds)}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("train_here")
+def test_specialists_are_trained_combined_and_distilled_into_one_network(kdzoo, place):
+    write_archives(place / "data", cifar100=20)
+    file = shrunk("hinton-specialists", place)
+    words = ("reproduce", file, "--data-root", place / "data", "--jobs", 1)
+    said = kdzoo(*words)
+    assert said.status == 0, said.err
+    folder = place / "results" / "papers" / "hinton-specialists"
+    result = json.loads((folder / "specialists" / "seed-0.json").read_text())["result"]
+    # the generalist is the student alone of the first stage, as its own result has it
+    (alone,) = (folder / "generalist" / "runs").glob("none-*")
+    measured = json.loads((alone / "result.json").read_text())["last"]["test"]
+    assert result["generalist"]["test"]["errors_per_class"] == measured["errors_per_class"]
+    # all of them together are the teacher that the next stage measured for itself
+    (taught,) = (folder / "distilled" / "runs").glob("hinton-*")
+    teacher = json.loads((taught / "result.json").read_text())["teacher"]
+    assert teacher["name"] == "specialists_3x8_resnet8"
+    assert teacher["test"]["top1"] == result["last"]["test"]["top1"]
+    assert teacher["test"]["nll"] == pytest.approx(result["last"]["test"]["nll"], abs=1e-5)
+    # images counted by how many specialists know their class, which is the sum over the sets
+    counts = [sum(label in own for own in result["classes"]) for label in range(20)]
+    assert {int(key): one["images"] for key, one in result["coverage"].items()} == {n: 5 * counts.count(n) for n in set(counts)}
+    right = sum(one["images"] * one["together"]["top1"] for one in result["coverage"].values())
+    assert right / 100 == pytest.approx(result["last"]["test"]["top1"])
+    page = (folder / "README.md").read_text()
+    assert "the teacher is the network of stage specialists" in page
+    assert "3 specialists of 8 classes from the student alone of stage generalist, each trained for 1 epoch" in page
+    again = kdzoo(*words)
+    assert "nothing is left to do" in again.out + again.err
+    assert kdzoo(*words, "--dry-run").status == 0

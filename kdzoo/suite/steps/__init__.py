@@ -10,6 +10,7 @@ from kdzoo.spec import Spec
 from kdzoo.suite.steps.average import Average
 from kdzoo.suite.steps.calibrate import Calibrate
 from kdzoo.suite.steps.evaluate import Evaluate
+from kdzoo.suite.steps.specialists import Specialists
 from kdzoo.suite.steps.step import Step
 
 __all__ = ["StepKeys"]
@@ -21,6 +22,7 @@ class StepKeys(Spec):
     calibrate: Calibrate | None = None
     average: Average | None = None
     evaluate: Evaluate | None = None
+    specialists: Specialists | None = None
 
     @model_validator(mode="after")
     def _one_step(self) -> Self:

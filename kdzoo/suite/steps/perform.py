@@ -16,7 +16,7 @@ from kdzoo.errors import InputError
 from kdzoo.files import read_file
 from kdzoo.store import Store, set_aside, write_json
 from kdzoo.suite.stages import finished_runs_of, runs_of
-from kdzoo.suite.steps.step import Result, Step, Work
+from kdzoo.suite.steps.step import Result, Step, Work, network_file
 from kdzoo.suite.study import Stage, Study, step_seeds
 
 
@@ -77,7 +77,7 @@ def missing_results(found: Study, stage: Stage, folder: Path, seeds: int | None,
     missing = {}
     for seed, wanted in wanted_results(found, stage, folder, step_seeds(found, _step(stage), seeds)).items():
         try:
-            if _read(wanted) is not None:
+            if _read(wanted) is not None and (not _step(stage).teaches or network_file(folder / stage.name, seed).is_file()):
                 continue
         except InputError as error:
             note(f"{error}; it is made again, and the old file is kept as {set_aside(wanted.file).name}")

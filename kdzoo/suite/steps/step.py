@@ -38,11 +38,18 @@ class Work:
 class Step(Spec):
     """What is done with runs of an earlier stage, with a result for each of several seeds.
 
-    of: the runs. version: raised when the numbers that `act` comes to change, so that older results are made again.
+    of: the runs. version: raised when the numbers that `act` comes to change, so that older results are made again. teaches:
+    whether each result comes with a network, in `network_file`, which may teach a later stage.
     """
 
     version: ClassVar[int] = 1
+    teaches: ClassVar[bool] = False
     of: Runs
+
+    @property
+    def networks(self) -> int:
+        """How many networks of the earlier stage's size answer where its network teaches."""
+        return 1
 
     def groups(self, seeds: Sequence[int]) -> dict[int, tuple[int, ...]]:
         """The seed of each result, and those of the runs that it is made from, where `seeds` are those of all runs: one each."""
@@ -59,6 +66,11 @@ class Step(Spec):
     def act(self, work: Work) -> Result:
         """Make one result. Raises InputError where the runs do not have what is needed."""
         raise NotImplementedError
+
+
+def network_file(folder: Path, seed: int) -> Path:
+    """Where a step that teaches writes the network of a result."""
+    return folder / f"seed-{seed}.safetensors"
 
 
 def joined(items: Iterable[object]) -> str:
