@@ -73,7 +73,7 @@ def train_specialist(generalist: Network, images: Subset, classes: Sequence[int]
             for group in sgd.param_groups:
                 group["lr"] = learning_rate(recipe, number, each * recipe.epochs) * group["lr_factor"]
             sgd.zero_grad()
-            F.cross_entropy(model(seen).float(), targets[at]).backward()
+            F.cross_entropy(model(seen).float(), targets[at]).backward()  # type: ignore[no-untyped-call]
             sgd.step()
     return model.eval(), diet.correction
 

@@ -83,7 +83,8 @@ def log_mel(samples: NDArray[Any]) -> NDArray[np.uint8]:
     if loudest == 0:
         return np.zeros((BANDS, FRAMES), dtype=np.uint8)
     decibels = 10 * np.log10(np.maximum(energy / loudest, 10 ** (-RANGE / 10)))
-    return np.round((decibels[::-1] + RANGE) * (255 / RANGE)).astype(np.uint8)
+    levels: NDArray[np.uint8] = np.round((decibels[::-1] + RANGE) * (255 / RANGE)).astype(np.uint8)
+    return levels
 
 
 def read_recordings(folder: Path) -> Recordings:
@@ -114,10 +115,11 @@ def read_recordings(folder: Path) -> Recordings:
 def _samples(file: Path, problems: list[str]) -> NDArray[Any] | None:
     """The samples of a recording; None, and a problem more, for what is not one."""
     try:
-        rate, samples = wavfile.read(file)
+        rate, heard = wavfile.read(file)
     except (OSError, ValueError, EOFError) as error:
         problems.append(f"{file.name} ({error or type(error).__name__})")
         return None
+    samples: NDArray[Any] = heard
     if rate != RATE or samples.ndim != 1 or not len(samples):
         problems.append(f"{file.name} (expected mono at {RATE} Hz, got {rate} Hz and samples of shape {samples.shape})")
         return None

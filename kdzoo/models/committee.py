@@ -78,7 +78,7 @@ def register_committee(name: str, members: tuple[int, int, str]) -> None:
     """Make the network known to timm, which has to know its architecture."""
     base = timm.get_pretrained_cfg(members[2])
     keys = ("input_size", "fixed_input_size", "crop_pct", "num_classes")
-    config = {} if base is None else {key: value for key, value in base.to_dict().items() if key in keys}
+    config = {} if base is None else {key: value for key, value in base.to_dict().items() if key in keys}  # type: ignore[no-untyped-call]
     if base is not None:
         config |= {"first_conv": _inside(base.first_conv), "classifier": _inside(base.classifier)}
     register_networks(__name__, {name: partial(_at_random, *members)}, config)

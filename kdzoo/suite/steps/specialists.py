@@ -90,11 +90,12 @@ def _on(run: Finished, together: Network, model: Committee, part: Subset, name: 
     alone, all_of_them = run.predict(part), predict(together, part, run.bound.run.recipe.augment, run.device)
     covering = membership(model.sets, alone.shape[1]).sum(0)[part.targets]
     asked = active_specialists(alone, model.sets).sum(1)
+    counts = sorted(set(covering.tolist()))
     return {
         "generalist": {name: metrics(alone, part.targets)},
         "last": {name: metrics(all_of_them, part.targets)},
         "asked": float(asked.double().mean()),
-        "coverage": {str(count): _both(alone, all_of_them, part.targets, covering == count) for count in covering.unique().tolist()},
+        "coverage": {str(count): _both(alone, all_of_them, part.targets, covering == count) for count in counts},
         "covered": _both(alone, all_of_them, part.targets, covering > 0),
     }
 
