@@ -3,14 +3,16 @@
 import csv
 import io
 import json
+import re
 
 import numpy as np
 import pytest
 import yaml
 
+from kdzoo.errors import InputError
 from kdzoo.suite.study import read_study, shipped_studies
 
-KEPT = 320
+KEPT = 200
 """training images of each archive"""
 
 
@@ -57,6 +59,58 @@ def test_a_study_of_transfer_comes_to_every_number_that_it_states(kdzoo, place, 
     assert len(rows) == len(read_study(shipped_studies()[name]).measures)
     assert [row["measure"] for row in rows if row["reached"] == "not measured"] == []
     assert {row["n"] for row in rows} <= {"1", str(seeds)}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("train_here")
+def test_one_network_is_taught_by_those_that_the_average_is_of(kdzoo, place):
+    """The study of the ensemble with two networks for ten, on handwritten digits."""
+    content = yaml.safe_load(shipped_studies()["hinton-ensemble"].read_text())
+    ten, _, one = content["stages"]
+    small = {"data": "digits", "limit": 300, "recipe": "smoke", "epochs": 6, "allow_chance_teacher": True}
+    ten["bench"] |= {**small, "pairs": ["digits_student/digits_student"], "seeds": 2}
+    one["bench"] |= {**small, "student": "digits_student", "seeds": 2}
+    one["teacher"]["seeds"] = [0, 1]
+    (place / "two.yaml").write_text(yaml.safe_dump(content))
+    said = kdzoo("reproduce", "two.yaml", "--jobs", 1)
+    assert said.status == 0, said.err
+    folder = place / "results" / "papers" / "two"
+    average = json.loads((folder / "average" / "seed-0.json").read_text())["result"]
+    (taught, _) = sorted((folder / "one" / "runs").glob("hinton-*"))
+    assert json.loads((taught / "result.json").read_text())["teacher"]["test"]["top1"] == average["last"]["test"]["top1"]
+    rows = {row["measure"]: row for row in rows_of(folder)}
+    assert not [name for name, row in rows.items() if row["reached"] == "not measured"]
+    gain, kept, share = (
+        float(next(row["mean"] for name, row in rows.items() if name.startswith(start)))
+        for start in ("ten networks, minus", "one network taught by the ten, minus", "of what ten are")
+    )
+    assert share == pytest.approx(100 * kept / gain)
+
+
+WRONG_TEACHERS = [
+    ({"stage": "specialists", "method": "hinton"}, "stage specialists is a step (specialists), whose network has no method"),
+    ({"stage": "specialists", "seeds": [0, 1]}, "stage specialists is a step (specialists): expected one seed, got 0, 1"),
+    ({"stage": "specialists", "seeds": [3]}, "stage specialists is not done for seed 3; its seeds: 0"),
+    ({"stage": "mean"}, "stage mean is a step (average) that makes no network; expected a stage that trains"),
+]
+
+
+@pytest.mark.parametrize(("teacher", "fault"), WRONG_TEACHERS)
+def test_a_step_without_such_a_network_does_not_teach(tmp_path, teacher, fault):
+    content = yaml.safe_load(shipped_studies()["hinton-specialists"].read_text())
+    content["stages"].insert(1, {"name": "mean", "average": {"of": {"stage": "generalist"}}})
+    next(stage for stage in content["stages"] if stage["name"] == "distilled")["teacher"] = teacher
+    (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(InputError, match=re.escape(f"stages.distilled: {fault}")):
+        read_study(tmp_path / "wrong.yaml")
+
+
+def test_specialists_need_the_labels_of_all_classes(tmp_path):
+    content = yaml.safe_load(shipped_studies()["hinton-specialists"].read_text())
+    content["stages"][0]["bench"] |= {"label_fraction": 0.1, "transfer_classes": -3}
+    (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(InputError, match="labels of all classes, and stage generalist has transfer_classes, label_fraction"):
+        read_study(tmp_path / "wrong.yaml")
 
 
 @pytest.mark.slow
