@@ -36,7 +36,12 @@ def shrunk(name: str, folder, **bench) -> str:
             stage["specialists"] |= {"count": 3, "size": 8, "epochs": 1}
         if "bench" not in stage:
             continue
-        stage["bench"] |= {"epochs": 1, "set": {**stage["bench"].get("set", {}), "recipe.batch_size": 32}, **bench}
+        stage["bench"] |= {
+            "epochs": 1,
+            "allow_chance_teacher": True,
+            "set": {**stage["bench"].get("set", {}), "recipe.batch_size": 32},
+            **bench,
+        }
         if "limit" in stage["bench"]:
             stage["bench"]["limit"] = min(stage["bench"]["limit"], KEPT // 2)
     file = folder / f"{name}.yaml"
