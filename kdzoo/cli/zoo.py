@@ -419,7 +419,7 @@ def _data_row(name: str, known: DataSet, root: Path | None) -> dict[str, Any]:
 def _here(row: Mapping[str, Any]) -> str:
     """Whether a data set is on this machine, or the command that fetches it, or the one that tells how to."""
     if row["get"]:
-        return str(row["get"]) if str(row["get"]).startswith("kdzoo ") else f"no; kdzoo data {row['data']} tells how"
+        return str(row["get"]) if str(row["get"]).startswith("kdzoo ") else f"kdzoo data {row['data']}"
     return "yes" if row["path"] else "built in" if row["here"] else "your folder"
 
 

@@ -123,7 +123,7 @@ def test_missing_recordings_are_told_with_how_to_fetch_them(tmp_path, kdzoo):
     assert said.status == 2
     assert str(tmp_path / "fsdd" / "recordings") in said.err
     assert "git clone https://github.com/Jakobovski/free-spoken-digit-dataset fsdd" in said.err
-    assert "no; kdzoo data spoken_digits tells how" in kdzoo("data", "list", "--data-root", tmp_path).out
+    assert "kdzoo data spoken_digits" in kdzoo("data", "list", "--data-root", tmp_path).out
     assert "is not downloaded by kdzoo" in kdzoo("data", "prepare", "spoken_digits", "--data-root", tmp_path).err
 
 
