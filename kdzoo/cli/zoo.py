@@ -389,7 +389,7 @@ def data_list(data_root: DataRoot = None, plugin: Plugins = None, how: Kind = Fo
 
 DATA_COLUMNS = (
     field("data"),
-    Column("images", lambda row: "" if row["train"] is None else f"{row['train']:,} + {row['test']:,}", number=True),
+    Column("images", lambda row: "" if row["train"] is None else f"{row['train']:,}+{row['test']:,}", number=True),
     field("classes", number=True),
     Column("size", lambda row: _size(row["shape"])),
     Column("on this machine", lambda row: _here(row)),
