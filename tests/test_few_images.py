@@ -36,9 +36,9 @@ def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("KDZOO_CACHE", str(tmp_path / "cache"))
 
 
-@pytest.mark.parametrize(("images", "epochs"), [(131, 200), (33, 800), (20, 800), (700, 39), (100_000, 30)])
-def test_few_images_are_trained_on_for_eight_hundred_steps_and_many_for_the_epochs_of_the_recipe(images, epochs):
-    """131 images are four batches of 32 and three images that an epoch leaves out; 700 are 21 batches; 20 are one batch of 20."""
+@pytest.mark.parametrize(("images", "epochs"), [(131, 250), (65, 500), (20, 500), (700, 50), (100_000, 30)])
+def test_few_images_are_trained_on_for_five_hundred_steps_and_many_for_the_epochs_of_the_recipe(images, epochs):
+    """131 images are two batches of 64 and three images that an epoch leaves out; 700 are ten batches; 20 are one batch of 20."""
     assert recipe_file("distill").resolve("resnet18", {}, images=images).epochs == epochs
 
 

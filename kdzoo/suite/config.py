@@ -22,8 +22,8 @@ NONE = "none"
 KD = "hinton"
 CONTROLS = (NONE, KD)
 """what every bench contains"""
-DISTILL_METHOD = KD
-"""the method of `kdzoo distill`: plain KD works with any two networks"""
+DISTILL_METHOD = "hinton+srd"
+"""the method of `kdzoo distill`: few images teach more through the teacher's whole embedding than through a score for each class"""
 DISTILL_RECIPE = "distill"
 DISTILL_STUDENT = "mobilenetv3_small_100"
 
