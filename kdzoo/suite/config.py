@@ -22,7 +22,7 @@ NONE = "none"
 KD = "hinton"
 CONTROLS = (NONE, KD)
 """what every bench contains"""
-DISTILL_METHOD = "hinton+srd"
+DISTILL_METHOD = "hinton"
 """the method of `kdzoo distill`: few images teach more through the teacher's whole embedding than through a score for each class"""
 DISTILL_RECIPE = "distill"
 DISTILL_STUDENT = "mobilenetv3_small_100"
