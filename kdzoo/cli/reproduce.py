@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from kdzoo.cli import complete
-from kdzoo.cli.bench import plan_lines, say_failures, train_missing
+from kdzoo.cli.bench import plan_lines, say_failures, train_missing, worker_pool
 from kdzoo.cli.options import (
     RUNNING,
     AsJson,
@@ -25,8 +25,12 @@ from kdzoo.cli.options import (
 )
 from kdzoo.cli.output import Column, Format, console, field, labelled, link, show, tell
 from kdzoo.errors import InputError, noting
+from kdzoo.suite.config import BenchConfig
+from kdzoo.suite.display import open_display
+from kdzoo.suite.failures import others_than_divergence
+from kdzoo.suite.jobs import Outcome
 from kdzoo.suite.outline import outline
-from kdzoo.suite.study import Study, hours, read_study, shipped_studies, study_file, wrong_seeds
+from kdzoo.suite.study import Race, Stage, Study, count_runs, hours, read_study, shipped_studies, study_file, wrong_seeds
 from kdzoo.text import one_line
 
 
@@ -39,6 +43,9 @@ def reproduce(
     seeds: Annotated[int | None, option(text="Number of seeds, of every stage.", default="the study's", panel=RUNNING, metavar="N")] = None,
     dry_run: Annotated[
         bool, option("--dry-run", text="Print the plan and an estimate of the time; write nothing.", default="off", panel=RUNNING)
+    ] = False,
+    tables: Annotated[
+        bool, option("--tables", text="Write the study's table from the runs that are there; train nothing.", default="off", panel=RUNNING)
     ] = False,
     results: ResultsFolder = Path("results"),
     data_root: DataRoot = None,
@@ -78,6 +85,8 @@ def reproduce(
         raise InputError(*problems)
     if dry_run:
         return print_plans(found, Path(study).stem, results, seeds, more, retry_failed=retry_failed)
+    if tables:
+        return print_evidence(found, study, results)
     return train_study(found, study, results, seeds, more, command=ctx.obj or "", retry_failed=retry_failed)
 
 
@@ -104,7 +113,7 @@ def list_studies(how: Format) -> int:
     for name, file in shipped_studies().items():
         found = read_study(file)
         time = hours(found)
-        counts = [planned.runs for stage in found.stages if (planned := outline(found.config(stage))) is not None]
+        counts = [count_runs(found, stage) for stage in found.stages]
         rows.append(
             {
                 "study": name,
@@ -148,6 +157,10 @@ def print_plans(found: Study, name: str, results: Path, seeds: int | None, more:
 
     folder = study_folder(results, name)
     for stage in found.stages:
+        if stage.race is not None:
+            for line in race_lines(found, stage, seeds):
+                tell(labelled(line))
+            continue
         if any(not (folder / which.stage / "runs").is_dir() for which in stage.before):
             planned = outline(found.config(stage, seeds, results=str(folder), **more))
             lines = [*(planned.lines() if planned else []), ("time", f"known once {_earlier(stage.before)} is trained")]
@@ -156,6 +169,21 @@ def print_plans(found: Study, name: str, results: Path, seeds: int | None, more:
         for line in lines:
             tell(labelled(line))
     return 0
+
+
+def race_lines(found: Study, stage: Stage, seeds: int | None) -> list[tuple[str, str]]:
+    """What a race would train, in words; which methods it takes is known once the stage before it is trained."""
+    assert stage.race is not None
+    race = stage.race
+    if seeds is not None:
+        return [("race", f"{stage.name}: left out, since --seeds says how many seeds every method has")]
+    runs = count_runs(found, stage)
+    takes = [f"the {race.best} best" if race.best else "", f"the {race.widest} with the widest interval" if race.widest else ""]
+    return [
+        ("race", f"{stage.name}: {'' if runs is None else f'{runs:,} runs, '}results in the folder of {race.stage}"),
+        ("methods", f"{' and '.join(filter(None, takes))} of stage {race.stage}, on {race.seeds} seeds in all"),
+        ("controls", f"the student alone and plain KD, on {race.seeds_for('none')} seeds in all"),
+    ]
 
 
 def _earlier(before: Any) -> str:
@@ -169,8 +197,7 @@ def train_study(
 
     given: the study's name or its file, as on the command line.
     """
-    from kdzoo.suite.evidence import PAGE, TABLE, shown_frame, write_evidence
-    from kdzoo.suite.report import evidence_view
+    from kdzoo.suite.evidence import write_evidence
     from kdzoo.suite.stages import stage_config, study_folder
 
     folder = study_folder(results, Path(given).stem)
@@ -178,20 +205,52 @@ def train_study(
     status = 0
     for number, stage in enumerate(found.stages, start=1):
         tell(f"stage {number} of {len(found.stages)}: {stage.name}")
-        config = stage_config(found, stage, folder, seeds, more)
-        outcome = train_missing(config, command=command, retry_failed=retry_failed)
-        status = say_failures(outcome, f"kdzoo status {folder / stage.name}")
-        if status:
+        config = stage_config(found, found.bench_of(stage), folder, seeds, more)
+        if stage.race is None:
+            outcome = train_missing(config, command=command, retry_failed=retry_failed)
+        elif seeds is None:
+            outcome = train_race(config, stage.race, command=command, retry_failed=retry_failed)
+        else:
+            continue
+        write_evidence(found, given, folder)  # after every stage: the next one may take days
+        status |= say_failures(outcome, f"kdzoo status {folder / config.name}")
+        if others_than_divergence(outcome.failed):
             break
+    print_evidence(found, given, results)
+    return status
+
+
+def print_evidence(found: Study, given: str, results: Path) -> int:
+    """Write and print a study's table from the runs that are there."""
+    from kdzoo.suite.evidence import PAGE, TABLE, shown_frame, write_evidence
+    from kdzoo.suite.report import evidence_view
+    from kdzoo.suite.stages import study_folder
+
+    folder = study_folder(results, Path(given).stem)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no runs of this study yet; run the command without --tables to train them")
     measured = write_evidence(found, given, folder)
     console().print(evidence_view(found.title, shown_frame(measured), console().width, str(folder / PAGE)))
     tell(one_line(f"{folder / PAGE}, with {TABLE} beside it"))
-    return status
+    return 0
+
+
+def train_race(config: BenchConfig, race: Race, *, command: str, retry_failed: bool) -> Outcome:
+    """Train the seeds that a race adds to a bench, with its display."""
+    with worker_pool(config) as pool:
+        from kdzoo.suite.bench import prepare, run_race
+
+        prepared = prepare(config)
+        pool.size = prepared.jobs
+        with open_display(console()) as display:
+            return run_race(prepared, race, pool, display.handle, retry_failed=retry_failed, command=command)
 
 
 def check_stages(found: Study, folder: Path, seeds: int | None, more: dict[str, Any]) -> None:
     """Plan every later stage whose networks are known already, so that its faults are told before the first one is trained."""
-    later = [stage for stage in found.stages[1:] if stage.teacher is None and not (folder / stage.name / "runs").is_dir()]
+    later = [
+        stage for stage in found.stages[1:] if stage.teacher is None and stage.race is None and not (folder / stage.name / "runs").is_dir()
+    ]
     if not later:
         return
     from kdzoo.suite.sweep import plan

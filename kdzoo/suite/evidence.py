@@ -15,9 +15,10 @@ import pandas as pd
 from kdzoo.errors import InputError
 from kdzoo.store import write_bytes
 from kdzoo.suite.blocks import Block, blocks_of
-from kdzoo.suite.config import refit_seeds, wants_refit
+from kdzoo.suite.config import CONTROLS, refit_seeds, wants_refit
 from kdzoo.suite.leaderboard import as_csv
 from kdzoo.suite.outline import outline
+from kdzoo.suite.race_table import RaceTable, race_tables, race_words
 from kdzoo.suite.records import Record, read_bench
 from kdzoo.suite.stages import Wanted, settings_in, wanted_runs
 from kdzoo.suite.stats import mean_interval, sample_sd
@@ -83,7 +84,9 @@ def _exceeds(one: float, bound: float) -> bool:
 def measure_all(study: Study, folder: Path) -> tuple[Measured, ...]:
     """Every measurement of a study, as far as its runs are done."""
     blocks: Blocks = {
-        stage.name: blocks_of(read_bench(folder / stage.name)) if (folder / stage.name / "runs").is_dir() else () for stage in study.stages
+        stage.name: blocks_of(read_bench(folder / stage.name)) if (folder / stage.name / "runs").is_dir() else ()
+        for stage in study.stages
+        if stage.race is None
     }
     return tuple(_measured(study, measure, blocks, folder) for measure in study.measured())
 
@@ -105,8 +108,10 @@ def planned_seeds(study: Study, measure: Measure) -> int:
 
 def _seeds_of(study: Study, cell: Cell) -> frozenset[tuple[bool, int]]:
     """The seeds of a cell's runs, each with whether it is one of a refit, which has others than the sweep."""
-    config = study.config(study.stage(cell.stage))
+    config, race = study.config(study.stage(cell.stage)), study.race_of(cell.stage)
     refit = wants_refit(config) if cell.phase is None else cell.phase == "refit"
+    if refit and race is not None and cell.method in CONTROLS:  # which other methods get more seeds is decided by their runs
+        return frozenset((refit, seed) for seed in range(race.seeds_for(cell.method)))
     return frozenset((refit, seed) for seed in (refit_seeds(cell.method, config) if refit else config.seeds_for(cell.method)))
 
 
@@ -243,7 +248,7 @@ def shown_frame(measured: Iterable[Measured]) -> pd.DataFrame:
         {
             "measure": one.measure.name,
             "paper": _expected(one.measure),
-            "n": f"{len(one.values)}" if len(one.values) == one.planned else f"{len(one.values)} of {one.planned}",
+            "n": f"{len(one.values)}" if len(one.values) >= one.planned else f"{len(one.values)} of {one.planned}",
             "measured": _number(one.mean, one.measure) + ("" if math.isnan(one.sd) else f" ± {_number(one.sd, one.measure)}"),
             "95 % interval": "" if math.isnan(one.interval[0]) else f"[{', '.join(_number(end, one.measure) for end in one.interval)}]",
             "reached": one.reached,
@@ -276,17 +281,20 @@ def write_evidence(study: Study, given: str, folder: Path) -> tuple[Measured, ..
     given: what `kdzoo reproduce` was given, a name or a file; the page names the command.
     """
     measured = measure_all(study, folder)
-    write_bytes(folder / TABLE, as_csv(evidence_frame(measured)))
-    write_bytes(folder / PAGE, page(study, given, measured).encode())
+    races = race_tables(study, folder)
+    frames = [evidence_frame(measured), *(table.frame for table in races if len(table.frame))]
+    write_bytes(folder / TABLE, as_csv(frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True)))
+    write_bytes(folder / PAGE, page(study, given, measured, races).encode())
     return measured
 
 
-def page(study: Study, given: str, measured: Sequence[Measured]) -> str:
+def page(study: Study, given: str, measured: Sequence[Measured], races: Sequence[RaceTable] = ()) -> str:
     """The README of a study."""
     count = {word: sum(one.reached == word for one in measured) for word in (REACHED, BY_MEAN, ABOVE, BELOW, MISSING)}
     told = "; ".join(f"{word} ({number})" for word, number in count.items() if number)
     lines = [f"# {markdown_text(study.title)}", "", f"Claim: {markdown_text(study.claim)} [Source]({study.source}).", ""]
     lines += [f"`kdzoo reproduce {shlex.quote(given)}`. Reached, of {number_of(len(measured), 'number')}: {told}.", ""]
+    lines += [line for table in races for line in table.lines()]
     lines += [*markdown_table(shown_frame(measured)), "", READ_AS, "", "## How it was trained", ""]
     lines += [f"- `{stage.name}/`: {_setup(study, stage.name)}" for stage in study.stages]
     lines += ["", "Tried before the recipe was settled: " + ("; ".join(map(markdown_text, study.tries)) or "nothing") + "."]
@@ -304,6 +312,8 @@ READ_AS = (
 def _setup(study: Study, name: str) -> str:
     """A stage's networks, data, methods, seeds and recipe, in words."""
     stage = study.stage(name)
+    if stage.race is not None:
+        return markdown_text(race_words(stage.race))
     planned = outline(study.config(stage))
     told = "" if planned is None else "; ".join(text for word, text in planned.lines() if word != "bench")
     taken = [f"the teacher is {stage.teacher}"] if stage.teacher else []

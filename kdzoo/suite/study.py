@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
@@ -19,7 +19,7 @@ from kdzoo.errors import InputError, noting, unknown
 from kdzoo.method import REGISTRY
 from kdzoo.models.known import own_networks
 from kdzoo.spec import Count, Integer, Number, Spec, parse
-from kdzoo.suite.config import CONFIGS, KD, NONE, BenchConfig, bench_config, read_yaml, wants_refit
+from kdzoo.suite.config import CONFIGS, CONTROLS, KD, NONE, BenchConfig, bench_config, read_yaml, refit_seeds, wants_refit
 from kdzoo.suite.outline import outline
 from kdzoo.suite.published import Published, published_in
 from kdzoo.suite.request import parse_request
@@ -62,17 +62,47 @@ class Which(Spec):
         return f"{'the student alone' if self.method == NONE else self.method} of stage {self.stage}"
 
 
+class Race(Spec):
+    """Which methods of an earlier stage's refit are trained with more seeds, by a rule that is fixed before training.
+
+    best: how many methods, those with the highest mean test top-1 of the refit. widest: how many of the others, those whose
+    95 % interval of the difference to `against` is the widest. Collapsed methods take no part. seeds, control_seeds: how many
+    these methods, and the student alone and plain KD, have in the end, those of the refit among them.
+    """
+
+    stage: str
+    best: Annotated[Integer, Field(ge=0)]
+    widest: Annotated[Integer, Field(ge=0)] = 0
+    against: Literal["hinton", "none"] = KD
+    seeds: Count
+    control_seeds: Count | None = None
+
+    @model_validator(mode="after")
+    def _takes_some(self) -> Self:
+        if self.best + self.widest == 0:
+            raise ValueError("expected best or widest to be at least 1")
+        if self.control_seeds is not None and self.control_seeds < self.seeds:
+            raise ValueError(f"control_seeds: expected at least as many as seeds ({self.seeds}), got {self.control_seeds}")
+        return self
+
+    def seeds_for(self, method: str) -> int:
+        """How many seeds a method of the race has in the end."""
+        return (self.control_seeds or self.seeds) if method in CONTROLS else self.seeds
+
+
 class Stage(Spec):
     """One bench of a study, in the keys of `kdzoo bench --config`.
 
     teacher: runs of an earlier stage whose students teach this one; several seeds are an ensemble. settings: methods
-    that are trained at the setting that an earlier stage chose for them.
+    that are trained at the setting that an earlier stage chose for them. race: instead of a bench, more seeds for some
+    methods of an earlier stage, in that stage's folder.
     """
 
     name: Name
     bench: dict[str, Any] = {}
     teacher: Which | None = None
     settings: Annotated[tuple[Which, ...], BeforeValidator(_tuple)] = ()
+    race: Race | None = None
 
     @property
     def before(self) -> tuple[Which, ...]:
@@ -179,6 +209,15 @@ class Study(Spec):
         """A stage by name; the first where none is named."""
         return next(stage for stage in self.stages if name in (None, stage.name))
 
+    def bench_of(self, stage: Stage) -> Stage:
+        """The stage whose bench and folder a stage has: of a race the one that it trains more seeds of, else the stage itself."""
+        return stage if stage.race is None else self.stage(stage.race.stage)
+
+    def race_of(self, name: str | None) -> Race | None:
+        """The race that trains more seeds of a stage; None where there is none."""
+        stage = self.stage(name).name
+        return next((other.race for other in self.stages if other.race is not None and other.race.stage == stage), None)
+
     def measured(self) -> tuple[Measure, ...]:
         """Every measurement, those of published tables written out."""
         return (*self.measures, *(measure for table in self.published for measure in self._of_table(table)))
@@ -192,8 +231,10 @@ class Study(Spec):
     def config(self, stage: Stage, seeds: int | None = None, **more: Any) -> BenchConfig:
         """The bench of a stage as far as it does not hang on earlier stages; raises InputError with its faults.
 
-        seeds: how many instead of the study's. more: further keys, which stand above those of the file.
+        A race has the bench of the stage that it trains more seeds of. seeds: how many instead of the study's. more: further
+        keys, which stand above those of the file.
         """
+        stage = self.bench_of(stage)
         bench = {"seeds": self.seeds, "methods": (KD,), **stage.bench}
         if seeds is not None:
             bench |= {"seeds": seeds, **({"refit_seeds": seeds} if "refit_seeds" in bench else {})}
@@ -221,7 +262,10 @@ def read_study(file: Path) -> Study:
         found = parse(Study, read_yaml(file), "")
     except InputError as error:
         raise InputError(*[f"study {file.stem}: {problem}" for problem in error.problems]) from error
-    problems = [*_wrong_stages(found), *wrong_seeds(found), *_wrong_measures(found)]
+    problems = [*_wrong_stages(found), *_wrong_races(found)]
+    if problems and any(stage.race is not None for stage in found.stages):  # what else is wrong is told of the other stages
+        found = found.model_copy(update={"stages": tuple(stage for stage in found.stages if stage.race is None)})
+    problems += [*wrong_seeds(found), *_wrong_measures(found)]
     for stage in found.stages:
         with noting(problems):
             found.config(stage)
@@ -262,6 +306,47 @@ def _wrong_stages(found: Study) -> list[str]:
     return problems
 
 
+def _wrong_races(found: Study) -> list[str]:
+    """What a race asks for that the stage it names does not have."""
+    problems: list[str] = []
+    names = [stage.name for stage in found.stages]
+    raced: list[str] = []
+    for at, stage in enumerate(found.stages):
+        race = stage.race
+        if race is None:
+            continue
+        where = f"stages.{stage.name}.race"
+        own = [key for key in ("bench", "teacher", "settings") if getattr(stage, key)]
+        problems += [f"stages.{stage.name}.{key}: a race has none; it trains more seeds of stage {race.stage}" for key in own]
+        if race.stage not in names[:at]:
+            problems.append(f"{where}: {unknown('earlier stage', race.stage, names[:at])}")
+            continue
+        if found.stage(race.stage).race is not None:
+            problems.append(f"{where}: stage {race.stage} is a race itself; name the stage that it trains more seeds of")
+            continue
+        if race.stage in raced:
+            problems.append(f"{where}: another race trains more seeds of stage {race.stage} already")
+        raced.append(race.stage)
+        with suppress(InputError):  # told with the faults of its bench
+            problems += [f"{where}: {fault}" for fault in _faults_of_race(found, race)]
+    return problems
+
+
+def _faults_of_race(found: Study, race: Race) -> list[str]:
+    config = found.config(found.stage(race.stage))
+    if not wants_refit(config):
+        return [f"stage {race.stage} trains no chosen settings again with fresh seeds; expected refit: true and a val_fraction there"]
+    faults: list[str] = []
+    takes, there = race.best + race.widest, [method for method in _trained(found, race.stage) if method not in CONTROLS]
+    if takes > len(there):
+        faults.append(f"best and widest take {takes} methods, but stage {race.stage} trains {len(there)} beside the controls")
+    for key, method in (("seeds", ""), ("control_seeds", KD)):
+        number, trained = race.seeds_for(method), len(refit_seeds(method, config))
+        if number < trained:
+            faults.append(f"{key}: expected at least the {trained} that stage {race.stage} trains, got {number}")
+    return faults
+
+
 def wrong_seeds(found: Study, seeds: int | None = None) -> list[str]:
     """Runs that stages take from earlier ones with seeds that those do not train, where each stage has `seeds` of them or its own."""
     problems: list[str] = []
@@ -286,6 +371,8 @@ def _wrong_measures(found: Study) -> list[str]:
         for cell in measure.cells:
             if cell.stage is not None and cell.stage not in names:
                 problems.append(f"{where}: {unknown('stage', cell.stage, names)}")
+            elif (race := found.stage(cell.stage).race) is not None:
+                problems.append(f"{where}: the runs of {found.stage(cell.stage).name} stand in stage {race.stage}; name that one")
             elif (methods := _methods(found, cell.stage)) and cell.method not in methods:
                 problems.append(f"{where}: {unknown('method', cell.method, methods)}")
             if "." not in cell.metric and cell.metric not in METRICS:
@@ -367,6 +454,8 @@ def hours(found: Study) -> tuple[float, str] | None:
 def _multiplications(found: Study, stage: Stage) -> float | None:
     """Of all epochs of a bench, its refit's too: three forward passes a step for what is trained, one for a teacher."""
     config = found.config(stage)
+    if stage.race is not None:
+        return _multiplications_of_race(stage.race, config)
     planned, data = outline(config), DATA.get(config.data)
     if planned is None or data is None or data.train is None or data.shape is None:
         return None
@@ -382,9 +471,43 @@ def _multiplications(found: Study, stage: Stage) -> float | None:
         if wants_refit(config):
             more = config.refit_seeds or len(config.seeds)
             runs, alone = runs + more * len(planned.methods), alone + more
+            total += trained * 3 * of_teacher  # it is trained again too, on all images
         total += runs * 3 * of_student + (runs - alone) * of_teacher + trained * 3 * of_teacher
     images = (config.limit or data.train) * (1 - (config.val_fraction or 0))
     return total * images * planned.epochs
+
+
+def _multiplications_of_race(race: Race, config: BenchConfig) -> float | None:
+    """Of all epochs of the seeds that a race adds to a refit."""
+    planned, data = outline(config), DATA.get(config.data)
+    if planned is None or data is None or data.train is None or data.shape is None:
+        return None
+    total, added = 0.0, _added_seeds(race, config)
+    for teacher_name, student_name in planned.pairs:
+        of_teacher, of_student = (_macs(name, data.shape) for name in (teacher_name, student_name))
+        if of_teacher is None or of_student is None:
+            return None
+        total += sum(added.values()) * 3 * of_student + (added["methods"] + added[KD]) * of_teacher
+    return total * (config.limit or data.train) * planned.epochs
+
+
+def _added_seeds(race: Race, config: BenchConfig) -> dict[str, int]:
+    """How many runs a race adds to the refit of one pair: of the methods that it takes, and of each control."""
+    methods = (race.best + race.widest) * (race.seeds - len(refit_seeds("", config)))
+    return {"methods": methods, **{name: race.seeds_for(name) - len(refit_seeds(name, config)) for name in CONTROLS}}
+
+
+def count_runs(found: Study, stage: Stage) -> int | None:
+    """How many runs a stage trains, its refit's too; None where a plugin has to be loaded to know."""
+    config = found.config(stage)
+    planned = outline(config)
+    if planned is None or planned.runs is None:
+        return None
+    if stage.race is not None:
+        return sum(_added_seeds(stage.race, config).values()) * len(planned.pairs)
+    students = len({student for _, student in planned.pairs})
+    again = sum(len(refit_seeds(name, config)) * (students if name == NONE else len(planned.pairs)) for name, _ in planned.methods)
+    return planned.runs + (again if wants_refit(config) else 0)
 
 
 def _student_of(found: Study, stage: Stage) -> str:
