@@ -34,6 +34,7 @@ from kdzoo.data.images import Images
 from kdzoo.data.report import data_lines
 from kdzoo.data.sources import data_files, found_in
 from kdzoo.errors import InputError, noting
+from kdzoo.execution import why_slow
 from kdzoo.method import REGISTRY, load_plugins
 from kdzoo.models.network import Ensemble, Network, count, freeze
 from kdzoo.models.network import probe as shapes_of
@@ -102,7 +103,8 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
         states = states_of(made)
         if any(state != "done" for state in states.values()):  # what has been trained can be
             notes = preflight(made, modules or Modules(), config.resident, torch.device(device or "cpu"))
-            made = replace(made, notes=(*made.notes, *notes))
+            slow = why_slow((planned.run.recipe.precision for planned in made.students), torch.device(device or "cpu"))
+            made = replace(made, notes=(*made.notes, *notes, *([slow] if slow else [])))
     if problems or made is None or device is None:
         raise InputError(*problems)
     jobs, threads = processes(config, device, made)

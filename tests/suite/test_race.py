@@ -5,9 +5,11 @@ import io
 
 import pytest
 import test_leaderboard
+import torch
 import yaml
 from test_leaderboard import objective, write
 
+from kdzoo import execution
 from kdzoo.errors import InputError
 from kdzoo.method import REGISTRY
 from kdzoo.spec import ObjectiveSpec, TermSpec
@@ -19,6 +21,7 @@ from kdzoo.suite.published import Published
 from kdzoo.suite.race import decide, more_seeds
 from kdzoo.suite.race_table import published_gains
 from kdzoo.suite.records import read_bench
+from kdzoo.suite.request import parse_request
 from kdzoo.suite.study import Race, count_runs, hours, read_study, study_file
 
 BENCH = {"data": "digits", "pairs": ["digits"], "recipe": "smoke", "methods": ["at", "sp", "dkd", "vid"]}
@@ -195,6 +198,58 @@ def test_the_race_on_cifar100_counts_its_runs_before_it_starts():
     families = {"logits", "features", "relations", "self", "online"}
     with REGISTRY.declarations():
         assert {REGISTRY.get(name).card.family for name in found.config(found.stages[0]).methods} == families
+
+
+def test_the_grid_of_plain_kd_has_a_number_for_every_weight_temperature_and_kind_of_logits():
+    found = read_study(study_file("kd-grid"))
+    config = found.config(found.stages[0])
+    asked = {
+        (task, term, temperature, method)
+        for method in ("hinton", "logit_std")
+        for task, term in ((0.1, 0.9), (0.5, 0.5), (1, 1), (0.1, 9))
+        for temperature in (1, 2, 4, 8)
+    }
+    names = ("task", "coefficient", "temperature")
+    assert {(*(one.of.setting[name] for name in names), one.of.method) for one in found.measures} == asked
+    terms = {(request.task, request.coefficients[0], request.terms[0]) for request in map(parse_request, config.methods)}
+    assert {(task, term, method) for task, term, _, method in asked} == terms
+
+
+def test_a_cell_is_found_by_its_weights_where_no_alpha_says_them(tmp_path):
+    """CE + KD has no alpha, and two sums may share the temperature."""
+    for term, test in ((0.9, 0.84), (9.0, 0.86)):
+        write(tmp_path / "main", objective("hinton").model_copy(update={"task": 0.1, "terms": (kd(term),)}), 0, val=None, test=test)
+    of = {"method": "hinton"}
+    measures = [
+        {"name": f"{term}", "of": {**of, "setting": {"task": 0.1, "coefficient": term, "temperature": 4}}, "between": [0, None]}
+        for term in (0.9, 9)
+    ]
+    study = study_of(tmp_path, stages=[{"name": "main", "bench": {"data": "digits", "pairs": ["digits"]}}], measures=measures)
+    write_evidence(read_study(study), "mine", tmp_path)
+    rows = {row["measure"]: row["mean"] for row in csv.DictReader(io.StringIO((tmp_path / "results.csv").read_text()))}
+    assert rows == {"0.9": "84", "9": "86"}
+
+
+def kd(coefficient: float) -> TermSpec:
+    return TermSpec(method="hinton", version="1", hyperparameters={"temperature": 4.0}, coefficient=coefficient)
+
+
+def test_bfloat16_differs_from_float32_in_the_students_precision_alone():
+    first, second = read_study(study_file("bfloat16-16")).stages
+    ours, theirs = ({**stage.bench, "set": dict(stage.bench["set"])} for stage in (first, second))
+    assert theirs["set"].pop("recipe.precision") == "bfloat16"
+    assert theirs["set"].pop("teacher_recipe.precision") == "float32"
+    assert ours == theirs
+
+
+def test_half_precision_on_a_cpu_without_instructions_for_it_is_told(monkeypatch):
+    monkeypatch.setattr(execution, "bfloat16_units", lambda: ())
+    cpu = torch.device("cpu")
+    assert "precision bfloat16: this CPU has no instructions for it" in str(execution.why_slow(["float32", "bfloat16"], cpu))
+    assert execution.why_slow(["float32"], cpu) is None
+    assert execution.why_slow(["bfloat16"], torch.device("cuda")) is None
+    monkeypatch.setattr(execution, "bfloat16_units", lambda: ("AMX",))
+    assert execution.why_slow(["bfloat16"], cpu) is None
 
 
 def test_published_gains_are_over_crds_pairs_without_copied_numbers():
