@@ -173,11 +173,18 @@ class Measure(Spec):
 
 
 class PublishedTable(Spec):
-    """A measurement for every number of a published table (`configs/published`) whose pair and method a stage trains."""
+    """A measurement for every number of a published table (`configs/published`) whose pair and method a stage trains.
+
+    instead: what the stage trains in the place of a method of the table, such as a variant of it. settings: by method of the
+    table, its setting where the stage tries several. A number of the best epoch on the test set is compared with ours
+    (`oracle.test.top1`) where the stage records it.
+    """
 
     table: str
     stage: str
     tolerance: Annotated[Number, Field(ge=0)]
+    instead: dict[str, str] = {}
+    settings: dict[str, dict[str, JsonValue]] = {}
     reason: str = ""
 
 
@@ -223,10 +230,9 @@ class Study(Spec):
         return (*self.measures, *(measure for table in self.published for measure in self._of_table(table)))
 
     def _of_table(self, table: PublishedTable) -> list[Measure]:
-        bench = self.config(self.stage(table.stage))
-        methods = {NONE, KD, *bench.methods}
-        rows = [row for row in published_in(table.table) if row.pair in bench.pairs and row.data == bench.data and row.method in methods]
-        return [_measure(row, table) for row in rows]
+        bench, methods = self.config(self.stage(table.stage)), _trained(self, table.stage)
+        there = [row for row in published_in(table.table) if row.pair in bench.pairs and row.data == bench.data]
+        return [_measure(row, table, bench) for row in there if table.instead.get(row.method, row.method) in methods]
 
     def config(self, stage: Stage, seeds: int | None = None, **more: Any) -> BenchConfig:
         """The bench of a stage as far as it does not hang on earlier stages; raises InputError with its faults.
@@ -239,6 +245,8 @@ class Study(Spec):
         if seeds is not None:
             bench |= {"seeds": seeds, **({"refit_seeds": seeds} if "refit_seeds" in bench else {})}
             bench.pop("control_seeds", None)
+        if "plugin" in bench:
+            bench["plugin"] = _beside(bench["plugin"])
         teacher = {"teacher": str(stage.teacher)} if stage.teacher else {}  # stands for a run that is not there yet
         try:
             return bench_config({**teacher, **bench, "name": stage.name, **more}, None)
@@ -246,10 +254,26 @@ class Study(Spec):
             raise InputError(*[f"stages.{stage.name}.bench.{problem}" for problem in error.problems]) from error
 
 
-def _measure(row: Published, table: PublishedTable) -> Measure:
+def _beside(plugins: Any) -> Any:
+    """Files of plugins by name, those that are shipped with the studies by their path."""
+    listed = [plugins] if isinstance(plugins, str) else plugins
+    if not isinstance(listed, list | tuple):
+        return plugins  # which its bench refuses
+    return [
+        str(FOLDER / name) if isinstance(name, str) and not Path(name).exists() and (FOLDER / name).is_file() else name for name in listed
+    ]
+
+
+def _measure(row: Published, table: PublishedTable, bench: BenchConfig) -> Measure:
     return Measure(
         name=f"{row.pair}: {row.printed}",
-        of=Cell(stage=table.stage, method=row.method, pair=row.pair),
+        of=Cell(
+            stage=table.stage,
+            method=table.instead.get(row.method, row.method),
+            pair=row.pair,
+            setting=table.settings.get(row.method, {}),
+            metric="oracle.test.top1" if row.epoch == "best" and bench.oracle else "top1",
+        ),
         paper=row.top1,
         tolerance=table.tolerance,
         reason=table.reason,
@@ -380,6 +404,9 @@ def _wrong_measures(found: Study) -> list[str]:
     for table in found.published:
         if table.stage not in names:
             problems.append(f"published: {unknown('stage', table.stage, names)}")
+        elif methods := _trained(found, table.stage):
+            strangers = [name for name in table.instead.values() if name not in methods]
+            problems += [f"published.instead: {unknown(f'method of stage {table.stage}', name, methods)}" for name in strangers]
         with noting(problems):
             published_in(table.table)
     return problems
