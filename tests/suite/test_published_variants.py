@@ -1,5 +1,7 @@
 """The variants of published programs that their studies train, against their formulas written in NumPy, and a step of each."""
 
+import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,9 +11,11 @@ import torch
 from kdzoo.method import REGISTRY
 from kdzoo.plugins import load_plugin
 from kdzoo.suite.bench import prepare, run
-from kdzoo.suite.config import bench_config
+from kdzoo.suite.config import bench_config, recipe_file
 from kdzoo.suite.study import FOLDER, read_study, study_file
 
+GOLDEN = Path(__file__).resolve().parent.parent
+REP = ("cc_rep", "ft_rep", "fitnet_rep")
 STAGES = ((3, 8, 8), (4, 4, 4), (6, 2, 2))
 BATCH = 5
 
@@ -109,6 +113,18 @@ def test_embeddings_are_compared_as_the_zoos_formula_says(aber):
     assert float(aber.pkt_aber(torch.from_numpy(s), torch.from_numpy(t))) == pytest.approx(expected)
 
 
+def test_two_variants_are_the_zoos_own_values(aber):
+    """The factor distance of FT, and LwM from its maps on, whose programs were run; the other nine have no such values."""
+    golden = {case["id"]: case for case in json.loads((GOLDEN / "golden" / "public.json").read_text())}
+    arrays = np.load(GOLDEN / "golden" / "public.npz")
+    s, t = (torch.from_numpy(arrays[f"019_ft/{name}_stages/0"]) for name in ("student", "teacher"))
+    assert float(aber.ft_aber(s, t)) == pytest.approx(golden["019_ft"]["expected_loss"], rel=1e-6)
+    cases = {case["id"]: case for case in json.loads((GOLDEN / "golden2" / "published.json").read_text())}
+    maps_of = np.load(GOLDEN / "golden2" / "published.npz")
+    s, t = (torch.from_numpy(maps_of[f"143_lwm/{name}_cams"]) for name in ("student", "teacher"))
+    assert float(aber.distance_of_maps(s, t)) == pytest.approx(cases["143_lwm"]["expected_loss"], rel=1e-6)
+
+
 WEIGHTS = {
     "at": 1000, "fitnet": 0.1, "nst": 10, "pkt": 10000, "fsp": 1, "ft": 200, "ab": 10, "sp": 3000, "lwm": 0.4, "vid": 1, "ofd": 0.5,
     "logits": 0.1, "rkd": 1, "sobolev": 20, "bss": 2, "cc": 100, "irg": 1, "afd": 500,
@@ -140,8 +156,52 @@ def test_the_zoos_table_is_complete_but_for_mutual_learning_of_two_architectures
     assert named["cifar10", "resnet110/resnet110: AB"] == ("ab_aber", 94.63)
 
 
+@pytest.fixture(scope="module")
+def rep():
+    load_plugin(FOLDER / "crd240.py")
+    return SimpleNamespace(**REGISTRY.get("cc_rep").loss.__globals__)
+
+
+def test_crds_variants_are_as_the_formulas_of_its_program_say(rep):
+    generator = np.random.default_rng(5)
+    s, t = generator.normal(size=(2, BATCH, 7))
+    expected = np.mean([(np.abs(s[i] - t[i]) * np.abs(s[i + 1] - t[i + 1])).sum() for i in range(BATCH - 1)])
+    assert float(rep.cc_rep(torch.from_numpy(s), torch.from_numpy(t))) == pytest.approx(expected)
+    s, t = maps(6)[1], maps(7)[1]
+    one, other = (unit((factor**2).mean(1).reshape(BATCH, -1)) for factor in (s, t))
+    assert float(rep.ft_rep(torch.from_numpy(s), torch.from_numpy(t))) == pytest.approx(np.abs(one - other).mean())
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(8, 8), (16, 8), (8, 16), (8, 5)])
+def test_a_hint_of_another_side_is_reached_by_a_convolution_of_that_ratio(rep, ours, theirs):
+    module = rep.hint_regressor((3, 4), (ours, theirs))
+    assert module(torch.zeros(2, 3, ours, ours)).shape == (2, 4, theirs, theirs)
+
+
+def test_crds_table_has_its_weights_rates_and_pairs():
+    study = read_study(study_file("crd240"))
+    config, (table,) = study.config(study.stages[0]), study.published
+    weights = {
+        "hinton": (0.1, 0.9), "fitnet_rep": (1, 100), "at": (1, 1000), "sp": (1, 3000), "cc_rep": (1, 0.02), "vid": (1, 1), "rkd": (1, 1),
+        "pkt": (1, 30000 / 64), "ft_rep": (1, 200), "nst": (1, 50), "crd": (1, 0.8),
+    }  # fmt: skip
+    load_plugin(FOLDER / "crd240.py")
+    for method, (task, term) in weights.items():
+        published = REGISTRY.get(method).card.published
+        assert (method, published.task, published.term) == (method, task, term)
+    assert {*weights, "ab", "fsp"} == set(config.methods)  # whose second stages are cross-entropy alone
+    assert {REGISTRY.get(method).card.first.epochs(240) for method in ("ab", "fsp", "ft_rep")} == {30}
+    recipe = recipe_file(config.recipe)
+    rates = {student: recipe.resolve(student, {}).lr for student in (pair.partition("/")[2] for pair in config.pairs)}
+    light = {"mobilenetv2_half", "shufflenetv1", "shufflenetv2"}
+    assert {student for student, rate in rates.items() if rate == 0.01} == light
+    assert {rate for student, rate in rates.items() if student not in light} == {0.05}
+    assert (recipe.pairing, len(config.pairs), config.seeds) == ("left", 13, (0, 1, 2, 3, 4))
+    assert set(table.instead) == {"cc", "ft", "fitnet"}
+
+
 @pytest.mark.slow
-def test_the_zoos_variants_train(tmp_path, monkeypatch):
+def test_the_variants_train(tmp_path, monkeypatch):
     """On networks of equal channels and sizes, as its pairs have; its first stages too."""
     monkeypatch.setenv("KDZOO_CACHE", str(tmp_path / "cache"))
     study = read_study(study_file("aber200"))
@@ -149,9 +209,10 @@ def test_the_zoos_variants_train(tmp_path, monkeypatch):
     config = {
         "name": "b", "results": str(tmp_path), "data": "digits", "pairs": "digits_student/digits_student", "recipe": "digits",
         "epochs": 1, "limit": 128, "val_fraction": 0, "seeds": 1, "refit": False, "allow_chance_teacher": True, "threads": 1, "jobs": 1,
-        "methods": [method for method in bench.methods if method.endswith("_aber")], "plugin": bench.plugin,
+        "methods": [*(method for method in bench.methods if method.endswith("_aber")), *REP],
+        "plugin": [*bench.plugin, str(FOLDER / "crd240.py")],
         "keep": "nothing",
     }  # fmt: skip
     outcome = run(prepare(bench_config(config, None)), None, lambda _: None, retry_failed=False)
     assert outcome.failed == {}
-    assert {run_id.partition("-")[0] for run_id in outcome.done} == {"none", "hinton", *study.published[0].instead.values()}
+    assert {run_id.partition("-")[0] for run_id in outcome.done} == {"none", "hinton", *study.published[0].instead.values(), *REP}

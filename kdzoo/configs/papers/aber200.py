@@ -114,9 +114,14 @@ def lwm_aber(student_gradients: Tensor, teacher_gradients: Tensor) -> Tensor:
     """
 
     def cam(gradients: Tensor) -> Tensor:
-        return F.normalize((gradients.mean((2, 3), keepdim=True) * gradients).sum(1).relu().flatten(1))
+        return (gradients.mean((2, 3), keepdim=True) * gradients).sum(1).relu()
 
-    return (cam(wide(student_gradients)) - cam(taught(teacher_gradients))).abs().mean()
+    return distance_of_maps(cam(wide(student_gradients)), cam(taught(teacher_gradients)))
+
+
+def distance_of_maps(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean |n(Q_s) - n(Q_t)| of maps Q (B, H, W)."""
+    return (F.normalize(student.flatten(1)) - F.normalize(teacher.flatten(1))).abs().mean()
 
 
 def vid_aber(means: Sequence[Tensor], teacher: Sequence[Tensor], variances: Sequence[Tensor]) -> Tensor:
