@@ -73,7 +73,7 @@ class Race(Spec):
     stage: str
     best: Annotated[Integer, Field(ge=0)]
     widest: Annotated[Integer, Field(ge=0)] = 0
-    against: Literal["hinton", "none"] = KD
+    against: Literal["hinton", "none"] = "hinton"
     seeds: Count
     control_seeds: Count | None = None
 

@@ -40,7 +40,7 @@ def pairs(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> list[tuple[Te
 
 def unit(vectors: Tensor) -> Tensor:
     """Rows divided by their norm and a small number."""
-    return vectors / (vectors.norm(dim=1, keepdim=True) + EPSILON)
+    return vectors / (torch.linalg.vector_norm(vectors, dim=1, keepdim=True) + EPSILON)
 
 
 def at_aber(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
@@ -84,8 +84,8 @@ def fsp_aber(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
     """Mean over consecutive stages of mean (G_s - G_t)^2, G = F F'^T over pixels, the larger map average-pooled."""
 
     def flow(first: Tensor, second: Tensor) -> Tensor:
-        first = F.adaptive_avg_pool2d(first, second.shape[2:])
-        return torch.einsum("bchw,bdhw->bcd", first, second) / second.shape[2:].numel()
+        height, width = second.shape[2:]
+        return torch.einsum("bchw,bdhw->bcd", F.adaptive_avg_pool2d(first, (height, width)), second) / (height * width)
 
     both = pairs(student, teacher)
     flows = [(flow(s, next_s), flow(t, next_t)) for (s, t), (next_s, next_t) in itertools.pairwise(both)]
