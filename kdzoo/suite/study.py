@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -525,11 +526,16 @@ def _added_seeds(race: Race, config: BenchConfig) -> dict[str, int]:
 
 
 def count_runs(found: Study, stage: Stage) -> int | None:
-    """How many runs a stage trains, its refit's too; None where a plugin has to be loaded to know."""
+    """How many runs a stage trains, its refit's too; None where its bench has faults.
+
+    A method that only a plugin knows counts with one setting.
+    """
     config = found.config(stage)
     planned = outline(config)
-    if planned is None or planned.runs is None:
+    if planned is None:
         return None
+    planned = replace(planned, methods=tuple((name, 1 if number is None else number) for name, number in planned.methods))
+    assert planned.runs is not None
     if stage.race is not None:
         return sum(_added_seeds(stage.race, config).values()) * len(planned.pairs)
     students = len({student for _, student in planned.pairs})

@@ -12,7 +12,7 @@ from kdzoo.method import REGISTRY
 from kdzoo.plugins import load_plugin
 from kdzoo.suite.bench import prepare, run
 from kdzoo.suite.config import bench_config, recipe_file
-from kdzoo.suite.study import FOLDER, read_study, study_file
+from kdzoo.suite.study import FOLDER, count_runs, read_study, study_file
 
 GOLDEN = Path(__file__).resolve().parent.parent
 REP = ("cc_rep", "ft_rep", "fitnet_rep")
@@ -150,6 +150,9 @@ def test_the_zoos_table_is_complete_but_for_mutual_learning_of_two_architectures
     """20 methods on three pairs and two data sets, the student alone beside each, and both networks of two pairs of equal ones."""
     measures = read_study(study_file("aber200")).measured()
     assert len(measures) == 20 * 3 * 2 + 3 * 2 + 2 * 2 * 2
+    alone, kd, others, dml = 2, 2 * 3, 20 * 3, 3  # in each stage; plain KD at its published weights stands beside the zoo's as a control
+    study = read_study(study_file("aber200"))
+    assert [count_runs(study, stage) for stage in study.stages] == [alone + kd / 2 + others + dml] * 2
     assert {one.of.metric for one in measures} == {"oracle.test.top1"}
     named = {(one.of.stage, one.name): (one.of.method, one.paper) for one in measures}
     assert named["cifar100", "resnet110/resnet20: SP"] == ("sp_aber", 69.45)

@@ -10,6 +10,7 @@ import yaml
 from test_leaderboard import objective, write
 
 from kdzoo import execution
+from kdzoo.cli.reproduce import race_lines
 from kdzoo.errors import InputError
 from kdzoo.method import REGISTRY
 from kdzoo.spec import ObjectiveSpec, TermSpec
@@ -153,6 +154,17 @@ def test_before_the_refit_the_table_names_every_method_without_a_number(tmp_path
     assert all(f"| {method} | 0 |" in page for method in ("student alone", "hinton", "at", "sp", "dkd", "vid"))
 
 
+def test_a_race_is_told_in_words_before_it_is_decided(tmp_path):
+    found = read_study(study_of(tmp_path))
+    told = dict(race_lines(found, found.stages[1], None))
+    assert told == {
+        "race": "final: 10 runs, results in the folder of table",
+        "methods": "the 1 best and the 1 with the widest interval of stage table, on 5 seeds in all",
+        "controls": "the student alone and plain KD, on 6 seeds in all",
+    }
+    assert "left out" in dict(race_lines(found, found.stages[1], 2))["race"]
+
+
 def test_the_faults_of_a_race_are_told_all_at_once(tmp_path):
     stages = [
         {"name": "plain", "bench": BENCH},
@@ -291,9 +303,6 @@ def test_a_race_is_run_from_its_file_and_resumed(kdzoo, place):
     bench |= {"allow_chance_teacher": True, "keep": ["predictions"], "tune": 1}
     stages = [{"name": "table", "bench": bench}, {"name": "final", "race": {**RULE, "seeds": 3, "control_seeds": 4}}]
     file = study_of(place, stages=stages)
-    planned = kdzoo("reproduce", file, "--dry-run")
-    assert "race     final: 6 runs, results in the folder of table" in planned.out
-    assert "methods  the 1 best and the 1 with the widest interval of stage table, on 3 seeds in all" in planned.out
     assert "no runs of this study yet" in kdzoo("reproduce", file, "--tables").err
     first = kdzoo("reproduce", file, "--jobs", "1")
     assert first.status == 0, first.err

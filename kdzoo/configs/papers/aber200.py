@@ -40,7 +40,8 @@ def pairs(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> list[tuple[Te
 
 def unit(vectors: Tensor) -> Tensor:
     """Rows divided by their norm and a small number."""
-    return vectors / (torch.linalg.vector_norm(vectors, dim=1, keepdim=True) + EPSILON)
+    norm: Tensor = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+    return vectors / (norm + EPSILON)
 
 
 def at_aber(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
