@@ -99,12 +99,17 @@ def race_words(race: Race) -> str:
 
 
 def race_tables(study: Study, folder: Path) -> tuple[RaceTable, ...]:
-    """The table of every race of a study, as far as its runs are done; none of a race whose stage has not begun."""
+    """The table of every race of a study, as far as its runs are done."""
     return tuple(
-        race_table(read_bench(folder / stage.race.stage), study.config(stage), stage.race, stage.name)
+        race_table(_bench_in(folder / stage.race.stage), study.config(stage), stage.race, stage.name)
         for stage in study.stages
-        if stage.race is not None and (folder / stage.race.stage / "runs").is_dir()
+        if stage.race is not None
     )
+
+
+def _bench_in(folder: Path) -> BenchRecords:
+    """The runs of a stage; none where it has not begun."""
+    return read_bench(folder) if (folder / "runs").is_dir() else BenchRecords(folder.name, (), (), folder)
 
 
 def race_table(bench: BenchRecords, config: BenchConfig, race: Race, name: str) -> RaceTable:

@@ -146,8 +146,10 @@ def test_the_table_holds_every_row_with_its_seeds_and_says_what_is_missing(raced
     assert "| 3 of 4 |" in page
 
 
-def test_before_the_refit_the_table_names_every_method_without_a_number(tmp_path):
-    sweep(tmp_path, "none")
+@pytest.mark.parametrize("begun", [False, True])
+def test_before_the_refit_the_table_names_every_method_without_a_number(tmp_path, begun):
+    if begun:
+        sweep(tmp_path, "none")
     write_evidence(read_study(study_of(tmp_path)), "mine", tmp_path)
     page = (tmp_path / "README.md").read_text()
     assert "Missing: stage table: not decided yet, its refit has not begun." in page
