@@ -13,7 +13,7 @@ from kdzoo.version import VERSION as __version__
 
 if TYPE_CHECKING:
     from kdzoo import functional
-    from kdzoo.api import bench
+    from kdzoo.api import bench, reproduce
     from kdzoo.calibration import calibrate_biases
     from kdzoo.data.sources import Raw, register_source
     from kdzoo.method import Coefficients, Method, Setting, Source, create_method, load_plugin, register
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from kdzoo.suite.config import register_recipe
 
 _HOMES = {
-    "bench": "kdzoo.api",
+    **dict.fromkeys(["bench", "reproduce"], "kdzoo.api"),
     "calibrate_biases": "kdzoo.calibration",
     "distill": "kdzoo.shortway",
     "functional": "kdzoo.functional",
@@ -67,6 +67,7 @@ __all__ = [
     "register_pair",
     "register_recipe",
     "register_source",
+    "reproduce",
 ]
 
 

@@ -1,4 +1,4 @@
-"""kdzoo from Python: a bench as a function."""
+"""kdzoo from Python: a bench and a study as functions."""
 
 from __future__ import annotations
 
@@ -18,17 +18,22 @@ from kdzoo.data import sources
 from kdzoo.method import REGISTRY
 from kdzoo.models import names
 from kdzoo.models.network import module_name
+from kdzoo.spec import NetworkSpec
 from kdzoo.store import cache_folder
 from kdzoo.suite import bench as suite
 from kdzoo.suite.config import BenchConfig
 from kdzoo.suite.config import quick as quick_options
 from kdzoo.suite.display import open_display
+from kdzoo.suite.evidence import evidence_frame
 from kdzoo.suite.jobs import Handle, Outcome
 from kdzoo.suite.launch import Pool
 from kdzoo.suite.leaderboard import leaderboard_frame
+from kdzoo.suite.race_spec import Race
 from kdzoo.suite.records import read_bench
+from kdzoo.suite.reproduce import asked_study, reproduce_stages
 from kdzoo.suite.request import parse_request
-from kdzoo.suite.sweep import Plan
+from kdzoo.suite.surface_table import surface_frame
+from kdzoo.suite.sweep import Plan, Planned
 from kdzoo.text import number_of
 
 Numbers = float | Sequence[float] | str
@@ -104,14 +109,64 @@ def bench(
         given.setdefault("threads", torch.get_num_threads())
     file = Path(config) if config else None
     asked = suite.asked(quick_options(given, file) if quick else given, file, modules)
+    folder, outcome = _train(asked, modules, retry_failed, command)
+    return _board(folder, outcome)
+
+
+def _train(asked: BenchConfig, modules: Modules, retry_failed: bool, command: str, race: Race | None = None) -> tuple[Path, Outcome]:
+    """Train what is missing of a bench, or of the seeds that a race adds, with its display; the folder and what became of its runs."""
     prepared = suite.prepare(asked, modules)
     with open_display(Console()) as display:
-        if modules.by_name or not _known_to_workers(asked, prepared.plan):
+        if race is not None:
+            with Pool(prepared.jobs, asked.plugin, cache_folder() / "logs" / asked.name) as pool:
+                outcome = suite.run_race(prepared, race, pool, display.handle, retry_failed=retry_failed, command=command)
+        elif modules.by_name or not _known_to_workers(asked, prepared.plan):
             outcome = _run_here(prepared, display.handle, retry_failed, modules, command)
         else:
             with Pool(prepared.jobs, asked.plugin, cache_folder() / "logs" / asked.name) as pool:
                 outcome = suite.run(prepared, pool, display.handle, retry_failed=retry_failed, command=command)
-    return _board(prepared.plan.folder, outcome)
+    return prepared.plan.folder, outcome
+
+
+def reproduce(
+    study: str | Path,
+    *,
+    seeds: int | None = None,
+    results: str | Path = "results",
+    data_root: str | Path | None = None,
+    device: str | None = None,
+    jobs: int | None = None,
+    threads: int | None = None,
+    retry_failed: bool = False,
+) -> pd.DataFrame:
+    """Train a study of the literature and return its numbers: a row each, the paper's beside the measured one.
+
+    study: the name of one that is shipped, or its YAML file. Every other parameter is the option of the same name of
+    `kdzoo reproduce`, and None leaves it at its default. README.md, results.csv and surfaces.csv, where the study has
+    surfaces, are written as the command writes them; the same call again trains only what is missing. The result's `attrs`
+    have the `folder` where everything lies, the `surfaces` as tables by name, the runs that `failed`, and the `problems` of a
+    step that could not be done; a warning says so too.
+
+    Raises InputError, before any work, with everything that is wrong with the study or the request.
+    """
+    given = {"data_root": data_root and str(data_root), "device": device, "jobs": jobs, "threads": threads}
+    options = {key: value for key, value in given.items() if value is not None}
+    asked = asked_study(str(study), Path(results), seeds, options)
+    command = f"kdzoo.reproduce({str(study)!r})"
+    console = Console()
+
+    def train(config: BenchConfig, race: Race | None) -> Outcome:
+        return _train(config, Modules(), retry_failed, command, race)[1]
+
+    done = reproduce_stages(asked, train, lambda text: console.print(text, markup=False, soft_wrap=True))
+    failed = dict(done.outcome.failed) if done.outcome else {}
+    frame = evidence_frame(done.evidence.measured)
+    surfaces = {one.surface.name: surface_frame(one) for one in done.evidence.surfaces}
+    frame.attrs = {"folder": str(asked.folder), "surfaces": surfaces, "failed": failed, "problems": list(done.problems)}
+    if done.stopped is not None:
+        reasons = "; ".join([*done.problems, *(f"{run_id}: {reason}" for run_id, reason in sorted(failed.items())[:3])])
+        warnings.warn(f"stage {done.stopped.name} failed ({reasons})", RuntimeWarning, stacklevel=2)
+    return frame
 
 
 def _plain(value: Any) -> Any:
@@ -142,11 +197,16 @@ def _known_to_workers(config: BenchConfig, made: Plan) -> bool:
     packages = ["kdzoo", *(entry.module.partition(".")[0] for entry in entry_points(group="kdzoo.methods"))]
     asked = [cls for text in config.methods for cls in map(REGISTRY.get, parse_request(text).terms)]
     homes = {None if cls.__module__.partition(".")[0] in packages else cls.card.plugin for cls in asked}
-    runs = [planned.run for planned in (*made.students, *made.teachers.values())]
-    networks = {spec for run in runs for spec in (run.student, run.teacher) if spec is not None}
-    homes |= {names.found_in(one.name) for spec in networks for one in members_of(spec) or [spec]}
+    homes |= {names.found_in(one.name) for planned in (*made.students, *made.teachers.values()) for one in _networks(planned)}
     homes |= {sources.found_in(name) for name in (config.data, config.transfer_data) if name is not None}
     return homes <= {None, *files}
+
+
+def _networks(planned: Planned) -> list[NetworkSpec]:
+    """The networks of a run, those of an ensemble each."""
+    run, paths = planned.run, planned.about["paths"]
+    taught = [] if run.teacher is None else [one for one, _ in members_of(run.teacher, paths.get("teacher"))] or [run.teacher]
+    return [run.student, *taught]
 
 
 def _run_here(prepared: suite.Prepared, handle: Handle, retry_failed: bool, modules: Modules, command: str) -> Outcome:

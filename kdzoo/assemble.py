@@ -57,6 +57,10 @@ class Bound:
         return Bound(run, folder, about.get("paths", {}))
 
 
+WeightFiles = str | list[str | None] | None
+"""the file of a network's weights; of an ensemble a list, where None is a kept teacher; None where no file is named"""
+
+
 @dataclass(frozen=True)
 class Modules:
     """Networks given from Python as objects, by the name that their specification carries."""
@@ -119,11 +123,13 @@ def shape_of(images: Images, recipe: Recipe) -> tuple[int, int, int]:
 
 
 def network_of(
-    spec: NetworkSpec, images: Images, *, side: int, seed: int, path: str | None, modules: Modules, head: Head = "kept"
+    spec: NetworkSpec, images: Images, *, side: int, seed: int, path: WeightFiles, modules: Modules, head: Head = "kept"
 ) -> Network:
-    """A network with the weights its specification names; `path` says where a file or a run's weights were found."""
-    if members := members_of(spec):
-        return Ensemble([network_of(one, images, side=side, seed=seed, path=None, modules=modules) for one in members])
+    """A network with the weights its specification names; `path` says where files or runs' weights were found."""
+    if members := members_of(spec, path):
+        made = [network_of(one, images, side=side, seed=seed, path=file, modules=modules) for one, file in members]
+        return Ensemble(made)
+    assert not isinstance(path, list), "one network has one file"
     weights = weights_path(spec, path)
     return build_network(
         spec,
@@ -138,12 +144,24 @@ def network_of(
     )
 
 
-def members_of(spec: NetworkSpec) -> list[NetworkSpec]:
-    """The networks of an ensemble, whose specification names several runs among the kept teachers; empty for one network."""
+def members_of(spec: NetworkSpec, path: WeightFiles) -> list[tuple[NetworkSpec, str | None]]:
+    """The networks of an ensemble, whose specification names several runs, each with the file of its weights; none for one network.
+
+    A member whose file is not there is looked for among the kept teachers. Raises InputError where it is not there either.
+    """
     kind, _, ids = spec.start.partition(":")
     found = ensemble_ids(ids) if kind == "run" else []
-    plans = [(run_id, teacher_store().run(run_id).read_plan()[0].student) for run_id in (found if len(found) > 1 else [])]
-    return [planned.model_copy(update={"start": f"run:{run_id}"}) for run_id, planned in plans]
+    if len(found) < 2:
+        return []
+    files = path if isinstance(path, list) else [None] * len(found)
+    return [_member(run_id, file) for run_id, file in zip(found, files, strict=True)]
+
+
+def _member(run_id: str, file: str | None) -> tuple[NetworkSpec, str | None]:
+    """One network of an ensemble as its run made it, and the file of its weights."""
+    beside = RunFolder(Path(file).parent) if file is not None and Path(file).is_file() else None
+    folder = beside if beside is not None and beside.id == run_id else teacher_store().run(run_id)
+    return folder.read_plan()[0].student.model_copy(update={"start": f"run:{run_id}"}), file
 
 
 def weights_path(spec: NetworkSpec, path: str | None) -> Path | None:

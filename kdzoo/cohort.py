@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kdzoo.data.images import Pixels
-from kdzoo.data.loader import batches, fetch, partners, steps_per_epoch
+from kdzoo.data.loader import batches, fetch, partners
 from kdzoo.data.mixing import Mixes, draw_mixes, mix, soft_targets
 from kdzoo.data.split import Parts
 from kdzoo.data.views import Views, apply, draw, seen_shape
@@ -22,7 +22,7 @@ from kdzoo.member import Member, Seen
 from kdzoo.memo import Memo
 from kdzoo.models.network import Network, NetworkCost
 from kdzoo.signals import Batch, Clock, Need
-from kdzoo.spec import Recipe
+from kdzoo.spec import Recipe, steps_per_epoch
 from kdzoo.together import Together
 
 STREAMS = {Need.NOTHING: "view", Need.SECOND_VIEW: "second view", Need.PARTNER: "partner view"}
@@ -98,7 +98,7 @@ class Cohort:
 
     @property
     def steps_an_epoch(self) -> int:
-        return steps_per_epoch(len(self.parts.train.targets), self.recipe.batch_size)
+        return steps_per_epoch(len(self.parts.train.targets), self.recipe.batch_size, drop_last=self.recipe.drop_last)
 
     @property
     def block(self) -> int:
@@ -149,7 +149,8 @@ class Cohort:
 
     def batches_of(self, epoch: int, looks: Mapping[Need, Look], start: int) -> Iterator[tuple[Tensor, Seen]]:
         """The index tensors of an epoch's batches from number `start` on, each with the images of `shown_by`."""
-        drawn = partial(batches, len(self.parts.train.targets), self.recipe.batch_size, self.seed, self.recipe.drawn_as(epoch), start)
+        samples, recipe = len(self.parts.train.targets), self.recipe
+        drawn = partial(batches, samples, recipe.batch_size, self.seed, recipe.drawn_as(epoch), start, drop_last=recipe.drop_last)
         images = self.parts.train.images
         shown = {need: samples.to(images.device) for need, samples in shown_by(looks).items()}
         asked = (samples[index] for index in drawn(images.device) for samples in shown.values())

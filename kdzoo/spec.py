@@ -191,9 +191,22 @@ class Augment(Spec):
         return {name: value for name, value in whole(self).items() if name not in unused}
 
 
+def steps_per_epoch(samples: int, batch_size: int, *, drop_last: bool = False) -> int:
+    """Batches in an epoch: the last one may be short, but one of a single sample is dropped (batch norm cannot take it).
+
+    drop_last: drops a short one of several samples too, unless it is the only batch.
+    """
+    whole, rest = divmod(samples, batch_size)
+    if drop_last and whole:
+        return whole
+    return whole + (rest > 1 or samples == 1)
+
+
 class Recipe(Spec):
     """How a network is trained. `milestones` are shares of the training at which the rate is multiplied by `gamma`.
 
+    drop_last: whether the last batch of an epoch is left out where it is short, so that no step and no running statistics of
+    batch norm come from a handful of images; in other epochs other images are left out.
     optimizer: `sgd`, `adam` (weight decay is part of the gradient) or `adamw` (weight decay acts on the weights). momentum:
     of SGD, and the first of Adam's two decay rates; the second is 0.999.
     schedule: of the rate after the warm-up: `constant`, `step` (milestones), or a fall to 0 at the end of training, `linear`
@@ -218,12 +231,13 @@ class Recipe(Spec):
     to 1/epochs of themselves in the last one (`linear`).
     max_norm: the largest norm of the incoming weights of a hidden unit (of linear and convolutional layers but for the
     classifier), to which larger ones are scaled down after every step; None for no limit.
-    Where view_epochs, dot, mixup, cutmix, mean, std and max_norm are None, head is `random`, learns is `all`, nothing is dropped, and the
-    average does not warm up, they are not part of a run's id.
+    Where view_epochs, dot, mixup, cutmix, mean, std and max_norm are None, head is `random`, learns is `all`, no unit and no batch
+    is dropped, and the average does not warm up, they are not part of a run's id.
     """
 
     epochs: Count
     batch_size: Count
+    drop_last: bool = False
     lr: Positive
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     momentum: Share = 0.9
@@ -299,7 +313,7 @@ class Recipe(Spec):
     def _without_unused(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
         unused = {name for name in ("dot", "mixup", "cutmix", "mean", "std", "view_epochs", "max_norm") if getattr(self, name) is None}
         unused |= set() if self.mixes else {"mix_prob"}
-        usual = {"head": "random", "learns": "all", "dropout": 0, "input_dropout": 0, "dropout_schedule": "constant"}
+        usual = {"drop_last": False, "head": "random", "learns": "all", "dropout": 0, "input_dropout": 0, "dropout_schedule": "constant"}
         unused |= {name for name, value in usual.items() if getattr(self, name) == value}
         unused |= set() if self.ema is not None and self.ema_warmup else {"ema_warmup"}
         return {name: value for name, value in whole(self).items() if name not in unused}

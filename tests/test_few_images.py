@@ -36,9 +36,9 @@ def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("KDZOO_CACHE", str(tmp_path / "cache"))
 
 
-@pytest.mark.parametrize(("images", "epochs"), [(131, 200), (33, 1000), (1000, 32), (100_000, 30)])
-def test_few_images_are_trained_on_for_a_thousand_steps_and_many_for_the_epochs_of_the_recipe(images, epochs):
-    """131 images are five batches of 32, the last of three; one image alone over is dropped from an epoch."""
+@pytest.mark.parametrize(("images", "epochs"), [(131, 250), (65, 500), (20, 500), (700, 50), (100_000, 30)])
+def test_few_images_are_trained_on_for_five_hundred_steps_and_many_for_the_epochs_of_the_recipe(images, epochs):
+    """131 images are two batches of 64 and three images that an epoch leaves out; 700 are ten batches; 20 are one batch of 20."""
     assert recipe_file("distill").resolve("resnet18", {}, images=images).epochs == epochs
 
 
@@ -63,8 +63,9 @@ def test_a_teacher_of_other_classes_is_fine_tuned_gently_from_a_probe_and_not_mi
 
 
 def test_recipes_without_the_new_keys_have_the_ids_that_they_had():
-    assert not {"head", "learns", "view_epochs"} & recipe_file("smoke").resolve("resnet18", {}).model_dump().keys()
-    assert {"head", "view_epochs"} <= recipe_file("distill").variant(trained=True, fine_tuned=False).resolve("x", {}).model_dump().keys()
+    assert not {"drop_last", "head", "learns", "view_epochs"} & recipe_file("smoke").resolve("resnet18", {}).model_dump().keys()
+    whole = recipe_file("distill").variant(trained=True, fine_tuned=False).resolve("x", {}).model_dump()
+    assert {"drop_last", "head", "view_epochs"} <= whole.keys()
 
 
 @pytest.fixture(scope="module")

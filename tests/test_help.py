@@ -303,8 +303,8 @@ def test_data_sets_are_listed_with_what_is_in_them_and_how_to_get_them(kdzoo, na
     from kdzoo.data.sources import load
 
     page = kdzoo("data").out
-    assert re.search(r"digits +1,438 \+ 359 +10 +8x8 grey +built in", page)
-    assert re.search(r"cifar100 +50,000 \+ 10,000 +100 +32x32 colour +kdzoo data prepare cifar100", page)
+    assert re.search(r"digits +1,438\+359 +10 +8x8 grey +built in", page)
+    assert re.search(r"cifar100 +50,000\+10,000 +100 +32x32 colour +kdzoo data prepare cifar100", page)
     digits, known = load("digits"), DATA["digits"]
     assert (len(digits.train.targets), len(digits.test.targets), len(digits.classes)) == (known.train, known.test, known.classes)
     assert (digits.channels, digits.height, digits.width) == known.shape

@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 
 from kdzoo.pages import zoo
+from kdzoo.suite.evidence import write_evidence
 from kdzoo.suite.leaderboard import write_tables
 from kdzoo.suite.records import read_bench
+from kdzoo.suite.study import read_study, study_file
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 BENCHES = sorted(path.parent.name for path in RESULTS.glob("*/leaderboard.csv"))
+STUDIES = sorted(path.parent.name for path in RESULTS.glob("papers/*/results.csv"))
 TABLES = ("runs.csv", "leaderboard.csv", "leaderboard.md")
 
 
@@ -31,6 +34,17 @@ def test_tables_are_rebuilt_byte_for_byte_from_the_run_folders(name, tmp_path):
     write_tables(tmp_path / name)
     for table in TABLES:
         assert (tmp_path / name / table).read_bytes() == (RESULTS / name / table).read_bytes(), f"{name}/{table}"
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_page_of_a_study_is_rebuilt_byte_for_byte_from_its_runs_and_steps(name, tmp_path):
+    folder = shutil.copytree(RESULTS / "papers" / name, tmp_path / name)
+    tables = [folder / "README.md", *folder.glob("*.csv")]
+    for path in tables:
+        path.unlink()
+    write_evidence(read_study(study_file(name)), name, folder)
+    for path in tables:
+        assert path.read_bytes() == (RESULTS / "papers" / name / path.name).read_bytes(), f"{name}/{path.name}"
 
 
 @pytest.mark.parametrize("name", BENCHES)

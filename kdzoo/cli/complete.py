@@ -91,7 +91,7 @@ def data(results: Path, word: str) -> list[str]:
 
 def downloads(results: Path, word: str) -> list[str]:
     """Data sets that have to be downloaded."""
-    return [name for name, known in DATA.items() if known.files]
+    return [name for name, known in DATA.items() if known.files and not known.get]
 
 
 def bench_names(results: Path, word: str) -> list[str]:

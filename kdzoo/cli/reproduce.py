@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,15 +24,22 @@ from kdzoo.cli.options import (
     chosen,
     option,
 )
-from kdzoo.cli.output import Column, Format, console, field, labelled, link, show, tell
+from kdzoo.cli.output import Column, Format, console, field, labelled, link, say, show, tell
 from kdzoo.errors import InputError, noting
 from kdzoo.suite.config import BenchConfig
 from kdzoo.suite.display import open_display
-from kdzoo.suite.failures import others_than_divergence
+from kdzoo.suite.hours import count_runs, hours
 from kdzoo.suite.jobs import Outcome
 from kdzoo.suite.outline import outline
-from kdzoo.suite.study import Race, Stage, Study, count_runs, hours, read_study, shipped_studies, study_file, wrong_seeds
+from kdzoo.suite.race_spec import Race
+from kdzoo.suite.reproduce import Asked, asked_study, reproduce_stages
+from kdzoo.suite.stages import is_begun
+from kdzoo.suite.study import Stage, read_study, shipped_studies
+from kdzoo.suite.which import Of
 from kdzoo.text import one_line
+
+if TYPE_CHECKING:
+    from kdzoo.suite.evidence import Evidence
 
 
 def reproduce(
@@ -59,7 +67,8 @@ def reproduce(
     """Train a study of the literature again, and set its numbers beside the paper's: reached or not, by a tolerance stated before.
 
     Without a name the studies are listed with their hours. A study is a YAML file: benches, in stages that may build on
-    earlier ones, and the paper's numbers. Its runs, README.md and results.csv are written to papers/NAME below --results.
+    earlier ones, steps between them, and the paper's numbers. Its runs and README.md, with its tables as CSV beside it, are
+    written to papers/NAME below --results.
     Run the same command again, after Ctrl-C or a crash too, and it trains only what is missing.
 
     \b
@@ -71,40 +80,18 @@ def reproduce(
     if study is None:
         return list_studies(chosen(how, as_json))
     given = {"data_root": data_root, "device": device, "jobs": jobs, "threads": threads}
-    more = {key: value for key, value in given.items() if value is not None}
-    problems: list[str] = []
+    problems = []
     if chosen(how, as_json) is not Format.table:
         problems.append("format: only the list of studies has other formats; a study's numbers are written to results.csv")
-    if seeds is not None and seeds < 1:
-        problems.append(f"seeds: expected a number >= 1, got {seeds}")
     with noting(problems):
-        found = read_study(study_file(study))
-        if not problems:
-            check_configs(found, seeds, more)
+        asked = asked_study(study, results, seeds, {key: value for key, value in given.items() if value is not None})
     if problems:
         raise InputError(*problems)
     if dry_run:
-        return print_plans(found, Path(study).stem, results, seeds, more, retry_failed=retry_failed)
+        return print_plans(asked, retry_failed=retry_failed)
     if tables:
-        return print_evidence(found, study, results)
-    return train_study(found, study, results, seeds, more, command=ctx.obj or "", retry_failed=retry_failed)
-
-
-def check_configs(found: Study, seeds: int | None, more: dict[str, Any]) -> None:
-    """Raise InputError with what is wrong with the benches of a study under the options of the command line, each fault once."""
-    problems = wrong_seeds(found, seeds)
-    for stage in found.stages:
-        try:
-            found.config(stage, seeds, **more)
-        except InputError as error:
-            problems += [_of_option(problem, f"stages.{stage.name}.bench.", more) for problem in error.problems]
-    if problems:
-        raise InputError(*dict.fromkeys(problems))
-
-
-def _of_option(problem: str, place: str, options: dict[str, Any]) -> str:
-    """A fault without its place in the study's file where the command line gave the value."""
-    return problem.removeprefix(place) if any(problem.startswith(f"{place}{name}:") for name in options) else problem
+        return write_tables(asked)
+    return train_study(asked, command=ctx.obj or "", retry_failed=retry_failed)
 
 
 def list_studies(how: Format) -> int:
@@ -150,34 +137,35 @@ def _hours(row: Any) -> str:
     return f"{'~' if row['estimated'] else ''}{row['hours']:{digits}}{'' if row['estimated'] else ' ' + row['machine']}"
 
 
-def print_plans(found: Study, name: str, results: Path, seeds: int | None, more: dict[str, Any], *, retry_failed: bool) -> int:
+def print_plans(asked: Asked, *, retry_failed: bool) -> int:
     """What a study would train, stage by stage; of one that builds on a stage without runs, what is known before."""
-    from kdzoo.suite.bench import prepare
-    from kdzoo.suite.stages import stage_config, study_folder
-
-    folder = study_folder(results, name)
-    for stage in found.stages:
-        if stage.race is not None:
-            for line in race_lines(found, stage, seeds):
-                tell(labelled(line))
-            continue
-        if any(not (folder / which.stage / "runs").is_dir() for which in stage.before):
-            planned = outline(found.config(stage, seeds, results=str(folder), **more))
-            lines = [*(planned.lines() if planned else []), ("time", f"known once {_earlier(stage.before)} is trained")]
-        else:
-            lines = plan_lines(prepare(stage_config(found, stage, folder, seeds, more)), retry_failed=retry_failed)
-        for line in lines:
+    for stage in asked.study.stages:
+        for line in _plan_of(asked, stage, retry_failed=retry_failed):
             tell(labelled(line))
     return 0
 
 
-def race_lines(found: Study, stage: Stage, seeds: int | None) -> list[tuple[str, str]]:
+def _plan_of(asked: Asked, stage: Stage, *, retry_failed: bool) -> list[tuple[str, str]]:
+    """The lines about one stage."""
+    if stage.race is not None:
+        return race_lines(asked, stage)
+    if stage.step is not None:
+        return [("step", f"{stage.name}: {stage.kind} {stage.step.words()}")]
+    if not all(is_begun(asked.study, of, asked.folder) for of in stage.before):
+        planned = outline(asked.study.config(stage, asked.seeds, results=str(asked.folder), **asked.options))
+        return [*(planned.lines() if planned else []), ("time", f"known once {_earlier(stage.before)} is trained")]
+    from kdzoo.suite.bench import prepare
+
+    return plan_lines(prepare(asked.bench(stage)), retry_failed=retry_failed)
+
+
+def race_lines(asked: Asked, stage: Stage) -> list[tuple[str, str]]:
     """What a race would train, in words; which methods it takes is known once the stage before it is trained."""
     assert stage.race is not None
     race = stage.race
-    if seeds is not None:
+    if asked.seeds is not None:
         return [("race", f"{stage.name}: left out, since --seeds says how many seeds every method has")]
-    runs = count_runs(found, stage)
+    runs = count_runs(asked.study, stage)
     takes = [f"the {race.best} best" if race.best else "", f"the {race.widest} with the widest interval" if race.widest else ""]
     return [
         ("race", f"{stage.name}: {'' if runs is None else f'{runs:,} runs, '}results in the folder of {race.stage}"),
@@ -186,53 +174,25 @@ def race_lines(found: Study, stage: Stage, seeds: int | None) -> list[tuple[str,
     ]
 
 
-def _earlier(before: Any) -> str:
-    return " and ".join(dict.fromkeys(which.stage for which in before))
+def _earlier(before: Iterable[Of]) -> str:
+    return " and ".join(dict.fromkeys(of.stage for of in before))
 
 
-def train_study(
-    found: Study, given: str, results: Path, seeds: int | None, more: dict[str, Any], *, command: str, retry_failed: bool
-) -> int:
-    """Train what is missing of every stage, then write and print the study's table; 1 where some run failed.
+def train_study(asked: Asked, *, command: str, retry_failed: bool) -> int:
+    """Train what is missing of every stage, then write and print the study's table; 1 where some run or step failed."""
 
-    given: the study's name or its file, as on the command line.
-    """
-    from kdzoo.suite.evidence import write_evidence
-    from kdzoo.suite.stages import stage_config, study_folder
+    def train(config: BenchConfig, race: Race | None) -> Outcome:
+        if race is None:
+            return train_missing(config, command=command, retry_failed=retry_failed)
+        return train_race(config, race, command=command, retry_failed=retry_failed)
 
-    folder = study_folder(results, Path(given).stem)
-    check_stages(found, folder, seeds, more)
-    status = 0
-    for number, stage in enumerate(found.stages, start=1):
-        tell(f"stage {number} of {len(found.stages)}: {stage.name}")
-        config = stage_config(found, found.bench_of(stage), folder, seeds, more)
-        if stage.race is None:
-            outcome = train_missing(config, command=command, retry_failed=retry_failed)
-        elif seeds is None:
-            outcome = train_race(config, stage.race, command=command, retry_failed=retry_failed)
-        else:
-            continue
-        write_evidence(found, given, folder)  # after every stage: the next one may take days
-        status |= say_failures(outcome, f"kdzoo status {folder / config.name}")
-        if others_than_divergence(outcome.failed):
-            break
-    print_evidence(found, given, results)
-    return status
-
-
-def print_evidence(found: Study, given: str, results: Path) -> int:
-    """Write and print a study's table from the runs that are there."""
-    from kdzoo.suite.evidence import PAGE, TABLE, shown_frame, write_evidence
-    from kdzoo.suite.report import evidence_view
-    from kdzoo.suite.stages import study_folder
-
-    folder = study_folder(results, Path(given).stem)
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no runs of this study yet; run the command without --tables to train them")
-    measured = write_evidence(found, given, folder)
-    console().print(evidence_view(found.title, shown_frame(measured), console().width, str(folder / PAGE)))
-    tell(one_line(f"{folder / PAGE}, with {TABLE} beside it"))
-    return 0
+    done = reproduce_stages(asked, train, lambda text: tell(one_line(text)))
+    for problem in done.problems:
+        say(problem)
+    if done.stopped is not None and done.outcome is not None:
+        say_failures(done.outcome, f"kdzoo status {asked.folder / asked.study.bench_of(done.stopped).name}")
+    print_evidence(asked, done.evidence)
+    return 0 if done.stopped is None else 1
 
 
 def train_race(config: BenchConfig, race: Race, *, command: str, retry_failed: bool) -> Outcome:
@@ -246,18 +206,29 @@ def train_race(config: BenchConfig, race: Race, *, command: str, retry_failed: b
             return run_race(prepared, race, pool, display.handle, retry_failed=retry_failed, command=command)
 
 
-def check_stages(found: Study, folder: Path, seeds: int | None, more: dict[str, Any]) -> None:
-    """Plan every later stage whose networks are known already, so that its faults are told before the first one is trained."""
-    later = [
-        stage for stage in found.stages[1:] if stage.teacher is None and stage.race is None and not (folder / stage.name / "runs").is_dir()
-    ]
-    if not later:
-        return
-    from kdzoo.suite.sweep import plan
+def write_tables(asked: Asked) -> int:
+    """Write and print a study's tables from the runs that are there."""
+    from kdzoo.suite.evidence import write_evidence
 
-    problems: list[str] = []
-    for stage in later:
-        with noting(problems):
-            plan(found.config(stage, seeds, results=str(folder), **more))
-    if problems:
-        raise InputError(*problems)
+    if not asked.folder.is_dir():
+        raise InputError(f"{asked.folder}: no runs of this study yet; run the command without --tables to train them")
+    print_evidence(asked, write_evidence(asked.study, asked.given, asked.folder))
+    return 0
+
+
+def print_evidence(asked: Asked, evidence: Evidence) -> None:
+    """Print a study's numbers and surfaces, and where they were written."""
+    from kdzoo.suite.evidence import PAGE, TABLE, shown_frame
+    from kdzoo.suite.report import evidence_view, titled
+    from kdzoo.suite.surface_table import FILE as SURFACES
+    from kdzoo.suite.surface_table import surface_frame
+
+    page = asked.folder / PAGE
+    if evidence.measured:
+        console().print(evidence_view(asked.study.title, shown_frame(evidence.measured), console().width, str(page)))
+    for one in evidence.surfaces:
+        console().print(titled(one.surface.name, surface_frame(one), console().width))
+        if one.reason:
+            tell(one_line(f"not measured: {one.reason}"))
+    tables = f"{TABLE} and {SURFACES}" if evidence.surfaces else TABLE
+    tell(one_line(f"{page}, with {tables} beside it"))

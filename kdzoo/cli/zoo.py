@@ -389,10 +389,10 @@ def data_list(data_root: DataRoot = None, plugin: Plugins = None, how: Kind = Fo
 
 DATA_COLUMNS = (
     field("data"),
-    Column("images", lambda row: "" if row["train"] is None else f"{row['train']:,} + {row['test']:,}", number=True),
+    Column("images", lambda row: "" if row["train"] is None else f"{row['train']:,}+{row['test']:,}", number=True),
     field("classes", number=True),
     Column("size", lambda row: _size(row["shape"])),
-    Column("on this machine", lambda row: row["get"] or ("yes" if row["path"] else "built in" if row["here"] else "your folder")),
+    Column("on this machine", lambda row: _here(row)),
     field("description"),
     field("path"),
 )
@@ -412,8 +412,15 @@ def _data_row(name: str, known: DataSet, root: Path | None) -> dict[str, Any]:
         "description": known.description,
         "here": found is not None,
         "path": found if known.files and found else None,
-        "get": f"kdzoo data prepare {HALVED.get(name, name)}" if found is None and not is_folder else None,
+        "get": (known.get or f"kdzoo data prepare {HALVED.get(name, name)}") if found is None and not is_folder else None,
     }
+
+
+def _here(row: Mapping[str, Any]) -> str:
+    """Whether a data set is on this machine, or the command that fetches it, or the one that tells how to."""
+    if row["get"]:
+        return str(row["get"]) if str(row["get"]).startswith("kdzoo ") else f"kdzoo data {row['data']}"
+    return "yes" if row["path"] else "built in" if row["here"] else "your folder"
 
 
 def _size(shape: Sequence[int] | None) -> str:

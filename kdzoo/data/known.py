@@ -14,7 +14,8 @@ from kdzoo.store import cache_folder
 class DataSet:
     """What a data set holds, as far as it is known before it is read; shape: channels, height, width.
 
-    files: what torchvision's copy has below the root; None for a set that needs no files there.
+    files: what its own files have below the root, where kdzoo does not pack them; None for a set that needs no files there.
+    get: how to get them; empty for what `kdzoo data prepare` downloads.
     """
 
     description: str
@@ -23,6 +24,7 @@ class DataSet:
     classes: int | None = None
     shape: tuple[int, int, int] | None = None
     files: str | None = None
+    get: str = ""
 
 
 DATA: dict[str, DataSet] = {
@@ -32,6 +34,15 @@ DATA: dict[str, DataSet] = {
     "cifar100": DataSet("photographs", 50_000, 10_000, 100, (3, 32, 32), "cifar-100-python"),
     "cifar10_16": DataSet("cifar10, each pixel the mean of 2x2", 50_000, 10_000, 10, (3, 16, 16), "cifar-10-batches-py"),
     "cifar100_16": DataSet("cifar100, each pixel the mean of 2x2", 50_000, 10_000, 100, (3, 16, 16), "cifar-100-python"),
+    "spoken_digits": DataSet(
+        "spoken digits as log-mel maps, tested on two other speakers",
+        2_000,
+        1_000,
+        10,
+        (1, 32, 32),
+        "fsdd/recordings",
+        "git clone https://github.com/Jakobovski/free-spoken-digit-dataset fsdd",
+    ),
     "folder:PATH": DataSet("your own images, a sub-folder a class, perhaps in train/, test/ and val/"),
 }
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from kdzoo.data.images import Array, Pixels, Stored, stored
 from kdzoo.data.split import Parts
 from kdzoo.seeds import generator
+from kdzoo.spec import steps_per_epoch
 
 AHEAD = 2
 """batches that are being read while one is in use"""
@@ -29,16 +30,19 @@ def order(samples: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(samples, generator=generator(seed, "order", epoch))
 
 
-def steps_per_epoch(samples: int, batch_size: int) -> int:
-    """Batches in an epoch: the last one may be short, but one of a single sample is dropped (batch norm cannot take it)."""
-    whole, rest = divmod(samples, batch_size)
-    return whole + (rest > 1 or samples == 1)
-
-
-def batches(samples: int, batch_size: int, seed: int, epoch: int, start: int = 0, device: torch.device | str = "cpu") -> Iterator[Tensor]:
+def batches(
+    samples: int,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    start: int = 0,
+    device: torch.device | str = "cpu",
+    *,
+    drop_last: bool = False,
+) -> Iterator[Tensor]:
     """The index tensors of an epoch's batches from number `start` on; the device gets them all at once."""
     drawn = order(samples, seed, epoch).to(device)
-    for number in range(start, steps_per_epoch(samples, batch_size)):
+    for number in range(start, steps_per_epoch(samples, batch_size, drop_last=drop_last)):
         yield drawn[number * batch_size : (number + 1) * batch_size]
 
 

@@ -38,12 +38,13 @@ class Raw:
     """What a source reads: images (N, H, W[, C]) uint8 and labels (N,) of train and test, and the classes' names.
 
     Labels are numbers from 0 or names where `classes` names them; without names they say themselves which classes there
-    are (`labels.map_labels`).
+    are (`labels.map_labels`). notes: what was passed over in reading, a sentence each.
     """
 
     train: tuple[Array, Any]
     test: tuple[Array, Any]
     classes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 STATISTICS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
@@ -88,10 +89,10 @@ def load(
     """A data set by name, or `folder:PATH`.
 
     Looked for as `{root}/{name}/{train,test}.npz`, then as torchvision's own files below the root, then downloaded and
-    checked by torchvision. root: as `data_root` takes it. image_size, resident: what the images of a folder are decoded for,
-    and the bytes that this may take; skip_unreadable: whether unreadable files of a folder are left out (`folder.load_folder`).
-    Raises InputError for an unknown name, and for a set that is not there, with where it looked and the two ways to
-    provide it.
+    checked by torchvision; spoken digits as their recordings below the root. root: as `data_root` takes it. image_size,
+    resident: what the images of a folder are decoded for, and the bytes that this may take; skip_unreadable: whether
+    unreadable files of a folder are left out (`folder.load_folder`). Raises InputError for an unknown name, and for a set
+    that is not there, with where it looked and the two ways to provide it.
     """
     if request.startswith("folder:"):
         folder = Path(os.path.expanduser(request.removeprefix("folder:")))
@@ -99,6 +100,8 @@ def load(
     if request == "digits":
         images = canonical("digits", _digits(), "scikit-learn")
         return replace(images, origins={"train": "", "test": "a fifth, by content"})
+    if request == "spoken_digits":
+        return _spoken_digits(data_root(root))
     if request in _SOURCES:
         return canonical(request, _own(request), DATA[request].description or "a source of your own")
     whole = HALVED.get(request, request)
@@ -170,7 +173,7 @@ def canonical(name: str, raw: Raw, source: str = "") -> Images:
         fingerprint=digest.hexdigest(),
         mean=mean,
         std=std,
-        notes=(*labels.notes, *_repeats(train, test), *_plain(train, test)),
+        notes=(*raw.notes, *labels.notes, *_repeats(train, test), *_plain(train, test)),
         source=source,
     )
 
@@ -264,6 +267,31 @@ def _digits() -> Raw:
     return Raw((images[~test], labels[~test]), (images[test], labels[test]), tuple(map(str, range(10))))
 
 
+def _spoken_digits(folder: Path) -> Images:
+    """Log-mel maps of spoken digits (`data.spoken`); two of the six speakers are the test part."""
+    from kdzoo.data import spoken
+
+    known = DATA["spoken_digits"]
+    recordings = folder / str(known.files)
+    if not recordings.is_dir():
+        raise InputError(missing("spoken_digits", str(recordings), f"fetch it where there is a network, in {folder}: {known.get}"))
+    found = spoken.read_recordings(recordings)
+    spoken.require_speakers(found, spoken.TEST_SPEAKERS)
+    learned = sorted(set(found.speakers) - set(spoken.TEST_SPEAKERS))
+    cut = f"cut off after {spoken.LENGTH / spoken.RATE:g} s: {number_of(found.cut, 'recording')}"
+    raw = Raw(found.of(learned), found.of(spoken.TEST_SPEAKERS), spoken.DIGITS, (cut,) if found.cut else ())
+    origins = {"train": ", ".join(learned), "test": f"{' and '.join(spoken.TEST_SPEAKERS)}, who are not in train"}
+    return replace(canonical("spoken_digits", raw, str(recordings)), origins=origins)
+
+
+def missing(name: str, looked: str, how: str) -> str:
+    """What is told of a data set that is not on this machine."""
+    return (
+        f"data: {name} is not on this machine; looked for {looked}. "
+        f"Give the folder that has it (--data-root DIR or KDZOO_DATA=DIR), or {how}"
+    )
+
+
 DAMAGED = (OSError, ValueError, LookupError, EOFError, TypeError, AssertionError, MemoryError, NotImplementedError)
 """what reading damaged arrays raises, beside the errors of their packing"""
 
@@ -321,11 +349,8 @@ def _from_torchvision(folder: Path, name: str, allow_download: bool) -> Raw:
             return prepare(name, folder)
         except (OSError, RuntimeError, urllib.error.URLError):
             pass  # no network, or a host that does not answer: the message below is what helps
-    raise InputError(
-        f"data: {name} is not on this machine; looked for {folder / name / 'train.npz'} and torchvision's files below {folder}. "
-        f"Give the folder that has it (--data-root DIR or KDZOO_DATA=DIR), or download it where there is a network: "
-        f"kdzoo data prepare {name}"
-    )
+    looked = f"{folder / name / 'train.npz'} and torchvision's files below {folder}"
+    raise InputError(missing(name, looked, f"download it where there is a network: kdzoo data prepare {name}"))
 
 
 def prepare(name: str, root: Path | None) -> Raw:
@@ -334,6 +359,8 @@ def prepare(name: str, root: Path | None) -> Raw:
     Raises OSError or RuntimeError where the download fails, and InputError for what is there and damaged.
     """
     name = HALVED.get(name, name)
+    if name in DATA and (how := DATA[name].get):
+        raise InputError(f"data: {name} is not downloaded by kdzoo; fetch it in {data_root(root)}: {how}")
     if name not in TORCHVISION:
         raise InputError(unknown("data", name, [*TORCHVISION, *HALVED]))
     if (packed := _packed(data_root(root), name)) is not None:

@@ -17,6 +17,7 @@ import kdzoo.models.cifar_resnet
 import kdzoo.models.cifar_vgg
 import kdzoo.models.small
 from kdzoo.errors import InputError
+from kdzoo.models.committee import members_of_name, register_committee
 from kdzoo.models.mlp import MLPS, register_mlp, widths_of
 from kdzoo.plugins import origin, plugin_of, version_of
 
@@ -31,9 +32,11 @@ _CODES: dict[str, str] = {}
 
 
 def is_known(name: str) -> bool:
-    """Whether timm can make a network; one of a family of any widths (`mlp_300_30`) is made known to it first."""
+    """Whether timm can make a network; of a family of any sizes (`mlp_300_30`, `specialists_10x20_resnet8`) is first made known to it."""
     if not timm.is_model(name) and (widths := widths_of(name)):
         register_mlp(name, widths)
+    if not timm.is_model(name) and (members := members_of_name(name)) and is_known(members[2]):
+        register_committee(name, members)
     return timm.is_model(name)
 
 

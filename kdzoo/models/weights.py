@@ -33,7 +33,7 @@ AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "model_ema_state_di
 """the keys under which checkpoints keep the weights as trained, and their average; the first that is there is taken"""
 EMA = "ema"
 """in `@weights=ema` the average, under whatever key it lies"""
-CLASSIFIER = re.compile(r"^(fc|classifier|head|head_dist|linear|last_linear)(\.\d+|\.fc|\.l|\.linear)?\.weight$")
+CLASSIFIER = re.compile(r"^(generalist\.)?(fc|classifier|head|head_dist|linear|last_linear)(\.\d+|\.fc|\.l|\.linear)?\.weight$")
 SHIPPED_WITH = "shipped_with."
 PREFIXES = ("_orig_mod.", "module.", "model.", "net.", "network.", "backbone.")
 """what compilation, data parallelism, training frameworks and modules around a network put before each of its names"""

@@ -52,11 +52,11 @@ from kdzoo.suite.jobs import Event, Handle, Job, Options, Outcome
 from kdzoo.suite.launch import Pool, launch
 from kdzoo.suite.leaderboard import write_tables
 from kdzoo.suite.race import Decision, decide, more_seeds, seeds_of_sweeps
+from kdzoo.suite.race_spec import Race
 from kdzoo.suite.records import read_bench
 from kdzoo.suite.repair import forget_damaged
 from kdzoo.suite.select import chosen_runs
 from kdzoo.suite.starts import Start, keep_start
-from kdzoo.suite.study import Race
 from kdzoo.suite.sweep import Plan, Planned, plan, refit
 from kdzoo.suite.tracking import log_leaderboard
 from kdzoo.suite.trial import check_hints, trial_key, try_loss, users_methods
@@ -251,12 +251,18 @@ def files_of(prepared: Prepared, plans: Iterable[Plan]) -> list[Path] | None:
         config.recipe,
         config.doses_from,
         *config.plugin,
-        *(planned.about["paths"].get(role) for role in ("teacher", "student") for made in plans for planned in made.students),
+        *(file for made in plans for planned in made.students for role in ("teacher", "student") for file in _listed(planned, role)),
     ]
     files = [Path(name) for name in dict.fromkeys(named) if name is not None and Path(name).exists()]
     files += [file for plugin in config.plugin for file in files_beside(Path(plugin))]
     root = Path(config.data_root) if config.data_root else None
     return [*files, *(file for source in sources for file in data_files(source, root))]
+
+
+def _listed(planned: Planned, role: str) -> list[str | None]:
+    """The files of a network's weights as a list."""
+    found = planned.about["paths"].get(role)
+    return found if isinstance(found, list) else [found]
 
 
 def keep_reused(prepared: Prepared) -> None:
@@ -631,8 +637,8 @@ def untrained_teacher(bound: Bound, images: Images, modules: Modules) -> Network
     def untrained(spec: NetworkSpec) -> Network:
         return freeze(network_of(spec.model_copy(update={"start": "random"}), images, side=side, seed=0, path=None, modules=modules))
 
-    members = members_of(bound.run.teacher)
-    return Ensemble([untrained(member) for member in members]) if members else untrained(bound.run.teacher)
+    members = members_of(bound.run.teacher, bound.paths.get("teacher"))
+    return Ensemble([untrained(member) for member, _ in members]) if members else untrained(bound.run.teacher)
 
 
 def estimate(prepared: Prepared, modules: Modules | None = None) -> float:

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, Validati
 
 from kdzoo.errors import InputError, did_you_mean, unknown
 from kdzoo.sizes import size_of
-from kdzoo.spec import Augment, Count, Integer, Number, Recipe, Share, Spec, parse
+from kdzoo.spec import Augment, Count, Integer, Number, Recipe, Share, Spec, parse, steps_per_epoch
 from kdzoo.text import first_line
 
 NONE = "none"
@@ -22,8 +22,8 @@ NONE = "none"
 KD = "hinton"
 CONTROLS = (NONE, KD)
 """what every bench contains"""
-DISTILL_METHOD = KD
-"""the method of `kdzoo distill`: plain KD works with any two networks"""
+DISTILL_METHOD = "hinton"
+"""the method of `kdzoo distill`: few images teach more through the teacher's whole embedding than through a score for each class"""
 DISTILL_RECIPE = "distill"
 DISTILL_STUDENT = "mobilenetv3_small_100"
 
@@ -335,8 +335,7 @@ class RecipeFile(Spec):
             values.setdefault("ema_warmup", True)
         recipe = parse(Recipe, values, "recipe")
         if self.min_steps is not None and images is not None and "epochs" not in changes:
-            whole, rest = divmod(images, recipe.batch_size)
-            epochs = math.ceil(self.min_steps / max(whole + (rest > 1 or images == 1), 1))
+            epochs = math.ceil(self.min_steps / max(steps_per_epoch(images, recipe.batch_size, drop_last=recipe.drop_last), 1))
             recipe = recipe.model_copy(update={"epochs": max(recipe.epochs, epochs)})
         return in_whole_epochs(recipe)
 

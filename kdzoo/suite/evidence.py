@@ -17,18 +17,20 @@ from kdzoo.store import write_bytes
 from kdzoo.suite.blocks import Block, blocks_of
 from kdzoo.suite.config import CONTROLS, refit_seeds, wants_refit
 from kdzoo.suite.leaderboard import as_csv
+from kdzoo.suite.metrics import is_count, resolution_of, value_of
 from kdzoo.suite.outline import outline
 from kdzoo.suite.race_table import RaceTable, race_tables, race_words
-from kdzoo.suite.records import Record, read_bench
+from kdzoo.suite.records import read_bench
 from kdzoo.suite.stages import Wanted, settings_in, wanted_runs
 from kdzoo.suite.stats import mean_interval, sample_sd
-from kdzoo.suite.study import TEACHER, Cell, Measure, Study
+from kdzoo.suite.steps.perform import read_results
+from kdzoo.suite.study import TEACHER, Cell, Measure, Study, step_seeds
+from kdzoo.suite.surface_table import FILE as SURFACES
+from kdzoo.suite.surface_table import Drawn, draw_all, surface_lines, surfaces_csv
 from kdzoo.suite.tables import markdown_table
 from kdzoo.text import markdown_text, number_of
 
 TABLE, PAGE = "results.csv", "README.md"
-SHARES = ("top1", "top5", "balanced", "agreement", "ece")
-"""metrics that stand in the tables in per cent"""
 REACHED, BY_MEAN, ABOVE, BELOW, MISSING = "yes", "yes, by the mean alone", "no: above", "no: below", "not measured"
 ROUNDING = 9
 """decimals to which numbers are compared with bounds"""
@@ -81,12 +83,18 @@ def _exceeds(one: float, bound: float) -> bool:
     return one > bound and round(one - bound, ROUNDING) > 0
 
 
+@dataclass(frozen=True)
+class Evidence:
+    """What a study came to: its numbers and its surfaces."""
+
+    measured: tuple[Measured, ...]
+    surfaces: tuple[Drawn, ...] = ()
+
+
 def measure_all(study: Study, folder: Path) -> tuple[Measured, ...]:
     """Every measurement of a study, as far as its runs are done."""
     blocks: Blocks = {
-        stage.name: blocks_of(read_bench(folder / stage.name)) if (folder / stage.name / "runs").is_dir() else ()
-        for stage in study.stages
-        if stage.race is None
+        stage.name: blocks_of(read_bench(folder / stage.name)) if (folder / stage.name / "runs").is_dir() else () for stage in study.benches
     }
     return tuple(_measured(study, measure, blocks, folder) for measure in study.measured())
 
@@ -102,14 +110,18 @@ def _measured(study: Study, measure: Measure, blocks: Blocks, folder: Path) -> M
 
 def planned_seeds(study: Study, measure: Measure) -> int:
     """On how many seeds a measurement stands once its stages are done: on those that all its cells have; a teacher is one training."""
-    seeds = [_seeds_of(study, cell) for cell in measure.cells if cell.method != TEACHER]
+    seeds = [_seeds_of(study, cell) for cell in measure.cells if not _is_one(study, cell)]
     return len(frozenset.intersection(*seeds)) if seeds else 1
 
 
 def _seeds_of(study: Study, cell: Cell) -> frozenset[tuple[bool, int]]:
     """The seeds of a cell's runs, each with whether it is one of a refit, which has others than the sweep."""
-    config, race = study.config(study.stage(cell.stage)), study.race_of(cell.stage)
-    refit = wants_refit(config) if cell.phase is None else cell.phase == "refit"
+    stage = study.stage(cell.stage)
+    if stage.step is not None:
+        return frozenset((False, seed) for seed in stage.step.groups(step_seeds(study, stage.step)))
+    config = study.config(stage)
+    assert cell.method is not None
+    refit, race = wants_refit(config) if cell.phase is None else cell.phase == "refit", study.race_of(cell.stage)
     if refit and race is not None and cell.method in CONTROLS:  # which other methods get more seeds is decided by their runs
         return frozenset((refit, seed) for seed in range(race.seeds_for(cell.method)))
     return frozenset((refit, seed) for seed in (refit_seeds(cell.method, config) if refit else config.seeds_for(cell.method)))
@@ -119,44 +131,52 @@ def _judged(study: Study, measure: Measure, blocks: Blocks, folder: Path) -> tup
     """The values by seed that are compared with the paper's, and what one image makes of one; raises InputError where there are none."""
 
     def of(cell: Cell) -> tuple[dict[int, float], float]:
-        stage = study.stage(cell.stage).name
-        wanted = wanted_runs(study, stage, cell.method, cell.setting, folder) if blocks[stage] else None
-        return values_of(cell, blocks[stage], wanted)
+        stage = study.stage(cell.stage)
+        if stage.step is not None:
+            return _of_results(read_results(study, stage, folder), cell.metric)
+        assert cell.method is not None
+        wanted = wanted_runs(study, stage.name, cell.method, cell.setting, folder) if blocks[stage.name] else None
+        return values_of(cell, blocks[stage.name], wanted)
 
     def values(cell: Cell) -> dict[int, float]:
         return of(cell)[0]
 
     found, resolution = of(measure.of)
     if measure.minus is not None:
-        found = _minus(measure.of, found, measure.minus, values(measure.minus))
+        found = _minus(_is_one(study, measure.of), found, _is_one(study, measure.minus), values(measure.minus))
     if measure.over is not None:
         over = measure.over
-        whole = _minus(over.of, values(over.of), over.minus, values(over.minus))
-        found, whole = _on_same_seeds(_is_one(measure.of, measure.minus), found, _is_one(over.of, over.minus), whole)
+        whole = _minus(_is_one(study, over.of), values(over.of), _is_one(study, over.minus), values(over.minus))
+        found, whole = _on_same_seeds(_is_one(study, measure.of, measure.minus), found, _is_one(study, over.of, over.minus), whole)
         found = {seed: 100 * value / whole[seed] for seed, value in found.items() if whole[seed]}
         if not found:
             raise InputError("the difference it is a share of is 0")
     return found, resolution
 
 
-def _is_one(*cells: Cell | None) -> bool:
-    """Whether cells are all of the teacher: a single training, which stands beside every seed."""
-    return all(cell is None or cell.method == TEACHER for cell in cells)
+def _is_one(study: Study, *cells: Cell | None) -> bool:
+    """Whether cells are all a single value that stands beside every seed: of the teacher, or of a step with one result."""
+
+    def one(cell: Cell) -> bool:
+        step = study.stage(cell.stage).step
+        return cell.method == TEACHER if step is None else len(step.groups(step_seeds(study, step))) == 1
+
+    return all(cell is None or one(cell) for cell in cells)
 
 
-def _minus(one: Cell, values: Mapping[int, float], other: Cell, others: Mapping[int, float]) -> dict[int, float]:
-    """Differences seed by seed, or to the teacher; raises InputError where no seed is finished on both sides."""
-    first, second = _on_same_seeds(_is_one(one), values, _is_one(other), others)
+def _minus(one_is_single: bool, values: Mapping[int, float], other_is_single: bool, others: Mapping[int, float]) -> dict[int, float]:
+    """Differences seed by seed, or to a single value; raises InputError where no seed is finished on both sides."""
+    first, second = _on_same_seeds(one_is_single, values, other_is_single, others)
     return {seed: value - second[seed] for seed, value in first.items()}
 
 
 def _on_same_seeds(
-    one_is_teacher: bool, one: Mapping[int, float], other_is_teacher: bool, other: Mapping[int, float]
+    one_is_single: bool, one: Mapping[int, float], other_is_single: bool, other: Mapping[int, float]
 ) -> tuple[dict[int, float], dict[int, float]]:
-    """Both sides on the seeds that both have, a teacher's single value repeated; raises InputError where there are none."""
-    if one_is_teacher and not other_is_teacher:
+    """Both sides on the seeds that both have, a single value repeated; raises InputError where there are none."""
+    if one_is_single and not other_is_single:
         one = dict.fromkeys(other, next(iter(one.values())))
-    elif other_is_teacher and not one_is_teacher:
+    elif other_is_single and not one_is_single:
         other = dict.fromkeys(one, next(iter(other.values())))
     seeds = [seed for seed in one if seed in other]
     if not seeds:
@@ -180,40 +200,22 @@ def values_of(cell: Cell, blocks: Sequence[Block], wanted: Wanted | None) -> tup
         problem = "no finished run" if not found else f"{len(found)} settings or pairs match; name pair or setting"
         raise InputError(f"{cell.method}{f' of {cell.pair}' if cell.pair else ''}: {problem}")
     records = found[0][1]
-    values = {record.run.seed: _value(record.result or {}, cell.metric) for record in records}
-    return values, _resolution(records, cell.metric)
+    values = {record.run.seed: value_of(record.result or {}, cell.metric) for record in records}
+    return values, resolution_of((record.result or {} for record in records), cell.metric)
 
 
 def _of_teacher(cell: Cell, blocks: Iterable[Block]) -> tuple[dict[int, float], float]:
     """The teacher's value; it is one training."""
     records = [record for block in blocks for record in block.records if (record.result or {}).get("teacher")]
-    found = {_value({"last": {"test": (record.result or {})["teacher"]["test"]}}, cell.metric) for record in records}
+    found = {value_of({"last": {"test": (record.result or {})["teacher"]["test"]}}, cell.metric) for record in records}
     if len(found) != 1:
         raise InputError(f"teacher: {'no finished run' if not found else f'{len(found)} teachers match; name a pair'}")
-    return {0: found.pop()}, _resolution(records, cell.metric)
+    return {0: found.pop()}, resolution_of((record.result or {} for record in records), cell.metric)
 
 
-def _value(result: Mapping[str, Any], metric: str) -> float:
-    """A number of a run's result, accuracies in per cent; raises InputError where the run does not have it."""
-    test = (result.get("last") or {}).get("test") or {}
-    if metric == "errors":
-        return float(round((1 - test["top1"]) * test["n"]))
-    path = metric.split(".") if "." in metric else ["last", "test", metric]
-    found: Any = result
-    for key in path:
-        found = found[int(key)] if isinstance(found, list) and key.isdecimal() and int(key) < len(found) else _below(found, key)
-    if not isinstance(found, int | float) or isinstance(found, bool):
-        raise InputError(f"metric {metric}: not a number of these runs")
-    return (100 if path[-1] in SHARES else 1) * float(found)
-
-
-def _below(found: Any, key: str) -> Any:
-    return found.get(key) if isinstance(found, Mapping) else None
-
-
-def _resolution(records: Iterable[Record], metric: str) -> float:
-    images = min(int((record.result or {})["last"]["test"]["n"]) for record in records)
-    return 1.0 if metric == "errors" else 100 / images if metric in ("top1", "top5") else 0.0
+def _of_results(results: Mapping[int, Mapping[str, Any]], metric: str) -> tuple[dict[int, float], float]:
+    """A step's values by seed, and what one image makes of one."""
+    return {seed: value_of(result, metric) for seed, result in results.items()}, resolution_of(results.values(), metric)
 
 
 def evidence_frame(measured: Iterable[Measured]) -> pd.DataFrame:
@@ -271,31 +273,37 @@ def _expected(measure: Measure) -> str:
 
 def _number(value: float, measure: Measure) -> str:
     """Two decimals, or one where images are counted."""
-    counted = measure.of.metric == "errors" and measure.over is None
+    counted = is_count(measure.of.metric) and measure.over is None
     return "" if math.isnan(value) else f"{value:.{1 if counted else 2}f}"
 
 
-def write_evidence(study: Study, given: str, folder: Path) -> tuple[Measured, ...]:
-    """Write README.md and results.csv of a study from its runs alone, byte for byte the same from the same runs.
+def write_evidence(study: Study, given: str, folder: Path) -> Evidence:
+    """Write README.md and results.csv, and surfaces.csv where it has surfaces, of a study from its runs alone, byte for byte the same.
 
     given: what `kdzoo reproduce` was given, a name or a file; the page names the command.
     """
     measured = measure_all(study, folder)
-    races = race_tables(study, folder)
+    drawn, races = draw_all(study, folder), race_tables(study, folder)
     frames = [evidence_frame(measured), *(table.frame for table in races if len(table.frame))]
     write_bytes(folder / TABLE, as_csv(frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True)))
-    write_bytes(folder / PAGE, page(study, given, measured, races).encode())
-    return measured
+    if drawn:
+        write_bytes(folder / SURFACES, surfaces_csv(drawn))
+    write_bytes(folder / PAGE, page(study, given, measured, drawn, races).encode())
+    return Evidence(measured, drawn)
 
 
-def page(study: Study, given: str, measured: Sequence[Measured], races: Sequence[RaceTable] = ()) -> str:
+def page(study: Study, given: str, measured: Sequence[Measured], drawn: Sequence[Drawn] = (), races: Sequence[RaceTable] = ()) -> str:
     """The README of a study."""
     count = {word: sum(one.reached == word for one in measured) for word in (REACHED, BY_MEAN, ABOVE, BELOW, MISSING)}
     told = "; ".join(f"{word} ({number})" for word, number in count.items() if number)
     lines = [f"# {markdown_text(study.title)}", "", f"Claim: {markdown_text(study.claim)} [Source]({study.source}).", ""]
-    lines += [f"`kdzoo reproduce {shlex.quote(given)}`. Reached, of {number_of(len(measured), 'number')}: {told}.", ""]
+    reached = f" Reached, of {number_of(len(measured), 'number')}: {told}." if measured else ""
+    lines += [f"`kdzoo reproduce {shlex.quote(given)}`.{reached}", ""]
     lines += [line for table in races for line in table.lines()]
-    lines += [*markdown_table(shown_frame(measured)), "", READ_AS, "", "## How it was trained", ""]
+    lines += [*markdown_table(shown_frame(measured)), "", READ_AS, ""] if measured else []
+    for one in drawn:
+        lines += [*surface_lines(one), ""]
+    lines += ["## How it was trained", ""]
     lines += [f"- `{stage.name}/`: {_setup(study, stage.name)}" for stage in study.stages]
     lines += ["", "Tried before the recipe was settled: " + ("; ".join(map(markdown_text, study.tries)) or "nothing") + "."]
     return "\n".join(lines) + "\n"
@@ -310,12 +318,14 @@ READ_AS = (
 
 
 def _setup(study: Study, name: str) -> str:
-    """A stage's networks, data, methods, seeds and recipe, in words."""
+    """A stage's networks, data, methods, seeds and recipe, or what a step does, in words."""
     stage = study.stage(name)
     if stage.race is not None:
         return markdown_text(race_words(stage.race))
+    if stage.step is not None:
+        return markdown_text(stage.step.words())
     planned = outline(study.config(stage))
     told = "" if planned is None else "; ".join(text for word, text in planned.lines() if word != "bench")
-    taken = [f"the teacher is {stage.teacher}"] if stage.teacher else []
+    taken = [f"the teacher is {study.teacher_words(stage.teacher)}"] if stage.teacher else []
     taken += [f"{which.method} at the setting that stage {which.stage} chose" for which in stage.settings]
     return markdown_text("; ".join([told, *taken]))

@@ -12,9 +12,9 @@ from kdzoo.errors import InputError
 from kdzoo.suite.blocks import CONTROLS as COLUMNS_OF
 from kdzoo.suite.blocks import Block, Standing, blocks_of, comparisons
 from kdzoo.suite.config import CONTROLS, BenchConfig, fresh_seeds
+from kdzoo.suite.race_spec import Race
 from kdzoo.suite.records import BenchRecords, Record
 from kdzoo.suite.stats import sample_sd
-from kdzoo.suite.study import Race
 from kdzoo.text import number_of
 
 REFIT = "refit"

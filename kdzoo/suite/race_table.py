@@ -17,9 +17,10 @@ from kdzoo.suite.config import KD, NONE, BenchConfig
 from kdzoo.suite.leaderboard import leaderboard_frame
 from kdzoo.suite.published import Published, published
 from kdzoo.suite.race import REFIT, Decision, decide, of_race
+from kdzoo.suite.race_spec import Race
 from kdzoo.suite.records import BenchRecords, Record, read_bench
 from kdzoo.suite.stats import mean_interval
-from kdzoo.suite.study import Race, Study
+from kdzoo.suite.study import Study
 from kdzoo.suite.tables import interval_words, markdown_table, method_words, setting_words, spread_words
 from kdzoo.text import number_of
 

@@ -194,7 +194,13 @@ def _first_stage(
     if len(owners) > 1:
         problems.append(f"methods: {request.text!r}: {' and '.join(owners)} each train in two stages; a run has one first stage")
     if request.exact and stage.then is not None:
-        problems.append(f"methods: {request.text!r}: {owner} is a first stage and has no term in the sum; write {owner}+... instead")
+        factor = dict(zip(request.terms, request.coefficients, strict=True))[owner]
+        if factor != 1 or not set(stage.then) <= set(request.terms):
+            second = "".join(f"0.9*{name}+" for name in stage.then)
+            problems.append(
+                f"methods: {request.text!r}: {owner} is a first stage and has no factor in the sum, which names the terms of the "
+                f"second: expected a sum such as 0.1*ce+{second}{owner}"
+            )
     cls = REGISTRY.get(stage.method)
     given = REGISTRY.create(owner, hyperparameters.get(owner, {})).model_dump(mode="json")
     method = REGISTRY.create(stage.method, {name: value for name, value in given.items() if name in cls.model_fields})

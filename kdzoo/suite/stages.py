@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from kdzoo.errors import InputError, noting, unknown
+from kdzoo.method import REGISTRY
 from kdzoo.spec import ObjectiveSpec
 from kdzoo.suite.blocks import Block, blocks_of
 from kdzoo.suite.config import BenchConfig
 from kdzoo.suite.records import Record, read_bench, setting_of
-from kdzoo.suite.study import Stage, Study, Which
+from kdzoo.suite.steps.step import network_file
+from kdzoo.suite.study import Stage, Study
+from kdzoo.suite.which import Of, Which
 
 PAPERS = "papers"
 """the folder of studies below that of all benches"""
@@ -33,10 +36,10 @@ def stage_config(found: Study, stage: Stage, folder: Path, seeds: int | None, mo
     grid: dict[str, list[Any]] = {}
     if stage.teacher is not None:
         with noting(problems):
-            keys["teacher"] = "+".join(record.id for record in runs_of(found, stage.teacher, folder))
+            keys["teacher"] = _teacher(found, stage.teacher, folder)
     for which in stage.settings:
         with noting(problems):
-            text, axes = as_request(runs_of(found, which, folder)[0].run.objective)
+            text, axes = as_request(runs_of(found, which, which.seeds, folder)[0].run.objective)
             methods.append(text)
             grid |= axes
     if problems:
@@ -49,39 +52,57 @@ def stage_config(found: Study, stage: Stage, folder: Path, seeds: int | None, mo
     return config.model_copy(update=update)
 
 
+def is_begun(found: Study, of: Of, folder: Path) -> bool:
+    """Whether an earlier stage has something to take: runs, or the results of a step."""
+    there = folder / of.stage
+    return (there / "runs").is_dir() if found.stage(of.stage).step is None else any(there.glob("seed-*.json"))
+
+
+def _teacher(found: Study, which: Which, folder: Path) -> str:
+    """The teacher of a stage as a bench asks for it: ids of runs, or the file of a step's network; InputError where it is not there."""
+    if found.stage(which.stage).step is None:
+        return "+".join(record.id for record in runs_of(found, which, which.seeds, folder))
+    (seed,) = which.seeds
+    if not (file := network_file(folder / which.stage, seed)).is_file():
+        raise InputError(f"stage {which.stage} has not been done for seed {seed}: no {file}")
+    return str(file)
+
+
 def as_request(objective: ObjectiveSpec) -> tuple[str, dict[str, list[Any]]]:
-    """A resolved objective as a bench asks for it: the exact sum, and its hyper-parameters as axes of one value."""
-    if objective.first is not None:
-        raise InputError(f"{objective.label}: trained in two stages, which an exact sum cannot say")
-    terms = "+".join(f"{term.coefficient!r}*{term.method}" for term in objective.terms)
+    """A resolved objective as a bench asks for it: the exact sum, and its hyper-parameters as axes of one value.
+
+    A first stage that has no term of its own in the sum stands in it without a factor.
+    """
+    terms = [f"{objective.task!r}*ce", *(f"{term.coefficient!r}*{term.method}" for term in objective.terms)]
     axes = {f"{term.method}.{key}": [value] for term in objective.terms for key, value in term.hyperparameters.items()}
-    return f"{objective.task!r}*ce+{terms}", axes
+    if (first := objective.first) is not None:
+        if first.then is not None:
+            terms.append(first.owner)
+        shared = REGISTRY.get(first.owner).model_fields
+        axes |= {f"{first.owner}.{key}": [value] for key, value in first.term.hyperparameters.items() if key in shared}
+    return "+".join(terms), axes
 
 
-def runs_of(found: Study, which: Which, folder: Path) -> tuple[Record, ...]:
-    """The finished runs of an earlier stage, in the order of the seeds asked for; raises InputError where some are missing."""
-    place = folder / which.stage
-    if not (place / "runs").is_dir():
-        raise InputError(f"stage {which.stage} has not been trained")
-    there = {record.run.seed: record for record in _matching(found, which, folder)}
-    missing = [str(seed) for seed in which.seeds if seed not in there]
+def runs_of(found: Study, of: Of, seeds: Sequence[int], folder: Path) -> tuple[Record, ...]:
+    """The finished runs of an earlier stage, in the order of these seeds; raises InputError where some are missing."""
+    there = finished_runs_of(found, of, folder)
+    missing = [str(seed) for seed in seeds if seed not in there]
     if missing:
         known = ", ".join(map(str, sorted(there))) or "none"
-        raise InputError(
-            f"stage {which.stage} has no finished run of {which.method} with seed {', '.join(missing)}; finished seeds: {known}"
-        )
-    return tuple(there[seed] for seed in which.seeds)
+        raise InputError(f"stage {of.stage} has no finished run of {of.method} with seed {', '.join(missing)}; finished seeds: {known}")
+    return tuple(there[seed] for seed in seeds)
 
 
-def _matching(found: Study, which: Which, folder: Path) -> Sequence[Record]:
-    blocks = blocks_of(read_bench(folder / which.stage))
-    wanted = wanted_runs(found, which.stage, which.method, which.setting, folder)
-    matches = [records for _, records in settings_in(blocks, which.method, which.pair, wanted, "sweep")]
+def finished_runs_of(found: Study, of: Of, folder: Path) -> dict[int, Record]:
+    """The finished runs of an earlier stage by seed; raises InputError where it has not been trained, or where several settings match."""
+    if not (folder / of.stage / "runs").is_dir():
+        raise InputError(f"stage {of.stage} has not been trained")
+    blocks = blocks_of(read_bench(folder / of.stage))
+    wanted = wanted_runs(found, of.stage, of.method, of.setting, folder)
+    matches = [records for _, records in settings_in(blocks, of.method, of.pair, wanted, "sweep")]
     if len(matches) > 1:
-        raise InputError(
-            f"stage {which.stage}: {len(matches)} settings or pairs of {which.method} match; name the pair or more of the setting"
-        )
-    return [record for records in matches for record in records]
+        raise InputError(f"stage {of.stage}: {len(matches)} settings or pairs of {of.method} match; name the pair or more of the setting")
+    return {record.run.seed: record for records in matches for record in records}
 
 
 Wanted = Callable[[Record], bool]
@@ -97,7 +118,7 @@ def wanted_runs(found: Study, stage: str, method: str, setting: Mapping[str, Any
         return lambda record: has_setting(record, setting)
     for which in found.stage(stage).settings:
         if which.method == method:
-            taken = runs_of(found, which, folder)[0].run.objective
+            taken = runs_of(found, which, which.seeds, folder)[0].run.objective
             return lambda record: _same_values(record.run.objective, taken)
     return None
 
@@ -113,7 +134,14 @@ def _same_values(one: ObjectiveSpec, other: ObjectiveSpec) -> bool:
         ours.keys() == theirs.keys()
         and _equal(one.task, other.task)
         and all(ours[name][0] == theirs[name][0] and _equal(ours[name][1], theirs[name][1]) for name in ours)
+        and _first_values(one) == _first_values(other)
     )
+
+
+def _first_values(objective: ObjectiveSpec) -> tuple[Any, ...]:
+    """The method and hyper-parameters of a first stage; its epochs follow from the recipe."""
+    first = objective.first
+    return () if first is None else (first.owner, first.term.method, first.term.hyperparameters)
 
 
 def settings_in(

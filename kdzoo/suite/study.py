@@ -8,118 +8,71 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
-from kdzoo.data.known import DATA
 from kdzoo.errors import InputError, noting, unknown
 from kdzoo.method import REGISTRY
-from kdzoo.models.known import own_networks
-from kdzoo.spec import Count, Integer, Number, Spec, parse
+from kdzoo.spec import Count, Number, Spec, parse
 from kdzoo.suite.config import CONFIGS, CONTROLS, KD, NONE, BenchConfig, bench_config, read_yaml, refit_seeds, wants_refit
-from kdzoo.suite.outline import outline
+from kdzoo.suite.metrics import METRICS
 from kdzoo.suite.published import Published, published_in
+from kdzoo.suite.race_spec import Race
 from kdzoo.suite.request import parse_request
+from kdzoo.suite.steps import StepKeys
+from kdzoo.suite.steps.step import Step
+from kdzoo.suite.surface import AXES, Surface
+from kdzoo.suite.which import Of, Which, as_tuple
 
 FOLDER = CONFIGS / "papers"
 TEACHER = "teacher"
 """as the method of a measurement: the teacher itself"""
 OWN_KEYS = ("name", "results", "device", "jobs", "threads", "wandb", "checkpoint_seconds")
 """of a bench, what a study sets itself or the command line says"""
-METRICS = ("top1", "top5", "balanced", "nll", "ece", "agreement", "teacher_kl", "errors")
-SPEED = 150e9
-"""multiply-accumulates a second of training on two cores of a CPU (results/speed/cpu.md: 147e9 and 205e9)"""
-SPEED_OF = "two CPU cores"
-
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
-def _tuple(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _seeds(value: object) -> object:
-    return (value,) if isinstance(value, int) and not isinstance(value, bool) else _tuple(value)
-
-
-class Which(Spec):
-    """Runs of an earlier stage: those of a method, of a pair where the stage has several, with these seeds.
-
-    setting: of several tried, the one with these values (`temperature`, `alpha`, `weight`, or a field of the method's);
-    without it the one chosen on validation.
-    """
-
-    stage: str
-    method: str = NONE
-    pair: str | None = None
-    setting: dict[str, JsonValue] = {}
-    seeds: Annotated[tuple[Integer, ...], BeforeValidator(_seeds), Field(min_length=1)] = (0,)
-
-    def __str__(self) -> str:
-        return f"{'the student alone' if self.method == NONE else self.method} of stage {self.stage}"
-
-
-class Race(Spec):
-    """Which methods of an earlier stage's refit are trained with more seeds, by a rule that is fixed before training.
-
-    best: how many methods, those with the highest mean test top-1 of the refit. widest: how many of the others, those whose
-    95 % interval of the difference to `against` is the widest. Collapsed methods take no part. seeds, control_seeds: how many
-    these methods, and the student alone and plain KD, have in the end, those of the refit among them.
-    """
-
-    stage: str
-    best: Annotated[Integer, Field(ge=0)]
-    widest: Annotated[Integer, Field(ge=0)] = 0
-    against: Literal["hinton", "none"] = "hinton"
-    seeds: Count
-    control_seeds: Count | None = None
-
-    @model_validator(mode="after")
-    def _takes_some(self) -> Self:
-        if self.best + self.widest == 0:
-            raise ValueError("expected best or widest to be at least 1")
-        if self.control_seeds is not None and self.control_seeds < self.seeds:
-            raise ValueError(f"control_seeds: expected at least as many as seeds ({self.seeds}), got {self.control_seeds}")
-        return self
-
-    def seeds_for(self, method: str) -> int:
-        """How many seeds a method of the race has in the end."""
-        return (self.control_seeds or self.seeds) if method in CONTROLS else self.seeds
-
-
-class Stage(Spec):
-    """One bench of a study, in the keys of `kdzoo bench --config`.
+class Stage(StepKeys):
+    """One bench of a study, in the keys of `kdzoo bench --config`, or a step: what is done with finished runs of an earlier stage.
 
     teacher: runs of an earlier stage whose students teach this one; several seeds are an ensemble. settings: methods
-    that are trained at the setting that an earlier stage chose for them. race: instead of a bench, more seeds for some
-    methods of an earlier stage, in that stage's folder.
+    that are trained at the setting that an earlier stage chose for them. A step is named by its kind, as in
+    `calibrate: {of: {...}, ...}` (`kdzoo.suite.steps`). race: instead of either, more seeds for some methods of an earlier
+    stage, in that stage's folder.
     """
 
     name: Name
     bench: dict[str, Any] = {}
     teacher: Which | None = None
-    settings: Annotated[tuple[Which, ...], BeforeValidator(_tuple)] = ()
+    settings: Annotated[tuple[Which, ...], BeforeValidator(as_tuple)] = ()
     race: Race | None = None
 
+    @model_validator(mode="after")
+    def _a_bench_or_a_step(self) -> Self:
+        beside = [key for key in ("bench", "teacher", "settings", "race") if key in self.model_fields_set]
+        if self.kind is not None and beside:
+            raise ValueError(f"expected a bench or a step, got {' and '.join([*beside, self.kind])}")
+        return self
+
     @property
-    def before(self) -> tuple[Which, ...]:
+    def before(self) -> tuple[Of, ...]:
         """What it takes from earlier stages."""
-        return (*((self.teacher,) if self.teacher else ()), *self.settings)
+        return (*((self.teacher,) if self.teacher else ()), *self.settings, *((self.step.of,) if self.step else ()))
 
 
 class Cell(Spec):
     """A number of a stage, seed by seed: a metric on the test set after the last epoch.
 
-    method: a method, `none` (the student alone) or `teacher`. metric: top1, errors (images) and so on, or the place of
-    a number in a run's result.json with dots, such as `best.test.top1`. phase: `refit` where there is one unless given.
+    method: of a bench, a method, `none` (the student alone) or `teacher`; a step has none. metric: top1, error_rate, errors
+    (images) and so on; `errors.3` and `recall.3` of class 3; or the place of a number in a run's result.json, or in a
+    step's result, with dots, such as `best.test.top1`. phase: `refit` where there is one unless given.
     """
 
     stage: str | None = None
-    method: str
+    method: str | None = None
     pair: str | None = None
     setting: dict[str, JsonValue] = {}
     phase: str | None = None
@@ -147,7 +100,7 @@ class Measure(Spec):
     over: Difference | None = None
     paper: Number | None = None
     tolerance: Annotated[Number, Field(ge=0)] | None = None
-    between: Annotated[tuple[Number | None, Number | None], BeforeValidator(_tuple)] | None = None
+    between: Annotated[tuple[Number | None, Number | None], BeforeValidator(as_tuple)] | None = None
     reason: str = ""
 
     @model_validator(mode="after")
@@ -206,11 +159,12 @@ class Study(Spec):
     title: str
     claim: str
     source: str
-    tries: Annotated[tuple[str, ...], BeforeValidator(_tuple)]
+    tries: Annotated[tuple[str, ...], BeforeValidator(as_tuple)]
     seeds: Count = 5
-    stages: Annotated[tuple[Stage, ...], BeforeValidator(_tuple), Field(min_length=1)]
-    measures: Annotated[tuple[Measure, ...], BeforeValidator(_tuple)] = ()
-    published: Annotated[tuple[PublishedTable, ...], BeforeValidator(_tuple)] = ()
+    stages: Annotated[tuple[Stage, ...], BeforeValidator(as_tuple), Field(min_length=1)]
+    measures: Annotated[tuple[Measure, ...], BeforeValidator(as_tuple)] = ()
+    published: Annotated[tuple[PublishedTable, ...], BeforeValidator(as_tuple)] = ()
+    surfaces: Annotated[tuple[Surface, ...], BeforeValidator(as_tuple)] = ()
     time: Time | None = None
 
     def stage(self, name: str | None) -> Stage:
@@ -235,6 +189,16 @@ class Study(Spec):
         there = [row for row in published_in(table.table) if row.pair in bench.pairs and row.data == bench.data]
         return [_measure(row, table, bench) for row in there if table.instead.get(row.method, row.method) in methods]
 
+    def teacher_words(self, which: Which) -> str:
+        """A teacher that an earlier stage makes, in words."""
+        source = next((stage for stage in self.stages if stage.name == which.stage), None)
+        return str(which) if source is None or source.step is None else f"the network of stage {which.stage}"
+
+    @property
+    def benches(self) -> tuple[Stage, ...]:
+        """The stages that have a bench, without the steps between them and races, which train more seeds of a bench."""
+        return tuple(stage for stage in self.stages if stage.step is None and stage.race is None)
+
     def config(self, stage: Stage, seeds: int | None = None, **more: Any) -> BenchConfig:
         """The bench of a stage as far as it does not hang on earlier stages; raises InputError with its faults.
 
@@ -243,12 +207,12 @@ class Study(Spec):
         """
         stage = self.bench_of(stage)
         bench = {"seeds": self.seeds, "methods": (KD,), **stage.bench}
+        if "plugin" in bench:
+            bench["plugin"] = _beside(bench["plugin"])
         if seeds is not None:
             bench |= {"seeds": seeds, **({"refit_seeds": seeds} if "refit_seeds" in bench else {})}
             bench.pop("control_seeds", None)
-        if "plugin" in bench:
-            bench["plugin"] = _beside(bench["plugin"])
-        teacher = {"teacher": str(stage.teacher)} if stage.teacher else {}  # stands for a run that is not there yet
+        teacher = {} if stage.teacher is None else {"teacher": self.teacher_words(stage.teacher)}  # for a network that is not there yet
         try:
             return bench_config({**teacher, **bench, "name": stage.name, **more}, None)
         except InputError as error:
@@ -290,12 +254,12 @@ def read_study(file: Path) -> Study:
     problems = [*_wrong_stages(found), *_wrong_races(found)]
     if problems and any(stage.race is not None for stage in found.stages):  # what else is wrong is told of the other stages
         found = found.model_copy(update={"stages": tuple(stage for stage in found.stages if stage.race is None)})
-    problems += [*wrong_seeds(found), *_wrong_measures(found)]
-    for stage in found.stages:
+    problems += [*wrong_seeds(found), *_wrong_measures(found), *_wrong_surfaces(found)]
+    for stage in found.benches:
         with noting(problems):
             found.config(stage)
-    if not found.measures and not found.published:
-        problems.append("measures: missing; expected measures, or published with the name of a table")
+    if not found.measures and not found.published and not found.surfaces:
+        problems.append("measures: missing; expected measures, published with the name of a table, or surfaces")
     if not problems:
         for table in found.published:
             if not found._of_table(table):
@@ -312,17 +276,9 @@ def _wrong_stages(found: Study) -> list[str]:
     for stage in found.stages:
         if stage.name in earlier:
             problems.append(f"stages.{stage.name}: stands there twice")
-        strangers = [which.stage for which in stage.before if which.stage not in earlier]
+        strangers = [of.stage for of in stage.before if of.stage not in earlier]
         problems += [f"stages.{stage.name}: {unknown('earlier stage', name, earlier)}" for name in strangers]
-        for which in stage.before:
-            if which.stage in earlier and (methods := _trained(found, which.stage)) and which.method not in methods:
-                problems.append(f"stages.{stage.name}: {unknown(f'method of stage {which.stage}', which.method, methods)}")
-        problems += [
-            f"stages.{stage.name}.settings: {which.method} trains in two stages, which an exact sum of one stage cannot repeat; name it "
-            f"in the stage's methods"
-            for which in stage.settings
-            if _has_first_stage(which.method)
-        ]
+        problems += [f"stages.{stage.name}: {text}" for of in stage.before if of.stage in earlier for text in _wrong_runs(found, of, stage)]
         own = [key for key in stage.bench if key in OWN_KEYS]
         problems += [f"stages.{stage.name}.bench.{key}: not a key of a study; the command line or the stage's name says it" for key in own]
         if stage.teacher and "teacher" in stage.bench:
@@ -372,20 +328,66 @@ def _faults_of_race(found: Study, race: Race) -> list[str]:
     return faults
 
 
+def _wrong_runs(found: Study, of: Of, stage: Stage) -> list[str]:
+    """What keeps a stage from taking runs of an earlier one."""
+    source = found.stage(of.stage)
+    if source.race is not None:
+        return [f"stage {of.stage} is a race, whose runs stand in stage {source.race.stage}; name that one"]
+    if source.step is not None and of is stage.teacher:
+        return _wrong_network(source, stage.teacher)
+    if source.step is not None:
+        return [f"stage {of.stage} is a step ({source.kind}) and has no runs; expected a stage that trains"]
+    methods = _trained(found, of.stage)
+    if methods and of.method not in methods:
+        return [unknown(f"method of stage {of.stage}", of.method, methods)]
+    reads_networks = stage.step is not None or of is stage.teacher
+    if methods and reads_networks and "student" not in found.config(source).keep:
+        return [f"stage {of.stage} keeps no students, which {'a step reads' if stage.step else 'teach'}; add student to its keep"]
+    return []
+
+
+def _wrong_network(source: Stage, teacher: Which) -> list[str]:
+    """What keeps the network of a step from teaching a stage."""
+    assert source.step is not None
+    if not source.step.teaches:
+        return [f"stage {source.name} is a step ({source.kind}) that makes no network; expected a stage that trains"]
+    beside = [key for key in ("method", "pair", "setting") if key in teacher.model_fields_set]
+    problems = [f"stage {source.name} is a step ({source.kind}), whose network has no {' or '.join(beside)}"] if beside else []
+    if len(teacher.seeds) > 1:
+        problems.append(f"stage {source.name} is a step ({source.kind}): expected one seed, got {', '.join(map(str, teacher.seeds))}")
+    return problems
+
+
 def wrong_seeds(found: Study, seeds: int | None = None) -> list[str]:
     """Runs that stages take from earlier ones with seeds that those do not train, where each stage has `seeds` of them or its own."""
     problems: list[str] = []
     benches: dict[str, BenchConfig] = {}
+    results: dict[str, tuple[int, ...]] = {}
     for stage in found.stages:
-        for which in stage.before:
-            trained = benches[which.stage].seeds_for(which.method) if which.stage in benches else which.seeds
-            if missing := [str(seed) for seed in which.seeds if seed not in trained]:
+        for of in stage.before:
+            asked = getattr(of, "seeds", None) or ()
+            trained = results.get(of.stage, benches[of.stage].seeds_for(of.method) if of.stage in benches else asked)
+            if missing := [str(seed) for seed in asked if seed not in trained]:
                 word = "seed" if len(missing) == 1 else "seeds"
                 known = ", ".join(map(str, trained))
-                problems.append(f"stages.{stage.name}: stage {which.stage} does not train {word} {', '.join(missing)}; its seeds: {known}")
+                act = "is not done for" if of.stage in results else "does not train"
+                problems.append(f"stages.{stage.name}: stage {of.stage} {act} {word} {', '.join(missing)}; its seeds: {known}")
+        if stage.step is not None and (bench := benches.get(stage.step.of.stage)) is not None:
+            of_step = step_seeds(found, stage.step, seeds)
+            problems += [f"stages.{stage.name}.{stage.kind}.{problem}" for problem in stage.step.problems(bench, of_step)]
+            results[stage.name] = tuple(stage.step.groups(of_step))
         with suppress(InputError):  # told with the faults of its bench
-            benches[stage.name] = found.config(stage, seeds)
+            if stage.step is None and stage.race is None:
+                benches[stage.name] = found.config(stage, seeds)
     return problems
+
+
+def step_seeds(found: Study, step: Step, seeds: int | None = None) -> tuple[int, ...]:
+    """The seeds of the runs that a step reads: those that it names, else all that their stage trains.
+
+    seeds: how many each stage has instead of the study's.
+    """
+    return step.of.seeds or found.config(found.stage(step.of.stage), seeds).seeds_for(step.of.method)
 
 
 def _wrong_measures(found: Study) -> list[str]:
@@ -398,8 +400,8 @@ def _wrong_measures(found: Study) -> list[str]:
                 problems.append(f"{where}: {unknown('stage', cell.stage, names)}")
             elif (race := found.stage(cell.stage).race) is not None:
                 problems.append(f"{where}: the runs of {found.stage(cell.stage).name} stand in stage {race.stage}; name that one")
-            elif (methods := _methods(found, cell.stage)) and cell.method not in methods:
-                problems.append(f"{where}: {unknown('method', cell.method, methods)}")
+            else:
+                problems += [f"{where}: {problem}" for problem in _wrong_method(found, cell)]
             if "." not in cell.metric and cell.metric not in METRICS:
                 problems.append(f"{where}: {unknown('metric', cell.metric, METRICS)}")
     for table in found.published:
@@ -413,6 +415,45 @@ def _wrong_measures(found: Study) -> list[str]:
     return problems
 
 
+def _wrong_surfaces(found: Study) -> list[str]:
+    names = [stage.name for stage in found.benches]
+    problems = [f"surfaces: {name!r} stands there twice" for name in _twice(surface.name for surface in found.surfaces)]
+    for surface in found.surfaces:
+        where = f"surfaces, {surface.name!r}"
+        if "." not in surface.metric and surface.metric not in METRICS:
+            problems.append(f"{where}: {unknown('metric', surface.metric, METRICS)}")
+        if surface.stage is not None and surface.stage not in names:
+            problems.append(f"{where}: {unknown('stage that trains', surface.stage, names)}")
+        elif (methods := _trained(found, surface.stage)) and surface.method not in methods:
+            problems.append(f"{where}: {unknown('method', surface.method, methods)}")
+        else:
+            axes = [*AXES, *_fields(surface.method)]
+            problems += [f"{where}: {unknown('axis', axis, axes)}" for axis in (surface.rows, surface.columns) if axis not in axes]
+    return problems
+
+
+def _fields(method: str) -> list[str]:
+    """The hyper-parameters of the methods of a sum, as axes name them; nothing of what only a plugin knows."""
+    with REGISTRY.declarations():
+        try:
+            fields = {name: list(REGISTRY.get(name).model_fields) for name in parse_request(method).terms}
+        except InputError:
+            return []
+    return [text for name, keys in fields.items() for key in keys for text in (key, f"{name}.{key}")]
+
+
+def _wrong_method(found: Study, cell: Cell) -> list[str]:
+    """What is wrong with the method of a cell whose stage there is."""
+    stage = found.stage(cell.stage)
+    if stage.step is not None:
+        beside = [key for key in ("method", "pair", "setting", "phase") if key in cell.model_fields_set]
+        return [f"stage {stage.name} is a step ({stage.kind}), whose numbers have no {' or '.join(beside)}"] if beside else []
+    if cell.method is None:
+        return ["method: missing"]
+    methods = _methods(found, cell.stage)
+    return [unknown("method", cell.method, methods)] if methods and cell.method not in methods else []
+
+
 def _methods(found: Study, name: str | None) -> list[str]:
     """What a stage has numbers of: its methods and its teacher; nothing where its bench has faults of its own."""
     trained = _trained(found, name)
@@ -423,6 +464,8 @@ def _trained(found: Study, name: str | None) -> list[str]:
     """The methods that a stage trains, as its tables name them; nothing where its bench has faults of its own."""
     try:
         stage = found.stage(name)
+        if stage.step is not None:
+            return []
         return list(dict.fromkeys([NONE, KD, *map(_label, found.config(stage).methods), *(which.method for which in stage.settings)]))
     except InputError:
         return []
@@ -435,15 +478,6 @@ def _label(text: str) -> str:
             return "+".join(parse_request(text).terms) or NONE
         except InputError:
             return text
-
-
-def _has_first_stage(method: str) -> bool:
-    """Whether a method, or one of a sum, trains in two stages; not where only a plugin knows it."""
-    with REGISTRY.declarations():
-        try:
-            return any(REGISTRY.get(name).card.first is not None for name in parse_request(method).terms)
-        except InputError:
-            return False
 
 
 def _twice(names: Iterable[str]) -> list[str]:
@@ -464,92 +498,3 @@ def study_file(name: str) -> Path:
     if name not in shipped_studies():
         raise InputError(f"{unknown('study', name, shipped_studies())}; or a YAML file")
     return shipped_studies()[name]
-
-
-def hours(found: Study) -> tuple[float, str] | None:
-    """How long a study takes, and on which machine: as measured, else estimated; None where its networks are not kdzoo's own.
-
-    The estimate counts the multiply-accumulates of teachers and students, not those of losses, at the speed of two cores.
-    """
-    if found.time is not None:
-        return found.time.hours, found.time.machine
-    counts = [_multiplications(found, stage) for stage in found.stages]
-    if any(count is None for count in counts):
-        return None
-    return sum(count for count in counts if count is not None) / SPEED / 3600, SPEED_OF
-
-
-def _multiplications(found: Study, stage: Stage) -> float | None:
-    """Of all epochs of a bench, its refit's too: three forward passes a step for what is trained, one for a teacher."""
-    config = found.config(stage)
-    if stage.race is not None:
-        return _multiplications_of_race(stage.race, config)
-    planned, data = outline(config), DATA.get(config.data)
-    if planned is None or data is None or data.train is None or data.shape is None:
-        return None
-    total = 0.0
-    for teacher_name, student_name in planned.pairs:
-        trained = stage.teacher is None
-        of_teacher = _macs(teacher_name if trained else _student_of(found, stage), data.shape)
-        of_student = _macs(student_name, data.shape)
-        if of_teacher is None or of_student is None:
-            return None
-        runs = sum((number or 1) * len(config.seeds_for(name)) for name, number in planned.methods)
-        alone = len(config.seeds_for(NONE))
-        if wants_refit(config):
-            more = config.refit_seeds or len(config.seeds)
-            runs, alone = runs + more * len(planned.methods), alone + more
-            total += trained * 3 * of_teacher  # it is trained again too, on all images
-        total += runs * 3 * of_student + (runs - alone) * of_teacher + trained * 3 * of_teacher
-    images = (config.limit or data.train) * (1 - (config.val_fraction or 0))
-    return total * images * planned.epochs
-
-
-def _multiplications_of_race(race: Race, config: BenchConfig) -> float | None:
-    """Of all epochs of the seeds that a race adds to a refit."""
-    planned, data = outline(config), DATA.get(config.data)
-    if planned is None or data is None or data.train is None or data.shape is None:
-        return None
-    total, added = 0.0, _added_seeds(race, config)
-    for teacher_name, student_name in planned.pairs:
-        of_teacher, of_student = (_macs(name, data.shape) for name in (teacher_name, student_name))
-        if of_teacher is None or of_student is None:
-            return None
-        total += sum(added.values()) * 3 * of_student + (added["methods"] + added[KD]) * of_teacher
-    return total * (config.limit or data.train) * planned.epochs
-
-
-def _added_seeds(race: Race, config: BenchConfig) -> dict[str, int]:
-    """How many runs a race adds to the refit of one pair: of the methods that it takes, and of each control."""
-    methods = (race.best + race.widest) * (race.seeds - len(refit_seeds("", config)))
-    return {"methods": methods, **{name: race.seeds_for(name) - len(refit_seeds(name, config)) for name in CONTROLS}}
-
-
-def count_runs(found: Study, stage: Stage) -> int | None:
-    """How many runs a stage trains, its refit's too; None where its bench has faults.
-
-    A method that only a plugin knows counts with one setting.
-    """
-    config = found.config(stage)
-    planned = outline(config)
-    if planned is None:
-        return None
-    planned = replace(planned, methods=tuple((name, 1 if number is None else number) for name, number in planned.methods))
-    assert planned.runs is not None
-    if stage.race is not None:
-        return sum(_added_seeds(stage.race, config).values()) * len(planned.pairs)
-    students = len({student for _, student in planned.pairs})
-    again = sum(len(refit_seeds(name, config)) * (students if name == NONE else len(planned.pairs)) for name, _ in planned.methods)
-    return planned.runs + (again if wants_refit(config) else 0)
-
-
-def _student_of(found: Study, stage: Stage) -> str:
-    """The network that an earlier stage trained, which teaches this one."""
-    planned = None if stage.teacher is None else outline(found.config(found.stage(stage.teacher.stage)))
-    return "" if planned is None else planned.pairs[0][1]
-
-
-def _macs(name: str, shape: tuple[int, int, int]) -> float | None:
-    """Multiply-accumulates of one image of this shape; None for a network that is not kdzoo's own."""
-    known = own_networks().get(name.partition(":")[0].partition("@")[0])
-    return None if known is None else known.macs * shape[1] * shape[2] / (known.input[1] * known.input[2])

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from kdzoo.assemble import Modules, images_of, network_of, unlabelled_of
+from kdzoo.assemble import Modules, WeightFiles, images_of, network_of, unlabelled_of
 from kdzoo.data.class_names import difference, listed, same_classes
 from kdzoo.data.images import Images
 from kdzoo.data.report import data_record, taught_images, transfer_record, without_validation
@@ -36,7 +36,7 @@ from kdzoo.models.weights import (
     read_checkpoint,
 )
 from kdzoo.spec import DataSpec, NetworkSpec, Normalisation, ObjectiveSpec, Recipe, Run, TransferSpec
-from kdzoo.store import RunFolder, Store, teacher_store
+from kdzoo.store import RunFolder, Store, is_teacher, teacher_store
 from kdzoo.suite.config import CONTROLS, KD, BenchConfig, PairValues, RecipeFile, fresh_seeds, recipe_file, recipes
 from kdzoo.suite.doses import Dose, read_doses, recorded_doses, reused_doses
 from kdzoo.suite.request import (
@@ -350,18 +350,21 @@ def _whole(data: DataSpec) -> DataSpec:
 
 @dataclass(frozen=True)
 class Chosen:
-    """A network of a pair: its specification, the file of its weights, the run that has to train it first, and what to say of it."""
+    """A network of a pair: its specification, the file of its weights, the run that has to train it first, and what to say of it.
+
+    path: of an ensemble, a list with that of each network.
+    """
 
     spec: NetworkSpec
-    path: str | None = None
+    path: WeightFiles = None
     trained: Planned | None = None
     notes: tuple[str, ...] = ()
 
     @property
     def run_id(self) -> str | None:
-        """The id of the run that its weights come from."""
+        """The id of the run that its weights come from; None where that is none, or several."""
         kind, _, name = self.spec.start.partition(":")
-        return name if kind == "run" else None
+        return name if kind == "run" and len(ensemble_ids(name)) == 1 else None
 
 
 @dataclass(frozen=True)
@@ -512,11 +515,12 @@ class _Maker:
             weights=_text(changes.get("weights", request.weights)),
         )
 
-    def _weights(self, request: NetworkRequest) -> str | None:
-        """Where the file of a network's weights lies; None for a kept teacher, which is found by its run's id."""
-        if request.start == "run" and len(ensemble_ids(str(request.run_id))) == 1:
-            folder = _run_folder(str(request.run_id), self.config)
-            return None if folder.path.parent.parent == teacher_store().folder else str(folder.student)
+    def _weights(self, request: NetworkRequest) -> WeightFiles:
+        """Where a network's file of weights lies, for an ensemble a list; None for kept teachers, which their runs' ids find."""
+        if request.start == "run":
+            folders = [_run_folder(run_id, self.config) for run_id in ensemble_ids(str(request.run_id))]
+            files = [None if is_teacher(folder) else str(folder.student) for folder in folders]
+            return files[0] if len(files) == 1 else files if any(files) else None
         return str(request.path.resolve()) if request.path else None
 
     def _offer(self, request: NetworkRequest) -> Offer:
@@ -575,10 +579,13 @@ class _Maker:
         return run.student, about.get("class_names") or class_names_of(folder.student)
 
     def _ensemble(self, text: str, ids: Sequence[str]) -> Offer:
-        """The teachers of an ensemble, which are kept ones made for the classes of the data."""
-        kept = [teacher_store().run(run_id) for run_id in ids]
-        missing = [folder.id for folder in kept if folder.state() != "done"]
-        refuse([f"teacher: no kept teacher {run_id!r}; `kdzoo teachers` lists what an ensemble can have as members" for run_id in missing])
+        """The networks of an ensemble: students of finished runs, or kept teachers, made for the classes of the data."""
+        problems: list[str] = []
+        kept: list[RunFolder] = []
+        for run_id in ids:
+            with noting(problems):
+                kept.append(_run_folder(run_id, self.config))
+        refuse(problems)
         members = [
             Offer(folder.id, trained).of_classes(trained.classes, names, self.images)
             for folder in kept

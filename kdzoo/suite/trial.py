@@ -123,7 +123,7 @@ def _steps(cohort: Cohort, teacher: Network | None, size: int) -> set[str]:
     reached: set[str] = set()
     for clock in (Clock(0, recipe.epochs, 0, steps), Clock(recipe.epochs - 1, recipe.epochs, steps - 1, steps)):
         looks = {need: look.to(device) for need, look in cohort.looks_of(clock.epoch).items()}
-        index = next(batches(samples, recipe.batch_size, cohort.seed, clock.epoch, device=device))[:size]
+        index = next(batches(samples, recipe.batch_size, cohort.seed, clock.epoch, device=device, drop_last=recipe.drop_last))[:size]
         pixels = {need: images_at(cohort.parts.train.images, which[index], device) for need, which in shown_by(looks).items()}
         seen, batch = gather_batch(cohort, index, pixels, looks, clock)
         with torch.no_grad(), autocast(recipe, device):

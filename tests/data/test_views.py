@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as T
 
 from kdzoo.data import operations
-from kdzoo.data.loader import batches, order, steps_per_epoch
+from kdzoo.data.loader import batches, order
 from kdzoo.data.operations import OPERATIONS
 from kdzoo.data.views import apply, center, draw, finite, view_code
-from kdzoo.spec import Augment, Recipe
+from kdzoo.spec import Augment, Recipe, steps_per_epoch
 
 EVERYTHING = {"brightness": 0.4, "contrast": 0.3, "saturation": 1.5, "randaugment": 2, "magnitude": 15.0, "cutout": 3}
 
@@ -166,6 +166,15 @@ def test_batches_cover_an_epoch_once_but_for_a_lonely_last_sample(samples, size,
     assert len(index) == len(set(index.tolist())) >= samples - 1
     assert all(len(batch) > 1 for batch in found)
     assert torch.equal(index, order(samples, 0, epoch)[: len(index)])
+
+
+@given(st.integers(1, 300), st.integers(2, 64), st.integers(0, 9))
+def test_short_last_batches_are_dropped_where_a_recipe_says_so(samples, size, epoch):
+    """All others are the very batches of an epoch that drops none; fewer images than a batch are one batch."""
+    every, found = list(batches(samples, size, 0, epoch)), list(batches(samples, size, 0, epoch, drop_last=True))
+    assert len(found) == steps_per_epoch(samples, size, drop_last=True) == max(samples // size, 1)
+    assert all(torch.equal(a, b) for a, b in zip(every, found, strict=False))
+    assert {len(batch) for batch in found} == {min(samples, size)}
 
 
 @given(st.integers(10, 100), st.integers(2, 20), st.integers(0, 4))

@@ -98,5 +98,5 @@ def test_two_kept_teachers_teach_together(kdzoo):
 def test_a_member_that_is_not_kept_is_named(kdzoo):
     said = kdzoo("bench", "--teacher", "none-0123456789ab+none-ba9876543210", "--student", "digits_student", "--methods", "hinton")
     assert said.status == 2
-    assert "no kept teacher 'none-0123456789ab'" in said.err
-    assert "no kept teacher 'none-ba9876543210'" in said.err
+    assert "no finished run 'none-0123456789ab' with its weights among the kept teachers or below results" in said.err
+    assert "no finished run 'none-ba9876543210'" in said.err

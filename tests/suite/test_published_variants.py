@@ -12,7 +12,8 @@ from kdzoo.method import REGISTRY
 from kdzoo.plugins import load_plugin
 from kdzoo.suite.bench import prepare, run
 from kdzoo.suite.config import bench_config, recipe_file
-from kdzoo.suite.study import FOLDER, count_runs, read_study, study_file
+from kdzoo.suite.hours import count_runs
+from kdzoo.suite.study import FOLDER, read_study, study_file
 
 GOLDEN = Path(__file__).resolve().parent.parent
 REP = ("cc_rep", "ft_rep", "fitnet_rep")

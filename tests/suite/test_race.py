@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import replace
 
 import pytest
 import test_leaderboard
@@ -18,12 +19,15 @@ from kdzoo.suite.bench import prepare, run
 from kdzoo.suite.config import bench_config
 from kdzoo.suite.evidence import write_evidence
 from kdzoo.suite.failures import others_than_divergence
+from kdzoo.suite.hours import count_runs, hours
 from kdzoo.suite.published import Published
 from kdzoo.suite.race import decide, more_seeds
+from kdzoo.suite.race_spec import Race
 from kdzoo.suite.race_table import published_gains
 from kdzoo.suite.records import read_bench
+from kdzoo.suite.reproduce import asked_study
 from kdzoo.suite.request import parse_request
-from kdzoo.suite.study import Race, count_runs, hours, read_study, study_file
+from kdzoo.suite.study import read_study, study_file
 
 BENCH = {"data": "digits", "pairs": ["digits"], "recipe": "smoke", "methods": ["at", "sp", "dkd", "vid"]}
 REFITTED = {**BENCH, "tune": 2, "seeds": 1, "val_fraction": 0.2, "refit": True, "refit_seeds": 3}
@@ -157,14 +161,14 @@ def test_before_the_refit_the_table_names_every_method_without_a_number(tmp_path
 
 
 def test_a_race_is_told_in_words_before_it_is_decided(tmp_path):
-    found = read_study(study_of(tmp_path))
-    told = dict(race_lines(found, found.stages[1], None))
+    asked = asked_study(str(study_of(tmp_path)), tmp_path, None, {})
+    told = dict(race_lines(asked, asked.study.stages[1]))
     assert told == {
         "race": "final: 10 runs, results in the folder of table",
         "methods": "the 1 best and the 1 with the widest interval of stage table, on 5 seeds in all",
         "controls": "the student alone and plain KD, on 6 seeds in all",
     }
-    assert "left out" in dict(race_lines(found, found.stages[1], 2))["race"]
+    assert "left out" in dict(race_lines(replace(asked, seeds=2), asked.study.stages[1]))["race"]
 
 
 def test_the_faults_of_a_race_are_told_all_at_once(tmp_path):

@@ -1,0 +1,86 @@
+"""The numbers of a finished run, or of a step, by the names that a study has for them. Free of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from kdzoo.errors import InputError
+
+METRICS = ("top1", "top5", "balanced", "nll", "ece", "agreement", "teacher_kl", "errors", "error_rate")
+"""of all test images; error_rate is 100 - top1, errors the number of images that are named wrongly"""
+OF_A_CLASS = ("errors", "recall")
+"""of the test images of one class, such as `recall.3`, the share of its images that are named rightly"""
+SHARES = ("top1", "top5", "balanced", "agreement", "ece")
+"""what result.json has as shares and tables have in per cent"""
+LOWER_IS_BETTER = ("nll", "ece", "teacher_kl", "errors", "error_rate")
+
+TEST = ("last", "test")
+
+
+def value_of(result: Mapping[str, Any], metric: str) -> float:
+    """A number of a run's result, shares in per cent; raises InputError where the run does not have it.
+
+    metric: a name of METRICS, one of a class, or the place of a number, such as `best.test.top1`.
+    """
+    test = _at(result, TEST)
+    name, _, label = metric.partition(".")
+    found: Any
+    if metric == "errors":
+        found = None if _at(test, ("top1",)) is None else float(round((1 - test["top1"]) * test["n"]))
+    elif metric == "error_rate":
+        found = None if _at(test, ("top1",)) is None else 100 * (1 - float(test["top1"]))
+    elif name in OF_A_CLASS and label.isdecimal():
+        found = _of_a_class(test, name, label)
+    else:
+        path = metric.split(".") if "." in metric else [*TEST, metric]
+        found = _at(result, path)
+        if path[-1] in SHARES and isinstance(found, int | float):
+            found = 100 * float(found)
+    if not isinstance(found, int | float) or isinstance(found, bool):
+        raise InputError(f"metric {metric}: not a number of these runs")
+    return float(found)
+
+
+def _of_a_class(test: Any, name: str, label: str) -> float | None:
+    """The errors of a class, or the per cent of its images that are right; None where they were not counted."""
+    errors, images = _at(test, ("errors_per_class", label)), _at(test, ("images_per_class", label))
+    if errors is None or not images:
+        return None
+    return float(errors) if name == "errors" else 100 * (1 - errors / images)
+
+
+def _at(found: Any, path: Iterable[str]) -> Any:
+    """What lies at a place in nested mappings and lists; None where nothing does."""
+    for key in path:
+        if isinstance(found, list):
+            found = found[int(key)] if key.isdecimal() and int(key) < len(found) else None
+        else:
+            found = found.get(key) if isinstance(found, Mapping) else None
+    return found
+
+
+def is_count(metric: str) -> bool:
+    """Whether a metric counts images."""
+    return metric.partition(".")[0] == "errors" or "errors_per_class" in metric.split(".")
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether less of a metric is better."""
+    return is_count(metric) or metric.split(".")[-1] in LOWER_IS_BETTER
+
+
+def resolution_of(results: Iterable[Mapping[str, Any]], metric: str) -> float:
+    """What one image makes of a metric; 0 where it is not of whole images. Equal values differ by less than that."""
+    name, _, label = metric.partition(".")
+    if is_count(metric):
+        return 1.0
+    last = metric.split(".")[-1]
+    if name == "recall" and label.isdecimal():
+        place: tuple[str, ...] = (*TEST, "images_per_class", label)
+    elif last in ("top1", "top5", "error_rate"):
+        place = (*metric.split(".")[:-1], "n") if "." in metric else (*TEST, "n")
+    else:
+        return 0.0
+    counts = [count for result in results if (count := _at(result, place))]
+    return 100 / min(counts) if counts else 0.0
