@@ -27,7 +27,9 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["kdzoo", "kdzoo.*"]),
-    package_data={"kdzoo": ["configs/**/*.yaml", "configs/**/*.csv", "configs/*.yaml", "configs/*.json", "py.typed"]},
+    package_data={
+        "kdzoo": ["configs/**/*.yaml", "configs/**/*.csv", "configs/papers/*.py", "configs/*.yaml", "configs/*.json", "py.typed"]
+    },
     python_requires=">=3.11",
     install_requires=[
         "torch>=2.9",

@@ -28,6 +28,7 @@ from kdzoo.suite.evidence import evidence_frame
 from kdzoo.suite.jobs import Handle, Outcome
 from kdzoo.suite.launch import Pool
 from kdzoo.suite.leaderboard import leaderboard_frame
+from kdzoo.suite.race_spec import Race
 from kdzoo.suite.records import read_bench
 from kdzoo.suite.reproduce import asked_study, reproduce_stages
 from kdzoo.suite.request import parse_request
@@ -112,11 +113,14 @@ def bench(
     return _board(folder, outcome)
 
 
-def _train(asked: BenchConfig, modules: Modules, retry_failed: bool, command: str) -> tuple[Path, Outcome]:
-    """Train what is missing of a bench with its display; its folder, and what became of its runs."""
+def _train(asked: BenchConfig, modules: Modules, retry_failed: bool, command: str, race: Race | None = None) -> tuple[Path, Outcome]:
+    """Train what is missing of a bench, or of the seeds that a race adds, with its display; the folder and what became of its runs."""
     prepared = suite.prepare(asked, modules)
     with open_display(Console()) as display:
-        if modules.by_name or not _known_to_workers(asked, prepared.plan):
+        if race is not None:
+            with Pool(prepared.jobs, asked.plugin, cache_folder() / "logs" / asked.name) as pool:
+                outcome = suite.run_race(prepared, race, pool, display.handle, retry_failed=retry_failed, command=command)
+        elif modules.by_name or not _known_to_workers(asked, prepared.plan):
             outcome = _run_here(prepared, display.handle, retry_failed, modules, command)
         else:
             with Pool(prepared.jobs, asked.plugin, cache_folder() / "logs" / asked.name) as pool:
@@ -151,8 +155,8 @@ def reproduce(
     command = f"kdzoo.reproduce({str(study)!r})"
     console = Console()
 
-    def train(config: BenchConfig) -> Outcome:
-        return _train(config, Modules(), retry_failed, command)[1]
+    def train(config: BenchConfig, race: Race | None) -> Outcome:
+        return _train(config, Modules(), retry_failed, command, race)[1]
 
     done = reproduce_stages(asked, train, lambda text: console.print(text, markup=False, soft_wrap=True))
     failed = dict(done.outcome.failed) if done.outcome else {}

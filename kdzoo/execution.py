@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -57,3 +59,28 @@ def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[obj
     if recipe.precision == "float32":
         return nullcontext()
     return torch.autocast(device.type, dtype=getattr(torch, recipe.precision))
+
+
+BFLOAT16_UNITS = {"AVX512-BF16": "_is_avx512_bf16_supported", "AMX": "_is_amx_tile_supported"}
+"""instructions of x86 CPUs that multiply bfloat16, and the function of torch.cpu that tells whether this one has them"""
+
+
+def bfloat16_units() -> tuple[str, ...] | None:
+    """This CPU's instructions for bfloat16 by name; None where torch does not say, as on other CPUs than x86."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return None
+    asked = {name: getattr(torch.cpu, function, None) for name, function in BFLOAT16_UNITS.items()}
+    if None in asked.values():
+        return None
+    return tuple(name for name, has in asked.items() if has is not None and has())
+
+
+def why_slow(precisions: Iterable[str], device: torch.device) -> str | None:
+    """What is to be said of half precision on a CPU without instructions for it; None where there is nothing to say."""
+    half = sorted(set(precisions) - {"float32"})
+    if device.type != "cpu" or not half or bfloat16_units() != ():
+        return None
+    return (
+        f"precision {' and '.join(half)}: this CPU has no instructions for it ({' or '.join(BFLOAT16_UNITS)}), so that steps take several "
+        "times as long as in float32"
+    )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from kdzoo.cli import complete
-from kdzoo.cli.bench import plan_lines, say_failures, train_missing
+from kdzoo.cli.bench import plan_lines, say_failures, train_missing, worker_pool
 from kdzoo.cli.options import (
     RUNNING,
     AsJson,
@@ -27,14 +27,19 @@ from kdzoo.cli.options import (
 from kdzoo.cli.output import Column, Format, console, field, labelled, link, say, show, tell
 from kdzoo.errors import InputError, noting
 from kdzoo.suite.config import BenchConfig
-from kdzoo.suite.hours import hours
+from kdzoo.suite.display import open_display
+from kdzoo.suite.hours import count_runs, hours
 from kdzoo.suite.jobs import Outcome
 from kdzoo.suite.outline import outline
+from kdzoo.suite.race_spec import Race
 from kdzoo.suite.reproduce import Asked, asked_study, reproduce_stages
 from kdzoo.suite.stages import is_begun
 from kdzoo.suite.study import Stage, read_study, shipped_studies
 from kdzoo.suite.which import Of
 from kdzoo.text import one_line
+
+if TYPE_CHECKING:
+    from kdzoo.suite.evidence import Evidence
 
 
 def reproduce(
@@ -46,6 +51,9 @@ def reproduce(
     seeds: Annotated[int | None, option(text="Number of seeds, of every stage.", default="the study's", panel=RUNNING, metavar="N")] = None,
     dry_run: Annotated[
         bool, option("--dry-run", text="Print the plan and an estimate of the time; write nothing.", default="off", panel=RUNNING)
+    ] = False,
+    tables: Annotated[
+        bool, option("--tables", text="Write the study's table from the runs that are there; train nothing.", default="off", panel=RUNNING)
     ] = False,
     results: ResultsFolder = Path("results"),
     data_root: DataRoot = None,
@@ -81,6 +89,8 @@ def reproduce(
         raise InputError(*problems)
     if dry_run:
         return print_plans(asked, retry_failed=retry_failed)
+    if tables:
+        return write_tables(asked)
     return train_study(asked, command=ctx.obj or "", retry_failed=retry_failed)
 
 
@@ -90,7 +100,7 @@ def list_studies(how: Format) -> int:
     for name, file in shipped_studies().items():
         found = read_study(file)
         time = hours(found)
-        counts = [planned.runs for stage in found.benches if (planned := outline(found.config(stage))) is not None]
+        counts = [count_runs(found, stage) for stage in found.stages]
         rows.append(
             {
                 "study": name,
@@ -137,6 +147,8 @@ def print_plans(asked: Asked, *, retry_failed: bool) -> int:
 
 def _plan_of(asked: Asked, stage: Stage, *, retry_failed: bool) -> list[tuple[str, str]]:
     """The lines about one stage."""
+    if stage.race is not None:
+        return race_lines(asked, stage)
     if stage.step is not None:
         return [("step", f"{stage.name}: {stage.kind} {stage.step.words()}")]
     if not all(is_begun(asked.study, of, asked.folder) for of in stage.before):
@@ -147,32 +159,76 @@ def _plan_of(asked: Asked, stage: Stage, *, retry_failed: bool) -> list[tuple[st
     return plan_lines(prepare(asked.bench(stage)), retry_failed=retry_failed)
 
 
+def race_lines(asked: Asked, stage: Stage) -> list[tuple[str, str]]:
+    """What a race would train, in words; which methods it takes is known once the stage before it is trained."""
+    assert stage.race is not None
+    race = stage.race
+    if asked.seeds is not None:
+        return [("race", f"{stage.name}: left out, since --seeds says how many seeds every method has")]
+    runs = count_runs(asked.study, stage)
+    takes = [f"the {race.best} best" if race.best else "", f"the {race.widest} with the widest interval" if race.widest else ""]
+    return [
+        ("race", f"{stage.name}: {'' if runs is None else f'{runs:,} runs, '}results in the folder of {race.stage}"),
+        ("methods", f"{' and '.join(filter(None, takes))} of stage {race.stage}, on {race.seeds} seeds in all"),
+        ("controls", f"the student alone and plain KD, on {race.seeds_for('none')} seeds in all"),
+    ]
+
+
 def _earlier(before: Iterable[Of]) -> str:
     return " and ".join(dict.fromkeys(of.stage for of in before))
 
 
 def train_study(asked: Asked, *, command: str, retry_failed: bool) -> int:
     """Train what is missing of every stage, then write and print the study's table; 1 where some run or step failed."""
-    from kdzoo.suite.evidence import PAGE, TABLE, shown_frame
-    from kdzoo.suite.report import evidence_view, titled
-    from kdzoo.suite.surface_table import FILE as SURFACES
-    from kdzoo.suite.surface_table import surface_frame
 
-    def train(config: BenchConfig) -> Outcome:
-        return train_missing(config, command=command, retry_failed=retry_failed)
+    def train(config: BenchConfig, race: Race | None) -> Outcome:
+        if race is None:
+            return train_missing(config, command=command, retry_failed=retry_failed)
+        return train_race(config, race, command=command, retry_failed=retry_failed)
 
     done = reproduce_stages(asked, train, lambda text: tell(one_line(text)))
     for problem in done.problems:
         say(problem)
     if done.stopped is not None and done.outcome is not None:
-        say_failures(done.outcome, f"kdzoo status {asked.folder / done.stopped.name}")
+        say_failures(done.outcome, f"kdzoo status {asked.folder / asked.study.bench_of(done.stopped).name}")
+    print_evidence(asked, done.evidence)
+    return 0 if done.stopped is None else 1
+
+
+def train_race(config: BenchConfig, race: Race, *, command: str, retry_failed: bool) -> Outcome:
+    """Train the seeds that a race adds to a bench, with its display."""
+    with worker_pool(config) as pool:
+        from kdzoo.suite.bench import prepare, run_race
+
+        prepared = prepare(config)
+        pool.size = prepared.jobs
+        with open_display(console()) as display:
+            return run_race(prepared, race, pool, display.handle, retry_failed=retry_failed, command=command)
+
+
+def write_tables(asked: Asked) -> int:
+    """Write and print a study's tables from the runs that are there."""
+    from kdzoo.suite.evidence import write_evidence
+
+    if not asked.folder.is_dir():
+        raise InputError(f"{asked.folder}: no runs of this study yet; run the command without --tables to train them")
+    print_evidence(asked, write_evidence(asked.study, asked.given, asked.folder))
+    return 0
+
+
+def print_evidence(asked: Asked, evidence: Evidence) -> None:
+    """Print a study's numbers and surfaces, and where they were written."""
+    from kdzoo.suite.evidence import PAGE, TABLE, shown_frame
+    from kdzoo.suite.report import evidence_view, titled
+    from kdzoo.suite.surface_table import FILE as SURFACES
+    from kdzoo.suite.surface_table import surface_frame
+
     page = asked.folder / PAGE
-    if done.evidence.measured:
-        console().print(evidence_view(asked.study.title, shown_frame(done.evidence.measured), console().width, str(page)))
-    for one in done.evidence.surfaces:
+    if evidence.measured:
+        console().print(evidence_view(asked.study.title, shown_frame(evidence.measured), console().width, str(page)))
+    for one in evidence.surfaces:
         console().print(titled(one.surface.name, surface_frame(one), console().width))
         if one.reason:
             tell(one_line(f"not measured: {one.reason}"))
-    tables = f"{TABLE} and {SURFACES}" if done.evidence.surfaces else TABLE
+    tables = f"{TABLE} and {SURFACES}" if evidence.surfaces else TABLE
     tell(one_line(f"{page}, with {tables} beside it"))
-    return 0 if done.stopped is None else 1

@@ -34,6 +34,7 @@ from kdzoo.data.images import Images
 from kdzoo.data.report import data_lines
 from kdzoo.data.sources import data_files, found_in
 from kdzoo.errors import InputError, noting
+from kdzoo.execution import why_slow
 from kdzoo.method import REGISTRY, load_plugins
 from kdzoo.models.network import Ensemble, Network, count, freeze
 from kdzoo.models.network import probe as shapes_of
@@ -44,11 +45,14 @@ from kdzoo.spec import NetworkSpec, Recipe, Run
 from kdzoo.store import RunFolder, State, teacher_store, writable
 from kdzoo.suite.config import BenchConfig, ConfigError, bench_config, wants_refit
 from kdzoo.suite.doses import keep_doses, reused_doses
+from kdzoo.suite.failures import others_than_divergence
 from kdzoo.suite.finished import keep_finished
 from kdzoo.suite.fork import PATIENCE_SECONDS
 from kdzoo.suite.jobs import Event, Handle, Job, Options, Outcome
 from kdzoo.suite.launch import Pool, launch
 from kdzoo.suite.leaderboard import write_tables
+from kdzoo.suite.race import Decision, decide, more_seeds, seeds_of_sweeps
+from kdzoo.suite.race_spec import Race
 from kdzoo.suite.records import read_bench
 from kdzoo.suite.repair import forget_damaged
 from kdzoo.suite.select import chosen_runs
@@ -99,7 +103,8 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
         states = states_of(made)
         if any(state != "done" for state in states.values()):  # what has been trained can be
             notes = preflight(made, modules or Modules(), config.resident, torch.device(device or "cpu"))
-            made = replace(made, notes=(*made.notes, *notes))
+            slow = why_slow((planned.run.recipe.precision for planned in made.students), torch.device(device or "cpu"))
+            made = replace(made, notes=(*made.notes, *notes, *([slow] if slow else [])))
     if problems or made is None or device is None:
         raise InputError(*problems)
     jobs, threads = processes(config, device, made)
@@ -162,7 +167,7 @@ def run(
     keep_command(prepared, plans, command, handle)
     outcome = _run_plan(prepared, pool, handle, retry_failed, modules or Modules())
     outcome.failed.update(undosed)
-    if wants_refit(config) and not outcome.failed:
+    if wants_refit(config) and not others_than_divergence(outcome.failed):
         handle({"event": "note", "text": "refit: the chosen settings are trained with fresh seeds on the whole training set"})
         plans.append(refit_plan(prepared))
         keep_command(prepared, plans, command, handle)
@@ -176,6 +181,48 @@ def run(
     if not outcome.failed and modules is None and prepared.options.wandb is None and (files := files_of(prepared, plans)) is not None:
         keep_finished(config, outcome.done, files)
     return outcome
+
+
+def run_race(
+    prepared: Prepared,
+    race: Race,
+    pool: Pool | None,
+    handle: Handle,
+    *,
+    retry_failed: bool,
+    modules: Modules | None = None,
+    command: str = "",
+) -> Outcome:
+    """Train what is missing of the seeds that a race adds to a bench whose sweep and refit are done, and write its tables.
+
+    Raises InputError where they are not.
+    """
+    writable(prepared.plan.folder)
+    again = refit_plan(prepared)
+    made, decisions = race_plan(prepared, again, race)
+    for decision in decisions:
+        handle({"event": "note", "text": f"{race.seeds} seeds for {decision}"})
+    keep_command(prepared, [prepared.plan, again, made], command, handle)
+    outcome = _run_plan(replace(prepared, plan=made, checked=frozenset()), pool, handle, retry_failed, modules or Modules())
+    write_tables(prepared.plan.folder)
+    return outcome
+
+
+def race_plan(prepared: Prepared, again: Plan, race: Race) -> tuple[Plan, tuple[Decision, ...]]:
+    """The seeds that a race adds to a refit, seed by seed, and what its rule came to."""
+    bench = read_bench(prepared.plan.folder)
+    decisions = decide(bench, prepared.config, race)
+    used, planned = seeds_of_sweeps(bench.records), {one.run.id: one for one in again.students}
+    added = [
+        replace(one, run=one.run.model_copy(update={"seed": seed}))
+        for decision in decisions
+        for standing in decision.standings
+        if (one := planned.get(standing.record.id)) is not None
+        for seed in more_seeds(standing.record.method, prepared.config, race, used)
+    ]
+    added.sort(key=lambda one: one.run.seed)
+    students = tuple({one.run.id: one for one in added}.values())
+    return replace(again, students=students, points=len(students)), decisions
 
 
 def where_data_is_told(config: BenchConfig) -> str:

@@ -489,6 +489,12 @@ def refit_seeds(method: str, config: BenchConfig) -> tuple[int, ...]:
     return tuple(range(min(config.seeds), min(config.seeds) + config.refit_seeds))
 
 
+def fresh_seeds(method: str, config: BenchConfig, used: Iterable[int] = ()) -> tuple[int, ...]:
+    """The seeds of a method in a refit, behind those of this sweep and of others in its folder (`used`)."""
+    behind = max([*config.seeds_of_controls, *used]) + 1 - min(config.seeds)
+    return tuple(seed + behind for seed in refit_seeds(method, config))
+
+
 _RECIPES: dict[str, Path] = {}
 
 

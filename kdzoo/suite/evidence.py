@@ -15,10 +15,11 @@ import pandas as pd
 from kdzoo.errors import InputError
 from kdzoo.store import write_bytes
 from kdzoo.suite.blocks import Block, blocks_of
-from kdzoo.suite.config import refit_seeds, wants_refit
+from kdzoo.suite.config import CONTROLS, refit_seeds, wants_refit
 from kdzoo.suite.leaderboard import as_csv
 from kdzoo.suite.metrics import is_count, resolution_of, value_of
 from kdzoo.suite.outline import outline
+from kdzoo.suite.race_table import RaceTable, race_tables, race_words
 from kdzoo.suite.records import read_bench
 from kdzoo.suite.stages import Wanted, settings_in, wanted_runs
 from kdzoo.suite.stats import mean_interval, sample_sd
@@ -120,7 +121,9 @@ def _seeds_of(study: Study, cell: Cell) -> frozenset[tuple[bool, int]]:
         return frozenset((False, seed) for seed in stage.step.groups(step_seeds(study, stage.step)))
     config = study.config(stage)
     assert cell.method is not None
-    refit = wants_refit(config) if cell.phase is None else cell.phase == "refit"
+    refit, race = wants_refit(config) if cell.phase is None else cell.phase == "refit", study.race_of(cell.stage)
+    if refit and race is not None and cell.method in CONTROLS:  # which other methods get more seeds is decided by their runs
+        return frozenset((refit, seed) for seed in range(race.seeds_for(cell.method)))
     return frozenset((refit, seed) for seed in (refit_seeds(cell.method, config) if refit else config.seeds_for(cell.method)))
 
 
@@ -247,7 +250,7 @@ def shown_frame(measured: Iterable[Measured]) -> pd.DataFrame:
         {
             "measure": one.measure.name,
             "paper": _expected(one.measure),
-            "n": f"{len(one.values)}" if len(one.values) == one.planned else f"{len(one.values)} of {one.planned}",
+            "n": f"{len(one.values)}" if len(one.values) >= one.planned else f"{len(one.values)} of {one.planned}",
             "measured": _number(one.mean, one.measure) + ("" if math.isnan(one.sd) else f" ± {_number(one.sd, one.measure)}"),
             "95 % interval": "" if math.isnan(one.interval[0]) else f"[{', '.join(_number(end, one.measure) for end in one.interval)}]",
             "reached": one.reached,
@@ -280,21 +283,23 @@ def write_evidence(study: Study, given: str, folder: Path) -> Evidence:
     given: what `kdzoo reproduce` was given, a name or a file; the page names the command.
     """
     measured = measure_all(study, folder)
-    drawn = draw_all(study, folder)
-    write_bytes(folder / TABLE, as_csv(evidence_frame(measured)))
+    drawn, races = draw_all(study, folder), race_tables(study, folder)
+    frames = [evidence_frame(measured), *(table.frame for table in races if len(table.frame))]
+    write_bytes(folder / TABLE, as_csv(frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True)))
     if drawn:
         write_bytes(folder / SURFACES, surfaces_csv(drawn))
-    write_bytes(folder / PAGE, page(study, given, measured, drawn).encode())
+    write_bytes(folder / PAGE, page(study, given, measured, drawn, races).encode())
     return Evidence(measured, drawn)
 
 
-def page(study: Study, given: str, measured: Sequence[Measured], drawn: Sequence[Drawn] = ()) -> str:
+def page(study: Study, given: str, measured: Sequence[Measured], drawn: Sequence[Drawn] = (), races: Sequence[RaceTable] = ()) -> str:
     """The README of a study."""
     count = {word: sum(one.reached == word for one in measured) for word in (REACHED, BY_MEAN, ABOVE, BELOW, MISSING)}
     told = "; ".join(f"{word} ({number})" for word, number in count.items() if number)
     lines = [f"# {markdown_text(study.title)}", "", f"Claim: {markdown_text(study.claim)} [Source]({study.source}).", ""]
     reached = f" Reached, of {number_of(len(measured), 'number')}: {told}." if measured else ""
     lines += [f"`kdzoo reproduce {shlex.quote(given)}`.{reached}", ""]
+    lines += [line for table in races for line in table.lines()]
     lines += [*markdown_table(shown_frame(measured)), "", READ_AS, ""] if measured else []
     for one in drawn:
         lines += [*surface_lines(one), ""]
@@ -315,6 +320,8 @@ READ_AS = (
 def _setup(study: Study, name: str) -> str:
     """A stage's networks, data, methods, seeds and recipe, or what a step does, in words."""
     stage = study.stage(name)
+    if stage.race is not None:
+        return markdown_text(race_words(stage.race))
     if stage.step is not None:
         return markdown_text(stage.step.words())
     planned = outline(study.config(stage))

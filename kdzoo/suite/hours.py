@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import re
+from dataclasses import replace
 
 from kdzoo.data.known import DATA
 from kdzoo.models.known import own_networks
 from kdzoo.spec import canonical_json
-from kdzoo.suite.config import NONE, BenchConfig, wants_refit
+from kdzoo.suite.config import CONTROLS, NONE, BenchConfig, refit_seeds, wants_refit
 from kdzoo.suite.outline import outline
+from kdzoo.suite.race_spec import Race
 from kdzoo.suite.study import Stage, Study
 from kdzoo.suite.which import Which
 
@@ -28,6 +30,7 @@ def hours(found: Study) -> tuple[float, str] | None:
     if found.time is not None:
         return found.time.hours, found.time.machine
     students = [_of_students(found, stage) for stage in found.benches]
+    students += [_of_race(found.config(stage), stage.race) for stage in found.stages if stage.race is not None]
     teachers = {key: count for stage in found.benches for key, count in _of_teachers(found, stage).items()}
     counts = [*students, *teachers.values()]
     if any(count is None for count in counts):
@@ -54,6 +57,46 @@ def _of_students(found: Study, stage: Stage) -> float | None:
             return None
         total += runs * 3 * of_student + (runs - alone) * of_teacher
     return total * images * planned.epochs
+
+
+def _of_race(config: BenchConfig, race: Race) -> float | None:
+    """Of all epochs of the seeds that a race adds to a refit."""
+    planned, data = outline(config), DATA.get(config.data)
+    if planned is None or data is None or data.train is None:
+        return None
+    total, added = 0.0, added_runs(race, config)
+    for teacher, student in planned.pairs:
+        of_teacher, of_student = _macs(teacher, config), _macs(student, config)
+        if of_teacher is None or of_student is None:
+            return None
+        total += sum(added.values()) * 3 * of_student + (sum(added.values()) - added[NONE]) * of_teacher
+    return total * (config.limit or data.train) * planned.epochs
+
+
+def added_runs(race: Race, config: BenchConfig) -> dict[str, int]:
+    """How many runs a race adds to the refit of one pair: of the methods that it takes together, and of each control."""
+    methods = (race.best + race.widest) * (race.seeds - len(refit_seeds("", config)))
+    return {"methods": methods, **{name: race.seeds_for(name) - len(refit_seeds(name, config)) for name in CONTROLS}}
+
+
+def count_runs(found: Study, stage: Stage) -> int | None:
+    """How many runs a stage trains, its refit's too; None where its bench has faults, none of a step.
+
+    A method that only a plugin knows counts with one setting.
+    """
+    if stage.step is not None:
+        return 0
+    config = found.config(stage)
+    planned = outline(config)
+    if planned is None:
+        return None
+    if stage.race is not None:
+        return sum(added_runs(stage.race, config).values()) * len(planned.pairs)
+    planned = replace(planned, methods=tuple((name, 1 if number is None else number) for name, number in planned.methods))
+    assert planned.runs is not None
+    students = len({student for _, student in planned.pairs})
+    again = sum(len(refit_seeds(name, config)) * (students if name == NONE else len(planned.pairs)) for name, _ in planned.methods)
+    return planned.runs + (again if wants_refit(config) else 0)
 
 
 def _of_teachers(found: Study, stage: Stage) -> dict[str, float | None]:

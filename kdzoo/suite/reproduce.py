@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from kdzoo.errors import InputError, noting
 from kdzoo.suite.config import BenchConfig
+from kdzoo.suite.failures import others_than_divergence
 from kdzoo.suite.jobs import Outcome
+from kdzoo.suite.race_spec import Race
 from kdzoo.suite.stages import stage_config, study_folder
 from kdzoo.suite.study import Stage, Study, read_study, study_file, wrong_seeds
 from kdzoo.text import number_of
@@ -38,8 +40,8 @@ class Asked:
         return study_folder(self.results, Path(self.given).stem)
 
     def bench(self, stage: Stage) -> BenchConfig:
-        """The bench of a stage, with what it takes from the stages before it."""
-        return stage_config(self.study, stage, self.folder, self.seeds, self.options)
+        """The bench of a stage, with what it takes from the stages before it; of a race, that which it trains more seeds of."""
+        return stage_config(self.study, self.study.bench_of(stage), self.folder, self.seeds, self.options)
 
 
 def asked_study(given: str, results: Path, seeds: int | None, options: Mapping[str, Any]) -> Asked:
@@ -96,25 +98,45 @@ class Reproduced:
     problems: tuple[str, ...] = ()
 
 
-def reproduce_stages(asked: Asked, train: Callable[[BenchConfig], Outcome], tell: Callable[[str], None]) -> Reproduced:
-    """Train or do what is missing of every stage, then write the study's table; stops at a stage that fails.
+Train = Callable[[BenchConfig, Race | None], Outcome]
+"""trains what is missing of a bench, or of the seeds that a race adds to it"""
 
-    train: trains what is missing of a bench. tell: prints a line.
+
+def reproduce_stages(asked: Asked, train: Train, tell: Callable[[str], None]) -> Reproduced:
+    """Train or do what is missing of every stage, and write the study's table after each: the next one may take days.
+
+    Stops at a stage that fails, but not for runs that diverged, which are results. tell: prints a line.
     """
     from kdzoo.suite.evidence import write_evidence
 
     check_stages(asked)
+    diverged: tuple[Stage | None, Outcome] = (None, Outcome())
     for number, stage in enumerate(asked.study.stages, start=1):
         tell(f"stage {number} of {len(asked.study.stages)}: {stage.name}")
         try:
-            outcome = perform_stage(asked, stage, tell) if stage.step is not None else train(asked.bench(stage))
+            outcome = _stage_done(asked, stage, train, tell)
         except InputError as error:
             if number == 1:  # nothing has been trained
                 raise
             return Reproduced(write_evidence(asked.study, asked.given, asked.folder), stage, None, error.problems)
-        if outcome.failed:
+        if others_than_divergence(outcome.failed):
             return Reproduced(write_evidence(asked.study, asked.given, asked.folder), stage, outcome)
-    return Reproduced(write_evidence(asked.study, asked.given, asked.folder))
+        if outcome.failed:
+            diverged = (stage, outcome)
+        if number < len(asked.study.stages):
+            write_evidence(asked.study, asked.given, asked.folder)
+    stage_of, outcome = diverged
+    return Reproduced(write_evidence(asked.study, asked.given, asked.folder), stage_of, outcome if stage_of else None)
+
+
+def _stage_done(asked: Asked, stage: Stage, train: Train, tell: Callable[[str], None]) -> Outcome:
+    """Train or do what is missing of a stage."""
+    if stage.step is not None:
+        return perform_stage(asked, stage, tell)
+    if stage.race is not None and asked.seeds is not None:
+        tell("left out: --seeds says how many seeds every method has")
+        return Outcome()
+    return train(asked.bench(stage), stage.race)
 
 
 def perform_stage(asked: Asked, stage: Stage, tell: Callable[[str], None]) -> Outcome:

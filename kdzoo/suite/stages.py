@@ -164,7 +164,8 @@ def settings_in(
 def has_setting(record: Record, wanted: Mapping[str, Any]) -> bool:
     """Whether a run was trained at these values; raises InputError with the nearest name for one that its method lacks."""
     setting = setting_of(record.run.objective, record.about.get("methods", {}), record.about.get("doses", {}))
-    values: dict[str, Any] = {key: getattr(setting, key) for key in ("temperature", "alpha", "weight", "dose")}
+    values: dict[str, Any] = {key: getattr(setting, key) for key in ("temperature", "alpha", "weight", "dose", "coefficient")}
+    values["task"] = record.run.objective.task
     for term in record.run.objective.terms:
         values |= {f"{term.method}.{key}": value for key, value in term.hyperparameters.items()}
         if len(record.run.objective.terms) == 1:

@@ -17,9 +17,10 @@ from pydantic import BeforeValidator, Field, JsonValue, model_validator
 from kdzoo.errors import InputError, noting, unknown
 from kdzoo.method import REGISTRY
 from kdzoo.spec import Count, Number, Spec, parse
-from kdzoo.suite.config import CONFIGS, KD, NONE, BenchConfig, bench_config, read_yaml
+from kdzoo.suite.config import CONFIGS, CONTROLS, KD, NONE, BenchConfig, bench_config, read_yaml, refit_seeds, wants_refit
 from kdzoo.suite.metrics import METRICS
 from kdzoo.suite.published import Published, published_in
+from kdzoo.suite.race_spec import Race
 from kdzoo.suite.request import parse_request
 from kdzoo.suite.steps import StepKeys
 from kdzoo.suite.steps.step import Step
@@ -39,17 +40,19 @@ class Stage(StepKeys):
 
     teacher: runs of an earlier stage whose students teach this one; several seeds are an ensemble. settings: methods
     that are trained at the setting that an earlier stage chose for them. A step is named by its kind, as in
-    `calibrate: {of: {...}, ...}` (`kdzoo.suite.steps`).
+    `calibrate: {of: {...}, ...}` (`kdzoo.suite.steps`). race: instead of either, more seeds for some methods of an earlier
+    stage, in that stage's folder.
     """
 
     name: Name
     bench: dict[str, Any] = {}
     teacher: Which | None = None
     settings: Annotated[tuple[Which, ...], BeforeValidator(as_tuple)] = ()
+    race: Race | None = None
 
     @model_validator(mode="after")
     def _a_bench_or_a_step(self) -> Self:
-        beside = [key for key in ("bench", "teacher", "settings") if key in self.model_fields_set]
+        beside = [key for key in ("bench", "teacher", "settings", "race") if key in self.model_fields_set]
         if self.kind is not None and beside:
             raise ValueError(f"expected a bench or a step, got {' and '.join([*beside, self.kind])}")
         return self
@@ -124,11 +127,18 @@ class Measure(Spec):
 
 
 class PublishedTable(Spec):
-    """A measurement for every number of a published table (`configs/published`) whose pair and method a stage trains."""
+    """A measurement for every number of a published table (`configs/published`) whose pair and method a stage trains.
+
+    instead: what the stage trains in the place of a method of the table, such as a variant of it. settings: by method of the
+    table, its setting where the stage tries several. A number of the best epoch on the test set is compared with ours
+    (`oracle.test.top1`) where the stage records it.
+    """
 
     table: str
     stage: str
     tolerance: Annotated[Number, Field(ge=0)]
+    instead: dict[str, str] = {}
+    settings: dict[str, dict[str, JsonValue]] = {}
     reason: str = ""
 
 
@@ -161,15 +171,23 @@ class Study(Spec):
         """A stage by name; the first where none is named."""
         return next(stage for stage in self.stages if name in (None, stage.name))
 
+    def bench_of(self, stage: Stage) -> Stage:
+        """The stage whose bench and folder a stage has: of a race the one that it trains more seeds of, else the stage itself."""
+        return stage if stage.race is None else self.stage(stage.race.stage)
+
+    def race_of(self, name: str | None) -> Race | None:
+        """The race that trains more seeds of a stage; None where there is none."""
+        stage = self.stage(name).name
+        return next((other.race for other in self.stages if other.race is not None and other.race.stage == stage), None)
+
     def measured(self) -> tuple[Measure, ...]:
         """Every measurement, those of published tables written out."""
         return (*self.measures, *(measure for table in self.published for measure in self._of_table(table)))
 
     def _of_table(self, table: PublishedTable) -> list[Measure]:
-        bench = self.config(self.stage(table.stage))
-        methods = {NONE, KD, *bench.methods}
-        rows = [row for row in published_in(table.table) if row.pair in bench.pairs and row.data == bench.data and row.method in methods]
-        return [_measure(row, table) for row in rows]
+        bench, methods = self.config(self.stage(table.stage)), _trained(self, table.stage)
+        there = [row for row in published_in(table.table) if row.pair in bench.pairs and row.data == bench.data]
+        return [_measure(row, table, bench) for row in there if table.instead.get(row.method, row.method) in methods]
 
     def teacher_words(self, which: Which) -> str:
         """A teacher that an earlier stage makes, in words."""
@@ -178,15 +196,19 @@ class Study(Spec):
 
     @property
     def benches(self) -> tuple[Stage, ...]:
-        """The stages that train, without the steps between them."""
-        return tuple(stage for stage in self.stages if stage.step is None)
+        """The stages that have a bench, without the steps between them and races, which train more seeds of a bench."""
+        return tuple(stage for stage in self.stages if stage.step is None and stage.race is None)
 
     def config(self, stage: Stage, seeds: int | None = None, **more: Any) -> BenchConfig:
         """The bench of a stage as far as it does not hang on earlier stages; raises InputError with its faults.
 
-        seeds: how many instead of the study's. more: further keys, which stand above those of the file.
+        A race has the bench of the stage that it trains more seeds of. seeds: how many instead of the study's. more: further
+        keys, which stand above those of the file.
         """
+        stage = self.bench_of(stage)
         bench = {"seeds": self.seeds, "methods": (KD,), **stage.bench}
+        if "plugin" in bench:
+            bench["plugin"] = _beside(bench["plugin"])
         if seeds is not None:
             bench |= {"seeds": seeds, **({"refit_seeds": seeds} if "refit_seeds" in bench else {})}
             bench.pop("control_seeds", None)
@@ -197,10 +219,26 @@ class Study(Spec):
             raise InputError(*[f"stages.{stage.name}.bench.{problem}" for problem in error.problems]) from error
 
 
-def _measure(row: Published, table: PublishedTable) -> Measure:
+def _beside(plugins: Any) -> Any:
+    """Files of plugins by name, those that are shipped with the studies by their path."""
+    listed = [plugins] if isinstance(plugins, str) else plugins
+    if not isinstance(listed, list | tuple):
+        return plugins  # which its bench refuses
+    return [
+        str(FOLDER / name) if isinstance(name, str) and not Path(name).exists() and (FOLDER / name).is_file() else name for name in listed
+    ]
+
+
+def _measure(row: Published, table: PublishedTable, bench: BenchConfig) -> Measure:
     return Measure(
         name=f"{row.pair}: {row.printed}",
-        of=Cell(stage=table.stage, method=row.method, pair=row.pair),
+        of=Cell(
+            stage=table.stage,
+            method=table.instead.get(row.method, row.method),
+            pair=row.pair,
+            setting=table.settings.get(row.method, {}),
+            metric="oracle.test.top1" if row.epoch == "best" and bench.oracle else "top1",
+        ),
         paper=row.top1,
         tolerance=table.tolerance,
         reason=table.reason,
@@ -213,7 +251,10 @@ def read_study(file: Path) -> Study:
         found = parse(Study, read_yaml(file), "")
     except InputError as error:
         raise InputError(*[f"study {file.stem}: {problem}" for problem in error.problems]) from error
-    problems = [*_wrong_stages(found), *wrong_seeds(found), *_wrong_measures(found), *_wrong_surfaces(found)]
+    problems = [*_wrong_stages(found), *_wrong_races(found)]
+    if problems and any(stage.race is not None for stage in found.stages):  # what else is wrong is told of the other stages
+        found = found.model_copy(update={"stages": tuple(stage for stage in found.stages if stage.race is None)})
+    problems += [*wrong_seeds(found), *_wrong_measures(found), *_wrong_surfaces(found)]
     for stage in found.benches:
         with noting(problems):
             found.config(stage)
@@ -246,9 +287,52 @@ def _wrong_stages(found: Study) -> list[str]:
     return problems
 
 
+def _wrong_races(found: Study) -> list[str]:
+    """What a race asks for that the stage it names does not have."""
+    problems: list[str] = []
+    names = [stage.name for stage in found.stages]
+    raced: list[str] = []
+    for at, stage in enumerate(found.stages):
+        race = stage.race
+        if race is None:
+            continue
+        where = f"stages.{stage.name}.race"
+        own = [key for key in ("bench", "teacher", "settings") if getattr(stage, key)]
+        problems += [f"stages.{stage.name}.{key}: a race has none; it trains more seeds of stage {race.stage}" for key in own]
+        if race.stage not in names[:at]:
+            problems.append(f"{where}: {unknown('earlier stage', race.stage, names[:at])}")
+            continue
+        if found.stage(race.stage).race is not None:
+            problems.append(f"{where}: stage {race.stage} is a race itself; name the stage that it trains more seeds of")
+            continue
+        if race.stage in raced:
+            problems.append(f"{where}: another race trains more seeds of stage {race.stage} already")
+        raced.append(race.stage)
+        with suppress(InputError):  # told with the faults of its bench
+            problems += [f"{where}: {fault}" for fault in _faults_of_race(found, race)]
+    return problems
+
+
+def _faults_of_race(found: Study, race: Race) -> list[str]:
+    config = found.config(found.stage(race.stage))
+    if not wants_refit(config):
+        return [f"stage {race.stage} trains no chosen settings again with fresh seeds; expected refit: true and a val_fraction there"]
+    faults: list[str] = []
+    takes, there = race.best + race.widest, [method for method in _trained(found, race.stage) if method not in CONTROLS]
+    if takes > len(there):
+        faults.append(f"best and widest take {takes} methods, but stage {race.stage} trains {len(there)} beside the controls")
+    for key, method in (("seeds", ""), ("control_seeds", KD)):
+        number, trained = race.seeds_for(method), len(refit_seeds(method, config))
+        if number < trained:
+            faults.append(f"{key}: expected at least the {trained} that stage {race.stage} trains, got {number}")
+    return faults
+
+
 def _wrong_runs(found: Study, of: Of, stage: Stage) -> list[str]:
     """What keeps a stage from taking runs of an earlier one."""
     source = found.stage(of.stage)
+    if source.race is not None:
+        return [f"stage {of.stage} is a race, whose runs stand in stage {source.race.stage}; name that one"]
     if source.step is not None and of is stage.teacher:
         return _wrong_network(source, stage.teacher)
     if source.step is not None:
@@ -293,7 +377,7 @@ def wrong_seeds(found: Study, seeds: int | None = None) -> list[str]:
             problems += [f"stages.{stage.name}.{stage.kind}.{problem}" for problem in stage.step.problems(bench, of_step)]
             results[stage.name] = tuple(stage.step.groups(of_step))
         with suppress(InputError):  # told with the faults of its bench
-            if stage.step is None:
+            if stage.step is None and stage.race is None:
                 benches[stage.name] = found.config(stage, seeds)
     return problems
 
@@ -314,6 +398,8 @@ def _wrong_measures(found: Study) -> list[str]:
         for cell in measure.cells:
             if cell.stage is not None and cell.stage not in names:
                 problems.append(f"{where}: {unknown('stage', cell.stage, names)}")
+            elif (race := found.stage(cell.stage).race) is not None:
+                problems.append(f"{where}: the runs of {found.stage(cell.stage).name} stand in stage {race.stage}; name that one")
             else:
                 problems += [f"{where}: {problem}" for problem in _wrong_method(found, cell)]
             if "." not in cell.metric and cell.metric not in METRICS:
@@ -321,6 +407,9 @@ def _wrong_measures(found: Study) -> list[str]:
     for table in found.published:
         if table.stage not in names:
             problems.append(f"published: {unknown('stage', table.stage, names)}")
+        elif methods := _trained(found, table.stage):
+            strangers = [name for name in table.instead.values() if name not in methods]
+            problems += [f"published.instead: {unknown(f'method of stage {table.stage}', name, methods)}" for name in strangers]
         with noting(problems):
             published_in(table.table)
     return problems

@@ -37,7 +37,7 @@ from kdzoo.models.weights import (
 )
 from kdzoo.spec import DataSpec, NetworkSpec, Normalisation, ObjectiveSpec, Recipe, Run, TransferSpec
 from kdzoo.store import RunFolder, Store, is_teacher, teacher_store
-from kdzoo.suite.config import CONTROLS, KD, BenchConfig, PairValues, RecipeFile, recipe_file, recipes, refit_seeds
+from kdzoo.suite.config import CONTROLS, KD, BenchConfig, PairValues, RecipeFile, fresh_seeds, recipe_file, recipes
 from kdzoo.suite.doses import Dose, read_doses, recorded_doses, reused_doses
 from kdzoo.suite.request import (
     Point,
@@ -320,7 +320,7 @@ def refit(
     """
     whole: dict[str, Planned] = {}
     students: dict[str, Planned] = {}
-    unused = max(*config.seeds_of_controls, *used) + 1 - min(config.seeds)
+    taken = tuple(used)
     for run, planned_about in chosen:
         about = {**planned_about, **({"data": without_validation(planned_about["data"])} if "data" in planned_about else {})}
         teacher, paths = run.teacher, dict(about["paths"])
@@ -338,8 +338,8 @@ def refit(
             teacher = teacher.model_copy(update={"start": f"run:{again.id}"})
             paths.pop("teacher", None)
             teacher_id = again.id
-        for seed in refit_seeds(run.objective.label, config):
-            fresh = run.model_copy(update={"teacher": teacher, "data": _whole(run.data), "seed": seed + unused})
+        for seed in fresh_seeds(run.objective.label, config, taken):
+            fresh = run.model_copy(update={"teacher": teacher, "data": _whole(run.data), "seed": seed})
             students[fresh.id] = Planned(fresh, {**about, "phase": "refit", "teacher_id": teacher_id if teacher else None, "paths": paths})
     return Plan(config.name, Path(config.results) / config.name, tuple(students.values()), whole, len(students))
 
