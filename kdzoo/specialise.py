@@ -15,14 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdzoo.data.images import Subset
-from kdzoo.data.loader import batches, fetch, steps_per_epoch
+from kdzoo.data.loader import batches, fetch
 from kdzoo.data.views import apply, draw
 from kdzoo.errors import InputError
 from kdzoo.models.committee import Committee, committee_name
 from kdzoo.models.network import Network
 from kdzoo.optim import learning_rate, optimizer
 from kdzoo.seeds import generator
-from kdzoo.spec import Recipe
+from kdzoo.spec import Recipe, steps_per_epoch
 from kdzoo.specialists import specialist_diet, specialist_targets
 
 
