@@ -12,6 +12,7 @@ TEST = [
     "pytest-benchmark>=5",
     "pytest-xdist>=3.8",
     "hypothesis>=6.100",
+    "import-linter>=2.1",
     "ruff>=0.9",
     "mypy>=1.14",
     "pandas-stubs",

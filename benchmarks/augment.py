@@ -30,9 +30,9 @@ from torchvision.transforms.v2 import functional as T
 from kdzoo.data.mixing import draw_mixes, mix
 from kdzoo.data.sources import load
 from kdzoo.data.views import apply, draw
-from kdzoo.environment import environment
 from kdzoo.errors import InputError
-from kdzoo.spec import Augment, Recipe
+from kdzoo.runs.environment import environment
+from kdzoo.runs.spec import Augment, Recipe
 
 SAMPLES, SIDE, CLASSES, ROUNDS = 50_000, 32, 10, 9
 CROPPED = {"crop": "pad", "pad": 4, "flip": True}

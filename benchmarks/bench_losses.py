@@ -16,8 +16,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from losses import PAIRS, loss_of, own_step, peak_bytes
 from losses import pair as made
 
+from kdzoo.contract.method import REGISTRY
 from kdzoo.errors import InputError
-from kdzoo.method import REGISTRY
 
 
 @pytest.fixture(scope="module", params=list(PAIRS))

@@ -19,9 +19,9 @@ from speed import PAIRS, SIDES
 from speed_clock import LeftOut
 from speed_setup import Setup
 
-from kdzoo.assemble import images_of
 from kdzoo.data.known import where
-from kdzoo.suite.config import bench_config
+from kdzoo.suite.plan.config import bench_config
+from kdzoo.training.session import images_of
 
 BATCH, THREADS = 64, 1
 

@@ -27,7 +27,7 @@ from speed_report import machine
 from torch import Tensor
 
 from kdzoo.models.network import Network, build_network
-from kdzoo.spec import NetworkSpec
+from kdzoo.runs.spec import NetworkSpec
 
 Forward = Callable[[Tensor], Tensor]
 """uint8 images -> class scores"""

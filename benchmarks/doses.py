@@ -16,13 +16,13 @@ from typing import Any
 
 import yaml
 
-from kdzoo.assemble import Modules
-from kdzoo.method import REGISTRY
-from kdzoo.store import write_bytes
-from kdzoo.suite.bench import prepare, with_weights
-from kdzoo.suite.config import CONFIGS, bench_config
-from kdzoo.suite.doses import Measured, read_doses
-from kdzoo.suite.jobs import Event
+from kdzoo.contract.method import REGISTRY
+from kdzoo.runs.store import write_bytes
+from kdzoo.suite.plan.config import CONFIGS, bench_config
+from kdzoo.suite.plan.doses import Measured, read_doses
+from kdzoo.suite.plan.jobs import Event
+from kdzoo.suite.run.bench import prepare, with_weights
+from kdzoo.training.session import Modules
 
 
 def measured(options: Mapping[str, Any]) -> tuple[list[Measured], dict[str, str]]:

@@ -44,8 +44,8 @@ from speed_clock import LeftOut
 from speed_report import SWEEP, machine
 from speed_setup import Setup
 
-from kdzoo.assemble import images_of
-from kdzoo.suite.config import bench_config
+from kdzoo.suite.plan.config import bench_config
+from kdzoo.training.session import images_of
 
 Record = dict[str, Any]
 MINUTES = 8.5

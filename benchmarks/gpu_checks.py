@@ -17,17 +17,17 @@ from speed_setup import Setup, cohort_for
 from torch import Tensor
 
 import kdzoo
-from kdzoo.cohort import Cohort, images_at
+from kdzoo.contract.method import REGISTRY
 from kdzoo.data.loader import on_device
-from kdzoo.method import REGISTRY
 from kdzoo.pages import zoo
-from kdzoo.spec import Run
-from kdzoo.store import Store, teacher_store
-from kdzoo.suite.config import bench_config
-from kdzoo.suite.jobs import Options
-from kdzoo.suite.sweep import plan
-from kdzoo.suite.worker import Bench, train_runs
-from kdzoo.together import Together, together
+from kdzoo.runs.spec import Run
+from kdzoo.runs.store import Store, teacher_store
+from kdzoo.suite.plan.config import bench_config
+from kdzoo.suite.plan.jobs import Options
+from kdzoo.suite.plan.sweep import plan
+from kdzoo.suite.run.worker import Bench, train_runs
+from kdzoo.training.batched import Together, together
+from kdzoo.training.cohort import Cohort, images_at
 
 SWEEP = 3
 STEPS = 8

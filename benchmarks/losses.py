@@ -31,14 +31,14 @@ from speed_clock import synchronise, with_peak
 from speed_report import machine
 from torch import Tensor, nn
 
-from kdzoo.cost import Multiplications
+from kdzoo.contract.method import REGISTRY, LossAndAuxiliary, Method, stages_handed
+from kdzoo.contract.outputs import PASSES, Batch, Clock, DataFacts, Need, Outputs, Shapes
 from kdzoo.errors import InputError
-from kdzoo.execution import Execution
-from kdzoo.method import REGISTRY, LossAndAuxiliary, Method, stages_handed
 from kdzoo.models.network import Learner, Network, attention_as_products, build_network, freeze, pair_stages, probe
+from kdzoo.models.placement import Execution
+from kdzoo.runs.spec import NetworkSpec
 from kdzoo.seeds import generator, global_stream
-from kdzoo.signals import PASSES, Batch, Clock, DataFacts, Need, Outputs, Shapes
-from kdzoo.spec import NetworkSpec
+from kdzoo.training.cost import Multiplications
 
 BATCH, CLASSES, SAMPLES, ROUNDS, TOGETHER = 64, 100, 50_000, 7, 8
 PAIRS = {"resnet32x4/resnet8x4": 32, "vit_small_patch16_224/vit_tiny_patch16_224": 128}

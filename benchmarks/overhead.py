@@ -21,13 +21,13 @@ from typing import Any
 import torch
 from speed_report import machine
 
-from kdzoo.suite.bench import write_plan
-from kdzoo.suite.config import bench_config
-from kdzoo.suite.jobs import Options
-from kdzoo.suite.sweep import plan
-from kdzoo.suite.worker import Bench, train_runs
+from kdzoo.suite.plan.config import bench_config
+from kdzoo.suite.plan.jobs import Options
+from kdzoo.suite.plan.sweep import plan
+from kdzoo.suite.run.bench import write_plan
+from kdzoo.suite.run.worker import Bench, train_runs
 
-WORK = {("kdzoo/train.py", "step"), ("kdzoo/predict.py", "predict"), ("kdzoo/cost.py", "probe")}
+WORK = {("kdzoo/training/train.py", "step"), ("kdzoo/training/predict.py", "predict"), ("kdzoo/training/cost.py", "probe")}
 """whose time, with all that they call, is the run's own"""
 IMAGES = 2000
 

@@ -37,9 +37,9 @@ from speed_report import COLUMNS, SWEEP, TARGET_COLUMNS, left_out, machine, mark
 from speed_setup import Precision, Setup, costs
 from speed_share import share_of
 
-from kdzoo.assemble import images_of
 from kdzoo.errors import InputError
-from kdzoo.suite.config import bench_config
+from kdzoo.suite.plan.config import bench_config
+from kdzoo.training.session import images_of
 
 Make = Callable[[Setup], Side]
 Planned = tuple[str, str, Callable[[], dict[str, Any] | list[dict[str, Any]]]]

@@ -12,16 +12,16 @@ import torch
 from speed_clock import LeftOut, Side, synchronise
 from speed_setup import MEMO_IMAGES, MemoSize, Setup, cohort_for
 
-from kdzoo.cohort import Cohort, gather_batch, images_at
-from kdzoo.compiled import compile_students
-from kdzoo.execution import autocast
-from kdzoo.member import Seen, outputs
-from kdzoo.memo import Memo
-from kdzoo.signals import Batch, Clock, Need
-from kdzoo.sinks import JsonLines
-from kdzoo.teachers import page_of
-from kdzoo.together import Together, together
-from kdzoo.train import FLUSH_STEPS, drop_bad, fit, step
+from kdzoo.contract.outputs import Batch, Clock, Need
+from kdzoo.models.placement import autocast
+from kdzoo.runs.loggers import JsonLines
+from kdzoo.teachers.cache import Memo
+from kdzoo.training.answers import page_of
+from kdzoo.training.batched import Together, together
+from kdzoo.training.cohort import Cohort, gather_batch, images_at
+from kdzoo.training.compiled import compile_students
+from kdzoo.training.member import Seen, outputs
+from kdzoo.training.train import FLUSH_STEPS, drop_bad, fit, step
 
 STOCK = 4
 """batches that are gathered beforehand where what is timed is not to gather them"""

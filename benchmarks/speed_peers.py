@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 from torchvision import transforms
 
-from kdzoo.cohort import gather_batch
-from kdzoo.execution import autocast
-from kdzoo.signals import Clock, Need
+from kdzoo.contract.outputs import Clock, Need
+from kdzoo.models.placement import autocast
+from kdzoo.training.cohort import gather_batch
 
 TEMPERATURE, ALPHA = 4.0, 0.9
 LOG_EVERY = 50

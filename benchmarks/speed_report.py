@@ -15,7 +15,7 @@ import torch
 from rich.table import Table
 from speed_clock import Timing
 
-from kdzoo.environment import environment
+from kdzoo.runs.environment import environment
 
 SWEEP = 9
 SWEEPS = {"warm": "kdzoo_warm", "cold": "kdzoo_cold", "off": "kdzoo_sweep"}

@@ -13,21 +13,21 @@ import torch
 from speed_clock import LeftOut
 from torch import nn
 
-from kdzoo.assemble import Bound, Modules, cohort_of, member_of, teacher_of
-from kdzoo.cohort import Cohort
-from kdzoo.data.images import Images
+from kdzoo.contract.method import Setting
+from kdzoo.data.dataset import Images
 from kdzoo.data.split import split
-from kdzoo.execution import Execution
-from kdzoo.method import Setting
 from kdzoo.models.network import NetworkCost, build_network, count
+from kdzoo.models.placement import Execution
 from kdzoo.models.weights import file_sha256, load_state, read_state, save_student
-from kdzoo.spec import DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run
-from kdzoo.store import Store
-from kdzoo.suite.config import bench_config, recipe_file
-from kdzoo.suite.jobs import Options
-from kdzoo.suite.request import objective, parse_request
-from kdzoo.suite.worker import execution_of
-from kdzoo.teachers import open_memo
+from kdzoo.runs.spec import DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run
+from kdzoo.runs.store import Store
+from kdzoo.suite.plan.config import bench_config, recipe_file
+from kdzoo.suite.plan.jobs import Options
+from kdzoo.suite.plan.methods import objective, parse_request
+from kdzoo.suite.run.worker import execution_of
+from kdzoo.training.answers import open_memo
+from kdzoo.training.cohort import Cohort
+from kdzoo.training.session import Bound, Modules, cohort_of, member_of, teacher_of
 
 RECIPE = "crd240"
 TEMPERATURES = (4.0, 1.0, 8.0, 2.0, 3.0, 5.0, 6.0, 10.0, 16.0, 1.5, 2.5, 3.5, 7.0, 12.0, 14.0, 20.0)

@@ -14,10 +14,10 @@ from torch.profiler import ProfilerActivity, profile
 
 PARTS = {
     "networks": ("kdzoo/models/network.py", "forward"),
-    "loss": ("kdzoo/objective.py", "forward"),
+    "loss": ("kdzoo/contract/objective.py", "forward"),
     "backward": ("torch/_tensor.py", "backward"),
-    "memo": ("kdzoo/memo.py", "read"),
-    "views": ("kdzoo/cohort.py", "gather_batch"),
+    "memo": ("kdzoo/teachers/cache.py", "read"),
+    "views": ("kdzoo/training/cohort.py", "gather_batch"),
     "optimizer": ("torch/optim/optimizer.py", "wrapper"),
 }
 """which function's time, with all that it calls, is whose"""

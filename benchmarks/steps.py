@@ -24,18 +24,18 @@ from typing import Any
 import torch
 from speed_report import machine
 
+from kdzoo.contract.method import REGISTRY
+from kdzoo.contract.outputs import Need
 from kdzoo.data.sources import data_root
 from kdzoo.errors import InputError
-from kdzoo.method import REGISTRY
 from kdzoo.pages import zoo
-from kdzoo.signals import Need
-from kdzoo.sinks import read_lines
-from kdzoo.spec import NetworkSpec, ObjectiveSpec, Run, TermSpec
-from kdzoo.store import RunFolder, teacher_store
-from kdzoo.suite.config import bench_config
-from kdzoo.suite.jobs import Options
-from kdzoo.suite.sweep import plan
-from kdzoo.suite.worker import Bench, train_runs
+from kdzoo.runs.loggers import read_lines
+from kdzoo.runs.spec import NetworkSpec, ObjectiveSpec, Run, TermSpec
+from kdzoo.runs.store import RunFolder, teacher_store
+from kdzoo.suite.plan.config import bench_config
+from kdzoo.suite.plan.jobs import Options
+from kdzoo.suite.plan.sweep import plan
+from kdzoo.suite.run.worker import Bench, train_runs
 
 STEPS = 200
 DISTILLED = "digits_deit"

@@ -26,12 +26,12 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 from torch import Tensor, nn
 
+from kdzoo.data.dataset import Stored
 from kdzoo.data.folder import load_folder
-from kdzoo.data.images import Stored
 from kdzoo.data.loader import fetch
-from kdzoo.environment import environment
 from kdzoo.models.network import build_network
-from kdzoo.spec import NetworkSpec
+from kdzoo.runs.environment import environment
+from kdzoo.runs.spec import NetworkSpec
 
 FILES, CLASSES, BATCH, SIDE = 2000, 4, 64, 224
 STUDENT = "mobilenetv3_small_050"

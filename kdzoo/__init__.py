@@ -14,28 +14,28 @@ from kdzoo.version import VERSION as __version__
 if TYPE_CHECKING:
     from kdzoo import functional
     from kdzoo.api import bench, reproduce
-    from kdzoo.calibration import calibrate_biases
+    from kdzoo.contract.method import Coefficients, Method, Setting, Source, create_method, load_plugin, register
+    from kdzoo.contract.outputs import Batch, DataFacts, Need, Needs, Outputs, Shapes
+    from kdzoo.contract.projection import projector
     from kdzoo.data.sources import Raw, register_source
-    from kdzoo.method import Coefficients, Method, Setting, Source, create_method, load_plugin, register
     from kdzoo.models.names import register_network
     from kdzoo.models.pairs import Pair, register_pair
-    from kdzoo.projection import projector
-    from kdzoo.shortway import distill
-    from kdzoo.signals import Batch, DataFacts, Need, Needs, Outputs, Shapes
-    from kdzoo.suite.config import register_recipe
+    from kdzoo.suite.distill.distill import distill
+    from kdzoo.suite.plan.config import register_recipe
+    from kdzoo.training.calibration import calibrate_biases
 
 _HOMES = {
     **dict.fromkeys(["bench", "reproduce"], "kdzoo.api"),
-    "calibrate_biases": "kdzoo.calibration",
-    "distill": "kdzoo.shortway",
+    "calibrate_biases": "kdzoo.training.calibration",
+    "distill": "kdzoo.suite.distill.distill",
     "functional": "kdzoo.functional",
-    "projector": "kdzoo.projection",
-    **dict.fromkeys(["Coefficients", "Method", "Setting", "Source", "create_method", "load_plugin", "register"], "kdzoo.method"),
+    "projector": "kdzoo.contract.projection",
+    **dict.fromkeys(["Coefficients", "Method", "Setting", "Source", "create_method", "load_plugin", "register"], "kdzoo.contract.method"),
     **dict.fromkeys(["Pair", "register_pair"], "kdzoo.models.pairs"),
     **dict.fromkeys(["Raw", "register_source"], "kdzoo.data.sources"),
     "register_network": "kdzoo.models.names",
-    "register_recipe": "kdzoo.suite.config",
-    **dict.fromkeys(["Batch", "DataFacts", "Need", "Needs", "Outputs", "Shapes"], "kdzoo.signals"),
+    "register_recipe": "kdzoo.suite.plan.config",
+    **dict.fromkeys(["Batch", "DataFacts", "Need", "Needs", "Outputs", "Shapes"], "kdzoo.contract.outputs"),
 }
 """where the names above live"""
 

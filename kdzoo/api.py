@@ -13,28 +13,28 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from kdzoo.assemble import Modules, members_of
+from kdzoo.contract.method import REGISTRY
 from kdzoo.data import sources
-from kdzoo.method import REGISTRY
 from kdzoo.models import names
 from kdzoo.models.network import module_name
-from kdzoo.spec import NetworkSpec
-from kdzoo.store import cache_folder
-from kdzoo.suite import bench as suite
-from kdzoo.suite.config import BenchConfig
-from kdzoo.suite.config import quick as quick_options
-from kdzoo.suite.display import open_display
-from kdzoo.suite.evidence import evidence_frame
-from kdzoo.suite.jobs import Handle, Outcome
-from kdzoo.suite.launch import Pool
-from kdzoo.suite.leaderboard import leaderboard_frame
-from kdzoo.suite.race_spec import Race
-from kdzoo.suite.records import read_bench
-from kdzoo.suite.reproduce import asked_study, reproduce_stages
-from kdzoo.suite.request import parse_request
-from kdzoo.suite.surface_table import surface_frame
-from kdzoo.suite.sweep import Plan, Planned
+from kdzoo.runs.spec import NetworkSpec
+from kdzoo.runs.store import cache_folder
+from kdzoo.suite.plan.config import BenchConfig
+from kdzoo.suite.plan.config import quick as quick_options
+from kdzoo.suite.plan.jobs import Handle, Outcome
+from kdzoo.suite.plan.methods import parse_request
+from kdzoo.suite.plan.race import Race
+from kdzoo.suite.plan.sweep import Plan, Planned
+from kdzoo.suite.report.leaderboard import leaderboard_frame
+from kdzoo.suite.report.records import read_bench
+from kdzoo.suite.run import bench as suite
+from kdzoo.suite.run.display import open_display
+from kdzoo.suite.run.launchers.local import Pool
+from kdzoo.suite.study.evidence import evidence_frame
+from kdzoo.suite.study.reproduce import asked_study, reproduce_stages
+from kdzoo.suite.study.surface_table import surface_frame
 from kdzoo.text import number_of
+from kdzoo.training.session import Modules, members_of
 
 Numbers = float | Sequence[float] | str
 

@@ -18,14 +18,14 @@ from torch.autograd.gradcheck import GradcheckError
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
 
-from kdzoo import guard
-from kdzoo.diagnosis import BUILD, Networks, diagnose, fault_of_loss, fault_of_module, layers_outside_build, shown
-from kdzoo.method import LossAndAuxiliary, Method, instance_of, stages_handed
+from kdzoo.contract import guard
+from kdzoo.contract.diagnosis import BUILD, Networks, diagnose, fault_of_loss, fault_of_module, layers_outside_build, shown
+from kdzoo.contract.method import LossAndAuxiliary, Method, instance_of, stages_handed
+from kdzoo.contract.objective import Objective, Term
+from kdzoo.contract.outputs import PASSES, Batch, Clock, DataFacts, Need, Needs, Outputs, Shapes, StageShape
 from kdzoo.models.network import Learner, build_network, freeze, pair_stages, probe
-from kdzoo.objective import Objective, Term
+from kdzoo.runs.spec import NetworkSpec
 from kdzoo.seeds import generator, global_stream
-from kdzoo.signals import PASSES, Batch, Clock, DataFacts, Need, Needs, Outputs, Shapes, StageShape
-from kdzoo.spec import NetworkSpec
 from kdzoo.text import first_line
 
 CLASSES, SAMPLES, BATCH = 5, 40, 6

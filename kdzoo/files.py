@@ -7,6 +7,10 @@ import os
 import stat
 from pathlib import Path
 
+PACKAGE = Path(__file__).resolve().parent
+"""kdzoo's own folder"""
+CONFIGS = PACKAGE / "configs"
+
 LARGEST_RECORD = 1 << 28
 """bytes of a file that is read whole: a record of a run is a few kilobytes, its metrics a few megabytes"""
 

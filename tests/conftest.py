@@ -62,9 +62,10 @@ def train_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """
     import torch
 
-    from kdzoo.assemble import Modules
-    from kdzoo.cli import runs
-    from kdzoo.suite import bench, launch
+    from kdzoo.cli import single as runs
+    from kdzoo.suite.run import bench
+    from kdzoo.suite.run.launchers import local as launch
+    from kdzoo.training.session import Modules
 
     threads = torch.get_num_threads()
     for module in (bench, runs):
@@ -96,9 +97,9 @@ def kdzoo_process(place: Path) -> Callable[..., Said]:
 @pytest.fixture(autouse=True)
 def _registry_as_it_was() -> Iterator[None]:
     """What a test registers in this process is gone after it."""
+    from kdzoo.contract.method import REGISTRY
     from kdzoo.data.known import DATA
     from kdzoo.data.sources import _SOURCES
-    from kdzoo.method import REGISTRY
 
     REGISTRY.names()  # loads the zoo, so that it is part of what is put back
     before, named, sources = dict(REGISTRY._methods), dict(DATA), dict(_SOURCES)

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from kdzoo.suite.config import bench_config
-from kdzoo.suite.sweep import plan
+from kdzoo.suite.plan.config import bench_config
+from kdzoo.suite.plan.sweep import plan
 
 FILE = Path(__file__).parent / "golden" / "run_ids.json"
 FOLDER = "FOLDER"

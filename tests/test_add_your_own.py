@@ -9,7 +9,7 @@ from pages import Ran, page
 import kdzoo as zoo
 from kdzoo.data import sources
 from kdzoo.models import pairs
-from kdzoo.suite import config
+from kdzoo.suite.plan import config
 
 PAGE = page("add-your-own.md")
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import kdzoo as zoo
-from kdzoo.suite.config import BenchConfig
+from kdzoo.suite.plan.config import BenchConfig
 
 
 def test_importing_kdzoo_imports_nothing_heavy():

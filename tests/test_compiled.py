@@ -8,12 +8,12 @@ import torch
 from safetensors.torch import load_file
 
 from kdzoo.models import network
-from kdzoo.store import teacher_store
-from kdzoo.suite.config import bench_config
-from kdzoo.suite.jobs import Options
-from kdzoo.suite.sweep import Plan, plan
-from kdzoo.suite.worker import Bench, train_runs
-from kdzoo.train import Stopped
+from kdzoo.runs.store import teacher_store
+from kdzoo.suite.plan.config import bench_config
+from kdzoo.suite.plan.jobs import Options
+from kdzoo.suite.plan.sweep import Plan, plan
+from kdzoo.suite.run.worker import Bench, train_runs
+from kdzoo.training.train import Stopped
 
 COMPILED = Options(compile=True)
 

@@ -9,9 +9,9 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from kdzoo.conformance import CHECKS, GRADIENT, RUNS, Verdict, check
+from kdzoo.contract.method import REGISTRY, Method, create_method, load_plugin, register
+from kdzoo.contract.outputs import Batch, DataFacts, Need, Needs, Outputs, Shapes
 from kdzoo.errors import InputError
-from kdzoo.method import REGISTRY, Method, create_method, load_plugin, register
-from kdzoo.signals import Batch, DataFacts, Need, Needs, Outputs, Shapes
 
 
 @pytest.fixture(autouse=True)

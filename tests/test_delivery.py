@@ -15,10 +15,10 @@ from kdzoo.data.files import content_digest
 from kdzoo.data.folder import load_folder
 from kdzoo.data.listing import list_images
 from kdzoo.data.preprocess import centre
-from kdzoo.delivery import deliver
 from kdzoo.models.network import Network, build_network
-from kdzoo.predict import predict
-from kdzoo.spec import Augment, NetworkSpec, Recipe
+from kdzoo.runs.spec import Augment, NetworkSpec, Recipe
+from kdzoo.suite.distill.delivery import deliver
+from kdzoo.training.predict import predict
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(epochs=1, batch_size=8, lr=0.1, augment=Augment(crop="resized", size=32, flip=True))

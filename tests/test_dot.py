@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from kdzoo.dot import DOT
 from kdzoo.errors import InputError
-from kdzoo.spec import Recipe, parse
+from kdzoo.runs.spec import Recipe, parse
+from kdzoo.training.dot import DOT
 
 LR, MOMENTUM, GAP, DECAY = 0.1, 0.9, 0.075, 5e-4
 RECIPE = {"epochs": 2, "batch_size": 4, "lr": LR}

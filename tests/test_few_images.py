@@ -12,21 +12,21 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from kdzoo import latency
+from kdzoo.contract.objective import build_objective
+from kdzoo.contract.outputs import Batch, Clock, DataFacts, Need
+from kdzoo.data.dataset import Subset
 from kdzoo.data.folder import load_folder
-from kdzoo.data.images import Subset
 from kdzoo.errors import InputError
-from kdzoo.execution import Execution
-from kdzoo.head import regression, start_head
-from kdzoo.image_size import choose_size, clearly_better
-from kdzoo.member import Member
 from kdzoo.models.network import Network, build_network, count, probe
-from kdzoo.objective import build_objective
-from kdzoo.predict import EVALUATION_BATCH, EVALUATION_PIXELS, batch_of, predict
-from kdzoo.signals import Batch, Clock, DataFacts, Need
-from kdzoo.spec import Augment, DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run
-from kdzoo.store import RunFolder
-from kdzoo.suite.config import recipe_file
+from kdzoo.models.placement import Execution
+from kdzoo.runs.spec import Augment, DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run
+from kdzoo.runs.store import RunFolder
+from kdzoo.suite.distill.image_size import choose_size, clearly_better
+from kdzoo.suite.plan.config import recipe_file
+from kdzoo.training import latency
+from kdzoo.training.head import regression, start_head
+from kdzoo.training.member import Member
+from kdzoo.training.predict import EVALUATION_BATCH, EVALUATION_PIXELS, batch_of, predict
 
 CPU = torch.device("cpu")
 
@@ -179,15 +179,15 @@ def test_the_memory_of_photographs_at_256_pixels_stays_bounded():
     """420 photographs take 83 MB; in one batch a ResNet's first map of them alone took 1.7 GB."""
     code = """
 import resource, torch
-from kdzoo.data.images import Subset
-from kdzoo.execution import Execution
-from kdzoo.member import Member
+from kdzoo.data.dataset import Subset
+from kdzoo.models.placement import Execution
+from kdzoo.training.member import Member
 from kdzoo.models.network import Network, build_network, count, probe
-from kdzoo.objective import build_objective
-from kdzoo.signals import Batch, Clock, DataFacts, Need
-from kdzoo.store import RunFolder
-from kdzoo.predict import predict
-from kdzoo.spec import Augment, DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run
+from kdzoo.contract.objective import build_objective
+from kdzoo.contract.outputs import Batch, Clock, DataFacts, Need
+from kdzoo.runs.store import RunFolder
+from kdzoo.training.predict import predict
+from kdzoo.runs.spec import Augment, DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run
 torch.set_num_threads(1)
 network = build_network(NetworkSpec(name="resnet10t", classes=5), channels=3, side=256, mean=[0.5], std=[0.5], seed=0)
 part = Subset(torch.zeros(420, 3, 256, 256, dtype=torch.uint8), torch.zeros(420, dtype=torch.int64))

@@ -18,7 +18,7 @@ import gpu_study
 from gpu_report import markdown
 from speed_setup import Setup
 
-from kdzoo.assemble import images_of
+from kdzoo.training.session import images_of
 
 SCRIPT = Path(gpu.__file__)
 

@@ -11,11 +11,11 @@ import pytest
 from typer.main import get_command
 
 from kdzoo.cli.app import app
+from kdzoo.cli.catalog import reference
 from kdzoo.cli.complete import timm_names
 from kdzoo.cli.options import EXIT_CODES
 from kdzoo.cli.output import compact, duration
-from kdzoo.cli.zoo import reference
-from kdzoo.method import REGISTRY
+from kdzoo.contract.method import REGISTRY
 from kdzoo.models.known import own_networks
 from kdzoo.text import columns_that_fit, in_encoding, shortened
 
@@ -85,7 +85,7 @@ def test_the_options_of_a_bench_are_grouped_by_what_one_wants(kdzoo, narrow):
 )
 def test_the_default_in_the_help_is_the_one_that_a_bench_takes(option, default):
     from kdzoo.cli.bench import given
-    from kdzoo.suite.config import bench_config
+    from kdzoo.suite.plan.config import bench_config
 
     bench = get_command(app).commands["bench"]
     help_text = next(p for p in bench.params if option in p.opts).help
@@ -276,7 +276,7 @@ def test_counts_are_integers_in_json(kdzoo):
 def test_the_table_of_networks_is_what_the_networks_come_to():
     """Counted again; and, for 10 classes, the papers' own figures to their last digit (He et al. 2016; Zagoruyko, Komodakis 2016)."""
     from kdzoo.models.network import build_network, count
-    from kdzoo.spec import NetworkSpec
+    from kdzoo.runs.spec import NetworkSpec
 
     for name, known in own_networks().items():
         channels, height, width = known.input

@@ -10,21 +10,21 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from kdzoo.assemble import Bound, Modules, cohort_of, data_of, member_of, teacher_of
-from kdzoo.cohort import Cohort
-from kdzoo.memo import Column, Memo, open_memo
-from kdzoo.method import load_plugin
+from kdzoo.contract.method import load_plugin
+from kdzoo.contract.outputs import Need, Outputs
 from kdzoo.models.network import build_network, freeze, identity
-from kdzoo.signals import Need, Outputs
-from kdzoo.spec import NetworkSpec
-from kdzoo.store import cache_folder, teacher_store
-from kdzoo.suite.config import bench_config
-from kdzoo.suite.jobs import Options
-from kdzoo.suite.sweep import Plan, plan
-from kdzoo.suite.worker import Bench, execution_of, train_runs
-from kdzoo.teachers import ask
-from kdzoo.teachers import open_memo as memo_of
-from kdzoo.train import Stopped, fit
+from kdzoo.runs.spec import NetworkSpec
+from kdzoo.runs.store import cache_folder, teacher_store
+from kdzoo.suite.plan.config import bench_config
+from kdzoo.suite.plan.jobs import Options
+from kdzoo.suite.plan.sweep import Plan, plan
+from kdzoo.suite.run.worker import Bench, execution_of, train_runs
+from kdzoo.teachers.cache import Column, Memo, open_memo
+from kdzoo.training.answers import ask
+from kdzoo.training.answers import open_memo as memo_of
+from kdzoo.training.cohort import Cohort
+from kdzoo.training.session import Bound, Modules, cohort_of, data_of, member_of, teacher_of
+from kdzoo.training.train import Stopped, fit
 
 OFF, AUTO = Options(memo=0), Options(memo=None)
 FINITE = {"recipe.augment.crop": "pad", "recipe.augment.pad": 1, "recipe.augment.flip": True}
@@ -339,7 +339,7 @@ def test_half_precision_comes_back_as_it_was_said(tmp_path):
 def test_what_a_teacher_says_of_the_test_images_is_computed_once(tmp_path, monkeypatch):
     made = planned(tmp_path, FINITE, seeds="1")
     first = cohort(made, AUTO).teacher
-    monkeypatch.setattr("kdzoo.teachers.predict", None)  # not called any more
+    monkeypatch.setattr("kdzoo.training.answers.predict", None)  # not called any more
     again = cohort(made, AUTO).teacher
     assert first is not None
     assert again is not None

@@ -18,20 +18,20 @@ from safetensors.torch import load_file
 from test_memo import AUTO, FINITE, MIXED, OFF, cohort, planned, trained
 
 import kdzoo
-from kdzoo import teachers
-from kdzoo.cohort import Cohort, shown
+from kdzoo.contract.outputs import Need, Needs, Outputs
 from kdzoo.data import loader, mixing, operations, pixels, views
-from kdzoo.execution import autocast
-from kdzoo.memo import Column, Memo, Page, Seal, open_memo
-from kdzoo.memo import predictions as predictions_of
-from kdzoo.predict import predict
+from kdzoo.models.placement import autocast
+from kdzoo.runs.store import cache_folder
 from kdzoo.seeds import stream
-from kdzoo.signals import Need, Needs, Outputs
-from kdzoo.store import cache_folder
-from kdzoo.suite.jobs import Event, Options
-from kdzoo.suite.sweep import Plan
-from kdzoo.suite.worker import Bench, train_runs
-from kdzoo.teachers import open_memo as memo_of
+from kdzoo.suite.plan.jobs import Event, Options
+from kdzoo.suite.plan.sweep import Plan
+from kdzoo.suite.run.worker import Bench, train_runs
+from kdzoo.teachers.cache import Column, Memo, Page, Seal, open_memo
+from kdzoo.teachers.cache import predictions as predictions_of
+from kdzoo.training import answers as teachers
+from kdzoo.training.answers import open_memo as memo_of
+from kdzoo.training.cohort import Cohort, shown
+from kdzoo.training.predict import predict
 
 EAGER = Options(memo=None, checkpoint_seconds=0.0)
 """the memo is put on disk after every step"""
@@ -421,7 +421,7 @@ def test_a_memo_is_removed_from_under_its_name_first(tmp_path, monkeypatch):
     column = Column(Need.LOGITS, None, (5,), torch.float32)
     old = open_memo({}, "old", [column], Need.LOGITS, samples=10, views=1, block=2, device=torch.device("cpu"), limit=None)
     assert isinstance(old, Memo)
-    monkeypatch.setattr("kdzoo.memo.shutil.rmtree", lambda *_, **__: None)
+    monkeypatch.setattr("kdzoo.teachers.cache.shutil.rmtree", lambda *_, **__: None)
     old.forget()
     assert not old.folder.exists()
     monkeypatch.undo()

@@ -12,8 +12,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from kdzoo.errors import InputError
-from kdzoo.method import (
+from kdzoo.contract.method import (
     REGISTRY,
     Coefficients,
     Method,
@@ -24,7 +23,8 @@ from kdzoo.method import (
     normalised_syntax,
     register,
 )
-from kdzoo.signals import Batch, Clock, DataFacts, Need, Needs, Outputs, Shapes, UndeclaredNeed
+from kdzoo.contract.outputs import Batch, Clock, DataFacts, Need, Needs, Outputs, Shapes, UndeclaredNeed
+from kdzoo.errors import InputError
 
 
 @pytest.fixture(autouse=True)
@@ -358,7 +358,7 @@ def test_installed_packages_bring_methods_and_a_broken_one_breaks_nothing(tmp_pa
     meta.mkdir()
     (meta / "METADATA").write_text("Metadata-Version: 2.1\nName: their-losses\nVersion: 1.0\n")
     (meta / "entry_points.txt").write_text("[kdzoo.methods]\ntheirs = their_losses\nbuggy = their_bug\n")
-    code = "from kdzoo.method import REGISTRY; print(*REGISTRY.names()); print(REGISTRY.broken)"
+    code = "from kdzoo.contract.method import REGISTRY; print(*REGISTRY.names()); print(REGISTRY.broken)"
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=True, timeout=120

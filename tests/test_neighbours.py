@@ -7,15 +7,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kdzoo import guard
+from kdzoo.contract import guard
+from kdzoo.contract.method import REGISTRY, load_plugin
+from kdzoo.contract.outputs import Batch, Clock, DataFacts, Need, Outputs, Shapes
 from kdzoo.errors import InputError
-from kdzoo.method import REGISTRY, load_plugin
-from kdzoo.signals import Batch, Clock, DataFacts, Need, Outputs, Shapes
-from kdzoo.store import teacher_store
-from kdzoo.suite.config import bench_config
-from kdzoo.suite.jobs import Options
-from kdzoo.suite.sweep import Plan, plan
-from kdzoo.suite.worker import Bench, train_runs
+from kdzoo.runs.store import teacher_store
+from kdzoo.suite.plan.config import bench_config
+from kdzoo.suite.plan.jobs import Options
+from kdzoo.suite.plan.sweep import Plan, plan
+from kdzoo.suite.run.worker import Bench, train_runs
 
 SOUND = "hinton,at"
 """what stands beside the culprits, after them in order: one reads the teacher's logits, one its maps"""
@@ -269,7 +269,7 @@ def test_random_numbers_of_a_users_method_depend_on_the_step_alone(tmp_path):
     file = tmp_path / "noisy.py"
     file.write_text(NOISY)
     load_plugin(file)
-    from kdzoo.objective import Objective, Term
+    from kdzoo.contract.objective import Objective, Term
 
     method = REGISTRY.create("noisy", {})
     objective = Objective(0.0, [Term(method, 1.0)], {"noisy": torch.nn.Module()}, stages=[], label_smoothing=0.0, seed=0)

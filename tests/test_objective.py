@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from kdzoo.method import create_method
-from kdzoo.objective import Objective, Term, cross_entropy, soft_cross_entropy
-from kdzoo.signals import Batch, Clock, Need, Needs, Outputs, UndeclaredNeed
+from kdzoo.contract.method import create_method
+from kdzoo.contract.objective import Objective, Term, cross_entropy, soft_cross_entropy
+from kdzoo.contract.outputs import Batch, Clock, Need, Needs, Outputs, UndeclaredNeed
 
 
 def softmax(z: np.ndarray) -> np.ndarray:

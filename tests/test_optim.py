@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from kdzoo.optim import Skipped, decay_at, learning_rate, moving_average, optimizer
-from kdzoo.spec import Recipe
-from kdzoo.suite.config import recipe_file
+from kdzoo.runs.spec import Recipe
+from kdzoo.suite.plan.config import recipe_file
+from kdzoo.training.optim import Skipped, decay_at, learning_rate, moving_average, optimizer
 
 
 def recipe(**changes) -> Recipe:

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from kdzoo import guard
-from kdzoo.method import load_plugin
-from kdzoo.store import teacher_store
-from kdzoo.suite import bench, fork
-from kdzoo.suite.bench import prepare
-from kdzoo.suite.config import bench_config
+from kdzoo.contract import guard
+from kdzoo.contract.method import load_plugin
+from kdzoo.runs.store import teacher_store
+from kdzoo.suite.plan.config import bench_config
+from kdzoo.suite.run import bench, fork
+from kdzoo.suite.run.bench import prepare
 
 HEAD = "import torch\nimport torch.nn.functional as F\nfrom torch import nn\nimport kdzoo\n\n"
 DISTANCE = "(student.logits - teacher.logits.detach()).square()"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from kdzoo.contract.method import REGISTRY, load_plugin
 from kdzoo.errors import InputError
-from kdzoo.method import REGISTRY, load_plugin
 
 PLUGIN = """
 import kdzoo
@@ -48,7 +48,7 @@ def scale(name: str) -> float:
     """What a method makes of logits that differ by one."""
     import torch
 
-    from kdzoo.signals import Batch, Clock, Need, Outputs
+    from kdzoo.contract.outputs import Batch, Clock, Need, Outputs
 
     one, two = (Outputs({Need.LOGITS: torch.full((2, 3), value)}, owner="student") for value in (1.0, 2.0))
     batch = Batch(inputs=one.logits, targets=one.logits, index=one.logits, clock=Clock(0, 1, 0, 1), generator=torch.Generator())

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.lib import format as npy
 
-from kdzoo.predictions import Predictions, read_predictions, write_predictions
-from kdzoo.seals import Damaged, seal
+from kdzoo.runs.predictions import Predictions, read_predictions, write_predictions
+from kdzoo.runs.seals import Damaged, seal
 
 RUN = "hinton-0123456789ab"
 RANDOM = np.random.default_rng(0)

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 
 import kdzoo
-from kdzoo.method import create_method
-from kdzoo.signals import StageShape
+from kdzoo.contract.method import create_method
+from kdzoo.contract.outputs import StageShape
 
 
 def test_the_public_names_alone_are_listed_and_each_is_there():

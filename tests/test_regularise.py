@@ -7,20 +7,20 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from kdzoo.assemble import Modules
+from kdzoo.contract.outputs import Need
 from kdzoo.errors import InputError
 from kdzoo.models.network import Network, build_network
 from kdzoo.models.normalisation import Normalisation
-from kdzoo.regularise import dropout_rates, limit_norms, refuse_regularisation, set_dropout
-from kdzoo.signals import Need
-from kdzoo.spec import NetworkSpec, Recipe
-from kdzoo.store import teacher_store
-from kdzoo.suite.bench import preflight
-from kdzoo.suite.config import bench_config
-from kdzoo.suite.jobs import Options
-from kdzoo.suite.sweep import Plan, plan
-from kdzoo.suite.worker import Bench, train_runs
-from kdzoo.train import Stopped
+from kdzoo.runs.spec import NetworkSpec, Recipe
+from kdzoo.runs.store import teacher_store
+from kdzoo.suite.plan.config import bench_config
+from kdzoo.suite.plan.jobs import Options
+from kdzoo.suite.plan.sweep import Plan, plan
+from kdzoo.suite.run.bench import preflight
+from kdzoo.suite.run.worker import Bench, train_runs
+from kdzoo.training.regularise import dropout_rates, limit_norms, refuse_regularisation, set_dropout
+from kdzoo.training.session import Modules
+from kdzoo.training.train import Stopped
 
 UNIT = Normalisation(mean=(0.0,), std=(1.0,))
 LIMIT = 0.6

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from kdzoo.pages import zoo
-from kdzoo.suite.evidence import write_evidence
-from kdzoo.suite.leaderboard import write_tables
-from kdzoo.suite.records import read_bench
-from kdzoo.suite.study import read_study, study_file
+from kdzoo.suite.report.leaderboard import write_tables
+from kdzoo.suite.report.records import read_bench
+from kdzoo.suite.study.evidence import write_evidence
+from kdzoo.suite.study.study import read_study, study_file
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 BENCHES = sorted(path.parent.name for path in RESULTS.glob("*/leaderboard.csv"))

@@ -1,11 +1,14 @@
 """Imports point one way, and what must start fast never imports torch."""
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from importlinter.cli import lint_imports
 
 PACKAGE = Path(__file__).resolve().parent.parent / "kdzoo"
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -34,38 +37,50 @@ def test_only_models_imports_timm():
     assert [room(f) for f in FILES if uses(f, "timm") and not room(f).startswith("models/")] == []
 
 
-def test_only_sinks_imports_wandb():
-    assert [room(f) for f in FILES if uses(f, "wandb") and room(f) != "sinks.py"] == []
+def test_only_loggers_imports_wandb():
+    assert [room(f) for f in FILES if uses(f, "wandb") and room(f) != "runs/loggers.py"] == []
 
 
 def test_methods_know_torch_pydantic_the_nouns_and_each_other():
-    allowed = ("torch", "pydantic", "kdzoo.signals", "kdzoo.method", "kdzoo.methods", "kdzoo.errors", "kdzoo.seeds")
+    allowed = ("torch", "pydantic", "kdzoo.contract.outputs", "kdzoo.contract.method", "kdzoo.methods", "kdzoo.errors", "kdzoo.seeds")
     standard = sys.stdlib_module_names
     for file in (f for f in FILES if room(f).startswith("methods/")):
         strangers = {m for m in imported(file) if not m.startswith(allowed) and m.partition(".")[0] not in standard}
         assert not strangers, f"{room(file)} imports {strangers}"
 
 
-@pytest.mark.parametrize("name", ["signals.py", "method.py", "spec.py", "seeds.py", "errors.py", "objective.py", "evaluate.py"])
-def test_the_nouns_know_nothing_of_the_suite(name):
-    assert not uses(PACKAGE / name, "kdzoo.suite")
-    assert not uses(PACKAGE / name, "kdzoo.cli")
+def test_a_room_imports_only_what_stands_before_it(monkeypatch):
+    """The contracts in pyproject.toml, by import-linter."""
+    monkeypatch.chdir(PACKAGE.parent)
+    assert lint_imports(config_filename="pyproject.toml", no_cache=True) == 0
 
 
-def test_only_the_suite_and_its_front_doors_know_the_suite():
-    doors = ("suite/", "cli/", "api.py", "shortway.py", "__init__.py")
-    assert [room(f) for f in FILES if uses(f, "kdzoo.suite") and not room(f).startswith(doors)] == []
+def test_every_room_has_its_place_in_the_order():
+    listed = {name for layer in contracts()["rooms"] for name in re.findall(r"[a-z_.]+", layer)}
+    there = {f.relative_to(PACKAGE).with_suffix("").parts[0] for f in FILES} - {"__init__", "configs"}
+    assert there == {name.partition(".")[0] for name in listed}
+    within = {name for layer in contracts()["suite"] for name in re.findall(r"[a-z_.]+", layer)}
+    assert {f.relative_to(PACKAGE / "suite").parts[0] for f in FILES if room(f).startswith("suite/")} - {"__init__.py"} == within
 
 
-def test_nobody_imports_the_command_line():
-    assert [room(f) for f in FILES if uses(f, "kdzoo.cli") and not room(f).startswith("cli")] == []
+def contracts() -> dict[str, list[str]]:
+    """The layers of each contract by its first word."""
+    found = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    return {one["name"].split()[0]: one["layers"] for one in found}
 
 
 @pytest.mark.parametrize(
     "module",
-    ["kdzoo", "kdzoo.catalogue", "kdzoo.explain", "kdzoo.suite.launch", "kdzoo.suite.leaderboard", "kdzoo.cli"],
+    [
+        "kdzoo",
+        "kdzoo.contract.catalogue",
+        "kdzoo.contract.explain",
+        "kdzoo.suite.run.launchers.local",
+        "kdzoo.suite.report.leaderboard",
+        "kdzoo.cli",
+    ],
 )
 def test_what_must_start_fast_never_imports_torch(module):
-    """kdzoo.spec, store, method and suite.config are among what these import."""
+    """kdzoo.runs.spec, store, method and suite.config are among what these import."""
     code = f"import {module}, sys; print([m for m in ('torch', 'timm', 'scipy.stats', 'wandb') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"

@@ -17,17 +17,17 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 
-from kdzoo.assemble import Modules
-from kdzoo.cli import short
+from kdzoo.cli import distill as short
 from kdzoo.cli.app import status_of
+from kdzoo.contract.method import register
+from kdzoo.contract.outputs import Need
 from kdzoo.errors import InputError, WorkFailed
-from kdzoo.method import register
 from kdzoo.models.weights import pretrained_unless_said
-from kdzoo.shortway import Wish, _data_name, distill, distill_folder, plan_distillation
-from kdzoo.signals import Need
-from kdzoo.suite.config import DISTILL_METHOD, DISTILL_RECIPE, recipe_file
+from kdzoo.suite.distill.distill import Wish, _data_name, distill, distill_folder, plan_distillation
+from kdzoo.suite.distill.verdict import Measured, Verdict, conclusion, table, table_of_width
+from kdzoo.suite.plan.config import DISTILL_METHOD, DISTILL_RECIPE, recipe_file
 from kdzoo.text import shortened
-from kdzoo.verdict import Measured, Verdict, conclusion, table, table_of_width
+from kdzoo.training.session import Modules
 
 
 @pytest.fixture(autouse=True)

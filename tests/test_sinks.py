@@ -20,9 +20,9 @@ from typing import Any
 import pytest
 import wandb
 
-from kdzoo import sinks
 from kdzoo.errors import InputError
-from kdzoo.sinks import JsonLines, Tee, WandbSettings, WandbSink, read_lines, wandb_id, wandb_settings
+from kdzoo.runs import loggers as sinks
+from kdzoo.runs.loggers import JsonLines, Tee, WandbSettings, WandbSink, read_lines, wandb_id, wandb_settings
 
 
 def record(epoch: int, **changes: Any) -> dict[str, Any]:
@@ -458,8 +458,8 @@ def isolated(code: str, **environ: str) -> subprocess.CompletedProcess[str]:
         import os, signal, sys, time
         from pathlib import Path
         sys.path.insert(0, {str(Path(__file__).parent)!r})
-        from kdzoo import sinks
-        from kdzoo.sinks import WandbSettings, WandbSink
+        from kdzoo.runs import loggers as sinks
+        from kdzoo.runs.loggers import WandbSettings, WandbSink
         from test_sinks import RESULT, opened, record, services, told_to_both
         notes = []
         """
@@ -540,7 +540,7 @@ def test_a_terminal_is_never_asked_for_a_key(wandb_home, tmp_path):
     code = f"""
         import sys
         from pathlib import Path
-        from kdzoo.sinks import WandbSettings, WandbSink
+        from kdzoo.runs.loggers import WandbSettings, WandbSink
         notes = []
         assert sys.stdin.isatty() and sys.stderr.isatty()
         settings = WandbSettings("online", directory={str(wandb_home)!r})
@@ -588,5 +588,5 @@ def test_a_tee_closes_every_sink_even_where_one_of_them_fails():
 
 
 def test_importing_the_sinks_imports_no_wandb():
-    code = "import sys, kdzoo.sinks; sys.exit('wandb' in sys.modules)"
+    code = "import sys, kdzoo.runs.loggers; sys.exit('wandb' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

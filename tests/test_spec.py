@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdzoo.errors import InputError
-from kdzoo.spec import Augment, DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run, TermSpec, canonical_json, parse
+from kdzoo.runs.spec import Augment, DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run, TermSpec, canonical_json, parse
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 

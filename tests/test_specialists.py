@@ -8,7 +8,7 @@ import torch
 from scipy.optimize import minimize
 
 from kdzoo.errors import InputError
-from kdzoo.specialists import (
+from kdzoo.models.specialists import (
     active_specialists,
     class_covariance,
     combine,

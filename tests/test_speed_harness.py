@@ -23,7 +23,7 @@ from speed_report import targets
 from speed_setup import Setup, cohort_for, sweep
 from speed_share import share_of
 
-from kdzoo.assemble import images_of
+from kdzoo.training.session import images_of
 
 CPU = torch.device("cpu")
 SCRIPT = Path(speed.__file__)

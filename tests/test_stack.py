@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdzoo.contract.outputs import Need, Outputs
 from kdzoo.models.network import Network, build_network
-from kdzoo.signals import Need, Outputs
-from kdzoo.spec import NetworkSpec
-from kdzoo.stack import Stack, stack_of
+from kdzoo.runs.spec import NetworkSpec
+from kdzoo.training.stacked import Stack, stack_of
 
 READ = Need.LOGITS | Need.EMBEDDING | Need.STAGES
 TARGETS = torch.tensor([0, 1, 2, 3, 4, 5, 6, 7])

@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from kdzoo.errors import InputError
-from kdzoo.spec import DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run
-from kdzoo.store import RunFolder, Store, StoreError, writable, write_bytes
+from kdzoo.runs.spec import DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run
+from kdzoo.runs.store import RunFolder, Store, StoreError, writable, write_bytes
 
 
 @pytest.fixture
@@ -151,7 +151,7 @@ def test_a_write_that_fails_leaves_what_was_there_and_no_litter(tmp_path):
     write_bytes(target, b"before")
     code = (
         "import sys, pathlib, resource, signal\n"
-        "from kdzoo.store import StoreError, write_bytes\n"
+        "from kdzoo.runs.store import StoreError, write_bytes\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "try:\n    write_bytes(pathlib.Path(sys.argv[1]), b'x' * 100_000)\n"
@@ -175,7 +175,7 @@ def test_a_folder_that_takes_no_file_is_refused(tmp_path):
 def test_one_process_at_a_time_holds_a_run_and_a_killed_one_lets_go(folder):
     code = (
         "import sys, time, pathlib\n"
-        "from kdzoo.store import RunFolder\n"
+        "from kdzoo.runs.store import RunFolder\n"
         "with RunFolder(pathlib.Path(sys.argv[1])).lock() as mine:\n"
         "    print(mine, flush=True)\n    time.sleep(60)\n"
     )

@@ -16,11 +16,11 @@ from torch import nn
 import kdzoo as zoo
 from kdzoo.data.class_names import difference, same_classes
 from kdzoo.errors import InputError
-from kdzoo.evaluate import CHANCE_SIZE, against_chance, binomial_tail
 from kdzoo.models.network import build_network, freeze
 from kdzoo.models.normalisation import USUAL
-from kdzoo.spec import NetworkSpec
-from kdzoo.store import teacher_store
+from kdzoo.runs.spec import NetworkSpec
+from kdzoo.runs.store import teacher_store
+from kdzoo.training.evaluate import CHANCE_SIZE, against_chance, binomial_tail
 
 
 def answers(right: int, images: int, classes: int = 5, commonest: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -134,11 +134,11 @@ def test_a_student_learns_from_probabilities_what_it_learns_from_scores(place, c
 def test_the_normalisation_of_a_file_is_measured_told_and_taken_where_it_is_asked_for(place):
     import timm
 
-    from kdzoo.assemble import Bound, Modules, data_of, teacher_of
-    from kdzoo.execution import Execution
-    from kdzoo.suite.config import bench_config
-    from kdzoo.suite.sweep import plan
-    from kdzoo.teachers import remarks
+    from kdzoo.models.placement import Execution
+    from kdzoo.suite.plan.config import bench_config
+    from kdzoo.suite.plan.sweep import plan
+    from kdzoo.training.answers import remarks
+    from kdzoo.training.session import Bound, Modules, data_of, teacher_of
 
     torch.manual_seed(0)
     module = fitted(timm.create_model("digits_teacher", num_classes=10, in_chans=1), lambda x: x - 128.0)
@@ -178,9 +178,9 @@ def test_the_normalisation_of_a_file_is_measured_told_and_taken_where_it_is_aske
 
 
 def test_a_teacher_that_is_good_as_it_is_is_measured_once(monkeypatch):
-    from kdzoo import teachers
-    from kdzoo.data.images import Subset
-    from kdzoo.spec import Augment
+    from kdzoo.data.dataset import Subset
+    from kdzoo.runs.spec import Augment
+    from kdzoo.training import answers as teachers
 
     module = fitted(Net(), lambda x: (x / 255 - 0.5) / 0.5, steps=600)
     pixels, targets = digits()
@@ -268,7 +268,7 @@ def test_distill_from_python_takes_threads_or_torchs_own_number_and_tells_its_no
 
 
 def test_the_environments_threads_are_taken_unless_others_are_asked_for(monkeypatch):
-    from kdzoo.suite.bench import environments_threads
+    from kdzoo.suite.run.bench import environments_threads
 
     for text, found in {"3": 3, "2,4": 2, "": None, "0": None, "many": None}.items():
         monkeypatch.setenv("OMP_NUM_THREADS", text)

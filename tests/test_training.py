@@ -9,23 +9,23 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kdzoo.assemble import Bound, Modules, cohort_of, data_of, kept_student, member_of, teacher_of
-from kdzoo.cost import with_first_stage
+from kdzoo.contract.method import register
+from kdzoo.contract.outputs import Need, Needs
 from kdzoo.errors import InputError
-from kdzoo.evaluate import measure
-from kdzoo.member import Member
-from kdzoo.method import register
-from kdzoo.predict import predict
-from kdzoo.signals import Need, Needs
-from kdzoo.store import teacher_store
-from kdzoo.suite import worker
-from kdzoo.suite.bench import preflight, run, write_plan
-from kdzoo.suite.config import bench_config
-from kdzoo.suite.jobs import Options
-from kdzoo.suite.sweep import Plan, plan
-from kdzoo.suite.worker import Bench, execution_of, in_lockstep, measure_cost, train_runs
-from kdzoo.teachers import check, serve
-from kdzoo.train import Stopped, fit
+from kdzoo.runs.store import teacher_store
+from kdzoo.suite.plan.config import bench_config
+from kdzoo.suite.plan.jobs import Options
+from kdzoo.suite.plan.sweep import Plan, plan
+from kdzoo.suite.run import worker
+from kdzoo.suite.run.bench import preflight, run, write_plan
+from kdzoo.suite.run.worker import Bench, execution_of, in_lockstep, measure_cost, train_runs
+from kdzoo.training.answers import check, serve
+from kdzoo.training.cost import with_first_stage
+from kdzoo.training.evaluate import measure
+from kdzoo.training.member import Member
+from kdzoo.training.predict import predict
+from kdzoo.training.session import Bound, Modules, cohort_of, data_of, kept_student, member_of, teacher_of
+from kdzoo.training.train import Stopped, fit
 
 METHODS = "hinton,at,crd,fitnet,rkd"
 
@@ -248,7 +248,7 @@ def test_what_cannot_be_adapted_is_refused_before_training_with_the_shapes(tmp_p
     ids=["bfloat16", "adamw", "adam in a line", "moving average", "steps", "flip", "mixed", "augmented"],
 )
 def test_every_choice_of_a_recipe_trains_above_chance(tmp_path, changes):
-    from kdzoo.suite.bench import prepare
+    from kdzoo.suite.run.bench import prepare
 
     options = {"results": str(tmp_path), "name": "b", "data": "digits", "pairs": "digits", "recipe": "digits", "epochs": 12, "seeds": "1"}
     prepared = prepare(bench_config({**options, "methods": "hinton", "threads": 1, "set": changes}, None))
@@ -260,7 +260,7 @@ def test_every_choice_of_a_recipe_trains_above_chance(tmp_path, changes):
 
 @pytest.mark.slow
 def test_part_of_the_labels_trains_on_all_images_and_refuses_methods_that_read_labels(tmp_path):
-    from kdzoo.suite.bench import prepare
+    from kdzoo.suite.run.bench import prepare
 
     options = {"results": str(tmp_path), "name": "b", "data": "digits", "pairs": "digits", "recipe": "digits", "epochs": 6, "seeds": "1"}
     config = bench_config({**options, "methods": "hinton", "threads": 1, "label_fraction": 0.1}, None)

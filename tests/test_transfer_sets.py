@@ -16,12 +16,12 @@ from kdzoo.data.split import labelled, split
 from kdzoo.data.transfer import class_numbers, classes_in_words
 from kdzoo.data.unlabelled import Like, joined, load_unlabelled
 from kdzoo.errors import InputError
-from kdzoo.predictions import read_predictions
-from kdzoo.spec import DataSpec, TransferSpec
-from kdzoo.store import teacher_store
-from kdzoo.suite.bench import prepare, run
-from kdzoo.suite.config import bench_config
-from kdzoo.suite.sweep import plan
+from kdzoo.runs.predictions import read_predictions
+from kdzoo.runs.spec import DataSpec, TransferSpec
+from kdzoo.runs.store import teacher_store
+from kdzoo.suite.plan.config import bench_config
+from kdzoo.suite.plan.sweep import plan
+from kdzoo.suite.run.bench import prepare, run
 
 DIGITS = tuple(map(str, range(10)))
 ANIMALS = ("cat", "dog", "sea lion")

@@ -17,7 +17,10 @@ from typing import Annotated
 
 import typer
 
-from kdzoo.cli import bench, reproduce, runs, short, status, tables, zoo
+from kdzoo.cli import bench, reproduce, status, tables
+from kdzoo.cli import catalog as zoo
+from kdzoo.cli import distill as short
+from kdzoo.cli import single as runs
 from kdzoo.cli.options import EXIT_CODES, Command, Group, option
 from kdzoo.cli.output import Interrupted, say
 from kdzoo.cli.streams import outlast

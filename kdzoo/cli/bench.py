@@ -46,19 +46,19 @@ from kdzoo.cli.options import (
 )
 from kdzoo.cli.output import console, duration, labelled, say, tell
 from kdzoo.errors import InputError
-from kdzoo.store import cache_folder, writable
-from kdzoo.suite.config import NONE, BenchConfig, ConfigError, assignments, bench_config, quick, wants_refit
-from kdzoo.suite.display import label_words, open_display
-from kdzoo.suite.finished import finished_runs
-from kdzoo.suite.jobs import Outcome
-from kdzoo.suite.launch import Pool
-from kdzoo.suite.outline import outline
-from kdzoo.suite.starts import is_complete
+from kdzoo.runs.store import cache_folder, writable
+from kdzoo.suite.plan.config import NONE, BenchConfig, ConfigError, assignments, bench_config, quick, wants_refit
+from kdzoo.suite.plan.jobs import Outcome
+from kdzoo.suite.plan.outline import outline
+from kdzoo.suite.plan.starts import is_complete
+from kdzoo.suite.run.display import label_words, open_display
+from kdzoo.suite.run.finished import finished_runs
+from kdzoo.suite.run.launchers.local import Pool
 from kdzoo.text import number_of, one_line
 
 if TYPE_CHECKING:
-    from kdzoo.suite.bench import Prepared
-    from kdzoo.suite.sweep import Plan, Planned
+    from kdzoo.suite.plan.sweep import Plan, Planned
+    from kdzoo.suite.run.bench import Prepared
 
 
 def bench(
@@ -333,7 +333,7 @@ def configured(options: dict[str, Any], file: Path | None) -> BenchConfig:
     try:
         return bench_config(options, file)
     except ConfigError:
-        from kdzoo.suite.bench import asked
+        from kdzoo.suite.run.bench import asked
 
         return asked(options, file)
 
@@ -367,7 +367,7 @@ def train_missing(config: BenchConfig, *, command: str, retry_failed: bool) -> O
     with worker_pool(config) as pool:
         if not is_complete(config):
             pool.warm()  # a worker's imports run while this process imports and plans
-        from kdzoo.suite.bench import prepare, run
+        from kdzoo.suite.run.bench import prepare, run
 
         prepared = prepare(config)
         pool.size = prepared.jobs
@@ -419,7 +419,7 @@ def say_failures(outcome: Outcome, look: str) -> int:
 
 def print_plan(config: BenchConfig, *, retry_failed: bool) -> int:
     """What a bench would do, without doing any of it."""
-    from kdzoo.suite.bench import prepare
+    from kdzoo.suite.run.bench import prepare
 
     for line in plan_lines(prepare(config), retry_failed=retry_failed):
         tell(labelled(line))
@@ -435,8 +435,8 @@ def weights_to_measure(made: Plan) -> list[tuple[str, str]]:
 def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str]]:
     """The plan in words: grid points, distinct runs and why fewer, what is left of them, and how long that will take."""
     from kdzoo.data.report import data_lines
-    from kdzoo.store import teacher_store
-    from kdzoo.suite.bench import cut, estimate, where_data_is_told
+    from kdzoo.runs.store import teacher_store
+    from kdzoo.suite.run.bench import cut, estimate, where_data_is_told
 
     made, states, options = prepared.plan, prepared.states, prepared.options
     states_left = {"new", "started", "damaged"} | ({"failed"} if retry_failed else set())
@@ -473,7 +473,7 @@ def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str
 
 def setting_lines(students: Iterable[Planned]) -> list[tuple[str, str]]:
     """Every method with the settings that are tried; those tried at their declared one alone share a line."""
-    from kdzoo.suite.records import setting_text
+    from kdzoo.suite.report.records import setting_text
 
     settings: dict[str, dict[str, None]] = {}
     for planned in students:

@@ -9,19 +9,20 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from kdzoo.cli.places import benches
+from kdzoo.cli.lookup import benches
 from kdzoo.data.known import DATA
+from kdzoo.files import PACKAGE
 from kdzoo.models.known import own_networks
 from kdzoo.models.pairs import PAIRS
-from kdzoo.spec import Augment, Recipe
-from kdzoo.store import Store, teacher_store
-from kdzoo.suite.config import recipes as recipe_names
-from kdzoo.suite.study import shipped_studies
+from kdzoo.runs.spec import Augment, Recipe
+from kdzoo.runs.store import Store, teacher_store
+from kdzoo.suite.plan.config import recipes as recipe_names
+from kdzoo.suite.study.study import shipped_studies
 
 Names = Callable[[Path, str], Iterable[str]]
 """the candidates for a word that has been begun, given the folder of all benches"""
 
-METHODS = Path(__file__).resolve().parent.parent / "methods"
+METHODS = PACKAGE / "methods"
 
 
 def adapted(names_of: Names) -> Callable[[Any, str], list[str]]:

@@ -11,7 +11,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from kdzoo.cli import complete
 from kdzoo.cli.output import Format
-from kdzoo.suite.config import BenchConfig
+from kdzoo.suite.plan.config import BenchConfig
 
 SWEEP = "What is compared"
 PAIR = "Networks and data"

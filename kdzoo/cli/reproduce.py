@@ -26,20 +26,20 @@ from kdzoo.cli.options import (
 )
 from kdzoo.cli.output import Column, Format, console, field, labelled, link, say, show, tell
 from kdzoo.errors import InputError, noting
-from kdzoo.suite.config import BenchConfig
-from kdzoo.suite.display import open_display
-from kdzoo.suite.hours import count_runs, hours
-from kdzoo.suite.jobs import Outcome
-from kdzoo.suite.outline import outline
-from kdzoo.suite.race_spec import Race
-from kdzoo.suite.reproduce import Asked, asked_study, reproduce_stages
-from kdzoo.suite.stages import is_begun
-from kdzoo.suite.study import Stage, read_study, shipped_studies
-from kdzoo.suite.which import Of
+from kdzoo.suite.plan.config import BenchConfig
+from kdzoo.suite.plan.jobs import Outcome
+from kdzoo.suite.plan.outline import outline
+from kdzoo.suite.plan.race import Race
+from kdzoo.suite.run.display import open_display
+from kdzoo.suite.study.hours import count_runs, hours
+from kdzoo.suite.study.reproduce import Asked, asked_study, reproduce_stages
+from kdzoo.suite.study.stages import is_begun
+from kdzoo.suite.study.study import Stage, read_study, shipped_studies
+from kdzoo.suite.study.which import Of
 from kdzoo.text import one_line
 
 if TYPE_CHECKING:
-    from kdzoo.suite.evidence import Evidence
+    from kdzoo.suite.study.evidence import Evidence
 
 
 def reproduce(
@@ -154,7 +154,7 @@ def _plan_of(asked: Asked, stage: Stage, *, retry_failed: bool) -> list[tuple[st
     if not all(is_begun(asked.study, of, asked.folder) for of in stage.before):
         planned = outline(asked.study.config(stage, asked.seeds, results=str(asked.folder), **asked.options))
         return [*(planned.lines() if planned else []), ("time", f"known once {_earlier(stage.before)} is trained")]
-    from kdzoo.suite.bench import prepare
+    from kdzoo.suite.run.bench import prepare
 
     return plan_lines(prepare(asked.bench(stage)), retry_failed=retry_failed)
 
@@ -198,7 +198,7 @@ def train_study(asked: Asked, *, command: str, retry_failed: bool) -> int:
 def train_race(config: BenchConfig, race: Race, *, command: str, retry_failed: bool) -> Outcome:
     """Train the seeds that a race adds to a bench, with its display."""
     with worker_pool(config) as pool:
-        from kdzoo.suite.bench import prepare, run_race
+        from kdzoo.suite.run.bench import prepare, run_race
 
         prepared = prepare(config)
         pool.size = prepared.jobs
@@ -208,7 +208,7 @@ def train_race(config: BenchConfig, race: Race, *, command: str, retry_failed: b
 
 def write_tables(asked: Asked) -> int:
     """Write and print a study's tables from the runs that are there."""
-    from kdzoo.suite.evidence import write_evidence
+    from kdzoo.suite.study.evidence import write_evidence
 
     if not asked.folder.is_dir():
         raise InputError(f"{asked.folder}: no runs of this study yet; run the command without --tables to train them")
@@ -218,10 +218,10 @@ def write_tables(asked: Asked) -> int:
 
 def print_evidence(asked: Asked, evidence: Evidence) -> None:
     """Print a study's numbers and surfaces, and where they were written."""
-    from kdzoo.suite.evidence import PAGE, TABLE, shown_frame
-    from kdzoo.suite.report import evidence_view, titled
-    from kdzoo.suite.surface_table import FILE as SURFACES
-    from kdzoo.suite.surface_table import surface_frame
+    from kdzoo.suite.report.terminal import evidence_view, titled
+    from kdzoo.suite.study.evidence import PAGE, TABLE, shown_frame
+    from kdzoo.suite.study.surface_table import FILE as SURFACES
+    from kdzoo.suite.study.surface_table import surface_frame
 
     page = asked.folder / PAGE
     if evidence.measured:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from kdzoo.cli import complete
+from kdzoo.cli.lookup import bench_folder, benches, looked_below
 from kdzoo.cli.options import JsonOnly, ResultsFolder, argument
 from kdzoo.cli.output import Column, Format, field, percent, print_json, show, tell
-from kdzoo.cli.places import bench_folder, benches, looked_below
 from kdzoo.files import read_file
-from kdzoo.store import RunFolder, Store, teacher_store
-from kdzoo.suite.records import BenchRecords, Record, read_bench, read_record, setting_text
+from kdzoo.runs.store import RunFolder, Store, teacher_store
+from kdzoo.suite.report.records import BenchRecords, Record, read_bench, read_record, setting_text
 from kdzoo.text import one_line
 
 WORDS = {"done": "done", "failed": "failed", "damaged": "damaged", "started": "interrupted", "new": "to do"}

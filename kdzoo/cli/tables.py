@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from kdzoo.cli import complete
+from kdzoo.cli.lookup import RUN_ID, bench_folder, looked_below, run_folder, the_bench
+from kdzoo.cli.lookup import benches as known_benches
 from kdzoo.cli.options import AsJson, ResultsFolder, argument, option
 from kdzoo.cli.output import console, say
-from kdzoo.cli.places import RUN_ID, bench_folder, looked_below, run_folder, the_bench
-from kdzoo.cli.places import benches as known_benches
 from kdzoo.errors import InputError, noting
 
 if TYPE_CHECKING:
@@ -150,14 +150,14 @@ def compare(
     if published:
         return print_published(benches, results, TableFormat.json if as_json else how, sort, only, columns)
     if len(benches) == 2 and all(RUN_ID.match(name) for name in benches):
-        from kdzoo.suite.models import compare_models
+        from kdzoo.suite.report.two_models import compare_models
 
         print(compare_models(run_folder(benches[0], results), run_folder(benches[1], results)))
         return 0
-    from kdzoo.suite.compare import compare as joined
-    from kdzoo.suite.compare import comparison_sections, render
-    from kdzoo.suite.report import comparison_view
-    from kdzoo.suite.tables import ALL_COLUMNS, columns_of
+    from kdzoo.suite.report.compare import compare as joined
+    from kdzoo.suite.report.compare import comparison_sections, render
+    from kdzoo.suite.report.tables import ALL_COLUMNS, columns_of
+    from kdzoo.suite.report.terminal import comparison_view
 
     problems: list[str] = []
     sides: list[Path] = []
@@ -182,12 +182,12 @@ def print_published(
     benches: list[str], results: Path, how: TableFormat, sort: str | None, only: list[str] | None, columns: str | None
 ) -> int:
     """Print the rows of benches beside the published numbers of their pairs and methods."""
-    from kdzoo.suite.beside import beside, beside_sections, legend
-    from kdzoo.suite.compare import render
-    from kdzoo.suite.published import published
-    from kdzoo.suite.records import read_bench
-    from kdzoo.suite.report import beside_view
-    from kdzoo.suite.tables import ALL_COLUMNS, columns_of
+    from kdzoo.suite.report.beside import beside, beside_sections, legend
+    from kdzoo.suite.report.compare import render
+    from kdzoo.suite.report.published import published
+    from kdzoo.suite.report.records import read_bench
+    from kdzoo.suite.report.tables import ALL_COLUMNS, columns_of
+    from kdzoo.suite.report.terminal import beside_view
 
     problems: list[str] = []
     folders: list[Path] = []
@@ -220,10 +220,10 @@ def print_leaderboard(
     columns: str | None = None,
 ) -> None:
     """Write a bench's tables and print its leaderboard with the verdict."""
-    from kdzoo.suite.compare import render
-    from kdzoo.suite.leaderboard import write_tables
-    from kdzoo.suite.report import leaderboard_view
-    from kdzoo.suite.tables import ALL_COLUMNS, as_markdown, columns_of, sections, selected
+    from kdzoo.suite.report.compare import render
+    from kdzoo.suite.report.leaderboard import write_tables
+    from kdzoo.suite.report.tables import ALL_COLUMNS, as_markdown, columns_of, sections, selected
+    from kdzoo.suite.report.terminal import leaderboard_view
 
     board, bench = write_tables(folder)
     board = arranged(board, sort, only)
@@ -241,11 +241,11 @@ def print_leaderboard(
 
 def print_per_class(folder: Path, how: TableFormat, sort: str | None, only: list[str] | None, columns: str | None) -> None:
     """Print the test errors of a bench class by class."""
-    from kdzoo.suite.compare import render
-    from kdzoo.suite.per_class import per_class_frame, per_class_sections
-    from kdzoo.suite.records import read_bench
-    from kdzoo.suite.report import sections_view
-    from kdzoo.suite.tables import ALL_COLUMNS, columns_of
+    from kdzoo.suite.report.compare import render
+    from kdzoo.suite.report.per_class import per_class_frame, per_class_sections
+    from kdzoo.suite.report.records import read_bench
+    from kdzoo.suite.report.tables import ALL_COLUMNS, columns_of
+    from kdzoo.suite.report.terminal import sections_view
 
     bench = read_bench(folder)
     frame = arranged(per_class_frame(bench), sort, only)
@@ -263,7 +263,7 @@ def print_per_class(folder: Path, how: TableFormat, sort: str | None, only: list
 
 def arranged(frame: pd.DataFrame, sort: str | None, only: list[str] | None) -> pd.DataFrame:
     """The rows that every condition picks, in the order of a column."""
-    from kdzoo.suite.compare import filtered, sorted_by
+    from kdzoo.suite.report.compare import filtered, sorted_by
 
     for condition in only or ():
         frame = filtered(frame, condition)

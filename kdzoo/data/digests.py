@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from kdzoo.seals import Damaged, read_sealed, write_sealed
-from kdzoo.store import cache_folder
+from kdzoo.runs.seals import Damaged, read_sealed, write_sealed
+from kdzoo.runs.store import cache_folder
 
 TOGETHER = 64
 """files that a thread reads at a time"""

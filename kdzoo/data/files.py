@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kdzoo.data.images import Array, Pixels, Statistics, Stored, statistics_of
+from kdzoo.data.dataset import Array, Pixels, Statistics, Stored, statistics_of
 from kdzoo.data.pixels import DECODER, UNREADABLE, channels_first, decode
 from kdzoo.data.preprocess import Scales, square
 from kdzoo.data.repeats import Repeat, Repeats, find_repeats
 from kdzoo.errors import InputError
-from kdzoo.seals import Damaged, read_sealed, write_sealed
+from kdzoo.runs.seals import Damaged, read_sealed, write_sealed
 from kdzoo.text import number_of
 
 IN_MEMORY_BYTES = 2 * 1024**3

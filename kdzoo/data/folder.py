@@ -11,14 +11,14 @@ from pathlib import Path
 
 import torch
 
+from kdzoo.data.dataset import Images, Subset
 from kdzoo.data.digests import Row, read_all, read_changed
 from kdzoo.data.files import File, Files, Survey, content_digest, keep, streams
-from kdzoo.data.images import Images, Subset
 from kdzoo.data.listing import Listing, list_images
 from kdzoo.data.pixels import DECODER, Look, fault, look, scales_of
 from kdzoo.data.preprocess import COLOUR_16, FLOAT, RANGES
 from kdzoo.errors import InputError
-from kdzoo.store import cache_folder
+from kdzoo.runs.store import cache_folder
 from kdzoo.text import number_of
 
 DEFAULT_SIDE = 256

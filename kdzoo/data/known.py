@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdzoo.store import cache_folder
+from kdzoo.runs.store import cache_folder
 
 
 @dataclass(frozen=True)

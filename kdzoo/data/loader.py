@@ -11,10 +11,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from kdzoo.data.images import Array, Pixels, Stored, stored
+from kdzoo.data.dataset import Array, Pixels, Stored, stored
 from kdzoo.data.split import Parts
+from kdzoo.runs.spec import steps_per_epoch
 from kdzoo.seeds import generator
-from kdzoo.spec import steps_per_epoch
 
 AHEAD = 2
 """batches that are being read while one is in use"""

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdzoo.runs.spec import Recipe
 from kdzoo.seeds import generator, stream
-from kdzoo.spec import Recipe
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from kdzoo.data.images import Array
+from kdzoo.data.dataset import Array
 from kdzoo.data.preprocess import GREY, Scales, deep_kind, grey_scale, square, value_range
 from kdzoo.errors import InputError
 

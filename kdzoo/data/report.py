@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdzoo.data.images import Images
+from kdzoo.data.dataset import Images
 from kdzoo.data.split import Parts
 from kdzoo.data.transfer import classes_in_words
 from kdzoo.data.unlabelled import Unlabelled, in_common
-from kdzoo.spec import TransferSpec
+from kdzoo.runs.spec import TransferSpec
 from kdzoo.text import number_of, shortened
 
 WIDTH = 80

@@ -20,13 +20,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kdzoo.contract.plugins import origin
+from kdzoo.data.dataset import Images, Subset, statistics
 from kdzoo.data.folder import load_folder
-from kdzoo.data.images import Images, Subset, statistics
 from kdzoo.data.known import DATA, HALVED, SHIPPED, DataSet, data_root, where
 from kdzoo.data.labels import map_labels
 from kdzoo.data.repeats import find_repeats
 from kdzoo.errors import InputError, KdzooError, unknown
-from kdzoo.plugins import origin
 from kdzoo.text import number_of
 
 Array = NDArray[Any]

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kdzoo.data.images import Images, Subset
+from kdzoo.contract.outputs import DataFacts
+from kdzoo.data.dataset import Images, Subset
 from kdzoo.data.transfer import classes_in_words
 from kdzoo.data.unlabelled import Unlabelled, joined
 from kdzoo.errors import InputError
+from kdzoo.runs.spec import DataSpec, TransferSpec
 from kdzoo.seeds import generator
-from kdzoo.signals import DataFacts
-from kdzoo.spec import DataSpec, TransferSpec
 
 LOOKED_AT = 2000
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kdzoo.errors import InputError, unknown
-from kdzoo.spec import TransferSpec
+from kdzoo.runs.spec import TransferSpec
 from kdzoo.text import number_of
 
 LEAVE_OUT = "-"

@@ -15,8 +15,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from kdzoo.data.dataset import Array, Images, Pixels, Stored, Subset, stored
 from kdzoo.data.files import IN_MEMORY_BYTES
-from kdzoo.data.images import Array, Images, Pixels, Stored, Subset, stored
 from kdzoo.data.listing import Walk
 from kdzoo.data.pixels import UNREADABLE, Look, decode, look, scales_of
 from kdzoo.data.preprocess import Scales, upright_rgb

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from kdzoo.data.operations import OPERATIONS, brightness, contrast, cutout, operate, saturation
 from kdzoo.data.preprocess import centre
+from kdzoo.runs.spec import Augment, Recipe
 from kdzoo.seeds import generator
-from kdzoo.spec import Augment, Recipe
 
 ASPECT = (3 / 4, 4 / 3)
 COLOURS = {"brightness": brightness, "contrast": contrast, "saturation": saturation}

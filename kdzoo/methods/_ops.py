@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdzoo.contract.outputs import Batch, Clock, Shapes
 from kdzoo.errors import InputError
 from kdzoo.seeds import global_stream
-from kdzoo.signals import Batch, Clock, Shapes
 
 
 def wide(tensor: Tensor) -> Tensor:

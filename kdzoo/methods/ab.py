@@ -9,9 +9,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.method import FirstStage, Method, Source, register
+from kdzoo.contract.method import FirstStage, Method, Source, register
+from kdzoo.contract.outputs import Batch, DataFacts, Need, Outputs, Shapes
 from kdzoo.methods._ops import connector, full_precision, same_size, taught, wide
-from kdzoo.signals import Batch, DataFacts, Need, Outputs, Shapes
 
 
 def ab(student_stages: Sequence[Tensor], teacher_stages: Sequence[Tensor], *, margin: float = 1.0) -> Tensor:

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.method import Method, Source, register
+from kdzoo.contract.method import Method, Source, register
+from kdzoo.contract.outputs import Batch, DataFacts, Need, Outputs, Shapes
 from kdzoo.methods._ops import carried, carrier, full_precision, normalised, same_size, taught, wide
-from kdzoo.signals import Batch, DataFacts, Need, Outputs, Shapes
 
 
 def afd(student_stages: Sequence[Tensor], teacher_stages: Sequence[Tensor], importances: Sequence[Tensor]) -> Tensor:

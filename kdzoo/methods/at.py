@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.method import Method, Source, register
+from kdzoo.contract.method import Method, Source, register
+from kdzoo.contract.outputs import Batch, Need, Outputs
 from kdzoo.methods._ops import normalised, same_size, taught, wide
-from kdzoo.signals import Batch, Need, Outputs
 
 
 def at(student_stages: Sequence[Tensor], teacher_stages: Sequence[Tensor], *, power: int = 2) -> Tensor:

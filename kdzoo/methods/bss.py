@@ -6,9 +6,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.method import Method, Source, register
+from kdzoo.contract.method import Method, Source, register
+from kdzoo.contract.outputs import Batch, Clock, Need, Needs, Outputs, Probeable
 from kdzoo.methods._ops import divergence, full_precision, own_stream, taught, wide
-from kdzoo.signals import Batch, Clock, Need, Needs, Outputs, Probeable
 
 UNIT = 0.2 * 255
 """one unit of the paper's normalised images, whose standard deviation is 0.2 of the range of pixel values"""

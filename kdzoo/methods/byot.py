@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from kdzoo.contract.method import Method, Source, register
+from kdzoo.contract.outputs import Batch, DataFacts, Need, Needs, Outputs, Shapes
 from kdzoo.errors import InputError
-from kdzoo.method import Method, Source, register
 from kdzoo.methods._ops import Rectifier, full_precision, separable, taught, wide
 from kdzoo.methods.hinton import hinton
-from kdzoo.signals import Batch, DataFacts, Need, Needs, Outputs, Shapes
 
 
 def byot(

@@ -8,9 +8,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.method import Method, Source, register
+from kdzoo.contract.method import Method, Source, register
+from kdzoo.contract.outputs import Batch, Need, Outputs
 from kdzoo.methods._ops import full_precision, normalised, taught, wide
-from kdzoo.signals import Batch, Need, Outputs
 
 
 def cc(student_embedding: Tensor, teacher_embedding: Tensor, *, gamma: float, order: int) -> Tensor:

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from kdzoo.contract.method import Method, Source, register
+from kdzoo.contract.outputs import Batch, DataFacts, Need, Outputs, Shapes
 from kdzoo.errors import InputError
-from kdzoo.method import Method, Source, register
 from kdzoo.methods._ops import full_precision, normalised, taught, wide
-from kdzoo.signals import Batch, DataFacts, Need, Outputs, Shapes
 
 
 def crd(positive: Tensor, negatives: Tensor, *, samples: int | None = None) -> Tensor:

@@ -9,10 +9,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.method import Method, Source, register
+from kdzoo.contract.method import Method, Source, register
+from kdzoo.contract.outputs import Batch, DataFacts, Need, Outputs, Shapes
 from kdzoo.methods._ops import full_precision, wide
 from kdzoo.methods.crd import CommonSpace, accepted, rejected, several_classes
-from kdzoo.signals import Batch, DataFacts, Need, Outputs, Shapes
 
 
 def crd_queue(scores: Tensor, counted: Tensor, *, samples: int) -> Tensor:

@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.method import Method, Source, register
+from kdzoo.contract.method import Method, Source, register
+from kdzoo.contract.outputs import Batch, Need, Needs, Outputs
 from kdzoo.methods._ops import divergence, taught, wide
-from kdzoo.signals import Batch, Need, Needs, Outputs
 
 
 def crld(

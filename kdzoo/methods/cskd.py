@@ -5,9 +5,9 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.method import Method, Source, register
+from kdzoo.contract.method import Method, Source, register
+from kdzoo.contract.outputs import Batch, Need, Needs, Outputs
 from kdzoo.methods.hinton import hinton
-from kdzoo.signals import Batch, Need, Needs, Outputs
 
 
 def cskd(student_logits: Tensor, partner_logits: Tensor, *, temperature: float) -> Tensor:

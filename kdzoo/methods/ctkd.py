@@ -9,9 +9,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.method import Coefficients, Method, Source, register
+from kdzoo.contract.method import Coefficients, Method, Source, register
+from kdzoo.contract.outputs import Batch, Clock, DataFacts, Need, Outputs, Shapes
 from kdzoo.methods._ops import divergence, taught, wide
-from kdzoo.signals import Batch, Clock, DataFacts, Need, Outputs, Shapes
 
 
 def ctkd(student_logits: Tensor, teacher_logits: Tensor, temperature: Tensor) -> Tensor:

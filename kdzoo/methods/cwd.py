@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pydantic import Field
 from torch import Tensor, nn
 
+from kdzoo.contract.method import Method, Source, register
+from kdzoo.contract.outputs import Batch, DataFacts, Need, Outputs, Shapes
 from kdzoo.errors import InputError
-from kdzoo.method import Method, Source, register
 from kdzoo.methods._ops import Size, carrier, divergence, full_precision, last_of_several, same_size, several, taught, wide
-from kdzoo.signals import Batch, DataFacts, Need, Outputs, Shapes
 
 
 def cwd(student_stages: Sequence[Tensor], teacher_stages: Sequence[Tensor], *, temperature: float) -> Tensor:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdzoo.method import Coefficients, Method, Source, register
+from kdzoo.contract.method import Coefficients, Method, Source, register
+from kdzoo.contract.outputs import Batch, Need, Needs, Outputs
 from kdzoo.methods._ops import wide
-from kdzoo.signals import Batch, Need, Needs, Outputs
 
 
 def deit_hard(distilled_logits: Tensor, teacher_logits: Tensor) -> Tensor:

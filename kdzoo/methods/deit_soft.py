@@ -5,9 +5,9 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.method import Coefficients, Method, Source, register
+from kdzoo.contract.method import Coefficients, Method, Source, register
+from kdzoo.contract.outputs import Batch, Need, Needs, Outputs
 from kdzoo.methods.hinton import hinton
-from kdzoo.signals import Batch, Need, Needs, Outputs
 
 
 def deit_soft(distilled_logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.method import HIGH_FIRST, Method, Setting, Source, in_doses, register
+from kdzoo.contract.method import HIGH_FIRST, Method, Setting, Source, in_doses, register
+from kdzoo.contract.outputs import Batch, Clock, Need, Needs, Outputs
 from kdzoo.methods._ops import divergence, risen, target_or_not, taught, wide, without_target
-from kdzoo.signals import Batch, Clock, Need, Needs, Outputs
 
 
 def dkd(

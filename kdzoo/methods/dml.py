@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.method import LossAndAuxiliary, Method, Source, register
+from kdzoo.contract.method import LossAndAuxiliary, Method, Source, register
+from kdzoo.contract.outputs import Batch, DataFacts, Need, Needs, Outputs, Shapes
 from kdzoo.methods._ops import divergence, heard, new_peers, taught, wide
-from kdzoo.signals import Batch, DataFacts, Need, Needs, Outputs, Shapes
 
 
 def dml(student_logits: Tensor, peers: Sequence[Tensor]) -> Tensor:

@@ -8,9 +8,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.method import Coefficients, Method, Source, register
+from kdzoo.contract.method import Coefficients, Method, Source, register
+from kdzoo.contract.outputs import Batch, Need, Needs, Outputs
 from kdzoo.methods.hinton import hinton
-from kdzoo.signals import Batch, Need, Needs, Outputs
 
 
 def ensemble_losses(student_logits: Tensor, members: Sequence[Tensor], *, temperature: float) -> Tensor:

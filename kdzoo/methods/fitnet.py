@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pydantic import Field
 from torch import Tensor, nn
 
+from kdzoo.contract.method import Method, Source, register
+from kdzoo.contract.outputs import Batch, DataFacts, Need, Outputs, Shapes
 from kdzoo.errors import InputError
-from kdzoo.method import Method, Source, register
 from kdzoo.methods._ops import BatchNorm, full_precision, mean_square, same_size, taught, wide
-from kdzoo.signals import Batch, DataFacts, Need, Outputs, Shapes
 
 
 def fitnet(student_stages: Sequence[Tensor], teacher_stages: Sequence[Tensor]) -> Tensor:

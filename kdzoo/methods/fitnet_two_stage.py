@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import nn
 
-from kdzoo.method import FirstStage, Source, register
+from kdzoo.contract.method import FirstStage, Source, register
+from kdzoo.contract.outputs import DataFacts, Need, Shapes
 from kdzoo.methods.fitnet import FitNet
-from kdzoo.signals import DataFacts, Need, Shapes
 
 
 @register(

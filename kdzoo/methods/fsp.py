@@ -8,10 +8,10 @@ from typing import cast
 
 from torch import Tensor, nn
 
+from kdzoo.contract.method import FirstStage, Method, Source, register
+from kdzoo.contract.outputs import Batch, DataFacts, Need, Outputs, Shapes
 from kdzoo.errors import InputError
-from kdzoo.method import FirstStage, Method, Source, register
 from kdzoo.methods._ops import full_precision, same_size, taught, wide
-from kdzoo.signals import Batch, DataFacts, Need, Outputs, Shapes
 
 
 def fsp(student_stages: Sequence[Tensor], teacher_stages: Sequence[Tensor]) -> Tensor:

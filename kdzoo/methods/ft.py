@@ -9,10 +9,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.method import FirstStage, Method, Source, register
+from kdzoo.contract.method import FirstStage, Method, Source, register
+from kdzoo.contract.outputs import Batch, DataFacts, Need, Outputs, Shapes
 from kdzoo.methods._ops import BatchNorm, full_precision, normalised, same_size, taught, wide
 from kdzoo.methods.ft_paraphraser import Paraphraser, factor_width
-from kdzoo.signals import Batch, DataFacts, Need, Outputs, Shapes
 
 
 def ft(student_stages: Sequence[Tensor], teacher_stages: Sequence[Tensor]) -> Tensor:

@@ -7,9 +7,9 @@ from typing import cast
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.method import Method, Source, register
+from kdzoo.contract.method import Method, Source, register
+from kdzoo.contract.outputs import Batch, DataFacts, Need, Needs, Outputs, Shapes
 from kdzoo.methods._ops import full_precision, mean_square, taught, wide
-from kdzoo.signals import Batch, DataFacts, Need, Needs, Outputs, Shapes
 
 
 def ft_paraphraser(reconstructed: Tensor, teacher_map: Tensor) -> Tensor:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.method import Coefficients, Method, Setting, Source, register
+from kdzoo.contract.method import Coefficients, Method, Setting, Source, register
+from kdzoo.contract.outputs import Batch, Need, Outputs
 from kdzoo.methods._ops import taught, wide
-from kdzoo.signals import Batch, Need, Outputs
 
 
 def hinton(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:

@@ -8,10 +8,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.method import LOW_FIRST, Method, Setting, Source, in_doses, register
+from kdzoo.contract.method import LOW_FIRST, Method, Setting, Source, in_doses, register
+from kdzoo.contract.outputs import Batch, DataFacts, Need, Outputs, Shapes
 from kdzoo.methods._ops import full_precision, standardised_rows, taught, wide
 from kdzoo.methods.cc import cosines
-from kdzoo.signals import Batch, DataFacts, Need, Outputs, Shapes
 
 
 def itrd(

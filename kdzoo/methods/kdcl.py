@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.method import LossAndAuxiliary, Method, Source, register
+from kdzoo.contract.method import LossAndAuxiliary, Method, Source, register
+from kdzoo.contract.outputs import Batch, DataFacts, Need, Needs, Outputs, Shapes
 from kdzoo.methods._ops import heard, new_peers, taught
 from kdzoo.methods.hinton import hinton
-from kdzoo.signals import Batch, DataFacts, Need, Needs, Outputs, Shapes
 
 
 def kdcl(logits: Tensor, networks: Sequence[Tensor], targets: Tensor, *, temperature: float) -> Tensor:

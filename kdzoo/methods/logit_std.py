@@ -8,10 +8,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.method import Coefficients, Method, Setting, Source, register
+from kdzoo.contract.method import Coefficients, Method, Setting, Source, register
+from kdzoo.contract.outputs import Batch, Need, Outputs
 from kdzoo.methods._ops import wide
 from kdzoo.methods.hinton import hinton
-from kdzoo.signals import Batch, Need, Outputs
 
 
 def standardised(logits: Tensor) -> Tensor:

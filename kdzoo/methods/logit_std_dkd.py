@@ -5,10 +5,10 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.method import Source, register
+from kdzoo.contract.method import Source, register
+from kdzoo.contract.outputs import Batch, Need, Needs, Outputs
 from kdzoo.methods.dkd import DKD, dkd
 from kdzoo.methods.logit_std import standardised
-from kdzoo.signals import Batch, Need, Needs, Outputs
 
 
 def logit_std_dkd(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from kdzoo.method import Coefficients, Method, Source, register
+from kdzoo.contract.method import Coefficients, Method, Source, register
+from kdzoo.contract.outputs import Batch, Need, Outputs
 from kdzoo.methods._ops import taught, wide
-from kdzoo.signals import Batch, Need, Outputs
 
 
 def logits(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:

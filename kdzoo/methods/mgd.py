@@ -8,9 +8,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.method import Method, Source, register
+from kdzoo.contract.method import Method, Source, register
+from kdzoo.contract.outputs import Batch, DataFacts, Need, Outputs, Shapes
 from kdzoo.methods._ops import carrier, full_precision, same_size, taught, wide
-from kdzoo.signals import Batch, DataFacts, Need, Outputs, Shapes
 
 Masked = Literal["channels", "cells"]
 

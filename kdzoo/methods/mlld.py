@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.method import Coefficients, Method, Source, in_doses, register
+from kdzoo.contract.method import Coefficients, Method, Source, in_doses, register
+from kdzoo.contract.outputs import Batch, Need, Needs, Outputs
 from kdzoo.methods._ops import divergence, full_precision, taught, wide
-from kdzoo.signals import Batch, Need, Needs, Outputs
 
 FURTHER_TEMPERATURES = (3.0, 5.0, 2.0, 6.0)
 """those that stand beside the base temperature"""

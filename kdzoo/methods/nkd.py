@@ -5,9 +5,9 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.method import Method, Source, register
+from kdzoo.contract.method import Method, Source, register
+from kdzoo.contract.outputs import Batch, Need, Needs, Outputs
 from kdzoo.methods._ops import target_or_not, taught, wide, without_target
-from kdzoo.signals import Batch, Need, Needs, Outputs
 
 
 def nkd(student_logits: Tensor, teacher_logits: Tensor, targets: Tensor, *, nontarget_weight: float, temperature: float) -> Tensor:

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.method import Coefficients, Method, Setting, Source, register
+from kdzoo.contract.method import Coefficients, Method, Setting, Source, register
+from kdzoo.contract.outputs import Batch, Clock, DataFacts, Need, Needs, Outputs, Shapes
 from kdzoo.methods._ops import connector, full_precision, mean_square, same_size, taught, wide
-from kdzoo.signals import Batch, Clock, DataFacts, Need, Needs, Outputs, Shapes
 
 STEPS = ((1 / 24, 0.1), (1 / 12, 0.5), (3 / 4, 1.0), (7 / 8, 0.5), (1.0, 0.1))
 """until which share of the epochs matching has which factor"""

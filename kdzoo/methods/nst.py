@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from kdzoo.method import Method, Source, register
+from kdzoo.contract.method import Method, Source, register
+from kdzoo.contract.outputs import Batch, Need, Outputs
 from kdzoo.methods._ops import full_precision, normalised, same_size, taught, wide
-from kdzoo.signals import Batch, Need, Outputs
 
 
 def nst(student_stages: Sequence[Tensor], teacher_stages: Sequence[Tensor]) -> Tensor:

@@ -8,10 +8,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from kdzoo.contract.method import LOW_FIRST, Method, Setting, Source, in_doses, register
+from kdzoo.contract.outputs import Batch, DataFacts, Need, Needs, Outputs, Shapes
 from kdzoo.errors import InputError
-from kdzoo.method import LOW_FIRST, Method, Setting, Source, in_doses, register
 from kdzoo.methods._ops import full_precision, separable, taught, wide
-from kdzoo.signals import Batch, DataFacts, Need, Needs, Outputs, Shapes
 
 
 def ofa(student_logits: Tensor, teacher_logits: Tensor, targets: Tensor, *, enhancement: float) -> Tensor:

@@ -8,9 +8,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from kdzoo.method import Method, Source, register
+from kdzoo.contract.method import Method, Source, register
+from kdzoo.contract.outputs import Batch, DataFacts, Need, Outputs, Shapes
 from kdzoo.methods._ops import connector, full_precision, same_size, taught, wide
-from kdzoo.signals import Batch, DataFacts, Need, Outputs, Shapes
 
 
 def ofd(student_stages: Sequence[Tensor], teacher_stages: Sequence[Tensor], margins: Sequence[Tensor]) -> Tensor:

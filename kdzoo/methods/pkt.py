@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from kdzoo.method import Method, Source, register
+from kdzoo.contract.method import Method, Source, register
+from kdzoo.contract.outputs import Batch, Need, Outputs
 from kdzoo.methods._ops import full_precision, taught, wide
-from kdzoo.signals import Batch, Need, Outputs
 
 EPS = 1e-7
 """added to norms and inside the logarithm, as in the code behind the published tables"""

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.method import Coefficients, Method, Source, register
+from kdzoo.contract.method import Coefficients, Method, Source, register
+from kdzoo.contract.outputs import Batch, Clock, DataFacts, Need, Needs, Outputs, Shapes
 from kdzoo.methods._ops import taught, wide
-from kdzoo.signals import Batch, Clock, DataFacts, Need, Needs, Outputs, Shapes
 
 
 def pskd(student_logits: Tensor, past: Tensor, targets: Tensor, *, share: float) -> Tensor:

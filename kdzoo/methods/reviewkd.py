@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.method import Coefficients, Method, Source, register
+from kdzoo.contract.method import Coefficients, Method, Source, register
+from kdzoo.contract.outputs import Batch, Clock, DataFacts, Need, Needs, Outputs, Shapes
 from kdzoo.methods._ops import BatchNorm, full_precision, mean_square, same_size, taught, wide
-from kdzoo.signals import Batch, Clock, DataFacts, Need, Needs, Outputs, Shapes
 
 POOLED = (4, 2, 1)
 """cells a side to which the context loss pools two maps"""

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.method import Method, Source, in_doses, register
+from kdzoo.contract.method import Method, Source, in_doses, register
+from kdzoo.contract.outputs import Batch, Need, Outputs
 from kdzoo.methods._ops import squared_distances, taught, wide
-from kdzoo.signals import Batch, Need, Outputs
 
 DISTANCE_WEIGHT, ANGLE_WEIGHT = 25.0, 50.0
 """as published for classification on CIFAR-100"""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.method import Method, Source, register
+from kdzoo.contract.method import Method, Source, register
+from kdzoo.contract.outputs import Batch, Clock, Need, Needs, Outputs
 from kdzoo.methods._ops import divergence, risen, target_or_not, taught, wide
-from kdzoo.signals import Batch, Clock, Need, Needs, Outputs
 
 
 def rld(

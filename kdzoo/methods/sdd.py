@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.method import LOW_FIRST, Source, in_doses, register
+from kdzoo.contract.method import LOW_FIRST, Source, in_doses, register
+from kdzoo.contract.outputs import Batch, DataFacts, Need, Needs, Outputs, Shapes
 from kdzoo.methods._ops import full_precision, pooled_classifier, taught, wide
 from kdzoo.methods.dkd import DKD, decoupled
-from kdzoo.signals import Batch, DataFacts, Need, Needs, Outputs, Shapes
 
 GRIDS = (2, 4)
 """the rows and columns of cells of each scale; the whole image is the network's own logits"""

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.method import Method, Source, register
+from kdzoo.contract.method import Method, Source, register
+from kdzoo.contract.outputs import Batch, DataFacts, Need, Outputs, Shapes
 from kdzoo.methods._ops import BatchNorm, full_precision, normalised, same_size, taught, wide
-from kdzoo.signals import Batch, DataFacts, Need, Outputs, Shapes
 
 
 def semckd(student_projections: Sequence[Sequence[Tensor]], teacher_stages: Sequence[Tensor], attention: Tensor) -> Tensor:

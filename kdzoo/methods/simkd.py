@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from kdzoo.contract.method import Coefficients, Method, Source, register
+from kdzoo.contract.outputs import Batch, DataFacts, Need, Needs, Outputs, Shapes
 from kdzoo.errors import InputError
-from kdzoo.method import Coefficients, Method, Source, register
 from kdzoo.methods._ops import BatchNorm, Rectifier, full_precision, mean_square, same_size, taught, wide
-from kdzoo.signals import Batch, DataFacts, Need, Needs, Outputs, Shapes
 
 
 def simkd(student_map: Tensor, teacher_map: Tensor) -> Tensor:

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from kdzoo.method import Method, Source, register
+from kdzoo.contract.method import Method, Source, register
+from kdzoo.contract.outputs import Batch, Need, Needs, Outputs, Probeable
 from kdzoo.methods._ops import full_precision, normalised, own_stream, taught, wide
-from kdzoo.signals import Batch, Need, Needs, Outputs, Probeable
 
 
 def sobolev(student_gradients: Tensor, teacher_gradients: Tensor) -> Tensor:

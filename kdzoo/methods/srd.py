@@ -6,9 +6,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.method import LOW_FIRST, Method, Setting, Source, in_doses, register
+from kdzoo.contract.method import LOW_FIRST, Method, Setting, Source, in_doses, register
+from kdzoo.contract.outputs import Batch, DataFacts, Need, Outputs, Shapes
 from kdzoo.methods._ops import full_precision, taught, wide
-from kdzoo.signals import Batch, DataFacts, Need, Outputs, Shapes
 
 LEAST_VARIANCE = 1e-4
 LEAST_SUM = 1e-5

@@ -7,10 +7,10 @@ from typing import cast
 
 from torch import Tensor, nn
 
+from kdzoo.contract.method import Method, Source, register
+from kdzoo.contract.outputs import Batch, DataFacts, Need, Needs, Outputs, Shapes
 from kdzoo.errors import InputError
-from kdzoo.method import Method, Source, register
 from kdzoo.methods._ops import Rectifier, connector, full_precision, taught, wide
-from kdzoo.signals import Batch, DataFacts, Need, Needs, Outputs, Shapes
 
 
 def srrl(student_embedding: Tensor, teacher_embedding: Tensor, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:

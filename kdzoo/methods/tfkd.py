@@ -7,11 +7,11 @@ import math
 from pydantic import Field
 from torch import Tensor, nn
 
+from kdzoo.contract.method import Coefficients, Method, Source, register
+from kdzoo.contract.outputs import Batch, DataFacts, Need, Needs, Outputs, Shapes
 from kdzoo.errors import InputError
-from kdzoo.method import Coefficients, Method, Source, register
 from kdzoo.methods._ops import wide
 from kdzoo.methods.hinton import hinton
-from kdzoo.signals import Batch, DataFacts, Need, Needs, Outputs, Shapes
 
 
 def tfkd(student_logits: Tensor, targets: Tensor, *, correct: float, temperature: float) -> Tensor:

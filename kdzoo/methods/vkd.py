@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdzoo.method import Group, Method, Source, register
+from kdzoo.contract.method import Group, Method, Source, register
+from kdzoo.contract.outputs import Batch, DataFacts, Need, Outputs, Shapes
 from kdzoo.methods._ops import full_precision, taught, wide
-from kdzoo.signals import Batch, DataFacts, Need, Outputs, Shapes
 
 
 def vkd(projected: Tensor, teacher_embedding: Tensor) -> Tensor:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.method import Method, Source, register
+from kdzoo.contract.method import Method, Source, register
+from kdzoo.contract.outputs import Batch, Need, Outputs
 from kdzoo.methods._ops import divergence, taught, wide
-from kdzoo.signals import Batch, Need, Outputs
 
 
 def wttm(student_logits: Tensor, teacher_logits: Tensor, *, power: float) -> Tensor:

@@ -1,6 +1,6 @@
 """A generalist with its specialists as one network: `specialists_10x20_resnet8` is a resnet8 and ten more of 20 classes each.
 
-Its logits are the combined log-probabilities (`kdzoo.specialists.combine`), so that it is evaluated, and teaches, like any
+Its logits are the combined log-probabilities (`kdzoo.models.specialists.combine`), so that it is evaluated, and teaches, like any
 other network. Which classes the specialists have is part of its weights.
 """
 
@@ -15,8 +15,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from kdzoo.models._staged import register_networks
-from kdzoo.specialists import active_specialists, combine
+from kdzoo.models.specialists import active_specialists, combine
+from kdzoo.models.zoo._staged import register_networks
 
 NAME = re.compile(r"specialists_([1-9]\d{0,2})x([1-9]\d{0,3})_(\w+)")
 

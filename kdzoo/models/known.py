@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import yaml
 
-TABLE = Path(__file__).resolve().parent.parent / "configs" / "networks.yaml"
+from kdzoo.files import CONFIGS
+
+TABLE = CONFIGS / "networks.yaml"
 
 
 @dataclass(frozen=True)

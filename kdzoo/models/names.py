@@ -12,14 +12,14 @@ import timm
 from timm.models import register_model
 from torch import nn
 
-import kdzoo.models.cifar_mobile
-import kdzoo.models.cifar_resnet
-import kdzoo.models.cifar_vgg
-import kdzoo.models.small
+import kdzoo.models.zoo.cifar_mobile
+import kdzoo.models.zoo.cifar_resnet
+import kdzoo.models.zoo.cifar_vgg
+import kdzoo.models.zoo.small
+from kdzoo.contract.plugins import origin, plugin_of, version_of
 from kdzoo.errors import InputError
 from kdzoo.models.committee import members_of_name, register_committee
-from kdzoo.models.mlp import MLPS, register_mlp, widths_of
-from kdzoo.plugins import origin, plugin_of, version_of
+from kdzoo.models.zoo.mlp import MLPS, register_mlp, widths_of
 
 _OWN: dict[str, Callable[..., nn.Module]] = {}
 """networks of a user's, by name"""
@@ -127,12 +127,12 @@ def list_networks() -> list[str]:
     """The networks that kdzoo and the user add to timm."""
     return sorted(
         [
-            *kdzoo.models.cifar_resnet.CIFAR_RESNETS,
-            *kdzoo.models.cifar_vgg.CIFAR_VGGS,
-            *kdzoo.models.cifar_mobile.CIFAR_MOBILES,
-            *kdzoo.models.small.TUTORIAL_NETWORKS,
-            *kdzoo.models.small.DIGITS_NETWORKS,
-            *kdzoo.models.small.DIGITS_TRANSFORMERS,
+            *kdzoo.models.zoo.cifar_resnet.CIFAR_RESNETS,
+            *kdzoo.models.zoo.cifar_vgg.CIFAR_VGGS,
+            *kdzoo.models.zoo.cifar_mobile.CIFAR_MOBILES,
+            *kdzoo.models.zoo.small.TUTORIAL_NETWORKS,
+            *kdzoo.models.zoo.small.DIGITS_NETWORKS,
+            *kdzoo.models.zoo.small.DIGITS_TRANSFORMERS,
             *MLPS,
             *_OWN,
         ]

@@ -24,17 +24,17 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from kdzoo.contract.outputs import Need, Outputs, Shapes, StageShape
+from kdzoo.contract.plugins import modules_beside
 from kdzoo.data.preprocess import normalise
 from kdzoo.errors import InputError
-from kdzoo.models import plain
-from kdzoo.models._staged import StagedNetwork
+from kdzoo.models import generic as plain
 from kdzoo.models.names import code_of, is_known, ours_or_timm
-from kdzoo.models.stem import small_stem
 from kdzoo.models.weights import classes_of, input_of, load_state, read_state
-from kdzoo.plugins import modules_beside
+from kdzoo.models.zoo._staged import StagedNetwork
+from kdzoo.models.zoo.stem import small_stem
+from kdzoo.runs.spec import NetworkSpec, Normalisation
 from kdzoo.seeds import global_stream
-from kdzoo.signals import Need, Outputs, Shapes, StageShape
-from kdzoo.spec import NetworkSpec, Normalisation
 from kdzoo.text import first_line
 
 Head = Literal["kept", "fresh"]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from kdzoo.errors import InputError, did_you_mean
-from kdzoo.spec import Normalisation, parse
+from kdzoo.runs.spec import Normalisation, parse
 
 USUAL: Mapping[str, Normalisation] = {
     "unit": Normalisation(mean=(0.0,), std=(1.0,)),

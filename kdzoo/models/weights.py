@@ -19,7 +19,7 @@ from kdzoo.errors import InputError, did_you_mean
 from kdzoo.models.harmless import harmless_types
 from kdzoo.models.names import is_known, network_names
 from kdzoo.models.normalisation import AUTO, normalisation_of
-from kdzoo.seals import Damaged, read_tensors, write_tensors
+from kdzoo.runs.seals import Damaged, read_tensors, write_tensors
 from kdzoo.text import first_line, number_of
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import kdzoo
 from kdzoo.data.labels import map_labels
 from kdzoo.data.sources import Raw, canonical, load, register_source
 from kdzoo.errors import InputError
-from kdzoo.shortway import _data_name
+from kdzoo.suite.distill.distill import _data_name
 
 DIGITS = load_digits()
 IMAGES = (DIGITS.images * 15).astype(np.uint8)

@@ -15,7 +15,7 @@ from kdzoo.data.listing import role_of
 from kdzoo.data.report import LINES, WIDTH, data_lines, data_record
 from kdzoo.data.split import split
 from kdzoo.errors import InputError
-from kdzoo.spec import DataSpec
+from kdzoo.runs.spec import DataSpec
 
 DIGITS = load_digits()
 CLASSES = ("cat", "dog")

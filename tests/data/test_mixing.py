@@ -6,7 +6,7 @@ import scipy.stats
 import torch
 
 from kdzoo.data.mixing import Mixes, draw_mixes, mix, soft_targets
-from kdzoo.spec import Recipe
+from kdzoo.runs.spec import Recipe
 
 SAMPLES, HEIGHT, WIDTH, CLASSES = 24, 9, 7, 5
 

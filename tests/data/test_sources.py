@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdzoo.data.images import statistics
+from kdzoo.data.dataset import statistics
 from kdzoo.data.known import DATA, where
 from kdzoo.data.sources import Raw, canonical, load, prepare, register_source
 from kdzoo.errors import InputError

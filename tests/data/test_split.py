@@ -10,7 +10,7 @@ from kdzoo.data.loader import held_on
 from kdzoo.data.sources import Raw, canonical, load
 from kdzoo.data.split import split, stratified
 from kdzoo.errors import InputError
-from kdzoo.spec import DataSpec
+from kdzoo.runs.spec import DataSpec
 
 
 def images(seed=0, samples=200, classes=4):

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from kdzoo.data.dataset import Stored, statistics, stored
 from kdzoo.data.files import content_digest, decode
 from kdzoo.data.folder import load_folder
-from kdzoo.data.images import Stored, statistics, stored
 from kdzoo.data.loader import fetch, held_on, whole
 from kdzoo.data.split import split
 from kdzoo.data.views import apply, draw
 from kdzoo.errors import InputError
-from kdzoo.spec import Augment, DataSpec
+from kdzoo.runs.spec import Augment, DataSpec
 
 CPU = torch.device("cpu")
 PLACES = [None, "mapped", "streamed"]

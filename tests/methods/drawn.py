@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kdzoo.signals import Batch, Clock, Need, Outputs
+from kdzoo.contract.outputs import Batch, Clock, Need, Outputs
 
 
 def drawn(*shape: int, seed: int = 0, factor: float = 1.0) -> Tensor:

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from kdzoo.contract.method import create_method
 from kdzoo.errors import InputError
 from kdzoo.functional import at
-from kdzoo.method import create_method
 
 quick = settings(max_examples=20, deadline=None)
 sides = st.integers(1, 6)

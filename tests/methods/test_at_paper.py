@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from kdzoo.contract.method import create_method
 from kdzoo.functional import at, at_paper
-from kdzoo.method import create_method
 
 quick = settings(max_examples=20, deadline=None)
 

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from kdzoo.contract.method import create_method
+from kdzoo.contract.outputs import Batch, Clock, Need, Outputs
 from kdzoo.errors import InputError
 from kdzoo.functional import bss
-from kdzoo.method import create_method
 from kdzoo.methods.bss import attack, base_samples, other_classes
 from kdzoo.models.network import Network, build_network, freeze
-from kdzoo.signals import Batch, Clock, Need, Outputs
-from kdzoo.spec import NetworkSpec
+from kdzoo.runs.spec import NetworkSpec
 
 UNIT = 51.0
 """pixel values of one unit of normalised images"""

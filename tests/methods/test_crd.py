@@ -9,12 +9,12 @@ from drawn import batch_of, drawn, outputs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdzoo.cost import saved_bytes
+from kdzoo.contract.method import create_method
+from kdzoo.contract.outputs import DataFacts, Shapes
 from kdzoo.errors import InputError
 from kdzoo.functional import crd
-from kdzoo.method import create_method
 from kdzoo.methods.crd import Contrast, picked_scores, scores_by_entries, scores_by_product
-from kdzoo.signals import DataFacts, Shapes
+from kdzoo.training.cost import saved_bytes
 
 TARGETS = torch.tensor([2, 0, 1, 0, 2, 2, 0, 0, 1, 2, 0, 2])
 FACTS = DataFacts(len(TARGETS), 3, TARGETS)

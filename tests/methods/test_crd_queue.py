@@ -10,11 +10,11 @@ from drawn import batch_of, drawn, outputs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kdzoo.contract.method import create_method
+from kdzoo.contract.outputs import DataFacts, Shapes
 from kdzoo.errors import InputError
 from kdzoo.functional import crd, crd_queue
-from kdzoo.method import create_method
 from kdzoo.methods.crd_queue import Queues
-from kdzoo.signals import DataFacts, Shapes
 
 TARGETS = torch.tensor([2, 0, 1, 0, 2, 2, 0, 0, 1, 2, 0, 2])
 FACTS = DataFacts(len(TARGETS), 3, TARGETS)

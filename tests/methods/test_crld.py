@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from kdzoo.contract.method import create_method
+from kdzoo.contract.outputs import Need, Outputs
 from kdzoo.functional import crld, hinton
-from kdzoo.method import create_method
-from kdzoo.signals import Need, Outputs
 
 PUBLISHED = {"within_weight": 2.0, "cross_weight": 0.5, "within_threshold": 0.9, "cross_threshold": 0.2, "temperature": 4.0}
 

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from kdzoo.contract.method import REGISTRY, create_method
+from kdzoo.contract.outputs import Need, Needs, Outputs
 from kdzoo.errors import InputError
 from kdzoo.functional import cskd
-from kdzoo.method import REGISTRY, create_method
-from kdzoo.signals import Need, Needs, Outputs
 
 
 def oracle(own: list[list[float]], partner: list[list[float]], temperature: float) -> float:

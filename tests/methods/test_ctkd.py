@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from kdzoo.contract.method import create_method
+from kdzoo.contract.outputs import Batch, Clock, DataFacts, Shapes
 from kdzoo.functional import ctkd
-from kdzoo.method import create_method
 from kdzoo.methods.ctkd import Temperature, reversed_gradient
-from kdzoo.signals import Batch, Clock, DataFacts, Shapes
 
 
 def softened(z: list[float], temperature: float) -> list[float]:

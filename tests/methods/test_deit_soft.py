@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from kdzoo.contract.method import create_method
 from kdzoo.errors import InputError
 from kdzoo.functional import deit_soft
-from kdzoo.method import create_method
 
 
 def oracle(distilled: list[list[float]], teacher: list[list[float]], temperature: float) -> float:

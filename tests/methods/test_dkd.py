@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from kdzoo.contract.method import create_method
+from kdzoo.contract.outputs import Clock
 from kdzoo.errors import InputError
 from kdzoo.functional import dkd, hinton
-from kdzoo.method import create_method
-from kdzoo.signals import Clock
 
 quick = settings(max_examples=30, deadline=None)
 seeds = st.integers(0, 1000)

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from kdzoo.contract.method import create_method
+from kdzoo.contract.objective import Objective, Term
+from kdzoo.contract.outputs import Batch, Clock, DataFacts, Need, Outputs, Shapes
 from kdzoo.errors import InputError
 from kdzoo.functional import dml
-from kdzoo.method import create_method
-from kdzoo.objective import Objective, Term
-from kdzoo.signals import Batch, Clock, DataFacts, Need, Outputs, Shapes
 
 FACTS = DataFacts(10, 3, torch.arange(10) % 3)
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from kdzoo.contract.outputs import Need
 from kdzoo.methods.ensemble_losses import ensemble_losses
 from kdzoo.methods.ensemble_probabilities import ensemble_probabilities
 from kdzoo.methods.hinton import hinton
 from kdzoo.models.network import Ensemble, build_network, freeze
 from kdzoo.models.weights import ensemble_ids
-from kdzoo.signals import Need
-from kdzoo.spec import NetworkSpec
+from kdzoo.runs.spec import NetworkSpec
 
 
 def softmax(z: np.ndarray) -> np.ndarray:

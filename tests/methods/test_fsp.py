@@ -7,10 +7,10 @@ from drawn import drawn, outputs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kdzoo.contract.method import REGISTRY, FirstStage, create_method
+from kdzoo.contract.outputs import DataFacts, Shapes, StageShape
 from kdzoo.errors import InputError
 from kdzoo.functional import fsp
-from kdzoo.method import REGISTRY, FirstStage, create_method
-from kdzoo.signals import DataFacts, Shapes, StageShape
 
 FACTS = DataFacts(10, 5, torch.arange(10) % 5)
 STUDENT = Shapes(5, 8, (StageShape(3, 4, 6, 1), StageShape(4, 2, 3, 2), StageShape(5, 2, 3, 2)))

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from kdzoo.contract.method import REGISTRY, FirstStage, create_method
+from kdzoo.contract.outputs import DataFacts, Shapes, StageShape
 from kdzoo.functional import ft
-from kdzoo.method import REGISTRY, FirstStage, create_method
-from kdzoo.signals import DataFacts, Shapes, StageShape
 
 FACTS = DataFacts(10, 5, torch.arange(10) % 5)
 STUDENT = Shapes(5, 8, (StageShape(3, 4, 4, 1), StageShape(5, 4, 6, 1)))

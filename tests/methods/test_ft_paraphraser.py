@@ -7,11 +7,11 @@ from drawn import drawn, outputs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kdzoo.contract.method import REGISTRY, create_method
+from kdzoo.contract.outputs import DataFacts, Need, Shapes, StageShape
 from kdzoo.errors import InputError
 from kdzoo.functional import ft_paraphraser
-from kdzoo.method import REGISTRY, create_method
 from kdzoo.methods.ft_paraphraser import Paraphraser
-from kdzoo.signals import DataFacts, Need, Shapes, StageShape
 
 FACTS = DataFacts(10, 5, torch.arange(10) % 5)
 STUDENT = Shapes(5, 8, (StageShape(3, 4, 4, 1), StageShape(5, 2, 3, 2)))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kdzoo import functional
-from kdzoo.method import REGISTRY
+from kdzoo.contract.method import REGISTRY
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 CASES = json.loads((GOLDEN / "public.json").read_text())

@@ -17,10 +17,10 @@ from drawn import outputs
 from torch import Tensor, nn
 
 from kdzoo import functional
-from kdzoo.method import REGISTRY, Method, create_method
+from kdzoo.contract.method import REGISTRY, Method, create_method
+from kdzoo.contract.outputs import Batch, Clock, DataFacts, Need, Outputs, Shapes, StageShape
 from kdzoo.methods.bss import attack
 from kdzoo.pages import method_page
-from kdzoo.signals import Batch, Clock, DataFacts, Need, Outputs, Shapes, StageShape
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden2"
 CASES = json.loads((GOLDEN / "published.json").read_text())

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from kdzoo.contract.method import REGISTRY, create_method
 from kdzoo.errors import InputError
 from kdzoo.functional import hinton
-from kdzoo.method import REGISTRY, create_method
 
 quick = settings(max_examples=30, deadline=None)
 seeds = st.integers(0, 1000)

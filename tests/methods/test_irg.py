@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from kdzoo.contract.method import create_method
+from kdzoo.contract.outputs import DataFacts, Shapes, StageShape
 from kdzoo.errors import InputError
 from kdzoo.functional import irg
-from kdzoo.method import create_method
 from kdzoo.methods._ops import squared_distances
-from kdzoo.signals import DataFacts, Shapes, StageShape
 
 quick = settings(max_examples=20, deadline=None)
 seeds = st.integers(0, 1000)

@@ -9,9 +9,9 @@ from drawn import drawn, outputs, pair
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kdzoo.contract.method import create_method
+from kdzoo.contract.outputs import DataFacts, Shapes
 from kdzoo.functional import itrd
-from kdzoo.method import create_method
-from kdzoo.signals import DataFacts, Shapes
 
 FACTS = DataFacts(10, 5, torch.arange(10) % 5)
 quick = settings(max_examples=25, deadline=None)

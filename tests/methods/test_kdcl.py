@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from kdzoo.contract.method import create_method
+from kdzoo.contract.outputs import Batch, Clock, DataFacts, Need, Outputs, Shapes
 from kdzoo.errors import InputError
 from kdzoo.functional import kdcl
-from kdzoo.method import create_method
 from kdzoo.methods.kdcl import min_logit
-from kdzoo.signals import Batch, Clock, DataFacts, Need, Outputs, Shapes
 
 FACTS = DataFacts(10, 3, torch.arange(10) % 3)
 

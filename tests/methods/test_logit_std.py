@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from kdzoo.contract.method import REGISTRY, create_method
 from kdzoo.functional import logit_std
-from kdzoo.method import REGISTRY, create_method
 from kdzoo.methods.logit_std import standardised
 
 quick = settings(max_examples=30, deadline=None)

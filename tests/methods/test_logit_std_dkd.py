@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from kdzoo.contract.method import create_method
+from kdzoo.contract.outputs import Clock
 from kdzoo.functional import logit_std_dkd
-from kdzoo.method import create_method
-from kdzoo.signals import Clock
 
 PUBLISHED = {"target_weight": 1.0, "nontarget_weight": 8.0, "temperature": 2.0}
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from kdzoo.contract.method import create_method
 from kdzoo.functional import logits
-from kdzoo.method import create_method
 
 
 def oracle(s: np.ndarray, t: np.ndarray) -> float:

@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from kdzoo.contract.method import create_method, stages_read
+from kdzoo.contract.outputs import Batch, Clock, DataFacts, Need, Outputs, Shapes, StageShape
 from kdzoo.errors import InputError
 from kdzoo.functional import lwm
-from kdzoo.method import create_method, stages_read
 from kdzoo.methods._ops import last_of_several, several
 from kdzoo.methods.lwm import grad_cam, scored
 from kdzoo.models.network import Network, build_network, freeze, pair_stages, probe
-from kdzoo.signals import Batch, Clock, DataFacts, Need, Outputs, Shapes, StageShape
-from kdzoo.spec import NetworkSpec
+from kdzoo.runs.spec import NetworkSpec
 
 FACTS = DataFacts(10, 3, torch.arange(10) % 3)
 SHAPES = Shapes(3, 4, (StageShape(3, 4, 4, 1), StageShape(4, 2, 2, 2)))

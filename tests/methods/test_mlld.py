@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from kdzoo.contract.method import REGISTRY, Coefficients, create_method
+from kdzoo.contract.outputs import Need, Outputs
 from kdzoo.functional import mlld
-from kdzoo.method import REGISTRY, Coefficients, create_method
 from kdzoo.methods.mlld import rare, unsure
-from kdzoo.signals import Need, Outputs
 
 
 def softened(z: np.ndarray, temperature: float) -> np.ndarray:

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from kdzoo.contract.method import create_method
+from kdzoo.contract.outputs import Need, Outputs
 from kdzoo.functional import mlld, mlld_released
-from kdzoo.method import create_method
-from kdzoo.signals import Need, Outputs
 
 
 def softened(z: np.ndarray, temperature: float) -> np.ndarray:

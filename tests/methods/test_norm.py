@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from kdzoo.contract.method import REGISTRY, create_method
+from kdzoo.contract.outputs import Batch, Clock, DataFacts, Shapes, StageShape
 from kdzoo.functional import norm
-from kdzoo.method import REGISTRY, create_method
 from kdzoo.methods.norm import factor
-from kdzoo.signals import Batch, Clock, DataFacts, Shapes, StageShape
 
 FACTS = DataFacts(10, 5, torch.arange(10) % 5)
 STUDENT = Shapes(5, 4, (StageShape(3, 8, 8, 1), StageShape(4, 4, 6, 2)))

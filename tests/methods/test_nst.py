@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from kdzoo.contract.method import create_method
 from kdzoo.functional import nst
-from kdzoo.method import create_method
 from kdzoo.methods.nst import discrepancy
 
 quick = settings(max_examples=25, deadline=None)

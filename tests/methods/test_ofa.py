@@ -8,10 +8,10 @@ from drawn import batch_of, drawn, outputs, pair
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kdzoo.contract.method import create_method
+from kdzoo.contract.outputs import DataFacts, Shapes, StageShape
 from kdzoo.errors import InputError
 from kdzoo.functional import ofa
-from kdzoo.method import create_method
-from kdzoo.signals import DataFacts, Shapes, StageShape
 
 FACTS = DataFacts(10, 5, torch.arange(10) % 5)
 CNN = Shapes(5, 8, (StageShape(2, 8, 12, 1), StageShape(4, 4, 6, 2), StageShape(8, 2, 3, 4)))

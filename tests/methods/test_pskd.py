@@ -9,10 +9,10 @@ from drawn import drawn, outputs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kdzoo.contract.method import create_method
+from kdzoo.contract.outputs import Batch, Clock, DataFacts, Outputs, Shapes
 from kdzoo.errors import InputError
 from kdzoo.functional import pskd
-from kdzoo.method import create_method
-from kdzoo.signals import Batch, Clock, DataFacts, Outputs, Shapes
 
 TARGETS = torch.tensor([0, 1, 2, 0, 1, 2, 0])
 FACTS = DataFacts(7, 3, TARGETS)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from kdzoo.method import REGISTRY, Coefficients
+from kdzoo.contract.method import REGISTRY, Coefficients
 from kdzoo.pages import method_page, zoo
 
 REP, MD, AH = "RepDistiller (CRD's CIFAR-100 tables)", "mdistiller", "Knowledge-Distillation-Zoo"

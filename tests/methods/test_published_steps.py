@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdzoo.method import REGISTRY
+from kdzoo.contract.method import REGISTRY
+from kdzoo.contract.objective import Objective, build_objective
+from kdzoo.contract.outputs import Batch, Clock, DataFacts, Need, Outputs
 from kdzoo.models.network import Network, build_network, freeze, pair_stages, probe
-from kdzoo.objective import Objective, build_objective
-from kdzoo.optim import learning_rate, optimizer
-from kdzoo.signals import Batch, Clock, DataFacts, Need, Outputs
-from kdzoo.spec import NetworkSpec, ObjectiveSpec, TermSpec
-from kdzoo.suite.config import recipe_file
+from kdzoo.runs.spec import NetworkSpec, ObjectiveSpec, TermSpec
+from kdzoo.suite.plan.config import recipe_file
+from kdzoo.training.optim import learning_rate, optimizer
 
 STEPS, BATCH, SIDE, CLASSES = 8, 16, 8, 10
 EVERYTHING = Need.LOGITS | Need.EMBEDDING | Need.STAGES

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from kdzoo.contract.method import create_method
+from kdzoo.contract.objective import build_objective
+from kdzoo.contract.outputs import Batch, Clock, DataFacts, Need, Shapes, StageShape
 from kdzoo.functional import reviewkd
-from kdzoo.method import create_method
 from kdzoo.models.network import Network, build_network, pair_stages, probe
-from kdzoo.objective import build_objective
-from kdzoo.signals import Batch, Clock, DataFacts, Need, Shapes, StageShape
-from kdzoo.spec import NetworkSpec, ObjectiveSpec, TermSpec
+from kdzoo.runs.spec import NetworkSpec, ObjectiveSpec, TermSpec
 
 FACTS = DataFacts(10, 5, torch.arange(10) % 5)
 STUDENT = Shapes(5, 6, (StageShape(3, 4, 6, 1), StageShape(4, 2, 3, 2)))

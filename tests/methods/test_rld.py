@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from kdzoo.contract.method import create_method
+from kdzoo.contract.outputs import Clock
 from kdzoo.functional import dkd, rld
-from kdzoo.method import create_method
-from kdzoo.signals import Clock
 
 PUBLISHED = {"confidence_weight": 1.0, "correlation_weight": 8.0, "confidence_temperature": 1.0, "temperature": 4.0}
 CORRELATION = {**PUBLISHED, "confidence_weight": 0.0, "correlation_weight": 1.0}

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from kdzoo.contract.method import create_method
+from kdzoo.contract.outputs import Clock, DataFacts, Shapes, StageShape
 from kdzoo.errors import InputError
 from kdzoo.functional import dkd, sdd
-from kdzoo.method import create_method
 from kdzoo.methods.sdd import cell_logits
-from kdzoo.signals import Clock, DataFacts, Shapes, StageShape
 
 PUBLISHED = {"complementary_weight": 2.0, "target_weight": 1.0, "nontarget_weight": 8.0, "temperature": 4.0}
 

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from kdzoo.contract.method import create_method
+from kdzoo.contract.outputs import DataFacts, Shapes, StageShape
 from kdzoo.errors import InputError
 from kdzoo.functional import semckd
-from kdzoo.method import create_method
 from kdzoo.methods.semckd import similarities
-from kdzoo.signals import DataFacts, Shapes, StageShape
 
 FACTS = DataFacts(10, 5, torch.arange(10) % 5)
 STUDENT = Shapes(5, 4, (StageShape(2, 4, 6, 1), StageShape(3, 2, 3, 2)))

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from kdzoo.contract.method import REGISTRY, create_method
+from kdzoo.contract.outputs import DataFacts, Shapes, StageShape
 from kdzoo.errors import InputError
 from kdzoo.functional import simkd
-from kdzoo.method import REGISTRY, create_method
-from kdzoo.signals import DataFacts, Shapes, StageShape
 
 FACTS = DataFacts(10, 5, torch.arange(10) % 5)
 HEAD = nn.Linear(6, 5)

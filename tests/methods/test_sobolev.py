@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from kdzoo.contract.method import create_method
+from kdzoo.contract.outputs import Batch, Clock, Need, Outputs
 from kdzoo.functional import sobolev
-from kdzoo.method import create_method
 from kdzoo.methods.sobolev import saliency
 from kdzoo.models.network import Network, build_network, freeze
-from kdzoo.signals import Batch, Clock, Need, Outputs
-from kdzoo.spec import NetworkSpec
+from kdzoo.runs.spec import NetworkSpec
 
 
 def smooth(seed: int) -> nn.Sequential:

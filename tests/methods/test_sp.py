@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from kdzoo.contract.method import create_method
 from kdzoo.functional import sp
-from kdzoo.method import create_method
 
 quick = settings(max_examples=25, deadline=None)
 seeds = st.integers(0, 1000)

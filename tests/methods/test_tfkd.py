@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from kdzoo.contract.method import REGISTRY, create_method
+from kdzoo.contract.outputs import DataFacts, Need, Outputs, Shapes
 from kdzoo.errors import InputError
 from kdzoo.functional import tfkd
-from kdzoo.method import REGISTRY, create_method
-from kdzoo.signals import DataFacts, Need, Outputs, Shapes
 
 
 def softened(z: list[float], temperature: float) -> list[float]:

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from kdzoo.contract.method import create_method
 from kdzoo.errors import InputError
 from kdzoo.functional import hinton, ttm
-from kdzoo.method import create_method
 
 
 def softmax(z: list[float]) -> list[float]:

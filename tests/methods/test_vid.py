@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from kdzoo.contract.method import create_method
+from kdzoo.contract.outputs import DataFacts, Shapes, StageShape
 from kdzoo.functional import vid
-from kdzoo.method import create_method
-from kdzoo.optim import optimizer
-from kdzoo.signals import DataFacts, Shapes, StageShape
-from kdzoo.suite.config import recipe_file
+from kdzoo.suite.plan.config import recipe_file
+from kdzoo.training.optim import optimizer
 
 FACTS = DataFacts(10, 5, torch.arange(10) % 5)
 STUDENT = Shapes(5, 6, (StageShape(3, 8, 8, 1), StageShape(4, 4, 6, 2)))

@@ -9,11 +9,11 @@ from drawn import drawn, outputs, pair
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kdzoo.contract.method import create_method
+from kdzoo.contract.outputs import DataFacts, Shapes
 from kdzoo.functional import vkd
-from kdzoo.method import create_method
-from kdzoo.optim import optimizer as of_recipe
-from kdzoo.signals import DataFacts, Shapes
-from kdzoo.spec import Recipe
+from kdzoo.runs.spec import Recipe
+from kdzoo.training.optim import optimizer as of_recipe
 
 FACTS = DataFacts(10, 5, torch.arange(10) % 5)
 WIDTHS = [(4, 6), (6, 4), (5, 5), (1, 3), (3, 1), (1, 1)]

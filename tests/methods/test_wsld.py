@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from kdzoo.contract.method import create_method
 from kdzoo.functional import hinton, wsld
-from kdzoo.method import create_method
 
 
 def softened(z: list[float], temperature: float) -> list[float]:

@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from kdzoo.data.images import Subset
+from kdzoo.data.dataset import Subset
 from kdzoo.errors import InputError
 from kdzoo.models.committee import committee_name, members_of_name
 from kdzoo.models.names import is_known
 from kdzoo.models.network import Network, build_network
+from kdzoo.models.specialists import active_specialists, combine
 from kdzoo.models.weights import file_sha256, parse_network, save_student
-from kdzoo.spec import NetworkSpec, Recipe
-from kdzoo.specialise import committee, fresh_specialist, train_specialist
-from kdzoo.specialists import active_specialists, combine
+from kdzoo.runs.spec import NetworkSpec, Recipe
+from kdzoo.training.specialise import committee, fresh_specialist, train_specialist
 
 SETS = ((0, 1, 2), (2, 3, 4))
 HUES = torch.tensor([[30, 30, 30], [220, 30, 30], [30, 220, 30], [30, 30, 220], [220, 220, 30], [30, 220, 220]])

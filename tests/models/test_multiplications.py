@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kdzoo.models.network import build_network, count
-from kdzoo.spec import NetworkSpec
+from kdzoo.runs.spec import NetworkSpec
 
 
 def macs(name: str, side: int = 224, module: nn.Module | None = None) -> int:

@@ -9,7 +9,7 @@ import pytest
 from kdzoo.errors import InputError
 from kdzoo.models.names import code_of, register_network
 from kdzoo.models.network import build_network
-from kdzoo.spec import NetworkSpec
+from kdzoo.runs.spec import NetworkSpec
 
 PLUGIN = """
 import kdzoo
@@ -27,8 +27,8 @@ kdzoo.register_network("code_of_mine", mine)
 @pytest.fixture
 def planned(place: Path) -> Callable[[], dict[str, str]]:
     """The ids of a bench of a plugin's network, by method."""
-    from kdzoo.suite.bench import prepare
-    from kdzoo.suite.config import bench_config
+    from kdzoo.suite.plan.config import bench_config
+    from kdzoo.suite.run.bench import prepare
 
     def ids() -> dict[str, str]:
         options = {"data": "digits", "recipe": "digits", "teacher": "digits_teacher", "student": "code_of_mine", "methods": "hinton"}

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from kdzoo.contract.outputs import Need, Shapes, StageShape, UndeclaredNeed
 from kdzoo.errors import InputError
 from kdzoo.models import names
-from kdzoo.models.mlp import MLPS, widths_of
 from kdzoo.models.names import list_networks
 from kdzoo.models.network import build_network, count, freeze, pair_stages, probe
 from kdzoo.models.pairs import PAIRS, pair
-from kdzoo.signals import Need, Shapes, StageShape, UndeclaredNeed
-from kdzoo.spec import NetworkSpec
+from kdzoo.models.zoo.mlp import MLPS, widths_of
+from kdzoo.runs.spec import NetworkSpec
 
 # name: parameters and millions of multiply-accumulates for 100 classes of 3x32x32 images, and the tapped stages (channels x side)
 TABLE = {

@@ -4,14 +4,14 @@ import pytest
 import timm
 import torch
 
-from kdzoo.models.cifar_mobile import CIFAR_MOBILES
-from kdzoo.models.cifar_resnet import CIFAR_RESNETS
-from kdzoo.models.cifar_vgg import CIFAR_VGGS
-from kdzoo.models.mlp import MLPS
+from kdzoo.contract.outputs import Need
 from kdzoo.models.network import build_network, probe
-from kdzoo.models.small import DIGITS_NETWORKS, TUTORIAL_NETWORKS
-from kdzoo.signals import Need
-from kdzoo.spec import NetworkSpec
+from kdzoo.models.zoo.cifar_mobile import CIFAR_MOBILES
+from kdzoo.models.zoo.cifar_resnet import CIFAR_RESNETS
+from kdzoo.models.zoo.cifar_vgg import CIFAR_VGGS
+from kdzoo.models.zoo.mlp import MLPS
+from kdzoo.models.zoo.small import DIGITS_NETWORKS, TUTORIAL_NETWORKS
+from kdzoo.runs.spec import NetworkSpec
 
 LINEAR = {"mobilenetv2_half"}
 """stages are linear bottlenecks: signed, with no activation after them"""

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import torch
 
+from kdzoo.contract.method import REGISTRY
+from kdzoo.contract.objective import build_objective
+from kdzoo.contract.outputs import DataFacts, Shapes
 from kdzoo.errors import InputError
-from kdzoo.method import REGISTRY
 from kdzoo.models.network import Network, build_network, count, pair_stages, probe
 from kdzoo.models.pairs import CRD, PAIRS
 from kdzoo.models.weights import classes_of, parse_network, read_state
-from kdzoo.objective import build_objective
-from kdzoo.signals import DataFacts, Shapes
-from kdzoo.spec import NetworkSpec, ObjectiveSpec, TermSpec
+from kdzoo.runs.spec import NetworkSpec, ObjectiveSpec, TermSpec
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden2"
 FACTS = json.loads((GOLDEN / "facts.json").read_text())

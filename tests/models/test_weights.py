@@ -8,11 +8,11 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from kdzoo.assemble import weights_path
 from kdzoo.errors import InputError
 from kdzoo.models.network import build_network
 from kdzoo.models.weights import classes_of, file_sha256, input_of, load_state, parse_network, read_checkpoint, read_state, save_student
-from kdzoo.spec import NetworkSpec
+from kdzoo.runs.spec import NetworkSpec
+from kdzoo.training.session import weights_path
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from kdzoo.contract.outputs import Need
 from kdzoo.errors import InputError
 from kdzoo.models.network import Network, build_network, freeze, log_of, probe, what_is_given
-from kdzoo.signals import Need
-from kdzoo.spec import NetworkSpec, Normalisation
+from kdzoo.runs.spec import NetworkSpec, Normalisation
 
 PIXELS = torch.randint(0, 256, (6, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from kdzoo.suite.channel import CHANNEL_LOST, FORKED, Receiver
+from kdzoo.suite.run.channel import CHANNEL_LOST, FORKED, Receiver
 
 HEAD = """
 import os, sys, time
-from kdzoo.suite.channel import Sender
+from kdzoo.suite.run.channel import Sender
 pipe = int(sys.argv[1])
 sender = Sender(pipe)
 """

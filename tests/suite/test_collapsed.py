@@ -10,12 +10,12 @@ import scipy.stats
 from rich.console import Console
 from test_leaderboard import AT, KD, NONE, objective, row, write
 
-from kdzoo.spec import NetworkSpec
-from kdzoo.store import Store
-from kdzoo.suite.blocks import blocks_of
-from kdzoo.suite.leaderboard import leaderboard_frame, write_tables
-from kdzoo.suite.records import read_bench
-from kdzoo.suite.report import leaderboard_view
+from kdzoo.runs.spec import NetworkSpec
+from kdzoo.runs.store import Store
+from kdzoo.suite.report.blocks import blocks_of
+from kdzoo.suite.report.leaderboard import leaderboard_frame, write_tables
+from kdzoo.suite.report.records import read_bench
+from kdzoo.suite.report.terminal import leaderboard_view
 
 TESTS = ("low", "high", "all_low", "all_high", "holm")
 FALLEN = [0.10, 0.55, 0.30]

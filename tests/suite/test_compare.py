@@ -13,10 +13,10 @@ from rich.console import Console
 from test_leaderboard import AT, KD, NONE, objective, write
 
 from kdzoo.errors import InputError
-from kdzoo.spec import NetworkSpec
-from kdzoo.suite.compare import FORMATS, compare, comparison_sections, filtered, render, sorted_by, words
-from kdzoo.suite.leaderboard import write_tables
-from kdzoo.suite.report import comparison_view
+from kdzoo.runs.spec import NetworkSpec
+from kdzoo.suite.report.compare import FORMATS, compare, comparison_sections, filtered, render, sorted_by, words
+from kdzoo.suite.report.leaderboard import write_tables
+from kdzoo.suite.report.terminal import comparison_view
 
 BETTER = [0.87, 0.88, 0.855]
 

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from kdzoo.errors import InputError
-from kdzoo.suite.config import BenchConfig, assignments, bench_config, quick, recipe_file, recipes
+from kdzoo.suite.plan.config import BenchConfig, assignments, bench_config, quick, recipe_file, recipes
 
 
 def test_without_an_option_it_is_the_digits_bench_of_at_most_30_runs():

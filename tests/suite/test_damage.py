@@ -16,18 +16,18 @@ import torch
 from safetensors.torch import load_file
 
 import kdzoo
-from kdzoo.assemble import Modules
 from kdzoo.errors import InputError
-from kdzoo.member import read_checkpoint
-from kdzoo.predictions import Predictions, read_predictions
-from kdzoo.seals import Damaged, read_tensors, tensors_digest, write_sealed, write_tensors
-from kdzoo.store import RunFolder, Store, StoreError
-from kdzoo.suite.bench import cut, prepare, run, write_plan
-from kdzoo.suite.config import bench_config
-from kdzoo.suite.jobs import Outcome
-from kdzoo.suite.records import read_bench
-from kdzoo.suite.worker import Bench, work
-from kdzoo.train import Stopped
+from kdzoo.runs.predictions import Predictions, read_predictions
+from kdzoo.runs.seals import Damaged, read_tensors, tensors_digest, write_sealed, write_tensors
+from kdzoo.runs.store import RunFolder, Store, StoreError
+from kdzoo.suite.plan.config import bench_config
+from kdzoo.suite.plan.jobs import Outcome
+from kdzoo.suite.report.records import read_bench
+from kdzoo.suite.run.bench import cut, prepare, run, write_plan
+from kdzoo.suite.run.worker import Bench, work
+from kdzoo.training.member import read_checkpoint
+from kdzoo.training.session import Modules
+from kdzoo.training.train import Stopped
 
 METHODS = ("hinton", "fitnet_two_stage")
 TIMES = ("seconds", "started", "finished", "cost", "environment", "memo")  # what differs from one execution to the next
@@ -546,7 +546,7 @@ def test_a_disk_that_takes_no_more_stops_a_bench_which_then_goes_on(whole: Place
 
 def write_student_of_another(place: Place, tmp_path: Path) -> Path:
     """The same weights, owned by another run."""
-    from kdzoo.seals import write_tensors
+    from kdzoo.runs.seals import write_tensors
 
     tensors, metadata = read_tensors(place.teacher.student, place.teacher.id)
     path = tmp_path / "another.safetensors"

@@ -20,7 +20,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from kdzoo.suite.display import LiveDisplay, PlainDisplay, clock_words, open_display
+from kdzoo.suite.run.display import LiveDisplay, PlainDisplay, clock_words, open_display
 
 Event = dict[str, Any]
 
@@ -367,7 +367,7 @@ def test_output_that_is_no_terminal_gets_lines_even_where_colours_are_forced(mon
 PROGRAM = """
     import sys, time
     from rich.console import Console
-    from kdzoo.suite.display import open_display
+    from kdzoo.suite.run.display import open_display
     with open_display(Console()) as display:
         display.handle({"event": "plan", "total": 2, "done": 0, "failed": 0, "units": 100, "name": "digits"})
         display.handle({"event": "begin", "worker": 0, "what": "students", "ids": ["at-1"], "epochs": 3, "steps": 9})

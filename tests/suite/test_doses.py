@@ -10,24 +10,24 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kdzoo.assemble import Bound, Modules, data_of, network_of
+from kdzoo.contract.method import REGISTRY
+from kdzoo.contract.outputs import Need
 from kdzoo.data.loader import order
-from kdzoo.doses import BATCHES, NoRatio, Ratio, measure, warm_up_steps
 from kdzoo.errors import InputError
-from kdzoo.execution import Execution
-from kdzoo.member import Member
-from kdzoo.method import REGISTRY
 from kdzoo.models.network import count, freeze, probe
-from kdzoo.signals import Need
-from kdzoo.spec import canonical_json
-from kdzoo.store import RunFolder
-from kdzoo.suite.bench import Prepared, keep_reused, prepare, refit_plan, run
-from kdzoo.suite.config import BenchConfig, bench_config
-from kdzoo.suite.doses import read_doses, weight_for
-from kdzoo.suite.records import read_bench, setting_text
-from kdzoo.suite.request import parse_request, why_no_dose
-from kdzoo.suite.sweep import plan
-from kdzoo.teachers import serve
+from kdzoo.models.placement import Execution
+from kdzoo.runs.spec import canonical_json
+from kdzoo.runs.store import RunFolder
+from kdzoo.suite.plan.config import BenchConfig, bench_config
+from kdzoo.suite.plan.doses import read_doses, weight_for
+from kdzoo.suite.plan.methods import parse_request, why_no_dose
+from kdzoo.suite.plan.sweep import plan
+from kdzoo.suite.report.records import read_bench, setting_text
+from kdzoo.suite.run.bench import Prepared, keep_reused, prepare, refit_plan, run
+from kdzoo.training.answers import serve
+from kdzoo.training.doses import BATCHES, NoRatio, Ratio, measure, warm_up_steps
+from kdzoo.training.member import Member
+from kdzoo.training.session import Bound, Modules, data_of, network_of
 
 SMALL = {
     "data": "digits",

@@ -3,9 +3,9 @@
 import pytest
 
 from kdzoo.errors import WorkFailed
-from kdzoo.store import teacher_store
-from kdzoo.suite.bench import prepare, run, write_plan
-from kdzoo.suite.config import bench_config
+from kdzoo.runs.store import teacher_store
+from kdzoo.suite.plan.config import bench_config
+from kdzoo.suite.run.bench import prepare, run, write_plan
 
 SMALL = {"data": "digits", "pairs": "digits", "recipe": "digits", "methods": "hinton", "limit": 300, "epochs": 1, "seeds": 1, "threads": 1}
 

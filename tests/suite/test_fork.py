@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from kdzoo.suite import fork
-from kdzoo.suite.fork import Fate, fate_in_copy, how_it_ended
+from kdzoo.suite.run import fork
+from kdzoo.suite.run.fork import Fate, fate_in_copy, how_it_ended
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="copies are made on Linux alone")
 

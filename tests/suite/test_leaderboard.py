@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from kdzoo.spec import Augment, DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run, TermSpec
-from kdzoo.store import Store
-from kdzoo.suite.compare import compare, filtered, render, sorted_by
-from kdzoo.suite.leaderboard import leaderboard_frame, runs_frame, write_tables
-from kdzoo.suite.records import read_bench
-from kdzoo.suite.select import candidates, choose, chosen_runs
+from kdzoo.runs.spec import Augment, DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run, TermSpec
+from kdzoo.runs.store import Store
+from kdzoo.suite.report.compare import compare, filtered, render, sorted_by
+from kdzoo.suite.report.leaderboard import leaderboard_frame, runs_frame, write_tables
+from kdzoo.suite.report.records import read_bench
+from kdzoo.suite.report.selection import candidates, choose, chosen_runs
 
 CARDS = {
     "hinton": {"scale": 1.0, "published": {"task": 0.1, "term": 0.9}, "declared": {"temperature": 4.0}},

@@ -8,10 +8,10 @@ import pytest
 import scipy.stats
 
 from kdzoo.errors import InputError
-from kdzoo.predictions import Predictions, write_predictions
-from kdzoo.spec import DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run
-from kdzoo.store import RunFolder, Store
-from kdzoo.suite.models import compare_models
+from kdzoo.runs.predictions import Predictions, write_predictions
+from kdzoo.runs.spec import DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run
+from kdzoo.runs.store import RunFolder, Store
+from kdzoo.suite.report.two_models import compare_models
 
 TARGETS = np.arange(1000) % 10
 KEYS = np.random.default_rng(0).integers(0, 256, size=(1000, 16), dtype=np.uint8)

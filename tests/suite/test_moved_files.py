@@ -6,9 +6,9 @@ import timm
 import torch
 
 import kdzoo  # noqa: F401  names its networks to timm
-from kdzoo.store import RunFolder
-from kdzoo.suite.bench import Prepared, prepare, refit_plan, run, write_plan
-from kdzoo.suite.config import bench_config
+from kdzoo.runs.store import RunFolder
+from kdzoo.suite.plan.config import bench_config
+from kdzoo.suite.run.bench import Prepared, prepare, refit_plan, run, write_plan
 
 
 def prepared(folder: Path, weights: Path) -> Prepared:

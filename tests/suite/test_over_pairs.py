@@ -10,12 +10,12 @@ import scipy.stats
 from rich.console import Console
 from test_leaderboard import objective, write
 
-from kdzoo.spec import NetworkSpec
-from kdzoo.suite.blocks import blocks_of
-from kdzoo.suite.leaderboard import leaderboard_frame, write_tables
-from kdzoo.suite.over_pairs import over_pairs, pair_groups
-from kdzoo.suite.records import read_bench
-from kdzoo.suite.report import leaderboard_view
+from kdzoo.runs.spec import NetworkSpec
+from kdzoo.suite.report.blocks import blocks_of
+from kdzoo.suite.report.leaderboard import leaderboard_frame, write_tables
+from kdzoo.suite.report.over_pairs import over_pairs, pair_groups
+from kdzoo.suite.report.records import read_bench
+from kdzoo.suite.report.terminal import leaderboard_view
 
 ALONE, KD = 0.80, 0.85
 

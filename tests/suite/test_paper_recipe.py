@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from kdzoo.assemble import Bound, Modules, data_of, student_network, teacher_of
+from kdzoo.contract.method import REGISTRY
 from kdzoo.errors import InputError
-from kdzoo.execution import Execution
-from kdzoo.method import REGISTRY
 from kdzoo.models.pairs import PAIRS
-from kdzoo.optim import learning_rate
-from kdzoo.spec import Recipe, Run
-from kdzoo.suite.bench import write_plan
-from kdzoo.suite.config import CONFIGS, RecipeFile, bench_config, recipe_file, wants_refit
-from kdzoo.suite.jobs import Options
-from kdzoo.suite.records import setting_of
-from kdzoo.suite.sweep import Plan, plan
-from kdzoo.suite.worker import Bench
+from kdzoo.models.placement import Execution
+from kdzoo.runs.spec import Recipe, Run
+from kdzoo.suite.plan.config import CONFIGS, RecipeFile, bench_config, recipe_file, wants_refit
+from kdzoo.suite.plan.jobs import Options
+from kdzoo.suite.plan.sweep import Plan, plan
+from kdzoo.suite.report.records import setting_of
+from kdzoo.suite.run.bench import write_plan
+from kdzoo.suite.run.worker import Bench
+from kdzoo.training.optim import learning_rate
+from kdzoo.training.session import Bound, Modules, data_of, student_network, teacher_of
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden2"
 MEAN, STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)

@@ -12,11 +12,11 @@ from test_leaderboard import objective, write
 from kdzoo.errors import InputError
 from kdzoo.models.names import ours_or_timm
 from kdzoo.models.pairs import pair
-from kdzoo.spec import NetworkSpec
-from kdzoo.suite.beside import beside, legend
-from kdzoo.suite.published import COLUMNS, published, published_in, read_published, tables
-from kdzoo.suite.records import read_bench
-from kdzoo.suite.request import parse_request
+from kdzoo.runs.spec import NetworkSpec
+from kdzoo.suite.plan.methods import parse_request
+from kdzoo.suite.report.beside import beside, legend
+from kdzoo.suite.report.published import COLUMNS, published, published_in, read_published, tables
+from kdzoo.suite.report.records import read_bench
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from kdzoo.method import REGISTRY
-from kdzoo.plugins import load_plugin
-from kdzoo.suite.bench import prepare, run
-from kdzoo.suite.config import bench_config, recipe_file
-from kdzoo.suite.hours import count_runs
-from kdzoo.suite.study import FOLDER, read_study, study_file
+from kdzoo.contract.method import REGISTRY
+from kdzoo.contract.plugins import load_plugin
+from kdzoo.suite.plan.config import bench_config, recipe_file
+from kdzoo.suite.run.bench import prepare, run
+from kdzoo.suite.study.hours import count_runs
+from kdzoo.suite.study.study import FOLDER, read_study, study_file
 
 GOLDEN = Path(__file__).resolve().parent.parent
 REP = ("cc_rep", "ft_rep", "fitnet_rep")

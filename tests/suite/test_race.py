@@ -10,24 +10,24 @@ import torch
 import yaml
 from test_leaderboard import objective, write
 
-from kdzoo import execution
 from kdzoo.cli.reproduce import race_lines
+from kdzoo.contract.method import REGISTRY
 from kdzoo.errors import InputError
-from kdzoo.method import REGISTRY
-from kdzoo.spec import ObjectiveSpec, TermSpec
-from kdzoo.suite.bench import prepare, run
-from kdzoo.suite.config import bench_config
-from kdzoo.suite.evidence import write_evidence
-from kdzoo.suite.failures import others_than_divergence
-from kdzoo.suite.hours import count_runs, hours
-from kdzoo.suite.published import Published
-from kdzoo.suite.race import decide, more_seeds
-from kdzoo.suite.race_spec import Race
-from kdzoo.suite.race_table import published_gains
-from kdzoo.suite.records import read_bench
-from kdzoo.suite.reproduce import asked_study
-from kdzoo.suite.request import parse_request
-from kdzoo.suite.study import read_study, study_file
+from kdzoo.models import placement as execution
+from kdzoo.runs.spec import ObjectiveSpec, TermSpec
+from kdzoo.suite.plan.config import bench_config
+from kdzoo.suite.plan.methods import parse_request
+from kdzoo.suite.plan.race import Race
+from kdzoo.suite.report.published import Published
+from kdzoo.suite.report.race import decide, more_seeds
+from kdzoo.suite.report.records import read_bench
+from kdzoo.suite.run.bench import prepare, run
+from kdzoo.suite.run.failures import others_than_divergence
+from kdzoo.suite.study.evidence import write_evidence
+from kdzoo.suite.study.hours import count_runs, hours
+from kdzoo.suite.study.race_table import published_gains
+from kdzoo.suite.study.reproduce import asked_study
+from kdzoo.suite.study.study import read_study, study_file
 
 BENCH = {"data": "digits", "pairs": ["digits"], "recipe": "smoke", "methods": ["at", "sp", "dkd", "vid"]}
 REFITTED = {**BENCH, "tune": 2, "seeds": 1, "val_fraction": 0.2, "refit": True, "refit_seeds": 3}

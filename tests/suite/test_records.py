@@ -9,10 +9,10 @@ import pytest
 from test_leaderboard import KD, NONE, objective, write
 
 from kdzoo.errors import InputError
-from kdzoo.spec import FirstSpec, ObjectiveSpec, Run, TermSpec
-from kdzoo.store import Store
-from kdzoo.suite.leaderboard import leaderboard_frame, runs_frame, write_tables
-from kdzoo.suite.records import read_bench, setting_of
+from kdzoo.runs.spec import FirstSpec, ObjectiveSpec, Run, TermSpec
+from kdzoo.runs.store import Store
+from kdzoo.suite.report.leaderboard import leaderboard_frame, runs_frame, write_tables
+from kdzoo.suite.report.records import read_bench, setting_of
 
 
 @pytest.fixture

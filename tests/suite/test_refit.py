@@ -2,11 +2,11 @@
 
 import pytest
 
-from kdzoo.store import teacher_store
-from kdzoo.suite.bench import prepare, run
-from kdzoo.suite.config import bench_config
-from kdzoo.suite.leaderboard import leaderboard_frame
-from kdzoo.suite.records import read_bench
+from kdzoo.runs.store import teacher_store
+from kdzoo.suite.plan.config import bench_config
+from kdzoo.suite.report.leaderboard import leaderboard_frame
+from kdzoo.suite.report.records import read_bench
+from kdzoo.suite.run.bench import prepare, run
 
 
 @pytest.mark.slow

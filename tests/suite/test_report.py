@@ -8,10 +8,10 @@ from rich.console import Console
 from test_leaderboard import AT, KD, NONE, objective, write
 
 from kdzoo.errors import InputError
-from kdzoo.suite.leaderboard import leaderboard_frame
-from kdzoo.suite.records import read_bench
-from kdzoo.suite.report import ESSENTIAL, OPTIONAL, as_many_as_fit, frame_table, leaderboard_view
-from kdzoo.suite.tables import COLUMNS, HEADINGS, as_markdown, display_frame, footnotes, sections, selected
+from kdzoo.suite.report.leaderboard import leaderboard_frame
+from kdzoo.suite.report.records import read_bench
+from kdzoo.suite.report.tables import COLUMNS, HEADINGS, as_markdown, display_frame, footnotes, sections, selected
+from kdzoo.suite.report.terminal import ESSENTIAL, OPTIONAL, as_many_as_fit, frame_table, leaderboard_view
 
 
 @pytest.fixture

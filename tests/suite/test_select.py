@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_leaderboard import CARDS, metrics, objective, write
 
-from kdzoo.spec import DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run, TermSpec
-from kdzoo.suite.records import Record, read_bench
-from kdzoo.suite.select import candidates, choose, chosen_runs, distance_from_default
+from kdzoo.runs.spec import DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run, TermSpec
+from kdzoo.suite.report.records import Record, read_bench
+from kdzoo.suite.report.selection import candidates, choose, chosen_runs, distance_from_default
 
 
 def record(temperature: float, seed: int, *, val: float | None, test: float = 0.5, nll: float = 0.3, state: str = "done") -> Record:

@@ -6,11 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kdzoo.assemble import Bound, Modules, data_of, kept_student
 from kdzoo.errors import InputError
 from kdzoo.models.weights import read_state
-from kdzoo.predict import predict
-from kdzoo.store import RunFolder
+from kdzoo.runs.store import RunFolder
+from kdzoo.training.predict import predict
+from kdzoo.training.session import Bound, Modules, data_of, kept_student
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from kdzoo.errors import InputError
-from kdzoo.suite.config import CONFIGS, BenchConfig, bench_config, read_yaml, recipes
-from kdzoo.suite.finished import finished_runs, keep_finished, stamp
-from kdzoo.suite.outline import outline
-from kdzoo.suite.starts import Start, is_complete, keep_start, read_starts
-from kdzoo.suite.sweep import plan
+from kdzoo.suite.plan.config import CONFIGS, BenchConfig, bench_config, read_yaml, recipes
+from kdzoo.suite.plan.outline import outline
+from kdzoo.suite.plan.starts import Start, is_complete, keep_start, read_starts
+from kdzoo.suite.plan.sweep import plan
+from kdzoo.suite.run.finished import finished_runs, keep_finished, stamp
 
 SMALL = {"data": "digits", "pairs": "digits", "recipe": "digits"}
 
@@ -176,7 +176,7 @@ def finished(place, monkeypatch):
     (place / "data.npz").write_text("images")
     for run_id in ("at-1", "hinton-2"):
         (place / "results/digits/runs" / run_id).mkdir(parents=True)
-    monkeypatch.setattr("kdzoo.store.RunFolder.result", lambda folder: json.loads((folder.path / "result.json").read_text()))
+    monkeypatch.setattr("kdzoo.runs.store.RunFolder.result", lambda folder: json.loads((folder.path / "result.json").read_text()))
     for run_id in ("at-1", "hinton-2"):
         (place / "results/digits/runs" / run_id / "result.json").write_text("{}")
     keep_start(place / "results/digits", Start.of("kdzoo bench", config, ["at-1", "hinton-2"]))
@@ -203,7 +203,7 @@ def test_whatever_it_was_made_from_changes_the_plan_is_made_again(finished, plac
         case "more runs":
             (place / "results/digits/runs/rkd-3").mkdir()
         case "code":
-            monkeypatch.setattr("kdzoo.suite.finished._code", lambda: "another version")
+            monkeypatch.setattr("kdzoo.suite.run.finished._code", lambda: "another version")
         case "record":
             (record,) = (place / "cache/finished").iterdir()
             record.write_text(record.read_text()[:-20])

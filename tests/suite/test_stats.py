@@ -9,7 +9,7 @@ import scipy.stats
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from kdzoo.suite.stats import (
+from kdzoo.suite.report.stats import (
     WELCH,
     Contrast,
     Prior,

@@ -9,9 +9,9 @@ import yaml
 
 import kdzoo as package
 from kdzoo.errors import InputError
-from kdzoo.spec import ObjectiveSpec
-from kdzoo.suite.stages import as_request
-from kdzoo.suite.study import read_study, study_file
+from kdzoo.runs.spec import ObjectiveSpec
+from kdzoo.suite.study.stages import as_request
+from kdzoo.suite.study.study import read_study, study_file
 
 DIGITS = {"data": "digits", "recipe": "smoke", "epochs": 3}
 WITHOUT_THREES = {
@@ -164,8 +164,8 @@ def test_the_faults_of_steps_are_told_before_any_training(tmp_path):
 @pytest.mark.parametrize("method", ["fitnet_two_stage", "ft", "ab", "ab+hinton", "fsp"])
 def test_a_setting_of_a_method_of_two_stages_is_taken_over_as_it_is(method):
     """What a bench makes of the words for a setting is the objective that the setting came from."""
-    from kdzoo.suite.config import BenchConfig
-    from kdzoo.suite.request import objective_at, parse_request, settings
+    from kdzoo.suite.plan.config import BenchConfig
+    from kdzoo.suite.plan.methods import objective_at, parse_request, settings
 
     request = parse_request(method)
     chosen = {"fitnet_two_stage": {"stage": 1}, "ft": {"rate": 0.3}, "ab": {"margin": 2.0}}.get(method.partition("+")[0], {})

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from kdzoo.errors import InputError
-from kdzoo.suite.study import read_study, shipped_studies
+from kdzoo.suite.study.study import read_study, shipped_studies
 
 KEPT = 200
 """training images of each archive"""

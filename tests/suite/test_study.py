@@ -8,11 +8,11 @@ import yaml
 from test_leaderboard import objective, write
 
 from kdzoo.errors import InputError
-from kdzoo.spec import NetworkSpec
-from kdzoo.suite.evidence import write_evidence
-from kdzoo.suite.hours import hours
-from kdzoo.suite.stages import stage_config
-from kdzoo.suite.study import read_study, shipped_studies, study_file
+from kdzoo.runs.spec import NetworkSpec
+from kdzoo.suite.study.evidence import write_evidence
+from kdzoo.suite.study.hours import hours
+from kdzoo.suite.study.stages import stage_config
+from kdzoo.suite.study.study import read_study, shipped_studies, study_file
 
 BENCH = {"data": "digits", "pairs": ["digits"], "recipe": "smoke", "methods": ["hinton"]}
 

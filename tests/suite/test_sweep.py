@@ -4,14 +4,14 @@ import re
 
 import pytest
 
+from kdzoo.contract.method import REGISTRY, Setting
 from kdzoo.errors import InputError
-from kdzoo.method import REGISTRY, Setting
-from kdzoo.spec import ObjectiveSpec
-from kdzoo.suite.bench import cut
-from kdzoo.suite.config import bench_config
-from kdzoo.suite.jobs import Options
-from kdzoo.suite.request import objective, parse_request
-from kdzoo.suite.sweep import Plan, plan, refit
+from kdzoo.runs.spec import ObjectiveSpec
+from kdzoo.suite.plan.config import bench_config
+from kdzoo.suite.plan.jobs import Options
+from kdzoo.suite.plan.methods import objective, parse_request
+from kdzoo.suite.plan.sweep import Plan, plan, refit
+from kdzoo.suite.run.bench import cut
 
 
 def spec(text: str, alpha: float | None = None, weight: float = 1.0, pairing: str = "deep", **hyperparameters) -> ObjectiveSpec:

@@ -13,18 +13,18 @@ import pytest
 import torch
 from filelock import FileLock
 
-from kdzoo.assemble import Bound, Modules, data_of, member_of, network_of
+from kdzoo.contract.method import Setting
 from kdzoo.errors import InputError
-from kdzoo.execution import Execution
-from kdzoo.member import read_checkpoint
-from kdzoo.method import Setting
 from kdzoo.models.network import probe
-from kdzoo.spec import ObjectiveSpec, Run
-from kdzoo.store import Store
-from kdzoo.suite.jobs import Options
-from kdzoo.suite.request import objective, parse_request
-from kdzoo.suite.worker import Bench as Work
-from kdzoo.suite.worker import go_on, train_first_stages
+from kdzoo.models.placement import Execution
+from kdzoo.runs.spec import ObjectiveSpec, Run
+from kdzoo.runs.store import Store
+from kdzoo.suite.plan.jobs import Options
+from kdzoo.suite.plan.methods import objective, parse_request
+from kdzoo.suite.run.worker import Bench as Work
+from kdzoo.suite.run.worker import go_on, train_first_stages
+from kdzoo.training.member import read_checkpoint
+from kdzoo.training.session import Bound, Modules, data_of, member_of, network_of
 
 QUICK = ("bench", "--epochs", "8", "--limit", "300", "--seeds", "2", "--results", "results")
 

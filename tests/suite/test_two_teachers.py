@@ -7,8 +7,8 @@ import timm
 import torch
 
 import kdzoo
-from kdzoo.suite.bench import cut, prepare, run
-from kdzoo.suite.config import bench_config
+from kdzoo.suite.plan.config import bench_config
+from kdzoo.suite.run.bench import cut, prepare, run
 
 OPTIONS = {
     "data": "digits",

@@ -4,11 +4,11 @@ from collections import Counter
 
 import pytest
 
-from kdzoo import cost
-from kdzoo.sinks import read_lines
-from kdzoo.suite.bench import Prepared, asked, cut, estimate, first_stages, prepare, units_of, write_plan
-from kdzoo.suite.worker import Bench, work
-from kdzoo.train import UNITS_AN_EPOCH, Stopped
+from kdzoo.runs.loggers import read_lines
+from kdzoo.suite.run.bench import Prepared, asked, cut, estimate, first_stages, prepare, units_of, write_plan
+from kdzoo.suite.run.worker import Bench, work
+from kdzoo.training import cost
+from kdzoo.training.train import UNITS_AN_EPOCH, Stopped
 
 
 def prepared(**options) -> Prepared:
@@ -68,7 +68,7 @@ def test_a_first_stage_that_runs_share_is_counted_once_and_not_after_it_was_trai
 @pytest.mark.slow
 def test_the_estimate_leaves_out_the_epochs_that_are_behind(place, monkeypatch):
     """With a step that takes a second, it is the steps that are left."""
-    monkeypatch.setattr("kdzoo.suite.bench.seconds_an_epoch", lambda cohort: cohort.steps_an_epoch)
+    monkeypatch.setattr("kdzoo.suite.run.bench.seconds_an_epoch", lambda cohort: cohort.steps_an_epoch)
     made = prepared(methods=["none"], seeds=[3], val_fraction=0.0)
     write_plan(made.plan)
     assert estimate(made) == (2 + 1) * 4 * 5  # the student alone, plain KD and their teacher, four epochs of five steps

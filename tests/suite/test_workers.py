@@ -71,7 +71,7 @@ def accuracy(folder: Path, method: str) -> float:
 def test_nothing_that_is_printed_or_written_to_any_descriptor_stops_a_bench(folder: Path, warm: Path) -> None:
     (folder / "site").mkdir()
     (folder / "site/sitecustomize.py").write_text(
-        "import sys\nif 'kdzoo.suite.worker' in sys.orig_argv: print('a site hook', flush=True)\n"
+        "import sys\nif 'kdzoo.suite.run.worker' in sys.orig_argv: print('a site hook', flush=True)\n"
     )
     body = """
     if step == 3:
@@ -158,7 +158,7 @@ def _terminate_a_worker(process: subprocess.Popen[str], ready: Path, pattern: st
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    workers = [pid for pid in running_in(process.pid) if b"kdzoo.suite.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    workers = [pid for pid in running_in(process.pid) if b"kdzoo.suite.run.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     assert workers
     for worker in workers:
         os.kill(worker, signal.SIGTERM)

@@ -8,9 +8,9 @@ from dataclasses import fields
 import pytest
 from pydantic import ValidationError
 
-from kdzoo import catalogue
+from kdzoo.contract import catalogue
+from kdzoo.contract.method import REGISTRY, Card, Registry, stages_read
 from kdzoo.errors import InputError
-from kdzoo.method import REGISTRY, Card, Registry, stages_read
 from kdzoo.pages import catalogue_text, zoo
 
 WRITTEN = catalogue.declared()

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from kdzoo.method import FAMILIES, REGISTRY
-from kdzoo.signals import Need
+from kdzoo.contract.method import FAMILIES, REGISTRY
+from kdzoo.contract.outputs import Need
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from kdzoo.method import REGISTRY
+from kdzoo.contract.method import REGISTRY
+from kdzoo.contract.outputs import Need
 from kdzoo.pages import costs_of, method_page, pages, write, zoo
-from kdzoo.signals import Need
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "methods"

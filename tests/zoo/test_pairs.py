@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from kdzoo.method import REGISTRY
+from kdzoo.contract.method import REGISTRY
+from kdzoo.contract.outputs import Need
 from kdzoo.pages import TRIALS, Outcome, PairOnTrial, Ready, attempt, pairs_page, ready, zoo
-from kdzoo.signals import Need
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "method-pairs.md"
 FOUND: dict[tuple[str, PairOnTrial], Outcome] = {}

@@ -17,13 +17,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from kdzoo.contract.method import REGISTRY, LossAndAuxiliary, Method
+from kdzoo.contract.objective import Objective, build_objective
+from kdzoo.contract.outputs import PASSES, Batch, Clock, DataFacts, Need, Outputs, Shapes, StageShape
 from kdzoo.errors import InputError
-from kdzoo.method import REGISTRY, LossAndAuxiliary, Method
 from kdzoo.models.network import Learner, Network, build_network, freeze, pair_stages, probe
-from kdzoo.objective import Objective, build_objective
+from kdzoo.runs.spec import NetworkSpec, ObjectiveSpec, TermSpec
 from kdzoo.seeds import generator, global_stream
-from kdzoo.signals import PASSES, Batch, Clock, DataFacts, Need, Outputs, Shapes, StageShape
-from kdzoo.spec import NetworkSpec, ObjectiveSpec, TermSpec
 
 ZOO = [name for name in REGISTRY.names() if REGISTRY.get(name).__module__.startswith("kdzoo.")]
 ON_NETWORKS = [name for name in ZOO if Need.NETWORK in REGISTRY.get(name).card.needs.student | REGISTRY.get(name).card.needs.teacher]

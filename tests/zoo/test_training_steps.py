@@ -16,8 +16,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 from steps import FALLS_LATER, NOT_MEANT_TO_FALL, STEPS, TRIALS, Outcome, excused, table, train
 
 from kdzoo.pages import zoo
-from kdzoo.sinks import read_lines
-from kdzoo.store import RunFolder
+from kdzoo.runs.loggers import read_lines
+from kdzoo.runs.store import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 PHOTOGRAPHS = json.loads((ROOT / "results" / "steps" / "cifar10.json").read_text())

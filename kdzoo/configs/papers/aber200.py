@@ -15,14 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdzoo.method import FirstStage, Method, register
+from kdzoo.contract.method import FirstStage, Method, register
+from kdzoo.contract.outputs import Batch, DataFacts, Need, Needs, Outputs, Shapes
 from kdzoo.methods._ops import connector, full_precision, taught, wide
 from kdzoo.methods.ft_paraphraser import factor_width
 from kdzoo.methods.lwm import scored
 from kdzoo.methods.nst import nst
 from kdzoo.methods.sp import sp
 from kdzoo.methods.vid import STARTING_VARIANCE, regressor
-from kdzoo.signals import Batch, DataFacts, Need, Needs, Outputs, Shapes
 
 EPSILON = 1e-6
 """added to norms, variances and probabilities"""

@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdzoo.contract.method import FirstStage, Method, register
+from kdzoo.contract.outputs import Batch, DataFacts, Need, Outputs, Shapes
 from kdzoo.errors import InputError
-from kdzoo.method import FirstStage, Method, register
 from kdzoo.methods._ops import full_precision, same_size, taught, wide
 from kdzoo.methods.ft import Translation
 from kdzoo.methods.ft_paraphraser import factor_width
-from kdzoo.signals import Batch, DataFacts, Need, Outputs, Shapes
 
 WIDTH = 128
 HINT = 1

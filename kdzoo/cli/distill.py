@@ -1,0 +1,136 @@
+"""`kdzoo distill`: the short way for a person with a folder of images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from kdzoo.cli import complete
+from kdzoo.cli.options import PAIR, RESULTS, RUNNING, TRAINING, argument, option
+from kdzoo.cli.output import console, tell
+from kdzoo.suite.plan.config import DISTILL_METHOD, DISTILL_RECIPE, DISTILL_STUDENT
+from kdzoo.suite.run.display import open_display
+
+
+def distill(
+    folder: Annotated[
+        Path, argument("Images: train/, test/ (and val/) with a sub-folder per class, or the sub-folders alone.", metavar="FOLDER")
+    ],
+    teacher: Annotated[
+        str,
+        option(
+            text="A network's name, NAME:pretrained, a file of weights, or NAME:FILE; then @SIZE, @norm=imagenet.",
+            panel=PAIR,
+            metavar="NAME",
+            names_of=complete.networks,
+        ),
+    ],
+    student: Annotated[
+        str,
+        option(
+            text="The small network: a name, NAME:random, NAME:pretrained or NAME:FILE.",
+            default=DISTILL_STUDENT,
+            panel=PAIR,
+            metavar="NAME",
+            names_of=complete.networks,
+        ),
+    ] = DISTILL_STUDENT,
+    out: Annotated[
+        Path,
+        option(
+            text="Folder for the student's weights, how to use them, and the verdict.", default="small", panel=RESULTS, metavar="FOLDER"
+        ),
+    ] = Path("small"),
+    method: Annotated[
+        str,
+        option(
+            text="The distillation method, or a sum of methods.",
+            default=DISTILL_METHOD,
+            panel=TRAINING,
+            metavar="NAME",
+            names_of=complete.methods,
+        ),
+    ] = DISTILL_METHOD,
+    recipe: Annotated[
+        str,
+        option(text="How both networks are trained.", default=DISTILL_RECIPE, panel=TRAINING, metavar="NAME", names_of=complete.recipes),
+    ] = DISTILL_RECIPE,
+    epochs: Annotated[
+        int | None,
+        option(
+            text="Number of epochs of both networks.",
+            default="the recipe's, with at least its number of steps",
+            panel=TRAINING,
+            metavar="N",
+        ),
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        option(
+            text="Side of the images that the networks see, in pixels.",
+            default="the smallest at which the teacher sees enough",
+            panel=TRAINING,
+            metavar="N",
+        ),
+    ] = None,
+    seed: Annotated[int, option(text="Seed of initial weights, batches and crops.", default="0", panel=TRAINING, metavar="N")] = 0,
+    skip_unreadable: Annotated[
+        bool,
+        option(
+            "--skip-unreadable",
+            text="Skip files that cannot be read; they are counted and listed. Otherwise they are an error.",
+            default="off",
+            panel=PAIR,
+        ),
+    ] = False,
+    device: Annotated[
+        str,
+        option(
+            text="auto, cpu, cuda or cuda:NUMBER.",
+            default="auto",
+            panel=RUNNING,
+            metavar="NAME",
+            names_of=complete.of("auto", "cpu", "cuda"),
+        ),
+    ] = "auto",
+    threads: Annotated[
+        int | None,
+        option(text="CPU threads of each process.", default="OMP_NUM_THREADS, else all cores", panel=RUNNING, metavar="N"),
+    ] = None,
+) -> int:
+    """Distil a large network into a small one on your own images: one method and one recipe, no grid.
+
+    A name alone means published (pretrained) weights where there are any. A teacher made for other classes is given a
+    classifier for yours first. At the end comes the verdict: accuracy, parameters, multiply-accumulates and latency on this
+    machine of the distilled student, the same student trained alone, and the teacher. The student's weights are a
+    safetensors file that plain timm loads; the README beside it has the code. Run the same command to resume.
+
+    \b
+    Example:
+      kdzoo distill photos/ --teacher my_resnet50.pth --out small/
+    """
+    from kdzoo.suite.distill.distill import FOLDER, Wish, distill_folder
+    from kdzoo.suite.distill.verdict import conclusion, table, table_of_width
+
+    wish = Wish(
+        data=f"{FOLDER}{folder}",
+        teacher=teacher,
+        results=out,
+        student=student,
+        method=method,
+        recipe=recipe,
+        epochs=epochs,
+        image_size=image_size,
+        seed=seed,
+        device=device,
+        threads=threads,
+        skip_unreadable=skip_unreadable,
+    )
+    with open_display(console()) as display:
+        verdict = distill_folder(wish, display.handle)
+    screen = console()
+    lines = table_of_width(verdict, screen.width, f"{out / 'README.md'}") if screen.file.isatty() else table(verdict)
+    screen.print("\n".join(["", *lines, ""]), markup=False, soft_wrap=True)
+    tell(conclusion(verdict))
+    screen.print(f"\nweights, classes and how to use them: {out}/", markup=False, soft_wrap=True)
+    return 0

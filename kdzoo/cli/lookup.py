@@ -1,0 +1,68 @@
+"""How a bench and a run are named on the command line. Free of torch."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from kdzoo.errors import InputError, unknown
+from kdzoo.runs.store import RunFolder, Store, teacher_store
+
+RUN_ID = re.compile(r"^[\w+]+-[0-9a-f]{12}$")
+
+
+def benches(results: Path) -> list[Path]:
+    """Every folder below `results` that holds runs, in order."""
+    return sorted(path.parent for path in results.glob("*/runs")) if results.is_dir() else []
+
+
+def bench_folder(name: str, results: Path) -> Path:
+    """A bench by its name below `results`, or by its path; raises InputError with the nearest name."""
+    for folder in (results / name, Path(name)):
+        if (folder / "runs").is_dir():
+            return folder
+    if inside := [path.name for path in benches(Path(name))]:
+        raise InputError(f"bench: {name} is a folder of benches ({', '.join(inside)}): use --results {name}, or {Path(name) / inside[0]}")
+    raise InputError(f"{unknown('bench', name, [path.name for path in benches(results)])}; {looked_below(results)}")
+
+
+def looked_below(results: Path) -> str:
+    """Where benches were looked for, and how to look elsewhere; names the folders beside that hold some."""
+    elsewhere = [path for path in nearby(results) if path.resolve() != results.resolve()]
+    hint = f"--results {elsewhere[0]}" if len(elsewhere) == 1 else "--results FOLDER"
+    others = f" ({', '.join(map(str, elsewhere))} hold benches)" if len(elsewhere) > 1 else ""
+    return f"looked in {results}; for benches elsewhere use {hint}{others}"
+
+
+def nearby(results: Path) -> list[Path]:
+    """The folders here, and beside `results`, that hold benches, as one would name them."""
+    kept = teacher_store().folder.resolve()
+    found = [path.parent for place in dict.fromkeys([Path(), results.parent]) for path in sorted(place.glob("*/*/runs"))]
+    return list(dict.fromkeys(bench.parent for bench in found if bench.resolve() != kept))
+
+
+def the_bench(name: str | None, results: Path, verb: str) -> Path:
+    """A bench by its name, or the only one below `results` without; raises InputError that lists them where there are several."""
+    if name is not None:
+        return bench_folder(name, results)
+    found = benches(results)
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise InputError(f"{verb}: no benches; {looked_below(results)}")
+    raise InputError(f"{verb}: name a bench; {results} has: {', '.join(path.name for path in found)}")
+
+
+def run_folder(name: str, results: Path) -> RunFolder:
+    """A run by its folder, its run.json, or its id in any bench below `results` or among the teachers."""
+    path = Path(name)
+    if path.name == "run.json":
+        path = path.parent
+    if (path / "run.json").is_file():
+        return RunFolder(path.resolve())
+    stores = [*map(Store, benches(results)), teacher_store()]
+    for store in stores:
+        if (store.run(name).path / "run.json").is_file():
+            return store.run(name)
+    known = [run_id for store in stores for run_id in store.ids()]
+    raise InputError(f"{unknown('run', name, known, show=3)}; among the teachers too; {looked_below(results)}")

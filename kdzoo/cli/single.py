@@ -1,0 +1,292 @@
+"""`kdzoo train`, `teachers`, `run` and `evaluate`: single networks and runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kdzoo.cli import complete
+from kdzoo.cli.bench import configured, given, say_failures, worker_pool
+from kdzoo.cli.lookup import run_folder
+from kdzoo.cli.options import (
+    TRAINING,
+    AsJson,
+    Config,
+    Data,
+    DataRoot,
+    Device,
+    Epochs,
+    JsonOnly,
+    Kind,
+    Limit,
+    Plugins,
+    Rate,
+    RecipeName,
+    Resident,
+    ResultsFolder,
+    Set,
+    SmallStem,
+    SplitSeed,
+    Threads,
+    ValFraction,
+    argument,
+    chosen,
+    option,
+)
+from kdzoo.cli.output import Column, Format, compact, console, field, percent, print_json, show, tell
+from kdzoo.errors import InputError
+from kdzoo.runs.store import RunFolder, teacher_store
+from kdzoo.suite.plan.config import BenchConfig, bench_config
+from kdzoo.suite.report.records import read_record
+from kdzoo.suite.run.display import open_display
+from kdzoo.suite.run.launchers.local import Pool, launch
+
+if TYPE_CHECKING:
+    from kdzoo.suite.plan.jobs import Job, Outcome
+
+
+def train(
+    ctx: typer.Context,
+    model: Annotated[str, argument("A network's name; see `kdzoo networks`.", metavar="NETWORK", names_of=complete.networks)],
+    data: Data = None,
+    data_root: DataRoot = None,
+    limit: Limit = None,
+    val_fraction: ValFraction = None,
+    split_seed: SplitSeed = None,
+    small_stem: SmallStem = False,
+    recipe: RecipeName = None,
+    epochs: Epochs = None,
+    lr: Rate = None,
+    seed: Annotated[
+        int,
+        option(text="Seed of the initial weights, the order of samples and the augmentation.", default="0", panel=TRAINING, metavar="N"),
+    ] = 0,
+    config: Config = None,
+    set_: Set = None,
+    plugin: Plugins = None,
+    device: Device = None,
+    threads: Threads = None,
+    resident: Resident = None,
+) -> int:
+    """Train a teacher and keep it. A bench with the same data and recipe finds it again by itself.
+
+    It is trained as a bench would: on the same split, once, kept in the cache folder (KDZOO_CACHE) under the id of the
+    run that trained it.
+
+    \b
+    Examples:
+      kdzoo train resnet56 --data cifar100 --recipe crd240
+      kdzoo train resnet34 --small-stem --data cifar10 --epochs 30 --seed 1
+    """
+    from kdzoo.data.report import data_lines
+    from kdzoo.suite.plan.sweep import Plan
+    from kdzoo.suite.run.bench import cut, prepare, where_data_is_told
+
+    options = given(ctx.params)
+    changes = {**options.get("set", {}), **({"teacher.seed": seed} if seed else {})}
+    asked = configured({**options, "set": changes, "teacher": model, "student": model, "methods": "none", "name": "teachers"}, config)
+    with worker_pool(asked) as pool:
+        pool.warm()
+        prepared = prepare(asked)
+        taught = tuple(prepared.plan.teachers.values())
+        if not taught:
+            raise InputError(f"train: expected a network's name without weights, got {model!r}")
+        for line in data_lines(prepared.plan.data, where_data_is_told(asked)):
+            tell(line)
+        kept = Plan("teachers", teacher_store().folder, taught, {}, len(taught))
+        for planned in taught:
+            kept.store.run(planned.run.id).plan(planned.run, planned.about)
+            _forget_failure(kept.store.run(planned.run.id))
+        outcome = _launch(cut(taught, kept, prepared.options, 1), f"{model} on {asked.data}", pool)
+    for planned in taught:
+        _say_teacher(kept.store.run(planned.run.id))
+    return say_failures(outcome, "kdzoo teachers")
+
+
+def teachers(how: Kind = Format.table, as_json: AsJson = False) -> int:
+    """List the teachers that are kept: their ids, what they were trained on, and their accuracy.
+
+    Give an id to `kdzoo bench --teacher`. They are kept in the cache folder (KDZOO_CACHE).
+
+    \b
+    Example:
+      kdzoo teachers --format csv
+    """
+    rows = [_teacher_row(teacher_store().run(run_id)) for run_id in teacher_store().ids()]
+    if not rows and chosen(how, as_json) is Format.table:
+        tell("no teachers are kept yet; `kdzoo train NETWORK` or a bench trains one")
+        return 0
+    show(rows, chosen(how, as_json), names=TEACHER_KEYS, columns=TEACHER_COLUMNS)
+    return 0
+
+
+TEACHER_KEYS = ("id", "network", "data", "recipe", "epochs", "seed", "val_top1", "test_top1", "parameters", "state")
+TEACHER_COLUMNS = (
+    field("id"),
+    field("network"),
+    field("data"),
+    Column("test top-1", lambda row: percent(row["test_top1"]), number=True),
+    field("epochs", number=True),
+    field("seed", number=True),
+    Column("val top-1", lambda row: percent(row["val_top1"]), number=True),
+    field("state"),
+    field("recipe"),
+    Column("parameters", lambda row: compact(row["parameters"]), number=True),
+)
+
+
+def run(
+    file: Annotated[str, argument("A run.json, its folder, or a run's id.", metavar="RUN", names_of=complete.runs)],
+    results: ResultsFolder = Path("results"),
+    device: Device = None,
+    threads: Threads = None,
+    resident: Resident = None,
+    plugin: Plugins = None,
+) -> int:
+    """Train one run as its run.json says, in its own folder; its teacher first, unless that is kept.
+
+    A finished run is left as it is, unless its kept weights are damaged; a failed one is trained again.
+
+    \b
+    Example:
+      kdzoo run results/digits/runs/hinton-0123456789ab/run.json
+    """
+    folder = run_folder(file, results)
+    folder.read_plan()
+    if folder.state() != "done" or _is_damaged(folder):
+        asked = bench_config(given({"device": device, "threads": threads or 1, "resident": resident, "plugin": plugin}), None)
+        with worker_pool(asked) as pool:
+            pool.warm()
+            outcome = _launch(_jobs_of(folder, asked), folder.id, pool)
+        if outcome.failed:
+            return say_failures(outcome, f"kdzoo status {folder.path.parent.parent}")
+    test = folder.result()["last"]["test"]
+    tell(f"{folder.id}: test top-1 {percent(test['top1'])} %, in {folder.path}")
+    return 0
+
+
+def evaluate(
+    run: Annotated[str, argument("A run's folder, its run.json, or its id.", metavar="RUN", names_of=complete.runs)],
+    results: ResultsFolder = Path("results"),
+    device: Device = None,
+    resident: Resident = None,
+    plugin: Plugins = None,
+    as_json: JsonOnly = False,
+) -> int:
+    """Measure a kept student again on its test set, and compare with what its result.json says.
+
+    Exits with status 1 where they differ by more than the last digits.
+
+    \b
+    Example:
+      kdzoo evaluate results/digits/runs/hinton-0123456789ab
+    """
+    folder = run_folder(run, results)
+    recorded = folder.result()["last"]["test"]
+    if not folder.student.is_file():
+        raise InputError(f"{folder.student}: no such file; the weights of this run were not kept (--keep student)")
+    asked = bench_config(given({"device": device, "resident": resident, "plugin": plugin}), None)
+    measured = _measured(folder, asked, int(folder.result()["environment"]["threads"]))
+    rows = [{"metric": name, "recorded": recorded[name], "measured": measured[name]} for name in METRICS if recorded[name] is not None]
+    same = all(abs(row["recorded"] - row["measured"]) <= TOLERANCE for row in rows)
+    if as_json:
+        print_json({"id": folder.id, "n": measured["n"], "metrics": rows, "same": same})
+        return 0 if same else 1
+    show(rows, Format.table, title=f"{folder.id}, {measured['n']} test images")
+    tell("as recorded" if same else f"differs from {folder.path / 'result.json'}")
+    return 0 if same else 1
+
+
+def _is_damaged(folder: RunFolder) -> bool:
+    """Whether what a finished run keeps for others is not what was written; the worker sets it aside and trains again."""
+    from kdzoo.suite.run.repair import fault_of
+
+    return fault_of(folder) is not None
+
+
+METRICS = ("top1", "top5", "balanced", "nll", "ece")
+TOLERANCE = 1e-3
+"""another device may move the last digits of a likelihood, or one image in a thousand"""
+
+
+def _measured(folder: RunFolder, config: BenchConfig, threads: int) -> dict[str, Any]:
+    """The metrics of the weights in a run's folder on its test set."""
+    import torch
+
+    from kdzoo.contract.method import load_plugins
+    from kdzoo.suite.run.bench import device_of
+    from kdzoo.training.evaluate import measure
+    from kdzoo.training.predict import predict
+    from kdzoo.training.session import Bound, Modules, data_of, kept_student
+
+    load_plugins(config.plugin)
+    torch.set_num_threads(threads)
+    bound = Bound.read(folder)
+    images, parts = data_of(bound, config.resident)
+    place = torch.device(device_of(config.device))
+    student = kept_student(bound, images, parts, Modules()).to(place)
+    return dict(measure(predict(student, parts.test, bound.run.recipe.augment, place), parts.test.targets))
+
+
+def _jobs_of(folder: RunFolder, config: BenchConfig) -> list[Job]:
+    """What has to be done for one run: its teacher where that is not kept, then itself."""
+    from kdzoo.suite.plan.jobs import Options
+    from kdzoo.suite.plan.sweep import Plan, Planned
+    from kdzoo.suite.run.bench import cut, device_of
+
+    planned_run, about = folder.read_plan()
+    _forget_failure(folder)
+    teacher = teacher_store().run(str(about.get("teacher_id")))
+    _forget_failure(teacher)
+    taught = {teacher.id: Planned(*teacher.read_plan())} if (teacher.path / "run.json").exists() else {}
+    bench = folder.path.parent.parent
+    plan = Plan(bench.name, bench, (Planned(planned_run, about),), taught, 1)
+    options = Options(device=device_of(config.device), threads=config.threads or 1, resident=config.resident)
+    return cut(plan.students, plan, options, 1)
+
+
+def _forget_failure(folder: RunFolder) -> None:
+    """Who asks for one run by name wants it trained, whatever became of it before."""
+    if folder.state() in ("failed", "damaged"):
+        folder.forget()
+
+
+def _launch(jobs: list[Job], title: str, pool: Pool) -> Outcome:
+    """Hand jobs to workers, with the display of a bench."""
+    with open_display(console()) as display:
+        display.handle(
+            {"event": "plan", "name": title, "units": sum(job.units for job in jobs), "total": len(jobs), "done": 0, "failed": 0}
+        )
+        return launch(jobs, pool, display.handle)
+
+
+def _teacher_row(folder: RunFolder) -> dict[str, Any]:
+    record = read_record(folder)
+    last = record.result["last"] if record.result else {"val": None, "test": None}
+    return {
+        "id": record.id,
+        "network": record.run.student.name,
+        "data": record.run.data.name,
+        "recipe": record.about.get("recipe"),
+        "epochs": record.run.recipe.epochs,
+        "seed": record.run.seed,
+        "val_top1": last["val"] and last["val"]["top1"],
+        "test_top1": last["test"] and last["test"]["top1"],
+        "parameters": record.result and record.result["student"]["parameters"],
+        "state": record.state,
+    }
+
+
+def _say_teacher(folder: RunFolder) -> None:
+    """How to use a teacher that was just trained."""
+    if folder.state() != "done":
+        return
+    row = _teacher_row(folder)
+    lines = [
+        f"{row['id']}: {row['network']} on {row['data']}, test top-1 {percent(row['test_top1'])} %",
+        f"use it: kdzoo bench --teacher {row['id']} --student NAME --data {row['data']}",
+    ]
+    for line in lines:
+        tell(line)

@@ -1,0 +1,98 @@
+"""What kdzoo's own methods declare, written down beside the code, so that it is read without loading torch.
+
+`python -m kdzoo.pages` writes the file from the methods themselves; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields
+from functools import cache
+from typing import Any, Literal, cast, get_args
+
+from pydantic import Field, create_model
+from pydantic.fields import FieldInfo
+
+from kdzoo.contract.method import Card, Coefficients, FirstStage, Method, Setting, Source, StagesRead
+from kdzoo.contract.outputs import Need, Needs
+from kdzoo.files import CONFIGS
+
+FILE = CONFIGS / "methods.json"
+
+_TYPES: Mapping[str, Any] = {"float": float, "int": int, "bool": bool, "str": str, "int | None": int | None, "float | None": float | None}
+_BOUNDS = ("gt", "ge", "lt", "le")
+_CODE = ("origin", "definition", "outside", "plugin")
+"""what of a card says where its code is, and is not written down"""
+
+
+@cache
+def declared() -> Mapping[str, type[Method]]:
+    """kdzoo's own methods by name, as declared: their cards and hyper-parameters, but no loss."""
+    return {name: _method(name, entry) for name, entry in json.loads(FILE.read_text()).items()}
+
+
+def entry_of(cls: type[Method]) -> dict[str, Any]:
+    """A method's declaration as JSON; raises ValueError for a hyper-parameter that cannot be written down."""
+    card = cls.card
+    values = {field.name: getattr(card, field.name) for field in fields(Card) if field.name not in (*_CODE, "name", "needs", "stages")}
+    return {
+        **{name: _plain(value) for name, value in values.items()},
+        "needs": {"student": card.needs.student.value, "teacher": card.needs.teacher.value, "preact_if_given": card.needs.preact_if_given},
+        "stages": card.stages if isinstance(card.stages, str) else _stages_by_field(cls),
+        "fields": {name: _field(cls, name, info) for name, info in cls.model_fields.items()},
+    }
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "__dataclass_fields__"):
+        return asdict(value)
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _stages_by_field(cls: type[Method]) -> dict[str, str]:
+    """Which maps a method is handed where that hangs on its `stage`: without one, and with one."""
+    read = cast(Callable[[Any], StagesRead], cls.card.stages)
+    return {"without": read(cls()), "with": read(cls.model_validate({"stage": 0}))}
+
+
+def _field(cls: type[Method], name: str, info: FieldInfo) -> dict[str, Any]:
+    bounds = {bound: getattr(one, bound) for one in info.metadata for bound in _BOUNDS if hasattr(one, bound)}
+    kind = next((text for text, kind in _TYPES.items() if kind == info.annotation), None)
+    choices = None if kind else list(get_args(info.annotation))
+    if len(bounds) != len(info.metadata) or info.is_required() or (kind is None and not all(isinstance(c, str) for c in choices or [0])):
+        raise ValueError(f"{cls.card.name}.{name}: the catalogue knows no way to write {info!r} down")
+    return {"type": kind, "choices": choices, "default": info.default, "description": info.description, "bounds": bounds}
+
+
+def _method(name: str, entry: Mapping[str, Any]) -> type[Method]:
+    given: dict[str, Any] = {
+        key: (_TYPES[field["type"]] if field["type"] else Literal[tuple(field["choices"])], _field_info(field))
+        for key, field in entry["fields"].items()
+    }
+    cls = create_model(name, __base__=Method, **given)
+    cls.card = _card(name, entry)
+    return cls
+
+
+def _field_info(field: Mapping[str, Any]) -> Any:
+    return Field(field["default"], description=field["description"], **field["bounds"])
+
+
+def _card(name: str, entry: Mapping[str, Any]) -> Card:
+    """A card from its entry; as for its code, that of a method of kdzoo's."""
+    built: dict[str, Callable[[Any], Any]] = {
+        "needs": lambda value: Needs(Need(value["student"]), Need(value["teacher"]), value["preact_if_given"]),
+        "published": lambda value: Coefficients(**value),
+        "source": lambda value: value and Source(**value),
+        "search": lambda value: tuple(Setting(**setting) for setting in value),
+        "disagreements": tuple,
+        "first": lambda value: value and FirstStage(**{**value, "then": None if value["then"] is None else tuple(value["then"])}),
+        "stages": lambda value: value if isinstance(value, str) else _stages_of(value),
+    }
+    values = {key: built.get(key, lambda same: same)(value) for key, value in entry.items() if key != "fields"}
+    return Card(name=name, origin=f"kdzoo.methods.{name}", definition=("", name), outside=False, plugin="", **values)
+
+
+def _stages_of(value: Mapping[str, StagesRead]) -> Callable[[Any], StagesRead]:
+    return lambda method: value["without" if method.stage is None else "with"]

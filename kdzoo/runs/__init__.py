@@ -1,0 +1,1 @@
+"""What is frozen, written and read back. Free of torch."""

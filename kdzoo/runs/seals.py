@@ -1,0 +1,127 @@
+"""Files that know what they belong to and what they must contain, so that nothing damaged is read back as if it were whole.
+
+A sealed file is one line of JSON (its owner and the digest of what follows) and then its content. Tensors stay plain
+safetensors, which any library reads; owner and digest stand in their metadata.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kdzoo.errors import KdzooError
+from kdzoo.runs.store import write_bytes
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DIGEST, OWNER = "digest", "owner"
+"""the keys of a seal, in the first line of a sealed file and in the metadata of tensors"""
+
+LONGEST_SEAL = 1 << 16
+"""bytes of a first line; a longer one is no seal"""
+
+
+class Damaged(KdzooError):
+    """A file is not what was written, or belongs to something else. The message names the file and the reason."""
+
+
+def seal(content: bytes, owner: str) -> bytes:
+    """One line of JSON that names the owner and the digest of some content."""
+    return json.dumps({OWNER: owner, DIGEST: hashlib.sha256(content).hexdigest()}, separators=(",", ":")).encode()
+
+
+def check_seal(path: Path, found: bytes, content: bytes, owner: str) -> None:
+    """Raises Damaged where what was found is no seal, names another owner, or belongs to other content."""
+    try:
+        held = json.loads(found)
+        theirs, digest = str(held[OWNER]), held[DIGEST]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise Damaged(f"{path}: has no record of its owner and digest") from error
+    if theirs != owner:
+        raise Damaged(f"{path}: belongs to {theirs!r}, not to {owner!r}")
+    if digest != hashlib.sha256(content).hexdigest():
+        raise Damaged(f"{path}: its content has changed since it was written (the digest differs)")
+
+
+def write_sealed(path: Path, content: bytes, owner: str) -> None:
+    """Write content that belongs to `owner`, whole or not at all; raises StoreError where it cannot be written."""
+    write_bytes(path, seal(content, owner) + b"\n" + content)
+
+
+def read_sealed(path: Path, owner: str) -> bytes:
+    """The content of a sealed file.
+
+    Raises Damaged where the file cannot be read, belongs to another owner or differs from what was written, and
+    FileNotFoundError where there is none.
+    """
+    refuse_what_is_no_file(path)
+    try:
+        with path.open("rb") as file:
+            found, content = file.readline(LONGEST_SEAL), file.read()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise Damaged(f"{path}: cannot be read ({error.strerror})") from error
+    check_seal(path, found, content, owner)
+    return content
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write tensors as safetensors with a digest of them and of their metadata, whole or not at all.
+
+    Give the owner as `metadata["owner"]` where the reader is to ask for it.
+    """
+    from safetensors.torch import save
+
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    write_bytes(path, save(plain, metadata={**metadata, DIGEST: tensors_digest(plain, metadata)}))
+
+
+def read_tensors(path: Path, owner: str | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a safetensors file, on the CPU, and its metadata.
+
+    A file without a digest, which another program wrote, is taken as it is unless an owner is asked for. Raises Damaged
+    where the file cannot be read, its tensors are not those that were written, or it belongs to another owner, and
+    FileNotFoundError where there is none.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    refuse_what_is_no_file(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  a safetensors file is no mapping
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, OSError, ValueError) as error:
+        raise Damaged(f"{path}: not a whole safetensors file ({error})") from error
+    if owner is not None and DIGEST not in metadata:
+        raise Damaged(f"{path}: has no digest; another program or an older kdzoo wrote it")
+    if owner is not None and metadata.get(OWNER) != owner:
+        raise Damaged(f"{path}: belongs to {metadata.get(OWNER, 'nobody')!r}, not to {owner!r}")
+    if DIGEST in metadata and metadata[DIGEST] != tensors_digest(tensors, metadata):
+        raise Damaged(f"{path}: its tensors or metadata have changed since it was written (the digest differs)")
+    return tensors, metadata
+
+
+def tensors_digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> str:
+    """A digest of names, dtypes, shapes and bytes, and of the metadata but for its own digest, whatever their order."""
+    import torch
+
+    beside = {key: value for key, value in (metadata or {}).items() if key != DIGEST}
+    digest = hashlib.sha256(json.dumps(beside, sort_keys=True).encode() if beside else b"")
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def refuse_what_is_no_file(path: Path) -> None:
+    """Raises Damaged for a folder, a pipe or a device: reading some of them never ends."""
+    if path.exists() and not path.is_file():
+        raise Damaged(f"{path}: expected a file, found {'a folder' if path.is_dir() else 'something that is none'}")

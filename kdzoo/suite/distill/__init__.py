@@ -1,0 +1,1 @@
+"""`kdzoo distill`: one student for a folder of images."""

@@ -1,0 +1,141 @@
+"""Doses in a plan: which ratios of gradients a bench needs, where they are kept, and what weights they come to. Free of torch."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from kdzoo.errors import InputError
+from kdzoo.files import read_file
+from kdzoo.runs.spec import Run
+from kdzoo.runs.store import Store, write_json
+
+NAME = "doses.json"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The ratio of one method's gradient to that of cross-entropy, and what it was measured on, for a reader.
+
+    It belongs to a run: the method with factor 1 beside cross-entropy with factor 1, seed 0, whose id names it. label: what
+    the run is called, which is another name where it starts from a first stage.
+    """
+
+    label: str
+    method: str
+    hyperparameters: Mapping[str, Any]
+    pair: str
+    data: str
+    recipe: str
+    epochs: int
+    ratio: float
+    term_gradient: float
+    task_gradient: float
+    warm_up_steps: int
+    batches: int
+
+    def dose(self, weight: float, task: float) -> float | None:
+        """The dose of a weight beside a factor on cross-entropy; None without cross-entropy."""
+        return weight * self.ratio / task if task else None
+
+
+@dataclass(frozen=True)
+class Dose:
+    """What is recorded beside a run of one of its terms: its dose, the ratio it comes from, and the id it was measured under."""
+
+    dose: float
+    ratio: float
+    measured: str
+
+    def record(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def weight_for(dose: float, ratio: float) -> float:
+    """The weight that gives a term a dose beside cross-entropy with factor 1: d / r, to two significant digits.
+
+    Raises InputError where that is not a positive number.
+    """
+    weight = two_digits(dose / ratio) if ratio > 0 else math.inf
+    if not 0 < weight < math.inf:
+        raise InputError(f"doses: the weight for the dose {dose:g} is not a usable number: the measured ratio is {ratio:g}")
+    return weight
+
+
+def two_digits(value: float) -> float:
+    """A positive number rounded to two significant digits."""
+    return float(f"{value:.1e}")
+
+
+def read_doses(folder: Path) -> dict[str, Measured]:
+    """What was measured for a bench, by id; nothing where there is no file. Raises InputError for a damaged one."""
+    file = folder / NAME
+    try:
+        content = json.loads(read_file(file))
+        return {key: _measured(value) for key, value in content["doses"].items()}
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"{file}: damaged ({error}); delete it to have the doses measured again") from error
+
+
+def _measured(value: Mapping[str, Any]) -> Measured:
+    found = Measured(**value)
+    if not isinstance(found.ratio, int | float) or not 0 < found.ratio < math.inf:
+        raise ValueError(f"ratio: expected a number > 0, got {found.ratio!r}")
+    return found
+
+
+def keep_doses(folder: Path, found: Mapping[str, Measured]) -> dict[str, Measured]:
+    """Add what was measured to a bench's file, and give back what it holds then: what stands there already stays."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f".{NAME}.lock"):
+        known = {**found, **read_doses(folder)}
+        write_json(folder / NAME, {"doses": {key: asdict(one) for key, one in known.items()}})
+    return known
+
+
+def reused_doses(folder: str) -> dict[str, Measured]:
+    """What was measured for another bench, for `--doses-from`; raises InputError where its folder has none."""
+    found = read_doses(Path(folder).expanduser())
+    if not found:
+        raise InputError(f"doses_from: {folder}: expected a bench's folder with a {NAME}")
+    return found
+
+
+def recorded_doses(store: Store) -> dict[str, float]:
+    """The ratios that the runs of a bench were planned with, by id: what is left where its doses.json is lost."""
+    found: dict[str, float] = {}
+    for run_id in store.ids():
+        try:
+            _, about = store.run(run_id).read_plan()
+        except (InputError, TypeError, ValueError):  # told by the table, and renamed when the run is planned again
+            continue
+        for entry in dict(about.get("doses") or {}).values():
+            found.setdefault(str(entry["measured"]), float(entry["ratio"]))
+    return found
+
+
+def describe(run: Run, about: Mapping[str, Any], numbers: Mapping[str, Any]) -> Measured:
+    """The record of what was measured of a run."""
+    (term,) = run.objective.terms
+    return Measured(
+        label=run.objective.label,
+        method=term.method,
+        hyperparameters=term.hyperparameters,
+        pair=str(about.get("pair") or run.student.name),
+        data=run.data.name,
+        recipe=str(about.get("recipe") or "-"),
+        epochs=run.recipe.epochs,
+        **numbers,
+    )
+
+
+def of_method(found: Iterable[Measured], method: str) -> list[Measured]:
+    return sorted((one for one in found if one.method == method), key=lambda one: (one.pair, one.data, one.recipe, one.epochs))

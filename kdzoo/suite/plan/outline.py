@@ -1,0 +1,139 @@
+"""What a bench is going to train, in words, before torch is loaded. The plan that follows counts exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdzoo.contract.method import REGISTRY
+from kdzoo.data.transfer import words_in_words
+from kdzoo.errors import InputError
+from kdzoo.models.pairs import pair as named_pair
+from kdzoo.suite.plan.config import CONTROLS, NONE, BenchConfig, recipe_file, wants_refit
+from kdzoo.suite.plan.methods import Request, parse_request, settings
+from kdzoo.text import number_of
+
+LISTED = 6
+"""up to this number of methods each is named with its settings; of more, only how many they are"""
+
+
+@dataclass(frozen=True)
+class Outline:
+    """The methods of a bench with their numbers of settings, controls first; None for one that only a plugin knows.
+
+    exact: whether every setting is sure to be a run of its own.
+    """
+
+    config: BenchConfig
+    methods: tuple[tuple[str, int | None], ...]
+    pairs: tuple[tuple[str, str], ...]
+    epochs: int
+    exact: bool
+
+    @property
+    def runs(self) -> int | None:
+        """How many runs the sweep has, at the most where that is not exact; None where a plugin has to be loaded to know."""
+        total = 0
+        students = len({student for _, student in self.pairs})  # the student alone is one run for all of its teachers
+        for name, number in self.methods:
+            if number is None:
+                return None
+            total += number * len(self.config.seeds_for(name)) * (students if name == NONE else len(self.pairs))
+        return total
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Words and what they stand for: the number of runs, where results go, methods, settings, seeds, networks, data, recipe."""
+        config = self.config
+        if self.runs is None:
+            number = f"runs are counted once {' and '.join(Path(file).name for file in config.plugin)} is loaded"
+        else:
+            number = f"{'' if self.exact else 'at most '}{number_of(self.runs, 'run')}"
+        lines = [
+            ("bench", f"{config.name}: {number}, results in {Path(config.results) / config.name}"),
+            ("methods", f"{methods_in_words(self.methods)}; {seeds_in_words(config)}"),
+            ("networks", f"{pairs_in_words(self.pairs)}, on {config.data}"),
+            ("recipe", f"{Path(config.recipe).stem}, {number_of(self.epochs, 'epoch')} a run"),
+        ]
+        if config.transfer_classes is not None or config.transfer_data is not None:
+            lines.append(("transfer set", f"the student is taught on {_transfer_words(config)}"))
+        if wants_refit(config):
+            lines.append(("refit", "then the chosen settings on all training images, with fresh seeds"))
+        return lines
+
+
+def _transfer_words(config: BenchConfig) -> str:
+    """What a transfer set is, as far as that is known before the data are read."""
+    images = [f"the unlabelled images of {config.transfer_data}"] if config.transfer_data is not None else []
+    if config.transfer_only:
+        return f"{images[0]} alone"
+    classes = "all classes" if config.transfer_classes is None else words_in_words(config.transfer_classes)
+    return " and ".join([classes, *images])
+
+
+def outline(config: BenchConfig) -> Outline | None:
+    """The outline of a bench; None where something is wrong with it, which its plan tells with all else that is."""
+    with REGISTRY.declarations():
+        try:
+            protocol = recipe_file(config.recipe)
+            pairs = _pairs(config)
+            requests = {text: _request(text, config) for text in (*CONTROLS, *config.methods)}
+            published = [protocol.published_for("/".join(_name(network) for network in pair)) for pair in pairs]
+            counted = tuple(
+                (text, None if request is None else max((len(settings(request, config, values)) for values in published), default=0))
+                for text, request in requests.items()
+            )
+        except InputError:
+            return None
+    epochs = config.epochs or config.set.get("recipe.epochs") or protocol.recipe.get("epochs")
+    if not pairs or not isinstance(epochs, int):
+        return None
+    known = [request for request in requests.values() if request is not None]
+    distinct = len({request.terms for request in known}) == len(requests) and not any(request.exact for request in known)
+    exact = distinct and config.tune is None and not config.grid and 0 not in (*config.alphas, *config.weights, *config.doses)
+    return Outline(config, counted, pairs, epochs, exact)
+
+
+def _pairs(config: BenchConfig) -> tuple[tuple[str, str], ...]:
+    given = [(config.teacher, config.student)] if config.teacher and config.student else []
+    named = [named_pair(text) for text in config.pairs]
+    return tuple(dict.fromkeys([*given, *((pair.teacher, pair.student) for pair in named)]))
+
+
+def _request(text: str, config: BenchConfig) -> Request | None:
+    """A request by name; None where it names what only a plugin can know."""
+    try:
+        return parse_request(text)
+    except InputError:
+        if config.plugin:
+            return None
+        raise
+
+
+def _name(network: str) -> str:
+    """A network's name, without what is said of its weights and its images."""
+    return network.partition(":")[0].partition("@")[0]
+
+
+def methods_in_words(methods: Sequence[tuple[str, int | None]]) -> str:
+    """`student alone, 4 settings of hinton, 2 settings of at`, in the plan's order; the range of their settings for many methods."""
+    others = [(name, number) for name, number in methods if name != NONE]
+    if len(others) > LISTED:
+        numbers = sorted(number for _, number in others if number is not None)
+        span = f"{numbers[0]} to {numbers[-1]} settings" if numbers[0] != numbers[-1] else number_of(numbers[0], "setting")
+        return f"student alone and {len(others)} methods, {span} each"
+    named = [name if number in (None, 1) else f"{number} settings of {name}" for name, number in others]
+    return ", ".join(["student alone", *named])
+
+
+def seeds_in_words(config: BenchConfig) -> str:
+    count, more = len(config.seeds), len(config.seeds_of_controls)
+    seeds = f"seed{'' if count == 1 else 's'} {', '.join(map(str, config.seeds))}" if count <= LISTED else f"{count} seeds"
+    return seeds if more == count else f"{seeds} ({more} seeds for the student alone and plain KD)"
+
+
+def pairs_in_words(pairs: Sequence[tuple[str, str]]) -> str:
+    if len(pairs) > 1:
+        return f"{len(pairs)} pairs: {', '.join('/'.join(pair) for pair in pairs)}"
+    teacher, student = pairs[0]
+    return f"{student} taught by {teacher}"

@@ -1,0 +1,86 @@
+"""How a bench was made: every command that trained for it, with its whole configuration, as `bench.json` in its folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from kdzoo.errors import InputError
+from kdzoo.files import read_file
+from kdzoo.runs.store import Store, set_aside, write_json
+from kdzoo.suite.plan.config import BenchConfig
+from kdzoo.version import VERSION
+
+NAME = "bench.json"
+
+
+@dataclass(frozen=True)
+class Start:
+    """One start of a bench: the command line or the call, kdzoo's version, the configuration in full, the ids of its plan's runs.
+
+    `config` may be written to a YAML file and used again with --config.
+    """
+
+    command: str
+    config: Mapping[str, Any]
+    runs: tuple[str, ...]
+    kdzoo: str = VERSION
+
+    @staticmethod
+    def of(command: str, config: BenchConfig, runs: Iterable[str]) -> Start:
+        return Start(command, config.model_dump(mode="json"), tuple(sorted(runs)))
+
+    def repeats(self, other: Start) -> bool:
+        """Whether both are the same command with the same configuration: their plans may differ by what was added since."""
+        return (self.command, self.config) == (other.command, other.config)
+
+
+def read_starts(folder: Path) -> list[Start]:
+    """The starts of a bench, the present plan's last; none where the file is missing. Raises InputError for a damaged one."""
+    file = folder / NAME
+    try:
+        return [_start(entry) for entry in json.loads(read_file(file))["starts"]]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise InputError(f"{file}: damaged ({error})") from error
+
+
+def _start(entry: Mapping[str, Any]) -> Start:
+    made = Start(str(entry["command"]), dict(entry["config"]), tuple(entry["runs"]), str(entry["kdzoo"]))
+    if not all(isinstance(run_id, str) for run_id in made.runs):
+        raise ValueError("runs: expected ids")
+    return made
+
+
+def keep_start(folder: Path, start: Start) -> str | None:
+    """Put a start last in a bench's file, in the place of the same command's before; what was wrong with the file, or None.
+
+    A damaged file is renamed and a new one begun.
+    """
+    fault = None
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".bench.lock"):
+        try:
+            before = read_starts(folder)
+        except InputError as error:
+            before, fault = [], f"{error.problems[0]}; it is kept as {set_aside(folder / NAME).name}"
+        starts = [*(one for one in before if not start.repeats(one)), start]
+        if starts != before:
+            write_json(folder / NAME, {"starts": [asdict(one) for one in starts]})
+    return fault
+
+
+def is_complete(config: BenchConfig) -> bool:
+    """Whether every run that this configuration has planned before is done: a guess, for what may have changed is not looked at."""
+    folder = Path(config.results) / config.name
+    try:
+        planned = [start.runs for start in read_starts(folder) if start.config == config.model_dump(mode="json")]
+    except InputError:
+        return False
+    return bool(planned) and all(Store(folder).run(run_id).state() == "done" for run_id in planned[-1])

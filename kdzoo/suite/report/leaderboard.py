@@ -1,0 +1,264 @@
+"""Tables derived from run.json and result.json alone: a row a run, and a row a method at its chosen setting."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kdzoo.runs.spec import canonical
+from kdzoo.runs.store import write_bytes
+from kdzoo.suite.plan.config import NONE
+from kdzoo.suite.report.blocks import CONTROLS, HEAD, TEACHER, Block, Standing, blocks_of, comparisons, position_of
+from kdzoo.suite.report.records import BenchRecords, Record, read_bench, setting_of
+from kdzoo.suite.report.stats import lead_is_clear, sample_sd
+from kdzoo.suite.report.tables import as_markdown
+from kdzoo.text import csv_text
+
+METRICS = ("top1", "top5", "balanced", "nll", "ece", "agreement", "teacher_kl")
+COSTS = (
+    "student_passes", "backward_passes", "teacher_passes", "views", "step_macs", "train_macs", "time_ratio",
+    "memory_bytes", "extra_parameters", "step_seconds", "train_seconds",
+)  # fmt: skip
+"""what stays the same on every machine first; seconds of the clock last"""
+SETTING = ("temperature", "alpha", "weight", "coefficient", "dose", "others")
+
+
+def runs_frame(bench: BenchRecords) -> pd.DataFrame:
+    """A row a run, in the order of pair, phase, method, setting and seed. Accuracies are shares."""
+    records = sorted(bench.records, key=lambda r: (r.place[:-1], r.method, r.setting_key, r.run.seed, r.id))
+    recipes = {record.id: block.recipe for block in reversed(blocks_of(bench)) for record in block.records}
+    return pd.DataFrame([_run_row(r, recipes.get(r.id, r.place.recipe)) for r in records], columns=list(_run_row(None, None)))
+
+
+def _run_row(record: Record | None, recipe: str | None) -> dict[str, Any]:
+    """A run's row; the columns, with nothing in them, for None."""
+    result = (record.result if record else None) or {}
+    last, best, oracle = result.get("last") or {}, result.get("best") or {}, result.get("oracle") or {}
+    teacher, student, cost = result.get("teacher") or {}, result.get("student") or {}, result.get("cost") or {}
+    run, place = (record.run, record.place) if record else (None, None)
+    return {
+        "id": record and record.id,
+        "pair": place and place.pair,
+        "data": place and place.data,
+        "recipe": recipe,
+        "epochs": place and place.epochs,
+        "phase": place and place.phase,
+        "method": record and record.method,
+        **(setting_columns(record) if record else dict.fromkeys(SETTING)),
+        "seed": run and run.seed,
+        "state": record and record.state,
+        **{f"val_{name}": (last.get("val") or {}).get(name) for name in METRICS},
+        **{f"test_{name}": (last.get("test") or {}).get(name) for name in METRICS},
+        "best_epoch": best.get("epoch"),
+        "best_val_top1": (best.get("val") or {}).get("top1"),
+        "test_top1_at_best_val": (best.get("test") or {}).get("top1"),
+        "oracle_epoch": oracle.get("epoch"),
+        "oracle_test_top1": (oracle.get("test") or {}).get("top1"),
+        "train_loss": (result.get("train") or {}).get("loss"),
+        "train_samples": (result.get("train") or {}).get("samples"),
+        "teacher_val_top1": (teacher.get("val") or {}).get("top1"),
+        "teacher_test_top1": (teacher.get("test") or {}).get("top1"),
+        "teacher_parameters": teacher.get("parameters"),
+        "student_parameters": student.get("parameters"),
+        "student_macs": student.get("macs"),
+        **{name: cost.get(name) for name in COSTS},
+        "device": (result.get("environment") or {}).get("device"),
+        "threads": (result.get("environment") or {}).get("threads"),
+        "seconds": result.get("seconds"),
+        "error": record and record.error,
+    }
+
+
+def setting_columns(record: Record) -> dict[str, Any]:
+    setting = setting_of(record.run.objective, record.about.get("methods", {}), record.about.get("doses", {}))
+    others = json.dumps(canonical(dict(setting.others)), sort_keys=True) if setting.others else None
+    return {**{name: getattr(setting, name) for name in SETTING}, "others": others}
+
+
+def leaderboard_frame(bench: BenchRecords) -> pd.DataFrame:
+    """A row a method at its chosen setting, best first, for every pair, data set and phase; the teacher as a reference.
+
+    Differences are in test top-1 of the last epoch, to tuned plain KD and to the student alone, each with a 95 %
+    interval and its p-value (vs_kd_low, vs_kd_high, p_vs_kd) and with those that hold for all rows of the table at once
+    (vs_kd_all_low, vs_kd_all_high, p_vs_kd_all); vs_kd_holm: whether it stands after Holm's correction. `collapsed` says
+    why a row has none of that. `rank` is by rank_top1, the mean over rank_seeds, which all ranked rows have; rows without
+    these seeds follow without a rank. gap_closed is there only where the teacher's lead is clear. time_ratio and macs_ratio
+    are the cost of training as multiples of the student alone's.
+    """
+    return pd.DataFrame([row for block in blocks_of(bench) for row in _block_rows(block)], columns=list(_COLUMNS))
+
+
+_COLUMNS = (
+    *HEAD, "rank", "rank_seeds", "rank_top1", "method", *SETTING, "swept",
+    "settings_tried", "n", "planned", "failed", "collapsed",
+    "test_top1", "test_sd", "test_top1_at_best_val", "oracle_test_top1", "val_top1", "pairing",
+    *(column for name in CONTROLS for column in (
+        f"vs_{name}", f"vs_{name}_low", f"vs_{name}_high", f"p_vs_{name}",
+        f"vs_{name}_all_low", f"vs_{name}_all_high", f"p_vs_{name}_all", f"vs_{name}_holm",
+    )),
+    "gap_closed", "detectable", "test_balanced", "test_nll", "test_ece", "test_agreement", "test_teacher_kl", *COSTS, "macs_ratio",
+    "student_parameters", "student_macs",
+)  # fmt: skip
+
+
+def _block_rows(block: Block) -> list[dict[str, Any]]:
+    teachers = [record.result["teacher"] for record in block.records if record.result and record.result.get("teacher")]
+    tests = {name: comparisons(block, control) for name, control in CONTROLS.items()}
+    rows = [
+        {
+            **block.head,
+            **_row(standing),
+            "pairing": _pairing(block) if position_of(block.healthy, standing) is not None else None,
+            **_differences(standing, block),
+            **_gap_closed(standing, block, teachers),
+            **_ranked_by(standing, block),
+            "macs_ratio": _macs_ratio(standing, block),
+            **{column: value for name in CONTROLS for column, value in tests[name].columns(f"vs_{name}", standing).items()},
+            "detectable": next((value for name in CONTROLS if (value := tests[name].detectable(standing)) is not None), None),
+        }
+        for standing in block.standings
+    ]
+    # Means of equal values may differ in the last bits: a tie is a tie, and goes by name and setting.
+    rows.sort(
+        key=lambda row: (
+            row["collapsed"] is not None,
+            "rank_top1" not in row,
+            -round(row.get("rank_top1", _or(row["test_top1"], -1.0)), 10),
+            row["method"],
+            str(row["others"]),
+            *_numbers(row),
+        )
+    )
+    for rank, row in enumerate((row for row in rows if "rank_top1" in row), start=1):
+        row["rank"] = rank
+    return [{**block.head, **_teacher_row(teachers[0])}, *rows] if teachers else rows
+
+
+def _ranked_by(standing: Standing, block: Block) -> dict[str, Any]:
+    """What a setting is ranked by: its mean over the seeds that all ranked rows share. Nothing where it has no rank."""
+    if position_of(block.ranked, standing) is None:
+        return {}
+    return {"rank_seeds": " ".join(map(str, sorted(block.common_seeds))), "rank_top1": block.common_top1(standing)}
+
+
+def _macs_ratio(standing: Standing, block: Block) -> float | None:
+    """A setting's multiply-accumulates of training, as a multiple of the student alone's."""
+    alone = block.only(NONE)
+    own, base = (_median(s.done, "train_macs") if s is not None else None for s in (standing, alone))
+    return own / base if own is not None and base else None
+
+
+def _pairing(block: Block) -> str:
+    return "by seed" if block.model is not None and block.model.paired else "none"
+
+
+def _numbers(row: Mapping[str, Any]) -> tuple[float, ...]:
+    return tuple(_or(row[name], -1.0) for name in ("alpha", "temperature", "weight", "coefficient"))
+
+
+def _row(standing: Standing) -> dict[str, Any]:
+    """What the runs of a setting say by themselves."""
+    record, done = standing.record, standing.done
+    student = (done[0].result or {}).get("student", {}) if done else {}
+    return {
+        "method": record.method,
+        **setting_columns(record),
+        "swept": ",".join(record.about.get("swept", ())) or None,
+        "settings_tried": standing.tried,
+        "n": len(done),
+        "planned": len(standing.candidate.records),
+        "failed": sum(r.state == "failed" for r in standing.candidate.records),
+        "collapsed": standing.collapsed,
+        "test_top1": _mean(done, "last", "test", "top1"),
+        "test_sd": sample_sd(list(standing.top1.values())) if done else None,
+        "test_top1_at_best_val": _mean(done, "best", "test", "top1"),
+        "oracle_test_top1": _mean(done, "oracle", "test", "top1"),
+        "val_top1": _mean(done, "last", "val", "top1"),
+        **{f"test_{name}": _mean(done, "last", "test", name) for name in ("balanced", "nll", "ece", "agreement", "teacher_kl")},
+        **{name: _median(done, name) for name in COSTS},
+        "student_parameters": student.get("parameters"),
+        "student_macs": student.get("macs"),
+    }
+
+
+def _differences(standing: Standing, block: Block) -> dict[str, Any]:
+    """Differences of means to tuned KD and to the student alone."""
+    controls = {name: block.only(control) for name, control in CONTROLS.items()}
+    return {
+        f"vs_{name}": standing.mean_top1 - control.mean_top1
+        for name, control in controls.items()
+        if standing.done and control is not None and control is not standing
+    }
+
+
+def _gap_closed(standing: Standing, block: Block, teachers: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The share of the way from the student alone to the teacher that a healthy setting has gone.
+
+    Only where the teacher's lead over the student alone is clear (`stats.lead_is_clear`): a share of a lead that may be
+    nothing is no number.
+    """
+    alone = block.only(NONE)
+    if alone is None or not teachers or any(position_of(block.healthy, one) is None for one in (standing, alone)):
+        return {}
+    base = alone.mean_top1
+    teacher = float(np.mean([teacher["test"]["top1"] for teacher in teachers]))
+    if not lead_is_clear(teacher, list(alone.top1.values()), alone.images):
+        return {}
+    return {"gap_closed": (standing.mean_top1 - base) / (teacher - base)}
+
+
+def _teacher_row(teacher: Mapping[str, Any]) -> dict[str, Any]:
+    test = teacher["test"]
+    return {
+        "method": TEACHER,
+        "n": 1,
+        "test_top1": test["top1"],
+        "val_top1": (teacher.get("val") or {}).get("top1"),
+        "test_balanced": test["balanced"],
+        "test_nll": test["nll"],
+        "test_ece": test["ece"],
+        "student_parameters": teacher.get("parameters"),
+        "student_macs": teacher.get("macs"),
+    }
+
+
+def _mean(done: Iterable[Record], *path: str) -> float | None:
+    values = [_at(record.result, path) for record in done]
+    return float(np.mean(values)) if values and all(value is not None for value in values) else None
+
+
+def _median(done: Iterable[Record], name: str) -> float | None:
+    values = [_at(record.result, ("cost", name)) for record in done]
+    return float(np.median(values)) if values and all(value is not None for value in values) else None
+
+
+def _at(value: Any, path: Sequence[str]) -> Any:
+    for key in path:
+        value = value.get(key) if value is not None else None
+    return value
+
+
+def _or(value: float | None, other: float) -> float:
+    return other if value is None or math.isnan(value) else value
+
+
+def write_tables(folder: Path) -> tuple[pd.DataFrame, BenchRecords]:
+    """Rebuild runs.csv, leaderboard.csv and leaderboard.md from the run folders; the leaderboard and what it is from."""
+    bench = read_bench(folder)
+    board = leaderboard_frame(bench)
+    write_bytes(folder / "runs.csv", as_csv(runs_frame(bench)))
+    write_bytes(folder / "leaderboard.csv", as_csv(board))
+    write_bytes(folder / "leaderboard.md", as_markdown(bench, board).encode())
+    return board, bench
+
+
+def as_csv(frame: pd.DataFrame) -> bytes:
+    """A frame as CSV: ten significant digits, empty where there is no value, one kind of line end, no formulas."""
+    harmless = frame.map(lambda cell: csv_text(cell) if isinstance(cell, str) else cell)
+    return str(harmless.to_csv(index=False, float_format="%.10g", lineterminator="\n")).encode()

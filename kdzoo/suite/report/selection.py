@@ -1,0 +1,130 @@
+"""Which setting of a method stands in the leaderboard, and whether it is healthy: by validation, never by the test set."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kdzoo.suite.report.records import BenchRecords, Record, by_place
+from kdzoo.suite.report.stats import COLLAPSE_POINTS, COLLAPSE_SDS, is_collapsed
+
+RULE = "highest mean validation top-1 of the last epoch over the seeds, then lowest validation NLL, then nearest the declared default"
+
+BELOW = "below the student alone on validation"
+COLLAPSE_RULE = (
+    f"a seed failed, or the mean validation top-1 of the last epoch lies more than {COLLAPSE_POINTS:g} points and more than "
+    f"{COLLAPSE_SDS:g} sd of the student alone below the student alone"
+)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """All runs of one setting of a method, whatever came of them."""
+
+    records: tuple[Record, ...]
+
+    @property
+    def done(self) -> tuple[Record, ...]:
+        return tuple(record for record in self.records if record.result is not None)
+
+    @property
+    def complete(self) -> bool:
+        return len(self.done) == len(self.records)
+
+    @property
+    def validated(self) -> bool:
+        """Whether something was held out for every run that is done."""
+        return all(record.result["last"].get("val") is not None for record in self.done if record.result)
+
+    @property
+    def val_top1(self) -> list[float]:
+        """Validation top-1 of the last epoch, of every seed that is done."""
+        return [record.result["last"]["val"]["top1"] for record in self.done if record.result]
+
+
+def why_collapsed(candidate: Candidate, alone: Candidate | None) -> str | None:
+    """What makes a setting a collapsed one, in words; None for a healthy one.
+
+    A failed seed, or validation far below the student alone's (`stats.is_collapsed`). Without validation only failed
+    seeds count. An interrupted run is missing and says nothing.
+    """
+    failed = sum(record.state == "failed" for record in candidate.records)
+    if failed:
+        return f"{failed} of {len(candidate.records)} seeds failed"
+    if alone is None or not (candidate.done and alone.done and candidate.validated and alone.validated):
+        return None
+    images = min(record.result["last"]["val"]["n"] for record in alone.done if record.result)
+    own, base = np.array(candidate.val_top1), np.array(alone.val_top1)
+    if not is_collapsed(own, base, images):
+        return None
+    return f"{100 * (base.mean() - own.mean()):.1f} points {BELOW}"
+
+
+def candidates(records: Iterable[Record]) -> list[Candidate]:
+    """The settings of a method's runs, in a fixed order."""
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        groups.setdefault(record.setting_key, []).append(record)
+    return [Candidate(tuple(sorted(groups[key], key=lambda r: (r.run.seed, r.id)))) for key in sorted(groups)]
+
+
+def choose(options: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """The chosen setting, as one of one; all of them where nothing was held out to choose on, or none is done.
+
+    Settings with a failed or missing seed are candidates only where none is complete, and then those with the most
+    seeds; so are, of complete ones, those with the most: the best of many short means is a lucky one.
+    """
+    if len(options) <= 1:
+        return tuple(options)
+    able = [option for option in options if option.complete] or [option for option in options if option.done]
+    if not able or not all(option.validated for option in options):
+        return tuple(options)
+    most = max(len(option.done) for option in able)
+    return (max((option for option in able if len(option.done) == most), key=_rank),)
+
+
+def _rank(candidate: Candidate) -> tuple[float, float, float, str]:
+    top1 = float(np.mean(candidate.val_top1))
+    nll = float(np.mean([record.result["last"]["val"]["nll"] for record in candidate.done if record.result]))
+    # Means of equal counts may differ in the last bits: a tie is a tie.
+    return (round(top1, 10), -round(nll, 10), -distance_from_default(candidate.records[0]), candidate.records[0].setting_key)
+
+
+def distance_from_default(record: Record) -> float:
+    """How far a setting is from the declared one: log ratios of hyper-parameters and coefficients, 0 for the declared."""
+    total = 0.0
+    for term in record.run.objective.terms:
+        card = record.about.get("methods", {}).get(term.method, {})
+        for name, value in term.hyperparameters.items():
+            declared = card.get("declared", {}).get(name, value)
+            if isinstance(value, int | float) and isinstance(declared, int | float) and value > 0 and declared > 0:
+                total += abs(math.log(value / declared))
+            elif value != declared:
+                total += 1.0
+        published = card.get("published")
+        if published:
+            total += abs(math.log(term.coefficient / published["term"])) + abs(record.run.objective.task - published["task"])
+    return round(total, 10)
+
+
+def at_published_coefficients(record: Record) -> bool:
+    """Whether a run's terms stand at the coefficients that its methods were published with, as far as those are known."""
+    task = record.run.objective.task
+    for term in record.run.objective.terms:
+        published = record.about.get("methods", {}).get(term.method, {}).get("published")
+        if published and not (math.isclose(term.coefficient, published["term"]) and math.isclose(task, published["task"])):
+            return False
+    return True
+
+
+def chosen_runs(bench: BenchRecords) -> list[str]:
+    """The id of one run of every method's chosen setting in the sweep, method by method and pair by pair, none twice."""
+    found: dict[str, None] = {}
+    for place, records in by_place(bench.records).items():
+        for method in sorted({record.method for record in records}) if place.phase == "sweep" else ():
+            options = candidates(record for record in records if record.method == method)
+            found |= {option.records[0].id: None for option in choose(options) if option.done}
+    return list(found)

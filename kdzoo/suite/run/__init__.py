@@ -1,0 +1,1 @@
+"""Where runs are trained: workers, launchers, what a person sees meanwhile."""

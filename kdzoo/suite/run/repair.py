@@ -1,0 +1,75 @@
+"""What is damaged in a run's folder is told, renamed, and made again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdzoo.errors import InputError
+from kdzoo.runs.seals import Damaged, read_sealed, read_tensors
+from kdzoo.runs.store import RunFolder, is_teacher, set_aside
+from kdzoo.suite.plan.jobs import Handle
+
+ASIDE = "and the old file is kept as NAME.damaged"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A file that is damaged or gone, and what is wrong with it, in a line."""
+
+    file: Path
+    text: str
+
+
+def fault_of(folder: RunFolder) -> Fault | None:
+    """What is wrong with what other runs start from in a finished run's folder: its weights, and a first stage's checkpoint.
+
+    Weights that were not kept are a fault of a teacher alone. Raises InputError where run.json cannot be read.
+    """
+    read: dict[Path, Callable[[Path, str], object]] = {}
+    if folder.read_plan()[0].kind == "pretrain":
+        read[folder.checkpoint] = read_sealed
+    if folder.student.exists() or is_teacher(folder):
+        read[folder.student] = read_tensors
+    for file, contents_of in read.items():
+        try:
+            contents_of(file, folder.id)
+        except FileNotFoundError:
+            return Fault(file, f"{file}: no such file")
+        except Damaged as error:
+            return Fault(file, str(error))
+    return None
+
+
+def forget_damaged(folder: RunFolder, emit: Handle) -> None:
+    """Make a run new again whose result.json cannot be read, and say why; what was there stays beside it under another name."""
+    if folder.state() != "damaged":
+        return
+    try:
+        folder.result()
+    except InputError as error:
+        folder.forget()
+        emit({"event": "note", "text": f"{error.problems[0]}; {folder.id} is trained again, {ASIDE}"})
+
+
+def renew(folder: RunFolder, emit: Handle) -> None:
+    """Make a finished run new again where what other runs start from is damaged or gone, and say so; the caller has its lock.
+
+    What is damaged stays beside it under another name, and so does the result, without which the run is not done.
+    """
+    if folder.state() != "done":
+        return
+    fault = fault_of(folder)
+    if fault is None:
+        return
+    if fault.file.exists():
+        set_aside(fault.file)
+    folder.forget()
+    emit({"event": "note", "text": f"{fault.text}; {folder.id} is trained again, {ASIDE}"})
+
+
+def begin_again(folder: RunFolder, damage: Damaged, emit: Handle) -> None:
+    """Rename a checkpoint that cannot be resumed, and say so; the caller has the run's lock."""
+    set_aside(folder.checkpoint)
+    emit({"event": "note", "text": f"{damage}; {folder.id} starts again, {ASIDE}"})

@@ -1,0 +1,173 @@
+"""A user's own loss is tried before any training: its first and its last step, on a few real images, with nothing kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from kdzoo.contract import guard
+from kdzoo.contract.diagnosis import MethodFault, Networks, diagnose, shown
+from kdzoo.contract.method import REGISTRY, Method
+from kdzoo.contract.objective import Objective
+from kdzoo.contract.outputs import Clock, Shapes
+from kdzoo.data.dataset import Images
+from kdzoo.data.loader import batches
+from kdzoo.data.split import Parts
+from kdzoo.errors import InputError, KdzooError
+from kdzoo.models.network import Network
+from kdzoo.models.placement import Execution, autocast
+from kdzoo.runs.spec import Run
+from kdzoo.suite.run.fork import Fate, fate_in_copy
+from kdzoo.training.cohort import Cohort, gather_batch, images_at, shown_by
+from kdzoo.training.member import Member, outputs
+from kdzoo.training.session import Bound, cohort_of, shape_of, size_of
+
+FEW = 4
+"""images of a trial step; where so few fail, a whole batch is tried, since a loss may need more"""
+
+
+def try_loss(
+    bound: Bound,
+    student: tuple[Network, Shapes],
+    teacher: tuple[Network, Shapes] | None,
+    objective: Objective,
+    images: Images,
+    parts: Parts,
+    device: torch.device,
+    stalls: list[str],
+) -> None:
+    """Run forward and backward of an objective with users' methods on untrained networks; the objective is spent afterwards.
+
+    It runs in a copy of this process first, on the CPU: a loss that kills its process (a crash in native code, a signal) is
+    then refused by name instead of ending the bench. It runs here where the copy's result does not hold or has to be told:
+    for a GPU, and where the loss raised. stalls: the objectives whose copy did not answer, to which this one is added if so;
+    after the first one there are no more copies, since each would take as long.
+    No weight of the networks moves, and no file is written. Raises InputError where a user's method fails: with the line of it,
+    what to write instead, and `kdzoo check FILE`.
+    """
+    cpu = torch.device("cpu")
+    fate = Fate.unknown if stalls else fate_in_copy(lambda: _try_here(bound, student, teacher, objective, images, parts, cpu))
+    if fate is Fate.stalled:
+        stalls.append(bound.run.objective.label)
+    if not isinstance(fate, Fate):
+        names = " or ".join(_named(method) for method in users_methods(objective))
+        raise InputError(f"{names}: one training step ends the whole process, which {fate}; a loss must not end the process that calls it")
+    if fate is not Fate.returned or device.type != "cpu":
+        _try_here(bound, student, teacher, objective, images, parts, device)
+
+
+def _try_here(
+    bound: Bound,
+    student: tuple[Network, Shapes],
+    teacher: tuple[Network, Shapes] | None,
+    objective: Objective,
+    images: Images,
+    parts: Parts,
+    device: torch.device,
+) -> None:
+    """The trial in this process; raises as `try_loss` does."""
+    network, before = student[0], {name: value.clone() for name, value in student[0].state_dict().items()}
+    execution = Execution(device=device, threads=torch.get_num_threads())
+    try:
+        size = size_of(network, objective, shape_of(images, bound.run.recipe))
+        member = Member(bound.run, bound.folder, network, size, objective, execution)
+        cohort = cohort_of([member], images, parts, None, execution)
+        source = None if teacher is None else execution.place(teacher[0], bound.run.recipe.precision)
+        whole = min(bound.run.recipe.batch_size, len(parts.train.targets))
+        try:
+            reached = _steps(cohort, source, min(FEW, whole))
+        except Exception:
+            if whole <= FEW:
+                raise
+            reached = _steps(cohort, source, whole)
+    except Exception as error:
+        raise InputError(_told(error, objective, student[1], teacher[1] if teacher else student[1])) from error
+    finally:
+        network.load_state_dict(before)
+        network.zero_grad(set_to_none=True)
+    idle = [method for method in users_methods(objective) if method.card.name not in reached]
+    if idle:
+        fault = "its loss carries no gradient: is the student detached (.detach(), torch.no_grad(), .argmax())?"
+        raise InputError(*(f"{_named(method)}: {fault}{_see_check(method)}" for method in idle))
+
+
+def trial_key(run: Run) -> tuple[str, ...]:
+    """What decides how a trial of a run comes out: networks and methods with their hyper-parameters, whatever their weights are."""
+    terms = sorted(f"{term.method} {sorted(term.hyperparameters.items())}" for term in run.objective.terms)
+    return (str(run.student), str(run.teacher), str(run.recipe.augment), *terms)
+
+
+def users_methods(objective: Objective) -> list[Method]:
+    """The methods of an objective that are not kdzoo's own."""
+    return [term.method for term in objective.terms if term.method.card.outside]
+
+
+def check_hints(runs: Iterable[Run], failed: Iterable[str]) -> list[str]:
+    """Where to look for the fault of failed runs whose methods come from a user's file; a line a file."""
+    ids = set(failed)
+    cards = [REGISTRY.get(term.method).card for run in runs if run.id in ids for term in run.objective.terms]
+    files = {card.plugin: card.name for card in cards if card.plugin}
+    return [f"runs with {name} failed: `kdzoo check {shown(file)}` finds most faults of a loss" for file, name in files.items()]
+
+
+def _steps(cohort: Cohort, teacher: Network | None, size: int) -> set[str]:
+    """The first and the last step of a run, on `size` images each: the methods whose loss carried a gradient.
+
+    Both, since a loss may be constant while it warms up. Raises what a method raises, and MethodFault for NaN and infinity.
+    """
+    (member,) = cohort.members
+    samples, recipe, device = len(cohort.parts.train.targets), member.run.recipe, cohort.execution.device
+    steps = cohort.steps_an_epoch * recipe.epochs
+    reached: set[str] = set()
+    for clock in (Clock(0, recipe.epochs, 0, steps), Clock(recipe.epochs - 1, recipe.epochs, steps - 1, steps)):
+        looks = {need: look.to(device) for need, look in cohort.looks_of(clock.epoch).items()}
+        index = next(batches(samples, recipe.batch_size, cohort.seed, clock.epoch, device=device, drop_last=recipe.drop_last))[:size]
+        pixels = {need: images_at(cohort.parts.train.images, which[index], device) for need, which in shown_by(looks).items()}
+        seen, batch = gather_batch(cohort, index, pixels, looks, clock)
+        with torch.no_grad(), autocast(recipe, device):
+            answer = None if teacher is None or not cohort.taught else outputs(teacher, seen, cohort.taught)
+        with guard.watched(f"the backward of {member.run.objective.label}"):
+            losses = member.losses(seen, answer, batch)
+            names = [method.card.name for method in users_methods(member.objective)]
+            if bad := [name for name in names if not bool(torch.isfinite(losses.parts[name].detach()))]:
+                raise MethodFault(
+                    f"method {bad[0]!r}: its loss is NaN or infinite on {size} images and untrained networks: is there a log, a root or a "
+                    "division of something that is zero or negative?"
+                )
+            if losses.total.requires_grad:
+                losses.total.backward()  # type: ignore[no-untyped-call]
+        member.objective.zero_grad(set_to_none=True)
+        reached |= {name for name in names if losses.parts[name].requires_grad}
+    return reached
+
+
+def _told(error: Exception, objective: Objective, student: Shapes, teacher: Shapes) -> str:
+    """Whose fault it is, where, and what to write instead."""
+    method = _failing(error) or users_methods(objective)[0]
+    needs, (ours, theirs) = method.card.needs, objective.handed[method.card.name]
+    networks = Networks(student.pick(ours), teacher.pick(theirs), needs.student | needs.teacher)
+    words = diagnose(error, method.card.definition[0], networks)
+    named = words if isinstance(error, KdzooError) and _named(method) in words else f"{_named(method)}: one training step fails: {words}"
+    return f"{named}{_see_check(method)}"
+
+
+def _failing(error: Exception) -> Method | None:
+    """The method whose loss was being computed when an error was raised; None for one of the backward or of a network."""
+    trace: Any = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code is Objective._loss.__code__:
+            method: Method = trace.tb_frame.f_locals["method"]
+            return method
+        trace = trace.tb_next
+    return None
+
+
+def _named(method: Method) -> str:
+    return f"method {method.card.name!r}"
+
+
+def _see_check(method: Method) -> str:
+    """Where to find out more about a method that a file holds."""
+    return f"; see `kdzoo check {shown(method.card.plugin)}`" if method.card.plugin else ""

@@ -1,0 +1,150 @@
+"""A study from its first stage to its table. Free of torch until there is something to plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdzoo.errors import InputError, noting
+from kdzoo.suite.plan.config import BenchConfig
+from kdzoo.suite.plan.jobs import Outcome
+from kdzoo.suite.plan.race import Race
+from kdzoo.suite.run.failures import others_than_divergence
+from kdzoo.suite.study.stages import stage_config, study_folder
+from kdzoo.suite.study.study import Stage, Study, read_study, study_file, wrong_seeds
+from kdzoo.text import number_of
+
+if TYPE_CHECKING:
+    from kdzoo.suite.study.evidence import Evidence
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A study as it was asked for.
+
+    given: its name or its file. seeds: how many every stage has; None for the study's own. options: further keys of every
+    bench, such as `device`.
+    """
+
+    study: Study
+    given: str
+    results: Path
+    seeds: int | None
+    options: Mapping[str, Any]
+
+    @property
+    def folder(self) -> Path:
+        """Where its stages and its table lie."""
+        return study_folder(self.results, Path(self.given).stem)
+
+    def bench(self, stage: Stage) -> BenchConfig:
+        """The bench of a stage, with what it takes from the stages before it; of a race, that which it trains more seeds of."""
+        return stage_config(self.study, self.study.bench_of(stage), self.folder, self.seeds, self.options)
+
+
+def asked_study(given: str, results: Path, seeds: int | None, options: Mapping[str, Any]) -> Asked:
+    """A study by its name or file, with the options of a command or a call; raises InputError with all that is wrong with either."""
+    problems = [f"seeds: expected a number >= 1, got {seeds}"] if seeds is not None and seeds < 1 else []
+    with noting(problems):
+        found = read_study(study_file(given))
+        if not problems:
+            check_benches(found, seeds, options)
+    if problems:
+        raise InputError(*problems)
+    return Asked(found, given, results, seeds, options)
+
+
+def check_benches(found: Study, seeds: int | None, options: Mapping[str, Any]) -> None:
+    """Raise InputError with what is wrong with the benches of a study under further options, each fault once."""
+    problems = wrong_seeds(found, seeds)
+    for stage in found.benches:
+        try:
+            found.config(stage, seeds, **options)
+        except InputError as error:
+            problems += [_of_option(problem, f"stages.{stage.name}.bench.", options) for problem in error.problems]
+    if problems:
+        raise InputError(*dict.fromkeys(problems))
+
+
+def _of_option(problem: str, place: str, options: Mapping[str, Any]) -> str:
+    """A fault without its place in the study's file where an option gave the value."""
+    return problem.removeprefix(place) if any(problem.startswith(f"{place}{name}:") for name in options) else problem
+
+
+def check_stages(asked: Asked) -> None:
+    """Plan every later stage whose networks are known already, so that its faults are told before the first one is trained."""
+    later = [s for s in asked.study.benches[1:] if s.teacher is None and not (asked.folder / s.name / "runs").is_dir()]
+    if not later:
+        return
+    from kdzoo.suite.plan.sweep import plan
+
+    problems: list[str] = []
+    for stage in later:
+        with noting(problems):
+            plan(asked.study.config(stage, asked.seeds, results=str(asked.folder), **asked.options))
+    if problems:
+        raise InputError(*problems)
+
+
+@dataclass(frozen=True)
+class Reproduced:
+    """What a study came to, the stage at which it stopped, and what failed there; no stage where all are done."""
+
+    evidence: Evidence
+    stopped: Stage | None = None
+    outcome: Outcome | None = None
+    problems: tuple[str, ...] = ()
+
+
+Train = Callable[[BenchConfig, Race | None], Outcome]
+"""trains what is missing of a bench, or of the seeds that a race adds to it"""
+
+
+def reproduce_stages(asked: Asked, train: Train, tell: Callable[[str], None]) -> Reproduced:
+    """Train or do what is missing of every stage, and write the study's table after each: the next one may take days.
+
+    Stops at a stage that fails, but not for runs that diverged, which are results. tell: prints a line.
+    """
+    from kdzoo.suite.study.evidence import write_evidence
+
+    check_stages(asked)
+    diverged: tuple[Stage | None, Outcome] = (None, Outcome())
+    for number, stage in enumerate(asked.study.stages, start=1):
+        tell(f"stage {number} of {len(asked.study.stages)}: {stage.name}")
+        try:
+            outcome = _stage_done(asked, stage, train, tell)
+        except InputError as error:
+            if number == 1:  # nothing has been trained
+                raise
+            return Reproduced(write_evidence(asked.study, asked.given, asked.folder), stage, None, error.problems)
+        if others_than_divergence(outcome.failed):
+            return Reproduced(write_evidence(asked.study, asked.given, asked.folder), stage, outcome)
+        if outcome.failed:
+            diverged = (stage, outcome)
+        if number < len(asked.study.stages):
+            write_evidence(asked.study, asked.given, asked.folder)
+    stage_of, outcome = diverged
+    return Reproduced(write_evidence(asked.study, asked.given, asked.folder), stage_of, outcome if stage_of else None)
+
+
+def _stage_done(asked: Asked, stage: Stage, train: Train, tell: Callable[[str], None]) -> Outcome:
+    """Train or do what is missing of a stage."""
+    if stage.step is not None:
+        return perform_stage(asked, stage, tell)
+    if stage.race is not None and asked.seeds is not None:
+        tell("left out: --seeds says how many seeds every method has")
+        return Outcome()
+    return train(asked.bench(stage), stage.race)
+
+
+def perform_stage(asked: Asked, stage: Stage, tell: Callable[[str], None]) -> Outcome:
+    """Do what is missing of a step, and tell it; no run of it can fail by itself."""
+    from kdzoo.suite.study.steps.perform import perform
+
+    assert stage.step is not None
+    tell(f"step     {stage.kind}: {stage.step.words()}")
+    made = perform(asked.study, stage, asked.folder, asked.seeds, asked.options.get("device"), lambda text: tell(f"note: {text}"))
+    tell(f"{number_of(made, 'result')} written to {asked.folder / stage.name}" if made else "nothing is left to do")
+    return Outcome(set())

@@ -1,0 +1,75 @@
+"""The networks of finished runs, and what they predict, for steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdzoo.data.dataset import Images, Subset
+from kdzoo.data.split import Parts
+from kdzoo.errors import InputError
+from kdzoo.runs.store import RunFolder
+from kdzoo.training.evaluate import measure, per_class
+from kdzoo.training.predict import predict
+from kdzoo.training.session import Bound, Modules, data_of, kept_student, network_of, shape_of
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished run with its data and its student as it was measured after the last epoch."""
+
+    bound: Bound
+    images: Images
+    parts: Parts
+    student: nn.Module
+    device: torch.device
+
+    def predict(self, subset: Subset) -> Tensor:
+        """Log-probabilities (N, K) of the student."""
+        return self._ask(self.student, subset)
+
+    def ask_teacher(self, subset: Subset) -> Tensor:
+        """Log-probabilities (N, K) of the teacher; raises InputError where the run has none."""
+        run = self.bound.run
+        if run.teacher is None:
+            raise InputError(f"{run.id}: learned from no teacher, which could label images")
+        side, path = shape_of(self.images, run.recipe)[1], self.bound.paths.get("teacher")
+        return self._ask(network_of(run.teacher, self.images, side=side, seed=0, path=path, modules=Modules()), subset)
+
+    def _ask(self, network: nn.Module, subset: Subset) -> Tensor:
+        return predict(network.to(self.device), subset, self.bound.run.recipe.augment, self.device)
+
+    @property
+    def training(self) -> Subset:
+        """The images that the student was taught on with their labels."""
+        known = (self.parts.train.targets >= 0).nonzero().flatten()
+        if not len(known):
+            raise InputError(f"{self.bound.run.id}: its student was taught on no labelled image")
+        return _some(self.parts.train, known)
+
+    @property
+    def all_training(self) -> Subset:
+        """The training images of all classes, whatever the transfer set; none that is held out."""
+        places = self.parts.of_teacher
+        return self.parts.train if places is None else _some(self.parts.all_train, places)
+
+
+def _some(subset: Subset, index: Tensor) -> Subset:
+    if len(index) == len(subset.targets):
+        return subset
+    return Subset(subset.images[index.to(subset.images.device)], subset.targets[index])
+
+
+def finished(folder: RunFolder, device: str) -> Finished:
+    """A finished run from its folder; raises InputError where its data or weights are not those it was trained with."""
+    bound = Bound.read(folder)
+    images, parts = data_of(bound)
+    return Finished(bound, images, parts, kept_student(bound, images, parts, Modules()), torch.device(device))
+
+
+def metrics(log_probs: Tensor, targets: Tensor) -> dict[str, Any]:
+    """Every metric of (N, K) log-probabilities, with the errors per class, as a run's result.json has them."""
+    return {**measure(log_probs, targets), **per_class(log_probs, targets)}

@@ -1,0 +1,107 @@
+"""Doing a step of a study, result by result, and reading what it came to. Free of torch until something is missing.
+
+`<stage>/seed-<N>.json` holds a result, with the runs and the words that it was made from: it counts as long as the study
+asks for just that of just these runs, so that the same command makes only what is missing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdzoo.errors import InputError
+from kdzoo.files import read_file
+from kdzoo.runs.store import Store, set_aside, write_json
+from kdzoo.suite.study.stages import finished_runs_of, runs_of
+from kdzoo.suite.study.steps.step import Result, Step, Work, network_file
+from kdzoo.suite.study.study import Stage, Study, step_seeds
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A result of a step: its file, and the record of what it has to be made from."""
+
+    file: Path
+    made_from: Mapping[str, Any]
+
+
+def wanted_results(found: Study, stage: Stage, folder: Path, seeds: Sequence[int]) -> dict[int, Wanted]:
+    """The results of a step by seed, made from runs with these seeds; raises InputError where one of them is not finished."""
+    step = _step(stage)
+    ids = {record.run.seed: record.id for record in runs_of(found, step.of, seeds, folder)}
+    words = {"kind": stage.kind, "version": step.version, **step.model_dump(mode="json")}
+    words["of"].pop("seeds")  # the runs say which
+    return {
+        seed: Wanted(folder / stage.name / f"seed-{seed}.json", {"step": words, "runs": [ids[one] for one in group]})
+        for seed, group in step.groups(seeds).items()
+    }
+
+
+def _step(stage: Stage) -> Step:
+    assert stage.step is not None, f"stage {stage.name} is a bench"
+    return stage.step
+
+
+def read_results(found: Study, stage: Stage, folder: Path) -> dict[int, Result]:
+    """The results of a step that are there, by seed; raises InputError where none is, or one cannot be read.
+
+    Those of the seeds that are finished, which may be fewer than planned.
+    """
+    step = _step(stage)
+    there = finished_runs_of(found, step.of, folder)
+    wanted = wanted_results(found, stage, folder, [seed for seed in step_seeds(found, step) if seed in there])
+    results = {seed: result for seed, one in wanted.items() if (result := _read(one)) is not None}
+    if not results:
+        raise InputError(f"stage {stage.name} has not been done")
+    return results
+
+
+def _read(wanted: Wanted) -> Result | None:
+    """A result that is there and made from what is wanted; raises InputError for a damaged file."""
+    try:
+        content = json.loads(read_file(wanted.file))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{wanted.file}: damaged ({error})") from error
+    if not isinstance(content, dict) or not isinstance(content.get("result"), dict):
+        raise InputError(f"{wanted.file}: damaged (expected a JSON object with a result)")
+    return content["result"] if content.get("made_from") == wanted.made_from else None
+
+
+def missing_results(found: Study, stage: Stage, folder: Path, seeds: int | None, note: Callable[[str], None]) -> dict[int, Wanted]:
+    """The results of a step that have to be made; a damaged file is renamed."""
+    missing = {}
+    for seed, wanted in wanted_results(found, stage, folder, step_seeds(found, _step(stage), seeds)).items():
+        try:
+            if _read(wanted) is not None and (not _step(stage).teaches or network_file(folder / stage.name, seed).is_file()):
+                continue
+        except InputError as error:
+            note(f"{error}; it is made again, and the old file is kept as {set_aside(wanted.file).name}")
+        missing[seed] = wanted
+    return missing
+
+
+def perform(found: Study, stage: Stage, folder: Path, seeds: int | None, device: str | None, note: Callable[[str], None]) -> int:
+    """Make the results of a step that are missing, one after the other; how many they were.
+
+    note: tells the user what was found. Raises InputError where one cannot be made.
+    """
+    missing = missing_results(found, stage, folder, seeds, note)
+    if not missing:
+        return 0
+    from kdzoo.suite.run.bench import device_of
+
+    step, where = _step(stage), device_of(device or "auto")
+    store = Store(folder / step.of.stage)
+    for seed, wanted in missing.items():
+        runs = tuple(store.run(run_id) for run_id in wanted.made_from["runs"])
+        try:
+            result = step.act(Work(seed, runs, folder / stage.name, where, note))
+        except InputError as error:
+            raise InputError(*[f"stage {stage.name}, seed {seed}: {problem}" for problem in error.problems]) from error
+        write_json(wanted.file, {"made_from": dict(wanted.made_from), "result": result})
+    return len(missing)

@@ -1,0 +1,107 @@
+"""The step `specialists`: a generalist, and networks that know a few classes each. Free of torch until it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from kdzoo.errors import InputError
+from kdzoo.runs.spec import Count, Integer, Number
+from kdzoo.suite.plan.config import BenchConfig
+from kdzoo.suite.study.steps.step import Result, Step, Work, network_file
+from kdzoo.text import number_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kdzoo.data.dataset import Subset
+    from kdzoo.models.committee import Committee
+    from kdzoo.models.network import Network
+    from kdzoo.suite.study.steps.networks import Finished
+
+
+class Specialists(Step):
+    """Train specialists from a student, the generalist, and combine them at test time (Hinton et al. 2015, section 5).
+
+    count: how many. size: the classes of each, found by K-means on the covariance of the generalist's predictions of its training
+    images. epochs, lr: of a specialist, by the student's recipe otherwise; half of the images of an epoch are of its own
+    classes. The network of all of them together may teach a later stage.
+    """
+
+    teaches: ClassVar[bool] = True
+    count: Count
+    size: Annotated[Integer, Field(ge=2)]
+    epochs: Count
+    lr: Annotated[Number, Field(gt=0)]
+
+    @property
+    def networks(self) -> int:
+        return 1 + self.count
+
+    def problems(self, bench: BenchConfig, seeds: Sequence[int]) -> list[str]:
+        taught = [key for key in ("transfer_classes", "transfer_data") if getattr(bench, key) is not None]
+        if bench.label_fraction < 1:
+            taught.append("label_fraction")
+        return [f"of: specialists learn from labels of all classes, and stage {self.of.stage} has {', '.join(taught)}"] if taught else []
+
+    def words(self) -> str:
+        trained = f"each trained for {number_of(self.epochs, 'epoch')} at a rate of {self.lr:g}"
+        return f"{self.count} specialists of {self.size} classes from {self.of}, {trained}"
+
+    def act(self, work: Work) -> Result:
+        from kdzoo.models.committee import Committee
+        from kdzoo.models.network import Network
+        from kdzoo.models.specialists import confusable_classes
+        from kdzoo.models.weights import save_student
+        from kdzoo.suite.study.steps.networks import finished
+        from kdzoo.training.specialise import committee, train_specialist
+
+        (folder,) = work.runs
+        run = finished(folder, work.device)
+        generalist, plan = run.student.to(run.device).eval(), run.bound.run
+        if not isinstance(generalist, Network):
+            raise InputError(f"{folder.id}: ships parts of its method with the student, which a specialist cannot start from")
+        training = run.all_training
+        sets = confusable_classes(run.predict(training), self.count, self.size, seed=work.seed)
+        recipe = plan.recipe.model_copy(update={"epochs": self.epochs, "lr": self.lr})
+        trained = []
+        for number, classes in enumerate(sets, start=1):
+            names = ", ".join(run.images.classes[label] for label in classes)
+            work.note(f"specialist {number} of {self.count}: {names}")
+            trained.append(train_specialist(generalist, training, classes, recipe, plan.seed))
+        together, name = committee(generalist, plan.student.name, sets, trained)
+        work.folder.mkdir(parents=True, exist_ok=True)
+        save_student(together, network_file(work.folder, work.seed), {"architecture": name})
+        assert isinstance(together.model, Committee)
+        found: Result = {"classes": [list(classes) for classes in sets], **_on(run, together, together.model, run.parts.test, "test")}
+        if run.parts.val is not None:
+            found |= {"validation": _on(run, together, together.model, run.parts.val, "val")}
+        return found
+
+
+def _on(run: Finished, together: Network, model: Committee, part: Subset, name: str) -> dict[str, Any]:
+    """What the generalist alone and all together come to on a part of the data, also by how many specialists know an image's class."""
+    from kdzoo.models.specialists import active_specialists, membership
+    from kdzoo.suite.study.steps.networks import metrics
+    from kdzoo.training.predict import predict
+
+    alone, all_of_them = run.predict(part), predict(together, part, run.bound.run.recipe.augment, run.device)
+    covering = membership(model.sets, alone.shape[1]).sum(0)[part.targets]
+    asked = active_specialists(alone, model.sets).sum(1)
+    counts = sorted(set(covering.tolist()))
+    return {
+        "generalist": {name: metrics(alone, part.targets)},
+        "last": {name: metrics(all_of_them, part.targets)},
+        "asked": float(asked.double().mean()),
+        "coverage": {str(count): _both(alone, all_of_them, part.targets, covering == count) for count in counts},
+        "covered": _both(alone, all_of_them, part.targets, covering > 0),
+    }
+
+
+def _both(alone: Tensor, together: Tensor, targets: Tensor, chosen: Tensor) -> dict[str, Any]:
+    """The accuracies of some images; both None where there are none."""
+    right = [said[chosen].argmax(1) == targets[chosen] for said in (alone, together)]
+    before, after = (float(one.double().mean()) if len(one) else None for one in right)
+    return {"images": int(chosen.sum()), "generalist": {"top1": before}, "together": {"top1": after}}

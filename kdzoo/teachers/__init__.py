@@ -1,0 +1,1 @@
+"""Teachers: their answers, live or from the cache."""

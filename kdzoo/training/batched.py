@@ -1,0 +1,89 @@
+"""The members of a cohort whose students are one batched computation: one forward and one backward for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdzoo.contract.outputs import Batch, Losses, Need, Outputs
+from kdzoo.models.placement import autocast
+from kdzoo.seeds import global_stream
+from kdzoo.training.dot import DOT
+from kdzoo.training.member import Member
+from kdzoo.training.regularise import set_dropout
+from kdzoo.training.stacked import STACKABLE, Stack, stack_of
+
+
+@dataclass(frozen=True)
+class Together:
+    """Members and the stack of their students, in the same order."""
+
+    members: tuple[Member, ...]
+    stack: Stack
+
+    def learn(self, images: Tensor, teacher: Outputs | None, batch: Batch, before: tuple[Any, ...]) -> None:
+        """A step of every member that has not failed; one whose loss or its backward cannot be computed fails alone.
+
+        before: the global settings, which every member leaves as they are (`Member.apart`).
+        """
+        learned: dict[int, Losses] = {}
+        reached: list[tuple[Tensor, Tensor]] = []
+        for number, outputs in enumerate(self._outputs(images, batch)):
+            member = self.members[number]
+            if member.failure is not None:
+                continue
+            with member.apart(before):
+                losses, its = _to_outputs(member, outputs, teacher, batch)
+            if member.failure is None:
+                learned[number] = losses
+                reached += its
+        if not reached:
+            return
+        torch.autograd.backward([output for output, _ in reached], [gradient for _, gradient in reached])
+        self.stack.share_gradients()
+        for number, losses in learned.items():
+            with self.members[number].apart(before):
+                self.members[number].update(losses, len(batch.index), batch.clock.steps)
+
+    def _outputs(self, images: Tensor, batch: Batch) -> list[Outputs]:
+        """What every student gives of what some member reads, contiguous."""
+        first, need = self.members[0], Need.LOGITS
+        for member in self.members:
+            need |= member.need if member.failure is None else Need.NOTHING
+        set_dropout(first.run.recipe, batch.clock.epoch, [self.stack.base])
+        with global_stream(first.run.seed, "layers", batch.clock.step, device=first.device), autocast(first.run.recipe, first.device):
+            given = self.stack.forward(images, need)
+        return [one.map(Tensor.contiguous) for one in given]
+
+
+def _to_outputs(member: Member, outputs: Outputs, teacher: Outputs | None, batch: Batch) -> tuple[Losses, list[tuple[Tensor, Tensor]]]:
+    """A member's losses, and their backward as far as its student's outputs: those that it reaches, with their gradients.
+
+    What a member's own code can break ends here; behind it lies what the stack alone computes.
+    """
+    leaves: list[tuple[Tensor, Tensor]] = []
+    from_outside = any(term.method.card.outside for term in member.objective.terms)
+
+    def leaf(tensor: Tensor) -> Tensor:
+        # Outputs are parts of one tensor, whose version all of them share: a user's method gets a copy to change.
+        own = tensor.detach().clone() if from_outside else tensor.detach()
+        leaves.append((tensor, own.requires_grad_()))
+        return leaves[-1][1]
+
+    member.objective.train()
+    losses: Losses = member.objective(outputs.only(member.need).map(leaf), teacher, batch)
+    member.scaler.scale(losses.total).backward()  # type: ignore[no-untyped-call]
+    return losses, [(tensor, own.grad) for tensor, own in leaves if own.grad is not None]
+
+
+def together(members: Sequence[Member], images: Tensor) -> Together | str | None:
+    """The members that can be trained as one; or why they cannot; None where there are less than two."""
+    fit = [member for member in members if not member.need & ~STACKABLE and not isinstance(member.optimizer, DOT)]
+    if len(fit) < 2:
+        return None
+    made = stack_of([member.network for member in fit], images, Need.LOGITS | Need.STAGES | Need.EMBEDDING)
+    return made if isinstance(made, str) else Together(tuple(fit), made)

@@ -1,0 +1,43 @@
+"""Students whose training passes are compiled: fewer passes over memory, for a minute of compiling once a process."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from kdzoo.contract.outputs import Need
+from kdzoo.models.placement import autocast
+from kdzoo.text import first_line
+from kdzoo.training.member import Member, outputs
+
+INSIDE = Need.PREACT | Need.NETWORK
+"""what is read inside of a network, or differentiated twice: members that read it are trained as they are"""
+
+
+def compile_students(members: Sequence[Member], images: Tensor) -> str | None:
+    """Have members' students, all of one architecture, run compiled on batches as large as `images`; or say why they cannot.
+
+    That is found out by a trial on a copy of the first, in which the compiling happens.
+    """
+    fit = [member for member in members if member.network.is_timm and not member.need & INSIDE]
+    if fit and fit[0].run.recipe.dropout_schedule != "constant":
+        return "students are not compiled: their dropout changes from epoch to epoch, and each rate would be compiled anew"
+    why = _refusal(fit[0], images) if fit else None
+    for member in [] if why else fit:
+        member.network.compiled_for = len(images)
+    return f"students are not compiled: {why}" if why else None
+
+
+def _refusal(member: Member, images: Tensor) -> str | None:
+    """Why a member's network cannot be trained compiled; its own weights and statistics stay as they are."""
+    trial = copy.deepcopy(member.network).train()
+    trial.compiled_for = len(images)
+    try:
+        with autocast(member.run.recipe, member.device):
+            given = outputs(trial, {Need.NOTHING: images}, Need.LOGITS)
+        given.logits.float().sum().backward()  # type: ignore[no-untyped-call]
+    except (RuntimeError, NotImplementedError) as error:  # which all that torch.compile raises is
+        return first_line(error)
+    return None

@@ -1,0 +1,189 @@
+"""What a step costs a run alone: a probe of a few steps with a live teacher and nothing shared.
+
+Passes, multiplications and bytes are counted, so they are the same whatever else a machine does. Processor time is told as
+a multiple of the student alone's, measured in turn with it. Seconds of the clock stand beside them.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from kdzoo.contract import guard
+from kdzoo.contract.outputs import PASSES, Clock
+from kdzoo.models.network import attention_as_products
+from kdzoo.training.answers import teach
+from kdzoo.training.cohort import Cohort, gather_batch
+from kdzoo.training.member import Member
+
+COUNTED = 2
+"""steps that are counted before any is timed: the first its bytes, the second its multiplications"""
+TIMED = 5
+ESTIMATE_SECONDS = 1.0
+"""an estimate takes no further step of one kind of run once its steps took so long: one step of a large network can take seconds"""
+
+
+def seconds_an_epoch(cohort: Cohort) -> float:
+    """How long an epoch of a lone member takes, from the few steps that fit into ESTIMATE_SECONDS; the probe trains the member.
+
+    The first step, which warms up, counts only where it is the only one.
+    """
+    step = _stepper(cohort)
+    seconds = [_timed(step, cohort)[0]]
+    while sum(seconds) < ESTIMATE_SECONDS and len(seconds) <= TIMED:
+        seconds.append(_timed(step, cohort)[0])
+    return statistics.median(seconds[1:] or seconds) * cohort.steps_an_epoch
+
+
+def probe(cohort: Cohort, alone: Cohort | None = None) -> dict[str, Any]:
+    """Cost of a lone member by names: passes and multiply-accumulates of a step, bytes at its peak, parameters, time.
+
+    `cohort` has one fresh member that is thrown away afterwards: the probe trains it. So has `alone`, the same student on
+    the same data without a method; with it the probe times both in turn and `time_ratio` is the median of their ratios,
+    which is 1 for a student alone and None where there is nothing to compare with. The bytes are those of the parameters,
+    gradients and optimiser state of student and objective, of the teacher's parameters, and of what autograd saves
+    between forward and backward. `step_macs` are those of convolutions, matrix products and attention of a whole step:
+    networks, losses, backward.
+    """
+    (member,) = cohort.members
+    step, compared = _stepper(cohort), None if alone is None else _stepper(alone)
+    backwards = _count_backwards(member)
+    with saved_bytes() as storages:
+        step()
+    with attention_as_products(), Multiplications() as multiplications:
+        step()
+    seconds, ratios = [], []
+    if compared is not None:
+        for _ in range(COUNTED):
+            compared()
+    for _ in range(TIMED):
+        clock, processor = _timed(step, cohort)
+        seconds.append(clock)
+        if compared is not None and alone is not None:
+            ratios.append(processor / max(_timed(compared, alone)[1], 1e-9))
+    median = statistics.median(seconds)
+    reads_teacher = bool(member.objective.needs.teacher)
+    passes = 1 + len(list(PASSES & member.need))
+    teacher_passes = 1 + len(list(PASSES & member.objective.needs.teacher)) if reads_teacher else 0
+    steps = cohort.steps_an_epoch * member.run.recipe.epochs
+    teacher_bytes = _bytes(cohort.teacher.network) if reads_teacher and cohort.teacher else 0
+    return {
+        "step_seconds": median,
+        "train_seconds": median * steps,
+        "memory_bytes": sum(storages.values()) + _held(member) + teacher_bytes,
+        "extra_parameters": sum(p.numel() for p in member.objective.parameters()),
+        "views": passes,
+        "student_passes": passes,
+        "backward_passes": passes * backwards() // (COUNTED + TIMED),
+        "teacher_passes": teacher_passes,
+        "step_macs": multiplications.total,
+        "train_macs": multiplications.total * steps,
+        "time_ratio": statistics.median(ratios) if ratios else None if member.run.objective.terms else 1.0,
+    }
+
+
+def with_first_stage(cost: dict[str, Any], first: dict[str, Any], share: float) -> dict[str, Any]:
+    """The cost of a run and its first stage, which took `share` times as many steps; None for what an earlier version did not record."""
+
+    def total(name: str, factor: float = 1.0) -> Any:
+        parts = cost.get(name), first.get(name)
+        return None if None in parts else parts[0] + factor * parts[1]  # type: ignore[operator]
+
+    return {
+        **cost,
+        "train_seconds": total("train_seconds"),
+        "train_macs": total("train_macs", 1),
+        "time_ratio": total("time_ratio", share),
+    }
+
+
+def _stepper(cohort: Cohort) -> Callable[[], None]:
+    """One training step of a lone member, on the first batch of the first epoch."""
+    (member,) = cohort.members
+    clock = Clock(0, 1, 0, COUNTED + TIMED)
+    looks = cohort.looks_of(0)
+    index, images = next(cohort.batches_of(0, looks, 0))
+    here = {need: look.to(cohort.execution.device) for need, look in looks.items()}
+
+    def step() -> None:
+        with guard.watched(f"the network of {member.run.id}, or the backward of its loss,"):
+            seen, batch = gather_batch(cohort, index, images, here, clock)
+            losses = member.losses(seen, teach(cohort, seen), batch)
+            member.learn(losses, len(index), clock.steps)
+
+    return step
+
+
+def _timed(step: Callable[[], None], cohort: Cohort) -> tuple[float, float]:
+    """Seconds of the clock and of the processor that a step takes; on a GPU the clock's are both."""
+    _synchronise(cohort)
+    clock, processor = time.perf_counter(), time.process_time()
+    step()
+    _synchronise(cohort)
+    seconds = time.perf_counter() - clock
+    return seconds, seconds if cohort.execution.device.type == "cuda" else time.process_time() - processor
+
+
+def _count_backwards(member: Member) -> Callable[[], int]:
+    """How often a backward has reached the student since; some optimisers (DOT) take two in a step."""
+    calls: dict[int, int] = {}
+
+    def count(parameter: Tensor) -> None:
+        calls[id(parameter)] = calls.get(id(parameter), 0) + 1
+
+    for parameter in member.network.parameters():
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(count)  # type: ignore[no-untyped-call]
+    return lambda: max(calls.values(), default=0)
+
+
+class Multiplications(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Multiply-accumulates of a block by torch's formulas; unlike torch's FlopCounterMode also where a loss takes gradients itself."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        if (count := flop_registry.get(function._overloadpacket)) is not None:
+            self.total += count(*args, **(kwargs or {}), out_val=result) // 2  # an operation is a multiplication or an addition
+        return result
+
+
+@contextmanager
+def saved_bytes() -> Iterator[dict[int, int]]:
+    """Bytes of every storage that autograd saves for the backward in a block, by address."""
+    storages: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield storages
+
+
+def _held(member: Member) -> int:
+    """Parameters, their gradients, buffers, and the optimiser's state."""
+    parameters = sum(p.numel() * p.element_size() for m in (member.network, member.objective) for p in m.parameters())
+    state = sum(v.numel() * v.element_size() for s in member.optimizer.state.values() for v in s.values() if isinstance(v, Tensor))
+    return parameters + _bytes(member.network) + _bytes(member.objective) + state
+
+
+def _bytes(module: nn.Module) -> int:
+    return sum(t.numel() * t.element_size() for t in [*module.parameters(), *module.buffers()])
+
+
+def _synchronise(cohort: Cohort) -> None:
+    if cohort.execution.device.type == "cuda":
+        torch.cuda.synchronize(cohort.execution.device)

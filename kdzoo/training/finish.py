@@ -1,0 +1,196 @@
+"""What ends an epoch and a run: evaluation, the epoch's line, predictions, weights and the result."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from kdzoo.contract.objective import Deployed
+from kdzoo.data.dataset import Subset
+from kdzoo.data.split import Parts, labelled
+from kdzoo.models.weights import save_student
+from kdzoo.runs.environment import environment
+from kdzoo.runs.predictions import Predictions, write_predictions
+from kdzoo.runs.seals import OWNER
+from kdzoo.runs.store import is_teacher
+from kdzoo.training.cohort import Cohort
+from kdzoo.training.evaluate import Metrics, against_chance, measure, per_class
+from kdzoo.training.member import Member, Tally, now
+from kdzoo.training.predict import predict
+
+Emit = Callable[[dict[str, Any]], None]
+
+
+def close_epoch(cohort: Cohort, member: Member, epoch: int, emit: Emit) -> None:
+    """Evaluate on validation, keep the best epoch, write the epoch's line."""
+    val_said, test_said = cohort.said(member)
+    val = None
+    if cohort.parts.val is not None:
+        val = measure(look(cohort, member, cohort.parts.val), cohort.parts.val.targets, val_said)
+        if member.best is None or better(val, member.best["val"]):
+            member.best = {"epoch": epoch + 1, "val": val, "state": copied(member.shipped)}
+    if cohort.execution.oracle:
+        test = measure(look(cohort, member, cohort.parts.test), cohort.parts.test.targets, test_said)
+        member.oracle_epochs += 1
+        if member.oracle is None or better(test, member.oracle["test"]):
+            member.oracle = {"epoch": epoch + 1, "test": test}
+    means = member.tally.means()
+    member.train_loss = means.pop("loss")
+    member.tally = Tally()
+    if member.sink is not None:
+        member.sink.epoch(
+            {
+                "epoch": epoch + 1,
+                "step": member.step,
+                "loss": member.train_loss,
+                "parts": means,
+                "lr": member.optimizer.param_groups[0]["lr"],
+                "val": val,
+                "seconds": round(member.seconds, 3),
+                **skipped_steps(member),
+            }
+        )
+    emit({"event": "epoch", "id": member.run.id, "epoch": epoch + 1, "loss": member.train_loss, "val_top1": val and val["top1"]})
+
+
+def finish(cohort: Cohort, member: Member, emit: Emit) -> None:
+    """Evaluate the last and the best epoch on the test set, write predictions, weights and, last of all, the result.
+
+    Raises FloatingPointError where every step was skipped, so that nothing was learnt.
+    """
+    if skipped_steps(member).get("skipped_steps", -1) == member.step:
+        raise FloatingPointError(f"the gradients of all {member.step} steps overflowed in float16: nothing was learned; use bfloat16")
+    settle(cohort, member, emit)
+    parts, keep = cohort.parts, cohort.execution.keep
+    val_said, test_said = cohort.said(member)
+    test = look(cohort, member, parts.test)
+    val = None if parts.val is None else look(cohort, member, parts.val)
+    last = {
+        "epoch": cohort.recipe.epochs,
+        "val": None if val is None or parts.val is None else measure(val, parts.val.targets, val_said),
+        "test": {**measure(test, parts.test.targets, test_said), **per_class(test, parts.test.targets)},
+    }
+    if "predictions" in keep:
+        write_predictions(member.folder.predictions, predictions_of(parts, val, test), member.run.id)
+    if member.run.kind == "pretrain":
+        member.checkpoint()  # what the second stage starts from
+    if "student" in keep:
+        spec = member.run.student
+        about = {"architecture": spec.name, "classes": str(spec.classes), OWNER: member.run.id}
+        if names := member.folder.read_plan()[1].get("class_names"):
+            about["class_names"] = json.dumps(names)
+        shipped = member.shipped
+        save_student(member.evaluated, member.folder.student, about, shipped.module if isinstance(shipped, Deployed) else None)
+    result = {
+        "id": member.run.id,
+        "status": "done",
+        "last": last,
+        "best": best_epoch(cohort, member, last),
+        "oracle": best_on_test(cohort, member, emit) if cohort.execution.oracle else None,
+        "average": member.average is not None if cohort.recipe.ema is not None else None,
+        "train": {"loss": member.train_loss, "steps": member.step, "samples": len(parts.train.targets), **skipped_steps(member)},
+        "teacher": cohort.teacher.record() if cohort.teacher and member.run.teacher else None,
+        "student": {"name": member.run.student.name, "parameters": member.size.parameters, "macs": member.size.macs},
+        "cost": member.cost,
+        "memo": cohort.memo.report() if cohort.memo and member.run.teacher else None,
+        "environment": environment(cohort.execution.device, cohort.execution.threads) | {"compile": cohort.execution.compile},
+        "started": member.started,
+        "finished": now(),
+        "seconds": round(member.seconds, 3),
+    }
+    member.folder.finish(result)
+    if member.sink is not None:
+        member.sink.finish(result)
+    if "checkpoint" not in keep:
+        member.folder.checkpoint.unlink(missing_ok=True)
+
+
+def skipped_steps(member: Member) -> dict[str, int]:
+    """For float16, how many steps were skipped until now since their gradients overflowed."""
+    return {} if member.skipped is None else {"skipped_steps": int(member.skipped.steps)}
+
+
+def settle(cohort: Cohort, member: Member, emit: Emit) -> None:
+    """Ask a teacher whose moving average stands at chance once without it, and keep the weights themselves where they are above.
+
+    Asked are the validation images where they can tell, else the training images. Students are all measured by one rule,
+    their recipe's, or their ranks would mean nothing.
+    """
+    if member.average is None or not is_teacher(member.folder):
+        return
+    part = cohort.parts.val
+    found = None if part is None else against_chance(look(cohort, member, part), part.targets)
+    if found is None or part is None or not (found.above or found.tells):
+        part = labelled(cohort.parts)
+        found = against_chance(look(cohort, member, part), part.targets)
+    if found.above:
+        return
+    plain = against_chance(predict(member.network, part, cohort.recipe.augment, cohort.execution.device), part.targets)
+    if not plain.above:
+        return
+    member.average = None
+    if (held := cohort.parts.val) is not None:  # the epochs were measured of the average: the last is the only one that is known without
+        val = measure(look(cohort, member, held), held.targets, cohort.said(member)[0])
+        member.best = {"epoch": cohort.recipe.epochs, "val": val, "state": copied(member.shipped)}
+    emit(
+        {
+            "event": "note",
+            "text": f"{member.run.id}: the moving average of its weights is at chance (top-1 {found.top1:.1%} on {found.images} "
+            f"images), the weights themselves are not ({plain.top1:.1%}): they are evaluated and kept instead; use a lower recipe.ema than "
+            f"{cohort.recipe.ema:g} for so few steps",
+        }
+    )
+
+
+def best_on_test(cohort: Cohort, member: Member, emit: Emit) -> dict[str, Any] | None:
+    """The epoch that was best on the test images; None, and a note, where a part of the run did not look at them."""
+    epochs = cohort.recipe.epochs
+    if member.oracle_epochs == epochs:
+        return member.oracle
+    emit(
+        {
+            "event": "note",
+            "text": f"{member.run.id}: no best epoch on the test images (oracle): only {member.oracle_epochs} of {epochs} epochs "
+            "were evaluated on them, because part of the run was trained without --oracle",
+        }
+    )
+    return None
+
+
+def best_epoch(cohort: Cohort, member: Member, last: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The epoch that was best on validation, measured on the test set; the student's weights become those of that epoch."""
+    if member.best is None:
+        return None
+    test = last["test"]
+    if member.best["epoch"] != last["epoch"]:
+        member.shipped.load_state_dict(member.best["state"])
+        looked, targets = look(cohort, member, cohort.parts.test), cohort.parts.test.targets
+        test = {**measure(looked, targets, cohort.said(member)[1]), **per_class(looked, targets)}
+    return {"epoch": member.best["epoch"], "val": member.best["val"], "test": test}
+
+
+def look(cohort: Cohort, member: Member, subset: Subset) -> Tensor:
+    """The log-probabilities of a member's student on a part of the data."""
+    return predict(member.shipped, subset, cohort.recipe.augment, cohort.execution.device)
+
+
+def better(metrics: Metrics, than: Metrics) -> bool:
+    """Higher top-1, then lower NLL; an equal epoch is no better than an earlier one."""
+    return (metrics["top1"], -(metrics["nll"] or 0)) > (than["top1"], -(than["nll"] or 0))
+
+
+def copied(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}
+
+
+def predictions_of(parts: Parts, val: Tensor | None, test: Tensor) -> dict[str, Predictions]:
+    """The last epoch's log-probabilities, as they were measured, with the targets and keys of their samples."""
+    given = {"test": (parts.test, test)} | ({} if val is None or parts.val is None else {"val": (parts.val, val)})
+    found = {}
+    for name, (subset, log_probs) in given.items():
+        assert subset.keys is not None
+        found[name] = Predictions(log_probs.numpy(), subset.targets.numpy(), subset.keys.numpy())
+    return found

@@ -1,0 +1,39 @@
+"""What a network says of a whole part of the data."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from kdzoo.data.dataset import Subset
+from kdzoo.data.loader import fetch
+from kdzoo.data.views import center, seen_shape
+from kdzoo.runs.spec import Augment
+
+EVALUATION_BATCH = 500
+EVALUATION_PIXELS = EVALUATION_BATCH * 64 * 64
+"""images in a batch have no more pixels than this together: a network's maps of 500 photographs take gigabytes"""
+
+
+def batch_of(network: nn.Module, subset: Subset, augment: Augment) -> int:
+    """How many images of a part a network is asked about at once: 500, fewer where it sees more than 64x64 pixels."""
+    height, width = seen_shape(augment, *subset.images.shape[2:])
+    side = getattr(network, "image_size", None) or 0
+    return max(1, min(EVALUATION_BATCH, EVALUATION_PIXELS // max(height * width, side * side)))
+
+
+@torch.no_grad()
+def predict(network: nn.Module, subset: Subset, augment: Augment, device: torch.device) -> Tensor:
+    """Log-probabilities of a network in evaluation mode, (N, K) float32 on the CPU, in the order of the subset.
+
+    `network` is anything with `logits(images)`.
+    """
+    training = network.training
+    network.eval()
+    chunks = []
+    indices = torch.split(torch.arange(len(subset.targets), device=subset.images.device), batch_of(network, subset, augment))
+    for images in fetch(subset.images, indices, device):
+        logits: Tensor = network.logits(center(images, augment))  # type: ignore[operator]
+        chunks.append(logits.float().log_softmax(1).cpu())
+    network.train(training)
+    return torch.cat(chunks)

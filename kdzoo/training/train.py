@@ -1,0 +1,166 @@
+"""The training step, the cohort and `fit`: read this file first.
+
+A cohort is a group of runs that see the same batches: same data, teacher, recipe and seed. One augmentation and one
+teacher forward serve all of them; a single run is a cohort of one. How runs are grouped changes no number: everything
+random is a pure function of (seed, epoch, sample) or (seed, step), and a run that fails leaves the others untouched.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+
+from torch import Tensor
+
+from kdzoo.contract import guard
+from kdzoo.contract.outputs import Clock, Need
+from kdzoo.errors import InputError, KdzooError
+from kdzoo.runs.store import StoreError
+from kdzoo.teachers.cache import Page
+from kdzoo.training.answers import page_of, recite, teach
+from kdzoo.training.cohort import Cohort, Look, gather_batch
+from kdzoo.training.finish import Emit, close_epoch, finish, skipped_steps
+from kdzoo.training.member import Member, Seen
+
+FLUSH_STEPS = 50
+"""how often a loss that is no number is looked for; in between nothing is copied from the device"""
+
+UNITS_AN_EPOCH = 1000
+"""what an epoch of one run counts in the progress that is reported"""
+
+
+class Stopped(KdzooError):
+    """Training was asked to stop; every run of the cohort has a checkpoint."""
+
+
+def step(cohort: Cohort, index: Tensor, images: Seen, looks: Mapping[Need, Look], clock: Clock, page: Page | None = None) -> None:
+    """One step of every member on one batch: the same views, one forward of the teacher or, with a page, what it remembers."""
+    seen, batch = gather_batch(cohort, index, images, looks, clock)
+    teacher = teach(cohort, seen) if page is None else recite(cohort, page, seen, clock)
+    before = guard.settings()
+    if cohort.together is not None:
+        cohort.together.learn(seen[Need.NOTHING], teacher, batch, before)
+    for member in cohort.alone:
+        with member.apart(before):
+            member.learn(member.losses(seen, teacher, batch), len(index), clock.steps)
+
+
+def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
+    """Train the members, all standing at the same step, to the end of the recipe; write what each comes to.
+
+    A run that fails is told by an event of its own before the next step. Raises Stopped, with every member checkpointed,
+    when `stop` says so, and StoreError when results cannot be written.
+    """
+    told_failed: set[str] = set()
+    steps = cohort.steps_an_epoch * cohort.recipe.epochs
+    start = cohort.members[0].step
+    told = start
+    saved = time.monotonic()
+    for epoch in range(start // cohort.steps_an_epoch, cohort.recipe.epochs):
+        began = time.monotonic()
+        looks = cohort.looks_of(epoch)
+        first = max(start - epoch * cohort.steps_an_epoch, 0)
+        kept, page = cohort.memo, page_of(cohort, epoch, looks, first)
+        if kept is not None and page is None:
+            emit({"event": "note", "text": "the teacher's memo differs from this teacher's outputs; it is computed again"})
+        if kept is not None:
+            tell(kept.tell(), emit)
+        here = {need: look.to(cohort.execution.device) for need, look in looks.items()}
+        ahead = cohort.batches_of(epoch, looks, first)
+        for number, (index, images) in enumerate(ahead, start=epoch * cohort.steps_an_epoch + first):
+            step(cohort, index, images, here, Clock(epoch, cohort.recipe.epochs, number, steps), page)
+            if (number + 1) % FLUSH_STEPS == 0 or (number + 1) % cohort.steps_an_epoch == 0:
+                drop_bad(cohort)
+                ids = [member.run.id for member in cohort.alive]
+                units = len(ids) * UNITS_AN_EPOCH * (number + 1 - told) / cohort.steps_an_epoch
+                emit({"event": "step", "ids": ids, "epoch": epoch, "step": number + 1, "steps": steps, "units": units})
+                told = number + 1
+            tell_failures(cohort, told_failed, emit)
+            if not cohort.alive:
+                return
+            if (number + 1) % cohort.steps_an_epoch != 0:  # an epoch's end is saved after its line is written
+                began = share_time(cohort, began)
+                saved = save_if_due(cohort, saved, stop)
+        for member in cohort.alive:
+            guarded(member, partial(close_epoch, cohort, member, epoch, emit))
+        tell_failures(cohort, told_failed, emit)
+        began = share_time(cohort, began)
+        if epoch + 1 < cohort.recipe.epochs:
+            saved = save_if_due(cohort, saved, stop)
+    if cohort.memo is not None:
+        cohort.memo.flush()
+        tell(cohort.memo.tell_all(), emit)
+        emit({"event": "memo", **cohort.memo.report()})
+    for member in cohort.alive:
+        guarded(member, partial(finish, cohort, member, emit))
+        if skipped := skipped_steps(member).get("skipped_steps"):
+            text = f"{member.run.id}: {skipped} of {member.step} steps were skipped because their gradients overflowed in float16"
+            emit({"event": "note", "text": text})
+    tell_failures(cohort, told_failed, emit)
+    close_sinks(cohort)
+
+
+def tell_failures(cohort: Cohort, told: set[str], emit: Emit) -> None:
+    """Tell of each member that has failed and is not in `told` yet, and add it there."""
+    for member in cohort.members:
+        if member.failure is not None and member.run.id not in told:
+            told.add(member.run.id)
+            emit({"event": "failed", "id": member.run.id})
+
+
+def tell(notes: Iterable[str], emit: Emit) -> None:
+    for text in notes:
+        emit({"event": "note", "text": text})
+
+
+def save_if_due(cohort: Cohort, saved: float, stop: Callable[[], bool]) -> float:
+    """Checkpoint every member when the last time was long enough ago or training is to stop; when that was.
+
+    A member whose loss or whose weights are no numbers any more fails here: its last checkpoint is to be a sound one.
+    """
+    stopping = stop()
+    if not stopping and time.monotonic() - saved <= cohort.execution.checkpoint_seconds:
+        return saved
+    drop_bad(cohort)
+    for member in cohort.alive:
+        guarded(member, member.checkpoint)
+    if cohort.memo is not None:
+        cohort.memo.flush()
+    if stopping:
+        close_sinks(cohort)
+        raise Stopped("training was stopped; run the same command to resume")
+    return time.monotonic()
+
+
+def close_sinks(cohort: Cohort) -> None:
+    for member in cohort.alive:
+        if member.sink is not None:
+            member.sink.close()
+
+
+def share_time(cohort: Cohort, began: float) -> float:
+    """Add the time since `began` to the members, in equal shares; the time now."""
+    now = time.monotonic()
+    for member in cohort.alive:
+        member.seconds += (now - began) / len(cohort.alive)
+    return now
+
+
+def guarded(member: Member, act: Callable[[], None]) -> None:
+    """Do something of one member's; a failure is that member's alone, but for a store or data that all of them need."""
+    try:
+        act()
+    except (StoreError, InputError):
+        raise
+    except (Exception, SystemExit) as error:  # kept with its traceback, as in `Member.apart`
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise StoreError(f"cannot write below {member.folder.path}: {error.strerror}") from error
+        member.fail()
+
+
+def drop_bad(cohort: Cohort) -> None:
+    """Fail the members whose loss has become no number."""
+    for member in cohort.alive:
+        guarded(member, member.tally.raise_if_bad)
