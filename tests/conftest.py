@@ -62,15 +62,15 @@ def train_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """
     import torch
 
-    from kdzoo.cli import single as runs
+    from kdzoo.cli import single
     from kdzoo.suite.run import bench
-    from kdzoo.suite.run.launchers import local as launch
+    from kdzoo.suite.run.launchers import local
     from kdzoo.training.session import Modules
 
     threads = torch.get_num_threads()
-    for module in (bench, runs):
+    for module in (bench, single):
         monkeypatch.setattr(module, "launch", lambda jobs, pool, handle: bench.launch_here(jobs, handle, Modules()))
-    monkeypatch.setattr(launch.Pool, "warm", lambda pool: None)
+    monkeypatch.setattr(local.Pool, "warm", lambda pool: None)
     yield
     torch.set_num_threads(threads)
 

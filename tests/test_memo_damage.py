@@ -28,7 +28,7 @@ from kdzoo.suite.plan.sweep import Plan
 from kdzoo.suite.run.worker import Bench, train_runs
 from kdzoo.teachers.cache import Column, Memo, Page, Seal, open_memo
 from kdzoo.teachers.cache import predictions as predictions_of
-from kdzoo.training import answers as teachers
+from kdzoo.training import answers
 from kdzoo.training.answers import open_memo as memo_of
 from kdzoo.training.cohort import Cohort, shown
 from kdzoo.training.predict import predict
@@ -459,13 +459,13 @@ def test_the_code_that_numbers_and_draws_views_is_part_of_what_a_memo_stands_for
     made = planned(tmp_path / "made", FINITE, methods="hinton", seeds="1", **SMALL)
     before = memo_of(cohort(made, AUTO))
     assert isinstance(before, Memo)
-    assert json.loads((before.folder / "about.json").read_text())["code"] == teachers.CODE_DIGEST
+    assert json.loads((before.folder / "about.json").read_text())["code"] == answers.CODE_DIGEST
     source = Path(views.__file__).read_text()
     changed = source.replace("views.top * reach + views.left", "views.left * reach + views.top")
     assert changed != source
     (tmp_path / "views.py").write_text(changed)
-    files = [tmp_path / "views.py" if file == Path(views.__file__) else file for file in teachers.code_files()]
-    monkeypatch.setattr(teachers, "CODE_DIGEST", teachers.code_digest(files))
+    files = [tmp_path / "views.py" if file == Path(views.__file__) else file for file in answers.code_files()]
+    monkeypatch.setattr(answers, "CODE_DIGEST", answers.code_digest(files))
     after = memo_of(cohort(made, AUTO))
     assert isinstance(after, Memo)
     assert after.folder != before.folder
@@ -489,13 +489,13 @@ def test_the_code_that_numbers_and_draws_views_is_part_of_what_a_memo_stands_for
         Cohort.looks_of,
         autocast,
         predict,
-        teachers.ask,
-        teachers.page_of,
+        answers.ask,
+        answers.page_of,
         Memo.rows,
     ],
 )
 def test_every_step_from_a_row_to_its_image_stands_in_a_file_of_that_code(definition):
-    assert Path(inspect.getsourcefile(inspect.unwrap(definition))) in teachers.code_files()
+    assert Path(inspect.getsourcefile(inspect.unwrap(definition))) in answers.code_files()
 
 
 def test_a_float32_memo_is_refused_to_what_it_would_round():

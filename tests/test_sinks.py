@@ -21,7 +21,7 @@ import pytest
 import wandb
 
 from kdzoo.errors import InputError
-from kdzoo.runs import loggers as sinks
+from kdzoo.runs import loggers
 from kdzoo.runs.loggers import JsonLines, Tee, WandbSettings, WandbSink, read_lines, wandb_id, wandb_settings
 
 
@@ -573,7 +573,7 @@ def test_a_terminal_is_never_asked_for_a_key(wandb_home, tmp_path):
 def test_a_tee_closes_every_sink_even_where_one_of_them_fails():
     closed = []
 
-    class Closing(sinks.JsonLines):
+    class Closing(loggers.JsonLines):
         def __init__(self, name: str) -> None:
             self.name = name
 

@@ -17,10 +17,7 @@ from typing import Annotated
 
 import typer
 
-from kdzoo.cli import bench, reproduce, status, tables
-from kdzoo.cli import catalog as zoo
-from kdzoo.cli import distill as short
-from kdzoo.cli import single as runs
+from kdzoo.cli import bench, catalog, distill, reproduce, single, status, tables
 from kdzoo.cli.options import EXIT_CODES, Command, Group, option
 from kdzoo.cli.output import Interrupted, say
 from kdzoo.cli.streams import outlast
@@ -48,23 +45,23 @@ VERBS: dict[str, list[tuple[str, Callable[..., int]]]] = {
         ("status", status.status),
         ("leaderboard", tables.leaderboard),
         ("compare", tables.compare),
-        ("distill", short.distill),
+        ("distill", distill.distill),
         ("reproduce", reproduce.reproduce),
     ],
     "Look up": [
-        ("methods", zoo.methods),
-        ("explain", zoo.explain),
-        ("pairs", zoo.pairs),
-        ("networks", zoo.networks),
-        ("recipes", zoo.recipes),
+        ("methods", catalog.methods),
+        ("explain", catalog.explain),
+        ("pairs", catalog.pairs),
+        ("networks", catalog.networks),
+        ("recipes", catalog.recipes),
     ],
     "Single networks and runs": [
-        ("train", runs.train),
-        ("teachers", runs.teachers),
-        ("run", runs.run),
-        ("evaluate", runs.evaluate),
+        ("train", single.train),
+        ("teachers", single.teachers),
+        ("run", single.run),
+        ("evaluate", single.evaluate),
     ],
-    "Your own method": [("check", zoo.check)],
+    "Your own method": [("check", catalog.check)],
 }
 
 
@@ -76,7 +73,7 @@ def flowing(text: str) -> str:
 for panel, verbs in VERBS.items():
     for name, verb in verbs:
         app.command(name, cls=Command, help=flowing(verb.__doc__ or ""), rich_help_panel=panel, epilog=EXIT_CODES)(verb)
-app.add_typer(zoo.data, name="data", rich_help_panel="Look up")
+app.add_typer(catalog.data, name="data", rich_help_panel="Look up")
 
 
 def _version(asked: bool) -> None:

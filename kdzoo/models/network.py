@@ -28,7 +28,7 @@ from kdzoo.contract.outputs import Need, Outputs, Shapes, StageShape
 from kdzoo.contract.plugins import modules_beside
 from kdzoo.data.preprocess import normalise
 from kdzoo.errors import InputError
-from kdzoo.models import generic as plain
+from kdzoo.models import generic
 from kdzoo.models.names import code_of, is_known, ours_or_timm
 from kdzoo.models.weights import classes_of, input_of, load_state, read_state
 from kdzoo.models.zoo._staged import StagedNetwork
@@ -79,7 +79,7 @@ class Network(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
         self.taps: list[int] = []
-        self.layout = plain.Layout()
+        self.layout = generic.Layout()
         self.gives: Gives = "scores"
         self.assumed_norm = False
         """whether nobody said what the weights were trained under, so that the data's own mean and deviation stand in"""
@@ -95,7 +95,7 @@ class Network(nn.Module):
             embedded = _Inputs(hooks, [self.classifier] if Need.EMBEDDING in need else [])
             before = _Inputs(hooks, self._activations() if Need.PREACT in need else [])
             scored = _Results(hooks, _heads(self.model) if Need.DISTILLED in need else [])
-            logits, stages = self._staged(x) if self.is_timm else plain.run(self.model, x, self.layout.stages)
+            logits, stages = self._staged(x) if self.is_timm else generic.run(self.model, x, self.layout.stages)
         if self.gives == "probabilities":
             logits = log_of(logits)
             scored.seen = [log_of(seen) for seen in scored.seen]
@@ -468,8 +468,8 @@ def _tap(network: Network, channels: int, side: int, spec: NetworkSpec, head: He
         _find_taps(network, x)
         given = _trial(network, lambda: network._staged(x)[0], name)
     else:
-        network.layout = _trial(network, lambda: plain.layout(network.model, lambda: network.model(x)), name)
-        given = plain.scores_of(_trial(network, lambda: network.model(x), name), name)
+        network.layout = _trial(network, lambda: generic.layout(network.model, lambda: network.model(x)), name)
+        given = generic.scores_of(_trial(network, lambda: network.model(x), name), name)
     _refuse_shape(given, spec, name)
     network.gives = what_is_given(given)
     if head == "kept":
@@ -479,7 +479,7 @@ def _tap(network: Network, channels: int, side: int, spec: NetworkSpec, head: He
     if not network.is_timm:
         learner = copy.deepcopy(network)
         in_training = _trial(learner, lambda: learner.model.train()(x), name)
-        _refuse_shape(plain.scores_of(in_training, name), spec, name)
+        _refuse_shape(generic.scores_of(in_training, name), spec, name)
 
 
 def _find_taps(network: Network, x: Tensor) -> None:

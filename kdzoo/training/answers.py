@@ -24,7 +24,7 @@ from kdzoo.models.normalisation import usual_for
 from kdzoo.models.placement import Execution, autocast
 from kdzoo.runs.seals import tensors_digest
 from kdzoo.runs.spec import Augment, Normalisation
-from kdzoo.teachers import cache as memo
+from kdzoo.teachers import cache
 from kdzoo.teachers.cache import Memo, Page, Predictions, predictions
 from kdzoo.training.cohort import Cohort, Look, Teacher, images_at, shown
 from kdzoo.training.evaluate import CHANCE_SIZE, AgainstChance, against_chance, binomial_tail, measure, per_class
@@ -250,7 +250,7 @@ def open_memo(cohort: Cohort) -> Memo | str | None:
     """The memo of what the cohort's members read of their teacher; in words why there is none; None where none is wanted."""
     teacher, execution, recipe = cohort.teacher, cohort.execution, cohort.recipe
     need = cohort.taught
-    if teacher is None or execution.memo == 0 or not need & memo.REMEMBERED:
+    if teacher is None or execution.memo == 0 or not need & cache.REMEMBERED:
         return None
     samples, views = len(cohort.parts.train.targets), view_count(recipe.augment) if finite(recipe) else None
     about: dict[str, Any] = {
@@ -270,11 +270,11 @@ def open_memo(cohort: Cohort) -> Memo | str | None:
         if Need.PARTNER in cohort.passes:  # what is mixed with what then depends on the labels
             about["labels"] = hashlib.sha256(cohort.parts.train.targets.numpy().tobytes()).hexdigest()
     images = images_at(cohort.parts.train.images, torch.arange(cohort.block), execution.device)
-    given = ask(cohort, (need | memo.ALWAYS) & ~PASSES, center(images, recipe.augment))
-    return memo.open_memo(
+    given = ask(cohort, (need | cache.ALWAYS) & ~PASSES, center(images, recipe.augment))
+    return cache.open_memo(
         about,
         teacher.name,
-        memo.Column.of(given, need | memo.ALWAYS),
+        cache.Column.of(given, need | cache.ALWAYS),
         need,
         samples=samples,
         views=views,
@@ -308,7 +308,7 @@ def page_of(cohort: Cohort, epoch: int, looks: Mapping[Need, Look], first: int) 
     )
     if not kept.checked and (compared := page.first_known()) is not None:
         kept.checked = True
-        if page.differs(compared, shown(cohort, looks[Need.NOTHING], drawn[compared])) > memo.TOLERANCE:
+        if page.differs(compared, shown(cohort, looks[Need.NOTHING], drawn[compared])) > cache.TOLERANCE:
             kept.forget()
             cohort.memo = None
             return None

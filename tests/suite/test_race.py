@@ -13,7 +13,7 @@ from test_leaderboard import objective, write
 from kdzoo.cli.reproduce import race_lines
 from kdzoo.contract.method import REGISTRY
 from kdzoo.errors import InputError
-from kdzoo.models import placement as execution
+from kdzoo.models import placement
 from kdzoo.runs.spec import ObjectiveSpec, TermSpec
 from kdzoo.suite.plan.config import bench_config
 from kdzoo.suite.plan.methods import parse_request
@@ -261,13 +261,13 @@ def test_bfloat16_differs_from_float32_in_the_students_precision_alone():
 
 
 def test_half_precision_on_a_cpu_without_instructions_for_it_is_told(monkeypatch):
-    monkeypatch.setattr(execution, "bfloat16_units", lambda: ())
+    monkeypatch.setattr(placement, "bfloat16_units", lambda: ())
     cpu = torch.device("cpu")
-    assert "precision bfloat16: this CPU has no instructions for it" in str(execution.why_slow(["float32", "bfloat16"], cpu))
-    assert execution.why_slow(["float32"], cpu) is None
-    assert execution.why_slow(["bfloat16"], torch.device("cuda")) is None
-    monkeypatch.setattr(execution, "bfloat16_units", lambda: ("AMX",))
-    assert execution.why_slow(["bfloat16"], cpu) is None
+    assert "precision bfloat16: this CPU has no instructions for it" in str(placement.why_slow(["float32", "bfloat16"], cpu))
+    assert placement.why_slow(["float32"], cpu) is None
+    assert placement.why_slow(["bfloat16"], torch.device("cuda")) is None
+    monkeypatch.setattr(placement, "bfloat16_units", lambda: ("AMX",))
+    assert placement.why_slow(["bfloat16"], cpu) is None
 
 
 def test_published_gains_are_over_crds_pairs_without_copied_numbers():
