@@ -19,7 +19,6 @@ from torch import Tensor
 import kdzoo
 from kdzoo.contract.method import REGISTRY
 from kdzoo.data.loader import on_device
-from kdzoo.pages import zoo
 from kdzoo.runs.spec import Run
 from kdzoo.runs.store import Store, teacher_store
 from kdzoo.suite.plan.config import bench_config
@@ -132,7 +131,7 @@ def methods_step(device: str, precision: str, methods: Sequence[str] | None) -> 
         for teacher in made.teachers.values():
             teacher_store().run(teacher.run.id).plan(teacher.run, teacher.about)
             train_runs(teacher_store(), [teacher.run.id], Options(device=device), Bench(), lambda _: None, lambda: False)
-        runs = {name: steps.own_loss(planned.run, name) for name in methods or zoo() if not REGISTRY.get(name).card.first}
+        runs = {name: steps.own_loss(planned.run, name) for name in methods or REGISTRY.own_names() if not REGISTRY.get(name).card.first}
         failed = _train(made.store, runs, planned.about, options)
     return check(f"one step of {len(runs)} methods in {precision}", len(failed), 0, not failed, failed=failed, methods=len(runs))
 

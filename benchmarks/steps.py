@@ -28,7 +28,6 @@ from kdzoo.contract.method import REGISTRY
 from kdzoo.contract.outputs import Need
 from kdzoo.data.sources import data_root
 from kdzoo.errors import InputError
-from kdzoo.pages import zoo
 from kdzoo.runs.loggers import read_lines
 from kdzoo.runs.spec import NetworkSpec, ObjectiveSpec, Run, TermSpec
 from kdzoo.runs.store import RunFolder, teacher_store
@@ -174,7 +173,7 @@ def main() -> None:
     parser.add_argument("--methods", help="names, joined with commas (default: the whole zoo)")
     parser.add_argument("--write", type=Path, help="a folder for DATA.json and DATA.md")
     given = parser.parse_args()
-    names = given.methods.split(",") if given.methods else zoo()
+    names = given.methods.split(",") if given.methods else REGISTRY.own_names()
     try:
         for name in names:
             REGISTRY.get(name)

@@ -1,6 +1,6 @@
 """What kdzoo's own methods declare, written down beside the code, so that it is read without loading torch.
 
-`python -m kdzoo.pages` writes the file from the methods themselves; a test compares the two.
+`python docs/build_pages.py` writes the file from the methods themselves; a test compares the two.
 """
 
 from __future__ import annotations

@@ -361,6 +361,10 @@ class Registry:
     def names(self) -> list[str]:
         return sorted(self._known())
 
+    def own_names(self) -> list[str]:
+        """The names of kdzoo's own methods, without those of plugins and installed packages."""
+        return [name for name in self.names() if self.get(name).__module__.startswith("kdzoo.")]
+
     def get(self, name: str) -> type[Method]:
         """The method class called `name`; raises InputError with the nearest name."""
         known = self._known()

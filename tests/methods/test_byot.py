@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from build_pages import method_page
 from drawn import batch_of, drawn, outputs, pair
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,7 +13,6 @@ from kdzoo.contract.method import create_method
 from kdzoo.contract.outputs import DataFacts, Outputs, Shapes, StageShape
 from kdzoo.errors import InputError
 from kdzoo.functional import byot
-from kdzoo.pages import method_page
 
 FACTS = DataFacts(10, 5, torch.arange(10) % 5)
 STUDENT = Shapes(5, 7, (StageShape(2, 8, 12, 1), StageShape(4, 4, 6, 2), StageShape(7, 2, 3, 4)))

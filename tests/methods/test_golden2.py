@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from build_pages import method_page
 from drawn import batch_of as batch_at
 from drawn import outputs
 from torch import Tensor, nn
@@ -20,7 +21,6 @@ from kdzoo import functional
 from kdzoo.contract.method import REGISTRY, Method, create_method
 from kdzoo.contract.outputs import Batch, Clock, DataFacts, Need, Outputs, Shapes, StageShape
 from kdzoo.methods.bss import attack
-from kdzoo.pages import method_page
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden2"
 CASES = json.loads((GOLDEN / "published.json").read_text())

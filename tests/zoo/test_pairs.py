@@ -1,6 +1,6 @@
 """Every method on real networks: one training step works with nothing configured, or it is refused before, with the reason.
 
-What comes out is the table docs/method-pairs.md, which `python -m kdzoo.pages` writes.
+What comes out is the table docs/method-pairs.md, which `python docs/build_pages.py` writes.
 """
 
 from collections.abc import Iterator
@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from build_pages import TRIALS, Outcome, PairOnTrial, Ready, attempt, pairs_page, ready
 
 from kdzoo.contract.method import REGISTRY
 from kdzoo.contract.outputs import Need
-from kdzoo.pages import TRIALS, Outcome, PairOnTrial, Ready, attempt, pairs_page, ready, zoo
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "method-pairs.md"
 FOUND: dict[tuple[str, PairOnTrial], Outcome] = {}
 """what each method came to on each pair, so that the table needs no second trial"""
 
-NEEDS_A_DISTILLED_STUDENT = [name for name in zoo() if Need.DISTILLED in REGISTRY.get(name).card.needs.student]
-NEEDS_PREACTIVATIONS = [name for name in zoo() if Need.PREACT in REGISTRY.get(name).card.needs.teacher]
-UNASSUMING = [name for name in zoo() if name not in NEEDS_A_DISTILLED_STUDENT]
+NEEDS_A_DISTILLED_STUDENT = [name for name in REGISTRY.own_names() if Need.DISTILLED in REGISTRY.get(name).card.needs.student]
+NEEDS_PREACTIVATIONS = [name for name in REGISTRY.own_names() if Need.PREACT in REGISTRY.get(name).card.needs.teacher]
+UNASSUMING = [name for name in REGISTRY.own_names() if name not in NEEDS_A_DISTILLED_STUDENT]
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +42,7 @@ def outcome(name: str, pair: Ready) -> Outcome:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", zoo())
+@pytest.mark.parametrize("name", REGISTRY.own_names())
 def test_a_method_works_on_a_pair_or_is_refused_with_the_reason(pair, name):
     """`attempt` raises where a loss or gradient is not finite, the student stands still, or the teacher is changed."""
     for problem in outcome(name, pair):
@@ -60,19 +60,19 @@ def test_every_method_works_on_two_cnns_of_one_family(pair, name):
 @pytest.mark.release
 def test_the_table_in_the_docs_is_what_came_out():
     for trial in TRIALS:
-        missing = [name for name in zoo() if (name, trial) not in FOUND]
+        missing = [name for name in REGISTRY.own_names() if (name, trial) not in FOUND]
         built = ready(trial) if missing else None
         for name in missing:
             outcome(name, built)
-    found = {(name, trial): FOUND[name, trial] for trial in TRIALS for name in zoo()}
-    assert PAGE.read_text() == pairs_page(found), "run python -m kdzoo.pages"
+    found = {(name, trial): FOUND[name, trial] for trial in TRIALS for name in REGISTRY.own_names()}
+    assert PAGE.read_text() == pairs_page(found), "run python docs/build_pages.py"
 
 
 @pytest.mark.release
 def test_the_table_in_the_docs_holds_every_method_and_every_pair():
     text = PAGE.read_text()
-    missing = [name for name in zoo() if f"| [{name}](methods/{name}.md) |" not in text]
-    assert missing == [], "run python -m kdzoo.pages"
+    missing = [name for name in REGISTRY.own_names() if f"| [{name}](methods/{name}.md) |" not in text]
+    assert missing == [], "run python docs/build_pages.py"
     assert all(f"| {trial.words} | {trial.teacher} | {trial.student} |" in text for trial in TRIALS)
 
 

@@ -15,13 +15,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 from steps import FALLS_LATER, NOT_MEANT_TO_FALL, STEPS, TRIALS, Outcome, excused, table, train
 
-from kdzoo.pages import zoo
+from kdzoo.contract.method import REGISTRY
 from kdzoo.runs.loggers import read_lines
 from kdzoo.runs.store import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 PHOTOGRAPHS = json.loads((ROOT / "results" / "steps" / "cifar10.json").read_text())
-FALLING = {data: [name for name in zoo() if name not in excused(data)] for data in TRIALS}
+FALLING = {data: [name for name in REGISTRY.own_names() if name not in excused(data)] for data in TRIALS}
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, RunF
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KDZOO_CACHE", str(folder / "cache"))
         patch.setenv("WANDB_MODE", "disabled")
-        yield train("digits", zoo(), folder)
+        yield train("digits", REGISTRY.own_names(), folder)
     torch.set_num_threads(threads)
 
 
@@ -41,7 +41,7 @@ def test_the_teacher_knows_the_digits(trained):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", zoo())
+@pytest.mark.parametrize("name", REGISTRY.own_names())
 def test_200_steps_end_without_a_number_that_is_none(trained, name):
     """A loss that is NaN or infinite at any step fails a run, as does any other fault."""
     assert trained[name].state() == "done", trained[name].failure()
@@ -60,7 +60,9 @@ def test_its_own_loss_falls(trained, name):
 def test_on_photographs_every_method_took_200_steps_under_a_teacher_that_knows_them():
     assert PHOTOGRAPHS["data"] == "cifar10"
     assert PHOTOGRAPHS["teacher_test_top1"] > 0.4
-    assert {one["method"]: (one["steps"], one["error"]) for one in PHOTOGRAPHS["methods"]} == dict.fromkeys(zoo(), (STEPS, None))
+    assert {one["method"]: (one["steps"], one["error"]) for one in PHOTOGRAPHS["methods"]} == dict.fromkeys(
+        REGISTRY.own_names(), (STEPS, None)
+    )
 
 
 @pytest.mark.release
@@ -75,4 +77,4 @@ def test_the_committed_table_is_what_the_record_says():
 
 
 def test_only_methods_of_the_zoo_are_excused():
-    assert {*NOT_MEANT_TO_FALL, *FALLS_LATER["cifar10"]} <= set(zoo())
+    assert {*NOT_MEANT_TO_FALL, *FALLS_LATER["cifar10"]} <= set(REGISTRY.own_names())
