@@ -31,15 +31,14 @@ from kdzoo.suite.plan.jobs import Outcome
 from kdzoo.suite.plan.outline import outline
 from kdzoo.suite.plan.race import Race
 from kdzoo.suite.run.display import open_display
-from kdzoo.suite.study.hours import count_runs, hours
-from kdzoo.suite.study.reproduce import Asked, asked_study, reproduce_stages
-from kdzoo.suite.study.stages import is_begun
+from kdzoo.suite.study.hours import SPEED_OF, count_runs, hours
 from kdzoo.suite.study.study import Stage, read_study, shipped_studies
 from kdzoo.suite.study.which import Of
 from kdzoo.text import one_line
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # they bring pandas, which lists and --help do not need
     from kdzoo.suite.study.evidence import Evidence
+    from kdzoo.suite.study.reproduce import Asked
 
 
 def reproduce(
@@ -79,6 +78,8 @@ def reproduce(
     """
     if study is None:
         return list_studies(chosen(how, as_json))
+    from kdzoo.suite.study.reproduce import asked_study
+
     given = {"data_root": data_root, "device": device, "jobs": jobs, "threads": threads}
     problems = []
     if chosen(how, as_json) is not Format.table:
@@ -107,7 +108,7 @@ def list_studies(how: Format) -> int:
                 "title": found.title,
                 "hours": time and round(time[0], 2),
                 "machine": time and time[1],
-                "estimated": time and found.time is None,
+                "estimated": time and not (found.time and found.time.measured),
                 "runs": sum(count or 0 for count in counts),
                 "seeds": found.seeds,
                 "stages": len(found.stages),
@@ -126,7 +127,7 @@ def list_studies(how: Format) -> int:
         field("stages", number=True),
         field("claim"),
     ]
-    show(rows, how, title="Hours on two CPU cores; ~: estimated, not measured", names=list(rows[0]), columns=columns)
+    show(rows, how, title=f"Hours on {SPEED_OF}; ~: estimated, not measured", names=list(rows[0]), columns=columns)
     return 0
 
 
@@ -134,7 +135,8 @@ def _hours(row: Any) -> str:
     if row["hours"] is None:
         return "unknown"
     digits = ",.0f" if row["hours"] >= 10 else ".1f"
-    return f"{'~' if row['estimated'] else ''}{row['hours']:{digits}}{'' if row['estimated'] else ' ' + row['machine']}"
+    machine = "" if row["machine"] == SPEED_OF else f" {row['machine']}"
+    return f"{'~' if row['estimated'] else ''}{row['hours']:{digits}}{machine}"
 
 
 def print_plans(asked: Asked, *, retry_failed: bool) -> int:
@@ -151,6 +153,8 @@ def _plan_of(asked: Asked, stage: Stage, *, retry_failed: bool) -> list[tuple[st
         return race_lines(asked, stage)
     if stage.step is not None:
         return [("step", f"{stage.name}: {stage.kind} {stage.step.words()}")]
+    from kdzoo.suite.study.stages import is_begun
+
     if not all(is_begun(asked.study, of, asked.folder) for of in stage.before):
         planned = outline(asked.study.config(stage, asked.seeds, results=str(asked.folder), **asked.options))
         return [*(planned.lines() if planned else []), ("time", f"known once {_earlier(stage.before)} is trained")]
@@ -180,6 +184,7 @@ def _earlier(before: Iterable[Of]) -> str:
 
 def train_study(asked: Asked, *, command: str, retry_failed: bool) -> int:
     """Train what is missing of every stage, then write and print the study's table; 1 where some run or step failed."""
+    from kdzoo.suite.study.reproduce import reproduce_stages
 
     def train(config: BenchConfig, race: Race | None) -> Outcome:
         if race is None:

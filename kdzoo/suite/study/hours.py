@@ -22,7 +22,7 @@ FULLY_CONNECTED = re.compile(r"mlp((?:_\d+)+)")
 
 
 def hours(found: Study) -> tuple[float, str] | None:
-    """How long a study takes, and on which machine: as measured, else estimated; None where its networks are not kdzoo's own.
+    """How long a study takes, and on which machine: as its file states, else estimated; None where its networks are not kdzoo's own.
 
     The estimate counts the multiply-accumulates of teachers and students, not those of losses and steps, at the speed of two
     cores. A teacher that several stages have is trained once.

@@ -144,10 +144,11 @@ class PublishedTable(Spec):
 
 
 class Time(Spec):
-    """How long a study took, and on which machine."""
+    """How long a study takes, and on which machine. measured: whether it was trained there, or only some of its steps."""
 
     hours: Annotated[Number, Field(gt=0)]
     machine: str
+    measured: bool = True
 
 
 class Study(Spec):
