@@ -244,6 +244,6 @@ def test_two_temperatures_in_one_sum_are_both_said():
 
 
 def test_nothing_that_makes_tables_imports_torch_or_all_of_scipys_statistics():
-    rooms = ", ".join(f"kdzoo.suite.{room}" for room in ("records", "select", "stats", "leaderboard", "compare", "report"))
+    rooms = ", ".join(f"kdzoo.suite.report.{room}" for room in ("records", "selection", "stats", "leaderboard", "compare", "terminal"))
     code = f"import sys, {rooms}; print([m for m in ('torch', 'scipy.stats') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
