@@ -325,3 +325,14 @@ def test_a_race_is_run_from_its_file_and_resumed(kdzoo, place):
     again = kdzoo("reproduce", file, "--tables")
     assert (again.status, (folder / "README.md").read_bytes()) == (0, before)
     assert runs == sorted(path.stat().st_mtime_ns for path in folder.glob("*/runs/*/result.json"))
+
+
+def test_a_race_over_a_sweep_that_holds_nothing_out_is_refused(tmp_path):
+    bench = {**REFITTED, "val_fraction": 0, "refit": True}
+    with pytest.raises(InputError, match="expected refit: true and a val_fraction there"):
+        read_study(study_of(tmp_path, stages=[{"name": "table", "bench": bench}, {"name": "final", "race": RULE}]))
+
+
+def test_a_message_that_names_the_error_is_no_divergence():
+    assert others_than_divergence({"a": "FloatingPointError: NaN", "b": "first stage ab: FloatingPointError: NaN"}) == {}
+    assert list(others_than_divergence({"c": "ValueError: expected no FloatingPointError here"})) == ["c"]

@@ -13,6 +13,7 @@ from kdzoo.suite.report.stats import (
     WELCH,
     Contrast,
     Prior,
+    beside_single,
     common_seeds,
     fit_prior,
     holm,
@@ -22,6 +23,7 @@ from kdzoo.suite.report.stats import (
     model_of,
     paired_difference,
     paired_model,
+    ratio_interval,
     sample_sd,
     trigamma_inverse,
     wilson,
@@ -370,3 +372,27 @@ def test_wilsons_interval_is_scipys(n, share):
 )
 def test_ranks_are_made_on_the_seeds_that_most_rows_share(samples, common):
     assert common_seeds(samples) == common
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_ends_of_a_ratios_interval_are_those_that_a_t_test_just_does_not_refuse(seed):
+    """Fieller: a ratio R lies within where the mean of y - R x is not told apart from 0."""
+    random = np.random.default_rng(seed)
+    wholes = 10 + random.normal(size=6)
+    parts = 4 + 0.3 * (wholes - 10) + random.normal(size=6)
+    for end in ratio_interval(list(parts), list(wholes)):
+        apart = parts - end * wholes
+        t = apart.mean() / (apart.std(ddof=1) / math.sqrt(6))
+        assert abs(t) == pytest.approx(scipy.stats.t.ppf(0.975, 5))
+
+
+def test_a_ratio_to_what_may_be_zero_is_anything():
+    assert ratio_interval([1.0, 2.0, 3.0], [-1.0, 1.0, 0.5]) == (-math.inf, math.inf)
+    assert all(math.isnan(end) for end in ratio_interval([1.0], [2.0]))
+
+
+def test_beside_a_single_training_the_error_is_that_of_one_run_from_a_mean_of_n():
+    half = scipy.stats.t.ppf(0.975, 3) * 2.0
+    assert beside_single((5 - half * math.sqrt(1 / 4), 5 + half * math.sqrt(1 / 4)), 4) == pytest.approx(
+        (5 - half * math.sqrt(1 + 1 / 4), 5 + half * math.sqrt(1 + 1 / 4))
+    )

@@ -8,9 +8,11 @@ import yaml
 from test_leaderboard import objective, write
 
 from kdzoo.errors import InputError
-from kdzoo.runs.spec import NetworkSpec
+from kdzoo.runs.spec import NetworkSpec, ObjectiveSpec
+from kdzoo.suite.plan.starts import Start, keep_start
 from kdzoo.suite.study.evidence import write_evidence
 from kdzoo.suite.study.hours import hours
+from kdzoo.suite.study.reproduce import asked_study, check_stages
 from kdzoo.suite.study.stages import stage_config
 from kdzoo.suite.study.study import read_study, shipped_studies, study_file
 
@@ -138,12 +140,106 @@ def test_a_number_is_reached_where_its_interval_lies_within_the_tolerance(traine
     assert [float(rows["errors"][key]) for key in ("mean", "sd", "n")] == [150, 10, 3]
     half = 4.302653 * 1 / 3**0.5  # the gains are 4, 3 and 5 points: paired by seed
     assert [float(rows["gain"][key]) for key in ("mean", "low", "high")] == pytest.approx([4, 4 - half, 4 + half])
-    assert float(rows["share"]["mean"]) == pytest.approx(100 * (4 / 16 + 3 / 14 + 5 / 15) / 3)  # the teacher has 96 %
+    assert float(rows["share"]["mean"]) == pytest.approx(100 * 4 / 15)  # of the means: the teacher has 96 %, 16, 14 and 15 points more
+    assert rows["share"]["sd"] == ""
     assert rows["nowhere"]["reason"] == "hinton: no finished run"
     page = (trained / "s" / "README.md").read_text()
     assert "| too high | 80 ± 1 | 3 | 85.00 ± 1.00 | [82.52, 87.48] | no: above | an easier setting |" in page
     assert "| errors | 150 ± 5 | 3 | 150.0 ± 10.0 | [125.2, 174.8] | yes, by the mean alone |  |" in page
     assert "`kdzoo reproduce mine`. Reached, of 8 numbers: yes (2); yes, by the mean alone (3); no: above (1); no: below (1)" in page
+
+
+def test_a_share_of_what_is_not_clearly_a_gain_is_no_number(tmp_path):
+    """The teacher has 96 %; the student alone has more in one bench, and anything around it in the other."""
+    for stage, alone in (("main", (0.97, 0.98, 0.99)), ("other", (0.90, 0.96, 0.99))):
+        for seed, top1 in enumerate(alone):
+            write(tmp_path / "s" / stage, objective("none"), seed, val=None, test=top1, data={"val_fraction": 0.0})
+            write(tmp_path / "s" / stage, objective("hinton"), seed, val=None, test=0.85, data={"val_fraction": 0.0})
+    stages = [{"name": name, "bench": BENCH} for name in ("main", "other")]
+    measures = []
+    for stage in ("main", "other"):
+        kd, alone, teacher = ({"stage": stage, "method": name} for name in ("hinton", "none", "teacher"))
+        measures.append({"name": stage, "of": kd, "minus": alone, "over": {"of": teacher, "minus": alone}, "between": [80, None]})
+    write_evidence(read_study(study_of(tmp_path, stages=stages, measures=measures)), "mine", tmp_path / "s")
+    for row in rows_of(tmp_path / "s").values():
+        assert row["reached"] == "not measured"
+        assert "the difference that it is a share of is not clearly a gain" in row["reason"]
+
+
+def test_a_single_training_enters_with_the_spread_of_those_that_it_stands_beside(trained):
+    """The distance of one run from a mean of n has an error of sd sqrt(1 + 1/n)."""
+    lead = {"name": "lead", "of": {"method": "teacher"}, "minus": {"method": "hinton"}, "between": [0, None]}
+    write_evidence(read_study(study_of(trained, measures=[lead])), "mine", trained / "s")
+    row, half = rows_of(trained / "s")["lead"], 4.302653 * (1 + 1 / 3) ** 0.5  # Student's t, two degrees of freedom; sd is 1
+    assert [float(row[key]) for key in ("mean", "low", "high")] == pytest.approx([11, 11 - half, 11 + half])
+
+
+def test_what_is_left_of_a_method_of_which_a_run_failed_is_no_verdict(trained):
+    diverged = "FloatingPointError: the loss became NaN or infinite at step 7"
+    write(trained / "s" / "main", objective("hinton"), 3, val=None, test=0.0, fail=diverged, data={"val_fraction": 0.0})
+    write_evidence(read_study(study_of(trained, seeds=4)), "mine", trained / "s")
+    row = rows_of(trained / "s")["KD"]
+    assert (row["n"], row["planned"], row["reached"]) == ("3", "4", "open: runs failed")
+    assert row["reason"].startswith("1 run failed")
+
+
+def test_before_its_refit_a_sweep_is_not_measured_in_its_place(tmp_path):
+    write(tmp_path / "s" / "main", objective("hinton"), 0, val=0.8, test=0.85)
+    stages = [{"name": "main", "bench": {**BENCH, "seeds": 1, "refit": True, "val_fraction": 0.2}}]
+    write_evidence(read_study(study_of(tmp_path, stages=stages)), "mine", tmp_path / "s")
+    row = rows_of(tmp_path / "s")["KD"]
+    assert (row["reached"], row["reason"]) == ("not measured", "hinton: the refit of its stage has not begun")
+
+
+def test_two_settings_that_a_bench_cannot_hold_at_once_are_refused(tmp_path):
+    """A sum's hyper-parameter is an axis of the whole bench, so that plain KD would be trained at the temperature of at+hinton."""
+    both = ObjectiveSpec(task=1.0, terms=(objective("at").terms[0], objective("hinton", 4.0).terms[0]))
+    write(tmp_path / "main", objective("hinton", 1.0), 0, val=0.8, test=0.9)
+    write(tmp_path / "main", both, 0, val=0.8, test=0.9)
+    stages = [
+        {"name": "main", "bench": {**BENCH, "methods": ["at+hinton"], "seeds": 1}},
+        {"name": "next", "settings": [{"stage": "main", "method": name} for name in ("hinton", "at+hinton")], "bench": BENCH},
+    ]
+    found = read_study(study_of(tmp_path, stages=stages))
+    with pytest.raises(InputError, match=r"at\+hinton has hinton\.temperature = 4, another method that is taken over 1;"):
+        stage_config(found, found.stages[1], tmp_path, None, {})
+
+
+def test_a_study_with_a_refit_is_not_continued_with_other_seeds(tmp_path):
+    file = study_of(tmp_path, stages=[{"name": "main", "bench": {**BENCH, "refit": True, "val_fraction": 0.2}}])
+    begun = asked_study(str(file), tmp_path, 1, {})
+    keep_start(begun.folder / "main", Start.of("", begun.bench(begun.study.stages[0]), []))
+    asked_study(str(file), tmp_path, 1, {})
+    with pytest.raises(InputError, match=r"stage main in .* was begun with seeds 0 and would now have 0, 1, 2"):
+        asked_study(str(file), tmp_path, None, {})
+
+
+def test_a_later_stage_may_train_methods_of_a_file(tmp_path):
+    (tmp_path / "twice.py").write_text(
+        "import kdzoo\n\n@kdzoo.register('twice_of_study')\ndef twice_of_study(student, teacher, batch):\n"
+        "    return 2 * ((student.logits - teacher.logits.detach()) ** 2).mean()\n"
+    )
+    later = {**BENCH, "plugin": [str(tmp_path / "twice.py")], "methods": ["twice_of_study"]}
+    file = study_of(tmp_path, stages=[{"name": "main", "bench": BENCH}, {"name": "next", "bench": later}])
+    check_stages(asked_study(str(file), tmp_path, None, {}))
+    wrong = study_of(tmp_path, stages=[{"name": "main", "bench": BENCH}, {"name": "next", "bench": {**later, "methods": ["twce"]}}])
+    with pytest.raises(InputError, match="unknown 'twce'"):
+        check_stages(asked_study(str(wrong), tmp_path, None, {}))
+
+
+@pytest.mark.parametrize(
+    ("cell", "fault"),
+    [
+        ({"metric": "recall.12"}, "metric recall.12: expected a class from 0 to 9"),
+        ({"metric": "eror.3"}, "metric of a class: unknown 'eror'; did you mean 'errors'?"),
+        ({"phase": "refti"}, "phase"),
+        ({"phase": "refit"}, "phase: stage main trains no chosen settings again"),
+    ],
+)
+def test_what_no_run_will_have_is_refused_before_training(tmp_path, cell, fault):
+    with pytest.raises(InputError) as refused:
+        read_study(study_of(tmp_path, measures=[{"name": "KD", "of": {"method": "hinton", **cell}, "between": [0, None]}]))
+    assert fault in "\n".join(refused.value.problems)
 
 
 def test_a_bound_that_is_met_is_not_passed(trained):
@@ -214,15 +310,16 @@ def test_missing_seeds_and_settings_that_cannot_be_told_apart_are_said(trained):
     measures = [
         {"name": "both", "of": {"method": "hinton"}, "between": [0, None]},
         {"name": "one", "of": {"method": "hinton", "setting": {"temperature": 2}}, "between": [0, None]},
-        {"name": "wrong", "of": {"method": "hinton", "setting": {"temprature": 2}}, "between": [0, None]},
     ]
+    wrong = {"name": "wrong", "of": {"method": "hinton", "setting": {"temprature": 2}}, "between": [0, None]}
+    with pytest.raises(InputError, match=r"measures, 'wrong': setting: key: unknown 'temprature'; did you mean 'temperature'"):
+        read_study(study_of(trained, measures=[wrong]))
     write_evidence(read_study(study_of(trained, measures=measures, seeds=5)), "mine", trained / "s")
     rows = rows_of(trained / "s")
     assert rows["both"]["reason"] == "hinton: 2 settings or pairs match; name pair or setting"
     assert (rows["one"]["n"], rows["one"]["planned"], rows["one"]["mean"], rows["one"]["reached"]) == (
         "1", "5", "90", "yes, by the mean alone",
     )  # fmt: skip
-    assert "did you mean 'temperature'?" in rows["wrong"]["reason"]
     assert "| one | at least 0 | 1 of 5 | 90.00 |" in (trained / "s" / "README.md").read_text()
 
 

@@ -252,6 +252,31 @@ def mean_interval(values: Sequence[float] | np.ndarray, resolution: float = 0.0)
     return mean - half, mean + half
 
 
+def beside_single(interval: tuple[float, float], n: int) -> tuple[float, float]:
+    """The interval of a mean of n runs minus a single training, from that of the mean: the single one varies as much as each of them."""
+    middle, half = (interval[0] + interval[1]) / 2, (interval[1] - interval[0]) / 2
+    return middle - half * math.sqrt(n + 1), middle + half * math.sqrt(n + 1)
+
+
+def ratio_interval(parts: Sequence[float], wholes: Sequence[float]) -> tuple[float, float]:
+    """The 95 % interval of a ratio of two means over the same runs; NaN for one run (Fieller 1954, JRSS B 16, 175-185).
+
+    Infinite on both sides where the 95 % interval of the denominator's mean includes 0: the ratio is then anything.
+    """
+    n = len(parts)
+    if n < 2:
+        return math.nan, math.nan
+    part, whole = float(np.mean(parts)), float(np.mean(wholes))
+    covariance = np.cov(np.array([parts, wholes], dtype=float), ddof=1) * float(stdtrit(n - 1, (1 + LEVEL) / 2)) ** 2 / n
+    of_part, between, of_whole = covariance[0, 0], covariance[0, 1], covariance[1, 1]
+    leading = whole**2 - of_whole
+    if leading <= 0:
+        return -math.inf, math.inf
+    middle = (part * whole - between) / leading
+    half = math.sqrt(max(middle**2 - (part**2 - of_part) / leading, 0.0))
+    return middle - half, middle + half
+
+
 def mcnemar_p(first_right: np.ndarray, second_right: np.ndarray) -> float:
     """Exact McNemar test of two models on the same images: about these two models, not about their methods."""
     only_first = int((first_right & ~second_right).sum())

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
-DIVERGED = "FloatingPointError"
-"""how the last line of a failure begins where a loss or a weight became NaN or infinite"""
+DIVERGED = re.compile(r"(?:^|: )FloatingPointError\b")
+"""the kind of a failure whose loss or weight became NaN or infinite, perhaps behind the words for a first stage"""
 
 
 def others_than_divergence(failed: Mapping[str, str]) -> dict[str, str]:
     """The failures, by id, that training again might mend: all but losses and weights that became NaN or infinite."""
-    return {run_id: error for run_id, error in failed.items() if DIVERGED not in error}
+    return {run_id: error for run_id, error in failed.items() if not DIVERGED.search(error)}

@@ -19,9 +19,9 @@ from kdzoo.suite.plan.outline import outline
 from kdzoo.suite.report.blocks import Block, blocks_of
 from kdzoo.suite.report.leaderboard import as_csv
 from kdzoo.suite.report.records import read_bench
-from kdzoo.suite.report.stats import mean_interval, sample_sd
+from kdzoo.suite.report.stats import beside_single, mean_interval, ratio_interval, sample_sd
 from kdzoo.suite.report.tables import markdown_table
-from kdzoo.suite.study.metrics import is_count, resolution_of, value_of
+from kdzoo.suite.study.metrics import is_count, lower_is_better, resolution_of, value_of
 from kdzoo.suite.study.race_table import RaceTable, race_tables, race_words
 from kdzoo.suite.study.stages import Wanted, settings_in, wanted_runs
 from kdzoo.suite.study.steps.perform import read_results
@@ -31,7 +31,8 @@ from kdzoo.suite.study.surface_table import Drawn, draw_all, surface_lines, surf
 from kdzoo.text import markdown_text, number_of
 
 TABLE, PAGE = "results.csv", "README.md"
-REACHED, BY_MEAN, ABOVE, BELOW, MISSING = "yes", "yes, by the mean alone", "no: above", "no: below", "not measured"
+REACHED, BY_MEAN, ABOVE, BELOW = "yes", "yes, by the mean alone", "no: above", "no: below"
+OPEN, MISSING = "open: runs failed", "not measured"
 ROUNDING = 9
 """decimals to which numbers are compared with bounds"""
 COLUMNS = ("measure", "paper", "tolerance", "lowest", "highest", "n", "planned", "mean", "sd", "low", "high", "reached", "reason")
@@ -43,7 +44,9 @@ Blocks = Mapping[str, tuple[Block, ...]]
 class Measured:
     """A measurement with its values by seed, in the words and units of the table; why there is none in `reason`.
 
-    resolution: what one test image makes of a value; equal values differ by less than that.
+    resolution: what one test image makes of a value; equal values differ by less than that. wholes: by seed, the difference that
+    the values are a share of; a share is the ratio of the two means. single: whether a single training stands beside every
+    seed, such as the teacher's. failed: how many runs failed.
     """
 
     measure: Measure
@@ -51,18 +54,31 @@ class Measured:
     resolution: float
     planned: int
     reason: str
+    wholes: Mapping[int, float] | None = None
+    single: bool = False
+    failed: int = 0
 
     @property
     def mean(self) -> float:
-        return float(np.mean(list(self.values.values()))) if self.values else math.nan
+        if not self.values:
+            return math.nan
+        mean = float(np.mean(list(self.values.values())))
+        return mean if self.wholes is None else 100 * mean / float(np.mean(list(self.wholes.values())))
 
     @property
     def sd(self) -> float:
-        return sample_sd(list(self.values.values()))
+        return sample_sd(list(self.values.values())) if self.wholes is None else math.nan
 
     @property
     def interval(self) -> tuple[float, float]:
-        return mean_interval(list(self.values.values()), self.resolution) if self.values else (math.nan, math.nan)
+        if not self.values:
+            return math.nan, math.nan
+        values = list(self.values.values())
+        if self.wholes is not None:
+            low, high = ratio_interval(values, [self.wholes[seed] for seed in self.values])
+            return 100 * low, 100 * high
+        interval = mean_interval(values, self.resolution)
+        return beside_single(interval, len(values)) if self.single else interval
 
     @property
     def reached(self) -> str:
@@ -70,6 +86,8 @@ class Measured:
         (lowest, highest), (low, high) = self.measure.bounds, self.interval
         if not self.values:
             return MISSING
+        if self.failed:
+            return OPEN
         if _exceeds(self.mean, highest):
             return ABOVE
         if _exceeds(lowest, self.mean):
@@ -102,10 +120,9 @@ def measure_all(study: Study, folder: Path) -> tuple[Measured, ...]:
 def _measured(study: Study, measure: Measure, blocks: Blocks, folder: Path) -> Measured:
     planned = planned_seeds(study, measure)
     try:
-        values, resolution = _judged(study, measure, blocks, folder)
+        return _judged(study, measure, blocks, folder, planned)
     except InputError as error:
         return Measured(measure, {}, 0.0, planned, "; ".join(error.problems))
-    return Measured(measure, values, resolution, planned, measure.reason)
 
 
 def planned_seeds(study: Study, measure: Measure) -> int:
@@ -127,31 +144,60 @@ def _seeds_of(study: Study, cell: Cell) -> frozenset[tuple[bool, int]]:
     return frozenset((refit, seed) for seed in (refit_seeds(cell.method, config) if refit else config.seeds_for(cell.method)))
 
 
-def _judged(study: Study, measure: Measure, blocks: Blocks, folder: Path) -> tuple[dict[int, float], float]:
-    """The values by seed that are compared with the paper's, and what one image makes of one; raises InputError where there are none."""
+@dataclass(frozen=True)
+class Values:
+    """A cell's values by seed, what one test image makes of one, and how many of its runs failed."""
 
-    def of(cell: Cell) -> tuple[dict[int, float], float]:
+    by_seed: Mapping[int, float]
+    resolution: float = 0.0
+    failed: int = 0
+
+
+def _judged(study: Study, measure: Measure, blocks: Blocks, folder: Path, planned: int) -> Measured:
+    """A measurement that can be compared with the paper's; raises InputError where there is nothing to compare."""
+
+    def of(cell: Cell) -> Values:
         stage = study.stage(cell.stage)
         if stage.step is not None:
             return _of_results(read_results(study, stage, folder), cell.metric)
         assert cell.method is not None
         wanted = wanted_runs(study, stage.name, cell.method, cell.setting, folder) if blocks[stage.name] else None
-        return values_of(cell, blocks[stage.name], wanted)
+        phase = cell.phase or ("refit" if wants_refit(study.config(stage)) else None)
+        return values_of(cell.model_copy(update={"phase": phase}), blocks[stage.name], wanted)
 
-    def values(cell: Cell) -> dict[int, float]:
-        return of(cell)[0]
+    cells = {id(cell): of(cell) for cell in measure.cells}
 
-    found, resolution = of(measure.of)
-    if measure.minus is not None:
-        found = _minus(_is_one(study, measure.of), found, _is_one(study, measure.minus), values(measure.minus))
-    if measure.over is not None:
-        over = measure.over
-        whole = _minus(_is_one(study, over.of), values(over.of), _is_one(study, over.minus), values(over.minus))
-        found, whole = _on_same_seeds(_is_one(study, measure.of, measure.minus), found, _is_one(study, over.of, over.minus), whole)
-        found = {seed: 100 * value / whole[seed] for seed, value in found.items() if whole[seed]}
-        if not found:
-            raise InputError("the difference it is a share of is 0")
-    return found, resolution
+    def difference(one: Cell, other: Cell | None) -> Mapping[int, float]:
+        values = cells[id(one)].by_seed
+        return values if other is None else _minus(_is_one(study, one), values, _is_one(study, other), cells[id(other)].by_seed)
+
+    values, wholes = difference(measure.of, measure.minus), None
+    if (over := measure.over) is not None:
+        values, wholes = _on_same_seeds(
+            _is_one(study, measure.of, measure.minus), values, _is_one(study, over.of, over.minus), difference(over.of, over.minus)
+        )
+        _refuse_no_gain(wholes, lower_is_better(over.of.metric))
+    failed = sum(one.failed for one in cells.values())
+    told = [measure.reason, f"{number_of(failed, 'run')} failed, such as those whose loss became NaN or infinite" if failed else ""]
+    return Measured(
+        measure,
+        values,
+        cells[id(measure.of)].resolution,
+        planned,
+        "; ".join(filter(None, told)),
+        wholes,
+        single=len({_is_one(study, cell) for cell in measure.cells}) == 2,
+        failed=failed,
+    )
+
+
+def _refuse_no_gain(wholes: Mapping[int, float], lower: bool) -> None:
+    """Raise InputError where what something is a share of is no gain, or not clearly one."""
+    values = [-value if lower else value for value in wholes.values()]
+    low, high = mean_interval(values) if len(values) > 1 else (values[0], values[0])
+    if low <= 0:
+        between = f"; 95 % interval [{low:.2f}, {high:.2f}]" if len(values) > 1 else ""
+        raise InputError(f"the difference that it is a share of is not clearly a gain ({float(np.mean(values)):.2f}{between})")
 
 
 def _is_one(study: Study, *cells: Cell | None) -> bool:
@@ -159,7 +205,7 @@ def _is_one(study: Study, *cells: Cell | None) -> bool:
 
     def one(cell: Cell) -> bool:
         step = study.stage(cell.stage).step
-        return cell.method == TEACHER if step is None else len(step.groups(step_seeds(study, step))) == 1
+        return cell.method == TEACHER if step is None else step.single
 
     return all(cell is None or one(cell) for cell in cells)
 
@@ -184,13 +230,14 @@ def _on_same_seeds(
     return {seed: one[seed] for seed in seeds}, {seed: other[seed] for seed in seeds}
 
 
-def values_of(cell: Cell, blocks: Sequence[Block], wanted: Wanted | None) -> tuple[dict[int, float], float]:
-    """A cell's values by seed, and what one image makes of one; raises InputError where there is none, or more than one.
+def values_of(cell: Cell, blocks: Sequence[Block], wanted: Wanted | None) -> Values:
+    """A cell's values; raises InputError where there are none, or those of more than one setting.
 
     wanted: which runs of the cell's method are meant; None for the chosen ones.
     """
-    phases = {block.place.phase for block in blocks}
-    phase = cell.phase or ("refit" if "refit" in phases else None)
+    phase = cell.phase
+    if phase == "refit" and blocks and phase not in {block.place.phase for block in blocks}:
+        raise InputError(f"{cell.method}: the refit of its stage has not begun")
     method = None if cell.method == TEACHER else cell.method
     there = [block for block in blocks if cell.pair in (None, block.place.pair) and phase in (None, block.place.phase)]
     if method is None:
@@ -199,23 +246,24 @@ def values_of(cell: Cell, blocks: Sequence[Block], wanted: Wanted | None) -> tup
     if len(found) != 1:
         problem = "no finished run" if not found else f"{len(found)} settings or pairs match; name pair or setting"
         raise InputError(f"{cell.method}{f' of {cell.pair}' if cell.pair else ''}: {problem}")
-    records = found[0][1]
+    block, records = found[0]
     values = {record.run.seed: value_of(record.result or {}, cell.metric) for record in records}
-    return values, resolution_of((record.result or {} for record in records), cell.metric)
+    failed = sum(record.state == "failed" and record.setting_key == records[0].setting_key for record in block.records)
+    return Values(values, resolution_of((record.result or {} for record in records), cell.metric), failed)
 
 
-def _of_teacher(cell: Cell, blocks: Iterable[Block]) -> tuple[dict[int, float], float]:
+def _of_teacher(cell: Cell, blocks: Iterable[Block]) -> Values:
     """The teacher's value; it is one training."""
     records = [record for block in blocks for record in block.records if (record.result or {}).get("teacher")]
     found = {value_of({"last": {"test": (record.result or {})["teacher"]["test"]}}, cell.metric) for record in records}
     if len(found) != 1:
         raise InputError(f"teacher: {'no finished run' if not found else f'{len(found)} teachers match; name a pair'}")
-    return {0: found.pop()}, resolution_of((record.result or {} for record in records), cell.metric)
+    return Values({0: found.pop()}, resolution_of((record.result or {} for record in records), cell.metric))
 
 
-def _of_results(results: Mapping[int, Mapping[str, Any]], metric: str) -> tuple[dict[int, float], float]:
-    """A step's values by seed, and what one image makes of one."""
-    return {seed: value_of(result, metric) for seed, result in results.items()}, resolution_of(results.values(), metric)
+def _of_results(results: Mapping[int, Mapping[str, Any]], metric: str) -> Values:
+    """A step's values."""
+    return Values({seed: value_of(result, metric) for seed, result in results.items()}, resolution_of(results.values(), metric))
 
 
 def evidence_frame(measured: Iterable[Measured]) -> pd.DataFrame:
@@ -288,13 +336,26 @@ def write_evidence(study: Study, given: str, folder: Path) -> Evidence:
     write_bytes(folder / TABLE, as_csv(frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True)))
     if drawn:
         write_bytes(folder / SURFACES, surfaces_csv(drawn))
-    write_bytes(folder / PAGE, page(study, given, measured, drawn, races).encode())
+    notes = [(stage.name, note) for stage in study.benches for note in _notes(folder / stage.name)]
+    write_bytes(folder / PAGE, page(study, given, measured, drawn, races, notes).encode())
     return Evidence(measured, drawn)
 
 
-def page(study: Study, given: str, measured: Sequence[Measured], drawn: Sequence[Drawn] = (), races: Sequence[RaceTable] = ()) -> str:
-    """The README of a study."""
-    count = {word: sum(one.reached == word for one in measured) for word in (REACHED, BY_MEAN, ABOVE, BELOW, MISSING)}
+def _notes(folder: Path) -> tuple[str, ...]:
+    """What a bench has to tell of its runs, such as students of two trainings of one teacher."""
+    return read_bench(folder).portable_notes if (folder / "runs").is_dir() else ()
+
+
+def page(
+    study: Study,
+    given: str,
+    measured: Sequence[Measured],
+    drawn: Sequence[Drawn] = (),
+    races: Sequence[RaceTable] = (),
+    notes: Sequence[tuple[str, str]] = (),
+) -> str:
+    """The README of a study. notes: what its benches have to tell of their runs, by stage."""
+    count = {word: sum(one.reached == word for one in measured) for word in (REACHED, BY_MEAN, ABOVE, BELOW, OPEN, MISSING)}
     told = "; ".join(f"{word} ({number})" for word, number in count.items() if number)
     lines = [f"# {markdown_text(study.title)}", "", f"Claim: {markdown_text(study.claim)} [Source]({study.source}).", ""]
     reached = f" Reached, of {number_of(len(measured), 'number')}: {told}." if measured else ""
@@ -303,6 +364,7 @@ def page(study: Study, given: str, measured: Sequence[Measured], drawn: Sequence
     lines += [*markdown_table(shown_frame(measured)), "", READ_AS, ""] if measured else []
     for one in drawn:
         lines += [*surface_lines(one), ""]
+    lines += [*(f"Note on `{stage}/`: {markdown_text(note)}" for stage, note in notes), ""] if notes else []
     lines += ["## How it was trained", ""]
     lines += [f"- `{stage.name}/`: {_setup(study, stage.name)}" for stage in study.stages]
     lines += ["", "Tried before the recipe was settled: " + ("; ".join(map(markdown_text, study.tries)) or "nothing") + "."]
@@ -312,8 +374,10 @@ def page(study: Study, given: str, measured: Sequence[Measured], drawn: Sequence
 READ_AS = (
     "paper: the published number and the tolerance stated before training, in either direction, or the bounds of the claim. "
     "measured: mean ± sample standard deviation over n seeds, on the test images after the last epoch; accuracies, their differences "
-    "and shares are in per cent. 95 % interval: by Student's t. reached: `yes`, the whole interval lies within the tolerance; "
-    "`yes, by the mean alone`, the mean does; `no: above` and `no: below`, the mean lies outside."
+    "and shares are in per cent. 95 % interval: by Student's t; a single training, such as the teacher's, enters with the spread of the "
+    "runs that it stands beside; a share is a ratio of means with Fieller's interval. reached: `yes`, the whole interval lies within "
+    "the tolerance; `yes, by the mean alone`, the mean does; `no: above` and `no: below`, the mean lies outside; `open: runs failed`, "
+    "what is left does not stand for all."
 )
 
 

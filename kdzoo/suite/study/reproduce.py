@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdzoo.errors import InputError, noting
-from kdzoo.suite.plan.config import BenchConfig
+from kdzoo.suite.plan.config import BenchConfig, wants_refit
 from kdzoo.suite.plan.jobs import Outcome
 from kdzoo.suite.plan.race import Race
+from kdzoo.suite.plan.starts import read_starts
 from kdzoo.suite.run.failures import others_than_divergence
 from kdzoo.suite.study.stages import stage_config, study_folder
 from kdzoo.suite.study.study import Stage, Study, read_study, study_file, wrong_seeds
@@ -53,7 +54,28 @@ def asked_study(given: str, results: Path, seeds: int | None, options: Mapping[s
             check_benches(found, seeds, options)
     if problems:
         raise InputError(*problems)
-    return Asked(found, given, results, seeds, options)
+    asked = Asked(found, given, results, seeds, options)
+    refuse_other_seeds(asked)
+    return asked
+
+
+def refuse_other_seeds(asked: Asked) -> None:
+    """Raise InputError where a stage with a refit was begun with other seeds: those of its refit and of a race lie behind them."""
+    problems = []
+    for stage in asked.study.benches:
+        config = asked.study.config(stage, asked.seeds)
+        starts = read_starts(asked.folder / stage.name) if wants_refit(config) else []
+        if starts and (begun := list(starts[-1].config["seeds"])) != list(config.seeds):
+            problems.append(
+                f"stage {stage.name} in {asked.folder} was begun with seeds {_listed(begun)} and would now have {_listed(config.seeds)}; "
+                f"the seeds of its refit lie behind them: use the same --seeds, or another --results"
+            )
+    if problems:
+        raise InputError(*problems)
+
+
+def _listed(seeds: Iterable[int]) -> str:
+    return ", ".join(map(str, seeds))
 
 
 def check_benches(found: Study, seeds: int | None, options: Mapping[str, Any]) -> None:
@@ -78,11 +100,13 @@ def check_stages(asked: Asked) -> None:
     later = [s for s in asked.study.benches[1:] if s.teacher is None and not (asked.folder / s.name / "runs").is_dir()]
     if not later:
         return
+    from kdzoo.contract.plugins import load_plugins
     from kdzoo.suite.plan.sweep import plan
 
     problems: list[str] = []
     for stage in later:
         with noting(problems):
+            load_plugins(asked.study.config(stage).plugin)
             plan(asked.study.config(stage, asked.seeds, results=str(asked.folder), **asked.options))
     if problems:
         raise InputError(*problems)

@@ -41,6 +41,12 @@ def stage_config(found: Study, stage: Stage, folder: Path, seeds: int | None, mo
         with noting(problems):
             text, axes = as_request(runs_of(found, which, which.seeds, folder)[0].run.objective)
             methods.append(text)
+            differing = [key for key, values in axes.items() if grid.get(key, values) != values]
+            problems += [
+                f"settings: {which.method} has {key} = {axes[key][0]!r}, another method that is taken over {grid[key][0]!r}; a bench has "
+                f"one value of it for all sums: take them over in two stages"
+                for key in differing
+            ]
             grid |= axes
     if problems:
         raise InputError(*[f"stage {stage.name}: {problem}" for problem in problems])

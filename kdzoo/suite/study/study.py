@@ -10,25 +10,28 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
 from kdzoo.contract.method import REGISTRY
+from kdzoo.data.known import DATA
 from kdzoo.errors import InputError, noting, unknown
 from kdzoo.files import CONFIGS
 from kdzoo.runs.spec import Count, Number, Spec, parse
-from kdzoo.suite.plan.config import CONTROLS, KD, NONE, BenchConfig, bench_config, read_yaml, refit_seeds, wants_refit
+from kdzoo.suite.plan.config import CONTROLS, KD, NONE, BenchConfig, bench_config, read_yaml, recipe_file, refit_seeds, wants_refit
 from kdzoo.suite.plan.methods import parse_request
 from kdzoo.suite.plan.race import Race
 from kdzoo.suite.report.published import Published, published_in
-from kdzoo.suite.study.metrics import METRICS
+from kdzoo.suite.study.metrics import METRICS, OF_A_CLASS
 from kdzoo.suite.study.steps import StepKeys
 from kdzoo.suite.study.steps.step import Step
 from kdzoo.suite.study.surface import AXES, Surface
 from kdzoo.suite.study.which import Of, Which, as_tuple
 
 FOLDER = CONFIGS / "papers"
+SETTING_KEYS = ("temperature", "alpha", "weight", "dose", "coefficient", "task")
+"""of any method's setting, beside its hyper-parameters"""
 TEACHER = "teacher"
 """as the method of a measurement: the teacher itself"""
 OWN_KEYS = ("name", "results", "device", "jobs", "threads", "wandb", "checkpoint_seconds")
@@ -76,7 +79,7 @@ class Cell(Spec):
     method: str | None = None
     pair: str | None = None
     setting: dict[str, JsonValue] = {}
-    phase: str | None = None
+    phase: Literal["sweep", "refit"] | None = None
     metric: str = "top1"
 
 
@@ -317,7 +320,7 @@ def _wrong_races(found: Study) -> list[str]:
 
 def _faults_of_race(found: Study, race: Race) -> list[str]:
     config = found.config(found.stage(race.stage))
-    if not wants_refit(config):
+    if not wants_refit(config) or not (recipe_file(config.recipe).val_fraction if config.val_fraction is None else config.val_fraction):
         return [f"stage {race.stage} trains no chosen settings again with fresh seeds; expected refit: true and a val_fraction there"]
     faults: list[str] = []
     takes, there = race.best + race.widest, [method for method in _trained(found, race.stage) if method not in CONTROLS]
@@ -404,8 +407,8 @@ def _wrong_measures(found: Study) -> list[str]:
                 problems.append(f"{where}: the runs of {found.stage(cell.stage).name} stand in stage {race.stage}; name that one")
             else:
                 problems += [f"{where}: {problem}" for problem in _wrong_method(found, cell)]
-            if "." not in cell.metric and cell.metric not in METRICS:
-                problems.append(f"{where}: {unknown('metric', cell.metric, METRICS)}")
+                problems += [f"{where}: {problem}" for problem in _wrong_setting(found, cell)]
+            problems += [f"{where}: {problem}" for problem in _wrong_metric(found, cell)]
     for table in found.published:
         if table.stage not in names:
             problems.append(f"published: {unknown('stage', table.stage, names)}")
@@ -415,6 +418,45 @@ def _wrong_measures(found: Study) -> list[str]:
         with noting(problems):
             published_in(table.table)
     return problems
+
+
+def _wrong_setting(found: Study, cell: Cell) -> list[str]:
+    """Keys of a cell's setting that its method does not have, and a phase that its stage does not train."""
+    stage = found.stage(cell.stage)
+    if stage.step is not None or cell.method in (None, TEACHER) or cell.method not in _trained(found, cell.stage):
+        return []
+    problems = []
+    if cell.phase == "refit" and not wants_refit(found.config(stage)):
+        problems.append(f"phase: stage {stage.name} trains no chosen settings again")
+    if own := _fields(cell.method):  # else only a plugin knows it, or it has none
+        known = dict.fromkeys([*SETTING_KEYS, *own])
+        problems += [f"setting: {unknown('key', key, known)}" for key in cell.setting if key not in known]
+    return problems
+
+
+def _wrong_metric(found: Study, cell: Cell) -> list[str]:
+    """What is wrong with the metric of a cell: a name that no run has, or a class that its data do not have."""
+    name, _, label = cell.metric.partition(".")
+    if not label:
+        return [] if cell.metric in METRICS else [unknown("metric", cell.metric, METRICS)]
+    if not label.isdecimal() or cell.stage not in (None, *(stage.name for stage in found.stages)):
+        return []  # the place of a number in a result; or of a stage whose name is told to be wrong
+    if name not in OF_A_CLASS:
+        return [] if found.stage(cell.stage).step is not None else [unknown("metric of a class", name, OF_A_CLASS)]
+    bench = _bench_below(found, cell.stage)
+    known = None if bench is None else DATA.get(bench.data)
+    if known is not None and known.classes is not None and int(label) >= known.classes:
+        return [f"metric {cell.metric}: expected a class from 0 to {known.classes - 1}"]
+    return []
+
+
+def _bench_below(found: Study, name: str | None) -> BenchConfig | None:
+    """The bench of a stage, or that of the runs which a step reads; None where it has faults of its own."""
+    try:
+        stage = found.stage(name)
+        return found.config(stage if stage.step is None else found.stage(stage.step.of.stage))
+    except InputError:
+        return None
 
 
 def _wrong_surfaces(found: Study) -> list[str]:

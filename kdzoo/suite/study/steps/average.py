@@ -25,6 +25,10 @@ class Average(Step):
         size = self.size or len(seeds)
         return {number: tuple(seeds[start : start + size]) for number, start in enumerate(range(0, len(seeds), size))}
 
+    @property
+    def single(self) -> bool:
+        return self.size is None
+
     def problems(self, bench: BenchConfig, seeds: Sequence[int]) -> list[str]:
         if self.size is not None and len(seeds) % self.size:
             return [f"size: {len(seeds)} seeds do not make ensembles of {self.size}"]

@@ -48,11 +48,12 @@ def _step(stage: Stage) -> Step:
 def read_results(found: Study, stage: Stage, folder: Path) -> dict[int, Result]:
     """The results of a step that are there, by seed; raises InputError where none is, or one cannot be read.
 
-    Those of the seeds that are finished, which may be fewer than planned.
+    Those of the seeds that are finished, which may be fewer than planned, or more where a command asked for more.
     """
     step = _step(stage)
     there = finished_runs_of(found, step.of, folder)
-    wanted = wanted_results(found, stage, folder, [seed for seed in step_seeds(found, step) if seed in there])
+    asked = [seed for seed in there if seed in step_seeds(found, step) or (folder / stage.name / f"seed-{seed}.json").is_file()]
+    wanted = wanted_results(found, stage, folder, sorted(asked))
     results = {seed: result for seed, one in wanted.items() if (result := _read(one)) is not None}
     if not results:
         raise InputError(f"stage {stage.name} has not been done")

@@ -55,6 +55,11 @@ class Step(Spec):
         """The seed of each result, and those of the runs that it is made from, where `seeds` are those of all runs: one each."""
         return {seed: (seed,) for seed in seeds}
 
+    @property
+    def single(self) -> bool:
+        """Whether it has one result, however many seeds there are, which then stands beside each of them."""
+        return False
+
     def problems(self, bench: BenchConfig, seeds: Sequence[int]) -> list[str]:
         """What keeps this step from being done with the runs of a bench, as far as that is known before any training."""
         return []
