@@ -205,6 +205,22 @@ def test_two_settings_that_a_bench_cannot_hold_at_once_are_refused(tmp_path):
         stage_config(found, found.stages[1], tmp_path, None, {})
 
 
+def test_only_the_runs_of_the_last_plan_are_measured(trained):
+    """Another number of epochs leaves the old runs in the folder, and an earlier start may have had more seeds."""
+    place = trained / "s" / "main"
+    longer = {"val": None, "data": {"val_fraction": 0.0}, "recipe": {"epochs": 9}}
+    for seed in range(2):
+        write(place, objective("hinton"), seed, test=0.90, **longer)
+    planned = [write(place, objective("hinton"), seed, test=0.90, **longer).id for seed in range(2)]
+    study = read_study(study_of(trained, seeds=2))
+    write_evidence(study, "mine", trained / "s")
+    assert rows_of(trained / "s")["KD"]["reason"] == "hinton: 2 settings or pairs match; name pair or setting"
+    keep_start(place, Start.of("", study.config(study.stages[0]), planned))
+    write_evidence(study, "mine", trained / "s")
+    row = rows_of(trained / "s")["KD"]
+    assert (row["n"], row["planned"], row["mean"]) == ("2", "2", "90")
+
+
 def test_a_study_with_a_refit_is_not_continued_with_other_seeds(tmp_path):
     file = study_of(tmp_path, stages=[{"name": "main", "bench": {**BENCH, "refit": True, "val_fraction": 0.2}}])
     begun = asked_study(str(file), tmp_path, 1, {})

@@ -18,12 +18,11 @@ from kdzoo.suite.plan.config import CONTROLS, refit_seeds, wants_refit
 from kdzoo.suite.plan.outline import outline
 from kdzoo.suite.report.blocks import Block, blocks_of
 from kdzoo.suite.report.leaderboard import as_csv
-from kdzoo.suite.report.records import read_bench
 from kdzoo.suite.report.stats import beside_single, mean_interval, ratio_interval, sample_sd
 from kdzoo.suite.report.tables import markdown_table
 from kdzoo.suite.study.metrics import is_count, lower_is_better, resolution_of, value_of
 from kdzoo.suite.study.race_table import RaceTable, race_tables, race_words
-from kdzoo.suite.study.stages import Wanted, settings_in, wanted_runs
+from kdzoo.suite.study.stages import Wanted, planned_bench, settings_in, wanted_runs
 from kdzoo.suite.study.steps.perform import read_results
 from kdzoo.suite.study.study import TEACHER, Cell, Measure, Study, step_seeds
 from kdzoo.suite.study.surface_table import FILE as SURFACES
@@ -112,7 +111,8 @@ class Evidence:
 def measure_all(study: Study, folder: Path) -> tuple[Measured, ...]:
     """Every measurement of a study, as far as its runs are done."""
     blocks: Blocks = {
-        stage.name: blocks_of(read_bench(folder / stage.name)) if (folder / stage.name / "runs").is_dir() else () for stage in study.benches
+        stage.name: blocks_of(planned_bench(folder / stage.name)) if (folder / stage.name / "runs").is_dir() else ()
+        for stage in study.benches
     }
     return tuple(_measured(study, measure, blocks, folder) for measure in study.measured())
 
@@ -343,7 +343,7 @@ def write_evidence(study: Study, given: str, folder: Path) -> Evidence:
 
 def _notes(folder: Path) -> tuple[str, ...]:
     """What a bench has to tell of its runs, such as students of two trainings of one teacher."""
-    return read_bench(folder).portable_notes if (folder / "runs").is_dir() else ()
+    return planned_bench(folder).portable_notes if (folder / "runs").is_dir() else ()
 
 
 def page(

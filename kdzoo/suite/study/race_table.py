@@ -18,9 +18,10 @@ from kdzoo.suite.report.blocks import TEACHER, Block, blocks_of, comparisons
 from kdzoo.suite.report.leaderboard import leaderboard_frame
 from kdzoo.suite.report.published import Published, published
 from kdzoo.suite.report.race import REFIT, Decision, decide, of_race
-from kdzoo.suite.report.records import BenchRecords, Record, read_bench
+from kdzoo.suite.report.records import BenchRecords, Record
 from kdzoo.suite.report.stats import mean_interval
 from kdzoo.suite.report.tables import interval_words, markdown_table, method_words, setting_words, spread_words
+from kdzoo.suite.study.stages import planned_bench
 from kdzoo.suite.study.study import Study
 from kdzoo.text import number_of
 
@@ -110,7 +111,7 @@ def race_tables(study: Study, folder: Path) -> tuple[RaceTable, ...]:
 
 def _bench_in(folder: Path) -> BenchRecords:
     """The runs of a stage; none where it has not begun."""
-    return read_bench(folder) if (folder / "runs").is_dir() else BenchRecords(folder.name, (), (), folder)
+    return planned_bench(folder) if (folder / "runs").is_dir() else BenchRecords(folder.name, (), (), folder)
 
 
 def race_table(bench: BenchRecords, config: BenchConfig, race: Race, name: str) -> RaceTable:

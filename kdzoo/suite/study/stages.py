@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ from kdzoo.contract.method import REGISTRY
 from kdzoo.errors import InputError, noting, unknown
 from kdzoo.runs.spec import ObjectiveSpec
 from kdzoo.suite.plan.config import BenchConfig
+from kdzoo.suite.plan.starts import read_starts
 from kdzoo.suite.report.blocks import Block, blocks_of
-from kdzoo.suite.report.records import Record, read_bench, setting_of
+from kdzoo.suite.report.records import BenchRecords, Record, read_bench, setting_of
 from kdzoo.suite.study.steps.step import network_file
 from kdzoo.suite.study.study import Stage, Study
 from kdzoo.suite.study.which import Of, Which
@@ -56,6 +58,18 @@ def stage_config(found: Study, stage: Stage, folder: Path, seeds: int | None, mo
         given = config.methods if "methods" in stage.bench else ()
         update = {"methods": (*given, *methods), "grid": {**config.grid, **{key: tuple(values) for key, values in grid.items()}}}
     return config.model_copy(update=update)
+
+
+def planned_bench(place: Path) -> BenchRecords:
+    """The runs of a stage's folder that its last start has planned: those of another recipe, or of more seeds, may lie beside them.
+
+    All of them where the folder does not say how it was made.
+    """
+    bench = read_bench(place)
+    with suppress(InputError):  # a damaged bench.json is told, and made again, by the next start
+        starts = read_starts(place)
+        return bench.only(starts[-1].runs) if starts else bench
+    return bench
 
 
 def is_begun(found: Study, of: Of, folder: Path) -> bool:
@@ -103,7 +117,7 @@ def finished_runs_of(found: Study, of: Of, folder: Path) -> dict[int, Record]:
     """The finished runs of an earlier stage by seed; raises InputError where it has not been trained, or where several settings match."""
     if not (folder / of.stage / "runs").is_dir():
         raise InputError(f"stage {of.stage} has not been trained")
-    blocks = blocks_of(read_bench(folder / of.stage))
+    blocks = blocks_of(planned_bench(folder / of.stage))
     wanted = wanted_runs(found, of.stage, of.method, of.setting, folder)
     matches = [records for _, records in settings_in(blocks, of.method, of.pair, wanted, "sweep")]
     if len(matches) > 1:

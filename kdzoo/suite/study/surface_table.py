@@ -15,10 +15,10 @@ import pandas as pd
 from kdzoo.errors import InputError
 from kdzoo.suite.plan.config import refit_seeds
 from kdzoo.suite.report.leaderboard import as_csv
-from kdzoo.suite.report.records import Record, read_bench
+from kdzoo.suite.report.records import Record
 from kdzoo.suite.report.stats import mean_interval, sample_sd
 from kdzoo.suite.study.metrics import is_count, lower_is_better, resolution_of, value_of
-from kdzoo.suite.study.stages import has_setting
+from kdzoo.suite.study.stages import has_setting, planned_bench
 from kdzoo.suite.study.study import Study
 from kdzoo.suite.study.surface import Surface, value_on
 from kdzoo.text import markdown_text
@@ -143,7 +143,7 @@ def _of_method(surface: Surface, folder: Path) -> list[Record]:
     """The finished runs of a surface's method, at its setting."""
     return [
         record
-        for record in read_bench(folder).records
+        for record in planned_bench(folder).records
         if record.method == surface.method
         and record.result is not None
         and record.place.phase == surface.phase
