@@ -62,6 +62,17 @@ def test_tensors_come_back_with_their_metadata_and_plain_safetensors_reads_them(
         assert all(torch.equal(found[name], TENSORS[name]) and found[name].dtype == TENSORS[name].dtype for name in TENSORS)
 
 
+def test_equal_tensors_are_equal_files(tmp_path: Path) -> None:
+    """safetensors itself writes metadata in another order each time."""
+    metadata = {"owner": "run-1", "architecture": "resnet8", "input": '{"mean": [0.5]}', "classes": "é"}
+    for number in range(8):
+        write_tensors(tmp_path / f"{number}.safetensors", TENSORS, dict(sorted(metadata.items(), reverse=bool(number % 2))))
+    assert len({file.read_bytes() for file in tmp_path.iterdir()}) == 1
+    tensors, found = read_tensors(tmp_path / "0.safetensors", "run-1")
+    assert all(torch.equal(tensors[name], TENSORS[name]) for name in TENSORS)
+    assert {key: found[key] for key in metadata} == metadata
+
+
 def test_no_flipped_bit_of_tensors_or_their_metadata_goes_unseen(tmp_path: Path) -> None:
     """One or two of every byte: of a header's length, of names, of what stands beside the tensors, of the tensors."""
     path = tmp_path / "a.safetensors"

@@ -71,14 +71,24 @@ def read_sealed(path: Path, owner: str) -> bytes:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write tensors as safetensors with a digest of them and of their metadata, whole or not at all.
+    """Write tensors as safetensors with a digest of them and of their metadata, whole or not at all; equal content is equal bytes.
 
     Give the owner as `metadata["owner"]` where the reader is to ask for it.
     """
     from safetensors.torch import save
 
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    write_bytes(path, save(plain, metadata={**metadata, DIGEST: tensors_digest(plain, metadata)}))
+    write_bytes(path, _in_order(save(plain, metadata={**metadata, DIGEST: tensors_digest(plain, metadata)})))
+
+
+def _in_order(content: bytes) -> bytes:
+    """A safetensors file with its metadata in order of their keys, which the library writes in another order each time."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8 bytes
+    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def read_tensors(path: Path, owner: str | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -24,6 +24,7 @@ from kdzoo.models.specialists import specialist_diet, specialist_targets
 from kdzoo.runs.spec import Recipe, steps_per_epoch
 from kdzoo.seeds import generator
 from kdzoo.training.optim import learning_rate, optimizer
+from kdzoo.training.specialist_recipe import unused_keys
 
 
 def fresh_specialist(generalist: Network, classes: Sequence[int]) -> nn.Module:
@@ -53,19 +54,21 @@ def train_specialist(generalist: Network, images: Subset, classes: Sequence[int]
     """A specialist trained on cross-entropy, and the correction of its dustbin's logit.
 
     images: all training images with their labels; of those of other classes it draws anew each epoch. recipe: its epochs, batches,
-    optimiser, schedule and augmentation; images are not mixed, and labels not smoothed.
+    optimiser, schedule and augmentation. Raises InputError for keys of it that are not used here, such as `clip` and `mixup`.
     """
+    if problems := unused_keys(recipe):
+        raise InputError(*problems)
     device = generalist.mean.device
     model = fresh_specialist(generalist, classes).train()
     height, width = images.images.shape[2:]
     diet = specialist_diet(images.targets, classes, generator(seed, "specialist's others", 0))
-    each = steps_per_epoch(len(diet.places), recipe.batch_size)
+    each = steps_per_epoch(len(diet.places), recipe.batch_size, drop_last=recipe.drop_last)
     sgd = optimizer(recipe, model)
     for epoch in range(recipe.epochs):
         places = specialist_diet(images.targets, classes, generator(seed, "specialist's others", epoch)).places
         targets = specialist_targets(images.targets[places], classes).to(device)
         views = draw(recipe.augment, samples=len(places), height=height, width=width, seed=seed, epoch=epoch).to(device)
-        drawn = list(batches(len(places), recipe.batch_size, seed, epoch))
+        drawn = list(batches(len(places), recipe.batch_size, seed, epoch, drop_last=recipe.drop_last))
         pixels = fetch(images.images, [places[index].to(images.images.device) for index in drawn], device)
         for number, (index, batch) in enumerate(zip(drawn, pixels, strict=True), start=epoch * each):
             at = index.to(device)

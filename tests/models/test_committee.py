@@ -59,6 +59,24 @@ def test_a_network_without_one_linear_classifier_has_no_specialists():
         fresh_specialist(network, (0, 1))
 
 
+def test_a_specialist_leaves_out_a_short_last_batch_where_its_recipe_does(generalist, images, monkeypatch):
+    seen = []
+    monkeypatch.setattr(torch.optim.SGD, "step", lambda self: seen.append(len(self.param_groups)))
+    for drop_last, steps in ((False, 3), (True, 2)):  # 80 images, half of them of its two classes, in batches of 32
+        seen.clear()
+        train_specialist(generalist, images, (1, 4), Recipe(epochs=1, batch_size=32, lr=0.02, drop_last=drop_last), seed=0)
+        assert len(seen) == steps
+
+
+def test_keys_of_a_recipe_that_a_specialist_would_pass_over_are_refused(generalist, images):
+    recipe = Recipe(epochs=1, batch_size=32, lr=0.02, clip=1.0, ema=0.9, label_smoothing=0.1, view_epochs=2)
+    with pytest.raises(InputError) as refused:
+        train_specialist(generalist, images, (1, 4), recipe, seed=0)
+    assert [problem.partition(":")[0] for problem in refused.value.problems] == [
+        "recipe.clip", "recipe.label_smoothing", "recipe.ema", "recipe.view_epochs",
+    ]  # fmt: skip
+
+
 def test_specialists_learn_their_classes_and_are_kept_as_one_network(generalist, images, tmp_path):
     recipe = Recipe(epochs=6, batch_size=20, lr=0.02)
     trained = [train_specialist(generalist, images, own, recipe, seed=0) for own in SETS]

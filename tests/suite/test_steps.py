@@ -5,13 +5,17 @@ import json
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 import kdzoo as package
 from kdzoo.errors import InputError
 from kdzoo.runs.spec import ObjectiveSpec
 from kdzoo.suite.study.stages import as_request
+from kdzoo.suite.study.steps.perform import _act
+from kdzoo.suite.study.steps.step import Step, Work
 from kdzoo.suite.study.study import read_study, study_file
+from kdzoo.suite.study.which import Runs
 
 DIGITS = {"data": "digits", "recipe": "smoke", "epochs": 3}
 WITHOUT_THREES = {
@@ -113,6 +117,7 @@ def test_steps_are_done_with_the_runs_of_earlier_stages_and_told_beside_them(kdz
     assert again.out.count("nothing is left to do") == len(STAGES)
     assert (folder / "README.md").read_text() == page
     kept = (folder / "held_out" / "seed-0.json").read_bytes()
+    assert {key: json.loads(kept)["environment"][key] for key in ("device", "threads")} == {"device": "cpu", "threads": 1}
     (folder / "held_out" / "seed-0.json").write_text("{")
     capsys.readouterr()
     frame = package.reproduce(file, jobs=1)
@@ -128,6 +133,21 @@ def test_steps_are_done_with_the_runs_of_earlier_stages_and_told_beside_them(kdz
     assert (
         "| ensemble | at least 0 | 0 of 1 |  |  | not measured | stage together has not been done |" in (folder / "README.md").read_text()
     )
+
+
+class Threads(Step):
+    """A step whose result is the number of threads that it has."""
+
+    def act(self, work):
+        return {"threads": torch.get_num_threads()}
+
+
+def test_a_step_acts_with_the_threads_that_it_was_given(tmp_path):
+    before = torch.get_num_threads()
+    for threads in (1, 2):
+        work = Work(0, (), tmp_path, "cpu", print, threads)
+        assert _act(Threads(of=Runs(stage="main")), work) == {"threads": threads}
+        assert torch.get_num_threads() == before
 
 
 def test_the_faults_of_steps_are_told_before_any_training(tmp_path):

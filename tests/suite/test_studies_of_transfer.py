@@ -1,6 +1,7 @@
 """The shipped studies of transfer sets, of ensembles and of specialists: every stage of each trained for real, on a few images."""
 
 import csv
+import hashlib
 import io
 import json
 import re
@@ -8,9 +9,13 @@ import re
 import numpy as np
 import pytest
 import yaml
+from scipy.io import wavfile
 
 from kdzoo.errors import InputError
+from kdzoo.suite.study.reproduce import check_benches
 from kdzoo.suite.study.study import read_study, shipped_studies
+from kdzoo.training.session import images_of
+from kdzoo.training.specialise import train_specialist
 
 KEPT = 200
 """training images of each archive"""
@@ -55,7 +60,7 @@ def rows_of(folder) -> list[dict[str, str]]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("train_here")
-@pytest.mark.parametrize(("name", "seeds"), [("unlabelled", 3), ("transfer", 1)])
+@pytest.mark.parametrize(("name", "seeds"), [("unlabelled", 1), ("transfer", 1)])
 def test_a_study_of_transfer_comes_to_every_number_that_it_states(kdzoo, place, name, seeds):
     write_archives(place / "data", cifar10=10, cifar100=20)
     said = kdzoo("reproduce", shrunk(name, place), "--data-root", place / "data", "--seeds", seeds, "--jobs", 1)
@@ -73,11 +78,11 @@ def test_one_network_is_taught_by_those_that_the_average_is_of(kdzoo, place):
     content = yaml.safe_load(shipped_studies()["hinton-ensemble"].read_text())
     ten, _, one = content["stages"]
     small = {"data": "digits", "limit": 300, "recipe": "smoke", "epochs": 6, "allow_chance_teacher": True}
-    ten["bench"] |= {**small, "pairs": ["digits_student/digits_student"], "seeds": 2}
-    one["bench"] |= {**small, "student": "digits_student", "seeds": 2}
+    ten["bench"] |= {**small, "pairs": ["digits_student/digits_student"], "seeds": [0, 1]}
+    one["bench"] |= {**small, "student": "digits_student"}
     one["teacher"]["seeds"] = [0, 1]
     (place / "two.yaml").write_text(yaml.safe_dump(content))
-    said = kdzoo("reproduce", "two.yaml", "--jobs", 1)
+    said = kdzoo("reproduce", "two.yaml", "--jobs", 1, "--seeds", 2)
     assert said.status == 0, said.err
     folder = place / "results" / "papers" / "two"
     average = json.loads((folder / "average" / "seed-0.json").read_text())["result"]
@@ -90,6 +95,31 @@ def test_one_network_is_taught_by_those_that_the_average_is_of(kdzoo, place):
         for start in ("ten networks, minus", "one network taught by the ten, minus", "of what ten are")
     )
     assert share == pytest.approx(100 * kept / gain)
+
+
+@pytest.mark.parametrize("name", sorted(shipped_studies()))
+def test_every_study_can_be_looked_at_with_one_seed(name):
+    """A stage that names its seeds keeps them: an ensemble of ten is one of ten."""
+    found = read_study(shipped_studies()[name])
+    check_benches(found, 1, {})
+    named = {stage.name: stage.bench.get("seeds") for stage in found.benches}
+    for stage in found.benches:
+        listed = named[stage.name] if isinstance(named[stage.name], list) else [0]
+        assert found.config(stage, 1).seeds == tuple(listed)
+    if name == "hinton-ensemble":
+        assert len(named["ten"]) == 10
+
+
+def test_an_ensemble_of_ten_is_planned_with_one_seed_of_what_it_teaches(kdzoo, place):
+    recordings = place / "data" / "fsdd" / "recordings"
+    recordings.mkdir(parents=True)
+    noise = np.random.default_rng(0).integers(-999, 999, 4000).astype(np.int16)
+    for speaker in ("george", "jackson", "lucas", "nicolas", "theo", "yweweler"):
+        for digit in range(10):
+            wavfile.write(recordings / f"{digit}_{speaker}_0.wav", 8000, noise)
+    said = kdzoo("reproduce", "hinton-ensemble", "--seeds", 1, "--dry-run", "--data-root", place / "data")
+    assert said.status == 0, said.err
+    assert "seeds 0, 1, 2, 3, 4, 5, 6, 7, 8, 9" in " ".join(said.out.split())
 
 
 WRONG_TEACHERS = [
@@ -118,9 +148,26 @@ def test_specialists_need_the_labels_of_all_classes(tmp_path):
         read_study(tmp_path / "wrong.yaml")
 
 
+def test_specialists_that_the_data_and_the_recipe_do_not_allow_are_refused_before_training(tmp_path):
+    content = yaml.safe_load(shipped_studies()["hinton-specialists"].read_text())
+    content["stages"][0]["bench"]["set"] = {"recipe.clip": 1.0, "recipe.mixup": 0.2, "recipe.precision": "bfloat16"}
+    content["stages"][1]["specialists"] |= {"count": 101, "size": 100}
+    (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(InputError) as refused:
+        read_study(tmp_path / "wrong.yaml")
+    start = "study wrong: stages.specialists.specialists."
+    assert [problem.removeprefix(start) for problem in refused.value.problems] == [
+        "count: expected 1 to 100, one for each class at most, got 101",
+        "size: expected 2 to 99 of the 100 classes, got 100",
+        "of: recipe.clip: not used in the training of specialists; expected null, got 1",
+        "of: recipe.precision: not used in the training of specialists; expected float32, got bfloat16",
+        "of: recipe.mixup: not used in the training of specialists; expected null, got 0.2",
+    ]
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("train_here")
-def test_specialists_are_trained_combined_and_distilled_into_one_network(kdzoo, place):
+def test_specialists_are_trained_combined_and_distilled_into_one_network(kdzoo, place, monkeypatch):
     write_archives(place / "data", cifar100=20)
     file = shrunk("hinton-specialists", place)
     words = ("reproduce", file, "--data-root", place / "data", "--jobs", 1)
@@ -149,3 +196,33 @@ def test_specialists_are_trained_combined_and_distilled_into_one_network(kdzoo, 
     again = kdzoo(*words)
     assert "nothing is left to do" in again.out + again.err
     assert kdzoo(*words, "--dry-run").status == 0
+    # another network than the result's is made again, where the data lie now, and as it was
+    file, network = (folder / "specialists" / f"seed-0.{kind}" for kind in ("json", "safetensors"))
+    written = network.read_bytes()
+    assert json.loads(file.read_text())["network_sha256"] == hashlib.sha256(written).hexdigest()
+    network.write_bytes(written[:-100])
+    images_of.cache_clear()
+    (place / "data").rename(place / "moved")
+    moved = (*words[:3], place / "moved", *words[4:])
+    asked = []
+
+    def interrupted(generalist, images, classes, recipe, seed):
+        asked.append(classes)
+        if len(asked) == 3:
+            raise InputError("interrupted")
+        return train_specialist(generalist, images, classes, recipe, seed)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("kdzoo.training.specialise.train_specialist", interrupted)
+        told = kdzoo(*moved)
+        assert told.status == 1
+        assert "not the file that was written with seed-0.json" in " ".join((told.out + told.err).split())
+        kept = folder / "specialists" / "seed-0.parts" / "specialist-1.safetensors"
+        kept.write_bytes(kept.read_bytes()[:-1] + bytes([kept.read_bytes()[-1] ^ 1]))
+        resumed = kdzoo(*moved)
+        assert resumed.status == 0, resumed.err
+        assert "the specialist is trained again" in " ".join(resumed.out.split())
+    sets = [tuple(own) for own in result["classes"]]
+    assert asked == [*sets, sets[0], sets[2]], "the second was kept, the first is damaged, the third was lost"
+    assert network.read_bytes() == written
+    assert not kept.parent.exists()

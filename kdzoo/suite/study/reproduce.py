@@ -169,6 +169,6 @@ def perform_stage(asked: Asked, stage: Stage, tell: Callable[[str], None]) -> Ou
 
     assert stage.step is not None
     tell(f"step     {stage.kind}: {stage.step.words()}")
-    made = perform(asked.study, stage, asked.folder, asked.seeds, asked.options.get("device"), lambda text: tell(f"note: {text}"))
+    made = perform(asked.study, stage, asked.folder, asked.seeds, asked.options, lambda text: tell(f"note: {text}"))
     tell(f"{number_of(made, 'result')} written to {asked.folder / stage.name}" if made else "nothing is left to do")
     return Outcome(set())

@@ -207,14 +207,14 @@ class Study(Spec):
     def config(self, stage: Stage, seeds: int | None = None, **more: Any) -> BenchConfig:
         """The bench of a stage as far as it does not hang on earlier stages; raises InputError with its faults.
 
-        A race has the bench of the stage that it trains more seeds of. seeds: how many instead of the study's. more: further
-        keys, which stand above those of the file.
+        A race has the bench of the stage that it trains more seeds of. seeds: how many instead of the study's; a stage whose file
+        lists its seeds, such as an ensemble's, keeps them. more: further keys, which stand above those of the file.
         """
         stage = self.bench_of(stage)
         bench = {"seeds": self.seeds, "methods": (KD,), **stage.bench}
         if "plugin" in bench:
             bench["plugin"] = _beside(bench["plugin"])
-        if seeds is not None:
+        if seeds is not None and not isinstance(bench["seeds"], list | tuple):
             bench |= {"seeds": seeds, **({"refit_seeds": seeds} if "refit_seeds" in bench else {})}
             bench.pop("control_seeds", None)
         teacher = {} if stage.teacher is None else {"teacher": self.teacher_words(stage.teacher)}  # for a network that is not there yet

@@ -42,7 +42,7 @@ class Average(Step):
 
         from kdzoo.suite.study.steps.networks import finished, metrics
 
-        runs = [finished(folder, work.device) for folder in work.runs]
+        runs = [finished(folder, work) for folder in work.runs]
         test = runs[0].parts.test
         said = torch.stack([run.predict(test) for run in runs])
         mean = said.double().logsumexp(0) - torch.tensor(len(runs), dtype=torch.float64).log()

@@ -48,7 +48,7 @@ class Calibrate(Step):
         from kdzoo.training.calibration import calibrate_biases
 
         (folder,) = work.runs
-        run = finished(folder, work.device)
+        run = finished(folder, work)
         if self.labels == "teacher":
             part, targets = run.all_training, run.ask_teacher(run.all_training).argmax(1)
         else:

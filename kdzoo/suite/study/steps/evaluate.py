@@ -15,7 +15,7 @@ class Evaluate(Step):
         from kdzoo.suite.study.steps.networks import finished, metrics
 
         (folder,) = work.runs
-        run = finished(folder, work.device)
+        run = finished(folder, work)
         training, test = run.training, run.parts.test
         return {
             "training": metrics(run.predict(training), training.targets),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from kdzoo.data.dataset import Images, Subset
 from kdzoo.data.split import Parts
 from kdzoo.errors import InputError
 from kdzoo.runs.store import RunFolder
+from kdzoo.suite.study.steps.step import Work
 from kdzoo.training.evaluate import measure, per_class
 from kdzoo.training.predict import predict
 from kdzoo.training.session import Bound, Modules, data_of, kept_student, network_of, shape_of
@@ -63,11 +64,13 @@ def _some(subset: Subset, index: Tensor) -> Subset:
     return Subset(subset.images[index.to(subset.images.device)], subset.targets[index])
 
 
-def finished(folder: RunFolder, device: str) -> Finished:
+def finished(folder: RunFolder, work: Work) -> Finished:
     """A finished run from its folder; raises InputError where its data or weights are not those it was trained with."""
     bound = Bound.read(folder)
+    if work.data_root is not None:
+        bound = replace(bound, paths={**bound.paths, "data_root": work.data_root})
     images, parts = data_of(bound)
-    return Finished(bound, images, parts, kept_student(bound, images, parts, Modules()), torch.device(device))
+    return Finished(bound, images, parts, kept_student(bound, images, parts, Modules()), torch.device(work.device))
 
 
 def metrics(log_probs: Tensor, targets: Tensor) -> dict[str, Any]:

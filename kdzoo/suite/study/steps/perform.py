@@ -1,12 +1,15 @@
 """Doing a step of a study, result by result, and reading what it came to. Free of torch until something is missing.
 
 `<stage>/seed-<N>.json` holds a result, with the runs and the words that it was made from: it counts as long as the study
-asks for just that of just these runs, so that the same command makes only what is missing.
+asks for just that of just these runs, and the network that it came with is the one that was written, so that the same command
+makes only what is missing. Beside it stands what it was made with (`environment`, the threads too), which it does not hang on.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +21,9 @@ from kdzoo.runs.store import Store, set_aside, write_json
 from kdzoo.suite.study.stages import finished_runs_of, runs_of
 from kdzoo.suite.study.steps.step import Result, Step, Work, network_file
 from kdzoo.suite.study.study import Stage, Study, step_seeds
+
+NETWORK = "network_sha256"
+"""in the file of a result that comes with a network: the digest of that network's file"""
 
 
 @dataclass(frozen=True)
@@ -74,35 +80,80 @@ def _read(wanted: Wanted) -> Result | None:
 
 
 def missing_results(found: Study, stage: Stage, folder: Path, seeds: int | None, note: Callable[[str], None]) -> dict[int, Wanted]:
-    """The results of a step that have to be made; a damaged file is renamed."""
+    """The results of a step that have to be made; a damaged file is renamed, and so is a network that is not its result's."""
     missing = {}
     for seed, wanted in wanted_results(found, stage, folder, step_seeds(found, _step(stage), seeds)).items():
+        file = wanted.file
         try:
-            if _read(wanted) is not None and (not _step(stage).teaches or network_file(folder / stage.name, seed).is_file()):
-                continue
+            if _read(wanted) is not None:
+                if not _step(stage).teaches:
+                    continue
+                file = network_file(folder / stage.name, seed)
+                if _has_its_network(wanted.file, file):
+                    continue
         except InputError as error:
-            note(f"{error}; it is made again, and the old file is kept as {set_aside(wanted.file).name}")
+            note(f"{error}; it is made again, and the old file is kept as {set_aside(file).name}")
         missing[seed] = wanted
     return missing
 
 
-def perform(found: Study, stage: Stage, folder: Path, seeds: int | None, device: str | None, note: Callable[[str], None]) -> int:
+def _has_its_network(result: Path, network: Path) -> bool:
+    """Whether the network of a result is there; raises InputError where the file is not what was written with the result."""
+    if not network.is_file():
+        return False
+    written, found = json.loads(read_file(result)).get(NETWORK), _sha256(network)
+    if written is None:
+        raise InputError(f"{network}: {result.name} does not say which network was written with it")
+    if written != found:
+        raise InputError(
+            f"{network}: not the file that was written with {result.name} (sha256 {str(written)[:12]}..., now {found[:12]}...)"
+        )
+    return True
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def perform(found: Study, stage: Stage, folder: Path, seeds: int | None, options: Mapping[str, Any], note: Callable[[str], None]) -> int:
     """Make the results of a step that are missing, one after the other; how many they were.
 
-    note: tells the user what was found. Raises InputError where one cannot be made.
+    options: `device`, where networks are asked, `threads` of the CPU (1 unless given), and `data_root`, where the data lie (where
+    they lay when the runs were planned, unless given); others are those of benches. note: tells the user what was found. Raises
+    InputError where a result cannot be made.
     """
     missing = missing_results(found, stage, folder, seeds, note)
     if not missing:
         return 0
+    import torch
+
+    from kdzoo.runs.environment import environment
     from kdzoo.suite.run.bench import device_of
 
-    step, where = _step(stage), device_of(device or "auto")
+    step, where, threads = _step(stage), device_of(options.get("device") or "auto"), options.get("threads") or 1
     store = Store(folder / step.of.stage)
     for seed, wanted in missing.items():
         runs = tuple(store.run(run_id) for run_id in wanted.made_from["runs"])
+        work = Work(seed, runs, folder / stage.name, where, note, threads, options.get("data_root"))
         try:
-            result = step.act(Work(seed, runs, folder / stage.name, where, note))
+            result = _act(step, work)
         except InputError as error:
             raise InputError(*[f"stage {stage.name}, seed {seed}: {problem}" for problem in error.problems]) from error
-        write_json(wanted.file, {"made_from": dict(wanted.made_from), "result": result})
+        network = {NETWORK: _sha256(network_file(work.folder, seed))} if step.teaches else {}
+        about = {"environment": environment(torch.device(where), threads), **network}
+        write_json(wanted.file, {"made_from": dict(wanted.made_from), "result": result, **about})
+        shutil.rmtree(work.parts, ignore_errors=True)
     return len(missing)
+
+
+def _act(step: Step, work: Work) -> Result:
+    """Make one result with so many threads, which decide the last bits of its numbers."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(work.threads)
+    try:
+        return step.act(work)
+    finally:
+        torch.set_num_threads(before)

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
+from kdzoo.data.known import DATA
 from kdzoo.errors import InputError
-from kdzoo.runs.spec import Count, Integer, Number
-from kdzoo.suite.plan.config import BenchConfig
+from kdzoo.runs.seals import OWNER, Damaged, read_tensors, tensors_digest, write_tensors
+from kdzoo.runs.spec import Count, Integer, Number, Run, canonical_json
+from kdzoo.suite.plan.config import BenchConfig, recipe_file
 from kdzoo.suite.study.steps.step import Result, Step, Work, network_file
 from kdzoo.text import number_of
+from kdzoo.training.specialist_recipe import unused_keys
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from kdzoo.data.dataset import Subset
     from kdzoo.models.committee import Committee
     from kdzoo.models.network import Network
     from kdzoo.suite.study.steps.networks import Finished
+
+
+CORRECTION = "correction"
+"""of the dustbin's logit, beside the weights of a specialist that was trained before an interruption"""
 
 
 class Specialists(Step):
@@ -44,13 +54,30 @@ class Specialists(Step):
         taught = [key for key in ("transfer_classes", "transfer_data") if getattr(bench, key) is not None]
         if bench.label_fraction < 1:
             taught.append("label_fraction")
-        return [f"of: specialists learn from labels of all classes, and stage {self.of.stage} has {', '.join(taught)}"] if taught else []
+        problems = (
+            [f"of: specialists learn from labels of all classes, and stage {self.of.stage} has {', '.join(taught)}"] if taught else []
+        )
+        known = DATA.get(bench.data)
+        if known is not None and known.classes is not None:
+            problems += self._too_many(known.classes)
+        with suppress(InputError):  # told with the faults of its bench
+            changes = {key.removeprefix("recipe."): value for key, value in bench.set.items() if key.startswith("recipe.")}
+            problems += [f"of: {problem}" for problem in unused_keys(recipe_file(bench.recipe).resolve("", changes))]
+        return problems
+
+    def _too_many(self, classes: int) -> list[str]:
+        problems = [f"count: expected 1 to {classes}, one for each class at most, got {self.count}"] if self.count > classes else []
+        if self.size >= classes:
+            problems.append(f"size: expected 2 to {classes - 1} of the {classes} classes, got {self.size}")
+        return problems
 
     def words(self) -> str:
         trained = f"each trained for {number_of(self.epochs, 'epoch')} at a rate of {self.lr:g}"
         return f"{self.count} specialists of {self.size} classes from {self.of}, {trained}"
 
     def act(self, work: Work) -> Result:
+        import torch
+
         from kdzoo.models.committee import Committee
         from kdzoo.models.network import Network
         from kdzoo.models.specialists import confusable_classes
@@ -59,18 +86,25 @@ class Specialists(Step):
         from kdzoo.training.specialise import committee, train_specialist
 
         (folder,) = work.runs
-        run = finished(folder, work.device)
+        run = finished(folder, work)
         generalist, plan = run.student.to(run.device).eval(), run.bound.run
         if not isinstance(generalist, Network):
             raise InputError(f"{folder.id}: ships parts of its method with the student, which a specialist cannot start from")
         training = run.all_training
         sets = confusable_classes(run.predict(training), self.count, self.size, seed=work.seed)
         recipe = plan.recipe.model_copy(update={"epochs": self.epochs, "lr": self.lr})
+        if problems := unused_keys(recipe):
+            raise InputError(*problems)
         trained = []
         for number, classes in enumerate(sets, start=1):
             names = ", ".join(run.images.classes[label] for label in classes)
             work.note(f"specialist {number} of {self.count}: {names}")
-            trained.append(train_specialist(generalist, training, classes, recipe, plan.seed))
+            file = work.parts / f"specialist-{number}.safetensors"
+            owner = _owner(generalist, classes, plan.model_copy(update={"recipe": recipe}), work)
+            if (kept := _kept_specialist(file, owner, generalist, classes, work.note)) is None:
+                kept = train_specialist(generalist, training, classes, recipe, plan.seed)
+                write_tensors(file, {**kept[0].state_dict(), CORRECTION: torch.tensor(kept[1], dtype=torch.float64)}, {OWNER: owner})
+            trained.append(kept)
         together, name = committee(generalist, plan.student.name, sets, trained)
         work.folder.mkdir(parents=True, exist_ok=True)
         save_student(together, network_file(work.folder, work.seed), {"architecture": name})
@@ -79,6 +113,38 @@ class Specialists(Step):
         if run.parts.val is not None:
             found |= {"validation": _on(run, together, together.model, run.parts.val, "val")}
         return found
+
+
+def _owner(generalist: Network, classes: Sequence[int], run: Run, work: Work) -> str:
+    """What decides the weights of a specialist, as one word; `run` has its recipe."""
+    decides = {
+        "generalist": tensors_digest(generalist.state_dict()),
+        "classes": list(classes),
+        "run": run.model_dump(mode="json"),
+        "version": Specialists.version,
+        "device": work.device,
+        "threads": work.threads,
+    }
+    return hashlib.sha256(canonical_json(decides).encode()).hexdigest()
+
+
+def _kept_specialist(
+    file: Path, owner: str, generalist: Network, classes: Sequence[int], note: Callable[[str], None]
+) -> tuple[nn.Module, float] | None:
+    """A specialist that an interrupted step left in a file, with its correction; None, and a note, where it is not this one."""
+    from kdzoo.training.specialise import fresh_specialist
+
+    try:
+        tensors, _ = read_tensors(file, owner)
+    except FileNotFoundError:
+        return None
+    except Damaged as error:
+        note(f"{error}; the specialist is trained again")
+        return None
+    correction = float(tensors.pop(CORRECTION))
+    model = fresh_specialist(generalist, classes)
+    model.load_state_dict(tensors)
+    return model.eval(), correction
 
 
 def _on(run: Finished, together: Network, model: Committee, part: Subset, name: str) -> dict[str, Any]:

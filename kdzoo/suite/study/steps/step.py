@@ -25,7 +25,9 @@ class Work:
     """What a step makes one result from.
 
     runs: the folders of its runs, in the order of their seeds, each done and with its student. folder: the step's own, for
-    files beside its results. device: where networks are asked. note: tells the user something of what was found.
+    files beside its results. device: where networks are asked. note: tells the user something of what was found. threads: of
+    the CPU, which torch is set to while the step acts. data_root: where the data lie; None for where they lay when the runs
+    were planned.
     """
 
     seed: int
@@ -33,6 +35,13 @@ class Work:
     folder: Path
     device: str
     note: Callable[[str], None]
+    threads: int = 1
+    data_root: str | None = None
+
+    @property
+    def parts(self) -> Path:
+        """A folder for finished parts of the result, which an interruption leaves there; it is removed when the result is written."""
+        return self.folder / f"seed-{self.seed}.parts"
 
 
 class Step(Spec):
