@@ -53,6 +53,7 @@ TRIALS = (
     Trial("zoo_warm", ZOO),  # the cache that `zoo` has filled
     Trial("zoo_uncached", ZOO, cached=False),
     Trial("mixed", ("--methods", "hinton,at", "--set", "recipe.mixup=0.8", "--set", "recipe.ema=0.9")),
+    Trial("drop_last", ("--methods", "hinton,at", "--set", "recipe.drop_last=true", "--set", "recipe.batch_size=60")),
     Trial("dot", ("--methods", "hinton,at", "--set", "recipe.dot=0.075", "--set", "recipe.nesterov=false", "--set", "recipe.momentum=0.9")),
 )
 

@@ -53,6 +53,7 @@ CONFIGURATIONS: Mapping[str, Mapping[str, Any]] = {
     "epochs": {"epochs": 3, "lr": 0.05, "methods": ["hinton"]},
     "mixup": {"set": {"recipe.mixup": 0.8, "recipe.cutmix": 1.0, "recipe.mix_prob": 0.5}, "methods": ["hinton"]},
     "average": {"set": {"recipe.ema": 0.99, "recipe.ema_warmup": True}, "methods": ["hinton"]},
+    "short batches left out": {"set": {"recipe.drop_last": True}, "methods": ["hinton"]},
     "dot": {"set": {"recipe.dot": 0.05, "recipe.nesterov": False}, "methods": ["hinton"]},
     "adamw": {"set": {"recipe.optimizer": "adamw", "recipe.lr": 0.001, "recipe.decay": "weights"}, "methods": ["hinton"]},
     "adam": {"set": {"recipe.optimizer": "adam", "recipe.schedule": "linear"}, "methods": ["hinton"]},

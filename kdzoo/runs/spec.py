@@ -206,7 +206,8 @@ class Recipe(Spec):
     """How a network is trained. `milestones` are shares of the training at which the rate is multiplied by `gamma`.
 
     drop_last: whether the last batch of an epoch is left out where it is short, so that no step and no running statistics of
-    batch norm come from a handful of images; in other epochs other images are left out.
+    batch norm come from a handful of images. Orders differ from epoch to epoch, so that other images are left out each time; with
+    view_epochs orders come again, and with them the images that are left out.
     optimizer: `sgd`, `adam` (weight decay is part of the gradient) or `adamw` (weight decay acts on the weights). momentum:
     of SGD, and the first of Adam's two decay rates; the second is 0.999.
     schedule: of the rate after the warm-up: `constant`, `step` (milestones), or a fall to 0 at the end of training, `linear`

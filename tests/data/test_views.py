@@ -177,6 +177,20 @@ def test_short_last_batches_are_dropped_where_a_recipe_says_so(samples, size, ep
     assert {len(batch) for batch in found} == {min(samples, size)}
 
 
+def test_images_that_are_left_out_are_others_until_the_orders_repeat():
+    """70 images in batches of 32, of which 6 are left out of an epoch."""
+
+    def left_out(recipe, epoch):
+        drawn = batches(70, recipe.batch_size, 0, recipe.drawn_as(epoch), drop_last=recipe.drop_last)
+        return set(range(70)) - set(torch.cat(list(drawn)).tolist())
+
+    once, again = (Recipe(epochs=9, batch_size=32, lr=0.1, drop_last=True, view_epochs=count) for count in (None, 3))
+    every = [left_out(once, epoch) for epoch in range(9)]
+    assert [len(some) for some in every] == [6] * 9
+    assert len(set.union(*every)) > 30
+    assert [left_out(again, epoch) for epoch in range(9)] == every[:3] * 3
+
+
 @given(st.integers(10, 100), st.integers(2, 20), st.integers(0, 4))
 def test_a_resumed_epoch_goes_on_with_the_very_next_batch(samples, size, start):
     whole, rest = list(batches(samples, size, 0, 1)), list(batches(samples, size, 0, 1, start=start))

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from kdzoo.contract.method import REGISTRY
+from kdzoo.contract.outputs import Batch, Clock, DataFacts, Need, Outputs, Shapes, StageShape
 from kdzoo.contract.plugins import load_plugin
 from kdzoo.suite.plan.config import bench_config, recipe_file
 from kdzoo.suite.run.bench import prepare, run
@@ -42,76 +43,113 @@ def unit(rows, eps=0.0):
     return rows / (np.linalg.norm(rows, axis=1, keepdims=True) + eps)
 
 
-def test_maps_are_compared_as_the_zoos_formulas_say(aber):
-    s, t = maps(0, positive=True), maps(1, positive=True)
-    student, teacher = tensors(s, t)
+def attention_distance(s, t):
     attention = [[unit((f**2).sum(1).reshape(BATCH, -1), 1e-6) for f in features] for features in (s, t)]
-    assert float(aber.at_aber(student, teacher)) == pytest.approx(
-        np.mean([((a - b) ** 2).mean() for a, b in zip(*attention, strict=True)]), rel=1e-6
-    )
-    assert float(aber.fitnet_aber(student, teacher)) == pytest.approx(((s[-1] - t[-1]) ** 2).mean())
+    return np.mean([((a - b) ** 2).mean() for a, b in zip(*attention, strict=True)])
 
+
+def hint_distance(s, t):
+    return ((s - t) ** 2).mean()
+
+
+def selectivity(s, t):
     def kernel(a, b):
-        a, b = (unit(f.reshape(-1, 4)).reshape(BATCH, 6, 4) for f in (a, b))
+        a, b = (unit(f.reshape(-1, f.shape[2] * f.shape[3])).reshape(*f.shape[:2], -1) for f in (a, b))
         return (np.einsum("bcp,bdp->bcd", a, b) ** 2).mean()
 
-    expected = kernel(t[-1], t[-1]) + kernel(s[-1], s[-1]) - 2 * kernel(s[-1], t[-1])
-    assert float(aber.nst_aber(student, teacher)) == pytest.approx(expected)
+    return kernel(t, t) + kernel(s, s) - 2 * kernel(s, t)
 
+
+def similarity(s, t):
     def similar(f):
         rows = f.reshape(BATCH, -1)
         return unit(rows @ rows.T)
 
-    expected = np.mean([((similar(a) - similar(b)) ** 2).sum() / BATCH**2 for a, b in zip(s, t, strict=True)])
-    assert float(aber.sp_aber(student, teacher)) == pytest.approx(expected)
+    return np.mean([((similar(a) - similar(b)) ** 2).sum() / BATCH**2 for a, b in zip(s, t, strict=True)])
 
+
+def flow_distance(s, t):
     def flow(a, b):
         ratio = a.shape[2] // b.shape[2]
         pooled = a.reshape(BATCH, a.shape[1], b.shape[2], ratio, b.shape[3], ratio).mean((3, 5))
         return np.einsum("bchw,bdhw->bcd", pooled, b) / (b.shape[2] * b.shape[3])
 
-    expected = np.mean([((flow(a, b) - flow(c, d)) ** 2).mean() for a, b, c, d in zip(s[:-1], s[1:], t[:-1], t[1:], strict=True)])
-    assert float(aber.fsp_aber(student, teacher)) == pytest.approx(expected)
-    expected = np.abs(unit(s[-1].reshape(BATCH, -1)) - unit(t[-1].reshape(BATCH, -1))).mean()
-    assert float(aber.ft_aber(student[-1], teacher[-1])) == pytest.approx(expected)
+    return np.mean([((flow(a, b) - flow(c, d)) ** 2).mean() for a, b, c, d in zip(s[:-1], s[1:], t[:-1], t[1:], strict=True)])
 
 
-def test_signed_maps_are_compared_as_the_zoos_formulas_say(aber):
-    s, t = maps(2), maps(3)
-    student, teacher = tensors(s, t)
+def factor_distance(s, t):
+    return np.abs(unit(s.reshape(BATCH, -1)) - unit(t.reshape(BATCH, -1))).mean()
 
-    def boundary(a, b, m=2.0):
+
+def boundary_distance(s, t, m=2.0):
+    def boundary(a, b):
         return np.where(b <= 0, np.where(a > -m, (a + m) ** 2, 0), np.where(a <= m, (a - m) ** 2, 0)).mean()
 
-    assert float(aber.ab_aber(student, teacher)) == pytest.approx(np.mean([boundary(a, b) for a, b in zip(s, t, strict=True)]))
+    return np.mean([boundary(a, b) for a, b in zip(s, t, strict=True)])
 
+
+def overhaul_distance(s, t):
     def overhaul(a, b):
         margin = np.array([b[:, c][b[:, c] < 0].mean() for c in range(b.shape[1])])[None, :, None, None]
         target = np.maximum(b, margin)
         return np.where((a <= target) & (target <= 0), 0, (a - target) ** 2).mean()
 
-    assert float(aber.ofd_aber(student, teacher)) == pytest.approx(np.mean([overhaul(a, b) for a, b in zip(s, t, strict=True)]), rel=1e-5)
-    v = [np.linspace(0.5, 2, shape[0]) for shape in STAGES]
-    expected = np.mean([((a - b) ** 2 / w[:, None, None] + np.log(w)[:, None, None]).mean() / 2 for a, b, w in zip(s, t, v, strict=True)])
-    assert float(aber.vid_aber(student, teacher, [torch.from_numpy(one) for one in v])) == pytest.approx(expected)
+    return np.mean([overhaul(a, b) for a, b in zip(s, t, strict=True)])
 
+
+def likelihood(means, t, v):
+    return np.mean([((a - b) ** 2 / w[:, None, None] + np.log(w)[:, None, None]).mean() / 2 for a, b, w in zip(means, t, v, strict=True)])
+
+
+def cam_distance(s, t):
     def cam(gradients):
         return unit(np.maximum((gradients.mean((2, 3), keepdims=True) * gradients).sum(1), 0).reshape(BATCH, -1))
 
-    assert float(aber.lwm_aber(student[1], teacher[1])) == pytest.approx(np.abs(cam(s[1]) - cam(t[1])).mean())
+    return np.abs(cam(s) - cam(t)).mean()
 
 
-def test_embeddings_are_compared_as_the_zoos_formula_says(aber):
-    generator = np.random.default_rng(4)
-    s, t = generator.normal(size=(2, BATCH, 7))
-
+def kernel_distance(s, t):
     def shares(rows):
         kernel = (unit(rows, 1e-6) @ unit(rows, 1e-6).T + 1) / 2
         return kernel / kernel.sum(1, keepdims=True)
 
     p, q = shares(t), shares(s)
-    expected = (p * np.log((p + 1e-6) / (q + 1e-6))).mean()
-    assert float(aber.pkt_aber(torch.from_numpy(s), torch.from_numpy(t))) == pytest.approx(expected)
+    return (p * np.log((p + 1e-6) / (q + 1e-6))).mean()
+
+
+def neighbours(s, t):
+    return np.mean([(np.abs(s[i] - t[i]) * np.abs(s[i + 1] - t[i + 1])).sum() for i in range(BATCH - 1)])
+
+
+def factor_attention(s, t):
+    one, other = (unit((factor**2).mean(1).reshape(BATCH, -1)) for factor in (s, t))
+    return np.abs(one - other).mean()
+
+
+def test_maps_are_compared_as_the_zoos_formulas_say(aber):
+    s, t = maps(0, positive=True), maps(1, positive=True)
+    student, teacher = tensors(s, t)
+    assert float(aber.at_aber(student, teacher)) == pytest.approx(attention_distance(s, t), rel=1e-6)
+    assert float(aber.fitnet_aber(student, teacher)) == pytest.approx(hint_distance(s[-1], t[-1]))
+    assert float(aber.nst_aber(student, teacher)) == pytest.approx(selectivity(s[-1], t[-1]))
+    assert float(aber.sp_aber(student, teacher)) == pytest.approx(similarity(s, t))
+    assert float(aber.fsp_aber(student, teacher)) == pytest.approx(flow_distance(s, t))
+    assert float(aber.ft_aber(student[-1], teacher[-1])) == pytest.approx(factor_distance(s[-1], t[-1]))
+
+
+def test_signed_maps_are_compared_as_the_zoos_formulas_say(aber):
+    s, t = maps(2), maps(3)
+    student, teacher = tensors(s, t)
+    assert float(aber.ab_aber(student, teacher)) == pytest.approx(boundary_distance(s, t))
+    assert float(aber.ofd_aber(student, teacher)) == pytest.approx(overhaul_distance(s, t), rel=1e-5)
+    v = [np.linspace(0.5, 2, shape[0]) for shape in STAGES]
+    assert float(aber.vid_aber(student, teacher, [torch.from_numpy(one) for one in v])) == pytest.approx(likelihood(s, t, v))
+    assert float(aber.lwm_aber(student[1], teacher[1])) == pytest.approx(cam_distance(s[1], t[1]))
+
+
+def test_embeddings_are_compared_as_the_zoos_formula_says(aber):
+    s, t = np.random.default_rng(4).normal(size=(2, BATCH, 7))
+    assert float(aber.pkt_aber(torch.from_numpy(s), torch.from_numpy(t))) == pytest.approx(kernel_distance(s, t))
 
 
 def test_two_variants_are_the_zoos_own_values(aber):
@@ -167,13 +205,144 @@ def rep():
 
 
 def test_crds_variants_are_as_the_formulas_of_its_program_say(rep):
-    generator = np.random.default_rng(5)
-    s, t = generator.normal(size=(2, BATCH, 7))
-    expected = np.mean([(np.abs(s[i] - t[i]) * np.abs(s[i + 1] - t[i + 1])).sum() for i in range(BATCH - 1)])
-    assert float(rep.cc_rep(torch.from_numpy(s), torch.from_numpy(t))) == pytest.approx(expected)
+    s, t = np.random.default_rng(5).normal(size=(2, BATCH, 7))
+    assert float(rep.cc_rep(torch.from_numpy(s), torch.from_numpy(t))) == pytest.approx(neighbours(s, t))
     s, t = maps(6)[1], maps(7)[1]
-    one, other = (unit((factor**2).mean(1).reshape(BATCH, -1)) for factor in (s, t))
-    assert float(rep.ft_rep(torch.from_numpy(s), torch.from_numpy(t))) == pytest.approx(np.abs(one - other).mean())
+    assert float(rep.ft_rep(torch.from_numpy(s), torch.from_numpy(t))) == pytest.approx(factor_attention(s, t))
+
+
+class Recorded:
+    """What a network gave for a batch, another number in every map: as arrays, and as methods see it.
+
+    Class scores are c . F^2 / 2 summed over the maps, so that the gradient of class y at a map is c_y F.
+    """
+
+    classes = 3
+    targets = np.array([0, 2, 1, 1, 0])
+
+    def __init__(self, seed):
+        generator = np.random.default_rng(seed)
+        self.stages, self.preact = maps(100 + seed, positive=True), maps(200 + seed)
+        self.embedding = generator.normal(size=(BATCH, 7))
+        self.weights = [generator.normal(size=(self.classes, *shape)) for shape in STAGES]
+
+    def gradients(self, stage):
+        return self.weights[stage][self.targets] * self.stages[stage]
+
+    def outputs(self, images=None, need=None):
+        stages = [torch.from_numpy(one).requires_grad_() for one in self.stages]
+        logits = sum(torch.einsum("kchw,bchw->bk", torch.from_numpy(w), f**2 / 2) for w, f in zip(self.weights, stages, strict=True))
+        values = {
+            Need.STAGES: stages,
+            Need.PREACT: [torch.from_numpy(one) for one in self.preact],
+            Need.EMBEDDING: torch.from_numpy(self.embedding),
+            Need.LOGITS: logits,
+            Need.NETWORK: self,
+        }
+        return Outputs(values, owner="network")
+
+    @property
+    def shapes(self):
+        return Shapes(self.classes, 7, tuple(StageShape(*shape, reduction=64 / shape[1]) for shape in STAGES))
+
+
+def applied(module, features):
+    with torch.no_grad():
+        return module(torch.from_numpy(features)).numpy()
+
+
+def leaky_chain(features, *parts):
+    """Layers one after the other, each (or its batch norm) followed by a leaky ReLU of slope 0.1, whatever the module says."""
+    for part in parts:
+        layers = [layer for layer in part if not isinstance(layer, torch.nn.LeakyReLU)]
+        for layer, after in zip(layers, [*layers[1:], None], strict=True):
+            features = applied(layer, features)
+            if not isinstance(after, torch.nn.BatchNorm2d):
+                features = np.where(features > 0, features, 0.1 * features)
+    return features
+
+
+def paraphrase_distance(t, module):
+    paraphraser = module.paraphraser
+    return hint_distance(leaky_chain(t.stages[2], paraphraser.encode, paraphraser.decode), t.stages[2])
+
+
+def factors(s, t, module):
+    return leaky_chain(s.stages[2], module.translator), leaky_chain(t.stages[2], module.paraphraser.encode)
+
+
+def variances(module):
+    return [np.log1p(np.exp(scale.detach().numpy())) + 1e-6 for scale in module.scales]
+
+
+CLASSES = {
+    "at_aber": lambda s, t, module: attention_distance(s.stages, t.stages),
+    "fitnet_aber": lambda s, t, module: hint_distance(s.stages[2], t.stages[2]),
+    "nst_aber": lambda s, t, module: selectivity(s.stages[2], t.stages[2]),
+    "sp_aber": lambda s, t, module: similarity(s.stages, t.stages),
+    "pkt_aber": lambda s, t, module: kernel_distance(s.embedding, t.embedding),
+    "fsp_aber": lambda s, t, module: flow_distance(s.stages, t.stages),
+    "ab_aber": lambda s, t, module: boundary_distance(s.preact, t.preact),
+    "ft_aber_paraphraser": lambda s, t, module: paraphrase_distance(t, module),
+    "ft_aber": lambda s, t, module: factor_distance(*factors(s, t, module)),
+    "lwm_aber": lambda s, t, module: cam_distance(s.gradients(1), t.gradients(1)),
+    "vid_aber": lambda s, t, module: likelihood(
+        [applied(*one) for one in zip(module.means, s.stages, strict=True)], t.stages, variances(module)
+    ),
+    "ofd_aber": lambda s, t, module: overhaul_distance([applied(*one) for one in zip(module, s.preact, strict=True)], t.preact),
+    "cc_rep": lambda s, t, module: neighbours(applied(module[0], s.embedding), applied(module[1], t.embedding)),
+    "ft_rep_paraphraser": lambda s, t, module: paraphrase_distance(t, module),
+    "ft_rep": lambda s, t, module: factor_attention(*factors(s, t, module)),
+    "fitnet_rep": lambda s, t, module: hint_distance(np.maximum(applied(module[1], applied(module[0], s.stages[1])), 0), t.stages[1]),
+}
+"""what each class comes to, from the maps that its program reads"""
+
+
+@pytest.mark.usefixtures("aber", "rep")
+@pytest.mark.parametrize("name", CLASSES)
+def test_every_class_reads_the_maps_that_its_program_reads(name):
+    student, teacher = Recorded(1), Recorded(2)
+    method = REGISTRY.get(name)(**({"norm": False} if name.startswith("ft_aber") else {}))
+    torch.manual_seed(0)
+    data = DataFacts(BATCH, Recorded.classes, torch.from_numpy(Recorded.targets))
+    module = method.build(student.shapes, teacher.shapes, data).double()
+    with torch.no_grad():
+        for parameter in module.parameters():  # so that no two layers or stages are alike
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    batch = Batch(
+        inputs=torch.zeros(BATCH, 3, 8, 8, dtype=torch.uint8),
+        targets=torch.from_numpy(Recorded.targets),
+        index=torch.arange(BATCH),
+        clock=Clock(0, 1, 0, 1),
+        generator=torch.Generator(),
+    )
+    needs = method.card.needs
+    loss = method.loss(student.outputs().only(needs.student), teacher.outputs().only(needs.teacher), batch, module)
+    assert float(loss.detach()) == pytest.approx(CLASSES[name](student, teacher, module), rel=1e-5)
+
+
+@pytest.mark.usefixtures("aber", "rep")
+def test_no_class_is_left_out():
+    ours = {name for name in REGISTRY.names() if "_aber" in name or "_rep" in name}
+    assert ours == set(CLASSES)
+
+
+def test_convolutions_of_the_zoos_factors_start_as_in_its_program(aber):
+    for norm in (True, False):
+        first = aber.convolutions([(40, 50)], norm=norm)[0]
+        assert (first.bias is None) == norm
+        assert float(first.weight.detach().std()) == pytest.approx((2 / (9 * 50)) ** 0.5, rel=0.05), "He's variance 2 / (9 outputs)"
+    assert first.bias.abs().max() == 0
+
+
+def test_the_paraphrasers_hand_their_weights_to_the_second_stage(aber, rep):
+    """Under the same names and shapes."""
+    shapes = Recorded(1).shapes
+    for first, second in (("ft_aber_paraphraser", "ft_aber"), ("ft_rep_paraphraser", "ft_rep")):
+        assert REGISTRY.get(second).card.first.method == first
+        states = [REGISTRY.get(name)().build(shapes, shapes, None).state_dict() for name in (first, second)]
+        before, after = ({key: value.shape for key, value in state.items() if key.startswith("paraphraser")} for state in states)
+        assert before == after
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [(8, 8), (16, 8), (8, 16), (8, 5)])

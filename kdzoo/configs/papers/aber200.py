@@ -191,7 +191,8 @@ class ProbabilisticTransfer(Method):
 class FlowOfSolution(Method):
     """`fsp` as the mean over pairs of stages, for 50 epochs before 200 of cross-entropy.
 
-    Different here: the stem's map is not read, and the first stage has the recipe's rates, not 0.01, 0.001 and 0.0001.
+    Different here: the stem's map is not read, which leaves two flows of three, and the first stage has the recipe's rates, not 0.01,
+    0.001 and 0.0001.
     """
 
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:
@@ -210,11 +211,19 @@ class ActivationBoundaries(Method):
 
 
 def convolutions(steps: Sequence[tuple[int, int]], *, norm: bool, transposed: bool = False) -> nn.Sequential:
-    """3x3 convolutions from and to these channels, each with leaky ReLU of slope 0.1 and, where asked for, batch norm."""
+    """3x3 convolutions from and to these channels, each with leaky ReLU of slope 0.1 and a bias or, where asked for, batch norm.
+
+    Convolutions start with He's normal weights by their outputs and zero biases, transposed ones as torch has them.
+    """
     kind = nn.ConvTranspose2d if transposed else nn.Conv2d
     parts: list[nn.Module] = []
     for inputs, outputs in steps:
-        parts += [kind(inputs, outputs, 3, padding=1), *([nn.BatchNorm2d(outputs)] if norm else []), nn.LeakyReLU(0.1)]
+        layer = kind(inputs, outputs, 3, padding=1, bias=not norm)
+        if not transposed:
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        parts += [layer, *([nn.BatchNorm2d(outputs)] if norm else []), nn.LeakyReLU(0.1)]
     return nn.Sequential(*parts)
 
 

@@ -1,6 +1,6 @@
-"""Three methods as RepDistiller (commit b84f547) has them, for CRD's table on CIFAR-100, where kdzoo's own forms follow the papers.
+"""Three methods and a first stage as RepDistiller (commit b84f547) has them, for CRD's table on CIFAR-100.
 
-They are restated from the formulas of its losses.
+kdzoo's own forms follow the papers. These are restated from the formulas of its losses.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdzoo.contract.method import FirstStage, Method, register
-from kdzoo.contract.outputs import Batch, DataFacts, Need, Outputs, Shapes
+from kdzoo.contract.outputs import Batch, DataFacts, Need, Needs, Outputs, Shapes
 from kdzoo.errors import InputError
 from kdzoo.methods._ops import full_precision, same_size, taught, wide
 from kdzoo.methods.ft import Translation
-from kdzoo.methods.ft_paraphraser import factor_width
+from kdzoo.methods.ft_paraphraser import Paraphraser, Paraphrasing, factor_width, ft_paraphraser
 
 WIDTH = 128
 HINT = 1
@@ -51,7 +51,29 @@ class NeighboursApart(Method):
             return cc_rep(ours(wide(student.embedding)), theirs(taught(teacher.embedding)))
 
 
-@register("ft_rep", needs=Need.STAGES, scale=200.0, stages="last", first=FirstStage("ft_paraphraser", share=30 / 240))
+def rep_paraphraser(channels: int, rate: float) -> Paraphraser:
+    """kdzoo's paraphraser with a leaky ReLU of slope 0.1 behind the last layer too."""
+    paraphraser = Paraphraser(channels, factor_width(channels, rate))
+    paraphraser.decode.append(nn.LeakyReLU(0.1))
+    return paraphraser
+
+
+@register("ft_rep_paraphraser", needs=Needs(Need.NOTHING, Need.STAGES), scale=1.0, stages="last")
+class LeakyParaphraser(Method):
+    """The first stage of `ft_rep`. Different here: the recipe's rates."""
+
+    rate: float = 0.5
+
+    def build(self, student: Shapes, teacher: Shapes, data: DataFacts) -> nn.Module:
+        return Paraphrasing(rep_paraphraser(teacher.stages[-1].channels, self.rate))
+
+    def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:
+        last = taught(teacher.stages[-1])
+        with full_precision(last):
+            return ft_paraphraser(cast(Paraphrasing, module).paraphraser(last), last)
+
+
+@register("ft_rep", needs=Need.STAGES, scale=200.0, stages="last", first=FirstStage("ft_rep_paraphraser", share=30 / 240))
 class FactorAttention(Method):
     """`ft` between the attention maps of factors, which lose the channels before they are normalised."""
 
@@ -59,7 +81,7 @@ class FactorAttention(Method):
 
     def build(self, student: Shapes, teacher: Shapes, data: DataFacts) -> nn.Module:
         channels = teacher.stages[-1].channels
-        return Translation(student.stages[-1].channels, channels, factor_width(channels, self.rate))
+        return Translation(student.stages[-1].channels, channels, factor_width(channels, self.rate))  # only the encoder is read
 
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:
         translation = cast(Translation, module)
