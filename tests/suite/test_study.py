@@ -388,12 +388,16 @@ def test_a_method_at_the_setting_of_an_earlier_stage_is_measured_there_not_at_th
     assert config.grid == {"hinton.temperature": (2.0,)}
 
 
-def test_seeds_on_the_command_line_are_those_of_every_stage(tmp_path):
-    stages = [{"name": "main", "bench": BENCH}, {"name": "next", "bench": {**BENCH, "seeds": [7, 8], "refit_seeds": 3}}]
+def test_seeds_on_the_command_line_are_those_of_every_stage_that_does_not_list_its_own(tmp_path):
+    stages = [
+        {"name": "main", "bench": BENCH},
+        {"name": "next", "bench": {**BENCH, "seeds": 2, "refit_seeds": 3}},
+        {"name": "ensemble", "bench": {**BENCH, "seeds": [7, 8], "refit_seeds": 3}},
+    ]
     found = read_study(study_of(tmp_path, stages=stages))
-    assert [found.config(stage).seeds for stage in found.stages] == [(0, 1, 2), (7, 8)]
+    assert [found.config(stage).seeds for stage in found.stages] == [(0, 1, 2), (0, 1), (7, 8)]
     few = [found.config(stage, 1) for stage in found.stages]
-    assert [(config.seeds, config.refit_seeds) for config in few] == [((0,), None), ((0,), 1)]
+    assert [(config.seeds, config.refit_seeds) for config in few] == [((0,), None), ((0,), 1), ((7, 8), 3)]
 
 
 def test_the_studies_are_listed_with_their_hours_at_80_columns(kdzoo, monkeypatch):
