@@ -47,7 +47,9 @@ def reproduce(
         str | None,
         argument("A study's name, or its YAML file.", default="none: the studies are listed", names_of=complete.studies, metavar="NAME"),
     ] = None,
-    seeds: Annotated[int | None, option(text="Number of seeds, of every stage that does not list its own.", default="the study's", panel=RUNNING, metavar="N")] = None,
+    seeds: Annotated[
+        int | None, option(text="Seeds of every stage that lists none.", default="the study's", panel=RUNNING, metavar="N")
+    ] = None,
     dry_run: Annotated[
         bool, option("--dry-run", text="Print the plan and an estimate of the time; write nothing.", default="off", panel=RUNNING)
     ] = False,
