@@ -44,16 +44,16 @@ class Committee(nn.Module):
 
     def each(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The log-probabilities of the generalist (B, K) and of every specialist (B, size + 1), the dustbin last and corrected."""
-        said = []
+        log_probs = []
         for specialist, correction in zip(self.specialists, self.corrections, strict=True):
             logits = specialist(x).float()
-            said.append(torch.cat([logits[:, :-1], logits[:, -1:] + correction], 1).log_softmax(1))
-        return self.generalist(x).float().log_softmax(1), said  # the generalist last: its maps are this network's stages
+            log_probs.append(torch.cat([logits[:, :-1], logits[:, -1:] + correction], 1).log_softmax(1))
+        return self.generalist(x).float().log_softmax(1), log_probs  # the generalist last: its maps are this network's stages
 
     def forward(self, x: Tensor) -> Tensor:
-        generalist, said = self.each(x)
+        generalist, log_probs = self.each(x)
         sets = self.sets
-        return combine(generalist, said, sets, active_specialists(generalist, sets)).float()
+        return combine(generalist, log_probs, sets, active_specialists(generalist, sets)).float()
 
 
 def _at_random(count: int, size: int, architecture: str, *, num_classes: int = 1000, **options: Any) -> Committee:

@@ -107,7 +107,7 @@ def combine(generalist: Tensor, specialists: Sequence[Tensor], sets: Sequence[Se
     A step here is q := r, which never raises the objective and has no rate to choose: it is the EM algorithm.
     """
     counts = [len(own) for own in sets]
-    shapes = [tuple(said.shape) for said in specialists]
+    shapes = [tuple(log_probs.shape) for log_probs in specialists]
     if shapes != [(len(generalist), count + 1) for count in counts] or active.shape != (len(generalist), len(sets)):
         wanted = f"{len(generalist)} rows with {', '.join(str(count + 1) for count in counts)} columns"
         raise InputError(f"combine: expected log-probabilities of {len(sets)} specialists, {wanted}; got {shapes}, {tuple(active.shape)}")
@@ -115,8 +115,8 @@ def combine(generalist: Tensor, specialists: Sequence[Tensor], sets: Sequence[Se
     asked = active.to(own)
     outside = (~membership(sets, own.shape[1])).to(own)
     named, dustbin = own.clone(), own.new_zeros(asked.shape)
-    for place, (said, classes) in enumerate(zip(specialists, sets, strict=True)):
-        probabilities = said.double().softmax(1) * asked[:, place, None]
+    for place, (log_probs, classes) in enumerate(zip(specialists, sets, strict=True)):
+        probabilities = log_probs.double().softmax(1) * asked[:, place, None]
         named[:, list(classes)] += probabilities[:, :-1]
         dustbin[:, place] = probabilities[:, -1]
     voices = 1 + asked.sum(1, keepdim=True)
@@ -130,10 +130,10 @@ def combine(generalist: Tensor, specialists: Sequence[Tensor], sets: Sequence[Se
 def disagreement(q: Tensor, generalist: Tensor, specialists: Sequence[Tensor], sets: Sequence[Sequence[int]], active: Tensor) -> Tensor:
     """KL(p_g, q) + sum_m KL(p_m, q) of every image (N,) float64, for log-probabilities as `combine` takes them and q (N, K)."""
     total = _kl(generalist.double(), q.double())
-    for place, (said, classes) in enumerate(zip(specialists, sets, strict=True)):
+    for place, (log_probs, classes) in enumerate(zip(specialists, sets, strict=True)):
         rest = (~membership([classes], q.shape[1])[0]).to(q.device)
         merged = torch.cat([q.double()[:, list(classes)], q.double()[:, rest].logsumexp(1, keepdim=True)], 1)
-        total = total + active[:, place].double() * _kl(said.double(), merged)
+        total = total + active[:, place].double() * _kl(log_probs.double(), merged)
     return total
 
 

@@ -21,26 +21,26 @@ SPEED_OF = "two CPU cores"
 FULLY_CONNECTED = re.compile(r"mlp((?:_\d+)+)")
 
 
-def hours(found: Study) -> tuple[float, str] | None:
+def hours(study: Study) -> tuple[float, str] | None:
     """How long a study takes, and on which machine: as its file states, else estimated; None where its networks are not kdzoo's own.
 
     The estimate counts the multiply-accumulates of teachers and students, not those of losses and steps, at the speed of two
     cores. A teacher that several stages have is trained once.
     """
-    if found.time is not None:
-        return found.time.hours, found.time.machine
-    students = [_of_students(found, stage) for stage in found.benches]
-    students += [_of_race(found.config(stage), stage.race) for stage in found.stages if stage.race is not None]
-    teachers = {key: count for stage in found.benches for key, count in _of_teachers(found, stage).items()}
+    if study.time is not None:
+        return study.time.hours, study.time.machine
+    students = [_of_students(study, stage) for stage in study.benches]
+    students += [_of_race(study.config(stage), stage.race) for stage in study.stages if stage.race is not None]
+    teachers = {key: count for stage in study.benches for key, count in _of_teachers(study, stage).items()}
     counts = [*students, *teachers.values()]
     if any(count is None for count in counts):
         return None
     return sum(count for count in counts if count is not None) / SPEED / 3600, SPEED_OF
 
 
-def _of_students(found: Study, stage: Stage) -> float | None:
+def _of_students(study: Study, stage: Stage) -> float | None:
     """Of all epochs of a bench, its refit's too: three forward passes a step for the student, one for a teacher."""
-    config = found.config(stage)
+    config = study.config(stage)
     planned, images = outline(config), _images(config)
     if planned is None or images is None:
         return None
@@ -51,7 +51,7 @@ def _of_students(found: Study, stage: Stage) -> float | None:
         runs, alone = runs + more * len(planned.methods), alone + more
     total = 0.0
     for teacher, student in planned.pairs:
-        of_teacher = _macs(teacher, config) if stage.teacher is None else _macs_of(found, stage.teacher, config)
+        of_teacher = _macs(teacher, config) if stage.teacher is None else _macs_of(study, stage.teacher, config)
         of_student = _macs(student, config)
         if of_teacher is None or of_student is None:
             return None
@@ -79,14 +79,14 @@ def added_runs(race: Race, config: BenchConfig) -> dict[str, int]:
     return {"methods": methods, **{name: race.seeds_for(name) - len(refit_seeds(name, config)) for name in CONTROLS}}
 
 
-def count_runs(found: Study, stage: Stage) -> int | None:
+def count_runs(study: Study, stage: Stage) -> int | None:
     """How many runs a stage trains, its refit's too; None where its bench has faults, none of a step.
 
     A method that only a plugin knows counts with one setting.
     """
     if stage.step is not None:
         return 0
-    config = found.config(stage)
+    config = study.config(stage)
     planned = outline(config)
     if planned is None:
         return None
@@ -99,9 +99,9 @@ def count_runs(found: Study, stage: Stage) -> int | None:
     return planned.runs + (again if wants_refit(config) else 0)
 
 
-def _of_teachers(found: Study, stage: Stage) -> dict[str, float | None]:
+def _of_teachers(study: Study, stage: Stage) -> dict[str, float | None]:
     """Of each teacher that a bench trains first, by all that decides which training it is."""
-    config = found.config(stage)
+    config = study.config(stage)
     planned, images = outline(config), _images(config)
     if planned is None or images is None or stage.teacher is not None:
         return {}
@@ -120,11 +120,11 @@ def _images(config: BenchConfig) -> float | None:
     return None if data is None or data.train is None else (config.limit or data.train) * (1 - (config.val_fraction or 0))
 
 
-def _macs_of(found: Study, teacher: Which, config: BenchConfig) -> float | None:
+def _macs_of(study: Study, teacher: Which, config: BenchConfig) -> float | None:
     """Multiply-accumulates of one image of the networks that an earlier stage makes, which teach together."""
-    source = found.stage(teacher.stage)
-    number, trains = (len(teacher.seeds), source) if source.step is None else (source.step.networks, found.stage(source.step.of.stage))
-    planned = outline(found.config(trains))
+    source = study.stage(teacher.stage)
+    number, trains = (len(teacher.seeds), source) if source.step is None else (source.step.networks, study.stage(source.step.of.stage))
+    planned = outline(study.config(trains))
     one = None if planned is None else _macs(planned.pairs[0][1], config)
     return None if one is None else number * one
 

@@ -78,12 +78,12 @@ def _listed(seeds: Iterable[int]) -> str:
     return ", ".join(map(str, seeds))
 
 
-def check_benches(found: Study, seeds: int | None, options: Mapping[str, Any]) -> None:
+def check_benches(study: Study, seeds: int | None, options: Mapping[str, Any]) -> None:
     """Raise InputError with what is wrong with the benches of a study under further options, each fault once."""
-    problems = wrong_seeds(found, seeds)
-    for stage in found.benches:
+    problems = wrong_seeds(study, seeds)
+    for stage in study.benches:
         try:
-            found.config(stage, seeds, **options)
+            study.config(stage, seeds, **options)
         except InputError as error:
             problems += [_of_option(problem, f"stages.{stage.name}.bench.", options) for problem in error.problems]
     if problems:

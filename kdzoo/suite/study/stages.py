@@ -27,7 +27,7 @@ def study_folder(results: Path, name: str) -> Path:
     return results / PAPERS / name
 
 
-def stage_config(found: Study, stage: Stage, folder: Path, seeds: int | None, more: Mapping[str, Any]) -> BenchConfig:
+def stage_config(study: Study, stage: Stage, folder: Path, seeds: int | None, more: Mapping[str, Any]) -> BenchConfig:
     """The bench of a stage in a study's folder, with what it takes from the stages before it, which have to be done.
 
     Raises InputError where they are not, or where they do not have what is asked for.
@@ -38,10 +38,10 @@ def stage_config(found: Study, stage: Stage, folder: Path, seeds: int | None, mo
     grid: dict[str, list[Any]] = {}
     if stage.teacher is not None:
         with noting(problems):
-            keys["teacher"] = _teacher(found, stage.teacher, folder)
+            keys["teacher"] = _teacher(study, stage.teacher, folder)
     for which in stage.settings:
         with noting(problems):
-            text, axes = as_request(runs_of(found, which, which.seeds, folder)[0].run.objective)
+            text, axes = as_request(runs_of(study, which, which.seeds, folder)[0].run.objective)
             methods.append(text)
             differing = [key for key, values in axes.items() if grid.get(key, values) != values]
             problems += [
@@ -52,7 +52,7 @@ def stage_config(found: Study, stage: Stage, folder: Path, seeds: int | None, mo
             grid |= axes
     if problems:
         raise InputError(*[f"stage {stage.name}: {problem}" for problem in problems])
-    config = found.config(stage, seeds, results=str(folder), **more, **keys)
+    config = study.config(stage, seeds, results=str(folder), **more, **keys)
     update: dict[str, Any] = {}
     if methods:
         given = config.methods if "methods" in stage.bench else ()
@@ -72,16 +72,16 @@ def planned_bench(place: Path) -> BenchRecords:
     return bench
 
 
-def is_begun(found: Study, of: Of, folder: Path) -> bool:
+def is_begun(study: Study, of: Of, folder: Path) -> bool:
     """Whether an earlier stage has something to take: runs, or the results of a step."""
     there = folder / of.stage
-    return (there / "runs").is_dir() if found.stage(of.stage).step is None else any(there.glob("seed-*.json"))
+    return (there / "runs").is_dir() if study.stage(of.stage).step is None else any(there.glob("seed-*.json"))
 
 
-def _teacher(found: Study, which: Which, folder: Path) -> str:
+def _teacher(study: Study, which: Which, folder: Path) -> str:
     """The teacher of a stage as a bench asks for it: ids of runs, or the file of a step's network; InputError where it is not there."""
-    if found.stage(which.stage).step is None:
-        return "+".join(record.id for record in runs_of(found, which, which.seeds, folder))
+    if study.stage(which.stage).step is None:
+        return "+".join(record.id for record in runs_of(study, which, which.seeds, folder))
     (seed,) = which.seeds
     if not (file := network_file(folder / which.stage, seed)).is_file():
         raise InputError(f"stage {which.stage} has not been done for seed {seed}: no {file}")
@@ -103,9 +103,9 @@ def as_request(objective: ObjectiveSpec) -> tuple[str, dict[str, list[Any]]]:
     return "+".join(terms), axes
 
 
-def runs_of(found: Study, of: Of, seeds: Sequence[int], folder: Path) -> tuple[Record, ...]:
+def runs_of(study: Study, of: Of, seeds: Sequence[int], folder: Path) -> tuple[Record, ...]:
     """The finished runs of an earlier stage, in the order of these seeds; raises InputError where some are missing."""
-    there = finished_runs_of(found, of, folder)
+    there = finished_runs_of(study, of, folder)
     missing = [str(seed) for seed in seeds if seed not in there]
     if missing:
         known = ", ".join(map(str, sorted(there))) or "none"
@@ -113,12 +113,12 @@ def runs_of(found: Study, of: Of, seeds: Sequence[int], folder: Path) -> tuple[R
     return tuple(there[seed] for seed in seeds)
 
 
-def finished_runs_of(found: Study, of: Of, folder: Path) -> dict[int, Record]:
+def finished_runs_of(study: Study, of: Of, folder: Path) -> dict[int, Record]:
     """The finished runs of an earlier stage by seed; raises InputError where it has not been trained, or where several settings match."""
     if not (folder / of.stage / "runs").is_dir():
         raise InputError(f"stage {of.stage} has not been trained")
     blocks = blocks_of(planned_bench(folder / of.stage))
-    wanted = wanted_runs(found, of.stage, of.method, of.setting, folder)
+    wanted = wanted_runs(study, of.stage, of.method, of.setting, folder)
     matches = [records for _, records in settings_in(blocks, of.method, of.pair, wanted, "sweep")]
     if len(matches) > 1:
         raise InputError(f"stage {of.stage}: {len(matches)} settings or pairs of {of.method} match; name the pair or more of the setting")
@@ -128,7 +128,7 @@ def finished_runs_of(found: Study, of: Of, folder: Path) -> dict[int, Record]:
 Wanted = Callable[[Record], bool]
 
 
-def wanted_runs(found: Study, stage: str, method: str, setting: Mapping[str, Any], folder: Path) -> Wanted | None:
+def wanted_runs(study: Study, stage: str, method: str, setting: Mapping[str, Any], folder: Path) -> Wanted | None:
     """Which runs of a method are meant: those with a setting, else those at the setting that the stage took from an earlier one.
 
     None for those that the stage itself chose. Plain KD and other methods of the stage may stand at published values beside
@@ -136,9 +136,9 @@ def wanted_runs(found: Study, stage: str, method: str, setting: Mapping[str, Any
     """
     if setting:
         return lambda record: has_setting(record, setting)
-    for which in found.stage(stage).settings:
+    for which in study.stage(stage).settings:
         if which.method == method:
-            taken = runs_of(found, which, which.seeds, folder)[0].run.objective
+            taken = runs_of(study, which, which.seeds, folder)[0].run.objective
             return lambda record: _same_values(record.run.objective, taken)
     return None
 

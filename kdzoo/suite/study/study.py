@@ -274,16 +274,16 @@ def read_study(file: Path) -> Study:
     return found
 
 
-def _wrong_stages(found: Study) -> list[str]:
+def _wrong_stages(study: Study) -> list[str]:
     """Names that stand twice, keys that a study sets itself, and stages that are no earlier ones."""
     problems: list[str] = []
     earlier: list[str] = []
-    for stage in found.stages:
+    for stage in study.stages:
         if stage.name in earlier:
             problems.append(f"stages.{stage.name}: stands there twice")
         strangers = [of.stage for of in stage.before if of.stage not in earlier]
         problems += [f"stages.{stage.name}: {unknown('earlier stage', name, earlier)}" for name in strangers]
-        problems += [f"stages.{stage.name}: {text}" for of in stage.before if of.stage in earlier for text in _wrong_runs(found, of, stage)]
+        problems += [f"stages.{stage.name}: {text}" for of in stage.before if of.stage in earlier for text in _wrong_runs(study, of, stage)]
         own = [key for key in stage.bench if key in OWN_KEYS]
         problems += [f"stages.{stage.name}.bench.{key}: not a key of a study; the command line or the stage's name says it" for key in own]
         if stage.teacher and "teacher" in stage.bench:
@@ -292,12 +292,12 @@ def _wrong_stages(found: Study) -> list[str]:
     return problems
 
 
-def _wrong_races(found: Study) -> list[str]:
+def _wrong_races(study: Study) -> list[str]:
     """What a race asks for that the stage it names does not have."""
     problems: list[str] = []
-    names = [stage.name for stage in found.stages]
+    names = [stage.name for stage in study.stages]
     raced: list[str] = []
-    for at, stage in enumerate(found.stages):
+    for at, stage in enumerate(study.stages):
         race = stage.race
         if race is None:
             continue
@@ -307,23 +307,23 @@ def _wrong_races(found: Study) -> list[str]:
         if race.stage not in names[:at]:
             problems.append(f"{where}: {unknown('earlier stage', race.stage, names[:at])}")
             continue
-        if found.stage(race.stage).race is not None:
+        if study.stage(race.stage).race is not None:
             problems.append(f"{where}: stage {race.stage} is a race itself; name the stage that it trains more seeds of")
             continue
         if race.stage in raced:
             problems.append(f"{where}: another race trains more seeds of stage {race.stage} already")
         raced.append(race.stage)
         with suppress(InputError):  # told with the faults of its bench
-            problems += [f"{where}: {fault}" for fault in _faults_of_race(found, race)]
+            problems += [f"{where}: {fault}" for fault in _faults_of_race(study, race)]
     return problems
 
 
-def _faults_of_race(found: Study, race: Race) -> list[str]:
-    config = found.config(found.stage(race.stage))
+def _faults_of_race(study: Study, race: Race) -> list[str]:
+    config = study.config(study.stage(race.stage))
     if not wants_refit(config) or not (recipe_file(config.recipe).val_fraction if config.val_fraction is None else config.val_fraction):
         return [f"stage {race.stage} trains no chosen settings again with fresh seeds; expected refit: true and a val_fraction there"]
     faults: list[str] = []
-    takes, there = race.best + race.widest, [method for method in _trained(found, race.stage) if method not in CONTROLS]
+    takes, there = race.best + race.widest, [method for method in _trained(study, race.stage) if method not in CONTROLS]
     if takes > len(there):
         faults.append(f"best and widest take {takes} methods, but stage {race.stage} trains {len(there)} beside the controls")
     for key, method in (("seeds", ""), ("control_seeds", KD)):
@@ -333,20 +333,20 @@ def _faults_of_race(found: Study, race: Race) -> list[str]:
     return faults
 
 
-def _wrong_runs(found: Study, of: Of, stage: Stage) -> list[str]:
+def _wrong_runs(study: Study, of: Of, stage: Stage) -> list[str]:
     """What keeps a stage from taking runs of an earlier one."""
-    source = found.stage(of.stage)
+    source = study.stage(of.stage)
     if source.race is not None:
         return [f"stage {of.stage} is a race, whose runs stand in stage {source.race.stage}; name that one"]
     if source.step is not None and of is stage.teacher:
         return _wrong_network(source, stage.teacher)
     if source.step is not None:
         return [f"stage {of.stage} is a step ({source.kind}) and has no runs; expected a stage that trains"]
-    methods = _trained(found, of.stage)
+    methods = _trained(study, of.stage)
     if methods and of.method not in methods:
         return [unknown(f"method of stage {of.stage}", of.method, methods)]
     reads_networks = stage.step is not None or of is stage.teacher
-    if methods and reads_networks and "student" not in found.config(source).keep:
+    if methods and reads_networks and "student" not in study.config(source).keep:
         return [f"stage {of.stage} keeps no students, which {'a step reads' if stage.step else 'teach'}; add student to its keep"]
     return []
 
@@ -363,12 +363,12 @@ def _wrong_network(source: Stage, teacher: Which) -> list[str]:
     return problems
 
 
-def wrong_seeds(found: Study, seeds: int | None = None) -> list[str]:
+def wrong_seeds(study: Study, seeds: int | None = None) -> list[str]:
     """Runs that stages take from earlier ones with seeds that those do not train, where each stage has `seeds` of them or its own."""
     problems: list[str] = []
     benches: dict[str, BenchConfig] = {}
     results: dict[str, tuple[int, ...]] = {}
-    for stage in found.stages:
+    for stage in study.stages:
         for of in stage.before:
             asked = getattr(of, "seeds", None) or ()
             trained = results.get(of.stage, benches[of.stage].seeds_for(of.method) if of.stage in benches else asked)
@@ -378,41 +378,41 @@ def wrong_seeds(found: Study, seeds: int | None = None) -> list[str]:
                 act = "is not done for" if of.stage in results else "does not train"
                 problems.append(f"stages.{stage.name}: stage {of.stage} {act} {word} {', '.join(missing)}; its seeds: {known}")
         if stage.step is not None and (bench := benches.get(stage.step.of.stage)) is not None:
-            of_step = step_seeds(found, stage.step, seeds)
+            of_step = step_seeds(study, stage.step, seeds)
             problems += [f"stages.{stage.name}.{stage.kind}.{problem}" for problem in stage.step.problems(bench, of_step)]
             results[stage.name] = tuple(stage.step.groups(of_step))
         with suppress(InputError):  # told with the faults of its bench
             if stage.step is None and stage.race is None:
-                benches[stage.name] = found.config(stage, seeds)
+                benches[stage.name] = study.config(stage, seeds)
     return problems
 
 
-def step_seeds(found: Study, step: Step, seeds: int | None = None) -> tuple[int, ...]:
+def step_seeds(study: Study, step: Step, seeds: int | None = None) -> tuple[int, ...]:
     """The seeds of the runs that a step reads: those that it names, else all that their stage trains.
 
     seeds: how many each stage has instead of the study's.
     """
-    return step.of.seeds or found.config(found.stage(step.of.stage), seeds).seeds_for(step.of.method)
+    return step.of.seeds or study.config(study.stage(step.of.stage), seeds).seeds_for(step.of.method)
 
 
-def _wrong_measures(found: Study) -> list[str]:
-    names = [stage.name for stage in found.stages]
-    problems = [f"measures: {name!r} stands there twice" for name in _twice(measure.name for measure in found.measures)]
-    for measure in found.measures:
+def _wrong_measures(study: Study) -> list[str]:
+    names = [stage.name for stage in study.stages]
+    problems = [f"measures: {name!r} stands there twice" for name in _twice(measure.name for measure in study.measures)]
+    for measure in study.measures:
         where = f"measures, {measure.name!r}"
         for cell in measure.cells:
             if cell.stage is not None and cell.stage not in names:
                 problems.append(f"{where}: {unknown('stage', cell.stage, names)}")
-            elif (race := found.stage(cell.stage).race) is not None:
-                problems.append(f"{where}: the runs of {found.stage(cell.stage).name} stand in stage {race.stage}; name that one")
+            elif (race := study.stage(cell.stage).race) is not None:
+                problems.append(f"{where}: the runs of {study.stage(cell.stage).name} stand in stage {race.stage}; name that one")
             else:
-                problems += [f"{where}: {problem}" for problem in _wrong_method(found, cell)]
-                problems += [f"{where}: {problem}" for problem in _wrong_setting(found, cell)]
-            problems += [f"{where}: {problem}" for problem in _wrong_metric(found, cell)]
-    for table in found.published:
+                problems += [f"{where}: {problem}" for problem in _wrong_method(study, cell)]
+                problems += [f"{where}: {problem}" for problem in _wrong_setting(study, cell)]
+            problems += [f"{where}: {problem}" for problem in _wrong_metric(study, cell)]
+    for table in study.published:
         if table.stage not in names:
             problems.append(f"published: {unknown('stage', table.stage, names)}")
-        elif methods := _trained(found, table.stage):
+        elif methods := _trained(study, table.stage):
             strangers = [name for name in table.instead.values() if name not in methods]
             problems += [f"published.instead: {unknown(f'method of stage {table.stage}', name, methods)}" for name in strangers]
         with noting(problems):
@@ -420,13 +420,13 @@ def _wrong_measures(found: Study) -> list[str]:
     return problems
 
 
-def _wrong_setting(found: Study, cell: Cell) -> list[str]:
+def _wrong_setting(study: Study, cell: Cell) -> list[str]:
     """Keys of a cell's setting that its method does not have, and a phase that its stage does not train."""
-    stage = found.stage(cell.stage)
-    if stage.step is not None or cell.method in (None, TEACHER) or cell.method not in _trained(found, cell.stage):
+    stage = study.stage(cell.stage)
+    if stage.step is not None or cell.method in (None, TEACHER) or cell.method not in _trained(study, cell.stage):
         return []
     problems = []
-    if cell.phase == "refit" and not wants_refit(found.config(stage)):
+    if cell.phase == "refit" and not wants_refit(study.config(stage)):
         problems.append(f"phase: stage {stage.name} trains no chosen settings again")
     if own := _fields(cell.method):  # else only a plugin knows it, or it has none
         known = dict.fromkeys([*SETTING_KEYS, *own])
@@ -434,41 +434,41 @@ def _wrong_setting(found: Study, cell: Cell) -> list[str]:
     return problems
 
 
-def _wrong_metric(found: Study, cell: Cell) -> list[str]:
+def _wrong_metric(study: Study, cell: Cell) -> list[str]:
     """What is wrong with the metric of a cell: a name that no run has, or a class that its data do not have."""
     name, _, label = cell.metric.partition(".")
     if not label:
         return [] if cell.metric in METRICS else [unknown("metric", cell.metric, METRICS)]
-    if not label.isdecimal() or cell.stage not in (None, *(stage.name for stage in found.stages)):
+    if not label.isdecimal() or cell.stage not in (None, *(stage.name for stage in study.stages)):
         return []  # the place of a number in a result; or of a stage whose name is told to be wrong
     if name not in OF_A_CLASS:
-        return [] if found.stage(cell.stage).step is not None else [unknown("metric of a class", name, OF_A_CLASS)]
-    bench = _bench_below(found, cell.stage)
+        return [] if study.stage(cell.stage).step is not None else [unknown("metric of a class", name, OF_A_CLASS)]
+    bench = _bench_below(study, cell.stage)
     known = None if bench is None else DATA.get(bench.data)
     if known is not None and known.classes is not None and int(label) >= known.classes:
         return [f"metric {cell.metric}: expected a class from 0 to {known.classes - 1}"]
     return []
 
 
-def _bench_below(found: Study, name: str | None) -> BenchConfig | None:
+def _bench_below(study: Study, name: str | None) -> BenchConfig | None:
     """The bench of a stage, or that of the runs which a step reads; None where it has faults of its own."""
     try:
-        stage = found.stage(name)
-        return found.config(stage if stage.step is None else found.stage(stage.step.of.stage))
+        stage = study.stage(name)
+        return study.config(stage if stage.step is None else study.stage(stage.step.of.stage))
     except InputError:
         return None
 
 
-def _wrong_surfaces(found: Study) -> list[str]:
-    names = [stage.name for stage in found.benches]
-    problems = [f"surfaces: {name!r} stands there twice" for name in _twice(surface.name for surface in found.surfaces)]
-    for surface in found.surfaces:
+def _wrong_surfaces(study: Study) -> list[str]:
+    names = [stage.name for stage in study.benches]
+    problems = [f"surfaces: {name!r} stands there twice" for name in _twice(surface.name for surface in study.surfaces)]
+    for surface in study.surfaces:
         where = f"surfaces, {surface.name!r}"
         if "." not in surface.metric and surface.metric not in METRICS:
             problems.append(f"{where}: {unknown('metric', surface.metric, METRICS)}")
         if surface.stage is not None and surface.stage not in names:
             problems.append(f"{where}: {unknown('stage that trains', surface.stage, names)}")
-        elif (methods := _trained(found, surface.stage)) and surface.method not in methods:
+        elif (methods := _trained(study, surface.stage)) and surface.method not in methods:
             problems.append(f"{where}: {unknown('method', surface.method, methods)}")
         else:
             axes = [*AXES, *_fields(surface.method)]
@@ -486,31 +486,31 @@ def _fields(method: str) -> list[str]:
     return [text for name, keys in fields.items() for key in keys for text in (key, f"{name}.{key}")]
 
 
-def _wrong_method(found: Study, cell: Cell) -> list[str]:
+def _wrong_method(study: Study, cell: Cell) -> list[str]:
     """What is wrong with the method of a cell whose stage there is."""
-    stage = found.stage(cell.stage)
+    stage = study.stage(cell.stage)
     if stage.step is not None:
         beside = [key for key in ("method", "pair", "setting", "phase") if key in cell.model_fields_set]
         return [f"stage {stage.name} is a step ({stage.kind}), whose numbers have no {' or '.join(beside)}"] if beside else []
     if cell.method is None:
         return ["method: missing"]
-    methods = _methods(found, cell.stage)
+    methods = _methods(study, cell.stage)
     return [unknown("method", cell.method, methods)] if methods and cell.method not in methods else []
 
 
-def _methods(found: Study, name: str | None) -> list[str]:
+def _methods(study: Study, name: str | None) -> list[str]:
     """What a stage has numbers of: its methods and its teacher; nothing where its bench has faults of its own."""
-    trained = _trained(found, name)
+    trained = _trained(study, name)
     return [TEACHER, *trained] if trained else []
 
 
-def _trained(found: Study, name: str | None) -> list[str]:
+def _trained(study: Study, name: str | None) -> list[str]:
     """The methods that a stage trains, as its tables name them; nothing where its bench has faults of its own."""
     try:
-        stage = found.stage(name)
+        stage = study.stage(name)
         if stage.step is not None:
             return []
-        return list(dict.fromkeys([NONE, KD, *map(_label, found.config(stage).methods), *(which.method for which in stage.settings)]))
+        return list(dict.fromkeys([NONE, KD, *map(_label, study.config(stage).methods), *(which.method for which in stage.settings)]))
     except InputError:
         return []
 

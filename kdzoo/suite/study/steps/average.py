@@ -44,9 +44,9 @@ class Average(Step):
 
         runs = [finished(folder, work) for folder in work.runs]
         test = runs[0].parts.test
-        said = torch.stack([run.predict(test) for run in runs])
-        mean = said.double().logsumexp(0) - torch.tensor(len(runs), dtype=torch.float64).log()
-        members = [metrics(one, test.targets) for one in said]
+        log_probs = torch.stack([run.predict(test) for run in runs])
+        mean = log_probs.double().logsumexp(0) - torch.tensor(len(runs), dtype=torch.float64).log()
+        members = [metrics(one, test.targets) for one in log_probs]
         return {
             "networks": len(runs),
             "members": {"test": {"top1": sum(one["top1"] for one in members) / len(members), "n": len(test.targets)}},

@@ -55,14 +55,14 @@ class Calibrate(Step):
             if run.parts.val is None:
                 raise InputError(f"{folder.id}: holds out no validation images to choose biases on")
             part, targets = run.parts.val, run.parts.val.targets
-        said, test = run.predict(part), run.predict(run.parts.test)
-        biases = calibrate_biases(said, targets, self.classes)
-        added = said.new_zeros(said.shape[1])
+        log_probs, test = run.predict(part), run.predict(run.parts.test)
+        biases = calibrate_biases(log_probs, targets, self.classes)
+        added = log_probs.new_zeros(log_probs.shape[1])
         added[list(self.classes)] = biases.to(added)
-        chosen, calibrated = (said + added).log_softmax(1), (test + added).log_softmax(1)
+        chosen, calibrated = (log_probs + added).log_softmax(1), (test + added).log_softmax(1)
         return {
             "biases": dict(zip(map(str, self.classes), biases.tolist(), strict=True)),
-            "chosen_on": {"before": metrics(said, targets), "after": metrics(chosen, targets)},
+            "chosen_on": {"before": metrics(log_probs, targets), "after": metrics(chosen, targets)},
             "before": {"test": metrics(test, run.parts.test.targets)},
             "last": {"test": metrics(calibrated, run.parts.test.targets)},
         }

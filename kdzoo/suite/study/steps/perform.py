@@ -34,10 +34,10 @@ class Wanted:
     made_from: Mapping[str, Any]
 
 
-def wanted_results(found: Study, stage: Stage, folder: Path, seeds: Sequence[int]) -> dict[int, Wanted]:
+def wanted_results(study: Study, stage: Stage, folder: Path, seeds: Sequence[int]) -> dict[int, Wanted]:
     """The results of a step by seed, made from runs with these seeds; raises InputError where one of them is not finished."""
     step = _step(stage)
-    ids = {record.run.seed: record.id for record in runs_of(found, step.of, seeds, folder)}
+    ids = {record.run.seed: record.id for record in runs_of(study, step.of, seeds, folder)}
     words = {"kind": stage.kind, "version": step.version, **step.model_dump(mode="json")}
     words["of"].pop("seeds")  # the runs say which
     return {
@@ -51,15 +51,15 @@ def _step(stage: Stage) -> Step:
     return stage.step
 
 
-def read_results(found: Study, stage: Stage, folder: Path) -> dict[int, Result]:
+def read_results(study: Study, stage: Stage, folder: Path) -> dict[int, Result]:
     """The results of a step that are there, by seed; raises InputError where none is, or one cannot be read.
 
     Those of the seeds that are finished, which may be fewer than planned, or more where a command asked for more.
     """
     step = _step(stage)
-    there = finished_runs_of(found, step.of, folder)
-    asked = [seed for seed in there if seed in step_seeds(found, step) or (folder / stage.name / f"seed-{seed}.json").is_file()]
-    wanted = wanted_results(found, stage, folder, sorted(asked))
+    there = finished_runs_of(study, step.of, folder)
+    asked = [seed for seed in there if seed in step_seeds(study, step) or (folder / stage.name / f"seed-{seed}.json").is_file()]
+    wanted = wanted_results(study, stage, folder, sorted(asked))
     results = {seed: result for seed, one in wanted.items() if (result := _read(one)) is not None}
     if not results:
         raise InputError(f"stage {stage.name} has not been done")
@@ -79,10 +79,10 @@ def _read(wanted: Wanted) -> Result | None:
     return content["result"] if content.get("made_from") == wanted.made_from else None
 
 
-def missing_results(found: Study, stage: Stage, folder: Path, seeds: int | None, note: Callable[[str], None]) -> dict[int, Wanted]:
+def missing_results(study: Study, stage: Stage, folder: Path, seeds: int | None, note: Callable[[str], None]) -> dict[int, Wanted]:
     """The results of a step that have to be made; a damaged file is renamed, and so is a network that is not its result's."""
     missing = {}
-    for seed, wanted in wanted_results(found, stage, folder, step_seeds(found, _step(stage), seeds)).items():
+    for seed, wanted in wanted_results(study, stage, folder, step_seeds(study, _step(stage), seeds)).items():
         file = wanted.file
         try:
             if _read(wanted) is not None:
@@ -116,14 +116,14 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def perform(found: Study, stage: Stage, folder: Path, seeds: int | None, options: Mapping[str, Any], note: Callable[[str], None]) -> int:
+def perform(study: Study, stage: Stage, folder: Path, seeds: int | None, options: Mapping[str, Any], note: Callable[[str], None]) -> int:
     """Make the results of a step that are missing, one after the other; how many they were.
 
     options: `device`, where networks are asked, `threads` of the CPU (1 unless given), and `data_root`, where the data lie (where
     they lay when the runs were planned, unless given); others are those of benches. note: tells the user what was found. Raises
     InputError where a result cannot be made.
     """
-    missing = missing_results(found, stage, folder, seeds, note)
+    missing = missing_results(study, stage, folder, seeds, note)
     if not missing:
         return 0
     import torch

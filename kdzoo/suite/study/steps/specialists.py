@@ -168,6 +168,6 @@ def _on(run: Finished, together: Network, model: Committee, part: Subset, name: 
 
 def _both(alone: Tensor, together: Tensor, targets: Tensor, chosen: Tensor) -> dict[str, Any]:
     """The accuracies of some images; both None where there are none."""
-    right = [said[chosen].argmax(1) == targets[chosen] for said in (alone, together)]
+    right = [one[chosen].argmax(1) == targets[chosen] for one in (alone, together)]
     before, after = (float(one.double().mean()) if len(one) else None for one in right)
     return {"images": int(chosen.sum()), "generalist": {"top1": before}, "together": {"top1": after}}
