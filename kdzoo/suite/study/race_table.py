@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +167,7 @@ def _row(row: pd.Series, block: Block, added: Block | None, records: Iterable[Re
     own |= _on_added_seeds(method, added) | {"hours": _hours(record for record in records if record.method == method)}
     if decision is not None:
         own["taken"] = _taken(method, decision)
-    if (gain := published_gains(published()).get(method)) is not None:
+    if (gain := known_gains().get(method)) is not None:
         own |= {"published_vs_kd": gain.mean, "published_least": gain.least, "published_most": gain.most, "published_pairs": gain.pairs}
         own["published_tables"] = " ".join(gain.tables)
     return own
@@ -244,7 +245,7 @@ def _shown(rows: Sequence[Mapping[str, Any]], waiting: Iterable[str]) -> pd.Data
 
 
 def _published(method: str) -> str:
-    gain = published_gains(published()).get(method)
+    gain = known_gains().get(method)
     return "" if gain is None or method == KD else str(gain)
 
 
@@ -264,6 +265,12 @@ def _difference(row: Mapping[str, Any], name: str) -> str:
 
 def _number(value: Any, form: str, factor: float = 1) -> str:
     return "" if value is None or pd.isna(value) else f"{factor * value:{form}}"
+
+
+@cache
+def known_gains() -> dict[str, Gain]:
+    """`published_gains` of every table that comes with kdzoo."""
+    return published_gains(published())
 
 
 def published_gains(rows: Sequence[Published]) -> dict[str, Gain]:

@@ -19,7 +19,7 @@ from kdzoo.data.known import DATA
 from kdzoo.errors import InputError, noting, unknown
 from kdzoo.files import CONFIGS
 from kdzoo.runs.spec import Count, Number, Spec, parse
-from kdzoo.suite.plan.config import CONTROLS, KD, NONE, BenchConfig, bench_config, read_yaml, recipe_file, refit_seeds, wants_refit
+from kdzoo.suite.plan.config import CONTROLS, KD, NONE, BenchConfig, bench_config, held_out_share, read_yaml, refit_seeds, wants_refit
 from kdzoo.suite.plan.methods import parse_request
 from kdzoo.suite.plan.race import Race
 from kdzoo.suite.report.published import Published, published_in
@@ -320,7 +320,7 @@ def _wrong_races(study: Study) -> list[str]:
 
 def _faults_of_race(study: Study, race: Race) -> list[str]:
     config = study.config(study.stage(race.stage))
-    if not wants_refit(config) or not (recipe_file(config.recipe).val_fraction if config.val_fraction is None else config.val_fraction):
+    if not wants_refit(config) or not held_out_share(config):
         return [f"stage {race.stage} trains no chosen settings again with fresh seeds; expected refit: true and a val_fraction there"]
     faults: list[str] = []
     takes, there = race.best + race.widest, [method for method in _trained(study, race.stage) if method not in CONTROLS]

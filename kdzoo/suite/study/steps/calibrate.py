@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 from kdzoo.data.known import DATA
 from kdzoo.errors import InputError
 from kdzoo.runs.spec import Integer
-from kdzoo.suite.plan.config import BenchConfig, recipe_file
+from kdzoo.suite.plan.config import BenchConfig, held_out_share
 from kdzoo.suite.study.steps.step import Result, Step, Work, joined
 from kdzoo.suite.study.which import as_tuple
 
@@ -26,9 +26,8 @@ class Calibrate(Step):
     labels: Literal["teacher", "validation"]
 
     def problems(self, bench: BenchConfig, seeds: Sequence[int]) -> list[str]:
-        held_out = recipe_file(bench.recipe).val_fraction if bench.val_fraction is None else bench.val_fraction
         problems = []
-        if self.labels == "validation" and not held_out:
+        if self.labels == "validation" and not held_out_share(bench):
             problems.append(f"labels: stage {self.of.stage} holds out no validation images (val_fraction is 0); expected teacher")
         known = DATA.get(bench.data)
         if known is not None and known.classes is not None and (strange := [one for one in self.classes if one >= known.classes]):
