@@ -31,7 +31,7 @@ from kdzoo.suite.run import bench as suite
 from kdzoo.suite.run.display import open_display
 from kdzoo.suite.run.launchers.local import Pool
 from kdzoo.suite.study.evidence import evidence_frame
-from kdzoo.suite.study.reproduce import asked_study, reproduce_stages
+from kdzoo.suite.study.reproduce import reproduce_stages, request_study
 from kdzoo.suite.study.surface_table import surface_frame
 from kdzoo.text import number_of
 from kdzoo.training.session import Modules, members_of
@@ -151,18 +151,18 @@ def reproduce(
     """
     given = {"data_root": data_root and str(data_root), "device": device, "jobs": jobs, "threads": threads}
     options = {key: value for key, value in given.items() if value is not None}
-    asked = asked_study(str(study), Path(results), seeds, options)
+    request = request_study(str(study), Path(results), seeds, options)
     command = f"kdzoo.reproduce({str(study)!r})"
     console = Console()
 
     def train(config: BenchConfig, race: Race | None) -> Outcome:
         return _train(config, Modules(), retry_failed, command, race)[1]
 
-    done = reproduce_stages(asked, train, lambda text: console.print(text, markup=False, soft_wrap=True))
+    done = reproduce_stages(request, train, lambda text: console.print(text, markup=False, soft_wrap=True))
     failed = dict(done.outcome.failed) if done.outcome else {}
     frame = evidence_frame(done.evidence.measured)
     surfaces = {one.surface.name: surface_frame(one) for one in done.evidence.surfaces}
-    frame.attrs = {"folder": str(asked.folder), "surfaces": surfaces, "failed": failed, "problems": list(done.problems)}
+    frame.attrs = {"folder": str(request.folder), "surfaces": surfaces, "failed": failed, "problems": list(done.problems)}
     if done.stopped is not None:
         reasons = "; ".join([*done.problems, *(f"{run_id}: {reason}" for run_id, reason in sorted(failed.items())[:3])])
         warnings.warn(f"stage {done.stopped.name} failed ({reasons})", RuntimeWarning, stacklevel=2)

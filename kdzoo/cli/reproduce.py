@@ -38,7 +38,7 @@ from kdzoo.text import one_line
 
 if TYPE_CHECKING:  # they bring pandas, which lists and --help do not need
     from kdzoo.suite.study.evidence import Evidence
-    from kdzoo.suite.study.reproduce import Asked
+    from kdzoo.suite.study.reproduce import StudyRequest
 
 
 def reproduce(
@@ -80,21 +80,21 @@ def reproduce(
     """
     if study is None:
         return list_studies(chosen(how, as_json))
-    from kdzoo.suite.study.reproduce import asked_study
+    from kdzoo.suite.study.reproduce import request_study
 
     given = {"data_root": data_root, "device": device, "jobs": jobs, "threads": threads}
     problems = []
     if chosen(how, as_json) is not Format.table:
         problems.append("format: only the list of studies has other formats; a study's numbers are written to results.csv")
     with noting(problems):
-        asked = asked_study(study, results, seeds, {key: value for key, value in given.items() if value is not None})
+        request = request_study(study, results, seeds, {key: value for key, value in given.items() if value is not None})
     if problems:
         raise InputError(*problems)
     if dry_run:
-        return print_plans(asked, retry_failed=retry_failed)
+        return print_plans(request, retry_failed=retry_failed)
     if tables:
-        return write_tables(asked)
-    return train_study(asked, command=ctx.obj or "", retry_failed=retry_failed)
+        return write_tables(request)
+    return train_study(request, command=ctx.obj or "", retry_failed=retry_failed)
 
 
 def list_studies(how: Format) -> int:
@@ -141,37 +141,37 @@ def _hours(row: Any) -> str:
     return f"{'~' if row['estimated'] else ''}{row['hours']:{digits}}{machine}"
 
 
-def print_plans(asked: Asked, *, retry_failed: bool) -> int:
+def print_plans(request: StudyRequest, *, retry_failed: bool) -> int:
     """What a study would train, stage by stage; of one that builds on a stage without runs, what is known before."""
-    for stage in asked.study.stages:
-        for line in _plan_of(asked, stage, retry_failed=retry_failed):
+    for stage in request.study.stages:
+        for line in _plan_of(request, stage, retry_failed=retry_failed):
             tell(labelled(line))
     return 0
 
 
-def _plan_of(asked: Asked, stage: Stage, *, retry_failed: bool) -> list[tuple[str, str]]:
+def _plan_of(request: StudyRequest, stage: Stage, *, retry_failed: bool) -> list[tuple[str, str]]:
     """The lines about one stage."""
     if stage.race is not None:
-        return race_lines(asked, stage)
+        return race_lines(request, stage)
     if stage.step is not None:
         return [("step", f"{stage.name}: {stage.kind} {stage.step.words()}")]
     from kdzoo.suite.study.stages import is_begun
 
-    if not all(is_begun(asked.study, of, asked.folder) for of in stage.before):
-        planned = outline(asked.study.config(stage, asked.seeds, results=str(asked.folder), **asked.options))
+    if not all(is_begun(request.study, of, request.folder) for of in stage.before):
+        planned = outline(request.study.config(stage, request.seeds, results=str(request.folder), **request.options))
         return [*(planned.lines() if planned else []), ("time", f"known once {_earlier(stage.before)} is trained")]
     from kdzoo.suite.run.bench import prepare
 
-    return plan_lines(prepare(asked.bench(stage)), retry_failed=retry_failed)
+    return plan_lines(prepare(request.bench(stage)), retry_failed=retry_failed)
 
 
-def race_lines(asked: Asked, stage: Stage) -> list[tuple[str, str]]:
+def race_lines(request: StudyRequest, stage: Stage) -> list[tuple[str, str]]:
     """What a race would train, in words; which methods it takes is known once the stage before it is trained."""
     assert stage.race is not None
     race = stage.race
-    if asked.seeds is not None:
+    if request.seeds is not None:
         return [("race", f"{stage.name}: left out, since --seeds says how many seeds every method has")]
-    runs = count_runs(asked.study, stage)
+    runs = count_runs(request.study, stage)
     takes = [f"the {race.best} best" if race.best else "", f"the {race.widest} with the widest interval" if race.widest else ""]
     return [
         ("race", f"{stage.name}: {'' if runs is None else f'{runs:,} runs, '}results in the folder of {race.stage}"),
@@ -184,7 +184,7 @@ def _earlier(before: Iterable[Of]) -> str:
     return " and ".join(dict.fromkeys(of.stage for of in before))
 
 
-def train_study(asked: Asked, *, command: str, retry_failed: bool) -> int:
+def train_study(request: StudyRequest, *, command: str, retry_failed: bool) -> int:
     """Train what is missing of every stage, then write and print the study's table; 1 where some run or step failed."""
     from kdzoo.suite.study.reproduce import reproduce_stages
 
@@ -193,12 +193,12 @@ def train_study(asked: Asked, *, command: str, retry_failed: bool) -> int:
             return train_missing(config, command=command, retry_failed=retry_failed)
         return train_race(config, race, command=command, retry_failed=retry_failed)
 
-    done = reproduce_stages(asked, train, lambda text: tell(one_line(text)))
+    done = reproduce_stages(request, train, lambda text: tell(one_line(text)))
     for problem in done.problems:
         say(problem)
     if done.stopped is not None and done.outcome is not None:
-        say_failures(done.outcome, f"kdzoo status {asked.folder / asked.study.bench_of(done.stopped).name}")
-    print_evidence(asked, done.evidence)
+        say_failures(done.outcome, f"kdzoo status {request.folder / request.study.bench_of(done.stopped).name}")
+    print_evidence(request, done.evidence)
     return 0 if done.stopped is None else 1
 
 
@@ -213,26 +213,26 @@ def train_race(config: BenchConfig, race: Race, *, command: str, retry_failed: b
             return run_race(prepared, race, pool, display.handle, retry_failed=retry_failed, command=command)
 
 
-def write_tables(asked: Asked) -> int:
+def write_tables(request: StudyRequest) -> int:
     """Write and print a study's tables from the runs that are there."""
     from kdzoo.suite.study.evidence import write_evidence
 
-    if not asked.folder.is_dir():
-        raise InputError(f"{asked.folder}: no runs of this study yet; run the command without --tables to train them")
-    print_evidence(asked, write_evidence(asked.study, asked.given, asked.folder))
+    if not request.folder.is_dir():
+        raise InputError(f"{request.folder}: no runs of this study yet; run the command without --tables to train them")
+    print_evidence(request, write_evidence(request.study, request.given, request.folder))
     return 0
 
 
-def print_evidence(asked: Asked, evidence: Evidence) -> None:
+def print_evidence(request: StudyRequest, evidence: Evidence) -> None:
     """Print a study's numbers and surfaces, and where they were written."""
     from kdzoo.suite.report.terminal import evidence_view, titled
     from kdzoo.suite.study.evidence import PAGE, TABLE, shown_frame
     from kdzoo.suite.study.surface_table import FILE as SURFACES
     from kdzoo.suite.study.surface_table import surface_frame
 
-    page = asked.folder / PAGE
+    page = request.folder / PAGE
     if evidence.measured:
-        console().print(evidence_view(asked.study.title, shown_frame(evidence.measured), console().width, str(page)))
+        console().print(evidence_view(request.study.title, shown_frame(evidence.measured), console().width, str(page)))
     for one in evidence.surfaces:
         console().print(titled(one.surface.name, surface_frame(one), console().width))
         if one.reason:

@@ -26,7 +26,7 @@ from kdzoo.suite.run.failures import others_than_divergence
 from kdzoo.suite.study.evidence import write_evidence
 from kdzoo.suite.study.hours import count_runs, hours
 from kdzoo.suite.study.race_table import published_gains
-from kdzoo.suite.study.reproduce import asked_study
+from kdzoo.suite.study.reproduce import request_study
 from kdzoo.suite.study.study import read_study, study_file
 
 BENCH = {"data": "digits", "pairs": ["digits"], "recipe": "smoke", "methods": ["at", "sp", "dkd", "vid"]}
@@ -161,7 +161,7 @@ def test_before_the_refit_the_table_names_every_method_without_a_number(tmp_path
 
 
 def test_a_race_is_told_in_words_before_it_is_decided(tmp_path):
-    asked = asked_study(str(study_of(tmp_path)), tmp_path, None, {})
+    asked = request_study(str(study_of(tmp_path)), tmp_path, None, {})
     told = dict(race_lines(asked, asked.study.stages[1]))
     assert told == {
         "race": "final: 10 runs, results in the folder of table",

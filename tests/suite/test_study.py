@@ -12,7 +12,7 @@ from kdzoo.runs.spec import NetworkSpec, ObjectiveSpec
 from kdzoo.suite.plan.starts import Start, keep_start
 from kdzoo.suite.study.evidence import write_evidence
 from kdzoo.suite.study.hours import hours
-from kdzoo.suite.study.reproduce import asked_study, check_stages
+from kdzoo.suite.study.reproduce import check_stages, request_study
 from kdzoo.suite.study.stages import stage_config
 from kdzoo.suite.study.study import read_study, shipped_studies, study_file
 
@@ -223,11 +223,11 @@ def test_only_the_runs_of_the_last_plan_are_measured(trained):
 
 def test_a_study_with_a_refit_is_not_continued_with_other_seeds(tmp_path):
     file = study_of(tmp_path, stages=[{"name": "main", "bench": {**BENCH, "refit": True, "val_fraction": 0.2}}])
-    begun = asked_study(str(file), tmp_path, 1, {})
+    begun = request_study(str(file), tmp_path, 1, {})
     keep_start(begun.folder / "main", Start.of("", begun.bench(begun.study.stages[0]), []))
-    asked_study(str(file), tmp_path, 1, {})
+    request_study(str(file), tmp_path, 1, {})
     with pytest.raises(InputError, match=r"stage main in .* was begun with seeds 0 and would now have 0, 1, 2"):
-        asked_study(str(file), tmp_path, None, {})
+        request_study(str(file), tmp_path, None, {})
 
 
 def test_a_later_stage_may_train_methods_of_a_file(tmp_path):
@@ -237,10 +237,10 @@ def test_a_later_stage_may_train_methods_of_a_file(tmp_path):
     )
     later = {**BENCH, "plugin": [str(tmp_path / "twice.py")], "methods": ["twice_of_study"]}
     file = study_of(tmp_path, stages=[{"name": "main", "bench": BENCH}, {"name": "next", "bench": later}])
-    check_stages(asked_study(str(file), tmp_path, None, {}))
+    check_stages(request_study(str(file), tmp_path, None, {}))
     wrong = study_of(tmp_path, stages=[{"name": "main", "bench": BENCH}, {"name": "next", "bench": {**later, "methods": ["twce"]}}])
     with pytest.raises(InputError, match="unknown 'twce'"):
-        check_stages(asked_study(str(wrong), tmp_path, None, {}))
+        check_stages(request_study(str(wrong), tmp_path, None, {}))
 
 
 @pytest.mark.parametrize(

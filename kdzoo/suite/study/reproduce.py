@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Asked:
+class StudyRequest:
     """A study as it was asked for.
 
     given: its name or its file. seeds: how many every stage has; None for the study's own. options: further keys of every
@@ -45,7 +45,7 @@ class Asked:
         return stage_config(self.study, self.study.bench_of(stage), self.folder, self.seeds, self.options)
 
 
-def asked_study(given: str, results: Path, seeds: int | None, options: Mapping[str, Any]) -> Asked:
+def request_study(given: str, results: Path, seeds: int | None, options: Mapping[str, Any]) -> StudyRequest:
     """A study by its name or file, with the options of a command or a call; raises InputError with all that is wrong with either."""
     problems = [f"seeds: expected a number >= 1, got {seeds}"] if seeds is not None and seeds < 1 else []
     with noting(problems):
@@ -54,20 +54,20 @@ def asked_study(given: str, results: Path, seeds: int | None, options: Mapping[s
             check_benches(found, seeds, options)
     if problems:
         raise InputError(*problems)
-    asked = Asked(found, given, results, seeds, options)
-    refuse_other_seeds(asked)
-    return asked
+    request = StudyRequest(found, given, results, seeds, options)
+    refuse_other_seeds(request)
+    return request
 
 
-def refuse_other_seeds(asked: Asked) -> None:
+def refuse_other_seeds(request: StudyRequest) -> None:
     """Raise InputError where a stage with a refit was begun with other seeds: those of its refit and of a race lie behind them."""
     problems = []
-    for stage in asked.study.benches:
-        config = asked.study.config(stage, asked.seeds)
-        starts = read_starts(asked.folder / stage.name) if wants_refit(config) else []
+    for stage in request.study.benches:
+        config = request.study.config(stage, request.seeds)
+        starts = read_starts(request.folder / stage.name) if wants_refit(config) else []
         if starts and (begun := list(starts[-1].config["seeds"])) != list(config.seeds):
             problems.append(
-                f"stage {stage.name} in {asked.folder} was begun with seeds {_listed(begun)} and would now have {_listed(config.seeds)}; "
+                f"stage {stage.name} in {request.folder} was begun with seeds {_listed(begun)} and would now have {_listed(config.seeds)}; "
                 f"the seeds of its refit lie behind them: use the same --seeds, or another --results"
             )
     if problems:
@@ -95,9 +95,9 @@ def _of_option(problem: str, place: str, options: Mapping[str, Any]) -> str:
     return problem.removeprefix(place) if any(problem.startswith(f"{place}{name}:") for name in options) else problem
 
 
-def check_stages(asked: Asked) -> None:
+def check_stages(request: StudyRequest) -> None:
     """Plan every later stage whose networks are known already, so that its faults are told before the first one is trained."""
-    later = [s for s in asked.study.benches[1:] if s.teacher is None and not (asked.folder / s.name / "runs").is_dir()]
+    later = [s for s in request.study.benches[1:] if s.teacher is None and not (request.folder / s.name / "runs").is_dir()]
     if not later:
         return
     from kdzoo.contract.plugins import load_plugins
@@ -106,8 +106,8 @@ def check_stages(asked: Asked) -> None:
     problems: list[str] = []
     for stage in later:
         with noting(problems):
-            load_plugins(asked.study.config(stage).plugin)
-            plan(asked.study.config(stage, asked.seeds, results=str(asked.folder), **asked.options))
+            load_plugins(request.study.config(stage).plugin)
+            plan(request.study.config(stage, request.seeds, results=str(request.folder), **request.options))
     if problems:
         raise InputError(*problems)
 
@@ -126,49 +126,49 @@ Train = Callable[[BenchConfig, Race | None], Outcome]
 """trains what is missing of a bench, or of the seeds that a race adds to it"""
 
 
-def reproduce_stages(asked: Asked, train: Train, tell: Callable[[str], None]) -> Reproduced:
+def reproduce_stages(request: StudyRequest, train: Train, tell: Callable[[str], None]) -> Reproduced:
     """Train or do what is missing of every stage, and write the study's table after each: the next one may take days.
 
     Stops at a stage that fails, but not for runs that diverged, which are results. tell: prints a line.
     """
     from kdzoo.suite.study.evidence import write_evidence
 
-    check_stages(asked)
+    check_stages(request)
     diverged: tuple[Stage | None, Outcome] = (None, Outcome())
-    for number, stage in enumerate(asked.study.stages, start=1):
-        tell(f"stage {number} of {len(asked.study.stages)}: {stage.name}")
+    for number, stage in enumerate(request.study.stages, start=1):
+        tell(f"stage {number} of {len(request.study.stages)}: {stage.name}")
         try:
-            outcome = _stage_done(asked, stage, train, tell)
+            outcome = _stage_done(request, stage, train, tell)
         except InputError as error:
             if number == 1:  # nothing has been trained
                 raise
-            return Reproduced(write_evidence(asked.study, asked.given, asked.folder), stage, None, error.problems)
+            return Reproduced(write_evidence(request.study, request.given, request.folder), stage, None, error.problems)
         if others_than_divergence(outcome.failed):
-            return Reproduced(write_evidence(asked.study, asked.given, asked.folder), stage, outcome)
+            return Reproduced(write_evidence(request.study, request.given, request.folder), stage, outcome)
         if outcome.failed:
             diverged = (stage, outcome)
-        if number < len(asked.study.stages):
-            write_evidence(asked.study, asked.given, asked.folder)
+        if number < len(request.study.stages):
+            write_evidence(request.study, request.given, request.folder)
     stage_of, outcome = diverged
-    return Reproduced(write_evidence(asked.study, asked.given, asked.folder), stage_of, outcome if stage_of else None)
+    return Reproduced(write_evidence(request.study, request.given, request.folder), stage_of, outcome if stage_of else None)
 
 
-def _stage_done(asked: Asked, stage: Stage, train: Train, tell: Callable[[str], None]) -> Outcome:
+def _stage_done(request: StudyRequest, stage: Stage, train: Train, tell: Callable[[str], None]) -> Outcome:
     """Train or do what is missing of a stage."""
     if stage.step is not None:
-        return perform_stage(asked, stage, tell)
-    if stage.race is not None and asked.seeds is not None:
+        return perform_stage(request, stage, tell)
+    if stage.race is not None and request.seeds is not None:
         tell("left out: --seeds says how many seeds every method has")
         return Outcome()
-    return train(asked.bench(stage), stage.race)
+    return train(request.bench(stage), stage.race)
 
 
-def perform_stage(asked: Asked, stage: Stage, tell: Callable[[str], None]) -> Outcome:
+def perform_stage(request: StudyRequest, stage: Stage, tell: Callable[[str], None]) -> Outcome:
     """Do what is missing of a step, and tell it; no run of it can fail by itself."""
     from kdzoo.suite.study.steps.perform import perform
 
     assert stage.step is not None
     tell(f"step     {stage.kind}: {stage.step.words()}")
-    made = perform(asked.study, stage, asked.folder, asked.seeds, asked.options, lambda text: tell(f"note: {text}"))
-    tell(f"{number_of(made, 'result')} written to {asked.folder / stage.name}" if made else "nothing is left to do")
+    made = perform(request.study, stage, request.folder, request.seeds, request.options, lambda text: tell(f"note: {text}"))
+    tell(f"{number_of(made, 'result')} written to {request.folder / stage.name}" if made else "nothing is left to do")
     return Outcome(set())
