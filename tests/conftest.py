@@ -8,6 +8,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # where a test asks for two
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,9 +95,9 @@ def kdzoo_process(place: Path) -> Callable[..., Said]:
     return run
 
 
-@pytest.fixture(autouse=True)
-def _registry_as_it_was() -> Iterator[None]:
-    """What a test registers in this process is gone after it."""
+@contextmanager
+def registered_for_a_while() -> Iterator[None]:
+    """On leaving, the registries of methods and data are as they were on entering."""
     from kdzoo.contract.method import REGISTRY
     from kdzoo.data.known import DATA
     from kdzoo.data.sources import _SOURCES
@@ -108,3 +109,17 @@ def _registry_as_it_was() -> Iterator[None]:
     for table, content in ((DATA, named), (_SOURCES, sources)):
         table.clear()
         table.update(content)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _registries_after_a_file() -> Iterator[None]:
+    """What a fixture of a whole file registers is gone after the file: the fixture below sees it as there before its test."""
+    with registered_for_a_while():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _registries_after_a_test() -> Iterator[None]:
+    """What a test registers in this process is gone after it."""
+    with registered_for_a_while():
+        yield
