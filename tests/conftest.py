@@ -97,16 +97,19 @@ def kdzoo_process(place: Path) -> Callable[..., Said]:
 
 @contextmanager
 def registered_for_a_while() -> Iterator[None]:
-    """On leaving, the registries of methods and data are as they were on entering."""
+    """On leaving, the registries are as they were on entering, but for networks: timm forgets none."""
     from kdzoo.contract.method import REGISTRY
     from kdzoo.data.known import DATA
     from kdzoo.data.sources import _SOURCES
+    from kdzoo.models.pairs import PAIRS
+    from kdzoo.suite.plan.config import _RECIPES
 
     REGISTRY.names()  # loads the zoo, so that it is part of what is put back
-    before, named, sources = dict(REGISTRY._methods), dict(DATA), dict(_SOURCES)
+    methods, tables = dict(REGISTRY._methods), (DATA, _SOURCES, PAIRS, _RECIPES)
+    contents = [dict(table) for table in tables]
     yield
-    REGISTRY._methods = before
-    for table, content in ((DATA, named), (_SOURCES, sources)):
+    REGISTRY._methods = methods
+    for table, content in zip(tables, contents, strict=True):
         table.clear()
         table.update(content)
 

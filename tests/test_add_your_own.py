@@ -7,9 +7,6 @@ import pytest
 from pages import Ran, page
 
 import kdzoo as zoo
-from kdzoo.data import sources
-from kdzoo.models import pairs
-from kdzoo.suite.plan import config
 
 PAGE = page("add-your-own.md")
 
@@ -22,11 +19,8 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Ran]]
 
 
 @pytest.fixture
-def own(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The page's plugin in an empty folder; what it registers is forgotten afterwards, but by timm."""
-    for registered in (sources.DATA, sources._SOURCES, pairs.PAIRS, config._RECIPES):
-        for name in ("photographs", "strided", "patches"):
-            monkeypatch.delitem(registered, name, raising=False)
+def own(place: Path) -> Path:
+    """The page's plugin in an empty folder."""
     for name, code in PAGE.files.items():
         (place / name).write_text(code)
     return place / "photographs.py"
