@@ -47,6 +47,13 @@ def test_the_page_of_a_study_is_rebuilt_byte_for_byte_from_its_runs_and_steps(na
         assert path.read_bytes() == (RESULTS / "papers" / name / path.name).read_bytes(), f"{name}/{path.name}"
 
 
+@pytest.mark.parametrize("name", STUDIES)
+def test_no_file_of_a_study_names_a_place_of_the_machine_it_was_made_on(name):
+    files = [file for file in (RESULTS / "papers" / name).rglob("*.*") if file.suffix in {".json", ".jsonl", ".csv", ".md"}]
+    assert files
+    assert [str(file) for file in files if any(place in file.read_text() for place in ("/tmp", "/home", "/root", "/mnt"))] == []
+
+
 @pytest.mark.parametrize("name", BENCHES)
 @pytest.mark.parametrize("family", ["", "_all"])
 @pytest.mark.parametrize("control", ["kd", "alone"])

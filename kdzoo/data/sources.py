@@ -110,7 +110,7 @@ def load(
     folder = data_root(root)
     packed = _packed(folder, whole)
     raw = _from_torchvision(folder, whole, allow_download) if packed is None else packed
-    source = str(folder if packed is None else folder / whole)
+    source = f"{'files of torchvision' if packed is None else whole} in the data folder"  # its path would name a machine in every run
     return canonical(request, raw if request == whole else halved(raw), source)
 
 
@@ -281,7 +281,7 @@ def _spoken_digits(folder: Path) -> Images:
     cut = f"cut off after {spoken.LENGTH / spoken.RATE:g} s: {number_of(found.cut, 'recording')}"
     raw = Raw(found.of(learned), found.of(spoken.TEST_SPEAKERS), spoken.DIGITS, (cut,) if found.cut else ())
     origins = {"train": ", ".join(learned), "test": f"{' and '.join(spoken.TEST_SPEAKERS)}, who are not in train"}
-    return replace(canonical("spoken_digits", raw, str(recordings)), origins=origins)
+    return replace(canonical("spoken_digits", raw, f"{known.files} in the data folder"), origins=origins)
 
 
 def missing(name: str, looked: str, how: str) -> str:

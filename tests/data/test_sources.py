@@ -106,6 +106,7 @@ def test_mnist_from_idx_files_and_from_npz_is_one_data_set(tmp_path):
     assert one.mean == two.mean == (0.1307,)
     # ten classes by torchvision's names, four by the archive's: only that differs
     assert (len(one.classes), len(two.classes)) == (4, 10)
+    assert (one.source, two.source) == ("mnist in the data folder", "files of torchvision in the data folder")  # whatever machine it is
 
 
 def test_digits_are_scikit_learns_with_a_stratified_test_part():
