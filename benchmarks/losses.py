@@ -31,8 +31,8 @@ from speed_clock import synchronise, with_peak
 from speed_report import machine
 from torch import Tensor, nn
 
-from kdzoo.contract.method import REGISTRY, LossAndAuxiliary, Method, stages_handed
-from kdzoo.contract.outputs import PASSES, Batch, Clock, DataFacts, Need, Outputs, Shapes
+from kdzoo.contract.method import REGISTRY, LossWithAux, Method, stages_handed
+from kdzoo.contract.outputs import PASSES, Batch, DataFacts, Need, Outputs, Progress, Shapes
 from kdzoo.errors import InputError
 from kdzoo.models.network import Learner, Network, attention_as_products, build_network, freeze, pair_stages, probe
 from kdzoo.models.placement import Execution
@@ -173,11 +173,11 @@ def loss_of(method: Method, made: Pair) -> Loss:
             inputs=made.images,
             targets=targets[: len(made.images)].to(device),
             index=torch.arange(len(made.images), device=device),
-            clock=Clock(1, 2, 1, 2),
+            clock=Progress(1, 2, 1, 2),
             generator=generator(0, "benchmark", next(steps), device=device),
         )
         given = method.loss(student[0], teacher, batch, module)
-        total = given.loss + given.auxiliary if isinstance(given, LossAndAuxiliary) else given
+        total = given.loss + given.auxiliary if isinstance(given, LossWithAux) else given
         total.backward()
 
     held = sum(t.numel() * t.element_size() for t in [*module.parameters(), *module.buffers()])

@@ -12,7 +12,7 @@ import torch
 from speed_clock import LeftOut, Side, synchronise
 from speed_setup import MEMO_IMAGES, MemoSize, Setup, cohort_for
 
-from kdzoo.contract.outputs import Batch, Clock, Need
+from kdzoo.contract.outputs import Batch, Need, Progress
 from kdzoo.models.placement import autocast
 from kdzoo.runs.loggers import JsonLines
 from kdzoo.teachers.cache import Memo
@@ -39,7 +39,7 @@ def training(cohort: Cohort, *, replay: bool = False) -> Iterator[int]:
         page = page_of(cohort, shown, looks, 0)
         here = {need: look.to(cohort.execution.device) for need, look in looks.items()}
         for index, images in cohort.batches_of(shown, looks, 0):
-            step(cohort, index, images, here, Clock(shown % epochs, epochs, number, cohort.steps_an_epoch * epochs), page)
+            step(cohort, index, images, here, Progress(shown % epochs, epochs, number, cohort.steps_an_epoch * epochs), page)
             number += 1
             if number % FLUSH_STEPS == 0:
                 drop_bad(cohort)
@@ -109,7 +109,7 @@ def compiled(setup: Setup, runs: int) -> Side:
 
 def stock(cohort: Cohort) -> Iterator[tuple[Seen, Batch]]:
     """A few batches gathered beforehand, again and again."""
-    looks, clock = cohort.looks_of(0), Clock(0, 1, 0, 1)
+    looks, clock = cohort.looks_of(0), Progress(0, 1, 0, 1)
     here = {need: look.to(cohort.execution.device) for need, look in looks.items()}
     drawn = itertools.islice(cohort.batches_of(0, looks, 0), STOCK)
     made = [gather_batch(cohort, index, images, here, clock) for index, images in drawn]

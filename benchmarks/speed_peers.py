@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 from torchvision import transforms
 
-from kdzoo.contract.outputs import Clock, Need
+from kdzoo.contract.outputs import Need, Progress
 from kdzoo.models.placement import autocast
 from kdzoo.training.cohort import gather_batch
 
@@ -109,7 +109,7 @@ def plain_kernels(setup: Setup) -> Side:
             looks = cohort.looks_of(epoch)
             here = {need: look.to(setup.device) for need, look in looks.items()}
             for index, read in cohort.batches_of(epoch, looks, 0):
-                seen, batch = gather_batch(cohort, index, read, here, Clock(0, 1, 0, 1))
+                seen, batch = gather_batch(cohort, index, read, here, Progress(0, 1, 0, 1))
                 images = seen[Need.NOTHING]
                 with autocast(cohort.recipe, setup.device):
                     with torch.no_grad():

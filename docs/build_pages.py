@@ -31,7 +31,7 @@ from kdzoo.contract import catalogue
 from kdzoo.contract.explain import STAGES, settings_in_words, written
 from kdzoo.contract.method import FAMILIES, REGISTRY, Card, Family, Method, stages_read
 from kdzoo.contract.objective import Objective, build_objective
-from kdzoo.contract.outputs import PASSES, Batch, Clock, DataFacts, Need, Outputs, Shapes
+from kdzoo.contract.outputs import PASSES, Batch, DataFacts, Need, Outputs, Progress, Shapes
 from kdzoo.errors import InputError
 from kdzoo.models.network import Learner, Network, build_network, freeze, pair_stages, probe
 from kdzoo.runs.spec import NetworkSpec, ObjectiveSpec, TermSpec
@@ -108,10 +108,14 @@ def _facts(cls: type[Method]) -> list[str]:
     if card.formula:
         rows.append(("loss, D", f"`{written(card.name, declared)}`"))
     weights = f": {card.source.weights}" if card.source and card.source.weights else ""
-    if card.first is not None:
-        first = REGISTRY.get(card.first.method).card
-        rows.append(("trains first", f"{_linked(first.name)} alone for {card.first.share:g} of the recipe's epochs, besides them"))
-    then = None if card.first is None or card.first.then is None else [REGISTRY.get(name).card for name in card.first.then]
+    if card.pretrain is not None:
+        first = REGISTRY.get(card.pretrain.method).card
+        rows.append(("trains first", f"{_linked(first.name)} alone for {card.pretrain.share:g} of the recipe's epochs, besides them"))
+    then = (
+        None
+        if card.pretrain is None or card.pretrain.followed_by is None
+        else [REGISTRY.get(name).card for name in card.pretrain.followed_by]
+    )
     rows.append(("as published", f"L = {_published(card, then)}{weights}"))
     if then is None:
         rows.append(("with alpha a", f"L = (1 - a) CE + {_times(card.scale, 'a D')}"))
@@ -247,7 +251,9 @@ DISTILLED_PAIR = "--data cifar10 --teacher resnet56 --student deit_tiny_distille
 
 def _commands(card: Card) -> list[str]:
     """How to look at the method and how to rank it; what is only another's first stage is ranked with that one."""
-    owners = [name for name in REGISTRY.own_names() if (first := REGISTRY.get(name).card.first) is not None and first.method == card.name]
+    owners = [
+        name for name in REGISTRY.own_names() if (first := REGISTRY.get(name).card.pretrain) is not None and first.method == card.name
+    ]
     ranked = card.name if card.name in owners or not owners else owners[0]
     networks = f" {DISTILLED_PAIR}" if Need.DISTILLED in card.needs.student else ""
     return [f"kdzoo explain {card.name}", f"kdzoo bench --methods hinton,{ranked}{networks}"]
@@ -380,7 +386,7 @@ def _step(objective: Objective, pair: Ready) -> bool:
         inputs=pair.images,
         targets=torch.arange(BATCH) % CLASSES,
         index=torch.arange(BATCH),
-        clock=Clock(0, 2, 0, 2),
+        clock=Progress(0, 2, 0, 2),
         generator=generator(0, "step"),
     )
     loss = objective(_passes(pair.student, pair.images, objective.needs.student), pair.said, batch).total

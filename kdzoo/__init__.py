@@ -14,8 +14,19 @@ from kdzoo.version import VERSION as __version__
 if TYPE_CHECKING:
     from kdzoo import functional
     from kdzoo.api import bench, reproduce
-    from kdzoo.contract.method import Coefficients, Method, Setting, Source, create_method, load_plugin, register
-    from kdzoo.contract.outputs import Batch, DataFacts, Need, Needs, Outputs, Shapes
+    from kdzoo.contract.method import (
+        Coefficients,
+        LossWithAux,
+        Method,
+        ParamGroup,
+        PretrainStage,
+        Setting,
+        Source,
+        create_method,
+        load_plugin,
+        register,
+    )
+    from kdzoo.contract.outputs import Batch, DataFacts, Need, Needs, Outputs, Progress, Shapes
     from kdzoo.contract.projection import projector
     from kdzoo.data.sources import Raw, register_source
     from kdzoo.models.names import register_network
@@ -30,12 +41,26 @@ _HOMES = {
     "distill": "kdzoo.suite.distill.distill",
     "functional": "kdzoo.functional",
     "projector": "kdzoo.contract.projection",
-    **dict.fromkeys(["Coefficients", "Method", "Setting", "Source", "create_method", "load_plugin", "register"], "kdzoo.contract.method"),
+    **dict.fromkeys(
+        [
+            "Coefficients",
+            "LossWithAux",
+            "Method",
+            "ParamGroup",
+            "PretrainStage",
+            "Setting",
+            "Source",
+            "create_method",
+            "load_plugin",
+            "register",
+        ],
+        "kdzoo.contract.method",
+    ),
     **dict.fromkeys(["Pair", "register_pair"], "kdzoo.models.pairs"),
     **dict.fromkeys(["Raw", "register_source"], "kdzoo.data.sources"),
     "register_network": "kdzoo.models.names",
     "register_recipe": "kdzoo.suite.plan.config",
-    **dict.fromkeys(["Batch", "DataFacts", "Need", "Needs", "Outputs", "Shapes"], "kdzoo.contract.outputs"),
+    **dict.fromkeys(["Batch", "DataFacts", "Need", "Needs", "Outputs", "Progress", "Shapes"], "kdzoo.contract.outputs"),
 }
 """where the names above live"""
 
@@ -45,11 +70,15 @@ __all__ = [
     "DataFacts",
     "InputError",
     "KdzooError",
+    "LossWithAux",
     "Method",
     "Need",
     "Needs",
     "Outputs",
     "Pair",
+    "ParamGroup",
+    "PretrainStage",
+    "Progress",
     "Raw",
     "Setting",
     "Shapes",

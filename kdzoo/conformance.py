@@ -20,9 +20,9 @@ from torch.overrides import TorchFunctionMode
 
 from kdzoo.contract import guard
 from kdzoo.contract.diagnosis import BUILD, Networks, diagnose, fault_of_loss, fault_of_module, layers_outside_build, shown
-from kdzoo.contract.method import LossAndAuxiliary, Method, instance_of, stages_handed
+from kdzoo.contract.method import LossWithAux, Method, instance_of, stages_handed
 from kdzoo.contract.objective import Objective, Term
-from kdzoo.contract.outputs import PASSES, Batch, Clock, DataFacts, Need, Needs, Outputs, Shapes, StageShape
+from kdzoo.contract.outputs import PASSES, Batch, DataFacts, Need, Needs, Outputs, Progress, Shapes, StageShape
 from kdzoo.models.network import Learner, build_network, freeze, pair_stages, probe
 from kdzoo.runs.spec import NetworkSpec
 from kdzoo.seeds import generator, global_stream
@@ -88,16 +88,16 @@ class Case:
     def loss(self) -> Tensor:
         """The loss of one batch, with the auxiliary loss where there is one."""
         result = self._result()
-        return result.loss + result.auxiliary if isinstance(result, LossAndAuxiliary) else result
+        return result.loss + result.auxiliary if isinstance(result, LossWithAux) else result
 
     def distilled(self) -> Tensor:
         """The loss of one batch without the auxiliary loss."""
         result = self._result()
-        return result.loss if isinstance(result, LossAndAuxiliary) else result
+        return result.loss if isinstance(result, LossWithAux) else result
 
-    def _result(self) -> Tensor | LossAndAuxiliary:
+    def _result(self) -> Tensor | LossWithAux:
         result = self.method.loss(*self.given(), self.module)
-        for part in result if isinstance(result, LossAndAuxiliary) else (result,):
+        for part in result if isinstance(result, LossWithAux) else (result,):
             if fault := fault_of_loss(part):
                 raise Fault(fault)
         return result
@@ -108,7 +108,7 @@ class Case:
             inputs=torch.zeros(self.batch, 3, 8, 8, dtype=torch.uint8),
             targets=torch.arange(self.batch) % CLASSES,
             index=torch.arange(self.batch) + CLASSES * 2,
-            clock=Clock(0, 2, 3, 10),
+            clock=Progress(0, 2, 3, 10),
             generator=generator(self.seed, "conformance"),
             on_read=self._recorder("batch"),
         )
@@ -321,7 +321,7 @@ def leaves_global_settings_alone(method: Method) -> None:
     loss = made.loss()
     if loss.requires_grad:
         loss.backward()  # type: ignore[no-untyped-call]
-    method.ramp(Clock(0, 2, 3, 10))
+    method.ramp(Progress(0, 2, 3, 10))
     if changed := guard.put_back(before):
         raise Fault(f"it changes {' and '.join(changed)} for the whole process, which a method must not do")
 
@@ -570,7 +570,7 @@ def trains_a_tiny_pair(method: Method) -> None:
         inputs=images,
         targets=torch.arange(BATCH) % CLASSES,
         index=torch.arange(BATCH),
-        clock=Clock(0, 1, 0, 1),
+        clock=Progress(0, 1, 0, 1),
         generator=generator(0, "step"),
     )
     before = {name: value.clone() for name, value in teacher.state_dict().items()}

@@ -264,3 +264,25 @@ def test_a_networks_home_is_the_plugin_that_registers_it(place):
 
 def test_nothing_is_warned_of_when_kdzoo_is_imported():
     subprocess.run([sys.executable, "-W", "error", "-c", "import kdzoo; kdzoo.register"], check=True)
+
+
+def test_all_that_a_plugin_of_two_stages_with_parts_of_its_own_names_is_public(registered_for_a_while):
+    import torch
+
+    import kdzoo
+
+    @kdzoo.register("public_names", needs=kdzoo.Need.LOGITS, pretrain=kdzoo.PretrainStage("hinton", share=1 / 4, followed_by=("at",)))
+    class PublicNames(kdzoo.Method):
+        def groups(self, module):
+            return [kdzoo.ParamGroup(list(module.parameters()), lr=0.1)]
+
+        def loss(self, student, teacher, batch, module):
+            return kdzoo.LossWithAux(student.logits.mean(), teacher.logits.mean())
+
+        def ramp(self, clock: kdzoo.Progress) -> float:
+            return clock.progress
+
+    method = kdzoo.create_method("public_names")
+    assert method.ramp(kdzoo.Progress(epoch=1, epochs=4, step=3, steps=12)) == 0.25
+    assert method.card.pretrain.epochs(of_recipe=40) == 10
+    assert [group.lr for group in method.groups(torch.nn.Linear(2, 2))] == [0.1]

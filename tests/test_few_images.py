@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
 from kdzoo.contract.objective import build_objective
-from kdzoo.contract.outputs import Batch, Clock, DataFacts, Need
+from kdzoo.contract.outputs import Batch, DataFacts, Need, Progress
 from kdzoo.data.dataset import Subset
 from kdzoo.data.folder import load_folder
 from kdzoo.errors import InputError
@@ -113,7 +113,7 @@ def test_where_the_head_alone_learns_nothing_below_it_moves(digits):
             targets=digits.targets[:8],
             soft_targets=None,
             index=torch.arange(8),
-            clock=Clock(0, 1, step, 2),
+            clock=Progress(0, 1, step, 2),
             generator=torch.Generator(),
         )
         member.learn(member.losses({Need.NOTHING: batch.inputs}, None, batch), 8, 2)
@@ -184,7 +184,7 @@ from kdzoo.models.placement import Execution
 from kdzoo.training.member import Member
 from kdzoo.models.network import Network, build_network, count, probe
 from kdzoo.contract.objective import build_objective
-from kdzoo.contract.outputs import Batch, Clock, DataFacts, Need
+from kdzoo.contract.outputs import Batch, Progress, DataFacts, Need
 from kdzoo.runs.store import RunFolder
 from kdzoo.training.predict import predict
 from kdzoo.runs.spec import Augment, DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run

@@ -23,7 +23,7 @@ from kdzoo.contract.method import (
     normalised_syntax,
     register,
 )
-from kdzoo.contract.outputs import Batch, Clock, DataFacts, Need, Needs, Outputs, Shapes, UndeclaredNeed
+from kdzoo.contract.outputs import Batch, DataFacts, Need, Needs, Outputs, Progress, Shapes, UndeclaredNeed
 from kdzoo.errors import InputError
 
 
@@ -54,7 +54,7 @@ def batch_of(targets: list[int], asked: Need = Need.TARGETS) -> Batch:
         inputs=torch.zeros(len(targets), 1, 2, 2, dtype=torch.uint8),
         targets=torch.tensor(targets),
         index=torch.arange(len(targets)),
-        clock=Clock(0, 1, 0, 1),
+        clock=Progress(0, 1, 0, 1),
         generator=torch.Generator(),
         asked=asked,
     )
@@ -167,7 +167,7 @@ def test_a_declaration_and_fields_of_the_same_names_do_not_collide():
 def test_unless_overridden_nothing_is_built_and_nothing_ramps():
     built = Scaled().build(Shapes(2, 3, ()), Shapes(2, 3, ()), DataFacts(1, 2, torch.tensor([0])))
     assert list(built.parameters()) == []
-    assert Scaled().ramp(Clock(0, 1, 0, 10)) == 1.0
+    assert Scaled().ramp(Progress(0, 1, 0, 10)) == 1.0
     with pytest.raises(NotImplementedError, match="Method has no loss"):
         Method().loss(outputs(), outputs(), None, built)
 

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from kdzoo.contract import guard
 from kdzoo.contract.method import REGISTRY, load_plugin
-from kdzoo.contract.outputs import Batch, Clock, DataFacts, Need, Outputs, Shapes
+from kdzoo.contract.outputs import Batch, DataFacts, Need, Outputs, Progress, Shapes
 from kdzoo.errors import InputError
 from kdzoo.runs.store import teacher_store
 from kdzoo.suite.plan.config import bench_config
@@ -277,7 +277,7 @@ def test_random_numbers_of_a_users_method_depend_on_the_step_alone(tmp_path):
 
     def loss(step: int) -> float:
         torch.rand(step + 3)
-        clock = Clock(0, 1, step, 9)
+        clock = Progress(0, 1, step, 9)
         batch = Batch(
             inputs=torch.zeros(4, 1, 2, 2), targets=torch.zeros(4), index=torch.arange(4), clock=clock, generator=torch.Generator()
         )

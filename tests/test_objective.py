@@ -9,7 +9,7 @@ from torch import nn
 
 from kdzoo.contract.method import create_method
 from kdzoo.contract.objective import Objective, Term, cross_entropy, soft_cross_entropy
-from kdzoo.contract.outputs import Batch, Clock, Need, Needs, Outputs, UndeclaredNeed
+from kdzoo.contract.outputs import Batch, Need, Needs, Outputs, Progress, UndeclaredNeed
 
 
 def softmax(z: np.ndarray) -> np.ndarray:
@@ -23,7 +23,7 @@ def batch(targets: torch.Tensor, soft: torch.Tensor | None = None) -> Batch:
         inputs=torch.zeros(len(targets), 3, 4, 4, dtype=torch.uint8),
         targets=targets,
         index=torch.arange(len(targets)),
-        clock=Clock(0, 1, 0, 1),
+        clock=Progress(0, 1, 0, 1),
         generator=torch.Generator(),
     )
 
@@ -131,7 +131,7 @@ def test_a_ramp_multiplies_the_term_and_not_the_task(logits):
     from kdzoo.methods.logits import Logits
 
     class Ramped(Logits):
-        def ramp(self, clock: Clock) -> float:
+        def ramp(self, clock: Progress) -> float:
             return 0.25
 
     s, t = logits

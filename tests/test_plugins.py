@@ -48,10 +48,10 @@ def scale(name: str) -> float:
     """What a method makes of logits that differ by one."""
     import torch
 
-    from kdzoo.contract.outputs import Batch, Clock, Need, Outputs
+    from kdzoo.contract.outputs import Batch, Need, Outputs, Progress
 
     one, two = (Outputs({Need.LOGITS: torch.full((2, 3), value)}, owner="student") for value in (1.0, 2.0))
-    batch = Batch(inputs=one.logits, targets=one.logits, index=one.logits, clock=Clock(0, 1, 0, 1), generator=torch.Generator())
+    batch = Batch(inputs=one.logits, targets=one.logits, index=one.logits, clock=Progress(0, 1, 0, 1), generator=torch.Generator())
     given = REGISTRY.create(name, {}).loss(one, two, batch, torch.nn.Module())
     assert isinstance(given, torch.Tensor)
     return float(given)

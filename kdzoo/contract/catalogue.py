@@ -14,7 +14,7 @@ from typing import Any, Literal, cast, get_args
 from pydantic import Field, create_model
 from pydantic.fields import FieldInfo
 
-from kdzoo.contract.method import Card, Coefficients, FirstStage, Method, Setting, Source, StagesRead
+from kdzoo.contract.method import Card, Coefficients, Method, PretrainStage, Setting, Source, StagesRead
 from kdzoo.contract.outputs import Need, Needs
 from kdzoo.files import CONFIGS
 
@@ -87,7 +87,7 @@ def _card(name: str, entry: Mapping[str, Any]) -> Card:
         "source": lambda value: value and Source(**value),
         "search": lambda value: tuple(Setting(**setting) for setting in value),
         "disagreements": tuple,
-        "first": lambda value: value and FirstStage(**{**value, "then": None if value["then"] is None else tuple(value["then"])}),
+        "pretrain": lambda value: value and PretrainStage(**{**value, "followed_by": value["followed_by"] and tuple(value["followed_by"])}),
         "stages": lambda value: value if isinstance(value, str) else _stages_of(value),
     }
     values = {key: built.get(key, lambda same: same)(value) for key, value in entry.items() if key != "fields"}

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar, c
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from kdzoo.contract.diagnosis import BUILD, advice_for, diagnose, shown
-from kdzoo.contract.outputs import Batch, Clock, DataFacts, Need, Needs, Outputs, Shapes, StageShape
+from kdzoo.contract.outputs import Batch, DataFacts, Need, Needs, Outputs, Progress, Shapes, StageShape
 from kdzoo.contract.plugins import is_its_own, of_nobody, origin, version_of
 from kdzoo.contract.plugins import load_plugin as load_plugin
 from kdzoo.contract.plugins import load_plugins as load_plugins
@@ -71,7 +71,7 @@ def in_doses(*order: float, **hyperparameters: Any) -> tuple[Setting, ...]:
     return (Setting(hyperparameters), *(Setting(hyperparameters, dose=dose) for dose in order))
 
 
-class LossAndAuxiliary(NamedTuple):
+class LossWithAux(NamedTuple):
     """A method's loss, which alpha and weights multiply, and what is added as it is (a peer's own cross-entropy)."""
 
     loss: Tensor
@@ -79,7 +79,7 @@ class LossAndAuxiliary(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Group:
+class ParamGroup:
     """Parameters of a method's module that are optimised in their own way.
 
     lr: a factor on the recipe's rate. weight_decay: None for the recipe's.
@@ -91,18 +91,18 @@ class Group:
 
 
 @dataclass(frozen=True)
-class FirstStage:
+class PretrainStage:
     """A stage of training before the student's own, as a run of its own: a method's loss alone, without cross-entropy.
 
     method: whose loss it is. share: its epochs as a share of the recipe's, which the second stage has besides.
-    then: the methods whose published terms the second stage adds to cross-entropy, where they are not the one that
+    followed_by: the methods whose published terms the second stage adds to cross-entropy, where they are not the one that
     declares this. The second stage starts from the first's student, where `method` reads the student, and takes over
     what its own module has under the same name.
     """
 
     method: str
     share: float
-    then: tuple[str, ...] | None = None
+    followed_by: tuple[str, ...] | None = None
 
     def epochs(self, of_recipe: int) -> int:
         return max(1, round(self.share * of_recipe))
@@ -149,7 +149,7 @@ class Card:
     """how implementations differ from the paper and from each other, one sentence each"""
     ships: str
     """what is shipped where that is not the student that was trained, in words"""
-    first: FirstStage | None
+    pretrain: PretrainStage | None
     unmixed: str
     """why it cannot learn from mixed images (mixup, CutMix), in words; empty where it can"""
     held: str
@@ -171,7 +171,7 @@ class Card:
     @property
     def no_dose(self) -> str:
         """Why no dose can set its weight, in words; empty where one can."""
-        if self.first is not None and self.first.then == ():
+        if self.pretrain is not None and self.pretrain.followed_by == ():
             return "its second stage is cross-entropy alone, so there is no weight to set"
         if self.published.task == 0:
             return "it is published without cross-entropy beside it, so there is nothing to compare its gradient with"
@@ -198,19 +198,19 @@ class Method(BaseModel):
 
         return nn.Module()
 
-    def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor | LossAndAuxiliary:
+    def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor | LossWithAux:
         """The loss before its weight: a scalar, float32 or wider, reduced over the batch."""
         raise NotImplementedError(f"{type(self).__name__} has no loss")
 
-    def groups(self, module: nn.Module) -> list[Group]:
+    def groups(self, module: nn.Module) -> list[ParamGroup]:
         """How the module's parameters are optimised: with the student's, unless overridden."""
-        return [Group([parameter for parameter in module.parameters() if parameter.requires_grad])]
+        return [ParamGroup([parameter for parameter in module.parameters() if parameter.requires_grad])]
 
     def deploy(self, student: Outputs, module: nn.Module) -> Tensor:
         """The logits (B, K) of what is shipped, for a method registered with `ships`; `student` holds what it needs."""
         raise NotImplementedError(f"{type(self).__name__} ships the student as it was trained")
 
-    def ramp(self, clock: Clock) -> float:
+    def ramp(self, clock: Progress) -> float:
         """A factor on the weight in the course of training; 1 unless overridden."""
         return 1.0
 
@@ -229,7 +229,7 @@ def register(
     family: Family = "own",
     disagreements: tuple[str, ...] = (),
     ships: str = "",
-    first: FirstStage | None = None,
+    pretrain: PretrainStage | None = None,
     unmixed: str = "",
     held: str = "",
     stages: StagesRead | Callable[[Any], StagesRead] = "paired",
@@ -246,7 +246,7 @@ def register(
     version: raised when the numbers change; by default a hash of the syntax tree for code outside kdzoo.
     zero_at_match: the loss is zero where the student's outputs equal the teacher's.
     ships: what is shipped where that is not the student that was trained; `deploy` then gives its logits.
-    first: the stage of training that comes before, as a run of its own.
+    pretrain: the stage of training that comes before, as a run of its own.
     unmixed: why it cannot learn from mixed images; recipes with mixup or CutMix are then refused.
     held: what of the student it detaches on purpose, so that its gradient is not that of its value.
     stages: which maps `build` and `loss` are handed: `paired` one to one, each network's own `last`, or all of each
@@ -280,7 +280,7 @@ def register(
             family=family,
             disagreements=disagreements,
             ships=ships,
-            first=first,
+            pretrain=pretrain,
             unmixed=unmixed,
             held=held,
             plugin=origin(),
@@ -298,7 +298,7 @@ def register(
 
 def default_search(card: Card) -> tuple[Setting, ...]:
     """The search list of a method that declares none."""
-    if card.first is not None and card.first.then == ():
+    if card.pretrain is not None and card.pretrain.followed_by == ():
         return (Setting(),)
     if card.no_dose:
         return tuple(Setting(weight=weight) for weight in WEIGHTS_WORTH_TRYING)
@@ -563,7 +563,7 @@ def _probed_needs(name: str, cls: type[Method], definition: Any) -> Needs:
         inputs=torch.zeros(4, 3, 8, 8, dtype=torch.uint8),
         targets=torch.tensor([0, 1, 2, 3]),
         index=torch.arange(4),
-        clock=Clock(0, 1, 0, 1),
+        clock=Progress(0, 1, 0, 1),
         generator=random,
         on_read=recorder("batch"),
     )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kdzoo.contract import guard
 from kdzoo.contract.diagnosis import MethodFault, Networks, diagnose, fault_of_loss, fault_of_module
-from kdzoo.contract.method import REGISTRY, Group, LossAndAuxiliary, Method, stages_handed
+from kdzoo.contract.method import REGISTRY, LossWithAux, Method, ParamGroup, stages_handed
 from kdzoo.contract.outputs import NO_NEEDS, PASSES, Batch, DataFacts, Losses, Need, Needs, Outputs, Shapes
 from kdzoo.errors import InputError
 from kdzoo.runs.spec import ObjectiveSpec
@@ -96,11 +96,11 @@ class Objective(nn.Module):
     def loss_of(self, term: Term, student: Outputs, teacher: Outputs | None, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """A term's loss before its factor and its ramp, and its auxiliary loss, where it has one: scalars."""
         given = self._loss(term.method, student, teacher, batch)
-        return given if isinstance(given, LossAndAuxiliary) else (given, None)
+        return given if isinstance(given, LossWithAux) else (given, None)
 
-    def groups(self) -> list[Group]:
+    def groups(self) -> list[ParamGroup]:
         """How the methods' parameters are optimised."""
-        found: list[Group] = []
+        found: list[ParamGroup] = []
         for term in self.terms:
             with guard.watched(_called(term.method)):
                 found += [group for group in term.method.groups(self.parts[term.name]) if group.parameters]
@@ -113,7 +113,7 @@ class Objective(nn.Module):
                 return Deployed(network, term.method, self.parts[term.name], self.handed[term.name][0])
         return network
 
-    def _loss(self, method: Method, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor | LossAndAuxiliary:
+    def _loss(self, method: Method, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor | LossWithAux:
         ours, theirs = self.handed[method.card.name]
         needs, module = method.card.needs.settled(self.preact), self.parts[method.card.name]
         own_stream = generator(self.seed, "method", method.card.name, batch.clock.step, device=batch.index.device)
@@ -127,7 +127,7 @@ class Objective(nn.Module):
         with global_stream(seed, "global", device=batch.index.device), library_stream(seed, "global"):
             result = guard.call(_called(method), lambda s, t, b: method.loss(s, t, b, module), inputs)
         refuse_result(method, result)
-        return cast(Tensor | LossAndAuxiliary, result)
+        return cast(Tensor | LossWithAux, result)
 
     def _ramp(self, method: Method, batch: Batch) -> float:
         if not method.card.outside:
@@ -138,7 +138,7 @@ class Objective(nn.Module):
 
 def refuse_result(method: Method, result: object) -> None:
     """Raises MethodFault for what is not a loss: no tensor, not a scalar, of whole numbers."""
-    parts = tuple(result) if isinstance(result, LossAndAuxiliary) else (result,)
+    parts = tuple(result) if isinstance(result, LossWithAux) else (result,)
     if faults := list(filter(None, map(fault_of_loss, parts))):
         raise MethodFault(f"{_called(method)} at {method.card.origin}: {faults[0]}")
 

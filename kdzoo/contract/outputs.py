@@ -1,4 +1,4 @@
-"""The nouns that flow through a training step: Need, Outputs, Shapes, Batch, Clock, Losses.
+"""The nouns that flow through a training step: Need, Outputs, Shapes, Batch, Progress, Losses.
 
 A network turns a batch into `Outputs`; a method says with `Need` what it reads of them. Whatever was not asked for is
 not there: reading it raises `UndeclaredNeed`, whose message names the fix. Free of torch until a tensor is handled, so
@@ -316,7 +316,7 @@ class DataFacts:
 
 
 @dataclass(frozen=True)
-class Clock:
+class Progress:
     """Where training stands: `epoch` of `epochs`, `step` of `steps` (both from 0)."""
 
     epoch: int
@@ -345,7 +345,7 @@ class Batch:
         inputs: Tensor,
         targets: Tensor,
         index: Tensor,
-        clock: Clock,
+        clock: Progress,
         generator: torch.Generator,
         soft_targets: Tensor | None = None,
         asked: Need = Need.TARGETS | Need.NETWORK,

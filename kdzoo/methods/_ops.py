@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdzoo.contract.outputs import Batch, Clock, Shapes
+from kdzoo.contract.outputs import Batch, Progress, Shapes
 from kdzoo.errors import InputError
 from kdzoo.seeds import global_stream
 
@@ -172,7 +172,7 @@ def target_or_not(logits: Tensor, targets: Tensor) -> Tensor:
     return torch.cat([target, rest], 1).log_softmax(1)
 
 
-def risen(clock: Clock, epochs: int) -> float:
+def risen(clock: Progress, epochs: int) -> float:
     """A linear warm-up by epochs: 1 / epochs in the first, 1 from number `epochs` on."""
     return min((clock.epoch + 1) / epochs, 1.0)
 

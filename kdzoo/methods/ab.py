@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.contract.method import FirstStage, Method, Source, register
+from kdzoo.contract.method import Method, PretrainStage, Source, register
 from kdzoo.contract.outputs import Batch, DataFacts, Need, Outputs, Shapes
 from kdzoo.methods._ops import connector, full_precision, same_size, taught, wide
 
@@ -41,7 +41,7 @@ def ab(student_stages: Sequence[Tensor], teacher_stages: Sequence[Tensor], *, ma
     ),
     formula="3/1000 * sum over stages i of 2^(i-n+1) * mean_b sum max(0, {margin} - sign(t) r(s))^2",
     family="features",
-    first=FirstStage("ab", share=1 / 8, then=()),
+    pretrain=PretrainStage("ab", share=1 / 8, followed_by=()),
     disagreements=(
         "The paper goes on with knowledge distillation after the first stage; RepDistiller and Knowledge-Distillation-Zoo with "
         "cross-entropy alone, as here. `ab+hinton` is the paper's.",

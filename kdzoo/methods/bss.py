@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kdzoo.contract.method import Method, Source, register
-from kdzoo.contract.outputs import Batch, Clock, Need, Needs, Outputs, Probeable
+from kdzoo.contract.outputs import Batch, Need, Needs, Outputs, Probeable, Progress
 from kdzoo.methods._ops import divergence, full_precision, own_stream, taught, wide
 
 UNIT = 0.2 * 255
@@ -125,5 +125,5 @@ class BSS(Method):
         with own_stream(batch), full_precision(moved):
             return bss(student.network(moved), said, valid, temperature=self.temperature)
 
-    def ramp(self, clock: Clock) -> float:
+    def ramp(self, clock: Progress) -> float:
         return max(0.0, 1 - clock.progress / self.until)

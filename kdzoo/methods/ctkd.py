@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kdzoo.contract.method import Coefficients, Method, Source, register
-from kdzoo.contract.outputs import Batch, Clock, DataFacts, Need, Outputs, Shapes
+from kdzoo.contract.outputs import Batch, DataFacts, Need, Outputs, Progress, Shapes
 from kdzoo.methods._ops import divergence, taught, wide
 
 
@@ -83,6 +83,6 @@ class CTKD(Method):
         temperature = reversed_gradient(cast(Temperature, module)(), self.strength(batch.clock))
         return ctkd(student.logits, teacher.logits, temperature)
 
-    def strength(self, clock: Clock) -> float:
+    def strength(self, clock: Progress) -> float:
         """How strongly the temperature learns in an epoch: from near 0 to 1 along half a cosine."""
         return (1 - math.cos(math.pi * min((clock.epoch + 1) / self.loops, 1.0))) / 2

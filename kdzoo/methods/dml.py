@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.contract.method import LossAndAuxiliary, Method, Source, register
+from kdzoo.contract.method import LossWithAux, Method, Source, register
 from kdzoo.contract.outputs import Batch, DataFacts, Need, Needs, Outputs, Shapes
 from kdzoo.methods._ops import divergence, heard, new_peers, taught, wide
 
@@ -56,7 +56,7 @@ class DML(Method):
     def build(self, student: Shapes, teacher: Shapes, data: DataFacts) -> nn.Module:
         return new_peers(student, self.peers)
 
-    def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> LossAndAuxiliary:
+    def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> LossWithAux:
         said = heard(module, batch)
         auxiliary = torch.stack(
             [
@@ -64,4 +64,4 @@ class DML(Method):
                 for place, peer in enumerate(said)
             ]
         ).sum()
-        return LossAndAuxiliary(dml(student.logits, said), auxiliary)
+        return LossWithAux(dml(student.logits, said), auxiliary)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from kdzoo.contract.method import FirstStage, Source, register
+from kdzoo.contract.method import PretrainStage, Source, register
 from kdzoo.contract.outputs import DataFacts, Need, Shapes
 from kdzoo.methods.fitnet import FitNet
 
@@ -23,7 +23,7 @@ from kdzoo.methods.fitnet import FitNet
     formula="mean((r(F_s) - F_t)^2) at stage {stage}",
     zero_at_match=False,
     family="features",
-    first=FirstStage("fitnet_two_stage", share=1 / 8, then=("hinton",)),
+    pretrain=PretrainStage("fitnet_two_stage", share=1 / 8, followed_by=("hinton",)),
     disagreements=(
         "The paper anneals the weight of the teacher's probabilities in the second stage; here it is constant.",
         "The paper stops the first stage when a validation loss no longer falls; here it takes an eighth of the recipe's epochs, "

@@ -8,7 +8,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from kdzoo.contract.method import FirstStage, Method, Source, register
+from kdzoo.contract.method import Method, PretrainStage, Source, register
 from kdzoo.contract.outputs import Batch, DataFacts, Need, Outputs, Shapes
 from kdzoo.errors import InputError
 from kdzoo.methods._ops import full_precision, same_size, taught, wide
@@ -47,7 +47,7 @@ def flow(shallow: Tensor, deep: Tensor) -> Tensor:
     ),
     formula="sum over consecutive stages of mean((G_s - G_t)^2), G = mean over pixels of F F'^T",
     family="features",
-    first=FirstStage("fsp", share=1 / 8, then=()),
+    pretrain=PretrainStage("fsp", share=1 / 8, followed_by=()),
     disagreements=(
         "The paper and RepDistiller refuse networks whose stages differ in channels; here a 1x1 convolution carries the student's there.",
         "The paper pools the larger of two maps by maximum; RepDistiller and Knowledge-Distillation-Zoo by average, as here.",

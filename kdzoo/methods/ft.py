@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.contract.method import FirstStage, Method, Source, register
+from kdzoo.contract.method import Method, PretrainStage, Source, register
 from kdzoo.contract.outputs import Batch, DataFacts, Need, Outputs, Shapes
 from kdzoo.methods._ops import BatchNorm, full_precision, normalised, same_size, taught, wide
 from kdzoo.methods.ft_paraphraser import Paraphraser, factor_width
@@ -54,7 +54,7 @@ class Translation(nn.Module):
     formula="mean |n(translator(F_s)) - n(paraphraser(F_t))|, a factor of {rate} of the teacher's channels",
     stages="last",
     family="features",
-    first=FirstStage("ft_paraphraser", share=1 / 8),
+    pretrain=PretrainStage("ft_paraphraser", share=1 / 8),
     disagreements=(
         "RepDistiller takes the mean of the squares over the channels before it normalises, which compares attention maps of factors "
         "and not factors; its gradient is about 26 times that of the paper's form on the same tensors.",

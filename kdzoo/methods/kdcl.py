@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.contract.method import LossAndAuxiliary, Method, Source, register
+from kdzoo.contract.method import LossWithAux, Method, Source, register
 from kdzoo.contract.outputs import Batch, DataFacts, Need, Needs, Outputs, Shapes
 from kdzoo.methods._ops import heard, new_peers, taught
 from kdzoo.methods.hinton import hinton
@@ -64,8 +64,8 @@ class KDCL(Method):
     def build(self, student: Shapes, teacher: Shapes, data: DataFacts) -> nn.Module:
         return new_peers(student, self.peers)
 
-    def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> LossAndAuxiliary:
+    def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> LossWithAux:
         said = heard(module, batch)
         networks, targets, temperature = [student.logits, *said], batch.targets, self.temperature
         own = [F.cross_entropy(peer, targets) + kdcl(peer, networks, targets, temperature=temperature) for peer in said]
-        return LossAndAuxiliary(kdcl(student.logits, networks, targets, temperature=temperature), torch.stack(own).sum())
+        return LossWithAux(kdcl(student.logits, networks, targets, temperature=temperature), torch.stack(own).sum())

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kdzoo.contract.method import Coefficients, Method, Setting, Source, register
-from kdzoo.contract.outputs import Batch, Clock, DataFacts, Need, Needs, Outputs, Shapes
+from kdzoo.contract.outputs import Batch, DataFacts, Need, Needs, Outputs, Progress, Shapes
 from kdzoo.methods._ops import connector, full_precision, mean_square, same_size, taught, wide
 
 STEPS = ((1 / 24, 0.1), (1 / 12, 0.5), (3 / 4, 1.0), (7 / 8, 0.5), (1.0, 0.1))
@@ -109,6 +109,6 @@ class NORM(Method):
             return expanded, classified(moved, student.classifier)
 
 
-def factor(clock: Clock) -> float:
+def factor(clock: Progress) -> float:
     """The factor on matching in an epoch: it rises to 1 at the start and falls again towards the end."""
     return next((value for until, value in STEPS if clock.epoch < until * clock.epochs), STEPS[-1][1])

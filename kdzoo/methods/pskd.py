@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kdzoo.contract.method import Coefficients, Method, Source, register
-from kdzoo.contract.outputs import Batch, Clock, DataFacts, Need, Needs, Outputs, Shapes
+from kdzoo.contract.outputs import Batch, DataFacts, Need, Needs, Outputs, Progress, Shapes
 from kdzoo.methods._ops import taught, wide
 
 
@@ -86,6 +86,6 @@ class PSKD(Method):
         past.remember(batch.index, student.logits)
         return loss
 
-    def share(self, clock: Clock) -> float:
+    def share(self, clock: Progress) -> float:
         """The past prediction's share in an epoch, which rises linearly to `last`."""
         return self.last * (clock.epoch + 1) / clock.epochs

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kdzoo.contract.method import Coefficients, Method, Source, register
-from kdzoo.contract.outputs import Batch, Clock, DataFacts, Need, Needs, Outputs, Shapes
+from kdzoo.contract.outputs import Batch, DataFacts, Need, Needs, Outputs, Progress, Shapes
 from kdzoo.methods._ops import BatchNorm, full_precision, mean_square, same_size, taught, wide
 
 POOLED = (4, 2, 1)
@@ -145,5 +145,5 @@ class ReviewKD(Method):
         with full_precision(maps[0]):
             return reviewkd(cast(Review, module)([wide(m) for m in maps], sizes), targets)
 
-    def ramp(self, clock: Clock) -> float:
+    def ramp(self, clock: Progress) -> float:
         return min((clock.epoch + 1) / self.warmup, 1.0)

@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from kdzoo.contract.method import Method, Source, register
-from kdzoo.contract.outputs import Batch, Clock, Need, Needs, Outputs
+from kdzoo.contract.outputs import Batch, Need, Needs, Outputs, Progress
 from kdzoo.methods._ops import divergence, risen, target_or_not, taught, wide
 
 
@@ -81,5 +81,5 @@ class RLD(Method):
             temperature=self.temperature,
         )
 
-    def ramp(self, clock: Clock) -> float:
+    def ramp(self, clock: Progress) -> float:
         return risen(clock, self.warmup)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdzoo.contract.method import Group, Method, Source, register
+from kdzoo.contract.method import Method, ParamGroup, Source, register
 from kdzoo.contract.outputs import Batch, DataFacts, Need, Outputs, Shapes
 from kdzoo.methods._ops import full_precision, taught, wide
 
@@ -86,6 +86,6 @@ class VkD(Method):
         with full_precision(embedding):
             return vkd(module(embedding), teacher.embedding)
 
-    def groups(self, module: nn.Module) -> list[Group]:
+    def groups(self, module: nn.Module) -> list[ParamGroup]:
         # The length of the free matrix counts for nothing: decay would only make its rotation faster and faster.
-        return [Group(list(module.parameters()), weight_decay=0.0)]
+        return [ParamGroup(list(module.parameters()), weight_decay=0.0)]

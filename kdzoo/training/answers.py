@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdzoo.contract.outputs import PASSES, Clock, Need, Outputs
+from kdzoo.contract.outputs import PASSES, Need, Outputs, Progress
 from kdzoo.data.dataset import Subset
 from kdzoo.data.loader import order
 from kdzoo.data.split import Parts, labelled
@@ -212,7 +212,7 @@ def teach(cohort: Cohort, seen: Seen) -> Outputs | None:
     return given
 
 
-def recite(cohort: Cohort, page: Page, seen: Seen, clock: Clock) -> Outputs | None:
+def recite(cohort: Cohort, page: Page, seen: Seen, clock: Progress) -> Outputs | None:
     """The same from the teacher's memo."""
     need = cohort.taught
     if cohort.teacher is None or not need:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdzoo.contract.outputs import Batch, Clock, Need
+from kdzoo.contract.outputs import Batch, Need, Progress
 from kdzoo.data.dataset import Pixels
 from kdzoo.data.loader import batches, fetch, partners
 from kdzoo.data.mixing import Mixes, draw_mixes, mix, soft_targets
@@ -177,7 +177,7 @@ def shown_by(looks: Mapping[Need, Look]) -> dict[Need, Tensor]:
     return {need: look.samples for need, look in looks.items() if need is not Need.SECOND_VIEW}
 
 
-def gather_batch(cohort: Cohort, index: Tensor, images: Seen, looks: Mapping[Need, Look], clock: Clock) -> tuple[Seen, Batch]:
+def gather_batch(cohort: Cohort, index: Tensor, images: Seen, looks: Mapping[Need, Look], clock: Progress) -> tuple[Seen, Batch]:
     """The `images` of a batch as each pass augments and mixes them, and the batch itself; all is on the device."""
     seen: Seen = {need: changed(cohort, look, index, images.get(need, images[Need.NOTHING])) for need, look in looks.items()}
     targets, mixes = cohort.targets[index], looks[Need.NOTHING].mixes

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from kdzoo.contract import guard
-from kdzoo.contract.outputs import PASSES, Clock
+from kdzoo.contract.outputs import PASSES, Progress
 from kdzoo.models.network import attention_as_products
 from kdzoo.training.answers import teach
 from kdzoo.training.cohort import Cohort, gather_batch
@@ -108,7 +108,7 @@ def with_first_stage(cost: dict[str, Any], first: dict[str, Any], share: float) 
 def _stepper(cohort: Cohort) -> Callable[[], None]:
     """One training step of a lone member, on the first batch of the first epoch."""
     (member,) = cohort.members
-    clock = Clock(0, 1, 0, COUNTED + TIMED)
+    clock = Progress(0, 1, 0, COUNTED + TIMED)
     looks = cohort.looks_of(0)
     index, images = next(cohort.batches_of(0, looks, 0))
     here = {need: look.to(cohort.execution.device) for need, look in looks.items()}

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from kdzoo.contract import guard
 from kdzoo.contract.objective import Term
-from kdzoo.contract.outputs import Batch, Clock, Losses, Need, Outputs, Shapes
+from kdzoo.contract.outputs import Batch, Losses, Need, Outputs, Progress, Shapes
 from kdzoo.data.dataset import Images
 from kdzoo.data.split import Parts
 from kdzoo.models.network import Network, count
@@ -212,7 +212,7 @@ def _batches(cohort: Cohort, warm_up: int, probes: Sequence[_Probe]) -> Iterator
         for index, images in cohort.batches_of(epoch, looks, 0):
             if number == last:
                 return
-            clock = Clock(min(epoch, cohort.recipe.epochs - 1), cohort.recipe.epochs, min(number, steps - 1), steps)
+            clock = Progress(min(epoch, cohort.recipe.epochs - 1), cohort.recipe.epochs, min(number, steps - 1), steps)
             seen, batch = gather_batch(cohort, index, images, here, clock)
             asked = number >= warm_up or any(probe.remembers for probe in probes)
             yield seen, batch, teach(cohort, seen) if asked else None

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import PARAM_LIST, AveragedModel, get_ema_multi_avg_fn
 
-from kdzoo.contract.method import Group
+from kdzoo.contract.method import ParamGroup
 from kdzoo.runs.spec import Recipe
 from kdzoo.training.dot import DOT
 
@@ -30,13 +30,13 @@ def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
     return recipe.lr * recipe.gamma ** sum(step + 1e-6 >= milestone * steps for milestone in recipe.milestones)
 
 
-def optimizer(recipe: Recipe, network: nn.Module, of_methods: Sequence[Group] = ()) -> torch.optim.Optimizer:
+def optimizer(recipe: Recipe, network: nn.Module, of_methods: Sequence[ParamGroup] = ()) -> torch.optim.Optimizer:
     """SGD, Adam, AdamW or DOT over a network's parameters and those of methods; each group has a factor `lr_factor` on the rate.
 
     Biases and norms are without decay where the recipe says `weights`. All but DOT are torch's fused ones: one pass over
     the parameters, a fifth of the time of a loop on a CPU.
     """
-    own = Group([parameter for parameter in network.parameters() if parameter.requires_grad])
+    own = ParamGroup([parameter for parameter in network.parameters() if parameter.requires_grad])
     by_kind: dict[tuple[float, float], list[nn.Parameter]] = {}
     for group in (own, *of_methods):
         decay = recipe.weight_decay if group.weight_decay is None else group.weight_decay

@@ -15,7 +15,7 @@ from functools import partial
 from torch import Tensor
 
 from kdzoo.contract import guard
-from kdzoo.contract.outputs import Clock, Need
+from kdzoo.contract.outputs import Need, Progress
 from kdzoo.errors import InputError, KdzooError
 from kdzoo.runs.store import StoreError
 from kdzoo.teachers.cache import Page
@@ -35,7 +35,7 @@ class Stopped(KdzooError):
     """Training was asked to stop; every run of the cohort has a checkpoint."""
 
 
-def step(cohort: Cohort, index: Tensor, images: Seen, looks: Mapping[Need, Look], clock: Clock, page: Page | None = None) -> None:
+def step(cohort: Cohort, index: Tensor, images: Seen, looks: Mapping[Need, Look], clock: Progress, page: Page | None = None) -> None:
     """One step of every member on one batch: the same views, one forward of the teacher or, with a page, what it remembers."""
     seen, batch = gather_batch(cohort, index, images, looks, clock)
     teacher = teach(cohort, seen) if page is None else recite(cohort, page, seen, clock)
@@ -70,7 +70,7 @@ def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
         here = {need: look.to(cohort.execution.device) for need, look in looks.items()}
         ahead = cohort.batches_of(epoch, looks, first)
         for number, (index, images) in enumerate(ahead, start=epoch * cohort.steps_an_epoch + first):
-            step(cohort, index, images, here, Clock(epoch, cohort.recipe.epochs, number, steps), page)
+            step(cohort, index, images, here, Progress(epoch, cohort.recipe.epochs, number, steps), page)
             if (number + 1) % FLUSH_STEPS == 0 or (number + 1) % cohort.steps_an_epoch == 0:
                 drop_bad(cohort)
                 ids = [member.run.id for member in cohort.alive]

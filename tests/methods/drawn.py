@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kdzoo.contract.outputs import Batch, Clock, Need, Outputs
+from kdzoo.contract.outputs import Batch, Need, Outputs, Progress
 
 
 def drawn(*shape: int, seed: int = 0, factor: float = 1.0) -> Tensor:
@@ -26,7 +26,7 @@ def batch_of(index: Tensor, targets: Tensor, seed: int = 0) -> Batch:
         inputs=torch.zeros(len(index), 3, 4, 4, dtype=torch.uint8),
         targets=targets,
         index=index,
-        clock=Clock(0, 1, 0, 1),
+        clock=Progress(0, 1, 0, 1),
         generator=torch.Generator().manual_seed(seed),
     )
 

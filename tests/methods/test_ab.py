@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from kdzoo.contract.method import REGISTRY, FirstStage, create_method
+from kdzoo.contract.method import REGISTRY, PretrainStage, create_method
 from kdzoo.contract.outputs import DataFacts, Shapes, StageShape
 from kdzoo.functional import ab
 
@@ -99,4 +99,4 @@ def test_one_image_and_one_cell_train():
 
 def test_it_is_a_first_stage_after_which_cross_entropy_is_alone():
     card = REGISTRY.get("ab").card
-    assert card.first == FirstStage("ab", share=1 / 8, then=())
+    assert card.pretrain == PretrainStage("ab", share=1 / 8, followed_by=())

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from kdzoo.contract.method import create_method
-from kdzoo.contract.outputs import Batch, Clock, Need, Outputs
+from kdzoo.contract.outputs import Batch, Need, Outputs, Progress
 from kdzoo.errors import InputError
 from kdzoo.functional import bss
 from kdzoo.methods.bss import attack, base_samples, other_classes
@@ -162,7 +162,7 @@ def given_of(student: nn.Module, teacher: nn.Module, images: Tensor, targets: Te
         inputs=images,
         targets=targets,
         index=torch.arange(size),
-        clock=Clock(0, 1, 0, 1),
+        clock=Progress(0, 1, 0, 1),
         generator=torch.Generator().manual_seed(0),
     )
     return *seen, batch
@@ -233,6 +233,6 @@ def test_networks_of_any_kind_and_the_teacher_stays_as_it_was(student, teacher):
 
 def test_its_weight_falls_to_zero_at_three_quarters():
     method = create_method("bss")
-    assert [method.ramp(Clock(0, 1, step, 8)) for step in (0, 3, 6, 7)] == pytest.approx([1.0, 0.5, 0.0, 0.0])
+    assert [method.ramp(Progress(0, 1, step, 8)) for step in (0, 3, 6, 7)] == pytest.approx([1.0, 0.5, 0.0, 0.0])
     with pytest.raises(InputError, match=r"bss\.share: expected a number <= 1, got 2"):
         create_method("bss", share=2.0)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kdzoo.contract.method import create_method
-from kdzoo.contract.outputs import Batch, Clock, DataFacts, Shapes
+from kdzoo.contract.outputs import Batch, DataFacts, Progress, Shapes
 from kdzoo.functional import ctkd
 from kdzoo.methods.ctkd import Temperature, reversed_gradient
 
@@ -31,7 +31,7 @@ def oracle(s: np.ndarray, t: np.ndarray, temperature: float) -> float:
 
 def at_epoch(epoch: int) -> Batch:
     batch = batch_of(torch.arange(3), torch.zeros(3, dtype=torch.int64))
-    batch.clock = Clock(epoch, 240, 0, 1)
+    batch.clock = Progress(epoch, 240, 0, 1)
     return batch
 
 
@@ -72,7 +72,7 @@ def test_the_temperature_starts_where_theta_is_one_and_stays_between_its_bounds(
 
 @pytest.mark.parametrize(("epoch", "expected"), [(0, (1 - math.cos(math.pi / 10)) / 2), (4, 0.5), (9, 1.0), (100, 1.0)])
 def test_the_curriculum_rises_along_a_cosine(epoch, expected):
-    assert create_method("ctkd").strength(Clock(epoch, 240, 0, 1)) == pytest.approx(expected)
+    assert create_method("ctkd").strength(Progress(epoch, 240, 0, 1)) == pytest.approx(expected)
 
 
 def test_a_step_down_its_gradient_makes_the_task_harder():

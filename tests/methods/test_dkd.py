@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kdzoo.contract.method import create_method
-from kdzoo.contract.outputs import Clock
+from kdzoo.contract.outputs import Progress
 from kdzoo.errors import InputError
 from kdzoo.functional import dkd, hinton
 
@@ -123,8 +123,8 @@ def test_it_is_zero_where_the_two_agree_and_the_teacher_gets_no_gradient():
 
 @pytest.mark.parametrize(("epoch", "expected"), [(0, 1 / 20), (9, 0.5), (19, 1.0), (239, 1.0)])
 def test_its_weight_rises_over_twenty_epochs(epoch, expected):
-    assert create_method("dkd").ramp(Clock(epoch, 240, 0, 1)) == pytest.approx(expected)
-    assert create_method("dkd", warmup=1).ramp(Clock(epoch, 240, 0, 1)) == 1
+    assert create_method("dkd").ramp(Progress(epoch, 240, 0, 1)) == pytest.approx(expected)
+    assert create_method("dkd", warmup=1).ramp(Progress(epoch, 240, 0, 1)) == 1
 
 
 def test_the_method_is_the_function():

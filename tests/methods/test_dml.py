@@ -12,7 +12,7 @@ from torch import nn
 
 from kdzoo.contract.method import create_method
 from kdzoo.contract.objective import Objective, Term
-from kdzoo.contract.outputs import Batch, Clock, DataFacts, Need, Outputs, Shapes
+from kdzoo.contract.outputs import Batch, DataFacts, Need, Outputs, Progress, Shapes
 from kdzoo.errors import InputError
 from kdzoo.functional import dml
 
@@ -35,7 +35,7 @@ def batch_of(size: int, seed: int = 0) -> Batch:
         inputs=torch.randint(0, 256, (size, 1, 2, 2), dtype=torch.uint8, generator=random),
         targets=torch.arange(size) % 3,
         index=torch.arange(size),
-        clock=Clock(0, 1, 0, 1),
+        clock=Progress(0, 1, 0, 1),
         generator=torch.Generator().manual_seed(seed),
     )
 

@@ -7,7 +7,7 @@ from drawn import drawn, outputs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdzoo.contract.method import REGISTRY, FirstStage, create_method
+from kdzoo.contract.method import REGISTRY, PretrainStage, create_method
 from kdzoo.contract.outputs import DataFacts, Shapes, StageShape
 from kdzoo.errors import InputError
 from kdzoo.functional import fsp
@@ -99,4 +99,4 @@ def test_one_stage_alone_has_no_flow_and_is_refused():
 
 def test_it_is_a_first_stage_after_which_cross_entropy_is_alone():
     card = REGISTRY.get("fsp").card
-    assert card.first == FirstStage("fsp", share=1 / 8, then=())
+    assert card.pretrain == PretrainStage("fsp", share=1 / 8, followed_by=())

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from kdzoo.contract.method import REGISTRY, FirstStage, create_method
+from kdzoo.contract.method import REGISTRY, PretrainStage, create_method
 from kdzoo.contract.outputs import DataFacts, Shapes, StageShape
 from kdzoo.functional import ft
 
@@ -89,7 +89,7 @@ def test_what_the_first_stage_trained_fits_under_the_same_name(rate):
     assert {name: value.shape for name, value in before.items()} == {
         name: value.shape for name, value in after.items() if name.startswith("paraphraser.")
     }
-    assert REGISTRY.get("ft").card.first == FirstStage("ft_paraphraser", share=1 / 8)
+    assert REGISTRY.get("ft").card.pretrain == PretrainStage("ft_paraphraser", share=1 / 8)
 
 
 def test_it_has_the_published_number_of_parameters_for_256_channels():

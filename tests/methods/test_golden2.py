@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from kdzoo import functional
 from kdzoo.contract.method import REGISTRY, Method, create_method
-from kdzoo.contract.outputs import Batch, Clock, DataFacts, Need, Outputs, Shapes, StageShape
+from kdzoo.contract.outputs import Batch, DataFacts, Need, Outputs, Progress, Shapes, StageShape
 from kdzoo.methods.bss import attack
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden2"
@@ -152,14 +152,14 @@ def class_number(case: Mapping[str, Any], given: Outputs) -> int:
     return case["classifier"][1] if "classifier" in case else logits.shape[1] if logits is not None else 10
 
 
-def batch_of(case: Mapping[str, Any], clock: Clock) -> Batch:
+def batch_of(case: Mapping[str, Any], clock: Progress) -> Batch:
     images = array(case, "images") if "images" in case["arguments"] else torch.zeros(1)
     targets = array(case, "targets") if "targets" in case["arguments"] else torch.zeros(1, dtype=torch.int64)
     random = torch.Generator().manual_seed(case.get("generator_seed", 0))
     return Batch(inputs=images, targets=targets, index=torch.arange(len(targets)), clock=clock, generator=random)
 
 
-def factor_of(method: Method, case: Mapping[str, Any], clock: Clock) -> float:
+def factor_of(method: Method, case: Mapping[str, Any], clock: Progress) -> float:
     """What the loss is multiplied with: the ramp, and the published factor where the case has it."""
     return method.ramp(clock) * (method.card.published.term if case.get("coefficient") else 1.0)
 
@@ -190,7 +190,7 @@ def gradients_of(name: str, student: Outputs, module: nn.Module) -> list[Tensor]
 @pytest.mark.parametrize("case", of_kind("method"))
 def test_a_methods_loss_and_gradients_are_the_published_ones(case):
     method, student, teacher = create_method(case["name"], **case["hyperparameters"]), seen(case, "student"), seen(case, "teacher")
-    module, clock = built(case, method, student, teacher), Clock(*case.get("clock", PAST_WARM_UPS))
+    module, clock = built(case, method, student, teacher), Progress(*case.get("clock", PAST_WARM_UPS))
     factor = method.card.published.term if case.get("coefficient") else 1.0
     loss = method.loss(student, teacher, batch_of(case, clock), module) * method.ramp(clock) * factor
     loss.backward()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kdzoo.contract.method import create_method
-from kdzoo.contract.outputs import Clock
+from kdzoo.contract.outputs import Progress
 from kdzoo.functional import logit_std_dkd
 
 PUBLISHED = {"target_weight": 1.0, "nontarget_weight": 8.0, "temperature": 2.0}
@@ -74,4 +74,4 @@ def test_the_method_is_the_function_and_dkds_warm_up():
     made = create_method("logit_std_dkd")
     said = made.loss(given_outputs("student", logits=s), given_outputs("teacher", logits=t), batch_of(torch.arange(3), y), nn.Module())
     assert said.item() == pytest.approx(oracle(s.numpy(), t.numpy(), y.tolist(), **PUBLISHED))
-    assert made.ramp(Clock(4, 240, 0, 1)) == pytest.approx(0.25)
+    assert made.ramp(Progress(4, 240, 0, 1)) == pytest.approx(0.25)

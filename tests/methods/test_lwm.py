@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from kdzoo.contract.method import create_method, stages_read
-from kdzoo.contract.outputs import Batch, Clock, DataFacts, Need, Outputs, Shapes, StageShape
+from kdzoo.contract.outputs import Batch, DataFacts, Need, Outputs, Progress, Shapes, StageShape
 from kdzoo.errors import InputError
 from kdzoo.functional import lwm
 from kdzoo.methods._ops import last_of_several, several
@@ -51,7 +51,7 @@ def batch_of(images: Tensor, classes: int) -> Batch:
         inputs=images,
         targets=torch.arange(size) % classes,
         index=torch.arange(size),
-        clock=Clock(0, 1, 0, 1),
+        clock=Progress(0, 1, 0, 1),
         generator=torch.Generator(),
     )
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kdzoo.contract.method import REGISTRY, create_method
-from kdzoo.contract.outputs import Batch, Clock, DataFacts, Shapes, StageShape
+from kdzoo.contract.outputs import Batch, DataFacts, Progress, Shapes, StageShape
 from kdzoo.functional import norm
 from kdzoo.methods.norm import factor
 
@@ -26,7 +26,7 @@ def batch_at(epoch: int, epochs: int = 240) -> Batch:
         inputs=torch.zeros(2, 3, 4, 4, dtype=torch.uint8),
         targets=TARGETS,
         index=torch.arange(2),
-        clock=Clock(epoch, epochs, 0, 1),
+        clock=Progress(epoch, epochs, 0, 1),
         generator=torch.Generator(),
     )
 
@@ -62,12 +62,12 @@ def test_its_gradient_is_the_numerical_one_and_the_teacher_gets_none():
     ("epoch", "value"), [(0, 0.1), (9, 0.1), (10, 0.5), (19, 0.5), (20, 1), (179, 1), (180, 0.5), (209, 0.5), (210, 0.1), (239, 0.1)]
 )
 def test_the_factor_over_240_epochs_is_the_published_one(epoch, value):
-    assert factor(Clock(epoch, 240, 0, 1)) == value
+    assert factor(Progress(epoch, 240, 0, 1)) == value
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 7, 24, 30, 100])
 def test_any_number_of_epochs_ends_at_the_last_factor_and_has_no_gap(epochs):
-    values = [factor(Clock(epoch, epochs, 0, 1)) for epoch in range(epochs)]
+    values = [factor(Progress(epoch, epochs, 0, 1)) for epoch in range(epochs)]
     assert set(values) <= {0.1, 0.5, 1.0}
     assert epochs < 24 or [v for i, v in enumerate(values) if i == 0 or v != values[i - 1]] == [0.1, 0.5, 1.0, 0.5, 0.1]
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdzoo.contract.method import create_method
-from kdzoo.contract.outputs import Batch, Clock, DataFacts, Outputs, Shapes
+from kdzoo.contract.outputs import Batch, DataFacts, Outputs, Progress, Shapes
 from kdzoo.errors import InputError
 from kdzoo.functional import pskd
 
@@ -26,7 +26,7 @@ def batch_of(index: list[int], epoch: int = 0, epochs: int = 4) -> Batch:
         inputs=torch.zeros(len(index), 1, 2, 2, dtype=torch.uint8),
         targets=TARGETS[found],
         index=found,
-        clock=Clock(epoch, epochs, 0, 1),
+        clock=Progress(epoch, epochs, 0, 1),
         generator=torch.Generator(),
     )
 
@@ -96,7 +96,7 @@ def test_each_sample_meets_in_the_next_epoch_what_was_said_of_it_in_whatever_ord
 
 def test_the_share_rises_to_the_last_epochs():
     method = create_method("pskd", last=0.8)
-    assert [method.share(Clock(epoch, 4, 0, 1)) for epoch in range(4)] == pytest.approx([0.2, 0.4, 0.6, 0.8])
+    assert [method.share(Progress(epoch, 4, 0, 1)) for epoch in range(4)] == pytest.approx([0.2, 0.4, 0.6, 0.8])
 
 
 def test_what_is_remembered_is_kept_with_the_run_and_not_changed_while_not_training():

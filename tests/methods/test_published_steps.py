@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kdzoo.contract.method import REGISTRY
 from kdzoo.contract.objective import Objective, build_objective
-from kdzoo.contract.outputs import Batch, Clock, DataFacts, Need, Outputs
+from kdzoo.contract.outputs import Batch, DataFacts, Need, Outputs, Progress
 from kdzoo.models.network import Network, build_network, freeze, pair_stages, probe
 from kdzoo.runs.spec import NetworkSpec, ObjectiveSpec, TermSpec
 from kdzoo.suite.plan.config import recipe_file
@@ -124,7 +124,7 @@ def batches() -> list[Batch]:
             inputs=torch.randint(0, 256, (BATCH, 1, SIDE, SIDE), dtype=torch.uint8, generator=random),
             targets=torch.randint(CLASSES, (BATCH,), generator=random),
             index=torch.arange(BATCH),
-            clock=Clock(step, 240, step, 240),
+            clock=Progress(step, 240, step, 240),
             generator=random,
         )
         for step in range(STEPS)

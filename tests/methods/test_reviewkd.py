@@ -10,7 +10,7 @@ from torch import nn
 
 from kdzoo.contract.method import create_method
 from kdzoo.contract.objective import build_objective
-from kdzoo.contract.outputs import Batch, Clock, DataFacts, Need, Shapes, StageShape
+from kdzoo.contract.outputs import Batch, DataFacts, Need, Progress, Shapes, StageShape
 from kdzoo.functional import reviewkd
 from kdzoo.models.network import Network, build_network, pair_stages, probe
 from kdzoo.runs.spec import NetworkSpec, ObjectiveSpec, TermSpec
@@ -159,7 +159,7 @@ def test_a_run_reads_what_the_teacher_has(name, read):
     assert objective.needs.teacher == read | Need.EMBEDDING
     images = torch.randint(0, 256, (2, 3, 160, 160), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     index = torch.arange(2)
-    batch = Batch(inputs=images, targets=index, index=index, clock=Clock(19, 240, 0, 1), generator=torch.Generator())
+    batch = Batch(inputs=images, targets=index, index=index, clock=Progress(19, 240, 0, 1), generator=torch.Generator())
     with torch.no_grad():
         said = teacher(images, objective.needs.teacher)
         seen = student(images, objective.needs.student)
@@ -193,5 +193,5 @@ def test_it_has_the_published_number_of_parameters_and_width_is_not_ignored():
 
 @pytest.mark.parametrize(("epoch", "factor"), [(0, 0.05), (9, 0.5), (19, 1.0), (200, 1.0)])
 def test_the_weight_grows_over_twenty_epochs(epoch, factor):
-    assert create_method("reviewkd").ramp(Clock(epoch, 240, 0, 1)) == pytest.approx(factor)
-    assert create_method("reviewkd", warmup=1).ramp(Clock(epoch, 240, 0, 1)) == 1.0
+    assert create_method("reviewkd").ramp(Progress(epoch, 240, 0, 1)) == pytest.approx(factor)
+    assert create_method("reviewkd", warmup=1).ramp(Progress(epoch, 240, 0, 1)) == 1.0

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kdzoo.contract.method import create_method
-from kdzoo.contract.outputs import Clock
+from kdzoo.contract.outputs import Progress
 from kdzoo.functional import dkd, rld
 
 PUBLISHED = {"confidence_weight": 1.0, "correlation_weight": 8.0, "confidence_temperature": 1.0, "temperature": 4.0}
@@ -117,4 +117,4 @@ def test_the_method_is_the_function_and_a_warm_up():
     made = create_method("rld")
     said = made.loss(outputs("student", logits=s), outputs("teacher", logits=t), batch_of(torch.arange(3), y), nn.Module())
     assert said.item() == pytest.approx(oracle(s.numpy(), t.numpy(), y.tolist(), **PUBLISHED))
-    assert made.ramp(Clock(1, 240, 0, 1)) == pytest.approx(0.1)
+    assert made.ramp(Progress(1, 240, 0, 1)) == pytest.approx(0.1)

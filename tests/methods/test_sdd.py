@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kdzoo.contract.method import create_method
-from kdzoo.contract.outputs import Clock, DataFacts, Shapes, StageShape
+from kdzoo.contract.outputs import DataFacts, Progress, Shapes, StageShape
 from kdzoo.errors import InputError
 from kdzoo.functional import dkd, sdd
 from kdzoo.methods.sdd import cell_logits
@@ -146,4 +146,4 @@ def test_an_embedding_that_is_not_the_last_map_is_refused():
 
 
 def test_it_declares_dkds_weights_and_warm_up():
-    assert create_method("sdd").ramp(Clock(9, 240, 0, 1)) == pytest.approx(0.5)
+    assert create_method("sdd").ramp(Progress(9, 240, 0, 1)) == pytest.approx(0.5)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from kdzoo.contract.method import create_method
-from kdzoo.contract.outputs import Batch, Clock, Need, Outputs
+from kdzoo.contract.outputs import Batch, Need, Outputs, Progress
 from kdzoo.functional import sobolev
 from kdzoo.methods.sobolev import saliency
 from kdzoo.models.network import Network, build_network, freeze
@@ -36,7 +36,7 @@ def batch_of(images: Tensor, classes: int, seed: int = 0) -> Batch:
         inputs=images,
         targets=torch.arange(size) % classes,
         index=torch.arange(size),
-        clock=Clock(0, 1, 0, 1),
+        clock=Progress(0, 1, 0, 1),
         generator=torch.Generator().manual_seed(seed),
     )
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kdzoo.contract.method import REGISTRY
-from kdzoo.contract.outputs import Batch, Clock, DataFacts, Need, Outputs, Shapes, StageShape
+from kdzoo.contract.outputs import Batch, DataFacts, Need, Outputs, Progress, Shapes, StageShape
 from kdzoo.contract.plugins import load_plugin
 from kdzoo.suite.plan.config import bench_config, recipe_file
 from kdzoo.suite.run.bench import prepare, run
@@ -313,7 +313,7 @@ def test_every_class_reads_the_maps_that_its_program_reads(name):
         inputs=torch.zeros(BATCH, 3, 8, 8, dtype=torch.uint8),
         targets=torch.from_numpy(Recorded.targets),
         index=torch.arange(BATCH),
-        clock=Clock(0, 1, 0, 1),
+        clock=Progress(0, 1, 0, 1),
         generator=torch.Generator(),
     )
     needs = method.card.needs
@@ -339,7 +339,7 @@ def test_the_paraphrasers_hand_their_weights_to_the_second_stage(aber, rep):
     """Under the same names and shapes."""
     shapes = Recorded(1).shapes
     for first, second in (("ft_aber_paraphraser", "ft_aber"), ("ft_rep_paraphraser", "ft_rep")):
-        assert REGISTRY.get(second).card.first.method == first
+        assert REGISTRY.get(second).card.pretrain.method == first
         states = [REGISTRY.get(name)().build(shapes, shapes, None).state_dict() for name in (first, second)]
         before, after = ({key: value.shape for key, value in state.items() if key.startswith("paraphraser")} for state in states)
         assert before == after
@@ -363,7 +363,7 @@ def test_crds_table_has_its_weights_rates_and_pairs():
         published = REGISTRY.get(method).card.published
         assert (method, published.task, published.term) == (method, task, term)
     assert {*weights, "ab", "fsp"} == set(config.methods)  # whose second stages are cross-entropy alone
-    assert {REGISTRY.get(method).card.first.epochs(240) for method in ("ab", "fsp", "ft_rep")} == {30}
+    assert {REGISTRY.get(method).card.pretrain.epochs(240) for method in ("ab", "fsp", "ft_rep")} == {30}
     recipe = recipe_file(config.recipe)
     rates = {student: recipe.resolve(student, {}).lr for student in (pair.partition("/")[2] for pair in config.pairs)}
     light = {"mobilenetv2_half", "shufflenetv1", "shufflenetv2"}

@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from kdzoo.contract.method import REGISTRY, LossAndAuxiliary, Method
+from kdzoo.contract.method import REGISTRY, LossWithAux, Method
 from kdzoo.contract.objective import Objective, build_objective
-from kdzoo.contract.outputs import PASSES, Batch, Clock, DataFacts, Need, Outputs, Shapes, StageShape
+from kdzoo.contract.outputs import PASSES, Batch, DataFacts, Need, Outputs, Progress, Shapes, StageShape
 from kdzoo.errors import InputError
 from kdzoo.models.network import Learner, Network, build_network, freeze, pair_stages, probe
 from kdzoo.runs.spec import NetworkSpec, ObjectiveSpec, TermSpec
@@ -80,7 +80,7 @@ class Step:
         ]
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
             given = self.method.loss(*seen, self.batch.only(needs.student, self.batch.generator), self.module)
-        losses = list(given) if isinstance(given, LossAndAuxiliary) else [given]
+        losses = list(given) if isinstance(given, LossWithAux) else [given]
         for loss in losses:
             assert loss.dtype == torch.float32
             assert loss.shape == ()
@@ -142,7 +142,7 @@ def step(
         inputs=torch.zeros(batch, 3, 8, 8, dtype=torch.uint8),
         targets=torch.arange(batch) % classes,
         index=torch.arange(batch),
-        clock=Clock(epoch=1, epochs=4, step=7, steps=20),
+        clock=Progress(epoch=1, epochs=4, step=7, steps=20),
         generator=generator(seed, "step"),
     )
     return Step(method, module, seen(student, True), seen(teacher, False), ticket)
@@ -295,7 +295,7 @@ def run_on_networks(
         inputs=images,
         targets=torch.arange(batch) % classes,
         index=torch.arange(batch),
-        clock=Clock(1, 4, 7, 20),
+        clock=Progress(1, 4, 7, 20),
         generator=generator(seed, "step"),
     )
     needs = objective.needs

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdzoo.contract.method import FirstStage, Method, register
+from kdzoo.contract.method import Method, PretrainStage, register
 from kdzoo.contract.outputs import Batch, DataFacts, Need, Needs, Outputs, Shapes
 from kdzoo.methods._ops import connector, full_precision, taught, wide
 from kdzoo.methods.ft_paraphraser import factor_width
@@ -187,7 +187,7 @@ class ProbabilisticTransfer(Method):
         return pkt_aber(student.embedding, teacher.embedding)
 
 
-@register("fsp_aber", needs=Need.STAGES, scale=1.0, first=FirstStage("fsp_aber", share=50 / 200, then=()))
+@register("fsp_aber", needs=Need.STAGES, scale=1.0, pretrain=PretrainStage("fsp_aber", share=50 / 200, followed_by=()))
 class FlowOfSolution(Method):
     """`fsp` as the mean over pairs of stages, for 50 epochs before 200 of cross-entropy.
 
@@ -199,7 +199,7 @@ class FlowOfSolution(Method):
         return fsp_aber(student.stages, teacher.stages)
 
 
-@register("ab_aber", needs=Need.PREACT, scale=10.0, first=FirstStage("ab_aber", share=50 / 200, then=()))
+@register("ab_aber", needs=Need.PREACT, scale=10.0, pretrain=PretrainStage("ab_aber", share=50 / 200, followed_by=()))
 class ActivationBoundaries(Method):
     """`ab` with a margin of 2, the mean over elements and stages, for 50 epochs before 200 of cross-entropy.
 
@@ -264,7 +264,7 @@ class FactorParaphraser(Method):
             return cast(Tensor, (paraphraser.decode(paraphraser.encode(last)) - last).square().mean())
 
 
-@register("ft_aber", needs=Need.STAGES, scale=200.0, stages="last", first=FirstStage("ft_aber_paraphraser", share=30 / 200))
+@register("ft_aber", needs=Need.STAGES, scale=200.0, stages="last", pretrain=PretrainStage("ft_aber_paraphraser", share=30 / 200))
 class FactorTransfer(Method):
     """`ft` with batch norm in both networks on CIFAR-10 and in neither on CIFAR-100, after 30 epochs of its paraphraser."""
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdzoo.contract.method import FirstStage, Method, register
+from kdzoo.contract.method import Method, PretrainStage, register
 from kdzoo.contract.outputs import Batch, DataFacts, Need, Needs, Outputs, Shapes
 from kdzoo.errors import InputError
 from kdzoo.methods._ops import full_precision, same_size, taught, wide
@@ -73,7 +73,7 @@ class LeakyParaphraser(Method):
             return ft_paraphraser(cast(Paraphrasing, module).paraphraser(last), last)
 
 
-@register("ft_rep", needs=Need.STAGES, scale=200.0, stages="last", first=FirstStage("ft_rep_paraphraser", share=30 / 240))
+@register("ft_rep", needs=Need.STAGES, scale=200.0, stages="last", pretrain=PretrainStage("ft_rep_paraphraser", share=30 / 240))
 class FactorAttention(Method):
     """`ft` between the attention maps of factors, which lose the channels before they are normalised."""
 

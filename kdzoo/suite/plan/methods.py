@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, cast
 
-from kdzoo.contract.method import LOW_FIRST, REGISTRY, WEIGHTS_WORTH_TRYING, FirstStage, Setting, in_doses, stages_read
+from kdzoo.contract.method import LOW_FIRST, REGISTRY, WEIGHTS_WORTH_TRYING, PretrainStage, Setting, in_doses, stages_read
 from kdzoo.contract.outputs import Need
 from kdzoo.errors import InputError
 from kdzoo.runs.spec import FirstSpec, ObjectiveSpec, TermSpec
@@ -162,7 +162,9 @@ def asked_as(request: Request, term: str) -> str:
     """The name under which a term of the second stage was asked for: its own, or that of the method it stands for."""
     if term in request.terms:
         return term
-    return next(name for name in request.terms if (first := REGISTRY.get(name).card.first) is not None and term in (first.then or ()))
+    return next(
+        name for name in request.terms if (first := REGISTRY.get(name).card.pretrain) is not None and term in (first.followed_by or ())
+    )
 
 
 def why_no_dose(request: Request) -> str:
@@ -177,8 +179,8 @@ def _second_stage(request: Request) -> tuple[str, ...]:
     """The terms of a request, in order; those that stand for a method of two stages in the place of it."""
     found: set[str] = set()
     for name in request.terms:
-        first = REGISTRY.get(name).card.first
-        found.update((name,) if first is None or first.then is None else first.then)
+        first = REGISTRY.get(name).card.pretrain
+        found.update((name,) if first is None or first.followed_by is None else first.followed_by)
     return tuple(sorted(found))
 
 
@@ -186,17 +188,17 @@ def _first_stage(
     request: Request, hyperparameters: Mapping[str, Mapping[str, Any]], epochs: int, problems: list[str | None] | list[str]
 ) -> FirstSpec | None:
     """The first stage of the one method of a request that has one, with the hyper-parameters that the two share."""
-    owners = [name for name in request.terms if REGISTRY.get(name).card.first is not None]
+    owners = [name for name in request.terms if REGISTRY.get(name).card.pretrain is not None]
     if not owners:
         return None
     owner = owners[0]
-    stage = cast(FirstStage, REGISTRY.get(owner).card.first)
+    stage = cast(PretrainStage, REGISTRY.get(owner).card.pretrain)
     if len(owners) > 1:
         problems.append(f"methods: {request.text!r}: {' and '.join(owners)} each train in two stages; a run has one first stage")
-    if request.exact and stage.then is not None:
+    if request.exact and stage.followed_by is not None:
         factor = dict(zip(request.terms, request.coefficients, strict=True))[owner]
-        if factor != 1 or not set(stage.then) <= set(request.terms):
-            second = "".join(f"0.9*{name}+" for name in stage.then)
+        if factor != 1 or not set(stage.followed_by) <= set(request.terms):
+            second = "".join(f"0.9*{name}+" for name in stage.followed_by)
             problems.append(
                 f"methods: {request.text!r}: {owner} is a first stage and has no factor in the sum, which names the terms of the "
                 f"second: expected a sum such as 0.1*ce+{second}{owner}"
@@ -207,7 +209,7 @@ def _first_stage(
     term = TermSpec(
         method=stage.method, version=cls.card.version, hyperparameters=method.model_dump(mode="json"), coefficient=cls.card.scale
     )
-    return FirstSpec(owner=owner, term=term, epochs=stage.epochs(epochs), then=stage.then)
+    return FirstSpec(owner=owner, term=term, epochs=stage.epochs(epochs), then=stage.followed_by)
 
 
 def settings(request: Request, config: BenchConfig, published: Mapping[str, PairValues] = MappingProxyType({})) -> list[Point]:

@@ -11,7 +11,7 @@ from kdzoo.contract import guard
 from kdzoo.contract.diagnosis import MethodFault, Networks, diagnose, shown
 from kdzoo.contract.method import REGISTRY, Method
 from kdzoo.contract.objective import Objective
-from kdzoo.contract.outputs import Clock, Shapes
+from kdzoo.contract.outputs import Progress, Shapes
 from kdzoo.data.dataset import Images
 from kdzoo.data.loader import batches
 from kdzoo.data.split import Parts
@@ -121,7 +121,7 @@ def _steps(cohort: Cohort, teacher: Network | None, size: int) -> set[str]:
     samples, recipe, device = len(cohort.parts.train.targets), member.run.recipe, cohort.execution.device
     steps = cohort.steps_an_epoch * recipe.epochs
     reached: set[str] = set()
-    for clock in (Clock(0, recipe.epochs, 0, steps), Clock(recipe.epochs - 1, recipe.epochs, steps - 1, steps)):
+    for clock in (Progress(0, recipe.epochs, 0, steps), Progress(recipe.epochs - 1, recipe.epochs, steps - 1, steps)):
         looks = {need: look.to(device) for need, look in cohort.looks_of(clock.epoch).items()}
         index = next(batches(samples, recipe.batch_size, cohort.seed, clock.epoch, device=device, drop_last=recipe.drop_last))[:size]
         pixels = {need: images_at(cohort.parts.train.images, which[index], device) for need, which in shown_by(looks).items()}
