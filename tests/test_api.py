@@ -266,23 +266,19 @@ def test_nothing_is_warned_of_when_kdzoo_is_imported():
     subprocess.run([sys.executable, "-W", "error", "-c", "import kdzoo; kdzoo.register"], check=True)
 
 
-def test_all_that_a_plugin_of_two_stages_with_parts_of_its_own_names_is_public(registered_for_a_while):
-    import torch
-
-    import kdzoo
-
-    @kdzoo.register("public_names", needs=kdzoo.Need.LOGITS, pretrain=kdzoo.PretrainStage("hinton", share=1 / 4, followed_by=("at",)))
-    class PublicNames(kdzoo.Method):
+def test_all_that_a_plugin_of_two_stages_with_parts_of_its_own_names_is_public():
+    @zoo.register("public_names", needs=zoo.Need.LOGITS, pretrain=zoo.PretrainStage("hinton", share=1 / 4, followed_by=("at",)))
+    class PublicNames(zoo.Method):
         def groups(self, module):
-            return [kdzoo.ParamGroup(list(module.parameters()), lr=0.1)]
+            return [zoo.ParamGroup(list(module.parameters()), lr=0.1)]
 
         def loss(self, student, teacher, batch, module):
-            return kdzoo.LossWithAux(student.logits.mean(), teacher.logits.mean())
+            return zoo.LossWithAux(student.logits.mean(), teacher.logits.mean())
 
-        def ramp(self, clock: kdzoo.Progress) -> float:
+        def ramp(self, clock: zoo.Progress) -> float:
             return clock.progress
 
-    method = kdzoo.create_method("public_names")
-    assert method.ramp(kdzoo.Progress(epoch=1, epochs=4, step=3, steps=12)) == 0.25
+    method = zoo.create_method("public_names")
+    assert method.ramp(zoo.Progress(epoch=1, epochs=4, step=3, steps=12)) == 0.25
     assert method.card.pretrain.epochs(of_recipe=40) == 10
     assert [group.lr for group in method.groups(torch.nn.Linear(2, 2))] == [0.1]
