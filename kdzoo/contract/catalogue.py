@@ -87,11 +87,16 @@ def _card(name: str, entry: Mapping[str, Any]) -> Card:
         "source": lambda value: value and Source(**value),
         "search": lambda value: tuple(Setting(**setting) for setting in value),
         "disagreements": tuple,
-        "pretrain": lambda value: value and PretrainStage(**{**value, "followed_by": value["followed_by"] and tuple(value["followed_by"])}),
+        "pretrain": lambda value: value and _pretrain_stage(value),
         "stages": lambda value: value if isinstance(value, str) else _stages_of(value),
     }
     values = {key: built.get(key, lambda same: same)(value) for key, value in entry.items() if key != "fields"}
     return Card(name=name, origin=f"kdzoo.methods.{name}", definition=("", name), outside=False, plugin="", **values)
+
+
+def _pretrain_stage(value: Mapping[str, Any]) -> PretrainStage:
+    followed_by = value["followed_by"]  # an empty list says something else than None
+    return PretrainStage(**{**value, "followed_by": None if followed_by is None else tuple(followed_by)})
 
 
 def _stages_of(value: Mapping[str, StagesRead]) -> Callable[[Any], StagesRead]:
