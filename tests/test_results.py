@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from build_claims import PAGE, with_claims
 
 from kdzoo.contract.method import REGISTRY
 from kdzoo.suite.report.leaderboard import write_tables
@@ -45,6 +46,10 @@ def test_the_page_of_a_study_is_rebuilt_byte_for_byte_from_its_runs_and_steps(na
     write_evidence(read_study(study_file(name)), name, folder)
     for path in tables:
         assert path.read_bytes() == (RESULTS / "papers" / name / path.name).read_bytes(), f"{name}/{path.name}"
+
+
+def test_the_claims_on_the_evidence_page_are_what_the_committed_runs_say():
+    assert PAGE.read_text() == with_claims(PAGE.read_text()), "run python docs/build_claims.py"
 
 
 @pytest.mark.parametrize("name", STUDIES)
