@@ -1,10 +1,10 @@
-"""Batches as index tensors in an order that is a pure function of (seed, epoch), fetched from where the images lie."""
+"""Images fetched from where they lie, in memory or in files, read ahead of their use."""
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
@@ -13,8 +13,6 @@ from torch import Tensor
 
 from kdzoo.data.dataset import Array, Pixels, Stored, stored
 from kdzoo.data.split import Parts
-from kdzoo.runs.spec import steps_per_epoch
-from kdzoo.seeds import generator
 
 AHEAD = 2
 """batches that are being read while one is in use"""
@@ -23,40 +21,6 @@ TOGETHER = 8
 WHOLE_BATCH = 256
 DEVICE_SHARE = 0.25
 """of a CUDA device's free memory: images that take no more are kept there"""
-
-
-def order(samples: int, seed: int, epoch: int) -> Tensor:
-    """The order of the samples in an epoch, a permutation (samples,) int64."""
-    return torch.randperm(samples, generator=generator(seed, "order", epoch))
-
-
-def batches(
-    samples: int,
-    batch_size: int,
-    seed: int,
-    epoch: int,
-    start: int = 0,
-    device: torch.device | str = "cpu",
-    *,
-    drop_last: bool = False,
-) -> Iterator[Tensor]:
-    """The index tensors of an epoch's batches from number `start` on; the device gets them all at once."""
-    drawn = order(samples, seed, epoch).to(device)
-    for number in range(start, steps_per_epoch(samples, batch_size, drop_last=drop_last)):
-        yield drawn[number * batch_size : (number + 1) * batch_size]
-
-
-def partners(targets: Tensor, seed: int, epoch: int) -> Tensor:
-    """For each sample another of its class, each of them equally likely; itself where it has no other. (N,) int64."""
-    by_class = targets.argsort(stable=True)
-    rank = torch.empty_like(by_class)
-    rank[by_class] = torch.arange(len(targets))
-    which = targets + 1  # those without a label are a class of their own
-    counts = torch.bincount(which)
-    start, count = (counts.cumsum(0) - counts)[which], counts[which]
-    share = torch.rand(len(targets), generator=generator(seed, "partner", epoch), dtype=torch.float64)
-    step = 1 + (share * (count - 1)).long().clamp(max=(count - 2).clamp(min=0))
-    return by_class[start + (rank - start + step) % count]
 
 
 def fetch(images: Pixels, indices: Iterable[Tensor], device: torch.device) -> Generator[Tensor, None, None]:
@@ -69,6 +33,11 @@ def fetch(images: Pixels, indices: Iterable[Tensor], device: torch.device) -> Ge
             yield images[index]
     else:
         yield from read_ahead(images if isinstance(images, Stored) else stored(images), indices, device)
+
+
+def fetch_once(images: Pixels, index: Tensor, device: torch.device) -> Tensor:
+    """The images (B, C, H, W) uint8 at an index that nobody has read ahead."""
+    return next(fetch(images, [index.to(images.device)], device))
 
 
 def read_ahead(images: Stored, indices: Iterable[Tensor], device: torch.device) -> Generator[Tensor, None, None]:

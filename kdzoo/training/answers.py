@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kdzoo.contract.outputs import PASSES, Need, Outputs, Progress
 from kdzoo.data.dataset import Subset
-from kdzoo.data.loader import order
+from kdzoo.data.epoch import order
 from kdzoo.data.split import Parts, labelled
 from kdzoo.data.views import center, finite, view_code, view_count
 from kdzoo.errors import InputError
@@ -36,7 +36,7 @@ COMPARED_IMAGES = 512
 CLEARLY = 0.05
 """the size of the test that calls one of the usual normalisations better, all of them together"""
 
-DATA_CODE = ("loader", "mixing", "operations", "pixels", "preprocess", "views")
+DATA_CODE = ("epoch", "loader", "mixing", "operations", "pixels", "preprocess", "views")
 CODE = (
     *("seeds", "training/cohort", "models/placement", "teachers/cache", "training/predict", "training/answers"),
     *(f"data/{name}" for name in DATA_CODE),

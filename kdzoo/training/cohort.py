@@ -13,7 +13,8 @@ from torch import Tensor
 
 from kdzoo.contract.outputs import Batch, Need, Progress
 from kdzoo.data.dataset import Pixels
-from kdzoo.data.loader import batches, fetch, partners
+from kdzoo.data.epoch import batches, partners
+from kdzoo.data.loader import fetch
 from kdzoo.data.mixing import Mixes, draw_mixes, mix, soft_targets
 from kdzoo.data.split import Parts
 from kdzoo.data.views import Views, apply, draw, seen_shape

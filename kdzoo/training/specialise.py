@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdzoo.data.dataset import Subset
-from kdzoo.data.loader import batches, fetch
+from kdzoo.data.epoch import batches
+from kdzoo.data.loader import fetch
 from kdzoo.data.views import apply, draw
 from kdzoo.errors import InputError
 from kdzoo.models.committee import Committee, committee_name

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as T
 
 from kdzoo.data import operations
-from kdzoo.data.loader import batches, order
+from kdzoo.data.epoch import batches, order
 from kdzoo.data.operations import OPERATIONS
 from kdzoo.data.views import apply, center, draw, finite, view_code
 from kdzoo.runs.spec import Augment, Recipe, steps_per_epoch

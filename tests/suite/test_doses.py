@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from kdzoo.contract.method import REGISTRY
 from kdzoo.contract.outputs import Need
-from kdzoo.data.loader import order
+from kdzoo.data.epoch import order
 from kdzoo.errors import InputError
 from kdzoo.models.network import count, freeze, probe
 from kdzoo.models.placement import Execution

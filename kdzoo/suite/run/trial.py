@@ -13,7 +13,7 @@ from kdzoo.contract.method import REGISTRY, Method
 from kdzoo.contract.objective import Objective
 from kdzoo.contract.outputs import Progress, Shapes
 from kdzoo.data.dataset import Images
-from kdzoo.data.loader import batches
+from kdzoo.data.epoch import batches
 from kdzoo.data.split import Parts
 from kdzoo.errors import InputError, KdzooError
 from kdzoo.models.network import Network

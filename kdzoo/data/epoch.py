@@ -1,0 +1,182 @@
+"""What one epoch shows: the order, views, mixes and partners of its samples, drawn in one place, and the images themselves.
+
+All of it is a pure function of (seed, epoch, sample), so that it depends neither on batches nor on where training was
+resumed. A cohort and its teacher read the same plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kdzoo.contract.outputs import Batch, Clock, Need
+from kdzoo.data.loader import fetch, fetch_once
+from kdzoo.data.mixing import Mixes, draw_mixes, mix, soft_targets
+from kdzoo.data.split import Parts
+from kdzoo.data.views import Views, apply, draw, finite, seen_shape, view_code, view_count
+from kdzoo.runs.spec import Recipe, steps_per_epoch
+from kdzoo.seeds import generator
+
+STREAMS = {Need.NOTHING: "view", Need.SECOND_VIEW: "second view", Need.PARTNER: "partner view"}
+"""the passes of a step and the random streams of their augmentation; Need.NOTHING is the first"""
+
+Inputs = dict[Need, Tensor]
+"""the images of a batch for each pass"""
+
+
+@dataclass(frozen=True)
+class PassPlan:
+    """What a pass shows for every training sample: the index of the one that is shown (N,), and how it looks."""
+
+    samples: Tensor
+    views: Views
+
+
+class EpochPlan:
+    """The order of an epoch's samples, and what each pass shows of them, on a device.
+
+    passes: those that are drawn; Need.NOTHING, the first, always is. A position is a place in `order`. `epoch` is the one that
+    is drawn, which repeats after `recipe.view_epochs`.
+    """
+
+    def __init__(
+        self, parts: Parts, recipe: Recipe, seed: int, epoch: int, passes: Iterable[Need], device: torch.device | str = "cpu"
+    ) -> None:
+        self.parts = parts
+        self.recipe = recipe
+        self.seed = seed
+        self.epoch = recipe.drawn_as(epoch)
+        self.device = torch.device(device)
+        self.steps = steps_per_epoch(self.samples, recipe.batch_size, drop_last=recipe.drop_last)
+        self.order = order(self.samples, seed, self.epoch)[: self.steps * recipe.batch_size]
+        """the sample at each position, (P,) int64 on the CPU"""
+        wanted = {Need.NOTHING, *passes}
+        self.passes = {which: self._draw(which, stream) for which, stream in STREAMS.items() if which in wanted}
+        self.mixes = self._draw_mixes()
+        self._targets = parts.train.targets.to(self.device)
+
+    @property
+    def samples(self) -> int:
+        return len(self.parts.train.targets)
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        height, width = self.parts.train.images.shape[2:]
+        return height, width
+
+    def _draw(self, which: Need, stream: str) -> PassPlan:
+        height, width = self._shape
+        targets = self.parts.train.targets
+        shown = partners(targets, self.seed, self.epoch) if which is Need.PARTNER else torch.arange(self.samples)
+        views = draw(self.recipe.augment, samples=self.samples, height=height, width=width, seed=self.seed, epoch=self.epoch, stream=stream)
+        return PassPlan(shown.to(self.device), views.to(self.device))
+
+    def _draw_mixes(self) -> Mixes | None:
+        height, width = seen_shape(self.recipe.augment, *self._shape)
+        mixes = draw_mixes(self.recipe, samples=self.samples, height=height, width=width, seed=self.seed, epoch=self.epoch)
+        return None if mixes is None else mixes.to(self.device)
+
+    def batches(self, start: int = 0) -> Iterator[tuple[Tensor, Inputs]]:
+        """The samples of each batch from number `start` on, with their images by pass, read ahead and not yet augmented.
+
+        A second view is of the first pass's images, which are not read again.
+        """
+        images, size = self.parts.train.images, self.recipe.batch_size
+        read = {which: one.samples.to(images.device) for which, one in self.passes.items() if which is not Need.SECOND_VIEW}
+        here, there = self.order.to(self.device), self.order.to(images.device)
+        wanted = (shown[index] for index in cut_batches(there, size, self.steps, start) for shown in read.values())
+        with closing(fetch(images, wanted, self.device)) as fetched:
+            for index in cut_batches(here, size, self.steps, start):
+                yield index, {which: next(fetched) for which in read}
+
+    def gather(self, index: Tensor, images: Mapping[Need, Tensor], clock: Clock) -> tuple[Inputs, Batch]:
+        """The `images` of the samples `index` as each pass augments and mixes them, and the batch itself, on the device."""
+        inputs: Inputs = {which: self._change(which, index, images.get(which, images[Need.NOTHING])) for which in self.passes}
+        targets, mixes = self._targets[index], self.mixes
+        return inputs, Batch(
+            inputs=inputs[Need.NOTHING],
+            targets=targets,
+            soft_targets=None if mixes is None else soft_targets(targets, mixes, index, self.parts.facts.classes),
+            index=index,
+            clock=clock,
+            generator=torch.Generator(self.device),
+        )
+
+    def read(self, index: Tensor) -> Inputs:
+        """The images of the samples `index` by pass, as `batches` has them."""
+        shown = {which: one.samples[index] for which, one in self.passes.items() if which is not Need.SECOND_VIEW}
+        return {which: fetch_once(self.parts.train.images, samples, self.device) for which, samples in shown.items()}
+
+    def load(self, which: Need, positions: Tensor) -> Tensor:
+        """What a pass shows at `positions` (B,): (B, C, H, W) uint8. Where images are mixed, these must be a whole batch."""
+        index = self.order[positions].to(self.device)
+        return self._change(which, index, fetch_once(self.parts.train.images, self.passes[which].samples[index], self.device))
+
+    def _change(self, which: Need, index: Tensor, images: Tensor) -> Tensor:
+        one = self.passes[which]
+        changed = apply(images, one.views, one.samples[index], self.recipe.augment)
+        return changed if self.mixes is None else mix(changed, self.mixes, index)
+
+    def shown(self, which: Need) -> Tensor:
+        """The sample that a pass shows at each position, (P,) int64 on the CPU; of a mix the one that counts as the sample."""
+        return self.order if self.recipe.mixes else self.passes[which].samples.cpu()[self.order]
+
+    def view_codes(self, which: Need) -> Tensor | None:
+        """A number for how each position looks in a pass, (P,) int64 on the CPU; None where views are as good as endless."""
+        if not finite(self.recipe):
+            return None
+        codes = view_code(self.passes[which].views, self.recipe.augment)
+        assert codes is not None
+        return codes.cpu()[self.shown(which)]
+
+
+def views_of(recipe: Recipe, passes: int) -> tuple[int, bool]:
+    """How many images a training sample can become, and whether that is whatever the seed.
+
+    Where there is no end to views, or where images are mixed, those of one seed's epochs and passes are meant.
+    """
+    count = view_count(recipe.augment) if finite(recipe) else None
+    return (recipe.drawn_epochs * passes, False) if count is None else (count, True)
+
+
+def order(samples: int, seed: int, epoch: int) -> Tensor:
+    """The order of the samples in an epoch, a permutation (samples,) int64."""
+    return torch.randperm(samples, generator=generator(seed, "order", epoch))
+
+
+def batches(
+    samples: int,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    start: int = 0,
+    device: torch.device | str = "cpu",
+    *,
+    drop_last: bool = False,
+) -> Iterator[Tensor]:
+    """The index tensors of an epoch's batches from number `start` on; the device gets them all at once."""
+    steps = steps_per_epoch(samples, batch_size, drop_last=drop_last)
+    yield from cut_batches(order(samples, seed, epoch).to(device), batch_size, steps, start)
+
+
+def cut_batches(order: Tensor, size: int, steps: int, start: int = 0) -> Iterator[Tensor]:
+    """The batches of an order from number `start` on."""
+    for number in range(start, steps):
+        yield order[number * size : (number + 1) * size]
+
+
+def partners(targets: Tensor, seed: int, epoch: int) -> Tensor:
+    """For each sample another of its class, each of them equally likely; itself where it has no other. (N,) int64."""
+    by_class = targets.argsort(stable=True)
+    rank = torch.empty_like(by_class)
+    rank[by_class] = torch.arange(len(targets))
+    which = targets + 1  # those without a label are a class of their own
+    counts = torch.bincount(which)
+    start, count = (counts.cumsum(0) - counts)[which], counts[which]
+    share = torch.rand(len(targets), generator=generator(seed, "partner", epoch), dtype=torch.float64)
+    step = 1 + (share * (count - 1)).long().clamp(max=(count - 2).clamp(min=0))
+    return by_class[start + (rank - start + step) % count]
