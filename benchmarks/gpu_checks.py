@@ -18,7 +18,7 @@ from torch import Tensor
 
 import kdzoo
 from kdzoo.contract.method import REGISTRY
-from kdzoo.data.loader import on_device
+from kdzoo.data.loader import fetch_once, on_device
 from kdzoo.runs.spec import Run
 from kdzoo.runs.store import Store, teacher_store
 from kdzoo.suite.plan.config import bench_config
@@ -26,7 +26,7 @@ from kdzoo.suite.plan.jobs import Options
 from kdzoo.suite.plan.sweep import plan
 from kdzoo.suite.run.worker import Bench, train_runs
 from kdzoo.training.batched import Together, together
-from kdzoo.training.cohort import Cohort, images_at
+from kdzoo.training.cohort import Cohort
 
 SWEEP = 3
 STEPS = 8
@@ -80,7 +80,7 @@ def stacked(setup: Setup) -> Record:
     with exact_products():
         serial = losses_of(cohort_for(setup, SWEEP, "off", limit=few(setup)))
         cohort = cohort_for(setup, SWEEP, "off", limit=few(setup))
-        joined = together(cohort.members, images_at(cohort.parts.train.images, torch.arange(2), setup.device))
+        joined = together(cohort.members, fetch_once(cohort.parts.train.images, torch.arange(2), setup.device))
         if not isinstance(joined, Together):
             raise LeftOut(str(joined))
         cohort.together = joined

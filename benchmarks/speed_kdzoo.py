@@ -13,12 +13,13 @@ from speed_clock import LeftOut, Side, synchronise
 from speed_setup import MEMO_IMAGES, MemoSize, Setup, cohort_for
 
 from kdzoo.contract.outputs import Batch, Need, Progress
+from kdzoo.data.loader import fetch_once
 from kdzoo.models.placement import autocast
 from kdzoo.runs.loggers import JsonLines
 from kdzoo.teachers.cache import Memo
 from kdzoo.training.answers import page_of
 from kdzoo.training.batched import Together, together
-from kdzoo.training.cohort import Cohort, gather_batch, images_at
+from kdzoo.training.cohort import Cohort
 from kdzoo.training.compiled import compile_students
 from kdzoo.training.member import Seen, outputs
 from kdzoo.training.train import FLUSH_STEPS, drop_bad, fit, step
@@ -35,16 +36,15 @@ def training(cohort: Cohort, *, replay: bool = False) -> Iterator[int]:
     number, epoch, epochs = 0, 0, cohort.recipe.epochs
     while True:
         shown = 0 if replay else epoch
-        looks = cohort.looks_of(shown)
-        page = page_of(cohort, shown, looks, 0)
-        here = {need: look.to(cohort.execution.device) for need, look in looks.items()}
-        for index, images in cohort.batches_of(shown, looks, 0):
-            step(cohort, index, images, here, Progress(shown % epochs, epochs, number, cohort.steps_an_epoch * epochs), page)
+        plan = cohort.plan_epoch(shown)
+        page = page_of(cohort, plan, 0)
+        for loaded in plan.batches():
+            step(cohort, plan, loaded, Progress(shown % epochs, epochs, number, cohort.steps_an_epoch * epochs), page)
             number += 1
             if number % FLUSH_STEPS == 0:
                 drop_bad(cohort)
             _raise_if_failed(cohort)
-            yield len(index)
+            yield len(loaded.index)
         epoch += 1
 
 
@@ -84,7 +84,7 @@ def warm(setup: Setup, runs: int) -> Side:
 def stacked(setup: Setup, runs: int) -> Side:
     """The warm sweep with its students as one batched computation. Raises LeftOut where they cannot be one."""
     cohort = cohort_for(setup, runs, "auto", limit=max(MEMO_IMAGES // 2, 4 * setup.batch), teacher=2)
-    images = images_at(cohort.parts.train.images, torch.arange(2), setup.device)
+    images = fetch_once(cohort.parts.train.images, torch.arange(2), setup.device)
     joined = together(cohort.members, images)
     if not isinstance(joined, Together):
         raise LeftOut(str(joined))
@@ -98,7 +98,7 @@ def stacked(setup: Setup, runs: int) -> Side:
 def compiled(setup: Setup, runs: int) -> Side:
     """The warm sweep with its students run through torch.compile. Raises LeftOut where they cannot be."""
     cohort = cohort_for(setup, runs, "auto", limit=max(MEMO_IMAGES // 2, 4 * setup.batch), teacher=2)
-    images = images_at(cohort.parts.train.images, torch.arange(cohort.block), setup.device)
+    images = fetch_once(cohort.parts.train.images, torch.arange(cohort.block), setup.device)
     if why := compile_students(cohort.members, images):
         raise LeftOut(why)
     side = trained(cohort, replay=True)
@@ -109,10 +109,8 @@ def compiled(setup: Setup, runs: int) -> Side:
 
 def stock(cohort: Cohort) -> Iterator[tuple[Seen, Batch]]:
     """A few batches gathered beforehand, again and again."""
-    looks, clock = cohort.looks_of(0), Progress(0, 1, 0, 1)
-    here = {need: look.to(cohort.execution.device) for need, look in looks.items()}
-    drawn = itertools.islice(cohort.batches_of(0, looks, 0), STOCK)
-    made = [gather_batch(cohort, index, images, here, clock) for index, images in drawn]
+    plan, clock = cohort.plan_epoch(0), Progress(0, 1, 0, 1)
+    made = [plan.gather(loaded, clock) for loaded in itertools.islice(plan.batches(), STOCK)]
     while True:
         yield from made
 

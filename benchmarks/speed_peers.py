@@ -21,7 +21,6 @@ from torchvision import transforms
 
 from kdzoo.contract.outputs import Need, Progress
 from kdzoo.models.placement import autocast
-from kdzoo.training.cohort import gather_batch
 
 TEMPERATURE, ALPHA = 4.0, 0.9
 LOG_EVERY = 50
@@ -106,10 +105,9 @@ def plain_kernels(setup: Setup) -> Side:
     def steps() -> Iterator[int]:
         epoch = 0
         while True:
-            looks = cohort.looks_of(epoch)
-            here = {need: look.to(setup.device) for need, look in looks.items()}
-            for index, read in cohort.batches_of(epoch, looks, 0):
-                seen, batch = gather_batch(cohort, index, read, here, Progress(0, 1, 0, 1))
+            plan = cohort.plan_epoch(epoch)
+            for loaded in plan.batches():
+                seen, batch = plan.gather(loaded, Progress(0, 1, 0, 1))
                 images = seen[Need.NOTHING]
                 with autocast(cohort.recipe, setup.device):
                     with torch.no_grad():
@@ -119,7 +117,7 @@ def plain_kernels(setup: Setup) -> Side:
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()
                 optimizer.step()
-                yield len(index)
+                yield len(loaded.index)
             epoch += 1
 
     return stepping(steps())

@@ -125,7 +125,7 @@ def cohort_for(
     served = teacher_of(bounds[0], setup.images, parts, execution, Modules())
     taught, shapes = served or (None, None)
     members = [member_of(bound, setup.images, parts, shapes, execution, Modules()) for bound in bounds]
-    cohort = cohort_of(members, setup.images, parts, taught, execution)
+    cohort = cohort_of(members, parts, taught, execution)
     kept = open_memo(cohort)
     if isinstance(kept, str):
         raise LeftOut(kept)

@@ -17,7 +17,7 @@ PARTS = {
     "loss": ("kdzoo/contract/objective.py", "forward"),
     "backward": ("torch/_tensor.py", "backward"),
     "memo": ("kdzoo/teachers/cache.py", "read"),
-    "views": ("kdzoo/training/cohort.py", "gather_batch"),
+    "views": ("kdzoo/data/epoch.py", "gather"),
     "optimizer": ("torch/optim/optimizer.py", "wrapper"),
 }
 """which function's time, with all that it calls, is whose"""

@@ -93,7 +93,7 @@ def cohort(made: Plan, options: Options) -> Cohort:
     served = teacher_of(bounds[0], images, parts, execution, Modules())
     assert served is not None
     members = [member_of(bound, images, parts, served[1], execution, Modules()) for bound in bounds]
-    return cohort_of(members, images, parts, served[0], execution)
+    return cohort_of(members, parts, served[0], execution)
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from test_memo import AUTO, FINITE, MIXED, OFF, cohort, planned, trained
 
 import kdzoo
 from kdzoo.contract.outputs import Need, Needs, Outputs
-from kdzoo.data import loader, mixing, operations, pixels, views
+from kdzoo.data import epoch, loader, mixing, operations, pixels, views
 from kdzoo.models.placement import autocast
 from kdzoo.runs.store import cache_folder
 from kdzoo.seeds import stream
@@ -30,7 +30,7 @@ from kdzoo.teachers.cache import Column, Memo, Page, Seal, open_memo
 from kdzoo.teachers.cache import predictions as predictions_of
 from kdzoo.training import answers
 from kdzoo.training.answers import open_memo as memo_of
-from kdzoo.training.cohort import Cohort, shown
+from kdzoo.training.cohort import Cohort
 from kdzoo.training.predict import predict
 
 EAGER = Options(memo=None, checkpoint_seconds=0.0)
@@ -482,11 +482,12 @@ def test_the_code_that_numbers_and_draws_views_is_part_of_what_a_memo_stands_for
         mixing.draw_mixes,
         mixing.mix,
         operations.operate,
-        loader.order,
-        loader.partners,
+        epoch.order,
+        epoch.partners,
+        epoch.EpochPlan,
+        loader.fetch_once,
         stream,
-        shown,
-        Cohort.looks_of,
+        Cohort.plan_epoch,
         autocast,
         predict,
         answers.ask,

@@ -93,7 +93,7 @@ def test_batch_norm_and_weights_of_the_teacher_are_as_they_were(tmp_path):
     teacher, shapes = teacher_of(taught, images, parts, execution, Modules())
     before = {name: value.clone() for name, value in teacher.network.state_dict().items()}
     members = [member_of(b, images, parts, shapes if b.run.teacher else None, execution, Modules()) for b in bounds]
-    fit(cohort_of(members, images, parts, teacher, execution), emit=lambda _: None, stop=lambda: False)
+    fit(cohort_of(members, parts, teacher, execution), emit=lambda _: None, stop=lambda: False)
     assert {m.failure for m in members} == {None}
     assert all(torch.equal(before[name], value) for name, value in teacher.network.state_dict().items())
     assert not any(p.requires_grad for p in teacher.network.parameters())

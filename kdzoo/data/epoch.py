@@ -6,18 +6,18 @@ resumed. A cohort and its teacher read the same plan.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from kdzoo.contract.outputs import Batch, Clock, Need
+from kdzoo.contract.outputs import Batch, Need, Progress
 from kdzoo.data.loader import fetch, fetch_once
 from kdzoo.data.mixing import Mixes, draw_mixes, mix, soft_targets
 from kdzoo.data.split import Parts
-from kdzoo.data.views import Views, apply, draw, finite, seen_shape, view_code, view_count
+from kdzoo.data.views import Views, apply, draw, finite, seen_shape, view_code
 from kdzoo.runs.spec import Recipe, steps_per_epoch
 from kdzoo.seeds import generator
 
@@ -26,6 +26,15 @@ STREAMS = {Need.NOTHING: "view", Need.SECOND_VIEW: "second view", Need.PARTNER: 
 
 Inputs = dict[Need, Tensor]
 """the images of a batch for each pass"""
+
+
+@dataclass(frozen=True)
+class LoadedBatch:
+    """A batch before augmentation: its positions in the epoch's order (B,) on the CPU, its samples (B,) and their images by pass."""
+
+    positions: Tensor
+    index: Tensor
+    images: Inputs
 
 
 @dataclass(frozen=True)
@@ -63,39 +72,47 @@ class EpochPlan:
     def samples(self) -> int:
         return len(self.parts.train.targets)
 
-    @property
-    def _shape(self) -> tuple[int, int]:
-        height, width = self.parts.train.images.shape[2:]
-        return height, width
-
     def _draw(self, which: Need, stream: str) -> PassPlan:
-        height, width = self._shape
+        height, width = self.parts.train.images.shape[2:]
         targets = self.parts.train.targets
         shown = partners(targets, self.seed, self.epoch) if which is Need.PARTNER else torch.arange(self.samples)
         views = draw(self.recipe.augment, samples=self.samples, height=height, width=width, seed=self.seed, epoch=self.epoch, stream=stream)
         return PassPlan(shown.to(self.device), views.to(self.device))
 
     def _draw_mixes(self) -> Mixes | None:
-        height, width = seen_shape(self.recipe.augment, *self._shape)
+        height, width = seen_shape(self.recipe.augment, *self.parts.train.images.shape[2:])
         mixes = draw_mixes(self.recipe, samples=self.samples, height=height, width=width, seed=self.seed, epoch=self.epoch)
         return None if mixes is None else mixes.to(self.device)
 
-    def batches(self, start: int = 0) -> Iterator[tuple[Tensor, Inputs]]:
-        """The samples of each batch from number `start` on, with their images by pass, read ahead and not yet augmented.
+    def batches(self, start: int = 0) -> Iterator[LoadedBatch]:
+        """The batches of the epoch from number `start` on, read ahead.
 
         A second view is of the first pass's images, which are not read again.
         """
         images, size = self.parts.train.images, self.recipe.batch_size
-        read = {which: one.samples.to(images.device) for which, one in self.passes.items() if which is not Need.SECOND_VIEW}
-        here, there = self.order.to(self.device), self.order.to(images.device)
-        wanted = (shown[index] for index in cut_batches(there, size, self.steps, start) for shown in read.values())
-        with closing(fetch(images, wanted, self.device)) as fetched:
-            for index in cut_batches(here, size, self.steps, start):
-                yield index, {which: next(fetched) for which in read}
+        loaded = {which: one.samples.to(images.device) for which, one in self._loaded_passes().items()}
+        order_here, order_there = self.order.to(self.device), self.order.to(images.device)
+        indices = (samples[index] for index in cut_batches(order_there, size, self.steps, start) for samples in loaded.values())
+        with closing(fetch(images, indices, self.device)) as fetched:
+            for number, index in enumerate(cut_batches(order_here, size, self.steps, start), start):
+                positions = torch.arange(number * size, number * size + len(index))
+                yield LoadedBatch(positions, index, {which: next(fetched) for which in loaded})
 
-    def gather(self, index: Tensor, images: Mapping[Need, Tensor], clock: Clock) -> tuple[Inputs, Batch]:
-        """The `images` of the samples `index` as each pass augments and mixes them, and the batch itself, on the device."""
-        inputs: Inputs = {which: self._change(which, index, images.get(which, images[Need.NOTHING])) for which in self.passes}
+    def load(self, positions: Tensor) -> LoadedBatch:
+        """The samples at `positions` (B,) with their images, read now."""
+        index = self.order[positions].to(self.device)
+        images = self.parts.train.images
+        return LoadedBatch(
+            positions, index, {which: fetch_once(images, one.samples[index], self.device) for which, one in self._loaded_passes().items()}
+        )
+
+    def _loaded_passes(self) -> dict[Need, PassPlan]:
+        return {which: one for which, one in self.passes.items() if which is not Need.SECOND_VIEW}
+
+    def gather(self, loaded: LoadedBatch, clock: Progress) -> tuple[Inputs, Batch]:
+        """The images of a batch as each pass augments and mixes them, and the batch itself, on the device."""
+        index, images = loaded.index, loaded.images
+        inputs: Inputs = {which: self._augment(which, index, images.get(which, images[Need.NOTHING])) for which in self.passes}
         targets, mixes = self._targets[index], self.mixes
         return inputs, Batch(
             inputs=inputs[Need.NOTHING],
@@ -106,41 +123,28 @@ class EpochPlan:
             generator=torch.Generator(self.device),
         )
 
-    def read(self, index: Tensor) -> Inputs:
-        """The images of the samples `index` by pass, as `batches` has them."""
-        shown = {which: one.samples[index] for which, one in self.passes.items() if which is not Need.SECOND_VIEW}
-        return {which: fetch_once(self.parts.train.images, samples, self.device) for which, samples in shown.items()}
-
-    def load(self, which: Need, positions: Tensor) -> Tensor:
-        """What a pass shows at `positions` (B,): (B, C, H, W) uint8. Where images are mixed, these must be a whole batch."""
+    def inputs_at(self, which: Need, positions: Tensor) -> Tensor:
+        """The inputs of one pass at `positions` (B,), (B, C, H, W) uint8; a whole batch where images are mixed."""
         index = self.order[positions].to(self.device)
-        return self._change(which, index, fetch_once(self.parts.train.images, self.passes[which].samples[index], self.device))
+        images = fetch_once(self.parts.train.images, self.passes[which].samples[index], self.device)
+        return self._augment(which, index, images)
 
-    def _change(self, which: Need, index: Tensor, images: Tensor) -> Tensor:
+    def _augment(self, which: Need, index: Tensor, images: Tensor) -> Tensor:
         one = self.passes[which]
-        changed = apply(images, one.views, one.samples[index], self.recipe.augment)
-        return changed if self.mixes is None else mix(changed, self.mixes, index)
+        augmented = apply(images, one.views, one.samples[index], self.recipe.augment)
+        return augmented if self.mixes is None else mix(augmented, self.mixes, index)
 
-    def shown(self, which: Need) -> Tensor:
+    def samples_at(self, which: Need) -> Tensor:
         """The sample that a pass shows at each position, (P,) int64 on the CPU; of a mix the one that counts as the sample."""
         return self.order if self.recipe.mixes else self.passes[which].samples.cpu()[self.order]
 
-    def view_codes(self, which: Need) -> Tensor | None:
+    def view_indices(self, which: Need) -> Tensor | None:
         """A number for how each position looks in a pass, (P,) int64 on the CPU; None where views are as good as endless."""
         if not finite(self.recipe):
             return None
-        codes = view_code(self.passes[which].views, self.recipe.augment)
-        assert codes is not None
-        return codes.cpu()[self.shown(which)]
-
-
-def views_of(recipe: Recipe, passes: int) -> tuple[int, bool]:
-    """How many images a training sample can become, and whether that is whatever the seed.
-
-    Where there is no end to views, or where images are mixed, those of one seed's epochs and passes are meant.
-    """
-    count = view_count(recipe.augment) if finite(recipe) else None
-    return (recipe.drawn_epochs * passes, False) if count is None else (count, True)
+        indices = view_code(self.passes[which].views, self.recipe.augment)
+        assert indices is not None
+        return indices.cpu()[self.samples_at(which)]
 
 
 def order(samples: int, seed: int, epoch: int) -> Tensor:

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdzoo.contract.outputs import PASSES, Need, Outputs, Progress
+from kdzoo.contract.outputs import PASSES, Need, Outputs
 from kdzoo.data.dataset import Subset
-from kdzoo.data.epoch import order
+from kdzoo.data.epoch import EpochPlan
+from kdzoo.data.loader import fetch_once
 from kdzoo.data.split import Parts, labelled
-from kdzoo.data.views import center, finite, view_code, view_count
+from kdzoo.data.views import center, finite, view_count
 from kdzoo.errors import InputError
 from kdzoo.files import PACKAGE
 from kdzoo.models.network import Ensemble, Network, NetworkCost, identity, normalising, own_norm
@@ -26,7 +27,7 @@ from kdzoo.runs.seals import tensors_digest
 from kdzoo.runs.spec import Augment, Normalisation
 from kdzoo.teachers import cache
 from kdzoo.teachers.cache import Memo, Page, Predictions, predictions
-from kdzoo.training.cohort import Cohort, Look, Teacher, images_at, shown
+from kdzoo.training.cohort import Cohort, Teacher
 from kdzoo.training.evaluate import CHANCE_SIZE, AgainstChance, against_chance, binomial_tail, measure, per_class
 from kdzoo.training.member import Seen
 from kdzoo.training.predict import batch_of, predict
@@ -212,16 +213,15 @@ def teach(cohort: Cohort, seen: Seen) -> Outputs | None:
     return given
 
 
-def recite(cohort: Cohort, page: Page, seen: Seen, clock: Progress) -> Outputs | None:
+def recite(cohort: Cohort, page: Page, positions: Tensor, seen: Seen) -> Outputs | None:
     """The same from the teacher's memo."""
     need = cohort.taught
     if cohort.teacher is None or not need:
         return None
-    start = clock.step % cohort.steps_an_epoch * cohort.recipe.batch_size
     parts = cohort.teacher.network.parts(need)
     said = {
         which: Outputs(values | parts, owner="network").only(need & ~PASSES)
-        for which, values in page.outputs(start, seen).items()
+        for which, values in page.outputs(int(positions[0]), seen).items()
         if not which or which in need
     }
     given = said.pop(Need.NOTHING)
@@ -269,7 +269,7 @@ def open_memo(cohort: Cohort) -> Memo | str | None:
         about |= {"mixing": [recipe.mixup, recipe.cutmix, recipe.mix_prob], "numpy": np.__version__}  # which draws the shares
         if Need.PARTNER in cohort.passes:  # what is mixed with what then depends on the labels
             about["labels"] = hashlib.sha256(cohort.parts.train.targets.numpy().tobytes()).hexdigest()
-    images = images_at(cohort.parts.train.images, torch.arange(cohort.block), execution.device)
+    images = fetch_once(cohort.parts.train.images, torch.arange(cohort.block), execution.device)
     given = ask(cohort, (need | cache.ALWAYS) & ~PASSES, center(images, recipe.augment))
     return cache.open_memo(
         about,
@@ -284,31 +284,26 @@ def open_memo(cohort: Cohort) -> Memo | str | None:
     )
 
 
-def page_of(cohort: Cohort, epoch: int, looks: Mapping[Need, Look], first: int) -> Page | None:
+def page_of(cohort: Cohort, plan: EpochPlan, first: int) -> Page | None:
     """What the cohort's memo has to say in an epoch, from step `first` of it on; None where there is none, or no longer."""
     kept = cohort.memo
     if kept is None:
         return None
-    epoch = cohort.recipe.drawn_as(epoch)
-    drawn = order(len(cohort.parts.train.targets), cohort.seed, epoch)[: cohort.steps_an_epoch * cohort.recipe.batch_size]
     rows = {}
     for number, which in enumerate(cohort.passes):
-        if which not in looks:
-            continue
-        samples = drawn if cohort.recipe.mixes else looks[which].samples[drawn]  # two mixes may have one partner
-        code = view_code(looks[which].views, cohort.recipe.augment) if finite(cohort.recipe) else None
-        rows[which] = kept.rows(samples, epoch * len(cohort.passes) + number if code is None else code[samples])
-    begin = first * cohort.recipe.batch_size
+        if which in plan.passes:
+            views = plan.view_indices(which)
+            rows[which] = kept.rows(plan.samples_at(which), plan.epoch * len(cohort.passes) + number if views is None else views)
     page = Page(
         kept,
         rows,
         ask=lambda images: ask(cohort, kept.need, images),
-        show=None if cohort.recipe.mixes else lambda which, positions: shown(cohort, looks[which], drawn[positions]),
-        begin=begin,
+        show=None if cohort.recipe.mixes else plan.inputs_at,
+        begin=first * cohort.recipe.batch_size,
     )
     if not kept.checked and (compared := page.first_known()) is not None:
         kept.checked = True
-        if page.differs(compared, shown(cohort, looks[Need.NOTHING], drawn[compared])) > cache.TOLERANCE:
+        if page.differs(compared, plan.inputs_at(Need.NOTHING, compared)) > cache.TOLERANCE:
             kept.forget()
             cohort.memo = None
             return None

@@ -21,7 +21,7 @@ from kdzoo.contract import guard
 from kdzoo.contract.outputs import PASSES, Progress
 from kdzoo.models.network import attention_as_products
 from kdzoo.training.answers import teach
-from kdzoo.training.cohort import Cohort, gather_batch
+from kdzoo.training.cohort import Cohort
 from kdzoo.training.member import Member
 
 COUNTED = 2
@@ -109,15 +109,14 @@ def _stepper(cohort: Cohort) -> Callable[[], None]:
     """One training step of a lone member, on the first batch of the first epoch."""
     (member,) = cohort.members
     clock = Progress(0, 1, 0, COUNTED + TIMED)
-    looks = cohort.looks_of(0)
-    index, images = next(cohort.batches_of(0, looks, 0))
-    here = {need: look.to(cohort.execution.device) for need, look in looks.items()}
+    plan = cohort.plan_epoch(0)
+    loaded = plan.load(torch.arange(cohort.block))
 
     def step() -> None:
         with guard.watched(f"the network of {member.run.id}, or the backward of its loss,"):
-            seen, batch = gather_batch(cohort, index, images, here, clock)
+            seen, batch = plan.gather(loaded, clock)
             losses = member.losses(seen, teach(cohort, seen), batch)
-            member.learn(losses, len(index), clock.steps)
+            member.learn(losses, len(loaded.index), clock.steps)
 
     return step
 

@@ -29,7 +29,7 @@ from kdzoo.runs.spec import ObjectiveSpec, Recipe
 from kdzoo.runs.store import RunFolder
 from kdzoo.seeds import global_stream
 from kdzoo.training.answers import teach
-from kdzoo.training.cohort import Cohort, Teacher, gather_batch
+from kdzoo.training.cohort import Cohort, Teacher
 from kdzoo.training.member import Member, Seen, outputs
 from kdzoo.training.regularise import set_dropout
 from kdzoo.training.session import Bound, Modules, cohort_of, objective_of, shape_of, student_network, student_shapes
@@ -140,7 +140,7 @@ def measure(
             probes.append(_Probe(member))
         except Exception as error:  # a method that cannot be built is its own failure alone
             faults[bound.run.id] = error
-    cohort = cohort_of([learner, *(probe.member for probe in probes)], images, parts, teacher, execution)
+    cohort = cohort_of([learner, *(probe.member for probe in probes)], parts, teacher, execution)
     warm_up = warm_up_steps(cohort.steps_an_epoch * cohort.recipe.epochs)
     task: list[Tensor] = []
     for step, (seen, batch, taught) in enumerate(_batches(cohort, warm_up, probes)):
@@ -207,13 +207,12 @@ def _batches(cohort: Cohort, warm_up: int, probes: Sequence[_Probe]) -> Iterator
     steps, an_epoch = cohort.steps_an_epoch * cohort.recipe.epochs, cohort.steps_an_epoch
     number, last = 0, warm_up + BATCHES
     for epoch in range(math.ceil(last / an_epoch)):
-        looks = cohort.looks_of(epoch)
-        here = {need: look.to(cohort.execution.device) for need, look in looks.items()}
-        for index, images in cohort.batches_of(epoch, looks, 0):
+        plan = cohort.plan_epoch(epoch)
+        for loaded in plan.batches():
             if number == last:
                 return
             clock = Progress(min(epoch, cohort.recipe.epochs - 1), cohort.recipe.epochs, min(number, steps - 1), steps)
-            seen, batch = gather_batch(cohort, index, images, here, clock)
+            seen, batch = plan.gather(loaded, clock)
             asked = number >= warm_up or any(probe.remembers for probe in probes)
             yield seen, batch, teach(cohort, seen) if asked else None
             number += 1

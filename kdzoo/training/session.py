@@ -297,8 +297,8 @@ def member_of(
     return Member(bound.run, bound.folder, network, size, objective, execution, teacher_weights)
 
 
-def cohort_of(members: list[Member], images: Images, parts: Parts, teacher: Teacher | None, execution: Execution) -> Cohort:
-    return Cohort(members, parts, images.height, images.width, teacher, execution)
+def cohort_of(members: list[Member], parts: Parts, teacher: Teacher | None, execution: Execution) -> Cohort:
+    return Cohort(members, parts, teacher, execution)
 
 
 def teacher_key(bound: Bound) -> tuple[Any, ...]:

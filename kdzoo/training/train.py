@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
-
-from torch import Tensor
 
 from kdzoo.contract import guard
 from kdzoo.contract.outputs import Need, Progress
+from kdzoo.data.epoch import EpochPlan, LoadedBatch
 from kdzoo.errors import InputError, KdzooError
 from kdzoo.runs.store import StoreError
 from kdzoo.teachers.cache import Page
 from kdzoo.training.answers import page_of, recite, teach
-from kdzoo.training.cohort import Cohort, Look, gather_batch
+from kdzoo.training.cohort import Cohort
 from kdzoo.training.finish import Emit, close_epoch, finish, skipped_steps
-from kdzoo.training.member import Member, Seen
+from kdzoo.training.member import Member
 
 FLUSH_STEPS = 50
 """how often a loss that is no number is looked for; in between nothing is copied from the device"""
@@ -35,16 +34,16 @@ class Stopped(KdzooError):
     """Training was asked to stop; every run of the cohort has a checkpoint."""
 
 
-def step(cohort: Cohort, index: Tensor, images: Seen, looks: Mapping[Need, Look], clock: Progress, page: Page | None = None) -> None:
+def step(cohort: Cohort, plan: EpochPlan, loaded: LoadedBatch, clock: Progress, page: Page | None = None) -> None:
     """One step of every member on one batch: the same views, one forward of the teacher or, with a page, what it remembers."""
-    seen, batch = gather_batch(cohort, index, images, looks, clock)
-    teacher = teach(cohort, seen) if page is None else recite(cohort, page, seen, clock)
+    seen, batch = plan.gather(loaded, clock)
+    teacher = teach(cohort, seen) if page is None else recite(cohort, page, loaded.positions, seen)
     before = guard.settings()
     if cohort.together is not None:
         cohort.together.learn(seen[Need.NOTHING], teacher, batch, before)
     for member in cohort.alone:
         with member.apart(before):
-            member.learn(member.losses(seen, teacher, batch), len(index), clock.steps)
+            member.learn(member.losses(seen, teacher, batch), len(loaded.index), clock.steps)
 
 
 def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
@@ -60,17 +59,15 @@ def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
     saved = time.monotonic()
     for epoch in range(start // cohort.steps_an_epoch, cohort.recipe.epochs):
         began = time.monotonic()
-        looks = cohort.looks_of(epoch)
+        plan = cohort.plan_epoch(epoch)
         first = max(start - epoch * cohort.steps_an_epoch, 0)
-        kept, page = cohort.memo, page_of(cohort, epoch, looks, first)
+        kept, page = cohort.memo, page_of(cohort, plan, first)
         if kept is not None and page is None:
             emit({"event": "note", "text": "the teacher's memo differs from this teacher's outputs; it is computed again"})
         if kept is not None:
             tell(kept.tell(), emit)
-        here = {need: look.to(cohort.execution.device) for need, look in looks.items()}
-        ahead = cohort.batches_of(epoch, looks, first)
-        for number, (index, images) in enumerate(ahead, start=epoch * cohort.steps_an_epoch + first):
-            step(cohort, index, images, here, Progress(epoch, cohort.recipe.epochs, number, steps), page)
+        for number, loaded in enumerate(plan.batches(first), start=epoch * cohort.steps_an_epoch + first):
+            step(cohort, plan, loaded, Progress(epoch, cohort.recipe.epochs, number, steps), page)
             if (number + 1) % FLUSH_STEPS == 0 or (number + 1) % cohort.steps_an_epoch == 0:
                 drop_bad(cohort)
                 ids = [member.run.id for member in cohort.alive]

@@ -663,7 +663,7 @@ def estimate(prepared: Prepared, modules: Modules | None = None) -> float:
             teacher = serve(network, "untrained", count(network, shape), parts.first(1), bound.run.recipe.augment, execution)
             shapes = shapes_of(network, shape)
         member = member_of(bound, images, parts, shapes, execution, modules)
-        seconds[kind(planned)] = seconds_an_epoch(cohort_of([member], images, parts, teacher, execution))
+        seconds[kind(planned)] = seconds_an_epoch(cohort_of([member], parts, teacher, execution))
     epochs = {p.run.id: epochs_left(p.run, f) + sum(stage.recipe.epochs for stage in stages.get(p.run.id, ())) for p, f in left}
     return sum(seconds[kind(planned)] * epochs[planned.run.id] for planned, _ in left) / prepared.jobs
 

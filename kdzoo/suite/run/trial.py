@@ -13,14 +13,13 @@ from kdzoo.contract.method import REGISTRY, Method
 from kdzoo.contract.objective import Objective
 from kdzoo.contract.outputs import Progress, Shapes
 from kdzoo.data.dataset import Images
-from kdzoo.data.epoch import batches
 from kdzoo.data.split import Parts
 from kdzoo.errors import InputError, KdzooError
 from kdzoo.models.network import Network
 from kdzoo.models.placement import Execution, autocast
 from kdzoo.runs.spec import Run
 from kdzoo.suite.run.fork import Fate, fate_in_copy
-from kdzoo.training.cohort import Cohort, gather_batch, images_at, shown_by
+from kdzoo.training.cohort import Cohort
 from kdzoo.training.member import Member, outputs
 from kdzoo.training.session import Bound, cohort_of, shape_of, size_of
 
@@ -73,7 +72,7 @@ def _try_here(
     try:
         size = size_of(network, objective, shape_of(images, bound.run.recipe))
         member = Member(bound.run, bound.folder, network, size, objective, execution)
-        cohort = cohort_of([member], images, parts, None, execution)
+        cohort = cohort_of([member], parts, None, execution)
         source = None if teacher is None else execution.place(teacher[0], bound.run.recipe.precision)
         whole = min(bound.run.recipe.batch_size, len(parts.train.targets))
         try:
@@ -118,15 +117,13 @@ def _steps(cohort: Cohort, teacher: Network | None, size: int) -> set[str]:
     Both, since a loss may be constant while it warms up. Raises what a method raises, and MethodFault for NaN and infinity.
     """
     (member,) = cohort.members
-    samples, recipe, device = len(cohort.parts.train.targets), member.run.recipe, cohort.execution.device
+    recipe = member.run.recipe
     steps = cohort.steps_an_epoch * recipe.epochs
     reached: set[str] = set()
     for clock in (Progress(0, recipe.epochs, 0, steps), Progress(recipe.epochs - 1, recipe.epochs, steps - 1, steps)):
-        looks = {need: look.to(device) for need, look in cohort.looks_of(clock.epoch).items()}
-        index = next(batches(samples, recipe.batch_size, cohort.seed, clock.epoch, device=device, drop_last=recipe.drop_last))[:size]
-        pixels = {need: images_at(cohort.parts.train.images, which[index], device) for need, which in shown_by(looks).items()}
-        seen, batch = gather_batch(cohort, index, pixels, looks, clock)
-        with torch.no_grad(), autocast(recipe, device):
+        plan = cohort.plan_epoch(clock.epoch)
+        seen, batch = plan.gather(plan.load(torch.arange(min(size, cohort.block))), clock)
+        with torch.no_grad(), autocast(recipe, cohort.execution.device):
             answer = None if teacher is None or not cohort.taught else outputs(teacher, seen, cohort.taught)
         with guard.watched(f"the backward of {member.run.objective.label}"):
             losses = member.losses(seen, answer, batch)

@@ -27,7 +27,7 @@ from torch import Tensor
 from kdzoo.contract.method import REGISTRY, load_plugins
 from kdzoo.contract.outputs import Shapes
 from kdzoo.data.dataset import Images
-from kdzoo.data.loader import on_device
+from kdzoo.data.loader import fetch_once, on_device
 from kdzoo.data.split import Parts
 from kdzoo.data.views import center
 from kdzoo.errors import InputError, KdzooError, WorkFailed
@@ -45,7 +45,7 @@ from kdzoo.suite.run.repair import begin_again, forget_damaged, renew
 from kdzoo.text import number_of
 from kdzoo.training.answers import check, open_memo, remarks
 from kdzoo.training.batched import together
-from kdzoo.training.cohort import Cohort, Teacher, images_at
+from kdzoo.training.cohort import Cohort, Teacher
 from kdzoo.training.compiled import compile_students
 from kdzoo.training.cost import probe, with_first_stage
 from kdzoo.training.doses import NoRatio, measure
@@ -347,8 +347,8 @@ def measure_cost(
         recipe = run.recipe.model_copy(update={"dot": None})  # one gradient has one momentum
         update = {"objective": ObjectiveSpec(task=1.0), "teacher": None, "kind": "train", "recipe": recipe}
         member = member_of(replace(bound, run=run.model_copy(update=update)), images, parts, None, execution, modules)
-        alone = cohort_of([member], images, parts, None, execution)
-    return probe(cohort_of([fresh], images, parts, teacher, execution), alone)
+        alone = cohort_of([member], parts, None, execution)
+    return probe(cohort_of([fresh], parts, teacher, execution), alone)
 
 
 def train_cohort(store: Store, bounds: list[Bound], options: Options, bench: Bench, emit: Handle, stop: Callable[[], bool]) -> None:
@@ -389,7 +389,7 @@ def train_cohort(store: Store, bounds: list[Bound], options: Options, bench: Ben
             continue
         members.append(member)
     for group in in_lockstep(members, options.memory):
-        cohort = cohort_of(group, images, parts, teacher, execution)
+        cohort = cohort_of(group, parts, teacher, execution)
         tell_lost_lines(cohort, emit)
         equip(cohort, emit)
         at = cohort.members[0].step
@@ -446,7 +446,7 @@ def equip(cohort: Cohort, emit: Handle) -> None:
 
 def _trial(cohort: Cohort, count: int) -> Tensor:
     """The first training images, as they are seen."""
-    images = images_at(cohort.parts.train.images, torch.arange(count), cohort.execution.device)
+    images = fetch_once(cohort.parts.train.images, torch.arange(count), cohort.execution.device)
     return center(images, cohort.recipe.augment)
 
 
