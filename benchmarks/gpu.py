@@ -187,7 +187,7 @@ def parts(settings: Settings, setups: list[Setup]) -> Iterable[Part]:
     first, half = setups[0], "bfloat16"
     yield Part("correct", "losses of the first steps", 15, partial(checks.first_losses, first))
     yield Part("correct", "stacked against serial", 15, partial(checks.stacked, first))
-    yield Part("correct", "teacher's memo on the device", 15, partial(checks.remembered, first))
+    yield Part("correct", "teacher cache on the device", 15, partial(checks.remembered, first))
     yield Part("correct", "images on the device", 5, partial(checks.resident, first))
     yield Part("correct", f"every method in {half}", 40, partial(checks.methods_step, settings.device, half, settings.methods))
     yield Part("correct", "quick bench", 30, partial(checks.quick_bench, settings.device))

@@ -96,11 +96,11 @@ def remembered(setup: Setup) -> Record:
         losses_of(cohort, replay=True)
         cohort = cohort_for(setup, SWEEP, "auto", limit=few(setup))
         apart = relative(losses_of(cohort), alive)
-    assert cohort.memo is not None
-    share = cohort.memo.hits / max(cohort.memo.lookups, 1)
-    places = {values.device.type for values in cohort.memo._values.values()}
+    assert cohort.teacher_cache is not None
+    share = cohort.teacher_cache.hits / max(cohort.teacher_cache.lookups, 1)
+    places = {values.device.type for values in cohort.teacher_cache._values.values()}
     holds = apart <= LOSS_TOLERANCE and places == {setup.device.type} and share > 0
-    return check("the teacher's memo on the device", apart, LOSS_TOLERANCE, holds, on=sorted(places), hits=share)
+    return check("the teacher cache on the device", apart, LOSS_TOLERANCE, holds, on=sorted(places), hits=share)
 
 
 def resident(setup: Setup) -> Record:
@@ -166,5 +166,5 @@ def relative(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
 
 
 def cache_of(folder: Path) -> Path:
-    """The folder that teachers and the memo of these checks are kept in."""
+    """The folder that teachers and the cache of these checks are kept in."""
     return folder / "checks"

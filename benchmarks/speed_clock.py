@@ -23,7 +23,7 @@ class Side:
     """One way to train. `step` does one batch and returns how many images it had; `runs` is how many runs that advances.
 
     settle: steps before a round counts, as many as a loader has batches in stock when its turn comes; a side whose one
-    step fills a round needs none. hits: the share of the teacher's answers that were remembered, None without a memo.
+    step fills a round needs none. hits: the share of the teacher's answers that were remembered, None without a cache.
     """
 
     step: Callable[[], int]
@@ -67,7 +67,7 @@ class Timing:
             "images_per_second": self.images_per_second,
             "seconds_per_run_and_epoch": self.per_run * epoch_images / self.batch,
             "memory_bytes": self.memory,
-            "memo_hits": self.hits,
+            "cache_hits": self.hits,
         }
 
 

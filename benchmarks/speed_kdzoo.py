@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 from speed_clock import LeftOut, Side, synchronise
-from speed_setup import MEMO_IMAGES, MemoSize, Setup, cohort_for
+from speed_setup import CACHED_IMAGES, CacheSize, Setup, cohort_for
 
 from kdzoo.contract.outputs import Batch, Need, Progress
 from kdzoo.data.loader import fetch_once
 from kdzoo.models.placement import autocast
 from kdzoo.runs.loggers import JsonLines
-from kdzoo.teachers.cache import Memo
+from kdzoo.teachers.cache import TeacherCache
 from kdzoo.training.answers import page_of
 from kdzoo.training.batched import Together, together
 from kdzoo.training.cohort import Cohort
@@ -49,15 +49,15 @@ def training(cohort: Cohort, *, replay: bool = False) -> Iterator[int]:
 
 
 def trained(cohort: Cohort, *, replay: bool = False) -> Side:
-    runs, kept = len(cohort.members), cohort.memo
+    runs, kept = len(cohort.members), cohort.teacher_cache
     if kept is None:
         return Side(partial(next, training(cohort, replay=replay)), runs=runs)
     return Side(partial(next, training(cohort, replay=replay)), runs=runs, close=kept.forget, hits=partial(hit_share, kept))
 
 
-def hit_share(memo: Memo) -> float:
+def hit_share(cache: TeacherCache) -> float:
     """The share of the epochs' answers that were remembered, of the epochs that have begun."""
-    return memo.hits / max(memo.lookups, 1)
+    return cache.hits / max(cache.lookups, 1)
 
 
 def live(setup: Setup, runs: int) -> Side:
@@ -66,24 +66,24 @@ def live(setup: Setup, runs: int) -> Side:
 
 
 def cold(setup: Setup, runs: int) -> Side:
-    """A sweep with the memo on, whose views are new: epoch after epoch of its own teacher, which nobody else fills in for."""
-    return trained(cohort_for(setup, runs, "auto", limit=max(MEMO_IMAGES, 4 * setup.batch), teacher=1))
+    """A sweep with the cache on, whose views are new: epoch after epoch of its own teacher, which nobody else fills in for."""
+    return trained(cohort_for(setup, runs, "auto", limit=max(CACHED_IMAGES, 4 * setup.batch), teacher=1))
 
 
 def warm(setup: Setup, runs: int) -> Side:
     """A sweep whose every look-up hits: it repeats an epoch that it has been through once before it is timed."""
-    cohort = cohort_for(setup, runs, "auto", limit=max(MEMO_IMAGES // 2, 4 * setup.batch), teacher=2)
+    cohort = cohort_for(setup, runs, "auto", limit=max(CACHED_IMAGES // 2, 4 * setup.batch), teacher=2)
     side = trained(cohort, replay=True)
     for _ in range(cohort.steps_an_epoch):
         side.step()
-    assert cohort.memo is not None
-    cohort.memo.lookups = cohort.memo.hits = 0  # what is reported is of the epochs after this one
+    assert cohort.teacher_cache is not None
+    cohort.teacher_cache.lookups = cohort.teacher_cache.hits = 0  # what is reported is of the epochs after this one
     return side
 
 
 def stacked(setup: Setup, runs: int) -> Side:
     """The warm sweep with its students as one batched computation. Raises LeftOut where they cannot be one."""
-    cohort = cohort_for(setup, runs, "auto", limit=max(MEMO_IMAGES // 2, 4 * setup.batch), teacher=2)
+    cohort = cohort_for(setup, runs, "auto", limit=max(CACHED_IMAGES // 2, 4 * setup.batch), teacher=2)
     images = fetch_once(cohort.parts.train.images, torch.arange(2), setup.device)
     joined = together(cohort.members, images)
     if not isinstance(joined, Together):
@@ -97,7 +97,7 @@ def stacked(setup: Setup, runs: int) -> Side:
 
 def compiled(setup: Setup, runs: int) -> Side:
     """The warm sweep with its students run through torch.compile. Raises LeftOut where they cannot be."""
-    cohort = cohort_for(setup, runs, "auto", limit=max(MEMO_IMAGES // 2, 4 * setup.batch), teacher=2)
+    cohort = cohort_for(setup, runs, "auto", limit=max(CACHED_IMAGES // 2, 4 * setup.batch), teacher=2)
     images = fetch_once(cohort.parts.train.images, torch.arange(cohort.block), setup.device)
     if why := compile_students(cohort.members, images):
         raise LeftOut(why)
@@ -152,12 +152,12 @@ def bare(setup: Setup) -> Side:
     return Side(act)
 
 
-def whole_fits(setup: Setup, runs: int, epochs: int, passes: Mapping[str, MemoSize]) -> list[dict[str, Any]]:
-    """A real `fit` of a sweep with its evaluation and its files, once for each pass; a later one finds the memo filled."""
+def whole_fits(setup: Setup, runs: int, epochs: int, passes: Mapping[str, CacheSize]) -> list[dict[str, Any]]:
+    """A real `fit` of a sweep with its evaluation and its files, once for each pass; a later one finds the cache filled."""
     found = []
-    for name, memo in passes.items():
+    for name, cache in passes.items():
         recipe = setup.recipe().model_copy(update={"epochs": epochs})
-        cohort = cohort_for(setup, runs, memo, teacher=3, recipe=recipe, test_images=len(setup.images.test.targets))
+        cohort = cohort_for(setup, runs, cache, teacher=3, recipe=recipe, test_images=len(setup.images.test.targets))
         for member in cohort.members:
             member.sink = JsonLines(member.folder.metrics, keep_through_step=0)
         synchronise(setup.device)
@@ -166,7 +166,7 @@ def whole_fits(setup: Setup, runs: int, epochs: int, passes: Mapping[str, MemoSi
         synchronise(setup.device)
         spent = time.perf_counter() - began
         _raise_if_failed(cohort)
-        record = {"memo": name, "runs": runs, "epochs": epochs, "seconds": spent}
+        record = {"cache": name, "runs": runs, "epochs": epochs, "seconds": spent}
         found.append({**record, "seconds_of_240_epochs_a_run": spent * 240 / epochs / runs})
     return found
 

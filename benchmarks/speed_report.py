@@ -19,7 +19,7 @@ from kdzoo.runs.environment import environment
 
 SWEEP = 9
 SWEEPS = {"warm": "kdzoo_warm", "cold": "kdzoo_cold", "off": "kdzoo_sweep"}
-"""the sides that are such sweeps, by what the teacher's memo does"""
+"""the sides that are such sweeps, by what the teacher cache does"""
 SUITES = ("timm", "torchdistill")
 BEST_OF_SUITES = {"resnet56/resnet20": 1.8, "resnet32x4/resnet8x4": 2.5}
 """how many times faster than the best of the other suites a run of a sweep is to be"""
@@ -42,14 +42,14 @@ def targets(pair: str, timings: Mapping[str, Timing], device: str) -> list[dict[
     has = of.keys()
     found: list[dict[str, Any]] = []
     sweep = next((of[name] for name in ("kdzoo_warm", "kdzoo_sweep") if name in of), None)
-    which = "memo warm" if "kdzoo_warm" in of else "memo off"
+    which = "cache warm" if "kdzoo_warm" in of else "cache off"
     if {"student", "teacher"} <= has:
         student, teacher = of["student"], of["teacher"]
         served = 1 + 1.2 * teacher / (SWEEP * student)
         limits = {"warm": 1.05, "cold": served, "off": served}
         for what, side in SWEEPS.items():
             if side in of:
-                name = f"a run of a sweep of {SWEEP}, memo {what}, over the student alone"
+                name = f"a run of a sweep of {SWEEP}, cache {what}, over the student alone"
                 found.append(ratio(name, of[side] / student, limits[what], at_most=True))
         if sweep and "plain_kernels" in of:
             possible = (student + teacher) / student
@@ -143,7 +143,7 @@ def left_out(content: Mapping[str, Any]) -> list[str]:
 def notes_of(content: Mapping[str, Any]) -> list[str]:
     """A line for each whole fit, and for what is missing."""
     fits = [
-        f"a whole fit of {fit['pair']}, {fit['runs']} runs of {fit['epochs']} epochs, memo {fit['memo']}: {fit['seconds']:.0f} s; "
+        f"a whole fit of {fit['pair']}, {fit['runs']} runs of {fit['epochs']} epochs, cache {fit['cache']}: {fit['seconds']:.0f} s; "
         f"240 epochs would take {fit['seconds_of_240_epochs_a_run']:.0f} s a run"
         for fit in content["fit"]
     ]

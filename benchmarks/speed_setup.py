@@ -25,18 +25,18 @@ from kdzoo.suite.plan.config import bench_config, recipe_file
 from kdzoo.suite.plan.jobs import Options
 from kdzoo.suite.plan.methods import objective, parse_request
 from kdzoo.suite.run.worker import execution_of
-from kdzoo.training.answers import open_memo
+from kdzoo.training.answers import open_teacher_cache
 from kdzoo.training.cohort import Cohort
 from kdzoo.training.session import Bound, Modules, cohort_of, member_of, teacher_of
 
 RECIPE = "crd240"
 TEMPERATURES = (4.0, 1.0, 8.0, 2.0, 3.0, 5.0, 6.0, 10.0, 16.0, 1.5, 2.5, 3.5, 7.0, 12.0, 14.0, 20.0)
 ALPHAS = (0.9, 0.5, 0.1, 0.7)
-MEMO_IMAGES = 1024
-"""training images of a cohort whose teacher is remembered: few enough that a measurement can fill the memo"""
+CACHED_IMAGES = 1024
+"""training images of a cohort whose teacher is remembered: few enough that a measurement can fill the cache"""
 CALIBRATION_IMAGES = 256
 
-MemoSize = Literal["off", "auto"]
+CacheSize = Literal["off", "auto"]
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
@@ -71,10 +71,10 @@ class Setup:
         return DataSpec(name=self.images.name, fingerprint=self.images.fingerprint, classes=self.classes, val_fraction=0.0, limit=kept)
 
 
-def execution_for(setup: Setup, memo: MemoSize) -> Execution:
+def execution_for(setup: Setup, cache: CacheSize) -> Execution:
     """How kdzoo's side is executed: as the bench would, from the same options."""
-    asked = bench_config({"teacher_memo": memo}, None).teacher_memo
-    options = Options(device=str(setup.device), threads=setup.threads, keep=(), channels_last=setup.channels_last, memo=asked)
+    asked = bench_config({"teacher_cache": cache}, None).teacher_cache
+    options = Options(device=str(setup.device), threads=setup.threads, keep=(), channels_last=setup.channels_last, teacher_cache=asked)
     return execution_of(options)
 
 
@@ -92,7 +92,7 @@ def sweep(runs: int) -> list[ObjectiveSpec]:
 def cohort_for(
     setup: Setup,
     runs: int,
-    memo: MemoSize,
+    cache: CacheSize,
     *,
     limit: int | None = None,
     teacher: int = 0,
@@ -102,9 +102,9 @@ def cohort_for(
     """A cohort of `runs` runs of `sweep`, assembled as the bench assembles it; 0 runs is the student alone.
 
     limit, test_images: how many training and test images are used. teacher: the seed of the teacher's weights; other
-    weights share no memo. Raises LeftOut where the teacher's memo cannot be had, with the reason.
+    weights share no cache. Raises LeftOut where the teacher cache cannot be had, with the reason.
     """
-    execution = execution_for(setup, memo)
+    execution = execution_for(setup, cache)
     path = teacher_file(setup.teacher, setup.images, teacher, setup.scratch)
     start = f"file:{file_sha256(path)}"
     bounds = [
@@ -126,10 +126,10 @@ def cohort_for(
     taught, shapes = served or (None, None)
     members = [member_of(bound, setup.images, parts, shapes, execution, Modules()) for bound in bounds]
     cohort = cohort_of(members, parts, taught, execution)
-    kept = open_memo(cohort)
+    kept = open_teacher_cache(cohort)
     if isinstance(kept, str):
         raise LeftOut(kept)
-    cohort.memo = kept
+    cohort.teacher_cache = kept
     return cohort
 
 

@@ -16,7 +16,7 @@ PARTS = {
     "networks": ("kdzoo/models/network.py", "forward"),
     "loss": ("kdzoo/contract/objective.py", "forward"),
     "backward": ("torch/_tensor.py", "backward"),
-    "memo": ("kdzoo/teachers/cache.py", "read"),
+    "cache": ("kdzoo/teachers/cache.py", "read"),
     "views": ("kdzoo/data/epoch.py", "gather"),
     "optimizer": ("torch/optim/optimizer.py", "wrapper"),
 }

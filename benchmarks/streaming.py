@@ -63,7 +63,7 @@ class Decoded(torch.utils.data.Dataset[Tensor]):
 
 
 def loaders(folder: Path) -> dict[str, Loader]:
-    resident, streamed = load_folder(folder, SIDE).train.images, load_folder(folder, SIDE, resident=0).train.images
+    resident, streamed = load_folder(folder, SIDE).train.images, load_folder(folder, SIDE, image_cache=0).train.images
     assert isinstance(streamed, Stored)
     indices = torch.randperm(len(resident), generator=torch.Generator().manual_seed(0)).split(BATCH)
 

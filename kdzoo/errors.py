@@ -44,9 +44,15 @@ class noting:
         return isinstance(error, InputError)
 
 
+FORMER_NAMES = {"teacher_memo": "teacher_cache", "resident": "image_cache"}
+"""options under the names that they had, which no spelling leads to"""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` for the nearest of the known names, or nothing where none is near."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    names = list(known)
+    present = FORMER_NAMES.get(name)
+    near = [present] if present in names else difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 

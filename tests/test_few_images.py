@@ -216,7 +216,7 @@ def test_files_that_cannot_be_read_are_skipped_counted_and_listed(tmp_path):
     (note,) = [note for note in read.notes if "unreadable" in note]
     assert note.startswith("skipped 2 unreadable files: class0/torn.png (")
     assert "class1/gone.jpg (a broken link)" in note
-    streamed = load_folder(folder, 8, resident=1, skip_unreadable=True)
+    streamed = load_folder(folder, 8, image_cache=1, skip_unreadable=True)
     assert streamed.fingerprint == whole.fingerprint
     for number in range(6):
         (folder / "class1" / f"{number}.png").write_bytes(b"\x89PNG\r\n")

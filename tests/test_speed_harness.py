@@ -181,7 +181,7 @@ def test_a_profile_finds_every_part_of_a_step_and_no_more_than_its_time(setup):
     profiled = share_of(side, 3, CPU)
     assert 3 * sum(profiled.seconds.values()) <= time.perf_counter() - began
     assert min(share.seconds[part] for part in ("networks", "loss", "backward", "views", "optimizer")) > 0
-    assert share.seconds["memo"] == 0
+    assert share.seconds["cache"] == 0
     assert 0 < share.other < 1
     assert share.busy is None
 
@@ -206,10 +206,10 @@ def test_targets_are_the_ratios_that_were_asked_for():
     }
     found = {row["target"]: row for row in targets("resnet32x4/resnet8x4", timings, "cpu")}
     expected = {  # found, asked, met
-        "a run of a sweep of 9, memo warm, over the student alone": (1.0, 1.05, True),
-        "a run of a sweep of 9, memo cold, over the student alone": (1.2, 1.24, True),
-        "the plain loop with the same kernels over a run of a sweep of 9, memo warm": (2.8, 2.52, True),
-        "the best of the other suites over a run of a sweep of 9, memo warm": (3.0, 2.5, True),
+        "a run of a sweep of 9, cache warm, over the student alone": (1.0, 1.05, True),
+        "a run of a sweep of 9, cache cold, over the student alone": (1.2, 1.24, True),
+        "the plain loop with the same kernels over a run of a sweep of 9, cache warm": (2.8, 2.52, True),
+        "the best of the other suites over a run of a sweep of 9, cache warm": (3.0, 2.5, True),
         "a single run over the best of the other suites": (0.9, 1.0, True),
     }
     assert found.keys() == expected.keys()
@@ -221,7 +221,7 @@ def test_targets_are_the_ratios_that_were_asked_for():
 
 def test_a_whole_fit_is_a_real_one_and_scaled_to_240_epochs_of_a_run(setup):
     (found,) = whole_fits(setup, 3, 2, {"off": "off"})
-    assert (found["memo"], found["runs"], found["epochs"]) == ("off", 3, 2)
+    assert (found["cache"], found["runs"], found["epochs"]) == ("off", 3, 2)
     assert found["seconds_of_240_epochs_a_run"] == pytest.approx(found["seconds"] * 240 / 2 / 3)
     results = [json.loads(file.read_text()) for file in setup.scratch.glob("runs/*/result.json")]
     assert [result["train"]["steps"] for result in results] == [32] * 3

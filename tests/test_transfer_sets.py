@@ -187,7 +187,7 @@ def test_the_same_bench_again_trains_nothing_and_one_on_all_classes_has_its_own_
     train("without-3", transfer_classes="-3")
     assert {path: path.stat().st_mtime_ns for path in folder.glob("runs/*/result.json")} == before
     teachers = teacher_store().ids()
-    (remembered, _), (live, _) = train("all", epochs=2), train("live", epochs=2, teacher_memo="off")
+    (remembered, _), (live, _) = train("all", epochs=2), train("live", epochs=2, teacher_cache="off")
     assert teacher_store().ids() == teachers, "the teacher is the same one"
     assert results(remembered)["hinton"]["train"] == results(live)["hinton"]["train"]
     assert results(remembered)["hinton"]["last"] == results(live)["hinton"]["last"]

@@ -21,7 +21,7 @@ from kdzoo.cli import bench, catalog, distill, reproduce, single, status, tables
 from kdzoo.cli.options import EXIT_CODES, Command, Group, option
 from kdzoo.cli.output import Interrupted, say
 from kdzoo.cli.streams import outlast
-from kdzoo.errors import InputError, KdzooError, WorkFailed
+from kdzoo.errors import FORMER_NAMES, InputError, KdzooError, WorkFailed
 from kdzoo.text import first_line
 from kdzoo.version import VERSION
 
@@ -163,6 +163,9 @@ def _is_usage(error: Exception) -> bool:
 
 def _usage(error: Exception) -> list[str]:
     """What the parser says, in a line; nothing where it has just printed the help."""
+    present = FORMER_NAMES.get(getattr(error, "option_name", "").strip("-").replace("-", "_"))
+    if present is not None:
+        error.possibilities = [f"--{present.replace('_', '-')}"]  # type: ignore[attr-defined]
     text: str = error.format_message()  # type: ignore[attr-defined]
     context = getattr(error, "ctx", None)
     return [f"{text.rstrip('.')}; see {context.command_path if context else 'kdzoo'} --help"] if text else []

@@ -22,13 +22,13 @@ from kdzoo.cli.options import (
     DataRoot,
     Device,
     Epochs,
+    ImageCache,
     Jobs,
     LabelFraction,
     Limit,
     Plugins,
     Rate,
     RecipeName,
-    Resident,
     Results,
     RetryFailed,
     Set,
@@ -236,7 +236,7 @@ def bench(
     device: Device = None,
     jobs: Jobs = None,
     threads: Threads = None,
-    resident: Resident = None,
+    image_cache: ImageCache = None,
     skip_unreadable: SkipUnreadable = None,
     channels_last: Annotated[
         bool | None,
@@ -266,7 +266,7 @@ def bench(
             panel=SPEED,
         ),
     ] = None,
-    teacher_memo: Annotated[
+    teacher_cache: Annotated[
         str | None,
         option(
             metavar="SIZE",

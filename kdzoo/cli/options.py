@@ -247,7 +247,7 @@ Threads = Annotated[
         metavar="N",
     ),
 ]
-Resident = Annotated[
+ImageCache = Annotated[
     str | None,
     option(
         metavar="SIZE",

@@ -18,13 +18,13 @@ from kdzoo.cli.options import (
     DataRoot,
     Device,
     Epochs,
+    ImageCache,
     JsonOnly,
     Kind,
     Limit,
     Plugins,
     Rate,
     RecipeName,
-    Resident,
     ResultsFolder,
     Set,
     SmallStem,
@@ -68,7 +68,7 @@ def train(
     plugin: Plugins = None,
     device: Device = None,
     threads: Threads = None,
-    resident: Resident = None,
+    image_cache: ImageCache = None,
 ) -> int:
     """Train a teacher and keep it. A bench with the same data and recipe finds it again by itself.
 
@@ -142,7 +142,7 @@ def run(
     results: ResultsFolder = Path("results"),
     device: Device = None,
     threads: Threads = None,
-    resident: Resident = None,
+    image_cache: ImageCache = None,
     plugin: Plugins = None,
 ) -> int:
     """Train one run as its run.json says, in its own folder; its teacher first, unless that is kept.
@@ -156,7 +156,7 @@ def run(
     folder = run_folder(file, results)
     folder.read_plan()
     if folder.state() != "done" or _is_damaged(folder):
-        asked = bench_config(given({"device": device, "threads": threads or 1, "resident": resident, "plugin": plugin}), None)
+        asked = bench_config(given({"device": device, "threads": threads or 1, "image_cache": image_cache, "plugin": plugin}), None)
         with worker_pool(asked) as pool:
             pool.warm()
             outcome = _launch(_jobs_of(folder, asked), folder.id, pool)
@@ -171,7 +171,7 @@ def evaluate(
     run: Annotated[str, argument("A run's folder, its run.json, or its id.", metavar="RUN", names_of=complete.runs)],
     results: ResultsFolder = Path("results"),
     device: Device = None,
-    resident: Resident = None,
+    image_cache: ImageCache = None,
     plugin: Plugins = None,
     as_json: JsonOnly = False,
 ) -> int:
@@ -187,7 +187,7 @@ def evaluate(
     recorded = folder.result()["last"]["test"]
     if not folder.student.is_file():
         raise InputError(f"{folder.student}: no such file; the weights of this run were not kept (--keep student)")
-    asked = bench_config(given({"device": device, "resident": resident, "plugin": plugin}), None)
+    asked = bench_config(given({"device": device, "image_cache": image_cache, "plugin": plugin}), None)
     measured = _measured(folder, asked, int(folder.result()["environment"]["threads"]))
     rows = [{"metric": name, "recorded": recorded[name], "measured": measured[name]} for name in METRICS if recorded[name] is not None]
     same = all(abs(row["recorded"] - row["measured"]) <= TOLERANCE for row in rows)
@@ -224,7 +224,7 @@ def _measured(folder: RunFolder, config: BenchConfig, threads: int) -> dict[str,
     load_plugins(config.plugin)
     torch.set_num_threads(threads)
     bound = Bound.read(folder)
-    images, parts = data_of(bound, config.resident)
+    images, parts = data_of(bound, config.image_cache)
     place = torch.device(device_of(config.device))
     student = kept_student(bound, images, parts, Modules()).to(place)
     return dict(measure(predict(student, parts.test, bound.run.recipe.augment, place), parts.test.targets))
@@ -243,7 +243,7 @@ def _jobs_of(folder: RunFolder, config: BenchConfig) -> list[Job]:
     taught = {teacher.id: Planned(*teacher.read_plan())} if (teacher.path / "run.json").exists() else {}
     bench = folder.path.parent.parent
     plan = Plan(bench.name, bench, (Planned(planned_run, about),), taught, 1)
-    options = Options(device=device_of(config.device), threads=config.threads or 1, resident=config.resident)
+    options = Options(device=device_of(config.device), threads=config.threads or 1, image_cache=config.image_cache)
     return cut(plan.students, plan, options, 1)
 
 

@@ -29,7 +29,7 @@ from kdzoo.text import number_of
 
 IN_MEMORY_BYTES = 2 * 1024**3
 """decoded images beyond this size are kept in a memory-mapped file"""
-RESIDENT_BYTES = 16 * 1024**3
+IMAGE_CACHE_BYTES = 16 * 1024**3
 """and beyond this size they are not kept: the files are decoded again and again, ahead of their use"""
 TOGETHER = 32
 """files that a thread decodes at a time when all are"""
@@ -86,12 +86,12 @@ def content_digest(class_name: str, content: bytes) -> bytes:
     return hashlib.blake2b(class_name.encode("utf-8", "surrogateescape") + b"/" + content, digest_size=16).digest()
 
 
-def streams(count: int, side: int, resident: int | None) -> bool:
-    """Whether the decoded pixels of so many images are more than may be kept: `resident` bytes, RESIDENT_BYTES for None."""
-    return count * 3 * side * side > (RESIDENT_BYTES if resident is None else resident)
+def streams(count: int, side: int, image_cache: int | None) -> bool:
+    """Whether the decoded pixels of so many images are more than may be kept: `image_cache` bytes, IMAGE_CACHE_BYTES for None."""
+    return count * 3 * side * side > (IMAGE_CACHE_BYTES if image_cache is None else image_cache)
 
 
-def keep(files: Files, known: Path, resident: int | None) -> tuple[Pixels, Survey]:
+def keep(files: Files, known: Path, image_cache: int | None) -> tuple[Pixels, Survey]:
     """The pixels of all files, (N, 3, side, side), and what a survey of them shows.
 
     They are in memory, in a memory-mapped file of the cache, or stay in the images' own files, by their size. Whichever
@@ -99,7 +99,7 @@ def keep(files: Files, known: Path, resident: int | None) -> tuple[Pixels, Surve
     training images. What need not be done again lies beside `known`, under the version of the decoder; where that is
     damaged it is made again. Raises InputError that names files which cannot be read.
     """
-    streamed = streams(len(files.files), files.side, resident)
+    streamed = streams(len(files.files), files.side, image_cache)
     if not streamed and math.prod(files.shape) <= IN_MEMORY_BYTES:
         pixels: Array = np.empty(files.shape, dtype=np.uint8)
         found = survey(files, pixels)

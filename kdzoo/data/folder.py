@@ -30,10 +30,10 @@ TEST_SHARE = 5
 """one image in this number is for testing where a folder has no test part"""
 
 
-def load_folder(folder: Path, image_size: int | None, resident: int | None = None, *, skip_unreadable: bool = False) -> Images:
+def load_folder(folder: Path, image_size: int | None, image_cache: int | None = None, *, skip_unreadable: bool = False) -> Images:
     """The images below `folder`: with train/ and test/ (and val/) sub-folders, or one sub-folder a class, split by class.
 
-    Shorter sides are resized to image_size * 8/7 (256 unless given) and the centre square is kept. resident: the bytes
+    Shorter sides are resized to image_size * 8/7 (256 unless given) and the centre square is kept. image_cache: the bytes
     that decoded images may take; what is larger stays in its files and is decoded while training, to the same pixels.
     skip_unreadable: whether files that cannot be read are skipped, counted and listed in the notes, instead of refused.
     Which files are read is `listing.list_images`'s to say; what was skipped, read in another way than plain 8-bit
@@ -44,7 +44,7 @@ def load_folder(folder: Path, image_size: int | None, resident: int | None = Non
         raise InputError(f"data: folder:{folder}: no such folder")
     listing = list_images(folder, skip_unreadable=skip_unreadable)
     side = round(image_size * MARGIN) if image_size else DEFAULT_SIDE
-    streamed = streams(sum(map(len, listing.parts.values())), side, resident)
+    streamed = streams(sum(map(len, listing.parts.values())), side, image_cache)
     skipped = dict(listing.unreadable)
     if skip_unreadable:
         listing, damaged = _readable(folder, listing, streamed)
@@ -58,7 +58,7 @@ def load_folder(folder: Path, image_size: int | None, resident: int | None = Non
     fingerprint = _fingerprint(files, listing.classes, _rules(looks, scales))
     places = _places(files)
     whole = Files(tuple(file for part in places for file in files[part]), listing.classes, places, side, scales)
-    pixels, found = keep(whole, cache_folder() / "data" / f"{fingerprint}-{side}", resident)
+    pixels, found = keep(whole, cache_folder() / "data" / f"{fingerprint}-{side}", image_cache)
     subsets = {
         part: Subset(
             pixels[here.start : here.stop],

@@ -82,7 +82,7 @@ def load(
     *,
     root: Path | None = None,
     image_size: int | None = None,
-    resident: int | None = None,
+    image_cache: int | None = None,
     allow_download: bool = True,
     skip_unreadable: bool = False,
 ) -> Images:
@@ -90,13 +90,13 @@ def load(
 
     Looked for as `{root}/{name}/{train,test}.npz`, then as torchvision's own files below the root, then downloaded and
     checked by torchvision; spoken digits as their recordings below the root. root: as `data_root` takes it. image_size,
-    resident: what the images of a folder are decoded for, and the bytes that this may take; skip_unreadable: whether
+    image_cache: what the images of a folder are decoded for, and the bytes that this may take; skip_unreadable: whether
     unreadable files of a folder are left out (`folder.load_folder`). Raises InputError for an unknown name, and for a set
     that is not there, with where it looked and the two ways to provide it.
     """
     if request.startswith("folder:"):
         folder = Path(os.path.expanduser(request.removeprefix("folder:")))
-        return load_folder(folder, image_size, resident, skip_unreadable=skip_unreadable)
+        return load_folder(folder, image_size, image_cache, skip_unreadable=skip_unreadable)
     if request == "digits":
         images = canonical("digits", _digits(), "scikit-learn")
         return replace(images, origins={"train": "", "test": "a fifth, by content"})

@@ -19,7 +19,7 @@ class Execution:
     """Where and how a run is executed; none of it is part of the run's id.
 
     keep: which of `predictions`, `student` and `checkpoint` stay in the run's folder when it is done.
-    channels_last: None for where it pays. memo: bytes that the teacher's memo may take, 0 for none, None for a share of what
+    channels_last: None for where it pays. teacher_cache: bytes that the teacher cache may take, 0 for none, None for a share of what
     is free. stack: students of one architecture are one batched computation, compile: their training passes are compiled; either
     gives the same numbers up to rounding.
     """
@@ -30,7 +30,7 @@ class Execution:
     keep: frozenset[str] = frozenset({"predictions", "student"})
     oracle: bool = False
     channels_last: bool | None = None
-    memo: int | None = 0
+    teacher_cache: int | None = 0
     stack: bool = False
     compile: bool = False
 

@@ -1,6 +1,6 @@
-"""The teacher's memo: what a frozen teacher says of (sample, view), computed once and kept across runs, seeds and sessions.
+"""The teacher cache: what a frozen teacher says of (sample, view), computed once and kept across runs, seeds and sessions.
 
-A memo is a folder of flat files: for each thing that is read (logits, embedding, a stage) a column of values, with a row
+A cache is a folder of flat files: for each thing that is read (logits, embedding, a stage) a column of values, with a row
 for each (sample, view), and a column of seals, which say of every row of that column whether it was written and what.
 Rows are written by whoever computes them first, and every process that writes one writes the same bits: the teacher is
 only ever asked in blocks of one fixed size, so its answer depends on nothing but the sample and its view. Values are on
@@ -43,10 +43,10 @@ ALWAYS = Need.LOGITS | Need.EMBEDDING
 """kept even where nobody reads it yet, as far as the budget allows: the forward that gives the one gives the other"""
 
 AUTO_SHARE = 0.25
-"""the share of the free memory, and of the free disk, that a memo may take unless a size is given"""
+"""the share of the free memory, and of the free disk, that a cache may take unless a size is given"""
 
 TOLERANCE = 1e-3
-"""a memo whose values stand further from the living teacher's, relative to their largest, is another teacher's"""
+"""a cache whose values stand further from the living teacher's, relative to their largest, is another teacher's"""
 
 UNSAFE = re.compile(r"[^\w.+-]")
 """what a folder's name had better not have"""
@@ -61,7 +61,7 @@ COPY_BYTES = 1 << 26
 """bytes of rows that are copied to or from an accelerator at a time"""
 
 REMOVED = ".removed"
-"""ends the name of a memo that is on its way out: nobody finds half of one under its own name"""
+"""ends the name of a cache that is on its way out: nobody finds half of one under its own name"""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Seal:
 
     seal(row, x) = salt + place * row + sum_i weights_i x_i modulo 2^64, over the row's 32-bit words x. Weights are odd, so
     one flipped bit always changes it; any other change goes unseen once in 2^32. All constants are drawn from the column
-    and its owner, so that a row of another column, memo or place does not fit. 0 is the seal of a row that nobody wrote.
+    and its owner, so that a row of another column, cache or place does not fit. 0 is the seal of a row that nobody wrote.
     """
 
     salt: np.int64
@@ -124,7 +124,7 @@ class Seal:
         return torch.from_numpy(np.einsum("ij,j->i", words, self.weights) + self.place * rows.numpy() + self.salt)
 
 
-class Memo:
+class TeacherCache:
     """Rows of float32 for `samples` x `views`, on disk and, on an accelerator, in its memory as well.
 
     Row `view * samples + sample` is what was said of a sample's view. `have` flags the rows that this process may read:
@@ -160,7 +160,7 @@ class Memo:
     def _mapped(self, name: str, dtype: type[np.generic], shape: tuple[int, ...]) -> Any:
         values, problem = _mapped(self.folder / name, np.dtype(dtype), shape)
         if problem is not None:
-            self.notes.append(f"the teacher's memo: {name} {problem}; its rows are computed again")
+            self.notes.append(f"the teacher cache: {name} {problem}; its rows are computed again")
         return values
 
     @property
@@ -221,7 +221,7 @@ class Memo:
     def flush(self) -> None:
         """Put what this process has computed on disk, and then say to the others that it is known.
 
-        All goes through the mapped files, never through their names, below which another memo may lie by now: one that
+        All goes through the mapped files, never through their names, below which another cache may lie by now: one that
         was removed while it was open is good for this process, and for those that had it open, until they end.
         """
         if not self._fresh:
@@ -236,7 +236,7 @@ class Memo:
             for values in self._maps.values():
                 values.flush()
         except OSError as error:
-            self.notes.append(f"the teacher's memo: {_count(len(rows))} cannot be put on disk ({error.strerror})")
+            self.notes.append(f"the teacher cache: {_count(len(rows))} cannot be put on disk ({error.strerror})")
             return
         for column in self.columns:
             self._marks[column.name][rows] = self._sealed(column, rows)
@@ -258,10 +258,10 @@ class Memo:
         """What there is to tell since the last time: damage as soon as it is met, and more of it once, when all is done."""
         if self.damaged and not self._told_damaged:
             self._told_damaged = self.damaged
-            self.notes.append(f"the teacher's memo: damaged, and computed again: {_count(self.damaged)}")
+            self.notes.append(f"the teacher cache: damaged, and computed again: {_count(self.damaged)}")
         if not self._told_loss and self.removed:
             self._told_loss = True
-            self.notes.append("the teacher's memo: removed from disk while in use; training continues without keeping new rows")
+            self.notes.append("the teacher cache: removed from disk while in use; training continues without keeping new rows")
         told, self.notes = self.notes, []
         return told
 
@@ -269,7 +269,7 @@ class Memo:
         """The last that there is to tell."""
         told, more = self.tell(), self.damaged - self._told_damaged
         self._told_damaged = self.damaged
-        return told + ([f"the teacher's memo: damaged, and computed again, since then: {_count(more)}"] if more else [])
+        return told + ([f"the teacher cache: damaged, and computed again, since then: {_count(more)}"] if more else [])
 
     def forget(self) -> None:
         """Remove it from disk, so that the next one starts anew."""
@@ -290,7 +290,7 @@ def _at_once(column: Column, limit: int) -> int:
     return max(1, limit // column.row_bytes)
 
 
-def open_memo(
+def open_cache(
     about: Mapping[str, Any],
     name: str,
     columns: Iterable[Column],
@@ -301,8 +301,8 @@ def open_memo(
     block: int,
     device: torch.device,
     limit: int | None,
-) -> Memo | str:
-    """The memo of all that `about` says of the teacher called `name`, or the reason in words why there is none.
+) -> TeacherCache | str:
+    """The cache of all that `about` says of the teacher called `name`, or the reason in words why there is none.
 
     columns: what the teacher gives of `read` and of what is always kept; those that nobody reads are left out where they
     do not fit into `limit` bytes (None: a share of what is free).
@@ -311,14 +311,14 @@ def open_memo(
     columns = list(columns)
     inexact = [c for c in columns if c.dtype not in EXACT]
     if coarse := [f"{c.name} ({c.dtype})" for c in inexact if c.need in read]:
-        return f"the teacher's memo keeps float32, which would round its {', '.join(coarse)}; the teacher is run in every step"
+        return f"the teacher cache keeps float32, which would round its {', '.join(coarse)}; the teacher is run in every step"
     columns = [c for c in columns if c not in inexact]
     rows = samples * views
     wanted = [c for c in columns if c.need in read]
     free = _free(folder, device) if limit is None else limit
     needed = rows * sum(c.row_bytes for c in wanted)
     if needed > free:
-        return f"the teacher's memo would take {_size(needed)}, more than {_size(free)}; --teacher-memo SIZE allows more"
+        return f"the teacher cache would take {_size(needed)}, more than {_size(free)}; --teacher-cache SIZE allows more"
     for column in (c for c in columns if c not in wanted):
         if needed + rows * column.row_bytes <= free:
             wanted.append(column)
@@ -327,11 +327,11 @@ def open_memo(
     try:
         _make_room(folder, free)
         notes = _opened(folder, about)
-        memo = Memo(folder, wanted, samples=samples, views=views, block=block, device=device)
-        memo.notes += notes + _opened(folder, about)  # again, where another process has removed the first meanwhile
-        return memo
+        cache = TeacherCache(folder, wanted, samples=samples, views=views, block=block, device=device)
+        cache.notes += notes + _opened(folder, about)  # again, where another process has removed the first meanwhile
+        return cache
     except (OSError, StoreError) as error:
-        return f"the teacher's memo cannot be kept below {folder.parent}: {error}"
+        return f"the teacher cache cannot be kept below {folder.parent}: {error}"
 
 
 @dataclass(frozen=True)
@@ -376,19 +376,19 @@ def _digest(about: Mapping[str, Any]) -> str:
 
 
 def _folder(about: Mapping[str, Any], name: str) -> Path:
-    """Where the memo of all that `about` says lies."""
-    return cache_folder() / "memo" / f"{UNSAFE.sub('_', name)}-{_digest(about)[:16]}"
+    """Where the cache of all that `about` says lies."""
+    return cache_folder() / "teacher-cache" / f"{UNSAFE.sub('_', name)}-{_digest(about)[:16]}"
 
 
 def _opened(folder: Path, about: Mapping[str, Any]) -> list[str]:
-    """Say what a memo stands for, and that it has just been opened; in words what was wrong with what was said before."""
+    """Say what a cache stands for, and that it has just been opened; in words what was wrong with what was said before."""
     file, notes = folder / "about.json", []
     odd = _set_aside_unless_file(file)
     if file.exists() and _says(file) != json.loads(canonical_json(about)):
         odd = True
         set_aside(file)
     if odd:
-        notes.append(f"the teacher's memo: {file} was damaged and is written again")
+        notes.append(f"the teacher cache: {file} was damaged and is written again")
     if not file.exists():
         write_json(file, about)
     _touch(folder)
@@ -404,7 +404,7 @@ def _says(file: Path) -> Any:
 
 
 def _touch(folder: Path) -> None:
-    """Say that a memo is in use, unless another process has just removed it."""
+    """Say that a cache is in use, unless another process has just removed it."""
     with suppress(FileNotFoundError):
         os.utime(folder / "about.json")
 
@@ -449,7 +449,7 @@ def _make_zeros(path: Path, size: int) -> None:
 
 
 def _free(folder: Path, device: torch.device) -> int:
-    """A share of what is free where a memo would lie."""
+    """A share of what is free where a cache would lie."""
     there = next(parent for parent in folder.parents if parent.exists())
     spaces = [shutil.disk_usage(there).free + _taken(folder)]
     if device.type == "cuda":
@@ -459,12 +459,12 @@ def _free(folder: Path, device: torch.device) -> int:
 
 
 def _taken(folder: Path) -> int:
-    """The bytes of a memo's files; another process may be removing them."""
+    """The bytes of a cache's files; another process may be removing them."""
     return sum(status.st_size for file in folder.glob("*") if (status := plain_status(file)) is not None)
 
 
 def _make_room(folder: Path, limit: int) -> None:
-    """Remove the memos that were not in use for longest, until all but this one fit into `limit` bytes.
+    """Remove the caches that were not in use for longest, until all but this one fit into `limit` bytes.
 
     One that another process has open stays usable for that process until it ends.
     """
@@ -478,7 +478,7 @@ def _make_room(folder: Path, limit: int) -> None:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a memo, first from under its name: whoever opens one there begins a new one, and finds no half of the old."""
+    """Remove a cache, first from under its name: whoever opens one there begins a new one, and finds no half of the old."""
     gone = folder.with_name(f"{folder.name}-{secrets.token_hex(4)}{REMOVED}")
     try:
         folder.rename(gone)
@@ -499,13 +499,13 @@ Ask = Callable[[Tensor], Outputs]
 
 @dataclass
 class Page:
-    """What the memo has to say in one epoch: the rows of every pass, by position in the epoch's order, from `begin` on.
+    """What the cache has to say in one epoch: the rows of every pass, by position in the epoch's order, from `begin` on.
 
     show: None where images depend on more than sample and view, so that only a batch's own images can fill its rows.
     A row that is missing is computed with the next missing ones of the epoch, so that every block is full.
     """
 
-    memo: Memo
+    teacher_cache: TeacherCache
     rows: Mapping[Need, Tensor]
     ask: Ask
     show: Show | None
@@ -514,11 +514,11 @@ class Page:
 
     def __post_init__(self) -> None:
         for which, rows in self.rows.items():
-            self.memo.take_over(rows[self.begin :])
-            known = self.memo.have[rows[self.begin :]]
+            self.teacher_cache.take_over(rows[self.begin :])
+            known = self.teacher_cache.have[rows[self.begin :]]
             self.missing[which] = (self.begin + (~known).nonzero().flatten()).tolist()[::-1]
-            self.memo.lookups += len(known)
-            self.memo.hits += int(known.sum())
+            self.teacher_cache.lookups += len(known)
+            self.teacher_cache.hits += int(known.sum())
 
     def outputs(self, start: int, seen: Mapping[Need, Tensor]) -> dict[Need, dict[Need, Any]]:
         """By pass, what the teacher says of the batch that begins at position `start`; `seen` are its images."""
@@ -528,31 +528,31 @@ class Page:
         rows = self.rows[which][start : start + len(images)]
         missing, end = self.missing[which], start + len(images)
         if self.show is None and missing and missing[-1] < end:
-            self.memo.write(rows, self.ask(images))
+            self.teacher_cache.write(rows, self.ask(images))
         elif self.show is not None:
             while missing and missing[-1] < end:
-                positions = torch.tensor([missing.pop() for _ in range(min(self.memo.block, len(missing)))])
+                positions = torch.tensor([missing.pop() for _ in range(min(self.teacher_cache.block, len(missing)))])
                 own = torch.equal(positions, torch.arange(start, end))  # which have been fetched and augmented already
-                self.memo.write(self.rows[which][positions], self.ask(images if own else self.show(which, positions)))
+                self.teacher_cache.write(self.rows[which][positions], self.ask(images if own else self.show(which, positions)))
         while missing and missing[-1] < end:
             missing.pop()
-        return self.memo.read(rows)
+        return self.teacher_cache.read(rows)
 
     def first_known(self) -> Tensor | None:
         """The positions of the first batch of the first pass of which anything is known; None where nothing is."""
         rows = self.rows[Need.NOTHING]
-        known = self.memo.have[rows[self.begin :]].nonzero()
+        known = self.teacher_cache.have[rows[self.begin :]].nonzero()
         if not len(known):
             return None
-        start = (self.begin + int(known[0])) // self.memo.block * self.memo.block
-        return torch.arange(start, min(start + self.memo.block, len(rows)))
+        start = (self.begin + int(known[0])) // self.teacher_cache.block * self.teacher_cache.block
+        return torch.arange(start, min(start + self.teacher_cache.block, len(rows)))
 
     def differs(self, positions: Tensor, images: Tensor) -> float:
-        """How far the memo stands from the living teacher on what it knows of a batch, relative to the largest value of a column."""
+        """How far the cache stands from the living teacher on what it knows of a batch, relative to the largest value of a column."""
         rows = self.rows[Need.NOTHING][positions]
-        known = self.memo.have[rows]
-        remembered, alive = Outputs(self.memo.read(rows), owner="memo"), self.ask(images)
-        return max(_apart(column.taken(remembered)[known], column.taken(alive)[known]) for column in self.memo.columns)
+        known = self.teacher_cache.have[rows]
+        remembered, alive = Outputs(self.teacher_cache.read(rows), owner="teacher cache"), self.ask(images)
+        return max(_apart(column.taken(remembered)[known], column.taken(alive)[known]) for column in self.teacher_cache.columns)
 
 
 def _apart(one: Tensor, other: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""Teachers: measured before they teach, refused at chance, and asked, live or from their memo, in blocks of one size."""
+"""Teachers: measured before they teach, refused at chance, and asked, live or from their cache, in blocks of one size."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from kdzoo.models.placement import Execution, autocast
 from kdzoo.runs.seals import tensors_digest
 from kdzoo.runs.spec import Augment, Normalisation
 from kdzoo.teachers import cache
-from kdzoo.teachers.cache import Memo, Page, Predictions, predictions
+from kdzoo.teachers.cache import Page, Predictions, TeacherCache, predictions
 from kdzoo.training.cohort import Cohort, Teacher
 from kdzoo.training.evaluate import CHANCE_SIZE, AgainstChance, against_chance, binomial_tail, measure, per_class
 from kdzoo.training.member import Seen
@@ -42,7 +42,7 @@ CODE = (
     *("seeds", "training/cohort", "models/placement", "teachers/cache", "training/predict", "training/answers"),
     *(f"data/{name}" for name in DATA_CODE),
 )
-"""the files of this package that decide what a row of a memo stands for, and how a teacher is asked about it"""
+"""the files of this package that decide what a row of a cache stands for, and how a teacher is asked about it"""
 
 
 def code_files() -> list[Path]:
@@ -77,7 +77,7 @@ def serve(network: Network, name: str, cost: NetworkCost, parts: Parts, augment:
         "block": {part: batch_of(network, subset, augment) for part, subset in held.items()},
         **execution.arithmetic,
     }
-    told = Predictions(say()) if execution.memo == 0 else predictions(about, name, say)
+    told = Predictions(say()) if execution.teacher_cache == 0 else predictions(about, name, say)
     val, test = told.by_part.get("val"), told.by_part["test"]
     return Teacher(
         network=network,
@@ -214,7 +214,7 @@ def teach(cohort: Cohort, seen: Seen) -> Outputs | None:
 
 
 def recite(cohort: Cohort, page: Page, positions: Tensor, seen: Seen) -> Outputs | None:
-    """The same from the teacher's memo."""
+    """The same from the teacher cache."""
     need = cohort.taught
     if cohort.teacher is None or not need:
         return None
@@ -246,11 +246,11 @@ def ask(cohort: Cohort, need: Need, images: Tensor) -> Outputs:
     return given.map(lambda tensor: tensor[: len(images)].contiguous())
 
 
-def open_memo(cohort: Cohort) -> Memo | str | None:
-    """The memo of what the cohort's members read of their teacher; in words why there is none; None where none is wanted."""
+def open_teacher_cache(cohort: Cohort) -> TeacherCache | str | None:
+    """The cache of what the cohort's members read of their teacher; in words why there is none; None where none is wanted."""
     teacher, execution, recipe = cohort.teacher, cohort.execution, cohort.recipe
     need = cohort.taught
-    if teacher is None or execution.memo == 0 or not need & cache.REMEMBERED:
+    if teacher is None or execution.teacher_cache == 0 or not need & cache.REMEMBERED:
         return None
     samples, views = len(cohort.parts.train.targets), view_count(recipe.augment) if finite(recipe) else None
     about: dict[str, Any] = {
@@ -271,7 +271,7 @@ def open_memo(cohort: Cohort) -> Memo | str | None:
             about["labels"] = hashlib.sha256(cohort.parts.train.targets.numpy().tobytes()).hexdigest()
     images = fetch_once(cohort.parts.train.images, torch.arange(cohort.block), execution.device)
     given = ask(cohort, (need | cache.ALWAYS) & ~PASSES, center(images, recipe.augment))
-    return cache.open_memo(
+    return cache.open_cache(
         about,
         teacher.name,
         cache.Column.of(given, need | cache.ALWAYS),
@@ -280,13 +280,13 @@ def open_memo(cohort: Cohort) -> Memo | str | None:
         views=views,
         block=cohort.block,
         device=execution.device,
-        limit=execution.memo,
+        limit=execution.teacher_cache,
     )
 
 
 def page_of(cohort: Cohort, plan: EpochPlan, first: int) -> Page | None:
-    """What the cohort's memo has to say in an epoch, from step `first` of it on; None where there is none, or no longer."""
-    kept = cohort.memo
+    """What the cohort's cache has to say in an epoch, from step `first` of it on; None where there is none, or no longer."""
+    kept = cohort.teacher_cache
     if kept is None:
         return None
     rows = {}
@@ -305,6 +305,6 @@ def page_of(cohort: Cohort, plan: EpochPlan, first: int) -> Page | None:
         kept.checked = True
         if page.differs(compared, plan.inputs_at(Need.NOTHING, compared)) > cache.TOLERANCE:
             kept.forget()
-            cohort.memo = None
+            cohort.teacher_cache = None
             return None
     return page

@@ -14,7 +14,7 @@ from kdzoo.data.split import Parts
 from kdzoo.models.network import Network, NetworkCost
 from kdzoo.models.placement import Execution
 from kdzoo.runs.spec import Recipe, steps_per_epoch
-from kdzoo.teachers.cache import Memo
+from kdzoo.teachers.cache import TeacherCache
 from kdzoo.training.batched import Together
 from kdzoo.training.evaluate import Metrics
 from kdzoo.training.member import Member
@@ -59,7 +59,7 @@ class Cohort:
     parts: Parts
     teacher: Teacher | None
     execution: Execution
-    memo: Memo | None = None
+    teacher_cache: TeacherCache | None = None
     together: Together | None = None
 
     @property
@@ -91,7 +91,7 @@ class Cohort:
 
     @property
     def block(self) -> int:
-        """The images that the teacher is asked about at once, whatever a batch or the memo lacks."""
+        """The images that the teacher is asked about at once, whatever a batch or the cache lacks."""
         return min(self.recipe.batch_size, len(self.parts.train.targets))
 
     @property

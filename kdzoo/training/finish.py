@@ -95,7 +95,7 @@ def finish(cohort: Cohort, member: Member, emit: Emit) -> None:
         "teacher": cohort.teacher.record() if cohort.teacher and member.run.teacher else None,
         "student": {"name": member.run.student.name, "parameters": member.size.parameters, "macs": member.size.macs},
         "cost": member.cost,
-        "memo": cohort.memo.report() if cohort.memo and member.run.teacher else None,
+        "teacher_cache": cohort.teacher_cache.report() if cohort.teacher_cache and member.run.teacher else None,
         "environment": environment(cohort.execution.device, cohort.execution.threads) | {"compile": cohort.execution.compile},
         "started": member.started,
         "finished": now(),

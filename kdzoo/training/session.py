@@ -72,10 +72,12 @@ class Modules:
 
 
 @lru_cache(maxsize=2)
-def images_of(request: str, root: str | None, image_size: int | None, resident: int | None = None, skip_unreadable: bool = False) -> Images:
+def images_of(
+    request: str, root: str | None, image_size: int | None, image_cache: int | None = None, skip_unreadable: bool = False
+) -> Images:
     """A data set, kept for the next run of this process."""
     place = Path(root) if root else None
-    return load(request, root=place, image_size=image_size, resident=resident, skip_unreadable=skip_unreadable)
+    return load(request, root=place, image_size=image_size, image_cache=image_cache, skip_unreadable=skip_unreadable)
 
 
 @lru_cache(maxsize=2)
@@ -85,15 +87,15 @@ def unlabelled_of(request: str, like: Like, root: str | None, image_size: int | 
     return load_unlabelled(request, like, root=place, image_size=image_size, skip_unreadable=skip_unreadable)
 
 
-def data_of(bound: Bound, resident: int | None = None) -> tuple[Images, Parts]:
+def data_of(bound: Bound, image_cache: int | None = None) -> tuple[Images, Parts]:
     """The images and the parts of a run's data; raises InputError when they are not those it was planned with.
 
-    resident: the bytes that a folder's decoded images may take, which changes no pixel (`folder.load_folder`).
+    image_cache: the bytes that a folder's decoded images may take, which changes no pixel (`folder.load_folder`).
     """
     spec = bound.run.data
     paths, size = bound.paths, bound.run.recipe.augment.size
     skip = bool(paths.get("skip_unreadable", False))
-    images = images_of(paths.get("data", spec.name), paths.get("data_root"), size, resident, skip)
+    images = images_of(paths.get("data", spec.name), paths.get("data_root"), size, image_cache, skip)
     if images.fingerprint != spec.fingerprint:
         raise InputError(f"data: {spec.name} has changed since {bound.run.id} was planned ({spec.fingerprint} is now {images.fingerprint})")
     extra = None

@@ -61,9 +61,9 @@ def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
         began = time.monotonic()
         plan = cohort.plan_epoch(epoch)
         first = max(start - epoch * cohort.steps_an_epoch, 0)
-        kept, page = cohort.memo, page_of(cohort, plan, first)
+        kept, page = cohort.teacher_cache, page_of(cohort, plan, first)
         if kept is not None and page is None:
-            emit({"event": "note", "text": "the teacher's memo differs from this teacher's outputs; it is computed again"})
+            emit({"event": "note", "text": "the teacher cache differs from this teacher's outputs; it is computed again"})
         if kept is not None:
             tell(kept.tell(), emit)
         for number, loaded in enumerate(plan.batches(first), start=epoch * cohort.steps_an_epoch + first):
@@ -86,10 +86,10 @@ def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
         began = share_time(cohort, began)
         if epoch + 1 < cohort.recipe.epochs:
             saved = save_if_due(cohort, saved, stop)
-    if cohort.memo is not None:
-        cohort.memo.flush()
-        tell(cohort.memo.tell_all(), emit)
-        emit({"event": "memo", **cohort.memo.report()})
+    if cohort.teacher_cache is not None:
+        cohort.teacher_cache.flush()
+        tell(cohort.teacher_cache.tell_all(), emit)
+        emit({"event": "teacher cache", **cohort.teacher_cache.report()})
     for member in cohort.alive:
         guarded(member, partial(finish, cohort, member, emit))
         if skipped := skipped_steps(member).get("skipped_steps"):
@@ -123,8 +123,8 @@ def save_if_due(cohort: Cohort, saved: float, stop: Callable[[], bool]) -> float
     drop_bad(cohort)
     for member in cohort.alive:
         guarded(member, member.checkpoint)
-    if cohort.memo is not None:
-        cohort.memo.flush()
+    if cohort.teacher_cache is not None:
+        cohort.teacher_cache.flush()
     if stopping:
         close_sinks(cohort)
         raise Stopped("training was stopped; run the same command to resume")

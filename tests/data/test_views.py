@@ -135,7 +135,7 @@ def test_views_that_are_as_good_as_endless_have_no_number(name):
     assert not finite(Recipe(epochs=1, batch_size=2, lr=0.1, augment=augment))
 
 
-def test_what_the_memo_may_remember_by_number():
+def test_what_the_cache_may_remember_by_number():
     crops = Augment(crop="pad", pad=1, flip=True)
     given = {"epochs": 1, "batch_size": 2, "lr": 0.1}
     assert finite(Recipe(**given))

@@ -107,10 +107,10 @@ def test_every_field_has_a_default_so_that_nothing_must_be_said():
 
 def test_a_size_is_a_number_of_bytes_with_or_without_a_unit():
     sizes = {"64GiB": 64 * 2**30, "1.5 kB": 1536, "0": 0, 4096: 4096}
-    assert {text: bench_config({"resident": text}, None).resident for text in sizes} == sizes
+    assert {text: bench_config({"image_cache": text}, None).image_cache for text in sizes} == sizes
     for wrong in ("-1GB", "12 parsecs", "much", -5, True):
-        with pytest.raises(InputError, match=r"resident: expected a size such as 500MB or 64GB, got"):
-            bench_config({"resident": wrong}, None)
+        with pytest.raises(InputError, match=r"image_cache: expected a size such as 500MB or 64GB, got"):
+            bench_config({"image_cache": wrong}, None)
 
 
 @pytest.mark.parametrize("option", ["seeds", "temperatures", "alphas", "weights", "methods", "pairs", "plugin", "keep"])

@@ -30,7 +30,7 @@ from kdzoo.training.session import Modules
 from kdzoo.training.train import Stopped
 
 METHODS = ("hinton", "fitnet_two_stage")
-TIMES = ("seconds", "started", "finished", "cost", "environment", "memo")  # what differs from one execution to the next
+TIMES = ("seconds", "started", "finished", "cost", "environment", "teacher_cache")  # what differs from one execution to the next
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def bench(place: Place, *, stop_after: int | None = None, retry_failed: bool = F
         "threads": 1,
         "device": "cpu",
         "checkpoint_seconds": 30.0,
-        "teacher_memo": "off",
+        "teacher_cache": "off",
         "set": {"teacher_recipe.epochs": 5},
         **more,
     }

@@ -105,29 +105,29 @@ def epochs(run: Path) -> list[dict]:
 
 def test_a_streamed_bench_ends_with_the_weights_and_numbers_of_a_resident_one(tmp_path, resident):
     write_photos(tmp_path)
-    ended(start(tmp_path, "--resident", "0"), 0)
+    ended(start(tmp_path, "--image-cache", "0"), 0)
     assert_same(tmp_path, resident)
-    ended(start(tmp_path, "--resident", "1GiB"), 0)  # finds its runs: where pixels lie is not part of a run
+    ended(start(tmp_path, "--image-cache", "1GiB"), 0)  # finds its runs: where pixels lie is not part of a run
     assert len(runs(tmp_path)) == len(runs(resident))
 
 
 def test_killed_and_interrupted_streaming_leaves_no_process_and_goes_on_to_the_same_end(tmp_path, resident):
     write_photos(tmp_path)
     for after, sign in ((4, signal.SIGKILL), (12, signal.SIGINT), (20, signal.SIGINT)):
-        process = under_way(tmp_path, after, "--resident", "0")
+        process = under_way(tmp_path, after, "--image-cache", "0")
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, sign)
         said, _ = process.communicate(timeout=60)
         assert process.returncode == (130 if sign == signal.SIGINT else -sign), said
         assert "Traceback" not in said
         assert members_of_group(process.pid) == []
-    ended(start(tmp_path, "--resident", "0"), 0)
+    ended(start(tmp_path, "--image-cache", "0"), 0)
     assert_same(tmp_path, resident)
 
 
 def test_a_file_that_is_gone_in_the_middle_is_named_and_once_it_is_back_training_goes_on(tmp_path, resident):
     write_photos(tmp_path)
-    process = under_way(tmp_path, 12, "--resident", "0")
+    process = under_way(tmp_path, 12, "--image-cache", "0")
     (tmp_path / "photos" / "2").rename(tmp_path / "away")
     said = ended(process, 2)
     assert "photos/2/" in said
@@ -136,5 +136,5 @@ def test_a_file_that_is_gone_in_the_middle_is_named_and_once_it_is_back_training
     assert not any((run / "error.txt").exists() for run in runs(tmp_path).values())
     assert members_of_group(process.pid) == []
     (tmp_path / "away").rename(tmp_path / "photos" / "2")
-    ended(start(tmp_path, "--resident", "0"), 0)
+    ended(start(tmp_path, "--image-cache", "0"), 0)
     assert_same(tmp_path, resident)

@@ -266,7 +266,7 @@ def chosen_size(prepared: Prepared, modules: Modules, given: int | None) -> Imag
     if not sides or spec is None or spec.start == "random" or (given is not None and spec.norm is not None):
         return None
     config = prepared.config
-    images = images_of(config.data, config.data_root, sides[-1], config.resident, config.skip_unreadable)
+    images = images_of(config.data, config.data_root, sides[-1], config.image_cache, config.skip_unreadable)
 
     def network_at(side: int) -> Network:
         return freeze(network_of(spec, images, side=side, seed=0, path=path, modules=modules, head="fresh"))
@@ -336,7 +336,7 @@ def judge(prepared: Prepared, method: str, notes: tuple[str, ...], modules: Modu
     distilled, alone = _bound(prepared, method), _bound(prepared, "none")
     device = torch.device(prepared.options.device)
     torch.set_num_threads(prepared.options.threads)
-    images, _ = data_of(distilled, prepared.options.resident)
+    images, _ = data_of(distilled, prepared.options.image_cache)
     shape = shape_of(images, distilled.run.recipe)
     student_network, _ = _network(distilled, modules, prepared)
     assert distilled.run.teacher is not None
@@ -422,7 +422,7 @@ def _bound(prepared: Prepared, method: str) -> Bound:
 
 def _network(bound: Bound, modules: Modules, prepared: Prepared) -> tuple[Network, Images]:
     """The trained student of a run."""
-    images, _ = data_of(bound, prepared.options.resident)
+    images, _ = data_of(bound, prepared.options.image_cache)
     spec = bound.run.student.model_copy(update={"start": f"run:{bound.run.id}"})
     side = shape_of(images, bound.run.recipe)[1]
     return network_of(spec, images, side=side, seed=0, path=str(bound.folder.student), modules=modules), images

@@ -88,7 +88,7 @@ def _size(value: object) -> object:
     return size
 
 
-def _memo(value: object) -> object:
+def _cache_budget(value: object) -> object:
     """Bytes: 0 for `off`, which YAML reads as false, None for `auto`."""
     if value in (None, "auto"):
         return None
@@ -117,7 +117,7 @@ Values = Annotated[tuple[JsonValue, ...], BeforeValidator(_numbers)]
 """values of any field of a method: what they may be is the method's to say"""
 Seeds = Annotated[tuple[Integer, ...], BeforeValidator(_seeds), Field(min_length=1)]
 Size = Annotated[int, BeforeValidator(_size)]
-MemoSize = Annotated[int | None, BeforeValidator(_memo)]
+CacheBudget = Annotated[int | None, BeforeValidator(_cache_budget)]
 Keep = Annotated[
     tuple[Literal["predictions", "student", "checkpoint"], ...], BeforeValidator(lambda v: () if v == "nothing" else _listed(v))
 ]
@@ -138,8 +138,8 @@ class BenchConfig(Spec):
     images it is not; the teacher learns all of them. label_fraction: the share of these images that keep their labels.
     transfer_data: images without labels that the student is taught on besides, `folder:PATH` or the training images of
     another data set by name. transfer_only: on these alone.
-    teacher_memo: what the teacher's memo may take, such as `4GB`; 0 or `off` for none, None or `auto` for a share of what is free.
-    resident: what the decoded images of a folder may take, such as `64GB`; a larger one is decoded while training.
+    teacher_cache: what the teacher cache may take, such as `4GB`; 0 or `off` for none, None or `auto` for a share of what is free.
+    image_cache: what the decoded images of a folder may take, such as `64GB`; a larger one is decoded while training.
     skip_unreadable: files of a folder that cannot be read are skipped, counted and listed, instead of refused.
     pairs: `teacher/student`, or give teacher and student. set: further keys, such as `recipe.batch_size`.
     recipe: a recipe's name or file; or, in a YAML file and from Python, a mapping of its keys, with `name` for the recipe that
@@ -182,10 +182,10 @@ class BenchConfig(Spec):
     keep: Keep = ("predictions", "student")
     oracle: bool = False
     channels_last: bool | None = None
-    teacher_memo: MemoSize = None
+    teacher_cache: CacheBudget = None
     stack_students: bool = False
     compile: bool = False
-    resident: Size | None = None
+    image_cache: Size | None = None
     skip_unreadable: bool = False
     allow_chance_teacher: bool = False
     fine_tune: bool = False

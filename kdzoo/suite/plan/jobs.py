@@ -16,8 +16,8 @@ class Options:
     """How runs are executed; nothing here changes a run's id.
 
     keep: which of predictions, student, checkpoint stay with a finished run. wandb: settings of the sink, or None.
-    channels_last: None for where it pays. memo: bytes that the teacher's memo may take, 0 for none, None for a share of what
-    is free. memory: bytes that a cohort may hold. resident: bytes that a folder's decoded images may take, None for the default.
+    channels_last: None for where it pays. teacher_cache: bytes that the teacher cache may take, 0 for none, None for a share of what
+    is free. memory: bytes that a cohort may hold. image_cache: bytes that a folder's decoded images may take, None for the default.
     """
 
     device: str = "cpu"
@@ -26,11 +26,11 @@ class Options:
     keep: tuple[str, ...] = ("predictions", "student")
     oracle: bool = False
     channels_last: bool | None = None
-    memo: int | None = None
+    teacher_cache: int | None = None
     memory: int = 8 * 1024**3
     stack: bool = False
     compile: bool = False
-    resident: int | None = None
+    image_cache: int | None = None
     allow_chance_teacher: bool = False
     wandb: dict[str, Any] | None = None
 

@@ -102,7 +102,7 @@ def plan(config: BenchConfig, modules: Modules | None = None) -> Plan:
     with noting(problems):
         protocol = recipe_file(config.recipe)
     with noting(problems):
-        images = images_of(config.data, config.data_root, _image_size(protocol, changes), config.resident, config.skip_unreadable)
+        images = images_of(config.data, config.data_root, _image_size(protocol, changes), config.image_cache, config.skip_unreadable)
     for name in protocol.published if protocol is not None else ():
         with noting(problems):
             REGISTRY.get(name)

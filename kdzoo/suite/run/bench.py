@@ -102,7 +102,7 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
         made = plan(config, modules)
         states = states_of(made)
         if any(state != "done" for state in states.values()):  # what has been trained can be
-            notes = preflight(made, modules or Modules(), config.resident, torch.device(device or "cpu"))
+            notes = preflight(made, modules or Modules(), config.image_cache, torch.device(device or "cpu"))
             slow = why_slow((planned.run.recipe.precision for planned in made.students), torch.device(device or "cpu"))
             made = replace(made, notes=(*made.notes, *notes, *([slow] if slow else [])))
     if problems or made is None or device is None:
@@ -115,11 +115,11 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
         keep=config.keep,
         oracle=config.oracle,
         channels_last=config.channels_last,
-        memo=config.teacher_memo,
+        teacher_cache=config.teacher_cache,
         stack=config.stack_students,
         compile=config.compile,
         memory=int(COHORT_SHARE * free_memory(device) / jobs),
-        resident=config.resident,
+        image_cache=config.image_cache,
         allow_chance_teacher=config.allow_chance_teacher,
         wandb=asdict(settings) if settings else None,
     )
@@ -341,9 +341,9 @@ def _run_plan(prepared: Prepared, pool: Pool | None, handle: Handle, retry_faile
     work = {"units": units, "teacher_units": teachers, "processes": prepared.jobs, "alike": trained_alike(made)}
     handle({"event": "plan", "name": made.name, **work, **counts})
     if jobs:
-        memos = Memos(handle)
-        more = launch(jobs, pool, memos.handle) if pool is not None else launch_here(jobs, memos.handle, modules)
-        memos.tell()
+        caches = CacheStatistics(handle)
+        more = launch(jobs, pool, caches.handle) if pool is not None else launch_here(jobs, caches.handle, modules)
+        caches.tell()
         outcome = Outcome(outcome.done | more.done, {**outcome.failed, **more.failed})
     known = {planned.run.id for planned in made.students}
     untold = known - outcome.done - outcome.failed.keys()
@@ -368,8 +368,8 @@ def forget_failed_teachers(made: Plan) -> None:
 
 
 @dataclass
-class Memos:
-    """Adds up what the cohorts say of their teachers' memos, and passes all other events on."""
+class CacheStatistics:
+    """Adds up what the cohorts say of their teacher caches, and passes all other events on."""
 
     further: Handle
     lookups: int = 0
@@ -377,7 +377,7 @@ class Memos:
     bytes: int = 0
 
     def handle(self, event: Event) -> None:
-        if event["event"] != "memo":
+        if event["event"] != "teacher cache":
             self.further(event)
             return
         self.lookups += event["lookups"]
@@ -388,7 +388,7 @@ class Memos:
         if self.lookups:
             share = f"{100 * self.hits / self.lookups:.0f} % of {self.lookups:,} answers remembered"
             size = self.bytes / 1024**2
-            self.further({"event": "summary", "text": f"teacher's memo: {share}, in {size:,.{0 if size >= 10 else 1}f} MB"})
+            self.further({"event": "summary", "text": f"teacher cache: {share}, in {size:,.{0 if size >= 10 else 1}f} MB"})
 
 
 def launch_here(jobs: Iterable[Job], handle: Handle, modules: Modules) -> Outcome:
@@ -574,7 +574,7 @@ def free_memory(device: str) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES")
 
 
-def preflight(made: Plan, modules: Modules, resident: int | None = None, device: torch.device | None = None) -> tuple[str, ...]:
+def preflight(made: Plan, modules: Modules, image_cache: int | None = None, device: torch.device | None = None) -> tuple[str, ...]:
     """Build every distinct student, teacher and objective once, untrained, and try users' losses for a step; notes on these trials.
 
     Raises InputError for what cannot work.
@@ -587,11 +587,11 @@ def preflight(made: Plan, modules: Modules, resident: int | None = None, device:
     for planned in made.teachers.values():
         with noting(problems):
             bound = _unbound(planned, made)
-            student_of(bound, *data_of(bound, resident), None, modules)
+            student_of(bound, *data_of(bound, image_cache), None, modules)
     for planned in _distinct(made.students, lambda p: (str(p.run.student), str(p.run.teacher), str(p.run.objective))):
         with noting(problems):
             bound = _unbound(planned, made)
-            images, parts = data_of(bound, resident)
+            images, parts = data_of(bound, image_cache)
             if str(bound.run.teacher) not in taught:
                 teacher = untrained_teacher(bound, images, modules)
                 taught[str(bound.run.teacher)] = None if teacher is None else shapes_of(teacher, shape_of(images, bound.run.recipe))
@@ -609,7 +609,7 @@ def preflight(made: Plan, modules: Modules, resident: int | None = None, device:
                     try_loss(bound_run, student, teacher_of_run, objective, images, parts, place, stalls)
     for planned in _distinct((p for p in made.students if p.run.teacher), lambda p: (str(p.run.teacher),)):
         with noting(problems):
-            load_given_weights(_unbound(planned, made), made, modules, resident)
+            load_given_weights(_unbound(planned, made), made, modules, image_cache)
     if problems:
         raise InputError(*dict.fromkeys(problems))
     return tuple(
@@ -619,12 +619,12 @@ def preflight(made: Plan, modules: Modules, resident: int | None = None, device:
     )
 
 
-def load_given_weights(bound: Bound, made: Plan, modules: Modules, resident: int | None) -> None:
+def load_given_weights(bound: Bound, made: Plan, modules: Modules, image_cache: int | None) -> None:
     """Build the teacher of a run with its own weights, unless this bench trains it first; raises InputError where they do not fit."""
     spec = bound.run.teacher
     if spec is None or spec.start.removeprefix("run:") in made.teachers:
         return
-    images, _ = data_of(bound, resident)
+    images, _ = data_of(bound, image_cache)
     network_of(spec, images, side=shape_of(images, bound.run.recipe)[1], seed=0, path=bound.paths.get("teacher"), modules=modules)
 
 
@@ -643,7 +643,7 @@ def untrained_teacher(bound: Bound, images: Images, modules: Modules) -> Network
 
 def estimate(prepared: Prepared, modules: Modules | None = None) -> float:
     """Seconds that the missing runs will take, from a probe of a few steps of one run of each pair and objective."""
-    made, modules, execution = prepared.plan, modules or Modules(), execution_of(replace(prepared.options, memo=0))
+    made, modules, execution = prepared.plan, modules or Modules(), execution_of(replace(prepared.options, teacher_cache=0))
     torch.set_num_threads(prepared.options.threads)
     students = [(p, made.store.run(p.run.id)) for p in made.students]
     left = [(p, f) for p, f in [*students, *((p, teacher_store().run(p.run.id)) for p in made.teachers.values())] if f.state() != "done"]
@@ -655,7 +655,7 @@ def estimate(prepared: Prepared, modules: Modules | None = None) -> float:
     seconds: dict[tuple[str, ...], float] = {}
     for planned in _distinct((planned for planned, _ in left), kind):
         bound = _unbound(planned, made)
-        images, parts = data_of(bound, prepared.options.resident)
+        images, parts = data_of(bound, prepared.options.image_cache)
         network = untrained_teacher(bound, images, modules)
         shape = shape_of(images, bound.run.recipe)
         teacher = shapes = None

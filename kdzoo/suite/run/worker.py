@@ -43,7 +43,7 @@ from kdzoo.suite.report.records import setting_text
 from kdzoo.suite.run.channel import Sender
 from kdzoo.suite.run.repair import begin_again, forget_damaged, renew
 from kdzoo.text import number_of
-from kdzoo.training.answers import check, open_memo, remarks
+from kdzoo.training.answers import check, open_teacher_cache, remarks
 from kdzoo.training.batched import together
 from kdzoo.training.cohort import Cohort, Teacher
 from kdzoo.training.compiled import compile_students
@@ -67,10 +67,10 @@ class Bench:
 
     def data(self, bound: Bound, options: Options) -> tuple[Images, Parts]:
         """The data of a run, on the device where it fits there; the last one is kept, as the teacher is."""
-        key = (*data_key(bound), options.device, options.resident)
+        key = (*data_key(bound), options.device, options.image_cache)
         if key not in self.read:
             self.read = {}  # before the next one takes its place on the device
-            images, parts = data_of(bound, options.resident)
+            images, parts = data_of(bound, options.image_cache)
             self.read = {key: (images, on_device(parts, torch.device(options.device)))}
         return self.read[key]
 
@@ -166,7 +166,7 @@ def measure_doses(job: Job, bench: Bench, emit: Handle, stop: Callable[[], bool]
 
     Raises Stopped, with nothing kept, when `stop` says so.
     """
-    began, store, execution = time.process_time(), Store(Path(job.folder)), execution_of(replace(job.options, memo=0))
+    began, store, execution = time.process_time(), Store(Path(job.folder)), execution_of(replace(job.options, teacher_cache=0))
     bounds = [probe_of(entry, store) for entry in job.probes]
     images, parts = bench.data(bounds[0], job.options)
     teacher, shapes = None, None
@@ -431,8 +431,8 @@ def tell_lost_lines(cohort: Cohort, emit: Handle) -> None:
 
 
 def equip(cohort: Cohort, emit: Handle) -> None:
-    """Give a cohort the memo, the stack and the compiled students that it is to be trained with; say in a note why it has not got one."""
-    kept, joined, uncompiled = open_memo(cohort), None, None
+    """Give a cohort the cache, the stack and the compiled students that it is to be trained with; say in a note why it has not got one."""
+    kept, joined, uncompiled = open_teacher_cache(cohort), None, None
     if cohort.execution.stack:
         joined = together(cohort.members, _trial(cohort, 2))
     if cohort.execution.compile:
@@ -440,7 +440,7 @@ def equip(cohort: Cohort, emit: Handle) -> None:
     for text in (kept, joined, uncompiled):
         if isinstance(text, str):
             emit({"event": "note", "text": text})
-    cohort.memo = None if isinstance(kept, str) else kept
+    cohort.teacher_cache = None if isinstance(kept, str) else kept
     cohort.together = None if isinstance(joined, str) else joined
 
 
@@ -508,7 +508,7 @@ def execution_of(options: Options) -> Execution:
         keep=frozenset(options.keep),
         oracle=options.oracle,
         channels_last=options.channels_last,
-        memo=options.memo,
+        teacher_cache=options.teacher_cache,
         stack=options.stack,
         compile=options.compile,
     )

@@ -1,4 +1,4 @@
-"""The teacher's memo: the same numbers as a living teacher, whoever filled it and whenever."""
+"""The teacher cache: the same numbers as a living teacher, whoever filled it and whenever."""
 
 import json
 import multiprocessing
@@ -12,6 +12,7 @@ from torch import nn
 
 from kdzoo.contract.method import load_plugin
 from kdzoo.contract.outputs import Need, Outputs
+from kdzoo.errors import InputError
 from kdzoo.models.network import build_network, freeze, identity
 from kdzoo.runs.spec import NetworkSpec
 from kdzoo.runs.store import cache_folder, teacher_store
@@ -19,14 +20,13 @@ from kdzoo.suite.plan.config import bench_config
 from kdzoo.suite.plan.jobs import Options
 from kdzoo.suite.plan.sweep import Plan, plan
 from kdzoo.suite.run.worker import Bench, execution_of, train_runs
-from kdzoo.teachers.cache import Column, Memo, open_memo
-from kdzoo.training.answers import ask
-from kdzoo.training.answers import open_memo as memo_of
+from kdzoo.teachers.cache import Column, TeacherCache, open_cache
+from kdzoo.training.answers import ask, open_teacher_cache
 from kdzoo.training.cohort import Cohort
 from kdzoo.training.session import Bound, Modules, cohort_of, data_of, member_of, teacher_of
 from kdzoo.training.train import Stopped, fit
 
-OFF, AUTO = Options(memo=0), Options(memo=None)
+OFF, AUTO = Options(teacher_cache=0), Options(teacher_cache=None)
 FINITE = {"recipe.augment.crop": "pad", "recipe.augment.pad": 1, "recipe.augment.flip": True}
 ENDLESS = {"recipe.augment.crop": "resized", "recipe.augment.pad": 0, "recipe.augment.size": 8, "recipe.augment.flip": False}
 CHANGED = {**FINITE, "recipe.augment.randaugment": 1, "recipe.augment.cutout": 2}
@@ -82,7 +82,7 @@ def trained(made: Plan, options: Options, *, together: bool = True) -> dict[str,
 
 def reports(made: Plan) -> list[dict[str, int]]:
     results = [made.store.run(p.run.id).result() for p in made.students if p.run.teacher is not None]
-    return [result["memo"] for result in results]
+    return [result["teacher_cache"] for result in results]
 
 
 def cohort(made: Plan, options: Options) -> Cohort:
@@ -140,8 +140,10 @@ def test_views_that_come_again_are_asked_about_once(tmp_path):
     assert report["hits"] == report["lookups"] * 2 // 3
 
 
-def memory(folder: Path, rows: int = 6) -> Memo:
-    return Memo(folder, [Column(Need.LOGITS, None, (3,), torch.float32)], samples=rows, views=1, block=2, device=torch.device("cpu"))
+def memory(folder: Path, rows: int = 6) -> TeacherCache:
+    return TeacherCache(
+        folder, [Column(Need.LOGITS, None, (3,), torch.float32)], samples=rows, views=1, block=2, device=torch.device("cpu")
+    )
 
 
 def said(values: torch.Tensor) -> Outputs:
@@ -172,7 +174,7 @@ def _fill(folder: str, start: int) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_fill_one_memo_at_the_same_time(tmp_path):
+def test_two_processes_fill_one_cache_at_the_same_time(tmp_path):
     context = multiprocessing.get_context("spawn")
     writers = [context.Process(target=_fill, args=(str(tmp_path), start)) for start in (0, 500)]
     for writer in writers:
@@ -195,7 +197,7 @@ def test_rows_that_were_written_but_not_flushed_are_unknown_after_a_crash(tmp_pa
 
 
 def test_the_last_bits_of_an_answer_do_not_depend_on_who_else_is_asked_about(tmp_path):
-    """What makes the memo exact: a block of fixed size, and answers that stand at any place in it."""
+    """What makes the cache exact: a block of fixed size, and answers that stand at any place in it."""
     made = planned(tmp_path, FINITE, seeds="1")
     taught = cohort(made, OFF)
     images = taught.parts.train.images[: taught.block]
@@ -209,7 +211,7 @@ def test_the_last_bits_of_an_answer_do_not_depend_on_who_else_is_asked_about(tmp
         assert all(torch.equal(a, b[order]) for a, b in zip(part.stages, whole.stages, strict=True))
 
 
-def test_another_teacher_or_other_code_has_another_memo(tmp_path):
+def test_another_teacher_or_other_code_has_another_cache(tmp_path):
     def network(seed: int) -> nn.Module:
         spec = NetworkSpec(name="digits_teacher", classes=10)
         return freeze(build_network(spec, channels=1, side=8, mean=(0.5,), std=(0.5,), seed=seed))
@@ -285,17 +287,29 @@ def test_the_identity_of_a_network_without_helpers_is_as_it_was(monkeypatch):
     [("off", 0), (False, 0), ("auto", None), (None, None), ("4GB", 4 * 1024**3), ("1.5m", 1.5 * 1024**2), ("700", 700)],
 )
 def test_a_budget_is_off_auto_or_a_size(text, expected):
-    assert bench_config({"teacher_memo": text}, None).teacher_memo == expected
+    assert bench_config({"teacher_cache": text}, None).teacher_cache == expected
 
 
 def test_a_budget_that_is_no_size_is_refused(kdzoo):
-    said = kdzoo("bench", "--quick", "--teacher-memo", "lots")
+    said = kdzoo("bench", "--quick", "--teacher-cache", "lots")
     assert said.status == 2
-    assert "teacher_memo: expected off, auto or a size such as 500MB or 4GB, got 'lots'" in said.err
+    assert "teacher_cache: expected off, auto or a size such as 500MB or 4GB, got 'lots'" in said.err
 
 
-def opened(limit: int | None, columns: list[Column], read: Need, name: str = "m") -> Memo | str:
-    return open_memo({"about": name}, name, columns, read, samples=10, views=2, block=2, device=torch.device("cpu"), limit=limit)
+@pytest.mark.parametrize(
+    ("former", "present"), [("--teacher-memo", "--teacher-cache"), ("--resident", "--image-cache")], ids=["teacher cache", "image cache"]
+)
+def test_a_former_name_of_an_option_leads_to_the_present_one(kdzoo, former, present):
+    said = kdzoo("bench", "--quick", former, "off")
+    assert said.status == 2
+    assert f"No such option: {former} (Possible options: {present})" in said.err
+    key = former.strip("-").replace("-", "_")
+    with pytest.raises(InputError, match=f"{key}: unknown; did you mean '{present.strip('-').replace('-', '_')}'"):
+        bench_config({key: "off"}, None)
+
+
+def opened(limit: int | None, columns: list[Column], read: Need, name: str = "m") -> TeacherCache | str:
+    return open_cache({"about": name}, name, columns, read, samples=10, views=2, block=2, device=torch.device("cpu"), limit=limit)
 
 
 def test_what_is_read_must_fit_and_what_is_kept_besides_may(tmp_path):
@@ -303,13 +317,13 @@ def test_what_is_read_must_fit_and_what_is_kept_besides_may(tmp_path):
     embedding = Column(Need.EMBEDDING, None, (100,), torch.float32)
     enough = 20 * (4 * 5 + 8)  # a row of five numbers and its seal
     small = opened(enough, [logits, embedding], Need.LOGITS)
-    assert isinstance(small, Memo)
+    assert isinstance(small, TeacherCache)
     assert [column.name for column in small.columns] == ["logits"]
     refused = opened(enough - 1, [logits, embedding], Need.LOGITS)
     assert isinstance(refused, str)
-    assert "--teacher-memo SIZE" in refused
+    assert "--teacher-cache SIZE" in refused
     whole = opened(None, [logits, embedding], Need.LOGITS, "other")
-    assert isinstance(whole, Memo)
+    assert isinstance(whole, TeacherCache)
     assert [column.name for column in whole.columns] == ["logits", "embedding"]
     files = [file for kind in ("f32", "seal") for file in whole.folder.glob(f"*.{kind}")]
     assert whole.bytes == 20 * (4 * 105 + 2 * 8) == sum(file.stat().st_size for file in files)
@@ -318,17 +332,17 @@ def test_what_is_read_must_fit_and_what_is_kept_besides_may(tmp_path):
 def test_the_memos_that_were_not_opened_for_longest_make_room(tmp_path):
     column = Column(Need.LOGITS, None, (5,), torch.float32)
     for age, name in enumerate(["old", "older", "oldest"]):
-        memo = opened(None, [column], Need.LOGITS, name)
-        assert isinstance(memo, Memo)
-        os.utime(memo.folder / "about.json", (1e9 - age, 1e9 - age))
-    (old,) = cache_folder().glob("memo/old-*")
+        cache = opened(None, [column], Need.LOGITS, name)
+        assert isinstance(cache, TeacherCache)
+        os.utime(cache.folder / "about.json", (1e9 - age, 1e9 - age))
+    (old,) = cache_folder().glob("teacher-cache/old-*")
     opened(sum(f.stat().st_size for f in old.iterdir()), [column], Need.LOGITS, "new")
-    assert sorted(path.name.partition("-")[0] for path in (cache_folder() / "memo").iterdir()) == ["new", "old"]
+    assert sorted(path.name.partition("-")[0] for path in (cache_folder() / "teacher-cache").iterdir()) == ["new", "old"]
 
 
 def test_half_precision_comes_back_as_it_was_said(tmp_path):
     column = Column(Need.LOGITS, None, (3,), torch.bfloat16)
-    kept = Memo(tmp_path, [column], samples=4, views=1, block=2, device=torch.device("cpu"))
+    kept = TeacherCache(tmp_path, [column], samples=4, views=1, block=2, device=torch.device("cpu"))
     values = torch.randn(2, 3).bfloat16()
     kept.write(torch.tensor([0, 3]), said(values))
     back = kept.read(torch.tensor([0, 3]))[Need.LOGITS]
@@ -352,28 +366,28 @@ def test_a_teacher_is_asked_with_its_students_threads_once_for_all_processes(kdz
     """It is trained with the threads of both processes: with two, its predictions would not be those its students need."""
     said = kdzoo("bench", "--methods", "hinton", "--quick", "--temperatures", 4, "--jobs", 2, "--threads", 1)
     assert said.status == 0, said.err
-    (kept,) = cache_folder().glob("memo/*/predictions.safetensors")
+    (kept,) = cache_folder().glob("teacher-cache/*/predictions.safetensors")
     assert json.loads((kept.parent / "about.json").read_text())["threads"] == 1
     (teacher,) = teacher_store().folder.glob("runs/*/result.json")
     assert json.loads(teacher.read_text())["environment"]["threads"] == 2
 
 
-def test_about_json_says_what_a_memo_stands_for(tmp_path):
+def test_about_json_says_what_a_cache_stands_for(tmp_path):
     made = planned(tmp_path, FINITE, seeds="1")
-    kept = memo_of(cohort(made, AUTO))
-    assert isinstance(kept, Memo)
+    kept = open_teacher_cache(cohort(made, AUTO))
+    assert isinstance(kept, TeacherCache)
     about = json.loads((kept.folder / "about.json").read_text())
     assert about["augment"]["pad"] == 1
     assert {"teacher", "data", "precision", "block", "channels_last", "device"} <= set(about)
     assert kept.views == 3 * 3 * 2
 
 
-def test_a_run_that_fails_leaves_the_memo_to_its_neighbours(tmp_path):
+def test_a_run_that_fails_leaves_the_cache_to_its_neighbours(tmp_path):
     made = planned(tmp_path, FINITE, seeds="1")
     ready = cohort(made, AUTO)
-    kept = memo_of(ready)
-    assert isinstance(kept, Memo)
-    ready.memo = kept
+    kept = open_teacher_cache(ready)
+    assert isinstance(kept, TeacherCache)
+    ready.teacher_cache = kept
     ready.members[0].optimizer.param_groups[0]["params"][0].data.fill_(float("nan"))
     fit(ready, emit=lambda _: None, stop=lambda: False)
     assert [member.failure is None for member in ready.members] == [False, True]

@@ -1,4 +1,4 @@
-"""No row of the teacher's memo is read that nobody wrote, or that is not what was written; and a memo may go at any time."""
+"""No row of the teacher cache is read that nobody wrote, or that is not what was written; and a cache may go at any time."""
 
 import hashlib
 import inspect
@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_memo import AUTO, FINITE, MIXED, OFF, cohort, planned, trained
+from test_teacher_cache import AUTO, FINITE, MIXED, OFF, cohort, planned, trained
 
 import kdzoo
 from kdzoo.contract.outputs import Need, Needs, Outputs
@@ -26,15 +26,15 @@ from kdzoo.seeds import stream
 from kdzoo.suite.plan.jobs import Event, Options
 from kdzoo.suite.plan.sweep import Plan
 from kdzoo.suite.run.worker import Bench, train_runs
-from kdzoo.teachers.cache import Column, Memo, Page, Seal, open_memo
+from kdzoo.teachers.cache import Column, Page, Seal, TeacherCache, open_cache
 from kdzoo.teachers.cache import predictions as predictions_of
 from kdzoo.training import answers
-from kdzoo.training.answers import open_memo as memo_of
+from kdzoo.training.answers import open_teacher_cache
 from kdzoo.training.cohort import Cohort
 from kdzoo.training.predict import predict
 
-EAGER = Options(memo=None, checkpoint_seconds=0.0)
-"""the memo is put on disk after every step"""
+EAGER = Options(teacher_cache=None, checkpoint_seconds=0.0)
+"""the cache is put on disk after every step"""
 SMALL = {"epochs": 2, "limit": 150}
 WIDE = {"recipe.augment.crop": "pad", "recipe.augment.pad": 4, "recipe.augment.flip": False, "recipe.batch_size": 32}
 
@@ -47,7 +47,7 @@ def _alone(tmp_path, monkeypatch):
 
 @dataclass(frozen=True)
 class Ready:
-    """A cache with a trained teacher, and its memo as two methods filled it; the weights that a living teacher gives."""
+    """A cache with a trained teacher, and its cache as two methods filled it; the weights that a living teacher gives."""
 
     bare: Path
     filled: Path
@@ -87,12 +87,12 @@ def weights(made: Plan) -> dict[str, dict[str, bytes]]:
 
 def misses(made: Plan) -> int:
     """The answers that were asked for in a cohort's training and not remembered."""
-    found = [made.store.run(p.run.id).result()["memo"] for p in made.students if p.run.teacher is not None]
+    found = [made.store.run(p.run.id).result()["teacher_cache"] for p in made.students if p.run.teacher is not None]
     return int(found[0]["lookups"] - found[0]["hits"])
 
 
 def memo_folder() -> Path:
-    (seals,) = cache_folder().glob("memo/*/logits.seal")
+    (seals,) = cache_folder().glob("teacher-cache/*/logits.seal")
     return seals.parent
 
 
@@ -120,17 +120,17 @@ def test_a_method_that_reads_more_than_another_remembered_computes_it(ready, tmp
 def test_a_row_is_known_where_every_column_knows_it(tmp_path):
     logits, maps = (Column(need, number, (3,), torch.float32) for need, number in ((Need.LOGITS, None), (Need.STAGES, 0)))
     place = {"samples": 4, "views": 1, "block": 2, "device": torch.device("cpu")}
-    one = Memo(tmp_path, [logits], **place)
+    one = TeacherCache(tmp_path, [logits], **place)
     one.write(torch.tensor([0, 2]), Outputs({Need.LOGITS: torch.ones(2, 3)}, owner="teacher"))
     one.flush()
-    both = Memo(tmp_path, [logits, maps], **place)
+    both = TeacherCache(tmp_path, [logits, maps], **place)
     both.take_over(torch.arange(4))
     assert not both.have.any()
     both.write(torch.tensor([2, 3]), Outputs({Need.LOGITS: torch.ones(2, 3), Need.STAGES: [torch.full((2, 3), 5.0)]}, owner="teacher"))
     both.flush()
-    again, fewer = Memo(tmp_path, [logits, maps], **place), Memo(tmp_path, [logits], **place)
-    for memo in (again, fewer):
-        memo.take_over(torch.arange(4))
+    again, fewer = TeacherCache(tmp_path, [logits, maps], **place), TeacherCache(tmp_path, [logits], **place)
+    for cache in (again, fewer):
+        cache.take_over(torch.arange(4))
     assert again.have.tolist() == [False, False, True, True]
     assert fewer.have.tolist() == [True, False, True, True]
     assert again.damaged == fewer.damaged == 0
@@ -143,15 +143,15 @@ def test_a_row_is_known_where_every_column_knows_it(tmp_path):
 def test_a_seal_is_the_sum_that_its_text_gives():
     column = Column(Need.LOGITS, None, (2, 2), torch.float32)
     values = torch.tensor([[[1.0, -2.0], [0.5, 1e30]]])
-    drawn = hashlib.shake_128(f"memo logits {(2, 2)} torch.float32".encode()).digest(48)
+    drawn = hashlib.shake_128(f"owner logits {(2, 2)} torch.float32".encode()).digest(48)
     salt, place, *odd = (int.from_bytes(drawn[8 * i : 8 * i + 8], "little") | 1 for i in range(6))
     words = [int(word) for word in values.numpy().view(np.int32).flatten()]
     expected = (salt + place * 7 + sum(w * x for w, x in zip(odd, words, strict=True))) % 2**64
-    assert int(Seal.of(column, "memo").take(torch.tensor([7]), values)[0]) % 2**64 == expected
+    assert int(Seal.of(column, "owner").take(torch.tensor([7]), values)[0]) % 2**64 == expected
 
 
 def test_any_flipped_bit_of_a_row_or_its_seal_makes_the_row_unknown(tmp_path):
-    kept = Memo(tmp_path, [Column(Need.LOGITS, None, (3,), torch.float32)], samples=1, views=1, block=1, device=torch.device("cpu"))
+    kept = TeacherCache(tmp_path, [Column(Need.LOGITS, None, (3,), torch.float32)], samples=1, views=1, block=1, device=torch.device("cpu"))
     kept.write(torch.tensor([0]), Outputs({Need.LOGITS: torch.tensor([[0.0, -1.5, 3e-3]])}, owner="teacher"))
     kept.flush()
     for name in ("logits.f32", "logits.seal"):
@@ -160,7 +160,7 @@ def test_any_flipped_bit_of_a_row_or_its_seal_makes_the_row_unknown(tmp_path):
             flipped = bytearray(content)
             flipped[bit // 8] ^= 1 << bit % 8
             (tmp_path / name).write_bytes(flipped)
-            again = Memo(tmp_path, kept.columns, samples=1, views=1, block=1, device=torch.device("cpu"))
+            again = TeacherCache(tmp_path, kept.columns, samples=1, views=1, block=1, device=torch.device("cpu"))
             again.take_over(torch.tensor([0]))
             assert not again.have.any(), (name, bit)
         (tmp_path / name).write_bytes(content)
@@ -170,16 +170,16 @@ def test_any_flipped_bit_of_a_row_or_its_seal_makes_the_row_unknown(tmp_path):
     ("owner", "column", "row"),
     [
         ("other", Column(Need.LOGITS, None, (2, 3), torch.float32), 0),
-        ("memo", Column(Need.STAGES, 0, (2, 3), torch.float32), 0),
-        ("memo", Column(Need.LOGITS, None, (3, 2), torch.float32), 0),
-        ("memo", Column(Need.LOGITS, None, (2, 3), torch.bfloat16), 0),
-        ("memo", Column(Need.LOGITS, None, (2, 3), torch.float32), 1),
+        ("teacher_cache", Column(Need.STAGES, 0, (2, 3), torch.float32), 0),
+        ("teacher_cache", Column(Need.LOGITS, None, (3, 2), torch.float32), 0),
+        ("teacher_cache", Column(Need.LOGITS, None, (2, 3), torch.bfloat16), 0),
+        ("teacher_cache", Column(Need.LOGITS, None, (2, 3), torch.float32), 1),
     ],
-    ids=["memo", "column", "shape", "dtype", "row"],
+    ids=["teacher_cache", "column", "shape", "dtype", "row"],
 )
-def test_a_row_of_another_memo_column_shape_dtype_or_place_does_not_fit(owner, column, row):
+def test_a_row_of_another_cache_column_shape_dtype_or_place_does_not_fit(owner, column, row):
     values = torch.randn(1, 6)
-    seal = Seal.of(Column(Need.LOGITS, None, (2, 3), torch.float32), "memo").take(torch.tensor([0]), values)
+    seal = Seal.of(Column(Need.LOGITS, None, (2, 3), torch.float32), "teacher_cache").take(torch.tensor([0]), values)
     assert Seal.of(column, owner).take(torch.tensor([row]), values) != seal
 
 
@@ -293,7 +293,7 @@ TOLD = r"damaged, and computed again: (\d+) row"
         (garble_about, r"about\.json was damaged"),
     ],
 )
-def test_a_damaged_memo_changes_no_weight_and_is_told_and_mended(ready, tmp_path, damage, note):
+def test_a_damaged_cache_changes_no_weight_and_is_told_and_mended(ready, tmp_path, damage, note):
     shutil.copytree(ready.filled, cache_folder())
     rows = damage(memo_folder())
     made = planned(tmp_path / "made", FINITE, methods="hinton,at", seeds="1", **SMALL)
@@ -301,7 +301,7 @@ def test_a_damaged_memo_changes_no_weight_and_is_told_and_mended(ready, tmp_path
     assert weights(made) == ready.live
     if note is not None:
         assert [text for text in notes if re.search(note, text)], notes
-    if rows:  # the cohort is the one that filled the memo, so it asks for every row that was written
+    if rows:  # the cohort is the one that filled the cache, so it asks for every row that was written
         counted = [int(number.replace(",", "")) for text in notes for number in re.findall(r"([\d,]+) rows?$", text)]
         assert sum(counted) == rows
     again = planned(tmp_path / "again", FINITE, methods="hinton,at", seeds="1", **SMALL)
@@ -321,7 +321,7 @@ def test_rows_that_are_damaged_are_asked_for_again_and_no_others(ready, tmp_path
     assert misses(made) in (1, 2)  # a view that comes in both epochs is looked up once in each
 
 
-def test_a_run_goes_on_from_its_checkpoint_beside_a_memo_that_was_damaged_meanwhile(ready, tmp_path):
+def test_a_run_goes_on_from_its_checkpoint_beside_a_cache_that_was_damaged_meanwhile(ready, tmp_path):
     shutil.copytree(ready.bare, cache_folder())
     made = planned(tmp_path / "made", FINITE, methods="hinton,at", seeds="1", **SMALL)
     asked = iter(range(10_000))
@@ -334,48 +334,48 @@ def test_a_run_goes_on_from_its_checkpoint_beside_a_memo_that_was_damaged_meanwh
     assert weights(made) == ready.live
 
 
-# Another teacher's memo, whose seals fit
+# Another teacher cache, whose seals fit
 
 
 @pytest.mark.parametrize("column", ["logits", "embedding", "stages-0"])
-def test_a_memo_that_is_not_this_teachers_is_found_out_and_made_anew(ready, tmp_path, column):
+def test_a_cache_that_is_not_this_teachers_is_found_out_and_made_anew(ready, tmp_path, column):
     shutil.copytree(ready.filled, cache_folder())
     made = planned(tmp_path / "made", FINITE, methods="hinton,at", seeds="1", **SMALL)
-    memo = memo_of(cohort(made, AUTO))
-    assert isinstance(memo, Memo)
-    rows = torch.from_numpy(written(memo.folder, "logits"))
-    memo.take_over(rows)
-    values = memo.read(rows)
+    cache = open_teacher_cache(cohort(made, AUTO))
+    assert isinstance(cache, TeacherCache)
+    rows = torch.from_numpy(written(cache.folder, "logits"))
+    cache.take_over(rows)
+    values = cache.read(rows)
     other = {need: [-v for v in value] if isinstance(value, list) and column == "stages-0" else value for need, value in values.items()}
     other |= {need: -values[need] for need in (Need.LOGITS, Need.EMBEDDING) if need.name == column.upper()}
-    memo.write(rows, Outputs(other, owner="another"))
-    memo.flush()
+    cache.write(rows, Outputs(other, owner="another"))
+    cache.flush()
     notes = train(made, AUTO)
     assert weights(made) == ready.live
-    assert notes == ["the teacher's memo differs from this teacher's outputs; it is computed again"]
-    assert not memo.folder.exists()  # the next cohort starts a new one
+    assert notes == ["the teacher cache differs from this teacher's outputs; it is computed again"]
+    assert not cache.folder.exists()  # the next cohort starts a new one
 
 
 def test_what_is_known_is_compared_wherever_in_an_epoch_it_begins(tmp_path):
     column = Column(Need.LOGITS, None, (3,), torch.float32)
-    memo = Memo(tmp_path, [column], samples=10, views=1, block=2, device=torch.device("cpu"))
-    page = Page(memo, {Need.NOTHING: torch.arange(10)}, ask=lambda _: Outputs({Need.LOGITS: torch.ones(2, 3)}, owner="teacher"), show=None)
+    cache = TeacherCache(tmp_path, [column], samples=10, views=1, block=2, device=torch.device("cpu"))
+    page = Page(cache, {Need.NOTHING: torch.arange(10)}, ask=lambda _: Outputs({Need.LOGITS: torch.ones(2, 3)}, owner="teacher"), show=None)
     assert page.first_known() is None
-    memo.write(torch.tensor([5]), Outputs({Need.LOGITS: torch.full((1, 3), 1.25)}, owner="another"))
+    cache.write(torch.tensor([5]), Outputs({Need.LOGITS: torch.full((1, 3), 1.25)}, owner="another"))
     positions = page.first_known()
     assert positions is not None
     assert positions.tolist() == [4, 5]
     assert page.differs(positions, torch.zeros(2, 1, 1, 1)) == 0.25
 
 
-# A memo that goes while it is in use
+# A cache that goes while it is in use
 
 
 def evict(folder: Path) -> None:
-    """What opening another memo does where there is room for one of them."""
+    """What opening another cache does where there is room for one of them."""
     column = Column(Need.LOGITS, None, (5,), torch.float32)
-    opened = open_memo({}, "another", [column], Need.LOGITS, samples=10, views=1, block=2, device=torch.device("cpu"), limit=1000)
-    assert isinstance(opened, Memo)
+    opened = open_cache({}, "another", [column], Need.LOGITS, samples=10, views=1, block=2, device=torch.device("cpu"), limit=1000)
+    assert isinstance(opened, TeacherCache)
     assert not folder.exists()
 
 
@@ -395,7 +395,7 @@ def replace_folder(folder: Path) -> None:
     [(evict, EAGER), (shutil.rmtree, AUTO), (replace_folder, EAGER), (replace_folder, AUTO)],
     ids=["evicted", "removed, saved at the end", "begun again", "begun again, saved at the end"],
 )
-def test_a_cohort_goes_on_when_its_memo_is_removed(ready, tmp_path, act, options):
+def test_a_cohort_goes_on_when_its_cache_is_removed(ready, tmp_path, act, options):
     shutil.copytree(ready.bare, cache_folder())
     made = planned(tmp_path / "made", FINITE, methods="hinton,at", seeds="1", **SMALL)
     gone: list[Path] = []
@@ -416,18 +416,18 @@ def test_a_cohort_goes_on_when_its_memo_is_removed(ready, tmp_path, act, options
     assert weights(again) == ready.live
 
 
-def test_a_memo_is_removed_from_under_its_name_first(tmp_path, monkeypatch):
+def test_a_cache_is_removed_from_under_its_name_first(tmp_path, monkeypatch):
     """So that a process that dies while it removes one leaves no half of it; the remains go with the next that makes room."""
     column = Column(Need.LOGITS, None, (5,), torch.float32)
-    old = open_memo({}, "old", [column], Need.LOGITS, samples=10, views=1, block=2, device=torch.device("cpu"), limit=None)
-    assert isinstance(old, Memo)
+    old = open_cache({}, "old", [column], Need.LOGITS, samples=10, views=1, block=2, device=torch.device("cpu"), limit=None)
+    assert isinstance(old, TeacherCache)
     monkeypatch.setattr("kdzoo.teachers.cache.shutil.rmtree", lambda *_, **__: None)
     old.forget()
     assert not old.folder.exists()
     monkeypatch.undo()
     monkeypatch.setenv("KDZOO_CACHE", str(tmp_path / "cache"))
-    open_memo({}, "new", [column], Need.LOGITS, samples=10, views=1, block=2, device=torch.device("cpu"), limit=None)
-    assert [path.name.partition("-")[0] for path in (cache_folder() / "memo").iterdir()] == ["new"]
+    open_cache({}, "new", [column], Need.LOGITS, samples=10, views=1, block=2, device=torch.device("cpu"), limit=None)
+    assert [path.name.partition("-")[0] for path in (cache_folder() / "teacher-cache").iterdir()] == ["new"]
 
 
 def _train_there(cache: str, folder: str, methods: str) -> None:
@@ -436,7 +436,7 @@ def _train_there(cache: str, folder: str, methods: str) -> None:
     train(planned(Path(folder), FINITE, methods=methods, seeds="1", **SMALL), EAGER)
 
 
-def test_two_processes_that_share_a_memo_end_with_a_living_teachers_weights(ready, tmp_path):
+def test_two_processes_that_share_a_cache_end_with_a_living_teachers_weights(ready, tmp_path):
     shutil.copytree(ready.bare, cache_folder())
     context = multiprocessing.get_context("fork")
     pairs = [(str(tmp_path / methods), methods) for methods in ("hinton", "at")]
@@ -451,14 +451,14 @@ def test_two_processes_that_share_a_memo_end_with_a_living_teachers_weights(read
             assert tensors == ready.live[run_id]
 
 
-# What a memo stands for
+# What a cache stands for
 
 
-def test_the_code_that_numbers_and_draws_views_is_part_of_what_a_memo_stands_for(ready, tmp_path, monkeypatch):
+def test_the_code_that_numbers_and_draws_views_is_part_of_what_a_cache_stands_for(ready, tmp_path, monkeypatch):
     shutil.copytree(ready.bare, cache_folder())
     made = planned(tmp_path / "made", FINITE, methods="hinton", seeds="1", **SMALL)
-    before = memo_of(cohort(made, AUTO))
-    assert isinstance(before, Memo)
+    before = open_teacher_cache(cohort(made, AUTO))
+    assert isinstance(before, TeacherCache)
     assert json.loads((before.folder / "about.json").read_text())["code"] == answers.CODE_DIGEST
     source = Path(views.__file__).read_text()
     changed = source.replace("views.top * reach + views.left", "views.left * reach + views.top")
@@ -466,8 +466,8 @@ def test_the_code_that_numbers_and_draws_views_is_part_of_what_a_memo_stands_for
     (tmp_path / "views.py").write_text(changed)
     files = [tmp_path / "views.py" if file == Path(views.__file__) else file for file in answers.code_files()]
     monkeypatch.setattr(answers, "CODE_DIGEST", answers.code_digest(files))
-    after = memo_of(cohort(made, AUTO))
-    assert isinstance(after, Memo)
+    after = open_teacher_cache(cohort(made, AUTO))
+    assert isinstance(after, TeacherCache)
     assert after.folder != before.folder
 
 
@@ -492,16 +492,16 @@ def test_the_code_that_numbers_and_draws_views_is_part_of_what_a_memo_stands_for
         predict,
         answers.ask,
         answers.page_of,
-        Memo.rows,
+        TeacherCache.rows,
     ],
 )
 def test_every_step_from_a_row_to_its_image_stands_in_a_file_of_that_code(definition):
     assert Path(inspect.getsourcefile(inspect.unwrap(definition))) in answers.code_files()
 
 
-def test_a_float32_memo_is_refused_to_what_it_would_round():
+def test_a_float32_cache_is_refused_to_what_it_would_round():
     column = Column(Need.LOGITS, None, (5,), torch.float64)
-    refused = open_memo({}, "m", [column], Need.LOGITS, samples=10, views=1, block=2, device=torch.device("cpu"), limit=None)
+    refused = open_cache({}, "m", [column], Need.LOGITS, samples=10, views=1, block=2, device=torch.device("cpu"), limit=None)
     assert isinstance(refused, str)
     assert "would round its logits (torch.float64)" in refused
 
@@ -527,7 +527,7 @@ def test_a_flipped_bit_of_a_teachers_predictions_is_told_and_they_are_computed_a
     made = planned(tmp_path / "made", FINITE, methods="hinton,at", seeds="1", **SMALL)
     expected = cohort(made, OFF).teacher
     assert expected is not None
-    (file,) = cache_folder().glob("memo/*/predictions.safetensors")
+    (file,) = cache_folder().glob("teacher-cache/*/predictions.safetensors")
     content = bytearray(file.read_bytes())
     content[round(place * (len(content) - 1))] ^= 1
     file.write_bytes(content)
@@ -545,7 +545,7 @@ def test_a_flipped_bit_of_a_teachers_predictions_is_told_and_they_are_computed_a
 
 def test_a_bench_tells_that_a_teachers_predictions_were_damaged(ready, tmp_path):
     shutil.copytree(ready.filled, cache_folder())
-    (file,) = cache_folder().glob("memo/*/predictions.safetensors")
+    (file,) = cache_folder().glob("teacher-cache/*/predictions.safetensors")
     file.write_bytes(file.read_bytes()[:-1])
     made = planned(tmp_path / "made", FINITE, methods="hinton,at", seeds="1", **SMALL)
     notes = train(made, AUTO)
@@ -557,11 +557,11 @@ def test_a_bench_tells_that_a_teachers_predictions_were_damaged(ready, tmp_path)
 def test_predictions_of_another_teacher_or_no_file_at_all_are_not_read(tmp_path, place):
     mine = {"test": torch.zeros(3, 2)}
     predictions_of({"teacher": "mine"}, "m", lambda: mine)
-    (file,) = cache_folder().glob("memo/*/predictions.safetensors")
+    (file,) = cache_folder().glob("teacher-cache/*/predictions.safetensors")
     file.unlink()
     if place == "another's":
         predictions_of({"teacher": "other"}, "o", lambda: {"test": torch.ones(3, 2)})
-        (other,) = cache_folder().glob("memo/o-*/predictions.safetensors")
+        (other,) = cache_folder().glob("teacher-cache/o-*/predictions.safetensors")
         shutil.copy(other, file)
     elif place == "a folder":
         file.mkdir()
