@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from losses import PAIRS, loss_of, own_step, peak_bytes
 from losses import pair as made
 
-from kdzoo.contract.method import REGISTRY
+from kdzoo.contract.methods import REGISTRY
 from kdzoo.errors import InputError
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from kdzoo.contract.method import REGISTRY
+from kdzoo.contract.methods import REGISTRY
 from kdzoo.runs.store import write_bytes
 from kdzoo.suite.plan.config import CONFIGS, bench_config
 from kdzoo.suite.plan.doses import Measured, read_doses

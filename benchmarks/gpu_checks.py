@@ -17,7 +17,7 @@ from speed_setup import Setup, cohort_for
 from torch import Tensor
 
 import kdzoo
-from kdzoo.contract.method import REGISTRY
+from kdzoo.contract.methods import REGISTRY
 from kdzoo.data.loader import fetch_once, on_device
 from kdzoo.runs.spec import Run
 from kdzoo.runs.store import Store, teacher_store

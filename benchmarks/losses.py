@@ -31,7 +31,8 @@ from speed_clock import synchronise, with_peak
 from speed_report import machine
 from torch import Tensor, nn
 
-from kdzoo.contract.method import REGISTRY, LossWithAux, Method, stages_handed
+from kdzoo.contract.method import LossWithAux, Method, stages_handed
+from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.outputs import PASSES, Batch, DataFacts, Need, Outputs, Progress, Shapes
 from kdzoo.errors import InputError
 from kdzoo.models.network import Learner, Network, attention_as_products, build_network, freeze, pair_stages, probe

@@ -13,7 +13,7 @@ import torch
 from speed_clock import LeftOut
 from torch import nn
 
-from kdzoo.contract.method import Setting
+from kdzoo.contract.card import Setting
 from kdzoo.data.dataset import Images
 from kdzoo.data.split import split
 from kdzoo.models.network import NetworkCost, build_network, count

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from speed_report import machine
 
-from kdzoo.contract.method import REGISTRY
+from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.outputs import Need
 from kdzoo.data.sources import data_root
 from kdzoo.errors import InputError

@@ -28,8 +28,10 @@ from torch import Tensor
 
 from kdzoo import functional
 from kdzoo.contract import catalogue
+from kdzoo.contract.card import FAMILIES, Card, Family
 from kdzoo.contract.explain import STAGES, settings_in_words, written
-from kdzoo.contract.method import FAMILIES, REGISTRY, Card, Family, Method, stages_read
+from kdzoo.contract.method import Method, stages_read
+from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.objective import Objective, build_objective
 from kdzoo.contract.outputs import PASSES, Batch, DataFacts, Need, Outputs, Progress, Shapes
 from kdzoo.errors import InputError

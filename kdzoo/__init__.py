@@ -14,20 +14,13 @@ from kdzoo.version import VERSION as __version__
 if TYPE_CHECKING:
     from kdzoo import functional
     from kdzoo.api import bench, reproduce
-    from kdzoo.contract.method import (
-        Coefficients,
-        LossWithAux,
-        Method,
-        ParamGroup,
-        PretrainStage,
-        Setting,
-        Source,
-        create_method,
-        load_plugin,
-        register,
-    )
+    from kdzoo.contract.card import Coefficients, PretrainStage, Setting, Source
+    from kdzoo.contract.method import LossWithAux, Method, ParamGroup
+    from kdzoo.contract.methods import create_method
     from kdzoo.contract.outputs import Batch, DataFacts, Need, Needs, Outputs, Progress, Shapes
+    from kdzoo.contract.plugins import load_plugin
     from kdzoo.contract.projection import projector
+    from kdzoo.contract.register import register
     from kdzoo.data.sources import Raw, register_source
     from kdzoo.models.names import register_network
     from kdzoo.models.pairs import Pair, register_pair
@@ -41,21 +34,11 @@ _HOMES = {
     "distill": "kdzoo.suite.distill.distill",
     "functional": "kdzoo.functional",
     "projector": "kdzoo.contract.projection",
-    **dict.fromkeys(
-        [
-            "Coefficients",
-            "LossWithAux",
-            "Method",
-            "ParamGroup",
-            "PretrainStage",
-            "Setting",
-            "Source",
-            "create_method",
-            "load_plugin",
-            "register",
-        ],
-        "kdzoo.contract.method",
-    ),
+    **dict.fromkeys(["Coefficients", "PretrainStage", "Setting", "Source"], "kdzoo.contract.card"),
+    **dict.fromkeys(["LossWithAux", "Method", "ParamGroup"], "kdzoo.contract.method"),
+    "create_method": "kdzoo.contract.methods",
+    "load_plugin": "kdzoo.contract.plugins",
+    "register": "kdzoo.contract.register",
     **dict.fromkeys(["Pair", "register_pair"], "kdzoo.models.pairs"),
     **dict.fromkeys(["Raw", "register_source"], "kdzoo.data.sources"),
     "register_network": "kdzoo.models.names",

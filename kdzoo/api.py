@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,8 +12,8 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from kdzoo.contract.method import REGISTRY
-from kdzoo.data import sources
+from kdzoo.contract.methods import REGISTRY
+from kdzoo.data.known import DATA
 from kdzoo.models import names
 from kdzoo.models.network import module_name
 from kdzoo.runs.spec import NetworkSpec
@@ -194,11 +193,9 @@ def _modules(given: dict[str, Any]) -> Modules:
 def _known_to_workers(config: BenchConfig, made: Plan) -> bool:
     """Whether a worker process finds all that a bench names: in kdzoo, an installed package, or one of its plugin files."""
     files = {str(Path(file).resolve()) for file in config.plugin}
-    packages = ["kdzoo", *(entry.module.partition(".")[0] for entry in entry_points(group="kdzoo.methods"))]
-    asked = [cls for text in config.methods for cls in map(REGISTRY.get, parse_request(text).terms)]
-    homes = {None if cls.__module__.partition(".")[0] in packages else cls.card.plugin for cls in asked}
-    homes |= {names.found_in(one.name) for planned in (*made.students, *made.teachers.values()) for one in _networks(planned)}
-    homes |= {sources.found_in(name) for name in (config.data, config.transfer_data) if name is not None}
+    homes = {REGISTRY.plugin_of(name) for text in config.methods for name in parse_request(text).terms}
+    homes |= {names.plugin_with(one.name) for planned in (*made.students, *made.teachers.values()) for one in _networks(planned)}
+    homes |= {DATA.plugin_of(name) for name in (config.data, config.transfer_data) if name is not None}
     return homes <= {None, *files}
 
 

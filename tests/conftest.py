@@ -97,21 +97,19 @@ def kdzoo_process(place: Path) -> Callable[..., Said]:
 
 @contextmanager
 def registered_for_a_while() -> Iterator[None]:
-    """On leaving, the registries are as they were on entering, but for networks: timm forgets none."""
-    from kdzoo.contract.method import REGISTRY
+    """On leaving, the registries are as they were on entering; timm alone goes on to know the names of networks."""
+    from kdzoo.contract.methods import REGISTRY
     from kdzoo.data.known import DATA
-    from kdzoo.data.sources import _SOURCES
+    from kdzoo.models.names import NETWORKS
     from kdzoo.models.pairs import PAIRS
-    from kdzoo.suite.plan.config import _RECIPES
+    from kdzoo.suite.plan.config import RECIPES
 
     REGISTRY.names()  # loads the zoo, so that it is part of what is put back
-    methods, tables = dict(REGISTRY._methods), (DATA, _SOURCES, PAIRS, _RECIPES)
-    contents = [dict(table) for table in tables]
+    registries = (REGISTRY, NETWORKS, DATA, PAIRS, RECIPES)
+    contents = [dict(registry._entries) for registry in registries]
     yield
-    REGISTRY._methods = methods
-    for table, content in zip(tables, contents, strict=True):
-        table.clear()
-        table.update(content)
+    for registry, content in zip(registries, contents, strict=True):
+        registry._entries = content
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -84,6 +84,6 @@ def test_the_page_names_what_exists():
 
 
 def test_the_example_is_not_in_the_zoo():
-    from kdzoo.contract.method import REGISTRY
+    from kdzoo.contract.methods import REGISTRY
 
     assert "lsh" not in REGISTRY.names()

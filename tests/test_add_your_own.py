@@ -60,10 +60,10 @@ def test_lists_show_what_a_plugin_registers(kdzoo, own, words, expected):
 
 
 def test_a_name_that_is_taken_by_something_else_is_refused_and_the_same_again_is_not(tmp_path):
-    with pytest.raises(zoo.InputError, match="'digits' is taken by digits_teacher/digits_student"):
+    with pytest.raises(zoo.InputError, match="pairs: 'digits' is one of kdzoo's own; choose another name"):
         zoo.register_pair(zoo.Pair("digits", "resnet56", "resnet20"))
     zoo.register_pair(zoo.Pair("digits", "digits_teacher", "digits_student", "digits"))
-    with pytest.raises(zoo.InputError, match="'smoke' is taken by"):
+    with pytest.raises(zoo.InputError, match="recipe: 'smoke' is one of kdzoo's own"):
         zoo.register_recipe("smoke", tmp_path / "smoke.yaml")
     with pytest.raises(zoo.InputError, match="'resnet20' is one of kdzoo's or timm's own"):
         zoo.register_network("resnet20", zoo.Pair)

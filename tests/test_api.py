@@ -251,15 +251,15 @@ def test_whatever_a_script_registers_is_trained(place):
 
 
 def test_a_networks_home_is_the_plugin_that_registers_it(place):
-    from kdzoo.models.names import found_in, register_network
+    from kdzoo.models.names import plugin_with, register_network
 
     (place / "nets.py").write_text("import kdzoo\nkdzoo.register_network('of_plugin', lambda num_classes, in_chans: None)\n")
     zoo.load_plugin("nets.py")
     register_network("of_process", lambda num_classes, in_chans: torch.nn.Identity())
-    assert found_in("of_plugin") == str(place / "nets.py")
-    assert found_in("of_process") == ""
-    assert found_in("resnet18") is None
-    assert found_in("digits_student") is None
+    assert plugin_with("of_plugin") == str(place / "nets.py")
+    assert plugin_with("of_process") == ""
+    assert plugin_with("resnet18") is None
+    assert plugin_with("digits_student") is None
 
 
 def test_nothing_is_warned_of_when_kdzoo_is_imported():

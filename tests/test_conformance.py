@@ -9,14 +9,17 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from kdzoo.conformance import CHECKS, GRADIENT, RUNS, Verdict, check
-from kdzoo.contract.method import REGISTRY, Method, create_method, load_plugin, register
+from kdzoo.contract.method import Method
+from kdzoo.contract.methods import REGISTRY, create_method
 from kdzoo.contract.outputs import Batch, DataFacts, Need, Needs, Outputs, Shapes
+from kdzoo.contract.plugins import load_plugin
+from kdzoo.contract.register import register
 from kdzoo.errors import InputError
 
 
 @pytest.fixture(autouse=True)
 def _own_registry(monkeypatch):
-    monkeypatch.setattr(REGISTRY, "_methods", {name: REGISTRY.get(name) for name in REGISTRY.names()})
+    monkeypatch.setattr(REGISTRY, "_entries", dict(REGISTRY._known()))
 
 
 def failed(cls: type[Method] | Method) -> dict[str, str]:

@@ -15,7 +15,7 @@ from kdzoo.cli.catalog import reference
 from kdzoo.cli.complete import timm_names
 from kdzoo.cli.options import EXIT_CODES
 from kdzoo.cli.output import compact, duration
-from kdzoo.contract.method import REGISTRY
+from kdzoo.contract.methods import REGISTRY
 from kdzoo.models.known import own_networks
 from kdzoo.text import columns_that_fit, in_encoding, shortened
 
@@ -174,7 +174,7 @@ def test_the_names_that_are_completed_are_all_methods_and_networks_there_are(pla
     from kdzoo.models.names import list_networks
 
     assert set(completions("kdzoo bench --methods ")) == {"none", *REGISTRY.own_names()}
-    shipped = set(list_networks()) - set(names._OWN)  # other tests of this process register some, and timm forgets none
+    shipped = set(list_networks()) - set(names.NETWORKS)  # other tests of this process register some, and timm forgets none
     assert set(own_networks()) == {name for name in shipped if timm.model_entrypoint(name).__module__.startswith("kdzoo.")}
     theirs = {name for name in timm.list_models() if timm.model_entrypoint(name).__module__.startswith("timm.")}
     assert set(timm_names()) == theirs
@@ -305,7 +305,7 @@ def test_data_sets_are_listed_with_what_is_in_them_and_how_to_get_them(kdzoo, na
     page = kdzoo("data").out
     assert re.search(r"digits +1,438\+359 +10 +8x8 grey +built in", page)
     assert re.search(r"cifar100 +50,000\+10,000 +100 +32x32 colour +kdzoo data prepare cifar100", page)
-    digits, known = load("digits"), DATA["digits"]
+    digits, known = load("digits"), DATA.get("digits")
     assert (len(digits.train.targets), len(digits.test.targets), len(digits.classes)) == (known.train, known.test, known.classes)
     assert (digits.channels, digits.height, digits.width) == known.shape
     told = json.loads(kdzoo("data", "digits", "--json").out)

@@ -12,24 +12,18 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from kdzoo.contract.method import (
-    REGISTRY,
-    Coefficients,
-    Method,
-    Setting,
-    Source,
-    create_method,
-    load_plugin,
-    normalised_syntax,
-    register,
-)
+from kdzoo.contract.card import Coefficients, Setting, Source
+from kdzoo.contract.method import Method
+from kdzoo.contract.methods import REGISTRY, create_method
 from kdzoo.contract.outputs import Batch, DataFacts, Need, Needs, Outputs, Progress, Shapes, UndeclaredNeed
+from kdzoo.contract.plugins import load_plugin, normalised_syntax
+from kdzoo.contract.register import register
 from kdzoo.errors import InputError
 
 
 @pytest.fixture(autouse=True)
 def _own_registry(monkeypatch):
-    monkeypatch.setattr(REGISTRY, "_methods", {name: REGISTRY.get(name) for name in REGISTRY.names()})
+    monkeypatch.setattr(REGISTRY, "_entries", dict(REGISTRY._known()))
 
 
 @pytest.fixture
@@ -211,12 +205,12 @@ def test_two_definitions_of_one_name_are_refused_with_both_places(plugin):
     first = plugin(FUNCTION, "one.py")
     with pytest.raises(InputError) as caught:
         plugin("\n\n" + FUNCTION, "two.py")
-    assert str(caught.value) == f"method 'my_loss' is defined twice: at {first}:3 and at {first.parent / 'two.py'}:5; choose another name"
+    assert str(caught.value) == f"methods: 'my_loss' is defined twice: at {first}:3 and at {first.parent / 'two.py'}:5; choose another name"
     assert REGISTRY.get("my_loss").card.origin == f"{first}:3"
 
 
 def test_a_name_of_the_zoo_cannot_be_taken(plugin):
-    with pytest.raises(InputError, match=r"method 'hinton' is defined twice: at .*hinton.py:\d+ and at .*my_loss.py:3"):
+    with pytest.raises(InputError, match=r"methods: 'hinton' is defined twice: at .*hinton.py:\d+ and at .*my_loss.py:3"):
         plugin(FUNCTION.replace('"my_loss"', '"hinton"'))
 
 
@@ -358,7 +352,7 @@ def test_installed_packages_bring_methods_and_a_broken_one_breaks_nothing(tmp_pa
     meta.mkdir()
     (meta / "METADATA").write_text("Metadata-Version: 2.1\nName: their-losses\nVersion: 1.0\n")
     (meta / "entry_points.txt").write_text("[kdzoo.methods]\ntheirs = their_losses\nbuggy = their_bug\n")
-    code = "from kdzoo.contract.method import REGISTRY; print(*REGISTRY.names()); print(REGISTRY.broken)"
+    code = "from kdzoo.contract.methods import REGISTRY; print(*REGISTRY.names()); print(REGISTRY.broken)"
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=True, timeout=120

@@ -8,8 +8,9 @@ import torch
 from safetensors.torch import load_file
 
 from kdzoo.contract import guard
-from kdzoo.contract.method import REGISTRY, load_plugin
+from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.outputs import Batch, DataFacts, Need, Outputs, Progress, Shapes
+from kdzoo.contract.plugins import load_plugin
 from kdzoo.errors import InputError
 from kdzoo.runs.store import teacher_store
 from kdzoo.suite.plan.config import bench_config

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdzoo.contract.method import create_method
+from kdzoo.contract.methods import create_method
 from kdzoo.contract.objective import Objective, Term, cross_entropy, soft_cross_entropy
 from kdzoo.contract.outputs import Batch, Need, Needs, Outputs, Progress, UndeclaredNeed
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kdzoo.contract import guard
-from kdzoo.contract.method import load_plugin
+from kdzoo.contract.plugins import load_plugin
 from kdzoo.runs.store import teacher_store
 from kdzoo.suite.plan.config import bench_config
 from kdzoo.suite.run import bench, fork

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from kdzoo.contract.method import REGISTRY, load_plugin
+from kdzoo.contract.methods import REGISTRY
+from kdzoo.contract.plugins import load_plugin
 from kdzoo.errors import InputError
 
 PLUGIN = """

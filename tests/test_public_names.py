@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 import kdzoo
-from kdzoo.contract.method import create_method
+from kdzoo.contract.methods import create_method
 from kdzoo.contract.outputs import StageShape
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from kdzoo.conformance import Verdict, check
-from kdzoo.contract.method import REGISTRY, load_plugin
+from kdzoo.contract.methods import REGISTRY
+from kdzoo.contract.plugins import load_plugin
 from kdzoo.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent

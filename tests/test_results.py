@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from build_claims import PAGE, with_claims
 
-from kdzoo.contract.method import REGISTRY
+from kdzoo.contract.methods import REGISTRY
 from kdzoo.suite.report.leaderboard import write_tables
 from kdzoo.suite.report.records import read_bench
 from kdzoo.suite.study.evidence import write_evidence

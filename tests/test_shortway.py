@@ -19,8 +19,8 @@ from sklearn.datasets import load_digits
 
 from kdzoo.cli import distill as short
 from kdzoo.cli.app import status_of
-from kdzoo.contract.method import register
 from kdzoo.contract.outputs import Need
+from kdzoo.contract.register import register
 from kdzoo.errors import InputError, WorkFailed
 from kdzoo.models.weights import pretrained_unless_said
 from kdzoo.suite.distill.distill import Wish, _data_name, distill, distill_folder, plan_distillation

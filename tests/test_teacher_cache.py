@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from kdzoo.contract.method import load_plugin
 from kdzoo.contract.outputs import Need, Outputs
+from kdzoo.contract.plugins import load_plugin
 from kdzoo.errors import InputError
 from kdzoo.models.network import build_network, freeze, identity
 from kdzoo.runs.spec import NetworkSpec

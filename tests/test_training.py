@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kdzoo.contract.method import register
 from kdzoo.contract.outputs import Need, Needs
+from kdzoo.contract.register import register
 from kdzoo.errors import InputError
 from kdzoo.runs.store import teacher_store
 from kdzoo.suite.plan.config import bench_config

@@ -64,7 +64,7 @@ def by_declarations(command: Callable[..., int]) -> Callable[..., int]:
 
     @wraps(command)
     def run(*args: Any, **options: Any) -> int:
-        from kdzoo.contract.method import REGISTRY
+        from kdzoo.contract.methods import REGISTRY
 
         with REGISTRY.declarations():
             return command(*args, **options)
@@ -98,7 +98,8 @@ def methods(
       kdzoo methods --needs stages,second_view
       kdzoo methods --plugin my_loss.py --format md
     """
-    from kdzoo.contract.method import FAMILIES, REGISTRY
+    from kdzoo.contract.card import FAMILIES
+    from kdzoo.contract.methods import REGISTRY
     from kdzoo.contract.outputs import Need
 
     _load(plugin)
@@ -118,7 +119,7 @@ def methods(
 def _load(plugin: Sequence[str] | None) -> None:
     """Run the user's files, so that what they register is listed; without any, nothing is imported for it."""
     if plugin:
-        from kdzoo.contract.method import load_plugins
+        from kdzoo.contract.plugins import load_plugins
 
         load_plugins(plugin)
 
@@ -581,8 +582,8 @@ def explain(
       kdzoo explain at --teacher resnet56 --student resnet20 --image 3x32x32
       kdzoo explain reviewkd --recipe crd240 --teacher resnet56 --student resnet20
     """
+    from kdzoo.contract.card import Setting
     from kdzoo.contract.explain import explain as explained
-    from kdzoo.contract.method import Setting
     from kdzoo.suite.plan.methods import objective, parse_request
 
     _load(plugin)
@@ -616,7 +617,7 @@ def explain(
 def _explained_row(made: ObjectiveSpec) -> dict[str, Any]:
     """What explain prints, as plain values."""
     from kdzoo.contract.explain import formula
-    from kdzoo.contract.method import REGISTRY
+    from kdzoo.contract.methods import REGISTRY
 
     cards = [{**_method_row(cls), "scale": cls.card.scale} for cls in (REGISTRY.get(term.method) for term in made.all_terms)]
     return {"formula": formula(made), "objective": made.model_dump(mode="json"), "methods": cards}
@@ -670,7 +671,7 @@ def _in_words(values: PairValues) -> str:
 
 def _hyperparameters(terms: Sequence[str], temperature: float | None, given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """What was given, by method; raises InputError for a field of a sum that does not say whose it is."""
-    from kdzoo.contract.method import REGISTRY
+    from kdzoo.contract.methods import REGISTRY
 
     found: dict[str, dict[str, Any]] = {term: {} for term in terms}
     if temperature is not None:
@@ -718,7 +719,8 @@ def check(file: Annotated[Path, argument("A Python file that registers methods."
     Example:
       kdzoo check my_loss.py
     """
-    from kdzoo.contract.method import REGISTRY, load_plugin
+    from kdzoo.contract.methods import REGISTRY
+    from kdzoo.contract.plugins import load_plugin
 
     load_plugin(file)
     registered = [cls for cls in map(REGISTRY.get, REGISTRY.names()) if cls.card.plugin == str(file.resolve())]
@@ -731,7 +733,7 @@ def _checked(name: str) -> int:
     """Run the checks on a method as declared and print them; 1 where one fails."""
     from kdzoo.conformance import Verdict
     from kdzoo.conformance import check as findings_of
-    from kdzoo.contract.method import REGISTRY
+    from kdzoo.contract.methods import REGISTRY
 
     try:
         findings = findings_of(REGISTRY.get(name))

@@ -215,7 +215,7 @@ def _measured(folder: RunFolder, config: BenchConfig, threads: int) -> dict[str,
     """The metrics of the weights in a run's folder on its test set."""
     import torch
 
-    from kdzoo.contract.method import load_plugins
+    from kdzoo.contract.plugins import load_plugins
     from kdzoo.suite.run.bench import device_of
     from kdzoo.training.evaluate import measure
     from kdzoo.training.predict import predict

@@ -14,8 +14,10 @@ from typing import Any, Literal, cast, get_args
 from pydantic import Field, create_model
 from pydantic.fields import FieldInfo
 
-from kdzoo.contract.method import Card, Coefficients, Method, PretrainStage, Setting, Source, StagesRead
+from kdzoo.contract.card import Card, Coefficients, PretrainStage, Setting, Source, StagesRead
+from kdzoo.contract.method import Method
 from kdzoo.contract.outputs import Need, Needs
+from kdzoo.contract.registry import Definition, Entry
 from kdzoo.files import CONFIGS
 
 FILE = CONFIGS / "methods.json"
@@ -27,9 +29,10 @@ _CODE = ("origin", "definition", "outside", "plugin")
 
 
 @cache
-def declared() -> Mapping[str, type[Method]]:
+def declared() -> Mapping[str, Entry[type[Method]]]:
     """kdzoo's own methods by name, as declared: their cards and hyper-parameters, but no loss."""
-    return {name: _method(name, entry) for name, entry in json.loads(FILE.read_text()).items()}
+    methods = {name: _method(name, entry) for name, entry in json.loads(FILE.read_text()).items()}
+    return {name: Entry(method, Definition(*method.card.definition, method.card.origin), None) for name, method in methods.items()}
 
 
 def entry_of(cls: type[Method]) -> dict[str, Any]:

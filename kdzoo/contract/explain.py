@@ -6,7 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdzoo.contract.method import REGISTRY, Card, Setting, StagesRead, stages_handed, stages_read
+from kdzoo.contract.card import Card, Setting, StagesRead
+from kdzoo.contract.method import stages_handed, stages_read
+from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.outputs import Need, Shapes, StageShape
 from kdzoo.runs.spec import ObjectiveSpec
 from kdzoo.text import number_of

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from kdzoo.contract import guard
 from kdzoo.contract.diagnosis import MethodFault, Networks, diagnose, fault_of_loss, fault_of_module
-from kdzoo.contract.method import REGISTRY, LossWithAux, Method, ParamGroup, stages_handed
+from kdzoo.contract.method import LossWithAux, Method, ParamGroup, stages_handed
+from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.outputs import NO_NEEDS, PASSES, Batch, DataFacts, Losses, Need, Needs, Outputs, Shapes
 from kdzoo.errors import InputError
 from kdzoo.runs.spec import ObjectiveSpec

@@ -35,7 +35,7 @@ RESERVED = frozenset(sys.stdlib_module_names) | {"kdzoo"}
 """modules that no file of a user's stands for"""
 
 
-def origin() -> str:
+def plugin_being_loaded() -> str:
     """The file of the plugin that is being loaded; empty where what is registered is known to this process alone."""
     return _LOADING.get()
 
@@ -270,8 +270,8 @@ def _digest(text: str) -> str:
 
 def _root_of(file: Path) -> Root:
     """Where a file's absolute imports may mean its neighbours: a plugin's folder, a script's, or a package's own."""
-    if origin():
-        return Root(Path(origin()).parent)
+    if plugin_being_loaded():
+        return Root(Path(plugin_being_loaded()).parent)
     top = file.parent
     if not (top / "__init__.py").is_file():
         return Root(top)

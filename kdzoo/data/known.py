@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from kdzoo.contract.registry import Registry
 from kdzoo.runs.store import cache_folder
 
 
@@ -15,7 +17,7 @@ class DataSet:
     """What a data set holds, as far as it is known before it is read; shape: channels, height, width.
 
     files: what its own files have below the root, where kdzoo does not pack them; None for a set that needs no files there.
-    get: how to get them; empty for what `kdzoo data prepare` downloads.
+    get: how to get them; empty for what `kdzoo data prepare` downloads. read: reads the arrays of a user's own (`sources.Raw`).
     """
 
     description: str
@@ -25,9 +27,10 @@ class DataSet:
     shape: tuple[int, int, int] | None = None
     files: str | None = None
     get: str = ""
+    read: Callable[[], Any] | None = None
 
 
-DATA: dict[str, DataSet] = {
+_OWN = {
     "digits": DataSet("handwritten digits, part of scikit-learn", 1438, 359, 10, (1, 8, 8)),
     "mnist": DataSet("handwritten digits", 60_000, 10_000, 10, (1, 28, 28), "MNIST/raw"),
     "cifar10": DataSet("photographs", 50_000, 10_000, 10, (3, 32, 32), "cifar-10-batches-py"),
@@ -49,8 +52,8 @@ DATA: dict[str, DataSet] = {
 HALVED = {"cifar10_16": "cifar10", "cifar100_16": "cifar100"}
 """data sets that are another's images at half their side, read from its files"""
 
-SHIPPED = frozenset(DATA)
-"""the names that no data set of a user's may take"""
+DATA: Registry[DataSet] = Registry("data", _OWN)
+"""every data set by name: kdzoo's own and a user's"""
 
 
 def data_root(root: Path | None) -> Path:
@@ -63,7 +66,7 @@ def data_root(root: Path | None) -> Path:
 
 def where(name: str, root: Path | None) -> str | None:
     """Where a data set lies, or None where it has to be downloaded."""
-    files = DATA[name].files
+    files = DATA.get(name).files
     if files is None:
         return "built in"
     places: Iterable[Path] = (data_root(root) / HALVED.get(name, name) / "train.npz", data_root(root) / files)

@@ -20,10 +20,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kdzoo.contract.plugins import origin
+from kdzoo.contract.registry import definition_of
 from kdzoo.data.dataset import Images, Subset, statistics
 from kdzoo.data.folder import load_folder
-from kdzoo.data.known import DATA, HALVED, SHIPPED, DataSet, data_root, where
+from kdzoo.data.known import DATA, HALVED, DataSet, data_root, where
 from kdzoo.data.labels import map_labels
 from kdzoo.data.repeats import find_repeats
 from kdzoo.errors import InputError, KdzooError, unknown
@@ -54,27 +54,13 @@ STATISTICS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 }
 """mean and standard deviation of the train images, as the literature rounds them"""
 
-_SOURCES: dict[str, Callable[[], Raw]] = {}
-
-_PLUGINS: dict[str, str] = {}
-"""the plugin file that registered each of them; empty for one that this process alone knows"""
-
 
 def register_source(name: str, read: Callable[[], Raw], description: str = "") -> None:
-    """Make a data set of your own known under a name; `read` returns its arrays. The same name again replaces it.
+    """Make a data set of your own known under a name; `read` returns its arrays.
 
-    Raises InputError for the name of one of kdzoo's own.
+    The same function again, as when a notebook's cell is run again, replaces it; raises InputError for a name that another has.
     """
-    if name in SHIPPED:
-        raise InputError(f"data: {name!r} is one of kdzoo's own data sets; choose another name")
-    _SOURCES[name] = read
-    _PLUGINS[name] = origin()
-    DATA[name] = DataSet(description)
-
-
-def found_in(name: str) -> str | None:
-    """Where other processes find a data set: None for kdzoo's own, else a plugin's file, or empty for nowhere."""
-    return _PLUGINS.get(name)
+    DATA.add(name, DataSet(description, read=read), definition_of(read))
 
 
 def load(
@@ -102,8 +88,9 @@ def load(
         return replace(images, origins={"train": "", "test": "a fifth, by content"})
     if request == "spoken_digits":
         return _spoken_digits(data_root(root))
-    if request in _SOURCES:
-        return canonical(request, _own(request), DATA[request].description or "a source of your own")
+    known = DATA.find(request)
+    if known is not None and known.read is not None:
+        return canonical(request, _own(request, known.read), known.description or "a source of your own")
     whole = HALVED.get(request, request)
     if whole not in TORCHVISION:
         raise InputError(unknown("data", request, DATA))
@@ -127,10 +114,10 @@ def _halved(images: Array) -> Array:
     return means
 
 
-def _own(name: str) -> Raw:
+def _own(name: str, read: Callable[[], Any]) -> Raw:
     """What a source of a user's reads; raises InputError for what it raises, and for anything but a Raw."""
     try:
-        raw = _SOURCES[name]()
+        raw = read()
     except KdzooError:
         raise
     except Exception as error:
@@ -271,7 +258,7 @@ def _spoken_digits(folder: Path) -> Images:
     """Log-mel maps of spoken digits (`data.spoken`); two of the six speakers are the test part."""
     from kdzoo.data import spoken
 
-    known = DATA["spoken_digits"]
+    known = DATA.get("spoken_digits")
     recordings = folder / str(known.files)
     if not recordings.is_dir():
         raise InputError(missing("spoken_digits", str(recordings), f"fetch it where there is a network, in {folder}: {known.get}"))
@@ -359,7 +346,7 @@ def prepare(name: str, root: Path | None) -> Raw:
     Raises OSError or RuntimeError where the download fails, and InputError for what is there and damaged.
     """
     name = HALVED.get(name, name)
-    if name in DATA and (how := DATA[name].get):
+    if (known := DATA.find(name)) is not None and (how := known.get):
         raise InputError(f"data: {name} is not downloaded by kdzoo; fetch it in {data_root(root)}: {how}")
     if name not in TORCHVISION:
         raise InputError(unknown("data", name, [*TORCHVISION, *HALVED]))

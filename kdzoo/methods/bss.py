@@ -6,8 +6,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.contract.method import Method, Source, register
+from kdzoo.contract.card import Source
+from kdzoo.contract.method import Method
 from kdzoo.contract.outputs import Batch, Need, Needs, Outputs, Probeable, Progress
+from kdzoo.contract.register import register
 from kdzoo.methods._ops import divergence, full_precision, own_stream, taught, wide
 
 UNIT = 0.2 * 255

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.contract.method import Method, Source, register
+from kdzoo.contract.card import Source
+from kdzoo.contract.method import Method
 from kdzoo.contract.outputs import Batch, DataFacts, Need, Outputs, Shapes
+from kdzoo.contract.register import register
 from kdzoo.errors import InputError
 from kdzoo.methods._ops import Size, carrier, divergence, full_precision, last_of_several, same_size, several, taught, wide
 

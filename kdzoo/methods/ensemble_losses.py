@@ -8,8 +8,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.contract.method import Coefficients, Method, Source, register
+from kdzoo.contract.card import Coefficients, Source
+from kdzoo.contract.method import Method
 from kdzoo.contract.outputs import Batch, Need, Needs, Outputs
+from kdzoo.contract.register import register
 from kdzoo.methods.hinton import hinton
 
 

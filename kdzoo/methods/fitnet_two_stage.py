@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import nn
 
-from kdzoo.contract.method import PretrainStage, Source, register
+from kdzoo.contract.card import PretrainStage, Source
 from kdzoo.contract.outputs import DataFacts, Need, Shapes
+from kdzoo.contract.register import register
 from kdzoo.methods.fitnet import FitNet
 
 

@@ -8,8 +8,10 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from kdzoo.contract.method import Method, PretrainStage, Source, register
+from kdzoo.contract.card import PretrainStage, Source
+from kdzoo.contract.method import Method
 from kdzoo.contract.outputs import Batch, DataFacts, Need, Outputs, Shapes
+from kdzoo.contract.register import register
 from kdzoo.errors import InputError
 from kdzoo.methods._ops import full_precision, same_size, taught, wide
 

@@ -8,8 +8,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.contract.method import LOW_FIRST, Method, Setting, Source, in_doses, register
+from kdzoo.contract.card import LOW_FIRST, Setting, Source, in_doses
+from kdzoo.contract.method import Method
 from kdzoo.contract.outputs import Batch, DataFacts, Need, Outputs, Shapes
+from kdzoo.contract.register import register
 from kdzoo.methods._ops import full_precision, standardised_rows, taught, wide
 from kdzoo.methods.cc import cosines
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.contract.method import Source, register
+from kdzoo.contract.card import Source
 from kdzoo.contract.outputs import Batch, Need, Needs, Outputs
+from kdzoo.contract.register import register
 from kdzoo.methods.dkd import DKD, dkd
 from kdzoo.methods.logit_std import standardised
 

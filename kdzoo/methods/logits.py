@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from kdzoo.contract.method import Coefficients, Method, Source, register
+from kdzoo.contract.card import Coefficients, Source
+from kdzoo.contract.method import Method
 from kdzoo.contract.outputs import Batch, Need, Outputs
+from kdzoo.contract.register import register
 from kdzoo.methods._ops import taught, wide
 
 

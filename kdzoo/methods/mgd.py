@@ -8,8 +8,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.contract.method import Method, Source, register
+from kdzoo.contract.card import Source
+from kdzoo.contract.method import Method
 from kdzoo.contract.outputs import Batch, DataFacts, Need, Outputs, Shapes
+from kdzoo.contract.register import register
 from kdzoo.methods._ops import carrier, full_precision, same_size, taught, wide
 
 Masked = Literal["channels", "cells"]

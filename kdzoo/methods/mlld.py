@@ -6,8 +6,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.contract.method import Coefficients, Method, Source, in_doses, register
+from kdzoo.contract.card import Coefficients, Source, in_doses
+from kdzoo.contract.method import Method
 from kdzoo.contract.outputs import Batch, Need, Needs, Outputs
+from kdzoo.contract.register import register
 from kdzoo.methods._ops import divergence, full_precision, taught, wide
 
 FURTHER_TEMPERATURES = (3.0, 5.0, 2.0, 6.0)

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from kdzoo.contract.method import Method, Source, register
+from kdzoo.contract.card import Source
+from kdzoo.contract.method import Method
 from kdzoo.contract.outputs import Batch, DataFacts, Need, Outputs, Shapes
+from kdzoo.contract.register import register
 from kdzoo.methods._ops import carried, carrier, same_size, standardised_rows, taught, wide
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from kdzoo.contract.method import Method, Source, register
+from kdzoo.contract.card import Source
+from kdzoo.contract.method import Method
 from kdzoo.contract.outputs import Batch, Need, Outputs
+from kdzoo.contract.register import register
 from kdzoo.methods._ops import full_precision, taught, wide
 
 EPS = 1e-7

@@ -7,8 +7,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.contract.method import Method, Source, in_doses, register
+from kdzoo.contract.card import Source, in_doses
+from kdzoo.contract.method import Method
 from kdzoo.contract.outputs import Batch, Need, Outputs
+from kdzoo.contract.register import register
 from kdzoo.methods._ops import squared_distances, taught, wide
 
 DISTANCE_WEIGHT, ANGLE_WEIGHT = 25.0, 50.0

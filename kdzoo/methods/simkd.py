@@ -10,8 +10,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.contract.method import Coefficients, Method, Source, register
+from kdzoo.contract.card import Coefficients, Source
+from kdzoo.contract.method import Method
 from kdzoo.contract.outputs import Batch, DataFacts, Need, Needs, Outputs, Shapes
+from kdzoo.contract.register import register
 from kdzoo.errors import InputError
 from kdzoo.methods._ops import BatchNorm, Rectifier, full_precision, mean_square, same_size, taught, wide
 

@@ -7,8 +7,10 @@ import math
 from pydantic import Field
 from torch import Tensor, nn
 
-from kdzoo.contract.method import Coefficients, Method, Source, register
+from kdzoo.contract.card import Coefficients, Source
+from kdzoo.contract.method import Method
 from kdzoo.contract.outputs import Batch, DataFacts, Need, Needs, Outputs, Shapes
+from kdzoo.contract.register import register
 from kdzoo.errors import InputError
 from kdzoo.methods._ops import wide
 from kdzoo.methods.hinton import hinton

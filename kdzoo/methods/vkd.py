@@ -6,8 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdzoo.contract.method import Method, ParamGroup, Source, register
+from kdzoo.contract.card import Source
+from kdzoo.contract.method import Method, ParamGroup
 from kdzoo.contract.outputs import Batch, DataFacts, Need, Outputs, Shapes
+from kdzoo.contract.register import register
 from kdzoo.methods._ops import full_precision, taught, wide
 
 

@@ -6,6 +6,7 @@ import difflib
 import functools
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import timm
@@ -16,19 +17,23 @@ import kdzoo.models.zoo.cifar_mobile
 import kdzoo.models.zoo.cifar_resnet
 import kdzoo.models.zoo.cifar_vgg
 import kdzoo.models.zoo.small
-from kdzoo.contract.plugins import origin, plugin_of, version_of
+from kdzoo.contract.plugins import plugin_of, version_of
+from kdzoo.contract.registry import Registry, definition_of
 from kdzoo.errors import InputError
 from kdzoo.models.committee import members_of_name, register_committee
 from kdzoo.models.zoo.mlp import MLPS, register_mlp, widths_of
 
-_OWN: dict[str, Callable[..., nn.Module]] = {}
-"""networks of a user's, by name"""
 
-_PLUGINS: dict[str, str] = {}
-"""the plugin file that registered each of them; empty for one that this process alone knows"""
+@dataclass(frozen=True)
+class OwnNetwork:
+    """A network of a user's: `build(num_classes=..., in_chans=...)` makes it, and the version of its code."""
 
-_CODES: dict[str, str] = {}
-"""the version of the code of each of them"""
+    build: Callable[..., nn.Module]
+    code: str
+
+
+NETWORKS: Registry[OwnNetwork] = Registry("network")
+"""networks of a user's, which timm knows too"""
 
 
 def is_known(name: str) -> bool:
@@ -41,24 +46,23 @@ def is_known(name: str) -> bool:
 
 
 def register_network(name: str, build: Callable[..., nn.Module]) -> None:
-    """Make a network of your own known by its name, to timm too; the same name again replaces it.
+    """Make a network of your own known by its name, to timm too.
 
-    build(num_classes=..., in_chans=...) makes it with random weights. Raises InputError for the name of one of kdzoo's or
-    timm's networks.
+    build(num_classes=..., in_chans=...) makes it with random weights; the same function again, as when a notebook's cell is
+    run again, replaces it. Raises InputError for a name that another network has.
     """
-    if name not in _OWN:
-        if is_known(name):
-            raise InputError(f"network: {name!r} is one of kdzoo's or timm's own; choose another name")
+    known = is_known(name)
+    if known and timm.model_entrypoint(name).__module__ != __name__:
+        raise InputError(f"network: {name!r} is one of kdzoo's or timm's own; choose another name")
+    NETWORKS.add(name, OwnNetwork(build, _version(build)), definition_of(_code_of(build)))
+    if not known:
         register_model(_entrypoint(name))
-    _OWN[name] = build
-    _PLUGINS[name] = origin()
-    _CODES[name] = _version(build)
 
 
 def code_of(name: str) -> str | None:
     """The version of a network's code: None for kdzoo's and timm's own, else a hash of its source and of the modules beside it."""
-    if name in _OWN:
-        return _CODES[name]
+    if (own := NETWORKS.find(name)) is not None:
+        return own.code
     if not is_known(name):
         return None
     build = timm.model_entrypoint(name)
@@ -67,15 +71,21 @@ def code_of(name: str) -> str | None:
 
 def _version(build: Any) -> str:
     """The version of a function, a partial one, a class or an object that can be called."""
-    while isinstance(build, functools.partial):
-        build = build.func
+    build = _code_of(build)
     return version_of(build if inspect.isroutine(build) or inspect.isclass(build) else type(build))
 
 
-def found_in(name: str) -> str | None:
+def _code_of(build: Any) -> Any:
+    """What a partial function calls; anything else itself."""
+    while isinstance(build, functools.partial):
+        build = build.func
+    return build
+
+
+def plugin_with(name: str) -> str | None:
     """Where other processes find a network: None for kdzoo's and timm's own, else a plugin's file, or empty for nowhere."""
-    if name in _OWN:
-        return _PLUGINS[name]
+    if name in NETWORKS:
+        return NETWORKS.plugin_of(name)
     home = timm.model_entrypoint(name).__module__ if is_known(name) else ""
     return None if home.partition(".")[0] in ("timm", "kdzoo") else plugin_of(home)
 
@@ -86,7 +96,7 @@ def _entrypoint(name: str) -> Callable[..., nn.Module]:
     def entrypoint(pretrained: bool = False, **options: Any) -> nn.Module:
         if pretrained:
             raise InputError(f"{name}: no published weights exist; use {name}:random for a random start, or {name}:FILE")
-        return _OWN[name](**{key: options[key] for key in ("num_classes", "in_chans") if key in options})
+        return NETWORKS.get(name).build(**{key: options[key] for key in ("num_classes", "in_chans") if key in options})
 
     entrypoint.__name__ = entrypoint.__qualname__ = name
     entrypoint.__module__ = __name__
@@ -134,6 +144,6 @@ def list_networks() -> list[str]:
             *kdzoo.models.zoo.small.DIGITS_NETWORKS,
             *kdzoo.models.zoo.small.DIGITS_TRANSFORMERS,
             *MLPS,
-            *_OWN,
+            *NETWORKS,
         ]
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kdzoo.contract.registry import Definition, Registry
 from kdzoo.errors import InputError, did_you_mean
 
 
@@ -74,20 +75,18 @@ _PAIRS = [
     Pair("resnet34/resnet18", "resnet34:pretrained", "resnet18", "folder:PATH"),
     Pair("resnet50/mobilenetv1_100", "resnet50:pretrained", "mobilenetv1_100", "folder:PATH"),
 ]
-PAIRS: dict[str, Pair] = {pair.name: pair for pair in _PAIRS}
+PAIRS: Registry[Pair] = Registry("pairs", {pair.name: pair for pair in _PAIRS})
 
 
 def register_pair(pair: Pair) -> None:
     """Make a pair of your own known by its name; raises InputError where that names another pair."""
-    if PAIRS.get(pair.name, pair) != pair:
-        raise InputError(f"pairs: {pair.name!r} is taken by {PAIRS[pair.name].teacher}/{PAIRS[pair.name].student}; choose another name")
-    PAIRS[pair.name] = pair
+    PAIRS.add(pair.name, pair, Definition("", repr(pair), f"{pair.teacher}/{pair.student}"))
 
 
 def pair(name: str) -> Pair:
     """A named pair, or `TEACHER/STUDENT` of any two networks; raises InputError with the nearest name."""
-    if name in PAIRS:
-        return PAIRS[name]
+    if (known := PAIRS.find(name)) is not None:
+        return known
     parts = name.split("/")
     if len(parts) != 2 or not all(parts):
         raise InputError(f"pairs: unknown {name!r}{did_you_mean(name, PAIRS)}; write TEACHER/STUDENT, or see `kdzoo pairs`")

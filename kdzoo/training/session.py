@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from kdzoo.contract.method import REGISTRY
+from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.objective import Deployed, Objective, build_objective
 from kdzoo.contract.outputs import Need, Shapes
 from kdzoo.data.dataset import Images

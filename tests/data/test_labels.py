@@ -218,8 +218,6 @@ def test_damaged_files_of_torchvision_are_refused_in_words(tmp_path):
 @pytest.fixture
 def source(monkeypatch):
     """Register a source for one test."""
-    monkeypatch.setattr("kdzoo.data.sources._SOURCES", {})
-    monkeypatch.setattr("kdzoo.data.sources.DATA", {})
     return lambda read: register_source("mine", read)
 
 

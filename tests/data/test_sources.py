@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdzoo.data.dataset import statistics
-from kdzoo.data.known import DATA, where
+from kdzoo.data.known import where
 from kdzoo.data.sources import Raw, canonical, load, prepare, register_source
 from kdzoo.errors import InputError
 
@@ -156,7 +156,5 @@ def test_a_set_that_lies_here_is_checked_and_not_downloaded(tmp_path, monkeypatc
 
 
 def test_a_source_of_ones_own(monkeypatch):
-    monkeypatch.setattr("kdzoo.data.sources._SOURCES", {})
-    monkeypatch.setattr("kdzoo.data.sources.DATA", dict(DATA))
     register_source("noise", lambda: Raw(raw(), raw(1), CLASSES), "random pixels")
     assert load("noise").classes == CLASSES

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from kdzoo.contract.method import create_method
+from kdzoo.contract.methods import create_method
 from kdzoo.contract.outputs import Need, Outputs
 from kdzoo.functional import crld, hinton
 

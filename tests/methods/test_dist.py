@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from kdzoo.contract.method import create_method
+from kdzoo.contract.methods import create_method
 from kdzoo.functional import dist
 
 quick = settings(max_examples=30, deadline=None)

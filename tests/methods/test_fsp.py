@@ -7,7 +7,8 @@ from drawn import drawn, outputs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdzoo.contract.method import REGISTRY, PretrainStage, create_method
+from kdzoo.contract.card import PretrainStage
+from kdzoo.contract.methods import REGISTRY, create_method
 from kdzoo.contract.outputs import DataFacts, Shapes, StageShape
 from kdzoo.errors import InputError
 from kdzoo.functional import fsp

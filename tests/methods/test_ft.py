@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from kdzoo.contract.method import REGISTRY, PretrainStage, create_method
+from kdzoo.contract.card import PretrainStage
+from kdzoo.contract.methods import REGISTRY, create_method
 from kdzoo.contract.outputs import DataFacts, Shapes, StageShape
 from kdzoo.functional import ft
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kdzoo import functional
-from kdzoo.contract.method import REGISTRY
+from kdzoo.contract.methods import REGISTRY
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 CASES = json.loads((GOLDEN / "public.json").read_text())

@@ -18,7 +18,8 @@ from drawn import outputs
 from torch import Tensor, nn
 
 from kdzoo import functional
-from kdzoo.contract.method import REGISTRY, Method, create_method
+from kdzoo.contract.method import Method
+from kdzoo.contract.methods import REGISTRY, create_method
 from kdzoo.contract.outputs import Batch, DataFacts, Need, Outputs, Progress, Shapes, StageShape
 from kdzoo.methods.bss import attack
 

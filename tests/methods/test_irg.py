@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from kdzoo.contract.method import create_method
+from kdzoo.contract.methods import create_method
 from kdzoo.contract.outputs import DataFacts, Shapes, StageShape
 from kdzoo.errors import InputError
 from kdzoo.functional import irg

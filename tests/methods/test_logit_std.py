@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from kdzoo.contract.method import REGISTRY, create_method
+from kdzoo.contract.methods import REGISTRY, create_method
 from kdzoo.functional import logit_std
 from kdzoo.methods.logit_std import standardised
 

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from kdzoo.contract.method import create_method, stages_read
+from kdzoo.contract.method import stages_read
+from kdzoo.contract.methods import create_method
 from kdzoo.contract.outputs import Batch, DataFacts, Need, Outputs, Progress, Shapes, StageShape
 from kdzoo.errors import InputError
 from kdzoo.functional import lwm

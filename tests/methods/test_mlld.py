@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from kdzoo.contract.method import REGISTRY, Coefficients, create_method
+from kdzoo.contract.card import Coefficients
+from kdzoo.contract.methods import REGISTRY, create_method
 from kdzoo.contract.outputs import Need, Outputs
 from kdzoo.functional import mlld
 from kdzoo.methods.mlld import rare, unsure

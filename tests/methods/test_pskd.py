@@ -9,7 +9,7 @@ from drawn import drawn, outputs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdzoo.contract.method import create_method
+from kdzoo.contract.methods import create_method
 from kdzoo.contract.outputs import Batch, DataFacts, Outputs, Progress, Shapes
 from kdzoo.errors import InputError
 from kdzoo.functional import pskd

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import pytest
 from build_pages import method_page
 
-from kdzoo.contract.method import REGISTRY, Coefficients
+from kdzoo.contract.card import Coefficients
+from kdzoo.contract.methods import REGISTRY
 
 REP, MD, AH = "RepDistiller (CRD's CIFAR-100 tables)", "mdistiller", "Knowledge-Distillation-Zoo"
 SIMKD, LS, TTM, MMRAZOR = "SimKD's repository", "logit-standardization-KD", "TTM's repository", "mmrazor"

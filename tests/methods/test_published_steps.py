@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdzoo.contract.method import REGISTRY
+from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.objective import Objective, build_objective
 from kdzoo.contract.outputs import Batch, DataFacts, Need, Outputs, Progress
 from kdzoo.models.network import Network, build_network, freeze, pair_stages, probe

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from kdzoo.contract.method import create_method
+from kdzoo.contract.methods import create_method
 from kdzoo.contract.outputs import Batch, Need, Outputs, Progress
 from kdzoo.functional import sobolev
 from kdzoo.methods.sobolev import saliency

@@ -9,7 +9,7 @@ from drawn import drawn, outputs, pair
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdzoo.contract.method import create_method
+from kdzoo.contract.methods import create_method
 from kdzoo.contract.outputs import DataFacts, Shapes
 from kdzoo.functional import srd
 

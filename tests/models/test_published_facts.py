@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from kdzoo.contract.method import REGISTRY
+from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.objective import build_objective
 from kdzoo.contract.outputs import DataFacts, Shapes
 from kdzoo.errors import InputError

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from kdzoo.contract.method import REGISTRY
+from kdzoo.contract.methods import REGISTRY
 from kdzoo.errors import InputError
 from kdzoo.models.pairs import PAIRS
 from kdzoo.models.placement import Execution

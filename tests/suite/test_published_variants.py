@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from kdzoo.contract.method import REGISTRY
+from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.outputs import Batch, DataFacts, Need, Outputs, Progress, Shapes, StageShape
 from kdzoo.contract.plugins import load_plugin
 from kdzoo.suite.plan.config import bench_config, recipe_file

@@ -11,7 +11,7 @@ import yaml
 from test_leaderboard import objective, write
 
 from kdzoo.cli.reproduce import race_lines
-from kdzoo.contract.method import REGISTRY
+from kdzoo.contract.methods import REGISTRY
 from kdzoo.errors import InputError
 from kdzoo.models import placement
 from kdzoo.runs.spec import ObjectiveSpec, TermSpec

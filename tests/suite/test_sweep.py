@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from kdzoo.contract.method import REGISTRY, Setting
+from kdzoo.contract.card import Setting
+from kdzoo.contract.methods import REGISTRY
 from kdzoo.errors import InputError
 from kdzoo.runs.spec import ObjectiveSpec
 from kdzoo.suite.plan.config import bench_config

@@ -13,7 +13,7 @@ import pytest
 import torch
 from filelock import FileLock
 
-from kdzoo.contract.method import Setting
+from kdzoo.contract.card import Setting
 from kdzoo.errors import InputError
 from kdzoo.models.network import probe
 from kdzoo.models.placement import Execution

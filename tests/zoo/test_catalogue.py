@@ -10,10 +10,12 @@ from build_pages import catalogue_text
 from pydantic import ValidationError
 
 from kdzoo.contract import catalogue
-from kdzoo.contract.method import REGISTRY, Card, Registry, stages_read
+from kdzoo.contract.card import Card
+from kdzoo.contract.method import stages_read
+from kdzoo.contract.methods import REGISTRY, Methods
 from kdzoo.errors import InputError
 
-WRITTEN = catalogue.declared()
+WRITTEN = {name: entry.value for name, entry in catalogue.declared().items()}
 
 
 @pytest.mark.release
@@ -62,7 +64,7 @@ def test_where_code_is_loaded_the_code_is_read():
     """Nothing of the catalogue ever stands for a method that can be trained."""
     with REGISTRY.declarations():
         assert REGISTRY.get("hinton").__module__ == "kdzoo.methods.hinton"
-    fresh = Registry()
+    fresh = Methods()
     with fresh.declarations():
         assert fresh.get("hinton").card.source == REGISTRY.get("hinton").card.source
         with pytest.raises(InputError, match="did you mean 'hinton'"):

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 from losses import LARGEST_SHARE, PAIRS, loss_of, measured, own_step, peak_bytes, runs_network, share, table, work, work_of
 from losses import pair as made
 
-from kdzoo.contract.method import REGISTRY
+from kdzoo.contract.methods import REGISTRY
 from kdzoo.errors import InputError
 
 CPU = torch.device("cpu")

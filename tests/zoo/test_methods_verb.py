@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from kdzoo.contract.method import FAMILIES, REGISTRY
+from kdzoo.contract.card import FAMILIES
+from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.outputs import Need
 
 

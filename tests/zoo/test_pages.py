@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from build_pages import costs_of, method_page, pages, write
 
-from kdzoo.contract.method import REGISTRY
+from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.outputs import Need
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from build_pages import TRIALS, Outcome, PairOnTrial, Ready, attempt, pairs_page, ready
 
-from kdzoo.contract.method import REGISTRY
+from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.outputs import Need
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "method-pairs.md"

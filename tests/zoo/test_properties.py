@@ -17,7 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from kdzoo.contract.method import REGISTRY, LossWithAux, Method
+from kdzoo.contract.method import LossWithAux, Method
+from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.objective import Objective, build_objective
 from kdzoo.contract.outputs import PASSES, Batch, DataFacts, Need, Outputs, Progress, Shapes, StageShape
 from kdzoo.errors import InputError

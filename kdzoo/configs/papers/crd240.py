@@ -11,8 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdzoo.contract.method import Method, PretrainStage, register
+from kdzoo.contract.card import PretrainStage
+from kdzoo.contract.method import Method
 from kdzoo.contract.outputs import Batch, DataFacts, Need, Needs, Outputs, Shapes
+from kdzoo.contract.register import register
 from kdzoo.errors import InputError
 from kdzoo.methods._ops import full_precision, same_size, taught, wide
 from kdzoo.methods.ft import Translation

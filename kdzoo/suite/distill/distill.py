@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from kdzoo.contract.method import REGISTRY
+from kdzoo.contract.methods import REGISTRY
 from kdzoo.data.dataset import Images
 from kdzoo.data.labels import map_labels
 from kdzoo.data.sources import Raw, register_source

@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, ValidationError, ValidationInfo, field_validator
 
-from kdzoo.errors import InputError, did_you_mean, unknown
+from kdzoo.contract.registry import Definition, Registry
+from kdzoo.errors import InputError, did_you_mean
 from kdzoo.files import CONFIGS
 from kdzoo.runs.spec import Augment, Count, Integer, Number, Recipe, Share, Spec, parse, steps_per_epoch
 from kdzoo.sizes import size_of
@@ -467,10 +468,7 @@ def quick(options: Mapping[str, Any], file: Path | None = None) -> dict[str, Any
 
 def recipe_file(name: str) -> RecipeFile:
     """A recipe by its name or by a file's path."""
-    known = _shipped("recipes") | _RECIPES
-    path = Path(name) if name.endswith((".yaml", ".yml")) else known.get(name)
-    if path is None:
-        raise InputError(unknown("recipe", name, known))
+    path = Path(name) if name.endswith((".yaml", ".yml")) else RECIPES.get(name)
     return parse(RecipeFile, read_yaml(path), f"recipe {path.stem}")
 
 
@@ -498,19 +496,14 @@ def fresh_seeds(method: str, config: BenchConfig, used: Iterable[int] = ()) -> t
     return tuple(seed + behind for seed in refit_seeds(method, config))
 
 
-_RECIPES: dict[str, Path] = {}
-
-
 def register_recipe(name: str, file: str | Path) -> None:
     """Make a user's recipe file known under a name; raises InputError where that names another file."""
-    path, known = Path(file).resolve(), _shipped("recipes") | _RECIPES
-    if known.get(name, path) != path:
-        raise InputError(f"recipe: {name!r} is taken by {known[name]}; choose another name")
-    _RECIPES[name] = path
+    path = Path(file).resolve()
+    RECIPES.add(name, path, Definition(str(path), name, str(path)))
 
 
 def recipes() -> list[str]:
-    return sorted(_shipped("recipes") | _RECIPES)
+    return sorted(RECIPES)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -548,3 +541,7 @@ def _yaml_value(key: str, text: str) -> Any:
 @cache
 def _shipped(kind: str) -> dict[str, Path]:
     return {path.stem: path for path in sorted((CONFIGS / kind).glob("*.yaml"))}
+
+
+RECIPES: Registry[Path] = Registry("recipe", _shipped("recipes"))
+"""the files of all recipes by name: kdzoo's own and a user's"""

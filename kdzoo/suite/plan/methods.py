@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, cast
 
-from kdzoo.contract.method import LOW_FIRST, REGISTRY, WEIGHTS_WORTH_TRYING, PretrainStage, Setting, in_doses, stages_read
+from kdzoo.contract.card import LOW_FIRST, WEIGHTS_WORTH_TRYING, PretrainStage, Setting, in_doses
+from kdzoo.contract.method import stages_read
+from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.outputs import Need
 from kdzoo.errors import InputError
 from kdzoo.runs.spec import FirstSpec, ObjectiveSpec, TermSpec

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdzoo.contract.method import REGISTRY
+from kdzoo.contract.methods import REGISTRY
 from kdzoo.data.transfer import words_in_words
 from kdzoo.errors import InputError
 from kdzoo.models.pairs import pair as named_pair

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from kdzoo.contract.method import REGISTRY
+from kdzoo.contract.methods import REGISTRY
 from kdzoo.data.class_names import difference, listed, same_classes
 from kdzoo.data.dataset import Images
 from kdzoo.data.report import data_record, taught_images, transfer_record, without_validation

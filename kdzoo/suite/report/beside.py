@@ -173,7 +173,7 @@ def marks_of(standing: Standing, number: Published) -> tuple[Mark, ...]:
 
 def _pixels(record: Record, number: Published) -> Mark | None:
     """Other images: a set at half its side, or a folder that may not be ImageNet."""
-    ours, theirs = (DATA[name].shape if name in DATA else None for name in (record.run.data.name, number.data))
+    ours, theirs = (known.shape if (known := DATA.find(name)) is not None else None for name in (record.run.data.name, number.data))
     if number.data == IMAGENET:
         return Mark("data", f"a folder of {IMAGENET_CLASSES:,} classes here, ImageNet there")
     if ours is None or theirs is None or ours == theirs:
@@ -189,7 +189,7 @@ def _epochs(record: Record, number: Published) -> Mark | None:
 def _images(record: Record, number: Published) -> Mark | None:
     """Other training images than the whole set, on which published numbers are trained."""
     data = record.run.data
-    whole = DATA[data.name].train if data.name in DATA else None
+    whole = known.train if (known := DATA.find(data.name)) is not None else None
     if data.transfer is not None:
         return Mark("images", f"taught on {taught_on(record)} here, on the whole training set there")
     if data.limit is None and not data.val_fraction and data.label_fraction == 1:

@@ -13,12 +13,13 @@ from typing import Any
 
 import torch
 
-from kdzoo.contract.method import REGISTRY, load_plugins
+from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.outputs import Shapes
-from kdzoo.contract.plugins import files_beside
+from kdzoo.contract.plugins import files_beside, load_plugins
 from kdzoo.data.dataset import Images
+from kdzoo.data.known import DATA
 from kdzoo.data.report import data_lines
-from kdzoo.data.sources import data_files, found_in
+from kdzoo.data.sources import data_files
 from kdzoo.errors import InputError, noting
 from kdzoo.models.network import Ensemble, Network, count, freeze
 from kdzoo.models.network import probe as shapes_of
@@ -227,7 +228,7 @@ def race_plan(prepared: Prepared, again: Plan, race: Race) -> tuple[Plan, tuple[
 
 def where_data_is_told(config: BenchConfig) -> str:
     """The command that prints everything about a bench's data; for data that exist in this process alone, a file."""
-    source = found_in(config.data)
+    source = DATA.plugin_of(config.data)
     if source == "":
         return "about.data in any run.json of this bench"
     root = ["--data-root", config.data_root] if config.data_root else []
@@ -245,7 +246,7 @@ def files_of(prepared: Prepared, plans: Iterable[Plan]) -> list[Path] | None:
     """The files that a bench was planned from; None where it hangs on what no file tells: other packages' methods, a source of a user's."""
     config = prepared.config
     sources = [config.data, *([config.transfer_data] if config.transfer_data else [])]
-    if any(found_in(source) is not None for source in sources) or entry_points(group="kdzoo.methods"):
+    if any(DATA.plugin_of(source) is not None for source in sources) or entry_points(group="kdzoo.methods"):
         return None
     named = [
         config.recipe,

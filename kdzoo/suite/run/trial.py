@@ -9,7 +9,8 @@ import torch
 
 from kdzoo.contract import guard
 from kdzoo.contract.diagnosis import MethodFault, Networks, diagnose, shown
-from kdzoo.contract.method import REGISTRY, Method
+from kdzoo.contract.method import Method
+from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.objective import Objective
 from kdzoo.contract.outputs import Progress, Shapes
 from kdzoo.data.dataset import Images

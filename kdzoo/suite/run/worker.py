@@ -24,8 +24,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from kdzoo.contract.method import REGISTRY, load_plugins
+from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.outputs import Shapes
+from kdzoo.contract.plugins import load_plugins
 from kdzoo.data.dataset import Images
 from kdzoo.data.loader import fetch_once, on_device
 from kdzoo.data.split import Parts

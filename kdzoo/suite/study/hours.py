@@ -61,7 +61,7 @@ def _of_students(study: Study, stage: Stage) -> float | None:
 
 def _of_race(config: BenchConfig, race: Race) -> float | None:
     """Of all epochs of the seeds that a race adds to a refit."""
-    planned, data = outline(config), DATA.get(config.data)
+    planned, data = outline(config), DATA.find(config.data)
     if planned is None or data is None or data.train is None:
         return None
     total, added = 0.0, added_runs(race, config)
@@ -116,7 +116,7 @@ def _of_teachers(study: Study, stage: Stage) -> dict[str, float | None]:
 
 def _images(config: BenchConfig) -> float | None:
     """How many images a bench trains on; None where that is not known before the data are read."""
-    data = DATA.get(config.data)
+    data = DATA.find(config.data)
     return None if data is None or data.train is None else (config.limit or data.train) * (1 - (config.val_fraction or 0))
 
 
@@ -131,7 +131,7 @@ def _macs_of(study: Study, teacher: Which, config: BenchConfig) -> float | None:
 
 def _macs(network: str, config: BenchConfig) -> float | None:
     """Multiply-accumulates of one image of a bench's data; None for a network that is not kdzoo's own."""
-    name, data = network.partition(":")[0].partition("@")[0], DATA.get(config.data)
+    name, data = network.partition(":")[0].partition("@")[0], DATA.find(config.data)
     if data is None or data.shape is None or data.classes is None:
         return None
     channels, height, width = data.shape

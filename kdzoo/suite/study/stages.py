@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from kdzoo.contract.method import REGISTRY
+from kdzoo.contract.methods import REGISTRY
 from kdzoo.errors import InputError, noting, unknown
 from kdzoo.runs.spec import ObjectiveSpec
 from kdzoo.suite.plan.config import BenchConfig

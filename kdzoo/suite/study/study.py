@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
-from kdzoo.contract.method import REGISTRY
+from kdzoo.contract.methods import REGISTRY
 from kdzoo.data.known import DATA
 from kdzoo.errors import InputError, noting, unknown
 from kdzoo.files import CONFIGS
@@ -444,7 +444,7 @@ def _wrong_metric(study: Study, cell: Cell) -> list[str]:
     if name not in OF_A_CLASS:
         return [] if study.stage(cell.stage).step is not None else [unknown("metric of a class", name, OF_A_CLASS)]
     bench = _bench_below(study, cell.stage)
-    known = None if bench is None else DATA.get(bench.data)
+    known = None if bench is None else DATA.find(bench.data)
     if known is not None and known.classes is not None and int(label) >= known.classes:
         return [f"metric {cell.metric}: expected a class from 0 to {known.classes - 1}"]
     return []

@@ -29,7 +29,7 @@ class Calibrate(Step):
         problems = []
         if self.labels == "validation" and not held_out_share(bench):
             problems.append(f"labels: stage {self.of.stage} holds out no validation images (val_fraction is 0); expected teacher")
-        known = DATA.get(bench.data)
+        known = DATA.find(bench.data)
         if known is not None and known.classes is not None and (strange := [one for one in self.classes if one >= known.classes]):
             problems.append(f"classes: expected numbers from 0 to {known.classes - 1}, got {joined(strange)}")
         return problems

@@ -57,7 +57,7 @@ class Specialists(Step):
         problems = (
             [f"of: specialists learn from labels of all classes, and stage {self.of.stage} has {', '.join(taught)}"] if taught else []
         )
-        known = DATA.get(bench.data)
+        known = DATA.find(bench.data)
         if known is not None and known.classes is not None:
             problems += self._too_many(known.classes)
         with suppress(InputError):  # told with the faults of its bench

@@ -1,0 +1,146 @@
+"""What `@register` declares of a method: its card, free of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from kdzoo.contract.outputs import Need, Needs
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a method comes from, and whose weights it declares."""
+
+    title: str
+    year: int
+    url: str
+    equation: str = ""
+    weights: str = ""
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """The factors on the task loss and on the method's own loss, as published."""
+
+    task: float
+    term: float
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One point of a method's search list: hyper-parameters, a factor on its weight, an alpha, or a dose.
+
+    dose: the size of the term's gradient beside that of cross-entropy, which sets the weight (`kdzoo.training.doses`): the sum is
+    then CE + weight * D, whatever coefficients were published.
+    """
+
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    weight: float = 1.0
+    alpha: float | None = None
+    dose: float | None = None
+
+
+def in_doses(*order: float, **hyperparameters: Any) -> tuple[Setting, ...]:
+    """A search list: the published coefficients first, then these doses in their order."""
+    return (Setting(hyperparameters), *(Setting(hyperparameters, dose=dose) for dose in order))
+
+
+@dataclass(frozen=True)
+class PretrainStage:
+    """A stage of training before the student's own, as a run of its own: a method's loss alone, without cross-entropy.
+
+    method: whose loss it is. share: its epochs as a share of the recipe's, which the second stage has besides.
+    followed_by: the methods whose published terms the second stage adds to cross-entropy, where they are not the one that
+    declares this. The second stage starts from the first's student, where `method` reads the student, and takes over
+    what its own module has under the same name.
+    """
+
+    method: str
+    share: float
+    followed_by: tuple[str, ...] | None = None
+
+    def epochs(self, of_recipe: int) -> int:
+        return max(1, round(self.share * of_recipe))
+
+
+Family = Literal["logits", "features", "relations", "gradients", "online", "self", "own"]
+"""what a method looks at: class scores, maps, relations of samples, gradients, other learners, itself; `own` is a user's"""
+FAMILIES: tuple[Family, ...] = get_args(Family)
+
+StagesRead = Literal["paired", "last", "own"]
+"""which maps a method is handed: the two networks' stages one to one; each network's own last one; all of each network's own"""
+
+WEIGHTS_WORTH_TRYING = (1.0, 0.3, 3.0, 0.1, 10.0)
+"""factors on the published weight, for what has no dose"""
+
+LOW_FIRST = (0.1, 0.3, 0.03, 1.0, 3.0)
+HIGH_FIRST = (1.0, 0.3, 3.0, 0.1, 0.03)
+DOSES_WORTH_TRYING: Mapping[Family, tuple[float, ...]] = {
+    **dict.fromkeys(FAMILIES, HIGH_FIRST),
+    "features": LOW_FIRST,
+    "gradients": LOW_FIRST,
+    "relations": LOW_FIRST,
+}
+"""in which order a method that declares none tries doses: what matches maps or relations is best small beside cross-entropy"""
+
+
+@dataclass(frozen=True)
+class Card:
+    """All that `@register` declares of a method."""
+
+    name: str
+    needs: Needs
+    scale: float
+    published: Coefficients
+    source: Source | None
+    formula: str
+    search: tuple[Setting, ...]
+    version: str
+    zero_at_match: bool
+    origin: str
+    summary: str
+    family: Family
+    disagreements: tuple[str, ...]
+    """how implementations differ from the paper and from each other, one sentence each"""
+    ships: str
+    """what is shipped where that is not the student that was trained, in words"""
+    pretrain: PretrainStage | None
+    unmixed: str
+    """why it cannot learn from mixed images (mixup, CutMix), in words; empty where it can"""
+    held: str
+    """what of the student it detaches on purpose, in words; empty where its gradient is that of its value"""
+    outside: bool
+    """whether it is a user's or another package's: what it shares with others is then lent to it in copies"""
+    plugin: str
+    """the plugin file that was being loaded when it was registered; empty for none"""
+    definition: tuple[str, str]
+    """(file, qualified name): two registrations with the same definition are the same method, defined again"""
+    stages: StagesRead | Callable[[Any], StagesRead] = "paired"
+    """which maps it is handed, or a function of the method that says so, where that hangs on a hyper-parameter"""
+
+    @property
+    def trains_classifier(self) -> bool:
+        """Whether the loss reaches the classifier that is shipped, so that alpha = 1 makes sense."""
+        return bool(self.ships) or Need.LOGITS in self.needs.student or Need.NETWORK in self.needs.student
+
+    @property
+    def no_dose(self) -> str:
+        """Why no dose can set its weight, in words; empty where one can."""
+        if self.pretrain is not None and self.pretrain.followed_by == ():
+            return "its second stage is cross-entropy alone, so there is no weight to set"
+        if self.published.task == 0:
+            return "it is published without cross-entropy beside it, so there is nothing to compare its gradient with"
+        if self.needs.student == Need.NOTHING:
+            return "it reads nothing of the student, so its gradient there is zero"
+        return ""
+
+
+def default_search(card: Card) -> tuple[Setting, ...]:
+    """The search list of a method that declares none."""
+    if card.pretrain is not None and card.pretrain.followed_by == ():
+        return (Setting(),)
+    if card.no_dose:
+        return tuple(Setting(weight=weight) for weight in WEIGHTS_WORTH_TRYING)
+    return in_doses(*DOSES_WORTH_TRYING[card.family])

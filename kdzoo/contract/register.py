@@ -1,0 +1,149 @@
+"""@register: a Method class, or a plain function, becomes a method of the zoo under a name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from pydantic import create_model
+
+from kdzoo.contract.card import Card, Coefficients, Family, PretrainStage, Setting, Source, StagesRead, default_search
+from kdzoo.contract.infer import infer_needs
+from kdzoo.contract.method import Method
+from kdzoo.contract.methods import REGISTRY
+from kdzoo.contract.outputs import Batch, Need, Needs, Outputs
+from kdzoo.contract.plugins import plugin_being_loaded, version_of
+from kdzoo.contract.registry import definition_of
+from kdzoo.contract.signature import refuse_definition, refuse_needs, refuse_signatures
+from kdzoo.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Registered = TypeVar("Registered", bound=Any)
+
+
+def register(
+    name: str,
+    *,
+    needs: Need | Needs | None = None,
+    scale: float = 1.0,
+    published: Coefficients | None = None,
+    source: Source | None = None,
+    formula: str = "",
+    search: tuple[Setting, ...] | None = None,
+    version: str | int | None = None,
+    zero_at_match: bool = False,
+    family: Family = "own",
+    disagreements: tuple[str, ...] = (),
+    ships: str = "",
+    pretrain: PretrainStage | None = None,
+    unmixed: str = "",
+    held: str = "",
+    stages: StagesRead | Callable[[Any], StagesRead] = "paired",
+) -> Callable[[Registered], Registered]:
+    """Register a Method, or a function `(student, teacher, batch, *, hyperparameters...) -> Tensor`, under a name.
+
+    A function gets the networks' outputs in float32 at least; its keyword-only parameters are the hyper-parameters.
+    needs: what is read of student and teacher; where it is left out, a trial call on small random outputs finds it.
+    scale: the factor on the loss when alpha weighs it: L = (1 - alpha) CE + alpha scale D.
+    published: the factors used when no alpha is given; by default CE + scale D.
+    formula: the loss as text, with `{field}` where a hyper-parameter stands.
+    search: the settings worth trying, the declared one first. The default: the published coefficients, then the doses 0.03,
+    0.1, 0.3, 1 and 3 in the order of the family; its weight times 1, 0.3, 3, 0.1, 10 where no dose can set it.
+    version: raised when the numbers change; by default a hash of the syntax tree for code outside kdzoo.
+    zero_at_match: the loss is zero where the student's outputs equal the teacher's.
+    ships: what is shipped where that is not the student that was trained; `deploy` then gives its logits.
+    pretrain: the stage of training that comes before, as a run of its own.
+    unmixed: why it cannot learn from mixed images; recipes with mixup or CutMix are then refused.
+    held: what of the student it detaches on purpose, so that its gradient is not that of its value.
+    stages: which maps `build` and `loss` are handed: `paired` one to one, each network's own `last`, or all of each
+    network's `own`; a function of the method where that depends on a hyper-parameter.
+    Raises InputError for a definition that cannot be called as a method is, and where another one has the name already.
+    """
+
+    given: object = name
+    if not isinstance(given, str):  # the function itself, under @register without parentheses
+        own = getattr(given, "__name__", "my_loss")
+        raise InputError(f"register: expected the method's name, got {own} itself: write @kdzoo.register({own!r}) with parentheses")
+    refuse_needs(name, needs)
+
+    def decorate(definition: Registered) -> Registered:
+        refuse_definition(name, definition)
+        cls = cast(type[Method], definition) if inspect.isclass(definition) else _method_of(name, definition)
+        refuse_signatures(name, cls, definition)
+        defined = definition_of(definition)
+        asked = Needs.of(needs) if needs is not None else infer_needs(name, cls, definition)
+        cls.card = Card(
+            name=name,
+            needs=asked,
+            scale=scale,
+            published=published or Coefficients(1.0, scale),
+            source=source,
+            formula=formula,
+            search=search or (),
+            version=str(version) if version is not None else _version(definition),
+            zero_at_match=zero_at_match,
+            origin=defined.place,
+            summary=(inspect.getdoc(definition) or "").partition("\n")[0],
+            family=family,
+            disagreements=disagreements,
+            ships=ships,
+            pretrain=pretrain,
+            unmixed=unmixed,
+            held=held,
+            plugin=plugin_being_loaded(),
+            outside=definition.__module__.partition(".")[0] != "kdzoo",
+            stages=stages,
+            definition=(defined.file, defined.name),
+        )
+        if search is None:
+            cls.card = replace(cls.card, search=default_search(cls.card))
+        REGISTRY.register(cls)
+        return definition
+
+    return decorate
+
+
+def _method_of(name: str, function: Callable[..., Tensor]) -> type[Method]:
+    """A Method whose fields are the keyword-only parameters of a plain function."""
+    parameters = inspect.signature(function, eval_str=True).parameters.values()
+    positional = [p for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+    if len(positional) != 3 or any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in positional):
+        called = function.__name__ if function.__name__.isidentifier() else name
+        wanted, got = f"{called}(student, teacher, batch, *, hyperparameters...)", [str(p) for p in positional]
+        raise InputError(
+            f"method {name!r} at {definition_of(function).place}: expected {wanted}, got the parameters {got}{_hint(called, positional)}"
+        )
+    fields: dict[str, Any] = {
+        p.name: (Any if p.annotation is p.empty else p.annotation, ... if p.default is p.empty else p.default)
+        for p in parameters
+        if p.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+
+    class FunctionMethod(Method):
+        def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:
+            return function(student.wide(), teacher.wide(), batch, **{key: getattr(self, key) for key in fields})
+
+    FunctionMethod.__doc__ = function.__doc__
+    return cast(type[Method], create_model(function.__name__, __base__=FunctionMethod, __module__=function.__module__, **fields))
+
+
+def _hint(called: str, positional: Sequence[inspect.Parameter]) -> str:
+    """What to write instead of these positional parameters."""
+    names = [p.name for p in positional]
+    if names[:1] in (["self"], ["cls"]):
+        return ": register a function that stands outside of a class, or a whole class that inherits kdzoo.Method"
+    if swallowing := [str(p) for p in positional if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]:
+        return f": leave out {' and '.join(swallowing)}; every hyper-parameter has a name of its own, behind `*`"
+    if len(positional) > 3:
+        extra = ", ".join(str(p) for p in positional[3:])
+        return f": put `*` before what is a hyper-parameter: {called}({', '.join(names[:3])}, *, {extra})"
+    return ": all three are passed, whether it reads them or not"
+
+
+def _version(definition: Any) -> str:
+    """`1` for kdzoo's own; else a hash of what its file and the helpers beside it say (`plugins.version_of`)."""
+    return "1" if definition.__module__.startswith("kdzoo.") else version_of(definition)
