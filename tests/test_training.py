@@ -371,14 +371,14 @@ NAMES = {Need.SECOND_VIEW: "second", Need.PARTNER: "partner"}
 
 @pytest.mark.slow
 @pytest.mark.parametrize("teacher_cache", [0, None])
-def test_every_combination_of_passes_of_student_and_teacher_trains_alone(tmp_path, cache):
+def test_every_combination_of_passes_of_student_and_teacher_trains_alone(tmp_path, teacher_cache):
     names = []
     for i, student in enumerate(PASSES_ASKED):
         for j, teacher in enumerate(PASSES_ASKED):
             names.append(f"reads_{i}_{j}")
             reading(names[-1], student, teacher)
     made = planned(tmp_path, methods=",".join(names), alphas="", epochs=1, limit=150, set={"teacher_recipe.epochs": 15})
-    options = replace(Options(), teacher_cache=cache, allow_chance_teacher=True)
+    options = replace(Options(), teacher_cache=teacher_cache, allow_chance_teacher=True)
     for student in made.students:
         train_runs(made.store, [student.run.id], options, Bench(), lambda _: None, lambda: False)
     states = {p.run.objective.label: made.store.run(p.run.id) for p in made.students}
