@@ -17,11 +17,13 @@ from typing import Any
 import yaml
 
 from kdzoo.contract.methods import REGISTRY
+from kdzoo.runs.events import Event, Note, TeacherChecked
 from kdzoo.runs.store import write_bytes
 from kdzoo.suite.plan.config import CONFIGS, bench_config
 from kdzoo.suite.plan.doses import Measured, read_doses
-from kdzoo.suite.plan.jobs import Event
-from kdzoo.suite.run.bench import prepare, with_weights
+from kdzoo.suite.run.bench import with_weights
+from kdzoo.suite.run.launchers.here import Here
+from kdzoo.suite.run.prepare import prepare
 from kdzoo.training.session import Modules
 
 
@@ -30,14 +32,17 @@ def measured(options: Mapping[str, Any]) -> tuple[list[Measured], dict[str, str]
     with tempfile.TemporaryDirectory() as place:
         config = bench_config({**options, "doses": [1], "seeds": 1, "jobs": 1, "name": "doses", "results": place}, None)
         prepared = prepare(config)
-        _, failed = with_weights(prepared, None, tell, Modules())
+        _, failed = with_weights(prepared, Here(), tell, Modules())
         reasons = {name: card.no_dose for name in config.methods if (card := REGISTRY.get(name).card).no_dose}
         return list(read_doses(prepared.plan.folder).values()), {**reasons, **failed}
 
 
 def tell(event: Event) -> None:
-    if event["event"] in ("note", "teacher"):
-        print(event.get("text") or f"teacher {event['name']}: test top-1 {event['test_top1']:.1%}", flush=True)
+    match event:
+        case Note(text):
+            print(text, flush=True)
+        case TeacherChecked():
+            print(f"teacher {event.name}: test top-1 {event.test_top1:.1%}", flush=True)
 
 
 def table(found: Sequence[Measured], reasons: Mapping[str, str]) -> str:

@@ -24,7 +24,8 @@ from kdzoo.runs.store import Store, teacher_store
 from kdzoo.suite.plan.config import bench_config
 from kdzoo.suite.plan.jobs import Options
 from kdzoo.suite.plan.sweep import plan
-from kdzoo.suite.run.worker import Bench, train_runs
+from kdzoo.suite.run.train_runs import train_runs
+from kdzoo.suite.run.worker_state import WorkerState
 from kdzoo.training.batched import Together, together
 from kdzoo.training.cohort import Cohort
 
@@ -130,7 +131,7 @@ def methods_step(device: str, precision: str, methods: Sequence[str] | None) -> 
         (planned,) = (p for p in made.students if p.run.teacher is not None)
         for teacher in made.teachers.values():
             teacher_store().run(teacher.run.id).plan(teacher.run, teacher.about)
-            train_runs(teacher_store(), [teacher.run.id], Options(device=device), Bench(), lambda _: None, lambda: False)
+            train_runs(teacher_store(), [teacher.run.id], Options(device=device), WorkerState(), lambda _: None, lambda: False)
         runs = {name: steps.own_loss(planned.run, name) for name in methods or REGISTRY.own_names() if not REGISTRY.get(name).card.pretrain}
         failed = _train(made.store, runs, planned.about, options)
     return check(f"one step of {len(runs)} methods in {precision}", len(failed), 0, not failed, failed=failed, methods=len(runs))
@@ -141,7 +142,7 @@ def _train(store: Store, runs: dict[str, Run], about: Record, options: Options) 
     for run in runs.values():
         store.run(run.id).plan(run, about)
     for recipe in {str(run.recipe): run.recipe for run in runs.values()}.values():
-        train_runs(store, [run.id for run in runs.values() if run.recipe == recipe], options, Bench(), lambda _: None, lambda: False)
+        train_runs(store, [run.id for run in runs.values() if run.recipe == recipe], options, WorkerState(), lambda _: None, lambda: False)
     return {name: store.run(run.id).failure() for name, run in runs.items() if store.run(run.id).state() != "done"}
 
 

@@ -24,7 +24,7 @@ from kdzoo.runs.store import Store
 from kdzoo.suite.plan.config import bench_config, recipe_file
 from kdzoo.suite.plan.jobs import Options
 from kdzoo.suite.plan.methods import objective, parse_request
-from kdzoo.suite.run.worker import execution_of
+from kdzoo.suite.run.worker_state import execution_of
 from kdzoo.training.answers import open_teacher_cache
 from kdzoo.training.cohort import Cohort
 from kdzoo.training.session import Bound, Modules, cohort_of, member_of, teacher_of

@@ -20,7 +20,7 @@ from kdzoo.runs.spec import NetworkSpec
 from kdzoo.runs.store import cache_folder
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.config import quick as quick_options
-from kdzoo.suite.plan.jobs import Handle, Outcome
+from kdzoo.suite.plan.jobs import Outcome
 from kdzoo.suite.plan.methods import parse_request
 from kdzoo.suite.plan.race import Race
 from kdzoo.suite.plan.sweep import Plan, Planned
@@ -28,7 +28,8 @@ from kdzoo.suite.report.leaderboard import leaderboard_frame
 from kdzoo.suite.report.records import read_bench
 from kdzoo.suite.run import bench as suite
 from kdzoo.suite.run.display import open_display
-from kdzoo.suite.run.launchers.local import Pool
+from kdzoo.suite.run.launchers import LauncherSetup, create_launcher
+from kdzoo.suite.run.prepare import configure, prepare
 from kdzoo.suite.study.evidence import evidence_frame
 from kdzoo.suite.study.reproduce import reproduce_stages, request_study
 from kdzoo.suite.study.surface_table import surface_frame
@@ -101,29 +102,76 @@ def bench(
 
     Raises InputError, before any work, with everything that is wrong with the request.
     """
-    given = {key: _plain(value) for key, value in locals().items() if key in BenchConfig.model_fields and value is not None}
+    asked_for = {
+        "methods": methods,
+        "temperatures": temperatures,
+        "alphas": alphas,
+        "weights": weights,
+        "doses": doses,
+        "doses_from": doses_from,
+        "grid": grid,
+        "tune": tune,
+        "refit": refit,
+        "seeds": seeds,
+        "control_seeds": control_seeds,
+        "refit_seeds": refit_seeds,
+        "pairs": pairs,
+        "teacher": teacher,
+        "student": student,
+        "data": data,
+        "data_root": data_root,
+        "limit": limit,
+        "label_fraction": label_fraction,
+        "transfer_classes": transfer_classes,
+        "transfer_data": transfer_data,
+        "transfer_only": transfer_only,
+        "val_fraction": val_fraction,
+        "split_seed": split_seed,
+        "recipe": recipe,
+        "epochs": epochs,
+        "lr": lr,
+        "set": set,
+        "results": results,
+        "name": name,
+        "device": device,
+        "jobs": jobs,
+        "threads": threads,
+        "image_cache": image_cache,
+        "skip_unreadable": skip_unreadable,
+        "keep": keep,
+        "oracle": oracle,
+        "channels_last": channels_last,
+        "teacher_cache": teacher_cache,
+        "stack_students": stack_students,
+        "compile": compile,
+        "allow_chance_teacher": allow_chance_teacher,
+        "fine_tune": fine_tune,
+        "checkpoint_seconds": checkpoint_seconds,
+        "wandb": wandb,
+        "plugin": plugin,
+    }
+    given = {key: _plain(value) for key, value in asked_for.items() if value is not None}
     modules = _modules(given)
     command = f"kdzoo.bench({', '.join(f'{key}={value!r}' for key, value in given.items())})"
     if modules.by_name:  # trained in this process, whose threads are the caller's to say
         given.setdefault("threads", torch.get_num_threads())
     file = Path(config) if config else None
-    asked = suite.asked(quick_options(given, file) if quick else given, file, modules)
+    asked = configure(quick_options(given, file) if quick else given, file, modules)
     folder, outcome = _train(asked, modules, retry_failed, command)
     return _board(folder, outcome)
 
 
 def _train(asked: BenchConfig, modules: Modules, retry_failed: bool, command: str, race: Race | None = None) -> tuple[Path, Outcome]:
     """Train what is missing of a bench, or of the seeds that a race adds, with its display; the folder and what became of its runs."""
-    prepared = suite.prepare(asked, modules)
-    with open_display(Console()) as display:
+    prepared = prepare(asked, modules)
+    here = bool(modules.by_name) or not _known_to_workers(asked, prepared.plan)
+    setup = LauncherSetup(cache_folder() / "logs" / asked.name, asked.plugin, asked.device, modules)
+    with open_display(Console()) as display, create_launcher(setup, "here" if here else None) as launcher:
         if race is not None:
-            with Pool(prepared.jobs, asked.plugin, cache_folder() / "logs" / asked.name) as pool:
-                outcome = suite.run_race(prepared, race, pool, display.handle, retry_failed=retry_failed, command=command)
-        elif modules.by_name or not _known_to_workers(asked, prepared.plan):
-            outcome = _run_here(prepared, display.handle, retry_failed, modules, command)
+            outcome = suite.run_race(prepared, race, launcher, display.handle, retry_failed=retry_failed, command=command)
         else:
-            with Pool(prepared.jobs, asked.plugin, cache_folder() / "logs" / asked.name) as pool:
-                outcome = suite.run(prepared, pool, display.handle, retry_failed=retry_failed, command=command)
+            only_here = modules if here else None
+            outcome = suite.run(prepared, launcher, display.handle, retry_failed=retry_failed, modules=only_here, command=command)
     return prepared.plan.folder, outcome
 
 
@@ -204,14 +252,6 @@ def _networks(planned: Planned) -> list[NetworkSpec]:
     run, paths = planned.run, planned.about["paths"]
     taught = [] if run.teacher is None else [one for one, _ in members_of(run.teacher, paths.get("teacher"))] or [run.teacher]
     return [run.student, *taught]
-
-
-def _run_here(prepared: suite.Prepared, handle: Handle, retry_failed: bool, modules: Modules, command: str) -> Outcome:
-    threads = torch.get_num_threads()
-    try:
-        return suite.run(prepared, None, handle, retry_failed=retry_failed, modules=modules, command=command)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _board(folder: Path, outcome: Outcome) -> pd.DataFrame:

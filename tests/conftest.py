@@ -56,24 +56,12 @@ def kdzoo(place: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said
 
 
 @pytest.fixture
-def train_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def train_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the command line trains is trained in this process, as `kdzoo.bench` trains what exists only there.
 
     For claims that are not about worker processes: to start one takes ten seconds of processor time.
     """
-    import torch
-
-    from kdzoo.cli import single
-    from kdzoo.suite.run import bench
-    from kdzoo.suite.run.launchers import local
-    from kdzoo.training.session import Modules
-
-    threads = torch.get_num_threads()
-    for module in (bench, single):
-        monkeypatch.setattr(module, "launch", lambda jobs, pool, handle: bench.launch_here(jobs, handle, Modules()))
-    monkeypatch.setattr(local.Pool, "warm", lambda pool: None)
-    yield
-    torch.set_num_threads(threads)
+    monkeypatch.setenv("KDZOO_LAUNCHER", "here")
 
 
 @pytest.fixture

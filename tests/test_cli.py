@@ -151,10 +151,10 @@ def asked(*words: str) -> BenchConfig:
     """The configuration that options of a bench come to."""
     from typer.main import get_command
 
-    from kdzoo.cli.bench import given
+    from kdzoo.cli.bench import given_of_bench
 
     command = get_command(app).commands["bench"]
-    return bench_config(given(command.make_context("bench", list(words)).params), None)
+    return bench_config(given_of_bench(command.make_context("bench", list(words)).params), None)
 
 
 def test_what_is_not_given_stays_at_the_default_bench():
@@ -209,11 +209,11 @@ def test_a_recipe_of_a_yaml_file_may_be_a_mapping_of_its_keys(place, text, words
     """Over a named recipe, or over the one that the bench has; the command line wins over both."""
     from typer.main import get_command
 
-    from kdzoo.cli.bench import given
+    from kdzoo.cli.bench import given_of_bench
 
     (place / "bench.yaml").write_text(text)
     command = get_command(app).commands["bench"]
-    config = bench_config(given(command.make_context("bench", list(words)).params), place / "bench.yaml")
+    config = bench_config(given_of_bench(command.make_context("bench", list(words)).params), place / "bench.yaml")
     assert config.recipe == recipe
     assert config.set == changes
 

@@ -8,11 +8,13 @@ import torch
 from safetensors.torch import load_file
 
 from kdzoo.models import network
+from kdzoo.runs.events import Note, RunFailed
 from kdzoo.runs.store import teacher_store
 from kdzoo.suite.plan.config import bench_config
 from kdzoo.suite.plan.jobs import Options
 from kdzoo.suite.plan.sweep import Plan, plan
-from kdzoo.suite.run.worker import Bench, train_runs
+from kdzoo.suite.run.train_runs import train_runs
+from kdzoo.suite.run.worker_state import WorkerState
 from kdzoo.training.train import Stopped
 
 COMPILED = Options(compile=True)
@@ -32,7 +34,7 @@ def planned(folder: Path, methods: str) -> Plan:
         made.store.run(student.run.id).plan(student.run, student.about)
     for teacher in made.teachers.values():
         teacher_store().run(teacher.run.id).plan(teacher.run, teacher.about)
-        train_runs(teacher_store(), [teacher.run.id], Options(), Bench(), lambda _: None, lambda: False)
+        train_runs(teacher_store(), [teacher.run.id], Options(), WorkerState(), lambda _: None, lambda: False)
     return made
 
 
@@ -63,10 +65,10 @@ def counted(monkeypatch):
 def test_compiled_students_end_where_they_end_without_and_go_on_from_a_checkpoint_to_the_same_bits(tmp_path, counted):
     made = {name: planned(tmp_path / name, "hinton,at,crd,ofd") for name in ("compiled", "ordinary", "stopped")}
     ids, notes = ids_of(made["compiled"]), []
-    train_runs(made["ordinary"].store, ids, Options(), Bench(), lambda _: None, lambda: False)
+    train_runs(made["ordinary"].store, ids, Options(), WorkerState(), lambda _: None, lambda: False)
     counted.update(compiled=0)
-    train_runs(made["compiled"].store, ids, COMPILED, Bench(), notes.append, lambda: False)
-    assert [note for note in notes if note["event"] in ("note", "failed")] == []
+    train_runs(made["compiled"].store, ids, COMPILED, WorkerState(), notes.append, lambda: False)
+    assert [note for note in notes if isinstance(note, Note | RunFailed)] == []
     assert counted["compiled"] >= 4 * 3  # ofd reads what lies inside of the network, and short batches are not worth compiling for
 
     asked = 0
@@ -77,8 +79,8 @@ def test_compiled_students_end_where_they_end_without_and_go_on_from_a_checkpoin
         return asked == 3
 
     with pytest.raises(Stopped):
-        train_runs(made["stopped"].store, ids, replace(COMPILED, checkpoint_seconds=0.0), Bench(), lambda _: None, stop)
-    train_runs(made["stopped"].store, ids, COMPILED, Bench(), lambda _: None, lambda: False)
+        train_runs(made["stopped"].store, ids, replace(COMPILED, checkpoint_seconds=0.0), WorkerState(), lambda _: None, stop)
+    train_runs(made["stopped"].store, ids, COMPILED, WorkerState(), lambda _: None, lambda: False)
     for run_id in ids:
         found = {name: load_file(bench.store.run(run_id).student) for name, bench in made.items()}
         assert made["compiled"].store.run(run_id).result()["environment"]["compile"] is True
@@ -94,6 +96,6 @@ def test_a_network_that_cannot_be_compiled_is_told_and_trained_as_it_is(tmp_path
 
     monkeypatch.setattr(network, "compiled_body", broken)
     made, notes = planned(tmp_path, "hinton"), []
-    train_runs(made.store, ids_of(made), COMPILED, Bench(), notes.append, lambda: False)
-    assert [note["text"] for note in notes if note["event"] == "note"] == ["students are not compiled: no compiler was found"]
+    train_runs(made.store, ids_of(made), COMPILED, WorkerState(), notes.append, lambda: False)
+    assert [note.text for note in notes if isinstance(note, Note)] == ["students are not compiled: no compiler was found"]
     assert {made.store.run(run_id).state() for run_id in ids_of(made)} == {"done"}

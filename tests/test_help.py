@@ -11,9 +11,10 @@ import pytest
 from typer.main import get_command
 
 from kdzoo.cli.app import app
+from kdzoo.cli.bench import given, given_of_bench, without
 from kdzoo.cli.catalog import reference
 from kdzoo.cli.complete import timm_names
-from kdzoo.cli.options import EXIT_CODES
+from kdzoo.cli.options import EXIT_CODES, SPEED
 from kdzoo.cli.output import compact, duration
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.models.known import own_networks
@@ -63,6 +64,30 @@ def test_help_names_no_types(kdzoo, narrow, words):
         assert "│ *    FILE        A Python file that registers methods. [required]" in page
 
 
+MANY_RUNS = {"--jobs", "-j", "--stack-students"}
+"""options that mean nothing where one run is trained"""
+
+
+@pytest.mark.parametrize("command", ["train", "run", "distill"])
+def test_one_run_is_executed_with_the_options_of_a_bench(command):
+    named = ("device", "jobs", "threads", "checkpoint_seconds", "allow_chance_teacher")
+
+    def execution(name: str) -> set[str]:
+        (found,) = [inner for words, inner in commands() if words == (name,)]
+        options = [one for one in found.params if one.name in named or getattr(one, "rich_help_panel", None) == SPEED]
+        return {flag for one in options for flag in [*one.opts, *one.secondary_opts]}
+
+    assert len(execution("bench")) > len(named)
+    assert execution("bench") - MANY_RUNS == execution(command)
+
+
+def test_an_option_that_no_bench_has_is_not_silently_dropped():
+    with pytest.raises(TypeError, match="no options of a bench: treads"):
+        given({"device": "cpu", "treads": 2})
+    with pytest.raises(KeyError, match="treads"):
+        without({"device": "cpu"}, "treads")
+
+
 def test_the_options_of_a_bench_are_grouped_by_what_one_wants(kdzoo, narrow):
     page = kdzoo("bench", "--help").out
     headings = re.findall(r"╭─ (.+?) ─", page)
@@ -84,13 +109,12 @@ def test_the_options_of_a_bench_are_grouped_by_what_one_wants(kdzoo, narrow):
     [("--seeds", "3"), ("--results", "results"), ("--keep", "predictions,student"), ("--label-fraction", "1"), ("--split-seed", "0")],
 )
 def test_the_default_in_the_help_is_the_one_that_a_bench_takes(option, default):
-    from kdzoo.cli.bench import given
     from kdzoo.suite.plan.config import bench_config
 
     bench = get_command(app).commands["bench"]
     help_text = next(p for p in bench.params if option in p.opts).help
     assert rf"\[default: {default}]" in help_text
-    options = given(bench.make_context("bench", [option, default]).params)
+    options = given_of_bench(bench.make_context("bench", [option, default]).params)
     assert bench_config(options, None) == bench_config({}, None)
 
 

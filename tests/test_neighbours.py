@@ -16,7 +16,8 @@ from kdzoo.runs.store import teacher_store
 from kdzoo.suite.plan.config import bench_config
 from kdzoo.suite.plan.jobs import Options
 from kdzoo.suite.plan.sweep import Plan, plan
-from kdzoo.suite.run.worker import Bench, train_runs
+from kdzoo.suite.run.train_runs import train_runs
+from kdzoo.suite.run.worker_state import WorkerState
 
 SOUND = "hinton,at"
 """what stands beside the culprits, after them in order: one reads the teacher's logits, one its maps"""
@@ -90,14 +91,14 @@ def planned(folder: Path, methods: str, **options) -> Plan:
         made.store.run(student.run.id).plan(student.run, student.about)
     for teacher in made.teachers.values():
         teacher_store().run(teacher.run.id).plan(teacher.run, teacher.about)
-        train_runs(teacher_store(), [teacher.run.id], Options(), Bench(), lambda _: None, lambda: False)
+        train_runs(teacher_store(), [teacher.run.id], Options(), WorkerState(), lambda _: None, lambda: False)
     return made
 
 
 def trained(made: Plan, **options) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, str]]:
     """Train all runs as one cohort: the weights of those that are done by their label, the reasons of those that failed."""
     given = replace(Options(), allow_chance_teacher=True, **options)
-    train_runs(made.store, [p.run.id for p in made.students], given, Bench(), lambda _: None, lambda: False)
+    train_runs(made.store, [p.run.id for p in made.students], given, WorkerState(), lambda _: None, lambda: False)
     folders = {p.run.objective.label: made.store.run(p.run.id) for p in made.students}
     done = {label: load_file(folder.student) for label, folder in folders.items() if folder.state() == "done"}
     return done, {label: folder.failure() for label, folder in folders.items() if folder.state() == "failed"}

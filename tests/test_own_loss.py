@@ -10,10 +10,12 @@ import torch
 
 from kdzoo.contract import guard
 from kdzoo.contract.plugins import load_plugin
+from kdzoo.runs.events import Note
 from kdzoo.runs.store import teacher_store
 from kdzoo.suite.plan.config import bench_config
-from kdzoo.suite.run import bench, fork
-from kdzoo.suite.run.bench import prepare
+from kdzoo.suite.run import bench, fork, preflight
+from kdzoo.suite.run.launchers.here import Here
+from kdzoo.suite.run.prepare import prepare
 
 HEAD = "import torch\nimport torch.nn.functional as F\nfrom torch import nn\nimport kdzoo\n\n"
 DISTANCE = "(student.logits - teacher.logits.detach()).square()"
@@ -362,9 +364,9 @@ def test_the_trial_step_leaves_no_trace(place):
 def test_runs_that_fail_later_point_to_check(plugin):
     file = plugin(function(f"assert batch.clock.step != 5, 'later'\n    return {DISTANCE}.mean()"))
     events = []
-    outcome = bench.run(prepared(file, "mine", limit=300, allow_chance_teacher=True), None, events.append, retry_failed=False)
+    outcome = bench.run(prepared(file, "mine", limit=300, allow_chance_teacher=True), Here(), events.append, retry_failed=False)
     assert [run_id.partition("-")[0] for run_id in outcome.failed] == ["mine"]
-    notes = [event["text"] for event in events if event["event"] == "note"]
+    notes = [event.text for event in events if isinstance(event, Note)]
     assert "runs with mine failed: `kdzoo check file.py` finds most faults of a loss" in notes
 
 
@@ -380,7 +382,7 @@ def test_a_copy_that_does_not_answer_is_noted_once_and_no_other_is_made(place, m
 
 def test_the_zoos_own_methods_are_not_tried(place, monkeypatch):
     tried = []
-    monkeypatch.setattr(bench, "try_loss", lambda bound, *rest: tried.append(bound.run.objective.label))
+    monkeypatch.setattr(preflight, "try_loss", lambda bound, *rest: tried.append(bound.run.objective.label))
     (place / "own.py").write_text(OWN)
     prepared("own.py", "hinton,crd,late,late+hinton", weights="1,3")
     assert tried == ["late", "hinton+late"]

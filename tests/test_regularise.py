@@ -16,8 +16,9 @@ from kdzoo.runs.store import teacher_store
 from kdzoo.suite.plan.config import bench_config
 from kdzoo.suite.plan.jobs import Options
 from kdzoo.suite.plan.sweep import Plan, plan
-from kdzoo.suite.run.bench import preflight
-from kdzoo.suite.run.worker import Bench, train_runs
+from kdzoo.suite.run.preflight import preflight
+from kdzoo.suite.run.train_runs import train_runs
+from kdzoo.suite.run.worker_state import WorkerState
 from kdzoo.training.regularise import dropout_rates, limit_norms, refuse_regularisation, set_dropout
 from kdzoo.training.session import Modules
 from kdzoo.training.train import Stopped
@@ -152,7 +153,7 @@ def planned(folder, **options) -> Plan:
     for teacher in made.teachers.values():
         if teacher_store().run(teacher.run.id).state() != "done":
             teacher_store().run(teacher.run.id).plan(teacher.run, teacher.about)
-            train_runs(teacher_store(), [teacher.run.id], Options(), Bench(), lambda _: None, lambda: False)
+            train_runs(teacher_store(), [teacher.run.id], Options(), WorkerState(), lambda _: None, lambda: False)
     for student in made.students:
         made.store.run(student.run.id).plan(student.run, student.about)
     return made
@@ -160,7 +161,7 @@ def planned(folder, **options) -> Plan:
 
 def train(made: Plan, *groups: list[str], **options) -> None:
     for group in groups:
-        train_runs(made.store, group, replace(Options(), **options), Bench(), lambda _: None, lambda: False)
+        train_runs(made.store, group, replace(Options(), **options), WorkerState(), lambda _: None, lambda: False)
     assert {made.store.run(planned.run.id).state() for planned in made.students} == {"done"}
 
 
@@ -181,7 +182,7 @@ def test_dropout_and_max_norm_end_at_the_same_bits_after_a_stop_and_in_another_c
     for stop_at in (1, 1):
         asked = iter(range(1000))
         with pytest.raises(Stopped):
-            train_runs(broken.store, ids, Options(), Bench(), lambda _: None, lambda at=stop_at, asked=asked: next(asked) >= at)
+            train_runs(broken.store, ids, Options(), WorkerState(), lambda _: None, lambda at=stop_at, asked=asked: next(asked) >= at)
     train(broken, ids)
     train(apart, *([run_id] for run_id in reversed(ids)))
     assert same(weights(whole), weights(broken))

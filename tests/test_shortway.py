@@ -23,6 +23,7 @@ from kdzoo.contract.outputs import Need
 from kdzoo.contract.register import register
 from kdzoo.errors import InputError, WorkFailed
 from kdzoo.models.weights import pretrained_unless_said
+from kdzoo.runs.events import Note
 from kdzoo.suite.distill.distill import Wish, _data_name, distill, distill_folder, plan_distillation
 from kdzoo.suite.distill.verdict import Measured, Verdict, conclusion, table, table_of_width
 from kdzoo.suite.plan.config import DISTILL_METHOD, DISTILL_RECIPE, recipe_file
@@ -113,12 +114,12 @@ def test_from_a_folder_and_a_foreign_teacher_to_a_small_network_for_plain_timm(t
         "recipe": "digits",
         "epochs": 25,
         "image_size": 16,
-        "threads": 1,
+        "execution": {"threads": 1},
     }
     wish = Wish(data=f"folder:{photos}", **options)
     verdict = distill_folder(wish, said.append)
 
-    notes = " ".join(event["text"] for event in said if event["event"] == "note")
+    notes = " ".join(event.text for event in said if isinstance(event, Note))
     assert "made for other classes and is fine-tuned" in notes
     assert verdict.classes == ("digit-0", "digit-1", "digit-2", "digit-3")
     assert (verdict.images, verdict.validation_images) == (56 + 45, 45), "a fifth is for testing, a fifth of the rest for validation"
@@ -171,7 +172,7 @@ def test_python_and_the_command_line_have_one_recipe_image_size_and_method():
     command = {name: parameter.default for name, parameter in inspect.signature(short.distill).parameters.items()}
     here = {name: parameter.default for name, parameter in inspect.signature(distill).parameters.items()}
     wish = {field.name: field.default for field in fields(Wish)}
-    shared = ("method", "recipe", "epochs", "image_size", "seed", "device", "threads", "skip_unreadable")
+    shared = ("method", "recipe", "epochs", "image_size", "seed", "skip_unreadable")
     assert [command[name] for name in shared] == [here[name] for name in shared] == [wish[name] for name in shared]
     assert recipe_file(command["recipe"]).sizes
 
@@ -185,7 +186,14 @@ def test_python_plans_the_very_runs_of_the_command_line(tmp_path):
         "method": DISTILL_METHOD,
         "recipe": DISTILL_RECIPE,
     }
-    common = {"epochs": None, "lr": None, "image_size": None, "seed": 0, "device": "cpu", "threads": 1, "skip_unreadable": False}
+    common = {
+        "epochs": None,
+        "lr": None,
+        "image_size": None,
+        "seed": 0,
+        "execution": {"device": "cpu", "threads": 1},
+        "skip_unreadable": False,
+    }
     wishes = [
         Wish(data=data, results=tmp_path, name=name, **words, **common)
         for data, name in ((f"folder:{photos}", "runs"), (_data_name(photos), "distill"))

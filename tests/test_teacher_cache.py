@@ -19,7 +19,8 @@ from kdzoo.runs.store import cache_folder, teacher_store
 from kdzoo.suite.plan.config import bench_config
 from kdzoo.suite.plan.jobs import Options
 from kdzoo.suite.plan.sweep import Plan, plan
-from kdzoo.suite.run.worker import Bench, execution_of, train_runs
+from kdzoo.suite.run.train_runs import train_runs
+from kdzoo.suite.run.worker_state import WorkerState, execution_of
 from kdzoo.teachers.cache import Column, TeacherCache, open_cache
 from kdzoo.training.answers import ask, open_teacher_cache
 from kdzoo.training.cohort import Cohort
@@ -64,7 +65,7 @@ def planned(folder: Path, augment: dict[str, object], **options: object) -> Plan
         made.store.run(student.run.id).plan(student.run, student.about)
     for teacher in made.teachers.values():
         teacher_store().run(teacher.run.id).plan(teacher.run, teacher.about)
-        train_runs(teacher_store(), [teacher.run.id], OFF, Bench(), lambda _: None, lambda: False)
+        train_runs(teacher_store(), [teacher.run.id], OFF, WorkerState(), lambda _: None, lambda: False)
     return made
 
 
@@ -75,7 +76,7 @@ def trained(made: Plan, options: Options, *, together: bool = True) -> dict[str,
         by_seed.setdefault(student.run.seed, []).append(student.run.id)
     for ids in by_seed.values():
         for group in [ids] if together else [[one] for one in ids]:
-            train_runs(made.store, group, options, Bench(), lambda _: None, lambda: False)
+            train_runs(made.store, group, options, WorkerState(), lambda _: None, lambda: False)
     files = {p.run.id: load_file(made.store.run(p.run.id).student) for p in made.students}
     return {run_id: {name: value.numpy().tobytes() for name, value in state.items()} for run_id, state in files.items()}
 
@@ -128,7 +129,7 @@ def test_an_interrupted_run_goes_on_from_what_was_remembered_to_the_same_weights
     asked = iter(range(10_000))
     ids = [p.run.id for p in cut.students]
     with pytest.raises(Stopped):
-        train_runs(cut.store, ids, AUTO, Bench(), lambda _: None, lambda: next(asked) == 5)
+        train_runs(cut.store, ids, AUTO, WorkerState(), lambda _: None, lambda: next(asked) == 5)
     assert trained(cut, AUTO) == trained(live, OFF)
 
 

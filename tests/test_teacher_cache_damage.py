@@ -21,11 +21,13 @@ import kdzoo
 from kdzoo.contract.outputs import Need, Needs, Outputs
 from kdzoo.data import epoch, loader, mixing, operations, pixels, views
 from kdzoo.models.placement import autocast
+from kdzoo.runs.events import Event, Note, StepsTaken
 from kdzoo.runs.store import cache_folder
 from kdzoo.seeds import stream
-from kdzoo.suite.plan.jobs import Event, Options
+from kdzoo.suite.plan.jobs import Options
 from kdzoo.suite.plan.sweep import Plan
-from kdzoo.suite.run.worker import Bench, train_runs
+from kdzoo.suite.run.train_runs import train_runs
+from kdzoo.suite.run.worker_state import WorkerState
 from kdzoo.teachers.cache import Column, Page, Seal, TeacherCache, open_cache
 from kdzoo.teachers.cache import predictions as predictions_of
 from kdzoo.training import answers
@@ -72,11 +74,11 @@ def train(made: Plan, options: Options, handle: Callable[[Event], None] = lambda
     notes: list[str] = []
 
     def emit(event: Event) -> None:
-        if event["event"] == "note":
-            notes.append(event["text"])
+        if isinstance(event, Note):
+            notes.append(event.text)
         handle(event)
 
-    train_runs(made.store, [p.run.id for p in made.students], options, Bench(), emit, lambda: False)
+    train_runs(made.store, [p.run.id for p in made.students], options, WorkerState(), emit, lambda: False)
     return notes
 
 
@@ -327,7 +329,7 @@ def test_a_run_goes_on_from_its_checkpoint_beside_a_cache_that_was_damaged_meanw
     asked = iter(range(10_000))
     ids = [p.run.id for p in made.students]
     with pytest.raises(kdzoo.KdzooError):
-        train_runs(made.store, ids, EAGER, Bench(), lambda _: None, lambda: next(asked) == 2)
+        train_runs(made.store, ids, EAGER, WorkerState(), lambda _: None, lambda: next(asked) == 2)
     file = memo_folder() / "stages-0.f32"
     file.write_bytes(bytes(file.stat().st_size))
     train(made, AUTO)
@@ -401,7 +403,7 @@ def test_a_cohort_goes_on_when_its_cache_is_removed(ready, tmp_path, act, option
     gone: list[Path] = []
 
     def handle(event: Event) -> None:
-        if event["event"] == "epoch" and not gone:
+        if isinstance(event, StepsTaken) and not gone:
             gone.append(memo_folder())
             act(gone[0])
 

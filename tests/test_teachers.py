@@ -268,7 +268,7 @@ def test_distill_from_python_takes_threads_or_torchs_own_number_and_tells_its_no
 
 
 def test_the_environments_threads_are_taken_unless_others_are_asked_for(monkeypatch):
-    from kdzoo.suite.run.bench import environments_threads
+    from kdzoo.suite.run.prepare import environments_threads
 
     for text, found in {"3": 3, "2,4": 2, "": None, "0": None, "many": None}.items():
         monkeypatch.setenv("OMP_NUM_THREADS", text)

@@ -12,13 +12,19 @@ from safetensors.torch import load_file
 from kdzoo.contract.outputs import Need, Needs
 from kdzoo.contract.register import register
 from kdzoo.errors import InputError
+from kdzoo.runs.events import Note, RunFailed
 from kdzoo.runs.store import teacher_store
 from kdzoo.suite.plan.config import bench_config
 from kdzoo.suite.plan.jobs import Options
 from kdzoo.suite.plan.sweep import Plan, plan
-from kdzoo.suite.run import worker
-from kdzoo.suite.run.bench import preflight, run, write_plan
-from kdzoo.suite.run.worker import Bench, execution_of, in_lockstep, measure_cost, train_runs
+from kdzoo.suite.run import train_runs as runs_of_a_job
+from kdzoo.suite.run.bench import run
+from kdzoo.suite.run.launchers.here import Here
+from kdzoo.suite.run.members import measure_cost
+from kdzoo.suite.run.planned_files import write_plan
+from kdzoo.suite.run.preflight import preflight
+from kdzoo.suite.run.train_runs import in_lockstep, train_runs
+from kdzoo.suite.run.worker_state import WorkerState, execution_of
 from kdzoo.training.answers import check, serve
 from kdzoo.training.cost import with_first_stage
 from kdzoo.training.evaluate import measure
@@ -57,13 +63,13 @@ def planned(folder: Path, **options) -> Plan:
         made.store.run(student.run.id).plan(student.run, student.about)
     for teacher in made.teachers.values():
         teacher_store().run(teacher.run.id).plan(teacher.run, teacher.about)
-        train_runs(teacher_store(), [teacher.run.id], Options(), Bench(), lambda _: None, lambda: False)
+        train_runs(teacher_store(), [teacher.run.id], Options(), WorkerState(), lambda _: None, lambda: False)
     return made
 
 
 def train(made: Plan, *groups: list[str]) -> None:
     for group in groups:
-        train_runs(made.store, group, Options(), Bench(), lambda _: None, lambda: False)
+        train_runs(made.store, group, Options(), WorkerState(), lambda _: None, lambda: False)
 
 
 def weights(made: Plan) -> dict[str, dict[str, bytes]]:
@@ -107,7 +113,7 @@ def test_a_stop_in_the_middle_of_an_epoch_leaves_checkpoints_that_end_the_same(t
     for stop_at in (2, 1, 1):
         asked = iter(range(1000))
         with pytest.raises(Stopped):
-            train_runs(broken.store, ids, Options(), Bench(), lambda _: None, lambda at=stop_at, asked=asked: next(asked) >= at)
+            train_runs(broken.store, ids, Options(), WorkerState(), lambda _: None, lambda at=stop_at, asked=asked: next(asked) >= at)
         assert {broken.store.run(i).state() for i in ids} == {"started"}
     train(broken, ids)
     assert weights(whole) == weights(broken)
@@ -140,7 +146,7 @@ def test_mixed_and_augmented_images_are_the_same_after_a_stop_and_in_another_coh
     for stop_at in (2, 1, 1):
         asked = iter(range(1000))
         with pytest.raises(Stopped):
-            train_runs(broken.store, ids, Options(), Bench(), lambda _: None, lambda at=stop_at, asked=asked: next(asked) >= at)
+            train_runs(broken.store, ids, Options(), WorkerState(), lambda _: None, lambda at=stop_at, asked=asked: next(asked) >= at)
     train(broken, ids)
     train(apart, *([run_id] for run_id in reversed(ids)))
     assert {whole.store.run(run_id).state() for run_id in ids} == {"done"}
@@ -248,11 +254,11 @@ def test_what_cannot_be_adapted_is_refused_before_training_with_the_shapes(tmp_p
     ids=["bfloat16", "adamw", "adam in a line", "moving average", "steps", "flip", "mixed", "augmented"],
 )
 def test_every_choice_of_a_recipe_trains_above_chance(tmp_path, changes):
-    from kdzoo.suite.run.bench import prepare
+    from kdzoo.suite.run.prepare import prepare
 
     options = {"results": str(tmp_path), "name": "b", "data": "digits", "pairs": "digits", "recipe": "digits", "epochs": 12, "seeds": "1"}
     prepared = prepare(bench_config({**options, "methods": "hinton", "threads": 1, "set": changes}, None))
-    outcome = run(prepared, None, lambda _: None, retry_failed=False)
+    outcome = run(prepared, Here(), lambda _: None, retry_failed=False)
     assert outcome.failed == {}
     for run_id in outcome.done:
         assert prepared.plan.store.run(run_id).result()["last"]["val"]["top1"] > 0.3
@@ -260,11 +266,11 @@ def test_every_choice_of_a_recipe_trains_above_chance(tmp_path, changes):
 
 @pytest.mark.slow
 def test_part_of_the_labels_trains_on_all_images_and_refuses_methods_that_read_labels(tmp_path):
-    from kdzoo.suite.run.bench import prepare
+    from kdzoo.suite.run.prepare import prepare
 
     options = {"results": str(tmp_path), "name": "b", "data": "digits", "pairs": "digits", "recipe": "digits", "epochs": 6, "seeds": "1"}
     config = bench_config({**options, "methods": "hinton", "threads": 1, "label_fraction": 0.1}, None)
-    outcome = run(prepare(config), None, lambda _: None, retry_failed=False)
+    outcome = run(prepare(config), Here(), lambda _: None, retry_failed=False)
     assert outcome.failed == {}
     with pytest.raises(InputError, match="crd: reads the labels of every sample"):
         prepare(bench_config({**options, "methods": "crd", "label_fraction": 0.1}, None))
@@ -294,8 +300,8 @@ def test_students_that_are_one_batched_computation_end_where_they_end_one_by_one
     ids = [p.run.id for p in made["alone"].students]
     train(made["alone"], ids)
     notes: list[dict[str, object]] = []
-    train_runs(made["stacked"].store, ids, replace(Options(), stack=True), Bench(), notes.append, lambda: False)
-    assert [note for note in notes if note["event"] in ("note", "failed")] == []
+    train_runs(made["stacked"].store, ids, replace(Options(), stack=True), WorkerState(), notes.append, lambda: False)
+    assert [note for note in notes if isinstance(note, Note | RunFailed)] == []
     for run_id in ids:
         alone, stacked = (load_file(bench.store.run(run_id).student) for bench in (made["alone"], made["stacked"]))
         for name, expected in alone.items():
@@ -330,7 +336,7 @@ def test_one_student_of_a_stack_may_fail_and_the_others_end_as_without_it(tmp_pa
     made = planned(tmp_path, methods="hinton,rkd", alphas="0.3,0.6", epochs=1)
     ids = [p.run.id for p in made.students]
     bad = next(i for i in ids if i.startswith("rkd"))
-    real = worker.cohort_of
+    real = runs_of_a_job.cohort_of
 
     def breaking(members, *rest):
         for member in members:
@@ -340,13 +346,13 @@ def test_one_student_of_a_stack_may_fail_and_the_others_end_as_without_it(tmp_pa
 
     stacked = replace(Options(), stack=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(worker, "cohort_of", breaking)
-        train_runs(made.store, ids, stacked, Bench(), lambda _: None, lambda: False)
+        patch.setattr(runs_of_a_job, "cohort_of", breaking)
+        train_runs(made.store, ids, stacked, WorkerState(), lambda _: None, lambda: False)
     assert {i: made.store.run(i).state() for i in ids} == {i: "failed" if i == bad else "done" for i in ids}
     ended = {i: load_file(made.store.run(i).student) for i in ids if i != bad}
     for run_id in ended:
         made.store.run(run_id).forget()
-    train_runs(made.store, list(ended), stacked, Bench(), lambda _: None, lambda: False)
+    train_runs(made.store, list(ended), stacked, WorkerState(), lambda _: None, lambda: False)
     for run_id, expected in ended.items():
         found = load_file(made.store.run(run_id).student)
         assert all(torch.allclose(value.double(), found[name].double(), rtol=1e-3, atol=1e-4) for name, value in expected.items())
@@ -380,7 +386,7 @@ def test_every_combination_of_passes_of_student_and_teacher_trains_alone(tmp_pat
     made = planned(tmp_path, methods=",".join(names), alphas="", epochs=1, limit=150, set={"teacher_recipe.epochs": 15})
     options = replace(Options(), teacher_cache=teacher_cache, allow_chance_teacher=True)
     for student in made.students:
-        train_runs(made.store, [student.run.id], options, Bench(), lambda _: None, lambda: False)
+        train_runs(made.store, [student.run.id], options, WorkerState(), lambda _: None, lambda: False)
     states = {p.run.objective.label: made.store.run(p.run.id) for p in made.students}
     assert {name: folder.failure() for name, folder in states.items() if folder.state() != "done"} == {}
 
@@ -395,7 +401,7 @@ def test_a_teacher_whose_other_view_alone_is_read_answers_for_that_view(tmp_path
 
     made = planned(tmp_path, methods="apart", alphas="", epochs=1, limit=150, set={"teacher_recipe.epochs": 1, "recipe.augment": SHIFTED})
     ids = [p.run.id for p in made.students if p.run.objective.label == "apart"]
-    train_runs(made.store, ids, replace(Options(), allow_chance_teacher=True), Bench(), lambda _: None, lambda: False)
+    train_runs(made.store, ids, replace(Options(), allow_chance_teacher=True), WorkerState(), lambda _: None, lambda: False)
     assert made.store.run(ids[0]).state() == "done", made.store.run(ids[0]).failure()
     assert not any(torch.allclose(first, second) for first, second in seen)
 
@@ -409,7 +415,7 @@ def test_float16_says_how_many_steps_it_skipped_and_ends_with_numbers(tmp_path):
     made = planned(tmp_path, methods="sp,hinton", alphas="", epochs=2, set=half)
     notes: list[dict[str, object]] = []
     options = replace(Options(), allow_chance_teacher=True)
-    train_runs(made.store, [p.run.id for p in made.students], options, Bench(), notes.append, lambda: False)
+    train_runs(made.store, [p.run.id for p in made.students], options, WorkerState(), notes.append, lambda: False)
     for planned_run in made.students:
         folder = made.store.run(planned_run.run.id)
         assert folder.state() == "done", folder.failure()
@@ -417,7 +423,7 @@ def test_float16_says_how_many_steps_it_skipped_and_ends_with_numbers(tmp_path):
         train_part = folder.result()["train"]
         lines = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
         assert 0 <= lines[0]["skipped_steps"] <= lines[-1]["skipped_steps"] == train_part["skipped_steps"] < train_part["steps"]
-        told = [note for note in notes if note["event"] == "note" and str(note["text"]).startswith(folder.id)]
+        told = [note for note in notes if isinstance(note, Note) and note.text.startswith(folder.id)]
         assert len(told) == (train_part["skipped_steps"] > 0)
     (sp,) = [p.run.id for p in made.students if p.run.objective.label == "sp"]
     assert made.store.run(sp).result()["train"]["skipped_steps"] > 0  # its gradients, some thousand times those of others, overflow
@@ -440,9 +446,9 @@ def test_a_teachers_average_at_chance_gives_way_once_to_the_weights_it_follows_a
         write_plan(made)
         events: list[dict[str, object]] = []
         (run_id,) = made.teachers
-        train_runs(teacher_store(), [run_id], Options(), Bench(), events.append, lambda: False)
+        train_runs(teacher_store(), [run_id], Options(), WorkerState(), events.append, lambda: False)
         result = teacher_store().run(run_id).result()
-        notes = [str(event["text"]) for event in events if event["event"] == "note"]
+        notes = [event.text for event in events if isinstance(event, Note)]
         found[name] = (result["average"], result["last"]["val"]["top1"], notes, result["best"]["epoch"])
         bound = Bound.read(teacher_store().run(run_id))
         images, parts = data_of(bound)

@@ -16,12 +16,15 @@ from kdzoo.data.split import labelled, split
 from kdzoo.data.transfer import class_numbers, classes_in_words
 from kdzoo.data.unlabelled import Like, joined, load_unlabelled
 from kdzoo.errors import InputError
+from kdzoo.runs.events import Event, Note
 from kdzoo.runs.predictions import read_predictions
 from kdzoo.runs.spec import DataSpec, TransferSpec
 from kdzoo.runs.store import teacher_store
 from kdzoo.suite.plan.config import bench_config
 from kdzoo.suite.plan.sweep import plan
-from kdzoo.suite.run.bench import prepare, run
+from kdzoo.suite.run.bench import run
+from kdzoo.suite.run.launchers.here import Here
+from kdzoo.suite.run.prepare import prepare
 
 DIGITS = tuple(map(str, range(10)))
 ANIMALS = ("cat", "dog", "sea lion")
@@ -142,8 +145,8 @@ def bench(tmp_path_factory):
         options = {"results": str(place), "name": name, "data": "digits", "teacher": "digits_student", "student": "digits_student"}
         options |= {"recipe": "digits", "epochs": 12, "methods": "hinton", "alphas": "1", "seeds": "1", "threads": 1}
         options |= {"set": {"teacher_recipe.epochs": 12}}
-        events: list[dict] = []
-        outcome = run(prepare(bench_config({**options, **changes}, None)), None, events.append, retry_failed=False)
+        events: list[Event] = []
+        outcome = run(prepare(bench_config({**options, **changes}, None)), Here(), events.append, retry_failed=False)
         assert outcome.failed == {}
         return place / name, events
 
@@ -402,6 +405,6 @@ def test_methods_that_read_labels_are_refused_by_name_and_the_others_learn_from_
     assert found["none"]["train"]["samples"] == count
     assert found["none"]["last"]["test"]["top1"] < 0.25, "at chance, ten classes"
     assert found["hinton"]["last"]["test"]["top1"] > 0.35
-    notes = [event["text"] for event in events if event["event"] == "note"]
+    notes = [event.text for event in events if isinstance(event, Note)]
     assert any("the student alone learns nothing from it" in note for note in notes)
     assert f"taught on {count} unlabelled images alone" in (folder / "leaderboard.md").read_text()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,8 +15,11 @@ from kdzoo.cli.options import (
     PAIR,
     RESULTS,
     RUNNING,
-    SPEED,
     SWEEP,
+    AllowChanceTeacher,
+    ChannelsLast,
+    CheckpointSeconds,
+    Compile,
     Config,
     Data,
     DataRoot,
@@ -35,6 +38,8 @@ from kdzoo.cli.options import (
     SkipUnreadable,
     SmallStem,
     SplitSeed,
+    StackStudents,
+    TeacherCache,
     Threads,
     TransferClasses,
     TransferData,
@@ -51,14 +56,16 @@ from kdzoo.suite.plan.config import NONE, BenchConfig, ConfigError, assignments,
 from kdzoo.suite.plan.jobs import Outcome
 from kdzoo.suite.plan.outline import outline
 from kdzoo.suite.plan.starts import is_complete
-from kdzoo.suite.run.display import label_words, open_display
+from kdzoo.suite.run.display import open_display
 from kdzoo.suite.run.finished import finished_runs
-from kdzoo.suite.run.launchers.local import Pool
+from kdzoo.suite.run.launchers import LauncherSetup, create_launcher
+from kdzoo.suite.run.launchers.launcher import Launcher
+from kdzoo.suite.run.wording import label_words
 from kdzoo.text import number_of, one_line
 
 if TYPE_CHECKING:
     from kdzoo.suite.plan.sweep import Plan, Planned
-    from kdzoo.suite.run.bench import Prepared
+    from kdzoo.suite.run.prepare import Prepared
 
 
 def bench(
@@ -238,62 +245,12 @@ def bench(
     threads: Threads = None,
     image_cache: ImageCache = None,
     skip_unreadable: SkipUnreadable = None,
-    channels_last: Annotated[
-        bool | None,
-        option(
-            "--channels-last/--channels-first",
-            text="Memory layout of feature maps.",
-            default="the faster one",
-            panel=SPEED,
-        ),
-    ] = None,
-    stack_students: Annotated[
-        bool | None,
-        option(
-            "--stack-students",
-            text="Compute students of one architecture that train together as one batch, for GPUs that a single one does not fill. "
-            "Results are equal up to rounding.",
-            default=declared("stack_students"),
-            panel=SPEED,
-        ),
-    ] = None,
-    compile: Annotated[
-        bool | None,
-        option(
-            "--compile",
-            text="Run students through torch.compile. Results are equal up to rounding; no gain on a CPU.",
-            default=declared("compile"),
-            panel=SPEED,
-        ),
-    ] = None,
-    teacher_cache: Annotated[
-        str | None,
-        option(
-            metavar="SIZE",
-            text="Memory for the teacher's outputs, which all runs share: off, auto (a share of the free memory) or a size such as 4GB.",
-            default="auto",
-            panel=SPEED,
-            names_of=complete.of("off", "auto"),
-        ),
-    ] = None,
-    checkpoint_seconds: Annotated[
-        float | None,
-        option(
-            text="Seconds between the checkpoints from which an interrupted run resumes.",
-            default=declared("checkpoint_seconds"),
-            panel=RESULTS,
-            metavar="SECONDS",
-        ),
-    ] = None,
-    allow_chance_teacher: Annotated[
-        bool | None,
-        option(
-            "--allow-chance-teacher",
-            text="Accept a teacher that is no better than chance, as a control.",
-            default=declared("allow_chance_teacher"),
-            panel=PAIR,
-        ),
-    ] = None,
+    channels_last: ChannelsLast = None,
+    stack_students: StackStudents = None,
+    compile: Compile = None,
+    teacher_cache: TeacherCache = None,
+    checkpoint_seconds: CheckpointSeconds = None,
+    allow_chance_teacher: AllowChanceTeacher = None,
     fine_tune: Annotated[
         bool | None,
         option(
@@ -321,11 +278,24 @@ def bench(
       kdzoo bench --methods crd --grid crd.tau=0.07,0.1 --dry-run
       kdzoo bench --plugin my_loss.py --methods hinton,my_loss --quick
     """
-    options = given(ctx.params)
+    options = given_of_bench(ctx.params)
     asked = configured(quick(options, config) if quick_ else options, config)
     if dry_run:
         return print_plan(asked, retry_failed=retry_failed)
     return train(asked, command=ctx.obj or "", retry_failed=retry_failed)
+
+
+def given_of_bench(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of `kdzoo bench` that were given, as keys of a BenchConfig."""
+    return given(without(params, *NOT_CONFIGURATION))
+
+
+def without(params: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """The parameters of a command but for some; raises KeyError for one that it does not have."""
+    rest = dict(params)
+    for name in names:
+        del rest[name]
+    return rest
 
 
 def configured(options: dict[str, Any], file: Path | None) -> BenchConfig:
@@ -333,14 +303,25 @@ def configured(options: dict[str, Any], file: Path | None) -> BenchConfig:
     try:
         return bench_config(options, file)
     except ConfigError:
-        from kdzoo.suite.run.bench import asked
+        from kdzoo.suite.run.prepare import configure
 
-        return asked(options, file)
+        return configure(options, file)
 
 
-def given(params: dict[str, Any]) -> dict[str, Any]:
-    """The options that were given, as keys of a BenchConfig; raises InputError for a --set or --grid without `=`."""
-    options = {key: value for key, value in params.items() if key in BenchConfig.model_fields and value not in (None, (), [])}
+NOT_CONFIGURATION = ("config", "quick_", "retry_failed", "dry_run")
+"""parameters of `kdzoo bench` that say what to do with a configuration"""
+WORDS = ("set_", "small_stem", "grid")
+"""options that are no keys of a BenchConfig as they stand"""
+
+
+def given(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were given, as keys of a BenchConfig; raises InputError for a --set or --grid without `=`.
+
+    Raises TypeError for the name of an option that is none.
+    """
+    if unknown := params.keys() - BenchConfig.model_fields.keys() - set(WORDS):
+        raise TypeError(f"no options of a bench: {', '.join(sorted(unknown))}")
+    options = {key: value for key, value in params.items() if key not in WORDS and value not in (None, (), [])}
     changes = assignments(params.get("set_") or ())
     if params.get("small_stem"):
         changes = {"student.stem": "small", "teacher.stem": "small", **changes}
@@ -364,15 +345,15 @@ def train_missing(config: BenchConfig, *, command: str, retry_failed: bool) -> O
     if (runs := finished_runs(config)) is not None:
         _tell([f"nothing is left to do: {'the run is' if len(runs) == 1 else f'all {len(runs)} runs are'} done"])
         return Outcome(set(runs))
-    with worker_pool(config) as pool:
+    with open_launcher(config) as launcher:
         if not is_complete(config):
-            pool.warm()  # a worker's imports run while this process imports and plans
-        from kdzoo.suite.run.bench import prepare, run
+            launcher.warm_up()  # a worker's imports run while this process imports and plans
+        from kdzoo.suite.run.bench import run
+        from kdzoo.suite.run.prepare import prepare
 
         prepared = prepare(config)
-        pool.size = prepared.jobs
         with open_display(console()) as display:
-            return run(prepared, pool, display.handle, retry_failed=retry_failed, command=command)
+            return run(prepared, launcher, display.handle, retry_failed=retry_failed, command=command)
 
 
 def _tell(lines: Iterable[str]) -> None:
@@ -401,11 +382,11 @@ def _next_command(config: BenchConfig, folder: Path) -> str:
     return f"`kdzoo compare {folder} OTHER` puts another bench beside it"
 
 
-def worker_pool(config: BenchConfig) -> Pool:
-    """Worker processes that know the bench's plugins; what they print is logged in the cache folder."""
+def open_launcher(config: BenchConfig) -> Launcher:
+    """The launcher whose workers know the bench's plugins; what they print is logged in the cache folder."""
     logs = cache_folder() / "logs" / config.name
     writable(logs)
-    return Pool(1, config.plugin, logs)
+    return create_launcher(LauncherSetup(logs, config.plugin, config.device))
 
 
 def say_failures(outcome: Outcome, look: str) -> int:
@@ -419,7 +400,7 @@ def say_failures(outcome: Outcome, look: str) -> int:
 
 def print_plan(config: BenchConfig, *, retry_failed: bool) -> int:
     """What a bench would do, without doing any of it."""
-    from kdzoo.suite.run.bench import prepare
+    from kdzoo.suite.run.prepare import prepare
 
     for line in plan_lines(prepare(config), retry_failed=retry_failed):
         tell(labelled(line))
@@ -436,7 +417,9 @@ def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str
     """The plan in words: grid points, distinct runs and why fewer, what is left of them, and how long that will take."""
     from kdzoo.data.report import data_lines
     from kdzoo.runs.store import teacher_store
-    from kdzoo.suite.run.bench import cut, estimate, where_data_is_told
+    from kdzoo.suite.plan.cohorts import cut
+    from kdzoo.suite.run.bench import where_data_is_told
+    from kdzoo.suite.run.estimate import estimate
 
     made, states, options = prepared.plan, prepared.states, prepared.options
     states_left = {"new", "started", "damaged"} | ({"failed"} if retry_failed else set())

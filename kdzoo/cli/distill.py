@@ -6,7 +6,21 @@ from pathlib import Path
 from typing import Annotated
 
 from kdzoo.cli import complete
-from kdzoo.cli.options import PAIR, RESULTS, RUNNING, TRAINING, argument, option
+from kdzoo.cli.options import (
+    PAIR,
+    RESULTS,
+    TRAINING,
+    AllowChanceTeacher,
+    ChannelsLast,
+    CheckpointSeconds,
+    Compile,
+    Device,
+    ImageCache,
+    TeacherCache,
+    Threads,
+    argument,
+    option,
+)
 from kdzoo.cli.output import console, tell
 from kdzoo.suite.plan.config import DISTILL_METHOD, DISTILL_RECIPE, DISTILL_STUDENT
 from kdzoo.suite.run.display import open_display
@@ -83,20 +97,14 @@ def distill(
             panel=PAIR,
         ),
     ] = False,
-    device: Annotated[
-        str,
-        option(
-            text="auto, cpu, cuda or cuda:NUMBER.",
-            default="auto",
-            panel=RUNNING,
-            metavar="NAME",
-            names_of=complete.of("auto", "cpu", "cuda"),
-        ),
-    ] = "auto",
-    threads: Annotated[
-        int | None,
-        option(text="CPU threads of each process.", default="OMP_NUM_THREADS, else all cores", panel=RUNNING, metavar="N"),
-    ] = None,
+    device: Device = None,
+    threads: Threads = None,
+    image_cache: ImageCache = None,
+    channels_last: ChannelsLast = None,
+    compile: Compile = None,
+    teacher_cache: TeacherCache = None,
+    checkpoint_seconds: CheckpointSeconds = None,
+    allow_chance_teacher: AllowChanceTeacher = None,
 ) -> int:
     """Distil a large network into a small one on your own images: one method and one recipe, no grid.
 
@@ -112,6 +120,16 @@ def distill(
     from kdzoo.suite.distill.distill import FOLDER, Wish, distill_folder
     from kdzoo.suite.distill.verdict import conclusion, table, table_of_width
 
+    execution = {
+        "device": device,
+        "threads": threads,
+        "image_cache": image_cache,
+        "channels_last": channels_last,
+        "compile": compile,
+        "teacher_cache": teacher_cache,
+        "checkpoint_seconds": checkpoint_seconds,
+        "allow_chance_teacher": allow_chance_teacher,
+    }
     wish = Wish(
         data=f"{FOLDER}{folder}",
         teacher=teacher,
@@ -122,8 +140,7 @@ def distill(
         epochs=epochs,
         image_size=image_size,
         seed=seed,
-        device=device,
-        threads=threads,
+        execution={key: value for key, value in execution.items() if value is not None},
         skip_unreadable=skip_unreadable,
     )
     with open_display(console()) as display:

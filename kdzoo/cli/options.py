@@ -233,7 +233,7 @@ Jobs = Annotated[
         "--jobs",
         "-j",
         text="Number of processes that train at the same time.",
-        default="the cores on a CPU, 1 on a GPU",
+        default="one for each core of a CPU, or for each GPU",
         panel=RUNNING,
         metavar="N",
     ),
@@ -254,6 +254,62 @@ ImageCache = Annotated[
         text="Memory for a folder's decoded images, such as 64GB. A larger folder is decoded again in every epoch, to the same pixels.",
         default="16GB",
         panel=SPEED,
+    ),
+]
+ChannelsLast = Annotated[
+    bool | None,
+    option(
+        "--channels-last/--channels-first",
+        text="Memory layout of feature maps.",
+        default="the faster one",
+        panel=SPEED,
+    ),
+]
+StackStudents = Annotated[
+    bool | None,
+    option(
+        "--stack-students",
+        text="Compute students of one architecture that train together as one batch, for GPUs that a single one does not fill. "
+        "Results are equal up to rounding.",
+        default=declared("stack_students"),
+        panel=SPEED,
+    ),
+]
+Compile = Annotated[
+    bool | None,
+    option(
+        "--compile",
+        text="Run students through torch.compile. Results are equal up to rounding; no gain on a CPU.",
+        default=declared("compile"),
+        panel=SPEED,
+    ),
+]
+TeacherCache = Annotated[
+    str | None,
+    option(
+        metavar="SIZE",
+        text="Memory for the teacher's outputs, which all runs share: off, auto (a share of the free memory) or a size such as 4GB.",
+        default="auto",
+        panel=SPEED,
+        names_of=complete.of("off", "auto"),
+    ),
+]
+CheckpointSeconds = Annotated[
+    float | None,
+    option(
+        text="Seconds between the checkpoints from which an interrupted run resumes.",
+        default=declared("checkpoint_seconds"),
+        panel=RESULTS,
+        metavar="SECONDS",
+    ),
+]
+AllowChanceTeacher = Annotated[
+    bool | None,
+    option(
+        "--allow-chance-teacher",
+        text="Accept a teacher that is no better than chance, as a control.",
+        default=declared("allow_chance_teacher"),
+        panel=PAIR,
     ),
 ]
 Plugins = Annotated[

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kdzoo.cli import complete
-from kdzoo.cli.bench import plan_lines, say_failures, train_missing, worker_pool
+from kdzoo.cli.bench import open_launcher, plan_lines, say_failures, train_missing
 from kdzoo.cli.options import (
     RUNNING,
     AsJson,
@@ -160,7 +160,7 @@ def _plan_of(request: StudyRequest, stage: Stage, *, retry_failed: bool) -> list
     if not all(is_begun(request.study, of, request.folder) for of in stage.before):
         planned = outline(request.study.config(stage, request.seeds, results=str(request.folder), **request.options))
         return [*(planned.lines() if planned else []), ("time", f"known once {_earlier(stage.before)} is trained")]
-    from kdzoo.suite.run.bench import prepare
+    from kdzoo.suite.run.prepare import prepare
 
     return plan_lines(prepare(request.bench(stage)), retry_failed=retry_failed)
 
@@ -204,13 +204,13 @@ def train_study(request: StudyRequest, *, command: str, retry_failed: bool) -> i
 
 def train_race(config: BenchConfig, race: Race, *, command: str, retry_failed: bool) -> Outcome:
     """Train the seeds that a race adds to a bench, with its display."""
-    with worker_pool(config) as pool:
-        from kdzoo.suite.run.bench import prepare, run_race
+    with open_launcher(config) as launcher:
+        from kdzoo.suite.run.bench import run_race
+        from kdzoo.suite.run.prepare import prepare
 
         prepared = prepare(config)
-        pool.size = prepared.jobs
         with open_display(console()) as display:
-            return run_race(prepared, race, pool, display.handle, retry_failed=retry_failed, command=command)
+            return run_race(prepared, race, launcher, display.handle, retry_failed=retry_failed, command=command)
 
 
 def write_tables(request: StudyRequest) -> int:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from kdzoo.cli import complete
-from kdzoo.cli.bench import configured, given, say_failures, worker_pool
+from kdzoo.cli.bench import configured, given, open_launcher, say_failures, without
 from kdzoo.cli.lookup import run_folder
 from kdzoo.cli.options import (
+    RUNNING,
     TRAINING,
+    AllowChanceTeacher,
     AsJson,
+    ChannelsLast,
+    CheckpointSeconds,
+    Compile,
     Config,
     Data,
     DataRoot,
@@ -29,6 +35,7 @@ from kdzoo.cli.options import (
     Set,
     SmallStem,
     SplitSeed,
+    TeacherCache,
     Threads,
     ValFraction,
     argument,
@@ -41,10 +48,26 @@ from kdzoo.runs.store import RunFolder, teacher_store
 from kdzoo.suite.plan.config import BenchConfig, bench_config
 from kdzoo.suite.report.records import read_record
 from kdzoo.suite.run.display import open_display
-from kdzoo.suite.run.launchers.local import Pool, launch
 
 if TYPE_CHECKING:
-    from kdzoo.suite.plan.jobs import Job, Outcome
+    from kdzoo.suite.plan.jobs import Outcome
+    from kdzoo.suite.run.launchers.launcher import Launcher
+    from kdzoo.suite.run.prepare import Prepared
+
+
+ThreadsOfRun = Annotated[
+    int | None,
+    option(
+        "--threads",
+        text="CPU threads of each process. Runs repeat bit for bit with the same number only.",
+        default="1",
+        panel=RUNNING,
+        metavar="N",
+    ),
+]
+ThreadsOfEvaluation = Annotated[
+    int | None, option("--threads", text="CPU threads.", default="as many as the run was trained with", panel=RUNNING, metavar="N")
+]
 
 
 def train(
@@ -69,6 +92,11 @@ def train(
     device: Device = None,
     threads: Threads = None,
     image_cache: ImageCache = None,
+    channels_last: ChannelsLast = None,
+    compile: Compile = None,
+    teacher_cache: TeacherCache = None,
+    checkpoint_seconds: CheckpointSeconds = None,
+    allow_chance_teacher: AllowChanceTeacher = None,
 ) -> int:
     """Train a teacher and keep it. A bench with the same data and recipe finds it again by itself.
 
@@ -82,26 +110,24 @@ def train(
     """
     from kdzoo.data.report import data_lines
     from kdzoo.suite.plan.sweep import Plan
-    from kdzoo.suite.run.bench import cut, prepare, where_data_is_told
+    from kdzoo.suite.run.bench import where_data_is_told
+    from kdzoo.suite.run.prepare import prepare
 
-    options = given(ctx.params)
+    options = given(without(ctx.params, "model", "seed", "config"))
     changes = {**options.get("set", {}), **({"teacher.seed": seed} if seed else {})}
     asked = configured({**options, "set": changes, "teacher": model, "student": model, "methods": "none", "name": "teachers"}, config)
-    with worker_pool(asked) as pool:
-        pool.warm()
+    with open_launcher(asked) as launcher:
+        launcher.warm_up()
         prepared = prepare(asked)
         taught = tuple(prepared.plan.teachers.values())
         if not taught:
             raise InputError(f"train: expected a network's name without weights, got {model!r}")
         for line in data_lines(prepared.plan.data, where_data_is_told(asked)):
             tell(line)
-        kept = Plan("teachers", teacher_store().folder, taught, {}, len(taught))
-        for planned in taught:
-            kept.store.run(planned.run.id).plan(planned.run, planned.about)
-            _forget_failure(kept.store.run(planned.run.id))
-        outcome = _launch(cut(taught, kept, prepared.options, 1), f"{model} on {asked.data}", pool)
+        own = Plan(f"{model} on {asked.data}", teacher_store().folder, taught, {}, len(taught))
+        outcome = _train(replace(prepared, plan=own), launcher)
     for planned in taught:
-        _say_teacher(kept.store.run(planned.run.id))
+        _say_teacher(own.store.run(planned.run.id))
     return say_failures(outcome, "kdzoo teachers")
 
 
@@ -141,8 +167,13 @@ def run(
     file: Annotated[str, argument("A run.json, its folder, or a run's id.", metavar="RUN", names_of=complete.runs)],
     results: ResultsFolder = Path("results"),
     device: Device = None,
-    threads: Threads = None,
+    threads: ThreadsOfRun = None,
     image_cache: ImageCache = None,
+    channels_last: ChannelsLast = None,
+    compile: Compile = None,
+    teacher_cache: TeacherCache = None,
+    checkpoint_seconds: CheckpointSeconds = None,
+    allow_chance_teacher: AllowChanceTeacher = None,
     plugin: Plugins = None,
 ) -> int:
     """Train one run as its run.json says, in its own folder; its teacher first, unless that is kept.
@@ -156,10 +187,21 @@ def run(
     folder = run_folder(file, results)
     folder.read_plan()
     if folder.state() != "done" or _is_damaged(folder):
-        asked = bench_config(given({"device": device, "threads": threads or 1, "image_cache": image_cache, "plugin": plugin}), None)
-        with worker_pool(asked) as pool:
-            pool.warm()
-            outcome = _launch(_jobs_of(folder, asked), folder.id, pool)
+        options = {
+            "device": device,
+            "threads": threads or 1,
+            "image_cache": image_cache,
+            "channels_last": channels_last,
+            "compile": compile,
+            "teacher_cache": teacher_cache,
+            "checkpoint_seconds": checkpoint_seconds,
+            "allow_chance_teacher": allow_chance_teacher,
+            "plugin": plugin,
+        }
+        asked = bench_config(given(options), None)
+        with open_launcher(asked) as launcher:
+            launcher.warm_up()
+            outcome = _train(_prepared(folder, asked), launcher)
         if outcome.failed:
             return say_failures(outcome, f"kdzoo status {folder.path.parent.parent}")
     test = folder.result()["last"]["test"]
@@ -171,6 +213,7 @@ def evaluate(
     run: Annotated[str, argument("A run's folder, its run.json, or its id.", metavar="RUN", names_of=complete.runs)],
     results: ResultsFolder = Path("results"),
     device: Device = None,
+    threads: ThreadsOfEvaluation = None,
     image_cache: ImageCache = None,
     plugin: Plugins = None,
     as_json: JsonOnly = False,
@@ -187,8 +230,9 @@ def evaluate(
     recorded = folder.result()["last"]["test"]
     if not folder.student.is_file():
         raise InputError(f"{folder.student}: no such file; the weights of this run were not kept (--keep student)")
-    asked = bench_config(given({"device": device, "image_cache": image_cache, "plugin": plugin}), None)
-    measured = _measured(folder, asked, int(folder.result()["environment"]["threads"]))
+    recorded_threads = int(folder.result()["environment"]["threads"])
+    options = {"device": device, "threads": threads or recorded_threads, "image_cache": image_cache, "plugin": plugin}
+    measured = _measured(folder, bench_config(given(options), None))
     rows = [{"metric": name, "recorded": recorded[name], "measured": measured[name]} for name in METRICS if recorded[name] is not None]
     same = all(abs(row["recorded"] - row["measured"]) <= TOLERANCE for row in rows)
     if as_json:
@@ -211,18 +255,18 @@ TOLERANCE = 1e-3
 """another device may move the last digits of a likelihood, or one image in a thousand"""
 
 
-def _measured(folder: RunFolder, config: BenchConfig, threads: int) -> dict[str, Any]:
+def _measured(folder: RunFolder, config: BenchConfig) -> dict[str, Any]:
     """The metrics of the weights in a run's folder on its test set."""
     import torch
 
     from kdzoo.contract.plugins import load_plugins
-    from kdzoo.suite.run.bench import device_of
+    from kdzoo.suite.run.prepare import device_of
     from kdzoo.training.evaluate import measure
     from kdzoo.training.predict import predict
     from kdzoo.training.session import Bound, Modules, data_of, kept_student
 
     load_plugins(config.plugin)
-    torch.set_num_threads(threads)
+    torch.set_num_threads(config.threads or 1)
     bound = Bound.read(folder)
     images, parts = data_of(bound, config.image_cache)
     place = torch.device(device_of(config.device))
@@ -230,36 +274,27 @@ def _measured(folder: RunFolder, config: BenchConfig, threads: int) -> dict[str,
     return dict(measure(predict(student, parts.test, bound.run.recipe.augment, place), parts.test.targets))
 
 
-def _jobs_of(folder: RunFolder, config: BenchConfig) -> list[Job]:
-    """What has to be done for one run: its teacher where that is not kept, then itself."""
-    from kdzoo.suite.plan.jobs import Options
+def _prepared(folder: RunFolder, config: BenchConfig) -> Prepared:
+    """One run as a plan of its own, with its teacher where that is trained here, and how it is executed."""
     from kdzoo.suite.plan.sweep import Plan, Planned
-    from kdzoo.suite.run.bench import cut, device_of
+    from kdzoo.suite.run.prepare import device_of, schedule, states_of
 
-    planned_run, about = folder.read_plan()
-    _forget_failure(folder)
-    teacher = teacher_store().run(str(about.get("teacher_id")))
-    _forget_failure(teacher)
-    taught = {teacher.id: Planned(*teacher.read_plan())} if (teacher.path / "run.json").exists() else {}
-    bench = folder.path.parent.parent
-    plan = Plan(bench.name, bench, (Planned(planned_run, about),), taught, 1)
-    options = Options(device=device_of(config.device), threads=config.threads or 1, image_cache=config.image_cache)
-    return cut(plan.students, plan, options, 1)
+    planned = Planned(*folder.read_plan())
+    teacher = teacher_store().run(str(planned.about.get("teacher_id")))
+    teachers = {teacher.id: Planned(*teacher.read_plan())} if (teacher.path / "run.json").exists() else {}
+    plan = Plan(folder.id, folder.path.parent.parent, (planned,), teachers, 1)
+    return schedule(config, plan, device_of(config.device), None, states_of(plan))
 
 
-def _forget_failure(folder: RunFolder) -> None:
-    """Who asks for one run by name wants it trained, whatever became of it before."""
-    if folder.state() in ("failed", "damaged"):
-        folder.forget()
+def _train(prepared: Prepared, launcher: Launcher) -> Outcome:
+    """Train what is missing of a plan with the display of a bench, whatever became of its runs before."""
+    from kdzoo.suite.run.bench import train_plan
+    from kdzoo.suite.run.repair import renew_unlocked
 
-
-def _launch(jobs: list[Job], title: str, pool: Pool) -> Outcome:
-    """Hand jobs to workers, with the display of a bench."""
     with open_display(console()) as display:
-        display.handle(
-            {"event": "plan", "name": title, "units": sum(job.units for job in jobs), "total": len(jobs), "done": 0, "failed": 0}
-        )
-        return launch(jobs, pool, display.handle)
+        for planned in prepared.plan.students:
+            renew_unlocked(prepared.plan.store.run(planned.run.id), display.handle)
+        return train_plan(prepared, launcher, display.handle, retry_failed=True)
 
 
 def _teacher_row(folder: RunFolder) -> dict[str, Any]:

@@ -60,6 +60,8 @@ class Objective(nn.Module):
         self.label_smoothing = label_smoothing
         self.seed = seed
         self.preact = preact
+        self.failed_term: str | None = None
+        """the name of the term whose loss raised an exception"""
         self._copies: dict[str, dict[Need, nn.Module]] = {}
         """the copies of the teacher's modules that users' methods read, which are not parts of this module"""
 
@@ -96,8 +98,16 @@ class Objective(nn.Module):
 
     def loss_of(self, term: Term, student: Outputs, teacher: Outputs | None, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """A term's loss before its factor and its ramp, and its auxiliary loss, where it has one: scalars."""
-        given = self._loss(term.method, student, teacher, batch)
+        try:
+            given = self._loss(term.method, student, teacher, batch)
+        except (Exception, SystemExit):
+            self.failed_term = term.name
+            raise
         return given if isinstance(given, LossWithAux) else (given, None)
+
+    def places_of(self, parts: Sequence[str]) -> list[str]:
+        """Where the methods behind these parts of the loss are defined, each as FILE:LINE."""
+        return [term.method.card.origin for term in self.terms if {term.name, f"{term.name}_auxiliary"} & set(parts)]
 
     def groups(self) -> list[ParamGroup]:
         """How the methods' parameters are optimised."""

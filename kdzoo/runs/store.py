@@ -22,7 +22,14 @@ from kdzoo.runs.written import about_faults, result_faults
 STANDARD_LIBRARY = Path(os.__file__).parent
 FRAME = re.compile(r'^  File "([^"]+)", line (\d+)', re.MULTILINE)
 """a frame of a traceback"""
+PART = re.compile(r"^in the loss of (\S+):$", re.MULTILINE)
+"""the line above a traceback that names the part of the loss"""
 State = Literal["done", "failed", "damaged", "started", "new"]
+
+
+def in_loss_of(part: str) -> str:
+    """The first line of an error.txt whose failure is in a known part of the loss."""
+    return f"in the loss of {part}:\n"
 
 
 class StoreError(KdzooError):
@@ -187,6 +194,11 @@ class RunFolder:
             if not _is_library(file) and (not file.is_relative_to(PACKAGE) or file.parent.name == "methods")
         ]
         return f"{own[-1][0].name}:{own[-1][1]}" if own else None
+
+    def failure_part(self) -> str | None:
+        """The part of the loss in which a run failed, where it is known."""
+        found = PART.match(self._traceback())
+        return found[1] if found else None
 
     def forget(self) -> None:
         """Make a failed or damaged run new again; a result that is there is renamed."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from kdzoo.data.dataset import Subset
 from kdzoo.data.split import Parts, labelled
 from kdzoo.models.weights import save_student
 from kdzoo.runs.environment import environment
+from kdzoo.runs.events import Emit, Note
 from kdzoo.runs.predictions import Predictions, write_predictions
 from kdzoo.runs.seals import OWNER
 from kdzoo.runs.store import is_teacher
@@ -21,10 +22,8 @@ from kdzoo.training.evaluate import Metrics, against_chance, measure, per_class
 from kdzoo.training.member import Member, Tally, now
 from kdzoo.training.predict import predict
 
-Emit = Callable[[dict[str, Any]], None]
 
-
-def close_epoch(cohort: Cohort, member: Member, epoch: int, emit: Emit) -> None:
+def close_epoch(cohort: Cohort, member: Member, epoch: int) -> None:
     """Evaluate on validation, keep the best epoch, write the epoch's line."""
     val_said, test_said = cohort.said(member)
     val = None
@@ -53,7 +52,6 @@ def close_epoch(cohort: Cohort, member: Member, epoch: int, emit: Emit) -> None:
                 **skipped_steps(member),
             }
         )
-    emit({"event": "epoch", "id": member.run.id, "epoch": epoch + 1, "loss": member.train_loss, "val_top1": val and val["top1"]})
 
 
 def finish(cohort: Cohort, member: Member, emit: Emit) -> None:
@@ -136,12 +134,11 @@ def settle(cohort: Cohort, member: Member, emit: Emit) -> None:
         val = measure(look(cohort, member, held), held.targets, cohort.said(member)[0])
         member.best = {"epoch": cohort.recipe.epochs, "val": val, "state": copied(member.shipped)}
     emit(
-        {
-            "event": "note",
-            "text": f"{member.run.id}: the moving average of its weights is at chance (top-1 {found.top1:.1%} on {found.images} "
+        Note(
+            f"{member.run.id}: the moving average of its weights is at chance (top-1 {found.top1:.1%} on {found.images} "
             f"images), the weights themselves are not ({plain.top1:.1%}): they are evaluated and kept instead; use a lower recipe.ema than "
             f"{cohort.recipe.ema:g} for so few steps",
-        }
+        )
     )
 
 
@@ -151,11 +148,10 @@ def best_on_test(cohort: Cohort, member: Member, emit: Emit) -> dict[str, Any] |
     if member.oracle_epochs == epochs:
         return member.oracle
     emit(
-        {
-            "event": "note",
-            "text": f"{member.run.id}: no best epoch on the test images (oracle): only {member.oracle_epochs} of {epochs} epochs "
+        Note(
+            f"{member.run.id}: no best epoch on the test images (oracle): only {member.oracle_epochs} of {epochs} epochs "
             "were evaluated on them, because part of the run was trained without --oracle",
-        }
+        )
     )
     return None
 

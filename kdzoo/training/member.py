@@ -23,7 +23,7 @@ from kdzoo.models.placement import Execution, autocast
 from kdzoo.runs.loggers import Sink
 from kdzoo.runs.seals import Damaged, read_sealed, write_sealed
 from kdzoo.runs.spec import Run
-from kdzoo.runs.store import RunFolder
+from kdzoo.runs.store import RunFolder, in_loss_of
 from kdzoo.seeds import global_stream
 from kdzoo.text import first_line
 from kdzoo.training.dot import DOT
@@ -34,25 +34,54 @@ Seen = dict[Need, Tensor]
 """the images of a batch for each pass"""
 
 
+TOTAL = "loss"
+"""the name of the sum that is minimised, beside those of its parts"""
+NEVER = torch.iinfo(torch.int64).max
+"""the step at which a number that has always been finite became NaN or infinite"""
+
+
+@dataclass(frozen=True)
+class BadLoss:
+    """The first step at which a loss was NaN or infinite, and which of its parts were; none where only their weighted sum was."""
+
+    step: int
+    parts: tuple[str, ...]
+    whole: bool
+    """whether all parts were: then it is no single term's doing"""
+
+    def __str__(self) -> str:
+        where = ", ".join(self.parts) or "none of its parts alone, but in their weighted sum"
+        return f"the loss became NaN or infinite at step {self.step}, in {'all its parts: ' if self.whole else ''}{where}"
+
+
 @dataclass
 class Tally:
-    """Sums over the steps of an epoch, kept on the device; `bad` is the first step whose loss was no number."""
+    """Sums over the steps of an epoch, kept on the device.
+
+    bad: for the loss and its parts, in the order of these names, the first step at which each was NaN or infinite.
+    """
 
     sums: dict[str, Tensor] = field(default_factory=dict)
     samples: int = 0
-    bad: Tensor | None = None
+    bad: dict[tuple[str, ...], Tensor] = field(default_factory=dict)
 
     def add(self, losses: Losses, samples: int, step: int) -> None:
-        for name, value in {"loss": losses.total, **losses.parts}.items():
+        for name, value in {TOTAL: losses.total, **losses.parts}.items():
             addend = value.detach().double() * samples
             self.sums[name] = self.sums[name] + addend if name in self.sums else addend
         self.samples += samples
-        here = torch.where(torch.isfinite(losses.total.detach()), torch.iinfo(torch.int64).max, step)
-        self.bad = here if self.bad is None else torch.minimum(self.bad, here)
+        names, values = (TOTAL, *losses.parts), torch.stack([losses.total.detach(), *(part.detach() for part in losses.parts.values())])
+        here = torch.where(torch.isfinite(values), NEVER, step)
+        self.bad[names] = torch.minimum(self.bad[names], here) if names in self.bad else here
 
-    def raise_if_bad(self) -> None:
-        if self.bad is not None and int(self.bad) != torch.iinfo(torch.int64).max:
-            raise FloatingPointError(f"the loss became NaN or infinite at step {int(self.bad)}")
+    def first_bad(self) -> BadLoss | None:
+        """Where the loss first was NaN or infinite since the epoch began; waits for the device."""
+        steps = [dict(zip(names, map(int, bad.tolist()), strict=True)) for names, bad in self.bad.items()]
+        first = min(steps, key=lambda one: one[TOTAL], default=None)
+        if first is None or first[TOTAL] == NEVER:
+            return None
+        parts = tuple(name for name, step in first.items() if name != TOTAL and step <= first[TOTAL])
+        return BadLoss(first[TOTAL], parts, len(parts) == len(first) - 1 > 1)
 
     def means(self) -> dict[str, float]:
         return {name: float(total) / max(self.samples, 1) for name, total in self.sums.items()}
@@ -165,10 +194,28 @@ class Member:
         A run whose numbers are none is not gone on with: a checkpoint of it may hold what makes it fail, which nothing
         shows before the loss does.
         """
-        self.failure = traceback.format_exc()
-        self.folder.fail(self.failure)
+        term = self.objective.failed_term
+        self._fail(("" if term is None else in_loss_of(term)) + traceback.format_exc())
         if isinstance(sys.exception(), FloatingPointError):
             self.folder.checkpoint.unlink(missing_ok=True)
+
+    def fail_if_bad(self) -> None:
+        """Leave the cohort where the loss is NaN or infinite, and keep at which step, in which part, and where that is defined.
+
+        No traceback has the method: when the number is looked at, its step is long over. The checkpoint goes, since it
+        may hold what makes the run fail.
+        """
+        bad = self.tally.first_bad()
+        if bad is None:
+            return
+        places = [] if bad.whole else [place.rpartition(":") for place in self.objective.places_of(bad.parts)]
+        frames = [f'  File "{file}", line {line}\n' for file, _, line in places if line.isdecimal()]
+        self._fail(f"{''.join(frames)}FloatingPointError: {bad}\n")
+        self.folder.checkpoint.unlink(missing_ok=True)
+
+    def _fail(self, failure: str) -> None:
+        self.failure = failure
+        self.folder.fail(self.failure)
         if self.sink is not None:
             self.sink.fail(self.failure)
             self.sink.close()
@@ -201,7 +248,7 @@ class Member:
             "skipped": 0 if self.skipped is None else self.skipped.steps,
             "average": None if self.average is None else self.average.state_dict(),
             "train_loss": self.train_loss,
-            "tally": (self.tally.sums, self.tally.samples, self.tally.bad),
+            "tally": (self.tally.sums, self.tally.samples, None),  # a run whose loss is NaN or infinite gets no checkpoint
             "best": self.best,
             "oracle": self.oracle,
             "oracle_epochs": self.oracle_epochs,
@@ -222,8 +269,8 @@ class Member:
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.train_loss = state["train_loss"]
-        sums, samples, bad = state["tally"]
-        self.tally = Tally(dict(sums), samples, bad)
+        sums, samples, _ = state["tally"]
+        self.tally = Tally(dict(sums), samples)
         self.best, self.oracle, self.cost = state["best"], state["oracle"], state["cost"]
         self.oracle_epochs = state.get("oracle_epochs", 0)  # checkpoints of earlier versions do not count them
         self.seconds, self.started = state["seconds"], state["started"]

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 
 from kdzoo.contract import guard
 from kdzoo.contract.outputs import Need, Progress
 from kdzoo.data.epoch import EpochPlan, LoadedBatch
 from kdzoo.errors import InputError, KdzooError
+from kdzoo.runs.events import CacheUse, Emit, MemberFailed, Note, StepsTaken, emit_notes
 from kdzoo.runs.store import StoreError
 from kdzoo.teachers.cache import Page
 from kdzoo.training.answers import page_of, recite, teach
 from kdzoo.training.cohort import Cohort
-from kdzoo.training.finish import Emit, close_epoch, finish, skipped_steps
+from kdzoo.training.finish import close_epoch, finish, skipped_steps
 from kdzoo.training.member import Member
 
 FLUSH_STEPS = 50
@@ -63,16 +64,16 @@ def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
         first = max(start - epoch * cohort.steps_an_epoch, 0)
         kept, page = cohort.teacher_cache, page_of(cohort, plan, first)
         if kept is not None and page is None:
-            emit({"event": "note", "text": "the teacher cache differs from this teacher's outputs; it is computed again"})
+            emit(Note("the teacher cache differs from this teacher's outputs; it is computed again"))
         if kept is not None:
-            tell(kept.tell(), emit)
+            emit_notes(kept.tell(), emit)
         for number, loaded in enumerate(plan.batches(first), start=epoch * cohort.steps_an_epoch + first):
             step(cohort, plan, loaded, Progress(epoch, cohort.recipe.epochs, number, steps), page)
             if (number + 1) % FLUSH_STEPS == 0 or (number + 1) % cohort.steps_an_epoch == 0:
                 drop_bad(cohort)
                 ids = [member.run.id for member in cohort.alive]
                 units = len(ids) * UNITS_AN_EPOCH * (number + 1 - told) / cohort.steps_an_epoch
-                emit({"event": "step", "ids": ids, "epoch": epoch, "step": number + 1, "steps": steps, "units": units})
+                emit(StepsTaken(tuple(ids), epoch, number + 1, steps, units))
                 told = number + 1
             tell_failures(cohort, told_failed, emit)
             if not cohort.alive:
@@ -81,20 +82,20 @@ def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
                 began = share_time(cohort, began)
                 saved = save_if_due(cohort, saved, stop)
         for member in cohort.alive:
-            guarded(member, partial(close_epoch, cohort, member, epoch, emit))
+            guarded(member, partial(close_epoch, cohort, member, epoch))
         tell_failures(cohort, told_failed, emit)
         began = share_time(cohort, began)
         if epoch + 1 < cohort.recipe.epochs:
             saved = save_if_due(cohort, saved, stop)
     if cohort.teacher_cache is not None:
         cohort.teacher_cache.flush()
-        tell(cohort.teacher_cache.tell_all(), emit)
-        emit({"event": "teacher cache", **cohort.teacher_cache.report()})
+        emit_notes(cohort.teacher_cache.tell_all(), emit)
+        emit(CacheUse(**cohort.teacher_cache.report()))
     for member in cohort.alive:
         guarded(member, partial(finish, cohort, member, emit))
         if skipped := skipped_steps(member).get("skipped_steps"):
             text = f"{member.run.id}: {skipped} of {member.step} steps were skipped because their gradients overflowed in float16"
-            emit({"event": "note", "text": text})
+            emit(Note(text))
     tell_failures(cohort, told_failed, emit)
     close_sinks(cohort)
 
@@ -104,12 +105,7 @@ def tell_failures(cohort: Cohort, told: set[str], emit: Emit) -> None:
     for member in cohort.members:
         if member.failure is not None and member.run.id not in told:
             told.add(member.run.id)
-            emit({"event": "failed", "id": member.run.id})
-
-
-def tell(notes: Iterable[str], emit: Emit) -> None:
-    for text in notes:
-        emit({"event": "note", "text": text})
+            emit(MemberFailed(member.run.id))
 
 
 def save_if_due(cohort: Cohort, saved: float, stop: Callable[[], bool]) -> float:
@@ -158,6 +154,6 @@ def guarded(member: Member, act: Callable[[], None]) -> None:
 
 
 def drop_bad(cohort: Cohort) -> None:
-    """Fail the members whose loss has become no number."""
+    """Fail the members whose loss has become NaN or infinite."""
     for member in cohort.alive:
-        guarded(member, member.tally.raise_if_bad)
+        guarded(member, member.fail_if_bad)

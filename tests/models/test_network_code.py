@@ -28,7 +28,7 @@ kdzoo.register_network("code_of_mine", mine)
 def planned(place: Path) -> Callable[[], dict[str, str]]:
     """The ids of a bench of a plugin's network, by method."""
     from kdzoo.suite.plan.config import bench_config
-    from kdzoo.suite.run.bench import prepare
+    from kdzoo.suite.run.prepare import prepare
 
     def ids() -> dict[str, str]:
         options = {"data": "digits", "recipe": "digits", "teacher": "digits_teacher", "student": "code_of_mine", "methods": "hinton"}

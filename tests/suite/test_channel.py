@@ -9,17 +9,19 @@ from pathlib import Path
 
 import pytest
 
+from kdzoo.runs.events import Event, Note
 from kdzoo.suite.run.channel import CHANNEL_LOST, FORKED, Receiver
 
 HEAD = """
 import os, sys, time
+from kdzoo.runs.events import Note
 from kdzoo.suite.run.channel import Sender
 pipe = int(sys.argv[1])
 sender = Sender(pipe)
 """
 
 
-def receive(tmp_path: Path, code: str) -> tuple[Receiver, list[dict], int, float]:
+def receive(tmp_path: Path, code: str) -> tuple[Receiver, list[Event], int, float]:
     """What a process whose code this is sends: the receiver, the events, the exit status, the seconds until all was over."""
     read, write = os.pipe()
     with (tmp_path / "log").open("wb") as log:
@@ -34,9 +36,9 @@ def receive(tmp_path: Path, code: str) -> tuple[Receiver, list[dict], int, float
 
 
 def test_events_arrive_in_order_and_whole(tmp_path: Path) -> None:
-    receiver, events, status, _ = receive(tmp_path, "for n in range(200): sender.send({'event': 'step', 'n': n, 'text': 'x' * 5000})")
+    receiver, events, status, _ = receive(tmp_path, "for n in range(200): sender.send(Note(f'{n} ' + 'x' * 5000))")
     assert status == 0
-    assert [event["n"] for event in events] == list(range(200))
+    assert events == [Note(f"{n} " + "x" * 5000) for n in range(200)]
     assert receiver.strays == 0
 
 
@@ -47,15 +49,19 @@ def test_events_arrive_in_order_and_whole(tmp_path: Path) -> None:
         ("b'half a line without an end'", 1),
         ("b'[1, 2]\\n{}\\nnull\\n'", 3),
         ("b'{\"event\": 3}\\n'", 1),
+        ('b\'{"event": "Memo"}\\n\'', 1),
+        ('b\'{"event": "Note"}\\n\'', 1),
+        ('b\'{"event": "Note", "text": 3}\\n\'', 1),
+        ('b\'{"event": "Note", "text": "x", "more": 3}\\n\'', 1),
         ("b'\\xff\\xfe\\x00\\n'", 1),
         ("b'[' * 200000 + b'\\n'", 1),
         ("b'\\n\\n'", 0),
     ],
 )
 def test_what_is_no_event_is_counted_and_spoils_none(tmp_path: Path, written: str, strays: int) -> None:
-    code = f"sender.send({{'event': 'a'}}); os.write(pipe, {written}); sender.send({{'event': 'b'}}); os.write(pipe, {written})"
+    code = f"sender.send(Note('a')); os.write(pipe, {written}); sender.send(Note('b')); os.write(pipe, {written})"
     receiver, events, _, _ = receive(tmp_path, code)
-    assert [event["event"] for event in events] == ["a", "b"]
+    assert events == [Note("a"), Note("b")]
     assert receiver.strays == 2 * strays
 
 
@@ -65,13 +71,13 @@ import subprocess
 os.set_inheritable(pipe, True)
 holder = subprocess.Popen(["sleep", "60"], close_fds=False)
 print(holder.pid, flush=True)
-sender.send({"event": "a"})
+sender.send(Note("a"))
 os.kill(os.getpid(), 9)
 """
     _, events, status, seconds = receive(tmp_path, code)
     holder = int((tmp_path / "log").read_text())
     os.kill(holder, 9)
-    assert [event["event"] for event in events] == ["a"]
+    assert events == [Note("a")]
     assert status == -9
     assert seconds < 15
 
@@ -80,7 +86,9 @@ def test_a_process_that_goes_on_writing_does_not_hide_the_death(tmp_path: Path) 
     code = """
 import subprocess
 os.set_inheritable(pipe, True)
-writer = subprocess.Popen([sys.executable, "-c", f"import os\\nwhile True: os.write({pipe}, b'noise\\\\n')"], close_fds=False)
+noise = f"import os\\nwhile True: os.write({pipe}, b'noise\\\\n'); os.write(1, b'.')"
+writer = subprocess.Popen([sys.executable, "-c", noise], close_fds=False, stdout=subprocess.PIPE)
+writer.stdout.read(1)  # it has begun to write
 print(writer.pid, flush=True)
 os.kill(os.getpid(), 9)
 """
@@ -97,22 +105,22 @@ os.kill(os.getpid(), 9)
 def test_a_forked_process_neither_holds_the_pipe_nor_sends(tmp_path: Path) -> None:
     code = """
 if os.fork() == 0:
-    try: sender.send({"event": "of the fork"})
+    try: sender.send(Note("of the fork"))
     finally: os._exit(1)
 _, status = os.wait()
-sender.send({"event": "fork", "status": os.waitstatus_to_exitcode(status)})
+sender.send(Note(f"the fork ended with {os.waitstatus_to_exitcode(status)}"))
 if os.fork() == 0:
     time.sleep(60); os._exit(0)
 """
     _, events, _, seconds = receive(tmp_path, code)
-    assert events == [{"event": "fork", "status": FORKED}]
+    assert events == [Note(f"the fork ended with {FORKED}")]
     assert seconds < 15
 
 
 @pytest.mark.parametrize("loss", ["os.close(pipe)", "os.dup2(os.open(os.devnull, os.O_WRONLY), pipe)"])
 def test_a_worker_whose_pipe_was_closed_ends(tmp_path: Path, loss: str) -> None:
-    _, events, status, _ = receive(tmp_path, f"sender.send({{'event': 'a'}}); {loss}; sender.send({{'event': 'b'}}); print('lives on')")
-    assert [event["event"] for event in events] == ["a"]
+    _, events, status, _ = receive(tmp_path, f"sender.send(Note('a')); {loss}; sender.send(Note('b')); print('lives on')")
+    assert events == [Note("a")]
     assert status == CHANNEL_LOST
     assert "lives on" not in (tmp_path / "log").read_text()
     assert "channel to the driver was closed" in (tmp_path / "log").read_text()

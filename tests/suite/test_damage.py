@@ -17,14 +17,20 @@ from safetensors.torch import load_file
 
 import kdzoo
 from kdzoo.errors import InputError
+from kdzoo.runs.events import Event, Note, RunFailed
 from kdzoo.runs.predictions import Predictions, read_predictions
 from kdzoo.runs.seals import Damaged, read_tensors, tensors_digest, write_sealed, write_tensors
 from kdzoo.runs.store import RunFolder, Store, StoreError
+from kdzoo.suite.plan.cohorts import cut
 from kdzoo.suite.plan.config import bench_config
 from kdzoo.suite.plan.jobs import Outcome
 from kdzoo.suite.report.records import read_bench
-from kdzoo.suite.run.bench import cut, prepare, run, write_plan
-from kdzoo.suite.run.worker import Bench, work
+from kdzoo.suite.run.bench import run
+from kdzoo.suite.run.launchers.here import Here
+from kdzoo.suite.run.planned_files import write_plan
+from kdzoo.suite.run.prepare import prepare
+from kdzoo.suite.run.work import work
+from kdzoo.suite.run.worker_state import WorkerState
 from kdzoo.training.member import read_checkpoint
 from kdzoo.training.session import Modules
 from kdzoo.training.train import Stopped
@@ -93,18 +99,18 @@ def bench(place: Place, *, stop_after: int | None = None, retry_failed: bool = F
     }
     notes: list[str] = []
 
-    def handle(event: dict) -> None:
-        if event["event"] in ("note", "failed"):
-            notes.append(str(event.get("text") or event.get("error")))
+    def handle(event: Event) -> None:
+        if isinstance(event, Note | RunFailed):
+            notes.append(event.text if isinstance(event, Note) else event.error)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KDZOO_CACHE", str(place.folder / "cache"))
         prepared = prepare(bench_config(options, None))
         if stop_after is None:
-            return Ended(run(prepared, None, handle, retry_failed=retry_failed), "\n".join(notes))
+            return Ended(run(prepared, Here(), handle, retry_failed=retry_failed), "\n".join(notes))
         write_plan(prepared.plan)
         asked = iter(range(stop_after))
-        worker = Bench(Modules())
+        worker = WorkerState(Modules())
         for job in cut(prepared.plan.students, prepared.plan, prepared.options, 1):
             students = job.kind == "students"
             try:

@@ -20,9 +20,11 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from kdzoo.suite.run.display import LiveDisplay, PlainDisplay, clock_words, open_display
-
-Event = dict[str, Any]
+from kdzoo.runs.events import Event, Note, PlanMade, Role, RunDone, RunFailed, StepsTaken, TeacherChecked, TrainingBegun
+from kdzoo.suite.run.display import open_display
+from kdzoo.suite.run.progress_bar import LiveDisplay
+from kdzoo.suite.run.progress_lines import PlainDisplay
+from kdzoo.suite.run.wording import clock_words
 
 
 class Time:
@@ -35,34 +37,24 @@ class Time:
         return self.now
 
 
-def plan(**changes: Any) -> Event:
-    return {"event": "plan", "total": 24, "done": 3, "failed": 0, "units": 1000, "name": "digits", **changes}
+def plan(**changes: Any) -> PlanMade:
+    return PlanMade(**{"name": "digits", "units": 1000, "total": 24, "done": 3, "failed": 0, **changes})
 
 
-def begin(*ids: str, worker: int = 0, what: str = "students") -> Event:
-    return {"event": "begin", "worker": worker, "what": what, "ids": list(ids), "epochs": 30, "steps": 690}
+def begin(*ids: str, worker: int = 0, role: Role = "student", **changes: Any) -> TrainingBegun:
+    return TrainingBegun(role, ids, epochs=30, steps=690, worker=worker, **changes)
 
 
-def step(*ids: str, epoch: int, step: int, units: float, worker: int = 0) -> Event:
-    return {"event": "step", "worker": worker, "ids": list(ids), "epoch": epoch, "step": step, "steps": 690, "units": units}
+def step(*ids: str, epoch: int, step: int, units: float, worker: int = 0) -> StepsTaken:
+    return StepsTaken(ids, epoch, step, steps=690, units=units, worker=worker)
 
 
-def done(run_id: str, val: float | None, test: float = 0.944, **changes: Any) -> Event:
-    label = run_id.rpartition("-")[0]
-    scores = {"val_top1": val, "test_top1": test, "seconds": 3.2}
-    return {"event": "done", "id": run_id, "label": label, "setting": "T=4 alpha=0.9", "seed": 0, **scores, **changes}
+def done(run_id: str, val: float | None, test: float = 0.944, setting: str = "T=4 alpha=0.9", role: Role = "student") -> RunDone:
+    return RunDone(run_id, run_id.rpartition("-")[0], setting, 0, val, test, seconds=3.2, role=role)
 
 
-def resumed(*ids: str, step: int, units: float) -> Event:
-    return {**begin(*ids), "step": step, "units": units}
-
-
-def failed(run_id: str, error: str = "RuntimeError: loss became NaN at step 12") -> Event:
-    return {"event": "failed", "id": run_id, "label": run_id.rpartition("-")[0], "setting": "", "seed": 2, "error": error}
-
-
-def note(text: str) -> Event:
-    return {"event": "note", "text": text}
+def failed(run_id: str, error: str = "RuntimeError: loss became NaN at step 12", **where: str) -> RunFailed:
+    return RunFailed(run_id, run_id.rpartition("-")[0], setting="", seed=2, error=error, **where)
 
 
 def plain(events: Iterable[Event | float]) -> list[str]:
@@ -70,7 +62,7 @@ def plain(events: Iterable[Event | float]) -> list[str]:
     clock, file = Time(), io.StringIO()
     display = PlainDisplay(Console(file=file, width=200), clock)
     for event in events:
-        if isinstance(event, dict):
+        if not isinstance(event, float):
             display.handle(event)
         else:
             clock.now += event
@@ -83,7 +75,7 @@ def seen(events: Iterable[Event | float], width: int = 100) -> tuple[list[str], 
     console = Console(record=True, width=width, file=io.StringIO(), force_terminal=True)
     display = LiveDisplay(console, clock)
     for event in events:
-        if isinstance(event, dict):
+        if not isinstance(event, float):
             display.handle(event)
         else:
             clock.now += event
@@ -96,9 +88,7 @@ def seen(events: Iterable[Event | float], width: int = 100) -> tuple[list[str], 
 
 
 def test_a_pipe_gets_a_line_for_the_start_and_for_every_run_that_ends():
-    assert plain(
-        [plan(), begin("hinton-1", "crd-2"), done("hinton-1", 0.956), failed("crd-2"), done("none-3", 0.92, setting=""), {"event": "end"}]
-    ) == [
+    assert plain([plan(), begin("hinton-1", "crd-2"), done("hinton-1", 0.956), failed("crd-2"), done("none-3", 0.92, setting="")]) == [
         "digits: 24 runs, 3 done",
         "[ 4/24] hinton T=4 alpha=0.9 seed 0: val 95.6 %  test 94.4 %   best so far hinton T=4 alpha=0.9: val 95.6 %",
         "[ 5/24] crd seed 2: failed: RuntimeError: loss became NaN at step 12   best so far hinton T=4 alpha=0.9: val 95.6 %",
@@ -123,7 +113,7 @@ def test_without_validation_only_the_test_score_is_shown_and_nothing_is_called_b
 
 @pytest.mark.parametrize("text", ["two\nlines", "a\r\n\x1b[31mred\x1b[0m\a", "tab\tand\vmore", "[bold]markup[/bold] [/]", "x" * 500])
 def test_an_event_is_never_more_than_one_line_and_has_no_control_characters(text):
-    lines = plain([plan(), failed("at-1", error=text), note(text)])
+    lines = plain([plan(), failed("at-1", error=text), Note(text)])
     assert len(lines) == 3
     assert all(line.isprintable() for line in lines)
     visible = "".join(c for c in text if c.isprintable() and c != " ")
@@ -138,12 +128,12 @@ def test_a_long_training_speaks_every_ten_seconds_at_most():
 
 
 def test_the_same_note_is_shown_once():
-    assert plain([note("wandb: offline"), note("wandb: offline"), note("other")]) == ["wandb: offline", "other"]
+    assert plain([Note("wandb: offline"), Note("wandb: offline"), Note("other")]) == ["wandb: offline", "other"]
 
 
 def test_a_teacher_is_not_counted_as_a_run_of_the_bench():
-    teacher = {"event": "teacher", "name": "resnet20", "ids": ["none-0"], "val_top1": 0.981, "test_top1": 0.972}
-    lines = plain([plan(), done("none-0", 0.981, 0.972, kind="teacher"), teacher, done("at-1", 0.9)])
+    teacher = TeacherChecked("resnet20", ("none-0",), val_top1=0.981, test_top1=0.972)
+    lines = plain([plan(), done("none-0", 0.981, 0.972, role="teacher"), teacher, done("at-1", 0.9)])
     assert lines[1:3] == [
         "teacher trained: val 98.1 %  test 97.2 %  3.2 s",
         "teacher resnet20: val 98.1 %  test 97.2 %",
@@ -158,7 +148,7 @@ def test_a_teacher_is_not_counted_as_a_run_of_the_bench():
 def running() -> list[Event | float]:
     return [
         plan(),
-        begin("none-0123456789ab", what="teacher"),
+        begin("none-0123456789ab", role="teacher"),
         begin("hinton-0123456789ab", "hinton-0123456789ac", "at+hinton-0123456789ac", worker=1),
         5.0,
         step("none-0123456789ab", epoch=4, step=100, units=50),
@@ -185,10 +175,8 @@ def test_a_terminal_has_a_bar_for_the_bench_one_for_each_worker_and_the_best_so_
 
 
 def test_failures_and_notes_stand_above_and_failures_are_counted():
-    above, area = seen(
-        [*running(), failed("crd-1"), note("a worker was killed\nby SIGKILL"), {"event": "waiting", "ids": [], "text": "others"}]
-    )
-    assert above == ["crd seed 2: failed: RuntimeError: loss became NaN at step 12", "a worker was killed by SIGKILL", "others"]
+    above, area = seen([*running(), failed("crd-1"), Note("a worker was killed\nby SIGKILL")])
+    assert above == ["crd seed 2: failed: RuntimeError: loss became NaN at step 12", "a worker was killed by SIGKILL"]
     assert area[-1] == "1 failed   best so far hinton T=4 alpha=0.9: val 95.6 %"
 
 
@@ -196,7 +184,7 @@ def test_a_worker_that_has_ended_its_runs_has_no_bar():
     ids = ("hinton-0123456789ab", "hinton-0123456789ac", "at+hinton-0123456789ac")
     _, area = seen([*running(), done(ids[0], 0.9)])
     assert area[2].startswith("2 runs: 1 at+hinton, 1 hinton ")
-    _, area = seen([*running(), done(ids[0], 0.9), failed(ids[1]), done(ids[2], 0.9), done("none-0123456789ab", 0.9, kind="teacher")])
+    _, area = seen([*running(), done(ids[0], 0.9), failed(ids[1]), done(ids[2], 0.9), done("none-0123456789ab", 0.9, role="teacher")])
     assert len(area) == 2
     assert area[0].startswith("digits")
     assert " 7/24 runs" in area[0]
@@ -209,17 +197,17 @@ def test_the_live_line_says_in_words_what_trains_as_far_as_it_fits():
     assert lines[100].startswith("6 runs: 1 at, 4 hinton, 1 student alone ")
     assert lines[80].startswith("6 runs of 3 methods ")
     assert lines[40].startswith("6 runs ")
-    named = {**begin("none-1", what="teacher"), "name": "resnet56"}
+    named = begin("none-1", role="teacher", name="resnet56")
     assert seen([plan(), named])[1][1].startswith("teacher resnet56 ")
     assert seen([plan(), begin("none-1")])[1][1].startswith("student alone ")
-    assert seen([plan(), begin("fitnet-1", what="first stage")])[1][1].startswith("first stage of fitnet ")
+    assert seen([plan(), begin("fitnet-1", role="first stage")])[1][1].startswith("first stage of fitnet ")
 
 
 def test_a_resumed_run_says_from_which_epoch():
     """23 steps an epoch: 345 of 690 steps are 15 of 30 epochs."""
     ids = ["at-1", "hinton-2"]
-    assert plain([plan(), resumed(*ids, step=345, units=600)])[1] == "training 2 runs (1 at, 1 hinton): resuming at epoch 16 of 30"
-    above, area = seen([plan(), resumed(*ids, step=345, units=600)])
+    assert plain([plan(), begin(*ids, step=345, units=600)])[1] == "training 2 runs (1 at, 1 hinton): resuming at epoch 16 of 30"
+    above, area = seen([plan(), begin(*ids, step=345, units=600)])
     assert above == ["training 2 runs (1 at, 1 hinton): resuming at epoch 16 of 30"]
     assert area[1].endswith(" resuming at epoch 16 of 30")
 
@@ -247,7 +235,7 @@ def test_no_color_is_honoured(monkeypatch):
     console = Console(file=file, force_terminal=True, width=100)
     display = LiveDisplay(console, Time())
     for event in running():
-        if isinstance(event, dict):
+        if not isinstance(event, float):
             display.handle(event)
     console.print(display)
     codes = {part.partition("m")[0] for part in file.getvalue().split("\x1b[")[1:]}
@@ -272,7 +260,7 @@ def test_the_time_left_is_unknown_until_training_has_run_for_a_while():
 
 def test_the_time_left_does_not_count_what_checkpoints_hold():
     """Of 1000 units a resumed run has 600 behind it, so that 300 are left after another 100 in 10 s; its bar starts there too."""
-    events = [plan(), resumed("at-1", step=345, units=600), 10.0, step("at-1", epoch=15, step=360, units=100)]
+    events = [plan(), begin("at-1", step=345, units=600), 10.0, step("at-1", epoch=15, step=360, units=100)]
     assert left(events) == "0:30 left"
     area = seen(events[:2])[1]
     assert "━━━" in area[1]
@@ -289,18 +277,18 @@ def test_waiting_before_the_first_run_is_no_training_time():
 def test_while_a_teacher_trains_its_students_are_expected_in_all_processes():
     """10 units a second: 100 of the teacher's 200 are left (10 s), and its students' 800 take 40 s in two processes."""
     start = plan(units=1000, teacher_units=200, processes=2, done=0)
-    teacher = [start, begin("none-1", what="teacher"), 10.0, step("none-1", epoch=9, step=230, units=100)]
+    teacher = [start, begin("none-1", role="teacher"), 10.0, step("none-1", epoch=9, step=230, units=100)]
     assert left(teacher) == "0:50 left"
-    over = [*teacher, 10.0, step("none-1", epoch=19, step=460, units=100), done("none-1", 0.98, kind="teacher")]
+    over = [*teacher, 10.0, step("none-1", epoch=19, step=460, units=100), done("none-1", 0.98, role="teacher")]
     assert left([*over, begin("at-1"), begin("at-2", worker=1)]) == "0:40 left"
 
 
 def test_a_teacher_that_is_trained_otherwise_tells_nothing_of_its_students():
     """Its 200 units took 20 s; the students' speed is known once they have trained for a while: 800 units at 2 a second."""
     start = plan(units=1000, teacher_units=200, alike=False, done=0)
-    teacher = [start, begin("none-1", what="teacher"), 10.0, step("none-1", epoch=9, step=230, units=100)]
+    teacher = [start, begin("none-1", role="teacher"), 10.0, step("none-1", epoch=9, step=230, units=100)]
     assert left(teacher) == "--:-- left"
-    students = [10.0, step("none-1", epoch=19, step=460, units=100), done("none-1", 0.98, kind="teacher"), begin("at-1")]
+    students = [10.0, step("none-1", epoch=19, step=460, units=100), done("none-1", 0.98, role="teacher"), begin("at-1")]
     assert left([*teacher, *students]) == "--:-- left"
     assert left([*teacher, *students, 5.0, step("at-1", epoch=0, step=5, units=10)]) == "6:35 left"
 
@@ -308,8 +296,8 @@ def test_a_teacher_that_is_trained_otherwise_tells_nothing_of_its_students():
 def test_the_speed_of_students_is_their_own():
     """The teacher's 200 units took 20 s; its students do 40 units a second."""
     start = plan(units=1000, teacher_units=200, processes=2, done=0)
-    teacher = [start, begin("none-1", what="teacher"), 20.0, step("none-1", epoch=19, step=460, units=200)]
-    students = [done("none-1", 0.98, kind="teacher"), begin("at-1"), 5.0, step("at-1", epoch=1, step=46, units=200)]
+    teacher = [start, begin("none-1", role="teacher"), 20.0, step("none-1", epoch=19, step=460, units=200)]
+    students = [done("none-1", 0.98, role="teacher"), begin("at-1"), 5.0, step("at-1", epoch=1, step=46, units=200)]
     assert left([*teacher, *students]) == "0:15 left"
 
 
@@ -367,11 +355,12 @@ def test_output_that_is_no_terminal_gets_lines_even_where_colours_are_forced(mon
 PROGRAM = """
     import sys, time
     from rich.console import Console
+    from kdzoo.runs.events import Note, PlanMade, TrainingBegun
     from kdzoo.suite.run.display import open_display
     with open_display(Console()) as display:
-        display.handle({"event": "plan", "total": 2, "done": 0, "failed": 0, "units": 100, "name": "digits"})
-        display.handle({"event": "begin", "worker": 0, "what": "students", "ids": ["at-1"], "epochs": 3, "steps": 9})
-        display.handle({"event": "note", "text": "a note"})
+        display.handle(PlanMade("digits", units=100, total=2, done=0, failed=0))
+        display.handle(TrainingBegun("student", ("at-1",), epochs=3, steps=9))
+        display.handle(Note("a note"))
         print("something else")
         ENDING
     """
@@ -388,7 +377,7 @@ def on_a_terminal(ending: str, *, interrupt: bool = False, **environ: str) -> tu
         preexec_fn=lambda: os.login_tty(child),
         env={**os.environ, "TERM": "xterm", "COLUMNS": "80", **environ},
     )
-    output, deadline = b"", time.monotonic() + 20
+    output, deadline = b"", time.monotonic() + 60
     while time.monotonic() < deadline:
         if select.select([parent], [], [], 0.1)[0]:
             output += os.read(parent, 4096)
@@ -412,7 +401,7 @@ HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
     [
         ("pass", False, "something else"),
         ("raise RuntimeError('gone wrong')", False, "RuntimeError: gone wrong"),
-        ("print('ready', flush=True); time.sleep(20)", True, "KeyboardInterrupt"),
+        ("print('ready', flush=True); time.sleep(60)", True, "KeyboardInterrupt"),
     ],
 )
 def test_however_it_ends_the_cursor_is_back_and_the_terminal_as_it_was(ending, interrupt, says):

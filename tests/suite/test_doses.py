@@ -16,6 +16,7 @@ from kdzoo.data.epoch import order
 from kdzoo.errors import InputError
 from kdzoo.models.network import count, freeze, probe
 from kdzoo.models.placement import Execution
+from kdzoo.runs.events import Event, Note, RunDone
 from kdzoo.runs.spec import canonical_json
 from kdzoo.runs.store import RunFolder
 from kdzoo.suite.plan.config import BenchConfig, bench_config
@@ -23,7 +24,10 @@ from kdzoo.suite.plan.doses import read_doses, weight_for
 from kdzoo.suite.plan.methods import parse_request, why_no_dose
 from kdzoo.suite.plan.sweep import plan
 from kdzoo.suite.report.records import read_bench, setting_text
-from kdzoo.suite.run.bench import Prepared, keep_reused, prepare, refit_plan, run
+from kdzoo.suite.run.bench import refit_plan, run
+from kdzoo.suite.run.launchers.here import Here
+from kdzoo.suite.run.planned_files import keep_reused
+from kdzoo.suite.run.prepare import Prepared, prepare
 from kdzoo.training.answers import serve
 from kdzoo.training.doses import BATCHES, NoRatio, Ratio, measure, warm_up_steps
 from kdzoo.training.member import Member
@@ -45,10 +49,10 @@ def config(results: Path | str, **more) -> BenchConfig:
     return bench_config({**SMALL, "results": str(results), "name": "small", **more}, None)
 
 
-def train(prepared: Prepared) -> tuple[list[dict], dict[str, str]]:
+def train(prepared: Prepared) -> tuple[list[Event], dict[str, str]]:
     """The bench in this process: its events, and what failed."""
-    events: list[dict] = []
-    outcome = run(prepared, None, events.append, retry_failed=False)
+    events: list[Event] = []
+    outcome = run(prepared, Here(), events.append, retry_failed=False)
     return events, outcome.failed
 
 
@@ -219,7 +223,7 @@ def test_hinton_behind_a_first_stage_is_measured_there(folder):
 
 
 def test_what_has_no_dose_trains_as_published_and_says_why(bench, folder):
-    notes = [event["text"] for event in bench[1] if event["event"] == "note"]
+    notes = [event.text for event in bench[1] if isinstance(event, Note)]
     told = {label: [note for note in notes if note.startswith(f"no dose for {label}")] for label in ("1*ce+2*hinton", "ab", "simkd")}
     assert {label: len(lines) for label, lines in told.items()} == {"1*ce+2*hinton": 1, "ab": 1, "simkd": 1}
     assert "an exact sum has its own weights" in told["1*ce+2*hinton"][0]
@@ -398,8 +402,8 @@ def test_a_method_without_a_gradient_fails_alone_and_is_told(place):
     assert failed == {
         "blind by doses": "its dose cannot be measured: its loss sends no gradient to the student's network",
     }
-    assert sorted({event["label"] for event in events if event["event"] == "done" and "kind" not in event}) == ["at", "hinton", "none"]
-    assert [event["text"] for event in events if "blind: its dose" in event.get("text", "")]
+    assert sorted({event.label for event in events if isinstance(event, RunDone) and event.role == "student"}) == ["at", "hinton", "none"]
+    assert [event.text for event in events if isinstance(event, Note) and "blind: its dose" in event.text]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,10 @@ import pytest
 from kdzoo.errors import WorkFailed
 from kdzoo.runs.store import teacher_store
 from kdzoo.suite.plan.config import bench_config
-from kdzoo.suite.run.bench import prepare, run, write_plan
+from kdzoo.suite.run.bench import run
+from kdzoo.suite.run.launchers.here import Here
+from kdzoo.suite.run.planned_files import write_plan
+from kdzoo.suite.run.prepare import prepare
 
 SMALL = {"data": "digits", "pairs": "digits", "recipe": "digits", "methods": "hinton", "limit": 300, "epochs": 1, "seeds": 1, "threads": 1}
 
@@ -21,8 +24,8 @@ def prepared(place):
 
 def test_it_fails_the_bench_with_the_reason_until_failed_runs_are_trained_again(prepared):
     with pytest.raises(WorkFailed, match=r"its training failed: FloatingPointError.*--retry-failed"):
-        run(prepared, None, lambda _: None, retry_failed=False)
-    outcome = run(prepared, None, lambda _: None, retry_failed=True)
+        run(prepared, Here(), lambda _: None, retry_failed=False)
+    outcome = run(prepared, Here(), lambda _: None, retry_failed=True)
     assert len(outcome.done) == 2
     assert not outcome.failed
 

@@ -6,9 +6,13 @@ import timm
 import torch
 
 import kdzoo  # noqa: F401  names its networks to timm
+from kdzoo.runs.events import Event, TrainingBegun
 from kdzoo.runs.store import RunFolder
 from kdzoo.suite.plan.config import bench_config
-from kdzoo.suite.run.bench import Prepared, prepare, refit_plan, run, write_plan
+from kdzoo.suite.run.bench import refit_plan, run
+from kdzoo.suite.run.launchers.here import Here
+from kdzoo.suite.run.planned_files import write_plan
+from kdzoo.suite.run.prepare import Prepared, prepare
 
 
 def prepared(folder: Path, weights: Path) -> Prepared:
@@ -46,15 +50,15 @@ def test_a_failed_run_is_trained_again_with_a_teacher_that_moved_and_a_done_one_
     taught.fail("Traceback ...\nRuntimeError: the machine was switched off\n")
 
     weights = move(weights, tmp_path / "second")
-    outcome = run(prepared(tmp_path, weights), None, lambda _: None, retry_failed=True)
+    outcome = run(prepared(tmp_path, weights), Here(), lambda _: None, retry_failed=True)
     assert outcome.failed == {}
     assert teacher_file(taught) == str(weights)
 
     earlier, weights = weights, move(weights, tmp_path / "third")
-    begun: list[dict] = []
+    begun: list[Event] = []
     again = prepared(tmp_path, weights)
-    assert run(again, None, begun.append, retry_failed=False).done == outcome.done
-    assert [event for event in begun if event["event"] == "begin"] == []
+    assert run(again, Here(), begun.append, retry_failed=False).done == outcome.done
+    assert [event for event in begun if isinstance(event, TrainingBegun)] == []
     assert teacher_file(taught) == str(earlier)
     assert {one.about["paths"]["teacher"] for one in refit_plan(again).students if one.run.teacher} == {str(weights)}
 

@@ -17,8 +17,8 @@ from kdzoo.suite.plan.config import CONFIGS, RecipeFile, bench_config, recipe_fi
 from kdzoo.suite.plan.jobs import Options
 from kdzoo.suite.plan.sweep import Plan, plan
 from kdzoo.suite.report.records import setting_of
-from kdzoo.suite.run.bench import write_plan
-from kdzoo.suite.run.worker import Bench
+from kdzoo.suite.run.planned_files import write_plan
+from kdzoo.suite.run.worker_state import WorkerState
 from kdzoo.training.optim import learning_rate
 from kdzoo.training.session import Bound, Modules, data_of, student_network, teacher_of
 
@@ -139,7 +139,7 @@ def test_networks_take_images_with_the_recipes_constants_and_other_data_keep_the
 
 
 def test_two_recipes_of_other_constants_do_not_share_what_a_worker_keeps(crd):
-    kept = Bench()
+    kept = WorkerState()
     means = []
     for mean in (None, [0.1, 0.2, 0.3]):
         changes = {} if mean is None else {"recipe.mean": mean, "recipe.std": [0.2, 0.2, 0.2]}

@@ -12,7 +12,9 @@ from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.outputs import Batch, DataFacts, Need, Outputs, Progress, Shapes, StageShape
 from kdzoo.contract.plugins import load_plugin
 from kdzoo.suite.plan.config import bench_config, recipe_file
-from kdzoo.suite.run.bench import prepare, run
+from kdzoo.suite.run.bench import run
+from kdzoo.suite.run.launchers.here import Here
+from kdzoo.suite.run.prepare import prepare
 from kdzoo.suite.study.hours import count_runs
 from kdzoo.suite.study.study import FOLDER, read_study, study_file
 
@@ -386,6 +388,6 @@ def test_the_variants_train(tmp_path, monkeypatch):
         "plugin": [*bench.plugin, str(FOLDER / "crd240.py")],
         "keep": "nothing",
     }  # fmt: skip
-    outcome = run(prepare(bench_config(config, None)), None, lambda _: None, retry_failed=False)
+    outcome = run(prepare(bench_config(config, None)), Here(), lambda _: None, retry_failed=False)
     assert outcome.failed == {}
     assert {run_id.partition("-")[0] for run_id in outcome.done} == {"none", "hinton", *study.published[0].instead.values(), *REP}

@@ -21,8 +21,10 @@ from kdzoo.suite.plan.race import Race
 from kdzoo.suite.report.published import Published
 from kdzoo.suite.report.race import decide, more_seeds
 from kdzoo.suite.report.records import read_bench
-from kdzoo.suite.run.bench import prepare, run
+from kdzoo.suite.run.bench import run
 from kdzoo.suite.run.failures import others_than_divergence
+from kdzoo.suite.run.launchers.here import Here
+from kdzoo.suite.run.prepare import prepare
 from kdzoo.suite.study.evidence import write_evidence
 from kdzoo.suite.study.hours import count_runs, hours
 from kdzoo.suite.study.race_table import published_gains
@@ -297,7 +299,7 @@ def test_the_refit_goes_on_where_a_setting_diverged(tmp_path, monkeypatch):
     monkeypatch.setenv("KDZOO_CACHE", str(tmp_path / "cache"))
     options = {"name": "b", "results": str(tmp_path), "data": "digits", "pairs": "digits", "recipe": "digits", "threads": 1, "jobs": 1}
     options |= {"methods": "at", "weights": [1, 1e30], "seeds": 1, "epochs": 1, "limit": 200, "refit": True, "allow_chance_teacher": True}
-    outcome = run(prepare(bench_config(options, None)), None, lambda _: None, retry_failed=False)
+    outcome = run(prepare(bench_config(options, None)), Here(), lambda _: None, retry_failed=False)
     assert [run_id.partition("-")[0] for run_id in outcome.failed] == ["at", "hinton"]
     refits = [record for record in read_bench(tmp_path / "b").records if record.place.phase == "refit"]
     assert sorted((record.method, record.state) for record in refits) == [("at", "done"), ("hinton", "done"), ("none", "done")]

@@ -2,11 +2,14 @@
 
 import pytest
 
+from kdzoo.runs.events import Event, TrainingBegun
 from kdzoo.runs.store import teacher_store
 from kdzoo.suite.plan.config import bench_config
 from kdzoo.suite.report.leaderboard import leaderboard_frame
 from kdzoo.suite.report.records import read_bench
-from kdzoo.suite.run.bench import prepare, run
+from kdzoo.suite.run.bench import run
+from kdzoo.suite.run.launchers.here import Here
+from kdzoo.suite.run.prepare import prepare
 
 
 @pytest.mark.slow
@@ -25,7 +28,7 @@ def test_a_refit_trains_only_the_chosen_settings_anew_and_keeps_the_oracle_apart
     config = bench_config(
         {**options, "temperatures": [1, 4], "alphas": [0.5], "seeds": 2, "epochs": 4, "refit": True, "oracle": True}, None
     )
-    outcome = run(prepare(config), None, lambda _: None, retry_failed=False)
+    outcome = run(prepare(config), Here(), lambda _: None, retry_failed=False)
     assert outcome.failed == {}
 
     bench = read_bench(tmp_path / "b")
@@ -51,10 +54,10 @@ def bench(folder, **options) -> tuple[set[str], list[str]]:
     """A short bench in this process: the runs that it came to, and those that it trained."""
     usual = {"name": "b", "results": str(folder), "data": "digits", "pairs": "digits", "recipe": "digits", "methods": "hinton"}
     usual |= {"threads": 1, "jobs": 1, "epochs": 1, "limit": 300, "allow_chance_teacher": True}
-    events: list[dict] = []
-    outcome = run(prepare(bench_config({**usual, **options}, None)), None, events.append, retry_failed=False)
+    events: list[Event] = []
+    outcome = run(prepare(bench_config({**usual, **options}, None)), Here(), events.append, retry_failed=False)
     assert outcome.failed == {}
-    return outcome.done, [run_id for event in events if event["event"] == "begin" for run_id in event["ids"]]
+    return outcome.done, [run_id for event in events if isinstance(event, TrainingBegun) for run_id in event.ids]
 
 
 def test_a_refit_takes_up_only_what_its_own_bench_chose_and_no_seed_of_any_sweep_in_the_folder(tmp_path, monkeypatch):

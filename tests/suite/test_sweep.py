@@ -8,11 +8,11 @@ from kdzoo.contract.card import Setting
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.errors import InputError
 from kdzoo.runs.spec import ObjectiveSpec
+from kdzoo.suite.plan.cohorts import cut
 from kdzoo.suite.plan.config import bench_config
 from kdzoo.suite.plan.jobs import Options
 from kdzoo.suite.plan.methods import objective, parse_request
 from kdzoo.suite.plan.sweep import Plan, plan, refit
-from kdzoo.suite.run.bench import cut
 
 
 def spec(text: str, alpha: float | None = None, weight: float = 1.0, pairing: str = "deep", **hyperparameters) -> ObjectiveSpec:

@@ -17,12 +17,14 @@ from kdzoo.contract.card import Setting
 from kdzoo.errors import InputError
 from kdzoo.models.network import probe
 from kdzoo.models.placement import Execution
+from kdzoo.runs.events import Note, RunsLocked
 from kdzoo.runs.spec import ObjectiveSpec, Run
 from kdzoo.runs.store import Store
 from kdzoo.suite.plan.jobs import Options
 from kdzoo.suite.plan.methods import objective, parse_request
-from kdzoo.suite.run.worker import Bench as Work
-from kdzoo.suite.run.worker import go_on, train_first_stages
+from kdzoo.suite.run.members import go_on
+from kdzoo.suite.run.train_runs import train_first_stages
+from kdzoo.suite.run.worker_state import WorkerState
 from kdzoo.training.member import read_checkpoint
 from kdzoo.training.session import Bound, Modules, data_of, member_of, network_of
 
@@ -124,10 +126,10 @@ def test_a_first_stage_that_another_process_trains_is_waited_for_and_becomes_no_
 
     def emit(event):
         events.append(event)
-        if "another process is training the first stage" in event.get("text", ""):
+        if "another process is training the first stage" in (event.text if isinstance(event, Note) else ""):
             held.release()
 
     waiting = [(Bound.read(second), run.first)]
-    train_first_stages(Store(folder), waiting, Options(), Work(), emit, lambda: False)
-    assert [event["event"] for event in events if event["event"] in ("note", "locked")] == ["note"]
+    train_first_stages(Store(folder), waiting, Options(), WorkerState(), emit, lambda: False)
+    assert [type(event) for event in events if isinstance(event, Note | RunsLocked)] == [Note]
     assert first.state() == "done"

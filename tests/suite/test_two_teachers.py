@@ -7,8 +7,11 @@ import timm
 import torch
 
 import kdzoo
+from kdzoo.suite.plan.cohorts import cut
 from kdzoo.suite.plan.config import bench_config
-from kdzoo.suite.run.bench import cut, prepare, run
+from kdzoo.suite.run.bench import run
+from kdzoo.suite.run.launchers.here import Here
+from kdzoo.suite.run.prepare import prepare
 
 OPTIONS = {
     "data": "digits",
@@ -40,7 +43,7 @@ def trained(pairs: list[str], results: Path, method: str = "hinton") -> dict[str
     for job in cut(prepared.plan.students, prepared.plan, prepared.options, prepared.jobs):
         of_job = [planned.run for planned in prepared.plan.students if planned.run.id in job.ids]
         assert len({str(one.teacher) for one in of_job if one.teacher is not None}) <= 1
-    outcome = run(prepared, None, lambda _: None, retry_failed=False)
+    outcome = run(prepared, Here(), lambda _: None, retry_failed=False)
     assert not outcome.failed
     found = [json.loads(file.read_text()) for file in results.glob(f"b/runs/{method}-*/result.json")]
     return {one["id"]: (one["last"]["test"]["nll"], one["teacher"]["test"]["nll"]) for one in found}

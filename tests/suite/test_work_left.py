@@ -4,37 +4,43 @@ from collections import Counter
 
 import pytest
 
+from kdzoo.runs.events import Event, StepsTaken, TrainingBegun
 from kdzoo.runs.loggers import read_lines
-from kdzoo.suite.run.bench import Prepared, asked, cut, estimate, first_stages, prepare, units_of, write_plan
-from kdzoo.suite.run.worker import Bench, work
+from kdzoo.suite.plan.cohorts import cut, first_stages, units_of
+from kdzoo.suite.plan.jobs import Job
+from kdzoo.suite.run.estimate import estimate
+from kdzoo.suite.run.planned_files import write_plan
+from kdzoo.suite.run.prepare import Prepared, configure, prepare
+from kdzoo.suite.run.work import work
+from kdzoo.suite.run.worker_state import WorkerState
 from kdzoo.training import cost
 from kdzoo.training.train import UNITS_AN_EPOCH, Stopped
 
 
 def prepared(**options) -> Prepared:
     usual = {"data": "digits", "limit": 300, "seeds": [0], "epochs": 4, "recipe": "smoke", "threads": 1, "jobs": 1}
-    return prepare(asked({"teacher": "digits_teacher", "student": "digits_student", **usual, **options}))
+    return prepare(configure({"teacher": "digits_teacher", "student": "digits_student", **usual, **options}))
 
 
-def trained(made: Prepared, *, steps: float = float("inf")) -> list[dict]:
-    """The events of a bench's jobs in this process, stopped after so many steps of the students."""
-    events: list[dict] = []
+def trained(made: Prepared, *, steps: float = float("inf")) -> list[Job | Event]:
+    """A bench's jobs in this process and their events, stopped after so many steps of the students."""
+    events: list[Job | Event] = []
     seen = 0
 
     def stop() -> bool:
         nonlocal seen
-        seen += bool(events) and any(e["event"] == "begin" and e["what"] == "students" for e in events)
+        seen += bool(events) and any(isinstance(e, TrainingBegun) and e.role == "student" for e in events)
         return seen > steps
 
     todo = [planned for planned in made.plan.students if made.plan.store.run(planned.run.id).state() != "done"]
     for job in cut(todo, made.plan, made.options, made.jobs):
-        events.append({"event": "job", "units": job.units})
-        work(job, Bench(), events.append, stop)
+        events.append(job)
+        work(job, WorkerState(), events.append, stop)
     return events
 
 
-def units(events: list[dict], kind: str) -> float:
-    return sum(event["units"] for event in events if event["event"] == kind)
+def units(events: list[Job | Event], kind: type[Job | Event]) -> float:
+    return sum(event.units for event in events if isinstance(event, kind))
 
 
 @pytest.mark.slow
@@ -42,16 +48,16 @@ def test_a_resume_says_how_much_its_checkpoints_hold(place):
     made = prepared(methods=["hinton"])
     write_plan(made.plan)
     first = trained(made)
-    assert units(first, "job") == units(first, "step") == 3 * 4 * UNITS_AN_EPOCH
+    assert units(first, Job) == units(first, StepsTaken) == 3 * 4 * UNITS_AN_EPOCH
 
     made = prepared(methods=["hinton"], seeds=[7])
     write_plan(made.plan)
     with pytest.raises(Stopped):
         trained(made, steps=9)
     again = trained(prepared(methods=["hinton"], seeds=[7]))
-    held = sum(event["units"] for event in again if event["event"] == "begin")
-    assert 0 < held < units(again, "job")
-    assert units(again, "job") - held == pytest.approx(units(again, "step"))
+    held = units(again, TrainingBegun)
+    assert 0 < held < units(again, Job)
+    assert units(again, Job) - held == pytest.approx(units(again, StepsTaken))
 
 
 @pytest.mark.slow
@@ -61,14 +67,14 @@ def test_a_first_stage_that_runs_share_is_counted_once_and_not_after_it_was_trai
     (stages,) = first_stages(made.plan.students, made.plan).values()
     assert units_of(stages[0]) > 0
     events = trained(made)
-    assert units(events, "job") == pytest.approx(units(events, "step"))
+    assert units(events, Job) == pytest.approx(units(events, StepsTaken))
     assert first_stages(made.plan.students, made.plan) == {}
 
 
 @pytest.mark.slow
 def test_the_estimate_leaves_out_the_epochs_that_are_behind(place, monkeypatch):
     """With a step that takes a second, it is the steps that are left."""
-    monkeypatch.setattr("kdzoo.suite.run.bench.seconds_an_epoch", lambda cohort: cohort.steps_an_epoch)
+    monkeypatch.setattr("kdzoo.suite.run.estimate.seconds_an_epoch", lambda cohort: cohort.steps_an_epoch)
     made = prepared(methods=["none"], seeds=[3], val_fraction=0.0)
     write_plan(made.plan)
     assert estimate(made) == (2 + 1) * 4 * 5  # the student alone, plain KD and their teacher, four epochs of five steps

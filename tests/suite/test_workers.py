@@ -28,10 +28,12 @@ TAIL = """
 EPOCHS = 3
 
 
-def bench(folder: Path, body: str = "", *more: str, environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
+def bench(
+    folder: Path, body: str = "", *more: str, more_code: str = "", environment: dict[str, str] | None = None
+) -> subprocess.Popen[str]:
     """A small bench on the digits with a method `odd` that does `body` in its loss."""
     folder.mkdir(exist_ok=True)
-    (folder / "odd.py").write_text(HEAD + body + TAIL)
+    (folder / "odd.py").write_text(HEAD + body + TAIL + more_code)
     words = ["--methods", "hinton,odd", "--plugin", "odd.py", "--quick", "--epochs", str(EPOCHS)]
     words += ["--temperatures", "4", "--alphas", "0.5", "--results", "r", "--name", "b"]
     command = [sys.executable, "-m", "kdzoo.cli", "bench", *words, "-j", "1", "--threads", "1", "--checkpoint-seconds", "0.2", *more]
@@ -94,15 +96,31 @@ def test_nothing_that_is_printed_or_written_to_any_descriptor_stops_a_bench(fold
     assert "from C" in log
 
 
-def test_a_failure_is_told_when_it_happens_with_file_and_line(folder: Path) -> None:
-    process = bench(folder, "    if training and step == 2: raise ValueError('as planned')\n")
+ROOT = """
+
+@kdzoo.register("root")
+def root(student, teacher, batch):
+    "The difference of logits; in step 7 the root of a negative number."
+    sign = -1 if batch.clock.step == 7 and batch.clock.steps > 10 else 1
+    return (sign * F.mse_loss(student.logits, teacher.logits)).sqrt()
+"""
+
+
+def test_a_failure_is_told_when_it_happens_with_method_part_step_and_line(folder: Path) -> None:
+    """An exception before the next step; a NaN, which is looked for at an epoch's end, before the second epoch of three."""
+    body = "    if training and step == 2: raise ValueError('as planned')\n"
+    process = bench(folder, body, "--methods", "hinton,odd,hinton+root", more_code=ROOT)
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 1, output
     lines = [line for line in output.splitlines() if line.startswith("[")]
-    line = (HEAD + "x").count("\n") + 1
-    assert re.match(rf"\[1/3\] odd .*: failed: ValueError: as planned \(odd\.py:{line}\)", lines[0]), output
-    assert [re.search(r"(failed: ValueError|val)", line).group() for line in lines] == ["failed: ValueError", "val", "val"]
-    assert outcome(folder) == {"none": "done", "hinton": "done", "odd": "failed"}
+    raised, defined = (HEAD + "x").count("\n") + 1, (HEAD + body + TAIL).count("\n") + 3
+    assert re.match(rf"\[1/4\] odd .*: failed: ValueError: as planned \(in the loss of odd, odd\.py:{raised}\)", lines[0]), output
+    words = "failed: FloatingPointError: the loss became NaN or infinite at step 7, in root"
+    assert re.match(rf"\[2/4\] hinton\+root .*: {words} \(odd\.py:{defined}\)", lines[1]), output
+    assert all(": val " in line for line in lines[2:]), "runs that train to the end come after those that failed before"
+    assert outcome(folder) == {"none": "done", "hinton": "done", "odd": "failed", "hinton+root": "failed"}
+    (root,) = (folder / "r/b/runs").glob("hinton+root-*")
+    assert not (root / "metrics.jsonl").exists() or len((root / "metrics.jsonl").read_text().splitlines()) <= 1
 
 
 DEATHS = {

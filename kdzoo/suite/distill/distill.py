@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from kdzoo.data.split import split
 from kdzoo.errors import InputError, WorkFailed
 from kdzoo.models.network import Network, freeze, module_name
 from kdzoo.models.weights import pretrained_unless_said
+from kdzoo.runs.events import Emit, Event, Note, emit_notes
 from kdzoo.runs.predictions import read_predictions
 from kdzoo.runs.seals import OWNER
 from kdzoo.runs.spec import Run
@@ -31,14 +32,14 @@ from kdzoo.suite.distill.delivery import deliver
 from kdzoo.suite.distill.image_size import ImageSize, choose_size
 from kdzoo.suite.distill.verdict import BATCHES, Measured, Verdict, conclusion, table
 from kdzoo.suite.plan.config import DISTILL_METHOD, DISTILL_RECIPE, DISTILL_STUDENT, recipe_file
-from kdzoo.suite.plan.jobs import Event, Handle, Outcome
+from kdzoo.suite.plan.jobs import Outcome
 from kdzoo.suite.plan.methods import parse_request
 from kdzoo.suite.plan.sweep import Planned
 from kdzoo.suite.report.stats import mcnemar_p, paired_difference, wilson
-from kdzoo.suite.run.bench import Prepared, asked, prepare
 from kdzoo.suite.run.bench import run as run_bench
 from kdzoo.suite.run.display import open_display
-from kdzoo.suite.run.launchers.local import Pool
+from kdzoo.suite.run.launchers import LauncherSetup, create_launcher
+from kdzoo.suite.run.prepare import Prepared, configure, prepare
 from kdzoo.training.latency import machine_load, milliseconds
 from kdzoo.training.session import Bound, Modules, data_of, images_of, network_of, shape_of
 
@@ -74,13 +75,13 @@ class Wish:
     lr: float | None = None
     image_size: int | None = None
     seed: int = 0
-    device: str = "auto"
-    threads: int | None = None
+    execution: Mapping[str, Any] = field(default_factory=dict)
+    """how it is executed: keys of a bench such as device and threads, with their values"""
     skip_unreadable: bool = False
 
     def options(self, teacher: str, image_size: int | None) -> dict[str, Any]:
         """The options of the bench that trains it, with the teacher as a request and the side of the images that the networks see."""
-        given = {"epochs": self.epochs, "lr": self.lr, "threads": self.threads}
+        given = {"epochs": self.epochs, "lr": self.lr}
         return {
             "name": self.name,
             "results": str(self.results),
@@ -92,7 +93,7 @@ class Wish:
             "seeds": [self.seed],
             "refit": False,
             "fine_tune": True,
-            "device": self.device,
+            **self.execution,
             "jobs": 1,
             "keep": ["student", "predictions"],
             "skip_unreadable": self.skip_unreadable,
@@ -101,7 +102,7 @@ class Wish:
         }
 
 
-def distill_folder(wish: Wish, handle: Handle | None = None) -> Verdict:
+def distill_folder(wish: Wish, handle: Emit | None = None) -> Verdict:
     """Distil a teacher into a student on a folder's images; leave weights, classes, verdict and README in `wish.results`.
 
     A bare name of a teacher means its pretrained weights where there are any; one made for other classes is fine-tuned on
@@ -114,9 +115,9 @@ def distill_folder(wish: Wish, handle: Handle | None = None) -> Verdict:
     writable(wish.results)
     notes: list[str] = []
     listen = partial(_note, notes, tell)
-    tell_all(found, listen)
-    with Pool(1, (), cache_folder() / "logs" / "distill") as pool:
-        outcome = run_bench(prepared, pool, listen, retry_failed=True)
+    emit_notes(found, listen)
+    with create_launcher(LauncherSetup(cache_folder() / "logs" / "distill", device=wish.execution.get("device", "auto"))) as launcher:
+        outcome = run_bench(prepared, launcher, listen, retry_failed=True)
     _refuse_failed(outcome)
     verdict = judge(prepared, wish.method, tuple(dict.fromkeys(notes)), Modules())
     leave(wish.results, prepared, verdict)
@@ -185,8 +186,7 @@ def distill(
         lr=lr,
         image_size=image_size,
         seed=seed,
-        device=device,
-        threads=torch.get_num_threads() if threads is None else threads,
+        execution={"device": device, "threads": torch.get_num_threads() if threads is None else threads},
         skip_unreadable=skip_unreadable,
     )
     prepared, found = plan_distillation(wish, modules)
@@ -194,11 +194,12 @@ def distill(
         writable(Path(out))
     notes: list[str] = []
     before = torch.get_num_threads()
+    setup = LauncherSetup(cache_folder() / "logs" / "distill", device=device, modules=modules)
     try:
-        with open_display(Console(quiet=not progress)) as display:
+        with open_display(Console(quiet=not progress)) as display, create_launcher(setup, "here") as launcher:
             listen = partial(_note, notes, display.handle)
-            tell_all(found, listen)
-            outcome = run_bench(prepared, None, listen, retry_failed=True, modules=modules)
+            emit_notes(found, listen)
+            outcome = run_bench(prepared, launcher, listen, retry_failed=True, modules=modules)
         _refuse_failed(outcome)
         verdict = judge(prepared, method, tuple(dict.fromkeys(notes)), modules)
         trained, _ = _network(_bound(prepared, method), modules, prepared)
@@ -238,7 +239,7 @@ def plan_distillation(wish: Wish, modules: Modules) -> tuple[Prepared, tuple[str
 
 def _prepared(wish: Wish, teacher: str, size: int | None, modules: Modules) -> Prepared:
     """The bench of a wish, without the controls that a distillation does not show."""
-    prepared = prepare(asked(wish.options(teacher, size), modules=modules), modules)
+    prepared = prepare(configure(wish.options(teacher, size), modules=modules), modules)
     labels = {"none", _label(wish.method)}
     students = tuple(planned for planned in prepared.plan.students if planned.run.objective.label in labels)
     return replace(prepared, plan=replace(prepared.plan, students=students))
@@ -274,15 +275,10 @@ def chosen_size(prepared: Prepared, modules: Modules, given: int | None) -> Imag
     return choose_size(network_at, spec.name, split(images, planned.run.data).train, sides)
 
 
-def tell_all(notes: Iterable[str], handle: Handle) -> None:
-    for text in notes:
-        handle({"event": "note", "text": text})
-
-
-def _note(notes: list[str], further: Handle, event: Event) -> None:
+def _note(notes: list[str], further: Emit, event: Event) -> None:
     """Pass an event on, and keep the text of a note."""
-    if event["event"] == "note":
-        notes.append(str(event["text"]))
+    if isinstance(event, Note):
+        notes.append(event.text)
     further(event)
 
 

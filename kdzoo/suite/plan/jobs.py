@@ -1,14 +1,10 @@
-"""What is handed to a worker, and what it answers with. Free of torch."""
+"""What is handed to a worker, and how its work came out. Free of torch."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
-
-Event = dict[str, Any]
-Handle = Callable[[Event], None]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ itself in a process that was forked from the worker, ends its process.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import selectors
 import subprocess
@@ -17,7 +16,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from kdzoo.suite.plan.jobs import Event
+from kdzoo.runs.events import Event, decode, encode
 from kdzoo.text import LONGEST_REASON, shortened
 
 CHANNEL_LOST = 70
@@ -45,7 +44,7 @@ class Sender:
         """Write an event; nothing happens where the driver is gone. Ends the process where the pipe is not the worker's."""
         self.check()
         # A line break goes first too: half a line that something else has written must not spoil the event.
-        content = b"\n" + json.dumps(event).encode() + b"\n"
+        content = b"\n" + encode(event).encode() + b"\n"
         with contextlib.suppress(BrokenPipeError):  # the end of the jobs tells the worker that its driver is gone
             while content:
                 content = content[os.write(self._descriptor, content) :]
@@ -105,11 +104,7 @@ class Receiver:
     def _parse(self, line: bytes) -> Iterator[Event]:
         if not line.strip():
             return
-        try:
-            event = json.loads(line)
-        except (ValueError, RecursionError):
-            event = None
-        if isinstance(event, dict) and isinstance(event.get("event"), str):
+        if (event := decode(line)) is not None:
             yield event
             return
         self.strays += 1

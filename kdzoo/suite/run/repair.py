@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdzoo.errors import InputError
+from kdzoo.runs.events import Emit, Note
 from kdzoo.runs.seals import Damaged, read_sealed, read_tensors
 from kdzoo.runs.store import RunFolder, is_teacher, set_aside
-from kdzoo.suite.plan.jobs import Handle
 
 ASIDE = "and the old file is kept as NAME.damaged"
 
@@ -42,7 +42,7 @@ def fault_of(folder: RunFolder) -> Fault | None:
     return None
 
 
-def forget_damaged(folder: RunFolder, emit: Handle) -> None:
+def forget_damaged(folder: RunFolder, emit: Emit) -> None:
     """Make a run new again whose result.json cannot be read, and say why; what was there stays beside it under another name."""
     if folder.state() != "damaged":
         return
@@ -50,10 +50,10 @@ def forget_damaged(folder: RunFolder, emit: Handle) -> None:
         folder.result()
     except InputError as error:
         folder.forget()
-        emit({"event": "note", "text": f"{error.problems[0]}; {folder.id} is trained again, {ASIDE}"})
+        emit(Note(f"{error.problems[0]}; {folder.id} is trained again, {ASIDE}"))
 
 
-def renew(folder: RunFolder, emit: Handle) -> None:
+def renew(folder: RunFolder, emit: Emit) -> None:
     """Make a finished run new again where what other runs start from is damaged or gone, and say so; the caller has its lock.
 
     What is damaged stays beside it under another name, and so does the result, without which the run is not done.
@@ -66,10 +66,18 @@ def renew(folder: RunFolder, emit: Handle) -> None:
     if fault.file.exists():
         set_aside(fault.file)
     folder.forget()
-    emit({"event": "note", "text": f"{fault.text}; {folder.id} is trained again, {ASIDE}"})
+    emit(Note(f"{fault.text}; {folder.id} is trained again, {ASIDE}"))
 
 
-def begin_again(folder: RunFolder, damage: Damaged, emit: Handle) -> None:
+def renew_unlocked(folder: RunFolder, emit: Emit) -> None:
+    """Make a finished run new again where what it keeps is damaged or gone, unless another process has its lock."""
+    if folder.state() == "done":
+        with folder.lock() as free:
+            if free:
+                renew(folder, emit)
+
+
+def begin_again(folder: RunFolder, damage: Damaged, emit: Emit) -> None:
     """Rename a checkpoint that cannot be resumed, and say so; the caller has the run's lock."""
     set_aside(folder.checkpoint)
-    emit({"event": "note", "text": f"{damage}; {folder.id} starts again, {ASIDE}"})
+    emit(Note(f"{damage}; {folder.id} starts again, {ASIDE}"))

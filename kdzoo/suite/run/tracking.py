@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pandas as pd
 
+from kdzoo.runs.events import Emit, Note
 from kdzoo.runs.loggers import WandbSettings, WandbSink, offline_runs
 from kdzoo.suite.plan.config import BenchConfig
-from kdzoo.suite.plan.jobs import Handle
 
 RUN = "leaderboard"
 """the name of the bench's own run in W&B"""
 
 
-def log_leaderboard(settings: WandbSettings, folder: Path, config: BenchConfig, board: pd.DataFrame, done: int, handle: Handle) -> None:
+def log_leaderboard(settings: WandbSettings, folder: Path, config: BenchConfig, board: pd.DataFrame, done: int, emit: Emit) -> None:
     """Log a leaderboard as a table in a run of the bench's own, with the bench's configuration.
 
     done: how many runs are finished; the table is logged again when there are more. Where the runs are offline a note
@@ -22,7 +22,7 @@ def log_leaderboard(settings: WandbSettings, folder: Path, config: BenchConfig, 
     """
 
     def note(text: str) -> None:
-        handle({"event": "note", "text": text})
+        emit(Note(text))
 
     rows = board.astype(object).where(board.notna(), None).to_numpy().tolist()
     sink = WandbSink(settings, config.name, RUN, config.model_dump(mode="json"), folder / "wandb-step.txt", note)

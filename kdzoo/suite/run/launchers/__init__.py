@@ -1,1 +1,37 @@
-"""Where cohorts are computed."""
+"""Launchers by name. Free of torch: a launcher that needs it is imported when it is created."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from kdzoo.errors import InputError, unknown
+from kdzoo.suite.run.launchers.launcher import Launcher, LauncherSetup
+
+__all__ = ["LAUNCHERS", "LauncherSetup", "create_launcher"]
+
+CHOICE = "KDZOO_LAUNCHER"
+"""the variable of the environment that names the launcher"""
+
+
+def _local(setup: LauncherSetup) -> Launcher:
+    from kdzoo.suite.run.launchers.local import Local
+
+    return Local(setup)
+
+
+def _here(setup: LauncherSetup) -> Launcher:
+    from kdzoo.suite.run.launchers.here import Here
+
+    return Here(setup.modules)
+
+
+LAUNCHERS: dict[str, Callable[[LauncherSetup], Launcher]] = {"local": _local, "here": _here}
+
+
+def create_launcher(setup: LauncherSetup, name: str | None = None) -> Launcher:
+    """The launcher of a name; of KDZOO_LAUNCHER, or else `local`, where none is given. Raises InputError for an unknown name."""
+    name = name or os.environ.get(CHOICE) or "local"
+    if name not in LAUNCHERS:
+        raise InputError(unknown("launcher", name, LAUNCHERS))
+    return LAUNCHERS[name](setup)

@@ -129,7 +129,7 @@ def perform(study: Study, stage: Stage, folder: Path, seeds: int | None, options
     import torch
 
     from kdzoo.runs.environment import environment
-    from kdzoo.suite.run.bench import device_of
+    from kdzoo.suite.run.prepare import device_of
 
     step, where, threads = _step(stage), device_of(options.get("device") or "auto"), options.get("threads") or 1
     store = Store(folder / step.of.stage)

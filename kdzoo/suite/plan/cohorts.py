@@ -1,0 +1,130 @@
+"""From planned runs to jobs: teachers first, then cohorts that train in lockstep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable
+from dataclasses import replace
+
+import torch
+
+from kdzoo.contract.methods import REGISTRY
+from kdzoo.runs.spec import Run
+from kdzoo.runs.store import teacher_store
+from kdzoo.suite.plan.jobs import Job, Options
+from kdzoo.suite.plan.sweep import Plan, Planned
+from kdzoo.training.train import UNITS_AN_EPOCH
+
+LARGEST_COHORT = {"cpu": 8, "cuda": 64}
+"""students trained in lockstep at the most: they are in memory together"""
+
+
+def cut(todo: Iterable[Planned], made: Plan, options: Options, processes: int, checked: Container[str] = ()) -> list[Job]:
+    """Teachers first, then cohorts: runs that share data, recipe, seed and teacher, small enough to keep all processes busy.
+
+    checked: names of jobs of teachers that are left out, since they are done.
+    """
+    todo = list(todo)
+    groups = groups_in_lockstep(todo)
+    busy = 1 if processes == 1 else 2 * processes  # two cohorts for each process, so that none waits long for the last
+    largest = max(1, min(LARGEST_COHORT[torch.device(options.device).type], -(-len(todo) // busy)))
+    stages = first_stages(todo, made)
+    jobs: dict[str, Job] = {}
+    for group in groups:
+        after = None
+        example = next((planned for planned in group if planned.run.teacher is not None), None)
+        if example is not None:
+            job = teacher_job(example, made, options, processes)
+            after = None if job.name in checked else job.name
+            if after is not None:
+                jobs.setdefault(after, replace(job, example=(str(made.folder), example.run.id)))
+        for number, start in enumerate(range(0, len(group), largest)):
+            part = group[start : start + largest]
+            name = f"{part[0].run.id} and {len(part) - 1} more ({number})"
+            ids = tuple(p.run.id for p in part)
+            units = sum(units_of(run) for p in part for run in [p.run, *stages.get(p.run.id, ())])
+            jobs[name] = Job(name, "students", str(made.folder), ids, options, units, after)
+    return list(jobs.values())
+
+
+def teacher_job(student: Planned, made: Plan, options: Options, processes: int) -> Job:
+    """The job that trains the teacher of a student, where that has to be, and checks it.
+
+    Students wait for their teachers, which therefore share all threads among them.
+    """
+    trained = [made.teachers[i] for i in [student.about["teacher_id"]] if i in made.teachers]
+    return Job(
+        name=f"teacher {student.run.teacher} on {student.run.data.val_fraction}",
+        kind="teacher",
+        folder=str(teacher_store().folder),
+        ids=tuple(one.run.id for one in trained),
+        options=replace(options, wandb=None, oracle=False, keep=("predictions", "student")),
+        teacher_threads=max(options.threads, options.threads * processes // max(len(made.teachers), 1)),
+        units=sum(units_of(one.run) for one in trained if teacher_store().run(one.run.id).state() != "done"),
+    )
+
+
+def measurements(made: Plan, options: Options, processes: int) -> list[Job]:
+    """The teachers first, then what has to be measured, together where one student serves: same teacher, data and recipe.
+
+    A student that starts from a first stage serves what starts there too.
+    """
+    jobs: dict[str, Job] = {}
+    for group in groups_in_lockstep(made.unmeasured, _start_of):
+        probes = tuple(
+            {
+                "method": one.run.objective.label,
+                "run": one.run.model_dump(mode="json"),
+                "about": dict(one.about),
+            }
+            for one in group
+        )
+        taught = next((number for number, one in enumerate(group) if one.run.teacher is not None), None)
+        after = None
+        if taught is not None:
+            example = group[taught]
+            job = teacher_job(example, made, options, processes)
+            after = job.name
+            jobs.setdefault(after, replace(job, probes=(probes[taught],)))
+        name = f"doses of {len(group)} at {group[0].run.id}"
+        jobs[name] = Job(name, "doses", str(made.folder), (), replace(options, wandb=None), after=after, probes=probes)
+    return list(jobs.values())
+
+
+def _start_of(run: Run) -> str:
+    """The first stage that a student of a run starts from; empty where it starts afresh."""
+    first = run.first
+    if first is None or not REGISTRY.get(first.objective.terms[0].method).card.needs.student:
+        return ""
+    return first.id
+
+
+def units_of(run: Run) -> int:
+    """The work of a run, in the units that training reports; its first stage is a run of its own."""
+    return run.recipe.epochs * UNITS_AN_EPOCH
+
+
+def first_stages(todo: Iterable[Planned], made: Plan) -> dict[str, list[Run]]:
+    """The first stages that have to be trained, each once: by the id of the first run that starts from it."""
+    needed: dict[str, tuple[str, Run]] = {}
+    for planned in todo:
+        if (first := planned.run.first) is not None and made.store.run(first.id).state() != "done":
+            needed.setdefault(first.id, (planned.run.id, first))
+    return {owner: [first] for owner, first in needed.values()}
+
+
+def groups_in_lockstep(todo: Iterable[Planned], further: Callable[[Run], str] = lambda run: "") -> list[list[Planned]]:
+    """The runs that may train in lockstep: same data, recipe, seed, student and teacher; one without a teacher joins the first such.
+
+    further: what else has to be the same.
+    """
+    groups: dict[tuple[str, ...], dict[str, list[Planned]]] = {}
+    for planned in todo:
+        run = planned.run
+        of_teacher = groups.setdefault((str(run.data), str(run.recipe), str(run.seed), str(run.student), further(run)), {})
+        of_teacher.setdefault("" if run.teacher is None else str(run.teacher), []).append(planned)
+    found = []
+    for of_teacher in groups.values():
+        alone = of_teacher.pop("", [])
+        first, *others = of_teacher.values() or [[]]
+        found += [alone + first, *others]
+    return found

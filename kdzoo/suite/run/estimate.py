@@ -1,0 +1,59 @@
+"""How long the runs that are missing will take, from a probe of a few steps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from kdzoo.models.network import count
+from kdzoo.models.network import probe as shapes_of
+from kdzoo.runs.loggers import read_lines
+from kdzoo.runs.spec import Run
+from kdzoo.runs.store import RunFolder, teacher_store
+from kdzoo.suite.plan.cohorts import first_stages
+from kdzoo.suite.plan.sweep import Planned
+from kdzoo.suite.run.preflight import distinct, unbound, untrained_teacher
+from kdzoo.suite.run.prepare import Prepared
+from kdzoo.suite.run.worker_state import execution_of
+from kdzoo.training.answers import serve
+from kdzoo.training.cost import seconds_an_epoch
+from kdzoo.training.session import (
+    Modules,
+    cohort_of,
+    data_of,
+    member_of,
+    shape_of,
+)
+
+
+def estimate(prepared: Prepared, modules: Modules | None = None) -> float:
+    """Seconds that the missing runs will take, from a probe of a few steps of one run of each pair and objective."""
+    made, modules, execution = prepared.plan, modules or Modules(), execution_of(replace(prepared.options, teacher_cache=0))
+    torch.set_num_threads(prepared.options.threads)
+    students = [(p, made.store.run(p.run.id)) for p in made.students]
+    left = [(p, f) for p, f in [*students, *((p, teacher_store().run(p.run.id)) for p in made.teachers.values())] if f.state() != "done"]
+    stages = first_stages([planned for planned, _ in left], made)
+
+    def kind(planned: Planned) -> tuple[str, ...]:
+        return (str(planned.about["pair"]), planned.run.objective.label, str(planned.run.recipe))
+
+    seconds: dict[tuple[str, ...], float] = {}
+    for planned in distinct((planned for planned, _ in left), kind):
+        bound = unbound(planned, made)
+        images, parts = data_of(bound, prepared.options.image_cache)
+        network = untrained_teacher(bound, images, modules)
+        shape = shape_of(images, bound.run.recipe)
+        teacher = shapes = None
+        if network is not None:
+            teacher = serve(network, "untrained", count(network, shape), parts.first(1), bound.run.recipe.augment, execution)
+            shapes = shapes_of(network, shape)
+        member = member_of(bound, images, parts, shapes, execution, modules)
+        seconds[kind(planned)] = seconds_an_epoch(cohort_of([member], parts, teacher, execution))
+    epochs = {p.run.id: epochs_left(p.run, f) + sum(stage.recipe.epochs for stage in stages.get(p.run.id, ())) for p, f in left}
+    return sum(seconds[kind(planned)] * epochs[planned.run.id] for planned, _ in left) / prepared.jobs
+
+
+def epochs_left(run: Run, folder: RunFolder) -> int:
+    """The epochs of a run that are not behind it, as far as its checkpoint reaches: its metrics may reach a little further."""
+    return run.recipe.epochs - (len(read_lines(folder.metrics)) if folder.state() == "started" else 0)

@@ -1,0 +1,26 @@
+"""Which GPUs worker processes share, as CUDA_VISIBLE_DEVICES names them. Free of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+def visible_gpus(count: int, environment: Mapping[str, str]) -> tuple[str, ...]:
+    """The names of `count` GPUs that torch sees: those that the environment allows, else 0, 1, ..."""
+    allowed = environment.get(VISIBLE)
+    names = map(str, range(count)) if allowed is None else (name.strip() for name in allowed.split(","))
+    return tuple(names)[:count]
+
+
+def first_gpu(device: str, environment: Mapping[str, str]) -> tuple[str, ...]:
+    """The GPU of a worker that starts before the GPUs are counted; none where its device is the CPU, or one GPU by number."""
+    if device not in ("auto", "cuda"):
+        return ()
+    return tuple(name for name in visible_gpus(1, environment) if name not in ("", "-1"))
+
+
+def environment_of(worker: int, gpus: Sequence[str]) -> dict[str, str]:
+    """What the environment of a worker adds: the one GPU that it sees, taken in turn; nothing without GPUs."""
+    return {VISIBLE: gpus[worker % len(gpus)]} if gpus else {}

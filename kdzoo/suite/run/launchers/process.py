@@ -1,0 +1,85 @@
+"""A worker process as its launcher sees it. Free of torch."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdzoo.runs.events import Event
+from kdzoo.suite.plan.jobs import Job
+from kdzoo.suite.run.channel import Receiver
+
+
+@dataclass(frozen=True)
+class Exit:
+    """A worker process has ended, and all that it had sent is read."""
+
+    code: int
+
+
+Messages = queue.SimpleQueue[tuple["Worker", Event | Exit]]
+
+
+class Worker:
+    """A worker process; what it sends goes to a queue that all workers share.
+
+    Jobs and events have pipes of their own; whatever the process prints goes to the log.
+    """
+
+    def __init__(self, number: int, plugins: Sequence[str], log: Path, environment: Mapping[str, str], messages: Messages) -> None:
+        self.number = number
+        self.log = log
+        self.job: Job | None = None
+        self.heard = time.monotonic()
+        log.parent.mkdir(parents=True, exist_ok=True)
+        jobs_in, jobs_out = os.pipe()
+        events_in, events_out = os.pipe()
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "kdzoo.suite.run.worker", str(jobs_in), str(events_out), *plugins],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=(jobs_in, events_out),
+                env={**os.environ, "OMP_WAIT_POLICY": "passive", **environment},
+            )
+        os.close(jobs_in)
+        os.close(events_out)
+        self._jobs = os.fdopen(jobs_out, "w")
+        self.receiver = Receiver(events_in, self.process)
+        threading.Thread(target=self._read, args=(events_in, messages), daemon=True).start()
+
+    def _read(self, descriptor: int, messages: Messages) -> None:
+        for event in self.receiver.events():
+            self.heard = time.monotonic()
+            messages.put((self, event))
+        messages.put((self, Exit(self.process.wait())))
+        os.close(descriptor)
+
+    def give(self, job: Job) -> None:
+        """Hand it the next job."""
+        self.job, self.heard = job, time.monotonic()
+        self._send(job.to_json())
+
+    def stop(self) -> None:
+        """Ask for checkpoints at the next step, and for the end."""
+        self._send("stop")
+        with contextlib.suppress(OSError):
+            self._jobs.close()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def _send(self, line: str) -> None:
+        with contextlib.suppress(OSError):  # a worker that has just died is noticed by its exit
+            self._jobs.write(line + "\n")
+            self._jobs.flush()

@@ -1,0 +1,104 @@
+"""A member as it begins: fresh, behind its first stage or at its checkpoint, with its cost and its loggers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, cast
+
+from kdzoo.contract.methods import REGISTRY
+from kdzoo.data.dataset import Images
+from kdzoo.data.split import Parts
+from kdzoo.errors import KdzooError
+from kdzoo.files import read_file
+from kdzoo.models.placement import Execution
+from kdzoo.runs.events import Emit, Note
+from kdzoo.runs.loggers import JsonLines, Sink, Tee, WandbSettings, WandbSink
+from kdzoo.runs.seals import Damaged
+from kdzoo.runs.spec import FirstSpec, ObjectiveSpec, Run
+from kdzoo.runs.store import Store, set_aside
+from kdzoo.suite.plan.jobs import Options
+from kdzoo.suite.run.repair import begin_again
+from kdzoo.training.cohort import Teacher
+from kdzoo.training.cost import probe
+from kdzoo.training.head import start_head
+from kdzoo.training.member import Member, read_checkpoint
+from kdzoo.training.session import Bound, Modules, cohort_of, member_of
+
+
+def go_on(member: Member, first: Bound) -> None:
+    """Start a fresh member where the first stage ended: its student's weights, and what its method's module shares."""
+    state = read_checkpoint(first.folder, member.device)
+    (term,) = first.run.objective.terms
+    if REGISTRY.get(term.method).card.needs.student:
+        member.start_from(state["network"])
+    owner = cast(FirstSpec, member.run.objective.first).owner
+    if owner in member.objective.parts:
+        own, prefix = member.objective.parts[owner].state_dict(), f"parts.{term.method}."
+        shared = {name.removeprefix(prefix): value for name, value in state["objective"].items()}
+        member.objective.parts[owner].load_state_dict({**own, **{name: value for name, value in shared.items() if name in own}})
+
+
+def take_up(store: Store, bound: Bound, build: Callable[[], Member], train_first: Callable[[], None], emit: Emit) -> Member:
+    """A member where its checkpoint ended, or at its start: behind its first stage, where it has one.
+
+    A checkpoint that cannot be resumed is renamed and told. build: a fresh member. train_first: train its first
+    stage, where it has one that is not done. Raises KdzooError where that failed.
+    """
+    first = bound.run.first
+    if bound.folder.checkpoint.exists():
+        member = build()
+        try:
+            member.resume()
+            return member
+        except Damaged as error:
+            begin_again(bound.folder, error, emit)
+        train_first()
+    member = build()
+    if first is not None:
+        if store.run(first.id).state() != "done":
+            raise KdzooError(failure_of_first(store, first))
+        go_on(member, Bound.read(store.run(first.id)))
+    return member
+
+
+def failure_of_first(store: Store, first: Run) -> str:
+    """Why a run cannot start from its first stage."""
+    return f"its first stage {first.id} failed: {store.run(first.id).failure()}"
+
+
+def measure_cost(
+    bound: Bound, fresh: Member, images: Images, parts: Parts, teacher: Teacher | None, execution: Execution, modules: Modules
+) -> dict[str, Any]:
+    """The cost of a run by a fresh member of it, which is thrown away, beside its student alone on the same data."""
+    run, alone = bound.run, None
+    if run.objective.terms:
+        recipe = run.recipe.model_copy(update={"dot": None})  # one gradient has one momentum
+        update = {"objective": ObjectiveSpec(task=1.0), "teacher": None, "kind": "train", "recipe": recipe}
+        member = member_of(replace(bound, run=run.model_copy(update=update)), images, parts, None, execution, modules)
+        alone = cohort_of([member], parts, None, execution)
+    return probe(cohort_of([fresh], parts, teacher, execution), alone)
+
+
+def begin_with_probe(member: Member, parts: Parts, emit: Emit) -> None:
+    """Start a member that has not trained yet with a classifier fitted to what its frozen network says of the training images."""
+    if start_head(member.network, parts.train, member.run.recipe.augment, member.device):
+        member.start_from({name: value.clone() for name, value in member.network.state_dict().items()})
+        return
+    why = f"{member.run.student.name} has no single linear classifier, or fewer than two classes have labelled images"
+    emit(Note(f"{member.run.id}: its classifier starts at random, not by a logistic regression: {why}"))
+
+
+def sinks_of(member: Member, options: Options, bench: str, emit: Emit) -> Sink:
+    """JSON lines first, always; W&B where it was asked for."""
+    metrics = member.folder.metrics
+    if metrics.exists() and not metrics.is_file():
+        emit(Note(f"{metrics}: expected a file; what was there is kept as {set_aside(metrics).name}"))
+    lines = JsonLines(member.folder.metrics, keep_through_step=member.step)
+    if options.wandb is None:
+        return lines
+    config = json.loads(read_file(member.folder.path / "run.json"))
+    settings = WandbSettings(**options.wandb)
+    cursor = member.folder.path / "wandb-step.txt"
+    return Tee([lines, WandbSink(settings, bench, member.run.id, config, cursor, lambda text: emit(Note(text)))])

@@ -1,0 +1,74 @@
+"""What a bench writes before it trains: run.json of every planned run, how it was asked for, and what it was planned from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from kdzoo.contract.plugins import files_beside
+from kdzoo.data.known import DATA
+from kdzoo.data.sources import data_files
+from kdzoo.runs.events import Emit, Note
+from kdzoo.runs.store import teacher_store
+from kdzoo.suite.plan.doses import keep_doses, reused_doses
+from kdzoo.suite.plan.starts import Start, keep_start
+from kdzoo.suite.plan.sweep import Plan, Planned
+from kdzoo.suite.run.prepare import Prepared
+
+
+def write_plan(made: Plan) -> list[str]:
+    """Write run.json of every planned run, and of the teachers that have to be trained; what was wrong with those there."""
+    faults = [made.store.run(planned.run.id).plan(planned.run, planned.about) for planned in made.students]
+    return [*(fault for fault in faults if fault is not None), *write_teachers(made)]
+
+
+def write_teachers(made: Plan) -> list[str]:
+    """Write run.json of the teachers that have to be trained; what was wrong with those there."""
+    faults = [teacher_store().run(planned.run.id).plan(planned.run, planned.about) for planned in made.teachers.values()]
+    return [fault for fault in faults if fault is not None]
+
+
+def forget_failed_teachers(made: Plan) -> None:
+    for teacher in map(teacher_store().run, made.teachers):
+        if teacher.state() == "failed":
+            teacher.forget()
+
+
+def keep_command(prepared: Prepared, plans: Iterable[Plan], command: str, emit: Emit) -> None:
+    """Write down in the bench's folder how it is being made."""
+    start = Start.of(command, prepared.config, (planned.run.id for made in plans for planned in made.students))
+    if fault := keep_start(prepared.plan.folder, start):
+        emit(Note(fault))
+
+
+def keep_reused(prepared: Prepared) -> None:
+    """Keep what the bench takes from another one's measurements in its own folder, so that it needs the other no more."""
+    if prepared.config.doses_from is None:
+        return
+    used = {dose["measured"] for planned in prepared.plan.students for dose in planned.about.get("doses", {}).values()}
+    keep_doses(prepared.plan.folder, {key: one for key, one in reused_doses(prepared.config.doses_from).items() if key in used})
+
+
+def files_of(prepared: Prepared, plans: Iterable[Plan]) -> list[Path] | None:
+    """The files that a bench was planned from; None where it hangs on what no file tells: other packages' methods, a source of a user's."""
+    config = prepared.config
+    sources = [config.data, *([config.transfer_data] if config.transfer_data else [])]
+    if any(DATA.plugin_of(source) is not None for source in sources) or entry_points(group="kdzoo.methods"):
+        return None
+    named = [
+        config.recipe,
+        config.doses_from,
+        *config.plugin,
+        *(file for made in plans for planned in made.students for role in ("teacher", "student") for file in _listed(planned, role)),
+    ]
+    files = [Path(name) for name in dict.fromkeys(named) if name is not None and Path(name).exists()]
+    files += [file for plugin in config.plugin for file in files_beside(Path(plugin))]
+    root = Path(config.data_root) if config.data_root else None
+    return [*files, *(file for source in sources for file in data_files(source, root))]
+
+
+def _listed(planned: Planned, role: str) -> list[str | None]:
+    """The files of a network's weights as a list."""
+    found = planned.about["paths"].get(role)
+    return found if isinstance(found, list) else [found]

@@ -1,0 +1,147 @@
+"""Everything about a bench that can go wrong before its first step; nothing is written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdzoo.contract.plugins import load_plugins
+from kdzoo.errors import InputError, noting
+from kdzoo.models.placement import why_slow
+from kdzoo.runs.loggers import wandb_settings
+from kdzoo.runs.store import State
+from kdzoo.suite.plan.cohorts import groups_in_lockstep
+from kdzoo.suite.plan.config import BenchConfig, ConfigError, bench_config
+from kdzoo.suite.plan.jobs import Options
+from kdzoo.suite.plan.sweep import Plan, plan
+from kdzoo.suite.run.launchers.gpus import visible_gpus
+from kdzoo.suite.run.preflight import preflight
+from kdzoo.training.session import (
+    Modules,
+    images_of,
+    unlabelled_of,
+)
+
+COHORT_SHARE = 0.5
+"""the share of the memory that is free at the start which cohorts may hold, all processes together"""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A plan, how it will be executed, and in what state its runs are.
+
+    gpus: which of the machine's GPUs the processes share, where there are any. checked: the jobs of teachers that are done
+    already, since something was measured under them.
+    """
+
+    config: BenchConfig
+    plan: Plan
+    options: Options
+    jobs: int
+    gpus: tuple[str, ...] = ()
+    states: Mapping[str, State] = field(default_factory=dict)
+    checked: frozenset[str] = frozenset()
+
+
+def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
+    """Everything that can go wrong before the first step but for folders; writes nothing. Raises InputError with all of it."""
+    load_plugins(config.plugin)
+    images_of.cache_clear()  # in a long session the files may have changed since the last bench
+    unlabelled_of.cache_clear()
+    problems: list[str] = []
+    made = device = settings = None
+    with noting(problems):
+        device = device_of(config.device)
+    with noting(problems):
+        settings = wandb_settings(config.wandb, os.environ)
+    states: dict[str, State] = {}
+    with noting(problems):
+        made = plan(config, modules)
+        states = states_of(made)
+        if any(state != "done" for state in states.values()):  # what has been trained can be
+            notes = preflight(made, modules or Modules(), config.image_cache, torch.device(device or "cpu"))
+            slow = why_slow((planned.run.recipe.precision for planned in made.students), torch.device(device or "cpu"))
+            made = replace(made, notes=(*made.notes, *notes, *([slow] if slow else [])))
+    if problems or made is None or device is None:
+        raise InputError(*problems)
+    return schedule(config, made, device, asdict(settings) if settings else None, states)
+
+
+def schedule(config: BenchConfig, made: Plan, device: str, wandb: dict[str, Any] | None, states: Mapping[str, State]) -> Prepared:
+    """How a plan is executed on this machine: with how many processes, threads and GPUs, and how much memory."""
+    gpus = visible_gpus(torch.cuda.device_count(), os.environ) if device == "cuda" else ()
+    jobs, threads = processes(config, device, made, len(gpus))
+    sharing = -(-jobs // max(len(gpus), 1))  # as many processes use one GPU's memory
+    options = Options(
+        device=device,
+        threads=threads,
+        checkpoint_seconds=config.checkpoint_seconds,
+        keep=config.keep,
+        oracle=config.oracle,
+        channels_last=config.channels_last,
+        teacher_cache=config.teacher_cache,
+        stack=config.stack_students,
+        compile=config.compile,
+        memory=int(COHORT_SHARE * free_memory(device) / sharing),
+        image_cache=config.image_cache,
+        allow_chance_teacher=config.allow_chance_teacher,
+        wandb=wandb,
+    )
+    return Prepared(config, made, options, jobs, gpus, states)
+
+
+def states_of(made: Plan) -> dict[str, State]:
+    """In what state the students of a plan are; those that are open are new."""
+    return {p.run.id: "new" if p.open else made.store.run(p.run.id).state() for p in made.students}
+
+
+def configure(options: Mapping[str, Any], file: Path | None = None, modules: Modules | None = None) -> BenchConfig:
+    """The bench in words; raises InputError with the faults of the words and with those of the plan that the rest comes to."""
+    try:
+        return bench_config(options, file)
+    except ConfigError as error:
+        problems = list(error.problems)
+        if error.rest is not None:
+            with noting(problems):
+                prepare(error.rest, modules)
+        raise InputError(*problems) from error
+
+
+def processes(config: BenchConfig, device: str, made: Plan, gpus: int = 0) -> tuple[int, int]:
+    """How many worker processes, and how many threads each; taken from the whole plan, so that a resume takes the same.
+
+    On a CPU one thread in each of as many processes as there are cores, unless there are fewer cohorts than that, or the
+    environment's OMP_NUM_THREADS says how many threads a process has. With several GPUs one process for each of them,
+    unless there are fewer cohorts.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cohorts = len(groups_in_lockstep(made.students))
+    count = config.jobs or min(cores if device == "cpu" else max(gpus, 1), max(cohorts, 1))
+    return count, config.threads or environments_threads() or max(1, cores // count)
+
+
+def environments_threads() -> int | None:
+    """The number of threads that OMP_NUM_THREADS asks for, which torch reads too; None where it asks for none."""
+    first = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(first) if first.isdecimal() and int(first) > 0 else None
+
+
+def device_of(name: str) -> str:
+    """`auto` is CUDA where there is one; raises InputError for a device that this machine lacks."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"device: {name} was asked for, but torch {torch.__version__} sees no CUDA device here")
+    return name
+
+
+def free_memory(device: str) -> int:
+    """Bytes that are free on a device, or of this machine's memory."""
+    if device.startswith("cuda"):
+        return int(torch.cuda.mem_get_info(torch.device(device))[0])
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES")

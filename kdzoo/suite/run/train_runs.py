@@ -1,0 +1,218 @@
+"""The runs of a job, trained in lockstep, behind the first stages that they start from."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from kdzoo.errors import InputError
+from kdzoo.runs.events import Emit, Event, MemberFailed, Note, Role, RunDone, RunFailed, RunsLocked, TrainingBegun
+from kdzoo.runs.spec import Run
+from kdzoo.runs.store import RunFolder, Store, StoreError, is_teacher
+from kdzoo.suite.plan.jobs import Options
+from kdzoo.suite.report.records import setting_text
+from kdzoo.suite.run.equip import equip, tell_lost_lines
+from kdzoo.suite.run.members import begin_with_probe, failure_of_first, measure_cost, sinks_of, take_up
+from kdzoo.suite.run.repair import forget_damaged, renew
+from kdzoo.suite.run.worker_state import WorkerState, execution_of
+from kdzoo.training.cohort import Cohort
+from kdzoo.training.cost import with_first_stage
+from kdzoo.training.member import Member
+from kdzoo.training.session import Bound, cohort_of, member_of
+from kdzoo.training.train import UNITS_AN_EPOCH, Stopped, fit
+
+LOCK_POLL_SECONDS = 0.5
+"""between two looks at a run that another process has locked"""
+
+
+def train_runs(store: Store, ids: Iterable[str], options: Options, bench: WorkerState, emit: Emit, stop: Callable[[], bool]) -> list[str]:
+    """Train those of a cohort's runs that are not done; the ids of those that another process is training."""
+    locked: list[str] = []
+    with ExitStack() as locks:
+        bounds: list[Bound] = []
+        for run_id in ids:
+            folder = store.run(run_id)
+            if not locks.enter_context(folder.lock()):
+                locked.append(run_id)
+                continue
+            renew(folder, emit)
+            if folder.state() == "done":
+                report(folder, emit)
+            else:
+                bounds.append(Bound.read(folder))
+        if bounds:
+            first_stages(store, bounds, options, bench, emit, stop)
+            bounds = [bound for bound in bounds if bound.folder.state() != "failed"]
+        if bounds:
+            told: set[str] = set()
+
+            def relay(event: Event) -> None:
+                """Pass an event on; a failure, which the trainer knows by its id alone, with what a reader wants to know."""
+                if isinstance(event, MemberFailed):
+                    told.add(event.id)
+                    report(store.run(event.id), emit)
+                else:
+                    emit(event)
+
+            try:
+                train_cohort(store, bounds, options, bench, relay, stop)
+            except (StoreError, Stopped, InputError):
+                raise
+            except Exception:  # data or a teacher that cannot be had fails every run that needs them, with the reason
+                for bound in bounds:
+                    if bound.folder.state() != "done":
+                        bound.folder.fail(traceback.format_exc())
+            for bound in bounds:
+                if bound.folder.id not in told:
+                    report(bound.folder, emit)
+    if locked:
+        emit(RunsLocked(tuple(locked)))
+    return locked
+
+
+def first_stages(store: Store, bounds: Iterable[Bound], options: Options, bench: WorkerState, emit: Emit, stop: Callable[[], bool]) -> None:
+    """Train the first stages of the runs that have one, unless they are done; where one fails, so do the runs that start from it."""
+    waiting = [(bound, first) for bound in bounds if (first := bound.run.first) is not None and not bound.folder.checkpoint.exists()]
+    train_first_stages(store, waiting, options, bench, emit, stop)
+    for bound, first in waiting:
+        if store.run(first.id).state() != "done":
+            bound.folder.fail(failure_of_first(store, first))
+            report(bound.folder, emit)
+
+
+def train_first_stages(
+    store: Store,
+    waiting: Iterable[tuple[Bound, Run]],
+    options: Options,
+    bench: WorkerState,
+    emit: Emit,
+    stop: Callable[[], bool],
+    about: Callable[[Bound], Mapping[str, Any]] = lambda bound: bound.folder.read_plan()[1],
+) -> None:
+    """Train first stages that are not done, each with the record of a run that waits for it.
+
+    Runs of other settings, in this process or another, may start from the same first stage. about: that record.
+    """
+    by_recipe: dict[str, list[str]] = {}
+    for bound, first in waiting:
+        folder = store.run(first.id)
+        forget_damaged(folder, emit)
+        if folder.state() == "failed":
+            folder.forget()
+        folder.plan(first, about(bound))
+        ids = by_recipe.setdefault(str(first.recipe), [])
+        ids += [] if first.id in ids else [first.id]
+    apart = replace(options, keep=("checkpoint",), oracle=False, wandb=None)
+
+    def relay(event: Event) -> None:
+        """Pass an event on; what another process trains is waited for here, and is no job of the driver's."""
+        if isinstance(event, RunsLocked):
+            emit(Note(f"waiting: another process is training the first stage {', '.join(event.ids)}"))
+        else:
+            emit(event)
+
+    for left in by_recipe.values():
+        while left := train_runs(store, left, apart, bench, relay, stop):
+            if stop():
+                raise Stopped("training was stopped; run the same command to resume")
+            time.sleep(LOCK_POLL_SECONDS)
+
+
+def train_cohort(store: Store, bounds: list[Bound], options: Options, bench: WorkerState, emit: Emit, stop: Callable[[], bool]) -> None:
+    """Assemble, resume from checkpoints, probe the cost of what is new, and fit; groups that stand apart follow each other."""
+    execution = execution_of(options)
+    images, parts = bench.data(bounds[0], options)
+    teacher, shapes = None, None
+    taught_bounds = [bound for bound in bounds if bound.run.teacher is not None]
+    if len({str(bound.run.teacher) for bound in taught_bounds}) > 1:
+        raise ValueError("a cohort has one teacher; these runs have several")
+    for bound in taught_bounds[:1]:
+        teacher, shapes = bench.teacher(bound, images, parts, execution, emit)
+    members: list[Member] = []
+    costs: dict[str, dict[str, Any]] = {}
+    for bound in bounds:
+        waiting = [(bound, first)] if (first := bound.run.first) is not None else []
+        train_first = partial(train_first_stages, store, waiting, options, bench, emit, stop)
+        taught, weights = (shapes, teacher.weights_digest) if bound.run.teacher is not None and teacher is not None else (None, None)
+        build = partial(member_of, bound, images, parts, taught, execution, bench.modules, weights)
+        try:
+            member = take_up(store, bound, build, train_first, emit)
+            if member.step == 0 and member.run.recipe.head == "probe" and member.network.fresh_head:
+                begin_with_probe(member, parts, emit)
+            if member.cost is None:
+                setting = str(bound.run.model_copy(update={"seed": 0}))
+                if setting not in costs:  # a seed changes no cost
+                    costs[setting] = measure_cost(bound, build(), images, parts, teacher, execution, bench.modules)
+                member.cost = dict(costs[setting])
+                if first is not None:
+                    share = first.recipe.epochs / bound.run.recipe.epochs
+                    member.cost = with_first_stage(member.cost, store.run(first.id).result()["cost"], share)
+            member.sink = sinks_of(member, options, store.folder.name, emit)
+        except (StoreError, Stopped):
+            raise
+        except Exception:  # a method that cannot be built is that run's failure alone
+            bound.folder.fail(traceback.format_exc())
+            emit(MemberFailed(bound.folder.id))
+            continue
+        members.append(member)
+    for group in in_lockstep(members, options.memory):
+        cohort = cohort_of(group, parts, teacher, execution)
+        tell_lost_lines(cohort, emit)
+        equip(cohort, emit)
+        emit(beginning_of(cohort))
+        fit(cohort, emit=emit, stop=stop)
+
+
+def beginning_of(cohort: Cohort) -> TrainingBegun:
+    """The event of a cohort that is about to train."""
+    first, epochs = cohort.members[0], cohort.recipe.epochs
+    role = role_of(first.folder, first.run)
+    return TrainingBegun(
+        role=role,
+        ids=tuple(member.run.id for member in cohort.members),
+        epochs=epochs,
+        steps=cohort.steps_an_epoch * epochs,
+        step=first.step,
+        units=len(cohort.members) * UNITS_AN_EPOCH * first.step / cohort.steps_an_epoch,
+        name=first.run.student.name if role == "teacher" else "",
+    )
+
+
+def role_of(folder: RunFolder, run: Run) -> Role:
+    """What a run is trained for."""
+    if is_teacher(folder):
+        return "teacher"
+    return "first stage" if run.kind == "pretrain" else "student"
+
+
+def in_lockstep(members: Iterable[Member], memory: int) -> list[list[Member]]:
+    """Members that stand at the same step, in groups that hold at most `memory` bytes together, or one member."""
+    groups: list[list[Member]] = []
+    held = 0
+    for member in sorted(members, key=lambda member: (member.step, member.run.id)):
+        takes = int(member.cost["memory_bytes"]) if member.cost else 0
+        if groups and groups[-1][0].step == member.step and held + takes <= memory:
+            groups[-1].append(member)
+            held += takes
+        else:
+            groups.append([member])
+            held = takes
+    return groups
+
+
+def report(folder: RunFolder, emit: Emit) -> None:
+    """Emit how a run came out."""
+    run, about = folder.read_plan()
+    label, setting, role = run.objective.label, setting_text(run, about), role_of(folder, run)
+    if folder.state() == "done":
+        result = folder.result()
+        val, test = result["last"]["val"], result["last"]["test"]
+        emit(RunDone(folder.id, label, setting, run.seed, val and val["top1"], test["top1"], result["seconds"], role))
+    else:
+        failure = folder.failure(), folder.failure_part(), folder.failure_place()
+        emit(RunFailed(folder.id, label, setting, run.seed, *failure, role))

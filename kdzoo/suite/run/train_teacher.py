@@ -1,0 +1,69 @@
+"""A job that trains a teacher, where that has to be, and checks it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import torch
+
+from kdzoo.errors import WorkFailed
+from kdzoo.runs.events import Emit, TeacherChecked, emit_notes
+from kdzoo.runs.store import RunFolder, Store
+from kdzoo.suite.plan.jobs import Job
+from kdzoo.suite.run.repair import forget_damaged, renew
+from kdzoo.suite.run.train_runs import LOCK_POLL_SECONDS, train_runs
+from kdzoo.suite.run.worker_state import WorkerState, execution_of, probe_of
+from kdzoo.training.answers import check, remarks
+from kdzoo.training.session import Bound
+from kdzoo.training.train import Stopped
+
+
+def train_teacher(job: Job, bench: WorkerState, emit: Emit, stop: Callable[[], bool]) -> None:
+    """Train a teacher, or wait for the process that does, unless it is kept already; raises WorkFailed where that fails."""
+    store, options = Store(Path(job.folder)), replace(job.options, threads=job.teacher_threads)
+    torch.set_num_threads(options.threads)
+    for run_id in job.ids:
+        folder = store.run(run_id)
+        forget_damaged(folder, emit)
+        while not is_kept(folder, emit):
+            locked = train_runs(store, (run_id,), options, bench, emit, stop)
+            if not locked and folder.state() != "done":
+                raise WorkFailed(f"teacher {run_id}: its training failed: {folder.failure()}; --retry-failed trains it again")
+            if locked:
+                time.sleep(LOCK_POLL_SECONDS)
+            if stop():
+                raise Stopped("training was stopped; run the same command to resume")
+
+
+def is_kept(folder: RunFolder, emit: Emit) -> bool:
+    """Whether a teacher is done and its weights are whole; what is not is made new again. False while another process has it."""
+    with folder.lock() as free:
+        if free:
+            renew(folder, emit)
+        return free and folder.state() == "done"
+
+
+def check_teacher(job: Job, bench: WorkerState, emit: Emit) -> None:
+    """Measure a teacher on its first student's data as its students will; raises InputError where it is at chance."""
+    if job.example is not None:
+        folder, run_id = job.example
+        bound = Bound.read(Store(Path(folder)).run(run_id))
+    elif job.probes:
+        bound = probe_of(job.probes[0], Store(Path(job.folder)))
+    else:
+        return
+    torch.set_num_threads(job.options.threads)
+    execution = execution_of(job.options)
+    images, parts = bench.data(bound, job.options)
+    teacher, _ = bench.teacher(bound, images, parts, execution, emit)
+    if teacher is not None:
+        asked = (teacher, parts, bound.run.recipe.augment, execution)
+        emit_notes(remarks(*asked), emit)  # first: another normalisation is the usual reason for what is refused next
+        emit_notes([] if job.options.allow_chance_teacher else check(*asked), emit)
+        val, test = teacher.val_metrics, teacher.test_metrics
+        val_top1 = None if val is None else val["top1"]
+        emit(TeacherChecked(teacher.name, job.ids, val_top1, cast(float, test["top1"])))  # only likelihoods may be missing

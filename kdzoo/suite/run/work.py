@@ -1,0 +1,33 @@
+"""What a job does, in this process or in a worker: there is one code path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from kdzoo.runs.events import Emit
+from kdzoo.runs.store import Store
+from kdzoo.suite.plan.jobs import Job
+from kdzoo.suite.run.measure_doses import measure_doses
+from kdzoo.suite.run.train_runs import train_runs
+from kdzoo.suite.run.train_teacher import check_teacher, train_teacher
+from kdzoo.suite.run.worker_state import WorkerState
+
+
+def work(job: Job, bench: WorkerState, emit: Emit, stop: Callable[[], bool]) -> None:
+    """Do a job.
+
+    Raises InputError for a teacher that must not teach, WorkFailed for one whose training failed, and StoreError for a
+    folder that cannot be written.
+    """
+    if job.kind == "teacher":
+        train_teacher(job, bench, emit, stop)
+        check_teacher(job, bench, emit)
+    elif job.kind == "doses":
+        torch.set_num_threads(job.options.threads)
+        measure_doses(job, bench, emit, stop)
+    else:
+        torch.set_num_threads(job.options.threads)
+        train_runs(Store(Path(job.folder)), job.ids, job.options, bench, emit, stop)

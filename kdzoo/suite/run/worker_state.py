@@ -1,0 +1,71 @@
+"""What a worker keeps between jobs, and what it reads out of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from kdzoo.contract.outputs import Shapes
+from kdzoo.data.dataset import Images
+from kdzoo.data.loader import on_device
+from kdzoo.data.split import Parts
+from kdzoo.models.placement import Execution
+from kdzoo.runs.events import Emit, emit_notes
+from kdzoo.runs.spec import Run, parse
+from kdzoo.runs.store import Store
+from kdzoo.suite.plan.jobs import Options
+from kdzoo.training.cohort import Teacher
+from kdzoo.training.session import Bound, Modules, data_key, data_of, teacher_key, teacher_of
+
+
+@dataclass
+class WorkerState:
+    """What a worker keeps between jobs: the last data and teacher with its predictions, and networks given as objects."""
+
+    modules: Modules = field(default_factory=Modules)
+    read: dict[Any, tuple[Images, Parts]] = field(default_factory=dict)
+    served: dict[Any, tuple[Teacher, Shapes]] = field(default_factory=dict)
+
+    def data(self, bound: Bound, options: Options) -> tuple[Images, Parts]:
+        """The data of a run, on the device where it fits there; the last one is kept, as the teacher is."""
+        key = (*data_key(bound), options.device, options.image_cache)
+        if key not in self.read:
+            self.read = {}  # before the next one takes its place on the device
+            images, parts = data_of(bound, options.image_cache)
+            self.read = {key: (images, on_device(parts, torch.device(options.device)))}
+        return self.read[key]
+
+    def teacher(self, bound: Bound, images: Images, parts: Parts, execution: Execution, emit: Emit) -> tuple[Teacher | None, Shapes | None]:
+        """The teacher of a run; the last one is kept, since cohorts that share it follow each other."""
+        if bound.run.teacher is None:
+            return None, None
+        key = teacher_key(bound)
+        if key not in self.served:
+            made = teacher_of(bound, images, parts, execution, self.modules)
+            assert made is not None
+            self.served = {key: made}
+            emit_notes(made[0].notes, emit)
+        return self.served[key]
+
+
+def probe_of(entry: Mapping[str, Any], store: Store) -> Bound:
+    """What a job carries of a run that has no folder."""
+    run = parse(Run, entry["run"], "doses")
+    return Bound(run, store.run(run.id), entry["about"].get("paths", {}))
+
+
+def execution_of(options: Options) -> Execution:
+    return Execution(
+        device=torch.device(options.device),
+        threads=options.threads,
+        checkpoint_seconds=options.checkpoint_seconds,
+        keep=frozenset(options.keep),
+        oracle=options.oracle,
+        channels_last=options.channels_last,
+        teacher_cache=options.teacher_cache,
+        stack=options.stack,
+        compile=options.compile,
+    )
