@@ -31,9 +31,12 @@ from speed_clock import synchronise, with_peak
 from speed_report import machine
 from torch import Tensor, nn
 
+from kdzoo.contract.batch import Batch, Progress
 from kdzoo.contract.method import LossWithAux, Method, stages_handed
 from kdzoo.contract.methods import REGISTRY
-from kdzoo.contract.outputs import PASSES, Batch, DataFacts, Need, Outputs, Progress, Shapes
+from kdzoo.contract.needs import PASSES, Need
+from kdzoo.contract.outputs import Outputs
+from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.errors import InputError
 from kdzoo.models.network import Learner, Network, attention_as_products, build_network, freeze, pair_stages, probe
 from kdzoo.models.placement import Execution

@@ -12,7 +12,8 @@ import torch
 from speed_clock import LeftOut, Side, synchronise
 from speed_setup import CACHED_IMAGES, CacheSize, Setup, cohort_for
 
-from kdzoo.contract.outputs import Batch, Need, Progress
+from kdzoo.contract.batch import Batch, Progress
+from kdzoo.contract.needs import Need
 from kdzoo.data.loader import fetch_once
 from kdzoo.models.placement import autocast
 from kdzoo.runs.loggers import JsonLines

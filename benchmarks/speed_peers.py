@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 from torchvision import transforms
 
-from kdzoo.contract.outputs import Need, Progress
+from kdzoo.contract.batch import Progress
+from kdzoo.contract.needs import Need
 from kdzoo.models.placement import autocast
 
 TEMPERATURE, ALPHA = 4.0, 0.9

@@ -25,7 +25,7 @@ import torch
 from speed_report import machine
 
 from kdzoo.contract.methods import REGISTRY
-from kdzoo.contract.outputs import Need
+from kdzoo.contract.needs import Need
 from kdzoo.data.sources import data_root
 from kdzoo.errors import InputError
 from kdzoo.runs.loggers import read_lines

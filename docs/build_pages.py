@@ -28,12 +28,15 @@ from torch import Tensor
 
 from kdzoo import functional
 from kdzoo.contract import catalogue
+from kdzoo.contract.batch import Batch, Progress
 from kdzoo.contract.card import FAMILIES, Card, Family
 from kdzoo.contract.explain import STAGES, settings_in_words, written
 from kdzoo.contract.method import Method, stages_read
 from kdzoo.contract.methods import REGISTRY
+from kdzoo.contract.needs import PASSES, Need
 from kdzoo.contract.objective import Objective, build_objective
-from kdzoo.contract.outputs import PASSES, Batch, DataFacts, Need, Outputs, Progress, Shapes
+from kdzoo.contract.outputs import Outputs
+from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.errors import InputError
 from kdzoo.models.network import Learner, Network, build_network, freeze, pair_stages, probe
 from kdzoo.runs.spec import NetworkSpec, ObjectiveSpec, TermSpec

@@ -14,13 +14,16 @@ from kdzoo.version import VERSION as __version__
 if TYPE_CHECKING:
     from kdzoo import functional
     from kdzoo.api import bench, reproduce
+    from kdzoo.contract.batch import Batch, Progress
     from kdzoo.contract.card import Coefficients, PretrainStage, Setting, Source
     from kdzoo.contract.method import LossWithAux, Method, ParamGroup
     from kdzoo.contract.methods import create_method
-    from kdzoo.contract.outputs import Batch, DataFacts, Need, Needs, Outputs, Progress, Shapes
+    from kdzoo.contract.needs import Need, Needs
+    from kdzoo.contract.outputs import Outputs
     from kdzoo.contract.plugins import load_plugin
     from kdzoo.contract.projection import projector
     from kdzoo.contract.register import register
+    from kdzoo.contract.shapes import DataFacts, Shapes
     from kdzoo.data.sources import Raw, register_source
     from kdzoo.models.names import register_network
     from kdzoo.models.pairs import Pair, register_pair
@@ -43,7 +46,10 @@ _HOMES = {
     **dict.fromkeys(["Raw", "register_source"], "kdzoo.data.sources"),
     "register_network": "kdzoo.models.names",
     "register_recipe": "kdzoo.suite.plan.config",
-    **dict.fromkeys(["Batch", "DataFacts", "Need", "Needs", "Outputs", "Progress", "Shapes"], "kdzoo.contract.outputs"),
+    **dict.fromkeys(["Batch", "Progress"], "kdzoo.contract.batch"),
+    **dict.fromkeys(["Need", "Needs"], "kdzoo.contract.needs"),
+    "Outputs": "kdzoo.contract.outputs",
+    **dict.fromkeys(["DataFacts", "Shapes"], "kdzoo.contract.shapes"),
 }
 """where the names above live"""
 

@@ -19,10 +19,13 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.overrides import TorchFunctionMode
 
 from kdzoo.contract import guard
+from kdzoo.contract.batch import Batch, Progress
 from kdzoo.contract.diagnosis import BUILD, Networks, diagnose, fault_of_loss, fault_of_module, layers_outside_build, shown
 from kdzoo.contract.method import LossWithAux, Method, instance_of, stages_handed
+from kdzoo.contract.needs import OWN_WIDTH, PASSES, PER_SAMPLE, Need, Needs
 from kdzoo.contract.objective import Objective, Term
-from kdzoo.contract.outputs import PASSES, Batch, DataFacts, Need, Needs, Outputs, Progress, Shapes, StageShape
+from kdzoo.contract.outputs import Outputs
+from kdzoo.contract.shapes import DataFacts, Shapes, StageShape
 from kdzoo.models.network import Learner, build_network, freeze, pair_stages, probe
 from kdzoo.runs.spec import NetworkSpec
 from kdzoo.seeds import generator, global_stream
@@ -31,7 +34,6 @@ from kdzoo.text import first_line
 CLASSES, SAMPLES, BATCH = 5, 40, 6
 STUDENT = Shapes(CLASSES, 5, (StageShape(3, 8, 8, 1), StageShape(4, 4, 4, 2), StageShape(5, 2, 2, 4)))
 TEACHER = Shapes(CLASSES, 8, (StageShape(4, 8, 8, 1), StageShape(6, 4, 4, 2), StageShape(8, 4, 4, 2)))
-TENSORS = (Need.LOGITS, Need.EMBEDDING, Need.STAGES, Need.PREACT, Need.DISTILLED)
 
 
 class Verdict(StrEnum):
@@ -112,8 +114,8 @@ class Case:
             generator=generator(self.seed, "conformance"),
             on_read=self._recorder("batch"),
         )
-        student = Outputs(self.student, owner="student", on_read=self._recorder("student"))
-        teacher = Outputs(self.teacher, owner="teacher", on_read=self._recorder("teacher"))
+        student = Outputs.of(self.student, owner="student", on_read=self._recorder("student"))
+        teacher = Outputs.of(self.teacher, owner="teacher", on_read=self._recorder("teacher"))
         return student, teacher, batch
 
     @property
@@ -165,7 +167,7 @@ def case(
         }
 
     def seen(shapes: Shapes, owner: str) -> dict[Need, Any]:
-        return {**made(shapes), **{other: Outputs(made(shapes), owner=f"{owner}'s {other.name}") for other in PASSES}}
+        return {**made(shapes), **{other: Outputs.of(made(shapes), owner=f"{owner}'s {other.name}") for other in PASSES}}
 
     return Case(method, module.train(), seen(student, "student"), seen(teacher, "teacher"), {})
 
@@ -270,7 +272,7 @@ def reads_only_what_it_declares(method: Method) -> None:
 def gradient_reaches_the_student(method: Method) -> None:
     made = case(method)
     _backward(made)
-    declared = [need for need in TENSORS if need in method.card.needs.student]
+    declared = [need for need in PER_SAMPLE if need in method.card.needs.student]
     reached = [need for need in declared if any(t.grad is not None and bool(t.grad.any()) for t in _tensors(made.student[need]))]
     if declared and not reached:
         names = " and ".join(f"student.{str(need.name).lower()}" for need in declared)
@@ -288,7 +290,7 @@ def gradient_reaches_every_built_parameter(method: Method) -> None:
 def no_gradient_reaches_the_teacher(method: Method) -> None:
     made = case(method)
     _backward(made)
-    for need in TENSORS:
+    for need in PER_SAMPLE:
         if any(t.grad is not None and bool(t.grad.any()) for t in _tensors(made.teacher[need])):
             name = str(need.name).lower()
             raise Fault(f"the teacher received a gradient through its {name}: detach it, teacher.{name}.detach()")
@@ -377,14 +379,14 @@ def has_a_finite_gradient_everywhere(method: Method) -> None:
     """At match, for a batch of one image repeated, and for maps and vectors that are all zero, as a dead ReLU gives them."""
     for words, change in DEGENERATE.items():
         made = case(method, student=TEACHER, teacher=TEACHER)
-        for need in TENSORS:
+        for need in PER_SAMPLE:
             changed = [
                 change(s, t).detach().requires_grad_()
                 for s, t in zip(_tensors(made.student[need]), _tensors(made.teacher[need]), strict=True)
             ]
             made.student[need] = changed if isinstance(made.student[need], list) else changed[0]
         loss = _backward(made)
-        gradients = [t.grad for need in TENSORS for t in _tensors(made.student[need]) if t.grad is not None]
+        gradients = [t.grad for need in PER_SAMPLE for t in _tensors(made.student[need]) if t.grad is not None]
         if not torch.isfinite(loss) or not all(bool(torch.isfinite(g).all()) for g in gradients):
             raise Fault(
                 f"where {words} its loss or gradient is NaN or infinite: keep sqrt, log, norms and divisions away from zero, "
@@ -416,7 +418,7 @@ def takes_equal_and_different_shapes(method: Method) -> None:
 
 def is_zero_at_match(method: Method) -> None:
     made = case(method, student=TEACHER, teacher=TEACHER)
-    for need in TENSORS:
+    for need in PER_SAMPLE:
         made.student[need] = copy.deepcopy(made.teacher[need])
     loss = made.distilled()
     if abs(loss.item()) > 1e-6:
@@ -428,7 +430,7 @@ def is_zero_at_match(method: Method) -> None:
 
 def gradient_is_right(method: Method) -> None:
     made = _for_differences(method)
-    declared = [need for need in TENSORS if need in method.card.needs.student]
+    declared = [need for need in PER_SAMPLE if need in method.card.needs.student]
     tensors = [t for need in declared for t in _tensors(made.student[need])]
 
     def loss(*inputs: Tensor) -> Tensor:
@@ -640,8 +642,6 @@ IN_PLACE, DETERMINISTIC, SIZES, WIDTHS = (
     "any batch size",
     "equal and different widths and map sizes",
 )
-_TENSORS = Need.LOGITS | Need.EMBEDDING | Need.STAGES | Need.PREACT | Need.DISTILLED
-_WIDE = Need.EMBEDDING | Need.STAGES | Need.PREACT | Need.CLASSIFIER
 
 CHECKS: tuple[Check, ...] = (
     Check(LAYERS, builds_its_layers),
@@ -651,7 +651,7 @@ CHECKS: tuple[Check, ...] = (
         GRADIENT,
         gradient_reaches_the_student,
         (RUNS, DECLARED),
-        _unless("it reads nothing of the student", lambda m: bool(m.card.needs.student & _TENSORS)),
+        _unless("it reads nothing of the student", lambda m: bool(m.card.needs.student & PER_SAMPLE)),
     ),
     Check(
         "gradient reaches every parameter of build()",
@@ -663,7 +663,7 @@ CHECKS: tuple[Check, ...] = (
         "no gradient reaches the teacher",
         no_gradient_reaches_the_teacher,
         (RUNS, GRADIENT),
-        _unless("it reads nothing of the teacher", lambda method: bool(method.card.needs.teacher & _TENSORS)),
+        _unless("it reads nothing of the teacher", lambda method: bool(method.card.needs.teacher & PER_SAMPLE)),
     ),
     Check(IN_PLACE, leaves_the_outputs_alone, (RUNS,), _reads_the_network),
     Check("changes no global setting of torch", leaves_global_settings_alone, (RUNS,), _reads_the_network),
@@ -681,7 +681,7 @@ CHECKS: tuple[Check, ...] = (
         WIDTHS,
         takes_equal_and_different_shapes,
         (RUNS, LAYERS),
-        _unless("it reads only class scores, whose number is the same", _reads(_WIDE)),
+        _unless("it reads only class scores, whose number is the same", _reads(OWN_WIDTH)),
     ),
     Check(
         "finite gradient at match, for equal samples and for zeros",
@@ -699,7 +699,7 @@ CHECKS: tuple[Check, ...] = (
         "gradcheck: analytic against numerical gradient",
         gradient_is_right,
         (RUNS, GRADIENT, IN_PLACE, DETERMINISTIC, SIZES),
-        _unless("it reads no tensor of the student", lambda method: bool(method.card.needs.student & _TENSORS)),
+        _unless("it reads no tensor of the student", lambda method: bool(method.card.needs.student & PER_SAMPLE)),
     ),
     Check("state_dict round trip", state_round_trip_changes_nothing, (RUNS, IN_PLACE, DETERMINISTIC), _reads_the_network),
     Check(

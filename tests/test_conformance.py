@@ -9,11 +9,14 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from kdzoo.conformance import CHECKS, GRADIENT, RUNS, Verdict, check
+from kdzoo.contract.batch import Batch
 from kdzoo.contract.method import Method
 from kdzoo.contract.methods import REGISTRY, create_method
-from kdzoo.contract.outputs import Batch, DataFacts, Need, Needs, Outputs, Shapes
+from kdzoo.contract.needs import Need, Needs
+from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.plugins import load_plugin
 from kdzoo.contract.register import register
+from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.errors import InputError
 
 

@@ -12,8 +12,10 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
+from kdzoo.contract.batch import Batch, Progress
+from kdzoo.contract.needs import Need
 from kdzoo.contract.objective import build_objective
-from kdzoo.contract.outputs import Batch, DataFacts, Need, Progress
+from kdzoo.contract.shapes import DataFacts
 from kdzoo.data.dataset import Subset
 from kdzoo.data.folder import load_folder
 from kdzoo.errors import InputError
@@ -184,7 +186,9 @@ from kdzoo.models.placement import Execution
 from kdzoo.training.member import Member
 from kdzoo.models.network import Network, build_network, count, probe
 from kdzoo.contract.objective import build_objective
-from kdzoo.contract.outputs import Batch, Progress, DataFacts, Need
+from kdzoo.contract.batch import Batch, Progress
+from kdzoo.contract.needs import Need
+from kdzoo.contract.shapes import DataFacts
 from kdzoo.runs.store import RunFolder
 from kdzoo.training.predict import predict
 from kdzoo.runs.spec import Augment, DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run

@@ -12,12 +12,15 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from kdzoo.contract.batch import Batch, Progress
 from kdzoo.contract.card import Coefficients, Setting, Source
 from kdzoo.contract.method import Method
 from kdzoo.contract.methods import REGISTRY, create_method
-from kdzoo.contract.outputs import Batch, DataFacts, Need, Needs, Outputs, Progress, Shapes, UndeclaredNeed
+from kdzoo.contract.needs import Need, Needs, UndeclaredNeed
+from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.plugins import load_plugin, normalised_syntax
 from kdzoo.contract.register import register
+from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.errors import InputError
 
 
@@ -40,7 +43,7 @@ def plugin(tmp_path):
 
 
 def outputs(**values) -> Outputs:
-    return Outputs({Need[name.upper()]: value for name, value in values.items()}, owner="student")
+    return Outputs.of({Need[name.upper()]: value for name, value in values.items()}, owner="student")
 
 
 def batch_of(targets: list[int], asked: Need = Need.TARGETS) -> Batch:

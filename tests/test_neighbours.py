@@ -8,9 +8,12 @@ import torch
 from safetensors.torch import load_file
 
 from kdzoo.contract import guard
+from kdzoo.contract.batch import Batch, Progress
 from kdzoo.contract.methods import REGISTRY
-from kdzoo.contract.outputs import Batch, DataFacts, Need, Outputs, Progress, Shapes
+from kdzoo.contract.needs import Need
+from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.plugins import load_plugin
+from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.errors import InputError
 from kdzoo.runs.store import teacher_store
 from kdzoo.suite.plan.config import bench_config
@@ -275,7 +278,7 @@ def test_random_numbers_of_a_users_method_depend_on_the_step_alone(tmp_path):
 
     method = REGISTRY.create("noisy", {})
     objective = Objective(0.0, [Term(method, 1.0)], {"noisy": torch.nn.Module()}, stages=[], label_smoothing=0.0, seed=0)
-    outputs = Outputs({Need.LOGITS: torch.ones(4, 3)}, owner="student")
+    outputs = Outputs.of({Need.LOGITS: torch.ones(4, 3)}, owner="student")
 
     def loss(step: int) -> float:
         torch.rand(step + 3)

@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from kdzoo.contract.batch import Batch, Progress
 from kdzoo.contract.methods import create_method
+from kdzoo.contract.needs import Need, Needs, UndeclaredNeed
 from kdzoo.contract.objective import Objective, Term, cross_entropy, soft_cross_entropy
-from kdzoo.contract.outputs import Batch, Need, Needs, Outputs, Progress, UndeclaredNeed
+from kdzoo.contract.outputs import Outputs
 
 
 def softmax(z: np.ndarray) -> np.ndarray:
@@ -44,7 +46,7 @@ def objective(task: float, *terms: Term) -> Objective:
 def test_the_total_is_the_sum_of_its_parts_by_hand(logits):
     s, t = logits
     made = objective(0.3, Term(create_method("hinton", temperature=2.0), 0.7), Term(create_method("logits"), 5.0))
-    losses = made(Outputs({Need.LOGITS: s}, owner="student"), Outputs({Need.LOGITS: t}, owner="teacher"), batch(TARGETS))
+    losses = made(Outputs.of({Need.LOGITS: s}, owner="student"), Outputs.of({Need.LOGITS: t}, owner="teacher"), batch(TARGETS))
     zs, zt = s.numpy(), t.numpy()
     ce = -np.log(softmax(zs)[np.arange(6), TARGETS.numpy()]).mean()
     p, q = softmax(zt / 2), softmax(zs / 2)
@@ -106,7 +108,7 @@ def test_the_task_takes_soft_targets_where_images_are_mixed_and_methods_see_both
 
     Looking.card = replace(Looking.card, needs=Needs(Need.LOGITS | Need.TARGETS, Need.NOTHING))
     mixed = batch(TARGETS, SHARES)
-    losses = objective(1.0, Term(Looking(), 1.0))(Outputs({Need.LOGITS: s}, owner="s"), Outputs({Need.LOGITS: t}, owner="t"), mixed)
+    losses = objective(1.0, Term(Looking(), 1.0))(Outputs.of({Need.LOGITS: s}, owner="s"), Outputs.of({Need.LOGITS: t}, owner="t"), mixed)
     assert losses.total.item() == pytest.approx(-(SHARES.double().numpy() * np.log(softmax(s.numpy()))).sum(1).mean(), rel=1e-7)
     assert torch.equal(seen[0][0], TARGETS)
     assert torch.equal(seen[0][1], SHARES)
@@ -117,7 +119,7 @@ def test_the_task_takes_soft_targets_where_images_are_mixed_and_methods_see_both
 
 def test_a_method_sees_nothing_that_it_did_not_declare(logits):
     s, t = logits
-    outputs = Outputs({Need.LOGITS: s, Need.EMBEDDING: s}, owner="student").only(Need.LOGITS)
+    outputs = Outputs.of({Need.LOGITS: s, Need.EMBEDDING: s}, owner="student").only(Need.LOGITS)
     with pytest.raises(
         UndeclaredNeed, match=r"student\.embedding is read, but needs= does not declare it: write needs=Need.LOGITS \| Need.EMBEDDING"
     ):
@@ -135,5 +137,7 @@ def test_a_ramp_multiplies_the_term_and_not_the_task(logits):
             return 0.25
 
     s, t = logits
-    losses = objective(1.0, Term(Ramped(), 2.0))(Outputs({Need.LOGITS: s}, owner="s"), Outputs({Need.LOGITS: t}, owner="t"), batch(TARGETS))
+    losses = objective(1.0, Term(Ramped(), 2.0))(
+        Outputs.of({Need.LOGITS: s}, owner="s"), Outputs.of({Need.LOGITS: t}, owner="t"), batch(TARGETS)
+    )
     assert losses.total.item() == pytest.approx(losses.parts["ce"].item() + 2 * 0.25 * losses.parts["logits"].item())

@@ -49,9 +49,11 @@ def scale(name: str) -> float:
     """What a method makes of logits that differ by one."""
     import torch
 
-    from kdzoo.contract.outputs import Batch, Need, Outputs, Progress
+    from kdzoo.contract.batch import Batch, Progress
+    from kdzoo.contract.needs import Need
+    from kdzoo.contract.outputs import Outputs
 
-    one, two = (Outputs({Need.LOGITS: torch.full((2, 3), value)}, owner="student") for value in (1.0, 2.0))
+    one, two = (Outputs.of({Need.LOGITS: torch.full((2, 3), value)}, owner="student") for value in (1.0, 2.0))
     batch = Batch(inputs=one.logits, targets=one.logits, index=one.logits, clock=Progress(0, 1, 0, 1), generator=torch.Generator())
     given = REGISTRY.create(name, {}).loss(one, two, batch, torch.nn.Module())
     assert isinstance(given, torch.Tensor)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 import kdzoo
 from kdzoo.contract.methods import create_method
-from kdzoo.contract.outputs import StageShape
+from kdzoo.contract.shapes import StageShape
 
 
 def test_the_public_names_alone_are_listed_and_each_is_there():

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from kdzoo.contract.outputs import Need
+from kdzoo.contract.needs import Need
 from kdzoo.errors import InputError
 from kdzoo.models.network import Network, build_network
 from kdzoo.models.normalisation import Normalisation

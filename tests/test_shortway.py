@@ -19,7 +19,7 @@ from sklearn.datasets import load_digits
 
 from kdzoo.cli import distill as short
 from kdzoo.cli.app import status_of
-from kdzoo.contract.outputs import Need
+from kdzoo.contract.needs import Need
 from kdzoo.contract.register import register
 from kdzoo.errors import InputError, WorkFailed
 from kdzoo.models.weights import pretrained_unless_said

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdzoo.contract.outputs import Need, Outputs
+from kdzoo.contract.needs import Need
+from kdzoo.contract.outputs import Outputs
 from kdzoo.models.network import Network, build_network
 from kdzoo.runs.spec import NetworkSpec
 from kdzoo.training.stacked import Stack, stack_of

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from kdzoo.contract.outputs import Need, Outputs
+from kdzoo.contract.needs import Need
+from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.plugins import load_plugin
 from kdzoo.errors import InputError
 from kdzoo.models.network import build_network, freeze, identity
@@ -148,7 +149,7 @@ def memory(folder: Path, rows: int = 6) -> TeacherCache:
 
 
 def said(values: torch.Tensor) -> Outputs:
-    return Outputs({Need.LOGITS: values}, owner="teacher")
+    return Outputs.of({Need.LOGITS: values}, owner="teacher")
 
 
 def test_what_one_process_wrote_another_reads_once_it_is_flushed(tmp_path):

@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 from test_teacher_cache import AUTO, FINITE, MIXED, OFF, cohort, planned, trained
 
 import kdzoo
-from kdzoo.contract.outputs import Need, Needs, Outputs
+from kdzoo.contract.needs import Need, Needs
+from kdzoo.contract.outputs import Outputs
 from kdzoo.data import epoch, loader, mixing, operations, pixels, views
 from kdzoo.models.placement import autocast
 from kdzoo.runs.events import Event, Note, StepsTaken
@@ -123,12 +124,12 @@ def test_a_row_is_known_where_every_column_knows_it(tmp_path):
     logits, maps = (Column(need, number, (3,), torch.float32) for need, number in ((Need.LOGITS, None), (Need.STAGES, 0)))
     place = {"samples": 4, "views": 1, "block": 2, "device": torch.device("cpu")}
     one = TeacherCache(tmp_path, [logits], **place)
-    one.write(torch.tensor([0, 2]), Outputs({Need.LOGITS: torch.ones(2, 3)}, owner="teacher"))
+    one.write(torch.tensor([0, 2]), Outputs.of({Need.LOGITS: torch.ones(2, 3)}, owner="teacher"))
     one.flush()
     both = TeacherCache(tmp_path, [logits, maps], **place)
     both.take_over(torch.arange(4))
     assert not both.have.any()
-    both.write(torch.tensor([2, 3]), Outputs({Need.LOGITS: torch.ones(2, 3), Need.STAGES: [torch.full((2, 3), 5.0)]}, owner="teacher"))
+    both.write(torch.tensor([2, 3]), Outputs.of({Need.LOGITS: torch.ones(2, 3), Need.STAGES: [torch.full((2, 3), 5.0)]}, owner="teacher"))
     both.flush()
     again, fewer = TeacherCache(tmp_path, [logits, maps], **place), TeacherCache(tmp_path, [logits], **place)
     for cache in (again, fewer):
@@ -154,7 +155,7 @@ def test_a_seal_is_the_sum_that_its_text_gives():
 
 def test_any_flipped_bit_of_a_row_or_its_seal_makes_the_row_unknown(tmp_path):
     kept = TeacherCache(tmp_path, [Column(Need.LOGITS, None, (3,), torch.float32)], samples=1, views=1, block=1, device=torch.device("cpu"))
-    kept.write(torch.tensor([0]), Outputs({Need.LOGITS: torch.tensor([[0.0, -1.5, 3e-3]])}, owner="teacher"))
+    kept.write(torch.tensor([0]), Outputs.of({Need.LOGITS: torch.tensor([[0.0, -1.5, 3e-3]])}, owner="teacher"))
     kept.flush()
     for name in ("logits.f32", "logits.seal"):
         content = (tmp_path / name).read_bytes()
@@ -350,7 +351,7 @@ def test_a_cache_that_is_not_this_teachers_is_found_out_and_made_anew(ready, tmp
     values = cache.read(rows)
     other = {need: [-v for v in value] if isinstance(value, list) and column == "stages-0" else value for need, value in values.items()}
     other |= {need: -values[need] for need in (Need.LOGITS, Need.EMBEDDING) if need.name == column.upper()}
-    cache.write(rows, Outputs(other, owner="another"))
+    cache.write(rows, Outputs.of(other, owner="another"))
     cache.flush()
     notes = train(made, AUTO)
     assert weights(made) == ready.live
@@ -361,9 +362,11 @@ def test_a_cache_that_is_not_this_teachers_is_found_out_and_made_anew(ready, tmp
 def test_what_is_known_is_compared_wherever_in_an_epoch_it_begins(tmp_path):
     column = Column(Need.LOGITS, None, (3,), torch.float32)
     cache = TeacherCache(tmp_path, [column], samples=10, views=1, block=2, device=torch.device("cpu"))
-    page = Page(cache, {Need.NOTHING: torch.arange(10)}, ask=lambda _: Outputs({Need.LOGITS: torch.ones(2, 3)}, owner="teacher"), show=None)
+    page = Page(
+        cache, {Need.NOTHING: torch.arange(10)}, ask=lambda _: Outputs.of({Need.LOGITS: torch.ones(2, 3)}, owner="teacher"), show=None
+    )
     assert page.first_known() is None
-    cache.write(torch.tensor([5]), Outputs({Need.LOGITS: torch.full((1, 3), 1.25)}, owner="another"))
+    cache.write(torch.tensor([5]), Outputs.of({Need.LOGITS: torch.full((1, 3), 1.25)}, owner="another"))
     positions = page.first_known()
     assert positions is not None
     assert positions.tolist() == [4, 5]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kdzoo.contract.outputs import Need, Needs
+from kdzoo.contract.needs import Need, Needs
 from kdzoo.contract.register import register
 from kdzoo.errors import InputError
 from kdzoo.runs.events import Note, RunFailed

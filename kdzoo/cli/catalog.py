@@ -37,7 +37,7 @@ from kdzoo.text import first_line, number_of
 
 if TYPE_CHECKING:
     from kdzoo.conformance import Finding
-    from kdzoo.contract.outputs import Shapes
+    from kdzoo.contract.shapes import Shapes
     from kdzoo.data.known import DataSet
     from kdzoo.models.known import Known
     from kdzoo.runs.spec import ObjectiveSpec
@@ -100,7 +100,7 @@ def methods(
     """
     from kdzoo.contract.card import FAMILIES
     from kdzoo.contract.methods import REGISTRY
-    from kdzoo.contract.outputs import Need
+    from kdzoo.contract.needs import Need
 
     _load(plugin)
     by_word = {str(need.name).lower(): need for need in Need if need.value}

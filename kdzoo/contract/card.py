@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from kdzoo.contract.outputs import Need, Needs
+from kdzoo.contract.needs import Need, Needs
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from kdzoo.contract.card import Card, Coefficients, PretrainStage, Setting, Source, StagesRead
 from kdzoo.contract.method import Method
-from kdzoo.contract.outputs import Need, Needs
+from kdzoo.contract.needs import Need, Needs
 from kdzoo.contract.registry import Definition, Entry
 from kdzoo.files import CONFIGS
 

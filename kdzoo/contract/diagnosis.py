@@ -14,7 +14,8 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
-from kdzoo.contract.outputs import Need, Shapes
+from kdzoo.contract.needs import Need
+from kdzoo.contract.shapes import Shapes
 from kdzoo.errors import KdzooError, did_you_mean
 from kdzoo.text import first_line
 

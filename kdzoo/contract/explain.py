@@ -9,7 +9,8 @@ from typing import Any
 from kdzoo.contract.card import Card, Setting, StagesRead
 from kdzoo.contract.method import stages_handed, stages_read
 from kdzoo.contract.methods import REGISTRY
-from kdzoo.contract.outputs import Need, Shapes, StageShape
+from kdzoo.contract.needs import Need
+from kdzoo.contract.shapes import Shapes, StageShape
 from kdzoo.runs.spec import ObjectiveSpec
 from kdzoo.text import number_of
 

@@ -24,7 +24,10 @@ from torch.overrides import _pop_mode as pop_function_mode
 from torch.utils import _device as default_device
 from torch.utils._python_dispatch import _pop_mode as pop_dispatch_mode
 
-from kdzoo.contract.outputs import Batch, DataFacts, Need, Outputs, Shapes
+from kdzoo.contract.batch import Batch
+from kdzoo.contract.needs import Need
+from kdzoo.contract.outputs import Outputs
+from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.errors import KdzooError
 
 

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from kdzoo.contract.batch import Batch, Progress
 from kdzoo.contract.diagnosis import advice_for, diagnose, shown
 from kdzoo.contract.method import Method
-from kdzoo.contract.outputs import Batch, DataFacts, Need, Needs, Outputs, Progress, Shapes, StageShape
+from kdzoo.contract.needs import Need, Needs
+from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.registry import definition_of
+from kdzoo.contract.shapes import DataFacts, Shapes, StageShape
 from kdzoo.errors import InputError, problems_of
 
 if TYPE_CHECKING:
@@ -44,7 +47,7 @@ def infer_needs(name: str, cls: type[Method], definition: Any) -> Needs:
             Need.PREACT: [draw(4, 3, 8, 8), draw(4, 4, 4, 4), draw(4, 6, 2, 2)],
             Need.CLASSIFIER: nn.Linear(6, 5),
         }
-        return Outputs(values, owner=owner, on_read=recorder(owner))
+        return Outputs.of(values, owner=owner, on_read=recorder(owner))
 
     maps = (StageShape(3, 8, 8, 1), StageShape(4, 4, 4, 2), StageShape(6, 2, 2, 4))
     shapes = Shapes(5, 6, maps, classifier=nn.Linear(6, 5).requires_grad_(False))

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from kdzoo.contract.batch import Batch, Progress
 from kdzoo.contract.card import Card, StagesRead
 from kdzoo.contract.diagnosis import BUILD, diagnose
-from kdzoo.contract.outputs import Batch, DataFacts, Outputs, Progress, Shapes
+from kdzoo.contract.outputs import Outputs
+from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.errors import InputError, problems_of
 
 if TYPE_CHECKING:

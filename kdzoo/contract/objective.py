@@ -11,10 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdzoo.contract import guard
+from kdzoo.contract.batch import Batch, Losses
 from kdzoo.contract.diagnosis import MethodFault, Networks, diagnose, fault_of_loss, fault_of_module
 from kdzoo.contract.method import LossWithAux, Method, ParamGroup, stages_handed
 from kdzoo.contract.methods import REGISTRY
-from kdzoo.contract.outputs import NO_NEEDS, PASSES, Batch, DataFacts, Losses, Need, Needs, Outputs, Shapes
+from kdzoo.contract.needs import NO_NEEDS, PASSES, Need, Needs
+from kdzoo.contract.outputs import Outputs
+from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.errors import InputError
 from kdzoo.runs.spec import ObjectiveSpec
 from kdzoo.seeds import generator, global_stream, library_stream
@@ -129,7 +132,7 @@ class Objective(nn.Module):
         needs, module = method.card.needs.settled(self.preact), self.parts[method.card.name]
         own_stream = generator(self.seed, "method", method.card.name, batch.clock.step, device=batch.index.device)
         read = student.only(needs.student, ours, owner="student")
-        taught = (teacher or Outputs({}, owner="teacher")).only(needs.teacher, theirs, owner="teacher")
+        taught = (teacher or Outputs(owner="teacher")).only(needs.teacher, theirs, owner="teacher")
         given = batch.only(needs.student, own_stream)
         if not method.card.outside:
             return method.loss(read, taught, given, module)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdzoo.contract.outputs import StageShape
+from kdzoo.contract.shapes import StageShape
 
 
 def projector(student: int | StageShape, teacher: int | StageShape) -> nn.Module:

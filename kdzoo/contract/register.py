@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pydantic import create_model
 
+from kdzoo.contract.batch import Batch
 from kdzoo.contract.card import Card, Coefficients, Family, PretrainStage, Setting, Source, StagesRead, default_search
 from kdzoo.contract.infer import infer_needs
 from kdzoo.contract.method import Method
 from kdzoo.contract.methods import REGISTRY
-from kdzoo.contract.outputs import Batch, Need, Needs, Outputs
+from kdzoo.contract.needs import Need, Needs
+from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.plugins import plugin_being_loaded, version_of
 from kdzoo.contract.registry import definition_of
 from kdzoo.contract.signature import refuse_definition, refuse_needs, refuse_signatures

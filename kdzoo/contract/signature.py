@@ -6,7 +6,7 @@ import inspect
 from typing import Any
 
 from kdzoo.contract.method import Method
-from kdzoo.contract.outputs import Need, Needs
+from kdzoo.contract.needs import Need, Needs
 from kdzoo.contract.registry import definition_of
 from kdzoo.errors import InputError, did_you_mean
 

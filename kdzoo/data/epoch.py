@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kdzoo.contract.outputs import Batch, Need, Progress
+from kdzoo.contract.batch import Batch, Progress
+from kdzoo.contract.needs import Need
 from kdzoo.data.loader import fetch, fetch_once
 from kdzoo.data.mixing import Mixes, draw_mixes, mix, soft_targets
 from kdzoo.data.split import Parts

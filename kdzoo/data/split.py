@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kdzoo.contract.outputs import DataFacts
+from kdzoo.contract.shapes import DataFacts
 from kdzoo.data.dataset import Images, Subset
 from kdzoo.data.transfer import classes_in_words
 from kdzoo.data.unlabelled import Unlabelled, joined

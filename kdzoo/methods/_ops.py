@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdzoo.contract.outputs import Batch, Progress, Shapes
+from kdzoo.contract.batch import Batch, Progress
+from kdzoo.contract.shapes import Shapes
 from kdzoo.errors import InputError
 from kdzoo.seeds import global_stream
 

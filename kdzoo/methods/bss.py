@@ -6,9 +6,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from kdzoo.contract.batch import Batch, Progress
 from kdzoo.contract.card import Source
 from kdzoo.contract.method import Method
-from kdzoo.contract.outputs import Batch, Need, Needs, Outputs, Probeable, Progress
+from kdzoo.contract.needs import Need, Needs
+from kdzoo.contract.outputs import Outputs, Probeable
 from kdzoo.contract.register import register
 from kdzoo.methods._ops import divergence, full_precision, own_stream, taught, wide
 

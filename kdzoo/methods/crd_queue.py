@@ -9,10 +9,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from kdzoo.contract.batch import Batch
 from kdzoo.contract.card import Source
 from kdzoo.contract.method import Method
-from kdzoo.contract.outputs import Batch, DataFacts, Need, Outputs, Shapes
+from kdzoo.contract.needs import Need
+from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.register import register
+from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.methods._ops import full_precision, wide
 from kdzoo.methods.crd import CommonSpace, accepted, rejected, several_classes
 

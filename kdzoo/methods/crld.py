@@ -6,9 +6,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from kdzoo.contract.batch import Batch
 from kdzoo.contract.card import Source
 from kdzoo.contract.method import Method
-from kdzoo.contract.outputs import Batch, Need, Needs, Outputs
+from kdzoo.contract.needs import Need, Needs
+from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.register import register
 from kdzoo.methods._ops import divergence, taught, wide
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdzoo.contract.batch import Batch
 from kdzoo.contract.card import Coefficients, Source
 from kdzoo.contract.method import Method
-from kdzoo.contract.outputs import Batch, Need, Needs, Outputs
+from kdzoo.contract.needs import Need, Needs
+from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.register import register
 from kdzoo.methods._ops import wide
 

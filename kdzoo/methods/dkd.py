@@ -5,9 +5,11 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor, nn
 
+from kdzoo.contract.batch import Batch, Progress
 from kdzoo.contract.card import HIGH_FIRST, Setting, Source, in_doses
 from kdzoo.contract.method import Method
-from kdzoo.contract.outputs import Batch, Need, Needs, Outputs, Progress
+from kdzoo.contract.needs import Need, Needs
+from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.register import register
 from kdzoo.methods._ops import divergence, risen, target_or_not, taught, wide, without_target
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import nn
 
 from kdzoo.contract.card import PretrainStage, Source
-from kdzoo.contract.outputs import DataFacts, Need, Shapes
+from kdzoo.contract.needs import Need
 from kdzoo.contract.register import register
+from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.methods.fitnet import FitNet
 
 

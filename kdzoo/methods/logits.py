@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from kdzoo.contract.batch import Batch
 from kdzoo.contract.card import Coefficients, Source
 from kdzoo.contract.method import Method
-from kdzoo.contract.outputs import Batch, Need, Outputs
+from kdzoo.contract.needs import Need
+from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.register import register
 from kdzoo.methods._ops import taught, wide
 

@@ -8,10 +8,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from kdzoo.contract.batch import Batch
 from kdzoo.contract.card import LOW_FIRST, Setting, Source, in_doses
 from kdzoo.contract.method import Method
-from kdzoo.contract.outputs import Batch, DataFacts, Need, Needs, Outputs, Shapes
+from kdzoo.contract.needs import Need, Needs
+from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.register import register
+from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.errors import InputError
 from kdzoo.methods._ops import full_precision, separable, taught, wide
 

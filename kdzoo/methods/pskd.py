@@ -9,10 +9,13 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from kdzoo.contract.batch import Batch, Progress
 from kdzoo.contract.card import Coefficients, Source
 from kdzoo.contract.method import Method
-from kdzoo.contract.outputs import Batch, DataFacts, Need, Needs, Outputs, Progress, Shapes
+from kdzoo.contract.needs import Need, Needs
+from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.register import register
+from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.methods._ops import taught, wide
 
 

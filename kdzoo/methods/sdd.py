@@ -9,9 +9,12 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from kdzoo.contract.batch import Batch
 from kdzoo.contract.card import LOW_FIRST, Source, in_doses
-from kdzoo.contract.outputs import Batch, DataFacts, Need, Needs, Outputs, Shapes
+from kdzoo.contract.needs import Need, Needs
+from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.register import register
+from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.methods._ops import full_precision, pooled_classifier, taught, wide
 from kdzoo.methods.dkd import DKD, decoupled
 

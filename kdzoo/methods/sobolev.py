@@ -6,9 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from kdzoo.contract.batch import Batch
 from kdzoo.contract.card import Source
 from kdzoo.contract.method import Method
-from kdzoo.contract.outputs import Batch, Need, Needs, Outputs, Probeable
+from kdzoo.contract.needs import Need, Needs
+from kdzoo.contract.outputs import Outputs, Probeable
 from kdzoo.contract.register import register
 from kdzoo.methods._ops import full_precision, normalised, own_stream, taught, wide
 

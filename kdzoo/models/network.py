@@ -24,8 +24,10 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from kdzoo.contract.outputs import Need, Outputs, Shapes, StageShape
+from kdzoo.contract.needs import Need
+from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.plugins import modules_beside
+from kdzoo.contract.shapes import Shapes, StageShape
 from kdzoo.data.preprocess import normalise
 from kdzoo.errors import InputError
 from kdzoo.models import generic
@@ -108,7 +110,7 @@ class Network(nn.Module):
             Need.DISTILLED: scored.seen[-1] if scored.seen else None,
             Need.MEMBERS: [logits],
         }
-        return Outputs({n: value for n, value in values.items() if n in need} | self.parts(need), owner="network")
+        return Outputs.of({n: value for n, value in values.items() if n in need} | self.parts(need), owner="network")
 
     def parts(self, need: Need) -> dict[Need, Any]:
         """What is read of the network that takes no forward."""

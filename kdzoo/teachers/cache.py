@@ -28,19 +28,12 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kdzoo.contract.outputs import Need, Outputs
+from kdzoo.contract.needs import PER_SAMPLE, Need
+from kdzoo.contract.outputs import Outputs
 from kdzoo.files import plain_status
 from kdzoo.runs.seals import OWNER, Damaged, read_tensors, write_tensors
 from kdzoo.runs.spec import canonical_json
 from kdzoo.runs.store import StoreError, cache_folder, set_aside, write_json
-
-KEPT = (Need.LOGITS, Need.EMBEDDING, Need.STAGES, Need.PREACT, Need.DISTILLED, Need.MEMBERS)
-"""what is a tensor, or a list of them, with a row for each sample"""
-
-REMEMBERED = Need(sum(need.value for need in KEPT))
-
-ALWAYS = Need.LOGITS | Need.EMBEDDING
-"""kept even where nobody reads it yet, as far as the budget allows: the forward that gives the one gives the other"""
 
 AUTO_SHARE = 0.25
 """the share of the free memory, and of the free disk, that a cache may take unless a size is given"""
@@ -86,7 +79,7 @@ class Column:
     def of(given: Outputs, need: Need) -> tuple[Column, ...]:
         """The columns of a forward that gave `need`; none for what the network has not got."""
         found = []
-        for kind in KEPT:
+        for kind in PER_SAMPLE:
             value = given.get(kind) if kind in need else None
             numbered = [(None, value)] if isinstance(value, Tensor) else list(enumerate(value or ()))
             found += [Column(kind, number, tuple(tensor.shape[1:]), tensor.dtype) for number, tensor in numbered]
@@ -551,7 +544,7 @@ class Page:
         """How far the cache stands from the living teacher on what it knows of a batch, relative to the largest value of a column."""
         rows = self.rows[Need.NOTHING][positions]
         known = self.teacher_cache.have[rows]
-        remembered, alive = Outputs(self.teacher_cache.read(rows), owner="teacher cache"), self.ask(images)
+        remembered, alive = Outputs.of(self.teacher_cache.read(rows), owner="teacher cache"), self.ask(images)
         return max(_apart(column.taken(remembered)[known], column.taken(alive)[known]) for column in self.teacher_cache.columns)
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdzoo.contract.outputs import PASSES, Need, Outputs
+from kdzoo.contract.needs import ALWAYS_CACHED, PASSES, PER_SAMPLE, Need
+from kdzoo.contract.outputs import Outputs
 from kdzoo.data.dataset import Subset
 from kdzoo.data.epoch import EpochPlan
 from kdzoo.data.loader import fetch_once
@@ -220,7 +221,7 @@ def recite(cohort: Cohort, page: Page, positions: Tensor, seen: Seen) -> Outputs
         return None
     parts = cohort.teacher.network.parts(need)
     said = {
-        which: Outputs(values | parts, owner="network").only(need & ~PASSES)
+        which: Outputs.of(values | parts, owner="network").only(need & ~PASSES)
         for which, values in page.outputs(int(positions[0]), seen).items()
         if not which or which in need
     }
@@ -250,7 +251,7 @@ def open_teacher_cache(cohort: Cohort) -> TeacherCache | str | None:
     """The cache of what the cohort's members read of their teacher; in words why there is none; None where none is wanted."""
     teacher, execution, recipe = cohort.teacher, cohort.execution, cohort.recipe
     need = cohort.taught
-    if teacher is None or execution.teacher_cache == 0 or not need & cache.REMEMBERED:
+    if teacher is None or execution.teacher_cache == 0 or not need & PER_SAMPLE:
         return None
     samples, views = len(cohort.parts.train.targets), view_count(recipe.augment) if finite(recipe) else None
     about: dict[str, Any] = {
@@ -270,11 +271,11 @@ def open_teacher_cache(cohort: Cohort) -> TeacherCache | str | None:
         if Need.PARTNER in cohort.passes:  # what is mixed with what then depends on the labels
             about["labels"] = hashlib.sha256(cohort.parts.train.targets.numpy().tobytes()).hexdigest()
     images = fetch_once(cohort.parts.train.images, torch.arange(cohort.block), execution.device)
-    given = ask(cohort, (need | cache.ALWAYS) & ~PASSES, center(images, recipe.augment))
+    given = ask(cohort, (need | ALWAYS_CACHED) & ~PASSES, center(images, recipe.augment))
     return cache.open_cache(
         about,
         teacher.name,
-        cache.Column.of(given, need | cache.ALWAYS),
+        cache.Column.of(given, need | ALWAYS_CACHED),
         need,
         samples=samples,
         views=views,

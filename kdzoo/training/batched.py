@@ -9,13 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdzoo.contract.outputs import Batch, Losses, Need, Outputs
+from kdzoo.contract.batch import Batch, Losses
+from kdzoo.contract.needs import BATCHABLE, Need
+from kdzoo.contract.outputs import Outputs
 from kdzoo.models.placement import autocast
 from kdzoo.seeds import global_stream
 from kdzoo.training.dot import DOT
 from kdzoo.training.member import Member
 from kdzoo.training.regularise import set_dropout
-from kdzoo.training.stacked import STACKABLE, Stack, stack_of
+from kdzoo.training.stacked import Stack, stack_of
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def _to_outputs(member: Member, outputs: Outputs, teacher: Outputs | None, batch
 
 def together(members: Sequence[Member], images: Tensor) -> Together | str | None:
     """The members that can be trained as one; or why they cannot; None where there are less than two."""
-    fit = [member for member in members if not member.need & ~STACKABLE and not isinstance(member.optimizer, DOT)]
+    fit = [member for member in members if not member.need & ~BATCHABLE and not isinstance(member.optimizer, DOT)]
     if len(fit) < 2:
         return None
     made = stack_of([member.network for member in fit], images, Need.LOGITS | Need.STAGES | Need.EMBEDDING)

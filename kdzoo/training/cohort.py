@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from kdzoo.contract.outputs import Need
+from kdzoo.contract.needs import Need
 from kdzoo.data.epoch import STREAMS, EpochPlan
 from kdzoo.data.split import Parts
 from kdzoo.models.network import Network, NetworkCost

@@ -7,13 +7,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from kdzoo.contract.outputs import Need
+from kdzoo.contract.needs import COMPILABLE, Need
 from kdzoo.models.placement import autocast
 from kdzoo.text import first_line
 from kdzoo.training.member import Member, outputs
-
-INSIDE = Need.PREACT | Need.NETWORK
-"""what is read inside of a network, or differentiated twice: members that read it are trained as they are"""
 
 
 def compile_students(members: Sequence[Member], images: Tensor) -> str | None:
@@ -21,7 +18,7 @@ def compile_students(members: Sequence[Member], images: Tensor) -> str | None:
 
     That is found out by a trial on a copy of the first, in which the compiling happens.
     """
-    fit = [member for member in members if member.network.is_timm and not member.need & INSIDE]
+    fit = [member for member in members if member.network.is_timm and not member.need & ~COMPILABLE]
     if fit and fit[0].run.recipe.dropout_schedule != "constant":
         return "students are not compiled: their dropout changes from epoch to epoch, and each rate would be compiled anew"
     why = _refusal(fit[0], images) if fit else None

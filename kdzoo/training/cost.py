@@ -18,7 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from kdzoo.contract import guard
-from kdzoo.contract.outputs import PASSES, Progress
+from kdzoo.contract.batch import Progress
+from kdzoo.contract.needs import PASSES
 from kdzoo.models.network import attention_as_products
 from kdzoo.training.answers import teach
 from kdzoo.training.cohort import Cohort

@@ -19,8 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from kdzoo.contract import guard
+from kdzoo.contract.batch import Batch, Losses, Progress
+from kdzoo.contract.needs import Need
 from kdzoo.contract.objective import Term
-from kdzoo.contract.outputs import Batch, Losses, Need, Outputs, Progress, Shapes
+from kdzoo.contract.outputs import Outputs
+from kdzoo.contract.shapes import Shapes
 from kdzoo.data.dataset import Images
 from kdzoo.data.split import Parts
 from kdzoo.models.network import Network, count

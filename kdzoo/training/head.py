@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from kdzoo.contract.outputs import Need
+from kdzoo.contract.needs import Need
 from kdzoo.data.dataset import Subset
 from kdzoo.data.loader import fetch
 from kdzoo.data.views import center

@@ -15,8 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from kdzoo.contract import guard
+from kdzoo.contract.batch import Batch, Losses
+from kdzoo.contract.needs import PASSES, Need
 from kdzoo.contract.objective import Objective
-from kdzoo.contract.outputs import PASSES, Batch, Losses, Need, Outputs
+from kdzoo.contract.outputs import Outputs
 from kdzoo.errors import InputError
 from kdzoo.models.network import Network, NetworkCost
 from kdzoo.models.placement import Execution, autocast

@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from kdzoo.contract.methods import REGISTRY
+from kdzoo.contract.needs import Need
 from kdzoo.contract.objective import Deployed, Objective, build_objective
-from kdzoo.contract.outputs import Need, Shapes
+from kdzoo.contract.shapes import Shapes
 from kdzoo.data.dataset import Images
 from kdzoo.data.sources import load
 from kdzoo.data.split import Parts, split

@@ -15,13 +15,10 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from kdzoo.contract.outputs import Need, Outputs
+from kdzoo.contract.needs import Need
+from kdzoo.contract.outputs import Outputs
 from kdzoo.models.network import Network
 from kdzoo.text import first_line
-
-STACKABLE = Need.LOGITS | Need.EMBEDDING | Need.STAGES | Need.PREACT | Need.TARGETS
-"""what a stack can give: tensors of one forward. A network's own modules, and passes that move the batch-norm statistics of
-those alone who read them, are each student's own."""
 
 
 class Stack:
@@ -46,7 +43,7 @@ class Stack:
         # Students of a cohort have the same seed and therefore, one by one, the same masks of dropout: "same" here.
         found = torch.vmap(one, randomness="same")(self.parameters, self.buffers)
         return [
-            Outputs({Need[name]: _part(value, number) for name, value in found.items()}, owner="network")
+            Outputs.of({Need[name]: _part(value, number) for name, value in found.items()}, owner="network")
             for number in range(len(self._own))
         ]
 

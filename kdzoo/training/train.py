@@ -13,7 +13,8 @@ from collections.abc import Callable
 from functools import partial
 
 from kdzoo.contract import guard
-from kdzoo.contract.outputs import Need, Progress
+from kdzoo.contract.batch import Progress
+from kdzoo.contract.needs import Need
 from kdzoo.data.epoch import EpochPlan, LoadedBatch
 from kdzoo.errors import InputError, KdzooError
 from kdzoo.runs.events import CacheUse, Emit, MemberFailed, Note, StepsTaken, emit_notes

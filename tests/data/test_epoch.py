@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kdzoo.contract.outputs import Need
+from kdzoo.contract.needs import Need
 from kdzoo.data.epoch import STREAMS, EpochPlan
 from kdzoo.data.mixing import draw_mixes, mix
 from kdzoo.data.sources import load

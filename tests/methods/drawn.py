@@ -4,7 +4,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kdzoo.contract.outputs import Batch, Need, Outputs, Progress
+from kdzoo.contract.batch import Batch, Progress
+from kdzoo.contract.needs import Need
+from kdzoo.contract.outputs import Outputs
 
 
 def drawn(*shape: int, seed: int = 0, factor: float = 1.0) -> Tensor:
@@ -18,7 +20,7 @@ def pair(*shape: int, seed: int = 0, factor: float = 1.0) -> tuple[Tensor, Tenso
 
 
 def outputs(owner: str, **values: Tensor | list[Tensor]) -> Outputs:
-    return Outputs({Need[name.upper()]: value for name, value in values.items()}, owner=owner)
+    return Outputs.of({Need[name.upper()]: value for name, value in values.items()}, owner=owner)
 
 
 def batch_of(index: Tensor, targets: Tensor, seed: int = 0) -> Batch:

@@ -10,7 +10,7 @@ from torch import nn
 
 from kdzoo.contract.card import PretrainStage
 from kdzoo.contract.methods import REGISTRY, create_method
-from kdzoo.contract.outputs import DataFacts, Shapes, StageShape
+from kdzoo.contract.shapes import DataFacts, Shapes, StageShape
 from kdzoo.functional import ab
 
 FACTS = DataFacts(10, 5, torch.arange(10) % 5)

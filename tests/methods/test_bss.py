@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from kdzoo.contract.batch import Batch, Progress
 from kdzoo.contract.methods import create_method
-from kdzoo.contract.outputs import Batch, Need, Outputs, Progress
+from kdzoo.contract.needs import Need
+from kdzoo.contract.outputs import Outputs
 from kdzoo.errors import InputError
 from kdzoo.functional import bss
 from kdzoo.methods.bss import attack, base_samples, other_classes
@@ -157,7 +159,7 @@ def test_a_teacher_without_a_gradient_leaves_the_image():
 
 def given_of(student: nn.Module, teacher: nn.Module, images: Tensor, targets: Tensor) -> tuple[Outputs, Outputs, Batch]:
     size = len(images)
-    seen = (Outputs({Need.LOGITS: network(images), Need.NETWORK: network}, owner="network") for network in (student, teacher))
+    seen = (Outputs.of({Need.LOGITS: network(images), Need.NETWORK: network}, owner="network") for network in (student, teacher))
     batch = Batch(
         inputs=images,
         targets=targets,

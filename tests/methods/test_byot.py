@@ -10,13 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdzoo.contract.methods import create_method
-from kdzoo.contract.outputs import DataFacts, Outputs, Shapes, StageShape
+from kdzoo.contract.outputs import Outputs
+from kdzoo.contract.shapes import DataFacts, Shapes, StageShape
 from kdzoo.errors import InputError
 from kdzoo.functional import byot
 
 FACTS = DataFacts(10, 5, torch.arange(10) % 5)
 STUDENT = Shapes(5, 7, (StageShape(2, 8, 12, 1), StageShape(4, 4, 6, 2), StageShape(7, 2, 3, 4)))
-NOBODY = Outputs({}, owner="teacher")
+NOBODY = Outputs(owner="teacher")
 WEIGHTS = {"soft_weight": 0.3, "hint_weight": 0.03, "temperature": 3.0}
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdzoo.contract.methods import create_method
-from kdzoo.contract.outputs import DataFacts, Shapes
+from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.errors import InputError
 from kdzoo.functional import crd
 from kdzoo.methods.crd import Contrast, picked_scores, scores_by_entries, scores_by_product

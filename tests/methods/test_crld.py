@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kdzoo.contract.methods import create_method
-from kdzoo.contract.outputs import Need, Outputs
+from kdzoo.contract.needs import Need
+from kdzoo.contract.outputs import Outputs
 from kdzoo.functional import crld, hinton
 
 PUBLISHED = {"within_weight": 2.0, "cross_weight": 0.5, "within_threshold": 0.9, "cross_threshold": 0.2, "temperature": 4.0}

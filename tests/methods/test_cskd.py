@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kdzoo.contract.methods import REGISTRY, create_method
-from kdzoo.contract.outputs import Need, Needs, Outputs
+from kdzoo.contract.needs import Need, Needs
+from kdzoo.contract.outputs import Outputs
 from kdzoo.errors import InputError
 from kdzoo.functional import cskd
 
@@ -52,7 +53,7 @@ def test_logits_of_ten_thousand_give_numbers():
 def test_the_method_reads_the_partner_and_no_teacher():
     s, p = pair(4, 3)
     student = outputs("student", logits=s).beside(Need.PARTNER, outputs("partner", logits=p))
-    loss = create_method("cskd").loss(student, Outputs({}, owner="teacher"), None, nn.Module())
+    loss = create_method("cskd").loss(student, Outputs(owner="teacher"), None, nn.Module())
     assert loss.item() == pytest.approx(oracle(s.tolist(), p.tolist(), 4.0))
     card = REGISTRY.get("cskd").card
     assert card.needs == Needs(Need.LOGITS | Need.PARTNER, Need.NOTHING)

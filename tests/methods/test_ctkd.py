@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from kdzoo.contract.batch import Batch, Progress
 from kdzoo.contract.methods import create_method
-from kdzoo.contract.outputs import Batch, DataFacts, Progress, Shapes
+from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.functional import ctkd
 from kdzoo.methods.ctkd import Temperature, reversed_gradient
 

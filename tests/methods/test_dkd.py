@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from kdzoo.contract.batch import Progress
 from kdzoo.contract.methods import create_method
-from kdzoo.contract.outputs import Progress
 from kdzoo.errors import InputError
 from kdzoo.functional import dkd, hinton
 

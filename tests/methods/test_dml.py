@@ -10,9 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from kdzoo.contract.batch import Batch, Progress
 from kdzoo.contract.methods import create_method
+from kdzoo.contract.needs import Need
 from kdzoo.contract.objective import Objective, Term
-from kdzoo.contract.outputs import Batch, DataFacts, Need, Outputs, Progress, Shapes
+from kdzoo.contract.outputs import Outputs
+from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.errors import InputError
 from kdzoo.functional import dml
 
@@ -57,7 +60,7 @@ def cross_entropy(logits: np.ndarray, targets: np.ndarray) -> float:
 
 
 def student_of(logits: torch.Tensor) -> Outputs:
-    return Outputs({Need.LOGITS: logits}, owner="student")
+    return Outputs.of({Need.LOGITS: logits}, owner="student")
 
 
 @settings(max_examples=20, deadline=None)
@@ -92,7 +95,7 @@ def test_each_peer_learns_the_labels_and_from_all_others(peers):
     module = method.build(Shapes(3, 4, (), fresh=peer), Shapes(3, 4, ()), FACTS).eval()
     batch, logits = batch_of(5), drawn(5, 3).requires_grad_()
     said = [network(batch.inputs).detach().numpy() for network in module]
-    given_ = method.loss(student_of(logits), Outputs({}, owner="teacher"), batch, module)
+    given_ = method.loss(student_of(logits), Outputs(owner="teacher"), batch, module)
     s = logits.detach().numpy()
     expected = 0.0
     for place, own in enumerate(said):
@@ -106,7 +109,7 @@ def test_the_peers_part_trains_no_student_and_the_students_part_no_peer():
     method = create_method("dml", peers=2)
     module = method.build(Shapes(3, 4, (), fresh=peer), Shapes(3, 4, ()), FACTS)
     logits = drawn(5, 3).requires_grad_()
-    given_ = method.loss(student_of(logits), Outputs({}, owner="teacher"), batch_of(5), module)
+    given_ = method.loss(student_of(logits), Outputs(owner="teacher"), batch_of(5), module)
     assert torch.autograd.grad(given_.auxiliary, logits, allow_unused=True, retain_graph=True) == (None,)
     parameters = list(module.parameters())
     assert all(g is None for g in torch.autograd.grad(given_.loss, parameters, allow_unused=True, retain_graph=True))
@@ -118,12 +121,12 @@ def test_what_a_peer_drops_is_the_methods_own_draw():
     module = method.build(Shapes(3, 4, (), fresh=peer), Shapes(3, 4, ()), FACTS).train()
     logits = drawn(5, 3)
     torch.manual_seed(1)
-    first = method.loss(student_of(logits), Outputs({}, owner="teacher"), batch_of(5), module).loss
+    first = method.loss(student_of(logits), Outputs(owner="teacher"), batch_of(5), module).loss
     torch.manual_seed(2)
     before = torch.get_rng_state()
-    assert torch.equal(first, method.loss(student_of(logits), Outputs({}, owner="teacher"), batch_of(5), module).loss)
+    assert torch.equal(first, method.loss(student_of(logits), Outputs(owner="teacher"), batch_of(5), module).loss)
     assert torch.equal(before, torch.get_rng_state())
-    assert not torch.equal(first, method.loss(student_of(logits), Outputs({}, owner="teacher"), batch_of(5, seed=1), module).loss)
+    assert not torch.equal(first, method.loss(student_of(logits), Outputs(owner="teacher"), batch_of(5, seed=1), module).loss)
 
 
 def test_a_small_weight_of_the_students_loss_leaves_the_peer_learning():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from kdzoo.contract.outputs import Need
+from kdzoo.contract.needs import Need
 from kdzoo.methods.ensemble_losses import ensemble_losses
 from kdzoo.methods.ensemble_probabilities import ensemble_probabilities
 from kdzoo.methods.hinton import hinton

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdzoo.contract.methods import REGISTRY, create_method
-from kdzoo.contract.outputs import DataFacts, Need, Shapes, StageShape
+from kdzoo.contract.needs import Need
+from kdzoo.contract.shapes import DataFacts, Shapes, StageShape
 from kdzoo.errors import InputError
 from kdzoo.functional import ft_paraphraser
 from kdzoo.methods.ft_paraphraser import Paraphraser

@@ -18,9 +18,12 @@ from drawn import outputs
 from torch import Tensor, nn
 
 from kdzoo import functional
+from kdzoo.contract.batch import Batch, Progress
 from kdzoo.contract.method import Method
 from kdzoo.contract.methods import REGISTRY, create_method
-from kdzoo.contract.outputs import Batch, DataFacts, Need, Outputs, Progress, Shapes, StageShape
+from kdzoo.contract.needs import Need
+from kdzoo.contract.outputs import Outputs
+from kdzoo.contract.shapes import DataFacts, Shapes, StageShape
 from kdzoo.methods.bss import attack
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden2"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kdzoo.contract.methods import create_method
-from kdzoo.contract.outputs import DataFacts, Shapes, StageShape
+from kdzoo.contract.shapes import DataFacts, Shapes, StageShape
 from kdzoo.functional import ickd
 
 FACTS = DataFacts(10, 5, torch.arange(10) % 5)

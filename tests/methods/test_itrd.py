@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdzoo.contract.methods import create_method
-from kdzoo.contract.outputs import DataFacts, Shapes
+from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.functional import itrd
 
 FACTS = DataFacts(10, 5, torch.arange(10) % 5)

@@ -11,8 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from kdzoo.contract.batch import Batch, Progress
 from kdzoo.contract.methods import create_method
-from kdzoo.contract.outputs import Batch, DataFacts, Need, Outputs, Progress, Shapes
+from kdzoo.contract.needs import Need
+from kdzoo.contract.outputs import Outputs
+from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.errors import InputError
 from kdzoo.functional import kdcl
 from kdzoo.methods.kdcl import min_logit
@@ -108,7 +111,7 @@ def test_each_peer_learns_the_labels_and_from_the_same_ensemble(peers):
     batch, logits = batch_of(5), drawn(5, 3).requires_grad_()
     said = [network(batch.inputs).detach().double() for network in module]
     networks = [z.numpy() for z in (logits.detach(), *said)]
-    found = method.loss(Outputs({Need.LOGITS: logits}, owner="student"), Outputs({}, owner="teacher"), batch, module)
+    found = method.loss(Outputs.of({Need.LOGITS: logits}, owner="student"), Outputs(owner="teacher"), batch, module)
     targets = batch.targets.tolist()
     expected = sum(F.cross_entropy(z, batch.targets).item() + oracle(z.numpy(), networks, targets, 2.0) for z in said)
     assert found.loss.item() == pytest.approx(oracle(networks[0], networks, targets, 2.0), rel=1e-5)

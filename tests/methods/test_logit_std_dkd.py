@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from kdzoo.contract.batch import Progress
 from kdzoo.contract.methods import create_method
-from kdzoo.contract.outputs import Progress
 from kdzoo.functional import logit_std_dkd
 
 PUBLISHED = {"target_weight": 1.0, "nontarget_weight": 8.0, "temperature": 2.0}

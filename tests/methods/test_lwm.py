@@ -11,9 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from kdzoo.contract.batch import Batch, Progress
 from kdzoo.contract.method import stages_read
 from kdzoo.contract.methods import create_method
-from kdzoo.contract.outputs import Batch, DataFacts, Need, Outputs, Progress, Shapes, StageShape
+from kdzoo.contract.needs import Need
+from kdzoo.contract.outputs import Outputs
+from kdzoo.contract.shapes import DataFacts, Shapes, StageShape
 from kdzoo.errors import InputError
 from kdzoo.functional import lwm
 from kdzoo.methods._ops import last_of_several, several
@@ -40,7 +43,7 @@ class Smooth(nn.Module):
         first = self.first(images.double() / 128 - 1).tanh()
         second = nn.functional.softplus(self.second(first))
         values = {Need.STAGES: [first, second], Need.LOGITS: self.classifier(second.mean((2, 3))), Need.NETWORK: self}
-        return Outputs(values, owner="network").only(need)
+        return Outputs.of(values, owner="network").only(need)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.outputs(images, Need.LOGITS).logits

@@ -12,7 +12,8 @@ from torch import nn
 
 from kdzoo.contract.card import Coefficients
 from kdzoo.contract.methods import REGISTRY, create_method
-from kdzoo.contract.outputs import Need, Outputs
+from kdzoo.contract.needs import Need
+from kdzoo.contract.outputs import Outputs
 from kdzoo.functional import mlld
 from kdzoo.methods.mlld import rare, unsure
 

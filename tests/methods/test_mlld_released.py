@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kdzoo.contract.methods import create_method
-from kdzoo.contract.outputs import Need, Outputs
+from kdzoo.contract.needs import Need
+from kdzoo.contract.outputs import Outputs
 from kdzoo.functional import mlld, mlld_released
 
 

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from kdzoo.contract.batch import Batch, Progress
 from kdzoo.contract.methods import REGISTRY, create_method
-from kdzoo.contract.outputs import Batch, DataFacts, Progress, Shapes, StageShape
+from kdzoo.contract.shapes import DataFacts, Shapes, StageShape
 from kdzoo.functional import norm
 from kdzoo.methods.norm import factor
 

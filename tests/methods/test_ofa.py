@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdzoo.contract.methods import create_method
-from kdzoo.contract.outputs import DataFacts, Shapes, StageShape
+from kdzoo.contract.shapes import DataFacts, Shapes, StageShape
 from kdzoo.errors import InputError
 from kdzoo.functional import ofa
 

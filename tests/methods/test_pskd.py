@@ -9,15 +9,17 @@ from drawn import drawn, outputs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kdzoo.contract.batch import Batch, Progress
 from kdzoo.contract.methods import create_method
-from kdzoo.contract.outputs import Batch, DataFacts, Outputs, Progress, Shapes
+from kdzoo.contract.outputs import Outputs
+from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.errors import InputError
 from kdzoo.functional import pskd
 
 TARGETS = torch.tensor([0, 1, 2, 0, 1, 2, 0])
 FACTS = DataFacts(7, 3, TARGETS)
 SHAPES = Shapes(3, 4, ())
-NOBODY = Outputs({}, owner="teacher")
+NOBODY = Outputs(owner="teacher")
 
 
 def batch_of(index: list[int], epoch: int = 0, epochs: int = 4) -> Batch:

@@ -13,9 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdzoo.contract.batch import Batch, Progress
 from kdzoo.contract.methods import REGISTRY
+from kdzoo.contract.needs import Need
 from kdzoo.contract.objective import Objective, build_objective
-from kdzoo.contract.outputs import Batch, DataFacts, Need, Outputs, Progress
+from kdzoo.contract.outputs import Outputs
+from kdzoo.contract.shapes import DataFacts
 from kdzoo.models.network import Network, build_network, freeze, pair_stages, probe
 from kdzoo.runs.spec import NetworkSpec, ObjectiveSpec, TermSpec
 from kdzoo.suite.plan.config import recipe_file

@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from kdzoo.contract.batch import Batch, Progress
 from kdzoo.contract.methods import create_method
+from kdzoo.contract.needs import Need
 from kdzoo.contract.objective import build_objective
-from kdzoo.contract.outputs import Batch, DataFacts, Need, Progress, Shapes, StageShape
+from kdzoo.contract.shapes import DataFacts, Shapes, StageShape
 from kdzoo.functional import reviewkd
 from kdzoo.models.network import Network, build_network, pair_stages, probe
 from kdzoo.runs.spec import NetworkSpec, ObjectiveSpec, TermSpec

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from kdzoo.contract.batch import Progress
 from kdzoo.contract.methods import create_method
-from kdzoo.contract.outputs import Progress
 from kdzoo.functional import dkd, rld
 
 PUBLISHED = {"confidence_weight": 1.0, "correlation_weight": 8.0, "confidence_temperature": 1.0, "temperature": 4.0}

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from kdzoo.contract.batch import Progress
 from kdzoo.contract.methods import create_method
-from kdzoo.contract.outputs import DataFacts, Progress, Shapes, StageShape
+from kdzoo.contract.shapes import DataFacts, Shapes, StageShape
 from kdzoo.errors import InputError
 from kdzoo.functional import dkd, sdd
 from kdzoo.methods.sdd import cell_logits

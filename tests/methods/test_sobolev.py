@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from kdzoo.contract.batch import Batch, Progress
 from kdzoo.contract.methods import create_method
-from kdzoo.contract.outputs import Batch, Need, Outputs, Progress
+from kdzoo.contract.needs import Need
+from kdzoo.contract.outputs import Outputs
 from kdzoo.functional import sobolev
 from kdzoo.methods.sobolev import saliency
 from kdzoo.models.network import Network, build_network, freeze
@@ -92,7 +94,7 @@ def test_the_students_weights_get_the_derivative_of_the_whole_loss():
     student, teacher, batch = smooth(0), smooth(1), batch_of(drawn_images(4, 1, 2, 3).double(), 3)
 
     def loss() -> Tensor:
-        given_ = (Outputs({Need.NETWORK: network}, owner="network") for network in (student, teacher))
+        given_ = (Outputs.of({Need.NETWORK: network}, owner="network") for network in (student, teacher))
         return create_method("sobolev").loss(*given_, batch, nn.Module())
 
     found = torch.autograd.grad(loss(), list(student.parameters()), allow_unused=True)
@@ -112,7 +114,7 @@ def test_the_students_weights_get_the_derivative_of_the_whole_loss():
 
 def test_the_method_is_the_function_of_both_saliencies():
     student, teacher, batch = smooth(0), smooth(1), batch_of(drawn_images(4, 1, 2, 3), 3)
-    given_ = (Outputs({Need.NETWORK: network}, owner="network") for network in (student, teacher))
+    given_ = (Outputs.of({Need.NETWORK: network}, owner="network") for network in (student, teacher))
     loss = create_method("sobolev").loss(*given_, batch, nn.Module())
     s, t = (saliency(network, batch.inputs, batch.targets, differentiable=False) for network in (student, teacher))
     assert loss.item() == pytest.approx(oracle(s.numpy(), t.numpy()), rel=1e-5)
@@ -155,7 +157,7 @@ def test_what_the_students_layers_drop_is_the_methods_own_draw():
 
     def loss(seed: int) -> Tensor:
         torch.manual_seed(seed)
-        given_ = (Outputs({Need.NETWORK: network}, owner="network") for network in (student, teacher))
+        given_ = (Outputs.of({Need.NETWORK: network}, owner="network") for network in (student, teacher))
         return create_method("sobolev").loss(*given_, batch, nn.Module())
 
     assert torch.equal(loss(1), loss(2))

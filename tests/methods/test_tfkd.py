@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kdzoo.contract.methods import REGISTRY, create_method
-from kdzoo.contract.outputs import DataFacts, Need, Outputs, Shapes
+from kdzoo.contract.needs import Need
+from kdzoo.contract.outputs import Outputs
+from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.errors import InputError
 from kdzoo.functional import tfkd
 
@@ -83,7 +85,7 @@ def test_large_logits_are_finite(dtype):
 
 def test_it_needs_no_teacher():
     s, y = drawn(3, 4), labels(3, 4)
-    said = create_method("tfkd").loss(outputs("student", logits=s), Outputs({}, owner="teacher"), batch_of(torch.arange(3), y), nn.Module())
+    said = create_method("tfkd").loss(outputs("student", logits=s), Outputs(owner="teacher"), batch_of(torch.arange(3), y), nn.Module())
     assert said.item() == pytest.approx(oracle(s.numpy(), y.tolist(), 0.99, 20.0))
     card = REGISTRY.get("tfkd").card
     assert card.needs.teacher == Need.NOTHING

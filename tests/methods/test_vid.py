@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kdzoo.contract.methods import create_method
-from kdzoo.contract.outputs import DataFacts, Shapes, StageShape
+from kdzoo.contract.shapes import DataFacts, Shapes, StageShape
 from kdzoo.functional import vid
 from kdzoo.suite.plan.config import recipe_file
 from kdzoo.training.optim import optimizer

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdzoo.contract.methods import create_method
-from kdzoo.contract.outputs import DataFacts, Shapes
+from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.functional import vkd
 from kdzoo.runs.spec import Recipe
 from kdzoo.training.optim import optimizer as of_recipe

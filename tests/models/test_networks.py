@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from kdzoo.contract.outputs import Need, Shapes, StageShape, UndeclaredNeed
+from kdzoo.contract.needs import Need, UndeclaredNeed
+from kdzoo.contract.shapes import Shapes, StageShape
 from kdzoo.errors import InputError
 from kdzoo.models import names
 from kdzoo.models.names import list_networks

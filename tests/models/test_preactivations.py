@@ -4,7 +4,7 @@ import pytest
 import timm
 import torch
 
-from kdzoo.contract.outputs import Need
+from kdzoo.contract.needs import Need
 from kdzoo.models.network import build_network, probe
 from kdzoo.models.zoo.cifar_mobile import CIFAR_MOBILES
 from kdzoo.models.zoo.cifar_resnet import CIFAR_RESNETS

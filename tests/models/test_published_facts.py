@@ -15,7 +15,7 @@ import torch
 
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.objective import build_objective
-from kdzoo.contract.outputs import DataFacts, Shapes
+from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.errors import InputError
 from kdzoo.models.network import Network, build_network, count, pair_stages, probe
 from kdzoo.models.pairs import CRD, PAIRS

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdzoo.contract.outputs import Need
+from kdzoo.contract.needs import Need
 from kdzoo.errors import InputError
 from kdzoo.models.network import Network, build_network, freeze, log_of, probe, what_is_given
 from kdzoo.runs.spec import NetworkSpec, Normalisation

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from kdzoo.contract.methods import REGISTRY
-from kdzoo.contract.outputs import Need
+from kdzoo.contract.needs import Need
 from kdzoo.data.epoch import order
 from kdzoo.errors import InputError
 from kdzoo.models.network import count, freeze, probe

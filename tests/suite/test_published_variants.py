@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from kdzoo.contract.batch import Batch, Progress
 from kdzoo.contract.methods import REGISTRY
-from kdzoo.contract.outputs import Batch, DataFacts, Need, Outputs, Progress, Shapes, StageShape
+from kdzoo.contract.needs import Need
+from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.plugins import load_plugin
+from kdzoo.contract.shapes import DataFacts, Shapes, StageShape
 from kdzoo.suite.plan.config import bench_config, recipe_file
 from kdzoo.suite.run.bench import run
 from kdzoo.suite.run.launchers.here import Here
@@ -241,7 +244,7 @@ class Recorded:
             Need.LOGITS: logits,
             Need.NETWORK: self,
         }
-        return Outputs(values, owner="network")
+        return Outputs.of(values, owner="network")
 
     @property
     def shapes(self):

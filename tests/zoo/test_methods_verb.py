@@ -6,7 +6,7 @@ import pytest
 
 from kdzoo.contract.card import FAMILIES
 from kdzoo.contract.methods import REGISTRY
-from kdzoo.contract.outputs import Need
+from kdzoo.contract.needs import Need
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from build_pages import costs_of, method_page, pages, write
 
 from kdzoo.contract.methods import REGISTRY
-from kdzoo.contract.outputs import Need
+from kdzoo.contract.needs import Need
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "methods"

@@ -11,7 +11,7 @@ import torch
 from build_pages import TRIALS, Outcome, PairOnTrial, Ready, attempt, pairs_page, ready
 
 from kdzoo.contract.methods import REGISTRY
-from kdzoo.contract.outputs import Need
+from kdzoo.contract.needs import Need
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "method-pairs.md"
 FOUND: dict[tuple[str, PairOnTrial], Outcome] = {}

@@ -17,10 +17,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from kdzoo.contract.batch import Batch, Progress
 from kdzoo.contract.method import LossWithAux, Method
 from kdzoo.contract.methods import REGISTRY
+from kdzoo.contract.needs import PASSES, PER_SAMPLE, Need
 from kdzoo.contract.objective import Objective, build_objective
-from kdzoo.contract.outputs import PASSES, Batch, DataFacts, Need, Outputs, Progress, Shapes, StageShape
+from kdzoo.contract.outputs import Outputs
+from kdzoo.contract.shapes import DataFacts, Shapes, StageShape
 from kdzoo.errors import InputError
 from kdzoo.models.network import Learner, Network, build_network, freeze, pair_stages, probe
 from kdzoo.runs.spec import NetworkSpec, ObjectiveSpec, TermSpec
@@ -33,7 +36,6 @@ ON_LOGITS = [name for name in ON_OUTPUTS if Need.LOGITS in REGISTRY.get(name).ca
 ON_MAPS = [name for name in ON_OUTPUTS if (Need.STAGES | Need.PREACT) & REGISTRY.get(name).card.needs.teacher]
 
 SAMPLES = 24
-TENSORS = (Need.LOGITS, Need.EMBEDDING, Need.STAGES, Need.PREACT, Need.DISTILLED, Need.MEMBERS)
 SIDES = st.integers(1, 11)
 OBLONG = st.tuples(st.integers(2, 11), st.integers(2, 11)).filter(lambda size: size[0] != size[1])
 CHANNELS = st.integers(1, 9)
@@ -76,7 +78,7 @@ class Step:
         """The loss is a float32 scalar, and finite, and so is every gradient that it gives."""
         needs = self.method.card.needs
         seen = [
-            Outputs(values, owner=owner).only(need)
+            Outputs.of(values, owner=owner).only(need)
             for owner, values, need in (("student", self.student, needs.student), ("teacher", self.teacher, needs.teacher))
         ]
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
@@ -94,7 +96,7 @@ class Step:
 
 def _tensors(value: object) -> list[Tensor]:
     if isinstance(value, Outputs):
-        return [t for need in TENSORS if need in value._values for t in _tensors(value._values[need])]
+        return [t for need, inner in value.items() if need in PER_SAMPLE for t in _tensors(inner)]
     return [t for t in (value if isinstance(value, list) else [value]) if isinstance(t, Tensor)]
 
 
@@ -137,7 +139,7 @@ def step(
         }
 
     def seen(shapes: Shapes, grad: bool) -> dict[Need, Any]:
-        return {**given(shapes, grad), **{other: Outputs(given(shapes, grad), owner=str(other.name)) for other in PASSES}}
+        return {**given(shapes, grad), **{other: Outputs.of(given(shapes, grad), owner=str(other.name)) for other in PASSES}}
 
     ticket = Batch(
         inputs=torch.zeros(batch, 3, 8, 8, dtype=torch.uint8),

@@ -15,10 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdzoo.contract.batch import Batch
 from kdzoo.contract.card import PretrainStage
 from kdzoo.contract.method import Method
-from kdzoo.contract.outputs import Batch, DataFacts, Need, Needs, Outputs, Shapes
+from kdzoo.contract.needs import Need, Needs
+from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.register import register
+from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.methods._ops import connector, full_precision, taught, wide
 from kdzoo.methods.ft_paraphraser import factor_width
 from kdzoo.methods.lwm import scored

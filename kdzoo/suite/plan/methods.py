@@ -12,7 +12,7 @@ from typing import Any, Literal, cast
 from kdzoo.contract.card import LOW_FIRST, WEIGHTS_WORTH_TRYING, PretrainStage, Setting, in_doses
 from kdzoo.contract.method import stages_read
 from kdzoo.contract.methods import REGISTRY
-from kdzoo.contract.outputs import Need
+from kdzoo.contract.needs import Need
 from kdzoo.errors import InputError
 from kdzoo.runs.spec import FirstSpec, ObjectiveSpec, TermSpec
 from kdzoo.suite.plan.config import NONE, BenchConfig, PairValues

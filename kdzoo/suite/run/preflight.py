@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from kdzoo.contract.outputs import Shapes
+from kdzoo.contract.shapes import Shapes
 from kdzoo.data.dataset import Images
 from kdzoo.errors import InputError, noting
 from kdzoo.models.network import Ensemble, Network, freeze

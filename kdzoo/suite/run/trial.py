@@ -8,11 +8,12 @@ from typing import Any
 import torch
 
 from kdzoo.contract import guard
+from kdzoo.contract.batch import Progress
 from kdzoo.contract.diagnosis import MethodFault, Networks, diagnose, shown
 from kdzoo.contract.method import Method
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.objective import Objective
-from kdzoo.contract.outputs import Progress, Shapes
+from kdzoo.contract.shapes import Shapes
 from kdzoo.data.dataset import Images
 from kdzoo.data.split import Parts
 from kdzoo.errors import InputError, KdzooError

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from kdzoo.contract.outputs import Shapes
+from kdzoo.contract.shapes import Shapes
 from kdzoo.data.dataset import Images
 from kdzoo.data.loader import on_device
 from kdzoo.data.split import Parts

@@ -1,0 +1,54 @@
+"""What a method's `build` may know: the shapes of two networks' outputs, and the training data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class StageShape:
+    """One stage of a network for one image: channels, height, width, and input height divided by map height."""
+
+    channels: int
+    height: int
+    width: int
+    reduction: float
+
+    def __str__(self) -> str:
+        return f"{self.channels}x{self.height}x{self.width}"
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """What a network's outputs measure for one image, as a probe found them; `embedding` is a width.
+
+    preact, distilled: whether the network gives pre-activation maps, and has a distillation token.
+    classifier: a frozen copy of the module from embedding (B, D) to logits; None where there is no single one.
+    fresh: makes a new network of the same architecture with a random start of its own, images (uint8) -> logits.
+    """
+
+    classes: int
+    embedding: int
+    stages: tuple[StageShape, ...]
+    preact: bool = True
+    distilled: bool = False
+    classifier: nn.Module | None = field(default=None, compare=False, repr=False)
+    fresh: Callable[[], nn.Module] | None = field(default=None, compare=False, repr=False)
+
+    def pick(self, stages: Sequence[int] | None) -> Shapes:
+        """The same with some of the stages alone, by index; all of them for None."""
+        return self if stages is None else replace(self, stages=tuple(self.stages[i] for i in stages))
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What a method may know of the training data when it builds its modules: size, classes, targets (N,) int64."""
+
+    samples: int
+    classes: int
+    targets: Tensor
