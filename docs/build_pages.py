@@ -1,9 +1,10 @@
-"""The pages that are generated: one a method from its declaration, and which pairs of networks each method works on.
+"""The pages that are generated: one a method from its declaration, which pairs of networks each method works on, and result.json's fields.
 
     python docs/build_pages.py              # writes docs/methods/*.md and docs/method-pairs.md; about two minutes
     python docs/build_pages.py --only pages # the methods' pages alone, in seconds
 
-Either writes the catalogue of declarations too (`kdzoo/configs/methods.json`), which is read without loading torch.
+Either writes the catalogue of declarations too (`kdzoo/configs/methods.json`), which is read without loading torch, and
+from the declaration of result.json its JSON Schema (`kdzoo/configs/result.schema.json`) and docs/results.md.
 
 Nothing on these pages is written by hand: words come from `@register`, docstrings and fields, the pairs' table from one
 real step of every method on every pair, costs from the measurements that `benchmarks/losses.py` keeps.
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from result_page import result_page
 from torch import Tensor
 
 from kdzoo import functional
@@ -39,6 +41,7 @@ from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.errors import InputError
 from kdzoo.models.network import Learner, Network, build_network, freeze, pair_stages, probe
+from kdzoo.runs.results import SCHEMA_FILE, json_schema
 from kdzoo.runs.spec import NetworkSpec, ObjectiveSpec, TermSpec
 from kdzoo.seeds import generator
 
@@ -476,6 +479,11 @@ def catalogue_text() -> str:
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
+def schema_text() -> str:
+    """The JSON Schema of result.json."""
+    return json.dumps(json_schema(), indent=1, ensure_ascii=False) + "\n"
+
+
 def costs_of(root: Path) -> Mapping[str, Any] | None:
     """The losses' measurements below `results/`; None where there are none."""
     file = root / "results" / "losses" / "losses.json"
@@ -484,11 +492,14 @@ def costs_of(root: Path) -> Mapping[str, Any] | None:
 
 
 def write(root: Path, *, only: str | None = None) -> None:
-    """Write the catalogue, and the pages below `root`/docs; pages of methods that are gone are removed."""
-    file = root / "kdzoo" / "configs" / catalogue.FILE.name
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(catalogue_text())
-    folder = root / "docs" / "methods"
+    """Write the catalogue, the schema, and the pages below `root`/docs; pages of methods that are gone are removed."""
+    configs, docs = root / "kdzoo" / "configs", root / "docs"
+    for folder in (configs, docs):
+        folder.mkdir(parents=True, exist_ok=True)
+    (configs / catalogue.FILE.name).write_text(catalogue_text())
+    (configs / SCHEMA_FILE.name).write_text(schema_text())
+    (docs / "results.md").write_text(result_page(json_schema()))
+    folder = docs / "methods"
     if only != "pairs":
         folder.mkdir(parents=True, exist_ok=True)
         made = pages(costs_of(root))

@@ -55,6 +55,16 @@ def test_copies_do_not_differ(two_sides):
     assert same_weights.differences(*two_sides) == []
 
 
+def test_what_a_schema_adds_is_no_difference_and_a_number_of_both_is(two_sides):
+    result = a_run(two_sides[0]) / "result.json"
+    found = json.loads(result.read_text())
+    result.write_text(json.dumps({**found, "schema": 99, "added": 3}))
+    assert same_weights.differences(*two_sides) == []
+    found["last"]["test"]["top1"] = 0.5
+    result.write_text(json.dumps({**found, "schema": 99}))
+    assert [line.partition(": ")[2] for line in same_weights.differences(*two_sides)] == ["result.json: last.test.top1"]
+
+
 def test_clocks_and_the_environment_are_no_difference(two_sides):
     result = a_run(two_sides[0]) / "result.json"
     found = json.loads(result.read_text())

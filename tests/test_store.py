@@ -7,10 +7,13 @@ import subprocess
 import sys
 
 import pytest
+from completed import completed
 
 from kdzoo.errors import InputError
+from kdzoo.runs.results import SCHEMA, NewerSchema
 from kdzoo.runs.spec import DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run
 from kdzoo.runs.store import RunFolder, Store, StoreError, writable, write_bytes
+from kdzoo.suite.report.records import read_record
 
 
 @pytest.fixture
@@ -56,20 +59,25 @@ METRICS = {"top1": 0.8, "top5": None, "balanced": 0.8, "nll": 0.6, "ece": 0.05, 
 
 def whole_result(folder) -> dict:
     """What training writes of a student that was trained alone and without validation images."""
-    return {
-        "id": folder.id,
-        "status": "done",
-        "last": {"epoch": 1, "val": None, "test": METRICS},
-        "best": None,
-        "oracle": None,
-        "train": {"loss": 0.2, "steps": 10, "samples": 80},
-        "teacher": None,
-        "student": {"name": "resnet8", "parameters": 7, "macs": 77},
-        "cost": {"step_seconds": 0.1, "train_seconds": 1.0, "memory_bytes": 1000},
-        "environment": {"kdzoo": "0", "threads": 1},
-        "finished": "2026-01-01T00:00:01Z",
-        "seconds": 1.0,
-    }
+    cost = dict.fromkeys(("memory_bytes", "extra_parameters", "views", "student_passes", "teacher_passes"), 1)
+    return completed(
+        {
+            "id": folder.id,
+            "status": "done",
+            "last": {"epoch": 1, "val": None, "test": METRICS},
+            "best": None,
+            "oracle": None,
+            "train": {"loss": 0.2, "steps": 10, "samples": 80},
+            "teacher": None,
+            "student": {"name": "resnet8", "parameters": 7, "macs": 77},
+            "cost": {"step_seconds": 0.1, "train_seconds": 1.0, **cost},
+            "teacher_cache": None,
+            "environment": {"kdzoo": "0", "git": None, "python": "3", "torch": "2", "timm": "1", "device": "cpu", "threads": 1},
+            "started": "2026-01-01T00:00:00Z",
+            "finished": "2026-01-01T00:00:01Z",
+            "seconds": 1.0,
+        }
+    )
 
 
 def test_a_result_makes_a_run_done_and_clears_its_failure(folder):
@@ -78,6 +86,32 @@ def test_a_result_makes_a_run_done_and_clears_its_failure(folder):
     folder.finish(whole_result(folder))
     assert folder.state() == "done"
     assert not (folder.path / "error.txt").exists()
+
+
+def test_a_result_says_its_schema_and_one_that_says_none_is_of_the_first(folder):
+    folder.finish(whole_result(folder))
+    assert json.loads((folder.path / "result.json").read_text())["schema"] == SCHEMA == 2
+    first = {**whole_result(folder), "memo": {"lookups": 3, "hits": 2, "bytes": 1}}
+    for key in ("schema", "teacher_cache", "average"):
+        del first[key]
+    (folder.path / "result.json").write_text(json.dumps(first))
+    assert folder.result()["teacher_cache"] == first["memo"]
+
+
+def test_a_result_with_a_field_too_few_or_too_many_is_not_written(folder):
+    result = whole_result(folder)
+    result["last"]["test"]["top3"] = 0.9
+    del result["environment"]["cpu"]
+    with pytest.raises(ValueError, match=r"^last\.test\.top3: not declared\nenvironment\.cpu: missing$"):
+        folder.finish(result)
+    assert folder.state() == "new"
+
+
+def test_a_result_of_a_later_schema_is_neither_read_nor_taken_for_damaged(folder):
+    (folder.path / "result.json").write_text(json.dumps({**whole_result(folder), "schema": SCHEMA + 1}))
+    for read in (folder.result, folder.state, lambda: read_record(folder)):
+        with pytest.raises(NewerSchema, match=r"result\.json: schema 3 is newer than this kdzoo reads \(2\); update kdzoo"):
+            read()
 
 
 def test_a_damaged_result_is_no_result_and_is_kept_when_the_run_is_made_new(folder):

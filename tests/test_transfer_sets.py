@@ -180,6 +180,8 @@ def test_errors_per_class_are_those_of_the_kept_predictions(bench):
         test = json.loads((path.parent / "result.json").read_text())["last"]["test"]
         wrong = kept.targets[kept.log_probs.argmax(1) != kept.targets]
         assert test["errors_per_class"] == [int((wrong == label).sum()) for label in range(10)]
+        right = [float(np.mean(kept.log_probs.argmax(1)[kept.targets == label] == label)) for label in range(10)]
+        assert test["accuracy_per_class"] == pytest.approx(right)
         assert test["images_per_class"] == [int((kept.targets == label).sum()) for label in range(10)]
         assert test["top1"] == pytest.approx(1 - sum(test["errors_per_class"]) / test["n"])
 

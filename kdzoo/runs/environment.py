@@ -1,4 +1,4 @@
-"""What a result was made with: versions, device, threads, commit."""
+"""What a result was made with: versions, builds, device, CPU, threads, commit."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import platform
 import subprocess
 from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,16 +16,45 @@ from kdzoo.version import VERSION
 
 
 def environment(device: torch.device, threads: int) -> dict[str, Any]:
-    """Versions, the device's name, the number of threads, and kdzoo's commit where it runs from a checkout."""
+    """Versions, the device's and the CPU's name, what torch was built with, the number of threads, and kdzoo's commit in a checkout."""
     return {
         "kdzoo": VERSION,
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "torch_build": torch_build(torch.__config__.show(), torch.version.git_version),
         "timm": version("timm"),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "cpu": cpu_model(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": threads,
         "git": _commit(),
     }
+
+
+def torch_build(config: str, commit: str | None) -> str:
+    """Commit, compiler and numerical libraries of a build of torch, from the text of torch.__config__.show().
+
+    What depends on the machine (the CPU's capability) is left out, and so are the compiler's flags.
+    """
+    lines = [line.removeprefix("  - ").strip() for line in config.splitlines() if line.startswith("  - ")]
+    kept = [line for line in lines if not line.startswith(("CPU capability", "Build settings"))]
+    return "; ".join([f"commit {commit}" if commit else "commit unknown", *kept])
+
+
+@cache
+def cpu_model() -> str | None:
+    """The CPU's model as the system names it; None where it does not."""
+    system = platform.system()
+    if system == "Linux":
+        return model_in(_text_of(Path("/proc/cpuinfo"))) or platform.processor() or None
+    if system == "Darwin":
+        return _output_of("sysctl", "-n", "machdep.cpu.brand_string")
+    return platform.processor() or None
+
+
+def model_in(cpuinfo: str) -> str | None:
+    """The first model named in the text of Linux's /proc/cpuinfo; None where none is, as on most ARM machines."""
+    return next((line.partition(":")[2].strip() for line in cpuinfo.splitlines() if line.startswith("model name")), None)
 
 
 @cache
@@ -32,8 +62,21 @@ def _commit() -> str | None:
     checkout = PACKAGE.parent
     if not (checkout / ".git").exists():  # installed, perhaps below another project's repository
         return None
+    return _output_of("git", "-C", str(checkout), "rev-parse", "HEAD")
+
+
+def _output_of(*command: str) -> str | None:
+    """What a program prints; None where it is not there, fails or prints nothing."""
     try:
-        asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=checkout, capture_output=True, text=True, timeout=10, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return asked.stdout.strip() or None
+    return done.stdout.strip() or None
+
+
+def _text_of(path: Path) -> str:
+    """The text of a file; empty where it cannot be read."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

@@ -16,8 +16,9 @@ from filelock import FileLock, Timeout
 
 from kdzoo.errors import InputError, KdzooError
 from kdzoo.files import PACKAGE, read_file, read_text
+from kdzoo.runs.about import about_faults
+from kdzoo.runs.results import NewerSchema, complete, read_result
 from kdzoo.runs.spec import Run, canonical, parse
-from kdzoo.runs.written import about_faults, result_faults
 
 STANDARD_LIBRARY = Path(os.__file__).parent
 FRAME = re.compile(r'^  File "([^"]+)", line (\d+)', re.MULTILINE)
@@ -158,15 +159,22 @@ class RunFolder:
         return "started" if self.checkpoint.exists() else "new"
 
     def result(self) -> dict[str, Any]:
-        """What result.json says; raises InputError when it is missing or damaged, with all that is wrong with it."""
-        content = _read_json(self.path / "result.json")
-        if faults := result_faults(content, self.id):
-            raise InputError(f"{self.path / 'result.json'}: damaged ({'; '.join(faults)})")
-        return content
+        """What result.json says, under the present names; raises InputError when it is missing or damaged, with all that is wrong.
+
+        Raises NewerSchema where a later kdzoo wrote it.
+        """
+        file = self.path / "result.json"
+        content = _read_json(file)
+        try:
+            return read_result(content, self.id)
+        except InputError as error:
+            raise InputError(f"{file}: damaged ({'; '.join(error.problems)})") from error
+        except NewerSchema as error:
+            raise NewerSchema(f"{file}: {error}") from error
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        """Write result.json, which makes the run done, and drop an older failure."""
-        write_json(self.path / "result.json", result)
+        """Write result.json, which makes the run done, and drop an older failure; raises ValueError where the result is not complete."""
+        write_json(self.path / "result.json", complete(result))
         (self.path / "error.txt").unlink(missing_ok=True)
 
     def fail(self, text: str) -> None:

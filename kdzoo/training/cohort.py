@@ -37,7 +37,7 @@ class Teacher:
     test: Tensor
     val_metrics: Metrics | None
     test_metrics: Metrics
-    test_per_class: Mapping[str, list[int]]
+    test_per_class: Mapping[str, list[Any]]
     notes: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:

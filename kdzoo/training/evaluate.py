@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,13 +48,18 @@ def measure(log_probs: Tensor, targets: Tensor, teacher_log_probs: Tensor | None
     }
 
 
-def per_class(log_probs: Tensor, targets: Tensor) -> dict[str, list[int]]:
-    """How many images of each class there are among (N,) targets, and how many of them (N, K) log-probabilities name wrongly."""
+def per_class(log_probs: Tensor, targets: Tensor) -> dict[str, list[Any]]:
+    """Of each class: its images among (N,) targets, how many of them (N, K) log-probabilities name wrongly, and the share named rightly.
+
+    The share is None for a class without images.
+    """
     classes = log_probs.shape[1]
     wrong = targets[log_probs.argmax(1) != targets]
+    images, errors = (torch.bincount(labels, minlength=classes).tolist() for labels in (targets, wrong))
     return {
-        "images_per_class": torch.bincount(targets, minlength=classes).tolist(),
-        "errors_per_class": torch.bincount(wrong, minlength=classes).tolist(),
+        "images_per_class": images,
+        "errors_per_class": errors,
+        "accuracy_per_class": [1 - error / count if count else None for error, count in zip(errors, images, strict=True)],
     }
 
 

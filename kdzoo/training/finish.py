@@ -89,7 +89,8 @@ def finish(cohort: Cohort, member: Member, emit: Emit) -> None:
         "best": best_epoch(cohort, member, last),
         "oracle": best_on_test(cohort, member, emit) if cohort.execution.oracle else None,
         "average": member.average is not None if cohort.recipe.ema is not None else None,
-        "train": {"loss": member.train_loss, "steps": member.step, "samples": len(parts.train.targets), **skipped_steps(member)},
+        "train": {"loss": member.train_loss, "steps": member.step, "samples": len(parts.train.targets), "skipped_steps": None}
+        | skipped_steps(member),
         "teacher": cohort.teacher.record() if cohort.teacher and member.run.teacher else None,
         "student": {"name": member.run.student.name, "parameters": member.size.parameters, "macs": member.size.macs},
         "cost": member.cost,

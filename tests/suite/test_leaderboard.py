@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
+from completed import completed
 
 from kdzoo.runs.spec import Augment, DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run, TermSpec
 from kdzoo.runs.store import Store
@@ -67,31 +68,34 @@ def write(
     held_out = val is not None
     last = {"epoch": 5, "val": metrics(val, nll) if held_out else None, "test": metrics(test, nll)}
     place.finish(
-        {
-            "id": run.id,
-            "status": "done",
-            "last": last,
-            "best": {"epoch": 4, "val": metrics(val + 0.01, nll), "test": metrics(test + 0.001, nll)} if held_out else None,
-            "oracle": None,
-            "train": {"loss": 0.2, "steps": 100, "samples": 900},
-            "teacher": {"name": "resnet20", "parameters": 9, "macs": 99, "val": metrics(0.95, 0.1), "test": metrics(TEACHER, 0.1)}
-            if made.terms
-            else None,
-            "student": {"name": "resnet8", "parameters": 7, "macs": 77},
-            "cost": {
-                "step_seconds": 0.01,
-                "train_seconds": 1.0,
-                "memory_bytes": 1000,
-                "extra_parameters": 0,
-                "views": 1,
-                "student_passes": 1,
-                "teacher_passes": 1,
-            },
-            "environment": {"kdzoo": "0", "python": "3", "torch": "2", "timm": "1", "device": "cpu", "threads": 1, "git": None},
-            "started": "2026-01-01T00:00:00Z",
-            "finished": finished,
-            "seconds": 1.0,
-        }
+        completed(
+            {
+                "id": run.id,
+                "status": "done",
+                "last": last,
+                "best": {"epoch": 4, "val": metrics(val + 0.01, nll), "test": metrics(test + 0.001, nll)} if held_out else None,
+                "oracle": None,
+                "train": {"loss": 0.2, "steps": 100, "samples": 900},
+                "teacher": {"name": "resnet20", "parameters": 9, "macs": 99, "val": metrics(0.95, 0.1), "test": metrics(TEACHER, 0.1)}
+                if made.terms
+                else None,
+                "student": {"name": "resnet8", "parameters": 7, "macs": 77},
+                "cost": {
+                    "step_seconds": 0.01,
+                    "train_seconds": 1.0,
+                    "memory_bytes": 1000,
+                    "extra_parameters": 0,
+                    "views": 1,
+                    "student_passes": 1,
+                    "teacher_passes": 1,
+                },
+                "teacher_cache": None,
+                "environment": {"kdzoo": "0", "python": "3", "torch": "2", "timm": "1", "device": "cpu", "threads": 1, "git": None},
+                "started": "2026-01-01T00:00:00Z",
+                "finished": finished,
+                "seconds": 1.0,
+            }
+        )
     )
     return run
 

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 from kdzoo.data.transfer import transfer_in_words
 from kdzoo.errors import InputError
+from kdzoo.runs.about import about_faults
 from kdzoo.runs.spec import ObjectiveSpec, Run, canonical_json
 from kdzoo.runs.store import RunFolder, State, Store
-from kdzoo.runs.written import about_faults
 from kdzoo.text import number_of
 
 

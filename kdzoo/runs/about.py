@@ -1,0 +1,51 @@
+"""What run.json must record beside its run, under `about`, for a bench or a table to build on it. Free of torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from kdzoo.errors import problems_of
+
+
+class _Read(BaseModel):
+    """Base of what is needed of a file: further keys are welcome; NaN, infinities and text for a number are not."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
+
+
+class _Coefficients(_Read):
+    task: float
+    term: Annotated[float, Field(gt=0)]
+
+
+class _Card(_Read):
+    scale: Annotated[float, Field(gt=0)]
+    published: _Coefficients
+    declared: dict[str, Any] = {}
+
+
+class _Dose(_Read):
+    dose: Annotated[float, Field(ge=0)]
+    ratio: Annotated[float, Field(gt=0)]
+    measured: str
+
+
+class _About(_Read):
+    pair: str | None = None
+    recipe: str | None = None
+    phase: Literal["sweep", "refit"] | None = None
+    methods: dict[str, _Card] = {}
+    swept: list[str] = []
+    sweep_teacher: str | None = None
+    doses: dict[str, _Dose] = {}
+
+
+def about_faults(content: object) -> list[str]:
+    """What is wrong with what run.json records beside its run, a line each; empty where nothing is."""
+    try:
+        _About.model_validate(content)
+    except ValidationError as error:
+        return problems_of(error, "about")
+    return []

@@ -1,0 +1,226 @@
+"""result.json, declared once: what a finished run came to. Free of torch.
+
+What is written is checked against these models, what is read is too, and the JSON Schema in the package and the page in
+docs/ are made from them. A field with a default is written by every run from the schema on that its `since` names; results
+of earlier schemas may lack it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.json_schema import GenerateJsonSchema
+
+from kdzoo.errors import InputError, KdzooError, problems_of
+from kdzoo.files import PACKAGE
+
+SCHEMA = 2
+"""the schema of results written now; a result that names none is of schema 1"""
+SCHEMA_FILE = PACKAGE / "configs" / "result.schema.json"
+FORMER_NAMES = {"memo": "teacher_cache"}
+"""keys of schema 1 by their present names"""
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class NewerSchema(KdzooError):
+    """A result of a later schema than this kdzoo knows: it is neither read nor taken for damaged."""
+
+
+def since(schema: int, text: str) -> Any:
+    """A field that is written from this schema on, and null where a run has none."""
+    return Field(default=None, description=text, json_schema_extra={"since": schema})
+
+
+def always(text: str, **bounds: Any) -> Any:
+    """A field of every result."""
+    return Field(description=text, **bounds)
+
+
+class Part(BaseModel):
+    """Base of all parts: further keys are welcome when read; NaN, infinities and text for a number are not."""
+
+    model_config = ConfigDict(
+        extra="ignore", strict=True, frozen=True, allow_inf_nan=False, json_schema_serialization_defaults_required=True
+    )
+
+
+class Metrics(Part):
+    """Of the log-probabilities on one part of the data."""
+
+    n: int = always("images", gt=0)
+    top1: Share = always("share of images whose class is named")
+    top5: Share | None = always("share of images whose class is among the five likeliest; null for fewer than six classes")
+    balanced: float = always("mean over classes of the share named rightly", ge=0)  # a float32 mean may be 1.0000001
+    nll: float = always("negative log-likelihood, in nats, mean over images")
+    ece: float = always("expected calibration error over 15 bins of equal width", ge=0)
+    agreement: Share | None = always("share of images on which student and teacher name the same class; null without a teacher")
+    teacher_kl: float | None = always("KL(teacher || student) in nats, mean over images; null without a teacher")
+
+
+class MetricsByClass(Metrics):
+    """Of the test images; the lists are in the order of the classes."""
+
+    images_per_class: list[Count] | None = since(2, "test images of each class")
+    errors_per_class: list[Count] | None = since(2, "how many of them are named wrongly")
+    accuracy_per_class: list[Share | None] | None = since(2, "share of them that is named rightly; null for a class without test images")
+
+
+class Epoch(Part):
+    """The student at the end of an epoch."""
+
+    epoch: int = always("counted from 1", ge=0)
+    val: Metrics | None = always("on the validation images; null where none are held out")
+    test: MetricsByClass = always("on the test images")
+
+
+class OracleEpoch(Part):
+    """The epoch that is best on the test images, which chooses nothing."""
+
+    epoch: int = always("counted from 1", ge=1)
+    test: Metrics = always("on the test images")
+
+
+class Training(Part):
+    """The last epoch's loss, and how much was trained."""
+
+    loss: float | None = always("the objective, mean over the last epoch")
+    steps: Count = always("training steps")
+    samples: Count = always("training images")
+    skipped_steps: Count | None = since(2, "steps skipped since gradients overflowed; null but for float16")
+
+
+class NetworkSize(Part):
+    """A network and how large it is."""
+
+    name: str = always("its name")
+    parameters: Count = always("parameters")
+    macs: Count = always("multiply-accumulates of a forward pass of one image")
+
+
+class TeacherResult(NetworkSize):
+    """The teacher, measured before it taught."""
+
+    weights_digest: str | None = since(2, "SHA-256 of its weights: two trainings of one teacher differ in it")
+    val: Metrics | None = always("on the validation images; null where none are held out")
+    test: MetricsByClass = always("on the test images")
+
+
+class Cost(Part):
+    """Of a run alone (live teacher, nothing shared), from a probe of a few steps; of two stages, both."""
+
+    step_seconds: float = always("a step, by the clock; depends on what else the machine does")
+    train_seconds: float | None = always("all steps, by the clock")
+    time_ratio: float | None = since(2, "processor time of a step (on a GPU, the device's) as a multiple of the student alone's")
+    memory_bytes: Count = always("parameters, gradients, optimiser state and saved activations; counted")
+    extra_parameters: Count = always("parameters that the method learns besides the student")
+    views: Count = always("views of an image in a step")
+    student_passes: Count = always("forward passes of the student in a step")
+    teacher_passes: Count = always("forward passes of the teacher in a step")
+    backward_passes: Count | None = since(2, "backward passes in a step")
+    step_macs: Count | None = since(2, "multiply-accumulates of a step: networks, losses, backward; counted")
+    train_macs: Count | None = since(2, "multiply-accumulates of all steps")
+
+
+class CacheUse(Part):
+    """What the cohort asked of the teacher, and what of it was remembered."""
+
+    lookups: Count = always("answers asked for")
+    hits: Count = always("answers that were remembered")
+    bytes: Count = always("bytes reserved")
+
+
+class Environment(Part):
+    """What the run was trained with. On a CPU the same numbers need the same capability, build of torch and threads."""
+
+    kdzoo: str = always("version of kdzoo")
+    git: str | None = always("commit of kdzoo where it runs from a checkout")
+    python: str = always("version of Python")
+    torch: str = always("version of torch")
+    torch_build: str | None = since(2, "commit, compiler and numerical libraries that torch was built with")
+    timm: str = always("version of timm")
+    device: str = always("`cpu`, or the GPU's model")
+    cpu: str | None = since(2, "the CPU's model; null where the system does not tell")
+    cpu_capability: str | None = since(2, "the instructions that torch uses on it, such as AVX2")
+    threads: int = always("CPU threads of the process", ge=1)
+    compile: bool | None = since(2, "whether the student's body ran through torch.compile")
+
+
+class Result(Part):
+    """A finished run. Accuracies are shares, from 0 to 1."""
+
+    schema_number: int = Field(default=1, ge=1, alias="schema", description=f"the schema of this file; {SCHEMA} now, missing in those of 1")
+    id: str = always("the run's id, also its folder's name")
+    status: Literal["done"] = always("`done`")
+    last: Epoch = always("the last epoch: the headline")
+    best: Epoch | None = always("the epoch with the best validation top-1, then NLL, then the earliest; null without validation images")
+    oracle: OracleEpoch | None = always("the epoch that is best on the test images, only under --oracle in every epoch")
+    average: bool | None = since(2, "whether the moving average of the weights was measured and kept; null where the recipe has none")
+    train: Training = always("the training")
+    student: NetworkSize = always("the student")
+    teacher: TeacherResult | None = always("the teacher; null where no term reads one")
+    cost: Cost | None = always("what training costs; null where it was not measured")
+    teacher_cache: CacheUse | None = always("use of the teacher cache; null without; `memo` in schema 1")
+    environment: Environment = always("what the run was trained with")
+    started: str = always("UTC time")
+    finished: str = always("UTC time")
+    seconds: float = always("seconds by the clock, of all tries together", ge=0)
+
+
+def complete(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A result ready to be written, with the schema's number; raises ValueError where a field lacks or is not declared."""
+    whole = {**content, "schema": SCHEMA}
+    declared = Result.model_validate(whole).model_dump(mode="json", by_alias=True)
+    given, wanted = set(_places(whole)), set(_places(declared))
+    wrong = [f"{place}: not declared" for place in sorted(given - wanted)] + [f"{place}: missing" for place in sorted(wanted - given)]
+    if wrong:
+        raise ValueError("\n".join(wrong))
+    return whole
+
+
+def read_result(content: object, run_id: str) -> dict[str, Any]:
+    """The content of a result.json of a run under the present names.
+
+    Raises InputError with all that is wrong with it, and NewerSchema for a result of a later schema.
+    """
+    if isinstance(content, dict):
+        schema = content.get("schema", 1)
+        if isinstance(schema, int) and schema > SCHEMA:
+            raise NewerSchema(f"schema {schema} is newer than this kdzoo reads ({SCHEMA}); update kdzoo")
+        if schema == 1:
+            content = {FORMER_NAMES.get(key, key): value for key, value in content.items()}
+    try:
+        result = Result.model_validate(content)
+    except ValidationError as error:
+        raise InputError(*problems_of(error)) from error
+    if result.id != run_id:
+        raise InputError(f"id: expected {run_id}, got {result.id}")
+    assert isinstance(content, dict)
+    return content
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of what is written now."""
+    return Result.model_json_schema(mode="serialization", schema_generator=_WithoutTitles)
+
+
+class _WithoutTitles(GenerateJsonSchema):
+    """A schema that names its dialect and does not repeat the fields' names as titles."""
+
+    def generate(self, schema: Any, mode: Any = "validation") -> dict[str, Any]:
+        return {"$schema": self.schema_dialect, **super().generate(schema, mode)}
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+
+def _places(value: object, place: str = "") -> Iterator[str]:
+    """Where the values of nested mappings lie, as `last.test.top1`."""
+    if not isinstance(value, Mapping):
+        yield place
+        return
+    for key, part in value.items():
+        yield from _places(part, f"{place}.{key}" if place else str(key))
