@@ -23,7 +23,7 @@ from kdzoo.suite.run.launchers.here import Here
 from kdzoo.suite.run.members import measure_cost
 from kdzoo.suite.run.planned_files import write_plan
 from kdzoo.suite.run.preflight import preflight
-from kdzoo.suite.run.train_runs import in_lockstep, train_runs
+from kdzoo.suite.run.train_runs import group_by_step, train_runs
 from kdzoo.suite.run.worker_state import WorkerState, execution_of
 from kdzoo.training.answers import check, serve
 from kdzoo.training.cost import with_first_stage
@@ -286,12 +286,12 @@ def test_a_cohort_holds_no_more_than_the_memory_it_was_given(tmp_path):
     for number, member in enumerate(members):
         member.cost = {"memory_bytes": 100 + number}
     members[2].step = 5
-    groups = in_lockstep(members, memory=350)
+    groups = group_by_step(members, memory=350)
     assert sorted(m.run.id for group in groups for m in group) == sorted(m.run.id for m in members)
     assert all(len({m.step for m in group}) == 1 for group in groups)
     assert all(sum(m.cost["memory_bytes"] for m in group if m.cost) <= 350 for group in groups)
     assert max(len(group) for group in groups) == 3
-    assert all(len(group) == 1 for group in in_lockstep(members, memory=1))
+    assert all(len(group) == 1 for group in group_by_step(members, memory=1))
 
 
 @pytest.mark.slow

@@ -417,7 +417,7 @@ def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str
     """The plan in words: grid points, distinct runs and why fewer, what is left of them, and how long that will take."""
     from kdzoo.data.report import data_lines
     from kdzoo.runs.store import teacher_store
-    from kdzoo.suite.plan.cohorts import cut
+    from kdzoo.suite.plan.cohorts import make_jobs
     from kdzoo.suite.run.bench import where_data_is_told
     from kdzoo.suite.run.estimate import estimate
 
@@ -426,7 +426,7 @@ def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str
     left = [planned for planned in made.students if states[planned.run.id] in states_left]
     teachers = [planned.run for planned in made.teachers.values() if teacher_store().run(planned.run.id).state() != "done"]
     described = data_lines(made.data, where_data_is_told(prepared.config))
-    cohorts = [job for job in cut(left, made, options, prepared.jobs) if job.kind == "students"]
+    cohorts = [job for job in make_jobs(left, made, options, prepared.jobs) if job.kind == "students"]
     counts = Counter(states.values())
     failed = f", {counts['failed']} failed (--retry-failed trains them again)" if counts["failed"] and not retry_failed else ""
     lines = [

@@ -21,7 +21,7 @@ from kdzoo.runs.events import Event, Note, RunFailed
 from kdzoo.runs.predictions import Predictions, read_predictions
 from kdzoo.runs.seals import Damaged, read_tensors, tensors_digest, write_sealed, write_tensors
 from kdzoo.runs.store import RunFolder, Store, StoreError
-from kdzoo.suite.plan.cohorts import cut
+from kdzoo.suite.plan.cohorts import make_jobs
 from kdzoo.suite.plan.config import bench_config
 from kdzoo.suite.plan.jobs import Outcome
 from kdzoo.suite.report.records import read_bench
@@ -111,7 +111,7 @@ def bench(place: Place, *, stop_after: int | None = None, retry_failed: bool = F
         write_plan(prepared.plan)
         asked = iter(range(stop_after))
         worker = WorkerState(Modules())
-        for job in cut(prepared.plan.students, prepared.plan, prepared.options, 1):
+        for job in make_jobs(prepared.plan.students, prepared.plan, prepared.options, 1):
             students = job.kind == "students"
             try:
                 work(job, worker, handle, (lambda: next(asked, None) is None) if students else lambda: False)

@@ -22,8 +22,8 @@ from kdzoo.runs.spec import ObjectiveSpec, Run
 from kdzoo.runs.store import Store
 from kdzoo.suite.plan.jobs import Options
 from kdzoo.suite.plan.methods import objective, parse_request
-from kdzoo.suite.run.members import go_on
-from kdzoo.suite.run.train_runs import train_first_stages
+from kdzoo.suite.run.members import load_pretrain_stage
+from kdzoo.suite.run.train_runs import train_pretrain_runs
 from kdzoo.suite.run.worker_state import WorkerState
 from kdzoo.training.member import read_checkpoint
 from kdzoo.training.session import Bound, Modules, data_of, member_of, network_of
@@ -100,7 +100,7 @@ def test_the_second_stage_starts_where_the_first_ended(bench):
     )
     member = member_of(bound, images, parts, teacher, execution, Modules())
     fresh = copy.deepcopy(member.network.state_dict())
-    go_on(member, first)
+    load_pretrain_stage(member, first)
     ended = read_checkpoint(first.folder, torch.device("cpu"))["network"]
     assert all(torch.equal(value, ended[name]) for name, value in member.network.state_dict().items())
     moved = {name for name, value in ended.items() if not torch.equal(value, fresh[name])}
@@ -130,6 +130,6 @@ def test_a_first_stage_that_another_process_trains_is_waited_for_and_becomes_no_
             held.release()
 
     waiting = [(Bound.read(second), run.first)]
-    train_first_stages(Store(folder), waiting, Options(), WorkerState(), emit, lambda: False)
+    train_pretrain_runs(Store(folder), waiting, Options(), WorkerState(), emit, lambda: False)
     assert [type(event) for event in events if isinstance(event, Note | RunsLocked)] == [Note]
     assert first.state() == "done"

@@ -7,7 +7,7 @@ import timm
 import torch
 
 import kdzoo
-from kdzoo.suite.plan.cohorts import cut
+from kdzoo.suite.plan.cohorts import make_jobs
 from kdzoo.suite.plan.config import bench_config
 from kdzoo.suite.run.bench import run
 from kdzoo.suite.run.launchers.here import Here
@@ -40,7 +40,7 @@ def trained(pairs: list[str], results: Path, method: str = "hinton") -> dict[str
     """By run id of a method: the student's and its teacher's NLL on the test images."""
     asked = {**OPTIONS, "methods": method, "pairs": pairs, "results": str(results)}
     prepared = prepare(bench_config(asked, None))
-    for job in cut(prepared.plan.students, prepared.plan, prepared.options, prepared.jobs):
+    for job in make_jobs(prepared.plan.students, prepared.plan, prepared.options, prepared.jobs):
         of_job = [planned.run for planned in prepared.plan.students if planned.run.id in job.ids]
         assert len({str(one.teacher) for one in of_job if one.teacher is not None}) <= 1
     outcome = run(prepared, Here(), lambda _: None, retry_failed=False)

@@ -6,7 +6,7 @@ import pytest
 
 from kdzoo.runs.events import Event, StepsTaken, TrainingBegun
 from kdzoo.runs.loggers import read_lines
-from kdzoo.suite.plan.cohorts import cut, first_stages, units_of
+from kdzoo.suite.plan.cohorts import make_jobs, pretrain_runs, units_of
 from kdzoo.suite.plan.jobs import Job
 from kdzoo.suite.run.estimate import estimate
 from kdzoo.suite.run.planned_files import write_plan
@@ -33,7 +33,7 @@ def trained(made: Prepared, *, steps: float = float("inf")) -> list[Job | Event]
         return seen > steps
 
     todo = [planned for planned in made.plan.students if made.plan.store.run(planned.run.id).state() != "done"]
-    for job in cut(todo, made.plan, made.options, made.jobs):
+    for job in make_jobs(todo, made.plan, made.options, made.jobs):
         events.append(job)
         work(job, WorkerState(), events.append, stop)
     return events
@@ -64,11 +64,11 @@ def test_a_resume_says_how_much_its_checkpoints_hold(place):
 def test_a_first_stage_that_runs_share_is_counted_once_and_not_after_it_was_trained(place):
     made = prepared(methods=["fitnet_two_stage"], alphas=[0.5, 0.9])
     write_plan(made.plan)
-    (stages,) = first_stages(made.plan.students, made.plan).values()
+    (stages,) = pretrain_runs(made.plan.students, made.plan).values()
     assert units_of(stages[0]) > 0
     events = trained(made)
     assert units(events, Job) == pytest.approx(units(events, StepsTaken))
-    assert first_stages(made.plan.students, made.plan) == {}
+    assert pretrain_runs(made.plan.students, made.plan) == {}
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ LARGEST_COHORT = {"cpu": 8, "cuda": 64}
 """students trained in lockstep at the most: they are in memory together"""
 
 
-def cut(todo: Iterable[Planned], made: Plan, options: Options, processes: int, checked: Container[str] = ()) -> list[Job]:
+def make_jobs(todo: Iterable[Planned], plan: Plan, options: Options, processes: int, checked: Container[str] = ()) -> list[Job]:
     """Teachers first, then cohorts: runs that share data, recipe, seed and teacher, small enough to keep all processes busy.
 
     checked: names of jobs of teachers that are left out, since they are done.
@@ -27,49 +27,49 @@ def cut(todo: Iterable[Planned], made: Plan, options: Options, processes: int, c
     groups = groups_in_lockstep(todo)
     busy = 1 if processes == 1 else 2 * processes  # two cohorts for each process, so that none waits long for the last
     largest = max(1, min(LARGEST_COHORT[torch.device(options.device).type], -(-len(todo) // busy)))
-    stages = first_stages(todo, made)
+    stages = pretrain_runs(todo, plan)
     jobs: dict[str, Job] = {}
     for group in groups:
         after = None
         example = next((planned for planned in group if planned.run.teacher is not None), None)
         if example is not None:
-            job = teacher_job(example, made, options, processes)
+            job = teacher_job(example, plan, options, processes)
             after = None if job.name in checked else job.name
             if after is not None:
-                jobs.setdefault(after, replace(job, example=(str(made.folder), example.run.id)))
+                jobs.setdefault(after, replace(job, example=(str(plan.folder), example.run.id)))
         for number, start in enumerate(range(0, len(group), largest)):
             part = group[start : start + largest]
             name = f"{part[0].run.id} and {len(part) - 1} more ({number})"
             ids = tuple(p.run.id for p in part)
             units = sum(units_of(run) for p in part for run in [p.run, *stages.get(p.run.id, ())])
-            jobs[name] = Job(name, "students", str(made.folder), ids, options, units, after)
+            jobs[name] = Job(name, "students", str(plan.folder), ids, options, units, after)
     return list(jobs.values())
 
 
-def teacher_job(student: Planned, made: Plan, options: Options, processes: int) -> Job:
+def teacher_job(student: Planned, plan: Plan, options: Options, processes: int) -> Job:
     """The job that trains the teacher of a student, where that has to be, and checks it.
 
     Students wait for their teachers, which therefore share all threads among them.
     """
-    trained = [made.teachers[i] for i in [student.about["teacher_id"]] if i in made.teachers]
+    trained = [plan.teachers[i] for i in [student.about["teacher_id"]] if i in plan.teachers]
     return Job(
         name=f"teacher {student.run.teacher} on {student.run.data.val_fraction}",
         kind="teacher",
         folder=str(teacher_store().folder),
         ids=tuple(one.run.id for one in trained),
         options=replace(options, wandb=None, oracle=False, keep=("predictions", "student")),
-        teacher_threads=max(options.threads, options.threads * processes // max(len(made.teachers), 1)),
+        teacher_threads=max(options.threads, options.threads * processes // max(len(plan.teachers), 1)),
         units=sum(units_of(one.run) for one in trained if teacher_store().run(one.run.id).state() != "done"),
     )
 
 
-def measurements(made: Plan, options: Options, processes: int) -> list[Job]:
+def measurements(plan: Plan, options: Options, processes: int) -> list[Job]:
     """The teachers first, then what has to be measured, together where one student serves: same teacher, data and recipe.
 
     A student that starts from a first stage serves what starts there too.
     """
     jobs: dict[str, Job] = {}
-    for group in groups_in_lockstep(made.unmeasured, _start_of):
+    for group in groups_in_lockstep(plan.unmeasured, _start_of):
         probes = tuple(
             {
                 "method": one.run.objective.label,
@@ -78,15 +78,15 @@ def measurements(made: Plan, options: Options, processes: int) -> list[Job]:
             }
             for one in group
         )
-        taught = next((number for number, one in enumerate(group) if one.run.teacher is not None), None)
+        first_taught = next((number for number, one in enumerate(group) if one.run.teacher is not None), None)
         after = None
-        if taught is not None:
-            example = group[taught]
-            job = teacher_job(example, made, options, processes)
+        if first_taught is not None:
+            example = group[first_taught]
+            job = teacher_job(example, plan, options, processes)
             after = job.name
-            jobs.setdefault(after, replace(job, probes=(probes[taught],)))
+            jobs.setdefault(after, replace(job, probes=(probes[first_taught],)))
         name = f"doses of {len(group)} at {group[0].run.id}"
-        jobs[name] = Job(name, "doses", str(made.folder), (), replace(options, wandb=None), after=after, probes=probes)
+        jobs[name] = Job(name, "doses", str(plan.folder), (), replace(options, wandb=None), after=after, probes=probes)
     return list(jobs.values())
 
 
@@ -103,11 +103,11 @@ def units_of(run: Run) -> int:
     return run.recipe.epochs * UNITS_AN_EPOCH
 
 
-def first_stages(todo: Iterable[Planned], made: Plan) -> dict[str, list[Run]]:
+def pretrain_runs(todo: Iterable[Planned], plan: Plan) -> dict[str, list[Run]]:
     """The first stages that have to be trained, each once: by the id of the first run that starts from it."""
     needed: dict[str, tuple[str, Run]] = {}
     for planned in todo:
-        if (first := planned.run.first) is not None and made.store.run(first.id).state() != "done":
+        if (first := planned.run.first) is not None and plan.store.run(first.id).state() != "done":
             needed.setdefault(first.id, (planned.run.id, first))
     return {owner: [first] for owner, first in needed.values()}
 

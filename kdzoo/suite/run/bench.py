@@ -11,11 +11,12 @@ from kdzoo.runs.events import CacheUse, DataLine, DoseUnknown, Emit, Event, Note
 from kdzoo.runs.loggers import WandbSettings
 from kdzoo.runs.spec import Recipe, Run
 from kdzoo.runs.store import teacher_store, writable
-from kdzoo.suite.plan.cohorts import cut, measurements
+from kdzoo.suite.plan.cohorts import make_jobs, measurements
 from kdzoo.suite.plan.config import BenchConfig, wants_refit
 from kdzoo.suite.plan.jobs import Outcome
 from kdzoo.suite.plan.race import Race
-from kdzoo.suite.plan.sweep import Plan, Planned, plan, refit
+from kdzoo.suite.plan.sweep import Plan, Planned, refit
+from kdzoo.suite.plan.sweep import plan as make_plan
 from kdzoo.suite.report.leaderboard import write_tables
 from kdzoo.suite.report.race import Decision, decide, more_seeds, seeds_of_sweeps
 from kdzoo.suite.report.records import read_bench
@@ -87,11 +88,11 @@ def run_race(
     """
     writable(prepared.plan.folder)
     again = refit_plan(prepared)
-    made, decisions = race_plan(prepared, again, race)
+    plan, decisions = race_plan(prepared, again, race)
     for decision in decisions:
         emit(Note(f"{race.seeds} seeds for {decision}"))
-    keep_command(prepared, [prepared.plan, again, made], command, emit)
-    outcome = train_plan(replace(prepared, plan=made, checked=frozenset()), launcher, emit, retry_failed=retry_failed)
+    keep_command(prepared, [prepared.plan, again, plan], command, emit)
+    outcome = train_plan(replace(prepared, plan=plan, checked=frozenset()), launcher, emit, retry_failed=retry_failed)
     write_tables(prepared.plan.folder)
     return outcome
 
@@ -127,8 +128,8 @@ def with_weights(prepared: Prepared, launcher: Launcher, emit: Emit, modules: Mo
 
     The teachers are trained first. Runs whose ratio cannot be measured are left out, and are failures.
     """
-    made = prepared.plan
-    if not made.unmeasured:
+    plan = prepared.plan
+    if not plan.unmeasured:
         return prepared, {}
     reasons: dict[str, str] = {}
 
@@ -139,12 +140,12 @@ def with_weights(prepared: Prepared, launcher: Launcher, emit: Emit, modules: Mo
         elif not isinstance(event, RunDone | RunFailed) or event.role != "student":
             emit(event)
 
-    emit_notes(write_teachers(made), emit)
-    jobs = measurements(made, prepared.options, prepared.jobs)
-    emit(PlanMade(made.name, sum(job.units for job in jobs), total=0, done=0, failed=0))
+    emit_notes(write_teachers(plan), emit)
+    jobs = measurements(plan, prepared.options, prepared.jobs)
+    emit(PlanMade(plan.name, sum(job.units for job in jobs), total=0, done=0, failed=0))
     launcher.resize(prepared.jobs, prepared.gpus)
     run_jobs(jobs, launcher, listen)
-    again = plan(prepared.config, modules)
+    again = make_plan(prepared.config, modules)
     known = tuple(planned for planned in again.students if not planned.open)
     again = replace(again, students=known, unmeasured=())
     checked = frozenset(job.name for job in jobs if job.kind == "teacher")
@@ -162,12 +163,12 @@ def refit_plan(prepared: Prepared) -> Plan:
 
 def train_plan(prepared: Prepared, launcher: Launcher, emit: Emit, *, retry_failed: bool) -> Outcome:
     """Train those runs of a plan that are not done, their teachers and first stages before them; how every run came out."""
-    made = prepared.plan
-    emit_notes(write_plan(made), emit)
+    plan = prepared.plan
+    emit_notes(write_plan(plan), emit)
     outcome = Outcome()
     todo: list[Planned] = []
-    for planned in made.students:
-        folder = made.store.run(planned.run.id)
+    for planned in plan.students:
+        folder = plan.store.run(planned.run.id)
         state = folder.state()
         if state == "done":
             outcome.done.add(folder.id)
@@ -179,18 +180,18 @@ def train_plan(prepared: Prepared, launcher: Launcher, emit: Emit, *, retry_fail
                 folder.forget()
             todo.append(planned)
     if retry_failed:
-        forget_failed_teachers(made)
-    jobs = cut(todo, made, prepared.options, prepared.jobs, prepared.checked)
+        forget_failed_teachers(plan)
+    jobs = make_jobs(todo, plan, prepared.options, prepared.jobs, prepared.checked)
     emit(
         PlanMade(
-            name=made.name,
+            name=plan.name,
             units=sum(job.units for job in jobs),
-            total=len(made.students),
+            total=len(plan.students),
             done=len(outcome.done),
             failed=len(outcome.failed),
             teacher_units=sum(job.units for job in jobs if job.kind == "teacher"),
             processes=prepared.jobs,
-            alike=trained_alike(made),
+            alike=trained_alike(plan),
         )
     )
     if jobs:
@@ -199,20 +200,20 @@ def train_plan(prepared: Prepared, launcher: Launcher, emit: Emit, *, retry_fail
         more = run_jobs(jobs, launcher, cache_share.receive)
         cache_share.emit_summary()
         outcome = Outcome(outcome.done | more.done, {**outcome.failed, **more.failed})
-    known = {planned.run.id for planned in made.students}
+    known = {planned.run.id for planned in plan.students}
     untold = known - outcome.done - outcome.failed.keys()
     outcome.failed.update(dict.fromkeys(untold, "it was not trained: no worker reported a result"))
     return Outcome(outcome.done & known, {key: text for key, text in outcome.failed.items() if key in known})
 
 
-def trained_alike(made: Plan) -> bool:
+def trained_alike(plan: Plan) -> bool:
     """Whether an epoch of a teacher is trained as one of its students is, but for length and rate: its speed then tells of theirs."""
 
     def trained_as(run: Run) -> Recipe:
         return run.recipe.model_copy(update={"epochs": 1, "lr": 1.0})
 
-    recipes = {trained_as(planned.run) for planned in made.students}
-    return all(trained_as(teacher.run) in recipes for teacher in made.teachers.values())
+    recipes = {trained_as(planned.run) for planned in plan.students}
+    return all(trained_as(teacher.run) in recipes for teacher in plan.teachers.values())
 
 
 @dataclass

@@ -11,7 +11,7 @@ from kdzoo.models.network import probe as shapes_of
 from kdzoo.runs.loggers import read_lines
 from kdzoo.runs.spec import Run
 from kdzoo.runs.store import RunFolder, teacher_store
-from kdzoo.suite.plan.cohorts import first_stages
+from kdzoo.suite.plan.cohorts import pretrain_runs
 from kdzoo.suite.plan.sweep import Planned
 from kdzoo.suite.run.preflight import distinct, unbound, untrained_teacher
 from kdzoo.suite.run.prepare import Prepared
@@ -29,18 +29,18 @@ from kdzoo.training.session import (
 
 def estimate(prepared: Prepared, modules: Modules | None = None) -> float:
     """Seconds that the missing runs will take, from a probe of a few steps of one run of each pair and objective."""
-    made, modules, execution = prepared.plan, modules or Modules(), execution_of(replace(prepared.options, teacher_cache=0))
+    plan, modules, execution = prepared.plan, modules or Modules(), execution_of(replace(prepared.options, teacher_cache=0))
     torch.set_num_threads(prepared.options.threads)
-    students = [(p, made.store.run(p.run.id)) for p in made.students]
-    left = [(p, f) for p, f in [*students, *((p, teacher_store().run(p.run.id)) for p in made.teachers.values())] if f.state() != "done"]
-    stages = first_stages([planned for planned, _ in left], made)
+    students = [(p, plan.store.run(p.run.id)) for p in plan.students]
+    left = [(p, f) for p, f in [*students, *((p, teacher_store().run(p.run.id)) for p in plan.teachers.values())] if f.state() != "done"]
+    stages = pretrain_runs([planned for planned, _ in left], plan)
 
     def kind(planned: Planned) -> tuple[str, ...]:
         return (str(planned.about["pair"]), planned.run.objective.label, str(planned.run.recipe))
 
     seconds: dict[tuple[str, ...], float] = {}
     for planned in distinct((planned for planned, _ in left), kind):
-        bound = unbound(planned, made)
+        bound = unbound(planned, plan)
         images, parts = data_of(bound, prepared.options.image_cache)
         network = untrained_teacher(bound, images, modules)
         shape = shape_of(images, bound.run.recipe)

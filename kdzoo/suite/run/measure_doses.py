@@ -12,8 +12,8 @@ from kdzoo.runs.events import DoseUnknown, Emit, Note
 from kdzoo.runs.store import Store, StoreError
 from kdzoo.suite.plan.doses import Measured, describe, keep_doses
 from kdzoo.suite.plan.jobs import Job
-from kdzoo.suite.run.members import failure_of_first, go_on
-from kdzoo.suite.run.train_runs import train_first_stages
+from kdzoo.suite.run.members import load_pretrain_stage, pretrain_failure
+from kdzoo.suite.run.train_runs import train_pretrain_runs
 from kdzoo.suite.run.worker_state import WorkerState, execution_of, probe_of
 from kdzoo.training.doses import NoRatio, measure
 from kdzoo.training.member import Member
@@ -21,45 +21,45 @@ from kdzoo.training.session import Bound
 from kdzoo.training.train import Stopped
 
 
-def measure_doses(job: Job, bench: WorkerState, emit: Emit, stop: Callable[[], bool]) -> None:
+def measure_doses(job: Job, state: WorkerState, emit: Emit, stop: Callable[[], bool]) -> None:
     """Measure the ratios of gradients of a job's probes and keep them in the bench's folder; tell what cannot be measured.
 
     Raises Stopped, with nothing kept, when `stop` says so.
     """
     began, store, execution = time.process_time(), Store(Path(job.folder)), execution_of(replace(job.options, teacher_cache=0))
     bounds = [probe_of(entry, store) for entry in job.probes]
-    images, parts = bench.data(bounds[0], job.options)
+    images, parts = state.data(bounds[0], job.options)
     teacher, shapes = None, None
     for bound in [bound for bound in bounds if bound.run.teacher is not None][:1]:
-        teacher, shapes = bench.teacher(bound, images, parts, execution, emit)
+        teacher, shapes = state.teacher(bound, images, parts, execution, emit)
     about = {bound.run.id: entry["about"] for bound, entry in zip(bounds, job.probes, strict=True)}
     waiting = [(bound, first) for bound in bounds if (first := bound.run.first) is not None]
-    train_first_stages(store, waiting, job.options, bench, emit, stop, about=lambda bound: about[bound.run.id])
+    train_pretrain_runs(store, waiting, job.options, state, emit, stop, about=lambda bound: about[bound.run.id])
 
     def take_up_first(member: Member, bound: Bound) -> None:
         if (first := bound.run.first) is not None:
             if store.run(first.id).state() != "done":
-                raise KdzooError(failure_of_first(store, first))
-            go_on(member, Bound.read(store.run(first.id)))
+                raise KdzooError(pretrain_failure(store, first))
+            load_pretrain_stage(member, Bound.read(store.run(first.id)))
 
     def stop_here() -> None:
         if stop():
             raise Stopped("training was stopped; run the same command to resume")
 
-    said = "doses: measuring the gradient of " + ", ".join(dict.fromkeys(bound.run.objective.label for bound in bounds))
-    emit(Note(f"{said} for {about[bounds[0].run.id].get('pair')}"))
-    found = measure(bounds, images, parts, teacher, shapes, execution, bench.modules, take_up=take_up_first, stop=stop_here)
-    kept: dict[str, Measured] = {}
+    text = "doses: measuring the gradient of " + ", ".join(dict.fromkeys(bound.run.objective.label for bound in bounds))
+    emit(Note(f"{text} for {about[bounds[0].run.id].get('pair')}"))
+    ratios = measure(bounds, images, parts, teacher, shapes, execution, state.modules, take_up=take_up_first, stop=stop_here)
+    measured: dict[str, Measured] = {}
     for bound in bounds:
-        ratio, label = found[bound.run.id], bound.run.objective.label
+        ratio, label = ratios[bound.run.id], bound.run.objective.label
         try:
             if isinstance(ratio, Exception):
                 raise ratio
-            kept[bound.run.id] = describe(bound.run, about[bound.run.id], {"ratio": ratio.value, **asdict(ratio)})
+            measured[bound.run.id] = describe(bound.run, about[bound.run.id], {"ratio": ratio.value, **asdict(ratio)})
         except (StoreError, Stopped):
             raise
         except Exception as error:  # it is that method's failure alone
             reason = str(error) if isinstance(error, NoRatio | KdzooError) else f"{type(error).__name__}: {error}"
             emit(DoseUnknown(bound.run.id, label, f"its dose cannot be measured: {reason}"))
-    keep_doses(store.folder, kept)
-    emit(Note(f"doses: {len(kept)} measured in {time.process_time() - began:.1f} s of processor time"))
+    keep_doses(store.folder, measured)
+    emit(Note(f"doses: {len(measured)} measured in {time.process_time() - began:.1f} s of processor time"))

@@ -27,7 +27,7 @@ from kdzoo.training.member import Member, read_checkpoint
 from kdzoo.training.session import Bound, Modules, cohort_of, member_of
 
 
-def go_on(member: Member, first: Bound) -> None:
+def load_pretrain_stage(member: Member, first: Bound) -> None:
     """Start a fresh member where the first stage ended: its student's weights, and what its method's module shares."""
     state = read_checkpoint(first.folder, member.device)
     (term,) = first.run.objective.terms
@@ -40,7 +40,7 @@ def go_on(member: Member, first: Bound) -> None:
         member.objective.parts[owner].load_state_dict({**own, **{name: value for name, value in shared.items() if name in own}})
 
 
-def take_up(store: Store, bound: Bound, build: Callable[[], Member], train_first: Callable[[], None], emit: Emit) -> Member:
+def start_or_resume(store: Store, bound: Bound, build: Callable[[], Member], train_first: Callable[[], None], emit: Emit) -> Member:
     """A member where its checkpoint ended, or at its start: behind its first stage, where it has one.
 
     A checkpoint that cannot be resumed is renamed and told. build: a fresh member. train_first: train its first
@@ -58,12 +58,12 @@ def take_up(store: Store, bound: Bound, build: Callable[[], Member], train_first
     member = build()
     if first is not None:
         if store.run(first.id).state() != "done":
-            raise KdzooError(failure_of_first(store, first))
-        go_on(member, Bound.read(store.run(first.id)))
+            raise KdzooError(pretrain_failure(store, first))
+        load_pretrain_stage(member, Bound.read(store.run(first.id)))
     return member
 
 
-def failure_of_first(store: Store, first: Run) -> str:
+def pretrain_failure(store: Store, first: Run) -> str:
     """Why a run cannot start from its first stage."""
     return f"its first stage {first.id} failed: {store.run(first.id).failure()}"
 
@@ -90,7 +90,7 @@ def begin_with_probe(member: Member, parts: Parts, emit: Emit) -> None:
     emit(Note(f"{member.run.id}: its classifier starts at random, not by a logistic regression: {why}"))
 
 
-def sinks_of(member: Member, options: Options, bench: str, emit: Emit) -> Sink:
+def open_sinks(member: Member, options: Options, bench: str, emit: Emit) -> Sink:
     """JSON lines first, always; W&B where it was asked for."""
     metrics = member.folder.metrics
     if metrics.exists() and not metrics.is_file():

@@ -17,27 +17,27 @@ from kdzoo.suite.plan.sweep import Plan, Planned
 from kdzoo.suite.run.prepare import Prepared
 
 
-def write_plan(made: Plan) -> list[str]:
+def write_plan(plan: Plan) -> list[str]:
     """Write run.json of every planned run, and of the teachers that have to be trained; what was wrong with those there."""
-    faults = [made.store.run(planned.run.id).plan(planned.run, planned.about) for planned in made.students]
-    return [*(fault for fault in faults if fault is not None), *write_teachers(made)]
+    faults = [plan.store.run(planned.run.id).plan(planned.run, planned.about) for planned in plan.students]
+    return [*(fault for fault in faults if fault is not None), *write_teachers(plan)]
 
 
-def write_teachers(made: Plan) -> list[str]:
+def write_teachers(plan: Plan) -> list[str]:
     """Write run.json of the teachers that have to be trained; what was wrong with those there."""
-    faults = [teacher_store().run(planned.run.id).plan(planned.run, planned.about) for planned in made.teachers.values()]
+    faults = [teacher_store().run(planned.run.id).plan(planned.run, planned.about) for planned in plan.teachers.values()]
     return [fault for fault in faults if fault is not None]
 
 
-def forget_failed_teachers(made: Plan) -> None:
-    for teacher in map(teacher_store().run, made.teachers):
+def forget_failed_teachers(plan: Plan) -> None:
+    for teacher in map(teacher_store().run, plan.teachers):
         if teacher.state() == "failed":
             teacher.forget()
 
 
 def keep_command(prepared: Prepared, plans: Iterable[Plan], command: str, emit: Emit) -> None:
     """Write down in the bench's folder how it is being made."""
-    start = Start.of(command, prepared.config, (planned.run.id for made in plans for planned in made.students))
+    start = Start.of(command, prepared.config, (planned.run.id for plan in plans for planned in plan.students))
     if fault := keep_start(prepared.plan.folder, start):
         emit(Note(fault))
 
@@ -60,7 +60,7 @@ def files_of(prepared: Prepared, plans: Iterable[Plan]) -> list[Path] | None:
         config.recipe,
         config.doses_from,
         *config.plugin,
-        *(file for made in plans for planned in made.students for role in ("teacher", "student") for file in _listed(planned, role)),
+        *(file for plan in plans for planned in plan.students for role in ("teacher", "student") for file in _listed(planned, role)),
     ]
     files = [Path(name) for name in dict.fromkeys(named) if name is not None and Path(name).exists()]
     files += [file for plugin in config.plugin for file in files_beside(Path(plugin))]

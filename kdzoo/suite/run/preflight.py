@@ -31,7 +31,7 @@ from kdzoo.training.session import (
 )
 
 
-def preflight(made: Plan, modules: Modules, image_cache: int | None = None, device: torch.device | None = None) -> tuple[str, ...]:
+def preflight(plan: Plan, modules: Modules, image_cache: int | None = None, device: torch.device | None = None) -> tuple[str, ...]:
     """Build every distinct student, teacher and objective once, untrained, and try users' losses for a step; notes on these trials.
 
     Raises InputError for what cannot work.
@@ -39,23 +39,23 @@ def preflight(made: Plan, modules: Modules, image_cache: int | None = None, devi
     problems: list[str] = []
     stalls: list[str] = []
     students: dict[str, tuple[Network, Shapes]] = {}
-    taught: dict[str, Shapes | None] = {}
+    teacher_shapes: dict[str, Shapes | None] = {}
     tried: set[tuple[str, ...]] = set()
-    for planned in made.teachers.values():
+    for planned in plan.teachers.values():
         with noting(problems):
-            bound = unbound(planned, made)
+            bound = unbound(planned, plan)
             student_of(bound, *data_of(bound, image_cache), None, modules)
-    for planned in distinct(made.students, lambda p: (str(p.run.student), str(p.run.teacher), str(p.run.objective))):
+    for planned in distinct(plan.students, lambda p: (str(p.run.student), str(p.run.teacher), str(p.run.objective))):
         with noting(problems):
-            bound = unbound(planned, made)
+            bound = unbound(planned, plan)
             images, parts = data_of(bound, image_cache)
-            if str(bound.run.teacher) not in taught:
+            if str(bound.run.teacher) not in teacher_shapes:
                 teacher = untrained_teacher(bound, images, modules)
-                taught[str(bound.run.teacher)] = None if teacher is None else shapes_of(teacher, shape_of(images, bound.run.recipe))
+                teacher_shapes[str(bound.run.teacher)] = None if teacher is None else shapes_of(teacher, shape_of(images, bound.run.recipe))
             if str(bound.run.student) not in students:
                 network = student_network(bound, images, modules)
                 students[str(bound.run.student)] = network, student_shapes(bound.run, network, images, modules)
-            student, shapes = students[str(bound.run.student)], taught[str(bound.run.teacher)]
+            student, shapes = students[str(bound.run.student)], teacher_shapes[str(bound.run.teacher)]
             for run in filter(None, (bound.run.first, bound.run)):
                 objective = objective_of(run, *student, images, parts, shapes)
                 if users_methods(objective) and (what := trial_key(run)) not in tried:
@@ -64,9 +64,9 @@ def preflight(made: Plan, modules: Modules, image_cache: int | None = None, devi
                     teacher_of_run = None if source is None or shapes is None else (source, shapes)
                     bound_run, place = replace(bound, run=run), device or torch.device("cpu")
                     try_loss(bound_run, student, teacher_of_run, objective, images, parts, place, stalls)
-    for planned in distinct((p for p in made.students if p.run.teacher), lambda p: (str(p.run.teacher),)):
+    for planned in distinct((p for p in plan.students if p.run.teacher), lambda p: (str(p.run.teacher),)):
         with noting(problems):
-            load_given_weights(unbound(planned, made), made, modules, image_cache)
+            load_given_weights(unbound(planned, plan), plan, modules, image_cache)
     if problems:
         raise InputError(*dict.fromkeys(problems))
     return tuple(
@@ -76,10 +76,10 @@ def preflight(made: Plan, modules: Modules, image_cache: int | None = None, devi
     )
 
 
-def load_given_weights(bound: Bound, made: Plan, modules: Modules, image_cache: int | None) -> None:
+def load_given_weights(bound: Bound, plan: Plan, modules: Modules, image_cache: int | None) -> None:
     """Build the teacher of a run with its own weights, unless this bench trains it first; raises InputError where they do not fit."""
     spec = bound.run.teacher
-    if spec is None or spec.start.removeprefix("run:") in made.teachers:
+    if spec is None or spec.start.removeprefix("run:") in plan.teachers:
         return
     images, _ = data_of(bound, image_cache)
     network_of(spec, images, side=shape_of(images, bound.run.recipe)[1], seed=0, path=bound.paths.get("teacher"), modules=modules)
@@ -98,9 +98,9 @@ def untrained_teacher(bound: Bound, images: Images, modules: Modules) -> Network
     return Ensemble([untrained(member) for member, _ in members]) if members else untrained(bound.run.teacher)
 
 
-def unbound(planned: Planned, made: Plan) -> Bound:
+def unbound(planned: Planned, plan: Plan) -> Bound:
     """A planned run with its folder, which need not exist yet."""
-    return Bound(planned.run, RunFolder(made.folder / "runs" / planned.run.id), planned.about["paths"])
+    return Bound(planned.run, RunFolder(plan.folder / "runs" / planned.run.id), planned.about["paths"])
 
 
 def distinct(planned: Iterable[Planned], key: Callable[[Planned], tuple[str, ...]]) -> list[Planned]:

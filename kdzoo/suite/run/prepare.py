@@ -18,7 +18,8 @@ from kdzoo.runs.store import State
 from kdzoo.suite.plan.cohorts import groups_in_lockstep
 from kdzoo.suite.plan.config import BenchConfig, ConfigError, bench_config
 from kdzoo.suite.plan.jobs import Options
-from kdzoo.suite.plan.sweep import Plan, plan
+from kdzoo.suite.plan.sweep import Plan
+from kdzoo.suite.plan.sweep import plan as make_plan
 from kdzoo.suite.run.launchers.gpus import visible_gpus
 from kdzoo.suite.run.preflight import preflight
 from kdzoo.training.session import (
@@ -54,28 +55,28 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
     images_of.cache_clear()  # in a long session the files may have changed since the last bench
     unlabelled_of.cache_clear()
     problems: list[str] = []
-    made = device = settings = None
+    plan = device = settings = None
     with noting(problems):
         device = device_of(config.device)
     with noting(problems):
         settings = wandb_settings(config.wandb, os.environ)
     states: dict[str, State] = {}
     with noting(problems):
-        made = plan(config, modules)
-        states = states_of(made)
+        plan = make_plan(config, modules)
+        states = states_of(plan)
         if any(state != "done" for state in states.values()):  # what has been trained can be
-            notes = preflight(made, modules or Modules(), config.image_cache, torch.device(device or "cpu"))
-            slow = why_slow((planned.run.recipe.precision for planned in made.students), torch.device(device or "cpu"))
-            made = replace(made, notes=(*made.notes, *notes, *([slow] if slow else [])))
-    if problems or made is None or device is None:
+            notes = preflight(plan, modules or Modules(), config.image_cache, torch.device(device or "cpu"))
+            slow = why_slow((planned.run.recipe.precision for planned in plan.students), torch.device(device or "cpu"))
+            plan = replace(plan, notes=(*plan.notes, *notes, *([slow] if slow else [])))
+    if problems or plan is None or device is None:
         raise InputError(*problems)
-    return schedule(config, made, device, asdict(settings) if settings else None, states)
+    return schedule(config, plan, device, asdict(settings) if settings else None, states)
 
 
-def schedule(config: BenchConfig, made: Plan, device: str, wandb: dict[str, Any] | None, states: Mapping[str, State]) -> Prepared:
+def schedule(config: BenchConfig, plan: Plan, device: str, wandb: dict[str, Any] | None, states: Mapping[str, State]) -> Prepared:
     """How a plan is executed on this machine: with how many processes, threads and GPUs, and how much memory."""
     gpus = visible_gpus(torch.cuda.device_count(), os.environ) if device == "cuda" else ()
-    jobs, threads = processes(config, device, made, len(gpus))
+    jobs, threads = processes(config, device, plan, len(gpus))
     sharing = -(-jobs // max(len(gpus), 1))  # as many processes use one GPU's memory
     options = Options(
         device=device,
@@ -92,12 +93,12 @@ def schedule(config: BenchConfig, made: Plan, device: str, wandb: dict[str, Any]
         allow_chance_teacher=config.allow_chance_teacher,
         wandb=wandb,
     )
-    return Prepared(config, made, options, jobs, gpus, states)
+    return Prepared(config, plan, options, jobs, gpus, states)
 
 
-def states_of(made: Plan) -> dict[str, State]:
+def states_of(plan: Plan) -> dict[str, State]:
     """In what state the students of a plan are; those that are open are new."""
-    return {p.run.id: "new" if p.open else made.store.run(p.run.id).state() for p in made.students}
+    return {p.run.id: "new" if p.open else plan.store.run(p.run.id).state() for p in plan.students}
 
 
 def configure(options: Mapping[str, Any], file: Path | None = None, modules: Modules | None = None) -> BenchConfig:
@@ -112,7 +113,7 @@ def configure(options: Mapping[str, Any], file: Path | None = None, modules: Mod
         raise InputError(*problems) from error
 
 
-def processes(config: BenchConfig, device: str, made: Plan, gpus: int = 0) -> tuple[int, int]:
+def processes(config: BenchConfig, device: str, plan: Plan, gpus: int = 0) -> tuple[int, int]:
     """How many worker processes, and how many threads each; taken from the whole plan, so that a resume takes the same.
 
     On a CPU one thread in each of as many processes as there are cores, unless there are fewer cohorts than that, or the
@@ -120,7 +121,7 @@ def processes(config: BenchConfig, device: str, made: Plan, gpus: int = 0) -> tu
     unless there are fewer cohorts.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    cohorts = len(groups_in_lockstep(made.students))
+    cohorts = len(groups_in_lockstep(plan.students))
     count = config.jobs or min(cores if device == "cpu" else max(gpus, 1), max(cohorts, 1))
     return count, config.threads or environments_threads() or max(1, cores // count)
 

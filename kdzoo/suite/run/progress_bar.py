@@ -14,7 +14,7 @@ from rich.text import Text
 
 from kdzoo.runs.events import DataLine, Event, Note, RunFailed, Summary, TeacherChecked, TrainingBegun
 from kdzoo.suite.run.progress import Clock, Tracker
-from kdzoo.suite.run.progress_lines import Noted
+from kdzoo.suite.run.progress_lines import ShownNotes
 from kdzoo.suite.run.wording import best_words, clock_words, ended_words, run_words, teacher_words
 from kdzoo.text import one_line, shortened
 
@@ -30,7 +30,7 @@ class LiveDisplay:
     def __init__(self, console: Console, clock: Clock = time.monotonic) -> None:
         self.console, self.clock = console, clock
         self.tracker = Tracker(clock)
-        self.noted = Noted()
+        self.shown_notes = ShownNotes()
 
     def handle(self, event: Event) -> None:
         self.tracker.handle(event)
@@ -44,7 +44,7 @@ class LiveDisplay:
                 self._above(teacher_words(event), "")
             case DataLine(text) | Summary(text):
                 self._above(text, "")
-            case Note(text) if self.noted.first(text):
+            case Note(text) if self.shown_notes.first(text):
                 self._above(text, "yellow")
 
     def _above(self, text: str, style: str) -> None:

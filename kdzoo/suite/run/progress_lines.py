@@ -22,8 +22,8 @@ class PlainDisplay:
     def __init__(self, console: Console, clock: Clock = time.monotonic) -> None:
         self.console, self.clock = console, clock
         self.tracker = Tracker(clock)
-        self.noted = Noted()
-        self.told = clock()
+        self.shown_notes = ShownNotes()
+        self.printed_at = clock()
 
     def handle(self, event: Event) -> None:
         ended = isinstance(event, RunDone | RunFailed)
@@ -32,7 +32,7 @@ class PlainDisplay:
         together = self.tracker.together if ended else None
         for line in (self._line(event, apart), together_words(*together) if together is not None else None):
             if line is not None:
-                self.told = self.clock()
+                self.printed_at = self.clock()
                 self.console.print(Text(one_line(line)), soft_wrap=True, highlight=False)
 
     def _line(self, event: Event, apart: bool) -> str | None:
@@ -59,9 +59,9 @@ class PlainDisplay:
                 return teacher_words(event)
             case DataLine(text) | Summary(text):
                 return text
-            case Note(text) if self.noted.first(text):
+            case Note(text) if self.shown_notes.first(text):
                 return text
-            case StepsTaken(worker=worker) if self.clock() - self.told >= PROGRESS_SECONDS and worker in tracker.training:
+            case StepsTaken(worker=worker) if self.clock() - self.printed_at >= PROGRESS_SECONDS and worker in tracker.training:
                 training = tracker.training[worker]
                 work = f"{100 * tracker.share:.0f} % of the work"
                 time_left = f"{clock_words(tracker.seconds_left())} left"
@@ -69,7 +69,7 @@ class PlainDisplay:
         return None
 
 
-class Noted:
+class ShownNotes:
     """Which notes have been shown: eight runs of a cohort may say the same."""
 
     def __init__(self) -> None:

@@ -16,8 +16,8 @@ from kdzoo.runs.spec import Run
 from kdzoo.runs.store import RunFolder, Store, StoreError, is_teacher
 from kdzoo.suite.plan.jobs import Options
 from kdzoo.suite.report.records import setting_text
-from kdzoo.suite.run.equip import equip, tell_lost_lines
-from kdzoo.suite.run.members import begin_with_probe, failure_of_first, measure_cost, sinks_of, take_up
+from kdzoo.suite.run.accelerators import attach_accelerators, note_lost_lines
+from kdzoo.suite.run.members import begin_with_probe, measure_cost, open_sinks, pretrain_failure, start_or_resume
 from kdzoo.suite.run.repair import forget_damaged, renew
 from kdzoo.suite.run.worker_state import WorkerState, execution_of
 from kdzoo.training.cohort import Cohort
@@ -30,7 +30,7 @@ LOCK_POLL_SECONDS = 0.5
 """between two looks at a run that another process has locked"""
 
 
-def train_runs(store: Store, ids: Iterable[str], options: Options, bench: WorkerState, emit: Emit, stop: Callable[[], bool]) -> list[str]:
+def train_runs(store: Store, ids: Iterable[str], options: Options, state: WorkerState, emit: Emit, stop: Callable[[], bool]) -> list[str]:
     """Train those of a cohort's runs that are not done; the ids of those that another process is training."""
     locked: list[str] = []
     with ExitStack() as locks:
@@ -46,21 +46,21 @@ def train_runs(store: Store, ids: Iterable[str], options: Options, bench: Worker
             else:
                 bounds.append(Bound.read(folder))
         if bounds:
-            first_stages(store, bounds, options, bench, emit, stop)
+            pretrain(store, bounds, options, state, emit, stop)
             bounds = [bound for bound in bounds if bound.folder.state() != "failed"]
         if bounds:
-            told: set[str] = set()
+            reported: set[str] = set()
 
             def relay(event: Event) -> None:
                 """Pass an event on; a failure, which the trainer knows by its id alone, with what a reader wants to know."""
                 if isinstance(event, MemberFailed):
-                    told.add(event.id)
+                    reported.add(event.id)
                     report(store.run(event.id), emit)
                 else:
                     emit(event)
 
             try:
-                train_cohort(store, bounds, options, bench, relay, stop)
+                train_cohort(store, bounds, options, state, relay, stop)
             except (StoreError, Stopped, InputError):
                 raise
             except Exception:  # data or a teacher that cannot be had fails every run that needs them, with the reason
@@ -68,28 +68,28 @@ def train_runs(store: Store, ids: Iterable[str], options: Options, bench: Worker
                     if bound.folder.state() != "done":
                         bound.folder.fail(traceback.format_exc())
             for bound in bounds:
-                if bound.folder.id not in told:
+                if bound.folder.id not in reported:
                     report(bound.folder, emit)
     if locked:
         emit(RunsLocked(tuple(locked)))
     return locked
 
 
-def first_stages(store: Store, bounds: Iterable[Bound], options: Options, bench: WorkerState, emit: Emit, stop: Callable[[], bool]) -> None:
+def pretrain(store: Store, bounds: Iterable[Bound], options: Options, state: WorkerState, emit: Emit, stop: Callable[[], bool]) -> None:
     """Train the first stages of the runs that have one, unless they are done; where one fails, so do the runs that start from it."""
     waiting = [(bound, first) for bound in bounds if (first := bound.run.first) is not None and not bound.folder.checkpoint.exists()]
-    train_first_stages(store, waiting, options, bench, emit, stop)
+    train_pretrain_runs(store, waiting, options, state, emit, stop)
     for bound, first in waiting:
         if store.run(first.id).state() != "done":
-            bound.folder.fail(failure_of_first(store, first))
+            bound.folder.fail(pretrain_failure(store, first))
             report(bound.folder, emit)
 
 
-def train_first_stages(
+def train_pretrain_runs(
     store: Store,
     waiting: Iterable[tuple[Bound, Run]],
     options: Options,
-    bench: WorkerState,
+    state: WorkerState,
     emit: Emit,
     stop: Callable[[], bool],
     about: Callable[[Bound], Mapping[str, Any]] = lambda bound: bound.folder.read_plan()[1],
@@ -117,42 +117,44 @@ def train_first_stages(
             emit(event)
 
     for left in by_recipe.values():
-        while left := train_runs(store, left, apart, bench, relay, stop):
+        while left := train_runs(store, left, apart, state, relay, stop):
             if stop():
                 raise Stopped("training was stopped; run the same command to resume")
             time.sleep(LOCK_POLL_SECONDS)
 
 
-def train_cohort(store: Store, bounds: list[Bound], options: Options, bench: WorkerState, emit: Emit, stop: Callable[[], bool]) -> None:
+def train_cohort(store: Store, bounds: list[Bound], options: Options, state: WorkerState, emit: Emit, stop: Callable[[], bool]) -> None:
     """Assemble, resume from checkpoints, probe the cost of what is new, and fit; groups that stand apart follow each other."""
     execution = execution_of(options)
-    images, parts = bench.data(bounds[0], options)
+    images, parts = state.data(bounds[0], options)
     teacher, shapes = None, None
     taught_bounds = [bound for bound in bounds if bound.run.teacher is not None]
     if len({str(bound.run.teacher) for bound in taught_bounds}) > 1:
         raise ValueError("a cohort has one teacher; these runs have several")
     for bound in taught_bounds[:1]:
-        teacher, shapes = bench.teacher(bound, images, parts, execution, emit)
+        teacher, shapes = state.teacher(bound, images, parts, execution, emit)
     members: list[Member] = []
     costs: dict[str, dict[str, Any]] = {}
     for bound in bounds:
         waiting = [(bound, first)] if (first := bound.run.first) is not None else []
-        train_first = partial(train_first_stages, store, waiting, options, bench, emit, stop)
-        taught, weights = (shapes, teacher.weights_digest) if bound.run.teacher is not None and teacher is not None else (None, None)
-        build = partial(member_of, bound, images, parts, taught, execution, bench.modules, weights)
+        train_first = partial(train_pretrain_runs, store, waiting, options, state, emit, stop)
+        teacher_shapes, weights = (
+            (shapes, teacher.weights_digest) if bound.run.teacher is not None and teacher is not None else (None, None)
+        )
+        build = partial(member_of, bound, images, parts, teacher_shapes, execution, state.modules, weights)
         try:
-            member = take_up(store, bound, build, train_first, emit)
+            member = start_or_resume(store, bound, build, train_first, emit)
             if member.step == 0 and member.run.recipe.head == "probe" and member.network.fresh_head:
                 begin_with_probe(member, parts, emit)
             if member.cost is None:
                 setting = str(bound.run.model_copy(update={"seed": 0}))
                 if setting not in costs:  # a seed changes no cost
-                    costs[setting] = measure_cost(bound, build(), images, parts, teacher, execution, bench.modules)
+                    costs[setting] = measure_cost(bound, build(), images, parts, teacher, execution, state.modules)
                 member.cost = dict(costs[setting])
                 if first is not None:
                     share = first.recipe.epochs / bound.run.recipe.epochs
                     member.cost = with_first_stage(member.cost, store.run(first.id).result()["cost"], share)
-            member.sink = sinks_of(member, options, store.folder.name, emit)
+            member.sink = open_sinks(member, options, store.folder.name, emit)
         except (StoreError, Stopped):
             raise
         except Exception:  # a method that cannot be built is that run's failure alone
@@ -160,10 +162,10 @@ def train_cohort(store: Store, bounds: list[Bound], options: Options, bench: Wor
             emit(MemberFailed(bound.folder.id))
             continue
         members.append(member)
-    for group in in_lockstep(members, options.memory):
+    for group in group_by_step(members, options.memory):
         cohort = cohort_of(group, parts, teacher, execution)
-        tell_lost_lines(cohort, emit)
-        equip(cohort, emit)
+        note_lost_lines(cohort, emit)
+        attach_accelerators(cohort, emit)
         emit(beginning_of(cohort))
         fit(cohort, emit=emit, stop=stop)
 
@@ -190,18 +192,18 @@ def role_of(folder: RunFolder, run: Run) -> Role:
     return "first stage" if run.kind == "pretrain" else "student"
 
 
-def in_lockstep(members: Iterable[Member], memory: int) -> list[list[Member]]:
+def group_by_step(members: Iterable[Member], memory: int) -> list[list[Member]]:
     """Members that stand at the same step, in groups that hold at most `memory` bytes together, or one member."""
     groups: list[list[Member]] = []
-    held = 0
+    group_bytes = 0
     for member in sorted(members, key=lambda member: (member.step, member.run.id)):
-        takes = int(member.cost["memory_bytes"]) if member.cost else 0
-        if groups and groups[-1][0].step == member.step and held + takes <= memory:
+        member_bytes = int(member.cost["memory_bytes"]) if member.cost else 0
+        if groups and groups[-1][0].step == member.step and group_bytes + member_bytes <= memory:
             groups[-1].append(member)
-            held += takes
+            group_bytes += member_bytes
         else:
             groups.append([member])
-            held = takes
+            group_bytes = member_bytes
     return groups
 
 

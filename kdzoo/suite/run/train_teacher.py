@@ -22,7 +22,7 @@ from kdzoo.training.session import Bound
 from kdzoo.training.train import Stopped
 
 
-def train_teacher(job: Job, bench: WorkerState, emit: Emit, stop: Callable[[], bool]) -> None:
+def train_teacher(job: Job, state: WorkerState, emit: Emit, stop: Callable[[], bool]) -> None:
     """Train a teacher, or wait for the process that does, unless it is kept already; raises WorkFailed where that fails."""
     store, options = Store(Path(job.folder)), replace(job.options, threads=job.teacher_threads)
     torch.set_num_threads(options.threads)
@@ -30,7 +30,7 @@ def train_teacher(job: Job, bench: WorkerState, emit: Emit, stop: Callable[[], b
         folder = store.run(run_id)
         forget_damaged(folder, emit)
         while not is_kept(folder, emit):
-            locked = train_runs(store, (run_id,), options, bench, emit, stop)
+            locked = train_runs(store, (run_id,), options, state, emit, stop)
             if not locked and folder.state() != "done":
                 raise WorkFailed(f"teacher {run_id}: its training failed: {folder.failure()}; --retry-failed trains it again")
             if locked:
@@ -47,7 +47,7 @@ def is_kept(folder: RunFolder, emit: Emit) -> bool:
         return free and folder.state() == "done"
 
 
-def check_teacher(job: Job, bench: WorkerState, emit: Emit) -> None:
+def check_teacher(job: Job, state: WorkerState, emit: Emit) -> None:
     """Measure a teacher on its first student's data as its students will; raises InputError where it is at chance."""
     if job.example is not None:
         folder, run_id = job.example
@@ -58,12 +58,12 @@ def check_teacher(job: Job, bench: WorkerState, emit: Emit) -> None:
         return
     torch.set_num_threads(job.options.threads)
     execution = execution_of(job.options)
-    images, parts = bench.data(bound, job.options)
-    teacher, _ = bench.teacher(bound, images, parts, execution, emit)
+    images, parts = state.data(bound, job.options)
+    teacher, _ = state.teacher(bound, images, parts, execution, emit)
     if teacher is not None:
-        asked = (teacher, parts, bound.run.recipe.augment, execution)
-        emit_notes(remarks(*asked), emit)  # first: another normalisation is the usual reason for what is refused next
-        emit_notes([] if job.options.allow_chance_teacher else check(*asked), emit)
+        on_these_images = (teacher, parts, bound.run.recipe.augment, execution)
+        emit_notes(remarks(*on_these_images), emit)  # first: another normalisation is the usual reason for what is refused next
+        emit_notes([] if job.options.allow_chance_teacher else check(*on_these_images), emit)
         val, test = teacher.val_metrics, teacher.test_metrics
         val_top1 = None if val is None else val["top1"]
         emit(TeacherChecked(teacher.name, job.ids, val_top1, cast(float, test["top1"])))  # only likelihoods may be missing

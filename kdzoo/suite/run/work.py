@@ -16,18 +16,18 @@ from kdzoo.suite.run.train_teacher import check_teacher, train_teacher
 from kdzoo.suite.run.worker_state import WorkerState
 
 
-def work(job: Job, bench: WorkerState, emit: Emit, stop: Callable[[], bool]) -> None:
+def work(job: Job, state: WorkerState, emit: Emit, stop: Callable[[], bool]) -> None:
     """Do a job.
 
     Raises InputError for a teacher that must not teach, WorkFailed for one whose training failed, and StoreError for a
     folder that cannot be written.
     """
     if job.kind == "teacher":
-        train_teacher(job, bench, emit, stop)
-        check_teacher(job, bench, emit)
+        train_teacher(job, state, emit, stop)
+        check_teacher(job, state, emit)
     elif job.kind == "doses":
         torch.set_num_threads(job.options.threads)
-        measure_doses(job, bench, emit, stop)
+        measure_doses(job, state, emit, stop)
     else:
         torch.set_num_threads(job.options.threads)
-        train_runs(Store(Path(job.folder)), job.ids, job.options, bench, emit, stop)
+        train_runs(Store(Path(job.folder)), job.ids, job.options, state, emit, stop)

@@ -42,7 +42,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, terminate)
     threading.Thread(target=_listen, args=(jobs_in, jobs, stopping), daemon=True).start()
     load_plugins(sys.argv[3:])
-    bench = WorkerState()
+    state = WorkerState()
     sender.send(WorkerReady())
 
     def stop() -> bool:
@@ -50,7 +50,7 @@ def main() -> None:
         return stopping.is_set()
 
     while (job := jobs.get()) is not None:
-        _serve(job, bench, sender, stop)
+        _serve(job, state, sender, stop)
         if terminated.is_set():
             break
         sender.send(JobEnded())
@@ -59,9 +59,9 @@ def main() -> None:
         signal.raise_signal(signal.SIGTERM)  # the driver learns from the exit status what ended it
 
 
-def _serve(job: Job, bench: WorkerState, sender: Sender, stop: Callable[[], bool]) -> None:
+def _serve(job: Job, state: WorkerState, sender: Sender, stop: Callable[[], bool]) -> None:
     try:
-        work(job, bench, sender.send, stop)
+        work(job, state, sender.send, stop)
     except InputError as error:
         sender.send(JobRefused(error.problems))
     except StoreError as error:

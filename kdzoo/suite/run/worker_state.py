@@ -44,10 +44,10 @@ class WorkerState:
             return None, None
         key = teacher_key(bound)
         if key not in self.served:
-            made = teacher_of(bound, images, parts, execution, self.modules)
-            assert made is not None
-            self.served = {key: made}
-            emit_notes(made[0].notes, emit)
+            served = teacher_of(bound, images, parts, execution, self.modules)
+            assert served is not None
+            self.served = {key: served}
+            emit_notes(served[0].notes, emit)
         return self.served[key]
 
 

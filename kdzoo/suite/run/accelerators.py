@@ -16,7 +16,7 @@ from kdzoo.training.cohort import Cohort
 from kdzoo.training.compiled import compile_students
 
 
-def tell_lost_lines(cohort: Cohort, emit: Emit) -> None:
+def note_lost_lines(cohort: Cohort, emit: Emit) -> None:
     """Say where a member's metrics have fewer lines than it has epochs behind it; nothing of its result hangs on them."""
     for member in cohort.members:
         behind, lines = member.step // cohort.steps_an_epoch, len(read_lines(member.folder.metrics))
@@ -24,7 +24,7 @@ def tell_lost_lines(cohort: Cohort, emit: Emit) -> None:
             emit(Note(f"{member.folder.metrics}: damaged; {number_of(behind, 'line')} expected, {lines} readable"))
 
 
-def equip(cohort: Cohort, emit: Emit) -> None:
+def attach_accelerators(cohort: Cohort, emit: Emit) -> None:
     """Give a cohort the cache, the stack and the compiled students that it is to be trained with; say in a note why it has not got one."""
     kept, joined, uncompiled = open_teacher_cache(cohort), None, None
     if cohort.execution.stack:
