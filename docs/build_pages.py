@@ -138,6 +138,8 @@ def _facts(cls: type[Method]) -> list[str]:
         rows.append(("constant for the gradient", card.held))
     if card.unmixed:
         rows.append(("refuses mixed images", card.unmixed))
+    if card.pixels:
+        rows.append(("needs images of 0 to 255", f"{card.pixels}; `kdzoo.Distiller` refuses it"))
     if card.zero_at_match:
         rows.append(("at match", "zero where student and teacher agree"))
     rows.append(("networks", "[which pairs it works on](../method-pairs.md)"))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
-from kdzoo.contract.needs import Need, UndeclaredNeed, describe
+from kdzoo.contract.needs import Need, NotProvided, UndeclaredNeed, describe
 from kdzoo.contract.outputs import explain_unknown
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Batch:
         *,
         inputs: Tensor,
         targets: Tensor,
-        index: Tensor,
+        index: Tensor | None,
         clock: Progress,
         generator: torch.Generator,
         soft_targets: Tensor | None = None,
@@ -66,7 +66,7 @@ class Batch:
         self._soft_targets = soft_targets
         self._asked = asked
         self._on_read = on_read
-        self.index = index
+        self._index = index
         self.clock = clock
         self.generator = generator
 
@@ -91,6 +91,16 @@ class Batch:
         return self._read(Need.TARGETS, "soft_targets", self._soft_targets)
 
     @property
+    def index(self) -> Tensor:
+        if self._index is None:
+            raise NotProvided("reads batch.index: pass the position of each sample in the training set with every batch")
+        return self._index
+
+    @property
+    def device(self) -> torch.device:
+        return self._targets.device
+
+    @property
     def inputs(self) -> Tensor:
         return self._read(Need.NETWORK, "inputs", self._inputs)
 
@@ -98,7 +108,7 @@ class Batch:
         """What can be read of it, by name."""
         there = {"targets": self._targets, "soft targets": self._soft_targets} if Need.TARGETS in self._asked else {}
         seen = {"inputs": self._inputs} if Need.NETWORK in self._asked else {}
-        for name, value in {"index": self.index, **there, **seen}.items():
+        for name, value in {"index": self._index, **there, **seen}.items():
             if value is not None:
                 yield name, value
 
@@ -109,7 +119,7 @@ class Batch:
             inputs=self._inputs.clone() if reads_images else self._inputs,
             targets=self._targets.clone(),
             soft_targets=None if self._soft_targets is None else self._soft_targets.clone(),
-            index=self.index.clone(),
+            index=None if self._index is None else self._index.clone(),
             clock=self.clock,
             generator=self.generator,
             asked=self._asked,
@@ -122,7 +132,7 @@ class Batch:
             inputs=self._inputs,
             targets=self._targets,
             soft_targets=self._soft_targets,
-            index=self.index,
+            index=self._index,
             clock=self.clock,
             generator=generator,
             asked=asked,

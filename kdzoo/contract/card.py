@@ -109,6 +109,8 @@ class Card:
     pretrain: PretrainStage | None
     unmixed: str
     """why it cannot learn from mixed images (mixup, CutMix), in words; empty where it can"""
+    pixels: str
+    """why it works on images in 0..255 alone, in words; empty where the scale of a network's inputs does not matter"""
     held: str
     """what of the student it detaches on purpose, in words; empty where its gradient is that of its value"""
     outside: bool

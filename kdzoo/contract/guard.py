@@ -301,11 +301,11 @@ def call(who: str, act: Callable[[Outputs, Outputs, Batch], Any], inputs: Inputs
 
 def build(who: str, act: Callable[[Shapes, Shapes, DataFacts], nn.Module], student: Shapes, teacher: Shapes, facts: DataFacts) -> nn.Module:
     """What a user's method builds from copies of what all runs share; raises Interference as `call` does."""
-    own = replace(facts, targets=facts.targets.clone())
+    own = facts.copied()
     ours, theirs = (replace(shape, classifier=copy.deepcopy(shape.classifier)) for shape in (student, teacher))
-    version = own.targets._version
+    changes = own.changes
     with watched(who):
         module = act(ours, theirs, own)
-    if own.targets._version != version:
+    if own.changes != changes:
         raise Interference(f"{who} changed the training data's targets in place, which other runs read too: clone them first")
     return module

@@ -6,7 +6,7 @@ import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from kdzoo.errors import KdzooError
+from kdzoo.errors import InputError, KdzooError
 
 
 class Need(enum.Flag):
@@ -146,6 +146,10 @@ NO_NEEDS = Needs(Need.NOTHING, Need.NOTHING)
 
 class UndeclaredNeed(KdzooError):
     """A method read what it had not asked for."""
+
+
+class NotProvided(InputError):
+    """A method read what a training loop of a user's own has not provided; the message says how to provide it."""
 
 
 def describe(need: Need) -> str:

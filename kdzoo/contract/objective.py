@@ -15,7 +15,7 @@ from kdzoo.contract.batch import Batch, Losses
 from kdzoo.contract.diagnosis import MethodFault, Networks, diagnose, fault_of_loss, fault_of_module
 from kdzoo.contract.method import LossWithAux, Method, ParamGroup, stages_handed
 from kdzoo.contract.methods import REGISTRY
-from kdzoo.contract.needs import NO_NEEDS, PASSES, Need, Needs
+from kdzoo.contract.needs import NO_NEEDS, PASSES, Need, Needs, NotProvided
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.errors import InputError
@@ -77,13 +77,20 @@ class Objective(nn.Module):
         return needs
 
     def forward(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> Losses:
-        """The losses of one batch; `teacher` is None where no term reads a teacher."""
+        """The losses of one batch; `teacher` is None where no term reads a teacher.
+
+        Raises NotProvided, naming the method, where one reads what a loop of a user's own has not given.
+        """
         parts: dict[str, Tensor] = {}
-        distilled = torch.zeros((), device=batch.index.device)
+        distilled = torch.zeros((), device=batch.device)
         for term in self.terms:
-            loss, auxiliary = self.loss_of(term, student, teacher, batch)
+            try:
+                loss, auxiliary = self.loss_of(term, student, teacher, batch)
+                factor = term.coefficient * self._ramp(term.method, batch)
+            except NotProvided as error:
+                raise NotProvided(f"{term.name}: {error}") from error
             parts[term.name] = loss
-            distilled = distilled + term.coefficient * self._ramp(term.method, batch) * loss
+            distilled = distilled + factor * loss
             if auxiliary is not None:
                 parts[f"{term.name}_auxiliary"] = auxiliary
                 distilled = distilled + auxiliary
@@ -130,7 +137,7 @@ class Objective(nn.Module):
     def _loss(self, method: Method, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor | LossWithAux:
         ours, theirs = self.handed[method.card.name]
         needs, module = method.card.needs.settled(self.preact), self.parts[method.card.name]
-        own_stream = generator(self.seed, "method", method.card.name, batch.clock.step, device=batch.index.device)
+        own_stream = generator(self.seed, "method", method.card.name, batch.clock.step, device=batch.device)
         read = student.only(needs.student, ours, owner="student")
         taught = (teacher or Outputs(owner="teacher")).only(needs.teacher, theirs, owner="teacher")
         given = batch.only(needs.student, own_stream)
@@ -138,7 +145,7 @@ class Objective(nn.Module):
             return method.loss(read, taught, given, module)
         inputs = guard.lend(read, taught, given, self._copies.setdefault(method.card.name, {}))
         seed = own_stream.initial_seed()
-        with global_stream(seed, "global", device=batch.index.device), library_stream(seed, "global"):
+        with global_stream(seed, "global", device=batch.device), library_stream(seed, "global"):
             result = guard.call(_called(method), lambda s, t, b: method.loss(s, t, b, module), inputs)
         refuse_result(method, result)
         return cast(Tensor | LossWithAux, result)
@@ -237,7 +244,7 @@ def build_objective(
             continue
         for role, shapes, need in (("student", student, needs.student), ("teacher", teacher, needs.teacher)):
             problems.extend(f"{term.name}: {missing}" for missing in (_missing(role, shapes, need) if shapes else ()))
-        if (needs.targets or Need.PARTNER in needs.student) and bool((facts.targets < 0).any()):
+        if (needs.targets or Need.PARTNER in needs.student) and facts.lacks_labels:
             reads = "reads the labels of every sample" if needs.targets else "pairs each sample with another of its label"
             problems.append(f"{term.name}: {reads}, but some samples have none (label_fraction < 1, or transfer_data)")
             continue

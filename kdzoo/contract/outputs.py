@@ -86,7 +86,7 @@ class Outputs:
     second: Readable[Outputs] = Readable(Need.SECOND_VIEW)
     partner: Readable[Outputs] = Readable(Need.PARTNER)
     network: Readable[Probeable] = Readable(Need.NETWORK)
-    owner: str
+    owner: str = "network"
     on_read: Callable[[Need], None] | None = None
 
     @staticmethod

@@ -43,6 +43,7 @@ def register(
     ships: str = "",
     pretrain: PretrainStage | None = None,
     unmixed: str = "",
+    pixels: str = "",
     held: str = "",
     stages: StagesRead | Callable[[Any], StagesRead] = "paired",
 ) -> Callable[[Registered], Registered]:
@@ -60,6 +61,7 @@ def register(
     ships: what is shipped where that is not the student that was trained; `deploy` then gives its logits.
     pretrain: the stage of training that comes before, as a run of its own.
     unmixed: why it cannot learn from mixed images; recipes with mixup or CutMix are then refused.
+    pixels: why it works on images in 0..255 alone; `kdzoo.Distiller`, whose inputs are normalised already, then refuses it.
     held: what of the student it detaches on purpose, so that its gradient is not that of its value.
     stages: which maps `build` and `loss` are handed: `paired` one to one, each network's own `last`, or all of each
     network's `own`; a function of the method where that depends on a hyper-parameter.
@@ -95,6 +97,7 @@ def register(
             ships=ships,
             pretrain=pretrain,
             unmixed=unmixed,
+            pixels=pixels,
             held=held,
             plugin=plugin_being_loaded(),
             outside=definition.__module__.partition(".")[0] != "kdzoo",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
+
+from kdzoo.contract.needs import NotProvided
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -52,3 +54,36 @@ class DataFacts:
     samples: int
     classes: int
     targets: Tensor
+
+    @property
+    def lacks_labels(self) -> bool:
+        """Whether some samples have no label."""
+        return bool((self.targets < 0).any())
+
+    def copied(self) -> DataFacts:
+        """The same facts with targets of their own, for code that may change them in place."""
+        return replace(self, targets=self.targets.clone())
+
+    @property
+    def changes(self) -> int:
+        """How often the targets were changed in place."""
+        return self.targets._version
+
+
+class UnknownFacts(DataFacts):
+    """Data of which nothing is known: reading any of it raises NotProvided."""
+
+    lacks_labels = False
+    changes = 0
+
+    def __init__(self) -> None: ...
+
+    def copied(self) -> DataFacts:
+        return self
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            if name.startswith("_"):
+                raise AttributeError(name)
+            raise NotProvided(f"reads data.{name}: pass data=kdzoo.DataFacts(samples, classes, targets), the facts of the training data")

@@ -202,7 +202,7 @@ def new_peers(student: Shapes, count: int) -> nn.ModuleList:
 @contextmanager
 def own_stream(batch: Batch) -> Iterator[None]:
     """A block in which layers that draw (dropout, stochastic depth) do so from the method's own random stream of this step."""
-    with global_stream(batch.generator.initial_seed(), "layers", device=batch.index.device):
+    with global_stream(batch.generator.initial_seed(), "layers", device=batch.device):
         yield
 
 

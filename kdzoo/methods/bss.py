@@ -90,6 +90,7 @@ def attack(network: Probeable, images: Tensor, base: Tensor, other: Tensor, *, s
     "max(0, 1 - progress / {until})",
     zero_at_match=True,
     family="gradients",
+    pixels="it moves images and keeps them in 0..255",
     disagreements=(
         "The paper and the authors' code distil from the images themselves too, with a weight that falls from 4 to 1; "
         "Knowledge-Distillation-Zoo does not, as here. `bss+hinton` does.",
@@ -119,7 +120,8 @@ class BSS(Method):
     until: float = Field(0.75, gt=0, le=1, description="the share of the training after which the weight is 0")
 
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:
-        count = min(len(batch.index), max(2, round(self.share * len(batch.index))))
+        size = len(batch.targets)
+        count = min(size, max(2, round(self.share * size)))
         found, valid = base_samples(student.logits, teacher.logits, batch.targets, count=count)
         base = batch.targets[found]
         other = other_classes(teacher.logits[found], base, batch.generator)
