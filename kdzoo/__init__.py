@@ -14,7 +14,7 @@ from kdzoo.version import VERSION as __version__
 if TYPE_CHECKING:
     from kdzoo import functional
     from kdzoo.api import bench, reproduce
-    from kdzoo.contract.batch import Batch, Progress
+    from kdzoo.contract.batch import Batch, Losses, Progress
     from kdzoo.contract.card import Coefficients, PretrainStage, Setting, Source
     from kdzoo.contract.method import LossWithAux, Method, ParamGroup
     from kdzoo.contract.methods import create_method
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from kdzoo.contract.register import register
     from kdzoo.contract.shapes import DataFacts, Shapes
     from kdzoo.data.sources import Raw, register_source
+    from kdzoo.distiller.distiller import Distiller
     from kdzoo.models.names import register_network
     from kdzoo.models.pairs import Pair, register_pair
     from kdzoo.suite.distill.distill import distill
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 _HOMES = {
     **dict.fromkeys(["bench", "reproduce"], "kdzoo.api"),
     "calibrate_biases": "kdzoo.training.calibration",
+    "Distiller": "kdzoo.distiller.distiller",
     "distill": "kdzoo.suite.distill.distill",
     "functional": "kdzoo.functional",
     "projector": "kdzoo.contract.projection",
@@ -46,7 +48,7 @@ _HOMES = {
     **dict.fromkeys(["Raw", "register_source"], "kdzoo.data.sources"),
     "register_network": "kdzoo.models.names",
     "register_recipe": "kdzoo.suite.plan.config",
-    **dict.fromkeys(["Batch", "Progress"], "kdzoo.contract.batch"),
+    **dict.fromkeys(["Batch", "Losses", "Progress"], "kdzoo.contract.batch"),
     **dict.fromkeys(["Need", "Needs"], "kdzoo.contract.needs"),
     "Outputs": "kdzoo.contract.outputs",
     **dict.fromkeys(["DataFacts", "Shapes"], "kdzoo.contract.shapes"),
@@ -57,9 +59,11 @@ __all__ = [
     "Batch",
     "Coefficients",
     "DataFacts",
+    "Distiller",
     "InputError",
     "KdzooError",
     "LossWithAux",
+    "Losses",
     "Method",
     "Need",
     "Needs",

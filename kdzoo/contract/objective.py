@@ -174,11 +174,22 @@ class Deployed(nn.Module):
         self.module = module
         self.stages = stages
 
+    def forward(self, images: Tensor) -> Tensor:
+        return self.logits(images)
+
     def logits(self, images: Tensor) -> Tensor:
         """Class scores (B, K)."""
-        needs = self.method.card.needs.student & ~(PASSES | Need.TARGETS)
+        return self.logits_of(self.network(images, self.needs))
+
+    def logits_of(self, student: Outputs) -> Tensor:
+        """Class scores (B, K) from the outputs of the student's network."""
         with guard.watched(_called(self.method)):
-            return self.method.deploy(self.network(images, needs).only(needs, self.stages), self.module)
+            return self.method.deploy(student.only(self.needs, self.stages), self.module)
+
+    @property
+    def needs(self) -> Need:
+        """What is read of the student's network."""
+        return self.method.card.needs.student & ~(PASSES | Need.TARGETS)
 
 
 def _called(method: Method) -> str:

@@ -275,6 +275,14 @@ class Learner(nn.Module):
         return self.network.logits(images)
 
 
+def draw_weights(model: nn.Module, seed: int) -> None:
+    """Start every layer that can (`reset_parameters`) at random anew, in place."""
+    with global_stream(seed, "init"):
+        for part in model.modules():
+            if hasattr(part, "reset_parameters"):
+                part.reset_parameters()  # type: ignore[operator]
+
+
 class Frozen(Network):
     """A network that stays in evaluation mode and takes no gradient."""
 
@@ -458,21 +466,27 @@ def _impatient_hub() -> Iterator[None]:
 
 
 def _tap(network: Network, channels: int, side: int, spec: NetworkSpec, head: Head) -> None:
-    """Find which outputs are stages (the last map of each resolution, the stem left out), and what the model gives.
-
-    Raises InputError for a model that gives no class scores of the classes that are asked for, and for one that is about
-    to be trained and ends in a softmax.
-    """
+    """Examine a network of a specification by a forward of random images."""
     name = type(network.model).__name__ if spec.name.startswith("module:") else spec.name
     contrasts = torch.tensor(TRIAL_CONTRASTS).view(-1, 1, 1, 1)
     x = contrasts * torch.randn(len(contrasts), channels, side, side, generator=torch.Generator().manual_seed(0))
+    examine(network, x, name=name, classes=spec.classes, head=head)
+
+
+def examine(network: Network, x: Tensor, *, name: str, classes: int | None, head: Head) -> None:
+    """Find which outputs are stages (the last map of each resolution, the stem left out), and what the model gives.
+
+    x: what the model itself takes, several samples. classes: how many class scores are expected; None for any number.
+    Raises InputError for a model that gives no class scores of the classes that are asked for, and for one that is about
+    to be trained and ends in a softmax.
+    """
     if network.is_timm:
         _find_taps(network, x)
         given = _trial(network, lambda: network._staged(x)[0], name)
     else:
         network.layout = _trial(network, lambda: generic.layout(network.model, lambda: network.model(x)), name)
         given = generic.scores_of(_trial(network, lambda: network.model(x), name), name)
-    _refuse_shape(given, spec, name)
+    _refuse_shape(given, classes, name)
     network.gives = what_is_given(given)
     if head == "kept":
         return
@@ -481,7 +495,7 @@ def _tap(network: Network, channels: int, side: int, spec: NetworkSpec, head: He
     if not network.is_timm:
         learner = copy.deepcopy(network)
         in_training = _trial(learner, lambda: learner.model.train()(x), name)
-        _refuse_shape(generic.scores_of(in_training, name), spec, name)
+        _refuse_shape(generic.scores_of(in_training, name), classes, name)
 
 
 def _find_taps(network: Network, x: Tensor) -> None:
@@ -511,15 +525,15 @@ def _trial(network: Network, act: Callable[[], Any], name: str) -> Any:
         raise InputError(f"{name}: a forward pass on a trial image fails: {type(error).__name__}: {error}") from error
 
 
-def _refuse_shape(given: Tensor, spec: NetworkSpec, name: str) -> None:
+def _refuse_shape(given: Tensor, classes: int | None, name: str) -> None:
     """Raises InputError for an output (N, ...) that is not one score a class."""
-    if tuple(given.shape[1:]) == (spec.classes,):
+    if given.ndim == 2 and given.shape[1] == (classes or max(given.shape[1], 2)):
         return
     if given.ndim == 1 or tuple(given.shape[1:]) == (1,):
-        hint = "; two classes need one score each" if spec.classes == 2 else ""
-        raise InputError(f"{name}: its output is one number per image; expected {spec.classes} class scores{hint}")
+        hint = "; two classes need one score each" if classes in (None, 2) else ""
+        raise InputError(f"{name}: its output is one number per image; expected {classes or 'several'} class scores{hint}")
     got = f"{given.shape[1]} values" if given.ndim == 2 else f"values of shape {tuple(given.shape[1:])}"
-    raise InputError(f"{name}: its output is {got} per image; expected {spec.classes}, one score per class of the data")
+    raise InputError(f"{name}: its output is {got} per image; expected {classes or '(K,)'}, one score per class of the data")
 
 
 def what_is_given(rows: Tensor) -> Gives:
@@ -553,14 +567,18 @@ def probe(network: Network, image_shape: tuple[int, int, int]) -> Shapes:
     Raises InputError for images that are not square where the network is made for squares of one side.
     """
     images = torch.zeros(1, *image_shape, dtype=torch.uint8, device=network.mean.device)
-    wanted = Need.LOGITS | Need.STAGES | Need.EMBEDDING
     try:
-        out: Outputs = _quietly(network, lambda: network(images, wanted))
+        return measure_outputs(network, images, image_shape[1])
     except Exception as error:
         if problems := _oblong(network, *image_shape[1:]):
             raise InputError(*problems) from error
         raise
-    stages = tuple(StageShape(m.shape[1], m.shape[2], m.shape[3], image_shape[1] / m.shape[2]) for m in out.stages)
+
+
+def measure_outputs(network: Network, inputs: Tensor, height: int) -> Shapes:
+    """What a network's outputs measure for inputs of a height, found by one forward that changes nothing in it."""
+    out: Outputs = _quietly(network, lambda: network(inputs, Need.LOGITS | Need.STAGES | Need.EMBEDDING))
+    stages = tuple(StageShape(m.shape[1], m.shape[2], m.shape[3], height / m.shape[2]) for m in out.stages)
     return Shapes(
         classes=out.logits.shape[1],
         embedding=0 if out.embedding is None else out.embedding.shape[1],

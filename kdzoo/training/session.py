@@ -28,6 +28,7 @@ from kdzoo.models.network import (
     NetworkCost,
     build_network,
     count,
+    draw_weights,
     freeze,
     multiply_accumulates,
     pair_stages,
@@ -37,7 +38,6 @@ from kdzoo.models.placement import Execution
 from kdzoo.models.weights import ensemble_ids, file_sha256, load_state, read_shipped
 from kdzoo.runs.spec import NetworkSpec, Recipe, Run
 from kdzoo.runs.store import RunFolder, teacher_store
-from kdzoo.seeds import global_stream
 from kdzoo.training.answers import serve
 from kdzoo.training.cohort import Cohort, Teacher
 from kdzoo.training.member import Member
@@ -252,10 +252,7 @@ def learner(spec: NetworkSpec, images: Images, side: int, module: nn.Module | No
     start = spec.model_copy(update={"start": "random", "weights": None})
     made = build_network(start, channels=images.channels, side=side, mean=images.mean, std=images.std, seed=seed, module=module)
     if module is not None:
-        with global_stream(seed, "init"):
-            for part in made.model.modules():
-                if hasattr(part, "reset_parameters"):
-                    part.reset_parameters()  # type: ignore[operator]
+        draw_weights(made.model, seed)
     return Learner(made)
 
 

@@ -1,0 +1,163 @@
+"""The methods' side of a training loop of a user's own: losses, progress, state, parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdzoo.contract.batch import Batch, Losses
+from kdzoo.contract.method import ParamGroup
+from kdzoo.contract.methods import REGISTRY
+from kdzoo.contract.objective import Objective, build_objective
+from kdzoo.contract.outputs import Outputs
+from kdzoo.contract.shapes import DataFacts, Shapes, UnknownFacts
+from kdzoo.distiller.clock import LoopClock, checked_share
+from kdzoo.distiller.request import Pairing, compared_classes
+from kdzoo.errors import InputError, noting
+from kdzoo.models.network import pair_stages
+from kdzoo.runs.spec import ObjectiveSpec
+
+CALLS = "calls"
+"""the key under which a method's state says how many batches its losses were computed of, from which its random draws go on"""
+
+
+class MethodLosses(nn.Module):
+    """What every distilling module has: the weighted sum, with the methods' trainable parts as submodules."""
+
+    def __init__(self, spec: ObjectiveSpec, objective: Objective, epochs: int | None) -> None:
+        super().__init__()
+        self.objective = objective
+        self._unmixed = {term.method: why for term in spec.terms if (why := REGISTRY.get(term.method).card.unmixed)}
+        self._epochs = epochs
+        self._share: float | None = None
+        self._calls = 0
+
+    @property
+    def progress(self) -> float | None:
+        """The share of the training that is done, 0 to 1, for weights and temperatures that change in its course; None until it is set."""
+        return self._share
+
+    @progress.setter
+    def progress(self, share: float) -> None:
+        self._share = checked_share(share)
+
+    def method_state_dict(self) -> dict[str, Any]:
+        """The state of the methods' own modules, without the student's: what a loop saves beside the student to go on later."""
+        return {**self.objective.parts.state_dict(), CALLS: torch.tensor(self._calls)}
+
+    def load_method_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Put back what `method_state_dict` gave; raises RuntimeError, as torch does, for a state of other modules."""
+        self.objective.parts.load_state_dict({key: value for key, value in state.items() if key != CALLS})
+        self._calls = int(state[CALLS])
+
+    def get_extra_state(self) -> Tensor:
+        return torch.tensor(self._calls)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self._calls = int(state)
+
+    def _groups(self, own: list[nn.Parameter], lr: float, weight_decay: float) -> list[dict[str, Any]]:
+        """Groups for an optimiser: `own` parameters, then the methods' as these declare."""
+        groups = [ParamGroup(own)] if own else []
+        return [
+            {
+                "params": list(group.parameters),
+                "lr": lr * group.lr,
+                "weight_decay": weight_decay if group.weight_decay is None else group.weight_decay,
+            }
+            for group in (*groups, *self.objective.groups())
+        ]
+
+    def _losses(self, student: Outputs, teacher: Outputs | None, inputs: Tensor | None, targets: Tensor, index: Tensor | None) -> Losses:
+        """The weighted sum of one batch, in float32 at least, under autocast too."""
+        hard, soft = self._labels(targets)
+        batch = Batch(
+            inputs=hard.new_empty(0) if inputs is None else inputs,  # which only methods that call the networks themselves read
+            targets=hard,
+            soft_targets=soft,
+            index=_index(index, hard),
+            clock=LoopClock(self._calls, self._share, self._epochs),
+            generator=torch.Generator(hard.device),
+        )
+        with torch.autocast(hard.device.type, enabled=False):
+            losses: Losses = self.objective(student, teacher, batch)
+        self._calls += self.training
+        return losses
+
+    def _labels(self, targets: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Class numbers (B,), and the shares of the classes (B, K) where these were given."""
+        if targets.ndim == 2 and targets.is_floating_point():
+            if self._unmixed:
+                raise InputError(*(f"{name}: takes no shares of classes as targets: {why}" for name, why in self._unmixed.items()))
+            return targets.argmax(1), targets.float()
+        if targets.ndim != 1 or targets.dtype != torch.int64:
+            raise InputError(
+                f"targets: expected class numbers (B,) int64, or shares of the classes (B, K), got {targets.dtype} of shape "
+                f"{tuple(targets.shape)}"
+            )
+        return targets, None
+
+
+def _index(index: Tensor | None, targets: Tensor) -> Tensor | None:
+    """The positions of the batch's samples in the training set, where the targets are."""
+    if index is None:
+        return None
+    if not isinstance(index, Tensor) or index.shape != targets.shape or index.is_floating_point():
+        got = f"{index.dtype} of shape {tuple(index.shape)}" if isinstance(index, Tensor) else repr(index)
+        raise InputError(f"index: expected the position of each of {len(targets)} samples in the training set, (B,) int64, got {got}")
+    return index.to(targets.device, torch.int64)
+
+
+def known_facts(data: DataFacts | None, classes: int) -> DataFacts:
+    """The facts of the training data, which may be unknown; raises InputError where they do not fit the class scores."""
+    if data is None:
+        return UnknownFacts()
+    if not isinstance(data, DataFacts):
+        raise InputError(f"data: expected kdzoo.DataFacts(samples, classes, targets), got {data!r}")
+    problems = []
+    if not isinstance(data.targets, Tensor) or data.targets.ndim != 1 or data.targets.dtype != torch.int64:
+        problems.append(f"data.targets: expected class numbers (N,) int64, a tensor, got {_shown(data.targets)}")
+    elif len(data.targets) != data.samples:
+        problems.append(f"data.targets: expected as many as samples, {data.samples}, got {len(data.targets)}")
+    elif len(data.targets) and int(data.targets.max()) >= data.classes:
+        problems.append(f"data.targets: expected class numbers below {data.classes}, got {int(data.targets.max())}")
+    if data.classes != classes:
+        problems.append(f"data.classes: expected {classes}, as many as the student's class scores, got {data.classes}")
+    if problems:
+        raise InputError(*problems)
+    return data
+
+
+def build(
+    spec: ObjectiveSpec,
+    student: Shapes,
+    teacher: Shapes | None,
+    *,
+    data: DataFacts | None,
+    pairing: Pairing,
+    label_smoothing: float,
+    seed: int,
+) -> Objective:
+    """The weighted sum with freshly made modules; raises InputError with every method that cannot serve these networks or data."""
+    problems = list(compared_classes(spec, student.classes, teacher.classes)) if teacher else []
+    objective: Objective | None = None
+    with noting(problems):
+        facts = known_facts(data, student.classes)
+        stages = pair_stages(student, teacher or student, pairing)
+        objective = build_objective(spec, student, teacher, stages, facts, label_smoothing=label_smoothing, seed=seed)
+    if problems or objective is None:
+        raise InputError(*problems)
+    return objective
+
+
+def _shown(value: Any) -> str:
+    return f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+
+
+def checked_epochs(epochs: int | None) -> int | None:
+    if epochs is not None and (isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1):
+        raise InputError(f"epochs: expected a whole number >= 1, got {epochs!r}")
+    return epochs

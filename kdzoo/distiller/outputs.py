@@ -1,0 +1,124 @@
+"""A method for two networks' outputs, for loops that run the networks themselves."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from functools import reduce
+from operator import or_
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdzoo.contract.batch import Losses
+from kdzoo.contract.needs import PASSES, Need, describe
+from kdzoo.contract.objective import Deployed
+from kdzoo.contract.outputs import Outputs
+from kdzoo.contract.shapes import DataFacts, Shapes, StageShape
+from kdzoo.distiller.losses import MethodLosses, build, checked_epochs
+from kdzoo.distiller.request import Pairing, missing, refusals
+from kdzoo.errors import InputError, noting
+from kdzoo.runs.spec import ObjectiveSpec
+
+OF_A_NETWORK = ~(PASSES | Need.TARGETS)
+"""what outputs can have"""
+
+
+class OutputsDistiller(MethodLosses):
+    """Cross-entropy and a method's terms for the outputs of a student and of a teacher.
+
+    It has neither network: `parameters()` are the methods' own.
+    """
+
+    def __init__(
+        self,
+        spec: ObjectiveSpec,
+        student: Outputs,
+        teacher: Outputs | None,
+        *,
+        data: DataFacts | None,
+        epochs: int | None,
+        label_smoothing: float,
+        pairing: Pairing,
+        seed: int,
+    ) -> None:
+        """Build the methods for outputs such as these two; `kdzoo.Distiller.from_outputs` says what the rest means."""
+        problems = list(refusals(spec, teacher=teacher is not None, same_inputs=True))
+        problems += missing(spec, "student", OF_A_NETWORK, offered(student))
+        problems += missing(spec, "teacher", OF_A_NETWORK, offered(teacher)) if teacher is not None else ()
+        if spec.task and not offered(student) & Need.LOGITS:
+            problems.append("student: cross-entropy reads its logits, which its outputs do not have")
+        with noting(problems):
+            checked_epochs(epochs)
+        if problems:
+            raise InputError(*problems)
+        tallest = max((stage.shape[2] for one in (student, teacher) if one is not None for stage in _maps(one)), default=1)
+        ours, theirs = shapes_of(student, tallest), None if teacher is None else shapes_of(teacher, tallest)
+        objective = build(spec, ours, theirs, data=data, pairing=pairing, label_smoothing=label_smoothing, seed=seed)
+        super().__init__(spec, objective.to(_device(student)), epochs)
+
+    def forward(self, student: Outputs, teacher: Outputs | None, targets: Tensor, index: Tensor | None = None) -> Losses:
+        """The losses of a batch: `total` is what to minimise, `parts` are its terms before their weights, by name (`ce` first).
+
+        teacher: None where nothing is read of it; its gradient is not computed. targets, index: as for `kdzoo.Distiller`.
+        Raises InputError for what a method reads and was not given.
+        """
+        needs = self.objective.needs
+        for role, given, need in (("student", student, needs.student), ("teacher", teacher, needs.teacher)):
+            lacks = need & OF_A_NETWORK & ~(Need.NOTHING if given is None else offered(given))
+            if lacks:
+                raise InputError(f"{role}: expected outputs with {describe(need & OF_A_NETWORK)}, but {describe(lacks)} is missing")
+        taught = None if teacher is None else teacher.map(_constant)
+        return self._losses(student.map(Tensor.contiguous), taught, None, targets, index)
+
+    def parameter_groups(self, *, lr: float, weight_decay: float = 0.0) -> list[dict[str, Any]]:
+        """Groups for an optimiser: the methods' parameters, with the rates and decays that these declare."""
+        return self._groups([], lr, weight_decay)
+
+    def deployed(self, student: Outputs) -> Tensor:
+        """The class scores (B, K) of the student as it ships: its own, or what a method makes of its outputs (simkd)."""
+        shipped = self.objective.shipped(nn.Identity())
+        return shipped.logits_of(student) if isinstance(shipped, Deployed) else student.logits
+
+
+def _constant(tensor: Tensor) -> Tensor:
+    return tensor.detach().contiguous()
+
+
+def offered(outputs: Outputs) -> Need:
+    """What outputs have."""
+    return reduce(or_, (need for need, value in outputs.items() if value is not None), Need.NOTHING)
+
+
+def shapes_of(outputs: Outputs, tallest: int) -> Shapes:
+    """What a network's outputs measure; stages of a quarter of the `tallest` map's height count as reduced by 4."""
+    logits, embedding = outputs.get(Need.LOGITS), outputs.get(Need.EMBEDDING)
+    classifier = outputs.get(Need.CLASSIFIER)
+    return Shapes(
+        classes=0 if logits is None else logits.shape[1],
+        embedding=0 if embedding is None else embedding.shape[1],
+        stages=tuple(StageShape(m.shape[1], m.shape[2], m.shape[3], tallest / m.shape[2]) for m in _maps(outputs)),
+        preact=outputs.get(Need.PREACT) is not None,
+        distilled=outputs.get(Need.DISTILLED) is not None,
+        classifier=None if classifier is None else copy.deepcopy(classifier).requires_grad_(False).eval(),
+    )
+
+
+def _maps(outputs: Outputs) -> Sequence[Tensor]:
+    """The maps of the stages, before or after their last activation; raises InputError for what is none."""
+    maps: Sequence[Tensor] = outputs.get(Need.STAGES) or outputs.get(Need.PREACT) or []
+    if wrong := [tuple(one.shape) for one in maps if one.ndim != 4]:
+        raise InputError(f"stages: expected maps (B, C, H, W), got {', '.join(map(str, wrong))}")
+    return maps
+
+
+def _device(outputs: Outputs) -> torch.device:
+    found: list[torch.device] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        found.append(tensor.device)
+        return tensor
+
+    outputs.map(note)
+    return found[0] if found else torch.device("cpu")
