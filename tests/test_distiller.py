@@ -1,7 +1,6 @@
 """`kdzoo.Distiller`: in a loop of one's own a method has the loss, the gradients and the weights that kdzoo's own training gives it."""
 
 import copy
-import math
 import re
 import subprocess
 import sys
@@ -20,10 +19,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import kdzoo
 import kdzoo.models.zoo
-from kdzoo.contract.method import REGISTRY
+from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.outputs import Batch, Need, Progress
 from kdzoo.data.dataset import Images
-from kdzoo.data.loader import batches
+from kdzoo.data.epoch import order
 from kdzoo.data.split import Parts
 from kdzoo.distiller.clock import LoopClock
 from kdzoo.models.network import Network, freeze, module_name, probe
@@ -153,10 +152,9 @@ def test_a_run_in_a_plain_loop_ends_with_the_weights_of_kdzoos_own_run(tmp_path,
         distiller.parameters(), lr=run.recipe.lr, momentum=run.recipe.momentum, nesterov=run.recipe.nesterov,
         weight_decay=run.recipe.weight_decay, fused=True,
     )  # fmt: skip
-    steps = 2 * math.ceil(parts.facts.samples / run.recipe.batch_size)
-    order = [index for epoch in range(2) for index in batches(parts.facts.samples, run.recipe.batch_size, seed=0, epoch=epoch)]
-    for step, index in enumerate(order):
-        optimizer.param_groups[0]["lr"] = run.recipe.lr * (1 - step / steps)
+    drawn = [index for epoch in range(2) for index in order(parts.facts.samples, 0, epoch).split(run.recipe.batch_size)]
+    for step, index in enumerate(drawn):
+        optimizer.param_groups[0]["lr"] = run.recipe.lr * (1 - step / len(drawn))
         losses = distiller(network.normalise(parts.train.images[index]), parts.train.targets[index], index)
         optimizer.zero_grad()
         losses.total.backward()
