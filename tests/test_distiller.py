@@ -19,8 +19,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import kdzoo
 import kdzoo.models.zoo
+from kdzoo.contract.batch import Batch, Progress
 from kdzoo.contract.methods import REGISTRY
-from kdzoo.contract.outputs import Batch, Need, Progress
+from kdzoo.contract.needs import Need
 from kdzoo.data.dataset import Images
 from kdzoo.data.epoch import order
 from kdzoo.data.split import Parts
@@ -494,8 +495,7 @@ def outputs_of(net: Net, owner: str) -> kdzoo.Outputs:
     first = net.first(INPUTS)
     second = net.second(first)
     embedding = second.mean((2, 3))
-    values = {Need.LOGITS: net.head(embedding), Need.EMBEDDING: embedding, Need.STAGES: [first, second], Need.CLASSIFIER: net.head}
-    return kdzoo.Outputs(values, owner=owner)
+    return kdzoo.Outputs(logits=net.head(embedding), embedding=embedding, stages=[first, second], classifier=net.head, owner=owner)
 
 
 @pytest.mark.parametrize("method", ["hinton", "at+crd", "simkd", "srrl", "reviewkd"])
@@ -518,7 +518,7 @@ def test_losses_of_outputs_are_those_of_the_networks(method):
 
 def test_what_outputs_lack_is_refused_by_name():
     student, teacher = (outputs_of(net, owner) for net, owner in zip(nets(), ("student", "teacher"), strict=True))
-    logits = kdzoo.Outputs({Need.LOGITS: teacher.logits}, owner="teacher")
+    logits = kdzoo.Outputs(logits=teacher.logits, owner="teacher")
     for method, words in {
         "at": "at: reads the teacher's stages, which its outputs do not have",
         "dml": "dml: calls the student itself; use kdzoo.Distiller(student, teacher, 'dml')",
