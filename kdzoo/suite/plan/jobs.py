@@ -52,8 +52,6 @@ class Job:
     example: tuple[str, str] | None = None
     teacher_threads: int = 1
     probes: tuple[dict[str, Any], ...] = ()
-    alone: bool = False
-    """a run set apart from its cohort, because a process died with it"""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -67,14 +65,14 @@ class Job:
         tuples = {"ids": tuple(raw["ids"]), "probes": tuple(raw["probes"]), "example": tuple(example) if example else None}
         return Job(**{**raw, **tuples, "options": Options(**options)})
 
-    def only(self, ids: tuple[str, ...], *, alone: bool = False) -> Job:
+    def only(self, ids: tuple[str, ...]) -> Job:
         """The same job for some of its runs."""
-        return replace(self, ids=ids, alone=alone, units=self.units * len(ids) // max(len(self.ids), 1))
+        return replace(self, ids=ids, units=self.units * len(ids) // max(len(self.ids), 1))
 
 
 @dataclass
 class Outcome:
-    """How a launch ended: which runs are done, which failed and why, and whether it was interrupted."""
+    """How a launch ended: which runs are done, and which failed and why."""
 
     done: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)

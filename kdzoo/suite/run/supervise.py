@@ -104,7 +104,7 @@ class Supervisor:
         for run_id in [run_id for run_id in job.ids if run_id in silent]:
             self._deaths[run_id] = self._deaths.get(run_id, 0) + (len(job.ids) == 1)
             if self._deaths[run_id] < DEATHS_ALONE:
-                self._queue.add(job.only((run_id,), alone=True))
+                self._queue.add(job.only((run_id,)))
                 again += 1
                 continue
             folder = Store(Path(job.folder)).run(run_id)
