@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from kdzoo.errors import InputError, unknown
+from kdzoo.contract.registry import Registry
 from kdzoo.suite.run.launchers.launcher import Launcher, LauncherSetup
 
 __all__ = ["LAUNCHERS", "LauncherSetup", "create_launcher"]
@@ -26,12 +26,9 @@ def _here(setup: LauncherSetup) -> Launcher:
     return Here(setup.modules)
 
 
-LAUNCHERS: dict[str, Callable[[LauncherSetup], Launcher]] = {"local": _local, "here": _here}
+LAUNCHERS: Registry[Callable[[LauncherSetup], Launcher]] = Registry("launcher", {"local": _local, "here": _here})
 
 
 def create_launcher(setup: LauncherSetup, name: str | None = None) -> Launcher:
     """The launcher of a name; of KDZOO_LAUNCHER, or else `local`, where none is given. Raises InputError for an unknown name."""
-    name = name or os.environ.get(CHOICE) or "local"
-    if name not in LAUNCHERS:
-        raise InputError(unknown("launcher", name, LAUNCHERS))
-    return LAUNCHERS[name](setup)
+    return LAUNCHERS.get(name or os.environ.get(CHOICE) or "local")(setup)

@@ -1,0 +1,48 @@
+"""Where jobs are computed: launchers by name, and the queue that they take their jobs from."""
+
+import pytest
+
+from kdzoo.errors import InputError
+from kdzoo.suite.plan.jobs import Job, Options
+from kdzoo.suite.run.job_queue import JobQueue
+from kdzoo.suite.run.launchers import LauncherSetup, create_launcher
+from kdzoo.suite.run.launchers.here import Here
+from kdzoo.suite.run.launchers.local import Local
+
+
+def job(name: str, ids: tuple[str, ...] = (), after: str | None = None) -> Job:
+    return Job(name, "students", "bench", ids, Options(), after=after)
+
+
+def test_a_launcher_is_chosen_by_name(tmp_path, monkeypatch):
+    setup = LauncherSetup(tmp_path)
+    monkeypatch.delenv("KDZOO_LAUNCHER", raising=False)
+    assert isinstance(create_launcher(setup), Local)
+    monkeypatch.setenv("KDZOO_LAUNCHER", "here")
+    assert isinstance(create_launcher(setup), Here)
+    assert isinstance(create_launcher(setup, "local"), Local), "what a caller names counts more than the environment"
+    with pytest.raises(InputError, match="launcher: unknown 'lokal'; did you mean 'local'"):
+        create_launcher(setup, "lokal")
+
+
+def test_a_job_waits_until_all_jobs_of_the_name_that_it_comes_after_have_ended():
+    teacher, student = job("teacher"), job("cohort", after="teacher")
+    queue = JobQueue([student, teacher])
+    assert queue.take() == teacher
+    assert queue.take() is None
+    queue.add(teacher)  # its process died: it is tried again
+    queue.end(teacher)
+    assert queue.take() == teacher, "a job that is tried again comes before all others"
+    assert queue.take() is None
+    queue.end(teacher)
+    assert queue.take() == student
+    assert not queue
+
+
+def test_a_locked_job_is_left_for_a_while_and_others_are_taken_meanwhile():
+    locked, other = job("a"), job("b")
+    queue = JobQueue([other])
+    queue.add(locked, delay=60.0)
+    assert queue.take() == other
+    assert queue.take() is None
+    assert queue, "it is still to be done"
