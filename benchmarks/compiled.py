@@ -26,7 +26,8 @@ from speed_clock import synchronise
 from speed_report import machine
 from torch import Tensor
 
-from kdzoo.models.network import Network, build_network
+from kdzoo.models.build import build_network
+from kdzoo.models.network import Network
 from kdzoo.runs.spec import NetworkSpec
 
 Forward = Callable[[Tensor], Tensor]

@@ -38,8 +38,11 @@ from kdzoo.contract.needs import PASSES, Need
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.errors import InputError
-from kdzoo.models.network import Learner, Network, attention_as_products, build_network, freeze, pair_stages, probe
+from kdzoo.models.build import build_network
+from kdzoo.models.measure import attention_as_products, probe
+from kdzoo.models.network import Learner, Network, freeze
 from kdzoo.models.placement import Execution
+from kdzoo.models.stages import pair_stages
 from kdzoo.runs.spec import NetworkSpec
 from kdzoo.seeds import generator, global_stream
 from kdzoo.training.cost import Multiplications

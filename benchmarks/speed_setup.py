@@ -16,7 +16,8 @@ from torch import nn
 from kdzoo.contract.card import Setting
 from kdzoo.data.dataset import Images
 from kdzoo.data.split import split
-from kdzoo.models.network import NetworkCost, build_network, count
+from kdzoo.models.build import build_network
+from kdzoo.models.measure import NetworkCost, count
 from kdzoo.models.placement import Execution
 from kdzoo.models.weights import file_sha256, load_state, read_state, save_student
 from kdzoo.runs.spec import DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from kdzoo.data.dataset import Stored
 from kdzoo.data.folder import load_folder
 from kdzoo.data.loader import fetch
-from kdzoo.models.network import build_network
+from kdzoo.models.build import build_network
 from kdzoo.runs.environment import environment
 from kdzoo.runs.spec import NetworkSpec
 

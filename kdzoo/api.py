@@ -15,7 +15,7 @@ from torch import nn
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.data.known import DATA
 from kdzoo.models import names
-from kdzoo.models.network import module_name
+from kdzoo.models.identity import module_name
 from kdzoo.runs.spec import NetworkSpec
 from kdzoo.runs.store import cache_folder
 from kdzoo.suite.plan.config import BenchConfig

@@ -26,7 +26,10 @@ from kdzoo.contract.needs import OWN_WIDTH, PASSES, PER_SAMPLE, Need, Needs
 from kdzoo.contract.objective import Objective, Term
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.shapes import DataFacts, Shapes, StageShape
-from kdzoo.models.network import Learner, build_network, freeze, pair_stages, probe
+from kdzoo.models.build import build_network
+from kdzoo.models.measure import probe
+from kdzoo.models.network import Learner, freeze
+from kdzoo.models.stages import pair_stages
 from kdzoo.runs.spec import NetworkSpec
 from kdzoo.seeds import generator, global_stream
 from kdzoo.text import first_line

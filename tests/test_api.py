@@ -83,7 +83,7 @@ class Net(nn.Module):
 
 
 def test_a_modules_name_is_its_class_structure_and_weights():
-    from kdzoo.models.network import module_name
+    from kdzoo.models.identity import module_name
 
     torch.manual_seed(0)
     net = Net(4)

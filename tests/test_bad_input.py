@@ -179,7 +179,7 @@ def weights(name: str, classes: int, path: Path) -> Path:
     import timm
     import torch
 
-    import kdzoo.models.network  # noqa: F401  (registers kdzoo's networks)
+    import kdzoo.models.names  # noqa: F401  (registers kdzoo's networks)
 
     torch.manual_seed(0)
     torch.save(timm.create_model(name, num_classes=classes, in_chans=1).state_dict(), path)

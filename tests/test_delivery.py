@@ -15,7 +15,8 @@ from kdzoo.data.files import content_digest
 from kdzoo.data.folder import load_folder
 from kdzoo.data.listing import list_images
 from kdzoo.data.preprocess import centre
-from kdzoo.models.network import Network, build_network
+from kdzoo.models.build import build_network
+from kdzoo.models.network import Network
 from kdzoo.runs.spec import Augment, NetworkSpec, Recipe
 from kdzoo.suite.distill.delivery import deliver
 from kdzoo.training.predict import predict

@@ -26,7 +26,9 @@ from kdzoo.data.dataset import Images
 from kdzoo.data.epoch import order
 from kdzoo.data.split import Parts
 from kdzoo.distiller.clock import LoopClock
-from kdzoo.models.network import Network, freeze, module_name, probe
+from kdzoo.models.identity import module_name
+from kdzoo.models.measure import probe
+from kdzoo.models.network import Network, freeze
 from kdzoo.runs.store import RunFolder
 from kdzoo.seeds import generator
 from kdzoo.suite.plan.config import bench_config

@@ -19,7 +19,9 @@ from kdzoo.contract.shapes import DataFacts
 from kdzoo.data.dataset import Subset
 from kdzoo.data.folder import load_folder
 from kdzoo.errors import InputError
-from kdzoo.models.network import Network, build_network, count, probe
+from kdzoo.models.build import build_network
+from kdzoo.models.measure import count, probe
+from kdzoo.models.network import Network
 from kdzoo.models.placement import Execution
 from kdzoo.runs.spec import Augment, DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run
 from kdzoo.runs.store import RunFolder
@@ -184,7 +186,9 @@ import resource, torch
 from kdzoo.data.dataset import Subset
 from kdzoo.models.placement import Execution
 from kdzoo.training.member import Member
-from kdzoo.models.network import Network, build_network, count, probe
+from kdzoo.models.build import build_network
+from kdzoo.models.measure import count, probe
+from kdzoo.models.network import Network
 from kdzoo.contract.objective import build_objective
 from kdzoo.contract.batch import Batch, Progress
 from kdzoo.contract.needs import Need

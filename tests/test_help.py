@@ -299,7 +299,8 @@ def test_counts_are_integers_in_json(kdzoo):
 
 def test_the_table_of_networks_is_what_the_networks_come_to():
     """Counted again; and, for 10 classes, the papers' own figures to their last digit (He et al. 2016; Zagoruyko, Komodakis 2016)."""
-    from kdzoo.models.network import build_network, count
+    from kdzoo.models.build import build_network
+    from kdzoo.models.measure import count
     from kdzoo.runs.spec import NetworkSpec
 
     for name, known in own_networks().items():

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from pages import page
 
-from kdzoo.models.network import build_network
+from kdzoo.models.build import build_network
 from kdzoo.models.weights import save_student
 from kdzoo.runs.spec import NetworkSpec, Run
 from kdzoo.suite.plan.config import CONFIGS, assignments, bench_config

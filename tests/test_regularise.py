@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 
 from kdzoo.contract.needs import Need
 from kdzoo.errors import InputError
-from kdzoo.models.network import Network, build_network
+from kdzoo.models.build import build_network
+from kdzoo.models.network import Network
 from kdzoo.models.normalisation import Normalisation
 from kdzoo.runs.spec import NetworkSpec, Recipe
 from kdzoo.runs.store import teacher_store

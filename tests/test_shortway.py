@@ -103,7 +103,7 @@ def test_a_verdict_on_networks_with_long_names_has_lines_of_its_own_for_each():
 
 @pytest.mark.slow
 def test_from_a_folder_and_a_foreign_teacher_to_a_small_network_for_plain_timm(tmp_path):
-    import kdzoo.models.network  # noqa: F401  registers the networks of which a teacher is made here
+    import kdzoo.models.names  # noqa: F401  registers the networks of which a teacher is made here
 
     photos, out, said = write_images(tmp_path / "photos"), tmp_path / "small", []
     teacher = f"wrn_16_2:{foreign_teacher(tmp_path)}"

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from kdzoo.contract.needs import Need
 from kdzoo.contract.outputs import Outputs
-from kdzoo.models.network import Network, build_network
+from kdzoo.models.build import build_network
+from kdzoo.models.network import Network
 from kdzoo.runs.spec import NetworkSpec
 from kdzoo.training.stacked import Stack, stack_of
 

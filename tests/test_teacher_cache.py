@@ -14,7 +14,9 @@ from kdzoo.contract.needs import Need
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.plugins import load_plugin
 from kdzoo.errors import InputError
-from kdzoo.models.network import build_network, freeze, identity
+from kdzoo.models.build import build_network
+from kdzoo.models.identity import identity
+from kdzoo.models.network import freeze
 from kdzoo.runs.spec import NetworkSpec
 from kdzoo.runs.store import cache_folder, teacher_store
 from kdzoo.suite.plan.config import bench_config
@@ -280,7 +282,7 @@ def test_the_identity_of_a_network_without_helpers_is_as_it_was(monkeypatch):
     spec = NetworkSpec(name="digits_teacher", classes=10)
     network = freeze(build_network(spec, channels=1, side=8, mean=(0.5,), std=(0.5,), seed=0))
     before = identity(network)
-    monkeypatch.setattr("kdzoo.models.network.modules_beside", None)  # not asked
+    monkeypatch.setattr("kdzoo.models.identity.modules_beside", None)  # not asked
     assert identity(network) == before
 
 

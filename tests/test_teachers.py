@@ -16,7 +16,8 @@ from torch import nn
 import kdzoo as zoo
 from kdzoo.data.class_names import difference, same_classes
 from kdzoo.errors import InputError
-from kdzoo.models.network import build_network, freeze
+from kdzoo.models.build import build_network
+from kdzoo.models.network import freeze
 from kdzoo.models.normalisation import USUAL
 from kdzoo.runs.spec import NetworkSpec
 from kdzoo.runs.store import teacher_store

@@ -690,7 +690,9 @@ def _hyperparameters(terms: Sequence[str], temperature: float | None, given: Map
 def _stages(objective: ObjectiveSpec, teacher: str, student: str, image: str, pairing: Literal["deep", "left"]) -> str:
     """The stages of two networks, how they meet, and what each term that does not read the pairs is handed."""
     from kdzoo.contract.explain import maps_read, stage_pairs
-    from kdzoo.models.network import build_network, pair_stages, probe
+    from kdzoo.models.build import build_network
+    from kdzoo.models.measure import probe
+    from kdzoo.models.stages import pair_stages
     from kdzoo.models.weights import parse_network
     from kdzoo.runs.spec import NetworkSpec
 

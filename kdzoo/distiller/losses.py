@@ -17,7 +17,7 @@ from kdzoo.contract.shapes import DataFacts, Shapes, UnknownFacts
 from kdzoo.distiller.clock import LoopClock, checked_share
 from kdzoo.distiller.request import Pairing, compared_classes
 from kdzoo.errors import InputError, noting
-from kdzoo.models.network import pair_stages
+from kdzoo.models.stages import pair_stages
 from kdzoo.runs.spec import ObjectiveSpec
 
 CALLS = "calls"

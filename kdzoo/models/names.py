@@ -22,6 +22,7 @@ from kdzoo.contract.registry import Registry, definition_of
 from kdzoo.errors import InputError
 from kdzoo.models.committee import members_of_name, register_committee
 from kdzoo.models.zoo.mlp import MLPS, register_mlp, widths_of
+from kdzoo.runs.spec import Normalisation
 
 
 @dataclass(frozen=True)
@@ -147,3 +148,11 @@ def list_networks() -> list[str]:
             *NETWORKS,
         ]
     )
+
+
+def own_norm(name: str) -> Normalisation | None:
+    """What timm's weights for an architecture were trained under; None where there is none."""
+    config = timm.get_pretrained_cfg(name) if is_known(name) else None
+    if config is None or not config.mean or not config.std:
+        return None
+    return Normalisation(mean=tuple(map(float, config.mean)), std=tuple(map(float, config.std)))

@@ -9,7 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from kdzoo.contract.shapes import Shapes
-from kdzoo.models.network import Head, Learner, Network, draw_weights, examine, measure_outputs
+from kdzoo.models.build import draw_weights
+from kdzoo.models.examine import Head, examine
+from kdzoo.models.measure import measure_outputs
+from kdzoo.models.network import Learner, Network
 
 
 class PassThrough(Network):

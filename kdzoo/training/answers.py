@@ -21,7 +21,11 @@ from kdzoo.data.split import Parts, labelled
 from kdzoo.data.views import center, finite, view_count
 from kdzoo.errors import InputError
 from kdzoo.files import PACKAGE
-from kdzoo.models.network import Ensemble, Network, NetworkCost, identity, normalising, own_norm
+from kdzoo.models.ensemble import Ensemble
+from kdzoo.models.identity import identity
+from kdzoo.models.measure import NetworkCost
+from kdzoo.models.names import own_norm
+from kdzoo.models.network import Network, normalising
 from kdzoo.models.normalisation import usual_for
 from kdzoo.models.placement import Execution, autocast
 from kdzoo.runs.seals import tensors_digest

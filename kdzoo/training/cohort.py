@@ -11,7 +11,8 @@ from torch import Tensor
 from kdzoo.contract.needs import Need
 from kdzoo.data.epoch import STREAMS, EpochPlan
 from kdzoo.data.split import Parts
-from kdzoo.models.network import Network, NetworkCost
+from kdzoo.models.measure import NetworkCost
+from kdzoo.models.network import Network
 from kdzoo.models.placement import Execution
 from kdzoo.runs.spec import Recipe, steps_per_epoch
 from kdzoo.teachers.cache import TeacherCache

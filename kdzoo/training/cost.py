@@ -20,7 +20,7 @@ from torch.utils.flop_counter import flop_registry
 from kdzoo.contract import guard
 from kdzoo.contract.batch import Progress
 from kdzoo.contract.needs import PASSES
-from kdzoo.models.network import attention_as_products
+from kdzoo.models.measure import attention_as_products
 from kdzoo.training.answers import teach
 from kdzoo.training.cohort import Cohort
 from kdzoo.training.member import Member

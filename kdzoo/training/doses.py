@@ -26,7 +26,8 @@ from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.shapes import Shapes
 from kdzoo.data.dataset import Images
 from kdzoo.data.split import Parts
-from kdzoo.models.network import Network, count
+from kdzoo.models.measure import count
+from kdzoo.models.network import Network
 from kdzoo.models.placement import Execution
 from kdzoo.runs.spec import ObjectiveSpec, Recipe
 from kdzoo.runs.store import RunFolder

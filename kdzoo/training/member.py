@@ -20,7 +20,8 @@ from kdzoo.contract.needs import PASSES, Need
 from kdzoo.contract.objective import Objective
 from kdzoo.contract.outputs import Outputs
 from kdzoo.errors import InputError
-from kdzoo.models.network import Network, NetworkCost
+from kdzoo.models.measure import NetworkCost
+from kdzoo.models.network import Network
 from kdzoo.models.placement import Execution, autocast
 from kdzoo.runs.loggers import Sink
 from kdzoo.runs.seals import Damaged, read_sealed, write_sealed

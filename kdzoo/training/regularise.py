@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from kdzoo.errors import InputError
-from kdzoo.models.network import Frozen, Network
+from kdzoo.models.network import Network
 from kdzoo.runs.spec import Recipe
 
 
@@ -45,7 +45,7 @@ def limit_norms(weights: Iterable[torch.Tensor], largest: float) -> None:
 
 def learning_networks(network: Network, objective: nn.Module) -> list[Network]:
     """The student's network and those that a method trains beside it (the peers of mutual learning)."""
-    return [network, *(part for part in objective.modules() if isinstance(part, Network) and not isinstance(part, Frozen))]
+    return [network, *(part for part in objective.modules() if isinstance(part, Network) and not part.frozen)]
 
 
 def limited_weights(networks: Sequence[Network]) -> list[torch.Tensor]:

@@ -20,21 +20,13 @@ from kdzoo.data.sources import load
 from kdzoo.data.split import Parts, split
 from kdzoo.data.unlabelled import Like, Unlabelled, load_unlabelled
 from kdzoo.errors import InputError
-from kdzoo.models.network import (
-    Ensemble,
-    Head,
-    Learner,
-    Network,
-    NetworkCost,
-    build_network,
-    count,
-    draw_weights,
-    freeze,
-    multiply_accumulates,
-    pair_stages,
-    probe,
-)
+from kdzoo.models.build import build_network, draw_weights
+from kdzoo.models.ensemble import Ensemble
+from kdzoo.models.examine import Head
+from kdzoo.models.measure import NetworkCost, count, multiply_accumulates, probe
+from kdzoo.models.network import Learner, Network, freeze
 from kdzoo.models.placement import Execution
+from kdzoo.models.stages import pair_stages
 from kdzoo.models.weights import ensemble_ids, file_sha256, load_state, read_shipped
 from kdzoo.runs.spec import NetworkSpec, Recipe, Run
 from kdzoo.runs.store import RunFolder, teacher_store

@@ -18,7 +18,8 @@ from kdzoo.contract.outputs import Outputs
 from kdzoo.errors import InputError
 from kdzoo.functional import bss
 from kdzoo.methods.bss import attack, base_samples, other_classes
-from kdzoo.models.network import Network, build_network, freeze
+from kdzoo.models.build import build_network
+from kdzoo.models.network import Network, freeze
 from kdzoo.runs.spec import NetworkSpec
 
 UNIT = 51.0

@@ -10,7 +10,9 @@ from kdzoo.contract.needs import Need
 from kdzoo.methods.ensemble_losses import ensemble_losses
 from kdzoo.methods.ensemble_probabilities import ensemble_probabilities
 from kdzoo.methods.hinton import hinton
-from kdzoo.models.network import Ensemble, build_network, freeze
+from kdzoo.models.build import build_network
+from kdzoo.models.ensemble import Ensemble
+from kdzoo.models.network import freeze
 from kdzoo.models.weights import ensemble_ids
 from kdzoo.runs.spec import NetworkSpec
 

@@ -21,7 +21,10 @@ from kdzoo.errors import InputError
 from kdzoo.functional import lwm
 from kdzoo.methods._ops import last_of_several, several
 from kdzoo.methods.lwm import grad_cam, scored
-from kdzoo.models.network import Network, build_network, freeze, pair_stages, probe
+from kdzoo.models.build import build_network
+from kdzoo.models.measure import probe
+from kdzoo.models.network import Network, freeze
+from kdzoo.models.stages import pair_stages
 from kdzoo.runs.spec import NetworkSpec
 
 FACTS = DataFacts(10, 3, torch.arange(10) % 3)

@@ -19,7 +19,10 @@ from kdzoo.contract.needs import Need
 from kdzoo.contract.objective import Objective, build_objective
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.shapes import DataFacts
-from kdzoo.models.network import Network, build_network, freeze, pair_stages, probe
+from kdzoo.models.build import build_network
+from kdzoo.models.measure import probe
+from kdzoo.models.network import Network, freeze
+from kdzoo.models.stages import pair_stages
 from kdzoo.runs.spec import NetworkSpec, ObjectiveSpec, TermSpec
 from kdzoo.suite.plan.config import recipe_file
 from kdzoo.training.optim import learning_rate, optimizer

@@ -14,7 +14,10 @@ from kdzoo.contract.needs import Need
 from kdzoo.contract.objective import build_objective
 from kdzoo.contract.shapes import DataFacts, Shapes, StageShape
 from kdzoo.functional import reviewkd
-from kdzoo.models.network import Network, build_network, pair_stages, probe
+from kdzoo.models.build import build_network
+from kdzoo.models.measure import probe
+from kdzoo.models.network import Network
+from kdzoo.models.stages import pair_stages
 from kdzoo.runs.spec import NetworkSpec, ObjectiveSpec, TermSpec
 
 FACTS = DataFacts(10, 5, torch.arange(10) % 5)

@@ -17,7 +17,8 @@ from kdzoo.contract.needs import Need
 from kdzoo.contract.outputs import Outputs
 from kdzoo.functional import sobolev
 from kdzoo.methods.sobolev import saliency
-from kdzoo.models.network import Network, build_network, freeze
+from kdzoo.models.build import build_network
+from kdzoo.models.network import Network, freeze
 from kdzoo.runs.spec import NetworkSpec
 
 

@@ -8,9 +8,10 @@ from torch import nn
 
 from kdzoo.data.dataset import Subset
 from kdzoo.errors import InputError
+from kdzoo.models.build import build_network
 from kdzoo.models.committee import committee_name, members_of_name
 from kdzoo.models.names import is_known
-from kdzoo.models.network import Network, build_network
+from kdzoo.models.network import Network
 from kdzoo.models.specialists import active_specialists, combine
 from kdzoo.models.weights import file_sha256, parse_network, save_student
 from kdzoo.runs.spec import NetworkSpec, Recipe

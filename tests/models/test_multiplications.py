@@ -5,7 +5,8 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from kdzoo.models.network import build_network, count
+from kdzoo.models.build import build_network
+from kdzoo.models.measure import count
 from kdzoo.runs.spec import NetworkSpec
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from kdzoo.errors import InputError
+from kdzoo.models.build import build_network
 from kdzoo.models.names import code_of, register_network
-from kdzoo.models.network import build_network
 from kdzoo.runs.spec import NetworkSpec
 
 PLUGIN = """

@@ -13,9 +13,12 @@ from kdzoo.contract.needs import Need, UndeclaredNeed
 from kdzoo.contract.shapes import Shapes, StageShape
 from kdzoo.errors import InputError
 from kdzoo.models import names
+from kdzoo.models.build import build_network
+from kdzoo.models.measure import count, probe
 from kdzoo.models.names import list_networks
-from kdzoo.models.network import build_network, count, freeze, pair_stages, probe
+from kdzoo.models.network import freeze
 from kdzoo.models.pairs import PAIRS, pair
+from kdzoo.models.stages import pair_stages
 from kdzoo.models.zoo.mlp import MLPS, widths_of
 from kdzoo.runs.spec import NetworkSpec
 

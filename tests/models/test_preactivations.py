@@ -5,7 +5,8 @@ import timm
 import torch
 
 from kdzoo.contract.needs import Need
-from kdzoo.models.network import build_network, probe
+from kdzoo.models.build import build_network
+from kdzoo.models.measure import probe
 from kdzoo.models.zoo.cifar_mobile import CIFAR_MOBILES
 from kdzoo.models.zoo.cifar_resnet import CIFAR_RESNETS
 from kdzoo.models.zoo.cifar_vgg import CIFAR_VGGS

@@ -17,8 +17,11 @@ from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.objective import build_objective
 from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.errors import InputError
-from kdzoo.models.network import Network, build_network, count, pair_stages, probe
+from kdzoo.models.build import build_network
+from kdzoo.models.measure import count, probe
+from kdzoo.models.network import Network
 from kdzoo.models.pairs import CRD, PAIRS
+from kdzoo.models.stages import pair_stages
 from kdzoo.models.weights import classes_of, parse_network, read_state
 from kdzoo.runs.spec import NetworkSpec, ObjectiveSpec, TermSpec
 

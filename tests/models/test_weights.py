@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from kdzoo.errors import InputError
-from kdzoo.models.network import build_network
+from kdzoo.models.build import build_network
 from kdzoo.models.weights import classes_of, file_sha256, input_of, load_state, parse_network, read_checkpoint, read_state, save_student
 from kdzoo.runs.spec import NetworkSpec
 from kdzoo.training.session import weights_path

@@ -8,7 +8,10 @@ from torch import nn
 
 from kdzoo.contract.needs import Need
 from kdzoo.errors import InputError
-from kdzoo.models.network import Network, build_network, freeze, log_of, probe, what_is_given
+from kdzoo.models.build import build_network
+from kdzoo.models.examine import what_is_given
+from kdzoo.models.measure import probe
+from kdzoo.models.network import Network, freeze, log_of
 from kdzoo.runs.spec import NetworkSpec, Normalisation
 
 PIXELS = torch.randint(0, 256, (6, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

@@ -14,7 +14,8 @@ from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.needs import Need
 from kdzoo.data.epoch import order
 from kdzoo.errors import InputError
-from kdzoo.models.network import count, freeze, probe
+from kdzoo.models.measure import count, probe
+from kdzoo.models.network import freeze
 from kdzoo.models.placement import Execution
 from kdzoo.runs.events import Event, Note, RunDone
 from kdzoo.runs.spec import canonical_json

@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from kdzoo.contract.card import Setting
 from kdzoo.errors import InputError
-from kdzoo.models.network import probe
+from kdzoo.models.measure import probe
 from kdzoo.models.placement import Execution
 from kdzoo.runs.events import Note, RunsLocked
 from kdzoo.runs.spec import ObjectiveSpec, Run

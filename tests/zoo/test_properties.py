@@ -25,7 +25,10 @@ from kdzoo.contract.objective import Objective, build_objective
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.shapes import DataFacts, Shapes, StageShape
 from kdzoo.errors import InputError
-from kdzoo.models.network import Learner, Network, build_network, freeze, pair_stages, probe
+from kdzoo.models.build import build_network
+from kdzoo.models.measure import probe
+from kdzoo.models.network import Learner, Network, freeze
+from kdzoo.models.stages import pair_stages
 from kdzoo.runs.spec import NetworkSpec, ObjectiveSpec, TermSpec
 from kdzoo.seeds import generator, global_stream
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from kdzoo.data import preprocess
 from kdzoo.data.dataset import Images
+from kdzoo.models.build import creation_options
 from kdzoo.models.names import is_own
-from kdzoo.models.network import Network, creation_options
+from kdzoo.models.network import Network
 from kdzoo.models.weights import save_student
 from kdzoo.models.zoo.mlp import widths_of
 from kdzoo.runs.spec import NetworkSpec, Recipe

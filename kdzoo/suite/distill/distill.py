@@ -21,7 +21,8 @@ from kdzoo.data.labels import map_labels
 from kdzoo.data.sources import Raw, register_source
 from kdzoo.data.split import split
 from kdzoo.errors import InputError, WorkFailed
-from kdzoo.models.network import Network, freeze, module_name
+from kdzoo.models.identity import module_name
+from kdzoo.models.network import Network, freeze
 from kdzoo.models.weights import pretrained_unless_said
 from kdzoo.runs.events import Emit, Event, Note, emit_notes
 from kdzoo.runs.predictions import read_predictions

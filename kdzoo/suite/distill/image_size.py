@@ -22,7 +22,9 @@ from kdzoo.data.loader import whole
 from kdzoo.data.split import stratified, take
 from kdzoo.errors import InputError
 from kdzoo.files import read_text
-from kdzoo.models.network import Network, identity, normalising, own_norm
+from kdzoo.models.identity import identity
+from kdzoo.models.names import own_norm
+from kdzoo.models.network import Network, normalising
 from kdzoo.models.normalisation import in_words
 from kdzoo.runs.spec import Augment, Normalisation
 from kdzoo.runs.store import cache_folder, write_json

@@ -19,8 +19,8 @@ from kdzoo.data.split import labelled, split
 from kdzoo.data.transfer import class_numbers
 from kdzoo.data.unlabelled import Like, Unlabelled, refuse_test_images
 from kdzoo.errors import InputError, did_you_mean, noting
-from kdzoo.models.names import code_of, ours_or_timm, pretrained_classes
-from kdzoo.models.network import freeze, own_norm
+from kdzoo.models.names import code_of, ours_or_timm, own_norm, pretrained_classes
+from kdzoo.models.network import freeze
 from kdzoo.models.normalisation import AUTO, normalisation_of, usual_for
 from kdzoo.models.pairs import pair as named_pair
 from kdzoo.models.weights import (

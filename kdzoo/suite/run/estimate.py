@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import torch
 
-from kdzoo.models.network import count
-from kdzoo.models.network import probe as shapes_of
+from kdzoo.models.measure import count
+from kdzoo.models.measure import probe as shapes_of
 from kdzoo.runs.loggers import read_lines
 from kdzoo.runs.spec import Run
 from kdzoo.runs.store import RunFolder, teacher_store

@@ -10,8 +10,9 @@ import torch
 from kdzoo.contract.shapes import Shapes
 from kdzoo.data.dataset import Images
 from kdzoo.errors import InputError, noting
-from kdzoo.models.network import Ensemble, Network, freeze
-from kdzoo.models.network import probe as shapes_of
+from kdzoo.models.ensemble import Ensemble
+from kdzoo.models.measure import probe as shapes_of
+from kdzoo.models.network import Network, freeze
 from kdzoo.runs.spec import NetworkSpec
 from kdzoo.runs.store import RunFolder
 from kdzoo.suite.plan.sweep import Plan, Planned
