@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
-from kdzoo.conformance import CHECKS, GRADIENT, RUNS, Verdict, check
+from kdzoo.conformance.checks import CHECKS, GRADIENT, RUNS, Verdict, check
 from kdzoo.contract.batch import Batch
 from kdzoo.contract.method import Method
 from kdzoo.contract.methods import REGISTRY, create_method

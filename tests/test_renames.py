@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kdzoo.conformance import Verdict, check
+from kdzoo.conformance.checks import Verdict, check
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.plugins import load_plugin
 from kdzoo.errors import InputError

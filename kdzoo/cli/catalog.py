@@ -36,7 +36,7 @@ from kdzoo.suite.plan.config import recipes as recipe_names
 from kdzoo.text import first_line, number_of
 
 if TYPE_CHECKING:
-    from kdzoo.conformance import Finding
+    from kdzoo.conformance.checks import Finding
     from kdzoo.contract.shapes import Shapes
     from kdzoo.data.known import DataSet
     from kdzoo.models.known import Known
@@ -733,8 +733,8 @@ def check(file: Annotated[Path, argument("A Python file that registers methods."
 
 def _checked(name: str) -> int:
     """Run the checks on a method as declared and print them; 1 where one fails."""
-    from kdzoo.conformance import Verdict
-    from kdzoo.conformance import check as findings_of
+    from kdzoo.conformance.checks import Verdict
+    from kdzoo.conformance.checks import check as findings_of
     from kdzoo.contract.methods import REGISTRY
 
     try:

@@ -1,0 +1,139 @@
+"""A method with its built module and made-up outputs of two networks, on which the checks try it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from kdzoo.contract.batch import Batch, Progress
+from kdzoo.contract.diagnosis import fault_of_loss, fault_of_module
+from kdzoo.contract.method import LossWithAux, Method
+from kdzoo.contract.needs import PASSES, Need
+from kdzoo.contract.outputs import Outputs
+from kdzoo.contract.shapes import DataFacts, Shapes, StageShape
+from kdzoo.seeds import generator, global_stream
+
+CLASSES, SAMPLES, BATCH = 5, 40, 6
+
+
+STUDENT = Shapes(CLASSES, 5, (StageShape(3, 8, 8, 1), StageShape(4, 4, 4, 2), StageShape(5, 2, 2, 4)))
+
+
+TEACHER = Shapes(CLASSES, 8, (StageShape(4, 8, 8, 1), StageShape(6, 4, 4, 2), StageShape(8, 4, 4, 2)))
+
+
+class Fault(Exception):
+    """A check's complaint, in words for the method's author."""
+
+
+@dataclass
+class Case:
+    """A method with its built module and made-up outputs of two networks."""
+
+    method: Method
+    module: nn.Module
+    student: dict[Need, Any]
+    teacher: dict[Need, Any]
+    read: dict[str, Need]
+    seed: int = 0
+
+    def loss(self) -> Tensor:
+        """The loss of one batch, with the auxiliary loss where there is one."""
+        result = self._result()
+        return result.loss + result.auxiliary if isinstance(result, LossWithAux) else result
+
+    def distilled(self) -> Tensor:
+        """The loss of one batch without the auxiliary loss."""
+        result = self._result()
+        return result.loss if isinstance(result, LossWithAux) else result
+
+    def _result(self) -> Tensor | LossWithAux:
+        result = self.method.loss(*self.given(), self.module)
+        for part in result if isinstance(result, LossWithAux) else (result,):
+            if fault := fault_of_loss(part):
+                raise Fault(fault)
+        return result
+
+    def given(self) -> tuple[Outputs, Outputs, Batch]:
+        """Outputs and a batch that hold everything and note what is read."""
+        batch = Batch(
+            inputs=torch.zeros(self.batch, 3, 8, 8, dtype=torch.uint8),
+            targets=torch.arange(self.batch) % CLASSES,
+            index=torch.arange(self.batch) + CLASSES * 2,
+            clock=Progress(0, 2, 3, 10),
+            generator=generator(self.seed, "conformance"),
+            on_read=self._recorder("batch"),
+        )
+        student = Outputs.of(self.student, owner="student", on_read=self._recorder("student"))
+        teacher = Outputs.of(self.teacher, owner="teacher", on_read=self._recorder("teacher"))
+        return student, teacher, batch
+
+    @property
+    def batch(self) -> int:
+        return len(self.student[Need.LOGITS])
+
+    def _recorder(self, owner: str) -> Callable[[Need], None]:
+        def record(need: Need) -> None:
+            self.read[owner] = self.read.get(owner, Need.NOTHING) | need
+
+        return record
+
+
+def case(
+    method: Method,
+    *,
+    student: Shapes = STUDENT,
+    teacher: Shapes = TEACHER,
+    batch: int = BATCH,
+    dtype: torch.dtype = torch.float32,
+    scale: float = 1.0,
+    seed: int = 0,
+) -> Case:
+    """A fresh case with random outputs of the given shapes; both networks' tensors take gradients, so that leaks show."""
+    targets = torch.arange(SAMPLES) % CLASSES
+    with global_stream(seed, "classifiers"):
+        student, teacher = (
+            replace(shapes, classifier=nn.Linear(shapes.embedding, shapes.classes).requires_grad_(False)) for shapes in (student, teacher)
+        )
+    with global_stream(seed, "build"):
+        module = method.build(student, teacher, DataFacts(SAMPLES, CLASSES, targets))
+    if fault := fault_of_module(module):
+        raise Fault(fault)
+    random = generator(seed, "outputs")
+
+    def made(shapes: Shapes) -> dict[Need, Any]:
+        def draw(*shape: int, factor: float = 1.0) -> Tensor:
+            return (torch.randn(*shape, generator=random) * factor).to(dtype).requires_grad_()
+
+        logits = draw(batch, shapes.classes, factor=scale)
+        return {
+            Need.LOGITS: logits,
+            Need.MEMBERS: [logits, logits],
+            Need.EMBEDDING: draw(batch, shapes.embedding),
+            Need.STAGES: [draw(batch, s.channels, s.height, s.width) for s in shapes.stages],
+            Need.PREACT: [draw(batch, s.channels, s.height, s.width) for s in shapes.stages],
+            Need.DISTILLED: draw(batch, shapes.classes, factor=scale),
+            Need.CLASSIFIER: copy.deepcopy(cast(nn.Module, shapes.classifier)).to(dtype),
+        }
+
+    def seen(shapes: Shapes, owner: str) -> dict[Need, Any]:
+        return {**made(shapes), **{other: Outputs.of(made(shapes), owner=f"{owner}'s {other.name}") for other in PASSES}}
+
+    return Case(method, module.train(), seen(student, "student"), seen(teacher, "teacher"), {})
+
+
+def backward(made: Case) -> Tensor:
+    loss = made.loss()
+    if not loss.requires_grad:
+        raise Fault("the loss carries no gradient: is the student detached (.detach(), torch.no_grad(), .argmax())?")
+    loss.backward()  # type: ignore[no-untyped-call]
+    return loss
+
+
+def tensors_of(value: Any) -> list[Tensor]:
+    return list(value) if isinstance(value, list) else [value]

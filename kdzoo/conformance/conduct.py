@@ -1,0 +1,134 @@
+"""Checks of how a method behaves: what it reads, changes, draws, keeps and refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import ValidationError
+from torch import Tensor
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+from kdzoo.conformance.case import Case, Fault, case
+from kdzoo.contract import guard
+from kdzoo.contract.batch import Progress
+from kdzoo.contract.diagnosis import BUILD, layers_outside_build
+from kdzoo.contract.method import Method
+from kdzoo.contract.needs import Need
+
+
+def builds_its_layers(method: Method) -> None:
+    """Neither on the class, nor at module level, nor in each call of the loss."""
+    found = layers_outside_build(type(method), method)
+    during: list[str] = []
+    if Need.NETWORK not in method.card.needs.student:
+        made = _case_or_none(method)
+        hook = register_module_parameter_registration_hook(lambda module, name, value: during.append(type(module).__name__))
+        try:
+            if made is not None:
+                made.method.loss(*made.given(), made.module)
+        except Exception:  # another check tells; here it only matters what was made until then
+            during = list(during)
+        finally:
+            hook.remove()
+    if during:
+        found.append(f"a new {during[0]} in every call of loss(), with new random weights")
+    if found:
+        raise Fault(f"it has layers that are never trained: {'; '.join(found)}. Layers: {BUILD}")
+
+
+def _case_or_none(method: Method) -> Case | None:
+    try:
+        return case(method)
+    except Exception:  # its build fails, of which the next check tells
+        return None
+
+
+def reads_only_what_it_declares(method: Method) -> None:
+    made = case(method)
+    made.loss()
+    needs = method.card.needs
+    of_teacher = needs.teacher | needs.settled(preact=True).teacher
+    asked = {"student": needs.student, "teacher": of_teacher, "batch": needs.student}
+    for owner, read in made.read.items():
+        extra = read & ~asked[owner]
+        if extra:
+            names = " | ".join(f"Need.{n.name}" for n in Need if n in extra and n.value)
+            raise Fault(f"it reads {names} of the {owner}, which needs= does not declare: add it there")
+
+
+def leaves_the_outputs_alone(method: Method) -> None:
+    made = case(method)
+    student, teacher, batch = made.given()
+
+    def read() -> dict[str, Tensor]:
+        found = [*guard.named("the student's", student), *guard.named("the teacher's", teacher)]
+        found += [(f"the batch's {name}", tensor) for name, tensor in batch.tensors()]
+        once = {id(tensor): (name, tensor) for name, tensor in reversed(found)}  # the first of several names
+        return dict(reversed(once.values()))
+
+    before = {name: tensor.detach().clone() for name, tensor in read().items()}
+    with torch.no_grad():
+        method.loss(student, teacher, batch, made.module)
+    after = read()
+    changed = [name for name, old in before.items() if name not in after or not torch.equal(old, after[name])]
+    if changed:
+        raise Fault(
+            f"it changes {' and '.join(changed)} in place, which other runs read too: write a new tensor instead, for example t = t / 4"
+        )
+
+
+def leaves_global_settings_alone(method: Method) -> None:
+    before = guard.settings()
+    made = case(method)
+    loss = made.loss()
+    if loss.requires_grad:
+        loss.backward()  # type: ignore[no-untyped-call]
+    method.ramp(Progress(0, 2, 3, 10))
+    if changed := guard.put_back(before):
+        raise Fault(f"it changes {' and '.join(changed)} for the whole process, which a method must not do")
+
+
+def is_reproducible(method: Method) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        first = case(method).loss()
+        torch.manual_seed(1)
+        second = case(method).loss()
+    if not torch.equal(first, second):
+        raise Fault("the same batch gives another loss the second time: draw random numbers with generator=batch.generator")
+
+
+def state_round_trip_changes_nothing(method: Method) -> None:
+    made, other = case(method), case(method, seed=1)
+    made.loss()
+    other.module.load_state_dict(made.module.state_dict())
+    other.student, other.teacher = made.student, made.teacher
+    if not torch.equal(made.loss(), other.loss()):
+        raise Fault("the module saved and loaded (state_dict) gives another loss: keep everything that matters in parameters or buffers")
+
+
+def refuses_hyperparameters_out_of_bounds(method: Method) -> None:
+    for name, field in type(method).model_fields.items():
+        for bound in field.metadata:
+            for wrong in values_outside(bound):
+                try:
+                    type(method)(**{**method.model_dump(), name: wrong})
+                except ValidationError as error:
+                    if name not in str(error):
+                        raise Fault(f"{name} = {wrong} is refused without naming {name}") from error
+                else:
+                    raise Fault(f"{name} = {wrong} is accepted, though it is declared with {bound}")
+
+
+def values_outside(bound: object) -> Iterator[float]:
+    match bound:
+        case Gt():
+            yield float(bound.gt)  # type: ignore[arg-type]
+        case Lt():
+            yield float(bound.lt)  # type: ignore[arg-type]
+        case Ge():
+            yield float(bound.ge) - 1  # type: ignore[arg-type]
+        case Le():
+            yield float(bound.le) + 1  # type: ignore[arg-type]
