@@ -50,7 +50,7 @@ def step(student: Forward, images: Tensor, targets: Tensor) -> float:
 def sides_of(network: Network, batch: int, device: torch.device) -> dict[str, Forward]:
     """A student as it is and compiled; on a GPU also replayed from CUDA graphs."""
     compiled = copy.deepcopy(network)
-    compiled.compiled_for = batch
+    compiled.compiled_batch_size = batch
     sides: dict[str, Forward] = {"eager": network.logits, "compiled": compiled.logits}
     if device.type == "cuda":
         sides["graphs"] = torch.compile(copy.deepcopy(network).logits, mode="reduce-overhead")

@@ -40,7 +40,7 @@ from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.errors import InputError
 from kdzoo.models.build import build_network
 from kdzoo.models.measure import attention_as_products, probe
-from kdzoo.models.network import Learner, Network, freeze
+from kdzoo.models.network import Network, Peer, freeze
 from kdzoo.models.placement import Execution
 from kdzoo.models.stages import pair_stages
 from kdzoo.runs.spec import NetworkSpec
@@ -120,7 +120,7 @@ def pair(name: str, device: torch.device, *, batch: int = BATCH) -> Pair:
 
     def fresh() -> nn.Module:
         spec = NetworkSpec(name=student_name, classes=CLASSES, start="random", image_size=student.image_size)
-        return Learner(build_network(spec, channels=3, side=side, mean=(0.5,) * 3, std=(0.25,) * 3, seed=2))
+        return Peer(build_network(spec, channels=3, side=side, mean=(0.5,) * 3, std=(0.25,) * 3, seed=2))
 
     images = torch.randint(0, 256, (batch, 3, side, side), generator=generator(0, "images"), dtype=torch.uint8).to(device)
     stages = pair_stages(shapes[1], shapes[0], "deep")
@@ -140,7 +140,7 @@ def _said(network: Network, images: Tensor, need: Need) -> Outputs:
     """What a network gives of the images, and of their mirror images where another pass is read."""
     given: Outputs = network(images, need & ~PASSES)
     for other in PASSES & need:
-        given = given.beside(other, _said(network, images.flip(-1), need & ~PASSES))
+        given = given.with_pass(other, _said(network, images.flip(-1), need & ~PASSES))
     return given
 
 

@@ -42,7 +42,7 @@ from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.errors import InputError
 from kdzoo.models.build import build_network
 from kdzoo.models.measure import probe
-from kdzoo.models.network import Learner, Network, freeze
+from kdzoo.models.network import Network, Peer, freeze
 from kdzoo.models.stages import pair_stages
 from kdzoo.runs.results import SCHEMA_FILE, json_schema
 from kdzoo.runs.spec import NetworkSpec, ObjectiveSpec, TermSpec
@@ -335,7 +335,7 @@ def ready(trial: PairOnTrial) -> Ready:
         student=student,
         start=copy.deepcopy(student.state_dict()),
         teacher_shapes=taught,
-        student_shapes=replace(learning, fresh=lambda: Learner(made(trial.student, 3))),
+        student_shapes=replace(learning, fresh=lambda: Peer(made(trial.student, 3))),
         images=images,
         said=said,
     )
@@ -352,7 +352,7 @@ def _passes(network: Network, images: Tensor, need: Need) -> Outputs:
     """What a network gives of the images, and of their mirror images where another pass is read."""
     given: Outputs = network(images, need & ~PASSES)
     for other in PASSES & need:
-        given = given.beside(other, network(images.flip(-1), need & ~PASSES))
+        given = given.with_pass(other, network(images.flip(-1), need & ~PASSES))
     return given
 
 

@@ -55,7 +55,7 @@ def test_every_reading_of_a_field_is_noted_and_nothing_else_is():
 
 def test_passes_are_outputs_too_and_a_restriction_reaches_them():
     inner = Outputs(logits=torch.ones(2, 3), stages=[torch.ones(2, 1, 2, 2), torch.zeros(2, 1, 1, 1)], owner="student")
-    outputs = inner.beside(Need.SECOND_VIEW, inner).only(Need.STAGES | Need.SECOND_VIEW, [1])
+    outputs = inner.with_pass(Need.SECOND_VIEW, inner).only(Need.STAGES | Need.SECOND_VIEW, [1])
     assert [float(stage.sum()) for stage in outputs.second.stages] == [0.0]
     with pytest.raises(UndeclaredNeed, match=r"logits is read"):
         _ = outputs.second.logits
@@ -63,7 +63,9 @@ def test_passes_are_outputs_too_and_a_restriction_reaches_them():
 
 
 def test_half_precision_becomes_float32_and_float64_stays():
-    outputs = Outputs(logits=torch.ones(1, dtype=torch.bfloat16), embedding=torch.ones(1, dtype=torch.float64), owner="student").wide()
+    outputs = Outputs(
+        logits=torch.ones(1, dtype=torch.bfloat16), embedding=torch.ones(1, dtype=torch.float64), owner="student"
+    ).at_least_float32()
     assert (outputs.logits.dtype, outputs.embedding.dtype) == (torch.float32, torch.float64)
 
 

@@ -56,7 +56,7 @@ def gradient_is_right(method: Method) -> None:
         with held:
             return made.loss().double()
 
-    held: AbstractContextManager[object] = Held() if method.card.held else nullcontext()
+    held: AbstractContextManager[object] = FrozenDetach() if method.card.held else nullcontext()
     exact = tensors[0].dtype == torch.float64
     eps, atol, rtol = (1e-6, 1e-4, 1e-3) if exact else (1e-3, 1e-3 * max(1.0, abs(made.loss().item())), 5e-2)
     inputs = [t.detach().double().requires_grad_() for t in tensors]
@@ -69,7 +69,7 @@ def gradient_is_right(method: Method) -> None:
         ) from error
 
 
-class Held(TorchFunctionMode):
+class FrozenDetach(TorchFunctionMode):
     """Gives back, call by call, what `detach` gave in the first block: constants that numerical differences must not move.
 
     For methods registered with `held`: the derivative to compare theirs with is the one in which what they detach is constant.

@@ -17,7 +17,7 @@ from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.shapes import DataFacts
 from kdzoo.models.build import build_network
 from kdzoo.models.measure import probe
-from kdzoo.models.network import Learner, freeze
+from kdzoo.models.network import Peer, freeze
 from kdzoo.models.stages import pair_stages
 from kdzoo.runs.spec import NetworkSpec
 from kdzoo.seeds import generator, global_stream
@@ -30,7 +30,7 @@ def trains_a_tiny_pair(method: Method) -> None:
     like: dict[str, Any] = {"channels": 3, "side": 64, "mean": (0.5,) * 3, "std": (0.25,) * 3}
     student, teacher = build_network(spec, **like, seed=0), freeze(build_network(other, **like, seed=1))
     probed = [probe(network, (3, 64, 64)) for network in (student, teacher)]
-    shapes = [replace(found, fresh=lambda: Learner(build_network(spec, **like, seed=2))) for found in probed]
+    shapes = [replace(found, fresh=lambda: Peer(build_network(spec, **like, seed=2))) for found in probed]
     stages = pair_stages(shapes[0], shapes[1], "deep")
     ours, theirs = stages_handed(method, stages)
     facts = DataFacts(SAMPLES, CLASSES, torch.arange(SAMPLES) % CLASSES)
@@ -62,5 +62,5 @@ def trains_a_tiny_pair(method: Method) -> None:
 def _seen(network: Any, images: Tensor, need: Need) -> Outputs:
     given: Outputs = network(images, need & ~PASSES)
     for other in PASSES & need:
-        given = given.beside(other, network(images.flip(-1), need & ~PASSES))
+        given = given.with_pass(other, network(images.flip(-1), need & ~PASSES))
     return given

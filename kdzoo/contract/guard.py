@@ -270,7 +270,7 @@ def _copied(outputs: Outputs, modules: dict[Need, nn.Module]) -> Outputs:
             return replace(value, network=copied(need, value.network))
         return value
 
-    return outputs.saying({need: copied(need, value) for need, value in outputs.items()})
+    return outputs.with_values({need: copied(need, value) for need, value in outputs.items()})
 
 
 def named(whose: str, outputs: Outputs, without: Need = Need.NOTHING) -> Iterator[tuple[str, Tensor]]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Value = TypeVar("Value")
 
 
-class Probeable(Protocol):
+class DifferentiableNetwork(Protocol):
     """A network as methods see it that look at gradients or at other inputs."""
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -29,7 +29,7 @@ class Probeable(Protocol):
     def outputs(self, images: Tensor, need: Need) -> Outputs:
         """Everything that one forward can give; stages are those that are paired."""
 
-    def picking(self, stages: Sequence[int]) -> Probeable:
+    def with_stages(self, stages: Sequence[int]) -> DifferentiableNetwork:
         """The same network, whose outputs hold these stages alone."""
 
 
@@ -85,7 +85,7 @@ class Outputs:
     members: Readable[list[Tensor]] = Readable(Need.MEMBERS)
     second: Readable[Outputs] = Readable(Need.SECOND_VIEW)
     partner: Readable[Outputs] = Readable(Need.PARTNER)
-    network: Readable[Probeable] = Readable(Need.NETWORK)
+    network: Readable[DifferentiableNetwork] = Readable(Need.NETWORK)
     owner: str = "network"
     on_read: Callable[[Need], None] | None = None
 
@@ -124,13 +124,13 @@ class Outputs:
         value = self.__dict__[KINDS[need].attribute]
         return None if value is NOT_ASKED else value
 
-    def saying(self, values: Mapping[Need, Any]) -> Outputs:
+    def with_values(self, values: Mapping[Need, Any]) -> Outputs:
         """The same outputs with other values for some needs."""
         return Outputs.of({**dict(self.items()), **values}, owner=self.owner, on_read=self.on_read)
 
-    def beside(self, other: Need, outputs: Outputs) -> Outputs:
+    def with_pass(self, other: Need, outputs: Outputs) -> Outputs:
         """The same outputs with those of another pass (Need.SECOND_VIEW, Need.PARTNER) beside them."""
-        return self.saying({other: outputs})
+        return self.with_values({other: outputs})
 
     def map(self, act: Callable[[Tensor], Tensor]) -> Outputs:
         """The same outputs with every tensor, in lists and other passes too, replaced by what `act` makes of it."""
@@ -141,9 +141,9 @@ class Outputs:
                 return [mapped(item) for item in value]
             return act(value) if isinstance(value, Tensor) else value.map(act) if isinstance(value, Outputs) else value
 
-        return self.saying({need: mapped(value) for need, value in self.items()})
+        return self.with_values({need: mapped(value) for need, value in self.items()})
 
-    def wide(self) -> Outputs:
+    def at_least_float32(self) -> Outputs:
         """The same outputs in float32 at least, so that a loss written without a thought of precision is computed in it."""
         import torch
 
@@ -156,7 +156,7 @@ class Outputs:
             if stages is not None and maps in values:
                 values[maps] = [values[maps][i] for i in stages]
         if stages is not None and Need.NETWORK in values:
-            values[Need.NETWORK] = values[Need.NETWORK].picking(stages)
+            values[Need.NETWORK] = values[Need.NETWORK].with_stages(stages)
         for other in PASSES:
             if other in values:
                 values[other] = values[other].only(need & ~PASSES, stages, owner=owner)

@@ -130,7 +130,7 @@ def _method_of(name: str, function: Callable[..., Tensor]) -> type[Method]:
 
     class FunctionMethod(Method):
         def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:
-            return function(student.wide(), teacher.wide(), batch, **{key: getattr(self, key) for key in fields})
+            return function(student.at_least_float32(), teacher.at_least_float32(), batch, **{key: getattr(self, key) for key in fields})
 
     FunctionMethod.__doc__ = function.__doc__
     return cast(type[Method], create_model(function.__name__, __base__=FunctionMethod, __module__=function.__module__, **fields))

@@ -10,7 +10,7 @@ from kdzoo.contract.batch import Batch, Progress
 from kdzoo.contract.card import Source
 from kdzoo.contract.method import Method
 from kdzoo.contract.needs import Need, Needs
-from kdzoo.contract.outputs import Outputs, Probeable
+from kdzoo.contract.outputs import DifferentiableNetwork, Outputs
 from kdzoo.contract.register import register
 from kdzoo.methods._ops import divergence, full_precision, own_stream, taught, wide
 
@@ -55,7 +55,7 @@ def other_classes(teacher_logits: Tensor, targets: Tensor, generator: torch.Gene
     return drawn.scatter(1, targets[:, None], -torch.inf).argmax(1)
 
 
-def attack(network: Probeable, images: Tensor, base: Tensor, other: Tensor, *, steps: int, rate: float) -> Tensor:
+def attack(network: DifferentiableNetwork, images: Tensor, base: Tensor, other: Tensor, *, steps: int, rate: float) -> Tensor:
     """Images (B, C, H, W) in 0..255 moved from the class `base` (B,) towards `other` (B,) until they leave `base`.
 
     A step goes `rate` (z_base - z_other + OVERSHOOT) units of the paper's normalised images along the gradient of

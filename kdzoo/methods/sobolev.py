@@ -10,7 +10,7 @@ from kdzoo.contract.batch import Batch
 from kdzoo.contract.card import Source
 from kdzoo.contract.method import Method
 from kdzoo.contract.needs import Need, Needs
-from kdzoo.contract.outputs import Outputs, Probeable
+from kdzoo.contract.outputs import DifferentiableNetwork, Outputs
 from kdzoo.contract.register import register
 from kdzoo.methods._ops import full_precision, normalised, own_stream, taught, wide
 
@@ -25,7 +25,7 @@ def sobolev(student_gradients: Tensor, teacher_gradients: Tensor) -> Tensor:
     return (s - t).square().mean()
 
 
-def saliency(network: Probeable, images: Tensor, targets: Tensor, *, differentiable: bool) -> Tensor:
+def saliency(network: DifferentiableNetwork, images: Tensor, targets: Tensor, *, differentiable: bool) -> Tensor:
     """The gradient of the targets' logits, summed over the batch, with respect to images (B, C, H, W) in 0..255.
 
     differentiable: whether it can itself be differentiated by the network's weights. Attention is computed by plain

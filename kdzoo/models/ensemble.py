@@ -25,7 +25,7 @@ class Ensemble(Network):
         self.gives = "scores"  # the members take the logarithms of theirs themselves
         self.assumed_norm = False
         self.fresh_head = False
-        self.compiled_for = None
+        self.compiled_batch_size = None
         self.frozen = True
 
     def forward(self, images: Tensor, need: Need) -> Outputs:
@@ -33,7 +33,7 @@ class Ensemble(Network):
         given: Outputs = first(images, need | Need.LOGITS)
         members = [given.logits, *(network.logits(images) for network in others)]
         mean = torch.stack([logits.float().log_softmax(1) for logits in members]).logsumexp(0) - math.log(len(members))
-        return given.saying({Need.LOGITS: mean, Need.MEMBERS: members} | self.parts(need)).only(need)
+        return given.with_values({Need.LOGITS: mean, Need.MEMBERS: members} | self.parts(need)).only(need)
 
     @property
     def mean(self) -> Tensor:  # type: ignore[override]
@@ -47,5 +47,5 @@ class Ensemble(Network):
     def gives_preactivations(self) -> bool:
         return cast(Network, self.model[0]).gives_preactivations  # type: ignore[index]
 
-    def whole_classifier(self) -> nn.Module:
-        return cast(Network, self.model[0]).whole_classifier()  # type: ignore[index]
+    def classifier_module(self) -> nn.Module:
+        return cast(Network, self.model[0]).classifier_module()  # type: ignore[index]

@@ -76,7 +76,7 @@ def _classifier_copy(network: Network, out: Outputs) -> nn.Module | None:
     """A frozen copy of the module from embedding to logits, where there is one and it says what the network says."""
     if out.embedding is None or (network.is_timm and len(heads_of(network.model)) > 1):
         return None
-    whole = copy.deepcopy(network.whole_classifier()).requires_grad_(False).eval()
+    whole = copy.deepcopy(network.classifier_module()).requires_grad_(False).eval()
     with torch.no_grad():
         found = whole(out.embedding)
     if found.shape != out.logits.shape:

@@ -53,7 +53,7 @@ class Network(nn.Module):
         """whether nobody said what the weights were trained under, so that the data's own mean and deviation stand in"""
         self.fresh_head = False
         """whether the classifier replaces one of other classes and starts at random"""
-        self.compiled_for: int | None = None
+        self.compiled_batch_size: int | None = None
         """the batch size for which all below the head is run compiled in training; None for never"""
         self.frozen = False
         """whether it stays in evaluation mode, whatever `train` is called with"""
@@ -82,8 +82,8 @@ class Network(nn.Module):
 
     def parts(self, need: Need) -> dict[Need, Any]:
         """What is read of the network that takes no forward."""
-        found: dict[Need, Any] = {Need.CLASSIFIER: self.whole_classifier()} if Need.CLASSIFIER in need else {}
-        return found | ({Need.NETWORK: Probed(self)} if Need.NETWORK in need else {})
+        found: dict[Need, Any] = {Need.CLASSIFIER: self.classifier_module()} if Need.CLASSIFIER in need else {}
+        return found | ({Need.NETWORK: NetworkHandle(self)} if Need.NETWORK in need else {})
 
     def train(self, mode: bool = True) -> Self:
         return super().train(mode and not self.frozen)
@@ -122,9 +122,9 @@ class Network(nn.Module):
 
     @property
     def gives_preactivations(self) -> bool:
-        return self.is_timm and all(isinstance(self._entry(position), dict) for position in self.taps)
+        return self.is_timm and all(isinstance(self._activation_info(position), dict) for position in self.taps)
 
-    def _entry(self, position: int) -> dict[str, Any] | None:
+    def _activation_info(self, position: int) -> dict[str, Any] | None:
         """What is known of the activation that ends a stage: its `activation` is a module's name, or None for a signed map."""
         info = self.model.feature_info
         entries: Sequence[dict[str, Any]] = info if isinstance(info, list) else info.info  # type: ignore[union-attr,assignment]
@@ -139,10 +139,10 @@ class Network(nn.Module):
         return {"activation": f"{last}.{name}"}
 
     def _activations(self) -> list[nn.Module | None]:
-        entries = [cast(dict[str, Any], self._entry(position)) for position in self.taps]
+        entries = [cast(dict[str, Any], self._activation_info(position)) for position in self.taps]
         return [None if entry["activation"] is None else self.model.get_submodule(entry["activation"]) for entry in entries]
 
-    def whole_classifier(self) -> nn.Module:
+    def classifier_module(self) -> nn.Module:
         """The module that maps the embedding (B, D) to the logits (B, K)."""
         if self.is_timm and len(heads_of(self.model)) > 1:
             raise InputError(f"{type(self.model).__name__}: has several classifiers, and this method reads a single one")
@@ -162,7 +162,7 @@ class Network(nn.Module):
         return all(torch.allclose(own.flatten().cpu(), torch.tensor(part), rtol=0, atol=1e-4) for own, part in pairs)
 
     def _staged(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        run = compiled_body() if self.training and len(x) == self.compiled_for else body
+        run = compiled_body() if self.training and len(x) == self.compiled_batch_size else body
         final, maps = run(self.model, x, self.taps)
         return self.model.forward_head(final), list(maps)  # type: ignore[operator]
 
@@ -186,8 +186,8 @@ def compiled_body() -> Callable[[nn.Module, Tensor, list[int]], tuple[Tensor, li
 
 
 @dataclass(frozen=True)
-class Probed:
-    """The network as methods see it that look at gradients or at other inputs (outputs.Probeable)."""
+class NetworkHandle:
+    """The network as methods see it that look at gradients or at other inputs (outputs.DifferentiableNetwork)."""
 
     network: Network
     stages: tuple[int, ...] | None = None
@@ -199,11 +199,11 @@ class Probed:
         given: Outputs = self.network(images, need)
         return given.only(need, self.stages)
 
-    def picking(self, stages: Sequence[int]) -> Probed:
-        return Probed(self.network, tuple(stages))
+    def with_stages(self, stages: Sequence[int]) -> NetworkHandle:
+        return NetworkHandle(self.network, tuple(stages))
 
 
-class Learner(nn.Module):
+class Peer(nn.Module):
     """A network that learns beside the student, as images -> logits."""
 
     def __init__(self, network: Network) -> None:

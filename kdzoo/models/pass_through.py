@@ -12,7 +12,7 @@ from kdzoo.contract.shapes import Shapes
 from kdzoo.models.build import draw_weights
 from kdzoo.models.examine import Head, examine
 from kdzoo.models.measure import measure_outputs
-from kdzoo.models.network import Learner, Network
+from kdzoo.models.network import Network, Peer
 
 
 class PassThrough(Network):
@@ -41,9 +41,9 @@ def pass_through(model: nn.Module, inputs: Tensor, head: Head) -> tuple[PassThro
     return network, replace(measure_outputs(network, several, height), fresh=lambda: _fresh(network))
 
 
-def _fresh(network: PassThrough) -> Learner:
+def _fresh(network: PassThrough) -> Peer:
     """A new network of the same architecture with a random start drawn from torch's present stream."""
     seed = int(torch.randint(2**31, ()))
     peer = copy.deepcopy(network).requires_grad_(True)
     draw_weights(peer.model, seed)
-    return Learner(peer)
+    return Peer(peer)

@@ -214,7 +214,7 @@ def teach(cohort: Cohort, seen: Seen) -> Outputs | None:
         return None
     given = ask(cohort, need & ~PASSES, seen[Need.NOTHING])
     for other in PASSES & need:
-        given = given.beside(other, ask(cohort, need & ~PASSES, seen[other]))
+        given = given.with_pass(other, ask(cohort, need & ~PASSES, seen[other]))
     return given
 
 
@@ -231,7 +231,7 @@ def recite(cohort: Cohort, page: Page, positions: Tensor, seen: Seen) -> Outputs
     }
     given = said.pop(Need.NOTHING)
     for other, outputs_of in said.items():
-        given = given.beside(other, outputs_of)
+        given = given.with_pass(other, outputs_of)
     return given
 
 

@@ -23,14 +23,14 @@ def compile_students(members: Sequence[Member], images: Tensor) -> str | None:
         return "students are not compiled: their dropout changes from epoch to epoch, and each rate would be compiled anew"
     why = _refusal(fit[0], images) if fit else None
     for member in [] if why else fit:
-        member.network.compiled_for = len(images)
+        member.network.compiled_batch_size = len(images)
     return f"students are not compiled: {why}" if why else None
 
 
 def _refusal(member: Member, images: Tensor) -> str | None:
     """Why a member's network cannot be trained compiled; its own weights and statistics stay as they are."""
     trial = copy.deepcopy(member.network).train()
-    trial.compiled_for = len(images)
+    trial.compiled_batch_size = len(images)
     try:
         with autocast(member.run.recipe, member.device):
             given = outputs(trial, {Need.NOTHING: images}, Need.LOGITS)

@@ -339,7 +339,7 @@ def outputs(network: Network, seen: Seen, need: Need) -> Outputs:
     """
     given: Outputs = network(seen[Need.NOTHING], need & ~PASSES)
     for other in PASSES & need:
-        given = given.beside(other, network(seen[other], need & ~PASSES))
+        given = given.with_pass(other, network(seen[other], need & ~PASSES))
     return given if Need.NETWORK in need else given.map(Tensor.contiguous)
 
 

@@ -24,7 +24,7 @@ from kdzoo.models.build import build_network, draw_weights
 from kdzoo.models.ensemble import Ensemble
 from kdzoo.models.examine import Head
 from kdzoo.models.measure import NetworkCost, count, multiply_accumulates, probe
-from kdzoo.models.network import Learner, Network, freeze
+from kdzoo.models.network import Network, Peer, freeze
 from kdzoo.models.placement import Execution
 from kdzoo.models.stages import pair_stages
 from kdzoo.models.weights import ensemble_ids, file_sha256, load_state, read_shipped
@@ -238,14 +238,14 @@ def _refuse_recipe(run: Run, shape: tuple[int, int, int]) -> None:
         raise InputError(*problems)
 
 
-def learner(spec: NetworkSpec, images: Images, side: int, module: nn.Module | None) -> Learner:
+def learner(spec: NetworkSpec, images: Images, side: int, module: nn.Module | None) -> Peer:
     """A new network of an architecture with a random start drawn from torch's present stream."""
     seed = int(torch.randint(2**31, ()))
     start = spec.model_copy(update={"start": "random", "weights": None})
     made = build_network(start, channels=images.channels, side=side, mean=images.mean, std=images.std, seed=seed, module=module)
     if module is not None:
         draw_weights(made.model, seed)
-    return Learner(made)
+    return Peer(made)
 
 
 def kept_student(bound: Bound, images: Images, parts: Parts, modules: Modules) -> nn.Module:

@@ -26,7 +26,7 @@ class Stack:
 
     def __init__(self, students: Sequence[Network]) -> None:
         self.base = copy.deepcopy(students[0])
-        self.base.compiled_for = None  # what is batched cannot be compiled as well
+        self.base.compiled_batch_size = None  # what is batched cannot be compiled as well
         self._own = [dict(student.named_parameters()) for student in students]
         buffers = [dict(student.named_buffers()) for student in students]
         self.parameters = {name: _stacked([own[name] for own in self._own]).requires_grad_() for name in self._own[0]}

@@ -223,7 +223,7 @@ def test_networks_of_any_kind_and_the_teacher_stays_as_it_was(student, teacher):
         taught = frozen(images, needs)
     seen = learner.train()(images, needs)
     targets = taught.logits.argmax(1)
-    seen = seen.saying({Need.LOGITS: taught.logits + seen.logits * 1e-3})
+    seen = seen.with_values({Need.LOGITS: taught.logits + seen.logits * 1e-3})
     batch = given_of(Linear(), Linear(), drawn_images(8, 1, 2, 3), targets)[2]
     batch = Batch(inputs=images, targets=targets, index=batch.index, clock=batch.clock, generator=batch.generator)
     loss = create_method("bss", steps=2).loss(seen, taught, batch, nn.Module())

@@ -49,7 +49,7 @@ def oracle(
 
 
 def viewed(owner: str, first: torch.Tensor, second: torch.Tensor) -> Outputs:
-    return outputs(owner, logits=first).beside(Need.SECOND_VIEW, outputs(owner, logits=second))
+    return outputs(owner, logits=first).with_pass(Need.SECOND_VIEW, outputs(owner, logits=second))
 
 
 @settings(max_examples=30, deadline=None)

@@ -52,7 +52,7 @@ def test_logits_of_ten_thousand_give_numbers():
 
 def test_the_method_reads_the_partner_and_no_teacher():
     s, p = pair(4, 3)
-    student = outputs("student", logits=s).beside(Need.PARTNER, outputs("partner", logits=p))
+    student = outputs("student", logits=s).with_pass(Need.PARTNER, outputs("partner", logits=p))
     loss = create_method("cskd").loss(student, Outputs(owner="teacher"), None, nn.Module())
     assert loss.item() == pytest.approx(oracle(s.tolist(), p.tolist(), 4.0))
     card = REGISTRY.get("cskd").card

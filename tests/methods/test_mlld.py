@@ -48,7 +48,7 @@ def oracle(s: np.ndarray, t: np.ndarray, s2: np.ndarray, t2: np.ndarray, tempera
 
 
 def viewed(owner: str, first: torch.Tensor, second: torch.Tensor) -> Outputs:
-    return outputs(owner, logits=first).beside(Need.SECOND_VIEW, outputs(owner, logits=second))
+    return outputs(owner, logits=first).with_pass(Need.SECOND_VIEW, outputs(owner, logits=second))
 
 
 @settings(max_examples=20, deadline=None)

@@ -27,7 +27,7 @@ from kdzoo.contract.shapes import DataFacts, Shapes, StageShape
 from kdzoo.errors import InputError
 from kdzoo.models.build import build_network
 from kdzoo.models.measure import probe
-from kdzoo.models.network import Learner, Network, freeze
+from kdzoo.models.network import Network, Peer, freeze
 from kdzoo.models.stages import pair_stages
 from kdzoo.runs.spec import NetworkSpec, ObjectiveSpec, TermSpec
 from kdzoo.seeds import generator, global_stream
@@ -322,7 +322,7 @@ def run_on_networks(
 def objective_of(name: str, student: Network, teacher: Network, size: tuple[int, int], classes: int) -> Objective:
     method = REGISTRY.get(name)()
     probed, taught = (probe(network, (3, *size)) for network in (student, teacher))
-    found = replace(probed, fresh=lambda: Learner(tiny("digits_student", classes)))
+    found = replace(probed, fresh=lambda: Peer(tiny("digits_student", classes)))
     stages = pair_stages(found, taught, "deep")
     term = TermSpec(method=name, version=method.card.version, hyperparameters=method.model_dump(mode="json"), coefficient=1.0)
     facts = DataFacts(SAMPLES, classes, torch.arange(SAMPLES) % classes)
@@ -333,7 +333,7 @@ def both(network: Network, images: Tensor, need: Need) -> Outputs:
     """What a network gives for the images, and for the same images mirrored where another pass is read."""
     given = network(images, need & ~PASSES)
     for other in PASSES & need:
-        given = given.beside(other, network(images.flip(-1), need & ~PASSES))
+        given = given.with_pass(other, network(images.flip(-1), need & ~PASSES))
     return given
 
 
