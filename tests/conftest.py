@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from warm_python import NewPopen, WorkerPopen, run_warm
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -38,6 +39,20 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("WANDB_MODE", "disabled")
     monkeypatch.delenv("KDZOO_DATA", raising=False)
     return tmp_path
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _warm_workers() -> Iterator[None]:
+    """The workers of a bench in this process are forked of a Python that has imported everything."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess, "Popen", WorkerPopen)
+        yield
+
+
+@pytest.fixture
+def new_interpreters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The workers of a bench in this process are started, not forked: for claims of what they are started with."""
+    monkeypatch.setattr(subprocess, "Popen", NewPopen)
 
 
 @pytest.fixture
@@ -69,15 +84,7 @@ def kdzoo_process(place: Path) -> Callable[..., Said]:
     """The command line as a user starts it, in a process of its own."""
 
     def run(*words: object) -> Said:
-        done = subprocess.run(
-            [sys.executable, "-m", "kdzoo.cli", *map(str, words)],
-            cwd=place,
-            env={**os.environ, "COLUMNS": "120"},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+        done = run_warm([sys.executable, "-m", "kdzoo.cli", *map(str, words)], cwd=place, env={**os.environ, "COLUMNS": "120"})
         return Said(done.returncode, done.stdout, done.stderr)
 
     return run

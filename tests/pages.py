@@ -3,10 +3,11 @@
 import os
 import re
 import shlex
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+from warm_python import run_warm
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.S | re.M)
@@ -51,5 +52,5 @@ def run(command: str, folder: Path) -> Ran:
     words = shlex.split(command)
     started = {"kdzoo": [sys.executable, "-m", "kdzoo.cli"], "python": [sys.executable]}[words[0]]
     environment = {**os.environ, "KDZOO_CACHE": str(folder / "cache"), "WANDB_MODE": "disabled", "COLUMNS": "200"}
-    done = subprocess.run([*started, *words[1:]], cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = run_warm([*started, *words[1:]], cwd=folder, env=environment)
     return Ran(command, done.returncode, done.stdout + done.stderr)

@@ -6,14 +6,27 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from warm_python import SEED, WarmPopen
 
 
-def started(command: Sequence[str], *, folder: Path | None = None, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-    """The command as from a terminal, which sends its signals to a group, also where the tests themselves run in the background."""
-    return subprocess.Popen(
+def started(
+    command: Sequence[str],
+    *,
+    folder: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    popen: type[subprocess.Popen[Any]] = WarmPopen,
+) -> subprocess.Popen[str]:
+    """A command of Python's as from a terminal, which sends its signals to a group, also where the tests run in the background.
+
+    popen: WarmPopen forks a Python that has imported everything; `subprocess.Popen` starts a new interpreter.
+    """
+    return popen(
         command,
         cwd=folder,
         env=environment,
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -41,7 +54,8 @@ def running_in(group: int) -> list[int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-                if int(fields[2]) == group and fields[0] != "Z":
+                name, _, rest = (entry / "stat").read_text().partition("(")[2].rpartition(")")
+                state, _parent, its_group = rest.split()[:3]
+                if int(its_group) == group and state != "Z" and name != SEED:
                     found.append(int(entry.name))
     return found

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from torch import nn
+from warm_python import run_warm
 
 import kdzoo as zoo
 from kdzoo.suite.plan.config import BenchConfig
@@ -244,7 +245,7 @@ trained("pair-and-recipe", data="digits", limit=200, pairs="script_pair", recipe
 def test_whatever_a_script_registers_is_trained(place):
     (place / "script.py").write_text(REGISTERED_HERE)
     (place / "idle.py").write_text("x = 1  # a plugin that does not know what the script knows\n")
-    said = subprocess.run([sys.executable, "script.py"], cwd=place, capture_output=True, text=True, check=False)
+    said = run_warm([sys.executable, "script.py"], cwd=place)
     assert said.returncode == 0, said.stderr
     lines = [line for line in said.stdout.splitlines() if line.endswith("{}")]
     assert lines == [f"{name} ['hinton', 'none', 'teacher'] {{}}" for name in ("student", "teacher", "source", "pair-and-recipe")]

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from warm_python import run_warm
 
 from kdzoo.suite.plan.starts import read_starts
 
@@ -364,7 +365,7 @@ def test_a_file_that_cannot_be_written_whole_leaves_the_old_one(place):
         "except StoreError as error:\n"
         "    print(error)\n"
     )
-    said = subprocess.run([sys.executable, "-c", code], cwd=place, capture_output=True, text=True, check=True)
+    said = run_warm([sys.executable, "-c", code], cwd=place)
     assert "cannot write result.json" in said.stdout
     assert (place / "result.json").read_text() == "old"
     assert sorted(entry.name for entry in place.iterdir()) == ["result.json"]

@@ -13,11 +13,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from processes import members_of_group, running_in, started
+from warm_python import WarmPopen
 
 from kdzoo.cli.app import app
 from kdzoo.suite.plan.config import BenchConfig, bench_config
@@ -501,8 +503,8 @@ def test_a_bench_that_is_not_where_it_was_looked_for_is_offered(kdzoo, place):
     assert "compare: name two or more benches; my-results has: mine, other" in kdzoo("compare", "--results", "my-results").err
 
 
-def start(*words: str) -> subprocess.Popen[str]:
-    return started([sys.executable, "-m", "kdzoo.cli", *words])
+def start(*words: str, popen: type[subprocess.Popen[Any]] = WarmPopen) -> subprocess.Popen[str]:
+    return started([sys.executable, "-m", "kdzoo.cli", *words], popen=popen)
 
 
 def training(place: Path, process: subprocess.Popen[str]) -> None:
@@ -533,7 +535,7 @@ def test_a_signal_while_training_ends_with_130_and_no_process_left(place, number
 @pytest.mark.parametrize("after", [0.0, 0.5, 1.5, 4.0])
 def test_a_signal_while_it_starts_ends_with_130_and_no_process_left(place, after):
     """So many seconds after its imports have begun: before that it is Python that starts, not kdzoo."""
-    process = start(*LONG)
+    process = start(*LONG, popen=subprocess.Popen)
     while "pydantic_core" not in Path(f"/proc/{process.pid}/maps").read_text():
         time.sleep(0.005)
     time.sleep(after)

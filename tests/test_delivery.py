@@ -10,6 +10,7 @@ import pytest
 import timm
 import torch
 from PIL import Image, ImageOps
+from warm_python import WarmPopen
 
 from kdzoo.data.files import content_digest
 from kdzoo.data.folder import load_folder
@@ -61,16 +62,16 @@ def odd_photos(tmp_path_factory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "spec",
+    ("spec", "popen"),
     [
-        NetworkSpec(name="wrn_16_1", classes=3),
-        NetworkSpec(name="test_resnet", classes=3, stem="small"),
-        NetworkSpec(name="test_vit", classes=3, image_size=48),
-        NetworkSpec(name="mlp_20_10", classes=3),
+        (NetworkSpec(name="wrn_16_1", classes=3), subprocess.Popen),
+        (NetworkSpec(name="test_resnet", classes=3, stem="small"), WarmPopen),
+        (NetworkSpec(name="test_vit", classes=3, image_size=48), WarmPopen),
+        (NetworkSpec(name="mlp_20_10", classes=3), WarmPopen),
     ],
     ids=["kdzoo's own", "small stem", "ViT of another side", "of any widths"],
 )
-def test_the_code_of_the_readme_predicts_what_kdzoo_predicts(odd_photos, tmp_path, spec):
+def test_the_code_of_the_readme_predicts_what_kdzoo_predicts(odd_photos, tmp_path, spec, popen):
     images = load_folder(odd_photos, RECIPE.augment.size)
     assert images.scales["16-bit"] == 2**12
     network = build_network(spec, channels=3, side=32, mean=images.mean, std=images.std, seed=1)
@@ -87,8 +88,8 @@ def test_the_code_of_the_readme_predicts_what_kdzoo_predicts(odd_photos, tmp_pat
     (tmp_path / "image.jpg").write_bytes(Path(paths[0]).read_bytes())
     code = (tmp_path / "README.md").read_text().split("```python\n")[1].split("```")[0]
     script = f"{code}\nfor path in {paths!r}:\n    print(classify(path))\n"
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
-    first, *spoken = done.stdout.split()
+    with popen([sys.executable, "-c", script], cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        first, *spoken = process.communicate()[0].split()
     expected = [own[digest_of(path)] for path in paths]
     assert Counter(expected).most_common(2)[1][1] >= 5, "the comparison needs a network that tells images apart"
     assert spoken == expected

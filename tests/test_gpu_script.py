@@ -1,8 +1,6 @@
 """benchmarks/gpu.py: it runs where there is no GPU, its checks can fail, and what it has measured survives a part that breaks."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +15,7 @@ import gpu_checks
 import gpu_study
 from gpu_report import markdown
 from speed_setup import Setup
+from warm_python import run_warm
 
 from kdzoo.training.session import images_of
 
@@ -37,14 +36,8 @@ def data(tmp_path: Path) -> Path:
 @pytest.mark.slow
 def test_the_script_runs_on_a_cpu_and_writes_every_section(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--device", "cpu", "--quick", "--minutes", "20", "--data", str(data), "--out", str(out)],
-        env={**os.environ, "PYTHONPATH": str(SCRIPT.parent.parent)},
-        capture_output=True,
-        text=True,
-        timeout=1400,
-        check=False,
-    )
+    words = ["--device", "cpu", "--quick", "--minutes", "20", "--data", str(data), "--out", str(out)]
+    done = run_warm([sys.executable, str(SCRIPT), *words], timeout=1400)
     content = json.loads((out / "gpu.json").read_text())
     assert not content["failed"], content["failed"]
     # images on the device is the one check that a CPU without a device of its own cannot fail

@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 from sklearn.datasets import load_digits
+from warm_python import run_warm
 
 from kdzoo.cli import distill as short
 from kdzoo.cli.app import status_of
@@ -139,7 +140,7 @@ def test_from_a_folder_and_a_foreign_teacher_to_a_small_network_for_plain_timm(t
     subprocess.run([sys.executable, "-c", plain, str(out / "student.safetensors")], check=True)
     code = (out / "README.md").read_text().split("```python\n")[1].split("```")[0].replace("image.jpg", "image.png")
     (out / "image.png").write_bytes(next((photos / "digit-2").glob("*.png")).read_bytes())
-    spoken = subprocess.run([sys.executable, "-c", code], cwd=out, capture_output=True, text=True, check=True).stdout.strip()
+    spoken = run_warm([sys.executable, "-c", code], cwd=out).stdout.strip()
     assert spoken in verdict.classes
 
     before = {file: file.stat().st_mtime_ns for file in out.rglob("result.json")}

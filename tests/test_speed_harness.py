@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import subprocess
 import sys
 import time
 from functools import partial
@@ -22,6 +21,7 @@ from speed_peers import torchdistill
 from speed_report import targets
 from speed_setup import Setup, cohort_for, sweep
 from speed_share import share_of
+from warm_python import run_warm
 
 from kdzoo.training.session import images_of
 
@@ -50,14 +50,8 @@ def setup(data, place):
 def test_the_script_measures_two_sides_and_writes_what_the_readme_promises(data, tmp_path):
     out = tmp_path / "speed"
     words = ["--quick", "--pairs", "resnet14/resnet8", "--batch", "16", "--sides", "plain,kdzoo", "--sections", "sides,growth"]
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), *words, "--seconds", "0.01", "--threads", "1", "--out", str(out)],
-        env={**os.environ, "KDZOO_DATA": str(data), "PYTHONPATH": str(SCRIPT.parent.parent)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    words += ["--seconds", "0.01", "--threads", "1", "--out", str(out)]
+    done = run_warm([sys.executable, str(SCRIPT), *words], env={**os.environ, "KDZOO_DATA": str(data)})
     assert done.returncode == 0, done.stderr
     content = json.loads((out / "cpu.json").read_text())
     assert {"kdzoo", "torch", "timm", "git", "device", "threads", "processor", "cores", "memory_bytes"} <= content["environment"].keys()

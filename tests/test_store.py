@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from completed import completed
+from warm_python import WarmPopen, run_warm
 
 from kdzoo.errors import InputError
 from kdzoo.runs.results import SCHEMA, NewerSchema
@@ -191,7 +192,7 @@ def test_a_write_that_fails_leaves_what_was_there_and_no_litter(tmp_path):
         "try:\n    write_bytes(pathlib.Path(sys.argv[1]), b'x' * 100_000)\n"
         "except StoreError as error:\n    print(error)\n"
     )
-    said = subprocess.run([sys.executable, "-c", code, str(target)], capture_output=True, text=True, check=True).stdout
+    said = run_warm([sys.executable, "-c", code, str(target)]).stdout
     assert said.startswith(f"cannot write {target}: ")
     assert target.read_bytes() == b"before"
     assert os.listdir(tmp_path) == ["runs.csv"]
@@ -213,7 +214,7 @@ def test_one_process_at_a_time_holds_a_run_and_a_killed_one_lets_go(folder):
         "with RunFolder(pathlib.Path(sys.argv[1])).lock() as mine:\n"
         "    print(mine, flush=True)\n    time.sleep(60)\n"
     )
-    holder = subprocess.Popen([sys.executable, "-c", code, str(folder.path)], stdout=subprocess.PIPE, text=True)
+    holder = WarmPopen([sys.executable, "-c", code, str(folder.path)], stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout.readline().strip() == "True"
         with folder.lock() as mine:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from warm_python import run_warm
 
 COMMAND = [sys.executable, "-m", "kdzoo.cli"]
 
@@ -36,9 +37,7 @@ def test_a_bench_whose_reader_leaves_is_trained_to_its_end(place: Path) -> None:
 @pytest.mark.slow
 def test_a_table_is_printed_where_the_terminal_knows_ascii_alone(place: Path) -> None:
     words = ["bench", "--quick", "--temperatures", "4", "--epochs", "1", "--methods", "hinton", "--seeds", "2", "--results", "r"]
-    done = subprocess.run(
-        [*COMMAND, *words], cwd=place, env=environment(place, PYTHONIOENCODING="ascii"), capture_output=True, timeout=300, check=False
-    )
+    done = run_warm([*COMMAND, *words], cwd=place, env=environment(place, PYTHONIOENCODING="ascii"), text=False)
     assert done.returncode == 0, done.stderr.decode()
     assert b"+-" in done.stdout  # mean and standard deviation
     assert b"hinton" in done.stdout

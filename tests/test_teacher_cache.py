@@ -179,7 +179,7 @@ def _fill(folder: str, start: int) -> None:
 
 @pytest.mark.slow
 def test_two_processes_fill_one_cache_at_the_same_time(tmp_path):
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")
     writers = [context.Process(target=_fill, args=(str(tmp_path), start)) for start in (0, 500)]
     for writer in writers:
         writer.start()

@@ -30,6 +30,7 @@ def environment(process: int) -> dict[str, str]:
     [(("0", "1"), ["0", "1", "0"]), (("GPU-a", "GPU-b", "GPU-c", "GPU-d"), ["GPU-a", "GPU-b", "GPU-c"]), ((), ["5", "5", "5"])],
     ids=["more workers than GPUs", "more GPUs than workers", "no GPUs to share"],
 )
+@pytest.mark.usefixtures("new_interpreters")
 def test_workers_take_the_gpus_in_turn(tmp_path, monkeypatch, gpus, expected):
     """In the environment of the processes that the launcher starts: before torch is imported there, or it has no effect."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")

@@ -5,13 +5,13 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 
 import pandas as pd
 import pytest
 import torch
 from filelock import FileLock
+from warm_python import run_warm
 
 from kdzoo.contract.card import Setting
 from kdzoo.errors import InputError
@@ -64,7 +64,7 @@ def bench(tmp_path_factory):
     place = tmp_path_factory.mktemp("two")
     environment = {**os.environ, "KDZOO_CACHE": str(place / "cache"), "WANDB_MODE": "disabled"}
     command = [sys.executable, "-m", "kdzoo.cli", *QUICK, "--methods", "fitnet_two_stage,fitnet"]
-    said = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False)
+    said = run_warm(command, cwd=place, env=environment)
     assert said.returncode == 0, said.stdout + said.stderr
     assert re.search(r"^first stage trained: fitnet_two_stage seed 0$", said.stdout, re.MULTILINE), "no setting: nobody chose one"
     return place / "results" / "digits"
