@@ -16,12 +16,13 @@ class scores at its maps (lwm).
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,8 @@ PAIRS = {"resnet32x4/resnet8x4": 32, "vit_small_patch16_224/vit_tiny_patch16_224
 """teacher and student, and the side of the images"""
 LARGEST_SHARE = 0.25
 """of the networks' own step: what a loss may cost that runs no network itself and whose layers alone do not take more"""
+LAYERS_TAKE_MORE = {"reviewkd", "semckd"}
+"""whose published layers alone take more than LARGEST_SHARE of the step's multiplications"""
 
 
 @dataclass(frozen=True)
@@ -246,6 +249,20 @@ def share(steps: Sequence[float], spent: Sequence[float]) -> float:
 def runs_network(method: Method) -> bool:
     """Whether the loss runs a network itself, for gradients or peers, so that it may cost more than LARGEST_SHARE."""
     return Need.NETWORK in method.card.needs.student | method.card.needs.teacher
+
+
+def names_without_networks() -> list[str]:
+    """The methods that run no network themselves."""
+    return [name for name in REGISTRY.names() if not runs_network(REGISTRY.get(name)())]
+
+
+def losses_on(made: Pair, names: Iterable[str]) -> dict[str, Loss]:
+    """The losses of those methods that can serve the pair, by name."""
+    found = {}
+    for name in names:
+        with contextlib.suppress(InputError):
+            found[name] = loss_of(REGISTRY.get(name)(), made)
+    return found
 
 
 def table(made: Pair, names: Sequence[str], rounds: int = ROUNDS) -> dict[str, Any]:

@@ -442,10 +442,10 @@ def outcomes() -> Outcomes:
 def pairs_page(found: Outcomes) -> str:
     """Which method works on which pair, and the reasons of those that are refused."""
     names = list(dict.fromkeys(name for name, _ in found))
-    reasons = list(dict.fromkeys(_plain(problem) for problems in found.values() for problem in problems))
+    reasons = list(dict.fromkeys(plain_reason(problem) for problems in found.values() for problem in problems))
 
     def cell(name: str, trial: PairOnTrial) -> str:
-        numbers = sorted({reasons.index(_plain(problem)) + 1 for problem in found[name, trial]})
+        numbers = sorted({reasons.index(plain_reason(problem)) + 1 for problem in found[name, trial]})
         return f"no ({', '.join(map(str, numbers))})" if numbers else "yes"
 
     heads = ("method", *(f"{i}" for i in range(1, len(TRIALS) + 1)))
@@ -463,7 +463,7 @@ def pairs_page(found: Outcomes) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _plain(problem: str) -> str:
+def plain_reason(problem: str) -> str:
     """A problem without the method's name before it and without the shapes after it, so that equal reasons are one."""
     return _one_line(re.sub(r"^\w+: ", "", problem).partition(";")[0])
 

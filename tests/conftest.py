@@ -13,7 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import turns
 from warm_python import NewPopen, WorkerPopen, run_warm
+
+
+def pytest_report_header() -> str:
+    return turns.report()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

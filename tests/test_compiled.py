@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from trained_teachers import train_teachers
 
 from kdzoo.models import network
 from kdzoo.runs.events import Note, RunFailed
-from kdzoo.runs.store import teacher_store
 from kdzoo.suite.plan.config import bench_config
 from kdzoo.suite.plan.jobs import Options
 from kdzoo.suite.plan.sweep import Plan, plan
@@ -32,9 +32,7 @@ def planned(folder: Path, methods: str) -> Plan:
     made = plan(bench_config({**options, "results": str(folder), "methods": methods, "set": {"teacher_recipe.epochs": 10}}, None))
     for student in made.students:
         made.store.run(student.run.id).plan(student.run, student.about)
-    for teacher in made.teachers.values():
-        teacher_store().run(teacher.run.id).plan(teacher.run, teacher.about)
-        train_runs(teacher_store(), [teacher.run.id], Options(), WorkerState(), lambda _: None, lambda: False)
+    train_teachers(made)
     return made
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from trained_teachers import train_teachers
 
 from kdzoo.contract import guard
 from kdzoo.contract.batch import Batch, Progress
@@ -15,7 +16,6 @@ from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.plugins import load_plugin
 from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.errors import InputError
-from kdzoo.runs.store import teacher_store
 from kdzoo.suite.plan.config import bench_config
 from kdzoo.suite.plan.jobs import Options
 from kdzoo.suite.plan.sweep import Plan, plan
@@ -92,9 +92,7 @@ def planned(folder: Path, methods: str, **options) -> Plan:
     made = plan(bench_config({**given, "seeds": "1", "methods": methods, "set": {"teacher_recipe.epochs": 2}, **options}, None))
     for student in made.students:
         made.store.run(student.run.id).plan(student.run, student.about)
-    for teacher in made.teachers.values():
-        teacher_store().run(teacher.run.id).plan(teacher.run, teacher.about)
-        train_runs(teacher_store(), [teacher.run.id], Options(), WorkerState(), lambda _: None, lambda: False)
+    train_teachers(made)
     return made
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
+from trained_teachers import train_teachers
 
 from kdzoo.contract.needs import Need
 from kdzoo.errors import InputError
@@ -13,7 +14,6 @@ from kdzoo.models.build import build_network
 from kdzoo.models.network import Network
 from kdzoo.models.normalisation import Normalisation
 from kdzoo.runs.spec import NetworkSpec, Recipe
-from kdzoo.runs.store import teacher_store
 from kdzoo.suite.plan.config import bench_config
 from kdzoo.suite.plan.jobs import Options
 from kdzoo.suite.plan.sweep import Plan, plan
@@ -151,10 +151,7 @@ def planned(folder, **options) -> Plan:
         "set": {**PLAIN_TEACHER, **options.get("set", WHOLE)},
     }
     made = plan(bench_config(given, None))
-    for teacher in made.teachers.values():
-        if teacher_store().run(teacher.run.id).state() != "done":
-            teacher_store().run(teacher.run.id).plan(teacher.run, teacher.about)
-            train_runs(teacher_store(), [teacher.run.id], Options(), WorkerState(), lambda _: None, lambda: False)
+    train_teachers(made)
     for student in made.students:
         made.store.run(student.run.id).plan(student.run, student.about)
     return made

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from trained_teachers import train_teachers
 
 from kdzoo.contract.needs import Need
 from kdzoo.contract.outputs import Outputs
@@ -66,9 +67,7 @@ def planned(folder: Path, augment: dict[str, object], **options: object) -> Plan
     made = plan(bench_config(given, None))
     for student in made.students:
         made.store.run(student.run.id).plan(student.run, student.about)
-    for teacher in made.teachers.values():
-        teacher_store().run(teacher.run.id).plan(teacher.run, teacher.about)
-        train_runs(teacher_store(), [teacher.run.id], OFF, WorkerState(), lambda _: None, lambda: False)
+    train_teachers(made)
     return made
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from trained_teachers import train_teachers
 
 from kdzoo.contract.needs import Need, Needs
 from kdzoo.contract.register import register
@@ -61,9 +62,7 @@ def planned(folder: Path, **options) -> Plan:
     made = plan(bench_config(given, None))
     for student in made.students:
         made.store.run(student.run.id).plan(student.run, student.about)
-    for teacher in made.teachers.values():
-        teacher_store().run(teacher.run.id).plan(teacher.run, teacher.about)
-        train_runs(teacher_store(), [teacher.run.id], Options(), WorkerState(), lambda _: None, lambda: False)
+    train_teachers(made)
     return made
 
 
@@ -256,7 +255,8 @@ def test_what_cannot_be_adapted_is_refused_before_training_with_the_shapes(tmp_p
 def test_every_choice_of_a_recipe_trains_above_chance(tmp_path, changes):
     from kdzoo.suite.run.prepare import prepare
 
-    options = {"results": str(tmp_path), "name": "b", "data": "digits", "pairs": "digits", "recipe": "digits", "epochs": 12, "seeds": "1"}
+    options = {"results": str(tmp_path), "name": "b", "data": "digits", "pairs": "digits", "recipe": "digits", "seeds": "1"}
+    options |= {"epochs": 12, "limit": 700}
     prepared = prepare(bench_config({**options, "methods": "hinton", "threads": 1, "set": changes}, None))
     outcome = run(prepared, Here(), lambda _: None, retry_failed=False)
     assert outcome.failed == {}

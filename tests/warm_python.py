@@ -95,9 +95,9 @@ class WorkerPopen(WarmPopen):
 
 
 def run_warm(command: list[str], **options: Any) -> subprocess.CompletedProcess[Any]:
-    """`subprocess.run` of a command of this Python, with its output captured as text."""
+    """`subprocess.run` of a command of this Python, with its output captured, as text where it is not `text=False`."""
     timeout = options.pop("timeout", 300)
-    with WarmPopen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options) as process:
+    with WarmPopen(command, **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}) as process:
         try:
             out, err = process.communicate(timeout=timeout)
         except BaseException:

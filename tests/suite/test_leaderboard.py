@@ -411,15 +411,3 @@ def test_json_has_integers_where_things_are_counted(bench):
     assert type(rows["hinton"]["rank"]) is int
     assert rows["at"]["rank"] is None
     assert type(rows["hinton"]["test_top1"]) is float
-
-
-@pytest.mark.slow
-def test_five_hundred_runs_make_their_tables_in_two_seconds(tmp_path):
-    import time
-
-    for seed in range(50):
-        for temperature in range(1, 11):
-            write(tmp_path / "big", objective("hinton", float(temperature)), seed, val=0.8 + seed / 1000, test=0.8)
-    began = time.process_time()
-    write_tables(tmp_path / "big")
-    assert time.process_time() - began < 2

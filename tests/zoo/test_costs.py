@@ -1,6 +1,8 @@
-"""What losses cost beside the networks' own step, by benchmarks/losses.py: time, multiplications, memory, and no loop over samples."""
+"""What losses cost beside the networks' own step, by benchmarks/losses.py: multiplications, memory, and no loop over samples.
 
-import random
+What they cost in time is claimed by benchmarks/bench_claims.py.
+"""
+
 import sys
 from pathlib import Path
 
@@ -10,17 +12,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
-from losses import LARGEST_SHARE, PAIRS, loss_of, measured, own_step, peak_bytes, runs_network, share, table, work, work_of
+from losses import LARGEST_SHARE, LAYERS_TAKE_MORE, PAIRS, losses_on, names_without_networks, own_step, peak_bytes, table, work, work_of
 from losses import pair as made
 
 from kdzoo.contract.methods import REGISTRY
-from kdzoo.errors import InputError
 
 CPU = torch.device("cpu")
-CNNS, VITS = PAIRS
-LAYERS_TAKE_MORE = {"reviewkd", "semckd"}
-"""whose published layers alone take more than LARGEST_SHARE of the step's multiplications"""
-SAMPLED, SEED = 8, 0
+CNNS, _ = PAIRS
 MIB = 2**20
 
 
@@ -37,57 +35,12 @@ def cnns():
     return made(CNNS, CPU)
 
 
-def losses_on(pair, names):
-    """The losses of those methods that can serve the pair, by name."""
-    found = {}
-    for name in names:
-        try:
-            found[name] = loss_of(REGISTRY.get(name)(), pair)
-        except InputError:
-            continue
-    return found
-
-
-def alone(names):
-    """The methods that run no network themselves."""
-    return [name for name in names if not runs_network(REGISTRY.get(name)())]
-
-
-def too_dear(pair, losses):
-    """Losses that cost more than LARGEST_SHARE in each of three measurements, with the least found: noise does not come thrice."""
-    least: dict[str, float] = {}
-    left = dict(losses)
-    for _ in range(3):
-        steps, spent = measured(pair, list(left.values()), rounds=3)
-        for name, seconds in zip(left, spent, strict=True):
-            least[name] = min(least.get(name, float("inf")), share(steps, seconds))
-        left = {name: loss for name, loss in left.items() if least[name] > LARGEST_SHARE}
-        if not left:
-            break
-    return {name: least[name] for name in left}
-
-
 @pytest.mark.slow
 def test_only_layers_that_are_published_so_multiply_more_than_a_quarter_of_the_step(cnns):
     step = work(lambda: own_step(cnns))
-    shares = {name: work_of(loss) / step for name, loss in losses_on(cnns, alone(REGISTRY.names())).items()}
+    shares = {name: work_of(loss) / step for name, loss in losses_on(cnns, names_without_networks()).items()}
     assert len(shares) > 50
     assert {name for name, value in shares.items() if value > LARGEST_SHARE} == LAYERS_TAKE_MORE
-
-
-@pytest.mark.slow
-def test_no_loss_costs_more_than_a_quarter_of_a_cnns_step(cnns):
-    """Processor time of this process, in ratio to the step's in the same round, so that a busy machine changes little."""
-    losses = losses_on(cnns, [name for name in alone(REGISTRY.names()) if name not in LAYERS_TAKE_MORE])
-    assert too_dear(cnns, losses) == {}
-
-
-@pytest.mark.slow
-def test_nor_of_a_vits_by_a_sample_of_them():
-    """On one stage of 8x8 cells all are cheap, those with layers too."""
-    names = random.Random(SEED).sample([name for name in alone(REGISTRY.names()) if name not in LAYERS_TAKE_MORE], SAMPLED)
-    pair = made(VITS, CPU)
-    assert too_dear(pair, losses_on(pair, names)) == {}
 
 
 @pytest.mark.slow
