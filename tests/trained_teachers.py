@@ -25,6 +25,6 @@ def train_teachers(made: Plan) -> None:
             shutil.copytree(copy, folder.path, dirs_exist_ok=True)
             continue
         folder.plan(teacher.run, teacher.about)
-        train_runs(teacher_store(), [folder.id], Options(memo=0), Bench(), lambda _: None, lambda: False)
+        train_runs(teacher_store(), [folder.id], Options(), Bench(), lambda _: None, lambda: False)
         if folder.state() == "done":
             shutil.copytree(folder.path, copy)

@@ -265,7 +265,7 @@ def import_everything() -> None:
     import kdzoo.cli.app
     import kdzoo.suite.run.bench
     import kdzoo.suite.study  # noqa: F401
-    from kdzoo.contract.method import REGISTRY
+    from kdzoo.contract.methods import REGISTRY
 
     REGISTRY.names()
     if len(list(Path("/proc/self/task").iterdir())) > 1 or torch.cuda.is_initialized():
