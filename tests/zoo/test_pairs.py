@@ -6,6 +6,7 @@ turns.py). What comes out is the table docs/method-pairs.md, which `python docs/
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -38,9 +39,12 @@ TRIED = [(TRIALS[0], name) for name in REGISTRY.own_names()] + part_of(TRIED, 4)
 """the pairs and methods of this commit"""
 
 
-@pytest.fixture(scope="module")
+_ready = lru_cache(maxsize=1)(ready)  # the cases of a pair follow each other
+
+
+@pytest.fixture
 def pair(request) -> Ready:
-    return ready(request.param)
+    return _ready(request.param)
 
 
 def outcome(name: str, pair: Ready) -> Outcome:
@@ -72,7 +76,7 @@ def test_the_table_in_the_docs_is_what_came_out():
     """Cell by cell for what is tried at this commit; the whole page where everything is."""
     for trial in TRIALS:
         missing = [name for other, name in TRIED if other == trial and (name, trial) not in FOUND]
-        built = ready(trial) if missing else None
+        built = _ready(trial) if missing else None
         for name in missing:
             outcome(name, built)
     text = PAGE.read_text()
@@ -101,11 +105,11 @@ def test_the_table_in_the_docs_holds_every_method_and_every_pair():
 
 @pytest.mark.parametrize("name", NEEDS_A_DISTILLED_STUDENT)
 def test_methods_of_distillation_tokens_say_which_networks_have_one(name):
-    (problem,) = attempt(name, ready(PairOnTrial("small", "resnet8", "resnet8")))
+    (problem,) = attempt(name, _ready(PairOnTrial("small", "resnet8", "resnet8")))
     assert "timm's distilled models" in problem
 
 
 @pytest.mark.parametrize("name", NEEDS_PREACTIVATIONS)
 def test_methods_of_preactivations_say_which_networks_give_them(name):
-    problems = attempt(name, ready(PairOnTrial("small", "resnet8", "mobilenetv3_small_050")))
+    problems = attempt(name, _ready(PairOnTrial("small", "resnet8", "mobilenetv3_small_050")))
     assert any("kdzoo's own networks and timm's ResNets and RegNets" in problem for problem in problems)
