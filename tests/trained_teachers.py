@@ -8,7 +8,8 @@ from pathlib import Path
 from kdzoo.runs.store import teacher_store
 from kdzoo.suite.plan.jobs import Options
 from kdzoo.suite.plan.sweep import Plan
-from kdzoo.suite.run.worker import Bench, train_runs
+from kdzoo.suite.run.train_runs import train_runs
+from kdzoo.suite.run.worker_state import WorkerState
 
 
 @cache
@@ -25,6 +26,6 @@ def train_teachers(made: Plan) -> None:
             shutil.copytree(copy, folder.path, dirs_exist_ok=True)
             continue
         folder.plan(teacher.run, teacher.about)
-        train_runs(teacher_store(), [folder.id], Options(), Bench(), lambda _: None, lambda: False)
+        train_runs(teacher_store(), [folder.id], Options(), WorkerState(), lambda _: None, lambda: False)
         if folder.state() == "done":
             shutil.copytree(folder.path, copy)
