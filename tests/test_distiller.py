@@ -275,6 +275,22 @@ def test_autocast_changes_the_networks_and_leaves_the_losses_in_float32():
     assert losses.parts["ce"].item() != exact.parts["ce"].item()
 
 
+def test_a_loss_of_a_users_own_is_used_like_the_zoos():
+    @kdzoo.register("squared_probabilities")
+    def squared_probabilities(student, teacher, batch, *, temperature: float = 4.0):
+        p, q = ((outputs.logits / temperature).softmax(1) for outputs in (teacher, student))
+        return ((p - q) ** 2).sum(1).mean()
+
+    student, teacher = nets()
+    distiller = kdzoo.Distiller(student, teacher, "squared_probabilities", inputs=INPUTS, temperature=2.0, alpha=0.5)
+    with torch.no_grad():
+        p, q = ((net(INPUTS) / 2).softmax(1) for net in (teacher, student))
+    losses = distiller(INPUTS, TARGETS)
+    assert losses.parts["squared_probabilities"].item() == pytest.approx(((p - q) ** 2).sum(1).mean().item(), rel=1e-5)
+    losses.total.backward()
+    assert student.head.weight.grad is not None
+
+
 # --- What the module has ---------------------------------------------------------------------------------------------------------
 
 

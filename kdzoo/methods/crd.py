@@ -29,14 +29,14 @@ def crd(positive: Tensor, negatives: Tensor, *, samples: int | None = None) -> T
     is as published; the 1e-7 that published code adds to denominators is not needed in logarithms.
 
     It does not take embeddings: the layers and memory banks that turn them into scores belong to the method, which
-    `kdzoo.create_method("crd")` gives with `build` and `loss`. Raises InputError, which says so, for anything but scores.
+    `kdzoo.Distiller` brings into a training loop. Raises InputError, which says so, for anything but scores.
     """
     if samples is None or positive.ndim != 1 or negatives.ndim != 2 or len(positive) != len(negatives):
         shapes = f"{tuple(positive.shape)} and {tuple(negatives.shape)}{', no samples=' if samples is None else ''}"
         raise InputError(
             f"crd: expected scores, positive (B,) and negatives (B, K), and samples=N, the size of the data set; got {shapes}. "
-            'Embeddings need layers and memory banks: method = kdzoo.create_method("crd"), module = method.build(student_shapes, '
-            "teacher_shapes, data_facts), method.loss(student, teacher, batch, module)"
+            'Embeddings need layers and memory banks: kdzoo.Distiller(student, teacher, "crd", inputs=..., data=...) has them, and so has '
+            'kdzoo.Distiller.from_outputs("crd", student=..., teacher=..., data=...) for outputs'
         )
     log_prior = math.log(negatives.shape[1] / samples)
     hit = accepted(wide(positive), log_prior)
