@@ -89,7 +89,7 @@ REFUSED = {  # while the file is loaded, so that every command says the same
     "no_parentheses": (function("return 0", decorator="@kdzoo.register"), "write @kdzoo.register('mine') with parentheses"),
     "empty_parentheses": (function("return 0", decorator="@kdzoo.register()"), 'write @kdzoo.register("NAME") above a function or a class'),
     "misspelt_register": (function("return 0", decorator="@kdzoo.registr('mine')"), "has no attribute 'registr'; did you mean 'register'?"),
-    "taken": (function(f"return {DISTANCE}.mean()", decorator="@kdzoo.register('hinton')"), "method 'hinton' is defined twice"),
+    "taken": (function(f"return {DISTANCE}.mean()", decorator="@kdzoo.register('hinton')"), "methods: 'hinton' is defined twice"),
     "dashes": (function(f"return {DISTANCE}.mean()", decorator="@kdzoo.register('my-loss')"), "for example 'my_loss'"),
     "missing_module": ("import torchvison\n", "file.py:1: ModuleNotFoundError: No module named 'torchvison'; did you mean 'torchvision'?"),
     "syntax": (
