@@ -28,7 +28,7 @@ from kdzoo.suite.run.planned_files import write_plan
 from kdzoo.suite.run.train_runs import train_runs
 from kdzoo.suite.run.worker_state import WorkerState
 
-WORK = {("kdzoo/training/train.py", "step"), ("kdzoo/training/predict.py", "predict"), ("kdzoo/training/cost.py", "probe")}
+WORK = {("kdzoo/training/train.py", "step"), ("kdzoo/models/predict.py", "predict"), ("kdzoo/training/cost.py", "probe")}
 """whose time, with all that they call, is the run's own"""
 IMAGES = 2000
 

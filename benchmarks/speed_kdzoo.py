@@ -18,12 +18,11 @@ from kdzoo.data.loader import fetch_once
 from kdzoo.models.placement import autocast
 from kdzoo.runs.loggers import JsonLines
 from kdzoo.teachers.cache import TeacherCache
-from kdzoo.training.answers import page_of
 from kdzoo.training.batched import Together, together
 from kdzoo.training.cohort import Cohort
 from kdzoo.training.compiled import compile_students
 from kdzoo.training.member import Seen, outputs
-from kdzoo.training.train import FLUSH_STEPS, drop_bad, fit, step
+from kdzoo.training.train import FLUSH_STEPS, drop_bad, fit, open_answers, step
 
 STOCK = 4
 """batches that are gathered beforehand where what is timed is not to gather them"""
@@ -38,9 +37,9 @@ def training(cohort: Cohort, *, replay: bool = False) -> Iterator[int]:
     while True:
         shown = 0 if replay else epoch
         plan = cohort.plan_epoch(shown)
-        page = page_of(cohort, plan, 0)
+        answers = open_answers(cohort, plan, 0, lambda _: None)
         for loaded in plan.batches():
-            step(cohort, plan, loaded, Progress(shown % epochs, epochs, number, cohort.steps_an_epoch * epochs), page)
+            step(cohort, plan, loaded, Progress(shown % epochs, epochs, number, cohort.steps_an_epoch * epochs), answers)
             number += 1
             if number % FLUSH_STEPS == 0:
                 drop_bad(cohort)

@@ -26,7 +26,6 @@ from kdzoo.suite.plan.config import bench_config, recipe_file
 from kdzoo.suite.plan.jobs import Options
 from kdzoo.suite.plan.methods import objective, parse_request
 from kdzoo.suite.run.worker_state import execution_of
-from kdzoo.training.answers import open_teacher_cache
 from kdzoo.training.cohort import Cohort
 from kdzoo.training.session import Bound, Modules, cohort_of, member_of, teacher_of
 
@@ -127,7 +126,7 @@ def cohort_for(
     taught, shapes = served or (None, None)
     members = [member_of(bound, setup.images, parts, shapes, execution, Modules()) for bound in bounds]
     cohort = cohort_of(members, parts, taught, execution)
-    kept = open_teacher_cache(cohort)
+    kept = cohort.open_teacher_cache()
     if isinstance(kept, str):
         raise LeftOut(kept)
     cohort.teacher_cache = kept

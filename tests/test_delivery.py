@@ -18,9 +18,9 @@ from kdzoo.data.listing import list_images
 from kdzoo.data.preprocess import centre
 from kdzoo.models.build import build_network
 from kdzoo.models.network import Network
+from kdzoo.models.predict import predict
 from kdzoo.runs.spec import Augment, NetworkSpec, Recipe
 from kdzoo.suite.distill.delivery import deliver
-from kdzoo.training.predict import predict
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(epochs=1, batch_size=8, lr=0.1, augment=Augment(crop="resized", size=32, flip=True))

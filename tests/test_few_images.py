@@ -23,6 +23,7 @@ from kdzoo.models.build import build_network
 from kdzoo.models.measure import count, probe
 from kdzoo.models.network import Network
 from kdzoo.models.placement import Execution
+from kdzoo.models.predict import EVALUATION_BATCH, EVALUATION_PIXELS, batch_of, predict
 from kdzoo.runs.spec import Augment, DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run
 from kdzoo.runs.store import RunFolder
 from kdzoo.suite.distill.image_size import choose_size, clearly_better
@@ -30,7 +31,6 @@ from kdzoo.suite.plan.config import recipe_file
 from kdzoo.training import latency
 from kdzoo.training.head import regression, start_head
 from kdzoo.training.member import Member
-from kdzoo.training.predict import EVALUATION_BATCH, EVALUATION_PIXELS, batch_of, predict
 
 CPU = torch.device("cpu")
 
@@ -194,7 +194,7 @@ from kdzoo.contract.batch import Batch, Progress
 from kdzoo.contract.needs import Need
 from kdzoo.contract.shapes import DataFacts
 from kdzoo.runs.store import RunFolder
-from kdzoo.training.predict import predict
+from kdzoo.models.predict import predict
 from kdzoo.runs.spec import Augment, DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run
 torch.set_num_threads(1)
 network = build_network(NetworkSpec(name="resnet10t", classes=5), channels=3, side=256, mean=[0.5], std=[0.5], seed=0)

@@ -25,8 +25,9 @@ from kdzoo.suite.plan.jobs import Options
 from kdzoo.suite.plan.sweep import Plan, plan
 from kdzoo.suite.run.train_runs import train_runs
 from kdzoo.suite.run.worker_state import WorkerState, execution_of
-from kdzoo.teachers.cache import Column, TeacherCache, open_cache
-from kdzoo.training.answers import ask, open_teacher_cache
+from kdzoo.teachers.answers import ask
+from kdzoo.teachers.cache import TeacherCache, open_cache
+from kdzoo.teachers.columns import Column
 from kdzoo.training.cohort import Cohort
 from kdzoo.training.session import Bound, Modules, cohort_of, data_of, member_of, teacher_of
 from kdzoo.training.train import Stopped, fit
@@ -205,10 +206,10 @@ def test_the_last_bits_of_an_answer_do_not_depend_on_who_else_is_asked_about(tmp
     taught = cohort(made, OFF)
     images = taught.parts.train.images[: taught.block]
     need = Need.LOGITS | Need.EMBEDDING | Need.STAGES
-    whole = ask(taught, need, images)
+    whole = ask(taught.teacher.network, need, images, taught.block, taught.recipe)
     for count in (1, 7, taught.block - 1):
         order = torch.randperm(taught.block, generator=torch.Generator().manual_seed(count))[:count]
-        part = ask(taught, need, images[order])
+        part = ask(taught.teacher.network, need, images[order], taught.block, taught.recipe)
         assert torch.equal(part.logits, whole.logits[order])
         assert torch.equal(part.embedding, whole.embedding[order])
         assert all(torch.equal(a, b[order]) for a, b in zip(part.stages, whole.stages, strict=True))
@@ -356,7 +357,7 @@ def test_half_precision_comes_back_as_it_was_said(tmp_path):
 def test_what_a_teacher_says_of_the_test_images_is_computed_once(tmp_path, monkeypatch):
     made = planned(tmp_path, FINITE, seeds="1")
     first = cohort(made, AUTO).teacher
-    monkeypatch.setattr("kdzoo.training.answers.predict", None)  # not called any more
+    monkeypatch.setattr("kdzoo.teachers.teacher.predict", None)  # not called any more
     again = cohort(made, AUTO).teacher
     assert first is not None
     assert again is not None
@@ -377,7 +378,7 @@ def test_a_teacher_is_asked_with_its_students_threads_once_for_all_processes(kdz
 
 def test_about_json_says_what_a_cache_stands_for(tmp_path):
     made = planned(tmp_path, FINITE, seeds="1")
-    kept = open_teacher_cache(cohort(made, AUTO))
+    kept = cohort(made, AUTO).open_teacher_cache()
     assert isinstance(kept, TeacherCache)
     about = json.loads((kept.folder / "about.json").read_text())
     assert about["augment"]["pad"] == 1
@@ -388,7 +389,7 @@ def test_about_json_says_what_a_cache_stands_for(tmp_path):
 def test_a_run_that_fails_leaves_the_cache_to_its_neighbours(tmp_path):
     made = planned(tmp_path, FINITE, seeds="1")
     ready = cohort(made, AUTO)
-    kept = open_teacher_cache(ready)
+    kept = ready.open_teacher_cache()
     assert isinstance(kept, TeacherCache)
     ready.teacher_cache = kept
     ready.members[0].optimizer.param_groups[0]["params"][0].data.fill_(float("nan"))

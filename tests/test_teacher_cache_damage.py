@@ -22,6 +22,7 @@ from kdzoo.contract.needs import Need, Needs
 from kdzoo.contract.outputs import Outputs
 from kdzoo.data import epoch, loader, mixing, operations, pixels, views
 from kdzoo.models.placement import autocast
+from kdzoo.models.predict import predict
 from kdzoo.runs.events import Event, Note, StepsTaken
 from kdzoo.runs.store import cache_folder
 from kdzoo.seeds import stream
@@ -29,12 +30,12 @@ from kdzoo.suite.plan.jobs import Options
 from kdzoo.suite.plan.sweep import Plan
 from kdzoo.suite.run.train_runs import train_runs
 from kdzoo.suite.run.worker_state import WorkerState
-from kdzoo.teachers.cache import Column, Page, Seal, TeacherCache, open_cache
-from kdzoo.teachers.cache import predictions as predictions_of
-from kdzoo.training import answers
-from kdzoo.training.answers import open_teacher_cache
+from kdzoo.teachers import answers, code
+from kdzoo.teachers.answers import CachedAnswers
+from kdzoo.teachers.cache import TeacherCache, open_cache
+from kdzoo.teachers.columns import Column, Seal
+from kdzoo.teachers.predictions import predictions as predictions_of
 from kdzoo.training.cohort import Cohort
-from kdzoo.training.predict import predict
 
 EAGER = Options(teacher_cache=None, checkpoint_seconds=0.0)
 """the cache is put on disk after every step"""
@@ -344,7 +345,7 @@ def test_a_run_goes_on_from_its_checkpoint_beside_a_cache_that_was_damaged_meanw
 def test_a_cache_that_is_not_this_teachers_is_found_out_and_made_anew(ready, tmp_path, column):
     shutil.copytree(ready.filled, cache_folder())
     made = planned(tmp_path / "made", FINITE, methods="hinton,at", seeds="1", **SMALL)
-    cache = open_teacher_cache(cohort(made, AUTO))
+    cache = cohort(made, AUTO).open_teacher_cache()
     assert isinstance(cache, TeacherCache)
     rows = torch.from_numpy(written(cache.folder, "logits"))
     cache.take_over(rows)
@@ -362,15 +363,14 @@ def test_a_cache_that_is_not_this_teachers_is_found_out_and_made_anew(ready, tmp
 def test_what_is_known_is_compared_wherever_in_an_epoch_it_begins(tmp_path):
     column = Column(Need.LOGITS, None, (3,), torch.float32)
     cache = TeacherCache(tmp_path, [column], samples=10, views=1, block=2, device=torch.device("cpu"))
-    page = Page(
-        cache, {Need.NOTHING: torch.arange(10)}, ask=lambda _: Outputs.of({Need.LOGITS: torch.ones(2, 3)}, owner="teacher"), show=None
-    )
+    live = Outputs.of({Need.LOGITS: torch.ones(2, 3)}, owner="teacher")
+    page = CachedAnswers(cache, {Need.NOTHING: torch.arange(10)}, forward=lambda _: live, load_inputs=None)
     assert page.first_known() is None
     cache.write(torch.tensor([5]), Outputs.of({Need.LOGITS: torch.full((1, 3), 1.25)}, owner="another"))
     positions = page.first_known()
     assert positions is not None
     assert positions.tolist() == [4, 5]
-    assert page.differs(positions, torch.zeros(2, 1, 1, 1)) == 0.25
+    assert page.relative_error(positions, torch.zeros(2, 1, 1, 1)) == 0.25
 
 
 # A cache that goes while it is in use
@@ -462,16 +462,16 @@ def test_two_processes_that_share_a_cache_end_with_a_living_teachers_weights(rea
 def test_the_code_that_numbers_and_draws_views_is_part_of_what_a_cache_stands_for(ready, tmp_path, monkeypatch):
     shutil.copytree(ready.bare, cache_folder())
     made = planned(tmp_path / "made", FINITE, methods="hinton", seeds="1", **SMALL)
-    before = open_teacher_cache(cohort(made, AUTO))
+    before = cohort(made, AUTO).open_teacher_cache()
     assert isinstance(before, TeacherCache)
-    assert json.loads((before.folder / "about.json").read_text())["code"] == answers.CODE_DIGEST
+    assert json.loads((before.folder / "about.json").read_text())["code"] == code.CODE_DIGEST
     source = Path(views.__file__).read_text()
     changed = source.replace("views.top * reach + views.left", "views.left * reach + views.top")
     assert changed != source
     (tmp_path / "views.py").write_text(changed)
-    files = [tmp_path / "views.py" if file == Path(views.__file__) else file for file in answers.code_files()]
-    monkeypatch.setattr(answers, "CODE_DIGEST", answers.code_digest(files))
-    after = open_teacher_cache(cohort(made, AUTO))
+    files = [tmp_path / "views.py" if file == Path(views.__file__) else file for file in code.code_files()]
+    monkeypatch.setattr(answers, "CODE_DIGEST", code.code_digest(files))
+    after = cohort(made, AUTO).open_teacher_cache()
     assert isinstance(after, TeacherCache)
     assert after.folder != before.folder
 
@@ -496,12 +496,14 @@ def test_the_code_that_numbers_and_draws_views_is_part_of_what_a_cache_stands_fo
         autocast,
         predict,
         answers.ask,
-        answers.page_of,
+        answers.cached_answers,
+        CachedAnswers,
+        Column,
         TeacherCache.rows,
     ],
 )
 def test_every_step_from_a_row_to_its_image_stands_in_a_file_of_that_code(definition):
-    assert Path(inspect.getsourcefile(inspect.unwrap(definition))) in answers.code_files()
+    assert Path(inspect.getsourcefile(inspect.unwrap(definition))) in code.code_files()
 
 
 def test_a_float32_cache_is_refused_to_what_it_would_round():

@@ -21,7 +21,7 @@ from kdzoo.models.network import freeze
 from kdzoo.models.normalisation import USUAL
 from kdzoo.runs.spec import NetworkSpec
 from kdzoo.runs.store import teacher_store
-from kdzoo.training.evaluate import CHANCE_SIZE, against_chance, binomial_tail
+from kdzoo.tasks.classification import CHANCE_SIZE, against_chance, binomial_tail
 
 
 def answers(right: int, images: int, classes: int = 5, commonest: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -138,7 +138,7 @@ def test_the_normalisation_of_a_file_is_measured_told_and_taken_where_it_is_aske
     from kdzoo.models.placement import Execution
     from kdzoo.suite.plan.config import bench_config
     from kdzoo.suite.plan.sweep import plan
-    from kdzoo.training.answers import remarks
+    from kdzoo.teachers.checks import remarks
     from kdzoo.training.session import Bound, Modules, data_of, teacher_of
 
     torch.manual_seed(0)

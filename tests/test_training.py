@@ -13,6 +13,7 @@ from trained_teachers import train_teachers
 from kdzoo.contract.needs import Need, Needs
 from kdzoo.contract.register import register
 from kdzoo.errors import InputError
+from kdzoo.models.predict import predict
 from kdzoo.runs.events import Note, RunFailed
 from kdzoo.runs.store import teacher_store
 from kdzoo.suite.plan.config import bench_config
@@ -26,11 +27,11 @@ from kdzoo.suite.run.planned_files import write_plan
 from kdzoo.suite.run.preflight import preflight
 from kdzoo.suite.run.train_runs import group_by_step, train_runs
 from kdzoo.suite.run.worker_state import WorkerState, execution_of
-from kdzoo.training.answers import check, serve
+from kdzoo.tasks.classification import measure
+from kdzoo.teachers.checks import check
+from kdzoo.teachers.teacher import serve
 from kdzoo.training.cost import with_first_stage
-from kdzoo.training.evaluate import measure
 from kdzoo.training.member import Member
-from kdzoo.training.predict import predict
 from kdzoo.training.session import Bound, Modules, cohort_of, data_of, kept_student, member_of, teacher_of
 from kdzoo.training.train import Stopped, fit
 

@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from kdzoo.cli import bench, catalog, distill, reproduce, single, status, tables
+from kdzoo.cli import bench, catalog, distill, reproduce, single, status, tables, teachers
 from kdzoo.cli.options import EXIT_CODES, Command, Group, option
 from kdzoo.cli.output import Interrupted, say
 from kdzoo.cli.streams import outlast
@@ -57,7 +57,6 @@ VERBS: dict[str, list[tuple[str, Callable[..., int]]]] = {
     ],
     "Single networks and runs": [
         ("train", single.train),
-        ("teachers", single.teachers),
         ("run", single.run),
         ("evaluate", single.evaluate),
     ],
@@ -73,6 +72,7 @@ def flowing(text: str) -> str:
 for panel, verbs in VERBS.items():
     for name, verb in verbs:
         app.command(name, cls=Command, help=flowing(verb.__doc__ or ""), rich_help_panel=panel, epilog=EXIT_CODES)(verb)
+app.add_typer(teachers.teachers, name="teachers", rich_help_panel="Single networks and runs")
 app.add_typer(catalog.data, name="data", rich_help_panel="Look up")
 
 

@@ -186,7 +186,7 @@ def bench(
         str | None,
         option(
             text="A network to train, NAME:pretrained, a file of weights, NAME:FILE, or a run's id; then @small, @SIZE, "
-            "@norm=imagenet, @weights=ema.",
+            "@norm=imagenet, @weights=ema. Or saved:FILE, a file of a teacher's answers (`kdzoo teachers save`).",
             default="the pair's",
             panel=PAIR,
             metavar="NAME",

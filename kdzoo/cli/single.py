@@ -1,4 +1,4 @@
-"""`kdzoo train`, `teachers`, `run` and `evaluate`: single networks and runs."""
+"""`kdzoo train`, `run` and `evaluate`: single networks and runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from kdzoo.cli.options import (
     RUNNING,
     TRAINING,
     AllowChanceTeacher,
-    AsJson,
     ChannelsLast,
     CheckpointSeconds,
     Compile,
@@ -26,7 +25,6 @@ from kdzoo.cli.options import (
     Epochs,
     ImageCache,
     JsonOnly,
-    Kind,
     Limit,
     Plugins,
     Rate,
@@ -39,10 +37,9 @@ from kdzoo.cli.options import (
     Threads,
     ValFraction,
     argument,
-    chosen,
     option,
 )
-from kdzoo.cli.output import Column, Format, compact, console, field, percent, print_json, show, tell
+from kdzoo.cli.output import Format, console, percent, print_json, show, tell
 from kdzoo.errors import InputError
 from kdzoo.runs.store import RunFolder, teacher_store
 from kdzoo.suite.plan.config import BenchConfig, bench_config
@@ -129,38 +126,6 @@ def train(
     for planned in taught:
         _say_teacher(own.store.run(planned.run.id))
     return say_failures(outcome, "kdzoo teachers")
-
-
-def teachers(how: Kind = Format.table, as_json: AsJson = False) -> int:
-    """List the teachers that are kept: their ids, what they were trained on, and their accuracy.
-
-    Give an id to `kdzoo bench --teacher`. They are kept in the cache folder (KDZOO_CACHE).
-
-    \b
-    Example:
-      kdzoo teachers --format csv
-    """
-    rows = [_teacher_row(teacher_store().run(run_id)) for run_id in teacher_store().ids()]
-    if not rows and chosen(how, as_json) is Format.table:
-        tell("no teachers are kept yet; `kdzoo train NETWORK` or a bench trains one")
-        return 0
-    show(rows, chosen(how, as_json), names=TEACHER_KEYS, columns=TEACHER_COLUMNS)
-    return 0
-
-
-TEACHER_KEYS = ("id", "network", "data", "recipe", "epochs", "seed", "val_top1", "test_top1", "parameters", "state")
-TEACHER_COLUMNS = (
-    field("id"),
-    field("network"),
-    field("data"),
-    Column("test top-1", lambda row: percent(row["test_top1"]), number=True),
-    field("epochs", number=True),
-    field("seed", number=True),
-    Column("val top-1", lambda row: percent(row["val_top1"]), number=True),
-    field("state"),
-    field("recipe"),
-    Column("parameters", lambda row: compact(row["parameters"]), number=True),
-)
 
 
 def run(
@@ -260,9 +225,9 @@ def _measured(folder: RunFolder, config: BenchConfig) -> dict[str, Any]:
     import torch
 
     from kdzoo.contract.plugins import load_plugins
+    from kdzoo.models.predict import predict
     from kdzoo.suite.run.prepare import device_of
-    from kdzoo.training.evaluate import measure
-    from kdzoo.training.predict import predict
+    from kdzoo.tasks.classification import measure
     from kdzoo.training.session import Bound, Modules, data_of, kept_student
 
     load_plugins(config.plugin)
@@ -297,7 +262,7 @@ def _train(prepared: Prepared, launcher: Launcher) -> Outcome:
         return train_plan(prepared, launcher, display.handle, retry_failed=True)
 
 
-def _teacher_row(folder: RunFolder) -> dict[str, Any]:
+def teacher_row(folder: RunFolder) -> dict[str, Any]:
     record = read_record(folder)
     last = record.result["last"] if record.result else {"val": None, "test": None}
     return {
@@ -318,7 +283,7 @@ def _say_teacher(folder: RunFolder) -> None:
     """How to use a teacher that was just trained."""
     if folder.state() != "done":
         return
-    row = _teacher_row(folder)
+    row = teacher_row(folder)
     lines = [
         f"{row['id']}: {row['network']} on {row['data']}, test top-1 {percent(row['test_top1'])} %",
         f"use it: kdzoo bench --teacher {row['id']} --student NAME --data {row['data']}",

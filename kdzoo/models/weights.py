@@ -25,7 +25,9 @@ from kdzoo.text import first_line, number_of
 if TYPE_CHECKING:
     from kdzoo.models.network import Network
 
-Start = Literal["random", "pretrained", "file", "run"]
+Start = Literal["random", "pretrained", "file", "run", "saved"]
+SAVED = "saved:"
+"""what begins the words for a saved teacher"""
 FILES = (".safetensors", ".pth", ".pt", ".bin", ".tar", ".ckpt")
 RUN_ID = re.compile(r"^[\w+]+-[0-9a-f]{12}$")
 RAW = ("state_dict", "model_state_dict", "model_state", "model", "network", "net", "weights", "module")
@@ -64,12 +66,14 @@ class NetworkRequest:
 
 
 def parse_network(text: str) -> NetworkRequest:
-    """`resnet34`, `resnet34:pretrained`, `resnet34:FILE`, `FILE`, a run's id; then options, each after an `@`.
+    """`resnet34`, `resnet34:pretrained`, `resnet34:FILE`, `FILE`, a run's id, `saved:FILE`; then options, each after an `@`.
 
     Options: `@small`, `@SIZE`, `@norm=NAME|MEAN/STD|auto`, `@weights=KEY`. A path may hold `@`, `:` and blanks, and begin
     with `~`: what names a file is a file. Ids of runs joined by `+` are an ensemble.
     A file alone says its architecture in its own metadata or in its name. Raises InputError where it does not.
     """
+    if text.startswith(SAVED):
+        return NetworkRequest(text, "", "saved", path=_existing(text, text.removeprefix(SAVED)))
     words, options = _without_options(text)
     name, colon, weights = words.partition(":")
     if words.endswith(FILES) and (not colon or _is_file(words)):

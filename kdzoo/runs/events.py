@@ -130,7 +130,7 @@ class TeacherChecked(_Event):
     name: str
     ids: tuple[str, ...]
     val_top1: float | None
-    test_top1: float
+    test_top1: float | None
 
 
 @dataclass(frozen=True)

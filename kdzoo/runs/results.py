@@ -101,12 +101,25 @@ class NetworkSize(Part):
     macs: Count = always("multiply-accumulates of a forward pass of one image")
 
 
-class TeacherResult(NetworkSize):
+class SavedAnswers(Part):
+    """A teacher whose answers stand in a file."""
+
+    k: Count | None = always("how many classes of each image the file holds; null for all")
+    views: Literal["centre", "exact"] = always("whether it answers for the centre of each image, or for the very view that is shown")
+
+
+class TeacherResult(Part):
     """The teacher, measured before it taught."""
 
-    weights_digest: str | None = since(2, "SHA-256 of its weights: two trainings of one teacher differ in it")
-    val: Metrics | None = always("on the validation images; null where none are held out")
-    test: MetricsByClass = always("on the test images")
+    name: str = always("its name")
+    parameters: Count | None = always("parameters; null for saved answers")
+    macs: Count | None = always("multiply-accumulates of a forward pass of one image; null for saved answers")
+    weights_digest: str | None = since(
+        2, "SHA-256 of its weights, or of the file of its answers: two trainings of one teacher differ in it"
+    )
+    val: Metrics | None = always("on the validation images; null where none are held out, or saved")
+    test: MetricsByClass | None = always("on the test images; null where they are not saved")
+    saved: SavedAnswers | None = since(2, "what is known of a saved teacher; null for a network")
 
 
 class Cost(Part):

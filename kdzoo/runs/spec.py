@@ -68,28 +68,37 @@ class Normalisation(Spec):
 class NetworkSpec(Spec):
     """A network by timm name, and the weights it starts from.
 
-    start: `random`, `pretrained` (timm's), `file:<sha256>`, or `run:<id>` (the weights that run ended with).
+    start: `random`, `pretrained` (timm's), `file:<sha256>`, `run:<id>` (the weights that run
+    ended with), or `saved:<sha256>`: no network at all, but a file of a teacher's answers.
     stem: `small` swaps a stem made for 224 pixels for one of stride 1.
     image_size: the side its input is resized to; None takes images as they are.
     classes: the classes its weights were made for.
     norm: what it normalises images with; None for what its weights bring, else the data's own.
     weights: which of several sets of weights in its file it takes; None for the usual one.
     code: the version of a user's own network, a hash of its source; None for kdzoo's and timm's.
-    Where norm, weights and code are None, they are not part of a run's id.
+    views: of a saved teacher `centre`, where training moves the images and its file knows their centre view alone.
+    Where norm, weights, code and views are None, they are not part of a run's id.
     """
 
     name: str
     classes: Count
-    start: str = Field("random", pattern=r"^(random|pretrained|file:[0-9a-f]{64}|run:.+)$")
+    start: str = Field("random", pattern=r"^(random|pretrained|file:[0-9a-f]{64}|run:.+|saved:[0-9a-f]{64})$")
     stem: Literal["standard", "small"] = "standard"
     image_size: Count | None = None
     norm: Normalisation | None = None
     weights: str | None = None
     code: str | None = None
+    views: Literal["centre"] | None = None
 
     @model_serializer(mode="wrap")
     def _without_unused(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in whole(self).items() if value is not None or name not in ("norm", "weights", "code")}
+        return {name: value for name, value in whole(self).items() if value is not None or name not in ("norm", "weights", "code", "views")}
+
+    @property
+    def saved(self) -> str | None:
+        """The sha256 of the file of a saved teacher; None for a network."""
+        kind, _, digest = self.start.partition(":")
+        return digest if kind == "saved" else None
 
 
 class TransferSpec(Spec):
@@ -183,6 +192,11 @@ class Augment(Spec):
     def countable(self) -> bool:
         """Whether views are few enough to be numbered: those of padded crops and flips alone."""
         return self.crop != "resized" and not any((self.brightness, self.contrast, self.saturation, self.randaugment, self.cutout))
+
+    @property
+    def moves(self) -> bool:
+        """Whether a sample is not always shown as evaluation shows it."""
+        return self.crop != "none" or self.flip or not self.countable
 
     @model_serializer(mode="wrap")
     def _without_unused(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -2,54 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
 from kdzoo.contract.needs import Need
 from kdzoo.data.epoch import STREAMS, EpochPlan
 from kdzoo.data.split import Parts
-from kdzoo.models.measure import NetworkCost
-from kdzoo.models.network import Network
 from kdzoo.models.placement import Execution
 from kdzoo.runs.spec import Recipe, steps_per_epoch
+from kdzoo.teachers.answers import block_size, cached_answers, open_teacher_cache
 from kdzoo.teachers.cache import TeacherCache
+from kdzoo.teachers.teacher import Answers, LiveTeacher, Teacher
 from kdzoo.training.batched import Together
-from kdzoo.training.evaluate import Metrics
 from kdzoo.training.member import Member
-
-
-@dataclass(frozen=True)
-class Teacher:
-    """A frozen network, what it costs, and what it says of the validation and test images.
-
-    identity: a digest of its weights, its code, and all else that decides what it says of an image. weights_digest: of its
-    weights alone, which tells one training of it from another. notes: what there is to tell of how its predictions were had.
-    """
-
-    network: Network
-    name: str
-    identity: str
-    weights_digest: str
-    cost: NetworkCost
-    val: Tensor | None
-    test: Tensor
-    val_metrics: Metrics | None
-    test_metrics: Metrics
-    test_per_class: Mapping[str, list[Any]]
-    notes: tuple[str, ...] = ()
-
-    def record(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "weights_digest": self.weights_digest,
-            "parameters": self.cost.parameters,
-            "macs": self.cost.macs,
-            "val": self.val_metrics,
-            "test": {**self.test_metrics, **self.test_per_class},
-        }
 
 
 @dataclass
@@ -93,7 +59,7 @@ class Cohort:
     @property
     def block(self) -> int:
         """The images that the teacher is asked about at once, whatever a batch or the cache lacks."""
-        return min(self.recipe.batch_size, len(self.parts.train.targets))
+        return block_size(self.parts, self.recipe)
 
     @property
     def passes(self) -> list[Need]:
@@ -107,6 +73,21 @@ class Cohort:
         for member in self.alive:
             need |= member.objective.needs.teacher
         return need
+
+    def open_teacher_cache(self) -> TeacherCache | str | None:
+        """The cache of what the members read of their teacher; a reason (str) why there is none, or None where none is wanted."""
+        if not isinstance(self.teacher, LiveTeacher):
+            return None
+        network, name, who = self.teacher.network, self.teacher.name, self.teacher.identity
+        return open_teacher_cache(network, name, who, self.taught, self.passes, self.parts, self.recipe, self.seed, self.execution)
+
+    def open_answers(self, plan: EpochPlan, first: int = 0) -> Answers | None:
+        """The teacher's answers for an epoch from its batch number `first` on; None where no member reads any."""
+        if self.teacher is None or not self.taught:
+            return None
+        if self.teacher_cache is not None and isinstance(self.teacher, LiveTeacher):
+            return cached_answers(self.teacher.network, self.teacher_cache, plan, self.taught, self.passes, first)
+        return self.teacher.open_epoch(plan, self.taught)
 
     def plan_epoch(self, epoch: int) -> EpochPlan:
         """The order of an epoch, and what each pass that a member reads shows of its samples."""

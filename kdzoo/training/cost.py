@@ -21,7 +21,6 @@ from kdzoo.contract import guard
 from kdzoo.contract.batch import Progress
 from kdzoo.contract.needs import PASSES
 from kdzoo.models.measure import attention_as_products
-from kdzoo.training.answers import teach
 from kdzoo.training.cohort import Cohort
 from kdzoo.training.member import Member
 
@@ -71,11 +70,11 @@ def probe(cohort: Cohort, alone: Cohort | None = None) -> dict[str, Any]:
         if compared is not None and alone is not None:
             ratios.append(processor / max(_timed(compared, alone)[1], 1e-9))
     median = statistics.median(seconds)
-    reads_teacher = bool(member.objective.needs.teacher)
+    teacher = cohort.teacher if member.objective.needs.teacher else None
     passes = 1 + len(list(PASSES & member.need))
-    teacher_passes = 1 + len(list(PASSES & member.objective.needs.teacher)) if reads_teacher else 0
+    teacher_passes = 1 + len(list(PASSES & member.objective.needs.teacher)) if teacher is not None and teacher.passes_cost else 0
     steps = cohort.steps_an_epoch * member.run.recipe.epochs
-    teacher_bytes = _bytes(cohort.teacher.network) if reads_teacher and cohort.teacher else 0
+    teacher_bytes = 0 if teacher is None else teacher.bytes
     return {
         "step_seconds": median,
         "train_seconds": median * steps,
@@ -111,12 +110,13 @@ def _stepper(cohort: Cohort) -> Callable[[], None]:
     (member,) = cohort.members
     clock = Progress(0, 1, 0, COUNTED + TIMED)
     plan = cohort.plan_epoch(0)
-    loaded = plan.load(torch.arange(cohort.block))
+    loaded, answers = plan.load(torch.arange(cohort.block)), cohort.open_answers(plan)
 
     def step() -> None:
         with guard.watched(f"the network of {member.run.id}, or the backward of its loss,"):
             seen, batch = plan.gather(loaded, clock)
-            losses = member.losses(seen, teach(cohort, seen), batch)
+            teacher = None if answers is None else answers.at(loaded.positions, seen)
+            losses = member.losses(seen, teacher, batch)
             member.learn(losses, len(loaded.index), clock.steps)
 
     return step

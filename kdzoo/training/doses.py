@@ -32,8 +32,8 @@ from kdzoo.models.placement import Execution
 from kdzoo.runs.spec import ObjectiveSpec, Recipe
 from kdzoo.runs.store import RunFolder
 from kdzoo.seeds import global_stream
-from kdzoo.training.answers import teach
-from kdzoo.training.cohort import Cohort, Teacher
+from kdzoo.teachers.teacher import Teacher
+from kdzoo.training.cohort import Cohort
 from kdzoo.training.member import Member, Seen, outputs
 from kdzoo.training.regularise import set_dropout
 from kdzoo.training.session import Bound, Modules, cohort_of, objective_of, shape_of, student_network, student_shapes
@@ -212,13 +212,14 @@ def _batches(cohort: Cohort, warm_up: int, probes: Sequence[_Probe]) -> Iterator
     number, last = 0, warm_up + BATCHES
     for epoch in range(math.ceil(last / an_epoch)):
         plan = cohort.plan_epoch(epoch)
+        answers = cohort.open_answers(plan)
         for loaded in plan.batches():
             if number == last:
                 return
             clock = Progress(min(epoch, cohort.recipe.epochs - 1), cohort.recipe.epochs, min(number, steps - 1), steps)
             seen, batch = plan.gather(loaded, clock)
             asked = number >= warm_up or any(probe.remembers for probe in probes)
-            yield seen, batch, teach(cohort, seen) if asked else None
+            yield seen, batch, answers.at(loaded.positions, seen) if asked and answers is not None else None
             number += 1
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,16 +12,16 @@ from torch import Tensor, nn
 from kdzoo.contract.objective import Deployed
 from kdzoo.data.dataset import Subset
 from kdzoo.data.split import Parts, labelled
+from kdzoo.models.predict import predict
 from kdzoo.models.weights import save_student
 from kdzoo.runs.environment import environment
 from kdzoo.runs.events import Emit, Note
 from kdzoo.runs.predictions import Predictions, write_predictions
 from kdzoo.runs.seals import OWNER
 from kdzoo.runs.store import is_teacher
+from kdzoo.tasks.classification import Metrics, against_chance, measure, per_class
 from kdzoo.training.cohort import Cohort
-from kdzoo.training.evaluate import Metrics, against_chance, measure, per_class
 from kdzoo.training.member import Member, Tally, now
-from kdzoo.training.predict import predict
 
 
 def close_epoch(cohort: Cohort, member: Member, epoch: int) -> None:
@@ -82,12 +83,14 @@ def finish(cohort: Cohort, member: Member, emit: Emit) -> None:
             about["class_names"] = json.dumps(names)
         shipped = member.shipped
         save_student(member.evaluated, member.folder.student, about, shipped.module if isinstance(shipped, Deployed) else None)
+    best = best_epoch(cohort, member, last)
+    oracle = best_on_test(cohort, member, emit) if cohort.execution.oracle else None
     result = {
         "id": member.run.id,
         "status": "done",
         "last": last,
-        "best": best_epoch(cohort, member, last),
-        "oracle": best_on_test(cohort, member, emit) if cohort.execution.oracle else None,
+        "best": best,
+        "oracle": oracle,
         "average": member.average is not None if cohort.recipe.ema is not None else None,
         "train": {"loss": member.train_loss, "steps": member.step, "samples": len(parts.train.targets), "skipped_steps": None}
         | skipped_steps(member),
@@ -158,15 +161,26 @@ def best_on_test(cohort: Cohort, member: Member, emit: Emit) -> dict[str, Any] |
 
 
 def best_epoch(cohort: Cohort, member: Member, last: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The epoch that was best on validation, measured on the test set; the student's weights become those of that epoch."""
+    """The epoch that was best on validation, measured on the test set; None without validation."""
     if member.best is None:
         return None
     test = last["test"]
     if member.best["epoch"] != last["epoch"]:
-        member.shipped.load_state_dict(member.best["state"])
-        looked, targets = look(cohort, member, cohort.parts.test), cohort.parts.test.targets
+        with weights_of(member.shipped, member.best["state"]):
+            looked, targets = look(cohort, member, cohort.parts.test), cohort.parts.test.targets
         test = {**measure(looked, targets, cohort.said(member)[1]), **per_class(looked, targets)}
     return {"epoch": member.best["epoch"], "val": member.best["val"], "test": test}
+
+
+@contextmanager
+def weights_of(module: nn.Module, state: Mapping[str, Tensor]) -> Iterator[None]:
+    """A module with other weights and buffers for a while; it has its own again afterwards."""
+    own = copied(module)
+    module.load_state_dict(state)
+    try:
+        yield
+    finally:
+        module.load_state_dict(own)
 
 
 def look(cohort: Cohort, member: Member, subset: Subset) -> Tensor:

@@ -30,8 +30,10 @@ from kdzoo.models.stages import pair_stages
 from kdzoo.models.weights import ensemble_ids, file_sha256, load_state, read_shipped
 from kdzoo.runs.spec import NetworkSpec, Recipe, Run
 from kdzoo.runs.store import RunFolder, teacher_store
-from kdzoo.training.answers import serve
-from kdzoo.training.cohort import Cohort, Teacher
+from kdzoo.teachers.file import SavedFile, read_saved
+from kdzoo.teachers.saved import problems_of_saved, saved_teacher, shapes_of_saved
+from kdzoo.teachers.teacher import Teacher, serve
+from kdzoo.training.cohort import Cohort
 from kdzoo.training.member import Member
 from kdzoo.training.regularise import refuse_regularisation
 
@@ -179,10 +181,38 @@ def weights_path(spec: NetworkSpec, path: str | None) -> Path | None:
     raise InputError(f"{spec.name}: its weights ({spec.start}) have moved: looked in {where}")
 
 
+def saved_file(bound: Bound) -> SavedFile:
+    """The file of a run's saved teacher; raises InputError where it is gone or is not the one that was planned."""
+    spec, path = bound.run.teacher, bound.paths.get("teacher")
+    assert spec is not None
+    assert spec.saved is not None
+    if path is None or not Path(path).is_file():
+        raise InputError(f"teacher {spec.name}: its file of saved answers has moved: looked in {path}")
+    return _saved_file(Path(path), spec.name, spec.saved)
+
+
+@lru_cache(maxsize=1)
+def _saved_file(path: Path, name: str, digest: str) -> SavedFile:
+    file = read_saved(path)
+    if file.digest != digest:
+        raise InputError(f"teacher {name}: {path} is not the file that was planned (sha256 {digest[:12]}..., now {file.digest[:12]}...)")
+    return file
+
+
+def refuse_what_is_not_saved(bound: Bound, parts: Parts) -> None:
+    """Raises InputError for what a run reads of its saved teacher that the file does not hold."""
+    needs = {term.method: REGISTRY.get(term.method).card.needs.settled(preact=False).teacher for term in bound.run.objective.all_terms}
+    if problems := problems_of_saved(saved_file(bound), parts, bound.run.recipe, needs):
+        raise InputError(*problems)
+
+
 def teacher_of(bound: Bound, images: Images, parts: Parts, execution: Execution, modules: Modules) -> tuple[Teacher, Shapes] | None:
     """The frozen teacher of a run with its predictions, or None."""
     if bound.run.teacher is None:
         return None
+    if bound.run.teacher.saved is not None:
+        file = saved_file(bound)
+        return saved_teacher(file, parts, bound.run.recipe), shapes_of_saved(file)
     side = shape_of(images, bound.run.recipe)[1]
     made = network_of(bound.run.teacher, images, side=side, seed=0, path=bound.paths.get("teacher"), modules=modules)
     network = freeze(execution.place(made, bound.run.recipe.precision))

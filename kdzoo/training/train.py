@@ -19,8 +19,8 @@ from kdzoo.data.epoch import EpochPlan, LoadedBatch
 from kdzoo.errors import InputError, KdzooError
 from kdzoo.runs.events import CacheUse, Emit, MemberFailed, Note, StepsTaken, emit_notes
 from kdzoo.runs.store import StoreError
-from kdzoo.teachers.cache import Page
-from kdzoo.training.answers import page_of, recite, teach
+from kdzoo.teachers.answers import CachedAnswers, is_another_teachers
+from kdzoo.teachers.teacher import Answers
 from kdzoo.training.cohort import Cohort
 from kdzoo.training.finish import close_epoch, finish, skipped_steps
 from kdzoo.training.member import Member
@@ -36,10 +36,10 @@ class Stopped(KdzooError):
     """Training was asked to stop; every run of the cohort has a checkpoint."""
 
 
-def step(cohort: Cohort, plan: EpochPlan, loaded: LoadedBatch, clock: Progress, page: Page | None = None) -> None:
-    """One step of every member on one batch: the same views, one forward of the teacher or, with a page, what it remembers."""
+def step(cohort: Cohort, plan: EpochPlan, loaded: LoadedBatch, clock: Progress, answers: Answers | None) -> None:
+    """One step of every member on one batch: the same views, and the teacher's answers to them."""
     seen, batch = plan.gather(loaded, clock)
-    teacher = teach(cohort, seen) if page is None else recite(cohort, page, loaded.positions, seen)
+    teacher = None if answers is None else answers.at(loaded.positions, seen)
     before = guard.settings()
     if cohort.together is not None:
         cohort.together.learn(seen[Need.NOTHING], teacher, batch, before)
@@ -63,13 +63,9 @@ def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
         began = time.monotonic()
         plan = cohort.plan_epoch(epoch)
         first = max(start - epoch * cohort.steps_an_epoch, 0)
-        kept, page = cohort.teacher_cache, page_of(cohort, plan, first)
-        if kept is not None and page is None:
-            emit(Note("the teacher cache differs from this teacher's outputs; it is computed again"))
-        if kept is not None:
-            emit_notes(kept.tell(), emit)
+        answers = open_answers(cohort, plan, first, emit)
         for number, loaded in enumerate(plan.batches(first), start=epoch * cohort.steps_an_epoch + first):
-            step(cohort, plan, loaded, Progress(epoch, cohort.recipe.epochs, number, steps), page)
+            step(cohort, plan, loaded, Progress(epoch, cohort.recipe.epochs, number, steps), answers)
             if (number + 1) % FLUSH_STEPS == 0 or (number + 1) % cohort.steps_an_epoch == 0:
                 drop_bad(cohort)
                 ids = [member.run.id for member in cohort.alive]
@@ -99,6 +95,22 @@ def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
             emit(Note(text))
     tell_failures(cohort, told_failed, emit)
     close_sinks(cohort)
+
+
+def open_answers(cohort: Cohort, plan: EpochPlan, first: int, emit: Emit) -> Answers | None:
+    """The teacher's answers for an epoch. A cache that turns out to be another teacher's is deleted, and told, once."""
+    answers, teacher_cache = cohort.open_answers(plan, first), cohort.teacher_cache
+    if teacher_cache is None:
+        return answers
+    if isinstance(answers, CachedAnswers) and not teacher_cache.checked and answers.first_known() is not None:
+        teacher_cache.checked = True
+        if is_another_teachers(answers, plan):
+            teacher_cache.forget()
+            cohort.teacher_cache = None
+            emit(Note("the teacher cache differs from this teacher's outputs; it is computed again"))
+            answers = cohort.open_answers(plan, first)
+    emit_notes(teacher_cache.tell(), emit)
+    return answers
 
 
 def tell_failures(cohort: Cohort, told: set[str], emit: Emit) -> None:

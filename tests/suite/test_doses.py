@@ -29,7 +29,7 @@ from kdzoo.suite.run.bench import refit_plan, run
 from kdzoo.suite.run.launchers.here import Here
 from kdzoo.suite.run.planned_files import keep_reused
 from kdzoo.suite.run.prepare import Prepared, prepare
-from kdzoo.training.answers import serve
+from kdzoo.teachers.teacher import serve
 from kdzoo.training.doses import BATCHES, NoRatio, Ratio, measure, warm_up_steps
 from kdzoo.training.member import Member
 from kdzoo.training.session import Bound, Modules, data_of, network_of

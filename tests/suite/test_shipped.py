@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import load_file
 
 from kdzoo.errors import InputError
+from kdzoo.models.predict import predict
 from kdzoo.models.weights import read_state
 from kdzoo.runs.store import RunFolder
-from kdzoo.training.predict import predict
 from kdzoo.training.session import Bound, Modules, data_of, kept_student
 
 

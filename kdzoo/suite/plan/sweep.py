@@ -51,7 +51,8 @@ from kdzoo.suite.plan.methods import (
     unit,
     why_no_dose,
 )
-from kdzoo.training.answers import measure_norms
+from kdzoo.teachers.checks import measure_norms
+from kdzoo.teachers.file import read_saved
 from kdzoo.training.session import Modules, WeightFiles, images_of, network_of, unlabelled_of
 
 
@@ -429,6 +430,8 @@ class _Maker:
     def teacher(self, text: str) -> Chosen:
         """A teacher, with the run that trains it where no weights are named, or fine-tunes it where it may and must be."""
         request = self._request(text, "teacher")
+        if request.start == "saved":
+            return self._saved(request)
         offer = self._offer(request)
         own = text in self.modules.by_name or (request.start != "random" and offer.suits)
         if own:
@@ -451,11 +454,24 @@ class _Maker:
         trained = {"start": f"run:{run.id}", "norm": None, "weights": None}  # what it is kept with says how it takes images
         return Chosen(offer.spec.model_copy(update=trained), None, planned, offer.notes)
 
+    def _saved(self, request: NetworkRequest) -> Chosen:
+        """A teacher that is a file of answers."""
+        assert request.path is not None
+        file = read_saved(request.path)
+        spec = NetworkSpec(name=file.name, classes=self.data.classes, start=f"saved:{file.digest}")
+        offer = Offer(request.text, spec).of_classes(file.classes, file.class_names, self.images)
+        asked_for = {"norm": request.norm, "weights": request.weights, "image_size": request.image_size}
+        problems = [f"teacher.{key}: a saved teacher has no network to set it for; remove it" for key, value in asked_for.items() if value]
+        refuse([*problems, *([] if offer.suits else [f"{request.text}: {offer.other}"])])
+        return Chosen(offer.spec, str(request.path.resolve()), notes=offer.doubts(self.images))
+
     def student(self, text: str) -> Chosen:
         request = self._request(text, "student")
         if text not in self.modules.by_name and self.protocol.student_start == "pretrained":
             request = self._request(pretrained_unless_said(text), "student")
         refuse([f"{text}: norm=auto is measured on a teacher; name a student's normalisation"] if request.norm == AUTO else [])
+        if request.start == "saved":
+            raise InputError(f"student: {text} holds a teacher's answers and no network; name a network")
         offer = self._offer(request)
         return Chosen(offer.spec, self._weights(request), notes=offer.notes)
 
@@ -484,16 +500,18 @@ class _Maker:
         is_open: bool = False,
     ) -> Planned:
         reads = any(REGISTRY.get(term.method).card.needs.teacher for term in spec.all_terms)
+        recipe = self.recipe(student.spec, teacher=False)
+        taught_by = _with_views(teacher, recipe)
         run = Run(
             student=student.spec,
-            teacher=teacher.spec if reads else None,
+            teacher=taught_by if reads else None,
             data=self.data,
-            recipe=self.recipe(student.spec, teacher=False),
+            recipe=recipe,
             objective=spec,
             seed=seed,
         )
         paths = {"student": student.path, "teacher": teacher.path if reads else None}
-        pair = f"{teacher.spec.name}/{student.spec.name}"
+        pair = f"{teacher.spec.name}{f' ({taught_by.views} view)' if taught_by.views else ''}/{student.spec.name}"
         about = self._about(run, pair=pair, teacher_id=teacher.run_id, paths=paths)
         recorded = {"doses": {name: dose.record() for name, dose in doses.items()}} if doses else {}
         return Planned(run, {**about, **recorded}, is_open)
@@ -617,6 +635,13 @@ class _Maker:
             "class_names": list(self.images.classes),
             "paths": {key: value for key, value in where.items() if value is not None},
         }
+
+
+def _with_views(teacher: Chosen, recipe: Recipe) -> NetworkSpec:
+    """A teacher's specification for students of a recipe: a saved one says where it answers for the centre view alone."""
+    if teacher.spec.saved is None or not recipe.augment.moves or read_saved(Path(str(teacher.path))).has_views_of(recipe.augment):
+        return teacher.spec
+    return teacher.spec.model_copy(update={"views": "centre"})
 
 
 def _requests(config: BenchConfig, problems: list[str]) -> list[Request]:

@@ -108,7 +108,7 @@ _COLUMNS = (
 
 
 def _block_rows(block: Block) -> list[dict[str, Any]]:
-    teachers = [record.result["teacher"] for record in block.records if record.result and record.result.get("teacher")]
+    teachers = [teacher for record in block.records if (teacher := (record.result or {}).get("teacher")) and teacher["test"]]
     tests = {name: comparisons(block, control) for name, control in CONTROLS.items()}
     rows = [
         {

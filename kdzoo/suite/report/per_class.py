@@ -35,7 +35,7 @@ def per_class_frame(bench: BenchRecords) -> pd.DataFrame:
 def _rows(block: Block) -> list[dict[str, Any]]:
     records = [record for record in block.records if record.result]
     names = next((record.about["class_names"] for record in records if isinstance(record.about.get("class_names"), list)), None)
-    teachers = [record.result["teacher"]["test"] for record in records if record.result and record.result.get("teacher")]
+    teachers = [teacher["test"] for record in records if (teacher := (record.result or {}).get("teacher")) and teacher["test"]]
     counted = [(TEACHER, "", teachers[:1])]
     counted += [
         (standing.record.method, standing.setting, [tested for record in standing.done if (tested := _tested(record))])

@@ -10,7 +10,6 @@ from kdzoo.data.views import center
 from kdzoo.runs.events import Emit, Note
 from kdzoo.runs.loggers import read_lines
 from kdzoo.text import number_of
-from kdzoo.training.answers import open_teacher_cache
 from kdzoo.training.batched import together
 from kdzoo.training.cohort import Cohort
 from kdzoo.training.compiled import compile_students
@@ -26,7 +25,7 @@ def note_lost_lines(cohort: Cohort, emit: Emit) -> None:
 
 def attach_accelerators(cohort: Cohort, emit: Emit) -> None:
     """Give a cohort the cache, the stack and the compiled students that it is to be trained with; say in a note why it has not got one."""
-    kept, joined, uncompiled = open_teacher_cache(cohort), None, None
+    kept, joined, uncompiled = cohort.open_teacher_cache(), None, None
     if cohort.execution.stack:
         joined = together(cohort.members, _trial(cohort, 2))
     if cohort.execution.compile:

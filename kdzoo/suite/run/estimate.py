@@ -7,16 +7,17 @@ from dataclasses import replace
 import torch
 
 from kdzoo.models.measure import count
-from kdzoo.models.measure import probe as shapes_of
+from kdzoo.models.network import Network
 from kdzoo.runs.loggers import read_lines
 from kdzoo.runs.spec import Run
 from kdzoo.runs.store import RunFolder, teacher_store
 from kdzoo.suite.plan.cohorts import pretrain_runs
 from kdzoo.suite.plan.sweep import Planned
-from kdzoo.suite.run.preflight import distinct, unbound, untrained_teacher
+from kdzoo.suite.run.preflight import distinct, stand_in, unbound
 from kdzoo.suite.run.prepare import Prepared
 from kdzoo.suite.run.worker_state import execution_of
-from kdzoo.training.answers import serve
+from kdzoo.teachers.saved import SavedTeacher
+from kdzoo.teachers.teacher import Teacher, serve
 from kdzoo.training.cost import seconds_an_epoch
 from kdzoo.training.session import (
     Modules,
@@ -42,12 +43,11 @@ def estimate(prepared: Prepared, modules: Modules | None = None) -> float:
     for planned in distinct((planned for planned, _ in left), kind):
         bound = unbound(planned, plan)
         images, parts = data_of(bound, prepared.options.image_cache)
-        network = untrained_teacher(bound, images, modules)
         shape = shape_of(images, bound.run.recipe)
-        teacher = shapes = None
-        if network is not None:
-            teacher = serve(network, "untrained", count(network, shape), parts.first(1), bound.run.recipe.augment, execution)
-            shapes = shapes_of(network, shape)
+        source, shapes = stand_in(bound, images, parts, modules) or (None, None)
+        teacher: Teacher | None = source if isinstance(source, SavedTeacher) else None
+        if isinstance(source, Network):
+            teacher = serve(source, "untrained", count(source, shape), parts.first(1), bound.run.recipe.augment, execution)
         member = member_of(bound, images, parts, shapes, execution, modules)
         seconds[kind(planned)] = seconds_an_epoch(cohort_of([member], parts, teacher, execution))
     epochs = {p.run.id: epochs_left(p.run, f) + sum(stage.recipe.epochs for stage in stages.get(p.run.id, ())) for p, f in left}

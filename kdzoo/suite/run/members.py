@@ -20,7 +20,7 @@ from kdzoo.runs.spec import FirstSpec, ObjectiveSpec, Run
 from kdzoo.runs.store import Store, set_aside
 from kdzoo.suite.plan.jobs import Options
 from kdzoo.suite.run.repair import begin_again
-from kdzoo.training.cohort import Teacher
+from kdzoo.teachers.teacher import Teacher
 from kdzoo.training.cost import probe
 from kdzoo.training.head import start_head
 from kdzoo.training.member import Member, read_checkpoint

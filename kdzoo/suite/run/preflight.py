@@ -9,6 +9,7 @@ import torch
 
 from kdzoo.contract.shapes import Shapes
 from kdzoo.data.dataset import Images
+from kdzoo.data.split import Parts
 from kdzoo.errors import InputError, noting
 from kdzoo.models.ensemble import Ensemble
 from kdzoo.models.measure import probe as shapes_of
@@ -18,6 +19,7 @@ from kdzoo.runs.store import RunFolder
 from kdzoo.suite.plan.sweep import Plan, Planned
 from kdzoo.suite.run.fork import PATIENCE_SECONDS
 from kdzoo.suite.run.trial import trial_key, try_loss, users_methods
+from kdzoo.teachers.saved import SavedTeacher, saved_teacher, shapes_of_saved
 from kdzoo.training.session import (
     Bound,
     Modules,
@@ -25,6 +27,8 @@ from kdzoo.training.session import (
     members_of,
     network_of,
     objective_of,
+    refuse_what_is_not_saved,
+    saved_file,
     shape_of,
     student_network,
     student_of,
@@ -50,9 +54,11 @@ def preflight(plan: Plan, modules: Modules, image_cache: int | None = None, devi
         with noting(problems):
             bound = unbound(planned, plan)
             images, parts = data_of(bound, image_cache)
+            if bound.run.teacher is not None and bound.run.teacher.saved is not None:
+                refuse_what_is_not_saved(bound, parts)
             if str(bound.run.teacher) not in teacher_shapes:
-                teacher = untrained_teacher(bound, images, modules)
-                teacher_shapes[str(bound.run.teacher)] = None if teacher is None else shapes_of(teacher, shape_of(images, bound.run.recipe))
+                teacher = stand_in(bound, images, parts, modules)
+                teacher_shapes[str(bound.run.teacher)] = None if teacher is None else teacher[1]
             if str(bound.run.student) not in students:
                 network = student_network(bound, images, modules)
                 students[str(bound.run.student)] = network, student_shapes(bound.run, network, images, modules)
@@ -61,8 +67,7 @@ def preflight(plan: Plan, modules: Modules, image_cache: int | None = None, devi
                 objective = objective_of(run, *student, images, parts, shapes)
                 if users_methods(objective) and (what := trial_key(run)) not in tried:
                     tried.add(what)
-                    source = untrained_teacher(bound, images, modules)
-                    teacher_of_run = None if source is None or shapes is None else (source, shapes)
+                    teacher_of_run = stand_in(bound, images, parts, modules)
                     bound_run, place = replace(bound, run=run), device or torch.device("cpu")
                     try_loss(bound_run, student, teacher_of_run, objective, images, parts, place, stalls)
     for planned in distinct((p for p in plan.students if p.run.teacher), lambda p: (str(p.run.teacher),)):
@@ -80,10 +85,20 @@ def preflight(plan: Plan, modules: Modules, image_cache: int | None = None, devi
 def load_given_weights(bound: Bound, plan: Plan, modules: Modules, image_cache: int | None) -> None:
     """Build the teacher of a run with its own weights, unless this bench trains it first; raises InputError where they do not fit."""
     spec = bound.run.teacher
-    if spec is None or spec.start.removeprefix("run:") in plan.teachers:
+    if spec is None or spec.saved is not None or spec.start.removeprefix("run:") in plan.teachers:
         return
     images, _ = data_of(bound, image_cache)
     network_of(spec, images, side=shape_of(images, bound.run.recipe)[1], seed=0, path=bound.paths.get("teacher"), modules=modules)
+
+
+def stand_in(bound: Bound, images: Images, parts: Parts, modules: Modules) -> tuple[Network | SavedTeacher, Shapes] | None:
+    """What a loss is tried with in the teacher's place: the network untrained, or the saved teacher itself."""
+    spec = bound.run.teacher
+    if spec is not None and spec.saved is not None:
+        file = saved_file(bound)
+        return saved_teacher(file, parts, bound.run.recipe), shapes_of_saved(file)
+    network = untrained_teacher(bound, images, modules)
+    return None if network is None else (network, shapes_of(network, shape_of(images, bound.run.recipe)))
 
 
 def untrained_teacher(bound: Bound, images: Images, modules: Modules) -> Network | None:

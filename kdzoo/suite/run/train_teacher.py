@@ -17,7 +17,7 @@ from kdzoo.suite.plan.jobs import Job
 from kdzoo.suite.run.repair import forget_damaged, renew
 from kdzoo.suite.run.train_runs import LOCK_POLL_SECONDS, train_runs
 from kdzoo.suite.run.worker_state import WorkerState, execution_of, probe_of
-from kdzoo.training.answers import check, remarks
+from kdzoo.teachers.checks import check, remarks
 from kdzoo.training.session import Bound
 from kdzoo.training.train import Stopped
 
@@ -65,5 +65,5 @@ def check_teacher(job: Job, state: WorkerState, emit: Emit) -> None:
         emit_notes(remarks(*on_these_images), emit)  # first: another normalisation is the usual reason for what is refused next
         emit_notes([] if job.options.allow_chance_teacher else check(*on_these_images), emit)
         val, test = teacher.val_metrics, teacher.test_metrics
-        val_top1 = None if val is None else val["top1"]
-        emit(TeacherChecked(teacher.name, job.ids, val_top1, cast(float, test["top1"])))  # only likelihoods may be missing
+        val_top1, test_top1 = (None if metrics is None else cast(float, metrics["top1"]) for metrics in (val, test))
+        emit(TeacherChecked(teacher.name, job.ids, val_top1, test_top1))

@@ -21,6 +21,7 @@ from kdzoo.models.network import Network
 from kdzoo.models.placement import Execution, autocast
 from kdzoo.runs.spec import Run
 from kdzoo.suite.run.fork import Fate, fate_in_copy
+from kdzoo.teachers.saved import SavedTeacher
 from kdzoo.training.cohort import Cohort
 from kdzoo.training.member import Member, outputs
 from kdzoo.training.session import Bound, cohort_of, shape_of, size_of
@@ -32,7 +33,7 @@ FEW = 4
 def try_loss(
     bound: Bound,
     student: tuple[Network, Shapes],
-    teacher: tuple[Network, Shapes] | None,
+    teacher: tuple[Network | SavedTeacher, Shapes] | None,
     objective: Objective,
     images: Images,
     parts: Parts,
@@ -62,7 +63,7 @@ def try_loss(
 def _try_here(
     bound: Bound,
     student: tuple[Network, Shapes],
-    teacher: tuple[Network, Shapes] | None,
+    teacher: tuple[Network | SavedTeacher, Shapes] | None,
     objective: Objective,
     images: Images,
     parts: Parts,
@@ -74,8 +75,10 @@ def _try_here(
     try:
         size = size_of(network, objective, shape_of(images, bound.run.recipe))
         member = Member(bound.run, bound.folder, network, size, objective, execution)
-        cohort = cohort_of([member], parts, None, execution)
-        source = None if teacher is None else execution.place(teacher[0], bound.run.recipe.precision)
+        saved = teacher[0] if teacher is not None and isinstance(teacher[0], SavedTeacher) else None
+        cohort = cohort_of([member], parts, saved, execution)
+        untrained = teacher[0] if teacher is not None and isinstance(teacher[0], Network) else None
+        source = None if untrained is None else execution.place(untrained, bound.run.recipe.precision)
         whole = min(bound.run.recipe.batch_size, len(parts.train.targets))
         try:
             reached = _steps(cohort, source, min(FEW, whole))
@@ -124,9 +127,13 @@ def _steps(cohort: Cohort, teacher: Network | None, size: int) -> set[str]:
     reached: set[str] = set()
     for clock in (Progress(0, recipe.epochs, 0, steps), Progress(recipe.epochs - 1, recipe.epochs, steps - 1, steps)):
         plan = cohort.plan_epoch(clock.epoch)
-        seen, batch = plan.gather(plan.load(torch.arange(min(size, cohort.block))), clock)
-        with torch.no_grad(), autocast(recipe, cohort.execution.device):
-            answer = None if teacher is None or not cohort.taught else outputs(teacher, seen, cohort.taught)
+        loaded = plan.load(torch.arange(min(size, cohort.block)))
+        seen, batch = plan.gather(loaded, clock)
+        answers = cohort.open_answers(plan)
+        answer = None if answers is None else answers.at(loaded.positions, seen)
+        if teacher is not None and cohort.taught:
+            with torch.no_grad(), autocast(recipe, cohort.execution.device):
+                answer = outputs(teacher, seen, cohort.taught)
         with guard.watched(f"the backward of {member.run.objective.label}"):
             losses = member.losses(seen, answer, batch)
             names = [method.card.name for method in users_methods(member.objective)]

@@ -17,7 +17,7 @@ from kdzoo.runs.events import Emit, emit_notes
 from kdzoo.runs.spec import Run, parse
 from kdzoo.runs.store import Store
 from kdzoo.suite.plan.jobs import Options
-from kdzoo.training.cohort import Teacher
+from kdzoo.teachers.teacher import Teacher
 from kdzoo.training.session import Bound, Modules, data_key, data_of, teacher_key, teacher_of
 
 

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from kdzoo.data.dataset import Images, Subset
 from kdzoo.data.split import Parts
 from kdzoo.errors import InputError
+from kdzoo.models.predict import predict
 from kdzoo.runs.store import RunFolder
 from kdzoo.suite.study.steps.step import Work
-from kdzoo.training.evaluate import measure, per_class
-from kdzoo.training.predict import predict
+from kdzoo.tasks.classification import measure, per_class
 from kdzoo.training.session import Bound, Modules, data_of, kept_student, network_of, shape_of
 
 

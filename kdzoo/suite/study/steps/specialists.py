@@ -149,9 +149,9 @@ def _kept_specialist(
 
 def _on(run: Finished, together: Network, model: Committee, part: Subset, name: str) -> dict[str, Any]:
     """What the generalist alone and all together come to on a part of the data, also by how many specialists know an image's class."""
+    from kdzoo.models.predict import predict
     from kdzoo.models.specialists import active_specialists, membership
     from kdzoo.suite.study.steps.networks import metrics
-    from kdzoo.training.predict import predict
 
     alone, all_of_them = run.predict(part), predict(together, part, run.bound.run.recipe.augment, run.device)
     covering = membership(model.sets, alone.shape[1]).sum(0)[part.targets]

@@ -1,0 +1,142 @@
+"""`kdzoo teachers`: the teachers that are kept, and their answers saved to a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kdzoo.cli import complete
+from kdzoo.cli.lookup import run_folder
+from kdzoo.cli.options import EXIT_CODES, AsJson, Command, Group, Kind, ResultsFolder, argument, chosen, option
+from kdzoo.cli.output import Column, Format, compact, field, percent, show, tell
+from kdzoo.cli.single import teacher_row
+from kdzoo.errors import InputError
+from kdzoo.runs.store import RunFolder, teacher_store
+
+COMPARED_ROWS = 64
+
+teachers = typer.Typer(cls=Group, rich_markup_mode="rich", invoke_without_command=True, epilog=EXIT_CODES)
+
+
+@teachers.callback()
+def kept(ctx: typer.Context, how: Kind = Format.table, as_json: AsJson = False) -> None:
+    """List the teachers that are kept, or save the answers of one to a file.
+
+    Give an id to `kdzoo bench --teacher`. They are kept in the cache folder (KDZOO_CACHE).
+
+    \b
+    Examples:
+      kdzoo teachers --format csv
+      kdzoo teachers save none-0123456789ab -o answers.npz
+      kdzoo bench --teacher saved:answers.npz --student resnet20 --data cifar100
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    rows = [teacher_row(teacher_store().run(run_id)) for run_id in teacher_store().ids()]
+    if not rows and chosen(how, as_json) is Format.table:
+        tell("no teachers are kept yet; `kdzoo train NETWORK` or a bench trains one")
+        return
+    show(rows, chosen(how, as_json), names=TEACHER_KEYS, columns=TEACHER_COLUMNS)
+
+
+TEACHER_KEYS = ("id", "network", "data", "recipe", "epochs", "seed", "val_top1", "test_top1", "parameters", "state")
+TEACHER_COLUMNS = (
+    field("id"),
+    field("network"),
+    field("data"),
+    Column("test top-1", lambda row: percent(row["test_top1"]), number=True),
+    field("epochs", number=True),
+    field("seed", number=True),
+    Column("val top-1", lambda row: percent(row["val_top1"]), number=True),
+    field("state"),
+    field("recipe"),
+    Column("parameters", lambda row: compact(row["parameters"]), number=True),
+)
+
+
+@teachers.command("save", cls=Command, epilog=EXIT_CODES)
+def save(
+    run: Annotated[str, argument("A kept teacher's id, or that of a run whose student is kept.", metavar="ID", names_of=complete.teachers)],
+    output: Annotated[Path, option("--output", "-o", text="The file to write, .npz or .safetensors.", metavar="FILE")],
+    top: Annotated[
+        int | None, option(text="Keep the K most probable classes of each image alone.", default="all class scores", metavar="K")
+    ] = None,
+    embedding: Annotated[bool, option("--embedding", text="Keep the embedding too.", default="off")] = False,
+    check: Annotated[
+        int, option(text="Compare so many rows of the file with the living teacher; 0 for none.", default=str(COMPARED_ROWS), metavar="N")
+    ] = COMPARED_ROWS,
+    results: ResultsFolder = Path("results"),
+) -> int:
+    """Save what a teacher says of every image of its data, for `kdzoo bench --teacher saved:FILE`.
+
+    Each row is of an image as evaluation shows it, whole or its centre (the centre view).
+
+    \b
+    Examples:
+      kdzoo teachers save none-0123456789ab -o answers.npz
+      kdzoo teachers save none-0123456789ab -o top5.safetensors --top 5 --embedding
+    """
+    from kdzoo.training.saving import save_teacher
+    from kdzoo.training.session import Bound
+
+    _refuse_negative(check)
+    file = save_teacher(Bound.read(finished_run(run, results)), output, k=top, embedding=embedding)
+    what = f"{file.classes} class scores" if file.k is None else f"the {file.k} most probable of {file.classes} classes"
+    tell(f"{output}: {len(file.keys):,} images in their centre view, {what} each{', and the embedding' if embedding else ''}")
+    tell(f"use it: kdzoo bench --teacher saved:{output} --student NAME --data NAME")
+    return _compare(output, run, check, results) if check else 0
+
+
+@teachers.command("check", cls=Command, epilog=EXIT_CODES)
+def check_file(
+    file: Annotated[Path, argument("A file of saved answers.", metavar="FILE")],
+    teacher: Annotated[
+        str | None, option(text="The living teacher, by its run's id.", default="the one that the file names", metavar="ID")
+    ] = None,
+    check: Annotated[
+        int, option(text="How many rows are compared, drawn at random.", default=str(COMPARED_ROWS), metavar="N")
+    ] = COMPARED_ROWS,
+    results: ResultsFolder = Path("results"),
+) -> int:
+    """Compare rows of a file of saved answers with the living teacher. Exits with 1 where they differ.
+
+    \b
+    Example:
+      kdzoo teachers check answers.npz --check 256
+    """
+    _refuse_negative(check)
+    return _compare(file, teacher, check, results)
+
+
+def _compare(path: Path, teacher: str | None, count: int, results: Path) -> int:
+    """Compare rows of a file with a living teacher and tell; the exit code."""
+    from kdzoo.teachers.file import read_saved
+    from kdzoo.training.saving import compare_saved
+    from kdzoo.training.session import Bound
+
+    file = read_saved(path)
+    living = teacher or file.teacher
+    if living is None:
+        raise InputError(f"{path}: names no living teacher; give --teacher ID")
+    found = compare_saved(file, Bound.read(finished_run(living, results)), count)
+    verdict = "agree with" if found.agrees else "differ from"
+    tell(
+        f"{found.rows:,} rows {verdict} {living}: the largest relative difference is {found.difference:.2g}, "
+        f"and {found.same_class:.1%} name the same class"
+    )
+    return 0 if found.agrees else 1
+
+
+def finished_run(name: str, results: Path) -> RunFolder:
+    """A finished run with its weights; raises InputError where there is none of that id."""
+    folder = run_folder(name, results)
+    if folder.state() != "done" or not folder.student.is_file():
+        raise InputError(f"teachers: {name} is not finished, or its weights are not kept (--keep student keeps a student's)")
+    return folder
+
+
+def _refuse_negative(check: int) -> None:
+    if check < 0:
+        raise InputError(f"check: expected a number of rows, 0 or more, got {check}")

@@ -1,0 +1,137 @@
+"""What is looked at of a teacher before it teaches: whether it is above chance, and which normalisation suits it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from kdzoo.data.dataset import Subset
+from kdzoo.data.split import Parts, labelled
+from kdzoo.errors import InputError
+from kdzoo.models.ensemble import Ensemble
+from kdzoo.models.names import own_norm
+from kdzoo.models.network import Network, normalising
+from kdzoo.models.normalisation import usual_for
+from kdzoo.models.placement import Execution
+from kdzoo.models.predict import predict
+from kdzoo.runs.spec import Augment, Normalisation
+from kdzoo.tasks.classification import CHANCE_SIZE, AgainstChance, against_chance, binomial_tail
+from kdzoo.teachers.teacher import LiveTeacher, Teacher
+
+COMPARED_IMAGES = 512
+"""on which normalisations are compared"""
+CLEARLY = 0.05
+"""the size of the test that calls one of the usual normalisations better, all of them together"""
+
+
+def check(teacher: Teacher, parts: Parts, augment: Augment, execution: Execution) -> list[str]:
+    """What is to be said of how a teacher stands against chance: nothing where it is above it on validation images.
+
+    Where these are too few to tell, and where none are held out, the training images are asked, those that it will teach
+    on; never the test images. Raises InputError for a teacher that is not above naming the commonest class on images that
+    could have told: it teaches noise. A pretrained network asked for another number of classes, whose new head is random,
+    is the usual cause.
+    """
+    said: list[str] = []
+    if teacher.val is not None and parts.val is not None:
+        found = against_chance(teacher.val, parts.val.targets)
+        if found.above:
+            return []
+        if found.tells:
+            raise _at_chance(teacher, found, "validation")
+        said.append(
+            f"teacher {teacher.name}: {found.images} validation images are too few to tell top-1 {found.top1:.1%} "
+            f"from chance ({found.chance:.1%})"
+        )
+    found = against_chance(*teacher.check_predictions(parts, augment, execution))
+    if found.above:
+        return [f"{text}; on {found.images} training images it is above chance, with {found.top1:.1%}" for text in said]
+    if found.tells:
+        raise _at_chance(teacher, found, "training")
+    few = f"{found.images} training images are too few to tell top-1 {found.top1:.1%} from chance ({found.chance:.1%})"
+    return [*said, f"teacher {teacher.name}: {few}"]
+
+
+def _at_chance(teacher: Teacher, found: AgainstChance, where: str) -> InputError:
+    return InputError(
+        f"teacher {teacher.name}: top-1 {found.top1:.1%} on {found.images} {where} images is not above chance "
+        f"({found.chance:.1%}; binomial test of size {CHANCE_SIZE:g}): it would teach noise. Train it longer, give its weights "
+        "(NAME:FILE), say what its images were normalised with (NAME:FILE@norm=auto tries the usual ones), or keep it as a control "
+        "(kdzoo bench --allow-chance-teacher)"
+    )
+
+
+def remarks(teacher: Teacher, parts: Parts, augment: Augment, execution: Execution) -> list[str]:
+    """What else is to be said of a teacher before it teaches: that it gives probabilities, or that another normalisation suits it."""
+    if not isinstance(teacher, LiveTeacher):
+        return []
+    network = teacher.network
+    members = cast(list[Network], list(network.model)) if isinstance(network, Ensemble) else [network]  # type: ignore[call-overload]
+    said = [text for text in (GIVEN.get(member.gives) for member in members) if text]
+    found = [f"teacher {teacher.name}: {text}" for text in dict.fromkeys(said)]
+    if isinstance(network, Ensemble) or not network.assumed_norm:
+        return found
+    part = parts.val or labelled(parts)
+    norms = measure_norms(network, own_norm(teacher.name), part, augment, execution.device)
+    better = norms.better()
+    if better is not None:
+        found.append(
+            f"teacher {teacher.name}: the normalisation it was trained with is unknown, so the data's is used; another one "
+            f"is clearly better: {norms}. Add @norm={better} to the network or --set teacher.norm={better}; auto takes the best"
+        )
+    return found
+
+
+GIVEN = {
+    "probabilities": "its forward ends in a softmax; the logarithms of its probabilities teach, which equal its class scores up to a "
+    "constant per image, so that every softened softmax is the same",
+    "log-probabilities": "its forward ends in log_softmax; its log-probabilities teach, which equal its class scores up to a "
+    "constant per image, so that every softened softmax is the same",
+}
+
+
+@dataclass(frozen=True)
+class Norms:
+    """Which of some images a network names rightly (N,), under its present normalisation and under others by their names."""
+
+    own: Tensor
+    others: Mapping[str, Tensor]
+
+    def better(self) -> str | None:
+        """The best of the others where it is clearly better than its own: a sign test of the size CLEARLY for all of them together."""
+        if not self.others:
+            return None
+        best = max(self.others, key=lambda name: int(self.others[name].sum()))
+        won, lost = (int(side.sum()) for side in (self.others[best] & ~self.own, self.own & ~self.others[best]))
+        return best if won > lost and binomial_tail(won, won + lost, 0.5) <= CLEARLY / len(self.others) else None
+
+    def __str__(self) -> str:
+        ranked = sorted(self.others, key=lambda name: -int(self.others[name].sum()))
+        shares = {"as it is": self.own, **{name: self.others[name] for name in ranked}}
+        words = ", ".join(f"{name} {float(right.double().mean()):.1%}" for name, right in shares.items())
+        return f"right on {len(self.own)} images: {words}"
+
+
+def measure_norms(network: Network, architectures: Normalisation | None, part: Subset, augment: Augment, device: torch.device) -> Norms:
+    """The usual normalisations, and the architecture's own, tried on the first images of a part of the data.
+
+    None is tried where the network is so good that none could be clearly better.
+    """
+    part = Subset(part.images[:COMPARED_IMAGES], part.targets[:COMPARED_IMAGES])
+
+    def right() -> Tensor:
+        return predict(network, part, augment, device).argmax(1) == part.targets
+
+    own = right()
+    usual = {name: norm for name, norm in usual_for(network.channels, architectures).items() if not network.normalises_with(norm)}
+    if 0.5 ** int((~own).sum()) > CLEARLY / len(usual):
+        return Norms(own, {})
+    others = {}
+    for name, norm in usual.items():
+        with normalising(network, norm):
+            others[name] = right()
+    return Norms(own, others)

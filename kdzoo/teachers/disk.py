@@ -1,0 +1,152 @@
+"""Where teacher caches lie on disk: their folders, how files are mapped, and how old ones make room for new ones."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+
+from kdzoo.files import plain_status
+from kdzoo.runs.spec import canonical_json
+from kdzoo.runs.store import cache_folder, set_aside, write_json
+
+AUTO_SHARE = 0.25
+"""the share of the free memory, and of the free disk, that a cache may take unless a size is given"""
+
+UNSAFE = re.compile(r"[^\w.+-]")
+"""characters of a teacher's name that become `_` in a folder's"""
+
+REMOVED = ".removed"
+"""ends the name of a cache that is on its way out: nobody finds half of one under its own name"""
+
+
+def digest_of(about: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical_json(about).encode()).hexdigest()
+
+
+def folder_of(about: Mapping[str, Any], name: str) -> Path:
+    """Where the cache of all that `about` says lies."""
+    return cache_folder() / "teacher-cache" / f"{UNSAFE.sub('_', name)}-{digest_of(about)[:16]}"
+
+
+def mark_opened(folder: Path, about: Mapping[str, Any]) -> list[str]:
+    """Say what a cache stands for, and that it has just been opened; in words what was wrong with what was said before."""
+    file, notes = folder / "about.json", []
+    odd = set_aside_unless_file(file)
+    if file.exists() and _read_json(file) != json.loads(canonical_json(about)):
+        odd = True
+        set_aside(file)
+    if odd:
+        notes.append(f"the teacher cache: {file} was damaged and is written again")
+    if not file.exists():
+        write_json(file, about)
+    touch(folder)
+    return notes
+
+
+def _read_json(file: Path) -> Any:
+    """What a JSON file says; None for one that is none."""
+    try:
+        return json.loads(file.read_bytes())
+    except (ValueError, RecursionError):
+        return None
+
+
+def touch(folder: Path) -> None:
+    """Say that a cache is in use, unless another process has just removed it."""
+    with suppress(FileNotFoundError):
+        os.utime(folder / "about.json")
+
+
+def set_aside_unless_file(path: Path) -> bool:
+    """Rename what is not a plain file (a folder, a pipe, a link) and would be read or written as one; whether there was any."""
+    other = os.path.lexists(path) and plain_status(path) is None
+    if other:
+        set_aside(path)
+    return other
+
+
+def map_file(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> tuple[Any, str | None]:
+    """A file of zeros mapped into memory, made whole where it is not there, and in words what was wrong with the one that was.
+
+    Its disk space is taken at once, so that a full disk is an error here and not a fault in the middle of a step.
+    """
+    size, problem = dtype.itemsize * math.prod(shape), None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(f"{path.suffix}.lock")):
+        if set_aside_unless_file(path):
+            problem = "was damaged (not a file)"
+        elif path.exists() and (length := path.stat().st_size) != size:
+            problem = f"was damaged ({length:,} bytes for {size:,})"
+        if problem or not path.exists():
+            _make_zeros(path, size)
+        return np.memmap(path, dtype=dtype, mode="r+", shape=shape), problem
+
+
+def _make_zeros(path: Path, size: int) -> None:
+    """Put a file of `size` zero bytes in a place, whole or not at all."""
+    part = path.with_suffix(f"{path.suffix}.part")
+    try:
+        with part.open("wb") as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:  # macOS has no such call
+                file.truncate(size)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def free_bytes(folder: Path, device: torch.device) -> int:
+    """A share of what is free where a cache would lie."""
+    there = next(parent for parent in folder.parents if parent.exists())
+    spaces = [shutil.disk_usage(there).free + _taken(folder)]
+    if device.type == "cuda":
+        spaces.append(torch.cuda.mem_get_info(device)[0])
+    spaces.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return int(AUTO_SHARE * min(spaces))
+
+
+def _taken(folder: Path) -> int:
+    """The bytes of a cache's files; another process may be removing them."""
+    return sum(status.st_size for file in folder.glob("*") if (status := plain_status(file)) is not None)
+
+
+def make_room(folder: Path, limit: int) -> None:
+    """Remove the caches that were not in use for longest, until all but this one fit into `limit` bytes.
+
+    One that another process has open stays usable for that process until it ends.
+    """
+    found = {path.parent: plain_status(path) for path in folder.parent.glob("*/about.json") if path.parent != folder}
+    used = {other: 0.0 if known is None else known.st_mtime for other, known in found.items()}
+    total = 0
+    for other in sorted(used, key=lambda other: -used[other]):
+        total += _taken(other)
+        if total > limit or other.name.endswith(REMOVED):
+            remove(other)
+
+
+def remove(folder: Path) -> None:
+    """Remove a cache, first from under its name: whoever opens one there begins a new one, and finds no half of the old."""
+    gone = folder.with_name(f"{folder.name}-{secrets.token_hex(4)}{REMOVED}")
+    try:
+        folder.rename(gone)
+    except FileNotFoundError:  # another process was faster
+        return
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+def size_text(count: int) -> str:
+    return f"{count / 1024**3:.1f} GB" if count >= 1024**3 else f"{count / 1024**2:.1f} MB"

@@ -1,0 +1,147 @@
+"""A teacher whose answers stand in a file: an API, an ensemble, or any model that cannot be shipped or run here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdzoo.contract.needs import PASSES, Need
+from kdzoo.contract.outputs import Outputs
+from kdzoo.contract.shapes import Shapes
+from kdzoo.data.dataset import Subset
+from kdzoo.data.epoch import EpochPlan, Inputs
+from kdzoo.data.split import Parts
+from kdzoo.data.views import view_count
+from kdzoo.models.placement import Execution
+from kdzoo.runs.spec import Augment, Recipe
+from kdzoo.tasks.classification import measure, per_class
+from kdzoo.teachers.answers import passes_of, with_passes
+from kdzoo.teachers.file import CENTRE, SavedFile
+from kdzoo.teachers.teacher import Teacher
+
+EVALUATED = 2000
+"""training images on which a saved teacher is compared with chance"""
+
+
+@dataclass(frozen=True)
+class SavedAnswers:
+    """The rows of a file for every pass, by position in an epoch's order."""
+
+    file: SavedFile
+    rows: Mapping[Need, Tensor]
+    need: Need
+    device: torch.device
+
+    def at(self, positions: Tensor, inputs: Inputs) -> Outputs:
+        return with_passes({which: self._read(self.rows[which][positions]) for which in passes_of(self.need)})
+
+    def _read(self, rows: Tensor) -> Outputs:
+        logits = self.file.logits(rows).to(self.device)
+        outputs: dict[Need, Any] = {Need.LOGITS: logits, Need.MEMBERS: [logits]}
+        if self.file.embedding is not None:
+            outputs[Need.EMBEDDING] = self.file.embedding[rows].to(self.device)
+        return Outputs.of(outputs, owner="saved teacher").only(self.need & ~PASSES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedTeacher(Teacher):
+    """A file of answers. exact_views: whether it is asked for the very view of an image, or for the centre view of all."""
+
+    file: SavedFile
+    exact_views: bool
+
+    @property
+    def offers(self) -> Need:
+        return self.file.offers
+
+    def open_epoch(self, plan: EpochPlan, need: Need) -> SavedAnswers:
+        return SavedAnswers(self.file, {which: self._rows(plan, which) for which in passes_of(need)}, need, plan.device)
+
+    def _rows(self, plan: EpochPlan, which: Need) -> Tensor:
+        keys = plan.parts.train.keys
+        assert keys is not None
+        views = plan.view_indices(which) if self.exact_views else None
+        return self.file.find(keys[plan.samples_at(which)], CENTRE if views is None else views)
+
+    def check_predictions(self, parts: Parts, augment: Augment, execution: Execution) -> tuple[Tensor, Tensor]:
+        labelled = (parts.train.targets >= 0).nonzero().flatten()[:EVALUATED]
+        assert parts.train.keys is not None
+        rows = self.file.find(parts.train.keys[labelled])
+        known = rows >= 0
+        return self.file.logits(rows[known]).log_softmax(1), parts.train.targets[labelled][known]
+
+    def record(self) -> dict[str, Any]:
+        return {**super().record(), "saved": {"k": self.file.k, "views": "exact" if self.exact_views else "centre"}}
+
+
+def saved_teacher(file: SavedFile, parts: Parts, recipe: Recipe) -> SavedTeacher:
+    """The teacher that a file holds, with its predictions of the validation and test images where it has all of them."""
+    val, test = (None if part is None else _predictions(file, part) for part in (parts.val, parts.test))
+    return SavedTeacher(
+        name=file.name,
+        identity=file.digest,
+        weights_digest=file.digest,
+        cost=None,
+        val=val,
+        test=test,
+        val_metrics=None if val is None or parts.val is None else measure(val, parts.val.targets),
+        test_metrics=None if test is None else measure(test, parts.test.targets),
+        test_per_class={} if test is None else per_class(test, parts.test.targets),
+        notes=tuple(_notes(file, parts, val, test)),
+        file=file,
+        exact_views=file.has_views_of(recipe.augment),
+    )
+
+
+def _predictions(file: SavedFile, part: Subset) -> Tensor | None:
+    """Log-probabilities (N, K) of a part of the data; None where the file lacks one of its images."""
+    if part.keys is None:
+        return None
+    rows = file.find(part.keys)
+    return None if bool((rows < 0).any()) else file.logits(rows).log_softmax(1)
+
+
+def _notes(file: SavedFile, parts: Parts, val: Tensor | None, test: Tensor | None) -> Iterable[str]:
+    lacking = [
+        name for name, part, said in (("validation", parts.val, val), ("test", parts.test, test)) if part is not None and said is None
+    ]
+    if lacking:
+        yield (
+            f"teacher {file.name}: its file does not hold all {' and '.join(lacking)} images: its own accuracy and the agreement "
+            "with it are not measured there"
+        )
+
+
+def problems_of_saved(file: SavedFile, parts: Parts, recipe: Recipe, needs: Mapping[str, Need]) -> list[str]:
+    """What a file does not offer to a run, a sentence each. needs: what each method reads of the teacher."""
+    problems = []
+    for method, need in needs.items():
+        if lacking := [str(one.name).lower() for one in need & ~PASSES & ~file.offers]:
+            offered = "logits and embedding" if Need.EMBEDDING in file.offers else "logits"
+            problems.append(
+                f"{method}: reads {' and '.join(lacking)} of the teacher, which the saved teacher {file.name} does not hold; it "
+                f"offers {offered}"
+            )
+    if recipe.mixes:
+        problems.append(f"recipe.mixup, recipe.cutmix: the saved teacher {file.name} has no answers for mixed images; remove them")
+    keys = parts.train.keys
+    assert keys is not None
+    views = range(view_count(recipe.augment) or 1) if file.has_views_of(recipe.augment) else [CENTRE]
+    missing = sum(int((file.find(keys, view) < 0).sum()) for view in views)
+    if missing:
+        what = "training images" if list(views) == [CENTRE] else f"training images in {len(views)} views each"
+        problems.append(
+            f"saved:{file.path}: has no row for {missing:,} of {len(keys) * len(views):,} {what}; keys are those of "
+            "this data set (docs/saved-teachers.md)"
+        )
+    return problems
+
+
+def shapes_of_saved(file: SavedFile) -> Shapes:
+    """What its outputs measure: no stages, and an embedding of width 0 where there is none."""
+    width = 0 if file.embedding is None else file.embedding.shape[1]
+    return Shapes(classes=file.classes, embedding=width, stages=(), preact=False)

@@ -1,0 +1,154 @@
+"""The port of a teacher: what it is, what it says of whole parts of the data, and where its answers for an epoch come from.
+
+A live teacher is a network that is run; a saved one (`saved`) is a file of answers. The training step knows no difference.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from kdzoo.contract.needs import PASSES, Need
+from kdzoo.contract.outputs import Outputs
+from kdzoo.data.dataset import Subset
+from kdzoo.data.epoch import EpochPlan, Inputs
+from kdzoo.data.split import Parts, labelled
+from kdzoo.models.identity import identity
+from kdzoo.models.measure import NetworkCost
+from kdzoo.models.network import Network
+from kdzoo.models.placement import Execution
+from kdzoo.models.predict import batch_of, predict
+from kdzoo.runs.seals import tensors_digest
+from kdzoo.runs.spec import Augment
+from kdzoo.tasks.classification import Metrics, measure, per_class
+from kdzoo.teachers.answers import LiveAnswers
+from kdzoo.teachers.code import CODE_DIGEST
+from kdzoo.teachers.predictions import Predictions, predictions
+
+NETWORK_OUTPUTS = Need(sum(need.value for need in Need)) & ~(Need.TARGETS | PASSES)
+"""what a network can be asked for; whether this one has it is told by its shapes"""
+
+
+class Answers(Protocol):
+    """What a teacher says of the samples of one epoch, at positions of its plan's order."""
+
+    def at(self, positions: Tensor, inputs: Inputs) -> Outputs:
+        """The outputs for a batch, those of further passes beside the first's. inputs: what each pass shows, on the device."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher(ABC):
+    """A frozen teacher and its predictions of the validation and the test images, None where it has none.
+
+    identity: a digest of all that decides what it says of an image. weights_digest: of its weights, or of its file, alone,
+    which tells one training of it from another. notes: what there is to tell of how its predictions were had.
+    """
+
+    name: str
+    identity: str
+    weights_digest: str
+    cost: NetworkCost | None
+    val: Tensor | None
+    test: Tensor | None
+    val_metrics: Metrics | None
+    test_metrics: Metrics | None
+    test_per_class: Mapping[str, list[Any]]
+    notes: tuple[str, ...] = ()
+
+    @property
+    @abstractmethod
+    def offers(self) -> Need:
+        """The outputs that can be had of it."""
+
+    @abstractmethod
+    def open_epoch(self, plan: EpochPlan, need: Need) -> Answers:
+        """Its answers for an epoch, as far as they are needed."""
+
+    @abstractmethod
+    def check_predictions(self, parts: Parts, augment: Augment, execution: Execution) -> tuple[Tensor, Tensor]:
+        """Its log-probabilities (N, K) for labelled training images, and their targets (N,)."""
+
+    @property
+    def passes_cost(self) -> bool:
+        """Whether each pass of a step runs a network of it."""
+        return False
+
+    @property
+    def bytes(self) -> int:
+        """What it holds on the device beside a student."""
+        return 0
+
+    def record(self) -> dict[str, Any]:
+        """What a result keeps of it."""
+        return {
+            "name": self.name,
+            "weights_digest": self.weights_digest,
+            "parameters": self.cost and self.cost.parameters,
+            "macs": self.cost and self.cost.macs,
+            "val": self.val_metrics,
+            "test": None if self.test_metrics is None else {**self.test_metrics, **self.test_per_class},
+            "saved": None,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveTeacher(Teacher):
+    """A frozen network that is run on what its students see."""
+
+    network: Network
+
+    @property
+    def offers(self) -> Need:
+        return NETWORK_OUTPUTS
+
+    def open_epoch(self, plan: EpochPlan, need: Need) -> LiveAnswers:
+        return LiveAnswers(self.network, need, plan)
+
+    def check_predictions(self, parts: Parts, augment: Augment, execution: Execution) -> tuple[Tensor, Tensor]:
+        part = labelled(parts)
+        return predict(self.network, part, augment, execution.device), part.targets
+
+    @property
+    def passes_cost(self) -> bool:
+        return True
+
+    @property
+    def bytes(self) -> int:
+        return sum(tensor.numel() * tensor.element_size() for tensor in [*self.network.parameters(), *self.network.buffers()])
+
+
+def serve(network: Network, name: str, cost: NetworkCost, parts: Parts, augment: Augment, execution: Execution) -> LiveTeacher:
+    """A frozen network with its predictions on validation and test, computed once for all its students, in other sessions too."""
+    evaluated: dict[str, Subset] = {"test": parts.test} | ({} if parts.val is None else {"val": parts.val})
+
+    def compute() -> dict[str, Tensor]:
+        return {part: predict(network, subset, augment, execution.device) for part, subset in evaluated.items()}
+
+    who = identity(network)
+    about = {
+        "teacher": who,
+        "code": CODE_DIGEST,
+        "data": parts.origin,
+        "size": augment.size,
+        "block": {part: batch_of(network, subset, augment) for part, subset in evaluated.items()},
+        **execution.arithmetic,
+    }
+    told = Predictions(compute()) if execution.teacher_cache == 0 else predictions(about, name, compute)
+    val, test = told.by_part.get("val"), told.by_part["test"]
+    return LiveTeacher(
+        network=network,
+        name=name,
+        identity=who,
+        weights_digest=tensors_digest(network.model.state_dict()),
+        cost=cost,
+        val=val,
+        test=test,
+        val_metrics=None if val is None or parts.val is None else measure(val, parts.val.targets),
+        test_metrics=measure(test, parts.test.targets),
+        test_per_class=per_class(test, parts.test.targets),
+        notes=told.notes,
+    )
