@@ -19,10 +19,10 @@ from torch import Tensor
 import kdzoo
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.data.loader import fetch_once, on_device
+from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import Run
 from kdzoo.runs.store import Store, teacher_store
 from kdzoo.suite.plan.config import bench_config
-from kdzoo.suite.plan.jobs import Options
 from kdzoo.suite.plan.sweep import plan
 from kdzoo.suite.run.train_runs import train_runs
 from kdzoo.suite.run.worker_state import WorkerState
@@ -60,7 +60,14 @@ def quick_bench(device: str) -> Record:
     for place in dict.fromkeys(("cpu", device)):  # one bench where the device is the CPU
         with tempfile.TemporaryDirectory() as results:
             board = kdzoo.bench(
-                methods=["hinton", "at"], quick=True, epochs=5, seeds=1, refit=False, device=place, jobs=1, results=results, name=place
+                methods=["hinton", "at"],
+                quick=True,
+                epochs=5,
+                seeds=1,
+                refit=False,
+                execution=kdzoo.Execution(device=place, jobs=1),
+                results=results,
+                name=place,
             )
         found[place] = {str(row["method"]): float(row["test_top1"]) for row in board.to_dict("records") if row["method"] != "teacher"}
     furthest = max(abs(found["cpu"][method] - found[device][method]) for method in found["cpu"])
@@ -114,7 +121,7 @@ def resident(setup: Setup) -> Record:
 
 def methods_step(device: str, precision: str, methods: Sequence[str] | None) -> Record:
     """One step of the methods named, or of the whole zoo, on the digits in half precision: which failed, and why."""
-    options = Options(device=device, keep=())
+    options = WorkerOptions(device=device, keep=())
     with tempfile.TemporaryDirectory() as folder:
         asked = {
             "methods": "hinton",
@@ -131,13 +138,13 @@ def methods_step(device: str, precision: str, methods: Sequence[str] | None) -> 
         (planned,) = (p for p in made.students if p.run.teacher is not None)
         for teacher in made.teachers.values():
             teacher_store().run(teacher.run.id).plan(teacher.run, teacher.about)
-            train_runs(teacher_store(), [teacher.run.id], Options(device=device), WorkerState(), lambda _: None, lambda: False)
+            train_runs(teacher_store(), [teacher.run.id], WorkerOptions(device=device), WorkerState(), lambda _: None, lambda: False)
         runs = {name: steps.own_loss(planned.run, name) for name in methods or REGISTRY.own_names() if not REGISTRY.get(name).card.pretrain}
         failed = _train(made.store, runs, planned.about, options)
     return check(f"one step of {len(runs)} methods in {precision}", len(failed), 0, not failed, failed=failed, methods=len(runs))
 
 
-def _train(store: Store, runs: dict[str, Run], about: Record, options: Options) -> dict[str, str]:
+def _train(store: Store, runs: dict[str, Run], about: Record, options: WorkerOptions) -> dict[str, str]:
     """Train every run; the last line of the error of each that failed, by method."""
     for run in runs.values():
         store.run(run.id).plan(run, about)

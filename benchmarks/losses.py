@@ -42,8 +42,9 @@ from kdzoo.errors import InputError
 from kdzoo.models.build import build_network
 from kdzoo.models.measure import attention_as_products, probe
 from kdzoo.models.network import Network, Peer, freeze
-from kdzoo.models.placement import Execution
+from kdzoo.models.placement import Placement
 from kdzoo.models.stages import pair_stages
+from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import NetworkSpec
 from kdzoo.seeds import generator, global_stream
 from kdzoo.training.cost import Multiplications
@@ -105,7 +106,7 @@ class Row:
 
 def pair(name: str, device: torch.device, *, batch: int = BATCH) -> Pair:
     """The networks of `TEACHER/STUDENT` with random weights, placed as training places them, and a batch of random images."""
-    side, execution = PAIRS.get(name, 32), Execution(device, torch.get_num_threads())
+    side, execution = PAIRS.get(name, 32), Placement(WorkerOptions(device=str(device), threads=torch.get_num_threads()))
     made = [
         build_network(
             NetworkSpec(name=network, classes=CLASSES, start="random", image_size=side if "vit" in network else None),

@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from speed_report import machine
 
+from kdzoo.runs.options import WorkerOptions
 from kdzoo.suite.plan.config import bench_config
-from kdzoo.suite.plan.jobs import Options
 from kdzoo.suite.plan.sweep import plan
 from kdzoo.suite.run.planned_files import write_plan
 from kdzoo.suite.run.train_runs import train_runs
@@ -44,7 +44,7 @@ def measure(data: str, seconds: float, folder: Path) -> dict[str, Any]:
         profiler = cProfile.Profile(time.process_time)
         began = time.process_time()
         profiler.enable()
-        train_runs(made.store, [run_id], Options(threads=1, checkpoint_seconds=30.0), WorkerState(), lambda _: None, lambda: False)
+        train_runs(made.store, [run_id], WorkerOptions(threads=1, checkpoint_seconds=30.0), WorkerState(), lambda _: None, lambda: False)
         profiler.disable()
         took = time.process_time() - began
         if took >= seconds / 2:

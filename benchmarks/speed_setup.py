@@ -18,14 +18,13 @@ from kdzoo.data.dataset import Images
 from kdzoo.data.split import split
 from kdzoo.models.build import build_network
 from kdzoo.models.measure import NetworkCost, count
-from kdzoo.models.placement import Execution
+from kdzoo.models.placement import Placement
 from kdzoo.models.weights import file_sha256, load_state, read_state, save_student
+from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run
 from kdzoo.runs.store import Store
 from kdzoo.suite.plan.config import bench_config, recipe_file
-from kdzoo.suite.plan.jobs import Options
 from kdzoo.suite.plan.methods import objective, parse_request
-from kdzoo.suite.run.worker_state import execution_of
 from kdzoo.training.cohort import Cohort
 from kdzoo.training.session import Bound, Modules, cohort_of, member_of, teacher_of
 
@@ -71,11 +70,11 @@ class Setup:
         return DataSpec(name=self.images.name, fingerprint=self.images.fingerprint, classes=self.classes, val_fraction=0.0, limit=kept)
 
 
-def execution_for(setup: Setup, cache: CacheSize) -> Execution:
+def execution_for(setup: Setup, cache: CacheSize) -> Placement:
     """How kdzoo's side is executed: as the bench would, from the same options."""
     asked = bench_config({"teacher_cache": cache}, None).teacher_cache
-    options = Options(device=str(setup.device), threads=setup.threads, keep=(), channels_last=setup.channels_last, teacher_cache=asked)
-    return execution_of(options)
+    layout = setup.channels_last
+    return Placement(WorkerOptions(device=str(setup.device), threads=setup.threads, keep=(), channels_last=layout, teacher_cache=asked))
 
 
 def sweep(runs: int) -> list[ObjectiveSpec]:

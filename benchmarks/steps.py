@@ -29,10 +29,10 @@ from kdzoo.contract.needs import Need
 from kdzoo.data.sources import data_root
 from kdzoo.errors import InputError
 from kdzoo.runs.loggers import read_lines
+from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import NetworkSpec, ObjectiveSpec, Run, TermSpec
 from kdzoo.runs.store import RunFolder, teacher_store
 from kdzoo.suite.plan.config import bench_config
-from kdzoo.suite.plan.jobs import Options
 from kdzoo.suite.plan.sweep import plan
 from kdzoo.suite.run.train_runs import train_runs
 from kdzoo.suite.run.worker_state import WorkerState
@@ -118,14 +118,14 @@ def train(data: str, methods: Sequence[str], folder: Path) -> dict[str, RunFolde
     (planned,) = (p for p in made.students if p.run.teacher is not None)
     for teacher in made.teachers.values():
         teacher_store().run(teacher.run.id).plan(teacher.run, teacher.about)
-        train_runs(teacher_store(), [teacher.run.id], Options(), WorkerState(), lambda _: None, lambda: False)
+        train_runs(teacher_store(), [teacher.run.id], WorkerOptions(), WorkerState(), lambda _: None, lambda: False)
     runs = {name: own_loss(planned.run, name) for name in methods}
     for run in runs.values():
         made.store.run(run.id).plan(run, planned.about)
     bench = WorkerState()
     for recipe in {str(run.recipe): run.recipe for run in runs.values()}.values():
         cohort = [run.id for run in runs.values() if run.recipe == recipe]
-        train_runs(made.store, cohort, Options(keep=()), bench, lambda _: None, lambda: False)
+        train_runs(made.store, cohort, WorkerOptions(keep=()), bench, lambda _: None, lambda: False)
     return {name: made.store.run(run.id) for name, run in runs.items()}
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from kdzoo.distiller.distiller import Distiller
     from kdzoo.models.names import register_network
     from kdzoo.models.pairs import Pair, register_pair
+    from kdzoo.runs.options import Execution
     from kdzoo.suite.distill.distill import distill
     from kdzoo.suite.plan.config import register_recipe
     from kdzoo.training.calibration import calibrate_biases
@@ -46,6 +47,7 @@ _HOMES = {
     "register": "kdzoo.contract.register",
     **dict.fromkeys(["Pair", "register_pair"], "kdzoo.models.pairs"),
     **dict.fromkeys(["Raw", "register_source"], "kdzoo.data.sources"),
+    "Execution": "kdzoo.runs.options",
     "register_network": "kdzoo.models.names",
     "register_recipe": "kdzoo.suite.plan.config",
     **dict.fromkeys(["Batch", "Losses", "Progress"], "kdzoo.contract.batch"),
@@ -60,6 +62,7 @@ __all__ = [
     "Coefficients",
     "DataFacts",
     "Distiller",
+    "Execution",
     "InputError",
     "KdzooError",
     "LossWithAux",

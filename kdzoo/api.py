@@ -16,6 +16,7 @@ from kdzoo.contract.methods import REGISTRY
 from kdzoo.data.known import DATA
 from kdzoo.models import names
 from kdzoo.models.identity import module_name
+from kdzoo.runs.options import Execution
 from kdzoo.runs.spec import NetworkSpec
 from kdzoo.runs.store import cache_folder
 from kdzoo.suite.plan.config import BenchConfig
@@ -71,21 +72,10 @@ def bench(
     set: Mapping[str, Any] | None = None,
     results: str | Path | None = None,
     name: str | None = None,
-    device: str | None = None,
-    jobs: int | None = None,
-    threads: int | None = None,
-    image_cache: int | str | None = None,
     skip_unreadable: bool | None = None,
-    keep: str | Sequence[str] | None = None,
-    oracle: bool | None = None,
-    channels_last: bool | None = None,
-    teacher_cache: str | None = None,
-    stack_students: bool | None = None,
-    compile: bool | None = None,
-    allow_chance_teacher: bool | None = None,
     fine_tune: bool | None = None,
-    checkpoint_seconds: float | None = None,
     wandb: Literal["online", "offline", "disabled"] | None = None,
+    execution: Execution | None = None,
     plugin: str | Path | Sequence[str | Path] | None = None,
     config: str | Path | None = None,
     quick: bool = False,
@@ -94,9 +84,10 @@ def bench(
     """Run a bench and return its leaderboard: one row per method at its chosen setting, accuracies as shares.
 
     Every parameter is the option of the same name of `kdzoo bench`, and None leaves it at its default; `seeds=3` means
-    seeds 0, 1, 2. recipe may be a mapping of a recipe's keys, as in a YAML file. teacher and student may be modules: a teacher
-    as it is, a student as the start of every run; their class, structure and weights name them. What exists only in this
-    process (modules; methods, networks and data of a script or a notebook) is trained in this process, everything else in worker
+    seeds 0, 1, 2. execution holds the options that say how it is executed, as `kdzoo.Execution(threads=1, compile=True)`.
+    recipe may be a mapping of a recipe's keys, as in a YAML file. teacher and student may be modules: a teacher as it is, a
+    student as the start of every run; their class, structure and weights name them. What exists only in this process
+    (modules; methods, networks and data of a script or a notebook) is trained in this process, everything else in worker
     processes. The same call again trains only what is missing. The result's `attrs` say in which `folder` everything lies
     and which runs `failed`; a warning says so too.
 
@@ -133,26 +124,16 @@ def bench(
         "set": set,
         "results": results,
         "name": name,
-        "device": device,
-        "jobs": jobs,
-        "threads": threads,
-        "image_cache": image_cache,
         "skip_unreadable": skip_unreadable,
-        "keep": keep,
-        "oracle": oracle,
-        "channels_last": channels_last,
-        "teacher_cache": teacher_cache,
-        "stack_students": stack_students,
-        "compile": compile,
-        "allow_chance_teacher": allow_chance_teacher,
         "fine_tune": fine_tune,
-        "checkpoint_seconds": checkpoint_seconds,
         "wandb": wandb,
         "plugin": plugin,
     }
     given = {key: _plain(value) for key, value in asked_for.items() if value is not None}
     modules = _modules(given)
-    command = f"kdzoo.bench({', '.join(f'{key}={value!r}' for key, value in given.items())})"
+    words = given if execution is None else {**given, "execution": execution}
+    command = f"kdzoo.bench({', '.join(f'{key}={value!r}' for key, value in words.items())})"
+    given |= execution.given() if execution is not None else {}
     if modules.by_name:  # trained in this process, whose threads are the caller's to say
         given.setdefault("threads", torch.get_num_threads())
     file = Path(config) if config else None
@@ -181,9 +162,7 @@ def reproduce(
     seeds: int | None = None,
     results: str | Path = "results",
     data_root: str | Path | None = None,
-    device: str | None = None,
-    jobs: int | None = None,
-    threads: int | None = None,
+    execution: Execution | None = None,
     retry_failed: bool = False,
 ) -> pd.DataFrame:
     """Train a study of the literature and return its numbers: a row each, the paper's beside the measured one.
@@ -196,8 +175,8 @@ def reproduce(
 
     Raises InputError, before any work, with everything that is wrong with the study or the request.
     """
-    given = {"data_root": data_root and str(data_root), "device": device, "jobs": jobs, "threads": threads}
-    options = {key: value for key, value in given.items() if value is not None}
+    options = {} if execution is None else execution.given()
+    options |= {} if data_root is None else {"data_root": str(data_root)}
     request = request_study(str(study), Path(results), seeds, options)
     command = f"kdzoo.reproduce({str(study)!r})"
     console = Console()

@@ -14,6 +14,7 @@ from torch import nn
 from warm_python import run_warm
 
 import kdzoo as zoo
+from kdzoo.runs.options import ALL
 from kdzoo.suite.plan.config import BenchConfig
 
 
@@ -41,7 +42,7 @@ def test_names_for_type_checkers_are_those_found_at_run_time():
 
 def test_every_key_of_a_bench_is_a_parameter():
     parameters = set(inspect.signature(zoo.bench).parameters)
-    assert parameters - {"config", "quick", "retry_failed"} == set(BenchConfig.model_fields)
+    assert parameters - {"config", "quick", "retry_failed", "execution"} == set(BenchConfig.model_fields) - set(ALL)
 
 
 def test_create_method_and_functional_agree():
@@ -68,7 +69,7 @@ def test_a_bench_reports_bad_input_before_any_work(place):
     assert list(place.iterdir()) == []
 
 
-SMALL = {"epochs": 1, "seeds": 1, "threads": 1, "jobs": 1, "temperatures": 4}
+SMALL = {"epochs": 1, "seeds": 1, "temperatures": 4, "execution": zoo.Execution(threads=1, jobs=1)}
 
 
 class Net(nn.Module):
@@ -118,7 +119,8 @@ def test_plain_modules_train_in_this_process_and_stay_as_they_were(place):
     teacher, student = Net(16), Net(2)
     before = {name: value.clone() for name, value in student.state_dict().items()}
     threads = torch.get_num_threads()
-    board = zoo.bench(["hinton"], teacher=teacher, student=student, data="digits", allow_chance_teacher=True, name="mine", **SMALL)
+    chance = zoo.Execution(threads=1, jobs=1, allow_chance_teacher=True)
+    board = zoo.bench(["hinton"], teacher=teacher, student=student, data="digits", name="mine", **{**SMALL, "execution": chance})
     assert set(board["method"]) == {"teacher", "hinton", "none"}
     assert all(value.equal(before[name]) for name, value in student.state_dict().items())
     assert teacher.training
@@ -168,7 +170,7 @@ def test_data_that_exist_only_here_are_trained_on_here(place):
         return Raw((images[:80], labels[:80]), (images[80:], labels[80:]), ("left", "right"))
 
     register_source("halves", halves, "made up")
-    made = zoo.bench(["hinton"], data="halves", pairs="digits", recipe="digits", epochs=3, seeds=1, threads=1)
+    made = zoo.bench(["hinton"], data="halves", pairs="digits", recipe="digits", epochs=3, seeds=1, execution=zoo.Execution(threads=1))
     assert set(made["data"]) == {"halves"}
     assert made.attrs["failed"] == {}
 
@@ -180,7 +182,7 @@ import kdzoo
 def cell_loss(student, teacher, batch, *, power: float = 2.0):
     return (student.logits - teacher.logits.detach()).abs().pow(power).mean()
 
-board = kdzoo.bench(["cell_loss"], epochs=1, seeds=1, threads=1, jobs=1, temperatures=4)
+board = kdzoo.bench(["cell_loss"], epochs=1, seeds=1, temperatures=4, execution=kdzoo.Execution(threads=1, jobs=1))
 print(sorted(board["method"]))
 """
 
@@ -199,7 +201,8 @@ import numpy as np, torch, kdzoo
 from torch import nn
 
 warnings.simplefilter("error")  # a run that fails is warned of
-COMMON = dict(epochs=1, seeds=1, threads=1, jobs=1, allow_chance_teacher=True, set={"teacher_recipe.epochs": 1})
+HOW = kdzoo.Execution(threads=1, jobs=1, allow_chance_teacher=True)
+COMMON = dict(epochs=1, seeds=1, execution=HOW, set={"teacher_recipe.epochs": 1})
 
 
 class Small(nn.Module):

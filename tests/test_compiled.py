@@ -1,6 +1,5 @@
 """Students run through torch.compile end where they end without it, and what cannot be compiled is told and trained all the same."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,14 +9,14 @@ from trained_teachers import train_teachers
 
 from kdzoo.models import network
 from kdzoo.runs.events import Note, RunFailed
+from kdzoo.runs.options import WorkerOptions
 from kdzoo.suite.plan.config import bench_config
-from kdzoo.suite.plan.jobs import Options
 from kdzoo.suite.plan.sweep import Plan, plan
 from kdzoo.suite.run.train_runs import train_runs
 from kdzoo.suite.run.worker_state import WorkerState
 from kdzoo.training.train import Stopped
 
-COMPILED = Options(compile=True)
+COMPILED = WorkerOptions(compile=True)
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +62,7 @@ def counted(monkeypatch):
 def test_compiled_students_end_where_they_end_without_and_go_on_from_a_checkpoint_to_the_same_bits(tmp_path, counted):
     made = {name: planned(tmp_path / name, "hinton,at,crd,ofd") for name in ("compiled", "ordinary", "stopped")}
     ids, notes = ids_of(made["compiled"]), []
-    train_runs(made["ordinary"].store, ids, Options(), WorkerState(), lambda _: None, lambda: False)
+    train_runs(made["ordinary"].store, ids, WorkerOptions(), WorkerState(), lambda _: None, lambda: False)
     counted.update(compiled=0)
     train_runs(made["compiled"].store, ids, COMPILED, WorkerState(), notes.append, lambda: False)
     assert [note for note in notes if isinstance(note, Note | RunFailed)] == []
@@ -77,7 +76,9 @@ def test_compiled_students_end_where_they_end_without_and_go_on_from_a_checkpoin
         return asked == 3
 
     with pytest.raises(Stopped):
-        train_runs(made["stopped"].store, ids, replace(COMPILED, checkpoint_seconds=0.0), WorkerState(), lambda _: None, stop)
+        train_runs(
+            made["stopped"].store, ids, COMPILED.model_copy(update={"checkpoint_seconds": 1e-9}), WorkerState(), lambda _: None, stop
+        )
     train_runs(made["stopped"].store, ids, COMPILED, WorkerState(), lambda _: None, lambda: False)
     for run_id in ids:
         found = {name: load_file(bench.store.run(run_id).student) for name, bench in made.items()}

@@ -22,8 +22,9 @@ from kdzoo.errors import InputError
 from kdzoo.models.build import build_network
 from kdzoo.models.measure import count, probe
 from kdzoo.models.network import Network
-from kdzoo.models.placement import Execution
+from kdzoo.models.placement import Placement
 from kdzoo.models.predict import EVALUATION_BATCH, EVALUATION_PIXELS, batch_of, predict
+from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import Augment, DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run
 from kdzoo.runs.store import RunFolder
 from kdzoo.suite.distill.image_size import choose_size, clearly_better
@@ -134,7 +135,7 @@ def member_with(recipe: Recipe, network: Network) -> Member:
     facts = DataFacts(300, 5, torch.zeros(300, dtype=torch.int64))
     objective = build_objective(run.objective, shapes, None, (), facts, label_smoothing=0.0, seed=0)
     return Member(
-        run, RunFolder(Path("unused") / run.id), network, count(network, (3, 32, 32)), objective, Execution(device=CPU, threads=1)
+        run, RunFolder(Path("unused") / run.id), network, count(network, (3, 32, 32)), objective, Placement(WorkerOptions(teacher_cache=0))
     )
 
 
@@ -184,7 +185,7 @@ def test_the_memory_of_photographs_at_256_pixels_stays_bounded():
     code = """
 import resource, torch
 from kdzoo.data.dataset import Subset
-from kdzoo.models.placement import Execution
+from kdzoo.models.placement import Placement
 from kdzoo.training.member import Member
 from kdzoo.models.build import build_network
 from kdzoo.models.measure import count, probe

@@ -14,10 +14,11 @@ from kdzoo.cli.app import app
 from kdzoo.cli.bench import given, given_of_bench, without
 from kdzoo.cli.catalog import reference
 from kdzoo.cli.complete import timm_names
-from kdzoo.cli.options import EXIT_CODES, SPEED
+from kdzoo.cli.options import EXIT_CODES
 from kdzoo.cli.output import compact, duration
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.models.known import own_networks
+from kdzoo.runs.options import SPEED
 from kdzoo.text import columns_that_fit, in_encoding, shortened
 
 LISTS = [["methods"], ["pairs"], ["recipes"], ["networks"], ["data"], ["teachers"], ["status"]]

@@ -1,6 +1,5 @@
 """Runs are neighbours: whatever one method does, the others' numbers stay, bit for bit, and it alone has failed, by name."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,8 +15,8 @@ from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.plugins import load_plugin
 from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.errors import InputError
+from kdzoo.runs.options import WorkerOptions
 from kdzoo.suite.plan.config import bench_config
-from kdzoo.suite.plan.jobs import Options
 from kdzoo.suite.plan.sweep import Plan, plan
 from kdzoo.suite.run.train_runs import train_runs
 from kdzoo.suite.run.worker_state import WorkerState
@@ -98,7 +97,7 @@ def planned(folder: Path, methods: str, **options) -> Plan:
 
 def trained(made: Plan, **options) -> tuple[dict[str, dict[str, torch.Tensor]], dict[str, str]]:
     """Train all runs as one cohort: the weights of those that are done by their label, the reasons of those that failed."""
-    given = replace(Options(), allow_chance_teacher=True, **options)
+    given = WorkerOptions(allow_chance_teacher=True, **options)
     train_runs(made.store, [p.run.id for p in made.students], given, WorkerState(), lambda _: None, lambda: False)
     folders = {p.run.objective.label: made.store.run(p.run.id) for p in made.students}
     done = {label: load_file(folder.student) for label, folder in folders.items() if folder.state() == "done"}
@@ -139,7 +138,7 @@ def test_in_a_stack_of_students_too(tmp_path):
     found = {}
     for harmful in (False, True):
         written(tmp_path, harmful=harmful)
-        found[harmful] = trained(planned(tmp_path / str(harmful), methods), stack=True)
+        found[harmful] = trained(planned(tmp_path / str(harmful), methods), stack_students=True)
     (sound, nothing), (done, failed) = found[False], found[True]
     assert nothing == {}
     assert set(failed) == {f"aa_{name}" for name in names if name in CULPRITS}

@@ -1,7 +1,5 @@
 """Dropout and max-norm: what their papers' equations say, the same after a stop and in every cohort, refused where they have no place."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,9 +11,9 @@ from kdzoo.errors import InputError
 from kdzoo.models.build import build_network
 from kdzoo.models.network import Network
 from kdzoo.models.normalisation import Normalisation
+from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import NetworkSpec, Recipe
 from kdzoo.suite.plan.config import bench_config
-from kdzoo.suite.plan.jobs import Options
 from kdzoo.suite.plan.sweep import Plan, plan
 from kdzoo.suite.run.preflight import preflight
 from kdzoo.suite.run.train_runs import train_runs
@@ -159,7 +157,7 @@ def planned(folder, **options) -> Plan:
 
 def train(made: Plan, *groups: list[str], **options) -> None:
     for group in groups:
-        train_runs(made.store, group, replace(Options(), **options), WorkerState(), lambda _: None, lambda: False)
+        train_runs(made.store, group, WorkerOptions(**options), WorkerState(), lambda _: None, lambda: False)
     assert {made.store.run(planned.run.id).state() for planned in made.students} == {"done"}
 
 
@@ -180,7 +178,7 @@ def test_dropout_and_max_norm_end_at_the_same_bits_after_a_stop_and_in_another_c
     for stop_at in (1, 1):
         asked = iter(range(1000))
         with pytest.raises(Stopped):
-            train_runs(broken.store, ids, Options(), WorkerState(), lambda _: None, lambda at=stop_at, asked=asked: next(asked) >= at)
+            train_runs(broken.store, ids, WorkerOptions(), WorkerState(), lambda _: None, lambda at=stop_at, asked=asked: next(asked) >= at)
     train(broken, ids)
     train(apart, *([run_id] for run_id in reversed(ids)))
     assert same(weights(whole), weights(broken))
@@ -205,7 +203,7 @@ def test_students_that_are_one_batched_computation_drop_the_same_units(tmp_path)
     stacked, alone = planned(tmp_path / "stacked"), planned(tmp_path / "alone")
     ids = [planned.run.id for planned in alone.students]
     train(alone, ids)
-    train(stacked, ids, stack=True)
+    train(stacked, ids, stack_students=True)
     for run_id, state in weights(alone).items():
         for name, expected in state.items():
             assert torch.allclose(expected, weights(stacked)[run_id][name], rtol=1e-3, atol=1e-4), (run_id, name)

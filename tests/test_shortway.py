@@ -25,6 +25,7 @@ from kdzoo.contract.register import register
 from kdzoo.errors import InputError, WorkFailed
 from kdzoo.models.weights import pretrained_unless_said
 from kdzoo.runs.events import Note
+from kdzoo.runs.options import Execution
 from kdzoo.suite.distill.distill import Wish, _data_name, distill, distill_folder, plan_distillation
 from kdzoo.suite.distill.verdict import Measured, Verdict, conclusion, table, table_of_width
 from kdzoo.suite.plan.config import DISTILL_METHOD, DISTILL_RECIPE, recipe_file
@@ -217,7 +218,9 @@ def test_python_leaves_the_files_and_the_words_of_the_command_line(tmp_path):
     flags = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", str(value))]
     pair = [part for name, value in words.items() for part in (f"--{name}", value)]
     assert status_of(["distill", str(photos), *pair, *flags, "--out", str(folders[0])], debug=False) == 0
-    distill(words["student"], words["teacher"], photos, out=folders[1], progress=False, **options)
+    distill(
+        words["student"], words["teacher"], photos, out=folders[1], progress=False, epochs=2, image_size=16, execution=Execution(threads=1)
+    )
 
     names = [sorted(file.name for file in folder.iterdir()) for folder in folders]
     assert names[0] == names[1] == ["README.md", "classes.json", "preprocess.py", "runs", "student.safetensors", "verdict.json"]
@@ -311,4 +314,12 @@ def test_a_run_that_fails_is_said_and_is_no_bad_input(tmp_path):
         return (student.logits - teacher.logits.detach()).pow(2).mean()
 
     with pytest.raises(WorkFailed, match=r"short_failing-[0-9a-f]{12} failed: RuntimeError: as planned"):
-        distill("digits_student", "digits_teacher", "digits", method="short_failing", epochs=3, results=tmp_path / "results", threads=1)
+        distill(
+            "digits_student",
+            "digits_teacher",
+            "digits",
+            method="short_failing",
+            epochs=3,
+            results=tmp_path / "results",
+            execution=Execution(threads=1),
+        )

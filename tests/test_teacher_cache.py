@@ -18,13 +18,14 @@ from kdzoo.errors import InputError
 from kdzoo.models.build import build_network
 from kdzoo.models.identity import identity
 from kdzoo.models.network import freeze
+from kdzoo.models.placement import Placement
+from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import NetworkSpec
 from kdzoo.runs.store import cache_folder, teacher_store
 from kdzoo.suite.plan.config import bench_config
-from kdzoo.suite.plan.jobs import Options
 from kdzoo.suite.plan.sweep import Plan, plan
 from kdzoo.suite.run.train_runs import train_runs
-from kdzoo.suite.run.worker_state import WorkerState, execution_of
+from kdzoo.suite.run.worker_state import WorkerState
 from kdzoo.teachers.answers import ask
 from kdzoo.teachers.cache import TeacherCache, open_cache
 from kdzoo.teachers.columns import Column
@@ -32,7 +33,7 @@ from kdzoo.training.cohort import Cohort
 from kdzoo.training.session import Bound, Modules, cohort_of, data_of, member_of, teacher_of
 from kdzoo.training.train import Stopped, fit
 
-OFF, AUTO = Options(teacher_cache=0), Options(teacher_cache=None)
+OFF, AUTO = WorkerOptions(teacher_cache=0), WorkerOptions(teacher_cache=None)
 FINITE = {"recipe.augment.crop": "pad", "recipe.augment.pad": 1, "recipe.augment.flip": True}
 ENDLESS = {"recipe.augment.crop": "resized", "recipe.augment.pad": 0, "recipe.augment.size": 8, "recipe.augment.flip": False}
 CHANGED = {**FINITE, "recipe.augment.randaugment": 1, "recipe.augment.cutout": 2}
@@ -72,7 +73,7 @@ def planned(folder: Path, augment: dict[str, object], **options: object) -> Plan
     return made
 
 
-def trained(made: Plan, options: Options, *, together: bool = True) -> dict[str, dict[str, bytes]]:
+def trained(made: Plan, options: WorkerOptions, *, together: bool = True) -> dict[str, dict[str, bytes]]:
     """Every tensor of every student, byte for byte, after training each seed's runs as a cohort or one by one."""
     by_seed: dict[int, list[str]] = {}
     for student in made.students:
@@ -89,11 +90,11 @@ def reports(made: Plan) -> list[dict[str, int]]:
     return [result["teacher_cache"] for result in results]
 
 
-def cohort(made: Plan, options: Options) -> Cohort:
+def cohort(made: Plan, options: WorkerOptions) -> Cohort:
     """The bench's taught runs of seed 0, ready to train."""
     bounds = [Bound.read(made.store.run(p.run.id)) for p in made.students if p.run.teacher is not None and p.run.seed == 0]
     images, parts = data_of(bounds[0])
-    execution = execution_of(options)
+    execution = Placement(options)
     served = teacher_of(bounds[0], images, parts, execution, Modules())
     assert served is not None
     members = [member_of(bound, images, parts, served[1], execution, Modules()) for bound in bounds]

@@ -24,9 +24,9 @@ from kdzoo.data import epoch, loader, mixing, operations, pixels, views
 from kdzoo.models.placement import autocast
 from kdzoo.models.predict import predict
 from kdzoo.runs.events import Event, Note, StepsTaken
+from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.store import cache_folder
 from kdzoo.seeds import stream
-from kdzoo.suite.plan.jobs import Options
 from kdzoo.suite.plan.sweep import Plan
 from kdzoo.suite.run.train_runs import train_runs
 from kdzoo.suite.run.worker_state import WorkerState
@@ -37,7 +37,7 @@ from kdzoo.teachers.columns import Column, Seal
 from kdzoo.teachers.predictions import predictions as predictions_of
 from kdzoo.training.cohort import Cohort
 
-EAGER = Options(teacher_cache=None, checkpoint_seconds=0.0)
+EAGER = WorkerOptions(teacher_cache=None, checkpoint_seconds=1e-9)
 """the cache is put on disk after every step"""
 SMALL = {"epochs": 2, "limit": 150}
 WIDE = {"recipe.augment.crop": "pad", "recipe.augment.pad": 4, "recipe.augment.flip": False, "recipe.batch_size": 32}
@@ -71,7 +71,7 @@ def ready(tmp_path_factory) -> Ready:
     return Ready(place / "bare", place / "filled", live)
 
 
-def train(made: Plan, options: Options, handle: Callable[[Event], None] = lambda _: None) -> list[str]:
+def train(made: Plan, options: WorkerOptions, handle: Callable[[Event], None] = lambda _: None) -> list[str]:
     """Train the runs of a bench as one cohort; what the notes said."""
     notes: list[str] = []
 

@@ -19,6 +19,7 @@ from kdzoo.errors import InputError
 from kdzoo.models.build import build_network
 from kdzoo.models.network import freeze
 from kdzoo.models.normalisation import USUAL
+from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import NetworkSpec
 from kdzoo.runs.store import teacher_store
 from kdzoo.tasks.classification import CHANCE_SIZE, against_chance, binomial_tail
@@ -113,7 +114,16 @@ def student() -> nn.Module:
     return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 10))
 
 
-SHORT = {"data": "digits", "limit": 1000, "recipe": "digits", "epochs": 2, "seeds": 1, "refit": False, "threads": 1, "methods": "hinton"}
+SHORT = {
+    "data": "digits",
+    "limit": 1000,
+    "recipe": "digits",
+    "epochs": 2,
+    "seeds": 1,
+    "refit": False,
+    "methods": "hinton",
+    "execution": zoo.Execution(threads=1),
+}
 
 
 @pytest.mark.slow
@@ -135,7 +145,7 @@ def test_a_student_learns_from_probabilities_what_it_learns_from_scores(place, c
 def test_the_normalisation_of_a_file_is_measured_told_and_taken_where_it_is_asked_for(place):
     import timm
 
-    from kdzoo.models.placement import Execution
+    from kdzoo.models.placement import Placement
     from kdzoo.suite.plan.config import bench_config
     from kdzoo.suite.plan.sweep import plan
     from kdzoo.teachers.checks import remarks
@@ -153,7 +163,7 @@ def test_the_normalisation_of_a_file_is_measured_told_and_taken_where_it_is_aske
     def measured(found) -> tuple[float, list[str]]:
         bound = Bound(found.run, teacher_store().run(found.run.id), found.about["paths"])
         images, parts = data_of(bound)
-        execution = Execution(device=torch.device("cpu"), threads=1)
+        execution = Placement(WorkerOptions(teacher_cache=0))
         teacher, _ = teacher_of(bound, images, parts, execution, Modules())
         return teacher.test_metrics["top1"], remarks(teacher, parts, found.run.recipe.augment, execution)
 
@@ -262,7 +272,7 @@ def test_distill_from_python_takes_threads_or_torchs_own_number_and_tells_its_no
     try:
         torch.set_num_threads(1)
         assert threads("own") == 1
-        assert threads("two", threads=2) == 2
+        assert threads("two", execution=zoo.Execution(threads=2)) == 2
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)

@@ -13,11 +13,12 @@ from trained_teachers import train_teachers
 from kdzoo.contract.needs import Need, Needs
 from kdzoo.contract.register import register
 from kdzoo.errors import InputError
+from kdzoo.models.placement import Placement
 from kdzoo.models.predict import predict
 from kdzoo.runs.events import Note, RunFailed
+from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.store import teacher_store
 from kdzoo.suite.plan.config import bench_config
-from kdzoo.suite.plan.jobs import Options
 from kdzoo.suite.plan.sweep import Plan, plan
 from kdzoo.suite.run import train_runs as runs_of_a_job
 from kdzoo.suite.run.bench import run
@@ -26,7 +27,7 @@ from kdzoo.suite.run.members import measure_cost
 from kdzoo.suite.run.planned_files import write_plan
 from kdzoo.suite.run.preflight import preflight
 from kdzoo.suite.run.train_runs import group_by_step, train_runs
-from kdzoo.suite.run.worker_state import WorkerState, execution_of
+from kdzoo.suite.run.worker_state import WorkerState
 from kdzoo.tasks.classification import measure
 from kdzoo.teachers.checks import check
 from kdzoo.teachers.teacher import serve
@@ -69,7 +70,7 @@ def planned(folder: Path, **options) -> Plan:
 
 def train(made: Plan, *groups: list[str]) -> None:
     for group in groups:
-        train_runs(made.store, group, Options(), WorkerState(), lambda _: None, lambda: False)
+        train_runs(made.store, group, WorkerOptions(), WorkerState(), lambda _: None, lambda: False)
 
 
 def weights(made: Plan) -> dict[str, dict[str, bytes]]:
@@ -94,7 +95,7 @@ def test_batch_norm_and_weights_of_the_teacher_are_as_they_were(tmp_path):
     made = planned(tmp_path)
     bounds = [Bound.read(made.store.run(p.run.id)) for p in made.students]
     images, parts = data_of(bounds[0])
-    execution = execution_of(Options())
+    execution = Placement(WorkerOptions())
     taught = next(b for b in bounds if b.run.teacher is not None)
     teacher, shapes = teacher_of(taught, images, parts, execution, Modules())
     before = {name: value.clone() for name, value in teacher.network.state_dict().items()}
@@ -113,7 +114,7 @@ def test_a_stop_in_the_middle_of_an_epoch_leaves_checkpoints_that_end_the_same(t
     for stop_at in (2, 1, 1):
         asked = iter(range(1000))
         with pytest.raises(Stopped):
-            train_runs(broken.store, ids, Options(), WorkerState(), lambda _: None, lambda at=stop_at, asked=asked: next(asked) >= at)
+            train_runs(broken.store, ids, WorkerOptions(), WorkerState(), lambda _: None, lambda at=stop_at, asked=asked: next(asked) >= at)
         assert {broken.store.run(i).state() for i in ids} == {"started"}
     train(broken, ids)
     assert weights(whole) == weights(broken)
@@ -146,7 +147,7 @@ def test_mixed_and_augmented_images_are_the_same_after_a_stop_and_in_another_coh
     for stop_at in (2, 1, 1):
         asked = iter(range(1000))
         with pytest.raises(Stopped):
-            train_runs(broken.store, ids, Options(), WorkerState(), lambda _: None, lambda at=stop_at, asked=asked: next(asked) >= at)
+            train_runs(broken.store, ids, WorkerOptions(), WorkerState(), lambda _: None, lambda at=stop_at, asked=asked: next(asked) >= at)
     train(broken, ids)
     train(apart, *([run_id] for run_id in reversed(ids)))
     assert {whole.store.run(run_id).state() for run_id in ids} == {"done"}
@@ -159,8 +160,8 @@ def test_same_seed_same_start_whatever_the_method_and_other_seeds_differ(tmp_pat
     for p in made.students:
         bound = Bound.read(made.store.run(p.run.id))
         images, parts = data_of(bound)
-        shapes = teacher_of(bound, images, parts, execution_of(Options()), Modules())
-        member = member_of(bound, images, parts, shapes[1] if shapes else None, execution_of(Options()), Modules())
+        shapes = teacher_of(bound, images, parts, Placement(WorkerOptions()), Modules())
+        member = member_of(bound, images, parts, shapes[1] if shapes else None, Placement(WorkerOptions()), Modules())
         digest = b"".join(value.numpy().tobytes() for value in member.network.model.state_dict().values())
         starts.setdefault(p.run.seed, set()).add(digest)
     assert [len(found) for found in starts.values()] == [1, 1]
@@ -171,7 +172,7 @@ def test_a_teacher_at_chance_is_refused_with_its_accuracy(tmp_path):
     made = planned(tmp_path, methods="hinton")
     bound = Bound.read(made.store.run(next(p.run.id for p in made.students if p.run.teacher)))
     images, parts = data_of(bound)
-    execution = execution_of(Options())
+    execution = Placement(WorkerOptions())
     good, _ = teacher_of(bound, images, parts, execution, Modules())
     assert check(good, parts, bound.run.recipe.augment, execution) == []
     for parameter in good.network.parameters():
@@ -187,10 +188,10 @@ def test_the_probe_counts_what_a_method_adds(tmp_path):
     for p in made.students:
         bound = Bound.read(made.store.run(p.run.id))
         images, parts = data_of(bound)
-        served = teacher_of(bound, images, parts, execution_of(Options()), Modules())
+        served = teacher_of(bound, images, parts, Placement(WorkerOptions()), Modules())
         teacher, shapes = served or (None, None)
-        member = member_of(bound, images, parts, shapes, execution_of(Options()), Modules())
-        costs[p.run.objective.label] = measure_cost(bound, member, images, parts, teacher, execution_of(Options()), Modules())
+        member = member_of(bound, images, parts, shapes, Placement(WorkerOptions()), Modules())
+        costs[p.run.objective.label] = measure_cost(bound, member, images, parts, teacher, Placement(WorkerOptions()), Modules())
         batch, teacher_macs = p.run.recipe.batch_size, teacher.cost.macs if teacher else 0
         student_macs = member.size.macs
         steps = costs[p.run.objective.label]["train_macs"] / costs[p.run.objective.label]["step_macs"]
@@ -281,9 +282,9 @@ def test_a_cohort_holds_no_more_than_the_memory_it_was_given(tmp_path):
     made = planned(tmp_path, methods="hinton,at,rkd", alphas="0.3,0.6")
     bounds = [Bound.read(made.store.run(p.run.id)) for p in made.students]
     images, parts = data_of(bounds[0])
-    served = teacher_of(next(b for b in bounds if b.run.teacher), images, parts, execution_of(Options()), Modules())
+    served = teacher_of(next(b for b in bounds if b.run.teacher), images, parts, Placement(WorkerOptions()), Modules())
     assert served is not None
-    members = [member_of(b, images, parts, served[1], execution_of(Options()), Modules()) for b in bounds]
+    members = [member_of(b, images, parts, served[1], Placement(WorkerOptions()), Modules()) for b in bounds]
     for number, member in enumerate(members):
         member.cost = {"memory_bytes": 100 + number}
     members[2].step = 5
@@ -301,7 +302,7 @@ def test_students_that_are_one_batched_computation_end_where_they_end_one_by_one
     ids = [p.run.id for p in made["alone"].students]
     train(made["alone"], ids)
     notes: list[dict[str, object]] = []
-    train_runs(made["stacked"].store, ids, replace(Options(), stack=True), WorkerState(), notes.append, lambda: False)
+    train_runs(made["stacked"].store, ids, WorkerOptions(stack_students=True), WorkerState(), notes.append, lambda: False)
     assert [note for note in notes if isinstance(note, Note | RunFailed)] == []
     for run_id in ids:
         alone, stacked = (load_file(bench.store.run(run_id).student) for bench in (made["alone"], made["stacked"]))
@@ -345,7 +346,7 @@ def test_one_student_of_a_stack_may_fail_and_the_others_end_as_without_it(tmp_pa
                 broken(member)
         return real(members, *rest)
 
-    stacked = replace(Options(), stack=True)
+    stacked = WorkerOptions(stack_students=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs_of_a_job, "cohort_of", breaking)
         train_runs(made.store, ids, stacked, WorkerState(), lambda _: None, lambda: False)
@@ -385,7 +386,7 @@ def test_every_combination_of_passes_of_student_and_teacher_trains_alone(tmp_pat
             names.append(f"reads_{i}_{j}")
             reading(names[-1], student, teacher)
     made = planned(tmp_path, methods=",".join(names), alphas="", epochs=1, limit=150, set={"teacher_recipe.epochs": 15})
-    options = replace(Options(), teacher_cache=teacher_cache, allow_chance_teacher=True)
+    options = WorkerOptions(teacher_cache=teacher_cache, allow_chance_teacher=True)
     for student in made.students:
         train_runs(made.store, [student.run.id], options, WorkerState(), lambda _: None, lambda: False)
     states = {p.run.objective.label: made.store.run(p.run.id) for p in made.students}
@@ -402,7 +403,7 @@ def test_a_teacher_whose_other_view_alone_is_read_answers_for_that_view(tmp_path
 
     made = planned(tmp_path, methods="apart", alphas="", epochs=1, limit=150, set={"teacher_recipe.epochs": 1, "recipe.augment": SHIFTED})
     ids = [p.run.id for p in made.students if p.run.objective.label == "apart"]
-    train_runs(made.store, ids, replace(Options(), allow_chance_teacher=True), WorkerState(), lambda _: None, lambda: False)
+    train_runs(made.store, ids, WorkerOptions(allow_chance_teacher=True), WorkerState(), lambda _: None, lambda: False)
     assert made.store.run(ids[0]).state() == "done", made.store.run(ids[0]).failure()
     assert not any(torch.allclose(first, second) for first, second in seen)
 
@@ -415,7 +416,7 @@ def test_float16_says_how_many_steps_it_skipped_and_ends_with_numbers(tmp_path):
     half = {"teacher_recipe.epochs": 15, "recipe.precision": "float16"}
     made = planned(tmp_path, methods="sp,hinton", alphas="", epochs=2, set=half)
     notes: list[dict[str, object]] = []
-    options = replace(Options(), allow_chance_teacher=True)
+    options = WorkerOptions(allow_chance_teacher=True)
     train_runs(made.store, [p.run.id for p in made.students], options, WorkerState(), notes.append, lambda: False)
     for planned_run in made.students:
         folder = made.store.run(planned_run.run.id)
@@ -447,7 +448,7 @@ def test_a_teachers_average_at_chance_gives_way_once_to_the_weights_it_follows_a
         write_plan(made)
         events: list[dict[str, object]] = []
         (run_id,) = made.teachers
-        train_runs(teacher_store(), [run_id], Options(), WorkerState(), events.append, lambda: False)
+        train_runs(teacher_store(), [run_id], WorkerOptions(), WorkerState(), events.append, lambda: False)
         result = teacher_store().run(run_id).result()
         notes = [event.text for event in events if isinstance(event, Note)]
         found[name] = (result["average"], result["last"]["val"]["top1"], notes, result["best"]["epoch"])

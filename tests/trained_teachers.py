@@ -5,8 +5,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.store import teacher_store
-from kdzoo.suite.plan.jobs import Options
 from kdzoo.suite.plan.sweep import Plan
 from kdzoo.suite.run.train_runs import train_runs
 from kdzoo.suite.run.worker_state import WorkerState
@@ -26,6 +26,6 @@ def train_teachers(made: Plan) -> None:
             shutil.copytree(copy, folder.path, dirs_exist_ok=True)
             continue
         folder.plan(teacher.run, teacher.about)
-        train_runs(teacher_store(), [folder.id], Options(), WorkerState(), lambda _: None, lambda: False)
+        train_runs(teacher_store(), [folder.id], WorkerOptions(), WorkerState(), lambda _: None, lambda: False)
         if folder.state() == "done":
             shutil.copytree(folder.path, copy)

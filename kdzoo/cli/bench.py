@@ -12,21 +12,11 @@ import typer
 
 from kdzoo.cli import complete
 from kdzoo.cli.options import (
-    PAIR,
-    RESULTS,
-    RUNNING,
     SWEEP,
-    AllowChanceTeacher,
-    ChannelsLast,
-    CheckpointSeconds,
-    Compile,
     Config,
     Data,
     DataRoot,
-    Device,
     Epochs,
-    ImageCache,
-    Jobs,
     LabelFraction,
     Limit,
     Plugins,
@@ -38,9 +28,6 @@ from kdzoo.cli.options import (
     SkipUnreadable,
     SmallStem,
     SplitSeed,
-    StackStudents,
-    TeacherCache,
-    Threads,
     TransferClasses,
     TransferData,
     TransferOnly,
@@ -48,9 +35,11 @@ from kdzoo.cli.options import (
     Wandb,
     declared,
     option,
+    takes_options,
 )
 from kdzoo.cli.output import console, duration, labelled, say, tell
 from kdzoo.errors import InputError
+from kdzoo.runs.options import ALL, PAIR, RESULTS, RUNNING
 from kdzoo.runs.store import cache_folder, writable
 from kdzoo.suite.plan.config import NONE, BenchConfig, ConfigError, assignments, bench_config, quick, wants_refit
 from kdzoo.suite.plan.jobs import Outcome
@@ -68,6 +57,7 @@ if TYPE_CHECKING:
     from kdzoo.suite.run.prepare import Prepared
 
 
+@takes_options(*ALL, before="skip_unreadable")
 def bench(
     ctx: typer.Context,
     methods: Annotated[
@@ -225,32 +215,8 @@ def bench(
             names_of=complete.bench_names,
         ),
     ] = None,
-    keep: Annotated[
-        str | None,
-        option(
-            text="What to keep of a finished run: predictions,student,checkpoint or nothing.",
-            default=declared("keep"),
-            panel=RESULTS,
-            metavar="LIST",
-            names_of=complete.kept,
-        ),
-    ] = None,
-    oracle: Annotated[
-        bool | None,
-        option("--oracle", text="Also record the best epoch on the test set.", default=declared("oracle"), panel=RESULTS),
-    ] = None,
     wandb: Wandb = None,
-    device: Device = None,
-    jobs: Jobs = None,
-    threads: Threads = None,
-    image_cache: ImageCache = None,
     skip_unreadable: SkipUnreadable = None,
-    channels_last: ChannelsLast = None,
-    stack_students: StackStudents = None,
-    compile: Compile = None,
-    teacher_cache: TeacherCache = None,
-    checkpoint_seconds: CheckpointSeconds = None,
-    allow_chance_teacher: AllowChanceTeacher = None,
     fine_tune: Annotated[
         bool | None,
         option(
@@ -264,6 +230,7 @@ def bench(
     dry_run: Annotated[
         bool, option("--dry-run", text="Print the plan and an estimate of the time; write nothing.", default="off", panel=RUNNING)
     ] = False,
+    **execution: Any,
 ) -> int:
     """Train every method at every setting and seed, and rank them: one command from an empty folder to a leaderboard.
 

@@ -16,7 +16,6 @@ from kdzoo.cli.complete import timm_names
 from kdzoo.cli.options import (
     EXIT_CODES,
     LISTING,
-    PAIR,
     AsJson,
     Command,
     DataRoot,
@@ -31,6 +30,7 @@ from kdzoo.cli.options import (
 from kdzoo.cli.output import Column, Format, compact, field, link, print_json, say, show, tell, text
 from kdzoo.errors import InputError, did_you_mean, unknown
 from kdzoo.models.known import own_networks
+from kdzoo.runs.options import PAIR
 from kdzoo.suite.plan.config import assignments, recipe_file
 from kdzoo.suite.plan.config import recipes as recipe_names
 from kdzoo.text import first_line, number_of

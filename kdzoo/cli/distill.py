@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from kdzoo.cli import complete
-from kdzoo.cli.options import (
-    PAIR,
-    RESULTS,
-    TRAINING,
-    AllowChanceTeacher,
-    ChannelsLast,
-    CheckpointSeconds,
-    Compile,
-    Device,
-    ImageCache,
-    TeacherCache,
-    Threads,
-    argument,
-    option,
-)
+from kdzoo.cli.options import TRAINING, argument, option, takes_options
 from kdzoo.cli.output import console, tell
+from kdzoo.runs.options import ONE_RUN, PAIR, RESULTS
 from kdzoo.suite.plan.config import DISTILL_METHOD, DISTILL_RECIPE, DISTILL_STUDENT
 from kdzoo.suite.run.display import open_display
 
 
+@takes_options(*ONE_RUN)
 def distill(
     folder: Annotated[
         Path, argument("Images: train/, test/ (and val/) with a sub-folder per class, or the sub-folders alone.", metavar="FOLDER")
@@ -97,14 +85,7 @@ def distill(
             panel=PAIR,
         ),
     ] = False,
-    device: Device = None,
-    threads: Threads = None,
-    image_cache: ImageCache = None,
-    channels_last: ChannelsLast = None,
-    compile: Compile = None,
-    teacher_cache: TeacherCache = None,
-    checkpoint_seconds: CheckpointSeconds = None,
-    allow_chance_teacher: AllowChanceTeacher = None,
+    **execution: Any,
 ) -> int:
     """Distil a large network into a small one on your own images: one method and one recipe, no grid.
 
@@ -120,16 +101,6 @@ def distill(
     from kdzoo.suite.distill.distill import FOLDER, Wish, distill_folder
     from kdzoo.suite.distill.verdict import conclusion, table, table_of_width
 
-    execution = {
-        "device": device,
-        "threads": threads,
-        "image_cache": image_cache,
-        "channels_last": channels_last,
-        "compile": compile,
-        "teacher_cache": teacher_cache,
-        "checkpoint_seconds": checkpoint_seconds,
-        "allow_chance_teacher": allow_chance_teacher,
-    }
     wish = Wish(
         data=f"{FOLDER}{folder}",
         teacher=teacher,

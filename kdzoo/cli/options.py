@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 from rich.markup import escape
@@ -11,14 +13,11 @@ from typer.core import TyperCommand, TyperGroup
 
 from kdzoo.cli import complete
 from kdzoo.cli.output import Format
+from kdzoo.runs.options import PAIR, RESULTS, RUNNING, option_of
 from kdzoo.suite.plan.config import BenchConfig
 
 SWEEP = "What is compared"
-PAIR = "Networks and data"
 TRAINING = "How it is trained"
-RUNNING = "Where it runs"
-SPEED = "Speed and memory"
-RESULTS = "What is kept"
 OWN = "Your own methods, networks and data"
 LISTING = "What is listed"
 """the headings under which `--help` groups options"""
@@ -94,6 +93,47 @@ def declared(field: str) -> str:
     if isinstance(value, tuple):
         return ",".join(map(str, value)) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+F = TypeVar("F", bound=Callable[..., int])
+
+
+def takes_options(*names: str, before: str | None = None, **defaults: str) -> Callable[[F], F]:
+    """Give a command the options of execution of these names, in the place of its `**execution`.
+
+    before: the parameter of the command that they stand before in its help; None for the end. defaults: by name, what
+    the command takes for an option that is not given, in words, where that is not what a bench takes.
+    """
+
+    def decorated(command: F) -> F:
+        hints = get_type_hints(command, include_extras=True)
+        parameters = inspect.signature(command).parameters.values()
+        own = [one.replace(annotation=hints[one.name]) for one in parameters if one.kind is not inspect.Parameter.VAR_KEYWORD]
+        place = [one.name for one in own].index(before) if before else len(own)
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        added = [inspect.Parameter(name, kind, default=None, annotation=_execution_option(name, defaults.get(name))) for name in names]
+        command.__signature__ = inspect.Signature([*own[:place], *added, *own[place:]])  # type: ignore[attr-defined]
+        return command
+
+    return decorated
+
+
+def _execution_option(name: str, default: str | None) -> Any:
+    """The annotation with which typer offers a field of ExecutionSpec; `default` where the field's own words are not it."""
+    offered = option_of(name)
+    dashed = f"--{name.replace('_', '-')}"
+    names_of = complete.kept if name == "keep" else complete.of(*offered.choices) if offered.choices else None
+    return Annotated[
+        offered.typed | None,
+        option(
+            *(offered.flags or (dashed,)),
+            text=offered.text,
+            default=default or offered.default or declared(name),
+            panel=offered.panel,
+            metavar=offered.metavar,
+            names_of=names_of,
+        ),
+    ]
 
 
 Config = Annotated[
@@ -217,101 +257,6 @@ RecipeName = Annotated[
 ]
 Epochs = Annotated[int | None, option(text="Number of epochs.", default="the recipe's", panel=TRAINING, metavar="N")]
 Rate = Annotated[float | None, option("--lr", text="Learning rate.", default="the recipe's", panel=TRAINING, metavar="RATE")]
-Device = Annotated[
-    str | None,
-    option(
-        text="auto, cpu, cuda or cuda:NUMBER.",
-        default=declared("device"),
-        panel=RUNNING,
-        metavar="NAME",
-        names_of=complete.of("auto", "cpu", "cuda"),
-    ),
-]
-Jobs = Annotated[
-    int | None,
-    option(
-        "--jobs",
-        "-j",
-        text="Number of processes that train at the same time.",
-        default="one for each core of a CPU, or for each GPU",
-        panel=RUNNING,
-        metavar="N",
-    ),
-]
-Threads = Annotated[
-    int | None,
-    option(
-        text="CPU threads of each process. Runs repeat bit for bit with the same number only.",
-        default="OMP_NUM_THREADS, else the cores divided among the processes",
-        panel=RUNNING,
-        metavar="N",
-    ),
-]
-ImageCache = Annotated[
-    str | None,
-    option(
-        metavar="SIZE",
-        text="Memory for a folder's decoded images, such as 64GB. A larger folder is decoded again in every epoch, to the same pixels.",
-        default="16GB",
-        panel=SPEED,
-    ),
-]
-ChannelsLast = Annotated[
-    bool | None,
-    option(
-        "--channels-last/--channels-first",
-        text="Memory layout of feature maps.",
-        default="the faster one",
-        panel=SPEED,
-    ),
-]
-StackStudents = Annotated[
-    bool | None,
-    option(
-        "--stack-students",
-        text="Compute students of one architecture that train together as one batch, for GPUs that a single one does not fill. "
-        "Results are equal up to rounding.",
-        default=declared("stack_students"),
-        panel=SPEED,
-    ),
-]
-Compile = Annotated[
-    bool | None,
-    option(
-        "--compile",
-        text="Run students through torch.compile. Results are equal up to rounding; no gain on a CPU.",
-        default=declared("compile"),
-        panel=SPEED,
-    ),
-]
-TeacherCache = Annotated[
-    str | None,
-    option(
-        metavar="SIZE",
-        text="Memory for the teacher's outputs, which all runs share: off, auto (a share of the free memory) or a size such as 4GB.",
-        default="auto",
-        panel=SPEED,
-        names_of=complete.of("off", "auto"),
-    ),
-]
-CheckpointSeconds = Annotated[
-    float | None,
-    option(
-        text="Seconds between the checkpoints from which an interrupted run resumes.",
-        default=declared("checkpoint_seconds"),
-        panel=RESULTS,
-        metavar="SECONDS",
-    ),
-]
-AllowChanceTeacher = Annotated[
-    bool | None,
-    option(
-        "--allow-chance-teacher",
-        text="Accept a teacher that is no better than chance, as a control.",
-        default=declared("allow_chance_teacher"),
-        panel=PAIR,
-    ),
-]
 Plugins = Annotated[
     list[str] | None,
     option(

@@ -11,21 +11,19 @@ import typer
 from kdzoo.cli import complete
 from kdzoo.cli.bench import open_launcher, plan_lines, say_failures, train_missing
 from kdzoo.cli.options import (
-    RUNNING,
     AsJson,
     DataRoot,
-    Device,
-    Jobs,
     Kind,
     ResultsFolder,
     RetryFailed,
-    Threads,
     argument,
     chosen,
     option,
+    takes_options,
 )
 from kdzoo.cli.output import Column, Format, console, field, labelled, link, say, show, tell
 from kdzoo.errors import InputError, noting
+from kdzoo.runs.options import RUNNING
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.jobs import Outcome
 from kdzoo.suite.plan.outline import outline
@@ -41,6 +39,7 @@ if TYPE_CHECKING:  # they bring pandas, which lists and --help do not need
     from kdzoo.suite.study.reproduce import StudyRequest
 
 
+@takes_options("device", "jobs", "threads", before="retry_failed")
 def reproduce(
     ctx: typer.Context,
     study: Annotated[
@@ -58,12 +57,10 @@ def reproduce(
     ] = False,
     results: ResultsFolder = Path("results"),
     data_root: DataRoot = None,
-    device: Device = None,
-    jobs: Jobs = None,
-    threads: Threads = None,
     retry_failed: RetryFailed = False,
     how: Kind = Format.table,
     as_json: AsJson = False,
+    **execution: Any,
 ) -> int:
     """Train a study of the literature again, and set its numbers beside the paper's: reached or not, by a tolerance stated before.
 
@@ -82,7 +79,7 @@ def reproduce(
         return list_studies(chosen(how, as_json))
     from kdzoo.suite.study.reproduce import request_study
 
-    given = {"data_root": data_root, "device": device, "jobs": jobs, "threads": threads}
+    given = {"data_root": data_root, **execution}
     problems = []
     if chosen(how, as_json) is not Format.table:
         problems.append("format: only the list of studies has other formats; a study's numbers are written to results.csv")

@@ -12,18 +12,11 @@ from kdzoo.cli import complete
 from kdzoo.cli.bench import configured, given, open_launcher, say_failures, without
 from kdzoo.cli.lookup import run_folder
 from kdzoo.cli.options import (
-    RUNNING,
     TRAINING,
-    AllowChanceTeacher,
-    ChannelsLast,
-    CheckpointSeconds,
-    Compile,
     Config,
     Data,
     DataRoot,
-    Device,
     Epochs,
-    ImageCache,
     JsonOnly,
     Limit,
     Plugins,
@@ -33,14 +26,14 @@ from kdzoo.cli.options import (
     Set,
     SmallStem,
     SplitSeed,
-    TeacherCache,
-    Threads,
     ValFraction,
     argument,
     option,
+    takes_options,
 )
 from kdzoo.cli.output import Format, console, percent, print_json, show, tell
 from kdzoo.errors import InputError
+from kdzoo.runs.options import ONE_RUN
 from kdzoo.runs.store import RunFolder, teacher_store
 from kdzoo.suite.plan.config import BenchConfig, bench_config
 from kdzoo.suite.report.records import read_record
@@ -52,21 +45,7 @@ if TYPE_CHECKING:
     from kdzoo.suite.run.prepare import Prepared
 
 
-ThreadsOfRun = Annotated[
-    int | None,
-    option(
-        "--threads",
-        text="CPU threads of each process. Runs repeat bit for bit with the same number only.",
-        default="1",
-        panel=RUNNING,
-        metavar="N",
-    ),
-]
-ThreadsOfEvaluation = Annotated[
-    int | None, option("--threads", text="CPU threads.", default="as many as the run was trained with", panel=RUNNING, metavar="N")
-]
-
-
+@takes_options(*ONE_RUN)
 def train(
     ctx: typer.Context,
     model: Annotated[str, argument("A network's name; see `kdzoo networks`.", metavar="NETWORK", names_of=complete.networks)],
@@ -86,14 +65,7 @@ def train(
     config: Config = None,
     set_: Set = None,
     plugin: Plugins = None,
-    device: Device = None,
-    threads: Threads = None,
-    image_cache: ImageCache = None,
-    channels_last: ChannelsLast = None,
-    compile: Compile = None,
-    teacher_cache: TeacherCache = None,
-    checkpoint_seconds: CheckpointSeconds = None,
-    allow_chance_teacher: AllowChanceTeacher = None,
+    **execution: Any,
 ) -> int:
     """Train a teacher and keep it. A bench with the same data and recipe finds it again by itself.
 
@@ -128,18 +100,12 @@ def train(
     return say_failures(outcome, "kdzoo teachers")
 
 
+@takes_options(*ONE_RUN, before="plugin", threads="1")
 def run(
     file: Annotated[str, argument("A run.json, its folder, or a run's id.", metavar="RUN", names_of=complete.runs)],
     results: ResultsFolder = Path("results"),
-    device: Device = None,
-    threads: ThreadsOfRun = None,
-    image_cache: ImageCache = None,
-    channels_last: ChannelsLast = None,
-    compile: Compile = None,
-    teacher_cache: TeacherCache = None,
-    checkpoint_seconds: CheckpointSeconds = None,
-    allow_chance_teacher: AllowChanceTeacher = None,
     plugin: Plugins = None,
+    **execution: Any,
 ) -> int:
     """Train one run as its run.json says, in its own folder; its teacher first, unless that is kept.
 
@@ -152,17 +118,7 @@ def run(
     folder = run_folder(file, results)
     folder.read_plan()
     if folder.state() != "done" or _is_damaged(folder):
-        options = {
-            "device": device,
-            "threads": threads or 1,
-            "image_cache": image_cache,
-            "channels_last": channels_last,
-            "compile": compile,
-            "teacher_cache": teacher_cache,
-            "checkpoint_seconds": checkpoint_seconds,
-            "allow_chance_teacher": allow_chance_teacher,
-            "plugin": plugin,
-        }
+        options = {**execution, "threads": execution["threads"] or 1, "plugin": plugin}
         asked = bench_config(given(options), None)
         with open_launcher(asked) as launcher:
             launcher.warm_up()
@@ -174,14 +130,13 @@ def run(
     return 0
 
 
+@takes_options("device", "threads", "image_cache", before="plugin", threads="as many as the run was trained with")
 def evaluate(
     run: Annotated[str, argument("A run's folder, its run.json, or its id.", metavar="RUN", names_of=complete.runs)],
     results: ResultsFolder = Path("results"),
-    device: Device = None,
-    threads: ThreadsOfEvaluation = None,
-    image_cache: ImageCache = None,
     plugin: Plugins = None,
     as_json: JsonOnly = False,
+    **execution: Any,
 ) -> int:
     """Measure a kept student again on its test set, and compare with what its result.json says.
 
@@ -196,7 +151,7 @@ def evaluate(
     if not folder.student.is_file():
         raise InputError(f"{folder.student}: no such file; the weights of this run were not kept (--keep student)")
     recorded_threads = int(folder.result()["environment"]["threads"])
-    options = {"device": device, "threads": threads or recorded_threads, "image_cache": image_cache, "plugin": plugin}
+    options = {**execution, "threads": execution["threads"] or recorded_threads, "plugin": plugin}
     measured = _measured(folder, bench_config(given(options), None))
     rows = [{"metric": name, "recorded": recorded[name], "measured": measured[name]} for name in METRICS if recorded[name] is not None]
     same = all(abs(row["recorded"] - row["measured"]) <= TOLERANCE for row in rows)

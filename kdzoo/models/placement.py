@@ -11,28 +11,19 @@ from typing import Any
 import torch
 
 from kdzoo.models.network import Network
+from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import Recipe
 
 
 @dataclass(frozen=True)
-class Execution:
-    """Where and how a run is executed; none of it is part of the run's id.
+class Placement:
+    """A worker's options, and the device of torch that they name."""
 
-    keep: which of `predictions`, `student` and `checkpoint` stay in the run's folder when it is done.
-    channels_last: None for where it pays. teacher_cache: bytes that the teacher cache may take, 0 for none, None for a share of what
-    is free. stack: students of one architecture are one batched computation, compile: their training passes are compiled; either
-    gives the same numbers up to rounding.
-    """
+    options: WorkerOptions
 
-    device: torch.device
-    threads: int
-    checkpoint_seconds: float = 30.0
-    keep: frozenset[str] = frozenset({"predictions", "student"})
-    oracle: bool = False
-    channels_last: bool | None = None
-    teacher_cache: int | None = 0
-    stack: bool = False
-    compile: bool = False
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.options.device)
 
     def place(self, network: Network, precision: str) -> Network:
         """The network on the device, in the memory layout asked for or, unless asked, in the one that pays.
@@ -41,7 +32,7 @@ class Execution:
         precision. Modules given from Python keep theirs: they may look at a map with `view`.
         """
         pays = network.is_timm and (self.device.type == "cpu" or precision != "float32")
-        wanted = pays if self.channels_last is None else self.channels_last
+        wanted = pays if self.options.channels_last is None else self.options.channels_last
         network.to(self.device)
         if wanted:
             network.to(memory_format=torch.channels_last)
@@ -51,7 +42,12 @@ class Execution:
     def arithmetic(self) -> dict[str, Any]:
         """What decides the last bits of a forward besides the network and its input."""
         capability = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
-        return {"device": self.device.type, "capability": capability, "threads": self.threads, "channels_last": self.channels_last}
+        return {
+            "device": self.device.type,
+            "capability": capability,
+            "threads": self.options.threads,
+            "channels_last": self.options.channels_last,
+        }
 
 
 def autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager[object]:

@@ -19,7 +19,7 @@ from kdzoo.data.loader import fetch_once
 from kdzoo.data.split import Parts
 from kdzoo.data.views import center, finite, view_count
 from kdzoo.models.network import Network
-from kdzoo.models.placement import Execution, autocast
+from kdzoo.models.placement import Placement, autocast
 from kdzoo.runs.spec import Recipe
 from kdzoo.teachers.cache import TeacherCache, open_cache
 from kdzoo.teachers.code import CODE_DIGEST
@@ -191,13 +191,13 @@ def open_teacher_cache(
     parts: Parts,
     recipe: Recipe,
     seed: int,
-    execution: Execution,
+    execution: Placement,
 ) -> TeacherCache | str | None:
     """The cache of what is read (`need`) of a network; a reason (str) why there is none, or None where none is wanted.
 
     passes: all for which it may be asked, in the order in which the cache numbers them.
     """
-    if execution.teacher_cache == 0 or not need & PER_SAMPLE:
+    if execution.options.teacher_cache == 0 or not need & PER_SAMPLE:
         return None
     block = block_size(parts, recipe)
     samples, views = len(parts.train.targets), view_count(recipe.augment) if finite(recipe) else None
@@ -228,5 +228,5 @@ def open_teacher_cache(
         views=views,
         block=block,
         device=execution.device,
-        limit=execution.teacher_cache,
+        limit=execution.options.teacher_cache,
     )

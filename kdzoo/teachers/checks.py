@@ -16,7 +16,7 @@ from kdzoo.models.ensemble import Ensemble
 from kdzoo.models.names import own_norm
 from kdzoo.models.network import Network, normalising
 from kdzoo.models.normalisation import usual_for
-from kdzoo.models.placement import Execution
+from kdzoo.models.placement import Placement
 from kdzoo.models.predict import predict
 from kdzoo.runs.spec import Augment, Normalisation
 from kdzoo.tasks.classification import CHANCE_SIZE, AgainstChance, against_chance, binomial_tail
@@ -28,7 +28,7 @@ CLEARLY = 0.05
 """the size of the test that calls one of the usual normalisations better, all of them together"""
 
 
-def check(teacher: Teacher, parts: Parts, augment: Augment, execution: Execution) -> list[str]:
+def check(teacher: Teacher, parts: Parts, augment: Augment, execution: Placement) -> list[str]:
     """What is to be said of how a teacher stands against chance: nothing where it is above it on validation images.
 
     Where these are too few to tell, and where none are held out, the training images are asked, those that it will teach
@@ -65,7 +65,7 @@ def _at_chance(teacher: Teacher, found: AgainstChance, where: str) -> InputError
     )
 
 
-def remarks(teacher: Teacher, parts: Parts, augment: Augment, execution: Execution) -> list[str]:
+def remarks(teacher: Teacher, parts: Parts, augment: Augment, execution: Placement) -> list[str]:
     """What else is to be said of a teacher before it teaches: that it gives probabilities, or that another normalisation suits it."""
     if not isinstance(teacher, LiveTeacher):
         return []

@@ -16,7 +16,7 @@ from kdzoo.data.dataset import Subset
 from kdzoo.data.epoch import EpochPlan, Inputs
 from kdzoo.data.split import Parts
 from kdzoo.data.views import view_count
-from kdzoo.models.placement import Execution
+from kdzoo.models.placement import Placement
 from kdzoo.runs.spec import Augment, Recipe
 from kdzoo.tasks.classification import measure, per_class
 from kdzoo.teachers.answers import passes_of, with_passes
@@ -67,7 +67,7 @@ class SavedTeacher(Teacher):
         views = plan.view_indices(which) if self.exact_views else None
         return self.file.find(keys[plan.samples_at(which)], CENTRE if views is None else views)
 
-    def check_predictions(self, parts: Parts, augment: Augment, execution: Execution) -> tuple[Tensor, Tensor]:
+    def check_predictions(self, parts: Parts, augment: Augment, execution: Placement) -> tuple[Tensor, Tensor]:
         labelled = (parts.train.targets >= 0).nonzero().flatten()[:EVALUATED]
         assert parts.train.keys is not None
         rows = self.file.find(parts.train.keys[labelled])

@@ -20,7 +20,7 @@ from kdzoo.data.split import Parts, labelled
 from kdzoo.models.identity import identity
 from kdzoo.models.measure import NetworkCost
 from kdzoo.models.network import Network
-from kdzoo.models.placement import Execution
+from kdzoo.models.placement import Placement
 from kdzoo.models.predict import batch_of, predict
 from kdzoo.runs.seals import tensors_digest
 from kdzoo.runs.spec import Augment
@@ -69,7 +69,7 @@ class Teacher(ABC):
         """Its answers for an epoch, as far as they are needed."""
 
     @abstractmethod
-    def check_predictions(self, parts: Parts, augment: Augment, execution: Execution) -> tuple[Tensor, Tensor]:
+    def check_predictions(self, parts: Parts, augment: Augment, execution: Placement) -> tuple[Tensor, Tensor]:
         """Its log-probabilities (N, K) for labelled training images, and their targets (N,)."""
 
     @property
@@ -108,7 +108,7 @@ class LiveTeacher(Teacher):
     def open_epoch(self, plan: EpochPlan, need: Need) -> LiveAnswers:
         return LiveAnswers(self.network, need, plan)
 
-    def check_predictions(self, parts: Parts, augment: Augment, execution: Execution) -> tuple[Tensor, Tensor]:
+    def check_predictions(self, parts: Parts, augment: Augment, execution: Placement) -> tuple[Tensor, Tensor]:
         part = labelled(parts)
         return predict(self.network, part, augment, execution.device), part.targets
 
@@ -121,7 +121,7 @@ class LiveTeacher(Teacher):
         return sum(tensor.numel() * tensor.element_size() for tensor in [*self.network.parameters(), *self.network.buffers()])
 
 
-def serve(network: Network, name: str, cost: NetworkCost, parts: Parts, augment: Augment, execution: Execution) -> LiveTeacher:
+def serve(network: Network, name: str, cost: NetworkCost, parts: Parts, augment: Augment, execution: Placement) -> LiveTeacher:
     """A frozen network with its predictions on validation and test, computed once for all its students, in other sessions too."""
     evaluated: dict[str, Subset] = {"test": parts.test} | ({} if parts.val is None else {"val": parts.val})
 
@@ -137,7 +137,7 @@ def serve(network: Network, name: str, cost: NetworkCost, parts: Parts, augment:
         "block": {part: batch_of(network, subset, augment) for part, subset in evaluated.items()},
         **execution.arithmetic,
     }
-    told = Predictions(compute()) if execution.teacher_cache == 0 else predictions(about, name, compute)
+    told = Predictions(compute()) if execution.options.teacher_cache == 0 else predictions(about, name, compute)
     val, test = told.by_part.get("val"), told.by_part["test"]
     return LiveTeacher(
         network=network,

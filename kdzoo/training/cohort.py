@@ -9,7 +9,7 @@ from torch import Tensor
 from kdzoo.contract.needs import Need
 from kdzoo.data.epoch import STREAMS, EpochPlan
 from kdzoo.data.split import Parts
-from kdzoo.models.placement import Execution
+from kdzoo.models.placement import Placement
 from kdzoo.runs.spec import Recipe, steps_per_epoch
 from kdzoo.teachers.answers import block_size, cached_answers, open_teacher_cache
 from kdzoo.teachers.cache import TeacherCache
@@ -25,7 +25,7 @@ class Cohort:
     members: list[Member]
     parts: Parts
     teacher: Teacher | None
-    execution: Execution
+    execution: Placement
     teacher_cache: TeacherCache | None = None
     together: Together | None = None
 

@@ -28,7 +28,7 @@ from kdzoo.data.dataset import Images
 from kdzoo.data.split import Parts
 from kdzoo.models.measure import count
 from kdzoo.models.network import Network
-from kdzoo.models.placement import Execution
+from kdzoo.models.placement import Placement
 from kdzoo.runs.spec import ObjectiveSpec, Recipe
 from kdzoo.runs.store import RunFolder
 from kdzoo.seeds import global_stream
@@ -106,7 +106,7 @@ def measure(
     parts: Parts,
     teacher: Teacher | None,
     shapes: Shapes | None,
-    execution: Execution,
+    execution: Placement,
     modules: Modules,
     *,
     take_up: Callable[[Member, Bound], None] = lambda member, bound: None,

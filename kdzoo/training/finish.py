@@ -32,7 +32,7 @@ def close_epoch(cohort: Cohort, member: Member, epoch: int) -> None:
         val = measure(look(cohort, member, cohort.parts.val), cohort.parts.val.targets, val_said)
         if member.best is None or better(val, member.best["val"]):
             member.best = {"epoch": epoch + 1, "val": val, "state": copied(member.shipped)}
-    if cohort.execution.oracle:
+    if cohort.execution.options.oracle:
         test = measure(look(cohort, member, cohort.parts.test), cohort.parts.test.targets, test_said)
         member.oracle_epochs += 1
         if member.oracle is None or better(test, member.oracle["test"]):
@@ -63,7 +63,7 @@ def finish(cohort: Cohort, member: Member, emit: Emit) -> None:
     if skipped_steps(member).get("skipped_steps", -1) == member.step:
         raise FloatingPointError(f"the gradients of all {member.step} steps overflowed in float16: nothing was learned; use bfloat16")
     settle(cohort, member, emit)
-    parts, keep = cohort.parts, cohort.execution.keep
+    parts, options = cohort.parts, cohort.execution.options
     val_said, test_said = cohort.said(member)
     test = look(cohort, member, parts.test)
     val = None if parts.val is None else look(cohort, member, parts.val)
@@ -72,11 +72,11 @@ def finish(cohort: Cohort, member: Member, emit: Emit) -> None:
         "val": None if val is None or parts.val is None else measure(val, parts.val.targets, val_said),
         "test": {**measure(test, parts.test.targets, test_said), **per_class(test, parts.test.targets)},
     }
-    if "predictions" in keep:
+    if "predictions" in options.keep:
         write_predictions(member.folder.predictions, predictions_of(parts, val, test), member.run.id)
     if member.run.kind == "pretrain":
         member.checkpoint()  # what the second stage starts from
-    if "student" in keep:
+    if "student" in options.keep:
         spec = member.run.student
         about = {"architecture": spec.name, "classes": str(spec.classes), OWNER: member.run.id}
         if names := member.folder.read_plan()[1].get("class_names"):
@@ -84,7 +84,7 @@ def finish(cohort: Cohort, member: Member, emit: Emit) -> None:
         shipped = member.shipped
         save_student(member.evaluated, member.folder.student, about, shipped.module if isinstance(shipped, Deployed) else None)
     best = best_epoch(cohort, member, last)
-    oracle = best_on_test(cohort, member, emit) if cohort.execution.oracle else None
+    oracle = best_on_test(cohort, member, emit) if options.oracle else None
     result = {
         "id": member.run.id,
         "status": "done",
@@ -98,7 +98,7 @@ def finish(cohort: Cohort, member: Member, emit: Emit) -> None:
         "student": {"name": member.run.student.name, "parameters": member.size.parameters, "macs": member.size.macs},
         "cost": member.cost,
         "teacher_cache": cohort.teacher_cache.report() if cohort.teacher_cache and member.run.teacher else None,
-        "environment": environment(cohort.execution.device, cohort.execution.threads) | {"compile": cohort.execution.compile},
+        "environment": environment(cohort.execution.device, options.threads) | {"compile": options.compile},
         "started": member.started,
         "finished": now(),
         "seconds": round(member.seconds, 3),
@@ -106,7 +106,7 @@ def finish(cohort: Cohort, member: Member, emit: Emit) -> None:
     member.folder.finish(result)
     if member.sink is not None:
         member.sink.finish(result)
-    if "checkpoint" not in keep:
+    if "checkpoint" not in options.keep:
         member.folder.checkpoint.unlink(missing_ok=True)
 
 

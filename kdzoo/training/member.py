@@ -22,7 +22,7 @@ from kdzoo.contract.outputs import Outputs
 from kdzoo.errors import InputError
 from kdzoo.models.measure import NetworkCost
 from kdzoo.models.network import Network
-from kdzoo.models.placement import Execution, autocast
+from kdzoo.models.placement import Placement, autocast
 from kdzoo.runs.loggers import Sink
 from kdzoo.runs.seals import Damaged, read_sealed, write_sealed
 from kdzoo.runs.spec import Run
@@ -103,7 +103,7 @@ class Member:
         network: Network,
         size: NetworkCost,
         objective: Objective,
-        execution: Execution,
+        execution: Placement,
         teacher_weights: str | None = None,
     ) -> None:
         self.run = run

@@ -25,9 +25,10 @@ from kdzoo.models.ensemble import Ensemble
 from kdzoo.models.examine import Head
 from kdzoo.models.measure import NetworkCost, count, multiply_accumulates, probe
 from kdzoo.models.network import Network, Peer, freeze
-from kdzoo.models.placement import Execution
+from kdzoo.models.placement import Placement
 from kdzoo.models.stages import pair_stages
 from kdzoo.models.weights import ensemble_ids, file_sha256, load_state, read_shipped
+from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import NetworkSpec, Recipe, Run
 from kdzoo.runs.store import RunFolder, teacher_store
 from kdzoo.teachers.file import SavedFile, read_saved
@@ -206,7 +207,7 @@ def refuse_what_is_not_saved(bound: Bound, parts: Parts) -> None:
         raise InputError(*problems)
 
 
-def teacher_of(bound: Bound, images: Images, parts: Parts, execution: Execution, modules: Modules) -> tuple[Teacher, Shapes] | None:
+def teacher_of(bound: Bound, images: Images, parts: Parts, execution: Placement, modules: Modules) -> tuple[Teacher, Shapes] | None:
     """The frozen teacher of a run with its predictions, or None."""
     if bound.run.teacher is None:
         return None
@@ -285,7 +286,7 @@ def kept_student(bound: Bound, images: Images, parts: Parts, modules: Modules) -
         spec = bound.run.student.model_copy(update={"start": f"run:{bound.run.id}"})
         side = shape_of(images, bound.run.recipe)[1]
         return network_of(spec, images, side=side, seed=bound.run.seed, path=str(bound.folder.student), modules=modules)
-    taught = teacher_of(bound, images, parts.first(1), Execution(device=torch.device("cpu"), threads=1), modules)
+    taught = teacher_of(bound, images, parts.first(1), Placement(WorkerOptions(teacher_cache=0)), modules)
     network, objective = student_of(bound, images, parts, taught[1] if taught else None, modules)
     shipped = objective.shipped(network)
     assert isinstance(shipped, Deployed)
@@ -310,7 +311,7 @@ def member_of(
     images: Images,
     parts: Parts,
     teacher: Shapes | None,
-    execution: Execution,
+    execution: Placement,
     modules: Modules,
     teacher_weights: str | None = None,
 ) -> Member:
@@ -319,7 +320,7 @@ def member_of(
     return Member(bound.run, bound.folder, network, size, objective, execution, teacher_weights)
 
 
-def cohort_of(members: list[Member], parts: Parts, teacher: Teacher | None, execution: Execution) -> Cohort:
+def cohort_of(members: list[Member], parts: Parts, teacher: Teacher | None, execution: Placement) -> Cohort:
     return Cohort(members, parts, teacher, execution)
 
 

@@ -127,7 +127,7 @@ def save_if_due(cohort: Cohort, saved: float, stop: Callable[[], bool]) -> float
     A member whose loss or whose weights are no numbers any more fails here: its last checkpoint is to be a sound one.
     """
     stopping = stop()
-    if not stopping and time.monotonic() - saved <= cohort.execution.checkpoint_seconds:
+    if not stopping and time.monotonic() - saved <= cohort.execution.options.checkpoint_seconds:
         return saved
     drop_bad(cohort)
     for member in cohort.alive:

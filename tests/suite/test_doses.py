@@ -16,8 +16,9 @@ from kdzoo.data.epoch import order
 from kdzoo.errors import InputError
 from kdzoo.models.measure import count, probe
 from kdzoo.models.network import freeze
-from kdzoo.models.placement import Execution
+from kdzoo.models.placement import Placement
 from kdzoo.runs.events import Event, Note, RunDone
+from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import canonical_json
 from kdzoo.runs.store import RunFolder
 from kdzoo.suite.plan.config import BenchConfig, bench_config
@@ -71,7 +72,7 @@ def measured(bounds: list[Bound], hidden: Callable[[torch.Tensor], torch.Tensor]
     if hidden is not None:
         targets = parts.train.targets.index_fill(0, hidden(parts.train.targets), -1)
         parts = replace(parts, train=replace(parts.train, targets=targets))
-    execution = Execution(device=torch.device("cpu"), threads=1)
+    execution = Placement(WorkerOptions(teacher_cache=0))
     spec = bounds[0].run.teacher or bounds[0].run.student
     untrained = spec.model_copy(update={"start": "random"})
     network = freeze(network_of(untrained, images, side=8, seed=5, path=None, modules=Modules()))

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from kdzoo.runs.options import WorkerOptions
 from kdzoo.suite.plan.config import bench_config
-from kdzoo.suite.plan.jobs import Job, Options
+from kdzoo.suite.plan.jobs import Job
 from kdzoo.suite.plan.sweep import plan
 from kdzoo.suite.run.job_queue import JobQueue
 from kdzoo.suite.run.launchers.gpus import first_gpu, visible_gpus
@@ -45,7 +46,7 @@ def test_workers_take_the_gpus_in_turn(tmp_path, monkeypatch, gpus, expected):
                 os.kill(worker, signal.SIGKILL)
         return bool(workers)
 
-    jobs = [Job(str(number), "students", str(tmp_path), (), Options()) for number in range(4)]
+    jobs = [Job(str(number), "students", str(tmp_path), (), WorkerOptions()) for number in range(4)]
     with Local(LauncherSetup(logs=tmp_path / "logs", device="cpu")) as launcher:
         launcher.resize(3, gpus)
         launcher.run(JobQueue(jobs), lambda job, event: None, look_and_kill)

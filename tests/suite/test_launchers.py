@@ -3,7 +3,8 @@
 import pytest
 
 from kdzoo.errors import InputError
-from kdzoo.suite.plan.jobs import Job, Options
+from kdzoo.runs.options import WorkerOptions
+from kdzoo.suite.plan.jobs import Job
 from kdzoo.suite.run.job_queue import JobQueue
 from kdzoo.suite.run.launchers import LauncherSetup, create_launcher
 from kdzoo.suite.run.launchers.here import Here
@@ -11,7 +12,7 @@ from kdzoo.suite.run.launchers.local import Local
 
 
 def job(name: str, ids: tuple[str, ...] = (), after: str | None = None) -> Job:
-    return Job(name, "students", "bench", ids, Options(), after=after)
+    return Job(name, "students", "bench", ids, WorkerOptions(), after=after)
 
 
 def test_a_launcher_is_chosen_by_name(tmp_path, monkeypatch):

@@ -11,10 +11,10 @@ import torch
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.errors import InputError
 from kdzoo.models.pairs import PAIRS
-from kdzoo.models.placement import Execution
+from kdzoo.models.placement import Placement
+from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import Recipe, Run
 from kdzoo.suite.plan.config import CONFIGS, RecipeFile, bench_config, recipe_file, wants_refit
-from kdzoo.suite.plan.jobs import Options
 from kdzoo.suite.plan.sweep import Plan, plan
 from kdzoo.suite.report.records import setting_of
 from kdzoo.suite.run.planned_files import write_plan
@@ -146,7 +146,7 @@ def test_two_recipes_of_other_constants_do_not_share_what_a_worker_keeps(crd):
         made = crd(pairs="resnet20/resnet8", methods="none", set=changes)
         write_plan(made)
         bound = Bound.read(made.store.run(of(made, "none").id))
-        means.append(kept.data(bound, Options(device="cpu", threads=1))[0].mean)
+        means.append(kept.data(bound, WorkerOptions(device="cpu", threads=1))[0].mean)
     assert means == [MEAN, (0.1, 0.2, 0.3)]
 
 
@@ -263,7 +263,7 @@ def test_a_teachers_file_of_repdistiller_teaches_what_its_network_says(crd):
     write_plan(made)
     bound = Bound.read(made.store.run(of(made, "hinton").id))
     loaded, parts = data_of(bound)
-    teacher, _ = teacher_of(bound, loaded, parts, Execution(device=torch.device("cpu"), threads=1), Modules())
+    teacher, _ = teacher_of(bound, loaded, parts, Placement(WorkerOptions(teacher_cache=0)), Modules())
     expected = np.load(GOLDEN / "checkpoint_resnet8.npz")
     found = teacher.network.logits(torch.from_numpy(expected["images"])).double().numpy()
     np.testing.assert_allclose(found, expected["logits"], rtol=1e-5, atol=1e-5 * np.abs(expected["logits"]).max())

@@ -120,7 +120,7 @@ def test_steps_are_done_with_the_runs_of_earlier_stages_and_told_beside_them(kdz
     assert {key: json.loads(kept)["environment"][key] for key in ("device", "threads")} == {"device": "cpu", "threads": 1}
     (folder / "held_out" / "seed-0.json").write_text("{")
     capsys.readouterr()
-    frame = package.reproduce(file, jobs=1)
+    frame = package.reproduce(file, execution=package.Execution(jobs=1))
     assert (folder / "held_out" / "seed-0.json").read_bytes() == kept
     assert "the old file is kept as seed-0.json.damaged" in capsys.readouterr().out
     assert frame.attrs == {"folder": "results/papers/mine", "surfaces": {}, "failed": {}, "problems": []}

@@ -7,10 +7,10 @@ import pytest
 from kdzoo.contract.card import Setting
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.errors import InputError
+from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import ObjectiveSpec
 from kdzoo.suite.plan.cohorts import make_jobs
 from kdzoo.suite.plan.config import bench_config
-from kdzoo.suite.plan.jobs import Options
 from kdzoo.suite.plan.methods import objective, parse_request
 from kdzoo.suite.plan.sweep import Plan, plan, refit
 
@@ -221,7 +221,7 @@ def test_a_refit_uses_fresh_seeds_and_all_training_images_for_students_and_teach
 @pytest.mark.parametrize("processes", [1, 2, 3, 8])
 def test_a_plan_is_cut_into_jobs_that_cover_every_run_once_after_their_teacher(tmp_path, processes):
     made = digits(tmp_path, methods="hinton,at,rkd", seeds="3")
-    jobs = make_jobs(made.students, made, Options(), processes)
+    jobs = make_jobs(made.students, made, WorkerOptions(), processes)
     trained = [run_id for job in jobs if job.kind == "students" for run_id in job.ids]
     assert sorted(trained) == sorted(p.run.id for p in made.students)
     teachers = [job for job in jobs if job.kind == "teacher"]

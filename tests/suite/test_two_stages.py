@@ -16,11 +16,11 @@ from warm_python import run_warm
 from kdzoo.contract.card import Setting
 from kdzoo.errors import InputError
 from kdzoo.models.measure import probe
-from kdzoo.models.placement import Execution
+from kdzoo.models.placement import Placement
 from kdzoo.runs.events import Note, RunsLocked
+from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import ObjectiveSpec, Run
 from kdzoo.runs.store import Store
-from kdzoo.suite.plan.jobs import Options
 from kdzoo.suite.plan.methods import objective, parse_request
 from kdzoo.suite.run.members import load_pretrain_stage
 from kdzoo.suite.run.train_runs import train_pretrain_runs
@@ -94,7 +94,7 @@ def test_the_second_stage_starts_where_the_first_ended(bench):
     (run, _), *_ = runs(bench, "train", "fitnet_two_stage").values()
     bound, first = (Bound.read(Store(bench).run(id_)) for id_ in (run.id, run.first.id))
     images, parts = data_of(bound)
-    execution = Execution(device=torch.device("cpu"), threads=1)
+    execution = Placement(WorkerOptions(teacher_cache=0))
     teacher = probe(
         network_of(run.teacher.model_copy(update={"start": "random"}), images, side=8, seed=0, path=None, modules=Modules()), (1, 8, 8)
     )
@@ -130,6 +130,6 @@ def test_a_first_stage_that_another_process_trains_is_waited_for_and_becomes_no_
             held.release()
 
     waiting = [(Bound.read(second), run.first)]
-    train_pretrain_runs(Store(folder), waiting, Options(), WorkerState(), emit, lambda: False)
+    train_pretrain_runs(Store(folder), waiting, WorkerOptions(), WorkerState(), emit, lambda: False)
     assert [type(event) for event in events if isinstance(event, Note | RunsLocked)] == [Note]
     assert first.state() == "done"

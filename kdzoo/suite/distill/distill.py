@@ -25,6 +25,7 @@ from kdzoo.models.identity import module_name
 from kdzoo.models.network import Network, freeze
 from kdzoo.models.weights import pretrained_unless_said
 from kdzoo.runs.events import Emit, Event, Note, emit_notes
+from kdzoo.runs.options import Execution
 from kdzoo.runs.predictions import read_predictions
 from kdzoo.runs.seals import OWNER
 from kdzoo.runs.spec import Run
@@ -149,8 +150,7 @@ def distill(
     image_size: int | None = None,
     seed: int = 0,
     results: str | Path | None = None,
-    device: str = "auto",
-    threads: int | None = None,
+    execution: Execution | None = None,
     skip_unreadable: bool = False,
     progress: bool = True,
 ) -> Distilled:
@@ -162,8 +162,9 @@ def distill(
     are numbers or names. out: where to leave what the command line leaves in its folder: weights, classes, README, verdict
     and runs; for a folder of images and a student by name. method, recipe and image size are by default those of the
     command line. results: the folder of the runs; None for `out`, or else `results`. Trains in this process, through the
-    same trainer as a bench; the same call again trains nothing. threads: of the CPU, None for as many as torch has
-    (`torch.get_num_threads`, which OMP_NUM_THREADS sets); torch's number is restored afterwards. progress: whether what is
+    same trainer as a bench; the same call again trains nothing. execution: how it is executed, as
+    `kdzoo.Execution(device="cuda")`; without `threads` it takes as many as torch has (`torch.get_num_threads`, which
+    OMP_NUM_THREADS sets), and torch's number is restored afterwards. progress: whether what is
     trained is shown as a bench shows it. The notes on data and networks are in `verdict.notes`.
     Raises InputError before any work, and WorkFailed where a run fails.
     """
@@ -174,6 +175,7 @@ def distill(
             "that reads image files and creates the network; without `out` the trained network is returned alone"
         )
     modules = Modules({module_name(m): m for m in (student, teacher) if isinstance(m, nn.Module)})
+    options = {"threads": torch.get_num_threads(), **(execution.given() if execution is not None else {})}
     runs, place = ("distill", Path("results")) if out is None else ("runs", Path(out))
     wish = Wish(
         data=name,
@@ -187,7 +189,7 @@ def distill(
         lr=lr,
         image_size=image_size,
         seed=seed,
-        execution={"device": device, "threads": torch.get_num_threads() if threads is None else threads},
+        execution=options,
         skip_unreadable=skip_unreadable,
     )
     prepared, found = plan_distillation(wish, modules)
@@ -195,7 +197,7 @@ def distill(
         writable(Path(out))
     notes: list[str] = []
     before = torch.get_num_threads()
-    setup = LauncherSetup(cache_folder() / "logs" / "distill", device=device, modules=modules)
+    setup = LauncherSetup(cache_folder() / "logs" / "distill", device=str(options.get("device", "auto")), modules=modules)
     try:
         with open_display(Console(quiet=not progress)) as display, create_launcher(setup, "here") as launcher:
             listen = partial(_note, notes, display.handle)

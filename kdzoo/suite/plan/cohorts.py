@@ -8,9 +8,10 @@ from dataclasses import replace
 import torch
 
 from kdzoo.contract.methods import REGISTRY
+from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import Run
 from kdzoo.runs.store import teacher_store
-from kdzoo.suite.plan.jobs import Job, Options
+from kdzoo.suite.plan.jobs import Job
 from kdzoo.suite.plan.sweep import Plan, Planned
 from kdzoo.training.train import UNITS_AN_EPOCH
 
@@ -18,7 +19,7 @@ LARGEST_COHORT = {"cpu": 8, "cuda": 64}
 """students trained in lockstep at the most: they are in memory together"""
 
 
-def make_jobs(todo: Iterable[Planned], plan: Plan, options: Options, processes: int, checked: Container[str] = ()) -> list[Job]:
+def make_jobs(todo: Iterable[Planned], plan: Plan, options: WorkerOptions, processes: int, checked: Container[str] = ()) -> list[Job]:
     """Teachers first, then cohorts: runs that share data, recipe, seed and teacher, small enough to keep all processes busy.
 
     checked: names of jobs of teachers that are left out, since they are done.
@@ -46,7 +47,7 @@ def make_jobs(todo: Iterable[Planned], plan: Plan, options: Options, processes: 
     return list(jobs.values())
 
 
-def teacher_job(student: Planned, plan: Plan, options: Options, processes: int) -> Job:
+def teacher_job(student: Planned, plan: Plan, options: WorkerOptions, processes: int) -> Job:
     """The job that trains the teacher of a student, where that has to be, and checks it.
 
     Students wait for their teachers, which therefore share all threads among them.
@@ -57,13 +58,13 @@ def teacher_job(student: Planned, plan: Plan, options: Options, processes: int) 
         kind="teacher",
         folder=str(teacher_store().folder),
         ids=tuple(one.run.id for one in trained),
-        options=replace(options, wandb=None, oracle=False, keep=("predictions", "student")),
+        options=options.model_copy(update={"wandb": None, "oracle": False, "keep": ("predictions", "student")}),
         teacher_threads=max(options.threads, options.threads * processes // max(len(plan.teachers), 1)),
         units=sum(units_of(one.run) for one in trained if teacher_store().run(one.run.id).state() != "done"),
     )
 
 
-def measurements(plan: Plan, options: Options, processes: int) -> list[Job]:
+def measurements(plan: Plan, options: WorkerOptions, processes: int) -> list[Job]:
     """The teachers first, then what has to be measured, together where one student serves: same teacher, data and recipe.
 
     A student that starts from a first stage serves what starts there too.
@@ -86,7 +87,7 @@ def measurements(plan: Plan, options: Options, processes: int) -> list[Job]:
             after = job.name
             jobs.setdefault(after, replace(job, probes=(probes[first_taught],)))
         name = f"doses of {len(group)} at {group[0].run.id}"
-        jobs[name] = Job(name, "doses", str(plan.folder), (), replace(options, wandb=None), after=after, probes=probes)
+        jobs[name] = Job(name, "doses", str(plan.folder), (), options.model_copy(update={"wandb": None}), after=after, probes=probes)
     return list(jobs.values())
 
 

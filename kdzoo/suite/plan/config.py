@@ -15,8 +15,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, Validati
 from kdzoo.contract.registry import Definition, Registry
 from kdzoo.errors import InputError, did_you_mean
 from kdzoo.files import CONFIGS
+from kdzoo.runs.options import ExecutionSpec, listed
 from kdzoo.runs.spec import Augment, Count, Integer, Number, Recipe, Share, Spec, parse, steps_per_epoch
-from kdzoo.sizes import size_of
 from kdzoo.text import first_line
 
 NONE = "none"
@@ -30,33 +30,20 @@ DISTILL_RECIPE = "distill"
 DISTILL_STUDENT = "mobilenetv3_small_100"
 
 
-def _listed(value: object) -> object:
-    """`"a,b"` and `[a, b]` and `a` are the same list. A comma may end it; raises ValueError for an empty item."""
-    if isinstance(value, str):
-        parts = [part.strip() for part in value.split(",")]
-        items = parts[:-1] if not parts[-1] else parts
-        if not all(items):
-            raise ValueError(f"expected values between commas, got {value!r}")
-        return tuple(items)
-    if isinstance(value, list | tuple):
-        return tuple(value)
-    return (value,) if value is not None else ()
-
-
 def _class_words(value: object) -> object:
     """Classes by name or number, each perhaps behind a minus, as text. Raises ValueError for a list without any."""
-    listed = _listed(value)
-    assert isinstance(listed, tuple)
-    if value is not None and not listed:
+    words = listed(value)
+    assert isinstance(words, tuple)
+    if value is not None and not words:
         raise ValueError("expected at least one class")
-    if wrong := [item for item in listed if isinstance(item, bool) or not isinstance(item, str | int)]:
+    if wrong := [item for item in words if isinstance(item, bool) or not isinstance(item, str | int)]:
         raise ValueError(f"expected names or numbers of classes, got {wrong[0]!r}")
-    return tuple(map(str, listed)) or None
+    return tuple(map(str, words)) or None
 
 
 def _numbers(value: object) -> object:
-    listed = _listed(value)
-    return tuple(_number(part) if isinstance(part, str) else part for part in listed) if isinstance(listed, tuple) else listed
+    parts = listed(value)
+    return tuple(_number(part) if isinstance(part, str) else part for part in parts) if isinstance(parts, tuple) else parts
 
 
 def _number(text: str) -> object:
@@ -82,50 +69,22 @@ def _seeds(value: object) -> object:
     return tuple(range(count))
 
 
-def _size(value: object) -> object:
-    size = size_of(str(value))
-    if size is None:
-        raise ValueError(f"expected a size such as 500MB or 64GB, got {value!r}")
-    return size
-
-
-def _cache_budget(value: object) -> object:
-    """Bytes: 0 for `off`, which YAML reads as false, None for `auto`."""
-    if value in (None, "auto"):
-        return None
-    size = 0 if value == "off" or value is False else size_of(str(value))
-    if size is None:
-        raise ValueError(f"expected off, auto or a size such as 500MB or 4GB, got {value!r}")
-    return size
-
-
-def _device(value: str) -> str:
-    if re.fullmatch(r"auto|cpu|cuda(:\d+)?", value) is None:
-        raise ValueError(f"expected auto, cpu, cuda or cuda:NUMBER, got {value!r}{did_you_mean(value, ['auto', 'cpu', 'cuda'])}")
-    return value
-
-
 def _folder_name(value: str) -> str:
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value) is None:
         raise ValueError(f"expected a folder's name of letters, digits, '.', '_' and '-', got {value!r}")
     return value
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+Names = Annotated[tuple[str, ...], BeforeValidator(listed)]
 ClassWords = Annotated[tuple[str, ...] | None, BeforeValidator(_class_words)]
 Numbers = Annotated[tuple[Number, ...], BeforeValidator(_numbers)]
 Values = Annotated[tuple[JsonValue, ...], BeforeValidator(_numbers)]
 """values of any field of a method: what they may be is the method's to say"""
 Seeds = Annotated[tuple[Integer, ...], BeforeValidator(_seeds), Field(min_length=1)]
-Size = Annotated[int, BeforeValidator(_size)]
-CacheBudget = Annotated[int | None, BeforeValidator(_cache_budget)]
-Keep = Annotated[
-    tuple[Literal["predictions", "student", "checkpoint"], ...], BeforeValidator(lambda v: () if v == "nothing" else _listed(v))
-]
 
 
-class BenchConfig(Spec):
-    """A bench in words. Every field is an option of `kdzoo bench` and a key of a YAML file.
+class BenchConfig(ExecutionSpec):
+    """A bench in words, with how it is executed. Every field is an option of `kdzoo bench` and a key of a YAML file.
 
     methods: `hinton`, sums such as `at+hinton`, or exactly `0.1*ce+0.9*hinton`. temperatures, alphas, weights, doses and
     grid (`method.field: values`, `method.dose: values`) are the swept axes. doses: sizes of each term's gradient beside that
@@ -139,8 +98,6 @@ class BenchConfig(Spec):
     images it is not; the teacher learns all of them. label_fraction: the share of these images that keep their labels.
     transfer_data: images without labels that the student is taught on besides, `folder:PATH` or the training images of
     another data set by name. transfer_only: on these alone.
-    teacher_cache: what the teacher cache may take, such as `4GB`; 0 or `off` for none, None or `auto` for a share of what is free.
-    image_cache: what the decoded images of a folder may take, such as `64GB`; a larger one is decoded while training.
     skip_unreadable: files of a folder that cannot be read are skipped, counted and listed, instead of refused.
     pairs: `teacher/student`, or give teacher and student. set: further keys, such as `recipe.batch_size`.
     recipe: a recipe's name or file; or, in a YAML file and from Python, a mapping of its keys, with `name` for the recipe that
@@ -177,20 +134,8 @@ class BenchConfig(Spec):
     lr: Annotated[Number, Field(gt=0)] | None = None
     set: dict[str, Any] = {}
     results: str = "results"
-    device: Annotated[str, AfterValidator(_device)] = "auto"
-    jobs: Count | None = None
-    threads: Count | None = None
-    keep: Keep = ("predictions", "student")
-    oracle: bool = False
-    channels_last: bool | None = None
-    teacher_cache: CacheBudget = None
-    stack_students: bool = False
-    compile: bool = False
-    image_cache: Size | None = None
     skip_unreadable: bool = False
-    allow_chance_teacher: bool = False
     fine_tune: bool = False
-    checkpoint_seconds: Annotated[Number, Field(gt=0)] = 30.0
     wandb: Literal["online", "offline", "disabled"] | None = None
     plugin: Names = ()
 
@@ -251,8 +196,8 @@ class PublishedValues(Spec):
 class Constants(Spec):
     """What images in [0, 1] are normalised with, one number a channel."""
 
-    mean: Annotated[tuple[Number, ...], BeforeValidator(_listed)]
-    std: Annotated[tuple[Number, ...], BeforeValidator(_listed)]
+    mean: Annotated[tuple[Number, ...], BeforeValidator(listed)]
+    std: Annotated[tuple[Number, ...], BeforeValidator(listed)]
 
 
 class FineTune(Spec):
@@ -289,7 +234,7 @@ class RecipeFile(Spec):
     student_start: Literal["random", "pretrained"] = "random"
     min_steps: Count | None = None
     min_val: Count | None = None
-    sizes: Annotated[tuple[Count, ...], BeforeValidator(_listed)] = ()
+    sizes: Annotated[tuple[Count, ...], BeforeValidator(listed)] = ()
     pretrained: dict[str, Any] = {}
     fine_tune: FineTune | None = None
 
@@ -369,7 +314,7 @@ def default_layers(given: Mapping[str, Any]) -> dict[str, Any]:
 def _same(given: object, default: object) -> bool:
     """Whether an option was not given, or has the default bench's value."""
     try:
-        return given is None or _listed(given) == _listed(default)
+        return given is None or listed(given) == listed(default)
     except ValueError:  # told with all else that is wrong
         return False
 

@@ -6,29 +6,7 @@ import json
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-
-@dataclass(frozen=True)
-class Options:
-    """How runs are executed; nothing here changes a run's id.
-
-    keep: which of predictions, student, checkpoint stay with a finished run. wandb: settings of the sink, or None.
-    channels_last: None for where it pays. teacher_cache: bytes that the teacher cache may take, 0 for none, None for a share of what
-    is free. memory: bytes that a cohort may hold. image_cache: bytes that a folder's decoded images may take, None for the default.
-    """
-
-    device: str = "cpu"
-    threads: int = 1
-    checkpoint_seconds: float = 30.0
-    keep: tuple[str, ...] = ("predictions", "student")
-    oracle: bool = False
-    channels_last: bool | None = None
-    teacher_cache: int | None = None
-    memory: int = 8 * 1024**3
-    stack: bool = False
-    compile: bool = False
-    image_cache: int | None = None
-    allow_chance_teacher: bool = False
-    wandb: dict[str, Any] | None = None
+from kdzoo.runs.options import WorkerOptions
 
 
 @dataclass(frozen=True)
@@ -46,7 +24,7 @@ class Job:
     kind: Literal["teacher", "students", "doses"]
     folder: str
     ids: tuple[str, ...]
-    options: Options
+    options: WorkerOptions
     units: int = 0
     after: str | None = None
     example: tuple[str, str] | None = None
@@ -54,16 +32,15 @@ class Job:
     probes: tuple[dict[str, Any], ...] = ()
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self))
+        return json.dumps({**asdict(self), "options": self.options.model_dump(mode="json")})
 
     @staticmethod
     def from_json(line: str) -> Job:
         raw = json.loads(line)
-        options = raw.pop("options")
-        options["keep"] = tuple(options["keep"])
+        options = WorkerOptions.model_validate(raw.pop("options"))
         example = raw.pop("example")
         tuples = {"ids": tuple(raw["ids"]), "probes": tuple(raw["probes"]), "example": tuple(example) if example else None}
-        return Job(**{**raw, **tuples, "options": Options(**options)})
+        return Job(**{**raw, **tuples, "options": options})
 
     def only(self, ids: tuple[str, ...]) -> Job:
         """The same job for some of its runs."""

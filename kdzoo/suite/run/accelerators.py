@@ -26,9 +26,9 @@ def note_lost_lines(cohort: Cohort, emit: Emit) -> None:
 def attach_accelerators(cohort: Cohort, emit: Emit) -> None:
     """Give a cohort the cache, the stack and the compiled students that it is to be trained with; say in a note why it has not got one."""
     kept, joined, uncompiled = cohort.open_teacher_cache(), None, None
-    if cohort.execution.stack:
+    if cohort.execution.options.stack_students:
         joined = together(cohort.members, _trial(cohort, 2))
-    if cohort.execution.compile:
+    if cohort.execution.options.compile:
         uncompiled = compile_students(cohort.members, _trial(cohort, cohort.block))
     for text in (kept, joined, uncompiled):
         if isinstance(text, str):

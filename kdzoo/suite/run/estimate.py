@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 
 from kdzoo.models.measure import count
 from kdzoo.models.network import Network
+from kdzoo.models.placement import Placement
 from kdzoo.runs.loggers import read_lines
 from kdzoo.runs.spec import Run
 from kdzoo.runs.store import RunFolder, teacher_store
@@ -15,7 +14,6 @@ from kdzoo.suite.plan.cohorts import pretrain_runs
 from kdzoo.suite.plan.sweep import Planned
 from kdzoo.suite.run.preflight import distinct, stand_in, unbound
 from kdzoo.suite.run.prepare import Prepared
-from kdzoo.suite.run.worker_state import execution_of
 from kdzoo.teachers.saved import SavedTeacher
 from kdzoo.teachers.teacher import Teacher, serve
 from kdzoo.training.cost import seconds_an_epoch
@@ -30,7 +28,7 @@ from kdzoo.training.session import (
 
 def estimate(prepared: Prepared, modules: Modules | None = None) -> float:
     """Seconds that the missing runs will take, from a probe of a few steps of one run of each pair and objective."""
-    plan, modules, execution = prepared.plan, modules or Modules(), execution_of(replace(prepared.options, teacher_cache=0))
+    plan, modules, execution = prepared.plan, modules or Modules(), Placement(prepared.options.model_copy(update={"teacher_cache": 0}))
     torch.set_num_threads(prepared.options.threads)
     students = [(p, plan.store.run(p.run.id)) for p in plan.students]
     left = [(p, f) for p, f in [*students, *((p, teacher_store().run(p.run.id)) for p in plan.teachers.values())] if f.state() != "done"]

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 from kdzoo.errors import KdzooError
+from kdzoo.models.placement import Placement
 from kdzoo.runs.events import DoseUnknown, Emit, Note
 from kdzoo.runs.store import Store, StoreError
 from kdzoo.suite.plan.doses import Measured, describe, keep_doses
 from kdzoo.suite.plan.jobs import Job
 from kdzoo.suite.run.members import load_pretrain_stage, pretrain_failure
 from kdzoo.suite.run.train_runs import train_pretrain_runs
-from kdzoo.suite.run.worker_state import WorkerState, execution_of, probe_of
+from kdzoo.suite.run.worker_state import WorkerState, probe_of
 from kdzoo.training.doses import NoRatio, measure
 from kdzoo.training.member import Member
 from kdzoo.training.session import Bound
@@ -26,7 +27,7 @@ def measure_doses(job: Job, state: WorkerState, emit: Emit, stop: Callable[[], b
 
     Raises Stopped, with nothing kept, when `stop` says so.
     """
-    began, store, execution = time.process_time(), Store(Path(job.folder)), execution_of(replace(job.options, teacher_cache=0))
+    began, store, execution = time.process_time(), Store(Path(job.folder)), Placement(job.options.model_copy(update={"teacher_cache": 0}))
     bounds = [probe_of(entry, store) for entry in job.probes]
     images, parts = state.data(bounds[0], job.options)
     teacher, shapes = None, None

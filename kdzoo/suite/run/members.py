@@ -12,13 +12,13 @@ from kdzoo.data.dataset import Images
 from kdzoo.data.split import Parts
 from kdzoo.errors import KdzooError
 from kdzoo.files import read_file
-from kdzoo.models.placement import Execution
+from kdzoo.models.placement import Placement
 from kdzoo.runs.events import Emit, Note
 from kdzoo.runs.loggers import JsonLines, Sink, Tee, WandbSettings, WandbSink
+from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.seals import Damaged
 from kdzoo.runs.spec import FirstSpec, ObjectiveSpec, Run
 from kdzoo.runs.store import Store, set_aside
-from kdzoo.suite.plan.jobs import Options
 from kdzoo.suite.run.repair import begin_again
 from kdzoo.teachers.teacher import Teacher
 from kdzoo.training.cost import probe
@@ -69,7 +69,7 @@ def pretrain_failure(store: Store, first: Run) -> str:
 
 
 def measure_cost(
-    bound: Bound, fresh: Member, images: Images, parts: Parts, teacher: Teacher | None, execution: Execution, modules: Modules
+    bound: Bound, fresh: Member, images: Images, parts: Parts, teacher: Teacher | None, execution: Placement, modules: Modules
 ) -> dict[str, Any]:
     """The cost of a run by a fresh member of it, which is thrown away, beside its student alone on the same data."""
     run, alone = bound.run, None
@@ -90,7 +90,7 @@ def begin_with_probe(member: Member, parts: Parts, emit: Emit) -> None:
     emit(Note(f"{member.run.id}: its classifier starts at random, not by a logistic regression: {why}"))
 
 
-def open_sinks(member: Member, options: Options, bench: str, emit: Emit) -> Sink:
+def open_sinks(member: Member, options: WorkerOptions, bench: str, emit: Emit) -> Sink:
     """JSON lines first, always; W&B where it was asked for."""
     metrics = member.folder.metrics
     if metrics.exists() and not metrics.is_file():

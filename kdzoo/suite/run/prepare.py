@@ -14,10 +14,10 @@ from kdzoo.contract.plugins import load_plugins
 from kdzoo.errors import InputError, noting
 from kdzoo.models.placement import why_slow
 from kdzoo.runs.loggers import wandb_settings
+from kdzoo.runs.options import ALL, WorkerOptions
 from kdzoo.runs.store import State
 from kdzoo.suite.plan.cohorts import groups_in_lockstep
 from kdzoo.suite.plan.config import BenchConfig, ConfigError, bench_config
-from kdzoo.suite.plan.jobs import Options
 from kdzoo.suite.plan.sweep import Plan
 from kdzoo.suite.plan.sweep import plan as make_plan
 from kdzoo.suite.run.launchers.gpus import visible_gpus
@@ -42,7 +42,7 @@ class Prepared:
 
     config: BenchConfig
     plan: Plan
-    options: Options
+    options: WorkerOptions
     jobs: int
     gpus: tuple[str, ...] = ()
     states: Mapping[str, State] = field(default_factory=dict)
@@ -78,21 +78,9 @@ def schedule(config: BenchConfig, plan: Plan, device: str, wandb: dict[str, Any]
     gpus = visible_gpus(torch.cuda.device_count(), os.environ) if device == "cuda" else ()
     jobs, threads = processes(config, device, plan, len(gpus))
     sharing = -(-jobs // max(len(gpus), 1))  # as many processes use one GPU's memory
-    options = Options(
-        device=device,
-        threads=threads,
-        checkpoint_seconds=config.checkpoint_seconds,
-        keep=config.keep,
-        oracle=config.oracle,
-        channels_last=config.channels_last,
-        teacher_cache=config.teacher_cache,
-        stack=config.stack_students,
-        compile=config.compile,
-        memory=int(COHORT_SHARE * free_memory(device) / sharing),
-        image_cache=config.image_cache,
-        allow_chance_teacher=config.allow_chance_teacher,
-        wandb=wandb,
-    )
+    asked = {name: getattr(config, name) for name in ALL}
+    memory = int(COHORT_SHARE * free_memory(device) / sharing)
+    options = WorkerOptions(**{**asked, "device": device, "jobs": jobs, "threads": threads}, memory=memory, wandb=wandb)
     return Prepared(config, plan, options, jobs, gpus, states)
 
 

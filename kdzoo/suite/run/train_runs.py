@@ -6,20 +6,20 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from kdzoo.errors import InputError
+from kdzoo.models.placement import Placement
 from kdzoo.runs.events import Emit, Event, MemberFailed, Note, Role, RunDone, RunFailed, RunsLocked, TrainingBegun
+from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import Run
 from kdzoo.runs.store import RunFolder, Store, StoreError, is_teacher
-from kdzoo.suite.plan.jobs import Options
 from kdzoo.suite.report.records import setting_text
 from kdzoo.suite.run.accelerators import attach_accelerators, note_lost_lines
 from kdzoo.suite.run.members import begin_with_probe, measure_cost, open_sinks, pretrain_failure, start_or_resume
 from kdzoo.suite.run.repair import forget_damaged, renew
-from kdzoo.suite.run.worker_state import WorkerState, execution_of
+from kdzoo.suite.run.worker_state import WorkerState
 from kdzoo.training.cohort import Cohort
 from kdzoo.training.cost import with_first_stage
 from kdzoo.training.member import Member
@@ -30,7 +30,9 @@ LOCK_POLL_SECONDS = 0.5
 """between two looks at a run that another process has locked"""
 
 
-def train_runs(store: Store, ids: Iterable[str], options: Options, state: WorkerState, emit: Emit, stop: Callable[[], bool]) -> list[str]:
+def train_runs(
+    store: Store, ids: Iterable[str], options: WorkerOptions, state: WorkerState, emit: Emit, stop: Callable[[], bool]
+) -> list[str]:
     """Train those of a cohort's runs that are not done; the ids of those that another process is training."""
     locked: list[str] = []
     with ExitStack() as locks:
@@ -75,7 +77,9 @@ def train_runs(store: Store, ids: Iterable[str], options: Options, state: Worker
     return locked
 
 
-def pretrain(store: Store, bounds: Iterable[Bound], options: Options, state: WorkerState, emit: Emit, stop: Callable[[], bool]) -> None:
+def pretrain(
+    store: Store, bounds: Iterable[Bound], options: WorkerOptions, state: WorkerState, emit: Emit, stop: Callable[[], bool]
+) -> None:
     """Train the first stages of the runs that have one, unless they are done; where one fails, so do the runs that start from it."""
     waiting = [(bound, first) for bound in bounds if (first := bound.run.first) is not None and not bound.folder.checkpoint.exists()]
     train_pretrain_runs(store, waiting, options, state, emit, stop)
@@ -88,7 +92,7 @@ def pretrain(store: Store, bounds: Iterable[Bound], options: Options, state: Wor
 def train_pretrain_runs(
     store: Store,
     waiting: Iterable[tuple[Bound, Run]],
-    options: Options,
+    options: WorkerOptions,
     state: WorkerState,
     emit: Emit,
     stop: Callable[[], bool],
@@ -107,7 +111,7 @@ def train_pretrain_runs(
         folder.plan(first, about(bound))
         ids = by_recipe.setdefault(str(first.recipe), [])
         ids += [] if first.id in ids else [first.id]
-    apart = replace(options, keep=("checkpoint",), oracle=False, wandb=None)
+    apart = options.model_copy(update={"keep": ("checkpoint",), "oracle": False, "wandb": None})
 
     def relay(event: Event) -> None:
         """Pass an event on; what another process trains is waited for here, and is no job of the driver's."""
@@ -123,9 +127,11 @@ def train_pretrain_runs(
             time.sleep(LOCK_POLL_SECONDS)
 
 
-def train_cohort(store: Store, bounds: list[Bound], options: Options, state: WorkerState, emit: Emit, stop: Callable[[], bool]) -> None:
+def train_cohort(
+    store: Store, bounds: list[Bound], options: WorkerOptions, state: WorkerState, emit: Emit, stop: Callable[[], bool]
+) -> None:
     """Assemble, resume from checkpoints, probe the cost of what is new, and fit; groups that stand apart follow each other."""
-    execution = execution_of(options)
+    execution = Placement(options)
     images, parts = state.data(bounds[0], options)
     teacher, shapes = None, None
     taught_bounds = [bound for bound in bounds if bound.run.teacher is not None]

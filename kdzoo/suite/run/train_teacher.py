@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 import torch
 
 from kdzoo.errors import WorkFailed
+from kdzoo.models.placement import Placement
 from kdzoo.runs.events import Emit, TeacherChecked, emit_notes
 from kdzoo.runs.store import RunFolder, Store
 from kdzoo.suite.plan.jobs import Job
 from kdzoo.suite.run.repair import forget_damaged, renew
 from kdzoo.suite.run.train_runs import LOCK_POLL_SECONDS, train_runs
-from kdzoo.suite.run.worker_state import WorkerState, execution_of, probe_of
+from kdzoo.suite.run.worker_state import WorkerState, probe_of
 from kdzoo.teachers.checks import check, remarks
 from kdzoo.training.session import Bound
 from kdzoo.training.train import Stopped
@@ -24,7 +24,7 @@ from kdzoo.training.train import Stopped
 
 def train_teacher(job: Job, state: WorkerState, emit: Emit, stop: Callable[[], bool]) -> None:
     """Train a teacher, or wait for the process that does, unless it is kept already; raises WorkFailed where that fails."""
-    store, options = Store(Path(job.folder)), replace(job.options, threads=job.teacher_threads)
+    store, options = Store(Path(job.folder)), job.options.model_copy(update={"threads": job.teacher_threads})
     torch.set_num_threads(options.threads)
     for run_id in job.ids:
         folder = store.run(run_id)
@@ -57,7 +57,7 @@ def check_teacher(job: Job, state: WorkerState, emit: Emit) -> None:
     else:
         return
     torch.set_num_threads(job.options.threads)
-    execution = execution_of(job.options)
+    execution = Placement(job.options)
     images, parts = state.data(bound, job.options)
     teacher, _ = state.teacher(bound, images, parts, execution, emit)
     if teacher is not None:

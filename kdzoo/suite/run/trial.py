@@ -18,7 +18,8 @@ from kdzoo.data.dataset import Images
 from kdzoo.data.split import Parts
 from kdzoo.errors import InputError, KdzooError
 from kdzoo.models.network import Network
-from kdzoo.models.placement import Execution, autocast
+from kdzoo.models.placement import Placement, autocast
+from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import Run
 from kdzoo.suite.run.fork import Fate, fate_in_copy
 from kdzoo.teachers.saved import SavedTeacher
@@ -71,7 +72,7 @@ def _try_here(
 ) -> None:
     """The trial in this process; raises as `try_loss` does."""
     network, before = student[0], {name: value.clone() for name, value in student[0].state_dict().items()}
-    execution = Execution(device=device, threads=torch.get_num_threads())
+    execution = Placement(WorkerOptions(device=str(device), threads=torch.get_num_threads(), teacher_cache=0))
     try:
         size = size_of(network, objective, shape_of(images, bound.run.recipe))
         member = Member(bound.run, bound.folder, network, size, objective, execution)

@@ -12,11 +12,11 @@ from kdzoo.contract.shapes import Shapes
 from kdzoo.data.dataset import Images
 from kdzoo.data.loader import on_device
 from kdzoo.data.split import Parts
-from kdzoo.models.placement import Execution
+from kdzoo.models.placement import Placement
 from kdzoo.runs.events import Emit, emit_notes
+from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import Run, parse
 from kdzoo.runs.store import Store
-from kdzoo.suite.plan.jobs import Options
 from kdzoo.teachers.teacher import Teacher
 from kdzoo.training.session import Bound, Modules, data_key, data_of, teacher_key, teacher_of
 
@@ -29,7 +29,7 @@ class WorkerState:
     read: dict[Any, tuple[Images, Parts]] = field(default_factory=dict)
     served: dict[Any, tuple[Teacher, Shapes]] = field(default_factory=dict)
 
-    def data(self, bound: Bound, options: Options) -> tuple[Images, Parts]:
+    def data(self, bound: Bound, options: WorkerOptions) -> tuple[Images, Parts]:
         """The data of a run, on the device where it fits there; the last one is kept, as the teacher is."""
         key = (*data_key(bound), options.device, options.image_cache)
         if key not in self.read:
@@ -38,7 +38,7 @@ class WorkerState:
             self.read = {key: (images, on_device(parts, torch.device(options.device)))}
         return self.read[key]
 
-    def teacher(self, bound: Bound, images: Images, parts: Parts, execution: Execution, emit: Emit) -> tuple[Teacher | None, Shapes | None]:
+    def teacher(self, bound: Bound, images: Images, parts: Parts, execution: Placement, emit: Emit) -> tuple[Teacher | None, Shapes | None]:
         """The teacher of a run; the last one is kept, since cohorts that share it follow each other."""
         if bound.run.teacher is None:
             return None, None
@@ -55,17 +55,3 @@ def probe_of(entry: Mapping[str, Any], store: Store) -> Bound:
     """What a job carries of a run that has no folder."""
     run = parse(Run, entry["run"], "doses")
     return Bound(run, store.run(run.id), entry["about"].get("paths", {}))
-
-
-def execution_of(options: Options) -> Execution:
-    return Execution(
-        device=torch.device(options.device),
-        threads=options.threads,
-        checkpoint_seconds=options.checkpoint_seconds,
-        keep=frozenset(options.keep),
-        oracle=options.oracle,
-        channels_last=options.channels_last,
-        teacher_cache=options.teacher_cache,
-        stack=options.stack,
-        compile=options.compile,
-    )

@@ -1,0 +1,215 @@
+"""How runs are executed, declared once: device, processes, threads, memory layout, caches, what is kept. Free of torch.
+
+Nothing here changes a run's id. From the one declaration come the keys of a bench's YAML file (`BenchConfig` inherits it),
+the options of the commands (`kdzoo.cli.options.takes_options` reads each field's `Option`), what a worker gets
+(`WorkerOptions`) and the argument `execution=` of the functions in Python (`Execution`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+
+from kdzoo.errors import InputError, did_you_mean, problems_of
+from kdzoo.runs.spec import Count, Number, Spec
+from kdzoo.sizes import size_of
+
+PAIR = "Networks and data"
+RUNNING = "Where it runs"
+SPEED = "Speed and memory"
+RESULTS = "What is kept"
+"""headings under which `--help` groups these options"""
+
+
+@dataclass(frozen=True)
+class Option:
+    """How the command line offers a field.
+
+    default: in words; None for the declared one as one types it. typed: what a value is on the command line: a switch, a
+    number, or text that the field's own rules read. metavar: what stands for a value. flags: where they are not the
+    field's name. choices: what the shell completes. many_runs: whether it says nothing of a single run.
+    """
+
+    text: str
+    panel: str
+    default: str | None = None
+    typed: type[bool] | type[int] | type[float] | type[str] = bool
+    metavar: str = ""
+    flags: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+    many_runs: bool = False
+
+
+def listed(value: object) -> object:
+    """`"a,b"` and `[a, b]` and `a` are the same list. A comma may end it; raises ValueError for an empty item."""
+    if isinstance(value, str):
+        parts = [part.strip() for part in value.split(",")]
+        items = parts[:-1] if not parts[-1] else parts
+        if not all(items):
+            raise ValueError(f"expected values between commas, got {value!r}")
+        return tuple(items)
+    if isinstance(value, list | tuple):
+        return tuple(value)
+    return (value,) if value is not None else ()
+
+
+def _size(value: object) -> object:
+    size = size_of(str(value))
+    if size is None:
+        raise ValueError(f"expected a size such as 500MB or 64GB, got {value!r}")
+    return size
+
+
+def _cache_budget(value: object) -> object:
+    """Bytes: 0 for `off`, which YAML reads as false, None for `auto`."""
+    if value in (None, "auto"):
+        return None
+    size = 0 if value == "off" or value is False else size_of(str(value))
+    if size is None:
+        raise ValueError(f"expected off, auto or a size such as 500MB or 4GB, got {value!r}")
+    return size
+
+
+def _device(value: str) -> str:
+    if re.fullmatch(r"auto|cpu|cuda(:\d+)?", value) is None:
+        raise ValueError(f"expected auto, cpu, cuda or cuda:NUMBER, got {value!r}{did_you_mean(value, ['auto', 'cpu', 'cuda'])}")
+    return value
+
+
+Size = Annotated[int, BeforeValidator(_size)]
+CacheBudget = Annotated[int | None, BeforeValidator(_cache_budget)]
+Keep = Annotated[
+    tuple[Literal["predictions", "student", "checkpoint"], ...], BeforeValidator(lambda v: () if v == "nothing" else listed(v))
+]
+
+
+class ExecutionSpec(Spec):
+    """The options of execution. Sizes may be given in words, such as `4GB`; they are kept in bytes."""
+
+    device: Annotated[
+        str,
+        AfterValidator(_device),
+        Option("auto, cpu, cuda or cuda:NUMBER.", RUNNING, typed=str, metavar="NAME", choices=("auto", "cpu", "cuda")),
+    ] = "auto"
+    jobs: Annotated[
+        Count | None,
+        Option(
+            "Number of processes that train at the same time.",
+            RUNNING,
+            default="one for each core of a CPU, or for each GPU",
+            typed=int,
+            metavar="N",
+            flags=("--jobs", "-j"),
+            many_runs=True,
+        ),
+    ] = None
+    threads: Annotated[
+        Count | None,
+        Option(
+            "CPU threads of each process. Runs repeat bit for bit with the same number only.",
+            RUNNING,
+            default="OMP_NUM_THREADS, else the cores divided among the processes",
+            typed=int,
+            metavar="N",
+        ),
+    ] = None
+    image_cache: Annotated[
+        Size | None,
+        Option(
+            "Memory for a folder's decoded images, such as 64GB. A larger folder is decoded again in every epoch, to the same pixels.",
+            SPEED,
+            default="16GB",
+            typed=str,
+            metavar="SIZE",
+        ),
+    ] = None
+    channels_last: Annotated[
+        bool | None,
+        Option("Memory layout of feature maps.", SPEED, default="the faster one", flags=("--channels-last/--channels-first",)),
+    ] = None
+    stack_students: Annotated[
+        bool,
+        Option(
+            "Compute students of one architecture that train together as one batch, for GPUs that a single one does not fill. "
+            "Results are equal up to rounding.",
+            SPEED,
+            many_runs=True,
+        ),
+    ] = False
+    compile: Annotated[bool, Option("Run students through torch.compile. Results are equal up to rounding; no gain on a CPU.", SPEED)] = (
+        False
+    )
+    teacher_cache: Annotated[
+        CacheBudget,
+        Option(
+            "Memory for the teacher's outputs, which all runs share: off, auto (a share of the free memory) or a size such as 4GB.",
+            SPEED,
+            default="auto",
+            typed=str,
+            metavar="SIZE",
+            choices=("off", "auto"),
+        ),
+    ] = None
+    checkpoint_seconds: Annotated[
+        Number,
+        Field(gt=0),
+        Option("Seconds between the checkpoints from which an interrupted run resumes.", RESULTS, typed=float, metavar="SECONDS"),
+    ] = 30.0
+    keep: Annotated[
+        Keep,
+        Option(
+            "What to keep of a finished run: predictions,student,checkpoint or nothing.",
+            RESULTS,
+            typed=str,
+            metavar="LIST",
+            choices=("predictions", "student", "checkpoint"),
+            many_runs=True,
+        ),
+    ] = ("predictions", "student")
+    oracle: Annotated[bool, Option("Also record the best epoch on the test set.", RESULTS, many_runs=True)] = False
+    allow_chance_teacher: Annotated[bool, Option("Accept a teacher that is no better than chance, as a control.", PAIR)] = False
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        """What was given, as one would write it again."""
+        return [(name, getattr(self, name)) for name in type(self).model_fields if name in self.model_fields_set]
+
+    def given(self) -> dict[str, Any]:
+        """The options that were given, by name."""
+        return {name: getattr(self, name) for name in ExecutionSpec.model_fields if name in self.model_fields_set}
+
+
+class Execution(ExecutionSpec):
+    """How to execute, from Python: `kdzoo.Execution(threads=1, compile=True)`. Raises InputError with everything that is wrong."""
+
+    def __init__(self, **given: Any) -> None:
+        try:
+            super().__init__(**given)
+        except ValidationError as error:
+            raise InputError(*problems_of(error, "execution", type(self).model_fields)) from error
+
+
+class WorkerOptions(ExecutionSpec):
+    """What a worker gets: device and threads as they come out on this machine.
+
+    memory: bytes that a cohort may hold. wandb: settings of the sink, or None.
+    """
+
+    device: str = "cpu"
+    threads: int = 1
+    memory: int = 8 * 1024**3
+    wandb: dict[str, Any] | None = None
+
+
+def option_of(name: str) -> Option:
+    """How the command line offers a field of ExecutionSpec."""
+    (option,) = [part for part in ExecutionSpec.model_fields[name].metadata if isinstance(part, Option)]
+    return option
+
+
+ALL = tuple(ExecutionSpec.model_fields)
+ONE_RUN = tuple(name for name in ALL if not option_of(name).many_runs)
+"""the names of all options, and of those that say something of a single run"""
