@@ -140,8 +140,8 @@ def setting_of(objective: ObjectiveSpec, methods: Mapping[str, Any], doses: Mapp
 
     temperature is there where all terms that have one have the same; alpha where one term stands beside 1 - alpha of
     the task loss; weight, the factor on the published coefficient, where that is not so and the task loss has its
-    published one. others are hyper-parameters that are not as declared, the coefficients of sums, and the doses of their
-    terms where these differ.
+    published one. others are hyper-parameters that are not as declared (of a first stage too), the coefficients of sums, and
+    the doses of their terms where these differ.
     """
     alpha = weight = None
     others: dict[str, Any] = {}
@@ -163,6 +163,10 @@ def setting_of(objective: ObjectiveSpec, methods: Mapping[str, Any], doses: Mapp
                 weight = round(term.coefficient / published["term"], 12)
         else:
             others[term.method] = term.coefficient
+    if objective.first is not None:
+        first = objective.first.term
+        declared = methods.get(first.method, {}).get("declared", {})
+        others |= {f"{first.method}.{name}": value for name, value in first.hyperparameters.items() if value != declared.get(name, value)}
     measured = {term.method: float(doses[term.method]["dose"]) for term in objective.terms if term.method in doses}
     shared = set(measured.values()) if len(measured) == len(objective.terms) else set()
     if len(shared) != 1:
