@@ -121,7 +121,7 @@ class Outputs:
 
     def get(self, need: Need) -> Any:
         """What there is for one need, whoever asked for it; None where there is nothing. Does not count as read."""
-        value = self.__dict__[KINDS[need].attribute]
+        value = self.__dict__.get(KINDS[need].attribute, NOT_ASKED)  # what is the batch's has none
         return None if value is NOT_ASKED else value
 
     def with_values(self, values: Mapping[Need, Any]) -> Outputs:
