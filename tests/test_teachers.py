@@ -191,7 +191,7 @@ def test_the_normalisation_of_a_file_is_measured_told_and_taken_where_it_is_aske
 def test_a_teacher_that_is_good_as_it_is_is_measured_once(monkeypatch):
     from kdzoo.data.dataset import Subset
     from kdzoo.runs.spec import Augment
-    from kdzoo.training import answers as teachers
+    from kdzoo.teachers import checks as teachers
 
     module = fitted(Net(), lambda x: (x / 255 - 0.5) / 0.5, steps=600)
     pixels, targets = digits()
