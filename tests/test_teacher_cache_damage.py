@@ -426,7 +426,7 @@ def test_a_cache_is_removed_from_under_its_name_first(tmp_path, monkeypatch):
     column = Column(Need.LOGITS, None, (5,), torch.float32)
     old = open_cache({}, "old", [column], Need.LOGITS, samples=10, views=1, block=2, device=torch.device("cpu"), limit=None)
     assert isinstance(old, TeacherCache)
-    monkeypatch.setattr("kdzoo.teachers.cache.shutil.rmtree", lambda *_, **__: None)
+    monkeypatch.setattr("kdzoo.teachers.disk.shutil.rmtree", lambda *_, **__: None)
     old.forget()
     assert not old.folder.exists()
     monkeypatch.undo()
