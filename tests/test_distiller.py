@@ -143,7 +143,7 @@ def test_a_run_in_a_plain_loop_ends_with_the_weights_of_kdzoos_own_run(tmp_path,
     keys = {"recipe.schedule": "linear", "recipe.warmup": 0.0}
     board = kdzoo.bench(
         methods="crd", student=student, teacher=teacher, data="digits", recipe="digits", set=keys, epochs=2, limit=200, seeds=1,
-        results=tmp_path, allow_chance_teacher=True, keep="student",
+        results=tmp_path, execution=kdzoo.Execution(allow_chance_teacher=True, keep=("student",)),
     )  # fmt: skip
     (folder,) = Path(board.attrs["folder"]).glob("runs/crd-*")
     run, about = RunFolder(folder).read_plan()

@@ -21,6 +21,8 @@ def train_teachers(made: Plan) -> None:
     """Train a plan's teachers into this test's cache, or copy them: what has the same id has the same weights to the bit."""
     for teacher in made.teachers.values():
         folder = teacher_store().run(teacher.run.id)
+        if folder.state() == "done":  # copied over, it would be cut short under a process that has it mapped
+            continue
         copy = Path(_trained().name) / folder.id
         if copy.exists():
             shutil.copytree(copy, folder.path, dirs_exist_ok=True)
