@@ -105,7 +105,7 @@ def finish(cohort: Cohort, member: Member, emit: Emit) -> None:
     }
     member.folder.finish(result)
     if member.sink is not None:
-        member.sink.finish(result)
+        member.sink.finish(member.folder.result())  # as it is written, with the schema's number
     if "checkpoint" not in options.keep:
         member.folder.checkpoint.unlink(missing_ok=True)
 
