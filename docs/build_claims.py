@@ -8,12 +8,13 @@ Numbers come from the runs below results/papers; a study without runs says so.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
 
 from kdzoo.suite.report.tables import markdown_table
-from kdzoo.suite.study.evidence import MISSING, measure_all, shown_frame
+from kdzoo.suite.study.evidence import MISSING, Measured, measure_all, shown_frame
 from kdzoo.suite.study.study import read_study, shipped_studies
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -71,10 +72,15 @@ def claims_section() -> str:
 
 def measurements(name: str, beginnings: tuple[str, ...]) -> pd.DataFrame:
     """The measurements of a study as its page shows them, those whose names begin so."""
-    measured = measure_all(read_study(shipped_studies()[name]), RESULTS / name)
-    wanted = [one for one in measured if not beginnings or one.measure.name.startswith(beginnings)]
+    wanted = [one for one in _measured(name) if not beginnings or one.measure.name.startswith(beginnings)]
     assert wanted, f"{name} has no measure that begins with {beginnings}"
     return shown_frame(wanted)
+
+
+@cache
+def _measured(name: str) -> tuple[Measured, ...]:
+    """All measurements of a study, which several claims may share."""
+    return measure_all(read_study(shipped_studies()[name]), RESULTS / name)
 
 
 def with_claims(page: str) -> str:

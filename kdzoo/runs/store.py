@@ -172,10 +172,15 @@ class RunFolder:
         except NewerSchema as error:
             raise NewerSchema(f"{file}: {error}") from error
 
-    def finish(self, result: Mapping[str, Any]) -> None:
-        """Write result.json, which makes the run done, and drop an older failure; raises ValueError where the result is not complete."""
-        write_json(self.path / "result.json", complete(result))
+    def finish(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        """Write result.json, which makes the run done, and drop an older failure; the result as it is written.
+
+        Raises ValueError where the result is not complete.
+        """
+        whole = complete(result)
+        write_json(self.path / "result.json", whole)
         (self.path / "error.txt").unlink(missing_ok=True)
+        return whole
 
     def fail(self, text: str) -> None:
         """Keep the traceback of a failure."""

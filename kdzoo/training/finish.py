@@ -103,9 +103,9 @@ def finish(cohort: Cohort, member: Member, emit: Emit) -> None:
         "finished": now(),
         "seconds": round(member.seconds, 3),
     }
-    member.folder.finish(result)
+    written = member.folder.finish(result)
     if member.sink is not None:
-        member.sink.finish(member.folder.result())  # as it is written, with the schema's number
+        member.sink.finish(written)
     if "checkpoint" not in options.keep:
         member.folder.checkpoint.unlink(missing_ok=True)
 
