@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bench_words import bench_of
 from PIL import Image
 from processes import members_of_group, running_in, started
 from warm_python import WarmPopen
@@ -89,8 +90,8 @@ def test_every_option_of_a_bench_is_a_key_of_its_configuration_and_the_other_way
 
     from kdzoo.cli.bench import bench
 
-    not_keys = {"ctx", "quick_", "small_stem", "config", "retry_failed", "dry_run"}
-    options = {name.rstrip("_") for name in inspect.signature(bench).parameters if name not in not_keys}
+    not_keys = {"ctx", "quick", "small_stem", "config", "retry_failed", "dry_run"}
+    options = {name for name in inspect.signature(bench).parameters if name not in not_keys}
     assert options == set(BenchConfig.model_fields)
 
 
@@ -115,22 +116,12 @@ def test_light_verbs_import_nothing_heavy(place, words):
     assert said.stdout.strip().splitlines()[-1] == "[]"
 
 
-def asked(*words: str) -> BenchConfig:
-    """The configuration that options of a bench come to."""
-    from typer.main import get_command
-
-    from kdzoo.cli.bench import given_of_bench
-
-    command = get_command(app).commands["bench"]
-    return bench_config(given_of_bench(command.make_context("bench", list(words)).params), None)
-
-
 def test_what_is_not_given_stays_at_the_default_bench():
-    assert asked() == bench_config({}, None)
+    assert bench_of() == bench_config({}, None)
 
 
 def test_options_become_the_configuration():
-    config = asked(
+    config = bench_of(
         "--methods", "hinton,at+hinton", "--temperatures", "1,4", "--grid", "at.power=1,2", "--seeds", "5,7", "--no-refit", "-j", "3"
     )
     assert config.methods == ("hinton", "at+hinton")
@@ -142,8 +133,8 @@ def test_options_become_the_configuration():
 
 
 def test_a_small_stem_is_both_networks():
-    assert asked("--small-stem", "--set", "recipe.batch_size=32").set == {
-        **asked().set,
+    assert bench_of("--small-stem", "--set", "recipe.batch_size=32").set == {
+        **bench_of().set,
         "student.stem": "small",
         "teacher.stem": "small",
         "recipe.batch_size": 32,
@@ -175,13 +166,8 @@ def test_the_command_line_wins_over_the_file(kdzoo, place):
 )
 def test_a_recipe_of_a_yaml_file_may_be_a_mapping_of_its_keys(place, text, words, recipe, changes):
     """Over a named recipe, or over the one that the bench has; the command line wins over both."""
-    from typer.main import get_command
-
-    from kdzoo.cli.bench import given_of_bench
-
     (place / "bench.yaml").write_text(text)
-    command = get_command(app).commands["bench"]
-    config = bench_config(given_of_bench(command.make_context("bench", list(words)).params), place / "bench.yaml")
+    config = bench_of(*words, file=place / "bench.yaml")
     assert config.recipe == recipe
     assert config.set == changes
 

@@ -4,11 +4,11 @@ import inspect
 
 import pytest
 import yaml
+from bench_words import bench_of
 from typer.main import get_command
 
 import kdzoo
 from kdzoo.cli.app import app
-from kdzoo.cli.bench import given_of_bench
 from kdzoo.runs.options import ALL, ONE_RUN, ExecutionSpec, WorkerOptions, option_of
 from kdzoo.suite.plan.config import bench_config
 from kdzoo.suite.plan.jobs import Job
@@ -45,7 +45,7 @@ def test_command_line_file_and_python_mean_the_same_by_an_option(bench, tmp_path
     file = tmp_path / "bench.yaml"
     file.write_text(yaml.safe_dump({name: value}))
     asked = [
-        bench_config(given_of_bench(bench.make_context("bench", list(words)).params), None),
+        bench_of(*words),
         bench_config({}, file),
         bench_config(kdzoo.Execution(**{name: value}).given(), None),
     ]

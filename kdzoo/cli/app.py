@@ -17,8 +17,26 @@ from typing import Annotated
 
 import typer
 
-from kdzoo.cli import bench, catalog, distill, reproduce, single, status, tables, teachers
-from kdzoo.cli.options import EXIT_CODES, Command, Group, option
+from kdzoo.cli import (
+    bench,
+    check,
+    compare,
+    data,
+    distill,
+    evaluate,
+    explain,
+    leaderboard,
+    methods,
+    networks,
+    pairs,
+    recipes,
+    reproduce,
+    run,
+    status,
+    teachers,
+    train,
+)
+from kdzoo.cli.declare import EXIT_CODES, Command, Group, option
 from kdzoo.cli.output import Interrupted, say
 from kdzoo.cli.streams import outlast
 from kdzoo.errors import FORMER_NAMES, InputError, KdzooError, WorkFailed
@@ -43,24 +61,24 @@ VERBS: dict[str, list[tuple[str, Callable[..., int]]]] = {
     "Train and compare": [
         ("bench", bench.bench),
         ("status", status.status),
-        ("leaderboard", tables.leaderboard),
-        ("compare", tables.compare),
+        ("leaderboard", leaderboard.leaderboard),
+        ("compare", compare.compare),
         ("distill", distill.distill),
         ("reproduce", reproduce.reproduce),
     ],
     "Look up": [
-        ("methods", catalog.methods),
-        ("explain", catalog.explain),
-        ("pairs", catalog.pairs),
-        ("networks", catalog.networks),
-        ("recipes", catalog.recipes),
+        ("methods", methods.methods),
+        ("explain", explain.explain),
+        ("pairs", pairs.pairs),
+        ("networks", networks.networks),
+        ("recipes", recipes.recipes),
     ],
     "Single networks and runs": [
-        ("train", single.train),
-        ("run", single.run),
-        ("evaluate", single.evaluate),
+        ("train", train.train),
+        ("run", run.run),
+        ("evaluate", evaluate.evaluate),
     ],
-    "Your own method": [("check", catalog.check)],
+    "Your own method": [("check", check.check)],
 }
 
 
@@ -73,7 +91,7 @@ for panel, verbs in VERBS.items():
     for name, verb in verbs:
         app.command(name, cls=Command, help=flowing(verb.__doc__ or ""), rich_help_panel=panel, epilog=EXIT_CODES)(verb)
 app.add_typer(teachers.teachers, name="teachers", rich_help_panel="Single networks and runs")
-app.add_typer(catalog.data, name="data", rich_help_panel="Look up")
+app.add_typer(data.data, name="data", rich_help_panel="Look up")
 
 
 def _version(asked: bool) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from kdzoo.cli import complete
-from kdzoo.cli.options import TRAINING, argument, option, takes_options
+from kdzoo.cli.bench_options import takes_options
+from kdzoo.cli.declare import TRAINING, argument, option
 from kdzoo.cli.output import console, tell
 from kdzoo.runs.options import ONE_RUN, PAIR, RESULTS
 from kdzoo.suite.plan.config import DISTILL_METHOD, DISTILL_RECIPE, DISTILL_STUDENT

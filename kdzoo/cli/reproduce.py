@@ -9,19 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kdzoo.cli import complete
-from kdzoo.cli.bench import open_launcher, plan_lines, say_failures, train_missing
-from kdzoo.cli.options import (
-    AsJson,
-    DataRoot,
-    Kind,
-    ResultsFolder,
-    RetryFailed,
-    argument,
-    chosen,
-    option,
-    takes_options,
-)
+from kdzoo.cli.bench_options import takes_options
+from kdzoo.cli.declare import argument, option
+from kdzoo.cli.dry_run import plan_lines
+from kdzoo.cli.options import AsJson, DataRoot, Kind, ResultsFolder, RetryFailed, chosen
 from kdzoo.cli.output import Column, Format, console, field, labelled, link, say, show, tell
+from kdzoo.cli.training import open_launcher, say_failures, train_missing
 from kdzoo.errors import InputError, noting
 from kdzoo.runs.options import RUNNING
 from kdzoo.suite.plan.config import BenchConfig

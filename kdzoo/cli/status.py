@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from kdzoo.cli import complete
+from kdzoo.cli.declare import argument
 from kdzoo.cli.lookup import bench_folder, benches, looked_below
-from kdzoo.cli.options import JsonOnly, ResultsFolder, argument
+from kdzoo.cli.options import JsonOnly, ResultsFolder
 from kdzoo.cli.output import Column, Format, field, percent, print_json, show, tell
 from kdzoo.files import read_file
 from kdzoo.runs.store import RunFolder, Store, teacher_store

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from kdzoo.cli import complete
+from kdzoo.cli.declare import EXIT_CODES, Command, Group, argument, option
 from kdzoo.cli.lookup import run_folder
-from kdzoo.cli.options import EXIT_CODES, AsJson, Command, Group, Kind, ResultsFolder, argument, chosen, option
+from kdzoo.cli.options import AsJson, Kind, ResultsFolder, chosen
 from kdzoo.cli.output import Column, Format, compact, field, percent, show, tell
-from kdzoo.cli.single import teacher_row
 from kdzoo.errors import InputError
 from kdzoo.runs.store import RunFolder, teacher_store
+from kdzoo.suite.report.records import read_record
 
 COMPARED_ROWS = 64
 
@@ -140,3 +141,20 @@ def finished_run(name: str, results: Path) -> RunFolder:
 def _refuse_negative(check: int) -> None:
     if check < 0:
         raise InputError(f"check: expected a number of rows, 0 or more, got {check}")
+
+
+def teacher_row(folder: RunFolder) -> dict[str, Any]:
+    record = read_record(folder)
+    last = record.result["last"] if record.result else {"val": None, "test": None}
+    return {
+        "id": record.id,
+        "network": record.run.student.name,
+        "data": record.run.data.name,
+        "recipe": record.about.get("recipe"),
+        "epochs": record.run.recipe.epochs,
+        "seed": record.run.seed,
+        "val_top1": last["val"] and last["val"]["top1"],
+        "test_top1": last["test"] and last["test"]["top1"],
+        "parameters": record.result and record.result["student"]["parameters"],
+        "state": record.state,
+    }

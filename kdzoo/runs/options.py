@@ -1,7 +1,7 @@
 """How runs are executed, declared once: device, processes, threads, memory layout, caches, what is kept. Free of torch.
 
 Nothing here changes a run's id. From the one declaration come the keys of a bench's YAML file (`BenchConfig` inherits it),
-the options of the commands (`kdzoo.cli.options.takes_options` reads each field's `Option`), what a worker gets
+the options of the commands (`kdzoo.cli.bench_options.takes_options` reads each field's `Option`), what a worker gets
 (`WorkerOptions`) and the argument `execution=` of the functions in Python (`Execution`).
 """
 
@@ -30,14 +30,15 @@ class Option:
     """How the command line offers a field.
 
     default: in words; None for the declared one as one types it. typed: what a value is on the command line: a switch, a
-    number, or text that the field's own rules read. metavar: what stands for a value. flags: where they are not the
-    field's name. choices: what the shell completes. many_runs: whether it says nothing of a single run.
+    number, text that the field's own rules read, or a list where the option may be repeated. metavar: what stands for a
+    value. flags: where they are not the field's name. choices: what the shell completes. many_runs: whether it says nothing
+    of a single run.
     """
 
     text: str
     panel: str
     default: str | None = None
-    typed: type[bool] | type[int] | type[float] | type[str] = bool
+    typed: type[bool] | type[int] | type[float] | type[str] | type[list[str]] = bool
     metavar: str = ""
     flags: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()

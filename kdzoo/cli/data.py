@@ -1,0 +1,171 @@
+"""`kdzoo data`: the data sets, what one holds, and downloads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kdzoo.cli import complete
+from kdzoo.cli.declare import EXIT_CODES, Command, Group, argument
+from kdzoo.cli.loading import load_files
+from kdzoo.cli.options import AsJson, DataRoot, Kind, Plugins, chosen
+from kdzoo.cli.output import Column, Format, field, print_json, say, show, tell
+from kdzoo.errors import InputError
+from kdzoo.text import first_line
+
+if TYPE_CHECKING:
+    from kdzoo.data.known import DataSet
+
+
+class _DataGroup(Group):
+    """`kdzoo data NAME` is `kdzoo data show NAME`; `kdzoo data` lists."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        known = not args or args[0].startswith("-") or self.get_command(ctx, args[0]) is not None
+        return super().resolve_command(ctx, args if known else ["show", *args])
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        from typer._click.shell_completion import CompletionItem
+
+        names = [CompletionItem(name) for name in complete.data(Path(), incomplete) if name.startswith(incomplete)]
+        return [*super().shell_complete(ctx, incomplete), *names]
+
+
+data = typer.Typer(cls=_DataGroup, rich_markup_mode="rich", invoke_without_command=True, epilog=EXIT_CODES)
+
+
+@data.callback()
+def data_sets(ctx: typer.Context) -> None:
+    """List the data sets, show one, or download one.
+
+    \b
+    Examples:
+      kdzoo data                    the data sets there are, and which are on this machine
+      kdzoo data digits             what one of them holds
+      kdzoo data prepare cifar100   download and check it
+    """
+    if ctx.invoked_subcommand is None:
+        data_list()
+
+
+@data.command("list", cls=Command, epilog=EXIT_CODES)
+def data_list(data_root: DataRoot = None, plugin: Plugins = None, how: Kind = Format.table, as_json: AsJson = False) -> int:
+    """List the data sets: images, classes, size, and where each is on this machine or how to get it.
+
+    \b
+    Example:
+      kdzoo data list --data-root ~/data
+    """
+    from kdzoo.data.known import DATA
+
+    load_files(plugin)
+    root = Path(data_root) if data_root else None
+    show([_data_row(name, known, root) for name, known in DATA.items()], chosen(how, as_json), columns=DATA_COLUMNS)
+    return 0
+
+
+DATA_COLUMNS = (
+    field("data"),
+    Column("images", lambda row: "" if row["train"] is None else f"{row['train']:,}+{row['test']:,}", number=True),
+    field("classes", number=True),
+    Column("size", lambda row: _size(row["shape"])),
+    Column("on this machine", lambda row: _here(row)),
+    field("description"),
+    field("path"),
+)
+
+
+def _data_row(name: str, known: DataSet, root: Path | None) -> dict[str, Any]:
+    from kdzoo.data.known import HALVED, where
+
+    is_folder = name.startswith("folder:")
+    found = None if is_folder else where(name, root)
+    return {
+        "data": name,
+        "train": known.train,
+        "test": known.test,
+        "classes": known.classes,
+        "shape": known.shape and list(known.shape),
+        "description": known.description,
+        "here": found is not None,
+        "path": found if known.files and found else None,
+        "get": (known.get or f"kdzoo data prepare {HALVED.get(name, name)}") if found is None and not is_folder else None,
+    }
+
+
+def _here(row: Mapping[str, Any]) -> str:
+    """Whether a data set is on this machine, or the command that fetches it, or the one that tells how to."""
+    if row["get"]:
+        return str(row["get"]) if str(row["get"]).startswith("kdzoo ") else f"kdzoo data {row['data']}"
+    return "yes" if row["path"] else "built in" if row["here"] else "your folder"
+
+
+def _size(shape: Sequence[int] | None) -> str:
+    """`32x32 colour`."""
+    return f"{shape[2]}x{shape[1]} {'grey' if shape[0] == 1 else 'colour'}" if shape else ""
+
+
+@data.command("show", cls=Command, epilog=EXIT_CODES)
+def data_show(
+    name: Annotated[str, argument("A data set's name, or folder:PATH.", metavar="NAME", names_of=complete.data)],
+    data_root: DataRoot = None,
+    plugin: Plugins = None,
+    how: Kind = Format.table,
+    as_json: AsJson = False,
+) -> int:
+    """Read a data set; print its source, its splits, its classes and which files were ignored. `show` may be left out.
+
+    \b
+    Examples:
+      kdzoo data show digits
+      kdzoo data folder:photos
+    """
+    from kdzoo.data.report import data_lines, data_record
+    from kdzoo.data.sources import load
+    from kdzoo.data.split import split
+    from kdzoo.runs.spec import DataSpec
+
+    load_files(plugin)
+    images = load(name, root=Path(data_root) if data_root else None, allow_download=False)
+    spec = DataSpec(name=images.name, fingerprint=images.fingerprint, classes=len(images.classes), val_fraction=0.1 if images.val else 0.0)
+    record = data_record(images, split(images, spec))
+    parts = {"train": images.train, "val": images.val, "test": images.test}
+    targets = {part: subset.targets.tolist() for part, subset in parts.items() if subset is not None}
+    counts = [{"class": label, **{part: ys.count(n) for part, ys in targets.items()}} for n, label in enumerate(images.classes)]
+    if chosen(how, as_json) is Format.json:
+        print_json({**record, "counts": counts})
+        return 0
+    for line in data_lines(record):
+        say(line.removeprefix("data: "))
+    show(counts, how)
+    return 0
+
+
+@data.command("prepare", cls=Command, epilog=EXIT_CODES)
+def data_prepare(
+    name: Annotated[str, argument("mnist, cifar10 or cifar100.", metavar="NAME", names_of=complete.downloads)], data_root: DataRoot = None
+) -> int:
+    """Download a data set through torchvision, and check it. If it is there already, only check it.
+
+    \b
+    Example:
+      kdzoo data prepare cifar100 --data-root ~/data
+    """
+    from kdzoo.data.known import data_root as chosen_root
+    from kdzoo.data.sources import load, prepare
+
+    root = Path(data_root) if data_root else None
+    try:
+        prepare(name, root)
+    except (OSError, RuntimeError) as error:
+        reason = first_line(error)
+        raise InputError(
+            f"data: {name} could not be downloaded ({type(error).__name__}: {reason}); copy its files below {chosen_root(root)} by hand"
+        ) from error
+    images = load(name, root=root)
+    line = f"{name}: {len(images.train.targets)} + {len(images.test.targets)} images, {len(images.classes)} classes, in {chosen_root(root)}"
+    tell(line)
+    return 0

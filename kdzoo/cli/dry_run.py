@@ -1,0 +1,96 @@
+"""The plan of a bench in words, for `--dry-run`."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kdzoo.cli.output import duration, labelled, tell
+from kdzoo.suite.plan.config import NONE, BenchConfig, wants_refit
+from kdzoo.suite.run.wording import label_words
+from kdzoo.text import number_of
+
+if TYPE_CHECKING:
+    from kdzoo.suite.plan.sweep import Plan, Planned
+    from kdzoo.suite.run.prepare import Prepared
+
+
+def print_plan(config: BenchConfig, *, retry_failed: bool) -> int:
+    """What a bench would do, without doing any of it."""
+    from kdzoo.suite.run.prepare import prepare
+
+    for line in plan_lines(prepare(config), retry_failed=retry_failed):
+        tell(labelled(line))
+    return 0
+
+
+def weights_to_measure(made: Plan) -> list[tuple[str, str]]:
+    """Which methods have settings whose weights are not known before something is measured."""
+    labels = sorted({planned.run.objective.label for planned in made.students if planned.open})
+    return [("doses", f"weight measured at start of: {', '.join(labels)}")] if labels else []
+
+
+def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str]]:
+    """The plan in words: grid points, distinct runs and why fewer, what is left of them, and how long that will take."""
+    from kdzoo.data.report import data_lines
+    from kdzoo.runs.store import teacher_store
+    from kdzoo.suite.plan.cohorts import make_jobs
+    from kdzoo.suite.run.bench import where_data_is_told
+    from kdzoo.suite.run.estimate import estimate
+
+    made, states, options = prepared.plan, prepared.states, prepared.options
+    states_left = {"new", "started", "damaged"} | ({"failed"} if retry_failed else set())
+    left = [planned for planned in made.students if states[planned.run.id] in states_left]
+    teachers = [planned.run for planned in made.teachers.values() if teacher_store().run(planned.run.id).state() != "done"]
+    described = data_lines(made.data, where_data_is_told(prepared.config))
+    cohorts = [job for job in make_jobs(left, made, options, prepared.jobs) if job.kind == "students"]
+    counts = Counter(states.values())
+    failed = f", {counts['failed']} failed (--retry-failed trains them again)" if counts["failed"] and not retry_failed else ""
+    lines = [
+        ("bench", f"{made.name}, in {made.folder}"),
+        *setting_lines(made.students),
+        *((("seeds", ", ".join(map(str, sorted({planned.run.seed for planned in made.students})))),) if made.students else ()),
+        *recipe_lines(prepared),
+        ("networks", ", ".join(dict.fromkeys(str(planned.about["pair"]) for planned in made.students))),
+        *(("data" if number == 0 else "", line.removeprefix("data: ")) for number, line in enumerate(described)),
+        ("grid points", f"{made.points}: methods x settings x pairs x seeds, with the controls"),
+        *(("", f"{number} of them need no run of their own: {reason}") for reason, number in made.merged.items()),
+        ("distinct runs", f"{len(made.students)}: {counts['done']} done, {len(left)} left{failed}"),
+        *(("note", text) for text in made.notes),
+        *(("teacher", f"{run.student.name} is trained first, for {number_of(run.recipe.epochs, 'epoch')} ({run.id})") for run in teachers),
+        *weights_to_measure(made),
+        (
+            "cohorts",
+            f"{len(cohorts)}, in {number_of(prepared.jobs, 'process', 'processes')} of {number_of(options.threads, 'thread')} on "
+            f"{options.device}",
+        ),
+        ("time", f"about {duration(estimate(prepared))} of training" if left or teachers else "nothing is left to do"),
+    ]
+    if wants_refit(prepared.config):
+        lines.append(("refit", "then the chosen settings with fresh seeds on the whole training set, not counted above"))
+    return lines
+
+
+def setting_lines(students: Iterable[Planned]) -> list[tuple[str, str]]:
+    """Every method with the settings that are tried; those tried at their declared one alone share a line."""
+    from kdzoo.suite.report.records import setting_text
+
+    settings: dict[str, dict[str, None]] = {}
+    for planned in students:
+        text = setting_text(planned.run, planned.about)
+        if planned.open:  # its weight is a stand-in until the ratio is measured
+            text = re.sub(r"weight \S+ \((dose \S+)\)", r"\1", text)
+        settings.setdefault(planned.run.objective.label, {})[text] = None
+    declared = [label_words(label) for label, texts in settings.items() if list(texts) == [""]]
+    lines = [", ".join(declared) + (" (as declared)" if declared != [label_words(NONE)] else "")] if declared else []
+    lines += [f"{label}: {', '.join(text or 'as declared' for text in texts)}" for label, texts in settings.items() if list(texts) != [""]]
+    return [("methods" if number == 0 else "", line) for number, line in enumerate(lines)]
+
+
+def recipe_lines(prepared: Prepared) -> list[tuple[str, str]]:
+    """The recipe and the epochs of the students; several where networks are trained for other lengths."""
+    epochs = sorted({planned.run.recipe.epochs for planned in prepared.plan.students})
+    return [("recipe", f"{Path(prepared.config.recipe).stem}, {' or '.join(number_of(count, 'epoch') for count in epochs)} a run")]

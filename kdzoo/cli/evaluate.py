@@ -1,0 +1,78 @@
+"""`kdzoo evaluate`: a kept student measured again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from kdzoo.cli import complete
+from kdzoo.cli.bench_options import read_options, takes_options
+from kdzoo.cli.declare import argument
+from kdzoo.cli.lookup import run_folder
+from kdzoo.cli.options import JsonOnly, Plugins, ResultsFolder
+from kdzoo.cli.output import Format, print_json, show, tell
+from kdzoo.errors import InputError
+from kdzoo.runs.store import RunFolder
+from kdzoo.suite.plan.config import BenchConfig, bench_config
+
+if TYPE_CHECKING:
+    pass
+
+
+@takes_options("device", "threads", "image_cache", before="plugin", threads="as many as the run was trained with")
+def evaluate(
+    run: Annotated[str, argument("A run's folder, its run.json, or its id.", metavar="RUN", names_of=complete.runs)],
+    results: ResultsFolder = Path("results"),
+    plugin: Plugins = None,
+    as_json: JsonOnly = False,
+    **execution: Any,
+) -> int:
+    """Measure a kept student again on its test set, and compare with what its result.json says.
+
+    Exits with status 1 where they differ by more than the last digits.
+
+    \b
+    Example:
+      kdzoo evaluate results/digits/runs/hinton-0123456789ab
+    """
+    folder = run_folder(run, results)
+    recorded = folder.result()["last"]["test"]
+    if not folder.student.is_file():
+        raise InputError(f"{folder.student}: no such file; the weights of this run were not kept (--keep student)")
+    recorded_threads = int(folder.result()["environment"]["threads"])
+    options = {**execution, "threads": execution["threads"] or recorded_threads, "plugin": plugin}
+    measured = _measured(folder, bench_config(read_options(options), None))
+    rows = [{"metric": name, "recorded": recorded[name], "measured": measured[name]} for name in METRICS if recorded[name] is not None]
+    same = all(abs(row["recorded"] - row["measured"]) <= TOLERANCE for row in rows)
+    if as_json:
+        print_json({"id": folder.id, "n": measured["n"], "metrics": rows, "same": same})
+        return 0 if same else 1
+    show(rows, Format.table, title=f"{folder.id}, {measured['n']} test images")
+    tell("as recorded" if same else f"differs from {folder.path / 'result.json'}")
+    return 0 if same else 1
+
+
+METRICS = ("top1", "top5", "balanced", "nll", "ece")
+
+
+TOLERANCE = 1e-3
+"""another device may move the last digits of a likelihood, or one image in a thousand"""
+
+
+def _measured(folder: RunFolder, config: BenchConfig) -> dict[str, Any]:
+    """The metrics of the weights in a run's folder on its test set."""
+    import torch
+
+    from kdzoo.contract.plugins import load_plugins
+    from kdzoo.models.predict import predict
+    from kdzoo.suite.run.prepare import device_of
+    from kdzoo.tasks.classification import measure
+    from kdzoo.training.session import Bound, Modules, data_of, kept_student
+
+    load_plugins(config.plugin)
+    torch.set_num_threads(config.threads or 1)
+    bound = Bound.read(folder)
+    images, parts = data_of(bound, config.image_cache)
+    place = torch.device(device_of(config.device))
+    student = kept_student(bound, images, parts, Modules()).to(place)
+    return dict(measure(predict(student, parts.test, bound.run.recipe.augment, place), parts.test.targets))

@@ -1,0 +1,232 @@
+"""`kdzoo explain`: a method's formula with the numbers of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from kdzoo.cli import complete
+from kdzoo.cli.declare import argument, option
+from kdzoo.cli.loading import by_declarations, load_files
+from kdzoo.cli.methods import method_row
+from kdzoo.cli.options import JsonOnly, Plugins
+from kdzoo.cli.output import print_json, tell
+from kdzoo.cli.stages import stages
+from kdzoo.errors import InputError
+from kdzoo.runs.options import PAIR
+from kdzoo.suite.plan.config import assignments, recipe_file
+
+if TYPE_CHECKING:
+    from kdzoo.runs.spec import ObjectiveSpec
+    from kdzoo.suite.plan.config import PairValues, RecipeFile
+
+
+LITERATURES_EPOCHS = 240
+"""of the CIFAR recipe that a first stage's epochs are shown for"""
+
+
+SETTING = "The setting"
+
+
+class Pairing(StrEnum):
+    """How the stages of two networks are paired."""
+
+    deep = "deep"
+    left = "left"
+
+
+@by_declarations
+def explain(
+    method: Annotated[
+        str,
+        argument(
+            "A method; a sum, such as at+hinton; or exact weights, such as 0.1*ce+0.9*hinton.", metavar="METHOD", names_of=complete.methods
+        ),
+    ],
+    alpha: Annotated[
+        float | None,
+        option(
+            text="Weight of the teacher: L = (1 - alpha) CE + alpha scale D.",
+            default="the published weights",
+            panel=SETTING,
+            metavar="ALPHA",
+        ),
+    ] = None,
+    temperature: Annotated[
+        float | None,
+        option(text="Temperature of every method that has one.", default="each method's own", panel=SETTING, metavar="T"),
+    ] = None,
+    weight: Annotated[float, option(text="A factor on the method's weight.", default="1", panel=SETTING, metavar="W")] = 1.0,
+    set_: Annotated[
+        list[str] | None,
+        option(
+            "--set",
+            metavar="FIELD=VALUE",
+            text="A hyper-parameter; METHOD.FIELD=VALUE in a sum (repeatable).",
+            default="the declared values",
+            panel=SETTING,
+        ),
+    ] = None,
+    teacher: Annotated[
+        str | None,
+        option(
+            text="With --student: list which stages of the two are paired.",
+            default="none",
+            panel=PAIR,
+            metavar="NAME",
+            names_of=complete.networks,
+        ),
+    ] = None,
+    student: Annotated[
+        str | None,
+        option(
+            text="With --teacher: list which stages of the two are paired.",
+            default="none",
+            panel=PAIR,
+            metavar="NAME",
+            names_of=complete.networks,
+        ),
+    ] = None,
+    image: Annotated[str, option(text="Size of the images.", default="3x32x32", panel=PAIR, metavar="CxHxW")] = "3x32x32",
+    pairing: Annotated[
+        Pairing | None,
+        option(
+            text="deep pairs stages of the nearest size from the last one on, left by position from the first.",
+            default="the recipe's, else deep",
+            panel=PAIR,
+            metavar="NAME",
+            names_of=complete.of(*Pairing),
+        ),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        option(
+            text="Use a recipe's pairing, and its values for this pair of networks.",
+            default="none",
+            panel=SETTING,
+            metavar="NAME",
+            names_of=complete.recipes,
+        ),
+    ] = None,
+    results: Annotated[
+        Path, option(text="The folder of benches whose measured doses are shown.", default="results", panel=SETTING, metavar="FOLDER")
+    ] = Path("results"),
+    plugin: Plugins = None,
+    as_json: JsonOnly = False,
+) -> int:
+    """Print a method's formula with the numbers of a run, what it reads, its paper, and what alpha would do.
+
+    With two networks it also lists which of their stages are paired and which are left over. Where a bench has measured the
+    method's gradient, the dose of its weight is shown, and the weight that has a dose of 1.
+
+    \b
+    Examples:
+      kdzoo explain hinton --alpha 0.9 --temperature 2
+      kdzoo explain at --teacher resnet56 --student resnet20 --image 3x32x32
+      kdzoo explain reviewkd --recipe crd240 --teacher resnet56 --student resnet20
+    """
+    from kdzoo.contract.card import Setting
+    from kdzoo.contract.explain import explain as explained
+    from kdzoo.suite.plan.methods import objective, parse_request
+
+    load_files(plugin)
+    if bool(teacher) != bool(student):
+        raise InputError(f"{'student' if teacher else 'teacher'}: missing; a teacher and a student go together")
+    request, protocol = parse_request(method), recipe_file(recipe) if recipe else None
+    hyperparameters = _hyperparameters(request.terms, temperature, assignments(set_ or ()))
+    meet = (protocol.pairing if protocol else "deep") if pairing is None else pairing.value
+    pair = _pair_name(teacher, student) if teacher and student else None
+    made = objective(
+        request,
+        Setting(weight=weight, alpha=alpha),
+        hyperparameters,
+        meet,
+        epochs=int(protocol.recipe.get("epochs", LITERATURES_EPOCHS)) if protocol else LITERATURES_EPOCHS,
+        published=protocol.published_for(pair) if protocol and pair else {},
+    )
+    if as_json:
+        print_json(_explained_row(made))
+        return 0
+    tell(explained(made))
+    for line in _measured(made, results):
+        tell(line)
+    if recipe and protocol:
+        tell("\n".join(_values_of(Path(recipe).stem, protocol, request.terms, pair)))
+    if teacher and student:
+        tell(stages(made, teacher, student, image, meet))
+    return 0
+
+
+def _explained_row(made: ObjectiveSpec) -> dict[str, Any]:
+    """What explain prints, as plain values."""
+    from kdzoo.contract.explain import formula
+    from kdzoo.contract.methods import REGISTRY
+
+    cards = [{**method_row(cls), "scale": cls.card.scale} for cls in (REGISTRY.get(term.method) for term in made.all_terms)]
+    return {"formula": formula(made), "objective": made.model_dump(mode="json"), "methods": cards}
+
+
+def _measured(made: ObjectiveSpec, results: Path) -> list[str]:
+    """What the benches below a folder have measured of the terms of an objective, a line a measurement."""
+    from kdzoo.runs.spec import canonical
+    from kdzoo.suite.plan.doses import NAME, of_method, read_doses, weight_for
+
+    lines = []
+    for file in sorted(results.glob(f"*/{NAME}")):
+        found = read_doses(file.parent).values()
+        for term in made.terms:
+            for one in of_method(found, term.method):
+                dose = one.dose(term.coefficient, made.task)
+                if canonical(one.hyperparameters) == canonical(term.hyperparameters) and dose is not None:
+                    behind = "" if one.label == one.method else f" ({one.label})"
+                    where = f"{file.parent}{behind}: {one.pair} on {one.data}, {one.recipe} ({one.epochs} epochs)"
+                    weight = f"weight {term.coefficient:g} is a dose of {dose:.2g}, and dose 1 a weight of {weight_for(1, one.ratio):g}"
+                    lines.append(f"  measured   {where}: {weight}")
+    return lines
+
+
+def _pair_name(teacher: str, student: str) -> str:
+    """What a pair is called by its networks' names, whatever their weights are."""
+    from kdzoo.models.weights import parse_network
+
+    return "/".join(parse_network(text).name for text in (teacher, student))
+
+
+def _values_of(recipe: str, protocol: RecipeFile, terms: Iterable[str], pair: str | None) -> list[str]:
+    """What a recipe has of each term for a pair, or for every pair that it knows, instead of the declared values; a line a term."""
+    lines = []
+    for term in terms:
+        given = protocol.published.get(term)
+        found = {name: values for name, values in given.pairs.items() if pair in (None, name)} if given else {}
+        if given is None or not found:
+            lines.append(f"  {recipe} has no values of its own for {term}{f' on {pair}' if pair else ''}")
+            continue
+        listed = ", ".join(f"{name} ({_in_words(values)})" for name, values in found.items())
+        lines.append(f"  {recipe} has values of its own for {term} on {listed}, from {given.source}")
+    return lines
+
+
+def _in_words(values: PairValues) -> str:
+    """`factor 600, resolution 4`."""
+    factor = [] if values.term is None else [f"factor {values.term:g}"]
+    return ", ".join([*factor, *(f"{name} {value}" for name, value in values.hyperparameters.items())])
+
+
+def _hyperparameters(terms: Sequence[str], temperature: float | None, given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What was given, by method; raises InputError for a field of a sum that does not say whose it is."""
+    from kdzoo.contract.methods import REGISTRY
+
+    found: dict[str, dict[str, Any]] = {term: {} for term in terms}
+    if temperature is not None:
+        for term in terms:
+            if "temperature" in REGISTRY.get(term).model_fields:
+                found[term]["temperature"] = temperature
+    for key, value in given.items():
+        owner, _, field = key.rpartition(".")
+        owner = owner or (terms[0] if len(terms) == 1 else "")
+        if owner not in found:
+            raise InputError(f"--set {key}: expected METHOD.FIELD of {', '.join(terms) or 'a method that has any'}")
+        found[owner][field] = value
+    return found

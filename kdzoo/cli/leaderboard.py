@@ -1,0 +1,109 @@
+"""`kdzoo leaderboard`: a bench's tables. Free of torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from kdzoo.cli import complete
+from kdzoo.cli.declare import argument, option
+from kdzoo.cli.lookup import the_bench
+from kdzoo.cli.options import AsJson, ResultsFolder
+from kdzoo.cli.output import console
+from kdzoo.cli.table_options import Columns, Filter, Kind, Sort, TableFormat, arranged
+
+if TYPE_CHECKING:
+    pass
+
+
+PerClass = Annotated[
+    bool,
+    option("--per-class", text="Show how many test images of each class are named wrongly, in the mean over seeds.", default="off"),
+]
+
+
+def leaderboard(
+    bench: Annotated[
+        str | None,
+        argument(
+            "A bench's name below --results, or its folder.",
+            metavar="BENCH",
+            default="the only one below --results",
+            names_of=complete.bench_names,
+        ),
+    ] = None,
+    results: ResultsFolder = Path("results"),
+    how: Kind = TableFormat.table,
+    as_json: AsJson = False,
+    sort: Sort = None,
+    only: Filter = None,
+    columns: Columns = None,
+    per_class: PerClass = False,
+) -> int:
+    """Rebuild a bench's runs.csv, leaderboard.csv and leaderboard.md from its run folders, and show the leaderboard.
+
+    A table shows the columns that fit, and names those that do not. The files are the same byte for byte however often
+    they are rebuilt; --sort, --filter and --columns change what is shown, never the files.
+
+    \b
+    Examples:
+      kdzoo leaderboard digits
+      kdzoo leaderboard digits --columns "setting,test top-1,vs KD,gap closed"
+      kdzoo leaderboard results/digits --format latex --filter phase=sweep
+      kdzoo leaderboard digits --per-class
+    """
+    folder, how = the_bench(bench, results, "leaderboard"), TableFormat.json if as_json else how
+    if per_class:
+        print_per_class(folder, how, sort, only, columns)
+    else:
+        print_leaderboard(folder, how, sort, only, columns)
+    return 0
+
+
+def print_leaderboard(
+    folder: Path,
+    how: TableFormat = TableFormat.table,
+    sort: str | None = None,
+    only: list[str] | None = None,
+    columns: str | None = None,
+) -> None:
+    """Write a bench's tables and print its leaderboard with the verdict."""
+    from kdzoo.suite.report.compare import render
+    from kdzoo.suite.report.leaderboard import write_tables
+    from kdzoo.suite.report.tables import ALL_COLUMNS, as_markdown, columns_of, sections, selected
+    from kdzoo.suite.report.terminal import leaderboard_view
+
+    board, bench = write_tables(folder)
+    board = arranged(board, sort, only)
+    match how:
+        case TableFormat.table:
+            console().print(leaderboard_view(bench, board, console().width, columns))
+        case TableFormat.md:
+            print(as_markdown(bench, board, columns or ALL_COLUMNS), end="")
+        case TableFormat.latex:
+            for _, shown in sections(bench, board):
+                print(render(selected(shown, columns or ALL_COLUMNS), how))
+        case _:
+            print(render(columns_of(board, columns or ALL_COLUMNS), how).rstrip("\n"))
+
+
+def print_per_class(folder: Path, how: TableFormat, sort: str | None, only: list[str] | None, columns: str | None) -> None:
+    """Print the test errors of a bench class by class."""
+    from kdzoo.suite.report.compare import render
+    from kdzoo.suite.report.per_class import per_class_frame, per_class_sections
+    from kdzoo.suite.report.records import read_bench
+    from kdzoo.suite.report.tables import ALL_COLUMNS, columns_of
+    from kdzoo.suite.report.terminal import sections_view
+
+    bench = read_bench(folder)
+    frame = arranged(per_class_frame(bench), sort, only)
+    if how in (TableFormat.csv, TableFormat.json):
+        print(render(columns_of(frame, columns or ALL_COLUMNS), how).rstrip("\n"))
+        return
+    sections = [(title, columns_of(shown, columns or ALL_COLUMNS)) for title, shown in per_class_sections(bench, frame)]
+    if how is TableFormat.table:
+        console().print(sections_view(sections, console().width))
+    else:
+        for title, shown in sections:
+            print(f"## {title}\n" if how is TableFormat.md else f"% {title}")
+            print(render(shown, how))

@@ -1,0 +1,103 @@
+"""`kdzoo methods`: the distillation methods."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Any
+
+from kdzoo.cli.declare import LISTING, option
+from kdzoo.cli.loading import by_declarations, load_files
+from kdzoo.cli.options import AsJson, Kind, Plugins, chosen
+from kdzoo.cli.output import Column, Format, field, link, say, show, text
+from kdzoo.cli.references import reference
+from kdzoo.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    pass
+
+
+@by_declarations
+def methods(
+    family: Annotated[
+        str | None, option(text="Only these families: logits, features, relations, ...", default="all", panel=LISTING, metavar="NAME,...")
+    ] = None,
+    needs: Annotated[
+        str | None,
+        option(
+            text="Only methods that read all of these: stages, second_view, targets, ...", default="any", panel=LISTING, metavar="NEED,..."
+        ),
+    ] = None,
+    plugin: Plugins = None,
+    how: Kind = Format.table,
+    as_json: AsJson = False,
+) -> int:
+    """List the methods: family, published weights, paper, what each reads of the two networks, and its hyper-parameters.
+
+    The student alone is called `none`. Sums are written at+hinton.
+
+    \b
+    Examples:
+      kdzoo methods
+      kdzoo methods --family features,relations
+      kdzoo methods --needs stages,second_view
+      kdzoo methods --plugin my_loss.py --format md
+    """
+    from kdzoo.contract.card import FAMILIES
+    from kdzoo.contract.methods import REGISTRY
+    from kdzoo.contract.needs import Need
+
+    load_files(plugin)
+    by_word = {str(need.name).lower(): need for need in Need if need.value}
+    families, words = _asked("family", family, FAMILIES), _asked("needs", needs, by_word)
+    found = [REGISTRY.get(name) for name in REGISTRY.names()]
+    if families:
+        found = [cls for cls in found if cls.card.family in families]
+    for word in words:
+        found = [cls for cls in found if by_word[word] in cls.card.needs.student | cls.card.needs.teacher]
+    show([method_row(cls) for cls in found], chosen(how, as_json), names=METHOD_KEYS, columns=METHOD_COLUMNS)
+    for name, reason in REGISTRY.broken.items():
+        say(f"the installed plugin {name} could not be loaded: {reason}")
+    return 0
+
+
+def _asked(option: str, text: str | None, known: Iterable[str]) -> list[str]:
+    """The words of a list joined with commas; raises InputError with every one that is not known."""
+    names = list(known)
+    asked = [word.strip().lower() for word in (text or "").split(",") if word.strip()]
+    if wrong := [unknown(f"--{option}", word, names) for word in asked if word not in names]:
+        raise InputError(*wrong)
+    return asked
+
+
+METHOD_KEYS = ("method", "family", "task_weight", "term_weight", "reads", "hyperparameters", "title", "year", "url", "summary")
+
+
+METHOD_COLUMNS = (
+    field("method"),
+    field("family"),
+    Column("weights", lambda row: f"{row['task_weight']:g} CE + {row['term_weight']:g} D"),
+    Column("paper", lambda row: link(reference(row["url"], row["year"]), row["url"])),
+    field("reads"),
+    Column("hyper-parameters", lambda row: text(row["hyperparameters"])),
+    Column("title", lambda row: row["title"] or row["summary"]),
+    field("url"),
+)
+
+
+def method_row(cls: Any) -> dict[str, Any]:
+    """A method's card as plain values; `Any`, since the class brings torch with it."""
+    from kdzoo.contract.explain import in_words
+
+    card = cls.card
+    return {
+        "method": card.name,
+        "family": card.family,
+        "task_weight": card.published.task,
+        "term_weight": card.published.term,
+        "reads": in_words(card.needs.student | card.needs.teacher).split(", "),
+        "hyperparameters": {name: "required" if value.is_required() else value.default for name, value in cls.model_fields.items()},
+        "title": card.source.title if card.source else None,
+        "year": card.source.year if card.source else None,
+        "url": card.source.url if card.source else None,
+        "summary": card.summary,
+    }

@@ -1,0 +1,53 @@
+"""`kdzoo pairs`: the named pairs of teacher and student."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kdzoo.cli.loading import load_files
+from kdzoo.cli.options import AsJson, Kind, Plugins, chosen
+from kdzoo.cli.output import Column, Format, field, link, show, text
+from kdzoo.cli.references import reference
+
+if TYPE_CHECKING:
+    pass
+
+
+def pairs(plugin: Plugins = None, how: Kind = Format.table, as_json: AsJson = False) -> int:
+    """List the named pairs of teacher and student, with the top-1 (%) that the literature reports for each alone.
+
+    Any two networks make a pair too: --pairs TEACHER/STUDENT.
+
+    \b
+    Example:
+      kdzoo pairs
+    """
+    from kdzoo.models.pairs import PAIRS
+
+    load_files(plugin)
+    rows = [
+        {
+            "pair": pair.name,
+            "data": pair.data,
+            "teacher": pair.teacher,
+            "student": pair.student,
+            "teacher_top1": pair.published and pair.published[0],
+            "student_top1": pair.published and pair.published[1],
+            "source": pair.source or None,
+        }
+        for pair in PAIRS.values()
+    ]
+    show(
+        rows,
+        chosen(how, as_json),
+        columns=(
+            field("pair"),
+            Column("data", lambda row: row["data"]),
+            Column("top-1 reported", lambda row: f"{row['teacher_top1']:.2f} / {row['student_top1']:.2f}" if row["teacher_top1"] else ""),
+            Column("source", lambda row: link(reference(row["source"]), row["source"])),
+            field("teacher"),
+            field("student"),
+            Column("url", lambda row: text(row["source"])),
+        ),
+    )
+    return 0

@@ -1,0 +1,61 @@
+"""`kdzoo recipes`: how networks are trained."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kdzoo.cli.loading import load_files
+from kdzoo.cli.options import AsJson, Kind, Plugins, chosen
+from kdzoo.cli.output import Column, Format, field, link, show, text
+from kdzoo.cli.references import reference
+from kdzoo.suite.plan.config import recipe_file
+from kdzoo.suite.plan.config import recipes as recipe_names
+
+if TYPE_CHECKING:
+    pass
+
+
+def recipes(plugin: Plugins = None, how: Kind = Format.table, as_json: AsJson = False) -> int:
+    """List the recipes: how networks are trained. A YAML file of your own serves as one too (--recipe my.yaml).
+
+    \b
+    Example:
+      kdzoo recipes
+    """
+    load_files(plugin)
+    rows = []
+    for name in recipe_names():
+        file = recipe_file(name)
+        recipe = file.resolve("", {})
+        rows.append(
+            {
+                "recipe": name,
+                "epochs": recipe.epochs,
+                "batch_size": recipe.batch_size,
+                "lr": recipe.lr,
+                "optimizer": recipe.optimizer,
+                "schedule": recipe.schedule,
+                "val_fraction": file.val_fraction,
+                "refit": file.refit,
+                "description": file.description,
+                "source": file.source or None,
+            }
+        )
+    show(
+        rows,
+        chosen(how, as_json),
+        columns=(
+            field("recipe"),
+            field("description"),
+            field("epochs", number=True),
+            Column("batch", lambda row: str(row["batch_size"]), number=True),
+            field("lr", number=True),
+            field("optimizer"),
+            field("schedule"),
+            field("val_fraction", number=True),
+            field("refit"),
+            Column("source", lambda row: link(reference(row["source"]), row["source"])),
+            Column("url", lambda row: text(row["source"])),
+        ),
+    )
+    return 0

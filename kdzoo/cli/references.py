@@ -1,0 +1,30 @@
+"""Where a paper stands, in a few letters."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
+
+
+def reference(url: str | None, year: int | None = None) -> str:
+    """A URL in a few letters: `arXiv:1503.02531`, `doi:10.1145/3097983.3098135`, else the site and the year."""
+    if not url:
+        return ""
+    for pattern, words in REFERENCES:
+        if match := re.search(pattern, url):
+            return words + match.group(1).replace("_", " ")
+    site = url.partition("://")[2].partition("/")[0].removeprefix("www.")
+    return f"{site} {year}" if year else site
+
+
+REFERENCES = (
+    (r"arxiv\.org/abs/([\w.-]+)", "arXiv:"),
+    (r"doi\.org/(.+)", "doi:"),
+    (r"openreview\.net/forum\?id=(\w+)", "OpenReview:"),
+    (r"thecvf\.com/.*_((?:CVPR|ICCV|WACV)_\d+)_paper", ""),
+    (r"github\.com/(.+)", "github:"),
+)
+"""what is told of a URL, and what stands before it"""

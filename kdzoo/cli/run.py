@@ -1,0 +1,69 @@
+"""`kdzoo run`: one run from its run.json."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from kdzoo.cli import complete
+from kdzoo.cli.bench_options import read_options, takes_options
+from kdzoo.cli.declare import argument
+from kdzoo.cli.lookup import run_folder
+from kdzoo.cli.options import Plugins, ResultsFolder
+from kdzoo.cli.output import percent, tell
+from kdzoo.cli.training import open_launcher, say_failures, train_plan
+from kdzoo.runs.options import ONE_RUN
+from kdzoo.runs.store import RunFolder, teacher_store
+from kdzoo.suite.plan.config import BenchConfig, bench_config
+
+if TYPE_CHECKING:
+    from kdzoo.suite.run.prepare import Prepared
+
+
+@takes_options(*ONE_RUN, before="plugin", threads="1")
+def run(
+    file: Annotated[str, argument("A run.json, its folder, or a run's id.", metavar="RUN", names_of=complete.runs)],
+    results: ResultsFolder = Path("results"),
+    plugin: Plugins = None,
+    **execution: Any,
+) -> int:
+    """Train one run as its run.json says, in its own folder; its teacher first, unless that is kept.
+
+    A finished run is left as it is, unless its kept weights are damaged; a failed one is trained again.
+
+    \b
+    Example:
+      kdzoo run results/digits/runs/hinton-0123456789ab/run.json
+    """
+    folder = run_folder(file, results)
+    folder.read_plan()
+    if folder.state() != "done" or _is_damaged(folder):
+        options = {**execution, "threads": execution["threads"] or 1, "plugin": plugin}
+        asked = bench_config(read_options(options), None)
+        with open_launcher(asked) as launcher:
+            launcher.warm_up()
+            outcome = train_plan(_prepared(folder, asked), launcher)
+        if outcome.failed:
+            return say_failures(outcome, f"kdzoo status {folder.path.parent.parent}")
+    test = folder.result()["last"]["test"]
+    tell(f"{folder.id}: test top-1 {percent(test['top1'])} %, in {folder.path}")
+    return 0
+
+
+def _is_damaged(folder: RunFolder) -> bool:
+    """Whether what a finished run keeps for others is not what was written; the worker sets it aside and trains again."""
+    from kdzoo.suite.run.repair import fault_of
+
+    return fault_of(folder) is not None
+
+
+def _prepared(folder: RunFolder, config: BenchConfig) -> Prepared:
+    """One run as a plan of its own, with its teacher where that is trained here, and how it is executed."""
+    from kdzoo.suite.plan.sweep import Plan, Planned
+    from kdzoo.suite.run.prepare import device_of, schedule, states_of
+
+    planned = Planned(*folder.read_plan())
+    teacher = teacher_store().run(str(planned.about.get("teacher_id")))
+    teachers = {teacher.id: Planned(*teacher.read_plan())} if (teacher.path / "run.json").exists() else {}
+    plan = Plan(folder.id, folder.path.parent.parent, (planned,), teachers, 1)
+    return schedule(config, plan, device_of(config.device), None, states_of(plan))

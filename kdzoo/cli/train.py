@@ -1,0 +1,77 @@
+"""`kdzoo train`: a teacher by itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated, Any
+
+from kdzoo.cli import complete
+from kdzoo.cli.bench_options import read_options, takes_options
+from kdzoo.cli.declare import TRAINING, argument, option
+from kdzoo.cli.options import Config, SmallStem
+from kdzoo.cli.output import percent, tell
+from kdzoo.cli.teachers import teacher_row
+from kdzoo.cli.training import configure_bench, open_launcher, say_failures, train_plan
+from kdzoo.errors import InputError
+from kdzoo.runs.options import ONE_RUN
+from kdzoo.runs.store import RunFolder, teacher_store
+
+OPTIONS = ("data", "data_root", "limit", "val_fraction", "split_seed", "recipe", "epochs", "lr", "set", "plugin")
+"""the keys of a bench that say how a teacher is trained"""
+
+
+@takes_options(*OPTIONS, *ONE_RUN, before="small_stem")
+def train(
+    model: Annotated[str, argument("A network's name; see `kdzoo networks`.", metavar="NETWORK", names_of=complete.networks)],
+    small_stem: SmallStem = False,
+    seed: Annotated[
+        int,
+        option(text="Seed of the initial weights, the order of samples and the augmentation.", default="0", panel=TRAINING, metavar="N"),
+    ] = 0,
+    config: Config = None,
+    **keys: Any,
+) -> int:
+    """Train a teacher and keep it. A bench with the same data and recipe finds it again by itself.
+
+    It is trained as a bench would: on the same split, once, kept in the cache folder (KDZOO_CACHE) under the id of the
+    run that trained it.
+
+    \b
+    Examples:
+      kdzoo train resnet56 --data cifar100 --recipe crd240
+      kdzoo train resnet34 --small-stem --data cifar10 --epochs 30 --seed 1
+    """
+    from kdzoo.data.report import data_lines
+    from kdzoo.suite.plan.sweep import Plan
+    from kdzoo.suite.run.bench import where_data_is_told
+    from kdzoo.suite.run.prepare import prepare
+
+    options = read_options(keys, small_stem=small_stem)
+    changes = {**options.get("set", {}), **({"teacher.seed": seed} if seed else {})}
+    asked = configure_bench({**options, "set": changes, "teacher": model, "student": model, "methods": "none", "name": "teachers"}, config)
+    with open_launcher(asked) as launcher:
+        launcher.warm_up()
+        prepared = prepare(asked)
+        taught = tuple(prepared.plan.teachers.values())
+        if not taught:
+            raise InputError(f"train: expected a network's name without weights, got {model!r}")
+        for line in data_lines(prepared.plan.data, where_data_is_told(asked)):
+            tell(line)
+        own = Plan(f"{model} on {asked.data}", teacher_store().folder, taught, {}, len(taught))
+        outcome = train_plan(replace(prepared, plan=own), launcher)
+    for planned in taught:
+        _say_teacher(own.store.run(planned.run.id))
+    return say_failures(outcome, "kdzoo teachers")
+
+
+def _say_teacher(folder: RunFolder) -> None:
+    """How to use a teacher that was just trained."""
+    if folder.state() != "done":
+        return
+    row = teacher_row(folder)
+    lines = [
+        f"{row['id']}: {row['network']} on {row['data']}, test top-1 {percent(row['test_top1'])} %",
+        f"use it: kdzoo bench --teacher {row['id']} --student NAME --data {row['data']}",
+    ]
+    for line in lines:
+        tell(line)

@@ -1,0 +1,82 @@
+"""What the commands that train have in common: the launcher, the display, how failures are reported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdzoo.cli.output import console, labelled, say, tell
+from kdzoo.runs.store import cache_folder, writable
+from kdzoo.suite.plan.config import BenchConfig, ConfigError, bench_config
+from kdzoo.suite.plan.jobs import Outcome
+from kdzoo.suite.plan.outline import outline
+from kdzoo.suite.plan.starts import is_complete
+from kdzoo.suite.run.display import open_display
+from kdzoo.suite.run.finished import finished_runs
+from kdzoo.suite.run.launchers import LauncherSetup, create_launcher
+from kdzoo.suite.run.launchers.launcher import Launcher
+from kdzoo.text import number_of, one_line
+
+if TYPE_CHECKING:
+    from kdzoo.suite.run.prepare import Prepared
+
+
+def configure_bench(options: dict[str, Any], file: Path | None) -> BenchConfig:
+    """The configuration of a bench; raises InputError with its faults and with those of the plan that the rest comes to."""
+    try:
+        return bench_config(options, file)
+    except ConfigError:
+        from kdzoo.suite.run.prepare import configure
+
+        return configure(options, file)
+
+
+def train_missing(config: BenchConfig, *, command: str, retry_failed: bool) -> Outcome:
+    """Train the runs of a bench that are not done yet, with its display, and write its tables."""
+    if (planned := outline(config)) is not None:
+        tell_lines(map(labelled, planned.lines()))
+    if (runs := finished_runs(config)) is not None:
+        tell_lines([f"nothing is left to do: {'the run is' if len(runs) == 1 else f'all {len(runs)} runs are'} done"])
+        return Outcome(set(runs))
+    with open_launcher(config) as launcher:
+        if not is_complete(config):
+            launcher.warm_up()  # a worker's imports run while this process imports and plans
+        from kdzoo.suite.run.bench import run
+        from kdzoo.suite.run.prepare import prepare
+
+        prepared = prepare(config)
+        with open_display(console()) as display:
+            return run(prepared, launcher, display.handle, retry_failed=retry_failed, command=command)
+
+
+def tell_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        tell(one_line(line))
+
+
+def open_launcher(config: BenchConfig) -> Launcher:
+    """The launcher whose workers know the bench's plugins; what they print is logged in the cache folder."""
+    logs = cache_folder() / "logs" / config.name
+    writable(logs)
+    return create_launcher(LauncherSetup(logs, config.plugin, config.device))
+
+
+def say_failures(outcome: Outcome, look: str) -> int:
+    """The exit status, and where to look when some run failed."""
+    if outcome.failed:
+        total = len(outcome.done) + len(outcome.failed)
+        again = "run the same command with --retry-failed to train them again"
+        say(f"{len(outcome.failed)} of {number_of(total, 'run')} failed; see `{look}`; {again}")
+    return 1 if outcome.failed else 0
+
+
+def train_plan(prepared: Prepared, launcher: Launcher) -> Outcome:
+    """Train what is missing of a plan with the display of a bench, whatever became of its runs before."""
+    from kdzoo.suite.run.bench import train_plan as train_jobs
+    from kdzoo.suite.run.repair import renew_unlocked
+
+    with open_display(console()) as display:
+        for planned in prepared.plan.students:
+            renew_unlocked(prepared.plan.store.run(planned.run.id), display.handle)
+        return train_jobs(prepared, launcher, display.handle, retry_failed=True)
