@@ -4,6 +4,7 @@ import copy
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -365,18 +366,97 @@ def test_what_it_draws_is_another_in_each_step_and_the_same_for_a_seed():
     assert [same(INPUTS, TARGETS, INDEX).parts["crd"].item() for _ in range(3)] == losses
 
 
+# --- What the networks are tried with ---------------------------------------------------------------------------------------------
+
+
+def timm_nets(size: int) -> tuple[nn.Module, nn.Module]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        student, teacher = (timm.create_model(name, num_classes=5, in_chans=3) for name in ("digits_student", "digits_teacher"))
+    for net in (student, teacher):
+        net.pretrained_cfg = {**net.pretrained_cfg, "input_size": (3, size, size)}
+    return student, teacher
+
+
+@pytest.mark.parametrize("method", ["hinton", "at+rkd", "0.5*ce+20*at"])
+def test_a_method_without_modules_needs_no_example(method):
+    """It is built at the first batch, and its losses are those of one that was built with an example."""
+    told, untold = kdzoo.Distiller(*nets(), method, inputs=INPUTS), kdzoo.Distiller(*nets(), method)
+    assert list(untold.state_dict()) == list(told.state_dict())
+    assert untold.method_state_dict().keys() == told.method_state_dict().keys()
+    assert untold.deployed() is untold.student
+    draws = torch.get_rng_state()
+    with torch.autocast("cpu", torch.bfloat16):
+        untold(INPUTS, TARGETS)
+    assert torch.equal(torch.get_rng_state(), draws)
+    expected = told(INPUTS, TARGETS)
+    torch.testing.assert_close(untold(INPUTS, TARGETS).parts, expected.parts, rtol=0, atol=0)
+
+
+def test_the_facts_of_the_data_tell_the_shape_of_an_input():
+    told = kdzoo.Distiller(*nets(), "crd", inputs=INPUTS, data=FACTS)
+    stated = kdzoo.Distiller(*nets(), "crd", data=replace(FACTS, input_shape=(3, 8, 8)))
+    torch.testing.assert_close(dict(stated.method_state_dict()), dict(told.method_state_dict()), rtol=0, atol=0)
+
+
+def test_a_network_of_timm_tells_the_size_it_was_made_for():
+    told = kdzoo.Distiller(*timm_nets(8), "fitnet", inputs=INPUTS)
+    untold = kdzoo.Distiller(*timm_nets(8), "fitnet")
+    torch.testing.assert_close(dict(untold.method_state_dict()), dict(told.method_state_dict()), rtol=0, atol=0)
+    torch.testing.assert_close(untold(INPUTS, TARGETS).total, told(INPUTS, TARGETS).total)
+    larger = kdzoo.Distiller(*timm_nets(16), "fitnet")
+    with pytest.raises(
+        kdzoo.InputError, match=r"the modules of fitnet were built for inputs of \(3, 16, 16\), .* these are of \(3, 8, 8\)"
+    ):
+        larger(INPUTS, TARGETS)
+    at = kdzoo.Distiller(*timm_nets(16), "at")  # which has none, and is built again
+    torch.testing.assert_close(at(INPUTS, TARGETS).total, kdzoo.Distiller(*timm_nets(8), "at", inputs=INPUTS)(INPUTS, TARGETS).total)
+
+
+def test_where_nothing_tells_the_shape_of_an_input_it_is_asked_for_by_name():
+    told = refusal(method="crd+hinton", inputs=None, data=FACTS)
+    assert told.startswith("inputs: needed by crd, whose modules are built for the networks' widths before the first batch: pass a batch")
+    assert told.endswith(
+        "data=kdzoo.DataFacts(samples, classes, targets, input_shape=(C, H, W)); Net does not tell the shape of its inputs"
+    )
+    assert refusal(method="simkd", inputs=None).startswith("inputs: needed by simkd")
+    wrong = refusal(method="crd", inputs=None, data=replace(FACTS, input_shape=32))
+    assert "data.input_shape: expected the shape of one sample as the networks take it, such as (3, 32, 32), got 32" in wrong
+
+
 # --- In other people's loops -----------------------------------------------------------------------------------------------------
 
 
-def test_two_processes_of_ddp_have_the_gradients_of_the_whole_batch(tmp_path):
-    """hinton, at, and vkd with its own parameter, each a mean over samples; DDP looks for tensors in the losses."""
-    command = [sys.executable, two_processes.__file__, str(tmp_path)]
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where two processes of DDP have left what they computed."""
+    folder = tmp_path_factory.mktemp("two")
+    command = [sys.executable, two_processes.__file__, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.parametrize("method", two_processes.REMEMBERING)
+def test_two_processes_of_ddp_remember_what_one_remembers_of_the_joint_batch(two, method):
+    """Memory banks with drawn negatives, a queue, past predictions: after four steps, the banks' constants and all."""
+    whole = two_processes.remembering(method)
+    shares = [losses.parts[method].item() for losses in two_processes.steps(whole, slice(0, 8))]
+    expected = whole.method_state_dict()
+    fresh = two_processes.remembering(method).method_state_dict()
+    assert any(not torch.equal(value, expected[name]) for name, value in fresh.items() if name != "calls")
+    for rank in range(2):
+        state, told = torch.load(two / f"{method}-{rank}.pt")
+        torch.testing.assert_close(dict(state), dict(expected), rtol=1e-4, atol=1e-5)
+        assert told == pytest.approx(shares, rel=1e-4)
+
+
+def test_two_processes_of_ddp_have_the_gradients_of_the_whole_batch(two):
+    """hinton, at, and vkd with its own parameter, each a mean over samples; DDP looks for tensors in the losses."""
     for method in two_processes.METHODS:
         whole = two_processes.distiller(method)
         whole(two_processes.INPUTS, two_processes.TARGETS).total.backward()
-        found = torch.load(tmp_path / f"{method}.pt")
+        found = torch.load(two / f"{method}.pt")
         expected = {name: parameter.grad for name, parameter in whole.named_parameters()}
         assert found.keys() == expected.keys()
         torch.testing.assert_close(found, expected)

@@ -112,19 +112,23 @@ class Batch:
             if value is not None:
                 yield name, value
 
-    def copied(self) -> Batch:
-        """The same batch with copies of what can be read of it."""
+    def map(self, act: Callable[[Tensor], Tensor]) -> Batch:
+        """The same batch with what can be read of it replaced by what `act` makes of each tensor."""
         reads_images = Need.NETWORK in self._asked
         return Batch(
-            inputs=self._inputs.clone() if reads_images else self._inputs,
-            targets=self._targets.clone(),
-            soft_targets=None if self._soft_targets is None else self._soft_targets.clone(),
-            index=None if self._index is None else self._index.clone(),
+            inputs=act(self._inputs) if reads_images else self._inputs,
+            targets=act(self._targets),
+            soft_targets=None if self._soft_targets is None else act(self._soft_targets),
+            index=None if self._index is None else act(self._index),
             clock=self.clock,
             generator=self.generator,
             asked=self._asked,
             on_read=self._on_read,
         )
+
+    def copied(self) -> Batch:
+        """The same batch with copies of what can be read of it."""
+        return self.map(lambda tensor: tensor.clone())
 
     def only(self, asked: Need, generator: torch.Generator) -> Batch:
         """The same batch for a method that asked for `asked`, with that method's own random stream."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -65,6 +65,8 @@ class Objective(nn.Module):
         self.preact = preact
         self.failed_term: str | None = None
         """the name of the term whose loss raised an exception"""
+        self.gather: Callable[[Tensor], Tensor] | None = None
+        """from a tensor (B, ...) of this process's batch to that of all processes' batches, (B', ...), where several train one student"""
         self._copies: dict[str, dict[Need, nn.Module]] = {}
         """the copies of the teacher's modules that users' methods read, which are not parts of this module"""
 
@@ -141,6 +143,8 @@ class Objective(nn.Module):
         read = student.only(needs.student, ours, owner="student")
         taught = (teacher or Outputs(owner="teacher")).only(needs.teacher, theirs, owner="teacher")
         given = batch.only(needs.student, own_stream)
+        if method.card.remembers and self.gather is not None:
+            read, taught, given = read.map(self.gather), taught.map(self.gather), given.map(self.gather)
         if not method.card.outside:
             return method.loss(read, taught, given, module)
         inputs = guard.lend(read, taught, given, self._copies.setdefault(method.card.name, {}))

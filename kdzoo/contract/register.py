@@ -45,6 +45,7 @@ def register(
     unmixed: str = "",
     pixels: str = "",
     held: str = "",
+    remembers: bool = False,
     stages: StagesRead | Callable[[Any], StagesRead] = "paired",
 ) -> Callable[[Registered], Registered]:
     """Register a Method, or a function `(student, teacher, batch, *, hyperparameters...) -> Tensor`, under a name.
@@ -63,6 +64,8 @@ def register(
     unmixed: why it cannot learn from mixed images; recipes with mixup or CutMix are then refused.
     pixels: why it works on images in 0..255 alone; `kdzoo.Distiller`, whose inputs are normalised already, then refuses it.
     held: what of the student it detaches on purpose, so that its gradient is not that of its value.
+    remembers: whether its module keeps something of every sample it has seen, beside parameters (a memory bank, a queue). Where
+    `kdzoo.Distiller` runs in several processes, the loss is then computed on their joint batch, so that all keep the same.
     stages: which maps `build` and `loss` are handed: `paired` one to one, each network's own `last`, or all of each
     network's `own`; a function of the method where that depends on a hyper-parameter.
     Raises InputError for a definition that cannot be called as a method is, and where another one has the name already.
@@ -99,6 +102,7 @@ def register(
             unmixed=unmixed,
             pixels=pixels,
             held=held,
+            remembers=remembers,
             plugin=plugin_being_loaded(),
             outside=definition.__module__.partition(".")[0] != "kdzoo",
             stages=stages,

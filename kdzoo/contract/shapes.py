@@ -49,11 +49,16 @@ class Shapes:
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What a method may know of the training data when it builds its modules: size, classes, targets (N,) int64."""
+    """What a method may know of the training data when it builds its modules: size, classes, targets (N,) int64.
+
+    input_shape: of one sample as the networks take it, (C, H, W); None where it is not known. It tells `kdzoo.Distiller` the shapes
+    of the networks' outputs.
+    """
 
     samples: int
     classes: int
     targets: Tensor
+    input_shape: tuple[int, ...] | None = None
 
     @property
     def lacks_labels(self) -> bool:

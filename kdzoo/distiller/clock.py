@@ -46,8 +46,7 @@ class LoopClock(Progress):
         raise NotProvided("reads clock.steps, which a loop of one's own does not say: clock.progress is the share that is done")
 
 
-def checked_share(value: Any) -> float:
-    """A share of the training; raises InputError for anything but a number from 0 to 1."""
+def validate_share(value: Any) -> None:
+    """Raises InputError for anything but a share of the training, a number from 0 to 1."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise InputError(f"progress: expected a number in [0, 1], the share of the training that is done, got {value!r}")
-    return float(value)

@@ -14,7 +14,9 @@ from kdzoo.contract.batch import Losses
 from kdzoo.contract.needs import Need
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.shapes import DataFacts
-from kdzoo.distiller.losses import MethodLosses, build, checked_epochs
+from kdzoo.distiller.example import default_shape, example_input, stated_shape
+from kdzoo.distiller.joint import ProcessGroup
+from kdzoo.distiller.losses import Blueprint, MethodLosses, validate_epochs
 from kdzoo.distiller.outputs import OutputsDistiller
 from kdzoo.distiller.request import Pairing, refusals, resolve
 from kdzoo.errors import InputError, noting
@@ -45,7 +47,7 @@ class Distiller(MethodLosses):
         teacher: nn.Module | None,
         method: str,
         *,
-        inputs: Tensor,
+        inputs: Tensor | None = None,
         teacher_inputs: Tensor | None = None,
         data: DataFacts | None = None,
         epochs: int | None = None,
@@ -54,39 +56,82 @@ class Distiller(MethodLosses):
         label_smoothing: float = 0.0,
         pairing: Pairing = "deep",
         seed: int = 0,
+        process_group: ProcessGroup | None = None,
         **hyperparameters: Any,
     ) -> None:
         """Build the method for the two networks; the teacher is frozen in place.
 
         method: a name, a sum such as `at+hinton`, or an exact one, `0.1*ce+0.9*hinton`. teacher: None for methods that read
-        none. inputs: a batch as the networks will be called with, or one sample of it, with which they are tried once;
-        teacher_inputs: the teacher's, where it is called with others. data: the facts of the training data, for methods that
-        build a memory of it. epochs: how many the training has, for methods that count them.
+        none. data: the facts of the training data, for methods that build a memory of it. epochs: how many the training has, for
+        methods that count them.
+        inputs: a batch as the networks will be called with, or one sample of it, with which they are tried once; without it, a random
+        one of `data.input_shape`, or of the size for which timm made a network of its own. Where nothing tells, methods without
+        modules of their own are built at the first batch. teacher_inputs: the teacher's, where it is called with others.
         alpha: L = (1 - alpha) CE + alpha scale D; by default the published coefficients. weight: a factor on the method's.
         label_smoothing: of cross-entropy. pairing: how the networks' stages meet, from the deep end or from the left.
-        seed: of the method's own start and random draws. hyperparameters: the method's, by keyword; where several terms of a
+        seed: of the method's own start and random draws. process_group: the processes that train this student together, by default
+        all; methods that remember samples gather their batches. hyperparameters: the method's, by keyword; where several terms of a
         sum have one of that name, `hinton={"temperature": 2}`.
         Raises InputError, with all that is wrong, for what the method cannot be, and for what these networks, or a single batch,
         cannot give it.
         """
-        given = inspect.signature(Distiller.__init__).parameters
-        spec = resolve(method, alpha=alpha, weight=weight, pairing=pairing, hyperparameters=hyperparameters, options=given)
+        keywords = inspect.signature(Distiller.__init__).parameters
+        spec = resolve(method, alpha=alpha, weight=weight, pairing=pairing, hyperparameters=hyperparameters, options=keywords)
         problems = list(refusals(spec, teacher=teacher is not None, same_inputs=teacher_inputs is None))
         if teacher is not None and _shared(student, teacher):
             problems.append("teacher: shares parameters with the student, and a teacher is frozen: pass a copy, copy.deepcopy(teacher)")
         with noting(problems):
-            checked_epochs(epochs)
+            validate_epochs(epochs)
+        stated, shape = None, None
+        with noting(problems):
+            stated = stated_shape(data)
+        blueprint = Blueprint(spec, data, pairing, label_smoothing, seed)
+        if inputs is None:
+            shape = stated or default_shape(student, teacher)
+            if shape is None and (early := blueprint.reads_shapes):
+                problems.append(_unknown_inputs(early, student))
         if problems:
             raise InputError(*problems)
-        ours, shapes = pass_through(student, inputs, "fresh")
-        shown = inputs if teacher_inputs is None else teacher_inputs
-        theirs, taught = (None, None) if teacher is None else pass_through(teacher, shown, "kept")
-        objective = build(spec, shapes, taught, data=data, pairing=pairing, label_smoothing=label_smoothing, seed=seed)
-        super().__init__(spec, objective.to(_device(student)), epochs)
+        super().__init__(spec, blueprint.build_without_shapes(), epochs, process_group)
         self.student = student
-        self._networks = _Networks(ours, theirs)
+        self._networks = _Networks(PassThrough(student), None if teacher is None else PassThrough(teacher))
+        self._blueprint = blueprint
+        self._default_shape = shape if inputs is None and stated is None else None
+        self._is_built = False
+        if inputs is None and shape is not None:
+            inputs = example_input(shape, student)
+        if inputs is not None:
+            self._build(inputs, teacher_inputs)
         if teacher is not None:
             teacher.requires_grad_(False).eval()
+
+    def _build(self, inputs: Tensor, teacher_inputs: Tensor | None) -> None:
+        """Try the networks on inputs such as these, and build the methods for what they give."""
+        teacher, teacher_shapes = None, None
+        with torch.autocast(_device(self.student).type, enabled=False):
+            student, shapes = pass_through(self.student, inputs, "fresh")
+            if self.teacher is not None:
+                teacher, teacher_shapes = pass_through(self.teacher, inputs if teacher_inputs is None else teacher_inputs, "kept")
+        self.objective = self._blueprint.build(shapes, teacher_shapes).to(_device(self.student))
+        self._networks = _Networks(student, teacher)
+        self._is_built = True
+
+    def _fit_to(self, inputs: Tensor, teacher_inputs: Tensor | None) -> None:
+        """Build the methods where the first batch is what tells the shapes; raises InputError where they were built for others.
+
+        A network of timm's is taken to be called with inputs of the size it was made for.
+        """
+        if self._default_shape is not None and tuple(inputs.shape[1:]) != self._default_shape:
+            if early := self._blueprint.reads_shapes:
+                raise InputError(
+                    f"inputs: the modules of {' and '.join(early)} were built for inputs of {self._default_shape}, which is timm's default "
+                    f"for these networks, but these are of {tuple(inputs.shape[1:])}: pass inputs=, or data= with input_shape=, to "
+                    "kdzoo.Distiller"
+                )
+            self._is_built = False
+        self._default_shape = None
+        if not self._is_built:
+            self._build(inputs, teacher_inputs)
 
     @staticmethod
     def from_outputs(
@@ -101,16 +146,25 @@ class Distiller(MethodLosses):
         label_smoothing: float = 0.0,
         pairing: Pairing = "deep",
         seed: int = 0,
+        process_group: ProcessGroup | None = None,
         **hyperparameters: Any,
     ) -> OutputsDistiller:
         """A method for two networks' outputs, for loops that make these themselves; it is called with (student, teacher, targets, index).
 
         student, teacher: examples, from which widths and stages are read. All else is as in `kdzoo.Distiller`.
         """
-        given = inspect.signature(Distiller.from_outputs).parameters
-        spec = resolve(method, alpha=alpha, weight=weight, pairing=pairing, hyperparameters=hyperparameters, options=given)
+        keywords = inspect.signature(Distiller.from_outputs).parameters
+        spec = resolve(method, alpha=alpha, weight=weight, pairing=pairing, hyperparameters=hyperparameters, options=keywords)
         return OutputsDistiller(
-            spec, student, teacher, data=data, epochs=epochs, label_smoothing=label_smoothing, pairing=pairing, seed=seed
+            spec,
+            student,
+            teacher,
+            data=data,
+            epochs=epochs,
+            label_smoothing=label_smoothing,
+            pairing=pairing,
+            seed=seed,
+            process_group=process_group,
         )
 
     @property
@@ -126,10 +180,12 @@ class Distiller(MethodLosses):
         of each sample in the training set, (B,) int64, for methods that remember samples.
         Raises InputError for what a method reads and was not given.
         """
+        if not self._is_built or self._default_shape is not None:
+            self._fit_to(inputs, teacher_inputs)
         student: Outputs = outputs(self._networks.student, {Need.NOTHING: inputs}, self.objective.needs.student | Need.LOGITS)
-        return self._losses(student, self._taught(inputs, teacher_inputs), inputs, targets, index)
+        return self._losses(student, self._teach(inputs, teacher_inputs), inputs, targets, index)
 
-    def _taught(self, inputs: Tensor, teacher_inputs: Tensor | None) -> Outputs | None:
+    def _teach(self, inputs: Tensor, teacher_inputs: Tensor | None) -> Outputs | None:
         """The teacher's outputs, in evaluation mode and without gradients; None where nothing is read of it."""
         need, network = self.objective.needs.teacher, self._networks.teacher
         if network is None or not need:
@@ -157,6 +213,15 @@ class Distiller(MethodLosses):
         if self._networks.teacher is not None:
             self._networks.teacher._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
+
+
+def _unknown_inputs(methods: list[str], student: nn.Module) -> str:
+    """What is told where methods build modules before the first batch and nothing tells the shape of a network's inputs."""
+    return (
+        f"inputs: needed by {' and '.join(methods)}, whose modules are built for the networks' widths before the first batch: pass a "
+        "batch or one sample of it, or data=kdzoo.DataFacts(samples, classes, targets, input_shape=(C, H, W)); "
+        f"{type(student).__name__} does not tell the shape of its inputs"
+    )
 
 
 def _shared(student: nn.Module, teacher: nn.Module) -> bool:

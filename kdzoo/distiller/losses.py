@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from kdzoo.contract.batch import Batch, Losses
-from kdzoo.contract.method import ParamGroup
+from kdzoo.contract.method import Method, ParamGroup
 from kdzoo.contract.methods import REGISTRY
-from kdzoo.contract.objective import Objective, build_objective
+from kdzoo.contract.objective import Objective, build_objective, terms_of
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.shapes import DataFacts, Shapes, UnknownFacts
-from kdzoo.distiller.clock import LoopClock, checked_share
+from kdzoo.distiller.clock import LoopClock, validate_share
+from kdzoo.distiller.joint import ProcessGroup, gather_of, world_size
 from kdzoo.distiller.request import Pairing, compared_classes
 from kdzoo.errors import InputError, noting
 from kdzoo.models.stages import pair_stages
@@ -27,10 +29,13 @@ CALLS = "calls"
 class MethodLosses(nn.Module):
     """What every distilling module has: the weighted sum, with the methods' trainable parts as submodules."""
 
-    def __init__(self, spec: ObjectiveSpec, objective: Objective, epochs: int | None) -> None:
+    def __init__(self, spec: ObjectiveSpec, objective: Objective, epochs: int | None, group: ProcessGroup | None) -> None:
         super().__init__()
+        cards = [REGISTRY.get(term.method).card for term in spec.terms]
         self.objective = objective
-        self._unmixed = {term.method: why for term in spec.terms if (why := REGISTRY.get(term.method).card.unmixed)}
+        self._refuses_shares = {card.name: card.unmixed for card in cards if card.unmixed}
+        self._remembers = any(card.remembers for card in cards)
+        self._group = group
         self._epochs = epochs
         self._share: float | None = None
         self._calls = 0
@@ -42,7 +47,8 @@ class MethodLosses(nn.Module):
 
     @progress.setter
     def progress(self, share: float) -> None:
-        self._share = checked_share(share)
+        validate_share(share)
+        self._share = float(share)
 
     def method_state_dict(self) -> dict[str, Any]:
         """The state of the methods' own modules, without the student's: what a loop saves beside the student to go on later."""
@@ -82,6 +88,8 @@ class MethodLosses(nn.Module):
             clock=LoopClock(self._calls, self._share, self._epochs),
             generator=torch.Generator(hard.device),
         )
+        together = self._remembers and self.training and world_size(self._group) > 1
+        self.objective.gather = gather_of(len(hard), hard.device, self._group) if together else None
         with torch.autocast(hard.device.type, enabled=False):
             losses: Losses = self.objective(student, teacher, batch)
         self._calls += self.training
@@ -90,8 +98,8 @@ class MethodLosses(nn.Module):
     def _labels(self, targets: Tensor) -> tuple[Tensor, Tensor | None]:
         """Class numbers (B,), and the shares of the classes (B, K) where these were given."""
         if targets.ndim == 2 and targets.is_floating_point():
-            if self._unmixed:
-                raise InputError(*(f"{name}: takes no shares of classes as targets: {why}" for name, why in self._unmixed.items()))
+            if self._refuses_shares:
+                raise InputError(*(f"{name}: takes no shares of classes as targets: {why}" for name, why in self._refuses_shares.items()))
             return targets.argmax(1), targets.float()
         if targets.ndim != 1 or targets.dtype != torch.int64:
             raise InputError(
@@ -111,7 +119,7 @@ def _index(index: Tensor | None, targets: Tensor) -> Tensor | None:
     return index.to(targets.device, torch.int64)
 
 
-def known_facts(data: DataFacts | None, classes: int) -> DataFacts:
+def facts_or_unknown(data: DataFacts | None, classes: int) -> DataFacts:
     """The facts of the training data, which may be unknown; raises InputError where they do not fit the class scores."""
     if data is None:
         return UnknownFacts()
@@ -119,7 +127,7 @@ def known_facts(data: DataFacts | None, classes: int) -> DataFacts:
         raise InputError(f"data: expected kdzoo.DataFacts(samples, classes, targets), got {data!r}")
     problems = []
     if not isinstance(data.targets, Tensor) or data.targets.ndim != 1 or data.targets.dtype != torch.int64:
-        problems.append(f"data.targets: expected class numbers (N,) int64, a tensor, got {_shown(data.targets)}")
+        problems.append(f"data.targets: expected class numbers (N,) int64, a tensor, got {_kind_of(data.targets)}")
     elif len(data.targets) != data.samples:
         problems.append(f"data.targets: expected as many as samples, {data.samples}, got {len(data.targets)}")
     elif len(data.targets) and int(data.targets.max()) >= data.classes:
@@ -131,33 +139,46 @@ def known_facts(data: DataFacts | None, classes: int) -> DataFacts:
     return data
 
 
-def build(
-    spec: ObjectiveSpec,
-    student: Shapes,
-    teacher: Shapes | None,
-    *,
-    data: DataFacts | None,
-    pairing: Pairing,
-    label_smoothing: float,
-    seed: int,
-) -> Objective:
-    """The weighted sum with freshly made modules; raises InputError with every method that cannot serve these networks or data."""
-    problems = list(compared_classes(spec, student.classes, teacher.classes)) if teacher else []
-    objective: Objective | None = None
-    with noting(problems):
-        facts = known_facts(data, student.classes)
-        stages = pair_stages(student, teacher or student, pairing)
-        objective = build_objective(spec, student, teacher, stages, facts, label_smoothing=label_smoothing, seed=seed)
-    if problems or objective is None:
-        raise InputError(*problems)
-    return objective
+@dataclass(frozen=True)
+class Blueprint:
+    """What a weighted sum with its methods' modules is built from, but for the shapes of the two networks' outputs."""
+
+    spec: ObjectiveSpec
+    data: DataFacts | None
+    pairing: Pairing
+    label_smoothing: float
+    seed: int
+
+    @property
+    def reads_shapes(self) -> list[str]:
+        """The methods that build modules for the networks' widths, or add to the student that ships."""
+        methods = [REGISTRY.get(term.method) for term in self.spec.terms]
+        return [method.card.name for method in methods if method.build is not Method.build or method.card.ships]
+
+    def build(self, student: Shapes, teacher: Shapes | None) -> Objective:
+        """The sum with freshly made modules; raises InputError with every method that cannot serve these networks or data."""
+        problems = list(compared_classes(self.spec, student.classes, teacher.classes)) if teacher else []
+        objective: Objective | None = None
+        with noting(problems):
+            facts = facts_or_unknown(self.data, student.classes)
+            stages = pair_stages(student, teacher or student, self.pairing)
+            objective = build_objective(self.spec, student, teacher, stages, facts, label_smoothing=self.label_smoothing, seed=self.seed)
+        if problems or objective is None:
+            raise InputError(*problems)
+        return objective
+
+    def build_without_shapes(self) -> Objective:
+        """What stands for a sum whose methods have no modules until the first batch tells the shapes."""
+        terms = terms_of(self.spec)
+        nothing = {term.name: nn.Module() for term in terms}
+        return Objective(self.spec.task, terms, nothing, stages=(), label_smoothing=self.label_smoothing, seed=self.seed)
 
 
-def _shown(value: Any) -> str:
+def _kind_of(value: Any) -> str:
     return f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
-def checked_epochs(epochs: int | None) -> int | None:
+def validate_epochs(epochs: int | None) -> None:
+    """Raises InputError for anything but None or a whole number from 1 on."""
     if epochs is not None and (isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1):
         raise InputError(f"epochs: expected a whole number >= 1, got {epochs!r}")
-    return epochs

@@ -16,7 +16,8 @@ from kdzoo.contract.needs import PASSES, Need, describe
 from kdzoo.contract.objective import Deployed
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.shapes import DataFacts, Shapes, StageShape
-from kdzoo.distiller.losses import MethodLosses, build, checked_epochs
+from kdzoo.distiller.joint import ProcessGroup
+from kdzoo.distiller.losses import Blueprint, MethodLosses, validate_epochs
 from kdzoo.distiller.request import Pairing, missing, refusals
 from kdzoo.errors import InputError, noting
 from kdzoo.runs.spec import ObjectiveSpec
@@ -42,21 +43,22 @@ class OutputsDistiller(MethodLosses):
         label_smoothing: float,
         pairing: Pairing,
         seed: int,
+        process_group: ProcessGroup | None,
     ) -> None:
         """Build the methods for outputs such as these two; `kdzoo.Distiller.from_outputs` says what the rest means."""
         problems = list(refusals(spec, teacher=teacher is not None, same_inputs=True))
-        problems += missing(spec, "student", OF_A_NETWORK, offered(student))
-        problems += missing(spec, "teacher", OF_A_NETWORK, offered(teacher)) if teacher is not None else ()
-        if spec.task and not offered(student) & Need.LOGITS:
+        problems += missing(spec, "student", OF_A_NETWORK, provides(student))
+        problems += missing(spec, "teacher", OF_A_NETWORK, provides(teacher)) if teacher is not None else ()
+        if spec.task and not provides(student) & Need.LOGITS:
             problems.append("student: cross-entropy reads its logits, which its outputs do not have")
         with noting(problems):
-            checked_epochs(epochs)
+            validate_epochs(epochs)
         if problems:
             raise InputError(*problems)
-        tallest = max((stage.shape[2] for one in (student, teacher) if one is not None for stage in _maps(one)), default=1)
-        ours, theirs = shapes_of(student, tallest), None if teacher is None else shapes_of(teacher, tallest)
-        objective = build(spec, ours, theirs, data=data, pairing=pairing, label_smoothing=label_smoothing, seed=seed)
-        super().__init__(spec, objective.to(_device(student)), epochs)
+        tallest = max((stage.shape[2] for outputs in (student, teacher) if outputs is not None for stage in _maps(outputs)), default=1)
+        shapes = shapes_of(student, tallest), None if teacher is None else shapes_of(teacher, tallest)
+        objective = Blueprint(spec, data, pairing, label_smoothing, seed).build(*shapes)
+        super().__init__(spec, objective.to(_device(student)), epochs, process_group)
 
     def forward(self, student: Outputs, teacher: Outputs | None, targets: Tensor, index: Tensor | None = None) -> Losses:
         """The losses of a batch: `total` is what to minimise, `parts` are its terms before their weights, by name (`ce` first).
@@ -65,12 +67,12 @@ class OutputsDistiller(MethodLosses):
         Raises InputError for what a method reads and was not given.
         """
         needs = self.objective.needs
-        for role, given, need in (("student", student, needs.student), ("teacher", teacher, needs.teacher)):
-            lacks = need & OF_A_NETWORK & ~(Need.NOTHING if given is None else offered(given))
+        for role, outputs, need in (("student", student, needs.student), ("teacher", teacher, needs.teacher)):
+            lacks = need & OF_A_NETWORK & ~(Need.NOTHING if outputs is None else provides(outputs))
             if lacks:
                 raise InputError(f"{role}: expected outputs with {describe(need & OF_A_NETWORK)}, but {describe(lacks)} is missing")
-        taught = None if teacher is None else teacher.map(_constant)
-        return self._losses(student.map(Tensor.contiguous), taught, None, targets, index)
+        constant = None if teacher is None else teacher.map(_constant)
+        return self._losses(student.map(Tensor.contiguous), constant, None, targets, index)
 
     def parameter_groups(self, *, lr: float, weight_decay: float = 0.0) -> list[dict[str, Any]]:
         """Groups for an optimiser: the methods' parameters, with the rates and decays that these declare."""
@@ -86,7 +88,7 @@ def _constant(tensor: Tensor) -> Tensor:
     return tensor.detach().contiguous()
 
 
-def offered(outputs: Outputs) -> Need:
+def provides(outputs: Outputs) -> Need:
     """What outputs have."""
     return reduce(or_, (need for need, value in outputs.items() if value is not None), Need.NOTHING)
 
@@ -114,11 +116,11 @@ def _maps(outputs: Outputs) -> Sequence[Tensor]:
 
 
 def _device(outputs: Outputs) -> torch.device:
-    found: list[torch.device] = []
+    devices: list[torch.device] = []
 
     def note(tensor: Tensor) -> Tensor:
-        found.append(tensor.device)
+        devices.append(tensor.device)
         return tensor
 
     outputs.map(note)
-    return found[0] if found else torch.device("cpu")
+    return devices[0] if devices else torch.device("cpu")

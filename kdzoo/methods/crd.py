@@ -35,7 +35,7 @@ def crd(positive: Tensor, negatives: Tensor, *, samples: int | None = None) -> T
         shapes = f"{tuple(positive.shape)} and {tuple(negatives.shape)}{', no samples=' if samples is None else ''}"
         raise InputError(
             f"crd: expected scores, positive (B,) and negatives (B, K), and samples=N, the size of the data set; got {shapes}. "
-            'Embeddings need layers and memory banks: kdzoo.Distiller(student, teacher, "crd", inputs=..., data=...) has them, and so has '
+            'Embeddings need layers and memory banks: kdzoo.Distiller(student, teacher, "crd", data=...) has them, and so has '
             'kdzoo.Distiller.from_outputs("crd", student=..., teacher=..., data=...) for outputs'
         )
     log_prior = math.log(negatives.shape[1] / samples)
@@ -153,6 +153,7 @@ class Contrast(CommonSpace):
     ),
     formula="NCE(e_s, M_t) + NCE(e_t, M_s), tau = {tau}, K = {negatives}",
     family="relations",
+    remembers=True,
     disagreements=(
         "The authors' code and mdistiller take tau = 0.07, Knowledge-Distillation-Zoo takes 0.1; which the paper had on CIFAR-100 could "
         "not be verified.",
