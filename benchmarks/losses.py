@@ -35,8 +35,8 @@ from torch import Tensor, nn
 from kdzoo.contract.batch import Batch, Progress
 from kdzoo.contract.method import LossWithAux, Method, stages_handed
 from kdzoo.contract.methods import REGISTRY
-from kdzoo.contract.needs import PASSES, Need
-from kdzoo.contract.outputs import Outputs
+from kdzoo.contract.needs import Need, NetworkNeeds, Pass
+from kdzoo.contract.outputs import Outputs, with_passes
 from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.errors import InputError
 from kdzoo.models.build import build_network
@@ -128,24 +128,22 @@ def pair(name: str, device: torch.device, *, batch: int = BATCH) -> Pair:
 
     images = torch.randint(0, 256, (batch, 3, side, side), generator=generator(0, "images"), dtype=torch.uint8).to(device)
     stages = pair_stages(shapes[1], shapes[0], "deep")
-    said = [_said(network, images, _all_of(found)) for network, found in zip((teacher, student), shapes, strict=True)]
+    said = [_outputs(network, images, _all_of(found)) for network, found in zip((teacher, student), shapes, strict=True)]
     return Pair(name, teacher, student, shapes[0], replace(shapes[1], fresh=fresh), stages, images, *said)
 
 
-def _all_of(shapes: Shapes) -> Need:
+def _all_of(shapes: Shapes) -> NetworkNeeds:
     """Everything that a network of these shapes can be asked for, and the passes over other images."""
-    need = Need.LOGITS | Need.EMBEDDING | Need.STAGES | Need.MEMBERS | Need.NETWORK | PASSES
+    need = Need.LOGITS | Need.EMBEDDING | Need.STAGES | Need.MEMBERS | Need.NETWORK
     need |= Need.PREACT if shapes.preact else Need.NOTHING
-    return need | (Need.CLASSIFIER if shapes.classifier is not None else Need.NOTHING)
+    need |= Need.CLASSIFIER if shapes.classifier is not None else Need.NOTHING
+    return need | Pass.SECOND_VIEW | Pass.PARTNER
 
 
 @torch.no_grad()
-def _said(network: Network, images: Tensor, need: Need) -> Outputs:
+def _outputs(network: Network, images: Tensor, needs: NetworkNeeds) -> Outputs:
     """What a network gives of the images, and of their mirror images where another pass is read."""
-    given: Outputs = network(images, need & ~PASSES)
-    for other in PASSES & need:
-        given = given.with_pass(other, _said(network, images.flip(-1), need & ~PASSES))
-    return given
+    return with_passes({which: network(images if which is Pass.FIRST else images.flip(-1), needs.outputs) for which in needs.passes})
 
 
 def own_step(made: Pair) -> None:
@@ -173,7 +171,7 @@ def loss_of(method: Method, made: Pair) -> Loss:
     def prepare() -> None:
         """The student's outputs without gradients; made anew where a backward goes through what made them."""
         if takes_gradients_at_maps(method):
-            student[:] = [made.student(made.images, needs.student & ~PASSES).only(needs.student, student_stages, owner="student")]
+            student[:] = [made.student(made.images, needs.student.outputs).only(needs.student, student_stages, owner="student")]
         else:
             student[:] = [apart.map(without_gradient)]
         for owner in (module, made.student):
@@ -217,7 +215,7 @@ def _refuse(method: Method, made: Pair) -> None:
 
 def _cut_off(outputs: Outputs, owner: str) -> Outputs:
     """The outputs as leaves, at which a backward ends; the student's take gradients."""
-    return outputs.map(lambda tensor: tensor.detach().requires_grad_(owner == "student")).only(Need(~0), owner=owner)
+    return outputs.map(lambda tensor: tensor.detach().requires_grad_(owner == "student")).only(outputs.declared, owner=owner)
 
 
 def seconds(act: Callable[[], None], device: torch.device) -> float:

@@ -13,7 +13,8 @@ from speed_clock import LeftOut, Side, synchronise
 from speed_setup import CACHED_IMAGES, CacheSize, Setup, cohort_for
 
 from kdzoo.contract.batch import Batch, Progress
-from kdzoo.contract.needs import Need
+from kdzoo.contract.needs import Need, Pass
+from kdzoo.data.epoch import Inputs
 from kdzoo.data.loader import fetch_once
 from kdzoo.models.placement import autocast
 from kdzoo.runs.loggers import JsonLines
@@ -21,7 +22,7 @@ from kdzoo.teachers.cache import TeacherCache
 from kdzoo.training.batched import Together, together
 from kdzoo.training.cohort import Cohort
 from kdzoo.training.compiled import compile_students
-from kdzoo.training.member import Seen, outputs
+from kdzoo.training.member import outputs
 from kdzoo.training.train import FLUSH_STEPS, drop_bad, fit, open_answers, step
 
 STOCK = 4
@@ -107,7 +108,7 @@ def compiled(setup: Setup, runs: int) -> Side:
     return side
 
 
-def stock(cohort: Cohort) -> Iterator[tuple[Seen, Batch]]:
+def stock(cohort: Cohort) -> Iterator[tuple[Inputs, Batch]]:
     """A few batches gathered beforehand, again and again."""
     plan, clock = cohort.plan_epoch(0), Progress(0, 1, 0, 1)
     made = [plan.gather(loaded, clock) for loaded in itertools.islice(plan.batches(), STOCK)]
@@ -124,7 +125,7 @@ def teacher(setup: Setup) -> Side:
     def act() -> int:
         seen, batch = next(ready)
         with torch.no_grad(), autocast(cohort.recipe, setup.device):
-            network(seen[Need.NOTHING], Need.LOGITS)
+            network(seen[Pass.FIRST], Need.LOGITS)
         return len(batch.targets)
 
     return Side(act)
@@ -143,7 +144,7 @@ def bare(setup: Setup) -> Side:
         with autocast(cohort.recipe, setup.device):
             with torch.no_grad():
                 said = outputs(network, seen, member.objective.needs.teacher)
-            learnt = outputs(student, seen, member.need)
+            learnt = outputs(student, seen, member.needs)
         member.objective(learnt, said, batch).total.backward()
         for parameter in parameters:
             parameter.grad = None

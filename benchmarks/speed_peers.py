@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 from torchvision import transforms
 
 from kdzoo.contract.batch import Progress
-from kdzoo.contract.needs import Need
+from kdzoo.contract.needs import Pass
 from kdzoo.models.placement import autocast
 
 TEMPERATURE, ALPHA = 4.0, 0.9
@@ -109,7 +109,7 @@ def plain_kernels(setup: Setup) -> Side:
             plan = cohort.plan_epoch(epoch)
             for loaded in plan.batches():
                 seen, batch = plan.gather(loaded, Progress(0, 1, 0, 1))
-                images = seen[Need.NOTHING]
+                images = seen[Pass.FIRST]
                 with autocast(cohort.recipe, setup.device):
                     with torch.no_grad():
                         said = teacher.logits(images)

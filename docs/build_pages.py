@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import ast
 import copy
+import enum
 import inspect
 import itertools
 import json
@@ -35,9 +36,9 @@ from kdzoo.contract.card import FAMILIES, Card, Family
 from kdzoo.contract.explain import STAGES, settings_in_words, written
 from kdzoo.contract.method import Method, stages_read
 from kdzoo.contract.methods import REGISTRY
-from kdzoo.contract.needs import PASSES, Need
+from kdzoo.contract.needs import Need, NetworkNeeds, Pass
 from kdzoo.contract.objective import Objective, build_objective
-from kdzoo.contract.outputs import Outputs
+from kdzoo.contract.outputs import Outputs, with_passes
 from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.errors import InputError
 from kdzoo.models.build import build_network
@@ -133,7 +134,7 @@ def _facts(cls: type[Method]) -> list[str]:
     rows.append(("reads of the student", _needs(card.needs.student)))
     before = " (before their last activation, where it gives them so)" if card.needs.preact_if_given else ""
     rows.append(("reads of the teacher", _needs(card.needs.teacher) + before))
-    if (card.needs.student | card.needs.teacher) & (Need.STAGES | Need.PREACT):
+    if (card.needs.student | card.needs.teacher).outputs & (Need.STAGES | Need.PREACT):
         rows.append(("of the stages", STAGES[stages_read(REGISTRY.create(card.name, {}))]))
     if card.ships:
         rows.append(("ships", card.ships))
@@ -170,20 +171,20 @@ def _linked(name: str) -> str:
     return f"[{name}]({name}.md)"
 
 
-def _needs(need: Need) -> str:
+def _needs(needs: NetworkNeeds) -> str:
     """What is read, with the words that stand beside it where it is declared."""
-    words = _words_of_needs()
-    return "; ".join(f"`{n.name}`: {words[str(n.name)]}" for n in Need if n.value and n in need) or "nothing"
+    words = {Need: _words_of_members(Need), Pass: _words_of_members(Pass)}
+    return "; ".join(f"`{what.name}`: {words[type(what)][str(what.name)]}" for what in needs) or "nothing"
 
 
-def _words_of_needs() -> dict[str, str]:
-    """The sentence under every member of Need, by the member's name."""
-    body = _class_body(Need)
-    found = {}
+def _words_of_members(cls: type[enum.Flag]) -> dict[str, str]:
+    """The sentence under every member of an enumeration, by the member's name."""
+    body = _class_body(cls)
+    sentences = {}
     for statement, after in itertools.pairwise(body):
         if isinstance(statement, ast.Assign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
-            found[ast.unparse(statement.targets[0])] = _one_line(str(after.value.value))
-    return found
+            sentences[ast.unparse(statement.targets[0])] = _one_line(str(after.value.value))
+    return sentences
 
 
 def _class_body(cls: type) -> list[ast.stmt]:
@@ -328,7 +329,7 @@ def ready(trial: PairOnTrial) -> Ready:
     taught, learning = (probe(network, (3, 32, 32)) for network in (teacher, student))
     images = torch.randint(0, 256, (BATCH, 3, 32, 32), generator=generator(0, "images"), dtype=torch.uint8)
     with torch.no_grad():
-        said = _passes(teacher, images, _all_of(taught))
+        said = _outputs(teacher, images, _all_of(taught))
     return Ready(
         trial=trial,
         teacher=teacher,
@@ -341,19 +342,17 @@ def ready(trial: PairOnTrial) -> Ready:
     )
 
 
-def _all_of(shapes: Shapes) -> Need:
+def _all_of(shapes: Shapes) -> NetworkNeeds:
     """Everything that a teacher of these shapes can be asked for."""
-    need = Need.LOGITS | Need.EMBEDDING | Need.STAGES | Need.MEMBERS | Need.NETWORK | Need.SECOND_VIEW
+    need = Need.LOGITS | Need.EMBEDDING | Need.STAGES | Need.MEMBERS | Need.NETWORK
     need |= Need.PREACT if shapes.preact else Need.NOTHING
-    return need | (Need.CLASSIFIER if shapes.classifier is not None else Need.NOTHING)
+    need |= Need.CLASSIFIER if shapes.classifier is not None else Need.NOTHING
+    return need | Pass.SECOND_VIEW
 
 
-def _passes(network: Network, images: Tensor, need: Need) -> Outputs:
+def _outputs(network: Network, images: Tensor, needs: NetworkNeeds) -> Outputs:
     """What a network gives of the images, and of their mirror images where another pass is read."""
-    given: Outputs = network(images, need & ~PASSES)
-    for other in PASSES & need:
-        given = given.with_pass(other, network(images.flip(-1), need & ~PASSES))
-    return given
+    return with_passes({which: network(images if which is Pass.FIRST else images.flip(-1), needs.outputs) for which in needs.passes})
 
 
 Outcome = tuple[str, ...]
@@ -402,7 +401,7 @@ def _step(objective: Objective, pair: Ready) -> bool:
         clock=Progress(0, 2, 0, 2),
         generator=generator(0, "step"),
     )
-    loss = objective(_passes(pair.student, pair.images, objective.needs.student), pair.said, batch).total
+    loss = objective(_outputs(pair.student, pair.images, objective.needs.student), pair.said, batch).total
     parameters = [*pair.student.parameters(), *(p for group in objective.groups() for p in group.parameters)]
     optimizer = torch.optim.SGD(parameters, lr=1e-4)
     optimizer.zero_grad(set_to_none=True)

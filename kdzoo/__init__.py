@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kdzoo.contract.card import Coefficients, PretrainStage, Setting, Source
     from kdzoo.contract.method import LossWithAux, Method, ParamGroup
     from kdzoo.contract.methods import create_method
-    from kdzoo.contract.needs import Need, Needs
+    from kdzoo.contract.needs import Need, Needs, Pass
     from kdzoo.contract.outputs import Outputs
     from kdzoo.contract.plugins import load_plugin
     from kdzoo.contract.projection import projector
@@ -51,7 +51,7 @@ _HOMES = {
     "register_network": "kdzoo.models.names",
     "register_recipe": "kdzoo.suite.plan.config",
     **dict.fromkeys(["Batch", "Losses", "Progress"], "kdzoo.contract.batch"),
-    **dict.fromkeys(["Need", "Needs"], "kdzoo.contract.needs"),
+    **dict.fromkeys(["Need", "Needs", "Pass"], "kdzoo.contract.needs"),
     "Outputs": "kdzoo.contract.outputs",
     **dict.fromkeys(["DataFacts", "Shapes"], "kdzoo.contract.shapes"),
 }
@@ -73,6 +73,7 @@ __all__ = [
     "Outputs",
     "Pair",
     "ParamGroup",
+    "Pass",
     "PretrainStage",
     "Progress",
     "Raw",

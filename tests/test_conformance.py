@@ -12,7 +12,7 @@ from kdzoo.conformance.checks import CHECKS, GRADIENT, RUNS, Verdict, check
 from kdzoo.contract.batch import Batch
 from kdzoo.contract.method import Method
 from kdzoo.contract.methods import REGISTRY, create_method
-from kdzoo.contract.needs import Need, Needs
+from kdzoo.contract.needs import Need, Needs, Pass
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.plugins import load_plugin
 from kdzoo.contract.register import register
@@ -221,7 +221,7 @@ def test_anything_else_that_is_shared_is_changed(harm, words):
             exec(harm)
             return (softened(student.logits) - softened(teacher.logits).detach()).square().sum(1).mean()
 
-    needs = Need.LOGITS | Need.STAGES | Need.TARGETS | Need.SECOND_VIEW
+    needs = Need.LOGITS | Need.STAGES | Need.TARGETS | Pass.SECOND_VIEW
     assert failed(planted(Careless, needs=needs))["changes no input in place"].startswith(words)
 
 
@@ -379,7 +379,7 @@ def test_a_method_reads_the_second_view_and_the_classifier():
             through = teacher.classifier(teacher.embedding.detach()).detach().float()
             return again.square().mean() + (student.logits.float() - through).square().mean()
 
-    found = failed(planted(TwoViews, needs=Need.LOGITS | Need.EMBEDDING | Need.CLASSIFIER | Need.SECOND_VIEW, zero_at_match=False))
+    found = failed(planted(TwoViews, needs=Need.LOGITS | Need.EMBEDDING | Need.CLASSIFIER | Pass.SECOND_VIEW, zero_at_match=False))
     assert found == {}
 
 

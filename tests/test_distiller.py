@@ -22,7 +22,7 @@ import kdzoo
 import kdzoo.models.zoo
 from kdzoo.contract.batch import Batch, Progress
 from kdzoo.contract.methods import REGISTRY
-from kdzoo.contract.needs import Need
+from kdzoo.contract.needs import Need, Pass
 from kdzoo.data.dataset import Images
 from kdzoo.data.epoch import order
 from kdzoo.data.split import Parts
@@ -109,8 +109,8 @@ def test_the_loss_and_its_gradients_are_those_of_kdzoos_training(method):
 
     batch = Batch(inputs=shown, targets=targets, index=index, clock=Progress(3, EPOCHS, 0, 100), generator=torch.Generator())
     with torch.no_grad():
-        taught = outputs(teacher, {Need.NOTHING: shown}, objective.needs.teacher) if run.run.teacher else None
-    expected = objective(outputs(student, {Need.NOTHING: shown}, objective.needs.student | Need.LOGITS), taught, batch)
+        taught = outputs(teacher, {Pass.FIRST: shown}, objective.needs.teacher) if run.run.teacher else None
+    expected = objective(outputs(student, {Pass.FIRST: shown}, objective.needs.student | Need.LOGITS), taught, batch)
     expected.total.backward()
 
     inputs = student.normalise(shown)

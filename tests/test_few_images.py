@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
 from kdzoo.contract.batch import Batch, Progress
-from kdzoo.contract.needs import Need
+from kdzoo.contract.needs import Pass
 from kdzoo.contract.objective import build_objective
 from kdzoo.contract.shapes import DataFacts
 from kdzoo.data.dataset import Subset
@@ -121,7 +121,7 @@ def test_where_the_head_alone_learns_nothing_below_it_moves(digits):
             clock=Progress(0, 1, step, 2),
             generator=torch.Generator(),
         )
-        member.learn(member.losses({Need.NOTHING: batch.inputs}, None, batch), 8, 2)
+        member.learn(member.losses({Pass.FIRST: batch.inputs}, None, batch), 8, 2)
     changed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {"model.fc.weight", "model.fc.bias"}
 
@@ -192,7 +192,7 @@ from kdzoo.models.measure import count, probe
 from kdzoo.models.network import Network
 from kdzoo.contract.objective import build_objective
 from kdzoo.contract.batch import Batch, Progress
-from kdzoo.contract.needs import Need
+from kdzoo.contract.needs import Need, Pass
 from kdzoo.contract.shapes import DataFacts
 from kdzoo.runs.store import RunFolder
 from kdzoo.models.predict import predict

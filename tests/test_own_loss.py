@@ -313,7 +313,7 @@ def test_a_plugin_named_like_the_module_that_it_imports_is_told_to_take_another_
 OWN = f"""{HEAD}
 from pydantic import Field
 
-@kdzoo.register("bank", needs=kdzoo.Need.EMBEDDING | kdzoo.Need.SECOND_VIEW | kdzoo.Need.PARTNER | kdzoo.Need.TARGETS)
+@kdzoo.register("bank", needs=kdzoo.Need.EMBEDDING | kdzoo.Pass.SECOND_VIEW | kdzoo.Pass.PARTNER | kdzoo.Need.TARGETS)
 class Bank(kdzoo.Method):
     def build(self, student, teacher, data):
         module = nn.Module()

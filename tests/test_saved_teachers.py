@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from kdzoo.contract.needs import Need
+from kdzoo.contract.needs import Need, Pass
 from kdzoo.data.epoch import EpochPlan
 from kdzoo.data.sources import load
 from kdzoo.data.split import split
@@ -167,13 +167,13 @@ def test_rows_of_numbered_views_answer_for_the_very_view_that_a_student_sees(tmp
     recipe = Recipe(epochs=2, batch_size=16, lr=0.1, augment=augment)
     file = read_saved(tmp_path / "views.npz")
     assert problems_of_saved(file, parts, recipe, {}) == []
-    plan = EpochPlan(parts, recipe, seed=3, epoch=1, passes=[Need.SECOND_VIEW])
-    answers = saved_teacher(file, parts, recipe).open_epoch(plan, Need.EMBEDDING | Need.SECOND_VIEW)
+    plan = EpochPlan(parts, recipe, seed=3, epoch=1, passes=Pass.SECOND_VIEW)
+    answers = saved_teacher(file, parts, recipe).open_epoch(plan, Need.EMBEDDING | Pass.SECOND_VIEW)
     loaded = next(iter(plan.batches(2)))
     outputs = answers.at(loaded.positions, plan.gather(loaded, None)[0])
-    codes = {which: plan.view_indices(which)[loaded.positions] for which in (Need.NOTHING, Need.SECOND_VIEW)}
-    assert outputs.embedding.long().tolist() == torch.stack([loaded.index, codes[Need.NOTHING]], 1).tolist()
-    assert outputs.second.embedding.long().tolist() == torch.stack([loaded.index, codes[Need.SECOND_VIEW]], 1).tolist()
-    assert len(codes[Need.NOTHING].unique()) > 1
+    codes = {which: plan.view_indices(which)[loaded.positions] for which in (Pass.FIRST, Pass.SECOND_VIEW)}
+    assert outputs.embedding.long().tolist() == torch.stack([loaded.index, codes[Pass.FIRST]], 1).tolist()
+    assert outputs.second.embedding.long().tolist() == torch.stack([loaded.index, codes[Pass.SECOND_VIEW]], 1).tolist()
+    assert len(codes[Pass.FIRST].unique()) > 1
     other = recipe.model_copy(update={"augment": Augment(crop="pad", pad=2)})
     assert "has no row for" in problems_of_saved(file, parts, other, {})[0]

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from test_teacher_cache import AUTO, FINITE, MIXED, OFF, cohort, planned, trained
 
 import kdzoo
-from kdzoo.contract.needs import Need, Needs
+from kdzoo.contract.needs import Need, Needs, NetworkNeeds, Pass
 from kdzoo.contract.outputs import Outputs
 from kdzoo.data import epoch, loader, mixing, operations, pixels, views
 from kdzoo.models.placement import autocast
@@ -364,7 +364,7 @@ def test_what_is_known_is_compared_wherever_in_an_epoch_it_begins(tmp_path):
     column = Column(Need.LOGITS, None, (3,), torch.float32)
     cache = TeacherCache(tmp_path, [column], samples=10, views=1, block=2, device=torch.device("cpu"))
     live = Outputs.of({Need.LOGITS: torch.ones(2, 3)}, owner="teacher")
-    page = CachedAnswers(cache, {Need.NOTHING: torch.arange(10)}, forward=lambda _: live, load_inputs=None)
+    page = CachedAnswers(cache, {Pass.FIRST: torch.arange(10)}, NetworkNeeds(Need.LOGITS), forward=lambda _: live, load_inputs=None)
     assert page.first_known() is None
     cache.write(torch.tensor([5]), Outputs.of({Need.LOGITS: torch.full((1, 3), 1.25)}, owner="another"))
     positions = page.first_known()
@@ -515,7 +515,7 @@ def test_a_float32_cache_is_refused_to_what_it_would_round():
 
 def test_two_mixes_with_one_partner_have_a_row_each(tmp_path):
     """Of a mixed batch a partner's image depends on the sample whose partner it is, not on itself alone."""
-    needs = Needs(Need.LOGITS | Need.PARTNER, Need.LOGITS | Need.PARTNER)
+    needs = Needs(Need.LOGITS | Pass.PARTNER, Need.LOGITS | Pass.PARTNER)
 
     @kdzoo.register("partner_of_both", needs=needs)
     def partner_of_both(student, teacher, batch):

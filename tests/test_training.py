@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from trained_teachers import train_teachers
 
-from kdzoo.contract.needs import Need, Needs
+from kdzoo.contract.needs import Need, Needs, Pass
 from kdzoo.contract.register import register
 from kdzoo.errors import InputError
 from kdzoo.models.placement import Placement
@@ -360,29 +360,30 @@ def test_one_student_of_a_stack_may_fail_and_the_others_end_as_without_it(tmp_pa
         assert all(torch.allclose(value.double(), found[name].double(), rtol=1e-3, atol=1e-4) for name, value in expected.items())
 
 
-PASSES_ASKED = [Need.NOTHING, Need.SECOND_VIEW, Need.PARTNER, Need.SECOND_VIEW | Need.PARTNER]
+EACH_COMBINATION = [Pass.FIRST, Pass.SECOND_VIEW, Pass.PARTNER, Pass.SECOND_VIEW | Pass.PARTNER]
 
 
-def reading(name: str, student: Need, teacher: Need) -> None:
+def reading(name: str, student: Pass, teacher: Pass) -> None:
     """Register a method that reads exactly these passes of the two networks, and the logits of each."""
 
     @register(name, needs=Needs(Need.LOGITS | student, Need.LOGITS | teacher), version=1)
     def loss(student_outputs, teacher_outputs, batch):
-        seen = [student_outputs.logits, *[getattr(student_outputs, NAMES[one]).logits for one in student]]
-        taught = [teacher_outputs.logits, *[getattr(teacher_outputs, NAMES[one]).logits for one in teacher]]
+        seen = [student_outputs.logits, *[getattr(student_outputs, NAMES[one]).logits for one in student & OTHERS]]
+        taught = [teacher_outputs.logits, *[getattr(teacher_outputs, NAMES[one]).logits for one in teacher & OTHERS]]
         assert all(tensor.shape == seen[0].shape for tensor in seen + taught)
         return sum((tensor - other).square().mean() for tensor in seen for other in taught)
 
 
-NAMES = {Need.SECOND_VIEW: "second", Need.PARTNER: "partner"}
+NAMES = {Pass.SECOND_VIEW: "second", Pass.PARTNER: "partner"}
+OTHERS = Pass.SECOND_VIEW | Pass.PARTNER
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("teacher_cache", [0, None])
 def test_every_combination_of_passes_of_student_and_teacher_trains_alone(tmp_path, teacher_cache):
     names = []
-    for i, student in enumerate(PASSES_ASKED):
-        for j, teacher in enumerate(PASSES_ASKED):
+    for i, student in enumerate(EACH_COMBINATION):
+        for j, teacher in enumerate(EACH_COMBINATION):
             names.append(f"reads_{i}_{j}")
             reading(names[-1], student, teacher)
     made = planned(tmp_path, methods=",".join(names), alphas="", epochs=1, limit=150, set={"teacher_recipe.epochs": 15})
@@ -396,7 +397,7 @@ def test_every_combination_of_passes_of_student_and_teacher_trains_alone(tmp_pat
 def test_a_teacher_whose_other_view_alone_is_read_answers_for_that_view(tmp_path):
     seen = []
 
-    @register("apart", needs=Needs(Need.LOGITS, Need.LOGITS | Need.SECOND_VIEW), version=1)
+    @register("apart", needs=Needs(Need.LOGITS, Need.LOGITS | Pass.SECOND_VIEW), version=1)
     def apart(student, teacher, batch):
         seen.append((teacher.logits.clone(), teacher.second.logits.clone()))
         return (student.logits - teacher.second.logits).square().mean()

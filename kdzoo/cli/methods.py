@@ -44,16 +44,15 @@ def methods(
     """
     from kdzoo.contract.card import FAMILIES
     from kdzoo.contract.methods import REGISTRY
-    from kdzoo.contract.needs import Need
+    from kdzoo.contract.needs import BY_WORD
 
     load_files(plugin)
-    by_word = {str(need.name).lower(): need for need in Need if need.value}
-    families, words = _asked("family", family, FAMILIES), _asked("needs", needs, by_word)
+    families, words = _asked("family", family, FAMILIES), _asked("needs", needs, BY_WORD)
     found = [REGISTRY.get(name) for name in REGISTRY.names()]
     if families:
         found = [cls for cls in found if cls.card.family in families]
     for word in words:
-        found = [cls for cls in found if by_word[word] in cls.card.needs.student | cls.card.needs.teacher]
+        found = [cls for cls in found if BY_WORD[word] in cls.card.needs.student | cls.card.needs.teacher]
     show([method_row(cls) for cls in found], chosen(how, as_json), names=METHOD_KEYS, columns=METHOD_COLUMNS)
     for name, reason in REGISTRY.broken.items():
         say(f"the installed plugin {name} could not be loaded: {reason}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from kdzoo.contract.batch import Batch, Progress
 from kdzoo.contract.diagnosis import fault_of_loss, fault_of_module
 from kdzoo.contract.method import LossWithAux, Method
-from kdzoo.contract.needs import PASSES, Need
-from kdzoo.contract.outputs import Outputs
+from kdzoo.contract.needs import Need, NetworkNeeds, Pass
+from kdzoo.contract.outputs import Outputs, with_passes
 from kdzoo.contract.shapes import DataFacts, Shapes, StageShape
 from kdzoo.seeds import generator, global_stream
 
@@ -39,7 +39,9 @@ class Case:
     module: nn.Module
     student: dict[Need, Any]
     teacher: dict[Need, Any]
-    read: dict[str, Need]
+    student_passes: dict[Pass, Outputs]
+    teacher_passes: dict[Pass, Outputs]
+    read: dict[str, NetworkNeeds] = field(default_factory=dict)
     seed: int = 0
 
     def loss(self) -> Tensor:
@@ -71,15 +73,15 @@ class Case:
         )
         student = Outputs.of(self.student, owner="student", on_read=self._recorder("student"))
         teacher = Outputs.of(self.teacher, owner="teacher", on_read=self._recorder("teacher"))
-        return student, teacher, batch
+        return with_passes({Pass.FIRST: student, **self.student_passes}), with_passes({Pass.FIRST: teacher, **self.teacher_passes}), batch
 
     @property
     def batch(self) -> int:
         return len(self.student[Need.LOGITS])
 
-    def _recorder(self, owner: str) -> Callable[[Need], None]:
-        def record(need: Need) -> None:
-            self.read[owner] = self.read.get(owner, Need.NOTHING) | need
+    def _recorder(self, owner: str) -> Callable[[Need | Pass], None]:
+        def record(what: Need | Pass) -> None:
+            self.read[owner] = self.read.get(owner, NetworkNeeds(Need.NOTHING)) | what
 
         return record
 
@@ -121,10 +123,12 @@ def case(
             Need.CLASSIFIER: copy.deepcopy(cast(nn.Module, shapes.classifier)).to(dtype),
         }
 
-    def seen(shapes: Shapes, owner: str) -> dict[Need, Any]:
-        return {**made(shapes), **{other: Outputs.of(made(shapes), owner=f"{owner}'s {other.name}") for other in PASSES}}
+    def other_passes(shapes: Shapes, owner: str) -> dict[Pass, Outputs]:
+        return {which: Outputs.of(made(shapes), owner=f"{owner}'s {which.name}") for which in Pass if which is not Pass.FIRST}
 
-    return Case(method, module.train(), seen(student, "student"), seen(teacher, "teacher"), {})
+    ours, our_passes = made(student), other_passes(student, "student")
+    theirs, their_passes = made(teacher), other_passes(teacher, "teacher")
+    return Case(method, module.train(), ours, theirs, our_passes, their_passes)
 
 
 def backward(made: Case) -> Tensor:

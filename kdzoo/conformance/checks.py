@@ -120,7 +120,7 @@ def _fault(one: Check, method: Method) -> str:
         return str(fault)
     except Exception as error:  # a method's own bug is what the check is looking for
         needs = method.card.needs
-        return diagnose(error, method.card.definition[0], Networks(STUDENT, TEACHER, needs.student | needs.teacher))
+        return diagnose(error, method.card.definition[0], Networks(STUDENT, TEACHER, (needs.student | needs.teacher).outputs))
     return ""
 
 
@@ -171,7 +171,7 @@ CHECKS: tuple[Check, ...] = (
         GRADIENT,
         gradient_reaches_the_student,
         (RUNS, DECLARED),
-        _unless("it reads nothing of the student", lambda m: bool(m.card.needs.student & PER_SAMPLE)),
+        _unless("it reads nothing of the student", lambda m: bool(m.card.needs.student.outputs & PER_SAMPLE)),
     ),
     Check(
         "gradient reaches every parameter of build()",
@@ -183,7 +183,7 @@ CHECKS: tuple[Check, ...] = (
         "no gradient reaches the teacher",
         no_gradient_reaches_the_teacher,
         (RUNS, GRADIENT),
-        _unless("it reads nothing of the teacher", lambda method: bool(method.card.needs.teacher & PER_SAMPLE)),
+        _unless("it reads nothing of the teacher", lambda method: bool(method.card.needs.teacher.outputs & PER_SAMPLE)),
     ),
     Check(IN_PLACE, leaves_the_outputs_alone, (RUNS,), _reads_the_network),
     Check("changes no global setting of torch", leaves_global_settings_alone, (RUNS,), _reads_the_network),
@@ -219,7 +219,7 @@ CHECKS: tuple[Check, ...] = (
         "gradcheck: analytic against numerical gradient",
         gradient_is_right,
         (RUNS, GRADIENT, IN_PLACE, DETERMINISTIC, SIZES),
-        _unless("it reads no tensor of the student", lambda method: bool(method.card.needs.student & PER_SAMPLE)),
+        _unless("it reads no tensor of the student", lambda method: bool(method.card.needs.student.outputs & PER_SAMPLE)),
     ),
     Check("state_dict round trip", state_round_trip_changes_nothing, (RUNS, IN_PLACE, DETERMINISTIC), _reads_the_network),
     Check(

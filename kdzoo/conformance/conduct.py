@@ -50,11 +50,10 @@ def reads_only_what_it_declares(method: Method) -> None:
     made.loss()
     needs = method.card.needs
     of_teacher = needs.teacher | needs.settled(preact=True).teacher
-    asked = {"student": needs.student, "teacher": of_teacher, "batch": needs.student}
+    declared = {"student": needs.student, "teacher": of_teacher, "batch": needs.student}
     for owner, read in made.read.items():
-        extra = read & ~asked[owner]
-        if extra:
-            names = " | ".join(f"Need.{n.name}" for n in Need if n in extra and n.value)
+        if extra := [what for what in read if what not in declared[owner]]:
+            names = " | ".join(f"{type(what).__name__}.{what.name}" for what in extra)
             raise Fault(f"it reads {names} of the {owner}, which needs= does not declare: add it there")
 
 
@@ -105,6 +104,7 @@ def state_round_trip_changes_nothing(method: Method) -> None:
     made.loss()
     other.module.load_state_dict(made.module.state_dict())
     other.student, other.teacher = made.student, made.teacher
+    other.student_passes, other.teacher_passes = made.student_passes, made.teacher_passes
     if not torch.equal(made.loss(), other.loss()):
         raise Fault("the module saved and loaded (state_dict) gives another loss: keep everything that matters in parameters or buffers")
 

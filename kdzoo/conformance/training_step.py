@@ -11,9 +11,9 @@ from torch import Tensor
 from kdzoo.conformance.case import BATCH, CLASSES, SAMPLES, Fault
 from kdzoo.contract.batch import Batch, Progress
 from kdzoo.contract.method import Method, stages_handed
-from kdzoo.contract.needs import PASSES, Need, Needs
+from kdzoo.contract.needs import Need, Needs, NetworkNeeds, Pass
 from kdzoo.contract.objective import Objective, Term
-from kdzoo.contract.outputs import Outputs
+from kdzoo.contract.outputs import Outputs, with_passes
 from kdzoo.contract.shapes import DataFacts
 from kdzoo.models.build import build_network
 from kdzoo.models.measure import probe
@@ -49,8 +49,8 @@ def trains_a_tiny_pair(method: Method) -> None:
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     optimizer = torch.optim.SGD([*student.parameters(), *objective.parameters()], lr=1e-3)
     with torch.no_grad():
-        taught = _seen(teacher, images, needs.teacher)
-    losses = objective(_seen(student, images, needs.student), taught, batch)
+        answer = _outputs(teacher, images, needs.teacher)
+    losses = objective(_outputs(student, images, needs.student), answer, batch)
     losses.total.backward()
     if not all(bool(torch.isfinite(p.grad).all()) for p in student.parameters() if p.grad is not None):
         raise Fault("a real step gives gradients that are NaN or infinite")
@@ -59,8 +59,6 @@ def trains_a_tiny_pair(method: Method) -> None:
         raise Fault("a real step changes the teacher's weights or statistics")
 
 
-def _seen(network: Any, images: Tensor, need: Need) -> Outputs:
-    given: Outputs = network(images, need & ~PASSES)
-    for other in PASSES & need:
-        given = given.with_pass(other, network(images.flip(-1), need & ~PASSES))
-    return given
+def _outputs(network: Any, images: Tensor, needs: NetworkNeeds) -> Outputs:
+    """What a network gives of the images, and of their mirror images where another pass is read."""
+    return with_passes({which: network(images if which is Pass.FIRST else images.flip(-1), needs.outputs) for which in needs.passes})

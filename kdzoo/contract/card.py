@@ -136,7 +136,7 @@ class Card:
             return "its second stage is cross-entropy alone, so there is no weight to set"
         if self.published.task == 0:
             return "it is published without cross-entropy beside it, so there is nothing to compare its gradient with"
-        if self.needs.student == Need.NOTHING:
+        if not self.needs.student:
             return "it reads nothing of the student, so its gradient there is zero"
         return ""
 

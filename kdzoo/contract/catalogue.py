@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from kdzoo.contract.card import Card, Coefficients, PretrainStage, Setting, Source, StagesRead
 from kdzoo.contract.method import Method
-from kdzoo.contract.needs import Need, Needs
+from kdzoo.contract.needs import Needs, NetworkNeeds
 from kdzoo.contract.registry import Definition, Entry
 from kdzoo.files import CONFIGS
 
@@ -41,10 +41,14 @@ def entry_of(cls: type[Method]) -> dict[str, Any]:
     values = {field.name: getattr(card, field.name) for field in fields(Card) if field.name not in (*_CODE, "name", "needs", "stages")}
     return {
         **{name: _plain(value) for name, value in values.items()},
-        "needs": {"student": card.needs.student.value, "teacher": card.needs.teacher.value, "preact_if_given": card.needs.preact_if_given},
+        "needs": _needs(card.needs),
         "stages": card.stages if isinstance(card.stages, str) else _stages_by_field(cls),
         "fields": {name: _field(cls, name, info) for name, info in cls.model_fields.items()},
     }
+
+
+def _needs(needs: Needs) -> dict[str, Any]:
+    return {"student": needs.student.words, "teacher": needs.teacher.words, "preact_if_given": needs.preact_if_given}
 
 
 def _plain(value: Any) -> Any:
@@ -84,8 +88,9 @@ def _field_info(field: Mapping[str, Any]) -> Any:
 
 def _card(name: str, entry: Mapping[str, Any]) -> Card:
     """A card from its entry; as for its code, that of a method of kdzoo's."""
+    from_words = NetworkNeeds.from_words
     built: dict[str, Callable[[Any], Any]] = {
-        "needs": lambda value: Needs(Need(value["student"]), Need(value["teacher"]), value["preact_if_given"]),
+        "needs": lambda value: Needs(from_words(value["student"]), from_words(value["teacher"]), value["preact_if_given"]),
         "published": lambda value: Coefficients(**value),
         "source": lambda value: value and Source(**value),
         "search": lambda value: tuple(Setting(**setting) for setting in value),

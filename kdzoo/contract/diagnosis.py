@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
-from kdzoo.contract.needs import Need
+from kdzoo.contract.needs import Need, Pass
 from kdzoo.contract.shapes import Shapes
 from kdzoo.errors import KdzooError, did_you_mean
 from kdzoo.text import first_line
@@ -44,6 +44,8 @@ def in_words(error: BaseException, networks: Networks | None = None) -> str:
     if isinstance(error, KdzooError):
         return str(error)
     if isinstance(error, AttributeError) and error.obj is Need:  # whose own message is the name alone
+        if str(error.name) in Pass.__members__:
+            return f"kdzoo.Need has no {error.name}; it is a pass: write kdzoo.Pass.{error.name}"
         known = [name for name in Need.__members__ if name != "NOTHING"]
         return f"kdzoo.Need has no {error.name}{did_you_mean(str(error.name), known)} It has: {', '.join(known)}"
     text, advice = first_line(str(error)).rstrip(".,"), advice_for(error, networks)

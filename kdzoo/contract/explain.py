@@ -9,7 +9,7 @@ from typing import Any
 from kdzoo.contract.card import Card, Setting, StagesRead
 from kdzoo.contract.method import stages_handed, stages_read
 from kdzoo.contract.methods import REGISTRY
-from kdzoo.contract.needs import Need
+from kdzoo.contract.needs import Need, NetworkNeeds
 from kdzoo.contract.shapes import Shapes, StageShape
 from kdzoo.runs.spec import ObjectiveSpec
 from kdzoo.text import number_of
@@ -61,7 +61,7 @@ def about(method: str, hyperparameters: Mapping[str, Any]) -> list[str]:
         lines.append(f"  defined at {card.origin}")
     before = " (stages before their last activation, where it gives them so)" if card.needs.preact_if_given else ""
     lines.append(f"  reads      student: {in_words(card.needs.student)}; teacher: {in_words(card.needs.teacher)}{before}")
-    if (card.needs.student | card.needs.teacher) & (Need.STAGES | Need.PREACT):
+    if (card.needs.student | card.needs.teacher).outputs & (Need.STAGES | Need.PREACT):
         lines.append(f"  stages     {STAGES[stages_read(REGISTRY.create(method, hyperparameters))]}")
     for name, field in cls.model_fields.items():
         lines.append(
@@ -92,9 +92,9 @@ def settings_in_words(card: Card) -> str:
     return "; ".join(map(words, card.search))
 
 
-def in_words(need: Need) -> str:
+def in_words(needs: Need | NetworkNeeds) -> str:
     """`logits, stages`, as a person reads it."""
-    return ", ".join(str(member.name).lower() for member in Need if member in need and member.value) or "nothing"
+    return ", ".join(NetworkNeeds.of(needs).words) or "nothing"
 
 
 def stage_pairs(student: Shapes, teacher: Shapes, pairs: Sequence[tuple[int, int]]) -> str:
@@ -116,8 +116,8 @@ def maps_read(objective: ObjectiveSpec, student: Shapes, teacher: Shapes, pairs:
             continue
         ours, theirs = stages_handed(method, pairs)
         needs = method.card.needs
-        read = [_listed("student", student.pick(ours).stages)] if needs.student & maps else []
-        read += [_listed("teacher", teacher.pick(theirs).stages)] if needs.teacher & maps else []
+        read = [_listed("student", student.pick(ours).stages)] if needs.student.outputs & maps else []
+        read += [_listed("teacher", teacher.pick(theirs).stages)] if needs.teacher.outputs & maps else []
         lines.append(f"  {term.method} reads {' and '.join(read)}")
     return lines
 

@@ -262,15 +262,16 @@ def _copied(outputs: Outputs, modules: dict[Need, nn.Module]) -> Outputs:
             return value.clone()
         if isinstance(value, list):
             return [copied(need, item) for item in value]
-        if isinstance(value, Outputs):
-            return _copied(value, modules)
         if isinstance(value, nn.Module):
             return modules.setdefault(need, value) if need in modules else modules.setdefault(need, copy.deepcopy(value))
         if need is Need.NETWORK:
             return replace(value, network=copied(need, value.network))
         return value
 
-    return outputs.with_values({need: copied(need, value) for need, value in outputs.items()})
+    own = outputs.with_values({need: copied(need, value) for need, value in outputs.items()})
+    for other, its in outputs.passes():
+        own = own.with_pass(other, _copied(its, modules))
+    return own
 
 
 def named(whose: str, outputs: Outputs, without: Need = Need.NOTHING) -> Iterator[tuple[str, Tensor]]:
@@ -279,15 +280,15 @@ def named(whose: str, outputs: Outputs, without: Need = Need.NOTHING) -> Iterato
         name = f"{whose} {str(need.name).lower()}"
         if need in without:
             continue
-        if isinstance(value, Outputs):
-            yield from named(f"{whose} {'second view' if need is Need.SECOND_VIEW else 'partner'}'s", value, without)
-        elif need in (Need.NETWORK, Need.CLASSIFIER):
+        if need in (Need.NETWORK, Need.CLASSIFIER):
             module = value if isinstance(value, nn.Module) else value.network
             yield from ((name, tensor) for part in (module.parameters(), module.buffers()) for tensor in part)
         elif isinstance(value, list):
             yield from ((f"{name}[{number}]", tensor) for number, tensor in enumerate(value))
         elif isinstance(value, Tensor):
             yield name, value
+    for other, its in outputs.passes():
+        yield from named(f"{whose} {str(other.name).lower().replace('_', ' ')}'s", its, without)
 
 
 def call(who: str, act: Callable[[Outputs, Outputs, Batch], Any], inputs: Inputs) -> Any:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from kdzoo.contract.batch import Batch, Progress
 from kdzoo.contract.diagnosis import advice_for, diagnose, shown
 from kdzoo.contract.method import Method
-from kdzoo.contract.needs import Need, Needs
+from kdzoo.contract.needs import Need, Needs, NetworkNeeds, Pass
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.registry import definition_of
 from kdzoo.contract.shapes import DataFacts, Shapes, StageShape
@@ -26,11 +26,11 @@ def infer_needs(name: str, cls: type[Method], definition: Any) -> Needs:
     import torch
     from torch import nn
 
-    read: dict[str, Need] = {"student": Need.NOTHING, "teacher": Need.NOTHING, "batch": Need.NOTHING}
+    read = {owner: NetworkNeeds(Need.NOTHING) for owner in ("student", "teacher", "batch")}
 
-    def recorder(owner: str) -> Callable[[Need], None]:
-        def record(need: Need) -> None:
-            read[owner] |= need
+    def recorder(owner: str) -> Callable[[Need | Pass], None]:
+        def record(what: Need | Pass) -> None:
+            read[owner] |= what
 
         return record
 

@@ -1,16 +1,19 @@
-"""Need: what a method reads of the two networks and of a batch; and the one table of what can be done with each output."""
+"""What a method reads of the two networks and of a batch: outputs (`Need`) and passes (`Pass`), and what can be done with each."""
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping
+import functools
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import overload
 
 from kdzoo.errors import InputError, KdzooError
 
 
 class Need(enum.Flag):
-    """What a method reads. Combine with `|`."""
+    """An output that a method reads. Combine with `|`, with a `Pass` too."""
 
     NOTHING = 0
     LOGITS = enum.auto()
@@ -21,10 +24,6 @@ class Need(enum.Flag):
     """the last feature map of each resolution, shallow to deep, each (B, C, H, W), stem excluded"""
     CLASSIFIER = enum.auto()
     """the module that maps the embedding to the logits"""
-    SECOND_VIEW = enum.auto()
-    """the outputs for a second, independent augmentation of the same images"""
-    PARTNER = enum.auto()
-    """the student's outputs for another training image of each sample's class"""
     PREACT = enum.auto()
     """the stages before their last activation, one for each stage, of its shape"""
     DISTILLED = enum.auto()
@@ -37,18 +36,38 @@ class Need(enum.Flag):
     """the hard labels of the batch, (B,) int64"""
 
 
+class Pass(enum.Flag):
+    """The images of which a method reads a network's outputs. `Need.LOGITS | Pass.SECOND_VIEW` reads the logits of both views."""
+
+    FIRST = enum.auto()
+    """the batch itself, which every method reads"""
+    SECOND_VIEW = enum.auto()
+    """a second, independent augmentation of the same images"""
+    PARTNER = enum.auto()
+    """another training image of each sample's class"""
+
+    @overload  # type: ignore[override]
+    def __or__(self, other: Pass) -> Pass: ...
+    @overload
+    def __or__(self, other: Need | NetworkNeeds) -> NetworkNeeds: ...
+
+    def __or__(self, other: Need | Pass | NetworkNeeds) -> Pass | NetworkNeeds:
+        return super().__or__(other) if isinstance(other, Pass) else NetworkNeeds.of(other) | self
+
+    __ror__ = __or__
+
+
 @dataclass(frozen=True)
 class OutputKind:
-    """What can be done with what a `Need` stands for.
+    """What can be done with an output.
 
     attribute: how a method reads it of `student` or `teacher`; empty for what is the batch's. per_sample: whether it is a tensor,
     or a list of them, with a row for each sample: such rows are kept by the teacher cache and differentiated by the checks.
     always_cached: whether the cache keeps it even where nobody reads it yet, since the forward that gives the one gives the
-    other. batchable: whether one batched forward of many students gives it; a network's own modules, and passes that move the
-    batch-norm statistics of those alone who read them, are each student's own. compilable: whether a compiled student gives
-    it; what is read inside of a network or differentiated twice, it does not. of_teacher: whether a single `Need` declares it of
-    the teacher too. own_width: whether its width is the network's own and not the number of classes. another_pass: whether it
-    takes a forward on other images. aliases: what else people call it.
+    other. batchable: whether one batched forward of many students gives it; a network's own modules are each student's own.
+    compilable: whether a compiled student gives it; what is read inside of a network or differentiated twice, it does not.
+    of_teacher: whether a single `Need` declares it of the teacher too. own_width: whether its width is the network's own and
+    not the number of classes. aliases: what else people call it.
     """
 
     attribute: str
@@ -58,7 +77,25 @@ class OutputKind:
     compilable: bool = True
     of_teacher: bool = True
     own_width: bool = False
-    another_pass: bool = False
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PassKind:
+    """What a pass shows, and what can be done with its outputs.
+
+    attribute: how a method reads these of `student` or `teacher`; empty for the first pass, whose outputs `student` and
+    `teacher` are. stream: the name of the random stream that its augmentation is drawn from. own_images: whether its images
+    are loaded for it; else they are the first pass's, augmented anew. batchable: whether one batched forward of many students
+    gives its outputs; a further pass moves the batch-norm statistics of those alone who read it. of_teacher, aliases: as of an
+    output.
+    """
+
+    attribute: str
+    stream: str
+    own_images: bool
+    batchable: bool = False
+    of_teacher: bool = True
     aliases: tuple[str, ...] = ()
 
 
@@ -89,52 +126,116 @@ KINDS: Mapping[Need, OutputKind] = {
     Need.PREACT: OutputKind("preact", per_sample=True, batchable=True, compilable=False, own_width=True),
     Need.DISTILLED: OutputKind("distilled", per_sample=True, of_teacher=False),
     Need.MEMBERS: OutputKind("members", per_sample=True),
-    Need.SECOND_VIEW: OutputKind("second", another_pass=True, aliases=("second_view", "view2")),
-    Need.PARTNER: OutputKind("partner", another_pass=True, of_teacher=False),
     Need.NETWORK: OutputKind("network", compilable=False, aliases=("model", "net")),
     Need.TARGETS: OutputKind("", batchable=True, of_teacher=False),
 }
-"""every need, in the order in which messages list them"""
+"""every output, in the order in which messages list them"""
+
+PASS_KINDS: Mapping[Pass, PassKind] = {
+    Pass.FIRST: PassKind("", stream="view", own_images=True, batchable=True),
+    Pass.SECOND_VIEW: PassKind("second", stream="second view", own_images=False, aliases=("second_view", "view2")),
+    Pass.PARTNER: PassKind("partner", stream="partner view", own_images=True, of_teacher=False),
+}
+"""every pass, in the order in which a network runs them"""
 
 
-def _where(holds: Callable[[OutputKind], bool]) -> Need:
-    found = Need.NOTHING
-    for need, kind in KINDS.items():
-        found |= need if holds(kind) else Need.NOTHING
-    return found
+_BESIDE_THE_FIRST_PASS: tuple[Need | Pass, ...] = (*KINDS, *(which for which in PASS_KINDS if which is not Pass.FIRST))
+BY_WORD: Mapping[str, Need | Pass] = {str(what.name).lower(): what for what in _BESIDE_THE_FIRST_PASS}
+"""what can be declared, by the word for it on the command line and in messages"""
 
 
-PER_SAMPLE = _where(lambda kind: kind.per_sample)
-ALWAYS_CACHED = _where(lambda kind: kind.always_cached)
-BATCHABLE = _where(lambda kind: kind.batchable)
-COMPILABLE = _where(lambda kind: kind.compilable)
-OF_TEACHER = _where(lambda kind: kind.of_teacher)
-OWN_WIDTH = _where(lambda kind: kind.own_width)
-PASSES = _where(lambda kind: kind.another_pass)
+def kind_of(what: Need | Pass) -> OutputKind | PassKind:
+    """The row of one output, or of one pass, in the tables above."""
+    return KINDS[what] if isinstance(what, Need) else PASS_KINDS[what]
+
+
+def _outputs_that(can: Callable[[OutputKind], bool]) -> Need:
+    return functools.reduce(operator.or_, (need for need, kind in KINDS.items() if can(kind)), Need.NOTHING)
+
+
+PER_SAMPLE = _outputs_that(lambda kind: kind.per_sample)
+ALWAYS_CACHED = _outputs_that(lambda kind: kind.always_cached)
+COMPILABLE = _outputs_that(lambda kind: kind.compilable)
+OWN_WIDTH = _outputs_that(lambda kind: kind.own_width)
 
 
 @dataclass(frozen=True)
+class NetworkNeeds:
+    """What a method reads of one network: which outputs, and of which passes; the first is always one of them."""
+
+    outputs: Need
+    passes: Pass = Pass.FIRST
+
+    @staticmethod
+    def of(what: Need | Pass | NetworkNeeds) -> NetworkNeeds:
+        if isinstance(what, NetworkNeeds):
+            return what
+        return NetworkNeeds(what) if isinstance(what, Need) else NetworkNeeds(Need.NOTHING, Pass.FIRST | what)
+
+    @staticmethod
+    def from_words(words: Iterable[str]) -> NetworkNeeds:
+        return functools.reduce(NetworkNeeds.__or__, (BY_WORD[word] for word in words), NetworkNeeds(Need.NOTHING))
+
+    def __or__(self, other: Need | Pass | NetworkNeeds) -> NetworkNeeds:
+        other = NetworkNeeds.of(other)
+        return NetworkNeeds(self.outputs | other.outputs, self.passes | other.passes)
+
+    __ror__ = __or__
+
+    def __contains__(self, what: Need | Pass) -> bool:
+        return what in self.outputs if isinstance(what, Need) else what in self.passes
+
+    def __bool__(self) -> bool:
+        """Whether anything is read."""
+        return bool(self.outputs) or self.passes != Pass.FIRST
+
+    def __iter__(self) -> Iterator[Need | Pass]:
+        """The outputs, then the passes besides the first."""
+        return (what for what in BY_WORD.values() if what in self)
+
+    @property
+    def words(self) -> list[str]:
+        """`["logits", "second_view"]`, as on the command line and in messages."""
+        return [word for word, what in BY_WORD.items() if what in self]
+
+    @property
+    def batchable(self) -> bool:
+        """Whether one batched forward of many students gives all of it."""
+        return all(kind_of(what).batchable for what in self)
+
+
+@dataclass(frozen=True, init=False)
 class Needs:
     """What a method reads of each network, and of the batch; one `Need` means the same of both.
 
     preact_if_given: whether the teacher's stages are read before their last activation where it gives them so.
     """
 
-    student: Need
-    teacher: Need
-    preact_if_given: bool = False
+    student: NetworkNeeds
+    teacher: NetworkNeeds
+    preact_if_given: bool
+
+    def __init__(self, student: Need | Pass | NetworkNeeds, teacher: Need | Pass | NetworkNeeds, preact_if_given: bool = False) -> None:
+        object.__setattr__(self, "student", NetworkNeeds.of(student))
+        object.__setattr__(self, "teacher", NetworkNeeds.of(teacher))
+        object.__setattr__(self, "preact_if_given", preact_if_given)
 
     @staticmethod
-    def of(needs: Need | Needs) -> Needs:
-        return needs if isinstance(needs, Needs) else Needs(needs, needs & OF_TEACHER)
+    def of(needs: Need | Pass | NetworkNeeds | Needs) -> Needs:
+        if isinstance(needs, Needs):
+            return needs
+        student = NetworkNeeds.of(needs)
+        shared = (what for what in student if kind_of(what).of_teacher)
+        return Needs(student, functools.reduce(NetworkNeeds.__or__, shared, NetworkNeeds(Need.NOTHING)))
 
     def __or__(self, other: Needs) -> Needs:
         return Needs(self.student | other.student, self.teacher | other.teacher, self.preact_if_given or other.preact_if_given)
 
     def settled(self, preact: bool) -> Needs:
         """What is read of a teacher that gives pre-activation maps, or of one that does not."""
-        before = preact and self.preact_if_given
-        return Needs(self.student, self.teacher & ~Need.STAGES | Need.PREACT if before else self.teacher)
+        if not (preact and self.preact_if_given):
+            return Needs(self.student, self.teacher)
+        return Needs(self.student, NetworkNeeds(self.teacher.outputs & ~Need.STAGES | Need.PREACT, self.teacher.passes))
 
     @property
     def targets(self) -> bool:
@@ -152,6 +253,6 @@ class NotProvided(InputError):
     """A method read what a training loop of a user's own has not provided; the message says how to provide it."""
 
 
-def describe(need: Need) -> str:
-    """`Need.LOGITS | Need.STAGES`, as one writes it in a declaration."""
-    return " | ".join(f"Need.{member.name}" for member in Need if member in need and member.value) or "Need.NOTHING"
+def describe(needs: Need | NetworkNeeds) -> str:
+    """`Need.LOGITS | Pass.SECOND_VIEW`, as one writes it in a declaration."""
+    return " | ".join(f"{type(what).__name__}.{what.name}" for what in NetworkNeeds.of(needs)) or "Need.NOTHING"

@@ -15,7 +15,7 @@ from kdzoo.contract.batch import Batch, Losses
 from kdzoo.contract.diagnosis import MethodFault, Networks, diagnose, fault_of_loss, fault_of_module
 from kdzoo.contract.method import LossWithAux, Method, ParamGroup, stages_handed
 from kdzoo.contract.methods import REGISTRY
-from kdzoo.contract.needs import NO_NEEDS, PASSES, Need, Needs, NotProvided
+from kdzoo.contract.needs import NO_NEEDS, Need, Needs, NotProvided, Pass
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.errors import InputError
@@ -142,7 +142,7 @@ class Objective(nn.Module):
         own_stream = generator(self.seed, "method", method.card.name, batch.clock.step, device=batch.device)
         read = student.only(needs.student, ours, owner="student")
         taught = (teacher or Outputs(owner="teacher")).only(needs.teacher, theirs, owner="teacher")
-        given = batch.only(needs.student, own_stream)
+        given = batch.only(needs.student.outputs, own_stream)
         if method.card.remembers and self.gather is not None:
             read, taught, given = read.map(self.gather), taught.map(self.gather), given.map(self.gather)
         if not method.card.outside:
@@ -193,7 +193,7 @@ class Deployed(nn.Module):
     @property
     def needs(self) -> Need:
         """What is read of the student's network."""
-        return self.method.card.needs.student & ~(PASSES | Need.TARGETS)
+        return self.method.card.needs.student.outputs & ~Need.TARGETS
 
 
 def _called(method: Method) -> str:
@@ -254,12 +254,12 @@ def build_objective(
     modules: dict[str, nn.Module] = {}
     for term in terms:
         needs = term.method.card.needs
-        if {Need.STAGES, Need.PREACT} & set(needs.student & needs.teacher) and not stages:
+        if {Need.STAGES, Need.PREACT} & set(needs.student.outputs & needs.teacher.outputs) and not stages:
             problems.append(f"{term.name}: the two networks have no stages to pair ({_listed(student)} under {_listed(teacher)})")
             continue
-        for role, shapes, need in (("student", student, needs.student), ("teacher", teacher, needs.teacher)):
+        for role, shapes, need in (("student", student, needs.student.outputs), ("teacher", teacher, needs.teacher.outputs)):
             problems.extend(f"{term.name}: {missing}" for missing in (_missing(role, shapes, need) if shapes else ()))
-        if (needs.targets or Need.PARTNER in needs.student) and facts.lacks_labels:
+        if (needs.targets or Pass.PARTNER in needs.student) and facts.lacks_labels:
             reads = "reads the labels of every sample" if needs.targets else "pairs each sample with another of its label"
             problems.append(f"{term.name}: {reads}, but some samples have none (label_fraction < 1, or transfer_data)")
             continue
@@ -276,7 +276,8 @@ def build_objective(
         except Exception as error:
             if not term.method.card.outside:
                 raise
-            words = diagnose(error, term.method.card.definition[0], Networks(learning, teaching, needs.student | needs.teacher))
+            networks = Networks(learning, teaching, (needs.student | needs.teacher).outputs)
+            words = diagnose(error, term.method.card.definition[0], networks)
             problems.append(f"{_called(term.method)} at {term.method.card.origin}: its build() fails: {words}")
     if problems:
         raise InputError(*problems)

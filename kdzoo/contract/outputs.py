@@ -7,11 +7,13 @@ None. Free of torch until a tensor is handled, so that methods are listed at onc
 from __future__ import annotations
 
 import enum
+import functools
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Protocol, TypeVar
 
-from kdzoo.contract.needs import KINDS, PASSES, Need, UndeclaredNeed, describe
+from kdzoo.contract.needs import BY_WORD, KINDS, PASS_KINDS, Need, NetworkNeeds, Pass, UndeclaredNeed, describe, kind_of
 from kdzoo.errors import did_you_mean
 
 if TYPE_CHECKING:
@@ -45,19 +47,19 @@ NOT_ASKED: Final = Absent.NOT_ASKED
 class Readable(Generic[Value]):
     """A field of Outputs: reading it raises UndeclaredNeed where it was not asked for."""
 
-    def __init__(self, need: Need) -> None:
-        self.need = need
-        self.name = KINDS[need].attribute
+    def __init__(self, what: Need | Pass) -> None:
+        self.what = what
+        self.name = kind_of(what).attribute
 
     def __get__(self, outputs: Outputs | None, owner: type[Outputs] | None = None) -> Value:
         if outputs is None:  # the dataclass asks for the field's default
             return NOT_ASKED  # type: ignore[return-value]
         if outputs.on_read is not None:
-            outputs.on_read(self.need)
+            outputs.on_read(self.what)
         value: Value = outputs.__dict__[self.name]
         if value is NOT_ASKED:
             raise UndeclaredNeed(
-                f"{outputs.owner}.{self.name} is read, but needs= does not declare it: write needs={describe(outputs.asked | self.need)}"
+                f"{outputs.owner}.{self.name} is read, but needs= does not declare it: write needs={describe(outputs.declared | self.what)}"
             )
         return value
 
@@ -72,7 +74,7 @@ class Outputs:
     logits (B, K) · embedding (B, D) · stages: list of (B, C, H, W), shallow to deep · classifier: nn.Module ·
     preact: as stages · distilled (B, K) · members: list of (B, K) · second, partner: the Outputs of the second view, of the partners ·
     network: the network itself, images -> logits, with `outputs(images, need)` for all that a forward can give.
-    owner: whose they are, for messages. on_read: called with the need of whatever is read.
+    owner: whose they are, for messages. on_read: called with the need, or the pass, of whatever is read.
     Raises UndeclaredNeed when something is read that was not asked for.
     """
 
@@ -83,14 +85,14 @@ class Outputs:
     preact: Readable[list[Tensor]] = Readable(Need.PREACT)
     distilled: Readable[Tensor] = Readable(Need.DISTILLED)
     members: Readable[list[Tensor]] = Readable(Need.MEMBERS)
-    second: Readable[Outputs] = Readable(Need.SECOND_VIEW)
-    partner: Readable[Outputs] = Readable(Need.PARTNER)
+    second: Readable[Outputs] = Readable(Pass.SECOND_VIEW)
+    partner: Readable[Outputs] = Readable(Pass.PARTNER)
     network: Readable[DifferentiableNetwork] = Readable(Need.NETWORK)
     owner: str = "network"
-    on_read: Callable[[Need], None] | None = None
+    on_read: Callable[[Need | Pass], None] | None = None
 
     @staticmethod
-    def of(values: Mapping[Need, Any], *, owner: str, on_read: Callable[[Need], None] | None = None) -> Outputs:
+    def of(values: Mapping[Need, Any], *, owner: str, on_read: Callable[[Need | Pass], None] | None = None) -> Outputs:
         """The outputs with these values, and nothing else asked for."""
         return Outputs(**{KINDS[need].attribute: value for need, value in values.items()}, owner=owner, on_read=on_read)
 
@@ -101,12 +103,12 @@ class Outputs:
 
     def __repr__(self) -> str:
         """What is there with its shapes, for a `print` in a loss; nothing counts as read."""
-        return f"Outputs of the {self.owner} ({', '.join(f'{str(n.name).lower()} {_measures(v)}' for n, v in self.items())})"
+        return f"Outputs of the {self.owner} ({', '.join(f'{name} {_measures(value)}' for name, value in self._values().items())})"
 
     @property
-    def asked(self) -> Need:
+    def declared(self) -> NetworkNeeds:
         """What was asked for."""
-        return Need(sum(need.value for need, _ in self.items()))
+        return functools.reduce(operator.or_, (ATTRIBUTES[name] for name in self._values()), NetworkNeeds(Need.NOTHING))
 
     @property
     def preact_or_stages(self) -> list[Tensor]:
@@ -114,10 +116,23 @@ class Outputs:
         return self.stages if self.get(Need.PREACT) is None else self.preact
 
     def items(self) -> Iterator[tuple[Need, Any]]:
-        """Everything that was asked for, by need; nothing counts as read."""
-        for name, need in ATTRIBUTES.items():
-            if (value := self.__dict__[name]) is not NOT_ASKED:
-                yield need, value
+        """The first pass's outputs that were asked for, by need; nothing counts as read."""
+        for name, value in self._values().items():
+            if isinstance(what := ATTRIBUTES[name], Need):
+                yield what, value
+
+    def passes(self) -> Iterator[tuple[Pass, Outputs]]:
+        """The outputs of the other passes that were asked for; nothing counts as read."""
+        for name, value in self._values().items():
+            if isinstance(what := ATTRIBUTES[name], Pass):
+                yield what, value
+
+    def _values(self) -> dict[str, Any]:
+        """Everything that was asked for, by attribute."""
+        return {name: value for name in ATTRIBUTES if (value := self.__dict__[name]) is not NOT_ASKED}
+
+    def _replaced(self, values: Mapping[str, Any]) -> Outputs:
+        return Outputs(**{**self._values(), **values}, owner=self.owner, on_read=self.on_read)
 
     def get(self, need: Need) -> Any:
         """What there is for one need, whoever asked for it; None where there is nothing. Does not count as read."""
@@ -126,11 +141,11 @@ class Outputs:
 
     def with_values(self, values: Mapping[Need, Any]) -> Outputs:
         """The same outputs with other values for some needs."""
-        return Outputs.of({**dict(self.items()), **values}, owner=self.owner, on_read=self.on_read)
+        return self._replaced({KINDS[need].attribute: value for need, value in values.items()})
 
-    def with_pass(self, other: Need, outputs: Outputs) -> Outputs:
-        """The same outputs with those of another pass (Need.SECOND_VIEW, Need.PARTNER) beside them."""
-        return self.with_values({other: outputs})
+    def with_pass(self, other: Pass, outputs: Outputs) -> Outputs:
+        """The same outputs with those of another pass beside them."""
+        return self._replaced({PASS_KINDS[other].attribute: outputs})
 
     def map(self, act: Callable[[Tensor], Tensor]) -> Outputs:
         """The same outputs with every tensor, in lists and other passes too, replaced by what `act` makes of it."""
@@ -141,7 +156,7 @@ class Outputs:
                 return [mapped(item) for item in value]
             return act(value) if isinstance(value, Tensor) else value.map(act) if isinstance(value, Outputs) else value
 
-        return self.with_values({need: mapped(value) for need, value in self.items()})
+        return self._replaced({name: mapped(value) for name, value in self._values().items()})
 
     def at_least_float32(self) -> Outputs:
         """The same outputs in float32 at least, so that a loss written without a thought of precision is computed in it."""
@@ -149,23 +164,35 @@ class Outputs:
 
         return self.map(lambda tensor: tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor)
 
-    def only(self, need: Need, stages: Sequence[int] | None = None, *, owner: str | None = None) -> Outputs:
-        """The same outputs with nothing but `need`, of the stages only those picked, named in errors as the `owner`'s."""
-        values = {n: v for n, v in self.items() if n in need}
+    def only(self, needs: Need | NetworkNeeds, stages: Sequence[int] | None = None, *, owner: str | None = None) -> Outputs:
+        """The same outputs with nothing but `needs`, of the stages only those picked, named in errors as the `owner`'s."""
+        needs = NetworkNeeds.of(needs)
+        values = {need: value for need, value in self.items() if need in needs}
         for maps in (Need.STAGES, Need.PREACT):
             if stages is not None and maps in values:
                 values[maps] = [values[maps][i] for i in stages]
         if stages is not None and Need.NETWORK in values:
             values[Need.NETWORK] = values[Need.NETWORK].with_stages(stages)
-        for other in PASSES:
-            if other in values:
-                values[other] = values[other].only(need & ~PASSES, stages, owner=owner)
-        return Outputs.of(values, owner=owner or self.owner, on_read=self.on_read)
+        outputs = Outputs.of(values, owner=owner or self.owner, on_read=self.on_read)
+        for other, its in self.passes():
+            if other in needs:
+                outputs = outputs.with_pass(other, its.only(needs.outputs, stages, owner=owner))
+        return outputs
 
 
-ATTRIBUTES: Mapping[str, Need] = {kind.attribute: need for need, kind in KINDS.items() if kind.attribute}
-"""what can be read of a network, and the need that declares it"""
-ALIASES: Mapping[str, str] = {alias: kind.attribute for kind in KINDS.values() for alias in kind.aliases}
+def with_passes(by_pass: Mapping[Pass, Outputs]) -> Outputs:
+    """The first pass's outputs with those of the others beside them."""
+    merged = by_pass[Pass.FIRST]
+    for which, outputs in by_pass.items():
+        if which is not Pass.FIRST:
+            merged = merged.with_pass(which, outputs)
+    return merged
+
+
+_FIELDS = {kind_of(what).attribute: what for what in BY_WORD.values()}
+ATTRIBUTES: Mapping[str, Need | Pass] = {name: _FIELDS[name] for name in Outputs.__dataclass_fields__ if name in _FIELDS}
+"""what can be read of a network, and the need or the pass that declares it"""
+ALIASES: Mapping[str, str] = {alias: name for name, what in ATTRIBUTES.items() for alias in kind_of(what).aliases}
 """what else these are called"""
 
 

@@ -14,7 +14,7 @@ from kdzoo.contract.card import Card, Coefficients, Family, PretrainStage, Setti
 from kdzoo.contract.infer import infer_needs
 from kdzoo.contract.method import Method
 from kdzoo.contract.methods import REGISTRY
-from kdzoo.contract.needs import Need, Needs
+from kdzoo.contract.needs import Need, Needs, NetworkNeeds, Pass
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.plugins import plugin_being_loaded, version_of
 from kdzoo.contract.registry import definition_of
@@ -30,7 +30,7 @@ Registered = TypeVar("Registered", bound=Any)
 def register(
     name: str,
     *,
-    needs: Need | Needs | None = None,
+    needs: Need | Pass | NetworkNeeds | Needs | None = None,
     scale: float = 1.0,
     published: Coefficients | None = None,
     source: Source | None = None,

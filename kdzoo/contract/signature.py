@@ -6,20 +6,21 @@ import inspect
 from typing import Any
 
 from kdzoo.contract.method import Method
-from kdzoo.contract.needs import Need, Needs
+from kdzoo.contract.needs import Need, Needs, NetworkNeeds, Pass
 from kdzoo.contract.registry import definition_of
 from kdzoo.errors import InputError, did_you_mean
 
 
 def refuse_needs(name: str, needs: object) -> None:
     """Raises InputError for `needs` that are not a Need."""
-    if needs is None or isinstance(needs, Need | Needs):
+    if needs is None or isinstance(needs, Need | Pass | NetworkNeeds | Needs):
         return
     words = [needs] if isinstance(needs, str) else list(needs) if isinstance(needs, list | tuple | set) else []
-    members = [str(word.name if isinstance(word, Need) else word).rpartition(".")[2].upper() for word in words]
-    known = [member for member in members if member in Need.__members__]
-    instead = " | ".join(f"kdzoo.Need.{member}" for member in known) or "kdzoo.Need.LOGITS | kdzoo.Need.STAGES"
-    near = did_you_mean(members[0], Need.__members__) if members and not known else ""
+    members = [str(word.name if isinstance(word, Need | Pass) else word).rpartition(".")[2].upper() for word in words]
+    homes = {member: kind.__name__ for kind in (Need, Pass) for member in kind.__members__}
+    known = [member for member in members if member in homes]
+    instead = " | ".join(f"kdzoo.{homes[member]}.{member}" for member in known) or "kdzoo.Need.LOGITS | kdzoo.Need.STAGES"
+    near = did_you_mean(members[0], homes) if members and not known else ""
     raise InputError(f"register({name!r}): needs: expected {'' if known else 'for example '}needs={instead}, got {needs!r}{near}")
 
 

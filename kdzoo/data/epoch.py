@@ -6,7 +6,7 @@ resumed. A cohort and its teacher read the same plan.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from kdzoo.contract.batch import Batch, Progress
-from kdzoo.contract.needs import Need
+from kdzoo.contract.needs import PASS_KINDS, Pass
 from kdzoo.data.loader import fetch, fetch_once
 from kdzoo.data.mixing import Mixes, draw_mixes, mix, soft_targets
 from kdzoo.data.split import Parts
@@ -22,10 +22,7 @@ from kdzoo.data.views import Views, apply, draw, finite, seen_shape, view_code
 from kdzoo.runs.spec import Recipe, steps_per_epoch
 from kdzoo.seeds import generator
 
-STREAMS = {Need.NOTHING: "view", Need.SECOND_VIEW: "second view", Need.PARTNER: "partner view"}
-"""the passes of a step and the random streams of their augmentation; Need.NOTHING is the first"""
-
-Inputs = dict[Need, Tensor]
+Inputs = dict[Pass, Tensor]
 """the images of a batch for each pass"""
 
 
@@ -49,13 +46,11 @@ class PassPlan:
 class EpochPlan:
     """The order of an epoch's samples, and what each pass shows of them, on a device.
 
-    passes: those that are drawn; Need.NOTHING, the first, always is. A position is a place in `order`. `epoch` is the one that
-    is drawn, which repeats after `recipe.view_epochs`.
+    passes: those that are drawn; the first always is. A position is a place in `order`. `epoch` is the one that is drawn,
+    which repeats after `recipe.view_epochs`.
     """
 
-    def __init__(
-        self, parts: Parts, recipe: Recipe, seed: int, epoch: int, passes: Iterable[Need], device: torch.device | str = "cpu"
-    ) -> None:
+    def __init__(self, parts: Parts, recipe: Recipe, seed: int, epoch: int, passes: Pass, device: torch.device | str = "cpu") -> None:
         self.parts = parts
         self.recipe = recipe
         self.seed = seed
@@ -64,8 +59,7 @@ class EpochPlan:
         self.steps = steps_per_epoch(self.samples, recipe.batch_size, drop_last=recipe.drop_last)
         self.order = order(self.samples, seed, self.epoch)[: self.steps * recipe.batch_size]
         """the sample at each position, (P,) int64 on the CPU"""
-        wanted = {Need.NOTHING, *passes}
-        self.passes = {which: self._draw(which, stream) for which, stream in STREAMS.items() if which in wanted}
+        self.passes = {which: self._draw(which) for which in Pass.FIRST | passes}
         self.mixes = self._draw_mixes()
         self._targets = parts.train.targets.to(self.device)
 
@@ -73,10 +67,11 @@ class EpochPlan:
     def samples(self) -> int:
         return len(self.parts.train.targets)
 
-    def _draw(self, which: Need, stream: str) -> PassPlan:
+    def _draw(self, which: Pass) -> PassPlan:
         height, width = self.parts.train.images.shape[2:]
         targets = self.parts.train.targets
-        shown = partners(targets, self.seed, self.epoch) if which is Need.PARTNER else torch.arange(self.samples)
+        shown = partners(targets, self.seed, self.epoch) if which is Pass.PARTNER else torch.arange(self.samples)
+        stream = PASS_KINDS[which].stream
         views = draw(self.recipe.augment, samples=self.samples, height=height, width=width, seed=self.seed, epoch=self.epoch, stream=stream)
         return PassPlan(shown.to(self.device), views.to(self.device))
 
@@ -107,16 +102,16 @@ class EpochPlan:
             positions, index, {which: fetch_once(images, one.samples[index], self.device) for which, one in self._loaded_passes().items()}
         )
 
-    def _loaded_passes(self) -> dict[Need, PassPlan]:
-        return {which: one for which, one in self.passes.items() if which is not Need.SECOND_VIEW}
+    def _loaded_passes(self) -> dict[Pass, PassPlan]:
+        return {which: one for which, one in self.passes.items() if PASS_KINDS[which].own_images}
 
     def gather(self, loaded: LoadedBatch, clock: Progress) -> tuple[Inputs, Batch]:
         """The images of a batch as each pass augments and mixes them, and the batch itself, on the device."""
         index, images = loaded.index, loaded.images
-        inputs: Inputs = {which: self._augment(which, index, images.get(which, images[Need.NOTHING])) for which in self.passes}
+        inputs: Inputs = {which: self._augment(which, index, images.get(which, images[Pass.FIRST])) for which in self.passes}
         targets, mixes = self._targets[index], self.mixes
         return inputs, Batch(
-            inputs=inputs[Need.NOTHING],
+            inputs=inputs[Pass.FIRST],
             targets=targets,
             soft_targets=None if mixes is None else soft_targets(targets, mixes, index, self.parts.facts.classes),
             index=index,
@@ -124,22 +119,22 @@ class EpochPlan:
             generator=torch.Generator(self.device),
         )
 
-    def inputs_at(self, which: Need, positions: Tensor) -> Tensor:
+    def inputs_at(self, which: Pass, positions: Tensor) -> Tensor:
         """The inputs of one pass at `positions` (B,), (B, C, H, W) uint8; a whole batch where images are mixed."""
         index = self.order[positions].to(self.device)
         images = fetch_once(self.parts.train.images, self.passes[which].samples[index], self.device)
         return self._augment(which, index, images)
 
-    def _augment(self, which: Need, index: Tensor, images: Tensor) -> Tensor:
+    def _augment(self, which: Pass, index: Tensor, images: Tensor) -> Tensor:
         one = self.passes[which]
         augmented = apply(images, one.views, one.samples[index], self.recipe.augment)
         return augmented if self.mixes is None else mix(augmented, self.mixes, index)
 
-    def samples_at(self, which: Need) -> Tensor:
+    def samples_at(self, which: Pass) -> Tensor:
         """The sample that a pass shows at each position, (P,) int64 on the CPU; of a mix the one that counts as the sample."""
         return self.order if self.recipe.mixes else self.passes[which].samples.cpu()[self.order]
 
-    def view_indices(self, which: Need) -> Tensor | None:
+    def view_indices(self, which: Pass) -> Tensor | None:
         """A number for how each position looks in a pass, (P,) int64 on the CPU; None where views are as good as endless."""
         if not finite(self.recipe):
             return None

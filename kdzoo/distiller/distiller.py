@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kdzoo.contract.batch import Losses
-from kdzoo.contract.needs import Need
+from kdzoo.contract.needs import Need, Pass
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.shapes import DataFacts
 from kdzoo.distiller.example import default_shape, example_input, stated_shape
@@ -182,20 +182,20 @@ class Distiller(MethodLosses):
         """
         if not self._is_built or self._default_shape is not None:
             self._fit_to(inputs, teacher_inputs)
-        student: Outputs = outputs(self._networks.student, {Need.NOTHING: inputs}, self.objective.needs.student | Need.LOGITS)
+        student: Outputs = outputs(self._networks.student, {Pass.FIRST: inputs}, self.objective.needs.student | Need.LOGITS)
         return self._losses(student, self._teach(inputs, teacher_inputs), inputs, targets, index)
 
     def _teach(self, inputs: Tensor, teacher_inputs: Tensor | None) -> Outputs | None:
         """The teacher's outputs, in evaluation mode and without gradients; None where nothing is read of it."""
-        need, network = self.objective.needs.teacher, self._networks.teacher
-        if network is None or not need:
+        needs, network = self.objective.needs.teacher, self._networks.teacher
+        if network is None or not needs:
             return None
-        if teacher_inputs is not None and Need.NETWORK in need:
+        if teacher_inputs is not None and Need.NETWORK in needs:
             raise InputError("teacher_inputs: a method of this sum shows the teacher the student's inputs")
         if any(module.training for module in network.model.modules()):  # whoever else holds the teacher has called train()
             network.model.eval()
         with torch.no_grad():
-            return outputs(network, {Need.NOTHING: inputs if teacher_inputs is None else teacher_inputs}, need)
+            return outputs(network, {Pass.FIRST: inputs if teacher_inputs is None else teacher_inputs}, needs)
 
     def parameter_groups(self, *, lr: float, weight_decay: float = 0.0) -> list[dict[str, Any]]:
         """Groups for an optimiser: the student's parameters, and the methods' with the rates and decays that these declare."""

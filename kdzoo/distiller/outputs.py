@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kdzoo.contract.batch import Losses
-from kdzoo.contract.needs import PASSES, Need, describe
+from kdzoo.contract.needs import Need, describe
 from kdzoo.contract.objective import Deployed
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.shapes import DataFacts, Shapes, StageShape
@@ -22,7 +22,7 @@ from kdzoo.distiller.request import Pairing, missing, refusals
 from kdzoo.errors import InputError, noting
 from kdzoo.runs.spec import ObjectiveSpec
 
-OF_A_NETWORK = ~(PASSES | Need.TARGETS)
+OF_A_NETWORK = ~Need.TARGETS
 """what outputs can have"""
 
 
@@ -67,7 +67,7 @@ class OutputsDistiller(MethodLosses):
         Raises InputError for what a method reads and was not given.
         """
         needs = self.objective.needs
-        for role, outputs, need in (("student", student, needs.student), ("teacher", teacher, needs.teacher)):
+        for role, outputs, need in (("student", student, needs.student.outputs), ("teacher", teacher, needs.teacher.outputs)):
             lacks = need & OF_A_NETWORK & ~(Need.NOTHING if outputs is None else provides(outputs))
             if lacks:
                 raise InputError(f"{role}: expected outputs with {describe(need & OF_A_NETWORK)}, but {describe(lacks)} is missing")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from kdzoo.contract.card import Card, Setting
 from kdzoo.contract.explain import in_words
 from kdzoo.contract.methods import REGISTRY
-from kdzoo.contract.needs import Need
+from kdzoo.contract.needs import Need, Pass
 from kdzoo.errors import InputError, did_you_mean, noting, unknown
 from kdzoo.runs.spec import ObjectiveSpec
 from kdzoo.suite.plan.methods import Point, Request, objective_at, parse_request
@@ -104,9 +104,9 @@ def refusals(spec: ObjectiveSpec, *, teacher: bool, same_inputs: bool) -> Iterat
     for name in (term.method for term in spec.terms):
         card = _card(name)
         student, taught = card.needs.student, card.needs.teacher
-        if Need.SECOND_VIEW in student | taught:
+        if Pass.SECOND_VIEW in student | taught:
             yield f"{name}: reads a second view of every image, augmented independently; {bench(name)}"
-        if Need.PARTNER in student | taught:
+        if Pass.PARTNER in student | taught:
             yield f"{name}: reads another image of each sample's class; {bench(name)}"
         if card.pixels:
             yield f"{name}: {card.pixels}, and the inputs of a loop of one's own may be normalised; {bench(name)}"
@@ -120,7 +120,7 @@ def missing(spec: ObjectiveSpec, role: str, need: Need, offers: Need) -> Iterato
     """What is read of a network and not in its outputs, a sentence for each method."""
     for name in (term.method for term in spec.terms):
         needs = _card(name).needs
-        lacks = (needs.student if role == "student" else needs.teacher) & need & ~offers
+        lacks = (needs.student if role == "student" else needs.teacher).outputs & need & ~offers
         if Need.NETWORK in lacks:
             yield f"{name}: calls the {role} itself; use kdzoo.Distiller(student, teacher, {name!r})"
         elif lacks:
@@ -133,5 +133,5 @@ def compared_classes(spec: ObjectiveSpec, student: int, teacher: int) -> Iterato
         return
     scores = Need.LOGITS | Need.MEMBERS | Need.CLASSIFIER | Need.NETWORK
     for name in (term.method for term in spec.terms):
-        if _card(name).needs.teacher & scores:
+        if _card(name).needs.teacher.outputs & scores:
             yield f"{name}: compares class scores, but the student gives {student} and the teacher {teacher}"

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from kdzoo.contract.batch import Batch
 from kdzoo.contract.card import Source
 from kdzoo.contract.method import Method
-from kdzoo.contract.needs import Need, Needs
+from kdzoo.contract.needs import Need, Needs, Pass
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.register import register
 from kdzoo.methods._ops import divergence, taught, wide
@@ -51,7 +51,7 @@ def surer(teacher_logits: Tensor, threshold: float) -> Tensor:
 
 @register(
     "crld",
-    needs=Needs(Need.LOGITS | Need.SECOND_VIEW | Need.TARGETS, Need.LOGITS | Need.SECOND_VIEW),
+    needs=Needs(Need.LOGITS | Pass.SECOND_VIEW | Need.TARGETS, Need.LOGITS | Pass.SECOND_VIEW),
     source=Source(
         "Cross-View Consistency Regularisation for Knowledge Distillation",
         2024,

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from kdzoo.contract.batch import Batch
 from kdzoo.contract.card import Source
 from kdzoo.contract.method import Method
-from kdzoo.contract.needs import Need, Needs
+from kdzoo.contract.needs import Need, Needs, Pass
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.register import register
 from kdzoo.methods.hinton import hinton
@@ -24,7 +24,7 @@ def cskd(student_logits: Tensor, partner_logits: Tensor, *, temperature: float) 
 
 @register(
     "cskd",
-    needs=Needs(Need.LOGITS | Need.PARTNER, Need.NOTHING),
+    needs=Needs(Need.LOGITS | Pass.PARTNER, Need.NOTHING),
     scale=1.0,
     source=Source(
         "Regularizing Class-wise Predictions via Self-knowledge Distillation",

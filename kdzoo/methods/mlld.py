@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from kdzoo.contract.batch import Batch
 from kdzoo.contract.card import Coefficients, Source, in_doses
 from kdzoo.contract.method import Method
-from kdzoo.contract.needs import Need, Needs
+from kdzoo.contract.needs import Need, Needs, Pass
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.register import register
 from kdzoo.methods._ops import divergence, full_precision, taught, wide
@@ -71,7 +71,7 @@ def _at_most_the_median(values: Tensor) -> Tensor:
 
 @register(
     "mlld",
-    needs=Needs(Need.LOGITS | Need.SECOND_VIEW | Need.TARGETS, Need.LOGITS | Need.SECOND_VIEW),
+    needs=Needs(Need.LOGITS | Pass.SECOND_VIEW | Need.TARGETS, Need.LOGITS | Pass.SECOND_VIEW),
     published=Coefficients(task=0.1, term=0.9),
     source=Source(
         "Multi-Level Logit Distillation",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdzoo.contract.needs import ALWAYS_CACHED, PASSES, PER_SAMPLE, Need
-from kdzoo.contract.outputs import Outputs
+from kdzoo.contract.needs import ALWAYS_CACHED, PER_SAMPLE, Need, NetworkNeeds, Pass
+from kdzoo.contract.outputs import Outputs, with_passes
 from kdzoo.data.epoch import EpochPlan, Inputs
 from kdzoo.data.loader import fetch_once
 from kdzoo.data.split import Parts
@@ -28,7 +28,7 @@ from kdzoo.teachers.columns import Column
 TOLERANCE = 1e-3
 """the largest relative difference between a cache and the living teacher; with a larger one it is another teacher's"""
 
-LoadInputs = Callable[[Need, Tensor], Tensor]
+LoadInputs = Callable[[Pass, Tensor], Tensor]
 """the inputs (B, C, H, W) of a pass at positions (B,) of an epoch's order"""
 Forward = Callable[[Tensor], Outputs]
 """one forward of the teacher on at most a block of images"""
@@ -37,20 +37,6 @@ Forward = Callable[[Tensor], Outputs]
 def block_size(parts: Parts, recipe: Recipe) -> int:
     """How many images a teacher is asked about at once, whatever a batch or a cache lacks."""
     return min(recipe.batch_size, len(parts.train.targets))
-
-
-def passes_of(need: Need) -> list[Need]:
-    """The passes that are read: the first, and those that `need` names."""
-    return [Need.NOTHING, *(PASSES & need)]
-
-
-def with_passes(by_pass: Mapping[Need, Outputs]) -> Outputs:
-    """The first pass's outputs with those of the others beside them."""
-    merged = by_pass[Need.NOTHING]
-    for which, outputs in by_pass.items():
-        if which is not Need.NOTHING:
-            merged = merged.with_pass(which, outputs)
-    return merged
 
 
 @torch.no_grad()
@@ -73,12 +59,12 @@ class LiveAnswers:
     """Each batch is answered by a forward for each pass that is read."""
 
     network: Network
-    need: Need
+    needs: NetworkNeeds
     plan: EpochPlan
 
     def at(self, positions: Tensor, inputs: Inputs) -> Outputs:
         size = block_size(self.plan.parts, self.plan.recipe)
-        outputs = {which: ask(self.network, self.need & ~PASSES, inputs[which], size, self.plan.recipe) for which in passes_of(self.need)}
+        outputs = {which: ask(self.network, self.needs.outputs, inputs[which], size, self.plan.recipe) for which in self.needs.passes}
         return with_passes(outputs)
 
 
@@ -88,17 +74,17 @@ class CachedAnswers:
 
     load_inputs: None where images depend on more than sample and view, so that only a batch's own images can fill its rows.
     A row that is missing is computed with the next missing ones of the epoch, so that every block is full.
-    need: what is read. modules: what is read that no cache holds (the classifier, the network itself).
+    needs: what is read. modules: what is read that no cache holds (the classifier, the network itself).
     """
 
     teacher_cache: TeacherCache
-    rows: Mapping[Need, Tensor]
+    rows: Mapping[Pass, Tensor]
+    needs: NetworkNeeds
     forward: Forward
     load_inputs: LoadInputs | None
     begin: int = 0
-    need: Need = Need.LOGITS
     modules: Mapping[Need, Any] = field(default_factory=dict)
-    missing: dict[Need, list[int]] = field(default_factory=dict)
+    missing: dict[Pass, list[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for which, rows in self.rows.items():
@@ -111,10 +97,10 @@ class CachedAnswers:
     def at(self, positions: Tensor, inputs: Inputs) -> Outputs:
         """The outputs for a batch of consecutive positions; rows that are missing are computed first, for later batches too."""
         start = int(positions[0])
-        outputs = {which: self._read(which, start, inputs[which]) for which in passes_of(self.need)}
+        outputs = {which: self._read(which, start, inputs[which]) for which in self.needs.passes}
         return with_passes(outputs)
 
-    def _read(self, which: Need, start: int, images: Tensor) -> Outputs:
+    def _read(self, which: Pass, start: int, images: Tensor) -> Outputs:
         rows = self.rows[which][start : start + len(images)]
         missing, end = self.missing[which], start + len(images)
         if self.load_inputs is None and missing and missing[-1] < end:
@@ -127,11 +113,11 @@ class CachedAnswers:
                 self.teacher_cache.write(self.rows[which][positions], self.forward(inputs))
         while missing and missing[-1] < end:
             missing.pop()
-        return Outputs.of({**self.teacher_cache.read(rows), **self.modules}, owner="network").only(self.need & ~PASSES)
+        return Outputs.of({**self.teacher_cache.read(rows), **self.modules}, owner="network").only(self.needs.outputs)
 
     def first_known(self) -> Tensor | None:
         """The positions of the first batch of the first pass of which anything is known; None where nothing is."""
-        rows = self.rows[Need.NOTHING]
+        rows = self.rows[Pass.FIRST]
         known = self.teacher_cache.have[rows[self.begin :]].nonzero()
         if not len(known):
             return None
@@ -141,7 +127,7 @@ class CachedAnswers:
 
     def relative_error(self, positions: Tensor, images: Tensor) -> float:
         """How far the cache stands from the living teacher on what it knows of a batch, relative to the largest value of a column."""
-        rows = self.rows[Need.NOTHING][positions]
+        rows = self.rows[Pass.FIRST][positions]
         known = self.teacher_cache.have[rows]
         cached, live = Outputs.of(self.teacher_cache.read(rows), owner="teacher cache"), self.forward(images)
         return max(max_relative_difference(column.taken(cached)[known], column.taken(live)[known]) for column in self.teacher_cache.columns)
@@ -154,7 +140,7 @@ def max_relative_difference(one: Tensor, other: Tensor) -> float:
 
 
 def cached_answers(
-    network: Network, teacher_cache: TeacherCache, plan: EpochPlan, need: Need, passes: Sequence[Need], first: int = 0
+    network: Network, teacher_cache: TeacherCache, plan: EpochPlan, needs: NetworkNeeds, passes: Pass, first: int = 0
 ) -> CachedAnswers:
     """The answers of an epoch from its batch number `first` on, read from a cache.
 
@@ -168,18 +154,18 @@ def cached_answers(
     return CachedAnswers(
         teacher_cache,
         rows,
+        needs,
         forward=lambda images: ask(network, teacher_cache.need, images, size, plan.recipe),
         load_inputs=None if plan.recipe.mixes else plan.inputs_at,
         begin=first * plan.recipe.batch_size,
-        need=need,
-        modules=network.parts(need),
+        modules=network.parts(needs.outputs),
     )
 
 
 def is_another_teachers(answers: CachedAnswers, plan: EpochPlan) -> bool:
     """Whether the cache differs from the living teacher on the first batch of which it knows anything."""
     positions = answers.first_known()
-    return positions is not None and answers.relative_error(positions, plan.inputs_at(Need.NOTHING, positions)) > TOLERANCE
+    return positions is not None and answers.relative_error(positions, plan.inputs_at(Pass.FIRST, positions)) > TOLERANCE
 
 
 def open_teacher_cache(
@@ -187,7 +173,7 @@ def open_teacher_cache(
     name: str,
     identity: str,
     need: Need,
-    passes: Sequence[Need],
+    passes: Pass,
     parts: Parts,
     recipe: Recipe,
     seed: int,
@@ -212,13 +198,13 @@ def open_teacher_cache(
     }
     if views is None:
         views = recipe.drawn_epochs * len(passes)
-        about |= {"seed": seed, "epochs": recipe.drawn_epochs, "passes": [str(which) for which in passes]}
+        about |= {"seed": seed, "epochs": recipe.drawn_epochs, "passes": [str(which.name) for which in passes]}
     if recipe.mixes:
         about |= {"mixing": [recipe.mixup, recipe.cutmix, recipe.mix_prob], "numpy": np.__version__}  # which draws the shares
-        if Need.PARTNER in passes:  # what is mixed with what then depends on the labels
+        if Pass.PARTNER in passes:  # what is mixed with what then depends on the labels
             about["labels"] = hashlib.sha256(parts.train.targets.numpy().tobytes()).hexdigest()
     images = center(fetch_once(parts.train.images, torch.arange(block), execution.device), recipe.augment)
-    outputs = ask(network, (need | ALWAYS_CACHED) & ~PASSES, images, block, recipe)
+    outputs = ask(network, need | ALWAYS_CACHED, images, block, recipe)
     return open_cache(
         about,
         name,

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdzoo.contract.needs import PASSES, Need
-from kdzoo.contract.outputs import Outputs
+from kdzoo.contract.needs import Need, NetworkNeeds, Pass
+from kdzoo.contract.outputs import Outputs, with_passes
 from kdzoo.contract.shapes import Shapes
 from kdzoo.data.dataset import Subset
 from kdzoo.data.epoch import EpochPlan, Inputs
@@ -19,7 +19,6 @@ from kdzoo.data.views import view_count
 from kdzoo.models.placement import Placement
 from kdzoo.runs.spec import Augment, Recipe
 from kdzoo.tasks.classification import measure, per_class
-from kdzoo.teachers.answers import passes_of, with_passes
 from kdzoo.teachers.file import CENTRE, SavedFile
 from kdzoo.teachers.teacher import Teacher
 
@@ -32,19 +31,19 @@ class SavedAnswers:
     """The rows of a file for every pass, by position in an epoch's order."""
 
     file: SavedFile
-    rows: Mapping[Need, Tensor]
-    need: Need
+    rows: Mapping[Pass, Tensor]
+    needs: NetworkNeeds
     device: torch.device
 
     def at(self, positions: Tensor, inputs: Inputs) -> Outputs:
-        return with_passes({which: self._read(self.rows[which][positions]) for which in passes_of(self.need)})
+        return with_passes({which: self._read(self.rows[which][positions]) for which in self.needs.passes})
 
     def _read(self, rows: Tensor) -> Outputs:
         logits = self.file.logits(rows).to(self.device)
         outputs: dict[Need, Any] = {Need.LOGITS: logits, Need.MEMBERS: [logits]}
         if self.file.embedding is not None:
             outputs[Need.EMBEDDING] = self.file.embedding[rows].to(self.device)
-        return Outputs.of(outputs, owner="saved teacher").only(self.need & ~PASSES)
+        return Outputs.of(outputs, owner="saved teacher").only(self.needs.outputs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +57,10 @@ class SavedTeacher(Teacher):
     def offers(self) -> Need:
         return self.file.offers
 
-    def open_epoch(self, plan: EpochPlan, need: Need) -> SavedAnswers:
-        return SavedAnswers(self.file, {which: self._rows(plan, which) for which in passes_of(need)}, need, plan.device)
+    def open_epoch(self, plan: EpochPlan, needs: NetworkNeeds) -> SavedAnswers:
+        return SavedAnswers(self.file, {which: self._rows(plan, which) for which in needs.passes}, needs, plan.device)
 
-    def _rows(self, plan: EpochPlan, which: Need) -> Tensor:
+    def _rows(self, plan: EpochPlan, which: Pass) -> Tensor:
         keys = plan.parts.train.keys
         assert keys is not None
         views = plan.view_indices(which) if self.exact_views else None
@@ -116,11 +115,11 @@ def _notes(file: SavedFile, parts: Parts, val: Tensor | None, test: Tensor | Non
         )
 
 
-def problems_of_saved(file: SavedFile, parts: Parts, recipe: Recipe, needs: Mapping[str, Need]) -> list[str]:
+def problems_of_saved(file: SavedFile, parts: Parts, recipe: Recipe, needs: Mapping[str, NetworkNeeds]) -> list[str]:
     """What a file does not offer to a run, a sentence each. needs: what each method reads of the teacher."""
     problems = []
-    for method, need in needs.items():
-        if lacking := [str(one.name).lower() for one in need & ~PASSES & ~file.offers]:
+    for method, its in needs.items():
+        if lacking := [str(one.name).lower() for one in its.outputs & ~file.offers]:
             offered = "logits and embedding" if Need.EMBEDDING in file.offers else "logits"
             problems.append(
                 f"{method}: reads {' and '.join(lacking)} of the teacher, which the saved teacher {file.name} does not hold; it "

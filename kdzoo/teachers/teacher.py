@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from kdzoo.contract.needs import PASSES, Need
+from kdzoo.contract.needs import Need, NetworkNeeds
 from kdzoo.contract.outputs import Outputs
 from kdzoo.data.dataset import Subset
 from kdzoo.data.epoch import EpochPlan, Inputs
@@ -29,7 +29,7 @@ from kdzoo.teachers.answers import LiveAnswers
 from kdzoo.teachers.code import CODE_DIGEST
 from kdzoo.teachers.predictions import Predictions, predictions
 
-NETWORK_OUTPUTS = Need(sum(need.value for need in Need)) & ~(Need.TARGETS | PASSES)
+NETWORK_OUTPUTS = Need(sum(need.value for need in Need)) & ~Need.TARGETS
 """what a network can be asked for; whether this one has it is told by its shapes"""
 
 
@@ -65,8 +65,8 @@ class Teacher(ABC):
         """The outputs that can be had of it."""
 
     @abstractmethod
-    def open_epoch(self, plan: EpochPlan, need: Need) -> Answers:
-        """Its answers for an epoch, as far as they are needed."""
+    def open_epoch(self, plan: EpochPlan, needs: NetworkNeeds) -> Answers:
+        """Its answers for an epoch, as far as they are read."""
 
     @abstractmethod
     def check_predictions(self, parts: Parts, augment: Augment, execution: Placement) -> tuple[Tensor, Tensor]:
@@ -105,8 +105,8 @@ class LiveTeacher(Teacher):
     def offers(self) -> Need:
         return NETWORK_OUTPUTS
 
-    def open_epoch(self, plan: EpochPlan, need: Need) -> LiveAnswers:
-        return LiveAnswers(self.network, need, plan)
+    def open_epoch(self, plan: EpochPlan, needs: NetworkNeeds) -> LiveAnswers:
+        return LiveAnswers(self.network, needs, plan)
 
     def check_predictions(self, parts: Parts, augment: Augment, execution: Placement) -> tuple[Tensor, Tensor]:
         part = labelled(parts)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kdzoo.contract.batch import Batch, Losses
-from kdzoo.contract.needs import BATCHABLE, Need
+from kdzoo.contract.needs import Need
 from kdzoo.contract.outputs import Outputs
 from kdzoo.models.placement import autocast
 from kdzoo.seeds import global_stream
@@ -55,7 +55,7 @@ class Together:
         """What every student gives of what some member reads, contiguous."""
         first, need = self.members[0], Need.LOGITS
         for member in self.members:
-            need |= member.need if member.failure is None else Need.NOTHING
+            need |= member.needs.outputs if member.failure is None else Need.NOTHING
         set_dropout(first.run.recipe, batch.clock.epoch, [self.stack.base])
         with global_stream(first.run.seed, "layers", batch.clock.step, device=first.device), autocast(first.run.recipe, first.device):
             given = self.stack.forward(images, need)
@@ -77,14 +77,14 @@ def _to_outputs(member: Member, outputs: Outputs, teacher: Outputs | None, batch
         return leaves[-1][1]
 
     member.objective.train()
-    losses: Losses = member.objective(outputs.only(member.need).map(leaf), teacher, batch)
+    losses: Losses = member.objective(outputs.only(member.needs).map(leaf), teacher, batch)
     member.scaler.scale(losses.total).backward()  # type: ignore[no-untyped-call]
     return losses, [(tensor, own.grad) for tensor, own in leaves if own.grad is not None]
 
 
 def together(members: Sequence[Member], images: Tensor) -> Together | str | None:
     """The members that can be trained as one; or why they cannot; None where there are less than two."""
-    fit = [member for member in members if not member.need & ~BATCHABLE and not isinstance(member.optimizer, DOT)]
+    fit = [member for member in members if member.needs.batchable and not isinstance(member.optimizer, DOT)]
     if len(fit) < 2:
         return None
     made = stack_of([member.network for member in fit], images, Need.LOGITS | Need.STAGES | Need.EMBEDDING)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from kdzoo.contract.needs import Need
-from kdzoo.data.epoch import STREAMS, EpochPlan
+from kdzoo.contract.needs import Need, NetworkNeeds, Pass
+from kdzoo.data.epoch import EpochPlan
 from kdzoo.data.split import Parts
 from kdzoo.models.placement import Placement
 from kdzoo.runs.spec import Recipe, steps_per_epoch
@@ -62,34 +64,40 @@ class Cohort:
         return block_size(self.parts, self.recipe)
 
     @property
-    def passes(self) -> list[Need]:
+    def teacher_passes(self) -> Pass:
         """The passes for which the teacher is asked: the first, and those that a member, failed or not, reads of it."""
-        return [which for which in STREAMS if not which or any(which in member.objective.needs.teacher for member in self.members)]
+        return functools.reduce(operator.or_, (member.objective.needs.teacher.passes for member in self.members), Pass.FIRST)
 
     @property
-    def taught(self) -> Need:
+    def teacher_needs(self) -> NetworkNeeds:
         """The union of what the members read of the teacher."""
-        need = Need.NOTHING
-        for member in self.alive:
-            need |= member.objective.needs.teacher
-        return need
+        return functools.reduce(operator.or_, (member.objective.needs.teacher for member in self.alive), NetworkNeeds(Need.NOTHING))
 
     def open_teacher_cache(self) -> TeacherCache | str | None:
         """The cache of what the members read of their teacher; a reason (str) why there is none, or None where none is wanted."""
         if not isinstance(self.teacher, LiveTeacher):
             return None
-        network, name, who = self.teacher.network, self.teacher.name, self.teacher.identity
-        return open_teacher_cache(network, name, who, self.taught, self.passes, self.parts, self.recipe, self.seed, self.execution)
+        return open_teacher_cache(
+            self.teacher.network,
+            self.teacher.name,
+            self.teacher.identity,
+            self.teacher_needs.outputs,
+            self.teacher_passes,
+            self.parts,
+            self.recipe,
+            self.seed,
+            self.execution,
+        )
 
     def open_answers(self, plan: EpochPlan, first: int = 0) -> Answers | None:
         """The teacher's answers for an epoch from its batch number `first` on; None where no member reads any."""
-        if self.teacher is None or not self.taught:
+        if self.teacher is None or not self.teacher_needs:
             return None
         if self.teacher_cache is not None and isinstance(self.teacher, LiveTeacher):
-            return cached_answers(self.teacher.network, self.teacher_cache, plan, self.taught, self.passes, first)
-        return self.teacher.open_epoch(plan, self.taught)
+            return cached_answers(self.teacher.network, self.teacher_cache, plan, self.teacher_needs, self.teacher_passes, first)
+        return self.teacher.open_epoch(plan, self.teacher_needs)
 
     def plan_epoch(self, epoch: int) -> EpochPlan:
         """The order of an epoch, and what each pass that a member reads shows of its samples."""
-        passes = [which for which in STREAMS if any(which in member.need | member.objective.needs.teacher for member in self.alive)]
+        passes = functools.reduce(operator.or_, (member.needs.passes for member in self.alive), self.teacher_needs.passes)
         return EpochPlan(self.parts, self.recipe, self.seed, epoch, passes, self.execution.device)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from kdzoo.contract.needs import COMPILABLE, Need
+from kdzoo.contract.needs import COMPILABLE, Need, NetworkNeeds, Pass
 from kdzoo.models.placement import autocast
 from kdzoo.text import first_line
 from kdzoo.training.member import Member, outputs
@@ -18,7 +18,7 @@ def compile_students(members: Sequence[Member], images: Tensor) -> str | None:
 
     That is found out by a trial on a copy of the first, in which the compiling happens.
     """
-    fit = [member for member in members if member.network.is_timm and not member.need & ~COMPILABLE]
+    fit = [member for member in members if member.network.is_timm and not member.needs.outputs & ~COMPILABLE]
     if fit and fit[0].run.recipe.dropout_schedule != "constant":
         return "students are not compiled: their dropout changes from epoch to epoch, and each rate would be compiled anew"
     why = _refusal(fit[0], images) if fit else None
@@ -33,8 +33,8 @@ def _refusal(member: Member, images: Tensor) -> str | None:
     trial.compiled_batch_size = len(images)
     try:
         with autocast(member.run.recipe, member.device):
-            given = outputs(trial, {Need.NOTHING: images}, Need.LOGITS)
-        given.logits.float().sum().backward()  # type: ignore[no-untyped-call]
+            answer = outputs(trial, {Pass.FIRST: images}, NetworkNeeds(Need.LOGITS))
+        answer.logits.float().sum().backward()  # type: ignore[no-untyped-call]
     except (RuntimeError, NotImplementedError) as error:  # which all that torch.compile raises is
         return first_line(error)
     return None

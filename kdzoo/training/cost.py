@@ -19,7 +19,6 @@ from torch.utils.flop_counter import flop_registry
 
 from kdzoo.contract import guard
 from kdzoo.contract.batch import Progress
-from kdzoo.contract.needs import PASSES
 from kdzoo.models.measure import attention_as_products
 from kdzoo.training.cohort import Cohort
 from kdzoo.training.member import Member
@@ -71,8 +70,8 @@ def probe(cohort: Cohort, alone: Cohort | None = None) -> dict[str, Any]:
             ratios.append(processor / max(_timed(compared, alone)[1], 1e-9))
     median = statistics.median(seconds)
     teacher = cohort.teacher if member.objective.needs.teacher else None
-    passes = 1 + len(list(PASSES & member.need))
-    teacher_passes = 1 + len(list(PASSES & member.objective.needs.teacher)) if teacher is not None and teacher.passes_cost else 0
+    passes = len(member.needs.passes)
+    teacher_passes = len(member.objective.needs.teacher.passes) if teacher is not None and teacher.passes_cost else 0
     steps = cohort.steps_an_epoch * member.run.recipe.epochs
     teacher_bytes = 0 if teacher is None else teacher.bytes
     return {
@@ -114,9 +113,9 @@ def _stepper(cohort: Cohort) -> Callable[[], None]:
 
     def step() -> None:
         with guard.watched(f"the network of {member.run.id}, or the backward of its loss,"):
-            seen, batch = plan.gather(loaded, clock)
-            teacher = None if answers is None else answers.at(loaded.positions, seen)
-            losses = member.losses(seen, teacher, batch)
+            inputs, batch = plan.gather(loaded, clock)
+            teacher = None if answers is None else answers.at(loaded.positions, inputs)
+            losses = member.losses(inputs, teacher, batch)
             member.learn(losses, len(loaded.index), clock.steps)
 
     return step

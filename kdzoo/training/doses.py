@@ -20,11 +20,12 @@ from torch import Tensor, nn
 
 from kdzoo.contract import guard
 from kdzoo.contract.batch import Batch, Losses, Progress
-from kdzoo.contract.needs import Need
+from kdzoo.contract.needs import Need, NetworkNeeds
 from kdzoo.contract.objective import Term
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.shapes import Shapes
 from kdzoo.data.dataset import Images
+from kdzoo.data.epoch import Inputs
 from kdzoo.data.split import Parts
 from kdzoo.models.measure import count
 from kdzoo.models.network import Network
@@ -34,7 +35,7 @@ from kdzoo.runs.store import RunFolder
 from kdzoo.seeds import global_stream
 from kdzoo.teachers.teacher import Teacher
 from kdzoo.training.cohort import Cohort
-from kdzoo.training.member import Member, Seen, outputs
+from kdzoo.training.member import Member, outputs
 from kdzoo.training.regularise import set_dropout
 from kdzoo.training.session import Bound, Modules, cohort_of, objective_of, shape_of, student_network, student_shapes
 
@@ -92,7 +93,7 @@ class _Probe:
     @property
     def runs_network(self) -> bool:
         """Whether the method runs the student itself, and so needs a forward of its own."""
-        return Need.NETWORK in self.member.need
+        return Need.NETWORK in self.member.needs
 
     @property
     def remembers(self) -> bool:
@@ -154,9 +155,9 @@ def measure(
         act = _add_square if resting else _learn
         for probe in (one for one in acting if one.runs_network):
             with _unmoved(network):
-                forward = _say(learner, seen, probe.member.need, batch)
+                forward = _say(learner, seen, probe.member.needs, batch)
                 _attempt(probe, partial(act, probe, forward, taught, batch, learner))
-        student = _say(learner, seen, _union(one.member.need for one in acting if not one.runs_network), batch)
+        student = _say(learner, seen, _union(one.member.needs for one in acting if not one.runs_network), batch)
         for probe in (one for one in acting if not one.runs_network):
             _attempt(probe, partial(act, probe, student, taught, batch, learner))
         ce = learner.objective.cross_entropy(student, batch)
@@ -203,7 +204,7 @@ def squared_norm(loss: Tensor, network: nn.Module) -> Tensor:
     return total
 
 
-def _batches(cohort: Cohort, warm_up: int, probes: Sequence[_Probe]) -> Iterator[tuple[Seen, Batch, Outputs | None]]:
+def _batches(cohort: Cohort, warm_up: int, probes: Sequence[_Probe]) -> Iterator[tuple[Inputs, Batch, Outputs | None]]:
     """The batches of the warm-up and of the measurement with the teacher's outputs, in the order of the recipe's training.
 
     In a warm-up of methods without modules of their own nobody learns from the teacher, and it is not asked.
@@ -223,16 +224,16 @@ def _batches(cohort: Cohort, warm_up: int, probes: Sequence[_Probe]) -> Iterator
             number += 1
 
 
-def _union(needs: Iterable[Need]) -> Need:
-    return functools.reduce(operator.or_, needs, Need.LOGITS)
+def _union(needs: Iterable[NetworkNeeds]) -> NetworkNeeds:
+    return functools.reduce(operator.or_, needs, NetworkNeeds(Need.LOGITS))
 
 
-def _say(learner: Member, seen: Seen, need: Need, batch: Batch) -> Outputs:
+def _say(learner: Member, seen: Inputs, needs: NetworkNeeds, batch: Batch) -> Outputs:
     """The student's forward for a batch, as the training of a run with seed 0 has it."""
     network = learner.network
     set_dropout(learner.run.recipe, batch.clock.epoch, learner.learners)
     with global_stream(0, "layers", batch.clock.step, device=batch.index.device):
-        return outputs(network.train(), seen, need)
+        return outputs(network.train(), seen, needs)
 
 
 def _learn(probe: _Probe, student: Outputs, teacher: Outputs | None, batch: Batch, learner: Member) -> None:

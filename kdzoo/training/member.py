@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from kdzoo.contract import guard
 from kdzoo.contract.batch import Batch, Losses
-from kdzoo.contract.needs import PASSES, Need
+from kdzoo.contract.needs import Need, NetworkNeeds
 from kdzoo.contract.objective import Objective
-from kdzoo.contract.outputs import Outputs
+from kdzoo.contract.outputs import Outputs, with_passes
+from kdzoo.data.epoch import Inputs
 from kdzoo.errors import InputError
 from kdzoo.models.measure import NetworkCost
 from kdzoo.models.network import Network
@@ -32,10 +33,6 @@ from kdzoo.text import first_line
 from kdzoo.training.dot import DOT
 from kdzoo.training.optim import Skipped, learning_rate, moving_average, optimizer
 from kdzoo.training.regularise import learning_networks, limit_norms, limited_weights, set_dropout
-
-Seen = dict[Need, Tensor]
-"""the images of a batch for each pass"""
-
 
 TOTAL = "loss"
 """the name of the sum that is minimised, beside those of its parts"""
@@ -123,7 +120,7 @@ class Member:
         self.average = moving_average(run.recipe, self.network)
         self.learners = learning_networks(self.network, self.objective)
         self.limited = [] if run.recipe.max_norm is None else limited_weights(self.learners)
-        self.need = objective.needs.student | Need.LOGITS
+        self.needs = objective.needs.student | Need.LOGITS
         self.tally = Tally()
         self.train_loss: float | None = None
         self.step = 0
@@ -136,13 +133,13 @@ class Member:
         self.sink: Sink | None = None
         self.failure: str | None = None
 
-    def losses(self, seen: Seen, teacher: Outputs | None, batch: Batch) -> Losses:
+    def losses(self, inputs: Inputs, teacher: Outputs | None, batch: Batch) -> Losses:
         """Forward of the student and of the objective for one batch."""
         self.network.train(self.run.recipe.learns == "all")
         self.objective.train()
         set_dropout(self.run.recipe, batch.clock.epoch, self.learners)
         with global_stream(self.run.seed, "layers", batch.clock.step, device=self.device), autocast(self.run.recipe, self.device):
-            student = outputs(self.network, seen, self.need)
+            student = outputs(self.network, inputs, self.needs)
         return self.objective(student, teacher, batch)  # type: ignore[no-any-return]
 
     def learn(self, losses: Losses, samples: int, steps: int) -> None:
@@ -332,15 +329,13 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {first_line(error)}"
 
 
-def outputs(network: Network, seen: Seen, need: Need) -> Outputs:
-    """One forward for each pass that is needed; contiguous, since losses may look at a map with `view`.
+def outputs(network: Network, inputs: Inputs, needs: NetworkNeeds) -> Outputs:
+    """One forward for each pass that is read; contiguous, since losses may look at a map with `view`.
 
     Where the network itself is read, maps are those that the class scores were computed from, for gradients between them.
     """
-    given: Outputs = network(seen[Need.NOTHING], need & ~PASSES)
-    for other in PASSES & need:
-        given = given.with_pass(other, network(seen[other], need & ~PASSES))
-    return given if Need.NETWORK in need else given.map(Tensor.contiguous)
+    merged = with_passes({which: network(inputs[which], needs.outputs) for which in needs.passes})
+    return merged if Need.NETWORK in needs else merged.map(Tensor.contiguous)
 
 
 def now() -> str:

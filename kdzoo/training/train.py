@@ -14,7 +14,7 @@ from functools import partial
 
 from kdzoo.contract import guard
 from kdzoo.contract.batch import Progress
-from kdzoo.contract.needs import Need
+from kdzoo.contract.needs import Pass
 from kdzoo.data.epoch import EpochPlan, LoadedBatch
 from kdzoo.errors import InputError, KdzooError
 from kdzoo.runs.events import CacheUse, Emit, MemberFailed, Note, StepsTaken, emit_notes
@@ -38,14 +38,14 @@ class Stopped(KdzooError):
 
 def step(cohort: Cohort, plan: EpochPlan, loaded: LoadedBatch, clock: Progress, answers: Answers | None) -> None:
     """One step of every member on one batch: the same views, and the teacher's answers to them."""
-    seen, batch = plan.gather(loaded, clock)
-    teacher = None if answers is None else answers.at(loaded.positions, seen)
+    inputs, batch = plan.gather(loaded, clock)
+    teacher = None if answers is None else answers.at(loaded.positions, inputs)
     before = guard.settings()
     if cohort.together is not None:
-        cohort.together.learn(seen[Need.NOTHING], teacher, batch, before)
+        cohort.together.learn(inputs[Pass.FIRST], teacher, batch, before)
     for member in cohort.alone:
         with member.apart(before):
-            member.learn(member.losses(seen, teacher, batch), len(loaded.index), clock.steps)
+            member.learn(member.losses(inputs, teacher, batch), len(loaded.index), clock.steps)
 
 
 def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from kdzoo.contract.needs import Need
-from kdzoo.data.epoch import STREAMS, EpochPlan
+from kdzoo.contract.needs import Pass
+from kdzoo.data.epoch import EpochPlan
 from kdzoo.data.mixing import draw_mixes, mix
 from kdzoo.data.sources import load
 from kdzoo.data.split import Parts, split
@@ -24,7 +24,7 @@ def parts() -> Parts:
 
 def planned(parts: Parts, **changes: object) -> EpochPlan:
     recipe = Recipe(epochs=4, batch_size=BATCH, lr=0.1, augment=AUGMENT, **changes)
-    return EpochPlan(parts, recipe, SEED, EPOCH, [Need.SECOND_VIEW, Need.PARTNER])
+    return EpochPlan(parts, recipe, SEED, EPOCH, Pass.SECOND_VIEW | Pass.PARTNER)
 
 
 def test_the_batches_of_an_epoch_show_every_sample_once(parts):
@@ -46,13 +46,13 @@ def test_a_pass_shows_each_sample_as_the_streams_of_its_name_draw_it(parts, chan
     inputs, batch = plan.gather(loaded, clock=None)
     samples, height, width = len(images), *images.shape[2:]
     at = {"samples": samples, "height": height, "width": width, "seed": SEED, "epoch": EPOCH}
-    for which, stream in (("NOTHING", "view"), ("SECOND_VIEW", "second view"), ("PARTNER", "partner view")):
-        shown = plan.passes[Need[which]].samples[loaded.index]
+    for which, stream in (("FIRST", "view"), ("SECOND_VIEW", "second view"), ("PARTNER", "partner view")):
+        shown = plan.passes[Pass[which]].samples[loaded.index]
         expected = apply(images[shown], draw(AUGMENT, stream=stream, **at), shown, AUGMENT)
         if changes:
             expected = mix(expected, draw_mixes(plan.recipe, **at), loaded.index)
-        assert torch.equal(inputs[Need[which]], expected)
-        assert torch.equal(plan.inputs_at(Need[which], loaded.positions), expected)
+        assert torch.equal(inputs[Pass[which]], expected)
+        assert torch.equal(plan.inputs_at(Pass[which], loaded.positions), expected)
         if which == "PARTNER":
             assert torch.equal(parts.train.targets[shown], batch.targets)
             assert not torch.equal(shown, loaded.index)
@@ -61,23 +61,23 @@ def test_a_pass_shows_each_sample_as_the_streams_of_its_name_draw_it(parts, chan
 def test_any_positions_give_what_the_batches_gave_there(parts):
     """So a shard, or a teacher whose block is filled with rows of later batches, sees the very images that students see."""
     plan = planned(parts)
-    at_once = {which: torch.cat([plan.gather(loaded, clock=None)[0][which] for loaded in plan.batches()]) for which in STREAMS}
+    at_once = {which: torch.cat([plan.gather(loaded, clock=None)[0][which] for loaded in plan.batches()]) for which in Pass}
     some = torch.randperm(len(plan.order), generator=torch.Generator().manual_seed(0))[:11]
-    for which in STREAMS:
+    for which in Pass:
         assert torch.equal(plan.inputs_at(which, some), at_once[which][some])
     loaded = plan.load(some)
     assert torch.equal(loaded.index, plan.order[some])
-    assert torch.equal(plan.gather(loaded, clock=None)[0][Need.PARTNER], at_once[Need.PARTNER][some])
+    assert torch.equal(plan.gather(loaded, clock=None)[0][Pass.PARTNER], at_once[Pass.PARTNER][some])
 
 
 def test_views_are_numbered_where_there_is_an_end_to_them(parts):
     plan = planned(parts)
-    seen = plan.inputs_at(Need.NOTHING, torch.arange(len(plan.order)))
-    views = plan.view_indices(Need.NOTHING)
+    seen = plan.inputs_at(Pass.FIRST, torch.arange(len(plan.order)))
+    views = plan.view_indices(Pass.FIRST)
     assert int(views.max()) < 3 * 3 * 2
-    again = EpochPlan(parts, plan.recipe, SEED, EPOCH + 1, [])
-    later = again.inputs_at(Need.NOTHING, again.order.argsort())[plan.order]  # by sample, and back to this epoch's order
-    same = again.view_indices(Need.NOTHING)[again.order.argsort()][plan.order] == views
+    again = EpochPlan(parts, plan.recipe, SEED, EPOCH + 1, Pass.FIRST)
+    later = again.inputs_at(Pass.FIRST, again.order.argsort())[plan.order]  # by sample, and back to this epoch's order
+    same = again.view_indices(Pass.FIRST)[again.order.argsort()][plan.order] == views
     assert same.any()
     assert torch.equal(later[same], seen[same])
-    assert planned(parts, **MIXED).view_indices(Need.NOTHING) is None
+    assert planned(parts, **MIXED).view_indices(Pass.FIRST) is None

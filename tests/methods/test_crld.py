@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kdzoo.contract.methods import create_method
-from kdzoo.contract.needs import Need
+from kdzoo.contract.needs import Pass
 from kdzoo.contract.outputs import Outputs
 from kdzoo.functional import crld, hinton
 
@@ -49,7 +49,7 @@ def oracle(
 
 
 def viewed(owner: str, first: torch.Tensor, second: torch.Tensor) -> Outputs:
-    return outputs(owner, logits=first).with_pass(Need.SECOND_VIEW, outputs(owner, logits=second))
+    return outputs(owner, logits=first).with_pass(Pass.SECOND_VIEW, outputs(owner, logits=second))
 
 
 @settings(max_examples=30, deadline=None)

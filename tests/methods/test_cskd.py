@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kdzoo.contract.methods import REGISTRY, create_method
-from kdzoo.contract.needs import Need, Needs
+from kdzoo.contract.needs import Need, Needs, Pass
 from kdzoo.contract.outputs import Outputs
 from kdzoo.errors import InputError
 from kdzoo.functional import cskd
@@ -52,11 +52,11 @@ def test_logits_of_ten_thousand_give_numbers():
 
 def test_the_method_reads_the_partner_and_no_teacher():
     s, p = pair(4, 3)
-    student = outputs("student", logits=s).with_pass(Need.PARTNER, outputs("partner", logits=p))
+    student = outputs("student", logits=s).with_pass(Pass.PARTNER, outputs("partner", logits=p))
     loss = create_method("cskd").loss(student, Outputs(owner="teacher"), None, nn.Module())
     assert loss.item() == pytest.approx(oracle(s.tolist(), p.tolist(), 4.0))
     card = REGISTRY.get("cskd").card
-    assert card.needs == Needs(Need.LOGITS | Need.PARTNER, Need.NOTHING)
+    assert card.needs == Needs(Need.LOGITS | Pass.PARTNER, Need.NOTHING)
     with pytest.raises(InputError, match=r"cskd\.temperature: expected a number > 0, got -1"):
         create_method("cskd", temperature=-1.0)
 

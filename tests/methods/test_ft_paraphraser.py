@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdzoo.contract.methods import REGISTRY, create_method
-from kdzoo.contract.needs import Need
 from kdzoo.contract.shapes import DataFacts, Shapes, StageShape
 from kdzoo.errors import InputError
 from kdzoo.functional import ft_paraphraser
@@ -58,7 +57,7 @@ def test_it_learns_to_reconstruct_also_what_is_negative():
 
 def test_it_reads_the_teacher_alone_and_gives_it_no_gradient():
     card = REGISTRY.get("ft_paraphraser").card
-    assert card.needs.student == Need.NOTHING
+    assert not card.needs.student
     module = create_method("ft_paraphraser").build(STUDENT, TEACHER, FACTS).double()
     last = drawn(2, 6, 2, 3).requires_grad_()
     create_method("ft_paraphraser").loss(outputs("student"), outputs("teacher", stages=[last]), None, module).backward()

@@ -12,7 +12,7 @@ from torch import nn
 
 from kdzoo.contract.card import Coefficients
 from kdzoo.contract.methods import REGISTRY, create_method
-from kdzoo.contract.needs import Need
+from kdzoo.contract.needs import Pass
 from kdzoo.contract.outputs import Outputs
 from kdzoo.functional import mlld
 from kdzoo.methods.mlld import rare, unsure
@@ -48,7 +48,7 @@ def oracle(s: np.ndarray, t: np.ndarray, s2: np.ndarray, t2: np.ndarray, tempera
 
 
 def viewed(owner: str, first: torch.Tensor, second: torch.Tensor) -> Outputs:
-    return outputs(owner, logits=first).with_pass(Need.SECOND_VIEW, outputs(owner, logits=second))
+    return outputs(owner, logits=first).with_pass(Pass.SECOND_VIEW, outputs(owner, logits=second))
 
 
 @settings(max_examples=20, deadline=None)

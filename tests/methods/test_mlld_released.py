@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kdzoo.contract.methods import create_method
-from kdzoo.contract.needs import Need
+from kdzoo.contract.needs import Pass
 from kdzoo.contract.outputs import Outputs
 from kdzoo.functional import mlld, mlld_released
 
@@ -45,7 +45,7 @@ def oracle(s: np.ndarray, t: np.ndarray, s2: np.ndarray, t2: np.ndarray, tempera
 
 
 def viewed(owner: str, first: torch.Tensor, second: torch.Tensor) -> Outputs:
-    return outputs(owner, logits=first).with_pass(Need.SECOND_VIEW, outputs(owner, logits=second))
+    return outputs(owner, logits=first).with_pass(Pass.SECOND_VIEW, outputs(owner, logits=second))
 
 
 @settings(max_examples=20, deadline=None)

@@ -155,8 +155,8 @@ def steps_of_kdzoo(name: str, student: Network, teacher: Network, objective: Obj
         for group in optimiser.param_groups:
             group["lr"] = group["lr_factor"] * learning_rate(recipe, step, 240)
         with torch.no_grad():
-            said = teacher(batch.inputs, objective.needs.teacher)
-        losses = objective(student(batch.inputs, objective.needs.student), said, batch)
+            said = teacher(batch.inputs, objective.needs.teacher.outputs)
+        losses = objective(student(batch.inputs, objective.needs.student.outputs), said, batch)
         losses.total.backward()
         optimiser.step()
         optimiser.zero_grad()

@@ -161,13 +161,13 @@ def test_a_run_reads_what_the_teacher_has(name, read):
     pairs = pair_stages(shapes[0], shapes[1], "deep")
     term = TermSpec(method="reviewkd", version="2", hyperparameters={}, coefficient=1.0)
     objective = build_objective(ObjectiveSpec(task=1.0, terms=(term,)), *shapes, pairs, FACTS, label_smoothing=0.0, seed=0)
-    assert objective.needs.teacher == read | Need.EMBEDDING
+    assert objective.needs.teacher.outputs == read | Need.EMBEDDING
     images = torch.randint(0, 256, (2, 3, 160, 160), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     index = torch.arange(2)
     batch = Batch(inputs=images, targets=index, index=index, clock=Progress(19, 240, 0, 1), generator=torch.Generator())
     with torch.no_grad():
-        said = teacher(images, objective.needs.teacher)
-        seen = student(images, objective.needs.student)
+        said = teacher(images, objective.needs.teacher.outputs)
+        seen = student(images, objective.needs.student.outputs)
         got = objective(seen, said, batch).parts["reviewkd"]
         maps = [(said.preact if read == Need.PREACT else said.stages)[t] for _, t in pairs]
         given = {"stages": [seen.stages[s] for s, _ in pairs], "embedding": seen.embedding}

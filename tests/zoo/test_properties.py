@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from kdzoo.contract.batch import Batch, Progress
+from kdzoo.contract.guard import named
 from kdzoo.contract.method import LossWithAux, Method
 from kdzoo.contract.methods import REGISTRY
-from kdzoo.contract.needs import PASSES, PER_SAMPLE, Need
+from kdzoo.contract.needs import Need, NetworkNeeds, Pass
 from kdzoo.contract.objective import Objective, build_objective
-from kdzoo.contract.outputs import Outputs
+from kdzoo.contract.outputs import Outputs, with_passes
 from kdzoo.contract.shapes import DataFacts, Shapes, StageShape
 from kdzoo.errors import InputError
 from kdzoo.models.build import build_network
@@ -36,7 +37,7 @@ ZOO = [name for name in REGISTRY.names() if REGISTRY.get(name).__module__.starts
 ON_NETWORKS = [name for name in ZOO if Need.NETWORK in REGISTRY.get(name).card.needs.student | REGISTRY.get(name).card.needs.teacher]
 ON_OUTPUTS = [name for name in ZOO if name not in ON_NETWORKS]
 ON_LOGITS = [name for name in ON_OUTPUTS if Need.LOGITS in REGISTRY.get(name).card.needs.student]
-ON_MAPS = [name for name in ON_OUTPUTS if (Need.STAGES | Need.PREACT) & REGISTRY.get(name).card.needs.teacher]
+ON_MAPS = [name for name in ON_OUTPUTS if (Need.STAGES | Need.PREACT) & REGISTRY.get(name).card.needs.teacher.outputs]
 
 SAMPLES = 24
 SIDES = st.integers(1, 11)
@@ -73,34 +74,25 @@ class Step:
 
     method: Method
     module: nn.Module
-    student: dict[Need, Any]
-    teacher: dict[Need, Any]
+    student: Outputs
+    teacher: Outputs
     batch: Batch
 
     def sound(self, *, autocast: bool = False) -> None:
         """The loss is a float32 scalar, and finite, and so is every gradient that it gives."""
         needs = self.method.card.needs
-        seen = [
-            Outputs.of(values, owner=owner).only(need)
-            for owner, values, need in (("student", self.student, needs.student), ("teacher", self.teacher, needs.teacher))
-        ]
+        seen = [self.student.only(needs.student), self.teacher.only(needs.teacher)]
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-            given = self.method.loss(*seen, self.batch.only(needs.student, self.batch.generator), self.module)
+            given = self.method.loss(*seen, self.batch.only(needs.student.outputs, self.batch.generator), self.module)
         losses = list(given) if isinstance(given, LossWithAux) else [given]
         for loss in losses:
             assert loss.dtype == torch.float32
             assert loss.shape == ()
             assert torch.isfinite(loss), f"the loss is {loss}"
         sum(losses).backward()
-        made = {f"the student's {need.name}": t for need, value in self.student.items() for t in _tensors(value)}
+        made = dict(named("the student's", self.student, without=Need.CLASSIFIER))
         for name, tensor in {**made, **dict(self.module.named_parameters())}.items():
             assert tensor.grad is None or torch.isfinite(tensor.grad).all(), f"the gradient of {name} is not finite"
-
-
-def _tensors(value: object) -> list[Tensor]:
-    if isinstance(value, Outputs):
-        return [t for need, inner in value.items() if need in PER_SAMPLE for t in _tensors(inner)]
-    return [t for t in (value if isinstance(value, list) else [value]) if isinstance(t, Tensor)]
 
 
 def step(
@@ -141,8 +133,8 @@ def step(
             Need.CLASSIFIER: copy.deepcopy(shapes.classifier).to(dtype).requires_grad_(grad),
         }
 
-    def seen(shapes: Shapes, grad: bool) -> dict[Need, Any]:
-        return {**given(shapes, grad), **{other: Outputs.of(given(shapes, grad), owner=str(other.name)) for other in PASSES}}
+    def seen(shapes: Shapes, grad: bool, owner: str) -> Outputs:
+        return with_passes({which: Outputs.of(given(shapes, grad), owner=owner) for which in Pass})
 
     ticket = Batch(
         inputs=torch.zeros(batch, 3, 8, 8, dtype=torch.uint8),
@@ -151,7 +143,7 @@ def step(
         clock=Progress(epoch=1, epochs=4, step=7, steps=20),
         generator=generator(seed, "step"),
     )
-    return Step(method, module, seen(student, True), seen(teacher, False), ticket)
+    return Step(method, module, seen(student, True, "student"), seen(teacher, False, "teacher"), ticket)
 
 
 def shapes(stages: tuple[StageShape, ...], classes: int = 5, width: int | None = None) -> Shapes:
@@ -329,12 +321,9 @@ def objective_of(name: str, student: Network, teacher: Network, size: tuple[int,
     return build_objective(ObjectiveSpec(task=1.0, terms=(term,)), found, taught, stages, facts, label_smoothing=0.0, seed=0)
 
 
-def both(network: Network, images: Tensor, need: Need) -> Outputs:
+def both(network: Network, images: Tensor, needs: NetworkNeeds) -> Outputs:
     """What a network gives for the images, and for the same images mirrored where another pass is read."""
-    given = network(images, need & ~PASSES)
-    for other in PASSES & need:
-        given = given.with_pass(other, network(images.flip(-1), need & ~PASSES))
-    return given
+    return with_passes({which: network(images if which is Pass.FIRST else images.flip(-1), needs.outputs) for which in needs.passes})
 
 
 @pytest.mark.parametrize("name", ON_NETWORKS)

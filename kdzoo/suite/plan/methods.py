@@ -322,7 +322,7 @@ def _reads_pairs(term: TermSpec) -> bool:
     """Whether it matters to a term how the two networks' stages pair."""
     method = REGISTRY.create(term.method, term.hyperparameters)
     needs = method.card.needs
-    return stages_read(method) == "paired" and bool((needs.student | needs.teacher) & (Need.STAGES | Need.PREACT))
+    return stages_read(method) == "paired" and bool((needs.student | needs.teacher).outputs & (Need.STAGES | Need.PREACT))
 
 
 def _unknown(name: str) -> str | None:

@@ -129,14 +129,14 @@ def _steps(cohort: Cohort, teacher: Network | None, size: int) -> set[str]:
     for clock in (Progress(0, recipe.epochs, 0, steps), Progress(recipe.epochs - 1, recipe.epochs, steps - 1, steps)):
         plan = cohort.plan_epoch(clock.epoch)
         loaded = plan.load(torch.arange(min(size, cohort.block)))
-        seen, batch = plan.gather(loaded, clock)
+        inputs, batch = plan.gather(loaded, clock)
         answers = cohort.open_answers(plan)
-        answer = None if answers is None else answers.at(loaded.positions, seen)
-        if teacher is not None and cohort.taught:
+        answer = None if answers is None else answers.at(loaded.positions, inputs)
+        if teacher is not None and cohort.teacher_needs:
             with torch.no_grad(), autocast(recipe, cohort.execution.device):
-                answer = outputs(teacher, seen, cohort.taught)
+                answer = outputs(teacher, inputs, cohort.teacher_needs)
         with guard.watched(f"the backward of {member.run.objective.label}"):
-            losses = member.losses(seen, answer, batch)
+            losses = member.losses(inputs, answer, batch)
             names = [method.card.name for method in users_methods(member.objective)]
             if bad := [name for name in names if not bool(torch.isfinite(losses.parts[name].detach()))]:
                 raise MethodFault(
@@ -154,7 +154,7 @@ def _told(error: Exception, objective: Objective, student: Shapes, teacher: Shap
     """Whose fault it is, where, and what to write instead."""
     method = _failing(error) or users_methods(objective)[0]
     needs, (ours, theirs) = method.card.needs, objective.handed[method.card.name]
-    networks = Networks(student.pick(ours), teacher.pick(theirs), needs.student | needs.teacher)
+    networks = Networks(student.pick(ours), teacher.pick(theirs), (needs.student | needs.teacher).outputs)
     words = diagnose(error, method.card.definition[0], networks)
     named = words if isinstance(error, KdzooError) and _named(method) in words else f"{_named(method)}: one training step fails: {words}"
     return f"{named}{_see_check(method)}"
