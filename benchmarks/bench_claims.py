@@ -24,7 +24,7 @@ from losses import LARGEST_SHARE, LAYERS_TAKE_MORE, PAIRS, Loss, Pair, losses_on
 from losses import pair as build_pair
 from test_leaderboard import objective, write
 
-from kdzoo.suite.report.leaderboard import write_tables
+from kdzoo.suite.report.table_files import write_tables
 
 CPU = torch.device("cpu")
 CNNS, VITS = PAIRS

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 import scipy
 
-from kdzoo.suite.report.stats import Contrast, ErrorModel, independent_model, is_collapsed, paired_model
+from kdzoo.suite.report.error_model import Contrast, ErrorModel, independent_model, paired_model
+from kdzoo.suite.report.rules import is_collapsed
 
 BENCHES, SEED = 20_000, 0
 SD, BASE, VAL_IMAGES = 0.005, 0.9, 5_000

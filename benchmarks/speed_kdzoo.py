@@ -17,7 +17,7 @@ from kdzoo.contract.needs import Need, Pass
 from kdzoo.data.epoch import Inputs
 from kdzoo.data.loader import fetch_once
 from kdzoo.models.placement import autocast
-from kdzoo.runs.loggers import JsonLines
+from kdzoo.runs.metrics_file import JsonLines
 from kdzoo.teachers.cache import TeacherCache
 from kdzoo.training.batched import Together, together
 from kdzoo.training.cohort import Cohort
@@ -160,7 +160,7 @@ def whole_fits(setup: Setup, runs: int, epochs: int, passes: Mapping[str, CacheS
         recipe = setup.recipe().model_copy(update={"epochs": epochs})
         cohort = cohort_for(setup, runs, cache, teacher=3, recipe=recipe, test_images=len(setup.images.test.targets))
         for member in cohort.members:
-            member.sink = JsonLines(member.folder.metrics, keep_through_step=0)
+            member.logger = JsonLines(member.folder.metrics, keep_through_step=0)
         synchronise(setup.device)
         began = time.perf_counter()
         fit(cohort, emit=lambda _: None, stop=lambda: False)

@@ -28,7 +28,7 @@ from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.needs import Need
 from kdzoo.data.sources import data_root
 from kdzoo.errors import InputError
-from kdzoo.runs.loggers import read_lines
+from kdzoo.runs.metrics_file import read_lines
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import NetworkSpec, ObjectiveSpec, Run, TermSpec
 from kdzoo.runs.store import RunFolder, teacher_store

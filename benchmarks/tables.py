@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "suite"))
 
 from test_leaderboard import objective, write
 
-from kdzoo.suite.report.leaderboard import write_tables
+from kdzoo.suite.report.table_files import write_tables
 
 SEEDS = 30
 TABLES = ("runs.csv", "leaderboard.csv", "leaderboard.md")

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from kdzoo.suite.report.tables import markdown_table
-from kdzoo.suite.study.evidence import MISSING, Measured, measure_all, shown_frame
-from kdzoo.suite.study.study import read_study, shipped_studies
+from kdzoo.suite.report.markdown import markdown_table
+from kdzoo.suite.study.evidence_table import shown_frame
+from kdzoo.suite.study.measured import MISSING, Measured
+from kdzoo.suite.study.measuring import measure_all
+from kdzoo.suite.study.study_files import read_study, shipped_studies
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "evidence.md"

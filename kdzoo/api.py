@@ -25,13 +25,13 @@ from kdzoo.suite.plan.jobs import Outcome
 from kdzoo.suite.plan.methods import parse_request
 from kdzoo.suite.plan.race import Race
 from kdzoo.suite.plan.sweep import Plan, Planned
+from kdzoo.suite.report.bench import read_bench
 from kdzoo.suite.report.leaderboard import leaderboard_frame
-from kdzoo.suite.report.records import read_bench
 from kdzoo.suite.run import bench as suite
 from kdzoo.suite.run.display import open_display
 from kdzoo.suite.run.launchers import LauncherSetup, create_launcher
 from kdzoo.suite.run.prepare import configure, prepare
-from kdzoo.suite.study.evidence import evidence_frame
+from kdzoo.suite.study.evidence_table import evidence_frame
 from kdzoo.suite.study.reproduce import reproduce_stages, request_study
 from kdzoo.suite.study.surface_table import surface_frame
 from kdzoo.text import number_of

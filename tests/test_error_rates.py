@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 import error_rates
 from error_rates import HIGH, TARGET, TARGET_UNEQUAL, markdown, missed, monte_carlo_error, scenarios, simulate, simulate_controls
 
-from kdzoo.suite.report.stats import model_of
+from kdzoo.suite.report.error_model import model_of
 
 BENCHES = 3000
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "statistics"

@@ -8,10 +8,10 @@ import pytest
 from build_claims import PAGE, with_claims
 
 from kdzoo.contract.methods import REGISTRY
-from kdzoo.suite.report.leaderboard import write_tables
-from kdzoo.suite.report.records import read_bench
+from kdzoo.suite.report.bench import read_bench
+from kdzoo.suite.report.table_files import write_tables
 from kdzoo.suite.study.evidence import write_evidence
-from kdzoo.suite.study.study import read_study, study_file
+from kdzoo.suite.study.study_files import read_study, study_file
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 BENCHES = sorted(path.parent.name for path in RESULTS.glob("*/leaderboard.csv"))

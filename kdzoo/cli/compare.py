@@ -70,9 +70,10 @@ def compare(
 
         print(compare_models(run_folder(benches[0], results), run_folder(benches[1], results)))
         return 0
+    from kdzoo.suite.report.columns import ALL_COLUMNS, columns_of
     from kdzoo.suite.report.compare import compare as joined
-    from kdzoo.suite.report.compare import comparison_sections, render
-    from kdzoo.suite.report.tables import ALL_COLUMNS, columns_of
+    from kdzoo.suite.report.comparison_text import comparison_sections
+    from kdzoo.suite.report.render import render
     from kdzoo.suite.report.terminal import comparison_view
 
     problems: list[str] = []
@@ -98,11 +99,12 @@ def print_published(
     benches: list[str], results: Path, how: TableFormat, sort: str | None, only: list[str] | None, columns: str | None
 ) -> int:
     """Print the rows of benches beside the published numbers of their pairs and methods."""
-    from kdzoo.suite.report.beside import beside, beside_sections, legend
-    from kdzoo.suite.report.compare import render
+    from kdzoo.suite.report.bench import read_bench
+    from kdzoo.suite.report.beside import beside
+    from kdzoo.suite.report.beside_text import beside_sections, legend
+    from kdzoo.suite.report.columns import ALL_COLUMNS, columns_of
     from kdzoo.suite.report.published import published
-    from kdzoo.suite.report.records import read_bench
-    from kdzoo.suite.report.tables import ALL_COLUMNS, columns_of
+    from kdzoo.suite.report.render import render
     from kdzoo.suite.report.terminal import beside_view
 
     problems: list[str] = []

@@ -17,7 +17,7 @@ from kdzoo.models.pairs import PAIRS
 from kdzoo.runs.spec import Augment, Recipe
 from kdzoo.runs.store import Store, teacher_store
 from kdzoo.suite.plan.config import recipes as recipe_names
-from kdzoo.suite.study.study import shipped_studies
+from kdzoo.suite.study.study_files import shipped_studies
 
 Names = Callable[[Path, str], Iterable[str]]
 """the candidates for a word that has been begun, given the folder of all benches"""

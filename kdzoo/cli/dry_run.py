@@ -76,7 +76,7 @@ def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str
 
 def setting_lines(students: Iterable[Planned]) -> list[tuple[str, str]]:
     """Every method with the settings that are tried; those tried at their declared one alone share a line."""
-    from kdzoo.suite.report.records import setting_text
+    from kdzoo.suite.report.settings import setting_text
 
     settings: dict[str, dict[str, None]] = {}
     for planned in students:

@@ -68,9 +68,11 @@ def print_leaderboard(
     columns: str | None = None,
 ) -> None:
     """Write a bench's tables and print its leaderboard with the verdict."""
-    from kdzoo.suite.report.compare import render
-    from kdzoo.suite.report.leaderboard import write_tables
-    from kdzoo.suite.report.tables import ALL_COLUMNS, as_markdown, columns_of, sections, selected
+    from kdzoo.suite.report.columns import ALL_COLUMNS, columns_of, selected
+    from kdzoo.suite.report.markdown import as_markdown
+    from kdzoo.suite.report.render import render
+    from kdzoo.suite.report.sections import sections
+    from kdzoo.suite.report.table_files import write_tables
     from kdzoo.suite.report.terminal import leaderboard_view
 
     board, bench = write_tables(folder)
@@ -89,10 +91,10 @@ def print_leaderboard(
 
 def print_per_class(folder: Path, how: TableFormat, sort: str | None, only: list[str] | None, columns: str | None) -> None:
     """Print the test errors of a bench class by class."""
-    from kdzoo.suite.report.compare import render
+    from kdzoo.suite.report.bench import read_bench
+    from kdzoo.suite.report.columns import ALL_COLUMNS, columns_of
     from kdzoo.suite.report.per_class import per_class_frame, per_class_sections
-    from kdzoo.suite.report.records import read_bench
-    from kdzoo.suite.report.tables import ALL_COLUMNS, columns_of
+    from kdzoo.suite.report.render import render
     from kdzoo.suite.report.terminal import sections_view
 
     bench = read_bench(folder)

@@ -23,7 +23,8 @@ from kdzoo.suite.plan.outline import outline
 from kdzoo.suite.plan.race import Race
 from kdzoo.suite.run.display import open_display
 from kdzoo.suite.study.hours import SPEED_OF, count_runs, hours
-from kdzoo.suite.study.study import Stage, read_study, shipped_studies
+from kdzoo.suite.study.study import Stage
+from kdzoo.suite.study.study_files import read_study, shipped_studies
 from kdzoo.suite.study.which import Of
 from kdzoo.text import one_line
 
@@ -216,7 +217,8 @@ def write_tables(request: StudyRequest) -> int:
 def print_evidence(request: StudyRequest, evidence: Evidence) -> None:
     """Print a study's numbers and surfaces, and where they were written."""
     from kdzoo.suite.report.terminal import evidence_view, titled
-    from kdzoo.suite.study.evidence import PAGE, TABLE, shown_frame
+    from kdzoo.suite.study.evidence import PAGE, TABLE
+    from kdzoo.suite.study.evidence_table import shown_frame
     from kdzoo.suite.study.surface_table import FILE as SURFACES
     from kdzoo.suite.study.surface_table import surface_frame
 

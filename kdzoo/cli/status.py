@@ -14,7 +14,9 @@ from kdzoo.cli.options import JsonOnly, ResultsFolder
 from kdzoo.cli.output import Column, Format, field, percent, print_json, show, tell
 from kdzoo.files import read_file
 from kdzoo.runs.store import RunFolder, Store, teacher_store
-from kdzoo.suite.report.records import BenchRecords, Record, read_bench, read_record, setting_text
+from kdzoo.suite.report.bench import BenchRecords, read_bench
+from kdzoo.suite.report.records import Record, read_record
+from kdzoo.suite.report.settings import setting_text
 from kdzoo.text import one_line
 
 WORDS = {"done": "done", "failed": "failed", "damaged": "damaged", "started": "interrupted", "new": "to do"}

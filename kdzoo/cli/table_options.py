@@ -61,7 +61,7 @@ Columns = Annotated[
 
 def arranged(frame: pd.DataFrame, sort: str | None, only: list[str] | None) -> pd.DataFrame:
     """The rows that every condition picks, in the order of a column."""
-    from kdzoo.suite.report.compare import filtered, sorted_by
+    from kdzoo.suite.report.rows import filtered, sorted_by
 
     for condition in only or ():
         frame = filtered(frame, condition)

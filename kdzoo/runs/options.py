@@ -196,7 +196,7 @@ class Execution(ExecutionSpec):
 class WorkerOptions(ExecutionSpec):
     """What a worker gets: device and threads as they come out on this machine.
 
-    memory: bytes that a cohort may hold. wandb: settings of the sink, or None.
+    memory: bytes that a cohort may hold. wandb: settings of the logger, or None.
     """
 
     device: str = "cpu"

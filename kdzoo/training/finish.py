@@ -40,8 +40,8 @@ def close_epoch(cohort: Cohort, member: Member, epoch: int) -> None:
     means = member.tally.means()
     member.train_loss = means.pop("loss")
     member.tally = Tally()
-    if member.sink is not None:
-        member.sink.epoch(
+    if member.logger is not None:
+        member.logger.epoch(
             {
                 "epoch": epoch + 1,
                 "step": member.step,
@@ -104,8 +104,8 @@ def finish(cohort: Cohort, member: Member, emit: Emit) -> None:
         "seconds": round(member.seconds, 3),
     }
     written = member.folder.finish(result)
-    if member.sink is not None:
-        member.sink.finish(written)
+    if member.logger is not None:
+        member.logger.finish(written)
     if "checkpoint" not in options.keep:
         member.folder.checkpoint.unlink(missing_ok=True)
 

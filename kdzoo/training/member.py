@@ -24,7 +24,7 @@ from kdzoo.errors import InputError
 from kdzoo.models.measure import NetworkCost
 from kdzoo.models.network import Network
 from kdzoo.models.placement import Placement, autocast
-from kdzoo.runs.loggers import Sink
+from kdzoo.runs.loggers import Logger
 from kdzoo.runs.seals import Damaged, read_sealed, write_sealed
 from kdzoo.runs.spec import Run
 from kdzoo.runs.store import RunFolder, in_loss_of
@@ -130,7 +130,7 @@ class Member:
         self.oracle: dict[str, Any] | None = None
         self.oracle_epochs = 0  # at the end of how many epochs the test images were looked at
         self.cost: dict[str, Any] | None = None
-        self.sink: Sink | None = None
+        self.logger: Logger | None = None
         self.failure: str | None = None
 
     def losses(self, inputs: Inputs, teacher: Outputs | None, batch: Batch) -> Losses:
@@ -216,9 +216,9 @@ class Member:
     def _fail(self, failure: str) -> None:
         self.failure = failure
         self.folder.fail(self.failure)
-        if self.sink is not None:
-            self.sink.fail(self.failure)
-            self.sink.close()
+        if self.logger is not None:
+            self.logger.fail(self.failure)
+            self.logger.close()
 
     @property
     def evaluated(self) -> Network:

@@ -94,7 +94,7 @@ def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
             text = f"{member.run.id}: {skipped} of {member.step} steps were skipped because their gradients overflowed in float16"
             emit(Note(text))
     tell_failures(cohort, told_failed, emit)
-    close_sinks(cohort)
+    close_loggers(cohort)
 
 
 def open_answers(cohort: Cohort, plan: EpochPlan, first: int, emit: Emit) -> Answers | None:
@@ -135,15 +135,15 @@ def save_if_due(cohort: Cohort, saved: float, stop: Callable[[], bool]) -> float
     if cohort.teacher_cache is not None:
         cohort.teacher_cache.flush()
     if stopping:
-        close_sinks(cohort)
+        close_loggers(cohort)
         raise Stopped("training was stopped; run the same command to resume")
     return time.monotonic()
 
 
-def close_sinks(cohort: Cohort) -> None:
+def close_loggers(cohort: Cohort) -> None:
     for member in cohort.alive:
-        if member.sink is not None:
-            member.sink.close()
+        if member.logger is not None:
+            member.logger.close()
 
 
 def share_time(cohort: Cohort, began: float) -> float:

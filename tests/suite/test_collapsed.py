@@ -12,9 +12,10 @@ from test_leaderboard import AT, KD, NONE, objective, row, write
 
 from kdzoo.runs.spec import NetworkSpec
 from kdzoo.runs.store import Store
-from kdzoo.suite.report.blocks import blocks_of
-from kdzoo.suite.report.leaderboard import leaderboard_frame, write_tables
-from kdzoo.suite.report.records import read_bench
+from kdzoo.suite.report.bench import read_bench
+from kdzoo.suite.report.grouping import blocks_of
+from kdzoo.suite.report.leaderboard import leaderboard_frame
+from kdzoo.suite.report.table_files import write_tables
 from kdzoo.suite.report.terminal import leaderboard_view
 
 TESTS = ("low", "high", "all_low", "all_high", "holm")

@@ -14,8 +14,11 @@ from test_leaderboard import AT, KD, NONE, objective, write
 
 from kdzoo.errors import InputError
 from kdzoo.runs.spec import NetworkSpec
-from kdzoo.suite.report.compare import FORMATS, compare, comparison_sections, filtered, render, sorted_by, words
-from kdzoo.suite.report.leaderboard import write_tables
+from kdzoo.suite.report.compare import compare
+from kdzoo.suite.report.comparison_text import comparison_sections
+from kdzoo.suite.report.render import FORMATS, render, words
+from kdzoo.suite.report.rows import filtered, sorted_by
+from kdzoo.suite.report.table_files import write_tables
 from kdzoo.suite.report.terminal import comparison_view
 
 BETTER = [0.87, 0.88, 0.855]

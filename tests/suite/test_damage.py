@@ -24,7 +24,7 @@ from kdzoo.runs.store import RunFolder, Store, StoreError
 from kdzoo.suite.plan.cohorts import make_jobs
 from kdzoo.suite.plan.config import bench_config
 from kdzoo.suite.plan.jobs import Outcome
-from kdzoo.suite.report.records import read_bench
+from kdzoo.suite.report.bench import read_bench
 from kdzoo.suite.run.bench import run
 from kdzoo.suite.run.launchers.here import Here
 from kdzoo.suite.run.planned_files import write_plan

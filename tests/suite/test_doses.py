@@ -25,7 +25,8 @@ from kdzoo.suite.plan.config import BenchConfig, bench_config
 from kdzoo.suite.plan.doses import read_doses, weight_for
 from kdzoo.suite.plan.methods import parse_request, why_no_dose
 from kdzoo.suite.plan.sweep import plan
-from kdzoo.suite.report.records import read_bench, setting_text
+from kdzoo.suite.report.bench import read_bench
+from kdzoo.suite.report.settings import setting_text
 from kdzoo.suite.run.bench import refit_plan, run
 from kdzoo.suite.run.launchers.here import Here
 from kdzoo.suite.run.planned_files import keep_reused

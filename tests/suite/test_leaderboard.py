@@ -12,10 +12,14 @@ from completed import completed
 
 from kdzoo.runs.spec import Augment, DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run, TermSpec
 from kdzoo.runs.store import Store
-from kdzoo.suite.report.compare import compare, filtered, render, sorted_by
-from kdzoo.suite.report.leaderboard import leaderboard_frame, runs_frame, write_tables
-from kdzoo.suite.report.records import read_bench
+from kdzoo.suite.report.bench import read_bench
+from kdzoo.suite.report.compare import compare
+from kdzoo.suite.report.leaderboard import leaderboard_frame
+from kdzoo.suite.report.render import render
+from kdzoo.suite.report.rows import filtered, sorted_by
+from kdzoo.suite.report.runs_table import runs_frame
 from kdzoo.suite.report.selection import candidates, choose, chosen_runs
+from kdzoo.suite.report.table_files import write_tables
 
 CARDS = {
     "hinton": {"scale": 1.0, "published": {"task": 0.1, "term": 0.9}, "declared": {"temperature": 4.0}},

@@ -11,10 +11,11 @@ from rich.console import Console
 from test_leaderboard import objective, write
 
 from kdzoo.runs.spec import NetworkSpec
-from kdzoo.suite.report.blocks import blocks_of
-from kdzoo.suite.report.leaderboard import leaderboard_frame, write_tables
+from kdzoo.suite.report.bench import read_bench
+from kdzoo.suite.report.grouping import blocks_of
+from kdzoo.suite.report.leaderboard import leaderboard_frame
 from kdzoo.suite.report.over_pairs import over_pairs, pair_groups
-from kdzoo.suite.report.records import read_bench
+from kdzoo.suite.report.table_files import write_tables
 from kdzoo.suite.report.terminal import leaderboard_view
 
 ALONE, KD = 0.80, 0.85

@@ -16,7 +16,7 @@ from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import Recipe, Run
 from kdzoo.suite.plan.config import CONFIGS, RecipeFile, bench_config, recipe_file, wants_refit
 from kdzoo.suite.plan.sweep import Plan, plan
-from kdzoo.suite.report.records import setting_of
+from kdzoo.suite.report.settings import setting_of
 from kdzoo.suite.run.planned_files import write_plan
 from kdzoo.suite.run.worker_state import WorkerState
 from kdzoo.training.optim import learning_rate

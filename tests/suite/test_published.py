@@ -14,9 +14,10 @@ from kdzoo.models.names import ours_or_timm
 from kdzoo.models.pairs import pair
 from kdzoo.runs.spec import NetworkSpec
 from kdzoo.suite.plan.methods import parse_request
-from kdzoo.suite.report.beside import beside, legend
+from kdzoo.suite.report.bench import read_bench
+from kdzoo.suite.report.beside import beside
+from kdzoo.suite.report.beside_text import legend
 from kdzoo.suite.report.published import COLUMNS, published, published_in, read_published, tables
-from kdzoo.suite.report.records import read_bench
 
 ROOT = Path(__file__).resolve().parents[2]
 

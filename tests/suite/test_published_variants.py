@@ -19,7 +19,8 @@ from kdzoo.suite.run.bench import run
 from kdzoo.suite.run.launchers.here import Here
 from kdzoo.suite.run.prepare import prepare
 from kdzoo.suite.study.hours import count_runs
-from kdzoo.suite.study.study import FOLDER, read_study, study_file
+from kdzoo.suite.study.study import FOLDER
+from kdzoo.suite.study.study_files import read_study, study_file
 
 GOLDEN = Path(__file__).resolve().parent.parent
 REP = ("cc_rep", "ft_rep", "fitnet_rep")

@@ -18,18 +18,18 @@ from kdzoo.runs.spec import ObjectiveSpec, TermSpec
 from kdzoo.suite.plan.config import bench_config
 from kdzoo.suite.plan.methods import parse_request
 from kdzoo.suite.plan.race import Race
+from kdzoo.suite.report.bench import read_bench
 from kdzoo.suite.report.published import Published
 from kdzoo.suite.report.race import decide, more_seeds
-from kdzoo.suite.report.records import read_bench
 from kdzoo.suite.run.bench import run
 from kdzoo.suite.run.failures import others_than_divergence
 from kdzoo.suite.run.launchers.here import Here
 from kdzoo.suite.run.prepare import prepare
 from kdzoo.suite.study.evidence import write_evidence
 from kdzoo.suite.study.hours import count_runs, hours
-from kdzoo.suite.study.race_table import published_gains
+from kdzoo.suite.study.published_gains import published_gains
 from kdzoo.suite.study.reproduce import request_study
-from kdzoo.suite.study.study import read_study, study_file
+from kdzoo.suite.study.study_files import read_study, study_file
 
 BENCH = {"data": "digits", "pairs": ["digits"], "recipe": "smoke", "methods": ["at", "sp", "dkd", "vid"]}
 REFITTED = {**BENCH, "tune": 2, "seeds": 1, "val_fraction": 0.2, "refit": True, "refit_seeds": 3}

@@ -11,8 +11,11 @@ from test_leaderboard import KD, NONE, objective, write
 from kdzoo.errors import InputError
 from kdzoo.runs.spec import FirstSpec, ObjectiveSpec, Run, TermSpec
 from kdzoo.runs.store import Store
-from kdzoo.suite.report.leaderboard import leaderboard_frame, runs_frame, write_tables
-from kdzoo.suite.report.records import read_bench, setting_of
+from kdzoo.suite.report.bench import read_bench
+from kdzoo.suite.report.leaderboard import leaderboard_frame
+from kdzoo.suite.report.runs_table import runs_frame
+from kdzoo.suite.report.settings import setting_of
+from kdzoo.suite.report.table_files import write_tables
 
 
 @pytest.fixture
@@ -244,6 +247,6 @@ def test_two_temperatures_in_one_sum_are_both_said():
 
 
 def test_nothing_that_makes_tables_imports_torch_or_all_of_scipys_statistics():
-    rooms = ", ".join(f"kdzoo.suite.report.{room}" for room in ("records", "selection", "stats", "leaderboard", "compare", "terminal"))
+    rooms = ", ".join(f"kdzoo.suite.report.{room}" for room in ("table_files", "compare", "terminal", "beside_text"))
     code = f"import sys, {rooms}; print([m for m in ('torch', 'scipy.stats') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"

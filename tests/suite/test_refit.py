@@ -5,8 +5,8 @@ import pytest
 from kdzoo.runs.events import Event, TrainingBegun
 from kdzoo.runs.store import teacher_store
 from kdzoo.suite.plan.config import bench_config
+from kdzoo.suite.report.bench import read_bench
 from kdzoo.suite.report.leaderboard import leaderboard_frame
-from kdzoo.suite.report.records import read_bench
 from kdzoo.suite.run.bench import run
 from kdzoo.suite.run.launchers.here import Here
 from kdzoo.suite.run.prepare import prepare

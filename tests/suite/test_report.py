@@ -8,9 +8,12 @@ from rich.console import Console
 from test_leaderboard import AT, KD, NONE, objective, write
 
 from kdzoo.errors import InputError
+from kdzoo.suite.report.bench import read_bench
+from kdzoo.suite.report.columns import COLUMNS, HEADINGS, selected
+from kdzoo.suite.report.footnotes import footnotes
 from kdzoo.suite.report.leaderboard import leaderboard_frame
-from kdzoo.suite.report.records import read_bench
-from kdzoo.suite.report.tables import COLUMNS, HEADINGS, as_markdown, display_frame, footnotes, sections, selected
+from kdzoo.suite.report.markdown import as_markdown
+from kdzoo.suite.report.sections import display_frame, sections
 from kdzoo.suite.report.terminal import ESSENTIAL, OPTIONAL, as_many_as_fit, frame_table, leaderboard_view
 
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from test_leaderboard import CARDS, metrics, objective, write
 
 from kdzoo.runs.spec import DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run, TermSpec
-from kdzoo.suite.report.records import Record, read_bench
+from kdzoo.suite.report.bench import read_bench
+from kdzoo.suite.report.records import Record
 from kdzoo.suite.report.selection import candidates, choose, chosen_runs, distance_from_default
 
 

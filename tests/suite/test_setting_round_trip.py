@@ -6,7 +6,7 @@ from kdzoo.contract.card import Setting
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.errors import InputError
 from kdzoo.suite.plan.methods import Point, card_record, objective, objective_at, parse_request
-from kdzoo.suite.report.records import setting_of
+from kdzoo.suite.report.settings import setting_of
 
 NAMES = REGISTRY.own_names()
 EPOCHS = 240

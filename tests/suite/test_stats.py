@@ -9,25 +9,20 @@ import scipy.stats
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from kdzoo.suite.report.stats import (
+from kdzoo.suite.report.error_model import (
     WELCH,
     Contrast,
     Prior,
-    beside_single,
-    common_seeds,
     fit_prior,
     holm,
     independent_model,
-    is_collapsed,
-    mcnemar_p,
     model_of,
-    paired_difference,
     paired_model,
-    ratio_interval,
     sample_sd,
     trigamma_inverse,
-    wilson,
 )
+from kdzoo.suite.report.intervals import beside_single, mcnemar_p, paired_difference, ratio_interval, wilson
+from kdzoo.suite.report.rules import common_seeds, is_collapsed
 
 POOLED = Prior(np.array(math.inf), np.array(math.nan))
 

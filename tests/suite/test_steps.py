@@ -14,7 +14,7 @@ from kdzoo.runs.spec import ObjectiveSpec
 from kdzoo.suite.study.stages import as_request
 from kdzoo.suite.study.steps.perform import _act
 from kdzoo.suite.study.steps.step import Step, Work
-from kdzoo.suite.study.study import read_study, study_file
+from kdzoo.suite.study.study_files import read_study, study_file
 from kdzoo.suite.study.which import Runs
 
 DIGITS = {"data": "digits", "recipe": "smoke", "epochs": 3}

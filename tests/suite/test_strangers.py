@@ -90,7 +90,7 @@ def test_a_file_that_is_none_or_never_ends_is_told_and_the_rest_is_shown(
 
 
 def test_a_link_beside_the_metrics_is_not_written_through(bench: Path, place: Path) -> None:
-    from kdzoo.runs.loggers import JsonLines
+    from kdzoo.runs.metrics_file import JsonLines
 
     (place / "precious").write_text("mine")
     run = sorted((bench / "runs").iterdir())[0]

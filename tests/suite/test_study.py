@@ -14,7 +14,7 @@ from kdzoo.suite.study.evidence import write_evidence
 from kdzoo.suite.study.hours import hours
 from kdzoo.suite.study.reproduce import check_stages, request_study
 from kdzoo.suite.study.stages import stage_config
-from kdzoo.suite.study.study import read_study, shipped_studies, study_file
+from kdzoo.suite.study.study_files import read_study, shipped_studies, study_file
 
 BENCH = {"data": "digits", "pairs": ["digits"], "recipe": "smoke", "methods": ["hinton"]}
 

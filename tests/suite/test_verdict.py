@@ -4,7 +4,7 @@ import pytest
 import scipy.stats
 from test_leaderboard import AT, KD, NONE, objective, row, write
 
-from kdzoo.suite.report.records import read_bench
+from kdzoo.suite.report.bench import read_bench
 from kdzoo.suite.report.verdict import ENOUGH_POINTS, verdicts
 
 
@@ -105,7 +105,7 @@ def test_a_folder_without_runs_has_a_verdict_of_its_own(tmp_path):
 
 
 def test_the_verdict_heads_the_markdown_table(tmp_path):
-    from kdzoo.suite.report.leaderboard import write_tables
+    from kdzoo.suite.report.table_files import write_tables
 
     sentence = make(tmp_path / "b", at=AT)
     write_tables(tmp_path / "b")

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from kdzoo.runs.events import Event, StepsTaken, TrainingBegun
-from kdzoo.runs.loggers import read_lines
+from kdzoo.runs.metrics_file import read_lines
 from kdzoo.suite.plan.cohorts import make_jobs, pretrain_runs, units_of
 from kdzoo.suite.plan.jobs import Job
 from kdzoo.suite.run.estimate import estimate

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 from steps import FALLS_LATER, NOT_MEANT_TO_FALL, STEPS, TRIALS, Outcome, excused, table, train
 
 from kdzoo.contract.methods import REGISTRY
-from kdzoo.runs.loggers import read_lines
+from kdzoo.runs.metrics_file import read_lines
 from kdzoo.runs.store import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]

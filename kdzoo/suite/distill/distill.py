@@ -37,7 +37,7 @@ from kdzoo.suite.plan.config import DISTILL_METHOD, DISTILL_RECIPE, DISTILL_STUD
 from kdzoo.suite.plan.jobs import Outcome
 from kdzoo.suite.plan.methods import parse_request
 from kdzoo.suite.plan.sweep import Planned
-from kdzoo.suite.report.stats import mcnemar_p, paired_difference, wilson
+from kdzoo.suite.report.intervals import mcnemar_p, paired_difference, wilson
 from kdzoo.suite.run.bench import run as run_bench
 from kdzoo.suite.run.display import open_display
 from kdzoo.suite.run.launchers import LauncherSetup, create_launcher

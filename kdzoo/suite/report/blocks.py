@@ -1,10 +1,8 @@
-"""Tables before they are numbers: which runs stand together, at which setting, which are healthy, and tests among them."""
+"""One table before it is numbers: the settings that stand in it, which of them are healthy, and their error model."""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,13 +11,19 @@ import numpy as np
 import pandas as pd
 
 from kdzoo.suite.plan.config import KD, NONE
-from kdzoo.suite.report.records import BenchRecords, Place, Record, by_place, setting_text, taught_on
-from kdzoo.suite.report.selection import Candidate, candidates, choose, why_collapsed
-from kdzoo.suite.report.stats import Contrast, ErrorModel, common_seeds, holm, model_of
+from kdzoo.suite.report.error_model import ErrorModel, model_of
+from kdzoo.suite.report.records import Place, Record
+from kdzoo.suite.report.rules import common_seeds
+from kdzoo.suite.report.selection import Candidate
+from kdzoo.suite.report.settings import setting_text
 from kdzoo.text import number_of
 
 TEACHER = "teacher"
+
+
 HEAD = ("pair", "data", "recipe", "epochs", "phase")
+
+
 CONTROLS = {"kd": KD, "alone": NONE}
 """the row that each family of comparisons is made with, by the word for it in column names"""
 
@@ -83,7 +87,7 @@ class Block:
 
     def only(self, method: str) -> Standing | None:
         """A control's chosen setting; None where it is not there, not done, or where nothing could be chosen."""
-        return _only([standing for standing in self.standings if standing.record.method == method])
+        return only_one([standing for standing in self.standings if standing.record.method == method])
 
     @cached_property
     def healthy(self) -> tuple[Standing, ...]:
@@ -138,134 +142,10 @@ def labels(blocks: Sequence[Block]) -> list[str]:
     return [block.title for block in blocks]
 
 
-def _only(standings: Sequence[Standing]) -> Standing | None:
+def only_one(standings: Sequence[Standing]) -> Standing | None:
     found = [standing for standing in standings if standing.done]
     return found[0] if len(found) == 1 else None
 
 
-def blocks_of(bench: BenchRecords) -> tuple[Block, ...]:
-    """A bench's tables, in a fixed order."""
-    places = by_place(bench.records)
-    options = {
-        place: {method: candidates(r for r in records if r.method == method) for method in sorted({r.method for r in records})}
-        for place, records in places.items()
-    }
-    sweeps = {place: _sweeps_of(place, records, places) for place, records in places.items()}
-    chosen = {place: [candidate for o in options[place].values() for candidate in choose(o)] for place in places}
-    verdicts = {place: _verdicts(chosen[place]) for place in places}
-    recipes = _recipes(places)
-
-    def standing(place: Place, candidate: Candidate) -> Standing:
-        record = candidate.records[0]
-        number = max(len(options[source].get(record.method, ())) for source in (place, *sweeps[place]))
-        own = verdicts[place][record.setting_key]
-        swept = verdicts[sweeps[place][0]].get(record.setting_key) if len(sweeps[place]) == 1 else None
-        return Standing(candidate, number, own or (f"in the sweep: {swept}" if swept else None))
-
-    return tuple(
-        Block(place, recipes[place], tuple(records), tuple(standing(place, candidate) for candidate in chosen[place]))
-        for place, records in places.items()
-    )
-
-
-def _verdicts(chosen: Sequence[Candidate]) -> dict[str, str | None]:
-    """Why each chosen setting of a table is collapsed, by setting."""
-    alone = [candidate for candidate in chosen if candidate.records[0].method == NONE and candidate.done]
-    base = alone[0] if len(alone) == 1 else None
-    return {candidate.records[0].setting_key: why_collapsed(candidate, base) for candidate in chosen}
-
-
-def _sweeps_of(place: Place, records: Iterable[Record], places: Iterable[Place]) -> tuple[Place, ...]:
-    """The sweep that a refit's settings were chosen in; several where its records do not tell of which teacher it was."""
-    if place.phase != "refit":
-        return ()
-    alike = [other for other in places if other.phase == "sweep" and _sweep_key(other) == _sweep_key(place)]
-    taught = {record.about["sweep_teacher"] for record in records if record.about.get("sweep_teacher")}
-    same = [other for other in alike if (other.teacher == place.teacher if not taught else _start(other) in taught)]
-    return tuple(same if same or taught else alike)
-
-
-def _start(place: Place) -> str | None:
-    """The weights that a table's teacher starts from; None where there is no teacher."""
-    start = json.loads(place.teacher or "{}").get("start")
-    return None if start is None else str(start)
-
-
-def _sweep_key(place: Place) -> tuple[Any, ...]:
-    """Equal for a sweep and its refit, which differ in what is held out and in the teacher's weights."""
-    ground = json.loads(place.ground)
-    ground["data"].pop("val_fraction")
-    return (place.pair, place.recipe, json.dumps(ground))
-
-
-def _recipes(places: Mapping[Place, Sequence[Record]]) -> dict[Place, str]:
-    """Every table's recipe by name, its transfer set, and in words what else differs between tables that bear the same names."""
-    alike: dict[tuple[Any, ...], list[Place]] = {}
-    for place in places:
-        alike.setdefault(place[: len(HEAD)], []).append(place)
-    named: dict[Place, str] = {}
-    for group in alike.values():
-        parts = {place: flat({**json.loads(place.ground), "teacher": json.loads(place.teacher or "{}")}) for place in group}
-        names = sorted({name for part in parts.values() for name in part})
-        differing = [name for name in names if name != "data.transfer.classes" and len(_values_of(name, parts.values())) > 1]
-        for place, part in parts.items():
-            taught = taught_on(places[place][0])
-            words = [f"taught on {taught}"] if taught else []
-            named[place] = ", ".join([place.recipe, *words, *(f"{name}={part[name]}" for name in differing if name in part)])
-    return named
-
-
-def _values_of(name: str, parts: Iterable[Mapping[str, Any]]) -> set[str]:
-    """What tables say of one name; that a recipe leaves something out is said by its not being there."""
-    return {json.dumps(part.get(name)) for part in parts if name in part or name.startswith("recipe.")}
-
-
-def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with names such as `recipe.lr`."""
-    leaves: dict[str, Any] = {}
-    for name, value in content.items():
-        leaves |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return leaves
-
-
 def position_of(standings: Sequence[Standing], standing: Standing | None) -> int | None:
     return next((at for at, other in enumerate(standings) if other is standing), None)
-
-
-@dataclass(frozen=True)
-class Comparisons:
-    """A family: every healthy row of a table against one control. Empty where the control is not there or collapsed."""
-
-    standings: tuple[Standing, ...]
-    contrast: Contrast | None
-    stands: np.ndarray
-
-    @property
-    def family(self) -> int:
-        return len(self.standings)
-
-    def columns(self, name: str, standing: Standing) -> dict[str, Any]:
-        """One row's interval and p-value, and those of the whole family."""
-        at = position_of(self.standings, standing)
-        if self.contrast is None or at is None:
-            return {}
-        columns: dict[str, Any] = {}
-        for word, family in (("", 1), ("_all", self.family)):
-            low, high = self.contrast.interval(family)
-            columns |= {f"{name}{word}_low": low[at], f"{name}{word}_high": high[at], f"p_{name}{word}": self.contrast.p(family)[at]}
-        return columns | {f"{name}_holm": None if math.isnan(self.contrast.error[at]) else bool(self.stands[at])}
-
-    def detectable(self, standing: Standing) -> float | None:
-        at = position_of(self.standings, standing)
-        return None if self.contrast is None or at is None else float(self.contrast.detectable[at])
-
-
-def comparisons(block: Block, control: str) -> Comparisons:
-    """Every healthy row of a table against a control, by the table's error model."""
-    position = position_of(block.healthy, block.only(control))
-    if block.model is None or position is None:
-        return Comparisons((), None, np.zeros(0, bool))
-    others = [at for at in range(len(block.healthy)) if at != position]
-    whole = block.model.against(position)
-    contrast = Contrast(whole.mean[others], whole.error[others], whole.freedom[others])
-    return Comparisons(tuple(block.healthy[at] for at in others), contrast, holm(contrast.p()))

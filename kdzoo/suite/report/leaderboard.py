@@ -1,84 +1,23 @@
-"""Tables derived from run.json and result.json alone: a row a run, and a row a method at its chosen setting."""
+"""leaderboard.csv: a row a method at its chosen setting, as numbers."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from kdzoo.runs.spec import canonical
-from kdzoo.runs.store import write_bytes
 from kdzoo.suite.plan.config import NONE
-from kdzoo.suite.report.blocks import CONTROLS, HEAD, TEACHER, Block, Standing, blocks_of, comparisons, position_of
-from kdzoo.suite.report.records import BenchRecords, Record, read_bench, setting_of
-from kdzoo.suite.report.stats import lead_is_clear, sample_sd
-from kdzoo.suite.report.tables import as_markdown
-from kdzoo.text import csv_text
-
-METRICS = ("top1", "top5", "balanced", "nll", "ece", "agreement", "teacher_kl")
-COSTS = (
-    "student_passes", "backward_passes", "teacher_passes", "views", "step_macs", "train_macs", "time_ratio",
-    "memory_bytes", "extra_parameters", "step_seconds", "train_seconds",
-)  # fmt: skip
-"""what stays the same on every machine first; seconds of the clock last"""
-SETTING = ("temperature", "alpha", "weight", "coefficient", "dose", "others")
-
-
-def runs_frame(bench: BenchRecords) -> pd.DataFrame:
-    """A row a run, in the order of pair, phase, method, setting and seed. Accuracies are shares."""
-    records = sorted(bench.records, key=lambda r: (r.place[:-1], r.method, r.setting_key, r.run.seed, r.id))
-    recipes = {record.id: block.recipe for block in reversed(blocks_of(bench)) for record in block.records}
-    return pd.DataFrame([_run_row(r, recipes.get(r.id, r.place.recipe)) for r in records], columns=list(_run_row(None, None)))
-
-
-def _run_row(record: Record | None, recipe: str | None) -> dict[str, Any]:
-    """A run's row; the columns, with nothing in them, for None."""
-    result = (record.result if record else None) or {}
-    last, best, oracle = result.get("last") or {}, result.get("best") or {}, result.get("oracle") or {}
-    teacher, student, cost = result.get("teacher") or {}, result.get("student") or {}, result.get("cost") or {}
-    run, place = (record.run, record.place) if record else (None, None)
-    return {
-        "id": record and record.id,
-        "pair": place and place.pair,
-        "data": place and place.data,
-        "recipe": recipe,
-        "epochs": place and place.epochs,
-        "phase": place and place.phase,
-        "method": record and record.method,
-        **(setting_columns(record) if record else dict.fromkeys(SETTING)),
-        "seed": run and run.seed,
-        "state": record and record.state,
-        **{f"val_{name}": (last.get("val") or {}).get(name) for name in METRICS},
-        **{f"test_{name}": (last.get("test") or {}).get(name) for name in METRICS},
-        "best_epoch": best.get("epoch"),
-        "best_val_top1": (best.get("val") or {}).get("top1"),
-        "test_top1_at_best_val": (best.get("test") or {}).get("top1"),
-        "oracle_epoch": oracle.get("epoch"),
-        "oracle_test_top1": (oracle.get("test") or {}).get("top1"),
-        "train_loss": (result.get("train") or {}).get("loss"),
-        "train_samples": (result.get("train") or {}).get("samples"),
-        "teacher_val_top1": (teacher.get("val") or {}).get("top1"),
-        "teacher_test_top1": (teacher.get("test") or {}).get("top1"),
-        "teacher_parameters": teacher.get("parameters"),
-        "student_parameters": student.get("parameters"),
-        "student_macs": student.get("macs"),
-        **{name: cost.get(name) for name in COSTS},
-        "device": (result.get("environment") or {}).get("device"),
-        "threads": (result.get("environment") or {}).get("threads"),
-        "seconds": result.get("seconds"),
-        "error": record and record.error,
-    }
-
-
-def setting_columns(record: Record) -> dict[str, Any]:
-    setting = setting_of(record.run.objective, record.about.get("methods", {}), record.about.get("doses", {}))
-    others = json.dumps(canonical(dict(setting.others)), sort_keys=True) if setting.others else None
-    return {**{name: getattr(setting, name) for name in SETTING}, "others": others}
+from kdzoo.suite.report.bench import BenchRecords
+from kdzoo.suite.report.blocks import CONTROLS, HEAD, TEACHER, Block, Standing, position_of
+from kdzoo.suite.report.comparisons import comparisons
+from kdzoo.suite.report.error_model import sample_sd
+from kdzoo.suite.report.grouping import blocks_of
+from kdzoo.suite.report.records import Record
+from kdzoo.suite.report.rules import lead_is_clear
+from kdzoo.suite.report.runs_table import COSTS, SETTING, setting_columns
 
 
 def leaderboard_frame(bench: BenchRecords) -> pd.DataFrame:
@@ -246,19 +185,3 @@ def _at(value: Any, path: Sequence[str]) -> Any:
 
 def _or(value: float | None, other: float) -> float:
     return other if value is None or math.isnan(value) else value
-
-
-def write_tables(folder: Path) -> tuple[pd.DataFrame, BenchRecords]:
-    """Rebuild runs.csv, leaderboard.csv and leaderboard.md from the run folders; the leaderboard and what it is from."""
-    bench = read_bench(folder)
-    board = leaderboard_frame(bench)
-    write_bytes(folder / "runs.csv", as_csv(runs_frame(bench)))
-    write_bytes(folder / "leaderboard.csv", as_csv(board))
-    write_bytes(folder / "leaderboard.md", as_markdown(bench, board).encode())
-    return board, bench
-
-
-def as_csv(frame: pd.DataFrame) -> bytes:
-    """A frame as CSV: ten significant digits, empty where there is no value, one kind of line end, no formulas."""
-    harmless = frame.map(lambda cell: csv_text(cell) if isinstance(cell, str) else cell)
-    return str(harmless.to_csv(index=False, float_format="%.10g", lineterminator="\n")).encode()

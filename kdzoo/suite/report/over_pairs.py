@@ -10,7 +10,7 @@ import pandas as pd
 
 from kdzoo.suite.plan.config import KD
 from kdzoo.suite.report.blocks import Block, position_of
-from kdzoo.suite.report.stats import LEVEL, holm
+from kdzoo.suite.report.error_model import LEVEL, holm
 from kdzoo.text import number_of
 
 MANY_PAIRS = 11

@@ -9,9 +9,11 @@ import numpy as np
 import pandas as pd
 
 from kdzoo.errors import InputError
-from kdzoo.suite.report.blocks import HEAD, TEACHER, Block, blocks_of
-from kdzoo.suite.report.records import BenchRecords, Record
-from kdzoo.suite.report.tables import method_words
+from kdzoo.suite.report.bench import BenchRecords
+from kdzoo.suite.report.blocks import HEAD, TEACHER, Block
+from kdzoo.suite.report.cells import method_words
+from kdzoo.suite.report.grouping import blocks_of
+from kdzoo.suite.report.records import Record
 
 COLUMNS = (*HEAD, "method", "setting", "n", "class", "images", "errors", "accuracy")
 OWN = ("method", "setting", "n", "all")

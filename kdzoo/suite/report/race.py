@@ -11,10 +11,13 @@ from dataclasses import dataclass, replace
 from kdzoo.errors import InputError
 from kdzoo.suite.plan.config import CONTROLS, BenchConfig, fresh_seeds
 from kdzoo.suite.plan.race import Race
+from kdzoo.suite.report.bench import BenchRecords
 from kdzoo.suite.report.blocks import CONTROLS as COLUMNS_OF
-from kdzoo.suite.report.blocks import Block, Standing, blocks_of, comparisons
-from kdzoo.suite.report.records import BenchRecords, Record
-from kdzoo.suite.report.stats import sample_sd
+from kdzoo.suite.report.blocks import Block, Standing
+from kdzoo.suite.report.comparisons import comparisons
+from kdzoo.suite.report.error_model import sample_sd
+from kdzoo.suite.report.grouping import blocks_of
+from kdzoo.suite.report.records import Record
 from kdzoo.text import number_of
 
 REFIT = "refit"

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdzoo.suite.report.records import BenchRecords, Record, by_place
-from kdzoo.suite.report.stats import COLLAPSE_POINTS, COLLAPSE_SDS, is_collapsed
+from kdzoo.suite.report.bench import BenchRecords
+from kdzoo.suite.report.records import Record, by_place
+from kdzoo.suite.report.rules import COLLAPSE_POINTS, COLLAPSE_SDS, is_collapsed
 
 RULE = "highest mean validation top-1 of the last epoch over the seeds, then lowest validation NLL, then nearest the declared default"
 

@@ -13,10 +13,12 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from kdzoo.suite.report.bench import BenchRecords
 from kdzoo.suite.report.beside import DIFFERENCE
 from kdzoo.suite.report.blocks import TEACHER
-from kdzoo.suite.report.records import BenchRecords
-from kdzoo.suite.report.tables import ALL_COLUMNS, columns_of, footnotes, sections, selected
+from kdzoo.suite.report.columns import ALL_COLUMNS, columns_of, selected
+from kdzoo.suite.report.footnotes import footnotes
+from kdzoo.suite.report.sections import sections
 from kdzoo.suite.report.verdict import verdicts
 from kdzoo.text import ascii_text, columns_that_fit, number_of, one_line
 

@@ -13,7 +13,8 @@ from kdzoo.errors import InputError
 from kdzoo.runs.predictions import Predictions, read_predictions
 from kdzoo.runs.seals import Damaged
 from kdzoo.runs.store import RunFolder
-from kdzoo.suite.report.stats import LEVEL, mcnemar_p
+from kdzoo.suite.report.error_model import LEVEL
+from kdzoo.suite.report.intervals import mcnemar_p
 
 DRAWS = 20_000
 

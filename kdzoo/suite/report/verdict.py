@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kdzoo.suite.plan.config import KD, NONE
-from kdzoo.suite.report.blocks import Block, Comparisons, Standing, blocks_of, comparisons, labels, position_of
-from kdzoo.suite.report.records import BenchRecords
+from kdzoo.suite.report.bench import BenchRecords
+from kdzoo.suite.report.blocks import Block, Standing, labels, position_of
+from kdzoo.suite.report.comparisons import Comparisons, comparisons
+from kdzoo.suite.report.grouping import blocks_of
 from kdzoo.text import number_of
 
 ENOUGH_POINTS = 1.0

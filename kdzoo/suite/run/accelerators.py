@@ -8,7 +8,7 @@ from torch import Tensor
 from kdzoo.data.loader import fetch_once
 from kdzoo.data.views import center
 from kdzoo.runs.events import Emit, Note
-from kdzoo.runs.loggers import read_lines
+from kdzoo.runs.metrics_file import read_lines
 from kdzoo.text import number_of
 from kdzoo.training.batched import together
 from kdzoo.training.cohort import Cohort

@@ -8,19 +8,19 @@ from dataclasses import dataclass, replace
 from kdzoo.data.known import DATA
 from kdzoo.data.report import data_lines
 from kdzoo.runs.events import CacheUse, DataLine, DoseUnknown, Emit, Event, Note, PlanMade, RunDone, RunFailed, Summary, emit_notes
-from kdzoo.runs.loggers import WandbSettings
 from kdzoo.runs.spec import Recipe, Run
 from kdzoo.runs.store import teacher_store, writable
+from kdzoo.runs.wandb_settings import WandbSettings
 from kdzoo.suite.plan.cohorts import make_jobs, measurements
 from kdzoo.suite.plan.config import BenchConfig, wants_refit
 from kdzoo.suite.plan.jobs import Outcome
 from kdzoo.suite.plan.race import Race
 from kdzoo.suite.plan.sweep import Plan, Planned, refit
 from kdzoo.suite.plan.sweep import plan as make_plan
-from kdzoo.suite.report.leaderboard import write_tables
+from kdzoo.suite.report.bench import read_bench
 from kdzoo.suite.report.race import Decision, decide, more_seeds, seeds_of_sweeps
-from kdzoo.suite.report.records import read_bench
 from kdzoo.suite.report.selection import chosen_runs
+from kdzoo.suite.report.table_files import write_tables
 from kdzoo.suite.run.failures import others_than_divergence
 from kdzoo.suite.run.finished import keep_finished
 from kdzoo.suite.run.launchers.launcher import Launcher

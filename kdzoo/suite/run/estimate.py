@@ -7,7 +7,7 @@ import torch
 from kdzoo.models.measure import count
 from kdzoo.models.network import Network
 from kdzoo.models.placement import Placement
-from kdzoo.runs.loggers import read_lines
+from kdzoo.runs.metrics_file import read_lines
 from kdzoo.runs.spec import Run
 from kdzoo.runs.store import RunFolder, teacher_store
 from kdzoo.suite.plan.cohorts import pretrain_runs

@@ -14,11 +14,14 @@ from kdzoo.errors import KdzooError
 from kdzoo.files import read_file
 from kdzoo.models.placement import Placement
 from kdzoo.runs.events import Emit, Note
-from kdzoo.runs.loggers import JsonLines, Sink, Tee, WandbSettings, WandbSink
+from kdzoo.runs.loggers import Logger, LoggerGroup
+from kdzoo.runs.metrics_file import JsonLines
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.seals import Damaged
 from kdzoo.runs.spec import FirstSpec, ObjectiveSpec, Run
 from kdzoo.runs.store import Store, set_aside
+from kdzoo.runs.wandb import WandbLogger
+from kdzoo.runs.wandb_settings import WandbSettings
 from kdzoo.suite.run.repair import begin_again
 from kdzoo.teachers.teacher import Teacher
 from kdzoo.training.cost import probe
@@ -90,7 +93,7 @@ def begin_with_probe(member: Member, parts: Parts, emit: Emit) -> None:
     emit(Note(f"{member.run.id}: its classifier starts at random, not by a logistic regression: {why}"))
 
 
-def open_sinks(member: Member, options: WorkerOptions, bench: str, emit: Emit) -> Sink:
+def open_loggers(member: Member, options: WorkerOptions, bench: str, emit: Emit) -> Logger:
     """JSON lines first, always; W&B where it was asked for."""
     metrics = member.folder.metrics
     if metrics.exists() and not metrics.is_file():
@@ -101,4 +104,4 @@ def open_sinks(member: Member, options: WorkerOptions, bench: str, emit: Emit) -
     config = json.loads(read_file(member.folder.path / "run.json"))
     settings = WandbSettings(**options.wandb)
     cursor = member.folder.path / "wandb-step.txt"
-    return Tee([lines, WandbSink(settings, bench, member.run.id, config, cursor, lambda text: emit(Note(text)))])
+    return LoggerGroup([lines, WandbLogger(settings, bench, member.run.id, config, cursor, lambda text: emit(Note(text)))])

@@ -13,9 +13,9 @@ import torch
 from kdzoo.contract.plugins import load_plugins
 from kdzoo.errors import InputError, noting
 from kdzoo.models.placement import why_slow
-from kdzoo.runs.loggers import wandb_settings
 from kdzoo.runs.options import ALL, WorkerOptions
 from kdzoo.runs.store import State
+from kdzoo.runs.wandb_settings import wandb_settings
 from kdzoo.suite.plan.cohorts import groups_in_lockstep
 from kdzoo.suite.plan.config import BenchConfig, ConfigError, bench_config
 from kdzoo.suite.plan.sweep import Plan

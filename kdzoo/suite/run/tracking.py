@@ -7,7 +7,8 @@ from pathlib import Path
 import pandas as pd
 
 from kdzoo.runs.events import Emit, Note
-from kdzoo.runs.loggers import WandbSettings, WandbSink, offline_runs
+from kdzoo.runs.wandb import WandbLogger, offline_runs
+from kdzoo.runs.wandb_settings import WandbSettings
 from kdzoo.suite.plan.config import BenchConfig
 
 RUN = "leaderboard"
@@ -25,9 +26,9 @@ def log_leaderboard(settings: WandbSettings, folder: Path, config: BenchConfig, 
         emit(Note(text))
 
     rows = board.astype(object).where(board.notna(), None).to_numpy().tolist()
-    sink = WandbSink(settings, config.name, RUN, config.model_dump(mode="json"), folder / "wandb-step.txt", note)
-    sink.table(RUN, list(map(str, board.columns)), rows, step=done)
-    sink.finish({})
-    sink.close()
+    logger = WandbLogger(settings, config.name, RUN, config.model_dump(mode="json"), folder / "wandb-step.txt", note)
+    logger.table(RUN, list(map(str, board.columns)), rows, step=done)
+    logger.finish({})
+    logger.close()
     if (runs := offline_runs(settings, config.name)) is not None:
         note(f"wandb: the offline runs of this bench are in {runs.parent.resolve()}; to upload them: wandb sync {runs}")

@@ -15,9 +15,9 @@ from kdzoo.runs.events import Emit, Event, MemberFailed, Note, Role, RunDone, Ru
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import Run
 from kdzoo.runs.store import RunFolder, Store, StoreError, is_teacher
-from kdzoo.suite.report.records import setting_text
+from kdzoo.suite.report.settings import setting_text
 from kdzoo.suite.run.accelerators import attach_accelerators, note_lost_lines
-from kdzoo.suite.run.members import begin_with_probe, measure_cost, open_sinks, pretrain_failure, start_or_resume
+from kdzoo.suite.run.members import begin_with_probe, measure_cost, open_loggers, pretrain_failure, start_or_resume
 from kdzoo.suite.run.repair import forget_damaged, renew
 from kdzoo.suite.run.worker_state import WorkerState
 from kdzoo.training.cohort import Cohort
@@ -160,7 +160,7 @@ def train_cohort(
                 if first is not None:
                     share = first.recipe.epochs / bound.run.recipe.epochs
                     member.cost = with_first_stage(member.cost, store.run(first.id).result()["cost"], share)
-            member.sink = open_sinks(member, options, store.folder.name, emit)
+            member.logger = open_loggers(member, options, store.folder.name, emit)
         except (StoreError, Stopped):
             raise
         except Exception:  # a method that cannot be built is that run's failure alone

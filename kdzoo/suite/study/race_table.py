@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,43 +14,36 @@ import pandas as pd
 from kdzoo.errors import InputError
 from kdzoo.suite.plan.config import KD, NONE, BenchConfig
 from kdzoo.suite.plan.race import Race
-from kdzoo.suite.report.blocks import TEACHER, Block, blocks_of, comparisons
+from kdzoo.suite.report.bench import BenchRecords
+from kdzoo.suite.report.blocks import TEACHER, Block
+from kdzoo.suite.report.cells import method_words, setting_words
+from kdzoo.suite.report.comparisons import comparisons
+from kdzoo.suite.report.grouping import blocks_of
+from kdzoo.suite.report.intervals import mean_interval
 from kdzoo.suite.report.leaderboard import leaderboard_frame
-from kdzoo.suite.report.published import Published, published
+from kdzoo.suite.report.markdown import markdown_table
 from kdzoo.suite.report.race import REFIT, Decision, decide, of_race
-from kdzoo.suite.report.records import BenchRecords, Record
-from kdzoo.suite.report.stats import mean_interval
-from kdzoo.suite.report.tables import interval_words, markdown_table, method_words, setting_words, spread_words
+from kdzoo.suite.report.records import Record
+from kdzoo.suite.study.published_gains import known_gains
+from kdzoo.suite.study.race_text import READ_AS, race_frame, race_words
 from kdzoo.suite.study.stages import planned_bench
 from kdzoo.suite.study.study import Study
 from kdzoo.text import number_of
 
-CRD_TABLE = "crd"
 TRUSTED = 0.0035
 """a row is trusted where the difference to tuned KD that it would probably detect is at most this share of the test images"""
+
+
 SHARES = ("test_top1", "test_sd", "vs_", "added_vs_", "detectable")
 """how the columns begin that are shares in a leaderboard, and points in results.csv"""
+
+
 NUMBERS = (
     "test_top1", "test_sd", "vs_kd", "vs_kd_low", "vs_kd_high", "p_vs_kd", "vs_kd_all_low", "vs_kd_all_high", "p_vs_kd_all", "vs_alone",
     "vs_alone_low", "vs_alone_high", "detectable", "dose", "coefficient", "temperature", "alpha", "settings_tried", "student_passes",
     "backward_passes", "teacher_passes", "macs_ratio", "time_ratio", "collapsed",
 )  # fmt: skip
 """columns of a leaderboard that a row of the table has too"""
-
-
-@dataclass(frozen=True)
-class Gain:
-    """Published differences of a method to plain KD on CRD's pairs, in points: their mean and range, and from which tables."""
-
-    pairs: int
-    mean: float
-    least: float
-    most: float
-    tables: tuple[str, ...]
-
-    def __str__(self) -> str:
-        spread = f" [{self.least:+.2f}, {self.most:+.2f}]" if self.pairs > 1 else ""
-        return f"{self.mean:+.2f}{spread} ({number_of(self.pairs, 'pair')}: {', '.join(self.tables)})"
 
 
 @dataclass(frozen=True)
@@ -75,30 +67,6 @@ class RaceTable:
         lines += [f"Decided by the rule ({race_words(self.race)}): {decision}." for decision in self.decisions]
         lines += ["", *([self.cost, ""] if self.cost else []), READ_AS, "", "## Numbers of the claim", ""]
         return lines
-
-
-READ_AS = (
-    "n: seeds on all training images. top-1: per cent of the test images after the last epoch, mean ± sample standard deviation, with "
-    "its 95 % interval by Student's t. vs KD: difference to tuned plain KD in points, with the interval of this row by itself, by the "
-    "table's error model (`leaderboard.md` in the stage's folder has the intervals for all rows at once). added seeds: the same on the "
-    "seeds that the rule added alone; it looked at the first ones, on which the rows that it took for their means are likely to look "
-    "better than they are. detectable: the difference to tuned KD that such a row would probably show (80 % power). taken: why the rule "
-    "gave a row more seeds. passes: forward and backward passes of the student and forward passes of the teacher in a step; MACs: "
-    "multiply-accumulates of training, the student alone being 1; hours: of one core, of all runs of the method, those that chose its "
-    "setting too. published: difference to plain KD on CRD's thirteen pairs at 32x32 pixels, the mean over pairs [least, most], without "
-    "numbers copied from earlier tables."
-)
-
-
-def race_words(race: Race) -> str:
-    """The rule of a race in words."""
-    takes = [f"the {race.best} with the highest mean" if race.best else ""]
-    whose = "plain KD" if race.against == KD else "the student alone"
-    takes.append(f"the {race.widest} of the others with the widest interval of the difference to {whose}" if race.widest else "")
-    return (
-        f"of stage {race.stage}, on the seeds of its refit, {' and '.join(filter(None, takes))} go to {race.seeds} seeds in all, "
-        f"the student alone and plain KD to {race.seeds_for(NONE)}"
-    )
 
 
 def race_tables(study: Study, folder: Path) -> tuple[RaceTable, ...]:
@@ -132,9 +100,11 @@ def race_table(bench: BenchRecords, config: BenchConfig, race: Race, name: str) 
         decision = next((one for one in decisions if one.block.place == block.place), None)
         found = [_row(row, block, added.get(block.place), bench.records, decision) for _, row in block.rows_of(board).iterrows()]
         rows += found
-        shown.append((block.title, _shown(found, [method for method in config.methods if method not in {row["method"] for row in found}])))
+        shown.append(
+            (block.title, race_frame(found, [method for method in config.methods if method not in {row["method"] for row in found}]))
+        )
     if not blocks:
-        shown.append((name, _shown([], [NONE, *dict.fromkeys((KD, *config.methods))])))
+        shown.append((name, race_frame([], [NONE, *dict.fromkeys((KD, *config.methods))])))
     return RaceTable(
         name, race, pd.DataFrame([_in_points(row) for row in rows]), tuple(shown), tuple(missing), decisions, _cost_of_trust(rows)
     )
@@ -214,81 +184,3 @@ def _cost_of_trust(rows: Sequence[Mapping[str, Any]]) -> str:
     )
     hours = [float(row["hours"]) for row in trusted if row.get("hours") is not None]
     return f"{told}; the median of these took {float(np.median(hours)):.1f} core-hours." if hours else f"{told}."
-
-
-def _shown(rows: Sequence[Mapping[str, Any]], waiting: Iterable[str]) -> pd.DataFrame:
-    """Rows as text; below them the methods without any run on all training images."""
-    cells = [
-        {
-            "method": method_words(row["method"]),
-            "setting": row["setting"] or "",
-            "n": _count(row),
-            "top-1": spread_words(row["test_top1"], row["test_sd"]),
-            "95 % interval": _bounds(row.get("low"), row.get("high")),
-            "vs KD": _difference(row, "vs_kd"),
-            "added seeds": _difference(row, "added_vs_kd"),
-            "detectable": _number(row["detectable"], ".2f", 100),
-            "taken": row.get("taken") or "",
-            "passes": "/".join(_number(row[f"{name}_passes"], ".0f") or "-" for name in ("student", "backward", "teacher"))
-            if not pd.isna(row["student_passes"])
-            else "",
-            "MACs": _number(row["macs_ratio"], ".2f"),
-            "dose": _number(row["dose"], ".2g"),
-            "hours": _number(row.get("hours"), ".1f"),
-            "published": _published(row["method"]),
-            "note": row["collapsed"] if isinstance(row["collapsed"], str) else "",
-        }
-        for row in rows
-    ]
-    frame = pd.DataFrame([*cells, *({"method": method_words(method), "n": "0"} for method in waiting)], dtype=object).fillna("")
-    return frame[[name for name in frame.columns if name in ("method", "n") or frame[name].any()]]
-
-
-def _published(method: str) -> str:
-    gain = known_gains().get(method)
-    return "" if gain is None or method == KD else str(gain)
-
-
-def _count(row: Mapping[str, Any]) -> str:
-    n, planned = row["n"], row["planned"]
-    return f"{n:.0f}" if pd.isna(planned) or n == planned else f"{n:.0f} of {planned:.0f}"
-
-
-def _bounds(low: Any, high: Any) -> str:
-    return "" if low is None or pd.isna(low) else f"[{low:.2f}, {high:.2f}]"
-
-
-def _difference(row: Mapping[str, Any], name: str) -> str:
-    values = [row.get(f"{name}{part}") for part in ("", "_low", "_high")]
-    return interval_words(*(math.nan if value is None else float(value) for value in values))
-
-
-def _number(value: Any, form: str, factor: float = 1) -> str:
-    return "" if value is None or pd.isna(value) else f"{factor * value:{form}}"
-
-
-@cache
-def known_gains() -> dict[str, Gain]:
-    """`published_gains` of every table that comes with kdzoo."""
-    return published_gains(published())
-
-
-def published_gains(rows: Sequence[Published]) -> dict[str, Gain]:
-    """Every method's published differences to plain KD on CRD's pairs, each pair's mean over the tables that have both.
-
-    A table without plain KD on a pair is compared with CRD's own number. Numbers copied from earlier tables do not count.
-    """
-    pairs = {row.pair for row in rows if row.table == CRD_TABLE}
-    there = [row for row in rows if row.pair in pairs and row.data == "cifar100"]
-    kd = {(row.table, row.pair): row.top1 for row in there if row.method == KD}
-    found: dict[str, dict[str, list[tuple[str, float]]]] = {}
-    for row in there:
-        base = kd.get((row.table, row.pair), kd.get((CRD_TABLE, row.pair)))
-        if base is not None and row.run_by != "copied":
-            found.setdefault(row.method, {}).setdefault(row.pair, []).append((row.table, row.top1 - base))
-    gains: dict[str, Gain] = {}
-    for method, of_pairs in found.items():
-        means = [float(np.mean([gain for _, gain in values])) for values in of_pairs.values()]
-        tables = dict.fromkeys(sorted(table for values in of_pairs.values() for table, _ in values))
-        gains[method] = Gain(len(means), float(np.mean(means)), min(means), max(means), tuple(tables))
-    return gains

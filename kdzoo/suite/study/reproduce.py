@@ -13,8 +13,10 @@ from kdzoo.suite.plan.jobs import Outcome
 from kdzoo.suite.plan.race import Race
 from kdzoo.suite.plan.starts import read_starts
 from kdzoo.suite.run.failures import others_than_divergence
+from kdzoo.suite.study.stage_faults import wrong_seeds
 from kdzoo.suite.study.stages import stage_config, study_folder
-from kdzoo.suite.study.study import Stage, Study, read_study, study_file, wrong_seeds
+from kdzoo.suite.study.study import Stage, Study
+from kdzoo.suite.study.study_files import read_study, study_file
 from kdzoo.text import number_of
 
 if TYPE_CHECKING:

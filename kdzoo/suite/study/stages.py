@@ -12,8 +12,11 @@ from kdzoo.errors import InputError, noting, unknown
 from kdzoo.runs.spec import ObjectiveSpec
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.starts import read_starts
-from kdzoo.suite.report.blocks import Block, blocks_of
-from kdzoo.suite.report.records import BenchRecords, Record, read_bench, setting_of
+from kdzoo.suite.report.bench import BenchRecords, read_bench
+from kdzoo.suite.report.blocks import Block
+from kdzoo.suite.report.grouping import blocks_of
+from kdzoo.suite.report.records import Record
+from kdzoo.suite.report.settings import setting_of
 from kdzoo.suite.study.steps.step import network_file
 from kdzoo.suite.study.study import Stage, Study
 from kdzoo.suite.study.which import Of, Which

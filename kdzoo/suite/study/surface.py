@@ -8,7 +8,8 @@ from pydantic import JsonValue
 
 from kdzoo.errors import InputError, unknown
 from kdzoo.runs.spec import Spec
-from kdzoo.suite.report.records import Record, setting_of
+from kdzoo.suite.report.records import Record
+from kdzoo.suite.report.settings import setting_of
 
 OF_NETWORKS = ("teacher", "student", "pair")
 OF_A_SETTING = ("temperature", "alpha", "weight", "dose", "coefficients")

@@ -14,9 +14,10 @@ import pandas as pd
 
 from kdzoo.errors import InputError
 from kdzoo.suite.plan.config import refit_seeds
-from kdzoo.suite.report.leaderboard import as_csv
+from kdzoo.suite.report.error_model import sample_sd
+from kdzoo.suite.report.intervals import mean_interval
 from kdzoo.suite.report.records import Record
-from kdzoo.suite.report.stats import mean_interval, sample_sd
+from kdzoo.suite.report.table_files import as_csv
 from kdzoo.suite.study.metrics import is_count, lower_is_better, resolution_of, value_of
 from kdzoo.suite.study.stages import has_setting, planned_bench
 from kdzoo.suite.study.study import Study

@@ -1,22 +1,27 @@
-"""Statistics of few seeds, as pure functions. docs/statistics.md states the model in plain words.
+"""The error model of few seeds, as pure functions. docs/statistics.md states it in plain words.
 
 The intervals and p-values of one table come from one `ErrorModel`. Its arrays end in an axis of rows; axes in front of
-that, if any, are tables side by side, which is how benchmarks/statistics.py judges these very functions.
+that, if any, are tables side by side, which is how benchmarks/error_rates.py judges these very functions.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import bdtr, digamma, ndtri, polygamma, stdtr, stdtrit
+from scipy.special import digamma, polygamma, stdtr, stdtrit
 
 LEVEL = 0.95
+
+
 POWER = 0.8
+
+
 ROWS_TO_FIT = 5
 """the number of rows from which the spread of their variances is estimated; fewer are pooled"""
+
+
 ROUNDING = 1e-6
 """a variance below this share of what one image makes of it is zero but for floating point"""
 
@@ -145,7 +150,7 @@ def paired_model(values: np.ndarray, resolution: float = 0.0) -> ErrorModel:
     """
     rows, seeds = values.shape[-2:]
     rest = values - values.mean(-2, keepdims=True)
-    variances = _without_zero(rest.var(-1, ddof=1) * rows / (rows - 1), resolution)
+    variances = without_zero(rest.var(-1, ddof=1) * rows / (rows - 1), resolution)
     return _model(values.mean(-1), variances, np.full(rows, float(seeds)), (rows - 1) * (seeds - 1), None, paired=True)
 
 
@@ -157,7 +162,7 @@ def independent_model(
     The prior is fitted to the rows unless given; WELCH leaves every row its own variance.
     """
     counts = np.asarray(counts, dtype=float)
-    return _model(means, _without_zero(variances, resolution), counts, float((counts - 1).sum()), prior, paired=False)
+    return _model(means, without_zero(variances, resolution), counts, float((counts - 1).sum()), prior, paired=False)
 
 
 def model_of(samples: Sequence[Mapping[int, float]], resolution: float) -> ErrorModel:
@@ -170,7 +175,7 @@ def model_of(samples: Sequence[Mapping[int, float]], resolution: float) -> Error
     return independent_model(np.array([v.mean() for v in values]), variances, np.array([len(v) for v in values]), resolution)
 
 
-def _without_zero(variances: np.ndarray, resolution: float) -> np.ndarray:
+def without_zero(variances: np.ndarray, resolution: float) -> np.ndarray:
     """Variances, where a zero enters as what rounding to multiples of `resolution` (one test image) makes by itself."""
     least = resolution**2 / 12
     return np.where(variances > ROUNDING * least, variances, least)
@@ -181,51 +186,6 @@ def _model(means: np.ndarray, variances: np.ndarray, counts: np.ndarray, pooled:
     prior = fit_prior(variances, own) if prior is None else prior
     moderated = prior.moderate(variances, own)
     return ErrorModel(means, moderated / counts, prior.freedom[..., None] + own, pooled, prior, paired)
-
-
-COLLAPSE_POINTS, COLLAPSE_SDS = 3.0, 5.0
-
-
-def is_collapsed(val_top1: np.ndarray, alone: np.ndarray, images: int) -> np.ndarray:
-    """Whether validation top-1 (..., seeds) lies so far below the student alone's that its runs went wrong.
-
-    By more than COLLAPSE_POINTS and more than COLLAPSE_SDS standard deviations of the student alone, which are taken to
-    be at least sqrt(p (1 - p) / N), what N images leave open of an accuracy p. A bound that is met is not passed.
-    """
-    base = alone.mean(-1)
-    own = alone.std(-1, ddof=1) if alone.shape[-1] > 1 else np.zeros_like(base)
-    sd = np.maximum(own, np.sqrt(base * (1 - base) / images))
-    return np.asarray(np.round(base - val_top1.mean(-1) - np.maximum(COLLAPSE_POINTS / 100, COLLAPSE_SDS * sd), 10) > 0)
-
-
-def common_seeds(samples: Sequence[Iterable[int]]) -> frozenset[int]:
-    """The seeds on which rows may be ranked against each other: of sets of two seeds or more, the one that most rows have.
-
-    Where all rows share two seeds or more, those. Else the rows' own sets are the candidates: most rows, then most seeds.
-    Where no two rows share two seeds, what all rows share, which may be nothing. A mean over more or other seeds is
-    another measurement: one seed may be a lucky one for every method alike.
-    """
-    sets = [frozenset(sample) for sample in samples]
-    if not sets:
-        return frozenset()
-    shared = frozenset.intersection(*sets)
-    rows = {seeds: sum(seeds <= other for other in sets) for seeds in {shared, *sets} if len(seeds) > 1}
-    able = {seeds: count for seeds, count in rows.items() if count > 1}
-    return max(able, key=lambda seeds: (able[seeds], len(seeds), sorted(seeds)), default=shared)
-
-
-def lead_is_clear(teacher: float, alone: Sequence[float] | np.ndarray, images: int) -> bool:
-    """Whether a teacher's test top-1 lies above the student alone's (seeds) by more than the 95 % interval of that lead.
-
-    The teacher is one training: its distance from a mean of n has an error of sd sqrt(1 + 1/n), with n - 1 degrees of
-    freedom, and no lead is clearer than N test images leave two accuracies open. Never clear with one seed.
-    """
-    n, base = len(alone), float(np.mean(alone))
-    if n < 2:
-        return False
-    between_runs = float(stdtrit(n - 1, (1 + LEVEL) / 2)) * sample_sd(alone) * np.sqrt(1 + 1 / n)
-    between_images = float(ndtri((1 + LEVEL) / 2)) * np.sqrt((base * (1 - base) + teacher * (1 - teacher)) / images)
-    return bool(teacher - base > max(between_runs, between_images))
 
 
 def holm(p: np.ndarray) -> np.ndarray:
@@ -240,80 +200,3 @@ def holm(p: np.ndarray) -> np.ndarray:
 def sample_sd(values: Sequence[float] | np.ndarray) -> float:
     """The sample standard deviation (ddof 1); NaN for one value."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
-
-
-def mean_interval(values: Sequence[float] | np.ndarray, resolution: float = 0.0) -> tuple[float, float]:
-    """The 95 % t interval of the mean of independent runs; NaN for one run. Equal runs differ by what `resolution` hides."""
-    mean, n = float(np.mean(values)), len(values)
-    if n < 2:
-        return math.nan, math.nan
-    variance = float(_without_zero(np.array([np.var(values, ddof=1)]), resolution)[0])
-    half = float(stdtrit(n - 1, (1 + LEVEL) / 2)) * math.sqrt(variance / n)
-    return mean - half, mean + half
-
-
-def beside_single(interval: tuple[float, float], n: int) -> tuple[float, float]:
-    """The interval of a mean of n runs minus a single training, from that of the mean: the single one varies as much as each of them."""
-    middle, half = (interval[0] + interval[1]) / 2, (interval[1] - interval[0]) / 2
-    return middle - half * math.sqrt(n + 1), middle + half * math.sqrt(n + 1)
-
-
-def ratio_interval(parts: Sequence[float], wholes: Sequence[float]) -> tuple[float, float]:
-    """The 95 % interval of a ratio of two means over the same runs; NaN for one run (Fieller 1954, JRSS B 16, 175-185).
-
-    Infinite on both sides where the 95 % interval of the denominator's mean includes 0: the ratio is then anything.
-    """
-    n = len(parts)
-    if n < 2:
-        return math.nan, math.nan
-    part, whole = float(np.mean(parts)), float(np.mean(wholes))
-    covariance = np.cov(np.array([parts, wholes], dtype=float), ddof=1) * float(stdtrit(n - 1, (1 + LEVEL) / 2)) ** 2 / n
-    of_part, between, of_whole = covariance[0, 0], covariance[0, 1], covariance[1, 1]
-    leading = whole**2 - of_whole
-    if leading <= 0:
-        return -math.inf, math.inf
-    middle = (part * whole - between) / leading
-    half = math.sqrt(max(middle**2 - (part**2 - of_part) / leading, 0.0))
-    return middle - half, middle + half
-
-
-def mcnemar_p(first_right: np.ndarray, second_right: np.ndarray) -> float:
-    """Exact McNemar test of two models on the same images: about these two models, not about their methods."""
-    only_first = int((first_right & ~second_right).sum())
-    only_second = int((second_right & ~first_right).sum())
-    return min(1.0, 2 * float(bdtr(min(only_first, only_second), only_first + only_second, 0.5)))
-
-
-def paired_difference(both: int, only_first: int, only_second: int, neither: int) -> tuple[float, float]:
-    """95 % interval of the difference of two models' accuracies on the same images, from how many both, one or none names right.
-
-    Wilson's limits of both accuracies, put together with their correlation phi, which is corrected for continuity where it
-    is positive (Newcombe 1998, Statistics in Medicine 17, 2635-2650, method 10). About these two models, not about their
-    methods; it need not agree with the exact McNemar test (`mcnemar_p`) on whether 0 is left out.
-    """
-    n = both + only_first + only_second + neither
-    first, second = both + only_first, both + only_second
-    (low1, high1), (low2, high2) = wilson(first, n), wilson(second, n)
-    p1, p2 = first / n, second / n
-    product = first * (n - first) * second * (n - second)
-    excess = both * neither - only_first * only_second
-    corrected = max(excess - n / 2, 0.0) if excess > 0 else float(excess)
-    phi = corrected / math.sqrt(product) if product else 0.0
-    return (
-        p1 - p2 - _joint(p1 - low1, high2 - p2, phi),
-        p1 - p2 + _joint(high1 - p1, p2 - low2, phi),
-    )
-
-
-def _joint(one: float, other: float, phi: float) -> float:
-    """The half-width of a difference whose two sides have these half-widths and this correlation."""
-    return math.sqrt(max(one**2 - 2 * phi * one * other + other**2, 0.0))
-
-
-def wilson(right: int, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share."""
-    z = float(ndtri((1 + LEVEL) / 2))
-    p = right / n
-    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return float(middle - half), float(middle + half)

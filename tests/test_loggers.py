@@ -21,8 +21,11 @@ import pytest
 import wandb
 
 from kdzoo.errors import InputError
-from kdzoo.runs import loggers
-from kdzoo.runs.loggers import JsonLines, Tee, WandbSettings, WandbSink, read_lines, wandb_id, wandb_settings
+from kdzoo.runs.loggers import LoggerGroup
+from kdzoo.runs.metrics_file import JsonLines, read_lines
+from kdzoo.runs.wandb import WandbLogger
+from kdzoo.runs.wandb_service import wandb_id
+from kdzoo.runs.wandb_settings import WandbSettings, wandb_settings
 
 
 def record(epoch: int, **changes: Any) -> dict[str, Any]:
@@ -42,21 +45,21 @@ def record(epoch: int, **changes: Any) -> dict[str, Any]:
 
 
 def test_every_record_is_on_disk_as_a_line_before_the_next_step(tmp_path):
-    sink = JsonLines(tmp_path / "metrics.jsonl", keep_through_step=0)
+    logger = JsonLines(tmp_path / "metrics.jsonl", keep_through_step=0)
     for epoch in (1, 2, 3):
-        sink.epoch(record(epoch))
+        logger.epoch(record(epoch))
         lines = (tmp_path / "metrics.jsonl").read_text().split("\n")
         assert lines.pop() == ""
         assert [json.loads(line) for line in lines] == [record(e) for e in range(1, epoch + 1)]
-    sink.close()
+    logger.close()
 
 
 def test_a_resume_cuts_the_records_back_to_the_checkpoint(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(json.dumps(record(e)) + "\n" for e in (1, 2, 3, 4)))
-    sink = JsonLines(path, keep_through_step=50)
-    sink.epoch(record(3, loss=9.0))
-    sink.close()
+    logger = JsonLines(path, keep_through_step=50)
+    logger.epoch(record(3, loss=9.0))
+    logger.close()
     assert [(r["step"], r["loss"]) for r in read_lines(path)] == [(23, 1.0), (46, 0.5), (69, 9.0)]
     assert [file.name for file in tmp_path.iterdir()] == ["metrics.jsonl"]
 
@@ -66,9 +69,9 @@ def test_a_torn_last_line_is_dropped_and_the_next_one_starts_afresh(tmp_path, te
     path = tmp_path / "metrics.jsonl"
     path.write_bytes("".join(json.dumps(record(e)) + "\n" for e in (1, 2)).encode() + tear)
     assert [r["epoch"] for r in read_lines(path)] == [1, 2]
-    sink = JsonLines(path, keep_through_step=10**9)
-    sink.epoch(record(3))
-    sink.close()
+    logger = JsonLines(path, keep_through_step=10**9)
+    logger.epoch(record(3))
+    logger.close()
     assert [json.loads(line)["epoch"] for line in path.read_text().splitlines()] == [1, 2, 3]
 
 
@@ -80,9 +83,9 @@ def test_a_step_without_a_checkpoint_starts_from_nothing(tmp_path):
 
 
 def test_what_json_cannot_say_becomes_null_and_every_reader_can_read_it(tmp_path):
-    sink = JsonLines(tmp_path / "metrics.jsonl", keep_through_step=0)
-    sink.epoch(record(1, loss=float("inf"), parts={"ce": float("nan")}))
-    sink.close()
+    logger = JsonLines(tmp_path / "metrics.jsonl", keep_through_step=0)
+    logger.epoch(record(1, loss=float("inf"), parts={"ce": float("nan")}))
+    logger.close()
     text = (tmp_path / "metrics.jsonl").read_text()
     assert "NaN" not in text
     assert "Infinity" not in text
@@ -93,16 +96,16 @@ def test_what_json_cannot_say_becomes_null_and_every_reader_can_read_it(tmp_path
 def test_a_full_disk_is_an_error_and_what_was_written_before_stays(tmp_path):
     """A limit on the file's size stands for the full disk: the second line fits in part only."""
     path = tmp_path / "metrics.jsonl"
-    sink = JsonLines(path, keep_through_step=0)
-    sink.epoch(record(1))
+    logger = JsonLines(path, keep_through_step=0)
+    logger.epoch(record(1))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 20, hard))
     try:
         with pytest.raises(OSError, match="large"):
-            sink.epoch(record(2))
+            logger.epoch(record(2))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    sink.close()
+    logger.close()
     assert path.stat().st_size > len(json.dumps(record(1), separators=(",", ":"))) + 1  # a torn line, as after a full disk
     assert read_lines(path) == [record(1)]
 
@@ -259,18 +262,18 @@ def exit_code_of(file: Path) -> int:
 RESULT = {"id": "hinton-0123456789ab", "status": "done", "last": {"epoch": 3, "val": {"top1": 0.53, "top5": None}, "test": {"top1": 0.5}}}
 
 
-def opened(home: Path, run_id: str, cursor: Path, notes: list[str], **settings: Any) -> WandbSink:
+def opened(home: Path, run_id: str, cursor: Path, notes: list[str], **settings: Any) -> WandbLogger:
     config = {"id": run_id, "run": {"recipe": {"epochs": 3, "lr": 0.05}, "seed": 0}}
-    return WandbSink(WandbSettings("offline", directory=str(home), **settings), "digits", run_id, config, cursor, notes.append)
+    return WandbLogger(WandbSettings("offline", directory=str(home), **settings), "digits", run_id, config, cursor, notes.append)
 
 
 def test_a_run_is_in_wandbs_file_with_id_group_config_curves_and_summary(wandb_home, tmp_path):
     notes: list[str] = []
-    sink = opened(wandb_home, "hinton-0123456789ab", tmp_path / "cursor", notes, project="kd", entity="us")
+    logger = opened(wandb_home, "hinton-0123456789ab", tmp_path / "cursor", notes, project="kd", entity="us")
     for epoch in (1, 2, 3):
-        sink.epoch(record(epoch))
-    sink.finish(RESULT)
-    sink.close()
+        logger.epoch(record(epoch))
+    logger.finish(RESULT)
+    logger.close()
 
     (file,) = files_of(wandb_home, "digits-hinton-0123456789ab")
     run = header_of(file)
@@ -337,10 +340,10 @@ def is_number(cell: Any) -> bool:
 
 
 def test_an_epoch_without_validation_has_its_other_curves(wandb_home, tmp_path):
-    sink = opened(wandb_home, "none-1", tmp_path / "cursor", [])
-    sink.epoch(record(1, val=None))
-    sink.finish(RESULT)
-    sink.close()
+    logger = opened(wandb_home, "none-1", tmp_path / "cursor", [])
+    logger.epoch(record(1, val=None))
+    logger.finish(RESULT)
+    logger.close()
     (row,) = rows_of(files_of(wandb_home, "digits-none-1"))
     assert row["train/loss"] == 1
     assert not [key for key in row if key.startswith("val")]
@@ -351,11 +354,11 @@ def test_a_cohort_of_eight_keeps_its_runs_apart(wandb_home, tmp_path):
     ids = [f"hinton-{n}" for n in range(8)]
     cohort = [opened(wandb_home, run_id, tmp_path / run_id, notes) for run_id in ids]
     for epoch in (1, 2):
-        for number, sink in enumerate(cohort):
-            sink.epoch(record(epoch, loss=float(number)))
-    for sink in cohort:
-        sink.finish(RESULT)
-        sink.close()
+        for number, logger in enumerate(cohort):
+            logger.epoch(record(epoch, loss=float(number)))
+    for logger in cohort:
+        logger.finish(RESULT)
+        logger.close()
     for number, run_id in enumerate(ids):
         rows = rows_of(files_of(wandb_home, f"digits-{run_id}"))
         assert [(r["_step"], r["train/loss"]) for r in rows] == [(23, number), (46, number)]
@@ -365,8 +368,8 @@ def test_a_cohort_of_eight_keeps_its_runs_apart(wandb_home, tmp_path):
 def test_a_failed_run_says_so_and_a_stopped_one_is_not_called_finished(wandb_home, tmp_path):
     failed, stopped = (opened(wandb_home, run_id, tmp_path / run_id, []) for run_id in ("at-1", "at-2"))
     failed.fail("Traceback ...\nRuntimeError: loss became NaN at step 12\n")
-    for sink in (failed, stopped):
-        sink.close()
+    for logger in (failed, stopped):
+        logger.close()
     (file,) = files_of(wandb_home, "digits-at-1")
     assert exit_code_of(file) == 1
     assert summary_of(file)["error"] == "RuntimeError: loss became NaN at step 12"
@@ -380,21 +383,21 @@ def test_after_a_hard_end_the_same_id_goes_on_and_no_step_is_there_twice(wandb_h
         import os, sys, time
         from pathlib import Path
         sys.path.insert(0, {str(Path(__file__).parent)!r})
-        from test_sinks import opened, record, rows_of, written
-        sink = opened(Path({str(wandb_home)!r}), "at-1", Path({str(tmp_path / "cursor")!r}), [])
+        from test_loggers import opened, record, rows_of, written
+        logger = opened(Path({str(wandb_home)!r}), "at-1", Path({str(tmp_path / "cursor")!r}), [])
         for epoch in (1, 2, 3, 4):
-            sink.epoch(record(epoch))
+            logger.epoch(record(epoch))
         while len(rows_of(written({str(wandb_home)!r}, "digits-at-1"))) < 4:
             time.sleep(0.05)
         os._exit(9)
         """
     assert subprocess.run([sys.executable, "-c", textwrap.dedent(code)], timeout=60).returncode == 9
     time.sleep(1.1)  # W&B names its folders by the second
-    sink = opened(wandb_home, "at-1", tmp_path / "cursor", [])
+    logger = opened(wandb_home, "at-1", tmp_path / "cursor", [])
     for epoch in (3, 4, 5, 6):
-        sink.epoch(record(epoch))
-    sink.finish(RESULT)
-    sink.close()
+        logger.epoch(record(epoch))
+    logger.finish(RESULT)
+    logger.close()
     files = files_of(wandb_home, "digits-at-1")
     assert len(files) == 2
     assert {header_of(file).run_id for file in files} == {"digits-at-1"}
@@ -411,16 +414,16 @@ def test_disabled_makes_no_file(wandb_home, tmp_path, monkeypatch):
 def test_the_option_beats_the_environment_in_wandb_too(wandb_home, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "disabled")
     monkeypatch.setenv("WANDB_RUN_ID", "theirs")
-    sink = opened(wandb_home, "at-1", tmp_path / "cursor", [])
-    sink.epoch(record(1))
-    sink.finish(RESULT)
-    sink.close()
+    logger = opened(wandb_home, "at-1", tmp_path / "cursor", [])
+    logger.epoch(record(1))
+    logger.finish(RESULT)
+    logger.close()
     assert len(rows_of(files_of(wandb_home, "digits-at-1"))) == 1
 
 
-def told_to_both(wandb_sink: WandbSink, folder: Path) -> None:
+def told_to_both(wandb_sink: WandbLogger, folder: Path) -> None:
     """Three epochs and a result, to JSON lines and to W&B; the lines have to be whole."""
-    tee = Tee([JsonLines(folder / "metrics.jsonl", keep_through_step=0), wandb_sink])
+    tee = LoggerGroup([JsonLines(folder / "metrics.jsonl", keep_through_step=0), wandb_sink])
     for epoch in (1, 2, 3):
         tee.epoch(record(epoch))
     tee.finish(RESULT)
@@ -458,9 +461,10 @@ def isolated(code: str, **environ: str) -> subprocess.CompletedProcess[str]:
         import os, signal, sys, time
         from pathlib import Path
         sys.path.insert(0, {str(Path(__file__).parent)!r})
-        from kdzoo.runs import loggers as sinks
-        from kdzoo.runs.loggers import WandbSettings, WandbSink
-        from test_sinks import RESULT, opened, record, services, told_to_both
+        from kdzoo.runs import wandb, wandb_service
+        from kdzoo.runs.wandb import WandbLogger
+        from kdzoo.runs.wandb_settings import WandbSettings
+        from test_loggers import RESULT, opened, record, services, told_to_both
         notes = []
         """
     program = textwrap.dedent(start) + textwrap.dedent(code)
@@ -474,13 +478,13 @@ def isolated(code: str, **environ: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_service_killed_in_the_middle_costs_no_result_and_is_noted_once(wandb_home, tmp_path):
     done = isolated(f"""
-        sink = opened(Path({str(wandb_home)!r}), "at-1", Path({str(tmp_path / "cursor")!r}), notes)
-        sink.epoch(record(1, step=1))
-        while sink._sent < 0:
+        logger = opened(Path({str(wandb_home)!r}), "at-1", Path({str(tmp_path / "cursor")!r}), notes)
+        logger.epoch(record(1, step=1))
+        while logger._sent < 0:
             time.sleep(0.01)
         for pid in services():
             os.kill(pid, signal.SIGKILL)
-        told_to_both(sink, Path({str(tmp_path)!r}))
+        told_to_both(logger, Path({str(tmp_path)!r}))
         print(len(notes), *notes)
         """)
     assert done.returncode == 0, done.stderr
@@ -490,16 +494,16 @@ def test_a_service_killed_in_the_middle_costs_no_result_and_is_noted_once(wandb_
 @pytest.mark.slow
 def test_a_service_that_hangs_holds_nothing_up_for_longer_than_the_patience(wandb_home, tmp_path):
     done = isolated(f"""
-        sinks.PATIENCE_SECONDS = 2.0
-        sink = opened(Path({str(wandb_home)!r}), "at-1", Path({str(tmp_path / "cursor")!r}), notes)
-        sink.epoch(record(1, step=1))
-        while sink._sent < 0:
+        wandb.PATIENCE_SECONDS = wandb_service.PATIENCE_SECONDS = 2.0
+        logger = opened(Path({str(wandb_home)!r}), "at-1", Path({str(tmp_path / "cursor")!r}), notes)
+        logger.epoch(record(1, step=1))
+        while logger._sent < 0:
             time.sleep(0.01)
         pids = services()
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
         start = time.monotonic()
-        told_to_both(sink, Path({str(tmp_path)!r}))
+        told_to_both(logger, Path({str(tmp_path)!r}))
         again = opened(Path({str(wandb_home)!r}), "at-2", Path({str(tmp_path / "second")!r}), notes)
         told_to_both(again, Path({str(tmp_path)!r}))
         print(time.monotonic() - start, *notes, sep=chr(10))
@@ -518,10 +522,10 @@ def test_a_service_that_hangs_holds_nothing_up_for_longer_than_the_patience(wand
 def test_a_server_that_is_not_there_costs_a_bounded_time_and_no_result(wandb_home, tmp_path):
     done = isolated(
         f"""
-        sinks.PATIENCE_SECONDS = 2.0
+        wandb.PATIENCE_SECONDS = wandb_service.PATIENCE_SECONDS = 2.0
         settings = WandbSettings("online", directory={str(wandb_home)!r})
-        sink = WandbSink(settings, "digits", "at-1", {{}}, Path({str(tmp_path / "cursor")!r}), notes.append)
-        told_to_both(sink, Path({str(tmp_path)!r}))
+        logger = WandbLogger(settings, "digits", "at-1", {{}}, Path({str(tmp_path / "cursor")!r}), notes.append)
+        told_to_both(logger, Path({str(tmp_path)!r}))
         print(len(notes), *notes)
         """,
         WANDB_API_KEY="0" * 40,
@@ -534,19 +538,20 @@ def test_a_server_that_is_not_there_costs_a_bounded_time_and_no_result(wandb_hom
 
 
 def test_a_terminal_is_never_asked_for_a_key(wandb_home, tmp_path):
-    """On a pseudo-terminal, online, and with no key anywhere: the settings say offline, and so does the sink if asked anyway."""
+    """On a pseudo-terminal, online, and with no key anywhere: the settings say offline, and so does the logger if asked anyway."""
     import pty
 
     code = f"""
         import sys
         from pathlib import Path
-        from kdzoo.runs.loggers import WandbSettings, WandbSink
+        from kdzoo.runs.wandb import WandbLogger
+        from kdzoo.runs.wandb_settings import WandbSettings
         notes = []
         assert sys.stdin.isatty() and sys.stderr.isatty()
         settings = WandbSettings("online", directory={str(wandb_home)!r})
-        sink = WandbSink(settings, "digits", "at-1", {{}}, Path({str(tmp_path / "cursor")!r}), notes.append)
-        sink.finish({{}})
-        sink.close()
+        logger = WandbLogger(settings, "digits", "at-1", {{}}, Path({str(tmp_path / "cursor")!r}), notes.append)
+        logger.finish({{}})
+        logger.close()
         Path({str(tmp_path / "notes")!r}).write_text(str(notes))
         """
     seen = []
@@ -570,10 +575,10 @@ def test_a_terminal_is_never_asked_for_a_key(wandb_home, tmp_path):
     assert b"choice" not in b"".join(seen)
 
 
-def test_a_tee_closes_every_sink_even_where_one_of_them_fails():
+def test_a_group_closes_every_logger_even_where_one_of_them_fails():
     closed = []
 
-    class Closing(loggers.JsonLines):
+    class Closing(JsonLines):
         def __init__(self, name: str) -> None:
             self.name = name
 
@@ -583,10 +588,10 @@ def test_a_tee_closes_every_sink_even_where_one_of_them_fails():
                 raise OSError("no space left")
 
     with pytest.raises(OSError, match="no space"):
-        Tee([Closing("first"), Closing("second")]).close()
+        LoggerGroup([Closing("first"), Closing("second")]).close()
     assert closed == ["first", "second"]
 
 
-def test_importing_the_sinks_imports_no_wandb():
-    code = "import sys, kdzoo.runs.loggers; sys.exit('wandb' in sys.modules)"
+def test_importing_the_loggers_imports_no_wandb():
+    code = "import sys, kdzoo.runs.loggers, kdzoo.runs.wandb; sys.exit('wandb' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,0 +1,72 @@
+"""metrics.jsonl: a line an epoch."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kdzoo.files import read_file
+from kdzoo.runs.loggers import Record
+from kdzoo.runs.store import write_bytes
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The records of a run's epochs, none where there is no file; left out is all from a line on that is torn or no record."""
+    records = []
+    for line in _content(path).split(b"\n"):
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            break
+        if not isinstance(record, dict) or not isinstance(record.get("step"), int):
+            break
+        records.append(record)
+    return records
+
+
+def _content(path: Path) -> bytes:
+    """The bytes of a plain file; none where there is none."""
+    try:
+        return read_file(path)
+    except OSError:
+        return b""
+
+
+class JsonLines:
+    """metrics.jsonl, cut back at the start to the records at or before a step: where the checkpoint was taken.
+
+    Raises StoreError where the file cannot be written anew, and OSError where a line cannot be written whole (a full disk).
+    """
+
+    def __init__(self, path: Path, keep_through_step: int) -> None:
+        kept = [record for record in read_lines(path) if record["step"] <= keep_through_step]
+        write_bytes(path, b"".join(map(_line, kept)))
+        self._file = path.open("ab", buffering=0)
+
+    def epoch(self, record: Record) -> None:
+        line = _line(record)
+        while line:  # a nearly full disk takes a part of a line, and says no to the rest
+            line = line[self._file.write(line) :]
+
+    def finish(self, result: Record) -> None: ...
+
+    def fail(self, text: str) -> None: ...
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _line(record: Record) -> bytes:
+    return (json.dumps(finite(record), separators=(",", ":"), allow_nan=False) + "\n").encode()
+
+
+def finite(value: Any) -> Any:
+    """The same value with null for NaN and infinities, which JSON does not have."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    return value

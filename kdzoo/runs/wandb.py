@@ -1,0 +1,158 @@
+"""A run's numbers in W&B. A failing W&B never loses a result."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kdzoo.files import read_text
+from kdzoo.runs.loggers import Record
+from kdzoo.runs.store import write_bytes
+from kdzoo.runs.wandb_service import PATIENCE_SECONDS, open_run, plain_id, service, wandb_id
+from kdzoo.runs.wandb_settings import WandbSettings
+
+
+class WandbLogger:
+    """One W&B run for a run, in its bench's group; after a resume the same id and no step twice.
+
+    The last step that was sent stands in the file `cursor`. W&B is spoken to on a thread of its own, so that it can
+    neither slow the training down nor hang it, and this process ends without it where it does not end (`Service`).
+    Whatever goes wrong is noted once, on the caller's thread and at `close` at the latest, and the logger is silent from
+    then on.
+    """
+
+    def __init__(self, settings: WandbSettings, bench: str, run_id: str, config: Record, cursor: Path, note: Callable[[str], None]) -> None:
+        self._note = note
+        self._service = service()
+        self._cursor = cursor
+        self._sent = -1
+        self._trouble: str | None = None
+        self._ended: float | None = None
+        self._said: queue.SimpleQueue[Callable[[Any], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._speak, args=(settings, bench, run_id, dict(config)), daemon=True)
+        if self._service.silent.is_set():
+            self._trouble = "no answer to an earlier run"
+        else:
+            self._thread.start()
+
+    def epoch(self, record: Record) -> None:
+        step, numbers = record["step"], curves(record)
+
+        def send(run: Any) -> None:
+            if step <= self._sent:
+                return
+            self._sent = step
+            write_bytes(
+                self._cursor, str(step).encode()
+            )  # first: of a step that is lost and one that is there twice, the first is the lesser evil
+            run.log(numbers, step=step, commit=True)
+
+        self._say(send)
+
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None:
+        """Log a table under its name, once a step."""
+
+        def send(run: Any) -> None:
+            import wandb
+
+            if step > self._sent:
+                self._sent = step
+                write_bytes(self._cursor, str(step).encode())
+                run.log({name: wandb.Table(columns=list(columns), data=[list(row) for row in rows])}, step=step, commit=True)
+
+        self._say(send)
+
+    def finish(self, result: Record) -> None:
+        self._end(flattened(result), exit_code=0)
+
+    def fail(self, text: str) -> None:
+        self._end({"error": (text.strip().splitlines() or [""])[-1]}, exit_code=1)
+
+    def close(self) -> None:
+        """Wait, for a bounded time, until W&B has everything. A run that neither finished nor failed counts as stopped.
+
+        The time counts from the end of the run, so that all runs of a cohort wait together; a service that has been
+        waited for in vain is not waited for again.
+        """
+        last = self._end({}, exit_code=130) + 2 * PATIENCE_SECONDS
+        if self._thread.ident is not None:  # it was started
+            self._thread.join(0.0 if self._service.silent.is_set() else max(last - time.monotonic(), 0.0))
+        if self._thread.is_alive():
+            self._service.silent.set()
+            self._trouble = f"no answer within {2 * PATIENCE_SECONDS:.0f} seconds"
+        self._tell()
+
+    def _end(self, summary: Record, exit_code: int) -> float:
+        """Say how the run ended, the first time; when that was."""
+        if self._ended is not None:
+            return self._ended
+        self._ended = time.monotonic()
+
+        def end(run: Any) -> None:
+            run.summary.update(dict(summary))
+            run.finish(exit_code=exit_code)
+
+        self._say(end)
+        self._say(None)
+        return self._ended
+
+    def _say(self, act: Callable[[Any], None] | None) -> None:
+        self._said.put(act)
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._trouble is not None:
+            self._note(f"wandb: {self._trouble}; continuing without it")
+            self._trouble, self._note = None, lambda _: None
+
+    def _speak(self, settings: WandbSettings, bench: str, run_id: str, config: dict[str, Any]) -> None:
+        """What the thread does: open the run, then say one thing after the other."""
+        try:
+            if self._cursor.exists():
+                self._sent = int(read_text(self._cursor))
+            run = self._open(settings, bench, run_id, config)
+            while (act := self._said.get()) is not None:
+                act(run)
+        except BaseException as error:  # W&B is a copy: its failures are said, and cost no result
+            lines = str(error).replace(wandb_id(bench, run_id), "a run").splitlines() or [""]
+            self._trouble = f"{type(error).__name__}: {lines[0]}"
+
+    def _open(self, settings: WandbSettings, bench: str, run_id: str, config: dict[str, Any]) -> Any:
+        """The W&B run; raises what W&B raises, and where that took the whole patience it is not waited for again."""
+        began = time.monotonic()
+        try:
+            return open_run(settings, bench, run_id, config)
+        except Exception:
+            if time.monotonic() - began >= PATIENCE_SECONDS:
+                self._service.silent.set()
+            raise
+        finally:
+            self._service.first_at_exit()
+
+
+def offline_runs(settings: WandbSettings, bench: str) -> Path | None:
+    """The pattern of the folders in which W&B keeps a bench's offline runs, for `wandb sync`; None where there are none."""
+    folder = Path(settings.directory or ".") / "wandb"
+    pattern = f"offline-run-*-{plain_id(bench)}-*"
+    return folder / pattern if settings.mode == "offline" and any(folder.glob(pattern)) else None
+
+
+def curves(record: Record) -> dict[str, float]:
+    """An epoch's record as W&B's curves: epoch, lr, train/loss, train/parts/hinton, val/top1."""
+    train = {"loss": record["loss"], "parts": record["parts"]}
+    return flattened({"epoch": record["epoch"], "lr": record["lr"], "train": train, "val": record["val"]})
+
+
+def flattened(value: Record, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with keys joined by slashes; what is None is left out."""
+    found: dict[str, Any] = {}
+    for key, item in value.items():
+        if isinstance(item, Mapping):
+            found |= flattened(item, f"{prefix}{key}/")
+        elif item is not None:
+            found[prefix + key] = item
+    return found

@@ -1,0 +1,146 @@
+"""The runs of a bench that count, and notes on those that do not, or that should not stand side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from kdzoo.errors import InputError
+from kdzoo.runs.spec import Run, canonical_json
+from kdzoo.runs.store import Store
+from kdzoo.suite.report.records import Record, by_place, read_record
+from kdzoo.text import number_of
+
+
+@dataclass(frozen=True)
+class BenchRecords:
+    """All runs that count, in the order of their ids, and notes on those that had to be left out."""
+
+    name: str
+    records: tuple[Record, ...]
+    notes: tuple[str, ...]
+    folder: Path
+
+    def only(self, ids: Container[str]) -> BenchRecords:
+        """The bench with the runs of these ids alone."""
+        return replace(self, records=tuple(record for record in self.records if record.id in ids))
+
+    @property
+    def portable_notes(self) -> tuple[str, ...]:
+        """The notes with files named from the bench's folder on, for a table that may move with it."""
+        return tuple(note.replace(f"{self.folder}/", "") for note in self.notes)
+
+
+def read_bench(folder: Path) -> BenchRecords:
+    """The records below a bench's folder. A damaged file becomes a note; it neither stops the table nor is touched.
+
+    Of runs that differ only in the versions of their methods or of the engine the newest count; first stages never do.
+    """
+    store = Store(folder)
+    if not (folder / "runs").is_dir():
+        raise InputError(f"{folder}: not a bench (expected a folder with runs/)")
+    records: list[Record] = []
+    notes: list[str] = []
+    stages: dict[str, Record] = {}
+    for run_id in store.ids():
+        place = store.run(run_id)
+        try:
+            record = read_record(place)
+        except InputError as error:
+            notes.extend(error.problems)
+            continue
+        if record.run.kind == "pretrain":
+            stages[record.id] = record
+            continue
+        records.append(record)
+        if record.state == "damaged":
+            again = "trains this run again" if place.state() == "damaged" else "writes it again"
+            notes.append(f"{place.path}/{record.error}; the next bench {again} and keeps the file")
+    kept = _newest(records)
+    if old := len(records) - len(kept):
+        notes.append(f"left out: {number_of(old, 'run')} of older method versions")
+    return BenchRecords(folder.resolve().name, tuple(kept), (*notes, *_mixed_versions(kept), *_mixed_teachers(kept, stages)), folder)
+
+
+def _newest(records: Sequence[Record]) -> list[Record]:
+    """The newest of runs that are equal but for versions: the highest numbers, or for hashes the ones finished last.
+
+    Decided once for all seeds of a setting: some seeds of the old and some of the new version are a sample of neither.
+    """
+    keys = {record.id: _without_versions_and_seed(record.run) for record in records}
+    newest: dict[str, tuple[Any, ...]] = {}
+    for record in records:
+        newest[keys[record.id]] = max(newest.get(keys[record.id], ()), (*_age(record), _versions(record.run)))
+    return [record for record in records if newest[keys[record.id]][-1] == _versions(record.run)]
+
+
+def _without_versions_and_seed(run: Run) -> str:
+    content = run.model_dump(mode="json", exclude={"seed", "engine"})
+    first = content["objective"].get("first")
+    for term in [*content["objective"]["terms"], *([first["term"]] if first else [])]:
+        term["version"] = ""
+    return canonical_json(content)
+
+
+def _versions(run: Run) -> tuple[Any, ...]:
+    return (run.engine, *(term.version for term in run.objective.all_terms))
+
+
+def _age(record: Record) -> tuple[Any, ...]:
+    numbers = tuple(int(term.version) if term.version.isdecimal() else -1 for term in record.run.objective.all_terms)
+    return (record.run.engine, numbers, str((record.result or {}).get("finished", "")))
+
+
+def _mixed_versions(records: Iterable[Record]) -> list[str]:
+    """A note for every method of which settings were trained with different versions."""
+    found: dict[str, set[str]] = {}
+    for record in records:
+        for term in record.run.objective.all_terms:
+            found.setdefault(term.method, set()).add(term.version)
+    return [
+        f"{method}: settings of versions {' and '.join(sorted(versions))} stand side by side"
+        for method, versions in sorted(found.items())
+        if len(versions) > 1
+    ]
+
+
+def _mixed_teachers(records: Iterable[Record], stages: Mapping[str, Record]) -> list[str]:
+    """A note for every table whose runs learnt from one teacher by its id, but from different weights: it was trained again.
+
+    stages: the first stages of runs, which a teacher has taught too. Runs of earlier versions do not say who taught them.
+    """
+    notes = []
+    for place, there in by_place(records).items():
+        taught: dict[frozenset[str], list[Record]] = {}
+        for record in there:
+            if trainings := _trainings(record, stages):
+                taught.setdefault(trainings, []).append(record)
+        count = len(frozenset().union(*taught))
+        if count > 1:
+            groups = sorted(taught.values(), key=lambda group: (-len(group), group[0].id))
+            words = [" and ".join(_seeds_of(group)) for group in groups]
+            teacher = (groups[0][0].result or {})["teacher"]["name"]
+            notes.append(
+                f"{place.pair}, {place.recipe}, {place.phase}: the runs were taught by {count} different trainings of teacher {teacher} "
+                f"({'; '.join(words)}): what is compared is not the methods alone"
+            )
+    return notes
+
+
+def _trainings(record: Record, stages: Mapping[str, Record]) -> frozenset[str]:
+    """The digests of the teacher's weights from which a run that is done and its first stage learnt, as far as they are known."""
+    if record.result is None or record.result.get("teacher") is None:
+        return frozenset()
+    first = stages.get(record.run.first.id) if record.run.first is not None else None
+    teachers = [(part.result or {}).get("teacher") or {} for part in (record, first) if part is not None]
+    return frozenset(teacher["weights_digest"] for teacher in teachers if teacher.get("weights_digest"))
+
+
+def _seeds_of(group: Iterable[Record]) -> list[str]:
+    """The seeds of each method, in words."""
+    seeds: dict[str, set[int]] = {}
+    for record in group:
+        seeds.setdefault(record.method, set()).add(record.run.seed)
+    return [f"{method} seed{'s' * (len(found) > 1)} {', '.join(map(str, sorted(found)))}" for method, found in sorted(seeds.items())]

@@ -1,0 +1,76 @@
+"""A bench's rows beside published numbers, for a reader."""
+
+from __future__ import annotations
+
+import math
+import string
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from kdzoo.suite.report.beside import DIFFERENCE, HEAD, SEPARATOR
+from kdzoo.suite.report.cells import interval_words, method_words, spread_words
+from kdzoo.text import number_of
+
+
+def beside_sections(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """The rows for a reader: a table for every bench, pair, data set, recipe and phase that has a published number, with its title.
+
+    Letters stand for what differs (`legend`).
+    """
+    letters = {mark: letter for letter, mark in legend(frame)}
+    parts = []
+    for _, rows in frame.groupby(["bench", *HEAD], dropna=False, sort=False):
+        head = rows.iloc[0]
+        if rows["published top1"].notna().any():
+            recipe = f"{head['recipe']} ({number_of(int(head['epochs']), 'epoch')})"
+            title = f"{head['bench']}: {head['pair']} on {head['data']}, {recipe}, {head['phase']}"
+            parts.append((title, _shown(rows, letters)))
+    return parts
+
+
+def legend(frame: pd.DataFrame) -> list[tuple[str, str]]:
+    """Every difference between protocols with the letter that stands for it, in the order of their kinds."""
+    marks = sorted({mark for cell in frame["differs"].dropna() for mark in cell.split(SEPARATOR)})
+    names = [*string.ascii_lowercase, *(f"{first}{second}" for first in string.ascii_lowercase for second in string.ascii_lowercase)]
+    return list(zip(names, marks, strict=False))
+
+
+def _shown(rows: pd.DataFrame, letters: Mapping[str, str]) -> pd.DataFrame:
+    """Rows as text; our numbers stand once where a method has several published ones."""
+    listed = [row for _, row in rows.iterrows()]
+    again = [at > 0 and all(_same(row[key], listed[at - 1][key]) for key in ("method", "setting")) for at, row in enumerate(listed)]
+
+    def once(cell: Callable[[pd.Series], str]) -> list[str]:
+        return ["" if repeated else cell(row) for repeated, row in zip(again, listed, strict=True)]
+
+    shown = {
+        "method": once(lambda row: method_words(str(row["method"]))),
+        "setting": once(lambda row: _word(row["setting"])),
+        "n": once(lambda row: f"{row['ours n']:.0f}"),
+        "ours": once(lambda row: spread_words(row["ours top1"], math.nan)),
+        "sd": once(lambda row: spread_words(row["ours sd"], math.nan)),
+        "published": [spread_words(row["published top1"], _float(row["published sd"])) for row in listed],
+        DIFFERENCE: [interval_words(*(row[f"{DIFFERENCE}{part}"] for part in ("", " low", " high"))) for row in listed],
+        "table": [_word(row["table"]) for row in listed],
+        "differs": [_marked(row["differs"], letters) for row in listed],
+    }
+    return pd.DataFrame(shown, index=rows.index, dtype=object)
+
+
+def _marked(differs: Any, letters: Mapping[str, str]) -> str:
+    found = sorted(letters[mark] for mark in _word(differs).split(SEPARATOR) if mark)
+    return ("" if all(len(letter) == 1 for letter in found) else " ").join(found)
+
+
+def _same(one: Any, other: Any) -> bool:
+    return bool(one == other) or bool(pd.isna(one) and pd.isna(other))
+
+
+def _word(value: Any) -> str:
+    return "" if pd.isna(value) else str(value)
+
+
+def _float(value: Any) -> float:
+    return math.nan if pd.isna(value) else float(value)

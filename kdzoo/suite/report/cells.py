@@ -1,0 +1,92 @@
+"""Cells of tables as text for a reader."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import fields
+from typing import Any
+
+import pandas as pd
+
+from kdzoo.suite.plan.config import NONE
+from kdzoo.suite.report.settings import Setting
+
+STUDENT_ALONE = "student alone"
+
+
+def method_words(method: str) -> str:
+    """A method as tables for a reader name it; the CSV has its own name, which `--methods` and `--filter` take."""
+    return STUDENT_ALONE if method == NONE else method
+
+
+def number_text(value: float, form: str, unit: str = "") -> str:
+    return "" if pd.isna(value) else f"{value:{form}}{unit}"
+
+
+def passes_text(row: pd.Series) -> str:
+    """`1/1/1`: forward and backward of the student, forward of the teacher, as far as they are recorded."""
+    passes = [row[name] for name in ("student_passes", "backward_passes", "teacher_passes")]
+    return "" if any(pd.isna(value) for value in passes) else "/".join(f"{value:.0f}" for value in passes)
+
+
+def bytes_text(value: float) -> str:
+    """Three digits with a unit of powers of 1000."""
+    units = ("B", "kB", "MB", "GB", "TB")
+    power = min(sum(value >= 999.5 * 1000**above for above in range(len(units))), len(units) - 1)
+    return "" if math.isnan(value) else f"{value / 1000**power:.3g} {units[power]}"
+
+
+def on_common_seeds(row: pd.Series) -> str:
+    """Empty where the row has no other seeds than those."""
+    same = pd.isna(row["rank_top1"]) or len(str(row["rank_seeds"]).split()) == row["n"]
+    return "" if same else percent_text(row["rank_top1"])
+
+
+def p_value_words(p: float) -> str:
+    """Three decimals, or as many more as it takes to see on which side of 0.05 it lies."""
+    if not pd.isna(p) and p < 0.001:
+        return "<0.001"
+    return next((text for digits in (3, 4, 6) if (text := number_text(p, f".{digits}f")).rstrip("0") != "0.05"), number_text(p, ".10g"))
+
+
+def setting_words(row: pd.Series) -> str:
+    """The setting of a row of a leaderboard.csv or runs.csv, in the words of `records.Setting`; empty where there is none."""
+    numbers: dict[str, Any] = {part.name: row.get(part.name) for part in fields(Setting) if part.name != "others"}
+    known = {name: None if pd.isna(value) else value for name, value in numbers.items()}
+    others = row.get("others")
+    return str(Setting(**known, others=json.loads(others) if isinstance(others, str) else {}))
+
+
+def count_text(row: pd.Series) -> str:
+    return f"{row['n']:.0f}" if pd.isna(row["planned"]) or row["n"] == row["planned"] else f"{row['n']:.0f} of {row['planned']:.0f}"
+
+
+def percent_text(value: float) -> str:
+    return "" if pd.isna(value) else f"{100 * value:.2f}"
+
+
+def spread_words(mean: float, sd: float) -> str:
+    """`96.94 ± 0.48` of shares, in per cent."""
+    return "" if pd.isna(mean) else percent_text(mean) + ("" if pd.isna(sd) else f" ± {100 * sd:.2f}")
+
+
+def interval_of(row: pd.Series, name: str) -> str:
+    return interval_words(row[name], row[f"{name}_low"], row[f"{name}_high"])
+
+
+def interval_words(difference: float, low: float, high: float) -> str:
+    """`+0.37 [-0.91, +1.65]` of shares, in points; without brackets where there is no interval."""
+    return "" if pd.isna(difference) else f"{100 * difference:+.2f} {_range(low, high)}".rstrip()
+
+
+def bounds_of(row: pd.Series, name: str) -> str:
+    return _range(row[f"{name}_low"], row[f"{name}_high"])
+
+
+def _range(low: float, high: float) -> str:
+    return "" if pd.isna(low) else f"[{100 * low:+.2f}, {100 * high:+.2f}]"
+
+
+def holm_mark(stands: object) -> str:
+    return " *" if stands is True else ""

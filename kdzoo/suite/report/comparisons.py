@@ -1,0 +1,51 @@
+"""Every healthy row of a table against one control."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kdzoo.suite.report.blocks import Block, Standing, position_of
+from kdzoo.suite.report.error_model import Contrast, holm
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """A family: every healthy row of a table against one control. Empty where the control is not there or collapsed."""
+
+    standings: tuple[Standing, ...]
+    contrast: Contrast | None
+    stands: np.ndarray
+
+    @property
+    def family(self) -> int:
+        return len(self.standings)
+
+    def columns(self, name: str, standing: Standing) -> dict[str, Any]:
+        """One row's interval and p-value, and those of the whole family."""
+        at = position_of(self.standings, standing)
+        if self.contrast is None or at is None:
+            return {}
+        columns: dict[str, Any] = {}
+        for word, family in (("", 1), ("_all", self.family)):
+            low, high = self.contrast.interval(family)
+            columns |= {f"{name}{word}_low": low[at], f"{name}{word}_high": high[at], f"p_{name}{word}": self.contrast.p(family)[at]}
+        return columns | {f"{name}_holm": None if math.isnan(self.contrast.error[at]) else bool(self.stands[at])}
+
+    def detectable(self, standing: Standing) -> float | None:
+        at = position_of(self.standings, standing)
+        return None if self.contrast is None or at is None else float(self.contrast.detectable[at])
+
+
+def comparisons(block: Block, control: str) -> Comparisons:
+    """Every healthy row of a table against a control, by the table's error model."""
+    position = position_of(block.healthy, block.only(control))
+    if block.model is None or position is None:
+        return Comparisons((), None, np.zeros(0, bool))
+    others = [at for at in range(len(block.healthy)) if at != position]
+    whole = block.model.against(position)
+    contrast = Contrast(whole.mean[others], whole.error[others], whole.freedom[others])
+    return Comparisons(tuple(block.healthy[at] for at in others), contrast, holm(contrast.p()))

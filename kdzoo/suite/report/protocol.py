@@ -1,0 +1,45 @@
+"""What has to be equal for the numbers of two benches to be compared."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from kdzoo.runs.spec import Recipe
+from kdzoo.suite.report.bench import BenchRecords
+from kdzoo.suite.report.grouping import flat
+from kdzoo.suite.report.records import taught_on
+
+
+def protocol_of(bench: BenchRecords) -> dict[str, frozenset[str]]:
+    """Every part of the runs' specification that has to be equal for numbers to be compared, and its values.
+
+    Nested parts have names such as `student.stem`, so that a warning names what differs and nothing that is equal.
+    """
+    found: dict[str, set[str]] = {}
+    for record in bench.records:
+        run = record.run.model_dump(mode="json")
+        data = {key: value for key, value in run["data"].items() if key != "transfer"}
+        whole = {"data": data, "recipe": dict.fromkeys(Recipe.model_fields) | run["recipe"]}
+        parts = flat(whole)
+        parts |= {"transfer set": taught_on(record) or "all training images"}
+        parts |= {"engine": run["engine"], "phase": record.place.phase, "recipe": record.place.recipe}
+        parts |= {f"version of {term['method']}": term["version"] for term in run["objective"]["terms"]}
+        parts |= flat({part: run[part] for part in ("student", "teacher") if run[part]})
+        if record.result:
+            environment = record.result["environment"]
+            parts |= {key: environment[key] for key in ("device", "threads", "torch") if key in environment}
+        for key, value in parts.items():
+            found.setdefault(key, set()).add(value_text(value))
+    found["seeds"] = {str(sorted({record.run.seed for record in bench.records}))}
+    return {key: frozenset(values) for key, values in found.items()}
+
+
+def value_text(value: Any) -> str:
+    """A value as it is named in a warning; whole numbers alike, whatever they were read from."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {value_text(item)}" for key, item in value.items() if item is not None)
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        return str(int(value))
+    return str(value)

@@ -1,0 +1,88 @@
+"""A table of numbers as plain text, CSV, Markdown, LaTeX or JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kdzoo.errors import InputError, unknown
+from kdzoo.suite.report.markdown import markdown_table
+from kdzoo.suite.report.table_files import as_csv
+
+FORMATS = ("table", "csv", "md", "latex", "json")
+
+
+def render(frame: pd.DataFrame, how: str) -> str:
+    """A frame as table (plain text), csv, md, latex or json; raises InputError with the known formats.
+
+    csv and json hold the numbers as they are, the others text for a reader, shares in per cent.
+    """
+    if how == "csv":
+        return as_csv(frame).decode()
+    if how == "json":
+        return json.dumps(json.loads(_with_integers(frame).to_json(orient="records", double_precision=15)), indent=1, ensure_ascii=False)
+    shown = words(frame)
+    if how == "table":
+        return str(shown.to_string(index=False))
+    if how == "md":
+        return "\n".join(markdown_table(shown))
+    if how == "latex":
+        return _latex(shown)
+    raise InputError(unknown("format", how, FORMATS))
+
+
+COUNTED = re.compile(r"(^|[ _])(n|seed|seeds|epochs?|rank|planned|failed|tried|views|passes|macs|parameters|bytes|samples|threads|pairs)$")
+"""columns that count something: a column with a missing value holds floats, which a reader of JSON should not see"""
+
+
+def _with_integers(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with integers in the columns that count, as far as they hold whole numbers (a median may not)."""
+    counted = [name for name in frame.columns if COUNTED.search(str(name)) and pd.api.types.is_numeric_dtype(frame[name])]
+    whole = [name for name in counted if (frame[name].dropna() % 1 == 0).all()]
+    return frame.astype(dict.fromkeys(whole, "Int64"))
+
+
+SHARES = re.compile(r"top1|top5| sd$|_sd$| - .*?( low| high)?$|^vs_|ece|balanced|agreement|gap_closed|detectable")
+
+
+DIFFERENCES = re.compile(r" - |^vs_")
+"""columns of differences, which show their sign"""
+
+
+def words(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame as text for a reader, shares in per cent."""
+    shown = frame.copy().astype(object)
+    for column in map(str, frame.columns):
+        share = bool(SHARES.search(column)) and not column.endswith((" p", " test"))
+        sign = "+" if share and DIFFERENCES.search(column) else ""
+        shown[column] = [cell_text(value, share, sign) for value in frame[column]]
+    return shown
+
+
+def cell_text(value: Any, share: bool, sign: str = "") -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, float | int | np.number) and not isinstance(value, bool):
+        return f"{100 * float(value):{sign}.2f}" if share else f"{float(value):.4g}"
+    return str(value)
+
+
+def _latex(shown: pd.DataFrame) -> str:
+    head, *body = [list(map(str, shown.columns)), *shown.itertuples(index=False)]
+    lines = [" & ".join(map(_tex, cells)) + r" \\" for cells in (head, *body)]
+    opened = rf"\begin{{tabular}}{{{'l' * len(head)}}}"
+    return "\n".join([opened, r"\hline", lines[0], r"\hline", *lines[1:], r"\hline", r"\end{tabular}"])
+
+
+TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "<": "$<$", ">": "$>$"} | {
+    sign: rf"\{sign}" for sign in "&%$#_{}"
+}
+
+
+def _tex(text: object) -> str:
+    return "".join(TEX.get(sign, sign) for sign in str(text))

@@ -1,0 +1,78 @@
+"""runs.csv: a row a run, from run.json and result.json alone."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pandas as pd
+
+from kdzoo.runs.spec import canonical
+from kdzoo.suite.report.bench import BenchRecords
+from kdzoo.suite.report.grouping import blocks_of
+from kdzoo.suite.report.records import Record
+from kdzoo.suite.report.settings import setting_of
+
+METRICS = ("top1", "top5", "balanced", "nll", "ece", "agreement", "teacher_kl")
+
+
+COSTS = (
+    "student_passes", "backward_passes", "teacher_passes", "views", "step_macs", "train_macs", "time_ratio",
+    "memory_bytes", "extra_parameters", "step_seconds", "train_seconds",
+)  # fmt: skip
+"""what stays the same on every machine first; seconds of the clock last"""
+
+
+SETTING = ("temperature", "alpha", "weight", "coefficient", "dose", "others")
+
+
+def runs_frame(bench: BenchRecords) -> pd.DataFrame:
+    """A row a run, in the order of pair, phase, method, setting and seed. Accuracies are shares."""
+    records = sorted(bench.records, key=lambda r: (r.place[:-1], r.method, r.setting_key, r.run.seed, r.id))
+    recipes = {record.id: block.recipe for block in reversed(blocks_of(bench)) for record in block.records}
+    return pd.DataFrame([_run_row(r, recipes.get(r.id, r.place.recipe)) for r in records], columns=list(_run_row(None, None)))
+
+
+def _run_row(record: Record | None, recipe: str | None) -> dict[str, Any]:
+    """A run's row; the columns, with nothing in them, for None."""
+    result = (record.result if record else None) or {}
+    last, best, oracle = result.get("last") or {}, result.get("best") or {}, result.get("oracle") or {}
+    teacher, student, cost = result.get("teacher") or {}, result.get("student") or {}, result.get("cost") or {}
+    run, place = (record.run, record.place) if record else (None, None)
+    return {
+        "id": record and record.id,
+        "pair": place and place.pair,
+        "data": place and place.data,
+        "recipe": recipe,
+        "epochs": place and place.epochs,
+        "phase": place and place.phase,
+        "method": record and record.method,
+        **(setting_columns(record) if record else dict.fromkeys(SETTING)),
+        "seed": run and run.seed,
+        "state": record and record.state,
+        **{f"val_{name}": (last.get("val") or {}).get(name) for name in METRICS},
+        **{f"test_{name}": (last.get("test") or {}).get(name) for name in METRICS},
+        "best_epoch": best.get("epoch"),
+        "best_val_top1": (best.get("val") or {}).get("top1"),
+        "test_top1_at_best_val": (best.get("test") or {}).get("top1"),
+        "oracle_epoch": oracle.get("epoch"),
+        "oracle_test_top1": (oracle.get("test") or {}).get("top1"),
+        "train_loss": (result.get("train") or {}).get("loss"),
+        "train_samples": (result.get("train") or {}).get("samples"),
+        "teacher_val_top1": (teacher.get("val") or {}).get("top1"),
+        "teacher_test_top1": (teacher.get("test") or {}).get("top1"),
+        "teacher_parameters": teacher.get("parameters"),
+        "student_parameters": student.get("parameters"),
+        "student_macs": student.get("macs"),
+        **{name: cost.get(name) for name in COSTS},
+        "device": (result.get("environment") or {}).get("device"),
+        "threads": (result.get("environment") or {}).get("threads"),
+        "seconds": result.get("seconds"),
+        "error": record and record.error,
+    }
+
+
+def setting_columns(record: Record) -> dict[str, Any]:
+    setting = setting_of(record.run.objective, record.about.get("methods", {}), record.about.get("doses", {}))
+    others = json.dumps(canonical(dict(setting.others)), sort_keys=True) if setting.others else None
+    return {**{name: getattr(setting, name) for name in SETTING}, "others": others}

@@ -1,0 +1,133 @@
+"""What is wrong with the measures and surfaces of a study."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from kdzoo.contract.methods import REGISTRY
+from kdzoo.data.known import DATA
+from kdzoo.errors import InputError, noting, unknown
+from kdzoo.suite.plan.config import BenchConfig, wants_refit
+from kdzoo.suite.plan.methods import parse_request
+from kdzoo.suite.report.published import published_in
+from kdzoo.suite.study.measures import TEACHER, Cell
+from kdzoo.suite.study.metrics import METRICS, OF_A_CLASS
+from kdzoo.suite.study.study import Study, methods_of
+from kdzoo.suite.study.surface import AXES
+
+SETTING_KEYS = ("temperature", "alpha", "weight", "dose", "coefficient", "task")
+"""of any method's setting, beside its hyper-parameters"""
+
+
+def wrong_measures(study: Study) -> list[str]:
+    names = [stage.name for stage in study.stages]
+    problems = [f"measures: {name!r} stands there twice" for name in repeated(measure.name for measure in study.measures)]
+    for measure in study.measures:
+        where = f"measures, {measure.name!r}"
+        for cell in measure.cells:
+            if cell.stage is not None and cell.stage not in names:
+                problems.append(f"{where}: {unknown('stage', cell.stage, names)}")
+            elif (race := study.stage(cell.stage).race) is not None:
+                problems.append(f"{where}: the runs of {study.stage(cell.stage).name} stand in stage {race.stage}; name that one")
+            else:
+                problems += [f"{where}: {problem}" for problem in _wrong_method(study, cell)]
+                problems += [f"{where}: {problem}" for problem in _wrong_setting(study, cell)]
+            problems += [f"{where}: {problem}" for problem in _wrong_metric(study, cell)]
+    for table in study.published:
+        if table.stage not in names:
+            problems.append(f"published: {unknown('stage', table.stage, names)}")
+        elif methods := methods_of(study, table.stage):
+            strangers = [name for name in table.instead.values() if name not in methods]
+            problems += [f"published.instead: {unknown(f'method of stage {table.stage}', name, methods)}" for name in strangers]
+        with noting(problems):
+            published_in(table.table)
+    return problems
+
+
+def _wrong_setting(study: Study, cell: Cell) -> list[str]:
+    """Keys of a cell's setting that its method does not have, and a phase that its stage does not train."""
+    stage = study.stage(cell.stage)
+    if stage.step is not None or cell.method in (None, TEACHER) or cell.method not in methods_of(study, cell.stage):
+        return []
+    problems = []
+    if cell.phase == "refit" and not wants_refit(study.config(stage)):
+        problems.append(f"phase: stage {stage.name} trains no chosen settings again")
+    if own := _fields(cell.method):  # else only a plugin knows it, or it has none
+        known = dict.fromkeys([*SETTING_KEYS, *own])
+        problems += [f"setting: {unknown('key', key, known)}" for key in cell.setting if key not in known]
+    return problems
+
+
+def _wrong_metric(study: Study, cell: Cell) -> list[str]:
+    """What is wrong with the metric of a cell: a name that no run has, or a class that its data do not have."""
+    name, _, label = cell.metric.partition(".")
+    if not label:
+        return [] if cell.metric in METRICS else [unknown("metric", cell.metric, METRICS)]
+    if not label.isdecimal() or cell.stage not in (None, *(stage.name for stage in study.stages)):
+        return []  # the place of a number in a result; or of a stage whose name is told to be wrong
+    if name not in OF_A_CLASS:
+        return [] if study.stage(cell.stage).step is not None else [unknown("metric of a class", name, OF_A_CLASS)]
+    bench = _bench_below(study, cell.stage)
+    known = None if bench is None else DATA.find(bench.data)
+    if known is not None and known.classes is not None and int(label) >= known.classes:
+        return [f"metric {cell.metric}: expected a class from 0 to {known.classes - 1}"]
+    return []
+
+
+def _bench_below(study: Study, name: str | None) -> BenchConfig | None:
+    """The bench of a stage, or that of the runs which a step reads; None where it has faults of its own."""
+    try:
+        stage = study.stage(name)
+        return study.config(stage if stage.step is None else study.stage(stage.step.of.stage))
+    except InputError:
+        return None
+
+
+def wrong_surfaces(study: Study) -> list[str]:
+    names = [stage.name for stage in study.benches]
+    problems = [f"surfaces: {name!r} stands there twice" for name in repeated(surface.name for surface in study.surfaces)]
+    for surface in study.surfaces:
+        where = f"surfaces, {surface.name!r}"
+        if "." not in surface.metric and surface.metric not in METRICS:
+            problems.append(f"{where}: {unknown('metric', surface.metric, METRICS)}")
+        if surface.stage is not None and surface.stage not in names:
+            problems.append(f"{where}: {unknown('stage that trains', surface.stage, names)}")
+        elif (methods := methods_of(study, surface.stage)) and surface.method not in methods:
+            problems.append(f"{where}: {unknown('method', surface.method, methods)}")
+        else:
+            axes = [*AXES, *_fields(surface.method)]
+            problems += [f"{where}: {unknown('axis', axis, axes)}" for axis in (surface.rows, surface.columns) if axis not in axes]
+    return problems
+
+
+def _fields(method: str) -> list[str]:
+    """The hyper-parameters of the methods of a sum, as axes name them; nothing of what only a plugin knows."""
+    with REGISTRY.declarations():
+        try:
+            fields = {name: list(REGISTRY.get(name).model_fields) for name in parse_request(method).terms}
+        except InputError:
+            return []
+    return [text for name, keys in fields.items() for key in keys for text in (key, f"{name}.{key}")]
+
+
+def _wrong_method(study: Study, cell: Cell) -> list[str]:
+    """What is wrong with the method of a cell whose stage there is."""
+    stage = study.stage(cell.stage)
+    if stage.step is not None:
+        beside = [key for key in ("method", "pair", "setting", "phase") if key in cell.model_fields_set]
+        return [f"stage {stage.name} is a step ({stage.kind}), whose numbers have no {' or '.join(beside)}"] if beside else []
+    if cell.method is None:
+        return ["method: missing"]
+    methods = _methods(study, cell.stage)
+    return [unknown("method", cell.method, methods)] if methods and cell.method not in methods else []
+
+
+def _methods(study: Study, name: str | None) -> list[str]:
+    """What a stage has numbers of: its methods and its teacher; nothing where its bench has faults of its own."""
+    trained = methods_of(study, name)
+    return [TEACHER, *trained] if trained else []
+
+
+def repeated(names: Iterable[str]) -> list[str]:
+    listed = list(names)
+    return [name for name in dict.fromkeys(listed) if listed.count(name) > 1]

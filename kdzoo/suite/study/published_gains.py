@@ -1,0 +1,57 @@
+"""What published tables say a method gains over plain KD."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from kdzoo.suite.plan.config import KD
+from kdzoo.suite.report.published import Published, published
+from kdzoo.text import number_of
+
+CRD_TABLE = "crd"
+
+
+@dataclass(frozen=True)
+class Gain:
+    """Published differences of a method to plain KD on CRD's pairs, in points: their mean and range, and from which tables."""
+
+    pairs: int
+    mean: float
+    least: float
+    most: float
+    tables: tuple[str, ...]
+
+    def __str__(self) -> str:
+        spread = f" [{self.least:+.2f}, {self.most:+.2f}]" if self.pairs > 1 else ""
+        return f"{self.mean:+.2f}{spread} ({number_of(self.pairs, 'pair')}: {', '.join(self.tables)})"
+
+
+@cache
+def known_gains() -> dict[str, Gain]:
+    """`published_gains` of every table that comes with kdzoo."""
+    return published_gains(published())
+
+
+def published_gains(rows: Sequence[Published]) -> dict[str, Gain]:
+    """Every method's published differences to plain KD on CRD's pairs, each pair's mean over the tables that have both.
+
+    A table without plain KD on a pair is compared with CRD's own number. Numbers copied from earlier tables do not count.
+    """
+    pairs = {row.pair for row in rows if row.table == CRD_TABLE}
+    there = [row for row in rows if row.pair in pairs and row.data == "cifar100"]
+    kd = {(row.table, row.pair): row.top1 for row in there if row.method == KD}
+    found: dict[str, dict[str, list[tuple[str, float]]]] = {}
+    for row in there:
+        base = kd.get((row.table, row.pair), kd.get((CRD_TABLE, row.pair)))
+        if base is not None and row.run_by != "copied":
+            found.setdefault(row.method, {}).setdefault(row.pair, []).append((row.table, row.top1 - base))
+    gains: dict[str, Gain] = {}
+    for method, of_pairs in found.items():
+        means = [float(np.mean([gain for _, gain in values])) for values in of_pairs.values()]
+        tables = dict.fromkeys(sorted(table for values in of_pairs.values() for table, _ in values))
+        gains[method] = Gain(len(means), float(np.mean(means)), min(means), max(means), tuple(tables))
+    return gains

@@ -1,0 +1,53 @@
+"""The files of studies: shipped ones by name, or a path; read, and refused with all of their faults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+from kdzoo.errors import InputError, noting, unknown
+from kdzoo.runs.spec import parse
+from kdzoo.suite.plan.config import read_yaml
+from kdzoo.suite.study.measure_faults import wrong_measures, wrong_surfaces
+from kdzoo.suite.study.stage_faults import wrong_races, wrong_seeds, wrong_stages
+from kdzoo.suite.study.study import FOLDER, Study
+
+
+def read_study(file: Path) -> Study:
+    """A study from its file; raises InputError with all of its faults."""
+    try:
+        found = parse(Study, read_yaml(file), "")
+    except InputError as error:
+        raise InputError(*[f"study {file.stem}: {problem}" for problem in error.problems]) from error
+    problems = [*wrong_stages(found), *wrong_races(found)]
+    if problems and any(stage.race is not None for stage in found.stages):  # what else is wrong is told of the other stages
+        found = found.model_copy(update={"stages": tuple(stage for stage in found.stages if stage.race is None)})
+    problems += [*wrong_seeds(found), *wrong_measures(found), *wrong_surfaces(found)]
+    for stage in found.benches:
+        with noting(problems):
+            found.config(stage)
+    if not found.measures and not found.published and not found.surfaces:
+        problems.append("measures: missing; expected measures, published with the name of a table, or surfaces")
+    if not problems:
+        for table in found.published:
+            if not found._of_table(table):
+                problems.append(f"published: stage {table.stage} trains no pair and method of {table.table}")
+    if problems:
+        raise InputError(*[f"study {file.stem}: {problem}" for problem in dict.fromkeys(problems)])
+    return found
+
+
+@cache
+def shipped_studies() -> Mapping[str, Path]:
+    """The studies that are shipped, by name."""
+    return {file.stem: file for file in sorted(FOLDER.glob("*.yaml"))}
+
+
+def study_file(name: str) -> Path:
+    """The file of a study: a shipped one by its name, or a path; raises InputError with the nearest name."""
+    if name.endswith((".yaml", ".yml")):
+        return Path(name)
+    if name not in shipped_studies():
+        raise InputError(f"{unknown('study', name, shipped_studies())}; or a YAML file")
+    return shipped_studies()[name]
