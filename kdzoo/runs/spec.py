@@ -410,8 +410,22 @@ class Run(Spec):
     @property
     def id(self) -> str:
         """`<method>-<12 hex digits>` of the canonical JSON."""
-        digest = hashlib.sha256(canonical_json(self.model_dump(mode="json")).encode()).hexdigest()
-        return f"{self.objective.label}-{digest[:12]}"
+        return self._id_of(canonical_json(self.model_dump(mode="json")))
+
+    def _id_of(self, text: str) -> str:
+        return f"{self.objective.label}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+    def parts(self, content: Mapping[str, Any], run_id: str) -> dict[str, str]:
+        """Every part as canonical JSON, by name, of a run that was parsed from `content`; raises ValueError unless it has this id.
+
+        Content that is canonical already, as a file is that kdzoo wrote, is not put in that form again: its digest is the id.
+        """
+        parts = {name: _as_json(content[name]) for name in sorted(content)}
+        if self._id_of(object_of(parts)) == run_id:
+            return parts
+        if self.id != run_id:
+            raise ValueError(f"describes {self.id}")
+        return {name: canonical_json(part) for name, part in self.model_dump(mode="json").items()}
 
     @property
     def first(self) -> Run | None:
@@ -430,8 +444,10 @@ class Run(Spec):
 
 def canonical(value: Any) -> Any:
     """The same JSON value in one form: whole floats as integers, mappings in key order, tuples as lists."""
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
+    if value is None or isinstance(value, str | int):  # first, since most values are, and a table asks this of every run
+        return value
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else value
     if isinstance(value, Mapping):
         return {key: canonical(value[key]) for key in sorted(value)}
     if isinstance(value, list | tuple):
@@ -441,7 +457,15 @@ def canonical(value: Any) -> Any:
 
 def canonical_json(value: Any) -> str:
     """One line of JSON that is the same for equal values; NaN and infinities are refused."""
-    return json.dumps(canonical(value), sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    return _as_json(canonical(value))
+
+
+_as_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode
+
+
+def object_of(parts: Mapping[str, str]) -> str:
+    """The canonical JSON of an object from that of its values."""
+    return "{" + ",".join(f'"{name}":{parts[name]}' for name in sorted(parts)) + "}"
 
 
 AnySpec = TypeVar("AnySpec", bound=BaseModel)

@@ -130,11 +130,19 @@ class RunFolder:
 
     def read_plan(self) -> tuple[Run, dict[str, Any]]:
         """The run and what is recorded beside it; raises InputError when run.json is missing or damaged."""
-        content = _read_json(self.path / "run.json")
-        run = parse(Run, content.get("run"), str(self.path / "run.json"))
-        if run.id != self.id:
-            raise InputError(f"{self.path / 'run.json'}: describes {run.id}, not the run its folder is named after")
-        return run, dict(content.get("about", {}))
+        run, about, _ = self.read_parts()
+        return run, about
+
+    def read_parts(self) -> tuple[Run, dict[str, Any], dict[str, str]]:
+        """The same with the run's parts as canonical JSON, by name."""
+        file = self.path / "run.json"
+        content = _read_json(file)
+        run = parse(Run, content.get("run"), str(file))
+        try:
+            parts = run.parts(content["run"], self.id)
+        except ValueError as error:
+            raise InputError(f"{file}: {error}, not the run its folder is named after") from None
+        return run, dict(content.get("about", {})), parts
 
     def _whole_plan(self) -> dict[str, Any]:
         """What is recorded beside the run; raises InputError where run.json is missing, or damaged for a bench or a table."""

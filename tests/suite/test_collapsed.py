@@ -13,7 +13,6 @@ from test_leaderboard import AT, KD, NONE, objective, row, write
 from kdzoo.runs.spec import NetworkSpec
 from kdzoo.runs.store import Store
 from kdzoo.suite.report.bench import read_bench
-from kdzoo.suite.report.grouping import blocks_of
 from kdzoo.suite.report.leaderboard import leaderboard_frame
 from kdzoo.suite.report.table_files import write_tables
 from kdzoo.suite.report.terminal import leaderboard_view
@@ -157,7 +156,7 @@ def test_a_refit_takes_the_verdict_of_its_own_teachers_sweep_alone(tmp_path, fal
             write(tmp_path, objective("at"), seed + 3, val=None, test=AT[seed], **values)
     verdicts = {
         block.place.teacher: standing.collapsed
-        for block in blocks_of(read_bench(tmp_path))
+        for block in read_bench(tmp_path).blocks
         for standing in block.standings
         if block.place.phase == "refit" and standing.record.method == "at"
     }
@@ -182,6 +181,6 @@ def test_the_student_alone_and_kd_are_one_paired_test_whatever_else_collapses(be
     expected = scipy.stats.ttest_rel(NONE, KD)
     interval = expected.confidence_interval(0.95)
     assert (found["p_vs_kd"], found["vs_kd_low"], found["vs_kd_high"]) == pytest.approx((expected.pvalue, interval.low, interval.high))
-    (block,) = blocks_of(read_bench(bench))
+    (block,) = read_bench(bench).blocks
     assert len(block.healthy) == 2
     assert not math.isnan(float(block.model.prior.variance))

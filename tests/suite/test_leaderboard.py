@@ -225,7 +225,7 @@ def test_runs_of_an_older_method_version_leave_the_tables_and_stay_on_disk(bench
 
 
 def test_the_chosen_runs_are_one_of_every_method(bench):
-    assert sorted(run_id.partition("-")[0] for run_id in chosen_runs(read_bench(bench))) == ["at", "hinton", "none"]
+    assert sorted(run_id.partition("-")[0] for run_id in chosen_runs(read_bench(bench).records)) == ["at", "hinton", "none"]
 
 
 def test_compare_pairs_by_seed_and_warns_where_protocols_differ(bench, tmp_path):

@@ -12,7 +12,6 @@ from test_leaderboard import objective, write
 
 from kdzoo.runs.spec import NetworkSpec
 from kdzoo.suite.report.bench import read_bench
-from kdzoo.suite.report.grouping import blocks_of
 from kdzoo.suite.report.leaderboard import leaderboard_frame
 from kdzoo.suite.report.over_pairs import over_pairs, pair_groups
 from kdzoo.suite.report.table_files import write_tables
@@ -39,7 +38,7 @@ def make(folder, gains, *, collapsed=(), failed=(), seeds=2) -> None:
 
 
 def table(folder) -> pd.DataFrame:
-    ((_, group),) = pair_groups(blocks_of(read_bench(folder)))
+    ((_, group),) = pair_groups(read_bench(folder).blocks)
     return over_pairs(group).set_index("method")
 
 
@@ -92,7 +91,7 @@ def test_ranks_are_means_over_pairs_with_bootstrap_intervals_that_hold_them(tmp_
 
 def test_one_pair_has_no_table_over_pairs(tmp_path):
     make(tmp_path, [0.01])
-    assert pair_groups(blocks_of(read_bench(tmp_path))) == []
+    assert pair_groups(read_bench(tmp_path).blocks) == []
 
 
 def test_a_pair_where_kd_collapsed_has_no_gains(tmp_path):

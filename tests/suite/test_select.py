@@ -23,7 +23,7 @@ def record(temperature: float, seed: int, *, val: float | None, test: float = 0.
         seed=seed,
     )
     last = {"val": None if val is None else metrics(val, nll), "test": metrics(test, nll)}
-    return Record(run, {"methods": CARDS}, state, {"last": last} if state == "done" else None, None)
+    return Record(run.id, run, run.parts({}, run.id), {"methods": CARDS}, state, {"last": last} if state == "done" else None)
 
 
 def temperature_of(records: list[Record]) -> float:
@@ -87,7 +87,7 @@ def test_the_student_alone_is_one_setting_and_never_a_candidate_of_a_method(tmp_
     for seed in range(2):
         write(tmp_path, ObjectiveSpec(task=1.0), seed, val=0.99, test=0.9)
         write(tmp_path, objective("hinton"), seed, val=0.5, test=0.5)
-    ids = chosen_runs(read_bench(tmp_path))
+    ids = chosen_runs(read_bench(tmp_path).records)
     assert sorted(run_id.partition("-")[0] for run_id in ids) == ["hinton", "none"]
 
 
@@ -97,7 +97,7 @@ def test_runs_are_chosen_pair_by_pair_and_a_run_of_two_pairs_once(tmp_path):
     for temperature, here, there in ((2.0, 0.8, 0.9), (4.0, 0.9, 0.8)):
         write(tmp_path, objective("hinton", temperature), 0, val=here, test=0.5)
         write(tmp_path, objective("hinton", temperature), 0, val=there, test=0.5, **other)
-    ids = chosen_runs(read_bench(tmp_path))
+    ids = chosen_runs(read_bench(tmp_path).records)
     assert len(ids) == len(set(ids)) == 3
     by_id = {r.id: r for r in read_bench(tmp_path).records}
     found = {(by_id[i].place.pair, term.hyperparameters["temperature"]) for i in ids for term in by_id[i].run.objective.terms}
@@ -109,4 +109,4 @@ def test_hyperparameters_that_are_no_numbers_count_as_one_step():
     text = TermSpec(method="hinton", version="1", hyperparameters={"temperature": 4.0, "mode": "b"}, coefficient=0.9)
     changed = made.run.model_copy(update={"objective": ObjectiveSpec(task=0.1, terms=(text,))})
     cards = {"hinton": {**CARDS["hinton"], "declared": {"temperature": 4.0, "mode": "a"}}}
-    assert distance_from_default(Record(changed, {"methods": cards}, "done", None, None)) == 1
+    assert distance_from_default(Record(changed.id, changed, changed.parts({}, changed.id), {"methods": cards}, "done")) == 1

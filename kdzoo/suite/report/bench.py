@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from kdzoo.errors import InputError
-from kdzoo.runs.spec import Run, canonical_json
+from kdzoo.runs.spec import Run
 from kdzoo.runs.store import Store
+from kdzoo.suite.report.blocks import Block
+from kdzoo.suite.report.grouping import make_blocks
 from kdzoo.suite.report.records import Record, by_place, read_record
 from kdzoo.text import number_of
 
 
 @dataclass(frozen=True)
 class BenchRecords:
-    """All runs that count, in the order of their ids, and notes on those that had to be left out."""
+    """All runs that count, in the order of their ids, and notes on those that had to be left out.
+
+    blocks: its tables, made when they are first asked for.
+    """
 
     name: str
     records: tuple[Record, ...]
@@ -26,6 +33,10 @@ class BenchRecords:
     def only(self, ids: Container[str]) -> BenchRecords:
         """The bench with the runs of these ids alone."""
         return replace(self, records=tuple(record for record in self.records if record.id in ids))
+
+    @cached_property
+    def blocks(self) -> tuple[Block, ...]:
+        return make_blocks(self.records)
 
     @property
     def portable_notes(self) -> tuple[str, ...]:
@@ -69,19 +80,21 @@ def _newest(records: Sequence[Record]) -> list[Record]:
 
     Decided once for all seeds of a setting: some seeds of the old and some of the new version are a sample of neither.
     """
-    keys = {record.id: _without_versions_and_seed(record.run) for record in records}
-    newest: dict[str, tuple[Any, ...]] = {}
+    keys = {record.id: _without_versions_and_seed(record) for record in records}
+    newest: dict[tuple[str, ...], tuple[Any, ...]] = {}
     for record in records:
         newest[keys[record.id]] = max(newest.get(keys[record.id], ()), (*_age(record), _versions(record.run)))
     return [record for record in records if newest[keys[record.id]][-1] == _versions(record.run)]
 
 
-def _without_versions_and_seed(run: Run) -> str:
-    content = run.model_dump(mode="json", exclude={"seed", "engine"})
-    first = content["objective"].get("first")
-    for term in [*content["objective"]["terms"], *([first["term"]] if first else [])]:
+def _without_versions_and_seed(record: Record) -> tuple[str, ...]:
+    """Equal for runs that differ in nothing but their seed, the engine and the versions of their methods."""
+    objective = json.loads(record.parts["objective"])
+    first = objective.get("first")
+    for term in [*objective["terms"], *([first["term"]] if first else [])]:
         term["version"] = ""
-    return canonical_json(content)
+    others = (part for name, part in record.parts.items() if name not in ("seed", "engine", "objective"))
+    return (*others, json.dumps(objective))
 
 
 def _versions(run: Run) -> tuple[Any, ...]:

@@ -14,7 +14,6 @@ from kdzoo.suite.report.bench import BenchRecords
 from kdzoo.suite.report.blocks import Block, Standing
 from kdzoo.suite.report.cells import method_words
 from kdzoo.suite.report.error_model import WELCH, independent_model, sample_sd
-from kdzoo.suite.report.grouping import blocks_of
 from kdzoo.suite.report.intervals import mean_interval
 from kdzoo.suite.report.marks import IMAGENET_CLASSES, Mark, marks_of, teacher_top1_of
 from kdzoo.suite.report.published import IMAGENET, Published
@@ -54,7 +53,7 @@ def beside(benches: Sequence[BenchRecords], rows: Sequence[Published]) -> Beside
     found: list[dict[str, Any]] = []
     notes: list[str] = []
     for bench in benches:
-        for block in blocks_of(bench):
+        for block in bench.blocks:
             there = [row for row in rows if row.pair == block.place.pair and row.data == _original(block)]
             notes += _absent(block, there, rows)
             for standing in block.standings:

@@ -16,7 +16,6 @@ from kdzoo.suite.report.bench import BenchRecords, read_bench
 from kdzoo.suite.report.blocks import TEACHER
 from kdzoo.suite.report.cells import setting_words
 from kdzoo.suite.report.error_model import sample_sd
-from kdzoo.suite.report.grouping import blocks_of
 from kdzoo.suite.report.protocol import protocol_of, value_text
 from kdzoo.suite.report.runs_table import SETTING, setting_columns
 
@@ -132,7 +131,7 @@ def _bench_side(bench: BenchRecords) -> Side:
             setting=standing.setting,
             ids={record.run.seed: record.id for record in standing.done},
         )
-        for block in blocks_of(bench)
+        for block in bench.blocks
         for standing in block.standings
         if standing.done
     ]

@@ -15,7 +15,6 @@ from kdzoo.suite.report.cells import STUDENT_ALONE, method_words
 from kdzoo.suite.report.columns import ALL_COLUMNS, COLUMNS
 from kdzoo.suite.report.comparisons import comparisons
 from kdzoo.suite.report.error_model import ROWS_TO_FIT
-from kdzoo.suite.report.grouping import blocks_of
 from kdzoo.suite.report.over_pairs import MANY_PAIRS, pair_groups
 from kdzoo.suite.report.selection import COLLAPSE_RULE, RULE, at_published_coefficients
 
@@ -42,7 +41,7 @@ def footnotes(bench: BenchRecords, board: pd.DataFrame, frames: Sequence[pd.Data
 
     Table by table only where tables differ.
     """
-    blocks = [block for block in blocks_of(bench) if len(block.rows_of(board))]
+    blocks = [block for block in bench.blocks if len(block.rows_of(board))]
     names = {name for frame in frames for name in frame.columns}
     tested = any(name.startswith(("vs ", "p ")) for name in names)
     at_once = any(name.endswith(f" {ALL_COLUMNS}") for name in names)

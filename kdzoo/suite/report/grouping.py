@@ -7,15 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kdzoo.suite.plan.config import NONE
-from kdzoo.suite.report.bench import BenchRecords
 from kdzoo.suite.report.blocks import HEAD, Block, Standing
 from kdzoo.suite.report.records import Place, Record, by_place, taught_on
 from kdzoo.suite.report.selection import Candidate, candidates, choose, why_collapsed
 
 
-def blocks_of(bench: BenchRecords) -> tuple[Block, ...]:
-    """A bench's tables, in a fixed order."""
-    places = by_place(bench.records)
+def make_blocks(records: Iterable[Record]) -> tuple[Block, ...]:
+    """The tables that runs stand in, in a fixed order."""
+    places = by_place(records)
     options = {
         place: {method: candidates(r for r in records if r.method == method) for method in sorted({r.method for r in records})}
         for place, records in places.items()

@@ -14,7 +14,6 @@ from kdzoo.suite.report.bench import BenchRecords
 from kdzoo.suite.report.blocks import CONTROLS, HEAD, TEACHER, Block, Standing, position_of
 from kdzoo.suite.report.comparisons import comparisons
 from kdzoo.suite.report.error_model import sample_sd
-from kdzoo.suite.report.grouping import blocks_of
 from kdzoo.suite.report.records import Record
 from kdzoo.suite.report.rules import lead_is_clear
 from kdzoo.suite.report.runs_table import COSTS, SETTING, setting_columns
@@ -30,7 +29,7 @@ def leaderboard_frame(bench: BenchRecords) -> pd.DataFrame:
     these seeds follow without a rank. gap_closed is there only where the teacher's lead is clear. time_ratio and macs_ratio
     are the cost of training as multiples of the student alone's.
     """
-    return pd.DataFrame([row for block in blocks_of(bench) for row in _block_rows(block)], columns=list(_COLUMNS))
+    return pd.DataFrame([row for block in bench.blocks for row in _block_rows(block)], columns=list(_COLUMNS))
 
 
 _COLUMNS = (

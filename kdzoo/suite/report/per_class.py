@@ -12,7 +12,6 @@ from kdzoo.errors import InputError
 from kdzoo.suite.report.bench import BenchRecords
 from kdzoo.suite.report.blocks import HEAD, TEACHER, Block
 from kdzoo.suite.report.cells import method_words
-from kdzoo.suite.report.grouping import blocks_of
 from kdzoo.suite.report.records import Record
 
 COLUMNS = (*HEAD, "method", "setting", "n", "class", "images", "errors", "accuracy")
@@ -26,7 +25,7 @@ def per_class_frame(bench: BenchRecords) -> pd.DataFrame:
     images: of the class in the test set. errors: how many of them a run names wrongly, the mean over the n runs that have
     counted them. accuracy: the share that is named rightly. Raises InputError where no run has counted.
     """
-    rows = [row for block in blocks_of(bench) for row in _rows(block)]
+    rows = [row for block in bench.blocks for row in _rows(block)]
     if not rows:
         raise InputError(
             f"per_class: no finished run in {bench.folder} has errors per class; runs of earlier versions of kdzoo did not count them"
@@ -80,7 +79,7 @@ def per_class_sections(bench: BenchRecords, frame: pd.DataFrame) -> list[tuple[s
     the data set's; the cell of a row that is not there is empty. The column `all` counts every class, also those not shown.
     """
     sections = []
-    for block in blocks_of(bench):
+    for block in bench.blocks:
         rows = block.rows_of(frame)
         if len(rows):
             sections.append((f"Test errors per class: {block.title}", _table(rows, pd.DataFrame(_rows(block)))))

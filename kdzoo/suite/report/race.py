@@ -16,7 +16,6 @@ from kdzoo.suite.report.blocks import CONTROLS as COLUMNS_OF
 from kdzoo.suite.report.blocks import Block, Standing
 from kdzoo.suite.report.comparisons import comparisons
 from kdzoo.suite.report.error_model import sample_sd
-from kdzoo.suite.report.grouping import blocks_of
 from kdzoo.suite.report.records import Record
 from kdzoo.text import number_of
 
@@ -46,7 +45,7 @@ class Decision:
 def decide(bench: BenchRecords, config: BenchConfig, race: Race) -> tuple[Decision, ...]:
     """The rule applied to each table of the refit; raises InputError where its runs are not all there, or have no interval."""
     base = of_refit(bench, config)
-    blocks = [block for block in blocks_of(base) if block.place.phase == REFIT]
+    blocks = [block for block in base.blocks if block.place.phase == REFIT]
     missing = [record for block in blocks for record in block.records if record.state not in ("done", "failed")]
     if not blocks or missing:
         left = f"{number_of(len(missing), 'run')} of its refit missing" if missing else "its refit has not begun"

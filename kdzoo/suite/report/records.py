@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
 from kdzoo.data.transfer import transfer_in_words
 from kdzoo.errors import InputError
 from kdzoo.runs.about import about_faults
-from kdzoo.runs.spec import Run, canonical_json
+from kdzoo.runs.spec import Run, object_of
 from kdzoo.runs.store import RunFolder, State
 
 
@@ -29,40 +29,39 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Record:
-    """One run: what was planned, in what state it is, and what it came to; `error` says why it failed or what is damaged."""
+    """One run: what was planned, in what state it is, and what it came to; `error` says why it failed or what is damaged.
 
+    id: the run's, after which its folder is named. parts: the run's as canonical JSON, by name.
+    """
+
+    id: str
     run: Run
+    parts: Mapping[str, str]
     about: Mapping[str, Any]
     state: State
-    result: Mapping[str, Any] | None
-    error: str | None
+    result: Mapping[str, Any] | None = None
+    error: str | None = None
 
     @cached_property
-    def id(self) -> str:
-        return self.run.id
-
-    @property
     def method(self) -> str:
         return self.run.objective.label
 
-    @cached_property
+    @property
     def setting_key(self) -> str:
         """Equal for runs that differ in nothing but their seed."""
-        return canonical_json(self.run.objective.model_dump(mode="json"))
+        return self.parts["objective"]
 
     @cached_property
     def place(self) -> Place:
         run, about = self.run, self.about
-        teacher, student = run.teacher, run.student
-        ground = {name: getattr(run, name).model_dump(mode="json") for name in ("data", "recipe", "student")} | {"engine": run.engine}
         return Place(
-            pair=str(about.get("pair") or f"{teacher.name if teacher else '-'}/{student.name}"),
+            pair=str(about.get("pair") or f"{run.teacher.name if run.teacher else '-'}/{run.student.name}"),
             data=run.data.name,
             recipe=str(about.get("recipe") or "-"),
             phase=str(about.get("phase") or "sweep"),
             epochs=run.recipe.epochs,
-            ground=canonical_json(ground),
-            teacher=canonical_json(teacher.model_dump(mode="json")) if teacher else "",
+            ground=object_of({name: self.parts[name] for name in ("data", "engine", "recipe", "student")}),
+            teacher=self.parts["teacher"] if run.teacher else "",
         )
 
 
@@ -95,25 +94,17 @@ def by_place(records: Iterable[Record]) -> dict[Place, list[Record]]:
 
 def read_record(folder: RunFolder) -> Record:
     """One run's record; raises InputError when its run.json does not say which run it is."""
-    file = folder.path / "run.json"
     try:
-        run, about = folder.read_plan()
+        run, about, parts = folder.read_parts()
     except (TypeError, ValueError) as error:
-        raise InputError(f"{file}: damaged (about: expected an object, {error})") from error
+        raise InputError(f"{folder.path / 'run.json'}: damaged (about: expected an object, {error})") from error
+    record = Record(folder.id, run, parts, about, "new")
     if faults := about_faults(about):
-        return Record(run, {}, "damaged", None, f"run.json: damaged ({'; '.join(faults)})")
+        return replace(record, about={}, state="damaged", error=f"run.json: damaged ({'; '.join(faults)})")
     if (folder.path / "result.json").exists():
-        return _ended(folder, run, about)
+        try:
+            return replace(record, state="done", result=folder.result())
+        except InputError as error:
+            return replace(record, state="damaged", error=error.problems[0].removeprefix(f"{folder.path}/"))
     state = folder.state()
-    if state == "failed":
-        return Record(run, about, state, None, folder.failure())
-    return Record(run, about, state, None, None)
-
-
-def _ended(folder: RunFolder, run: Run, about: Mapping[str, Any]) -> Record:
-    """The record of a run that has a result.json, whole or damaged."""
-    try:
-        result = folder.result()
-    except InputError as error:
-        return Record(run, about, "damaged", None, error.problems[0].removeprefix(f"{folder.path}/"))
-    return Record(run, about, "done", result, None)
+    return replace(record, state=state, error=folder.failure() if state == "failed" else None)

@@ -9,7 +9,6 @@ import pandas as pd
 
 from kdzoo.runs.spec import canonical
 from kdzoo.suite.report.bench import BenchRecords
-from kdzoo.suite.report.grouping import blocks_of
 from kdzoo.suite.report.records import Record
 from kdzoo.suite.report.settings import setting_of
 
@@ -29,7 +28,7 @@ SETTING = ("temperature", "alpha", "weight", "coefficient", "dose", "others")
 def runs_frame(bench: BenchRecords) -> pd.DataFrame:
     """A row a run, in the order of pair, phase, method, setting and seed. Accuracies are shares."""
     records = sorted(bench.records, key=lambda r: (r.place[:-1], r.method, r.setting_key, r.run.seed, r.id))
-    recipes = {record.id: block.recipe for block in reversed(blocks_of(bench)) for record in block.records}
+    recipes = {record.id: block.recipe for block in reversed(bench.blocks) for record in block.records}
     return pd.DataFrame([_run_row(r, recipes.get(r.id, r.place.recipe)) for r in records], columns=list(_run_row(None, None)))
 
 

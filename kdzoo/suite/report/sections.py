@@ -7,7 +7,6 @@ import pandas as pd
 from kdzoo.suite.report.bench import BenchRecords
 from kdzoo.suite.report.cells import STUDENT_ALONE, holm_mark, interval_of, method_words, p_value_words
 from kdzoo.suite.report.columns import COLUMNS
-from kdzoo.suite.report.grouping import blocks_of
 from kdzoo.suite.report.over_pairs import over_pairs, pair_groups
 from kdzoo.suite.report.selection import BELOW
 
@@ -17,7 +16,7 @@ def sections(bench: BenchRecords, board: pd.DataFrame) -> list[tuple[str, pd.Dat
 
     Columns in which no row has a value are left out.
     """
-    blocks = blocks_of(bench)
+    blocks = bench.blocks
     shown = []
     for block in blocks:
         rows = block.rows_of(board)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdzoo.suite.report.bench import BenchRecords
 from kdzoo.suite.report.records import Record, by_place
 from kdzoo.suite.report.rules import COLLAPSE_POINTS, COLLAPSE_SDS, is_collapsed
 
@@ -121,11 +120,11 @@ def at_published_coefficients(record: Record) -> bool:
     return True
 
 
-def chosen_runs(bench: BenchRecords) -> list[str]:
+def chosen_runs(records: Iterable[Record]) -> list[str]:
     """The id of one run of every method's chosen setting in the sweep, method by method and pair by pair, none twice."""
     found: dict[str, None] = {}
-    for place, records in by_place(bench.records).items():
-        for method in sorted({record.method for record in records}) if place.phase == "sweep" else ():
-            options = candidates(record for record in records if record.method == method)
+    for place, there in by_place(records).items():
+        for method in sorted({record.method for record in there}) if place.phase == "sweep" else ():
+            options = candidates(record for record in there if record.method == method)
             found |= {option.records[0].id: None for option in choose(options) if option.done}
     return list(found)

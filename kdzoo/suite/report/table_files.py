@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -26,5 +27,10 @@ def write_tables(folder: Path) -> tuple[pd.DataFrame, BenchRecords]:
 
 def as_csv(frame: pd.DataFrame) -> bytes:
     """A frame as CSV: ten significant digits, empty where there is no value, one kind of line end, no formulas."""
-    harmless = frame.map(lambda cell: csv_text(cell) if isinstance(cell, str) else cell)
-    return str(harmless.to_csv(index=False, float_format="%.10g", lineterminator="\n")).encode()
+    harmless = frame.copy()
+    for name in frame.select_dtypes(object):
+        texts = {cell: csv_text(cell) for cell in set(frame[name]) if isinstance(cell, str)}
+        harmless[name] = [texts.get(cell, cell) for cell in frame[name]]
+    for name in frame.select_dtypes(float):  # a whole column at once: pandas asks of every number whether it is one
+        harmless[name] = ["" if math.isnan(number) else f"{number:.10g}" for number in frame[name].tolist()]
+    return str(harmless.to_csv(index=False, lineterminator="\n")).encode()

@@ -9,7 +9,6 @@ from kdzoo.suite.plan.config import KD, NONE
 from kdzoo.suite.report.bench import BenchRecords
 from kdzoo.suite.report.blocks import Block, Standing, labels, position_of
 from kdzoo.suite.report.comparisons import Comparisons, comparisons
-from kdzoo.suite.report.grouping import blocks_of
 from kdzoo.text import number_of
 
 ENOUGH_POINTS = 1.0
@@ -19,7 +18,7 @@ AT_MOST_NAMED = 4
 
 def verdicts(bench: BenchRecords) -> list[str]:
     """A sentence for every table of a bench, with what tells the table apart where there are several."""
-    blocks = blocks_of(bench)
+    blocks = bench.blocks
     if not blocks:
         return ["Verdict: none, there are no runs."]
     if len(blocks) == 1:

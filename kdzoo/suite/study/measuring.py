@@ -12,7 +12,6 @@ import numpy as np
 from kdzoo.errors import InputError
 from kdzoo.suite.plan.config import CONTROLS, refit_seeds, wants_refit
 from kdzoo.suite.report.blocks import Block
-from kdzoo.suite.report.grouping import blocks_of
 from kdzoo.suite.report.intervals import mean_interval
 from kdzoo.suite.study.measured import Measured
 from kdzoo.suite.study.measures import TEACHER, Cell, Measure
@@ -28,8 +27,7 @@ Blocks = Mapping[str, tuple[Block, ...]]
 def measure_all(study: Study, folder: Path) -> tuple[Measured, ...]:
     """Every measurement of a study, as far as its runs are done."""
     blocks: Blocks = {
-        stage.name: blocks_of(planned_bench(folder / stage.name)) if (folder / stage.name / "runs").is_dir() else ()
-        for stage in study.benches
+        stage.name: planned_bench(folder / stage.name).blocks if (folder / stage.name / "runs").is_dir() else () for stage in study.benches
     }
     return tuple(_measured(study, measure, blocks, folder) for measure in study.measured())
 

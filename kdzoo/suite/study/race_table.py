@@ -18,7 +18,6 @@ from kdzoo.suite.report.bench import BenchRecords
 from kdzoo.suite.report.blocks import TEACHER, Block
 from kdzoo.suite.report.cells import method_words, setting_words
 from kdzoo.suite.report.comparisons import comparisons
-from kdzoo.suite.report.grouping import blocks_of
 from kdzoo.suite.report.intervals import mean_interval
 from kdzoo.suite.report.leaderboard import leaderboard_frame
 from kdzoo.suite.report.markdown import markdown_table
@@ -92,8 +91,8 @@ def race_table(bench: BenchRecords, config: BenchConfig, race: Race, name: str) 
     except InputError as error:
         missing += list(error.problems)
     board = leaderboard_frame(bench)
-    blocks = [block for block in blocks_of(bench) if block.place.phase == REFIT]
-    added = {block.place: block for block in blocks_of(of_race(bench, config))}
+    blocks = [block for block in bench.blocks if block.place.phase == REFIT]
+    added = {block.place: block for block in of_race(bench, config).blocks}
     rows: list[dict[str, Any]] = []
     shown: list[tuple[str, pd.DataFrame]] = []
     for block in blocks:

@@ -14,7 +14,6 @@ from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.starts import read_starts
 from kdzoo.suite.report.bench import BenchRecords, read_bench
 from kdzoo.suite.report.blocks import Block
-from kdzoo.suite.report.grouping import blocks_of
 from kdzoo.suite.report.records import Record
 from kdzoo.suite.report.settings import setting_of
 from kdzoo.suite.study.steps.step import network_file
@@ -120,7 +119,7 @@ def finished_runs_of(study: Study, of: Of, folder: Path) -> dict[int, Record]:
     """The finished runs of an earlier stage by seed; raises InputError where it has not been trained, or where several settings match."""
     if not (folder / of.stage / "runs").is_dir():
         raise InputError(f"stage {of.stage} has not been trained")
-    blocks = blocks_of(planned_bench(folder / of.stage))
+    blocks = planned_bench(folder / of.stage).blocks
     wanted = wanted_runs(study, of.stage, of.method, of.setting, folder)
     matches = [records for _, records in settings_in(blocks, of.method, of.pair, wanted, "sweep")]
     if len(matches) > 1:
