@@ -20,7 +20,7 @@ from speed_clock import LeftOut
 from speed_setup import Setup
 
 from kdzoo.data.known import where
-from kdzoo.suite.plan.config import bench_config
+from kdzoo.suite.plan.layers import bench_config
 from kdzoo.training.session import images_of
 
 BATCH, THREADS = 64, 1

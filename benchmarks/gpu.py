@@ -44,7 +44,7 @@ from speed_clock import LeftOut
 from speed_report import SWEEP, machine
 from speed_setup import Setup
 
-from kdzoo.suite.plan.config import bench_config
+from kdzoo.suite.plan.layers import bench_config
 from kdzoo.training.session import images_of
 
 Record = dict[str, Any]

@@ -22,7 +22,7 @@ from kdzoo.data.loader import fetch_once, on_device
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import Run
 from kdzoo.runs.store import Store, teacher_store
-from kdzoo.suite.plan.config import bench_config
+from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.plan.sweep import plan
 from kdzoo.suite.run.train_runs import train_runs
 from kdzoo.suite.run.worker_state import WorkerState

@@ -22,7 +22,7 @@ import torch
 from speed_report import machine
 
 from kdzoo.runs.options import WorkerOptions
-from kdzoo.suite.plan.config import bench_config
+from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.plan.sweep import plan
 from kdzoo.suite.run.planned_files import write_plan
 from kdzoo.suite.run.train_runs import train_runs

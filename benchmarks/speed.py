@@ -38,7 +38,7 @@ from speed_setup import Precision, Setup, costs
 from speed_share import share_of
 
 from kdzoo.errors import InputError
-from kdzoo.suite.plan.config import bench_config
+from kdzoo.suite.plan.layers import bench_config
 from kdzoo.training.session import images_of
 
 Make = Callable[[Setup], Side]

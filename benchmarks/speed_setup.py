@@ -23,8 +23,10 @@ from kdzoo.models.weights import file_sha256, load_state, read_state, save_stude
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run
 from kdzoo.runs.store import Store
-from kdzoo.suite.plan.config import bench_config, recipe_file
-from kdzoo.suite.plan.methods import objective, parse_request
+from kdzoo.suite.plan.layers import bench_config
+from kdzoo.suite.plan.objectives import objective
+from kdzoo.suite.plan.recipe_files import recipe_file
+from kdzoo.suite.plan.requests import parse_request
 from kdzoo.training.cohort import Cohort
 from kdzoo.training.session import Bound, Modules, cohort_of, member_of, teacher_of
 

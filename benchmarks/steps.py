@@ -32,7 +32,7 @@ from kdzoo.runs.metrics_file import read_lines
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import NetworkSpec, ObjectiveSpec, Run, TermSpec
 from kdzoo.runs.store import RunFolder, teacher_store
-from kdzoo.suite.plan.config import bench_config
+from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.plan.sweep import plan
 from kdzoo.suite.run.train_runs import train_runs
 from kdzoo.suite.run.worker_state import WorkerState

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from kdzoo.models.pairs import Pair, register_pair
     from kdzoo.runs.options import Execution
     from kdzoo.suite.distill.distill import distill
-    from kdzoo.suite.plan.config import register_recipe
+    from kdzoo.suite.plan.recipe_files import register_recipe
     from kdzoo.training.calibration import calibrate_biases
 
 _HOMES = {
@@ -49,7 +49,7 @@ _HOMES = {
     **dict.fromkeys(["Raw", "register_source"], "kdzoo.data.sources"),
     "Execution": "kdzoo.runs.options",
     "register_network": "kdzoo.models.names",
-    "register_recipe": "kdzoo.suite.plan.config",
+    "register_recipe": "kdzoo.suite.plan.recipe_files",
     **dict.fromkeys(["Batch", "Losses", "Progress"], "kdzoo.contract.batch"),
     **dict.fromkeys(["Need", "Needs", "Pass"], "kdzoo.contract.needs"),
     "Outputs": "kdzoo.contract.outputs",

@@ -20,11 +20,11 @@ from kdzoo.runs.options import Execution
 from kdzoo.runs.spec import NetworkSpec
 from kdzoo.runs.store import cache_folder
 from kdzoo.suite.plan.config import BenchConfig
-from kdzoo.suite.plan.config import quick as quick_options
 from kdzoo.suite.plan.jobs import Outcome
-from kdzoo.suite.plan.methods import parse_request
+from kdzoo.suite.plan.layers import quick as quick_options
+from kdzoo.suite.plan.planned import Plan, Planned
 from kdzoo.suite.plan.race import Race
-from kdzoo.suite.plan.sweep import Plan, Planned
+from kdzoo.suite.plan.requests import parse_request
 from kdzoo.suite.report.bench import read_bench
 from kdzoo.suite.report.leaderboard import leaderboard_frame
 from kdzoo.suite.run import bench as suite

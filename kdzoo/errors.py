@@ -44,6 +44,12 @@ class noting:
         return isinstance(error, InputError)
 
 
+def raise_if_any(problems: Iterable[str | None], *more: str | None) -> None:
+    """Raise an InputError with the problems that are not empty, each once; nothing happens where there are none."""
+    if faults := [problem for problem in [*problems, *more] if problem]:
+        raise InputError(*dict.fromkeys(faults))
+
+
 FORMER_NAMES = {"teacher_memo": "teacher_cache", "resident": "image_cache"}
 """options under the names that they had, which no spelling leads to"""
 

@@ -6,7 +6,8 @@ from typer.main import get_command
 
 from kdzoo.cli.app import app
 from kdzoo.cli.bench_options import BENCH, read_options
-from kdzoo.suite.plan.config import BenchConfig, bench_config
+from kdzoo.suite.plan.config import BenchConfig
+from kdzoo.suite.plan.layers import bench_config
 
 
 def bench_of(*words: str, file: Path | None = None) -> BenchConfig:

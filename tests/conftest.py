@@ -102,7 +102,7 @@ def registered_for_a_while() -> Iterator[None]:
     from kdzoo.data.known import DATA
     from kdzoo.models.names import NETWORKS
     from kdzoo.models.pairs import PAIRS
-    from kdzoo.suite.plan.config import RECIPES
+    from kdzoo.suite.plan.recipe_files import RECIPES
 
     REGISTRY.names()  # loads the zoo, so that it is part of what is put back
     registries = (REGISTRY, NETWORKS, DATA, PAIRS, RECIPES)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from kdzoo.suite.plan.config import bench_config
+from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.plan.sweep import plan
 
 FILE = Path(__file__).parent / "golden" / "run_ids.json"
@@ -73,7 +73,7 @@ def planned_ids(options: Mapping[str, Any], place: Path) -> list[str]:
     """The ids of the teachers and students of a bench, sorted; unlike its runs, a bench's folder decides none."""
     data = {"data": f"folder:{drawn_folder(place)}"} if options.get("data") == FOLDER else {}
     planned = plan(bench_config({**options, **data, "results": str(place / "results")}, None))
-    return sorted(each.run.id for each in (*planned.students, *planned.teachers.values()) if not each.open)
+    return sorted(each.run.id for each in (*planned.students, *planned.teachers.values()) if not each.provisional)
 
 
 def drawn_folder(place: Path) -> Path:

@@ -22,7 +22,8 @@ from processes import members_of_group, running_in, started
 from warm_python import WarmPopen
 
 from kdzoo.cli.app import app
-from kdzoo.suite.plan.config import BenchConfig, bench_config
+from kdzoo.suite.plan.config import BenchConfig
+from kdzoo.suite.plan.layers import bench_config
 from kdzoo.version import VERSION
 
 QUICK = ("bench", "--threads", "1", "--jobs", "1", "--epochs", "1", "--seeds", "1", "--methods", "hinton", "--temperatures", "4")

@@ -10,8 +10,9 @@ from trained_teachers import train_teachers
 from kdzoo.models import network
 from kdzoo.runs.events import Note, RunFailed
 from kdzoo.runs.options import WorkerOptions
-from kdzoo.suite.plan.config import bench_config
-from kdzoo.suite.plan.sweep import Plan, plan
+from kdzoo.suite.plan.layers import bench_config
+from kdzoo.suite.plan.planned import Plan
+from kdzoo.suite.plan.sweep import plan
 from kdzoo.suite.run.train_runs import train_runs
 from kdzoo.suite.run.worker_state import WorkerState
 from kdzoo.training.train import Stopped

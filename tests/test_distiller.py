@@ -32,8 +32,9 @@ from kdzoo.models.measure import probe
 from kdzoo.models.network import Network, freeze
 from kdzoo.runs.store import RunFolder
 from kdzoo.seeds import generator
-from kdzoo.suite.plan.config import bench_config
-from kdzoo.suite.plan.sweep import Plan, plan
+from kdzoo.suite.plan.layers import bench_config
+from kdzoo.suite.plan.planned import Plan
+from kdzoo.suite.plan.sweep import plan
 from kdzoo.training.member import outputs
 from kdzoo.training.session import Bound, Modules, data_of, network_of, shape_of, student_of
 

@@ -10,8 +10,8 @@ from typer.main import get_command
 import kdzoo
 from kdzoo.cli.app import app
 from kdzoo.runs.options import ALL, ONE_RUN, ExecutionSpec, WorkerOptions, option_of
-from kdzoo.suite.plan.config import bench_config
 from kdzoo.suite.plan.jobs import Job
+from kdzoo.suite.plan.layers import bench_config
 
 EXAMPLES = {
     "device": (["--device", "cuda:1"], "cuda:1", "cuda:1"),

@@ -28,7 +28,7 @@ from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import Augment, DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run
 from kdzoo.runs.store import RunFolder
 from kdzoo.suite.distill.image_size import choose_size, clearly_better
-from kdzoo.suite.plan.config import recipe_file
+from kdzoo.suite.plan.recipe_files import recipe_file
 from kdzoo.training import latency
 from kdzoo.training.head import regression, start_head
 from kdzoo.training.member import Member

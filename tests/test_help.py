@@ -21,7 +21,7 @@ from kdzoo.contract.methods import REGISTRY
 from kdzoo.errors import InputError
 from kdzoo.models.known import own_networks
 from kdzoo.runs.options import SPEED
-from kdzoo.suite.plan.config import bench_config
+from kdzoo.suite.plan.layers import bench_config
 from kdzoo.text import columns_that_fit, in_encoding, shortened
 
 LISTS = [["methods"], ["pairs"], ["recipes"], ["networks"], ["data"], ["teachers"], ["status"]]

@@ -16,8 +16,9 @@ from kdzoo.contract.plugins import load_plugin
 from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.errors import InputError
 from kdzoo.runs.options import WorkerOptions
-from kdzoo.suite.plan.config import bench_config
-from kdzoo.suite.plan.sweep import Plan, plan
+from kdzoo.suite.plan.layers import bench_config
+from kdzoo.suite.plan.planned import Plan
+from kdzoo.suite.plan.sweep import plan
 from kdzoo.suite.run.train_runs import train_runs
 from kdzoo.suite.run.worker_state import WorkerState
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from kdzoo.runs.spec import Recipe
-from kdzoo.suite.plan.config import recipe_file
+from kdzoo.suite.plan.recipe_files import recipe_file
 from kdzoo.training.optim import Skipped, decay_at, learning_rate, moving_average, optimizer
 
 

@@ -12,7 +12,7 @@ from kdzoo.contract import guard
 from kdzoo.contract.plugins import load_plugin
 from kdzoo.runs.events import Note
 from kdzoo.runs.store import teacher_store
-from kdzoo.suite.plan.config import bench_config
+from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.run import bench, fork, preflight
 from kdzoo.suite.run.launchers.here import Here
 from kdzoo.suite.run.prepare import prepare

@@ -14,8 +14,10 @@ from pages import page
 from kdzoo.models.build import build_network
 from kdzoo.models.weights import save_student
 from kdzoo.runs.spec import NetworkSpec, Run
-from kdzoo.suite.plan.config import CONFIGS, assignments, bench_config
+from kdzoo.suite.plan.config import CONFIGS
+from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.plan.sweep import plan
+from kdzoo.suite.plan.yaml_files import assignments
 
 WORDS = {"data": "digits", "teacher": "digits_teacher", "student": "digits_student", "recipe": "digits", "methods": "hinton", "seeds": 1}
 ADAM = {"optimizer": "adam", "lr": 0.002, "schedule": "linear", "warmup": 0.1}

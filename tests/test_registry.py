@@ -10,7 +10,7 @@ from kdzoo.contract.plugins import load_plugin
 from kdzoo.data.known import DATA
 from kdzoo.models.names import NETWORKS
 from kdzoo.models.pairs import PAIRS
-from kdzoo.suite.plan.config import RECIPES
+from kdzoo.suite.plan.recipe_files import RECIPES
 
 REGISTRIES = (REGISTRY, NETWORKS, DATA, PAIRS, RECIPES)
 LINES = {

@@ -13,8 +13,9 @@ from kdzoo.models.network import Network
 from kdzoo.models.normalisation import Normalisation
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import NetworkSpec, Recipe
-from kdzoo.suite.plan.config import bench_config
-from kdzoo.suite.plan.sweep import Plan, plan
+from kdzoo.suite.plan.layers import bench_config
+from kdzoo.suite.plan.planned import Plan
+from kdzoo.suite.plan.sweep import plan
 from kdzoo.suite.run.preflight import preflight
 from kdzoo.suite.run.train_runs import train_runs
 from kdzoo.suite.run.worker_state import WorkerState

@@ -28,7 +28,8 @@ from kdzoo.runs.events import Note
 from kdzoo.runs.options import Execution
 from kdzoo.suite.distill.distill import Wish, _data_name, distill, distill_folder, plan_distillation
 from kdzoo.suite.distill.verdict import Measured, Verdict, conclusion, table, table_of_width
-from kdzoo.suite.plan.config import DISTILL_METHOD, DISTILL_RECIPE, recipe_file
+from kdzoo.suite.plan.config import DISTILL_METHOD, DISTILL_RECIPE
+from kdzoo.suite.plan.recipe_files import recipe_file
 from kdzoo.text import shortened
 from kdzoo.training.session import Modules
 

@@ -22,8 +22,9 @@ from kdzoo.models.placement import Placement
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import NetworkSpec
 from kdzoo.runs.store import cache_folder, teacher_store
-from kdzoo.suite.plan.config import bench_config
-from kdzoo.suite.plan.sweep import Plan, plan
+from kdzoo.suite.plan.layers import bench_config
+from kdzoo.suite.plan.planned import Plan
+from kdzoo.suite.plan.sweep import plan
 from kdzoo.suite.run.train_runs import train_runs
 from kdzoo.suite.run.worker_state import WorkerState
 from kdzoo.teachers.answers import ask

@@ -27,7 +27,7 @@ from kdzoo.runs.events import Event, Note, StepsTaken
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.store import cache_folder
 from kdzoo.seeds import stream
-from kdzoo.suite.plan.sweep import Plan
+from kdzoo.suite.plan.planned import Plan
 from kdzoo.suite.run.train_runs import train_runs
 from kdzoo.suite.run.worker_state import WorkerState
 from kdzoo.teachers import answers, code

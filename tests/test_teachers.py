@@ -146,7 +146,7 @@ def test_the_normalisation_of_a_file_is_measured_told_and_taken_where_it_is_aske
     import timm
 
     from kdzoo.models.placement import Placement
-    from kdzoo.suite.plan.config import bench_config
+    from kdzoo.suite.plan.layers import bench_config
     from kdzoo.suite.plan.sweep import plan
     from kdzoo.teachers.checks import remarks
     from kdzoo.training.session import Bound, Modules, data_of, teacher_of

@@ -18,8 +18,9 @@ from kdzoo.models.predict import predict
 from kdzoo.runs.events import Note, RunFailed
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.store import teacher_store
-from kdzoo.suite.plan.config import bench_config
-from kdzoo.suite.plan.sweep import Plan, plan
+from kdzoo.suite.plan.layers import bench_config
+from kdzoo.suite.plan.planned import Plan
+from kdzoo.suite.plan.sweep import plan
 from kdzoo.suite.run import train_runs as runs_of_a_job
 from kdzoo.suite.run.bench import run
 from kdzoo.suite.run.launchers.here import Here

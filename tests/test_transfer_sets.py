@@ -20,7 +20,7 @@ from kdzoo.runs.events import Event, Note
 from kdzoo.runs.predictions import read_predictions
 from kdzoo.runs.spec import DataSpec, TransferSpec
 from kdzoo.runs.store import teacher_store
-from kdzoo.suite.plan.config import bench_config
+from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.plan.sweep import plan
 from kdzoo.suite.run.bench import run
 from kdzoo.suite.run.launchers.here import Here

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.store import teacher_store
-from kdzoo.suite.plan.sweep import Plan
+from kdzoo.suite.plan.planned import Plan
 from kdzoo.suite.run.train_runs import train_runs
 from kdzoo.suite.run.worker_state import WorkerState
 

@@ -14,8 +14,8 @@ from kdzoo.cli.options import Config, RetryFailed, SmallStem
 from kdzoo.cli.training import configure_bench, say_failures, tell_lines, train_missing
 from kdzoo.runs.options import RUNNING
 from kdzoo.suite.plan.config import BenchConfig
-from kdzoo.suite.plan.config import quick as quick_options
 from kdzoo.suite.plan.jobs import Outcome
+from kdzoo.suite.plan.layers import quick as quick_options
 
 
 @takes_options(*BENCH, before="small_stem")

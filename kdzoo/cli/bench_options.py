@@ -11,7 +11,8 @@ from kdzoo.cli.bench_keys import KEYS
 from kdzoo.cli.declare import option
 from kdzoo.errors import InputError, noting
 from kdzoo.runs.options import ALL, Option, option_of
-from kdzoo.suite.plan.config import BenchConfig, assignments
+from kdzoo.suite.plan.config import BenchConfig
+from kdzoo.suite.plan.yaml_files import assignments
 
 COMPLETIONS: dict[str, complete.Names] = {
     "methods": complete.methods,

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdzoo.cli.output import duration, labelled, tell
-from kdzoo.suite.plan.config import NONE, BenchConfig, wants_refit
+from kdzoo.suite.plan.config import NONE, BenchConfig
+from kdzoo.suite.plan.refit import wants_refit
 from kdzoo.suite.run.wording import label_words
 from kdzoo.text import number_of
 
 if TYPE_CHECKING:
-    from kdzoo.suite.plan.sweep import Plan, Planned
+    from kdzoo.suite.plan.planned import Plan, Planned
     from kdzoo.suite.run.prepare import Prepared
 
 
@@ -29,7 +30,7 @@ def print_plan(config: BenchConfig, *, retry_failed: bool) -> int:
 
 def weights_to_measure(made: Plan) -> list[tuple[str, str]]:
     """Which methods have settings whose weights are not known before something is measured."""
-    labels = sorted({planned.run.objective.label for planned in made.students if planned.open})
+    labels = sorted({planned.run.objective.label for planned in made.students if planned.provisional})
     return [("doses", f"weight measured at start of: {', '.join(labels)}")] if labels else []
 
 
@@ -56,8 +57,8 @@ def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str
         *recipe_lines(prepared),
         ("networks", ", ".join(dict.fromkeys(str(planned.about["pair"]) for planned in made.students))),
         *(("data" if number == 0 else "", line.removeprefix("data: ")) for number, line in enumerate(described)),
-        ("grid points", f"{made.points}: methods x settings x pairs x seeds, with the controls"),
-        *(("", f"{number} of them need no run of their own: {reason}") for reason, number in made.merged.items()),
+        ("grid points", f"{made.grid_size}: methods x settings x pairs x seeds, with the controls"),
+        *(("", f"{number} of them need no run of their own: {reason}") for reason, number in made.duplicates.items()),
         ("distinct runs", f"{len(made.students)}: {counts['done']} done, {len(left)} left{failed}"),
         *(("note", text) for text in made.notes),
         *(("teacher", f"{run.student.name} is trained first, for {number_of(run.recipe.epochs, 'epoch')} ({run.id})") for run in teachers),
@@ -81,7 +82,7 @@ def setting_lines(students: Iterable[Planned]) -> list[tuple[str, str]]:
     settings: dict[str, dict[str, None]] = {}
     for planned in students:
         text = setting_text(planned.run, planned.about)
-        if planned.open:  # its weight is a stand-in until the ratio is measured
+        if planned.provisional:  # its weight is a stand-in until the ratio is measured
             text = re.sub(r"weight \S+ \((dose \S+)\)", r"\1", text)
         settings.setdefault(planned.run.objective.label, {})[text] = None
     declared = [label_words(label) for label, texts in settings.items() if list(texts) == [""]]

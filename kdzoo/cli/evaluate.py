@@ -13,7 +13,8 @@ from kdzoo.cli.options import JsonOnly, Plugins, ResultsFolder
 from kdzoo.cli.output import Format, print_json, show, tell
 from kdzoo.errors import InputError
 from kdzoo.runs.store import RunFolder
-from kdzoo.suite.plan.config import BenchConfig, bench_config
+from kdzoo.suite.plan.config import BenchConfig
+from kdzoo.suite.plan.layers import bench_config
 
 if TYPE_CHECKING:
     pass

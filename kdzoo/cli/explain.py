@@ -16,11 +16,12 @@ from kdzoo.cli.output import print_json, tell
 from kdzoo.cli.stages import stages
 from kdzoo.errors import InputError
 from kdzoo.runs.options import PAIR
-from kdzoo.suite.plan.config import assignments, recipe_file
+from kdzoo.suite.plan.recipe_files import recipe_file
+from kdzoo.suite.plan.yaml_files import assignments
 
 if TYPE_CHECKING:
     from kdzoo.runs.spec import ObjectiveSpec
-    from kdzoo.suite.plan.config import PairValues, RecipeFile
+    from kdzoo.suite.plan.recipe_files import PairValues, RecipeFile
 
 
 LITERATURES_EPOCHS = 240
@@ -129,7 +130,8 @@ def explain(
     """
     from kdzoo.contract.card import Setting
     from kdzoo.contract.explain import explain as explained
-    from kdzoo.suite.plan.methods import objective, parse_request
+    from kdzoo.suite.plan.objectives import objective
+    from kdzoo.suite.plan.requests import parse_request
 
     load_files(plugin)
     if bool(teacher) != bool(student):

@@ -8,8 +8,8 @@ from kdzoo.cli.loading import load_files
 from kdzoo.cli.options import AsJson, Kind, Plugins, chosen
 from kdzoo.cli.output import Column, Format, field, link, show, text
 from kdzoo.cli.references import reference
-from kdzoo.suite.plan.config import recipe_file
-from kdzoo.suite.plan.config import recipes as recipe_names
+from kdzoo.suite.plan.recipe_files import recipe_file
+from kdzoo.suite.plan.recipe_files import recipes as recipe_names
 
 if TYPE_CHECKING:
     pass

@@ -14,7 +14,8 @@ from kdzoo.cli.output import percent, tell
 from kdzoo.cli.training import open_launcher, say_failures, train_plan
 from kdzoo.runs.options import ONE_RUN
 from kdzoo.runs.store import RunFolder, teacher_store
-from kdzoo.suite.plan.config import BenchConfig, bench_config
+from kdzoo.suite.plan.config import BenchConfig
+from kdzoo.suite.plan.layers import bench_config
 
 if TYPE_CHECKING:
     from kdzoo.suite.run.prepare import Prepared
@@ -59,7 +60,7 @@ def _is_damaged(folder: RunFolder) -> bool:
 
 def _prepared(folder: RunFolder, config: BenchConfig) -> Prepared:
     """One run as a plan of its own, with its teacher where that is trained here, and how it is executed."""
-    from kdzoo.suite.plan.sweep import Plan, Planned
+    from kdzoo.suite.plan.planned import Plan, Planned
     from kdzoo.suite.run.prepare import device_of, schedule, states_of
 
     planned = Planned(*folder.read_plan())

@@ -42,7 +42,7 @@ def train(
       kdzoo train resnet34 --small-stem --data cifar10 --epochs 30 --seed 1
     """
     from kdzoo.data.report import data_lines
-    from kdzoo.suite.plan.sweep import Plan
+    from kdzoo.suite.plan.planned import Plan
     from kdzoo.suite.run.bench import where_data_is_told
     from kdzoo.suite.run.prepare import prepare
 

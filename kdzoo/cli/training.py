@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from kdzoo.cli.output import console, labelled, say, tell
 from kdzoo.runs.store import cache_folder, writable
-from kdzoo.suite.plan.config import BenchConfig, ConfigError, bench_config
+from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.jobs import Outcome
+from kdzoo.suite.plan.layers import ConfigError, bench_config
 from kdzoo.suite.plan.outline import outline
 from kdzoo.suite.plan.starts import is_complete
 from kdzoo.suite.run.display import open_display

@@ -12,7 +12,9 @@ from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.needs import Need, Pass
 from kdzoo.errors import InputError, did_you_mean, noting, unknown
 from kdzoo.runs.spec import ObjectiveSpec
-from kdzoo.suite.plan.methods import Point, Request, objective_at, parse_request
+from kdzoo.suite.plan.objectives import objective_at
+from kdzoo.suite.plan.requests import Request, parse_request
+from kdzoo.suite.plan.settings import Point
 
 Pairing = Literal["deep", "left"]
 

@@ -24,7 +24,7 @@ from kdzoo.models.measure import probe
 from kdzoo.models.network import Network, freeze
 from kdzoo.models.stages import pair_stages
 from kdzoo.runs.spec import NetworkSpec, ObjectiveSpec, TermSpec
-from kdzoo.suite.plan.config import recipe_file
+from kdzoo.suite.plan.recipe_files import recipe_file
 from kdzoo.training.optim import learning_rate, optimizer
 
 STEPS, BATCH, SIDE, CLASSES = 8, 16, 8, 10

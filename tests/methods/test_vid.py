@@ -13,7 +13,7 @@ from torch import nn
 from kdzoo.contract.methods import create_method
 from kdzoo.contract.shapes import DataFacts, Shapes, StageShape
 from kdzoo.functional import vid
-from kdzoo.suite.plan.config import recipe_file
+from kdzoo.suite.plan.recipe_files import recipe_file
 from kdzoo.training.optim import optimizer
 
 FACTS = DataFacts(10, 5, torch.arange(10) % 5)

@@ -27,7 +27,7 @@ kdzoo.register_network("code_of_mine", mine)
 @pytest.fixture
 def planned(place: Path) -> Callable[[], dict[str, str]]:
     """The ids of a bench of a plugin's network, by method."""
-    from kdzoo.suite.plan.config import bench_config
+    from kdzoo.suite.plan.layers import bench_config
     from kdzoo.suite.run.prepare import prepare
 
     def ids() -> dict[str, str]:

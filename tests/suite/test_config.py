@@ -4,7 +4,10 @@ import pytest
 import yaml
 
 from kdzoo.errors import InputError
-from kdzoo.suite.plan.config import BenchConfig, assignments, bench_config, quick, recipe_file, recipes
+from kdzoo.suite.plan.config import BenchConfig
+from kdzoo.suite.plan.layers import bench_config, quick
+from kdzoo.suite.plan.recipe_files import recipe_file, recipes
+from kdzoo.suite.plan.yaml_files import assignments
 
 
 def test_without_an_option_it_is_the_digits_bench_of_at_most_30_runs():

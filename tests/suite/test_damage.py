@@ -22,8 +22,8 @@ from kdzoo.runs.predictions import Predictions, read_predictions
 from kdzoo.runs.seals import Damaged, read_tensors, tensors_digest, write_sealed, write_tensors
 from kdzoo.runs.store import RunFolder, Store, StoreError
 from kdzoo.suite.plan.cohorts import make_jobs
-from kdzoo.suite.plan.config import bench_config
 from kdzoo.suite.plan.jobs import Outcome
+from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.report.bench import read_bench
 from kdzoo.suite.run.bench import run
 from kdzoo.suite.run.launchers.here import Here

@@ -21,9 +21,10 @@ from kdzoo.runs.events import Event, Note, RunDone
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import canonical_json
 from kdzoo.runs.store import RunFolder
-from kdzoo.suite.plan.config import BenchConfig, bench_config
+from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.doses import read_doses, weight_for
-from kdzoo.suite.plan.methods import parse_request, why_no_dose
+from kdzoo.suite.plan.layers import bench_config
+from kdzoo.suite.plan.requests import parse_request, why_no_dose
 from kdzoo.suite.plan.sweep import plan
 from kdzoo.suite.report.bench import read_bench
 from kdzoo.suite.report.settings import setting_text
@@ -340,7 +341,7 @@ def test_a_dose_that_a_published_weight_comes_to_is_shown_too(bench):
 def test_0_is_the_student_alone(bench):
     made = plan(config(bench[0].results, methods=["at"], doses=[0, 0.1], seeds=[0]))
     assert sorted(planned.run.objective.label for planned in made.students) == ["at", "hinton", "none"]
-    assert made.merged == {"alpha = 0 or weight 0 is the student alone": 2}
+    assert made.duplicates == {"alpha = 0 or weight 0 is the student alone": 2}
 
 
 @pytest.mark.parametrize(
@@ -369,8 +370,10 @@ def test_a_search_list_tries_what_was_published_first_and_then_doses(bench):
     assert at[0].run.objective.terms[0].coefficient == 1000
     assert [planned.about["doses"]["at"]["dose"] for planned in at[1:]] == [0.1, 0.3]
     assert [planned.run.objective.label for planned in made.unmeasured] == ["rkd"]
-    assert [(planned.open, planned.run.objective.label) for planned in made.students if planned.open] == [(True, "rkd")] * 2
-    assert {planned.run.id for planned in made.students if planned.open}.isdisjoint(p.run.id for p in made.students if not p.open)
+    assert [(planned.provisional, planned.run.objective.label) for planned in made.students if planned.provisional] == [(True, "rkd")] * 2
+    assert {planned.run.id for planned in made.students if planned.provisional}.isdisjoint(
+        p.run.id for p in made.students if not p.provisional
+    )
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 
 from kdzoo.errors import WorkFailed
 from kdzoo.runs.store import teacher_store
-from kdzoo.suite.plan.config import bench_config
+from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.run.bench import run
 from kdzoo.suite.run.launchers.here import Here
 from kdzoo.suite.run.planned_files import write_plan

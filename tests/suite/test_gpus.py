@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from kdzoo.runs.options import WorkerOptions
-from kdzoo.suite.plan.config import bench_config
 from kdzoo.suite.plan.jobs import Job
+from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.plan.sweep import plan
 from kdzoo.suite.run.job_queue import JobQueue
 from kdzoo.suite.run.launchers.gpus import first_gpu, visible_gpus

@@ -8,7 +8,7 @@ import torch
 import kdzoo  # noqa: F401  names its networks to timm
 from kdzoo.runs.events import Event, TrainingBegun
 from kdzoo.runs.store import RunFolder
-from kdzoo.suite.plan.config import bench_config
+from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.run.bench import refit_plan, run
 from kdzoo.suite.run.launchers.here import Here
 from kdzoo.suite.run.planned_files import write_plan

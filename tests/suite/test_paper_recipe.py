@@ -14,8 +14,12 @@ from kdzoo.models.pairs import PAIRS
 from kdzoo.models.placement import Placement
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import Recipe, Run
-from kdzoo.suite.plan.config import CONFIGS, RecipeFile, bench_config, recipe_file, wants_refit
-from kdzoo.suite.plan.sweep import Plan, plan
+from kdzoo.suite.plan.config import CONFIGS
+from kdzoo.suite.plan.layers import bench_config
+from kdzoo.suite.plan.planned import Plan
+from kdzoo.suite.plan.recipe_files import RecipeFile, recipe_file
+from kdzoo.suite.plan.refit import wants_refit
+from kdzoo.suite.plan.sweep import plan
 from kdzoo.suite.report.settings import setting_of
 from kdzoo.suite.run.planned_files import write_plan
 from kdzoo.suite.run.worker_state import WorkerState

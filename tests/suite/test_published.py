@@ -13,7 +13,7 @@ from kdzoo.errors import InputError
 from kdzoo.models.names import ours_or_timm
 from kdzoo.models.pairs import pair
 from kdzoo.runs.spec import NetworkSpec
-from kdzoo.suite.plan.methods import parse_request
+from kdzoo.suite.plan.requests import parse_request
 from kdzoo.suite.report.bench import read_bench
 from kdzoo.suite.report.beside import beside
 from kdzoo.suite.report.beside_text import legend

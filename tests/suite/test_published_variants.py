@@ -14,7 +14,8 @@ from kdzoo.contract.needs import Need
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.plugins import load_plugin
 from kdzoo.contract.shapes import DataFacts, Shapes, StageShape
-from kdzoo.suite.plan.config import bench_config, recipe_file
+from kdzoo.suite.plan.layers import bench_config
+from kdzoo.suite.plan.recipe_files import recipe_file
 from kdzoo.suite.run.bench import run
 from kdzoo.suite.run.launchers.here import Here
 from kdzoo.suite.run.prepare import prepare

@@ -15,9 +15,9 @@ from kdzoo.contract.methods import REGISTRY
 from kdzoo.errors import InputError
 from kdzoo.models import placement
 from kdzoo.runs.spec import ObjectiveSpec, TermSpec
-from kdzoo.suite.plan.config import bench_config
-from kdzoo.suite.plan.methods import parse_request
+from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.plan.race import Race
+from kdzoo.suite.plan.requests import parse_request
 from kdzoo.suite.report.bench import read_bench
 from kdzoo.suite.report.published import Published
 from kdzoo.suite.report.race import decide, more_seeds

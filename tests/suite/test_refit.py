@@ -4,7 +4,7 @@ import pytest
 
 from kdzoo.runs.events import Event, TrainingBegun
 from kdzoo.runs.store import teacher_store
-from kdzoo.suite.plan.config import bench_config
+from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.report.bench import read_bench
 from kdzoo.suite.report.leaderboard import leaderboard_frame
 from kdzoo.suite.run.bench import run

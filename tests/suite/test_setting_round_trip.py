@@ -5,7 +5,9 @@ import pytest
 from kdzoo.contract.card import Setting
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.errors import InputError
-from kdzoo.suite.plan.methods import Point, card_record, objective, objective_at, parse_request
+from kdzoo.suite.plan.objectives import card_record, objective, objective_at
+from kdzoo.suite.plan.requests import parse_request
+from kdzoo.suite.plan.settings import Point
 from kdzoo.suite.report.settings import setting_of
 
 NAMES = REGISTRY.own_names()

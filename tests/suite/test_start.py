@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 
 from kdzoo.errors import InputError
-from kdzoo.suite.plan.config import CONFIGS, BenchConfig, bench_config, read_yaml, recipes
+from kdzoo.suite.plan.config import CONFIGS, BenchConfig
+from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.plan.outline import outline
+from kdzoo.suite.plan.recipe_files import recipes
 from kdzoo.suite.plan.starts import Start, is_complete, keep_start, read_starts
 from kdzoo.suite.plan.sweep import plan
+from kdzoo.suite.plan.yaml_files import read_yaml
 from kdzoo.suite.run.finished import finished_runs, keep_finished, stamp
 
 SMALL = {"data": "digits", "pairs": "digits", "recipe": "digits"}

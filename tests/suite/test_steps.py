@@ -185,7 +185,9 @@ def test_the_faults_of_steps_are_told_before_any_training(tmp_path):
 def test_a_setting_of_a_method_of_two_stages_is_taken_over_as_it_is(method):
     """What a bench makes of the words for a setting is the objective that the setting came from."""
     from kdzoo.suite.plan.config import BenchConfig
-    from kdzoo.suite.plan.methods import objective_at, parse_request, settings
+    from kdzoo.suite.plan.objectives import objective_at
+    from kdzoo.suite.plan.requests import parse_request
+    from kdzoo.suite.plan.settings import settings
 
     request = parse_request(method)
     chosen = {"fitnet_two_stage": {"stage": 1}, "ft": {"rate": 0.3}, "ab": {"margin": 2.0}}.get(method.partition("+")[0], {})

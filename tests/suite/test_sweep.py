@@ -10,9 +10,12 @@ from kdzoo.errors import InputError
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import ObjectiveSpec
 from kdzoo.suite.plan.cohorts import make_jobs
-from kdzoo.suite.plan.config import bench_config
-from kdzoo.suite.plan.methods import objective, parse_request
-from kdzoo.suite.plan.sweep import Plan, plan, refit
+from kdzoo.suite.plan.layers import bench_config
+from kdzoo.suite.plan.objectives import objective
+from kdzoo.suite.plan.planned import Plan
+from kdzoo.suite.plan.refit_plan import refit
+from kdzoo.suite.plan.requests import parse_request
+from kdzoo.suite.plan.sweep import plan
 
 
 def spec(text: str, alpha: float | None = None, weight: float = 1.0, pairing: str = "deep", **hyperparameters) -> ObjectiveSpec:
@@ -99,9 +102,9 @@ def test_the_grid_of_a_method_without_temperature_collapses(tmp_path):
     assert labels.count("none") == 2
     assert labels.count("hinton") == 3 * 2 * 2
     assert labels.count("at") == 2 * 2
-    assert made.points == 2 * (1 + 9 + 3)
-    assert sum(made.merged.values()) == made.points - len(made.students)
-    assert "student alone" in next(iter(made.merged))
+    assert made.grid_size == 2 * (1 + 9 + 3)
+    assert sum(made.duplicates.values()) == made.grid_size - len(made.students)
+    assert "student alone" in next(iter(made.duplicates))
 
 
 def test_controls_are_there_unasked_and_tuned_like_the_others(tmp_path):
@@ -136,7 +139,7 @@ def test_controls_may_have_more_seeds_than_the_rest(tmp_path):
         seeds.setdefault((planned.run.objective.label, str(planned.run.objective)), []).append(planned.run.seed)
     assert {label: found for (label, _), found in seeds.items()} == {"none": [3, 5, 6, 7], "hinton": [3, 5, 6, 7], "at": [3, 5]}
     assert len(seeds) == 4  # KD stands there at both temperatures
-    assert made.points == 4 + 2 * 4 + 2  # attention transfer has no temperature: one setting
+    assert made.grid_size == 4 + 2 * 4 + 2  # attention transfer has no temperature: one setting
     assert few < {planned.run.id for planned in digits(tmp_path, methods="at", seeds="3,5", control_seeds=4).students}
 
 

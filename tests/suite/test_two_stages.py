@@ -21,7 +21,8 @@ from kdzoo.runs.events import Note, RunsLocked
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import ObjectiveSpec, Run
 from kdzoo.runs.store import Store
-from kdzoo.suite.plan.methods import objective, parse_request
+from kdzoo.suite.plan.objectives import objective
+from kdzoo.suite.plan.requests import parse_request
 from kdzoo.suite.run.members import load_pretrain_stage
 from kdzoo.suite.run.train_runs import train_pretrain_runs
 from kdzoo.suite.run.worker_state import WorkerState

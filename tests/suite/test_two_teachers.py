@@ -8,7 +8,7 @@ import torch
 
 import kdzoo
 from kdzoo.suite.plan.cohorts import make_jobs
-from kdzoo.suite.plan.config import bench_config
+from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.run.bench import run
 from kdzoo.suite.run.launchers.here import Here
 from kdzoo.suite.run.prepare import prepare

@@ -33,10 +33,11 @@ from kdzoo.runs.store import cache_folder, writable, write_json
 from kdzoo.suite.distill.delivery import deliver
 from kdzoo.suite.distill.image_size import ImageSize, choose_size
 from kdzoo.suite.distill.verdict import BATCHES, Measured, Verdict, conclusion, table
-from kdzoo.suite.plan.config import DISTILL_METHOD, DISTILL_RECIPE, DISTILL_STUDENT, recipe_file
+from kdzoo.suite.plan.config import DISTILL_METHOD, DISTILL_RECIPE, DISTILL_STUDENT
 from kdzoo.suite.plan.jobs import Outcome
-from kdzoo.suite.plan.methods import parse_request
-from kdzoo.suite.plan.sweep import Planned
+from kdzoo.suite.plan.planned import Planned
+from kdzoo.suite.plan.recipe_files import recipe_file
+from kdzoo.suite.plan.requests import parse_request
 from kdzoo.suite.report.intervals import mcnemar_p, paired_difference, wilson
 from kdzoo.suite.run.bench import run as run_bench
 from kdzoo.suite.run.display import open_display

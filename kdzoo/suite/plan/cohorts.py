@@ -12,7 +12,7 @@ from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import Run
 from kdzoo.runs.store import teacher_store
 from kdzoo.suite.plan.jobs import Job
-from kdzoo.suite.plan.sweep import Plan, Planned
+from kdzoo.suite.plan.planned import Plan, Planned
 from kdzoo.training.train import UNITS_AN_EPOCH
 
 LARGEST_COHORT = {"cpu": 8, "cuda": 64}

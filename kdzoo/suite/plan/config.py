@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterable, Mapping
-from functools import cache
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, ValidationError, ValidationInfo, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, ValidationInfo, field_validator
 
-from kdzoo.contract.registry import Definition, Registry
-from kdzoo.errors import InputError, did_you_mean
-from kdzoo.files import CONFIGS
 from kdzoo.runs.options import ExecutionSpec, listed
-from kdzoo.runs.spec import Augment, Count, Integer, Number, Recipe, Share, Spec, parse, steps_per_epoch
-from kdzoo.text import first_line
+from kdzoo.runs.spec import Count, Integer, Number, Share
 
 NONE = "none"
 """the student alone"""
+
+
 KD = "hinton"
+
+
+EVERY_METHOD = "*"
 CONTROLS = (NONE, KD)
 """what every bench contains"""
+
+
 DISTILL_METHOD = "hinton"
 """the method of `kdzoo distill`: few images teach more through the teacher's whole embedding than through a score for each class"""
+
+
 DISTILL_RECIPE = "distill"
+
+
 DISTILL_STUDENT = "mobilenetv3_small_100"
 
 
@@ -76,10 +78,18 @@ def _folder_name(value: str) -> str:
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(listed)]
+
+
 ClassWords = Annotated[tuple[str, ...] | None, BeforeValidator(_class_words)]
+
+
 Numbers = Annotated[tuple[Number, ...], BeforeValidator(_numbers)]
+
+
 Values = Annotated[tuple[JsonValue, ...], BeforeValidator(_numbers)]
 """values of any field of a method: what they may be is the method's to say"""
+
+
 Seeds = Annotated[tuple[Integer, ...], BeforeValidator(_seeds), Field(min_length=1)]
 
 
@@ -165,6 +175,12 @@ class BenchConfig(ExecutionSpec):
         return value
 
     @property
+    def field_axes(self) -> dict[str, tuple[JsonValue, ...]]:
+        """The axes that vary fields of methods, as METHOD.FIELD; the method `*` stands for every one that has the field."""
+        temperatures = {f"{EVERY_METHOD}.temperature": self.temperatures} if self.temperatures else {}
+        return {**temperatures, **self.grid}
+
+    @property
     def seeds_of_controls(self) -> tuple[int, ...]:
         """The seeds of all, and as many after the highest of them as the controls have more."""
         more = max(0, (self.control_seeds or 0) - len(self.seeds))
@@ -173,320 +189,3 @@ class BenchConfig(ExecutionSpec):
     def seeds_for(self, method: str) -> tuple[int, ...]:
         """The seeds of a method: the controls, `none` and `hinton`, may have more than the rest."""
         return self.seeds_of_controls if method in CONTROLS else self.seeds
-
-
-LARGEST_VAL = 0.25
-"""of the training images: validation takes no larger share, however few they are"""
-
-
-class PairValues(Spec):
-    """What is published of a method for one pair of networks: the factor on its loss (None for the declared one), hyper-parameters."""
-
-    term: Annotated[Number, Field(gt=0)] | None = None
-    hyperparameters: dict[str, JsonValue] = {}
-
-
-class PublishedValues(Spec):
-    """Where a method's values for single pairs stand, and the values by the pair's name, `TEACHER/STUDENT`."""
-
-    source: str
-    pairs: dict[str, PairValues]
-
-
-class Constants(Spec):
-    """What images in [0, 1] are normalised with, one number a channel."""
-
-    mean: Annotated[tuple[Number, ...], BeforeValidator(listed)]
-    std: Annotated[tuple[Number, ...], BeforeValidator(listed)]
-
-
-class FineTune(Spec):
-    """What is different where a teacher that brings weights of other classes is trained on these first.
-
-    recipe: keys of the recipe and their values. min_steps: as in a recipe's file.
-    """
-
-    recipe: dict[str, Any] = {}
-    min_steps: Count | None = None
-
-
-class RecipeFile(Spec):
-    """A recipe with what belongs to its protocol beside it.
-
-    lr_for: networks trained at another rate. normalise_for: data sets whose images are normalised with other constants
-    than their own. pairing, refit, val_fraction, student_start: the protocol's own choices. published: by method, what
-    single pairs have instead of the method's declared values.
-    min_steps: training has as many epochs more as this takes, however few the images. min_val: how many images validation
-    has at least, up to a quarter of them. sizes: the sides of images that `kdzoo distill` chooses from. pretrained: keys of
-    the recipe that differ for a network that brings trained weights (null leaves a key out). fine_tune: what else differs
-    for a teacher whose weights were made for other classes.
-    """
-
-    description: str
-    source: str = ""
-    recipe: dict[str, Any]
-    lr_for: dict[str, Number] = {}
-    normalise_for: dict[str, Constants] = {}
-    published: dict[str, PublishedValues] = {}
-    pairing: Literal["deep", "left"] = "deep"
-    refit: bool = False
-    val_fraction: Share = 0.1
-    student_start: Literal["random", "pretrained"] = "random"
-    min_steps: Count | None = None
-    min_val: Count | None = None
-    sizes: Annotated[tuple[Count, ...], BeforeValidator(listed)] = ()
-    pretrained: dict[str, Any] = {}
-    fine_tune: FineTune | None = None
-
-    def published_for(self, pair: str) -> dict[str, PairValues]:
-        """The values of their own that methods have for a pair."""
-        return {method: given.pairs[pair] for method, given in self.published.items() if pair in given.pairs}
-
-    def held_out(self, images: int) -> float:
-        """The share of `images` training images that is held out for validation: `val_fraction`, or more to reach `min_val`."""
-        if not self.val_fraction or self.min_val is None:
-            return self.val_fraction
-        return max(self.val_fraction, min(LARGEST_VAL, self.min_val / max(images, 1)))
-
-    def variant(self, *, trained: bool, fine_tuned: bool) -> RecipeFile:
-        """The protocol for a network that brings trained weights, and for one that is fine-tuned to other classes before it teaches."""
-        layers = [self.recipe, self.pretrained if trained else {}]
-        steps = self.min_steps
-        if fine_tuned and self.fine_tune is not None:
-            layers.append(self.fine_tune.recipe)
-            steps = self.fine_tune.min_steps
-        merged = {key: value for layer in layers for key, value in layer.items()}
-        recipe = {key: value for key, value in merged.items() if value is not None}
-        return self.model_copy(update={"recipe": recipe, "min_steps": steps})
-
-    def resolve(self, network: str, changes: Mapping[str, Any], data: str = "", images: int | None = None) -> Recipe:
-        """The recipe for a network and a data set with `changes` (`epochs`, `augment.pad`, ...) applied.
-
-        images: how many it is trained on; with them epochs come to `min_steps` at least, unless `changes` say how many.
-        Milestones come to whole epochs of however many there are.
-        """
-        values: dict[str, Any] = {**self.recipe, "augment": dict(self.recipe.get("augment", {}))}
-        if network in self.lr_for:
-            values["lr"] = self.lr_for[network]
-        if data in self.normalise_for:
-            values |= self.normalise_for[data].model_dump()
-        for key, value in changes.items():
-            place, _, last = key.rpartition(".")
-            if place == "augment":
-                values["augment"][last] = value
-            else:
-                values[key] = value
-        if values.get("ema") is not None:
-            values.setdefault("ema_warmup", True)
-        recipe = parse(Recipe, values, "recipe")
-        if self.min_steps is not None and images is not None and "epochs" not in changes:
-            epochs = math.ceil(self.min_steps / max(steps_per_epoch(images, recipe.batch_size, drop_last=recipe.drop_last), 1))
-            recipe = recipe.model_copy(update={"epochs": max(recipe.epochs, epochs)})
-        return in_whole_epochs(recipe)
-
-
-def in_whole_epochs(recipe: Recipe) -> Recipe:
-    """The recipe with its milestones at the nearest ends of epochs, the first one at least.
-
-    One that comes to the end of training is never reached and goes; where none is left the rate is constant.
-    """
-    ends = [max(1, math.floor(milestone * recipe.epochs + 0.5)) for milestone in recipe.milestones]
-    shares = tuple(end / recipe.epochs for end in ends if end < recipe.epochs)
-    if shares == recipe.milestones:
-        return recipe
-    return recipe.model_copy(update={"milestones": shares, "schedule": recipe.schedule if shares else "constant"})
-
-
-AXES = frozenset({"temperatures", "alphas", "weights", "doses", "grid", "tune"})
-"""what says which settings are tried: one of these takes the place of a default's"""
-
-
-def default_layers(given: Mapping[str, Any]) -> dict[str, Any]:
-    """What stands below the options given: the default bench, or what a data set usually goes with."""
-    default = read_yaml(_shipped("benches")["digits"])
-    if not {"teacher", "student", "recipe"} & set(given) and all(_same(given.get(key), default[key]) for key in ("data", "pairs")):
-        return {k: v for k, v in default.items() if k not in AXES} if set(given) & AXES else default
-    usual = read_yaml(CONFIGS / "usual.yaml").get(str(given.get("data", default["data"])), {})
-    named = {"pairs", "teacher", "student"} & set(given)
-    return {k: v for k, v in usual.items() if not (k == "pairs" and named)}
-
-
-def _same(given: object, default: object) -> bool:
-    """Whether an option was not given, or has the default bench's value."""
-    try:
-        return given is None or listed(given) == listed(default)
-    except ValueError:  # told with all else that is wrong
-        return False
-
-
-class ConfigError(InputError):
-    """A configuration with faults. rest: the same without what is at fault, where that still says which bench is meant."""
-
-    def __init__(self, problems: Iterable[str], rest: BenchConfig | None) -> None:
-        super().__init__(*problems)
-        self.rest = rest
-
-
-def bench_config(options: Mapping[str, Any], file: Path | None) -> BenchConfig:
-    """The bench that options over a YAML file over defaults describe; raises ConfigError with every fault of theirs."""
-    problems: list[str] = []
-    options = with_recipe_keys(options, problems)
-    filed = with_recipe_keys(_under(read_yaml(file) if file else {}, options), problems)
-    layers = [default_layers({**filed, **options}), filed, options]
-    sets = [layer.get("set") or {} for layer in layers]
-    if not all(isinstance(changes, Mapping) for changes in sets):
-        raise InputError(*problems, f"set: expected keys and values, got {next(c for c in sets if not isinstance(c, Mapping))!r}")
-    values = {**layers[0], **layers[1], **layers[2], "set": {key: value for changes in sets for key, value in changes.items()}}
-    try:
-        config = parse(BenchConfig, values, "")
-    except InputError as error:
-        raise ConfigError([*problems, *error.problems], _without_faults(values)) from error
-    if problems:
-        raise ConfigError(problems, config)
-    return config
-
-
-def with_recipe_keys(layer: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
-    """A layer whose `recipe` is a mapping, as the name of a recipe and `set` keys; faults of the mapping's keys are added to `problems`.
-
-    `recipe: {name: digits, epochs: 5, augment: {pad: 2}}` is `recipe: digits` with `set: {recipe.epochs: 5,
-    recipe.augment.pad: 2}`. Without a name the keys change the recipe that goes with the data.
-    """
-    given = layer.get("recipe")
-    if not isinstance(given, Mapping):
-        return dict(layer)
-    rest = {key: value for key, value in layer.items() if key != "recipe"}
-    named = {} if given.get("name") is None else {"recipe": given["name"]}
-    changes: dict[str, Any] = {}
-    for key, value in given.items():
-        if key == "name":
-            continue
-        if key == "augment" and isinstance(value, Mapping):
-            problems += [fault for part in value if (fault := _fault_of_key("recipe.augment", part, Augment.model_fields))]
-            changes |= {f"recipe.augment.{part}": item for part, item in value.items() if part in Augment.model_fields}
-        elif fault := _fault_of_key("recipe", key, Recipe.model_fields):
-            problems.append(fault)
-        else:
-            changes[f"recipe.{key}"] = value
-    problems += [f"{key}: given twice, here and in recipe" for key in ("epochs", "lr") if key in rest and key in given]
-    explicit = rest.get("set") or {}
-    return {**rest, **named, "set": {**changes, **explicit} if isinstance(explicit, Mapping) else explicit}
-
-
-def _fault_of_key(place: str, key: object, known: Iterable[str]) -> str | None:
-    """What is wrong with a key of a recipe's mapping."""
-    names = list(known)
-    if key in names:
-        return None
-    if key in BenchConfig.model_fields and place == "recipe":
-        return f"{place}.{key}: not a key of a recipe; write {key} beside recipe, not below it"
-    beside = ["name", *names] if place == "recipe" else names
-    return f"{place}.{key}: unknown{did_you_mean(str(key), beside) or '; known: ' + ', '.join(beside)}"
-
-
-def _under(filed: Mapping[str, Any], options: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A file without its mapping of a recipe's keys, where that changes another recipe than the one asked for on the command line."""
-    given, asked = filed.get("recipe"), options.get("recipe")
-    if asked is None or not isinstance(given, Mapping) or given.get("name") in (None, asked):
-        return filed
-    return {key: value for key, value in filed.items() if key != "recipe"}
-
-
-_WHICH_BENCH = {"methods", "grid", "pairs", "teacher", "student", "data", "data_root", "recipe", "set", "plugin"}
-"""a default in the place of one of these would have faults of its own"""
-
-
-def _without_faults(values: Mapping[str, Any]) -> BenchConfig | None:
-    try:
-        return BenchConfig.model_validate(values)
-    except ValidationError as error:
-        faulty = {fault["loc"][0] for fault in error.errors()}
-        return None if faulty & _WHICH_BENCH else BenchConfig.model_validate({k: v for k, v in values.items() if k not in faulty})
-
-
-def quick(options: Mapping[str, Any], file: Path | None = None) -> dict[str, Any]:
-    """The options that make a bench a demonstration of under a minute; what was given, there or in the file, stays."""
-    filed = read_yaml(file) if file else {}
-    left_out = set(filed) | (AXES if AXES & {*filed, *options} else frozenset())
-    return {**{key: value for key, value in read_yaml(CONFIGS / "quick.yaml").items() if key not in left_out}, **options}
-
-
-def recipe_file(name: str) -> RecipeFile:
-    """A recipe by its name or by a file's path."""
-    path = Path(name) if name.endswith((".yaml", ".yml")) else RECIPES.get(name)
-    return parse(RecipeFile, read_yaml(path), f"recipe {path.stem}")
-
-
-def held_out_share(config: BenchConfig) -> float:
-    """The share of the training images that is held out for validation: as asked for, or else the recipe's."""
-    return recipe_file(config.recipe).val_fraction if config.val_fraction is None else config.val_fraction
-
-
-def wants_refit(config: BenchConfig) -> bool:
-    """Whether the chosen settings are trained again on all images: where asked, or the recipe's way and something is held out."""
-    protocol = recipe_file(config.recipe)  # an unknown recipe is an error whatever was asked for
-    return protocol.refit and held_out_share(config) > 0 if config.refit is None else config.refit
-
-
-def refit_seeds(method: str, config: BenchConfig) -> tuple[int, ...]:
-    """The seeds of a method in a refit, before they are moved behind those of all sweeps."""
-    if config.refit_seeds is None:
-        return config.seeds_for(method)
-    return tuple(range(min(config.seeds), min(config.seeds) + config.refit_seeds))
-
-
-def fresh_seeds(method: str, config: BenchConfig, used: Iterable[int] = ()) -> tuple[int, ...]:
-    """The seeds of a method in a refit, behind those of this sweep and of others in its folder (`used`)."""
-    behind = max([*config.seeds_of_controls, *used]) + 1 - min(config.seeds)
-    return tuple(seed + behind for seed in refit_seeds(method, config))
-
-
-def register_recipe(name: str, file: str | Path) -> None:
-    """Make a user's recipe file known under a name; raises InputError where that names another file."""
-    path = Path(file).resolve()
-    RECIPES.add(name, path, Definition(str(path), name, str(path)))
-
-
-def recipes() -> list[str]:
-    return sorted(RECIPES)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file's mapping; raises InputError with file and line when there is none."""
-    try:
-        content = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise InputError(f"config: cannot read {path}: {error.strerror}") from error
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else "?"
-        raise InputError(f"config: {path}:{line}: {error.problem}") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"config: {path}: not valid YAML ({first_line(error)})") from error
-    if not isinstance(content, dict):
-        raise InputError(f"config: {path}: expected keys and values")
-    return content
-
-
-def assignments(texts: Iterable[str]) -> dict[str, Any]:
-    """`key=value` texts as a mapping, values read as YAML; raises InputError for what has no `=`."""
-    texts = list(texts)
-    wrong = [text for text in texts if "=" not in text]
-    if wrong:
-        raise InputError(*[f"--set {text}: expected key=value" for text in wrong])
-    return {key.strip(): _yaml_value(key.strip(), value) for key, _, value in (text.partition("=") for text in texts)}
-
-
-def _yaml_value(key: str, text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"--set {key}: expected a value as YAML has it, got {text!r}") from error
-
-
-@cache
-def _shipped(kind: str) -> dict[str, Path]:
-    return {path.stem: path for path in sorted((CONFIGS / kind).glob("*.yaml"))}
-
-
-RECIPES: Registry[Path] = Registry("recipe", _shipped("recipes"))
-"""the files of all recipes by name: kdzoo's own and a user's"""

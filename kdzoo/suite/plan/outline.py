@@ -10,8 +10,11 @@ from kdzoo.contract.methods import REGISTRY
 from kdzoo.data.transfer import words_in_words
 from kdzoo.errors import InputError
 from kdzoo.models.pairs import pair as named_pair
-from kdzoo.suite.plan.config import CONTROLS, NONE, BenchConfig, recipe_file, wants_refit
-from kdzoo.suite.plan.methods import Request, parse_request, settings
+from kdzoo.suite.plan.config import CONTROLS, NONE, BenchConfig
+from kdzoo.suite.plan.recipe_files import recipe_file
+from kdzoo.suite.plan.refit import wants_refit
+from kdzoo.suite.plan.requests import Request, parse_request
+from kdzoo.suite.plan.settings import settings
 from kdzoo.text import number_of
 
 LISTED = 6

@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from kdzoo.errors import InputError
-from kdzoo.suite.plan.config import CONTROLS, BenchConfig, fresh_seeds
+from kdzoo.suite.plan.config import CONTROLS, BenchConfig
 from kdzoo.suite.plan.race import Race
+from kdzoo.suite.plan.refit import fresh_seeds
 from kdzoo.suite.report.bench import BenchRecords
 from kdzoo.suite.report.blocks import CONTROLS as COLUMNS_OF
 from kdzoo.suite.report.blocks import Block, Standing

@@ -12,10 +12,12 @@ from kdzoo.runs.spec import Recipe, Run
 from kdzoo.runs.store import teacher_store, writable
 from kdzoo.runs.wandb_settings import WandbSettings
 from kdzoo.suite.plan.cohorts import make_jobs, measurements
-from kdzoo.suite.plan.config import BenchConfig, wants_refit
+from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.jobs import Outcome
+from kdzoo.suite.plan.planned import Plan, Planned
 from kdzoo.suite.plan.race import Race
-from kdzoo.suite.plan.sweep import Plan, Planned, refit
+from kdzoo.suite.plan.refit import wants_refit
+from kdzoo.suite.plan.refit_plan import refit
 from kdzoo.suite.plan.sweep import plan as make_plan
 from kdzoo.suite.report.bench import read_bench
 from kdzoo.suite.report.race import Decision, decide, more_seeds, seeds_of_sweeps
@@ -111,7 +113,7 @@ def race_plan(prepared: Prepared, again: Plan, race: Race) -> tuple[Plan, tuple[
     ]
     added.sort(key=lambda one: one.run.seed)
     students = tuple({one.run.id: one for one in added}.values())
-    return replace(again, students=students, points=len(students)), decisions
+    return replace(again, students=students, grid_size=len(students)), decisions
 
 
 def where_data_is_told(config: BenchConfig) -> str:
@@ -146,7 +148,7 @@ def with_weights(prepared: Prepared, launcher: Launcher, emit: Emit, modules: Mo
     launcher.resize(prepared.jobs, prepared.gpus)
     run_jobs(jobs, launcher, listen)
     again = make_plan(prepared.config, modules)
-    known = tuple(planned for planned in again.students if not planned.open)
+    known = tuple(planned for planned in again.students if not planned.provisional)
     again = replace(again, students=known, unmeasured=())
     checked = frozenset(job.name for job in jobs if job.kind == "teacher")
     return replace(prepared, plan=again, states=states_of(again), checked=checked), reasons

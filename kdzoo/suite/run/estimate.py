@@ -11,7 +11,7 @@ from kdzoo.runs.metrics_file import read_lines
 from kdzoo.runs.spec import Run
 from kdzoo.runs.store import RunFolder, teacher_store
 from kdzoo.suite.plan.cohorts import pretrain_runs
-from kdzoo.suite.plan.sweep import Planned
+from kdzoo.suite.plan.planned import Planned
 from kdzoo.suite.run.preflight import distinct, stand_in, unbound
 from kdzoo.suite.run.prepare import Prepared
 from kdzoo.teachers.saved import SavedTeacher

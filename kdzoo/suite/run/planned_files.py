@@ -12,8 +12,8 @@ from kdzoo.data.sources import data_files
 from kdzoo.runs.events import Emit, Note
 from kdzoo.runs.store import teacher_store
 from kdzoo.suite.plan.doses import keep_doses, reused_doses
+from kdzoo.suite.plan.planned import Plan, Planned
 from kdzoo.suite.plan.starts import Start, keep_start
-from kdzoo.suite.plan.sweep import Plan, Planned
 from kdzoo.suite.run.prepare import Prepared
 
 

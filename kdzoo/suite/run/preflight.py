@@ -16,7 +16,7 @@ from kdzoo.models.measure import probe as shapes_of
 from kdzoo.models.network import Network, freeze
 from kdzoo.runs.spec import NetworkSpec
 from kdzoo.runs.store import RunFolder
-from kdzoo.suite.plan.sweep import Plan, Planned
+from kdzoo.suite.plan.planned import Plan, Planned
 from kdzoo.suite.run.fork import PATIENCE_SECONDS
 from kdzoo.suite.run.trial import trial_key, try_loss, users_methods
 from kdzoo.teachers.saved import SavedTeacher, saved_teacher, shapes_of_saved

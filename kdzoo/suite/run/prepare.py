@@ -17,8 +17,9 @@ from kdzoo.runs.options import ALL, WorkerOptions
 from kdzoo.runs.store import State
 from kdzoo.runs.wandb_settings import wandb_settings
 from kdzoo.suite.plan.cohorts import groups_in_lockstep
-from kdzoo.suite.plan.config import BenchConfig, ConfigError, bench_config
-from kdzoo.suite.plan.sweep import Plan
+from kdzoo.suite.plan.config import BenchConfig
+from kdzoo.suite.plan.layers import ConfigError, bench_config
+from kdzoo.suite.plan.planned import Plan
 from kdzoo.suite.plan.sweep import plan as make_plan
 from kdzoo.suite.run.launchers.gpus import visible_gpus
 from kdzoo.suite.run.preflight import preflight
@@ -85,8 +86,8 @@ def schedule(config: BenchConfig, plan: Plan, device: str, wandb: dict[str, Any]
 
 
 def states_of(plan: Plan) -> dict[str, State]:
-    """In what state the students of a plan are; those that are open are new."""
-    return {p.run.id: "new" if p.open else plan.store.run(p.run.id).state() for p in plan.students}
+    """In what state the students of a plan are; provisional ones are new."""
+    return {p.run.id: "new" if p.provisional else plan.store.run(p.run.id).state() for p in plan.students}
 
 
 def configure(options: Mapping[str, Any], file: Path | None = None, modules: Modules | None = None) -> BenchConfig:

@@ -9,9 +9,10 @@ from dataclasses import replace
 from kdzoo.data.known import DATA
 from kdzoo.models.known import own_networks
 from kdzoo.runs.spec import canonical_json
-from kdzoo.suite.plan.config import CONTROLS, NONE, BenchConfig, refit_seeds, wants_refit
+from kdzoo.suite.plan.config import CONTROLS, NONE, BenchConfig
 from kdzoo.suite.plan.outline import outline
 from kdzoo.suite.plan.race import Race
+from kdzoo.suite.plan.refit import refit_seeds, wants_refit
 from kdzoo.suite.study.study import Stage, Study
 from kdzoo.suite.study.which import Which
 

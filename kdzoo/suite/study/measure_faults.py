@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.data.known import DATA
 from kdzoo.errors import InputError, noting, unknown
-from kdzoo.suite.plan.config import BenchConfig, wants_refit
-from kdzoo.suite.plan.methods import parse_request
+from kdzoo.suite.plan.config import BenchConfig
+from kdzoo.suite.plan.refit import wants_refit
+from kdzoo.suite.plan.requests import parse_request
 from kdzoo.suite.report.published import published_in
 from kdzoo.suite.study.measures import TEACHER, Cell
 from kdzoo.suite.study.metrics import METRICS, OF_A_CLASS

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from kdzoo.errors import InputError
-from kdzoo.suite.plan.config import CONTROLS, refit_seeds, wants_refit
+from kdzoo.suite.plan.config import CONTROLS
+from kdzoo.suite.plan.refit import refit_seeds, wants_refit
 from kdzoo.suite.report.blocks import Block
 from kdzoo.suite.report.intervals import mean_interval
 from kdzoo.suite.study.measured import Measured

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdzoo.errors import InputError, noting
-from kdzoo.suite.plan.config import BenchConfig, wants_refit
+from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.jobs import Outcome
 from kdzoo.suite.plan.race import Race
+from kdzoo.suite.plan.refit import wants_refit
 from kdzoo.suite.plan.starts import read_starts
 from kdzoo.suite.run.failures import others_than_divergence
 from kdzoo.suite.study.stage_faults import wrong_seeds

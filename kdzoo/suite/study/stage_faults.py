@@ -5,8 +5,9 @@ from __future__ import annotations
 from contextlib import suppress
 
 from kdzoo.errors import InputError, unknown
-from kdzoo.suite.plan.config import CONTROLS, KD, BenchConfig, held_out_share, refit_seeds, wants_refit
+from kdzoo.suite.plan.config import CONTROLS, KD, BenchConfig
 from kdzoo.suite.plan.race import Race
+from kdzoo.suite.plan.refit import held_out_share, refit_seeds, wants_refit
 from kdzoo.suite.study.study import Stage, Study, methods_of, step_seeds
 from kdzoo.suite.study.which import Of, Which
 

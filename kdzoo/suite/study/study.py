@@ -14,9 +14,10 @@ from kdzoo.contract.methods import REGISTRY
 from kdzoo.errors import InputError
 from kdzoo.files import CONFIGS
 from kdzoo.runs.spec import Count, Number, Spec
-from kdzoo.suite.plan.config import KD, NONE, BenchConfig, bench_config
-from kdzoo.suite.plan.methods import parse_request
+from kdzoo.suite.plan.config import KD, NONE, BenchConfig
+from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.plan.race import Race
+from kdzoo.suite.plan.requests import parse_request
 from kdzoo.suite.report.published import Published, published_in
 from kdzoo.suite.study.measures import Cell, Measure, PublishedTable
 from kdzoo.suite.study.steps import StepKeys

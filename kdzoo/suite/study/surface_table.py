@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from kdzoo.errors import InputError
-from kdzoo.suite.plan.config import refit_seeds
+from kdzoo.suite.plan.refit import refit_seeds
 from kdzoo.suite.report.error_model import sample_sd
 from kdzoo.suite.report.intervals import mean_interval
 from kdzoo.suite.report.records import Record

@@ -10,7 +10,8 @@ from pydantic import BeforeValidator, Field
 from kdzoo.data.known import DATA
 from kdzoo.errors import InputError
 from kdzoo.runs.spec import Integer
-from kdzoo.suite.plan.config import BenchConfig, held_out_share
+from kdzoo.suite.plan.config import BenchConfig
+from kdzoo.suite.plan.refit import held_out_share
 from kdzoo.suite.study.steps.step import Result, Step, Work, joined
 from kdzoo.suite.study.which import as_tuple
 

@@ -1,0 +1,103 @@
+"""The data of a bench: its images, which of them are used for what, and what is recorded of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdzoo.data.dataset import Images
+from kdzoo.data.report import data_record, transfer_record
+from kdzoo.data.split import split
+from kdzoo.data.transfer import class_numbers
+from kdzoo.data.unlabelled import Like, Unlabelled, refuse_test_images
+from kdzoo.errors import noting
+from kdzoo.runs.spec import DataSpec, TransferSpec
+from kdzoo.suite.plan.config import BenchConfig
+from kdzoo.suite.plan.recipe_files import RecipeFile
+from kdzoo.training.session import images_of, unlabelled_of
+
+
+@dataclass(frozen=True)
+class BenchData:
+    """The images of a bench, and their specification in its students' runs.
+
+    record: what is recorded of them beside a student's run. teacher_record: beside its teacher's, which may learn more of them.
+    Both are empty where the images cannot be divided as asked for.
+    """
+
+    images: Images
+    spec: DataSpec
+    record: Mapping[str, Any]
+    teacher_record: Mapping[str, Any]
+
+    def record_of(self, spec: DataSpec) -> Mapping[str, Any]:
+        """What is recorded beside a run with this specification of the data."""
+        return self.record if spec == self.spec else self.teacher_record
+
+
+def image_size(protocol: RecipeFile | None, changes: Mapping[str, Any]) -> int | None:
+    """The side that folders are decoded for; a size that is none is the recipe's fault, and reported as that."""
+    own = protocol.recipe.get("augment", {}).get("size") if protocol is not None else None
+    size = changes.get("recipe.augment.size", own)
+    return size if isinstance(size, int) and not isinstance(size, bool) and size > 0 else None
+
+
+def read_images(config: BenchConfig, side: int | None) -> Images:
+    """The images of a bench, decoded for a side where that is given."""
+    return images_of(config.data, config.data_root, side, config.image_cache, config.skip_unreadable)
+
+
+def plan_data(config: BenchConfig, protocol: RecipeFile, images: Images, side: int | None, problems: list[str]) -> BenchData:
+    """The data of a bench; what is wrong with their division is added to `problems`."""
+    share = _validation_share(config, protocol, images, problems)
+    spec = DataSpec(
+        name=images.name,
+        fingerprint=images.fingerprint,
+        classes=len(images.classes),
+        val_fraction=share,
+        split_seed=config.split_seed,
+        limit=config.limit,
+        label_fraction=config.label_fraction,
+    )
+    unlabelled: Unlabelled | None = None
+    with noting(problems):
+        unlabelled = _unlabelled(config, images, side)
+        spec = spec.model_copy(update={"transfer": _transfer(config, images, unlabelled)})
+    with noting(problems):
+        parts = split(images, spec, unlabelled)
+        record = {**data_record(images, parts), **transfer_record(images, parts, spec.transfer, unlabelled)}
+        of_teacher = record if spec == spec.of_teacher else data_record(images, split(images, spec.of_teacher))
+        return BenchData(images, spec, record, of_teacher)
+    return BenchData(images, spec, {}, {})
+
+
+def _validation_share(config: BenchConfig, protocol: RecipeFile, images: Images, problems: list[str]) -> float:
+    """The share of the training images held out for validation; a refit without any is added to `problems`."""
+    share = config.val_fraction
+    if share is None:
+        share = protocol.held_out(config.limit or len(images.train.targets))
+    if config.refit and not share:
+        problems.append(
+            f"refit: no validation images are held out to choose settings on, and the sweep already trains on all images; leave it "
+            f"out, or hold out a share (--val-fraction 0.1; {Path(config.recipe).stem} has {protocol.val_fraction:g})"
+        )
+    return share
+
+
+def _unlabelled(config: BenchConfig, images: Images, side: int | None) -> Unlabelled | None:
+    """The images without labels that the student is taught on; raises InputError where some of them are test images."""
+    if config.transfer_data is None:
+        return None
+    unlabelled = unlabelled_of(config.transfer_data, Like.those_of(images), config.data_root, side, config.skip_unreadable)
+    refuse_test_images(images, unlabelled)
+    return unlabelled
+
+
+def _transfer(config: BenchConfig, images: Images, unlabelled: Unlabelled | None) -> TransferSpec | None:
+    """What the student is taught on; None where that is all training images and nothing else."""
+    classes = None if config.transfer_classes is None else class_numbers(config.transfer_classes, images.classes)
+    if classes is None and unlabelled is None:
+        return None
+    return TransferSpec(classes=classes, images=None if unlabelled is None else unlabelled.fingerprint, only=config.transfer_only)

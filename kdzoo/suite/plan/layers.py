@@ -1,0 +1,129 @@
+"""The layers that make a BenchConfig: options over a YAML file over defaults. Free of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from kdzoo.errors import InputError, did_you_mean
+from kdzoo.files import CONFIGS
+from kdzoo.runs.options import listed
+from kdzoo.runs.spec import Augment, Recipe, parse
+from kdzoo.suite.plan.config import BenchConfig
+from kdzoo.suite.plan.yaml_files import read_yaml, shipped_files
+
+AXES = frozenset({"temperatures", "alphas", "weights", "doses", "grid", "tune"})
+"""what says which settings are tried: one of these takes the place of a default's"""
+
+
+class ConfigError(InputError):
+    """A configuration with faults. rest: the same without what is at fault, where that still says which bench is meant."""
+
+    def __init__(self, problems: Iterable[str], rest: BenchConfig | None) -> None:
+        super().__init__(*problems)
+        self.rest = rest
+
+
+def bench_config(options: Mapping[str, Any], file: Path | None) -> BenchConfig:
+    """The bench that options over a YAML file over defaults describe; raises ConfigError with every fault of theirs."""
+    problems: list[str] = []
+    options = with_recipe_keys(options, problems)
+    filed = with_recipe_keys(_under(read_yaml(file) if file else {}, options), problems)
+    layers = [default_layers({**filed, **options}), filed, options]
+    sets = [layer.get("set") or {} for layer in layers]
+    if not all(isinstance(changes, Mapping) for changes in sets):
+        raise InputError(*problems, f"set: expected keys and values, got {next(c for c in sets if not isinstance(c, Mapping))!r}")
+    values = {**layers[0], **layers[1], **layers[2], "set": {key: value for changes in sets for key, value in changes.items()}}
+    try:
+        config = parse(BenchConfig, values, "")
+    except InputError as error:
+        raise ConfigError([*problems, *error.problems], _without_faults(values)) from error
+    if problems:
+        raise ConfigError(problems, config)
+    return config
+
+
+def default_layers(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What stands below the options given: the default bench, or what a data set usually goes with."""
+    default = read_yaml(shipped_files("benches")["digits"])
+    if not {"teacher", "student", "recipe"} & set(given) and all(_same(given.get(key), default[key]) for key in ("data", "pairs")):
+        return {k: v for k, v in default.items() if k not in AXES} if set(given) & AXES else default
+    usual = read_yaml(CONFIGS / "usual.yaml").get(str(given.get("data", default["data"])), {})
+    named = {"pairs", "teacher", "student"} & set(given)
+    return {k: v for k, v in usual.items() if not (k == "pairs" and named)}
+
+
+def _same(given: object, default: object) -> bool:
+    """Whether an option was not given, or has the default bench's value."""
+    try:
+        return given is None or listed(given) == listed(default)
+    except ValueError:  # told with all else that is wrong
+        return False
+
+
+def with_recipe_keys(layer: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
+    """A layer whose `recipe` is a mapping, as the name of a recipe and `set` keys; faults of the mapping's keys are added to `problems`.
+
+    `recipe: {name: digits, epochs: 5, augment: {pad: 2}}` is `recipe: digits` with `set: {recipe.epochs: 5,
+    recipe.augment.pad: 2}`. Without a name the keys change the recipe that goes with the data.
+    """
+    given = layer.get("recipe")
+    if not isinstance(given, Mapping):
+        return dict(layer)
+    rest = {key: value for key, value in layer.items() if key != "recipe"}
+    named = {} if given.get("name") is None else {"recipe": given["name"]}
+    changes: dict[str, Any] = {}
+    for key, value in given.items():
+        if key == "name":
+            continue
+        if key == "augment" and isinstance(value, Mapping):
+            problems += [fault for part in value if (fault := _fault_of_key("recipe.augment", part, Augment.model_fields))]
+            changes |= {f"recipe.augment.{part}": item for part, item in value.items() if part in Augment.model_fields}
+        elif fault := _fault_of_key("recipe", key, Recipe.model_fields):
+            problems.append(fault)
+        else:
+            changes[f"recipe.{key}"] = value
+    problems += [f"{key}: given twice, here and in recipe" for key in ("epochs", "lr") if key in rest and key in given]
+    explicit = rest.get("set") or {}
+    return {**rest, **named, "set": {**changes, **explicit} if isinstance(explicit, Mapping) else explicit}
+
+
+def _fault_of_key(place: str, key: object, known: Iterable[str]) -> str | None:
+    """What is wrong with a key of a recipe's mapping."""
+    names = list(known)
+    if key in names:
+        return None
+    if key in BenchConfig.model_fields and place == "recipe":
+        return f"{place}.{key}: not a key of a recipe; write {key} beside recipe, not below it"
+    beside = ["name", *names] if place == "recipe" else names
+    return f"{place}.{key}: unknown{did_you_mean(str(key), beside) or '; known: ' + ', '.join(beside)}"
+
+
+def _under(filed: Mapping[str, Any], options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A file without its mapping of a recipe's keys, where that changes another recipe than the one asked for on the command line."""
+    given, asked = filed.get("recipe"), options.get("recipe")
+    if asked is None or not isinstance(given, Mapping) or given.get("name") in (None, asked):
+        return filed
+    return {key: value for key, value in filed.items() if key != "recipe"}
+
+
+_WHICH_BENCH = {"methods", "grid", "pairs", "teacher", "student", "data", "data_root", "recipe", "set", "plugin"}
+"""a default in the place of one of these would have faults of its own"""
+
+
+def _without_faults(values: Mapping[str, Any]) -> BenchConfig | None:
+    try:
+        return BenchConfig.model_validate(values)
+    except ValidationError as error:
+        faulty = {fault["loc"][0] for fault in error.errors()}
+        return None if faulty & _WHICH_BENCH else BenchConfig.model_validate({k: v for k, v in values.items() if k not in faulty})
+
+
+def quick(options: Mapping[str, Any], file: Path | None = None) -> dict[str, Any]:
+    """The options that make a bench a demonstration of under a minute; what was given, there or in the file, stays."""
+    filed = read_yaml(file) if file else {}
+    left_out = set(filed) | (AXES if AXES & {*filed, *options} else frozenset())
+    return {**{key: value for key, value in read_yaml(CONFIGS / "quick.yaml").items() if key not in left_out}, **options}

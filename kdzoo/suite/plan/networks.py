@@ -1,0 +1,208 @@
+"""From a network as a user names it to its specification, the file of its weights, and what there is to know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from kdzoo.data.class_names import difference, listed, same_classes
+from kdzoo.data.dataset import Images
+from kdzoo.errors import InputError, noting, raise_if_any
+from kdzoo.models.names import code_of, ours_or_timm, pretrained_classes
+from kdzoo.models.normalisation import AUTO, normalisation_of
+from kdzoo.models.pairs import pair as named_pair
+from kdzoo.models.weights import (
+    NetworkRequest,
+    class_names_of,
+    classes_of,
+    ensemble_ids,
+    file_sha256,
+    input_of,
+    parse_network,
+    read_checkpoint,
+)
+from kdzoo.runs.spec import NetworkSpec, Normalisation
+from kdzoo.runs.store import RunFolder, Store, is_teacher, teacher_store
+from kdzoo.suite.plan.changes import as_text, below
+from kdzoo.suite.plan.config import BenchConfig
+from kdzoo.training.session import Modules, WeightFiles
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A network as it was asked for: its specification, and what is known of its weights.
+
+    notes: for the reader of the plan. class_names: of what they were trained on, where known. misfit: why they are not for the
+    classes of the data; None where they are, or where nobody knows. brings_norm: whether they say how they take images.
+    """
+
+    text: str
+    spec: NetworkSpec
+    notes: tuple[str, ...] = ()
+    class_names: tuple[str, ...] | None = None
+    misfit: str | None = None
+    brings_norm: bool = False
+
+    @property
+    def fits(self) -> bool:
+        return self.misfit is None
+
+    def of_classes(self, classes: int, names: Sequence[str] | None, images: Images) -> Offer:
+        """The same for weights that were made for so many classes, of these names."""
+        ours = images.classes
+        known = None if names is None else tuple(names)
+        if classes != len(ours):
+            return replace(self, class_names=known, misfit=f"made for {classes} classes, but {images.name} has {len(ours)}")
+        if known is not None and same_classes(known, ours) is False:
+            return replace(self, class_names=known, misfit=difference(known, ours, images.name))
+        return replace(self, class_names=known)
+
+    def doubts(self, images: Images) -> tuple[str, ...]:
+        """A note where the classes of the weights have no names to compare with those of the data."""
+        if self.spec.start == "random" or same_classes(self.class_names, images.classes):
+            return ()
+        return (f"{self.text}: the names of its classes are unknown; expected, in this order: {listed(images.classes)}",)
+
+
+@dataclass(frozen=True)
+class NetworkResolver:
+    """Resolves what a bench names as its networks: names of timm, files of weights, runs, objects of this process."""
+
+    config: BenchConfig
+    changes: Mapping[str, Any]
+    images: Images
+    modules: Modules
+
+    @property
+    def classes(self) -> int:
+        return len(self.images.classes)
+
+    def request(self, text: str, role: str) -> NetworkRequest:
+        """A network as it is asked for, with what --set changes of networks of its role, `teacher` or `student`."""
+        changes = below(self.changes, role)
+        if text in self.modules.by_name:
+            return NetworkRequest(text=text, name=text, start="random", norm=as_text(changes.get("norm")))
+        request = parse_network(text)
+        return replace(
+            request,
+            stem=changes.get("stem", request.stem),
+            image_size=changes.get("image_size", request.image_size),
+            norm=as_text(changes.get("norm", request.norm)),
+            weights=as_text(changes.get("weights", request.weights)),
+        )
+
+    def weight_files(self, request: NetworkRequest) -> WeightFiles:
+        """Where a network's file of weights lies, for an ensemble a list; None for kept teachers, which their runs' ids find."""
+        if request.start == "run":
+            folders = [run_folder(run_id, self.config) for run_id in ensemble_ids(str(request.run_id))]
+            files = [None if is_teacher(folder) else str(folder.student) for folder in folders]
+            return files[0] if len(files) == 1 else files if any(files) else None
+        return str(request.path.resolve()) if request.path else None
+
+    def offer(self, request: NetworkRequest) -> Offer:
+        """A network for the classes of the data, and what its weights were made for."""
+        spec = NetworkSpec(name=request.name, classes=self.classes, start="random", stem=request.stem, image_size=request.image_size)
+        if request.weights is not None and request.start != "file":
+            raise InputError(f"network {request.text!r}: @weights={request.weights}: expected a file, which may hold several sets")
+        if request.start == "file":
+            offer = self._from_file(request, spec)
+        elif request.start == "run":
+            offer = self._from_run(request, spec)
+        elif request.start == "pretrained":
+            ours_or_timm(request.name)
+            classes = pretrained_classes(request.name) or self.classes
+            pretrained = spec.model_copy(update={"start": "pretrained"})
+            offer = Offer(request.text, pretrained, brings_norm=True).of_classes(classes, None, self.images)
+        else:
+            ours_or_timm(request.name)
+            offer = Offer(request.text, spec)
+        changes = {"norm": self._norm(request, offer), "code": code_of(offer.spec.name)}
+        return replace(offer, spec=offer.spec.model_copy(update=changes))
+
+    def _norm(self, request: NetworkRequest, offer: Offer) -> Normalisation | None:
+        """The normalisation that was asked for; None where it is the one that is used anyway."""
+        if request.norm in (None, AUTO):
+            return None
+        norm, own = normalisation_of(str(request.norm)), Normalisation(mean=self.images.mean, std=self.images.std)
+        if not offer.brings_norm:
+            return None if norm == own else norm
+        return own if norm is None else norm
+
+    def _from_file(self, request: NetworkRequest, spec: NetworkSpec) -> Offer:
+        assert request.path is not None
+        ours_or_timm(request.name)
+        checkpoint = read_checkpoint(request.path, key=request.weights)
+        which = None if checkpoint.taken == checkpoint.sets[0] else checkpoint.taken
+        spec = spec.model_copy(update={"start": f"file:{file_sha256(request.path)}", "weights": which})
+        offer = Offer(request.text, spec, checkpoint.remarks(request.text), brings_norm=input_of(request.path) is not None)
+        return offer.of_classes(classes_of(checkpoint.state) or self.classes, checkpoint.class_names, self.images)
+
+    def _from_run(self, request: NetworkRequest, spec: NetworkSpec) -> Offer:
+        assert request.run_id is not None
+        if len(ids := ensemble_ids(request.run_id)) > 1:
+            return self._ensemble(request.text, ids)
+        trained, names = self._trained(run_folder(request.run_id, self.config))
+        start = {"start": f"run:{request.run_id}", "name": trained.name, "stem": trained.stem, "image_size": trained.image_size}
+        ours_or_timm(trained.name)
+        return Offer(request.text, spec.model_copy(update=start), brings_norm=True).of_classes(trained.classes, names, self.images)
+
+    def _trained(self, folder: RunFolder) -> tuple[NetworkSpec, Sequence[str] | None]:
+        """The network that a run trained, and the names of its classes where they are known; the same data have the same."""
+        run, about = folder.read_plan()
+        if run.data.fingerprint == self.images.fingerprint:
+            return run.student, self.images.classes
+        return run.student, about.get("class_names") or class_names_of(folder.student)
+
+    def _ensemble(self, text: str, ids: Sequence[str]) -> Offer:
+        """The networks of an ensemble: students of finished runs, or kept teachers, made for the classes of the data."""
+        problems: list[str] = []
+        folders: list[RunFolder] = []
+        for run_id in ids:
+            with noting(problems):
+                folders.append(run_folder(run_id, self.config))
+        raise_if_any(problems)
+        members = [
+            Offer(folder.id, trained).of_classes(trained.classes, names, self.images)
+            for folder in folders
+            for trained, names in [self._trained(folder)]
+        ]
+        raise_if_any(f"teacher {member.text}: {member.misfit}" for member in members if not member.fits)
+        name = "+".join(member.spec.name for member in members)
+        unknown = any(member.class_names is None for member in members)
+        spec = NetworkSpec(name=name, classes=self.classes, start=f"run:{'+'.join(ids)}")
+        return Offer(text, spec, class_names=None if unknown else self.images.classes, brings_norm=True)
+
+
+def run_folder(run_id: str, config: BenchConfig) -> RunFolder:
+    """The folder of a finished run, among the kept teachers or in any bench below the results folder."""
+    places = [teacher_store(), *(Store(path.parent) for path in sorted(Path(config.results).glob("*/runs")))]
+    for store in places:
+        if store.run(run_id).state() == "done" and store.run(run_id).student.is_file():
+            return store.run(run_id)
+    raise InputError(f"teacher: no finished run {run_id!r} with its weights among the kept teachers or below {config.results}")
+
+
+def read_pairs(config: BenchConfig, problems: list[str]) -> list[tuple[str, str]]:
+    """The pairs of a bench, teacher and student as they are named; what is wrong with their names is added to `problems`."""
+    if bool(config.teacher) != bool(config.student):
+        missing = "student" if config.teacher else "teacher"
+        problems.append(f"{missing}: missing; give --{missing} too, or --pairs TEACHER/STUDENT instead of both")
+    pairs = [(config.teacher, config.student)] if config.teacher and config.student else []
+    for text in config.pairs:
+        with noting(problems):
+            pair = named_pair(text)
+            pairs.append((pair.teacher, pair.student))
+    if not pairs and not problems:
+        problems.append("pairs: missing; give --pairs TEACHER/STUDENT, or --teacher and --student")
+    return pairs
+
+
+def unknown_networks(pairs: Sequence[tuple[str, str]], modules: Modules) -> list[str]:
+    """What is wrong with the names of networks alone, for want of data to build them for."""
+    problems: list[str] = []
+    for text in dict.fromkeys(text for pair in pairs for text in pair if text not in modules.by_name):
+        with noting(problems):
+            ours_or_timm(parse_network(text).name)
+    return problems

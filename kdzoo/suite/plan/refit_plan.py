@@ -1,0 +1,50 @@
+"""The plan of a refit: the chosen settings on the whole training set, with seeds that no sweep has used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from kdzoo.data.report import without_validation
+from kdzoo.runs.spec import DataSpec, Run
+from kdzoo.suite.plan.config import BenchConfig
+from kdzoo.suite.plan.planned import Plan, Planned
+from kdzoo.suite.plan.refit import fresh_seeds
+
+
+def refit(
+    chosen: Iterable[tuple[Run, Mapping[str, Any]]], config: BenchConfig, teachers: Mapping[str, Planned], used: Iterable[int] = ()
+) -> Plan:
+    """The chosen settings on the whole train set, with seeds that no sweep has used, their teachers too.
+
+    used: the seeds of sweeps in the bench's folder, beyond those of this bench.
+    """
+    whole: dict[str, Planned] = {}
+    students: dict[str, Planned] = {}
+    taken = tuple(used)
+    for run, planned_about in chosen:
+        about = {**planned_about, **({"data": without_validation(planned_about["data"])} if "data" in planned_about else {})}
+        teacher, paths = run.teacher, dict(about["paths"])
+        if teacher is not None:
+            about["sweep_teacher"] = teacher.start
+        teacher_id = str(about.get("teacher_id"))
+        if teacher is not None and teacher_id in teachers:
+            taught = teachers[teacher_id].run
+            again = taught.model_copy(update={"data": _whole(taught.data)})
+            learned = teachers[teacher_id].about.get("data")
+            whole[again.id] = Planned(
+                again,
+                {**teachers[teacher_id].about, "phase": "refit", **({"data": without_validation(learned)} if learned else {})},
+            )
+            teacher = teacher.model_copy(update={"start": f"run:{again.id}"})
+            paths.pop("teacher", None)
+            teacher_id = again.id
+        for seed in fresh_seeds(run.objective.label, config, taken):
+            fresh = run.model_copy(update={"teacher": teacher, "data": _whole(run.data), "seed": seed})
+            students[fresh.id] = Planned(fresh, {**about, "phase": "refit", "teacher_id": teacher_id if teacher else None, "paths": paths})
+    return Plan(config.name, Path(config.results) / config.name, tuple(students.values()), whole, len(students))
+
+
+def _whole(data: DataSpec) -> DataSpec:
+    return data.model_copy(update={"val_fraction": 0.0})
