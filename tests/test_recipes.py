@@ -11,10 +11,10 @@ import pytest
 import yaml
 from pages import page
 
+from kdzoo.files import CONFIGS
 from kdzoo.models.build import build_network
 from kdzoo.models.weights import save_student
 from kdzoo.runs.spec import NetworkSpec, Run
-from kdzoo.suite.plan.config import CONFIGS
 from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.plan.sweep import plan
 from kdzoo.suite.plan.yaml_files import assignments

@@ -10,11 +10,11 @@ import torch
 
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.errors import InputError
+from kdzoo.files import CONFIGS
 from kdzoo.models.pairs import PAIRS
 from kdzoo.models.placement import Placement
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import Recipe, Run
-from kdzoo.suite.plan.config import CONFIGS
 from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.plan.planned import Plan
 from kdzoo.suite.plan.recipe_files import RecipeFile, recipe_file

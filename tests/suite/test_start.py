@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from kdzoo.errors import InputError
-from kdzoo.suite.plan.config import CONFIGS, BenchConfig
+from kdzoo.files import CONFIGS
+from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.plan.outline import outline
 from kdzoo.suite.plan.recipe_files import recipes

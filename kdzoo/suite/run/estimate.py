@@ -12,15 +12,14 @@ from kdzoo.runs.spec import Run
 from kdzoo.runs.store import RunFolder, teacher_store
 from kdzoo.suite.plan.cohorts import pretrain_runs
 from kdzoo.suite.plan.planned import Planned
-from kdzoo.suite.run.preflight import distinct, stand_in, unbound
 from kdzoo.suite.run.prepare import Prepared
+from kdzoo.suite.run.untrained import Untrained, bind, distinct
 from kdzoo.teachers.saved import SavedTeacher
 from kdzoo.teachers.teacher import Teacher, serve
 from kdzoo.training.cost import seconds_an_epoch
 from kdzoo.training.session import (
     Modules,
     cohort_of,
-    data_of,
     member_of,
     shape_of,
 )
@@ -34,15 +33,17 @@ def estimate(prepared: Prepared, modules: Modules | None = None) -> float:
     left = [(p, f) for p, f in [*students, *((p, teacher_store().run(p.run.id)) for p in plan.teachers.values())] if f.state() != "done"]
     stages = pretrain_runs([planned for planned, _ in left], plan)
 
+    untrained = Untrained(modules, prepared.options.image_cache)
+
     def kind(planned: Planned) -> tuple[str, ...]:
         return (str(planned.about["pair"]), planned.run.objective.label, str(planned.run.recipe))
 
     seconds: dict[tuple[str, ...], float] = {}
     for planned in distinct((planned for planned, _ in left), kind):
-        bound = unbound(planned, plan)
-        images, parts = data_of(bound, prepared.options.image_cache)
+        bound = bind(planned, plan)
+        images, parts = untrained.data(bound)
         shape = shape_of(images, bound.run.recipe)
-        source, shapes = stand_in(bound, images, parts, modules) or (None, None)
+        source, shapes = untrained.teacher(bound) or (None, None)
         teacher: Teacher | None = source if isinstance(source, SavedTeacher) else None
         if isinstance(source, Network):
             teacher = serve(source, "untrained", count(source, shape), parts.first(1), bound.run.recipe.augment, execution)

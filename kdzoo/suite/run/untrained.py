@@ -1,0 +1,106 @@
+"""The data and the untrained networks of a plan's runs, each made once for all runs that share it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from kdzoo.contract.shapes import Shapes
+from kdzoo.data.dataset import Images
+from kdzoo.data.split import Parts
+from kdzoo.models.ensemble import Ensemble
+from kdzoo.models.measure import probe as shapes_of
+from kdzoo.models.network import Network, freeze
+from kdzoo.runs.spec import NetworkSpec
+from kdzoo.runs.store import RunFolder
+from kdzoo.suite.plan.planned import Plan, Planned
+from kdzoo.teachers.saved import SavedTeacher, saved_teacher, shapes_of_saved
+from kdzoo.training.session import (
+    Bound,
+    Modules,
+    data_key,
+    data_of,
+    members_of,
+    network_of,
+    saved_file,
+    shape_of,
+    student_network,
+    student_shapes,
+)
+
+
+class Untrained:
+    """Makes data and networks for runs that are not trained, and keeps what the next run is likely to share.
+
+    Students and the shapes of teachers are all kept; of data and of teachers, which may be large, the last.
+    """
+
+    def __init__(self, modules: Modules, image_cache: int | None = None) -> None:
+        self._modules = modules
+        self._image_cache = image_cache
+        self._data: dict[tuple[Any, ...], tuple[Images, Parts]] = {}
+        self._students: dict[str, tuple[Network, Shapes]] = {}
+        self._teachers: dict[str, tuple[Network | SavedTeacher, Shapes] | None] = {}
+        self._teacher_shapes: dict[str, Shapes | None] = {}
+
+    def data(self, bound: Bound) -> tuple[Images, Parts]:
+        """The images and the parts of a run's data; raises InputError where they are not those it was planned with."""
+        key = data_key(bound)
+        if key not in self._data:
+            self._data = {key: data_of(bound, self._image_cache)}
+        return self._data[key]
+
+    def student(self, bound: Bound) -> tuple[Network, Shapes]:
+        """A run's student with the weights that it starts from; runs of other seeds share it."""
+        key = str(bound.run.student)
+        if key not in self._students:
+            images, _ = self.data(bound)
+            network = student_network(bound, images, self._modules)
+            self._students[key] = network, student_shapes(bound.run, network, images, self._modules)
+        return self._students[key]
+
+    def teacher_shapes(self, bound: Bound) -> Shapes | None:
+        """What the outputs of a run's teacher measure; None where it has none."""
+        key = str(bound.run.teacher)
+        if key not in self._teacher_shapes:
+            teacher = self.teacher(bound)
+            self._teacher_shapes[key] = None if teacher is None else teacher[1]
+        return self._teacher_shapes[key]
+
+    def teacher(self, bound: Bound) -> tuple[Network | SavedTeacher, Shapes] | None:
+        """A stand-in for a run's teacher: its network with random weights, which has its shapes and its cost, or the saved teacher."""
+        key = str(bound.run.teacher)
+        if key not in self._teachers:
+            self._teachers = {key: self._make_teacher(bound)}
+        return self._teachers[key]
+
+    def _make_teacher(self, bound: Bound) -> tuple[Network | SavedTeacher, Shapes] | None:
+        spec = bound.run.teacher
+        if spec is None:
+            return None
+        images, parts = self.data(bound)
+        if spec.saved is not None:
+            file = saved_file(bound)
+            return saved_teacher(file, parts, bound.run.recipe), shapes_of_saved(file)
+        shape = shape_of(images, bound.run.recipe)
+
+        def make(one: NetworkSpec) -> Network:
+            random_start = one.model_copy(update={"start": "random"})
+            return freeze(network_of(random_start, images, side=shape[1], seed=0, path=None, modules=self._modules))
+
+        members = members_of(spec, bound.paths.get("teacher"))
+        network = Ensemble([make(member) for member, _ in members]) if members else make(spec)
+        return network, shapes_of(network, shape)
+
+
+def bind(planned: Planned, plan: Plan) -> Bound:
+    """A planned run with its folder, which need not exist yet."""
+    return Bound(planned.run, RunFolder(plan.folder / "runs" / planned.run.id), planned.about["paths"])
+
+
+def distinct(planned: Iterable[Planned], key: Callable[[Planned], tuple[str, ...]]) -> list[Planned]:
+    """The first planned run of each key, in order."""
+    first: dict[tuple[str, ...], Planned] = {}
+    for one in planned:
+        first.setdefault(key(one), one)
+    return list(first.values())
