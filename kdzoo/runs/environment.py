@@ -31,6 +31,11 @@ def environment(device: torch.device, threads: int) -> dict[str, Any]:
     }
 
 
+def machine_name(device: torch.device) -> str:
+    """The model of the GPU, or of the CPU where that is the device."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_model() or "unknown CPU"
+
+
 def torch_build(config: str, commit: str | None) -> str:
     """Commit, compiler and numerical libraries of a build of torch, from the text of torch.__config__.show().
 

@@ -10,6 +10,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,20 +27,32 @@ from kdzoo.training.member import Member
 COUNTED = 2
 """steps that are counted before any is timed: the first its bytes, the second its multiplications"""
 TIMED = 5
+ESTIMATE_STEPS = 10
 ESTIMATE_SECONDS = 1.0
 """an estimate takes no further step of one kind of run once its steps took so long: one step of a large network can take seconds"""
 
 
-def seconds_an_epoch(cohort: Cohort) -> float:
-    """How long an epoch of a lone member takes, from the few steps that fit into ESTIMATE_SECONDS; the probe trains the member.
+@dataclass(frozen=True)
+class StepSeconds:
+    """A step of a lone member: what it would share with others of its cohort, images and the teacher's outputs, and its own part."""
 
-    The first step, which warms up, counts only where it is the only one.
+    shared: float
+    own: float
+
+
+def step_seconds(cohort: Cohort) -> StepSeconds:
+    """What a step of a lone member takes: medians over ESTIMATE_STEPS, or as many as fit into ESTIMATE_SECONDS.
+
+    Processor time divided by the threads, on a GPU time by the clock. The probe trains the member. The first step, which
+    warms up, counts only where it is the only one.
     """
-    step = _stepper(cohort)
-    seconds = [_timed(step, cohort)[0]]
-    while sum(seconds) < ESTIMATE_SECONDS and len(seconds) <= TIMED:
-        seconds.append(_timed(step, cohort)[0])
-    return statistics.median(seconds[1:] or seconds) * cohort.steps_an_epoch
+    first, second = _halves(cohort)
+    times = [(_timed(first, cohort), _timed(second, cohort))]
+    while sum(clock for step in times for clock, _ in step) < ESTIMATE_SECONDS and len(times) <= ESTIMATE_STEPS:
+        times.append((_timed(first, cohort), _timed(second, cohort)))
+    threads = 1 if cohort.execution.device.type == "cuda" else torch.get_num_threads()
+    shared, own = zip(*((shared[1], own[1]) for shared, own in times[1:] or times), strict=True)
+    return StepSeconds(statistics.median(shared) / threads, statistics.median(own) / threads)
 
 
 def probe(cohort: Cohort, alone: Cohort | None = None) -> dict[str, Any]:
@@ -106,19 +119,34 @@ def with_first_stage(cost: dict[str, Any], first: dict[str, Any], share: float) 
 
 def _stepper(cohort: Cohort) -> Callable[[], None]:
     """One training step of a lone member, on the first batch of the first epoch."""
+    first, second = _halves(cohort)
+
+    def step() -> None:
+        first()
+        second()
+
+    return step
+
+
+def _halves(cohort: Cohort) -> tuple[Callable[[], None], Callable[[], None]]:
+    """The two halves of a step of a lone member: the batch with the teacher's answers, then the member's losses and update."""
     (member,) = cohort.members
     clock = Progress(0, 1, 0, COUNTED + TIMED)
     plan = cohort.plan_epoch(0)
     loaded, answers = plan.load(torch.arange(cohort.block)), cohort.open_answers(plan)
+    batches: list[tuple[Any, Any, Any]] = []
 
-    def step() -> None:
+    def see() -> None:
         with guard.watched(f"the network of {member.run.id}, or the backward of its loss,"):
             inputs, batch = plan.gather(loaded, clock)
-            teacher = None if answers is None else answers.at(loaded.positions, inputs)
-            losses = member.losses(inputs, teacher, batch)
-            member.learn(losses, len(loaded.index), clock.steps)
+            batches.append((inputs, None if answers is None else answers.at(loaded.positions, inputs), batch))
 
-    return step
+    def learn() -> None:
+        with guard.watched(f"the network of {member.run.id}, or the backward of its loss,"):
+            inputs, teacher, batch = batches.pop()
+            member.learn(member.losses(inputs, teacher, batch), len(loaded.index), clock.steps)
+
+    return see, learn
 
 
 def _timed(step: Callable[[], None], cohort: Cohort) -> tuple[float, float]:

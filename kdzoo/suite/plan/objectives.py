@@ -169,11 +169,9 @@ def _task(request: Request, names: tuple[str, ...], alpha: float | None) -> floa
 
 def _pairs_stages(methods: Iterable[Method]) -> bool:
     """Whether it matters to any of these methods how the two networks' stages pair."""
-    return any(
-        stages_read(method) == "paired"
-        and bool((method.card.needs.student | method.card.needs.teacher).outputs & (Need.STAGES | Need.PREACT))
-        for method in methods
-    )
+    needs = ((method, method.card.needs) for method in methods)
+    maps = Need.STAGES | Need.PREACT
+    return any(stages_read(method) == "paired" and bool((need.student | need.teacher).outputs & maps) for method, need in needs)
 
 
 def card_record(name: str, own: PairValues | None = None) -> dict[str, Any]:

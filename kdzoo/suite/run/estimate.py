@@ -1,58 +1,145 @@
-"""How long the runs that are missing will take, from a probe of a few steps."""
+"""How long the runs that are missing will take: from what such runs have cost on this machine, else from a probe of ten steps."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 import torch
 
+from kdzoo.data.views import finite, view_count
 from kdzoo.models.measure import count
 from kdzoo.models.network import Network
 from kdzoo.models.placement import Placement
+from kdzoo.runs.costs import kind_of, read_costs
+from kdzoo.runs.environment import machine_name
 from kdzoo.runs.metrics_file import read_lines
-from kdzoo.runs.spec import Run
-from kdzoo.runs.store import RunFolder, teacher_store
-from kdzoo.suite.plan.cohorts import pretrain_runs
+from kdzoo.runs.options import WorkerOptions
+from kdzoo.runs.spec import Recipe, Run
+from kdzoo.runs.store import RunFolder, Store, teacher_store
+from kdzoo.suite.plan.cohorts import make_jobs, pretrain_runs
+from kdzoo.suite.plan.jobs import Job
 from kdzoo.suite.plan.planned import Planned
+from kdzoo.suite.run.cost_record import seen_shape, steps_an_epoch, work_of
 from kdzoo.suite.run.prepare import Prepared
-from kdzoo.suite.run.untrained import Untrained, bind, distinct
+from kdzoo.suite.run.untrained import Untrained, bind
 from kdzoo.teachers.saved import SavedTeacher
 from kdzoo.teachers.teacher import Teacher, serve
-from kdzoo.training.cost import seconds_an_epoch
-from kdzoo.training.session import (
-    Modules,
-    cohort_of,
-    member_of,
-    shape_of,
-)
+from kdzoo.training.cost import COUNTED, TIMED, step_seconds
+from kdzoo.training.session import Bound, Modules, cohort_of, member_of, shape_of
+
+START_SECONDS = 6.0
+"""what a worker process takes to import torch and timm"""
+
+
+@dataclass(frozen=True)
+class ProbedCost:
+    """Seconds of a kind of run that none of this machine has been: to build it, a step of its own, and a step of what cohorts share."""
+
+    setup: float
+    own: float
+    shared: float
 
 
 def estimate(prepared: Prepared, modules: Modules | None = None) -> float:
-    """Seconds that the missing runs will take, from a probe of a few steps of one run of each pair and objective."""
-    plan, modules, execution = prepared.plan, modules or Modules(), Placement(prepared.options.model_copy(update={"teacher_cache": 0}))
-    torch.set_num_threads(prepared.options.threads)
-    students = [(p, plan.store.run(p.run.id)) for p in plan.students]
-    left = [(p, f) for p, f in [*students, *((p, teacher_store().run(p.run.id)) for p in plan.teachers.values())] if f.state() != "done"]
-    stages = pretrain_runs([planned for planned, _ in left], plan)
-
-    untrained = Untrained(modules, prepared.options.image_cache)
-
-    def kind(planned: Planned) -> tuple[str, ...]:
-        return (str(planned.about["pair"]), planned.run.objective.label, str(planned.run.recipe))
-
-    seconds: dict[tuple[str, ...], float] = {}
-    for planned in distinct((planned for planned, _ in left), kind):
-        bound = bind(planned, plan)
-        images, parts = untrained.data(bound)
-        shape = shape_of(images, bound.run.recipe)
-        source, shapes = untrained.teacher(bound) or (None, None)
-        teacher: Teacher | None = source if isinstance(source, SavedTeacher) else None
-        if isinstance(source, Network):
-            teacher = serve(source, "untrained", count(source, shape), parts.first(1), bound.run.recipe.augment, execution)
-        member = member_of(bound, images, parts, shapes, execution, modules)
-        seconds[kind(planned)] = seconds_an_epoch(cohort_of([member], parts, teacher, execution))
-    epochs = {p.run.id: epochs_left(p.run, f) + sum(stage.recipe.epochs for stage in stages.get(p.run.id, ())) for p, f in left}
-    return sum(seconds[kind(planned)] * epochs[planned.run.id] for planned, _ in left) / prepared.jobs
+    """Seconds that the missing runs and their teachers will take on this machine, if it does nothing else."""
+    jobs = make_jobs(_missing(prepared), prepared.plan, prepared.options, prepared.jobs, prepared.checked)
+    seconds = JobSeconds(prepared, modules or Modules())
+    teachers = [seconds.of_teacher(job) for job in jobs if job.kind == "teacher"]
+    students = [seconds.of_students(job) for job in jobs if job.kind == "students"]
+    if not any(teachers) and not students:
+        return 0.0
+    return START_SECONDS + _side_by_side(teachers, prepared.jobs) + _side_by_side(students, prepared.jobs)
 
 
-def epochs_left(run: Run, folder: RunFolder) -> int:
+def _side_by_side(seconds: Iterable[float], processes: int) -> float:
+    """How long jobs take that are shared among processes, each taking the next when it is done."""
+    ends = [0.0] * processes
+    for one in seconds:
+        ends[ends.index(min(ends))] += one
+    return max(ends)
+
+
+def _missing(prepared: Prepared) -> list[Planned]:
+    return [planned for planned in prepared.plan.students if prepared.states.get(planned.run.id) != "done"]
+
+
+class JobSeconds:
+    """How long jobs of a plan take; every kind of run that is not on record is probed once."""
+
+    def __init__(self, prepared: Prepared, modules: Modules) -> None:
+        self._prepared = prepared
+        self._modules = modules
+        self._untrained = Untrained(modules, prepared.options.image_cache)
+        self._recorded = read_costs()
+        self._probed: dict[str, ProbedCost] = {}
+        self._machine = machine_name(torch.device(prepared.options.device))
+        self._runs = {planned.run.id: planned for planned in (*prepared.plan.students, *prepared.plan.teachers.values())}
+        self._pretrain = pretrain_runs(_missing(prepared), prepared.plan)
+
+    def of_teacher(self, job: Job) -> float:
+        """Seconds of the training of a teacher; 0 where it is kept already."""
+        options = job.options.model_copy(update={"threads": job.teacher_threads})
+        missing = [run_id for run_id in job.ids if teacher_store().run(run_id).state() != "done"]
+        return sum(self._of_runs([self._runs[run_id]], teacher_store(), options) for run_id in missing)
+
+    def of_students(self, job: Job) -> float:
+        """Seconds of the training of a cohort, and of the first stages that its runs start from."""
+        return self._of_runs([self._runs[run_id] for run_id in job.ids], self._prepared.plan.store, job.options)
+
+    def _of_runs(self, cohort: list[Planned], store: Store, options: WorkerOptions) -> float:
+        """Seconds of runs that train in lockstep; what they share is computed once for all of them."""
+        total, shared = 0.0, []
+        for planned in cohort:
+            bound = bind(planned, self._prepared.plan)
+            _, parts = self._untrained.data(bound)
+            kind = kind_of(planned.run, seen_shape(parts, planned.run.recipe), options, self._machine)
+            epochs = _epochs_left(planned.run, store.run(planned.run.id))
+            epochs += sum(first.recipe.epochs for first in self._pretrain.get(planned.run.id, ()))
+            steps = epochs * steps_an_epoch(parts, planned.run.recipe)
+            work = work_of(parts, planned.run.recipe, steps)
+            if (cost := self._recorded.get(kind)) is not None:
+                total += cost.setup + cost.image * work
+                continue
+            probed = self._probe(kind, bound, options)
+            total += probed.setup + probed.own * work / planned.run.recipe.batch_size
+            shared.append(probed.shared * steps * _share_computed(planned.run.recipe, options))
+        return total + max(shared, default=0.0) * len(shared) / max(len(cohort), 1)
+
+    def _probe(self, kind: str, bound: Bound, options: WorkerOptions) -> ProbedCost:
+        if kind not in self._probed:
+            self._probed[kind] = probe_cost(bound, self._untrained, options, self._modules)
+        return self._probed[kind]
+
+
+def probe_cost(bound: Bound, untrained: Untrained, options: WorkerOptions, modules: Modules) -> ProbedCost:
+    """What a run of a kind costs, by some steps of one of them with an untrained teacher."""
+    torch.set_num_threads(options.threads)
+    execution = Placement(options.model_copy(update={"teacher_cache": 0}))
+    images, parts = untrained.data(bound)
+    source, shapes = untrained.teacher(bound) or (None, None)
+    teacher: Teacher | None = source if isinstance(source, SavedTeacher) else None
+    if isinstance(source, Network):
+        cost = count(source, shape_of(images, bound.run.recipe))
+        teacher = serve(source, "untrained", cost, parts.first(1), bound.run.recipe.augment, execution)
+    began = time.process_time()
+    member = member_of(bound, images, parts, shapes, execution, modules)
+    built = time.process_time() - began
+    step = step_seconds(cohort_of([member], parts, teacher, execution))
+    own_probe = (COUNTED + TIMED) * (step.shared + step.own * (2 if bound.run.objective.terms else 1))  # `training.cost.probe`
+    return ProbedCost(2 * built + own_probe, step.own, step.shared)
+
+
+def _share_computed(recipe: Recipe, options: WorkerOptions) -> float:
+    """The share of a run's steps whose teacher outputs are not cached yet: of views that come again, each once."""
+    views = view_count(recipe.augment)
+    if options.teacher_cache == 0 or not finite(recipe) or views is None:
+        return 1.0
+    epochs = recipe.drawn_epochs
+    return views * (1 - (1 - 1 / views) ** epochs) / recipe.epochs
+
+
+def _epochs_left(run: Run, folder: RunFolder) -> int:
     """The epochs of a run that are not behind it, as far as its checkpoint reaches: its metrics may reach a little further."""
     return run.recipe.epochs - (len(read_lines(folder.metrics)) if folder.state() == "started" else 0)

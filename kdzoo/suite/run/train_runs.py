@@ -17,6 +17,7 @@ from kdzoo.runs.spec import Run
 from kdzoo.runs.store import RunFolder, Store, StoreError, is_teacher
 from kdzoo.suite.report.settings import setting_text
 from kdzoo.suite.run.accelerators import attach_accelerators, note_lost_lines
+from kdzoo.suite.run.cost_record import record_costs, work_clock
 from kdzoo.suite.run.members import begin_with_probe, measure_cost, open_loggers, pretrain_failure, start_or_resume
 from kdzoo.suite.run.repair import forget_damaged, renew
 from kdzoo.suite.run.worker_state import WorkerState
@@ -139,6 +140,7 @@ def train_cohort(
         raise ValueError("a cohort has one teacher; these runs have several")
     for bound in taught_bounds[:1]:
         teacher, shapes = state.teacher(bound, images, parts, execution, emit)
+    began = work_clock(execution.device, options.threads)
     members: list[Member] = []
     costs: dict[str, dict[str, Any]] = {}
     for bound in bounds:
@@ -168,12 +170,15 @@ def train_cohort(
             emit(MemberFailed(bound.folder.id))
             continue
         members.append(member)
+    setup = (work_clock(execution.device, options.threads) - began) / max(len(members), 1)
     for group in group_by_step(members, options.memory):
         cohort = cohort_of(group, parts, teacher, execution)
         note_lost_lines(cohort, emit)
         attach_accelerators(cohort, emit)
         emit(beginning_of(cohort))
+        first_step, began = group[0].step, work_clock(execution.device, options.threads)
         fit(cohort, emit=emit, stop=stop)
+        record_costs(cohort, first_step, setup, work_clock(execution.device, options.threads) - began, options, emit)
 
 
 def beginning_of(cohort: Cohort) -> TrainingBegun:

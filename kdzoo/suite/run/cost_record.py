@@ -1,0 +1,61 @@
+"""What finished runs have cost, kept on this machine for the estimates of later benches."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from kdzoo.data.split import Parts
+from kdzoo.runs.costs import RunCost, images_of_work, keep_costs, kind_of
+from kdzoo.runs.environment import machine_name
+from kdzoo.runs.events import Emit, Note
+from kdzoo.runs.options import WorkerOptions
+from kdzoo.runs.spec import Recipe, steps_per_epoch
+from kdzoo.runs.store import StoreError
+from kdzoo.training.cohort import Cohort
+
+
+def work_clock(device: torch.device, threads: int) -> float:
+    """A reading in seconds of work: processor time divided by the threads, which other programs do not change; on a GPU the clock's."""
+    return time.perf_counter() if device.type == "cuda" else time.process_time() / threads
+
+
+def steps_an_epoch(parts: Parts, recipe: Recipe) -> int:
+    """Training steps in an epoch of these data."""
+    return steps_per_epoch(len(parts.train.targets), recipe.batch_size, drop_last=recipe.drop_last)
+
+
+def work_of(parts: Parts, recipe: Recipe, steps: int) -> float:
+    """The work of so many steps, with the evaluations that go with them, in training images."""
+    validation = 0 if parts.val is None else len(parts.val.targets)
+    epochs = -(-steps // max(steps_an_epoch(parts, recipe), 1))
+    return images_of_work(recipe.batch_size, steps, epochs, validation, len(parts.test.targets))
+
+
+def seen_shape(parts: Parts, recipe: Recipe) -> tuple[int, int, int]:
+    """Channels, height and width of what the networks see."""
+    channels, height, width = parts.train.images.shape[1:]
+    side = recipe.augment.size
+    return (channels, side or height, side or width)
+
+
+def record_costs(cohort: Cohort, first_step: int, setup: float, seconds: float, options: WorkerOptions, emit: Emit) -> None:
+    """Record what the members of a cohort have cost that has trained from a step to the end, unless one of them failed.
+
+    setup: seconds before the first step, of each member. seconds: of all that follows, which members share in proportion to what
+    each costs alone.
+    """
+    if len(cohort.alive) < len(cohort.members):
+        return
+    ratios = [float((member.cost or {}).get("time_ratio") or 1.0) for member in cohort.members]
+    work = work_of(cohort.parts, cohort.recipe, cohort.steps_an_epoch * cohort.recipe.epochs - first_step)
+    machine = machine_name(cohort.execution.device)
+    costs = {
+        kind_of(member.run, seen_shape(cohort.parts, cohort.recipe), options, machine): RunCost(setup, seconds * ratio / sum(ratios) / work)
+        for member, ratio in zip(cohort.members, ratios, strict=True)
+    }
+    try:
+        keep_costs(costs)
+    except (OSError, StoreError) as error:
+        emit(Note(f"costs for later estimates are not kept: {error}"))
