@@ -244,12 +244,14 @@ def build_objective(
     *,
     label_smoothing: float,
     seed: int,
+    terms: Sequence[Term] | None = None,
 ) -> Objective:
     """The objective of a run with freshly made modules, each drawn from its method's own random stream.
 
-    Raises InputError with every method that cannot serve these two networks or these data.
+    terms: the methods of `spec`, where they are made already. Raises InputError with every method that cannot serve these two
+    networks or these data.
     """
-    terms = terms_of(spec)
+    terms = terms_of(spec) if terms is None else terms
     problems: list[str] = []
     modules: dict[str, nn.Module] = {}
     for term in terms:

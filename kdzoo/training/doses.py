@@ -132,7 +132,7 @@ def measure(
 
     def member_of(bound: Bound) -> Member:
         taught = None if bound.run.teacher is None else shapes
-        return Member(bound.run, bound.folder, network, size, objective_of(bound.run, network, own, images, parts, taught), execution)
+        return Member(bound.run, bound.folder, network, size, objective_of(bound, network, own, images, parts, taught), execution)
 
     # The network is the learner's to limit: a probe would do it again, and what a number is would hang on how many there are.
     unlimited = alone.recipe.model_copy(update={"max_norm": None})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import nn
 
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.needs import Need
-from kdzoo.contract.objective import Deployed, Objective, build_objective
+from kdzoo.contract.objective import Deployed, Objective, Term, build_objective, terms_of
 from kdzoo.contract.shapes import Shapes
 from kdzoo.data.dataset import Images
 from kdzoo.data.sources import load
@@ -51,6 +51,11 @@ class Bound:
     def read(folder: RunFolder) -> Bound:
         run, about = folder.read_plan()
         return Bound(run, folder, about.get("paths", {}))
+
+    @cached_property
+    def terms(self) -> tuple[Term, ...]:
+        """The methods of the run, which all its objectives share; raises InputError for one that is unknown or of another version."""
+        return terms_of(self.run.objective)
 
 
 WeightFiles = str | list[str | None] | None
@@ -225,7 +230,7 @@ def teacher_of(bound: Bound, images: Images, parts: Parts, execution: Placement,
 def student_of(bound: Bound, images: Images, parts: Parts, teacher: Shapes | None, modules: Modules) -> tuple[Network, Objective]:
     """A fresh student and objective; raises InputError when the method cannot serve the two networks."""
     network = student_network(bound, images, modules)
-    return network, objective_of(bound.run, network, student_shapes(bound.run, network, images, modules), images, parts, teacher)
+    return network, objective_of(bound, network, student_shapes(bound.run, network, images, modules), images, parts, teacher)
 
 
 def student_network(bound: Bound, images: Images, modules: Modules) -> Network:
@@ -240,13 +245,14 @@ def student_shapes(run: Run, network: Network, images: Images, modules: Modules)
     return replace(probe(network, shape), fresh=partial(learner, run.student, images, shape[1], modules.get(run.student.name)))
 
 
-def objective_of(run: Run, network: Network, shapes: Shapes, images: Images, parts: Parts, teacher: Shapes | None) -> Objective:
+def objective_of(bound: Bound, network: Network, shapes: Shapes, images: Images, parts: Parts, teacher: Shapes | None) -> Objective:
     """A fresh objective for a student of these shapes; raises InputError when the method cannot serve the two networks."""
+    run = bound.run
     _refuse_recipe(run, shape_of(images, run.recipe))
     refuse_regularisation(run.recipe, run.student.name, network)
     stages = pair_stages(shapes, teacher or shapes, run.objective.pairing)  # without a teacher, all of the student's own
     objective = build_objective(
-        run.objective, shapes, teacher, stages, parts.facts, label_smoothing=run.recipe.label_smoothing, seed=run.seed
+        run.objective, shapes, teacher, stages, parts.facts, label_smoothing=run.recipe.label_smoothing, seed=run.seed, terms=bound.terms
     )
     if run.recipe.ema is not None and objective.shipped(network) is not network:
         raise InputError(f"recipe.ema: {run.objective.label} keeps parts of its method at inference, which no average covers; remove it")

@@ -1,19 +1,26 @@
 """What a bench has left to do: work that was done before is not counted, and shared work once."""
 
+import time
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pytest
 
+from kdzoo.contract.methods import REGISTRY
+from kdzoo.runs.costs import read_costs
 from kdzoo.runs.events import Event, StepsTaken, TrainingBegun
 from kdzoo.runs.metrics_file import read_lines
 from kdzoo.suite.plan.cohorts import make_jobs, pretrain_runs, units_of
 from kdzoo.suite.plan.jobs import Job
+from kdzoo.suite.run import estimate as estimates
 from kdzoo.suite.run.estimate import estimate
 from kdzoo.suite.run.planned_files import write_plan
 from kdzoo.suite.run.prepare import Prepared, configure, prepare
 from kdzoo.suite.run.work import work
 from kdzoo.suite.run.worker_state import WorkerState
 from kdzoo.training import cost
+from kdzoo.training.session import images_of
 from kdzoo.training.train import UNITS_AN_EPOCH, Stopped
 
 
@@ -73,30 +80,72 @@ def test_a_first_stage_that_runs_share_is_counted_once_and_not_after_it_was_trai
 
 @pytest.mark.slow
 def test_the_estimate_leaves_out_the_epochs_that_are_behind(place, monkeypatch):
-    """With a step that takes a second, it is the steps that are left."""
-    monkeypatch.setattr("kdzoo.suite.run.estimate.seconds_an_epoch", lambda cohort: cohort.steps_an_epoch)
+    """With a step that takes a second and nothing to be built, it is the steps that are left, and evaluation at a third of training."""
+    monkeypatch.setattr(estimates, "probe_cost", lambda *_: estimates.ProbedCost(setup=0.0, own=1.0, shared=0.0))
     made = prepared(methods=["none"], seeds=[3], val_fraction=0.0)
     write_plan(made.plan)
-    assert estimate(made) == (2 + 1) * 4 * 5  # the student alone, plain KD and their teacher, four epochs of five steps
+    test = len(images_of("digits", None, None, None, False).test.targets) / 64 / 3  # at the end of a run, in steps of 64 images
+    trainings = 2 + 1  # the student alone, plain KD and their teacher: four epochs of five steps each
+    assert estimate(made) == pytest.approx(estimates.START_SECONDS + trainings * (4 * 5 + test))
     with pytest.raises(Stopped):
         trained(made, steps=12)
     behind = sum(len(read_lines(path)) for path in place.glob("results/bench/runs/*/metrics.jsonl"))
     assert 0 < behind < 8
-    assert estimate(made) == (2 * 4 - behind) * 5
+    made = prepared(methods=["none"], seeds=[3], val_fraction=0.0)
+    assert estimate(made) == pytest.approx(estimates.START_SECONDS + (2 * 4 - behind) * 5 + 2 * test)
 
 
-@pytest.mark.parametrize(("seconds", "steps"), [(0.0, 1), (float("inf"), 6)])
+OPTIONS = {"methods": ["hinton"], "epochs": 2, "allow_chance_teacher": True}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A bench that was trained here: its processor time, and how often a method was made of a specification meanwhile."""
+
+    seconds: float
+    made: Counter[str]
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory) -> Iterator[Trained]:
+    """A teacher, the student alone and plain KD, trained for two epochs on 270 images each, with 30 for validation."""
+    folder, made = tmp_path_factory.mktemp("bench"), Counter[str]()
+    create = REGISTRY.create
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("KDZOO_CACHE", str(folder / "cache"))
+        ready = prepared(seeds=[3], **OPTIONS)
+        write_plan(ready.plan)
+        patch.setattr(REGISTRY, "create", lambda name, values: (made.update([name]), create(name, values))[1])
+        began = time.process_time()
+        trained(ready)
+        yield Trained(time.process_time() - began, made)
+
+
+def test_a_method_is_made_once_in_the_process_that_trains_its_run(bench):
+    """By the run itself and by the probe of its cost together: what run.json says is read once."""
+    assert bench.made == {"hinton": 1}
+
+
+def test_what_finished_runs_cost_is_what_the_next_ones_are_estimated_at(bench, monkeypatch):
+    """A bench of the same kinds and lengths is estimated without a probe, at no more than those runs took with their teacher."""
+    monkeypatch.setattr(estimates, "probe_cost", lambda *_: pytest.fail("every kind of run is on record"))
+    students = [cost for kind, cost in read_costs().items() if '"student":["digits_student"' in kind]
+    assert len(students) == 2  # the student alone and plain KD
+    training, evaluation = 2 * 5 * 64, 3 * 30 + 2 * 359  # images: of two epochs of five steps; of validation thrice and the test twice
+    again = estimate(prepared(seeds=[4], **OPTIONS)) - estimates.START_SECONDS
+    assert again == pytest.approx(sum(cost.setup + cost.image * (training + evaluation / 3) for cost in students))
+    assert 0 < again <= bench.seconds
+
+
+@pytest.mark.parametrize(("seconds", "steps"), [(0.0, 1), (float("inf"), 11)])
 def test_an_estimate_takes_one_step_of_each_kind_of_run_where_a_step_is_long(place, monkeypatch, seconds, steps):
-    taken = []
-
-    def counted(step, cohort):
-        taken.append(cohort.members[0].run.id)
-        return timed(step, cohort)
-
+    """Ten steps and one to warm up where they are short, of each kind: the student alone, plain KD, their teacher."""
+    halves = []
     timed = cost._timed
-    monkeypatch.setattr(cost, "_timed", counted)
+    monkeypatch.setattr(cost, "_timed", lambda half, cohort: (halves.append(cohort.members[0].run.id), timed(half, cohort))[1])
     monkeypatch.setattr(cost, "ESTIMATE_SECONDS", seconds)
     made = prepared(methods=["hinton"])
     write_plan(made.plan)
     assert estimate(made) > 0
-    assert sorted(Counter(taken).values()) == [steps] * 3  # the student alone, plain KD, their teacher
+    assert sorted(Counter(halves).values()) == [2 * steps] * 3

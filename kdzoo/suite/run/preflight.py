@@ -77,8 +77,9 @@ def build_objectives(bound: Bound, untrained: Untrained, trials: LossTrials) -> 
         refuse_what_is_not_saved(bound, parts)
     teacher, student = untrained.teacher_shapes(bound), untrained.student(bound)
     for run in filter(None, (bound.run.first, bound.run)):
-        objective = objective_of(run, *student, images, parts, teacher)
-        trials.try_once(replace(bound, run=run), objective, untrained)
+        stage = bound if run is bound.run else replace(bound, run=run)
+        objective = objective_of(stage, *student, images, parts, teacher)
+        trials.try_once(stage, objective, untrained)
 
 
 def load_given_weights(bound: Bound, plan: Plan, untrained: Untrained, modules: Modules) -> None:
