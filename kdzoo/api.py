@@ -133,7 +133,7 @@ def bench(
     modules = _modules(given)
     words = given if execution is None else {**given, "execution": execution}
     command = f"kdzoo.bench({', '.join(f'{key}={value!r}' for key, value in words.items())})"
-    given |= execution.given() if execution is not None else {}
+    given |= execution.explicit() if execution is not None else {}
     if modules.by_name:  # trained in this process, whose threads are the caller's to say
         given.setdefault("threads", torch.get_num_threads())
     file = Path(config) if config else None
@@ -175,7 +175,7 @@ def reproduce(
 
     Raises InputError, before any work, with everything that is wrong with the study or the request.
     """
-    options = {} if execution is None else execution.given()
+    options = {} if execution is None else execution.explicit()
     options |= {} if data_root is None else {"data_root": str(data_root)}
     request = request_study(str(study), Path(results), seeds, options)
     command = f"kdzoo.reproduce({str(study)!r})"

@@ -54,7 +54,7 @@ def test_epochs_that_are_asked_for_are_the_epochs():
 
 @pytest.mark.parametrize(("images", "held_out"), [(175, 44), (300, 50), (500, 50), (4000, 400)])
 def test_validation_is_large_enough_to_judge_by(images, held_out):
-    assert round(recipe_file("distill").held_out(images) * images) == held_out
+    assert round(recipe_file("distill").validation_share(images) * images) == held_out
 
 
 def test_a_teacher_of_other_classes_is_fine_tuned_gently_from_a_probe_and_not_mixed():

@@ -42,8 +42,8 @@ def torch_build(config: str, commit: str | None) -> str:
     What depends on the machine (the CPU's capability) is left out, and so are the compiler's flags.
     """
     lines = [line.removeprefix("  - ").strip() for line in config.splitlines() if line.startswith("  - ")]
-    kept = [line for line in lines if not line.startswith(("CPU capability", "Build settings"))]
-    return "; ".join([f"commit {commit}" if commit else "commit unknown", *kept])
+    rest = [line for line in lines if not line.startswith(("CPU capability", "Build settings"))]
+    return "; ".join([f"commit {commit}" if commit else "commit unknown", *rest])
 
 
 @cache

@@ -178,7 +178,7 @@ class ExecutionSpec(Spec):
         """What was given, as one would write it again."""
         return [(name, getattr(self, name)) for name in type(self).model_fields if name in self.model_fields_set]
 
-    def given(self) -> dict[str, Any]:
+    def explicit(self) -> dict[str, Any]:
         """The options that were given, by name."""
         return {name: getattr(self, name) for name in ExecutionSpec.model_fields if name in self.model_fields_set}
 

@@ -161,7 +161,7 @@ class Augment(Spec):
 
     size: the side of what the networks see; None keeps the images' own. At evaluation a larger image is centre-cropped.
     brightness, contrast, saturation: a factor from 1 - x to 1 + x, but not below 0, in this order.
-    randaugment: how many of RandAugment's operations are applied, one after the other, at `magnitude` of 30.
+    randaugment: number of RandAugment operations for each image, 0 for none, at strength magnitude / 30.
     cutout: the side in pixels of a square that is blackened. Whatever is 0 is unused and not part of a run's id.
     """
 
@@ -428,7 +428,7 @@ class Run(Spec):
         return {name: canonical_json(part) for name, part in self.model_dump(mode="json").items()}
 
     @property
-    def first(self) -> Run | None:
+    def pretrain_run(self) -> Run | None:
         """The run of the first stage, from which this one starts; None where there is one stage.
 
         Milestones count from the beginning, and a first stage ends before them: its rate is constant.

@@ -97,7 +97,7 @@ def test_with_any_number_of_epochs_the_rate_changes_between_epochs_alone(name):
 
 def test_a_first_stage_ends_before_the_rate_drops(crd):
     run = of(crd(pairs="resnet56/resnet20", methods="ab"), "ab")
-    first = run.first.recipe
+    first = run.pretrain_run.recipe
     assert (first.epochs, first.lr) == (30, 0.05)
     assert {learning_rate(first, step, 90) for step in range(90)} == {0.05}
 

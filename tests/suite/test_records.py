@@ -195,8 +195,8 @@ def test_what_learnt_from_different_trainings_of_one_teacher_is_said(bench):
 def test_a_first_stage_that_another_training_of_the_teacher_taught_is_said(bench):
     stage = FirstSpec(owner="at", epochs=2, term=objective("at").terms[0])
     run = write(bench, objective("at").model_copy(update={"first": stage}), 0, val=0.8, test=0.8)
-    first = write(bench, run.first.objective, 0, val=0.8, test=0.8, kind="pretrain", recipe={"epochs": 2})
-    assert first == run.first
+    first = write(bench, run.pretrain_run.objective, 0, val=0.8, test=0.8, kind="pretrain", recipe={"epochs": 2})
+    assert first == run.pretrain_run
     learnt_from(bench, run, "aa")
     learnt_from(bench, first, "aa")
     assert not [note for note in read_bench(bench).notes if "trainings" in note]

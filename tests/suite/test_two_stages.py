@@ -84,7 +84,7 @@ def test_every_seed_has_a_first_stage_that_no_table_shows(bench):
     firsts, seconds = runs(bench, "pretrain", "fitnet_two_stage"), runs(bench, "train", "fitnet_two_stage")
     assert firsts.keys() == seconds.keys() == {0, 1}
     for seed, (run, _) in seconds.items():
-        assert run.first == firsts[seed][0]
+        assert run.pretrain_run == firsts[seed][0]
         assert firsts[seed][0].recipe.epochs == 1
     rows = pd.read_csv(bench / "runs.csv")
     assert set(rows["method"]) == {"none", "hinton", "fitnet", "fitnet_two_stage"}
@@ -93,7 +93,7 @@ def test_every_seed_has_a_first_stage_that_no_table_shows(bench):
 
 def test_the_second_stage_starts_where_the_first_ended(bench):
     (run, _), *_ = runs(bench, "train", "fitnet_two_stage").values()
-    bound, first = (Bound.read(Store(bench).run(id_)) for id_ in (run.id, run.first.id))
+    bound, first = (Bound.read(Store(bench).run(id_)) for id_ in (run.id, run.pretrain_run.id))
     images, parts = data_of(bound)
     execution = Placement(WorkerOptions(teacher_cache=0))
     teacher = probe(
@@ -119,7 +119,7 @@ def test_the_first_stages_time_is_added_to_the_seconds(bench):
 def test_a_first_stage_that_another_process_trains_is_waited_for_and_becomes_no_job_of_its_own(bench, tmp_path):
     folder = shutil.copytree(bench, tmp_path / "copy")
     (run, _), *_ = runs(folder, "train", "fitnet_two_stage").values()
-    second, first = (Store(folder).run(id_) for id_ in (run.id, run.first.id))
+    second, first = (Store(folder).run(id_) for id_ in (run.id, run.pretrain_run.id))
     second.forget()
     held = FileLock(first.path / ".lock")
     held.acquire()
@@ -130,7 +130,7 @@ def test_a_first_stage_that_another_process_trains_is_waited_for_and_becomes_no_
         if "another process is training the first stage" in (event.text if isinstance(event, Note) else ""):
             held.release()
 
-    waiting = [(Bound.read(second), run.first)]
+    waiting = [(Bound.read(second), run.pretrain_run)]
     train_pretrain_runs(Store(folder), waiting, WorkerOptions(), WorkerState(), emit, lambda: False)
     assert [type(event) for event in events if isinstance(event, Note | RunsLocked)] == [Note]
     assert first.state() == "done"

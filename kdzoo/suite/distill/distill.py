@@ -176,7 +176,7 @@ def distill(
             "that reads image files and creates the network; without `out` the trained network is returned alone"
         )
     modules = Modules({module_name(m): m for m in (student, teacher) if isinstance(m, nn.Module)})
-    options = {"threads": torch.get_num_threads(), **(execution.given() if execution is not None else {})}
+    options = {"threads": torch.get_num_threads(), **(execution.explicit() if execution is not None else {})}
     runs, place = ("distill", Path("results")) if out is None else ("runs", Path(out))
     wish = Wish(
         data=name,

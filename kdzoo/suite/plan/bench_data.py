@@ -77,7 +77,7 @@ def _validation_share(config: BenchConfig, protocol: RecipeFile, images: Images,
     """The share of the training images held out for validation; a refit without any is added to `problems`."""
     share = config.val_fraction
     if share is None:
-        share = protocol.held_out(config.limit or len(images.train.targets))
+        share = protocol.validation_share(config.limit or len(images.train.targets))
     if config.refit and not share:
         problems.append(
             f"refit: no validation images are held out to choose settings on, and the sweep already trains on all images; leave it "

@@ -13,7 +13,7 @@ KNOWN_PLACES = ("recipe", "teacher_recipe", "student", "teacher", "objective")
 
 
 def read_changes(config: BenchConfig, problems: list[str]) -> dict[str, Any]:
-    """Everything that --set, --epochs and --lr change, by dotted key, without the keys that mean nothing."""
+    """Everything that --set, --epochs and --lr change, by dotted key; unknown keys are left out and added to `problems`."""
     changes = dict(config.set)
     own = ["stem", "image_size", "norm", "weights"]
     networks = {"student": own, "teacher": [*own, "seed"], "objective": ["pairing"]}

@@ -93,7 +93,7 @@ def measurements(plan: Plan, options: WorkerOptions, processes: int) -> list[Job
 
 def _start_of(run: Run) -> str:
     """The first stage that a student of a run starts from; empty where it starts afresh."""
-    first = run.first
+    first = run.pretrain_run
     if first is None or not REGISTRY.get(first.objective.terms[0].method).card.needs.student:
         return ""
     return first.id
@@ -108,7 +108,7 @@ def pretrain_runs(todo: Iterable[Planned], plan: Plan) -> dict[str, list[Run]]:
     """The first stages that have to be trained, each once: by the id of the first run that starts from it."""
     needed: dict[str, tuple[str, Run]] = {}
     for planned in todo:
-        if (first := planned.run.first) is not None and plan.store.run(first.id).state() != "done":
+        if (first := planned.run.pretrain_run) is not None and plan.store.run(first.id).state() != "done":
             needed.setdefault(first.id, (planned.run.id, first))
     return {owner: [first] for owner, first in needed.values()}
 
@@ -123,9 +123,9 @@ def groups_in_lockstep(todo: Iterable[Planned], further: Callable[[Run], str] = 
         run = planned.run
         of_teacher = groups.setdefault((str(run.data), str(run.recipe), str(run.seed), str(run.student), further(run)), {})
         of_teacher.setdefault("" if run.teacher is None else str(run.teacher), []).append(planned)
-    found = []
+    cohorts = []
     for of_teacher in groups.values():
         alone = of_teacher.pop("", [])
         first, *others = of_teacher.values() or [[]]
-        found += [alone + first, *others]
-    return found
+        cohorts += [alone + first, *others]
+    return cohorts

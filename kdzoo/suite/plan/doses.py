@@ -1,4 +1,4 @@
-"""Doses in a plan: which ratios of gradients a bench needs, where they are kept, and what weights they come to. Free of torch."""
+"""Doses: measured ratios of gradients, the file that keeps them, and the weights computed from them. Free of torch."""
 
 from __future__ import annotations
 
@@ -86,44 +86,44 @@ def read_doses(folder: Path) -> dict[str, Measured]:
 
 
 def _measured(value: Mapping[str, Any]) -> Measured:
-    found = Measured(**value)
-    if not isinstance(found.ratio, int | float) or not 0 < found.ratio < math.inf:
-        raise ValueError(f"ratio: expected a number > 0, got {found.ratio!r}")
-    return found
+    measured = Measured(**value)
+    if not isinstance(measured.ratio, int | float) or not 0 < measured.ratio < math.inf:
+        raise ValueError(f"ratio: expected a number > 0, got {measured.ratio!r}")
+    return measured
 
 
-def keep_doses(folder: Path, found: Mapping[str, Measured]) -> dict[str, Measured]:
+def keep_doses(folder: Path, new: Mapping[str, Measured]) -> dict[str, Measured]:
     """Add what was measured to a bench's file, and give back what it holds then: what stands there already stays."""
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / f".{NAME}.lock"):
-        known = {**found, **read_doses(folder)}
+        known = {**new, **read_doses(folder)}
         write_json(folder / NAME, {"doses": {key: asdict(one) for key, one in known.items()}})
     return known
 
 
 def reused_doses(folder: str) -> dict[str, Measured]:
     """What was measured for another bench, for `--doses-from`; raises InputError where its folder has none."""
-    found = read_doses(Path(folder).expanduser())
-    if not found:
+    doses = read_doses(Path(folder).expanduser())
+    if not doses:
         raise InputError(f"doses_from: {folder}: expected a bench's folder with a {NAME}")
-    return found
+    return doses
 
 
 def recorded_doses(store: Store) -> dict[str, float]:
     """The ratios that the runs of a bench were planned with, by id: what is left where its doses.json is lost."""
-    found: dict[str, float] = {}
+    ratios: dict[str, float] = {}
     for run_id in store.ids():
         try:
             _, about = store.run(run_id).read_plan()
         except (InputError, TypeError, ValueError):  # told by the table, and renamed when the run is planned again
             continue
         for entry in dict(about.get("doses") or {}).values():
-            found.setdefault(str(entry["measured"]), float(entry["ratio"]))
-    return found
+            ratios.setdefault(str(entry["measured"]), float(entry["ratio"]))
+    return ratios
 
 
 def describe(run: Run, about: Mapping[str, Any], numbers: Mapping[str, Any]) -> Measured:
-    """The record of what was measured of a run."""
+    """The record of a measurement on a run."""
     (term,) = run.objective.terms
     return Measured(
         label=run.objective.label,
@@ -137,5 +137,5 @@ def describe(run: Run, about: Mapping[str, Any], numbers: Mapping[str, Any]) -> 
     )
 
 
-def of_method(found: Iterable[Measured], method: str) -> list[Measured]:
-    return sorted((one for one in found if one.method == method), key=lambda one: (one.pair, one.data, one.recipe, one.epochs))
+def of_method(measurements: Iterable[Measured], method: str) -> list[Measured]:
+    return sorted((one for one in measurements if one.method == method), key=lambda one: (one.pair, one.data, one.recipe, one.epochs))

@@ -16,7 +16,7 @@ from kdzoo.suite.plan.doses import Dose, read_doses, recorded_doses, reused_dose
 from kdzoo.suite.plan.objectives import Pairing, objective_at, unit
 from kdzoo.suite.plan.planned import Planned
 from kdzoo.suite.plan.recipe_files import PairValues
-from kdzoo.suite.plan.requests import Request, asked_as
+from kdzoo.suite.plan.requests import Request, name_in_request
 from kdzoo.suite.plan.run_factory import PairNetwork, RunFactory
 from kdzoo.suite.plan.settings import Point, settings
 
@@ -72,7 +72,7 @@ class PairGrid:
         doses: dict[str, Dose] = {}
         unmeasured: list[Planned] = []
         for term in objective.terms:
-            dose = point.dose(asked_as(request, term.method))
+            dose = point.dose(name_in_request(request, term.method))
             if dose is None and not self.ratios:
                 continue
             probe = self._probe(unit(term, objective.first, objective.pairing))

@@ -42,7 +42,7 @@ class Job:
         tuples = {"ids": tuple(raw["ids"]), "probes": tuple(raw["probes"]), "example": tuple(example) if example else None}
         return Job(**{**raw, **tuples, "options": options})
 
-    def only(self, ids: tuple[str, ...]) -> Job:
+    def subset(self, ids: tuple[str, ...]) -> Job:
         """The same job for some of its runs."""
         return replace(self, ids=ids, units=self.units * len(ids) // max(len(self.ids), 1))
 

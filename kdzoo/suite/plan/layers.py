@@ -31,8 +31,8 @@ def bench_config(options: Mapping[str, Any], file: Path | None) -> BenchConfig:
     """The bench that options over a YAML file over defaults describe; raises ConfigError with every fault of theirs."""
     problems: list[str] = []
     options = with_recipe_keys(options, problems)
-    filed = with_recipe_keys(_under(read_yaml(file) if file else {}, options), problems)
-    layers = [default_layers({**filed, **options}), filed, options]
+    file_layer = with_recipe_keys(_under(read_yaml(file) if file else {}, options), problems)
+    layers = [default_layers({**file_layer, **options}), file_layer, options]
     sets = [layer.get("set") or {} for layer in layers]
     if not all(isinstance(changes, Mapping) for changes in sets):
         raise InputError(*problems, f"set: expected keys and values, got {next(c for c in sets if not isinstance(c, Mapping))!r}")
@@ -46,20 +46,20 @@ def bench_config(options: Mapping[str, Any], file: Path | None) -> BenchConfig:
     return config
 
 
-def default_layers(given: Mapping[str, Any]) -> dict[str, Any]:
+def default_layers(options: Mapping[str, Any]) -> dict[str, Any]:
     """What stands below the options given: the default bench, or what a data set usually goes with."""
     default = read_yaml(shipped_files("benches")["digits"])
-    if not {"teacher", "student", "recipe"} & set(given) and all(_same(given.get(key), default[key]) for key in ("data", "pairs")):
-        return {k: v for k, v in default.items() if k not in AXES} if set(given) & AXES else default
-    usual = read_yaml(CONFIGS / "usual.yaml").get(str(given.get("data", default["data"])), {})
-    named = {"pairs", "teacher", "student"} & set(given)
-    return {k: v for k, v in usual.items() if not (k == "pairs" and named)}
+    if not {"teacher", "student", "recipe"} & set(options) and all(_same(options.get(key), default[key]) for key in ("data", "pairs")):
+        return {k: v for k, v in default.items() if k not in AXES} if set(options) & AXES else default
+    usual = read_yaml(CONFIGS / "usual.yaml").get(str(options.get("data", default["data"])), {})
+    own_networks = {"pairs", "teacher", "student"} & set(options)
+    return {k: v for k, v in usual.items() if not (k == "pairs" and own_networks)}
 
 
-def _same(given: object, default: object) -> bool:
+def _same(value: object, default: object) -> bool:
     """Whether an option was not given, or has the default bench's value."""
     try:
-        return given is None or listed(given) == listed(default)
+        return value is None or listed(value) == listed(default)
     except ValueError:  # told with all else that is wrong
         return False
 
@@ -70,13 +70,13 @@ def with_recipe_keys(layer: Mapping[str, Any], problems: list[str]) -> dict[str,
     `recipe: {name: digits, epochs: 5, augment: {pad: 2}}` is `recipe: digits` with `set: {recipe.epochs: 5,
     recipe.augment.pad: 2}`. Without a name the keys change the recipe that goes with the data.
     """
-    given = layer.get("recipe")
-    if not isinstance(given, Mapping):
+    recipe = layer.get("recipe")
+    if not isinstance(recipe, Mapping):
         return dict(layer)
     rest = {key: value for key, value in layer.items() if key != "recipe"}
-    named = {} if given.get("name") is None else {"recipe": given["name"]}
+    name = {} if recipe.get("name") is None else {"recipe": recipe["name"]}
     changes: dict[str, Any] = {}
-    for key, value in given.items():
+    for key, value in recipe.items():
         if key == "name":
             continue
         if key == "augment" and isinstance(value, Mapping):
@@ -86,9 +86,9 @@ def with_recipe_keys(layer: Mapping[str, Any], problems: list[str]) -> dict[str,
             problems.append(fault)
         else:
             changes[f"recipe.{key}"] = value
-    problems += [f"{key}: given twice, here and in recipe" for key in ("epochs", "lr") if key in rest and key in given]
-    explicit = rest.get("set") or {}
-    return {**rest, **named, "set": {**changes, **explicit} if isinstance(explicit, Mapping) else explicit}
+    problems += [f"{key}: given twice, here and in recipe" for key in ("epochs", "lr") if key in rest and key in recipe]
+    set_keys = rest.get("set") or {}
+    return {**rest, **name, "set": {**changes, **set_keys} if isinstance(set_keys, Mapping) else set_keys}
 
 
 def _fault_of_key(place: str, key: object, known: Iterable[str]) -> str | None:
@@ -102,16 +102,16 @@ def _fault_of_key(place: str, key: object, known: Iterable[str]) -> str | None:
     return f"{place}.{key}: unknown{did_you_mean(str(key), beside) or '; known: ' + ', '.join(beside)}"
 
 
-def _under(filed: Mapping[str, Any], options: Mapping[str, Any]) -> Mapping[str, Any]:
+def _under(file_layer: Mapping[str, Any], options: Mapping[str, Any]) -> Mapping[str, Any]:
     """A file without its mapping of a recipe's keys, where that changes another recipe than the one asked for on the command line."""
-    given, asked = filed.get("recipe"), options.get("recipe")
-    if asked is None or not isinstance(given, Mapping) or given.get("name") in (None, asked):
-        return filed
-    return {key: value for key, value in filed.items() if key != "recipe"}
+    recipe, name = file_layer.get("recipe"), options.get("recipe")
+    if name is None or not isinstance(recipe, Mapping) or recipe.get("name") in (None, name):
+        return file_layer
+    return {key: value for key, value in file_layer.items() if key != "recipe"}
 
 
 _WHICH_BENCH = {"methods", "grid", "pairs", "teacher", "student", "data", "data_root", "recipe", "set", "plugin"}
-"""a default in the place of one of these would have faults of its own"""
+"""where one of these is invalid the rest is not validated: with a default in its place it would be another bench"""
 
 
 def _without_faults(values: Mapping[str, Any]) -> BenchConfig | None:
@@ -124,6 +124,6 @@ def _without_faults(values: Mapping[str, Any]) -> BenchConfig | None:
 
 def quick(options: Mapping[str, Any], file: Path | None = None) -> dict[str, Any]:
     """The options that make a bench a demonstration of under a minute; what was given, there or in the file, stays."""
-    filed = read_yaml(file) if file else {}
-    left_out = set(filed) | (AXES if AXES & {*filed, *options} else frozenset())
-    return {**{key: value for key, value in read_yaml(CONFIGS / "quick.yaml").items() if key not in left_out}, **options}
+    file_layer = read_yaml(file) if file else {}
+    unused = set(file_layer) | (AXES if AXES & {*file_layer, *options} else frozenset())
+    return {**{key: value for key, value in read_yaml(CONFIGS / "quick.yaml").items() if key not in unused}, **options}

@@ -14,7 +14,7 @@ from kdzoo.errors import InputError, noting, raise_if_any
 from kdzoo.runs.spec import FirstSpec, ObjectiveSpec, TermSpec
 from kdzoo.suite.plan.doses import weight_for
 from kdzoo.suite.plan.recipe_files import PairValues
-from kdzoo.suite.plan.requests import Request, asked_as, second_stage
+from kdzoo.suite.plan.requests import Request, name_in_request, second_stage
 from kdzoo.suite.plan.settings import Point, tidy
 
 Pairing = Literal["deep", "left"]
@@ -52,7 +52,7 @@ def objective_at(
     is not in [0, 1], for alpha = 1 where no term trains the classifier, and for a dose of what has none.
     """
     names = second_stage(request)
-    doses = {name: dose for name in names if (dose := point.dose(asked_as(request, name))) is not None}
+    doses = {name: dose for name in names if (dose := point.dose(name_in_request(request, name))) is not None}
     problems = list(_faults(point.setting, doses.values()))
     methods = _methods(names, point, published, problems)
     first = None

@@ -98,9 +98,9 @@ def outline(config: BenchConfig) -> Outline | None:
 
 
 def _pairs(config: BenchConfig) -> tuple[tuple[str, str], ...]:
-    given = [(config.teacher, config.student)] if config.teacher and config.student else []
-    named = [named_pair(text) for text in config.pairs]
-    return tuple(dict.fromkeys([*given, *((pair.teacher, pair.student) for pair in named)]))
+    own = [(config.teacher, config.student)] if config.teacher and config.student else []
+    pairs = [named_pair(text) for text in config.pairs]
+    return tuple(dict.fromkeys([*own, *((pair.teacher, pair.student) for pair in pairs)]))
 
 
 def _request(text: str, config: BenchConfig) -> Request | None:
@@ -125,8 +125,8 @@ def methods_in_words(methods: Sequence[tuple[str, int | None]]) -> str:
         numbers = sorted(number for _, number in others if number is not None)
         span = f"{numbers[0]} to {numbers[-1]} settings" if numbers[0] != numbers[-1] else number_of(numbers[0], "setting")
         return f"student alone and {len(others)} methods, {span} each"
-    named = [name if number in (None, 1) else f"{number} settings of {name}" for name, number in others]
-    return ", ".join(["student alone", *named])
+    texts = [name if number in (None, 1) else f"{number} settings of {name}" for name, number in others]
+    return ", ".join(["student alone", *texts])
 
 
 def seeds_in_words(config: BenchConfig) -> str:

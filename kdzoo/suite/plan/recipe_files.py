@@ -81,7 +81,7 @@ class RecipeFile(Spec):
         """The values of their own that methods have for a pair."""
         return {method: given.pairs[pair] for method, given in self.published.items() if pair in given.pairs}
 
-    def held_out(self, images: int) -> float:
+    def validation_share(self, images: int) -> float:
         """The share of `images` training images that is held out for validation: `val_fraction`, or more to reach `min_val`."""
         if not self.val_fraction or self.min_val is None:
             return self.val_fraction

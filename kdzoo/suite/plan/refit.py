@@ -8,7 +8,7 @@ from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.recipe_files import recipe_file
 
 
-def held_out_share(config: BenchConfig) -> float:
+def validation_share(config: BenchConfig) -> float:
     """The share of the training images that is held out for validation: as asked for, or else the recipe's."""
     return recipe_file(config.recipe).val_fraction if config.val_fraction is None else config.val_fraction
 
@@ -16,7 +16,7 @@ def held_out_share(config: BenchConfig) -> float:
 def wants_refit(config: BenchConfig) -> bool:
     """Whether the chosen settings are trained again on all images: where asked, or the recipe's way and something is held out."""
     protocol = recipe_file(config.recipe)  # an unknown recipe is an error whatever was asked for
-    return protocol.refit and held_out_share(config) > 0 if config.refit is None else config.refit
+    return protocol.refit and validation_share(config) > 0 if config.refit is None else config.refit
 
 
 def refit_seeds(method: str, config: BenchConfig) -> tuple[int, ...]:

@@ -14,36 +14,37 @@ from kdzoo.suite.plan.refit import fresh_seeds
 
 
 def refit(
-    chosen: Iterable[tuple[Run, Mapping[str, Any]]], config: BenchConfig, teachers: Mapping[str, Planned], used: Iterable[int] = ()
+    settings: Iterable[tuple[Run, Mapping[str, Any]]], config: BenchConfig, teachers: Mapping[str, Planned], used: Iterable[int] = ()
 ) -> Plan:
     """The chosen settings on the whole train set, with seeds that no sweep has used, their teachers too.
 
     used: the seeds of sweeps in the bench's folder, beyond those of this bench.
     """
-    whole: dict[str, Planned] = {}
+    refit_teachers: dict[str, Planned] = {}
     students: dict[str, Planned] = {}
-    taken = tuple(used)
-    for run, planned_about in chosen:
+    used_seeds = tuple(used)
+    for run, planned_about in settings:
         about = {**planned_about, **({"data": without_validation(planned_about["data"])} if "data" in planned_about else {})}
         teacher, paths = run.teacher, dict(about["paths"])
         if teacher is not None:
             about["sweep_teacher"] = teacher.start
         teacher_id = str(about.get("teacher_id"))
         if teacher is not None and teacher_id in teachers:
-            taught = teachers[teacher_id].run
-            again = taught.model_copy(update={"data": _whole(taught.data)})
-            learned = teachers[teacher_id].about.get("data")
-            whole[again.id] = Planned(
-                again,
-                {**teachers[teacher_id].about, "phase": "refit", **({"data": without_validation(learned)} if learned else {})},
+            sweep_teacher = teachers[teacher_id].run
+            refit_teacher = sweep_teacher.model_copy(update={"data": _whole(sweep_teacher.data)})
+            data_record = teachers[teacher_id].about.get("data")
+            refit_teachers[refit_teacher.id] = Planned(
+                refit_teacher,
+                {**teachers[teacher_id].about, "phase": "refit", **({"data": without_validation(data_record)} if data_record else {})},
             )
-            teacher = teacher.model_copy(update={"start": f"run:{again.id}"})
+            teacher = teacher.model_copy(update={"start": f"run:{refit_teacher.id}"})
             paths.pop("teacher", None)
-            teacher_id = again.id
-        for seed in fresh_seeds(run.objective.label, config, taken):
-            fresh = run.model_copy(update={"teacher": teacher, "data": _whole(run.data), "seed": seed})
-            students[fresh.id] = Planned(fresh, {**about, "phase": "refit", "teacher_id": teacher_id if teacher else None, "paths": paths})
-    return Plan(config.name, Path(config.results) / config.name, tuple(students.values()), whole, len(students))
+            teacher_id = refit_teacher.id
+        for seed in fresh_seeds(run.objective.label, config, used_seeds):
+            refit_run = run.model_copy(update={"teacher": teacher, "data": _whole(run.data), "seed": seed})
+            record = {**about, "phase": "refit", "teacher_id": teacher_id if teacher else None, "paths": paths}
+            students[refit_run.id] = Planned(refit_run, record)
+    return Plan(config.name, Path(config.results) / config.name, tuple(students.values()), refit_teachers, len(students))
 
 
 def _whole(data: DataSpec) -> DataSpec:

@@ -12,7 +12,7 @@ from kdzoo.suite.plan.config import CONTROLS, NONE, BenchConfig
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for under `--methods`: terms by name, with their coefficients where they were given exactly."""
+    """An entry of `--methods`: terms by name, and for an exact sum the coefficients too."""
 
     text: str
     terms: tuple[str, ...]
@@ -58,16 +58,16 @@ def _unknown(name: str) -> str | None:
 
 
 def second_stage(request: Request) -> tuple[str, ...]:
-    """The terms of a request, in order; those that stand for a method of two stages in the place of it."""
-    found: set[str] = set()
+    """The terms of a request in order, a method of two stages replaced by the terms of its second stage."""
+    names: set[str] = set()
     for name in request.terms:
         first = REGISTRY.get(name).card.pretrain
-        found.update((name,) if first is None or first.followed_by is None else first.followed_by)
-    return tuple(sorted(found))
+        names.update((name,) if first is None or first.followed_by is None else first.followed_by)
+    return tuple(sorted(names))
 
 
-def asked_as(request: Request, term: str) -> str:
-    """The name under which a term of the second stage was asked for: its own, or that of the method it stands for."""
+def name_in_request(request: Request, term: str) -> str:
+    """The name of a term of the second stage in the request: its own, or that of the method of two stages that it belongs to."""
     if term in request.terms:
         return term
     return next(
@@ -93,23 +93,23 @@ def is_dose(method: str, parameter: str) -> bool:
 
 
 def read_requests(config: BenchConfig, problems: list[str]) -> list[Request]:
-    """The methods asked for and, first, the controls: the student alone and plain KD, tuned like the others."""
-    found: dict[str, Request] = {}
+    """The requests of a bench: first the controls, which are tuned like the others, then its methods."""
+    requests: dict[str, Request] = {}
     for text in (*CONTROLS, *config.methods):
         with noting(problems):
-            found.setdefault(text, parse_request(text))
+            requests.setdefault(text, parse_request(text))
     problems += [*_other_ways_to_set_weights(config), *_axes_beside_tune(config)]
-    known = {term for request in found.values() for term in request.terms}
+    names = {term for request in requests.values() for term in request.terms}
     for key in config.grid:
         method, _, parameter = key.partition(".")
-        if method not in known:
-            problems.append(f"grid.{key}: no method of this bench is called {method!r}{did_you_mean(method, known)}")
+        if method not in names:
+            problems.append(f"grid.{key}: no method of this bench is called {method!r}{did_you_mean(method, names)}")
         elif parameter not in REGISTRY.get(method).model_fields and not is_dose(method, parameter):
             fields = list(REGISTRY.get(method).model_fields)
             problems.append(
                 f"grid.{key}: {method} has no {parameter!r}{did_you_mean(parameter, fields)}; it has: {', '.join(fields) or 'none'}"
             )
-    return list(found.values())
+    return list(requests.values())
 
 
 def _other_ways_to_set_weights(config: BenchConfig) -> list[str]:

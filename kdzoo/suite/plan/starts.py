@@ -1,4 +1,4 @@
-"""How a bench was made: every command that trained for it, with its whole configuration, as `bench.json` in its folder."""
+"""The commands that trained for a bench, each with its whole configuration, in `bench.json` in its folder."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ def read_starts(folder: Path) -> list[Start]:
 
 
 def _start(entry: Mapping[str, Any]) -> Start:
-    made = Start(str(entry["command"]), dict(entry["config"]), tuple(entry["runs"]), str(entry["kdzoo"]))
-    if not all(isinstance(run_id, str) for run_id in made.runs):
+    start = Start(str(entry["command"]), dict(entry["config"]), tuple(entry["runs"]), str(entry["kdzoo"]))
+    if not all(isinstance(run_id, str) for run_id in start.runs):
         raise ValueError("runs: expected ids")
-    return made
+    return start
 
 
 def keep_start(folder: Path, start: Start) -> str | None:

@@ -146,7 +146,7 @@ def _trainings(record: Record, stages: Mapping[str, Record]) -> frozenset[str]:
     """The digests of the teacher's weights from which a run that is done and its first stage learnt, as far as they are known."""
     if record.result is None or record.result.get("teacher") is None:
         return frozenset()
-    first = stages.get(record.run.first.id) if record.run.first is not None else None
+    first = stages.get(record.run.pretrain_run.id) if record.run.pretrain_run is not None else None
     teachers = [(part.result or {}).get("teacher") or {} for part in (record, first) if part is not None]
     return frozenset(teacher["weights_digest"] for teacher in teachers if teacher.get("weights_digest"))
 

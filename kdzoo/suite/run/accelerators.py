@@ -1,4 +1,4 @@
-"""What a cohort is given before it trains: the teacher cache, batched students, compiled students."""
+"""What makes a cohort faster, attached before it trains: the teacher cache, batched students, compiled students."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kdzoo.training.compiled import compile_students
 
 
 def note_lost_lines(cohort: Cohort, emit: Emit) -> None:
-    """Say where a member's metrics have fewer lines than it has epochs behind it; nothing of its result hangs on them."""
+    """Emit a note where a member's metrics have fewer lines than it has finished epochs; its result does not depend on them."""
     for member in cohort.members:
         behind, lines = member.step // cohort.steps_an_epoch, len(read_lines(member.folder.metrics))
         if lines < behind:
@@ -24,17 +24,17 @@ def note_lost_lines(cohort: Cohort, emit: Emit) -> None:
 
 
 def attach_accelerators(cohort: Cohort, emit: Emit) -> None:
-    """Give a cohort the cache, the stack and the compiled students that it is to be trained with; say in a note why it has not got one."""
-    kept, joined, uncompiled = cohort.open_teacher_cache(), None, None
+    """Attach teacher cache, batching and compilation as the options say; emit a note for each that is unavailable."""
+    teacher_cache, batched, why_not_compiled = cohort.open_teacher_cache(), None, None
     if cohort.execution.options.stack_students:
-        joined = together(cohort.members, _trial(cohort, 2))
+        batched = together(cohort.members, _trial(cohort, 2))
     if cohort.execution.options.compile:
-        uncompiled = compile_students(cohort.members, _trial(cohort, cohort.block))
-    for text in (kept, joined, uncompiled):
+        why_not_compiled = compile_students(cohort.members, _trial(cohort, cohort.block))
+    for text in (teacher_cache, batched, why_not_compiled):
         if isinstance(text, str):
             emit(Note(text))
-    cohort.teacher_cache = None if isinstance(kept, str) else kept
-    cohort.together = None if isinstance(joined, str) else joined
+    cohort.teacher_cache = None if isinstance(teacher_cache, str) else teacher_cache
+    cohort.together = None if isinstance(batched, str) else batched
 
 
 def _trial(cohort: Cohort, count: int) -> Tensor:

@@ -55,17 +55,17 @@ def run(
     if retry_failed:
         forget_failed_teachers(prepared.plan)
     keep_reused(prepared)
-    prepared, undosed = with_weights(prepared, launcher, emit, modules or Modules())
+    prepared, without_doses = with_weights(prepared, launcher, emit, modules or Modules())
     config, plans = prepared.config, [prepared.plan]
     keep_command(prepared, plans, command, emit)
     outcome = train_plan(prepared, launcher, emit, retry_failed=retry_failed)
-    outcome.failed.update(undosed)
+    outcome.failed.update(without_doses)
     if wants_refit(config) and not others_than_divergence(outcome.failed):
         emit(Note("refit: the chosen settings are trained with fresh seeds on the whole training set"))
         plans.append(refit_plan(prepared))
         keep_command(prepared, plans, command, emit)
-        more = train_plan(replace(prepared, plan=plans[1], checked=frozenset()), launcher, emit, retry_failed=retry_failed)
-        outcome = Outcome(outcome.done | more.done, {**outcome.failed, **more.failed})
+        of_refit = train_plan(replace(prepared, plan=plans[1], checked=frozenset()), launcher, emit, retry_failed=retry_failed)
+        outcome = Outcome(outcome.done | of_refit.done, {**outcome.failed, **of_refit.failed})
     emit_notes(check_hints([planned.run for planned in prepared.plan.students], outcome.failed), emit)
     board, _ = write_tables(prepared.plan.folder)
     if prepared.options.wandb is not None:
@@ -89,21 +89,21 @@ def run_race(
     Raises InputError where they are not.
     """
     writable(prepared.plan.folder)
-    again = refit_plan(prepared)
-    plan, decisions = race_plan(prepared, again, race)
+    refit_of_sweep = refit_plan(prepared)
+    plan, decisions = race_plan(prepared, refit_of_sweep, race)
     for decision in decisions:
         emit(Note(f"{race.seeds} seeds for {decision}"))
-    keep_command(prepared, [prepared.plan, again, plan], command, emit)
+    keep_command(prepared, [prepared.plan, refit_of_sweep, plan], command, emit)
     outcome = train_plan(replace(prepared, plan=plan, checked=frozenset()), launcher, emit, retry_failed=retry_failed)
     write_tables(prepared.plan.folder)
     return outcome
 
 
-def race_plan(prepared: Prepared, again: Plan, race: Race) -> tuple[Plan, tuple[Decision, ...]]:
+def race_plan(prepared: Prepared, refit_of_sweep: Plan, race: Race) -> tuple[Plan, tuple[Decision, ...]]:
     """The seeds that a race adds to a refit, seed by seed, and what its rule came to."""
     bench = read_bench(prepared.plan.folder)
     decisions = decide(bench, prepared.config, race)
-    used, planned = seeds_of_sweeps(bench.records), {one.run.id: one for one in again.students}
+    used, planned = seeds_of_sweeps(bench.records), {one.run.id: one for one in refit_of_sweep.students}
     added = [
         replace(one, run=one.run.model_copy(update={"seed": seed}))
         for decision in decisions
@@ -113,7 +113,7 @@ def race_plan(prepared: Prepared, again: Plan, race: Race) -> tuple[Plan, tuple[
     ]
     added.sort(key=lambda one: one.run.seed)
     students = tuple({one.run.id: one for one in added}.values())
-    return replace(again, students=students, grid_size=len(students)), decisions
+    return replace(refit_of_sweep, students=students, grid_size=len(students)), decisions
 
 
 def where_data_is_told(config: BenchConfig) -> str:
@@ -126,7 +126,7 @@ def where_data_is_told(config: BenchConfig) -> str:
 
 
 def with_weights(prepared: Prepared, launcher: Launcher, emit: Emit, modules: Modules) -> tuple[Prepared, dict[str, str]]:
-    """The same bench with the weights of all its runs, once what they hang on is measured; and why some have none, by label.
+    """Measure the ratios that weights depend on, and plan the bench again with them; the reasons of runs without weights, by label.
 
     The teachers are trained first. Runs whose ratio cannot be measured are left out, and are failures.
     """
@@ -147,15 +147,15 @@ def with_weights(prepared: Prepared, launcher: Launcher, emit: Emit, modules: Mo
     emit(PlanMade(plan.name, sum(job.units for job in jobs), total=0, done=0, failed=0))
     launcher.resize(prepared.jobs, prepared.gpus)
     run_jobs(jobs, launcher, listen)
-    again = make_plan(prepared.config, modules)
-    known = tuple(planned for planned in again.students if not planned.provisional)
-    again = replace(again, students=known, unmeasured=())
+    plan_with_weights = make_plan(prepared.config, modules)
+    students = tuple(planned for planned in plan_with_weights.students if not planned.provisional)
+    plan_with_weights = replace(plan_with_weights, students=students, unmeasured=())
     checked = frozenset(job.name for job in jobs if job.kind == "teacher")
-    return replace(prepared, plan=again, states=states_of(again), checked=checked), reasons
+    return replace(prepared, plan=plan_with_weights, states=states_of(plan_with_weights), checked=checked), reasons
 
 
 def refit_plan(prepared: Prepared) -> Plan:
-    """The refit of what was chosen among a plan's own runs: others in its folder were not asked for, but their seeds are used."""
+    """The refit of the settings chosen among a plan's own runs; seeds of other runs in its folder are not used again."""
     bench = read_bench(prepared.plan.folder)
     planned = {one.run.id: one for one in prepared.plan.students}
     chosen = [planned[run_id] for run_id in chosen_runs(bench.only(planned).records)]
@@ -199,17 +199,17 @@ def train_plan(prepared: Prepared, launcher: Launcher, emit: Emit, *, retry_fail
     if jobs:
         cache_share = CacheShare(emit)
         launcher.resize(prepared.jobs, prepared.gpus)
-        more = run_jobs(jobs, launcher, cache_share.receive)
+        of_jobs = run_jobs(jobs, launcher, cache_share.receive)
         cache_share.emit_summary()
-        outcome = Outcome(outcome.done | more.done, {**outcome.failed, **more.failed})
-    known = {planned.run.id for planned in plan.students}
-    untold = known - outcome.done - outcome.failed.keys()
-    outcome.failed.update(dict.fromkeys(untold, "it was not trained: no worker reported a result"))
-    return Outcome(outcome.done & known, {key: text for key, text in outcome.failed.items() if key in known})
+        outcome = Outcome(outcome.done | of_jobs.done, {**outcome.failed, **of_jobs.failed})
+    ids = {planned.run.id for planned in plan.students}
+    unreported = ids - outcome.done - outcome.failed.keys()
+    outcome.failed.update(dict.fromkeys(unreported, "it was not trained: no worker reported a result"))
+    return Outcome(outcome.done & ids, {key: text for key, text in outcome.failed.items() if key in ids})
 
 
 def trained_alike(plan: Plan) -> bool:
-    """Whether an epoch of a teacher is trained as one of its students is, but for length and rate: its speed then tells of theirs."""
+    """Whether teachers and students are trained alike but for length and rate, so that the speed of the one predicts the other's."""
 
     def trained_as(run: Run) -> Recipe:
         return run.recipe.model_copy(update={"epochs": 1, "lr": 1.0})

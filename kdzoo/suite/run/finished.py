@@ -25,11 +25,11 @@ PACKAGES = ("scikit-learn", "timm")
 def finished_runs(config: BenchConfig) -> tuple[str, ...] | None:
     """The runs of a bench that are all done, where nothing that its plan was made from has changed; else None."""
     try:
-        kept = json.loads(read_file(_file(config)))
-        same = kept["code"] == _code() and kept["packages"] == _packages() and kept["held"] == _digest(_held(config))
-        if not same or any(stamp(Path(path)) != before for path, before in kept["files"].items()):
+        record = json.loads(read_file(_file(config)))
+        same = record["code"] == _code() and record["packages"] == _packages() and record["held"] == _digest(_runs_in_folder(config))
+        if not same or any(stamp(Path(path)) != before for path, before in record["files"].items()):
             return None
-        runs = tuple(map(str, kept["runs"]))
+        runs = tuple(map(str, record["runs"]))
     except (OSError, ValueError, TypeError, KeyError, AttributeError):  # none yet, or not whole: it is written again after the plan
         return None
     store = Store(_folder(config))
@@ -42,7 +42,7 @@ def keep_finished(config: BenchConfig, runs: Iterable[str], files: Iterable[Path
         "bench": str(_folder(config).resolve()),
         "code": _code(),
         "packages": _packages(),
-        "held": _digest(_held(config)),
+        "held": _digest(_runs_in_folder(config)),
         "files": {str(path.resolve()): stamp(path) for path in files},
         "runs": sorted(runs),
     }
@@ -52,8 +52,8 @@ def keep_finished(config: BenchConfig, runs: Iterable[str], files: Iterable[Path
 def stamp(path: Path) -> str:
     """What changes when a file or a folder does: size and time, of all files in it; `gone` where there is nothing."""
     if path.is_dir():
-        found = sorted(Path(folder) / name for folder, _, names in os.walk(path) for name in names)
-        return _digest([f"{file.relative_to(path)} {stamp(file)}" for file in found])
+        files = sorted(Path(folder) / name for folder, _, names in os.walk(path) for name in names)
+        return _digest([f"{file.relative_to(path)} {stamp(file)}" for file in files])
     try:
         status = path.stat()
     except OSError:
@@ -71,7 +71,7 @@ def _file(config: BenchConfig) -> Path:
     return cache_folder() / "finished" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
 
 
-def _held(config: BenchConfig) -> list[str]:
+def _runs_in_folder(config: BenchConfig) -> list[str]:
     """All runs in the bench's folder: a refit takes the seeds that none of them has."""
     return Store(_folder(config)).ids()
 

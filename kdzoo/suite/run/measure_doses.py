@@ -34,11 +34,11 @@ def measure_doses(job: Job, state: WorkerState, emit: Emit, stop: Callable[[], b
     for bound in [bound for bound in bounds if bound.run.teacher is not None][:1]:
         teacher, shapes = state.teacher(bound, images, parts, execution, emit)
     about = {bound.run.id: entry["about"] for bound, entry in zip(bounds, job.probes, strict=True)}
-    waiting = [(bound, first) for bound in bounds if (first := bound.run.first) is not None]
+    waiting = [(bound, first) for bound in bounds if (first := bound.run.pretrain_run) is not None]
     train_pretrain_runs(store, waiting, job.options, state, emit, stop, about=lambda bound: about[bound.run.id])
 
     def take_up_first(member: Member, bound: Bound) -> None:
-        if (first := bound.run.first) is not None:
+        if (first := bound.run.pretrain_run) is not None:
             if store.run(first.id).state() != "done":
                 raise KdzooError(pretrain_failure(store, first))
             load_pretrain_stage(member, Bound.read(store.run(first.id)))

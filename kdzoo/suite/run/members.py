@@ -1,4 +1,4 @@
-"""A member as it begins: fresh, behind its first stage or at its checkpoint, with its cost and its loggers."""
+"""Starts a member of a cohort: at random, from its first stage or from its checkpoint; with its cost and its loggers."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def start_or_resume(store: Store, bound: Bound, build: Callable[[], Member], tra
     A checkpoint that cannot be resumed is renamed and told. build: a fresh member. train_first: train its first
     stage, where it has one that is not done. Raises KdzooError where that failed.
     """
-    first = bound.run.first
+    first = bound.run.pretrain_run
     if bound.folder.checkpoint.exists():
         member = build()
         try:

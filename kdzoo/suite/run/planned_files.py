@@ -1,4 +1,4 @@
-"""What a bench writes before it trains: run.json of every planned run, how it was asked for, and what it was planned from."""
+"""Writes what a bench keeps before it trains: run.json of every planned run, its command, the files of its plan."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def forget_failed_teachers(plan: Plan) -> None:
 
 
 def keep_command(prepared: Prepared, plans: Iterable[Plan], command: str, emit: Emit) -> None:
-    """Write down in the bench's folder how it is being made."""
+    """Record in the bench's folder the command that trains it."""
     start = Start.of(command, prepared.config, (planned.run.id for plan in plans for planned in plan.students))
     if fault := keep_start(prepared.plan.folder, start):
         emit(Note(fault))
 
 
 def keep_reused(prepared: Prepared) -> None:
-    """Keep what the bench takes from another one's measurements in its own folder, so that it needs the other no more."""
+    """Copy the measurements that the bench uses of another bench into its own folder, so that it no longer needs the other."""
     if prepared.config.doses_from is None:
         return
     used = {dose["measured"] for planned in prepared.plan.students for dose in planned.about.get("doses", {}).values()}
@@ -51,24 +51,24 @@ def keep_reused(prepared: Prepared) -> None:
 
 
 def files_of(prepared: Prepared, plans: Iterable[Plan]) -> list[Path] | None:
-    """The files that a bench was planned from; None where it hangs on what no file tells: other packages' methods, a source of a user's."""
+    """The files that a bench was planned from; None where it depends on what no file holds: methods of other packages, a user's source of data."""
     config = prepared.config
     sources = [config.data, *([config.transfer_data] if config.transfer_data else [])]
     if any(DATA.plugin_of(source) is not None for source in sources) or entry_points(group="kdzoo.methods"):
         return None
-    named = [
+    names = [
         config.recipe,
         config.doses_from,
         *config.plugin,
-        *(file for plan in plans for planned in plan.students for role in ("teacher", "student") for file in _listed(planned, role)),
+        *(file for plan in plans for planned in plan.students for role in ("teacher", "student") for file in _weight_files(planned, role)),
     ]
-    files = [Path(name) for name in dict.fromkeys(named) if name is not None and Path(name).exists()]
+    files = [Path(name) for name in dict.fromkeys(names) if name is not None and Path(name).exists()]
     files += [file for plugin in config.plugin for file in files_beside(Path(plugin))]
     root = Path(config.data_root) if config.data_root else None
     return [*files, *(file for source in sources for file in data_files(source, root))]
 
 
-def _listed(planned: Planned, role: str) -> list[str | None]:
+def _weight_files(planned: Planned, role: str) -> list[str | None]:
     """The files of a network's weights as a list."""
-    found = planned.about["paths"].get(role)
-    return found if isinstance(found, list) else [found]
+    files = planned.about["paths"].get(role)
+    return files if isinstance(files, list) else [files]

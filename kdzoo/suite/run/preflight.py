@@ -40,7 +40,7 @@ def preflight(plan: Plan, modules: Modules, image_cache: int | None = None, devi
             build_objectives(bind(planned, plan), untrained, trials)
     for planned in distinct((p for p in plan.students if p.run.teacher), lambda p: (str(p.run.teacher),)):
         with noting(problems):
-            load_given_weights(bind(planned, plan), plan, untrained, modules)
+            load_teacher_weights(bind(planned, plan), plan, untrained, modules)
     if problems:
         raise InputError(*dict.fromkeys(problems))
     return trials.notes()
@@ -76,13 +76,13 @@ def build_objectives(bound: Bound, untrained: Untrained, trials: LossTrials) -> 
     if bound.run.teacher is not None and bound.run.teacher.saved is not None:
         refuse_what_is_not_saved(bound, parts)
     teacher, student = untrained.teacher_shapes(bound), untrained.student(bound)
-    for run in filter(None, (bound.run.first, bound.run)):
+    for run in filter(None, (bound.run.pretrain_run, bound.run)):
         stage = bound if run is bound.run else replace(bound, run=run)
         objective = objective_of(stage, *student, images, parts, teacher)
         trials.try_once(stage, objective, untrained)
 
 
-def load_given_weights(bound: Bound, plan: Plan, untrained: Untrained, modules: Modules) -> None:
+def load_teacher_weights(bound: Bound, plan: Plan, untrained: Untrained, modules: Modules) -> None:
     """Build the teacher of a run with its own weights, unless this bench trains it first; raises InputError where they do not fit."""
     spec = bound.run.teacher
     if spec is None or spec.saved is not None or spec.start.removeprefix("run:") in plan.teachers:

@@ -51,7 +51,7 @@ class Prepared:
 
 
 def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
-    """Everything that can go wrong before the first step but for folders; writes nothing. Raises InputError with all of it."""
+    """Plan a bench and check all that can be checked before the first step, but for folders; writes nothing. Raises InputError."""
     load_plugins(config.plugin)
     images_of.cache_clear()  # in a long session the files may have changed since the last bench
     unlabelled_of.cache_clear()
@@ -79,9 +79,9 @@ def schedule(config: BenchConfig, plan: Plan, device: str, wandb: dict[str, Any]
     gpus = visible_gpus(torch.cuda.device_count(), os.environ) if device == "cuda" else ()
     jobs, threads = processes(config, device, plan, len(gpus))
     sharing = -(-jobs // max(len(gpus), 1))  # as many processes use one GPU's memory
-    asked = {name: getattr(config, name) for name in ALL}
+    options_of_config = {name: getattr(config, name) for name in ALL}
     memory = int(COHORT_SHARE * free_memory(device) / sharing)
-    options = WorkerOptions(**{**asked, "device": device, "jobs": jobs, "threads": threads}, memory=memory, wandb=wandb)
+    options = WorkerOptions(**{**options_of_config, "device": device, "jobs": jobs, "threads": threads}, memory=memory, wandb=wandb)
     return Prepared(config, plan, options, jobs, gpus, states)
 
 
@@ -91,7 +91,7 @@ def states_of(plan: Plan) -> dict[str, State]:
 
 
 def configure(options: Mapping[str, Any], file: Path | None = None, modules: Modules | None = None) -> BenchConfig:
-    """The bench in words; raises InputError with the faults of the words and with those of the plan that the rest comes to."""
+    """Validate options; where some are invalid, the InputError also has the problems of the plan made from the valid ones."""
     try:
         return bench_config(options, file)
     except ConfigError as error:

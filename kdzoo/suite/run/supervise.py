@@ -1,4 +1,4 @@
-"""What becomes of jobs, wherever they are computed: outcomes, locked runs, and what is tried again after a death. Free of torch."""
+"""Supervises jobs, wherever they are computed: outcomes, locked runs, retries after a process has died. Free of torch."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Supervisor:
             case RunsLocked() if job is not None:
                 self._silent_runs(job).difference_update(event.ids)
                 if job.kind == "students":
-                    self._queue.add(job.only(event.ids), delay=LOCK_RETRY_SECONDS)
+                    self._queue.add(job.subset(event.ids), delay=LOCK_RETRY_SECONDS)
                     self._emit(Note(f"waiting: another process is training {len(event.ids)} of these runs"))
             case RunDone() | RunFailed():
                 self._count(job, event)
@@ -104,7 +104,7 @@ class Supervisor:
         for run_id in [run_id for run_id in job.ids if run_id in silent]:
             self._deaths[run_id] = self._deaths.get(run_id, 0) + (len(job.ids) == 1)
             if self._deaths[run_id] < DEATHS_ALONE:
-                self._queue.add(job.only((run_id,)))
+                self._queue.add(job.subset((run_id,)))
                 again += 1
                 continue
             folder = Store(Path(job.folder)).run(run_id)

@@ -82,7 +82,7 @@ def pretrain(
     store: Store, bounds: Iterable[Bound], options: WorkerOptions, state: WorkerState, emit: Emit, stop: Callable[[], bool]
 ) -> None:
     """Train the first stages of the runs that have one, unless they are done; where one fails, so do the runs that start from it."""
-    waiting = [(bound, first) for bound in bounds if (first := bound.run.first) is not None and not bound.folder.checkpoint.exists()]
+    waiting = [(bound, first) for bound in bounds if (first := bound.run.pretrain_run) is not None and not bound.folder.checkpoint.exists()]
     train_pretrain_runs(store, waiting, options, state, emit, stop)
     for bound, first in waiting:
         if store.run(first.id).state() != "done":
@@ -144,7 +144,7 @@ def train_cohort(
     members: list[Member] = []
     costs: dict[str, dict[str, Any]] = {}
     for bound in bounds:
-        waiting = [(bound, first)] if (first := bound.run.first) is not None else []
+        waiting = [(bound, first)] if (first := bound.run.pretrain_run) is not None else []
         train_first = partial(train_pretrain_runs, store, waiting, options, state, emit, stop)
         teacher_shapes, weights = (
             (shapes, teacher.weights_digest) if bound.run.teacher is not None and teacher is not None else (None, None)

@@ -55,7 +55,7 @@ def try_loss(
     if fate is Fate.stalled:
         stalls.append(bound.run.objective.label)
     if not isinstance(fate, Fate):
-        names = " or ".join(_named(method) for method in users_methods(objective))
+        names = " or ".join(_name(method) for method in users_methods(objective))
         raise InputError(f"{names}: one training step ends the whole process, which {fate}; a loss must not end the process that calls it")
     if fate is not Fate.returned or device.type != "cpu":
         _try_here(bound, student, teacher, objective, images, parts, device)
@@ -88,14 +88,14 @@ def _try_here(
                 raise
             reached = _steps(cohort, source, whole)
     except Exception as error:
-        raise InputError(_told(error, objective, student[1], teacher[1] if teacher else student[1])) from error
+        raise InputError(_message(error, objective, student[1], teacher[1] if teacher else student[1])) from error
     finally:
         network.load_state_dict(before)
         network.zero_grad(set_to_none=True)
     idle = [method for method in users_methods(objective) if method.card.name not in reached]
     if idle:
         fault = "its loss carries no gradient: is the student detached (.detach(), torch.no_grad(), .argmax())?"
-        raise InputError(*(f"{_named(method)}: {fault}{_see_check(method)}" for method in idle))
+        raise InputError(*(f"{_name(method)}: {fault}{_see_check(method)}" for method in idle))
 
 
 def trial_key(run: Run) -> tuple[str, ...]:
@@ -150,14 +150,14 @@ def _steps(cohort: Cohort, teacher: Network | None, size: int) -> set[str]:
     return reached
 
 
-def _told(error: Exception, objective: Objective, student: Shapes, teacher: Shapes) -> str:
+def _message(error: Exception, objective: Objective, student: Shapes, teacher: Shapes) -> str:
     """Whose fault it is, where, and what to write instead."""
     method = _failing(error) or users_methods(objective)[0]
     needs, (ours, theirs) = method.card.needs, objective.handed[method.card.name]
     networks = Networks(student.pick(ours), teacher.pick(theirs), (needs.student | needs.teacher).outputs)
     words = diagnose(error, method.card.definition[0], networks)
-    named = words if isinstance(error, KdzooError) and _named(method) in words else f"{_named(method)}: one training step fails: {words}"
-    return f"{named}{_see_check(method)}"
+    text = words if isinstance(error, KdzooError) and _name(method) in words else f"{_name(method)}: one training step fails: {words}"
+    return f"{text}{_see_check(method)}"
 
 
 def _failing(error: Exception) -> Method | None:
@@ -171,7 +171,7 @@ def _failing(error: Exception) -> Method | None:
     return None
 
 
-def _named(method: Method) -> str:
+def _name(method: Method) -> str:
     return f"method {method.card.name!r}"
 
 

@@ -1,4 +1,4 @@
-"""What a worker keeps between jobs, and what it reads out of them."""
+"""What a worker keeps between jobs: data, teacher, networks of this process."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ class WorkerState:
     """What a worker keeps between jobs: the last data and teacher with its predictions, and networks given as objects."""
 
     modules: Modules = field(default_factory=Modules)
-    read: dict[Any, tuple[Images, Parts]] = field(default_factory=dict)
-    served: dict[Any, tuple[Teacher, Shapes]] = field(default_factory=dict)
+    datasets: dict[Any, tuple[Images, Parts]] = field(default_factory=dict)
+    teachers: dict[Any, tuple[Teacher, Shapes]] = field(default_factory=dict)
 
     def data(self, bound: Bound, options: WorkerOptions) -> tuple[Images, Parts]:
         """The data of a run, on the device where it fits there; the last one is kept, as the teacher is."""
         key = (*data_key(bound), options.device, options.image_cache)
-        if key not in self.read:
-            self.read = {}  # before the next one takes its place on the device
+        if key not in self.datasets:
+            self.datasets = {}  # before the next one takes its place on the device
             images, parts = data_of(bound, options.image_cache)
-            self.read = {key: (images, on_device(parts, torch.device(options.device)))}
-        return self.read[key]
+            self.datasets = {key: (images, on_device(parts, torch.device(options.device)))}
+        return self.datasets[key]
 
     def teacher(self, bound: Bound, images: Images, parts: Parts, execution: Placement, emit: Emit) -> tuple[Teacher | None, Shapes | None]:
         """The teacher of a run; the last one is kept, since cohorts that share it follow each other."""
         if bound.run.teacher is None:
             return None, None
         key = teacher_key(bound)
-        if key not in self.served:
+        if key not in self.teachers:
             served = teacher_of(bound, images, parts, execution, self.modules)
             assert served is not None
-            self.served = {key: served}
+            self.teachers = {key: served}
             emit_notes(served[0].notes, emit)
-        return self.served[key]
+        return self.teachers[key]
 
 
 def probe_of(entry: Mapping[str, Any], store: Store) -> Bound:

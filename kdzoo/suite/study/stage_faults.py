@@ -7,7 +7,7 @@ from contextlib import suppress
 from kdzoo.errors import InputError, unknown
 from kdzoo.suite.plan.config import CONTROLS, KD, BenchConfig
 from kdzoo.suite.plan.race import Race
-from kdzoo.suite.plan.refit import held_out_share, refit_seeds, wants_refit
+from kdzoo.suite.plan.refit import refit_seeds, validation_share, wants_refit
 from kdzoo.suite.study.study import Stage, Study, methods_of, step_seeds
 from kdzoo.suite.study.which import Of, Which
 
@@ -61,7 +61,7 @@ def wrong_races(study: Study) -> list[str]:
 
 def _faults_of_race(study: Study, race: Race) -> list[str]:
     config = study.config(study.stage(race.stage))
-    if not wants_refit(config) or not held_out_share(config):
+    if not wants_refit(config) or not validation_share(config):
         return [f"stage {race.stage} trains no chosen settings again with fresh seeds; expected refit: true and a val_fraction there"]
     faults: list[str] = []
     takes, there = race.best + race.widest, [method for method in methods_of(study, race.stage) if method not in CONTROLS]

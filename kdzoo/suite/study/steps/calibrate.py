@@ -11,7 +11,7 @@ from kdzoo.data.known import DATA
 from kdzoo.errors import InputError
 from kdzoo.runs.spec import Integer
 from kdzoo.suite.plan.config import BenchConfig
-from kdzoo.suite.plan.refit import held_out_share
+from kdzoo.suite.plan.refit import validation_share
 from kdzoo.suite.study.steps.step import Result, Step, Work, joined
 from kdzoo.suite.study.which import as_tuple
 
@@ -28,7 +28,7 @@ class Calibrate(Step):
 
     def problems(self, bench: BenchConfig, seeds: Sequence[int]) -> list[str]:
         problems = []
-        if self.labels == "validation" and not held_out_share(bench):
+        if self.labels == "validation" and not validation_share(bench):
             problems.append(f"labels: stage {self.of.stage} holds out no validation images (val_fraction is 0); expected teacher")
         known = DATA.find(bench.data)
         if known is not None and known.classes is not None and (strange := [one for one in self.classes if one >= known.classes]):
