@@ -51,7 +51,7 @@ def keep_reused(prepared: Prepared) -> None:
 
 
 def files_of(prepared: Prepared, plans: Iterable[Plan]) -> list[Path] | None:
-    """The files that a bench was planned from; None where it depends on what no file holds: methods of other packages, a user's source of data."""
+    """The files that a bench was planned from; None where no file holds what it depends on (other packages)."""
     config = prepared.config
     sources = [config.data, *([config.transfer_data] if config.transfer_data else [])]
     if any(DATA.plugin_of(source) is not None for source in sources) or entry_points(group="kdzoo.methods"):
