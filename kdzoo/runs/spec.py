@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import cache
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
@@ -44,6 +45,13 @@ Positive = Annotated[Number, Field(gt=0)]
 Share = Annotated[Number, Field(ge=0, lt=1)]
 """a fraction from 0 up to, but without, 1"""
 Count = Annotated[Integer, Field(gt=0)]
+Means = Annotated[tuple[Number, ...], BeforeValidator(_tuple), Field(min_length=1)]
+Deviations = Annotated[tuple[Positive, ...], BeforeValidator(_tuple), Field(min_length=1)]
+ClassNumbers = Annotated[tuple[Annotated[Integer, Field(ge=0)], ...], BeforeValidator(_tuple), Field(min_length=1)]
+
+
+class OmitDefault:
+    """Marks a field that is not written, and so not part of an id, where it has its default: one that was added later."""
 
 
 class Spec(BaseModel):
@@ -52,11 +60,30 @@ class Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+class SparseSpec(Spec):
+    """A specification that leaves out, where it is written, the fields that mean nothing (`unused`)."""
+
+    def unused(self) -> set[str]:
+        """The fields that are left out."""
+        return {name for name, default in _omitted_defaults(type(self)).items() if getattr(self, name) == default}
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        unused = self.unused()
+        return {name: value for name, value in whole(self).items() if name not in unused}
+
+
+@cache
+def _omitted_defaults(spec: type[SparseSpec]) -> dict[str, Any]:
+    """The fields of a specification marked with OmitDefault, and their defaults."""
+    return {name: field.default for name, field in spec.model_fields.items() if any(isinstance(m, OmitDefault) for m in field.metadata)}
+
+
 class Normalisation(Spec):
     """What an image in [0, 1] is normalised with before a network sees it: (x - mean) / std, a value a channel or one for all."""
 
-    mean: Annotated[tuple[Number, ...], BeforeValidator(_tuple), Field(min_length=1)]
-    std: Annotated[tuple[Positive, ...], BeforeValidator(_tuple), Field(min_length=1)]
+    mean: Means
+    std: Deviations
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -65,7 +92,7 @@ class Normalisation(Spec):
         return self
 
 
-class NetworkSpec(Spec):
+class NetworkSpec(SparseSpec):
     """A network by timm name, and the weights it starts from.
 
     start: `random`, `pretrained` (timm's), `file:<sha256>`, `run:<id>` (the weights that run
@@ -77,7 +104,6 @@ class NetworkSpec(Spec):
     weights: which of several sets of weights in its file it takes; None for the usual one.
     code: the version of a user's own network, a hash of its source; None for kdzoo's and timm's.
     views: of a saved teacher `centre`, where training moves the images and its file knows their centre view alone.
-    Where norm, weights, code and views are None, they are not part of a run's id.
     """
 
     name: str
@@ -85,14 +111,10 @@ class NetworkSpec(Spec):
     start: str = Field("random", pattern=r"^(random|pretrained|file:[0-9a-f]{64}|run:.+|saved:[0-9a-f]{64})$")
     stem: Literal["standard", "small"] = "standard"
     image_size: Count | None = None
-    norm: Normalisation | None = None
-    weights: str | None = None
-    code: str | None = None
-    views: Literal["centre"] | None = None
-
-    @model_serializer(mode="wrap")
-    def _without_unused(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in whole(self).items() if value is not None or name not in ("norm", "weights", "code", "views")}
+    norm: Annotated[Normalisation | None, OmitDefault()] = None
+    weights: Annotated[str | None, OmitDefault()] = None
+    code: Annotated[str | None, OmitDefault()] = None
+    views: Annotated[Literal["centre"] | None, OmitDefault()] = None
 
     @property
     def saved(self) -> str | None:
@@ -101,17 +123,16 @@ class NetworkSpec(Spec):
         return digest if kind == "saved" else None
 
 
-class TransferSpec(Spec):
+class TransferSpec(SparseSpec):
     """The transfer set: what the student is taught on, where that is not the whole training set that its teacher learned.
 
     classes: the numbers of the classes whose training images it has, in ascending order; None for all.
     images: the fingerprint of images without labels that it has besides. only: it has these alone.
-    Whatever is None or False is not part of a run's id.
     """
 
-    classes: Annotated[tuple[Annotated[Integer, Field(ge=0)], ...], BeforeValidator(_tuple), Field(min_length=1)] | None = None
-    images: str | None = None
-    only: bool = False
+    classes: Annotated[ClassNumbers | None, OmitDefault()] = None
+    images: Annotated[str | None, OmitDefault()] = None
+    only: Annotated[bool, OmitDefault()] = False
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -123,12 +144,8 @@ class TransferSpec(Spec):
             raise ValueError(f"classes: expected numbers in ascending order, none twice, got {list(self.classes)}")
         return self
 
-    @model_serializer(mode="wrap")
-    def _without_unused(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in whole(self).items() if value not in (None, False)}
 
-
-class DataSpec(Spec):
+class DataSpec(SparseSpec):
     """A data set by the fingerprint of its content, its split, and what of it is used.
 
     val_fraction: the share of the training images held out, stratified, drawn with split_seed; 0 for reproductions.
@@ -144,19 +161,15 @@ class DataSpec(Spec):
     split_seed: Integer = 0
     limit: Count | None = None
     label_fraction: Annotated[Number, Field(gt=0, le=1)] = 1.0
-    transfer: TransferSpec | None = None
+    transfer: Annotated[TransferSpec | None, OmitDefault()] = None
 
     @property
     def of_teacher(self) -> DataSpec:
         """What the teacher learns of the same data: all training images, all with their labels."""
         return self.model_copy(update={"label_fraction": 1.0, "transfer": None})
 
-    @model_serializer(mode="wrap")
-    def _without_unused(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in whole(self).items() if name != "transfer" or value is not None}
 
-
-class Augment(Spec):
+class Augment(SparseSpec):
     """Training views. crop: `none`, `pad` (pad, then crop back) or `resized` (a random area and aspect, to `size`).
 
     size: the side of what the networks see; None keeps the images' own. At evaluation a larger image is centre-cropped.
@@ -171,12 +184,12 @@ class Augment(Spec):
     flip: bool = False
     size: Count | None = None
     min_area: Annotated[Number, Field(gt=0, le=1)] = 0.35
-    brightness: Annotated[Number, Field(ge=0)] = 0.0
-    contrast: Annotated[Number, Field(ge=0)] = 0.0
-    saturation: Annotated[Number, Field(ge=0)] = 0.0
-    randaugment: Annotated[Integer, Field(ge=0)] = 0
+    brightness: Annotated[Number, Field(ge=0), OmitDefault()] = 0.0
+    contrast: Annotated[Number, Field(ge=0), OmitDefault()] = 0.0
+    saturation: Annotated[Number, Field(ge=0), OmitDefault()] = 0.0
+    randaugment: Annotated[Integer, Field(ge=0), OmitDefault()] = 0
     magnitude: Annotated[Number, Field(ge=0, le=30)] = 9.0
-    cutout: Annotated[Integer, Field(ge=0)] = 0
+    cutout: Annotated[Integer, Field(ge=0), OmitDefault()] = 0
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -188,6 +201,9 @@ class Augment(Spec):
             raise ValueError("augment.magnitude: expected augment.randaugment too, a number of operations > 0, as well")
         return self
 
+    def unused(self) -> set[str]:
+        return super().unused() | (set() if self.randaugment else {"magnitude"})
+
     @property
     def countable(self) -> bool:
         """Whether views are few enough to be numbered: those of padded crops and flips alone."""
@@ -197,12 +213,6 @@ class Augment(Spec):
     def moves(self) -> bool:
         """Whether a sample is not always shown as evaluation shows it."""
         return self.crop != "none" or self.flip or not self.countable
-
-    @model_serializer(mode="wrap")
-    def _without_unused(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        later = {"brightness", "contrast", "saturation", "randaugment", "cutout"}
-        unused = {name for name in later if not getattr(self, name)} | (set() if self.randaugment else {"magnitude"})
-        return {name: value for name, value in whole(self).items() if name not in unused}
 
 
 def steps_per_epoch(samples: int, batch_size: int, *, drop_last: bool = False) -> int:
@@ -216,7 +226,7 @@ def steps_per_epoch(samples: int, batch_size: int, *, drop_last: bool = False) -
     return whole + (rest > 1 or samples == 1)
 
 
-class Recipe(Spec):
+class Recipe(SparseSpec):
     """How a network is trained. `milestones` are shares of the training at which the rate is multiplied by `gamma`.
 
     drop_last: whether the last batch of an epoch is left out where it is short, so that no step and no running statistics of
@@ -246,13 +256,12 @@ class Recipe(Spec):
     to 1/epochs of themselves in the last one (`linear`).
     max_norm: the largest norm of the incoming weights of a hidden unit (of linear and convolutional layers but for the
     classifier), to which larger ones are scaled down after every step; None for no limit.
-    Where view_epochs, dot, mixup, cutmix, mean, std and max_norm are None, head is `random`, learns is `all`, no unit and no batch
-    is dropped, and the average does not warm up, they are not part of a run's id.
+    Fields marked OmitDefault are not part of a run's id where they have their default.
     """
 
     epochs: Count
     batch_size: Count
-    drop_last: bool = False
+    drop_last: Annotated[bool, OmitDefault()] = False
     lr: Positive
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     momentum: Share = 0.9
@@ -268,19 +277,19 @@ class Recipe(Spec):
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     ema: Share | None = None
     ema_warmup: bool = False
-    dot: Annotated[Number, Field(gt=0, lt=1)] | None = None
-    mixup: Positive | None = None
-    cutmix: Positive | None = None
+    dot: Annotated[Annotated[Number, Field(gt=0, lt=1)] | None, OmitDefault()] = None
+    mixup: Annotated[Positive | None, OmitDefault()] = None
+    cutmix: Annotated[Positive | None, OmitDefault()] = None
     mix_prob: Annotated[Number, Field(gt=0, le=1)] = 1.0
-    view_epochs: Count | None = None
-    head: Literal["random", "probe"] = "random"
-    learns: Literal["all", "head"] = "all"
-    dropout: Share = 0.0
-    input_dropout: Share = 0.0
-    dropout_schedule: Literal["constant", "linear"] = "constant"
-    max_norm: Positive | None = None
-    mean: Annotated[tuple[Number, ...], BeforeValidator(_tuple), Field(min_length=1)] | None = None
-    std: Annotated[tuple[Positive, ...], BeforeValidator(_tuple), Field(min_length=1)] | None = None
+    view_epochs: Annotated[Count | None, OmitDefault()] = None
+    head: Annotated[Literal["random", "probe"], OmitDefault()] = "random"
+    learns: Annotated[Literal["all", "head"], OmitDefault()] = "all"
+    dropout: Annotated[Share, OmitDefault()] = 0.0
+    input_dropout: Annotated[Share, OmitDefault()] = 0.0
+    dropout_schedule: Annotated[Literal["constant", "linear"], OmitDefault()] = "constant"
+    max_norm: Annotated[Positive | None, OmitDefault()] = None
+    mean: Annotated[Means | None, OmitDefault()] = None
+    std: Annotated[Deviations | None, OmitDefault()] = None
     augment: Augment = Augment()
 
     @model_validator(mode="after")
@@ -305,6 +314,11 @@ class Recipe(Spec):
             raise ValueError(f"mean: expected as many numbers as std has, one per channel, got {self.mean} and {self.std}")
         return self
 
+    def unused(self) -> set[str]:
+        no_mixing = set() if self.mixes else {"mix_prob"}
+        no_warmup = set() if self.ema is not None and self.ema_warmup else {"ema_warmup"}
+        return super().unused() | no_mixing | no_warmup
+
     def drawn_as(self, epoch: int) -> int:
         """The epoch whose views, mixes and order an epoch has."""
         return epoch if self.view_epochs is None else epoch % self.view_epochs
@@ -323,15 +337,6 @@ class Recipe(Spec):
     def mixes(self) -> bool:
         """Whether images are mixed with each other."""
         return self.mixup is not None or self.cutmix is not None
-
-    @model_serializer(mode="wrap")
-    def _without_unused(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        unused = {name for name in ("dot", "mixup", "cutmix", "mean", "std", "view_epochs", "max_norm") if getattr(self, name) is None}
-        unused |= set() if self.mixes else {"mix_prob"}
-        usual = {"drop_last": False, "head": "random", "learns": "all", "dropout": 0, "input_dropout": 0, "dropout_schedule": "constant"}
-        unused |= {name for name, value in usual.items() if getattr(self, name) == value}
-        unused |= set() if self.ema is not None and self.ema_warmup else {"ema_warmup"}
-        return {name: value for name, value in whole(self).items() if name not in unused}
 
 
 class TermSpec(Spec):
@@ -356,7 +361,7 @@ class FirstSpec(Spec):
     then: Annotated[tuple[str, ...], BeforeValidator(_tuple)] | None = None
 
 
-class ObjectiveSpec(Spec):
+class ObjectiveSpec(SparseSpec):
     """The weighted sum: `task` times cross-entropy plus the terms, sorted by name, none twice, none with factor 0.
 
     pairing: how the two networks' stages meet, `deep` (nearest reduction from the deep end) or `left` (by position).
@@ -366,7 +371,7 @@ class ObjectiveSpec(Spec):
     task: Annotated[Number, Field(ge=0)]
     terms: Annotated[tuple[TermSpec, ...], BeforeValidator(_tuple)] = ()
     pairing: Literal["deep", "left"] = "deep"
-    first: FirstSpec | None = None
+    first: Annotated[FirstSpec | None, OmitDefault()] = None
 
     @model_validator(mode="after")
     def _sorted(self) -> Self:
@@ -389,10 +394,6 @@ class ObjectiveSpec(Spec):
     def all_terms(self) -> tuple[TermSpec, ...]:
         """The terms of both stages."""
         return self.terms if self.first is None else (*self.terms, self.first.term)
-
-    @model_serializer(mode="wrap")
-    def _without_unused(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {name: value for name, value in whole(self).items() if name != "first" or value is not None}
 
 
 class Run(Spec):
