@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdzoo.errors import InputError
-from kdzoo.runs.spec import Augment, DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run, TermSpec, canonical_json, parse
+from kdzoo.runs.fields import parse
+from kdzoo.runs.spec import Augment, DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run, TermSpec, canonical_json
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 

@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 
 from kdzoo.errors import InputError, did_you_mean
-from kdzoo.runs.spec import Normalisation, parse
+from kdzoo.runs.fields import parse
+from kdzoo.runs.spec import Normalisation
 
 USUAL: Mapping[str, Normalisation] = {
     "unit": Normalisation(mean=(0.0,), std=(1.0,)),

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from kdzoo.errors import InputError, did_you_mean, problems_of
-from kdzoo.runs.spec import Count, Number, Spec
+from kdzoo.runs.fields import Count, Number, Spec
 from kdzoo.sizes import size_of
 
 PAIR = "Networks and data"

@@ -8,75 +8,27 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from functools import cache
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    JsonValue,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    model_serializer,
-    model_validator,
+from pydantic import BeforeValidator, Field, JsonValue, model_validator
+
+from kdzoo.runs.fields import (
+    ClassNumbers,
+    Count,
+    Deviations,
+    Integer,
+    Means,
+    Number,
+    OmitDefault,
+    Positive,
+    Share,
+    SparseSpec,
+    Spec,
+    as_tuple,
 )
-
-from kdzoo.errors import InputError, problems_of
 
 ENGINE = 3
 """Raised when the trainer's numbers change, so that older runs are not taken for new ones."""
-
-
-def _not_bool(value: object) -> object:
-    if isinstance(value, bool):
-        raise ValueError(f"expected a number, got {value}")
-    return value
-
-
-def _tuple(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
-
-
-Number = Annotated[float, BeforeValidator(_not_bool)]
-Integer = Annotated[int, BeforeValidator(_not_bool)]
-Positive = Annotated[Number, Field(gt=0)]
-Share = Annotated[Number, Field(ge=0, lt=1)]
-"""a fraction from 0 up to, but without, 1"""
-Count = Annotated[Integer, Field(gt=0)]
-Means = Annotated[tuple[Number, ...], BeforeValidator(_tuple), Field(min_length=1)]
-Deviations = Annotated[tuple[Positive, ...], BeforeValidator(_tuple), Field(min_length=1)]
-ClassNumbers = Annotated[tuple[Annotated[Integer, Field(ge=0)], ...], BeforeValidator(_tuple), Field(min_length=1)]
-
-
-class OmitDefault:
-    """Marks a field that is not written, and so not part of an id, where it has its default: one that was added later."""
-
-
-class Spec(BaseModel):
-    """Base of all frozen specifications: unknown keys, infinities, NaN and booleans as numbers are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class SparseSpec(Spec):
-    """A specification that leaves out, where it is written, the fields that mean nothing (`unused`)."""
-
-    def unused(self) -> set[str]:
-        """The fields that are left out."""
-        return {name for name, default in _omitted_defaults(type(self)).items() if getattr(self, name) == default}
-
-    @model_serializer(mode="wrap")
-    def _without_unused(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        unused = self.unused()
-        return {name: value for name, value in whole(self).items() if name not in unused}
-
-
-@cache
-def _omitted_defaults(spec: type[SparseSpec]) -> dict[str, Any]:
-    """The fields of a specification marked with OmitDefault, and their defaults."""
-    return {name: field.default for name, field in spec.model_fields.items() if any(isinstance(m, OmitDefault) for m in field.metadata)}
 
 
 class Normalisation(Spec):
@@ -269,7 +221,7 @@ class Recipe(SparseSpec):
     weight_decay: Annotated[Number, Field(ge=0)] = 0.0
     decay: Literal["all", "weights"] = "all"
     schedule: Literal["constant", "step", "linear", "cosine"] = "constant"
-    milestones: Annotated[tuple[Annotated[Number, Field(gt=0, lt=1)], ...], BeforeValidator(_tuple)] = ()
+    milestones: Annotated[tuple[Annotated[Number, Field(gt=0, lt=1)], ...], BeforeValidator(as_tuple)] = ()
     gamma: Annotated[Number, Field(gt=0, le=1)] = 0.1
     warmup: Share = 0.0
     label_smoothing: Share = 0.0
@@ -358,7 +310,7 @@ class FirstSpec(Spec):
     owner: str
     term: TermSpec
     epochs: Count
-    then: Annotated[tuple[str, ...], BeforeValidator(_tuple)] | None = None
+    then: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] | None = None
 
 
 class ObjectiveSpec(SparseSpec):
@@ -369,7 +321,7 @@ class ObjectiveSpec(SparseSpec):
     """
 
     task: Annotated[Number, Field(ge=0)]
-    terms: Annotated[tuple[TermSpec, ...], BeforeValidator(_tuple)] = ()
+    terms: Annotated[tuple[TermSpec, ...], BeforeValidator(as_tuple)] = ()
     pairing: Literal["deep", "left"] = "deep"
     first: Annotated[FirstSpec | None, OmitDefault()] = None
 
@@ -467,14 +419,3 @@ _as_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=Fal
 def object_of(parts: Mapping[str, str]) -> str:
     """The canonical JSON of an object from that of its values."""
     return "{" + ",".join(f'"{name}":{parts[name]}' for name in sorted(parts)) + "}"
-
-
-AnySpec = TypeVar("AnySpec", bound=BaseModel)
-
-
-def parse(model: type[AnySpec], value: object, where: str) -> AnySpec:
-    """A specification from plain JSON or YAML data; raises InputError that names every fault below `where`."""
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        raise InputError(*problems_of(error, where, model.model_fields)) from None

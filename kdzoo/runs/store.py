@@ -17,8 +17,9 @@ from filelock import FileLock, Timeout
 from kdzoo.errors import InputError, KdzooError
 from kdzoo.files import PACKAGE, read_file, read_text
 from kdzoo.runs.about import about_faults
+from kdzoo.runs.fields import parse
 from kdzoo.runs.results import NewerSchema, complete, read_result
-from kdzoo.runs.spec import Run, canonical, parse
+from kdzoo.runs.spec import Run, canonical
 
 STANDARD_LIBRARY = Path(os.__file__).parent
 FRAME = re.compile(r'^  File "([^"]+)", line (\d+)', re.MULTILINE)

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, ValidationInfo, field_validator
 
+from kdzoo.runs.fields import Count, Integer, Number, Share
 from kdzoo.runs.options import ExecutionSpec, listed
-from kdzoo.runs.spec import Count, Integer, Number, Share
 
 NONE = "none"
 """the student alone"""

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from kdzoo.runs.spec import Count, Integer, Spec
+from kdzoo.runs.fields import Count, Integer, Spec
 from kdzoo.suite.plan.config import CONTROLS
 
 

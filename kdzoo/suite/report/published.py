@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 
 from kdzoo.errors import InputError, did_you_mean, noting, problems_of, unknown
 from kdzoo.files import CONFIGS, read_file
-from kdzoo.runs.spec import Count, Number, Spec
+from kdzoo.runs.fields import Count, Number, Spec
 
 FOLDER = CONFIGS / "published"
 IMAGENET = "imagenet"

@@ -14,8 +14,9 @@ from kdzoo.data.loader import on_device
 from kdzoo.data.split import Parts
 from kdzoo.models.placement import Placement
 from kdzoo.runs.events import Emit, emit_notes
+from kdzoo.runs.fields import parse
 from kdzoo.runs.options import WorkerOptions
-from kdzoo.runs.spec import Run, parse
+from kdzoo.runs.spec import Run
 from kdzoo.runs.store import Store
 from kdzoo.teachers.teacher import Teacher
 from kdzoo.training.session import Bound, Modules, data_key, data_of, teacher_key, teacher_of

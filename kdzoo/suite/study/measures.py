@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
-from kdzoo.runs.spec import Number, Spec
+from kdzoo.runs.fields import Number, Spec
 from kdzoo.suite.study.which import as_tuple
 
 TEACHER = "teacher"

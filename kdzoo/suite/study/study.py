@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.errors import InputError
 from kdzoo.files import CONFIGS
-from kdzoo.runs.spec import Count, Number, Spec
+from kdzoo.runs.fields import Count, Number, Spec
 from kdzoo.suite.plan.config import KD, NONE, BenchConfig
 from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.plan.race import Race

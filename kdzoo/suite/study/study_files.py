@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from kdzoo.errors import InputError, noting, unknown
-from kdzoo.runs.spec import parse
+from kdzoo.runs.fields import parse
 from kdzoo.suite.plan.yaml_files import read_yaml
 from kdzoo.suite.study.measure_faults import wrong_measures, wrong_surfaces
 from kdzoo.suite.study.stage_faults import wrong_races, wrong_seeds, wrong_stages

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import JsonValue
 
 from kdzoo.errors import InputError, unknown
-from kdzoo.runs.spec import Spec
+from kdzoo.runs.fields import Spec
 from kdzoo.suite.report.records import Record
 from kdzoo.suite.report.settings import setting_of
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field, JsonValue
 
-from kdzoo.runs.spec import Integer, Spec
+from kdzoo.runs.fields import Integer, Spec
 from kdzoo.suite.plan.config import NONE
 
 

@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import model_validator
 
-from kdzoo.runs.spec import Spec
+from kdzoo.runs.fields import Spec
 from kdzoo.suite.study.steps.average import Average
 from kdzoo.suite.study.steps.calibrate import Calibrate
 from kdzoo.suite.study.steps.evaluate import Evaluate

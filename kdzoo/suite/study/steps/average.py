@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from kdzoo.runs.spec import Integer
+from kdzoo.runs.fields import Integer
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.study.steps.step import Result, Step, Work
 

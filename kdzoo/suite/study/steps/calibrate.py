@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field
 
 from kdzoo.data.known import DATA
 from kdzoo.errors import InputError
-from kdzoo.runs.spec import Integer
+from kdzoo.runs.fields import Integer
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.refit import validation_share
 from kdzoo.suite.study.steps.step import Result, Step, Work, joined

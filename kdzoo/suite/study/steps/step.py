@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from kdzoo.runs.spec import Spec
+from kdzoo.runs.fields import Spec
 from kdzoo.runs.store import RunFolder
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.study.which import Runs

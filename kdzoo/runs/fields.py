@@ -1,0 +1,71 @@
+"""What specifications are made of: strict numbers, the base of the models, and reading them from plain data. Free of torch."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
+
+from kdzoo.errors import InputError, problems_of
+
+
+def _not_bool(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError(f"expected a number, got {value}")
+    return value
+
+
+def as_tuple(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+Number = Annotated[float, BeforeValidator(_not_bool)]
+Integer = Annotated[int, BeforeValidator(_not_bool)]
+Positive = Annotated[Number, Field(gt=0)]
+Share = Annotated[Number, Field(ge=0, lt=1)]
+"""a fraction from 0 up to, but without, 1"""
+Count = Annotated[Integer, Field(gt=0)]
+Means = Annotated[tuple[Number, ...], BeforeValidator(as_tuple), Field(min_length=1)]
+Deviations = Annotated[tuple[Positive, ...], BeforeValidator(as_tuple), Field(min_length=1)]
+ClassNumbers = Annotated[tuple[Annotated[Integer, Field(ge=0)], ...], BeforeValidator(as_tuple), Field(min_length=1)]
+
+
+class OmitDefault:
+    """Marks a field that is not written, and so not part of an id, where it has its default: one that was added later."""
+
+
+class Spec(BaseModel):
+    """Base of all frozen specifications: unknown keys, infinities, NaN and booleans as numbers are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class SparseSpec(Spec):
+    """A specification that leaves out, where it is written, the fields that mean nothing (`unused`)."""
+
+    def unused(self) -> set[str]:
+        """The fields that are left out."""
+        return {name for name, default in _omitted_defaults(type(self)).items() if getattr(self, name) == default}
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        unused = self.unused()
+        return {name: value for name, value in whole(self).items() if name not in unused}
+
+
+@cache
+def _omitted_defaults(spec: type[SparseSpec]) -> dict[str, Any]:
+    """The fields of a specification marked with OmitDefault, and their defaults."""
+    return {name: field.default for name, field in spec.model_fields.items() if any(isinstance(m, OmitDefault) for m in field.metadata)}
+
+
+AnySpec = TypeVar("AnySpec", bound=BaseModel)
+
+
+def parse(model: type[AnySpec], value: object, where: str) -> AnySpec:
+    """A specification from plain JSON or YAML data; raises InputError that names every fault below `where`."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise InputError(*problems_of(error, where, model.model_fields)) from None
