@@ -41,7 +41,6 @@ setup(
         "rich>=13",
         "pandas>=2.2",
         "scipy>=1.13",
-        "torchmetrics>=1.5",
         "safetensors>=0.4",
         "filelock>=3.33",
         "scikit-learn>=1.5",

@@ -101,14 +101,15 @@ WITHOUT_TORCH = (
 )
 """a command line where importing torch is an error"""
 
-HEAVY = ("torch", "timm", "scipy.stats", "wandb", "torchvision", "sklearn")
+HEAVY = ("torch", "timm", "scipy.stats", "wandb", "torchvision", "sklearn", "torchmetrics")
 
 
 @pytest.mark.parametrize(
     "words",
-    [["--help"], ["bench", "--help"], ["status"], ["recipes"], ["teachers"], ["methods"], ["explain", "at+hinton", "--alpha", "0.9"]],
+    [["--help"], ["bench", "--help"], ["status"], ["recipes"], ["teachers"], ["methods"], ["explain", "at+hinton", "--alpha", "0.9"],
+     ["data"], ["networks"], ["pairs"], ["reproduce"]],
     ids=" ".join,
-)
+)  # fmt: skip
 def test_light_verbs_import_nothing_heavy(place, words):
     code = (
         f"import sys; from kdzoo.cli.app import status_of; status_of({words}, debug=True); print([m for m in {HEAVY} if m in sys.modules])"
@@ -341,6 +342,8 @@ def test_from_an_empty_folder_to_a_leaderboard_and_back_to_every_run(kdzoo, plac
     assert again.returncode == 0, "where nothing is left to do not even torch is loaded, let alone a worker started"
     assert "nothing is left to do: all 2 runs are done" in again.stdout
     assert again.stdout.splitlines()[-2:] == lines[-2:]
+    dry = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *QUICK, "--dry-run"], capture_output=True, text=True, check=False)
+    assert (dry.returncode, dry.stdout.splitlines()) == (0, [*lines[:4], "nothing is left to do: all 2 runs are done"])
 
     status = json.loads(kdzoo("status", "digits", "--json").out)
     assert status["counts"] == {"running": 0, "failed": 0, "damaged": 0, "interrupted": 0, "to do": 0, "done": 2}

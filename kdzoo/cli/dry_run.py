@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from kdzoo.cli.output import duration, labelled, tell
 from kdzoo.suite.plan.config import NONE, BenchConfig
 from kdzoo.suite.plan.refit import wants_refit
+from kdzoo.cli.training import nothing_left, print_outline
+from kdzoo.suite.run.finished import finished_runs
 from kdzoo.suite.run.wording import label_words
 from kdzoo.text import number_of
 
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
 
 def print_plan(config: BenchConfig, *, retry_failed: bool) -> int:
     """What a bench would do, without doing any of it."""
+    if (runs := finished_runs(config)) is not None:
+        print_outline(config)
+        tell(nothing_left(runs))
+        return 0
     from kdzoo.suite.run.prepare import prepare
 
     for line in plan_lines(prepare(config), retry_failed=retry_failed):

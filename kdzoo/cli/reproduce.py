@@ -15,6 +15,7 @@ from kdzoo.cli.dry_run import plan_lines
 from kdzoo.cli.options import AsJson, DataRoot, Kind, ResultsFolder, RetryFailed, chosen
 from kdzoo.cli.output import Column, Format, console, field, labelled, link, say, show, tell
 from kdzoo.cli.training import open_launcher, say_failures, train_missing
+from kdzoo.contract.methods import REGISTRY
 from kdzoo.errors import InputError, noting
 from kdzoo.runs.options import RUNNING
 from kdzoo.suite.plan.config import BenchConfig
@@ -70,7 +71,8 @@ def reproduce(
       kdzoo reproduce tutorial-cnn --seeds 1
     """
     if study is None:
-        return list_studies(chosen(how, as_json))
+        with REGISTRY.declarations():
+            return list_studies(chosen(how, as_json))
     from kdzoo.suite.study.reproduce import request_study
 
     given = {"data_root": data_root, **execution}

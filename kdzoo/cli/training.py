@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,10 +35,9 @@ def configure_bench(options: dict[str, Any], file: Path | None) -> BenchConfig:
 
 def train_missing(config: BenchConfig, *, command: str, retry_failed: bool) -> Outcome:
     """Train the runs of a bench that are not done yet, with its display, and write its tables."""
-    if (planned := outline(config)) is not None:
-        tell_lines(map(labelled, planned.lines()))
+    print_outline(config)
     if (runs := finished_runs(config)) is not None:
-        tell_lines([f"nothing is left to do: {'the run is' if len(runs) == 1 else f'all {len(runs)} runs are'} done"])
+        tell(nothing_left(runs))
         return Outcome(set(runs))
     with open_launcher(config) as launcher:
         if not is_complete(config):
@@ -49,6 +48,17 @@ def train_missing(config: BenchConfig, *, command: str, retry_failed: bool) -> O
         prepared = prepare(config)
         with open_display(console()) as display:
             return run(prepared, launcher, display.handle, retry_failed=retry_failed, command=command)
+
+
+def print_outline(config: BenchConfig) -> None:
+    """Print what a bench is going to train, as far as that is known without torch."""
+    if (planned := outline(config)) is not None:
+        tell_lines(map(labelled, planned.lines()))
+
+
+def nothing_left(runs: Collection[str]) -> str:
+    """What is told of a bench whose runs are all done."""
+    return f"nothing is left to do: {'the run is' if len(runs) == 1 else f'all {len(runs)} runs are'} done"
 
 
 def tell_lines(lines: Iterable[str]) -> None:

@@ -47,11 +47,12 @@ class Methods(Registry[type[Method]]):
 
         Where their code is loaded, a plugin has registered some, or other packages offer some, the code is read as ever.
         """
-        self._by_catalogue = True
+        before = self._by_catalogue  # one block may stand in another; to look for installed packages takes milliseconds, so once a block
+        self._by_catalogue = before or not importlib.metadata.entry_points(group=GROUP)
         try:
             yield
         finally:
-            self._by_catalogue = False
+            self._by_catalogue = before
 
     def names(self) -> list[str]:
         return sorted(super().names())
@@ -65,7 +66,7 @@ class Methods(Registry[type[Method]]):
         return instance_of(self.get(name), hyperparameters)
 
     def _known(self) -> Mapping[str, Entry[type[Method]]]:
-        if self._by_catalogue and not self._loaded and not self._entries and not importlib.metadata.entry_points(group=GROUP):
+        if self._by_catalogue and not self._loaded and not self._entries:
             from kdzoo.contract.catalogue import declared
 
             return declared()

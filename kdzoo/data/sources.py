@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -241,17 +242,25 @@ def _plain(train: _Part, test: _Part) -> list[str]:
 
 def _digits() -> Raw:
     """scikit-learn's digits, their 16 grey levels spread over 0 to 255; a fifth of each class, chosen by content, is the test part."""
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    images = np.round(bunch.images * (255 / 16)).astype(np.uint8)
-    labels = bunch.target.astype(np.int64)
+    rows = np.loadtxt(_digits_file(), delimiter=",")
+    images = np.round(rows[:, :-1].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
+    labels = rows[:, -1].astype(np.int64)
     ranks = [hashlib.blake2b(b"test part" + image.tobytes(), digest_size=8).digest() for image in images]
     test = np.zeros(len(labels), dtype=bool)
     for label in range(10):
         members = sorted(np.flatnonzero(labels == label), key=lambda i: ranks[i])
         test[members[: round(len(members) / 5)]] = True
     return Raw((images[~test], labels[~test]), (images[test], labels[test]), tuple(map(str, range(10))))
+
+
+def _digits_file() -> Path:
+    """The file that scikit-learn reads its digits from: to import scikit-learn for it takes as long as to import torch."""
+    package = find_spec("sklearn")
+    folders = (package and package.submodule_search_locations) or ()
+    for folder in folders:
+        if (file := Path(folder) / "datasets" / "data" / "digits.csv.gz").is_file():
+            return file
+    raise InputError("data: digits are a file of scikit-learn, datasets/data/digits.csv.gz, which is not installed")
 
 
 def _spoken_digits(folder: Path) -> Images:

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kdzoo.tasks.metrics import balanced_accuracy, calibration_error
+
 CALIBRATION_BINS = 15
 CHANCE_SIZE = 1e-3
 """the size of the test against chance: so often a network that only names the commonest class passes for one that knows more"""
@@ -24,9 +26,6 @@ def measure(log_probs: Tensor, targets: Tensor, teacher_log_probs: Tensor | None
     nll: in nats. ece: expected calibration error over 15 equal bins. agreement: the share of samples on which student
     and teacher name the same class; teacher_kl: KL(teacher || student) in nats; both None without a teacher.
     """
-    # here, since it takes seconds to import and a bench that has nothing left to train measures nothing
-    from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
-
     classes = log_probs.shape[1]
     predicted = log_probs.argmax(1)
     best5 = log_probs.topk(5, dim=1).indices if classes > 5 else None
@@ -37,11 +36,9 @@ def measure(log_probs: Tensor, targets: Tensor, teacher_log_probs: Tensor | None
     return {
         "top1": float((predicted == targets).double().mean()),
         "top5": None if best5 is None else float((best5 == targets[:, None]).any(1).double().mean()),
-        "balanced": float(multiclass_accuracy(predicted, targets, num_classes=classes, average="macro", validate_args=False)),
+        "balanced": balanced_accuracy(predicted, targets, classes),
         "nll": float(-log_probs.double().gather(1, targets[:, None]).mean()),
-        "ece": float(
-            multiclass_calibration_error(log_probs.exp(), targets, num_classes=classes, n_bins=CALIBRATION_BINS, validate_args=False)
-        ),
+        "ece": calibration_error(log_probs.exp(), targets, CALIBRATION_BINS),
         "n": len(targets),
         "agreement": agreement,
         "teacher_kl": kl,

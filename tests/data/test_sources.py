@@ -3,12 +3,15 @@
 import gzip
 import hashlib
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.datasets import load_digits
 
 from kdzoo.data.dataset import statistics
 from kdzoo.data.known import where
@@ -116,6 +119,16 @@ def test_digits_are_scikit_learns_with_a_stratified_test_part():
     assert int(digits.train.images.max()) == 255
     share = torch.bincount(digits.test.targets) / torch.bincount(torch.cat([digits.train.targets, digits.test.targets]))
     assert bool((share - 0.2).abs().max() < 0.01)
+
+
+def test_digits_are_read_as_scikit_learn_reads_them_without_importing_it():
+    theirs, digits = load_digits(), load("digits")
+    pixels = torch.cat([digits.train.images, digits.test.images]).flatten(1).tolist()
+    labels = torch.cat([digits.train.targets, digits.test.targets]).tolist()
+    expected = zip(np.round(theirs.data * 255 / 16).astype(int).tolist(), theirs.target.tolist(), strict=True)
+    assert sorted(zip(pixels, labels, strict=True)) == sorted(expected)
+    code = "import sys; from kdzoo.data.sources import load; load('digits'); print('sklearn' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
 
 
 def test_a_missing_set_says_where_it_was_looked_for_and_both_ways_to_provide_it(tmp_path):
