@@ -73,9 +73,25 @@ def test_help_and_status_answer_within_a_second(folder: Path) -> None:
         assert seconds_to(*words) < 1, words
 
 
+def test_lists_answer_within_a_second(folder: Path) -> None:
+    """None of them imports torch (tests/test_cli.py). That of studies reads fourteen files and counts their runs."""
+    for words in (["methods"], ["explain", "at+hinton", "--alpha", "0.9"], ["data"], ["networks"], ["pairs"], ["recipes"], ["teachers"]):
+        assert seconds_to(*words) < 1, words
+    assert seconds_to("reproduce") < 2
+
+
+def test_a_dry_run_takes_five_seconds_and_a_bench_with_nothing_to_do_one(folder: Path) -> None:
+    assert seconds_to("bench", "--dry-run") < 5.5, "torch and timm are three of them"
+    subprocess.run([sys.executable, "-m", "kdzoo.cli", "bench", *SMALL], check=True, capture_output=True)
+    for words in (["bench", *SMALL], ["bench", *SMALL, "--dry-run"]):
+        assert seconds_to(*words) < 1.5, words
+
+
+SMALL = ("--threads", "1", "--jobs", "1", "--epochs", "1", "--seeds", "2", "--methods", "hinton", "--temperatures", "4")
+
+
 def test_tables_answer_within_a_second(folder: Path) -> None:
-    options = ["--threads", "1", "--jobs", "1", "--epochs", "1", "--seeds", "2", "--methods", "hinton", "--temperatures", "4"]
-    subprocess.run([sys.executable, "-m", "kdzoo.cli", "bench", *options], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "kdzoo.cli", "bench", *SMALL], check=True, capture_output=True)
     for words in (["status", "digits"], ["leaderboard", "digits"], ["compare", "digits", "digits"]):
         assert seconds_to(*words) < 1, words
 
