@@ -362,7 +362,9 @@ def test_a_long_message_is_cut_between_words():
 def test_a_table_keeps_its_columns_where_the_terminal_lacks_a_character():
     assert in_encoding("96.1 ± 0.4 → é", "ascii") == "96.1 +- 0.4 -> ?"
     assert in_encoding("96.1 ± 0.4 → é", "utf-8") == "96.1 ± 0.4 → é"
-    code = "from kdzoo.cli.output import Format, show; show([{'a': '1 ± 2', 'b': 'x'}, {'a': '123456', 'b': 'y'}], Format.table)"
+    code = (
+        "from kdzoo.cli.output import Format, print_rows; print_rows([{'a': '1 ± 2', 'b': 'x'}, {'a': '123456', 'b': 'y'}], Format.table)"
+    )
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True).stdout.decode("ascii")
     assert [line.rstrip() for line in said.splitlines()] == ["a       b", "1 +- 2  x", "123456  y"]

@@ -45,7 +45,7 @@ def test_a_table_is_printed_where_the_terminal_knows_ascii_alone(place: Path) ->
 
 
 def test_closed_streams_are_led_nowhere_and_no_file_takes_their_descriptors(place: Path) -> None:
-    script = "import os, sys; from kdzoo.cli.streams import outlast; outlast(); print('x'); sys.stdout.flush();"
+    script = "import os, sys; from kdzoo.cli.streams import make_streams_durable; make_streams_durable(); print('x'); sys.stdout.flush();"
     script += f" print(os.open({str(place / 'file')!r}, os.O_CREAT | os.O_WRONLY), file=open({str(place / 'number')!r}, 'w'))"
     done = subprocess.run(["bash", "-c", f'exec {sys.executable} -c "$0" >&- 2>&-', script], check=False, timeout=60)
     assert done.returncode == 0

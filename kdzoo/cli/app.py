@@ -37,8 +37,8 @@ from kdzoo.cli import (
     train,
 )
 from kdzoo.cli.declare import EXIT_CODES, Command, Group, option
-from kdzoo.cli.output import Interrupted, say
-from kdzoo.cli.streams import outlast
+from kdzoo.cli.output import Interrupted, print_message
+from kdzoo.cli.streams import make_streams_durable
 from kdzoo.errors import FORMER_NAMES, InputError, KdzooError, WorkFailed
 from kdzoo.text import first_line
 from kdzoo.version import VERSION
@@ -57,7 +57,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 110},
 )
 
-VERBS: dict[str, list[tuple[str, Callable[..., int]]]] = {
+COMMANDS: dict[str, list[tuple[str, Callable[..., int]]]] = {
     "Train and compare": [
         ("bench", bench.bench),
         ("status", status.status),
@@ -82,20 +82,20 @@ VERBS: dict[str, list[tuple[str, Callable[..., int]]]] = {
 }
 
 
-def flowing(text: str) -> str:
+def reflow(text: str) -> str:
     """A docstring whose lines are as long as the terminal is wide, but for blocks set off with a backspace."""
     return "\n\n".join(part if part.startswith("\b") else part.replace("\n", " ") for part in inspect.cleandoc(text).split("\n\n"))
 
 
-for panel, verbs in VERBS.items():
-    for name, verb in verbs:
-        app.command(name, cls=Command, help=flowing(verb.__doc__ or ""), rich_help_panel=panel, epilog=EXIT_CODES)(verb)
+for panel, commands in COMMANDS.items():
+    for name, command in commands:
+        app.command(name, cls=Command, help=reflow(command.__doc__ or ""), rich_help_panel=panel, epilog=EXIT_CODES)(command)
 app.add_typer(teachers.teachers, name="teachers", rich_help_panel="Single networks and runs")
 app.add_typer(data.data, name="data", rich_help_panel="Look up")
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(show: bool) -> None:
+    if show:
         print(f"kdzoo {VERSION}")
         raise typer.Exit
 
@@ -121,12 +121,12 @@ def about(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command line and leave with its exit status."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    outlast()
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    make_streams_durable()
     for number in [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]:
         if signal.getsignal(number) is not signal.SIG_IGN:  # under nohup it stays ignored
             signal.signal(number, _interrupt)
-    status = status_of([word for word in given if word != DEBUG] or ["--help"], debug=DEBUG in given)
+    status = status_of([word for word in words if word != DEBUG] or ["--help"], debug=DEBUG in words)
     sys.stdout.flush()
     sys.exit(status)
 
@@ -136,41 +136,43 @@ def status_of(arguments: Sequence[str], *, debug: bool) -> int:
     try:
         return app(list(arguments), prog_name="kdzoo", standalone_mode=False, obj=shlex.join(["kdzoo", *arguments])) or DONE
     except Interrupted as error:
-        say(str(error))
+        print_message(str(error))
         return INTERRUPTED
     except WorkFailed as error:
         for line in str(error).splitlines():
-            say(line)
+            print_message(line)
         return FAILED
     except KdzooError as error:
         problems = error.problems if isinstance(error, InputError) else str(error).splitlines()
-        return _refused(problems, debug)
+        return _report_problems(problems, debug)
     except typer.Abort:
         return INTERRUPTED
     except SystemExit as error:  # typer's completion ends the process; no other code of kdzoo's does, but a plugin's may
         if COMPLETION in os.environ or {"--install-completion", "--show-completion"} & set(arguments[:1]):
             return error.code if isinstance(error.code, int) else DONE
-        say(f"code that kdzoo called ended the process (sys.exit({error.code or 0})) before the work was done; {DEBUG} shows where")
+        print_message(
+            f"code that kdzoo called ended the process (sys.exit({error.code or 0})) before the work was done; {DEBUG} shows where"
+        )
         if debug:
             traceback.print_exc()
         return FAILED
     except Exception as error:
         if _is_usage(error):
-            return _refused(_usage(error), debug)
+            return _report_problems(_usage_problems(error), debug)
         if debug:
             traceback.print_exc()
         else:
             reason = first_line(error) or "no message"
-            say(f"this is a bug in kdzoo, not a mistake of yours: {type(error).__name__}: {reason}")
-            say(f"run the same command with {DEBUG} for the traceback; finished work is kept")
+            print_message(f"this is a bug in kdzoo, not a mistake of yours: {type(error).__name__}: {reason}")
+            print_message(f"run the same command with {DEBUG} for the traceback; finished work is kept")
         return FAILED
 
 
-def _refused(problems: Sequence[str], debug: bool) -> int:
+def _report_problems(problems: Sequence[str], debug: bool) -> int:
     if debug:
         traceback.print_exc()
     for problem in problems:
-        say(problem)
+        print_message(problem)
     return BAD_INPUT
 
 
@@ -179,7 +181,7 @@ def _is_usage(error: Exception) -> bool:
     return hasattr(error, "format_message") and hasattr(error, "exit_code")
 
 
-def _usage(error: Exception) -> list[str]:
+def _usage_problems(error: Exception) -> list[str]:
     """What the parser says, in a line; nothing where it has just printed the help."""
     present = FORMER_NAMES.get(getattr(error, "option_name", "").strip("-").replace("-", "_"))
     if present is not None:

@@ -11,7 +11,7 @@ from kdzoo.cli.bench_options import BENCH, read_options, takes_options
 from kdzoo.cli.declare import SWEEP, option
 from kdzoo.cli.dry_run import print_plan
 from kdzoo.cli.options import Config, RetryFailed, SmallStem
-from kdzoo.cli.training import configure_bench, say_failures, tell_lines, train_missing
+from kdzoo.cli.training import configure_bench, print_lines, report_failures, train_missing
 from kdzoo.runs.options import RUNNING
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.jobs import Outcome
@@ -63,10 +63,10 @@ def _end(config: BenchConfig, folder: Path, outcome: Outcome) -> int:
     from kdzoo.cli.leaderboard import print_leaderboard
 
     print_leaderboard(folder)
-    tell_lines([f"leaderboard: {folder / 'leaderboard.md'}, with leaderboard.csv and runs.csv beside it"])
+    print_lines([f"leaderboard: {folder / 'leaderboard.md'}, with leaderboard.csv and runs.csv beside it"])
     if not outcome.failed:
-        tell_lines([f"next: {_next_command(config, folder)}"])
-    return say_failures(outcome, f"kdzoo status {folder}")
+        print_lines([f"next: {_next_command(config, folder)}"])
+    return report_failures(outcome, f"kdzoo status {folder}")
 
 
 ENOUGH_SEEDS = 5

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from kdzoo.cli.declare import argument
-from kdzoo.cli.output import tell
+from kdzoo.cli.output import print_text
 from kdzoo.errors import InputError
 from kdzoo.text import number_of
 
@@ -47,26 +47,26 @@ def _checked(name: str) -> int:
     try:
         findings = findings_of(REGISTRY.get(name))
     except InputError as error:
-        tell(f"{name}: cannot be checked: {'; '.join(error.problems)}")
+        print_text(f"{name}: cannot be checked: {'; '.join(error.problems)}")
         return 1
     count = {verdict: sum(finding.verdict is verdict for finding in findings) for verdict in Verdict}
     ran = len(findings) - count[Verdict.not_applicable]
     result = f"{count[Verdict.failed]} failed" if count[Verdict.failed] else "all passed"
     rest = [f"{count[verdict]} {verdict}" for verdict in (Verdict.skipped, Verdict.not_applicable) if count[verdict]]
-    tell(f"{name}: {', '.join([f'{ran} checks', result, *rest])}")
+    print_text(f"{name}: {', '.join([f'{ran} checks', result, *rest])}")
     for finding in findings:
         if finding.verdict is not Verdict.skipped:
             words = f": {finding.words}" if finding.words else ""
-            tell(f"  {finding.verdict:14}  {finding.check}{words}")
+            print_text(f"  {finding.verdict:14}  {finding.check}{words}")
     for cause, headings in _by_cause(findings).items():
         named = f": {'; '.join(headings)}" if len(headings) <= NAMED else ""
         text = f"{number_of(len(headings), 'check')} that would only repeat the fault of `{cause}`{named}"
-        tell(f"  {Verdict.skipped:14}  {text}")
-    heard: dict[str, str] = {}
+        print_text(f"  {Verdict.skipped:14}  {text}")
+    warnings: dict[str, str] = {}
     for place, text in (pair for finding in findings for pair in finding.warnings):
-        heard.setdefault(place, text)  # the same line warns of every shape anew
-    for place, text in heard.items():
-        tell(f"  {'warning':14}  {place}: {text}")
+        warnings.setdefault(place, text)  # the same line warns of every shape anew
+    for place, text in warnings.items():
+        print_text(f"  {'warning':14}  {place}: {text}")
     return 1 if count[Verdict.failed] else 0
 
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from kdzoo.cli import complete
 from kdzoo.cli.declare import argument, option
-from kdzoo.cli.lookup import RUN_ID, bench_folder, looked_below, run_folder
+from kdzoo.cli.lookup import RUN_ID, bench_folder, run_folder, search_hint
 from kdzoo.cli.lookup import benches as known_benches
 from kdzoo.cli.options import AsJson, ResultsFolder
-from kdzoo.cli.output import console, say
-from kdzoo.cli.table_options import Columns, Filter, Kind, Sort, TableFormat, arranged
+from kdzoo.cli.output import console, print_message
+from kdzoo.cli.table_options import Columns, Filter, Kind, Sort, TableFormat, filter_and_sort
 from kdzoo.errors import InputError, noting
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def compare(
     """
     if not benches:
         there = [folder.name for folder in known_benches(results)]
-        raise InputError(f"compare: name two or more benches; {f'{results} has: ' + ', '.join(there) if there else looked_below(results)}")
+        raise InputError(f"compare: name two or more benches; {f'{results} has: ' + ', '.join(there) if there else search_hint(results)}")
     if published:
         return print_published(benches, results, TableFormat.json if as_json else how, sort, only, columns)
     if len(benches) == 2 and all(RUN_ID.match(name) for name in benches):
@@ -83,15 +83,15 @@ def compare(
             sides.append(_side(name, results))
     if problems:
         raise InputError(*problems)
-    found = joined(sides)
-    frame = arranged(found.frame, sort, only)
+    comparison = joined(sides)
+    frame = filter_and_sort(comparison.frame, sort, only)
     how = TableFormat.json if as_json else how
     if how is TableFormat.table:
-        console().print(comparison_view(comparison_sections(frame, found.names), found.names, console().width, columns))
+        console().print(comparison_view(comparison_sections(frame, comparison.names), comparison.names, console().width, columns))
     else:
         print(render(columns_of(frame, columns or ALL_COLUMNS), how).rstrip("\n"))
-    for warning in found.warnings:
-        say(f"warning: {warning}")
+    for warning in comparison.warnings:
+        print_message(f"warning: {warning}")
     return 0
 
 
@@ -114,15 +114,15 @@ def print_published(
             folders.append(bench_folder(name, results))
     if problems:
         raise InputError(*problems)
-    found = beside([read_bench(folder) for folder in folders], published())
-    frame = arranged(found.frame, sort, only)
+    comparison = beside([read_bench(folder) for folder in folders], published())
+    frame = filter_and_sort(comparison.frame, sort, only)
     if how is TableFormat.table:
         marks = [f"{letter}  {mark}" for letter, mark in legend(frame)]
-        console().print(beside_view(beside_sections(frame), [*marks, *found.notes], console().width, columns))
+        console().print(beside_view(beside_sections(frame), [*marks, *comparison.notes], console().width, columns))
         return 0
     print(render(columns_of(frame, columns or ALL_COLUMNS), how).rstrip("\n"))
-    for note in found.notes:
-        say(note)
+    for note in comparison.notes:
+        print_message(note)
     return 0
 
 

@@ -25,7 +25,7 @@ Names = Callable[[Path, str], Iterable[str]]
 METHODS = PACKAGE / "methods"
 
 
-def adapted(names_of: Names) -> Callable[[Any, str], list[str]]:
+def completion(names_of: Names) -> Callable[[Any, str], list[str]]:
     """The function that typer asks with a context and the word so far."""
 
     def candidates(ctx: Any, incomplete: str) -> list[str]:

@@ -10,9 +10,9 @@ import typer
 
 from kdzoo.cli import complete
 from kdzoo.cli.declare import EXIT_CODES, Command, Group, argument
-from kdzoo.cli.loading import load_files
-from kdzoo.cli.options import AsJson, DataRoot, Kind, Plugins, chosen
-from kdzoo.cli.output import Column, Format, field, print_json, say, show, tell
+from kdzoo.cli.loading import load_plugin_files
+from kdzoo.cli.options import AsJson, DataRoot, Kind, Plugins, chosen_format
+from kdzoo.cli.output import Column, Format, field, print_json, print_message, print_rows, print_text
 from kdzoo.errors import InputError
 from kdzoo.text import first_line
 
@@ -61,9 +61,9 @@ def data_list(data_root: DataRoot = None, plugin: Plugins = None, how: Kind = Fo
     """
     from kdzoo.data.known import DATA
 
-    load_files(plugin)
+    load_plugin_files(plugin)
     root = Path(data_root) if data_root else None
-    show([_data_row(name, known, root) for name, known in DATA.items()], chosen(how, as_json), columns=DATA_COLUMNS)
+    print_rows([_data_row(name, known, root) for name, known in DATA.items()], chosen_format(how, as_json), columns=DATA_COLUMNS)
     return 0
 
 
@@ -71,8 +71,8 @@ DATA_COLUMNS = (
     field("data"),
     Column("images", lambda row: "" if row["train"] is None else f"{row['train']:,}+{row['test']:,}", number=True),
     field("classes", number=True),
-    Column("size", lambda row: _size(row["shape"])),
-    Column("on this machine", lambda row: _here(row)),
+    Column("size", lambda row: _size_text(row["shape"])),
+    Column("on this machine", lambda row: _availability(row)),
     field("description"),
     field("path"),
 )
@@ -82,7 +82,7 @@ def _data_row(name: str, known: DataSet, root: Path | None) -> dict[str, Any]:
     from kdzoo.data.known import HALVED, where
 
     is_folder = name.startswith("folder:")
-    found = None if is_folder else where(name, root)
+    path = None if is_folder else where(name, root)
     return {
         "data": name,
         "train": known.train,
@@ -90,20 +90,20 @@ def _data_row(name: str, known: DataSet, root: Path | None) -> dict[str, Any]:
         "classes": known.classes,
         "shape": known.shape and list(known.shape),
         "description": known.description,
-        "here": found is not None,
-        "path": found if known.files and found else None,
-        "get": (known.get or f"kdzoo data prepare {HALVED.get(name, name)}") if found is None and not is_folder else None,
+        "here": path is not None,
+        "path": path if known.files and path else None,
+        "get": (known.get or f"kdzoo data prepare {HALVED.get(name, name)}") if path is None and not is_folder else None,
     }
 
 
-def _here(row: Mapping[str, Any]) -> str:
+def _availability(row: Mapping[str, Any]) -> str:
     """Whether a data set is on this machine, or the command that fetches it, or the one that tells how to."""
     if row["get"]:
         return str(row["get"]) if str(row["get"]).startswith("kdzoo ") else f"kdzoo data {row['data']}"
     return "yes" if row["path"] else "built in" if row["here"] else "your folder"
 
 
-def _size(shape: Sequence[int] | None) -> str:
+def _size_text(shape: Sequence[int] | None) -> str:
     """`32x32 colour`."""
     return f"{shape[2]}x{shape[1]} {'grey' if shape[0] == 1 else 'colour'}" if shape else ""
 
@@ -128,19 +128,19 @@ def data_show(
     from kdzoo.data.split import split
     from kdzoo.runs.spec import DataSpec
 
-    load_files(plugin)
+    load_plugin_files(plugin)
     images = load(name, root=Path(data_root) if data_root else None, allow_download=False)
     spec = DataSpec(name=images.name, fingerprint=images.fingerprint, classes=len(images.classes), val_fraction=0.1 if images.val else 0.0)
     record = data_record(images, split(images, spec))
     parts = {"train": images.train, "val": images.val, "test": images.test}
     targets = {part: subset.targets.tolist() for part, subset in parts.items() if subset is not None}
     counts = [{"class": label, **{part: ys.count(n) for part, ys in targets.items()}} for n, label in enumerate(images.classes)]
-    if chosen(how, as_json) is Format.json:
+    if chosen_format(how, as_json) is Format.json:
         print_json({**record, "counts": counts})
         return 0
     for line in data_lines(record):
-        say(line.removeprefix("data: "))
-    show(counts, how)
+        print_message(line.removeprefix("data: "))
+    print_rows(counts, how)
     return 0
 
 
@@ -167,5 +167,5 @@ def data_prepare(
         ) from error
     images = load(name, root=root)
     line = f"{name}: {len(images.train.targets)} + {len(images.test.targets)} images, {len(images.classes)} classes, in {chosen_root(root)}"
-    tell(line)
+    print_text(line)
     return 0

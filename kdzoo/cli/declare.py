@@ -33,22 +33,22 @@ def option(
     """
     return typer.Option(
         *names,
-        help=_told(text, default),
+        help=_help_text(text, default),
         show_default=False,
         rich_help_panel=panel,
         metavar=metavar,
-        autocompletion=names_of and complete.adapted(names_of),
+        autocompletion=names_of and complete.completion(names_of),
     )
 
 
 def argument(text: str, *, metavar: str, default: str | None = None, names_of: complete.Names | None = None) -> Any:
     """A word without an option before it; None as its default: it is required."""
     return typer.Argument(
-        help=_told(text, default), show_default=False, autocompletion=names_of and complete.adapted(names_of), metavar=metavar
+        help=_help_text(text, default), show_default=False, autocompletion=names_of and complete.completion(names_of), metavar=metavar
     )
 
 
-def in_words(parameters: list[Any]) -> list[Any]:
+def hide_types(parameters: list[Any]) -> list[Any]:
     """The parameters of a command, without the types such as `<str>` and `<bool>` that typer's help shows beside their names."""
     for parameter in parameters:
         if parameter.param_type_name == "argument":
@@ -62,7 +62,7 @@ class Command(TyperCommand):
     """A command whose help names no types."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        return in_words(super().get_params(ctx))
+        return hide_types(super().get_params(ctx))
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
@@ -72,8 +72,8 @@ class Group(TyperGroup):
     """A group of commands whose help names no types."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        return in_words(super().get_params(ctx))
+        return hide_types(super().get_params(ctx))
 
 
-def _told(text: str, default: str | None) -> str:
+def _help_text(text: str, default: str | None) -> str:
     return escape(text) if default is None else f"{escape(text)} [dim]{escape(f'[default: {default}]')}[/dim]"

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from kdzoo.cli import complete
 from kdzoo.cli.bench_options import takes_options
 from kdzoo.cli.declare import TRAINING, argument, option
-from kdzoo.cli.output import console, tell
+from kdzoo.cli.output import console, print_text
 from kdzoo.runs.options import ONE_RUN, PAIR, RESULTS
 from kdzoo.suite.plan.config import DISTILL_METHOD, DISTILL_RECIPE, DISTILL_STUDENT
 from kdzoo.suite.run.display import open_display
@@ -120,6 +120,6 @@ def distill(
     screen = console()
     lines = table_of_width(verdict, screen.width, f"{out / 'README.md'}") if screen.file.isatty() else table(verdict)
     screen.print("\n".join(["", *lines, ""]), markup=False, soft_wrap=True)
-    tell(conclusion(verdict))
+    print_text(conclusion(verdict))
     screen.print(f"\nweights, classes and how to use them: {out}/", markup=False, soft_wrap=True)
     return 0

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdzoo.cli.output import duration, labelled, tell
+from kdzoo.cli.output import duration, print_text, with_label
+from kdzoo.cli.training import nothing_left_text, print_outline
 from kdzoo.suite.plan.config import NONE, BenchConfig
 from kdzoo.suite.plan.refit import wants_refit
-from kdzoo.cli.training import nothing_left, print_outline
 from kdzoo.suite.run.finished import finished_runs
 from kdzoo.suite.run.wording import label_words
 from kdzoo.text import number_of
@@ -25,18 +25,18 @@ def print_plan(config: BenchConfig, *, retry_failed: bool) -> int:
     """What a bench would do, without doing any of it."""
     if (runs := finished_runs(config)) is not None:
         print_outline(config)
-        tell(nothing_left(runs))
+        print_text(nothing_left_text(runs))
         return 0
     from kdzoo.suite.run.prepare import prepare
 
     for line in plan_lines(prepare(config), retry_failed=retry_failed):
-        tell(labelled(line))
+        print_text(with_label(line))
     return 0
 
 
-def weights_to_measure(made: Plan) -> list[tuple[str, str]]:
+def weights_to_measure(plan: Plan) -> list[tuple[str, str]]:
     """Which methods have settings whose weights are not known before something is measured."""
-    labels = sorted({planned.run.objective.label for planned in made.students if planned.provisional})
+    labels = sorted({planned.run.objective.label for planned in plan.students if planned.provisional})
     return [("doses", f"weight measured at start of: {', '.join(labels)}")] if labels else []
 
 
@@ -48,27 +48,27 @@ def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str
     from kdzoo.suite.run.bench import where_data_is_told
     from kdzoo.suite.run.estimate import estimate
 
-    made, states, options = prepared.plan, prepared.states, prepared.options
+    plan, states, options = prepared.plan, prepared.states, prepared.options
     states_left = {"new", "started", "damaged"} | ({"failed"} if retry_failed else set())
-    left = [planned for planned in made.students if states[planned.run.id] in states_left]
-    teachers = [planned.run for planned in made.teachers.values() if teacher_store().run(planned.run.id).state() != "done"]
-    described = data_lines(made.data, where_data_is_told(prepared.config))
-    cohorts = [job for job in make_jobs(left, made, options, prepared.jobs) if job.kind == "students"]
+    left = [planned for planned in plan.students if states[planned.run.id] in states_left]
+    teachers = [planned.run for planned in plan.teachers.values() if teacher_store().run(planned.run.id).state() != "done"]
+    described = data_lines(plan.data, where_data_is_told(prepared.config))
+    cohorts = [job for job in make_jobs(left, plan, options, prepared.jobs) if job.kind == "students"]
     counts = Counter(states.values())
     failed = f", {counts['failed']} failed (--retry-failed trains them again)" if counts["failed"] and not retry_failed else ""
     lines = [
-        ("bench", f"{made.name}, in {made.folder}"),
-        *setting_lines(made.students),
-        *((("seeds", ", ".join(map(str, sorted({planned.run.seed for planned in made.students})))),) if made.students else ()),
+        ("bench", f"{plan.name}, in {plan.folder}"),
+        *setting_lines(plan.students),
+        *((("seeds", ", ".join(map(str, sorted({planned.run.seed for planned in plan.students})))),) if plan.students else ()),
         *recipe_lines(prepared),
-        ("networks", ", ".join(dict.fromkeys(str(planned.about["pair"]) for planned in made.students))),
+        ("networks", ", ".join(dict.fromkeys(str(planned.about["pair"]) for planned in plan.students))),
         *(("data" if number == 0 else "", line.removeprefix("data: ")) for number, line in enumerate(described)),
-        ("grid points", f"{made.grid_size}: methods x settings x pairs x seeds, with the controls"),
-        *(("", f"{number} of them need no run of their own: {reason}") for reason, number in made.duplicates.items()),
-        ("distinct runs", f"{len(made.students)}: {counts['done']} done, {len(left)} left{failed}"),
-        *(("note", text) for text in made.notes),
+        ("grid points", f"{plan.grid_size}: methods x settings x pairs x seeds, with the controls"),
+        *(("", f"{number} of them need no run of their own: {reason}") for reason, number in plan.duplicates.items()),
+        ("distinct runs", f"{len(plan.students)}: {counts['done']} done, {len(left)} left{failed}"),
+        *(("note", text) for text in plan.notes),
         *(("teacher", f"{run.student.name} is trained first, for {number_of(run.recipe.epochs, 'epoch')} ({run.id})") for run in teachers),
-        *weights_to_measure(made),
+        *weights_to_measure(plan),
         (
             "cohorts",
             f"{len(cohorts)}, in {number_of(prepared.jobs, 'process', 'processes')} of {number_of(options.threads, 'thread')} on "

@@ -10,7 +10,7 @@ from kdzoo.cli.bench_options import read_options, takes_options
 from kdzoo.cli.declare import argument
 from kdzoo.cli.lookup import run_folder
 from kdzoo.cli.options import JsonOnly, Plugins, ResultsFolder
-from kdzoo.cli.output import Format, print_json, show, tell
+from kdzoo.cli.output import Format, print_json, print_rows, print_text
 from kdzoo.errors import InputError
 from kdzoo.runs.store import RunFolder
 from kdzoo.suite.plan.config import BenchConfig
@@ -48,8 +48,8 @@ def evaluate(
     if as_json:
         print_json({"id": folder.id, "n": measured["n"], "metrics": rows, "same": same})
         return 0 if same else 1
-    show(rows, Format.table, title=f"{folder.id}, {measured['n']} test images")
-    tell("as recorded" if same else f"differs from {folder.path / 'result.json'}")
+    print_rows(rows, Format.table, title=f"{folder.id}, {measured['n']} test images")
+    print_text("as recorded" if same else f"differs from {folder.path / 'result.json'}")
     return 0 if same else 1
 
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from kdzoo.cli import complete
 from kdzoo.cli.declare import argument, option
-from kdzoo.cli.loading import by_declarations, load_files
+from kdzoo.cli.loading import load_plugin_files, reads_declarations
 from kdzoo.cli.methods import method_row
 from kdzoo.cli.options import JsonOnly, Plugins
-from kdzoo.cli.output import print_json, tell
+from kdzoo.cli.output import print_json, print_text
 from kdzoo.cli.stages import stages
 from kdzoo.errors import InputError
 from kdzoo.runs.options import PAIR
@@ -38,7 +38,7 @@ class Pairing(StrEnum):
     left = "left"
 
 
-@by_declarations
+@reads_declarations
 def explain(
     method: Annotated[
         str,
@@ -130,17 +130,17 @@ def explain(
     """
     from kdzoo.contract.card import Setting
     from kdzoo.contract.explain import explain as explained
-    from kdzoo.suite.plan.objectives import objective
+    from kdzoo.suite.plan.objectives import objective as resolve_objective
     from kdzoo.suite.plan.requests import parse_request
 
-    load_files(plugin)
+    load_plugin_files(plugin)
     if bool(teacher) != bool(student):
         raise InputError(f"{'student' if teacher else 'teacher'}: missing; a teacher and a student go together")
     request, protocol = parse_request(method), recipe_file(recipe) if recipe else None
     hyperparameters = _hyperparameters(request.terms, temperature, assignments(set_ or ()))
     meet = (protocol.pairing if protocol else "deep") if pairing is None else pairing.value
     pair = _pair_name(teacher, student) if teacher and student else None
-    made = objective(
+    objective = resolve_objective(
         request,
         Setting(weight=weight, alpha=alpha),
         hyperparameters,
@@ -149,38 +149,38 @@ def explain(
         published=protocol.published_for(pair) if protocol and pair else {},
     )
     if as_json:
-        print_json(_explained_row(made))
+        print_json(_explained_row(objective))
         return 0
-    tell(explained(made))
-    for line in _measured(made, results):
-        tell(line)
+    print_text(explained(objective))
+    for line in _measured(objective, results):
+        print_text(line)
     if recipe and protocol:
-        tell("\n".join(_values_of(Path(recipe).stem, protocol, request.terms, pair)))
+        print_text("\n".join(_values_of(Path(recipe).stem, protocol, request.terms, pair)))
     if teacher and student:
-        tell(stages(made, teacher, student, image, meet))
+        print_text(stages(objective, teacher, student, image, meet))
     return 0
 
 
-def _explained_row(made: ObjectiveSpec) -> dict[str, Any]:
+def _explained_row(objective: ObjectiveSpec) -> dict[str, Any]:
     """What explain prints, as plain values."""
     from kdzoo.contract.explain import formula
     from kdzoo.contract.methods import REGISTRY
 
-    cards = [{**method_row(cls), "scale": cls.card.scale} for cls in (REGISTRY.get(term.method) for term in made.all_terms)]
-    return {"formula": formula(made), "objective": made.model_dump(mode="json"), "methods": cards}
+    cards = [{**method_row(cls), "scale": cls.card.scale} for cls in (REGISTRY.get(term.method) for term in objective.all_terms)]
+    return {"formula": formula(objective), "objective": objective.model_dump(mode="json"), "methods": cards}
 
 
-def _measured(made: ObjectiveSpec, results: Path) -> list[str]:
+def _measured(objective: ObjectiveSpec, results: Path) -> list[str]:
     """What the benches below a folder have measured of the terms of an objective, a line a measurement."""
     from kdzoo.runs.spec import canonical
     from kdzoo.suite.plan.doses import NAME, of_method, read_doses, weight_for
 
     lines = []
     for file in sorted(results.glob(f"*/{NAME}")):
-        found = read_doses(file.parent).values()
-        for term in made.terms:
-            for one in of_method(found, term.method):
-                dose = one.dose(term.coefficient, made.task)
+        measurements = read_doses(file.parent).values()
+        for term in objective.terms:
+            for one in of_method(measurements, term.method):
+                dose = one.dose(term.coefficient, objective.task)
                 if canonical(one.hyperparameters) == canonical(term.hyperparameters) and dose is not None:
                     behind = "" if one.label == one.method else f" ({one.label})"
                     where = f"{file.parent}{behind}: {one.pair} on {one.data}, {one.recipe} ({one.epochs} epochs)"
@@ -200,13 +200,13 @@ def _values_of(recipe: str, protocol: RecipeFile, terms: Iterable[str], pair: st
     """What a recipe has of each term for a pair, or for every pair that it knows, instead of the declared values; a line a term."""
     lines = []
     for term in terms:
-        given = protocol.published.get(term)
-        found = {name: values for name, values in given.pairs.items() if pair in (None, name)} if given else {}
-        if given is None or not found:
+        published = protocol.published.get(term)
+        of_pairs = {name: values for name, values in published.pairs.items() if pair in (None, name)} if published else {}
+        if published is None or not of_pairs:
             lines.append(f"  {recipe} has no values of its own for {term}{f' on {pair}' if pair else ''}")
             continue
-        listed = ", ".join(f"{name} ({_in_words(values)})" for name, values in found.items())
-        lines.append(f"  {recipe} has values of its own for {term} on {listed}, from {given.source}")
+        listed = ", ".join(f"{name} ({_in_words(values)})" for name, values in of_pairs.items())
+        lines.append(f"  {recipe} has values of its own for {term} on {listed}, from {published.source}")
     return lines
 
 
@@ -216,19 +216,19 @@ def _in_words(values: PairValues) -> str:
     return ", ".join([*factor, *(f"{name} {value}" for name, value in values.hyperparameters.items())])
 
 
-def _hyperparameters(terms: Sequence[str], temperature: float | None, given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What was given, by method; raises InputError for a field of a sum that does not say whose it is."""
+def _hyperparameters(terms: Sequence[str], temperature: float | None, settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The hyper-parameters by method; raises InputError for a field of a sum that does not say whose it is."""
     from kdzoo.contract.methods import REGISTRY
 
-    found: dict[str, dict[str, Any]] = {term: {} for term in terms}
+    values: dict[str, dict[str, Any]] = {term: {} for term in terms}
     if temperature is not None:
         for term in terms:
             if "temperature" in REGISTRY.get(term).model_fields:
-                found[term]["temperature"] = temperature
-    for key, value in given.items():
+                values[term]["temperature"] = temperature
+    for key, value in settings.items():
         owner, _, field = key.rpartition(".")
         owner = owner or (terms[0] if len(terms) == 1 else "")
-        if owner not in found:
+        if owner not in values:
             raise InputError(f"--set {key}: expected METHOD.FIELD of {', '.join(terms) or 'a method that has any'}")
-        found[owner][field] = value
-    return found
+        values[owner][field] = value
+    return values

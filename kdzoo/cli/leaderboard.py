@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from kdzoo.cli import complete
 from kdzoo.cli.declare import argument, option
-from kdzoo.cli.lookup import the_bench
+from kdzoo.cli.lookup import choose_bench
 from kdzoo.cli.options import AsJson, ResultsFolder
 from kdzoo.cli.output import console
-from kdzoo.cli.table_options import Columns, Filter, Kind, Sort, TableFormat, arranged
+from kdzoo.cli.table_options import Columns, Filter, Kind, Sort, TableFormat, filter_and_sort
 
 if TYPE_CHECKING:
     pass
@@ -52,7 +52,7 @@ def leaderboard(
       kdzoo leaderboard results/digits --format latex --filter phase=sweep
       kdzoo leaderboard digits --per-class
     """
-    folder, how = the_bench(bench, results, "leaderboard"), TableFormat.json if as_json else how
+    folder, how = choose_bench(bench, results, "leaderboard"), TableFormat.json if as_json else how
     if per_class:
         print_per_class(folder, how, sort, only, columns)
     else:
@@ -76,7 +76,7 @@ def print_leaderboard(
     from kdzoo.suite.report.terminal import leaderboard_view
 
     board, bench = write_tables(folder)
-    board = arranged(board, sort, only)
+    board = filter_and_sort(board, sort, only)
     match how:
         case TableFormat.table:
             console().print(leaderboard_view(bench, board, console().width, columns))
@@ -98,7 +98,7 @@ def print_per_class(folder: Path, how: TableFormat, sort: str | None, only: list
     from kdzoo.suite.report.terminal import sections_view
 
     bench = read_bench(folder)
-    frame = arranged(per_class_frame(bench), sort, only)
+    frame = filter_and_sort(per_class_frame(bench), sort, only)
     if how in (TableFormat.csv, TableFormat.json):
         print(render(columns_of(frame, columns or ALL_COLUMNS), how).rstrip("\n"))
         return

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     pass
 
 
-def by_declarations(command: Callable[..., int]) -> Callable[..., int]:
+def reads_declarations(command: Callable[..., int]) -> Callable[..., int]:
     """A command that reads what methods declare and runs none of them, so that it need not wait for torch."""
 
     @wraps(command)
@@ -23,7 +23,7 @@ def by_declarations(command: Callable[..., int]) -> Callable[..., int]:
     return run
 
 
-def load_files(plugin: Sequence[str] | None) -> None:
+def load_plugin_files(plugin: Sequence[str] | None) -> None:
     """Run the user's files, so that what they register is listed; without any, nothing is imported for it."""
     if plugin:
         from kdzoo.contract.plugins import load_plugins

@@ -23,34 +23,34 @@ def bench_folder(name: str, results: Path) -> Path:
             return folder
     if inside := [path.name for path in benches(Path(name))]:
         raise InputError(f"bench: {name} is a folder of benches ({', '.join(inside)}): use --results {name}, or {Path(name) / inside[0]}")
-    raise InputError(f"{unknown('bench', name, [path.name for path in benches(results)])}; {looked_below(results)}")
+    raise InputError(f"{unknown('bench', name, [path.name for path in benches(results)])}; {search_hint(results)}")
 
 
-def looked_below(results: Path) -> str:
+def search_hint(results: Path) -> str:
     """Where benches were looked for, and how to look elsewhere; names the folders beside that hold some."""
-    elsewhere = [path for path in nearby(results) if path.resolve() != results.resolve()]
+    elsewhere = [path for path in folders_of_benches(results) if path.resolve() != results.resolve()]
     hint = f"--results {elsewhere[0]}" if len(elsewhere) == 1 else "--results FOLDER"
     others = f" ({', '.join(map(str, elsewhere))} hold benches)" if len(elsewhere) > 1 else ""
     return f"looked in {results}; for benches elsewhere use {hint}{others}"
 
 
-def nearby(results: Path) -> list[Path]:
+def folders_of_benches(results: Path) -> list[Path]:
     """The folders here, and beside `results`, that hold benches, as one would name them."""
-    kept = teacher_store().folder.resolve()
-    found = [path.parent for place in dict.fromkeys([Path(), results.parent]) for path in sorted(place.glob("*/*/runs"))]
-    return list(dict.fromkeys(bench.parent for bench in found if bench.resolve() != kept))
+    teachers = teacher_store().folder.resolve()
+    folders = [path.parent for place in dict.fromkeys([Path(), results.parent]) for path in sorted(place.glob("*/*/runs"))]
+    return list(dict.fromkeys(bench.parent for bench in folders if bench.resolve() != teachers))
 
 
-def the_bench(name: str | None, results: Path, verb: str) -> Path:
+def choose_bench(name: str | None, results: Path, command: str) -> Path:
     """A bench by its name, or the only one below `results` without; raises InputError that lists them where there are several."""
     if name is not None:
         return bench_folder(name, results)
-    found = benches(results)
-    if len(found) == 1:
-        return found[0]
-    if not found:
-        raise InputError(f"{verb}: no benches; {looked_below(results)}")
-    raise InputError(f"{verb}: name a bench; {results} has: {', '.join(path.name for path in found)}")
+    folders = benches(results)
+    if len(folders) == 1:
+        return folders[0]
+    if not folders:
+        raise InputError(f"{command}: no benches; {search_hint(results)}")
+    raise InputError(f"{command}: name a bench; {results} has: {', '.join(path.name for path in folders)}")
 
 
 def run_folder(name: str, results: Path) -> RunFolder:
@@ -65,4 +65,4 @@ def run_folder(name: str, results: Path) -> RunFolder:
         if (store.run(name).path / "run.json").is_file():
             return store.run(name)
     known = [run_id for store in stores for run_id in store.ids()]
-    raise InputError(f"{unknown('run', name, known, show=3)}; among the teachers too; {looked_below(results)}")
+    raise InputError(f"{unknown('run', name, known, show=3)}; among the teachers too; {search_hint(results)}")

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 from kdzoo.cli.declare import LISTING, option
-from kdzoo.cli.loading import by_declarations, load_files
-from kdzoo.cli.options import AsJson, Kind, Plugins, chosen
-from kdzoo.cli.output import Column, Format, field, link, say, show, text
+from kdzoo.cli.loading import load_plugin_files, reads_declarations
+from kdzoo.cli.options import AsJson, Kind, Plugins, chosen_format
+from kdzoo.cli.output import Column, Format, field, link, print_message, print_rows, text
 from kdzoo.cli.references import reference
 from kdzoo.errors import InputError, unknown
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     pass
 
 
-@by_declarations
+@reads_declarations
 def methods(
     family: Annotated[
         str | None, option(text="Only these families: logits, features, relations, ...", default="all", panel=LISTING, metavar="NAME,...")
@@ -46,26 +46,26 @@ def methods(
     from kdzoo.contract.methods import REGISTRY
     from kdzoo.contract.needs import BY_WORD
 
-    load_files(plugin)
+    load_plugin_files(plugin)
     families, words = _asked("family", family, FAMILIES), _asked("needs", needs, BY_WORD)
-    found = [REGISTRY.get(name) for name in REGISTRY.names()]
+    classes = [REGISTRY.get(name) for name in REGISTRY.names()]
     if families:
-        found = [cls for cls in found if cls.card.family in families]
+        classes = [cls for cls in classes if cls.card.family in families]
     for word in words:
-        found = [cls for cls in found if BY_WORD[word] in cls.card.needs.student | cls.card.needs.teacher]
-    show([method_row(cls) for cls in found], chosen(how, as_json), names=METHOD_KEYS, columns=METHOD_COLUMNS)
+        classes = [cls for cls in classes if BY_WORD[word] in cls.card.needs.student | cls.card.needs.teacher]
+    print_rows([method_row(cls) for cls in classes], chosen_format(how, as_json), names=METHOD_KEYS, columns=METHOD_COLUMNS)
     for name, reason in REGISTRY.broken.items():
-        say(f"the installed plugin {name} could not be loaded: {reason}")
+        print_message(f"the installed plugin {name} could not be loaded: {reason}")
     return 0
 
 
 def _asked(option: str, text: str | None, known: Iterable[str]) -> list[str]:
     """The words of a list joined with commas; raises InputError with every one that is not known."""
     names = list(known)
-    asked = [word.strip().lower() for word in (text or "").split(",") if word.strip()]
-    if wrong := [unknown(f"--{option}", word, names) for word in asked if word not in names]:
+    words = [word.strip().lower() for word in (text or "").split(",") if word.strip()]
+    if wrong := [unknown(f"--{option}", word, names) for word in words if word not in names]:
         raise InputError(*wrong)
-    return asked
+    return words
 
 
 METHOD_KEYS = ("method", "family", "task_weight", "term_weight", "reads", "hyperparameters", "title", "year", "url", "summary")

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from kdzoo.cli import complete
 from kdzoo.cli.complete import timm_names
 from kdzoo.cli.declare import argument
-from kdzoo.cli.loading import load_files
-from kdzoo.cli.options import AsJson, Kind, Plugins, chosen
-from kdzoo.cli.output import Column, Format, compact, field, show, tell
+from kdzoo.cli.loading import load_plugin_files
+from kdzoo.cli.options import AsJson, Kind, Plugins, chosen_format
+from kdzoo.cli.output import Column, Format, compact, field, print_rows, print_text
 from kdzoo.errors import InputError, did_you_mean
 from kdzoo.models.known import own_networks
 
@@ -42,7 +42,7 @@ def networks(
       kdzoo networks
       kdzoo networks 'mobilenetv3*'
     """
-    load_files(plugin)
+    load_plugin_files(plugin)
     own = own_networks()
     names = sorted({*own, *_registered(plugin)})
     if like is not None:
@@ -51,9 +51,9 @@ def networks(
             raise InputError(f"networks: no name has {like!r} in it{did_you_mean(like, [*own, *timm_names()])}")
     rows = [_network_row(name, own.get(name)) for name in names]
     sized = any(row["parameters"] is not None for row in rows)
-    show(rows, chosen(how, as_json), names=NETWORK_KEYS, columns=NETWORK_COLUMNS if sized else NETWORK_COLUMNS[:1])
-    if like is None and chosen(how, as_json) is Format.table:
-        tell(f"\nAnd {len(timm_names()):,} of timm: kdzoo networks NAME, with a part of the name.")
+    print_rows(rows, chosen_format(how, as_json), names=NETWORK_KEYS, columns=NETWORK_COLUMNS if sized else NETWORK_COLUMNS[:1])
+    if like is None and chosen_format(how, as_json) is Format.table:
+        print_text(f"\nAnd {len(timm_names()):,} of timm: kdzoo networks NAME, with a part of the name.")
     return 0
 
 

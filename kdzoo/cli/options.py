@@ -44,6 +44,6 @@ AsJson = Annotated[bool, option("--json", text="The same as --format json, for s
 JsonOnly = Annotated[bool, option("--json", text="Print JSON, for scripts.", default="off")]
 
 
-def chosen(how: Format, as_json: bool) -> Format:
+def chosen_format(how: Format, as_json: bool) -> Format:
     """The format that --format and --json ask for."""
     return Format.json if as_json else how

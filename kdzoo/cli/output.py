@@ -60,7 +60,7 @@ class PlainConsole(Console):
         return super().render_str(in_encoding(text, self.encoding), **how)
 
 
-def say(text: str) -> None:
+def print_message(text: str) -> None:
     """Print a message on standard error, under the program's name; a terminal breaks it between words, a pipe gets one line."""
     message = f"kdzoo: {one_line(text)}"
     if sys.stderr.isatty():
@@ -68,7 +68,7 @@ def say(text: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
-def tell(text: str, style: str = "") -> None:
+def print_text(text: str, style: str = "") -> None:
     """Print text on standard output; a terminal breaks its lines between words, a pipe gets them whole."""
     screen = console()
     lines = wrapped(text, screen.width) if screen.file.isatty() else text
@@ -93,7 +93,7 @@ def _hang(line: str) -> int:
     return label.end() if label and label.end() < len(line) else 0
 
 
-def labelled(line: tuple[str, str]) -> str:
+def with_label(line: tuple[str, str]) -> str:
     """A line of a plan: a word, and what it stands for below those of the other lines."""
     name, text = line
     return f"{name:14}{text}"
@@ -116,7 +116,7 @@ def link(words: str, url: str | None) -> Text:
     return Text(words, style=Style(link=url) if url else "")
 
 
-def show(
+def print_rows(
     rows: Sequence[Row],
     how: Format,
     *,
@@ -204,7 +204,7 @@ def _csv_cell(value: Any) -> Any:
 def _print_table(rows: Sequence[Row], columns: Sequence[Column], title: str) -> None:
     screen = console()
     if title:
-        tell(title, style="italic")
+        print_text(title, style="italic")
     cells = {column.name: [_cell(column, row, screen.encoding) for row in rows] for column in columns}
     widths = {name: max(map(_width, [name, *texts])) for name, texts in cells.items()}
     shown = columns_that_fit(widths, screen.width, gap=GAP)
@@ -221,8 +221,8 @@ def _print_table(rows: Sequence[Row], columns: Sequence[Column], title: str) -> 
 
 
 def _cell(column: Column, row: Row, encoding: str) -> str | Text:
-    found = column.cell(row)
-    return found if isinstance(found, Text) else escape(one_line(in_encoding(found, encoding)))
+    cell = column.cell(row)
+    return cell if isinstance(cell, Text) else escape(one_line(in_encoding(cell, encoding)))
 
 
 def _width(cell: str | Text) -> int:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kdzoo.cli.loading import load_files
-from kdzoo.cli.options import AsJson, Kind, Plugins, chosen
-from kdzoo.cli.output import Column, Format, field, link, show, text
+from kdzoo.cli.loading import load_plugin_files
+from kdzoo.cli.options import AsJson, Kind, Plugins, chosen_format
+from kdzoo.cli.output import Column, Format, field, link, print_rows, text
 from kdzoo.cli.references import reference
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def pairs(plugin: Plugins = None, how: Kind = Format.table, as_json: AsJson = Fa
     """
     from kdzoo.models.pairs import PAIRS
 
-    load_files(plugin)
+    load_plugin_files(plugin)
     rows = [
         {
             "pair": pair.name,
@@ -37,9 +37,9 @@ def pairs(plugin: Plugins = None, how: Kind = Format.table, as_json: AsJson = Fa
         }
         for pair in PAIRS.values()
     ]
-    show(
+    print_rows(
         rows,
-        chosen(how, as_json),
+        chosen_format(how, as_json),
         columns=(
             field("pair"),
             Column("data", lambda row: row["data"]),

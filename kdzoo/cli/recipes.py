@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kdzoo.cli.loading import load_files
-from kdzoo.cli.options import AsJson, Kind, Plugins, chosen
-from kdzoo.cli.output import Column, Format, field, link, show, text
+from kdzoo.cli.loading import load_plugin_files
+from kdzoo.cli.options import AsJson, Kind, Plugins, chosen_format
+from kdzoo.cli.output import Column, Format, field, link, print_rows, text
 from kdzoo.cli.references import reference
 from kdzoo.suite.plan.recipe_files import recipe_file
 from kdzoo.suite.plan.recipe_files import recipes as recipe_names
@@ -22,7 +22,7 @@ def recipes(plugin: Plugins = None, how: Kind = Format.table, as_json: AsJson = 
     Example:
       kdzoo recipes
     """
-    load_files(plugin)
+    load_plugin_files(plugin)
     rows = []
     for name in recipe_names():
         file = recipe_file(name)
@@ -41,9 +41,9 @@ def recipes(plugin: Plugins = None, how: Kind = Format.table, as_json: AsJson = 
                 "source": file.source or None,
             }
         )
-    show(
+    print_rows(
         rows,
-        chosen(how, as_json),
+        chosen_format(how, as_json),
         columns=(
             field("recipe"),
             field("description"),

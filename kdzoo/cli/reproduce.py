@@ -12,9 +12,9 @@ from kdzoo.cli import complete
 from kdzoo.cli.bench_options import takes_options
 from kdzoo.cli.declare import argument, option
 from kdzoo.cli.dry_run import plan_lines
-from kdzoo.cli.options import AsJson, DataRoot, Kind, ResultsFolder, RetryFailed, chosen
-from kdzoo.cli.output import Column, Format, console, field, labelled, link, say, show, tell
-from kdzoo.cli.training import open_launcher, say_failures, train_missing
+from kdzoo.cli.options import AsJson, DataRoot, Kind, ResultsFolder, RetryFailed, chosen_format
+from kdzoo.cli.output import Column, Format, console, field, link, print_message, print_rows, print_text, with_label
+from kdzoo.cli.training import open_launcher, report_failures, train_missing
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.errors import InputError, noting
 from kdzoo.runs.options import RUNNING
@@ -72,15 +72,15 @@ def reproduce(
     """
     if study is None:
         with REGISTRY.declarations():
-            return list_studies(chosen(how, as_json))
+            return list_studies(chosen_format(how, as_json))
     from kdzoo.suite.study.reproduce import request_study
 
-    given = {"data_root": data_root, **execution}
+    options = {"data_root": data_root, **execution}
     problems = []
-    if chosen(how, as_json) is not Format.table:
+    if chosen_format(how, as_json) is not Format.table:
         problems.append("format: only the list of studies has other formats; a study's numbers are written to results.csv")
     with noting(problems):
-        request = request_study(study, results, seeds, {key: value for key, value in given.items() if value is not None})
+        request = request_study(study, results, seeds, {key: value for key, value in options.items() if value is not None})
     if problems:
         raise InputError(*problems)
     if dry_run:
@@ -94,22 +94,22 @@ def list_studies(how: Format) -> int:
     """Print the studies that are shipped, with their size and how long they take."""
     rows = []
     for name, file in shipped_studies().items():
-        found = read_study(file)
-        time = hours(found)
-        counts = [count_runs(found, stage) for stage in found.stages]
+        study = read_study(file)
+        time = hours(study)
+        counts = [count_runs(study, stage) for stage in study.stages]
         rows.append(
             {
                 "study": name,
-                "title": found.title,
+                "title": study.title,
                 "hours": time and round(time[0], 2),
                 "machine": time and time[1],
-                "estimated": time and not (found.time and found.time.measured),
+                "estimated": time and not (study.time and study.time.measured),
                 "runs": sum(count or 0 for count in counts),
-                "seeds": found.seeds,
-                "stages": len(found.stages),
-                "numbers": len(found.measured()),
-                "claim": found.claim,
-                "source": found.source,
+                "seeds": study.seeds,
+                "stages": len(study.stages),
+                "numbers": len(study.measured()),
+                "claim": study.claim,
+                "source": study.source,
             }
         )
     columns = [
@@ -122,7 +122,7 @@ def list_studies(how: Format) -> int:
         field("stages", number=True),
         field("claim"),
     ]
-    show(rows, how, title=f"Hours on {SPEED_OF}; ~: estimated, not measured", names=list(rows[0]), columns=columns)
+    print_rows(rows, how, title=f"Hours on {SPEED_OF}; ~: estimated, not measured", names=list(rows[0]), columns=columns)
     return 0
 
 
@@ -138,7 +138,7 @@ def print_plans(request: StudyRequest, *, retry_failed: bool) -> int:
     """What a study would train, stage by stage; of one that builds on a stage without runs, what is known before."""
     for stage in request.study.stages:
         for line in _plan_of(request, stage, retry_failed=retry_failed):
-            tell(labelled(line))
+            print_text(with_label(line))
     return 0
 
 
@@ -186,11 +186,11 @@ def train_study(request: StudyRequest, *, command: str, retry_failed: bool) -> i
             return train_missing(config, command=command, retry_failed=retry_failed)
         return train_race(config, race, command=command, retry_failed=retry_failed)
 
-    done = reproduce_stages(request, train, lambda text: tell(one_line(text)))
+    done = reproduce_stages(request, train, lambda text: print_text(one_line(text)))
     for problem in done.problems:
-        say(problem)
+        print_message(problem)
     if done.stopped is not None and done.outcome is not None:
-        say_failures(done.outcome, f"kdzoo status {request.folder / request.study.bench_of(done.stopped).name}")
+        report_failures(done.outcome, f"kdzoo status {request.folder / request.study.bench_of(done.stopped).name}")
     print_evidence(request, done.evidence)
     return 0 if done.stopped is None else 1
 
@@ -230,6 +230,6 @@ def print_evidence(request: StudyRequest, evidence: Evidence) -> None:
     for one in evidence.surfaces:
         console().print(titled(one.surface.name, surface_frame(one), console().width))
         if one.reason:
-            tell(one_line(f"not measured: {one.reason}"))
+            print_text(one_line(f"not measured: {one.reason}"))
     tables = f"{TABLE} and {SURFACES}" if evidence.surfaces else TABLE
-    tell(one_line(f"{page}, with {tables} beside it"))
+    print_text(one_line(f"{page}, with {tables} beside it"))

@@ -10,8 +10,8 @@ from kdzoo.cli.bench_options import read_options, takes_options
 from kdzoo.cli.declare import argument
 from kdzoo.cli.lookup import run_folder
 from kdzoo.cli.options import Plugins, ResultsFolder
-from kdzoo.cli.output import percent, tell
-from kdzoo.cli.training import open_launcher, say_failures, train_plan
+from kdzoo.cli.output import percent, print_text
+from kdzoo.cli.training import open_launcher, report_failures, train_plan
 from kdzoo.runs.options import ONE_RUN
 from kdzoo.runs.store import RunFolder, teacher_store
 from kdzoo.suite.plan.config import BenchConfig
@@ -40,14 +40,14 @@ def run(
     folder.read_plan()
     if folder.state() != "done" or _is_damaged(folder):
         options = {**execution, "threads": execution["threads"] or 1, "plugin": plugin}
-        asked = bench_config(read_options(options), None)
-        with open_launcher(asked) as launcher:
+        config = bench_config(read_options(options), None)
+        with open_launcher(config) as launcher:
             launcher.warm_up()
-            outcome = train_plan(_prepared(folder, asked), launcher)
+            outcome = train_plan(_prepared(folder, config), launcher)
         if outcome.failed:
-            return say_failures(outcome, f"kdzoo status {folder.path.parent.parent}")
+            return report_failures(outcome, f"kdzoo status {folder.path.parent.parent}")
     test = folder.result()["last"]["test"]
-    tell(f"{folder.id}: test top-1 {percent(test['top1'])} %, in {folder.path}")
+    print_text(f"{folder.id}: test top-1 {percent(test['top1'])} %, in {folder.path}")
     return 0
 
 

@@ -27,8 +27,8 @@ def stages(objective: ObjectiveSpec, teacher: str, student: str, image: str, pai
     channels, height, width = map(int, match.groups())
 
     def shapes_of(text: str) -> Shapes:
-        asked = parse_network(text)
-        spec = NetworkSpec(name=asked.name, classes=10, start="random", stem=asked.stem, image_size=asked.image_size)
+        request = parse_network(text)
+        spec = NetworkSpec(name=request.name, classes=10, start="random", stem=request.stem, image_size=request.image_size)
         network = build_network(spec, channels=channels, side=width, mean=[0.5] * channels, std=[0.5] * channels, seed=0)
         return probe(network, (channels, height, width))
 

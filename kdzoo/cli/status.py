@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 from kdzoo.cli import complete
 from kdzoo.cli.declare import argument
-from kdzoo.cli.lookup import bench_folder, benches, looked_below
+from kdzoo.cli.lookup import bench_folder, benches, search_hint
 from kdzoo.cli.options import JsonOnly, ResultsFolder
-from kdzoo.cli.output import Column, Format, field, percent, print_json, show, tell
+from kdzoo.cli.output import Column, Format, field, percent, print_json, print_rows, print_text
 from kdzoo.files import read_file
 from kdzoo.runs.store import RunFolder, Store, teacher_store
 from kdzoo.suite.report.bench import BenchRecords, read_bench
@@ -48,21 +48,21 @@ def status(
       kdzoo status digits --json
     """
     if bench is None:
-        rows = [{"bench": folder.name, **_counts(standing(folder)["runs"])} for folder in benches(results)]
+        rows = [{"bench": folder.name, **_counts(bench_status(folder)["runs"])} for folder in benches(results)]
         if not rows and not as_json:
-            tell(f"no benches; {looked_below(results)}")
+            print_text(f"no benches; {search_hint(results)}")
             return 0
-        show(rows, Format.json if as_json else Format.table, names=("bench", *ORDER))
+        print_rows(rows, Format.json if as_json else Format.table, names=("bench", *ORDER))
         return 0
-    found = standing(bench_folder(bench, results))
+    current = bench_status(bench_folder(bench, results))
     if as_json:
-        print_json(found)
+        print_json(current)
     else:
-        _print(found)
+        _print_status(current)
     return 0
 
 
-def standing(folder: Path) -> dict[str, Any]:
+def bench_status(folder: Path) -> dict[str, Any]:
     """Every run of a bench with its state and, where it failed, the reason; its teachers; what could not be read."""
     bench = read_bench(folder)
     runs = [_row(record, Store(folder).run(record.id)) for record in bench.records]
@@ -77,7 +77,7 @@ def standing(folder: Path) -> dict[str, Any]:
 
 
 def _row(record: Record, folder: RunFolder) -> dict[str, Any]:
-    state = "running" if record.state != "done" and held(folder) else WORDS[record.state]
+    state = "running" if record.state != "done" and is_locked(folder) else WORDS[record.state]
     return {
         "id": record.id,
         "method": record.method,
@@ -100,7 +100,7 @@ def _teachers(bench: BenchRecords) -> list[dict[str, Any]]:
     return [{**row, "method": "teacher", "setting": "teacher"} for row in rows]  # trained by cross-entropy alone, as `none` is
 
 
-def held(folder: RunFolder) -> bool:
+def is_locked(folder: RunFolder) -> bool:
     """Whether another process is training the run."""
     if (folder.path / ".lock").exists():
         with contextlib.suppress(OSError), folder.lock() as free:  # a folder of somebody else's cannot be asked
@@ -121,19 +121,19 @@ def _counts(rows: list[dict[str, Any]]) -> dict[str, int]:
     return {state: counted[state] for state in ORDER}
 
 
-def _print(found: dict[str, Any]) -> None:
-    counts = ", ".join(f"{number} {state}" for state, number in found["counts"].items() if number)
-    tell(one_line(f"{found['bench']}: {counts or 'no runs'}"))
-    open_runs = [row for row in found["runs"] if row["state"] != "done"]
-    shown = [*found["teachers"], *open_runs]
+def _print_status(bench: dict[str, Any]) -> None:
+    counts = ", ".join(f"{number} {state}" for state, number in bench["counts"].items() if number)
+    print_text(one_line(f"{bench['bench']}: {counts or 'no runs'}"))
+    open_runs = [row for row in bench["runs"] if row["state"] != "done"]
+    shown = [*bench["teachers"], *open_runs]
     if shown:
-        show(shown, Format.table, columns=COLUMNS)
+        print_rows(shown, Format.table, columns=COLUMNS)
     for row in shown:
         if row["reason"]:
-            tell(one_line(f"{row['id']}: {row['reason']}"))
-    for note in found["notes"]:
-        tell(one_line(f"note: {note}"))
-    if found["counts"]["failed"]:
-        tell("the same `kdzoo bench` with --retry-failed trains the failed runs again; each run's error.txt has the traceback")
-    elif found["counts"]["to do"] or found["counts"]["interrupted"]:
-        tell("run the same `kdzoo bench` to resume")
+            print_text(one_line(f"{row['id']}: {row['reason']}"))
+    for note in bench["notes"]:
+        print_text(one_line(f"note: {note}"))
+    if bench["counts"]["failed"]:
+        print_text("the same `kdzoo bench` with --retry-failed trains the failed runs again; each run's error.txt has the traceback")
+    elif bench["counts"]["to do"] or bench["counts"]["interrupted"]:
+        print_text("run the same `kdzoo bench` to resume")

@@ -46,7 +46,7 @@ class DurableStream:
         return getattr(self._stream, name)
 
 
-def outlast() -> None:
+def make_streams_durable() -> None:
     """Make this process's standard streams last."""
     codecs.register_error(HANDLER, _plain)
     for name in ("stdout", "stderr"):

@@ -59,7 +59,7 @@ Columns = Annotated[
 ]
 
 
-def arranged(frame: pd.DataFrame, sort: str | None, only: list[str] | None) -> pd.DataFrame:
+def filter_and_sort(frame: pd.DataFrame, sort: str | None, only: list[str] | None) -> pd.DataFrame:
     """The rows that every condition picks, in the order of a column."""
     from kdzoo.suite.report.rows import filtered, sorted_by
 

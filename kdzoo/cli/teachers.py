@@ -10,8 +10,8 @@ import typer
 from kdzoo.cli import complete
 from kdzoo.cli.declare import EXIT_CODES, Command, Group, argument, option
 from kdzoo.cli.lookup import run_folder
-from kdzoo.cli.options import AsJson, Kind, ResultsFolder, chosen
-from kdzoo.cli.output import Column, Format, compact, field, percent, show, tell
+from kdzoo.cli.options import AsJson, Kind, ResultsFolder, chosen_format
+from kdzoo.cli.output import Column, Format, compact, field, percent, print_rows, print_text
 from kdzoo.errors import InputError
 from kdzoo.runs.store import RunFolder, teacher_store
 from kdzoo.suite.report.records import read_record
@@ -36,10 +36,10 @@ def kept(ctx: typer.Context, how: Kind = Format.table, as_json: AsJson = False) 
     if ctx.invoked_subcommand is not None:
         return
     rows = [teacher_row(teacher_store().run(run_id)) for run_id in teacher_store().ids()]
-    if not rows and chosen(how, as_json) is Format.table:
-        tell("no teachers are kept yet; `kdzoo train NETWORK` or a bench trains one")
+    if not rows and chosen_format(how, as_json) is Format.table:
+        print_text("no teachers are kept yet; `kdzoo train NETWORK` or a bench trains one")
         return
-    show(rows, chosen(how, as_json), names=TEACHER_KEYS, columns=TEACHER_COLUMNS)
+    print_rows(rows, chosen_format(how, as_json), names=TEACHER_KEYS, columns=TEACHER_COLUMNS)
 
 
 TEACHER_KEYS = ("id", "network", "data", "recipe", "epochs", "seed", "val_top1", "test_top1", "parameters", "state")
@@ -85,8 +85,8 @@ def save(
     _refuse_negative(check)
     file = save_teacher(Bound.read(finished_run(run, results)), output, k=top, embedding=embedding)
     what = f"{file.classes} class scores" if file.k is None else f"the {file.k} most probable of {file.classes} classes"
-    tell(f"{output}: {len(file.keys):,} images in their centre view, {what} each{', and the embedding' if embedding else ''}")
-    tell(f"use it: kdzoo bench --teacher saved:{output} --student NAME --data NAME")
+    print_text(f"{output}: {len(file.keys):,} images in their centre view, {what} each{', and the embedding' if embedding else ''}")
+    print_text(f"use it: kdzoo bench --teacher saved:{output} --student NAME --data NAME")
     return _compare(output, run, check, results) if check else 0
 
 
@@ -121,13 +121,13 @@ def _compare(path: Path, teacher: str | None, count: int, results: Path) -> int:
     living = teacher or file.teacher
     if living is None:
         raise InputError(f"{path}: names no living teacher; give --teacher ID")
-    found = compare_saved(file, Bound.read(finished_run(living, results)), count)
-    verdict = "agree with" if found.agrees else "differ from"
-    tell(
-        f"{found.rows:,} rows {verdict} {living}: the largest relative difference is {found.difference:.2g}, "
-        f"and {found.same_class:.1%} name the same class"
+    comparison = compare_saved(file, Bound.read(finished_run(living, results)), count)
+    verdict = "agree with" if comparison.agrees else "differ from"
+    print_text(
+        f"{comparison.rows:,} rows {verdict} {living}: the largest relative difference is {comparison.difference:.2g}, "
+        f"and {comparison.same_class:.1%} name the same class"
     )
-    return 0 if found.agrees else 1
+    return 0 if comparison.agrees else 1
 
 
 def finished_run(name: str, results: Path) -> RunFolder:

@@ -9,9 +9,9 @@ from kdzoo.cli import complete
 from kdzoo.cli.bench_options import read_options, takes_options
 from kdzoo.cli.declare import TRAINING, argument, option
 from kdzoo.cli.options import Config, SmallStem
-from kdzoo.cli.output import percent, tell
+from kdzoo.cli.output import percent, print_text
 from kdzoo.cli.teachers import teacher_row
-from kdzoo.cli.training import configure_bench, open_launcher, say_failures, train_plan
+from kdzoo.cli.training import configure_bench, open_launcher, report_failures, train_plan
 from kdzoo.errors import InputError
 from kdzoo.runs.options import ONE_RUN
 from kdzoo.runs.store import RunFolder, teacher_store
@@ -48,23 +48,25 @@ def train(
 
     options = read_options(keys, small_stem=small_stem)
     changes = {**options.get("set", {}), **({"teacher.seed": seed} if seed else {})}
-    asked = configure_bench({**options, "set": changes, "teacher": model, "student": model, "methods": "none", "name": "teachers"}, config)
-    with open_launcher(asked) as launcher:
+    configuration = configure_bench(
+        {**options, "set": changes, "teacher": model, "student": model, "methods": "none", "name": "teachers"}, config
+    )
+    with open_launcher(configuration) as launcher:
         launcher.warm_up()
-        prepared = prepare(asked)
-        taught = tuple(prepared.plan.teachers.values())
-        if not taught:
+        prepared = prepare(configuration)
+        teachers = tuple(prepared.plan.teachers.values())
+        if not teachers:
             raise InputError(f"train: expected a network's name without weights, got {model!r}")
-        for line in data_lines(prepared.plan.data, where_data_is_told(asked)):
-            tell(line)
-        own = Plan(f"{model} on {asked.data}", teacher_store().folder, taught, {}, len(taught))
+        for line in data_lines(prepared.plan.data, where_data_is_told(configuration)):
+            print_text(line)
+        own = Plan(f"{model} on {configuration.data}", teacher_store().folder, teachers, {}, len(teachers))
         outcome = train_plan(replace(prepared, plan=own), launcher)
-    for planned in taught:
-        _say_teacher(own.store.run(planned.run.id))
-    return say_failures(outcome, "kdzoo teachers")
+    for planned in teachers:
+        _print_use(own.store.run(planned.run.id))
+    return report_failures(outcome, "kdzoo teachers")
 
 
-def _say_teacher(folder: RunFolder) -> None:
+def _print_use(folder: RunFolder) -> None:
     """How to use a teacher that was just trained."""
     if folder.state() != "done":
         return
@@ -74,4 +76,4 @@ def _say_teacher(folder: RunFolder) -> None:
         f"use it: kdzoo bench --teacher {row['id']} --student NAME --data {row['data']}",
     ]
     for line in lines:
-        tell(line)
+        print_text(line)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdzoo.cli.output import console, labelled, say, tell
+from kdzoo.cli.output import console, print_message, print_text, with_label
 from kdzoo.runs.store import cache_folder, writable
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.jobs import Outcome
@@ -37,7 +37,7 @@ def train_missing(config: BenchConfig, *, command: str, retry_failed: bool) -> O
     """Train the runs of a bench that are not done yet, with its display, and write its tables."""
     print_outline(config)
     if (runs := finished_runs(config)) is not None:
-        tell(nothing_left(runs))
+        print_text(nothing_left_text(runs))
         return Outcome(set(runs))
     with open_launcher(config) as launcher:
         if not is_complete(config):
@@ -53,17 +53,17 @@ def train_missing(config: BenchConfig, *, command: str, retry_failed: bool) -> O
 def print_outline(config: BenchConfig) -> None:
     """Print what a bench is going to train, as far as that is known without torch."""
     if (planned := outline(config)) is not None:
-        tell_lines(map(labelled, planned.lines()))
+        print_lines(map(with_label, planned.lines()))
 
 
-def nothing_left(runs: Collection[str]) -> str:
+def nothing_left_text(runs: Collection[str]) -> str:
     """What is told of a bench whose runs are all done."""
     return f"nothing is left to do: {'the run is' if len(runs) == 1 else f'all {len(runs)} runs are'} done"
 
 
-def tell_lines(lines: Iterable[str]) -> None:
+def print_lines(lines: Iterable[str]) -> None:
     for line in lines:
-        tell(one_line(line))
+        print_text(one_line(line))
 
 
 def open_launcher(config: BenchConfig) -> Launcher:
@@ -73,12 +73,12 @@ def open_launcher(config: BenchConfig) -> Launcher:
     return create_launcher(LauncherSetup(logs, config.plugin, config.device))
 
 
-def say_failures(outcome: Outcome, look: str) -> int:
+def report_failures(outcome: Outcome, look: str) -> int:
     """The exit status, and where to look when some run failed."""
     if outcome.failed:
         total = len(outcome.done) + len(outcome.failed)
         again = "run the same command with --retry-failed to train them again"
-        say(f"{len(outcome.failed)} of {number_of(total, 'run')} failed; see `{look}`; {again}")
+        print_message(f"{len(outcome.failed)} of {number_of(total, 'run')} failed; see `{look}`; {again}")
     return 1 if outcome.failed else 0
 
 
