@@ -225,7 +225,7 @@ def test_explain_prints_the_formula_with_the_numbers_of_the_run(kdzoo):
 
 def test_explain_lists_the_stages_that_meet_and_the_leftovers(kdzoo):
     said = kdzoo("explain", "at", "--teacher", "resnet32x4", "--student", "resnet8", "--image", "3x32x32")
-    assert "student 64x8x8 (stage 2) meets teacher 256x8x8" in said.out
+    assert "student 64x8x8 (stage 2) is paired with teacher 256x8x8" in said.out
     assert "left over" in said.out
 
 

@@ -236,6 +236,16 @@ def test_a_list_has_a_line_an_entry_at_80_columns_and_names_what_is_left_out(kdz
         assert re.search(r"\d more columns?: [\w, -]+ \(in a wider terminal, or with --format csv, md or json\)", text)
 
 
+def test_prose_is_shortened_between_words_to_the_room_that_is_left(kdzoo, narrow):
+    whole = {row["recipe"]: row["description"] for row in json.loads(kdzoo("recipes", "--json").out)}
+    lines = {line.split()[0]: line for line in kdzoo("recipes").out.splitlines()[1:] if line.split()[0] in whole}
+    assert "the default bench's: 8x8 digits" in lines["digits"]
+    shown, mark, _ = lines["cifar16"].removeprefix("cifar16").strip().partition("…")
+    assert mark
+    assert len(shown) >= 20
+    assert whole["cifar16"].startswith(shown.strip() + " ")
+
+
 def test_a_paper_is_told_whole_in_a_list_and_its_url_in_json(kdzoo, narrow):
     page = kdzoo("methods").out
     assert "arXiv:1503.02531" in page
@@ -376,7 +386,7 @@ def test_an_unknown_method_points_to_plugins(kdzoo):
 
 
 def test_explain_says_the_scale_and_prints_json(kdzoo):
-    assert re.search(r"scale 1 +with alpha a: L = \(1 - a\) \* CE \+ a \* 1 \* hinton", kdzoo("explain", "hinton").out)
+    assert re.search(r"scale +1: with alpha a: L = \(1 - a\) \* CE \+ a \* 1 \* hinton", kdzoo("explain", "hinton").out)
     told = json.loads(kdzoo("explain", "hinton", "--alpha", "0.75", "--json").out)
     assert told["objective"]["task"] == 0.25
     assert told["objective"]["terms"][0]["coefficient"] == 0.75

@@ -73,7 +73,7 @@ DATA_COLUMNS = (
     field("classes", number=True),
     Column("size", lambda row: _size_text(row["shape"])),
     Column("on this machine", lambda row: _availability(row)),
-    field("description"),
+    field("description", prose=True),
     field("path"),
 )
 

@@ -78,7 +78,7 @@ METHOD_COLUMNS = (
     Column("paper", lambda row: link(reference(row["url"], row["year"]), row["url"])),
     field("reads"),
     Column("hyper-parameters", lambda row: text(row["hyperparameters"])),
-    Column("title", lambda row: row["title"] or row["summary"]),
+    Column("title", lambda row: row["title"] or row["summary"], prose=True),
     field("url"),
 )
 

@@ -13,18 +13,21 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from kdzoo.text import columns_that_fit, csv_text, in_encoding, markdown_text, number_of, one_line
+from kdzoo.text import columns_that_fit, csv_text, in_encoding, markdown_text, number_of, one_line, shortened
 
 PIPE_WIDTH = 200
 """columns of a table in a pipe, where COLUMNS does not say"""
 GAP = 2
 """blanks between two columns"""
+SHORTEST = 34
+"""characters that a column of prose is shortened to at the most"""
 LABEL = re.compile(r" *(?:\S+(?: \S+)? {2,})?")
 """a line's indent, and its label where blanks set one apart"""
 
@@ -46,11 +49,15 @@ class Format(StrEnum):
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table; cell: its text in a row, a Text where it is a link. number: aligned to the right."""
+    """A column of a table; cell: its text in a row, a Text where it is a link. number: aligned to the right.
+
+    prose: a sentence, which is shortened between words where the terminal has room for SHORTEST characters of it, but not for all.
+    """
 
     name: str
     cell: Callable[[Row], str | Text]
     number: bool = False
+    prose: bool = False
 
 
 class PlainConsole(Console):
@@ -106,9 +113,9 @@ def console() -> Console:
     return PlainConsole(width=named or (None if sys.stdout.isatty() else PIPE_WIDTH), highlight=False)
 
 
-def field(name: str, *, number: bool = False) -> Column:
+def field(name: str, *, number: bool = False, prose: bool = False) -> Column:
     """The column of a key under its own name."""
-    return Column(name.replace("_", " "), lambda row: text(row[name]), number)
+    return Column(name.replace("_", " "), lambda row: text(row[name]), number, prose)
 
 
 def link(words: str, url: str | None) -> Text:
@@ -206,24 +213,41 @@ def _print_table(rows: Sequence[Row], columns: Sequence[Column], title: str) -> 
     if title:
         print_text(title, style="italic")
     cells = {column.name: [_cell(column, row, screen.encoding) for row in rows] for column in columns}
-    widths = {name: max(map(_width, [name, *texts])) for name, texts in cells.items()}
-    shown = columns_that_fit(widths, screen.width, gap=GAP)
+    widths = _widths(columns, cells, screen.width)
     table = Table(header_style="bold", box=None, pad_edge=False)
     for column in columns:
-        if column.name in shown:
+        if column.name in widths:
             table.add_column(column.name, overflow="fold", justify="right" if column.number else "left")
     for number in range(len(rows)):
-        table.add_row(*(cells[name][number] for name in shown))
+        table.add_row(*(_fitted(cells[name][number], width, screen.encoding) for name, width in widths.items()))
     screen.print(table)
-    if left := [column.name for column in columns if column.name not in shown]:
+    if left := [column.name for column in columns if column.name not in widths]:
         what = number_of(len(left), "more column")
         screen.print(f"{what}: {', '.join(left)} (in a wider terminal, or with --format csv, md or json)", style="dim", markup=False)
 
 
+def _widths(columns: Sequence[Column], cells: Mapping[str, Sequence[str | Text]], room: int) -> dict[str, int]:
+    """The columns that are shown and their widths: prose has at least SHORTEST characters, and what the others leave."""
+    whole = {name: max(cell_len(name), *(cell_len(str(cell)) for cell in texts), 0) for name, texts in cells.items()}
+    prose = [column.name for column in columns if column.prose]
+    least = {name: min(width, max(SHORTEST, cell_len(name))) if name in prose else width for name, width in whole.items()}
+    shown = {name: least[name] for name in columns_that_fit(least, room, gap=GAP)}
+    spare = room - sum(shown.values()) - GAP * (len(shown) - 1)
+    for name in filter(shown.__contains__, prose):
+        more = max(0, min(whole[name] - shown[name], spare))
+        shown[name] += more
+        spare -= more
+    return shown
+
+
 def _cell(column: Column, row: Row, encoding: str) -> str | Text:
     cell = column.cell(row)
-    return cell if isinstance(cell, Text) else escape(one_line(in_encoding(cell, encoding)))
+    return cell if isinstance(cell, Text) else one_line(in_encoding(cell, encoding))
 
 
-def _width(cell: str | Text) -> int:
-    return cell.cell_len if isinstance(cell, Text) else Text.from_markup(cell).cell_len
+def _fitted(cell: str | Text, width: int, encoding: str) -> str | Text:
+    """A cell as a table takes it, shortened to `width` characters where it is longer."""
+    if isinstance(cell, Text) or cell_len(cell) <= width:
+        return cell if isinstance(cell, Text) else escape(cell)
+    ellipsis = len(in_encoding("…", encoding)) - 1
+    return escape(in_encoding(shortened(cell, width - ellipsis), encoding))

@@ -46,7 +46,7 @@ def recipes(plugin: Plugins = None, how: Kind = Format.table, as_json: AsJson = 
         chosen_format(how, as_json),
         columns=(
             field("recipe"),
-            field("description"),
+            field("description", prose=True),
             field("epochs", number=True),
             Column("batch", lambda row: str(row["batch_size"]), number=True),
             field("lr", number=True),

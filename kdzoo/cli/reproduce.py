@@ -117,10 +117,10 @@ def list_studies(how: Format) -> int:
         Column("hours", _hours, number=True),
         field("runs", number=True),
         field("numbers", number=True),
-        field("title"),
+        field("title", prose=True),
         field("seeds", number=True),
         field("stages", number=True),
-        field("claim"),
+        field("claim", prose=True),
     ]
     print_rows(rows, how, title=f"Hours on {SPEED_OF}; ~: estimated, not measured", names=list(rows[0]), columns=columns)
     return 0

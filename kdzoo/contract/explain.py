@@ -75,7 +75,7 @@ def about(method: str, hyperparameters: Mapping[str, Any]) -> list[str]:
     else:
         lines.append(f"  dose       with dose d the sum is CE + w * {method}, w chosen so that its gradient is d times that of CE")
     meaning = f"with alpha a: L = (1 - a) * CE + a * {card.scale:g} * {method}; alpha weighs the teacher"
-    lines.append(f"  {f'scale {card.scale:g}':10} {meaning}")
+    lines.append(f"  scale      {card.scale:g}: {meaning}")
     return lines
 
 
@@ -99,7 +99,7 @@ def in_words(needs: Need | NetworkNeeds) -> str:
 
 def stage_pairs(student: Shapes, teacher: Shapes, pairs: Sequence[tuple[int, int]]) -> str:
     """Which stages of two networks meet, shallow to deep, and which are left over."""
-    lines = [f"  student {student.stages[s]} (stage {s}) meets teacher {teacher.stages[t]} (stage {t})" for s, t in pairs]
+    lines = [f"  student {student.stages[s]} (stage {s}) is paired with teacher {teacher.stages[t]} (stage {t})" for s, t in pairs]
     left_s = [f"student {shape} (stage {i})" for i, shape in enumerate(student.stages) if i not in {s for s, _ in pairs}]
     left_t = [f"teacher {shape} (stage {i})" for i, shape in enumerate(teacher.stages) if i not in {t for _, t in pairs}]
     left = [*left_s, *left_t]

@@ -65,9 +65,9 @@ def data_root(root: Path | None) -> Path:
 
 
 def where(name: str, root: Path | None) -> str | None:
-    """Where a data set lies, or None where it has to be downloaded."""
+    """Where a data set lies, or None where it has to be downloaded; a download that failed leaves an empty folder."""
     files = DATA.get(name).files
     if files is None:
         return "built in"
     places: Iterable[Path] = (data_root(root) / HALVED.get(name, name) / "train.npz", data_root(root) / files)
-    return next((str(place) for place in places if place.exists()), None)
+    return next((str(place) for place in places if place.is_file() or (place.is_dir() and any(place.iterdir()))), None)

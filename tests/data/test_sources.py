@@ -147,6 +147,8 @@ def test_the_environment_names_the_root(tmp_path, monkeypatch):
     assert len(load("cifar10").train.targets) == 40
     assert where("cifar10", None) == str(tmp_path / "cifar10" / "train.npz")
     assert where("cifar100", None) is None
+    (tmp_path / "MNIST" / "raw").mkdir(parents=True)  # what a download leaves that found no network
+    assert where("mnist", None) is None
 
 
 def test_a_damaged_archive_and_an_unknown_name_are_refused(tmp_path):
