@@ -47,7 +47,7 @@ def test_command_line_file_and_python_mean_the_same_by_an_option(bench, tmp_path
     asked = [
         bench_of(*words),
         bench_config({}, file),
-        bench_config(kdzoo.Execution(**{name: value}).given(), None),
+        bench_config(kdzoo.Execution(**{name: value}).explicit(), None),
     ]
     assert asked[0] == asked[1] == asked[2] != bench_config({}, None)
     assert getattr(asked[0], name) == meant
