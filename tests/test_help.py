@@ -400,3 +400,21 @@ def test_explain_says_the_scale_and_prints_json(kdzoo):
 )
 def test_a_time_is_told_in_the_unit_one_thinks_in(seconds, words):
     assert duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["explain", "hinton", "--alpha", "x"], "--alpha: expected a valid number, got 'x'; see kdzoo explain --help"),
+        (["bench", "--tune", "x"], "--tune: expected a valid integer, got 'x'; see kdzoo bench --help"),
+        (["leaderboard", "a", "--format", "x"], "--format: 'x' is not one of 'table', 'csv', 'md', 'latex', 'json'."),
+        (["bench", "extra"], "unexpected argument: extra; see kdzoo bench --help"),
+        (["bench", "--method", "hinton"], "unknown option --method; did you mean --methods"),
+        (["run", "x"], "run: unknown 'x'; looked in results and among the teachers"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_word_that_cannot_be_read_is_refused_in_plain_english(kdzoo, place, words, problem):
+    refused = kdzoo(*words)
+    assert (refused.status, refused.out) == (2, "")
+    assert f"kdzoo: {problem}" in refused.err

@@ -308,7 +308,7 @@ def test_a_budget_that_is_no_size_is_refused(kdzoo):
 def test_a_former_name_of_an_option_leads_to_the_present_one(kdzoo, former, present):
     said = kdzoo("bench", "--quick", former, "off")
     assert said.status == 2
-    assert f"No such option: {former} (Possible options: {present})" in said.err
+    assert f"unknown option {former}; did you mean {present}?" in said.err
     key = former.strip("-").replace("-", "_")
     with pytest.raises(InputError, match=f"{key}: unknown; did you mean '{present.strip('-').replace('-', '_')}'"):
         bench_config({key: "off"}, None)

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import shlex
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import FrameType
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 
 from kdzoo.cli import (
     bench,
@@ -39,7 +41,7 @@ from kdzoo.cli import (
 from kdzoo.cli.declare import EXIT_CODES, Command, Group, option
 from kdzoo.cli.output import Interrupted, print_message
 from kdzoo.cli.streams import make_streams_durable
-from kdzoo.errors import FORMER_NAMES, InputError, KdzooError, WorkFailed
+from kdzoo.errors import FORMER_NAMES, InputError, KdzooError, WorkFailed, problems_of
 from kdzoo.text import first_line
 from kdzoo.version import VERSION
 
@@ -182,13 +184,29 @@ def _is_usage(error: Exception) -> bool:
 
 
 def _usage_problems(error: Exception) -> list[str]:
-    """What the parser says, in a line; nothing where it has just printed the help."""
-    present = FORMER_NAMES.get(getattr(error, "option_name", "").strip("-").replace("-", "_"))
-    if present is not None:
-        error.possibilities = [f"--{present.replace('_', '-')}"]  # type: ignore[attr-defined]
+    """What the parser found, in a line; nothing where it has just printed the help."""
     text: str = error.format_message()  # type: ignore[attr-defined]
     context = getattr(error, "ctx", None)
-    return [f"{text.rstrip('.')}; see {context.command_path if context else 'kdzoo'} --help"] if text else []
+    hint = f"see {context.command_path if context else 'kdzoo'} --help"
+    if (name := getattr(error, "option_name", "")) and hasattr(error, "possibilities"):
+        return [f"unknown option {name}{_near_options(name, error.possibilities or ())}; {hint}"]
+    if isinstance(cause := error.__cause__, ValidationError):
+        (problem,) = problems_of(cause, max(error.param.opts, key=len))  # type: ignore[attr-defined]
+        return [f"{PARSING.sub('', problem)}; {hint}"]
+    if extra := re.search(r"unexpected extra arguments?(?:\(s\))? \((.+)\)", text):
+        return [f"unexpected argument: {extra[1]}; {hint}"]
+    return [f"{text.rstrip('.')}; {hint}"] if text else []
+
+
+PARSING = re.compile(r", unable to parse string as an? \w+")
+"""what pydantic adds where it read text"""
+
+
+def _near_options(name: str, near: Iterable[str]) -> str:
+    """`; did you mean --methods?`, by the options that are spelt alike, or the present name of one that was renamed."""
+    present = FORMER_NAMES.get(name.strip("-").replace("-", "_"))
+    options = [f"--{present.replace('_', '-')}"] if present is not None else list(near)
+    return f"; did you mean {' or '.join(options)}?" if options else ""
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

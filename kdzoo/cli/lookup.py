@@ -26,12 +26,12 @@ def bench_folder(name: str, results: Path) -> Path:
     raise InputError(f"{unknown('bench', name, [path.name for path in benches(results)])}; {search_hint(results)}")
 
 
-def search_hint(results: Path) -> str:
-    """Where benches were looked for, and how to look elsewhere; names the folders beside that hold some."""
+def search_hint(results: Path, besides: str = "") -> str:
+    """Where benches were looked for, and `besides`, and how to look elsewhere; names the folders near that hold some."""
     elsewhere = [path for path in folders_of_benches(results) if path.resolve() != results.resolve()]
     hint = f"--results {elsewhere[0]}" if len(elsewhere) == 1 else "--results FOLDER"
     others = f" ({', '.join(map(str, elsewhere))} hold benches)" if len(elsewhere) > 1 else ""
-    return f"looked in {results}; for benches elsewhere use {hint}{others}"
+    return f"looked in {results}{besides}; for benches elsewhere use {hint}{others}"
 
 
 def folders_of_benches(results: Path) -> list[Path]:
@@ -65,4 +65,4 @@ def run_folder(name: str, results: Path) -> RunFolder:
         if (store.run(name).path / "run.json").is_file():
             return store.run(name)
     known = [run_id for store in stores for run_id in store.ids()]
-    raise InputError(f"{unknown('run', name, known, show=3)}; among the teachers too; {search_hint(results)}")
+    raise InputError(f"{unknown('run', name, known, show=3)}; {search_hint(results, besides=' and among the teachers')}")

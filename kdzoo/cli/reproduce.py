@@ -57,7 +57,7 @@ def reproduce(
     as_json: AsJson = False,
     **execution: Any,
 ) -> int:
-    """Train a study of the literature again, and set its numbers beside the paper's: reached or not, by a tolerance stated before.
+    """Train a study of the literature again and compare its numbers with the paper's, each within a tolerance stated beforehand.
 
     Without a name the studies are listed with their hours. A study is a YAML file: benches, in stages that may build on
     earlier ones, steps between them, and the paper's numbers. Its runs and README.md, with its tables as CSV beside it, are
