@@ -192,7 +192,7 @@ def _usage_problems(error: Exception) -> list[str]:
         return [f"unknown option {name}{_near_options(name, error.possibilities or ())}; {hint}"]
     if isinstance(cause := error.__cause__, ValidationError):
         (problem,) = problems_of(cause, max(error.param.opts, key=len))  # type: ignore[attr-defined]
-        return [f"{PARSING.sub('', problem)}; {hint}"]
+        return [f"{PARSING.sub('', problem).rstrip('.')}; {hint}"]
     if extra := re.search(r"unexpected extra arguments?(?:\(s\))? \((.+)\)", text):
         return [f"unexpected argument: {extra[1]}; {hint}"]
     return [f"{text.rstrip('.')}; {hint}"] if text else []
