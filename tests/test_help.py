@@ -407,7 +407,10 @@ def test_a_time_is_told_in_the_unit_one_thinks_in(seconds, words):
     [
         (["explain", "hinton", "--alpha", "x"], "--alpha: expected a valid number, got 'x'; see kdzoo explain --help"),
         (["bench", "--tune", "x"], "--tune: expected a valid integer, got 'x'; see kdzoo bench --help"),
-        (["leaderboard", "a", "--format", "x"], "--format: 'x' is not one of 'table', 'csv', 'md', 'latex', 'json'; see kdzoo leaderboard --help"),
+        (
+            ["leaderboard", "a", "--format", "x"],
+            "--format: 'x' is not one of 'table', 'csv', 'md', 'latex', 'json'; see kdzoo leaderboard --help",
+        ),
         (["bench", "extra"], "unexpected argument: extra; see kdzoo bench --help"),
         (["bench", "--method", "hinton"], "unknown option --method; did you mean --methods"),
         (["run", "x"], "run: unknown 'x'; looked in results and among the teachers"),
