@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from kdzoo.runs.results import Result
+from kdzoo.runs.results import result_model
+from kdzoo.tasks.classification import CLASSIFICATION
+from kdzoo.tasks.task import Task
 
 
-def completed(result: Mapping[str, Any]) -> dict[str, Any]:
+def completed(result: Mapping[str, Any], task: Task = CLASSIFICATION) -> dict[str, Any]:
     """A result with every field that training writes: those of later schemas are null unless they are given."""
-    return Result.model_validate(result).model_dump(mode="json", by_alias=True)
+    return result_model(task).model_validate(result).model_dump(mode="json", by_alias=True)

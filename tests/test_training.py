@@ -29,7 +29,7 @@ from kdzoo.suite.run.planned_files import write_plan
 from kdzoo.suite.run.preflight import preflight
 from kdzoo.suite.run.train_runs import group_by_step, train_runs
 from kdzoo.suite.run.worker_state import WorkerState
-from kdzoo.tasks.classification import measure
+from kdzoo.tasks.classification import CLASSIFICATION
 from kdzoo.teachers.checks import check
 from kdzoo.teachers.teacher import serve
 from kdzoo.training.cost import with_first_stage
@@ -457,7 +457,7 @@ def test_a_teachers_average_at_chance_gives_way_once_to_the_weights_it_follows_a
         bound = Bound.read(teacher_store().run(run_id))
         images, parts = data_of(bound)
         kept = kept_student(bound, images, parts, Modules())
-        measured = measure(predict(kept, parts.test, bound.run.recipe.augment, torch.device("cpu")), parts.test.targets)
+        measured = CLASSIFICATION.measure(predict(kept, parts.test, bound.run.recipe.augment, torch.device("cpu")), parts.test.targets)
         assert measured["top1"] == result["last"]["test"]["top1"]
     average, top1, notes, best = found["slow"]
     assert (average, best) == (False, 6)

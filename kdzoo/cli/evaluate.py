@@ -15,6 +15,7 @@ from kdzoo.errors import InputError
 from kdzoo.runs.store import RunFolder
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.layers import bench_config
+from kdzoo.tasks.known import task_named
 
 if TYPE_CHECKING:
     pass
@@ -43,7 +44,8 @@ def evaluate(
     recorded_threads = int(folder.result()["environment"]["threads"])
     options = {**execution, "threads": execution["threads"] or recorded_threads, "plugin": plugin}
     measured = _measured(folder, bench_config(read_options(options), None))
-    rows = [{"metric": name, "recorded": recorded[name], "measured": measured[name]} for name in METRICS if recorded[name] is not None]
+    names = task_named(folder.read_plan()[0].data.task).own_names
+    rows = [{"metric": name, "recorded": recorded[name], "measured": measured[name]} for name in names if recorded[name] is not None]
     same = all(abs(row["recorded"] - row["measured"]) <= TOLERANCE for row in rows)
     if as_json:
         print_json({"id": folder.id, "n": measured["n"], "metrics": rows, "same": same})
@@ -51,9 +53,6 @@ def evaluate(
     print_rows(rows, Format.table, title=f"{folder.id}, {measured['n']} test images")
     print_text("as recorded" if same else f"differs from {folder.path / 'result.json'}")
     return 0 if same else 1
-
-
-METRICS = ("top1", "top5", "balanced", "nll", "ece")
 
 
 TOLERANCE = 1e-3
@@ -67,7 +66,6 @@ def _measured(folder: RunFolder, config: BenchConfig) -> dict[str, Any]:
     from kdzoo.contract.plugins import load_plugins
     from kdzoo.models.predict import predict
     from kdzoo.suite.run.prepare import device_of
-    from kdzoo.tasks.classification import measure
     from kdzoo.training.session import Bound, Modules, data_of, kept_student
 
     load_plugins(config.plugin)
@@ -76,4 +74,4 @@ def _measured(folder: RunFolder, config: BenchConfig) -> dict[str, Any]:
     images, parts = data_of(bound, config.image_cache)
     place = torch.device(device_of(config.device))
     student = kept_student(bound, images, parts, Modules()).to(place)
-    return dict(measure(predict(student, parts.test, bound.run.recipe.augment, place), parts.test.targets))
+    return dict(parts.task.measure(predict(student, parts.test, bound.run.recipe.augment, place), parts.test.targets))

@@ -10,12 +10,13 @@ from kdzoo.cli.bench_options import read_options, takes_options
 from kdzoo.cli.declare import argument
 from kdzoo.cli.lookup import run_folder
 from kdzoo.cli.options import Plugins, ResultsFolder
-from kdzoo.cli.output import percent, print_text
+from kdzoo.cli.output import print_text
 from kdzoo.cli.training import open_launcher, report_failures, train_plan
 from kdzoo.runs.options import ONE_RUN
 from kdzoo.runs.store import RunFolder, teacher_store
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.layers import bench_config
+from kdzoo.tasks.known import task_named
 
 if TYPE_CHECKING:
     from kdzoo.suite.run.prepare import Prepared
@@ -47,7 +48,8 @@ def run(
         if outcome.failed:
             return report_failures(outcome, f"kdzoo status {folder.path.parent.parent}")
     test = folder.result()["last"]["test"]
-    print_text(f"{folder.id}: test top-1 {percent(test['top1'])} %, in {folder.path}")
+    headline = task_named(folder.read_plan()[0].data.task).headline
+    print_text(f"{folder.id}: test {headline.heading} {headline.with_unit(test[headline.name])}, in {folder.path}")
     return 0
 
 

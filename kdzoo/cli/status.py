@@ -87,7 +87,7 @@ def _row(record: Record, folder: RunFolder) -> dict[str, Any]:
         "phase": record.about.get("phase"),
         "state": state,
         "epoch": f"{_epochs(folder)}/{record.run.recipe.epochs}",
-        "val_top1": record.result and record.result["last"]["val"] and record.result["last"]["val"]["top1"],
+        "val_top1": record.result and record.result["last"]["val"] and record.result["last"]["val"][record.task.headline.name],
         "reason": record.error,
     }
 

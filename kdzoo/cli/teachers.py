@@ -153,8 +153,8 @@ def teacher_row(folder: RunFolder) -> dict[str, Any]:
         "recipe": record.about.get("recipe"),
         "epochs": record.run.recipe.epochs,
         "seed": record.run.seed,
-        "val_top1": last["val"] and last["val"]["top1"],
-        "test_top1": last["test"] and last["test"]["top1"],
+        "val_top1": last["val"] and last["val"][record.task.headline.name],
+        "test_top1": last["test"] and last["test"][record.task.headline.name],
         "parameters": record.result and record.result["student"]["parameters"],
         "state": record.state,
     }

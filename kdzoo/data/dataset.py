@@ -10,6 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kdzoo.tasks.classification import CLASSIFICATION
+from kdzoo.tasks.task import Task
+
 Array = NDArray[np.uint8]
 
 
@@ -78,6 +81,7 @@ class Images:
     source: str = ""
     origins: Mapping[str, str] = field(default_factory=dict, hash=False)
     scales: Mapping[str, float] = field(default_factory=dict, hash=False)
+    task: Task = CLASSIFICATION
 
     @property
     def channels(self) -> int:

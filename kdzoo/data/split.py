@@ -14,6 +14,8 @@ from kdzoo.data.unlabelled import Unlabelled, joined
 from kdzoo.errors import InputError
 from kdzoo.runs.spec import DataSpec, TransferSpec
 from kdzoo.seeds import generator
+from kdzoo.tasks.classification import CLASSIFICATION
+from kdzoo.tasks.task import Task
 
 LOOKED_AT = 2000
 
@@ -36,6 +38,7 @@ class Parts:
     origin: str
     all_train: Subset
     of_teacher: Tensor | None = None
+    task: Task = CLASSIFICATION
 
     def first(self, count: int) -> Parts:
         """The same with validation and test cut to their first images."""
@@ -90,7 +93,9 @@ def split(images: Images, spec: DataSpec, extra: Unlabelled | None = None) -> Pa
         assert extra is not None, "the images of a transfer set are loaded with the data"
         part = joined(part, extra)
         train = torch.cat([train, torch.full((extra.count,), -1)])
-    return Parts(part, val, images.test, DataFacts(len(part.targets), classes, part.targets), train, origin, images.train, of_teacher)
+    return Parts(
+        part, val, images.test, DataFacts(len(part.targets), classes, part.targets), train, origin, images.train, of_teacher, images.task
+    )
 
 
 def _of_classes(images: Images, places: Tensor, transfer: TransferSpec) -> Tensor:

@@ -215,23 +215,22 @@ KINDS: dict[str, type[Event]] = {kind.__name__: kind for kind in get_args(Event)
 
 
 def encode(event: Event) -> str:
-    """An event as one line of JSON; raises TypeError for an object that is none."""
+    """An event as one line, its kind and its fields as JSON: `Note {"text": "..."}`; raises TypeError for an object that is none."""
     kind = type(event).__name__
     if KINDS.get(kind) is not type(event):
         raise TypeError(f"expected an event ({', '.join(KINDS)}), got {event!r}")
-    return json.dumps({"event": kind, **asdict(event)})
+    return f"{kind} {json.dumps(asdict(event))}"
 
 
 def decode(text: str | bytes) -> Event | None:
     """The event that a line holds; None for any other line, and for an event of an unknown kind or with other fields than its own."""
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError):
+    line = text.encode() if isinstance(text, str) else text
+    word, _, content = line.partition(b" ")
+    kind = word.decode(errors="replace")
+    if kind not in KINDS:
         return None
-    if not isinstance(content, dict) or not isinstance(content.get("event"), str) or content["event"] not in KINDS:
-        return None
     try:
-        return _reader(content.pop("event")).validate_json(json.dumps(content))
+        return _reader(kind).validate_json(content)
     except ValidationError:
         return None
 

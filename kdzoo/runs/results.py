@@ -8,13 +8,19 @@ of earlier schemas may lack it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from copy import copy
+from functools import cache
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic.json_schema import GenerateJsonSchema
 
 from kdzoo.errors import InputError, KdzooError, problems_of
 from kdzoo.files import PACKAGE
+from kdzoo.tasks.classification import CLASSIFICATION
+from kdzoo.tasks.known import task_named
+from kdzoo.tasks.task import Metric, Task
 
 SCHEMA = 2
 """the schema of results written now; a result that names none is of schema 1"""
@@ -48,40 +54,41 @@ class Part(BaseModel):
     )
 
 
-class Metrics(Part):
-    """Of the log-probabilities on one part of the data."""
-
-    n: int = always("images", gt=0)
-    top1: Share = always("share of images whose class is named")
-    top5: Share | None = always("share of images whose class is among the five likeliest; null for fewer than six classes")
-    balanced: float = always("mean over classes of the share named rightly", ge=0)  # a float32 mean may be 1.0000001
-    nll: float = always("negative log-likelihood, in nats, mean over images")
-    ece: float = always("expected calibration error over 15 bins of equal width", ge=0)
-    agreement: Share | None = always("share of images on which student and teacher name the same class; null without a teacher")
-    teacher_kl: float | None = always("KL(teacher || student) in nats, mean over images; null without a teacher")
+def _type_of(metric: Metric) -> Any:
+    kind = Annotated[float, Field(ge=metric.least, le=metric.most)] if (metric.least, metric.most) != (None, None) else float
+    return kind | None if metric.null else kind
 
 
-class MetricsByClass(Metrics):
-    """Of the test images; the lists are in the order of the classes."""
+def _metrics_of(task: Task) -> type[Part]:
+    """The metrics that a task has, as fields."""
+    fields = {
+        metric.name: (_type_of(metric), always("; null ".join(filter(None, (metric.meaning, metric.null))))) for metric in task.metrics
+    }
+    whole: dict[str, Any] = {"n": (int, always("images", gt=0)), **fields}
+    return create_model("Metrics", __base__=Part, __doc__="Of the log-probabilities on one part of the data.", **whole)
 
-    images_per_class: list[Count] | None = since(2, "test images of each class")
-    errors_per_class: list[Count] | None = since(2, "how many of them are named wrongly")
-    accuracy_per_class: list[Share | None] | None = since(2, "share of them that is named rightly; null for a class without test images")
+
+def _with_classes(metrics: type[Part], task: Task) -> type[Part]:
+    """The same with the lists that the task has of every class."""
+    kinds: dict[str, Any] = {"count": list[Count], "share": list[Share], "share or null": list[Share | None]}
+    lists: dict[str, Any] = {one.name: (kinds[one.kind] | None, since(one.since, one.meaning)) for one in task.class_lists}
+    text = "Of the test images; the lists are in the order of the classes."
+    return create_model("MetricsByClass", __base__=metrics, __doc__=text, **lists)
 
 
 class Epoch(Part):
     """The student at the end of an epoch."""
 
     epoch: int = always("counted from 1", ge=0)
-    val: Metrics | None = always("on the validation images; null where none are held out")
-    test: MetricsByClass = always("on the test images")
+    val: Part | None = always("on the validation images; null where none are held out")
+    test: Part = always("on the test images")
 
 
 class OracleEpoch(Part):
     """The epoch that is best on the test images, which chooses nothing."""
 
     epoch: int = always("counted from 1", ge=1)
-    test: Metrics = always("on the test images")
+    test: Part = always("on the test images")
 
 
 class Training(Part):
@@ -117,8 +124,8 @@ class TeacherResult(Part):
     weights_digest: str | None = since(
         2, "SHA-256 of its weights, or of the file of its answers: two trainings of one teacher differ in it"
     )
-    val: Metrics | None = always("on the validation images; null where none are held out, or saved")
-    test: MetricsByClass | None = always("on the test images; null where they are not saved")
+    val: Part | None = always("on the validation images; null where none are held out, or saved")
+    test: Part | None = always("on the test images; null where they are not saved")
     saved: SavedAnswers | None = since(2, "what is known of a saved teacher; null for a network")
 
 
@@ -183,10 +190,37 @@ class Result(Part):
     seconds: float = always("seconds by the clock, of all tries together", ge=0)
 
 
+@cache
+def result_model(task: Task) -> type[Result]:
+    """The model of the results of a task. Those of classification do not name it: it was the only one for long."""
+    metrics = _metrics_of(task)
+    tested = _with_classes(metrics, task)
+    epoch = _typed(Epoch, val=metrics | None, test=tested)
+    oracle = _typed(OracleEpoch, test=metrics)
+    teacher = _typed(TeacherResult, val=metrics | None, test=tested | None)
+    named = {} if task is CLASSIFICATION else {"task": (Literal[task.name], always("the task"))}
+    return _typed(Result, named, last=epoch, best=epoch | None, oracle=oracle | None, teacher=teacher | None)
+
+
+P = TypeVar("P", bound=Part)
+
+
+def _typed(part: type[P], more: Mapping[str, Any] = MappingProxyType({}), **types: Any) -> type[P]:
+    """The same part with other types of some fields, and more fields."""
+    fields: dict[str, Any] = {name: (kind, copy(part.model_fields[name])) for name, kind in types.items()}
+    return create_model(part.__name__, __base__=part, __doc__=part.__doc__, **fields, **more)
+
+
+def _model_for(content: object) -> type[Result]:
+    """The model of the task that a result names; raises InputError for a task that is not known."""
+    name = content.get("task", CLASSIFICATION.name) if isinstance(content, Mapping) else CLASSIFICATION.name
+    return result_model(task_named(str(name)))
+
+
 def complete(content: Mapping[str, Any]) -> dict[str, Any]:
     """A result ready to be written, with the schema's number; raises ValueError where a field lacks or is not declared."""
     whole = {**content, "schema": SCHEMA}
-    declared = Result.model_validate(whole).model_dump(mode="json", by_alias=True)
+    declared = _model_for(whole).model_validate(whole).model_dump(mode="json", by_alias=True)
     given, wanted = set(_places(whole)), set(_places(declared))
     wrong = [f"{place}: not declared" for place in sorted(given - wanted)] + [f"{place}: missing" for place in sorted(wanted - given)]
     if wrong:
@@ -206,7 +240,7 @@ def read_result(content: object, run_id: str) -> dict[str, Any]:
         if schema == 1:
             content = {FORMER_NAMES.get(key, key): value for key, value in content.items()}
     try:
-        result = Result.model_validate(content)
+        result = _model_for(content).model_validate(content)
     except ValidationError as error:
         raise InputError(*problems_of(error)) from error
     if result.id != run_id:
@@ -216,8 +250,8 @@ def read_result(content: object, run_id: str) -> dict[str, Any]:
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema of what is written now."""
-    return Result.model_json_schema(mode="serialization", schema_generator=_WithoutTitles)
+    """The JSON Schema of what is written now of a classification."""
+    return result_model(CLASSIFICATION).model_json_schema(mode="serialization", schema_generator=_WithoutTitles)
 
 
 class _WithoutTitles(GenerateJsonSchema):

@@ -26,6 +26,7 @@ from kdzoo.runs.fields import (
     Spec,
     as_tuple,
 )
+from kdzoo.tasks.classification import CLASSIFICATION
 
 ENGINE = 3
 """Raised when the trainer's numbers change, so that older runs are not taken for new ones."""
@@ -104,6 +105,7 @@ class DataSpec(SparseSpec):
     limit: how many training images are used (before the split).
     transfer: which of them the student is taught on; None, and then not part of a run's id, for all.
     label_fraction: the share of the images it is taught on that have a label.
+    task: what is learned; not part of a run's id where it is classification.
     """
 
     name: str
@@ -114,6 +116,7 @@ class DataSpec(SparseSpec):
     limit: Count | None = None
     label_fraction: Annotated[Number, Field(gt=0, le=1)] = 1.0
     transfer: Annotated[TransferSpec | None, OmitDefault()] = None
+    task: Annotated[str, OmitDefault()] = CLASSIFICATION.name
 
     @property
     def of_teacher(self) -> DataSpec:

@@ -1,1 +1,1 @@
-"""What is learned: the loss, prediction and metrics of one kind of target."""
+"""What is learned: what is measured of predictions, which number is the headline, and what chance would reach."""

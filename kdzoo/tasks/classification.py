@@ -1,14 +1,17 @@
-"""What is measured of a network's log-probabilities: accuracy, likelihood, calibration, agreement with the teacher."""
+"""Classification: one label a sample, log-probabilities of K classes; accuracy, likelihood, calibration, agreement with the teacher.
+
+Importing it needs no torch: every metric asks the tensors that it is given.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+from kdzoo.tasks.task import Case, ClassList, Metric, Task
 
-from kdzoo.tasks.metrics import balanced_accuracy, calibration_error
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CALIBRATION_BINS = 15
 CHANCE_SIZE = 1e-3
@@ -16,43 +19,49 @@ CHANCE_SIZE = 1e-3
 CHANCE_POWER = 0.99
 """how often a network half-way between chance and perfection must pass the test, for its verdict to count"""
 
-Metrics = dict[str, float | int | None]
+
+def top1(case: Case) -> float:
+    return float((case.predictions.argmax(1) == case.targets).double().mean())
 
 
-def measure(log_probs: Tensor, targets: Tensor, teacher_log_probs: Tensor | None = None) -> Metrics:
-    """Every metric of (N, K) log-probabilities against (N,) targets, each a mean over the N samples.
-
-    top1, top5 (None for fewer than six classes): shares. balanced: the mean over classes of the share right.
-    nll: in nats. ece: expected calibration error over 15 equal bins. agreement: the share of samples on which student
-    and teacher name the same class; teacher_kl: KL(teacher || student) in nats; both None without a teacher.
-    """
-    classes = log_probs.shape[1]
-    predicted = log_probs.argmax(1)
-    best5 = log_probs.topk(5, dim=1).indices if classes > 5 else None
-    agreement = kl = None
-    if teacher_log_probs is not None:
-        agreement = float((predicted == teacher_log_probs.argmax(1)).double().mean())
-        kl = float((teacher_log_probs.exp() * (teacher_log_probs - log_probs)).double().sum(1).mean())
-    return {
-        "top1": float((predicted == targets).double().mean()),
-        "top5": None if best5 is None else float((best5 == targets[:, None]).any(1).double().mean()),
-        "balanced": balanced_accuracy(predicted, targets, classes),
-        "nll": float(-log_probs.double().gather(1, targets[:, None]).mean()),
-        "ece": calibration_error(log_probs.exp(), targets, CALIBRATION_BINS),
-        "n": len(targets),
-        "agreement": agreement,
-        "teacher_kl": kl,
-    }
+def top5(case: Case) -> float | None:
+    if case.predictions.shape[1] <= 5:
+        return None
+    likeliest = case.predictions.topk(5, dim=1).indices
+    return float((likeliest == case.targets[:, None]).any(1).double().mean())
 
 
-def per_class(log_probs: Tensor, targets: Tensor) -> dict[str, list[Any]]:
-    """Of each class: its images among (N,) targets, how many of them (N, K) log-probabilities name wrongly, and the share named rightly.
+def balanced(case: Case) -> float:
+    from kdzoo.tasks.metrics import balanced_accuracy  # here, since it imports torch
 
-    The share is None for a class without images.
-    """
-    classes = log_probs.shape[1]
-    wrong = targets[log_probs.argmax(1) != targets]
-    images, errors = (torch.bincount(labels, minlength=classes).tolist() for labels in (targets, wrong))
+    return balanced_accuracy(case.predictions.argmax(1), case.targets, case.predictions.shape[1])
+
+
+def nll(case: Case) -> float:
+    return float(-case.predictions.double().gather(1, case.targets[:, None]).mean())
+
+
+def ece(case: Case) -> float:
+    from kdzoo.tasks.metrics import calibration_error
+
+    return calibration_error(case.predictions.exp(), case.targets, CALIBRATION_BINS)
+
+
+def agreement(case: Case) -> float | None:
+    return None if case.teacher is None else float((case.predictions.argmax(1) == case.teacher.argmax(1)).double().mean())
+
+
+def teacher_kl(case: Case) -> float | None:
+    if case.teacher is None:
+        return None
+    return float((case.teacher.exp() * (case.teacher - case.predictions)).double().sum(1).mean())
+
+
+def count_classes(case: Case) -> dict[str, list[Any]]:
+    """Of each class: its images, how many of them are named wrongly, and the share named rightly (None for a class without images)."""
+    classes = case.predictions.shape[1]
+    wrong = case.targets[case.predictions.argmax(1) != case.targets]
+    images, errors = (labels.bincount(minlength=classes).tolist() for labels in (case.targets, wrong))
     return {
         "images_per_class": images,
         "errors_per_class": errors,
@@ -60,24 +69,90 @@ def per_class(log_probs: Tensor, targets: Tensor) -> dict[str, list[Any]]:
     }
 
 
+TOP1 = Metric("top1", "share of images whose class is named", "top-1", top1, unit="share", least=0, most=1, per_sample=True)
+TOP5 = Metric(
+    "top5",
+    "share of images whose class is among the five likeliest",
+    "top-5",
+    top5,
+    unit="share",
+    least=0,
+    most=1,
+    null="for fewer than six classes",
+    per_sample=True,
+    in_leaderboard=False,
+)
+BALANCED = Metric("balanced", "mean over classes of the share named rightly", "balanced", balanced, unit="share", least=0)
+"""without an upper bound, since the mean of float32 may be 1.0000001"""
+NLL = Metric("nll", "negative log-likelihood, in nats, mean over images", "NLL", nll, unit="nats", better="lower")
+ECE = Metric(
+    "ece",
+    f"expected calibration error over {CALIBRATION_BINS} bins of equal width",
+    "ECE",
+    ece,
+    unit="share",
+    better="lower",
+    least=0,
+)
+AGREEMENT = Metric(
+    "agreement",
+    "share of images on which student and teacher name the same class",
+    "agreement",
+    agreement,
+    unit="share",
+    least=0,
+    most=1,
+    null="without a teacher",
+    of_teacher=True,
+)
+TEACHER_KL = Metric(
+    "teacher_kl",
+    "KL(teacher || student) in nats, mean over images",
+    "KL to teacher",
+    teacher_kl,
+    unit="nats",
+    better="lower",
+    null="without a teacher",
+    of_teacher=True,
+)
+CLASSIFICATION = Task(
+    "classification",
+    metrics=(TOP1, TOP5, BALANCED, NLL, ECE, AGREEMENT, TEACHER_KL),
+    headline=TOP1,
+    tie_break=NLL,
+    class_lists=(
+        ClassList("images_per_class", "test images of each class", "count", since=2),
+        ClassList("errors_per_class", "how many of them are named wrongly", "count", since=2),
+        ClassList(
+            "accuracy_per_class", "share of them that is named rightly; null for a class without test images", "share or null", since=2
+        ),
+    ),
+    count_classes=count_classes,
+)
+
+
 def chance(targets: Tensor, classes: int) -> float:
-    """The top-1 that always naming the commonest class would reach."""
-    return float(torch.bincount(targets, minlength=classes).max()) / len(targets)
+    """The accuracy that always naming the commonest class would reach."""
+    return float(targets.bincount(minlength=classes).max()) / len(targets)
 
 
 @dataclass(frozen=True)
 class AgainstChance:
-    """A network's top-1 beside the share of the commonest class, on so many images.
+    """A network's accuracy beside the share of the commonest class, on so many images.
 
     above: whether naming the commonest class reaches as much with a probability of at most CHANCE_SIZE (the binomial tail).
     tells: whether the images are enough for that: a network half-way between chance and 1 passes with CHANCE_POWER.
     """
 
-    top1: float
+    accuracy: float
     chance: float
     images: int
     above: bool
     tells: bool
+
+    @property
+    def text(self) -> str:
+        return f"{TOP1.heading} {self.accuracy:.1%}"
 
 
 def against_chance(log_probs: Tensor, targets: Tensor) -> AgainstChance:
@@ -86,7 +161,7 @@ def against_chance(log_probs: Tensor, targets: Tensor) -> AgainstChance:
     right = int((log_probs.argmax(1) == targets).sum())
     enough = next((k for k in range(count + 1) if binomial_tail(k, count, share) <= CHANCE_SIZE), count + 1)
     return AgainstChance(
-        top1=right / count,
+        accuracy=right / count,
         chance=share,
         images=count,
         above=right >= enough,

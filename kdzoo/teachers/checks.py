@@ -44,21 +44,20 @@ def check(teacher: Teacher, parts: Parts, augment: Augment, execution: Placement
         if found.tells:
             raise _at_chance(teacher, found, "validation")
         said.append(
-            f"teacher {teacher.name}: {found.images} validation images are too few to tell top-1 {found.top1:.1%} "
-            f"from chance ({found.chance:.1%})"
+            f"teacher {teacher.name}: {found.images} validation images are too few to tell {found.text} from chance ({found.chance:.1%})"
         )
     found = against_chance(*teacher.check_predictions(parts, augment, execution))
     if found.above:
-        return [f"{text}; on {found.images} training images it is above chance, with {found.top1:.1%}" for text in said]
+        return [f"{text}; on {found.images} training images it is above chance, with {found.accuracy:.1%}" for text in said]
     if found.tells:
         raise _at_chance(teacher, found, "training")
-    few = f"{found.images} training images are too few to tell top-1 {found.top1:.1%} from chance ({found.chance:.1%})"
+    few = f"{found.images} training images are too few to tell {found.text} from chance ({found.chance:.1%})"
     return [*said, f"teacher {teacher.name}: {few}"]
 
 
 def _at_chance(teacher: Teacher, found: AgainstChance, where: str) -> InputError:
     return InputError(
-        f"teacher {teacher.name}: top-1 {found.top1:.1%} on {found.images} {where} images is not above chance "
+        f"teacher {teacher.name}: {found.text} on {found.images} {where} images is not above chance "
         f"({found.chance:.1%}; binomial test of size {CHANCE_SIZE:g}): it would teach noise. Train it longer, give its weights "
         "(NAME:FILE), say what its images were normalised with (NAME:FILE@norm=auto tries the usual ones), or keep it as a control "
         "(kdzoo bench --allow-chance-teacher)"

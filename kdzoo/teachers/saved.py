@@ -18,7 +18,6 @@ from kdzoo.data.split import Parts
 from kdzoo.data.views import view_count
 from kdzoo.models.placement import Placement
 from kdzoo.runs.spec import Augment, Recipe
-from kdzoo.tasks.classification import measure, per_class
 from kdzoo.teachers.file import CENTRE, SavedFile
 from kdzoo.teachers.teacher import Teacher
 
@@ -87,9 +86,9 @@ def saved_teacher(file: SavedFile, parts: Parts, recipe: Recipe) -> SavedTeacher
         cost=None,
         val=val,
         test=test,
-        val_metrics=None if val is None or parts.val is None else measure(val, parts.val.targets),
-        test_metrics=None if test is None else measure(test, parts.test.targets),
-        test_per_class={} if test is None else per_class(test, parts.test.targets),
+        val_metrics=None if val is None or parts.val is None else parts.task.measure(val, parts.val.targets),
+        test_metrics=None if test is None else parts.task.measure(test, parts.test.targets),
+        test_per_class={} if test is None else parts.task.by_class(test, parts.test.targets),
         notes=tuple(_notes(file, parts, val, test)),
         file=file,
         exact_views=file.has_views_of(recipe.augment),

@@ -24,7 +24,7 @@ from kdzoo.models.placement import Placement
 from kdzoo.models.predict import batch_of, predict
 from kdzoo.runs.seals import tensors_digest
 from kdzoo.runs.spec import Augment
-from kdzoo.tasks.classification import Metrics, measure, per_class
+from kdzoo.tasks.task import Metrics
 from kdzoo.teachers.answers import LiveAnswers
 from kdzoo.teachers.code import CODE_DIGEST
 from kdzoo.teachers.predictions import Predictions, predictions
@@ -147,8 +147,8 @@ def serve(network: Network, name: str, cost: NetworkCost, parts: Parts, augment:
         cost=cost,
         val=val,
         test=test,
-        val_metrics=None if val is None or parts.val is None else measure(val, parts.val.targets),
-        test_metrics=measure(test, parts.test.targets),
-        test_per_class=per_class(test, parts.test.targets),
+        val_metrics=None if val is None or parts.val is None else parts.task.measure(val, parts.val.targets),
+        test_metrics=parts.task.measure(test, parts.test.targets),
+        test_per_class=parts.task.by_class(test, parts.test.targets),
         notes=told.notes,
     )

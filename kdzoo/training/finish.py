@@ -19,7 +19,7 @@ from kdzoo.runs.events import Emit, Note
 from kdzoo.runs.predictions import Predictions, write_predictions
 from kdzoo.runs.seals import OWNER
 from kdzoo.runs.store import is_teacher
-from kdzoo.tasks.classification import Metrics, against_chance, measure, per_class
+from kdzoo.tasks.classification import CLASSIFICATION, against_chance
 from kdzoo.training.cohort import Cohort
 from kdzoo.training.member import Member, Tally, now
 
@@ -27,15 +27,15 @@ from kdzoo.training.member import Member, Tally, now
 def close_epoch(cohort: Cohort, member: Member, epoch: int) -> None:
     """Evaluate on validation, keep the best epoch, write the epoch's line."""
     val_said, test_said = cohort.said(member)
-    val = None
+    task, val = cohort.parts.task, None
     if cohort.parts.val is not None:
-        val = measure(look(cohort, member, cohort.parts.val), cohort.parts.val.targets, val_said)
-        if member.best is None or better(val, member.best["val"]):
+        val = task.measure(look(cohort, member, cohort.parts.val), cohort.parts.val.targets, val_said)
+        if member.best is None or task.better(val, member.best["val"]):
             member.best = {"epoch": epoch + 1, "val": val, "state": copied(member.shipped)}
     if cohort.execution.options.oracle:
-        test = measure(look(cohort, member, cohort.parts.test), cohort.parts.test.targets, test_said)
+        test = task.measure(look(cohort, member, cohort.parts.test), cohort.parts.test.targets, test_said)
         member.oracle_epochs += 1
-        if member.oracle is None or better(test, member.oracle["test"]):
+        if member.oracle is None or task.better(test, member.oracle["test"]):
             member.oracle = {"epoch": epoch + 1, "test": test}
     means = member.tally.means()
     member.train_loss = means.pop("loss")
@@ -69,8 +69,8 @@ def finish(cohort: Cohort, member: Member, emit: Emit) -> None:
     val = None if parts.val is None else look(cohort, member, parts.val)
     last = {
         "epoch": cohort.recipe.epochs,
-        "val": None if val is None or parts.val is None else measure(val, parts.val.targets, val_said),
-        "test": {**measure(test, parts.test.targets, test_said), **per_class(test, parts.test.targets)},
+        "val": None if val is None or parts.val is None else parts.task.measure(val, parts.val.targets, val_said),
+        "test": {**parts.task.measure(test, parts.test.targets, test_said), **parts.task.by_class(test, parts.test.targets)},
     }
     if "predictions" in options.keep:
         write_predictions(member.folder.predictions, predictions_of(parts, val, test), member.run.id)
@@ -86,6 +86,7 @@ def finish(cohort: Cohort, member: Member, emit: Emit) -> None:
     best = best_epoch(cohort, member, last)
     oracle = best_on_test(cohort, member, emit) if options.oracle else None
     result = {
+        **({} if parts.task is CLASSIFICATION else {"task": parts.task.name}),
         "id": member.run.id,
         "status": "done",
         "last": last,
@@ -135,12 +136,12 @@ def settle(cohort: Cohort, member: Member, emit: Emit) -> None:
         return
     member.average = None
     if (held := cohort.parts.val) is not None:  # the epochs were measured of the average: the last is the only one that is known without
-        val = measure(look(cohort, member, held), held.targets, cohort.said(member)[0])
+        val = cohort.parts.task.measure(look(cohort, member, held), held.targets, cohort.said(member)[0])
         member.best = {"epoch": cohort.recipe.epochs, "val": val, "state": copied(member.shipped)}
     emit(
         Note(
-            f"{member.run.id}: the moving average of its weights is at chance (top-1 {found.top1:.1%} on {found.images} "
-            f"images), the weights themselves are not ({plain.top1:.1%}): they are evaluated and kept instead; use a lower recipe.ema than "
+            f"{member.run.id}: the moving average of its weights is at chance ({found.text} on {found.images} "
+            f"images), the weights themselves are not ({plain.text}): they are evaluated and kept instead; use a lower recipe.ema than "
             f"{cohort.recipe.ema:g} for so few steps",
         )
     )
@@ -168,7 +169,8 @@ def best_epoch(cohort: Cohort, member: Member, last: Mapping[str, Any]) -> dict[
     if member.best["epoch"] != last["epoch"]:
         with weights_of(member.shipped, member.best["state"]):
             looked, targets = look(cohort, member, cohort.parts.test), cohort.parts.test.targets
-        test = {**measure(looked, targets, cohort.said(member)[1]), **per_class(looked, targets)}
+        task = cohort.parts.task
+        test = {**task.measure(looked, targets, cohort.said(member)[1]), **task.by_class(looked, targets)}
     return {"epoch": member.best["epoch"], "val": member.best["val"], "test": test}
 
 
@@ -186,11 +188,6 @@ def weights_of(module: nn.Module, state: Mapping[str, Tensor]) -> Iterator[None]
 def look(cohort: Cohort, member: Member, subset: Subset) -> Tensor:
     """The log-probabilities of a member's student on a part of the data."""
     return predict(member.shipped, subset, cohort.recipe.augment, cohort.execution.device)
-
-
-def better(metrics: Metrics, than: Metrics) -> bool:
-    """Higher top-1, then lower NLL; an equal epoch is no better than an earlier one."""
-    return (metrics["top1"], -(metrics["nll"] or 0)) > (than["top1"], -(than["nll"] or 0))
 
 
 def copied(module: nn.Module) -> dict[str, Tensor]:

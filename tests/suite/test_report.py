@@ -9,12 +9,13 @@ from test_leaderboard import AT, KD, NONE, objective, write
 
 from kdzoo.errors import InputError
 from kdzoo.suite.report.bench import read_bench
-from kdzoo.suite.report.columns import COLUMNS, HEADINGS, selected
+from kdzoo.suite.report.columns import HEADINGS, columns_for, selected
 from kdzoo.suite.report.footnotes import footnotes
 from kdzoo.suite.report.leaderboard import leaderboard_frame
 from kdzoo.suite.report.markdown import as_markdown
 from kdzoo.suite.report.sections import display_frame, sections
 from kdzoo.suite.report.terminal import ESSENTIAL, OPTIONAL, as_many_as_fit, frame_table, leaderboard_view
+from kdzoo.tasks.classification import TOP1
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def test_no_line_is_wider_than_the_terminal_and_the_essential_numbers_are_whole(
 
 
 def test_a_wider_terminal_shows_more_columns_in_the_same_order(bench):
-    frame = display_frame(leaderboard_frame(read_bench(bench)))
+    frame = display_frame(leaderboard_frame(read_bench(bench)), TOP1)
     columns = [list(as_many_as_fit(frame, width).columns) for width in (80, 120, 160, 300)]
     assert set(columns[0]) >= set(ESSENTIAL) & set(frame)
     for narrow, wide in itertools.pairwise(columns):
@@ -52,7 +53,7 @@ def test_a_wider_terminal_shows_more_columns_in_the_same_order(bench):
 
 
 def test_a_column_without_a_value_takes_no_room(bench):
-    frame = display_frame(leaderboard_frame(read_bench(bench))).assign(**{"val top-1": ""})
+    frame = display_frame(leaderboard_frame(read_bench(bench)), TOP1).assign(**{"val top-1": ""})
     assert "val top-1" not in as_many_as_fit(frame, 300)
 
 
@@ -69,12 +70,12 @@ def test_what_failed_is_shown_with_its_reason_and_what_is_damaged_with_its_file(
 @pytest.mark.parametrize(("p", "text"), [(0.0496, "0.0496"), (0.05002, "0.050020"), (0.0512, "0.051"), (0.5, "0.500"), (4e-5, "<0.001")])
 def test_a_p_value_shows_on_which_side_of_five_per_cent_it_lies(bench, p, text):
     board = leaderboard_frame(read_bench(bench)).assign(p_vs_kd=p)
-    assert set(display_frame(board)["p KD"]) == {text}
+    assert set(display_frame(board, TOP1)["p KD"]) == {text}
 
 
 def test_brackets_in_a_cell_are_text_and_not_markup(bench):
     out = Console(file=io.StringIO(), width=100)
-    frame = display_frame(leaderboard_frame(read_bench(bench))).assign(setting="layers=[red] [/]")
+    frame = display_frame(leaderboard_frame(read_bench(bench)), TOP1).assign(setting="layers=[red] [/]")
     out.print(frame_table(frame[["method", "setting"]], "b [bold]"))
     assert "layers=[red] [/]" in out.file.getvalue()
     assert "b [bold]" in out.file.getvalue()
@@ -96,7 +97,7 @@ def test_only_the_rows_that_were_asked_for_are_shown(bench):
 
 
 def test_columns_that_do_not_fit_are_left_out_in_the_stated_order_and_named(bench):
-    frame = display_frame(leaderboard_frame(read_bench(bench)))
+    frame = display_frame(leaderboard_frame(read_bench(bench)), TOP1)
     for width in range(80, 300, 10):
         kept = [name for name in OPTIONAL if name in as_many_as_fit(frame, width)]
         assert kept == [name for name in OPTIONAL if frame[name].any()][: len(kept)]
@@ -138,7 +139,7 @@ def test_footnotes_explain_what_is_shown_and_nothing_else(bench, columns):
     frames = [selected(frame, columns) for _, frame in sections(read, board)]
     text = " ".join(footnotes(read, board, frames))
     (frame,) = frames
-    explained = {column.name for column in COLUMNS if column.meaning}
+    explained = {column.name for column in columns_for(TOP1) if column.meaning}
     assert footnote_words(text) & explained == explained & set(frame)
     assert ("p-value" in text) == any(name.startswith("p ") for name in frame)
     assert ("interval of this row" in text) == bool({"vs KD", "vs student alone"} & set(frame))
@@ -195,7 +196,7 @@ def test_in_a_pipe_the_width_is_that_of_columns_or_two_hundred(bench, kdzoo, mon
 
 def test_a_long_setting_continues_on_the_next_line_before_the_rank_is_left_out(bench):
     board = leaderboard_frame(read_bench(bench))
-    frame = display_frame(board)[["#", "method", "setting", "n", "test top-1", "vs KD"]].assign(setting="T=4 weight 7.8 (dose 0.3)")
+    frame = display_frame(board, TOP1)[["#", "method", "setting", "n", "test top-1", "vs KD"]].assign(setting="T=4 weight 7.8 (dose 0.3)")
     whole = sum(max(len(name), frame[name].map(len).max()) + 2 for name in frame.columns) - 2
     assert list(as_many_as_fit(frame, whole - 5).columns) == list(frame.columns)
     out = Console(file=io.StringIO(), width=whole - 5)

@@ -60,6 +60,7 @@ def plan_data(config: BenchConfig, protocol: RecipeFile, images: Images, side: i
         split_seed=config.split_seed,
         limit=config.limit,
         label_fraction=config.label_fraction,
+        task=images.task.name,
     )
     unlabelled: Unlabelled | None = None
     with noting(problems):

@@ -15,6 +15,8 @@ from kdzoo.runs.store import Store
 from kdzoo.suite.report.blocks import Block
 from kdzoo.suite.report.grouping import make_blocks
 from kdzoo.suite.report.records import Record, by_place, read_record
+from kdzoo.tasks.classification import CLASSIFICATION
+from kdzoo.tasks.task import Task
 from kdzoo.text import number_of
 
 
@@ -37,6 +39,11 @@ class BenchRecords:
     @cached_property
     def blocks(self) -> tuple[Block, ...]:
         return make_blocks(self.records)
+
+    @property
+    def task(self) -> Task:
+        """What its runs learn; classification where there is none."""
+        return self.records[0].task if self.records else CLASSIFICATION
 
     @property
     def portable_notes(self) -> tuple[str, ...]:

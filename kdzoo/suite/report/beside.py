@@ -90,8 +90,8 @@ def _ours(standing: Standing) -> dict[str, Any]:
     return {
         "method": standing.record.method,
         "setting": standing.setting or None,
-        "ours top1": standing.mean_top1,
-        "ours sd": sample_sd(list(standing.top1.values())),
+        "ours top1": standing.mean,
+        "ours sd": sample_sd(list(standing.values.values())),
         "ours n": len(standing.done),
         "ours teacher top1": teacher_top1_of(standing),
     }
@@ -101,7 +101,7 @@ def _theirs(standing: Standing, number: Published | None, differs: Sequence[Mark
     if number is None:
         return {}
     top1, sd = number.top1 / 100, None if number.sd is None else number.sd / 100
-    low, high = difference_interval(list(standing.top1.values()), 1 / standing.images, top1, sd, number.seeds)
+    low, high = difference_interval(list(standing.values.values()), 1 / standing.images, top1, sd, number.seeds)
     return {
         "published top1": top1,
         "published sd": sd,
@@ -110,7 +110,7 @@ def _theirs(standing: Standing, number: Published | None, differs: Sequence[Mark
         "published epochs": number.epochs,
         "published epoch": number.epoch,
         **{name: getattr(number, name) for name in ("table", "printed", "run_by", "source")},
-        DIFFERENCE: standing.mean_top1 - top1,
+        DIFFERENCE: standing.mean - top1,
         f"{DIFFERENCE} low": low,
         f"{DIFFERENCE} high": high,
         "differs": SEPARATOR.join(map(str, differs)) or None,

@@ -16,6 +16,7 @@ from kdzoo.suite.report.records import Place, Record
 from kdzoo.suite.report.rules import common_seeds
 from kdzoo.suite.report.selection import Candidate
 from kdzoo.suite.report.settings import setting_text
+from kdzoo.tasks.task import Metric
 from kdzoo.text import number_of
 
 TEACHER = "teacher"
@@ -50,9 +51,14 @@ class Standing:
         return self.candidate.done
 
     @property
-    def top1(self) -> dict[int, float]:
-        """Test top-1 of the last epoch by seed."""
-        return {record.run.seed: record.result["last"]["test"]["top1"] for record in self.done if record.result}
+    def metric(self) -> Metric:
+        """The headline of its task."""
+        return self.record.task.headline
+
+    @property
+    def values(self) -> dict[int, float]:
+        """The headline on the test images after the last epoch, by seed."""
+        return {record.run.seed: record.result["last"]["test"][self.metric.name] for record in self.done if record.result}
 
     @property
     def images(self) -> int:
@@ -60,8 +66,13 @@ class Standing:
         return min(int(record.result["last"]["test"]["n"]) for record in self.done if record.result)
 
     @property
-    def mean_top1(self) -> float:
-        return float(np.mean(list(self.top1.values())))
+    def resolution(self) -> float:
+        """What one test image makes of a value; equal values differ by less than that."""
+        return 1 / self.images if self.metric.per_sample else 0.0
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(list(self.values.values())))
 
 
 @dataclass(frozen=True)
@@ -75,6 +86,11 @@ class Block:
     recipe: str
     records: tuple[Record, ...]
     standings: tuple[Standing, ...]
+
+    @property
+    def metric(self) -> Metric:
+        """What its rows are compared by: the headline of their task."""
+        return self.records[0].task.headline
 
     @property
     def head(self) -> dict[str, Any]:
@@ -97,27 +113,27 @@ class Block:
     @cached_property
     def model(self) -> ErrorModel | None:
         """The errors of the healthy settings, in their order; None where there is none."""
-        resolution = max((1 / standing.images for standing in self.healthy), default=0.0)
-        return model_of([standing.top1 for standing in self.healthy], resolution) if self.healthy else None
+        resolution = max((standing.resolution for standing in self.healthy), default=0.0)
+        return model_of([standing.values for standing in self.healthy], resolution) if self.healthy else None
 
     @cached_property
     def common_seeds(self) -> frozenset[int]:
         """The seeds that the ranks of this table are made on (`stats.common_seeds`)."""
-        return common_seeds([standing.top1.keys() for standing in self.healthy])
+        return common_seeds([standing.values.keys() for standing in self.healthy])
 
     @cached_property
     def comparable(self) -> tuple[Standing, ...]:
         """The healthy settings that have all the common seeds; none where there is no common seed."""
-        return tuple(s for s in self.healthy if self.common_seeds and self.common_seeds <= s.top1.keys())
+        return tuple(s for s in self.healthy if self.common_seeds and self.common_seeds <= s.values.keys())
 
     @cached_property
     def ranked(self) -> tuple[Standing, ...]:
         """The settings that have a rank: those on two common seeds or more. One seed ranks nothing, nor does one row."""
         return self.comparable if len(self.common_seeds) > 1 and len(self.comparable) > 1 else ()
 
-    def common_top1(self, standing: Standing) -> float:
-        """Mean test top-1 of a comparable setting over the common seeds."""
-        return float(np.mean([standing.top1[seed] for seed in sorted(self.common_seeds)]))
+    def common_mean(self, standing: Standing) -> float:
+        """The mean headline of a comparable setting over the common seeds."""
+        return float(np.mean([standing.values[seed] for seed in sorted(self.common_seeds)]))
 
     @cached_property
     def has_one_seed(self) -> bool:

@@ -11,6 +11,8 @@ import pandas as pd
 
 from kdzoo.suite.plan.config import NONE
 from kdzoo.suite.report.settings import Setting
+from kdzoo.tasks.classification import CLASSIFICATION
+from kdzoo.tasks.task import Metric
 
 STUDENT_ALONE = "student alone"
 
@@ -37,10 +39,10 @@ def bytes_text(value: float) -> str:
     return "" if math.isnan(value) else f"{value / 1000**power:.3g} {units[power]}"
 
 
-def on_common_seeds(row: pd.Series) -> str:
-    """Empty where the row has no other seeds than those."""
-    same = pd.isna(row["rank_top1"]) or len(str(row["rank_seeds"]).split()) == row["n"]
-    return "" if same else percent_text(row["rank_top1"])
+def on_common_seeds(row: pd.Series, metric: Metric) -> str:
+    """The mean that a row is ranked by; empty where the row has no other seeds than those of the ranks."""
+    mean = row[f"rank_{metric.name}"]
+    return "" if pd.isna(mean) or len(str(row["rank_seeds"]).split()) == row["n"] else metric.text(mean)
 
 
 def p_value_words(p: float) -> str:
@@ -62,30 +64,26 @@ def count_text(row: pd.Series) -> str:
     return f"{row['n']:.0f}" if pd.isna(row["planned"]) or row["n"] == row["planned"] else f"{row['n']:.0f} of {row['planned']:.0f}"
 
 
-def percent_text(value: float) -> str:
-    return "" if pd.isna(value) else f"{100 * value:.2f}"
-
-
-def spread_words(mean: float, sd: float) -> str:
+def spread_words(mean: float, sd: float, metric: Metric = CLASSIFICATION.headline) -> str:
     """`96.94 ± 0.48` of shares, in per cent."""
-    return "" if pd.isna(mean) else percent_text(mean) + ("" if pd.isna(sd) else f" ± {100 * sd:.2f}")
+    return "" if pd.isna(mean) else metric.text(mean) + ("" if pd.isna(sd) else f" ± {metric.spread_text(sd)}")
 
 
-def interval_of(row: pd.Series, name: str) -> str:
-    return interval_words(row[name], row[f"{name}_low"], row[f"{name}_high"])
+def interval_of(row: pd.Series, name: str, metric: Metric) -> str:
+    return interval_words(row[name], row[f"{name}_low"], row[f"{name}_high"], metric)
 
 
-def interval_words(difference: float, low: float, high: float) -> str:
+def interval_words(difference: float, low: float, high: float, metric: Metric = CLASSIFICATION.headline) -> str:
     """`+0.37 [-0.91, +1.65]` of shares, in points; without brackets where there is no interval."""
-    return "" if pd.isna(difference) else f"{100 * difference:+.2f} {_range(low, high)}".rstrip()
+    return "" if pd.isna(difference) else f"{metric.difference_text(difference)} {_range(low, high, metric)}".rstrip()
 
 
-def bounds_of(row: pd.Series, name: str) -> str:
-    return _range(row[f"{name}_low"], row[f"{name}_high"])
+def bounds_of(row: pd.Series, name: str, metric: Metric) -> str:
+    return _range(row[f"{name}_low"], row[f"{name}_high"], metric)
 
 
-def _range(low: float, high: float) -> str:
-    return "" if pd.isna(low) else f"[{100 * low:+.2f}, {100 * high:+.2f}]"
+def _range(low: float, high: float, metric: Metric) -> str:
+    return "" if pd.isna(low) else f"[{metric.difference_text(low)}, {metric.difference_text(high)}]"
 
 
 def holm_mark(stands: object) -> str:

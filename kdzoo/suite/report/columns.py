@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import pandas as pd
 
@@ -20,10 +21,11 @@ from kdzoo.suite.report.cells import (
     on_common_seeds,
     p_value_words,
     passes_text,
-    percent_text,
     setting_words,
     spread_words,
 )
+from kdzoo.tasks.known import TASKS
+from kdzoo.tasks.task import Metric
 
 ALL_COLUMNS = "all"
 
@@ -60,70 +62,74 @@ class Column:
     meaning: str = ""
 
 
-def _control_columns(name: str, words: str) -> tuple[Column, ...]:
+def _control_columns(name: str, words: str, metric: Metric) -> tuple[Column, ...]:
     """A control's columns: difference and p-value of a row by itself, and those for all rows at once."""
     short = words.split()[-1]
     return (
-        Column(f"vs {words}", lambda row: interval_of(row, f"vs_{name}") + holm_mark(row[f"vs_{name}_holm"])),
+        Column(f"vs {words}", lambda row: interval_of(row, f"vs_{name}", metric) + holm_mark(row[f"vs_{name}_holm"])),
         Column(f"p {short}", lambda row: p_value_words(row[f"p_vs_{name}"])),
-        Column(f"vs {short} {ALL_COLUMNS}", lambda row: bounds_of(row, f"vs_{name}_all")),
+        Column(f"vs {short} {ALL_COLUMNS}", lambda row: bounds_of(row, f"vs_{name}_all", metric)),
         Column(f"p {short} {ALL_COLUMNS}", lambda row: p_value_words(row[f"p_vs_{name}_all"])),
     )
 
 
-COLUMNS = (
-    Column("#", lambda row: number_text(row["rank"], ".0f")),
-    Column("method", lambda row: method_words(row["method"])),
-    Column("setting", lambda row: setting_words(row)),
-    Column("n", lambda row: count_text(row)),
-    Column("test top-1", lambda row: spread_words(row["test_top1"], row["test_sd"])),
-    Column("on common seeds", lambda row: on_common_seeds(row), "test top-1 over the seeds that ranks are made on"),
-    Column(
-        "top-1 at best val",
-        lambda row: percent_text(row["test_top1_at_best_val"]),
-        "test top-1 of the epoch that is best on validation",
-    ),
-    Column(
-        "best on test (oracle)",
-        lambda row: percent_text(row["oracle_test_top1"]),
-        "chosen by looking at the test images, not a result",
-    ),
-    Column("val top-1", lambda row: percent_text(row["val_top1"]), "validation top-1 of the last epoch"),
-    *_control_columns("kd", "KD"),
-    *_control_columns("alone", STUDENT_ALONE),
-    Column(
-        "gap closed",
-        lambda row: number_text(row["gap_closed"], ".0%").replace("%", " %"),
-        "share of the way from the student alone to the teacher, where the teacher's lead is clear of its 95 % interval",
-    ),
-    Column("tried", lambda row: number_text(row["settings_tried"], ".0f"), "settings tried"),
-    Column(
-        "passes",
-        lambda row: passes_text(row),
-        "a step's forward and backward passes of the student and forward passes of a live teacher (what a loss runs itself is in MACs)",
-    ),
-    Column(
-        "MACs",
-        lambda row: number_text(row["macs_ratio"], ".2f", "x"),
-        "multiply-accumulates of training (networks, losses, backward), the student alone being 1",
-    ),
-    Column(
-        "time",
-        lambda row: number_text(row["time_ratio"], ".2f", "x"),
-        "processor time of training (on a GPU, of the device), the student alone being 1, from a probe of both in turn",
-    ),
-    Column("memory", lambda row: bytes_text(row["memory_bytes"]), "bytes of weights, gradients, optimiser state and saved activations"),
-    Column(
-        "clock s",
-        lambda row: number_text(row["train_seconds"], ".3g"),
-        "seconds of a solo run by the clock, from a probe; depends on what else the machine does",
-    ),
-)  # fmt: skip
-"""of a leaderboard for a reader, from left to right"""
+@cache
+def columns_for(metric: Metric) -> tuple[Column, ...]:
+    """The columns of a leaderboard for a reader from left to right, of a task with this headline."""
+    name, word = metric.name, metric.heading
+    return (
+        Column("#", lambda row: number_text(row["rank"], ".0f")),
+        Column("method", lambda row: method_words(row["method"])),
+        Column("setting", lambda row: setting_words(row)),
+        Column("n", lambda row: count_text(row)),
+        Column(f"test {word}", lambda row: spread_words(row[f"test_{name}"], row["test_sd"], metric)),
+        Column("on common seeds", lambda row: on_common_seeds(row, metric), f"test {word} over the seeds that ranks are made on"),
+        Column(
+            f"{word} at best val",
+            lambda row: metric.text(row[f"test_{name}_at_best_val"]),
+            f"test {word} of the epoch that is best on validation",
+        ),
+        Column(
+            "best on test (oracle)",
+            lambda row: metric.text(row[f"oracle_test_{name}"]),
+            "chosen by looking at the test images, not a result",
+        ),
+        Column(f"val {word}", lambda row: metric.text(row[f"val_{name}"]), f"validation {word} of the last epoch"),
+        *_control_columns("kd", "KD", metric),
+        *_control_columns("alone", STUDENT_ALONE, metric),
+        Column(
+            "gap closed",
+            lambda row: number_text(row["gap_closed"], ".0%").replace("%", " %"),
+            "share of the way from the student alone to the teacher, where the teacher's lead is clear of its 95 % interval",
+        ),
+        Column("tried", lambda row: number_text(row["settings_tried"], ".0f"), "settings tried"),
+        Column(
+            "passes",
+            lambda row: passes_text(row),
+            "a step's forward and backward passes of the student and forward passes of a live teacher (what a loss runs itself is in MACs)",
+        ),
+        Column(
+            "MACs",
+            lambda row: number_text(row["macs_ratio"], ".2f", "x"),
+            "multiply-accumulates of training (networks, losses, backward), the student alone being 1",
+        ),
+        Column(
+            "time",
+            lambda row: number_text(row["time_ratio"], ".2f", "x"),
+            "processor time of training (on a GPU, of the device), the student alone being 1, from a probe of both in turn",
+        ),
+        Column("memory", lambda row: bytes_text(row["memory_bytes"]), "bytes of weights, gradients, optimiser state and saved activations"),
+        Column(
+            "clock s",
+            lambda row: number_text(row["train_seconds"], ".3g"),
+            "seconds of a solo run by the clock, from a probe; depends on what else the machine does",
+        ),
+    )
 
 
 PAIRS_HEADINGS = ("pairs", "p KD", "mean rank")
 
 
-HEADINGS = tuple(dict.fromkeys((*(column.name for column in COLUMNS), "why", *PAIRS_HEADINGS)))
+_OF_TASKS = [column.name for task in TASKS.values() for column in columns_for(task.headline)]
+HEADINGS = tuple(dict.fromkeys((*_OF_TASKS, "why", *PAIRS_HEADINGS)))
 """what a reader may ask for by `--columns`"""

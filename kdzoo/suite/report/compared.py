@@ -18,10 +18,12 @@ from kdzoo.suite.report.cells import setting_words
 from kdzoo.suite.report.error_model import sample_sd
 from kdzoo.suite.report.protocol import protocol_of, value_text
 from kdzoo.suite.report.runs_table import SETTING, setting_columns
+from kdzoo.tasks.known import TASKS
 
 TABLE_FILES = ("leaderboard.csv", "runs.csv")
 
 
+HEADLINES = tuple(dict.fromkeys(task.headline.name for task in TASKS.values()))
 KEYS = ("pair", "data", "phase", "method")
 
 
@@ -84,7 +86,7 @@ def read_side(path: Path) -> Side:
         table = pd.read_csv(path)
     except (ValueError, OSError) as error:
         raise InputError(f"compare: {path}: not a CSV table ({error})") from error
-    column = next((c for c in ("test_top1", "top1", "accuracy") if c in table), None)
+    column = next((c for c in (*(form + name for name in HEADLINES for form in ("test_", "")), "accuracy") if c in table), None)
     if "method" not in table or column is None:
         raise InputError(f"compare: {path}: expected columns method and test_top1 (or top1), found: {', '.join(map(str, table.columns))}")
     name = path.parent.resolve().name if path.name in TABLE_FILES else path.stem
@@ -122,10 +124,10 @@ def _bench_side(bench: BenchRecords) -> Side:
     entries = [
         Entry(
             where={**block.head, "method": standing.record.method, **setting_columns(standing.record)},
-            top1=standing.mean_top1,
-            sd=sample_sd(list(standing.top1.values())),
+            top1=standing.mean,
+            sd=sample_sd(list(standing.values.values())),
             n=len(standing.done),
-            seeds=standing.top1,
+            seeds=standing.values,
             collapsed=standing.collapsed is not None,
             images=standing.images,
             setting=standing.setting,

@@ -12,11 +12,12 @@ from kdzoo.suite.plan.config import KD
 from kdzoo.suite.report.bench import BenchRecords
 from kdzoo.suite.report.blocks import CONTROLS, Block, Standing, labels
 from kdzoo.suite.report.cells import STUDENT_ALONE, method_words
-from kdzoo.suite.report.columns import ALL_COLUMNS, COLUMNS
+from kdzoo.suite.report.columns import ALL_COLUMNS, columns_for
 from kdzoo.suite.report.comparisons import comparisons
 from kdzoo.suite.report.error_model import ROWS_TO_FIT
 from kdzoo.suite.report.over_pairs import MANY_PAIRS, pair_groups
-from kdzoo.suite.report.selection import COLLAPSE_RULE, RULE, at_published_coefficients
+from kdzoo.suite.report.selection import at_published_coefficients, collapse_words, rule_words
+from kdzoo.tasks.task import Metric
 
 ONE_SEED = (
     "One seed: nothing is ranked; rows are in order of accuracy. How far two runs of one method differ is not known here, "
@@ -55,7 +56,12 @@ def footnotes(bench: BenchRecords, board: pd.DataFrame, frames: Sequence[pd.Data
     groups = pair_groups(blocks) if any("pairs" in frame for frame in frames) else []
     pairs = [len(group) for _, group in groups]
     about_pairs = [FEW if any(n < MANY_PAIRS for n in pairs) else "", MANY if any(n >= MANY_PAIRS for n in pairs) else ""]
-    lines = [*_shared(blocks, protocol), meanings(frames), *(line for say in sayings for line in _shared(blocks, say)), *about_pairs]
+    lines = [
+        *_shared(blocks, protocol),
+        meanings(frames, bench.task.headline),
+        *(line for say in sayings for line in _shared(blocks, say)),
+        *about_pairs,
+    ]
     return [line for line in lines if line]
 
 
@@ -67,7 +73,7 @@ def _shared(blocks: Sequence[Block], say: Callable[[Block], str]) -> list[str]:
     return [f"{label}: {text}" for label, text in texts.items()]
 
 
-def meanings(frames: Sequence[pd.DataFrame]) -> str:
+def meanings(frames: Sequence[pd.DataFrame], metric: Metric) -> str:
     """What the columns mean that stand in one of these tables."""
     tables = [frame for frame in frames if "pairs" not in frame]
     shown = {str(name) for frame in tables for name in frame.columns}
@@ -78,8 +84,8 @@ def meanings(frames: Sequence[pd.DataFrame]) -> str:
     words = []
     if named:
         words.append(
-            f"{' and '.join(named)}: difference{'s' * (len(named) > 1)} to {' and to '.join(whose[name] for name in named)} in points"
-            + (", with the 95 % interval of this row by itself." if intervals else ".")
+            f"{' and '.join(named)}: difference{'s' * (len(named) > 1)} to {' and to '.join(whose[name] for name in named)} "
+            f"in {metric.difference_words}" + (", with the 95 % interval of this row by itself." if intervals else ".")
         )
     if any(name.startswith("p ") for name in shown):
         words.append("p: its p-value.")
@@ -87,7 +93,7 @@ def meanings(frames: Sequence[pd.DataFrame]) -> str:
         words.append("all: the interval and p-value for all rows at once, from which a row picked from the table may be claimed.")
     if marks:
         words.append("*: stands after Holm's correction for all rows.")
-    words += [f"{column.name}: {column.meaning}." for column in COLUMNS if column.name in shown and column.meaning]
+    words += [f"{column.name}: {column.meaning}." for column in columns_for(metric) if column.name in shown and column.meaning]
     return " ".join(words)
 
 
@@ -98,7 +104,7 @@ def protocol(block: Block) -> str:
     lacking = sorted({method_words(s.record.method) for s in block.standings if s.done and not s.candidate.complete})
     spread = f"of seed {seeds}" if block.has_one_seed and seeds.isdecimal() else f"mean ± sample sd over seeds {seeds}"
     return (
-        f"Top-1 in per cent on the test set after the last epoch, {spread}; "
+        f"{block.metric.title} on the test set after the last epoch, {spread}; "
         f"held out for validation: {100 * data.val_fraction:g} %. {_choice(block)}."
         + (f" Not all seeds are done of: {', '.join(lacking)}." if lacking else "")
     )
@@ -106,7 +112,7 @@ def protocol(block: Block) -> str:
 
 def ranks(block: Block) -> str:
     """On which seeds the rows of a table are ranked, where they do not all have the same; empty where they have."""
-    if block.has_one_seed or all(s.top1.keys() == block.common_seeds for s in block.healthy):
+    if block.has_one_seed or all(s.values.keys() == block.common_seeds for s in block.healthy):
         return ""
     if not block.ranked:
         return "No ranks: no two rows share two seeds."
@@ -116,7 +122,7 @@ def ranks(block: Block) -> str:
 
 
 def _seeds_words(standing: Standing) -> str:
-    return f"seed{'s' * (len(standing.top1) != 1)} {_listed(standing.top1)}"
+    return f"seed{'s' * (len(standing.values) != 1)} {_listed(standing.values)}"
 
 
 def _listed(seeds: Iterable[int]) -> str:
@@ -140,8 +146,8 @@ def _choice(block: Block) -> str:
     if len(set(methods)) < len(methods):
         return "Nothing was chosen: every setting is shown"
     if block.place.phase == "refit":
-        return f"Setting chosen in the sweep: {RULE}"
-    return f"Setting chosen: {RULE}"
+        return f"Setting chosen in the sweep: {rule_words(block.records[0].task)}"
+    return f"Setting chosen: {rule_words(block.records[0].task)}"
 
 
 def one_seed(block: Block) -> str:
@@ -166,7 +172,7 @@ def errors(block: Block) -> str:
     if model is None or math.isnan(model.pooled) or model.pooled <= 0 or not _families(block):
         return ""
     rows = len(block.healthy)
-    sd = 100 * math.sqrt(float(model.prior.variance))
+    sd = f"{block.metric.spread_text(math.sqrt(float(model.prior.variance)))} {block.metric.difference_words}"
     pairing = (
         f"{rows} healthy rows share their seeds, so each seed's mean over them is subtracted"
         if model.paired
@@ -174,10 +180,10 @@ def errors(block: Block) -> str:
     )
     if math.isinf(model.prior.freedom):
         why = "too few rows to tell their spreads apart" if rows < ROWS_TO_FIT else "the rows' spreads differ by no more than chance"
-        spread = f"one sd for all rows, {sd:.2f} points ({why})"
+        spread = f"one sd for all rows, {sd} ({why})"
     else:
         weight = f"with the weight of {model.prior.freedom:.1f} further seeds"
-        spread = f"each row's variance is shrunk towards a common {sd:.2f} points {weight}"
+        spread = f"each row's variance is shrunk towards a common {sd} {weight}"
     return f"Error model: {pairing}; {spread}; t with at most {model.pooled:g} degrees of freedom."
 
 
@@ -185,7 +191,7 @@ def collapsed(block: Block) -> str:
     """What makes a row a collapsed one; empty where none is."""
     if not any(standing.collapsed for standing in block.standings):
         return ""
-    return f"Collapsed: {COLLAPSE_RULE}. Such a row is in no test and does not affect any other row's error."
+    return f"Collapsed: {collapse_words(block.metric)}. Such a row is in no test and does not affect any other row's error."
 
 
 def resolution(block: Block) -> str:
@@ -195,8 +201,9 @@ def resolution(block: Block) -> str:
     if found is None or found.contrast is None or np.isnan(found.contrast.detectable).any():
         return ""
     seeds = sorted({len(standing.done) for standing in block.healthy})
+    detectable = block.metric.spread_text(float(np.median(found.contrast.detectable)))
     return (
         f"With {' to '.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))} seeds a difference below "
-        f"{100 * float(np.median(found.contrast.detectable)):.2f} points would probably go unnoticed in a row by itself "
+        f"{detectable} {block.metric.difference_words} would probably go unnoticed in a row by itself "
         "(80 % power, two-sided 5 %; the median over the healthy rows)."
     )

@@ -17,32 +17,41 @@ from kdzoo.suite.report.error_model import sample_sd
 from kdzoo.suite.report.records import Record
 from kdzoo.suite.report.rules import lead_is_clear
 from kdzoo.suite.report.runs_table import COSTS, SETTING, setting_columns
+from kdzoo.tasks.task import Task
 
 
 def leaderboard_frame(bench: BenchRecords) -> pd.DataFrame:
     """A row a method at its chosen setting, best first, for every pair, data set and phase; the teacher as a reference.
 
-    Differences are in test top-1 of the last epoch, to tuned plain KD and to the student alone, each with a 95 %
+    Differences are in the task's headline (top-1 of a classification) on the test images after the last epoch, to tuned plain
+    KD and to the student alone, each with a 95 %
     interval and its p-value (vs_kd_low, vs_kd_high, p_vs_kd) and with those that hold for all rows of the table at once
     (vs_kd_all_low, vs_kd_all_high, p_vs_kd_all); vs_kd_holm: whether it stands after Holm's correction. `collapsed` says
-    why a row has none of that. `rank` is by rank_top1, the mean over rank_seeds, which all ranked rows have; rows without
+    why a row has none of that. `rank` is by the mean headline (rank_top1) over rank_seeds, which all ranked rows have; rows without
     these seeds follow without a rank. gap_closed is there only where the teacher's lead is clear. time_ratio and macs_ratio
     are the cost of training as multiples of the student alone's.
     """
-    return pd.DataFrame([row for block in bench.blocks for row in _block_rows(block)], columns=list(_COLUMNS))
+    return pd.DataFrame([row for block in bench.blocks for row in _block_rows(block)], columns=list(_columns(bench.task)))
 
 
-_COLUMNS = (
-    *HEAD, "rank", "rank_seeds", "rank_top1", "method", *SETTING, "swept",
+def _columns(task: Task) -> tuple[str, ...]:
+    head = task.headline.name
+    return (
+    *HEAD, "rank", "rank_seeds", f"rank_{head}", "method", *SETTING, "swept",
     "settings_tried", "n", "planned", "failed", "collapsed",
-    "test_top1", "test_sd", "test_top1_at_best_val", "oracle_test_top1", "val_top1", "pairing",
+    f"test_{head}", "test_sd", f"test_{head}_at_best_val", f"oracle_test_{head}", f"val_{head}", "pairing",
     *(column for name in CONTROLS for column in (
         f"vs_{name}", f"vs_{name}_low", f"vs_{name}_high", f"p_vs_{name}",
         f"vs_{name}_all_low", f"vs_{name}_all_high", f"p_vs_{name}_all", f"vs_{name}_holm",
     )),
-    "gap_closed", "detectable", "test_balanced", "test_nll", "test_ece", "test_agreement", "test_teacher_kl", *COSTS, "macs_ratio",
+    "gap_closed", "detectable", *(f"test_{name}" for name in _others(task)), *COSTS, "macs_ratio",
     "student_parameters", "student_macs",
-)  # fmt: skip
+    )  # fmt: skip
+
+
+def _others(task: Task) -> list[str]:
+    """The metrics beside the headline of which a leaderboard has the mean."""
+    return [metric.name for metric in task.metrics if metric.in_leaderboard and metric is not task.headline]
 
 
 def _block_rows(block: Block) -> list[dict[str, Any]]:
@@ -62,27 +71,28 @@ def _block_rows(block: Block) -> list[dict[str, Any]]:
         }
         for standing in block.standings
     ]
+    ranked, sign = f"rank_{block.metric.name}", block.metric.sign
     # Means of equal values may differ in the last bits: a tie is a tie, and goes by name and setting.
     rows.sort(
         key=lambda row: (
             row["collapsed"] is not None,
-            "rank_top1" not in row,
-            -round(row.get("rank_top1", _or(row["test_top1"], -1.0)), 10),
+            ranked not in row,
+            -sign * round(row.get(ranked, _or(row[f"test_{block.metric.name}"], -sign * math.inf if sign < 0 else -1.0)), 10),
             row["method"],
             str(row["others"]),
             *_numbers(row),
         )
     )
-    for rank, row in enumerate((row for row in rows if "rank_top1" in row), start=1):
+    for rank, row in enumerate((row for row in rows if ranked in row), start=1):
         row["rank"] = rank
-    return [{**block.head, **_teacher_row(teachers[0])}, *rows] if teachers else rows
+    return [{**block.head, **_teacher_row(teachers[0], block.records[0].task)}, *rows] if teachers else rows
 
 
 def _ranked_by(standing: Standing, block: Block) -> dict[str, Any]:
     """What a setting is ranked by: its mean over the seeds that all ranked rows share. Nothing where it has no rank."""
     if position_of(block.ranked, standing) is None:
         return {}
-    return {"rank_seeds": " ".join(map(str, sorted(block.common_seeds))), "rank_top1": block.common_top1(standing)}
+    return {"rank_seeds": " ".join(map(str, sorted(block.common_seeds))), f"rank_{block.metric.name}": block.common_mean(standing)}
 
 
 def _macs_ratio(standing: Standing, block: Block) -> float | None:
@@ -102,7 +112,7 @@ def _numbers(row: Mapping[str, Any]) -> tuple[float, ...]:
 
 def _row(standing: Standing) -> dict[str, Any]:
     """What the runs of a setting say by themselves."""
-    record, done = standing.record, standing.done
+    record, done, head = standing.record, standing.done, standing.metric.name
     student = (done[0].result or {}).get("student", {}) if done else {}
     return {
         "method": record.method,
@@ -113,12 +123,12 @@ def _row(standing: Standing) -> dict[str, Any]:
         "planned": len(standing.candidate.records),
         "failed": sum(r.state == "failed" for r in standing.candidate.records),
         "collapsed": standing.collapsed,
-        "test_top1": _mean(done, "last", "test", "top1"),
-        "test_sd": sample_sd(list(standing.top1.values())) if done else None,
-        "test_top1_at_best_val": _mean(done, "best", "test", "top1"),
-        "oracle_test_top1": _mean(done, "oracle", "test", "top1"),
-        "val_top1": _mean(done, "last", "val", "top1"),
-        **{f"test_{name}": _mean(done, "last", "test", name) for name in ("balanced", "nll", "ece", "agreement", "teacher_kl")},
+        f"test_{head}": _mean(done, "last", "test", head),
+        "test_sd": sample_sd(list(standing.values.values())) if done else None,
+        f"test_{head}_at_best_val": _mean(done, "best", "test", head),
+        f"oracle_test_{head}": _mean(done, "oracle", "test", head),
+        f"val_{head}": _mean(done, "last", "val", head),
+        **{f"test_{name}": _mean(done, "last", "test", name) for name in _others(record.task)},
         **{name: _median(done, name) for name in COSTS},
         "student_parameters": student.get("parameters"),
         "student_macs": student.get("macs"),
@@ -129,7 +139,7 @@ def _differences(standing: Standing, block: Block) -> dict[str, Any]:
     """Differences of means to tuned KD and to the student alone."""
     controls = {name: block.only(control) for name, control in CONTROLS.items()}
     return {
-        f"vs_{name}": standing.mean_top1 - control.mean_top1
+        f"vs_{name}": standing.mean - control.mean
         for name, control in controls.items()
         if standing.done and control is not None and control is not standing
     }
@@ -144,23 +154,24 @@ def _gap_closed(standing: Standing, block: Block, teachers: Sequence[Mapping[str
     alone = block.only(NONE)
     if alone is None or not teachers or any(position_of(block.healthy, one) is None for one in (standing, alone)):
         return {}
-    base = alone.mean_top1
-    teacher = float(np.mean([teacher["test"]["top1"] for teacher in teachers]))
-    if not lead_is_clear(teacher, list(alone.top1.values()), alone.images):
+    base = alone.mean
+    metric = block.metric
+    teacher = float(np.mean([teacher["test"][metric.name] for teacher in teachers]))
+    if not lead_is_clear(
+        metric.sign * teacher, [metric.sign * value for value in alone.values.values()], alone.images if metric.unit == "share" else None
+    ):
         return {}
-    return {"gap_closed": (standing.mean_top1 - base) / (teacher - base)}
+    return {"gap_closed": (standing.mean - base) / (teacher - base)}
 
 
-def _teacher_row(teacher: Mapping[str, Any]) -> dict[str, Any]:
-    test = teacher["test"]
+def _teacher_row(teacher: Mapping[str, Any], task: Task) -> dict[str, Any]:
+    test, head = teacher["test"], task.headline.name
     return {
         "method": TEACHER,
         "n": 1,
-        "test_top1": test["top1"],
-        "val_top1": (teacher.get("val") or {}).get("top1"),
-        "test_balanced": test["balanced"],
-        "test_nll": test["nll"],
-        "test_ece": test["ece"],
+        f"test_{head}": test[head],
+        f"val_{head}": (teacher.get("val") or {}).get(head),
+        **{f"test_{name}": test[name] for name in _others(task) if name in task.own_names},
         "student_parameters": teacher.get("parameters"),
         "student_macs": teacher.get("macs"),
     }

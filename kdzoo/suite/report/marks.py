@@ -39,7 +39,7 @@ class Mark:
 
 def teacher_top1_of(standing: Standing) -> float | None:
     found = [(record.result or {}).get("teacher") or {} for record in standing.done]
-    known = [teacher["test"]["top1"] for teacher in found if teacher.get("test")]
+    known = [teacher["test"][standing.metric.name] for teacher in found if teacher.get("test")]
     return float(np.mean(known)) if known else None
 
 

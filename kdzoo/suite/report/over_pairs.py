@@ -69,8 +69,8 @@ def _gains(block: Block) -> dict[str, tuple[float, bool]]:
     methods = [standing.record.method for standing in block.standings]
     if kd is None or position_of(block.comparable, kd) is None or len(set(methods)) < len(methods):
         return {}
-    base = block.common_top1(kd)
-    healthy = {s.record.method: block.common_top1(s) - base for s in block.comparable}
+    base, sign = block.common_mean(kd), block.metric.sign
+    healthy = {s.record.method: sign * (block.common_mean(s) - base) for s in block.comparable}
     lowest = min(healthy.values())
     fallen = {s.record.method: (lowest, True) for s in block.standings if s.collapsed is not None}
     return {method: (gain, False) for method, gain in healthy.items()} | fallen

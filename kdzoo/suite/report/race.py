@@ -82,7 +82,7 @@ def more_seeds(method: str, config: BenchConfig, race: Race, used: Iterable[int]
 def _decision(block: Block, race: Race) -> Decision:
     controls = tuple(found for name in CONTROLS if (found := block.only(name)) is not None)
     contenders = [standing for standing in block.healthy if standing.record.method not in CONTROLS]
-    ranked = sorted(contenders, key=lambda one: (-round(one.mean_top1, 10), one.record.method))
+    ranked = sorted(contenders, key=lambda one: (-block.metric.sign * round(one.mean, 10), one.record.method))
     best, rest = ranked[: race.best], ranked[race.best :]
     return Decision(block, tuple(best), tuple(_by_width(block, race, rest)[: race.widest]), controls)
 
@@ -99,6 +99,6 @@ def _by_width(block: Block, race: Race, standings: list[Standing]) -> list[Stand
     def key(standing: Standing) -> tuple[float, float, str]:
         columns = tests.columns(f"vs_{name}", standing)
         width = float(columns[f"vs_{name}_high"] - columns[f"vs_{name}_low"])
-        return -round(width, 10), -round(sample_sd(list(standing.top1.values())), 10), standing.record.method
+        return -round(width, 10), -round(sample_sd(list(standing.values.values())), 10), standing.record.method
 
     return sorted(standings, key=key) if race.widest else []

@@ -12,6 +12,8 @@ from kdzoo.errors import InputError
 from kdzoo.runs.about import about_faults
 from kdzoo.runs.spec import Run, object_of
 from kdzoo.runs.store import RunFolder, State
+from kdzoo.tasks.known import task_named
+from kdzoo.tasks.task import Task
 
 
 class Place(NamedTuple):
@@ -45,6 +47,10 @@ class Record:
     @cached_property
     def method(self) -> str:
         return self.run.objective.label
+
+    @property
+    def task(self) -> Task:
+        return task_named(self.run.data.task)
 
     @property
     def setting_key(self) -> str:

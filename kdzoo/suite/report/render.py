@@ -13,6 +13,7 @@ import pandas as pd
 from kdzoo.errors import InputError, unknown
 from kdzoo.suite.report.markdown import markdown_table
 from kdzoo.suite.report.table_files import as_csv
+from kdzoo.tasks.known import TASKS
 
 FORMATS = ("table", "csv", "md", "latex", "json")
 
@@ -47,7 +48,8 @@ def _with_integers(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.astype(dict.fromkeys(whole, "Int64"))
 
 
-SHARES = re.compile(r"top1|top5| sd$|_sd$| - .*?( low| high)?$|^vs_|ece|balanced|agreement|gap_closed|detectable")
+_SHARES = [metric.name for task in TASKS.values() for metric in task.metrics if metric.unit == "share"]
+SHARES = re.compile("|".join([*_SHARES, " sd$", "_sd$", r" - .*?( low| high)?$", "^vs_", "gap_closed", "detectable"]))
 
 
 DIFFERENCES = re.compile(r" - |^vs_")

@@ -10,13 +10,18 @@ from typing import Any, cast
 import pandas as pd
 
 from kdzoo.errors import InputError, unknown
+from kdzoo.tasks.known import TASKS
+
+_HIGHER = [metric.name for task in TASKS.values() for metric in task.metrics if metric.better == "higher"]
+HIGHER_IS_BETTER = re.compile("|".join([*_HIGHER, "acc", "gap_closed", "vs_", " - "]))
+"""columns of which the highest value is the best"""
 
 
 def sorted_by(frame: pd.DataFrame, column: str) -> pd.DataFrame:
     """The frame in the order of a column, best first for accuracies; raises InputError with the nearest column."""
     if column not in frame:
         raise InputError(unknown("sort", column, map(str, frame.columns)))
-    higher_is_better = re.search(r"top1|acc|gap_closed|agreement|balanced|vs_| - ", column)
+    higher_is_better = HIGHER_IS_BETTER.search(column)
     ascending = not higher_is_better or bool(re.search(r"(^p_| p| test|_test| sd|_sd)$|^p_", column))
     return frame.sort_values(column, ascending=ascending, kind="stable", na_position="last")
 

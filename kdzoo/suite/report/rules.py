@@ -40,15 +40,18 @@ def common_seeds(samples: Sequence[Iterable[int]]) -> frozenset[int]:
     return max(able, key=lambda seeds: (able[seeds], len(seeds), sorted(seeds)), default=shared)
 
 
-def lead_is_clear(teacher: float, alone: Sequence[float] | np.ndarray, images: int) -> bool:
-    """Whether a teacher's test top-1 lies above the student alone's (seeds) by more than the 95 % interval of that lead.
+def lead_is_clear(teacher: float, alone: Sequence[float] | np.ndarray, images: int | None) -> bool:
+    """Whether a teacher's value, such as test top-1, lies above the student alone's (seeds) by more than that lead's 95 % interval.
 
     The teacher is one training: its distance from a mean of n has an error of sd sqrt(1 + 1/n), with n - 1 degrees of
-    freedom, and no lead is clearer than N test images leave two accuracies open. Never clear with one seed.
+    freedom, and no lead is clearer than N test images leave two accuracies open (None: the values are no accuracies). Never
+    clear with one seed.
     """
     n, base = len(alone), float(np.mean(alone))
     if n < 2:
         return False
     between_runs = float(stdtrit(n - 1, (1 + LEVEL) / 2)) * sample_sd(alone) * np.sqrt(1 + 1 / n)
+    if images is None:
+        return bool(teacher - base > between_runs)
     between_images = float(ndtri((1 + LEVEL) / 2)) * np.sqrt((base * (1 - base) + teacher * (1 - teacher)) / images)
     return bool(teacher - base > max(between_runs, between_images))

@@ -11,9 +11,7 @@ from kdzoo.runs.spec import canonical
 from kdzoo.suite.report.bench import BenchRecords
 from kdzoo.suite.report.records import Record
 from kdzoo.suite.report.settings import setting_of
-
-METRICS = ("top1", "top5", "balanced", "nll", "ece", "agreement", "teacher_kl")
-
+from kdzoo.tasks.task import Task
 
 COSTS = (
     "student_passes", "backward_passes", "teacher_passes", "views", "step_macs", "train_macs", "time_ratio",
@@ -29,15 +27,17 @@ def runs_frame(bench: BenchRecords) -> pd.DataFrame:
     """A row a run, in the order of pair, phase, method, setting and seed. Accuracies are shares."""
     records = sorted(bench.records, key=lambda r: (r.place[:-1], r.method, r.setting_key, r.run.seed, r.id))
     recipes = {record.id: block.recipe for block in reversed(bench.blocks) for record in block.records}
-    return pd.DataFrame([_run_row(r, recipes.get(r.id, r.place.recipe)) for r in records], columns=list(_run_row(None, None)))
+    rows = [_run_row(r, recipes.get(r.id, r.place.recipe), bench.task) for r in records]
+    return pd.DataFrame(rows, columns=list(_run_row(None, None, bench.task)))
 
 
-def _run_row(record: Record | None, recipe: str | None) -> dict[str, Any]:
+def _run_row(record: Record | None, recipe: str | None, task: Task) -> dict[str, Any]:
     """A run's row; the columns, with nothing in them, for None."""
     result = (record.result if record else None) or {}
     last, best, oracle = result.get("last") or {}, result.get("best") or {}, result.get("oracle") or {}
     teacher, student, cost = result.get("teacher") or {}, result.get("student") or {}, result.get("cost") or {}
     run, place = (record.run, record.place) if record else (None, None)
+    head = task.headline.name
     return {
         "id": record and record.id,
         "pair": place and place.pair,
@@ -49,17 +49,17 @@ def _run_row(record: Record | None, recipe: str | None) -> dict[str, Any]:
         **(setting_columns(record) if record else dict.fromkeys(SETTING)),
         "seed": run and run.seed,
         "state": record and record.state,
-        **{f"val_{name}": (last.get("val") or {}).get(name) for name in METRICS},
-        **{f"test_{name}": (last.get("test") or {}).get(name) for name in METRICS},
+        **{f"val_{name}": (last.get("val") or {}).get(name) for name in task.names},
+        **{f"test_{name}": (last.get("test") or {}).get(name) for name in task.names},
         "best_epoch": best.get("epoch"),
-        "best_val_top1": (best.get("val") or {}).get("top1"),
-        "test_top1_at_best_val": (best.get("test") or {}).get("top1"),
+        f"best_val_{head}": (best.get("val") or {}).get(head),
+        f"test_{head}_at_best_val": (best.get("test") or {}).get(head),
         "oracle_epoch": oracle.get("epoch"),
-        "oracle_test_top1": (oracle.get("test") or {}).get("top1"),
+        f"oracle_test_{head}": (oracle.get("test") or {}).get(head),
         "train_loss": (result.get("train") or {}).get("loss"),
         "train_samples": (result.get("train") or {}).get("samples"),
-        "teacher_val_top1": (teacher.get("val") or {}).get("top1"),
-        "teacher_test_top1": (teacher.get("test") or {}).get("top1"),
+        f"teacher_val_{head}": (teacher.get("val") or {}).get(head),
+        f"teacher_test_{head}": (teacher.get("test") or {}).get(head),
         "teacher_parameters": teacher.get("parameters"),
         "student_parameters": student.get("parameters"),
         "student_macs": student.get("macs"),

@@ -6,9 +6,10 @@ import pandas as pd
 
 from kdzoo.suite.report.bench import BenchRecords
 from kdzoo.suite.report.cells import STUDENT_ALONE, holm_mark, interval_of, method_words, p_value_words
-from kdzoo.suite.report.columns import COLUMNS
+from kdzoo.suite.report.columns import columns_for
 from kdzoo.suite.report.over_pairs import over_pairs, pair_groups
 from kdzoo.suite.report.selection import BELOW
+from kdzoo.tasks.task import Metric
 
 
 def sections(bench: BenchRecords, board: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
@@ -22,14 +23,14 @@ def sections(bench: BenchRecords, board: pd.DataFrame) -> list[tuple[str, pd.Dat
         rows = block.rows_of(board)
         collapsed = rows["collapsed"].notna()
         if not collapsed.all():
-            shown.append((block.title, display_frame(rows[~collapsed])))
+            shown.append((block.title, display_frame(rows[~collapsed], block.metric)))
         if collapsed.any():
-            shown.append((f"Collapsed: {block.title}", collapsed_frame(rows[collapsed])))
+            shown.append((f"Collapsed: {block.title}", collapsed_frame(rows[collapsed], block.metric)))
     for title, group in pair_groups(blocks):
         rows_over_pairs = over_pairs(group)
         wanted = rows_over_pairs["method"].isin(board["method"])
         if wanted.any():
-            shown.append((title, pairs_frame(rows_over_pairs[wanted])))
+            shown.append((title, pairs_frame(rows_over_pairs[wanted], group[0].metric)))
     return [(title, _without_empty_columns(frame)) for title, frame in shown]
 
 
@@ -37,24 +38,24 @@ def _without_empty_columns(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[[name for name in frame.columns if name == "method" or frame[name].any()]]
 
 
-def display_frame(board: pd.DataFrame) -> pd.DataFrame:
-    """The healthy rows as text, as a person reads them; accuracies in per cent."""
+def display_frame(board: pd.DataFrame, metric: Metric) -> pd.DataFrame:
+    """The healthy rows as text, as a person reads them; shares in per cent."""
     board = board[board["collapsed"].isna()]
     rows = [row for _, row in board.iterrows()]
-    cells = {column.name: [column.cell(row) for row in rows] for column in COLUMNS}
+    cells = {column.name: [column.cell(row) for row in rows] for column in columns_for(metric)}
     return pd.DataFrame(cells, index=board.index, dtype=object)
 
 
-def collapsed_frame(board: pd.DataFrame) -> pd.DataFrame:
+def collapsed_frame(board: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     """The collapsed rows as text: what they came to and why they are in no test."""
     board = board[board["collapsed"].notna()]
     rows = [row for _, row in board.iterrows()]
-    own = {"method", "setting", "n", "test top-1"}
+    own = {"method", "setting", "n", f"test {metric.heading}"}
     return pd.DataFrame(
         {
-            **{column.name: [column.cell(row) for row in rows] for column in COLUMNS if column.name in own},
-            "vs KD": [interval_of(row, "vs_kd") for row in rows],
-            f"vs {STUDENT_ALONE}": [interval_of(row, "vs_alone") for row in rows],
+            **{column.name: [column.cell(row) for row in rows] for column in columns_for(metric) if column.name in own},
+            "vs KD": [interval_of(row, "vs_kd", metric) for row in rows],
+            f"vs {STUDENT_ALONE}": [interval_of(row, "vs_alone", metric) for row in rows],
             "why": [row["collapsed"].replace(BELOW, "below alone on val") for row in rows],
         },
         index=board.index,
@@ -62,14 +63,14 @@ def collapsed_frame(board: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def pairs_frame(rows: pd.DataFrame) -> pd.DataFrame:
+def pairs_frame(rows: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     """Methods over pairs as text."""
     many = rows["p_vs_kd"].notna().any()
     shown = {
         "method": [method_words(method) for method in rows["method"]],
         "pairs": [f"{n}" if not c else f"{n} ({c} collapsed)" for n, c in zip(rows["pairs"], rows["collapsed"], strict=True)],
         "vs KD": [
-            f"{100 * gain:+.2f}" + ("" if pd.isna(error) else f" ± {100 * error:.2f}") + holm_mark(holm_)
+            metric.difference_text(gain) + ("" if pd.isna(error) else f" ± {metric.spread_text(error)}") + holm_mark(holm_)
             for gain, error, holm_ in zip(rows["vs_kd"], rows["vs_kd_error"], rows["vs_kd_holm"], strict=True)
         ],
     }

@@ -10,14 +10,30 @@ import numpy as np
 
 from kdzoo.suite.report.records import Record, by_place
 from kdzoo.suite.report.rules import COLLAPSE_POINTS, COLLAPSE_SDS, is_collapsed
-
-RULE = "highest mean validation top-1 of the last epoch over the seeds, then lowest validation NLL, then nearest the declared default"
+from kdzoo.tasks.task import Metric, Task
 
 BELOW = "below the student alone on validation"
-COLLAPSE_RULE = (
-    f"a seed failed, or the mean validation top-1 of the last epoch lies more than {COLLAPSE_POINTS:g} points and more than "
-    f"{COLLAPSE_SDS:g} sd of the student alone below the student alone"
-)
+
+
+def rule_words(task: Task) -> str:
+    """By what a setting is chosen, in words."""
+    head, tie = task.headline, task.tie_break
+    first = f"{_best(head)} mean validation {head.heading} of the last epoch over the seeds"
+    return ", then ".join([first, *([f"{_best(tie)} validation {tie.heading}"] if tie else []), "nearest the declared default"])
+
+
+def _best(metric: Metric) -> str:
+    return "highest" if metric.better == "higher" else "lowest"
+
+
+def collapse_words(metric: Metric) -> str:
+    """What makes a row a collapsed one, in words."""
+    if metric.unit != "share":
+        return "a seed failed"
+    return (
+        f"a seed failed, or the mean validation {metric.heading} of the last epoch lies more than {COLLAPSE_POINTS:g} points and more than "
+        f"{COLLAPSE_SDS:g} sd of the student alone below the student alone"
+    )
 
 
 @dataclass(frozen=True)
@@ -40,24 +56,28 @@ class Candidate:
         return all(record.result["last"].get("val") is not None for record in self.done if record.result)
 
     @property
-    def val_top1(self) -> list[float]:
-        """Validation top-1 of the last epoch, of every seed that is done."""
-        return [record.result["last"]["val"]["top1"] for record in self.done if record.result]
+    def task(self) -> Task:
+        return self.records[0].task
+
+    def val_values(self, metric: Metric) -> list[float]:
+        """A metric on the validation images after the last epoch, of every seed that is done."""
+        return [record.result["last"]["val"][metric.name] for record in self.done if record.result]
 
 
 def why_collapsed(candidate: Candidate, alone: Candidate | None) -> str | None:
     """What makes a setting a collapsed one, in words; None for a healthy one.
 
-    A failed seed, or validation far below the student alone's (`stats.is_collapsed`). Without validation only failed
-    seeds count. An interrupted run is missing and says nothing.
+    A failed seed, or validation far below the student alone's (`rules.is_collapsed`). Without validation only failed
+    seeds count, and so they do where the headline is no share. An interrupted run is missing and says nothing.
     """
     failed = sum(record.state == "failed" for record in candidate.records)
     if failed:
         return f"{failed} of {len(candidate.records)} seeds failed"
-    if alone is None or not (candidate.done and alone.done and candidate.validated and alone.validated):
+    metric = candidate.task.headline
+    if metric.unit != "share" or alone is None or not (candidate.done and alone.done and candidate.validated and alone.validated):
         return None
     images = min(record.result["last"]["val"]["n"] for record in alone.done if record.result)
-    own, base = np.array(candidate.val_top1), np.array(alone.val_top1)
+    own, base = np.array(candidate.val_values(metric)), np.array(alone.val_values(metric))
     if not is_collapsed(own, base, images):
         return None
     return f"{100 * (base.mean() - own.mean()):.1f} points {BELOW}"
@@ -86,11 +106,11 @@ def choose(options: Sequence[Candidate]) -> tuple[Candidate, ...]:
     return (max((option for option in able if len(option.done) == most), key=_rank),)
 
 
-def _rank(candidate: Candidate) -> tuple[float, float, float, str]:
-    top1 = float(np.mean(candidate.val_top1))
-    nll = float(np.mean([record.result["last"]["val"]["nll"] for record in candidate.done if record.result]))
+def _rank(candidate: Candidate) -> tuple[float | str, ...]:
+    deciding = [metric for metric in (candidate.task.headline, candidate.task.tie_break) if metric is not None]
     # Means of equal counts may differ in the last bits: a tie is a tie.
-    return (round(top1, 10), -round(nll, 10), -distance_from_default(candidate.records[0]), candidate.records[0].setting_key)
+    means = [metric.sign * round(float(np.mean(candidate.val_values(metric))), 10) for metric in deciding]
+    return (*means, -distance_from_default(candidate.records[0]), candidate.records[0].setting_key)
 
 
 def distance_from_default(record: Record) -> float:

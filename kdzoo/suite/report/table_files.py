@@ -28,9 +28,10 @@ def write_tables(folder: Path) -> tuple[pd.DataFrame, BenchRecords]:
 def as_csv(frame: pd.DataFrame) -> bytes:
     """A frame as CSV: ten significant digits, empty where there is no value, one kind of line end, no formulas."""
     harmless = frame.copy()
-    for name in frame.select_dtypes(object):
-        texts = {cell: csv_text(cell) for cell in set(frame[name]) if isinstance(cell, str)}
-        harmless[name] = [texts.get(cell, cell) for cell in frame[name]]
-    for name in frame.select_dtypes(float):  # a whole column at once: pandas asks of every number whether it is one
-        harmless[name] = ["" if math.isnan(number) else f"{number:.10g}" for number in frame[name].tolist()]
+    for name, column in frame.items():
+        if pd.api.types.is_float_dtype(column):  # a whole column at once: pandas asks of every number whether it is one
+            harmless[name] = ["" if math.isnan(number) else f"{number:.10g}" for number in column.tolist()]
+        elif not pd.api.types.is_numeric_dtype(column):
+            texts = {cell: csv_text(cell) for cell in set(column) if isinstance(cell, str)}
+            harmless[name] = [texts.get(cell, cell) for cell in column]
     return str(harmless.to_csv(index=False, lineterminator="\n")).encode()

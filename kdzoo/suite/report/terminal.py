@@ -20,13 +20,16 @@ from kdzoo.suite.report.columns import ALL_COLUMNS, columns_of, selected
 from kdzoo.suite.report.footnotes import footnotes
 from kdzoo.suite.report.sections import sections
 from kdzoo.suite.report.verdict import verdicts
+from kdzoo.tasks.known import TASKS
 from kdzoo.text import ascii_text, columns_that_fit, number_of, one_line
 
 RANK = "#"
-ESSENTIAL = (RANK, "method", "setting", "n", "test top-1", "vs KD", "pairs", "mean rank", "why")
+HEADLINES = tuple(dict.fromkeys(task.headline.heading for task in TASKS.values()))
+ESSENTIAL = (RANK, "method", "setting", "n", *(f"test {word}" for word in HEADLINES), "vs KD", "pairs", "mean rank", "why")
 OPTIONAL = (
     "p KD", "on common seeds", "vs student alone", "p alone", "gap closed", "MACs", "time", "vs KD all", "p KD all",
-    "vs alone all", "p alone all", "val top-1", "top-1 at best val", "best on test (oracle)", "memory", "passes", "tried", "clock s",
+    "vs alone all", "p alone all", *(form.format(word) for form in ("val {}", "{} at best val") for word in HEADLINES),
+    "best on test (oracle)", "memory", "passes", "tried", "clock s",
 )  # fmt: skip
 """the columns of a leaderboard in the order in which they are taken in as long as they fit; so the last is left out first"""
 REPEATED = (RANK, "method", "setting", "measure")

@@ -9,6 +9,7 @@ from kdzoo.suite.plan.config import KD, NONE
 from kdzoo.suite.report.bench import BenchRecords
 from kdzoo.suite.report.blocks import Block, Standing, labels, position_of
 from kdzoo.suite.report.comparisons import Comparisons, comparisons
+from kdzoo.tasks.task import Metric
 from kdzoo.text import number_of
 
 ENOUGH_POINTS = 1.0
@@ -71,11 +72,11 @@ def _compared(block: Block) -> str:
     most = max(rivals, key=lambda rival: rival.high)
     if most.high <= 0:
         which = "the other method is worse" if len(rivals) == 1 else f"all {len(rivals)} other methods are worse, the best of them"
-        return f"{_name(kd)} is enough for this pair: {which}, {most} points ({_level(rivals, block)})"
-    bound = f"{100 * most.high:.2f} points ({_level(rivals, block)})"
+        return f"{_name(kd)} is enough for this pair: {which}, {most} {block.metric.difference_words} ({_level(rivals, block)})"
+    bound = f"{block.metric.text(most.high)} {block.metric.difference_words} ({_level(rivals, block)})"
     worse = sum(rival.high < 0 for rival in rivals)
     also = f"; {worse} {'is' if worse == 1 else 'are'} worse" if worse else ""
-    if 100 * most.high <= ENOUGH_POINTS:
+    if block.metric.unit == "share" and 100 * most.high <= ENOUGH_POINTS:
         which = "the other method is not" if len(rivals) == 1 else f"none of the {len(rivals)} other methods is"
         return f"{_name(kd)} is enough for this pair: {which} better than it by more than {bound}{also}"
     which = "the other method" if len(rivals) == 1 else f"any of the {len(rivals)} other methods"
@@ -85,15 +86,17 @@ def _compared(block: Block) -> str:
 
 @dataclass(frozen=True)
 class _Rival:
-    """A method's difference to a control, with the interval that holds for all rows of the table at once."""
+    """A method's gain over a control, with the interval that holds for all rows of the table at once."""
 
     name: str
     difference: float
     low: float
     high: float
+    metric: Metric
 
     def __str__(self) -> str:
-        return f"{self.name} by {100 * self.difference:+.2f} [{100 * self.low:+.2f}, {100 * self.high:+.2f}]"
+        amount, low, high = (self.metric.difference_text(number) for number in (self.difference, self.low, self.high))
+        return f"{self.name} by {amount} [{low}, {high}]"
 
 
 def _rivals(block: Block, control: str) -> list[_Rival]:
@@ -107,8 +110,11 @@ def _rival(tests: Comparisons, standing: Standing, family: int | None = None) ->
     assert tests.contrast is not None
     at = position_of(tests.standings, standing)
     assert at is not None
-    low, high = tests.contrast.interval(family or tests.family)
-    return _Rival(standing.record.method, float(tests.contrast.mean[at]), float(low[at]), float(high[at]))
+    low, high = (float(ends[at]) for ends in tests.contrast.interval(family or tests.family))
+    gain, metric = float(tests.contrast.mean[at]), standing.metric
+    if metric.better == "lower":
+        gain, low, high = -gain, -high, -low
+    return _Rival(standing.record.method, gain, low, high, metric)
 
 
 def _listed(rivals: Sequence[_Rival]) -> str:
@@ -136,11 +142,11 @@ def _gain_of_kd(block: Block, kd: Standing) -> str:
     if tests.contrast is None or position_of(tests.standings, kd) is None:
         return ""
     gain = _rival(tests, kd, family=1)
-    amount = str(gain).removeprefix(f"{gain.name} by ")
+    amount = f"{str(gain).removeprefix(f'{gain.name} by ')} {block.metric.difference_words}"
     sure = f"(95 %, {len(kd.done)} seeds)"
     if gain.low > 0 or gain.high < 0:
-        return f"{_name(kd)} is {'better' if gain.low > 0 else 'worse'} than the student alone by {amount} points {sure}; "
-    return f"{_name(kd)} cannot be told apart from the student alone, {amount} points {sure}; "
+        return f"{_name(kd)} is {'better' if gain.low > 0 else 'worse'} than the student alone by {amount} {sure}; "
+    return f"{_name(kd)} cannot be told apart from the student alone, {amount} {sure}; "
 
 
 def _against_alone(block: Block) -> str:

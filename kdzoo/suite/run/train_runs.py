@@ -21,6 +21,7 @@ from kdzoo.suite.run.cost_record import record_costs, work_clock
 from kdzoo.suite.run.members import begin_with_probe, measure_cost, open_loggers, pretrain_failure, start_or_resume
 from kdzoo.suite.run.repair import forget_damaged, renew
 from kdzoo.suite.run.worker_state import WorkerState
+from kdzoo.tasks.known import task_named
 from kdzoo.training.cohort import Cohort
 from kdzoo.training.cost import with_first_stage
 from kdzoo.training.member import Member
@@ -225,7 +226,8 @@ def report(folder: RunFolder, emit: Emit) -> None:
     if folder.state() == "done":
         result = folder.result()
         val, test = result["last"]["val"], result["last"]["test"]
-        emit(RunDone(folder.id, label, setting, run.seed, val and val["top1"], test["top1"], result["seconds"], role))
+        head = task_named(run.data.task).headline.name
+        emit(RunDone(folder.id, label, setting, run.seed, val and val[head], test[head], result["seconds"], role))
     else:
         failure = folder.failure(), folder.failure_part(), folder.failure_place()
         emit(RunFailed(folder.id, label, setting, run.seed, *failure, role))

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
 from kdzoo.runs.fields import Number, Spec
 from kdzoo.suite.study.which import as_tuple
+from kdzoo.tasks.classification import CLASSIFICATION
 
 TEACHER = "teacher"
 """as the method of a measurement: the teacher itself"""
@@ -27,7 +28,7 @@ class Cell(Spec):
     pair: str | None = None
     setting: dict[str, JsonValue] = {}
     phase: Literal["sweep", "refit"] | None = None
-    metric: str = "top1"
+    metric: str = CLASSIFICATION.headline.name
 
 
 class Difference(Spec):

@@ -6,14 +6,17 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kdzoo.errors import InputError
+from kdzoo.tasks.known import TASKS
 
-METRICS = ("top1", "top5", "balanced", "nll", "ece", "agreement", "teacher_kl", "errors", "error_rate")
+_ALL = {metric.name: metric for task in TASKS.values() for metric in task.metrics}
+METRICS = (*_ALL, "errors", "error_rate")
 """of all test images; error_rate is 100 - top1, errors the number of images that are named wrongly"""
 OF_A_CLASS = ("errors", "recall")
 """of the test images of one class, such as `recall.3`, the share of its images that are named rightly"""
-SHARES = ("top1", "top5", "balanced", "agreement", "ece")
+SHARES = tuple(name for name, metric in _ALL.items() if metric.unit == "share")
 """what result.json has as shares and tables have in per cent"""
-LOWER_IS_BETTER = ("nll", "ece", "teacher_kl", "errors", "error_rate")
+LOWER_IS_BETTER = (*(name for name, metric in _ALL.items() if metric.better == "lower"), "errors", "error_rate")
+OF_WHOLE_IMAGES = (*(name for name, metric in _ALL.items() if metric.per_sample), "error_rate")
 
 TEST = ("last", "test")
 
@@ -78,7 +81,7 @@ def resolution_of(results: Iterable[Mapping[str, Any]], metric: str) -> float:
     last = metric.split(".")[-1]
     if name == "recall" and label.isdecimal():
         place: tuple[str, ...] = (*TEST, "images_per_class", label)
-    elif last in ("top1", "top5", "error_rate"):
+    elif last in OF_WHOLE_IMAGES:
         place = (*metric.split(".")[:-1], "n") if "." in metric else (*TEST, "n")
     else:
         return 0.0

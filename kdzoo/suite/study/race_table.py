@@ -131,7 +131,7 @@ def _row(row: pd.Series, block: Block, added: Block | None, records: Iterable[Re
         return own | {"mean": 100 * row["test_top1"]}
     standing = block.only(method)
     if standing is not None:
-        low, high = mean_interval(list(standing.top1.values()), 1 / standing.images)
+        low, high = mean_interval(list(standing.values.values()), 1 / standing.images)
         own |= {"mean": 100 * row["test_top1"], "sd": 100 * row["test_sd"], "low": 100 * low, "high": 100 * high}
     own |= _on_added_seeds(method, added) | {"hours": _hours(record for record in records if record.method == method)}
     if decision is not None:
@@ -161,7 +161,7 @@ def _on_added_seeds(method: str, added: Block | None) -> dict[str, Any]:
         return {}
     columns = comparisons(added, KD).columns("added_vs_kd", standing)
     bounds = {name: columns.get(name, math.nan) for name in ("added_vs_kd_low", "added_vs_kd_high")}
-    return {"added_vs_kd": standing.mean_top1 - control.mean_top1, "added_n": len(standing.done), **bounds}
+    return {"added_vs_kd": standing.mean - control.mean, "added_n": len(standing.done), **bounds}
 
 
 def _hours(records: Iterable[Record]) -> float | None:

@@ -81,7 +81,8 @@ def _bounds(low: Any, high: Any) -> str:
 
 def _difference(row: Mapping[str, Any], name: str) -> str:
     values = [row.get(f"{name}{part}") for part in ("", "_low", "_high")]
-    return interval_words(*(math.nan if value is None else float(value) for value in values))
+    difference, low, high = (math.nan if value is None else float(value) for value in values)
+    return interval_words(difference, low, high)
 
 
 def _number(value: Any, form: str, factor: float = 1) -> str:

@@ -10,6 +10,7 @@ from kdzoo.errors import InputError, unknown
 from kdzoo.runs.fields import Spec
 from kdzoo.suite.report.records import Record
 from kdzoo.suite.report.settings import setting_of
+from kdzoo.tasks.classification import CLASSIFICATION
 
 OF_NETWORKS = ("teacher", "student", "pair")
 OF_A_SETTING = ("temperature", "alpha", "weight", "dose", "coefficients")
@@ -32,7 +33,7 @@ class Surface(Spec):
     rows: str
     columns: str
     setting: dict[str, JsonValue] = {}
-    metric: str = "top1"
+    metric: str = CLASSIFICATION.headline.name
     best: Literal["table", "rows", "columns"] = "table"
     phase: Literal["sweep", "refit"] = "sweep"
 

@@ -43,12 +43,12 @@ class Average(Step):
         from kdzoo.suite.study.steps.networks import finished, metrics
 
         runs = [finished(folder, work) for folder in work.runs]
-        test = runs[0].parts.test
+        task, test = runs[0].parts.task, runs[0].parts.test
         log_probs = torch.stack([run.predict(test) for run in runs])
         mean = log_probs.double().logsumexp(0) - torch.tensor(len(runs), dtype=torch.float64).log()
-        members = [metrics(one, test.targets) for one in log_probs]
+        members = [metrics(task, one, test.targets) for one in log_probs]
         return {
             "networks": len(runs),
             "members": {"test": {"top1": sum(one["top1"] for one in members) / len(members), "n": len(test.targets)}},
-            "last": {"test": metrics(mean.float(), test.targets)},
+            "last": {"test": metrics(task, mean.float(), test.targets)},
         }

@@ -62,7 +62,7 @@ class Calibrate(Step):
         chosen, calibrated = (log_probs + added).log_softmax(1), (test + added).log_softmax(1)
         return {
             "biases": dict(zip(map(str, self.classes), biases.tolist(), strict=True)),
-            "chosen_on": {"before": metrics(log_probs, targets), "after": metrics(chosen, targets)},
-            "before": {"test": metrics(test, run.parts.test.targets)},
-            "last": {"test": metrics(calibrated, run.parts.test.targets)},
+            "chosen_on": {"before": metrics(run.parts.task, log_probs, targets), "after": metrics(run.parts.task, chosen, targets)},
+            "before": {"test": metrics(run.parts.task, test, run.parts.test.targets)},
+            "last": {"test": metrics(run.parts.task, calibrated, run.parts.test.targets)},
         }

@@ -18,6 +18,6 @@ class Evaluate(Step):
         run = finished(folder, work)
         training, test = run.training, run.parts.test
         return {
-            "training": metrics(run.predict(training), training.targets),
-            "last": {"test": metrics(run.predict(test), test.targets)},
+            "training": metrics(run.parts.task, run.predict(training), training.targets),
+            "last": {"test": metrics(run.parts.task, run.predict(test), test.targets)},
         }

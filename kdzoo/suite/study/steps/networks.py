@@ -14,7 +14,7 @@ from kdzoo.errors import InputError
 from kdzoo.models.predict import predict
 from kdzoo.runs.store import RunFolder
 from kdzoo.suite.study.steps.step import Work
-from kdzoo.tasks.classification import measure, per_class
+from kdzoo.tasks.task import Task
 from kdzoo.training.session import Bound, Modules, data_of, kept_student, network_of, shape_of
 
 
@@ -73,6 +73,6 @@ def finished(folder: RunFolder, work: Work) -> Finished:
     return Finished(bound, images, parts, kept_student(bound, images, parts, Modules()), torch.device(work.device))
 
 
-def metrics(log_probs: Tensor, targets: Tensor) -> dict[str, Any]:
-    """Every metric of (N, K) log-probabilities, with the errors per class, as a run's result.json has them."""
-    return {**measure(log_probs, targets), **per_class(log_probs, targets)}
+def metrics(task: Task, predictions: Tensor, targets: Tensor) -> dict[str, Any]:
+    """Every metric of (N, K) predictions, with the errors per class, as a run's result.json has them."""
+    return {**task.measure(predictions, targets), **task.by_class(predictions, targets)}

@@ -160,8 +160,8 @@ def _on(run: Finished, together: Network, model: Committee, part: Subset, name: 
     asked = active_specialists(alone, model.sets).sum(1)
     counts = sorted(set(covering.tolist()))
     return {
-        "generalist": {name: metrics(alone, part.targets)},
-        "last": {name: metrics(all_of_them, part.targets)},
+        "generalist": {name: metrics(run.parts.task, alone, part.targets)},
+        "last": {name: metrics(run.parts.task, all_of_them, part.targets)},
         "asked": float(asked.double().mean()),
         "coverage": {str(count): _both(alone, all_of_them, part.targets, covering == count) for count in counts},
         "covered": _both(alone, all_of_them, part.targets, covering > 0),

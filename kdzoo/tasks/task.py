@@ -1,0 +1,161 @@
+"""A task: what is measured of a network's predictions, each metric declared once. Free of torch.
+
+Everything else is derived: the fields of result.json and its page, the columns of tables, the metrics of studies, what
+`kdzoo evaluate` compares, and by which number epochs, settings and rows are ranked.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Metrics = dict[str, float | int | None]
+
+
+@dataclass(frozen=True)
+class Case:
+    """Predictions (N, K) on one part of the data, the targets of its N samples, and what the teacher predicts of them, if there is one."""
+
+    predictions: Tensor
+    targets: Tensor
+    teacher: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number of a network's predictions, a mean over samples.
+
+    name: its key in result.json; columns of tables are named after it. meaning: in words, for result.json's page. heading:
+    in tables for a reader. unit: `share` is from 0 to 1 in files and in per cent for a reader, with differences in points.
+    least, most: bounds of its values. null: when it has none, in words; empty where it always has one. of_teacher: whether
+    it compares the student with its teacher. per_sample: whether one sample changes it by 1 / n, so that equal values
+    differ by less. in_leaderboard: whether leaderboard.csv has its mean over seeds.
+    """
+
+    name: str
+    meaning: str
+    heading: str
+    compute: Callable[[Case], float | None]
+    unit: Literal["share", "nats", "number"] = "number"
+    better: Literal["higher", "lower"] = "higher"
+    least: float | None = None
+    most: float | None = None
+    null: str = ""
+    of_teacher: bool = False
+    per_sample: bool = False
+    in_leaderboard: bool = True
+
+    @property
+    def sign(self) -> int:
+        """1 where more is better, else -1."""
+        return 1 if self.better == "higher" else -1
+
+    @property
+    def factor(self) -> int:
+        """What its values are multiplied by for a reader."""
+        return 100 if self.unit == "share" else 1
+
+    @property
+    def unit_words(self) -> str:
+        """Its unit for a reader, as in `in per cent`; empty for a plain number."""
+        return {"share": "in per cent", "nats": "in nats", "number": ""}[self.unit]
+
+    @property
+    def title(self) -> str:
+        """`Top-1 in per cent`, as it stands at the beginning of a sentence."""
+        return " ".join(filter(None, (self.heading[0].upper() + self.heading[1:], self.unit_words)))
+
+    @property
+    def difference_words(self) -> str:
+        """The unit of its differences for a reader."""
+        return {"share": "points", "nats": "nats", "number": "units"}[self.unit]
+
+    def text(self, value: float | None) -> str:
+        """A value for a reader; empty where there is none."""
+        if value is None or math.isnan(value):
+            return ""
+        return f"{self.factor * value:.2f}" if self.unit == "share" else f"{value:.4g}"
+
+    def with_unit(self, value: float | None) -> str:
+        """A value for a reader with its unit, such as `93.20 %`."""
+        return f"{self.text(value)}{' %' if self.unit == 'share' else ''}"
+
+    def difference_text(self, value: float) -> str:
+        """A difference of two values for a reader, with its sign."""
+        return f"{self.factor * value:+.2f}" if self.unit == "share" else f"{value:+.4g}"
+
+    def spread_text(self, value: float) -> str:
+        """A standard deviation or an error for a reader."""
+        return f"{self.factor * value:.2f}" if self.unit == "share" else f"{value:.4g}"
+
+
+@dataclass(frozen=True)
+class ClassList:
+    """A list in result.json with a value for every class of the test set. since: the schema from which it is written."""
+
+    name: str
+    meaning: str
+    kind: Literal["count", "share", "share or null"]
+    since: int = 1
+
+
+@dataclass(frozen=True)
+class Task:
+    """headline: the metric that settings and rows are ranked by. tie_break: the one that decides between equals; None for none.
+
+    count_classes: of a case the lists of `class_lists`, by name.
+    """
+
+    name: str
+    metrics: tuple[Metric, ...]
+    headline: Metric
+    tie_break: Metric | None = None
+    class_lists: tuple[ClassList, ...] = ()
+    count_classes: Callable[[Case], dict[str, list[Any]]] = lambda case: {}
+
+    def __post_init__(self) -> None:
+        for metric in (self.headline, self.tie_break):
+            assert metric is None or metric in self.metrics, f"{self.name}: {metric.name} is not among its metrics"
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The names of its metrics, in their order."""
+        return tuple(metric.name for metric in self.metrics)
+
+    @cached_property
+    def own_names(self) -> tuple[str, ...]:
+        """The names of the metrics that a student has without its teacher."""
+        return tuple(metric.name for metric in self.metrics if not metric.of_teacher)
+
+    def metric(self, name: str) -> Metric | None:
+        """A metric by name; None where the task has none of that name."""
+        return next((metric for metric in self.metrics if metric.name == name), None)
+
+    def measure(self, predictions: Tensor, targets: Tensor, teacher: Tensor | None = None) -> Metrics:
+        """Every metric of (N, K) predictions against N targets; `n` is N."""
+        case = Case(predictions, targets, teacher)
+        return {"n": len(targets), **{metric.name: metric.compute(case) for metric in self.metrics}}
+
+    def by_class(self, predictions: Tensor, targets: Tensor) -> dict[str, list[Any]]:
+        """What result.json has of every class of the test set."""
+        return self.count_classes(Case(predictions, targets))
+
+    def order(self, values: Mapping[str, Any]) -> tuple[float, ...]:
+        """What metrics are ordered by, the larger the better: the headline, then the tie break."""
+        deciding: Iterable[Metric] = filter(None, (self.headline, self.tie_break))
+        return tuple(metric.sign * float(values[metric.name] or 0) for metric in deciding)
+
+    def better(self, values: Mapping[str, Any], than: Mapping[str, Any]) -> bool:
+        """Whether metrics are better than others; equal ones are not."""
+        return self.order(values) > self.order(than)
+
+
+def names_of(tasks: Sequence[Task]) -> tuple[str, ...]:
+    """The metrics that any of several tasks has, by name, none twice."""
+    return tuple(dict.fromkeys(name for task in tasks for name in task.names))
