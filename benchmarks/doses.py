@@ -2,6 +2,7 @@
 
 python benchmarks/doses.py --out results/doses/digits.md
 python benchmarks/doses.py --data cifar100 --limit 10000 --pairs resnet56/resnet20,resnet32x4/resnet8x4 --epochs 8
+python benchmarks/doses.py --data cifar100_16 --pairs resnet20/resnet20 --recipe aber200 --plugin configs/papers/aber200.py
 """
 
 from __future__ import annotations
@@ -72,6 +73,8 @@ def main() -> None:
     parser.add_argument("--recipe", default="digits")
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--limit", type=int)
+    parser.add_argument("--channels-last", action="store_true", default=None, dest="channels_last")
+    parser.add_argument("--plugin", action="append", help="a file with methods of one's own")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--out", type=Path, help="a Markdown file; the numbers go beside it as JSON")
     asked = parser.parse_args()

@@ -23,7 +23,7 @@ CONTROLS = (NONE, KD)
 
 
 DISTILL_METHOD = "hinton"
-"""the method of `kdzoo distill`: few images teach more through the teacher's whole embedding than through a score for each class"""
+"""the method of `kdzoo distill`, which works with any two networks"""
 
 
 DISTILL_RECIPE = "distill"
