@@ -29,8 +29,8 @@ from kdzoo.teachers.teacher import Teacher, serve
 from kdzoo.training.cost import COUNTED, TIMED, step_seconds
 from kdzoo.training.session import Bound, Modules, cohort_of, member_of, shape_of
 
-START_SECONDS = 6.0
-"""what a worker process takes to import torch and timm"""
+START_SECONDS = 10.0
+"""what a worker process takes to import torch and timm, to read the data and to ask the teacher about validation and test images"""
 
 
 @dataclass(frozen=True)
