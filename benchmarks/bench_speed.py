@@ -21,7 +21,7 @@ from speed_setup import Setup
 
 from kdzoo.data.known import where
 from kdzoo.suite.plan.layers import bench_config
-from kdzoo.training.session import images_of
+from kdzoo.training.run_data import images_of
 
 BATCH, THREADS = 64, 1
 

@@ -26,7 +26,7 @@ from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.run.bench import with_weights
 from kdzoo.suite.run.launchers.here import Here
 from kdzoo.suite.run.prepare import prepare
-from kdzoo.training.session import Modules
+from kdzoo.training.located import Modules
 
 
 def measured(options: Mapping[str, Any]) -> tuple[list[Measured], dict[str, str]]:

@@ -45,7 +45,7 @@ from speed_report import SWEEP, machine
 from speed_setup import Setup
 
 from kdzoo.suite.plan.layers import bench_config
-from kdzoo.training.session import images_of
+from kdzoo.training.run_data import images_of
 
 Record = dict[str, Any]
 MINUTES = 8.5

@@ -26,7 +26,7 @@ from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.plan.sweep import plan
 from kdzoo.suite.run.train_runs import train_runs
 from kdzoo.suite.run.worker_state import WorkerState
-from kdzoo.training.batched import Together, together
+from kdzoo.training.batched import BatchedMembers, batch_members
 from kdzoo.training.cohort import Cohort
 
 SWEEP = 3
@@ -88,10 +88,10 @@ def stacked(setup: Setup) -> Record:
     with exact_products():
         serial = losses_of(cohort_for(setup, SWEEP, "off", limit=few(setup)))
         cohort = cohort_for(setup, SWEEP, "off", limit=few(setup))
-        joined = together(cohort.members, fetch_once(cohort.parts.train.images, torch.arange(2), setup.device))
-        if not isinstance(joined, Together):
+        joined = batch_members(cohort.members, fetch_once(cohort.parts.train.images, torch.arange(2), setup.device))
+        if not isinstance(joined, BatchedMembers):
             raise LeftOut(str(joined))
-        cohort.together = joined
+        cohort.batched = joined
         apart = relative(losses_of(cohort), serial)
     return check("stacked students against serial", apart, LOSS_TOLERANCE, apart <= LOSS_TOLERANCE, pair=setup.pair)
 

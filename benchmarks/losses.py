@@ -33,7 +33,7 @@ from speed_report import machine
 from torch import Tensor, nn
 
 from kdzoo.contract.batch import Batch, Progress
-from kdzoo.contract.method import LossWithAux, Method, stages_handed
+from kdzoo.contract.method import LossWithAux, Method, stage_indices
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.needs import Need, NetworkNeeds, Pass
 from kdzoo.contract.outputs import Outputs, with_passes
@@ -158,20 +158,20 @@ def loss_of(method: Method, made: Pair) -> Loss:
     """A method's loss on the pair; raises InputError where it cannot serve these networks, here or when it is run."""
     needs, device = method.card.needs, made.images.device
     targets = torch.arange(SAMPLES) % CLASSES
-    student_stages, teacher_stages = stages_handed(method, made.stages)
+    student_stages, teacher_stages = stage_indices(method, made.stages)
     _refuse(method, made)
     with global_stream(0, "build"):
         shapes = made.student_shapes.pick(student_stages), made.teacher_shapes.pick(teacher_stages)
         module = method.build(*shapes, DataFacts(SAMPLES, CLASSES, targets)).to(device).train()
-    teacher = _cut_off(made.teacher_said, "teacher").only(needs.teacher, teacher_stages)
-    apart = _cut_off(made.student_said, "student").only(needs.student, student_stages)
+    teacher = _cut_off(made.teacher_said, "teacher").restrict_to(needs.teacher, teacher_stages)
+    apart = _cut_off(made.student_said, "student").restrict_to(needs.student, student_stages)
     student: list[Outputs] = []
     steps = iter(range(10**9))
 
     def prepare() -> None:
         """The student's outputs without gradients; made anew where a backward goes through what made them."""
         if takes_gradients_at_maps(method):
-            student[:] = [made.student(made.images, needs.student.outputs).only(needs.student, student_stages, owner="student")]
+            student[:] = [made.student(made.images, needs.student.outputs).restrict_to(needs.student, student_stages, owner="student")]
         else:
             student[:] = [apart.map(without_gradient)]
         for owner in (module, made.student):
@@ -215,7 +215,7 @@ def _refuse(method: Method, made: Pair) -> None:
 
 def _cut_off(outputs: Outputs, owner: str) -> Outputs:
     """The outputs as leaves, at which a backward ends; the student's take gradients."""
-    return outputs.map(lambda tensor: tensor.detach().requires_grad_(owner == "student")).only(outputs.declared, owner=owner)
+    return outputs.map(lambda tensor: tensor.detach().requires_grad_(owner == "student")).restrict_to(outputs.needs, owner=owner)
 
 
 def seconds(act: Callable[[], None], device: torch.device) -> float:

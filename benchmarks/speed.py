@@ -39,7 +39,7 @@ from speed_share import share_of
 
 from kdzoo.errors import InputError
 from kdzoo.suite.plan.layers import bench_config
-from kdzoo.training.session import images_of
+from kdzoo.training.run_data import images_of
 
 Make = Callable[[Setup], Side]
 Planned = tuple[str, str, Callable[[], dict[str, Any] | list[dict[str, Any]]]]

@@ -16,14 +16,14 @@ from kdzoo.contract.batch import Batch, Progress
 from kdzoo.contract.needs import Need, Pass
 from kdzoo.data.epoch import Inputs
 from kdzoo.data.loader import fetch_once
+from kdzoo.models.forward import outputs
 from kdzoo.models.placement import autocast
 from kdzoo.runs.metrics_file import JsonLines
 from kdzoo.teachers.cache import TeacherCache
-from kdzoo.training.batched import Together, together
+from kdzoo.training.batched import BatchedMembers, batch_members
 from kdzoo.training.cohort import Cohort
 from kdzoo.training.compiled import compile_students
-from kdzoo.training.member import outputs
-from kdzoo.training.train import FLUSH_STEPS, drop_bad, fit, open_answers, step
+from kdzoo.training.train import FLUSH_STEPS, fail_nonfinite, fit, open_answers, step
 
 STOCK = 4
 """batches that are gathered beforehand where what is timed is not to gather them"""
@@ -43,7 +43,7 @@ def training(cohort: Cohort, *, replay: bool = False) -> Iterator[int]:
             step(cohort, plan, loaded, Progress(shown % epochs, epochs, number, cohort.steps_an_epoch * epochs), answers)
             number += 1
             if number % FLUSH_STEPS == 0:
-                drop_bad(cohort)
+                fail_nonfinite(cohort)
             _raise_if_failed(cohort)
             yield len(loaded.index)
         epoch += 1
@@ -86,10 +86,10 @@ def stacked(setup: Setup, runs: int) -> Side:
     """The warm sweep with its students as one batched computation. Raises LeftOut where they cannot be one."""
     cohort = cohort_for(setup, runs, "auto", limit=max(CACHED_IMAGES // 2, 4 * setup.batch), teacher=2)
     images = fetch_once(cohort.parts.train.images, torch.arange(2), setup.device)
-    joined = together(cohort.members, images)
-    if not isinstance(joined, Together):
+    joined = batch_members(cohort.members, images)
+    if not isinstance(joined, BatchedMembers):
         raise LeftOut(str(joined))
-    cohort.together = joined
+    cohort.batched = joined
     side = trained(cohort, replay=True)
     for _ in range(cohort.steps_an_epoch):
         side.step()

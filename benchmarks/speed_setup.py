@@ -17,9 +17,10 @@ from kdzoo.contract.card import Setting
 from kdzoo.data.dataset import Images
 from kdzoo.data.split import split
 from kdzoo.models.build import build_network
+from kdzoo.models.checkpoints import read_state
 from kdzoo.models.measure import NetworkCost, count
 from kdzoo.models.placement import Placement
-from kdzoo.models.weights import file_sha256, load_state, read_state, save_student
+from kdzoo.models.weights import file_sha256, load_state, save_student
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run
 from kdzoo.runs.store import Store
@@ -28,7 +29,9 @@ from kdzoo.suite.plan.objectives import objective
 from kdzoo.suite.plan.recipe_files import recipe_file
 from kdzoo.suite.plan.requests import parse_request
 from kdzoo.training.cohort import Cohort
-from kdzoo.training.session import Bound, Modules, cohort_of, member_of, teacher_of
+from kdzoo.training.located import LocatedRun, Modules
+from kdzoo.training.run_student import cohort_of, member_of
+from kdzoo.training.run_teacher import teacher_of
 
 RECIPE = "crd240"
 TEMPERATURES = (4.0, 1.0, 8.0, 2.0, 3.0, 5.0, 6.0, 10.0, 16.0, 1.5, 2.5, 3.5, 7.0, 12.0, 14.0, 20.0)
@@ -109,7 +112,7 @@ def cohort_for(
     path = teacher_file(setup.teacher, setup.images, teacher, setup.scratch)
     start = f"file:{file_sha256(path)}"
     bounds = [
-        Bound(run, Store(setup.scratch).run(run.id), {"teacher": str(path)})
+        LocatedRun(run, Store(setup.scratch).run(run.id), {"teacher": str(path)})
         for spec in (sweep(runs) if runs else [ObjectiveSpec(task=1.0)])
         for run in [
             Run(

@@ -163,7 +163,7 @@ def words(data: str, record: Mapping[str, Any], outcomes: Sequence[Outcome]) -> 
     made = f"{where['device']}, one thread, torch {where['torch']}, commit {where['git']}"
     return (
         f"# {STEPS} steps of every method on {data}\n\n{made}; the teacher reaches {100 * record['teacher_test_top1']:.1f} % on the "
-        "test images. Cross-entropy and the method's own loss as published, in one stage, also where a bench trains a first stage "
+        "test images. Cross-entropy and the method's own loss as published, in one stage, also where a bench trains a pretrain stage "
         f"before. {STEPS} steps rank nothing. `python benchmarks/steps.py --data {data} --write results/steps`\n\n" + table(outcomes, data)
     )
 

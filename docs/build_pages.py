@@ -32,12 +32,13 @@ from torch import Tensor
 from kdzoo import functional
 from kdzoo.contract import catalogue
 from kdzoo.contract.batch import Batch, Progress
+from kdzoo.contract.build_objective import build_objective
 from kdzoo.contract.card import FAMILIES, Card, Family
 from kdzoo.contract.explain import STAGES, settings_in_words, written
 from kdzoo.contract.method import Method, stages_read
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.needs import Need, NetworkNeeds, Pass
-from kdzoo.contract.objective import Objective, build_objective
+from kdzoo.contract.objective import Objective
 from kdzoo.contract.outputs import Outputs, with_passes
 from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.errors import InputError
@@ -136,12 +137,12 @@ def _facts(cls: type[Method]) -> list[str]:
     rows.append(("reads of the teacher", _needs(card.needs.teacher) + before))
     if (card.needs.student | card.needs.teacher).outputs & (Need.STAGES | Need.PREACT):
         rows.append(("of the stages", STAGES[stages_read(REGISTRY.create(card.name, {}))]))
-    if card.ships:
-        rows.append(("ships", card.ships))
-    if card.held:
-        rows.append(("constant for the gradient", card.held))
-    if card.unmixed:
-        rows.append(("refuses mixed images", card.unmixed))
+    if card.deploys:
+        rows.append(("ships", card.deploys))
+    if card.detaches:
+        rows.append(("constant for the gradient", card.detaches))
+    if card.refuses_mixing:
+        rows.append(("refuses mixed images", card.refuses_mixing))
     if card.pixels:
         rows.append(("needs images of 0 to 255", f"{card.pixels}; `kdzoo.Distiller` refuses it"))
     if card.zero_at_match:
@@ -264,7 +265,7 @@ DISTILLED_PAIR = "--data cifar10 --teacher resnet56 --student deit_tiny_distille
 
 
 def _commands(card: Card) -> list[str]:
-    """How to look at the method and how to rank it; what is only another's first stage is ranked with that one."""
+    """How to look at the method and how to rank it; what is only another's pretrain stage is ranked with that one."""
     owners = [
         name for name in REGISTRY.own_names() if (first := REGISTRY.get(name).card.pretrain) is not None and first.method == card.name
     ]

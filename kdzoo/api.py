@@ -35,7 +35,8 @@ from kdzoo.suite.study.evidence_table import evidence_frame
 from kdzoo.suite.study.reproduce import reproduce_stages, request_study
 from kdzoo.suite.study.surface_table import surface_frame
 from kdzoo.text import number_of
-from kdzoo.training.session import Modules, members_of
+from kdzoo.training.located import Modules
+from kdzoo.training.run_networks import members_of
 
 Numbers = float | Sequence[float] | str
 

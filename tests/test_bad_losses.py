@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kdzoo.contract.batch import Losses
-from kdzoo.training.member import Tally
+from kdzoo.training.tally import Tally
 
 STEPS = 3
 
@@ -32,9 +32,9 @@ def tally_of(**parts: tuple[float, ...]) -> Tally:
     ],
 )
 def test_the_first_step_and_the_part_are_named(ce, at, words):
-    assert str(tally_of(ce=ce, at=at).first_bad()) == f"the loss became NaN or infinite {words}"
+    assert str(tally_of(ce=ce, at=at).first_nonfinite()) == f"the loss became NaN or infinite {words}"
 
 
 def test_a_loss_of_finite_numbers_is_not_bad():
-    assert tally_of(ce=(1.0, 2.0, 3.0), at=(1e30, 0.0, -1.0)).first_bad() is None
-    assert Tally().first_bad() is None
+    assert tally_of(ce=(1.0, 2.0, 3.0), at=(1e30, 0.0, -1.0)).first_nonfinite() is None
+    assert Tally().first_nonfinite() is None

@@ -289,7 +289,7 @@ def test_what_is_detached_on_purpose_is_constant_in_the_comparison():
             wide = (s - t).double() if s.dtype == torch.float64 else (s - t).float()
             return (wide * wide.detach()).mean()
 
-    assert failed(planted(Weighed, held="the weight of each difference")) == {}
+    assert failed(planted(Weighed, detaches="the weight of each difference")) == {}
 
 
 def test_a_root_has_an_infinite_gradient_at_zero():

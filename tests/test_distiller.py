@@ -27,6 +27,7 @@ from kdzoo.data.dataset import Images
 from kdzoo.data.epoch import order
 from kdzoo.data.split import Parts
 from kdzoo.distiller.clock import LoopClock
+from kdzoo.models.forward import outputs
 from kdzoo.models.identity import module_name
 from kdzoo.models.measure import probe
 from kdzoo.models.network import Network, freeze
@@ -35,8 +36,10 @@ from kdzoo.seeds import generator
 from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.plan.planned import Plan
 from kdzoo.suite.plan.sweep import plan
-from kdzoo.training.member import outputs
-from kdzoo.training.session import Bound, Modules, data_of, network_of, shape_of, student_of
+from kdzoo.training.located import LocatedRun, Modules
+from kdzoo.training.run_data import data_of, shape_of
+from kdzoo.training.run_networks import network_of
+from kdzoo.training.run_student import student_of
 
 EPOCHS, BATCH = 10, 6
 
@@ -89,11 +92,11 @@ def digits() -> tuple[Images, Parts]:
     return data_of(bound("hinton"))
 
 
-def bound(method: str) -> Bound:
+def bound(method: str) -> LocatedRun:
     """A run of the bench as the trainer takes it."""
     made = planned(*SERVED)
     (found,) = [student for student in made.students if student.run.objective.label == method]
-    return Bound(found.run, RunFolder(made.folder / "runs" / found.run.id), found.about["paths"])
+    return LocatedRun(found.run, RunFolder(made.folder / "runs" / found.run.id), found.about["paths"])
 
 
 @pytest.mark.parametrize("method", SERVED)
@@ -149,7 +152,7 @@ def test_a_run_in_a_plain_loop_ends_with_the_weights_of_kdzoos_own_run(tmp_path,
     )  # fmt: skip
     (folder,) = Path(board.attrs["folder"]).glob("runs/crd-*")
     run, about = RunFolder(folder).read_plan()
-    images, parts = data_of(Bound(run, RunFolder(folder), about["paths"]))
+    images, parts = data_of(LocatedRun(run, RunFolder(folder), about["paths"]))
     own = copy.deepcopy(student)
     network = Network(own, channels=1, mean=images.mean, std=images.std)
     distiller = kdzoo.Distiller(own, copy.deepcopy(teacher), "crd", inputs=network.normalise(parts.train.images[:1]), data=parts.facts)

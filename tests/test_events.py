@@ -37,7 +37,7 @@ EVENTS: list[Event] = [
     DataLine("digits"),
     Summary("done"),
     PlanMade("digits", 10.0, total=3, done=1, failed=0, teacher_units=2.5, processes=2, alike=False),
-    TrainingBegun("first stage", ("at-1", "at-2"), epochs=2, steps=10, step=5, units=1.5, name="", worker=1),
+    TrainingBegun("pretrain stage", ("at-1", "at-2"), epochs=2, steps=10, step=5, units=1.5, name="", worker=1),
     StepsTaken(("at-1",), epoch=0, step=3, steps=10, units=1 / 3),
     MemberFailed("at-1"),
     RunDone("at-1", "at", "T=4", 0, None, 0.1 + 0.2, 1.5, "teacher"),

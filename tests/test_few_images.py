@@ -13,8 +13,8 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
 from kdzoo.contract.batch import Batch, Progress
+from kdzoo.contract.build_objective import build_objective
 from kdzoo.contract.needs import Pass
-from kdzoo.contract.objective import build_objective
 from kdzoo.contract.shapes import DataFacts
 from kdzoo.data.dataset import Subset
 from kdzoo.data.folder import load_folder
@@ -190,7 +190,7 @@ from kdzoo.training.member import Member
 from kdzoo.models.build import build_network
 from kdzoo.models.measure import count, probe
 from kdzoo.models.network import Network
-from kdzoo.contract.objective import build_objective
+from kdzoo.contract.build_objective import build_objective
 from kdzoo.contract.batch import Batch, Progress
 from kdzoo.contract.needs import Need, Pass
 from kdzoo.contract.shapes import DataFacts

@@ -17,7 +17,7 @@ from gpu_report import markdown
 from speed_setup import Setup
 from warm_python import run_warm
 
-from kdzoo.training.session import images_of
+from kdzoo.training.run_data import images_of
 
 SCRIPT = Path(gpu.__file__)
 

@@ -17,8 +17,9 @@ from kdzoo.contract.card import Coefficients, Setting, Source
 from kdzoo.contract.method import Method
 from kdzoo.contract.methods import REGISTRY, create_method
 from kdzoo.contract.needs import Need, Needs, UndeclaredNeed
+from kdzoo.contract.neighbours import normalised_syntax
 from kdzoo.contract.outputs import Outputs
-from kdzoo.contract.plugins import load_plugin, normalised_syntax
+from kdzoo.contract.plugins import load_plugin
 from kdzoo.contract.register import register
 from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.errors import InputError

@@ -13,6 +13,7 @@ from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.needs import Need
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.plugins import load_plugin
+from kdzoo.contract.settings import current_settings
 from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.errors import InputError
 from kdzoo.runs.options import WorkerOptions
@@ -118,9 +119,9 @@ def test_whatever_a_method_does_to_what_it_shares_its_neighbours_weights_stay_to
     found = {}
     for harmful in (False, True):
         written(tmp_path, harmful=harmful)
-        before = guard.settings()
+        before = current_settings()
         found[harmful] = trained(planned(tmp_path / str(harmful), methods))
-        assert guard.settings() == before
+        assert current_settings() == before
     (sound, nothing), (done, failed) = found[False], found[True]
     assert nothing == {}
     assert set(failed) == {f"aa_{name}" for name in CULPRITS}
@@ -223,24 +224,24 @@ MEDDLING = {
 def test_every_global_setting_is_put_back_and_named(words):
     if words.startswith("how denormal") and not torch.set_flush_denormal(False):
         pytest.skip("this processor cannot flush denormal numbers")
-    before = guard.settings()
+    before = current_settings()
 
     def meddle() -> None:
-        with guard.watched("it"):
+        with guard.watch("it"):
             MEDDLING[words]()
-            assert guard.settings() != before
+            assert current_settings() != before
 
     with pytest.raises(guard.Interference) as caught:
         meddle()
     assert str(caught.value) == f"it changed {words} for the whole process, which a plugin must not do; the former value was restored"
-    assert guard.settings() == before
+    assert current_settings() == before
     x = torch.randn(8, 8, requires_grad=True)
     assert torch.equal((x @ x).detach(), x.detach() @ x.detach())
 
 
 def test_a_failure_keeps_its_own_words_and_settings_are_put_back_all_the_same():
     def fail() -> None:
-        with guard.watched("it"):
+        with guard.watch("it"):
             torch.set_default_dtype(torch.float64)
             raise ValueError("its own")
 
@@ -252,7 +253,7 @@ def test_a_failure_keeps_its_own_words_and_settings_are_put_back_all_the_same():
 def test_a_childs_end_is_its_own():
     import os
 
-    with guard.watched("it"):
+    with guard.watch("it"):
         child = os.fork()
         if child == 0:
             os._exit(3)

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from kdzoo.contract.batch import Batch, Progress
+from kdzoo.contract.cross_entropy import cross_entropy, soft_cross_entropy
 from kdzoo.contract.methods import create_method
 from kdzoo.contract.needs import Need, Needs, UndeclaredNeed
-from kdzoo.contract.objective import Objective, Term, cross_entropy, soft_cross_entropy
+from kdzoo.contract.objective import Objective, Term
 from kdzoo.contract.outputs import Outputs
 
 
@@ -114,18 +115,18 @@ def test_the_task_takes_soft_targets_where_images_are_mixed_and_methods_see_both
     assert torch.equal(seen[0][1], SHARES)
     assert batch(TARGETS).soft_targets is None
     with pytest.raises(UndeclaredNeed, match=r"batch\.soft_targets is read"):
-        _ = mixed.only(Need.LOGITS, torch.Generator()).soft_targets
+        _ = mixed.restrict_to(Need.LOGITS, torch.Generator()).soft_targets
 
 
 def test_a_method_sees_nothing_that_it_did_not_declare(logits):
     s, t = logits
-    outputs = Outputs.of({Need.LOGITS: s, Need.EMBEDDING: s}, owner="student").only(Need.LOGITS)
+    outputs = Outputs.of({Need.LOGITS: s, Need.EMBEDDING: s}, owner="student").restrict_to(Need.LOGITS)
     with pytest.raises(
         UndeclaredNeed, match=r"student\.embedding is read, but needs= does not declare it: write needs=Need.LOGITS \| Need.EMBEDDING"
     ):
         _ = outputs.embedding
     with pytest.raises(UndeclaredNeed, match=r"batch\.targets is read"):
-        _ = batch(TARGETS).only(Need.LOGITS, torch.Generator()).targets
+        _ = batch(TARGETS).restrict_to(Need.LOGITS, torch.Generator()).targets
     assert t is not None
 
 

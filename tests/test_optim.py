@@ -8,7 +8,7 @@ from torch import nn
 
 from kdzoo.runs.spec import Recipe
 from kdzoo.suite.plan.recipe_files import recipe_file
-from kdzoo.training.optim import Skipped, decay_at, learning_rate, moving_average, optimizer
+from kdzoo.training.optim import SkippedSteps, decay_at, learning_rate, moving_average, optimizer
 
 
 def recipe(**changes) -> Recipe:
@@ -84,7 +84,7 @@ def stepped(recipe: Recipe, overflows: set[int], steps: int = 6) -> tuple[list[t
     torch.manual_seed(0)
     network = torch.nn.Linear(40, 3)
     made = optimizer(recipe, network)
-    skipped, scaler = Skipped(made), torch.amp.GradScaler("cpu", init_scale=8.0)  # a power of two changes no bit of a gradient
+    skipped, scaler = SkippedSteps(made), torch.amp.GradScaler("cpu", init_scale=8.0)  # a power of two changes no bit of a gradient
     weights = []
     for step in range(steps):
         x = torch.randn(8, 40, generator=torch.Generator().manual_seed(step))

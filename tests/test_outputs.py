@@ -18,7 +18,7 @@ def test_what_was_not_asked_for_is_told_from_what_is_not_there():
     with pytest.raises(UndeclaredNeed, match=r"student\.stages is read, .*: write needs=Need\.LOGITS \| Need\.EMBEDDING \| Need\.STAGES"):
         _ = outputs.stages
     assert outputs.get(Need.STAGES) is None
-    assert outputs.declared == NetworkNeeds(Need.LOGITS | Need.EMBEDDING)
+    assert outputs.needs == NetworkNeeds(Need.LOGITS | Need.EMBEDDING)
 
 
 def test_it_is_a_frozen_dataclass_whose_fields_are_the_needs_of_a_network():
@@ -55,7 +55,7 @@ def test_every_reading_of_a_field_is_noted_and_nothing_else_is():
 
 def test_passes_are_outputs_too_and_a_restriction_reaches_them():
     inner = Outputs(logits=torch.ones(2, 3), stages=[torch.ones(2, 1, 2, 2), torch.zeros(2, 1, 1, 1)], owner="student")
-    outputs = inner.with_pass(Pass.SECOND_VIEW, inner).with_pass(Pass.PARTNER, inner).only(Need.STAGES | Pass.SECOND_VIEW, [1])
+    outputs = inner.with_pass(Pass.SECOND_VIEW, inner).with_pass(Pass.PARTNER, inner).restrict_to(Need.STAGES | Pass.SECOND_VIEW, [1])
     assert [float(stage.sum()) for stage in outputs.second.stages] == [0.0]
     with pytest.raises(UndeclaredNeed, match=r"logits is read"):
         _ = outputs.second.logits

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from kdzoo.contract import guard
 from kdzoo.contract.plugins import load_plugin
+from kdzoo.contract.settings import current_settings
 from kdzoo.runs.events import Note
 from kdzoo.runs.store import teacher_store
 from kdzoo.suite.plan.layers import bench_config
@@ -352,9 +352,15 @@ def test_the_trial_step_leaves_no_trace(place):
     (place / "own.py").write_text(OWN)
     load_plugin(place / "own.py")
     prepared("own.py", "hinton")
-    before = guard.settings(), torch.random.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist(), sorted(place.rglob("*"))
+    before = (
+        current_settings(),
+        torch.random.get_rng_state(),
+        random.getstate(),
+        np.random.get_state()[1].tolist(),
+        sorted(place.rglob("*")),
+    )
     done = prepared("own.py", "bank,late,many,bank+hinton,fitnet_two_stage+bank")
-    after = guard.settings(), torch.random.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist(), sorted(place.rglob("*"))
+    after = current_settings(), torch.random.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist(), sorted(place.rglob("*"))
     assert len(done.plan.students) == 7  # the five, and the two controls
     assert torch.equal(before[1], after[1])
     assert [*before[:1], *before[2:]] == [*after[:1], *after[2:]]

@@ -19,8 +19,8 @@ from kdzoo.suite.plan.sweep import plan
 from kdzoo.suite.run.preflight import preflight
 from kdzoo.suite.run.train_runs import train_runs
 from kdzoo.suite.run.worker_state import WorkerState
+from kdzoo.training.located import Modules
 from kdzoo.training.regularise import dropout_rates, limit_norms, refuse_regularisation, set_dropout
-from kdzoo.training.session import Modules
 from kdzoo.training.train import Stopped
 
 UNIT = Normalisation(mean=(0.0,), std=(1.0,))

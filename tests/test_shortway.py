@@ -23,7 +23,7 @@ from kdzoo.cli.app import status_of
 from kdzoo.contract.needs import Need
 from kdzoo.contract.register import register
 from kdzoo.errors import InputError, WorkFailed
-from kdzoo.models.weights import pretrained_unless_said
+from kdzoo.models.request import pretrained_unless_said
 from kdzoo.runs.events import Note
 from kdzoo.runs.options import Execution
 from kdzoo.suite.distill.distill import Wish, _data_name, distill, distill_folder, plan_distillation
@@ -31,7 +31,7 @@ from kdzoo.suite.distill.verdict import Measured, Verdict, conclusion, table, ta
 from kdzoo.suite.plan.config import DISTILL_METHOD, DISTILL_RECIPE
 from kdzoo.suite.plan.recipe_files import recipe_file
 from kdzoo.text import shortened
-from kdzoo.training.session import Modules
+from kdzoo.training.located import Modules
 
 
 @pytest.fixture(autouse=True)

@@ -23,7 +23,7 @@ from speed_setup import Setup, cohort_for, sweep
 from speed_share import share_of
 from warm_python import run_warm
 
-from kdzoo.training.session import images_of
+from kdzoo.training.run_data import images_of
 
 CPU = torch.device("cpu")
 SCRIPT = Path(speed.__file__)

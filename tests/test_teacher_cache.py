@@ -31,7 +31,10 @@ from kdzoo.teachers.answers import ask
 from kdzoo.teachers.cache import TeacherCache, open_cache
 from kdzoo.teachers.columns import Column
 from kdzoo.training.cohort import Cohort
-from kdzoo.training.session import Bound, Modules, cohort_of, data_of, member_of, teacher_of
+from kdzoo.training.located import LocatedRun, Modules
+from kdzoo.training.run_data import data_of
+from kdzoo.training.run_student import cohort_of, member_of
+from kdzoo.training.run_teacher import teacher_of
 from kdzoo.training.train import Stopped, fit
 
 OFF, AUTO = WorkerOptions(teacher_cache=0), WorkerOptions(teacher_cache=None)
@@ -93,7 +96,7 @@ def reports(made: Plan) -> list[dict[str, int]]:
 
 def cohort(made: Plan, options: WorkerOptions) -> Cohort:
     """The bench's taught runs of seed 0, ready to train."""
-    bounds = [Bound.read(made.store.run(p.run.id)) for p in made.students if p.run.teacher is not None and p.run.seed == 0]
+    bounds = [LocatedRun.read(made.store.run(p.run.id)) for p in made.students if p.run.teacher is not None and p.run.seed == 0]
     images, parts = data_of(bounds[0])
     execution = Placement(options)
     served = teacher_of(bounds[0], images, parts, execution, Modules())

@@ -149,7 +149,9 @@ def test_the_normalisation_of_a_file_is_measured_told_and_taken_where_it_is_aske
     from kdzoo.suite.plan.layers import bench_config
     from kdzoo.suite.plan.sweep import plan
     from kdzoo.teachers.checks import remarks
-    from kdzoo.training.session import Bound, Modules, data_of, teacher_of
+    from kdzoo.training.located import LocatedRun, Modules
+    from kdzoo.training.run_data import data_of
+    from kdzoo.training.run_teacher import teacher_of
 
     torch.manual_seed(0)
     module = fitted(timm.create_model("digits_teacher", num_classes=10, in_chans=1), lambda x: x - 128.0)
@@ -161,7 +163,7 @@ def test_the_normalisation_of_a_file_is_measured_told_and_taken_where_it_is_aske
         return next(p for p in made.students if p.run.teacher), made.notes
 
     def measured(found) -> tuple[float, list[str]]:
-        bound = Bound(found.run, teacher_store().run(found.run.id), found.about["paths"])
+        bound = LocatedRun(found.run, teacher_store().run(found.run.id), found.about["paths"])
         images, parts = data_of(bound)
         execution = Placement(WorkerOptions(teacher_cache=0))
         teacher, _ = teacher_of(bound, images, parts, execution, Modules())

@@ -32,9 +32,12 @@ from kdzoo.suite.run.worker_state import WorkerState
 from kdzoo.tasks.classification import CLASSIFICATION
 from kdzoo.teachers.checks import check
 from kdzoo.teachers.teacher import serve
-from kdzoo.training.cost import with_first_stage
+from kdzoo.training.cost import with_pretrain_stage
+from kdzoo.training.located import LocatedRun, Modules
 from kdzoo.training.member import Member
-from kdzoo.training.session import Bound, Modules, cohort_of, data_of, kept_student, member_of, teacher_of
+from kdzoo.training.run_data import data_of
+from kdzoo.training.run_student import cohort_of, kept_student, member_of
+from kdzoo.training.run_teacher import teacher_of
 from kdzoo.training.train import Stopped, fit
 
 METHODS = "hinton,at,crd,fitnet,rkd"
@@ -94,7 +97,7 @@ def test_how_a_bench_is_cut_into_cohorts_never_changes_a_weight(tmp_path):
 
 def test_batch_norm_and_weights_of_the_teacher_are_as_they_were(tmp_path):
     made = planned(tmp_path)
-    bounds = [Bound.read(made.store.run(p.run.id)) for p in made.students]
+    bounds = [LocatedRun.read(made.store.run(p.run.id)) for p in made.students]
     images, parts = data_of(bounds[0])
     execution = Placement(WorkerOptions())
     taught = next(b for b in bounds if b.run.teacher is not None)
@@ -159,7 +162,7 @@ def test_same_seed_same_start_whatever_the_method_and_other_seeds_differ(tmp_pat
     made = planned(tmp_path, seeds="2", methods="hinton,crd")
     starts: dict[int, set[bytes]] = {}
     for p in made.students:
-        bound = Bound.read(made.store.run(p.run.id))
+        bound = LocatedRun.read(made.store.run(p.run.id))
         images, parts = data_of(bound)
         shapes = teacher_of(bound, images, parts, Placement(WorkerOptions()), Modules())
         member = member_of(bound, images, parts, shapes[1] if shapes else None, Placement(WorkerOptions()), Modules())
@@ -171,7 +174,7 @@ def test_same_seed_same_start_whatever_the_method_and_other_seeds_differ(tmp_pat
 
 def test_a_teacher_at_chance_is_refused_with_its_accuracy(tmp_path):
     made = planned(tmp_path, methods="hinton")
-    bound = Bound.read(made.store.run(next(p.run.id for p in made.students if p.run.teacher)))
+    bound = LocatedRun.read(made.store.run(next(p.run.id for p in made.students if p.run.teacher)))
     images, parts = data_of(bound)
     execution = Placement(WorkerOptions())
     good, _ = teacher_of(bound, images, parts, execution, Modules())
@@ -187,7 +190,7 @@ def test_the_probe_counts_what_a_method_adds(tmp_path):
     made = planned(tmp_path, methods="hinton,fitnet,crd")
     costs = {}
     for p in made.students:
-        bound = Bound.read(made.store.run(p.run.id))
+        bound = LocatedRun.read(made.store.run(p.run.id))
         images, parts = data_of(bound)
         served = teacher_of(bound, images, parts, Placement(WorkerOptions()), Modules())
         teacher, shapes = served or (None, None)
@@ -217,8 +220,8 @@ def test_the_probe_counts_what_a_method_adds(tmp_path):
 def test_the_first_stages_cost_is_added_as_far_as_both_are_known():
     first = {"train_seconds": 2.0, "train_macs": 50, "time_ratio": 1.5}
     cost = {"train_seconds": 4.0, "train_macs": 100, "time_ratio": 3.0, "views": 1}
-    assert with_first_stage(cost, first, 0.5) == {"train_seconds": 6.0, "train_macs": 150, "time_ratio": 3.75, "views": 1}
-    old = with_first_stage(cost, {"train_seconds": 2.0}, 0.5)
+    assert with_pretrain_stage(cost, first, 0.5) == {"train_seconds": 6.0, "train_macs": 150, "time_ratio": 3.75, "views": 1}
+    old = with_pretrain_stage(cost, {"train_seconds": 2.0}, 0.5)
     assert (old["train_seconds"], old["train_macs"], old["time_ratio"]) == (6.0, None, None)
 
 
@@ -281,7 +284,7 @@ def test_part_of_the_labels_trains_on_all_images_and_refuses_methods_that_read_l
 
 def test_a_cohort_holds_no_more_than_the_memory_it_was_given(tmp_path):
     made = planned(tmp_path, methods="hinton,at,rkd", alphas="0.3,0.6")
-    bounds = [Bound.read(made.store.run(p.run.id)) for p in made.students]
+    bounds = [LocatedRun.read(made.store.run(p.run.id)) for p in made.students]
     images, parts = data_of(bounds[0])
     served = teacher_of(next(b for b in bounds if b.run.teacher), images, parts, Placement(WorkerOptions()), Modules())
     assert served is not None
@@ -454,7 +457,7 @@ def test_a_teachers_average_at_chance_gives_way_once_to_the_weights_it_follows_a
         result = teacher_store().run(run_id).result()
         notes = [event.text for event in events if isinstance(event, Note)]
         found[name] = (result["average"], result["last"]["val"]["top1"], notes, result["best"]["epoch"])
-        bound = Bound.read(teacher_store().run(run_id))
+        bound = LocatedRun.read(teacher_store().run(run_id))
         images, parts = data_of(bound)
         kept = kept_student(bound, images, parts, Modules())
         measured = CLASSIFICATION.measure(predict(kept, parts.test, bound.run.recipe.augment, torch.device("cpu")), parts.test.targets)

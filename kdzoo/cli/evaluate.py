@@ -66,11 +66,13 @@ def _measured(folder: RunFolder, config: BenchConfig) -> dict[str, Any]:
     from kdzoo.contract.plugins import load_plugins
     from kdzoo.models.predict import predict
     from kdzoo.suite.run.prepare import device_of
-    from kdzoo.training.session import Bound, Modules, data_of, kept_student
+    from kdzoo.training.located import LocatedRun, Modules
+    from kdzoo.training.run_data import data_of
+    from kdzoo.training.run_student import kept_student
 
     load_plugins(config.plugin)
     torch.set_num_threads(config.threads or 1)
-    bound = Bound.read(folder)
+    bound = LocatedRun.read(folder)
     images, parts = data_of(bound, config.image_cache)
     place = torch.device(device_of(config.device))
     student = kept_student(bound, images, parts, Modules()).to(place)

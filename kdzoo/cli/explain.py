@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 LITERATURES_EPOCHS = 240
-"""of the CIFAR recipe that a first stage's epochs are shown for"""
+"""of the CIFAR recipe that a pretrain stage's epochs are shown for"""
 
 
 SETTING = "The setting"
@@ -191,7 +191,7 @@ def _measured(objective: ObjectiveSpec, results: Path) -> list[str]:
 
 def _pair_name(teacher: str, student: str) -> str:
     """What a pair is called by its networks' names, whatever their weights are."""
-    from kdzoo.models.weights import parse_network
+    from kdzoo.models.request import parse_network
 
     return "/".join(parse_network(text).name for text in (teacher, student))
 

@@ -17,8 +17,8 @@ def stages(objective: ObjectiveSpec, teacher: str, student: str, image: str, pai
     from kdzoo.contract.explain import maps_read, stage_pairs
     from kdzoo.models.build import build_network
     from kdzoo.models.measure import probe
+    from kdzoo.models.request import parse_network
     from kdzoo.models.stages import pair_stages
-    from kdzoo.models.weights import parse_network
     from kdzoo.runs.spec import NetworkSpec
 
     match = re.fullmatch(r"(\d+)x(\d+)x(\d+)", image)

@@ -79,11 +79,11 @@ def save(
       kdzoo teachers save none-0123456789ab -o answers.npz
       kdzoo teachers save none-0123456789ab -o top5.safetensors --top 5 --embedding
     """
+    from kdzoo.training.located import LocatedRun
     from kdzoo.training.saving import save_teacher
-    from kdzoo.training.session import Bound
 
     _refuse_negative(check)
-    file = save_teacher(Bound.read(finished_run(run, results)), output, k=top, embedding=embedding)
+    file = save_teacher(LocatedRun.read(finished_run(run, results)), output, k=top, embedding=embedding)
     what = f"{file.classes} class scores" if file.k is None else f"the {file.k} most probable of {file.classes} classes"
     print_text(f"{output}: {len(file.keys):,} images in their centre view, {what} each{', and the embedding' if embedding else ''}")
     print_text(f"use it: kdzoo bench --teacher saved:{output} --student NAME --data NAME")
@@ -114,14 +114,14 @@ def check_file(
 def _compare(path: Path, teacher: str | None, count: int, results: Path) -> int:
     """Compare rows of a file with a living teacher and tell; the exit code."""
     from kdzoo.teachers.file import read_saved
+    from kdzoo.training.located import LocatedRun
     from kdzoo.training.saving import compare_saved
-    from kdzoo.training.session import Bound
 
     file = read_saved(path)
     living = teacher or file.teacher
     if living is None:
         raise InputError(f"{path}: names no living teacher; give --teacher ID")
-    comparison = compare_saved(file, Bound.read(finished_run(living, results)), count)
+    comparison = compare_saved(file, LocatedRun.read(finished_run(living, results)), count)
     verdict = "agree with" if comparison.agrees else "differ from"
     print_text(
         f"{comparison.rows:,} rows {verdict} {living}: the largest relative difference is {comparison.difference:.2g}, "

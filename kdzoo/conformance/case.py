@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kdzoo.contract.batch import Batch, Progress
-from kdzoo.contract.diagnosis import fault_of_loss, fault_of_module
+from kdzoo.contract.faults import fault_of_loss, fault_of_module
 from kdzoo.contract.method import LossWithAux, Method
 from kdzoo.contract.needs import Need, NetworkNeeds, Pass
 from kdzoo.contract.outputs import Outputs, with_passes

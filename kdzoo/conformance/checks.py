@@ -37,7 +37,8 @@ from kdzoo.conformance.numbers import (
 )
 from kdzoo.conformance.training_step import trains_a_tiny_pair
 from kdzoo.contract import guard
-from kdzoo.contract.diagnosis import Networks, diagnose, shown
+from kdzoo.contract.advice import Networks
+from kdzoo.contract.diagnosis import diagnose, shown
 from kdzoo.contract.method import Method, instance_of
 from kdzoo.contract.needs import OWN_WIDTH, PER_SAMPLE, Need
 
@@ -112,7 +113,7 @@ def _is_the_users(file: str, method: Method) -> bool:
 def _fault(one: Check, method: Method) -> str:
     """What a check complains of, with the line of the method's own code where there is one; empty where it passes."""
     try:
-        with guard.watched(f"method {method.card.name!r}"):
+        with guard.watch(f"method {method.card.name!r}"):
             one.run(method)
     except guard.Interference as error:  # a setting that was changed has a check of its own
         return str(error) if isinstance(error.__cause__, SystemExit) else ""

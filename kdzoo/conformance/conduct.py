@@ -13,9 +13,10 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from kdzoo.conformance.case import Case, Fault, case
 from kdzoo.contract import guard
 from kdzoo.contract.batch import Progress
-from kdzoo.contract.diagnosis import BUILD, layers_outside_build
+from kdzoo.contract.faults import BUILD, layers_outside_build
 from kdzoo.contract.method import Method
 from kdzoo.contract.needs import Need
+from kdzoo.contract.settings import current_settings, put_back
 
 
 def builds_its_layers(method: Method) -> None:
@@ -49,7 +50,7 @@ def reads_only_what_it_declares(method: Method) -> None:
     made = case(method)
     made.loss()
     needs = method.card.needs
-    of_teacher = needs.teacher | needs.settled(preact=True).teacher
+    of_teacher = needs.teacher | needs.resolve(preact=True).teacher
     declared = {"student": needs.student, "teacher": of_teacher, "batch": needs.student}
     for owner, read in made.read.items():
         if extra := [what for what in read if what not in declared[owner]]:
@@ -79,13 +80,13 @@ def leaves_the_outputs_alone(method: Method) -> None:
 
 
 def leaves_global_settings_alone(method: Method) -> None:
-    before = guard.settings()
+    before = current_settings()
     made = case(method)
     loss = made.loss()
     if loss.requires_grad:
         loss.backward()  # type: ignore[no-untyped-call]
     method.ramp(Progress(0, 2, 3, 10))
-    if changed := guard.put_back(before):
+    if changed := put_back(before):
         raise Fault(f"it changes {' and '.join(changed)} for the whole process, which a method must not do")
 
 

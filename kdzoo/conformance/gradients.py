@@ -53,10 +53,10 @@ def gradient_is_right(method: Method) -> None:
         for need in declared:
             value = made.student[need]
             made.student[need] = [next(given) for _ in value] if isinstance(value, list) else next(given)
-        with held:
+        with constants:
             return made.loss().double()
 
-    held: AbstractContextManager[object] = FrozenDetach() if method.card.held else nullcontext()
+    constants: AbstractContextManager[object] = FrozenDetach() if method.card.detaches else nullcontext()
     exact = tensors[0].dtype == torch.float64
     eps, atol, rtol = (1e-6, 1e-4, 1e-3) if exact else (1e-3, 1e-3 * max(1.0, abs(made.loss().item())), 5e-2)
     inputs = [t.detach().double().requires_grad_() for t in tensors]
@@ -64,15 +64,15 @@ def gradient_is_right(method: Method) -> None:
         torch.autograd.gradcheck(loss, inputs, eps=eps, atol=atol, rtol=rtol, fast_mode=True, nondet_tol=1e-12)
     except GradcheckError as error:
         raise Fault(
-            "the gradient is not the derivative of the loss: is a part of the student detached? (register it with held=... where that is "
-            f"intended; torch.autograd.gradcheck: {first_line(error).rstrip(',')})"
+            "the gradient is not the derivative of the loss: is a part of the student detached? (register it with detaches=... where that "
+            f"is intended; torch.autograd.gradcheck: {first_line(error).rstrip(',')})"
         ) from error
 
 
 class FrozenDetach(TorchFunctionMode):
     """Gives back, call by call, what `detach` gave in the first block: constants that numerical differences must not move.
 
-    For methods registered with `held`: the derivative to compare theirs with is the one in which what they detach is constant.
+    For methods registered with `detaches`: the derivative to compare theirs with is the one in which what they detach is constant.
     """
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kdzoo.conformance.case import BATCH, CLASSES, SAMPLES, Fault
 from kdzoo.contract.batch import Batch, Progress
-from kdzoo.contract.method import Method, stages_handed
+from kdzoo.contract.method import Method, stage_indices
 from kdzoo.contract.needs import Need, Needs, NetworkNeeds, Pass
 from kdzoo.contract.objective import Objective, Term
 from kdzoo.contract.outputs import Outputs, with_passes
@@ -32,7 +32,7 @@ def trains_a_tiny_pair(method: Method) -> None:
     probed = [probe(network, (3, 64, 64)) for network in (student, teacher)]
     shapes = [replace(found, fresh=lambda: Peer(build_network(spec, **like, seed=2))) for found in probed]
     stages = pair_stages(shapes[0], shapes[1], "deep")
-    ours, theirs = stages_handed(method, stages)
+    ours, theirs = stage_indices(method, stages)
     facts = DataFacts(SAMPLES, CLASSES, torch.arange(SAMPLES) % CLASSES)
     with global_stream(0, "build"):
         module = method.build(shapes[0].pick(ours), shapes[1].pick(theirs), facts)

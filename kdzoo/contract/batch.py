@@ -58,13 +58,13 @@ class Batch:
         clock: Progress,
         generator: torch.Generator,
         soft_targets: Tensor | None = None,
-        asked: Need = Need.TARGETS | Need.NETWORK,
+        need: Need = Need.TARGETS | Need.NETWORK,
         on_read: Callable[[Need], None] | None = None,
     ) -> None:
         self._inputs = inputs
         self._targets = targets
         self._soft_targets = soft_targets
-        self._asked = asked
+        self._need = need
         self._on_read = on_read
         self._index = index
         self.clock = clock
@@ -78,7 +78,7 @@ class Batch:
     def _read(self, need: Need, name: str, value: Value) -> Value:
         if self._on_read is not None:
             self._on_read(need)
-        if need not in self._asked:
+        if need not in self._need:
             raise UndeclaredNeed(f"batch.{name} is read, but needs= does not declare it: add {describe(need)}")
         return value
 
@@ -106,15 +106,15 @@ class Batch:
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """What can be read of it, by name."""
-        there = {"targets": self._targets, "soft targets": self._soft_targets} if Need.TARGETS in self._asked else {}
-        seen = {"inputs": self._inputs} if Need.NETWORK in self._asked else {}
-        for name, value in {"index": self._index, **there, **seen}.items():
+        labels = {"targets": self._targets, "soft targets": self._soft_targets} if Need.TARGETS in self._need else {}
+        images = {"inputs": self._inputs} if Need.NETWORK in self._need else {}
+        for name, value in {"index": self._index, **labels, **images}.items():
             if value is not None:
                 yield name, value
 
     def map(self, act: Callable[[Tensor], Tensor]) -> Batch:
         """The same batch with what can be read of it replaced by what `act` makes of each tensor."""
-        reads_images = Need.NETWORK in self._asked
+        reads_images = Need.NETWORK in self._need
         return Batch(
             inputs=act(self._inputs) if reads_images else self._inputs,
             targets=act(self._targets),
@@ -122,15 +122,15 @@ class Batch:
             index=None if self._index is None else act(self._index),
             clock=self.clock,
             generator=self.generator,
-            asked=self._asked,
+            need=self._need,
             on_read=self._on_read,
         )
 
-    def copied(self) -> Batch:
+    def copy(self) -> Batch:
         """The same batch with copies of what can be read of it."""
         return self.map(lambda tensor: tensor.clone())
 
-    def only(self, asked: Need, generator: torch.Generator) -> Batch:
+    def restrict_to(self, need: Need, generator: torch.Generator) -> Batch:
         """The same batch for a method that asked for `asked`, with that method's own random stream."""
         return Batch(
             inputs=self._inputs,
@@ -139,7 +139,7 @@ class Batch:
             index=self._index,
             clock=self.clock,
             generator=generator,
-            asked=asked,
+            need=need,
             on_read=self._on_read,
         )
 
@@ -148,10 +148,10 @@ class Batch:
 class Losses:
     """The weighted sum that is minimised, and each part before its weight, by name (`ce` is the task loss).
 
-    task, distilled: what the task loss and the terms contribute to the sum; task is None where its factor is 0.
+    task, distillation: what the task loss and the terms contribute to the sum; task is None where its factor is 0.
     """
 
     total: Tensor
     parts: Mapping[str, Tensor]
     task: Tensor | None
-    distilled: Tensor
+    distillation: Tensor

@@ -104,14 +104,14 @@ class Card:
     family: Family
     disagreements: tuple[str, ...]
     """how implementations differ from the paper and from each other, one sentence each"""
-    ships: str
+    deploys: str
     """what is shipped where that is not the student that was trained, in words"""
     pretrain: PretrainStage | None
-    unmixed: str
+    refuses_mixing: str
     """why it cannot learn from mixed images (mixup, CutMix), in words; empty where it can"""
     pixels: str
     """why it works on images in 0..255 alone, in words; empty where the scale of a network's inputs does not matter"""
-    held: str
+    detaches: str
     """what of the student it detaches on purpose, in words; empty where its gradient is that of its value"""
     remembers: bool
     """whether its module keeps something of every sample it has seen; several processes then compute it on their joint batch"""
@@ -127,7 +127,7 @@ class Card:
     @property
     def trains_classifier(self) -> bool:
         """Whether the loss reaches the classifier that is shipped, so that alpha = 1 makes sense."""
-        return bool(self.ships) or Need.LOGITS in self.needs.student or Need.NETWORK in self.needs.student
+        return bool(self.deploys) or Need.LOGITS in self.needs.student or Need.NETWORK in self.needs.student
 
     @property
     def no_dose(self) -> str:

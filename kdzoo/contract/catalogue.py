@@ -73,11 +73,11 @@ def _field(cls: type[Method], name: str, info: FieldInfo) -> dict[str, Any]:
 
 
 def _method(name: str, entry: Mapping[str, Any]) -> type[Method]:
-    given: dict[str, Any] = {
+    definitions: dict[str, Any] = {
         key: (_TYPES[field["type"]] if field["type"] else Literal[tuple(field["choices"])], _field_info(field))
         for key, field in entry["fields"].items()
     }
-    cls = create_model(name, __base__=Method, **given)
+    cls = create_model(name, __base__=Method, **definitions)
     cls.card = _card(name, entry)
     return cls
 
@@ -89,7 +89,7 @@ def _field_info(field: Mapping[str, Any]) -> Any:
 def _card(name: str, entry: Mapping[str, Any]) -> Card:
     """A card from its entry; as for its code, that of a method of kdzoo's."""
     from_words = NetworkNeeds.from_words
-    built: dict[str, Callable[[Any], Any]] = {
+    readers: dict[str, Callable[[Any], Any]] = {
         "needs": lambda value: Needs(from_words(value["student"]), from_words(value["teacher"]), value["preact_if_given"]),
         "published": lambda value: Coefficients(**value),
         "source": lambda value: value and Source(**value),
@@ -98,7 +98,7 @@ def _card(name: str, entry: Mapping[str, Any]) -> Card:
         "pretrain": lambda value: value and _pretrain_stage(value),
         "stages": lambda value: value if isinstance(value, str) else _stages_of(value),
     }
-    values = {key: built.get(key, lambda same: same)(value) for key, value in entry.items() if key != "fields"}
+    values = {key: readers.get(key, lambda same: same)(value) for key, value in entry.items() if key != "fields"}
     return Card(name=name, origin=f"kdzoo.methods.{name}", definition=("", name), outside=False, plugin="", **values)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kdzoo.contract.card import Card, Setting, StagesRead
-from kdzoo.contract.method import stages_handed, stages_read
+from kdzoo.contract.method import stage_indices, stages_read
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.needs import Need, NetworkNeeds
 from kdzoo.contract.shapes import Shapes, StageShape
@@ -83,11 +83,11 @@ def settings_in_words(card: Card) -> str:
     """What a bench with tune tries of a method, in its order: `the published weight; dose 0.1; dose 0.3`."""
 
     def words(setting: Setting) -> str:
-        given = [f"{key} = {_short(value)}" for key, value in setting.hyperparameters.items()]
-        given += [] if setting.alpha is None else [f"alpha = {setting.alpha:g}"]
-        given += [] if setting.dose is None else [f"dose {setting.dose:g}"]
-        given += [] if setting.weight == 1 else [f"weight x {setting.weight:g}"]
-        return ", ".join(given) or "the published weight"
+        parts = [f"{key} = {_short(value)}" for key, value in setting.hyperparameters.items()]
+        parts += [] if setting.alpha is None else [f"alpha = {setting.alpha:g}"]
+        parts += [] if setting.dose is None else [f"dose {setting.dose:g}"]
+        parts += [] if setting.weight == 1 else [f"weight x {setting.weight:g}"]
+        return ", ".join(parts) or "the published weight"
 
     return "; ".join(map(words, card.search))
 
@@ -102,8 +102,8 @@ def stage_pairs(student: Shapes, teacher: Shapes, pairs: Sequence[tuple[int, int
     lines = [f"  student {student.stages[s]} (stage {s}) is paired with teacher {teacher.stages[t]} (stage {t})" for s, t in pairs]
     left_s = [f"student {shape} (stage {i})" for i, shape in enumerate(student.stages) if i not in {s for s, _ in pairs}]
     left_t = [f"teacher {shape} (stage {i})" for i, shape in enumerate(teacher.stages) if i not in {t for _, t in pairs}]
-    left = [*left_s, *left_t]
-    return "\n".join(["stages", *(lines or ["  none meet"]), f"  left over: {', '.join(left) if left else 'none'}"])
+    leftovers = [*left_s, *left_t]
+    return "\n".join(["stages", *(lines or ["  none meet"]), f"  left over: {', '.join(leftovers) if leftovers else 'none'}"])
 
 
 def maps_read(objective: ObjectiveSpec, student: Shapes, teacher: Shapes, pairs: Sequence[tuple[int, int]]) -> list[str]:
@@ -114,7 +114,7 @@ def maps_read(objective: ObjectiveSpec, student: Shapes, teacher: Shapes, pairs:
         method = REGISTRY.create(term.method, term.hyperparameters)
         if stages_read(method) == "paired":
             continue
-        ours, theirs = stages_handed(method, pairs)
+        ours, theirs = stage_indices(method, pairs)
         needs = method.card.needs
         read = [_listed("student", student.pick(ours).stages)] if needs.student.outputs & maps else []
         read += [_listed("teacher", teacher.pick(theirs).stages)] if needs.teacher.outputs & maps else []

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from kdzoo.contract.advice import advice_for
 from kdzoo.contract.batch import Batch, Progress
-from kdzoo.contract.diagnosis import advice_for, diagnose, shown
+from kdzoo.contract.diagnosis import diagnose, shown
 from kdzoo.contract.method import Method
 from kdzoo.contract.needs import Need, Needs, NetworkNeeds, Pass
 from kdzoo.contract.outputs import Outputs

@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kdzoo.contract.batch import Batch, Progress
 from kdzoo.contract.card import Card, StagesRead
-from kdzoo.contract.diagnosis import BUILD, diagnose
+from kdzoo.contract.diagnosis import diagnose
+from kdzoo.contract.faults import BUILD
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.errors import InputError, problems_of
@@ -70,7 +71,7 @@ class Method(BaseModel):
         return [ParamGroup([parameter for parameter in module.parameters() if parameter.requires_grad])]
 
     def deploy(self, student: Outputs, module: nn.Module) -> Tensor:
-        """The logits (B, K) of what is shipped, for a method registered with `ships`; `student` holds what it needs."""
+        """The logits (B, K) of what is shipped, for a method registered with `deploys`; `student` holds what it needs."""
         raise NotImplementedError(f"{type(self).__name__} ships the student as it was trained")
 
     def ramp(self, clock: Progress) -> float:
@@ -84,7 +85,7 @@ def stages_read(method: Method) -> StagesRead:
     return stages if isinstance(stages, str) else stages(method)
 
 
-def stages_handed(method: Method, pairs: Sequence[tuple[int, int]]) -> tuple[Sequence[int] | None, Sequence[int] | None]:
+def stage_indices(method: Method, pairs: Sequence[tuple[int, int]]) -> tuple[Sequence[int] | None, Sequence[int] | None]:
     """Which stages of student and teacher a method is handed, by index, where two networks' stages pair so; None for all."""
     match stages_read(method):
         case "last":

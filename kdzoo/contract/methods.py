@@ -77,14 +77,14 @@ class Methods(Registry[type[Method]]):
         if self._loaded:
             return
         self._loaded = True
-        from kdzoo.contract.guard import watched  # here, since it brings torch
+        from kdzoo.contract.guard import watch
 
         package = importlib.import_module("kdzoo.methods")
         for module in pkgutil.iter_modules(package.__path__):
             importlib.import_module(f"kdzoo.methods.{module.name}")
         for entry in importlib.metadata.entry_points(group=GROUP):
             try:
-                with of_nobody(), watched(f"the installed plugin {entry.name}"):
+                with of_nobody(), watch(f"the installed plugin {entry.name}"):
                     entry.load()
             except (Exception, KeyboardInterrupt) as error:  # a broken plugin never breaks the zoo; the command line reports it
                 if not is_its_own(error):

@@ -50,7 +50,6 @@ class Pass(enum.Flag):
     def __or__(self, other: Pass) -> Pass: ...
     @overload
     def __or__(self, other: Need | NetworkNeeds) -> NetworkNeeds: ...
-
     def __or__(self, other: Need | Pass | NetworkNeeds) -> Pass | NetworkNeeds:
         return super().__or__(other) if isinstance(other, Pass) else NetworkNeeds.of(other) | self
 
@@ -84,11 +83,10 @@ class OutputKind:
 class PassKind:
     """What a pass shows, and what can be done with its outputs.
 
-    attribute: how a method reads these of `student` or `teacher`; empty for the first pass, whose outputs `student` and
-    `teacher` are. stream: the name of the random stream that its augmentation is drawn from. own_images: whether its images
-    are loaded for it; else they are the first pass's, augmented anew. batchable: whether one batched forward of many students
-    gives its outputs; a further pass moves the batch-norm statistics of those alone who read it. of_teacher, aliases: as of an
-    output.
+    attribute: how a method reads these of `student` or `teacher`, which are the first pass's outputs themselves. stream: the
+    random stream of its augmentation. own_images: whether images are loaded for it; else they are the first pass's, augmented
+    anew. batchable: whether one batched forward of many students gives its outputs; a further pass moves the batch-norm
+    statistics of those alone who read it. of_teacher, aliases: as of an output.
     """
 
     attribute: str
@@ -138,9 +136,8 @@ PASS_KINDS: Mapping[Pass, PassKind] = {
 }
 """every pass, in the order in which a network runs them"""
 
-
-_BESIDE_THE_FIRST_PASS: tuple[Need | Pass, ...] = (*KINDS, *(which for which in PASS_KINDS if which is not Pass.FIRST))
-BY_WORD: Mapping[str, Need | Pass] = {str(what.name).lower(): what for what in _BESIDE_THE_FIRST_PASS}
+_DECLARED: tuple[Need | Pass, ...] = (*KINDS, Pass.SECOND_VIEW, Pass.PARTNER)
+BY_WORD: Mapping[str, Need | Pass] = {str(what.name).lower(): what for what in _DECLARED}
 """what can be declared, by the word for it on the command line and in messages"""
 
 
@@ -225,13 +222,12 @@ class Needs:
         if isinstance(needs, Needs):
             return needs
         student = NetworkNeeds.of(needs)
-        shared = (what for what in student if kind_of(what).of_teacher)
-        return Needs(student, functools.reduce(NetworkNeeds.__or__, shared, NetworkNeeds(Need.NOTHING)))
+        return Needs(student, NetworkNeeds.from_words(what for what in student.words if kind_of(BY_WORD[what]).of_teacher))
 
     def __or__(self, other: Needs) -> Needs:
         return Needs(self.student | other.student, self.teacher | other.teacher, self.preact_if_given or other.preact_if_given)
 
-    def settled(self, preact: bool) -> Needs:
+    def resolve(self, preact: bool) -> Needs:
         """What is read of a teacher that gives pre-activation maps, or of one that does not."""
         if not (preact and self.preact_if_given):
             return Needs(self.student, self.teacher)

@@ -59,7 +59,7 @@ class Readable(Generic[Value]):
         value: Value = outputs.__dict__[self.name]
         if value is NOT_ASKED:
             raise UndeclaredNeed(
-                f"{outputs.owner}.{self.name} is read, but needs= does not declare it: write needs={describe(outputs.declared | self.what)}"
+                f"{outputs.owner}.{self.name} is read, but needs= does not declare it: write needs={describe(outputs.needs | self.what)}"
             )
         return value
 
@@ -106,7 +106,7 @@ class Outputs:
         return f"Outputs of the {self.owner} ({', '.join(f'{name} {_measures(value)}' for name, value in self._values().items())})"
 
     @property
-    def declared(self) -> NetworkNeeds:
+    def needs(self) -> NetworkNeeds:
         """What was asked for."""
         return functools.reduce(operator.or_, (ATTRIBUTES[name] for name in self._values()), NetworkNeeds(Need.NOTHING))
 
@@ -131,7 +131,7 @@ class Outputs:
         """Everything that was asked for, by attribute."""
         return {name: value for name in ATTRIBUTES if (value := self.__dict__[name]) is not NOT_ASKED}
 
-    def _replaced(self, values: Mapping[str, Any]) -> Outputs:
+    def _replace(self, values: Mapping[str, Any]) -> Outputs:
         return Outputs(**{**self._values(), **values}, owner=self.owner, on_read=self.on_read)
 
     def get(self, need: Need) -> Any:
@@ -141,22 +141,22 @@ class Outputs:
 
     def with_values(self, values: Mapping[Need, Any]) -> Outputs:
         """The same outputs with other values for some needs."""
-        return self._replaced({KINDS[need].attribute: value for need, value in values.items()})
+        return self._replace({KINDS[need].attribute: value for need, value in values.items()})
 
     def with_pass(self, other: Pass, outputs: Outputs) -> Outputs:
         """The same outputs with those of another pass beside them."""
-        return self._replaced({PASS_KINDS[other].attribute: outputs})
+        return self._replace({PASS_KINDS[other].attribute: outputs})
 
     def map(self, act: Callable[[Tensor], Tensor]) -> Outputs:
         """The same outputs with every tensor, in lists and other passes too, replaced by what `act` makes of it."""
         from torch import Tensor
 
-        def mapped(value: Any) -> Any:
+        def apply(value: Any) -> Any:
             if isinstance(value, list):
-                return [mapped(item) for item in value]
+                return [apply(item) for item in value]
             return act(value) if isinstance(value, Tensor) else value.map(act) if isinstance(value, Outputs) else value
 
-        return self._replaced({name: mapped(value) for name, value in self._values().items()})
+        return self._replace({name: apply(value) for name, value in self._values().items()})
 
     def at_least_float32(self) -> Outputs:
         """The same outputs in float32 at least, so that a loss written without a thought of precision is computed in it."""
@@ -164,7 +164,7 @@ class Outputs:
 
         return self.map(lambda tensor: tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor)
 
-    def only(self, needs: Need | NetworkNeeds, stages: Sequence[int] | None = None, *, owner: str | None = None) -> Outputs:
+    def restrict_to(self, needs: Need | NetworkNeeds, stages: Sequence[int] | None = None, *, owner: str | None = None) -> Outputs:
         """The same outputs with nothing but `needs`, of the stages only those picked, named in errors as the `owner`'s."""
         needs = NetworkNeeds.of(needs)
         values = {need: value for need, value in self.items() if need in needs}
@@ -176,7 +176,7 @@ class Outputs:
         outputs = Outputs.of(values, owner=owner or self.owner, on_read=self.on_read)
         for other, its in self.passes():
             if other in needs:
-                outputs = outputs.with_pass(other, its.only(needs.outputs, stages, owner=owner))
+                outputs = outputs.with_pass(other, its.restrict_to(needs.outputs, stages, owner=owner))
         return outputs
 
 
@@ -196,16 +196,16 @@ ALIASES: Mapping[str, str] = {alias: name for name, what in ATTRIBUTES.items() f
 """what else these are called"""
 
 
-def explain_unknown(owner: str, name: str, known: Sequence[str], aliases: Mapping[str, str], example: str) -> NoReturn:
+def explain_unknown(owner: str, name: str, names: Sequence[str], aliases: Mapping[str, str], example: str) -> NoReturn:
     """Raise AttributeError for something that is not there, with the nearest name and all that can be read."""
     if name.startswith("_"):  # a protocol of Python's (copy, pickle), which asks for much and expects a plain no
         raise AttributeError(name)
-    near = f"; did you mean {aliases[name.lower()]!r}?" if name.lower() in aliases else did_you_mean(name, known)
+    near = f"; did you mean {aliases[name.lower()]!r}?" if name.lower() in aliases else did_you_mean(name, names)
     from torch import Tensor
 
     if not near and hasattr(Tensor, name):
         near = f": it is not a tensor but holds several; write {owner}.{example}.{name}"
-    raise AttributeError(f"{owner} has no {name!r}{near}{' It' if near.endswith('?') else '; it'} has: {', '.join(known)}")
+    raise AttributeError(f"{owner} has no {name!r}{near}{' It' if near.endswith('?') else '; it'} has: {', '.join(names)}")
 
 
 def _measures(value: Any) -> str:

@@ -11,12 +11,13 @@ from pydantic import create_model
 
 from kdzoo.contract.batch import Batch
 from kdzoo.contract.card import Card, Coefficients, Family, PretrainStage, Setting, Source, StagesRead, default_search
+from kdzoo.contract.code_version import version_of
 from kdzoo.contract.infer import infer_needs
 from kdzoo.contract.method import Method
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.needs import Need, Needs, NetworkNeeds, Pass
 from kdzoo.contract.outputs import Outputs
-from kdzoo.contract.plugins import plugin_being_loaded, version_of
+from kdzoo.contract.plugins import plugin_being_loaded
 from kdzoo.contract.registry import definition_of
 from kdzoo.contract.signature import refuse_definition, refuse_needs, refuse_signatures
 from kdzoo.errors import InputError
@@ -40,11 +41,11 @@ def register(
     zero_at_match: bool = False,
     family: Family = "own",
     disagreements: tuple[str, ...] = (),
-    ships: str = "",
+    deploys: str = "",
     pretrain: PretrainStage | None = None,
-    unmixed: str = "",
+    refuses_mixing: str = "",
     pixels: str = "",
-    held: str = "",
+    detaches: str = "",
     remembers: bool = False,
     stages: StagesRead | Callable[[Any], StagesRead] = "paired",
 ) -> Callable[[Registered], Registered]:
@@ -59,11 +60,11 @@ def register(
     0.1, 0.3, 1 and 3 in the order of the family; its weight times 1, 0.3, 3, 0.1, 10 where no dose can set it.
     version: raised when the numbers change; by default a hash of the syntax tree for code outside kdzoo.
     zero_at_match: the loss is zero where the student's outputs equal the teacher's.
-    ships: what is shipped where that is not the student that was trained; `deploy` then gives its logits.
+    deploys: what is shipped where that is not the student that was trained; `deploy` then gives its logits.
     pretrain: the stage of training that comes before, as a run of its own.
-    unmixed: why it cannot learn from mixed images; recipes with mixup or CutMix are then refused.
+    refuses_mixing: why it cannot learn from mixed images; recipes with mixup or CutMix are then refused.
     pixels: why it works on images in 0..255 alone; `kdzoo.Distiller`, whose inputs are normalised already, then refuses it.
-    held: what of the student it detaches on purpose, so that its gradient is not that of its value.
+    detaches: what of the student it detaches on purpose, so that its gradient is not that of its value.
     remembers: whether its module keeps something of every sample it has seen, beside parameters (a memory bank, a queue). Where
     `kdzoo.Distiller` runs in several processes, the loss is then computed on their joint batch, so that all keep the same.
     stages: which maps `build` and `loss` are handed: `paired` one to one, each network's own `last`, or all of each
@@ -71,9 +72,9 @@ def register(
     Raises InputError for a definition that cannot be called as a method is, and where another one has the name already.
     """
 
-    given: object = name
-    if not isinstance(given, str):  # the function itself, under @register without parentheses
-        own = getattr(given, "__name__", "my_loss")
+    argument: object = name
+    if not isinstance(argument, str):  # the function itself, under @register without parentheses
+        own = getattr(argument, "__name__", "my_loss")
         raise InputError(f"register: expected the method's name, got {own} itself: write @kdzoo.register({own!r}) with parentheses")
     refuse_needs(name, needs)
 
@@ -81,11 +82,11 @@ def register(
         refuse_definition(name, definition)
         cls = cast(type[Method], definition) if inspect.isclass(definition) else _method_of(name, definition)
         refuse_signatures(name, cls, definition)
-        defined = definition_of(definition)
-        asked = Needs.of(needs) if needs is not None else infer_needs(name, cls, definition)
+        site = definition_of(definition)
+        declaration = Needs.of(needs) if needs is not None else infer_needs(name, cls, definition)
         cls.card = Card(
             name=name,
-            needs=asked,
+            needs=declaration,
             scale=scale,
             published=published or Coefficients(1.0, scale),
             source=source,
@@ -93,20 +94,20 @@ def register(
             search=search or (),
             version=str(version) if version is not None else _version(definition),
             zero_at_match=zero_at_match,
-            origin=defined.place,
+            origin=site.place,
             summary=(inspect.getdoc(definition) or "").partition("\n")[0],
             family=family,
             disagreements=disagreements,
-            ships=ships,
+            deploys=deploys,
             pretrain=pretrain,
-            unmixed=unmixed,
+            refuses_mixing=refuses_mixing,
             pixels=pixels,
-            held=held,
+            detaches=detaches,
             remembers=remembers,
             plugin=plugin_being_loaded(),
             outside=definition.__module__.partition(".")[0] != "kdzoo",
             stages=stages,
-            definition=(defined.file, defined.name),
+            definition=(site.file, site.name),
         )
         if search is None:
             cls.card = replace(cls.card, search=default_search(cls.card))
@@ -121,10 +122,11 @@ def _method_of(name: str, function: Callable[..., Tensor]) -> type[Method]:
     parameters = inspect.signature(function, eval_str=True).parameters.values()
     positional = [p for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY]
     if len(positional) != 3 or any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in positional):
-        called = function.__name__ if function.__name__.isidentifier() else name
-        wanted, got = f"{called}(student, teacher, batch, *, hyperparameters...)", [str(p) for p in positional]
+        function_name = function.__name__ if function.__name__.isidentifier() else name
+        expected, got = f"{function_name}(student, teacher, batch, *, hyperparameters...)", [str(p) for p in positional]
         raise InputError(
-            f"method {name!r} at {definition_of(function).place}: expected {wanted}, got the parameters {got}{_hint(called, positional)}"
+            f"method {name!r} at {definition_of(function).place}: expected {expected}, got the parameters {got}"
+            f"{_hint(function_name, positional)}"
         )
     fields: dict[str, Any] = {
         p.name: (Any if p.annotation is p.empty else p.annotation, ... if p.default is p.empty else p.default)
@@ -140,7 +142,7 @@ def _method_of(name: str, function: Callable[..., Tensor]) -> type[Method]:
     return cast(type[Method], create_model(function.__name__, __base__=FunctionMethod, __module__=function.__module__, **fields))
 
 
-def _hint(called: str, positional: Sequence[inspect.Parameter]) -> str:
+def _hint(function_name: str, positional: Sequence[inspect.Parameter]) -> str:
     """What to write instead of these positional parameters."""
     names = [p.name for p in positional]
     if names[:1] in (["self"], ["cls"]):
@@ -149,7 +151,7 @@ def _hint(called: str, positional: Sequence[inspect.Parameter]) -> str:
         return f": leave out {' and '.join(swallowing)}; every hyper-parameter has a name of its own, behind `*`"
     if len(positional) > 3:
         extra = ", ".join(str(p) for p in positional[3:])
-        return f": put `*` before what is a hyper-parameter: {called}({', '.join(names[:3])}, *, {extra})"
+        return f": put `*` before what is a hyper-parameter: {function_name}({', '.join(names[:3])}, *, {extra})"
     return ": all three are passed, whether it reads them or not"
 
 

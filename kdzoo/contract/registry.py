@@ -74,10 +74,10 @@ class Registry(Generic[Value]):
 
     def get(self, name: str) -> Value:
         """The value under a name; raises InputError with the nearest name."""
-        known = self._known()
-        if name not in known:
-            raise InputError(unknown(self.kind, name, known))
-        return known[name].value
+        entries = self._known()
+        if name not in entries:
+            raise InputError(unknown(self.kind, name, entries))
+        return entries[name].value
 
     def find(self, name: str) -> Value | None:
         """The value under a name, or None where there is none."""

@@ -65,7 +65,7 @@ class DataFacts:
         """Whether some samples have no label."""
         return bool((self.targets < 0).any())
 
-    def copied(self) -> DataFacts:
+    def copy(self) -> DataFacts:
         """The same facts with targets of their own, for code that may change them in place."""
         return replace(self, targets=self.targets.clone())
 
@@ -83,7 +83,7 @@ class UnknownFacts(DataFacts):
 
     def __init__(self) -> None: ...
 
-    def copied(self) -> DataFacts:
+    def copy(self) -> DataFacts:
         return self
 
     if not TYPE_CHECKING:

@@ -18,10 +18,10 @@ def refuse_needs(name: str, needs: object) -> None:
     words = [needs] if isinstance(needs, str) else list(needs) if isinstance(needs, list | tuple | set) else []
     members = [str(word.name if isinstance(word, Need | Pass) else word).rpartition(".")[2].upper() for word in words]
     homes = {member: kind.__name__ for kind in (Need, Pass) for member in kind.__members__}
-    known = [member for member in members if member in homes]
-    instead = " | ".join(f"kdzoo.{homes[member]}.{member}" for member in known) or "kdzoo.Need.LOGITS | kdzoo.Need.STAGES"
-    near = did_you_mean(members[0], homes) if members and not known else ""
-    raise InputError(f"register({name!r}): needs: expected {'' if known else 'for example '}needs={instead}, got {needs!r}{near}")
+    names = [member for member in members if member in homes]
+    instead = " | ".join(f"kdzoo.{homes[member]}.{member}" for member in names) or "kdzoo.Need.LOGITS | kdzoo.Need.STAGES"
+    near = did_you_mean(members[0], homes) if members and not names else ""
+    raise InputError(f"register({name!r}): needs: expected {'' if names else 'for example '}needs={instead}, got {needs!r}{near}")
 
 
 def refuse_definition(name: str, definition: Any) -> None:
@@ -44,7 +44,7 @@ def refuse_definition(name: str, definition: Any) -> None:
             f"class {definition.__name__}(kdzoo.Method) with loss(self, student, teacher, batch, module){module}"
         )
     if definition.loss is Method.loss:
-        others = [given for given in ("forward", "__call__") if given in vars(definition)]
+        others = [act for act in ("forward", "__call__") if act in vars(definition)]
         instead = f"; rename its {others[0]}()" if others else ""
         raise InputError(f"{where}: {definition.__name__} has no loss(self, student, teacher, batch, module){instead}")
 
@@ -56,12 +56,12 @@ def refuse_signatures(name: str, cls: type[Method], definition: Any) -> None:
         theirs, ours = getattr(cls, act), getattr(Method, act)
         if theirs is ours:
             continue
-        wanted = list(inspect.signature(ours).parameters)
+        parameters = list(inspect.signature(ours).parameters)
         try:
-            inspect.signature(theirs).bind(*wanted)
+            inspect.signature(theirs).bind(*parameters)
         except TypeError:
             got = ", ".join(map(str, inspect.signature(theirs).parameters.values()))
-            line = f"{definition_of(theirs).place}: expected {act}({', '.join(wanted)}), got {act}({got})"
+            line = f"{definition_of(theirs).place}: expected {act}({', '.join(parameters)}), got {act}({got})"
             problems.append(f"method {name!r} at {line}")
     if problems:
         raise InputError(*problems)

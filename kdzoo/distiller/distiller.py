@@ -20,8 +20,8 @@ from kdzoo.distiller.losses import Blueprint, MethodLosses, validate_epochs
 from kdzoo.distiller.outputs import OutputsDistiller
 from kdzoo.distiller.request import Pairing, refusals, resolve
 from kdzoo.errors import InputError, noting
+from kdzoo.models.forward import outputs
 from kdzoo.models.pass_through import PassThrough, pass_through
-from kdzoo.training.member import outputs
 
 
 @dataclass
@@ -204,8 +204,8 @@ class Distiller(MethodLosses):
     def deployed(self) -> nn.Module:
         """The student as it ships, inputs -> class scores: itself, or with what a method adds to it (simkd); weights are shared."""
         network = self._networks.student
-        shipped = self.objective.shipped(network)
-        return self.student if shipped is network else shipped.train(self.training)
+        deployed = self.objective.deployed(network)
+        return self.student if deployed is network else deployed.train(self.training)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move or cast the teacher too, which is no submodule."""

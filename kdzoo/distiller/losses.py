@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from kdzoo.contract.batch import Batch, Losses
+from kdzoo.contract.build_objective import build_objective, terms_of
 from kdzoo.contract.method import Method, ParamGroup
 from kdzoo.contract.methods import REGISTRY
-from kdzoo.contract.objective import Objective, build_objective, terms_of
+from kdzoo.contract.objective import Objective
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.shapes import DataFacts, Shapes, UnknownFacts
 from kdzoo.distiller.clock import LoopClock, validate_share
@@ -33,7 +34,7 @@ class MethodLosses(nn.Module):
         super().__init__()
         cards = [REGISTRY.get(term.method).card for term in spec.terms]
         self.objective = objective
-        self._refuses_shares = {card.name: card.unmixed for card in cards if card.unmixed}
+        self._refuses_shares = {card.name: card.refuses_mixing for card in cards if card.refuses_mixing}
         self._remembers = any(card.remembers for card in cards)
         self._group = group
         self._epochs = epochs
@@ -153,7 +154,7 @@ class Blueprint:
     def reads_shapes(self) -> list[str]:
         """The methods that build modules for the networks' widths, or add to the student that ships."""
         methods = [REGISTRY.get(term.method) for term in self.spec.terms]
-        return [method.card.name for method in methods if method.build is not Method.build or method.card.ships]
+        return [method.card.name for method in methods if method.build is not Method.build or method.card.deploys]
 
     def build(self, student: Shapes, teacher: Shapes | None) -> Objective:
         """The sum with freshly made modules; raises InputError with every method that cannot serve these networks or data."""

@@ -80,8 +80,8 @@ class OutputsDistiller(MethodLosses):
 
     def deployed(self, student: Outputs) -> Tensor:
         """The class scores (B, K) of the student as it ships: its own, or what a method makes of its outputs (simkd)."""
-        shipped = self.objective.shipped(nn.Identity())
-        return shipped.logits_of(student) if isinstance(shipped, Deployed) else student.logits
+        deployed = self.objective.deployed(nn.Identity())
+        return deployed.logits_of(student) if isinstance(deployed, Deployed) else student.logits
 
 
 def _constant(tensor: Tensor) -> Tensor:

@@ -69,7 +69,7 @@ def mean_square(apart: Tensor) -> Tensor:
     return apart.square().sum() / apart.numel()
 
 
-def normalised(vectors: Tensor, eps: float = 1e-12) -> Tensor:
+def normalise(vectors: Tensor, eps: float = 1e-12) -> Tensor:
     """Rows of (..., D) divided by their L2 norm, or by `eps` where that is larger."""
     return F.normalize(vectors, dim=-1, eps=eps)
 
@@ -87,7 +87,7 @@ def squared_distances(rows: Tensor) -> Tensor:
     return (lengths[:, None] + lengths - 2 * products).clamp(min=0)
 
 
-def standardised_rows(rows: Tensor) -> Tensor:
+def standardise_rows(rows: Tensor) -> Tensor:
     """Rows of (C, N) without their mean and of norm 1, so that products are correlations; 0 where the deviation is rounding alone."""
     mean = rows.mean(1, keepdim=True)
     centred = rows - mean
@@ -126,13 +126,15 @@ class Rectifier(nn.Module):
         return torch.maximum(input, self.least.clone())
 
 
-def carrier(student: int, teacher: int) -> nn.Module:
+def channel_adapter(student: int, teacher: int) -> nn.Module:
     """From the student's channels to the teacher's: a 1x1 convolution, or nothing where they are equal."""
     return nn.Identity() if student == teacher else nn.Conv2d(student, teacher, kernel_size=1)
 
 
-def carried(carriers: nn.Module, student_stages: Sequence[Tensor], teacher_stages: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """The student's maps, each through its carrier, and the teacher's, each pair at one size; the larger is pooled first."""
+def adapt_channels(
+    carriers: nn.Module, student_stages: Sequence[Tensor], teacher_stages: Sequence[Tensor]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """The student's maps, each through its channel adapter, and the teacher's, each pair at one size; the larger is pooled first."""
     pairs = [same_size(wide(s), taught(t)) for s, t in zip(student_stages, teacher_stages, strict=True)]
     with full_precision(pairs[0][0]):
         return [carry(s) for carry, (s, _) in zip(cast(nn.ModuleList, carriers), pairs, strict=True)], [t for _, t in pairs]
@@ -173,12 +175,12 @@ def target_or_not(logits: Tensor, targets: Tensor) -> Tensor:
     return torch.cat([target, rest], 1).log_softmax(1)
 
 
-def risen(clock: Progress, epochs: int) -> float:
+def linear_warmup(clock: Progress, epochs: int) -> float:
     """A linear warm-up by epochs: 1 / epochs in the first, 1 from number `epochs` on."""
     return min((clock.epoch + 1) / epochs, 1.0)
 
 
-def separable(channels: int, width: int, halvings: int) -> nn.Sequential:
+def separable_downsampling(channels: int, width: int, halvings: int) -> nn.Sequential:
     """From a map (B, channels, H, W) to (B, width, H / 2^halvings, W / 2^halvings), `halvings` > 0; channels double up to the last.
 
     Each halving is a depthwise and a 1x1 convolution with batch norm, twice; ReLU after each norm but the last.
@@ -200,13 +202,13 @@ def new_peers(student: Shapes, count: int) -> nn.ModuleList:
 
 
 @contextmanager
-def own_stream(batch: Batch) -> Iterator[None]:
+def method_rng(batch: Batch) -> Iterator[None]:
     """A block in which layers that draw (dropout, stochastic depth) do so from the method's own random stream of this step."""
     with global_stream(batch.generator.initial_seed(), "layers", device=batch.device):
         yield
 
 
-def heard(peers: nn.Module, batch: Batch) -> list[Tensor]:
+def peer_logits(peers: nn.Module, batch: Batch) -> list[Tensor]:
     """What each peer says of the batch's images, (B, K) each, in float32 at least."""
-    with own_stream(batch), full_precision(batch.inputs):
+    with method_rng(batch), full_precision(batch.inputs):
         return [wide(peer(batch.inputs)) for peer in peers.children()]

@@ -42,18 +42,18 @@ def ab(student_stages: Sequence[Tensor], teacher_stages: Sequence[Tensor], *, ma
         2019,
         "https://arxiv.org/abs/1811.03233",
         equation="the loss with a margin, which stands in for the count of unequal boundaries",
-        weights="the first stage minimises L alone; the second is CE alone as in the CIFAR-100 tables of CRD (arXiv 1910.10699)",
+        weights="the pretrain stage minimises L alone; the second is CE alone as in the CIFAR-100 tables of CRD (arXiv 1910.10699)",
     ),
     formula="3/1000 * sum over stages i of 2^(i-n+1) * mean_b sum max(0, {margin} - sign(t) r(s))^2",
     family="features",
     pretrain=PretrainStage("ab", share=1 / 8, followed_by=()),
     disagreements=(
-        "The paper goes on with knowledge distillation after the first stage; RepDistiller and Knowledge-Distillation-Zoo with "
+        "The paper goes on with knowledge distillation after the pretrain stage; RepDistiller and Knowledge-Distillation-Zoo with "
         "cross-entropy alone, as here. `ab+hinton` is the paper's.",
         "Knowledge-Distillation-Zoo takes a margin of 2, the mean over all elements and over the three stages, and a weight of 10.",
         "RepDistiller's connectors change the size of the student's maps by strided convolutions; here they are 1x1 convolutions with "
         "batch norm, and the larger map is average-pooled.",
-        "RepDistiller's first stage takes 30 of 270 epochs, Knowledge-Distillation-Zoo's 50 with rates of its own; here it is an eighth "
+        "RepDistiller's pretrain stage takes 30 of 270 epochs, Knowledge-Distillation-Zoo's 50 with rates of its own; here it is an eighth "
         "of the recipe's epochs, besides them, with the recipe's rates.",
     ),
 )

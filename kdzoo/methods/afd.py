@@ -16,7 +16,7 @@ from kdzoo.contract.needs import Need
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.register import register
 from kdzoo.contract.shapes import DataFacts, Shapes
-from kdzoo.methods._ops import carried, carrier, full_precision, normalised, same_size, taught, wide
+from kdzoo.methods._ops import adapt_channels, channel_adapter, full_precision, normalise, same_size, taught, wide
 
 
 def afd(student_stages: Sequence[Tensor], teacher_stages: Sequence[Tensor], importances: Sequence[Tensor]) -> Tensor:
@@ -28,7 +28,7 @@ def afd(student_stages: Sequence[Tensor], teacher_stages: Sequence[Tensor], impo
     total = wide(student_stages[0]).new_zeros(())
     for student, teacher, importance in zip(student_stages, teacher_stages, importances, strict=True):
         s, t = same_size(wide(student), taught(teacher))
-        apart = (normalised(s.flatten(2), eps=1e-6) - normalised(t.flatten(2), eps=1e-6)).square().mean(2)
+        apart = (normalise(s.flatten(2), eps=1e-6) - normalise(t.flatten(2), eps=1e-6)).square().mean(2)
         total = total + (wide(importance) * apart).sum(1).mean()
     return total
 
@@ -51,7 +51,7 @@ class Attentive(nn.Module):
     def __init__(self, student: Shapes, teacher: Shapes, width: float) -> None:
         super().__init__()
         pairs = zip(student.stages, teacher.stages, strict=True)
-        self.carriers = nn.ModuleList(carrier(s.channels, t.channels) for s, t in pairs)
+        self.carriers = nn.ModuleList(channel_adapter(s.channels, t.channels) for s, t in pairs)
         self.importances = nn.ModuleList(Importance(t.channels, max(1, int(t.channels * width))) for t in teacher.stages)
 
 
@@ -93,7 +93,7 @@ class AFD(Method):
 
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:
         attentive = cast(Attentive, module)
-        s, t = carried(attentive.carriers, student.stages, teacher.stages)
+        s, t = adapt_channels(attentive.carriers, student.stages, teacher.stages)
         with full_precision(s[0]):
             importances = [weigh(stage.mean((2, 3))) for weigh, stage in zip(attentive.importances, t, strict=True)]
         return afd(s, t, importances) / len(s)

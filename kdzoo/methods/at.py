@@ -13,7 +13,7 @@ from kdzoo.contract.method import Method
 from kdzoo.contract.needs import Need
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.register import register
-from kdzoo.methods._ops import normalised, same_size, taught, wide
+from kdzoo.methods._ops import normalise, same_size, taught, wide
 
 
 def at(student_stages: Sequence[Tensor], teacher_stages: Sequence[Tensor], *, power: int = 2) -> Tensor:
@@ -33,7 +33,7 @@ def at(student_stages: Sequence[Tensor], teacher_stages: Sequence[Tensor], *, po
 
 def attention(features: Tensor, power: int) -> Tensor:
     """The attention map of (B, C, H, W) features: (B, H W), each row of L2 norm 1."""
-    return normalised(features.abs().pow(power).mean(1).flatten(1))
+    return normalise(features.abs().pow(power).mean(1).flatten(1))
 
 
 @register(

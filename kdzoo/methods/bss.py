@@ -12,7 +12,7 @@ from kdzoo.contract.method import Method
 from kdzoo.contract.needs import Need, Needs
 from kdzoo.contract.outputs import DifferentiableNetwork, Outputs
 from kdzoo.contract.register import register
-from kdzoo.methods._ops import divergence, full_precision, own_stream, taught, wide
+from kdzoo.methods._ops import divergence, full_precision, method_rng, taught, wide
 
 UNIT = 0.2 * 255
 """one unit of the paper's normalised images, whose standard deviation is 0.2 of the range of pixel values"""
@@ -128,7 +128,7 @@ class BSS(Method):
         moved = attack(teacher.network, batch.inputs[found], base, other, steps=self.steps, rate=self.rate)
         with torch.no_grad(), full_precision(moved):
             said = teacher.network(moved)
-        with own_stream(batch), full_precision(moved):
+        with method_rng(batch), full_precision(moved):
             return bss(student.network(moved), said, valid, temperature=self.temperature)
 
     def ramp(self, clock: Progress) -> float:

@@ -16,7 +16,7 @@ from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.register import register
 from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.errors import InputError
-from kdzoo.methods._ops import Rectifier, full_precision, separable, taught, wide
+from kdzoo.methods._ops import Rectifier, full_precision, separable_downsampling, taught, wide
 from kdzoo.methods.hinton import hinton
 
 
@@ -47,7 +47,7 @@ class Exit(nn.Module):
 
     def __init__(self, channels: int, width: int, classes: int, halvings: int) -> None:
         super().__init__()
-        self.body = separable(channels, width, halvings)
+        self.body = separable_downsampling(channels, width, halvings)
         self.rectifier = Rectifier()
         self.classifier = nn.Linear(width, classes)
 
@@ -73,7 +73,7 @@ class Exit(nn.Module):
     "||h - h_d||^2",
     stages="own",
     family="self",
-    held="the deepest side, which teaches the shallow ones",
+    detaches="the deepest side, which teaches the shallow ones",
     disagreements=(
         "The published weight of 0.03 on the hint belongs to a root of a sum, sqrt(S), S the squared distances summed over the whole batch "
         "(mmrazor, and copies of the authors' earlier code); the paper's equation, as here, has the squared norm, whose mean over the "

@@ -14,7 +14,7 @@ from kdzoo.contract.needs import Need
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.register import register
 from kdzoo.contract.shapes import DataFacts, Shapes
-from kdzoo.methods._ops import full_precision, normalised, pooled_classifier, taught, wide
+from kdzoo.methods._ops import full_precision, normalise, pooled_classifier, taught, wide
 
 
 def catkd(student_maps: Tensor, teacher_maps: Tensor, *, resolution: int = 2) -> Tensor:
@@ -25,7 +25,7 @@ def catkd(student_maps: Tensor, teacher_maps: Tensor, *, resolution: int = 2) ->
     """
     size = smallest(student_maps, teacher_maps, resolution)
     s, t = (F.adaptive_avg_pool2d(maps, size).flatten(2) for maps in (wide(student_maps), taught(teacher_maps)))
-    return (normalised(s) - normalised(t)).square().mean()
+    return (normalise(s) - normalise(t)).square().mean()
 
 
 def smallest(student_maps: Tensor, teacher_maps: Tensor, resolution: int) -> tuple[int, int]:

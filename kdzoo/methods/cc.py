@@ -14,7 +14,7 @@ from kdzoo.contract.method import Method
 from kdzoo.contract.needs import Need
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.register import register
-from kdzoo.methods._ops import full_precision, normalised, taught, wide
+from kdzoo.methods._ops import full_precision, normalise, taught, wide
 
 
 def cc(student_embedding: Tensor, teacher_embedding: Tensor, *, gamma: float, order: int) -> Tensor:
@@ -29,7 +29,7 @@ def cc(student_embedding: Tensor, teacher_embedding: Tensor, *, gamma: float, or
 
 def cosines(embedding: Tensor) -> Tensor:
     """The products (B, B) of the embeddings of norm 1."""
-    unit = normalised(embedding)
+    unit = normalise(embedding)
     with full_precision(unit):
         return unit @ unit.T
 

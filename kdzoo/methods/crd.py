@@ -18,7 +18,7 @@ from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.register import register
 from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.errors import InputError
-from kdzoo.methods._ops import full_precision, normalised, taught, wide
+from kdzoo.methods._ops import full_precision, normalise, taught, wide
 
 
 def crd(positive: Tensor, negatives: Tensor, *, samples: int | None = None) -> Tensor:
@@ -85,7 +85,7 @@ class CommonSpace(nn.Module):
 
     def forward(self, student_embedding: Tensor, teacher_embedding: Tensor) -> tuple[Tensor, Tensor]:
         """Both networks' embeddings (B, D) in the common space, (B, d) each, of length 1."""
-        return normalised(self.embed_s(wide(student_embedding))), normalised(self.embed_t(taught(teacher_embedding)))
+        return normalise(self.embed_s(wide(student_embedding))), normalise(self.embed_t(taught(teacher_embedding)))
 
 
 def several_classes(data: DataFacts) -> None:
@@ -210,4 +210,4 @@ class CRD(Method):
 
     @torch.no_grad()
     def _remember(self, bank: Tensor, index: Tensor, embedded: Tensor) -> None:
-        bank[index] = normalised(self.momentum * bank[index] + (1 - self.momentum) * embedded)
+        bank[index] = normalise(self.momentum * bank[index] + (1 - self.momentum) * embedded)

@@ -15,7 +15,7 @@ from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.register import register
 from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.errors import InputError
-from kdzoo.methods._ops import Size, carrier, divergence, full_precision, last_of_several, same_size, several, taught, wide
+from kdzoo.methods._ops import Size, channel_adapter, divergence, full_precision, last_of_several, same_size, several, taught, wide
 
 
 def cwd(student_stages: Sequence[Tensor], teacher_stages: Sequence[Tensor], *, temperature: float) -> Tensor:
@@ -77,7 +77,7 @@ class CWD(Method):
             usable = " or ".join(map(str, several(ours, theirs))) or "none"
             listed = ", ".join(f"{s} under {t}" for s, t in zip(student.stages, teacher.stages, strict=True))
             raise InputError(f"stage: expected one of more than one cell, {usable}, got {self.stage}; the paired stages are {listed}")
-        return carrier(student.stages[found[0]].channels, teacher.stages[found[1]].channels)
+        return channel_adapter(student.stages[found[0]].channels, teacher.stages[found[1]].channels)
 
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:
         found = self._stages_of(*([(maps.shape[2], maps.shape[3]) for maps in outputs.stages] for outputs in (student, teacher)))

@@ -11,7 +11,7 @@ from kdzoo.contract.method import Method
 from kdzoo.contract.needs import Need
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.register import register
-from kdzoo.methods._ops import normalised, taught, wide
+from kdzoo.methods._ops import normalise, taught, wide
 
 
 def dist(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float, inter_weight: float, intra_weight: float) -> Tensor:
@@ -28,7 +28,7 @@ def dist(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float, 
 
 def correlation(a: Tensor, b: Tensor) -> Tensor:
     """Pearson's correlation of each row of (N, M) with its like: (N,); 0 where a row is constant."""
-    a, b = (normalised(z - z.mean(1, keepdim=True), eps=1e-8) for z in (a, b))
+    a, b = (normalise(z - z.mean(1, keepdim=True), eps=1e-8) for z in (a, b))
     return (a * b).sum(1)
 
 

@@ -11,7 +11,7 @@ from kdzoo.contract.method import Method
 from kdzoo.contract.needs import Need, Needs
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.register import register
-from kdzoo.methods._ops import divergence, risen, target_or_not, taught, wide, without_target
+from kdzoo.methods._ops import divergence, linear_warmup, target_or_not, taught, wide, without_target
 
 
 def dkd(
@@ -86,4 +86,4 @@ class DKD(Method):
         )
 
     def ramp(self, clock: Progress) -> float:
-        return risen(clock, self.warmup)
+        return linear_warmup(clock, self.warmup)

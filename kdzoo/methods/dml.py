@@ -16,7 +16,7 @@ from kdzoo.contract.needs import Need, Needs
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.register import register
 from kdzoo.contract.shapes import DataFacts, Shapes
-from kdzoo.methods._ops import divergence, heard, new_peers, taught, wide
+from kdzoo.methods._ops import divergence, new_peers, peer_logits, taught, wide
 
 
 def dml(student_logits: Tensor, peers: Sequence[Tensor]) -> Tensor:
@@ -62,7 +62,7 @@ class DML(Method):
         return new_peers(student, self.peers)
 
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> LossWithAux:
-        said = heard(module, batch)
+        said = peer_logits(module, batch)
         auxiliary = torch.stack(
             [
                 F.cross_entropy(peer, batch.targets) + dml(peer, [student.logits, *said[:place], *said[place + 1 :]])

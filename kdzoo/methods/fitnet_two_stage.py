@@ -20,7 +20,7 @@ from kdzoo.methods.fitnet import FitNet
         2015,
         "https://arxiv.org/abs/1412.6550",
         equation="3 and algorithm 1",
-        weights="the first stage minimises equation 3 alone, which has no weight; the second is Hinton's loss with its published weights",
+        weights="the pretrain stage minimises equation 3 alone, without a weight; the second is Hinton's loss with its published weights",
     ),
     formula="mean((r(F_s) - F_t)^2) at stage {stage}",
     zero_at_match=False,
@@ -28,7 +28,7 @@ from kdzoo.methods.fitnet import FitNet
     pretrain=PretrainStage("fitnet_two_stage", share=1 / 8, followed_by=("hinton",)),
     disagreements=(
         "The paper anneals the weight of the teacher's probabilities in the second stage; here it is constant.",
-        "The paper stops the first stage when a validation loss no longer falls; here it takes an eighth of the recipe's epochs, "
+        "The paper stops the pretrain stage when a validation loss no longer falls; here it takes an eighth of the recipe's epochs, "
         "30 of 240, as initial stages do in the published CIFAR-100 tables.",
         "RepDistiller and mdistiller train the hint together with cross-entropy in one stage, which is `fitnet`.",
     ),

@@ -48,7 +48,7 @@ def flow(shallow: Tensor, deep: Tensor) -> Tensor:
         2017,
         "https://openaccess.thecvf.com/content_cvpr_2017/html/Yim_A_Gift_From_CVPR_2017_paper.html",
         equation="1 and 2",
-        weights="the first stage minimises L alone, every pair of stages alike; the second is CE alone",
+        weights="the pretrain stage minimises L alone, every pair of stages alike; the second is CE alone",
     ),
     formula="sum over consecutive stages of mean((G_s - G_t)^2), G = mean over pixels of F F'^T",
     family="features",
@@ -59,7 +59,7 @@ def flow(shallow: Tensor, deep: Tensor) -> Tensor:
         "The paper's squared norm is a sum over C x C'; RepDistiller and Knowledge-Distillation-Zoo take the mean, as here.",
         "Knowledge-Distillation-Zoo takes the mean over pairs of stages instead of their sum.",
         "Both count the stem's output as the first map; here stages alone are read.",
-        "The first stage takes an eighth of the recipe's epochs, 30 of 240; Knowledge-Distillation-Zoo's 50 with rates of its own.",
+        "The pretrain stage takes an eighth of the recipe's epochs, 30 of 240; Knowledge-Distillation-Zoo's 50 with rates of its own.",
     ),
 )
 class FSP(Method):

@@ -16,7 +16,7 @@ from kdzoo.contract.needs import Need
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.register import register
 from kdzoo.contract.shapes import DataFacts, Shapes
-from kdzoo.methods._ops import BatchNorm, full_precision, normalised, same_size, taught, wide
+from kdzoo.methods._ops import BatchNorm, full_precision, normalise, same_size, taught, wide
 from kdzoo.methods.ft_paraphraser import Paraphraser, factor_width
 
 
@@ -29,7 +29,7 @@ def ft(student_stages: Sequence[Tensor], teacher_stages: Sequence[Tensor]) -> Te
     total = wide(student_stages[0]).new_zeros(())
     for student, teacher in zip(student_stages, teacher_stages, strict=True):
         s, t = same_size(wide(student), taught(teacher))
-        total = total + (normalised(s.flatten(1)) - normalised(t.flatten(1))).abs().mean()
+        total = total + (normalise(s.flatten(1)) - normalise(t.flatten(1))).abs().mean()
     return total
 
 
@@ -69,7 +69,7 @@ class Translation(nn.Module):
 class FT(Method):
     """The teacher's last map as a factor of fewer channels, and the student's translated to it.
 
-    The paraphraser is frozen; `ft_paraphraser` trains it in the first stage.
+    The paraphraser is frozen; `ft_paraphraser` trains it in the pretrain stage.
     """
 
     rate: float = Field(0.5, gt=0, description="the factor's channels as a share of the teacher's")

@@ -73,7 +73,7 @@ class Paraphrasing(nn.Module):
     ),
 )
 class FTParaphraser(Method):
-    """An autoencoder of the teacher's last map: the first stage of `ft`. The student learns nothing from it."""
+    """An autoencoder of the teacher's last map: the pretrain stage of `ft`. The student learns nothing from it."""
 
     rate: float = Field(0.5, gt=0, description="the factor's channels as a share of the teacher's")
 

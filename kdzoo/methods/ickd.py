@@ -13,7 +13,7 @@ from kdzoo.contract.needs import Need
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.register import register
 from kdzoo.contract.shapes import DataFacts, Shapes
-from kdzoo.methods._ops import connector, full_precision, normalised, same_size, taught, wide
+from kdzoo.methods._ops import connector, full_precision, normalise, same_size, taught, wide
 
 LEAST_NORM = 1e-12
 
@@ -38,7 +38,7 @@ def apart(student: Tensor, teacher: Tensor) -> Tensor:
     """
     with full_precision(student):
         if student.shape[2] >= student.shape[1]:
-            return (normalised(correlations(student)) - normalised(correlations(teacher))).square().sum(2)
+            return (normalise(correlations(student)) - normalise(correlations(teacher))).square().sum(2)
         ours, theirs = products(student, student), products(teacher, teacher)
         least = LEAST_NORM**2
         between = products(student, teacher) / ours.clamp(min=least).sqrt() / theirs.clamp(min=least).sqrt()

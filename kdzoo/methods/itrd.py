@@ -15,7 +15,7 @@ from kdzoo.contract.needs import Need
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.register import register
 from kdzoo.contract.shapes import DataFacts, Shapes
-from kdzoo.methods._ops import full_precision, standardised_rows, taught, wide
+from kdzoo.methods._ops import full_precision, standardise_rows, taught, wide
 from kdzoo.methods.cc import cosines
 
 
@@ -46,7 +46,7 @@ def uncorrelated(student: Tensor, teacher: Tensor, order: float) -> Tensor:
     nothing to learn and it counts as perfect.
     """
     perfect = (len(student) - 1) / len(student)
-    ours, theirs = standardised_rows(student.T), standardised_rows(teacher.T)
+    ours, theirs = standardise_rows(student.T), standardise_rows(teacher.T)
     varies = theirs.square().sum(1) > 0.5
     correlations = perfect * torch.where(varies, (ours * theirs).sum(1), 1.0)
     return (correlations - 1).square().pow(order).sum().log2()

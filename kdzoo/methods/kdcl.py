@@ -16,7 +16,7 @@ from kdzoo.contract.needs import Need, Needs
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.register import register
 from kdzoo.contract.shapes import DataFacts, Shapes
-from kdzoo.methods._ops import heard, new_peers, taught
+from kdzoo.methods._ops import new_peers, peer_logits, taught
 from kdzoo.methods.hinton import hinton
 
 
@@ -70,7 +70,7 @@ class KDCL(Method):
         return new_peers(student, self.peers)
 
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> LossWithAux:
-        said = heard(module, batch)
+        said = peer_logits(module, batch)
         networks, targets, temperature = [student.logits, *said], batch.targets, self.temperature
         own = [F.cross_entropy(peer, targets) + kdcl(peer, networks, targets, temperature=temperature) for peer in said]
         return LossWithAux(kdcl(student.logits, networks, targets, temperature=temperature), torch.stack(own).sum())

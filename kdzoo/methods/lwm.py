@@ -16,7 +16,7 @@ from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.register import register
 from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.errors import InputError
-from kdzoo.methods._ops import Size, full_precision, last_of_several, normalised, same_size, several, taught, wide
+from kdzoo.methods._ops import Size, full_precision, last_of_several, normalise, same_size, several, taught, wide
 
 
 def lwm(student_cams: Tensor, teacher_cams: Tensor) -> Tensor:
@@ -26,7 +26,7 @@ def lwm(student_cams: Tensor, teacher_cams: Tensor) -> Tensor:
     of zeros stays one.
     """
     s, t = same_size(wide(student_cams)[:, None], taught(teacher_cams)[:, None])
-    return (normalised(s.flatten(1)) - normalised(t.flatten(1))).abs().mean()
+    return (normalise(s.flatten(1)) - normalise(t.flatten(1))).abs().mean()
 
 
 def grad_cam(features: Tensor, gradients: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from kdzoo.contract.needs import Need
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.register import register
 from kdzoo.contract.shapes import DataFacts, Shapes
-from kdzoo.methods._ops import carrier, full_precision, same_size, taught, wide
+from kdzoo.methods._ops import channel_adapter, full_precision, same_size, taught, wide
 
 Masked = Literal["channels", "cells"]
 
@@ -35,7 +35,7 @@ class Generation(nn.Module):
 
     def __init__(self, student: int, teacher: int) -> None:
         super().__init__()
-        self.carrier = carrier(student, teacher)
+        self.carrier = channel_adapter(student, teacher)
         self.generator = nn.Sequential(
             nn.Conv2d(teacher, teacher, kernel_size=3, padding=1), nn.ReLU(), nn.Conv2d(teacher, teacher, kernel_size=3, padding=1)
         )

@@ -72,7 +72,7 @@ def classified(embedding: Tensor, classifier: nn.Module) -> Tensor:
     search=tuple(Setting({"task": task}) for task in (0.5, 0.25, 0.125, 0.0625, 1.0)),
     stages="last",
     family="features",
-    ships="the student with the feature transform, a linear map, between its last stage and its classifier",
+    deploys="the student with the feature transform, a linear map, between its last stage and its classifier",
     disagreements=(
         "The authors' code also normalises the logits of both networks over the classes and multiplies them by 2.5, in training and "
         "evaluation, which the paper does not mention; this is left out.",

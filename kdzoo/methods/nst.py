@@ -13,7 +13,7 @@ from kdzoo.contract.method import Method
 from kdzoo.contract.needs import Need
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.register import register
-from kdzoo.methods._ops import full_precision, normalised, same_size, taught, wide
+from kdzoo.methods._ops import full_precision, normalise, same_size, taught, wide
 
 
 def nst(student_stages: Sequence[Tensor], teacher_stages: Sequence[Tensor]) -> Tensor:
@@ -26,7 +26,7 @@ def nst(student_stages: Sequence[Tensor], teacher_stages: Sequence[Tensor]) -> T
     total = wide(student_stages[0]).new_zeros(())
     for student, teacher in zip(student_stages, teacher_stages, strict=True):
         s, t = same_size(wide(student), taught(teacher))
-        total = total + discrepancy(normalised(s.flatten(2)), normalised(t.flatten(2))).mean()
+        total = total + discrepancy(normalise(s.flatten(2)), normalise(t.flatten(2))).mean()
     return total
 
 

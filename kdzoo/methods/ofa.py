@@ -16,7 +16,7 @@ from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.register import register
 from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.errors import InputError
-from kdzoo.methods._ops import full_precision, separable, taught, wide
+from kdzoo.methods._ops import full_precision, separable_downsampling, taught, wide
 
 
 def ofa(student_logits: Tensor, teacher_logits: Tensor, targets: Tensor, *, enhancement: float) -> Tensor:
@@ -38,7 +38,9 @@ class Speaker(nn.Module):
 
     def __init__(self, channels: int, width: int, classes: int, halvings: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(separable(channels, width, halvings), nn.ReLU()) if halvings else nn.Conv2d(channels, width, 1)
+        self.body = (
+            nn.Sequential(separable_downsampling(channels, width, halvings), nn.ReLU()) if halvings else nn.Conv2d(channels, width, 1)
+        )
         self.classifier = nn.Linear(width, classes)
 
     def forward(self, features: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from kdzoo.contract.needs import Need
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.register import register
 from kdzoo.contract.shapes import DataFacts, Shapes
-from kdzoo.methods._ops import Rectifier, full_precision, normalised, taught, wide
+from kdzoo.methods._ops import Rectifier, full_precision, normalise, taught, wide
 
 
 def pefd(projections: Tensor, teacher_embedding: Tensor) -> Tensor:
@@ -23,8 +23,8 @@ def pefd(projections: Tensor, teacher_embedding: Tensor) -> Tensor:
     projections (B, M, D): the student's embedding through M projectors, each behind its ReLU; the teacher's (B, D). A zero
     vector has no direction: its cosine is 0.
     """
-    mean = normalised(wide(projections).mean(1))
-    return (1 - (mean * normalised(taught(teacher_embedding))).sum(1)).mean()
+    mean = normalise(wide(projections).mean(1))
+    return (1 - (mean * normalise(taught(teacher_embedding))).sum(1)).mean()
 
 
 class Projectors(nn.Module):

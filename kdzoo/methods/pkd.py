@@ -13,7 +13,7 @@ from kdzoo.contract.needs import Need
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.register import register
 from kdzoo.contract.shapes import DataFacts, Shapes
-from kdzoo.methods._ops import carried, carrier, same_size, standardised_rows, taught, wide
+from kdzoo.methods._ops import adapt_channels, channel_adapter, same_size, standardise_rows, taught, wide
 
 
 def pkd(student_stages: Sequence[Tensor], teacher_stages: Sequence[Tensor]) -> Tensor:
@@ -25,7 +25,7 @@ def pkd(student_stages: Sequence[Tensor], teacher_stages: Sequence[Tensor]) -> T
     total = wide(student_stages[0]).new_zeros(())
     for student, teacher in zip(student_stages, teacher_stages, strict=True):
         s, t = same_size(wide(student), taught(teacher))
-        total = total + (standardised_rows(rows(s)) - standardised_rows(rows(t))).square().sum(1).mean() / 2
+        total = total + (standardise_rows(rows(s)) - standardise_rows(rows(t))).square().sum(1).mean() / 2
     return total
 
 
@@ -62,7 +62,7 @@ class PKD(Method):
     """
 
     def build(self, student: Shapes, teacher: Shapes, data: DataFacts) -> nn.Module:
-        return nn.ModuleList(carrier(s.channels, t.channels) for s, t in zip(student.stages, teacher.stages, strict=True))
+        return nn.ModuleList(channel_adapter(s.channels, t.channels) for s, t in zip(student.stages, teacher.stages, strict=True))
 
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:
-        return pkd(*carried(module, student.stages, teacher.stages))
+        return pkd(*adapt_channels(module, student.stages, teacher.stages))

@@ -66,7 +66,7 @@ class Past(nn.Module):
     formula="CE((1 - a) * 1_y + a * p_past, softmax(s)), a = {last} * (epoch + 1) / epochs",
     family="self",
     remembers=True,
-    unmixed="what it remembers of a sample was said of another mix, whose other half is no longer there",
+    refuses_mixing="what it remembers of a sample was said of another mix, whose other half is no longer there",
     disagreements=(
         "The authors' code keeps the predictions in the memory of the host and moves a batch of them to and fro in every step; here they "
         "are where the student is.",

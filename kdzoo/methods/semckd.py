@@ -17,7 +17,7 @@ from kdzoo.contract.needs import Need
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.register import register
 from kdzoo.contract.shapes import DataFacts, Shapes
-from kdzoo.methods._ops import BatchNorm, full_precision, normalised, same_size, taught, wide
+from kdzoo.methods._ops import BatchNorm, full_precision, normalise, same_size, taught, wide
 
 
 def semckd(student_projections: Sequence[Sequence[Tensor]], teacher_stages: Sequence[Tensor], attention: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ class Calibration(nn.Module):
     def attention(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
         """softmax over the teacher's stages of the product of a student's stage's query with their keys, (B, n_s, n_t)."""
         queries, keys = (
-            torch.stack([normalised(embed(similarities(maps, self.width))) for embed, maps in zip(embeds, stages, strict=True)], 1)
+            torch.stack([normalise(embed(similarities(maps, self.width))) for embed, maps in zip(embeds, stages, strict=True)], 1)
             for embeds, stages in ((self.queries, student), (self.keys, teacher))
         )
         return (queries @ keys.transpose(1, 2)).softmax(2)

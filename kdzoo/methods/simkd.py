@@ -71,7 +71,7 @@ class Reuse(nn.Module):
     formula="mean((P(F_s) - F_t)^2), P of width D / {factor}",
     stages="last",
     family="features",
-    ships="the student without its classifier, with the projector and the teacher's classifier",
+    deploys="the student without its classifier, with the projector and the teacher's classifier",
     disagreements=(
         "Published projectors end with a ReLU, which cannot reach maps below zero; here it cuts at the smallest value that the teacher "
         "gave, which is the ReLU for teachers that end in one.",

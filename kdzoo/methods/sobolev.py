@@ -12,7 +12,7 @@ from kdzoo.contract.method import Method
 from kdzoo.contract.needs import Need, Needs
 from kdzoo.contract.outputs import DifferentiableNetwork, Outputs
 from kdzoo.contract.register import register
-from kdzoo.methods._ops import full_precision, normalised, own_stream, taught, wide
+from kdzoo.methods._ops import full_precision, method_rng, normalise, taught, wide
 
 
 def sobolev(student_gradients: Tensor, teacher_gradients: Tensor) -> Tensor:
@@ -21,7 +21,7 @@ def sobolev(student_gradients: Tensor, teacher_gradients: Tensor) -> Tensor:
     Gradients (B, C, H, W) of a score with respect to the images; the norm is each image's own, so their scale does not
     count.
     """
-    s, t = normalised(wide(student_gradients).flatten(1)), normalised(taught(teacher_gradients).flatten(1))
+    s, t = normalise(wide(student_gradients).flatten(1)), normalise(taught(teacher_gradients).flatten(1))
     return (s - t).square().mean()
 
 
@@ -69,5 +69,5 @@ class Sobolev(Method):
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:
         images, targets = batch.inputs, batch.targets
         said = saliency(teacher.network, images, targets, differentiable=False)
-        with own_stream(batch):
+        with method_rng(batch):
             return sobolev(saliency(student.network, images, targets, differentiable=True), said)

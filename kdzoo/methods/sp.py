@@ -12,7 +12,7 @@ from kdzoo.contract.method import Method
 from kdzoo.contract.needs import Need
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.register import register
-from kdzoo.methods._ops import full_precision, normalised, taught, wide
+from kdzoo.methods._ops import full_precision, normalise, taught, wide
 
 
 def sp(student_stages: Sequence[Tensor], teacher_stages: Sequence[Tensor]) -> Tensor:
@@ -31,7 +31,7 @@ def similarities(features: Tensor) -> Tensor:
     """The products (B, B) of each sample with every other, each row of norm 1."""
     rows = features.flatten(1)
     with full_precision(rows):
-        return normalised(rows @ rows.T)
+        return normalise(rows @ rows.T)
 
 
 @register(

@@ -17,7 +17,7 @@ from kdzoo.contract.needs import Need
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.register import register
 from kdzoo.contract.shapes import DataFacts, Shapes
-from kdzoo.methods._ops import carried, same_size, taught, wide
+from kdzoo.methods._ops import adapt_channels, same_size, taught, wide
 
 STARTING_VARIANCE = 5.0
 LEAST_VARIANCE = 1e-5
@@ -95,4 +95,4 @@ class VID(Method):
 
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:
         gaussians = cast(Gaussians, module)
-        return vid(*carried(gaussians.means, student.stages, teacher.stages), gaussians.variances())
+        return vid(*adapt_channels(gaussians.means, student.stages, teacher.stages), gaussians.variances())

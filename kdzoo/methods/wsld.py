@@ -40,7 +40,7 @@ def wsld(student_logits: Tensor, teacher_logits: Tensor, targets: Tensor, *, tem
     ),
     formula="-{temperature}^2 * mean((1 - exp(-CE_s / CE_t)) * sum_k p_t log p_s)",
     family="logits",
-    held="the weight of each sample",
+    detaches="the weight of each sample",
     disagreements=(
         "Ports that take the KL divergence for the cross-entropy have the same gradient, since the weights are constants for it.",
         "One port takes the weight of the whole batch from its mean cross-entropies, so that no sample is weighed.",

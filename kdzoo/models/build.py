@@ -17,10 +17,11 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from torch import Tensor, nn
 
 from kdzoo.errors import InputError
+from kdzoo.models.checkpoints import read_state
 from kdzoo.models.examine import Head, examine
 from kdzoo.models.names import code_of, is_known, ours_or_timm
 from kdzoo.models.network import Network, heads_of
-from kdzoo.models.weights import classes_of, input_of, load_state, read_state
+from kdzoo.models.weights import classes_of, input_of, load_state
 from kdzoo.models.zoo._staged import StagedNetwork
 from kdzoo.models.zoo.stem import small_stem
 from kdzoo.runs.spec import NetworkSpec
@@ -129,7 +130,7 @@ def _create(spec: NetworkSpec, channels: int, side: int, head: Head) -> nn.Modul
     ours_or_timm(spec.name)
     pretrained = spec.start == "pretrained"
     config = timm.get_pretrained_cfg(spec.name)
-    wanted = creation_options(spec, channels, side)
+    options = creation_options(spec, channels, side)
     if pretrained and head == "kept" and config is not None and config.num_classes != spec.classes:
         raise InputError(
             f"{spec.name}: its pretrained weights are for {config.num_classes} classes, not {spec.classes}: a new head would "
@@ -137,7 +138,7 @@ def _create(spec: NetworkSpec, channels: int, side: int, head: Head) -> nn.Modul
         )
     try:
         with _impatient_hub():
-            return timm.create_model(spec.name, pretrained=pretrained, **wanted)
+            return timm.create_model(spec.name, pretrained=pretrained, **options)
     except InputError:
         raise
     except Exception as error:

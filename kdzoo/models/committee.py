@@ -70,8 +70,8 @@ def committee_name(count: int, size: int, architecture: str) -> str:
 
 def members_of_name(name: str) -> tuple[int, int, str] | None:
     """Number of specialists, classes of each and architecture in such a name; None for any other name."""
-    found = NAME.fullmatch(name)
-    return None if found is None else (int(found[1]), int(found[2]), found[3])
+    match = NAME.fullmatch(name)
+    return None if match is None else (int(match[1]), int(match[2]), match[3])
 
 
 def register_committee(name: str, members: tuple[int, int, str]) -> None:

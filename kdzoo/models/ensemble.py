@@ -30,10 +30,10 @@ class Ensemble(Network):
 
     def forward(self, images: Tensor, need: Need) -> Outputs:
         first, *others = cast(Sequence[Network], self.model)
-        given: Outputs = first(images, need | Need.LOGITS)
-        members = [given.logits, *(network.logits(images) for network in others)]
+        outputs: Outputs = first(images, need | Need.LOGITS)
+        members = [outputs.logits, *(network.logits(images) for network in others)]
         mean = torch.stack([logits.float().log_softmax(1) for logits in members]).logsumexp(0) - math.log(len(members))
-        return given.with_values({Need.LOGITS: mean, Need.MEMBERS: members} | self.parts(need)).only(need)
+        return outputs.with_values({Need.LOGITS: mean, Need.MEMBERS: members} | self.parts(need)).restrict_to(need)
 
     @property
     def mean(self) -> Tensor:  # type: ignore[override]

@@ -34,13 +34,13 @@ def layout(model: nn.Module, act: Callable[[], object]) -> Layout:
     calls: Counter[str] = Counter()
     last: dict[tuple[int, int], Tap] = {}
     convolved: set[tuple[int, int]] = set()
-    found: list[Layout] = []
+    layouts: list[Layout] = []
 
     def note(name: str, module: nn.Module, output: object) -> None:
         tap = (name, calls[name])
         calls[name] += 1
         if isinstance(module, nn.Linear):
-            found.append(Layout(tuple(last[size] for size in last if size in convolved), name))
+            layouts.append(Layout(tuple(last[size] for size in last if size in convolved), name))
         if isinstance(output, Tensor) and output.ndim == 4 and min(output.shape[-2:]) > 1:
             size = (output.shape[-2], output.shape[-1])
             last.pop(size, None)  # so that sizes stay in the order of their last maps
@@ -50,7 +50,7 @@ def layout(model: nn.Module, act: Callable[[], object]) -> Layout:
 
     with watching(model, [name for name, _ in model.named_modules() if name], note):
         act()
-    return found[-1] if found else Layout(tuple(last[size] for size in last if size in convolved))
+    return layouts[-1] if layouts else Layout(tuple(last[size] for size in last if size in convolved))
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import timm
 import torch
 from torch import nn
 
-from kdzoo.contract.plugins import modules_beside
+from kdzoo.contract.code_version import modules_beside
 from kdzoo.models.network import Network
 
 

@@ -17,7 +17,8 @@ import kdzoo.models.zoo.cifar_mobile
 import kdzoo.models.zoo.cifar_resnet
 import kdzoo.models.zoo.cifar_vgg
 import kdzoo.models.zoo.small
-from kdzoo.contract.plugins import plugin_of, version_of
+from kdzoo.contract.code_version import version_of
+from kdzoo.contract.private_modules import plugin_of
 from kdzoo.contract.registry import Registry, definition_of
 from kdzoo.errors import InputError
 from kdzoo.models.committee import members_of_name, register_committee
@@ -52,11 +53,11 @@ def register_network(name: str, build: Callable[..., nn.Module]) -> None:
     build(num_classes=..., in_chans=...) makes it with random weights; the same function again, as when a notebook's cell is
     run again, replaces it. Raises InputError for a name that another network has.
     """
-    known = is_known(name)
-    if known and timm.model_entrypoint(name).__module__ != __name__:
+    there = is_known(name)
+    if there and timm.model_entrypoint(name).__module__ != __name__:
         raise InputError(f"network: {name!r} is one of kdzoo's or timm's own; choose another name")
     NETWORKS.add(name, OwnNetwork(build, _version(build)), definition_of(_code_of(build)))
-    if not known:
+    if not there:
         register_model(_entrypoint(name))
 
 

@@ -69,12 +69,12 @@ class Network(nn.Module):
         if self.gives == "probabilities":
             logits = log_of(logits)
             scored.seen = [log_of(seen) for seen in scored.seen]
-        given = [stage if into is None else into for stage, into in zip(stages, before.seen, strict=True)] if before.seen else None
+        preact = [stage if into is None else into for stage, into in zip(stages, before.seen, strict=True)] if before.seen else None
         values: dict[Need, Any] = {
             Need.LOGITS: scored.seen[0] if Need.DISTILLED in need else logits,
             Need.EMBEDDING: None if not embedded.seen or embedded.seen[0] is None else embedded.seen[0].flatten(1),
             Need.STAGES: stages,
-            Need.PREACT: given,
+            Need.PREACT: preact,
             Need.DISTILLED: scored.seen[-1] if scored.seen else None,
             Need.MEMBERS: [logits],
         }
@@ -82,8 +82,8 @@ class Network(nn.Module):
 
     def parts(self, need: Need) -> dict[Need, Any]:
         """What is read of the network that takes no forward."""
-        found: dict[Need, Any] = {Need.CLASSIFIER: self.classifier_module()} if Need.CLASSIFIER in need else {}
-        return found | ({Need.NETWORK: NetworkHandle(self)} if Need.NETWORK in need else {})
+        parts: dict[Need, Any] = {Need.CLASSIFIER: self.classifier_module()} if Need.CLASSIFIER in need else {}
+        return parts | ({Need.NETWORK: NetworkHandle(self)} if Need.NETWORK in need else {})
 
     def train(self, mode: bool = True) -> Self:
         return super().train(mode and not self.frozen)
@@ -146,10 +146,10 @@ class Network(nn.Module):
         """The module that maps the embedding (B, D) to the logits (B, K)."""
         if self.is_timm and len(heads_of(self.model)) > 1:
             raise InputError(f"{type(self.model).__name__}: has several classifiers, and this method reads a single one")
-        found = self.classifier
-        if isinstance(found, nn.Conv2d):
-            return nn.Sequential(nn.Unflatten(1, (found.in_channels, 1, 1)), found, nn.Flatten())
-        return found
+        module = self.classifier
+        if isinstance(module, nn.Conv2d):
+            return nn.Sequential(nn.Unflatten(1, (module.in_channels, 1, 1)), module, nn.Flatten())
+        return module
 
     def normalise(self, images: Tensor) -> Tensor:
         if images.shape[1] == 1 and self.channels == 3:
@@ -196,8 +196,8 @@ class NetworkHandle:
         return self.network.logits(images)
 
     def outputs(self, images: Tensor, need: Need) -> Outputs:
-        given: Outputs = self.network(images, need)
-        return given.only(need, self.stages)
+        outputs: Outputs = self.network(images, need)
+        return outputs.restrict_to(need, self.stages)
 
     def with_stages(self, stages: Sequence[int]) -> NetworkHandle:
         return NetworkHandle(self.network, tuple(stages))
@@ -236,5 +236,5 @@ def freeze(network: Network) -> Network:
 
 def heads_of(model: nn.Module) -> list[nn.Module]:
     """A timm network's classifiers: one, or several whose scores it averages."""
-    found = model.get_classifier()  # type: ignore[operator]
-    return list(found) if isinstance(found, tuple | list | nn.ModuleList) else [found]
+    heads = model.get_classifier()  # type: ignore[operator]
+    return list(heads) if isinstance(heads, tuple | list | nn.ModuleList) else [heads]

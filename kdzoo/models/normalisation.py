@@ -37,8 +37,8 @@ def normalisation_of(text: str) -> Normalisation | None:
     if text in USUAL:
         return USUAL[text]
     if not NUMBERS.match(text):
-        known = [AUTO, DATA, *USUAL]
-        raise InputError(f"norm: unknown {text!r}{did_you_mean(text, known)}; known: {', '.join(known)}, or MEAN/STD such as 0.5/0.25")
+        names = [AUTO, DATA, *USUAL]
+        raise InputError(f"norm: unknown {text!r}{did_you_mean(text, names)}; known: {', '.join(names)}, or MEAN/STD such as 0.5/0.25")
     mean, _, std = text.partition("/")
     try:
         numbers = [tuple(float(number) for number in part.split(",")) for part in (mean, std or mean)]
@@ -66,5 +66,5 @@ def _spread(norm: Normalisation, channels: int) -> tuple[tuple[float, ...], tupl
 def usual_for(channels: int, own: Normalisation | None = None) -> dict[str, Normalisation]:
     """The usual normalisations that fit so many channels, by name, and the architecture's own where that is another one."""
     fitting = {name: norm for name, norm in USUAL.items() if len(norm.mean) in (1, channels) and (name != "mnist" or channels == 1)}
-    known = own is None or own in fitting.values() or len(own.mean) not in (1, channels)
-    return fitting if known or own is None else {**fitting, in_words(own): own}
+    nothing_more = own is None or own in fitting.values() or len(own.mean) not in (1, channels)
+    return fitting if nothing_more or own is None else {**fitting, in_words(own): own}

@@ -85,8 +85,8 @@ def register_pair(pair: Pair) -> None:
 
 def pair(name: str) -> Pair:
     """A named pair, or `TEACHER/STUDENT` of any two networks; raises InputError with the nearest name."""
-    if (known := PAIRS.find(name)) is not None:
-        return known
+    if (entry := PAIRS.find(name)) is not None:
+        return entry
     parts = name.split("/")
     if len(parts) != 2 or not all(parts):
         raise InputError(f"pairs: unknown {name!r}{did_you_mean(name, PAIRS)}; write TEACHER/STUDENT, or see `kdzoo pairs`")

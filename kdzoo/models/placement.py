@@ -32,9 +32,9 @@ class Placement:
         precision. Modules given from Python keep theirs: they may look at a map with `view`.
         """
         pays = network.is_timm and (self.device.type == "cpu" or precision != "float32")
-        wanted = pays if self.options.channels_last is None else self.options.channels_last
+        channels_last = pays if self.options.channels_last is None else self.options.channels_last
         network.to(self.device)
-        if wanted:
+        if channels_last:
             network.to(memory_format=torch.channels_last)
         return network
 
@@ -65,10 +65,10 @@ def bfloat16_units() -> tuple[str, ...] | None:
     """This CPU's instructions for bfloat16 by name; None where torch does not say, as on other CPUs than x86."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return None
-    asked = {name: getattr(torch.cpu, function, None) for name, function in BFLOAT16_UNITS.items()}
-    if None in asked.values():
+    tests = {name: getattr(torch.cpu, function, None) for name, function in BFLOAT16_UNITS.items()}
+    if None in tests.values():
         return None
-    return tuple(name for name, has in asked.items() if has is not None and has())
+    return tuple(name for name, has in tests.items() if has is not None and has())
 
 
 def why_slow(precisions: Iterable[str], device: torch.device) -> str | None:

@@ -52,8 +52,8 @@ def confusable_classes(log_probs: Tensor, count: int, size: int, seed: int = 0) 
 def specialist_targets(targets: Tensor, classes: Sequence[int]) -> Tensor:
     """Targets (N,) as a specialist names them: places in `classes`, `len(classes)` for the dustbin."""
     own = torch.tensor(classes, device=targets.device)
-    found = targets[:, None] == own
-    return torch.where(found.any(1), found.int().argmax(1), len(classes))
+    matches = targets[:, None] == own
+    return torch.where(matches.any(1), matches.int().argmax(1), len(classes))
 
 
 @dataclass(frozen=True)
@@ -78,16 +78,16 @@ def specialist_diet(targets: Tensor, classes: Sequence[int], generator: torch.Ge
     count = int(own.sum())
     if not count or not len(rest):
         raise InputError(f"a specialist needs images of its {len(classes)} classes and of others; there are {count} and {len(rest)}")
-    drawn = rest[torch.randperm(len(rest), generator=generator)[:count]]
-    return Diet(torch.cat([own.nonzero().flatten(), drawn]).sort().values, math.log(len(rest) / len(drawn)))
+    sample = rest[torch.randperm(len(rest), generator=generator)[:count]]
+    return Diet(torch.cat([own.nonzero().flatten(), sample]).sort().values, math.log(len(rest) / len(sample)))
 
 
 def membership(sets: Sequence[Sequence[int]], classes: int) -> Tensor:
     """Which classes (M, K) bool the specialists have."""
-    found = torch.zeros(len(sets), classes, dtype=torch.bool)
-    for row, own in zip(found, sets, strict=True):
+    table = torch.zeros(len(sets), classes, dtype=torch.bool)
+    for row, own in zip(table, sets, strict=True):
         row[list(own)] = True
-    return found
+    return table
 
 
 def active_specialists(generalist: Tensor, sets: Sequence[Sequence[int]]) -> Tensor:
@@ -109,21 +109,23 @@ def combine(generalist: Tensor, specialists: Sequence[Tensor], sets: Sequence[Se
     counts = [len(own) for own in sets]
     shapes = [tuple(log_probs.shape) for log_probs in specialists]
     if shapes != [(len(generalist), count + 1) for count in counts] or active.shape != (len(generalist), len(sets)):
-        wanted = f"{len(generalist)} rows with {', '.join(str(count + 1) for count in counts)} columns"
-        raise InputError(f"combine: expected log-probabilities of {len(sets)} specialists, {wanted}; got {shapes}, {tuple(active.shape)}")
+        expectation = f"{len(generalist)} rows with {', '.join(str(count + 1) for count in counts)} columns"
+        raise InputError(
+            f"combine: expected log-probabilities of {len(sets)} specialists, {expectation}; got {shapes}, {tuple(active.shape)}"
+        )
     own = generalist.double().softmax(1)
-    asked = active.to(own)
+    weights = active.to(own)
     outside = (~membership(sets, own.shape[1])).to(own)
-    named, dustbin = own.clone(), own.new_zeros(asked.shape)
+    scores, dustbin = own.clone(), own.new_zeros(weights.shape)
     for place, (log_probs, classes) in enumerate(zip(specialists, sets, strict=True)):
-        probabilities = log_probs.double().softmax(1) * asked[:, place, None]
-        named[:, list(classes)] += probabilities[:, :-1]
+        probabilities = log_probs.double().softmax(1) * weights[:, place, None]
+        scores[:, list(classes)] += probabilities[:, :-1]
         dustbin[:, place] = probabilities[:, -1]
-    voices = 1 + asked.sum(1, keepdim=True)
+    voices = 1 + weights.sum(1, keepdim=True)
     q = own
     for _ in range(ROUNDS):
         shares = dustbin / (q @ outside.T).clamp_min(torch.finfo(q.dtype).tiny)
-        q = (named + q * (shares @ outside)) / voices
+        q = (scores + q * (shares @ outside)) / voices
     return q.clamp_min(torch.finfo(q.dtype).tiny).log()
 
 

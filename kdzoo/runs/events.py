@@ -14,7 +14,7 @@ from typing import ClassVar, Literal, get_args
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-Role = Literal["student", "teacher", "first stage"]
+Role = Literal["student", "teacher", "pretrain stage"]
 """what a run is for: a run of the plan, one that its students learn from, or one that they start from"""
 
 

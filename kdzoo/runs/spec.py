@@ -304,7 +304,7 @@ class TermSpec(Spec):
 
 
 class FirstSpec(Spec):
-    """The first stage of a method that trains in two: its loss alone, for `epochs` epochs.
+    """The pretrain stage of a method that trains in two: its loss alone, for `epochs` epochs.
 
     owner: the method that has the stage. then: the methods that stand for it among the terms of the second stage;
     None where it stands there itself.
@@ -385,9 +385,9 @@ class Run(Spec):
 
     @property
     def pretrain_run(self) -> Run | None:
-        """The run of the first stage, from which this one starts; None where there is one stage.
+        """The run of the pretrain stage, from which this one starts; None where there is one stage.
 
-        Milestones count from the beginning, and a first stage ends before them: its rate is constant.
+        Milestones count from the beginning, and a pretrain stage ends before them: its rate is constant.
         """
         stage = self.objective.first
         if stage is None:

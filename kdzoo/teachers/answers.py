@@ -113,7 +113,7 @@ class CachedAnswers:
                 self.teacher_cache.write(self.rows[which][positions], self.forward(inputs))
         while missing and missing[-1] < end:
             missing.pop()
-        return Outputs.of({**self.teacher_cache.read(rows), **self.modules}, owner="network").only(self.needs.outputs)
+        return Outputs.of({**self.teacher_cache.read(rows), **self.modules}, owner="network").restrict_to(self.needs.outputs)
 
     def first_known(self) -> Tensor | None:
         """The positions of the first batch of the first pass of which anything is known; None where nothing is."""

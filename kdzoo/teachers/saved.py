@@ -42,7 +42,7 @@ class SavedAnswers:
         outputs: dict[Need, Any] = {Need.LOGITS: logits, Need.MEMBERS: [logits]}
         if self.file.embedding is not None:
             outputs[Need.EMBEDDING] = self.file.embedding[rows].to(self.device)
-        return Outputs.of(outputs, owner="saved teacher").only(self.needs.outputs)
+        return Outputs.of(outputs, owner="saved teacher").restrict_to(self.needs.outputs)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ from kdzoo.training.stacked import Stack, stack_of
 
 
 @dataclass(frozen=True)
-class Together:
+class BatchedMembers:
     """Members and the stack of their students, in the same order."""
 
     members: tuple[Member, ...]
@@ -32,8 +32,8 @@ class Together:
 
         before: the global settings, which every member leaves as they are (`Member.apart`).
         """
-        learned: dict[int, Losses] = {}
-        reached: list[tuple[Tensor, Tensor]] = []
+        losses_by_member: dict[int, Losses] = {}
+        leaves: list[tuple[Tensor, Tensor]] = []
         for number, outputs in enumerate(self._outputs(images, batch)):
             member = self.members[number]
             if member.failure is not None:
@@ -41,13 +41,13 @@ class Together:
             with member.apart(before):
                 losses, its = _to_outputs(member, outputs, teacher, batch)
             if member.failure is None:
-                learned[number] = losses
-                reached += its
-        if not reached:
+                losses_by_member[number] = losses
+                leaves += its
+        if not leaves:
             return
-        torch.autograd.backward([output for output, _ in reached], [gradient for _, gradient in reached])
+        torch.autograd.backward([output for output, _ in leaves], [gradient for _, gradient in leaves])
         self.stack.share_gradients()
-        for number, losses in learned.items():
+        for number, losses in losses_by_member.items():
             with self.members[number].apart(before):
                 self.members[number].update(losses, len(batch.index), batch.clock.steps)
 
@@ -58,8 +58,8 @@ class Together:
             need |= member.needs.outputs if member.failure is None else Need.NOTHING
         set_dropout(first.run.recipe, batch.clock.epoch, [self.stack.base])
         with global_stream(first.run.seed, "layers", batch.clock.step, device=first.device), autocast(first.run.recipe, first.device):
-            given = self.stack.forward(images, need)
-        return [one.map(Tensor.contiguous) for one in given]
+            outputs = self.stack.forward(images, need)
+        return [one.map(Tensor.contiguous) for one in outputs]
 
 
 def _to_outputs(member: Member, outputs: Outputs, teacher: Outputs | None, batch: Batch) -> tuple[Losses, list[tuple[Tensor, Tensor]]]:
@@ -77,15 +77,15 @@ def _to_outputs(member: Member, outputs: Outputs, teacher: Outputs | None, batch
         return leaves[-1][1]
 
     member.objective.train()
-    losses: Losses = member.objective(outputs.only(member.needs).map(leaf), teacher, batch)
+    losses: Losses = member.objective(outputs.restrict_to(member.needs).map(leaf), teacher, batch)
     member.scaler.scale(losses.total).backward()  # type: ignore[no-untyped-call]
     return losses, [(tensor, own.grad) for tensor, own in leaves if own.grad is not None]
 
 
-def together(members: Sequence[Member], images: Tensor) -> Together | str | None:
+def batch_members(members: Sequence[Member], images: Tensor) -> BatchedMembers | str | None:
     """The members that can be trained as one; or why they cannot; None where there are less than two."""
     fit = [member for member in members if member.needs.batchable and not isinstance(member.optimizer, DOT)]
     if len(fit) < 2:
         return None
-    made = stack_of([member.network for member in fit], images, Need.LOGITS | Need.STAGES | Need.EMBEDDING)
-    return made if isinstance(made, str) else Together(tuple(fit), made)
+    stack = stack_of([member.network for member in fit], images, Need.LOGITS | Need.STAGES | Need.EMBEDDING)
+    return stack if isinstance(stack, str) else BatchedMembers(tuple(fit), stack)

@@ -54,11 +54,11 @@ def _best_shift(scores: Tensor, labels: Tensor, group: Sequence[int]) -> float:
     """
     inside = torch.zeros(scores.shape[1], dtype=torch.bool)
     inside[list(group)] = True
-    without, predicted = scores.masked_fill(inside, -torch.inf).max(1)
+    without, best = scores.masked_fill(inside, -torch.inf).max(1)
     within, instead = scores.masked_fill(~inside, -torch.inf).max(1)
     margins, order = (without - within).sort()
-    gain = (instead == labels).long() - (predicted == labels).long()
-    outside = (predicted == labels).sum()[None]
+    gain = (instead == labels).long() - (best == labels).long()
+    outside = (best == labels).sum()[None]
     right = torch.cat([outside, outside + gain[order].cumsum(0)])  # with the first n samples given to the group
     edges = torch.cat([margins.new_tensor([-torch.inf]), margins, margins.new_tensor([torch.inf])])
     lows, highs = edges[:-1], edges[1:]
@@ -67,8 +67,8 @@ def _best_shift(scores: Tensor, labels: Tensor, group: Sequence[int]) -> float:
     top = int(right[real].max())
     if top <= current:
         return 0.0
-    found = [_middle(float(low), float(high)) for low, high in zip(lows[real & (right == top)], highs[real & (right == top)], strict=True)]
-    return min(found, key=abs)
+    shifts = [_middle(float(low), float(high)) for low, high in zip(lows[real & (right == top)], highs[real & (right == top)], strict=True)]
+    return min(shifts, key=abs)
 
 
 def _middle(low: float, high: float) -> float:
@@ -83,16 +83,16 @@ def _refuse(scores: Tensor, labels: Tensor, classes: Sequence[int]) -> None:
         shapes = f"{tuple(scores.shape)} and {tuple(labels.shape)} of {labels.dtype}"
         raise InputError(f"calibrate_biases: expected logits (N, K) and N class numbers, got {shapes}")
     problems = []
-    wanted = f"expected class numbers from 0 to {scores.shape[1] - 1}"
+    expectation = f"expected class numbers from 0 to {scores.shape[1] - 1}"
     if not bool(torch.isfinite(scores).all()):
         problems.append("logits: expected finite numbers, got NaN or infinities")
     if strange := sorted(label for label in set(labels.tolist()) if not 0 <= label < scores.shape[1]):
-        problems.append(f"targets: {wanted}, got {strange}")
+        problems.append(f"targets: {expectation}, got {strange}")
     if not len(classes) or len(set(classes)) < len(classes):
         problems.append(f"classes: expected at least one class and none twice, got {list(classes)}")
     for label in classes:
         if not 0 <= label < scores.shape[1]:
-            problems.append(f"classes: {wanted}, got {label}")
+            problems.append(f"classes: {expectation}, got {label}")
         elif not bool((labels == label).any()):
             problems.append(f"class {label} has no example among the targets, so that its bias cannot be chosen")
     if problems:

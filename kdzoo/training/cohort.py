@@ -16,7 +16,7 @@ from kdzoo.runs.spec import Recipe, steps_per_epoch
 from kdzoo.teachers.answers import block_size, cached_answers, open_teacher_cache
 from kdzoo.teachers.cache import TeacherCache
 from kdzoo.teachers.teacher import Answers, LiveTeacher, Teacher
-from kdzoo.training.batched import Together
+from kdzoo.training.batched import BatchedMembers
 from kdzoo.training.member import Member
 
 
@@ -29,18 +29,18 @@ class Cohort:
     teacher: Teacher | None
     execution: Placement
     teacher_cache: TeacherCache | None = None
-    together: Together | None = None
+    batched: BatchedMembers | None = None
 
     @property
-    def alive(self) -> list[Member]:
+    def active(self) -> list[Member]:
         return [member for member in self.members if member.failure is None]
 
     @property
-    def alone(self) -> list[Member]:
+    def unbatched(self) -> list[Member]:
         """The members that are trained one after the other."""
-        return [member for member in self.alive if self.together is None or member not in self.together.members]
+        return [member for member in self.active if self.batched is None or member not in self.batched.members]
 
-    def said(self, member: Member) -> tuple[Tensor | None, Tensor | None]:
+    def teacher_predictions(self, member: Member) -> tuple[Tensor | None, Tensor | None]:
         """What the member's teacher says of the validation and the test images; nothing where it has none."""
         if self.teacher is None or member.run.teacher is None:
             return None, None
@@ -71,7 +71,7 @@ class Cohort:
     @property
     def teacher_needs(self) -> NetworkNeeds:
         """The union of what the members read of the teacher."""
-        return functools.reduce(operator.or_, (member.objective.needs.teacher for member in self.alive), NetworkNeeds(Need.NOTHING))
+        return functools.reduce(operator.or_, (member.objective.needs.teacher for member in self.active), NetworkNeeds(Need.NOTHING))
 
     def open_teacher_cache(self) -> TeacherCache | str | None:
         """The cache of what the members read of their teacher; a reason (str) why there is none, or None where none is wanted."""
@@ -99,5 +99,5 @@ class Cohort:
 
     def plan_epoch(self, epoch: int) -> EpochPlan:
         """The order of an epoch, and what each pass that a member reads shows of its samples."""
-        passes = functools.reduce(operator.or_, (member.needs.passes for member in self.alive), self.teacher_needs.passes)
+        passes = functools.reduce(operator.or_, (member.needs.passes for member in self.active), self.teacher_needs.passes)
         return EpochPlan(self.parts, self.recipe, self.seed, epoch, passes, self.execution.device)

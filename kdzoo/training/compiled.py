@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from kdzoo.contract.needs import COMPILABLE, Need, NetworkNeeds, Pass
+from kdzoo.models.forward import outputs
 from kdzoo.models.placement import autocast
 from kdzoo.text import first_line
-from kdzoo.training.member import Member, outputs
+from kdzoo.training.member import Member
 
 
 def compile_students(members: Sequence[Member], images: Tensor) -> str | None:

@@ -102,8 +102,8 @@ def probe(cohort: Cohort, alone: Cohort | None = None) -> dict[str, Any]:
     }
 
 
-def with_first_stage(cost: dict[str, Any], first: dict[str, Any], share: float) -> dict[str, Any]:
-    """The cost of a run and its first stage, which took `share` times as many steps; None for what an earlier version did not record."""
+def with_pretrain_stage(cost: dict[str, Any], first: dict[str, Any], share: float) -> dict[str, Any]:
+    """The cost of a run and its pretrain stage, which took `share` times as many steps; None for what an earlier version did not record."""
 
     def total(name: str, factor: float = 1.0) -> Any:
         parts = cost.get(name), first.get(name)
@@ -137,12 +137,12 @@ def _halves(cohort: Cohort) -> tuple[Callable[[], None], Callable[[], None]]:
     batches: list[tuple[Any, Any, Any]] = []
 
     def see() -> None:
-        with guard.watched(f"the network of {member.run.id}, or the backward of its loss,"):
+        with guard.watch(f"the network of {member.run.id}, or the backward of its loss,"):
             inputs, batch = plan.gather(loaded, clock)
             batches.append((inputs, None if answers is None else answers.at(loaded.positions, inputs), batch))
 
     def learn() -> None:
-        with guard.watched(f"the network of {member.run.id}, or the backward of its loss,"):
+        with guard.watch(f"the network of {member.run.id}, or the backward of its loss,"):
             inputs, teacher, batch = batches.pop()
             member.learn(member.losses(inputs, teacher, batch), len(loaded.index), clock.steps)
 

@@ -27,6 +27,7 @@ from kdzoo.contract.shapes import Shapes
 from kdzoo.data.dataset import Images
 from kdzoo.data.epoch import Inputs
 from kdzoo.data.split import Parts
+from kdzoo.models.forward import outputs
 from kdzoo.models.measure import count
 from kdzoo.models.network import Network
 from kdzoo.models.placement import Placement
@@ -35,9 +36,11 @@ from kdzoo.runs.store import RunFolder
 from kdzoo.seeds import global_stream
 from kdzoo.teachers.teacher import Teacher
 from kdzoo.training.cohort import Cohort
-from kdzoo.training.member import Member, outputs
+from kdzoo.training.located import LocatedRun, Modules
+from kdzoo.training.member import Member
 from kdzoo.training.regularise import set_dropout
-from kdzoo.training.session import Bound, Modules, cohort_of, objective_of, shape_of, student_network, student_shapes
+from kdzoo.training.run_data import shape_of
+from kdzoo.training.run_student import cohort_of, objective_of, student_network, student_shapes
 
 WARM_UP_SHARE = 0.05
 WARM_UP_STEPS = 200
@@ -102,7 +105,7 @@ class _Probe:
 
 
 def measure(
-    bounds: Sequence[Bound],
+    bounds: Sequence[LocatedRun],
     images: Images,
     parts: Parts,
     teacher: Teacher | None,
@@ -110,7 +113,7 @@ def measure(
     execution: Placement,
     modules: Modules,
     *,
-    take_up: Callable[[Member, Bound], None] = lambda member, bound: None,
+    take_up: Callable[[Member, LocatedRun], None] = lambda member, bound: None,
     stop: Callable[[], None] = lambda: None,
 ) -> dict[str, Ratio | Exception]:
     """The ratio of each of several runs of one student, teacher, data set and recipe, by the runs' ids.
@@ -122,7 +125,7 @@ def measure(
     Which methods are measured together changes no number. A method that fails gives its exception in place of its ratio.
 
     shapes: the teacher's, where it has one. take_up: called with each member before its first step, to start it from a
-    first stage. stop: called before every step; may raise.
+    pretrain stage. stop: called before every step; may raise.
     """
     alone = bounds[0].run.model_copy(update={"teacher": None, "objective": ObjectiveSpec(task=1.0), "recipe": base(bounds[0].run.recipe)})
     network = student_network(bounds[0], images, modules)
@@ -130,17 +133,17 @@ def measure(
     size = count(network, shape_of(images, alone.recipe))
     faults: dict[str, Ratio | Exception] = {}
 
-    def member_of(bound: Bound) -> Member:
+    def member_of(bound: LocatedRun) -> Member:
         taught = None if bound.run.teacher is None else shapes
         return Member(bound.run, bound.folder, network, size, objective_of(bound, network, own, images, parts, taught), execution)
 
     # The network is the learner's to limit: a probe would do it again, and what a number is would hang on how many there are.
     unlimited = alone.recipe.model_copy(update={"max_norm": None})
-    learner = member_of(Bound(alone, RunFolder(Path(alone.id)), bounds[0].paths))
+    learner = member_of(LocatedRun(alone, RunFolder(Path(alone.id)), bounds[0].paths))
     probes: list[_Probe] = []
     for bound in bounds:
         try:
-            member = member_of(Bound(bound.run.model_copy(update={"recipe": unlimited}), bound.folder, bound.paths))
+            member = member_of(LocatedRun(bound.run.model_copy(update={"recipe": unlimited}), bound.folder, bound.paths))
             take_up(member, bound)
             probes.append(_Probe(member))
         except Exception as error:  # a method that cannot be built is its own failure alone
@@ -285,7 +288,7 @@ def _copies(probe: _Probe, student: Outputs) -> Outputs:
 def _attempt(probe: _Probe, act: Callable[[], None]) -> None:
     """A part of a measurement whose fault is the method's own."""
     try:
-        with guard.watched(f"the loss of {probe.term.name!r}, or its backward,"):
+        with guard.watch(f"the loss of {probe.term.name!r}, or its backward,"):
             act()
     except Exception as error:
         probe.fault = error

@@ -20,20 +20,22 @@ from kdzoo.runs.predictions import Predictions, write_predictions
 from kdzoo.runs.seals import OWNER
 from kdzoo.runs.store import is_teacher
 from kdzoo.tasks.classification import CLASSIFICATION, against_chance
+from kdzoo.training.checkpoint import write_checkpoint
 from kdzoo.training.cohort import Cohort
-from kdzoo.training.member import Member, Tally, now
+from kdzoo.training.member import Member, now
+from kdzoo.training.tally import Tally
 
 
 def close_epoch(cohort: Cohort, member: Member, epoch: int) -> None:
     """Evaluate on validation, keep the best epoch, write the epoch's line."""
-    val_said, test_said = cohort.said(member)
+    val_said, test_said = cohort.teacher_predictions(member)
     task, val = cohort.parts.task, None
     if cohort.parts.val is not None:
-        val = task.measure(look(cohort, member, cohort.parts.val), cohort.parts.val.targets, val_said)
+        val = task.measure(predict_part(cohort, member, cohort.parts.val), cohort.parts.val.targets, val_said)
         if member.best is None or task.better(val, member.best["val"]):
-            member.best = {"epoch": epoch + 1, "val": val, "state": copied(member.shipped)}
+            member.best = {"epoch": epoch + 1, "val": val, "state": copy_state(member.deployed)}
     if cohort.execution.options.oracle:
-        test = task.measure(look(cohort, member, cohort.parts.test), cohort.parts.test.targets, test_said)
+        test = task.measure(predict_part(cohort, member, cohort.parts.test), cohort.parts.test.targets, test_said)
         member.oracle_epochs += 1
         if member.oracle is None or task.better(test, member.oracle["test"]):
             member.oracle = {"epoch": epoch + 1, "test": test}
@@ -64,9 +66,9 @@ def finish(cohort: Cohort, member: Member, emit: Emit) -> None:
         raise FloatingPointError(f"the gradients of all {member.step} steps overflowed in float16: nothing was learned; use bfloat16")
     settle(cohort, member, emit)
     parts, options = cohort.parts, cohort.execution.options
-    val_said, test_said = cohort.said(member)
-    test = look(cohort, member, parts.test)
-    val = None if parts.val is None else look(cohort, member, parts.val)
+    teacher_val, teacher_test = cohort.teacher_predictions(member)
+    test = predict_part(cohort, member, parts.test)
+    val = None if parts.val is None else predict_part(cohort, member, parts.val)
     last = {
         "epoch": cohort.recipe.epochs,
         "val": None if val is None or parts.val is None else parts.task.measure(val, parts.val.targets, val_said),
@@ -75,14 +77,14 @@ def finish(cohort: Cohort, member: Member, emit: Emit) -> None:
     if "predictions" in options.keep:
         write_predictions(member.folder.predictions, predictions_of(parts, val, test), member.run.id)
     if member.run.kind == "pretrain":
-        member.checkpoint()  # what the second stage starts from
+        write_checkpoint(member)  # what the second stage starts from
     if "student" in options.keep:
         spec = member.run.student
         about = {"architecture": spec.name, "classes": str(spec.classes), OWNER: member.run.id}
         if names := member.folder.read_plan()[1].get("class_names"):
             about["class_names"] = json.dumps(names)
-        shipped = member.shipped
-        save_student(member.evaluated, member.folder.student, about, shipped.module if isinstance(shipped, Deployed) else None)
+        deployed = member.deployed
+        save_student(member.eval_network, member.folder.student, about, deployed.module if isinstance(deployed, Deployed) else None)
     best = best_epoch(cohort, member, last)
     oracle = best_on_test(cohort, member, emit) if options.oracle else None
     result = {
@@ -104,9 +106,9 @@ def finish(cohort: Cohort, member: Member, emit: Emit) -> None:
         "finished": now(),
         "seconds": round(member.seconds, 3),
     }
-    written = member.folder.finish(result)
+    record = member.folder.finish(result)
     if member.logger is not None:
-        member.logger.finish(written)
+        member.logger.finish(record)
     if "checkpoint" not in options.keep:
         member.folder.checkpoint.unlink(missing_ok=True)
 
@@ -125,19 +127,19 @@ def settle(cohort: Cohort, member: Member, emit: Emit) -> None:
     if member.average is None or not is_teacher(member.folder):
         return
     part = cohort.parts.val
-    found = None if part is None else against_chance(look(cohort, member, part), part.targets)
-    if found is None or part is None or not (found.above or found.tells):
+    verdict = None if part is None else against_chance(predict_part(cohort, member, part), part.targets)
+    if verdict is None or part is None or not (verdict.above or verdict.tells):
         part = labelled(cohort.parts)
-        found = against_chance(look(cohort, member, part), part.targets)
-    if found.above:
+        verdict = against_chance(predict_part(cohort, member, part), part.targets)
+    if verdict.above:
         return
     plain = against_chance(predict(member.network, part, cohort.recipe.augment, cohort.execution.device), part.targets)
     if not plain.above:
         return
     member.average = None
     if (held := cohort.parts.val) is not None:  # the epochs were measured of the average: the last is the only one that is known without
-        val = cohort.parts.task.measure(look(cohort, member, held), held.targets, cohort.said(member)[0])
-        member.best = {"epoch": cohort.recipe.epochs, "val": val, "state": copied(member.shipped)}
+        val = cohort.parts.task.measure(predict_part(cohort, member, held), held.targets, cohort.teacher_predictions(member)[0])
+        member.best = {"epoch": cohort.recipe.epochs, "val": val, "state": copy_state(member.deployed)}
     emit(
         Note(
             f"{member.run.id}: the moving average of its weights is at chance ({found.text} on {found.images} "
@@ -167,17 +169,17 @@ def best_epoch(cohort: Cohort, member: Member, last: Mapping[str, Any]) -> dict[
         return None
     test = last["test"]
     if member.best["epoch"] != last["epoch"]:
-        with weights_of(member.shipped, member.best["state"]):
-            looked, targets = look(cohort, member, cohort.parts.test), cohort.parts.test.targets
+        with weights_of(member.deployed, member.best["state"]):
+            looked, targets = predict_part(cohort, member, cohort.parts.test), cohort.parts.test.targets
         task = cohort.parts.task
-        test = {**task.measure(looked, targets, cohort.said(member)[1]), **task.by_class(looked, targets)}
+        test = {**task.measure(looked, targets, cohort.teacher_predictions(member)[1]), **task.by_class(looked, targets)}
     return {"epoch": member.best["epoch"], "val": member.best["val"], "test": test}
 
 
 @contextmanager
 def weights_of(module: nn.Module, state: Mapping[str, Tensor]) -> Iterator[None]:
     """A module with other weights and buffers for a while; it has its own again afterwards."""
-    own = copied(module)
+    own = copy_state(module)
     module.load_state_dict(state)
     try:
         yield
@@ -185,20 +187,20 @@ def weights_of(module: nn.Module, state: Mapping[str, Tensor]) -> Iterator[None]
         module.load_state_dict(own)
 
 
-def look(cohort: Cohort, member: Member, subset: Subset) -> Tensor:
+def predict_part(cohort: Cohort, member: Member, subset: Subset) -> Tensor:
     """The log-probabilities of a member's student on a part of the data."""
-    return predict(member.shipped, subset, cohort.recipe.augment, cohort.execution.device)
+    return predict(member.deployed, subset, cohort.recipe.augment, cohort.execution.device)
 
 
-def copied(module: nn.Module) -> dict[str, Tensor]:
+def copy_state(module: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}
 
 
 def predictions_of(parts: Parts, val: Tensor | None, test: Tensor) -> dict[str, Predictions]:
     """The last epoch's log-probabilities, as they were measured, with the targets and keys of their samples."""
-    given = {"test": (parts.test, test)} | ({} if val is None or parts.val is None else {"val": (parts.val, val)})
-    found = {}
-    for name, (subset, log_probs) in given.items():
+    by_part = {"test": (parts.test, test)} | ({} if val is None or parts.val is None else {"val": (parts.val, val)})
+    predictions = {}
+    for name, (subset, log_probs) in by_part.items():
         assert subset.keys is not None
-        found[name] = Predictions(log_probs.numpy(), subset.targets.numpy(), subset.keys.numpy())
-    return found
+        predictions[name] = Predictions(log_probs.numpy(), subset.targets.numpy(), subset.keys.numpy())
+    return predictions

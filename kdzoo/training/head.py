@@ -30,13 +30,13 @@ def start_head(network: Network, subset: Subset, augment: Augment, device: torch
     It cannot where the network has several classifiers, or one that is not linear, or where fewer than two classes have a
     labelled image. Only the classifier changes.
     """
-    known = (subset.targets >= 0).nonzero().flatten()
-    if len(set(subset.targets[known].tolist())) < 2:
+    rows = (subset.targets >= 0).nonzero().flatten()
+    if len(set(subset.targets[rows].tolist())) < 2:
         return False
     classifier = network.classifier
     if not isinstance(classifier, nn.Linear | nn.Conv2d) or classifier.bias is None or (network.is_timm and network.heads > 1):
         return False
-    part = Subset(subset.images[known.to(subset.images.device)], subset.targets[known])
+    part = Subset(subset.images[rows.to(subset.images.device)], subset.targets[rows])
     features = embeddings(network, part, augment, device).double().numpy()
     weight, bias = regression(features, part.targets.numpy(), classifier.weight.shape[0])
     with torch.no_grad():
@@ -51,9 +51,9 @@ def embeddings(network: Network, subset: Subset, augment: Augment, device: torch
     training = network.training
     network.eval()
     indices = torch.split(torch.arange(len(subset.targets), device=subset.images.device), batch_of(network, subset, augment))
-    found = [network(center(images, augment), Need.EMBEDDING).embedding.float().cpu() for images in fetch(subset.images, indices, device)]
+    batches = [network(center(images, augment), Need.EMBEDDING).embedding.float().cpu() for images in fetch(subset.images, indices, device)]
     network.train(training)
-    return torch.cat(found)
+    return torch.cat(batches)
 
 
 def regression(features: NDArray[Any], targets: NDArray[Any], classes: int) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -43,7 +43,7 @@ def optimizer(recipe: Recipe, network: nn.Module, of_methods: Sequence[ParamGrou
         for parameter in group.parameters:
             free = recipe.decay == "weights" and parameter.ndim <= 1
             by_kind.setdefault((group.lr, 0.0 if free else decay), []).append(parameter)
-    groups = [{"params": found, "weight_decay": decay, "lr_factor": factor} for (factor, decay), found in by_kind.items()]
+    groups = [{"params": parameters, "weight_decay": decay, "lr_factor": factor} for (factor, decay), parameters in by_kind.items()]
     if recipe.dot is not None:
         return DOT(groups, lr=recipe.lr, momentum=recipe.momentum, gap=recipe.dot)
     if recipe.optimizer == "adam":
@@ -84,7 +84,7 @@ class LateMomentum:
             self.waiting = [parameter for parameter in self.waiting if parameter.grad is None]
 
 
-class Skipped:
+class SkippedSteps:
     """How many steps of an optimiser a GradScaler has had skipped, counted where the gradients are: nothing waits for the device."""
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
@@ -92,9 +92,9 @@ class Skipped:
         optimizer.register_step_pre_hook(self._count)
 
     def _count(self, optimizer: torch.optim.Optimizer, args: object, kwargs: object) -> None:
-        found = getattr(optimizer, "found_inf", None)
-        if found is not None:
-            self.steps = self.steps + found.detach().flatten()[0]
+        overflow = getattr(optimizer, "found_inf", None)
+        if overflow is not None:
+            self.steps = self.steps + overflow.detach().flatten()[0]
 
 
 WARMUP_POWER = 2 / 3

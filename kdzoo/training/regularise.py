@@ -18,8 +18,8 @@ def dropout_rates(recipe: Recipe, epoch: int) -> tuple[float, float]:
     With a linear schedule both fall by the same step from epoch to epoch: of E epochs the first has the recipe's rates, the
     last 1/E of them.
     """
-    left = 1 - epoch / recipe.epochs if recipe.dropout_schedule == "linear" else 1.0
-    return recipe.input_dropout * left, recipe.dropout * left
+    remainder = 1 - epoch / recipe.epochs if recipe.dropout_schedule == "linear" else 1.0
+    return recipe.input_dropout * remainder, recipe.dropout * remainder
 
 
 def set_dropout(recipe: Recipe, epoch: int, networks: Iterable[Network]) -> None:

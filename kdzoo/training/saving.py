@@ -19,7 +19,9 @@ from kdzoo.models.predict import batch_of
 from kdzoo.runs.spec import Augment
 from kdzoo.teachers.answers import TOLERANCE
 from kdzoo.teachers.file import CENTRE, SavedFile, read_saved, write_saved
-from kdzoo.training.session import Bound, Modules, data_of, kept_student
+from kdzoo.training.located import LocatedRun, Modules
+from kdzoo.training.run_data import data_of
+from kdzoo.training.run_student import kept_student
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Comparison:
         return self.difference <= TOLERANCE
 
 
-def save_teacher(bound: Bound, path: Path, *, k: int | None = None, embedding: bool = False) -> SavedFile:
+def save_teacher(bound: LocatedRun, path: Path, *, k: int | None = None, embedding: bool = False) -> SavedFile:
     """Write what a run's trained network says of the centre view of every image of its data: class scores, or the k largest.
 
     Raises InputError for a path that exists or ends otherwise than in .npz or .safetensors, for a k that is no number of
@@ -70,28 +72,28 @@ def save_teacher(bound: Bound, path: Path, *, k: int | None = None, embedding: b
     return read_saved(path)
 
 
-def compare_saved(file: SavedFile, bound: Bound, count: int) -> Comparison:
+def compare_saved(file: SavedFile, bound: LocatedRun, count: int) -> Comparison:
     """Compare up to `count` rows of a file, drawn at random, with the network that a run has trained; rows of the centre view alone.
 
     Raises InputError where none of the rows is of an image of the run's data.
     """
     images, network = _living(bound)
     subsets = [part for part in (images.train, images.val, images.test) if part is not None]
-    drawn: list[tuple[Subset, Tensor]] = []
+    samples: list[tuple[Subset, Tensor]] = []
     for part in subsets:
         rows = file.find(_keys_of(part))
-        known = (rows >= 0).nonzero().flatten()
-        drawn.append((Subset(part.images[known.to(part.images.device)], part.targets[known]), rows[known]))
-    total = sum(len(rows) for _, rows in drawn)
+        indices = (rows >= 0).nonzero().flatten()
+        samples.append((Subset(part.images[indices.to(part.images.device)], part.targets[indices]), rows[indices]))
+    total = sum(len(rows) for _, rows in samples)
     if not total:
         raise InputError(f"{file.path}: none of its rows is of an image of {images.name}, in its centre view")
-    chosen = torch.zeros(total, dtype=torch.bool)
-    chosen[torch.randperm(total, generator=torch.Generator().manual_seed(0))[:count]] = True
+    mask = torch.zeros(total, dtype=torch.bool)
+    mask[torch.randperm(total, generator=torch.Generator().manual_seed(0))[:count]] = True
     differences, same = [], []
-    for (part, rows), picked in zip(drawn, torch.split(chosen, [len(rows) for _, rows in drawn]), strict=True):
-        if not picked.any():
+    for (part, rows), sample in zip(samples, torch.split(mask, [len(rows) for _, rows in samples]), strict=True):
+        if not sample.any():
             continue
-        at = picked.nonzero().flatten()
+        at = sample.nonzero().flatten()
         some = Subset(part.images[at.to(part.images.device)], part.targets[at])
         live = _answers(network, [some], bound.run.recipe.augment)[0].double().log_softmax(1)
         saved = file.logits(rows[at]).double().log_softmax(1)
@@ -99,10 +101,10 @@ def compare_saved(file: SavedFile, bound: Bound, count: int) -> Comparison:
         if file.top_classes is not None:  # what lies beyond the k largest the file does not know
             live, saved = (scores.gather(1, file.top_classes[rows[at]]) for scores in (live, saved))
         differences.append(float((live - saved).abs().max() / live.abs().max().clamp(min=1e-6)))
-    return Comparison(int(chosen.sum()), max(differences), float(torch.cat(same).double().mean()))
+    return Comparison(int(mask.sum()), max(differences), float(torch.cat(same).double().mean()))
 
 
-def _living(bound: Bound) -> tuple[Images, nn.Module]:
+def _living(bound: LocatedRun) -> tuple[Images, nn.Module]:
     """The data of a run, and its trained network as it is kept."""
     images, parts = data_of(bound)
     return images, kept_student(bound, images, parts, Modules()).eval()

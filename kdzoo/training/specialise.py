@@ -69,15 +69,15 @@ def train_specialist(generalist: Network, images: Subset, classes: Sequence[int]
         places = specialist_diet(images.targets, classes, generator(seed, "specialist's others", epoch)).places
         targets = specialist_targets(images.targets[places], classes).to(device)
         views = draw(recipe.augment, samples=len(places), height=height, width=width, seed=seed, epoch=epoch).to(device)
-        drawn = list(batches(len(places), recipe.batch_size, seed, epoch, drop_last=recipe.drop_last))
-        pixels = fetch(images.images, [places[index].to(images.images.device) for index in drawn], device)
-        for number, (index, batch) in enumerate(zip(drawn, pixels, strict=True), start=epoch * each):
+        order = list(batches(len(places), recipe.batch_size, seed, epoch, drop_last=recipe.drop_last))
+        pixels = fetch(images.images, [places[index].to(images.images.device) for index in order], device)
+        for number, (index, batch) in enumerate(zip(order, pixels, strict=True), start=epoch * each):
             at = index.to(device)
-            seen: Tensor = generalist.normalise(apply(batch, views, at, recipe.augment))
+            inputs: Tensor = generalist.normalise(apply(batch, views, at, recipe.augment))
             for group in sgd.param_groups:
                 group["lr"] = learning_rate(recipe, number, each * recipe.epochs) * group["lr_factor"]
             sgd.zero_grad()
-            F.cross_entropy(model(seen).float(), targets[at]).backward()  # type: ignore[no-untyped-call]
+            F.cross_entropy(model(inputs).float(), targets[at]).backward()  # type: ignore[no-untyped-call]
             sgd.step()
     return model.eval(), diet.correction
 
@@ -88,11 +88,11 @@ def committee(
     """A generalist and its specialists as one network, which takes images as the generalist does, and its name."""
     name = committee_name(len(sets), len(sets[0]), architecture)
     model = Committee(generalist.model, [one for one, _ in trained], sets, [correction for _, correction in trained])
-    made = Network(
+    network = Network(
         model,
         channels=generalist.channels,
         mean=generalist.mean.flatten().tolist(),
         std=generalist.std.flatten().tolist(),
         image_size=generalist.image_size,
     )
-    return made.to(generalist.mean.device).eval(), name
+    return network.to(generalist.mean.device).eval(), name

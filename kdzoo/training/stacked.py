@@ -37,13 +37,13 @@ class Stack:
         self.base.train()
 
         def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> dict[str, Any]:
-            given: Outputs = functional_call(self.base, (parameters, buffers), (images, need))
-            return {str(kind.name): given.get(kind) for kind in need if given.get(kind) is not None}
+            outputs: Outputs = functional_call(self.base, (parameters, buffers), (images, need))
+            return {str(kind.name): outputs.get(kind) for kind in need if outputs.get(kind) is not None}
 
         # Students of a cohort have the same seed and therefore, one by one, the same masks of dropout: "same" here.
-        found = torch.vmap(one, randomness="same")(self.parameters, self.buffers)
+        values = torch.vmap(one, randomness="same")(self.parameters, self.buffers)
         return [
-            Outputs.of({Need[name]: _part(value, number) for name, value in found.items()}, owner="network")
+            Outputs.of({Need[name]: _part(value, number) for name, value in values.items()}, owner="network")
             for number in range(len(self._own))
         ]
 

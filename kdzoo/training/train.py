@@ -12,15 +12,16 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from kdzoo.contract import guard
 from kdzoo.contract.batch import Progress
 from kdzoo.contract.needs import Pass
+from kdzoo.contract.settings import current_settings
 from kdzoo.data.epoch import EpochPlan, LoadedBatch
 from kdzoo.errors import InputError, KdzooError
 from kdzoo.runs.events import CacheUse, Emit, MemberFailed, Note, StepsTaken, emit_notes
 from kdzoo.runs.store import StoreError
 from kdzoo.teachers.answers import CachedAnswers, is_another_teachers
 from kdzoo.teachers.teacher import Answers
+from kdzoo.training.checkpoint import write_checkpoint
 from kdzoo.training.cohort import Cohort
 from kdzoo.training.finish import close_epoch, finish, skipped_steps
 from kdzoo.training.member import Member
@@ -40,10 +41,10 @@ def step(cohort: Cohort, plan: EpochPlan, loaded: LoadedBatch, clock: Progress, 
     """One step of every member on one batch: the same views, and the teacher's answers to them."""
     inputs, batch = plan.gather(loaded, clock)
     teacher = None if answers is None else answers.at(loaded.positions, inputs)
-    before = guard.settings()
-    if cohort.together is not None:
-        cohort.together.learn(inputs[Pass.FIRST], teacher, batch, before)
-    for member in cohort.alone:
+    before = current_settings()
+    if cohort.batched is not None:
+        cohort.batched.learn(inputs[Pass.FIRST], teacher, batch, before)
+    for member in cohort.unbatched:
         with member.apart(before):
             member.learn(member.losses(inputs, teacher, batch), len(loaded.index), clock.steps)
 
@@ -54,10 +55,10 @@ def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
     A run that fails is told by an event of its own before the next step. Raises Stopped, with every member checkpointed,
     when `stop` says so, and StoreError when results cannot be written.
     """
-    told_failed: set[str] = set()
+    failed_ids: set[str] = set()
     steps = cohort.steps_an_epoch * cohort.recipe.epochs
     start = cohort.members[0].step
-    told = start
+    last_told = start
     saved = time.monotonic()
     for epoch in range(start // cohort.steps_an_epoch, cohort.recipe.epochs):
         began = time.monotonic()
@@ -67,20 +68,20 @@ def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
         for number, loaded in enumerate(plan.batches(first), start=epoch * cohort.steps_an_epoch + first):
             step(cohort, plan, loaded, Progress(epoch, cohort.recipe.epochs, number, steps), answers)
             if (number + 1) % FLUSH_STEPS == 0 or (number + 1) % cohort.steps_an_epoch == 0:
-                drop_bad(cohort)
-                ids = [member.run.id for member in cohort.alive]
-                units = len(ids) * UNITS_AN_EPOCH * (number + 1 - told) / cohort.steps_an_epoch
+                fail_nonfinite(cohort)
+                ids = [member.run.id for member in cohort.active]
+                units = len(ids) * UNITS_AN_EPOCH * (number + 1 - last_told) / cohort.steps_an_epoch
                 emit(StepsTaken(tuple(ids), epoch, number + 1, steps, units))
-                told = number + 1
-            tell_failures(cohort, told_failed, emit)
-            if not cohort.alive:
+                last_told = number + 1
+            tell_failures(cohort, failed_ids, emit)
+            if not cohort.active:
                 return
             if (number + 1) % cohort.steps_an_epoch != 0:  # an epoch's end is saved after its line is written
                 began = share_time(cohort, began)
                 saved = save_if_due(cohort, saved, stop)
-        for member in cohort.alive:
-            guarded(member, partial(close_epoch, cohort, member, epoch))
-        tell_failures(cohort, told_failed, emit)
+        for member in cohort.active:
+            attempt(member, partial(close_epoch, cohort, member, epoch))
+        tell_failures(cohort, failed_ids, emit)
         began = share_time(cohort, began)
         if epoch + 1 < cohort.recipe.epochs:
             saved = save_if_due(cohort, saved, stop)
@@ -88,12 +89,12 @@ def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
         cohort.teacher_cache.flush()
         emit_notes(cohort.teacher_cache.tell_all(), emit)
         emit(CacheUse(**cohort.teacher_cache.report()))
-    for member in cohort.alive:
-        guarded(member, partial(finish, cohort, member, emit))
+    for member in cohort.active:
+        attempt(member, partial(finish, cohort, member, emit))
         if skipped := skipped_steps(member).get("skipped_steps"):
             text = f"{member.run.id}: {skipped} of {member.step} steps were skipped because their gradients overflowed in float16"
             emit(Note(text))
-    tell_failures(cohort, told_failed, emit)
+    tell_failures(cohort, failed_ids, emit)
     close_loggers(cohort)
 
 
@@ -113,11 +114,11 @@ def open_answers(cohort: Cohort, plan: EpochPlan, first: int, emit: Emit) -> Ans
     return answers
 
 
-def tell_failures(cohort: Cohort, told: set[str], emit: Emit) -> None:
+def tell_failures(cohort: Cohort, failed_ids: set[str], emit: Emit) -> None:
     """Tell of each member that has failed and is not in `told` yet, and add it there."""
     for member in cohort.members:
-        if member.failure is not None and member.run.id not in told:
-            told.add(member.run.id)
+        if member.failure is not None and member.run.id not in failed_ids:
+            failed_ids.add(member.run.id)
             emit(MemberFailed(member.run.id))
 
 
@@ -129,9 +130,9 @@ def save_if_due(cohort: Cohort, saved: float, stop: Callable[[], bool]) -> float
     stopping = stop()
     if not stopping and time.monotonic() - saved <= cohort.execution.options.checkpoint_seconds:
         return saved
-    drop_bad(cohort)
-    for member in cohort.alive:
-        guarded(member, member.checkpoint)
+    fail_nonfinite(cohort)
+    for member in cohort.active:
+        attempt(member, partial(write_checkpoint, member))
     if cohort.teacher_cache is not None:
         cohort.teacher_cache.flush()
     if stopping:
@@ -141,7 +142,7 @@ def save_if_due(cohort: Cohort, saved: float, stop: Callable[[], bool]) -> float
 
 
 def close_loggers(cohort: Cohort) -> None:
-    for member in cohort.alive:
+    for member in cohort.active:
         if member.logger is not None:
             member.logger.close()
 
@@ -149,12 +150,12 @@ def close_loggers(cohort: Cohort) -> None:
 def share_time(cohort: Cohort, began: float) -> float:
     """Add the time since `began` to the members, in equal shares; the time now."""
     now = time.monotonic()
-    for member in cohort.alive:
-        member.seconds += (now - began) / len(cohort.alive)
+    for member in cohort.active:
+        member.seconds += (now - began) / len(cohort.active)
     return now
 
 
-def guarded(member: Member, act: Callable[[], None]) -> None:
+def attempt(member: Member, act: Callable[[], None]) -> None:
     """Do something of one member's; a failure is that member's alone, but for a store or data that all of them need."""
     try:
         act()
@@ -166,7 +167,7 @@ def guarded(member: Member, act: Callable[[], None]) -> None:
         member.fail()
 
 
-def drop_bad(cohort: Cohort) -> None:
+def fail_nonfinite(cohort: Cohort) -> None:
     """Fail the members whose loss has become NaN or infinite."""
-    for member in cohort.alive:
-        guarded(member, member.fail_if_bad)
+    for member in cohort.active:
+        attempt(member, member.fail_if_nonfinite)

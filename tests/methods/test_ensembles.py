@@ -13,7 +13,7 @@ from kdzoo.methods.hinton import hinton
 from kdzoo.models.build import build_network
 from kdzoo.models.ensemble import Ensemble
 from kdzoo.models.network import freeze
-from kdzoo.models.weights import ensemble_ids
+from kdzoo.models.request import ensemble_ids
 from kdzoo.runs.spec import NetworkSpec
 
 

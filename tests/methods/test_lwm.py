@@ -46,7 +46,7 @@ class Smooth(nn.Module):
         first = self.first(images.double() / 128 - 1).tanh()
         second = nn.functional.softplus(self.second(first))
         values = {Need.STAGES: [first, second], Need.LOGITS: self.classifier(second.mean((2, 3))), Need.NETWORK: self}
-        return Outputs.of(values, owner="network").only(need)
+        return Outputs.of(values, owner="network").restrict_to(need)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.outputs(images, Need.LOGITS).logits
@@ -190,7 +190,7 @@ def paired(student: Network, teacher: Network, seen: Outputs, batch: Batch) -> t
     stages = pair_stages(probe(student, (3, 32, 32)), probe(teacher, (3, 32, 32)), "deep")
     with torch.no_grad():
         taught = teacher(batch.inputs, Need.NETWORK)
-    return seen.only(BOTH, [s for s, _ in stages]), taught.only(Need.NETWORK, [t for _, t in stages])
+    return seen.restrict_to(BOTH, [s for s, _ in stages]), taught.restrict_to(Need.NETWORK, [t for _, t in stages])
 
 
 @pytest.mark.parametrize(("student", "teacher"), [("resnet8", "vgg8"), ("vgg8", "convnext_atto"), ("convnext_atto", "resnet8")])

@@ -114,7 +114,7 @@ def test_what_ships_are_the_logits_that_were_trained():
     student = given_of()
     shipped = create_method("norm").deploy(outputs("student", **student, classifier=classifier), module)
     assert shipped.detach().numpy() == pytest.approx(logits_by_hand(module, classifier, student)[1])
-    assert "feature transform" in REGISTRY.get("norm").card.ships
+    assert "feature transform" in REGISTRY.get("norm").card.deploys
 
 
 def test_the_transform_merges_with_the_classifier_where_the_embedding_is_the_mean_of_the_map():

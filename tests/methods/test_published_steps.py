@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdzoo.contract.batch import Batch, Progress
+from kdzoo.contract.build_objective import build_objective
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.needs import Need
-from kdzoo.contract.objective import Objective, build_objective
+from kdzoo.contract.objective import Objective
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.shapes import DataFacts
 from kdzoo.models.build import build_network

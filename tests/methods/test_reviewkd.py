@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from kdzoo.contract.batch import Batch, Progress
+from kdzoo.contract.build_objective import build_objective
 from kdzoo.contract.methods import create_method
 from kdzoo.contract.needs import Need
-from kdzoo.contract.objective import build_objective
 from kdzoo.contract.shapes import DataFacts, Shapes, StageShape
 from kdzoo.functional import reviewkd
 from kdzoo.models.build import build_network

@@ -149,4 +149,4 @@ def test_a_teacher_without_a_classifier_is_refused():
 
 def test_it_says_what_it_ships():
     card = REGISTRY.get("simkd").card
-    assert "teacher's classifier" in card.ships
+    assert "teacher's classifier" in card.deploys

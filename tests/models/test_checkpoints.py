@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from kdzoo.errors import InputError
-from kdzoo.models.weights import class_names_in, load_state, read_checkpoint, read_state
+from kdzoo.models.checkpoints import class_names_in, read_checkpoint, read_state
+from kdzoo.models.weights import load_state
 
 STATE = {name: value + 1 for name, value in timm.create_model("test_resnet", num_classes=4).state_dict().items()}
 

@@ -12,8 +12,9 @@ from kdzoo.models.build import build_network
 from kdzoo.models.committee import committee_name, members_of_name
 from kdzoo.models.names import is_known
 from kdzoo.models.network import Network
+from kdzoo.models.request import parse_network
 from kdzoo.models.specialists import active_specialists, combine
-from kdzoo.models.weights import file_sha256, parse_network, save_student
+from kdzoo.models.weights import file_sha256, save_student
 from kdzoo.runs.spec import NetworkSpec, Recipe
 from kdzoo.training.specialise import committee, fresh_specialist, train_specialist
 

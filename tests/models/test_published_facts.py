@@ -13,16 +13,18 @@ import numpy as np
 import pytest
 import torch
 
+from kdzoo.contract.build_objective import build_objective
 from kdzoo.contract.methods import REGISTRY
-from kdzoo.contract.objective import build_objective
 from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.errors import InputError
 from kdzoo.models.build import build_network
+from kdzoo.models.checkpoints import read_state
 from kdzoo.models.measure import count, probe
 from kdzoo.models.network import Network
 from kdzoo.models.pairs import CRD, PAIRS
+from kdzoo.models.request import parse_network
 from kdzoo.models.stages import pair_stages
-from kdzoo.models.weights import classes_of, parse_network, read_state
+from kdzoo.models.weights import classes_of
 from kdzoo.runs.spec import NetworkSpec, ObjectiveSpec, TermSpec
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden2"

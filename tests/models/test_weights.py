@@ -10,9 +10,11 @@ from safetensors.torch import save_file
 
 from kdzoo.errors import InputError
 from kdzoo.models.build import build_network
-from kdzoo.models.weights import classes_of, file_sha256, input_of, load_state, parse_network, read_checkpoint, read_state, save_student
+from kdzoo.models.checkpoints import read_checkpoint, read_state
+from kdzoo.models.request import parse_network
+from kdzoo.models.weights import classes_of, file_sha256, input_of, load_state, save_student
 from kdzoo.runs.spec import NetworkSpec
-from kdzoo.training.session import weights_path
+from kdzoo.training.run_networks import weights_path
 
 
 @pytest.mark.parametrize(

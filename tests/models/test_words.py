@@ -5,7 +5,7 @@ import torch
 
 from kdzoo.errors import InputError
 from kdzoo.models.normalisation import USUAL, in_words, normalisation_of, usual_for
-from kdzoo.models.weights import parse_network, pretrained_unless_said
+from kdzoo.models.request import parse_network, pretrained_unless_said
 from kdzoo.runs.spec import NetworkSpec, Normalisation
 
 

@@ -31,8 +31,8 @@ from kdzoo.suite.run.planned_files import write_plan
 from kdzoo.suite.run.prepare import prepare
 from kdzoo.suite.run.work import work
 from kdzoo.suite.run.worker_state import WorkerState
-from kdzoo.training.member import read_checkpoint
-from kdzoo.training.session import Modules
+from kdzoo.training.checkpoint import read_checkpoint
+from kdzoo.training.located import Modules
 from kdzoo.training.train import Stopped
 
 METHODS = ("hinton", "fitnet_two_stage")
@@ -243,16 +243,16 @@ def test_a_bench_that_was_stopped_ends_as_one_that_was_not(half: Place, whole: P
     assert content(place) == content(whole)
 
 
-@pytest.mark.parametrize("kind", ["student", "first stage", "teacher"])
+@pytest.mark.parametrize("kind", ["student", "pretrain stage", "teacher"])
 def test_a_result_that_no_table_could_count_is_told_and_set_aside_and_its_run_is_trained_again(
     half: Place, whole: Place, tmp_path: Path, kind: str
 ) -> None:
     place = (whole if kind == "student" else half).copy(tmp_path)
-    if kind == "first stage":
+    if kind == "pretrain stage":
         shutil.rmtree(place.find("fitnet_two_stage").checkpoint.parent)
     folder = {
         "student": lambda: place.find("hinton"),
-        "first stage": lambda: place.find("fitnet_two_stage", "pretrain"),
+        "pretrain stage": lambda: place.find("fitnet_two_stage", "pretrain"),
         "teacher": lambda: place.teacher,
     }[kind]()
     result = folder.result()

@@ -200,7 +200,7 @@ def test_the_live_line_says_in_words_what_trains_as_far_as_it_fits():
     named = begin("none-1", role="teacher", name="resnet56")
     assert seen([plan(), named])[1][1].startswith("teacher resnet56 ")
     assert seen([plan(), begin("none-1")])[1][1].startswith("student alone ")
-    assert seen([plan(), begin("fitnet-1", role="first stage")])[1][1].startswith("first stage of fitnet ")
+    assert seen([plan(), begin("fitnet-1", role="pretrain stage")])[1][1].startswith("pretrain stage of fitnet ")
 
 
 def test_a_resumed_run_says_from_which_epoch():

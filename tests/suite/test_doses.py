@@ -34,8 +34,10 @@ from kdzoo.suite.run.planned_files import keep_reused
 from kdzoo.suite.run.prepare import Prepared, prepare
 from kdzoo.teachers.teacher import serve
 from kdzoo.training.doses import BATCHES, NoRatio, Ratio, measure, warm_up_steps
+from kdzoo.training.located import LocatedRun, Modules
 from kdzoo.training.member import Member
-from kdzoo.training.session import Bound, Modules, data_of, network_of
+from kdzoo.training.run_data import data_of
+from kdzoo.training.run_networks import network_of
 
 SMALL = {
     "data": "digits",
@@ -60,15 +62,17 @@ def train(prepared: Prepared) -> tuple[list[Event], dict[str, str]]:
     return events, outcome.failed
 
 
-def units(method: str, tmp_path: Path, **more) -> list[Bound]:
+def units(method: str, tmp_path: Path, **more) -> list[LocatedRun]:
     """What has to be measured for a method, as a plan says."""
     made = plan(config(tmp_path, methods=[method], doses=[1], **more))
     return [
-        Bound(one.run, RunFolder(tmp_path / one.run.id), one.about["paths"]) for one in made.unmeasured if one.run.objective.label == method
+        LocatedRun(one.run, RunFolder(tmp_path / one.run.id), one.about["paths"])
+        for one in made.unmeasured
+        if one.run.objective.label == method
     ]
 
 
-def measured(bounds: list[Bound], hidden: Callable[[torch.Tensor], torch.Tensor] | None = None, **more):
+def measured(bounds: list[LocatedRun], hidden: Callable[[torch.Tensor], torch.Tensor] | None = None, **more):
     """The ratios of runs under a teacher that nobody trained, by method; the images at the places `hidden` have no label."""
     images, parts = data_of(bounds[0])
     if hidden is not None:
@@ -142,7 +146,7 @@ def test_a_module_learns_from_the_first_batch_with_a_label_on(tmp_path):
     def turned(hidden: Callable[[torch.Tensor], torch.Tensor]) -> float:
         kept = []
 
-        def keep(member: Member, bound: Bound) -> None:
+        def keep(member: Member, bound: LocatedRun) -> None:
             kept.append((member, torch.nn.utils.parameters_to_vector(member.objective.parameters()).clone()))
 
         found, *_ = measured([bound], hidden, take_up=keep)

@@ -23,8 +23,11 @@ from kdzoo.suite.plan.sweep import plan
 from kdzoo.suite.report.settings import setting_of
 from kdzoo.suite.run.planned_files import write_plan
 from kdzoo.suite.run.worker_state import WorkerState
+from kdzoo.training.located import LocatedRun, Modules
 from kdzoo.training.optim import learning_rate
-from kdzoo.training.session import Bound, Modules, data_of, student_network, teacher_of
+from kdzoo.training.run_data import data_of
+from kdzoo.training.run_student import student_network
+from kdzoo.training.run_teacher import teacher_of
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden2"
 MEAN, STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
@@ -133,7 +136,7 @@ def test_everything_is_as_published(crd):
 def test_networks_take_images_with_the_recipes_constants_and_other_data_keep_their_own(crd, place):
     made = crd(pairs="resnet20/resnet8", methods="none", limit=120)
     write_plan(made)
-    bound = Bound.read(made.store.run(of(made, "none").id))
+    bound = LocatedRun.read(made.store.run(of(made, "none").id))
     loaded, _ = data_of(bound)
     student = student_network(bound, loaded, Modules())
     assert student.mean.flatten().tolist() == pytest.approx(MEAN)
@@ -149,7 +152,7 @@ def test_two_recipes_of_other_constants_do_not_share_what_a_worker_keeps(crd):
         changes = {} if mean is None else {"recipe.mean": mean, "recipe.std": [0.2, 0.2, 0.2]}
         made = crd(pairs="resnet20/resnet8", methods="none", set=changes)
         write_plan(made)
-        bound = Bound.read(made.store.run(of(made, "none").id))
+        bound = LocatedRun.read(made.store.run(of(made, "none").id))
         means.append(kept.data(bound, WorkerOptions(device="cpu", threads=1))[0].mean)
     assert means == [MEAN, (0.1, 0.2, 0.3)]
 
@@ -158,7 +161,7 @@ def test_constants_of_another_number_of_channels_are_refused_by_name(crd):
     made = crd(pairs="resnet20/resnet8", methods="none", set={"recipe.mean": [0.5], "recipe.std": [0.5]})
     write_plan(made)
     with pytest.raises(InputError, match=r"recipe\.mean: expected as many numbers as cifar100 has channels, 3, got \[0\.5\]"):
-        data_of(Bound.read(made.store.run(of(made, "none").id)))
+        data_of(LocatedRun.read(made.store.run(of(made, "none").id)))
     with pytest.raises(InputError, match=r"expected as many numbers as std has"):
         crd(pairs="resnet20/resnet8", set={"recipe.mean": [0.5, 0.5]})
 
@@ -265,7 +268,7 @@ def test_a_teachers_file_of_repdistiller_teaches_what_its_network_says(crd):
     made = crd(teacher=f"resnet8:{GOLDEN / 'repdistiller_resnet8.pth'}", student="resnet8", methods="hinton", limit=120)
     assert not made.teachers  # it is not trained again
     write_plan(made)
-    bound = Bound.read(made.store.run(of(made, "hinton").id))
+    bound = LocatedRun.read(made.store.run(of(made, "hinton").id))
     loaded, parts = data_of(bound)
     teacher, _ = teacher_of(bound, loaded, parts, Placement(WorkerOptions(teacher_cache=0)), Modules())
     expected = np.load(GOLDEN / "checkpoint_resnet8.npz")

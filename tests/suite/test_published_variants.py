@@ -324,7 +324,7 @@ def test_every_class_reads_the_maps_that_its_program_reads(name):
         generator=torch.Generator(),
     )
     needs = method.card.needs
-    loss = method.loss(student.outputs().only(needs.student), teacher.outputs().only(needs.teacher), batch, module)
+    loss = method.loss(student.outputs().restrict_to(needs.student), teacher.outputs().restrict_to(needs.teacher), batch, module)
     assert float(loss.detach()) == pytest.approx(CLASSES[name](student, teacher, module), rel=1e-5)
 
 
@@ -382,7 +382,7 @@ def test_crds_table_has_its_weights_rates_and_pairs():
 
 @pytest.mark.slow
 def test_the_variants_train(tmp_path, monkeypatch):
-    """On networks of equal channels and sizes, as its pairs have; its first stages too."""
+    """On networks of equal channels and sizes, as its pairs have; its pretrain stages too."""
     monkeypatch.setenv("KDZOO_CACHE", str(tmp_path / "cache"))
     study = read_study(study_file("aber200"))
     bench = study.config(study.stage("cifar10"))

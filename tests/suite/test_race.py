@@ -336,5 +336,5 @@ def test_a_race_over_a_sweep_that_holds_nothing_out_is_refused(tmp_path):
 
 
 def test_a_message_that_names_the_error_is_no_divergence():
-    assert others_than_divergence({"a": "FloatingPointError: NaN", "b": "first stage ab: FloatingPointError: NaN"}) == {}
+    assert others_than_divergence({"a": "FloatingPointError: NaN", "b": "pretrain stage ab: FloatingPointError: NaN"}) == {}
     assert list(others_than_divergence({"c": "ValueError: expected no FloatingPointError here"})) == ["c"]

@@ -61,5 +61,5 @@ def other_values(declared):
 
 
 def without_method(name, others):
-    """A first stage's hyper-parameters stand with its name before them."""
+    """A pretrain stage's hyper-parameters stand with its name before them."""
     return {key.removeprefix(f"{name}."): value for key, value in others.items()}

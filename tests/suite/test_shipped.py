@@ -7,10 +7,12 @@ import torch
 from safetensors.torch import load_file
 
 from kdzoo.errors import InputError
+from kdzoo.models.checkpoints import read_state
 from kdzoo.models.predict import predict
-from kdzoo.models.weights import read_state
 from kdzoo.runs.store import RunFolder
-from kdzoo.training.session import Bound, Modules, data_of, kept_student
+from kdzoo.training.located import LocatedRun, Modules
+from kdzoo.training.run_data import data_of
+from kdzoo.training.run_student import kept_student
 
 
 @pytest.fixture
@@ -27,7 +29,7 @@ def test_simkd_is_measured_with_its_projector_and_the_teachers_classifier(kdzoo,
     assert said.status == 0, said.text
     assert "as recorded" in said.out
 
-    bound = Bound.read(shipped)
+    bound = LocatedRun.read(shipped)
     images, parts = data_of(bound)
     student = kept_student(bound, images, parts, Modules())
     held = load_file(shipped.student)

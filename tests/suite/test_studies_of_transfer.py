@@ -14,7 +14,7 @@ from scipy.io import wavfile
 from kdzoo.errors import InputError
 from kdzoo.suite.study.reproduce import check_benches
 from kdzoo.suite.study.study_files import read_study, shipped_studies
-from kdzoo.training.session import images_of
+from kdzoo.training.run_data import images_of
 from kdzoo.training.specialise import train_specialist
 
 KEPT = 200

@@ -26,8 +26,11 @@ from kdzoo.suite.plan.requests import parse_request
 from kdzoo.suite.run.members import load_pretrain_stage
 from kdzoo.suite.run.train_runs import train_pretrain_runs
 from kdzoo.suite.run.worker_state import WorkerState
-from kdzoo.training.member import read_checkpoint
-from kdzoo.training.session import Bound, Modules, data_of, member_of, network_of
+from kdzoo.training.checkpoint import read_checkpoint
+from kdzoo.training.located import LocatedRun, Modules
+from kdzoo.training.run_data import data_of
+from kdzoo.training.run_networks import network_of
+from kdzoo.training.run_student import member_of
 
 QUICK = ("bench", "--epochs", "8", "--limit", "300", "--seeds", "2", "--results", "results")
 
@@ -56,7 +59,7 @@ def test_a_method_of_one_stage_says_nothing_of_a_first():
 
 
 def test_a_first_stage_has_no_place_in_an_exact_sum():
-    with pytest.raises(InputError, match="fitnet_two_stage is a first stage"):
+    with pytest.raises(InputError, match="fitnet_two_stage is a pretrain stage"):
         made("0.1*ce+0.9*fitnet_two_stage")
 
 
@@ -67,7 +70,7 @@ def bench(tmp_path_factory):
     command = [sys.executable, "-m", "kdzoo.cli", *QUICK, "--methods", "fitnet_two_stage,fitnet"]
     said = run_warm(command, cwd=place, env=environment)
     assert said.returncode == 0, said.stdout + said.stderr
-    assert re.search(r"^first stage trained: fitnet_two_stage seed 0$", said.stdout, re.MULTILINE), "no setting: nobody chose one"
+    assert re.search(r"^pretrain stage trained: fitnet_two_stage seed 0$", said.stdout, re.MULTILINE), "no setting: nobody chose one"
     return place / "results" / "digits"
 
 
@@ -93,7 +96,7 @@ def test_every_seed_has_a_first_stage_that_no_table_shows(bench):
 
 def test_the_second_stage_starts_where_the_first_ended(bench):
     (run, _), *_ = runs(bench, "train", "fitnet_two_stage").values()
-    bound, first = (Bound.read(Store(bench).run(id_)) for id_ in (run.id, run.pretrain_run.id))
+    bound, first = (LocatedRun.read(Store(bench).run(id_)) for id_ in (run.id, run.pretrain_run.id))
     images, parts = data_of(bound)
     execution = Placement(WorkerOptions(teacher_cache=0))
     teacher = probe(
@@ -106,7 +109,7 @@ def test_the_second_stage_starts_where_the_first_ended(bench):
     assert all(torch.equal(value, ended[name]) for name, value in member.network.state_dict().items())
     moved = {name for name, value in ended.items() if not torch.equal(value, fresh[name])}
     assert any("stage" in name for name in moved)
-    assert not any("classifier" in name for name in moved)  # cross-entropy has no part in the first stage
+    assert not any("classifier" in name for name in moved)  # cross-entropy has no part in the pretrain stage
 
 
 def test_the_first_stages_time_is_added_to_the_seconds(bench):
@@ -127,10 +130,10 @@ def test_a_first_stage_that_another_process_trains_is_waited_for_and_becomes_no_
 
     def emit(event):
         events.append(event)
-        if "another process is training the first stage" in (event.text if isinstance(event, Note) else ""):
+        if "another process is training the pretrain stage" in (event.text if isinstance(event, Note) else ""):
             held.release()
 
-    waiting = [(Bound.read(second), run.pretrain_run)]
+    waiting = [(LocatedRun.read(second), run.pretrain_run)]
     train_pretrain_runs(Store(folder), waiting, WorkerOptions(), WorkerState(), emit, lambda: False)
     assert [type(event) for event in events if isinstance(event, Note | RunsLocked)] == [Note]
     assert first.state() == "done"

@@ -20,7 +20,7 @@ from kdzoo.suite.run.prepare import Prepared, configure, prepare
 from kdzoo.suite.run.work import work
 from kdzoo.suite.run.worker_state import WorkerState
 from kdzoo.training import cost
-from kdzoo.training.session import images_of
+from kdzoo.training.run_data import images_of
 from kdzoo.training.train import UNITS_AN_EPOCH, Stopped
 
 

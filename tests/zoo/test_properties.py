@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from kdzoo.contract.batch import Batch, Progress
+from kdzoo.contract.build_objective import build_objective
 from kdzoo.contract.guard import named
 from kdzoo.contract.method import LossWithAux, Method
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.needs import Need, NetworkNeeds, Pass
-from kdzoo.contract.objective import Objective, build_objective
+from kdzoo.contract.objective import Objective
 from kdzoo.contract.outputs import Outputs, with_passes
 from kdzoo.contract.shapes import DataFacts, Shapes, StageShape
 from kdzoo.errors import InputError
@@ -81,9 +82,9 @@ class Step:
     def sound(self, *, autocast: bool = False) -> None:
         """The loss is a float32 scalar, and finite, and so is every gradient that it gives."""
         needs = self.method.card.needs
-        seen = [self.student.only(needs.student), self.teacher.only(needs.teacher)]
+        seen = [self.student.restrict_to(needs.student), self.teacher.restrict_to(needs.teacher)]
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-            given = self.method.loss(*seen, self.batch.only(needs.student.outputs, self.batch.generator), self.module)
+            given = self.method.loss(*seen, self.batch.restrict_to(needs.student.outputs, self.batch.generator), self.module)
         losses = list(given) if isinstance(given, LossWithAux) else [given]
         for loss in losses:
             assert loss.dtype == torch.float32

@@ -23,7 +23,7 @@ from kdzoo.data.split import split
 from kdzoo.errors import InputError, WorkFailed
 from kdzoo.models.identity import module_name
 from kdzoo.models.network import Network, freeze
-from kdzoo.models.weights import pretrained_unless_said
+from kdzoo.models.request import pretrained_unless_said
 from kdzoo.runs.events import Emit, Event, Note, emit_notes
 from kdzoo.runs.options import Execution
 from kdzoo.runs.predictions import read_predictions
@@ -44,7 +44,9 @@ from kdzoo.suite.run.display import open_display
 from kdzoo.suite.run.launchers import LauncherSetup, create_launcher
 from kdzoo.suite.run.prepare import Prepared, configure, prepare
 from kdzoo.training.latency import machine_load, milliseconds
-from kdzoo.training.session import Bound, Modules, data_of, images_of, network_of, shape_of
+from kdzoo.training.located import LocatedRun, Modules
+from kdzoo.training.run_data import data_of, images_of, shape_of
+from kdzoo.training.run_networks import network_of
 
 FOLDER = "folder:"
 
@@ -369,7 +371,7 @@ def judge(prepared: Prepared, method: str, notes: tuple[str, ...], modules: Modu
     )
 
 
-def _right(bound: Bound, last: Mapping[str, Any]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def _right(bound: LocatedRun, last: Mapping[str, Any]) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Which of the held-out images a run's student names right, those of validation and of test together."""
     found = []
     for part in ("val", "test"):
@@ -396,7 +398,7 @@ def _refuse_failed(outcome: Outcome) -> None:
 
 def _refuse_shipped(method: str) -> None:
     """Raise InputError for a method whose student plain timm cannot load."""
-    ships = {name: REGISTRY.get(name).card.ships for name in parse_request(method).terms}
+    ships = {name: REGISTRY.get(name).card.deploys for name in parse_request(method).terms}
     found = [
         f"method: {name} ships {words}, which plain timm does not load; `kdzoo bench` trains it" for name, words in ships.items() if words
     ]
@@ -415,12 +417,12 @@ def _distilled(prepared: Prepared, method: str) -> Planned:
     return found
 
 
-def _bound(prepared: Prepared, method: str) -> Bound:
+def _bound(prepared: Prepared, method: str) -> LocatedRun:
     """The run of a method in its bench."""
-    return Bound.read(prepared.plan.store.run(_distilled(prepared, method).run.id))
+    return LocatedRun.read(prepared.plan.store.run(_distilled(prepared, method).run.id))
 
 
-def _network(bound: Bound, modules: Modules, prepared: Prepared) -> tuple[Network, Images]:
+def _network(bound: LocatedRun, modules: Modules, prepared: Prepared) -> tuple[Network, Images]:
     """The trained student of a run."""
     images, _ = data_of(bound, prepared.options.image_cache)
     spec = bound.run.student.model_copy(update={"start": f"run:{bound.run.id}"})

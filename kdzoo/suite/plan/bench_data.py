@@ -16,7 +16,7 @@ from kdzoo.errors import noting
 from kdzoo.runs.spec import DataSpec, TransferSpec
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.recipe_files import RecipeFile
-from kdzoo.training.session import images_of, unlabelled_of
+from kdzoo.training.run_data import images_of, unlabelled_of
 
 
 @dataclass(frozen=True)

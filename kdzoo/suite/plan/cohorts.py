@@ -67,7 +67,7 @@ def teacher_job(student: Planned, plan: Plan, options: WorkerOptions, processes:
 def measurements(plan: Plan, options: WorkerOptions, processes: int) -> list[Job]:
     """The teachers first, then what has to be measured, together where one student serves: same teacher, data and recipe.
 
-    A student that starts from a first stage serves what starts there too.
+    A student that starts from a pretrain stage serves what starts there too.
     """
     jobs: dict[str, Job] = {}
     for group in groups_in_lockstep(plan.unmeasured, _start_of):
@@ -92,7 +92,7 @@ def measurements(plan: Plan, options: WorkerOptions, processes: int) -> list[Job
 
 
 def _start_of(run: Run) -> str:
-    """The first stage that a student of a run starts from; empty where it starts afresh."""
+    """The pretrain stage that a student of a run starts from; empty where it starts afresh."""
     first = run.pretrain_run
     if first is None or not REGISTRY.get(first.objective.terms[0].method).card.needs.student:
         return ""
@@ -100,12 +100,12 @@ def _start_of(run: Run) -> str:
 
 
 def units_of(run: Run) -> int:
-    """The work of a run, in the units that training reports; its first stage is a run of its own."""
+    """The work of a run, in the units that training reports; its pretrain stage is a run of its own."""
     return run.recipe.epochs * UNITS_AN_EPOCH
 
 
 def pretrain_runs(todo: Iterable[Planned], plan: Plan) -> dict[str, list[Run]]:
-    """The first stages that have to be trained, each once: by the id of the first run that starts from it."""
+    """The pretrain stages that have to be trained, each once: by the id of the first run that starts from it."""
     needed: dict[str, tuple[str, Run]] = {}
     for planned in todo:
         if (first := planned.run.pretrain_run) is not None and plan.store.run(first.id).state() != "done":

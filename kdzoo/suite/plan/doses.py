@@ -24,7 +24,7 @@ class Measured:
     """The ratio of one method's gradient to that of cross-entropy, and what it was measured on, for a reader.
 
     It belongs to a run: the method with factor 1 beside cross-entropy with factor 1, seed 0, whose id names it. label: what
-    the run is called, which is another name where it starts from a first stage.
+    the run is called, which is another name where it starts from a pretrain stage.
     """
 
     label: str

@@ -10,24 +10,17 @@ from typing import Any
 from kdzoo.data.class_names import difference, listed, same_classes
 from kdzoo.data.dataset import Images
 from kdzoo.errors import InputError, noting, raise_if_any
+from kdzoo.models.checkpoints import class_names_of, read_checkpoint
 from kdzoo.models.names import code_of, ours_or_timm, pretrained_classes
 from kdzoo.models.normalisation import AUTO, normalisation_of
 from kdzoo.models.pairs import pair as named_pair
-from kdzoo.models.weights import (
-    NetworkRequest,
-    class_names_of,
-    classes_of,
-    ensemble_ids,
-    file_sha256,
-    input_of,
-    parse_network,
-    read_checkpoint,
-)
+from kdzoo.models.request import NetworkRequest, ensemble_ids, parse_network
+from kdzoo.models.weights import classes_of, file_sha256, input_of
 from kdzoo.runs.spec import NetworkSpec, Normalisation
 from kdzoo.runs.store import RunFolder, Store, is_teacher, teacher_store
 from kdzoo.suite.plan.changes import as_text, below
 from kdzoo.suite.plan.config import BenchConfig
-from kdzoo.training.session import Modules, WeightFiles
+from kdzoo.training.located import Modules, WeightFiles
 
 
 @dataclass(frozen=True)

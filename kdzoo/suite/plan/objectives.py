@@ -44,7 +44,7 @@ def objective_at(
 ) -> ObjectiveSpec:
     """The resolved sum: L = (1 - alpha) CE + alpha scale D with an alpha, CE + w D with a dose, else the published coefficients.
 
-    epochs: the recipe's; those of a first stage are a share of them and come before. published: by method, what is published for
+    epochs: the recipe's; those of a pretrain stage are a share of them and come before. published: by method, what is published for
     the pair of networks in question instead of the method's declared values; a point's hyper-parameters take precedence.
     ratio_of: called for each term that has a dose.
 
@@ -102,7 +102,7 @@ def _weight(name: str, request: Request, setting: Setting, published: Mapping[st
 
 
 def _trains(names: Iterable[str], setting: Setting, doses: Mapping[str, float]) -> bool:
-    """Whether any term of a sum is left, so that its first stage is trained."""
+    """Whether any term of a sum is left, so that its pretrain stage is trained."""
     every_term_has_dose = bool(doses) and set(doses) >= set(names)
     return setting.alpha != 0 and setting.weight != 0 and (not every_term_has_dose or any(doses.values()))
 
@@ -121,7 +121,7 @@ def term_spec(method: Method, coefficient: float) -> TermSpec:
 def unit(term: TermSpec, first: FirstSpec | None, pairing: Pairing) -> ObjectiveSpec:
     """What a term's ratio is measured on: the term with factor 1 beside cross-entropy with factor 1.
 
-    Behind its first stage where that changes the student, or is the term's own.
+    Behind its pretrain stage where that changes the student, or is the term's own.
     """
     alone = term.model_copy(update={"coefficient": 1.0})
     behind = first if first is not None and (first.owner == term.method or REGISTRY.get(first.term.method).card.needs.student) else None
@@ -131,20 +131,20 @@ def unit(term: TermSpec, first: FirstSpec | None, pairing: Pairing) -> Objective
 
 
 def _first_stage(request: Request, hyperparameters: Mapping[str, Mapping[str, Any]], epochs: int, problems: list[str]) -> FirstSpec | None:
-    """The first stage of the one method of a request that has one, with the hyper-parameters that the two share."""
+    """The pretrain stage of the one method of a request that has one, with the hyper-parameters that the two share."""
     owners = [name for name in request.terms if REGISTRY.get(name).card.pretrain is not None]
     if not owners:
         return None
     owner = owners[0]
     stage = cast(PretrainStage, REGISTRY.get(owner).card.pretrain)
     if len(owners) > 1:
-        problems.append(f"methods: {request.text!r}: {' and '.join(owners)} each train in two stages; a run has one first stage")
+        problems.append(f"methods: {request.text!r}: {' and '.join(owners)} each train in two stages; a run has one pretrain stage")
     if request.exact and stage.followed_by is not None:
         factor = dict(zip(request.terms, request.coefficients, strict=True))[owner]
         if factor != 1 or not set(stage.followed_by) <= set(request.terms):
             second = "".join(f"0.9*{name}+" for name in stage.followed_by)
             problems.append(
-                f"methods: {request.text!r}: {owner} is a first stage and has no factor in the sum, which names the terms of the "
+                f"methods: {request.text!r}: {owner} is a pretrain stage and has no factor in the sum, which names the terms of the "
                 f"second: expected a sum such as 0.1*ce+{second}{owner}"
             )
     cls = REGISTRY.get(stage.method)
@@ -154,7 +154,7 @@ def _first_stage(request: Request, hyperparameters: Mapping[str, Mapping[str, An
 
 
 def _of_first_stage(first: FirstSpec | None) -> list[Method]:
-    """The method of a first stage; none where there is no such stage."""
+    """The method of a pretrain stage; none where there is no such stage."""
     return [] if first is None else [REGISTRY.create(first.term.method, first.term.hyperparameters)]
 
 

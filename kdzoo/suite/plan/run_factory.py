@@ -18,7 +18,7 @@ from kdzoo.errors import InputError, raise_if_any
 from kdzoo.models.names import own_norm
 from kdzoo.models.network import freeze
 from kdzoo.models.normalisation import AUTO, usual_for
-from kdzoo.models.weights import NetworkRequest, ensemble_ids, pretrained_unless_said
+from kdzoo.models.request import NetworkRequest, ensemble_ids, pretrained_unless_said
 from kdzoo.runs.spec import NetworkSpec, ObjectiveSpec, Recipe, Run
 from kdzoo.suite.plan.bench_data import BenchData
 from kdzoo.suite.plan.changes import below
@@ -30,7 +30,8 @@ from kdzoo.suite.plan.planned import Planned
 from kdzoo.suite.plan.recipe_files import RecipeFile
 from kdzoo.teachers.checks import measure_norms
 from kdzoo.teachers.file import read_saved
-from kdzoo.training.session import Modules, WeightFiles, network_of
+from kdzoo.training.located import Modules, WeightFiles
+from kdzoo.training.run_networks import network_of
 
 
 @dataclass(frozen=True)

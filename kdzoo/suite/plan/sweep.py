@@ -21,7 +21,7 @@ from kdzoo.suite.plan.planned import Plan, Planned
 from kdzoo.suite.plan.recipe_files import RecipeFile, recipe_file, recipes
 from kdzoo.suite.plan.requests import Request, read_requests, why_no_dose
 from kdzoo.suite.plan.run_factory import RunFactory
-from kdzoo.training.session import Modules
+from kdzoo.training.located import Modules
 
 
 @dataclass(frozen=True)

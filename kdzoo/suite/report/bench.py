@@ -54,7 +54,7 @@ class BenchRecords:
 def read_bench(folder: Path) -> BenchRecords:
     """The records below a bench's folder. A damaged file becomes a note; it neither stops the table nor is touched.
 
-    Of runs that differ only in the versions of their methods or of the engine the newest count; first stages never do.
+    Of runs that differ only in the versions of their methods or of the engine the newest count; pretrain stages never do.
     """
     store = Store(folder)
     if not (folder / "runs").is_dir():
@@ -129,7 +129,7 @@ def _mixed_versions(records: Iterable[Record]) -> list[str]:
 def _mixed_teachers(records: Iterable[Record], stages: Mapping[str, Record]) -> list[str]:
     """A note for every table whose runs learnt from one teacher by its id, but from different weights: it was trained again.
 
-    stages: the first stages of runs, which a teacher has taught too. Runs of earlier versions do not say who taught them.
+    stages: the pretrain stages of runs, which a teacher has taught too. Runs of earlier versions do not say who taught them.
     """
     notes = []
     for place, there in by_place(records).items():
@@ -150,7 +150,7 @@ def _mixed_teachers(records: Iterable[Record], stages: Mapping[str, Record]) -> 
 
 
 def _trainings(record: Record, stages: Mapping[str, Record]) -> frozenset[str]:
-    """The digests of the teacher's weights from which a run that is done and its first stage learnt, as far as they are known."""
+    """The digests of the teacher's weights from which a run that is done and its pretrain stage learnt, as far as they are known."""
     if record.result is None or record.result.get("teacher") is None:
         return frozenset()
     first = stages.get(record.run.pretrain_run.id) if record.run.pretrain_run is not None else None

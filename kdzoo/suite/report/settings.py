@@ -54,7 +54,7 @@ def setting_of(objective: ObjectiveSpec, methods: Mapping[str, Any], doses: Mapp
 
     temperature is there where all terms that have one have the same; alpha where one term stands beside 1 - alpha of
     the task loss; weight, the factor on the published coefficient, where that is not so and the task loss has its
-    published one. others are hyper-parameters that are not as declared (of a first stage too), the coefficients of sums, and
+    published one. others are hyper-parameters that are not as declared (of a pretrain stage too), the coefficients of sums, and
     the doses of their terms where these differ.
     """
     alpha = weight = None
@@ -97,6 +97,6 @@ def _shared_temperature(objective: ObjectiveSpec) -> float | None:
 
 
 def setting_text(run: Run, about: Mapping[str, Any]) -> str:
-    """A run's setting in words. A first stage has no alpha: its loss stands alone, which nobody chose."""
+    """A run's setting in words. A pretrain stage has no alpha: its loss stands alone, which nobody chose."""
     setting = setting_of(run.objective, about.get("methods", {}), about.get("doses", {}))
     return str(replace(setting, alpha=None) if run.kind == "pretrain" else setting)

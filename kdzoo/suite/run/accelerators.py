@@ -10,7 +10,7 @@ from kdzoo.data.views import center
 from kdzoo.runs.events import Emit, Note
 from kdzoo.runs.metrics_file import read_lines
 from kdzoo.text import number_of
-from kdzoo.training.batched import together
+from kdzoo.training.batched import batch_members
 from kdzoo.training.cohort import Cohort
 from kdzoo.training.compiled import compile_students
 
@@ -27,14 +27,14 @@ def attach_accelerators(cohort: Cohort, emit: Emit) -> None:
     """Attach teacher cache, batching and compilation as the options say; emit a note for each that is unavailable."""
     teacher_cache, batched, why_not_compiled = cohort.open_teacher_cache(), None, None
     if cohort.execution.options.stack_students:
-        batched = together(cohort.members, _trial(cohort, 2))
+        batched = batch_members(cohort.members, _trial(cohort, 2))
     if cohort.execution.options.compile:
         why_not_compiled = compile_students(cohort.members, _trial(cohort, cohort.block))
     for text in (teacher_cache, batched, why_not_compiled):
         if isinstance(text, str):
             emit(Note(text))
     cohort.teacher_cache = None if isinstance(teacher_cache, str) else teacher_cache
-    cohort.together = None if isinstance(batched, str) else batched
+    cohort.batched = None if isinstance(batched, str) else batched
 
 
 def _trial(cohort: Cohort, count: int) -> Tensor:

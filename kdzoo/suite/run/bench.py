@@ -32,9 +32,7 @@ from kdzoo.suite.run.repair import forget_damaged
 from kdzoo.suite.run.supervise import run_jobs
 from kdzoo.suite.run.tracking import log_leaderboard
 from kdzoo.suite.run.trial import check_hints
-from kdzoo.training.session import (
-    Modules,
-)
+from kdzoo.training.located import Modules
 
 
 def run(
@@ -164,7 +162,7 @@ def refit_plan(prepared: Prepared) -> Plan:
 
 
 def train_plan(prepared: Prepared, launcher: Launcher, emit: Emit, *, retry_failed: bool) -> Outcome:
-    """Train those runs of a plan that are not done, their teachers and first stages before them; how every run came out."""
+    """Train those runs of a plan that are not done, their teachers and pretrain stages before them; how every run came out."""
     plan = prepared.plan
     emit_notes(write_plan(plan), emit)
     outcome = Outcome()

@@ -46,7 +46,7 @@ def record_costs(cohort: Cohort, first_step: int, setup: float, seconds: float, 
     setup: seconds before the first step, of each member. seconds: of all that follows, which members share in proportion to what
     each costs alone.
     """
-    if len(cohort.alive) < len(cohort.members):
+    if len(cohort.active) < len(cohort.members):
         return
     ratios = [float((member.cost or {}).get("time_ratio") or 1.0) for member in cohort.members]
     work = work_of(cohort.parts, cohort.recipe, cohort.steps_an_epoch * cohort.recipe.epochs - first_step)

@@ -27,7 +27,9 @@ from kdzoo.suite.run.untrained import Untrained, bind
 from kdzoo.teachers.saved import SavedTeacher
 from kdzoo.teachers.teacher import Teacher, serve
 from kdzoo.training.cost import COUNTED, TIMED, step_seconds
-from kdzoo.training.session import Bound, Modules, cohort_of, member_of, shape_of
+from kdzoo.training.located import LocatedRun, Modules
+from kdzoo.training.run_data import shape_of
+from kdzoo.training.run_student import cohort_of, member_of
 
 START_SECONDS = 10.0
 """what a worker process takes to import torch and timm, to read the data and to ask the teacher about validation and test images"""
@@ -85,7 +87,7 @@ class JobSeconds:
         return sum(self._of_runs([self._runs[run_id]], teacher_store(), options) for run_id in missing)
 
     def of_students(self, job: Job) -> float:
-        """Seconds of the training of a cohort, and of the first stages that its runs start from."""
+        """Seconds of the training of a cohort, and of the pretrain stages that its runs start from."""
         return self._of_runs([self._runs[run_id] for run_id in job.ids], self._prepared.plan.store, job.options)
 
     def _of_runs(self, cohort: list[Planned], store: Store, options: WorkerOptions) -> float:
@@ -107,13 +109,13 @@ class JobSeconds:
             shared.append(probed.shared * steps * _share_computed(planned.run.recipe, options))
         return total + max(shared, default=0.0) * len(shared) / max(len(cohort), 1)
 
-    def _probe(self, kind: str, bound: Bound, options: WorkerOptions) -> ProbedCost:
+    def _probe(self, kind: str, bound: LocatedRun, options: WorkerOptions) -> ProbedCost:
         if kind not in self._probed:
             self._probed[kind] = probe_cost(bound, self._untrained, options, self._modules)
         return self._probed[kind]
 
 
-def probe_cost(bound: Bound, untrained: Untrained, options: WorkerOptions, modules: Modules) -> ProbedCost:
+def probe_cost(bound: LocatedRun, untrained: Untrained, options: WorkerOptions, modules: Modules) -> ProbedCost:
     """What a run of a kind costs, by some steps of one of them with an untrained teacher."""
     torch.set_num_threads(options.threads)
     execution = Placement(options.model_copy(update={"teacher_cache": 0}))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 DIVERGED = re.compile(r"(?:^|: )FloatingPointError\b")
-"""the kind of a failure whose loss or weight became NaN or infinite, perhaps behind the words for a first stage"""
+"""the kind of a failure whose loss or weight became NaN or infinite, perhaps behind the words for a pretrain stage"""
 
 
 def others_than_divergence(failed: Mapping[str, str]) -> dict[str, str]:

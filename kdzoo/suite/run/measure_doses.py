@@ -17,8 +17,8 @@ from kdzoo.suite.run.members import load_pretrain_stage, pretrain_failure
 from kdzoo.suite.run.train_runs import train_pretrain_runs
 from kdzoo.suite.run.worker_state import WorkerState, probe_of
 from kdzoo.training.doses import NoRatio, measure
+from kdzoo.training.located import LocatedRun
 from kdzoo.training.member import Member
-from kdzoo.training.session import Bound
 from kdzoo.training.train import Stopped
 
 
@@ -37,11 +37,11 @@ def measure_doses(job: Job, state: WorkerState, emit: Emit, stop: Callable[[], b
     waiting = [(bound, first) for bound in bounds if (first := bound.run.pretrain_run) is not None]
     train_pretrain_runs(store, waiting, job.options, state, emit, stop, about=lambda bound: about[bound.run.id])
 
-    def take_up_first(member: Member, bound: Bound) -> None:
+    def take_up_first(member: Member, bound: LocatedRun) -> None:
         if (first := bound.run.pretrain_run) is not None:
             if store.run(first.id).state() != "done":
                 raise KdzooError(pretrain_failure(store, first))
-            load_pretrain_stage(member, Bound.read(store.run(first.id)))
+            load_pretrain_stage(member, LocatedRun.read(store.run(first.id)))
 
     def stop_here() -> None:
         if stop():

@@ -1,4 +1,4 @@
-"""Starts a member of a cohort: at random, from its first stage or from its checkpoint; with its cost and its loggers."""
+"""Starts a member of a cohort: at random, from its pretrain stage or from its checkpoint; with its cost and its loggers."""
 
 from __future__ import annotations
 
@@ -24,14 +24,16 @@ from kdzoo.runs.wandb import WandbLogger
 from kdzoo.runs.wandb_settings import WandbSettings
 from kdzoo.suite.run.repair import begin_again
 from kdzoo.teachers.teacher import Teacher
+from kdzoo.training.checkpoint import read_checkpoint, resume
 from kdzoo.training.cost import probe
 from kdzoo.training.head import start_head
-from kdzoo.training.member import Member, read_checkpoint
-from kdzoo.training.session import Bound, Modules, cohort_of, member_of
+from kdzoo.training.located import LocatedRun, Modules
+from kdzoo.training.member import Member
+from kdzoo.training.run_student import cohort_of, member_of
 
 
-def load_pretrain_stage(member: Member, first: Bound) -> None:
-    """Start a fresh member where the first stage ended: its student's weights, and what its method's module shares."""
+def load_pretrain_stage(member: Member, first: LocatedRun) -> None:
+    """Start a fresh member where the pretrain stage ended: its student's weights, and what its method's module shares."""
     state = read_checkpoint(first.folder, member.device)
     (term,) = first.run.objective.terms
     if REGISTRY.get(term.method).card.needs.student:
@@ -43,8 +45,8 @@ def load_pretrain_stage(member: Member, first: Bound) -> None:
         member.objective.parts[owner].load_state_dict({**own, **{name: value for name, value in shared.items() if name in own}})
 
 
-def start_or_resume(store: Store, bound: Bound, build: Callable[[], Member], train_first: Callable[[], None], emit: Emit) -> Member:
-    """A member where its checkpoint ended, or at its start: behind its first stage, where it has one.
+def start_or_resume(store: Store, bound: LocatedRun, build: Callable[[], Member], train_first: Callable[[], None], emit: Emit) -> Member:
+    """A member where its checkpoint ended, or at its start: behind its pretrain stage, where it has one.
 
     A checkpoint that cannot be resumed is renamed and told. build: a fresh member. train_first: train its first
     stage, where it has one that is not done. Raises KdzooError where that failed.
@@ -53,7 +55,7 @@ def start_or_resume(store: Store, bound: Bound, build: Callable[[], Member], tra
     if bound.folder.checkpoint.exists():
         member = build()
         try:
-            member.resume()
+            resume(member)
             return member
         except Damaged as error:
             begin_again(bound.folder, error, emit)
@@ -62,17 +64,17 @@ def start_or_resume(store: Store, bound: Bound, build: Callable[[], Member], tra
     if first is not None:
         if store.run(first.id).state() != "done":
             raise KdzooError(pretrain_failure(store, first))
-        load_pretrain_stage(member, Bound.read(store.run(first.id)))
+        load_pretrain_stage(member, LocatedRun.read(store.run(first.id)))
     return member
 
 
 def pretrain_failure(store: Store, first: Run) -> str:
-    """Why a run cannot start from its first stage."""
-    return f"its first stage {first.id} failed: {store.run(first.id).failure()}"
+    """Why a run cannot start from its pretrain stage."""
+    return f"its pretrain stage {first.id} failed: {store.run(first.id).failure()}"
 
 
 def measure_cost(
-    bound: Bound, fresh: Member, images: Images, parts: Parts, teacher: Teacher | None, execution: Placement, modules: Modules
+    bound: LocatedRun, fresh: Member, images: Images, parts: Parts, teacher: Teacher | None, execution: Placement, modules: Modules
 ) -> dict[str, Any]:
     """The cost of a run by a fresh member of it, which is thrown away, beside its student alone on the same data."""
     run, alone = bound.run, None

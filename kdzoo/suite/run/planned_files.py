@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from kdzoo.contract.plugins import files_beside
+from kdzoo.contract.code_version import files_beside
 from kdzoo.data.known import DATA
 from kdzoo.data.sources import data_files
 from kdzoo.runs.events import Emit, Note

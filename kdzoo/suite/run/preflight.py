@@ -12,15 +12,11 @@ from kdzoo.suite.plan.planned import Plan
 from kdzoo.suite.run.fork import PATIENCE_SECONDS
 from kdzoo.suite.run.trial import trial_key, try_loss, users_methods
 from kdzoo.suite.run.untrained import Untrained, bind, distinct
-from kdzoo.training.session import (
-    Bound,
-    Modules,
-    network_of,
-    objective_of,
-    refuse_what_is_not_saved,
-    shape_of,
-    student_of,
-)
+from kdzoo.training.located import LocatedRun, Modules
+from kdzoo.training.run_data import shape_of
+from kdzoo.training.run_networks import network_of
+from kdzoo.training.run_student import objective_of, student_of
+from kdzoo.training.run_teacher import refuse_what_is_not_saved
 
 
 def preflight(plan: Plan, modules: Modules, image_cache: int | None = None, device: torch.device | None = None) -> tuple[str, ...]:
@@ -54,7 +50,7 @@ class LossTrials:
         self._keys: set[tuple[str, ...]] = set()
         self._stalls: list[str] = []
 
-    def try_once(self, bound: Bound, objective: Objective, untrained: Untrained) -> None:
+    def try_once(self, bound: LocatedRun, objective: Objective, untrained: Untrained) -> None:
         """Try the loss of a run where it is a user's and has not been tried; raises InputError where it fails."""
         key = trial_key(bound.run)
         if users_methods(objective) and key not in self._keys:
@@ -70,8 +66,8 @@ class LossTrials:
         )
 
 
-def build_objectives(bound: Bound, untrained: Untrained, trials: LossTrials) -> None:
-    """Build the objectives of a run and of its first stage; raises InputError where one cannot serve its networks or its data."""
+def build_objectives(bound: LocatedRun, untrained: Untrained, trials: LossTrials) -> None:
+    """Build the objectives of a run and of its pretrain stage; raises InputError where one cannot serve its networks or its data."""
     images, parts = untrained.data(bound)
     if bound.run.teacher is not None and bound.run.teacher.saved is not None:
         refuse_what_is_not_saved(bound, parts)
@@ -82,7 +78,7 @@ def build_objectives(bound: Bound, untrained: Untrained, trials: LossTrials) -> 
         trials.try_once(stage, objective, untrained)
 
 
-def load_teacher_weights(bound: Bound, plan: Plan, untrained: Untrained, modules: Modules) -> None:
+def load_teacher_weights(bound: LocatedRun, plan: Plan, untrained: Untrained, modules: Modules) -> None:
     """Build the teacher of a run with its own weights, unless this bench trains it first; raises InputError where they do not fit."""
     spec = bound.run.teacher
     if spec is None or spec.saved is not None or spec.start.removeprefix("run:") in plan.teachers:

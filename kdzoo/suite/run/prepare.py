@@ -23,11 +23,8 @@ from kdzoo.suite.plan.planned import Plan
 from kdzoo.suite.plan.sweep import plan as make_plan
 from kdzoo.suite.run.launchers.gpus import visible_gpus
 from kdzoo.suite.run.preflight import preflight
-from kdzoo.training.session import (
-    Modules,
-    images_of,
-    unlabelled_of,
-)
+from kdzoo.training.located import Modules
+from kdzoo.training.run_data import images_of, unlabelled_of
 
 COHORT_SHARE = 0.5
 """the share of the memory that is free at the start which cohorts may hold, all processes together"""

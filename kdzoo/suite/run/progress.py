@@ -58,8 +58,8 @@ class Training:
             return (f"teacher {self.name}".strip(), "teacher")
         labels = Counter(run_id.rpartition("-")[0] or run_id for run_id in sorted(self.open))
         if len(self.open) == 1:
-            return (f"{'first stage of ' if self.role == 'first stage' else ''}{label_words(next(iter(labels)))}",)
-        count = number_of(len(self.open), "first stage" if self.role == "first stage" else "run")
+            return (f"{'pretrain stage of ' if self.role == 'pretrain stage' else ''}{label_words(next(iter(labels)))}",)
+        count = number_of(len(self.open), "pretrain stage" if self.role == "pretrain stage" else "run")
         named = ", ".join(f"{number} {label_words(label)}" for label, number in labels.items())
         return (f"{count}: {named}", f"{count} of {number_of(len(labels), 'method')}", count)
 
@@ -143,7 +143,7 @@ class Tracker:
                 if not training.open:
                     del self.training[worker]
                     self.together = (training.together, training.seconds) if training.together > 1 else None
-        if event.role == "student":  # a teacher or a first stage is none of the plan's runs
+        if event.role == "student":  # a teacher or a pretrain stage is none of the plan's runs
             self.ended[event.id] = how
 
     def count(self, how: str) -> int:

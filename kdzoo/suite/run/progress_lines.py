@@ -47,10 +47,10 @@ class PlainDisplay:
                 return f"{event.name}: {number_of(total, 'run')}, {event.done} done{failed}"
             case RunDone(role="teacher"):
                 return f"teacher trained: {ended_words(event)}"
-            case RunDone(role="first stage"):
-                return f"first stage trained: {run_words(event)}"
-            case RunFailed(role="first stage"):
-                return f"first stage failed: {run_words(event)}"
+            case RunDone(role="pretrain stage"):
+                return f"pretrain stage trained: {run_words(event)}"
+            case RunFailed(role="pretrain stage"):
+                return f"pretrain stage failed: {run_words(event)}"
             case RunDone() | RunFailed():
                 number = tracker.count("done") + tracker.count("failed")
                 best = f"   {best_words(tracker.best)}" if tracker.best is not None else ""

@@ -23,7 +23,7 @@ class Fault:
 
 
 def fault_of(folder: RunFolder) -> Fault | None:
-    """What is wrong with what other runs start from in a finished run's folder: its weights, and a first stage's checkpoint.
+    """What is wrong with what other runs start from in a finished run's folder: its weights, and a pretrain stage's checkpoint.
 
     Weights that were not kept are a fault of a teacher alone. Raises InputError where run.json cannot be read.
     """

@@ -1,4 +1,4 @@
-"""The runs of a job, trained in lockstep, behind the first stages that they start from."""
+"""The runs of a job, trained in lockstep, behind the pretrain stages that they start from."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ from kdzoo.suite.run.repair import forget_damaged, renew
 from kdzoo.suite.run.worker_state import WorkerState
 from kdzoo.tasks.known import task_named
 from kdzoo.training.cohort import Cohort
-from kdzoo.training.cost import with_first_stage
+from kdzoo.training.cost import with_pretrain_stage
+from kdzoo.training.located import LocatedRun
 from kdzoo.training.member import Member
-from kdzoo.training.session import Bound, cohort_of, member_of
+from kdzoo.training.run_student import cohort_of, member_of
 from kdzoo.training.train import UNITS_AN_EPOCH, Stopped, fit
 
 LOCK_POLL_SECONDS = 0.5
@@ -38,7 +39,7 @@ def train_runs(
     """Train those of a cohort's runs that are not done; the ids of those that another process is training."""
     locked: list[str] = []
     with ExitStack() as locks:
-        bounds: list[Bound] = []
+        bounds: list[LocatedRun] = []
         for run_id in ids:
             folder = store.run(run_id)
             if not locks.enter_context(folder.lock()):
@@ -48,7 +49,7 @@ def train_runs(
             if folder.state() == "done":
                 report(folder, emit)
             else:
-                bounds.append(Bound.read(folder))
+                bounds.append(LocatedRun.read(folder))
         if bounds:
             pretrain(store, bounds, options, state, emit, stop)
             bounds = [bound for bound in bounds if bound.folder.state() != "failed"]
@@ -80,9 +81,9 @@ def train_runs(
 
 
 def pretrain(
-    store: Store, bounds: Iterable[Bound], options: WorkerOptions, state: WorkerState, emit: Emit, stop: Callable[[], bool]
+    store: Store, bounds: Iterable[LocatedRun], options: WorkerOptions, state: WorkerState, emit: Emit, stop: Callable[[], bool]
 ) -> None:
-    """Train the first stages of the runs that have one, unless they are done; where one fails, so do the runs that start from it."""
+    """Train the pretrain stages of the runs that have one, unless they are done; where one fails, so do the runs that start from it."""
     waiting = [(bound, first) for bound in bounds if (first := bound.run.pretrain_run) is not None and not bound.folder.checkpoint.exists()]
     train_pretrain_runs(store, waiting, options, state, emit, stop)
     for bound, first in waiting:
@@ -93,16 +94,16 @@ def pretrain(
 
 def train_pretrain_runs(
     store: Store,
-    waiting: Iterable[tuple[Bound, Run]],
+    waiting: Iterable[tuple[LocatedRun, Run]],
     options: WorkerOptions,
     state: WorkerState,
     emit: Emit,
     stop: Callable[[], bool],
-    about: Callable[[Bound], Mapping[str, Any]] = lambda bound: bound.folder.read_plan()[1],
+    about: Callable[[LocatedRun], Mapping[str, Any]] = lambda bound: bound.folder.read_plan()[1],
 ) -> None:
-    """Train first stages that are not done, each with the record of a run that waits for it.
+    """Train pretrain stages that are not done, each with the record of a run that waits for it.
 
-    Runs of other settings, in this process or another, may start from the same first stage. about: that record.
+    Runs of other settings, in this process or another, may start from the same pretrain stage. about: that record.
     """
     by_recipe: dict[str, list[str]] = {}
     for bound, first in waiting:
@@ -118,7 +119,7 @@ def train_pretrain_runs(
     def relay(event: Event) -> None:
         """Pass an event on; what another process trains is waited for here, and is no job of the driver's."""
         if isinstance(event, RunsLocked):
-            emit(Note(f"waiting: another process is training the first stage {', '.join(event.ids)}"))
+            emit(Note(f"waiting: another process is training the pretrain stage {', '.join(event.ids)}"))
         else:
             emit(event)
 
@@ -130,7 +131,7 @@ def train_pretrain_runs(
 
 
 def train_cohort(
-    store: Store, bounds: list[Bound], options: WorkerOptions, state: WorkerState, emit: Emit, stop: Callable[[], bool]
+    store: Store, bounds: list[LocatedRun], options: WorkerOptions, state: WorkerState, emit: Emit, stop: Callable[[], bool]
 ) -> None:
     """Assemble, resume from checkpoints, probe the cost of what is new, and fit; groups that stand apart follow each other."""
     execution = Placement(options)
@@ -162,7 +163,7 @@ def train_cohort(
                 member.cost = dict(costs[setting])
                 if first is not None:
                     share = first.recipe.epochs / bound.run.recipe.epochs
-                    member.cost = with_first_stage(member.cost, store.run(first.id).result()["cost"], share)
+                    member.cost = with_pretrain_stage(member.cost, store.run(first.id).result()["cost"], share)
             member.logger = open_loggers(member, options, store.folder.name, emit)
         except (StoreError, Stopped):
             raise
@@ -201,7 +202,7 @@ def role_of(folder: RunFolder, run: Run) -> Role:
     """What a run is trained for."""
     if is_teacher(folder):
         return "teacher"
-    return "first stage" if run.kind == "pretrain" else "student"
+    return "pretrain stage" if run.kind == "pretrain" else "student"
 
 
 def group_by_step(members: Iterable[Member], memory: int) -> list[list[Member]]:

@@ -18,7 +18,7 @@ from kdzoo.suite.run.repair import forget_damaged, renew
 from kdzoo.suite.run.train_runs import LOCK_POLL_SECONDS, train_runs
 from kdzoo.suite.run.worker_state import WorkerState, probe_of
 from kdzoo.teachers.checks import check, remarks
-from kdzoo.training.session import Bound
+from kdzoo.training.located import LocatedRun
 from kdzoo.training.train import Stopped
 
 
@@ -51,7 +51,7 @@ def check_teacher(job: Job, state: WorkerState, emit: Emit) -> None:
     """Measure a teacher on its first student's data as its students will; raises InputError where it is at chance."""
     if job.example is not None:
         folder, run_id = job.example
-        bound = Bound.read(Store(Path(folder)).run(run_id))
+        bound = LocatedRun.read(Store(Path(folder)).run(run_id))
     elif job.probes:
         bound = probe_of(job.probes[0], Store(Path(job.folder)))
     else:

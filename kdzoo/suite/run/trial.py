@@ -8,8 +8,10 @@ from typing import Any
 import torch
 
 from kdzoo.contract import guard
+from kdzoo.contract.advice import Networks
 from kdzoo.contract.batch import Progress
-from kdzoo.contract.diagnosis import MethodFault, Networks, diagnose, shown
+from kdzoo.contract.diagnosis import diagnose, shown
+from kdzoo.contract.faults import MethodFault
 from kdzoo.contract.method import Method
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.objective import Objective
@@ -17,6 +19,7 @@ from kdzoo.contract.shapes import Shapes
 from kdzoo.data.dataset import Images
 from kdzoo.data.split import Parts
 from kdzoo.errors import InputError, KdzooError
+from kdzoo.models.forward import outputs
 from kdzoo.models.network import Network
 from kdzoo.models.placement import Placement, autocast
 from kdzoo.runs.options import WorkerOptions
@@ -24,15 +27,17 @@ from kdzoo.runs.spec import Run
 from kdzoo.suite.run.fork import Fate, fate_in_copy
 from kdzoo.teachers.saved import SavedTeacher
 from kdzoo.training.cohort import Cohort
-from kdzoo.training.member import Member, outputs
-from kdzoo.training.session import Bound, cohort_of, shape_of, size_of
+from kdzoo.training.located import LocatedRun
+from kdzoo.training.member import Member
+from kdzoo.training.run_data import shape_of
+from kdzoo.training.run_student import cohort_of, size_of
 
 FEW = 4
 """images of a trial step; where so few fail, a whole batch is tried, since a loss may need more"""
 
 
 def try_loss(
-    bound: Bound,
+    bound: LocatedRun,
     student: tuple[Network, Shapes],
     teacher: tuple[Network | SavedTeacher, Shapes] | None,
     objective: Objective,
@@ -62,7 +67,7 @@ def try_loss(
 
 
 def _try_here(
-    bound: Bound,
+    bound: LocatedRun,
     student: tuple[Network, Shapes],
     teacher: tuple[Network | SavedTeacher, Shapes] | None,
     objective: Objective,
@@ -135,7 +140,7 @@ def _steps(cohort: Cohort, teacher: Network | None, size: int) -> set[str]:
         if teacher is not None and cohort.teacher_needs:
             with torch.no_grad(), autocast(recipe, cohort.execution.device):
                 answer = outputs(teacher, inputs, cohort.teacher_needs)
-        with guard.watched(f"the backward of {member.run.objective.label}"):
+        with guard.watch(f"the backward of {member.run.objective.label}"):
             losses = member.losses(inputs, answer, batch)
             names = [method.card.name for method in users_methods(member.objective)]
             if bad := [name for name in names if not bool(torch.isfinite(losses.parts[name].detach()))]:
@@ -153,7 +158,7 @@ def _steps(cohort: Cohort, teacher: Network | None, size: int) -> set[str]:
 def _message(error: Exception, objective: Objective, student: Shapes, teacher: Shapes) -> str:
     """Whose fault it is, where, and what to write instead."""
     method = _failing(error) or users_methods(objective)[0]
-    needs, (ours, theirs) = method.card.needs, objective.handed[method.card.name]
+    needs, (ours, theirs) = method.card.needs, objective.stage_indices[method.card.name]
     networks = Networks(student.pick(ours), teacher.pick(theirs), (needs.student | needs.teacher).outputs)
     words = diagnose(error, method.card.definition[0], networks)
     text = words if isinstance(error, KdzooError) and _name(method) in words else f"{_name(method)}: one training step fails: {words}"

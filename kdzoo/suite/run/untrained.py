@@ -15,18 +15,11 @@ from kdzoo.runs.spec import NetworkSpec
 from kdzoo.runs.store import RunFolder
 from kdzoo.suite.plan.planned import Plan, Planned
 from kdzoo.teachers.saved import SavedTeacher, saved_teacher, shapes_of_saved
-from kdzoo.training.session import (
-    Bound,
-    Modules,
-    data_key,
-    data_of,
-    members_of,
-    network_of,
-    saved_file,
-    shape_of,
-    student_network,
-    student_shapes,
-)
+from kdzoo.training.located import LocatedRun, Modules, data_key
+from kdzoo.training.run_data import data_of, shape_of
+from kdzoo.training.run_networks import members_of, network_of
+from kdzoo.training.run_student import student_network, student_shapes
+from kdzoo.training.run_teacher import saved_file
 
 
 class Untrained:
@@ -43,14 +36,14 @@ class Untrained:
         self._teachers: dict[str, tuple[Network | SavedTeacher, Shapes] | None] = {}
         self._teacher_shapes: dict[str, Shapes | None] = {}
 
-    def data(self, bound: Bound) -> tuple[Images, Parts]:
+    def data(self, bound: LocatedRun) -> tuple[Images, Parts]:
         """The images and the parts of a run's data; raises InputError where they are not those it was planned with."""
         key = data_key(bound)
         if key not in self._data:
             self._data = {key: data_of(bound, self._image_cache)}
         return self._data[key]
 
-    def student(self, bound: Bound) -> tuple[Network, Shapes]:
+    def student(self, bound: LocatedRun) -> tuple[Network, Shapes]:
         """A run's student with the weights that it starts from; runs of other seeds share it."""
         key = str(bound.run.student)
         if key not in self._students:
@@ -59,7 +52,7 @@ class Untrained:
             self._students[key] = network, student_shapes(bound.run, network, images, self._modules)
         return self._students[key]
 
-    def teacher_shapes(self, bound: Bound) -> Shapes | None:
+    def teacher_shapes(self, bound: LocatedRun) -> Shapes | None:
         """What the outputs of a run's teacher measure; None where it has none."""
         key = str(bound.run.teacher)
         if key not in self._teacher_shapes:
@@ -67,14 +60,14 @@ class Untrained:
             self._teacher_shapes[key] = None if teacher is None else teacher[1]
         return self._teacher_shapes[key]
 
-    def teacher(self, bound: Bound) -> tuple[Network | SavedTeacher, Shapes] | None:
+    def teacher(self, bound: LocatedRun) -> tuple[Network | SavedTeacher, Shapes] | None:
         """A stand-in for a run's teacher: its network with random weights, which has its shapes and its cost, or the saved teacher."""
         key = str(bound.run.teacher)
         if key not in self._teachers:
             self._teachers = {key: self._make_teacher(bound)}
         return self._teachers[key]
 
-    def _make_teacher(self, bound: Bound) -> tuple[Network | SavedTeacher, Shapes] | None:
+    def _make_teacher(self, bound: LocatedRun) -> tuple[Network | SavedTeacher, Shapes] | None:
         spec = bound.run.teacher
         if spec is None:
             return None
@@ -93,9 +86,9 @@ class Untrained:
         return network, shapes_of(network, shape)
 
 
-def bind(planned: Planned, plan: Plan) -> Bound:
+def bind(planned: Planned, plan: Plan) -> LocatedRun:
     """A planned run with its folder, which need not exist yet."""
-    return Bound(planned.run, RunFolder(plan.folder / "runs" / planned.run.id), planned.about["paths"])
+    return LocatedRun(planned.run, RunFolder(plan.folder / "runs" / planned.run.id), planned.about["paths"])
 
 
 def distinct(planned: Iterable[Planned], key: Callable[[Planned], tuple[str, ...]]) -> list[Planned]:

@@ -19,7 +19,9 @@ from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import Run
 from kdzoo.runs.store import Store
 from kdzoo.teachers.teacher import Teacher
-from kdzoo.training.session import Bound, Modules, data_key, data_of, teacher_key, teacher_of
+from kdzoo.training.located import LocatedRun, Modules, data_key, teacher_key
+from kdzoo.training.run_data import data_of
+from kdzoo.training.run_teacher import teacher_of
 
 
 @dataclass
@@ -30,7 +32,7 @@ class WorkerState:
     datasets: dict[Any, tuple[Images, Parts]] = field(default_factory=dict)
     teachers: dict[Any, tuple[Teacher, Shapes]] = field(default_factory=dict)
 
-    def data(self, bound: Bound, options: WorkerOptions) -> tuple[Images, Parts]:
+    def data(self, bound: LocatedRun, options: WorkerOptions) -> tuple[Images, Parts]:
         """The data of a run, on the device where it fits there; the last one is kept, as the teacher is."""
         key = (*data_key(bound), options.device, options.image_cache)
         if key not in self.datasets:
@@ -39,7 +41,9 @@ class WorkerState:
             self.datasets = {key: (images, on_device(parts, torch.device(options.device)))}
         return self.datasets[key]
 
-    def teacher(self, bound: Bound, images: Images, parts: Parts, execution: Placement, emit: Emit) -> tuple[Teacher | None, Shapes | None]:
+    def teacher(
+        self, bound: LocatedRun, images: Images, parts: Parts, execution: Placement, emit: Emit
+    ) -> tuple[Teacher | None, Shapes | None]:
         """The teacher of a run; the last one is kept, since cohorts that share it follow each other."""
         if bound.run.teacher is None:
             return None, None
@@ -52,7 +56,7 @@ class WorkerState:
         return self.teachers[key]
 
 
-def probe_of(entry: Mapping[str, Any], store: Store) -> Bound:
+def probe_of(entry: Mapping[str, Any], store: Store) -> LocatedRun:
     """What a job carries of a run that has no folder."""
     run = parse(Run, entry["run"], "doses")
-    return Bound(run, store.run(run.id), entry["about"].get("paths", {}))
+    return LocatedRun(run, store.run(run.id), entry["about"].get("paths", {}))

@@ -93,7 +93,7 @@ def _teacher(study: Study, which: Which, folder: Path) -> str:
 def as_request(objective: ObjectiveSpec) -> tuple[str, dict[str, list[Any]]]:
     """A resolved objective as a bench asks for it: the exact sum, and its hyper-parameters as axes of one value.
 
-    A first stage that has no term of its own in the sum stands in it without a factor.
+    A pretrain stage that has no term of its own in the sum stands in it without a factor.
     """
     terms = [f"{objective.task!r}*ce", *(f"{term.coefficient!r}*{term.method}" for term in objective.terms)]
     axes = {f"{term.method}.{key}": [value] for term in objective.terms for key, value in term.hyperparameters.items()}
@@ -161,7 +161,7 @@ def _same_values(one: ObjectiveSpec, other: ObjectiveSpec) -> bool:
 
 
 def _first_values(objective: ObjectiveSpec) -> tuple[Any, ...]:
-    """The method and hyper-parameters of a first stage; its epochs follow from the recipe."""
+    """The method and hyper-parameters of a pretrain stage; its epochs follow from the recipe."""
     first = objective.first
     return () if first is None else (first.owner, first.term.method, first.term.hyperparameters)
 

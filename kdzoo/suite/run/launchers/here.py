@@ -15,7 +15,7 @@ from kdzoo.suite.run.job_queue import JobQueue
 from kdzoo.suite.run.launchers.launcher import EmitOfJob
 from kdzoo.suite.run.work import work
 from kdzoo.suite.run.worker_state import WorkerState
-from kdzoo.training.session import Modules
+from kdzoo.training.located import Modules
 from kdzoo.training.train import Stopped
 
 POLL_SECONDS = 0.2

@@ -13,7 +13,7 @@ from kdzoo.suite.plan.jobs import Job
 from kdzoo.suite.run.job_queue import JobQueue
 
 if TYPE_CHECKING:
-    from kdzoo.training.session import Modules
+    from kdzoo.training.located import Modules
 
 EmitOfJob = Callable[[Job | None, Event], None]
 """takes an event and the job that it is of; None for what a worker tells between two jobs"""

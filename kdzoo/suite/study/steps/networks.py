@@ -15,14 +15,17 @@ from kdzoo.models.predict import predict
 from kdzoo.runs.store import RunFolder
 from kdzoo.suite.study.steps.step import Work
 from kdzoo.tasks.task import Task
-from kdzoo.training.session import Bound, Modules, data_of, kept_student, network_of, shape_of
+from kdzoo.training.located import LocatedRun, Modules
+from kdzoo.training.run_data import data_of, shape_of
+from kdzoo.training.run_student import kept_student
+from kdzoo.training.run_networks import network_of
 
 
 @dataclass(frozen=True)
 class Finished:
     """A finished run with its data and its student as it was measured after the last epoch."""
 
-    bound: Bound
+    bound: LocatedRun
     images: Images
     parts: Parts
     student: nn.Module
@@ -66,7 +69,7 @@ def _some(subset: Subset, index: Tensor) -> Subset:
 
 def finished(folder: RunFolder, work: Work) -> Finished:
     """A finished run from its folder; raises InputError where its data or weights are not those it was trained with."""
-    bound = Bound.read(folder)
+    bound = LocatedRun.read(folder)
     if work.data_root is not None:
         bound = replace(bound, paths={**bound.paths, "data_root": work.data_root})
     images, parts = data_of(bound)

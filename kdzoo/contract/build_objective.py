@@ -1,0 +1,111 @@
+"""From a specification and what two networks' outputs measure to an objective; what cannot serve them is refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from torch import nn
+
+from kdzoo.contract import guard
+from kdzoo.contract.advice import Networks
+from kdzoo.contract.diagnosis import diagnose
+from kdzoo.contract.faults import MethodFault, fault_of_module
+from kdzoo.contract.method import Method, stage_indices
+from kdzoo.contract.methods import REGISTRY
+from kdzoo.contract.needs import Need, Pass
+from kdzoo.contract.objective import Objective, Term, called
+from kdzoo.contract.shapes import DataFacts, Shapes
+from kdzoo.errors import InputError
+from kdzoo.runs.spec import ObjectiveSpec
+from kdzoo.seeds import global_stream, library_stream
+
+
+def terms_of(spec: ObjectiveSpec) -> tuple[Term, ...]:
+    """The methods of a specification; raises InputError where one is unknown or not the version that was asked for."""
+    terms = tuple(Term(REGISTRY.create(t.method, t.hyperparameters), t.coefficient) for t in spec.terms)
+    stale = [
+        f"methods: {plan.method!r} was planned in version {plan.version}, but {term.method.card.origin} defines "
+        f"version {term.method.card.version}"
+        for plan, term in zip(spec.terms, terms, strict=True)
+        if plan.version != term.method.card.version
+    ]
+    if stale:
+        raise InputError(*stale)
+    return terms
+
+
+def build_objective(
+    spec: ObjectiveSpec,
+    student: Shapes,
+    teacher: Shapes | None,
+    stages: Sequence[tuple[int, int]],
+    facts: DataFacts,
+    *,
+    label_smoothing: float,
+    seed: int,
+    terms: Sequence[Term] | None = None,
+) -> Objective:
+    """The objective of a run with freshly made modules, each drawn from its method's own random stream.
+
+    terms: the methods of `spec`, where they are made already. Raises InputError with every method that cannot serve these two
+    networks or these data.
+    """
+    terms = terms_of(spec) if terms is None else terms
+    problems: list[str] = []
+    modules: dict[str, nn.Module] = {}
+    for term in terms:
+        needs = term.method.card.needs
+        if {Need.STAGES, Need.PREACT} & set(needs.student.outputs & needs.teacher.outputs) and not stages:
+            problems.append(f"{term.name}: the two networks have no stages to pair ({_listed(student)} under {_listed(teacher)})")
+            continue
+        for role, shapes, need in (("student", student, needs.student.outputs), ("teacher", teacher, needs.teacher.outputs)):
+            problems.extend(f"{term.name}: {missing}" for missing in (_missing(role, shapes, need) if shapes else ()))
+        if (needs.targets or Pass.PARTNER in needs.student) and facts.lacks_labels:
+            reads = "reads the labels of every sample" if needs.targets else "pairs each sample with another of its label"
+            problems.append(f"{term.name}: {reads}, but some samples have none (label_fraction < 1, or transfer_data)")
+            continue
+        try:
+            with global_stream(seed, "build", term.name), library_stream(seed, "build", term.name):
+                ours, theirs = stage_indices(term.method, stages)
+                learning = student.pick(ours)
+                teaching = teacher.pick(theirs) if teacher else learning
+                modules[term.name] = _built(term.method, learning, teaching, facts)
+        except InputError as error:
+            problems.extend(f"{term.name}: {problem}" for problem in error.problems)
+        except (guard.Interference, MethodFault) as error:
+            problems.append(str(error))
+        except Exception as error:
+            if not term.method.card.outside:
+                raise
+            networks = Networks(learning, teaching, (needs.student | needs.teacher).outputs)
+            words = diagnose(error, term.method.card.definition[0], networks)
+            problems.append(f"{called(term.method)} at {term.method.card.origin}: its build() fails: {words}")
+    if problems:
+        raise InputError(*problems)
+    preact = teacher is not None and teacher.preact
+    return Objective(spec.task, terms, modules, stages=stages, label_smoothing=label_smoothing, seed=seed, preact=preact)
+
+
+def _built(method: Method, student: Shapes, teacher: Shapes, facts: DataFacts) -> nn.Module:
+    if not method.card.outside:
+        return method.build(student, teacher, facts)
+    module = guard.build(called(method), method.build, student, teacher, facts)
+    if fault := fault_of_module(module):
+        raise MethodFault(f"{called(method)} at {method.card.origin}: {fault}")
+    return module
+
+
+def _missing(role: str, shapes: Shapes, need: Need) -> Iterator[str]:
+    """What a network cannot give of what is read of it."""
+    if Need.EMBEDDING in need and not shapes.embedding:
+        yield f"reads the {role}'s embedding, but that network's classifier cannot be found"
+    if Need.CLASSIFIER in need and shapes.classifier is None:
+        yield f"reads the {role}'s classifier, but that network has no single layer that maps its embedding to its logits"
+    if Need.PREACT in need and not shapes.preact:
+        yield f"reads the {role}'s pre-activation maps, which only kdzoo's own networks and timm's ResNets and RegNets provide"
+    if Need.DISTILLED in need and not shapes.distilled:
+        yield f"reads the {role}'s distillation token, which only timm's distilled models have (deit_tiny_distilled_patch16_224, ...)"
+
+
+def _listed(shapes: Shapes | None) -> str:
+    return ", ".join(map(str, shapes.stages)) if shapes and shapes.stages else "none"

@@ -1,0 +1,136 @@
+"""A network in a user's words: its name, where its weights come from, and its options."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import timm
+
+from kdzoo.errors import InputError
+from kdzoo.models.checkpoints import load_plain_tensors
+from kdzoo.models.names import is_known, network_names
+from kdzoo.models.normalisation import AUTO, normalisation_of
+from kdzoo.models.weights import metadata_of
+
+Start = Literal["random", "pretrained", "file", "run", "saved"]
+SAVED = "saved:"
+"""what begins the words for a saved teacher"""
+FILES = (".safetensors", ".pth", ".pt", ".bin", ".tar", ".ckpt")
+RUN_ID = re.compile(r"^[\w+]+-[0-9a-f]{12}$")
+
+
+@dataclass(frozen=True)
+class NetworkRequest:
+    """A network in a user's words: its name, where its weights come from, its stem, the side of its input, its normalisation.
+
+    norm: as `normalisation.normalisation_of` takes it, or `auto`. weights: which of several sets in its file; None for the usual.
+    """
+
+    text: str
+    name: str
+    start: Start
+    path: Path | None = None
+    run_id: str | None = None
+    stem: Literal["standard", "small"] = "standard"
+    image_size: int | None = None
+    norm: str | None = None
+    weights: str | None = None
+
+
+def parse_network(text: str) -> NetworkRequest:
+    """`resnet34`, `resnet34:pretrained`, `resnet34:FILE`, `FILE`, a run's id, `saved:FILE`; then options, each after an `@`.
+
+    Options: `@small`, `@SIZE`, `@norm=NAME|MEAN/STD|auto`, `@weights=KEY`. A path may hold `@`, `:` and blanks, and begin
+    with `~`: what names a file is a file. Ids of runs joined by `+` are an ensemble.
+    A file alone says its architecture in its own metadata or in its name. Raises InputError where it does not.
+    """
+    if text.startswith(SAVED):
+        return NetworkRequest(text, "", "saved", path=_existing(text, text.removeprefix(SAVED)))
+    words, options = _without_options(text)
+    name, colon, weights = words.partition(":")
+    if words.endswith(FILES) and (not colon or _is_file(words)):
+        path = _existing(text, words)
+        return NetworkRequest(text, architecture_of(path), "file", path=path, **options)
+    if not colon:
+        if all(RUN_ID.match(part) for part in ensemble_ids(words)):
+            return NetworkRequest(text, "", "run", run_id=words, **options)
+        return NetworkRequest(text, name, "random", **options)
+    if weights in ("random", "pretrained"):
+        return NetworkRequest(text, name, weights, **options)  # type: ignore[arg-type]
+    if RUN_ID.match(weights):
+        return NetworkRequest(text, name, "run", run_id=weights, **options)
+    return NetworkRequest(text, name, "file", path=_existing(text, weights), **options)
+
+
+def pretrained_unless_said(text: str) -> str:
+    """A network's bare name as `NAME:pretrained`, with its options, where there are published weights; any other words as they are."""
+    if parse_network(text).start != "random" or ":" in _without_options(text)[0]:
+        return text
+    name, at, options = text.partition("@")
+    if is_known(name) and not timm.is_model_pretrained(name):
+        return text
+    return f"{name}:pretrained{at}{options}"
+
+
+def _without_options(text: str) -> tuple[str, dict[str, Any]]:
+    """The words for a network before its options, and the options; raises InputError for one that is none."""
+    words: str = text
+    options: dict[str, Any] = {}
+    while "@" in words and not _is_file(words) and not _is_file(words.partition(":")[2]):
+        before, _, last = words.rpartition("@")
+        key, equals, value = last.partition("=")
+        if last == "small":
+            option: tuple[str, Any] = ("stem", last)
+        elif last.isdecimal() and int(last) > 0:
+            option = ("image_size", int(last))
+        elif equals and key in ("norm", "weights") and value:
+            option = (key, value)
+        elif "/" in last or last.endswith(FILES):  # of a path, which is said to be missing
+            break
+        else:
+            raise InputError(f"network {text!r}: expected @small or @SIZE, @norm=NAME or MEAN/STD, @weights=KEY, got @{last}")
+        if option[0] in options:
+            raise InputError(f"network {text!r}: @{last}: given twice")
+        words, options = before, {**options, option[0]: option[1]}
+    if options.get("norm") not in (None, AUTO):
+        normalisation_of(options["norm"])
+    return words, options
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return bool(path) and Path(path).expanduser().is_file()
+    except (OSError, RuntimeError, ValueError):  # a name that is too long, the home of nobody, a zero byte
+        return False
+
+
+def ensemble_ids(text: str) -> list[str]:
+    """The ids of `none-0123456789ab+hinton+at-0123456789ab`: a plus stands between them where it follows an id's digits."""
+    return re.split(r"(?<=-[0-9a-f]{12})\+", text)
+
+
+def _existing(text: str, path: str) -> Path:
+    if not _is_file(path):
+        raise InputError(f"network {text!r}: no such file: {path}")
+    return Path(path).expanduser()
+
+
+def architecture_of(path: Path) -> str:
+    """The architecture whose weights a file holds, from its metadata or from the longest network name in its file name."""
+    if path.suffix == ".safetensors":
+        architecture = metadata_of(path).get("architecture")
+        if architecture:
+            return str(architecture)
+    else:
+        content = load_plain_tensors(path)
+        architecture = content.get("arch", content.get("architecture")) if isinstance(content, Mapping) else None
+        if isinstance(architecture, str):
+            return architecture
+    inside = [name for name in network_names() if re.search(rf"(^|[^a-z0-9]){re.escape(name)}([^a-z0-9]|$)", path.stem.lower())]
+    if not inside:
+        raise InputError(f"network {str(path)!r}: which architecture is it? Write NAME:{path}, for example resnet50:{path}")
+    return max(inside, key=len)

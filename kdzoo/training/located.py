@@ -1,0 +1,59 @@
+"""A run with the places of what it was planned from: its folder, and where its data and weights lie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from torch import nn
+
+from kdzoo.contract.build_objective import terms_of
+from kdzoo.contract.objective import Term
+from kdzoo.runs.spec import Run
+from kdzoo.runs.store import RunFolder
+
+
+@dataclass(frozen=True)
+class LocatedRun:
+    """A run with what it was planned from: its folder, and where its data and weights lie."""
+
+    run: Run
+    folder: RunFolder
+    paths: Mapping[str, Any]
+
+    @staticmethod
+    def read(folder: RunFolder) -> LocatedRun:
+        run, about = folder.read_plan()
+        return LocatedRun(run, folder, about.get("paths", {}))
+
+    @cached_property
+    def terms(self) -> tuple[Term, ...]:
+        """The methods of the run, which all its objectives share; raises InputError for one that is unknown or of another version."""
+        return terms_of(self.run.objective)
+
+
+WeightFiles = str | list[str | None] | None
+"""the file of a network's weights; of an ensemble a list, where None is a kept teacher; None where no file is named"""
+
+
+@dataclass(frozen=True)
+class Modules:
+    """Networks given from Python as objects, by the name that their specification carries."""
+
+    by_name: Mapping[str, nn.Module] = field(default_factory=dict)
+
+    def get(self, name: str) -> nn.Module | None:
+        return self.by_name.get(name)
+
+
+def teacher_key(bound: LocatedRun) -> tuple[Any, ...]:
+    """What decides a teacher and its predictions: equal keys may share them."""
+    return (str(bound.run.teacher), *data_key(bound))
+
+
+def data_key(bound: LocatedRun) -> tuple[Any, ...]:
+    """What decides the data as a run's networks take them: equal keys may share them."""
+    recipe = bound.run.recipe
+    return (bound.run.data, recipe.augment.size, recipe.mean, recipe.std)

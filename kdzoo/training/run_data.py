@@ -1,0 +1,68 @@
+"""The data of a run, checked against what it was planned with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+from kdzoo.data.dataset import Images
+from kdzoo.data.sources import load
+from kdzoo.data.split import Parts, split
+from kdzoo.data.unlabelled import Like, Unlabelled, load_unlabelled
+from kdzoo.errors import InputError
+from kdzoo.runs.spec import Recipe
+from kdzoo.training.located import LocatedRun
+
+
+@lru_cache(maxsize=2)
+def images_of(
+    request: str, root: str | None, image_size: int | None, image_cache: int | None = None, skip_unreadable: bool = False
+) -> Images:
+    """A data set, kept for the next run of this process."""
+    place = Path(root) if root else None
+    return load(request, root=place, image_size=image_size, image_cache=image_cache, skip_unreadable=skip_unreadable)
+
+
+@lru_cache(maxsize=2)
+def unlabelled_of(request: str, like: Like, root: str | None, image_size: int | None, skip_unreadable: bool = False) -> Unlabelled:
+    """The images without labels of a transfer set, kept for the next run of this process."""
+    place = Path(root) if root else None
+    return load_unlabelled(request, like, root=place, image_size=image_size, skip_unreadable=skip_unreadable)
+
+
+def data_of(bound: LocatedRun, image_cache: int | None = None) -> tuple[Images, Parts]:
+    """The images and the parts of a run's data; raises InputError when they are not those it was planned with.
+
+    image_cache: the bytes that a folder's decoded images may take, which changes no pixel (`folder.load_folder`).
+    """
+    spec = bound.run.data
+    paths, size = bound.paths, bound.run.recipe.augment.size
+    skip = bool(paths.get("skip_unreadable", False))
+    images = images_of(paths.get("data", spec.name), paths.get("data_root"), size, image_cache, skip)
+    if images.fingerprint != spec.fingerprint:
+        raise InputError(f"data: {spec.name} has changed since {bound.run.id} was planned ({spec.fingerprint} is now {images.fingerprint})")
+    extra = None
+    if spec.transfer is not None and spec.transfer.images is not None:
+        extra = unlabelled_of(str(paths.get("transfer_data")), Like.those_of(images), paths.get("data_root"), size, skip)
+        if extra.fingerprint != spec.transfer.images:
+            raise InputError(
+                f"transfer_data: {extra.source} has changed since {bound.run.id} was planned ({spec.transfer.images} is now "
+                f"{extra.fingerprint})"
+            )
+    return normalised(images, bound.run.recipe), split(images, spec, extra)
+
+
+def normalised(images: Images, recipe: Recipe) -> Images:
+    """The data set with the constants that a recipe normalises with, where it has its own."""
+    if recipe.mean is None or recipe.std is None:
+        return images
+    if len(recipe.mean) != images.channels:
+        raise InputError(f"recipe.mean: expected as many numbers as {images.name} has channels, {images.channels}, got {list(recipe.mean)}")
+    return replace(images, mean=recipe.mean, std=recipe.std)
+
+
+def shape_of(images: Images, recipe: Recipe) -> tuple[int, int, int]:
+    """Channels, height and width of what the networks see."""
+    side = recipe.augment.size
+    return (images.channels, side or images.height, side or images.width)

@@ -1,0 +1,137 @@
+"""The student of a run: fresh with its objective, as a member of a cohort, or trained as it ships."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import nn
+
+from kdzoo.contract.build_objective import build_objective
+from kdzoo.contract.methods import REGISTRY
+from kdzoo.contract.needs import Need
+from kdzoo.contract.objective import Deployed, Objective
+from kdzoo.contract.shapes import Shapes
+from kdzoo.data.dataset import Images
+from kdzoo.data.split import Parts
+from kdzoo.errors import InputError
+from kdzoo.models.build import build_network, draw_weights
+from kdzoo.models.measure import NetworkCost, count, multiply_accumulates, probe
+from kdzoo.models.network import Network, Peer
+from kdzoo.models.placement import Placement
+from kdzoo.models.stages import pair_stages
+from kdzoo.models.weights import load_state, read_deployed
+from kdzoo.runs.options import WorkerOptions
+from kdzoo.runs.spec import NetworkSpec, Run
+from kdzoo.teachers.teacher import Teacher
+from kdzoo.training.cohort import Cohort
+from kdzoo.training.located import LocatedRun, Modules
+from kdzoo.training.member import Member
+from kdzoo.training.regularise import refuse_regularisation
+from kdzoo.training.run_data import shape_of
+from kdzoo.training.run_networks import network_of
+from kdzoo.training.run_teacher import teacher_of
+
+
+def student_of(bound: LocatedRun, images: Images, parts: Parts, teacher: Shapes | None, modules: Modules) -> tuple[Network, Objective]:
+    """A fresh student and objective; raises InputError when the method cannot serve the two networks."""
+    network = student_network(bound, images, modules)
+    return network, objective_of(bound, network, student_shapes(bound.run, network, images, modules), images, parts, teacher)
+
+
+def student_network(bound: LocatedRun, images: Images, modules: Modules) -> Network:
+    """A fresh student with the weights that it starts from."""
+    run, side = bound.run, shape_of(images, bound.run.recipe)[1]
+    return network_of(run.student, images, side=side, seed=run.seed, path=bound.paths.get("student"), modules=modules, head="fresh")
+
+
+def student_shapes(run: Run, network: Network, images: Images, modules: Modules) -> Shapes:
+    """What a student's outputs measure, and how a peer of its architecture is made."""
+    shape = shape_of(images, run.recipe)
+    return replace(probe(network, shape), fresh=partial(new_peer, run.student, images, shape[1], modules.get(run.student.name)))
+
+
+def objective_of(bound: LocatedRun, network: Network, shapes: Shapes, images: Images, parts: Parts, teacher: Shapes | None) -> Objective:
+    """A fresh objective for a student of these shapes; raises InputError when the method cannot serve the two networks."""
+    run = bound.run
+    _refuse_recipe(run, shape_of(images, run.recipe))
+    refuse_regularisation(run.recipe, run.student.name, network)
+    stages = pair_stages(shapes, teacher or shapes, run.objective.pairing)  # without a teacher, all of the student's own
+    objective = build_objective(
+        run.objective, shapes, teacher, stages, parts.facts, label_smoothing=run.recipe.label_smoothing, seed=run.seed, terms=bound.terms
+    )
+    if run.recipe.ema is not None and objective.deployed(network) is not network:
+        raise InputError(f"recipe.ema: {run.objective.label} keeps parts of its method at inference, which no average covers; remove it")
+    return objective
+
+
+def _refuse_recipe(run: Run, shape: tuple[int, int, int]) -> None:
+    """Raises InputError for what a recipe cannot mean for these images and these methods."""
+    problems = []
+    if run.recipe.augment.cutout > max(shape[1:]):
+        problems.append(
+            f"recipe.augment.cutout: expected at most {max(shape[1:])}, the side of the images, got {run.recipe.augment.cutout}"
+        )
+    if run.recipe.dot is not None and run.recipe.clip is not None:
+        problems.append("recipe.clip: cannot be combined with recipe.dot, which clips neither of its two gradients")
+    if run.recipe.mixes:
+        reasons = {term.method: REGISTRY.get(term.method).card.refuses_mixing for term in run.objective.all_terms}
+        problems += [f"{name}: cannot be trained with recipe.mixup or recipe.cutmix: {why}" for name, why in reasons.items() if why]
+    if problems:
+        raise InputError(*problems)
+
+
+def new_peer(spec: NetworkSpec, images: Images, side: int, module: nn.Module | None) -> Peer:
+    """A new network of an architecture with a random start drawn from torch's present stream."""
+    seed = int(torch.randint(2**31, ()))
+    start = spec.model_copy(update={"start": "random", "weights": None})
+    network = build_network(start, channels=images.channels, side=side, mean=images.mean, std=images.std, seed=seed, module=module)
+    if module is not None:
+        draw_weights(network.model, seed)
+    return Peer(network)
+
+
+def kept_student(bound: LocatedRun, images: Images, parts: Parts, modules: Modules) -> nn.Module:
+    """The trained student of a finished run as it ships, with `logits(images)`; raises InputError where its weights do not fit."""
+    state, its_parts = read_deployed(bound.folder.student, bound.run.id)
+    if not its_parts:
+        spec = bound.run.student.model_copy(update={"start": f"run:{bound.run.id}"})
+        side = shape_of(images, bound.run.recipe)[1]
+        return network_of(spec, images, side=side, seed=bound.run.seed, path=str(bound.folder.student), modules=modules)
+    teacher = teacher_of(bound, images, parts.first(1), Placement(WorkerOptions(teacher_cache=0)), modules)
+    network, objective = student_of(bound, images, parts, teacher[1] if teacher else None, modules)
+    deployed = objective.deployed(network)
+    assert isinstance(deployed, Deployed)
+    load_state(network.model, state, str(bound.folder.student))
+    load_state(deployed.module, its_parts, str(bound.folder.student))
+    return deployed
+
+
+def size_of(network: Network, objective: Objective, shape: tuple[int, int, int]) -> NetworkCost:
+    """Parameters and multiply-accumulates of what is shipped: of the network alone, or with what a method adds and drops."""
+    size, deployed = count(network, shape), objective.deployed(network)
+    if not isinstance(deployed, Deployed):
+        return size
+    drops_classifier = not {Need.LOGITS, Need.CLASSIFIER} & set(deployed.method.card.needs.student)
+    fewer = sum(p.numel() for p in network.classifier.parameters()) if drops_classifier else 0
+    more = sum(p.numel() for p in deployed.module.parameters())
+    return NetworkCost(size.parameters - fewer + more, multiply_accumulates(deployed, network, shape))
+
+
+def member_of(
+    bound: LocatedRun,
+    images: Images,
+    parts: Parts,
+    teacher: Shapes | None,
+    execution: Placement,
+    modules: Modules,
+    teacher_weights: str | None = None,
+) -> Member:
+    network, objective = student_of(bound, images, parts, teacher, modules)
+    size = size_of(network, objective, shape_of(images, bound.run.recipe))
+    return Member(bound.run, bound.folder, network, size, objective, execution, teacher_weights)
+
+
+def cohort_of(members: list[Member], parts: Parts, teacher: Teacher | None, execution: Placement) -> Cohort:
+    return Cohort(members, parts, teacher, execution)

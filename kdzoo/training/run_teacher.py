@@ -1,0 +1,61 @@
+"""The teacher of a run: a frozen network, or a file of saved answers."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from kdzoo.contract.methods import REGISTRY
+from kdzoo.contract.shapes import Shapes
+from kdzoo.data.dataset import Images
+from kdzoo.data.split import Parts
+from kdzoo.errors import InputError
+from kdzoo.models.measure import count, probe
+from kdzoo.models.network import freeze
+from kdzoo.models.placement import Placement
+from kdzoo.teachers.file import SavedFile, read_saved
+from kdzoo.teachers.saved import problems_of_saved, saved_teacher, shapes_of_saved
+from kdzoo.teachers.teacher import Teacher, serve
+from kdzoo.training.located import LocatedRun, Modules
+from kdzoo.training.run_data import shape_of
+from kdzoo.training.run_networks import network_of
+
+
+def saved_file(bound: LocatedRun) -> SavedFile:
+    """The file of a run's saved teacher; raises InputError where it is gone or is not the one that was planned."""
+    spec, path = bound.run.teacher, bound.paths.get("teacher")
+    assert spec is not None
+    assert spec.saved is not None
+    if path is None or not Path(path).is_file():
+        raise InputError(f"teacher {spec.name}: its file of saved answers has moved: looked in {path}")
+    return _saved_file(Path(path), spec.name, spec.saved)
+
+
+@lru_cache(maxsize=1)
+def _saved_file(path: Path, name: str, digest: str) -> SavedFile:
+    file = read_saved(path)
+    if file.digest != digest:
+        raise InputError(f"teacher {name}: {path} is not the file that was planned (sha256 {digest[:12]}..., now {file.digest[:12]}...)")
+    return file
+
+
+def refuse_what_is_not_saved(bound: LocatedRun, parts: Parts) -> None:
+    """Raises InputError for what a run reads of its saved teacher that the file does not hold."""
+    needs = {term.method: REGISTRY.get(term.method).card.needs.resolve(preact=False).teacher for term in bound.run.objective.all_terms}
+    if problems := problems_of_saved(saved_file(bound), parts, bound.run.recipe, needs):
+        raise InputError(*problems)
+
+
+def teacher_of(bound: LocatedRun, images: Images, parts: Parts, execution: Placement, modules: Modules) -> tuple[Teacher, Shapes] | None:
+    """The frozen teacher of a run with its predictions, or None."""
+    if bound.run.teacher is None:
+        return None
+    if bound.run.teacher.saved is not None:
+        file = saved_file(bound)
+        return saved_teacher(file, parts, bound.run.recipe), shapes_of_saved(file)
+    side = shape_of(images, bound.run.recipe)[1]
+    source = network_of(bound.run.teacher, images, side=side, seed=0, path=bound.paths.get("teacher"), modules=modules)
+    network = freeze(execution.place(source, bound.run.recipe.precision))
+    shape = shape_of(images, bound.run.recipe)
+    cost = count(network, shape)
+    return serve(network, bound.run.teacher.name, cost, parts, bound.run.recipe.augment, execution), probe(network, shape)

@@ -1,0 +1,62 @@
+"""The sums of an epoch's losses, kept on the device, and the first step at which one was NaN or infinite."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from kdzoo.contract.batch import Losses
+
+TOTAL = "loss"
+"""the name of the sum that is minimised, beside those of its parts"""
+NEVER = torch.iinfo(torch.int64).max
+"""the step at which a number that has always been finite became NaN or infinite"""
+
+
+@dataclass(frozen=True)
+class NonfiniteLoss:
+    """The first step at which a loss was NaN or infinite, and which of its parts were; none where only their weighted sum was."""
+
+    step: int
+    parts: tuple[str, ...]
+    whole: bool
+    """whether all parts were: then it is no single term's doing"""
+
+    def __str__(self) -> str:
+        where = ", ".join(self.parts) or "none of its parts alone, but in their weighted sum"
+        return f"the loss became NaN or infinite at step {self.step}, in {'all its parts: ' if self.whole else ''}{where}"
+
+
+@dataclass
+class Tally:
+    """Sums over the steps of an epoch, kept on the device.
+
+    bad: for the loss and its parts, in the order of these names, the first step at which each was NaN or infinite.
+    """
+
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    samples: int = 0
+    bad: dict[tuple[str, ...], Tensor] = field(default_factory=dict)
+
+    def add(self, losses: Losses, samples: int, step: int) -> None:
+        for name, value in {TOTAL: losses.total, **losses.parts}.items():
+            addend = value.detach().double() * samples
+            self.sums[name] = self.sums[name] + addend if name in self.sums else addend
+        self.samples += samples
+        names, values = (TOTAL, *losses.parts), torch.stack([losses.total.detach(), *(part.detach() for part in losses.parts.values())])
+        here = torch.where(torch.isfinite(values), NEVER, step)
+        self.bad[names] = torch.minimum(self.bad[names], here) if names in self.bad else here
+
+    def first_nonfinite(self) -> NonfiniteLoss | None:
+        """Where the loss first was NaN or infinite since the epoch began; waits for the device."""
+        steps = [dict(zip(names, map(int, bad.tolist()), strict=True)) for names, bad in self.bad.items()]
+        first = min(steps, key=lambda one: one[TOTAL], default=None)
+        if first is None or first[TOTAL] == NEVER:
+            return None
+        parts = tuple(name for name, step in first.items() if name != TOTAL and step <= first[TOTAL])
+        return NonfiniteLoss(first[TOTAL], parts, len(parts) == len(first) - 1 > 1)
+
+    def means(self) -> dict[str, float]:
+        return {name: float(total) / max(self.samples, 1) for name, total in self.sums.items()}
