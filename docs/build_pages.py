@@ -34,7 +34,7 @@ from kdzoo.contract import catalogue
 from kdzoo.contract.batch import Batch, Progress
 from kdzoo.contract.build_objective import build_objective
 from kdzoo.contract.card import FAMILIES, Card, Family
-from kdzoo.contract.explain import STAGES, settings_in_words, written
+from kdzoo.contract.explain import STAGES, loss_text, settings_in_words
 from kdzoo.contract.method import Method, stages_read
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.needs import Need, NetworkNeeds, Pass
@@ -119,7 +119,7 @@ def _facts(cls: type[Method]) -> list[str]:
         place = equation if card.source.equation else ""
         rows.append(("paper", f"[{card.source.title}]({card.source.url}), {card.source.year}{place}"))
     if card.formula:
-        rows.append(("loss, D", f"`{written(card.name, declared)}`"))
+        rows.append(("loss, D", f"`{loss_text(card.name, declared)}`"))
     weights = f": {card.source.weights}" if card.source and card.source.weights else ""
     if card.pretrain is not None:
         first = REGISTRY.get(card.pretrain.method).card

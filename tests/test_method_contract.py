@@ -54,7 +54,7 @@ def batch_of(targets: list[int], asked: Need = Need.TARGETS) -> Batch:
         index=torch.arange(len(targets)),
         clock=Progress(0, 1, 0, 1),
         generator=torch.Generator(),
-        asked=asked,
+        need=asked,
     )
 
 

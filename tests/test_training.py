@@ -36,7 +36,7 @@ from kdzoo.training.cost import with_pretrain_stage
 from kdzoo.training.located import LocatedRun, Modules
 from kdzoo.training.member import Member
 from kdzoo.training.run_data import data_of
-from kdzoo.training.run_student import cohort_of, kept_student, member_of
+from kdzoo.training.run_student import cohort_of, load_trained_student, member_of
 from kdzoo.training.run_teacher import teacher_of
 from kdzoo.training.train import Stopped, fit
 

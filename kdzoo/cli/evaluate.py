@@ -68,7 +68,7 @@ def _measured(folder: RunFolder, config: BenchConfig) -> dict[str, Any]:
     from kdzoo.suite.run.prepare import device_of
     from kdzoo.training.located import LocatedRun, Modules
     from kdzoo.training.run_data import data_of
-    from kdzoo.training.run_student import kept_student
+    from kdzoo.training.run_student import load_trained_student
 
     load_plugins(config.plugin)
     torch.set_num_threads(config.threads or 1)

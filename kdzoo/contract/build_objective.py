@@ -56,7 +56,7 @@ def build_objective(
     for term in terms:
         needs = term.method.card.needs
         if {Need.STAGES, Need.PREACT} & set(needs.student.outputs & needs.teacher.outputs) and not stages:
-            problems.append(f"{term.name}: the two networks have no stages to pair ({_listed(student)} under {_listed(teacher)})")
+            problems.append(f"{term.name}: the two networks have no stages to pair ({_names(student)} under {_names(teacher)})")
             continue
         for role, shapes, need in (("student", student, needs.student.outputs), ("teacher", teacher, needs.teacher.outputs)):
             problems.extend(f"{term.name}: {missing}" for missing in (_missing(role, shapes, need) if shapes else ()))
@@ -69,7 +69,7 @@ def build_objective(
                 ours, theirs = stage_indices(term.method, stages)
                 learning = student.pick(ours)
                 teaching = teacher.pick(theirs) if teacher else learning
-                modules[term.name] = _built(term.method, learning, teaching, facts)
+                modules[term.name] = _build(term.method, learning, teaching, facts)
         except InputError as error:
             problems.extend(f"{term.name}: {problem}" for problem in error.problems)
         except (guard.Interference, MethodFault) as error:
@@ -86,7 +86,7 @@ def build_objective(
     return Objective(spec.task, terms, modules, stages=stages, label_smoothing=label_smoothing, seed=seed, preact=preact)
 
 
-def _built(method: Method, student: Shapes, teacher: Shapes, facts: DataFacts) -> nn.Module:
+def _build(method: Method, student: Shapes, teacher: Shapes, facts: DataFacts) -> nn.Module:
     if not method.card.outside:
         return method.build(student, teacher, facts)
     module = guard.build(called(method), method.build, student, teacher, facts)
@@ -107,5 +107,5 @@ def _missing(role: str, shapes: Shapes, need: Need) -> Iterator[str]:
         yield f"reads the {role}'s distillation token, which only timm's distilled models have (deit_tiny_distilled_patch16_224, ...)"
 
 
-def _listed(shapes: Shapes | None) -> str:
+def _names(shapes: Shapes | None) -> str:
     return ", ".join(map(str, shapes.stages)) if shapes and shapes.stages else "none"

@@ -65,4 +65,4 @@ def _root_of(file: Path) -> Root:
         return Root(top)
     while (top.parent / "__init__.py").is_file():
         top = top.parent
-    return Root(top.parent, only=top.name)
+    return Root(top.parent, package=top.name)

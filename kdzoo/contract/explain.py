@@ -25,7 +25,7 @@ def explain(objective: ObjectiveSpec) -> str:
     """What a resolved objective minimises, what each of its methods reads, where it comes from, and what alpha would do."""
     lines = [f"L = {formula(objective)}", "    CE: cross-entropy of the student with the labels, mean over the batch"]
     if (first := objective.first) is not None:
-        alone = written(first.term.method, first.term.hyperparameters)
+        alone = loss_text(first.term.method, first.term.hyperparameters)
         lines.insert(
             0, f"first, for {number_of(first.epochs, 'epoch')}, as a run of its own: L = {first.term.coefficient:g} * {alone}; then"
         )
@@ -38,12 +38,12 @@ def formula(objective: ObjectiveSpec) -> str:
     """`0.1 * CE + 0.9 * 4^2 * KL(softmax(t / 4) || softmax(s / 4))`."""
     parts = [f"{objective.task:g} * CE"] if objective.task else []
     for term in objective.terms:
-        own = written(term.method, term.hyperparameters)
+        own = loss_text(term.method, term.hyperparameters)
         parts.append(f"{term.coefficient:g} * " + (f"[{own}]" if ", " in own or " + " in own else own))
     return " + ".join(parts)
 
 
-def written(method: str, hyperparameters: Mapping[str, Any]) -> str:
+def loss_text(method: str, hyperparameters: Mapping[str, Any]) -> str:
     """A method's own loss with its hyper-parameters put in."""
     text = REGISTRY.get(method).card.formula or f"{method}(student, teacher)"
     return re.sub(r"\{(\w+)\}", lambda field: _short(hyperparameters.get(field.group(1), field.group(0))), text)
@@ -116,13 +116,13 @@ def maps_read(objective: ObjectiveSpec, student: Shapes, teacher: Shapes, pairs:
             continue
         ours, theirs = stage_indices(method, pairs)
         needs = method.card.needs
-        read = [_listed("student", student.pick(ours).stages)] if needs.student.outputs & maps else []
-        read += [_listed("teacher", teacher.pick(theirs).stages)] if needs.teacher.outputs & maps else []
+        read = [_names("student", student.pick(ours).stages)] if needs.student.outputs & maps else []
+        read += [_names("teacher", teacher.pick(theirs).stages)] if needs.teacher.outputs & maps else []
         lines.append(f"  {term.method} reads {' and '.join(read)}")
     return lines
 
 
-def _listed(role: str, stages: Sequence[StageShape]) -> str:
+def _names(role: str, stages: Sequence[StageShape]) -> str:
     return f"{role} {', '.join(map(str, stages)) or 'none'}"
 
 

@@ -58,11 +58,11 @@ def layers_outside_build(cls: type, instance: object) -> list[str]:
     own |= {name: value for name, value in (getattr(instance, "__pydantic_private__", None) or {}).items() if _learns(value)}
     layers = [f"the class attribute {name} ({_kind(value)})" for name, value in own.items()]
     return layers + [
-        f"{name} at module level ({_kind(value)})" for name, value in _reached(vars(cls).get("loss") or getattr(cls, "loss", None), set())
+        f"{name} at module level ({_kind(value)})" for name, value in _layers_of(vars(cls).get("loss") or getattr(cls, "loss", None), set())
     ]
 
 
-def _reached(function: Any, visits: set[int]) -> Iterator[tuple[str, Any]]:
+def _layers_of(function: Any, visits: set[int]) -> Iterator[tuple[str, Any]]:
     """Layers among the globals and the closure of a function, and of the functions of the same file that it calls."""
     code = getattr(function, "__code__", None)
     if code is None or id(code) in visits:
@@ -79,7 +79,7 @@ def _reached(function: Any, visits: set[int]) -> Iterator[tuple[str, Any]]:
         if _learns(value):
             yield name, value
         elif inspect.isfunction(value) and (value.__module__ or "").partition(".")[0] not in ("torch", "kdzoo", "numpy"):
-            yield from _reached(value, visits)
+            yield from _layers_of(value, visits)
 
 
 def _learns(value: object) -> bool:

@@ -65,7 +65,7 @@ class Methods(Registry[type[Method]]):
         """The method with these hyper-parameters; raises InputError with every fault of theirs."""
         return instance_of(self.get(name), hyperparameters)
 
-    def _known(self) -> Mapping[str, Entry[type[Method]]]:
+    def _all(self) -> Mapping[str, Entry[type[Method]]]:
         if self._by_catalogue and not self._loaded and not self._entries:
             from kdzoo.contract.catalogue import declared
 

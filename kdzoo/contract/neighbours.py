@@ -18,10 +18,10 @@ RESERVED = frozenset(sys.stdlib_module_names) | {"kdzoo"}
 
 @dataclass(frozen=True)
 class Root:
-    """A folder in which modules are looked for; `only`: the one package in it that counts, or any."""
+    """A folder in which modules are looked for; `package`: the one package in it that counts, or any."""
 
     folder: Path
-    only: str | None = None
+    package: str | None = None
 
     def file_of(self, name: str) -> Path | None:
         """The file of a module by its dotted name, or None."""
@@ -37,7 +37,11 @@ class Root:
         A folder without `__init__.py` counts for the files in it alone: many a folder is called as a package is.
         """
         top = name.partition(".")[0]
-        if top in RESERVED or (self.only is not None and top != self.only) or (self.only is None and self.folder in installed_folders()):
+        if (
+            top in RESERVED
+            or (self.package is not None and top != self.package)
+            or (self.package is None and self.folder in installed_folders())
+        ):
             return False
         return self.file_of(top) is not None or any(self.file_of(inner) for inner in (name, *(f"{name}.{part}" for part in parts)))
 

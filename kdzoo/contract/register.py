@@ -123,9 +123,9 @@ def _method_of(name: str, function: Callable[..., Tensor]) -> type[Method]:
     positional = [p for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY]
     if len(positional) != 3 or any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in positional):
         function_name = function.__name__ if function.__name__.isidentifier() else name
-        expected, got = f"{function_name}(student, teacher, batch, *, hyperparameters...)", [str(p) for p in positional]
+        signature, got = f"{function_name}(student, teacher, batch, *, hyperparameters...)", [str(p) for p in positional]
         raise InputError(
-            f"method {name!r} at {definition_of(function).place}: expected {expected}, got the parameters {got}"
+            f"method {name!r} at {definition_of(function).place}: expected {signature}, got the parameters {got}"
             f"{_hint(function_name, positional)}"
         )
     fields: dict[str, Any] = {

@@ -68,47 +68,47 @@ class Registry(Generic[Value]):
         """
         there = self._entries.get(name)
         if there is not None and there.value != value and not there.definition.is_again(definition):
-            raise InputError(f"{self.kind}: {name!r} is {_taken(there.definition, definition)}; choose another name")
+            raise InputError(f"{self.kind}: {name!r} is {_refusal(there.definition, definition)}; choose another name")
         if there is None or there.value != value:
             self._entries[name] = Entry(value, definition, None if installed else plugin_being_loaded())
 
     def get(self, name: str) -> Value:
         """The value under a name; raises InputError with the nearest name."""
-        entries = self._known()
+        entries = self._all()
         if name not in entries:
             raise InputError(unknown(self.kind, name, entries))
         return entries[name].value
 
     def find(self, name: str) -> Value | None:
         """The value under a name, or None where there is none."""
-        entry = self._known().get(name)
+        entry = self._all().get(name)
         return None if entry is None else entry.value
 
     def names(self) -> list[str]:
-        return list(self._known())
+        return list(self._all())
 
     def items(self) -> Iterator[tuple[str, Value]]:
-        for name, entry in self._known().items():
+        for name, entry in self._all().items():
             yield name, entry.value
 
     def values(self) -> Iterator[Value]:
-        return (entry.value for entry in self._known().values())
+        return (entry.value for entry in self._all().values())
 
     def plugin_of(self, name: str) -> str | None:
         """Where other processes find what has a name: None for kdzoo and installed packages, else a plugin's file, or empty for nowhere."""
-        entry = self._known().get(name)
+        entry = self._all().get(name)
         return None if entry is None else entry.plugin
 
     def __contains__(self, name: object) -> bool:
-        return name in self._known()
+        return name in self._all()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._known())
+        return iter(self._all())
 
-    def _known(self) -> Mapping[str, Entry[Value]]:
+    def _all(self) -> Mapping[str, Entry[Value]]:
         """Every entry; a registry that loads some of its own does so here."""
         return self._entries
 
 
-def _taken(there: Definition, here: Definition) -> str:
+def _refusal(there: Definition, here: Definition) -> str:
     return "one of kdzoo's own" if there.file == "kdzoo" else f"defined twice: at {there.place} and at {here.place}"

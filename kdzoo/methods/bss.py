@@ -40,8 +40,8 @@ def base_samples(student_logits: Tensor, teacher_logits: Tensor, targets: Tensor
     apart = (t.softmax(1) - s.softmax(1)).square()
     right = (s.argmax(1) == targets) & (t.argmax(1) == targets)
     score = (apart.sum(1) - apart.gather(1, targets[:, None])[:, 0]).masked_fill(~right, -torch.inf)
-    found = score.topk(count).indices
-    return found, right[found]
+    indices = score.topk(count).indices
+    return indices, right[indices]
 
 
 def other_classes(teacher_logits: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
@@ -51,8 +51,8 @@ def other_classes(teacher_logits: Tensor, targets: Tensor, generator: torch.Gene
     """
     t = taught(teacher_logits)
     noise = torch.empty(t.shape, dtype=torch.float64, device=generator.device).exponential_(generator=generator).to(t.device)
-    drawn = t.log_softmax(1) - noise.clamp(min=1e-300).log()
-    return drawn.scatter(1, targets[:, None], -torch.inf).argmax(1)
+    noisy = t.log_softmax(1) - noise.clamp(min=1e-300).log()
+    return noisy.scatter(1, targets[:, None], -torch.inf).argmax(1)
 
 
 def attack(network: DifferentiableNetwork, images: Tensor, base: Tensor, other: Tensor, *, steps: int, rate: float) -> Tensor:
@@ -61,17 +61,17 @@ def attack(network: DifferentiableNetwork, images: Tensor, base: Tensor, other: 
     A step goes `rate` (z_base - z_other + OVERSHOOT) units of the paper's normalised images along the gradient of
     z_other - z_base, divided by its L2 norm, and stays in 0..255. An image that has left its class stays where it is.
     """
-    moved = wide(images).detach()
+    pixels = wide(images).detach()
     for _ in range(steps):
-        with torch.enable_grad(), full_precision(moved):
-            here = moved.requires_grad_()
+        with torch.enable_grad(), full_precision(pixels):
+            here = pixels.requires_grad_()
             logits = wide(network(here))
             gap = (logits.gather(1, base[:, None]) - logits.gather(1, other[:, None]))[:, 0]
             (gradient,) = torch.autograd.grad(gap.sum(), here)
         length = torch.linalg.vector_norm(gradient, dim=(1, 2, 3), keepdim=True).clamp(min=1e-12)
         step = (UNIT * rate * (gap.detach() + OVERSHOOT)).masked_fill(logits.argmax(1) != base, 0)
-        moved = (here.detach() - step[:, None, None, None] * (gradient / length)).clamp(0, 255)
-    return moved
+        pixels = (here.detach() - step[:, None, None, None] * (gradient / length)).clamp(0, 255)
+    return pixels
 
 
 @register(
@@ -122,14 +122,14 @@ class BSS(Method):
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:
         size = len(batch.targets)
         count = min(size, max(2, round(self.share * size)))
-        found, valid = base_samples(student.logits, teacher.logits, batch.targets, count=count)
-        base = batch.targets[found]
-        other = other_classes(teacher.logits[found], base, batch.generator)
-        moved = attack(teacher.network, batch.inputs[found], base, other, steps=self.steps, rate=self.rate)
-        with torch.no_grad(), full_precision(moved):
-            said = teacher.network(moved)
-        with method_rng(batch), full_precision(moved):
-            return bss(student.network(moved), said, valid, temperature=self.temperature)
+        indices, valid = base_samples(student.logits, teacher.logits, batch.targets, count=count)
+        base = batch.targets[indices]
+        other = other_classes(teacher.logits[indices], base, batch.generator)
+        attacks = attack(teacher.network, batch.inputs[indices], base, other, steps=self.steps, rate=self.rate)
+        with torch.no_grad(), full_precision(attacks):
+            teacher_scores = teacher.network(attacks)
+        with method_rng(batch), full_precision(attacks):
+            return bss(student.network(attacks), teacher_scores, valid, temperature=self.temperature)
 
     def ramp(self, clock: Progress) -> float:
         return max(0.0, 1 - clock.progress / self.until)

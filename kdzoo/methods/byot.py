@@ -99,8 +99,8 @@ class BYOT(Method):
 
     def build(self, student: Shapes, teacher: Shapes, data: DataFacts) -> nn.Module:
         if len(student.stages) < 2:
-            listed = ", ".join(map(str, student.stages)) or "none"
-            raise InputError(f"puts a classifier on each stage but the deepest and needs two of them; the student's stages are {listed}")
+            names = ", ".join(map(str, student.stages)) or "none"
+            raise InputError(f"puts a classifier on each stage but the deepest and needs two of them; the student's stages are {names}")
         deepest = len(student.stages) - 1
         return nn.ModuleList(
             Exit(stage.channels, student.embedding, student.classes, deepest - depth) for depth, stage in enumerate(student.stages[:-1])

@@ -37,8 +37,8 @@ def smallest(student_maps: Tensor, teacher_maps: Tensor, resolution: int) -> tup
 def class_maps(features: Tensor, classifier: nn.Module) -> Tensor:
     """Class activation maps (B, K, H, W): the classifier without its bias on each cell of features (B, C, H, W)."""
     weights = next(classifier.parameters(), None)
-    given = features if weights is None else features.to(weights.dtype)
-    cells = given.permute(0, 2, 3, 1).flatten(0, 2)
+    maps = features if weights is None else features.to(weights.dtype)
+    cells = maps.permute(0, 2, 3, 1).flatten(0, 2)
     scores = wide(classifier(cells)) - wide(classifier(torch.zeros_like(cells[:1])))
     return scores.reshape(len(features), *features.shape[2:], -1).permute(0, 3, 1, 2)
 
@@ -85,5 +85,5 @@ class CATKD(Method):
         size = smallest(s, t, self.resolution)
         with full_precision(s):
             with torch.no_grad():
-                said = class_maps(F.adaptive_avg_pool2d(t, size), teacher.classifier)
-            return catkd(class_maps(F.adaptive_avg_pool2d(s, size), student.classifier), said, resolution=self.resolution)
+                teacher_maps = class_maps(F.adaptive_avg_pool2d(t, size), teacher.classifier)
+            return catkd(class_maps(F.adaptive_avg_pool2d(s, size), student.classifier), teacher_maps, resolution=self.resolution)

@@ -186,8 +186,8 @@ class CRD(Method):
 
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:
         memory, index = cast(Contrast, module), batch.index
-        drawn = memory.negatives(index, min(self.negatives, memory.available), batch.generator)
-        picked = torch.cat([index[:, None], drawn], dim=1)
+        negatives = memory.negatives(index, min(self.negatives, memory.available), batch.generator)
+        picked = torch.cat([index[:, None], negatives], dim=1)
         with full_precision(student.embedding):
             embedded_s, embedded_t = memory(student.embedding, teacher.embedding)
             total = self._anchored(embedded_s, memory.bank_t, memory.log_z_s, picked, memory.training)

@@ -29,8 +29,8 @@ def crd_queue(scores: Tensor, counted: Tensor, *, samples: int) -> Tensor:
     positives and negatives of the batch, so that a shift of all scores changes nothing.
     """
     s = wide(scores)
-    seen = counted | torch.eye(*s.shape, dtype=torch.bool, device=s.device)
-    log_z = s.masked_fill(~seen, -math.inf).flatten().logsumexp(0) + (samples / seen.sum().to(s.dtype)).log()
+    in_sum = counted | torch.eye(*s.shape, dtype=torch.bool, device=s.device)
+    log_z = s.masked_fill(~in_sum, -math.inf).flatten().logsumexp(0) + (samples / in_sum.sum().to(s.dtype)).log()
     number = counted.sum(1).to(s.dtype)
     log_prior = (number.clamp(min=1) / samples).log()
     hit = accepted(s.diagonal() - log_z, log_prior) * (number > 0)

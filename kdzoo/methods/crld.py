@@ -80,16 +80,16 @@ class CRLD(Method):
     second_label_weight: float = Field(1.0, ge=0, description="factor on the second view's cross-entropy")
 
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:
-        seen, said = student.second.logits, teacher.second.logits
+        student_second, teacher_second = student.second.logits, teacher.second.logits
         consistency = crld(
             student.logits,
             teacher.logits,
-            seen,
-            said,
+            student_second,
+            teacher_second,
             within_weight=self.within_weight,
             cross_weight=self.cross_weight,
             within_threshold=self.within_threshold,
             cross_threshold=self.cross_threshold,
             temperature=self.temperature,
         )
-        return consistency + self.second_label_weight * F.cross_entropy(wide(seen), batch.targets)
+        return consistency + self.second_label_weight * F.cross_entropy(wide(student_second), batch.targets)

@@ -69,20 +69,20 @@ class CWD(Method):
 
     def build(self, student: Shapes, teacher: Shapes, data: DataFacts) -> nn.Module:
         ours, theirs = ([(stage.height, stage.width) for stage in shapes.stages] for shapes in (student, teacher))
-        found = self._stages_of(ours, theirs)
-        if found is None and self.stage is None:
-            listed = " and ".join(", ".join(map(str, shapes.stages)) or "none" for shapes in (student, teacher))
-            raise InputError(f"compares distributions over the cells of a map, but not both networks have one of several: {listed}")
-        if found is None:
+        places = self._stages_of(ours, theirs)
+        if places is None and self.stage is None:
+            names = " and ".join(", ".join(map(str, shapes.stages)) or "none" for shapes in (student, teacher))
+            raise InputError(f"compares distributions over the cells of a map, but not both networks have one of several: {names}")
+        if places is None:
             usable = " or ".join(map(str, several(ours, theirs))) or "none"
-            listed = ", ".join(f"{s} under {t}" for s, t in zip(student.stages, teacher.stages, strict=True))
-            raise InputError(f"stage: expected one of more than one cell, {usable}, got {self.stage}; the paired stages are {listed}")
-        return channel_adapter(student.stages[found[0]].channels, teacher.stages[found[1]].channels)
+            names = ", ".join(f"{s} under {t}" for s, t in zip(student.stages, teacher.stages, strict=True))
+            raise InputError(f"stage: expected one of more than one cell, {usable}, got {self.stage}; the paired stages are {names}")
+        return channel_adapter(student.stages[places[0]].channels, teacher.stages[places[1]].channels)
 
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:
-        found = self._stages_of(*([(maps.shape[2], maps.shape[3]) for maps in outputs.stages] for outputs in (student, teacher)))
-        assert found is not None  # or it would have been refused when it was built
-        s, t = same_size(wide(student.stages[found[0]]), taught(teacher.stages[found[1]]))
+        places = self._stages_of(*([(maps.shape[2], maps.shape[3]) for maps in outputs.stages] for outputs in (student, teacher)))
+        assert places is not None  # or it would have been refused when it was built
+        s, t = same_size(wide(student.stages[places[0]]), taught(teacher.stages[places[1]]))
         with full_precision(s):
             return cwd([module(s)], [t], temperature=self.temperature)
 

@@ -62,11 +62,11 @@ class DML(Method):
         return new_peers(student, self.peers)
 
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> LossWithAux:
-        said = peer_logits(module, batch)
+        peers = peer_logits(module, batch)
         auxiliary = torch.stack(
             [
-                F.cross_entropy(peer, batch.targets) + dml(peer, [student.logits, *said[:place], *said[place + 1 :]])
-                for place, peer in enumerate(said)
+                F.cross_entropy(peer, batch.targets) + dml(peer, [student.logits, *peers[:place], *peers[place + 1 :]])
+                for place, peer in enumerate(peers)
             ]
         ).sum()
-        return LossWithAux(dml(student.logits, said), auxiliary)
+        return LossWithAux(dml(student.logits, peers), auxiliary)

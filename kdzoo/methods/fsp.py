@@ -71,11 +71,11 @@ class FSP(Method):
     def build(self, student: Shapes, teacher: Shapes, data: DataFacts) -> nn.Module:
         pairs = list(zip(student.stages, teacher.stages, strict=True))
         if len(pairs) < 2:
-            listed = ", ".join(f"{s} under {t}" for s, t in pairs)
-            raise InputError(f"compares consecutive stages and needs two paired ones at least; the paired stages are {listed}")
+            names = ", ".join(f"{s} under {t}" for s, t in pairs)
+            raise InputError(f"compares consecutive stages and needs two paired ones at least; the paired stages are {names}")
         return nn.ModuleList(nn.Identity() if s.channels == t.channels else nn.Conv2d(s.channels, t.channels, 1) for s, t in pairs)
 
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:
         with full_precision(student.stages[0]):
-            carried = [carry(wide(s)) for carry, s in zip(cast(nn.ModuleList, module), student.stages, strict=True)]
-            return fsp(carried, teacher.stages)
+            maps = [carry(wide(s)) for carry, s in zip(cast(nn.ModuleList, module), student.stages, strict=True)]
+            return fsp(maps, teacher.stages)

@@ -109,10 +109,10 @@ class IRG(Method):
     def build(self, student: Shapes, teacher: Shapes, data: DataFacts) -> nn.Module:
         pairs = list(zip(student.stages, teacher.stages, strict=True))
         if len(pairs) < 2 and self.transform_weight > 0:
-            listed = ", ".join(f"{s} under {t}" for s, t in pairs)
+            names = ", ".join(f"{s} under {t}" for s, t in pairs)
             raise InputError(
                 "compares how samples move between the last two stages and needs two paired ones (or transform_weight=0); "
-                f"the paired stages are {listed}"
+                f"the paired stages are {names}"
             )
         return nn.Module()
 

@@ -70,7 +70,7 @@ class KDCL(Method):
         return new_peers(student, self.peers)
 
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> LossWithAux:
-        said = peer_logits(module, batch)
-        networks, targets, temperature = [student.logits, *said], batch.targets, self.temperature
-        own = [F.cross_entropy(peer, targets) + kdcl(peer, networks, targets, temperature=temperature) for peer in said]
+        peers = peer_logits(module, batch)
+        networks, targets, temperature = [student.logits, *peers], batch.targets, self.temperature
+        own = [F.cross_entropy(peer, targets) + kdcl(peer, networks, targets, temperature=temperature) for peer in peers]
         return LossWithAux(kdcl(student.logits, networks, targets, temperature=temperature), torch.stack(own).sum())

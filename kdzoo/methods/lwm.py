@@ -89,22 +89,24 @@ class LwM(Method):
         if self._stages_of(ours, theirs) is not None:
             return nn.Module()
         if self.stage is None:
-            listed = " and ".join(", ".join(map(str, shapes.stages)) or "none" for shapes in (student, teacher))
-            raise InputError(f"compares where two maps look, for which both need several cells; the stages are {listed}")
-        listed = ", ".join(f"{s} under {t}" for s, t in zip(student.stages, teacher.stages, strict=True)) or "none"
+            names = " and ".join(", ".join(map(str, shapes.stages)) or "none" for shapes in (student, teacher))
+            raise InputError(f"compares where two maps look, for which both need several cells; the stages are {names}")
+        names = ", ".join(f"{s} under {t}" for s, t in zip(student.stages, teacher.stages, strict=True)) or "none"
         if self.stage >= len(student.stages):
-            raise InputError(f"stage: expected 0 to {len(student.stages) - 1}, got {self.stage}; the paired stages are {listed}")
-        raise InputError(f"compares where two maps look, for which both need several cells; the paired stages are {listed}")
+            raise InputError(f"stage: expected 0 to {len(student.stages) - 1}, got {self.stage}; the paired stages are {names}")
+        raise InputError(f"compares where two maps look, for which both need several cells; the paired stages are {names}")
 
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:
         with full_precision(student.logits):
             with torch.enable_grad():
-                seen = teacher.network.outputs(wide(batch.inputs).requires_grad_(), Need.STAGES | Need.LOGITS)
-            found = self._stages_of(*([(maps.shape[2], maps.shape[3]) for maps in stages] for stages in (student.stages, seen.stages)))
-            assert found is not None  # or it would have been refused when it was built
-            features, looked_at = student.stages[found[0]], seen.stages[found[1]]
-            said = grad_cam(looked_at.detach(), scored(looked_at, seen.logits, batch.targets, differentiable=False))
-            return lwm(grad_cam(features, scored(features, student.logits, batch.targets, differentiable=True)), said)
+                teacher_outputs = teacher.network.outputs(wide(batch.inputs).requires_grad_(), Need.STAGES | Need.LOGITS)
+            places = self._stages_of(
+                *([(maps.shape[2], maps.shape[3]) for maps in stages] for stages in (student.stages, teacher_outputs.stages))
+            )
+            assert places is not None  # or it would have been refused when it was built
+            features, looked_at = student.stages[places[0]], teacher_outputs.stages[places[1]]
+            teacher_map = grad_cam(looked_at.detach(), scored(looked_at, teacher_outputs.logits, batch.targets, differentiable=False))
+            return lwm(grad_cam(features, scored(features, student.logits, batch.targets, differentiable=True)), teacher_map)
 
     def _stages_of(self, student: Sequence[Size], teacher: Sequence[Size]) -> tuple[int, int] | None:
         """The two maps that are compared, from all sizes (height, width); None where they are none of more than one cell."""

@@ -105,7 +105,7 @@ class MLLD(Method):
     second_label_weight: float = Field(1 / 9, ge=0, description="factor on the second view's cross-entropy")
 
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:
-        seen, said = student.second.logits, teacher.second.logits
-        labels = F.cross_entropy(wide(seen), batch.targets)
-        distilled = mlld(student.logits, teacher.logits, seen, said, temperature=self.temperature)
-        return distilled + self.second_label_weight * labels
+        student_second, teacher_second = student.second.logits, teacher.second.logits
+        labels = F.cross_entropy(wide(student_second), batch.targets)
+        distillation = mlld(student.logits, teacher.logits, student_second, teacher_second, temperature=self.temperature)
+        return distillation + self.second_label_weight * labels

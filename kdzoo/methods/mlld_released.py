@@ -69,7 +69,7 @@ class MLLDReleased(MLLD):
     """Multi-level logit distillation with the faults of the authors' code, of which none is in `mlld`."""
 
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:
-        seen, said = student.second.logits, teacher.second.logits
-        labels = F.cross_entropy(wide(seen), batch.targets)
-        distilled = mlld_released(student.logits, teacher.logits, seen, said, temperature=self.temperature)
-        return distilled + self.second_label_weight * labels
+        student_second, teacher_second = student.second.logits, teacher.second.logits
+        labels = F.cross_entropy(wide(student_second), batch.targets)
+        distillation = mlld_released(student.logits, teacher.logits, student_second, teacher_second, temperature=self.temperature)
+        return distillation + self.second_label_weight * labels

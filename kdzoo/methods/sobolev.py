@@ -32,9 +32,9 @@ def saliency(network: DifferentiableNetwork, images: Tensor, targets: Tensor, *,
     matrix products, since its fused kernels have no second derivative.
     """
     with torch.enable_grad(), full_precision(images), sdpa_kernel(SDPBackend.MATH):
-        given = wide(images).detach().requires_grad_()
-        score = wide(network(given)).gather(1, targets[:, None]).sum()
-        (gradient,) = torch.autograd.grad(score, given, create_graph=differentiable)
+        pixels = wide(images).detach().requires_grad_()
+        score = wide(network(pixels)).gather(1, targets[:, None]).sum()
+        (gradient,) = torch.autograd.grad(score, pixels, create_graph=differentiable)
     return gradient
 
 
@@ -68,6 +68,6 @@ class Sobolev(Method):
 
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:
         images, targets = batch.inputs, batch.targets
-        said = saliency(teacher.network, images, targets, differentiable=False)
+        teacher_map = saliency(teacher.network, images, targets, differentiable=False)
         with method_rng(batch):
-            return sobolev(saliency(student.network, images, targets, differentiable=True), said)
+            return sobolev(saliency(student.network, images, targets, differentiable=True), teacher_map)

@@ -31,12 +31,12 @@ def examine(network: Network, x: Tensor, *, name: str, classes: int | None, head
     """
     if network.is_timm:
         _find_taps(network, x)
-        given = _trial(network, lambda: network._staged(x)[0], name)
+        output = _trial(network, lambda: network._staged(x)[0], name)
     else:
         network.layout = _trial(network, lambda: generic.layout(network.model, lambda: network.model(x)), name)
-        given = generic.scores_of(_trial(network, lambda: network.model(x), name), name)
-    _refuse_shape(given, classes, name)
-    network.gives = what_is_given(given)
+        output = generic.scores_of(_trial(network, lambda: network.model(x), name), name)
+    _refuse_shape(output, classes, name)
+    network.gives = kind_of_scores(output)
     if head == "kept":
         return
     if network.gives == "probabilities":
@@ -56,12 +56,12 @@ def _find_taps(network: Network, x: Tensor) -> None:
         network.taps = list(range(len(maps)))
         return
     names = [str(entry.get("module", "")) for entry in entries]
-    found = [
+    candidates = [
         (position, tuple(m.shape[-2:]))
         for position, m in enumerate(maps)
         if m.ndim == 4 and not (position < len(names) and STEM.match(names[position]))
     ]
-    network.taps = [p for p, size in found if not any(later > p and s == size for later, s in found)] or [len(maps) - 1]
+    network.taps = [p for p, size in candidates if not any(later > p and s == size for later, s in candidates)] or [len(maps) - 1]
 
 
 def _trial(network: Network, act: Callable[[], Any], name: str) -> Any:
@@ -74,18 +74,18 @@ def _trial(network: Network, act: Callable[[], Any], name: str) -> Any:
         raise InputError(f"{name}: a forward pass on a trial image fails: {type(error).__name__}: {error}") from error
 
 
-def _refuse_shape(given: Tensor, classes: int | None, name: str) -> None:
+def _refuse_shape(output: Tensor, classes: int | None, name: str) -> None:
     """Raises InputError for an output (N, ...) that is not one score a class."""
-    if given.ndim == 2 and given.shape[1] == (classes or max(given.shape[1], 2)):
+    if output.ndim == 2 and output.shape[1] == (classes or max(output.shape[1], 2)):
         return
-    if given.ndim == 1 or tuple(given.shape[1:]) == (1,):
+    if output.ndim == 1 or tuple(output.shape[1:]) == (1,):
         hint = "; two classes need one score each" if classes in (None, 2) else ""
         raise InputError(f"{name}: its output is one number per image; expected {classes or 'several'} class scores{hint}")
-    got = f"{given.shape[1]} values" if given.ndim == 2 else f"values of shape {tuple(given.shape[1:])}"
+    got = f"{output.shape[1]} values" if output.ndim == 2 else f"values of shape {tuple(output.shape[1:])}"
     raise InputError(f"{name}: its output is {got} per image; expected {classes or '(K,)'}, one score per class of the data")
 
 
-def what_is_given(rows: Tensor) -> Gives:
+def kind_of_scores(rows: Tensor) -> Gives:
     """Whether rows (N, K) are class scores, probabilities (none negative, each row sums to 1), or logarithms of such."""
     rows = rows.detach().double()
     if bool((rows >= 0).all()) and bool(((rows.sum(1) - 1).abs() < SUMS_TO_ONE).all()):

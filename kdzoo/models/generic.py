@@ -84,34 +84,34 @@ def run(model: nn.Module, x: Tensor, taps: tuple[Tap, ...]) -> tuple[Tensor, lis
     return scores_of(given, type(model).__name__), [maps[tap] for tap in taps]
 
 
-def scores_of(given: object, name: str) -> Tensor:
+def scores_of(output: object, name: str) -> Tensor:
     """The class scores in what a model gives: a tensor, the `logits` of an object or a dict, or the first of a tuple or list.
 
     The first counts where no other member has its shape. Raises InputError for anything else, and where that is no tensor
     of floating-point numbers.
     """
-    found = given
-    if isinstance(given, Mapping):
-        if "logits" not in given:
-            keys = ", ".join(map(repr, given)) or "nothing"
+    scores = output
+    if isinstance(output, Mapping):
+        if "logits" not in output:
+            keys = ", ".join(map(repr, output)) or "nothing"
             raise InputError(f"{name}: returns a dict with {keys}; expected class scores, or a dict with 'logits'")
-        found = given["logits"]
-    elif not isinstance(given, Tensor) and hasattr(given, "logits"):
-        found = given.logits
-    elif isinstance(given, tuple | list):
-        tensors = [one for one in given if isinstance(one, Tensor)]
-        if not given or not isinstance(given[0], Tensor) or given[0].ndim != 2:
-            raise InputError(f"{name}: returns a {type(given).__name__} of {_words(given)}; expected class scores (N, K), alone or first")
-        if any(one.shape == given[0].shape for one in tensors[1:]):
-            raise InputError(f"{name}: returns a {type(given).__name__} of {_words(given)}; which are the class scores? Return only them")
-        found = given[0]
-    if not isinstance(found, Tensor) or not found.is_floating_point():
-        what = f"a tensor of {found.dtype}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
+        scores = output["logits"]
+    elif not isinstance(output, Tensor) and hasattr(output, "logits"):
+        scores = output.logits
+    elif isinstance(output, tuple | list):
+        tensors = [one for one in output if isinstance(one, Tensor)]
+        if not output or not isinstance(output[0], Tensor) or output[0].ndim != 2:
+            raise InputError(f"{name}: returns a {type(output).__name__} of {_words(output)}; expected class scores (N, K), alone or first")
+        if any(one.shape == output[0].shape for one in tensors[1:]):
+            raise InputError(f"{name}: returns a {type(output).__name__} of {_words(output)}; which are the class scores? Return only them")
+        scores = output[0]
+    if not isinstance(scores, Tensor) or not scores.is_floating_point():
+        what = f"a tensor of {scores.dtype}" if isinstance(scores, Tensor) else f"a {type(scores).__name__}"
         raise InputError(f"{name}: returns {what}; expected class scores, a tensor (N, K) of floating-point numbers")
-    return found
+    return scores
 
 
-def _words(given: Sequence[object]) -> str:
+def _words(values: Sequence[object]) -> str:
     """What a tuple or list holds, in a few words."""
-    words = [f"a tensor {tuple(one.shape)}" if isinstance(one, Tensor) else f"a {type(one).__name__}" for one in given[:3]]
-    return ", ".join(words) + (", ..." if len(given) > 3 else "") if words else "nothing"
+    words = [f"a tensor {tuple(one.shape)}" if isinstance(one, Tensor) else f"a {type(one).__name__}" for one in values[:3]]
+    return ", ".join(words) + (", ..." if len(values) > 3 else "") if words else "nothing"

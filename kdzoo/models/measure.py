@@ -78,11 +78,11 @@ def _classifier_copy(network: Network, out: Outputs) -> nn.Module | None:
         return None
     whole = copy.deepcopy(network.classifier_module()).requires_grad_(False).eval()
     with torch.no_grad():
-        found = whole(out.embedding)
-    if found.shape != out.logits.shape:
+        scores = whole(out.embedding)
+    if scores.shape != out.logits.shape:
         return None
-    given, own = (out.logits, found) if network.gives == "scores" else (out.logits.log_softmax(1), found.log_softmax(1))
-    return whole if torch.allclose(own, given, atol=1e-4, rtol=1e-3) else None
+    expected, own = (out.logits, scores) if network.gives == "scores" else (out.logits.log_softmax(1), scores.log_softmax(1))
+    return whole if torch.allclose(own, expected, atol=1e-4, rtol=1e-3) else None
 
 
 def count(network: Network, image_shape: tuple[int, int, int]) -> NetworkCost:

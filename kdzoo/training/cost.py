@@ -47,9 +47,9 @@ def step_seconds(cohort: Cohort) -> StepSeconds:
     warms up, counts only where it is the only one.
     """
     first, second = _halves(cohort)
-    times = [(_timed(first, cohort), _timed(second, cohort))]
+    times = [(_time(first, cohort), _time(second, cohort))]
     while sum(clock for step in times for clock, _ in step) < ESTIMATE_SECONDS and len(times) <= ESTIMATE_STEPS:
-        times.append((_timed(first, cohort), _timed(second, cohort)))
+        times.append((_time(first, cohort), _time(second, cohort)))
     threads = 1 if cohort.execution.device.type == "cuda" else torch.get_num_threads()
     shared, own = zip(*((shared[1], own[1]) for shared, own in times[1:] or times), strict=True)
     return StepSeconds(statistics.median(shared) / threads, statistics.median(own) / threads)
@@ -77,10 +77,10 @@ def probe(cohort: Cohort, alone: Cohort | None = None) -> dict[str, Any]:
         for _ in range(COUNTED):
             compared()
     for _ in range(TIMED):
-        clock, processor = _timed(step, cohort)
+        clock, processor = _time(step, cohort)
         seconds.append(clock)
         if compared is not None and alone is not None:
-            ratios.append(processor / max(_timed(compared, alone)[1], 1e-9))
+            ratios.append(processor / max(_time(compared, alone)[1], 1e-9))
     median = statistics.median(seconds)
     teacher = cohort.teacher if member.objective.needs.teacher else None
     passes = len(member.needs.passes)
@@ -90,7 +90,7 @@ def probe(cohort: Cohort, alone: Cohort | None = None) -> dict[str, Any]:
     return {
         "step_seconds": median,
         "train_seconds": median * steps,
-        "memory_bytes": sum(storages.values()) + _held(member) + teacher_bytes,
+        "memory_bytes": sum(storages.values()) + _bytes_of(member) + teacher_bytes,
         "extra_parameters": sum(p.numel() for p in member.objective.parameters()),
         "views": passes,
         "student_passes": passes,
@@ -149,7 +149,7 @@ def _halves(cohort: Cohort) -> tuple[Callable[[], None], Callable[[], None]]:
     return see, learn
 
 
-def _timed(step: Callable[[], None], cohort: Cohort) -> tuple[float, float]:
+def _time(step: Callable[[], None], cohort: Cohort) -> tuple[float, float]:
     """Seconds of the clock and of the processor that a step takes; on a GPU the clock's are both."""
     _synchronise(cohort)
     clock, processor = time.perf_counter(), time.process_time()
@@ -200,7 +200,7 @@ def saved_bytes() -> Iterator[dict[int, int]]:
         yield storages
 
 
-def _held(member: Member) -> int:
+def _bytes_of(member: Member) -> int:
     """Parameters, their gradients, buffers, and the optimiser's state."""
     parameters = sum(p.numel() * p.element_size() for m in (member.network, member.objective) for p in m.parameters())
     state = sum(v.numel() * v.element_size() for s in member.optimizer.state.values() for v in s.values() if isinstance(v, Tensor))

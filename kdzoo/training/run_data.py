@@ -50,10 +50,10 @@ def data_of(bound: LocatedRun, image_cache: int | None = None) -> tuple[Images, 
                 f"transfer_data: {extra.source} has changed since {bound.run.id} was planned ({spec.transfer.images} is now "
                 f"{extra.fingerprint})"
             )
-    return normalised(images, bound.run.recipe), split(images, spec, extra)
+    return with_recipe_norm(images, bound.run.recipe), split(images, spec, extra)
 
 
-def normalised(images: Images, recipe: Recipe) -> Images:
+def with_recipe_norm(images: Images, recipe: Recipe) -> Images:
     """The data set with the constants that a recipe normalises with, where it has its own."""
     if recipe.mean is None or recipe.std is None:
         return images

@@ -92,7 +92,7 @@ def new_peer(spec: NetworkSpec, images: Images, side: int, module: nn.Module | N
     return Peer(network)
 
 
-def kept_student(bound: LocatedRun, images: Images, parts: Parts, modules: Modules) -> nn.Module:
+def load_trained_student(bound: LocatedRun, images: Images, parts: Parts, modules: Modules) -> nn.Module:
     """The trained student of a finished run as it ships, with `logits(images)`; raises InputError where its weights do not fit."""
     state, its_parts = read_deployed(bound.folder.student, bound.run.id)
     if not its_parts:

@@ -39,7 +39,7 @@ def _saved_file(path: Path, name: str, digest: str) -> SavedFile:
     return file
 
 
-def refuse_what_is_not_saved(bound: LocatedRun, parts: Parts) -> None:
+def refuse_missing_answers(bound: LocatedRun, parts: Parts) -> None:
     """Raises InputError for what a run reads of its saved teacher that the file does not hold."""
     needs = {term.method: REGISTRY.get(term.method).card.needs.resolve(preact=False).teacher for term in bound.run.objective.all_terms}
     if problems := problems_of_saved(saved_file(bound), parts, bound.run.recipe, needs):

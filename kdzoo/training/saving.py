@@ -21,7 +21,7 @@ from kdzoo.teachers.answers import TOLERANCE
 from kdzoo.teachers.file import CENTRE, SavedFile, read_saved, write_saved
 from kdzoo.training.located import LocatedRun, Modules
 from kdzoo.training.run_data import data_of
-from kdzoo.training.run_student import kept_student
+from kdzoo.training.run_student import load_trained_student
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def compare_saved(file: SavedFile, bound: LocatedRun, count: int) -> Comparison:
 def _living(bound: LocatedRun) -> tuple[Images, nn.Module]:
     """The data of a run, and its trained network as it is kept."""
     images, parts = data_of(bound)
-    return images, kept_student(bound, images, parts, Modules()).eval()
+    return images, load_trained_student(bound, images, parts, Modules()).eval()
 
 
 def _keys_of(part: Subset) -> Tensor:

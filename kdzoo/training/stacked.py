@@ -29,8 +29,8 @@ class Stack:
         self.base.compiled_batch_size = None  # what is batched cannot be compiled as well
         self._own = [dict(student.named_parameters()) for student in students]
         buffers = [dict(student.named_buffers()) for student in students]
-        self.parameters = {name: _stacked([own[name] for own in self._own]).requires_grad_() for name in self._own[0]}
-        self.buffers = {name: _stacked([own[name] for own in buffers]) for name in buffers[0]}
+        self.parameters = {name: _stack([own[name] for own in self._own]).requires_grad_() for name in self._own[0]}
+        self.buffers = {name: _stack([own[name] for own in buffers]) for name in buffers[0]}
 
     def forward(self, images: Tensor, need: Need) -> list[Outputs]:
         """What every student gives for the same images, each its part (a view) of one forward of all."""
@@ -65,7 +65,7 @@ def stack_of(students: Sequence[Network], images: Tensor, need: Need) -> Stack |
     return Stack(students)
 
 
-def _stacked(tensors: Sequence[Tensor]) -> Tensor:
+def _stack(tensors: Sequence[Tensor]) -> Tensor:
     """All of them in one tensor (M, ...), of which they become views."""
     whole = torch.stack([tensor.detach() for tensor in tensors])
     for number, tensor in enumerate(tensors):

@@ -9,7 +9,7 @@ from torch import nn
 from kdzoo.contract.needs import Need
 from kdzoo.errors import InputError
 from kdzoo.models.build import build_network
-from kdzoo.models.examine import what_is_given
+from kdzoo.models.examine import kind_of_scores
 from kdzoo.models.measure import probe
 from kdzoo.models.network import Network, freeze, log_of
 from kdzoo.runs.spec import NetworkSpec, Normalisation
@@ -65,11 +65,11 @@ def test_the_logarithm_of_nothing_is_finite():
 def test_scores_are_not_taken_for_probabilities():
     generator = torch.Generator().manual_seed(0)
     scores = torch.randn(4, 3, generator=generator)
-    assert what_is_given(scores) == "scores"
-    assert what_is_given(scores.sigmoid()) == "scores"
-    assert what_is_given(scores.relu()) == "scores"
-    assert what_is_given(scores.softmax(1)) == "probabilities"
-    assert what_is_given(scores.log_softmax(1)) == "log-probabilities"
+    assert kind_of_scores(scores) == "scores"
+    assert kind_of_scores(scores.sigmoid()) == "scores"
+    assert kind_of_scores(scores.relu()) == "scores"
+    assert kind_of_scores(scores.softmax(1)) == "probabilities"
+    assert kind_of_scores(scores.log_softmax(1)) == "log-probabilities"
 
 
 def test_a_network_that_is_trained_must_not_end_in_a_softmax():

@@ -12,7 +12,7 @@ from kdzoo.models.predict import predict
 from kdzoo.runs.store import RunFolder
 from kdzoo.training.located import LocatedRun, Modules
 from kdzoo.training.run_data import data_of
-from kdzoo.training.run_student import kept_student
+from kdzoo.training.run_student import load_trained_student
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_simkd_is_measured_with_its_projector_and_the_teachers_classifier(kdzoo,
 
     bound = LocatedRun.read(shipped)
     images, parts = data_of(bound)
-    student = kept_student(bound, images, parts, Modules())
+    student = load_trained_student(bound, images, parts, Modules())
     held = load_file(shipped.student)
     own = sum(v.numel() for k, v in held.items() if not k.startswith("shipped_with.") and "running" not in k and "num_batches" not in k)
     dropped = sum(p.numel() for p in student.network.model.classifier.parameters())

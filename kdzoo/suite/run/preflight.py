@@ -16,7 +16,7 @@ from kdzoo.training.located import LocatedRun, Modules
 from kdzoo.training.run_data import shape_of
 from kdzoo.training.run_networks import network_of
 from kdzoo.training.run_student import objective_of, student_of
-from kdzoo.training.run_teacher import refuse_what_is_not_saved
+from kdzoo.training.run_teacher import refuse_missing_answers
 
 
 def preflight(plan: Plan, modules: Modules, image_cache: int | None = None, device: torch.device | None = None) -> tuple[str, ...]:
@@ -70,7 +70,7 @@ def build_objectives(bound: LocatedRun, untrained: Untrained, trials: LossTrials
     """Build the objectives of a run and of its pretrain stage; raises InputError where one cannot serve its networks or its data."""
     images, parts = untrained.data(bound)
     if bound.run.teacher is not None and bound.run.teacher.saved is not None:
-        refuse_what_is_not_saved(bound, parts)
+        refuse_missing_answers(bound, parts)
     teacher, student = untrained.teacher_shapes(bound), untrained.student(bound)
     for run in filter(None, (bound.run.pretrain_run, bound.run)):
         stage = bound if run is bound.run else replace(bound, run=run)

@@ -73,7 +73,7 @@ def finished(folder: RunFolder, work: Work) -> Finished:
     if work.data_root is not None:
         bound = replace(bound, paths={**bound.paths, "data_root": work.data_root})
     images, parts = data_of(bound)
-    return Finished(bound, images, parts, kept_student(bound, images, parts, Modules()), torch.device(work.device))
+    return Finished(bound, images, parts, load_trained_student(bound, images, parts, Modules()), torch.device(work.device))
 
 
 def metrics(task: Task, predictions: Tensor, targets: Tensor) -> dict[str, Any]:
