@@ -27,7 +27,7 @@ from kdzoo.errors import InputError
 
 @pytest.fixture(autouse=True)
 def _own_registry(monkeypatch):
-    monkeypatch.setattr(REGISTRY, "_entries", dict(REGISTRY._known()))
+    monkeypatch.setattr(REGISTRY, "_entries", dict(REGISTRY._all()))
 
 
 @pytest.fixture
