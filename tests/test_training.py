@@ -459,7 +459,7 @@ def test_a_teachers_average_at_chance_gives_way_once_to_the_weights_it_follows_a
         found[name] = (result["average"], result["last"]["val"]["top1"], notes, result["best"]["epoch"])
         bound = LocatedRun.read(teacher_store().run(run_id))
         images, parts = data_of(bound)
-        kept = kept_student(bound, images, parts, Modules())
+        kept = load_trained_student(bound, images, parts, Modules())
         measured = CLASSIFICATION.measure(predict(kept, parts.test, bound.run.recipe.augment, torch.device("cpu")), parts.test.targets)
         assert measured["top1"] == result["last"]["test"]["top1"]
     average, top1, notes, best = found["slow"]

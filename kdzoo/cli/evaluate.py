@@ -75,5 +75,5 @@ def _measured(folder: RunFolder, config: BenchConfig) -> dict[str, Any]:
     bound = LocatedRun.read(folder)
     images, parts = data_of(bound, config.image_cache)
     place = torch.device(device_of(config.device))
-    student = kept_student(bound, images, parts, Modules()).to(place)
+    student = load_trained_student(bound, images, parts, Modules()).to(place)
     return dict(parts.task.measure(predict(student, parts.test, bound.run.recipe.augment, place), parts.test.targets))

@@ -28,14 +28,14 @@ from kdzoo.training.tally import Tally
 
 def close_epoch(cohort: Cohort, member: Member, epoch: int) -> None:
     """Evaluate on validation, keep the best epoch, write the epoch's line."""
-    val_said, test_said = cohort.teacher_predictions(member)
+    teacher_val, teacher_test = cohort.teacher_predictions(member)
     task, val = cohort.parts.task, None
     if cohort.parts.val is not None:
-        val = task.measure(predict_part(cohort, member, cohort.parts.val), cohort.parts.val.targets, val_said)
+        val = task.measure(predict_part(cohort, member, cohort.parts.val), cohort.parts.val.targets, teacher_val)
         if member.best is None or task.better(val, member.best["val"]):
             member.best = {"epoch": epoch + 1, "val": val, "state": copy_state(member.deployed)}
     if cohort.execution.options.oracle:
-        test = task.measure(predict_part(cohort, member, cohort.parts.test), cohort.parts.test.targets, test_said)
+        test = task.measure(predict_part(cohort, member, cohort.parts.test), cohort.parts.test.targets, teacher_test)
         member.oracle_epochs += 1
         if member.oracle is None or task.better(test, member.oracle["test"]):
             member.oracle = {"epoch": epoch + 1, "test": test}
@@ -71,8 +71,8 @@ def finish(cohort: Cohort, member: Member, emit: Emit) -> None:
     val = None if parts.val is None else predict_part(cohort, member, parts.val)
     last = {
         "epoch": cohort.recipe.epochs,
-        "val": None if val is None or parts.val is None else parts.task.measure(val, parts.val.targets, val_said),
-        "test": {**parts.task.measure(test, parts.test.targets, test_said), **parts.task.by_class(test, parts.test.targets)},
+        "val": None if val is None or parts.val is None else parts.task.measure(val, parts.val.targets, teacher_val),
+        "test": {**parts.task.measure(test, parts.test.targets, teacher_test), **parts.task.by_class(test, parts.test.targets)},
     }
     if "predictions" in options.keep:
         write_predictions(member.folder.predictions, predictions_of(parts, val, test), member.run.id)
@@ -142,7 +142,7 @@ def settle(cohort: Cohort, member: Member, emit: Emit) -> None:
         member.best = {"epoch": cohort.recipe.epochs, "val": val, "state": copy_state(member.deployed)}
     emit(
         Note(
-            f"{member.run.id}: the moving average of its weights is at chance ({found.text} on {found.images} "
+            f"{member.run.id}: the moving average of its weights is at chance ({verdict.text} on {verdict.images} "
             f"images), the weights themselves are not ({plain.text}): they are evaluated and kept instead; use a lower recipe.ema than "
             f"{cohort.recipe.ema:g} for so few steps",
         )

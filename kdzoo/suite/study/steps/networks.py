@@ -17,8 +17,8 @@ from kdzoo.suite.study.steps.step import Work
 from kdzoo.tasks.task import Task
 from kdzoo.training.located import LocatedRun, Modules
 from kdzoo.training.run_data import data_of, shape_of
-from kdzoo.training.run_student import kept_student
 from kdzoo.training.run_networks import network_of
+from kdzoo.training.run_student import load_trained_student
 
 
 @dataclass(frozen=True)
