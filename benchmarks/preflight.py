@@ -18,7 +18,7 @@ from kdzoo.suite.plan.bench_data import read_images
 from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.plan.sweep import plan
 from kdzoo.suite.run.preflight import preflight
-from kdzoo.training.session import Modules
+from kdzoo.training.located import Modules
 
 NEEDS_TOKENS = ("deit_hard", "deit_soft")
 """methods that these networks cannot serve"""
