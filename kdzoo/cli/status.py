@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from kdzoo.cli import complete
 from kdzoo.cli.declare import argument
@@ -14,10 +14,12 @@ from kdzoo.cli.options import JsonOnly, ResultsFolder
 from kdzoo.cli.output import Column, Format, field, percent, print_json, print_rows, print_text
 from kdzoo.files import read_file
 from kdzoo.runs.store import RunFolder, Store, teacher_store
-from kdzoo.suite.report.bench import BenchRecords, read_bench
 from kdzoo.suite.report.records import Record, read_record
 from kdzoo.suite.report.settings import setting_text
 from kdzoo.text import one_line
+
+if TYPE_CHECKING:
+    from kdzoo.suite.report.bench import BenchRecords
 
 WORDS = {"done": "done", "failed": "failed", "damaged": "damaged", "started": "interrupted", "new": "to do"}
 COLUMNS = (
@@ -64,6 +66,8 @@ def status(
 
 def bench_status(folder: Path) -> dict[str, Any]:
     """Every run of a bench with its state and, where it failed, the reason; its teachers; what could not be read."""
+    from kdzoo.suite.report.bench import read_bench  # here, since it brings pandas, which no other command waits for
+
     bench = read_bench(folder)
     runs = [_row(record, Store(folder).run(record.id)) for record in bench.records]
     return {
