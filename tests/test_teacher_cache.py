@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -338,6 +339,37 @@ def test_what_is_read_must_fit_and_what_is_kept_besides_may(tmp_path):
     assert whole.bytes == 20 * (4 * 105 + 2 * 8) == sum(file.stat().st_size for file in files)
 
 
+def test_stages_that_do_not_fit_leave_logits_and_embedding_their_cache(tmp_path):
+    logits = Column(Need.LOGITS, None, (5,), torch.float32)
+    embedding = Column(Need.EMBEDDING, None, (10,), torch.float32)
+    stages = [Column(Need.STAGES, number, (4, 8, 8), torch.float32) for number in range(2)]
+    cache = opened(2000, [logits, embedding, *stages], Need.LOGITS | Need.STAGES)
+    assert isinstance(cache, TeacherCache)
+    assert [column.name for column in cache.columns] == ["logits", "embedding"]
+    (note,) = cache.notes
+    assert re.search(r"would take 0\.0 MB, more than 0\.0 MB; .*keeps logits and embedding, .* in every step for .* read its stages$", note)
+    both = opened(None, [logits, embedding, *stages], Need.LOGITS | Need.STAGES, "both")
+    assert isinstance(both, TeacherCache)
+    assert len(both.columns) == 4
+    assert not both.notes
+
+
+def test_disk_space_is_taken_as_rows_are_reserved(tmp_path):
+    rows, wide = 4096, Column(Need.LOGITS, None, (1024,), torch.float32)  # a page for each row
+    place = {"samples": rows, "views": 1, "block": 2, "device": torch.device("cpu")}
+    cache = TeacherCache(tmp_path, [wide], **place)
+    assert cache.report()["bytes"] <= 2 * 4096
+    assert cache.reserve(torch.tensor([7, 4000, 8, 7]))
+    assert 3 * 4096 <= cache.report()["bytes"] <= 10 * 4096
+    assert cache.reserve(torch.arange(100, 200))
+    cache.write(torch.tensor([150]), said(torch.ones(1, 1024)))
+    cache.flush()
+    assert 100 * 4096 <= cache.report()["bytes"] < 150 * 4096
+    again = TeacherCache(tmp_path, [wide], **place)
+    again.take_over(torch.arange(rows))
+    assert again.have.nonzero().flatten().tolist() == [150]
+
+
 def test_the_memos_that_were_not_opened_for_longest_make_room(tmp_path):
     column = Column(Need.LOGITS, None, (5,), torch.float32)
     for age, name in enumerate(["old", "older", "oldest"]):
@@ -345,7 +377,7 @@ def test_the_memos_that_were_not_opened_for_longest_make_room(tmp_path):
         assert isinstance(cache, TeacherCache)
         os.utime(cache.folder / "about.json", (1e9 - age, 1e9 - age))
     (old,) = cache_folder().glob("teacher-cache/old-*")
-    opened(sum(f.stat().st_size for f in old.iterdir()), [column], Need.LOGITS, "new")
+    opened(sum(512 * f.stat().st_blocks for f in old.iterdir()), [column], Need.LOGITS, "new")
     assert sorted(path.name.partition("-")[0] for path in (cache_folder() / "teacher-cache").iterdir()) == ["new", "old"]
 
 

@@ -1,5 +1,6 @@
 """No row of the teacher cache is read that nobody wrote, or that is not what was written; and a cache may go at any time."""
 
+import errno
 import hashlib
 import inspect
 import json
@@ -23,7 +24,7 @@ from kdzoo.contract.outputs import Outputs
 from kdzoo.data import epoch, loader, mixing, operations, pixels, views
 from kdzoo.models.placement import autocast
 from kdzoo.models.predict import predict
-from kdzoo.runs.events import Event, Note, StepsTaken
+from kdzoo.runs.events import CacheUse, Event, Note, StepsTaken, TrainingBegun
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.store import cache_folder
 from kdzoo.seeds import stream
@@ -371,6 +372,50 @@ def test_what_is_known_is_compared_wherever_in_an_epoch_it_begins(tmp_path):
     assert positions is not None
     assert positions.tolist() == [4, 5]
     assert page.relative_error(positions, torch.zeros(2, 1, 1, 1)) == 0.25
+
+
+# What does not fit
+
+
+LOGITS_ALONE = WorkerOptions(teacher_cache=2 * 1024**2)
+"""room for the digits' logits and embeddings, and not for their stages"""
+
+
+def test_methods_that_read_what_does_not_fit_train_apart_and_fill_the_cache_for_the_others(ready, tmp_path):
+    shutil.copytree(ready.bare, cache_folder())
+    made = planned(tmp_path / "made", FINITE, methods="hinton,at", seeds="1", **SMALL)
+    begun: list[tuple[str, ...]] = []
+    used: list[tuple[int, int]] = []
+
+    def note(event: Event) -> None:
+        if isinstance(event, TrainingBegun):
+            begun.append(tuple(run_id.partition("-")[0] for run_id in event.ids))
+        elif isinstance(event, CacheUse):
+            used.append((event.lookups, event.hits))
+
+    (told,) = train(made, LOGITS_ALONE, note)
+    assert "it keeps logits and embedding, and the teacher is run in every step for methods that read its stages" in told
+    assert begun == [("at",), ("hinton",)]
+    assert used == [(240, 0), (240, 240)]  # two epochs of 120 images, all of which the first cohort has asked about
+    assert weights(made) == ready.live
+    assert not list(memo_folder().glob("stages-*"))
+
+
+@pytest.mark.parametrize("room", [0, 3])
+def test_a_disk_that_is_full_ends_no_run_and_changes_no_weight(ready, tmp_path, monkeypatch, room):
+    """None of the rows gets its place, or those of the first calls: what has none is asked for in every step."""
+    shutil.copytree(ready.bare, cache_folder())
+    calls = iter(range(10_000))
+
+    def reserve(descriptor: int, offset: int, length: int) -> None:
+        if next(calls) >= room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", reserve)
+    made = planned(tmp_path / "made", FINITE, methods="hinton,at", seeds="1", **SMALL)
+    assert train(made, AUTO) == ["the teacher cache: no room for new rows (No space left on device); the teacher is run for those it lacks"]
+    assert weights(made) == ready.live
+    assert not len(written(memo_folder(), "logits"))
 
 
 # A cache that goes while it is in use

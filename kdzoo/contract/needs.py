@@ -150,6 +150,8 @@ def _outputs_that(can: Callable[[OutputKind], bool]) -> Need:
     return functools.reduce(operator.or_, (need for need, kind in KINDS.items() if can(kind)), Need.NOTHING)
 
 
+MAPS = Need.STAGES | Need.PREACT
+"""the large ones: feature maps"""
 PER_SAMPLE = _outputs_that(lambda kind: kind.per_sample)
 ALWAYS_CACHED = _outputs_that(lambda kind: kind.always_cached)
 COMPILABLE = _outputs_that(lambda kind: kind.compilable)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from kdzoo.contract.needs import ALWAYS_CACHED, PER_SAMPLE, Need, NetworkNeeds, Pass
 from kdzoo.contract.outputs import Outputs, with_passes
+from kdzoo.contract.shapes import Shapes
 from kdzoo.data.epoch import EpochPlan, Inputs
 from kdzoo.data.loader import fetch_once
 from kdzoo.data.split import Parts
@@ -24,6 +25,7 @@ from kdzoo.runs.spec import Recipe
 from kdzoo.teachers.cache import TeacherCache, open_cache
 from kdzoo.teachers.code import CODE_DIGEST
 from kdzoo.teachers.columns import Column
+from kdzoo.teachers.disk import folder_of, free_bytes
 
 TOLERANCE = 1e-3
 """the largest relative difference between a cache and the living teacher; with a larger one it is another teacher's"""
@@ -68,6 +70,30 @@ class LiveAnswers:
         return with_passes(outputs)
 
 
+@dataclass(frozen=True)
+class RecordedAnswers:
+    """Each batch is answered by a forward, since some of what is read is in no cache; rows that others will read are written.
+
+    rows: of the cache, for every pass, by position in the epoch's order.
+    """
+
+    network: Network
+    needs: NetworkNeeds
+    plan: EpochPlan
+    teacher_cache: TeacherCache
+    rows: Mapping[Pass, Tensor]
+
+    def at(self, positions: Tensor, inputs: Inputs) -> Outputs:
+        return with_passes({which: self._ask(which, positions, inputs[which]) for which in self.needs.passes})
+
+    def _ask(self, which: Pass, positions: Tensor, images: Tensor) -> Outputs:
+        cache, rows, size = self.teacher_cache, self.rows[which][positions], block_size(self.plan.parts, self.plan.recipe)
+        outputs = ask(self.network, self.needs.outputs | cache.need, images, size, self.plan.recipe)
+        if not cache.full and not bool(cache.have[rows].all()):
+            cache.write(rows, outputs)
+        return outputs.only(self.needs.outputs)
+
+
 @dataclass
 class CachedAnswers:
     """Answers of one epoch from a cache: the rows of every pass, by position in the epoch's order, from `begin` on.
@@ -88,7 +114,6 @@ class CachedAnswers:
 
     def __post_init__(self) -> None:
         for which, rows in self.rows.items():
-            self.teacher_cache.take_over(rows[self.begin :])
             known = self.teacher_cache.have[rows[self.begin :]]
             self.missing[which] = (self.begin + (~known).nonzero().flatten()).tolist()[::-1]
             self.teacher_cache.lookups += len(known)
@@ -130,7 +155,7 @@ class CachedAnswers:
         rows = self.rows[Pass.FIRST][positions]
         known = self.teacher_cache.have[rows]
         cached, live = Outputs.of(self.teacher_cache.read(rows), owner="teacher cache"), self.forward(images)
-        return max(max_relative_difference(column.taken(cached)[known], column.taken(live)[known]) for column in self.teacher_cache.columns)
+        return max(max_relative_difference(column.value(cached)[known], column.value(live)[known]) for column in self.teacher_cache.columns)
 
 
 def max_relative_difference(one: Tensor, other: Tensor) -> float:
@@ -141,8 +166,8 @@ def max_relative_difference(one: Tensor, other: Tensor) -> float:
 
 def cached_answers(
     network: Network, teacher_cache: TeacherCache, plan: EpochPlan, needs: NetworkNeeds, passes: Pass, first: int = 0
-) -> CachedAnswers:
-    """The answers of an epoch from its batch number `first` on, read from a cache.
+) -> CachedAnswers | RecordedAnswers | LiveAnswers:
+    """The answers of an epoch from its batch number `first` on, read from a cache as far as that holds all that is read.
 
     passes: all that the cache numbers, in the order of their numbers, whether or not they are still read.
     """
@@ -151,13 +176,23 @@ def cached_answers(
         if which in plan.passes:
             views = plan.view_indices(which)
             rows[which] = teacher_cache.rows(plan.samples_at(which), plan.epoch * len(passes) + number if views is None else views)
+    begin = first * plan.recipe.batch_size
+    ahead = torch.cat([of_pass[begin:] for of_pass in rows.values()])
+    teacher_cache.take_over(ahead)
+    has_room = teacher_cache.reserve(ahead[~teacher_cache.have[ahead]])
+    if needs.outputs & PER_SAMPLE & ~teacher_cache.need:
+        teacher_cache.lookups += len(ahead)
+        return RecordedAnswers(network, needs, plan, teacher_cache, rows)
+    if not has_room and not bool(teacher_cache.have[ahead].all()):
+        teacher_cache.lookups += len(ahead)
+        return LiveAnswers(network, needs, plan)
     return CachedAnswers(
         teacher_cache,
         rows,
         needs,
         forward=lambda images: ask(network, teacher_cache.need, images, size, plan.recipe),
         load_inputs=None if plan.recipe.mixes else plan.inputs_at,
-        begin=first * plan.recipe.batch_size,
+        begin=begin,
         modules=network.parts(needs.outputs),
     )
 
@@ -166,6 +201,21 @@ def is_another_teachers(answers: CachedAnswers, plan: EpochPlan) -> bool:
     """Whether the cache differs from the living teacher on the first batch of which it knows anything."""
     positions = answers.first_known()
     return positions is not None and answers.relative_error(positions, plan.inputs_at(Pass.FIRST, positions)) > TOLERANCE
+
+
+def cache_rows(parts: Parts, recipe: Recipe, passes: Pass) -> tuple[int, int]:
+    """How many samples a cache has rows of, and how many rows it has of each: views, or epochs and passes where views are endless."""
+    views = view_count(recipe.augment) if finite(recipe) else None
+    return len(parts.train.targets), recipe.drawn_epochs * len(passes) if views is None else views
+
+
+def uncached(need: Need, shapes: Shapes, parts: Parts, recipe: Recipe, passes: Pass, execution: Placement) -> Need:
+    """What is read (`need`) of a network of these shapes and too large for its cache, so that it is run in every step."""
+    samples, views = cache_rows(parts, recipe, passes)
+    needed = samples * views * sum(column.row_bytes for column in Column.expected(shapes, need))
+    limit = execution.options.teacher_cache
+    free = free_bytes(folder_of({}, "any"), execution.device) if limit is None else limit
+    return need & PER_SAMPLE & ~ALWAYS_CACHED if needed > free else Need.NOTHING
 
 
 def open_teacher_cache(
@@ -186,7 +236,7 @@ def open_teacher_cache(
     if execution.options.teacher_cache == 0 or not need & PER_SAMPLE:
         return None
     block = block_size(parts, recipe)
-    samples, views = len(parts.train.targets), view_count(recipe.augment) if finite(recipe) else None
+    samples, views = cache_rows(parts, recipe, passes)
     about: dict[str, Any] = {
         "teacher": identity,
         "code": CODE_DIGEST,
@@ -196,8 +246,7 @@ def open_teacher_cache(
         "block": block,
         **execution.arithmetic,
     }
-    if views is None:
-        views = recipe.drawn_epochs * len(passes)
+    if not finite(recipe):
         about |= {"seed": seed, "epochs": recipe.drawn_epochs, "passes": [str(which.name) for which in passes]}
     if recipe.mixes:
         about |= {"mixing": [recipe.mixup, recipe.cutmix, recipe.mix_prob], "numpy": np.__version__}  # which draws the shares

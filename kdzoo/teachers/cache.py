@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdzoo.contract.needs import Need
+from kdzoo.contract.needs import ALWAYS_CACHED, Need
 from kdzoo.contract.outputs import Outputs
 from kdzoo.files import plain_status
 from kdzoo.runs.store import StoreError
 from kdzoo.teachers.columns import EXACT, Column, Seal
-from kdzoo.teachers.disk import folder_of, free_bytes, make_room, map_file, mark_opened, remove, size_text, touch
+from kdzoo.teachers.disk import MappedFile, folder_of, free_bytes, make_room, mark_opened, remove, size_text, touch
 
 SEAL_AT_ONCE = 1 << 18
 """bytes of rows that are sealed or checked at a time: they stay in a processor's cache"""
@@ -48,29 +48,36 @@ class TeacherCache:
         self.notes: list[str] = []
         rows = samples * views
         self._seals = {c.name: Seal.of(c, folder.name) for c in columns}
-        self._maps = {c.name: self._mapped(f"{c.name}.f32", np.float32, (rows, *c.shape)) for c in columns}
-        self._files = {name: torch.from_numpy(values) for name, values in self._maps.items()}
-        self._marks = {c.name: torch.from_numpy(self._mapped(f"{c.name}.seal", np.int64, (rows,))) for c in columns}
+        self._value_files = {c.name: self._open(f"{c.name}.f32", np.float32, (rows, *c.shape)) for c in columns}
+        self._seal_files = {c.name: self._open(f"{c.name}.seal", np.int64, (rows,)) for c in columns}
+        self._files = {name: torch.from_numpy(file.values) for name, file in self._value_files.items()}
+        self._marks = {name: torch.from_numpy(file.values) for name, file in self._seal_files.items()}
         # On a CPU the mapped file is the memory: all processes of this machine share its pages.
         self._values = self._files if device.type == "cpu" else {n: torch.zeros_like(v, device=device) for n, v in self._files.items()}
-        self._inodes = self._find()
         self.have = torch.zeros(rows, dtype=torch.bool)
         self._fresh: list[Tensor] = []
         self.lookups = 0
         self.hits = 0
         self.damaged = 0
         self.checked = False
+        self.full = False
         self._told_damaged = 0
         self._told_loss = False
+        self._told_full = False
 
-    def _mapped(self, name: str, dtype: type[np.generic], shape: tuple[int, ...]) -> Any:
-        values, problem = map_file(self.folder / name, np.dtype(dtype), shape)
-        if problem is not None:
-            self.notes.append(f"the teacher cache: {name} {problem}; its rows are computed again")
-        return values
+    def _open(self, name: str, dtype: type[np.generic], shape: tuple[int, ...]) -> MappedFile:
+        file = MappedFile(self.folder / name, np.dtype(dtype), shape)
+        if file.problem is not None:
+            self.notes.append(f"the teacher cache: {name} {file.problem}; its rows are computed again")
+        return file
+
+    @property
+    def _mapped_files(self) -> list[MappedFile]:
+        return [*self._value_files.values(), *self._seal_files.values()]
 
     @property
     def bytes(self) -> int:
+        """What it would take with every row written."""
         return self.samples * self.views * sum(column.row_bytes for column in self.columns)
 
     @property
@@ -116,11 +123,25 @@ class TeacherCache:
                 found.setdefault(column.need, []).append(value)
         return found
 
-    def write(self, rows: Tensor, given: Outputs) -> None:
-        """Remember what was said of rows (B,)."""
+    def reserve(self, rows: Tensor) -> bool:
+        """Take the disk space of rows (N,) that will be written; False, and a note, where the disk has none left for them."""
+        ascending = np.unique(rows.numpy())
+        self.full = False
+        try:
+            for file in self._mapped_files:
+                file.reserve(ascending)
+        except OSError as error:
+            self.full = True
+            if not self._told_full:
+                self.notes.append(f"the teacher cache: no room for new rows ({error.strerror}); the teacher is run for those it lacks")
+            self._told_full = True
+        return not self.full
+
+    def write(self, rows: Tensor, outputs: Outputs) -> None:
+        """Remember a teacher's outputs for rows (B,), which have been reserved."""
         here = rows.to(self.device, non_blocking=True)
         for column in self.columns:
-            self._values[column.name][here] = column.taken(given).float()
+            self._values[column.name][here] = column.value(outputs).float()
         self.have[rows] = True
         self._fresh.append(rows)
 
@@ -132,15 +153,15 @@ class TeacherCache:
         """
         if not self._fresh:
             return
-        rows = torch.cat(self._fresh)
+        rows = torch.from_numpy(np.unique(torch.cat(self._fresh).numpy()))  # ascending: files are written from beginning to end
         self._fresh.clear()
         if self._values is not self._files:
             for column in self.columns:
                 for piece in torch.split(rows, _at_once(column, COPY_BYTES)):
                     self._files[column.name][piece] = self._values[column.name][piece.to(self.device)].cpu()
         try:
-            for values in self._maps.values():
-                values.flush()
+            for file in self._value_files.values():
+                file.flush()
         except OSError as error:
             self.notes.append(f"the teacher cache: {_count(len(rows))} cannot be put on disk ({error.strerror})")
             return
@@ -151,14 +172,10 @@ class TeacherCache:
 
     @property
     def removed(self) -> bool:
-        """Whether its files are gone, or others lie in their place."""
-        found = self._find()
-        return None in found or found != self._inodes
-
-    def _find(self) -> list[int | None]:
-        """The inodes below the names of its files, which no other file gets while these are mapped."""
-        files = [self.folder / f"{column.name}.{kind}" for column in self.columns for kind in ("f32", "seal")]
-        return [None if (found := plain_status(file)) is None else found.st_ino for file in files]
+        """Whether its files are gone, or others lie in their place: no other file gets an inode while it is open."""
+        named = [self.folder / f"{column.name}.{kind}" for kind in ("f32", "seal") for column in self.columns]
+        statuses = [plain_status(file) for file in named]
+        return any(s is None or s.st_ino != file.inode for s, file in zip(statuses, self._mapped_files, strict=True))
 
     def tell(self) -> list[str]:
         """What there is to tell since the last time: damage as soon as it is met, and more of it once, when all is done."""
@@ -183,8 +200,8 @@ class TeacherCache:
         remove(self.folder)
 
     def report(self) -> dict[str, Any]:
-        """How many answers were asked for, how many of them were remembered, and the bytes that are reserved."""
-        return {"lookups": self.lookups, "hits": self.hits, "bytes": self.bytes}
+        """How many answers were asked for, how many of them were remembered, and the bytes of disk that are reserved."""
+        return {"lookups": self.lookups, "hits": self.hits, "bytes": sum(file.disk_bytes for file in self._mapped_files)}
 
 
 def _count(rows: int) -> str:
@@ -210,31 +227,47 @@ def open_cache(
 ) -> TeacherCache | str:
     """The cache of all that `about` says of the teacher called `name`, or the reason in words why there is none.
 
-    columns: what the teacher gives of `read` and of what is always kept; those that nobody reads are left out where they
-    do not fit into `limit` bytes (None: a share of what is free).
+    columns: what the teacher gives of `read` and of what is always kept. All that is read is kept where it fits into `limit`
+    bytes (None: a share of what is free) with every row written; else, since what is missing takes a forward in every step anyway,
+    logits and embedding alone, and a note says so.
     """
     folder = folder_of(about, name)
-    columns = list(columns)
-    inexact = [c for c in columns if c.dtype not in EXACT]
-    if coarse := [f"{c.name} ({c.dtype})" for c in inexact if c.need in read]:
-        return f"the teacher cache keeps float32, which would round its {', '.join(coarse)}; the teacher is run in every step"
-    columns = [c for c in columns if c not in inexact]
-    rows = samples * views
-    wanted = [c for c in columns if c.need in read]
-    free = free_bytes(folder, device) if limit is None else limit
-    needed = rows * sum(c.row_bytes for c in wanted)
-    if needed > free:
-        return f"the teacher cache would take {size_text(needed)}, more than {size_text(free)}; --teacher-cache SIZE allows more"
-    for column in (c for c in columns if c not in wanted):
-        if needed + rows * column.row_bytes <= free:
-            wanted.append(column)
-            needed += rows * column.row_bytes
-    wanted = [c for c in columns if c in wanted]
+    rows, free = samples * views, free_bytes(folder, device) if limit is None else limit
+    wanted, note = _choose(list(columns), read, rows, free)
+    if not wanted:
+        return note
     try:
         make_room(folder, free)
         notes = mark_opened(folder, about)
         cache = TeacherCache(folder, wanted, samples=samples, views=views, block=block, device=device)
+        cache.notes += [note] if note else []
         cache.notes += notes + mark_opened(folder, about)  # again, where another process has removed the first meanwhile
         return cache
     except (OSError, StoreError) as error:
         return f"the teacher cache cannot be kept below {folder.parent}: {error}"
+
+
+def _choose(columns: list[Column], read: Need, rows: int, free: int) -> tuple[list[Column], str]:
+    """The columns that a cache of so many rows keeps within `free` bytes, and what there is to tell of those that it does not."""
+    inexact = [c for c in columns if c.dtype not in EXACT]
+    exact = [c for c in columns if c not in inexact]
+    needed = rows * sum(c.row_bytes for c in columns if c.need in read)
+    why = ""
+    if coarse := [f"{c.name} ({c.dtype})" for c in inexact if c.need in read]:
+        why = f"the teacher cache keeps float32, which would round its {', '.join(coarse)}"
+    elif needed > free:
+        why = f"the teacher cache would take {size_text(needed)}, more than {size_text(free)}; --teacher-cache SIZE allows more"
+    first = [c for c in exact if c.need in (read & ALWAYS_CACHED if why else read)]
+    chosen: list[Column] = []
+    for column in [*first, *(c for c in exact if c.need in ALWAYS_CACHED and c not in first)]:
+        if rows * sum(c.row_bytes for c in (*chosen, column)) <= free:
+            chosen.append(column)
+    kept = [c for c in columns if c in chosen]
+    if not why:
+        return kept, ""
+    lost = [c for c in columns if c.need in read and c not in kept]
+    if not kept or any(c.need in ALWAYS_CACHED for c in lost):
+        return [], f"{why}; the teacher is run in every step"
+    lacking = " and ".join(dict.fromkeys(str(c.need.name).lower() for c in lost))
+    keeps = " and ".join(dict.fromkeys(str(c.need.name).lower() for c in kept))
+    return kept, f"{why}: it keeps {keeps}, and the teacher is run in every step for methods that read its {lacking}"

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from kdzoo.contract.needs import PER_SAMPLE, Need
 from kdzoo.contract.outputs import Outputs
+from kdzoo.contract.shapes import Shapes
 
 EXACT = (torch.float32, torch.bfloat16, torch.float16)
 """what a float32 holds to the last bit"""
@@ -39,17 +40,37 @@ class Column:
         return 4 * math.prod(self.shape) + SEAL_BYTES
 
     @staticmethod
-    def of(given: Outputs, need: Need) -> tuple[Column, ...]:
+    def of(outputs: Outputs, need: Need) -> tuple[Column, ...]:
         """The columns of a forward that gave `need`; none for what the network has not got."""
-        found = []
+        columns: list[Column] = []
         for kind in PER_SAMPLE:
-            value = given.get(kind) if kind in need else None
+            value = outputs.get(kind) if kind in need else None
             numbered = [(None, value)] if isinstance(value, Tensor) else list(enumerate(value or ()))
-            found += [Column(kind, number, tuple(tensor.shape[1:]), tensor.dtype) for number, tensor in numbered]
-        return tuple(found)
+            columns += [Column(kind, number, tuple(tensor.shape[1:]), tensor.dtype) for number, tensor in numbered]
+        return tuple(columns)
 
-    def taken(self, given: Outputs) -> Tensor:
-        value = given.get(self.need)
+    @staticmethod
+    def expected(shapes: Shapes, need: Need) -> tuple[Column, ...]:
+        """The same for a network of these shapes that computes in float32, before any forward; as an ensemble it is one network."""
+        maps = [(stage.channels, stage.height, stage.width) for stage in shapes.stages]
+        widths: dict[Need, list[tuple[int, ...]]] = {
+            Need.LOGITS: [(shapes.classes,)],
+            Need.EMBEDDING: [(shapes.embedding,)] if shapes.embedding else [],
+            Need.STAGES: list(maps),
+            Need.PREACT: list(maps) if shapes.preact else [],
+            Need.DISTILLED: [(shapes.classes,)] if shapes.distilled else [],
+            Need.MEMBERS: [(shapes.classes,)],
+        }
+        lists = Need.STAGES | Need.PREACT | Need.MEMBERS
+        return tuple(
+            Column(kind, number if kind in lists else None, shape, torch.float32)
+            for kind in PER_SAMPLE & need
+            for number, shape in enumerate(widths[kind])
+        )
+
+    def value(self, outputs: Outputs) -> Tensor:
+        """This column's tensor (B, ...) of some outputs."""
+        value = outputs.get(self.need)
         tensor: Tensor = value if self.number is None else value[self.number]
         return tensor
 

@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import shutil
+import weakref
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from filelock import FileLock
+from numpy.typing import NDArray
 
 from kdzoo.files import plain_status
 from kdzoo.runs.spec import canonical_json
@@ -78,32 +80,80 @@ def set_aside_unless_file(path: Path) -> bool:
     return other
 
 
-def map_file(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> tuple[Any, str | None]:
-    """A file of zeros mapped into memory, made whole where it is not there, and in words what was wrong with the one that was.
+PAGE = 4096
+"""bytes of which a file's disk space is taken together"""
 
-    Its disk space is taken at once, so that a full disk is an error here and not a fault in the middle of a step.
+
+class MappedFile:
+    """A file of zeros mapped into memory, whose disk space is taken as rows of it are reserved.
+
+    values: the rows, (N, ...). problem: what was wrong, in words, with the file that was there before; None for nothing.
     """
-    size, problem = dtype.itemsize * math.prod(shape), None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(f"{path.suffix}.lock")):
-        if set_aside_unless_file(path):
-            problem = "was damaged (not a file)"
-        elif path.exists() and (length := path.stat().st_size) != size:
-            problem = f"was damaged ({length:,} bytes for {size:,})"
-        if problem or not path.exists():
-            _make_zeros(path, size)
-        return np.memmap(path, dtype=dtype, mode="r+", shape=shape), problem
+
+    def __init__(self, path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+        """Map a file, made anew where it is not there or is not of this size."""
+        size, self.problem = dtype.itemsize * math.prod(shape), None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(f"{path.suffix}.lock")):
+            if set_aside_unless_file(path):
+                self.problem = "was damaged (not a file)"
+            elif path.exists() and (length := path.stat().st_size) != size:
+                self.problem = f"was damaged ({length:,} bytes for {size:,})"
+            if self.problem or not path.exists():
+                _make_zeros(path, size)
+            self._descriptor = os.open(path, os.O_RDWR)
+        weakref.finalize(self, os.close, self._descriptor)
+        with os.fdopen(os.dup(self._descriptor), "r+b") as file:
+            self.values: Any = np.memmap(file, dtype=dtype, mode="r+", shape=shape)
+        self._row_bytes = dtype.itemsize * math.prod(shape[1:])
+        self._reserved = np.zeros(-(-size // PAGE), dtype=bool)
+
+    def reserve(self, rows: NDArray[np.int64]) -> None:
+        """Take the disk space of these rows, in ascending order and without repeats; raises OSError where the disk is full.
+
+        Writing to a mapped row without disk space would kill the process.
+        """
+        if not hasattr(os, "posix_fallocate"):  # macOS has no such call
+            return
+        for first, last in _spans(rows * self._row_bytes // PAGE, ((rows + 1) * self._row_bytes - 1) // PAGE):
+            if not self._reserved[first : last + 1].all():
+                length = min((last + 1) * PAGE, self.values.nbytes) - first * PAGE
+                os.posix_fallocate(self._descriptor, first * PAGE, length)
+                self._reserved[first : last + 1] = True
+
+    def flush(self) -> None:
+        """Put what was written on disk; raises OSError where that fails."""
+        self.values.flush()
+
+    @property
+    def inode(self) -> int:
+        return os.fstat(self._descriptor).st_ino
+
+    @property
+    def disk_bytes(self) -> int:
+        """The disk space that is taken."""
+        return os.fstat(self._descriptor).st_blocks * STAT_BLOCK
+
+
+STAT_BLOCK = 512
+"""bytes of a block in a file's status, whatever the file system's are"""
+
+
+def _spans(first: NDArray[np.int64], last: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Ranges of pages (first, last), ascending, with those joined that touch or overlap."""
+    if not len(first):
+        return []
+    starts = np.flatnonzero(np.append(True, first[1:] > last[:-1] + 1))
+    ends = np.append(starts[1:], len(first)) - 1
+    return list(zip(first[starts].tolist(), last[ends].tolist(), strict=True))
 
 
 def _make_zeros(path: Path, size: int) -> None:
-    """Put a file of `size` zero bytes in a place, whole or not at all."""
+    """Put a file of `size` zero bytes in a place, whole or not at all; it takes no disk space yet."""
     part = path.with_suffix(f"{path.suffix}.part")
     try:
         with part.open("wb") as file:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, size)
-            else:  # macOS has no such call
-                file.truncate(size)
+            file.truncate(size)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
@@ -120,8 +170,8 @@ def free_bytes(folder: Path, device: torch.device) -> int:
 
 
 def _taken(folder: Path) -> int:
-    """The bytes of a cache's files; another process may be removing them."""
-    return sum(status.st_size for file in folder.glob("*") if (status := plain_status(file)) is not None)
+    """The disk space of a cache's files; another process may be removing them."""
+    return sum(status.st_blocks * STAT_BLOCK for file in folder.glob("*") if (status := plain_status(file)) is not None)
 
 
 def make_room(folder: Path, limit: int) -> None:

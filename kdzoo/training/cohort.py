@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import functools
 import operator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from kdzoo.contract.needs import Need, NetworkNeeds, Pass
+from kdzoo.contract.needs import MAPS, Need, NetworkNeeds, Pass
+from kdzoo.contract.shapes import Shapes
 from kdzoo.data.epoch import EpochPlan
 from kdzoo.data.split import Parts
 from kdzoo.models.placement import Placement
 from kdzoo.runs.spec import Recipe, steps_per_epoch
-from kdzoo.teachers.answers import block_size, cached_answers, open_teacher_cache
+from kdzoo.teachers.answers import block_size, cached_answers, open_teacher_cache, uncached
 from kdzoo.teachers.cache import TeacherCache
 from kdzoo.teachers.teacher import Answers, LiveTeacher, Teacher
 from kdzoo.training.batched import BatchedMembers
@@ -88,6 +89,20 @@ class Cohort:
             self.seed,
             self.execution,
         )
+
+    def split_by_cache(self, shapes: Shapes | None) -> list[Cohort]:
+        """This cohort; where the maps that some members read of the teacher do not fit into its cache, these apart and first.
+
+        They need the living teacher in every step, and fill the cache for the others, who then need it no more. shapes: of the
+        teacher's outputs.
+        """
+        if shapes is None or not isinstance(self.teacher, LiveTeacher) or self.execution.options.teacher_cache == 0:
+            return [self]
+        if not uncached(self.teacher_needs.outputs, shapes, self.parts, self.recipe, self.teacher_passes, self.execution):
+            return [self]
+        reading = [member for member in self.members if member.objective.needs.teacher.outputs & MAPS]
+        others = [member for member in self.members if member not in reading]
+        return [replace(self, members=members) for members in (reading, others) if members]
 
     def open_answers(self, plan: EpochPlan, first: int = 0) -> Answers | None:
         """The teacher's answers for an epoch from its batch number `first` on; None where no member reads any."""

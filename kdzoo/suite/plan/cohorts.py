@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 
 from kdzoo.contract.methods import REGISTRY
+from kdzoo.contract.needs import MAPS
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import Run
 from kdzoo.runs.store import teacher_store
@@ -38,6 +39,7 @@ def make_jobs(todo: Iterable[Planned], plan: Plan, options: WorkerOptions, proce
             after = None if job.name in checked else job.name
             if after is not None:
                 jobs.setdefault(after, replace(job, example=(str(plan.folder), example.run.id)))
+        group = sorted(group, key=lambda planned: not reads_maps(planned.run))  # as few cohorts as can be then run the teacher for maps
         for number, start in enumerate(range(0, len(group), largest)):
             part = group[start : start + largest]
             name = f"{part[0].run.id} and {len(part) - 1} more ({number})"
@@ -97,6 +99,11 @@ def _start_of(run: Run) -> str:
     if first is None or not REGISTRY.get(first.objective.terms[0].method).card.needs.student:
         return ""
     return first.id
+
+
+def reads_maps(run: Run) -> bool:
+    """Whether a term of a run reads feature maps of the teacher, which its cache may be too small for."""
+    return any(REGISTRY.get(term.method).card.needs.teacher.outputs & MAPS for term in run.objective.terms)
 
 
 def units_of(run: Run) -> int:

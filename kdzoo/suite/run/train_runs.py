@@ -174,13 +174,13 @@ def train_cohort(
         members.append(member)
     setup = (work_clock(execution.device, options.threads) - began) / max(len(members), 1)
     for group in group_by_step(members, options.memory):
-        cohort = cohort_of(group, parts, teacher, execution)
-        note_lost_lines(cohort, emit)
-        attach_accelerators(cohort, emit)
-        emit(beginning_of(cohort))
-        first_step, began = group[0].step, work_clock(execution.device, options.threads)
-        fit(cohort, emit=emit, stop=stop)
-        record_costs(cohort, first_step, setup, work_clock(execution.device, options.threads) - began, options, emit)
+        for cohort in cohort_of(group, parts, teacher, execution).split_by_cache(shapes):
+            note_lost_lines(cohort, emit)
+            attach_accelerators(cohort, emit)
+            emit(beginning_of(cohort))
+            first_step, began = group[0].step, work_clock(execution.device, options.threads)
+            fit(cohort, emit=emit, stop=stop)
+            record_costs(cohort, first_step, setup, work_clock(execution.device, options.threads) - began, options, emit)
 
 
 def beginning_of(cohort: Cohort) -> TrainingBegun:
