@@ -1,6 +1,7 @@
 """A teacher whose answers stand in a file teaches like the living one, and one written by hand like any closed model."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -14,11 +15,13 @@ from kdzoo.errors import InputError
 from kdzoo.runs.predictions import read_predictions
 from kdzoo.runs.spec import Augment, DataSpec, Recipe
 from kdzoo.runs.store import Store, teacher_store
-from kdzoo.teachers.file import read_saved, spread
+from kdzoo.teachers.file import spread
+from kdzoo.teachers.file_io import read_saved
 from kdzoo.teachers.saved import problems_of_saved, saved_teacher
 
 SMALL = ("--data", "digits", "--student", "digits_student", "--limit", "200", "--epochs", "2", "--seeds", "1", "--no-refit", "--jobs", "1")
 BENCH = ("bench", *SMALL, "--threads", "1", "--keep", "predictions", "--methods", "hinton")
+MOVED_TEACHER = ("--set", "teacher_recipe.augment.crop=pad", "--set", "teacher_recipe.augment.pad=1")
 MOVED = ("--set", "recipe.augment.crop=pad", "--set", "recipe.augment.pad=1")
 
 
@@ -87,6 +90,53 @@ def test_a_bench_with_a_saved_teacher_ends_where_the_living_one_leads(kdzoo, pla
     differs = kdzoo("teachers", "check", "changed.npz", "--check", 8)
     assert differs.status == 1
     assert f"8 rows differ from {teacher}" in differs.out + differs.err
+    refused = kdzoo(*BENCH, "--teacher", "saved:changed.npz", "--name", "refused", "--check", 16)
+    assert refused.status == 2
+    assert f"changed.npz: its rows differ from its living teacher, {teacher}: by up to" in refused.err
+    assert "in 16 rows; save them again (kdzoo teachers save), or pass --check 0" in refused.err
+    assert not (place / "results" / "refused" / "runs").exists()
+    unchecked = kdzoo(*BENCH, "--teacher", "saved:changed.npz", "--name", "refused", "--check", 0, "--dry-run")
+    assert unchecked.status == 0, unchecked.err
+    same = kdzoo(*BENCH, "--teacher", "saved:ten.safetensors", "--name", "again", "--dry-run", "--check", 16)
+    assert f"16 rows of its file agree with the living teacher, {teacher}" in same.out + same.err
+
+
+def test_rows_of_the_views_that_a_runs_epochs_show_teach_like_the_living_teacher(kdzoo, place, train_here):
+    """Saved with their embedding, by the views of a run under the living teacher; a longer run is refused, and all views serve it."""
+    assert kdzoo("train", "digits_teacher", "--data", "digits", "--limit", 200, "--epochs", 8, "--threads", 1, *MOVED_TEACHER).status == 0
+    (teacher,) = teacher_store().ids()
+    moved = (*BENCH, *MOVED, "--set", "recipe.lr=0.02")  # what is compared is not to hang on the last bits of an answer
+
+    def student(name: str):
+        (run_id,) = [one for one in Store(place / "results" / name).ids() if one.startswith("hinton")]
+        folder = Store(place / "results" / name).run(run_id)
+        return folder, read_predictions(folder.predictions, run_id, part="test", classes=10).log_probs
+
+    assert kdzoo(*moved, "--teacher", teacher, "--name", "live").status == 0
+    live, expected = student("live")
+    saved = kdzoo("teachers", "save", teacher, "-o", "shown.npz", "--views", live.id, "--embedding", "--check", 32)
+    assert saved.status == 0, saved.err
+    told = saved.out + saved.err
+    assert f"32 rows agree with {teacher}" in told
+    assert re.search(
+        r"1,797 images in their centre view and [\d,]+ views of training images, 10 class scores each, and the embedding", told
+    )
+    ended = kdzoo(*moved, "--teacher", "saved:shown.npz", "--name", "shown")
+    assert ended.status == 0, ended.err
+    folder, found = student("shown")
+    assert folder.result()["teacher"]["saved"] == {"k": None, "views": "exact"}
+    assert np.abs(found - expected).max() < 1e-3
+    other = kdzoo(*moved, "--teacher", "saved:shown.npz", "--name", "other", "--epochs", 3)
+    assert other.status == 2
+    assert "views of training images that its epochs show" in other.err
+    every = kdzoo("teachers", "save", teacher, "-o", "all.safetensors", "--views", "all", "--top", 3, "--check", 0)
+    assert every.status == 0, every.err
+    file = read_saved(place / "all.safetensors")
+    assert sorted(set(file.views.tolist())) == list(range(-1, 9))  # nine crops of a padding of 1, without flips
+    assert (file.views >= 0).sum() % 9 == 0
+    assert kdzoo(*moved, "--teacher", "saved:all.safetensors", "--name", "all", "--epochs", 3, "--dry-run").status == 0
+    endless = kdzoo("teachers", "save", teacher, "-o", "no.npz", "--views", "nobody")
+    assert endless.status == 2
 
 
 def test_a_closed_model_written_with_numpy_teaches_on_images_that_the_trainer_moves(kdzoo, place, images, train_here):
@@ -120,7 +170,7 @@ def test_what_a_file_does_not_offer_is_told_by_name_all_at_once(tmp_path, images
     some = type(images.train)(images.train.images[:5], images.train.targets[:5], images.train.keys[:5])
     np.savez(tmp_path / "few.npz", **rows(some), **closed_model(some))
     recipe = Recipe(epochs=1, batch_size=16, lr=0.1, mixup=0.2)
-    problems = problems_of_saved(read_saved(tmp_path / "few.npz"), parts, recipe, {"crd": Need.EMBEDDING, "hinton": Need.LOGITS})
+    problems = problems_of_saved(read_saved(tmp_path / "few.npz"), parts, recipe, 3, {"crd": Need.EMBEDDING, "hinton": Need.LOGITS})
     assert [problem.partition(":")[0] for problem in problems] == ["crd", "recipe.mixup, recipe.cutmix", "saved"]
     assert (
         f"has no row for {len(parts.train.targets) - sum(key in some.keys.tolist() for key in parts.train.keys.tolist())} of" in problems[2]
@@ -166,7 +216,7 @@ def test_rows_of_numbered_views_answer_for_the_very_view_that_a_student_sees(tmp
     np.savez(tmp_path / "views.npz", **arrays, augment=json.dumps(augment.model_dump(mode="json")))
     recipe = Recipe(epochs=2, batch_size=16, lr=0.1, augment=augment)
     file = read_saved(tmp_path / "views.npz")
-    assert problems_of_saved(file, parts, recipe, {}) == []
+    assert problems_of_saved(file, parts, recipe, 3, {}) == []
     plan = EpochPlan(parts, recipe, seed=3, epoch=1, passes=Pass.SECOND_VIEW)
     answers = saved_teacher(file, parts, recipe).open_epoch(plan, Need.EMBEDDING | Pass.SECOND_VIEW)
     loaded = next(iter(plan.batches(2)))
@@ -176,4 +226,4 @@ def test_rows_of_numbered_views_answer_for_the_very_view_that_a_student_sees(tmp
     assert outputs.second.embedding.long().tolist() == torch.stack([loaded.index, codes[Pass.SECOND_VIEW]], 1).tolist()
     assert len(codes[Pass.FIRST].unique()) > 1
     other = recipe.model_copy(update={"augment": Augment(crop="pad", pad=2)})
-    assert "has no row for" in problems_of_saved(file, parts, other, {})[0]
+    assert "has no row for" in problems_of_saved(file, parts, other, 3, {})[0]

@@ -65,6 +65,15 @@ def save(
         int | None, option(text="Keep the K most probable classes of each image alone.", default="all class scores", metavar="K")
     ] = None,
     embedding: Annotated[bool, option("--embedding", text="Keep the embedding too.", default="off")] = False,
+    views: Annotated[
+        str,
+        option(
+            text="Which views of the training images have a row: centre; all, every padded crop and flip of the teacher's recipe; or ids "
+            "of runs, whose epochs show them.",
+            default="centre",
+            metavar="VIEWS",
+        ),
+    ] = "centre",
     check: Annotated[
         int, option(text="Compare so many rows of the file with the living teacher; 0 for none.", default=str(COMPARED_ROWS), metavar="N")
     ] = COMPARED_ROWS,
@@ -72,20 +81,33 @@ def save(
 ) -> int:
     """Save what a teacher says of every image of its data, for `kdzoo bench --teacher saved:FILE`.
 
-    Each row is of an image as evaluation shows it, whole or its centre (the centre view).
+    Every image has a row as evaluation shows it, whole or its centre (the centre view). With --views, training images have rows of
+    the views that training shows too, so that a student is taught on each as it sees it.
 
     \b
     Examples:
       kdzoo teachers save none-0123456789ab -o answers.npz
       kdzoo teachers save none-0123456789ab -o top5.safetensors --top 5 --embedding
+      kdzoo teachers save none-0123456789ab -o views.npz --views hinton-0123456789ab,hinton-ba9876543210
     """
+    from kdzoo.teachers.file import CENTRE
+    from kdzoo.training.saving import ViewsSaved, save_teacher
     from kdzoo.training.located import LocatedRun
-    from kdzoo.training.saving import save_teacher
 
     _refuse_negative(check)
-    file = save_teacher(LocatedRun.read(finished_run(run, results)), output, k=top, embedding=embedding)
+    chosen_views: ViewsSaved = "centre"
+    if views == "all":
+        chosen_views = "all"
+    elif views != "centre":
+        chosen_views = [LocatedRun.read(run_folder(name.strip(), results)) for name in views.split(",")]
+    file = save_teacher(LocatedRun.read(finished_run(run, results)), output, k=top, embedding=embedding, views=chosen_views)
     what = f"{file.classes} class scores" if file.k is None else f"the {file.k} most probable of {file.classes} classes"
-    print_text(f"{output}: {len(file.keys):,} images in their centre view, {what} each{', and the embedding' if embedding else ''}")
+    count = int((file.views != CENTRE).sum())
+    of_views = f" and {count:,} views of training images" if count else ""
+    print_text(
+        f"{output}: {len(file.keys) - count:,} images in their centre view{of_views}, {what} "
+        f"each{', and the embedding' if embedding else ''}"
+    )
     print_text(f"use it: kdzoo bench --teacher saved:{output} --student NAME --data NAME")
     return _compare(output, run, check, results) if check else 0
 
@@ -113,7 +135,7 @@ def check_file(
 
 def _compare(path: Path, teacher: str | None, count: int, results: Path) -> int:
     """Compare rows of a file with a living teacher and tell; the exit code."""
-    from kdzoo.teachers.file import read_saved
+    from kdzoo.teachers.file_io import read_saved
     from kdzoo.training.located import LocatedRun
     from kdzoo.training.saving import compare_saved
 

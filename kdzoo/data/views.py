@@ -178,6 +178,13 @@ def view_code(views: Views, augment: Augment) -> Tensor | None:
     return views.top * reach + views.left + reach**2 * views.flip.long()
 
 
+def views_of_codes(codes: Tensor, augment: Augment) -> Views:
+    """The views (N,) that these numbers (N,) stand for: padded crops and flips, the reverse of `view_code`."""
+    reach = 2 * augment.pad + 1
+    corner = codes % reach**2
+    return Views(corner // reach, corner % reach, codes >= reach**2)
+
+
 def finite(recipe: Recipe) -> bool:
     """Whether a sample and its `view_code` tell the seen image: not where views have none, nor where images are mixed.
 

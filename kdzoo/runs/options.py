@@ -172,6 +172,17 @@ class ExecutionSpec(Spec):
         ),
     ] = ("predictions", "student")
     oracle: Annotated[bool, Option("Also record the best epoch on the test set.", RESULTS, many_runs=True)] = False
+    check: Annotated[
+        int,
+        Field(ge=0),
+        Option(
+            "Compare so many rows of a saved teacher's file with the living teacher, where that is at hand; 0 for none.",
+            PAIR,
+            typed=int,
+            metavar="N",
+            many_runs=True,
+        ),
+    ] = 64
     allow_chance_teacher: Annotated[bool, Option("Accept a teacher that is no better than chance, as a control.", PAIR)] = False
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:

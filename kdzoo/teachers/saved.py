@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from kdzoo.data.dataset import Subset
 from kdzoo.data.epoch import EpochPlan, Inputs
 from kdzoo.data.split import Parts
 from kdzoo.data.views import view_count
+from kdzoo.errors import InputError
 from kdzoo.models.placement import Placement
 from kdzoo.runs.spec import Augment, Recipe
 from kdzoo.teachers.file import CENTRE, SavedFile
@@ -63,7 +66,10 @@ class SavedTeacher(Teacher):
         keys = plan.parts.train.keys
         assert keys is not None
         views = plan.view_indices(which) if self.exact_views else None
-        return self.file.find(keys[plan.samples_at(which)], CENTRE if views is None else views)
+        rows = self.file.find(keys[plan.samples_at(which)], CENTRE if views is None else views)
+        if bool((rows < 0).any()):
+            raise InputError(f"saved:{self.file.path}: has no row for {int((rows < 0).sum()):,} images of epoch {plan.epoch + 1}")
+        return rows
 
     def check_predictions(self, parts: Parts, augment: Augment, execution: Placement) -> tuple[Tensor, Tensor]:
         labelled = (parts.train.targets >= 0).nonzero().flatten()[:EVALUATED]
@@ -105,7 +111,9 @@ def _predictions(file: SavedFile, part: Subset) -> Tensor | None:
 
 def _notes(file: SavedFile, parts: Parts, val: Tensor | None, test: Tensor | None) -> Iterable[str]:
     lacking = [
-        name for name, part, said in (("validation", parts.val, val), ("test", parts.test, test)) if part is not None and said is None
+        name
+        for name, part, predictions in (("validation", parts.val, val), ("test", parts.test, test))
+        if part is not None and predictions is None
     ]
     if lacking:
         yield (
@@ -114,29 +122,47 @@ def _notes(file: SavedFile, parts: Parts, val: Tensor | None, test: Tensor | Non
         )
 
 
-def problems_of_saved(file: SavedFile, parts: Parts, recipe: Recipe, needs: Mapping[str, NetworkNeeds]) -> list[str]:
+def problems_of_saved(file: SavedFile, parts: Parts, recipe: Recipe, seed: int, needs: Mapping[str, NetworkNeeds]) -> list[str]:
     """What a file does not offer to a run, a sentence each. needs: what each method reads of the teacher."""
     problems = []
-    for method, its in needs.items():
-        if lacking := [str(one.name).lower() for one in its.outputs & ~file.offers]:
-            offered = "logits and embedding" if Need.EMBEDDING in file.offers else "logits"
+    for method, own in needs.items():
+        if lacking := [str(need.name).lower() for need in own.outputs & ~file.offers]:
+            offers = "logits and embedding" if Need.EMBEDDING in file.offers else "logits"
             problems.append(
                 f"{method}: reads {' and '.join(lacking)} of the teacher, which the saved teacher {file.name} does not hold; it "
-                f"offers {offered}"
+                f"offers {offers}"
             )
     if recipe.mixes:
         problems.append(f"recipe.mixup, recipe.cutmix: the saved teacher {file.name} has no answers for mixed images; remove them")
     keys = parts.train.keys
     assert keys is not None
-    views = range(view_count(recipe.augment) or 1) if file.has_views_of(recipe.augment) else [CENTRE]
-    missing = sum(int((file.find(keys, view) < 0).sum()) for view in views)
-    if missing:
-        what = "training images" if list(views) == [CENTRE] else f"training images in {len(views)} views each"
+    if file.has_views_of(recipe.augment):
+        passes = reduce(or_, (own.passes for own in needs.values()), Pass.FIRST)
+        samples, views = shown_views(parts, recipe, seed, passes)
+        missing, wanted = file.find(keys[samples], views) < 0, "views of training images that its epochs show"
+    else:
+        missing, wanted = file.find(keys) < 0, "training images"
+    if lacks := int(missing.sum()):
         problems.append(
-            f"saved:{file.path}: has no row for {missing:,} of {len(keys) * len(views):,} {what}; keys are those of "
+            f"saved:{file.path}: has no row for {lacks:,} of {len(missing):,} {wanted}; keys are those of "
             "this data set (docs/saved-teachers.md)"
         )
     return problems
+
+
+def shown_views(parts: Parts, recipe: Recipe, seed: int, passes: Pass) -> tuple[Tensor, Tensor]:
+    """Every distinct (sample, view number) that the epochs of a run show, (M,) int64 each; views are padded crops and flips."""
+    views = view_count(recipe.augment)
+    assert views is not None
+    shown = torch.zeros(len(parts.train.targets) * views, dtype=torch.bool)
+    for epoch in range(recipe.drawn_epochs):
+        plan = EpochPlan(parts, recipe, seed, epoch, passes)
+        for which in passes:
+            numbers = plan.view_indices(which)
+            assert numbers is not None
+            shown[plan.samples_at(which) * views + numbers] = True
+    codes = shown.nonzero().flatten()
+    return codes // views, codes % views
 
 
 def shapes_of_saved(file: SavedFile) -> Shapes:

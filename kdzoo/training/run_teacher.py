@@ -13,7 +13,8 @@ from kdzoo.errors import InputError
 from kdzoo.models.measure import count, probe
 from kdzoo.models.network import freeze
 from kdzoo.models.placement import Placement
-from kdzoo.teachers.file import SavedFile, read_saved
+from kdzoo.teachers.file import SavedFile
+from kdzoo.teachers.file_io import read_saved
 from kdzoo.teachers.saved import problems_of_saved, saved_teacher, shapes_of_saved
 from kdzoo.teachers.teacher import Teacher, serve
 from kdzoo.training.located import LocatedRun, Modules
@@ -42,7 +43,7 @@ def _saved_file(path: Path, name: str, digest: str) -> SavedFile:
 def refuse_missing_answers(bound: LocatedRun, parts: Parts) -> None:
     """Raises InputError for what a run reads of its saved teacher that the file does not hold."""
     needs = {term.method: REGISTRY.get(term.method).card.needs.resolve(preact=False).teacher for term in bound.run.objective.all_terms}
-    if problems := problems_of_saved(saved_file(bound), parts, bound.run.recipe, needs):
+    if problems := problems_of_saved(saved_file(bound), parts, bound.run.recipe, bound.run.seed, needs):
         raise InputError(*problems)
 
 

@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kdzoo.contract.needs import Need
+from kdzoo.contract.methods import REGISTRY
+from kdzoo.contract.needs import Need, Pass
 from kdzoo.data.dataset import Images, Subset
 from kdzoo.data.loader import fetch
-from kdzoo.data.views import center
+from kdzoo.data.split import Parts
+from kdzoo.data.views import apply, center, view_count, views_of_codes
 from kdzoo.errors import InputError
 from kdzoo.models.network import Network
 from kdzoo.models.predict import batch_of
 from kdzoo.runs.spec import Augment
 from kdzoo.teachers.answers import TOLERANCE
-from kdzoo.teachers.file import CENTRE, SavedFile, read_saved, write_saved
+from kdzoo.teachers.file import CENTRE, SavedFile, as_values
+from kdzoo.teachers.file_io import read_saved, write_saved
+from kdzoo.teachers.saved import shown_views
 from kdzoo.training.located import LocatedRun, Modules
 from kdzoo.training.run_data import data_of
 from kdzoo.training.run_student import load_trained_student
 
+ViewsSaved = Literal["centre", "all"] | Sequence[LocatedRun]
+"""the centre view of every image; also every numbered view of every training image; or the views that the epochs of runs show"""
+
 
 @dataclass(frozen=True)
 class Comparison:
-    """A sample of a file's rows beside the living teacher. difference: the largest, of log-probabilities relative to their largest."""
+    """A sample of a file's rows beside the living teacher. difference: the largest, relative to the largest value, of what it holds."""
 
     rows: int
     difference: float
@@ -37,77 +47,104 @@ class Comparison:
         return self.difference <= TOLERANCE
 
 
-def save_teacher(bound: LocatedRun, path: Path, *, k: int | None = None, embedding: bool = False) -> SavedFile:
-    """Write what a run's trained network says of the centre view of every image of its data: class scores, or the k largest.
+@dataclass(frozen=True)
+class _Rows:
+    """Rows of a file that are all of one part of the data: the images (M,) and their views (M,) by number."""
 
-    Raises InputError for a path that exists or ends otherwise than in .npz or .safetensors, for a k that is no number of
-    classes, and for a network without an embedding that can be asked for.
+    part: Subset
+    images: Tensor
+    views: Tensor
+
+
+def save_teacher(bound: LocatedRun, path: Path, *, k: int | None = None, embedding: bool = False, views: ViewsSaved = "centre") -> SavedFile:
+    """Write what a run's trained network says of every image of its data: class scores, or the k largest.
+
+    Every image has a row of its centre view; of training images further rows are of their numbered views. Runs whose epochs are
+    saved need be neither trained nor of this teacher. Raises InputError for a path that exists or ends otherwise than in .npz or
+    .safetensors, for a k that is no number of classes, for a network without an embedding that can be asked for, and for views
+    without numbers.
     """
-    images, network = _living(bound)
+    images, parts, network = _living(bound)
     if path.exists():
         raise InputError(f"{path}: exists already; remove it, or name another file")
     if k is not None and not 0 < k <= len(images.classes):
         raise InputError(f"top: expected a number from 1 to {len(images.classes)}, the number of classes, got {k}")
     if embedding and not isinstance(network, Network):
         raise InputError(f"embedding: {bound.run.id} ships with parts of its method, which have none; leave --embedding out")
-    subsets = [part for part in (images.train, images.val, images.test) if part is not None]
-    keys = torch.cat([_keys_of(part) for part in subsets])
-    scores, pooled = _answers(network, subsets, bound.run.recipe.augment, embedding=embedding)
-    arrays = {"keys": keys, "views": torch.full((len(keys),), CENTRE)}
     facts = {
         "name": bound.run.student.name,
         "classes": str(len(images.classes)),
         "class_names": json.dumps(list(images.classes)),
         "teacher": bound.run.id,
     }
-    if k is None:
-        arrays["logits"] = scores
-    else:
-        top = scores.double().log_softmax(1).topk(k, dim=1)
-        arrays |= {"top_log_probs": top.values.float(), "top_classes": top.indices}
+    centres = [_Rows(part, torch.arange(len(part.targets)), torch.full((len(part.targets),), CENTRE)) for part in _subsets(images)]
+    augment, numbered = bound.run.recipe.augment, list[_Rows]()
+    if views != "centre":
+        runs = [bound] if views == "all" else list(views)
+        augment = _numbering(runs)
+        numbered = [_every_view(parts, augment)] if views == "all" else _views_of_runs(images, runs)
+        facts["augment"] = json.dumps(augment.model_dump(mode="json"))
+    rows = [*centres, *numbered]
+    size = bound.run.recipe.augment
+    kept = [_kept(scores, pooled, k) for one in rows for scores, pooled in _answers(network, one, augment, size, embedding=embedding)]
+    arrays = {
+        "keys": torch.cat([_keys_of(one.part)[one.images] for one in rows]),
+        "views": torch.cat([one.views for one in rows]),
+        **{name: torch.cat([chunk[name] for chunk in kept]) for name in kept[0]},
+    }
+    if k is not None:
         facts["k"] = str(k)
-    if pooled is not None:
-        arrays["embedding"] = pooled
     write_saved(path, arrays, facts)
     return read_saved(path)
 
 
 def compare_saved(file: SavedFile, bound: LocatedRun, count: int) -> Comparison:
-    """Compare up to `count` rows of a file, drawn at random, with the network that a run has trained; rows of the centre view alone.
+    """Compare up to `count` rows of a file, drawn at random, with the network that a run has trained, each in the row's own view.
 
     Raises InputError where none of the rows is of an image of the run's data.
     """
-    images, network = _living(bound)
-    subsets = [part for part in (images.train, images.val, images.test) if part is not None]
-    samples: list[tuple[Subset, Tensor]] = []
-    for part in subsets:
-        rows = file.find(_keys_of(part))
-        indices = (rows >= 0).nonzero().flatten()
-        samples.append((Subset(part.images[indices.to(part.images.device)], part.targets[indices]), rows[indices]))
-    total = sum(len(rows) for _, rows in samples)
+    images, _, network = _living(bound)
+    augment = bound.run.recipe.augment if file.augment is None else Augment.model_validate(dict(file.augment))
+    random = np.random.default_rng(0)
+    rows_of = {id(part): _rows_of_part(file, part) for part in _subsets(images)}
+    total = sum(len(rows) for rows, _ in rows_of.values())
     if not total:
-        raise InputError(f"{file.path}: none of its rows is of an image of {images.name}, in its centre view")
-    mask = torch.zeros(total, dtype=torch.bool)
-    mask[torch.randperm(total, generator=torch.Generator().manual_seed(0))[:count]] = True
-    differences, same = [], []
-    for (part, rows), sample in zip(samples, torch.split(mask, [len(rows) for _, rows in samples]), strict=True):
-        if not sample.any():
-            continue
-        at = sample.nonzero().flatten()
-        some = Subset(part.images[at.to(part.images.device)], part.targets[at])
-        live = _answers(network, [some], bound.run.recipe.augment)[0].double().log_softmax(1)
-        saved = file.logits(rows[at]).double().log_softmax(1)
-        same.append(live.argmax(1) == saved.argmax(1))
-        if file.top_classes is not None:  # what lies beyond the k largest the file does not know
-            live, saved = (scores.gather(1, file.top_classes[rows[at]]) for scores in (live, saved))
-        differences.append(float((live - saved).abs().max() / live.abs().max().clamp(min=1e-6)))
-    return Comparison(int(mask.sum()), max(differences), float(torch.cat(same).double().mean()))
+        raise InputError(f"{file.path}: none of its rows is of an image of {images.name}")
+    chosen = torch.zeros(total, dtype=torch.bool)
+    chosen[torch.from_numpy(random.permutation(total)[:count])] = True
+    differences, same = [0.0], []
+    for part, picked in zip(_subsets(images), torch.split(chosen, [len(rows) for rows, _ in rows_of.values()]), strict=True):
+        rows, places = (one[picked] for one in rows_of[id(part)])
+        some = _Rows(part, places, torch.from_numpy(file.views)[rows])
+        wants_embedding = file.embedding is not None and isinstance(network, Network)
+        done = 0
+        for scores, pooled in _answers(network, some, augment, bound.run.recipe.augment, embedding=wants_embedding):
+            at = rows[done : done + len(scores)]
+            done += len(scores)
+            live, saved = scores.double().log_softmax(1), file.logits(at).double().log_softmax(1)
+            same.append(live.argmax(1) == saved.argmax(1))
+            if file.top_classes is not None:  # what lies beyond the k largest the file does not know
+                live, saved = (one.gather(1, file.top_classes[at]) for one in (live, saved))
+            differences.append(_relative_difference(saved, live))
+            if pooled is not None and file.embedding is not None:
+                differences.append(_relative_difference(file.embedding[at], pooled))
+    return Comparison(int(chosen.sum()), max(differences), float(torch.cat(same).double().mean()))
 
 
-def _living(bound: LocatedRun) -> tuple[Images, nn.Module]:
+def _relative_difference(saved: Tensor, live: Tensor) -> float:
+    if saved.shape != live.shape:
+        return float("inf")
+    return float((live - saved).abs().max() / live.abs().max().clamp(min=1e-6))
+
+
+def _living(bound: LocatedRun) -> tuple[Images, Parts, nn.Module]:
     """The data of a run, and its trained network as it is kept."""
     images, parts = data_of(bound)
-    return images, load_trained_student(bound, images, parts, Modules()).eval()
+    return images, parts, load_trained_student(bound, images, parts, Modules()).eval()
+
+
+def _subsets(images: Images) -> list[Subset]:
+    return [part for part in (images.train, images.val, images.test) if part is not None]
 
 
 def _keys_of(part: Subset) -> Tensor:
@@ -116,18 +153,86 @@ def _keys_of(part: Subset) -> Tensor:
     return part.keys
 
 
+def _rows_of_part(file: SavedFile, part: Subset) -> tuple[Tensor, Tensor]:
+    """The rows (M,) of a file that are of images of a part, and which images (M,) these are."""
+    keys, row_keys = as_values(_keys_of(part).numpy()), as_values(file.keys)
+    order = np.argsort(keys, kind="stable")
+    place = np.searchsorted(keys[order], row_keys).clip(max=len(keys) - 1)
+    rows = np.flatnonzero(keys[order[place]] == row_keys)
+    return torch.from_numpy(rows), torch.from_numpy(order[place[rows]])
+
+
+def _numbering(runs: Sequence[LocatedRun]) -> Augment:
+    """The augmentation that numbers the views of all these runs; raises InputError where there is none, or several."""
+    augments = {str(bound.run.recipe.augment): bound.run.recipe.augment for bound in runs}
+    if len(augments) > 1:
+        raise InputError("views: expected runs of one augmentation, which numbers the views of a file; these have several")
+    (augment,) = augments.values()
+    if view_count(augment) is None or any(bound.run.recipe.mixes for bound in runs):
+        raise InputError("views: only padded crops and flips have numbers; images that are changed or mixed otherwise have endless views")
+    return augment
+
+
+def _every_view(parts: Parts, augment: Augment) -> _Rows:
+    """Every numbered view of every training image."""
+    samples, views = len(parts.train.targets), view_count(augment) or 1
+    return _Rows(parts.train, torch.arange(samples).repeat_interleave(views), torch.arange(views).repeat(samples))
+
+
+def _views_of_runs(images: Images, runs: Sequence[LocatedRun]) -> list[_Rows]:
+    """The views that the epochs of runs show, in all passes for which a teacher is asked; each once, whichever runs show it."""
+    seen: set[bytes] = set()
+    shown = []
+    for bound in runs:
+        parts = data_of(bound)[1]
+        passes = Pass.FIRST
+        for term in bound.run.objective.all_terms:
+            passes |= REGISTRY.get(term.method).card.needs.teacher.passes
+        samples, views = shown_views(parts, bound.run.recipe, bound.run.seed, passes)
+        keys = _keys_of(parts.train)
+        pairs = [key + view.tobytes() for key, view in zip(map(bytes, keys[samples].numpy()), views.numpy(), strict=True)]
+        fresh = torch.tensor([pair not in seen for pair in pairs])
+        seen.update(pairs)
+        shown.append(_Rows(parts.train, samples[fresh], views[fresh]))
+    return shown
+
+
+def _kept(scores: Tensor, pooled: Tensor | None, k: int | None) -> dict[str, Tensor]:
+    """The arrays of a chunk of rows: class scores, or the k largest log-probabilities with their classes; and the embedding."""
+    arrays = {"logits": scores}
+    if k is not None:
+        top = scores.double().log_softmax(1).topk(k, dim=1)
+        arrays = {"top_log_probs": top.values.float(), "top_classes": top.indices}
+    return arrays if pooled is None else {**arrays, "embedding": pooled}
+
+
 @torch.no_grad()
-def _answers(network: nn.Module, subsets: list[Subset], augment: Augment, *, embedding: bool = False) -> tuple[Tensor, Tensor | None]:
-    """Class scores (N, K) and, where asked for, embeddings (N, D) of the centre view of every image, on the CPU."""
-    scores, pooled, cpu = [], [], torch.device("cpu")
-    for part in subsets:
-        chunks = torch.split(torch.arange(len(part.targets), device=part.images.device), batch_of(network, part, augment))
-        for images in fetch(part.images, chunks, cpu):
-            inputs = center(images, augment)
-            if embedding:
-                outputs = network(inputs, Need.LOGITS | Need.EMBEDDING)
-                pooled.append(outputs.embedding.float())
-                scores.append(outputs.logits.float())
-            else:
-                scores.append(network.logits(inputs).float())  # type: ignore[operator]
-    return torch.cat(scores), torch.cat(pooled) if embedding else None
+def _answers(
+    network: nn.Module, rows: _Rows, augment: Augment, size: Augment, *, embedding: bool
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Class scores (B, K) and, where asked for, embeddings (B, D) of rows, a chunk at a time, on the CPU.
+
+    augment: what numbers the views; size: the augmentation whose size the centre view has.
+    """
+    chunk = batch_of(network, rows.part, size)
+    pieces = [piece for piece in torch.split(torch.arange(len(rows.images)), chunk) if len(piece)]
+    places = (rows.images[piece].to(rows.part.images.device) for piece in pieces)
+    for piece, images in zip(pieces, fetch(rows.part.images, places, torch.device("cpu")), strict=True):
+        inputs = _as_seen(images, rows.views[piece], augment, size)
+        if embedding:
+            outputs = network(inputs, Need.LOGITS | Need.EMBEDDING)
+            yield outputs.logits.float(), outputs.embedding.float()
+        else:
+            yield network.logits(inputs).float(), None  # type: ignore[operator]
+
+
+def _as_seen(images: Tensor, views: Tensor, augment: Augment, size: Augment) -> Tensor:
+    """Images (B, C, H, W), each in its view."""
+    if bool((views == CENTRE).all()):
+        return center(images, size)
+    if bool((views == CENTRE).any()):
+        seen = [_as_seen(images[one], views[one], augment, size) for one in (views == CENTRE, views != CENTRE)]
+        whole = seen[0].new_empty((len(images), *seen[0].shape[1:]))
+        whole[views == CENTRE], whole[views != CENTRE] = seen
+        return whole
+    return apply(images, views_of_codes(views, augment), torch.arange(len(images)), augment)

@@ -29,7 +29,7 @@ from kdzoo.suite.plan.objectives import Pairing, card_record
 from kdzoo.suite.plan.planned import Planned
 from kdzoo.suite.plan.recipe_files import RecipeFile
 from kdzoo.teachers.checks import measure_norms
-from kdzoo.teachers.file import read_saved
+from kdzoo.teachers.file_io import read_saved
 from kdzoo.training.located import Modules, WeightFiles
 from kdzoo.training.run_networks import network_of
 

@@ -10,18 +10,21 @@ from kdzoo.contract.objective import Objective
 from kdzoo.errors import InputError, noting
 from kdzoo.suite.plan.planned import Plan
 from kdzoo.suite.run.fork import PATIENCE_SECONDS
+from kdzoo.suite.run.saved_teachers import check_saved_teachers
 from kdzoo.suite.run.trial import trial_key, try_loss, users_methods
 from kdzoo.suite.run.untrained import Untrained, bind, distinct
 from kdzoo.training.located import LocatedRun, Modules
 from kdzoo.training.run_data import shape_of
 from kdzoo.training.run_networks import network_of
 from kdzoo.training.run_student import objective_of, student_of
-from kdzoo.training.run_teacher import refuse_missing_answers
 
 
-def preflight(plan: Plan, modules: Modules, image_cache: int | None = None, device: torch.device | None = None) -> tuple[str, ...]:
+def preflight(
+    plan: Plan, modules: Modules, image_cache: int | None = None, device: torch.device | None = None, check: int = 0
+) -> tuple[str, ...]:
     """Build every distinct student, teacher and objective once, untrained, and try users' losses for a step; notes on these trials.
 
+    check: how many rows of a saved teacher's file are compared with the living one, where that is kept here.
     Raises InputError for what cannot work.
     """
     problems: list[str] = []
@@ -34,12 +37,15 @@ def preflight(plan: Plan, modules: Modules, image_cache: int | None = None, devi
     for planned in distinct(plan.students, lambda p: (str(p.run.student), str(p.run.teacher), str(p.run.objective))):
         with noting(problems):
             build_objectives(bind(planned, plan), untrained, trials)
+    notes: list[str] = []
+    with noting(problems):
+        notes += check_saved_teachers(plan, untrained, check)
     for planned in distinct((p for p in plan.students if p.run.teacher), lambda p: (str(p.run.teacher),)):
         with noting(problems):
             load_teacher_weights(bind(planned, plan), plan, untrained, modules)
     if problems:
         raise InputError(*dict.fromkeys(problems))
-    return trials.notes()
+    return (*notes, *trials.notes())
 
 
 class LossTrials:
@@ -69,8 +75,6 @@ class LossTrials:
 def build_objectives(bound: LocatedRun, untrained: Untrained, trials: LossTrials) -> None:
     """Build the objectives of a run and of its pretrain stage; raises InputError where one cannot serve its networks or its data."""
     images, parts = untrained.data(bound)
-    if bound.run.teacher is not None and bound.run.teacher.saved is not None:
-        refuse_missing_answers(bound, parts)
     teacher, student = untrained.teacher_shapes(bound), untrained.student(bound)
     for run in filter(None, (bound.run.pretrain_run, bound.run)):
         stage = bound if run is bound.run else replace(bound, run=run)

@@ -63,7 +63,7 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
         plan = make_plan(config, modules)
         states = states_of(plan)
         if any(state != "done" for state in states.values()):  # what has been trained can be
-            notes = preflight(plan, modules or Modules(), config.image_cache, torch.device(device or "cpu"))
+            notes = preflight(plan, modules or Modules(), config.image_cache, torch.device(device or "cpu"), config.check)
             slow = why_slow((planned.run.recipe.precision for planned in plan.students), torch.device(device or "cpu"))
             plan = replace(plan, notes=(*plan.notes, *notes, *([slow] if slow else [])))
     if problems or plan is None or device is None:

@@ -1,0 +1,54 @@
+"""What is looked at of saved teachers before training: whether their files hold all that runs read, and are the living teachers'."""
+
+from __future__ import annotations
+
+from kdzoo.errors import InputError, noting
+from kdzoo.runs.store import teacher_store
+from kdzoo.suite.plan.planned import Plan, Planned
+from kdzoo.suite.run.untrained import Untrained, bind, distinct
+from kdzoo.training.saving import compare_saved
+from kdzoo.training.located import LocatedRun
+from kdzoo.training.run_teacher import refuse_missing_answers, saved_file
+
+
+def check_saved_teachers(plan: Plan, untrained: Untrained, rows: int) -> list[str]:
+    """Notes on saved teachers whose files agree with the living ones; raises InputError for what files lack, and for those that differ.
+
+    rows: how many of a file are compared where its living teacher is kept here; 0 for none.
+    """
+    saved = [planned for planned in plan.students if planned.run.teacher is not None and planned.run.teacher.saved is not None]
+
+    def reading(planned: Planned) -> tuple[str, ...]:
+        run = planned.run
+        return tuple(map(str, (run.teacher, run.data, run.recipe, run.seed, run.objective)))
+
+    problems: list[str] = []
+    notes: list[str] = []
+    for planned in distinct(saved, reading):
+        with noting(problems):
+            bound = bind(planned, plan)
+            refuse_missing_answers(bound, untrained.data(bound)[1])
+    for planned in distinct(saved if rows else [], lambda one: (str(one.run.teacher),)):
+        with noting(problems):
+            notes += _compare(bind(planned, plan), plan, rows)
+    if problems:
+        raise InputError(*problems)
+    return notes
+
+
+def _compare(bound: LocatedRun, plan: Plan, rows: int) -> list[str]:
+    """A note on rows of a file that agree with the living teacher; none where that is not kept here. Raises InputError where they differ."""
+    file = saved_file(bound)
+    if file.teacher is None:
+        return []
+    kept = (store.run(file.teacher) for store in (teacher_store(), plan.store))
+    living = next((run for run in kept if run.state() == "done" and run.student.is_file()), None)
+    if living is None:
+        return []
+    found = compare_saved(file, LocatedRun.read(living), rows)
+    if not found.agrees:
+        raise InputError(
+            f"saved:{file.path}: its rows differ from its living teacher, {living.id}: by up to {found.difference:.2g} relative to the "
+            f"largest value in {found.rows} rows; save them again (kdzoo teachers save), or pass --check 0 to teach with them as they are"
+        )
+    return [f"teacher {file.name}: {found.rows} rows of its file agree with the living teacher, {living.id}"]
