@@ -26,7 +26,7 @@ from speed_report import machine
 
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.needs import Need
-from kdzoo.data.sources import data_root
+from kdzoo.data.known import data_root
 from kdzoo.errors import InputError
 from kdzoo.runs.metrics_file import read_lines
 from kdzoo.runs.options import WorkerOptions

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from kdzoo.contract.projection import projector
     from kdzoo.contract.register import register
     from kdzoo.contract.shapes import DataFacts, Shapes
-    from kdzoo.data.sources import Raw, register_source
+    from kdzoo.data.canonical import Raw
+    from kdzoo.data.sources import register_source
     from kdzoo.distiller.distiller import Distiller
     from kdzoo.models.names import register_network
     from kdzoo.models.pairs import Pair, register_pair
@@ -46,7 +47,8 @@ _HOMES = {
     "load_plugin": "kdzoo.contract.plugins",
     "register": "kdzoo.contract.register",
     **dict.fromkeys(["Pair", "register_pair"], "kdzoo.models.pairs"),
-    **dict.fromkeys(["Raw", "register_source"], "kdzoo.data.sources"),
+    "Raw": "kdzoo.data.canonical",
+    "register_source": "kdzoo.data.sources",
     "Execution": "kdzoo.runs.options",
     "register_network": "kdzoo.models.names",
     "register_recipe": "kdzoo.suite.plan.recipe_files",

@@ -157,7 +157,8 @@ def test_a_method_that_exists_only_here_is_trained_here_and_its_failure_is_a_war
 def test_data_that_exist_only_here_are_trained_on_here(place):
     import numpy as np
 
-    from kdzoo.data.sources import Raw, register_source
+    from kdzoo.data.canonical import Raw
+    from kdzoo.data.sources import register_source
 
     random = np.random.default_rng(0)
 

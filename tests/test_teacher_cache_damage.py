@@ -395,7 +395,7 @@ def test_methods_that_read_what_does_not_fit_train_apart_and_fill_the_cache_for_
 
     (told,) = train(made, LOGITS_ALONE, note)
     assert "it keeps logits and embedding, and the teacher is run in every step for methods that read its stages" in told
-    assert begun == [("at",), ("hinton",)]
+    assert begun == [("at",), ("hinton", "none")]
     assert used == [(240, 0), (240, 240)]  # two epochs of 120 images, all of which the first cohort has asked about
     assert weights(made) == ready.live
     assert not list(memo_folder().glob("stages-*"))

@@ -154,8 +154,9 @@ def data_prepare(
     Example:
       kdzoo data prepare cifar100 --data-root ~/data
     """
+    from kdzoo.data.archives import prepare
     from kdzoo.data.known import data_root as chosen_root
-    from kdzoo.data.sources import load, prepare
+    from kdzoo.data.sources import load
 
     root = Path(data_root) if data_root else None
     try:

@@ -71,3 +71,11 @@ def where(name: str, root: Path | None) -> str | None:
         return "built in"
     places: Iterable[Path] = (data_root(root) / HALVED.get(name, name) / "train.npz", data_root(root) / files)
     return next((str(place) for place in places if place.is_file() or (place.is_dir() and any(place.iterdir()))), None)
+
+
+def not_here(name: str, looked: str, how: str) -> str:
+    """What is told of a data set that is not on this machine."""
+    return (
+        f"data: {name} is not on this machine; looked for {looked}. "
+        f"Give the folder that has it (--data-root DIR or KDZOO_DATA=DIR), or {how}"
+    )

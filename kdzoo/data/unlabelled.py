@@ -17,10 +17,10 @@ from torch import Tensor
 
 from kdzoo.data.dataset import Array, Images, Pixels, Stored, Subset, stored
 from kdzoo.data.files import IN_MEMORY_BYTES
-from kdzoo.data.listing import Walk
 from kdzoo.data.pixels import UNREADABLE, Look, decode, look, scales_of
 from kdzoo.data.preprocess import Scales, upright_rgb
 from kdzoo.data.sources import load
+from kdzoo.data.walk import Walk
 from kdzoo.errors import InputError
 from kdzoo.text import number_of
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
 import kdzoo
+from kdzoo.data.canonical import Raw, canonical
 from kdzoo.data.labels import map_labels
-from kdzoo.data.sources import Raw, canonical, load, register_source
+from kdzoo.data.sources import load, register_source
 from kdzoo.errors import InputError
 from kdzoo.suite.distill.distill import _data_name
 

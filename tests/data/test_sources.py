@@ -13,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
+from kdzoo.data.archives import prepare
+from kdzoo.data.canonical import Raw, canonical
 from kdzoo.data.dataset import statistics
 from kdzoo.data.known import where
-from kdzoo.data.sources import Raw, canonical, load, prepare, register_source
+from kdzoo.data.sources import load, register_source
 from kdzoo.errors import InputError
 
 
@@ -162,7 +164,7 @@ def test_a_damaged_archive_and_an_unknown_name_are_refused(tmp_path):
 
 def test_a_set_that_lies_here_is_checked_and_not_downloaded(tmp_path, monkeypatch):
     write_npz(tmp_path, "cifar10", raw(), raw(1))
-    monkeypatch.setattr("kdzoo.data.sources.TORCHVISION", {"cifar10": "nothing that torchvision has"})
+    monkeypatch.setattr("kdzoo.data.archives.TORCHVISION", {"cifar10": "nothing that torchvision has"})
     images, _ = prepare("cifar10", tmp_path).train
     assert np.array_equal(images, raw()[0])
     (tmp_path / "cifar10" / "train.npz").write_bytes(b"PK")

@@ -6,8 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kdzoo.data.canonical import Raw, canonical
 from kdzoo.data.loader import held_on
-from kdzoo.data.sources import Raw, canonical, load
+from kdzoo.data.sources import load
 from kdzoo.data.split import split, stratified
 from kdzoo.errors import InputError
 from kdzoo.runs.spec import DataSpec

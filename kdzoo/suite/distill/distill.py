@@ -16,9 +16,10 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from kdzoo.contract.methods import REGISTRY
+from kdzoo.data.canonical import Raw
 from kdzoo.data.dataset import Images
 from kdzoo.data.labels import map_labels
-from kdzoo.data.sources import Raw, register_source
+from kdzoo.data.sources import register_source
 from kdzoo.data.split import split
 from kdzoo.errors import InputError, WorkFailed
 from kdzoo.models.identity import module_name

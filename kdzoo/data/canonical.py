@@ -1,0 +1,155 @@
+"""Arrays of images and labels to a data set in canonical order: sorted by content, fingerprinted, channels first."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kdzoo.data.dataset import Images, Subset, statistics
+from kdzoo.data.labels import map_labels
+from kdzoo.data.repeats import find_repeats
+from kdzoo.errors import InputError
+from kdzoo.text import number_of
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Raw:
+    """What a source reads: images (N, H, W[, C]) uint8 and labels (N,) of train and test, and the classes' names.
+
+    Labels are numbers from 0 or names where `classes` names them; without names they say themselves which classes there
+    are (`labels.map_labels`). notes: what was passed over in reading, a sentence each.
+    """
+
+    train: tuple[Array, Any]
+    test: tuple[Array, Any]
+    classes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+STATISTICS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "mnist": ((0.1307,), (0.3081,)),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+}
+"""mean and standard deviation of the train images, as the literature rounds them"""
+
+
+def canonical(name: str, raw: Raw, source: str = "") -> Images:
+    """The same images whatever order their files had: sorted by content, fingerprinted, channels first.
+
+    Raises InputError for arrays that are not images, or labels that do not name classes.
+    """
+    arrays = {part: _as_images(of_part[0], part) for part, of_part in (("train", raw.train), ("test", raw.test))}
+    labels = map_labels(raw.train[1], raw.test[1], raw.classes)
+    numbers = {"train": labels.train, "test": labels.test}
+    problems = [
+        f"data: expected as many {part} labels as images, got {len(numbers[part])} and {len(images)}"
+        for part, images in arrays.items()
+        if len(images) != len(numbers[part])
+    ]
+    if arrays["train"].shape[1:] != arrays["test"].shape[1:]:
+        shapes = " and ".join(f"{part} images of {images.shape[1:]}" for part, images in arrays.items())
+        problems.append(f"data: expected one shape of all images (H, W, C), got {shapes}")
+    if problems:
+        raise InputError(*problems)
+    digest = hashlib.blake2b(f"{len(labels.classes)} classes".encode(), digest_size=16)
+    parts = {part: _sort(images, numbers[part]) for part, images in arrays.items()}
+    for part in parts.values():
+        digest.update(len(part.digests).to_bytes(8, "big"))
+        digest.update(part.digests.tobytes())
+    train, test = parts["train"], parts["test"]
+    mean, std = STATISTICS.get(name) or statistics(train.pixels)
+    return Images(
+        name=name,
+        train=Subset(train.pixels, train.targets, keys_of(train.digests)),
+        test=Subset(test.pixels, test.targets, keys_of(test.digests)),
+        classes=labels.classes,
+        fingerprint=digest.hexdigest(),
+        mean=mean,
+        std=std,
+        notes=(*raw.notes, *labels.notes, *_repeat_notes(train, test), *_one_colour_notes(train, test)),
+        source=source,
+    )
+
+
+def keys_of(digests: Array) -> Tensor:
+    """Digests of 16 bytes each as the keys of a subset, (N, 16) uint8."""
+    return torch.from_numpy(np.ascontiguousarray(digests).view(np.uint8).reshape(len(digests), 16).copy())
+
+
+def _as_images(images: Any, part: str) -> Array:
+    """Images as (N, H, W, C); InputError for an array that holds none."""
+    array = np.asarray(images)
+    if array.dtype != np.uint8:
+        raise InputError(f"data: expected uint8 images in 0..255, got {array.dtype} in {part}")
+    array = array[..., None] if array.ndim == 3 else array
+    if array.ndim != 4 or array.shape[3] not in (1, 3):
+        raise InputError(f"data: expected {part} images (N, H, W) or (N, H, W, C) of 1 or 3 channels, got the shape {np.shape(images)}")
+    return array
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A part in canonical order.
+
+    pixels (N, C, H, W). digests: of pixels and label; keys: of pixels alone, (N, 2) each. places: in the source.
+    """
+
+    pixels: Tensor
+    targets: Tensor
+    digests: Array
+    keys: Array
+    places: Array
+
+
+def _sort(images: Array, labels: Array) -> _Part:
+    """Sort images (N, H, W, C) and labels by their digests."""
+    flat = np.ascontiguousarray(images).reshape(len(images), -1)
+    digests, keys = [], []
+    for row, label in zip(flat, labels, strict=True):
+        pixels = hashlib.blake2b(row.data, digest_size=16)
+        keys.append(pixels.digest())
+        pixels.update(int(label).to_bytes(8, "big"))
+        digests.append(pixels.digest())
+    values = np.frombuffer(b"".join(digests), dtype=">u8").reshape(-1, 2)
+    order = np.lexsort((values[:, 1], values[:, 0]))
+    return _Part(
+        pixels=torch.from_numpy(np.ascontiguousarray(images[order].transpose(0, 3, 1, 2))),
+        targets=torch.from_numpy(labels[order].astype(np.int64)),
+        digests=values[order],
+        keys=np.frombuffer(b"".join(keys), dtype=">u8").reshape(-1, 2)[order],
+        places=order,
+    )
+
+
+def _repeat_notes(train: _Part, test: _Part) -> list[str]:
+    """What is said of images that stand twice, named by their number in the source."""
+    count = len(train.keys)
+    places = {"train": range(count), "test": range(count, count + len(test.keys))}
+
+    def name(place: int) -> str:
+        return f"train {train.places[place]}" if place < count else f"test {test.places[place - count]}"
+
+    keys = np.concatenate([train.keys, test.keys])
+    labels = torch.cat([train.targets, test.targets]).numpy()
+    return find_repeats(keys, labels, list(places.items())).sentences(name)
+
+
+def _one_colour_notes(train: _Part, test: _Part) -> list[str]:
+    """What is said of images that are of one colour."""
+    examples, count = [], 0
+    for name, part in (("train", train), ("test", test)):
+        flat = part.pixels.flatten(2)
+        plain = (flat.amax(2) == flat.amin(2)).all(1).nonzero().flatten().tolist()
+        count += len(plain)
+        examples += [f"{name} {part.places[place]}" for place in plain[:2]]
+    return [f"of one colour: {number_of(count, 'image')} ({', '.join(examples[:2])})"] if count else []
