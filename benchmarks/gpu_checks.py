@@ -18,7 +18,7 @@ from torch import Tensor
 
 import kdzoo
 from kdzoo.contract.methods import REGISTRY
-from kdzoo.data.loader import fetch_once, on_device
+from kdzoo.data.loader import fetch_once, place_on_device
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import Run
 from kdzoo.runs.store import Store, teacher_store
@@ -114,7 +114,7 @@ def remembered(setup: Setup) -> Record:
 def resident(setup: Setup) -> Record:
     """Training images that lie on the device."""
     cohort = cohort_for(setup, 1, "off", limit=few(setup))
-    images = on_device(cohort.parts, setup.device).train.images
+    images = place_on_device(cohort.parts, setup.device).train.images
     place = getattr(images, "device", torch.device("cpu")).type
     return check("training images on the device", place, setup.device.type, place == setup.device.type)
 

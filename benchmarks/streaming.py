@@ -26,7 +26,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 from torch import Tensor, nn
 
-from kdzoo.data.dataset import Stored
+from kdzoo.data.dataset import LazyImages
 from kdzoo.data.folder import load_folder
 from kdzoo.data.loader import fetch
 from kdzoo.models.build import build_network
@@ -55,7 +55,7 @@ def write_photos(folder: Path) -> None:
 class Decoded(torch.utils.data.Dataset[Tensor]):
     """The same images for torch's DataLoader."""
 
-    def __init__(self, images: Stored) -> None:
+    def __init__(self, images: LazyImages) -> None:
         self.images = images
 
     def __getitem__(self, place: int) -> Tensor:
@@ -64,7 +64,7 @@ class Decoded(torch.utils.data.Dataset[Tensor]):
 
 def loaders(folder: Path) -> dict[str, Loader]:
     resident, streamed = load_folder(folder, SIDE).train.images, load_folder(folder, SIDE, image_cache=0).train.images
-    assert isinstance(streamed, Stored)
+    assert isinstance(streamed, LazyImages)
     indices = torch.randperm(len(resident), generator=torch.Generator().manual_seed(0)).split(BATCH)
 
     def threads(count: int) -> Iterable[Tensor]:

@@ -165,12 +165,12 @@ def test_what_one_process_wrote_another_reads_once_it_is_flushed(tmp_path):
     values = torch.randn(2, 3)
     one.write(torch.tensor([4, 1]), said(values))
     other.take_over(torch.arange(6))
-    assert not other.have.any()
+    assert not other.known.any()
     one.flush()
     other.take_over(torch.arange(3))
-    assert other.have.tolist() == [False, True, False, False, False, False]  # nothing is taken over that is not asked for
+    assert other.known.tolist() == [False, True, False, False, False, False]  # nothing is taken over that is not asked for
     other.take_over(torch.arange(6))
-    assert other.have.tolist() == [False, True, False, False, True, False]
+    assert other.known.tolist() == [False, True, False, False, True, False]
     assert torch.equal(other.read(torch.tensor([4, 1]))[Need.LOGITS], values)
     assert other.damaged == 0
 
@@ -193,7 +193,7 @@ def test_two_processes_fill_one_cache_at_the_same_time(tmp_path):
         writer.join()
     kept = memory(tmp_path, rows=1000)
     kept.take_over(torch.arange(1000))
-    assert kept.have.all()
+    assert kept.known.all()
     rows = torch.arange(1000)
     assert torch.equal(kept.read(rows)[Need.LOGITS], rows[:, None] * torch.tensor([1.0, 2.0, 3.0]))
 
@@ -202,7 +202,7 @@ def test_rows_that_were_written_but_not_flushed_are_unknown_after_a_crash(tmp_pa
     memory(tmp_path).write(torch.tensor([0, 1]), said(torch.ones(2, 3)))
     again = memory(tmp_path)
     again.take_over(torch.arange(6))
-    assert not again.have.any()
+    assert not again.known.any()
     assert again.damaged == 0
 
 
@@ -367,7 +367,7 @@ def test_disk_space_is_taken_as_rows_are_reserved(tmp_path):
     assert 100 * 4096 <= cache.report()["bytes"] < 150 * 4096
     again = TeacherCache(tmp_path, [wide], **place)
     again.take_over(torch.arange(rows))
-    assert again.have.nonzero().flatten().tolist() == [150]
+    assert again.known.nonzero().flatten().tolist() == [150]
 
 
 def test_the_memos_that_were_not_opened_for_longest_make_room(tmp_path):
@@ -432,4 +432,4 @@ def test_a_run_that_fails_leaves_the_cache_to_its_neighbours(tmp_path):
     ready.members[0].optimizer.param_groups[0]["params"][0].data.fill_(float("nan"))
     fit(ready, emit=lambda _: None, stop=lambda: False)
     assert [member.failure is None for member in ready.members] == [False, True]
-    assert kept.hits + int(kept.have.sum()) >= kept.lookups
+    assert kept.hits + int(kept.known.sum()) >= kept.lookups

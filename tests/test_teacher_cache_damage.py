@@ -130,14 +130,14 @@ def test_a_row_is_known_where_every_column_knows_it(tmp_path):
     one.flush()
     both = TeacherCache(tmp_path, [logits, maps], **place)
     both.take_over(torch.arange(4))
-    assert not both.have.any()
+    assert not both.known.any()
     both.write(torch.tensor([2, 3]), Outputs.of({Need.LOGITS: torch.ones(2, 3), Need.STAGES: [torch.full((2, 3), 5.0)]}, owner="teacher"))
     both.flush()
     again, fewer = TeacherCache(tmp_path, [logits, maps], **place), TeacherCache(tmp_path, [logits], **place)
     for cache in (again, fewer):
         cache.take_over(torch.arange(4))
-    assert again.have.tolist() == [False, False, True, True]
-    assert fewer.have.tolist() == [True, False, True, True]
+    assert again.known.tolist() == [False, False, True, True]
+    assert fewer.known.tolist() == [True, False, True, True]
     assert again.damaged == fewer.damaged == 0
     assert torch.equal(again.read(torch.tensor([2, 3]))[Need.STAGES][0], torch.full((2, 3), 5.0))
 
@@ -167,7 +167,7 @@ def test_any_flipped_bit_of_a_row_or_its_seal_makes_the_row_unknown(tmp_path):
             (tmp_path / name).write_bytes(flipped)
             again = TeacherCache(tmp_path, kept.columns, samples=1, views=1, block=1, device=torch.device("cpu"))
             again.take_over(torch.tensor([0]))
-            assert not again.have.any(), (name, bit)
+            assert not again.known.any(), (name, bit)
         (tmp_path / name).write_bytes(content)
 
 
@@ -526,12 +526,12 @@ def test_the_code_that_numbers_and_draws_views_is_part_of_what_a_cache_stands_fo
     [
         views.draw,
         views.apply,
-        views.view_code,
+        views.view_number,
         views.center,
         pixels.square,
         mixing.draw_mixes,
         mixing.mix,
-        operations.operate,
+        operations.apply_operation,
         epoch.order,
         epoch.partners,
         epoch.EpochPlan,

@@ -14,24 +14,24 @@ def numbered(names: Sequence[str]) -> bool:
     return list(names) == [str(place) for place in range(len(names))]
 
 
-def same_classes(theirs: Sequence[str] | None, ours: Sequence[str]) -> bool | None:
+def same_classes(names: Sequence[str] | None, expected: Sequence[str]) -> bool | None:
     """Whether the names agree place by place, without case, blanks and signs (`name_key`); None where a side has none."""
-    if theirs is None:
+    if names is None:
         return None
-    key = name_key(theirs, ours)
-    if list(map(key, theirs)) == list(map(key, ours)):
+    key = name_key(names, expected)
+    if list(map(key, names)) == list(map(key, expected)):
         return True
-    return None if numbered(theirs) != numbered(ours) and len(theirs) == len(ours) else False
+    return None if numbered(names) != numbered(expected) and len(names) == len(expected) else False
 
 
-def difference(theirs: Sequence[str], ours: Sequence[str], where: str) -> str:
+def difference(names: Sequence[str], expected: Sequence[str], where: str) -> str:
     """How a network's classes differ from those of the data `where`: the first places, and both lists."""
-    key = name_key(theirs, ours)
-    apart = [place for place, (one, other) in enumerate(zip(theirs, ours, strict=False)) if key(one) != key(other)]
-    first = "; ".join(f"class {place} is {theirs[place]!r}, in {where} {ours[place]!r}" for place in apart[:SHOWN])
-    moved = {*map(key, theirs)} == {*map(key, ours)}
+    key = name_key(names, expected)
+    apart = [place for place, (one, other) in enumerate(zip(names, expected, strict=False)) if key(one) != key(other)]
+    first = "; ".join(f"class {place} is {names[place]!r}, in {where} {expected[place]!r}" for place in apart[:SHOWN])
+    moved = {*map(key, names)} == {*map(key, expected)}
     words = "has the same classes in another order" if moved else "was trained on other classes"
-    return f"{words} ({first}{'; ...' if len(apart) > SHOWN else ''}): its classes: {listed(theirs)}; those of {where}: {listed(ours)}"
+    return f"{words} ({first}{'; ...' if len(apart) > SHOWN else ''}): its classes: {listed(names)}; those of {where}: {listed(expected)}"
 
 
 def listed(names: Sequence[str]) -> str:
@@ -39,9 +39,9 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(names[:10]) + (f", ... ({len(names)} in all)" if len(names) > 10 else "")
 
 
-def name_key(theirs: Sequence[str], ours: Sequence[str]) -> Callable[[str], str]:
+def name_key(names: Sequence[str], expected: Sequence[str]) -> Callable[[str], str]:
     """What names of classes are compared by: letters and digits in lower case, unless two of them (A+, A-) differ in signs alone."""
-    return _plain if all(len(set(map(_plain, names))) == len(names) for names in (theirs, ours)) else str
+    return _plain if all(len(set(map(_plain, names))) == len(names) for names in (names, expected)) else str
 
 
 def _plain(name: str) -> str:

@@ -17,7 +17,7 @@ Array = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Stored:
+class LazyImages:
     """Images that lie in files. Indexing picks some of them, still unread; `loader.fetch` reads.
 
     read: the pixels (C, H, W) uint8 of a place. places: those of these images, (N,) int64. image: the shape of one.
@@ -29,7 +29,7 @@ class Stored:
     device = torch.device("cpu")
     """where an index has to be"""
 
-    def __getitem__(self, index: Tensor | slice) -> Stored:
+    def __getitem__(self, index: Tensor | slice) -> LazyImages:
         return replace(self, places=self.places[index])
 
     @property
@@ -37,14 +37,14 @@ class Stored:
         return (len(self.places), *self.image)
 
 
-Pixels = Tensor | Stored
+Pixels = Tensor | LazyImages
 """images (N, C, H, W) uint8, in memory or in files"""
 
 
-def stored(images: Tensor) -> Stored:
+def as_lazy(images: Tensor) -> LazyImages:
     """Images (N, C, H, W) in the CPU's memory as what is read image by image."""
     _, channels, height, width = images.shape
-    return Stored(images.numpy().__getitem__, torch.arange(len(images)), (channels, height, width))
+    return LazyImages(images.numpy().__getitem__, torch.arange(len(images)), (channels, height, width))
 
 
 @dataclass(frozen=True)

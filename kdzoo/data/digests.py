@@ -13,7 +13,7 @@ from typing import Any
 from kdzoo.runs.seals import Damaged, read_sealed, write_sealed
 from kdzoo.runs.store import cache_folder
 
-TOGETHER = 64
+FILES_PER_TASK = 64
 """files that a thread reads at a time"""
 
 Row = list[Any]
@@ -24,10 +24,10 @@ def read_all(paths: Sequence[str], read: Callable[[str], Row]) -> list[Row]:
     """What is found in every file, in order."""
 
     def several(start: int) -> list[Row]:
-        return [read(path) for path in paths[start : start + TOGETHER]]
+        return [read(path) for path in paths[start : start + FILES_PER_TASK]]
 
     with ThreadPoolExecutor() as pool:
-        return [one for part in pool.map(several, range(0, len(paths), TOGETHER)) for one in part]
+        return [one for part in pool.map(several, range(0, len(paths), FILES_PER_TASK)) for one in part]
 
 
 def read_changed(folder: Path, paths: Sequence[str], read: Callable[[str], Row], version: str) -> list[Row]:
@@ -39,13 +39,13 @@ def read_changed(folder: Path, paths: Sequence[str], read: Callable[[str], Row],
     memory = cache_folder() / "data" / f"files-{name}.json"
     owner = f"{memory.name} {version}"
     try:
-        known: dict[str, Row] = json.loads(read_sealed(memory, owner))
+        by_stamp: dict[str, Row] = json.loads(read_sealed(memory, owner))
     except (FileNotFoundError, Damaged):
-        known = {}
+        by_stamp = {}
     stamped = [f"{status.st_size} {status.st_mtime_ns} {path}" for path in paths for status in [os.stat(path)]]
-    fresh = [path for path, stamp in zip(paths, stamped, strict=True) if stamp not in known]
+    fresh = [path for path, stamp in zip(paths, stamped, strict=True) if stamp not in by_stamp]
     if fresh:
-        found = dict(zip(fresh, read_all(fresh, read), strict=True))
-        known = {stamp: found[path] if path in found else known[stamp] for path, stamp in zip(paths, stamped, strict=True)}
-        write_sealed(memory, json.dumps(known, separators=(",", ":")).encode(), owner)
-    return [known[stamp] for stamp in stamped]
+        rows = dict(zip(fresh, read_all(fresh, read), strict=True))
+        by_stamp = {stamp: rows[path] if path in rows else by_stamp[stamp] for path, stamp in zip(paths, stamped, strict=True)}
+        write_sealed(memory, json.dumps(by_stamp, separators=(",", ":")).encode(), owner)
+    return [by_stamp[stamp] for stamp in stamped]

@@ -16,9 +16,9 @@ from torch import Tensor
 from kdzoo.contract.batch import Batch, Progress
 from kdzoo.contract.needs import PASS_KINDS, Pass
 from kdzoo.data.loader import fetch, fetch_once
-from kdzoo.data.mixing import Mixes, draw_mixes, mix, soft_targets
+from kdzoo.data.mixing import MixPlan, draw_mixes, mix, soft_targets
 from kdzoo.data.split import Parts
-from kdzoo.data.views import Views, apply, draw, finite, seen_shape, view_code
+from kdzoo.data.views import Views, apply, draw, has_numbered_views, output_shape, view_number
 from kdzoo.runs.spec import Recipe, steps_per_epoch
 from kdzoo.seeds import generator
 
@@ -70,13 +70,13 @@ class EpochPlan:
     def _draw(self, which: Pass) -> PassPlan:
         height, width = self.parts.train.images.shape[2:]
         targets = self.parts.train.targets
-        shown = partners(targets, self.seed, self.epoch) if which is Pass.PARTNER else torch.arange(self.samples)
+        samples = partners(targets, self.seed, self.epoch) if which is Pass.PARTNER else torch.arange(self.samples)
         stream = PASS_KINDS[which].stream
         views = draw(self.recipe.augment, samples=self.samples, height=height, width=width, seed=self.seed, epoch=self.epoch, stream=stream)
-        return PassPlan(shown.to(self.device), views.to(self.device))
+        return PassPlan(samples.to(self.device), views.to(self.device))
 
-    def _draw_mixes(self) -> Mixes | None:
-        height, width = seen_shape(self.recipe.augment, *self.parts.train.images.shape[2:])
+    def _draw_mixes(self) -> MixPlan | None:
+        height, width = output_shape(self.recipe.augment, *self.parts.train.images.shape[2:])
         mixes = draw_mixes(self.recipe, samples=self.samples, height=height, width=width, seed=self.seed, epoch=self.epoch)
         return None if mixes is None else mixes.to(self.device)
 
@@ -136,9 +136,9 @@ class EpochPlan:
 
     def view_indices(self, which: Pass) -> Tensor | None:
         """A number for how each position looks in a pass, (P,) int64 on the CPU; None where views are as good as endless."""
-        if not finite(self.recipe):
+        if not has_numbered_views(self.recipe):
             return None
-        indices = view_code(self.passes[which].views, self.recipe.augment)
+        indices = view_number(self.passes[which].views, self.recipe.augment)
         assert indices is not None
         return indices.cpu()[self.samples_at(which)]
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kdzoo.data.dataset import Array, Pixels, Statistics, Stored, statistics_of
+from kdzoo.data.dataset import Array, LazyImages, Pixels, Statistics, statistics_of
 from kdzoo.data.pixels import DECODER, UNREADABLE, channels_first, decode
 from kdzoo.data.preprocess import Scales, square
 from kdzoo.data.repeats import Repeat, Repeats, find_repeats
@@ -31,7 +31,7 @@ IN_MEMORY_BYTES = 2 * 1024**3
 """decoded images beyond this size are kept in a memory-mapped file"""
 IMAGE_CACHE_BYTES = 16 * 1024**3
 """and beyond this size they are not kept: the files are decoded again and again, ahead of their use"""
-TOGETHER = 32
+FILES_PER_TASK = 32
 """files that a thread decodes at a time when all are"""
 
 
@@ -49,7 +49,7 @@ class Files:
     """All image files of a data set, in canonical order.
 
     parts: the places of each part's files, one after the other. side: what the images are decoded to. scales: of their
-    deep grey values (`pixels.scales_of`).
+    deep grey values (`pixels.find_scales`).
     """
 
     files: tuple[File, ...]
@@ -86,12 +86,12 @@ def content_digest(class_name: str, content: bytes) -> bytes:
     return hashlib.blake2b(class_name.encode("utf-8", "surrogateescape") + b"/" + content, digest_size=16).digest()
 
 
-def streams(count: int, side: int, image_cache: int | None) -> bool:
+def should_stream(count: int, side: int, image_cache: int | None) -> bool:
     """Whether the decoded pixels of so many images are more than may be kept: `image_cache` bytes, IMAGE_CACHE_BYTES for None."""
     return count * 3 * side * side > (IMAGE_CACHE_BYTES if image_cache is None else image_cache)
 
 
-def keep(files: Files, known: Path, image_cache: int | None) -> tuple[Pixels, Survey]:
+def keep_pixels(files: Files, known: Path, image_cache: int | None) -> tuple[Pixels, Survey]:
     """The pixels of all files, (N, 3, side, side), and what a survey of them shows.
 
     They are in memory, in a memory-mapped file of the cache, or stay in the images' own files, by their size. Whichever
@@ -99,21 +99,21 @@ def keep(files: Files, known: Path, image_cache: int | None) -> tuple[Pixels, Su
     training images. What need not be done again lies beside `known`, under the version of the decoder; where that is
     damaged it is made again. Raises InputError that names files which cannot be read.
     """
-    streamed = streams(len(files.files), files.side, image_cache)
+    streamed = should_stream(len(files.files), files.side, image_cache)
     if not streamed and math.prod(files.shape) <= IN_MEMORY_BYTES:
         pixels: Array = np.empty(files.shape, dtype=np.uint8)
-        found = survey(files, pixels)
-        return torch.from_numpy(pixels), found
+        survey = scan(files, pixels)
+        return torch.from_numpy(pixels), survey
     summary, mapped = (known.with_name(f"{known.name}-decoder{DECODER}.{kind}") for kind in ("json", "npy"))
     surveyed, written = _remembered(summary)
     rows = None if streamed else _mapped(mapped, files.shape, written)
     if surveyed is None or not (streamed or rows is not None):
-        surveyed = survey(files) if streamed else _write(files, mapped)
+        surveyed = scan(files) if streamed else _write(files, mapped)
         written = None if streamed else _digest(mapped)
         write_sealed(summary, json.dumps({**asdict(surveyed), "pixels": written}).encode(), summary.name)
         rows = None if streamed else np.load(mapped, mmap_mode="r")
     read: Callable[[int], Array] = partial(read_file, files) if rows is None else rows.__getitem__
-    return Stored(read, torch.arange(len(files.files)), files.shape[1:]), surveyed
+    return LazyImages(read, torch.arange(len(files.files)), files.shape[1:]), surveyed
 
 
 def _remembered(summary: Path) -> tuple[Survey | None, str | None]:
@@ -123,15 +123,15 @@ def _remembered(summary: Path) -> tuple[Survey | None, str | None]:
     except (FileNotFoundError, Damaged):
         return None, None
 
-    def found(one: Mapping[str, Any]) -> Repeat:
+    def repeat_of(one: Mapping[str, Any]) -> Repeat:
         return Repeat(one["count"], tuple((first, second) for first, second in one["examples"]))
 
     repeats = content["repeats"]
-    shared = {parts: found(one) for parts, one in repeats["shared"].items()}
+    shared = {parts: repeat_of(one) for parts, one in repeats["shared"].items()}
     surveyed = Survey(
         mean=tuple(content["mean"]),
         std=tuple(content["std"]),
-        repeats=Repeats(shared, found(repeats["two_labels"]), found(repeats["copies"])),
+        repeats=Repeats(shared, repeat_of(repeats["two_labels"]), repeat_of(repeats["copies"])),
         plain={int(label): count for label, count in content["plain"].items()},
         plain_places=tuple(content["plain_places"]),
     )
@@ -157,14 +157,14 @@ def _write(files: Files, mapped: Path) -> Survey:
     mapped.parent.mkdir(parents=True, exist_ok=True)
     unfinished = mapped.with_suffix(f".{os.getpid()}.partial")
     try:
-        found = survey(files, np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.uint8, shape=files.shape))
+        surveyed = scan(files, np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.uint8, shape=files.shape))
         os.replace(unfinished, mapped)
     finally:
         unfinished.unlink(missing_ok=True)
-    return found
+    return surveyed
 
 
-def survey(files: Files, pixels: Array | None = None) -> Survey:
+def scan(files: Files, pixels: Array | None = None) -> Survey:
     """Decode every file once, into `pixels` where they are kept; raises InputError that names the files that cannot be."""
     problems: list[str] = []
     plain: list[int] = []
@@ -172,7 +172,7 @@ def survey(files: Files, pixels: Array | None = None) -> Survey:
 
     def look(start: int) -> NDArray[np.int64]:
         counts: NDArray[np.int64] = np.zeros((3, 256), dtype=np.int64)
-        for place, file in enumerate(files.files[start : start + TOGETHER], start=start):
+        for place, file in enumerate(files.files[start : start + FILES_PER_TASK], start=start):
             try:
                 image = square(file.path, files.side, files.scales)
             except UNREADABLE as error:
@@ -189,7 +189,7 @@ def survey(files: Files, pixels: Array | None = None) -> Survey:
         return counts
 
     with ThreadPoolExecutor() as pool:
-        counts = sum(pool.map(look, range(0, len(files.files), TOGETHER)))
+        counts = sum(pool.map(look, range(0, len(files.files), FILES_PER_TASK)))
     if problems:
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
         names = "; ".join(sorted(problems)[:5])

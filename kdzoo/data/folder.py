@@ -13,9 +13,9 @@ import torch
 
 from kdzoo.data.dataset import Images, Subset
 from kdzoo.data.digests import Row, read_all, read_changed
-from kdzoo.data.files import File, Files, Survey, content_digest, keep, streams
+from kdzoo.data.files import File, Files, Survey, content_digest, keep_pixels, should_stream
 from kdzoo.data.listing import Listing, list_images
-from kdzoo.data.pixels import DECODER, Look, fault, look, scales_of
+from kdzoo.data.pixels import DECODER, Look, fault, find_scales, look
 from kdzoo.data.preprocess import COLOUR_16, FLOAT, RANGES
 from kdzoo.errors import InputError
 from kdzoo.runs.store import cache_folder
@@ -44,7 +44,7 @@ def load_folder(folder: Path, image_size: int | None, image_cache: int | None = 
         raise InputError(f"data: folder:{folder}: no such folder")
     listing = list_images(folder, skip_unreadable=skip_unreadable)
     side = round(image_size * MARGIN) if image_size else DEFAULT_SIDE
-    streamed = streams(sum(map(len, listing.parts.values())), side, image_cache)
+    streamed = should_stream(sum(map(len, listing.parts.values())), side, image_cache)
     skipped = dict(listing.unreadable)
     if skip_unreadable:
         listing, damaged = _readable(folder, listing, streamed)
@@ -54,18 +54,18 @@ def load_folder(folder: Path, image_size: int | None, image_cache: int | None = 
     if "test" not in files:
         files["train"], files["test"] = _split(files["train"])
         origins = {"test": "a fifth, by content"} | ({"train": origins["train"]} if listing.places["train"] != folder else {})
-    scales = scales_of(looks)
+    scales = find_scales(looks)
     fingerprint = _fingerprint(files, listing.classes, _rules(looks, scales))
     places = _places(files)
     whole = Files(tuple(file for part in places for file in files[part]), listing.classes, places, side, scales)
-    pixels, found = keep(whole, cache_folder() / "data" / f"{fingerprint}-{side}", image_cache)
+    pixels, surveyed = keep_pixels(whole, cache_folder() / "data" / f"{fingerprint}-{side}", image_cache)
     subsets = {
         part: Subset(
-            pixels[here.start : here.stop],
+            pixels[place.start : place.stop],
             torch.tensor([file.label for file in files[part]], dtype=torch.int64),
             torch.tensor([list(file.digest) for file in files[part]], dtype=torch.uint8),
         )
-        for part, here in places.items()
+        for part, place in places.items()
     }
     return Images(
         name="folder",
@@ -73,8 +73,8 @@ def load_folder(folder: Path, image_size: int | None, image_cache: int | None = 
         test=subsets["test"],
         classes=listing.classes,
         fingerprint=fingerprint,
-        mean=found.mean,
-        std=found.std,
+        mean=surveyed.mean,
+        std=surveyed.std,
         val=subsets.get("val"),
         notes=tuple(
             map(
@@ -83,7 +83,7 @@ def load_folder(folder: Path, image_size: int | None, image_cache: int | None = 
                     *listing.notes,
                     *_skipped_note(folder, skipped),
                     *_notes_of_looks(folder, looks, scales),
-                    *_notes_of_pixels(folder, whole, found),
+                    *_notes_of_pixels(folder, whole, surveyed),
                 ),
             )
         ),
@@ -108,17 +108,17 @@ def _files(folder: Path, listing: Listing, streamed: bool) -> tuple[dict[str, li
 
     def read(path: str) -> Row:
         content = _content(path)
-        found = look(content)
-        return [content_digest(listing.classes[labels[path]], content).hex(), *(astuple(found) if found != Look() else ())]
+        own = look(content)
+        return [content_digest(listing.classes[labels[path]], content).hex(), *(astuple(own) if own != Look() else ())]
 
     paths = list(labels)
     rows = read_changed(folder, paths, read, f"decoder {DECODER}") if streamed else read_all(paths, read)
-    found = dict(zip(paths, rows, strict=True))
+    rows_by_path = dict(zip(paths, rows, strict=True))
     files = {
-        part: sorted((File(path, label, bytes.fromhex(found[path][0])) for path, label in listed), key=lambda file: file.digest)
+        part: sorted((File(path, label, bytes.fromhex(rows_by_path[path][0])) for path, label in listed), key=lambda file: file.digest)
         for part, listed in listing.parts.items()
     }
-    return files, {path: Look(*row[1:]) for path, row in found.items()}
+    return files, {path: Look(*row[1:]) for path, row in rows_by_path.items()}
 
 
 def _readable(folder: Path, listing: Listing, streamed: bool) -> tuple[Listing, dict[str, str]]:
@@ -209,18 +209,18 @@ def _notes_of_looks(folder: Path, looks: Mapping[str, Look], scales: Mapping[str
     return [f"{words}: {number_of(len(paths), 'image')} ({_few(folder, paths)})" for words, paths in groups.items()]
 
 
-def _notes_of_pixels(folder: Path, files: Files, found: Survey) -> list[str]:
+def _notes_of_pixels(folder: Path, files: Files, surveyed: Survey) -> list[str]:
     """What is said of images that are of one colour, or stand twice."""
 
     def name(place: int) -> str:
         return _short(folder, files.files[place].path)
 
-    notes = found.repeats.sentences(name)
-    if count := sum(found.plain.values()):
+    notes = surveyed.repeats.sentences(name)
+    if count := sum(surveyed.plain.values()):
         sizes = Counter(file.label for file in files.files)
-        whole = [files.classes[label] for label, number in sorted(found.plain.items()) if number == sizes[label]]
+        whole = [files.classes[label] for label, number in sorted(surveyed.plain.items()) if number == sizes[label]]
         classes = f", all of {', '.join(whole[:2])}{' and others' if len(whole) > 2 else ''}" if whole else ""
-        notes.append(f"of one colour: {number_of(count, 'image')}{classes} ({', '.join(map(name, found.plain_places))})")
+        notes.append(f"of one colour: {number_of(count, 'image')}{classes} ({', '.join(map(name, surveyed.plain_places))})")
     return notes
 
 

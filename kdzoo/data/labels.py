@@ -142,7 +142,7 @@ def _places_of_names(parts: Mapping[str, Array], names: Sequence[str]) -> dict[A
 
 def _distinct(parts: Mapping[str, Array], notes: list[str]) -> dict[Any, int]:
     """What each label counts as where only the train part says which there are; InputError for a class of the test part alone."""
-    found = np.unique(parts["train"]).tolist()
+    values = np.unique(parts["train"]).tolist()
     alone = np.setdiff1d(parts["test"], parts["train"])
     if len(alone):
         count = int(np.isin(parts["test"], alone).sum())
@@ -150,10 +150,10 @@ def _distinct(parts: Mapping[str, Array], notes: list[str]) -> dict[Any, int]:
             f"data: {are(count, 'test image')} of {number_of(len(alone), 'class', 'classes')} without a training image "
             f"({_few(alone.tolist())}), which no network could learn; remove these images or add training images"
         )
-    if found != list(range(len(found))):
+    if values != list(range(len(values))):
         what = "names" if parts["train"].dtype.kind == "U" else "labels"
-        notes.append(f"the {what} {_few(found)} are the {len(found)} classes 0 to {len(found) - 1}, in this order")
-    return {value: number for number, value in enumerate(found)}
+        notes.append(f"the {what} {_few(values)} are the {len(values)} classes 0 to {len(values) - 1}, in this order")
+    return {value: number for number, value in enumerate(values)}
 
 
 def _absent(numbers: Mapping[str, Numbers], classes: Sequence[str]) -> list[str]:

@@ -11,14 +11,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from kdzoo.data.dataset import Array, Pixels, Stored, stored
+from kdzoo.data.dataset import Array, LazyImages, Pixels, as_lazy
 from kdzoo.data.split import Parts
 
-AHEAD = 2
+PREFETCH_BATCHES = 2
 """batches that are being read while one is in use"""
-TOGETHER = 8
+IMAGES_PER_TASK = 8
 """images that a thread reads at a time"""
-WHOLE_BATCH = 256
+COPY_CHUNK = 256
 DEVICE_SHARE = 0.25
 """of a CUDA device's free memory: images that take no more are kept there"""
 
@@ -32,7 +32,7 @@ def fetch(images: Pixels, indices: Iterable[Tensor], device: torch.device) -> Ge
         for index in indices:
             yield images[index]
     else:
-        yield from read_ahead(images if isinstance(images, Stored) else stored(images), indices, device)
+        yield from read_ahead(images if isinstance(images, LazyImages) else as_lazy(images), indices, device)
 
 
 def fetch_once(images: Pixels, index: Tensor, device: torch.device) -> Tensor:
@@ -40,8 +40,8 @@ def fetch_once(images: Pixels, index: Tensor, device: torch.device) -> Tensor:
     return next(fetch(images, [index.to(images.device)], device))
 
 
-def read_ahead(images: Stored, indices: Iterable[Tensor], device: torch.device) -> Generator[Tensor, None, None]:
-    """The batches at `indices`, of which AHEAD are being read, in as many threads as torch has, while one is in use.
+def read_ahead(images: LazyImages, indices: Iterable[Tensor], device: torch.device) -> Generator[Tensor, None, None]:
+    """The batches at `indices`, of which PREFETCH_BATCHES are being read, in as many threads as torch has, while one is in use.
 
     Threads, since Pillow decodes without holding the interpreter: nothing is copied between processes, and none is left
     behind. Pinned where the device is CUDA, so that the copy to it waits for nothing.
@@ -51,7 +51,7 @@ def read_ahead(images: Stored, indices: Iterable[Tensor], device: torch.device) 
     try:
         for index in indices:
             waiting.append(_begin(images[index], pool, pinned=device.type == "cuda"))
-            if len(waiting) > AHEAD:
+            if len(waiting) > PREFETCH_BATCHES:
                 yield _end(*waiting.popleft()).to(device, non_blocking=True)
         while waiting:
             yield _end(*waiting.popleft()).to(device, non_blocking=True)
@@ -59,7 +59,7 @@ def read_ahead(images: Stored, indices: Iterable[Tensor], device: torch.device) 
         pool.shutdown(cancel_futures=True)
 
 
-def _begin(images: Stored, pool: ThreadPoolExecutor, *, pinned: bool) -> tuple[Tensor, list[Future[None]]]:
+def _begin(images: LazyImages, pool: ThreadPoolExecutor, *, pinned: bool) -> tuple[Tensor, list[Future[None]]]:
     """A batch that is being filled, and what has to be waited for."""
     batch = torch.empty(images.shape, dtype=torch.uint8, pin_memory=pinned)
     rows: Array = batch.numpy()
@@ -69,7 +69,7 @@ def _begin(images: Stored, pool: ThreadPoolExecutor, *, pinned: bool) -> tuple[T
             rows[row] = images.read(place)
 
     places = images.places.tolist()
-    return batch, [pool.submit(fill, first, places[first : first + TOGETHER]) for first in range(0, len(places), TOGETHER)]
+    return batch, [pool.submit(fill, first, places[first : first + IMAGES_PER_TASK]) for first in range(0, len(places), IMAGES_PER_TASK)]
 
 
 def _end(batch: Tensor, filling: list[Future[None]]) -> Tensor:
@@ -78,29 +78,29 @@ def _end(batch: Tensor, filling: list[Future[None]]) -> Tensor:
     return batch
 
 
-def whole(images: Pixels, device: torch.device) -> Tensor:
+def load_all(images: Pixels, device: torch.device) -> Tensor:
     """All images in the memory of a device, (N, C, H, W) uint8."""
     if isinstance(images, Tensor):
         return images.to(device)
-    held = torch.empty(images.shape, dtype=torch.uint8, device=device)
+    loaded = torch.empty(images.shape, dtype=torch.uint8, device=device)
     start = 0
-    for batch in fetch(images, torch.split(torch.arange(len(held)), WHOLE_BATCH), device):
-        held[start : start + len(batch)] = batch
+    for batch in fetch(images, torch.split(torch.arange(len(loaded)), COPY_CHUNK), device):
+        loaded[start : start + len(batch)] = batch
         start += len(batch)
-    return held
+    return loaded
 
 
-def on_device(parts: Parts, device: torch.device) -> Parts:
+def place_on_device(parts: Parts, device: torch.device) -> Parts:
     """The parts with their images on a CUDA device where they fit beside the networks; on any other device as they are."""
     if device.type != "cuda":
         return parts
-    return held_on(parts, device, int(torch.cuda.mem_get_info(device)[0] * DEVICE_SHARE))
+    return move_if_fits(parts, device, int(torch.cuda.mem_get_info(device)[0] * DEVICE_SHARE))
 
 
-def held_on(parts: Parts, device: torch.device, budget: int) -> Parts:
+def move_if_fits(parts: Parts, device: torch.device, budget: int) -> Parts:
     """The parts with all images in the memory of a device, or as they are where that takes more than `budget` bytes."""
     subsets = [subset for subset in (parts.train, parts.val, parts.test) if subset is not None]
     if sum(math.prod(subset.images.shape) for subset in subsets) > budget:
         return parts
-    train, *held, test = (replace(subset, images=whole(subset.images, device)) for subset in subsets)
-    return replace(parts, train=train, val=held[0] if held else None, test=test)
+    train, *rest, test = (replace(subset, images=load_all(subset.images, device)) for subset in subsets)
+    return replace(parts, train=train, val=rest[0] if rest else None, test=test)

@@ -17,7 +17,7 @@ from kdzoo.seeds import generator, stream
 
 
 @dataclass(frozen=True)
-class Mixes:
+class MixPlan:
     """How every sample of an epoch is mixed. inside, outside: its weight within the box and elsewhere; box: top, bottom,
     left, right, in pixels of what is seen, empty where there is none; share: of the sample in all, from 0.5 to 1, where
     it is left alone. (N,), (N,), (N, 4), (N,)."""
@@ -27,12 +27,12 @@ class Mixes:
     box: Tensor
     share: Tensor
 
-    def to(self, device: torch.device) -> Mixes:
+    def to(self, device: torch.device) -> MixPlan:
         """The same on a device, from which a batch takes its rows there."""
-        return Mixes(*(part.to(device) for part in (self.inside, self.outside, self.box, self.share)))
+        return MixPlan(*(part.to(device) for part in (self.inside, self.outside, self.box, self.share)))
 
 
-def draw_mixes(recipe: Recipe, *, samples: int, height: int, width: int, seed: int, epoch: int) -> Mixes | None:
+def draw_mixes(recipe: Recipe, *, samples: int, height: int, width: int, seed: int, epoch: int) -> MixPlan | None:
     """How all samples of an epoch are mixed, a pure function of (seed, epoch, sample); None where the recipe mixes none.
 
     height, width: of what is seen. Where a recipe has both, each mixed sample is as likely to have one as the other.
@@ -58,7 +58,7 @@ def draw_mixes(recipe: Recipe, *, samples: int, height: int, width: int, seed: i
         pasted = cut & (area > 0.5)
         inside, outside = torch.where(cut & ~pasted, 0.0, inside), torch.where(pasted, 0.0, outside)
         share = torch.where(cut, torch.maximum(area, 1 - area), share)
-    return Mixes(inside.float(), outside.float(), box, share.float())
+    return MixPlan(inside.float(), outside.float(), box, share.float())
 
 
 def _beta(alpha: float, samples: int, seed: int) -> Tensor:
@@ -76,7 +76,7 @@ def _boxes(area: Tensor, height: int, width: int, random: torch.Generator) -> Te
     return torch.stack(edges, dim=1)
 
 
-def mix(images: Tensor, mixes: Mixes, index: Tensor) -> Tensor:
+def mix(images: Tensor, mixes: MixPlan, index: Tensor) -> Tensor:
     """A batch (B, C, H, W) uint8, each image mixed with the one before it; `index` (B,) says which samples they are."""
     device, (height, width) = images.device, images.shape[-2:]
     top, bottom, left, right = (edge[:, None] for edge in mixes.box[index].to(device).unbind(1))
@@ -88,7 +88,7 @@ def mix(images: Tensor, mixes: Mixes, index: Tensor) -> Tensor:
     return images.float().sub_(other).mul_(weight).add_(other).round_().to(torch.uint8)
 
 
-def soft_targets(targets: Tensor, mixes: Mixes, index: Tensor, classes: int) -> Tensor:
+def soft_targets(targets: Tensor, mixes: MixPlan, index: Tensor, classes: int) -> Tensor:
     """The share of every class in each mix, (B, classes) float32; the share of an image without a label (-1) is no class's."""
     share = mixes.share[index].to(targets.device)
     soft = torch.zeros(len(targets), classes, device=targets.device)

@@ -117,13 +117,13 @@ def cutout(images: Tensor, centre: Tensor, side: int) -> Tensor:
 
 
 def matrices(operation: Tensor, level: Tensor, height: int, width: int) -> Tensor:
-    """The maps (B, 2, 3) of operations (B,) that move pixels, at levels (B,) in [-1, 1]: places in MOVES.
+    """The maps (B, 2, 3) of operations (B,) that move pixels, at levels (B,) in [-1, 1]: places in GEOMETRIC.
 
     Rotations by up to 30 degrees about the centre, counter-clockwise; shears by up to 0.3 from the upper left corner;
     translations to the right and down by up to 150 / 331 of a side. Signs are torchvision's; at level 0 all is the identity.
     """
     wide = level.double()
-    rotate, shear_x, shear_y, translate_x, translate_y = (torch.where(operation == i, wide, 0.0) for i in range(len(MOVES)))
+    rotate, shear_x, shear_y, translate_x, translate_y = (torch.where(operation == i, wide, 0.0) for i in range(len(GEOMETRIC)))
     angle = torch.deg2rad(30 * rotate)
     cosine, sine = angle.cos(), angle.sin()
     x, y = width / 2, height / 2
@@ -137,7 +137,7 @@ def _enhanced(enhance: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, 
     return lambda images, level: enhance(images, 1 + 0.9 * level)
 
 
-CHANGES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+PHOTOMETRIC: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "identity": lambda images, level: images,
     "autocontrast": lambda images, level: autocontrast(images),
     "equalise": lambda images, level: equalise(images),
@@ -150,11 +150,11 @@ CHANGES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 """RandAugment's operations that leave pixels where they are, at levels (B,) in [-1, 1]"""
 
-MOVES = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
-OPERATIONS = (*CHANGES, *MOVES)
+GEOMETRIC = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
+OPERATIONS = (*PHOTOMETRIC, *GEOMETRIC)
 
 
-def operate(images: Tensor, operation: Tensor, level: Tensor) -> Tensor:
+def apply_operation(images: Tensor, operation: Tensor, level: Tensor) -> Tensor:
     """One of OPERATIONS for each sample: `operation` (B,) int64 says which, `level` (B,) in [-1, 1] how strongly.
 
     Both lie on the CPU, where it is known without asking the device how many samples each operation has: samples are
@@ -162,12 +162,12 @@ def operate(images: Tensor, operation: Tensor, level: Tensor) -> Tensor:
     """
     order, device = operation.argsort(stable=True), images.device
     counts = operation.bincount(minlength=len(OPERATIONS))
-    still = [*counts[: len(CHANGES)].tolist(), int(counts[len(CHANGES) :].sum())]
+    still = [*counts[: len(PHOTOMETRIC)].tolist(), int(counts[len(PHOTOMETRIC) :].sum())]
     *kept, moved = torch.split(images.index_select(0, order.to(device)), still)
     levels = torch.split(level[order].to(device), still)
-    pieces = [change(*part) for change, *part in zip(CHANGES.values(), kept, levels, strict=False) if len(part[0])]
+    pieces = [change(*part) for change, *part in zip(PHOTOMETRIC.values(), kept, levels, strict=False) if len(part[0])]
     if len(moved):
         last = order[len(order) - len(moved) :]
-        maps = matrices(operation[last] - len(CHANGES), level[last], *images.shape[-2:])
+        maps = matrices(operation[last] - len(PHOTOMETRIC), level[last], *images.shape[-2:])
         pieces.append(affine(moved, maps.to(device)))
     return torch.cat(pieces).index_select(0, order.argsort().to(device))

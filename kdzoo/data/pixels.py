@@ -83,7 +83,7 @@ def endings() -> frozenset[str]:
     return frozenset(ending for ending, name in Image.EXTENSION.items() if name in Image.OPEN and name not in NO_PICTURES)
 
 
-def scales_of(looks: Mapping[str, Look]) -> dict[str, float]:
+def find_scales(looks: Mapping[str, Look]) -> dict[str, float]:
     """The scale of every kind of deep grey values among the files of a data set, whose looks are given by path.
 
     Whole numbers are of the kind's whole range; where none is beyond 1/16 of it, of the smallest power of two that holds
@@ -110,7 +110,7 @@ def scales_of(looks: Mapping[str, Look]) -> dict[str, float]:
 def decode(source: Path | str | BinaryIO, side: int, scales: Scales | None = None) -> Array:
     """One image as (3, side, side) uint8: upright, RGB on white, the shorter side resized, the centre square kept.
 
-    scales: of the data set's deep grey values (`scales_of`); by default those of this image alone.
+    scales: of the data set's deep grey values (`find_scales`); by default those of this image alone.
     """
     return channels_first(square(source, side, scales))
 

@@ -22,7 +22,7 @@ LINES = 6
 def data_record(images: Images, parts: Parts) -> dict[str, Any]:
     """What was found, as JSON has it: how many images of which size in which part, where they came from, and every note."""
     drawn = images.val is None and parts.val is not None
-    there = sum(len(subset.targets) for subset in (images.train, images.val, images.test) if subset is not None)
+    whole = sum(len(subset.targets) for subset in (images.train, images.val, images.test) if subset is not None)
     train = len(parts.train.targets if parts.of_teacher is None else parts.of_teacher)
     used = train + sum(len(subset.targets) for subset in (parts.val, parts.test) if subset is not None)
     return {
@@ -34,7 +34,7 @@ def data_record(images: Images, parts: Parts) -> dict[str, Any]:
         "labelled": int((parts.train.targets >= 0).sum()),
         "validation": 0 if parts.val is None else len(parts.val.targets),
         "test": len(parts.test.targets),
-        "unused": there - used,
+        "unused": whole - used,
         "origins": {**images.origins, **({"val": "from train"} if drawn else {})},
         "notes": list(images.notes),
     }
@@ -61,10 +61,10 @@ def repeated(parts: Parts, extra: Unlabelled) -> list[str]:
     """What is to be said of unlabelled images that are training or validation images too; nothing of images that stay in files."""
     places = parts.of_teacher
     train = parts.all_train.images if places is None else parts.all_train.images[places.to(parts.all_train.images.device)]
-    found = {"training images": train, "validation images": None if parts.val is None else parts.val.images}
-    counts = {what: in_common(images, extra) for what, images in found.items() if isinstance(images, Tensor)}
-    told = [f"{count:,} are {what}" for what, count in counts.items() if count]
-    return [f"of these unlabelled images {' and '.join(told)} too"] if told else []
+    by_part = {"training images": train, "validation images": None if parts.val is None else parts.val.images}
+    counts = {what: in_common(images, extra) for what, images in by_part.items() if isinstance(images, Tensor)}
+    overlaps = [f"{count:,} are {what}" for what, count in counts.items() if count]
+    return [f"of these unlabelled images {' and '.join(overlaps)} too"] if overlaps else []
 
 
 def taught_images(record: Mapping[str, Any]) -> int:
@@ -114,10 +114,10 @@ def data_lines(record: Mapping[str, Any], more: str | None = None) -> list[str]:
     if more is None or (len(lines) <= LINES and all(len(line) <= WIDTH for line in lines)):
         return [*lines[:2], *transfer, *lines[2:]]
     left = max(len(lines) - LINES + 1, 0)
-    shown = [_brief(line) for line in lines[: LINES - 1]]
-    shown = [*shown[:2], *transfer, *shown[2:]]
+    brief = [_brief(line) for line in lines[: LINES - 1]]
+    brief = [*brief[:2], *transfer, *brief[2:]]
     hidden = f"{number_of(left, 'more note')}, and all in full" if left else "in full"
-    return [*shown, f"data: {hidden}: {more}"]
+    return [*brief, f"data: {hidden}: {more}"]
 
 
 def _brief(line: str) -> str:

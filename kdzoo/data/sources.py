@@ -122,15 +122,15 @@ def _spoken_digits(folder: Path) -> Images:
     from kdzoo.data import spoken
 
     known = DATA.get("spoken_digits")
-    recordings = folder / str(known.files)
-    if not recordings.is_dir():
-        raise InputError(not_here("spoken_digits", str(recordings), f"fetch it where there is a network, in {folder}: {known.get}"))
-    read = spoken.read_recordings(recordings)
-    spoken.require_speakers(read, spoken.TEST_SPEAKERS)
-    learned = sorted(set(read.speakers) - set(spoken.TEST_SPEAKERS))
-    cut = f"cut off after {spoken.LENGTH / spoken.RATE:g} s: {number_of(read.cut, 'recording')}"
-    raw = Raw(read.of(learned), read.of(spoken.TEST_SPEAKERS), spoken.DIGITS, (cut,) if read.cut else ())
-    origins = {"train": ", ".join(learned), "test": f"{' and '.join(spoken.TEST_SPEAKERS)}, who are not in train"}
+    place = folder / str(known.files)
+    if not place.is_dir():
+        raise InputError(not_here("spoken_digits", str(place), f"fetch it where there is a network, in {folder}: {known.get}"))
+    recordings = spoken.read_recordings(place)
+    spoken.require_speakers(recordings, spoken.TEST_SPEAKERS)
+    train_speakers = sorted(set(recordings.speakers) - set(spoken.TEST_SPEAKERS))
+    cut = f"cut off after {spoken.LENGTH / spoken.RATE:g} s: {number_of(recordings.cut, 'recording')}"
+    raw = Raw(recordings.of(train_speakers), recordings.of(spoken.TEST_SPEAKERS), spoken.DIGITS, (cut,) if recordings.cut else ())
+    origins = {"train": ", ".join(train_speakers), "test": f"{' and '.join(spoken.TEST_SPEAKERS)}, who are not in train"}
     return replace(canonical("spoken_digits", raw, f"{known.files} in the data folder"), origins=origins)
 
 

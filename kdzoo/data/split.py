@@ -58,22 +58,22 @@ def split(images: Images, spec: DataSpec, extra: Unlabelled | None = None) -> Pa
     """
     classes = len(images.classes)
     targets = images.train.targets
-    kept = torch.arange(len(targets))
+    places = torch.arange(len(targets))
     if spec.limit is not None:
         if not classes <= spec.limit <= len(targets):
             raise InputError(
                 f"limit: expected {classes} (one per class) to {len(targets)} training images of {images.name}, got {spec.limit}"
             )
-        kept = stratified(targets, spec.limit, spec.split_seed, "limit")
-    train, val = kept, None
+        places = stratified(targets, spec.limit, spec.split_seed, "limit")
+    train, val = places, None
     if spec.val_fraction > 0 and images.val is None:
-        count = max(round(spec.val_fraction * len(kept)), classes)
-        if count >= len(kept) - classes:
-            raise InputError(f"val_fraction: {spec.val_fraction:g} of {len(kept)} images leaves less than one training image per class")
-        held = stratified(targets[kept], count, spec.split_seed, "val")
-        mask = torch.zeros(len(kept), dtype=torch.bool)
-        mask[held] = True
-        train, val = kept[~mask], take(images.train, kept[mask])
+        count = max(round(spec.val_fraction * len(places)), classes)
+        if count >= len(places) - classes:
+            raise InputError(f"val_fraction: {spec.val_fraction:g} of {len(places)} images leaves less than one training image per class")
+        chosen = stratified(targets[places], count, spec.split_seed, "val")
+        mask = torch.zeros(len(places), dtype=torch.bool)
+        mask[chosen] = True
+        train, val = places[~mask], take(images.train, places[mask])
     elif spec.val_fraction > 0:
         val = images.val
     origin = f"{images.fingerprint}, limit {spec.limit}, val_fraction {spec.val_fraction:g}, split_seed {spec.split_seed}"
@@ -104,10 +104,10 @@ def _of_classes(images: Images, places: Tensor, transfer: TransferSpec) -> Tenso
         return places[:0]
     if transfer.classes is None:
         return places
-    kept = places[torch.isin(images.train.targets[places], torch.tensor(transfer.classes))]
-    if not len(kept):
+    chosen = places[torch.isin(images.train.targets[places], torch.tensor(transfer.classes))]
+    if not len(chosen):
         raise InputError(f"transfer_classes: {images.name} has no training image of {classes_in_words(transfer.classes, images.classes)}")
-    return kept
+    return chosen
 
 
 def labelled(parts: Parts) -> Subset:

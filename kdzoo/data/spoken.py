@@ -74,9 +74,9 @@ def log_mel(samples: NDArray[Any]) -> NDArray[np.uint8]:
     Power of Hann windows, summed by `mel_filters`, in decibels: 255 is the loudest cell, 0 what is RANGE or more below it.
     Loudness and format of the samples, which may be whole numbers, do not matter; silence is black.
     """
-    heard = np.zeros(LENGTH)
-    heard[: min(len(samples), LENGTH)] = samples[:LENGTH]
-    frames = np.lib.stride_tricks.sliding_window_view(heard, WINDOW)[::HOP]
+    clip = np.zeros(LENGTH)
+    clip[: min(len(samples), LENGTH)] = samples[:LENGTH]
+    frames = np.lib.stride_tricks.sliding_window_view(clip, WINDOW)[::HOP]
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW) / WINDOW)
     energy = mel_filters() @ (np.abs(np.fft.rfft(frames * window, FOURIER)) ** 2).T
     loudest = energy.max()
@@ -126,10 +126,10 @@ def _samples(file: Path, problems: list[str]) -> NDArray[Any] | None:
     return samples if samples.dtype != np.uint8 else samples.astype(np.int16) - 128  # 8-bit wavs have their zero at 128
 
 
-def require_speakers(found: Recordings, test: Sequence[str]) -> None:
+def require_speakers(recordings: Recordings, test: Sequence[str]) -> None:
     """Raise InputError where a test speaker has no recordings, or there is no other speaker to learn from."""
-    there = set(found.speakers)
-    if missing := [speaker for speaker in test if speaker not in there]:
-        raise InputError(f"data: no recordings of the test speakers {', '.join(missing)}; speakers: {', '.join(sorted(there))}")
-    if not there - set(test):
+    speakers = set(recordings.speakers)
+    if missing := [speaker for speaker in test if speaker not in speakers]:
+        raise InputError(f"data: no recordings of the test speakers {', '.join(missing)}; speakers: {', '.join(sorted(speakers))}")
+    if not speakers - set(test):
         raise InputError(f"data: every recording is of a test speaker ({', '.join(test)}); expected others to learn from")

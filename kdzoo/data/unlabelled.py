@@ -15,9 +15,9 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from kdzoo.data.dataset import Array, Images, Pixels, Stored, Subset, stored
+from kdzoo.data.dataset import Array, Images, LazyImages, Pixels, Subset, as_lazy
 from kdzoo.data.files import IN_MEMORY_BYTES
-from kdzoo.data.pixels import UNREADABLE, Look, decode, look, scales_of
+from kdzoo.data.pixels import UNREADABLE, Look, decode, find_scales, look
 from kdzoo.data.preprocess import Scales, upright_rgb
 from kdzoo.data.sources import load
 from kdzoo.data.walk import Walk
@@ -89,8 +89,8 @@ def _source(request: str, like: Like, root: Path | None, image_size: int | None)
         images = load(request, root=root, image_size=image_size)
     except InputError as error:
         raise InputError(*_of_transfer_data(error)) from error
-    if (there := Like.those_of(images)).shape != like.shape:
-        raise InputError(f"transfer_data: {request} has images of {there}; expected {like}, as those of the data are")
+    if (other := Like.those_of(images)).shape != like.shape:
+        raise InputError(f"transfer_data: {request} has images of {other}; expected {like}, as those of the data are")
     return images.train.images
 
 
@@ -137,7 +137,7 @@ def _folder(folder: Path, like: Like, *, skip_unreadable: bool) -> tuple[Pixels,
         problems.append(f"transfer_data: {FOLDER}{folder}: no image files")
     scales = dict(like.scales)
     try:
-        scales = {**scales_of(looks), **scales}
+        scales = {**find_scales(looks), **scales}
     except InputError as error:
         problems += _of_transfer_data(error)
     if problems or not good:
@@ -147,7 +147,7 @@ def _folder(folder: Path, like: Like, *, skip_unreadable: bool) -> tuple[Pixels,
     skipped = [f"transfer data: skipped {number_of(len(unreadable), 'unreadable file')}: {_few(folder, unreadable)}"] if unreadable else []
     notes = (*(f"transfer data: {text}" for text in walk.skipped.sentences()), *skipped)
     if len(good) * channels * height * width > IN_MEMORY_BYTES:
-        return Stored(read, places, like.shape), notes
+        return LazyImages(read, places, like.shape), notes
     return torch.from_numpy(np.stack([read(place) for place in range(len(good))])), notes
 
 
@@ -174,7 +174,7 @@ def pixel_keys(pixels: Pixels) -> Tensor:
 
 
 def _each(pixels: Pixels) -> Iterator[Array]:
-    if isinstance(pixels, Stored):
+    if isinstance(pixels, LazyImages):
         return (pixels.read(place) for place in pixels.places.tolist())
     return iter(pixels.cpu().numpy())
 
@@ -204,11 +204,11 @@ def joined(first: Subset, extra: Unlabelled) -> Subset:
 def _joined(first: Pixels, second: Pixels) -> Pixels:
     if isinstance(first, Tensor) and isinstance(second, Tensor):
         return torch.cat([first, second])
-    one, other = (part if isinstance(part, Stored) else stored(part) for part in (first, second))
-    return Stored(partial(_either, one, other), torch.arange(len(one.places) + len(other.places)), one.image)
+    one, other = (part if isinstance(part, LazyImages) else as_lazy(part) for part in (first, second))
+    return LazyImages(partial(_either, one, other), torch.arange(len(one.places) + len(other.places)), one.image)
 
 
-def _either(one: Stored, other: Stored, place: int) -> Array:
+def _either(one: LazyImages, other: LazyImages, place: int) -> Array:
     """The pixels at a place of two sets of images that follow each other."""
     part, at = (one, place) if place < len(one.places) else (other, place - len(one.places))
     return part.read(int(part.places[at]))

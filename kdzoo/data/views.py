@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdzoo.data.operations import OPERATIONS, brightness, contrast, cutout, operate, saturation
+from kdzoo.data.operations import OPERATIONS, apply_operation, brightness, contrast, cutout, saturation
 from kdzoo.data.preprocess import centre
 from kdzoo.runs.spec import Augment, Recipe
 from kdzoo.seeds import generator
@@ -55,7 +55,7 @@ class Views:
 
 def draw(augment: Augment, *, samples: int, height: int, width: int, seed: int, epoch: int, stream: str = "view") -> Views:
     """The views of all samples in an epoch; streams of other names are independent, and so is each kind of augmentation."""
-    framed = _frames(augment, samples, height, width, generator(seed, stream, epoch))
+    frames = _frames(augment, samples, height, width, generator(seed, stream, epoch))
     colours = {}
     for name in (name for name in COLOURS if getattr(augment, name)):
         strength = getattr(augment, name)
@@ -69,11 +69,11 @@ def draw(augment: Augment, *, samples: int, height: int, width: int, seed: int, 
         levels = signs * (augment.magnitude / MAGNITUDES)
     if augment.cutout:
         random = generator(seed, stream, "cutout", epoch)
-        cut = torch.stack([torch.randint(side, (samples,), generator=random) for side in seen_shape(augment, height, width)], dim=1)
-    return replace(framed, colours=colours, operations=operations, levels=levels, cut=cut)
+        cut = torch.stack([torch.randint(side, (samples,), generator=random) for side in output_shape(augment, height, width)], dim=1)
+    return replace(frames, colours=colours, operations=operations, levels=levels, cut=cut)
 
 
-def seen_shape(augment: Augment, height: int, width: int) -> tuple[int, int]:
+def output_shape(augment: Augment, height: int, width: int) -> tuple[int, int]:
     """Height and width of what is seen of an image."""
     return augment.size or height, augment.size or width
 
@@ -106,14 +106,14 @@ def apply(images: Tensor, views: Views, index: Tensor, augment: Augment) -> Tens
     Cropped and flipped first, then colours, RandAugment's operations and cutout.
     """
     device = images.device
-    seen = _framed(images, views, index, augment)
+    augmented = _framed(images, views, index, augment)
     for name, factor in views.colours.items():
-        seen = COLOURS[name](seen, factor[index].to(device))
+        augmented = COLOURS[name](augmented, factor[index].to(device))
     if views.operations is not None and views.levels is not None:
         sorted_on = index.to(views.operations.device)  # the one question that a step asks of a GPU, and with RandAugment alone
         for operation, level in zip(views.operations[sorted_on].unbind(1), views.levels[sorted_on].unbind(1), strict=True):
-            seen = operate(seen, operation, level)
-    return seen if views.cut is None else cutout(seen, views.cut[index].to(device), augment.cutout)
+            augmented = apply_operation(augmented, operation, level)
+    return augmented if views.cut is None else cutout(augmented, views.cut[index].to(device), augment.cutout)
 
 
 def _framed(images: Tensor, views: Views, index: Tensor, augment: Augment) -> Tensor:
@@ -170,7 +170,7 @@ def view_count(augment: Augment) -> int | None:
     return (2 * augment.pad + 1) ** 2 * (2 if augment.flip else 1)
 
 
-def view_code(views: Views, augment: Augment) -> Tensor | None:
+def view_number(views: Views, augment: Augment) -> Tensor | None:
     """A number below `view_count` for each sample's view, (N,) int64, where there are few; None where they are as good as endless."""
     if view_count(augment) is None:
         return None
@@ -178,15 +178,15 @@ def view_code(views: Views, augment: Augment) -> Tensor | None:
     return views.top * reach + views.left + reach**2 * views.flip.long()
 
 
-def views_of_codes(codes: Tensor, augment: Augment) -> Views:
-    """The views (N,) that these numbers (N,) stand for: padded crops and flips, the reverse of `view_code`."""
+def views_by_number(codes: Tensor, augment: Augment) -> Views:
+    """The views (N,) that these numbers (N,) stand for: padded crops and flips, the reverse of `view_number`."""
     reach = 2 * augment.pad + 1
     corner = codes % reach**2
     return Views(corner // reach, corner % reach, codes >= reach**2)
 
 
-def finite(recipe: Recipe) -> bool:
-    """Whether a sample and its `view_code` tell the seen image: not where views have none, nor where images are mixed.
+def has_numbered_views(recipe: Recipe) -> bool:
+    """Whether a sample and its `view_number` tell the seen image: not where views have none, nor where images are mixed.
 
     A mixed image is told by (seed, epoch, sample) and the recipe, whose batch size decides which sample came before.
     """

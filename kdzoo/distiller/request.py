@@ -75,12 +75,14 @@ def _is_number(value: Any, most: float) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= most and not math.isinf(value)
 
 
-def _by_term(terms: tuple[str, ...], given: Mapping[str, Any], options: Iterable[str]) -> dict[str, dict[str, Any]]:
+def _by_term(terms: tuple[str, ...], hyperparameters: Mapping[str, Any], options: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Hyper-parameters by method: `temperature=2`, or `hinton={"temperature": 2}` where several terms of a sum have one of that name."""
     fields = {name: REGISTRY.get(name).model_fields for name in terms}
-    values: dict[str, dict[str, Any]] = {name: dict(given[name]) for name in terms if isinstance(given.get(name), Mapping)}
+    values: dict[str, dict[str, Any]] = {
+        name: dict(hyperparameters[name]) for name in terms if isinstance(hyperparameters.get(name), Mapping)
+    }
     problems: list[str] = []
-    for key, value in given.items():
+    for key, value in hyperparameters.items():
         if key in values:
             continue
         owners = [name for name in terms if key in fields[name]]
@@ -89,9 +91,9 @@ def _by_term(terms: tuple[str, ...], given: Mapping[str, Any], options: Iterable
         elif owners:
             problems.append(f"{key}: {' and '.join(owners)} each have it; write {owners[0]}={{{key!r}: {value!r}}}")
         else:
-            known = {name: ", ".join(fields[name]) or "none" for name in terms}
+            fields_by_method = {name: ", ".join(fields[name]) or "none" for name in terms}
             near = did_you_mean(key, [*(field for name in terms for field in fields[name]), *options])
-            taken = "; ".join(f"the hyper-parameters of {name}: {listed}" for name, listed in known.items())
+            taken = "; ".join(f"the hyper-parameters of {name}: {listed}" for name, listed in fields_by_method.items())
             problems.append(f"{key}: unknown{near or (f'; {taken}' if taken else '')}")
     if problems:
         raise InputError(*problems)
@@ -105,16 +107,16 @@ def refusals(spec: ObjectiveSpec, *, teacher: bool, same_inputs: bool) -> Iterat
     """
     for name in (term.method for term in spec.terms):
         card = _card(name)
-        student, taught = card.needs.student, card.needs.teacher
-        if Pass.SECOND_VIEW in student | taught:
+        of_student, of_teacher = card.needs.student, card.needs.teacher
+        if Pass.SECOND_VIEW in of_student | of_teacher:
             yield f"{name}: reads a second view of every image, augmented independently; {bench(name)}"
-        if Pass.PARTNER in student | taught:
+        if Pass.PARTNER in of_student | of_teacher:
             yield f"{name}: reads another image of each sample's class; {bench(name)}"
         if card.pixels:
             yield f"{name}: {card.pixels}, and the inputs of a loop of one's own may be normalised; {bench(name)}"
-        if taught and not teacher:
-            yield f"{name}: reads the teacher's {in_words(taught)}, but there is no teacher"
-        if Need.NETWORK in taught and not same_inputs:
+        if of_teacher and not teacher:
+            yield f"{name}: reads the teacher's {in_words(of_teacher)}, but there is no teacher"
+        if Need.NETWORK in of_teacher and not same_inputs:
             yield f"{name}: shows the teacher the student's inputs, so that there can be no teacher_inputs"
 
 

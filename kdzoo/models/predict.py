@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from kdzoo.data.dataset import Subset
 from kdzoo.data.loader import fetch
-from kdzoo.data.views import center, seen_shape
+from kdzoo.data.views import center, output_shape
 from kdzoo.runs.spec import Augment
 
 EVALUATION_BATCH = 500
@@ -17,7 +17,7 @@ EVALUATION_PIXELS = EVALUATION_BATCH * 64 * 64
 
 def batch_of(network: nn.Module, subset: Subset, augment: Augment) -> int:
     """How many images of a part a network is asked about at once: 500, fewer where it sees more than 64x64 pixels."""
-    height, width = seen_shape(augment, *subset.images.shape[2:])
+    height, width = output_shape(augment, *subset.images.shape[2:])
     side = getattr(network, "image_size", None) or 0
     return max(1, min(EVALUATION_BATCH, EVALUATION_PIXELS // max(height * width, side * side)))
 

@@ -18,7 +18,7 @@ from kdzoo.contract.shapes import Shapes
 from kdzoo.data.epoch import EpochPlan, Inputs
 from kdzoo.data.loader import fetch_once
 from kdzoo.data.split import Parts
-from kdzoo.data.views import center, finite, view_count
+from kdzoo.data.views import center, has_numbered_views, view_count
 from kdzoo.models.network import Network
 from kdzoo.models.placement import Placement, autocast
 from kdzoo.runs.spec import Recipe
@@ -89,7 +89,7 @@ class RecordedAnswers:
     def _ask(self, which: Pass, positions: Tensor, images: Tensor) -> Outputs:
         cache, rows, size = self.teacher_cache, self.rows[which][positions], block_size(self.plan.parts, self.plan.recipe)
         outputs = ask(self.network, self.needs.outputs | cache.need, images, size, self.plan.recipe)
-        if not cache.full and not bool(cache.have[rows].all()):
+        if not cache.full and not bool(cache.known[rows].all()):
             cache.write(rows, outputs)
         return outputs.only(self.needs.outputs)
 
@@ -114,7 +114,7 @@ class CachedAnswers:
 
     def __post_init__(self) -> None:
         for which, rows in self.rows.items():
-            known = self.teacher_cache.have[rows[self.begin :]]
+            known = self.teacher_cache.known[rows[self.begin :]]
             self.missing[which] = (self.begin + (~known).nonzero().flatten()).tolist()[::-1]
             self.teacher_cache.lookups += len(known)
             self.teacher_cache.hits += int(known.sum())
@@ -143,7 +143,7 @@ class CachedAnswers:
     def first_known(self) -> Tensor | None:
         """The positions of the first batch of the first pass of which anything is known; None where nothing is."""
         rows = self.rows[Pass.FIRST]
-        known = self.teacher_cache.have[rows[self.begin :]].nonzero()
+        known = self.teacher_cache.known[rows[self.begin :]].nonzero()
         if not len(known):
             return None
         block = self.teacher_cache.block
@@ -153,7 +153,7 @@ class CachedAnswers:
     def relative_error(self, positions: Tensor, images: Tensor) -> float:
         """How far the cache stands from the living teacher on what it knows of a batch, relative to the largest value of a column."""
         rows = self.rows[Pass.FIRST][positions]
-        known = self.teacher_cache.have[rows]
+        known = self.teacher_cache.known[rows]
         cached, live = Outputs.of(self.teacher_cache.read(rows), owner="teacher cache"), self.forward(images)
         return max(max_relative_difference(column.value(cached)[known], column.value(live)[known]) for column in self.teacher_cache.columns)
 
@@ -179,11 +179,11 @@ def cached_answers(
     begin = first * plan.recipe.batch_size
     ahead = torch.cat([of_pass[begin:] for of_pass in rows.values()])
     teacher_cache.take_over(ahead)
-    has_room = teacher_cache.reserve(ahead[~teacher_cache.have[ahead]])
+    has_room = teacher_cache.reserve(ahead[~teacher_cache.known[ahead]])
     if needs.outputs & PER_SAMPLE & ~teacher_cache.need:
         teacher_cache.lookups += len(ahead)
         return RecordedAnswers(network, needs, plan, teacher_cache, rows)
-    if not has_room and not bool(teacher_cache.have[ahead].all()):
+    if not has_room and not bool(teacher_cache.known[ahead].all()):
         teacher_cache.lookups += len(ahead)
         return LiveAnswers(network, needs, plan)
     return CachedAnswers(
@@ -205,7 +205,7 @@ def is_another_teachers(answers: CachedAnswers, plan: EpochPlan) -> bool:
 
 def cache_rows(parts: Parts, recipe: Recipe, passes: Pass) -> tuple[int, int]:
     """How many samples a cache has rows of, and how many rows it has of each: views, or epochs and passes where views are endless."""
-    views = view_count(recipe.augment) if finite(recipe) else None
+    views = view_count(recipe.augment) if has_numbered_views(recipe) else None
     return len(parts.train.targets), recipe.drawn_epochs * len(passes) if views is None else views
 
 
@@ -246,7 +246,7 @@ def open_teacher_cache(
         "block": block,
         **execution.arithmetic,
     }
-    if not finite(recipe):
+    if not has_numbered_views(recipe):
         about |= {"seed": seed, "epochs": recipe.drawn_epochs, "passes": [str(which.name) for which in passes]}
     if recipe.mixes:
         about |= {"mixing": [recipe.mixup, recipe.cutmix, recipe.mix_prob], "numpy": np.__version__}  # which draws the shares

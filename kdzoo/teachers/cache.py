@@ -33,7 +33,7 @@ COPY_BYTES = 1 << 26
 class TeacherCache:
     """Rows of float32 for `samples` x `views`, on disk and, on an accelerator, in its memory as well.
 
-    Row `view * samples + sample` is what was said of a sample's view. `have` flags the rows that this process may read:
+    Row `view * samples + sample` is what was said of a sample's view. `known` flags the rows that this process may read:
     those that it has written itself, and those that it has taken over from disk, where all columns knew them and every
     seal did fit. `notes` are what there is to tell of damage and loss.
     """
@@ -54,7 +54,7 @@ class TeacherCache:
         self._marks = {name: torch.from_numpy(file.values) for name, file in self._seal_files.items()}
         # On a CPU the mapped file is the memory: all processes of this machine share its pages.
         self._values = self._files if device.type == "cpu" else {n: torch.zeros_like(v, device=device) for n, v in self._files.items()}
-        self.have = torch.zeros(rows, dtype=torch.bool)
+        self.known = torch.zeros(rows, dtype=torch.bool)
         self._fresh: list[Tensor] = []
         self.lookups = 0
         self.hits = 0
@@ -90,7 +90,7 @@ class TeacherCache:
 
     def take_over(self, rows: Tensor) -> None:
         """Take note of which of these rows are on disk as they were written; what is damaged stays unknown, and is counted."""
-        rows = torch.from_numpy(np.unique(rows[~self.have[rows]].numpy()))
+        rows = torch.from_numpy(np.unique(rows[~self.known[rows]].numpy()))
         for marks in self._marks.values():
             rows = rows[marks[rows] != 0]
         if not len(rows):
@@ -104,7 +104,7 @@ class TeacherCache:
             for column in self.columns:
                 for piece in torch.split(whole, _at_once(column, COPY_BYTES)):
                     self._values[column.name][piece.to(self.device)] = self._files[column.name][piece].to(self.device)
-        self.have[whole] = True
+        self.known[whole] = True
 
     def _sealed(self, column: Column, rows: Tensor) -> Tensor:
         """The seals (B,) of what stands on disk at rows (B,)."""
@@ -113,15 +113,15 @@ class TeacherCache:
 
     def read(self, rows: Tensor) -> dict[Need, Any]:
         """What was said, by need, for rows (B,) that are known."""
-        found: dict[Need, Any] = {}
+        values: dict[Need, Any] = {}
         here = rows.to(self.device, non_blocking=True)
         for column in self.columns:
             value = self._values[column.name][here].to(column.dtype)
             if column.number is None:
-                found[column.need] = value
+                values[column.need] = value
             else:
-                found.setdefault(column.need, []).append(value)
-        return found
+                values.setdefault(column.need, []).append(value)
+        return values
 
     def reserve(self, rows: Tensor) -> bool:
         """Take the disk space of rows (N,) that will be written; False, and a note, where the disk has none left for them."""
@@ -142,7 +142,7 @@ class TeacherCache:
         here = rows.to(self.device, non_blocking=True)
         for column in self.columns:
             self._values[column.name][here] = column.value(outputs).float()
-        self.have[rows] = True
+        self.known[rows] = True
         self._fresh.append(rows)
 
     def flush(self) -> None:
@@ -185,16 +185,16 @@ class TeacherCache:
         if not self._told_loss and self.removed:
             self._told_loss = True
             self.notes.append("the teacher cache: removed from disk while in use; training continues without keeping new rows")
-        told, self.notes = self.notes, []
-        return told
+        notes, self.notes = self.notes, []
+        return notes
 
     def tell_all(self) -> list[str]:
         """The last that there is to tell."""
-        told, more = self.tell(), self.damaged - self._told_damaged
+        notes, more = self.tell(), self.damaged - self._told_damaged
         self._told_damaged = self.damaged
-        return told + ([f"the teacher cache: damaged, and computed again, since then: {_count(more)}"] if more else [])
+        return notes + ([f"the teacher cache: damaged, and computed again, since then: {_count(more)}"] if more else [])
 
-    def forget(self) -> None:
+    def delete(self) -> None:
         """Remove it from disk, so that the next one starts anew."""
         self._told_loss = True
         remove(self.folder)

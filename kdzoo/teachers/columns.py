@@ -92,8 +92,8 @@ class Seal:
     def of(column: Column, owner: str) -> Seal:
         words = math.prod(column.shape)
         stream = hashlib.shake_128(f"{owner} {column.name} {column.shape} {column.dtype}".encode())
-        drawn = np.frombuffer(stream.digest(8 * (words + 2)), dtype=np.int64) | 1
-        return Seal(drawn[0], drawn[1], drawn[2:])
+        numbers = np.frombuffer(stream.digest(8 * (words + 2)), dtype=np.int64) | 1
+        return Seal(numbers[0], numbers[1], numbers[2:])
 
     def take(self, rows: Tensor, values: Tensor) -> Tensor:
         """The seals (B,) int64 of rows (B,) with these values, (B, ...) float32 on the CPU."""

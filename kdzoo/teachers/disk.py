@@ -161,8 +161,8 @@ def _make_zeros(path: Path, size: int) -> None:
 
 def free_bytes(folder: Path, device: torch.device) -> int:
     """A share of what is free where a cache would lie."""
-    there = next(parent for parent in folder.parents if parent.exists())
-    spaces = [shutil.disk_usage(there).free + _taken(folder)]
+    parent_folder = next(parent for parent in folder.parents if parent.exists())
+    spaces = [shutil.disk_usage(parent_folder).free + _taken(folder)]
     if device.type == "cuda":
         spaces.append(torch.cuda.mem_get_info(device)[0])
     spaces.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))

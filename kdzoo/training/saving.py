@@ -17,7 +17,7 @@ from kdzoo.contract.needs import Need, Pass
 from kdzoo.data.dataset import Images, Subset
 from kdzoo.data.loader import fetch
 from kdzoo.data.split import Parts
-from kdzoo.data.views import apply, center, view_count, views_of_codes
+from kdzoo.data.views import apply, center, view_count, views_by_number
 from kdzoo.errors import InputError
 from kdzoo.models.network import Network
 from kdzoo.models.predict import batch_of
@@ -235,4 +235,4 @@ def _as_seen(images: Tensor, views: Tensor, augment: Augment, size: Augment) -> 
         whole = seen[0].new_empty((len(images), *seen[0].shape[1:]))
         whole[views == CENTRE], whole[views != CENTRE] = seen
         return whole
-    return apply(images, views_of_codes(views, augment), torch.arange(len(images)), augment)
+    return apply(images, views_by_number(views, augment), torch.arange(len(images)), augment)

@@ -106,7 +106,7 @@ def open_answers(cohort: Cohort, plan: EpochPlan, first: int, emit: Emit) -> Ans
     if isinstance(answers, CachedAnswers) and not teacher_cache.checked and answers.first_known() is not None:
         teacher_cache.checked = True
         if is_another_teachers(answers, plan):
-            teacher_cache.forget()
+            teacher_cache.delete()
             cohort.teacher_cache = None
             emit(Note("the teacher cache differs from this teacher's outputs; it is computed again"))
             answers = cohort.open_answers(plan, first)

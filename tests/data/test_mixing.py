@@ -5,7 +5,7 @@ import pytest
 import scipy.stats
 import torch
 
-from kdzoo.data.mixing import Mixes, draw_mixes, mix, soft_targets
+from kdzoo.data.mixing import MixPlan, draw_mixes, mix, soft_targets
 from kdzoo.runs.spec import Recipe
 
 SAMPLES, HEIGHT, WIDTH, CLASSES = 24, 9, 7, 5
@@ -15,7 +15,7 @@ def recipe(**changes) -> Recipe:
     return Recipe(epochs=1, batch_size=8, lr=0.1, **changes)
 
 
-def drawn(samples: int = SAMPLES, *, height: int = HEIGHT, width: int = WIDTH, seed: int = 0, epoch: int = 0, **changes) -> Mixes:
+def drawn(samples: int = SAMPLES, *, height: int = HEIGHT, width: int = WIDTH, seed: int = 0, epoch: int = 0, **changes) -> MixPlan:
     found = draw_mixes(recipe(**changes), samples=samples, height=height, width=width, seed=seed, epoch=epoch)
     assert found is not None
     return found

@@ -9,10 +9,11 @@ from PIL import Image, ImageEnhance, ImageOps
 from torchvision.transforms.v2 import functional as T
 
 from kdzoo.data.operations import (
-    CHANGES,
-    MOVES,
+    GEOMETRIC,
     OPERATIONS,
+    PHOTOMETRIC,
     affine,
+    apply_operation,
     autocontrast,
     brightness,
     contrast,
@@ -20,7 +21,6 @@ from kdzoo.data.operations import (
     equalise,
     grey,
     matrices,
-    operate,
     posterise,
     saturation,
     sharpness,
@@ -149,7 +149,7 @@ def test_rotations_and_shears_are_torchvisions_exactly(level):
         "shear_y": T.affine(given, 0.0, [0, 0], 1.0, [0.0, shear], center=[0, 0]),
     }
     for name, other in expected.items():
-        seen = operate(given, torch.tensor([OPERATIONS.index(name)]), torch.tensor([level]))
+        seen = apply_operation(given, torch.tensor([OPERATIONS.index(name)]), torch.tensor([level]))
         assert torch.equal(seen, other), name
 
 
@@ -157,7 +157,7 @@ def test_rotations_and_shears_are_torchvisions_exactly(level):
 def test_translations_move_by_whole_pixels_and_leave_black(level):
     given = images(1, height=32, width=20)
     for name, axis, side in (("translate_x", 2, 20), ("translate_y", 1, 32)):
-        seen = operate(given, torch.tensor([OPERATIONS.index(name)]), torch.tensor([level]))[0].numpy()
+        seen = apply_operation(given, torch.tensor([OPERATIONS.index(name)]), torch.tensor([level]))[0].numpy()
         shift = round(150 / 331 * side * level)
         moved = np.roll(given[0].numpy(), shift, axis)
         lost = [slice(None)] * 3
@@ -178,7 +178,7 @@ def test_cutout_is_the_papers_square_cut_off_at_borders(side, row, column):
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_at_level_zero_nothing_changes_but_by_autocontrast_and_equalise(channels):
     given = images(len(OPERATIONS), channels, height=24, width=20)
-    seen = operate(given, torch.arange(len(OPERATIONS)), torch.zeros(len(OPERATIONS)))
+    seen = apply_operation(given, torch.arange(len(OPERATIONS)), torch.zeros(len(OPERATIONS)))
     changed = {name for name, before, after in zip(OPERATIONS, given, seen, strict=True) if not torch.equal(before, after)}
     assert changed == {"autocontrast", "equalise"}
     assert torch.equal(matrices(torch.arange(5), torch.zeros(5), 24, 20), torch.eye(3)[:2].expand(5, 2, 3))
@@ -187,7 +187,7 @@ def test_at_level_zero_nothing_changes_but_by_autocontrast_and_equalise(channels
 @pytest.mark.parametrize("side", [1, 2, 3])
 def test_the_smallest_images_pass_through_every_operation(side):
     given = images(len(OPERATIONS), height=side, width=side)
-    seen = operate(given, torch.arange(len(OPERATIONS)), torch.ones(len(OPERATIONS)))
+    seen = apply_operation(given, torch.arange(len(OPERATIONS)), torch.ones(len(OPERATIONS)))
     assert seen.shape == given.shape
     assert seen.dtype == torch.uint8
 
@@ -197,13 +197,13 @@ def test_each_sample_has_its_own_operation_and_depends_on_no_other():
     given = images(90)
     operation = torch.randint(len(OPERATIONS), (90,), generator=random)
     level = 2 * torch.rand(90, generator=random) - 1
-    seen = operate(given, operation, level)
-    assert set(operation.tolist()) == set(range(len(CHANGES) + len(MOVES)))
+    seen = apply_operation(given, operation, level)
+    assert set(operation.tolist()) == set(range(len(PHOTOMETRIC) + len(GEOMETRIC)))
     for i in range(90):
         one = slice(i, i + 1)
-        assert torch.equal(operate(given[one], operation[one], level[one])[0], seen[i]), OPERATIONS[operation[i]]
+        assert torch.equal(apply_operation(given[one], operation[one], level[one])[0], seen[i]), OPERATIONS[operation[i]]
     backwards = torch.arange(89, -1, -1)
-    assert torch.equal(operate(given[backwards], operation[backwards], level[backwards]), seen[backwards])
+    assert torch.equal(apply_operation(given[backwards], operation[backwards], level[backwards]), seen[backwards])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="compares a GPU's pixels with the CPU's")
@@ -212,4 +212,4 @@ def test_pixels_are_the_same_on_a_gpu():
     given = images(400, height=32, width=32)
     operation = torch.randint(len(OPERATIONS), (400,), generator=random)
     level = 2 * torch.rand(400, generator=random) - 1
-    assert torch.equal(operate(given.cuda(), operation, level).cpu(), operate(given, operation, level))
+    assert torch.equal(apply_operation(given.cuda(), operation, level).cpu(), apply_operation(given, operation, level))

@@ -56,7 +56,7 @@ def test_grey_values_of_few_bits_in_sixteen_are_read_by_the_range_that_the_set_u
 
 def load_scaled(root, name):
     looks = {str(path): pixels.look(path.read_bytes()) for path in root.rglob("*.png")}
-    return decode(root / "class0" / name, 64, pixels.scales_of(looks)).astype(float)
+    return decode(root / "class0" / name, 64, pixels.find_scales(looks)).astype(float)
 
 
 def test_sixteen_bits_of_the_whole_range_are_read_as_they_always_were(tmp_path):

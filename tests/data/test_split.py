@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdzoo.data.canonical import Raw, canonical
-from kdzoo.data.loader import held_on
+from kdzoo.data.loader import move_if_fits
 from kdzoo.data.sources import load
 from kdzoo.data.split import split, stratified
 from kdzoo.errors import InputError
@@ -73,7 +73,7 @@ def test_samples_keep_their_keys_wherever_they_are_put():
     parts = split(made, spec(made, val_fraction=0.2, limit=150, label_fraction=0.5))
     for part in (parts.train, parts.val):
         assert [known[image.numpy().tobytes()] for image in part.images] == part.keys.tolist()
-    assert torch.equal(held_on(parts, torch.device("cpu"), 10**9).val.keys, parts.val.keys)
+    assert torch.equal(move_if_fits(parts, torch.device("cpu"), 10**9).val.keys, parts.val.keys)
 
 
 def test_nothing_is_held_out_at_fraction_zero():

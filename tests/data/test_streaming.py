@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from kdzoo.data.dataset import Stored, statistics, stored
+from kdzoo.data.dataset import LazyImages, as_lazy, statistics
 from kdzoo.data.files import content_digest, decode
 from kdzoo.data.folder import load_folder
-from kdzoo.data.loader import fetch, held_on, whole
+from kdzoo.data.loader import fetch, load_all, move_if_fits
 from kdzoo.data.split import split
 from kdzoo.data.views import apply, draw
 from kdzoo.errors import InputError
@@ -51,11 +51,11 @@ def test_pixels_targets_statistics_and_fingerprint_are_those_of_a_resident_folde
     resident = loaded(photos, None, monkeypatch)
     for _ in range(2):  # surveyed, then found again
         other = loaded(photos, place, monkeypatch)
-        assert isinstance(other.train.images, Stored)
+        assert isinstance(other.train.images, LazyImages)
         for part in ("train", "test"):
             mine, theirs = getattr(other, part), getattr(resident, part)
             assert mine.images.shape == tuple(theirs.images.shape)
-            assert torch.equal(whole(mine.images, CPU), theirs.images)
+            assert torch.equal(load_all(mine.images, CPU), theirs.images)
             assert torch.equal(mine.targets, theirs.targets)
         told = [f.name for f in fields(resident) if f.name not in ("train", "test")]
         assert [getattr(other, name) for name in told] == [getattr(resident, name) for name in told]
@@ -64,16 +64,16 @@ def test_pixels_targets_statistics_and_fingerprint_are_those_of_a_resident_folde
 def test_statistics_of_a_folder_are_those_of_all_its_training_pixels(photos, monkeypatch):
     images = loaded(photos, "streamed", monkeypatch)
     pixels = np.stack([decode(path, 32) for path in sorted(photos.rglob("*.*"))])
-    held = {image.tobytes() for image in whole(images.train.images, CPU).numpy()}
+    held = {image.tobytes() for image in load_all(images.train.images, CPU).numpy()}
     trained = np.stack([image for image in pixels if image.tobytes() in held]) / 255
     assert images.mean == pytest.approx(trained.mean((0, 2, 3)), abs=1e-6)
     assert images.std == pytest.approx(trained.std((0, 2, 3)), abs=1e-6)
-    assert (images.mean, images.std) == statistics(whole(images.train.images, CPU))
+    assert (images.mean, images.std) == statistics(load_all(images.train.images, CPU))
 
 
 def test_a_streamed_folder_leaves_no_pixels_on_the_disk(photos, monkeypatch, tmp_path):
     images = loaded(photos, "streamed", monkeypatch)
-    pixels = whole(images.train.images, CPU)
+    pixels = load_all(images.train.images, CPU)
     assert sum(path.stat().st_size for path in (tmp_path / "cache").rglob("*.*")) < pixels.numel() / 10
 
 
@@ -87,7 +87,7 @@ def test_limits_validation_and_labels_are_split_without_reading_an_image(photos,
     mine = split(images, spec)
     monkeypatch.undo()
     for part in ("train", "val"):
-        assert torch.equal(whole(getattr(mine, part).images, CPU), getattr(theirs, part).images)
+        assert torch.equal(load_all(getattr(mine, part).images, CPU), getattr(theirs, part).images)
         assert torch.equal(getattr(mine, part).targets, getattr(theirs, part).targets)
 
 
@@ -109,12 +109,12 @@ def test_batches_come_in_order_whichever_thread_is_the_fastest(samples, batches,
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        given_batches = list(fetch(Stored(read, torch.arange(samples), (3, 4, 5)), indices, CPU))
+        given_batches = list(fetch(LazyImages(read, torch.arange(samples), (3, 4, 5)), indices, CPU))
     finally:
         torch.set_num_threads(before)
     assert len(given_batches) == len(indices)
     assert all(torch.equal(batch, pixels[index]) for batch, index in zip(given_batches, indices, strict=True))
-    assert torch.equal(whole(stored(pixels), CPU), pixels)
+    assert torch.equal(load_all(as_lazy(pixels), CPU), pixels)
 
 
 def test_reading_runs_ahead_of_its_use_but_no_further_than_it_should():
@@ -124,7 +124,7 @@ def test_reading_runs_ahead_of_its_use_but_no_further_than_it_should():
         begun.append(place)
         return np.zeros((3, 2, 2), dtype=np.uint8)
 
-    batches = fetch(Stored(read, torch.arange(100), (3, 2, 2)), torch.arange(100).split(10), CPU)
+    batches = fetch(LazyImages(read, torch.arange(100), (3, 2, 2)), torch.arange(100).split(10), CPU)
     next(batches)
     deadline = time.monotonic() + 10
     while len(begun) < 30 and time.monotonic() < deadline:
@@ -138,7 +138,7 @@ def readers() -> list[threading.Thread]:
 
 
 def test_no_thread_stays_when_a_reader_stops_half_way():
-    read = Stored(lambda place: np.zeros((3, 2, 2), dtype=np.uint8), torch.arange(100), (3, 2, 2))
+    read = LazyImages(lambda place: np.zeros((3, 2, 2), dtype=np.uint8), torch.arange(100), (3, 2, 2))
     batches = fetch(read, torch.arange(100).split(10), CPU)
     next(batches)
     assert readers()
@@ -160,9 +160,9 @@ def test_a_file_that_is_not_what_it_was_is_named_when_it_is_read(photos, monkeyp
     content = path.read_bytes()
     HARMS[harm](path, other)
     with pytest.raises(InputError, match=rf"data: {path} (cannot be read any more|has changed)"):
-        _ = [whole(subset.images, CPU) for subset in (images.train, images.test)]
+        _ = [load_all(subset.images, CPU) for subset in (images.train, images.test)]
     path.write_bytes(content)
-    assert torch.equal(whole(images.train.images, CPU), loaded(photos, None, monkeypatch).train.images)
+    assert torch.equal(load_all(images.train.images, CPU), loaded(photos, None, monkeypatch).train.images)
 
 
 def test_every_unreadable_image_of_a_streamed_folder_is_named_before_any_work(photos, monkeypatch):
@@ -192,8 +192,8 @@ def test_what_fits_is_held_on_the_device_and_what_does_not_stays_where_it_is(pho
     spec = DataSpec(name="folder", fingerprint=images.fingerprint, classes=3, val_fraction=0.25)
     parts, theirs = split(images, spec), split(loaded(photos, None, monkeypatch), spec)
     size = 90 * 3 * 32 * 32
-    assert held_on(parts, CPU, size - 1) is parts
-    held = held_on(parts, CPU, size)
+    assert move_if_fits(parts, CPU, size - 1) is parts
+    held = move_if_fits(parts, CPU, size)
     for part in ("train", "val", "test"):
         assert torch.equal(getattr(held, part).images, getattr(theirs, part).images)
         assert torch.equal(getattr(held, part).targets, getattr(theirs, part).targets)

@@ -11,7 +11,7 @@ from torchvision.transforms.v2 import functional as T
 from kdzoo.data import operations
 from kdzoo.data.epoch import batches, order
 from kdzoo.data.operations import OPERATIONS
-from kdzoo.data.views import apply, center, draw, finite, view_code
+from kdzoo.data.views import apply, center, draw, has_numbered_views, view_number
 from kdzoo.runs.spec import Augment, Recipe, steps_per_epoch
 
 EVERYTHING = {"brightness": 0.4, "contrast": 0.3, "saturation": 1.5, "randaugment": 2, "magnitude": 15.0, "cutout": 3}
@@ -40,7 +40,7 @@ def test_pad_crop_and_flip_are_numpys(pad, padding, flip, channels, height, widt
 def test_all_offsets_and_both_flips_are_drawn():
     augment = Augment(crop="pad", pad=1, flip=True)
     views = draw(augment, samples=2000, height=8, width=8, seed=0, epoch=0)
-    codes = view_code(views, augment)
+    codes = view_number(views, augment)
     assert set(codes.tolist()) == set(range(3 * 3 * 2))
 
 
@@ -79,7 +79,7 @@ def test_epochs_seeds_and_streams_look_different_and_repeat():
     augment = Augment(crop="pad", pad=4, flip=True)
 
     def codes(seed, epoch, stream="view"):
-        return view_code(draw(augment, samples=100, height=8, width=8, seed=seed, epoch=epoch, stream=stream), augment).tolist()
+        return view_number(draw(augment, samples=100, height=8, width=8, seed=seed, epoch=epoch, stream=stream), augment).tolist()
 
     assert codes(0, 0) == codes(0, 0)
     assert len({tuple(c) for c in (codes(0, 0), codes(0, 1), codes(1, 0), codes(0, 0, "second view"))}) == 4
@@ -124,25 +124,25 @@ def test_colours_are_changed_in_order_then_operations_then_cutout():
     step = operations.contrast(step, views.colours["contrast"])
     step = operations.saturation(step, views.colours["saturation"])
     for round_ in (0, 1):
-        step = operations.operate(step, views.operations[:, round_], views.levels[:, round_])
+        step = operations.apply_operation(step, views.operations[:, round_], views.levels[:, round_])
     assert torch.equal(operations.cutout(step, views.cut, 3), seen)
 
 
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "randaugment", "cutout"])
 def test_views_that_are_as_good_as_endless_have_no_number(name):
     augment = Augment(crop="pad", pad=1, flip=True, **{name: EVERYTHING[name]})
-    assert view_code(draw(augment, samples=5, height=8, width=8, seed=0, epoch=0), augment) is None
-    assert not finite(Recipe(epochs=1, batch_size=2, lr=0.1, augment=augment))
+    assert view_number(draw(augment, samples=5, height=8, width=8, seed=0, epoch=0), augment) is None
+    assert not has_numbered_views(Recipe(epochs=1, batch_size=2, lr=0.1, augment=augment))
 
 
 def test_what_the_cache_may_remember_by_number():
     crops = Augment(crop="pad", pad=1, flip=True)
     given = {"epochs": 1, "batch_size": 2, "lr": 0.1}
-    assert finite(Recipe(**given))
-    assert finite(Recipe(**given, augment=crops))
-    assert not finite(Recipe(**given, augment=Augment(crop="resized", size=6)))
-    assert not finite(Recipe(**given, augment=crops, mixup=0.2))
-    assert not finite(Recipe(**given, augment=crops, cutmix=1.0))
+    assert has_numbered_views(Recipe(**given))
+    assert has_numbered_views(Recipe(**given, augment=crops))
+    assert not has_numbered_views(Recipe(**given, augment=Augment(crop="resized", size=6)))
+    assert not has_numbered_views(Recipe(**given, augment=crops, mixup=0.2))
+    assert not has_numbered_views(Recipe(**given, augment=crops, cutmix=1.0))
 
 
 def test_without_augmentation_images_are_left_alone():

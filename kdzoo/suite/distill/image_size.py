@@ -18,7 +18,7 @@ from torch import Tensor
 
 from kdzoo.data.dataset import Subset
 from kdzoo.data.folder import MARGIN
-from kdzoo.data.loader import whole
+from kdzoo.data.loader import load_all
 from kdzoo.data.split import stratified, take
 from kdzoo.errors import InputError
 from kdzoo.files import read_text
@@ -76,7 +76,7 @@ def choose_size(network_at: Callable[[int], Network], name: str, train: Subset, 
     memory = cache_folder() / "image-sizes" / f"{_digest(first, part, sides)}.json"
     if (remembered := _read(memory)) is not None:
         return remembered
-    pixels = whole(part.images, CPU)
+    pixels = load_all(part.images, CPU)
 
     def right(network: Network, side: int, norm: Normalisation | None) -> NDArray[np.bool_]:
         with nullcontext() if norm is None else normalising(network, norm):

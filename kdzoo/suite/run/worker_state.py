@@ -10,7 +10,7 @@ import torch
 
 from kdzoo.contract.shapes import Shapes
 from kdzoo.data.dataset import Images
-from kdzoo.data.loader import on_device
+from kdzoo.data.loader import place_on_device
 from kdzoo.data.split import Parts
 from kdzoo.models.placement import Placement
 from kdzoo.runs.events import Emit, emit_notes
@@ -38,7 +38,7 @@ class WorkerState:
         if key not in self.datasets:
             self.datasets = {}  # before the next one takes its place on the device
             images, parts = data_of(bound, options.image_cache)
-            self.datasets = {key: (images, on_device(parts, torch.device(options.device)))}
+            self.datasets = {key: (images, place_on_device(parts, torch.device(options.device)))}
         return self.datasets[key]
 
     def teacher(
