@@ -25,6 +25,7 @@ EXAMPLES = {
     "checkpoint_seconds": (["--checkpoint-seconds", "2.5"], 2.5, 2.5),
     "keep": (["--keep", "student,checkpoint"], ["student", "checkpoint"], ("student", "checkpoint")),
     "oracle": (["--oracle"], True, True),
+    "check": (["--check", "7"], 7, 7),
     "allow_chance_teacher": (["--allow-chance-teacher"], True, True),
 }
 """of every option: words of the command line, the value in a YAML file and in Python, and what all of them mean"""

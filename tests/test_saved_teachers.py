@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from kdzoo.contract.needs import Need, Pass
+from kdzoo.contract.needs import Need, NetworkNeeds, Pass
 from kdzoo.data.epoch import EpochPlan
 from kdzoo.data.sources import load
 from kdzoo.data.split import split
@@ -170,7 +170,9 @@ def test_what_a_file_does_not_offer_is_told_by_name_all_at_once(tmp_path, images
     some = type(images.train)(images.train.images[:5], images.train.targets[:5], images.train.keys[:5])
     np.savez(tmp_path / "few.npz", **rows(some), **closed_model(some))
     recipe = Recipe(epochs=1, batch_size=16, lr=0.1, mixup=0.2)
-    problems = problems_of_saved(read_saved(tmp_path / "few.npz"), parts, recipe, 3, {"crd": Need.EMBEDDING, "hinton": Need.LOGITS})
+    problems = problems_of_saved(
+        read_saved(tmp_path / "few.npz"), parts, recipe, 3, {"crd": NetworkNeeds(Need.EMBEDDING), "hinton": NetworkNeeds(Need.LOGITS)}
+    )
     assert [problem.partition(":")[0] for problem in problems] == ["crd", "recipe.mixup, recipe.cutmix", "saved"]
     assert (
         f"has no row for {len(parts.train.targets) - sum(key in some.keys.tolist() for key in parts.train.keys.tolist())} of" in problems[2]
