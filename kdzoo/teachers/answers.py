@@ -91,7 +91,7 @@ class RecordedAnswers:
         outputs = ask(self.network, self.needs.outputs | cache.need, images, size, self.plan.recipe)
         if not cache.full and not bool(cache.known[rows].all()):
             cache.write(rows, outputs)
-        return outputs.only(self.needs.outputs)
+        return outputs.restrict_to(self.needs.outputs)
 
 
 @dataclass

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from kdzoo.data.views import finite, view_count
+from kdzoo.data.views import has_numbered_views, view_count
 from kdzoo.models.measure import count
 from kdzoo.models.network import Network
 from kdzoo.models.placement import Placement
@@ -136,7 +136,7 @@ def probe_cost(bound: LocatedRun, untrained: Untrained, options: WorkerOptions, 
 def _share_computed(recipe: Recipe, options: WorkerOptions) -> float:
     """The share of a run's steps whose teacher outputs are not cached yet: of views that come again, each once."""
     views = view_count(recipe.augment)
-    if options.teacher_cache == 0 or not finite(recipe) or views is None:
+    if options.teacher_cache == 0 or not has_numbered_views(recipe) or views is None:
         return 1.0
     epochs = recipe.drawn_epochs
     return views * (1 - (1 - 1 / views) ** epochs) / recipe.epochs

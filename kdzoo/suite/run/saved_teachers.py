@@ -37,7 +37,7 @@ def check_saved_teachers(plan: Plan, untrained: Untrained, rows: int) -> list[st
 
 
 def _compare(bound: LocatedRun, plan: Plan, rows: int) -> list[str]:
-    """A note on rows of a file that agree with the living teacher; none where that is not kept here. Raises InputError where they differ."""
+    """A note on rows of a file that agree with its living teacher; none where that is not kept. Raises InputError where they differ."""
     file = saved_file(bound)
     if file.teacher is None:
         return []
