@@ -20,7 +20,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from kdzoo.suite.plan.methods import objective, parse_request
 from speed_setup import Setup, teacher_file
 
 from kdzoo.contract.batch import Progress
@@ -34,6 +33,8 @@ from kdzoo.runs.environment import environment
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import Augment, NetworkSpec, ObjectiveSpec, Recipe, Run
 from kdzoo.runs.store import Store
+from kdzoo.suite.plan.objectives import objective
+from kdzoo.suite.plan.requests import parse_request
 from kdzoo.training.cohort import Cohort
 from kdzoo.training.session import Bound, Modules, cohort_of, member_of, teacher_of
 from kdzoo.training.train import open_answers, step
