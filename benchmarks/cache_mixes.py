@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from kdzoo.training.session import Bound, Modules, cohort_of, member_of, teacher_of
 from speed_setup import Setup, teacher_file
 
 from kdzoo.contract.batch import Progress
@@ -36,7 +37,6 @@ from kdzoo.runs.store import Store
 from kdzoo.suite.plan.objectives import objective
 from kdzoo.suite.plan.requests import parse_request
 from kdzoo.training.cohort import Cohort
-from kdzoo.training.session import Bound, Modules, cohort_of, member_of, teacher_of
 from kdzoo.training.train import open_answers, step
 
 TEACHER, STUDENT = "resnet20", "resnet8"

@@ -91,8 +91,8 @@ def save(
       kdzoo teachers save none-0123456789ab -o views.npz --views hinton-0123456789ab,hinton-ba9876543210
     """
     from kdzoo.teachers.file import CENTRE
-    from kdzoo.training.saving import ViewsSaved, save_teacher
     from kdzoo.training.located import LocatedRun
+    from kdzoo.training.saving import ViewsSaved, save_teacher
 
     _refuse_negative(check)
     chosen_views: ViewsSaved = "centre"

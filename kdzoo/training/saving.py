@@ -56,7 +56,9 @@ class _Rows:
     views: Tensor
 
 
-def save_teacher(bound: LocatedRun, path: Path, *, k: int | None = None, embedding: bool = False, views: ViewsSaved = "centre") -> SavedFile:
+def save_teacher(
+    bound: LocatedRun, path: Path, *, k: int | None = None, embedding: bool = False, views: ViewsSaved = "centre"
+) -> SavedFile:
     """Write what a run's trained network says of every image of its data: class scores, or the k largest.
 
     Every image has a row of its centre view; of training images further rows are of their numbered views. Runs whose epochs are

@@ -6,9 +6,9 @@ from kdzoo.errors import InputError, noting
 from kdzoo.runs.store import teacher_store
 from kdzoo.suite.plan.planned import Plan, Planned
 from kdzoo.suite.run.untrained import Untrained, bind, distinct
-from kdzoo.training.saving import compare_saved
 from kdzoo.training.located import LocatedRun
 from kdzoo.training.run_teacher import refuse_missing_answers, saved_file
+from kdzoo.training.saving import compare_saved
 
 
 def check_saved_teachers(plan: Plan, untrained: Untrained, rows: int) -> list[str]:
