@@ -20,7 +20,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from kdzoo.training.session import Bound, Modules, cohort_of, member_of, teacher_of
 from speed_setup import Setup, teacher_file
 
 from kdzoo.contract.batch import Progress
@@ -37,6 +36,9 @@ from kdzoo.runs.store import Store
 from kdzoo.suite.plan.objectives import objective
 from kdzoo.suite.plan.requests import parse_request
 from kdzoo.training.cohort import Cohort
+from kdzoo.training.located import LocatedRun, Modules
+from kdzoo.training.run_student import cohort_of, member_of
+from kdzoo.training.run_teacher import teacher_of
 from kdzoo.training.train import open_answers, step
 
 TEACHER, STUDENT = "resnet20", "resnet8"
@@ -74,7 +76,7 @@ def cohorts(setup: Setup, methods: Sequence[str], augment: Augment, cache: int, 
             objective=spec,
             seed=0,
         )
-        bounds.append(Bound(run, Store(setup.scratch).run(run.id), {"teacher": str(path)}))
+        bounds.append(LocatedRun(run, Store(setup.scratch).run(run.id), {"teacher": str(path)}))
     execution = Placement(WorkerOptions(threads=1, keep=(), teacher_cache=cache))
     parts = split(setup.images, bounds[0].run.data).first(1)
     found = teacher_of(bounds[0], setup.images, parts, execution, Modules())
