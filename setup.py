@@ -18,6 +18,7 @@ TEST = [
     "pandas-stubs",
     "types-PyYAML",
     "wandb>=0.19.10",
+    "torchmetrics>=1.5",  # kdzoo's metrics are compared with its
 ]
 
 setup(
