@@ -142,8 +142,8 @@ def test_what_finished_runs_cost_is_what_the_next_ones_are_estimated_at(bench, m
 def test_an_estimate_takes_one_step_of_each_kind_of_run_where_a_step_is_long(place, monkeypatch, seconds, steps):
     """Ten steps and one to warm up where they are short, of each kind: the student alone, plain KD, their teacher."""
     halves = []
-    timed = cost._timed
-    monkeypatch.setattr(cost, "_timed", lambda half, cohort: (halves.append(cohort.members[0].run.id), timed(half, cohort))[1])
+    time_step = cost._time
+    monkeypatch.setattr(cost, "_time", lambda half, cohort: (halves.append(cohort.members[0].run.id), time_step(half, cohort))[1])
     monkeypatch.setattr(cost, "ESTIMATE_SECONDS", seconds)
     made = prepared(methods=["hinton"])
     write_plan(made.plan)
