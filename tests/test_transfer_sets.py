@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from kdzoo.data.loader import whole as whole_of
+from kdzoo.data.loader import load_all as whole_of
 from kdzoo.data.report import data_lines, data_record, transfer_record, without_validation
 from kdzoo.data.sources import load
 from kdzoo.data.split import labelled, split

@@ -9,7 +9,7 @@ from sklearn.datasets import load_sample_image
 from kdzoo.data import files, pixels
 from kdzoo.data.files import decode
 from kdzoo.data.folder import load_folder
-from kdzoo.data.loader import whole
+from kdzoo.data.loader import load_all
 from kdzoo.errors import InputError
 
 PHOTO = load_sample_image("china.jpg")[220:340, 200:360]
@@ -187,7 +187,7 @@ def test_pixels_that_another_decoder_kept_are_never_read(tmp_path, monkeypatch, 
     for kept in (tmp_path / "cache" / "data").glob("*.npy"):
         kept.write_bytes(b"\0" * kept.stat().st_size)
     again = load_folder(root, 56, resident)
-    assert np.array_equal(torch.cat([whole(part.images, torch.device("cpu")) for part in (again.train, again.test)]).numpy(), fresh)
+    assert np.array_equal(torch.cat([load_all(part.images, torch.device("cpu")) for part in (again.train, again.test)]).numpy(), fresh)
 
 
 @pytest.mark.parametrize("harm", [b"", b"{}", b"not json at all", None])
@@ -206,7 +206,7 @@ def test_damaged_files_of_the_cache_are_made_again(tmp_path, monkeypatch, harm, 
 def test_kept_pixels_that_are_not_those_that_were_written_are_made_again(tmp_path, monkeypatch, harm):
     root = folder_of(tmp_path / "set", ".png", PHOTO)
     monkeypatch.setattr(files, "IN_MEMORY_BYTES", 0)
-    first = whole(load_folder(root, 56).train.images, torch.device("cpu"))
+    first = load_all(load_folder(root, 56).train.images, torch.device("cpu"))
     (kept,) = (tmp_path / "cache" / "data").glob("*.npy")
     content = bytearray(kept.read_bytes())
     if harm == "bit":
@@ -214,5 +214,5 @@ def test_kept_pixels_that_are_not_those_that_were_written_are_made_again(tmp_pat
     else:
         content[len(content) // 2 :] = bytes(len(content) - len(content) // 2)
     kept.write_bytes(content)
-    assert torch.equal(whole(load_folder(root, 56).train.images, torch.device("cpu")), first)
+    assert torch.equal(load_all(load_folder(root, 56).train.images, torch.device("cpu")), first)
     assert kept.read_bytes() != content
