@@ -53,7 +53,7 @@ def trained(cohort: Cohort, *, replay: bool = False) -> Side:
     runs, kept = len(cohort.members), cohort.teacher_cache
     if kept is None:
         return Side(partial(next, training(cohort, replay=replay)), runs=runs)
-    return Side(partial(next, training(cohort, replay=replay)), runs=runs, close=kept.forget, hits=partial(hit_share, kept))
+    return Side(partial(next, training(cohort, replay=replay)), runs=runs, close=kept.delete, hits=partial(hit_share, kept))
 
 
 def hit_share(cache: TeacherCache) -> float:

@@ -348,10 +348,14 @@ def test_data_sets_are_listed_with_what_is_in_them_and_how_to_get_them(kdzoo, na
 
 
 def test_a_data_set_that_is_here_says_where(kdzoo, place):
+    """An empty folder, as a download that failed leaves it, is not the data."""
     (place / "sets" / "cifar-10-batches-py").mkdir(parents=True)
+    (place / "sets" / "cifar-10-batches-py" / "data_batch_1").touch()
+    (place / "sets" / "cifar-100-python").mkdir()
     rows = {row["data"]: row for row in json.loads(kdzoo("data", "list", "--data-root", place / "sets", "--json").out)}
     assert rows["cifar10"]["path"] == str(place / "sets" / "cifar-10-batches-py")
     assert rows["cifar10"]["get"] is None
+    assert rows["cifar100"]["path"] is None
     assert rows["mnist"]["get"] == "kdzoo data prepare mnist"
 
 

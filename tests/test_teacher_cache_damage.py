@@ -472,7 +472,7 @@ def test_a_cache_is_removed_from_under_its_name_first(tmp_path, monkeypatch):
     old = open_cache({}, "old", [column], Need.LOGITS, samples=10, views=1, block=2, device=torch.device("cpu"), limit=None)
     assert isinstance(old, TeacherCache)
     monkeypatch.setattr("kdzoo.teachers.disk.shutil.rmtree", lambda *_, **__: None)
-    old.forget()
+    old.delete()
     assert not old.folder.exists()
     monkeypatch.undo()
     monkeypatch.setenv("KDZOO_CACHE", str(tmp_path / "cache"))
