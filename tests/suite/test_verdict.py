@@ -26,7 +26,7 @@ def test_a_method_is_better_only_where_its_interval_for_all_rows_says_so(tmp_pat
     assert found["vs_kd_all_low"] > 0
     interval = f"{100 * found['vs_kd']:+.2f} [{100 * found['vs_kd_all_low']:+.2f}, {100 * found['vs_kd_all_high']:+.2f}]"
     assert sentence == (
-        f"Verdict: at by {interval} is better than KD (T=4 alpha=0.9) on this pair (95 % for all 2 comparisons at once, 3 seeds)."
+        f"Verdict: at is better than KD (T=4 alpha=0.9) on this pair by {interval} points (95 % for all 2 comparisons at once, 3 seeds)."
     )
 
 
@@ -36,6 +36,15 @@ def test_kd_is_enough_where_nothing_can_be_better_by_more_than_a_point(tmp_path)
     assert 0 < 100 * found["vs_kd_all_high"] < ENOUGH_POINTS
     assert "is enough for this pair: the other method is not better than it" in sentence
     assert f"by more than {100 * found['vs_kd_all_high']:.2f} points (95 % for all 2 comparisons at once, 3 seeds)" in sentence
+
+
+def test_a_method_that_is_worse_is_told_by_how_much_without_a_sign(tmp_path):
+    sentence = make(tmp_path, kd=[0.89, 0.90, 0.885], at=[0.84, 0.85, 0.835])
+    found = row(tmp_path, "at")
+    assert found["vs_kd_all_high"] < 0
+    interval = f"{-100 * found['vs_kd']:.2f} [{-100 * found['vs_kd_all_high']:.2f}, {-100 * found['vs_kd_all_low']:.2f}]"
+    level = "(95 % for all 2 comparisons at once, 3 seeds)"
+    assert sentence == f"Verdict: KD (T=4 alpha=0.9) is enough for this pair: at is worse by {interval} points {level}."
 
 
 def test_where_a_method_may_be_much_better_neither_it_nor_kd_is_praised(tmp_path):

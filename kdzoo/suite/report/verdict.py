@@ -67,12 +67,15 @@ def _compared(block: Block) -> str:
         return f"{_gain_of_kd(block, kd)}no method beside the two controls can be compared with {_name(kd)}"
     better = [rival for rival in rivals if rival.low > 0]
     if better:
-        verb = "is better than" if len(better) == 1 else "are better than"
-        return f"{_listed(better)} {verb} {_name(kd)} on this pair ({_level(rivals, block)})"
+        words = f"{block.metric.difference_words} ({_level(rivals, block)})"
+        if len(better) == 1:
+            return f"{better[0].name} is better than {_name(kd)} on this pair by {better[0].gain} {words}"
+        return f"{_listed(better)} {words} are better than {_name(kd)} on this pair"
     most = max(rivals, key=lambda rival: rival.high)
     if most.high <= 0:
-        which = "the other method is worse" if len(rivals) == 1 else f"all {len(rivals)} other methods are worse, the best of them"
-        return f"{_name(kd)} is enough for this pair: {which}, {most} {block.metric.difference_words} ({_level(rivals, block)})"
+        others = "" if len(rivals) == 1 else f"all {len(rivals)} other methods are worse, the best of them, "
+        worse_by = f"{most.shortfall} {block.metric.difference_words} ({_level(rivals, block)})"
+        return f"{_name(kd)} is enough for this pair: {others}{most.name}{',' if others else ' is worse'} by {worse_by}"
     bound = f"{block.metric.text(most.high)} {block.metric.difference_words} ({_level(rivals, block)})"
     worse = sum(rival.high < 0 for rival in rivals)
     also = f"; {worse} {'is' if worse == 1 else 'are'} worse" if worse else ""
@@ -95,8 +98,19 @@ class _Rival:
     metric: Metric
 
     def __str__(self) -> str:
+        return f"{self.name} by {self.gain}"
+
+    @property
+    def gain(self) -> str:
+        """The gain over the control with its sign and its interval."""
         amount, low, high = (self.metric.difference_text(number) for number in (self.difference, self.low, self.high))
-        return f"{self.name} by {amount} [{low}, {high}]"
+        return f"{amount} [{low}, {high}]"
+
+    @property
+    def shortfall(self) -> str:
+        """The loss against the control as a positive number, with its interval."""
+        amount, low, high = (self.metric.text(-number) for number in (self.difference, self.high, self.low))
+        return f"{amount} [{low}, {high}]"
 
 
 def _rivals(block: Block, control: str) -> list[_Rival]:
