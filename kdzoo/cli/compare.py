@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from kdzoo.cli import complete
 from kdzoo.cli.declare import argument, option
@@ -13,9 +14,6 @@ from kdzoo.cli.options import AsJson, ResultsFolder
 from kdzoo.cli.output import console, print_message
 from kdzoo.cli.table_options import Columns, Filter, Kind, Sort, TableFormat, filter_and_sort
 from kdzoo.errors import InputError, noting
-
-if TYPE_CHECKING:
-    pass
 
 
 def compare(
@@ -76,14 +74,7 @@ def compare(
     from kdzoo.suite.report.render import render
     from kdzoo.suite.report.terminal import comparison_view
 
-    problems: list[str] = []
-    sides: list[Path] = []
-    for name in benches:
-        with noting(problems):
-            sides.append(_side(name, results))
-    if problems:
-        raise InputError(*problems)
-    comparison = joined(sides)
+    comparison = joined(_find_all(benches, results, _side))
     frame = filter_and_sort(comparison.frame, sort, only)
     how = TableFormat.json if as_json else how
     if how is TableFormat.table:
@@ -107,14 +98,7 @@ def print_published(
     from kdzoo.suite.report.render import render
     from kdzoo.suite.report.terminal import beside_view
 
-    problems: list[str] = []
-    folders: list[Path] = []
-    for name in benches:
-        with noting(problems):
-            folders.append(bench_folder(name, results))
-    if problems:
-        raise InputError(*problems)
-    comparison = beside([read_bench(folder) for folder in folders], published())
+    comparison = beside([read_bench(folder) for folder in _find_all(benches, results, bench_folder)], published())
     frame = filter_and_sort(comparison.frame, sort, only)
     if how is TableFormat.table:
         marks = [f"{letter}  {mark}" for letter, mark in legend(frame)]
@@ -124,6 +108,18 @@ def print_published(
     for note in comparison.notes:
         print_message(note)
     return 0
+
+
+def _find_all(names: list[str], results: Path, find: Callable[[str, Path], Path]) -> list[Path]:
+    """Where each name leads; raises InputError with all that lead nowhere."""
+    problems: list[str] = []
+    places: list[Path] = []
+    for name in names:
+        with noting(problems):
+            places.append(find(name, results))
+    if problems:
+        raise InputError(*problems)
+    return places
 
 
 def _side(name: str, results: Path) -> Path:

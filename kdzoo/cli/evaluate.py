@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from kdzoo.cli import complete
 from kdzoo.cli.bench_options import read_options, takes_options
@@ -16,9 +16,6 @@ from kdzoo.runs.store import RunFolder
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.layers import bench_config
 from kdzoo.tasks.known import task_named
-
-if TYPE_CHECKING:
-    pass
 
 
 @takes_options("device", "threads", "image_cache", before="plugin", threads="as many as the run was trained with")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from kdzoo.cli import complete
 from kdzoo.cli.declare import argument, option
@@ -11,10 +11,6 @@ from kdzoo.cli.lookup import choose_bench
 from kdzoo.cli.options import AsJson, ResultsFolder
 from kdzoo.cli.output import console
 from kdzoo.cli.table_options import Columns, Filter, Kind, Sort, TableFormat, filter_and_sort
-
-if TYPE_CHECKING:
-    pass
-
 
 PerClass = Annotated[
     bool,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from kdzoo.cli.declare import LISTING, option
 from kdzoo.cli.loading import load_plugin_files, reads_declarations
@@ -11,9 +11,6 @@ from kdzoo.cli.options import AsJson, Kind, Plugins, chosen_format
 from kdzoo.cli.output import Column, Format, field, link, print_message, print_rows, text
 from kdzoo.cli.references import reference
 from kdzoo.errors import InputError, unknown
-
-if TYPE_CHECKING:
-    pass
 
 
 @reads_declarations

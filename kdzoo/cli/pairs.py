@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kdzoo.cli.loading import load_plugin_files
 from kdzoo.cli.options import AsJson, Kind, Plugins, chosen_format
 from kdzoo.cli.output import Column, Format, field, link, print_rows, text
 from kdzoo.cli.references import reference
-
-if TYPE_CHECKING:
-    pass
 
 
 def pairs(plugin: Plugins = None, how: Kind = Format.table, as_json: AsJson = False) -> int:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from kdzoo.cli.loading import load_plugin_files
 from kdzoo.cli.options import AsJson, Kind, Plugins, chosen_format
 from kdzoo.cli.output import Column, Format, field, link, print_rows, text
 from kdzoo.cli.references import reference
 from kdzoo.suite.plan.recipe_files import recipe_file
 from kdzoo.suite.plan.recipe_files import recipes as recipe_names
-
-if TYPE_CHECKING:
-    pass
 
 
 def recipes(plugin: Plugins = None, how: Kind = Format.table, as_json: AsJson = False) -> int:

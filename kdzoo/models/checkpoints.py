@@ -7,19 +7,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from kdzoo.errors import InputError, did_you_mean
 from kdzoo.models.harmless import harmless_types
-from kdzoo.text import first_line, number_of
-
-if TYPE_CHECKING:
-    pass
 from kdzoo.models.state_names import CRITERION, common_prefix
 from kdzoo.models.weights import metadata_of, read_deployed
+from kdzoo.text import first_line, number_of
 
 RAW = ("state_dict", "model_state_dict", "model_state", "model", "network", "net", "weights", "module")
 AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "model_ema_state_dict", "ema_model", "ema", "averaged_model")

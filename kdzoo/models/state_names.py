@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
 
 PREFIXES = ("_orig_mod.", "module.", "model.", "net.", "network.", "backbone.")
 """what compilation, data parallelism, training frameworks and modules around a network put before each of its names"""

@@ -7,7 +7,7 @@ of earlier schemas may lack it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from copy import copy
 from functools import cache
 from types import MappingProxyType
@@ -18,6 +18,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from kdzoo.errors import InputError, KdzooError, problems_of
 from kdzoo.files import PACKAGE
+from kdzoo.runs.flatten import flatten
 from kdzoo.tasks.classification import CLASSIFICATION
 from kdzoo.tasks.known import task_named
 from kdzoo.tasks.task import Metric, Task
@@ -221,7 +222,7 @@ def complete(content: Mapping[str, Any]) -> dict[str, Any]:
     """A result ready to be written, with the schema's number; raises ValueError where a field lacks or is not declared."""
     whole = {**content, "schema": SCHEMA}
     declared = _model_for(whole).model_validate(whole).model_dump(mode="json", by_alias=True)
-    given, wanted = set(_places(whole)), set(_places(declared))
+    given, wanted = set(flatten(whole)), set(flatten(declared))
     wrong = [f"{place}: not declared" for place in sorted(given - wanted)] + [f"{place}: missing" for place in sorted(wanted - given)]
     if wrong:
         raise ValueError("\n".join(wrong))
@@ -262,12 +263,3 @@ class _WithoutTitles(GenerateJsonSchema):
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
-
-
-def _places(value: object, place: str = "") -> Iterator[str]:
-    """Where the values of nested mappings lie, as `last.test.top1`."""
-    if not isinstance(value, Mapping):
-        yield place
-        return
-    for key, part in value.items():
-        yield from _places(part, f"{place}.{key}" if place else str(key))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from kdzoo.files import read_text
+from kdzoo.runs.flatten import flatten
 from kdzoo.runs.loggers import Record
 from kdzoo.runs.store import write_bytes
 from kdzoo.runs.wandb_service import PATIENCE_SECONDS, open_run, plain_id, service, wandb_id
@@ -67,7 +68,7 @@ class WandbLogger:
         self._say(send)
 
     def finish(self, result: Record) -> None:
-        self._end(flattened(result), exit_code=0)
+        self._end(_logged_values(result), exit_code=0)
 
     def fail(self, text: str) -> None:
         self._end({"error": (text.strip().splitlines() or [""])[-1]}, exit_code=1)
@@ -144,15 +145,9 @@ def offline_runs(settings: WandbSettings, bench: str) -> Path | None:
 def curves(record: Record) -> dict[str, float]:
     """An epoch's record as W&B's curves: epoch, lr, train/loss, train/parts/hinton, val/top1."""
     train = {"loss": record["loss"], "parts": record["parts"]}
-    return flattened({"epoch": record["epoch"], "lr": record["lr"], "train": train, "val": record["val"]})
+    return _logged_values({"epoch": record["epoch"], "lr": record["lr"], "train": train, "val": record["val"]})
 
 
-def flattened(value: Record, prefix: str = "") -> dict[str, Any]:
+def _logged_values(value: Record) -> dict[str, Any]:
     """Nested mappings as one, with keys joined by slashes; what is None is left out."""
-    found: dict[str, Any] = {}
-    for key, item in value.items():
-        if isinstance(item, Mapping):
-            found |= flattened(item, f"{prefix}{key}/")
-        elif item is not None:
-            found[prefix + key] = item
-    return found
+    return {key: item for key, item in flatten(value, "/").items() if item is not None}

@@ -10,6 +10,7 @@ from kdzoo.data.dataset import Images
 from kdzoo.data.sources import load
 from kdzoo.data.split import Parts, split
 from kdzoo.data.unlabelled import Like, Unlabelled, load_unlabelled
+from kdzoo.data.views import output_shape
 from kdzoo.errors import InputError
 from kdzoo.runs.spec import Recipe
 from kdzoo.training.located import LocatedRun
@@ -64,5 +65,4 @@ def with_recipe_norm(images: Images, recipe: Recipe) -> Images:
 
 def shape_of(images: Images, recipe: Recipe) -> tuple[int, int, int]:
     """Channels, height and width of what the networks see."""
-    side = recipe.augment.size
-    return (images.channels, side or images.height, side or images.width)
+    return (images.channels, *output_shape(recipe.augment, images.height, images.width))

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from kdzoo.runs.flatten import flatten
 from kdzoo.suite.plan.config import NONE
 from kdzoo.suite.report.blocks import HEAD, Block, Standing
 from kdzoo.suite.report.records import Place, Record, by_place, taught_on
@@ -74,7 +75,7 @@ def _recipes(places: Mapping[Place, Sequence[Record]]) -> dict[Place, str]:
         alike.setdefault(place[: len(HEAD)], []).append(place)
     named: dict[Place, str] = {}
     for group in alike.values():
-        parts = {place: flat({**json.loads(place.ground), "teacher": json.loads(place.teacher or "{}")}) for place in group}
+        parts = {place: flatten({**json.loads(place.ground), "teacher": json.loads(place.teacher or "{}")}) for place in group}
         names = sorted({name for part in parts.values() for name in part})
         differing = [name for name in names if name != "data.transfer.classes" and len(_values_of(name, parts.values())) > 1]
         for place, part in parts.items():
@@ -87,11 +88,3 @@ def _recipes(places: Mapping[Place, Sequence[Record]]) -> dict[Place, str]:
 def _values_of(name: str, parts: Iterable[Mapping[str, Any]]) -> set[str]:
     """What tables say of one name; that a recipe leaves something out is said by its not being there."""
     return {json.dumps(part.get(name)) for part in parts if name in part or name.startswith("recipe.")}
-
-
-def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with names such as `recipe.lr`."""
-    leaves: dict[str, Any] = {}
-    for name, value in content.items():
-        leaves |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return leaves

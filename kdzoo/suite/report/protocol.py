@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from kdzoo.runs.flatten import flatten
 from kdzoo.runs.spec import Recipe
 from kdzoo.suite.report.bench import BenchRecords
-from kdzoo.suite.report.grouping import flat
 from kdzoo.suite.report.records import taught_on
 
 
@@ -22,11 +22,11 @@ def protocol_of(bench: BenchRecords) -> dict[str, frozenset[str]]:
         run = record.run.model_dump(mode="json")
         data = {key: value for key, value in run["data"].items() if key != "transfer"}
         whole = {"data": data, "recipe": dict.fromkeys(Recipe.model_fields) | run["recipe"]}
-        parts = flat(whole)
+        parts = flatten(whole)
         parts |= {"transfer set": taught_on(record) or "all training images"}
         parts |= {"engine": run["engine"], "phase": record.place.phase, "recipe": record.place.recipe}
         parts |= {f"version of {term['method']}": term["version"] for term in run["objective"]["terms"]}
-        parts |= flat({part: run[part] for part in ("student", "teacher") if run[part]})
+        parts |= flatten({part: run[part] for part in ("student", "teacher") if run[part]})
         if record.result:
             environment = record.result["environment"]
             parts |= {key: environment[key] for key in ("device", "threads", "torch") if key in environment}

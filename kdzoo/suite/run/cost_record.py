@@ -7,6 +7,7 @@ import time
 import torch
 
 from kdzoo.data.split import Parts
+from kdzoo.data.views import output_shape
 from kdzoo.runs.costs import RunCost, images_of_work, keep_costs, kind_of
 from kdzoo.runs.environment import machine_name
 from kdzoo.runs.events import Emit, Note
@@ -36,8 +37,7 @@ def work_of(parts: Parts, recipe: Recipe, steps: int) -> float:
 def seen_shape(parts: Parts, recipe: Recipe) -> tuple[int, int, int]:
     """Channels, height and width of what the networks see."""
     channels, height, width = parts.train.images.shape[1:]
-    side = recipe.augment.size
-    return (channels, side or height, side or width)
+    return (channels, *output_shape(recipe.augment, height, width))
 
 
 def record_costs(cohort: Cohort, first_step: int, setup: float, seconds: float, options: WorkerOptions, emit: Emit) -> None:
