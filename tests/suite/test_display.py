@@ -366,10 +366,18 @@ PROGRAM = """
     """
 
 
+def keep_output_at_an_interrupt(terminal: int) -> None:
+    """Set NOFLSH: at ^C the driver sends the signal, then drops what nobody has read, which may be the program's last words."""
+    settings = termios.tcgetattr(terminal)
+    settings[3] |= termios.NOFLSH
+    termios.tcsetattr(terminal, termios.TCSANOW, settings)
+
+
 def on_a_terminal(ending: str, *, interrupt: bool = False, **environ: str) -> tuple[int, str, bool]:
     """Status and output of the program on a pseudo-terminal, and whether its settings are as they were."""
     parent, child = pty.openpty()
     ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    keep_output_at_an_interrupt(child)
     before = termios.tcgetattr(child)
     program = textwrap.dedent(PROGRAM).replace("ENDING", ending)
     process = subprocess.Popen(
