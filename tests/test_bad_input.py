@@ -96,7 +96,8 @@ def test_an_unknown_command_is_answered_with_the_nearest(kdzoo):
 
 def test_all_problems_are_said_at_once(kdzoo):
     said = kdzoo("bench", "--methods", "hintn,rkdd", "--data", "digit", "--grid", "hinton.tau=1")
-    assert_refused(said, "'hintn'", "'rkdd'", "'digit'", "'tau'")
+    assert_refused(said, "'hintn'", "'rkdd'", "'digit'", "hinton.tau: unknown")
+    assert said.err.count("tau") == 1
 
 
 def test_faults_of_options_and_of_what_they_come_to_are_said_together(kdzoo):

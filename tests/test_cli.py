@@ -82,6 +82,11 @@ def test_help_names_every_verb(kdzoo):
     assert all(verb[0] in said.out for verb in VERBS)
 
 
+def test_python_dash_m_is_the_same_command():
+    run = subprocess.run([sys.executable, "-m", "kdzoo", "--version"], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == f"kdzoo {VERSION}"
+
+
 def test_version(kdzoo):
     assert kdzoo("--version").out.strip() == f"kdzoo {VERSION}"
 

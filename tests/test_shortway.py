@@ -26,8 +26,11 @@ from kdzoo.errors import InputError, WorkFailed
 from kdzoo.models.request import pretrained_unless_said
 from kdzoo.runs.events import Note
 from kdzoo.runs.options import Execution
-from kdzoo.suite.distill.distill import Wish, _data_name, distill, distill_folder, plan_distillation
+from kdzoo.suite.distill.arrays import data_name
+from kdzoo.suite.distill.distill import distill, distill_folder
+from kdzoo.suite.distill.plan import plan_distillation
 from kdzoo.suite.distill.verdict import Measured, Verdict, conclusion, table, table_of_width
+from kdzoo.suite.distill.wish import Wish
 from kdzoo.suite.plan.config import DISTILL_METHOD, DISTILL_RECIPE
 from kdzoo.suite.plan.recipe_files import recipe_file
 from kdzoo.text import shortened
@@ -162,6 +165,15 @@ def test_an_unreadable_image_and_weights_that_are_not_there_are_refused_before_a
     assert not (tmp_path / "small").exists()
 
 
+def test_everything_that_is_wrong_with_a_distillation_is_told_at_once(tmp_path):
+    with pytest.raises(InputError) as error:
+        distill("resnet99", "nosuch.pth", "folder:nowhere", method="simkd", results=tmp_path, progress=False)
+    told = error.value.problems
+    assert len(told) == 4
+    for words in ("simkd ships the student", "no such file: nosuch.pth", "folder:nowhere: no such folder", "unknown 'resnet99'"):
+        assert sum(words in problem for problem in told) == 1, words
+
+
 def test_what_is_wrong_with_pretrained_weights_is_said_once_and_in_whole_words(tmp_path):
     photos = write_images(tmp_path / "photos", classes=2, each=6)
     with pytest.raises(InputError) as error:
@@ -199,7 +211,7 @@ def test_python_plans_the_very_runs_of_the_command_line(tmp_path):
     }
     wishes = [
         Wish(data=data, results=tmp_path, name=name, **words, **common)
-        for data, name in ((f"folder:{photos}", "runs"), (_data_name(photos), "distill"))
+        for data, name in ((f"folder:{photos}", "runs"), (data_name(photos), "distill"))
     ]
     plans = [plan_distillation(wish, Modules()) for wish in wishes]
     ids = [[planned.run.id for planned in prepared.plan.students] for prepared, _ in plans]

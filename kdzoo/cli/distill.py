@@ -99,8 +99,9 @@ def distill(
     Example:
       kdzoo distill photos/ --teacher my_resnet50.pth --out small/
     """
-    from kdzoo.suite.distill.distill import FOLDER, Wish, distill_folder
+    from kdzoo.suite.distill.distill import distill_folder
     from kdzoo.suite.distill.verdict import conclusion, table, table_of_width
+    from kdzoo.suite.distill.wish import FOLDER, Wish
 
     wish = Wish(
         data=f"{FOLDER}{folder}",

@@ -14,7 +14,7 @@ from kdzoo.data.canonical import Raw, canonical
 from kdzoo.data.labels import map_labels
 from kdzoo.data.sources import load, register_source
 from kdzoo.errors import InputError
-from kdzoo.suite.distill.distill import _data_name
+from kdzoo.suite.distill.arrays import data_name
 
 DIGITS = load_digits()
 IMAGES = (DIGITS.images * 15).astype(np.uint8)
@@ -27,7 +27,7 @@ def given_arrays(labels):
 
 
 def loaded(labels):
-    return load(_data_name(given_arrays(labels)))
+    return load(data_name(given_arrays(labels)))
 
 
 def pixels_by_class(images) -> dict[str, set[bytes]]:
@@ -82,8 +82,8 @@ def test_other_labels_are_mapped_in_words_and_no_class_is_invented(labels, class
 
 def test_other_names_are_another_data_set_under_another_name():
     letters = np.array(list("abcdefghij"))[TARGETS]
-    assert _data_name(given_arrays(letters)) != _data_name(given_arrays(TARGETS))
-    assert _data_name(given_arrays(letters)) == _data_name(given_arrays(letters.astype(object)))
+    assert data_name(given_arrays(letters)) != data_name(given_arrays(TARGETS))
+    assert data_name(given_arrays(letters)) == data_name(given_arrays(letters.astype(object)))
 
 
 @pytest.mark.parametrize(
@@ -112,18 +112,18 @@ def test_a_class_of_the_test_part_alone_is_refused_and_one_of_the_train_part_alo
     train, test = (IMAGES[:CUT], TARGETS[:CUT]), (IMAGES[CUT:], TARGETS[CUT:])
     without = TARGETS[:CUT] != 9
     with pytest.raises(InputError, match=r"58 test images are of 1 class without a training image \(9\)"):
-        _data_name(((train[0][without], train[1][without]), test))
+        data_name(((train[0][without], train[1][without]), test))
     few = TARGETS[CUT:] < 8
-    notes = load(_data_name((train, (test[0][few], test[1][few])))).notes
+    notes = load(data_name((train, (test[0][few], test[1][few])))).notes
     assert "without a test image: 2 of 10 classes (8, 9)" in notes
 
 
 def test_empty_parts_and_parts_of_other_lengths_are_refused():
     train = (IMAGES[:CUT], TARGETS[:CUT])
     with pytest.raises(InputError, match="the test part has no images"):
-        _data_name((train, (IMAGES[:0], TARGETS[:0])))
+        data_name((train, (IMAGES[:0], TARGETS[:0])))
     with pytest.raises(InputError, match="as many test labels as images, got 11 and 10"):
-        load(_data_name((train, (IMAGES[:10], np.arange(11) % 10))))
+        load(data_name((train, (IMAGES[:10], np.arange(11) % 10))))
 
 
 def test_labels_beyond_the_names_are_refused_and_names_without_images_are_told():

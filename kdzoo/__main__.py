@@ -1,0 +1,5 @@
+"""`python -m kdzoo` is the command `kdzoo`."""
+
+from kdzoo.cli import main
+
+main()

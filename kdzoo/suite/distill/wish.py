@@ -1,0 +1,57 @@
+"""What a distillation is asked for, from the command line and from Python alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kdzoo.suite.plan.config import DISTILL_METHOD, DISTILL_RECIPE, DISTILL_STUDENT
+
+FOLDER = "folder:"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a distillation is asked for, from the command line and from Python alike; None leaves an option at its default.
+
+    results, name: its bench is the folder `name` in `results`.
+    """
+
+    data: str
+    teacher: str
+    results: Path
+    student: str = DISTILL_STUDENT
+    name: str = "runs"
+    method: str = DISTILL_METHOD
+    recipe: str = DISTILL_RECIPE
+    epochs: int | None = None
+    lr: float | None = None
+    image_size: int | None = None
+    seed: int = 0
+    execution: Mapping[str, Any] = field(default_factory=dict)
+    """how it is executed: keys of a bench such as device and threads, with their values"""
+    skip_unreadable: bool = False
+
+    def options(self, teacher: str, image_size: int | None) -> dict[str, Any]:
+        """The options of the bench that trains it, with the teacher as a request and the side of the images that the networks see."""
+        given = {"epochs": self.epochs, "lr": self.lr}
+        return {
+            "name": self.name,
+            "results": str(self.results),
+            "data": self.data,
+            "teacher": teacher,
+            "student": self.student,
+            "methods": [self.method],
+            "recipe": self.recipe,
+            "seeds": [self.seed],
+            "refit": False,
+            "fine_tune": True,
+            **self.execution,
+            "jobs": 1,
+            "keep": ["student", "predictions"],
+            "skip_unreadable": self.skip_unreadable,
+            **{key: value for key, value in given.items() if value is not None},
+            "set": {} if image_size is None else {"recipe.augment.size": image_size},
+        }
