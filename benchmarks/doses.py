@@ -44,7 +44,7 @@ def tell(event: Event) -> None:
         case Note(text):
             print(text, flush=True)
         case TeacherChecked():
-            print(f"teacher {event.name}: test top-1 {event.test_top1:.1%}", flush=True)
+            print(f"teacher {event.name}: test top-1 {event.test:.1%}", flush=True)
 
 
 def table(found: Sequence[Measured], reasons: Mapping[str, str]) -> str:

@@ -48,8 +48,8 @@ def compare(
 
     With the ids of two runs, these two models are compared on the test images instead, by their kept predictions.
 
-    A CSV file needs the columns method and top1 (or test_top1), and may have seed, or n and sd: a published table, or
-    another suite's.
+    A CSV file needs the columns method and top1 (or test_top1; of another task its headline), and may have seed, or n and sd:
+    a published table, or another suite's.
 
     \b
     Examples:
@@ -75,12 +75,13 @@ def compare(
     from kdzoo.suite.report.terminal import comparison_view
 
     comparison = joined(_find_all(benches, results, _side))
-    frame = filter_and_sort(comparison.frame, sort, only)
+    frame = filter_and_sort(comparison.frame, sort, only, comparison.task)
     how = TableFormat.json if as_json else how
     if how is TableFormat.table:
-        console().print(comparison_view(comparison_sections(frame, comparison.names), comparison.names, console().width, columns))
+        tables = comparison_sections(frame, comparison.names, comparison.task.headline)
+        console().print(comparison_view(tables, comparison.names, comparison.task.headline, console().width, columns))
     else:
-        print(render(columns_of(frame, columns or ALL_COLUMNS), how).rstrip("\n"))
+        print(render(columns_of(frame, columns or ALL_COLUMNS), how, comparison.task).rstrip("\n"))
     for warning in comparison.warnings:
         print_message(f"warning: {warning}")
     return 0
@@ -94,17 +95,17 @@ def print_published(
     from kdzoo.suite.report.beside import beside
     from kdzoo.suite.report.beside_text import beside_sections, legend
     from kdzoo.suite.report.columns import ALL_COLUMNS, columns_of
-    from kdzoo.suite.report.published import published
+    from kdzoo.suite.report.published import TASK, published
     from kdzoo.suite.report.render import render
     from kdzoo.suite.report.terminal import beside_view
 
     comparison = beside([read_bench(folder) for folder in _find_all(benches, results, bench_folder)], published())
-    frame = filter_and_sort(comparison.frame, sort, only)
+    frame = filter_and_sort(comparison.frame, sort, only, TASK)
     if how is TableFormat.table:
         marks = [f"{letter}  {mark}" for letter, mark in legend(frame)]
         console().print(beside_view(beside_sections(frame), [*marks, *comparison.notes], console().width, columns))
         return 0
-    print(render(columns_of(frame, columns or ALL_COLUMNS), how).rstrip("\n"))
+    print(render(columns_of(frame, columns or ALL_COLUMNS), how, TASK).rstrip("\n"))
     for note in comparison.notes:
         print_message(note)
     return 0

@@ -72,7 +72,7 @@ def print_leaderboard(
     from kdzoo.suite.report.terminal import leaderboard_view
 
     board, bench = write_tables(folder)
-    board = filter_and_sort(board, sort, only)
+    board = filter_and_sort(board, sort, only, bench.task)
     match how:
         case TableFormat.table:
             console().print(leaderboard_view(bench, board, console().width, columns))
@@ -80,9 +80,9 @@ def print_leaderboard(
             print(as_markdown(bench, board, columns or ALL_COLUMNS), end="")
         case TableFormat.latex:
             for _, shown in sections(bench, board):
-                print(render(selected(shown, columns or ALL_COLUMNS), how))
+                print(render(selected(shown, columns or ALL_COLUMNS, bench.task.headline), how, bench.task))
         case _:
-            print(render(columns_of(board, columns or ALL_COLUMNS), how).rstrip("\n"))
+            print(render(columns_of(board, columns or ALL_COLUMNS), how, bench.task).rstrip("\n"))
 
 
 def print_per_class(folder: Path, how: TableFormat, sort: str | None, only: list[str] | None, columns: str | None) -> None:
@@ -94,9 +94,9 @@ def print_per_class(folder: Path, how: TableFormat, sort: str | None, only: list
     from kdzoo.suite.report.terminal import sections_view
 
     bench = read_bench(folder)
-    frame = filter_and_sort(per_class_frame(bench), sort, only)
+    frame = filter_and_sort(per_class_frame(bench), sort, only, bench.task)
     if how in (TableFormat.csv, TableFormat.json):
-        print(render(columns_of(frame, columns or ALL_COLUMNS), how).rstrip("\n"))
+        print(render(columns_of(frame, columns or ALL_COLUMNS), how, bench.task).rstrip("\n"))
         return
     sections = [(title, columns_of(shown, columns or ALL_COLUMNS)) for title, shown in per_class_sections(bench, frame)]
     if how is TableFormat.table:
@@ -104,4 +104,4 @@ def print_per_class(folder: Path, how: TableFormat, sort: str | None, only: list
     else:
         for title, shown in sections:
             print(f"## {title}\n" if how is TableFormat.md else f"% {title}")
-            print(render(shown, how))
+            print(render(shown, how, bench.task))

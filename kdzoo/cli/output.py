@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -21,6 +21,9 @@ from rich.table import Table
 from rich.text import Text
 
 from kdzoo.text import columns_that_fit, csv_text, in_encoding, markdown_text, number_of, one_line, shortened
+
+if TYPE_CHECKING:
+    from kdzoo.tasks.task import Metric
 
 PIPE_WIDTH = 200
 """columns of a table in a pipe, where COLUMNS does not say"""
@@ -178,8 +181,9 @@ def text(value: object) -> str:
     return str(value)
 
 
-def percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.2f}"
+def metric_column(part: str, metric: Metric) -> Column:
+    """The column of a metric on one part of the data, of rows that have it under `PART_NAME`."""
+    return Column(f"{part} {metric.heading}", lambda row: metric.text(row[f"{part}_{metric.name}"]), number=True)
 
 
 def compact(count: int | None) -> str:

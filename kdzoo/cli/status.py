@@ -11,7 +11,7 @@ from kdzoo.cli import complete
 from kdzoo.cli.declare import argument
 from kdzoo.cli.lookup import bench_folder, benches, search_hint
 from kdzoo.cli.options import JsonOnly, ResultsFolder
-from kdzoo.cli.output import Column, Format, field, percent, print_json, print_rows, print_text
+from kdzoo.cli.output import Format, field, metric_column, print_json, print_rows, print_text
 from kdzoo.files import read_file
 from kdzoo.runs.store import RunFolder, Store, teacher_store
 from kdzoo.suite.report.records import Record, read_record
@@ -20,14 +20,9 @@ from kdzoo.text import one_line
 
 if TYPE_CHECKING:
     from kdzoo.suite.report.bench import BenchRecords
+    from kdzoo.tasks.task import Metric
 
 WORDS = {"done": "done", "failed": "failed", "damaged": "damaged", "started": "interrupted", "new": "to do"}
-COLUMNS = (
-    *(field(name) for name in ("id", "state", "epoch")),
-    Column("val top-1", lambda row: percent(row["val_top1"]), number=True),
-    *(field(name) for name in ("seed", "setting", "pair")),
-)
-"""of the runs that are not done, the most important first"""
 ORDER = ("running", "failed", "damaged", "interrupted", "to do", "done")
 
 
@@ -49,30 +44,31 @@ def status(
       kdzoo status
       kdzoo status digits --json
     """
+    from kdzoo.suite.report.bench import read_bench  # here, since it brings pandas, which no other command waits for
+
     if bench is None:
-        rows = [{"bench": folder.name, **_counts(bench_status(folder)["runs"])} for folder in benches(results)]
+        rows = [{"bench": folder.name, **_counts(bench_status(read_bench(folder))["runs"])} for folder in benches(results)]
         if not rows and not as_json:
             print_text(f"no benches; {search_hint(results)}")
             return 0
         print_rows(rows, Format.json if as_json else Format.table, names=("bench", *ORDER))
         return 0
-    current = bench_status(bench_folder(bench, results))
+    records = read_bench(bench_folder(bench, results))
+    current = bench_status(records)
     if as_json:
         print_json(current)
     else:
-        _print_status(current)
+        _print_status(current, records.task.headline)
     return 0
 
 
-def bench_status(folder: Path) -> dict[str, Any]:
+def bench_status(bench: BenchRecords) -> dict[str, Any]:
     """Every run of a bench with its state and, where it failed, the reason; its teachers; what could not be read."""
-    from kdzoo.suite.report.bench import read_bench  # here, since it brings pandas, which no other command waits for
-
-    bench = read_bench(folder)
-    runs = [_row(record, Store(folder).run(record.id)) for record in bench.records]
+    store = Store(bench.folder)
+    runs = [_row(record, store.run(record.id)) for record in bench.records]
     return {
-        "bench": folder.resolve().name,
-        "folder": str(folder),
+        "bench": bench.folder.resolve().name,
+        "folder": str(bench.folder),
         "counts": _counts(runs),
         "runs": sorted(runs, key=lambda row: (ORDER.index(row["state"]), row["id"])),
         "teachers": _teachers(bench),
@@ -91,7 +87,7 @@ def _row(record: Record, folder: RunFolder) -> dict[str, Any]:
         "phase": record.about.get("phase"),
         "state": state,
         "epoch": f"{_epochs(folder)}/{record.run.recipe.epochs}",
-        "val_top1": record.result and record.result["last"]["val"] and record.result["last"]["val"][record.task.headline.name],
+        f"val_{record.task.headline.name}": record.headline("val"),
         "reason": record.error,
     }
 
@@ -125,13 +121,14 @@ def _counts(rows: list[dict[str, Any]]) -> dict[str, int]:
     return {state: counted[state] for state in ORDER}
 
 
-def _print_status(bench: dict[str, Any]) -> None:
+def _print_status(bench: dict[str, Any], headline: Metric) -> None:
     counts = ", ".join(f"{number} {state}" for state, number in bench["counts"].items() if number)
     print_text(one_line(f"{bench['bench']}: {counts or 'no runs'}"))
     open_runs = [row for row in bench["runs"] if row["state"] != "done"]
     shown = [*bench["teachers"], *open_runs]
     if shown:
-        print_rows(shown, Format.table, columns=COLUMNS)
+        first, last = (list(map(field, names)) for names in (("id", "state", "epoch"), ("seed", "setting", "pair")))
+        print_rows(shown, Format.table, columns=[*first, metric_column("val", headline), *last])  # the most important first
     for row in shown:
         if row["reason"]:
             print_text(one_line(f"{row['id']}: {row['reason']}"))

@@ -11,6 +11,8 @@ from kdzoo.cli.declare import option
 if TYPE_CHECKING:
     import pandas as pd
 
+    from kdzoo.tasks.task import Task
+
 
 class TableFormat(StrEnum):
     """How a table of results is printed."""
@@ -59,10 +61,10 @@ Columns = Annotated[
 ]
 
 
-def filter_and_sort(frame: pd.DataFrame, sort: str | None, only: list[str] | None) -> pd.DataFrame:
-    """The rows that every condition picks, in the order of a column."""
+def filter_and_sort(frame: pd.DataFrame, sort: str | None, only: list[str] | None, task: Task) -> pd.DataFrame:
+    """The rows that every condition picks, in the order of a column. task: that of the rows."""
     from kdzoo.suite.report.rows import filtered, sorted_by
 
     for condition in only or ():
         frame = filtered(frame, condition)
-    return frame if sort is None else sorted_by(frame, sort)
+    return frame if sort is None else sorted_by(frame, sort, task)

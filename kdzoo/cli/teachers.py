@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -11,12 +12,15 @@ from kdzoo.cli import complete
 from kdzoo.cli.declare import EXIT_CODES, Command, Group, argument, option
 from kdzoo.cli.lookup import run_folder
 from kdzoo.cli.options import AsJson, Kind, ResultsFolder, chosen_format
-from kdzoo.cli.output import Column, Format, compact, field, percent, print_rows, print_text
+from kdzoo.cli.output import Column, Format, compact, field, metric_column, print_rows, print_text
 from kdzoo.errors import InputError
 from kdzoo.runs.store import RunFolder, teacher_store
-from kdzoo.suite.report.records import read_record
+from kdzoo.suite.report.records import Record, read_record
+from kdzoo.tasks.classification import CLASSIFICATION
+from kdzoo.tasks.task import Metric
 
 COMPARED_ROWS = 64
+PARTS: tuple[Literal["val", "test"], ...] = ("val", "test")
 
 teachers = typer.Typer(cls=Group, rich_markup_mode="rich", invoke_without_command=True, epilog=EXIT_CODES)
 
@@ -35,26 +39,44 @@ def kept(ctx: typer.Context, how: Kind = Format.table, as_json: AsJson = False) 
     """
     if ctx.invoked_subcommand is not None:
         return
-    rows = [teacher_row(teacher_store().run(run_id)) for run_id in teacher_store().ids()]
-    if not rows and chosen_format(how, as_json) is Format.table:
+    records = [read_record(teacher_store().run(run_id)) for run_id in teacher_store().ids()]
+    if not records and chosen_format(how, as_json) is Format.table:
         print_text("no teachers are kept yet; `kdzoo train NETWORK` or a bench trains one")
         return
-    print_rows(rows, chosen_format(how, as_json), names=TEACHER_KEYS, columns=TEACHER_COLUMNS)
+    headlines = tuple(dict.fromkeys(record.task.headline for record in records)) or (CLASSIFICATION.headline,)
+    rows = [teacher_row(record, headlines) for record in records]
+    print_rows(rows, chosen_format(how, as_json), names=teacher_keys(headlines), columns=teacher_columns(headlines))
 
 
-TEACHER_KEYS = ("id", "network", "data", "recipe", "epochs", "seed", "val_top1", "test_top1", "parameters", "state")
-TEACHER_COLUMNS = (
-    field("id"),
-    field("network"),
-    field("data"),
-    Column("test top-1", lambda row: percent(row["test_top1"]), number=True),
-    field("epochs", number=True),
-    field("seed", number=True),
-    Column("val top-1", lambda row: percent(row["val_top1"]), number=True),
-    field("state"),
-    field("recipe"),
-    Column("parameters", lambda row: compact(row["parameters"]), number=True),
-)
+def teacher_keys(headlines: Iterable[Metric]) -> list[str]:
+    """The keys of a list of teachers, of tasks with these headlines."""
+    values = [f"{part}_{metric.name}" for metric in headlines for part in PARTS]
+    return ["id", "network", "data", "recipe", "epochs", "seed", *values, "parameters", "state"]
+
+
+def teacher_columns(headlines: Sequence[Metric]) -> list[Column]:
+    """The columns of a table of teachers, the most important first."""
+    val, test = ([metric_column(part, metric) for metric in headlines] for part in PARTS)
+    size = Column("parameters", lambda row: compact(row["parameters"]), number=True)
+    length = [field("epochs", number=True), field("seed", number=True)]
+    return [*map(field, ("id", "network", "data")), *test, *length, *val, field("state"), field("recipe"), size]
+
+
+def teacher_row(record: Record, headlines: Iterable[Metric]) -> dict[str, Any]:
+    """A teacher by its keys; None for the headline of another task than its own."""
+    own = record.task.headline
+    values = {f"{part}_{one.name}": record.headline(part) if one is own else None for one in headlines for part in PARTS}
+    return {
+        "id": record.id,
+        "network": record.run.student.name,
+        "data": record.run.data.name,
+        "recipe": record.about.get("recipe"),
+        "epochs": record.run.recipe.epochs,
+        "seed": record.run.seed,
+        **values,
+        "parameters": record.result and record.result["student"]["parameters"],
+        "state": record.state,
+    }
 
 
 @teachers.command("save", cls=Command, epilog=EXIT_CODES)
@@ -163,20 +185,3 @@ def finished_run(name: str, results: Path) -> RunFolder:
 def _refuse_negative(check: int) -> None:
     if check < 0:
         raise InputError(f"check: expected a number of rows, 0 or more, got {check}")
-
-
-def teacher_row(folder: RunFolder) -> dict[str, Any]:
-    record = read_record(folder)
-    last = record.result["last"] if record.result else {"val": None, "test": None}
-    return {
-        "id": record.id,
-        "network": record.run.student.name,
-        "data": record.run.data.name,
-        "recipe": record.about.get("recipe"),
-        "epochs": record.run.recipe.epochs,
-        "seed": record.run.seed,
-        "val_top1": last["val"] and last["val"][record.task.headline.name],
-        "test_top1": last["test"] and last["test"][record.task.headline.name],
-        "parameters": record.result and record.result["student"]["parameters"],
-        "state": record.state,
-    }

@@ -9,12 +9,12 @@ from kdzoo.cli import complete
 from kdzoo.cli.bench_options import read_options, takes_options
 from kdzoo.cli.declare import TRAINING, argument, option
 from kdzoo.cli.options import Config, SmallStem
-from kdzoo.cli.output import percent, print_text
-from kdzoo.cli.teachers import teacher_row
+from kdzoo.cli.output import print_text
 from kdzoo.cli.training import configure_bench, open_launcher, report_failures, train_plan
 from kdzoo.errors import InputError
 from kdzoo.runs.options import ONE_RUN
 from kdzoo.runs.store import RunFolder, teacher_store
+from kdzoo.suite.report.records import read_record
 
 OPTIONS = ("data", "data_root", "limit", "val_fraction", "split_seed", "recipe", "epochs", "lr", "set", "plugin")
 """the keys of a bench that say how a teacher is trained"""
@@ -70,10 +70,11 @@ def _print_use(folder: RunFolder) -> None:
     """How to use a teacher that was just trained."""
     if folder.state() != "done":
         return
-    row = teacher_row(folder)
+    record = read_record(folder)
+    headline, data = record.task.headline, record.run.data.name
     lines = [
-        f"{row['id']}: {row['network']} on {row['data']}, test top-1 {percent(row['test_top1'])} %",
-        f"use it: kdzoo bench --teacher {row['id']} --student NAME --data {row['data']}",
+        f"{record.id}: {record.run.student.name} on {data}, test {headline.heading} {headline.with_unit(record.headline('test'))}",
+        f"use it: kdzoo bench --teacher {record.id} --student NAME --data {data}",
     ]
     for line in lines:
         print_text(line)

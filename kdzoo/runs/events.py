@@ -97,14 +97,15 @@ class MemberFailed(_Event):
 
 @dataclass(frozen=True)
 class RunDone(_Event):
-    """A run is trained and its result is written. Accuracies are shares; val_top1 is None without validation images."""
+    """A run is trained and its result is written. task: by name; val, test: its headline, val None without validation images."""
 
     id: str
     label: str
     setting: str
     seed: int
-    val_top1: float | None
-    test_top1: float
+    task: str
+    val: float | None
+    test: float
     seconds: float
     role: Role = "student"
 
@@ -125,12 +126,16 @@ class RunFailed(_Event):
 
 @dataclass(frozen=True)
 class TeacherChecked(_Event):
-    """A teacher is above chance and may teach. ids: the runs that trained it."""
+    """A teacher is above chance and may teach. ids: the runs that trained it.
+
+    task: by name; val, test: its headline, None where it is not known.
+    """
 
     name: str
     ids: tuple[str, ...]
-    val_top1: float | None
-    test_top1: float | None
+    task: str
+    val: float | None
+    test: float | None
 
 
 @dataclass(frozen=True)

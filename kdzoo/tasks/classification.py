@@ -69,7 +69,17 @@ def count_classes(case: Case) -> dict[str, list[Any]]:
     }
 
 
-TOP1 = Metric("top1", "share of images whose class is named", "top-1", top1, unit="share", least=0, most=1, per_sample=True)
+TOP1 = Metric(
+    "top1",
+    "share of images whose class is named",
+    "top-1",
+    top1,
+    unit="share",
+    least=0,
+    most=1,
+    per_sample=True,
+    aliases=("accuracy",),
+)
 TOP5 = Metric(
     "top5",
     "share of images whose class is among the five likeliest",

@@ -7,7 +7,7 @@ Everything else is derived: the fields of result.json and its page, the columns 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -35,7 +35,7 @@ class Metric:
     in tables for a reader. unit: `share` is from 0 to 1 in files and in per cent for a reader, with differences in points.
     least, most: bounds of its values. null: when it has none, in words; empty where it always has one. of_teacher: whether
     it compares the student with its teacher. per_sample: whether one sample changes it by 1 / n, so that equal values
-    differ by less. in_leaderboard: whether leaderboard.csv has its mean over seeds.
+    differ by less. in_leaderboard: whether leaderboard.csv has its mean over seeds. aliases: what tables of others call it.
     """
 
     name: str
@@ -50,11 +50,17 @@ class Metric:
     of_teacher: bool = False
     per_sample: bool = False
     in_leaderboard: bool = True
+    aliases: tuple[str, ...] = ()
 
     @property
     def sign(self) -> int:
         """1 where more is better, else -1."""
         return 1 if self.better == "higher" else -1
+
+    @property
+    def superlative(self) -> str:
+        """What the best of its values is: `highest` or `lowest`."""
+        return "highest" if self.better == "higher" else "lowest"
 
     @property
     def factor(self) -> int:
@@ -67,9 +73,14 @@ class Metric:
         return {"share": "in per cent", "nats": "in nats", "number": ""}[self.unit]
 
     @property
+    def phrase(self) -> str:
+        """`top-1 in per cent`, as it stands within a sentence."""
+        return " ".join(filter(None, (self.heading, self.unit_words)))
+
+    @property
     def title(self) -> str:
         """`Top-1 in per cent`, as it stands at the beginning of a sentence."""
-        return " ".join(filter(None, (self.heading[0].upper() + self.heading[1:], self.unit_words)))
+        return self.phrase[0].upper() + self.phrase[1:]
 
     @property
     def difference_words(self) -> str:
@@ -85,6 +96,10 @@ class Metric:
     def with_unit(self, value: float | None) -> str:
         """A value for a reader with its unit, such as `93.20 %`."""
         return f"{self.text(value)}{' %' if self.unit == 'share' else ''}"
+
+    def brief(self, value: float) -> str:
+        """A value with its unit in as few digits as a line of progress takes, such as `93.2 %`."""
+        return f"{self.factor * value:.1f} %" if self.unit == "share" else f"{value:.4g}"
 
     def difference_text(self, value: float) -> str:
         """A difference of two values for a reader, with its sign."""
@@ -133,6 +148,11 @@ class Task:
         """The names of the metrics that a student has without its teacher."""
         return tuple(metric.name for metric in self.metrics if not metric.of_teacher)
 
+    @cached_property
+    def deciding(self) -> tuple[Metric, ...]:
+        """The metrics that epochs and settings are chosen by: the headline, then the tie break."""
+        return tuple(metric for metric in (self.headline, self.tie_break) if metric is not None)
+
     def metric(self, name: str) -> Metric | None:
         """A metric by name; None where the task has none of that name."""
         return next((metric for metric in self.metrics if metric.name == name), None)
@@ -148,8 +168,7 @@ class Task:
 
     def order(self, values: Mapping[str, Any]) -> tuple[float, ...]:
         """What metrics are ordered by, the larger the better: the headline, then the tie break."""
-        deciding: Iterable[Metric] = filter(None, (self.headline, self.tie_break))
-        return tuple(metric.sign * float(values[metric.name] or 0) for metric in deciding)
+        return tuple(metric.sign * float(values[metric.name] or 0) for metric in self.deciding)
 
     def better(self, values: Mapping[str, Any], than: Mapping[str, Any]) -> bool:
         """Whether metrics are better than others; equal ones are not."""

@@ -20,6 +20,7 @@ from kdzoo.suite.report.render import FORMATS, render, words
 from kdzoo.suite.report.rows import filtered, sorted_by
 from kdzoo.suite.report.table_files import write_tables
 from kdzoo.suite.report.terminal import comparison_view
+from kdzoo.tasks.classification import CLASSIFICATION, TOP1
 
 BETTER = [0.87, 0.88, 0.855]
 
@@ -184,11 +185,11 @@ FRAME = pd.DataFrame({"method": ["a_b", "c|d", None], "test_top1": [0.5, 0.25, m
 
 
 def test_rows_are_sorted_best_first_and_those_without_a_value_come_last():
-    assert list(sorted_by(FRAME, "test_top1")["n"]) == [3, 1, 2]
-    assert list(sorted_by(FRAME, "p_vs_kd")["n"]) == [3, 1, 2]
-    assert list(sorted_by(FRAME, "n")["n"]) == [1, 2, 3]
+    assert list(sorted_by(FRAME, "test_top1", CLASSIFICATION)["n"]) == [3, 1, 2]
+    assert list(sorted_by(FRAME, "p_vs_kd", CLASSIFICATION)["n"]) == [3, 1, 2]
+    assert list(sorted_by(FRAME, "n", CLASSIFICATION)["n"]) == [1, 2, 3]
     with pytest.raises(InputError, match="did you mean 'test_top1'"):
-        sorted_by(FRAME, "test_top")
+        sorted_by(FRAME, "test_top", CLASSIFICATION)
 
 
 @pytest.mark.parametrize(
@@ -222,33 +223,33 @@ def test_a_filter_that_says_nothing_is_refused(condition, fault):
 
 
 def test_numbers_go_into_csv_and_json_as_they_are():
-    assert render(FRAME, "csv") == "method,test_top1,p_vs_kd,n\na_b,0.5,0.04,3\nc|d,0.25,0.5,1\n,,,2\n"
-    assert json.loads(render(FRAME, "json"))[0] == {"method": "a_b", "test_top1": 0.5, "p_vs_kd": 0.04, "n": 3}
-    assert json.loads(render(FRAME, "json"))[2]["test_top1"] is None
+    assert render(FRAME, "csv", CLASSIFICATION) == "method,test_top1,p_vs_kd,n\na_b,0.5,0.04,3\nc|d,0.25,0.5,1\n,,,2\n"
+    assert json.loads(render(FRAME, "json", CLASSIFICATION))[0] == {"method": "a_b", "test_top1": 0.5, "p_vs_kd": 0.04, "n": 3}
+    assert json.loads(render(FRAME, "json", CLASSIFICATION))[2]["test_top1"] is None
 
 
 def test_text_is_in_per_cent_and_escaped_for_what_reads_it():
-    assert render(FRAME, "md").splitlines() == [
+    assert render(FRAME, "md", CLASSIFICATION).splitlines() == [
         "| method | test_top1 | p_vs_kd | n |",
         "| --- | --- | --- | --- |",
         "| a_b | 50.00 | 0.04 | 3 |",
         r"| c\|d | 25.00 | 0.5 | 1 |",
         "|  |  |  | 2 |",
     ]
-    assert r"a\_b & 50.00 & 0.04 & 3 \\" in render(FRAME, "latex")
-    assert r"\textbackslash{}\textasciicircum{}" in render(pd.DataFrame({"x": ["\\^"]}), "latex")
-    assert "50.00" in render(FRAME, "table")
+    assert r"a\_b & 50.00 & 0.04 & 3 \\" in render(FRAME, "latex", CLASSIFICATION)
+    assert r"\textbackslash{}\textasciicircum{}" in render(pd.DataFrame({"x": ["\\^"]}), "latex", CLASSIFICATION)
+    assert "50.00" in render(FRAME, "table", CLASSIFICATION)
 
 
 def test_every_format_that_is_offered_is_there_and_others_are_refused():
     for how in FORMATS:
-        assert "a" in render(FRAME, how)
+        assert "a" in render(FRAME, how, CLASSIFICATION)
     with pytest.raises(InputError, match="did you mean 'latex'"):
-        render(FRAME, "latx")
+        render(FRAME, "latx", CLASSIFICATION)
 
 
 def test_differences_are_in_points_and_their_p_values_are_not():
-    shown = words(pd.DataFrame({"b - a": [0.015], "b - a low": [-0.01], "b - a p": [0.03], "b - a test": ["Welch"]}))
+    shown = words(pd.DataFrame({"b - a": [0.015], "b - a low": [-0.01], "b - a p": [0.03], "b - a test": ["Welch"]}), CLASSIFICATION)
     assert shown.iloc[0].tolist() == ["+1.50", "-1.00", "0.03", "Welch"]
 
 
@@ -283,10 +284,10 @@ def test_chosen_settings_are_shown_side_by_side_where_they_differ(benches):
         write(benches / "c", objective("hinton", 2.0), seed, val=0.88, test=KD[seed])
     found = compare([benches / "a", benches / "c"])
     assert row(found.frame, method="hinton")[["a setting", "c setting"]].tolist() == ["T=4 alpha=0.9", "T=2 alpha=0.9"]
-    ((_, shown),) = comparison_sections(found.frame, found.names)
+    ((_, shown),) = comparison_sections(found.frame, found.names, TOP1)
     assert row(shown, method="hinton")[["a setting", "c setting"]].tolist() == ["T=4 alpha=0.9", "T=2 alpha=0.9"]
     same = compare([benches / "a", benches / "b"])
-    ((_, shown),) = comparison_sections(same.frame.drop(columns=["recipe", "epochs"], errors="ignore"), same.names)
+    ((_, shown),) = comparison_sections(same.frame.drop(columns=["recipe", "epochs"], errors="ignore"), same.names, TOP1)
     assert row(shown, method="hinton")["setting"] == "T=4 alpha=0.9"
 
 
@@ -302,7 +303,7 @@ def test_a_warning_names_what_differs_of_a_network_and_nothing_that_is_equal(tmp
 def test_at_eighty_columns_the_method_and_the_difference_with_its_interval_are_there(benches, width):
     found = compare([benches / "a", benches / "b"])
     out = Console(file=io.StringIO(), width=width)
-    out.print(comparison_view(comparison_sections(found.frame, found.names), found.names, width, None))
+    out.print(comparison_view(comparison_sections(found.frame, found.names, TOP1), found.names, TOP1, width, None))
     text = out.file.getvalue()
     assert max(map(len, text.splitlines())) <= width
     difference = row(found.frame, method="hinton")
@@ -313,7 +314,7 @@ def test_at_eighty_columns_the_method_and_the_difference_with_its_interval_are_t
 
 
 def test_json_of_a_comparison_counts_in_integers(benches):
-    rows = json.loads(render(compare([benches / "a", benches / "b"]).frame, "json"))
+    rows = json.loads(render(compare([benches / "a", benches / "b"]).frame, "json", CLASSIFICATION))
     counts = {row["method"]: (row["a n"], row["b n"]) for row in rows}
     assert counts["hinton"] == (3, 3)
     assert counts["at"] == (3, None)

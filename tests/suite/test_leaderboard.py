@@ -20,6 +20,7 @@ from kdzoo.suite.report.rows import filtered, sorted_by
 from kdzoo.suite.report.runs_table import runs_frame
 from kdzoo.suite.report.selection import candidates, choose, chosen_runs
 from kdzoo.suite.report.table_files import write_tables
+from kdzoo.tasks.classification import CLASSIFICATION
 
 CARDS = {
     "hinton": {"scale": 1.0, "published": {"task": 0.1, "term": 0.9}, "declared": {"temperature": 4.0}},
@@ -255,14 +256,14 @@ def test_compare_takes_tables_and_falls_back_to_welch(bench, tmp_path):
 
 def test_frames_are_sorted_filtered_and_written_in_every_format(bench):
     board = leaderboard_frame(read_bench(bench))
-    assert next(iter(sorted_by(board, "test_nll")["method"])) == "teacher"
+    assert next(iter(sorted_by(board, "test_nll", CLASSIFICATION)["method"])) == "teacher"
     assert list(filtered(board, "test_top1>=0.84")["method"]) == ["teacher", "hinton", "at"]
     assert list(filtered(board, "method=at")["method"]) == ["at"]
-    assert json.loads(render(board, "json"))[1]["method"] == "hinton"
-    assert render(board, "latex").startswith(r"\begin{tabular}")
-    assert render(board, "md").startswith("| pair |")
+    assert json.loads(render(board, "json", CLASSIFICATION))[1]["method"] == "hinton"
+    assert render(board, "latex", CLASSIFICATION).startswith(r"\begin{tabular}")
+    assert render(board, "md", CLASSIFICATION).startswith("| pair |")
     for bad, act in (
-        ("did you mean 'test_top1'", lambda: sorted_by(board, "test_top")),
+        ("did you mean 'test_top1'", lambda: sorted_by(board, "test_top", CLASSIFICATION)),
         ("expected COLUMN", lambda: filtered(board, "nonsense")),
     ):
         with pytest.raises(Exception, match=bad):
@@ -408,7 +409,7 @@ def test_a_kd_control_that_an_axis_took_away_from_its_published_coefficients_is_
 
 def test_json_has_integers_where_things_are_counted(bench):
     write(bench, objective("at"), 3, val=0.8, test=0.8, fail="ValueError: x")
-    rows = {row["method"]: row for row in json.loads(render(leaderboard_frame(read_bench(bench)), "json"))}
+    rows = {row["method"]: row for row in json.loads(render(leaderboard_frame(read_bench(bench)), "json", CLASSIFICATION))}
     for name in ("n", "planned", "failed", "settings_tried", "epochs", "student_passes", "memory_bytes", "student_parameters"):
         assert type(rows["hinton"][name]) is int, name
     assert rows["hinton"]["rank"] == 1

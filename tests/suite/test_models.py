@@ -42,7 +42,7 @@ SECOND_WRONG = (np.arange(1000) >= 80) & (np.arange(1000) < 130)
 
 def test_counts_differences_and_the_exact_test(tmp_path):
     found = compare_models(kept(tmp_path, 0, FIRST_WRONG), kept(tmp_path, 1, SECOND_WRONG))
-    assert (found.first_top1, found.second_top1) == (0.9, 0.95)
+    assert (found.first_right, found.second_right) == (0.9, 0.95)
     assert (found.only_first, found.only_second) == (30, 80)
     assert found.difference == pytest.approx(0.05)
     assert found.p == pytest.approx(scipy.stats.binomtest(30, 110).pvalue)

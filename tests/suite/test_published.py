@@ -56,7 +56,7 @@ def test_a_cell_is_the_number_and_the_protocol_that_its_source_prints(
     table, pair, data, method, top1, epoch, epochs, seeds, teacher, run_by
 ):
     (found,) = [row for row in published_in(table) if (row.pair, row.data, row.method) == (pair, data, method)]
-    assert (found.top1, found.epoch, found.epochs, found.seeds, found.teacher_top1, found.run_by) == (
+    assert (found.value, found.epoch, found.epochs, found.seeds, found.teacher, found.run_by) == (
         top1, epoch, epochs, seeds, teacher, run_by,
     )  # fmt: skip
 
@@ -66,8 +66,8 @@ def test_crds_table_is_whole():
     cells = {(row.pair, row.method) for row in published_in("crd")}
     assert len({pair for pair, _ in cells}) == 13
     assert len(cells) == 7 * 14 - 1 + 6 * 13
-    kd = {row.pair: row.top1 for row in published_in("crd") if row.method == "hinton"}
-    crd = {row.pair: row.top1 for row in published_in("crd") if row.method == "crd"}
+    kd = {row.pair: row.value for row in published_in("crd") if row.method == "hinton"}
+    crd = {row.pair: row.value for row in published_in("crd") if row.method == "crd"}
     assert all(crd[pair] > kd[pair] for pair in kd)
     assert sum(kd.values()) == pytest.approx(509.18 + 431.88)  # the seven pairs of a family, the six others
 

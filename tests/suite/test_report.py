@@ -3,18 +3,19 @@
 import io
 import itertools
 
+import pandas as pd
 import pytest
 from rich.console import Console
 from test_leaderboard import AT, KD, NONE, objective, write
 
 from kdzoo.errors import InputError
 from kdzoo.suite.report.bench import read_bench
-from kdzoo.suite.report.columns import HEADINGS, columns_for, selected
+from kdzoo.suite.report.columns import columns_for, headings, selected
 from kdzoo.suite.report.footnotes import footnotes
 from kdzoo.suite.report.leaderboard import leaderboard_frame
 from kdzoo.suite.report.markdown import as_markdown
 from kdzoo.suite.report.sections import display_frame, sections
-from kdzoo.suite.report.terminal import ESSENTIAL, OPTIONAL, as_many_as_fit, frame_table, leaderboard_view
+from kdzoo.suite.report.terminal import as_many_as_fit, essential_columns, frame_table, leaderboard_view, optional_columns
 from kdzoo.tasks.classification import TOP1
 
 
@@ -34,6 +35,10 @@ def shown(folder, width: int) -> str:
     return out.file.getvalue()
 
 
+def fitting(frame: pd.DataFrame, width: int) -> pd.DataFrame:
+    return as_many_as_fit(frame, width, essential_columns(TOP1), optional_columns(TOP1))
+
+
 @pytest.mark.parametrize("width", [80, 100, 140, 240])
 def test_no_line_is_wider_than_the_terminal_and_the_essential_numbers_are_whole(bench, width):
     text = shown(bench, width)
@@ -44,8 +49,8 @@ def test_no_line_is_wider_than_the_terminal_and_the_essential_numbers_are_whole(
 
 def test_a_wider_terminal_shows_more_columns_in_the_same_order(bench):
     frame = display_frame(leaderboard_frame(read_bench(bench)), TOP1)
-    columns = [list(as_many_as_fit(frame, width).columns) for width in (80, 120, 160, 300)]
-    assert set(columns[0]) >= set(ESSENTIAL) & set(frame)
+    columns = [list(fitting(frame, width).columns) for width in (80, 120, 160, 300)]
+    assert set(columns[0]) >= set(essential_columns(TOP1)) & set(frame)
     for narrow, wide in itertools.pairwise(columns):
         assert [name for name in wide if name in narrow] == narrow
     assert len(columns[0]) < len(columns[-1])
@@ -54,7 +59,7 @@ def test_a_wider_terminal_shows_more_columns_in_the_same_order(bench):
 
 def test_a_column_without_a_value_takes_no_room(bench):
     frame = display_frame(leaderboard_frame(read_bench(bench)), TOP1).assign(**{"val top-1": ""})
-    assert "val top-1" not in as_many_as_fit(frame, 300)
+    assert "val top-1" not in fitting(frame, 300)
 
 
 def test_what_failed_is_shown_with_its_reason_and_what_is_damaged_with_its_file(bench):
@@ -99,8 +104,8 @@ def test_only_the_rows_that_were_asked_for_are_shown(bench):
 def test_columns_that_do_not_fit_are_left_out_in_the_stated_order_and_named(bench):
     frame = display_frame(leaderboard_frame(read_bench(bench)), TOP1)
     for width in range(80, 300, 10):
-        kept = [name for name in OPTIONAL if name in as_many_as_fit(frame, width)]
-        assert kept == [name for name in OPTIONAL if frame[name].any()][: len(kept)]
+        kept = [name for name in optional_columns(TOP1) if name in fitting(frame, width)]
+        assert kept == [name for name in optional_columns(TOP1) if frame[name].any()][: len(kept)]
     lines = shown(bench, 100).splitlines()
     assert "12 more columns (top-1 at best val; val top-1; vs KD all; p KD all;" in " ".join(lines)
     assert "--columns all, or leaderboard.csv" in " ".join(" ".join(lines).split())
@@ -129,14 +134,14 @@ def test_named_columns_are_shown_in_that_order_and_a_wrong_name_has_the_nearest_
 
 
 def footnote_words(text: str) -> set[str]:
-    return {heading for heading in HEADINGS if f" {heading}: " in f" {text}"}
+    return {heading for heading in headings(TOP1) if f" {heading}: " in f" {text}"}
 
 
 @pytest.mark.parametrize("columns", ["all", "n", "p KD", "vs KD,tried", "vs student alone,p alone all"])
 def test_footnotes_explain_what_is_shown_and_nothing_else(bench, columns):
     read = read_bench(bench)
     board = leaderboard_frame(read)
-    frames = [selected(frame, columns) for _, frame in sections(read, board)]
+    frames = [selected(frame, columns, TOP1) for _, frame in sections(read, board)]
     text = " ".join(footnotes(read, board, frames))
     (frame,) = frames
     explained = {column.name for column in columns_for(TOP1) if column.meaning}
@@ -198,9 +203,9 @@ def test_a_long_setting_continues_on_the_next_line_before_the_rank_is_left_out(b
     board = leaderboard_frame(read_bench(bench))
     frame = display_frame(board, TOP1)[["#", "method", "setting", "n", "test top-1", "vs KD"]].assign(setting="T=4 weight 7.8 (dose 0.3)")
     whole = sum(max(len(name), frame[name].map(len).max()) + 2 for name in frame.columns) - 2
-    assert list(as_many_as_fit(frame, whole - 5).columns) == list(frame.columns)
+    assert list(fitting(frame, whole - 5).columns) == list(frame.columns)
     out = Console(file=io.StringIO(), width=whole - 5)
-    out.print(frame_table(as_many_as_fit(frame, whole - 5)))
+    out.print(frame_table(fitting(frame, whole - 5)))
     assert max(map(len, out.file.getvalue().splitlines())) <= whole - 5
     for cell in [*frame["vs KD"], *frame["test top-1"], "weight", "0.3)"]:
         assert cell in out.file.getvalue()

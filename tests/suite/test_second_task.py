@@ -1,14 +1,29 @@
 """A second task beside classification: its tables come from its own declaration, and the lower value wins where that is better."""
 
+import io
+import json
+import math
+
 import pandas as pd
 import pytest
 from completed import completed
+from rich.console import Console
+from test_display import Time, plan
 from test_leaderboard import CARDS, objective
 
+from kdzoo.errors import InputError
+from kdzoo.runs.events import Event, RunDone, TeacherChecked
 from kdzoo.runs.results import result_model
-from kdzoo.runs.spec import DataSpec, NetworkSpec, Recipe, Run
-from kdzoo.runs.store import Store
+from kdzoo.runs.spec import DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run, TermSpec
+from kdzoo.runs.store import Store, teacher_store
+from kdzoo.suite.plan.layers import bench_config
+from kdzoo.suite.plan.race import Race
+from kdzoo.suite.report.bench import read_bench
+from kdzoo.suite.report.compare import compare
 from kdzoo.suite.report.table_files import write_tables
+from kdzoo.suite.run.progress_bar import LiveDisplay
+from kdzoo.suite.run.progress_lines import PlainDisplay
+from kdzoo.suite.study.race_table import race_table
 from kdzoo.tasks import known
 from kdzoo.tasks.classification import CLASSIFICATION
 from kdzoo.tasks.task import Metric, Task
@@ -23,9 +38,14 @@ def _known(monkeypatch):
     monkeypatch.setitem(known.TASKS, "ages", AGES)
 
 
-def write(folder, method: str, seed: int, rmse: float, temperature: float = 4.0) -> Run:
+SP = ObjectiveSpec(task=1.0, terms=(TermSpec(method="sp", version="1", hyperparameters={}, coefficient=1.0),))
+HALF = 4.302653 / math.sqrt(3)
+"""half of a 95 % interval over three values of standard deviation 1: Student's t with two degrees of freedom"""
+
+
+def write(folder, method: str, seed: int, rmse: float, temperature: float = 4.0, **about) -> Run:
     """A finished run of the second task, as training writes it."""
-    terms = objective(method, temperature)
+    terms = SP if method == "sp" else objective(method, temperature)
     run = Run(
         student=NetworkSpec(name="resnet8", classes=1),
         teacher=NetworkSpec(name="resnet20", classes=1, start="run:none-0123456789ab") if terms.terms else None,
@@ -35,9 +55,8 @@ def write(folder, method: str, seed: int, rmse: float, temperature: float = 4.0)
         seed=seed,
     )
     place = Store(folder).run(run.id)
-    place.plan(
-        run, {"pair": "resnet20/resnet8", "recipe": "smoke", "phase": "sweep", "methods": {t.method: CARDS[t.method] for t in terms.terms}}
-    )
+    cards = {term.method: CARDS.get(term.method, CARDS["at"]) for term in terms.terms}
+    place.plan(run, {"pair": "resnet20/resnet8", "recipe": "smoke", "phase": "sweep", "methods": cards, **about})
     measured = {"n": 100, "rmse": rmse, "within": 0.5}
     last = {"epoch": 5, "val": measured, "test": measured}
     teacher = {"name": "resnet20", "parameters": 9, "macs": 99, "val": measured, "test": {"n": 100, "rmse": 2.0, "within": 0.9}}
@@ -100,3 +119,128 @@ def test_a_result_of_another_task_names_it_and_is_refused_with_the_metrics_of_cl
     assert result["task"] == "ages"
     with pytest.raises(ValueError, match="top1"):
         result_model(CLASSIFICATION).model_validate(result)
+
+
+@pytest.fixture
+def two_benches(place):
+    """KD with errors of 6.0, 6.1 and 6.2 in the one, of 5.0, 5.2 and 5.4 in the other: seed by seed -1.0, -0.9 and -0.8."""
+    for seed in range(3):
+        write(place / "results" / "a", "hinton", seed, rmse=6.0 + seed / 10)
+        write(place / "results" / "b", "hinton", seed, rmse=5.0 + seed / 5)
+    return place / "results"
+
+
+def test_benches_beside_each_other_are_compared_in_the_headline_of_their_task(two_benches, kdzoo):
+    (row,) = json.loads(kdzoo("compare", "a", "b", "--json").out)
+    assert (row["a rmse"], row["b rmse"]) == pytest.approx((6.1, 5.2))
+    assert (row["b - a"], row["b - a test"]) == (pytest.approx(-0.9), "paired by seed")
+    assert (row["b - a low"], row["b - a high"]) == pytest.approx((-0.9 - 0.1 * HALF, -0.9 + 0.1 * HALF), abs=1e-6)
+    shown = kdzoo("compare", "a", "b").out
+    assert shown.startswith("Test RMSE, differences to a with 95 % intervals")
+    assert "6.1 ± 0.1" in shown
+    assert "5.2 ± 0.2" in shown
+    assert "-0.9 [-1.148, -0.6516]" in shown
+    assert "top-1" not in shown
+    assert "| -0.9 |" in kdzoo("compare", "a", "b", "--format", "md").out
+
+
+def test_the_best_difference_of_an_error_is_the_lowest(two_benches, kdzoo):
+    for seed in range(3):
+        write(two_benches / "a", "at", seed, rmse=7.0 + seed / 10)
+        write(two_benches / "b", "at", seed, rmse=9.0 + seed / 10)
+    rows = json.loads(kdzoo("compare", "a", "b", "--json", "--sort", "b - a").out)
+    assert [row["method"] for row in rows] == ["hinton", "at"]
+    rows = json.loads(kdzoo("leaderboard", "b", "--json", "--sort", "test_rmse", "--filter", "method!=teacher").out)
+    assert [row["test_rmse"] for row in rows] == pytest.approx([5.2, 9.1])
+
+
+def test_a_table_of_errors_is_read_in_its_own_unit_and_at_the_setting_with_the_lowest_error(two_benches):
+    (two_benches / "c.csv").write_text(
+        "method,temperature,seed,test_rmse,val_rmse\n"
+        + "".join(f"hinton,{t},{seed},{4 + t + seed / 10},{t}\n" for t in (1, 2) for seed in range(3))
+    )
+    (row,) = compare([two_benches / "a", two_benches / "c.csv"]).frame.to_dict("records")
+    assert row["c rmse"] == pytest.approx(5.1), "the setting of the lower validation error, and no per cent"
+    (two_benches / "paper.csv").write_text("method,top1\nhinton,0.9\n")
+    with pytest.raises(InputError, match="expected benches of one task: a is of ages, paper is of classification"):
+        compare([two_benches / "a", two_benches / "paper.csv"])
+
+
+def test_two_models_of_another_task_and_published_numbers_are_refused_in_words(two_benches, kdzoo):
+    ids = [folder.name for folder in sorted((two_benches / "a" / "runs").iterdir())][:2]
+    assert f"{ids[0]} is of ages" in kdzoo("compare", *ids).err
+    assert "no published numbers for a: it is of ages, they are of classification" in kdzoo("compare", "a", "--published").out
+
+
+def test_status_and_the_list_of_teachers_have_the_headline_of_their_task(place, kdzoo):
+    teacher = write(teacher_store().folder, "none", 0, rmse=2.5)
+    run = write(place / "results" / "a", "hinton", 0, rmse=6.25, teacher_id=teacher.id)
+    status = json.loads(kdzoo("status", "a", "--json").out)
+    assert [row["val_rmse"] for row in (*status["runs"], *status["teachers"])] == [6.25, 2.5]
+    (place / "results" / "a" / "runs" / run.id / "result.json").unlink()
+    head, row = (line.split("  ") for line in kdzoo("status", "a").out.splitlines()[1:3])
+    assert "val RMSE" in [cell.strip() for cell in head]
+    assert "2.5" in [cell.strip() for cell in row]
+    (kept,) = json.loads(kdzoo("teachers", "--json").out)
+    assert (kept["val_rmse"], kept["test_rmse"]) == (2.5, 2.5)
+    assert "test RMSE" in kdzoo("teachers").out
+
+
+EVENTS: tuple[Event, ...] = (
+    plan(total=3, done=0),
+    TeacherChecked("resnet20", ("none-0",), "ages", None, 2.0),
+    RunDone("at-1", "at", "", 0, "ages", 4.125, 4.3, 3.0),
+    RunDone("hinton-1", "hinton", "T=4", 0, "ages", 6.0, 6.1, 3.0),
+    RunDone("at-2", "at", "", 1, "ages", 3.9, 4.0, 3.0),
+)
+
+
+def test_progress_tells_the_headline_of_the_task_and_the_best_is_the_lowest_error():
+    file = io.StringIO()
+    display = PlainDisplay(Console(file=file, width=200), Time())
+    for event in EVENTS:
+        display.handle(event)
+    assert file.getvalue().splitlines()[1:] == [
+        "teacher resnet20: test RMSE 2",
+        "[1/3] at seed 0: val RMSE 4.125  test RMSE 4.3  3.0 s   best so far at: val RMSE 4.125",
+        "[2/3] hinton T=4 seed 0: val RMSE 6  test RMSE 6.1  3.0 s   best so far at: val RMSE 4.125",
+        "[3/3] at seed 1: val RMSE 3.9  test RMSE 4  3.0 s   best so far at: val RMSE 3.9",
+    ]
+    console = Console(file=io.StringIO(), width=100, force_terminal=True, record=True)
+    live = LiveDisplay(console, Time())
+    for event in EVENTS:
+        live.handle(event)
+    console.print(live)
+    assert console.export_text().splitlines()[-1].strip() == "best so far at: val RMSE 3.9"
+
+
+def test_a_race_goes_on_with_the_lowest_errors_and_tells_them_in_their_own_unit(tmp_path):
+    config = bench_config(
+        {"name": "r", "data": "digits", "pairs": ["digits"], "recipe": "smoke", "methods": ["at", "sp"], "seeds": 1, "tune": 2,
+         "val_fraction": 0.2, "refit": True, "refit_seeds": 3}, None,
+    )  # fmt: skip
+    errors = {"none": 9.0, "hinton": 6.0, "at": 7.0, "sp": 4.0}
+    for method, error in errors.items():
+        write(tmp_path / "r", method, 0, rmse=error)
+        for seed in (1, 2, 3):
+            write(tmp_path / "r", method, seed, rmse=error + seed / 10, phase="refit")
+    table = race_table(read_bench(tmp_path / "r"), config, Race(stage="r", best=1, widest=0, seeds=5, control_seeds=6), "r")
+    (decision,) = table.decisions
+    assert [standing.record.method for standing in decision.best] == ["sp"]
+    rows = table.frame.set_index("method")
+    assert rows.loc["sp", ["mean", "sd", "low", "high", "vs_kd"]].tolist() == pytest.approx(
+        [4.2, 0.1, 4.2 - 0.1 * HALF, 4.2 + 0.1 * HALF, -2.0], abs=1e-6
+    )
+    assert rows.loc["teacher", "mean"] == 2.0
+    ((_, shown),) = table.shown
+    cells = shown.set_index("method")
+    assert list(cells.index) == ["teacher", "sp", "hinton", "at", "student alone"]
+    assert cells.loc["sp", "RMSE"] == "4.2 ± 0.1"
+    assert cells.loc["sp", "95 % interval"] == "[3.952, 4.448]"
+    assert cells.loc["sp", "vs KD"].startswith("-2 [")
+    lines = "\n".join(table.lines())
+    assert "RMSE: on the test images after the last epoch" in lines
+    assert "difference to tuned plain KD in units" in lines
+    assert "top-1" not in lines
+    assert "points" not in lines
+    assert "| published |" not in lines

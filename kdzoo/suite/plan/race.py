@@ -13,7 +13,7 @@ from kdzoo.suite.plan.config import CONTROLS
 class Race(Spec):
     """Which methods of an earlier stage's refit are trained with more seeds, by a rule that is fixed before training.
 
-    best: how many methods, those with the highest mean test top-1 of the refit. widest: how many of the others, those whose
+    best: how many methods, those with the best mean headline of the refit on the test images. widest: how many of the others, those whose
     95 % interval of the difference to `against` is the widest. Collapsed methods take no part. seeds, control_seeds: how many
     these methods, and the student alone and plain KD, have in the end, those of the refit among them.
     """

@@ -15,8 +15,8 @@ from kdzoo.suite.report.blocks import Block, Standing
 from kdzoo.suite.report.cells import method_words
 from kdzoo.suite.report.error_model import WELCH, independent_model, sample_sd
 from kdzoo.suite.report.intervals import mean_interval
-from kdzoo.suite.report.marks import IMAGENET_CLASSES, Mark, marks_of, teacher_top1_of
-from kdzoo.suite.report.published import IMAGENET, Published
+from kdzoo.suite.report.marks import IMAGENET_CLASSES, Mark, marks_of, teacher_mean
+from kdzoo.suite.report.published import HEADLINE, IMAGENET, TASK, Published
 
 SEPARATOR = "; "
 """between the differences of one row"""
@@ -29,11 +29,11 @@ HEAD = ("pair", "data", "recipe", "epochs", "phase")
 
 
 COLUMNS = (
-    "bench", *HEAD, "method", "setting", "ours top1", "ours sd", "ours n", "ours teacher top1",
-    "published top1", "published sd", "published n", "published teacher top1", "published epochs", "published epoch",
+    "bench", *HEAD, "method", "setting", f"ours {HEADLINE}", "ours sd", "ours n", f"ours teacher {HEADLINE}",
+    f"published {HEADLINE}", "published sd", "published n", f"published teacher {HEADLINE}", "published epochs", "published epoch",
     "table", "printed", "run_by", "source", DIFFERENCE, f"{DIFFERENCE} low", f"{DIFFERENCE} high", "differs",
 )  # fmt: skip
-"""accuracies and differences are shares"""
+"""values and differences are in the headline's own unit, so that accuracies are shares"""
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,16 @@ class Beside:
 def beside(benches: Sequence[BenchRecords], rows: Sequence[Published]) -> Beside:
     """Join the chosen settings of benches with published numbers of the same pair, data set and method.
 
+    A bench of another task than that of the published tables has no row, and a note says so.
     A set at half the pixels (`cifar100_16`) is joined with its original, a folder of 1,000 classes with ImageNet; both
     are marked. The interval of a difference holds the spread of our seeds alone where the source gives none of its own.
     """
     found: list[dict[str, Any]] = []
     notes: list[str] = []
     for bench in benches:
+        if bench.task is not TASK:
+            notes.append(f"no published numbers for {bench.name}: it is of {bench.task.name}, they are of {TASK.name}")
+            continue
         for block in bench.blocks:
             there = [row for row in rows if row.pair == block.place.pair and row.data == _original(block)]
             notes += _absent(block, there, rows)
@@ -90,27 +94,28 @@ def _ours(standing: Standing) -> dict[str, Any]:
     return {
         "method": standing.record.method,
         "setting": standing.setting or None,
-        "ours top1": standing.mean,
+        f"ours {HEADLINE}": standing.mean,
         "ours sd": sample_sd(list(standing.values.values())),
         "ours n": len(standing.done),
-        "ours teacher top1": teacher_top1_of(standing),
+        f"ours teacher {HEADLINE}": teacher_mean(standing),
     }
 
 
 def _theirs(standing: Standing, number: Published | None, differs: Sequence[Mark]) -> dict[str, Any]:
     if number is None:
         return {}
-    top1, sd = number.top1 / 100, None if number.sd is None else number.sd / 100
-    low, high = difference_interval(list(standing.values.values()), 1 / standing.images, top1, sd, number.seeds)
+    factor = TASK.headline.factor
+    value, sd = number.value / factor, None if number.sd is None else number.sd / factor
+    low, high = difference_interval(list(standing.values.values()), standing.resolution, value, sd, number.seeds)
     return {
-        "published top1": top1,
+        f"published {HEADLINE}": value,
         "published sd": sd,
         "published n": number.seeds,
-        "published teacher top1": None if number.teacher_top1 is None else number.teacher_top1 / 100,
+        f"published teacher {HEADLINE}": None if number.teacher is None else number.teacher / factor,
         "published epochs": number.epochs,
         "published epoch": number.epoch,
         **{name: getattr(number, name) for name in ("table", "printed", "run_by", "source")},
-        DIFFERENCE: standing.mean - top1,
+        DIFFERENCE: standing.mean - value,
         f"{DIFFERENCE} low": low,
         f"{DIFFERENCE} high": high,
         "differs": SEPARATOR.join(map(str, differs)) or None,

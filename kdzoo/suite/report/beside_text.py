@@ -11,6 +11,7 @@ import pandas as pd
 
 from kdzoo.suite.report.beside import DIFFERENCE, HEAD, SEPARATOR
 from kdzoo.suite.report.cells import interval_words, method_words, spread_words
+from kdzoo.suite.report.published import HEADLINE, TASK
 from kdzoo.text import number_of
 
 
@@ -23,7 +24,7 @@ def beside_sections(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     parts = []
     for _, rows in frame.groupby(["bench", *HEAD], dropna=False, sort=False):
         head = rows.iloc[0]
-        if rows["published top1"].notna().any():
+        if rows[f"published {HEADLINE}"].notna().any():
             recipe = f"{head['recipe']} ({number_of(int(head['epochs']), 'epoch')})"
             title = f"{head['bench']}: {head['pair']} on {head['data']}, {recipe}, {head['phase']}"
             parts.append((title, _shown(rows, letters)))
@@ -49,10 +50,10 @@ def _shown(rows: pd.DataFrame, letters: Mapping[str, str]) -> pd.DataFrame:
         "method": once(lambda row: method_words(str(row["method"]))),
         "setting": once(lambda row: _word(row["setting"])),
         "n": once(lambda row: f"{row['ours n']:.0f}"),
-        "ours": once(lambda row: spread_words(row["ours top1"], math.nan)),
-        "sd": once(lambda row: spread_words(row["ours sd"], math.nan)),
-        "published": [spread_words(row["published top1"], _float(row["published sd"])) for row in listed],
-        DIFFERENCE: [interval_words(*(row[f"{DIFFERENCE}{part}"] for part in ("", " low", " high"))) for row in listed],
+        "ours": once(lambda row: spread_words(row[f"ours {HEADLINE}"], math.nan, TASK.headline)),
+        "sd": once(lambda row: spread_words(row["ours sd"], math.nan, TASK.headline)),
+        "published": [spread_words(row[f"published {HEADLINE}"], _float(row["published sd"]), TASK.headline) for row in listed],
+        DIFFERENCE: [interval_words(row[DIFFERENCE], row[f"{DIFFERENCE} low"], row[f"{DIFFERENCE} high"], TASK.headline) for row in listed],
         "table": [_word(row["table"]) for row in listed],
         "differs": [_marked(row["differs"], letters) for row in listed],
     }

@@ -11,7 +11,6 @@ import pandas as pd
 
 from kdzoo.suite.plan.config import NONE
 from kdzoo.suite.report.settings import Setting
-from kdzoo.tasks.classification import CLASSIFICATION
 from kdzoo.tasks.task import Metric
 
 STUDENT_ALONE = "student alone"
@@ -64,8 +63,8 @@ def count_text(row: pd.Series) -> str:
     return f"{row['n']:.0f}" if pd.isna(row["planned"]) or row["n"] == row["planned"] else f"{row['n']:.0f} of {row['planned']:.0f}"
 
 
-def spread_words(mean: float, sd: float, metric: Metric = CLASSIFICATION.headline) -> str:
-    """`96.94 ± 0.48` of shares, in per cent."""
+def spread_words(mean: float, sd: float, metric: Metric) -> str:
+    """A mean with its standard deviation in a metric's unit: `96.94 ± 0.48` of shares, in per cent."""
     return "" if pd.isna(mean) else metric.text(mean) + ("" if pd.isna(sd) else f" ± {metric.spread_text(sd)}")
 
 
@@ -73,8 +72,8 @@ def interval_of(row: pd.Series, name: str, metric: Metric) -> str:
     return interval_words(row[name], row[f"{name}_low"], row[f"{name}_high"], metric)
 
 
-def interval_words(difference: float, low: float, high: float, metric: Metric = CLASSIFICATION.headline) -> str:
-    """`+0.37 [-0.91, +1.65]` of shares, in points; without brackets where there is no interval."""
+def interval_words(difference: float, low: float, high: float, metric: Metric) -> str:
+    """A difference with its interval in a metric's unit: `+0.37 [-0.91, +1.65]` in points; no brackets where there is no interval."""
     return "" if pd.isna(difference) else f"{metric.difference_text(difference)} {_range(low, high, metric)}".rstrip()
 
 

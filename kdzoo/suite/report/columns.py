@@ -24,18 +24,17 @@ from kdzoo.suite.report.cells import (
     setting_words,
     spread_words,
 )
-from kdzoo.tasks.known import TASKS
 from kdzoo.tasks.task import Metric
 
 ALL_COLUMNS = "all"
 
 
-def selected(shown: pd.DataFrame, columns: str) -> pd.DataFrame:
-    """The columns with the headings in a text such as `setting,test top-1`, as far as this table has them; `all` for all.
+def selected(shown: pd.DataFrame, columns: str, metric: Metric) -> pd.DataFrame:
+    """The columns with the headings in a text such as `setting,vs KD`, as far as this table has them; `all` for all.
 
-    Raises InputError with the nearest heading for one that no table has.
+    metric: the headline of the table's task. Raises InputError with the nearest heading for one that no table has.
     """
-    return columns_of(shown, columns, HEADINGS)
+    return columns_of(shown, columns, headings(metric))
 
 
 def columns_of(frame: pd.DataFrame, columns: str, known: Sequence[str] = ()) -> pd.DataFrame:
@@ -130,6 +129,6 @@ def columns_for(metric: Metric) -> tuple[Column, ...]:
 PAIRS_HEADINGS = ("pairs", "p KD", "mean rank")
 
 
-_OF_TASKS = [column.name for task in TASKS.values() for column in columns_for(task.headline)]
-HEADINGS = tuple(dict.fromkeys((*_OF_TASKS, "why", *PAIRS_HEADINGS)))
-"""what a reader may ask for by `--columns`"""
+def headings(metric: Metric) -> tuple[str, ...]:
+    """What a reader may ask for by `--columns`, of a task with this headline."""
+    return tuple(dict.fromkeys((*(column.name for column in columns_for(metric)), "why", *PAIRS_HEADINGS)))

@@ -12,40 +12,54 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kdzoo.errors import InputError
 from kdzoo.suite.report.compared import DETAILS, KEYS, TABLE_FILES, Entry, Side, read_side
 from kdzoo.suite.report.error_model import WELCH, independent_model, paired_model
+from kdzoo.tasks.task import Metric, Task
 
 
 @dataclass(frozen=True)
 class Comparison:
     """frame: a row a method, with each side's mean, and every other side's difference to the first. warnings: in words.
 
-    names: what the sides are called in the columns, in their order.
+    task: whose headline is compared. names: what the sides are called in the columns, in their order.
     """
 
+    task: Task
     frame: pd.DataFrame
     warnings: tuple[str, ...]
     names: tuple[str, ...]
 
 
 def compare(paths: Sequence[Path]) -> Comparison:
-    """Join benches (folders) and tables (leaderboard.csv, runs.csv, or columns method, top1[, seed] or [, sd, n]).
+    """Join benches (folders) and tables: leaderboard.csv, runs.csv, or columns method and the headline of a task[, seed] or [, sd, n].
 
-    Differences are in test top-1 to the first side, with a 95 % interval: paired by seed where both sides have the
-    same seeds run by run, else Welch's from means and standard deviations; none where a side's own table calls the row
+    Differences are in the task's headline on the test images to the first side, with a 95 % interval: paired by seed where both
+    sides have the same seeds run by run, else Welch's from means and standard deviations; none where a side's own table calls the row
     collapsed, or where both sides hold the same runs (a copy). A row that only one side has is kept, and where a side has
     several rows for one of another's, each is compared with it. Warns for every part of the protocol that is not the same
-    on all sides, and of copies.
+    on all sides, and of copies. Raises InputError for sides of different tasks.
     """
     sides = [read_side(path) for path in paths]
     names = _distinct_names([side.name for side in sides], paths)
+    task = _one_task(sides, names)
+    metric = task.headline
     keys = _keys(sides)
     shown = [key for key in (*KEYS, *DETAILS) if key in keys or (key in KEYS and any(side.has(key) for side in sides))]
-    rows = [_row(entries, shown, names) for entries in _joined(sides, keys)]
-    columns = [*shown, *(f"{name} {part}" for name in names for part in ("setting", "top1", "sd", "n"))]
+    rows = [_row(entries, metric, shown, names) for entries in _joined(sides, keys)]
+    columns = [*shown, *(f"{name} {part}" for name in names for part in ("setting", metric.name, "sd", "n"))]
     columns += [f"{name} - {names[0]}{part}" for name in names[1:] for part in ("", " low", " high", " p", " test")]
     frame = pd.DataFrame(rows, columns=columns)
-    return Comparison(frame, (*_copies(frame, names), *_warnings(sides, names)), tuple(names))
+    return Comparison(task, frame, (*_copies(frame, names), *_warnings(sides, names)), tuple(names))
+
+
+def _one_task(sides: Sequence[Side], names: Sequence[str]) -> Task:
+    """The task that all sides have; raises InputError where they have several."""
+    tasks = {side.task.name: side.task for side in sides}
+    if len(tasks) > 1:
+        listed = ", ".join(f"{name} is of {side.task.name}" for name, side in zip(names, sides, strict=True))
+        raise InputError(f"compare: expected benches of one task: {listed}")
+    return sides[0].task
 
 
 SAME_RUNS = "none: the same runs"
@@ -89,12 +103,17 @@ def _joined(sides: Sequence[Side], keys: Sequence[str]) -> list[tuple[Entry | No
     return [row for groups in found.values() for row in itertools.product(*(group or [None] for group in groups))]
 
 
-def _row(entries: Sequence[Entry | None], shown: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
+def _row(entries: Sequence[Entry | None], metric: Metric, shown: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
     present = [entry for entry in entries if entry is not None]
     row: dict[str, Any] = {key: next((e.where[key] for e in present if e.where.get(key) is not None), None) for key in shown}
     for name, entry in zip(names, entries, strict=True):
         if entry is not None:
-            row |= {f"{name} setting": entry.setting or None, f"{name} top1": entry.top1, f"{name} sd": entry.sd, f"{name} n": entry.n}
+            row |= {
+                f"{name} setting": entry.setting or None,
+                f"{name} {metric.name}": entry.mean,
+                f"{name} sd": entry.sd,
+                f"{name} n": entry.n,
+            }
     for name, entry in zip(names[1:], entries[1:], strict=True):
         if entry is not None and entries[0] is not None:
             row |= {f"{name} - {names[0]}{part}": value for part, value in _difference(entry, entries[0]).items()}
@@ -103,18 +122,19 @@ def _row(entries: Sequence[Entry | None], shown: Sequence[str], names: Sequence[
 
 def _difference(entry: Entry, base: Entry) -> dict[str, Any]:
     """The difference of two rows, with what can be said of its chance: a paired test, Welch's, or nothing."""
-    difference = {"": entry.top1 - base.top1}
+    difference = {"": entry.mean - base.mean}
     if same := entry.same_runs(base):
         whole = same == max(len(entry.seeds or ()), len(base.seeds or ()))
         return {**difference, " test": SAME_RUNS if whole else f"none: {same} runs are the same"}
     if entry.collapsed or base.collapsed:
         return {**difference, " test": "none: collapsed"}
-    resolution = 1 / min(side.images for side in (base, entry) if side.images) if base.images and entry.images else 0.0
+    known = base.resolution is not None and entry.resolution is not None
+    resolution = max(base.resolution or 0.0, entry.resolution or 0.0) if known else 0.0
     if entry.seeds and base.seeds and entry.seeds.keys() == base.seeds.keys() and len(base.seeds) > 1:
         values = np.array([[side.seeds[seed] for seed in base.seeds] for side in (base, entry) if side.seeds])
         model, test = paired_model(values, resolution), "paired by seed"
     elif (entry.n or 0) > 1 and (base.n or 0) > 1 and not (math.isnan(entry.sd) or math.isnan(base.sd)):
-        means, sds = np.array([base.top1, entry.top1]), np.array([base.sd, entry.sd])
+        means, sds = np.array([base.mean, entry.mean]), np.array([base.sd, entry.sd])
         model, test = independent_model(means, sds**2, np.array([base.n, entry.n]), resolution, WELCH), "Welch"
     else:
         return difference

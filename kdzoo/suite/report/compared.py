@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,13 @@ from kdzoo.suite.report.error_model import sample_sd
 from kdzoo.suite.report.protocol import protocol_of, value_text
 from kdzoo.suite.report.runs_table import SETTING, setting_columns
 from kdzoo.tasks.known import TASKS
+from kdzoo.tasks.task import Task
 
 TABLE_FILES = ("leaderboard.csv", "runs.csv")
+VALUE = "value"
+"""the column of the headline, whatever a table calls it"""
 
 
-HEADLINES = tuple(dict.fromkeys(task.headline.name for task in TASKS.values()))
 KEYS = ("pair", "data", "phase", "method")
 
 
@@ -37,24 +40,25 @@ SAME_AS = {"epochs": "recipe.epochs", "data": "data.name", "recipe": "recipe", "
 
 @dataclass(frozen=True)
 class Entry:
-    """One row of a side: its place, and its test top-1; by seed where single runs are known, n where it is known.
+    """One row of a side: its place, and its mean headline on the test images; by seed where single runs are known, n where it is known.
 
-    collapsed: whether its table says so; such a row has a difference and no test. images: how many it was tested on.
+    collapsed: whether its table says so; such a row has a difference and no test. resolution: what one test image makes of a
+    value, None where that is not known.
     setting: its chosen setting in words. ids: of its runs by seed, where they are known.
     """
 
     where: Mapping[str, Any]
-    top1: float
+    mean: float
     sd: float
     n: int | None
     seeds: Mapping[int, float] | None = None
     collapsed: bool = False
-    images: int | None = None
+    resolution: float | None = None
     setting: str = ""
     ids: Mapping[int, str] = field(default_factory=dict)
 
     def same_runs(self, other: Entry) -> int:
-        """How many of its runs are the other's: those of equal ids, where all of them have equal accuracies too.
+        """How many of its runs are the other's: those of equal ids, where all of them have equal values too.
 
         Where one has not, the runs were trained again, on another machine or by another version of torch.
         """
@@ -66,9 +70,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Side:
-    """One of the things compared: its rows, and every part of its protocol that it says, with all values it has there."""
+    """One of the things compared: its rows, and every part of its protocol that it says, with all values it has there.
+
+    task: whose headline its rows have.
+    """
 
     name: str
+    task: Task
     entries: tuple[Entry, ...]
     protocol: Mapping[str, frozenset[str]]
 
@@ -86,23 +94,38 @@ def read_side(path: Path) -> Side:
         table = pd.read_csv(path)
     except (ValueError, OSError) as error:
         raise InputError(f"compare: {path}: not a CSV table ({error})") from error
-    column = next((c for c in (*(form + name for name in HEADLINES for form in ("test_", "")), "accuracy") if c in table), None)
-    if "method" not in table or column is None:
-        raise InputError(f"compare: {path}: expected columns method and test_top1 (or top1), found: {', '.join(map(str, table.columns))}")
+    task, column = _headline_column(table, path)
     name = path.parent.resolve().name if path.name in TABLE_FILES else path.stem
-    table = table.rename(columns={column: "top1", "test_sd": "sd"})
-    table = _as_shares(_with_numbers(table, path))
-    table = table[table["top1"].notna() & (table["method"] != TEACHER)]
+    table = _with_numbers(table.rename(columns={column: VALUE, "test_sd": "sd"}), task, path)
+    if task.headline.unit == "share":
+        table = _as_shares(table, task)
+    table = table[table[VALUE].notna() & (table["method"] != TEACHER)]
     by_seed = "seed" in table and "n" not in table
-    entries = _entries_by_seed(table, path) if by_seed else _entries_of_means(table)
+    entries = _entries_by_seed(table, task, path) if by_seed else _entries_of_means(table)
     protocol = {k: frozenset(value_text(v) for v in table[c].dropna()) for c, k in SAME_AS.items() if c in table}
-    return Side(name, tuple(entries), {"n": _counts(entries), **protocol})
+    return Side(name, task, tuple(entries), {"n": _counts(entries), **protocol})
 
 
-def _with_numbers(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+def _headline_column(table: pd.DataFrame, path: Path) -> tuple[Task, str]:
+    """The task whose headline a table has, and the column with it; raises InputError where it has that of none."""
+    for task in TASKS.values():
+        names = (task.headline.name, *task.headline.aliases)
+        found = [name for form in ("test_{}", "{}") for one in names if (name := form.format(one)) in table]
+        if found and "method" in table:
+            return task, found[0]
+    heads = " or ".join(f"test_{name} (or {name})" for name in dict.fromkeys(task.headline.name for task in TASKS.values()))
+    raise InputError(f"compare: {path}: expected columns method and {heads}, found: {', '.join(map(str, table.columns))}")
+
+
+def _on_validation(task: Task) -> list[str]:
+    """The columns that a setting is chosen by, the first first."""
+    return [f"val_{metric.name}" for metric in task.deciding]
+
+
+def _with_numbers(table: pd.DataFrame, task: Task, path: Path) -> pd.DataFrame:
     """The table with numbers where numbers have to be; raises InputError that names what is none."""
     problems = []
-    for column in [c for c in ("top1", "sd", "n", "seed", "val_top1", "val_nll") if c in table]:
+    for column in [c for c in (VALUE, "sd", "n", "seed", *_on_validation(task)) if c in table]:
         numbers = pd.to_numeric(table[column], errors="coerce").astype(float)
         wrong = numbers.isna() & table[column].notna()
         lines = [line for line, bad in enumerate(wrong, start=2) if bad]
@@ -113,23 +136,23 @@ def _with_numbers(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     return table
 
 
-def _as_shares(table: pd.DataFrame) -> pd.DataFrame:
-    """Accuracies as shares, where the table has them in per cent."""
-    if not (table["top1"] > 1).any():
+def _as_shares(table: pd.DataFrame, task: Task) -> pd.DataFrame:
+    """The headline as shares, where the table has it in per cent."""
+    if not (table[VALUE] > 1).any():
         return table
-    return table.assign(**{c: table[c] / 100 for c in ("top1", "sd", "val_top1") if c in table})
+    return table.assign(**{c: table[c] / 100 for c in (VALUE, "sd", f"val_{task.headline.name}") if c in table})
 
 
 def _bench_side(bench: BenchRecords) -> Side:
     entries = [
         Entry(
             where={**block.head, "method": standing.record.method, **setting_columns(standing.record)},
-            top1=standing.mean,
+            mean=standing.mean,
             sd=sample_sd(list(standing.values.values())),
             n=len(standing.done),
             seeds=standing.values,
             collapsed=standing.collapsed is not None,
-            images=standing.images,
+            resolution=standing.resolution,
             setting=standing.setting,
             ids={record.run.seed: record.id for record in standing.done},
         )
@@ -137,23 +160,24 @@ def _bench_side(bench: BenchRecords) -> Side:
         for standing in block.standings
         if standing.done
     ]
-    return Side(bench.name, tuple(entries), {**protocol_of(bench), "n": _counts(entries)})
+    return Side(bench.name, bench.task, tuple(entries), {**protocol_of(bench), "n": _counts(entries)})
 
 
-def _entries_by_seed(table: pd.DataFrame, path: Path) -> list[Entry]:
+def _entries_by_seed(table: pd.DataFrame, task: Task, path: Path) -> list[Entry]:
     """A row for every method, at the setting that is best on validation where the table has that, else for every setting."""
     keys = [key for key in (*KEYS, "recipe", "epochs") if key in table]
     settings = [key for key in SETTING if key in table]
     entries = []
     for _, group in table.groupby(keys, dropna=False, sort=False):
         options = [part for _, part in group.groupby(settings, dropna=False, sort=False)] if settings else [group]
-        if len(options) > 1 and "val_top1" in group and group["val_top1"].notna().all():
-            options = [max(options, key=_rank)]
+        head = _on_validation(task)[0]
+        if len(options) > 1 and head in group and group[head].notna().all():
+            options = [max(options, key=partial(_rank, task))]
         for option in options:
             twice = option.loc[option["seed"].duplicated(), "seed"]
             if len(twice):
                 raise InputError(f"compare: {path}: {option['method'].iloc[0]} has seed {twice.iloc[0]:g} twice in one setting")
-            values = {int(seed): float(top1) for seed, top1 in zip(option["seed"], option["top1"], strict=True)}
+            values = {int(seed): float(value) for seed, value in zip(option["seed"], option[VALUE], strict=True)}
             ids = {int(seed): str(run_id) for seed, run_id in zip(option["seed"], option["id"], strict=True)} if "id" in option else {}
             mean, sd = float(np.mean(list(values.values()))), sample_sd(list(values.values()))
             where = _where(option.iloc[0], [*keys, *settings])
@@ -161,10 +185,10 @@ def _entries_by_seed(table: pd.DataFrame, path: Path) -> list[Entry]:
     return entries
 
 
-def _rank(option: pd.DataFrame) -> tuple[float, ...]:
-    """As settings are chosen in a bench: seeds, validation top-1, validation NLL."""
-    nll = -float(option["val_nll"].mean()) if "val_nll" in option else 0.0
-    return (len(option), round(float(option["val_top1"].mean()), 10), round(nll, 10))
+def _rank(task: Task, option: pd.DataFrame) -> tuple[float, ...]:
+    """As settings are chosen in a bench: by seeds, then by the task's deciding metrics on validation."""
+    columns = zip(task.deciding, _on_validation(task), strict=True)
+    return (len(option), *(metric.sign * round(float(option[name].mean()), 10) for metric, name in columns if name in option))
 
 
 def _entries_of_means(table: pd.DataFrame) -> list[Entry]:
@@ -172,7 +196,7 @@ def _entries_of_means(table: pd.DataFrame) -> list[Entry]:
     return [
         Entry(
             where=_where(row, keys),
-            top1=float(row["top1"]),
+            mean=float(row[VALUE]),
             sd=float(row.get("sd", math.nan)),
             n=int(row["n"]) if "n" in row and not pd.isna(row["n"]) else None,
             collapsed="collapsed" in row and not pd.isna(row["collapsed"]),

@@ -20,7 +20,7 @@ from kdzoo.suite.report.selection import at_published_coefficients, collapse_wor
 from kdzoo.tasks.task import Metric
 
 ONE_SEED = (
-    "One seed: nothing is ranked; rows are in order of accuracy. How far two runs of one method differ is not known here, "
+    "One seed: nothing is ranked; rows are in order of their test value. How far two runs of one method differ is not known here, "
     "and differences of a point or more between seeds are common; three seeds give intervals; claims need five."
 )
 

@@ -16,7 +16,7 @@ def as_markdown(bench: BenchRecords, board: pd.DataFrame, columns: str = ALL_COL
     """The leaderboard for a reader: the verdict, per cent with standard deviations and intervals, and the protocol below."""
     lines = [f"# {markdown_text(bench.name)}", ""]
     lines += [f"{markdown_text(line)}\n" for line in verdicts(bench)]
-    parts = [(title, selected(shown, columns)) for title, shown in sections(bench, board)]
+    parts = [(title, selected(shown, columns, bench.task.headline)) for title, shown in sections(bench, board)]
     for title, shown in parts:
         lines += [f"## {markdown_text(title)}", "", *markdown_table(shown), ""]
     lines += [f"{markdown_text(line)}\n" for line in footnotes(bench, board, [shown for _, shown in parts])]

@@ -37,7 +37,8 @@ class Mark:
         return f"{self.word}: {self.text}"
 
 
-def teacher_top1_of(standing: Standing) -> float | None:
+def teacher_mean(standing: Standing) -> float | None:
+    """The headline of a row's teachers on the test images, the mean over its runs; None where it is not known."""
     found = [(record.result or {}).get("teacher") or {} for record in standing.done]
     known = [teacher["test"][standing.metric.name] for teacher in found if teacher.get("test")]
     return float(np.mean(known)) if known else None
@@ -114,10 +115,10 @@ def _seeds(n: int, number: Published) -> Mark | None:
 
 
 def _teacher(standing: Standing, number: Published) -> Mark | None:
-    ours = teacher_top1_of(standing)
-    if ours is None or number.teacher_top1 is None or abs(100 * ours - number.teacher_top1) <= TEACHERS_ALIKE:
+    ours = teacher_mean(standing)
+    if ours is None or number.teacher is None or abs(100 * ours - number.teacher) <= TEACHERS_ALIKE:
         return None
-    return Mark("teacher", f"{100 * ours:.2f} % here, {number.teacher_top1:.2f} % there")
+    return Mark("teacher", f"{100 * ours:.2f} % here, {number.teacher:.2f} % there")
 
 
 def _listed(words: Sequence[str]) -> str:

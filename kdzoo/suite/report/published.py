@@ -1,4 +1,4 @@
-"""Published accuracies as data: one CSV a source, below `configs/published`. Free of torch."""
+"""Published numbers as data: one CSV a source, below `configs/published`. Free of torch."""
 
 from __future__ import annotations
 
@@ -8,39 +8,47 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from kdzoo.errors import InputError, did_you_mean, noting, problems_of, unknown
 from kdzoo.files import CONFIGS, read_file
 from kdzoo.runs.fields import Count, Number, Spec
+from kdzoo.tasks.classification import CLASSIFICATION
 
 FOLDER = CONFIGS / "published"
 IMAGENET = "imagenet"
 """the name of a data set that kdzoo reads from a folder"""
 
+TASK = CLASSIFICATION
+"""what the networks of the published tables learn; the tables hold its headline, shares in per cent"""
+HEADLINE = TASK.headline.name
 PerCent = Annotated[Number, Field(gt=0, le=100)]
-NUMBERS = ("top1", "sd", "teacher_top1")
+ALIASES = {"value": HEADLINE, "teacher": f"teacher_{HEADLINE}"}
+"""the columns of a file whose names depend on the task, by the names they have here"""
+NUMBERS = ("sd", *ALIASES.values())
 COUNTS = ("epochs", "seeds")
 
 
 class Published(Spec):
     """One number of a published table, with its protocol as far as the source states it; None where it does not.
 
-    pair: `TEACHER/STUDENT` by kdzoo's names. printed: the method's name in the source. top1, sd, teacher_top1: per cent.
+    pair: `TEACHER/STUDENT` by kdzoo's names. printed: the method's name in the source. value, sd, teacher: per cent.
     epoch: whether the number is of the last epoch or of the best one on the test set. run_by: whether the source trained
     these runs itself or copied the number from an earlier table.
     """
+
+    model_config = ConfigDict(alias_generator=lambda name: ALIASES.get(name, name))
 
     pair: str
     data: str
     method: str
     printed: str
-    top1: PerCent
+    value: PerCent
     sd: Annotated[Number, Field(ge=0)] | None = None
     epoch: Literal["last", "best", "unknown"]
     epochs: Count | None = None
     seeds: Count | None = None
-    teacher_top1: PerCent | None = None
+    teacher: PerCent | None = None
     run_by: Literal["source", "copied", "unknown"]
     source: str
     table: str
@@ -53,8 +61,8 @@ class Published(Spec):
         return tuple(name for name, missing in parts.items() if missing)
 
 
-COLUMNS = tuple(name for name in Published.model_fields if name != "table")
-OPTIONAL = tuple(name for name, field in Published.model_fields.items() if not field.is_required())
+COLUMNS = tuple(field.alias or name for name, field in Published.model_fields.items() if name != "table")
+OPTIONAL = tuple(field.alias or name for name, field in Published.model_fields.items() if not field.is_required())
 
 
 def read_published(file: Path) -> tuple[Published, ...]:

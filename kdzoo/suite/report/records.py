@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from kdzoo.data.transfer import transfer_in_words
 from kdzoo.errors import InputError
@@ -51,6 +51,11 @@ class Record:
     @property
     def task(self) -> Task:
         return task_named(self.run.data.task)
+
+    def headline(self, part: Literal["val", "test"]) -> float | None:
+        """Its task's headline on one part of the data after the last epoch; None where it is not done, or nothing is held out."""
+        metrics = None if self.result is None else self.result["last"][part]
+        return None if metrics is None else float(metrics[self.task.headline.name])
 
     @property
     def setting_key(self) -> str:

@@ -13,21 +13,21 @@ import pandas as pd
 from kdzoo.errors import InputError, unknown
 from kdzoo.suite.report.markdown import markdown_table
 from kdzoo.suite.report.table_files import as_csv
-from kdzoo.tasks.known import TASKS
+from kdzoo.tasks.task import Task
 
 FORMATS = ("table", "csv", "md", "latex", "json")
 
 
-def render(frame: pd.DataFrame, how: str) -> str:
+def render(frame: pd.DataFrame, how: str, task: Task) -> str:
     """A frame as table (plain text), csv, md, latex or json; raises InputError with the known formats.
 
-    csv and json hold the numbers as they are, the others text for a reader, shares in per cent.
+    csv and json hold the numbers as they are, the others text for a reader, shares in per cent. task: that of the rows.
     """
     if how == "csv":
         return as_csv(frame).decode()
     if how == "json":
         return json.dumps(json.loads(_with_integers(frame).to_json(orient="records", double_precision=15)), indent=1, ensure_ascii=False)
-    shown = words(frame)
+    shown = words(frame, task)
     if how == "table":
         return str(shown.to_string(index=False))
     if how == "md":
@@ -48,19 +48,21 @@ def _with_integers(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.astype(dict.fromkeys(whole, "Int64"))
 
 
-_SHARES = [metric.name for task in TASKS.values() for metric in task.metrics if metric.unit == "share"]
-SHARES = re.compile("|".join([*_SHARES, " sd$", "_sd$", r" - .*?( low| high)?$", "^vs_", "gap_closed", "detectable"]))
+OF_HEADLINE = re.compile(r" sd$|_sd$| - .*?( low| high)?$|^vs_|detectable")
+"""columns in the unit of the headline, whatever that is"""
 
 
 DIFFERENCES = re.compile(r" - |^vs_")
 """columns of differences, which show their sign"""
 
 
-def words(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame as text for a reader, shares in per cent."""
+def words(frame: pd.DataFrame, task: Task) -> pd.DataFrame:
+    """The frame as text for a reader, shares in per cent. task: that of the rows."""
     shown = frame.copy().astype(object)
+    shares = re.compile("|".join([*(metric.name for metric in task.metrics if metric.unit == "share"), "gap_closed"]))
     for column in map(str, frame.columns):
-        share = bool(SHARES.search(column)) and not column.endswith((" p", " test"))
+        in_shares = shares.search(column) or (task.headline.unit == "share" and OF_HEADLINE.search(column))
+        share = bool(in_shares) and not column.endswith((" p", " test"))
         sign = "+" if share and DIFFERENCES.search(column) else ""
         shown[column] = [cell_text(value, share, sign) for value in frame[column]]
     return shown

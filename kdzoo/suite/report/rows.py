@@ -10,18 +10,22 @@ from typing import Any, cast
 import pandas as pd
 
 from kdzoo.errors import InputError, unknown
-from kdzoo.tasks.known import TASKS
+from kdzoo.tasks.task import Task
 
-_HIGHER = [metric.name for task in TASKS.values() for metric in task.metrics if metric.better == "higher"]
-HIGHER_IS_BETTER = re.compile("|".join([*_HIGHER, "acc", "gap_closed", "vs_", " - "]))
-"""columns of which the highest value is the best"""
+DIFFERENCES = re.compile(r"vs_| - ")
+"""columns of differences in the headline, of which the highest is the best where that of the headline is"""
 
 
-def sorted_by(frame: pd.DataFrame, column: str) -> pd.DataFrame:
-    """The frame in the order of a column, best first for accuracies; raises InputError with the nearest column."""
+def sorted_by(frame: pd.DataFrame, column: str, task: Task) -> pd.DataFrame:
+    """The frame in the order of a column, best first where it has a metric's values; raises InputError with the nearest column.
+
+    task: that of the rows.
+    """
     if column not in frame:
         raise InputError(unknown("sort", column, map(str, frame.columns)))
-    higher_is_better = HIGHER_IS_BETTER.search(column)
+    names = [metric.name for metric in task.metrics if metric.better == "higher"]
+    values = re.search("|".join([*names, "accuracy", "gap_closed"]), column)
+    higher_is_better = values or (task.headline.better == "higher" and DIFFERENCES.search(column))
     ascending = not higher_is_better or bool(re.search(r"(^p_| p| test|_test| sd|_sd)$|^p_", column))
     return frame.sort_values(column, ascending=ascending, kind="stable", na_position="last")
 

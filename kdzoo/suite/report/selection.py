@@ -18,12 +18,8 @@ BELOW = "below the student alone on validation"
 def rule_words(task: Task) -> str:
     """By what a setting is chosen, in words."""
     head, tie = task.headline, task.tie_break
-    first = f"{_best(head)} mean validation {head.heading} of the last epoch over the seeds"
-    return ", then ".join([first, *([f"{_best(tie)} validation {tie.heading}"] if tie else []), "nearest the declared default"])
-
-
-def _best(metric: Metric) -> str:
-    return "highest" if metric.better == "higher" else "lowest"
+    first = f"{head.superlative} mean validation {head.heading} of the last epoch over the seeds"
+    return ", then ".join([first, *([f"{tie.superlative} validation {tie.heading}"] if tie else []), "nearest the declared default"])
 
 
 def collapse_words(metric: Metric) -> str:
@@ -107,9 +103,8 @@ def choose(options: Sequence[Candidate]) -> tuple[Candidate, ...]:
 
 
 def _rank(candidate: Candidate) -> tuple[float | str, ...]:
-    deciding = [metric for metric in (candidate.task.headline, candidate.task.tie_break) if metric is not None]
     # Means of equal counts may differ in the last bits: a tie is a tie.
-    means = [metric.sign * round(float(np.mean(candidate.val_values(metric))), 10) for metric in deciding]
+    means = [metric.sign * round(float(np.mean(candidate.val_values(metric))), 10) for metric in candidate.task.deciding]
     return (*means, -distance_from_default(candidate.records[0]), candidate.records[0].setting_key)
 
 

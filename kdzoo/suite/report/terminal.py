@@ -18,20 +18,13 @@ from kdzoo.suite.report.beside import DIFFERENCE
 from kdzoo.suite.report.blocks import TEACHER
 from kdzoo.suite.report.columns import ALL_COLUMNS, columns_of, selected
 from kdzoo.suite.report.footnotes import footnotes
+from kdzoo.suite.report.published import TASK
 from kdzoo.suite.report.sections import sections
 from kdzoo.suite.report.verdict import verdicts
-from kdzoo.tasks.known import TASKS
+from kdzoo.tasks.task import Metric
 from kdzoo.text import ascii_text, columns_that_fit, number_of, one_line
 
 RANK = "#"
-HEADLINES = tuple(dict.fromkeys(task.headline.heading for task in TASKS.values()))
-ESSENTIAL = (RANK, "method", "setting", "n", *(f"test {word}" for word in HEADLINES), "vs KD", "pairs", "mean rank", "why")
-OPTIONAL = (
-    "p KD", "on common seeds", "vs student alone", "p alone", "gap closed", "MACs", "time", "vs KD all", "p KD all",
-    "vs alone all", "p alone all", *(form.format(word) for form in ("val {}", "{} at best val") for word in HEADLINES),
-    "best on test (oracle)", "memory", "passes", "tried", "clock s",
-)  # fmt: skip
-"""the columns of a leaderboard in the order in which they are taken in as long as they fit; so the last is left out first"""
 REPEATED = (RANK, "method", "setting", "measure")
 """what stands in every part of a table that is too wide for one"""
 GAP = 2
@@ -43,6 +36,20 @@ LONGEST_HEADING = 10
 WORDS = {"method", "setting", "pair", "data", "phase", "recipe", "why", "table", "differs", "measure", "reached", "known reason"}
 
 
+def essential_columns(metric: Metric) -> tuple[str, ...]:
+    """The columns of a leaderboard that are always shown, of a task with this headline."""
+    return (RANK, "method", "setting", "n", f"test {metric.heading}", "vs KD", "pairs", "mean rank", "why")
+
+
+def optional_columns(metric: Metric) -> tuple[str, ...]:
+    """The others in the order in which they are added as long as they fit; so the last is left out first."""
+    return (
+        "p KD", "on common seeds", "vs student alone", "p alone", "gap closed", "MACs", "time", "vs KD all", "p KD all",
+        "vs alone all", "p alone all", f"val {metric.heading}", f"{metric.heading} at best val", "best on test (oracle)", "memory",
+        "passes", "tried", "clock s",
+    )  # fmt: skip
+
+
 def leaderboard_view(bench: BenchRecords, board: pd.DataFrame, width: int, columns: str | None = None) -> RenderableType:
     """The leaderboard, a table for every pair and phase, with its collapsed rows, footnotes, failed runs, notes and the verdict.
 
@@ -50,8 +57,10 @@ def leaderboard_view(bench: BenchRecords, board: pd.DataFrame, width: int, colum
     """
     parts: list[RenderableType] = []
     shown: list[pd.DataFrame] = []
+    metric = bench.task.headline
+    needed, further = essential_columns(metric), optional_columns(metric)
     for title, whole in sections(bench, board):
-        frame = as_many_as_fit(whole, width) if columns is None else selected(whole, columns)
+        frame = as_many_as_fit(whole, width, needed, further) if columns is None else selected(whole, columns, metric)
         shown.append(frame)
         parts.append(titled(f"{bench.name}: {title}", frame, width))
         if columns is None and (left := left_out(whole, frame, "leaderboard.csv")):
@@ -65,18 +74,20 @@ def leaderboard_view(bench: BenchRecords, board: pd.DataFrame, width: int, colum
     return InPlainText(Group(*parts))
 
 
-def comparison_view(sections: Sequence[tuple[str, pd.DataFrame]], names: Sequence[str], width: int, columns: str | None) -> RenderableType:
-    """Benches beside each other, table by table, with the columns that fit."""
+def comparison_view(
+    sections: Sequence[tuple[str, pd.DataFrame]], names: Sequence[str], metric: Metric, width: int, columns: str | None
+) -> RenderableType:
+    """Benches beside each other, table by table, with the columns that fit. metric: what is compared."""
     differences = [f"{name} - {names[0]}" for name in names[1:]]
-    essential = ("method", *names, *differences)
+    needed = ("method", *names, *differences)
     settings = ("setting", *(f"{name} setting" for name in names))
-    optional = (*settings, *(f"{d} p" for d in differences), *(f"{name} n" for name in names), *(f"{d} test" for d in differences))
+    further = (*settings, *(f"{d} p" for d in differences), *(f"{name} n" for name in names), *(f"{d} test" for d in differences))
     parts: list[RenderableType] = []
     beside = f", differences to {names[0]} with 95 % intervals" if differences else ""
-    parts.append(Text(f"Test top-1 in per cent{beside}", style="dim"))
+    parts.append(Text(f"Test {metric.phrase}{beside}", style="dim"))
     for title, whole in sections:
         filled = whole[[name for name in whole.columns if name == "method" or whole[name].any()]]
-        frame = as_many_as_fit(filled, width, essential, optional) if columns is None else columns_of(filled, columns)
+        frame = as_many_as_fit(filled, width, needed, further) if columns is None else columns_of(filled, columns)
         parts.append(titled(title, frame, width))
         if columns is None and (left := left_out(filled, frame, "--format csv")):
             parts.append(Text(f"{left}\n", style="dim"))
@@ -90,13 +101,13 @@ def sections_view(sections: Sequence[tuple[str, pd.DataFrame]], width: int) -> R
 
 def beside_view(sections: Sequence[tuple[str, pd.DataFrame]], notes: Sequence[str], width: int, columns: str | None) -> RenderableType:
     """Rows beside published numbers, table by table, with the columns that fit, and below what differs between the protocols."""
-    essential = ("method", "ours", "published", DIFFERENCE, "table", "differs")
+    needed = ("method", "ours", "published", DIFFERENCE, "table", "differs")
     parts: list[RenderableType] = []
     if sections:
-        parts.append(Text("Test top-1 in per cent; 95 % intervals of ours minus the published number", style="dim"))
+        parts.append(Text(f"Test {TASK.headline.phrase}; 95 % intervals of ours minus the published number", style="dim"))
     for title, whole in sections:
         filled = whole[[name for name in whole.columns if name == "method" or whole[name].any()]]
-        frame = as_many_as_fit(filled, width, essential, ("n", "sd", "setting")) if columns is None else columns_of(filled, columns)
+        frame = as_many_as_fit(filled, width, needed, ("n", "sd", "setting")) if columns is None else columns_of(filled, columns)
         parts.append(titled(title, frame, width))
         if columns is None and (left := left_out(filled, frame, "--format csv")):
             parts.append(Text(f"{left}\n", style="dim"))
@@ -106,25 +117,23 @@ def beside_view(sections: Sequence[tuple[str, pd.DataFrame]], notes: Sequence[st
 
 def evidence_view(title: str, whole: pd.DataFrame, width: int, page: str) -> RenderableType:
     """A study's numbers beside the paper's, with the columns that fit; the others are in its page."""
-    essential, optional = ("measure", "paper", "n", "measured", "reached"), ("95 % interval", "known reason")
+    needed, further = ("measure", "paper", "n", "measured", "reached"), ("95 % interval", "known reason")
     filled = whole[[name for name in whole.columns if whole[name].any()]]
-    frame = as_many_as_fit(filled, width, essential, optional)
+    frame = as_many_as_fit(filled, width, needed, further)
     left = left_out(filled, frame, page).replace(f"--columns {ALL_COLUMNS}, or ", "in ")
     return InPlainText(Group(titled(title, frame, width), *([Text(left, style="dim")] if left else [])))
 
 
-def as_many_as_fit(
-    frame: pd.DataFrame, width: int, essential: Sequence[str] = ESSENTIAL, optional: Sequence[str] = OPTIONAL
-) -> pd.DataFrame:
-    """The essential columns, then the optional ones in their order up to the first that does not fit into `width` characters.
+def as_many_as_fit(frame: pd.DataFrame, width: int, needed: Sequence[str], further: Sequence[str]) -> pd.DataFrame:
+    """The needed columns, then further ones in their order up to the first that does not fit into `width` characters.
 
-    Where not even the essential ones fit with their text broken between all words, the rank is left out: the order of rows
+    Where not even the needed ones fit with their text broken between all words, the rank is left out: the order of rows
     shows it too.
     """
-    needed = [name for name in essential if name in frame.columns]
+    needed = [name for name in needed if name in frame.columns]
     if sum(_least_width(frame, name) + GAP for name in needed) - GAP > width and needed[0] == RANK:
         needed = needed[1:]
-    further = [name for name in optional if name in frame.columns and frame[name].any()]
+    further = [name for name in further if name in frame.columns and frame[name].any()]
     fit = columns_that_fit(_widths(frame, [*needed, *further]), width, gap=GAP)
     chosen = {*needed, *itertools.takewhile(fit.__contains__, [*needed, *further])}
     return frame[[name for name in frame.columns if name in chosen]]

@@ -15,20 +15,21 @@ from kdzoo.runs.seals import Damaged
 from kdzoo.runs.store import RunFolder
 from kdzoo.suite.report.error_model import LEVEL
 from kdzoo.suite.report.intervals import mcnemar_p
+from kdzoo.tasks.classification import CLASSIFICATION
 
 DRAWS = 20_000
 
 
 @dataclass(frozen=True)
 class TwoModels:
-    """Accuracies are shares of the `images`, which both were tested on; difference is second minus first, with a bootstrap
+    """Shares of the `images`, which both were tested on, that each names rightly; difference is second minus first, with a bootstrap
     interval over images. only_first_saw, only_second_saw: the images that one of them alone was tested on, left out."""
 
     first: str
     second: str
     images: int
-    first_top1: float
-    second_top1: float
+    first_right: float
+    second_right: float
     only_first: int
     only_second: int
     difference: float
@@ -41,7 +42,7 @@ class TwoModels:
     def __str__(self) -> str:
         return self._left_out() + (
             f"These two models, not their methods, on {self.images} test images:\n"
-            f"  {self.first}: {self.first_top1:.2%}\n  {self.second}: {self.second_top1:.2%}\n"
+            f"  {self.first}: {self.first_right:.2%}\n  {self.second}: {self.second_right:.2%}\n"
             f"  right alone: the first on {self.only_first} images, the second on {self.only_second}\n"
             f"  second - first: {100 * self.difference:+.2f} points [{100 * self.low:+.2f}, {100 * self.high:+.2f}] (paired bootstrap "
             f"over images, 95 %); exact McNemar test p = {self.p:.3g}"
@@ -95,8 +96,11 @@ def _read(folders: Iterable[RunFolder]) -> list[Predictions]:
     found, problems = [], []
     for folder in folders:
         try:
-            classes = folder.read_plan()[0].student.classes
-            found.append(read_predictions(folder.predictions, folder.id, part="test", classes=classes))
+            run = folder.read_plan()[0]
+            if run.data.task != CLASSIFICATION.name:
+                problems.append(f"compare: {folder.id} is of {run.data.task}; image by image only {CLASSIFICATION.name} is compared")
+                continue
+            found.append(read_predictions(folder.predictions, folder.id, part="test", classes=run.student.classes))
         except FileNotFoundError:
             problems.append(f"compare: {folder.id} has no predictions kept (train it with --keep predictions)")
         except Damaged as error:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from kdzoo.runs.events import Event, PlanMade, RunDone, RunFailed, StepsTaken, TrainingBegun
 from kdzoo.suite.run.wording import label_words
+from kdzoo.tasks.known import task_named
 from kdzoo.text import number_of
 
 KNOWN_AFTER_SECONDS = 3.0
@@ -109,14 +110,10 @@ class Tracker:
                 self._step(event)
             case RunDone():
                 self._end(event, "done", event.seconds)
-                if event.role == "student" and event.val_top1 is not None and event.val_top1 > self._best_share:
+                if event.role == "student" and _is_better(event, self.best):
                     self.best = event
             case RunFailed():
                 self._end(event, "failed", 0.0)
-
-    @property
-    def _best_share(self) -> float:
-        return -1.0 if self.best is None or self.best.val_top1 is None else self.best.val_top1
 
     def _step(self, event: StepsTaken) -> None:
         if event.worker in self.training:
@@ -188,3 +185,10 @@ class Tracker:
     def apart(self, run_id: str) -> bool:
         """Whether a run that trains now does so by itself, so that its seconds are its own."""
         return all(training.together == 1 for training in self.training.values() if run_id in training.open)
+
+
+def _is_better(run: RunDone, best: RunDone | None) -> bool:
+    """Whether a run's headline on validation is better than that of the best so far; equal ones are not."""
+    if run.val is None or best is None or best.val is None:
+        return run.val is not None
+    return task_named(run.task).headline.sign * (run.val - best.val) > 0

@@ -227,8 +227,9 @@ def report(folder: RunFolder, emit: Emit) -> None:
     if folder.state() == "done":
         result = folder.result()
         val, test = result["last"]["val"], result["last"]["test"]
-        head = task_named(run.data.task).headline.name
-        emit(RunDone(folder.id, label, setting, run.seed, val and val[head], test[head], result["seconds"], role))
+        task = task_named(run.data.task)
+        head = task.headline.name
+        emit(RunDone(folder.id, label, setting, run.seed, task.name, val and val[head], test[head], result["seconds"], role))
     else:
         failure = folder.failure(), folder.failure_part(), folder.failure_place()
         emit(RunFailed(folder.id, label, setting, run.seed, *failure, role))

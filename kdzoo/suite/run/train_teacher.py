@@ -64,7 +64,6 @@ def check_teacher(job: Job, state: WorkerState, emit: Emit) -> None:
         on_these_images = (teacher, parts, bound.run.recipe.augment, execution)
         emit_notes(remarks(*on_these_images), emit)  # first: another normalisation is the usual reason for what is refused next
         emit_notes([] if job.options.allow_chance_teacher else check(*on_these_images), emit)
-        val, test = teacher.val_metrics, teacher.test_metrics
         head = parts.task.headline.name
-        val_top1, test_top1 = (None if metrics is None else cast(float, metrics[head]) for metrics in (val, test))
-        emit(TeacherChecked(teacher.name, job.ids, val_top1, test_top1))
+        val, test = (None if metrics is None else cast(float, metrics[head]) for metrics in (teacher.val_metrics, teacher.test_metrics))
+        emit(TeacherChecked(teacher.name, job.ids, parts.task.name, val, test))

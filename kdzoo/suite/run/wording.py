@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kdzoo.runs.events import RunDone, RunFailed, TeacherChecked
 from kdzoo.suite.plan.config import NONE
+from kdzoo.tasks.known import task_named
 from kdzoo.text import number_of
 
 
@@ -35,14 +36,20 @@ def teacher_words(event: TeacherChecked) -> str:
 
 
 def best_words(best: RunDone) -> str:
+    """The run that is best on validation so far; its event has a value on validation."""
     setting = f" {best.setting}" if best.setting else ""
-    return f"best so far {label_words(best.label)}{setting}: val {100 * (best.val_top1 or 0.0):.1f} %"
+    return f"best so far {label_words(best.label)}{setting}: {part_words(best.task, 'val', best.val)}"
 
 
 def scores(event: RunDone | TeacherChecked) -> str:
-    """Validation, where there is one, and test, as `val 95.6 %  test 94.4 %`."""
-    both = {"val": event.val_top1, "test": event.test_top1}
-    return "  ".join(f"{part} {100 * value:.1f} %" for part, value in both.items() if value is not None)
+    """The task's headline on validation, where there is one, and on test, as `val top-1 95.6 %  test top-1 94.4 %`."""
+    return "  ".join(filter(None, (part_words(event.task, "val", event.val), part_words(event.task, "test", event.test))))
+
+
+def part_words(task: str, part: str, value: float | None) -> str:
+    """A task's headline on one part of the data, as `val top-1 95.6 %`; empty where there is no value."""
+    headline = task_named(task).headline
+    return "" if value is None else f"{part} {headline.heading} {headline.brief(value)}"
 
 
 def clock_words(seconds: float | None) -> str:

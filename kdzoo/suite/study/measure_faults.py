@@ -12,7 +12,7 @@ from kdzoo.suite.plan.refit import wants_refit
 from kdzoo.suite.plan.requests import parse_request
 from kdzoo.suite.report.published import published_in
 from kdzoo.suite.study.measures import TEACHER, Cell
-from kdzoo.suite.study.metrics import METRICS, OF_A_CLASS
+from kdzoo.suite.study.metrics import OF_A_CLASS, metric_names
 from kdzoo.suite.study.study import Study, methods_of
 from kdzoo.suite.study.surface import AXES
 
@@ -63,7 +63,7 @@ def _wrong_metric(study: Study, cell: Cell) -> list[str]:
     """What is wrong with the metric of a cell: a name that no run has, or a class that its data do not have."""
     name, _, label = cell.metric.partition(".")
     if not label:
-        return [] if cell.metric in METRICS else [unknown("metric", cell.metric, METRICS)]
+        return [] if cell.metric in metric_names() else [unknown("metric", cell.metric, metric_names())]
     if not label.isdecimal() or cell.stage not in (None, *(stage.name for stage in study.stages)):
         return []  # the place of a number in a result; or of a stage whose name is told to be wrong
     if name not in OF_A_CLASS:
@@ -89,8 +89,8 @@ def wrong_surfaces(study: Study) -> list[str]:
     problems = [f"surfaces: {name!r} stands there twice" for name in repeated(surface.name for surface in study.surfaces)]
     for surface in study.surfaces:
         where = f"surfaces, {surface.name!r}"
-        if "." not in surface.metric and surface.metric not in METRICS:
-            problems.append(f"{where}: {unknown('metric', surface.metric, METRICS)}")
+        if "." not in surface.metric and surface.metric not in metric_names():
+            problems.append(f"{where}: {unknown('metric', surface.metric, metric_names())}")
         if surface.stage is not None and surface.stage not in names:
             problems.append(f"{where}: {unknown('stage that trains', surface.stage, names)}")
         elif (methods := methods_of(study, surface.stage)) and surface.method not in methods:

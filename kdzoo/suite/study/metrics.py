@@ -6,40 +6,48 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kdzoo.errors import InputError
+from kdzoo.tasks.classification import CLASSIFICATION
 from kdzoo.tasks.known import TASKS
+from kdzoo.tasks.task import Metric
 
-_ALL = {metric.name: metric for task in TASKS.values() for metric in task.metrics}
-METRICS = (*_ALL, "errors", "error_rate")
-"""of all test images; error_rate is 100 - top1, errors the number of images that are named wrongly"""
+TOP1 = CLASSIFICATION.headline.name
+DERIVED = ("errors", "error_rate")
+"""of a classification: the number of test images that are named wrongly, and 100 minus its headline"""
 OF_A_CLASS = ("errors", "recall")
 """of the test images of one class, such as `recall.3`, the share of its images that are named rightly"""
-SHARES = tuple(name for name, metric in _ALL.items() if metric.unit == "share")
-"""what result.json has as shares and tables have in per cent"""
-LOWER_IS_BETTER = (*(name for name, metric in _ALL.items() if metric.better == "lower"), "errors", "error_rate")
-OF_WHOLE_IMAGES = (*(name for name, metric in _ALL.items() if metric.per_sample), "error_rate")
 
 TEST = ("last", "test")
+
+
+def metric_names() -> tuple[str, ...]:
+    """What a study may ask for of all test images: the metrics of every task, and what is derived of them."""
+    return (*_metrics(), *DERIVED)
+
+
+def _metrics() -> dict[str, Metric]:
+    return {metric.name: metric for task in TASKS.values() for metric in task.metrics}
 
 
 def value_of(result: Mapping[str, Any], metric: str) -> float:
     """A number of a run's result, shares in per cent; raises InputError where the run does not have it.
 
-    metric: a name of METRICS, one of a class, or the place of a number, such as `best.test.top1`.
+    metric: one of `metric_names`, one of a class, or the place of a number, such as `best.test.top1`.
     """
     test = _at(result, TEST)
     name, _, label = metric.partition(".")
     found: Any
     if metric == "errors":
-        found = None if _at(test, ("top1",)) is None else float(round((1 - test["top1"]) * test["n"]))
+        found = None if _at(test, (TOP1,)) is None else float(round((1 - test[TOP1]) * test["n"]))
     elif metric == "error_rate":
-        found = None if _at(test, ("top1",)) is None else 100 * (1 - float(test["top1"]))
+        found = None if _at(test, (TOP1,)) is None else 100 * (1 - float(test[TOP1]))
     elif name in OF_A_CLASS and label.isdecimal():
         found = _of_a_class(test, name, label)
     else:
         path = metric.split(".") if "." in metric else [*TEST, metric]
         found = _at(result, path)
-        if path[-1] in SHARES and isinstance(found, int | float):
-            found = 100 * float(found)
+        declared = _metrics().get(path[-1])
+        if declared is not None and isinstance(found, int | float):
+            found = declared.factor * float(found)
     if not isinstance(found, int | float) or isinstance(found, bool):
         raise InputError(f"metric {metric}: not a number of these runs")
     return float(found)
@@ -70,7 +78,9 @@ def is_count(metric: str) -> bool:
 
 def lower_is_better(metric: str) -> bool:
     """Whether less of a metric is better."""
-    return is_count(metric) or metric.split(".")[-1] in LOWER_IS_BETTER
+    last = metric.split(".")[-1]
+    declared = _metrics().get(last)
+    return is_count(metric) or last in DERIVED or (declared is not None and declared.better == "lower")
 
 
 def resolution_of(results: Iterable[Mapping[str, Any]], metric: str) -> float:
@@ -81,7 +91,7 @@ def resolution_of(results: Iterable[Mapping[str, Any]], metric: str) -> float:
     last = metric.split(".")[-1]
     if name == "recall" and label.isdecimal():
         place: tuple[str, ...] = (*TEST, "images_per_class", label)
-    elif last in OF_WHOLE_IMAGES:
+    elif last == "error_rate" or ((declared := _metrics().get(last)) is not None and declared.per_sample):
         place = (*metric.split(".")[:-1], "n") if "." in metric else (*TEST, "n")
     else:
         return 0.0

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
 from kdzoo.suite.plan.config import KD
-from kdzoo.suite.report.published import Published, published
+from kdzoo.suite.report.published import TASK, Published, published
+from kdzoo.tasks.task import Metric
 from kdzoo.text import number_of
 
 CRD_TABLE = "crd"
@@ -31,9 +32,9 @@ class Gain:
 
 
 @cache
-def known_gains() -> dict[str, Gain]:
-    """`published_gains` of every table that comes with kdzoo."""
-    return published_gains(published())
+def known_gains(metric: Metric) -> Mapping[str, Gain]:
+    """`published_gains` of every table that comes with kdzoo; none of another metric than these tables have."""
+    return published_gains(published()) if metric is TASK.headline else {}
 
 
 def published_gains(rows: Sequence[Published]) -> dict[str, Gain]:
@@ -43,12 +44,12 @@ def published_gains(rows: Sequence[Published]) -> dict[str, Gain]:
     """
     pairs = {row.pair for row in rows if row.table == CRD_TABLE}
     there = [row for row in rows if row.pair in pairs and row.data == "cifar100"]
-    kd = {(row.table, row.pair): row.top1 for row in there if row.method == KD}
+    kd = {(row.table, row.pair): row.value for row in there if row.method == KD}
     found: dict[str, dict[str, list[tuple[str, float]]]] = {}
     for row in there:
         base = kd.get((row.table, row.pair), kd.get((CRD_TABLE, row.pair)))
         if base is not None and row.run_by != "copied":
-            found.setdefault(row.method, {}).setdefault(row.pair, []).append((row.table, row.top1 - base))
+            found.setdefault(row.method, {}).setdefault(row.pair, []).append((row.table, row.value - base))
     gains: dict[str, Gain] = {}
     for method, of_pairs in found.items():
         means = [float(np.mean([gain for _, gain in values])) for values in of_pairs.values()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,25 +25,26 @@ from kdzoo.suite.report.markdown import markdown_table
 from kdzoo.suite.report.race import REFIT, Decision, decide, of_race
 from kdzoo.suite.report.records import Record
 from kdzoo.suite.study.published_gains import known_gains
-from kdzoo.suite.study.race_text import READ_AS, race_frame, race_words
+from kdzoo.suite.study.race_text import meanings, race_frame, race_words
 from kdzoo.suite.study.stages import planned_bench
 from kdzoo.suite.study.study import Study
+from kdzoo.tasks.task import Metric
 from kdzoo.text import number_of
 
 TRUSTED = 0.0035
 """a row is trusted where the difference to tuned KD that it would probably detect is at most this share of the test images"""
 
 
-SHARES = ("test_top1", "test_sd", "vs_", "added_vs_", "detectable")
-"""how the columns begin that are shares in a leaderboard, and points in results.csv"""
+IN_UNIT = re.compile(r"(test_|vs_|added_vs_|detectable).*|mean|sd|low|high")
+"""the columns in the headline's unit: results.csv has them as a reader reads them, shares in per cent"""
 
 
 NUMBERS = (
-    "test_top1", "test_sd", "vs_kd", "vs_kd_low", "vs_kd_high", "p_vs_kd", "vs_kd_all_low", "vs_kd_all_high", "p_vs_kd_all", "vs_alone",
+    "vs_kd", "vs_kd_low", "vs_kd_high", "p_vs_kd", "vs_kd_all_low", "vs_kd_all_high", "p_vs_kd_all", "vs_alone",
     "vs_alone_low", "vs_alone_high", "detectable", "dose", "coefficient", "temperature", "alpha", "settings_tried", "student_passes",
     "backward_passes", "teacher_passes", "macs_ratio", "time_ratio", "collapsed",
 )  # fmt: skip
-"""columns of a leaderboard that a row of the table has too"""
+"""columns of a leaderboard that a row of the table has too, besides the headline and its spread"""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class RaceTable:
 
     stage: str
     race: Race
+    headline: Metric
     frame: pd.DataFrame
     shown: tuple[tuple[str, pd.DataFrame], ...]
     missing: tuple[str, ...]
@@ -64,7 +67,7 @@ class RaceTable:
         for title, shown in self.shown:
             lines += [*([f"### {title}", ""] if len(self.shown) > 1 else []), *markdown_table(shown), ""]
         lines += [f"Decided by the rule ({race_words(self.race)}): {decision}." for decision in self.decisions]
-        lines += ["", *([self.cost, ""] if self.cost else []), READ_AS, "", "## Numbers of the claim", ""]
+        lines += ["", *([self.cost, ""] if self.cost else []), meanings(self.headline), "", "## Numbers of the claim", ""]
         return lines
 
 
@@ -99,14 +102,13 @@ def race_table(bench: BenchRecords, config: BenchConfig, race: Race, name: str) 
         decision = next((one for one in decisions if one.block.place == block.place), None)
         found = [_row(row, block, added.get(block.place), bench.records, decision) for _, row in block.rows_of(board).iterrows()]
         rows += found
-        shown.append(
-            (block.title, race_frame(found, [method for method in config.methods if method not in {row["method"] for row in found}]))
-        )
+        waiting = [method for method in config.methods if method not in {row["method"] for row in found}]
+        shown.append((block.title, race_frame(found, waiting, block.metric)))
+    headline = bench.task.headline
     if not blocks:
-        shown.append((name, race_frame([], [NONE, *dict.fromkeys((KD, *config.methods))])))
-    return RaceTable(
-        name, race, pd.DataFrame([_in_points(row) for row in rows]), tuple(shown), tuple(missing), decisions, _cost_of_trust(rows)
-    )
+        shown.append((name, race_frame([], [NONE, *dict.fromkeys((KD, *config.methods))], headline)))
+    frame = pd.DataFrame([_for_a_reader(row, headline) for row in rows])
+    return RaceTable(name, race, headline, frame, tuple(shown), tuple(missing), decisions, _cost_of_trust(rows, headline))
 
 
 def _missing(bench: BenchRecords) -> list[str]:
@@ -124,28 +126,29 @@ def _missing(bench: BenchRecords) -> list[str]:
 
 def _row(row: pd.Series, block: Block, added: Block | None, records: Iterable[Record], decision: Decision | None) -> dict[str, Any]:
     """A row of the table as numbers."""
-    method = str(row["method"])
+    method, metric = str(row["method"]), block.metric
+    head = f"test_{metric.name}"
     own: dict[str, Any] = {"measure": f"race: {method_words(method)}", "method": method, "pair": block.place.pair}
-    own |= {name: row[name] for name in NUMBERS} | {"n": row["n"], "planned": row["planned"], "setting": setting_words(row) or None}
+    own |= {name: row[name] for name in (head, "test_sd", *NUMBERS, "n", "planned")} | {"setting": setting_words(row) or None}
     if method == TEACHER:
-        return own | {"mean": 100 * row["test_top1"]}
+        return own | {"mean": row[head]}
     standing = block.only(method)
     if standing is not None:
-        low, high = mean_interval(list(standing.values.values()), 1 / standing.images)
-        own |= {"mean": 100 * row["test_top1"], "sd": 100 * row["test_sd"], "low": 100 * low, "high": 100 * high}
+        low, high = mean_interval(list(standing.values.values()), standing.resolution)
+        own |= {"mean": row[head], "sd": row["test_sd"], "low": low, "high": high}
     own |= _on_added_seeds(method, added) | {"hours": _hours(record for record in records if record.method == method)}
     if decision is not None:
         own["taken"] = _taken(method, decision)
-    if (gain := known_gains().get(method)) is not None:
+    if (gain := known_gains(metric).get(method)) is not None:
         own |= {"published_vs_kd": gain.mean, "published_least": gain.least, "published_most": gain.most, "published_pairs": gain.pairs}
         own["published_tables"] = " ".join(gain.tables)
     return own
 
 
-def _in_points(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of results.csv, whose accuracies and differences are in per cent; `mean` and `sd` stand for the test accuracy's own."""
-    points = {name: 100 * value if name.startswith(SHARES) and value is not None else value for name, value in row.items()}
-    return {name: value for name, value in points.items() if name not in ("test_top1", "test_sd")}
+def _for_a_reader(row: Mapping[str, Any], headline: Metric) -> dict[str, Any]:
+    """A row of results.csv, with shares in per cent; `mean` and `sd` stand for the headline's own."""
+    read = {name: headline.factor * value if IN_UNIT.fullmatch(name) and value is not None else value for name, value in row.items()}
+    return {name: value for name, value in read.items() if name not in (f"test_{headline.name}", "test_sd")}
 
 
 def _taken(method: str, decision: Decision) -> str:
@@ -171,11 +174,11 @@ def _hours(records: Iterable[Record]) -> float | None:
     return sum(known) / 3600 if known else None
 
 
-def _cost_of_trust(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What a row costs whose detectable difference to tuned KD is small enough to be trusted, in words."""
+def _cost_of_trust(rows: Sequence[Mapping[str, Any]], headline: Metric) -> str:
+    """What a row costs whose detectable difference to tuned KD is small enough to be trusted, in words; empty for what is no share."""
     able = [row for row in rows if row["method"] not in (KD, NONE, TEACHER) and not pd.isna(row.get("detectable"))]
     trusted = [row for row in able if row["detectable"] <= TRUSTED]
-    if not able:
+    if not able or headline.unit != "share":
         return ""
     told = (
         f"A trusted row has a detectable difference to tuned KD of at most {100 * TRUSTED:g} points: {len(trusted)} of "

@@ -12,10 +12,10 @@ from kdzoo.suite.plan.config import KD, NONE
 from kdzoo.suite.plan.race import Race
 from kdzoo.suite.report.cells import interval_words, method_words, spread_words
 from kdzoo.suite.study.published_gains import known_gains
+from kdzoo.tasks.task import Metric
 
-READ_AS = (
-    "n: seeds on all training images. top-1: per cent of the test images after the last epoch, mean ± sample standard deviation, with "
-    "its 95 % interval by Student's t. vs KD: difference to tuned plain KD in points, with the interval of this row by itself, by the "
+NOTES = (
+    "with the interval of this row by itself, by the "
     "table's error model (`leaderboard.md` in the stage's folder has the intervals for all rows at once). added seeds: the same on the "
     "seeds that the rule added alone; it looked at the first ones, on which the rows that it took for their means are likely to look "
     "better than they are. detectable: the difference to tuned KD that such a row would probably show (80 % power). taken: why the rule "
@@ -26,9 +26,18 @@ READ_AS = (
 )
 
 
+def meanings(headline: Metric) -> str:
+    """What the columns of a race's table mean, of a task with this headline."""
+    whole = "per cent of the test images" if headline.unit == "share" else f"{headline.unit_words} on the test images".strip()
+    return (
+        f"n: seeds on all training images. {headline.heading}: {whole} after the last epoch, mean ± sample standard deviation, with "
+        f"its 95 % interval by Student's t. vs KD: difference to tuned plain KD in {headline.difference_words}, {NOTES}"
+    )
+
+
 def race_words(race: Race) -> str:
     """The rule of a race in words."""
-    takes = [f"the {race.best} with the highest mean" if race.best else ""]
+    takes = [f"the {race.best} with the best mean" if race.best else ""]
     whose = "plain KD" if race.against == KD else "the student alone"
     takes.append(f"the {race.widest} of the others with the widest interval of the difference to {whose}" if race.widest else "")
     return (
@@ -37,18 +46,18 @@ def race_words(race: Race) -> str:
     )
 
 
-def race_frame(rows: Sequence[Mapping[str, Any]], waiting: Iterable[str]) -> pd.DataFrame:
-    """Rows as text; below them the methods without any run on all training images."""
+def race_frame(rows: Sequence[Mapping[str, Any]], waiting: Iterable[str], metric: Metric) -> pd.DataFrame:
+    """Rows as text; below them the methods without any run on all training images. metric: the headline of their task."""
     cells = [
         {
             "method": method_words(row["method"]),
             "setting": row["setting"] or "",
             "n": _count(row),
-            "top-1": spread_words(row["test_top1"], row["test_sd"]),
-            "95 % interval": _bounds(row.get("low"), row.get("high")),
-            "vs KD": _difference(row, "vs_kd"),
-            "added seeds": _difference(row, "added_vs_kd"),
-            "detectable": _number(row["detectable"], ".2f", 100),
+            metric.heading: spread_words(row[f"test_{metric.name}"], row["test_sd"], metric),
+            "95 % interval": _bounds(row.get("low"), row.get("high"), metric),
+            "vs KD": _difference(row, "vs_kd", metric),
+            "added seeds": _difference(row, "added_vs_kd", metric),
+            "detectable": "" if pd.isna(row["detectable"]) else metric.spread_text(row["detectable"]),
             "taken": row.get("taken") or "",
             "passes": "/".join(_number(row[f"{name}_passes"], ".0f") or "-" for name in ("student", "backward", "teacher"))
             if not pd.isna(row["student_passes"])
@@ -56,7 +65,7 @@ def race_frame(rows: Sequence[Mapping[str, Any]], waiting: Iterable[str]) -> pd.
             "MACs": _number(row["macs_ratio"], ".2f"),
             "dose": _number(row["dose"], ".2g"),
             "hours": _number(row.get("hours"), ".1f"),
-            "published": _published(row["method"]),
+            "published": _published(row["method"], metric),
             "note": row["collapsed"] if isinstance(row["collapsed"], str) else "",
         }
         for row in rows
@@ -65,8 +74,8 @@ def race_frame(rows: Sequence[Mapping[str, Any]], waiting: Iterable[str]) -> pd.
     return frame[[name for name in frame.columns if name in ("method", "n") or frame[name].any()]]
 
 
-def _published(method: str) -> str:
-    gain = known_gains().get(method)
+def _published(method: str, metric: Metric) -> str:
+    gain = known_gains(metric).get(method)
     return "" if gain is None or method == KD else str(gain)
 
 
@@ -75,15 +84,15 @@ def _count(row: Mapping[str, Any]) -> str:
     return f"{n:.0f}" if pd.isna(planned) or n == planned else f"{n:.0f} of {planned:.0f}"
 
 
-def _bounds(low: Any, high: Any) -> str:
-    return "" if low is None or pd.isna(low) else f"[{low:.2f}, {high:.2f}]"
+def _bounds(low: Any, high: Any, metric: Metric) -> str:
+    return "" if low is None or pd.isna(low) else f"[{metric.text(low)}, {metric.text(high)}]"
 
 
-def _difference(row: Mapping[str, Any], name: str) -> str:
+def _difference(row: Mapping[str, Any], name: str, metric: Metric) -> str:
     values = [row.get(f"{name}{part}") for part in ("", "_low", "_high")]
     difference, low, high = (math.nan if value is None else float(value) for value in values)
-    return interval_words(difference, low, high)
+    return interval_words(difference, low, high, metric)
 
 
-def _number(value: Any, form: str, factor: float = 1) -> str:
-    return "" if value is None or pd.isna(value) else f"{factor * value:{form}}"
+def _number(value: Any, form: str) -> str:
+    return "" if value is None or pd.isna(value) else f"{value:{form}}"

@@ -18,7 +18,7 @@ from kdzoo.suite.plan.config import KD, NONE, BenchConfig
 from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.plan.race import Race
 from kdzoo.suite.plan.requests import parse_request
-from kdzoo.suite.report.published import Published, published_in
+from kdzoo.suite.report.published import HEADLINE, Published, published_in
 from kdzoo.suite.study.measures import Cell, Measure, PublishedTable
 from kdzoo.suite.study.steps import StepKeys
 from kdzoo.suite.study.steps.step import Step
@@ -155,9 +155,9 @@ def _measure(row: Published, table: PublishedTable, bench: BenchConfig) -> Measu
             method=table.instead.get(row.method, row.method),
             pair=row.pair,
             setting=table.settings.get(row.method, {}),
-            metric="oracle.test.top1" if row.epoch == "best" and bench.oracle else "top1",
+            metric=f"oracle.test.{HEADLINE}" if row.epoch == "best" and bench.oracle else HEADLINE,
         ),
-        paper=row.top1,
+        paper=row.value,
         tolerance=table.tolerance,
         reason=table.reason,
     )
