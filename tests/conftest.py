@@ -14,7 +14,12 @@ from pathlib import Path
 
 import pytest
 import turns
+from hypothesis import HealthCheck, settings
 from warm_python import NewPopen, WorkerPopen, run_warm
+
+# How long an example takes, or to draw one, is the machine's doing, and no test claims it.
+settings.register_profile("kdzoo", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("kdzoo")
 
 
 def pytest_report_header() -> str:
@@ -110,6 +115,20 @@ def registered_for_a_while() -> Iterator[None]:
     yield
     for registry, content in zip(registries, contents, strict=True):
         registry._entries = content
+
+
+@pytest.fixture(autouse=True)
+def _threads_after_a_test() -> Iterator[None]:
+    """A test that changes torch's number of threads, as commands do that train in this process, changes it for itself alone.
+
+    With two threads sums have other last bits, and where processes share cores a step takes many times as long.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    yield
+    if torch.get_num_threads() != before:
+        torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True, scope="module")

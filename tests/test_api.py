@@ -171,7 +171,9 @@ def test_data_that_exist_only_here_are_trained_on_here(place):
         return Raw((images[:80], labels[:80]), (images[80:], labels[80:]), ("left", "right"))
 
     register_source("halves", halves, "made up")
-    made = zoo.bench(["hinton"], data="halves", pairs="digits", recipe="digits", epochs=3, seeds=1, execution=zoo.Execution(threads=1))
+    made = zoo.bench(
+        ["hinton"], data="halves", pairs="digits", recipe="digits", epochs=3, seeds=1, execution=zoo.Execution(threads=1, jobs=1)
+    )
     assert set(made["data"]) == {"halves"}
     assert made.attrs["failed"] == {}
 

@@ -9,6 +9,7 @@ import pytest
 from warm_python import WarmPopen, run_warm
 
 COMMAND = [sys.executable, "-m", "kdzoo.cli"]
+BENCH = ["bench", "--quick", "--temperatures", "4", "--epochs", "1", "--methods", "hinton", "--results", "r", "--jobs", "1"]
 
 
 def environment(place: Path, **more: str) -> dict[str, str]:
@@ -24,8 +25,7 @@ def test_a_list_into_a_pipe_that_closes_ends_quietly(place: Path) -> None:
 
 @pytest.mark.slow
 def test_a_bench_whose_reader_leaves_is_trained_to_its_end(place: Path) -> None:
-    words = ["bench", "--quick", "--temperatures", "4", "--epochs", "1", "--methods", "hinton", "--results", "r"]
-    with WarmPopen([*COMMAND, *words], cwd=place, env=environment(place), stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+    with WarmPopen([*COMMAND, *BENCH], cwd=place, env=environment(place), stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         assert process.stdout is not None
         assert process.stdout.readline()
         process.stdout.close()
@@ -36,8 +36,7 @@ def test_a_bench_whose_reader_leaves_is_trained_to_its_end(place: Path) -> None:
 
 @pytest.mark.slow
 def test_a_table_is_printed_where_the_terminal_knows_ascii_alone(place: Path) -> None:
-    words = ["bench", "--quick", "--temperatures", "4", "--epochs", "1", "--methods", "hinton", "--seeds", "2", "--results", "r"]
-    done = run_warm([*COMMAND, *words], cwd=place, env=environment(place, PYTHONIOENCODING="ascii"), text=False)
+    done = run_warm([*COMMAND, *BENCH, "--seeds", "2"], cwd=place, env=environment(place, PYTHONIOENCODING="ascii"), text=False)
     assert done.returncode == 0, done.stderr.decode()
     assert b"+-" in done.stdout  # mean and standard deviation
     assert b"hinton" in done.stdout

@@ -32,10 +32,13 @@ def turn() -> int | None:
 T = TypeVar("T")
 
 
-def part_of(cases: Sequence[T], parts: int) -> list[T]:
-    """The cases whose turn it is: one of so many parts, each as large as the next."""
+def part_of(cases: Sequence[T], parts: int, *, begin: int = 0) -> list[T]:
+    """The cases whose turn it is: one of so many parts, each as large as the next.
+
+    begin: moves the turns of a list on, so that a case that several lists hold has its turns at other commits in each.
+    """
     number = turn()
-    return [case for place, case in enumerate(cases) if number is None or (place + number) % parts == 0]
+    return [case for place, case in enumerate(cases) if number is None or (place + begin + number) % parts == 0]
 
 
 def report() -> str:

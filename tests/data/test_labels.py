@@ -140,7 +140,7 @@ def test_labels_beyond_the_names_are_refused_and_names_without_images_are_told()
     assert pixels_by_class(named)["a"] == pixels_by_class(canonical("x", Raw(*given_arrays(TARGETS), tuple("abcdefghij"))))["a"]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 10**6), min_size=2, max_size=30, unique=True), st.randoms(use_true_random=False))
 def test_every_image_keeps_the_label_that_it_came_with(values, random):
     train = values * 2

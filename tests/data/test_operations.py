@@ -96,7 +96,7 @@ def test_autocontrast_is_pils_within_one_grey_level_which_pil_cuts_off():
 
 
 @given(st.integers(0, 50), st.sampled_from([1, 3]), st.integers(1, 40), st.integers(1, 40))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_equalise_is_pils_exactly(seed, channels, height, width):
     given = images(2, channels, height, width, seed)
     for got, image in zip(equalise(given), given, strict=True):
@@ -124,7 +124,7 @@ def test_a_channel_of_one_grey_level_stays():
 
 
 @given(st.lists(st.floats(-1.5, 1.5), min_size=4, max_size=4), st.tuples(st.floats(-9, 9), st.floats(-9, 9)))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_affine_maps_are_pils_but_where_a_pixels_edge_is_hit(entries, shift):
     a, b, d, e = entries
     given = images(1)

@@ -43,7 +43,7 @@ def test_every_sample_is_known_by_a_digest_of_its_pixels_and_its_label():
             assert key.numpy().tobytes() == hashlib.blake2b(content, digest_size=16).digest()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 1000), st.integers(0, 1000))
 def test_order_of_the_files_changes_neither_images_nor_fingerprint(seed, shuffle):
     images, labels = raw(seed)

@@ -29,7 +29,7 @@ def keys(subset) -> set[bytes]:
     return {image.numpy().tobytes() for image in subset.images}
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 99), st.floats(0.05, 0.6), st.integers(0, 99))
 def test_train_and_val_are_disjoint_and_cover_the_train_set(seed, fraction, split_seed):
     made = images(seed)
@@ -40,7 +40,7 @@ def test_train_and_val_are_disjoint_and_cover_the_train_set(seed, fraction, spli
     assert set(parts.val.targets.tolist()) == set(range(4))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(2, 40), min_size=2, max_size=6), st.floats(0.2, 0.9), st.integers(0, 99))
 def test_a_stratified_draw_takes_each_class_in_its_share(sizes, share, seed):
     targets = torch.cat([torch.full((n,), label) for label, n in enumerate(sizes)])

@@ -91,7 +91,7 @@ def test_limits_validation_and_labels_are_split_without_reading_an_image(photos,
         assert torch.equal(getattr(mine, part).targets, getattr(theirs, part).targets)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     samples=st.integers(1, 40),
     batches=st.lists(st.lists(st.integers(0, 10**6), max_size=30), max_size=8),

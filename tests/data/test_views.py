@@ -21,7 +21,7 @@ def images(samples=9, channels=3, height=7, width=5, seed=0) -> torch.Tensor:
     return torch.randint(0, 256, (samples, channels, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(1, 4), st.sampled_from(["zero", "reflect"]), st.booleans(), st.sampled_from([1, 3]), st.integers(5, 9), st.integers(5, 9)
 )

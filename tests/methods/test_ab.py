@@ -31,7 +31,7 @@ def oracle(students: list[np.ndarray], teachers: list[np.ndarray], margin: float
     return 3 / 1000 * total
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(shape=st.tuples(*[st.integers(1, 4)] * 4), stages=st.integers(1, 4), margin=st.floats(0.1, 3), seed=st.integers(0, 1000))
 def test_it_is_the_papers_two_cases_with_stages_weighed_from_the_deep_end(shape, stages, margin, seed):
     s = [drawn(*shape, seed=seed + i, factor=2) for i in range(stages)]

@@ -14,7 +14,7 @@ from kdzoo.contract.methods import create_method
 from kdzoo.errors import InputError
 from kdzoo.functional import at
 
-quick = settings(max_examples=20, deadline=None)
+quick = settings(max_examples=20)
 sides = st.integers(1, 6)
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from kdzoo.contract.methods import create_method
 from kdzoo.functional import at, at_paper
 
-quick = settings(max_examples=20, deadline=None)
+quick = settings(max_examples=20)
 
 
 def attention(image: np.ndarray, power: int) -> np.ndarray:

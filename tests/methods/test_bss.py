@@ -60,7 +60,7 @@ def attack_oracle(network: Linear, image: np.ndarray, base: int, other: int, ste
     return x.reshape(image.shape)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(batch=st.integers(1, 5), classes=st.integers(2, 5), temperature=st.floats(0.5, 6), seed=st.integers(0, 1000))
 def test_it_is_the_softened_divergence_over_the_valid_samples_without_the_square_of_the_temperature(batch, classes, temperature, seed):
     s, t = pair(batch, classes, seed=seed, factor=2)
@@ -81,7 +81,7 @@ def test_without_a_valid_sample_it_is_zero_and_so_is_its_gradient():
     assert not s.grad.any()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(batch=st.integers(1, 8), classes=st.integers(2, 4), seed=st.integers(0, 1000), share=st.floats(0.1, 1))
 def test_base_samples_are_those_both_get_right_and_differ_most_on(batch, classes, seed, share):
     s, t = pair(batch, classes, seed=seed, factor=2)
@@ -119,7 +119,7 @@ def test_the_draw_is_the_generators():
     assert not torch.equal(first, other)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 1000), steps=st.integers(1, 10), rate=st.floats(0.01, 3))
 def test_an_attack_is_the_papers_iteration_for_each_image_by_itself(seed, steps, rate):
     network = Linear(seed)

@@ -43,7 +43,7 @@ def seen(batch: int, *, factor: float = 1.0) -> tuple[Outputs, list[torch.Tensor
     return outputs("student", stages=maps, logits=logits, embedding=embedding), maps, logits, embedding
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     batch=st.integers(1, 4),
     classes=st.integers(2, 5),

@@ -53,7 +53,7 @@ def oracle(student: np.ndarray, teacher: np.ndarray, resolution: int) -> float:
     return sum(squares) / len(squares)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     batch=st.integers(1, 3),
     classes=st.integers(2, 4),
@@ -68,7 +68,7 @@ def test_it_is_its_definition_for_any_sides(batch, classes, student, teacher, re
     assert catkd(s, t, resolution=resolution).item() == pytest.approx(expected, rel=1e-9, abs=1e-15)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 1000), factor=st.floats(0.01, 100))
 def test_the_strength_of_a_class_does_not_count(seed, factor):
     s, t = pair(2, 3, 4, 4, seed=seed)

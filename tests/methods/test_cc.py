@@ -14,7 +14,7 @@ from kdzoo.contract.methods import create_method
 from kdzoo.errors import InputError
 from kdzoo.functional import cc
 
-quick = settings(max_examples=25, deadline=None)
+quick = settings(max_examples=25)
 seeds = st.integers(0, 1000)
 
 

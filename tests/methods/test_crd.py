@@ -41,7 +41,7 @@ def step(method, module, index: torch.Tensor, seed: int):
     return method.loss(*given, batch_of(index, TARGETS[index], seed), module), s.numpy(), t.numpy()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(batch=st.integers(1, 4), negatives=st.integers(1, 6), samples=st.integers(7, 500), seed=st.integers(0, 1000))
 def test_it_is_the_papers_equation_of_the_scores(batch, negatives, samples, seed):
     hit, missed = drawn(batch, seed=seed), drawn(batch, negatives, seed=seed + 1)
@@ -93,7 +93,7 @@ def test_two_steps_are_those_of_the_paper_and_the_published_code():
             assert getattr(module, f"log_z_{side}").item() == pytest.approx(math.log(z[side]))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(batch=st.integers(1, 4), samples=st.integers(1, 9), picks=st.integers(1, 12), width=st.integers(1, 5), seed=st.integers(0, 1000))
 def test_both_ways_to_scores_are_the_products_with_the_picked_entries_and_so_are_their_gradients(batch, samples, picks, width, seed):
     """Entries may come twice; a gradient of an anchor is the sum of its entries, each times its score's."""
@@ -147,7 +147,7 @@ def test_its_gradient_through_the_embeddings_is_the_numerical_one():
     assert torch.autograd.gradcheck(loss, drawn(2, 5).requires_grad_())
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     classes=st.integers(2, 5),
     counts=st.lists(st.integers(1, 6), min_size=5, max_size=5),

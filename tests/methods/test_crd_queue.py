@@ -19,7 +19,7 @@ from kdzoo.methods.crd_queue import Queues
 TARGETS = torch.tensor([2, 0, 1, 0, 2, 2, 0, 0, 1, 2, 0, 2])
 FACTS = DataFacts(len(TARGETS), 3, TARGETS)
 STUDENT, TEACHER = Shapes(3, 5, ()), Shapes(3, 7, ())
-quick = settings(max_examples=30, deadline=None)
+quick = settings(max_examples=30)
 
 
 def nce(scores: list[list[float]], counted: list[list[bool]], samples: int) -> float:

@@ -52,7 +52,7 @@ def viewed(owner: str, first: torch.Tensor, second: torch.Tensor) -> Outputs:
     return outputs(owner, logits=first).with_pass(Pass.SECOND_VIEW, outputs(owner, logits=second))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     batch=st.integers(1, 6),
     classes=st.integers(2, 6),

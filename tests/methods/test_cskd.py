@@ -25,7 +25,7 @@ def oracle(own: list[list[float]], partner: list[list[float]], temperature: floa
     return temperature**2 * total / len(own)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(batch=st.integers(1, 4), classes=st.integers(2, 6), temperature=st.floats(0.5, 8), seed=st.integers(0, 1000))
 def test_it_is_the_softened_divergence_from_the_partner(batch, classes, temperature, seed):
     s, p = pair(batch, classes, seed=seed, factor=2)

@@ -40,7 +40,7 @@ def built(method) -> nn.Module:
     return method.build(Shapes(4, 4, ()), Shapes(4, 4, ()), DataFacts(8, 4, torch.zeros(8)))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(batch=st.integers(1, 5), classes=st.integers(2, 8), temperature=st.floats(0.5, 30), seed=st.integers(0, 1000))
 def test_it_is_hintons_loss_at_a_given_temperature(batch, classes, temperature, seed):
     s, t = pair(batch, classes, seed=seed, factor=3)

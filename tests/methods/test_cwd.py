@@ -39,7 +39,7 @@ def oracle(students: list[np.ndarray], teachers: list[np.ndarray], temperature: 
     return total
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(shape=st.tuples(*[st.integers(1, 4)] * 4), stages=st.integers(1, 3), temperature=st.floats(0.5, 20), seed=st.integers(0, 1000))
 def test_it_is_its_definition_summed_over_stages(shape, stages, temperature, seed):
     s = [drawn(*shape, seed=seed + i) for i in range(stages)]

@@ -21,7 +21,7 @@ def oracle(distilled: list[list[float]], teacher: list[list[float]]) -> float:
     return total / len(distilled)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(batch=st.integers(1, 4), classes=st.integers(2, 6), seed=st.integers(0, 1000))
 def test_it_is_the_cross_entropy_at_the_teachers_decision(batch, classes, seed):
     d, t = pair(batch, classes, seed=seed, factor=2)

@@ -22,7 +22,7 @@ def oracle(distilled: list[list[float]], teacher: list[list[float]], temperature
     return temperature**2 * total / len(distilled)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(batch=st.integers(1, 4), classes=st.integers(2, 6), temperature=st.floats(0.5, 8), seed=st.integers(0, 1000))
 def test_it_is_the_softened_divergence_summed_over_classes(batch, classes, temperature, seed):
     d, t = pair(batch, classes, seed=seed, factor=2)

@@ -15,7 +15,7 @@ from kdzoo.contract.methods import create_method
 from kdzoo.errors import InputError
 from kdzoo.functional import dkd, hinton
 
-quick = settings(max_examples=30, deadline=None)
+quick = settings(max_examples=30)
 seeds = st.integers(0, 1000)
 PUBLISHED = {"target_weight": 1.0, "nontarget_weight": 8.0, "temperature": 4.0}
 

@@ -63,7 +63,7 @@ def student_of(logits: torch.Tensor) -> Outputs:
     return Outputs.of({Need.LOGITS: logits}, owner="student")
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(batch=st.integers(1, 4), classes=st.integers(2, 5), peers=st.integers(1, 3), seed=st.integers(0, 1000))
 def test_it_is_the_mean_divergence_from_the_peers(batch, classes, peers, seed):
     s, *others = (drawn(batch, classes, seed=seed + i, factor=3) for i in range(peers + 1))

@@ -30,7 +30,7 @@ def oracle(students: list[np.ndarray], teachers: list[np.ndarray]) -> float:
     return total
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(shape=st.tuples(*[st.integers(1, 4)] * 4), stages=st.integers(1, 3), seed=st.integers(0, 1000))
 def test_it_is_the_mean_of_squares_summed_over_stages_in_any_order_of_the_batch(shape, stages, seed):
     s = [drawn(*shape, seed=seed + i) for i in range(stages)]

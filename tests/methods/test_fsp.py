@@ -32,7 +32,7 @@ def halved(image: np.ndarray) -> np.ndarray:
     return image.reshape(channels, height // 2, 2, width // 2, 2).mean((2, 4))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     batch=st.integers(1, 3),
     channels=st.lists(st.integers(1, 4), min_size=2, max_size=4),

@@ -28,7 +28,7 @@ def oracle(student: np.ndarray, teacher: np.ndarray) -> float:
     return sum(apart) / len(apart)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(shape=st.tuples(*[st.integers(1, 4)] * 4), factor=st.floats(0.01, 100), seed=st.integers(0, 1000))
 def test_it_is_the_mean_difference_of_whole_normalised_factors_whatever_their_strength(shape, factor, seed):
     s, t = drawn(*shape, seed=seed), drawn(*shape, seed=seed + 1)

@@ -18,7 +18,7 @@ STUDENT = Shapes(5, 8, (StageShape(3, 4, 4, 1), StageShape(5, 2, 3, 2)))
 TEACHER = Shapes(5, 6, (StageShape(4, 4, 4, 1), StageShape(6, 2, 3, 2)))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(shape=st.tuples(*[st.integers(1, 4)] * 4), seed=st.integers(0, 1000))
 def test_it_is_the_mean_of_squares(shape, seed):
     a, t = drawn(*shape, seed=seed), drawn(*shape, seed=seed + 1)

@@ -14,7 +14,7 @@ from kdzoo.contract.methods import REGISTRY, create_method
 from kdzoo.errors import InputError
 from kdzoo.functional import hinton
 
-quick = settings(max_examples=30, deadline=None)
+quick = settings(max_examples=30)
 seeds = st.integers(0, 1000)
 
 

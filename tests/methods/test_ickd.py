@@ -15,7 +15,7 @@ from kdzoo.functional import ickd
 FACTS = DataFacts(10, 5, torch.arange(10) % 5)
 STUDENT = Shapes(5, 6, (StageShape(3, 8, 8, 1), StageShape(4, 4, 6, 2)))
 TEACHER = Shapes(5, 9, (StageShape(5, 8, 8, 1), StageShape(6, 2, 3, 4)))
-quick = settings(max_examples=25, deadline=None)
+quick = settings(max_examples=25)
 
 
 def maps(shapes: Shapes, batch: int, seed: int) -> list[torch.Tensor]:

@@ -14,7 +14,7 @@ from kdzoo.errors import InputError
 from kdzoo.functional import irg
 from kdzoo.methods._ops import squared_distances
 
-quick = settings(max_examples=20, deadline=None)
+quick = settings(max_examples=20)
 seeds = st.integers(0, 1000)
 FACTS = DataFacts(10, 5, torch.arange(10) % 5)
 WEIGHTS = {"vertex_weight": 0.1, "edge_weight": 5.0, "transform_weight": 5.0}

@@ -14,7 +14,7 @@ from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.functional import itrd
 
 FACTS = DataFacts(10, 5, torch.arange(10) % 5)
-quick = settings(max_examples=25, deadline=None)
+quick = settings(max_examples=25)
 
 
 def correlation_part(student: np.ndarray, teacher: np.ndarray, order: float) -> float:

@@ -57,7 +57,7 @@ def oracle(learner: np.ndarray, networks: list[np.ndarray], targets: list[int], 
     return temperature**2 * total / len(targets)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     batch=st.integers(1, 4),
     classes=st.integers(2, 5),
@@ -72,7 +72,7 @@ def test_it_is_the_divergence_from_the_strictest_of_the_networks(batch, classes,
     assert kdcl(networks[0], networks, targets, temperature=temperature).item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 1000), networks=st.integers(1, 4))
 def test_no_network_is_surer_of_the_labels_than_the_ensemble(seed, networks):
     """The ensemble's cross-entropy is at most that of each of its networks."""

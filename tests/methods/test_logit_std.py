@@ -15,7 +15,7 @@ from kdzoo.contract.methods import REGISTRY, create_method
 from kdzoo.functional import logit_std
 from kdzoo.methods.logit_std import standardised
 
-quick = settings(max_examples=30, deadline=None)
+quick = settings(max_examples=30)
 seeds = st.integers(0, 1000)
 
 

@@ -42,7 +42,7 @@ def oracle(s: np.ndarray, t: np.ndarray, y: list[int], target_weight: float, non
     return temperature**2 * total / len(s)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(batch=st.integers(1, 6), classes=st.integers(2, 8), temperature=st.floats(0.5, 10), seed=st.integers(0, 1000))
 def test_it_is_the_papers_equations(batch, classes, temperature, seed):
     s, t = pair(batch, classes, seed=seed, factor=3)

@@ -17,7 +17,7 @@ def oracle(s: np.ndarray, t: np.ndarray) -> float:
     return sum(squares) / len(squares)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(batch=st.integers(1, 6), classes=st.integers(2, 8), seed=st.integers(0, 1000))
 def test_it_is_the_mean_of_squares_in_any_order(batch, classes, seed):
     s, t = pair(batch, classes, seed=seed, factor=4)

@@ -84,14 +84,14 @@ def oracle(student: np.ndarray, teacher: np.ndarray) -> float:
     return total / student.size
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(shape=st.tuples(*[st.integers(1, 5)] * 3), seed=st.integers(0, 1000))
 def test_it_is_the_mean_distance_of_normalised_maps(shape, seed):
     s, t = (z.relu() for z in pair(*shape, seed=seed))
     assert lwm(s, t).item() == pytest.approx(oracle(s.numpy(), t.numpy()), rel=1e-9, abs=1e-12)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(shape=st.tuples(*[st.integers(1, 4)] * 4), seed=st.integers(0, 1000))
 def test_grad_cam_weighs_the_activations_by_their_mean_gradients(shape, seed):
     features, gradients = pair(*shape, seed=seed)

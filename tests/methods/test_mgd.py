@@ -28,7 +28,7 @@ def oracle(generated: np.ndarray, teacher: np.ndarray) -> float:
     return sum((generated[place] - teacher[place]) ** 2 for place in np.ndindex(generated.shape)) / len(generated)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(shape=st.tuples(*[st.integers(1, 4)] * 4), seed=st.integers(0, 1000))
 def test_it_is_the_sum_of_squares_a_sample(shape, seed):
     s, t = pair(*shape, seed=seed)

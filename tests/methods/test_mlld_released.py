@@ -48,7 +48,7 @@ def viewed(owner: str, first: torch.Tensor, second: torch.Tensor) -> Outputs:
     return outputs(owner, logits=first).with_pass(Pass.SECOND_VIEW, outputs(owner, logits=second))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(batch=st.integers(1, 6), classes=st.integers(2, 6), temperature=st.sampled_from([0.7, 2.0, 4.0]), seed=st.integers(0, 1000))
 def test_it_is_what_the_code_computes(batch, classes, temperature, seed):
     s, t = pair(batch, classes, seed=seed, factor=2)

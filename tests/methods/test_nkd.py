@@ -13,7 +13,7 @@ from torch import nn
 from kdzoo.contract.methods import create_method
 from kdzoo.functional import nkd
 
-quick = settings(max_examples=30, deadline=None)
+quick = settings(max_examples=30)
 
 
 def softened(z: list[float], temperature: float) -> list[float]:

@@ -39,7 +39,7 @@ def oracle(expanded: np.ndarray, teacher: np.ndarray) -> float:
     return float(sum(((segment - teacher) ** 2).mean() for segment in segments))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(shape=st.tuples(*[st.integers(1, 4)] * 4), segments=st.integers(1, 5), seed=st.integers(0, 1000))
 def test_it_is_the_mean_of_squares_summed_over_segments(shape, segments, seed):
     batch, channels, height, width = shape

@@ -12,7 +12,7 @@ from kdzoo.contract.methods import create_method
 from kdzoo.functional import nst
 from kdzoo.methods.nst import discrepancy
 
-quick = settings(max_examples=25, deadline=None)
+quick = settings(max_examples=25)
 
 
 def unit(image: np.ndarray) -> list[np.ndarray]:

@@ -36,7 +36,7 @@ def oracle(student: list[list[float]], teacher: list[list[float]], targets: list
     return total / len(student)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(batch=st.integers(1, 4), classes=st.integers(2, 6), enhancement=st.floats(1, 3), seed=st.integers(0, 1000))
 def test_it_is_the_papers_equation(batch, classes, enhancement, seed):
     s, t = pair(batch, classes, seed=seed, factor=2)

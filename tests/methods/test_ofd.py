@@ -36,7 +36,7 @@ def negatives(teacher: np.ndarray) -> np.ndarray:
     return np.array([values.mean() if len(values) else 0.0 for values in found])
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(shape=st.tuples(*[st.integers(1, 4)] * 4), stages=st.integers(1, 4), seed=st.integers(0, 1000))
 def test_it_is_the_partial_distance_with_stages_weighed_from_the_deep_end(shape, stages, seed):
     s = [drawn(*shape, seed=seed + i) for i in range(stages)]
@@ -62,7 +62,7 @@ def test_its_gradient_is_the_numerical_one_and_the_teacher_gets_none():
     assert t.grad is None
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(sizes=st.lists(st.tuples(*[st.integers(1, 4)] * 3), min_size=1, max_size=5), seed=st.integers(0, 1000))
 def test_margins_are_the_mean_of_all_negative_values_seen_whatever_the_batches(sizes, seed):
     margin, seen = Margin(2).double(), []

@@ -14,7 +14,7 @@ from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.functional import pefd
 
 FACTS = DataFacts(10, 5, torch.arange(10) % 5)
-quick = settings(max_examples=25, deadline=None)
+quick = settings(max_examples=25)
 
 
 def oracle(projections: np.ndarray, teacher: np.ndarray) -> float:

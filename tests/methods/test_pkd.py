@@ -15,7 +15,7 @@ from kdzoo.functional import pkd
 FACTS = DataFacts(10, 5, torch.arange(10) % 5)
 STUDENT = Shapes(5, 6, (StageShape(5, 4, 4, 1), StageShape(4, 4, 6, 2)))
 TEACHER = Shapes(5, 9, (StageShape(5, 4, 4, 1), StageShape(6, 2, 3, 4)))
-quick = settings(max_examples=20, deadline=None)
+quick = settings(max_examples=20)
 
 
 def maps(shapes: Shapes, batch: int, seed: int) -> list[torch.Tensor]:

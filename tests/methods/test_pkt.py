@@ -13,7 +13,7 @@ from torch import nn
 from kdzoo.contract.methods import REGISTRY, create_method
 from kdzoo.functional import pkt
 
-quick = settings(max_examples=25, deadline=None)
+quick = settings(max_examples=25)
 seeds = st.integers(0, 1000)
 
 

@@ -46,7 +46,7 @@ def oracle(logits: list[list[float]], past: list[list[float]], targets: list[int
     return total / len(logits)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(batch=st.integers(1, 5), classes=st.integers(2, 5), share=st.floats(0, 1), seed=st.integers(0, 1000))
 def test_it_is_the_cross_entropy_with_the_softened_label(batch, classes, share, seed):
     s, past = drawn(batch, classes, seed=seed, factor=3), drawn(batch, classes, seed=seed + 1).softmax(1)

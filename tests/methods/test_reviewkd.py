@@ -50,7 +50,7 @@ def context(s: np.ndarray, t: np.ndarray) -> float:
     return loss / weights
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     batch=st.integers(1, 3), channels=st.integers(1, 3), sides=st.tuples(st.integers(1, 9), st.integers(1, 9)), seed=st.integers(0, 1000)
 )

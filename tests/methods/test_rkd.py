@@ -14,7 +14,7 @@ from kdzoo.contract.methods import create_method
 from kdzoo.errors import InputError
 from kdzoo.functional import rkd
 
-quick = settings(max_examples=20, deadline=None)
+quick = settings(max_examples=20)
 seeds = st.integers(0, 1000)
 
 

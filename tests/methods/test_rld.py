@@ -51,7 +51,7 @@ def labels(batch: int, classes: int, seed: int = 0) -> torch.Tensor:
     return torch.randint(classes, (batch,), generator=torch.Generator().manual_seed(seed))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     batch=st.integers(1, 6),
     classes=st.integers(2, 8),

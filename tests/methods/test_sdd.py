@@ -57,7 +57,7 @@ def labels(batch: int, classes: int, seed: int = 0) -> torch.Tensor:
     return torch.randint(classes, (batch,), generator=torch.Generator().manual_seed(seed))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     batch=st.integers(1, 4),
     cells=st.integers(1, 5),

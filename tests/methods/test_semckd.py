@@ -31,7 +31,7 @@ def oracle(projections: list[list[np.ndarray]], targets: list[list[np.ndarray]],
     return total / (images * ours)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(batch=st.integers(1, 3), ours=st.integers(1, 3), theirs=st.integers(1, 3), seed=st.integers(0, 1000))
 def test_it_is_its_definition_for_any_number_of_stages_on_either_side(batch, ours, theirs, seed):
     t = [drawn(batch, j + 2, 3, 2, seed=seed + j) for j in range(theirs)]

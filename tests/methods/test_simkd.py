@@ -27,7 +27,7 @@ def oracle(s: np.ndarray, t: np.ndarray) -> float:
     return sum(squares) / len(squares)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(shape=st.tuples(*[st.integers(1, 4)] * 4), seed=st.integers(0, 1000))
 def test_it_is_the_mean_of_squares(shape, seed):
     s, t = drawn(*shape, seed=seed), drawn(*shape, seed=seed + 1)

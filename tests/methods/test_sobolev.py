@@ -56,7 +56,7 @@ def oracle(student: np.ndarray, teacher: np.ndarray) -> float:
     return total / count
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(shape=st.tuples(*[st.integers(1, 4)] * 4), seed=st.integers(0, 1000))
 def test_it_is_the_mean_square_between_directions(shape, seed):
     s, t = pair(*shape, seed=seed)

@@ -11,7 +11,7 @@ from torch import nn
 from kdzoo.contract.methods import create_method
 from kdzoo.functional import sp
 
-quick = settings(max_examples=25, deadline=None)
+quick = settings(max_examples=25)
 seeds = st.integers(0, 1000)
 
 

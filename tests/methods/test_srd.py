@@ -14,7 +14,7 @@ from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.functional import srd
 
 FACTS = DataFacts(10, 5, torch.arange(10) % 5)
-quick = settings(max_examples=25, deadline=None)
+quick = settings(max_examples=25)
 
 
 def oracle(student: np.ndarray, teacher: np.ndarray, power: float) -> float:

@@ -25,7 +25,7 @@ def mean_square(a: np.ndarray, b: np.ndarray) -> float:
     return sum(squares) / len(squares)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(batch=st.integers(1, 4), width=st.integers(1, 5), classes=st.integers(2, 5), seed=st.integers(0, 1000))
 def test_it_is_the_two_means_of_squares(batch, width, classes, seed):
     h_s, h_t = drawn(batch, width, seed=seed), drawn(batch, width, seed=seed + 1)

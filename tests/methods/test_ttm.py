@@ -29,7 +29,7 @@ def oracle(s: np.ndarray, t: np.ndarray, power: float) -> float:
     return total / len(s)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(batch=st.integers(1, 6), classes=st.integers(2, 8), power=st.floats(0.05, 1), seed=st.integers(0, 1000))
 def test_it_is_the_papers_power_transform(batch, classes, power, seed):
     s, t = pair(batch, classes, seed=seed, factor=3)

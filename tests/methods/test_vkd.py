@@ -17,7 +17,7 @@ from kdzoo.training.optim import optimizer as of_recipe
 
 FACTS = DataFacts(10, 5, torch.arange(10) % 5)
 WIDTHS = [(4, 6), (6, 4), (5, 5), (1, 3), (3, 1), (1, 1)]
-quick = settings(max_examples=25, deadline=None)
+quick = settings(max_examples=25)
 
 
 def oracle(projected: np.ndarray, teacher: np.ndarray) -> float:

@@ -36,7 +36,7 @@ def labels(batch: int, classes: int, seed: int = 0) -> torch.Tensor:
     return torch.randint(classes, (batch,), generator=torch.Generator().manual_seed(seed))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(batch=st.integers(1, 6), classes=st.integers(2, 8), temperature=st.floats(0.5, 10), seed=st.integers(0, 1000))
 def test_it_is_the_papers_equation(batch, classes, temperature, seed):
     s, t = pair(batch, classes, seed=seed, factor=2)

@@ -32,7 +32,7 @@ from kdzoo.training.run_data import data_of
 from kdzoo.training.run_networks import network_of
 from kdzoo.training.run_student import member_of
 
-QUICK = ("bench", "--epochs", "8", "--limit", "300", "--seeds", "2", "--results", "results")
+QUICK = ("bench", "--epochs", "8", "--limit", "300", "--seeds", "2", "--results", "results", "--jobs", "1")
 
 
 def made(text: str, *, epochs: int = 240, alpha: float | None = None, **hyperparameters):

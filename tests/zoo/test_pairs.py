@@ -1,6 +1,6 @@
 """Every method on real networks: one training step works with nothing configured, or it is refused before, with the reason.
 
-On two CNNs of one family every method is tried, on the other pairs a quarter of the methods and pairs at each commit (see
+On two CNNs of one family every method is tried, on the other pairs a twelfth of the methods and pairs at each commit (see
 turns.py). What comes out is the table docs/method-pairs.md, which `python docs/build_pages.py` writes.
 """
 
@@ -35,7 +35,7 @@ def _one_thread() -> Iterator[None]:
 
 
 TRIED = [(trial, name) for trial in TRIALS[1:] for name in REGISTRY.own_names()]
-TRIED = [(TRIALS[0], name) for name in REGISTRY.own_names()] + part_of(TRIED, 4)
+TRIED = [(TRIALS[0], name) for name in REGISTRY.own_names()] + part_of(TRIED, 12)
 """the pairs and methods of this commit"""
 
 

@@ -1,7 +1,8 @@
 """What holds of every method for all shapes, sizes and precisions: its loss and gradients are finite, in float32.
 
 A method may refuse two networks while it is built, with the reason; what it builds must work. Those that read the
-networks themselves are run on two small real ones.
+networks themselves are run on two small real ones. At each commit every method has a third of the properties tried, those of
+its turn (see turns.py).
 """
 
 import copy
@@ -16,6 +17,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from turns import part_of
 
 from kdzoo.contract.batch import Batch, Progress
 from kdzoo.contract.build_objective import build_objective
@@ -49,7 +51,7 @@ BATCHES = st.integers(1, 9)
 SEEDS = st.integers(0, 1000)
 HALVES = st.sampled_from([torch.bfloat16, torch.float16])
 
-few = settings(max_examples=6, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+few = settings(max_examples=6, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(autouse=True)
@@ -170,49 +172,49 @@ def refused_or_sound(name: str, student: Shapes, teacher: Shapes, **changes: Any
 # Methods on what networks gave ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ON_OUTPUTS)
+@pytest.mark.parametrize("name", part_of(ON_OUTPUTS, 3, begin=0))
 @few
 @given(seed=SEEDS, classes=CLASSES)
 def test_a_batch_of_one_image(name, seed, classes):
     usual(name, batch=1, seed=seed, classes=classes).sound()
 
 
-@pytest.mark.parametrize("name", ON_OUTPUTS)
+@pytest.mark.parametrize("name", part_of(ON_OUTPUTS, 3, begin=1))
 @few
 @given(seed=SEEDS, batch=BATCHES)
 def test_two_classes(name, seed, batch):
     usual(name, batch=batch, seed=seed, classes=2).sound()
 
 
-@pytest.mark.parametrize("name", ON_LOGITS)
+@pytest.mark.parametrize("name", part_of(ON_LOGITS, 3, begin=2))
 @few
 @given(seed=SEEDS, batch=BATCHES, classes=CLASSES, factor=st.sampled_from([1e-4, 1e2, 1e3, 1e4]))
 def test_logits_of_any_size(name, seed, batch, classes, factor):
     usual(name, batch=batch, seed=seed, classes=classes, factor=factor).sound()
 
 
-@pytest.mark.parametrize("name", ON_OUTPUTS)
+@pytest.mark.parametrize("name", part_of(ON_OUTPUTS, 3, begin=0))
 @few
 @given(seed=SEEDS, batch=BATCHES, dtype=HALVES)
 def test_outputs_in_half_precision(name, seed, batch, dtype):
     usual(name, batch=batch, seed=seed, dtype=dtype).sound()
 
 
-@pytest.mark.parametrize("name", ON_OUTPUTS)
+@pytest.mark.parametrize("name", part_of(ON_OUTPUTS, 3, begin=1))
 @few
 @given(seed=SEEDS, batch=BATCHES, dtype=st.sampled_from([torch.float32, torch.bfloat16]))
 def test_under_autocast(name, seed, batch, dtype):
     usual(name, batch=batch, seed=seed, dtype=dtype).sound(autocast=True)
 
 
-@pytest.mark.parametrize("name", ON_MAPS)
+@pytest.mark.parametrize("name", part_of(ON_MAPS, 3, begin=2))
 @few
 @given(seed=SEEDS, batch=BATCHES)
 def test_maps_stored_channels_last(name, seed, batch):
     usual(name, batch=batch, seed=seed, layout=torch.channels_last).sound()
 
 
-@pytest.mark.parametrize("name", ON_OUTPUTS)
+@pytest.mark.parametrize("name", part_of(ON_OUTPUTS, 3, begin=0))
 @few
 @given(seed=SEEDS, batch=BATCHES, size=OBLONG, channels=st.tuples(CHANNELS, CHANNELS, CHANNELS))
 def test_maps_that_are_not_square(name, seed, batch, size, channels):
@@ -221,7 +223,7 @@ def test_maps_that_are_not_square(name, seed, batch, size, channels):
     step(name, student=shapes(stages), teacher=shapes(stages), batch=batch, seed=seed).sound()
 
 
-@pytest.mark.parametrize("name", ON_OUTPUTS)
+@pytest.mark.parametrize("name", part_of(ON_OUTPUTS, 3, begin=1))
 @few
 @given(seed=SEEDS, batch=BATCHES, sizes=st.lists(st.tuples(CHANNELS, SIDES, SIDES, CHANNELS, SIDES, SIDES), min_size=1, max_size=4))
 def test_channels_and_sizes_of_two_families(name, seed, batch, sizes):
@@ -229,7 +231,7 @@ def test_channels_and_sizes_of_two_families(name, seed, batch, sizes):
     refused_or_sound(name, shapes(student), shapes(teacher), batch=batch, seed=seed)
 
 
-@pytest.mark.parametrize("name", ON_OUTPUTS)
+@pytest.mark.parametrize("name", part_of(ON_OUTPUTS, 3, begin=2))
 @few
 @given(seed=SEEDS, pairing=st.sampled_from(["deep", "left"]), more=st.booleans())
 def test_three_stages_and_four(name, seed, pairing, more):
@@ -240,7 +242,7 @@ def test_three_stages_and_four(name, seed, pairing, more):
     refused_or_sound(name, student.pick([s for s, _ in pairs]), teacher.pick([t for _, t in pairs]), seed=seed)
 
 
-@pytest.mark.parametrize("name", ON_OUTPUTS)
+@pytest.mark.parametrize("name", part_of(ON_OUTPUTS, 3, begin=0))
 @few
 @given(seed=SEEDS, batch=BATCHES, student=st.tuples(CHANNELS, SIDES), teacher=st.tuples(CHANNELS, SIDES))
 def test_one_stage_alone_as_transformers_have(name, seed, batch, student, teacher):
@@ -248,7 +250,7 @@ def test_one_stage_alone_as_transformers_have(name, seed, batch, student, teache
     refused_or_sound(name, shapes(tokens), shapes(other), batch=batch, seed=seed)
 
 
-@pytest.mark.parametrize("name", ON_OUTPUTS)
+@pytest.mark.parametrize("name", part_of(ON_OUTPUTS, 3, begin=1))
 @few
 @given(seed=SEEDS, batch=BATCHES, widths=st.tuples(st.integers(1, 12), st.integers(1, 12)))
 def test_embeddings_of_any_width(name, seed, batch, widths):
@@ -327,35 +329,35 @@ def both(network: Network, images: Tensor, needs: NetworkNeeds) -> Outputs:
     return with_passes({which: network(images if which is Pass.FIRST else images.flip(-1), needs.outputs) for which in needs.passes})
 
 
-@pytest.mark.parametrize("name", ON_NETWORKS)
+@pytest.mark.parametrize("name", part_of(ON_NETWORKS, 3, begin=2))
 @few
 @given(seed=SEEDS, classes=CLASSES)
 def test_networks_of_one_image(name, seed, classes):
     run_on_networks(name, batch=1, seed=seed, classes=classes)
 
 
-@pytest.mark.parametrize("name", ON_NETWORKS)
+@pytest.mark.parametrize("name", part_of(ON_NETWORKS, 3, begin=0))
 @few
 @given(seed=SEEDS, batch=st.integers(2, 6), size=st.tuples(st.integers(8, 20), st.integers(8, 20)), classes=CLASSES)
 def test_networks_of_images_of_any_size_and_number(name, seed, batch, size, classes):
     run_on_networks(name, batch=batch, seed=seed, size=size, classes=classes)
 
 
-@pytest.mark.parametrize("name", ON_NETWORKS)
+@pytest.mark.parametrize("name", part_of(ON_NETWORKS, 3, begin=1))
 @few
 @given(seed=SEEDS, factor=st.sampled_from([1e2, 1e4]), classes=st.sampled_from([2, 7]))
 def test_networks_that_are_very_sure(name, seed, factor, classes):
     run_on_networks(name, seed=seed, factor=factor, classes=classes)
 
 
-@pytest.mark.parametrize("name", ON_NETWORKS)
+@pytest.mark.parametrize("name", part_of(ON_NETWORKS, 3, begin=2))
 @few
 @given(seed=SEEDS, batch=st.integers(2, 6))
 def test_networks_under_autocast(name, seed, batch):
     run_on_networks(name, seed=seed, batch=batch, precision=torch.bfloat16)
 
 
-@pytest.mark.parametrize("name", ON_NETWORKS)
+@pytest.mark.parametrize("name", part_of(ON_NETWORKS, 3, begin=0))
 @few
 @given(seed=SEEDS, batch=st.integers(2, 6))
 def test_networks_stored_channels_last(name, seed, batch):

@@ -1,6 +1,6 @@
 """200 real steps of every method under a teacher that has learnt, by benchmarks/steps.py: no NaN, and its own loss falls.
 
-Trained here on handwritten digits, a quarter of the methods at each commit (see turns.py); on photographs of CIFAR-10 the
+Trained here on handwritten digits, a twelfth of the methods at each commit (see turns.py); on photographs of CIFAR-10 the
 committed results say how it went, for every method.
 """
 
@@ -23,7 +23,7 @@ from kdzoo.runs.store import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 PHOTOGRAPHS = json.loads((ROOT / "results" / "steps" / "cifar10.json").read_text())
-TRIED = sorted({"hinton", *part_of(REGISTRY.own_names(), 4)})
+TRIED = sorted({"hinton", *part_of(REGISTRY.own_names(), 12)})
 """the methods that are trained at this commit; hinton's run knows the teacher"""
 FALLING = {data: [name for name in REGISTRY.own_names() if name not in excused(data)] for data in TRIALS}
 
