@@ -193,7 +193,7 @@ print(sorted(board["method"]))
 @pytest.mark.slow
 def test_a_script_needs_no_main_guard(place):
     (place / "script.py").write_text(NOTEBOOK)
-    said = subprocess.run([sys.executable, "script.py"], cwd=place, capture_output=True, text=True, check=False)
+    said = run_warm([sys.executable, "script.py"], cwd=place)
     assert said.returncode == 0, said.stderr
     assert said.stdout.strip().splitlines()[-1] == "['cell_loss', 'hinton', 'none', 'teacher']"
 

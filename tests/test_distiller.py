@@ -2,7 +2,6 @@
 
 import copy
 import re
-import subprocess
 import sys
 from dataclasses import replace
 from functools import cache
@@ -17,6 +16,7 @@ from distiller_in_two_processes import Net, nets
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
+from warm_python import run_warm
 
 import kdzoo
 import kdzoo.models.zoo
@@ -435,8 +435,7 @@ def test_where_nothing_tells_the_shape_of_an_input_it_is_asked_for_by_name():
 def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where two processes of DDP have left what they computed."""
     folder = tmp_path_factory.mktemp("two")
-    command = [sys.executable, two_processes.__file__, str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    done = run_warm([sys.executable, two_processes.__file__, str(folder)], timeout=240)
     assert done.returncode == 0, done.stderr
     return folder
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import wandb
+from warm_python import WarmPopen
 
 from kdzoo.errors import InputError
 from kdzoo.runs.loggers import LoggerGroup
@@ -391,7 +392,8 @@ def test_after_a_hard_end_the_same_id_goes_on_and_no_step_is_there_twice(wandb_h
             time.sleep(0.05)
         os._exit(9)
         """
-    assert subprocess.run([sys.executable, "-c", textwrap.dedent(code)], timeout=60).returncode == 9
+    with WarmPopen([sys.executable, "-c", textwrap.dedent(code)]) as process:
+        assert process.wait(timeout=60) == 9
     time.sleep(1.1)  # W&B names its folders by the second
     logger = opened(wandb_home, "at-1", tmp_path / "cursor", [])
     for epoch in (3, 4, 5, 6):
@@ -469,11 +471,11 @@ def isolated(code: str, **environ: str) -> subprocess.CompletedProcess[str]:
         """
     program = textwrap.dedent(start) + textwrap.dedent(code)
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:  # a pipe would end with W&B's service, not with this
-        ended = subprocess.run(
-            [sys.executable, "-c", program], env={**os.environ, **environ}, stdin=subprocess.DEVNULL, stdout=out, stderr=err, timeout=60
-        )
+        command, environment = [sys.executable, "-c", program], {**os.environ, **environ}
+        with WarmPopen(command, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err) as process:
+            status = process.wait(timeout=60)
         out.seek(0), err.seek(0)
-        return subprocess.CompletedProcess(ended.args, ended.returncode, out.read(), err.read())
+        return subprocess.CompletedProcess(command, status, out.read(), err.read())
 
 
 def test_a_service_killed_in_the_middle_costs_no_result_and_is_noted_once(wandb_home, tmp_path):

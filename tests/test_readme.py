@@ -1,14 +1,13 @@
 """The README's own lines, run as they stand there."""
 
-import os
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from pages import run
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -18,15 +17,6 @@ def block(language: str, containing: str) -> str:
     found = [code for name, code in re.findall(r"```(\w+)\n(.*?)```", README, re.S) if name == language and containing in code]
     assert len(found) == 1, f"expected one {language} block with {containing!r}"
     return found[0]
-
-
-def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    words = shlex.split(command, comments=True)
-    assert words[0] == "kdzoo"
-    environment = {**os.environ, "KDZOO_CACHE": str(folder / "cache")}
-    return subprocess.run(
-        [sys.executable, "-m", "kdzoo.cli", *words[1:]], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
-    )
 
 
 def test_a_users_own_loss_takes_less_than_15_lines():
@@ -40,9 +30,9 @@ def test_a_users_own_loss_is_checked_and_ranked(tmp_path):
     (tmp_path / "my_loss.py").write_text(block("python", "@kdzoo.register"))
     check, bench = block("bash", "kdzoo check my_loss.py").strip().splitlines()
     checked = run(check, tmp_path)
-    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert checked.status == 0, checked.said
     ranked = run(bench + " --quick", tmp_path)
-    assert ranked.returncode == 0, ranked.stdout + ranked.stderr
+    assert ranked.status == 0, ranked.said
     board = next((tmp_path / "results").glob("*/leaderboard.csv")).read_text()
     assert "my_loss" in board
     assert "hinton" in board
