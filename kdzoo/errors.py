@@ -62,11 +62,18 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
+def add_clause(text: str, clause: str) -> str:
+    """`text; clause`, or `text? Clause` after a question such as that of `did_you_mean`; the text alone where there is no clause."""
+    if not clause:
+        return text
+    return f"{text} {clause[0].upper()}{clause[1:]}" if text.endswith("?") else f"{text}; {clause}"
+
+
 def unknown(what: str, name: str, known: Iterable[str], *, show: int = 12) -> str:
     """One sentence about an unknown name: what it was meant to be, the nearest name, and what exists."""
     names = sorted(known)
     listed = ", ".join(names[:show]) + (f", ... ({len(names)} in all)" if len(names) > show else "")
-    return f"{what}: unknown {name!r}{did_you_mean(name, names)}" + (f"; known: {listed}" if names else "")
+    return add_clause(f"{what}: unknown {name!r}{did_you_mean(name, names)}", f"known: {listed}" if names else "")
 
 
 def problems_of(error: ValidationError, where: str = "", known: Iterable[str] = ()) -> list[str]:

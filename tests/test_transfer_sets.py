@@ -50,7 +50,7 @@ def test_classes_are_those_named_or_all_but_those_behind_a_minus(words, classes,
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["11"], "unknown '11'; did you mean '1'\\?; known: 0, 1, 2"),
+        (["11"], "unknown '11'; did you mean '1'\\? Known: 0, 1, 2"),
         (["7", "-3"], r"expected the classes to teach \(7\) or the classes to leave out \(-3\), got both"),
         ([f"-{name}" for name in DIGITS], "all 10 classes are left out; expected at least one class to teach"),
     ],
@@ -242,7 +242,7 @@ def test_the_command_line_takes_a_minus_and_refuses_what_the_data_lack(kdzoo, pl
     assert "images: all classes but 3" in told.out
     refused = kdzoo(*words, "--transfer-classes", "-33")
     assert refused.status == 2
-    assert "transfer_classes: unknown '33'; did you mean '3'?; known: 0, 1, 2" in refused.err
+    assert "transfer_classes: unknown '33'; did you mean '3'? Known: 0, 1, 2" in refused.err
 
 
 def write_digits(folder: Path, places: slice, *, part: str = "train", side: int = 8) -> int:

@@ -41,7 +41,7 @@ from kdzoo.cli import (
 from kdzoo.cli.declare import EXIT_CODES, Command, Group, option
 from kdzoo.cli.output import Interrupted, print_message
 from kdzoo.cli.streams import make_streams_durable
-from kdzoo.errors import FORMER_NAMES, InputError, KdzooError, WorkFailed, problems_of
+from kdzoo.errors import FORMER_NAMES, InputError, KdzooError, WorkFailed, add_clause, problems_of
 from kdzoo.text import first_line
 from kdzoo.version import VERSION
 
@@ -189,10 +189,10 @@ def _usage_problems(error: Exception) -> list[str]:
     context = getattr(error, "ctx", None)
     hint = f"see {context.command_path if context else 'kdzoo'} --help"
     if (name := getattr(error, "option_name", "")) and hasattr(error, "possibilities"):
-        return [f"unknown option {name}{_near_options(name, error.possibilities or ())}; {hint}"]
+        return [add_clause(f"unknown option {name}{_near_options(name, error.possibilities or ())}", hint)]
     if isinstance(cause := error.__cause__, ValidationError):
         (problem,) = problems_of(cause, max(error.param.opts, key=len))  # type: ignore[attr-defined]
-        return [f"{PARSING.sub('', problem).rstrip('.')}; {hint}"]
+        return [add_clause(PARSING.sub("", problem).rstrip("."), hint)]
     if extra := re.search(r"unexpected extra arguments?(?:\(s\))? \((.+)\)", text):
         return [f"unexpected argument: {extra[1]}; {hint}"]
     return [f"{text.rstrip('.')}; {hint}"] if text else []

@@ -14,7 +14,7 @@ from typing import Any
 
 from kdzoo.contract.advice import Networks, advice_for
 from kdzoo.contract.needs import Need, Pass
-from kdzoo.errors import KdzooError, did_you_mean
+from kdzoo.errors import KdzooError, add_clause, did_you_mean
 from kdzoo.text import first_line
 
 
@@ -32,7 +32,7 @@ def in_words(error: BaseException, networks: Networks | None = None) -> str:
         if str(error.name) in Pass.__members__:
             return f"kdzoo.Need has no {error.name}; it is a pass: write kdzoo.Pass.{error.name}"
         names = [name for name in Need.__members__ if name != "NOTHING"]
-        return f"kdzoo.Need has no {error.name}{did_you_mean(str(error.name), names)} It has: {', '.join(names)}"
+        return add_clause(f"kdzoo.Need has no {error.name}{did_you_mean(str(error.name), names)}", f"it has: {', '.join(names)}")
     text, advice = first_line(str(error)).rstrip(".,"), advice_for(error, networks)
     return f"{type(error).__name__}{f': {text}' if text else ''}{_suggestion(error)}{f'. {advice}' if advice else ''}"
 

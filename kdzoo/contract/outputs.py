@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Protocol, TypeVar
 
 from kdzoo.contract.needs import BY_WORD, KINDS, PASS_KINDS, Need, NetworkNeeds, Pass, UndeclaredNeed, describe, kind_of
-from kdzoo.errors import did_you_mean
+from kdzoo.errors import add_clause, did_you_mean
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -205,7 +205,7 @@ def explain_unknown(owner: str, name: str, names: Sequence[str], aliases: Mappin
 
     if not near and hasattr(Tensor, name):
         near = f": it is not a tensor but holds several; write {owner}.{example}.{name}"
-    raise AttributeError(f"{owner} has no {name!r}{near}{' It' if near.endswith('?') else '; it'} has: {', '.join(names)}")
+    raise AttributeError(add_clause(f"{owner} has no {name!r}{near}", f"it has: {', '.join(names)}"))
 
 
 def _measures(value: Any) -> str:

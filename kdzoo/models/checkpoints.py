@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdzoo.errors import InputError, did_you_mean
+from kdzoo.errors import InputError, add_clause, did_you_mean
 from kdzoo.models.harmless import harmless_types
 from kdzoo.models.state_names import CRITERION, common_prefix
 from kdzoo.models.weights import metadata_of, read_deployed
@@ -89,7 +89,8 @@ def read_checkpoint(path: Path, owner: str | None = None, key: str | None = None
     name_of_set = next((name for name in AVERAGED if name in sets), EMA) if key == EMA else key
     if name_of_set is not None and name_of_set not in sets:
         names_of_sets = ", ".join(name or "(without a key)" for name in sets)
-        raise InputError(f"weights: {path}: has no weights under {name_of_set!r}{did_you_mean(name_of_set, sets)}; it has: {names_of_sets}")
+        fault = f"weights: {path}: has no weights under {name_of_set!r}{did_you_mean(name_of_set, sets)}"
+        raise InputError(add_clause(fault, f"it has: {names_of_sets}"))
     set_key = next(iter(sets)) if name_of_set is None else name_of_set
     tensors = {str(name): value for name, value in sets[set_key].items() if isinstance(value, Tensor)}
     aside = [str(name) for name in sets[set_key] if name not in tensors] + [name for name in tensors if COUNTERS.search(name)]

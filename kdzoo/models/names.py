@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 from collections.abc import Callable
@@ -20,7 +19,7 @@ import kdzoo.models.zoo.small
 from kdzoo.contract.code_version import version_of
 from kdzoo.contract.private_modules import plugin_of
 from kdzoo.contract.registry import Registry, definition_of
-from kdzoo.errors import InputError
+from kdzoo.errors import InputError, add_clause, did_you_mean
 from kdzoo.models.committee import members_of_name, register_committee
 from kdzoo.models.zoo.mlp import MLPS, register_mlp, widths_of
 from kdzoo.runs.spec import Normalisation
@@ -121,13 +120,9 @@ def ours_or_timm(name: str) -> None:
     if name.startswith("module:") or is_known(name):
         return
     names = network_names()
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    if name.startswith("mlp"):
-        hint += "; mlp_WIDTH_WIDTH is a fully connected network, a width from 1 to 99999 a hidden layer"
-    raise InputError(
-        f"network: unknown {name!r}{hint} (`kdzoo networks` lists kdzoo's own, `kdzoo networks PART` all {len(names)} with timm's)"
-    )
+    widths = "a fully connected network is mlp_WIDTH_WIDTH, with a width from 1 to 99999 for each hidden layer"
+    fault = add_clause(f"network: unknown {name!r}{did_you_mean(name, names)}", widths if name.startswith("mlp") else "")
+    raise InputError(f"{fault} (`kdzoo networks` lists kdzoo's own, `kdzoo networks PART` all {len(names)} with timm's)")
 
 
 def network_names() -> list[str]:

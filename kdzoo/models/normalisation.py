@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from kdzoo.errors import InputError, did_you_mean
+from kdzoo.errors import InputError, add_clause, did_you_mean
 from kdzoo.runs.fields import parse
 from kdzoo.runs.spec import Normalisation
 
@@ -38,7 +38,8 @@ def normalisation_of(text: str) -> Normalisation | None:
         return USUAL[text]
     if not NUMBERS.match(text):
         names = [AUTO, DATA, *USUAL]
-        raise InputError(f"norm: unknown {text!r}{did_you_mean(text, names)}; known: {', '.join(names)}, or MEAN/STD such as 0.5/0.25")
+        known = f"known: {', '.join(names)}, or MEAN/STD such as 0.5/0.25"
+        raise InputError(add_clause(f"norm: unknown {text!r}{did_you_mean(text, names)}", known))
     mean, _, std = text.partition("/")
     try:
         numbers = [tuple(float(number) for number in part.split(",")) for part in (mean, std or mean)]

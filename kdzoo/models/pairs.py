@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kdzoo.contract.registry import Definition, Registry
-from kdzoo.errors import InputError, did_you_mean
+from kdzoo.errors import InputError, add_clause, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -89,5 +89,6 @@ def pair(name: str) -> Pair:
         return entry
     parts = name.split("/")
     if len(parts) != 2 or not all(parts):
-        raise InputError(f"pairs: unknown {name!r}{did_you_mean(name, PAIRS)}; write TEACHER/STUDENT, or see `kdzoo pairs`")
+        fault = f"pairs: unknown {name!r}{did_you_mean(name, PAIRS)}"
+        raise InputError(add_clause(fault, "write TEACHER/STUDENT, or see `kdzoo pairs`"))
     return Pair(name, parts[0], parts[1])

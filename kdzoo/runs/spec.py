@@ -61,7 +61,7 @@ class NetworkSpec(SparseSpec):
 
     name: str
     classes: Count
-    start: str = Field("random", pattern=r"^(random|pretrained|file:[0-9a-f]{64}|run:.+|saved:[0-9a-f]{64})$")
+    start: Annotated[str, Field(pattern=r"^(random|pretrained|file:[0-9a-f]{64}|run:.+|saved:[0-9a-f]{64})$")] = "random"
     stem: Literal["standard", "small"] = "standard"
     image_size: Count | None = None
     norm: Annotated[Normalisation | None, OmitDefault()] = None

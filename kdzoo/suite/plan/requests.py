@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from kdzoo.contract.methods import REGISTRY
-from kdzoo.errors import InputError, did_you_mean, noting, raise_if_any
+from kdzoo.errors import InputError, add_clause, did_you_mean, noting, raise_if_any
 from kdzoo.suite.plan.config import CONTROLS, NONE, BenchConfig
 
 
