@@ -32,7 +32,7 @@ from kdzoo.data.sources import load
 from kdzoo.data.views import apply, draw
 from kdzoo.errors import InputError
 from kdzoo.runs.environment import environment
-from kdzoo.runs.spec import Augment, Recipe
+from kdzoo.runs.recipe import Augment, Recipe
 
 SAMPLES, SIDE, CLASSES, ROUNDS = 50_000, 32, 10, 9
 CROPPED = {"crop": "pad", "pad": 4, "flip": True}

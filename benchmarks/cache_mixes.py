@@ -31,7 +31,8 @@ from kdzoo.models.placement import Placement
 from kdzoo.models.weights import file_sha256
 from kdzoo.runs.environment import environment
 from kdzoo.runs.options import WorkerOptions
-from kdzoo.runs.spec import Augment, NetworkSpec, ObjectiveSpec, Recipe, Run
+from kdzoo.runs.recipe import Augment, Recipe
+from kdzoo.runs.spec import NetworkSpec, ObjectiveSpec, Run
 from kdzoo.runs.store import Store
 from kdzoo.suite.plan.objectives import objective
 from kdzoo.suite.plan.requests import parse_request

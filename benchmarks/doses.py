@@ -19,8 +19,8 @@ import yaml
 
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.files import CONFIGS
+from kdzoo.runs.atomic import write_bytes
 from kdzoo.runs.events import Event, Note, TeacherChecked
-from kdzoo.runs.store import write_bytes
 from kdzoo.suite.plan.doses import Measured, read_doses
 from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.run.bench import with_weights

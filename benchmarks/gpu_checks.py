@@ -150,7 +150,7 @@ def _train(store: Store, runs: dict[str, Run], about: Record, options: WorkerOpt
         store.run(run.id).plan(run, about)
     for recipe in {str(run.recipe): run.recipe for run in runs.values()}.values():
         train_runs(store, [run.id for run in runs.values() if run.recipe == recipe], options, WorkerState(), lambda _: None, lambda: False)
-    return {name: store.run(run.id).failure() for name, run in runs.items() if store.run(run.id).state() != "done"}
+    return {name: store.run(run.id).failure().error for name, run in runs.items() if store.run(run.id).state() != "done"}
 
 
 def few(setup: Setup) -> int:

@@ -22,7 +22,8 @@ from kdzoo.models.measure import NetworkCost, count
 from kdzoo.models.placement import Placement
 from kdzoo.models.weights import file_sha256, load_state, save_student
 from kdzoo.runs.options import WorkerOptions
-from kdzoo.runs.spec import DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run
+from kdzoo.runs.recipe import Recipe
+from kdzoo.runs.spec import DataSpec, NetworkSpec, ObjectiveSpec, Run
 from kdzoo.runs.store import Store
 from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.plan.objectives import objective

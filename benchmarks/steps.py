@@ -132,7 +132,7 @@ def train(data: str, methods: Sequence[str], folder: Path) -> dict[str, RunFolde
 def outcome(name: str, folder: RunFolder) -> Outcome:
     """What a trained run came to."""
     if folder.state() != "done":
-        return Outcome(name, len(read_lines(folder.metrics)), None, None, None, folder.failure())
+        return Outcome(name, len(read_lines(folder.metrics)), None, None, None, folder.failure().error)
     lines = read_lines(folder.metrics)
     first, last = (float(line["parts"][name]) for line in (lines[0], lines[-1]))
     return Outcome(name, int(lines[-1]["step"]), first, last, float(folder.result()["last"]["test"]["top1"]), None)

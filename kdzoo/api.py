@@ -14,11 +14,11 @@ from torch import nn
 
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.data.known import DATA
+from kdzoo.files import cache_folder
 from kdzoo.models import names
 from kdzoo.models.identity import module_name
 from kdzoo.runs.options import Execution
 from kdzoo.runs.spec import NetworkSpec
-from kdzoo.runs.store import cache_folder
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.jobs import Outcome
 from kdzoo.suite.plan.layers import quick as quick_options

@@ -1,4 +1,4 @@
-"""Files of a folder that somebody else may have written to. Free of torch."""
+"""Where kdzoo's own files and its cache lie, and reading from folders that somebody else may have written to. Free of torch."""
 
 from __future__ import annotations
 
@@ -7,12 +7,29 @@ import os
 import stat
 from pathlib import Path
 
+from kdzoo.errors import InputError
+
 PACKAGE = Path(__file__).resolve().parent
 """kdzoo's own folder"""
 CONFIGS = PACKAGE / "configs"
 
 LARGEST_RECORD = 1 << 28
 """bytes of a file that is read whole: a record of a run is a few kilobytes, its metrics a few megabytes"""
+
+
+def cache_folder() -> Path:
+    """Where teachers, decoded images and downloaded data are kept: KDZOO_CACHE, else `kdzoo` in the user's cache folder."""
+    named = os.environ.get("KDZOO_CACHE")
+    return Path(named) if named else user_cache() / "kdzoo"
+
+
+def user_cache() -> Path:
+    """The user's folder for caches: XDG_CACHE_HOME, else `.cache` in the home folder; raises InputError where there is none."""
+    named = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return Path(named) if named else Path.home() / ".cache"
+    except RuntimeError:
+        raise InputError("cache: this user has no home folder; set KDZOO_CACHE to a folder that can be written") from None
 
 
 def is_plain(mode: int) -> bool:

@@ -19,7 +19,8 @@ from kdzoo.data.preprocess import centre
 from kdzoo.models.build import build_network
 from kdzoo.models.network import Network
 from kdzoo.models.predict import predict
-from kdzoo.runs.spec import Augment, NetworkSpec, Recipe
+from kdzoo.runs.recipe import Augment, Recipe
+from kdzoo.runs.spec import NetworkSpec
 from kdzoo.suite.distill.delivery import deliver
 
 CPU = torch.device("cpu")

@@ -9,7 +9,7 @@ from torch import nn
 
 from kdzoo.errors import InputError
 from kdzoo.runs.fields import parse
-from kdzoo.runs.spec import Recipe
+from kdzoo.runs.recipe import Recipe
 from kdzoo.training.dot import DOT
 
 LR, MOMENTUM, GAP, DECAY = 0.1, 0.9, 0.075, 5e-4

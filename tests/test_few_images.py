@@ -25,7 +25,8 @@ from kdzoo.models.network import Network
 from kdzoo.models.placement import Placement
 from kdzoo.models.predict import EVALUATION_BATCH, EVALUATION_PIXELS, batch_of, predict
 from kdzoo.runs.options import WorkerOptions
-from kdzoo.runs.spec import Augment, DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run
+from kdzoo.runs.recipe import Augment, Recipe
+from kdzoo.runs.spec import DataSpec, NetworkSpec, ObjectiveSpec, Run
 from kdzoo.runs.store import RunFolder
 from kdzoo.suite.distill.image_size import choose_size, clearly_better
 from kdzoo.suite.plan.recipe_files import recipe_file
@@ -196,7 +197,8 @@ from kdzoo.contract.needs import Need, Pass
 from kdzoo.contract.shapes import DataFacts
 from kdzoo.runs.store import RunFolder
 from kdzoo.models.predict import predict
-from kdzoo.runs.spec import Augment, DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run
+from kdzoo.runs.recipe import Augment, Recipe
+from kdzoo.runs.spec import DataSpec, NetworkSpec, ObjectiveSpec, Run
 torch.set_num_threads(1)
 network = build_network(NetworkSpec(name="resnet10t", classes=5), channels=3, side=256, mean=[0.5], std=[0.5], seed=0)
 part = Subset(torch.zeros(420, 3, 256, 256, dtype=torch.uint8), torch.zeros(420, dtype=torch.int64))

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from kdzoo.errors import InputError
-from kdzoo.files import read_file, read_text
-from kdzoo.runs.store import RunFolder, user_cache
+from kdzoo.files import read_file, read_text, user_cache
+from kdzoo.runs.store import RunFolder
 
 
 def test_a_plain_file_is_read(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def trained(made: Plan, **options) -> tuple[dict[str, dict[str, torch.Tensor]], 
     train_runs(made.store, [p.run.id for p in made.students], given, WorkerState(), lambda _: None, lambda: False)
     folders = {p.run.objective.label: made.store.run(p.run.id) for p in made.students}
     done = {label: load_file(folder.student) for label, folder in folders.items() if folder.state() == "done"}
-    return done, {label: folder.failure() for label, folder in folders.items() if folder.state() == "failed"}
+    return done, {label: folder.failure().error for label, folder in folders.items() if folder.state() == "failed"}
 
 
 @pytest.fixture(autouse=True)

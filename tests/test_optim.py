@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdzoo.runs.spec import Recipe
+from kdzoo.runs.recipe import Recipe
 from kdzoo.suite.plan.recipe_files import recipe_file
 from kdzoo.training.optim import SkippedSteps, decay_at, learning_rate, moving_average, optimizer
 

@@ -12,7 +12,8 @@ from kdzoo.models.build import build_network
 from kdzoo.models.network import Network
 from kdzoo.models.normalisation import Normalisation
 from kdzoo.runs.options import WorkerOptions
-from kdzoo.runs.spec import NetworkSpec, Recipe
+from kdzoo.runs.recipe import Recipe
+from kdzoo.runs.spec import NetworkSpec
 from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.plan.planned import Plan
 from kdzoo.suite.plan.sweep import plan

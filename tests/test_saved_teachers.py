@@ -13,7 +13,8 @@ from kdzoo.data.sources import load
 from kdzoo.data.split import split
 from kdzoo.errors import InputError
 from kdzoo.runs.predictions import read_predictions
-from kdzoo.runs.spec import Augment, DataSpec, Recipe
+from kdzoo.runs.recipe import Augment, Recipe
+from kdzoo.runs.spec import DataSpec
 from kdzoo.runs.store import Store, teacher_store
 from kdzoo.teachers.file import spread
 from kdzoo.teachers.file_io import read_saved

@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from kdzoo.runs.atomic import set_aside
 from kdzoo.runs.seals import Damaged, read_sealed, read_tensors, tensors_digest, write_sealed, write_tensors
-from kdzoo.runs.store import set_aside
 
 TENSORS = {
     "weight": torch.arange(6.0).view(2, 3),

@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdzoo.errors import InputError
+from kdzoo.runs.canonical import canonical_json
 from kdzoo.runs.fields import parse
-from kdzoo.runs.spec import Augment, DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run, TermSpec, canonical_json
+from kdzoo.runs.recipe import Augment, Recipe
+from kdzoo.runs.spec import DataSpec, NetworkSpec, ObjectiveSpec, Run, TermSpec
 
 RESULTS = Path(__file__).resolve().parent.parent / "results"
 

@@ -11,9 +11,11 @@ from completed import completed
 from warm_python import WarmPopen, run_warm
 
 from kdzoo.errors import InputError
+from kdzoo.runs.atomic import StoreError, ensure_writable, write_bytes
+from kdzoo.runs.recipe import Recipe
 from kdzoo.runs.results import SCHEMA, NewerSchema
-from kdzoo.runs.spec import DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run
-from kdzoo.runs.store import RunFolder, Store, StoreError, writable, write_bytes
+from kdzoo.runs.spec import DataSpec, NetworkSpec, ObjectiveSpec, Run
+from kdzoo.runs.store import RunFolder, Store
 from kdzoo.suite.report.records import read_record
 
 
@@ -166,11 +168,11 @@ def test_a_record_beside_the_run_that_no_table_could_read_is_written_again_for_a
 
 def test_a_failure_is_told_in_its_last_line_whatever_the_file_holds(folder):
     folder.fail("Traceback ...\nRuntimeError: x\n")
-    assert folder.failure() == "RuntimeError: x"
+    assert folder.failure().error == "RuntimeError: x"
     (folder.path / "error.txt").write_bytes(b"\xff\xfe broken")
-    assert "broken" in folder.failure()
+    assert "broken" in folder.failure().error
     (folder.path / "error.txt").write_bytes(b"")
-    assert folder.failure() == "no reason was kept"
+    assert folder.failure().error == "no reason was kept"
 
 
 def test_a_plan_under_another_runs_name_is_refused(folder, tmp_path):
@@ -202,7 +204,7 @@ def test_a_write_that_fails_leaves_what_was_there_and_no_litter(tmp_path):
 def test_a_folder_that_takes_no_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="results: cannot write to"):
-        writable(tmp_path / "file" / "results")
+        ensure_writable(tmp_path / "file" / "results")
     with pytest.raises(StoreError, match="cannot write"):
         write_bytes(tmp_path / "file" / "x.json", b"")
 

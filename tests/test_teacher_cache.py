@@ -16,13 +16,14 @@ from kdzoo.contract.needs import Need
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.plugins import load_plugin
 from kdzoo.errors import InputError
+from kdzoo.files import cache_folder
 from kdzoo.models.build import build_network
 from kdzoo.models.identity import identity
 from kdzoo.models.network import freeze
 from kdzoo.models.placement import Placement
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import NetworkSpec
-from kdzoo.runs.store import cache_folder, teacher_store
+from kdzoo.runs.store import teacher_store
 from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.plan.planned import Plan
 from kdzoo.suite.plan.sweep import plan

@@ -22,11 +22,11 @@ import kdzoo
 from kdzoo.contract.needs import Need, Needs, NetworkNeeds, Pass
 from kdzoo.contract.outputs import Outputs
 from kdzoo.data import epoch, loader, mixing, operations, pixels, views
+from kdzoo.files import cache_folder
 from kdzoo.models.placement import autocast
 from kdzoo.models.predict import predict
 from kdzoo.runs.events import CacheUse, Event, Note, StepsTaken, TrainingBegun
 from kdzoo.runs.options import WorkerOptions
-from kdzoo.runs.store import cache_folder
 from kdzoo.seeds import stream
 from kdzoo.suite.plan.planned import Plan
 from kdzoo.suite.run.train_runs import train_runs

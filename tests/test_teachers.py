@@ -192,7 +192,7 @@ def test_the_normalisation_of_a_file_is_measured_told_and_taken_where_it_is_aske
 
 def test_a_teacher_that_is_good_as_it_is_is_measured_once(monkeypatch):
     from kdzoo.data.dataset import Subset
-    from kdzoo.runs.spec import Augment
+    from kdzoo.runs.recipe import Augment
     from kdzoo.teachers import checks as teachers
 
     module = fitted(Net(), lambda x: (x / 255 - 0.5) / 0.5, steps=600)

@@ -395,7 +395,7 @@ def test_every_combination_of_passes_of_student_and_teacher_trains_alone(tmp_pat
     for student in made.students:
         train_runs(made.store, [student.run.id], options, WorkerState(), lambda _: None, lambda: False)
     states = {p.run.objective.label: made.store.run(p.run.id) for p in made.students}
-    assert {name: folder.failure() for name, folder in states.items() if folder.state() != "done"} == {}
+    assert {name: folder.failure().error for name, folder in states.items() if folder.state() != "done"} == {}
 
 
 def test_a_teacher_whose_other_view_alone_is_read_answers_for_that_view(tmp_path):
@@ -409,7 +409,7 @@ def test_a_teacher_whose_other_view_alone_is_read_answers_for_that_view(tmp_path
     made = planned(tmp_path, methods="apart", alphas="", epochs=1, limit=150, set={"teacher_recipe.epochs": 1, "recipe.augment": SHIFTED})
     ids = [p.run.id for p in made.students if p.run.objective.label == "apart"]
     train_runs(made.store, ids, WorkerOptions(allow_chance_teacher=True), WorkerState(), lambda _: None, lambda: False)
-    assert made.store.run(ids[0]).state() == "done", made.store.run(ids[0]).failure()
+    assert made.store.run(ids[0]).state() == "done", made.store.run(ids[0]).failure().error
     assert not any(torch.allclose(first, second) for first, second in seen)
 
 
@@ -425,7 +425,7 @@ def test_float16_says_how_many_steps_it_skipped_and_ends_with_numbers(tmp_path):
     train_runs(made.store, [p.run.id for p in made.students], options, WorkerState(), notes.append, lambda: False)
     for planned_run in made.students:
         folder = made.store.run(planned_run.run.id)
-        assert folder.state() == "done", folder.failure()
+        assert folder.state() == "done", folder.failure().error
         assert all(bool(torch.isfinite(value).all()) for value in load_file(folder.student).values())
         train_part = folder.result()["train"]
         lines = [json.loads(line) for line in folder.metrics.read_text().splitlines()]

@@ -14,7 +14,7 @@ from kdzoo.data.known import DATA
 from kdzoo.files import PACKAGE
 from kdzoo.models.known import own_networks
 from kdzoo.models.pairs import PAIRS
-from kdzoo.runs.spec import Augment, Recipe
+from kdzoo.runs.recipe import Augment, Recipe
 from kdzoo.runs.store import Store, teacher_store
 from kdzoo.suite.plan.recipe_files import recipes as recipe_names
 from kdzoo.suite.study.study_files import shipped_studies

@@ -172,7 +172,7 @@ def _explained_row(objective: ObjectiveSpec) -> dict[str, Any]:
 
 def _measured(objective: ObjectiveSpec, results: Path) -> list[str]:
     """What the benches below a folder have measured of the terms of an objective, a line a measurement."""
-    from kdzoo.runs.spec import canonical
+    from kdzoo.runs.canonical import canonical
     from kdzoo.suite.plan.doses import NAME, of_method, read_doses, weight_for
 
     lines = []

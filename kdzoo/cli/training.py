@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdzoo.cli.output import console, print_message, print_text, with_label
-from kdzoo.runs.store import cache_folder, writable
+from kdzoo.files import cache_folder
+from kdzoo.runs.atomic import ensure_writable
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.jobs import Outcome
 from kdzoo.suite.plan.layers import ConfigError, bench_config
@@ -69,7 +70,7 @@ def print_lines(lines: Iterable[str]) -> None:
 def open_launcher(config: BenchConfig) -> Launcher:
     """The launcher whose workers know the bench's plugins; what they print is logged in the cache folder."""
     logs = cache_folder() / "logs" / config.name
-    writable(logs)
+    ensure_writable(logs)
     return create_launcher(LauncherSetup(logs, config.plugin, config.device))
 
 

@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from kdzoo.files import cache_folder
 from kdzoo.runs.seals import Damaged, read_sealed, write_sealed
-from kdzoo.runs.store import cache_folder
 
 FILES_PER_TASK = 64
 """files that a thread reads at a time"""

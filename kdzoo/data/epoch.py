@@ -19,7 +19,7 @@ from kdzoo.data.loader import fetch, fetch_once
 from kdzoo.data.mixing import MixPlan, draw_mixes, mix, soft_targets
 from kdzoo.data.split import Parts
 from kdzoo.data.views import Views, apply, draw, has_numbered_views, output_shape, view_number
-from kdzoo.runs.spec import Recipe, steps_per_epoch
+from kdzoo.runs.recipe import Recipe, steps_per_epoch
 from kdzoo.seeds import generator
 
 Inputs = dict[Pass, Tensor]

@@ -18,7 +18,7 @@ from kdzoo.data.listing import Listing, list_images
 from kdzoo.data.pixels import DECODER, Look, fault, find_scales, look
 from kdzoo.data.preprocess import COLOUR_16, FLOAT, RANGES
 from kdzoo.errors import InputError
-from kdzoo.runs.store import cache_folder
+from kdzoo.files import cache_folder
 from kdzoo.text import number_of
 
 DEFAULT_SIDE = 256

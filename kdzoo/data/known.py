@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdzoo.contract.registry import Registry
-from kdzoo.runs.store import cache_folder
+from kdzoo.files import cache_folder
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdzoo.runs.spec import Recipe
+from kdzoo.runs.recipe import Recipe
 from kdzoo.seeds import generator, stream
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kdzoo.data.operations import OPERATIONS, apply_operation, brightness, contrast, cutout, saturation
 from kdzoo.data.preprocess import centre
-from kdzoo.runs.spec import Augment, Recipe
+from kdzoo.runs.recipe import Augment, Recipe
 from kdzoo.seeds import generator
 
 ASPECT = (3 / 4, 4 / 3)

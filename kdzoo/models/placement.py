@@ -12,7 +12,7 @@ import torch
 
 from kdzoo.models.network import Network
 from kdzoo.runs.options import WorkerOptions
-from kdzoo.runs.spec import Recipe
+from kdzoo.runs.recipe import Recipe
 
 
 @dataclass(frozen=True)

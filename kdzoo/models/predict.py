@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from kdzoo.data.dataset import Subset
 from kdzoo.data.loader import fetch
 from kdzoo.data.views import center, output_shape
-from kdzoo.runs.spec import Augment
+from kdzoo.runs.recipe import Augment
 
 EVALUATION_BATCH = 500
 EVALUATION_PIXELS = EVALUATION_BATCH * 64 * 64

@@ -13,10 +13,11 @@ from typing import Any
 
 from filelock import FileLock
 
-from kdzoo.files import read_file
+from kdzoo.files import cache_folder, read_file
+from kdzoo.runs.atomic import write_json
+from kdzoo.runs.canonical import canonical_json
 from kdzoo.runs.options import WorkerOptions
-from kdzoo.runs.spec import NetworkSpec, Run, canonical_json
-from kdzoo.runs.store import cache_folder, write_json
+from kdzoo.runs.spec import NetworkSpec, Run
 
 LARGEST_RECORD = 2000
 """kinds of runs in the record; the oldest go first"""

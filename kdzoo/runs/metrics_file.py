@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from kdzoo.files import read_file
+from kdzoo.runs.atomic import write_bytes
 from kdzoo.runs.loggers import Record
-from kdzoo.runs.store import write_bytes
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from kdzoo.runs.atomic import write_bytes
 from kdzoo.runs.seals import Damaged, check_seal, refuse_what_is_no_file, seal
-from kdzoo.runs.store import write_bytes
 from kdzoo.text import first_line
 
 KEY_BYTES = 16

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdzoo.errors import KdzooError
-from kdzoo.runs.store import write_bytes
+from kdzoo.runs.atomic import write_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor

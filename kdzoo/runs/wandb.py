@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from kdzoo.files import read_text
+from kdzoo.runs.atomic import write_bytes
 from kdzoo.runs.flatten import flatten
 from kdzoo.runs.loggers import Record
-from kdzoo.runs.store import write_bytes
 from kdzoo.runs.wandb_service import PATIENCE_SECONDS, open_run, plain_id, service, wandb_id
 from kdzoo.runs.wandb_settings import WandbSettings
 

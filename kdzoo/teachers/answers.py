@@ -21,7 +21,7 @@ from kdzoo.data.split import Parts
 from kdzoo.data.views import center, has_numbered_views, view_count
 from kdzoo.models.network import Network
 from kdzoo.models.placement import Placement, autocast
-from kdzoo.runs.spec import Recipe
+from kdzoo.runs.recipe import Recipe
 from kdzoo.teachers.cache import TeacherCache, open_cache
 from kdzoo.teachers.code import CODE_DIGEST
 from kdzoo.teachers.columns import Column

@@ -20,7 +20,7 @@ from torch import Tensor
 from kdzoo.contract.needs import ALWAYS_CACHED, Need
 from kdzoo.contract.outputs import Outputs
 from kdzoo.files import plain_status
-from kdzoo.runs.store import StoreError
+from kdzoo.runs.atomic import StoreError
 from kdzoo.teachers.columns import EXACT, Column, Seal
 from kdzoo.teachers.disk import MappedFile, folder_of, free_bytes, make_room, mark_opened, remove, size_text, touch
 

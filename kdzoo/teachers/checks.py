@@ -18,7 +18,8 @@ from kdzoo.models.network import Network, normalising
 from kdzoo.models.normalisation import usual_for
 from kdzoo.models.placement import Placement
 from kdzoo.models.predict import predict
-from kdzoo.runs.spec import Augment, Normalisation
+from kdzoo.runs.recipe import Augment
+from kdzoo.runs.spec import Normalisation
 from kdzoo.tasks.classification import CHANCE_SIZE, AgainstChance, against_chance, binomial_tail
 from kdzoo.teachers.teacher import LiveTeacher, Teacher
 

@@ -20,9 +20,9 @@ import torch
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from kdzoo.files import plain_status
-from kdzoo.runs.spec import canonical_json
-from kdzoo.runs.store import cache_folder, set_aside, write_json
+from kdzoo.files import cache_folder, plain_status
+from kdzoo.runs.atomic import set_aside, write_json
+from kdzoo.runs.canonical import canonical_json
 
 AUTO_SHARE = 0.25
 """the share of the free memory, and of the free disk, that a cache may take unless a size is given"""

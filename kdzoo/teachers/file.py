@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kdzoo.contract.needs import Need
-from kdzoo.runs.spec import Augment
+from kdzoo.runs.recipe import Augment
 
 CENTRE = -1
 """the number of the view that evaluation takes: the whole image, or its centre"""

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kdzoo.errors import InputError
+from kdzoo.runs.atomic import write_bytes
 from kdzoo.runs.seals import Damaged, read_tensors, write_tensors
-from kdzoo.runs.store import write_bytes
 from kdzoo.teachers.file import SavedFile
 from kdzoo.teachers.file_faults import FACTS, faults
 from kdzoo.text import first_line

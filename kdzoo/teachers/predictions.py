@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from kdzoo.runs.atomic import StoreError, set_aside
 from kdzoo.runs.seals import OWNER, Damaged, read_tensors, write_tensors
-from kdzoo.runs.store import StoreError, set_aside
 from kdzoo.teachers.disk import digest_of, folder_of, mark_opened, set_aside_unless_file, touch
 
 

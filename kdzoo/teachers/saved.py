@@ -20,7 +20,7 @@ from kdzoo.data.split import Parts
 from kdzoo.data.views import view_count
 from kdzoo.errors import InputError
 from kdzoo.models.placement import Placement
-from kdzoo.runs.spec import Augment, Recipe
+from kdzoo.runs.recipe import Augment, Recipe
 from kdzoo.teachers.file import CENTRE, SavedFile
 from kdzoo.teachers.teacher import Teacher
 

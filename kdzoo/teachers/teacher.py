@@ -22,8 +22,8 @@ from kdzoo.models.measure import NetworkCost
 from kdzoo.models.network import Network
 from kdzoo.models.placement import Placement
 from kdzoo.models.predict import batch_of, predict
+from kdzoo.runs.recipe import Augment
 from kdzoo.runs.seals import tensors_digest
-from kdzoo.runs.spec import Augment
 from kdzoo.tasks.task import Metrics
 from kdzoo.teachers.answers import LiveAnswers
 from kdzoo.teachers.code import CODE_DIGEST

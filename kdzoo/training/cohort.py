@@ -13,7 +13,7 @@ from kdzoo.contract.shapes import Shapes
 from kdzoo.data.epoch import EpochPlan
 from kdzoo.data.split import Parts
 from kdzoo.models.placement import Placement
-from kdzoo.runs.spec import Recipe, steps_per_epoch
+from kdzoo.runs.recipe import Recipe, steps_per_epoch
 from kdzoo.teachers.answers import block_size, cached_answers, open_teacher_cache, uncached
 from kdzoo.teachers.cache import TeacherCache
 from kdzoo.teachers.teacher import Answers, LiveTeacher, Teacher

@@ -31,7 +31,8 @@ from kdzoo.models.forward import outputs
 from kdzoo.models.measure import count
 from kdzoo.models.network import Network
 from kdzoo.models.placement import Placement
-from kdzoo.runs.spec import ObjectiveSpec, Recipe
+from kdzoo.runs.recipe import Recipe
+from kdzoo.runs.spec import ObjectiveSpec
 from kdzoo.runs.store import RunFolder
 from kdzoo.seeds import global_stream
 from kdzoo.teachers.teacher import Teacher

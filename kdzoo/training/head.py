@@ -15,7 +15,7 @@ from kdzoo.data.loader import fetch
 from kdzoo.data.views import center
 from kdzoo.models.network import Network
 from kdzoo.models.predict import batch_of
-from kdzoo.runs.spec import Augment
+from kdzoo.runs.recipe import Augment
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """scikit-learn's C, for features whose root mean square is 1; that of the lowest cross-validated loss is taken"""

@@ -24,9 +24,10 @@ from kdzoo.models.forward import outputs
 from kdzoo.models.measure import NetworkCost
 from kdzoo.models.network import Network
 from kdzoo.models.placement import Placement, autocast
+from kdzoo.runs.failure import failure_text
 from kdzoo.runs.loggers import Logger
 from kdzoo.runs.spec import Run
-from kdzoo.runs.store import RunFolder, in_loss_of
+from kdzoo.runs.store import RunFolder
 from kdzoo.seeds import global_stream
 from kdzoo.training.dot import DOT
 from kdzoo.training.optim import SkippedSteps, learning_rate, moving_average, optimizer
@@ -141,8 +142,7 @@ class Member:
         A run whose numbers are none is not gone on with: a checkpoint of it may hold what makes it fail, which nothing
         shows before the loss does.
         """
-        term = self.objective.failed_term
-        self._fail(("" if term is None else in_loss_of(term)) + traceback.format_exc())
+        self._fail(failure_text(traceback.format_exc(), self.objective.failed_term))
         if isinstance(sys.exception(), FloatingPointError):
             self.folder.checkpoint.unlink(missing_ok=True)
 

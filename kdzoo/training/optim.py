@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import PARAM_LIST, AveragedModel, get_ema_multi_avg_fn
 
 from kdzoo.contract.method import ParamGroup
-from kdzoo.runs.spec import Recipe
+from kdzoo.runs.recipe import Recipe
 from kdzoo.training.dot import DOT
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from kdzoo.errors import InputError
 from kdzoo.models.network import Network
-from kdzoo.runs.spec import Recipe
+from kdzoo.runs.recipe import Recipe
 
 
 def dropout_rates(recipe: Recipe, epoch: int) -> tuple[float, float]:

@@ -12,7 +12,7 @@ from kdzoo.data.split import Parts, split
 from kdzoo.data.unlabelled import Like, Unlabelled, load_unlabelled
 from kdzoo.data.views import output_shape
 from kdzoo.errors import InputError
-from kdzoo.runs.spec import Recipe
+from kdzoo.runs.recipe import Recipe
 from kdzoo.training.located import LocatedRun
 
 

@@ -21,7 +21,7 @@ from kdzoo.data.views import apply, center, view_count, views_by_number
 from kdzoo.errors import InputError
 from kdzoo.models.network import Network
 from kdzoo.models.predict import batch_of
-from kdzoo.runs.spec import Augment
+from kdzoo.runs.recipe import Augment
 from kdzoo.teachers.answers import TOLERANCE
 from kdzoo.teachers.file import CENTRE, SavedFile, as_values
 from kdzoo.teachers.file_io import read_saved, write_saved

@@ -22,7 +22,7 @@ from kdzoo.errors import InputError
 from kdzoo.models.committee import Committee, committee_name
 from kdzoo.models.network import Network
 from kdzoo.models.specialists import specialist_diet, specialist_targets
-from kdzoo.runs.spec import Recipe, steps_per_epoch
+from kdzoo.runs.recipe import Recipe, steps_per_epoch
 from kdzoo.seeds import generator
 from kdzoo.training.optim import learning_rate, optimizer
 from kdzoo.training.specialist_recipe import unused_keys

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kdzoo.runs.spec import Recipe
+from kdzoo.runs.recipe import Recipe
 
 UNUSED = (
     "clip", "precision", "label_smoothing", "ema", "dot", "mixup", "cutmix", "view_epochs", "learns", "dropout", "input_dropout",

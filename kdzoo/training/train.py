@@ -17,8 +17,8 @@ from kdzoo.contract.needs import Pass
 from kdzoo.contract.settings import current_settings
 from kdzoo.data.epoch import EpochPlan, LoadedBatch
 from kdzoo.errors import InputError, KdzooError
+from kdzoo.runs.atomic import StoreError
 from kdzoo.runs.events import CacheUse, Emit, MemberFailed, Note, StepsTaken, emit_notes
-from kdzoo.runs.store import StoreError
 from kdzoo.teachers.answers import CachedAnswers, is_another_teachers
 from kdzoo.teachers.teacher import Answers
 from kdzoo.training.checkpoint import write_checkpoint

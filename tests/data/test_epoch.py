@@ -9,7 +9,8 @@ from kdzoo.data.mixing import draw_mixes, mix
 from kdzoo.data.sources import load
 from kdzoo.data.split import Parts, split
 from kdzoo.data.views import apply, draw
-from kdzoo.runs.spec import Augment, DataSpec, Recipe
+from kdzoo.runs.recipe import Augment, Recipe
+from kdzoo.runs.spec import DataSpec
 
 SAMPLES, BATCH, SEED, EPOCH = 50, 16, 7, 2
 AUGMENT = Augment(crop="pad", pad=1, flip=True)

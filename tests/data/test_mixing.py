@@ -6,7 +6,7 @@ import scipy.stats
 import torch
 
 from kdzoo.data.mixing import MixPlan, draw_mixes, mix, soft_targets
-from kdzoo.runs.spec import Recipe
+from kdzoo.runs.recipe import Recipe
 
 SAMPLES, HEIGHT, WIDTH, CLASSES = 24, 9, 7, 5
 

@@ -20,7 +20,8 @@ from kdzoo.data.loader import fetch, load_all, move_if_fits
 from kdzoo.data.split import split
 from kdzoo.data.views import apply, draw
 from kdzoo.errors import InputError
-from kdzoo.runs.spec import Augment, DataSpec
+from kdzoo.runs.recipe import Augment
+from kdzoo.runs.spec import DataSpec
 
 CPU = torch.device("cpu")
 PLACES = [None, "mapped", "streamed"]

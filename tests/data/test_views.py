@@ -12,7 +12,7 @@ from kdzoo.data import operations
 from kdzoo.data.epoch import batches, order
 from kdzoo.data.operations import OPERATIONS
 from kdzoo.data.views import apply, center, draw, has_numbered_views, view_number
-from kdzoo.runs.spec import Augment, Recipe, steps_per_epoch
+from kdzoo.runs.recipe import Augment, Recipe, steps_per_epoch
 
 EVERYTHING = {"brightness": 0.4, "contrast": 0.3, "saturation": 1.5, "randaugment": 2, "magnitude": 15.0, "cutout": 3}
 

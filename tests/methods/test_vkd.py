@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kdzoo.contract.methods import create_method
 from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.functional import vkd
-from kdzoo.runs.spec import Recipe
+from kdzoo.runs.recipe import Recipe
 from kdzoo.training.optim import optimizer as of_recipe
 
 FACTS = DataFacts(10, 5, torch.arange(10) % 5)

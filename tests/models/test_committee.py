@@ -15,7 +15,8 @@ from kdzoo.models.network import Network
 from kdzoo.models.request import parse_network
 from kdzoo.models.specialists import active_specialists, combine
 from kdzoo.models.weights import file_sha256, save_student
-from kdzoo.runs.spec import NetworkSpec, Recipe
+from kdzoo.runs.recipe import Recipe
+from kdzoo.runs.spec import NetworkSpec
 from kdzoo.training.specialise import committee, fresh_specialist, train_specialist
 
 SETS = ((0, 1, 2), (2, 3, 4))

@@ -17,10 +17,11 @@ from safetensors.torch import load_file
 
 import kdzoo
 from kdzoo.errors import InputError
+from kdzoo.runs.atomic import StoreError
 from kdzoo.runs.events import Event, Note, RunFailed
 from kdzoo.runs.predictions import Predictions, read_predictions
 from kdzoo.runs.seals import Damaged, read_tensors, tensors_digest, write_sealed, write_tensors
-from kdzoo.runs.store import RunFolder, Store, StoreError
+from kdzoo.runs.store import RunFolder, Store
 from kdzoo.suite.plan.cohorts import make_jobs
 from kdzoo.suite.plan.jobs import Outcome
 from kdzoo.suite.plan.layers import bench_config

@@ -17,9 +17,9 @@ from kdzoo.errors import InputError
 from kdzoo.models.measure import count, probe
 from kdzoo.models.network import freeze
 from kdzoo.models.placement import Placement
+from kdzoo.runs.canonical import canonical_json
 from kdzoo.runs.events import Event, Note, RunDone
 from kdzoo.runs.options import WorkerOptions
-from kdzoo.runs.spec import canonical_json
 from kdzoo.runs.store import RunFolder
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.doses import read_doses, weight_for

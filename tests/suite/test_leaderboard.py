@@ -10,7 +10,8 @@ import pytest
 import scipy.stats
 from completed import completed
 
-from kdzoo.runs.spec import Augment, DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run, TermSpec
+from kdzoo.runs.recipe import Augment, Recipe
+from kdzoo.runs.spec import DataSpec, NetworkSpec, ObjectiveSpec, Run, TermSpec
 from kdzoo.runs.store import Store
 from kdzoo.suite.report.bench import read_bench
 from kdzoo.suite.report.compare import compare

@@ -9,7 +9,8 @@ import scipy.stats
 
 from kdzoo.errors import InputError
 from kdzoo.runs.predictions import Predictions, write_predictions
-from kdzoo.runs.spec import DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run
+from kdzoo.runs.recipe import Recipe
+from kdzoo.runs.spec import DataSpec, NetworkSpec, ObjectiveSpec, Run
 from kdzoo.runs.store import RunFolder, Store
 from kdzoo.suite.report.two_models import compare_models
 

@@ -14,7 +14,8 @@ from kdzoo.files import CONFIGS
 from kdzoo.models.pairs import PAIRS
 from kdzoo.models.placement import Placement
 from kdzoo.runs.options import WorkerOptions
-from kdzoo.runs.spec import Recipe, Run
+from kdzoo.runs.recipe import Recipe
+from kdzoo.runs.spec import Run
 from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.plan.planned import Plan
 from kdzoo.suite.plan.recipe_files import RecipeFile, recipe_file

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_leaderboard import CARDS, metrics, objective, write
 
-from kdzoo.runs.spec import DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run, TermSpec
+from kdzoo.runs.recipe import Recipe
+from kdzoo.runs.spec import DataSpec, NetworkSpec, ObjectiveSpec, Run, TermSpec
 from kdzoo.suite.report.bench import read_bench
 from kdzoo.suite.report.records import Record
 from kdzoo.suite.report.selection import candidates, choose, chosen_runs, distance_from_default

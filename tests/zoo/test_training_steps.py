@@ -48,7 +48,7 @@ def test_the_teacher_knows_the_digits(trained):
 @pytest.mark.parametrize("name", TRIED)
 def test_200_steps_end_without_a_number_that_is_none(trained, name):
     """A loss that is NaN or infinite at any step fails a run, as does any other fault."""
-    assert trained[name].state() == "done", trained[name].failure()
+    assert trained[name].state() == "done", trained[name].failure().error
     epochs = TRIALS["digits"]["epochs"]
     assert [line["step"] for line in read_lines(trained[name].metrics)] == [STEPS // epochs * (i + 1) for i in range(epochs)]
 

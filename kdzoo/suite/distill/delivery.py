@@ -14,8 +14,9 @@ from kdzoo.models.names import is_own
 from kdzoo.models.network import Network
 from kdzoo.models.weights import save_student
 from kdzoo.models.zoo.mlp import widths_of
-from kdzoo.runs.spec import NetworkSpec, Recipe
-from kdzoo.runs.store import write_bytes, write_json
+from kdzoo.runs.atomic import write_bytes, write_json
+from kdzoo.runs.recipe import Recipe
+from kdzoo.runs.spec import NetworkSpec
 
 WEIGHTS = "student.safetensors"
 README = """# A small network

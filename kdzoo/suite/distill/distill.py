@@ -13,6 +13,7 @@ from rich.console import Console
 from torch import nn
 
 from kdzoo.errors import InputError, WorkFailed
+from kdzoo.files import cache_folder
 from kdzoo.models.identity import module_name
 from kdzoo.runs.events import Emit, Event, Note, emit_notes
 from kdzoo.runs.options import Execution
@@ -54,7 +55,7 @@ def distill_folder(wish: Wish, handle: Emit | None = None) -> Verdict:
     """
     tell = handle or (lambda event: None)
     prepared, found = plan_distillation(wish, Modules())
-    writable(wish.results)
+    ensure_writable(wish.results)
     notes: list[str] = []
     listen = partial(_note, notes, tell)
     emit_notes(found, listen)
@@ -134,7 +135,7 @@ def distill(
     )
     prepared, found = plan_distillation(wish, modules)
     if out is not None:
-        writable(Path(out))
+        ensure_writable(Path(out))
     notes: list[str] = []
     before = torch.get_num_threads()
     setup = LauncherSetup(cache_folder() / "logs" / "distill", device=str(options.get("device", "auto")), modules=modules)

@@ -21,13 +21,14 @@ from kdzoo.data.folder import MARGIN
 from kdzoo.data.loader import load_all
 from kdzoo.data.split import stratified, take
 from kdzoo.errors import InputError
-from kdzoo.files import read_text
+from kdzoo.files import cache_folder, read_text
 from kdzoo.models.identity import identity
 from kdzoo.models.names import own_norm
 from kdzoo.models.network import Network, normalising
 from kdzoo.models.normalisation import in_words
-from kdzoo.runs.spec import Augment, Normalisation
-from kdzoo.runs.store import cache_folder, write_json
+from kdzoo.runs.atomic import write_json
+from kdzoo.runs.recipe import Augment
+from kdzoo.runs.spec import Normalisation
 from kdzoo.training.head import USUAL_STRENGTH, cross_validated, embeddings, folds_of
 
 LARGEST_SAMPLE = 200

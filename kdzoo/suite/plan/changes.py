@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kdzoo.errors import did_you_mean
-from kdzoo.runs.spec import Recipe
+from kdzoo.runs.recipe import Recipe
 from kdzoo.suite.plan.config import BenchConfig
 
 KNOWN_PLACES = ("recipe", "teacher_recipe", "student", "teacher", "objective")

@@ -13,8 +13,9 @@ from filelock import FileLock
 
 from kdzoo.errors import InputError
 from kdzoo.files import read_file
+from kdzoo.runs.atomic import write_json
 from kdzoo.runs.spec import Run
-from kdzoo.runs.store import Store, write_json
+from kdzoo.runs.store import Store
 
 NAME = "doses.json"
 

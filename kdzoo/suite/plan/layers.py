@@ -12,7 +12,7 @@ from kdzoo.errors import InputError, did_you_mean
 from kdzoo.files import CONFIGS
 from kdzoo.runs.fields import parse
 from kdzoo.runs.options import listed
-from kdzoo.runs.spec import Augment, Recipe
+from kdzoo.runs.recipe import Augment, Recipe
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.yaml_files import read_yaml, shipped_files
 

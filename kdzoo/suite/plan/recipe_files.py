@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, JsonValue
 from kdzoo.contract.registry import Definition, Registry
 from kdzoo.runs.fields import Count, Number, Share, Spec, parse
 from kdzoo.runs.options import listed
-from kdzoo.runs.spec import Recipe, steps_per_epoch
+from kdzoo.runs.recipe import Recipe, steps_per_epoch
 from kdzoo.suite.plan.yaml_files import read_yaml, shipped_files
 
 LARGEST_VAL = 0.25

@@ -19,7 +19,8 @@ from kdzoo.models.names import own_norm
 from kdzoo.models.network import freeze
 from kdzoo.models.normalisation import AUTO, usual_for
 from kdzoo.models.request import NetworkRequest, ensemble_ids, pretrained_unless_said
-from kdzoo.runs.spec import NetworkSpec, ObjectiveSpec, Recipe, Run
+from kdzoo.runs.recipe import Recipe
+from kdzoo.runs.spec import NetworkSpec, ObjectiveSpec, Run
 from kdzoo.suite.plan.bench_data import BenchData
 from kdzoo.suite.plan.changes import below
 from kdzoo.suite.plan.config import BenchConfig

@@ -12,7 +12,8 @@ from filelock import FileLock
 
 from kdzoo.errors import InputError
 from kdzoo.files import read_file
-from kdzoo.runs.store import Store, set_aside, write_json
+from kdzoo.runs.atomic import set_aside, write_json
+from kdzoo.runs.store import Store
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.version import VERSION
 

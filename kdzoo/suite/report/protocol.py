@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from kdzoo.runs.flatten import flatten
-from kdzoo.runs.spec import Recipe
+from kdzoo.runs.recipe import Recipe
 from kdzoo.suite.report.bench import BenchRecords
 from kdzoo.suite.report.records import taught_on
 

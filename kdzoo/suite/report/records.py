@@ -10,7 +10,8 @@ from typing import Any, Literal, NamedTuple
 from kdzoo.data.transfer import transfer_in_words
 from kdzoo.errors import InputError
 from kdzoo.runs.about import about_faults
-from kdzoo.runs.spec import Run, object_of
+from kdzoo.runs.canonical import object_of
+from kdzoo.runs.spec import Run
 from kdzoo.runs.store import RunFolder, State
 from kdzoo.tasks.known import task_named
 from kdzoo.tasks.task import Task
@@ -118,4 +119,4 @@ def read_record(folder: RunFolder) -> Record:
         except InputError as error:
             return replace(record, state="damaged", error=error.problems[0].removeprefix(f"{folder.path}/"))
     state = folder.state()
-    return replace(record, state=state, error=folder.failure() if state == "failed" else None)
+    return replace(record, state=state, error=folder.failure().error if state == "failed" else None)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from kdzoo.runs.spec import canonical
+from kdzoo.runs.canonical import canonical
 from kdzoo.suite.report.bench import BenchRecords
 from kdzoo.suite.report.records import Record
 from kdzoo.suite.report.settings import setting_of

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from kdzoo.runs.store import write_bytes
+from kdzoo.runs.atomic import write_bytes
 from kdzoo.suite.report.bench import BenchRecords, read_bench
 from kdzoo.suite.report.leaderboard import leaderboard_frame
 from kdzoo.suite.report.markdown import as_markdown

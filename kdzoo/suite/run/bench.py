@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 
 from kdzoo.data.known import DATA
 from kdzoo.data.report import data_lines
+from kdzoo.runs.atomic import ensure_writable
 from kdzoo.runs.events import CacheUse, DataLine, DoseUnknown, Emit, Event, Note, PlanMade, RunDone, RunFailed, Summary, emit_notes
-from kdzoo.runs.spec import Recipe, Run
-from kdzoo.runs.store import teacher_store, writable
+from kdzoo.runs.recipe import Recipe
+from kdzoo.runs.spec import Run
+from kdzoo.runs.store import teacher_store
 from kdzoo.runs.wandb_settings import WandbSettings
 from kdzoo.suite.plan.cohorts import make_jobs, measurements
 from kdzoo.suite.plan.config import BenchConfig
@@ -43,8 +45,8 @@ def run(
     command: the command line or the call that asked for it, which the bench's folder keeps with the configuration.
     Raises InputError, before any work, where the results or the teachers cannot be written.
     """
-    writable(prepared.plan.folder)
-    writable(teacher_store().folder)
+    ensure_writable(prepared.plan.folder)
+    ensure_writable(teacher_store().folder)
     emit_notes(prepared.plan.notes, emit)
     if prepared.options.wandb is not None and prepared.options.wandb.get("note"):
         emit(Note(prepared.options.wandb["note"]))
@@ -86,7 +88,7 @@ def run_race(
 
     Raises InputError where they are not.
     """
-    writable(prepared.plan.folder)
+    ensure_writable(prepared.plan.folder)
     refit_of_sweep = refit_plan(prepared)
     plan, decisions = race_plan(prepared, refit_of_sweep, race)
     for decision in decisions:
@@ -173,7 +175,7 @@ def train_plan(prepared: Prepared, launcher: Launcher, emit: Emit, *, retry_fail
         if state == "done":
             outcome.done.add(folder.id)
         elif state == "failed" and not retry_failed:
-            outcome.failed[folder.id] = folder.failure()
+            outcome.failed[folder.id] = folder.failure().error
         else:
             forget_damaged(folder, emit)
             if state == "failed":

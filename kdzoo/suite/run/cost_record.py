@@ -8,12 +8,12 @@ import torch
 
 from kdzoo.data.split import Parts
 from kdzoo.data.views import output_shape
+from kdzoo.runs.atomic import StoreError
 from kdzoo.runs.costs import RunCost, images_of_work, keep_costs, kind_of
 from kdzoo.runs.environment import machine_name
 from kdzoo.runs.events import Emit, Note
 from kdzoo.runs.options import WorkerOptions
-from kdzoo.runs.spec import Recipe, steps_per_epoch
-from kdzoo.runs.store import StoreError
+from kdzoo.runs.recipe import Recipe, steps_per_epoch
 from kdzoo.training.cohort import Cohort
 
 

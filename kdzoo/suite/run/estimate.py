@@ -16,7 +16,8 @@ from kdzoo.runs.costs import kind_of, read_costs
 from kdzoo.runs.environment import machine_name
 from kdzoo.runs.metrics_file import read_lines
 from kdzoo.runs.options import WorkerOptions
-from kdzoo.runs.spec import Recipe, Run
+from kdzoo.runs.recipe import Recipe
+from kdzoo.runs.spec import Run
 from kdzoo.runs.store import RunFolder, Store, teacher_store
 from kdzoo.suite.plan.cohorts import make_jobs, pretrain_runs
 from kdzoo.suite.plan.jobs import Job

@@ -13,9 +13,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from kdzoo.files import PACKAGE, read_file
-from kdzoo.runs.spec import canonical_json
-from kdzoo.runs.store import Store, cache_folder, write_json
+from kdzoo.files import PACKAGE, cache_folder, read_file
+from kdzoo.runs.atomic import write_json
+from kdzoo.runs.canonical import canonical_json
+from kdzoo.runs.store import Store
 from kdzoo.suite.plan.config import BenchConfig
 
 PACKAGES = ("scikit-learn", "timm")

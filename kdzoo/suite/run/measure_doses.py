@@ -9,8 +9,9 @@ from pathlib import Path
 
 from kdzoo.errors import KdzooError
 from kdzoo.models.placement import Placement
+from kdzoo.runs.atomic import StoreError
 from kdzoo.runs.events import DoseUnknown, Emit, Note
-from kdzoo.runs.store import Store, StoreError
+from kdzoo.runs.store import Store
 from kdzoo.suite.plan.doses import Measured, describe, keep_doses
 from kdzoo.suite.plan.jobs import Job
 from kdzoo.suite.run.members import load_pretrain_stage, pretrain_failure

@@ -13,13 +13,14 @@ from kdzoo.data.split import Parts
 from kdzoo.errors import KdzooError
 from kdzoo.files import read_file
 from kdzoo.models.placement import Placement
+from kdzoo.runs.atomic import set_aside
 from kdzoo.runs.events import Emit, Note
 from kdzoo.runs.loggers import Logger, LoggerGroup
 from kdzoo.runs.metrics_file import JsonLines
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.seals import Damaged
 from kdzoo.runs.spec import FirstSpec, ObjectiveSpec, Run
-from kdzoo.runs.store import Store, set_aside
+from kdzoo.runs.store import Store
 from kdzoo.runs.wandb import WandbLogger
 from kdzoo.runs.wandb_settings import WandbSettings
 from kdzoo.suite.run.repair import begin_again
@@ -70,7 +71,7 @@ def start_or_resume(store: Store, bound: LocatedRun, build: Callable[[], Member]
 
 def pretrain_failure(store: Store, first: Run) -> str:
     """Why a run cannot start from its pretrain stage."""
-    return f"its pretrain stage {first.id} failed: {store.run(first.id).failure()}"
+    return f"its pretrain stage {first.id} failed: {store.run(first.id).failure().error}"
 
 
 def measure_cost(

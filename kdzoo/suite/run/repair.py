@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdzoo.errors import InputError
+from kdzoo.runs.atomic import set_aside
 from kdzoo.runs.events import Emit, Note
 from kdzoo.runs.seals import Damaged, read_sealed, read_tensors
-from kdzoo.runs.store import RunFolder, is_teacher, set_aside
+from kdzoo.runs.store import RunFolder, is_teacher
 
 ASIDE = "and the old file is kept as NAME.damaged"
 

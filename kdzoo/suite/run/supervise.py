@@ -87,9 +87,8 @@ class Supervisor:
             if folder.state() == "done":
                 self.outcome.done.add(folder.id)
             else:
-                self._fail(
-                    folder, folder.failure() if folder.state() == "failed" else "its worker ended the job before this run was finished"
-                )
+                failed = folder.state() == "failed"
+                self._fail(folder, folder.failure().error if failed else "its worker ended the job before this run was finished")
 
     def _fail(self, folder: RunFolder, reason: str) -> None:
         run, _ = folder.read_plan()

@@ -11,10 +11,11 @@ from typing import Any
 
 from kdzoo.errors import InputError
 from kdzoo.models.placement import Placement
+from kdzoo.runs.atomic import StoreError
 from kdzoo.runs.events import Emit, Event, MemberFailed, Note, Role, RunDone, RunFailed, RunsLocked, TrainingBegun
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import Run
-from kdzoo.runs.store import RunFolder, Store, StoreError, is_teacher
+from kdzoo.runs.store import RunFolder, Store, is_teacher
 from kdzoo.suite.report.settings import setting_text
 from kdzoo.suite.run.accelerators import attach_accelerators, note_lost_lines
 from kdzoo.suite.run.cost_record import record_costs, work_clock
@@ -231,5 +232,5 @@ def report(folder: RunFolder, emit: Emit) -> None:
         head = task.headline.name
         emit(RunDone(folder.id, label, setting, run.seed, task.name, val and val[head], test[head], result["seconds"], role))
     else:
-        failure = folder.failure(), folder.failure_part(), folder.failure_place()
-        emit(RunFailed(folder.id, label, setting, run.seed, *failure, role))
+        failure = folder.failure()
+        emit(RunFailed(folder.id, label, setting, run.seed, failure.error, failure.part, failure.place, role))

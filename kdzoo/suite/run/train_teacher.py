@@ -32,7 +32,7 @@ def train_teacher(job: Job, state: WorkerState, emit: Emit, stop: Callable[[], b
         while not is_kept(folder, emit):
             locked = train_runs(store, (run_id,), options, state, emit, stop)
             if not locked and folder.state() != "done":
-                raise WorkFailed(f"teacher {run_id}: its training failed: {folder.failure()}; --retry-failed trains it again")
+                raise WorkFailed(f"teacher {run_id}: its training failed: {folder.failure().error}; --retry-failed trains it again")
             if locked:
                 time.sleep(LOCK_POLL_SECONDS)
             if stop():

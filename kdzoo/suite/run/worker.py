@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 from kdzoo.contract.plugins import load_plugins
 from kdzoo.errors import InputError, WorkFailed
+from kdzoo.runs.atomic import StoreError
 from kdzoo.runs.events import JobEnded, JobRefused, TeacherFailed, WorkerReady
-from kdzoo.runs.store import StoreError
 from kdzoo.suite.plan.jobs import Job
 from kdzoo.suite.run.channel import Sender
 from kdzoo.suite.run.work import work

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from kdzoo.runs.store import write_bytes
+from kdzoo.runs.atomic import write_bytes
 from kdzoo.suite.report.table_files import as_csv
 from kdzoo.suite.study.evidence_page import page
 from kdzoo.suite.study.evidence_table import evidence_frame

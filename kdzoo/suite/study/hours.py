@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from kdzoo.data.known import DATA
 from kdzoo.models.known import own_networks
-from kdzoo.runs.spec import canonical_json
+from kdzoo.runs.canonical import canonical_json
 from kdzoo.suite.plan.config import CONTROLS, NONE, BenchConfig
 from kdzoo.suite.plan.outline import outline
 from kdzoo.suite.plan.race import Race

@@ -17,7 +17,8 @@ from typing import Any
 
 from kdzoo.errors import InputError
 from kdzoo.files import read_file
-from kdzoo.runs.store import Store, set_aside, write_json
+from kdzoo.runs.atomic import set_aside, write_json
+from kdzoo.runs.store import Store
 from kdzoo.suite.study.stages import finished_runs_of, runs_of
 from kdzoo.suite.study.steps.step import Result, Step, Work, network_file
 from kdzoo.suite.study.study import Stage, Study, step_seeds

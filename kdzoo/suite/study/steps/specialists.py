@@ -12,9 +12,10 @@ from pydantic import Field
 
 from kdzoo.data.known import DATA
 from kdzoo.errors import InputError
+from kdzoo.runs.canonical import canonical_json
 from kdzoo.runs.fields import Count, Integer, Number
 from kdzoo.runs.seals import OWNER, Damaged, read_tensors, tensors_digest, write_tensors
-from kdzoo.runs.spec import Run, canonical_json
+from kdzoo.runs.spec import Run
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.recipe_files import recipe_file
 from kdzoo.suite.study.steps.step import Result, Step, Work, network_file

@@ -1,0 +1,79 @@
+"""Files that are replaced whole or left as they were. Free of torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kdzoo.errors import InputError, KdzooError
+from kdzoo.files import read_file
+
+
+class StoreError(KdzooError):
+    """Something could not be written; what was on disk is as it was."""
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace a file whole or leave it as it was; raises StoreError that names the file and the reason."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror}") from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except OSError as error:
+        Path(name).unlink(missing_ok=True)
+        raise StoreError(f"cannot write {path}: {error.strerror}") from error
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file or folder to NAME.damaged (NAME.damaged-2, ... where that is taken); its new path."""
+    number = 1
+    while (aside := path.with_name(path.name + (".damaged" if number == 1 else f".damaged-{number}"))).exists() or aside.is_symlink():
+        number += 1
+    try:
+        path.rename(aside)
+    except OSError as error:
+        raise StoreError(f"cannot rename {path} to {aside.name}: {error.strerror}") from error
+    return aside
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Replace a JSON file whole: keys in order, one indent, no NaN."""
+    write_bytes(path, (json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n").encode())
+
+
+def ensure_writable(folder: Path) -> None:
+    """Make a folder and prove that it takes a file; raises InputError otherwise."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"kdzoo")
+            file.flush()
+    except OSError as error:
+        raise InputError(f"results: cannot write to {folder}: {error.strerror}") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object that a file holds; raises InputError where it is missing or damaged."""
+    try:
+        content = json.loads(read_file(path))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except OSError as error:
+        raise InputError(f"{path}: damaged ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: damaged ({error})") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: damaged (expected a JSON object)")
+    return content
