@@ -13,9 +13,9 @@ from typer.main import get_command
 
 from kdzoo.cli.app import app
 from kdzoo.cli.bench_options import read_options
+from kdzoo.cli.cells import compact, duration
 from kdzoo.cli.complete import timm_names
 from kdzoo.cli.declare import EXIT_CODES
-from kdzoo.cli.output import compact, duration
 from kdzoo.cli.references import reference
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.errors import InputError
@@ -260,7 +260,7 @@ def test_a_paper_is_told_whole_in_a_list_and_its_url_in_json(kdzoo, narrow):
 def test_a_reference_is_a_link_where_the_terminal_knows_links():
     from rich.console import Console
 
-    from kdzoo.cli.output import link
+    from kdzoo.cli.cells import link
 
     screen = Console(force_terminal=True, color_system="standard", width=80, _environ={"TERM": "xterm"})
     with screen.capture() as written:
@@ -376,9 +376,7 @@ def test_a_long_message_is_cut_between_words():
 def test_a_table_keeps_its_columns_where_the_terminal_lacks_a_character():
     assert in_encoding("96.1 ± 0.4 → é", "ascii") == "96.1 +- 0.4 -> ?"
     assert in_encoding("96.1 ± 0.4 → é", "utf-8") == "96.1 ± 0.4 → é"
-    code = (
-        "from kdzoo.cli.output import Format, print_rows; print_rows([{'a': '1 ± 2', 'b': 'x'}, {'a': '123456', 'b': 'y'}], Format.table)"
-    )
+    code = "from kdzoo.cli.table import Format, print_rows; print_rows([{'a': '1 ± 2', 'b': 'x'}, {'a': '123456', 'b': 'y'}], Format.table)"
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True).stdout.decode("ascii")
     assert [line.rstrip() for line in said.splitlines()] == ["a       b", "1 +- 2  x", "123456  y"]

@@ -9,7 +9,8 @@ from build_pages import schema_text
 from result_page import result_page
 
 from kdzoo.runs.environment import environment, model_in, torch_build
-from kdzoo.runs.results import SCHEMA_FILE, json_schema, read_result
+from kdzoo.runs.result_file import read_result
+from kdzoo.runs.results import SCHEMA_FILE, json_schema
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -13,7 +13,8 @@ from warm_python import WarmPopen, run_warm
 from kdzoo.errors import InputError
 from kdzoo.runs.atomic import StoreError, ensure_writable, write_bytes
 from kdzoo.runs.recipe import Recipe
-from kdzoo.runs.results import SCHEMA, NewerSchema
+from kdzoo.runs.result_file import NewerSchema
+from kdzoo.runs.results import SCHEMA
 from kdzoo.runs.spec import DataSpec, NetworkSpec, ObjectiveSpec, Run
 from kdzoo.runs.store import RunFolder, Store
 from kdzoo.suite.report.records import read_record

@@ -29,9 +29,10 @@ from kdzoo.suite.plan.planned import Plan
 from kdzoo.suite.plan.sweep import plan
 from kdzoo.suite.run.train_runs import train_runs
 from kdzoo.suite.run.worker_state import WorkerState
-from kdzoo.teachers.answers import ask
-from kdzoo.teachers.cache import TeacherCache, open_cache
+from kdzoo.teachers.answers import forward_block
+from kdzoo.teachers.cache import TeacherCache
 from kdzoo.teachers.columns import Column
+from kdzoo.teachers.open_cache import open_cache
 from kdzoo.training.cohort import Cohort
 from kdzoo.training.located import LocatedRun, Modules
 from kdzoo.training.run_data import data_of
@@ -213,10 +214,10 @@ def test_the_last_bits_of_an_answer_do_not_depend_on_who_else_is_asked_about(tmp
     taught = cohort(made, OFF)
     images = taught.parts.train.images[: taught.block]
     need = Need.LOGITS | Need.EMBEDDING | Need.STAGES
-    whole = ask(taught.teacher.network, need, images, taught.block, taught.recipe)
+    whole = forward_block(taught.teacher.network, need, images, taught.block, taught.recipe)
     for count in (1, 7, taught.block - 1):
         order = torch.randperm(taught.block, generator=torch.Generator().manual_seed(count))[:count]
-        part = ask(taught.teacher.network, need, images[order], taught.block, taught.recipe)
+        part = forward_block(taught.teacher.network, need, images[order], taught.block, taught.recipe)
         assert torch.equal(part.logits, whole.logits[order])
         assert torch.equal(part.embedding, whole.embedding[order])
         assert all(torch.equal(a, b[order]) for a, b in zip(part.stages, whole.stages, strict=True))

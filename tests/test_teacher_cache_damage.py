@@ -33,8 +33,9 @@ from kdzoo.suite.run.train_runs import train_runs
 from kdzoo.suite.run.worker_state import WorkerState
 from kdzoo.teachers import answers, code
 from kdzoo.teachers.answers import CachedAnswers
-from kdzoo.teachers.cache import TeacherCache, open_cache
+from kdzoo.teachers.cache import TeacherCache
 from kdzoo.teachers.columns import Column, Seal
+from kdzoo.teachers.open_cache import open_cache
 from kdzoo.teachers.predictions import predictions as predictions_of
 from kdzoo.training.cohort import Cohort
 
@@ -515,7 +516,7 @@ def test_the_code_that_numbers_and_draws_views_is_part_of_what_a_cache_stands_fo
     assert changed != source
     (tmp_path / "views.py").write_text(changed)
     files = [tmp_path / "views.py" if file == Path(views.__file__) else file for file in code.code_files()]
-    monkeypatch.setattr(answers, "CODE_DIGEST", code.code_digest(files))
+    monkeypatch.setattr("kdzoo.teachers.open_cache.CODE_DIGEST", code.code_digest(files))
     after = cohort(made, AUTO).open_teacher_cache()
     assert isinstance(after, TeacherCache)
     assert after.folder != before.folder
@@ -540,7 +541,7 @@ def test_the_code_that_numbers_and_draws_views_is_part_of_what_a_cache_stands_fo
         Cohort.plan_epoch,
         autocast,
         predict,
-        answers.ask,
+        answers.forward_block,
         answers.cached_answers,
         CachedAnswers,
         Column,

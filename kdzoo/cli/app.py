@@ -39,7 +39,7 @@ from kdzoo.cli import (
     train,
 )
 from kdzoo.cli.declare import EXIT_CODES, Command, Group, option
-from kdzoo.cli.output import Interrupted, print_message
+from kdzoo.cli.output import print_message
 from kdzoo.cli.streams import make_streams_durable
 from kdzoo.errors import FORMER_NAMES, InputError, KdzooError, WorkFailed, add_clause, problems_of
 from kdzoo.text import first_line
@@ -82,6 +82,10 @@ COMMANDS: dict[str, list[tuple[str, Callable[..., int]]]] = {
     ],
     "Your own method": [("check", check.check)],
 }
+
+
+class Interrupted(BaseException):
+    """Ctrl-C or a polite kill. Not an Exception, so that nothing on the way up takes it for a run's failure."""
 
 
 def reflow(text: str) -> str:

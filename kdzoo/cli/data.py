@@ -12,7 +12,8 @@ from kdzoo.cli import complete
 from kdzoo.cli.declare import EXIT_CODES, Command, Group, argument
 from kdzoo.cli.loading import load_plugin_files
 from kdzoo.cli.options import AsJson, DataRoot, Kind, Plugins, chosen_format
-from kdzoo.cli.output import Column, Format, field, print_json, print_message, print_rows, print_text
+from kdzoo.cli.output import print_json, print_message, print_text
+from kdzoo.cli.table import Column, Format, field, print_rows
 from kdzoo.errors import InputError
 from kdzoo.text import first_line
 

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdzoo.cli.output import duration, print_text, with_label
+from kdzoo.cli.cells import duration
+from kdzoo.cli.output import print_text, with_label
 from kdzoo.cli.training import nothing_left_text, print_outline
 from kdzoo.suite.plan.config import NONE, BenchConfig
 from kdzoo.suite.plan.refit import wants_refit

@@ -10,7 +10,8 @@ from kdzoo.cli.bench_options import read_options, takes_options
 from kdzoo.cli.declare import argument
 from kdzoo.cli.lookup import run_folder
 from kdzoo.cli.options import JsonOnly, Plugins, ResultsFolder
-from kdzoo.cli.output import Format, print_json, print_rows, print_text
+from kdzoo.cli.output import print_json, print_text
+from kdzoo.cli.table import Format, print_rows
 from kdzoo.errors import InputError
 from kdzoo.runs.store import RunFolder
 from kdzoo.suite.plan.config import BenchConfig

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any
 
+from kdzoo.cli.cells import cell_text, link
 from kdzoo.cli.declare import LISTING, option
 from kdzoo.cli.loading import load_plugin_files, reads_declarations
 from kdzoo.cli.options import AsJson, Kind, Plugins, chosen_format
-from kdzoo.cli.output import Column, Format, field, link, print_message, print_rows, text
+from kdzoo.cli.output import print_message
 from kdzoo.cli.references import reference
+from kdzoo.cli.table import Column, Format, field, print_rows
 from kdzoo.errors import InputError, unknown
 
 
@@ -74,7 +76,7 @@ METHOD_COLUMNS = (
     Column("weights", lambda row: f"{row['task_weight']:g} CE + {row['term_weight']:g} D"),
     Column("paper", lambda row: link(reference(row["url"], row["year"]), row["url"])),
     field("reads"),
-    Column("hyper-parameters", lambda row: text(row["hyperparameters"])),
+    Column("hyper-parameters", lambda row: cell_text(row["hyperparameters"])),
     Column("title", lambda row: row["title"] or row["summary"], prose=True),
     field("url"),
 )

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from kdzoo.cli import complete
+from kdzoo.cli.cells import compact
 from kdzoo.cli.complete import timm_names
 from kdzoo.cli.declare import argument
 from kdzoo.cli.loading import load_plugin_files
 from kdzoo.cli.options import AsJson, Kind, Plugins, chosen_format
-from kdzoo.cli.output import Column, Format, compact, field, print_rows, print_text
+from kdzoo.cli.output import print_text
+from kdzoo.cli.table import Column, Format, field, print_rows
 from kdzoo.errors import InputError, did_you_mean
 from kdzoo.models.known import own_networks
 

@@ -8,7 +8,7 @@ from typing import Annotated
 from kdzoo.cli import complete
 from kdzoo.cli.bench_options import declared_default, option_for
 from kdzoo.cli.declare import option
-from kdzoo.cli.output import Format
+from kdzoo.cli.table import Format
 from kdzoo.runs.options import PAIR, RUNNING
 
 DataRoot = Annotated[str | None, option_for("data_root")]

@@ -1,8 +1,7 @@
-"""What the commands print: messages on standard error, tables of plain rows on standard output."""
+"""What the commands print: messages on standard error, text and JSON on standard output."""
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import re
@@ -13,54 +12,18 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from rich.cells import cell_len
 from rich.console import Console
-from rich.markup import escape
-from rich.style import Style
-from rich.table import Table
 from rich.text import Text
 
-from kdzoo.text import columns_that_fit, csv_text, in_encoding, markdown_text, number_of, one_line, shortened
+from kdzoo.text import in_encoding, one_line
 
 if TYPE_CHECKING:
     from kdzoo.tasks.task import Metric
 
 PIPE_WIDTH = 200
 """columns of a table in a pipe, where COLUMNS does not say"""
-GAP = 2
-"""blanks between two columns"""
-SHORTEST = 34
-"""characters that a column of prose is shortened to at the most"""
 LABEL = re.compile(r" *(?:\S+(?: \S+)? {2,})?")
 """a line's indent, and its label where blanks set one apart"""
-
-Row = Mapping[str, Any]
-
-
-class Interrupted(BaseException):
-    """Ctrl-C or a polite kill. Not an Exception, so that nothing on the way up takes it for a run's failure."""
-
-
-class Format(StrEnum):
-    """How a list is printed."""
-
-    table = "table"
-    csv = "csv"
-    md = "md"
-    json = "json"
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of a table; cell: its text in a row, a Text where it is a link. number: aligned to the right.
-
-    prose: a sentence, which is shortened between words where the terminal has room for SHORTEST characters of it, but not for all.
-    """
-
-    name: str
-    cell: Callable[[Row], str | Text]
-    number: bool = False
-    prose: bool = False
 
 
 class PlainConsole(Console):
@@ -114,44 +77,6 @@ def console() -> Console:
     columns = os.environ.get("COLUMNS", "")
     named = int(columns) if columns.isdigit() and int(columns) else None
     return PlainConsole(width=named or (None if sys.stdout.isatty() else PIPE_WIDTH), highlight=False)
-
-
-def field(name: str, *, number: bool = False, prose: bool = False) -> Column:
-    """The column of a key under its own name."""
-    return Column(name.replace("_", " "), lambda row: text(row[name]), number, prose)
-
-
-def link(words: str, url: str | None) -> Text:
-    """Words that lead to a URL, in a terminal that knows links; plain words in any other and in a pipe."""
-    return Text(words, style=Style(link=url) if url else "")
-
-
-def print_rows(
-    rows: Sequence[Row],
-    how: Format,
-    *,
-    title: str = "",
-    names: Sequence[str] = (),
-    columns: Sequence[Column] = (),
-) -> None:
-    """Print rows that have the same keys.
-
-    names: the keys, where there may be no row. columns: those of the table, the most important first: each one that
-    still fits beside those before it is shown, and the others are named below. Without columns every key is one.
-    CSV, Markdown and JSON hold every key.
-    """
-    keys = list(names or (rows[0] if rows else ()))
-    match how:
-        case Format.table:
-            _print_table(rows, columns or [field(key) for key in keys], title)
-        case Format.csv:
-            writer = csv.writer(sys.stdout, lineterminator="\n")
-            writer.writerow(keys)
-            writer.writerows([_csv_cell(row[key]) for key in keys] for row in rows)
-        case Format.md:
-            print("\n".join(markdown(rows, keys)))
-        case Format.json:
-            print_json(list(rows))
 
 
 def print_json(value: object) -> None:

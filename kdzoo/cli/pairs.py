@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from kdzoo.cli.cells import cell_text, link
 from kdzoo.cli.loading import load_plugin_files
 from kdzoo.cli.options import AsJson, Kind, Plugins, chosen_format
-from kdzoo.cli.output import Column, Format, field, link, print_rows, text
 from kdzoo.cli.references import reference
+from kdzoo.cli.table import Column, Format, field, print_rows
 
 
 def pairs(plugin: Plugins = None, how: Kind = Format.table, as_json: AsJson = False) -> int:
@@ -42,7 +43,7 @@ def pairs(plugin: Plugins = None, how: Kind = Format.table, as_json: AsJson = Fa
             Column("source", lambda row: link(reference(row["source"]), row["source"])),
             field("teacher"),
             field("student"),
-            Column("url", lambda row: text(row["source"])),
+            Column("url", lambda row: cell_text(row["source"])),
         ),
     )
     return 0

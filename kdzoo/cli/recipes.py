@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from kdzoo.cli.cells import cell_text, link
 from kdzoo.cli.loading import load_plugin_files
 from kdzoo.cli.options import AsJson, Kind, Plugins, chosen_format
-from kdzoo.cli.output import Column, Format, field, link, print_rows, text
 from kdzoo.cli.references import reference
+from kdzoo.cli.table import Column, Format, field, print_rows
 from kdzoo.suite.plan.recipe_files import recipe_file
 from kdzoo.suite.plan.recipe_files import recipes as recipe_names
 
@@ -50,7 +51,7 @@ def recipes(plugin: Plugins = None, how: Kind = Format.table, as_json: AsJson = 
             field("val_fraction", number=True),
             field("refit"),
             Column("source", lambda row: link(reference(row["source"]), row["source"])),
-            Column("url", lambda row: text(row["source"])),
+            Column("url", lambda row: cell_text(row["source"])),
         ),
     )
     return 0

@@ -10,10 +10,12 @@ import typer
 
 from kdzoo.cli import complete
 from kdzoo.cli.bench_options import takes_options
+from kdzoo.cli.cells import link
 from kdzoo.cli.declare import argument, option
 from kdzoo.cli.dry_run import plan_lines
 from kdzoo.cli.options import AsJson, DataRoot, Kind, ResultsFolder, RetryFailed, chosen_format
-from kdzoo.cli.output import Column, Format, console, field, link, print_message, print_rows, print_text, with_label
+from kdzoo.cli.output import console, print_message, print_text, with_label
+from kdzoo.cli.table import Column, Format, field, print_rows
 from kdzoo.cli.training import open_launcher, report_failures, train_missing
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.errors import InputError, noting

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from kdzoo.cli import complete
+from kdzoo.cli.cells import percent
 from kdzoo.cli.declare import argument
 from kdzoo.cli.lookup import bench_folder, benches, search_hint
 from kdzoo.cli.options import JsonOnly, ResultsFolder

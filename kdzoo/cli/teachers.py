@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from kdzoo.cli import complete
+from kdzoo.cli.cells import compact, percent
 from kdzoo.cli.declare import EXIT_CODES, Command, Group, argument, option
 from kdzoo.cli.lookup import run_folder
 from kdzoo.cli.options import AsJson, Kind, ResultsFolder, chosen_format

@@ -1,7 +1,7 @@
 """result.json, declared once: what a finished run came to. Free of torch.
 
-What is written is checked against these models, what is read is too, and the JSON Schema in the package and the page in
-docs/ are made from them. A field with a default is written by every run from the schema on that its `since` names; results
+What is written and what is read is checked against these models (`result_file`), and the JSON Schema in the package and the
+page in docs/ are made from them. A field with a default is written by every run from the schema on that its `since` names; results
 of earlier schemas may lack it.
 """
 
@@ -13,28 +13,19 @@ from functools import cache
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, create_model
 from pydantic.json_schema import GenerateJsonSchema
 
-from kdzoo.errors import InputError, KdzooError, problems_of
 from kdzoo.files import PACKAGE
-from kdzoo.runs.flatten import flatten
 from kdzoo.tasks.classification import CLASSIFICATION
-from kdzoo.tasks.known import task_named
 from kdzoo.tasks.task import Metric, Task
 
 SCHEMA = 2
 """the schema of results written now; a result that names none is of schema 1"""
 SCHEMA_FILE = PACKAGE / "configs" / "result.schema.json"
-FORMER_NAMES = {"memo": "teacher_cache"}
-"""keys of schema 1 by their present names"""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
-
-
-class NewerSchema(KdzooError):
-    """A result of a later schema than this kdzoo knows: it is neither read nor taken for damaged."""
 
 
 def since(schema: int, text: str) -> Any:
@@ -210,44 +201,6 @@ def _typed(part: type[P], more: Mapping[str, Any] = MappingProxyType({}), **type
     """The same part with other types of some fields, and more fields."""
     fields: dict[str, Any] = {name: (kind, copy(part.model_fields[name])) for name, kind in types.items()}
     return create_model(part.__name__, __base__=part, __doc__=part.__doc__, **fields, **more)
-
-
-def _model_for(content: object) -> type[Result]:
-    """The model of the task that a result names; raises InputError for a task that is not known."""
-    name = content.get("task", CLASSIFICATION.name) if isinstance(content, Mapping) else CLASSIFICATION.name
-    return result_model(task_named(str(name)))
-
-
-def complete(content: Mapping[str, Any]) -> dict[str, Any]:
-    """A result ready to be written, with the schema's number; raises ValueError where a field lacks or is not declared."""
-    whole = {**content, "schema": SCHEMA}
-    declared = _model_for(whole).model_validate(whole).model_dump(mode="json", by_alias=True)
-    given, wanted = set(flatten(whole)), set(flatten(declared))
-    wrong = [f"{place}: not declared" for place in sorted(given - wanted)] + [f"{place}: missing" for place in sorted(wanted - given)]
-    if wrong:
-        raise ValueError("\n".join(wrong))
-    return whole
-
-
-def read_result(content: object, run_id: str) -> dict[str, Any]:
-    """The content of a result.json of a run under the present names.
-
-    Raises InputError with all that is wrong with it, and NewerSchema for a result of a later schema.
-    """
-    if isinstance(content, dict):
-        schema = content.get("schema", 1)
-        if isinstance(schema, int) and schema > SCHEMA:
-            raise NewerSchema(f"schema {schema} is newer than this kdzoo reads ({SCHEMA}); update kdzoo")
-        if schema == 1:
-            content = {FORMER_NAMES.get(key, key): value for key, value in content.items()}
-    try:
-        result = _model_for(content).model_validate(content)
-    except ValidationError as error:
-        raise InputError(*problems_of(error)) from error
-    if result.id != run_id:
-        raise InputError(f"id: expected {run_id}, got {result.id}")
-    assert isinstance(content, dict)
-    return content
 
 
 def json_schema() -> dict[str, Any]:

@@ -17,7 +17,7 @@ from kdzoo.runs.atomic import read_json, set_aside, write_bytes, write_json
 from kdzoo.runs.canonical import canonical
 from kdzoo.runs.failure import Failure, read_failure
 from kdzoo.runs.fields import parse
-from kdzoo.runs.results import NewerSchema, complete, read_result
+from kdzoo.runs.result_file import NewerSchema, complete, read_result
 from kdzoo.runs.spec import Run
 
 State = Literal["done", "failed", "damaged", "started", "new"]

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from kdzoo.contract.needs import ALWAYS_CACHED, PER_SAMPLE, Need, NetworkNeeds, Pass
+from kdzoo.contract.needs import PER_SAMPLE, Need, NetworkNeeds, Pass
 from kdzoo.contract.outputs import Outputs, with_passes
-from kdzoo.contract.shapes import Shapes
 from kdzoo.data.epoch import EpochPlan, Inputs
-from kdzoo.data.loader import fetch_once
 from kdzoo.data.split import Parts
-from kdzoo.data.views import center, has_numbered_views, view_count
 from kdzoo.models.network import Network
-from kdzoo.models.placement import Placement, autocast
+from kdzoo.models.placement import autocast
 from kdzoo.runs.recipe import Recipe
-from kdzoo.teachers.cache import TeacherCache, open_cache
-from kdzoo.teachers.code import CODE_DIGEST
-from kdzoo.teachers.columns import Column
-from kdzoo.teachers.disk import folder_of, free_bytes
+from kdzoo.teachers.cache import TeacherCache
 
 TOLERANCE = 1e-3
 """the largest relative difference between a cache and the living teacher; with a larger one it is another teacher's"""
@@ -42,7 +34,7 @@ def block_size(parts: Parts, recipe: Recipe) -> int:
 
 
 @torch.no_grad()
-def ask(network: Network, need: Need, images: Tensor, size: int, recipe: Recipe) -> Outputs:
+def forward_block(network: Network, need: Need, images: Tensor, size: int, recipe: Recipe) -> Outputs:
     """What a network says of at most a block of `size` images, contiguous.
 
     A short batch is filled up to a block, laid out anew: the last bits of an answer depend on how many images are asked
@@ -65,9 +57,10 @@ class LiveAnswers:
     plan: EpochPlan
 
     def at(self, positions: Tensor, inputs: Inputs) -> Outputs:
-        size = block_size(self.plan.parts, self.plan.recipe)
-        outputs = {which: ask(self.network, self.needs.outputs, inputs[which], size, self.plan.recipe) for which in self.needs.passes}
-        return with_passes(outputs)
+        recipe, size = self.plan.recipe, block_size(self.plan.parts, self.plan.recipe)
+        return with_passes(
+            {which: forward_block(self.network, self.needs.outputs, inputs[which], size, recipe) for which in self.needs.passes}
+        )
 
 
 @dataclass(frozen=True)
@@ -88,7 +81,7 @@ class RecordedAnswers:
 
     def _ask(self, which: Pass, positions: Tensor, images: Tensor) -> Outputs:
         cache, rows, size = self.teacher_cache, self.rows[which][positions], block_size(self.plan.parts, self.plan.recipe)
-        outputs = ask(self.network, self.needs.outputs | cache.need, images, size, self.plan.recipe)
+        outputs = forward_block(self.network, self.needs.outputs | cache.need, images, size, self.plan.recipe)
         if not cache.full and not bool(cache.known[rows].all()):
             cache.write(rows, outputs)
         return outputs.restrict_to(self.needs.outputs)
@@ -190,7 +183,7 @@ def cached_answers(
         teacher_cache,
         rows,
         needs,
-        forward=lambda images: ask(network, teacher_cache.need, images, size, plan.recipe),
+        forward=lambda images: forward_block(network, teacher_cache.need, images, size, plan.recipe),
         load_inputs=None if plan.recipe.mixes else plan.inputs_at,
         begin=begin,
         modules=network.parts(needs.outputs),
@@ -201,67 +194,3 @@ def is_another_teachers(answers: CachedAnswers, plan: EpochPlan) -> bool:
     """Whether the cache differs from the living teacher on the first batch of which it knows anything."""
     positions = answers.first_known()
     return positions is not None and answers.relative_error(positions, plan.inputs_at(Pass.FIRST, positions)) > TOLERANCE
-
-
-def cache_rows(parts: Parts, recipe: Recipe, passes: Pass) -> tuple[int, int]:
-    """How many samples a cache has rows of, and how many rows it has of each: views, or epochs and passes where views are endless."""
-    views = view_count(recipe.augment) if has_numbered_views(recipe) else None
-    return len(parts.train.targets), recipe.drawn_epochs * len(passes) if views is None else views
-
-
-def uncached(need: Need, shapes: Shapes, parts: Parts, recipe: Recipe, passes: Pass, execution: Placement) -> Need:
-    """What is read (`need`) of a network of these shapes and too large for its cache, so that it is run in every step."""
-    samples, views = cache_rows(parts, recipe, passes)
-    needed = samples * views * sum(column.row_bytes for column in Column.expected(shapes, need))
-    limit = execution.options.teacher_cache
-    free = free_bytes(folder_of({}, "any"), execution.device) if limit is None else limit
-    return need & PER_SAMPLE & ~ALWAYS_CACHED if needed > free else Need.NOTHING
-
-
-def open_teacher_cache(
-    network: Network,
-    name: str,
-    identity: str,
-    need: Need,
-    passes: Pass,
-    parts: Parts,
-    recipe: Recipe,
-    seed: int,
-    execution: Placement,
-) -> TeacherCache | str | None:
-    """The cache of what is read (`need`) of a network; a reason (str) why there is none, or None where none is wanted.
-
-    passes: all for which it may be asked, in the order in which the cache numbers them.
-    """
-    if execution.options.teacher_cache == 0 or not need & PER_SAMPLE:
-        return None
-    block = block_size(parts, recipe)
-    samples, views = cache_rows(parts, recipe, passes)
-    about: dict[str, Any] = {
-        "teacher": identity,
-        "code": CODE_DIGEST,
-        "data": parts.origin,
-        "augment": recipe.augment.model_dump(mode="json"),
-        "precision": recipe.precision,
-        "block": block,
-        **execution.arithmetic,
-    }
-    if not has_numbered_views(recipe):
-        about |= {"seed": seed, "epochs": recipe.drawn_epochs, "passes": [str(which.name) for which in passes]}
-    if recipe.mixes:
-        about |= {"mixing": [recipe.mixup, recipe.cutmix, recipe.mix_prob], "numpy": np.__version__}  # which draws the shares
-        if Pass.PARTNER in passes:  # what is mixed with what then depends on the labels
-            about["labels"] = hashlib.sha256(parts.train.targets.numpy().tobytes()).hexdigest()
-    images = center(fetch_once(parts.train.images, torch.arange(block), execution.device), recipe.augment)
-    outputs = ask(network, need | ALWAYS_CACHED, images, block, recipe)
-    return open_cache(
-        about,
-        name,
-        Column.of(outputs, need | ALWAYS_CACHED),
-        need,
-        samples=samples,
-        views=views,
-        block=block,
-        device=execution.device,
-        limit=execution.options.teacher_cache,
-    )

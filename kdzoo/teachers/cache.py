@@ -9,7 +9,7 @@ disk before their seals are, and a row is read only where its seal fits.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdzoo.contract.needs import ALWAYS_CACHED, Need
+from kdzoo.contract.needs import Need
 from kdzoo.contract.outputs import Outputs
 from kdzoo.files import plain_status
-from kdzoo.runs.atomic import StoreError
-from kdzoo.teachers.columns import EXACT, Column, Seal
-from kdzoo.teachers.disk import MappedFile, folder_of, free_bytes, make_room, mark_opened, remove, size_text, touch
+from kdzoo.teachers.columns import Column, Seal
+from kdzoo.teachers.disk import MappedFile, remove, touch
 
 SEAL_AT_ONCE = 1 << 18
 """bytes of rows that are sealed or checked at a time: they stay in a processor's cache"""
@@ -211,63 +210,3 @@ def _count(rows: int) -> str:
 def _at_once(column: Column, limit: int) -> int:
     """How many rows of a column are handled at a time within `limit` bytes."""
     return max(1, limit // column.row_bytes)
-
-
-def open_cache(
-    about: Mapping[str, Any],
-    name: str,
-    columns: Iterable[Column],
-    read: Need,
-    *,
-    samples: int,
-    views: int,
-    block: int,
-    device: torch.device,
-    limit: int | None,
-) -> TeacherCache | str:
-    """The cache of all that `about` says of the teacher called `name`, or the reason in words why there is none.
-
-    columns: what the teacher gives of `read` and of what is always kept. All that is read is kept where it fits into `limit`
-    bytes (None: a share of what is free) with every row written; else, since what is missing takes a forward in every step anyway,
-    logits and embedding alone, and a note says so.
-    """
-    folder = folder_of(about, name)
-    rows, free = samples * views, free_bytes(folder, device) if limit is None else limit
-    wanted, note = _choose(list(columns), read, rows, free)
-    if not wanted:
-        return note
-    try:
-        make_room(folder, free)
-        notes = mark_opened(folder, about)
-        cache = TeacherCache(folder, wanted, samples=samples, views=views, block=block, device=device)
-        cache.notes += [note] if note else []
-        cache.notes += notes + mark_opened(folder, about)  # again, where another process has removed the first meanwhile
-        return cache
-    except (OSError, StoreError) as error:
-        return f"the teacher cache cannot be kept below {folder.parent}: {error}"
-
-
-def _choose(columns: list[Column], read: Need, rows: int, free: int) -> tuple[list[Column], str]:
-    """The columns that a cache of so many rows keeps within `free` bytes, and what there is to tell of those that it does not."""
-    inexact = [c for c in columns if c.dtype not in EXACT]
-    exact = [c for c in columns if c not in inexact]
-    needed = rows * sum(c.row_bytes for c in columns if c.need in read)
-    why = ""
-    if coarse := [f"{c.name} ({c.dtype})" for c in inexact if c.need in read]:
-        why = f"the teacher cache keeps float32, which would round its {', '.join(coarse)}"
-    elif needed > free:
-        why = f"the teacher cache would take {size_text(needed)}, more than {size_text(free)}; --teacher-cache SIZE allows more"
-    first = [c for c in exact if c.need in (read & ALWAYS_CACHED if why else read)]
-    chosen: list[Column] = []
-    for column in [*first, *(c for c in exact if c.need in ALWAYS_CACHED and c not in first)]:
-        if rows * sum(c.row_bytes for c in (*chosen, column)) <= free:
-            chosen.append(column)
-    kept = [c for c in columns if c in chosen]
-    if not why:
-        return kept, ""
-    lost = [c for c in columns if c.need in read and c not in kept]
-    if not kept or any(c.need in ALWAYS_CACHED for c in lost):
-        return [], f"{why}; the teacher is run in every step"
-    lacking = " and ".join(dict.fromkeys(str(c.need.name).lower() for c in lost))
-    keeps = " and ".join(dict.fromkeys(str(c.need.name).lower() for c in kept))
-    return kept, f"{why}: it keeps {keeps}, and the teacher is run in every step for methods that read its {lacking}"

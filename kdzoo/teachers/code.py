@@ -9,7 +9,7 @@ from pathlib import Path
 from kdzoo.files import PACKAGE
 
 DATA_CODE = ("epoch", "loader", "mixing", "operations", "pixels", "preprocess", "views")
-TEACHER_CODE = ("answers", "cache", "code", "columns", "disk", "predictions", "teacher")
+TEACHER_CODE = ("answers", "cache", "code", "columns", "disk", "open_cache", "predictions", "teacher")
 CODE = (
     *("seeds", "training/cohort", "models/placement", "models/predict"),
     *(f"teachers/{name}" for name in TEACHER_CODE),

@@ -14,8 +14,9 @@ from kdzoo.data.epoch import EpochPlan
 from kdzoo.data.split import Parts
 from kdzoo.models.placement import Placement
 from kdzoo.runs.recipe import Recipe, steps_per_epoch
-from kdzoo.teachers.answers import block_size, cached_answers, open_teacher_cache, uncached
+from kdzoo.teachers.answers import block_size, cached_answers
 from kdzoo.teachers.cache import TeacherCache
+from kdzoo.teachers.open_cache import open_teacher_cache, uncached
 from kdzoo.teachers.teacher import Answers, LiveTeacher, Teacher
 from kdzoo.training.batched import BatchedMembers
 from kdzoo.training.member import Member

@@ -1,0 +1,137 @@
+"""Tables of plain rows on standard output: laid out for a terminal, or as CSV, Markdown or JSON."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from rich.cells import cell_len
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from kdzoo.cli.cells import cell_text
+from kdzoo.cli.output import console, print_json, print_text
+from kdzoo.text import columns_that_fit, csv_text, in_encoding, markdown_text, number_of, one_line, shortened
+
+GAP = 2
+"""blanks between two columns"""
+SHORTEST = 34
+"""characters that a column of prose is shortened to at the most"""
+
+Row = Mapping[str, Any]
+
+
+class Format(StrEnum):
+    """How a list is printed."""
+
+    table = "table"
+    csv = "csv"
+    md = "md"
+    json = "json"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table; cell: its text in a row, a Text where it is a link. number: aligned to the right.
+
+    prose: a sentence, which is shortened between words where the terminal has room for SHORTEST characters of it, but not for all.
+    """
+
+    name: str
+    cell: Callable[[Row], str | Text]
+    number: bool = False
+    prose: bool = False
+
+
+def field(name: str, *, number: bool = False, prose: bool = False) -> Column:
+    """The column of a key under its own name."""
+    return Column(name.replace("_", " "), lambda row: cell_text(row[name]), number, prose)
+
+
+def print_rows(
+    rows: Sequence[Row],
+    how: Format,
+    *,
+    title: str = "",
+    names: Sequence[str] = (),
+    columns: Sequence[Column] = (),
+) -> None:
+    """Print rows that have the same keys.
+
+    names: the keys, where there may be no row. columns: those of the table, the most important first: each one that
+    still fits beside those before it is shown, and the others are named below. Without columns every key is one.
+    CSV, Markdown and JSON hold every key.
+    """
+    keys = list(names or (rows[0] if rows else ()))
+    match how:
+        case Format.table:
+            _print_table(rows, columns or [field(key) for key in keys], title)
+        case Format.csv:
+            writer = csv.writer(sys.stdout, lineterminator="\n")
+            writer.writerow(keys)
+            writer.writerows([_csv_cell(row[key]) for key in keys] for row in rows)
+        case Format.md:
+            print("\n".join(markdown(rows, keys)))
+        case Format.json:
+            print_json(list(rows))
+
+
+def markdown(rows: Iterable[Row], names: Sequence[str]) -> list[str]:
+    """The lines of a Markdown table."""
+    lines = [names, ["---"] * len(names), *([markdown_text(cell_text(row[name])) for name in names] for row in rows)]
+    return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def _csv_cell(value: Any) -> Any:
+    """Numbers as they are, text without formulas."""
+    return value if value is None or isinstance(value, int | float) else csv_text(cell_text(value))
+
+
+def _print_table(rows: Sequence[Row], columns: Sequence[Column], title: str) -> None:
+    screen = console()
+    if title:
+        print_text(title, style="italic")
+    cells = {column.name: [_cell(column, row, screen.encoding) for row in rows] for column in columns}
+    widths = _widths(columns, cells, screen.width)
+    table = Table(header_style="bold", box=None, pad_edge=False)
+    for column in columns:
+        if column.name in widths:
+            table.add_column(column.name, overflow="fold", justify="right" if column.number else "left")
+    for number in range(len(rows)):
+        table.add_row(*(_fitted(cells[name][number], width, screen.encoding) for name, width in widths.items()))
+    screen.print(table)
+    if left := [column.name for column in columns if column.name not in widths]:
+        what = number_of(len(left), "more column")
+        screen.print(f"{what}: {', '.join(left)} (in a wider terminal, or with --format csv, md or json)", style="dim", markup=False)
+
+
+def _widths(columns: Sequence[Column], cells: Mapping[str, Sequence[str | Text]], room: int) -> dict[str, int]:
+    """The columns that are shown and their widths: prose has at least SHORTEST characters, and what the others leave."""
+    whole = {name: max(cell_len(name), *(cell_len(str(cell)) for cell in texts), 0) for name, texts in cells.items()}
+    prose = [column.name for column in columns if column.prose]
+    least = {name: min(width, max(SHORTEST, cell_len(name))) if name in prose else width for name, width in whole.items()}
+    shown = {name: least[name] for name in columns_that_fit(least, room, gap=GAP)}
+    spare = room - sum(shown.values()) - GAP * (len(shown) - 1)
+    for name in filter(shown.__contains__, prose):
+        more = max(0, min(whole[name] - shown[name], spare))
+        shown[name] += more
+        spare -= more
+    return shown
+
+
+def _cell(column: Column, row: Row, encoding: str) -> str | Text:
+    cell = column.cell(row)
+    return cell if isinstance(cell, Text) else one_line(in_encoding(cell, encoding))
+
+
+def _fitted(cell: str | Text, width: int, encoding: str) -> str | Text:
+    """A cell as a table takes it, shortened to `width` characters where it is longer."""
+    if isinstance(cell, Text) or cell_len(cell) <= width:
+        return cell if isinstance(cell, Text) else escape(cell)
+    ellipsis = len(in_encoding("…", encoding)) - 1
+    return escape(in_encoding(shortened(cell, width - ellipsis), encoding))

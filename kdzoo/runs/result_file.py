@@ -1,0 +1,60 @@
+"""A result as it is written to result.json and read back, checked against its declaration. Free of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from kdzoo.errors import InputError, KdzooError, problems_of
+from kdzoo.runs.flatten import flatten
+from kdzoo.runs.results import SCHEMA, Result, result_model
+from kdzoo.tasks.classification import CLASSIFICATION
+from kdzoo.tasks.known import task_named
+
+FORMER_NAMES = {"memo": "teacher_cache"}
+"""keys of schema 1 by their present names"""
+
+
+class NewerSchema(KdzooError):
+    """A result of a later schema than this kdzoo knows: it is neither read nor taken for damaged."""
+
+
+def _model_for(content: object) -> type[Result]:
+    """The model of the task that a result names; raises InputError for a task that is not known."""
+    name = content.get("task", CLASSIFICATION.name) if isinstance(content, Mapping) else CLASSIFICATION.name
+    return result_model(task_named(str(name)))
+
+
+def complete(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A result ready to be written, with the schema's number; raises ValueError where a field lacks or is not declared."""
+    whole = {**content, "schema": SCHEMA}
+    declared = _model_for(whole).model_validate(whole).model_dump(mode="json", by_alias=True)
+    fields, declared_fields = set(flatten(whole)), set(flatten(declared))
+    unknown = [f"{place}: not declared" for place in sorted(fields - declared_fields)]
+    missing = [f"{place}: missing" for place in sorted(declared_fields - fields)]
+    if unknown or missing:
+        raise ValueError("\n".join([*unknown, *missing]))
+    return whole
+
+
+def read_result(content: object, run_id: str) -> dict[str, Any]:
+    """The content of a result.json of a run under the present names.
+
+    Raises InputError with all that is wrong with it, and NewerSchema for a result of a later schema.
+    """
+    if isinstance(content, dict):
+        schema = content.get("schema", 1)
+        if isinstance(schema, int) and schema > SCHEMA:
+            raise NewerSchema(f"schema {schema} is newer than this kdzoo reads ({SCHEMA}); update kdzoo")
+        if schema == 1:
+            content = {FORMER_NAMES.get(key, key): value for key, value in content.items()}
+    try:
+        result = _model_for(content).model_validate(content)
+    except ValidationError as error:
+        raise InputError(*problems_of(error)) from error
+    if result.id != run_id:
+        raise InputError(f"id: expected {run_id}, got {result.id}")
+    assert isinstance(content, dict)
+    return content

@@ -1,0 +1,149 @@
+"""Opening the cache of a teacher: what its rows stand for, which outputs fit, and where it lies."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from kdzoo.contract.needs import ALWAYS_CACHED, PER_SAMPLE, Need, Pass
+from kdzoo.contract.shapes import Shapes
+from kdzoo.data.loader import fetch_once
+from kdzoo.data.split import Parts
+from kdzoo.data.views import center, has_numbered_views, view_count
+from kdzoo.models.network import Network
+from kdzoo.models.placement import Placement
+from kdzoo.runs.atomic import StoreError
+from kdzoo.runs.recipe import Recipe
+from kdzoo.teachers.answers import block_size, forward_block
+from kdzoo.teachers.cache import TeacherCache
+from kdzoo.teachers.code import CODE_DIGEST
+from kdzoo.teachers.columns import EXACT, Column
+from kdzoo.teachers.disk import folder_of, free_bytes, make_room, mark_opened, size_text
+
+
+def open_teacher_cache(
+    network: Network,
+    name: str,
+    identity: str,
+    need: Need,
+    passes: Pass,
+    parts: Parts,
+    recipe: Recipe,
+    seed: int,
+    execution: Placement,
+) -> TeacherCache | str | None:
+    """The cache of what is read (`need`) of a network; a reason (str) why there is none, or None where none is wanted.
+
+    passes: all for which it may be asked, in the order in which the cache numbers them.
+    """
+    if execution.options.teacher_cache == 0 or not need & PER_SAMPLE:
+        return None
+    block = block_size(parts, recipe)
+    samples, views = cache_rows(parts, recipe, passes)
+    about: dict[str, Any] = {
+        "teacher": identity,
+        "code": CODE_DIGEST,
+        "data": parts.origin,
+        "augment": recipe.augment.model_dump(mode="json"),
+        "precision": recipe.precision,
+        "block": block,
+        **execution.arithmetic,
+    }
+    if not has_numbered_views(recipe):
+        about |= {"seed": seed, "epochs": recipe.drawn_epochs, "passes": [str(which.name) for which in passes]}
+    if recipe.mixes:
+        about |= {"mixing": [recipe.mixup, recipe.cutmix, recipe.mix_prob], "numpy": np.__version__}  # which draws the shares
+        if Pass.PARTNER in passes:  # what is mixed with what then depends on the labels
+            about["labels"] = hashlib.sha256(parts.train.targets.numpy().tobytes()).hexdigest()
+    images = center(fetch_once(parts.train.images, torch.arange(block), execution.device), recipe.augment)
+    outputs = forward_block(network, need | ALWAYS_CACHED, images, block, recipe)
+    return open_cache(
+        about,
+        name,
+        Column.of(outputs, need | ALWAYS_CACHED),
+        need,
+        samples=samples,
+        views=views,
+        block=block,
+        device=execution.device,
+        limit=execution.options.teacher_cache,
+    )
+
+
+def cache_rows(parts: Parts, recipe: Recipe, passes: Pass) -> tuple[int, int]:
+    """How many samples a cache has rows of, and how many rows it has of each: views, or epochs and passes where views are endless."""
+    views = view_count(recipe.augment) if has_numbered_views(recipe) else None
+    return len(parts.train.targets), recipe.drawn_epochs * len(passes) if views is None else views
+
+
+def uncached(need: Need, shapes: Shapes, parts: Parts, recipe: Recipe, passes: Pass, execution: Placement) -> Need:
+    """What is read (`need`) of a network of these shapes and too large for its cache, so that it is run in every step."""
+    samples, views = cache_rows(parts, recipe, passes)
+    needed = samples * views * sum(column.row_bytes for column in Column.expected(shapes, need))
+    limit = execution.options.teacher_cache
+    free = free_bytes(folder_of({}, "any"), execution.device) if limit is None else limit
+    return need & PER_SAMPLE & ~ALWAYS_CACHED if needed > free else Need.NOTHING
+
+
+def open_cache(
+    about: Mapping[str, Any],
+    name: str,
+    columns: Iterable[Column],
+    read: Need,
+    *,
+    samples: int,
+    views: int,
+    block: int,
+    device: torch.device,
+    limit: int | None,
+) -> TeacherCache | str:
+    """The cache of all that `about` says of the teacher called `name`, or the reason in words why there is none.
+
+    columns: what the teacher gives of `read` and of what is always kept. All that is read is kept where it fits into `limit`
+    bytes (None: a share of what is free) with every row written; else, since what is missing takes a forward in every step anyway,
+    logits and embedding alone, and a note says so.
+    """
+    folder = folder_of(about, name)
+    rows, free = samples * views, free_bytes(folder, device) if limit is None else limit
+    wanted, note = _choose_columns(list(columns), read, rows, free)
+    if not wanted:
+        return note
+    try:
+        make_room(folder, free)
+        notes = mark_opened(folder, about)
+        cache = TeacherCache(folder, wanted, samples=samples, views=views, block=block, device=device)
+        cache.notes += [note] if note else []
+        cache.notes += notes + mark_opened(folder, about)  # again, where another process has removed the first meanwhile
+        return cache
+    except (OSError, StoreError) as error:
+        return f"the teacher cache cannot be kept below {folder.parent}: {error}"
+
+
+def _choose_columns(columns: list[Column], read: Need, rows: int, free: int) -> tuple[list[Column], str]:
+    """The columns that a cache of so many rows keeps within `free` bytes, and what there is to tell of those that it does not."""
+    inexact = [c for c in columns if c.dtype not in EXACT]
+    exact = [c for c in columns if c not in inexact]
+    needed = rows * sum(c.row_bytes for c in columns if c.need in read)
+    why = ""
+    if coarse := [f"{c.name} ({c.dtype})" for c in inexact if c.need in read]:
+        why = f"the teacher cache keeps float32, which would round its {', '.join(coarse)}"
+    elif needed > free:
+        why = f"the teacher cache would take {size_text(needed)}, more than {size_text(free)}; --teacher-cache SIZE allows more"
+    first = [c for c in exact if c.need in (read & ALWAYS_CACHED if why else read)]
+    chosen: list[Column] = []
+    for column in [*first, *(c for c in exact if c.need in ALWAYS_CACHED and c not in first)]:
+        if rows * sum(c.row_bytes for c in (*chosen, column)) <= free:
+            chosen.append(column)
+    kept = [c for c in columns if c in chosen]
+    if not why:
+        return kept, ""
+    lost = [c for c in columns if c.need in read and c not in kept]
+    if not kept or any(c.need in ALWAYS_CACHED for c in lost):
+        return [], f"{why}; the teacher is run in every step"
+    lacking = " and ".join(dict.fromkeys(str(c.need.name).lower() for c in lost))
+    keeps = " and ".join(dict.fromkeys(str(c.need.name).lower() for c in kept))
+    return kept, f"{why}: it keeps {keeps}, and the teacher is run in every step for methods that read its {lacking}"
