@@ -25,7 +25,7 @@ from speed_setup import Setup, teacher_file
 from kdzoo.contract.batch import Progress
 from kdzoo.contract.card import Setting
 from kdzoo.data.canonical import Raw, canonical
-from kdzoo.data.dataset import Images
+from kdzoo.data.dataset import Dataset
 from kdzoo.data.split import split
 from kdzoo.models.placement import Placement
 from kdzoo.models.weights import file_sha256
@@ -53,7 +53,7 @@ RANDAUGMENT = CROPS.model_copy(update={"randaugment": 2})
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "speed" / "cache-mixes.json"
 
 
-def random_images() -> Images:
+def random_images() -> Dataset:
     """Noise: nothing that is timed depends on what a network knows of it."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, (IMAGES + 100, 32, 32, 3), generator=generator, dtype=torch.uint8).numpy()

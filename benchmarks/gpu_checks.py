@@ -88,7 +88,7 @@ def stacked(setup: Setup) -> Record:
     with exact_products():
         serial = losses_of(cohort_for(setup, SWEEP, "off", limit=few(setup)))
         cohort = cohort_for(setup, SWEEP, "off", limit=few(setup))
-        joined = batch_members(cohort.members, fetch_once(cohort.parts.train.images, torch.arange(2), setup.device))
+        joined = batch_members(cohort.members, fetch_once(cohort.splits.train.images, torch.arange(2), setup.device))
         if not isinstance(joined, BatchedMembers):
             raise LeftOut(str(joined))
         cohort.batched = joined
@@ -114,7 +114,7 @@ def remembered(setup: Setup) -> Record:
 def resident(setup: Setup) -> Record:
     """Training images that lie on the device."""
     cohort = cohort_for(setup, 1, "off", limit=few(setup))
-    images = place_on_device(cohort.parts, setup.device).train.images
+    images = place_on_device(cohort.splits, setup.device).train.images
     place = getattr(images, "device", torch.device("cpu")).type
     return check("training images on the device", place, setup.device.type, place == setup.device.type)
 

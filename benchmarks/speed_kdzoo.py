@@ -85,7 +85,7 @@ def warm(setup: Setup, runs: int) -> Side:
 def stacked(setup: Setup, runs: int) -> Side:
     """The warm sweep with its students as one batched computation. Raises LeftOut where they cannot be one."""
     cohort = cohort_for(setup, runs, "auto", limit=max(CACHED_IMAGES // 2, 4 * setup.batch), teacher=2)
-    images = fetch_once(cohort.parts.train.images, torch.arange(2), setup.device)
+    images = fetch_once(cohort.splits.train.images, torch.arange(2), setup.device)
     joined = batch_members(cohort.members, images)
     if not isinstance(joined, BatchedMembers):
         raise LeftOut(str(joined))
@@ -99,7 +99,7 @@ def stacked(setup: Setup, runs: int) -> Side:
 def compiled(setup: Setup, runs: int) -> Side:
     """The warm sweep with its students run through torch.compile. Raises LeftOut where they cannot be."""
     cohort = cohort_for(setup, runs, "auto", limit=max(CACHED_IMAGES // 2, 4 * setup.batch), teacher=2)
-    images = fetch_once(cohort.parts.train.images, torch.arange(cohort.block), setup.device)
+    images = fetch_once(cohort.splits.train.images, torch.arange(cohort.block), setup.device)
     if why := compile_students(cohort.members, images):
         raise LeftOut(why)
     side = trained(cohort, replay=True)

@@ -14,7 +14,7 @@ from speed_clock import LeftOut
 from torch import nn
 
 from kdzoo.contract.card import Setting
-from kdzoo.data.dataset import Images
+from kdzoo.data.dataset import Dataset
 from kdzoo.data.split import split
 from kdzoo.models.build import build_network
 from kdzoo.models.checkpoints import read_state
@@ -52,7 +52,7 @@ class Setup:
     teacher: str
     student: str
     batch: int
-    images: Images
+    images: Dataset
     device: torch.device
     threads: int
     channels_last: bool | None
@@ -139,7 +139,7 @@ def cohort_for(
 
 
 @lru_cache
-def teacher_file(name: str, images: Images, seed: int, folder: Path) -> Path:
+def teacher_file(name: str, images: Dataset, seed: int, folder: Path) -> Path:
     """Weights of a teacher whose batch norms have seen these images; nothing is timed that depends on how good it is."""
     spec = NetworkSpec(name=name, classes=len(images.classes))
     network = build_network(spec, channels=images.channels, side=images.height, mean=images.mean, std=images.std, seed=seed)

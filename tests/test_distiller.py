@@ -23,9 +23,9 @@ import kdzoo.models.zoo
 from kdzoo.contract.batch import Batch, Progress
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.needs import Need, Pass
-from kdzoo.data.dataset import Images
+from kdzoo.data.dataset import Dataset
 from kdzoo.data.epoch import order
-from kdzoo.data.split import Parts
+from kdzoo.data.split import Splits
 from kdzoo.distiller.clock import LoopClock
 from kdzoo.models.forward import outputs
 from kdzoo.models.identity import module_name
@@ -88,7 +88,7 @@ def planned(*methods: str) -> Plan:
 
 
 @cache
-def digits() -> tuple[Images, Parts]:
+def digits() -> tuple[Dataset, Splits]:
     return data_of(bound("hinton"))
 
 

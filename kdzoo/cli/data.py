@@ -18,7 +18,7 @@ from kdzoo.errors import InputError
 from kdzoo.text import first_line
 
 if TYPE_CHECKING:
-    from kdzoo.data.known import DataSet
+    from kdzoo.data.known import DataSource
 
 
 class _DataGroup(Group):
@@ -79,7 +79,7 @@ DATA_COLUMNS = (
 )
 
 
-def _data_row(name: str, known: DataSet, root: Path | None) -> dict[str, Any]:
+def _data_row(name: str, known: DataSource, root: Path | None) -> dict[str, Any]:
     from kdzoo.data.known import HALVED, where
 
     is_folder = name.startswith("folder:")
@@ -130,12 +130,14 @@ def data_show(
     from kdzoo.runs.spec import DataSpec
 
     load_plugin_files(plugin)
-    images = load(name, root=Path(data_root) if data_root else None, allow_download=False)
-    spec = DataSpec(name=images.name, fingerprint=images.fingerprint, classes=len(images.classes), val_fraction=0.1 if images.val else 0.0)
-    record = data_record(images, split(images, spec))
-    parts = {"train": images.train, "val": images.val, "test": images.test}
+    dataset = load(name, root=Path(data_root) if data_root else None, allow_download=False)
+    spec = DataSpec(
+        name=dataset.name, fingerprint=dataset.fingerprint, classes=len(dataset.classes), val_fraction=0.1 if dataset.val else 0.0
+    )
+    record = data_record(dataset, split(dataset, spec))
+    parts = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
     targets = {part: subset.targets.tolist() for part, subset in parts.items() if subset is not None}
-    counts = [{"class": label, **{part: ys.count(n) for part, ys in targets.items()}} for n, label in enumerate(images.classes)]
+    counts = [{"class": label, **{part: ys.count(n) for part, ys in targets.items()}} for n, label in enumerate(dataset.classes)]
     if chosen_format(how, as_json) is Format.json:
         print_json({**record, "counts": counts})
         return 0
@@ -167,7 +169,9 @@ def data_prepare(
         raise InputError(
             f"data: {name} could not be downloaded ({type(error).__name__}: {reason}); copy its files below {chosen_root(root)} by hand"
         ) from error
-    images = load(name, root=root)
-    line = f"{name}: {len(images.train.targets)} + {len(images.test.targets)} images, {len(images.classes)} classes, in {chosen_root(root)}"
+    dataset = load(name, root=root)
+    line = (
+        f"{name}: {len(dataset.train.targets)} + {len(dataset.test.targets)} images, {len(dataset.classes)} classes, in {chosen_root(root)}"
+    )
     print_text(line)
     return 0

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kdzoo.data.dataset import Images, Subset, statistics
+from kdzoo.data.dataset import Dataset, Subset, statistics
 from kdzoo.data.labels import map_labels
 from kdzoo.data.repeats import find_repeats
 from kdzoo.errors import InputError
@@ -43,7 +43,7 @@ STATISTICS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 """mean and standard deviation of the train images, as the literature rounds them"""
 
 
-def canonical(name: str, raw: Raw, source: str = "") -> Images:
+def canonical(name: str, raw: Raw, source: str = "") -> Dataset:
     """The same images whatever order their files had: sorted by content, fingerprinted, channels first.
 
     Raises InputError for arrays that are not images, or labels that do not name classes.
@@ -68,7 +68,7 @@ def canonical(name: str, raw: Raw, source: str = "") -> Images:
         digest.update(part.digests.tobytes())
     train, test = parts["train"], parts["test"]
     mean, std = STATISTICS.get(name) or statistics(train.pixels)
-    return Images(
+    return Dataset(
         name=name,
         train=Subset(train.pixels, train.targets, keys_of(train.digests)),
         test=Subset(test.pixels, test.targets, keys_of(test.digests)),

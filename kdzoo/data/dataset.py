@@ -61,7 +61,7 @@ class Subset:
 
 
 @dataclass(frozen=True)
-class Images:
+class Dataset:
     """A data set in canonical order: sorted by a digest of pixels and label.
 
     mean, std: of [0, 1] pixels. notes: what was mapped, skipped or found twice, a sentence each. source: where the

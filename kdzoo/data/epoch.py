@@ -17,7 +17,7 @@ from kdzoo.contract.batch import Batch, Progress
 from kdzoo.contract.needs import PASS_KINDS, Pass
 from kdzoo.data.loader import fetch, fetch_once
 from kdzoo.data.mixing import MixPlan, draw_mixes, mix, soft_targets
-from kdzoo.data.split import Parts
+from kdzoo.data.split import Splits
 from kdzoo.data.views import Views, apply, draw, has_numbered_views, output_shape, view_number
 from kdzoo.runs.recipe import Recipe, steps_per_epoch
 from kdzoo.seeds import generator
@@ -50,8 +50,8 @@ class EpochPlan:
     which repeats after `recipe.view_epochs`.
     """
 
-    def __init__(self, parts: Parts, recipe: Recipe, seed: int, epoch: int, passes: Pass, device: torch.device | str = "cpu") -> None:
-        self.parts = parts
+    def __init__(self, splits: Splits, recipe: Recipe, seed: int, epoch: int, passes: Pass, device: torch.device | str = "cpu") -> None:
+        self.splits = splits
         self.recipe = recipe
         self.seed = seed
         self.epoch = recipe.drawn_as(epoch)
@@ -61,22 +61,22 @@ class EpochPlan:
         """the sample at each position, (P,) int64 on the CPU"""
         self.passes = {which: self._draw(which) for which in Pass.FIRST | passes}
         self.mixes = self._draw_mixes()
-        self._targets = parts.train.targets.to(self.device)
+        self._targets = splits.train.targets.to(self.device)
 
     @property
     def samples(self) -> int:
-        return len(self.parts.train.targets)
+        return len(self.splits.train.targets)
 
     def _draw(self, which: Pass) -> PassPlan:
-        height, width = self.parts.train.images.shape[2:]
-        targets = self.parts.train.targets
+        height, width = self.splits.train.images.shape[2:]
+        targets = self.splits.train.targets
         samples = partners(targets, self.seed, self.epoch) if which is Pass.PARTNER else torch.arange(self.samples)
         stream = PASS_KINDS[which].stream
         views = draw(self.recipe.augment, samples=self.samples, height=height, width=width, seed=self.seed, epoch=self.epoch, stream=stream)
         return PassPlan(samples.to(self.device), views.to(self.device))
 
     def _draw_mixes(self) -> MixPlan | None:
-        height, width = output_shape(self.recipe.augment, *self.parts.train.images.shape[2:])
+        height, width = output_shape(self.recipe.augment, *self.splits.train.images.shape[2:])
         mixes = draw_mixes(self.recipe, samples=self.samples, height=height, width=width, seed=self.seed, epoch=self.epoch)
         return None if mixes is None else mixes.to(self.device)
 
@@ -85,7 +85,7 @@ class EpochPlan:
 
         A second view is of the first pass's images, which are not read again.
         """
-        images, size = self.parts.train.images, self.recipe.batch_size
+        images, size = self.splits.train.images, self.recipe.batch_size
         loaded = {which: one.samples.to(images.device) for which, one in self._loaded_passes().items()}
         order_here, order_there = self.order.to(self.device), self.order.to(images.device)
         indices = (samples[index] for index in cut_batches(order_there, size, self.steps, start) for samples in loaded.values())
@@ -97,7 +97,7 @@ class EpochPlan:
     def load(self, positions: Tensor) -> LoadedBatch:
         """The samples at `positions` (B,) with their images, read now."""
         index = self.order[positions].to(self.device)
-        images = self.parts.train.images
+        images = self.splits.train.images
         return LoadedBatch(
             positions, index, {which: fetch_once(images, one.samples[index], self.device) for which, one in self._loaded_passes().items()}
         )
@@ -113,7 +113,7 @@ class EpochPlan:
         return inputs, Batch(
             inputs=inputs[Pass.FIRST],
             targets=targets,
-            soft_targets=None if mixes is None else soft_targets(targets, mixes, index, self.parts.facts.classes),
+            soft_targets=None if mixes is None else soft_targets(targets, mixes, index, self.splits.facts.classes),
             index=index,
             clock=clock,
             generator=torch.Generator(self.device),
@@ -122,7 +122,7 @@ class EpochPlan:
     def inputs_at(self, which: Pass, positions: Tensor) -> Tensor:
         """The inputs of one pass at `positions` (B,), (B, C, H, W) uint8; a whole batch where images are mixed."""
         index = self.order[positions].to(self.device)
-        images = fetch_once(self.parts.train.images, self.passes[which].samples[index], self.device)
+        images = fetch_once(self.splits.train.images, self.passes[which].samples[index], self.device)
         return self._augment(which, index, images)
 
     def _augment(self, which: Pass, index: Tensor, images: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from kdzoo.data.dataset import Images, Subset
+from kdzoo.data.dataset import Dataset, Subset
 from kdzoo.data.digests import Row, read_all, read_changed
 from kdzoo.data.files import File, Files, Survey, content_digest, keep_pixels, should_stream
 from kdzoo.data.listing import Listing, list_images
@@ -30,7 +30,7 @@ TEST_SHARE = 5
 """one image in this number is for testing where a folder has no test part"""
 
 
-def load_folder(folder: Path, image_size: int | None, image_cache: int | None = None, *, skip_unreadable: bool = False) -> Images:
+def load_folder(folder: Path, image_size: int | None, image_cache: int | None = None, *, skip_unreadable: bool = False) -> Dataset:
     """The images below `folder`: with train/ and test/ (and val/) sub-folders, or one sub-folder a class, split by class.
 
     Shorter sides are resized to image_size * 8/7 (256 unless given) and the centre square is kept. image_cache: the bytes
@@ -67,7 +67,7 @@ def load_folder(folder: Path, image_size: int | None, image_cache: int | None = 
         )
         for part, place in places.items()
     }
-    return Images(
+    return Dataset(
         name="folder",
         train=subsets["train"],
         test=subsets["test"],

@@ -13,7 +13,7 @@ from kdzoo.files import cache_folder
 
 
 @dataclass(frozen=True)
-class DataSet:
+class DataSource:
     """What a data set holds, as far as it is known before it is read; shape: channels, height, width.
 
     files: what its own files have below the root, where kdzoo does not pack them; None for a set that needs no files there.
@@ -31,13 +31,13 @@ class DataSet:
 
 
 _OWN = {
-    "digits": DataSet("handwritten digits, part of scikit-learn", 1438, 359, 10, (1, 8, 8)),
-    "mnist": DataSet("handwritten digits", 60_000, 10_000, 10, (1, 28, 28), "MNIST/raw"),
-    "cifar10": DataSet("photographs", 50_000, 10_000, 10, (3, 32, 32), "cifar-10-batches-py"),
-    "cifar100": DataSet("photographs", 50_000, 10_000, 100, (3, 32, 32), "cifar-100-python"),
-    "cifar10_16": DataSet("cifar10, each pixel the mean of 2x2", 50_000, 10_000, 10, (3, 16, 16), "cifar-10-batches-py"),
-    "cifar100_16": DataSet("cifar100, each pixel the mean of 2x2", 50_000, 10_000, 100, (3, 16, 16), "cifar-100-python"),
-    "spoken_digits": DataSet(
+    "digits": DataSource("handwritten digits, part of scikit-learn", 1438, 359, 10, (1, 8, 8)),
+    "mnist": DataSource("handwritten digits", 60_000, 10_000, 10, (1, 28, 28), "MNIST/raw"),
+    "cifar10": DataSource("photographs", 50_000, 10_000, 10, (3, 32, 32), "cifar-10-batches-py"),
+    "cifar100": DataSource("photographs", 50_000, 10_000, 100, (3, 32, 32), "cifar-100-python"),
+    "cifar10_16": DataSource("cifar10, each pixel the mean of 2x2", 50_000, 10_000, 10, (3, 16, 16), "cifar-10-batches-py"),
+    "cifar100_16": DataSource("cifar100, each pixel the mean of 2x2", 50_000, 10_000, 100, (3, 16, 16), "cifar-100-python"),
+    "spoken_digits": DataSource(
         "spoken digits as log-mel maps, tested on two other speakers",
         2_000,
         1_000,
@@ -46,13 +46,13 @@ _OWN = {
         "fsdd/recordings",
         "git clone https://github.com/Jakobovski/free-spoken-digit-dataset fsdd",
     ),
-    "folder:PATH": DataSet("your own images, a sub-folder a class, perhaps in train/, test/ and val/"),
+    "folder:PATH": DataSource("your own images, a sub-folder a class, perhaps in train/, test/ and val/"),
 }
 
 HALVED = {"cifar10_16": "cifar10", "cifar100_16": "cifar100"}
 """data sets that are another's images at half their side, read from its files"""
 
-DATA: Registry[DataSet] = Registry("data", _OWN)
+DATA: Registry[DataSource] = Registry("data", _OWN)
 """every data set by name: kdzoo's own and a user's"""
 
 

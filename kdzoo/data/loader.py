@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kdzoo.data.dataset import Array, LazyImages, Pixels, as_lazy
-from kdzoo.data.split import Parts
+from kdzoo.data.split import Splits
 
 PREFETCH_BATCHES = 2
 """batches that are being read while one is in use"""
@@ -90,17 +90,17 @@ def load_all(images: Pixels, device: torch.device) -> Tensor:
     return loaded
 
 
-def place_on_device(parts: Parts, device: torch.device) -> Parts:
+def place_on_device(splits: Splits, device: torch.device) -> Splits:
     """The parts with their images on a CUDA device where they fit beside the networks; on any other device as they are."""
     if device.type != "cuda":
-        return parts
-    return move_if_fits(parts, device, int(torch.cuda.mem_get_info(device)[0] * DEVICE_SHARE))
+        return splits
+    return move_if_fits(splits, device, int(torch.cuda.mem_get_info(device)[0] * DEVICE_SHARE))
 
 
-def move_if_fits(parts: Parts, device: torch.device, budget: int) -> Parts:
+def move_if_fits(splits: Splits, device: torch.device, budget: int) -> Splits:
     """The parts with all images in the memory of a device, or as they are where that takes more than `budget` bytes."""
-    subsets = [subset for subset in (parts.train, parts.val, parts.test) if subset is not None]
+    subsets = [subset for subset in (splits.train, splits.val, splits.test) if subset is not None]
     if sum(math.prod(subset.images.shape) for subset in subsets) > budget:
-        return parts
+        return splits
     train, *rest, test = (replace(subset, images=load_all(subset.images, device)) for subset in subsets)
-    return replace(parts, train=train, val=rest[0] if rest else None, test=test)
+    return replace(splits, train=train, val=rest[0] if rest else None, test=test)

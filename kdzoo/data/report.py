@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdzoo.data.dataset import Images
-from kdzoo.data.split import Parts
+from kdzoo.data.dataset import Dataset
+from kdzoo.data.split import Splits
 from kdzoo.data.transfer import classes_in_words
 from kdzoo.data.unlabelled import Unlabelled, in_common
 from kdzoo.runs.spec import TransferSpec
@@ -19,49 +19,49 @@ WIDTH = 80
 LINES = 6
 
 
-def data_record(images: Images, parts: Parts) -> dict[str, Any]:
+def data_record(dataset: Dataset, splits: Splits) -> dict[str, Any]:
     """What was found, as JSON has it: how many images of which size in which part, where they came from, and every note."""
-    drawn = images.val is None and parts.val is not None
-    whole = sum(len(subset.targets) for subset in (images.train, images.val, images.test) if subset is not None)
-    train = len(parts.train.targets if parts.of_teacher is None else parts.of_teacher)
-    used = train + sum(len(subset.targets) for subset in (parts.val, parts.test) if subset is not None)
+    drawn = dataset.val is None and splits.val is not None
+    whole = sum(len(subset.targets) for subset in (dataset.train, dataset.val, dataset.test) if subset is not None)
+    train = len(splits.train.targets if splits.of_teacher is None else splits.of_teacher)
+    used = train + sum(len(subset.targets) for subset in (splits.val, splits.test) if subset is not None)
     return {
-        "name": images.name,
-        "source": images.source,
-        "classes": len(images.classes),
-        "shape": [images.channels, images.height, images.width],
+        "name": dataset.name,
+        "source": dataset.source,
+        "classes": len(dataset.classes),
+        "shape": [dataset.channels, dataset.height, dataset.width],
         "train": train,
-        "labelled": int((parts.train.targets >= 0).sum()),
-        "validation": 0 if parts.val is None else len(parts.val.targets),
-        "test": len(parts.test.targets),
+        "labelled": int((splits.train.targets >= 0).sum()),
+        "validation": 0 if splits.val is None else len(splits.val.targets),
+        "test": len(splits.test.targets),
         "unused": whole - used,
-        "origins": {**images.origins, **({"val": "from train"} if drawn else {})},
-        "notes": list(images.notes),
+        "origins": {**dataset.origins, **({"val": "from train"} if drawn else {})},
+        "notes": list(dataset.notes),
     }
 
 
-def transfer_record(images: Images, parts: Parts, transfer: TransferSpec | None, extra: Unlabelled | None = None) -> dict[str, Any]:
+def transfer_record(dataset: Dataset, splits: Splits, transfer: TransferSpec | None, extra: Unlabelled | None = None) -> dict[str, Any]:
     """What is recorded of a transfer set besides: its images, and those that are held out and would be part of it; empty for none."""
     if transfer is None:
         return {}
-    classes = range(len(images.classes)) if transfer.classes is None else transfer.classes
-    drawn = parts.val if images.val is None else None
+    classes = range(len(dataset.classes)) if transfer.classes is None else transfer.classes
+    drawn = splits.val if dataset.val is None else None
     held_out = 0 if drawn is None or transfer.only else int(torch.isin(drawn.targets, torch.tensor(list(classes))).sum())
     record: dict[str, Any] = {
-        "images": len(parts.train.targets),
+        "images": len(splits.train.targets),
         "held_out": held_out,
-        **({"classes": classes_in_words(transfer.classes, images.classes)} if transfer.classes is not None else {}),
+        **({"classes": classes_in_words(transfer.classes, dataset.classes)} if transfer.classes is not None else {}),
     }
     if extra is not None:
-        record |= {"unlabelled": extra.count, "source": extra.source, "notes": [*extra.notes, *repeated(parts, extra)]}
+        record |= {"unlabelled": extra.count, "source": extra.source, "notes": [*extra.notes, *repeated(splits, extra)]}
     return {"transfer": record}
 
 
-def repeated(parts: Parts, extra: Unlabelled) -> list[str]:
+def repeated(splits: Splits, extra: Unlabelled) -> list[str]:
     """What is to be said of unlabelled images that are training or validation images too; nothing of images that stay in files."""
-    places = parts.of_teacher
-    train = parts.all_train.images if places is None else parts.all_train.images[places.to(parts.all_train.images.device)]
-    by_part = {"training images": train, "validation images": None if parts.val is None else parts.val.images}
+    places = splits.of_teacher
+    train = splits.all_train.images if places is None else splits.all_train.images[places.to(splits.all_train.images.device)]
+    by_part = {"training images": train, "validation images": None if splits.val is None else splits.val.images}
     counts = {what: in_common(images, extra) for what, images in by_part.items() if isinstance(images, Tensor)}
     overlaps = [f"{count:,} are {what}" for what, count in counts.items() if count]
     return [f"of these unlabelled images {' and '.join(overlaps)} too"] if overlaps else []

@@ -15,9 +15,9 @@ import numpy as np
 from kdzoo.contract.registry import definition_of
 from kdzoo.data.archives import TORCHVISION, from_torchvision, read_packed
 from kdzoo.data.canonical import Array, Raw, canonical
-from kdzoo.data.dataset import Images
+from kdzoo.data.dataset import Dataset
 from kdzoo.data.folder import load_folder
-from kdzoo.data.known import DATA, HALVED, DataSet, data_root, not_here, where
+from kdzoo.data.known import DATA, HALVED, DataSource, data_root, not_here, where
 from kdzoo.errors import InputError, KdzooError, unknown
 from kdzoo.text import number_of
 
@@ -27,7 +27,7 @@ def register_source(name: str, read: Callable[[], Raw], description: str = "") -
 
     The same function again, as when a notebook's cell is run again, replaces it; raises InputError for a name that another has.
     """
-    DATA.add(name, DataSet(description, read=read), definition_of(read))
+    DATA.add(name, DataSource(description, read=read), definition_of(read))
 
 
 def load(
@@ -38,7 +38,7 @@ def load(
     image_cache: int | None = None,
     allow_download: bool = True,
     skip_unreadable: bool = False,
-) -> Images:
+) -> Dataset:
     """A data set by name, or `folder:PATH`.
 
     Looked for as `{root}/{name}/{train,test}.npz`, then as torchvision's own files below the root, then downloaded and
@@ -51,8 +51,8 @@ def load(
         folder = Path(os.path.expanduser(request.removeprefix("folder:")))
         return load_folder(folder, image_size, image_cache, skip_unreadable=skip_unreadable)
     if request == "digits":
-        images = canonical("digits", _digits(), "scikit-learn")
-        return replace(images, origins={"train": "", "test": "a fifth, by content"})
+        dataset = canonical("digits", _digits(), "scikit-learn")
+        return replace(dataset, origins={"train": "", "test": "a fifth, by content"})
     if request == "spoken_digits":
         return _spoken_digits(data_root(root))
     known = DATA.find(request)
@@ -117,7 +117,7 @@ def _digits_file() -> Path:
     raise InputError("data: digits are a file of scikit-learn, datasets/data/digits.csv.gz, which is not installed")
 
 
-def _spoken_digits(folder: Path) -> Images:
+def _spoken_digits(folder: Path) -> Dataset:
     """Log-mel maps of spoken digits (`data.spoken`); two of the six speakers are the test part."""
     from kdzoo.data import spoken
 

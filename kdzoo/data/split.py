@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kdzoo.contract.shapes import DataFacts
-from kdzoo.data.dataset import Images, Subset
+from kdzoo.data.dataset import Dataset, Subset
 from kdzoo.data.transfer import classes_in_words
 from kdzoo.data.unlabelled import Unlabelled, joined
 from kdzoo.errors import InputError
@@ -21,7 +21,7 @@ LOOKED_AT = 2000
 
 
 @dataclass(frozen=True)
-class Parts:
+class Splits:
     """The parts of a data set; val is None where nothing is held out.
 
     train is what the student is taught on, the transfer set. source: where each of its samples stood, -1 for images that
@@ -40,14 +40,14 @@ class Parts:
     of_teacher: Tensor | None = None
     task: Task = CLASSIFICATION
 
-    def first(self, count: int) -> Parts:
+    def first(self, count: int) -> Splits:
         """The same with validation and test cut to their first images."""
         cut = [part and Subset(part.images[:count], part.targets[:count]) for part in (self.val, self.test)]
         assert cut[1] is not None
         return replace(self, val=cut[0], test=cut[1], origin=f"{self.origin}, first {count}")
 
 
-def split(images: Images, spec: DataSpec, extra: Unlabelled | None = None) -> Parts:
+def split(dataset: Dataset, spec: DataSpec, extra: Unlabelled | None = None) -> Splits:
     """Limit, hold out, take the transfer set's classes, unlabel, in this order; draws are stratified by class, with the split's seed.
 
     extra: the images without labels of the transfer set, which follow the training images or stand in their place.
@@ -56,33 +56,33 @@ def split(images: Images, spec: DataSpec, extra: Unlabelled | None = None) -> Pa
     target -1. Validation and test have all classes, whatever the transfer set has. Raises InputError for a limit that the
     set cannot serve, and where no image of the transfer set's classes is left to train on.
     """
-    classes = len(images.classes)
-    targets = images.train.targets
+    classes = len(dataset.classes)
+    targets = dataset.train.targets
     places = torch.arange(len(targets))
     if spec.limit is not None:
         if not classes <= spec.limit <= len(targets):
             raise InputError(
-                f"limit: expected {classes} (one per class) to {len(targets)} training images of {images.name}, got {spec.limit}"
+                f"limit: expected {classes} (one per class) to {len(targets)} training images of {dataset.name}, got {spec.limit}"
             )
         places = stratified(targets, spec.limit, spec.split_seed, "limit")
     train, val = places, None
-    if spec.val_fraction > 0 and images.val is None:
+    if spec.val_fraction > 0 and dataset.val is None:
         count = max(round(spec.val_fraction * len(places)), classes)
         if count >= len(places) - classes:
             raise InputError(f"val_fraction: {spec.val_fraction:g} of {len(places)} images leaves less than one training image per class")
         chosen = stratified(targets[places], count, spec.split_seed, "val")
         mask = torch.zeros(len(places), dtype=torch.bool)
         mask[chosen] = True
-        train, val = places[~mask], take(images.train, places[mask])
+        train, val = places[~mask], take(dataset.train, places[mask])
     elif spec.val_fraction > 0:
-        val = images.val
-    origin = f"{images.fingerprint}, limit {spec.limit}, val_fraction {spec.val_fraction:g}, split_seed {spec.split_seed}"
+        val = dataset.val
+    origin = f"{dataset.fingerprint}, limit {spec.limit}, val_fraction {spec.val_fraction:g}, split_seed {spec.split_seed}"
     of_teacher, taught_classes = None, classes
     if spec.transfer is not None:
-        of_teacher, train = train, _of_classes(images, train, spec.transfer)
-        taught_classes = len(spec.transfer.classes or images.classes)
+        of_teacher, train = train, _of_classes(dataset, train, spec.transfer)
+        taught_classes = len(spec.transfer.classes or dataset.classes)
         origin += f", transfer {spec.transfer}"
-    part = take(images.train, train)
+    part = take(dataset.train, train)
     if spec.label_fraction < 1 and len(train):
         count = max(round(spec.label_fraction * len(train)), taught_classes)
         labelled = stratified(part.targets, count, spec.split_seed, "labels")
@@ -93,34 +93,34 @@ def split(images: Images, spec: DataSpec, extra: Unlabelled | None = None) -> Pa
         assert extra is not None, "the images of a transfer set are loaded with the data"
         part = joined(part, extra)
         train = torch.cat([train, torch.full((extra.count,), -1)])
-    return Parts(
-        part, val, images.test, DataFacts(len(part.targets), classes, part.targets), train, origin, images.train, of_teacher, images.task
+    return Splits(
+        part, val, dataset.test, DataFacts(len(part.targets), classes, part.targets), train, origin, dataset.train, of_teacher, dataset.task
     )
 
 
-def _of_classes(images: Images, places: Tensor, transfer: TransferSpec) -> Tensor:
+def _of_classes(dataset: Dataset, places: Tensor, transfer: TransferSpec) -> Tensor:
     """Those of the training images at `places` that are of the transfer set; InputError where none is of its classes."""
     if transfer.only:
         return places[:0]
     if transfer.classes is None:
         return places
-    chosen = places[torch.isin(images.train.targets[places], torch.tensor(transfer.classes))]
+    chosen = places[torch.isin(dataset.train.targets[places], torch.tensor(transfer.classes))]
     if not len(chosen):
-        raise InputError(f"transfer_classes: {images.name} has no training image of {classes_in_words(transfer.classes, images.classes)}")
+        raise InputError(f"transfer_classes: {dataset.name} has no training image of {classes_in_words(transfer.classes, dataset.classes)}")
     return chosen
 
 
-def labelled(parts: Parts) -> Subset:
+def labelled(splits: Splits) -> Subset:
     """The first training images that a teacher knows the labels of, as many as it takes to see what a network knows of them.
 
     Of all that it learns, where its students are taught on a transfer set: a network that names every class may seem to
     name none on the images of a few.
     """
-    if parts.of_teacher is not None:
-        first = parts.of_teacher[:LOOKED_AT]
-        return Subset(parts.all_train.images[first.to(parts.all_train.images.device)], parts.all_train.targets[first])
-    known = (parts.train.targets >= 0).nonzero().flatten()[:LOOKED_AT]
-    return Subset(parts.train.images[known], parts.train.targets[known])
+    if splits.of_teacher is not None:
+        first = splits.of_teacher[:LOOKED_AT]
+        return Subset(splits.all_train.images[first.to(splits.all_train.images.device)], splits.all_train.targets[first])
+    known = (splits.train.targets >= 0).nonzero().flatten()[:LOOKED_AT]
+    return Subset(splits.train.images[known], splits.train.targets[known])
 
 
 def take(subset: Subset, index: Tensor) -> Subset:

@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from kdzoo.data.dataset import Array, Images, LazyImages, Pixels, Subset, as_lazy
+from kdzoo.data.dataset import Array, Dataset, LazyImages, Pixels, Subset, as_lazy
 from kdzoo.data.files import IN_MEMORY_BYTES
 from kdzoo.data.pixels import UNREADABLE, Look, decode, find_scales, look
 from kdzoo.data.preprocess import Scales, upright_rgb
@@ -34,7 +34,7 @@ class Like:
     """What images have to be like to stand beside those of a data set.
 
     shape: channels, height, width. from_files: whether the data set's own images are decoded from files to squares of that
-    side, as others then are too; else they have to have that size. scales: of deep grey values, as `Images.scales`.
+    side, as others then are too; else they have to have that size. scales: of deep grey values, as `Dataset.scales`.
     """
 
     shape: tuple[int, int, int]
@@ -42,8 +42,8 @@ class Like:
     scales: tuple[tuple[str, float], ...]
 
     @staticmethod
-    def those_of(images: Images) -> Like:
-        return Like((images.channels, images.height, images.width), images.name == "folder", tuple(sorted(images.scales.items())))
+    def those_of(dataset: Dataset) -> Like:
+        return Like((dataset.channels, dataset.height, dataset.width), dataset.name == "folder", tuple(sorted(dataset.scales.items())))
 
     def __str__(self) -> str:
         channels, height, width = self.shape
@@ -86,12 +86,12 @@ def load_unlabelled(request: str, like: Like, *, root: Path | None, image_size: 
 
 def _source(request: str, like: Like, root: Path | None, image_size: int | None) -> Pixels:
     try:
-        images = load(request, root=root, image_size=image_size)
+        dataset = load(request, root=root, image_size=image_size)
     except InputError as error:
         raise InputError(*_of_transfer_data(error)) from error
-    if (other := Like.those_of(images)).shape != like.shape:
+    if (other := Like.those_of(dataset)).shape != like.shape:
         raise InputError(f"transfer_data: {request} has images of {other}; expected {like}, as those of the data are")
-    return images.train.images
+    return dataset.train.images
 
 
 def _of_transfer_data(error: InputError) -> list[str]:
@@ -185,11 +185,11 @@ def in_common(images: Pixels, extra: Unlabelled) -> int:
     return sum(bytes(key) in known for key in extra.keys.numpy())
 
 
-def refuse_test_images(images: Images, extra: Unlabelled) -> None:
+def refuse_test_images(dataset: Dataset, extra: Unlabelled) -> None:
     """Raises InputError where some of the images are test images too, by their pixels: a student is not taught on these."""
-    if count := in_common(images.test.images, extra):
+    if count := in_common(dataset.test.images, extra):
         raise InputError(
-            f"transfer_data: {count:,} of the {extra.count:,} images of {extra.source} are test images of {images.name} too; a student "
+            f"transfer_data: {count:,} of the {extra.count:,} images of {extra.source} are test images of {dataset.name} too; a student "
             "taught on them is not tested fairly: remove them"
         )
 

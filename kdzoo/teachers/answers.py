@@ -13,7 +13,7 @@ from torch import Tensor
 from kdzoo.contract.needs import PER_SAMPLE, Need, NetworkNeeds, Pass
 from kdzoo.contract.outputs import Outputs, with_passes
 from kdzoo.data.epoch import EpochPlan, Inputs
-from kdzoo.data.split import Parts
+from kdzoo.data.split import Splits
 from kdzoo.models.network import Network
 from kdzoo.models.placement import autocast
 from kdzoo.runs.recipe import Recipe
@@ -28,9 +28,9 @@ Forward = Callable[[Tensor], Outputs]
 """one forward of the teacher on at most a block of images"""
 
 
-def block_size(parts: Parts, recipe: Recipe) -> int:
+def block_size(splits: Splits, recipe: Recipe) -> int:
     """How many images a teacher is asked about at once, whatever a batch or a cache lacks."""
-    return min(recipe.batch_size, len(parts.train.targets))
+    return min(recipe.batch_size, len(splits.train.targets))
 
 
 @torch.no_grad()
@@ -57,7 +57,7 @@ class LiveAnswers:
     plan: EpochPlan
 
     def at(self, positions: Tensor, inputs: Inputs) -> Outputs:
-        recipe, size = self.plan.recipe, block_size(self.plan.parts, self.plan.recipe)
+        recipe, size = self.plan.recipe, block_size(self.plan.splits, self.plan.recipe)
         return with_passes(
             {which: forward_block(self.network, self.needs.outputs, inputs[which], size, recipe) for which in self.needs.passes}
         )
@@ -80,7 +80,7 @@ class RecordedAnswers:
         return with_passes({which: self._ask(which, positions, inputs[which]) for which in self.needs.passes})
 
     def _ask(self, which: Pass, positions: Tensor, images: Tensor) -> Outputs:
-        cache, rows, size = self.teacher_cache, self.rows[which][positions], block_size(self.plan.parts, self.plan.recipe)
+        cache, rows, size = self.teacher_cache, self.rows[which][positions], block_size(self.plan.splits, self.plan.recipe)
         outputs = forward_block(self.network, self.needs.outputs | cache.need, images, size, self.plan.recipe)
         if not cache.full and not bool(cache.known[rows].all()):
             cache.write(rows, outputs)
@@ -164,7 +164,7 @@ def cached_answers(
 
     passes: all that the cache numbers, in the order of their numbers, whether or not they are still read.
     """
-    size, rows = block_size(plan.parts, plan.recipe), {}
+    size, rows = block_size(plan.splits, plan.recipe), {}
     for number, which in enumerate(passes):
         if which in plan.passes:
             views = plan.view_indices(which)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kdzoo.data.dataset import Subset
-from kdzoo.data.split import Parts, labelled
+from kdzoo.data.split import Splits, labelled
 from kdzoo.errors import InputError
 from kdzoo.models.ensemble import Ensemble
 from kdzoo.models.names import own_norm
@@ -29,7 +29,7 @@ CLEARLY = 0.05
 """the size of the test that calls one of the usual normalisations better, all of them together"""
 
 
-def check(teacher: Teacher, parts: Parts, augment: Augment, execution: Placement) -> list[str]:
+def check(teacher: Teacher, splits: Splits, augment: Augment, execution: Placement) -> list[str]:
     """What is to be said of how a teacher stands against chance: nothing where it is above it on validation images.
 
     Where these are too few to tell, and where none are held out, the training images are asked, those that it will teach
@@ -38,8 +38,8 @@ def check(teacher: Teacher, parts: Parts, augment: Augment, execution: Placement
     is the usual cause.
     """
     said: list[str] = []
-    if teacher.val is not None and parts.val is not None:
-        found = against_chance(teacher.val, parts.val.targets)
+    if teacher.val is not None and splits.val is not None:
+        found = against_chance(teacher.val, splits.val.targets)
         if found.above:
             return []
         if found.tells:
@@ -47,7 +47,7 @@ def check(teacher: Teacher, parts: Parts, augment: Augment, execution: Placement
         said.append(
             f"teacher {teacher.name}: {found.images} validation images are too few to tell {found.text} from chance ({found.chance:.1%})"
         )
-    found = against_chance(*teacher.check_predictions(parts, augment, execution))
+    found = against_chance(*teacher.check_predictions(splits, augment, execution))
     if found.above:
         return [f"{text}; on {found.images} training images it is above chance, with {found.accuracy:.1%}" for text in said]
     if found.tells:
@@ -65,7 +65,7 @@ def _at_chance(teacher: Teacher, found: AgainstChance, where: str) -> InputError
     )
 
 
-def remarks(teacher: Teacher, parts: Parts, augment: Augment, execution: Placement) -> list[str]:
+def remarks(teacher: Teacher, splits: Splits, augment: Augment, execution: Placement) -> list[str]:
     """What else is to be said of a teacher before it teaches: that it gives probabilities, or that another normalisation suits it."""
     if not isinstance(teacher, LiveTeacher):
         return []
@@ -75,7 +75,7 @@ def remarks(teacher: Teacher, parts: Parts, augment: Augment, execution: Placeme
     found = [f"teacher {teacher.name}: {text}" for text in dict.fromkeys(said)]
     if isinstance(network, Ensemble) or not network.assumed_norm:
         return found
-    part = parts.val or labelled(parts)
+    part = splits.val or labelled(splits)
     norms = measure_norms(network, own_norm(teacher.name), part, augment, execution.device)
     better = norms.better()
     if better is not None:

@@ -12,7 +12,7 @@ import torch
 from kdzoo.contract.needs import ALWAYS_CACHED, PER_SAMPLE, Need, Pass
 from kdzoo.contract.shapes import Shapes
 from kdzoo.data.loader import fetch_once
-from kdzoo.data.split import Parts
+from kdzoo.data.split import Splits
 from kdzoo.data.views import center, has_numbered_views, view_count
 from kdzoo.models.network import Network
 from kdzoo.models.placement import Placement
@@ -31,7 +31,7 @@ def open_teacher_cache(
     identity: str,
     need: Need,
     passes: Pass,
-    parts: Parts,
+    splits: Splits,
     recipe: Recipe,
     seed: int,
     execution: Placement,
@@ -42,12 +42,12 @@ def open_teacher_cache(
     """
     if execution.options.teacher_cache == 0 or not need & PER_SAMPLE:
         return None
-    block = block_size(parts, recipe)
-    samples, views = cache_rows(parts, recipe, passes)
+    block = block_size(splits, recipe)
+    samples, views = cache_rows(splits, recipe, passes)
     about: dict[str, Any] = {
         "teacher": identity,
         "code": CODE_DIGEST,
-        "data": parts.origin,
+        "data": splits.origin,
         "augment": recipe.augment.model_dump(mode="json"),
         "precision": recipe.precision,
         "block": block,
@@ -58,8 +58,8 @@ def open_teacher_cache(
     if recipe.mixes:
         about |= {"mixing": [recipe.mixup, recipe.cutmix, recipe.mix_prob], "numpy": np.__version__}  # which draws the shares
         if Pass.PARTNER in passes:  # what is mixed with what then depends on the labels
-            about["labels"] = hashlib.sha256(parts.train.targets.numpy().tobytes()).hexdigest()
-    images = center(fetch_once(parts.train.images, torch.arange(block), execution.device), recipe.augment)
+            about["labels"] = hashlib.sha256(splits.train.targets.numpy().tobytes()).hexdigest()
+    images = center(fetch_once(splits.train.images, torch.arange(block), execution.device), recipe.augment)
     outputs = forward_block(network, need | ALWAYS_CACHED, images, block, recipe)
     return open_cache(
         about,
@@ -74,15 +74,15 @@ def open_teacher_cache(
     )
 
 
-def cache_rows(parts: Parts, recipe: Recipe, passes: Pass) -> tuple[int, int]:
+def cache_rows(splits: Splits, recipe: Recipe, passes: Pass) -> tuple[int, int]:
     """How many samples a cache has rows of, and how many rows it has of each: views, or epochs and passes where views are endless."""
     views = view_count(recipe.augment) if has_numbered_views(recipe) else None
-    return len(parts.train.targets), recipe.drawn_epochs * len(passes) if views is None else views
+    return len(splits.train.targets), recipe.drawn_epochs * len(passes) if views is None else views
 
 
-def uncached(need: Need, shapes: Shapes, parts: Parts, recipe: Recipe, passes: Pass, execution: Placement) -> Need:
+def uncached(need: Need, shapes: Shapes, splits: Splits, recipe: Recipe, passes: Pass, execution: Placement) -> Need:
     """What is read (`need`) of a network of these shapes and too large for its cache, so that it is run in every step."""
-    samples, views = cache_rows(parts, recipe, passes)
+    samples, views = cache_rows(splits, recipe, passes)
     needed = samples * views * sum(column.row_bytes for column in Column.expected(shapes, need))
     limit = execution.options.teacher_cache
     free = free_bytes(folder_of({}, "any"), execution.device) if limit is None else limit

@@ -16,7 +16,7 @@ from kdzoo.contract.outputs import Outputs, with_passes
 from kdzoo.contract.shapes import Shapes
 from kdzoo.data.dataset import Subset
 from kdzoo.data.epoch import EpochPlan, Inputs
-from kdzoo.data.split import Parts
+from kdzoo.data.split import Splits
 from kdzoo.data.views import view_count
 from kdzoo.errors import InputError
 from kdzoo.models.placement import Placement
@@ -63,7 +63,7 @@ class SavedTeacher(Teacher):
         return SavedAnswers(self.file, {which: self._rows(plan, which) for which in needs.passes}, needs, plan.device)
 
     def _rows(self, plan: EpochPlan, which: Pass) -> Tensor:
-        keys = plan.parts.train.keys
+        keys = plan.splits.train.keys
         assert keys is not None
         views = plan.view_indices(which) if self.exact_views else None
         rows = self.file.find(keys[plan.samples_at(which)], CENTRE if views is None else views)
@@ -71,20 +71,20 @@ class SavedTeacher(Teacher):
             raise InputError(f"saved:{self.file.path}: has no row for {int((rows < 0).sum()):,} images of epoch {plan.epoch + 1}")
         return rows
 
-    def check_predictions(self, parts: Parts, augment: Augment, execution: Placement) -> tuple[Tensor, Tensor]:
-        labelled = (parts.train.targets >= 0).nonzero().flatten()[:EVALUATED]
-        assert parts.train.keys is not None
-        rows = self.file.find(parts.train.keys[labelled])
+    def check_predictions(self, splits: Splits, augment: Augment, execution: Placement) -> tuple[Tensor, Tensor]:
+        labelled = (splits.train.targets >= 0).nonzero().flatten()[:EVALUATED]
+        assert splits.train.keys is not None
+        rows = self.file.find(splits.train.keys[labelled])
         known = rows >= 0
-        return self.file.logits(rows[known]).log_softmax(1), parts.train.targets[labelled][known]
+        return self.file.logits(rows[known]).log_softmax(1), splits.train.targets[labelled][known]
 
     def record(self) -> dict[str, Any]:
         return {**super().record(), "saved": {"k": self.file.k, "views": "exact" if self.exact_views else "centre"}}
 
 
-def saved_teacher(file: SavedFile, parts: Parts, recipe: Recipe) -> SavedTeacher:
+def saved_teacher(file: SavedFile, splits: Splits, recipe: Recipe) -> SavedTeacher:
     """The teacher that a file holds, with its predictions of the validation and test images where it has all of them."""
-    val, test = (None if part is None else _predictions(file, part) for part in (parts.val, parts.test))
+    val, test = (None if part is None else _predictions(file, part) for part in (splits.val, splits.test))
     return SavedTeacher(
         name=file.name,
         identity=file.digest,
@@ -92,10 +92,10 @@ def saved_teacher(file: SavedFile, parts: Parts, recipe: Recipe) -> SavedTeacher
         cost=None,
         val=val,
         test=test,
-        val_metrics=None if val is None or parts.val is None else parts.task.measure(val, parts.val.targets),
-        test_metrics=None if test is None else parts.task.measure(test, parts.test.targets),
-        test_per_class={} if test is None else parts.task.by_class(test, parts.test.targets),
-        notes=tuple(_notes(file, parts, val, test)),
+        val_metrics=None if val is None or splits.val is None else splits.task.measure(val, splits.val.targets),
+        test_metrics=None if test is None else splits.task.measure(test, splits.test.targets),
+        test_per_class={} if test is None else splits.task.by_class(test, splits.test.targets),
+        notes=tuple(_notes(file, splits, val, test)),
         file=file,
         exact_views=file.has_views_of(recipe.augment),
     )
@@ -109,10 +109,10 @@ def _predictions(file: SavedFile, part: Subset) -> Tensor | None:
     return None if bool((rows < 0).any()) else file.logits(rows).log_softmax(1)
 
 
-def _notes(file: SavedFile, parts: Parts, val: Tensor | None, test: Tensor | None) -> Iterable[str]:
+def _notes(file: SavedFile, splits: Splits, val: Tensor | None, test: Tensor | None) -> Iterable[str]:
     lacking = [
         name
-        for name, part, predictions in (("validation", parts.val, val), ("test", parts.test, test))
+        for name, part, predictions in (("validation", splits.val, val), ("test", splits.test, test))
         if part is not None and predictions is None
     ]
     if lacking:
@@ -122,7 +122,7 @@ def _notes(file: SavedFile, parts: Parts, val: Tensor | None, test: Tensor | Non
         )
 
 
-def problems_of_saved(file: SavedFile, parts: Parts, recipe: Recipe, seed: int, needs: Mapping[str, NetworkNeeds]) -> list[str]:
+def problems_of_saved(file: SavedFile, splits: Splits, recipe: Recipe, seed: int, needs: Mapping[str, NetworkNeeds]) -> list[str]:
     """What a file does not offer to a run, a sentence each. needs: what each method reads of the teacher."""
     problems = []
     for method, own in needs.items():
@@ -134,11 +134,11 @@ def problems_of_saved(file: SavedFile, parts: Parts, recipe: Recipe, seed: int, 
             )
     if recipe.mixes:
         problems.append(f"recipe.mixup, recipe.cutmix: the saved teacher {file.name} has no answers for mixed images; remove them")
-    keys = parts.train.keys
+    keys = splits.train.keys
     assert keys is not None
     if file.has_views_of(recipe.augment):
         passes = reduce(or_, (own.passes for own in needs.values()), Pass.FIRST)
-        samples, views = shown_views(parts, recipe, seed, passes)
+        samples, views = shown_views(splits, recipe, seed, passes)
         missing, wanted = file.find(keys[samples], views) < 0, "views of training images that its epochs show"
     else:
         missing, wanted = file.find(keys) < 0, "training images"
@@ -150,13 +150,13 @@ def problems_of_saved(file: SavedFile, parts: Parts, recipe: Recipe, seed: int, 
     return problems
 
 
-def shown_views(parts: Parts, recipe: Recipe, seed: int, passes: Pass) -> tuple[Tensor, Tensor]:
+def shown_views(splits: Splits, recipe: Recipe, seed: int, passes: Pass) -> tuple[Tensor, Tensor]:
     """Every distinct (sample, view number) that the epochs of a run show, (M,) int64 each; views are padded crops and flips."""
     views = view_count(recipe.augment)
     assert views is not None
-    shown = torch.zeros(len(parts.train.targets) * views, dtype=torch.bool)
+    shown = torch.zeros(len(splits.train.targets) * views, dtype=torch.bool)
     for epoch in range(recipe.drawn_epochs):
-        plan = EpochPlan(parts, recipe, seed, epoch, passes)
+        plan = EpochPlan(splits, recipe, seed, epoch, passes)
         for which in passes:
             numbers = plan.view_indices(which)
             assert numbers is not None

@@ -16,7 +16,7 @@ from kdzoo.contract.needs import Need, NetworkNeeds
 from kdzoo.contract.outputs import Outputs
 from kdzoo.data.dataset import Subset
 from kdzoo.data.epoch import EpochPlan, Inputs
-from kdzoo.data.split import Parts, labelled
+from kdzoo.data.split import Splits, labelled
 from kdzoo.models.identity import identity
 from kdzoo.models.measure import NetworkCost
 from kdzoo.models.network import Network
@@ -69,7 +69,7 @@ class Teacher(ABC):
         """Its answers for an epoch, as far as they are read."""
 
     @abstractmethod
-    def check_predictions(self, parts: Parts, augment: Augment, execution: Placement) -> tuple[Tensor, Tensor]:
+    def check_predictions(self, splits: Splits, augment: Augment, execution: Placement) -> tuple[Tensor, Tensor]:
         """Its log-probabilities (N, K) for labelled training images, and their targets (N,)."""
 
     @property
@@ -108,8 +108,8 @@ class LiveTeacher(Teacher):
     def open_epoch(self, plan: EpochPlan, needs: NetworkNeeds) -> LiveAnswers:
         return LiveAnswers(self.network, needs, plan)
 
-    def check_predictions(self, parts: Parts, augment: Augment, execution: Placement) -> tuple[Tensor, Tensor]:
-        part = labelled(parts)
+    def check_predictions(self, splits: Splits, augment: Augment, execution: Placement) -> tuple[Tensor, Tensor]:
+        part = labelled(splits)
         return predict(self.network, part, augment, execution.device), part.targets
 
     @property
@@ -121,9 +121,9 @@ class LiveTeacher(Teacher):
         return sum(tensor.numel() * tensor.element_size() for tensor in [*self.network.parameters(), *self.network.buffers()])
 
 
-def serve(network: Network, name: str, cost: NetworkCost, parts: Parts, augment: Augment, execution: Placement) -> LiveTeacher:
+def serve(network: Network, name: str, cost: NetworkCost, splits: Splits, augment: Augment, execution: Placement) -> LiveTeacher:
     """A frozen network with its predictions on validation and test, computed once for all its students, in other sessions too."""
-    evaluated: dict[str, Subset] = {"test": parts.test} | ({} if parts.val is None else {"val": parts.val})
+    evaluated: dict[str, Subset] = {"test": splits.test} | ({} if splits.val is None else {"val": splits.val})
 
     def compute() -> dict[str, Tensor]:
         return {part: predict(network, subset, augment, execution.device) for part, subset in evaluated.items()}
@@ -132,7 +132,7 @@ def serve(network: Network, name: str, cost: NetworkCost, parts: Parts, augment:
     about = {
         "teacher": who,
         "code": CODE_DIGEST,
-        "data": parts.origin,
+        "data": splits.origin,
         "size": augment.size,
         "block": {part: batch_of(network, subset, augment) for part, subset in evaluated.items()},
         **execution.arithmetic,
@@ -147,8 +147,8 @@ def serve(network: Network, name: str, cost: NetworkCost, parts: Parts, augment:
         cost=cost,
         val=val,
         test=test,
-        val_metrics=None if val is None or parts.val is None else parts.task.measure(val, parts.val.targets),
-        test_metrics=parts.task.measure(test, parts.test.targets),
-        test_per_class=parts.task.by_class(test, parts.test.targets),
+        val_metrics=None if val is None or splits.val is None else splits.task.measure(val, splits.val.targets),
+        test_metrics=splits.task.measure(test, splits.test.targets),
+        test_per_class=splits.task.by_class(test, splits.test.targets),
         notes=told.notes,
     )

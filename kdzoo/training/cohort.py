@@ -11,7 +11,7 @@ from torch import Tensor
 from kdzoo.contract.needs import MAPS, Need, NetworkNeeds, Pass
 from kdzoo.contract.shapes import Shapes
 from kdzoo.data.epoch import EpochPlan
-from kdzoo.data.split import Parts
+from kdzoo.data.split import Splits
 from kdzoo.models.placement import Placement
 from kdzoo.runs.recipe import Recipe, steps_per_epoch
 from kdzoo.teachers.answers import block_size, cached_answers
@@ -27,7 +27,7 @@ class Cohort:
     """Runs in lockstep: the data and the teacher they share, and the members that have not failed."""
 
     members: list[Member]
-    parts: Parts
+    splits: Splits
     teacher: Teacher | None
     execution: Placement
     teacher_cache: TeacherCache | None = None
@@ -58,12 +58,12 @@ class Cohort:
 
     @property
     def steps_an_epoch(self) -> int:
-        return steps_per_epoch(len(self.parts.train.targets), self.recipe.batch_size, drop_last=self.recipe.drop_last)
+        return steps_per_epoch(len(self.splits.train.targets), self.recipe.batch_size, drop_last=self.recipe.drop_last)
 
     @property
     def block(self) -> int:
         """The images that the teacher is asked about at once, whatever a batch or the cache lacks."""
-        return block_size(self.parts, self.recipe)
+        return block_size(self.splits, self.recipe)
 
     @property
     def teacher_passes(self) -> Pass:
@@ -85,7 +85,7 @@ class Cohort:
             self.teacher.identity,
             self.teacher_needs.outputs,
             self.teacher_passes,
-            self.parts,
+            self.splits,
             self.recipe,
             self.seed,
             self.execution,
@@ -99,7 +99,7 @@ class Cohort:
         """
         if shapes is None or not isinstance(self.teacher, LiveTeacher) or self.execution.options.teacher_cache == 0:
             return [self]
-        if not uncached(self.teacher_needs.outputs, shapes, self.parts, self.recipe, self.teacher_passes, self.execution):
+        if not uncached(self.teacher_needs.outputs, shapes, self.splits, self.recipe, self.teacher_passes, self.execution):
             return [self]
         reading = [member for member in self.members if member.objective.needs.teacher.outputs & MAPS]
         others = [member for member in self.members if member not in reading]
@@ -116,4 +116,4 @@ class Cohort:
     def plan_epoch(self, epoch: int) -> EpochPlan:
         """The order of an epoch, and what each pass that a member reads shows of its samples."""
         passes = functools.reduce(operator.or_, (member.needs.passes for member in self.active), self.teacher_needs.passes)
-        return EpochPlan(self.parts, self.recipe, self.seed, epoch, passes, self.execution.device)
+        return EpochPlan(self.splits, self.recipe, self.seed, epoch, passes, self.execution.device)

@@ -21,9 +21,9 @@ from kdzoo.contract.batch import Batch, Losses, Progress
 from kdzoo.contract.needs import Need, NetworkNeeds
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.shapes import Shapes
-from kdzoo.data.dataset import Images
+from kdzoo.data.dataset import Dataset
 from kdzoo.data.epoch import Inputs
-from kdzoo.data.split import Parts
+from kdzoo.data.split import Splits
 from kdzoo.models.forward import outputs
 from kdzoo.models.measure import count
 from kdzoo.models.network import Network
@@ -75,8 +75,8 @@ class Ratio:
 
 def measure(
     bounds: Sequence[LocatedRun],
-    images: Images,
-    parts: Parts,
+    dataset: Dataset,
+    splits: Splits,
     teacher: Teacher | None,
     shapes: Shapes | None,
     execution: Placement,
@@ -97,13 +97,13 @@ def measure(
     pretrain stage. stop: called before every step; may raise.
     """
     alone = bounds[0].run.model_copy(update={"teacher": None, "objective": ObjectiveSpec(task=1.0), "recipe": base(bounds[0].run.recipe)})
-    network = student_network(bounds[0], images, modules)
-    own = student_shapes(alone, network, images, modules)
-    size = count(network, shape_of(images, alone.recipe))
+    network = student_network(bounds[0], dataset, modules)
+    own = student_shapes(alone, network, dataset, modules)
+    size = count(network, shape_of(dataset, alone.recipe))
 
     def member_of(bound: LocatedRun) -> Member:
         teacher_shapes = None if bound.run.teacher is None else shapes
-        objective = objective_of(bound, network, own, images, parts, teacher_shapes)
+        objective = objective_of(bound, network, own, dataset, splits, teacher_shapes)
         return Member(bound.run, bound.folder, network, size, objective, execution)
 
     # The network is the learner's to limit: a probe would do it again, and what a number is would hang on how many there are.
@@ -118,7 +118,7 @@ def measure(
             probes[bound.run.id] = DoseProbe(member, learner)
         except Exception as error:  # a method that cannot be built is its own failure alone
             faults[bound.run.id] = error
-    cohort = cohort_of([learner, *(probe.member for probe in probes.values())], parts, teacher, execution)
+    cohort = cohort_of([learner, *(probe.member for probe in probes.values())], splits, teacher, execution)
     warm_up = warm_up_steps(cohort.steps_an_epoch * cohort.recipe.epochs)
     task = _run_probes(cohort, learner, list(probes.values()), warm_up, stop)
     return faults | {name: probe.fault or Ratio(_rms(probe.squares), _rms(task), warm_up) for name, probe in probes.items()}

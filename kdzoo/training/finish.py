@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kdzoo.contract.objective import Deployed
 from kdzoo.data.dataset import Subset
-from kdzoo.data.split import Parts, labelled
+from kdzoo.data.split import Splits, labelled
 from kdzoo.models.predict import predict
 from kdzoo.models.weights import save_student
 from kdzoo.runs.environment import environment
@@ -29,13 +29,13 @@ from kdzoo.training.tally import Tally
 def close_epoch(cohort: Cohort, member: Member, epoch: int) -> None:
     """Evaluate on validation, keep the best epoch, write the epoch's line."""
     teacher_val, teacher_test = cohort.teacher_predictions(member)
-    task, val = cohort.parts.task, None
-    if cohort.parts.val is not None:
-        val = task.measure(predict_part(cohort, member, cohort.parts.val), cohort.parts.val.targets, teacher_val)
+    task, val = cohort.splits.task, None
+    if cohort.splits.val is not None:
+        val = task.measure(predict_part(cohort, member, cohort.splits.val), cohort.splits.val.targets, teacher_val)
         if member.best is None or task.better(val, member.best["val"]):
             member.best = {"epoch": epoch + 1, "val": val, "state": copy_state(member.deployed)}
     if cohort.execution.options.oracle:
-        test = task.measure(predict_part(cohort, member, cohort.parts.test), cohort.parts.test.targets, teacher_test)
+        test = task.measure(predict_part(cohort, member, cohort.splits.test), cohort.splits.test.targets, teacher_test)
         member.oracle_epochs += 1
         if member.oracle is None or task.better(test, member.oracle["test"]):
             member.oracle = {"epoch": epoch + 1, "test": test}
@@ -65,17 +65,17 @@ def finish(cohort: Cohort, member: Member, emit: Emit) -> None:
     if skipped_steps(member).get("skipped_steps", -1) == member.step:
         raise FloatingPointError(f"the gradients of all {member.step} steps overflowed in float16: nothing was learned; use bfloat16")
     settle(cohort, member, emit)
-    parts, options = cohort.parts, cohort.execution.options
+    splits, options = cohort.splits, cohort.execution.options
     teacher_val, teacher_test = cohort.teacher_predictions(member)
-    test = predict_part(cohort, member, parts.test)
-    val = None if parts.val is None else predict_part(cohort, member, parts.val)
+    test = predict_part(cohort, member, splits.test)
+    val = None if splits.val is None else predict_part(cohort, member, splits.val)
     last = {
         "epoch": cohort.recipe.epochs,
-        "val": None if val is None or parts.val is None else parts.task.measure(val, parts.val.targets, teacher_val),
-        "test": {**parts.task.measure(test, parts.test.targets, teacher_test), **parts.task.by_class(test, parts.test.targets)},
+        "val": None if val is None or splits.val is None else splits.task.measure(val, splits.val.targets, teacher_val),
+        "test": {**splits.task.measure(test, splits.test.targets, teacher_test), **splits.task.by_class(test, splits.test.targets)},
     }
     if "predictions" in options.keep:
-        write_predictions(member.folder.predictions, predictions_of(parts, val, test), member.run.id)
+        write_predictions(member.folder.predictions, predictions_of(splits, val, test), member.run.id)
     if member.run.kind == "pretrain":
         write_checkpoint(member)  # what the second stage starts from
     if "student" in options.keep:
@@ -88,14 +88,14 @@ def finish(cohort: Cohort, member: Member, emit: Emit) -> None:
     best = best_epoch(cohort, member, last)
     oracle = best_on_test(cohort, member, emit) if options.oracle else None
     result = {
-        **({} if parts.task is CLASSIFICATION else {"task": parts.task.name}),
+        **({} if splits.task is CLASSIFICATION else {"task": splits.task.name}),
         "id": member.run.id,
         "status": "done",
         "last": last,
         "best": best,
         "oracle": oracle,
         "average": member.average is not None if cohort.recipe.ema is not None else None,
-        "train": {"loss": member.train_loss, "steps": member.step, "samples": len(parts.train.targets), "skipped_steps": None}
+        "train": {"loss": member.train_loss, "steps": member.step, "samples": len(splits.train.targets), "skipped_steps": None}
         | skipped_steps(member),
         "teacher": cohort.teacher.record() if cohort.teacher and member.run.teacher else None,
         "student": {"name": member.run.student.name, "parameters": member.size.parameters, "macs": member.size.macs},
@@ -126,10 +126,10 @@ def settle(cohort: Cohort, member: Member, emit: Emit) -> None:
     """
     if member.average is None or not is_teacher(member.folder):
         return
-    part = cohort.parts.val
+    part = cohort.splits.val
     verdict = None if part is None else against_chance(predict_part(cohort, member, part), part.targets)
     if verdict is None or part is None or not (verdict.above or verdict.tells):
-        part = labelled(cohort.parts)
+        part = labelled(cohort.splits)
         verdict = against_chance(predict_part(cohort, member, part), part.targets)
     if verdict.above:
         return
@@ -137,8 +137,8 @@ def settle(cohort: Cohort, member: Member, emit: Emit) -> None:
     if not plain.above:
         return
     member.average = None
-    if (held := cohort.parts.val) is not None:  # the epochs were measured of the average: the last is the only one that is known without
-        val = cohort.parts.task.measure(predict_part(cohort, member, held), held.targets, cohort.teacher_predictions(member)[0])
+    if (held := cohort.splits.val) is not None:  # the epochs were measured of the average: the last is the only one that is known without
+        val = cohort.splits.task.measure(predict_part(cohort, member, held), held.targets, cohort.teacher_predictions(member)[0])
         member.best = {"epoch": cohort.recipe.epochs, "val": val, "state": copy_state(member.deployed)}
     emit(
         Note(
@@ -170,8 +170,8 @@ def best_epoch(cohort: Cohort, member: Member, last: Mapping[str, Any]) -> dict[
     test = last["test"]
     if member.best["epoch"] != last["epoch"]:
         with weights_of(member.deployed, member.best["state"]):
-            looked, targets = predict_part(cohort, member, cohort.parts.test), cohort.parts.test.targets
-        task = cohort.parts.task
+            looked, targets = predict_part(cohort, member, cohort.splits.test), cohort.splits.test.targets
+        task = cohort.splits.task
         test = {**task.measure(looked, targets, cohort.teacher_predictions(member)[1]), **task.by_class(looked, targets)}
     return {"epoch": member.best["epoch"], "val": member.best["val"], "test": test}
 
@@ -196,9 +196,9 @@ def copy_state(module: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().cpu().clone() for name, value in module.state_dict().items()}
 
 
-def predictions_of(parts: Parts, val: Tensor | None, test: Tensor) -> dict[str, Predictions]:
+def predictions_of(splits: Splits, val: Tensor | None, test: Tensor) -> dict[str, Predictions]:
     """The last epoch's log-probabilities, as they were measured, with the targets and keys of their samples."""
-    by_part = {"test": (parts.test, test)} | ({} if val is None or parts.val is None else {"val": (parts.val, val)})
+    by_part = {"test": (splits.test, test)} | ({} if val is None or splits.val is None else {"val": (splits.val, val)})
     predictions = {}
     for name, (subset, log_probs) in by_part.items():
         assert subset.keys is not None

@@ -6,9 +6,9 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-from kdzoo.data.dataset import Images
+from kdzoo.data.dataset import Dataset
 from kdzoo.data.sources import load
-from kdzoo.data.split import Parts, split
+from kdzoo.data.split import Splits, split
 from kdzoo.data.unlabelled import Like, Unlabelled, load_unlabelled
 from kdzoo.data.views import output_shape
 from kdzoo.errors import InputError
@@ -19,7 +19,7 @@ from kdzoo.training.located import LocatedRun
 @lru_cache(maxsize=2)
 def images_of(
     request: str, root: str | None, image_size: int | None, image_cache: int | None = None, skip_unreadable: bool = False
-) -> Images:
+) -> Dataset:
     """A data set, kept for the next run of this process."""
     place = Path(root) if root else None
     return load(request, root=place, image_size=image_size, image_cache=image_cache, skip_unreadable=skip_unreadable)
@@ -32,7 +32,7 @@ def unlabelled_of(request: str, like: Like, root: str | None, image_size: int | 
     return load_unlabelled(request, like, root=place, image_size=image_size, skip_unreadable=skip_unreadable)
 
 
-def data_of(bound: LocatedRun, image_cache: int | None = None) -> tuple[Images, Parts]:
+def data_of(bound: LocatedRun, image_cache: int | None = None) -> tuple[Dataset, Splits]:
     """The images and the parts of a run's data; raises InputError when they are not those it was planned with.
 
     image_cache: the bytes that a folder's decoded images may take, which changes no pixel (`folder.load_folder`).
@@ -54,15 +54,17 @@ def data_of(bound: LocatedRun, image_cache: int | None = None) -> tuple[Images, 
     return with_recipe_norm(images, bound.run.recipe), split(images, spec, extra)
 
 
-def with_recipe_norm(images: Images, recipe: Recipe) -> Images:
+def with_recipe_norm(dataset: Dataset, recipe: Recipe) -> Dataset:
     """The data set with the constants that a recipe normalises with, where it has its own."""
     if recipe.mean is None or recipe.std is None:
-        return images
-    if len(recipe.mean) != images.channels:
-        raise InputError(f"recipe.mean: expected as many numbers as {images.name} has channels, {images.channels}, got {list(recipe.mean)}")
-    return replace(images, mean=recipe.mean, std=recipe.std)
+        return dataset
+    if len(recipe.mean) != dataset.channels:
+        raise InputError(
+            f"recipe.mean: expected as many numbers as {dataset.name} has channels, {dataset.channels}, got {list(recipe.mean)}"
+        )
+    return replace(dataset, mean=recipe.mean, std=recipe.std)
 
 
-def shape_of(images: Images, recipe: Recipe) -> tuple[int, int, int]:
+def shape_of(dataset: Dataset, recipe: Recipe) -> tuple[int, int, int]:
     """Channels, height and width of what the networks see."""
-    return (images.channels, *output_shape(recipe.augment, images.height, images.width))
+    return (dataset.channels, *output_shape(recipe.augment, dataset.height, dataset.width))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kdzoo.data.dataset import Images
+from kdzoo.data.dataset import Dataset
 from kdzoo.errors import InputError
 from kdzoo.models.build import build_network
 from kdzoo.models.ensemble import Ensemble
@@ -18,20 +18,20 @@ from kdzoo.training.located import Modules, WeightFiles
 
 
 def network_of(
-    spec: NetworkSpec, images: Images, *, side: int, seed: int, path: WeightFiles, modules: Modules, head: Head = "kept"
+    spec: NetworkSpec, dataset: Dataset, *, side: int, seed: int, path: WeightFiles, modules: Modules, head: Head = "kept"
 ) -> Network:
     """A network with the weights its specification names; `path` says where files or runs' weights were found."""
     if members := members_of(spec, path):
-        networks = [network_of(one, images, side=side, seed=seed, path=file, modules=modules) for one, file in members]
+        networks = [network_of(one, dataset, side=side, seed=seed, path=file, modules=modules) for one, file in members]
         return Ensemble(networks)
     assert not isinstance(path, list), "one network has one file"
     weights = weights_path(spec, path)
     return build_network(
         spec,
-        channels=images.channels,
+        channels=dataset.channels,
         side=side,
-        mean=images.mean,
-        std=images.std,
+        mean=dataset.mean,
+        std=dataset.std,
         seed=seed,
         head=head,
         weights=weights,

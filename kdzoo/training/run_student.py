@@ -13,8 +13,8 @@ from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.needs import Need
 from kdzoo.contract.objective import Deployed, Objective
 from kdzoo.contract.shapes import Shapes
-from kdzoo.data.dataset import Images
-from kdzoo.data.split import Parts
+from kdzoo.data.dataset import Dataset
+from kdzoo.data.split import Splits
 from kdzoo.errors import InputError
 from kdzoo.models.build import build_network, draw_weights
 from kdzoo.models.measure import NetworkCost, count, multiply_accumulates, probe
@@ -34,32 +34,34 @@ from kdzoo.training.run_networks import network_of
 from kdzoo.training.run_teacher import teacher_of
 
 
-def student_of(bound: LocatedRun, images: Images, parts: Parts, teacher: Shapes | None, modules: Modules) -> tuple[Network, Objective]:
+def student_of(bound: LocatedRun, dataset: Dataset, splits: Splits, teacher: Shapes | None, modules: Modules) -> tuple[Network, Objective]:
     """A fresh student and objective; raises InputError when the method cannot serve the two networks."""
-    network = student_network(bound, images, modules)
-    return network, objective_of(bound, network, student_shapes(bound.run, network, images, modules), images, parts, teacher)
+    network = student_network(bound, dataset, modules)
+    return network, objective_of(bound, network, student_shapes(bound.run, network, dataset, modules), dataset, splits, teacher)
 
 
-def student_network(bound: LocatedRun, images: Images, modules: Modules) -> Network:
+def student_network(bound: LocatedRun, dataset: Dataset, modules: Modules) -> Network:
     """A fresh student with the weights that it starts from."""
-    run, side = bound.run, shape_of(images, bound.run.recipe)[1]
-    return network_of(run.student, images, side=side, seed=run.seed, path=bound.paths.get("student"), modules=modules, head="fresh")
+    run, side = bound.run, shape_of(dataset, bound.run.recipe)[1]
+    return network_of(run.student, dataset, side=side, seed=run.seed, path=bound.paths.get("student"), modules=modules, head="fresh")
 
 
-def student_shapes(run: Run, network: Network, images: Images, modules: Modules) -> Shapes:
+def student_shapes(run: Run, network: Network, dataset: Dataset, modules: Modules) -> Shapes:
     """What a student's outputs measure, and how a peer of its architecture is made."""
-    shape = shape_of(images, run.recipe)
-    return replace(probe(network, shape), fresh=partial(new_peer, run.student, images, shape[1], modules.get(run.student.name)))
+    shape = shape_of(dataset, run.recipe)
+    return replace(probe(network, shape), fresh=partial(new_peer, run.student, dataset, shape[1], modules.get(run.student.name)))
 
 
-def objective_of(bound: LocatedRun, network: Network, shapes: Shapes, images: Images, parts: Parts, teacher: Shapes | None) -> Objective:
+def objective_of(
+    bound: LocatedRun, network: Network, shapes: Shapes, dataset: Dataset, splits: Splits, teacher: Shapes | None
+) -> Objective:
     """A fresh objective for a student of these shapes; raises InputError when the method cannot serve the two networks."""
     run = bound.run
-    _refuse_recipe(run, shape_of(images, run.recipe))
+    _refuse_recipe(run, shape_of(dataset, run.recipe))
     refuse_regularisation(run.recipe, run.student.name, network)
     stages = pair_stages(shapes, teacher or shapes, run.objective.pairing)  # without a teacher, all of the student's own
     objective = build_objective(
-        run.objective, shapes, teacher, stages, parts.facts, label_smoothing=run.recipe.label_smoothing, seed=run.seed, terms=bound.terms
+        run.objective, shapes, teacher, stages, splits.facts, label_smoothing=run.recipe.label_smoothing, seed=run.seed, terms=bound.terms
     )
     if run.recipe.ema is not None and objective.deployed(network) is not network:
         raise InputError(f"recipe.ema: {run.objective.label} keeps parts of its method at inference, which no average covers; remove it")
@@ -82,25 +84,25 @@ def _refuse_recipe(run: Run, shape: tuple[int, int, int]) -> None:
         raise InputError(*problems)
 
 
-def new_peer(spec: NetworkSpec, images: Images, side: int, module: nn.Module | None) -> Peer:
+def new_peer(spec: NetworkSpec, dataset: Dataset, side: int, module: nn.Module | None) -> Peer:
     """A new network of an architecture with a random start drawn from torch's present stream."""
     seed = int(torch.randint(2**31, ()))
     start = spec.model_copy(update={"start": "random", "weights": None})
-    network = build_network(start, channels=images.channels, side=side, mean=images.mean, std=images.std, seed=seed, module=module)
+    network = build_network(start, channels=dataset.channels, side=side, mean=dataset.mean, std=dataset.std, seed=seed, module=module)
     if module is not None:
         draw_weights(network.model, seed)
     return Peer(network)
 
 
-def load_trained_student(bound: LocatedRun, images: Images, parts: Parts, modules: Modules) -> nn.Module:
+def load_trained_student(bound: LocatedRun, dataset: Dataset, splits: Splits, modules: Modules) -> nn.Module:
     """The trained student of a finished run as it ships, with `logits(images)`; raises InputError where its weights do not fit."""
     state, its_parts = read_deployed(bound.folder.student, bound.run.id)
     if not its_parts:
         spec = bound.run.student.model_copy(update={"start": f"run:{bound.run.id}"})
-        side = shape_of(images, bound.run.recipe)[1]
-        return network_of(spec, images, side=side, seed=bound.run.seed, path=str(bound.folder.student), modules=modules)
-    teacher = teacher_of(bound, images, parts.first(1), Placement(WorkerOptions(teacher_cache=0)), modules)
-    network, objective = student_of(bound, images, parts, teacher[1] if teacher else None, modules)
+        side = shape_of(dataset, bound.run.recipe)[1]
+        return network_of(spec, dataset, side=side, seed=bound.run.seed, path=str(bound.folder.student), modules=modules)
+    teacher = teacher_of(bound, dataset, splits.first(1), Placement(WorkerOptions(teacher_cache=0)), modules)
+    network, objective = student_of(bound, dataset, splits, teacher[1] if teacher else None, modules)
     deployed = objective.deployed(network)
     assert isinstance(deployed, Deployed)
     load_state(network.model, state, str(bound.folder.student))
@@ -121,17 +123,17 @@ def size_of(network: Network, objective: Objective, shape: tuple[int, int, int])
 
 def member_of(
     bound: LocatedRun,
-    images: Images,
-    parts: Parts,
+    dataset: Dataset,
+    splits: Splits,
     teacher: Shapes | None,
     execution: Placement,
     modules: Modules,
     teacher_weights: str | None = None,
 ) -> Member:
-    network, objective = student_of(bound, images, parts, teacher, modules)
-    size = size_of(network, objective, shape_of(images, bound.run.recipe))
+    network, objective = student_of(bound, dataset, splits, teacher, modules)
+    size = size_of(network, objective, shape_of(dataset, bound.run.recipe))
     return Member(bound.run, bound.folder, network, size, objective, execution, teacher_weights)
 
 
-def cohort_of(members: list[Member], parts: Parts, teacher: Teacher | None, execution: Placement) -> Cohort:
-    return Cohort(members, parts, teacher, execution)
+def cohort_of(members: list[Member], splits: Splits, teacher: Teacher | None, execution: Placement) -> Cohort:
+    return Cohort(members, splits, teacher, execution)

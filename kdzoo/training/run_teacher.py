@@ -7,8 +7,8 @@ from pathlib import Path
 
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.shapes import Shapes
-from kdzoo.data.dataset import Images
-from kdzoo.data.split import Parts
+from kdzoo.data.dataset import Dataset
+from kdzoo.data.split import Splits
 from kdzoo.errors import InputError
 from kdzoo.models.measure import count, probe
 from kdzoo.models.network import freeze
@@ -40,23 +40,25 @@ def _saved_file(path: Path, name: str, digest: str) -> SavedFile:
     return file
 
 
-def refuse_missing_answers(bound: LocatedRun, parts: Parts) -> None:
+def refuse_missing_answers(bound: LocatedRun, splits: Splits) -> None:
     """Raises InputError for what a run reads of its saved teacher that the file does not hold."""
     needs = {term.method: REGISTRY.get(term.method).card.needs.resolve(preact=False).teacher for term in bound.run.objective.all_terms}
-    if problems := problems_of_saved(saved_file(bound), parts, bound.run.recipe, bound.run.seed, needs):
+    if problems := problems_of_saved(saved_file(bound), splits, bound.run.recipe, bound.run.seed, needs):
         raise InputError(*problems)
 
 
-def teacher_of(bound: LocatedRun, images: Images, parts: Parts, execution: Placement, modules: Modules) -> tuple[Teacher, Shapes] | None:
+def teacher_of(
+    bound: LocatedRun, dataset: Dataset, splits: Splits, execution: Placement, modules: Modules
+) -> tuple[Teacher, Shapes] | None:
     """The frozen teacher of a run with its predictions, or None."""
     if bound.run.teacher is None:
         return None
     if bound.run.teacher.saved is not None:
         file = saved_file(bound)
-        return saved_teacher(file, parts, bound.run.recipe), shapes_of_saved(file)
-    side = shape_of(images, bound.run.recipe)[1]
-    source = network_of(bound.run.teacher, images, side=side, seed=0, path=bound.paths.get("teacher"), modules=modules)
+        return saved_teacher(file, splits, bound.run.recipe), shapes_of_saved(file)
+    side = shape_of(dataset, bound.run.recipe)[1]
+    source = network_of(bound.run.teacher, dataset, side=side, seed=0, path=bound.paths.get("teacher"), modules=modules)
     network = freeze(execution.place(source, bound.run.recipe.precision))
-    shape = shape_of(images, bound.run.recipe)
+    shape = shape_of(dataset, bound.run.recipe)
     cost = count(network, shape)
-    return serve(network, bound.run.teacher.name, cost, parts, bound.run.recipe.augment, execution), probe(network, shape)
+    return serve(network, bound.run.teacher.name, cost, splits, bound.run.recipe.augment, execution), probe(network, shape)

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.needs import Need, Pass
-from kdzoo.data.dataset import Images, Subset
+from kdzoo.data.dataset import Dataset, Subset
 from kdzoo.data.loader import fetch
-from kdzoo.data.split import Parts
+from kdzoo.data.split import Splits
 from kdzoo.data.views import apply, center, view_count, views_by_number
 from kdzoo.errors import InputError
 from kdzoo.models.network import Network
@@ -139,14 +139,14 @@ def _relative_difference(saved: Tensor, live: Tensor) -> float:
     return float((live - saved).abs().max() / live.abs().max().clamp(min=1e-6))
 
 
-def _living(bound: LocatedRun) -> tuple[Images, Parts, nn.Module]:
+def _living(bound: LocatedRun) -> tuple[Dataset, Splits, nn.Module]:
     """The data of a run, and its trained network as it is kept."""
-    images, parts = data_of(bound)
-    return images, parts, load_trained_student(bound, images, parts, Modules()).eval()
+    dataset, splits = data_of(bound)
+    return dataset, splits, load_trained_student(bound, dataset, splits, Modules()).eval()
 
 
-def _subsets(images: Images) -> list[Subset]:
-    return [part for part in (images.train, images.val, images.test) if part is not None]
+def _subsets(dataset: Dataset) -> list[Subset]:
+    return [part for part in (dataset.train, dataset.val, dataset.test) if part is not None]
 
 
 def _keys_of(part: Subset) -> Tensor:
@@ -175,13 +175,13 @@ def _numbering(runs: Sequence[LocatedRun]) -> Augment:
     return augment
 
 
-def _every_view(parts: Parts, augment: Augment) -> _Rows:
+def _every_view(splits: Splits, augment: Augment) -> _Rows:
     """Every numbered view of every training image."""
-    samples, views = len(parts.train.targets), view_count(augment) or 1
-    return _Rows(parts.train, torch.arange(samples).repeat_interleave(views), torch.arange(views).repeat(samples))
+    samples, views = len(splits.train.targets), view_count(augment) or 1
+    return _Rows(splits.train, torch.arange(samples).repeat_interleave(views), torch.arange(views).repeat(samples))
 
 
-def _views_of_runs(images: Images, runs: Sequence[LocatedRun]) -> list[_Rows]:
+def _views_of_runs(dataset: Dataset, runs: Sequence[LocatedRun]) -> list[_Rows]:
     """The views that the epochs of runs show, in all passes for which a teacher is asked; each once, whichever runs show it."""
     seen: set[bytes] = set()
     shown = []

@@ -7,7 +7,7 @@ from kdzoo.contract.needs import Pass
 from kdzoo.data.epoch import EpochPlan
 from kdzoo.data.mixing import draw_mixes, mix
 from kdzoo.data.sources import load
-from kdzoo.data.split import Parts, split
+from kdzoo.data.split import Splits, split
 from kdzoo.data.views import apply, draw
 from kdzoo.runs.recipe import Augment, Recipe
 from kdzoo.runs.spec import DataSpec
@@ -18,12 +18,12 @@ MIXED = {"mixup": 0.5, "cutmix": 1.0, "mix_prob": 0.8}
 
 
 @pytest.fixture(scope="module")
-def parts() -> Parts:
+def parts() -> Splits:
     images = load("digits")
     return split(images, DataSpec(name="digits", fingerprint=images.fingerprint, classes=10, limit=SAMPLES))
 
 
-def planned(parts: Parts, **changes: object) -> EpochPlan:
+def planned(parts: Splits, **changes: object) -> EpochPlan:
     recipe = Recipe(epochs=4, batch_size=BATCH, lr=0.1, augment=AUGMENT, **changes)
     return EpochPlan(parts, recipe, SEED, EPOCH, Pass.SECOND_VIEW | Pass.PARTNER)
 

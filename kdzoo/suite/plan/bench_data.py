@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdzoo.data.dataset import Images
+from kdzoo.data.dataset import Dataset
 from kdzoo.data.report import data_record, transfer_record
 from kdzoo.data.split import split
 from kdzoo.data.transfer import class_numbers
@@ -27,7 +27,7 @@ class BenchData:
     Both are empty where the images cannot be divided as asked for.
     """
 
-    images: Images
+    dataset: Dataset
     spec: DataSpec
     record: Mapping[str, Any]
     teacher_record: Mapping[str, Any]
@@ -44,41 +44,41 @@ def image_size(protocol: RecipeFile | None, changes: Mapping[str, Any]) -> int |
     return size if isinstance(size, int) and not isinstance(size, bool) and size > 0 else None
 
 
-def read_images(config: BenchConfig, side: int | None) -> Images:
+def read_images(config: BenchConfig, side: int | None) -> Dataset:
     """The images of a bench, decoded for a side where that is given."""
     return images_of(config.data, config.data_root, side, config.image_cache, config.skip_unreadable)
 
 
-def plan_data(config: BenchConfig, protocol: RecipeFile, images: Images, side: int | None, problems: list[str]) -> BenchData:
+def plan_data(config: BenchConfig, protocol: RecipeFile, dataset: Dataset, side: int | None, problems: list[str]) -> BenchData:
     """The data of a bench; what is wrong with their division is added to `problems`."""
-    share = _validation_share(config, protocol, images, problems)
+    share = _validation_share(config, protocol, dataset, problems)
     spec = DataSpec(
-        name=images.name,
-        fingerprint=images.fingerprint,
-        classes=len(images.classes),
+        name=dataset.name,
+        fingerprint=dataset.fingerprint,
+        classes=len(dataset.classes),
         val_fraction=share,
         split_seed=config.split_seed,
         limit=config.limit,
         label_fraction=config.label_fraction,
-        task=images.task.name,
+        task=dataset.task.name,
     )
     unlabelled: Unlabelled | None = None
     with noting(problems):
-        unlabelled = _unlabelled(config, images, side)
-        spec = spec.model_copy(update={"transfer": _transfer(config, images, unlabelled)})
+        unlabelled = _unlabelled(config, dataset, side)
+        spec = spec.model_copy(update={"transfer": _transfer(config, dataset, unlabelled)})
     with noting(problems):
-        parts = split(images, spec, unlabelled)
-        record = {**data_record(images, parts), **transfer_record(images, parts, spec.transfer, unlabelled)}
-        of_teacher = record if spec == spec.of_teacher else data_record(images, split(images, spec.of_teacher))
-        return BenchData(images, spec, record, of_teacher)
-    return BenchData(images, spec, {}, {})
+        splits = split(dataset, spec, unlabelled)
+        record = {**data_record(dataset, splits), **transfer_record(dataset, splits, spec.transfer, unlabelled)}
+        of_teacher = record if spec == spec.of_teacher else data_record(dataset, split(dataset, spec.of_teacher))
+        return BenchData(dataset, spec, record, of_teacher)
+    return BenchData(dataset, spec, {}, {})
 
 
-def _validation_share(config: BenchConfig, protocol: RecipeFile, images: Images, problems: list[str]) -> float:
+def _validation_share(config: BenchConfig, protocol: RecipeFile, dataset: Dataset, problems: list[str]) -> float:
     """The share of the training images held out for validation; a refit without any is added to `problems`."""
     share = config.val_fraction
     if share is None:
-        share = protocol.validation_share(config.limit or len(images.train.targets))
+        share = protocol.validation_share(config.limit or len(dataset.train.targets))
     if config.refit and not share:
         problems.append(
             f"refit: no validation images are held out to choose settings on, and the sweep already trains on all images; leave it "
@@ -87,18 +87,18 @@ def _validation_share(config: BenchConfig, protocol: RecipeFile, images: Images,
     return share
 
 
-def _unlabelled(config: BenchConfig, images: Images, side: int | None) -> Unlabelled | None:
+def _unlabelled(config: BenchConfig, dataset: Dataset, side: int | None) -> Unlabelled | None:
     """The images without labels that the student is taught on; raises InputError where some of them are test images."""
     if config.transfer_data is None:
         return None
-    unlabelled = unlabelled_of(config.transfer_data, Like.those_of(images), config.data_root, side, config.skip_unreadable)
-    refuse_test_images(images, unlabelled)
+    unlabelled = unlabelled_of(config.transfer_data, Like.those_of(dataset), config.data_root, side, config.skip_unreadable)
+    refuse_test_images(dataset, unlabelled)
     return unlabelled
 
 
-def _transfer(config: BenchConfig, images: Images, unlabelled: Unlabelled | None) -> TransferSpec | None:
+def _transfer(config: BenchConfig, dataset: Dataset, unlabelled: Unlabelled | None) -> TransferSpec | None:
     """What the student is taught on; None where that is all training images and nothing else."""
-    classes = None if config.transfer_classes is None else class_numbers(config.transfer_classes, images.classes)
+    classes = None if config.transfer_classes is None else class_numbers(config.transfer_classes, dataset.classes)
     if classes is None and unlabelled is None:
         return None
     return TransferSpec(classes=classes, images=None if unlabelled is None else unlabelled.fingerprint, only=config.transfer_only)

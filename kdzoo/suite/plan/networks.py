@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdzoo.data.class_names import difference, listed, same_classes
-from kdzoo.data.dataset import Images
+from kdzoo.data.dataset import Dataset
 from kdzoo.errors import InputError, noting, raise_if_any
 from kdzoo.models.checkpoints import class_names_of, read_checkpoint
 from kdzoo.models.names import code_of, ours_or_timm, pretrained_classes
@@ -42,21 +42,21 @@ class Offer:
     def fits(self) -> bool:
         return self.misfit is None
 
-    def of_classes(self, classes: int, names: Sequence[str] | None, images: Images) -> Offer:
+    def of_classes(self, classes: int, names: Sequence[str] | None, dataset: Dataset) -> Offer:
         """The same for weights that were made for so many classes, of these names."""
-        ours = images.classes
+        ours = dataset.classes
         known = None if names is None else tuple(names)
         if classes != len(ours):
-            return replace(self, class_names=known, misfit=f"made for {classes} classes, but {images.name} has {len(ours)}")
+            return replace(self, class_names=known, misfit=f"made for {classes} classes, but {dataset.name} has {len(ours)}")
         if known is not None and same_classes(known, ours) is False:
-            return replace(self, class_names=known, misfit=difference(known, ours, images.name))
+            return replace(self, class_names=known, misfit=difference(known, ours, dataset.name))
         return replace(self, class_names=known)
 
-    def doubts(self, images: Images) -> tuple[str, ...]:
+    def doubts(self, dataset: Dataset) -> tuple[str, ...]:
         """A note where the classes of the weights have no names to compare with those of the data."""
-        if self.spec.start == "random" or same_classes(self.class_names, images.classes):
+        if self.spec.start == "random" or same_classes(self.class_names, dataset.classes):
             return ()
-        return (f"{self.text}: the names of its classes are unknown; expected, in this order: {listed(images.classes)}",)
+        return (f"{self.text}: the names of its classes are unknown; expected, in this order: {listed(dataset.classes)}",)
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,12 @@ class NetworkResolver:
 
     config: BenchConfig
     changes: Mapping[str, Any]
-    images: Images
+    dataset: Dataset
     modules: Modules
 
     @property
     def classes(self) -> int:
-        return len(self.images.classes)
+        return len(self.dataset.classes)
 
     def request(self, text: str, role: str) -> NetworkRequest:
         """A network as it is asked for, with what --set changes of networks of its role, `teacher` or `student`."""
@@ -107,7 +107,7 @@ class NetworkResolver:
             ours_or_timm(request.name)
             classes = pretrained_classes(request.name) or self.classes
             pretrained = spec.model_copy(update={"start": "pretrained"})
-            offer = Offer(request.text, pretrained, brings_norm=True).of_classes(classes, None, self.images)
+            offer = Offer(request.text, pretrained, brings_norm=True).of_classes(classes, None, self.dataset)
         else:
             ours_or_timm(request.name)
             offer = Offer(request.text, spec)
@@ -118,7 +118,7 @@ class NetworkResolver:
         """The normalisation that was asked for; None where it is the one that is used anyway."""
         if request.norm in (None, AUTO):
             return None
-        norm, own = normalisation_of(str(request.norm)), Normalisation(mean=self.images.mean, std=self.images.std)
+        norm, own = normalisation_of(str(request.norm)), Normalisation(mean=self.dataset.mean, std=self.dataset.std)
         if not offer.brings_norm:
             return None if norm == own else norm
         return own if norm is None else norm
@@ -130,7 +130,7 @@ class NetworkResolver:
         which = None if checkpoint.taken == checkpoint.sets[0] else checkpoint.taken
         spec = spec.model_copy(update={"start": f"file:{file_sha256(request.path)}", "weights": which})
         offer = Offer(request.text, spec, checkpoint.remarks(request.text), brings_norm=input_of(request.path) is not None)
-        return offer.of_classes(classes_of(checkpoint.state) or self.classes, checkpoint.class_names, self.images)
+        return offer.of_classes(classes_of(checkpoint.state) or self.classes, checkpoint.class_names, self.dataset)
 
     def _from_run(self, request: NetworkRequest, spec: NetworkSpec) -> Offer:
         assert request.run_id is not None
@@ -139,13 +139,13 @@ class NetworkResolver:
         trained, names = self._trained(run_folder(request.run_id, self.config))
         start = {"start": f"run:{request.run_id}", "name": trained.name, "stem": trained.stem, "image_size": trained.image_size}
         ours_or_timm(trained.name)
-        return Offer(request.text, spec.model_copy(update=start), brings_norm=True).of_classes(trained.classes, names, self.images)
+        return Offer(request.text, spec.model_copy(update=start), brings_norm=True).of_classes(trained.classes, names, self.dataset)
 
     def _trained(self, folder: RunFolder) -> tuple[NetworkSpec, Sequence[str] | None]:
         """The network that a run trained, and the names of its classes where they are known; the same data have the same."""
         run, about = folder.read_plan()
-        if run.data.fingerprint == self.images.fingerprint:
-            return run.student, self.images.classes
+        if run.data.fingerprint == self.dataset.fingerprint:
+            return run.student, self.dataset.classes
         return run.student, about.get("class_names") or class_names_of(folder.student)
 
     def _ensemble(self, text: str, ids: Sequence[str]) -> Offer:
@@ -157,7 +157,7 @@ class NetworkResolver:
                 folders.append(run_folder(run_id, self.config))
         raise_if_any(problems)
         members = [
-            Offer(folder.id, trained).of_classes(trained.classes, names, self.images)
+            Offer(folder.id, trained).of_classes(trained.classes, names, self.dataset)
             for folder in folders
             for trained, names in [self._trained(folder)]
         ]
@@ -165,7 +165,7 @@ class NetworkResolver:
         name = "+".join(member.spec.name for member in members)
         unknown = any(member.class_names is None for member in members)
         spec = NetworkSpec(name=name, classes=self.classes, start=f"run:{'+'.join(ids)}")
-        return Offer(text, spec, class_names=None if unknown else self.images.classes, brings_norm=True)
+        return Offer(text, spec, class_names=None if unknown else self.dataset.classes, brings_norm=True)
 
 
 def run_folder(run_id: str, config: BenchConfig) -> RunFolder:

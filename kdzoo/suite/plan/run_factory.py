@@ -66,7 +66,7 @@ class RunFactory:
 
     @cached_property
     def resolver(self) -> NetworkResolver:
-        return NetworkResolver(self.config, self.changes, self.data.images, self.modules)
+        return NetworkResolver(self.config, self.changes, self.data.dataset, self.modules)
 
     @property
     def pairing(self) -> Pairing:
@@ -89,7 +89,7 @@ class RunFactory:
             return self._saved_teacher(request)
         offer = self.resolver.offer(request)
         if text in self.modules.by_name or (request.start != "random" and offer.fits):
-            notes = (*offer.notes, *offer.doubts(self.data.images))
+            notes = (*offer.notes, *offer.doubts(self.data.dataset))
             network = PairNetwork(offer.spec, self.resolver.weight_files(request), notes=notes)
             return self._with_best_norm(network, request.text) if request.norm == AUTO else network
         if request.norm == AUTO:
@@ -118,17 +118,17 @@ class RunFactory:
         assert request.path is not None
         file = read_saved(request.path)
         spec = NetworkSpec(name=file.name, classes=self.data.spec.classes, start=f"saved:{file.digest}")
-        offer = Offer(request.text, spec).of_classes(file.classes, file.class_names, self.data.images)
+        offer = Offer(request.text, spec).of_classes(file.classes, file.class_names, self.data.dataset)
         settings = {"norm": request.norm, "weights": request.weights, "image_size": request.image_size}
         raise_if_any(
             (f"teacher.{key}: a saved teacher has no network to set it for; remove it" for key, value in settings.items() if value),
             None if offer.fits else f"{request.text}: {offer.misfit}",
         )
-        return PairNetwork(offer.spec, str(request.path.resolve()), notes=offer.doubts(self.data.images))
+        return PairNetwork(offer.spec, str(request.path.resolve()), notes=offer.doubts(self.data.dataset))
 
     def _with_best_norm(self, teacher: PairNetwork, text: str) -> PairNetwork:
         """A teacher under the normalisation that is measured to suit it best, where that is clearly better than its own."""
-        images, augment = self.data.images, self.recipe(teacher.spec, teacher=False).augment
+        images, augment = self.data.dataset, self.recipe(teacher.spec, teacher=False).augment
         parts = split(images, self.data.spec.of_teacher)
         side = augment.size or images.height
         network = freeze(network_of(teacher.spec, images, side=side, seed=0, path=teacher.path, modules=self.modules))
@@ -198,7 +198,7 @@ class RunFactory:
             "methods": {term.method: card_record(term.method, published.get(term.method)) for term in run.objective.all_terms},
             "swept": _swept(self.config),
             "data": self.data.record_of(run.data),
-            "class_names": list(self.data.images.classes),
+            "class_names": list(self.data.dataset.classes),
             "paths": {key: value for key, value in where.items() if value is not None},
         }
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdzoo.contract.methods import REGISTRY
-from kdzoo.data.dataset import Images
+from kdzoo.data.dataset import Dataset
 from kdzoo.errors import InputError, noting
 from kdzoo.runs.spec import ObjectiveSpec
 from kdzoo.suite.plan.bench_data import BenchData, image_size, plan_data, read_images
@@ -66,17 +66,17 @@ def plan(config: BenchConfig, modules: Modules | None = None) -> Plan:
 
 def _read_files(
     config: BenchConfig, changes: Mapping[str, Any], problems: list[str]
-) -> tuple[RecipeFile, Images] | tuple[RecipeFile | None, Images | None]:
+) -> tuple[RecipeFile, Dataset] | tuple[RecipeFile | None, Dataset | None]:
     """The recipe and the images of a bench; each is None where it cannot be had, and what is wrong is added to `problems`."""
-    protocol = images = None
+    protocol = dataset = None
     with noting(problems):
         protocol = recipe_file(config.recipe)
     with noting(problems):
-        images = read_images(config, image_size(protocol, changes))
+        dataset = read_images(config, image_size(protocol, changes))
     for name in protocol.published if protocol is not None else ():
         with noting(problems):
             REGISTRY.get(name)
-    return protocol, images
+    return protocol, dataset
 
 
 def _plan_pair(

@@ -39,5 +39,5 @@ def attach_accelerators(cohort: Cohort, emit: Emit) -> None:
 
 def _trial(cohort: Cohort, count: int) -> Tensor:
     """The first training images, as they are seen."""
-    images = fetch_once(cohort.parts.train.images, torch.arange(count), cohort.execution.device)
+    images = fetch_once(cohort.splits.train.images, torch.arange(count), cohort.execution.device)
     return center(images, cohort.recipe.augment)

@@ -6,7 +6,7 @@ import time
 
 import torch
 
-from kdzoo.data.split import Parts
+from kdzoo.data.split import Splits
 from kdzoo.data.views import output_shape
 from kdzoo.runs.atomic import StoreError
 from kdzoo.runs.costs import RunCost, images_of_work, keep_costs, kind_of
@@ -22,21 +22,21 @@ def work_clock(device: torch.device, threads: int) -> float:
     return time.perf_counter() if device.type == "cuda" else time.process_time() / threads
 
 
-def steps_an_epoch(parts: Parts, recipe: Recipe) -> int:
+def steps_an_epoch(splits: Splits, recipe: Recipe) -> int:
     """Training steps in an epoch of these data."""
-    return steps_per_epoch(len(parts.train.targets), recipe.batch_size, drop_last=recipe.drop_last)
+    return steps_per_epoch(len(splits.train.targets), recipe.batch_size, drop_last=recipe.drop_last)
 
 
-def work_of(parts: Parts, recipe: Recipe, steps: int) -> float:
+def work_of(splits: Splits, recipe: Recipe, steps: int) -> float:
     """The work of so many steps, with the evaluations that go with them, in training images."""
-    validation = 0 if parts.val is None else len(parts.val.targets)
-    epochs = -(-steps // max(steps_an_epoch(parts, recipe), 1))
-    return images_of_work(recipe.batch_size, steps, epochs, validation, len(parts.test.targets))
+    validation = 0 if splits.val is None else len(splits.val.targets)
+    epochs = -(-steps // max(steps_an_epoch(splits, recipe), 1))
+    return images_of_work(recipe.batch_size, steps, epochs, validation, len(splits.test.targets))
 
 
-def seen_shape(parts: Parts, recipe: Recipe) -> tuple[int, int, int]:
+def seen_shape(splits: Splits, recipe: Recipe) -> tuple[int, int, int]:
     """Channels, height and width of what the networks see."""
-    channels, height, width = parts.train.images.shape[1:]
+    channels, height, width = splits.train.images.shape[1:]
     return (channels, *output_shape(recipe.augment, height, width))
 
 
@@ -49,10 +49,12 @@ def record_costs(cohort: Cohort, first_step: int, setup: float, seconds: float, 
     if len(cohort.active) < len(cohort.members):
         return
     ratios = [float((member.cost or {}).get("time_ratio") or 1.0) for member in cohort.members]
-    work = work_of(cohort.parts, cohort.recipe, cohort.steps_an_epoch * cohort.recipe.epochs - first_step)
+    work = work_of(cohort.splits, cohort.recipe, cohort.steps_an_epoch * cohort.recipe.epochs - first_step)
     machine = machine_name(cohort.execution.device)
     costs = {
-        kind_of(member.run, seen_shape(cohort.parts, cohort.recipe), options, machine): RunCost(setup, seconds * ratio / sum(ratios) / work)
+        kind_of(member.run, seen_shape(cohort.splits, cohort.recipe), options, machine): RunCost(
+            setup, seconds * ratio / sum(ratios) / work
+        )
         for member, ratio in zip(cohort.members, ratios, strict=True)
     }
     try:

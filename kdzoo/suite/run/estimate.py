@@ -96,12 +96,12 @@ class JobSeconds:
         total, shared = 0.0, []
         for planned in cohort:
             bound = bind(planned, self._prepared.plan)
-            _, parts = self._untrained.data(bound)
-            kind = kind_of(planned.run, seen_shape(parts, planned.run.recipe), options, self._machine)
+            _, splits = self._untrained.data(bound)
+            kind = kind_of(planned.run, seen_shape(splits, planned.run.recipe), options, self._machine)
             epochs = _epochs_left(planned.run, store.run(planned.run.id))
             epochs += sum(first.recipe.epochs for first in self._pretrain.get(planned.run.id, ()))
-            steps = epochs * steps_an_epoch(parts, planned.run.recipe)
-            work = work_of(parts, planned.run.recipe, steps)
+            steps = epochs * steps_an_epoch(splits, planned.run.recipe)
+            work = work_of(splits, planned.run.recipe, steps)
             if (cost := self._recorded.get(kind)) is not None:
                 total += cost.setup + cost.image * work
                 continue
@@ -120,16 +120,16 @@ def probe_cost(bound: LocatedRun, untrained: Untrained, options: WorkerOptions, 
     """What a run of a kind costs, by some steps of one of them with an untrained teacher."""
     torch.set_num_threads(options.threads)
     execution = Placement(options.model_copy(update={"teacher_cache": 0}))
-    images, parts = untrained.data(bound)
+    dataset, splits = untrained.data(bound)
     source, shapes = untrained.teacher(bound) or (None, None)
     teacher: Teacher | None = source if isinstance(source, SavedTeacher) else None
     if isinstance(source, Network):
-        cost = count(source, shape_of(images, bound.run.recipe))
-        teacher = serve(source, "untrained", cost, parts.first(1), bound.run.recipe.augment, execution)
+        cost = count(source, shape_of(dataset, bound.run.recipe))
+        teacher = serve(source, "untrained", cost, splits.first(1), bound.run.recipe.augment, execution)
     began = time.process_time()
-    member = member_of(bound, images, parts, shapes, execution, modules)
+    member = member_of(bound, dataset, splits, shapes, execution, modules)
     built = time.process_time() - began
-    step = step_seconds(cohort_of([member], parts, teacher, execution))
+    step = step_seconds(cohort_of([member], splits, teacher, execution))
     own_probe = (COUNTED + TIMED) * (step.shared + step.own * (2 if bound.run.objective.terms else 1))  # `training.cost.probe`
     return ProbedCost(2 * built + own_probe, step.own, step.shared)
 

@@ -30,10 +30,10 @@ def measure_doses(job: Job, state: WorkerState, emit: Emit, stop: Callable[[], b
     """
     began, store, execution = time.process_time(), Store(Path(job.folder)), Placement(job.options.model_copy(update={"teacher_cache": 0}))
     bounds = [probe_of(entry, store) for entry in job.probes]
-    images, parts = state.data(bounds[0], job.options)
+    dataset, splits = state.data(bounds[0], job.options)
     teacher, shapes = None, None
     for bound in [bound for bound in bounds if bound.run.teacher is not None][:1]:
-        teacher, shapes = state.teacher(bound, images, parts, execution, emit)
+        teacher, shapes = state.teacher(bound, dataset, splits, execution, emit)
     about = {bound.run.id: entry["about"] for bound, entry in zip(bounds, job.probes, strict=True)}
     waiting = [(bound, first) for bound in bounds if (first := bound.run.pretrain_run) is not None]
     train_pretrain_runs(store, waiting, job.options, state, emit, stop, about=lambda bound: about[bound.run.id])
@@ -50,7 +50,7 @@ def measure_doses(job: Job, state: WorkerState, emit: Emit, stop: Callable[[], b
 
     text = "doses: measuring the gradient of " + ", ".join(dict.fromkeys(bound.run.objective.label for bound in bounds))
     emit(Note(f"{text} for {about[bounds[0].run.id].get('pair')}"))
-    ratios = measure(bounds, images, parts, teacher, shapes, execution, state.modules, take_up=take_up_first, stop=stop_here)
+    ratios = measure(bounds, dataset, splits, teacher, shapes, execution, state.modules, take_up=take_up_first, stop=stop_here)
     measured: dict[str, Measured] = {}
     for bound in bounds:
         ratio, label = ratios[bound.run.id], bound.run.objective.label

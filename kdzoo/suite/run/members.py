@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any, cast
 
 from kdzoo.contract.methods import REGISTRY
-from kdzoo.data.dataset import Images
-from kdzoo.data.split import Parts
+from kdzoo.data.dataset import Dataset
+from kdzoo.data.split import Splits
 from kdzoo.errors import KdzooError
 from kdzoo.files import read_file
 from kdzoo.models.placement import Placement
@@ -75,21 +75,21 @@ def pretrain_failure(store: Store, first: Run) -> str:
 
 
 def measure_cost(
-    bound: LocatedRun, fresh: Member, images: Images, parts: Parts, teacher: Teacher | None, execution: Placement, modules: Modules
+    bound: LocatedRun, fresh: Member, dataset: Dataset, splits: Splits, teacher: Teacher | None, execution: Placement, modules: Modules
 ) -> dict[str, Any]:
     """The cost of a run by a fresh member of it, which is thrown away, beside its student alone on the same data."""
     run, alone = bound.run, None
     if run.objective.terms:
         recipe = run.recipe.model_copy(update={"dot": None})  # one gradient has one momentum
         update = {"objective": ObjectiveSpec(task=1.0), "teacher": None, "kind": "train", "recipe": recipe}
-        member = member_of(replace(bound, run=run.model_copy(update=update)), images, parts, None, execution, modules)
-        alone = cohort_of([member], parts, None, execution)
-    return probe(cohort_of([fresh], parts, teacher, execution), alone)
+        member = member_of(replace(bound, run=run.model_copy(update=update)), dataset, splits, None, execution, modules)
+        alone = cohort_of([member], splits, None, execution)
+    return probe(cohort_of([fresh], splits, teacher, execution), alone)
 
 
-def begin_with_probe(member: Member, parts: Parts, emit: Emit) -> None:
+def begin_with_probe(member: Member, splits: Splits, emit: Emit) -> None:
     """Start a member that has not trained yet with a classifier fitted to what its frozen network says of the training images."""
-    if start_head(member.network, parts.train, member.run.recipe.augment, member.device):
+    if start_head(member.network, splits.train, member.run.recipe.augment, member.device):
         member.start_from({name: value.clone() for name, value in member.network.state_dict().items()})
         return
     why = f"{member.run.student.name} has no single linear classifier, or fewer than two classes have labelled images"

@@ -74,11 +74,11 @@ class LossTrials:
 
 def build_objectives(bound: LocatedRun, untrained: Untrained, trials: LossTrials) -> None:
     """Build the objectives of a run and of its pretrain stage; raises InputError where one cannot serve its networks or its data."""
-    images, parts = untrained.data(bound)
+    dataset, splits = untrained.data(bound)
     teacher, student = untrained.teacher_shapes(bound), untrained.student(bound)
     for run in filter(None, (bound.run.pretrain_run, bound.run)):
         stage = bound if run is bound.run else replace(bound, run=run)
-        objective = objective_of(stage, *student, images, parts, teacher)
+        objective = objective_of(stage, *student, dataset, splits, teacher)
         trials.try_once(stage, objective, untrained)
 
 
@@ -87,5 +87,5 @@ def load_teacher_weights(bound: LocatedRun, plan: Plan, untrained: Untrained, mo
     spec = bound.run.teacher
     if spec is None or spec.saved is not None or spec.start.removeprefix("run:") in plan.teachers:
         return
-    images, _ = untrained.data(bound)
-    network_of(spec, images, side=shape_of(images, bound.run.recipe)[1], seed=0, path=bound.paths.get("teacher"), modules=modules)
+    dataset, _ = untrained.data(bound)
+    network_of(spec, dataset, side=shape_of(dataset, bound.run.recipe)[1], seed=0, path=bound.paths.get("teacher"), modules=modules)

@@ -136,13 +136,13 @@ def train_cohort(
 ) -> None:
     """Assemble, resume from checkpoints, probe the cost of what is new, and fit; groups that stand apart follow each other."""
     execution = Placement(options)
-    images, parts = state.data(bounds[0], options)
+    dataset, splits = state.data(bounds[0], options)
     teacher, shapes = None, None
     taught_bounds = [bound for bound in bounds if bound.run.teacher is not None]
     if len({str(bound.run.teacher) for bound in taught_bounds}) > 1:
         raise ValueError("a cohort has one teacher; these runs have several")
     for bound in taught_bounds[:1]:
-        teacher, shapes = state.teacher(bound, images, parts, execution, emit)
+        teacher, shapes = state.teacher(bound, dataset, splits, execution, emit)
     began = work_clock(execution.device, options.threads)
     members: list[Member] = []
     costs: dict[str, dict[str, Any]] = {}
@@ -152,15 +152,15 @@ def train_cohort(
         teacher_shapes, weights = (
             (shapes, teacher.weights_digest) if bound.run.teacher is not None and teacher is not None else (None, None)
         )
-        build = partial(member_of, bound, images, parts, teacher_shapes, execution, state.modules, weights)
+        build = partial(member_of, bound, dataset, splits, teacher_shapes, execution, state.modules, weights)
         try:
             member = start_or_resume(store, bound, build, train_first, emit)
             if member.step == 0 and member.run.recipe.head == "probe" and member.network.fresh_head:
-                begin_with_probe(member, parts, emit)
+                begin_with_probe(member, splits, emit)
             if member.cost is None:
                 setting = str(bound.run.model_copy(update={"seed": 0}))
                 if setting not in costs:  # a seed changes no cost
-                    costs[setting] = measure_cost(bound, build(), images, parts, teacher, execution, state.modules)
+                    costs[setting] = measure_cost(bound, build(), dataset, splits, teacher, execution, state.modules)
                 member.cost = dict(costs[setting])
                 if first is not None:
                     share = first.recipe.epochs / bound.run.recipe.epochs
@@ -175,7 +175,7 @@ def train_cohort(
         members.append(member)
     setup = (work_clock(execution.device, options.threads) - began) / max(len(members), 1)
     for group in group_by_step(members, options.memory):
-        for cohort in cohort_of(group, parts, teacher, execution).split_by_cache(shapes):
+        for cohort in cohort_of(group, splits, teacher, execution).split_by_cache(shapes):
             note_lost_lines(cohort, emit)
             attach_accelerators(cohort, emit)
             emit(beginning_of(cohort))

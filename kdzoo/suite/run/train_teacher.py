@@ -58,10 +58,10 @@ def check_teacher(job: Job, state: WorkerState, emit: Emit) -> None:
         return
     torch.set_num_threads(job.options.threads)
     execution = Placement(job.options)
-    images, parts = state.data(bound, job.options)
-    teacher, _ = state.teacher(bound, images, parts, execution, emit)
+    dataset, splits = state.data(bound, job.options)
+    teacher, _ = state.teacher(bound, dataset, splits, execution, emit)
     if teacher is not None:
-        on_these_images = (teacher, parts, bound.run.recipe.augment, execution)
+        on_these_images = (teacher, splits, bound.run.recipe.augment, execution)
         emit_notes(remarks(*on_these_images), emit)  # first: another normalisation is the usual reason for what is refused next
         emit_notes([] if job.options.allow_chance_teacher else check(*on_these_images), emit)
         head = parts.task.headline.name

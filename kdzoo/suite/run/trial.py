@@ -16,8 +16,8 @@ from kdzoo.contract.method import Method
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.objective import Objective
 from kdzoo.contract.shapes import Shapes
-from kdzoo.data.dataset import Images
-from kdzoo.data.split import Parts
+from kdzoo.data.dataset import Dataset
+from kdzoo.data.split import Splits
 from kdzoo.errors import InputError, KdzooError
 from kdzoo.models.forward import outputs
 from kdzoo.models.network import Network
@@ -41,8 +41,8 @@ def try_loss(
     student: tuple[Network, Shapes],
     teacher: tuple[Network | SavedTeacher, Shapes] | None,
     objective: Objective,
-    images: Images,
-    parts: Parts,
+    dataset: Dataset,
+    splits: Splits,
     device: torch.device,
     stalls: list[str],
 ) -> None:
@@ -56,14 +56,14 @@ def try_loss(
     what to write instead, and `kdzoo check FILE`.
     """
     cpu = torch.device("cpu")
-    fate = Fate.unknown if stalls else fate_in_copy(lambda: _try_here(bound, student, teacher, objective, images, parts, cpu))
+    fate = Fate.unknown if stalls else fate_in_copy(lambda: _try_here(bound, student, teacher, objective, dataset, splits, cpu))
     if fate is Fate.stalled:
         stalls.append(bound.run.objective.label)
     if not isinstance(fate, Fate):
         names = " or ".join(_name(method) for method in users_methods(objective))
         raise InputError(f"{names}: one training step ends the whole process, which {fate}; a loss must not end the process that calls it")
     if fate is not Fate.returned or device.type != "cpu":
-        _try_here(bound, student, teacher, objective, images, parts, device)
+        _try_here(bound, student, teacher, objective, dataset, splits, device)
 
 
 def _try_here(
@@ -71,21 +71,21 @@ def _try_here(
     student: tuple[Network, Shapes],
     teacher: tuple[Network | SavedTeacher, Shapes] | None,
     objective: Objective,
-    images: Images,
-    parts: Parts,
+    dataset: Dataset,
+    splits: Splits,
     device: torch.device,
 ) -> None:
     """The trial in this process; raises as `try_loss` does."""
     network, before = student[0], {name: value.clone() for name, value in student[0].state_dict().items()}
     execution = Placement(WorkerOptions(device=str(device), threads=torch.get_num_threads(), teacher_cache=0))
     try:
-        size = size_of(network, objective, shape_of(images, bound.run.recipe))
+        size = size_of(network, objective, shape_of(dataset, bound.run.recipe))
         member = Member(bound.run, bound.folder, network, size, objective, execution)
         saved = teacher[0] if teacher is not None and isinstance(teacher[0], SavedTeacher) else None
-        cohort = cohort_of([member], parts, saved, execution)
+        cohort = cohort_of([member], splits, saved, execution)
         untrained = teacher[0] if teacher is not None and isinstance(teacher[0], Network) else None
         source = None if untrained is None else execution.place(untrained, bound.run.recipe.precision)
-        whole = min(bound.run.recipe.batch_size, len(parts.train.targets))
+        whole = min(bound.run.recipe.batch_size, len(splits.train.targets))
         try:
             reached = _steps(cohort, source, min(FEW, whole))
         except Exception:

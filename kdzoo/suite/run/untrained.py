@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from kdzoo.contract.shapes import Shapes
-from kdzoo.data.dataset import Images
-from kdzoo.data.split import Parts
+from kdzoo.data.dataset import Dataset
+from kdzoo.data.split import Splits
 from kdzoo.models.ensemble import Ensemble
 from kdzoo.models.measure import probe as shapes_of
 from kdzoo.models.network import Network, freeze
@@ -31,12 +31,12 @@ class Untrained:
     def __init__(self, modules: Modules, image_cache: int | None = None) -> None:
         self._modules = modules
         self._image_cache = image_cache
-        self._data: dict[tuple[Any, ...], tuple[Images, Parts]] = {}
+        self._data: dict[tuple[Any, ...], tuple[Dataset, Splits]] = {}
         self._students: dict[str, tuple[Network, Shapes]] = {}
         self._teachers: dict[str, tuple[Network | SavedTeacher, Shapes] | None] = {}
         self._teacher_shapes: dict[str, Shapes | None] = {}
 
-    def data(self, bound: LocatedRun) -> tuple[Images, Parts]:
+    def data(self, bound: LocatedRun) -> tuple[Dataset, Splits]:
         """The images and the parts of a run's data; raises InputError where they are not those it was planned with."""
         key = data_key(bound)
         if key not in self._data:
@@ -47,9 +47,9 @@ class Untrained:
         """A run's student with the weights that it starts from; runs of other seeds share it."""
         key = str(bound.run.student)
         if key not in self._students:
-            images, _ = self.data(bound)
-            network = student_network(bound, images, self._modules)
-            self._students[key] = network, student_shapes(bound.run, network, images, self._modules)
+            dataset, _ = self.data(bound)
+            network = student_network(bound, dataset, self._modules)
+            self._students[key] = network, student_shapes(bound.run, network, dataset, self._modules)
         return self._students[key]
 
     def teacher_shapes(self, bound: LocatedRun) -> Shapes | None:
@@ -71,15 +71,15 @@ class Untrained:
         spec = bound.run.teacher
         if spec is None:
             return None
-        images, parts = self.data(bound)
+        dataset, splits = self.data(bound)
         if spec.saved is not None:
             file = saved_file(bound)
-            return saved_teacher(file, parts, bound.run.recipe), shapes_of_saved(file)
-        shape = shape_of(images, bound.run.recipe)
+            return saved_teacher(file, splits, bound.run.recipe), shapes_of_saved(file)
+        shape = shape_of(dataset, bound.run.recipe)
 
         def make(one: NetworkSpec) -> Network:
             random_start = one.model_copy(update={"start": "random"})
-            return freeze(network_of(random_start, images, side=shape[1], seed=0, path=None, modules=self._modules))
+            return freeze(network_of(random_start, dataset, side=shape[1], seed=0, path=None, modules=self._modules))
 
         members = members_of(spec, bound.paths.get("teacher"))
         network = Ensemble([make(member) for member, _ in members]) if members else make(spec)

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from kdzoo.contract.shapes import Shapes
-from kdzoo.data.dataset import Images
+from kdzoo.data.dataset import Dataset
 from kdzoo.data.loader import place_on_device
-from kdzoo.data.split import Parts
+from kdzoo.data.split import Splits
 from kdzoo.models.placement import Placement
 from kdzoo.runs.events import Emit, emit_notes
 from kdzoo.runs.fields import parse
@@ -29,27 +29,27 @@ class WorkerState:
     """What a worker keeps between jobs: the last data and teacher with its predictions, and networks given as objects."""
 
     modules: Modules = field(default_factory=Modules)
-    datasets: dict[Any, tuple[Images, Parts]] = field(default_factory=dict)
+    datasets: dict[Any, tuple[Dataset, Splits]] = field(default_factory=dict)
     teachers: dict[Any, tuple[Teacher, Shapes]] = field(default_factory=dict)
 
-    def data(self, bound: LocatedRun, options: WorkerOptions) -> tuple[Images, Parts]:
+    def data(self, bound: LocatedRun, options: WorkerOptions) -> tuple[Dataset, Splits]:
         """The data of a run, on the device where it fits there; the last one is kept, as the teacher is."""
         key = (*data_key(bound), options.device, options.image_cache)
         if key not in self.datasets:
             self.datasets = {}  # before the next one takes its place on the device
-            images, parts = data_of(bound, options.image_cache)
-            self.datasets = {key: (images, place_on_device(parts, torch.device(options.device)))}
+            dataset, splits = data_of(bound, options.image_cache)
+            self.datasets = {key: (dataset, place_on_device(splits, torch.device(options.device)))}
         return self.datasets[key]
 
     def teacher(
-        self, bound: LocatedRun, images: Images, parts: Parts, execution: Placement, emit: Emit
+        self, bound: LocatedRun, dataset: Dataset, splits: Splits, execution: Placement, emit: Emit
     ) -> tuple[Teacher | None, Shapes | None]:
         """The teacher of a run; the last one is kept, since cohorts that share it follow each other."""
         if bound.run.teacher is None:
             return None, None
         key = teacher_key(bound)
         if key not in self.teachers:
-            served = teacher_of(bound, images, parts, execution, self.modules)
+            served = teacher_of(bound, dataset, splits, execution, self.modules)
             assert served is not None
             self.teachers = {key: served}
             emit_notes(served[0].notes, emit)

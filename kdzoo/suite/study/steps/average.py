@@ -43,7 +43,7 @@ class Average(Step):
         from kdzoo.suite.study.steps.networks import finished, metrics
 
         runs = [finished(folder, work) for folder in work.runs]
-        task, test = runs[0].parts.task, runs[0].parts.test
+        task, test = runs[0].splits.task, runs[0].splits.test
         log_probs = torch.stack([run.predict(test) for run in runs])
         mean = log_probs.double().logsumexp(0) - torch.tensor(len(runs), dtype=torch.float64).log()
         members = [metrics(task, one, test.targets) for one in log_probs]

@@ -52,17 +52,17 @@ class Calibrate(Step):
         if self.labels == "teacher":
             part, targets = run.all_training, run.ask_teacher(run.all_training).argmax(1)
         else:
-            if run.parts.val is None:
+            if run.splits.val is None:
                 raise InputError(f"{folder.id}: holds out no validation images to choose biases on")
-            part, targets = run.parts.val, run.parts.val.targets
-        log_probs, test = run.predict(part), run.predict(run.parts.test)
+            part, targets = run.splits.val, run.splits.val.targets
+        log_probs, test = run.predict(part), run.predict(run.splits.test)
         biases = calibrate_biases(log_probs, targets, self.classes)
         added = log_probs.new_zeros(log_probs.shape[1])
         added[list(self.classes)] = biases.to(added)
         chosen, calibrated = (log_probs + added).log_softmax(1), (test + added).log_softmax(1)
         return {
             "biases": dict(zip(map(str, self.classes), biases.tolist(), strict=True)),
-            "chosen_on": {"before": metrics(run.parts.task, log_probs, targets), "after": metrics(run.parts.task, chosen, targets)},
-            "before": {"test": metrics(run.parts.task, test, run.parts.test.targets)},
-            "last": {"test": metrics(run.parts.task, calibrated, run.parts.test.targets)},
+            "chosen_on": {"before": metrics(run.splits.task, log_probs, targets), "after": metrics(run.splits.task, chosen, targets)},
+            "before": {"test": metrics(run.splits.task, test, run.splits.test.targets)},
+            "last": {"test": metrics(run.splits.task, calibrated, run.splits.test.targets)},
         }

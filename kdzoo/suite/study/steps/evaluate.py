@@ -16,8 +16,8 @@ class Evaluate(Step):
 
         (folder,) = work.runs
         run = finished(folder, work)
-        training, test = run.training, run.parts.test
+        training, test = run.training, run.splits.test
         return {
-            "training": metrics(run.parts.task, run.predict(training), training.targets),
-            "last": {"test": metrics(run.parts.task, run.predict(test), test.targets)},
+            "training": metrics(run.splits.task, run.predict(training), training.targets),
+            "last": {"test": metrics(run.splits.task, run.predict(test), test.targets)},
         }

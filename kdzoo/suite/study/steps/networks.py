@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdzoo.data.dataset import Images, Subset
-from kdzoo.data.split import Parts
+from kdzoo.data.dataset import Dataset, Subset
+from kdzoo.data.split import Splits
 from kdzoo.errors import InputError
 from kdzoo.models.predict import predict
 from kdzoo.runs.store import RunFolder
@@ -26,8 +26,8 @@ class Finished:
     """A finished run with its data and its student as it was measured after the last epoch."""
 
     bound: LocatedRun
-    images: Images
-    parts: Parts
+    dataset: Dataset
+    splits: Splits
     student: nn.Module
     device: torch.device
 
@@ -49,16 +49,16 @@ class Finished:
     @property
     def training(self) -> Subset:
         """The images that the student was taught on with their labels."""
-        known = (self.parts.train.targets >= 0).nonzero().flatten()
+        known = (self.splits.train.targets >= 0).nonzero().flatten()
         if not len(known):
             raise InputError(f"{self.bound.run.id}: its student was taught on no labelled image")
-        return _some(self.parts.train, known)
+        return _some(self.splits.train, known)
 
     @property
     def all_training(self) -> Subset:
         """The training images of all classes, whatever the transfer set; none that is held out."""
-        places = self.parts.of_teacher
-        return self.parts.train if places is None else _some(self.parts.all_train, places)
+        places = self.splits.of_teacher
+        return self.splits.train if places is None else _some(self.splits.all_train, places)
 
 
 def _some(subset: Subset, index: Tensor) -> Subset:
@@ -72,8 +72,8 @@ def finished(folder: RunFolder, work: Work) -> Finished:
     bound = LocatedRun.read(folder)
     if work.data_root is not None:
         bound = replace(bound, paths={**bound.paths, "data_root": work.data_root})
-    images, parts = data_of(bound)
-    return Finished(bound, images, parts, load_trained_student(bound, images, parts, Modules()), torch.device(work.device))
+    dataset, splits = data_of(bound)
+    return Finished(bound, dataset, splits, load_trained_student(bound, dataset, splits, Modules()), torch.device(work.device))
 
 
 def metrics(task: Task, predictions: Tensor, targets: Tensor) -> dict[str, Any]:

@@ -100,7 +100,7 @@ class Specialists(Step):
             raise InputError(*problems)
         trained = []
         for number, classes in enumerate(sets, start=1):
-            names = ", ".join(run.images.classes[label] for label in classes)
+            names = ", ".join(run.dataset.classes[label] for label in classes)
             work.note(f"specialist {number} of {self.count}: {names}")
             file = work.parts / f"specialist-{number}.safetensors"
             owner = _owner(generalist, classes, plan.model_copy(update={"recipe": recipe}), work)
@@ -112,9 +112,9 @@ class Specialists(Step):
         work.folder.mkdir(parents=True, exist_ok=True)
         save_student(together, network_file(work.folder, work.seed), {"architecture": name})
         assert isinstance(together.model, Committee)
-        found: Result = {"classes": [list(classes) for classes in sets], **_on(run, together, together.model, run.parts.test, "test")}
-        if run.parts.val is not None:
-            found |= {"validation": _on(run, together, together.model, run.parts.val, "val")}
+        found: Result = {"classes": [list(classes) for classes in sets], **_on(run, together, together.model, run.splits.test, "test")}
+        if run.splits.val is not None:
+            found |= {"validation": _on(run, together, together.model, run.splits.val, "val")}
         return found
 
 
@@ -161,8 +161,8 @@ def _on(run: Finished, together: Network, model: Committee, part: Subset, name: 
     asked = active_specialists(alone, model.sets).sum(1)
     counts = sorted(set(covering.tolist()))
     return {
-        "generalist": {name: metrics(run.parts.task, alone, part.targets)},
-        "last": {name: metrics(run.parts.task, all_of_them, part.targets)},
+        "generalist": {name: metrics(run.splits.task, alone, part.targets)},
+        "last": {name: metrics(run.splits.task, all_of_them, part.targets)},
         "asked": float(asked.double().mean()),
         "coverage": {str(count): _both(alone, all_of_them, part.targets, covering == count) for count in counts},
         "covered": _both(alone, all_of_them, part.targets, covering > 0),
