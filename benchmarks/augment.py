@@ -6,7 +6,7 @@
 
 CIFAR-10's training images (from KDZOO_DATA; noise where they are not there), one thread. torchvision's side has PIL images
 at hand, as a dataset of a plain loop gives them, and no decoding, copying or normalising is counted; its mixup and CutMix
-are of a batch of floats, made before, with one share or box for all. kdzoo's side is `views.apply` and `mixing.mix` on
+are of a batch of floats, made before, with one share or box for all. kdzoo's side is `views.apply_views` and `mixing.mix` on
 uint8 images on the device; what is drawn once an epoch is counted in full, as that many images' share. Sides alternate;
 medians of several rounds.
 """
@@ -29,7 +29,7 @@ from torchvision.transforms.v2 import functional as T
 
 from kdzoo.data.mixing import draw_mixes, mix
 from kdzoo.data.sources import load
-from kdzoo.data.views import apply, draw
+from kdzoo.data.views import apply_views, draw_views
 from kdzoo.errors import InputError
 from kdzoo.runs.environment import environment
 from kdzoo.runs.recipe import Augment, Recipe
@@ -96,12 +96,12 @@ def ours(chosen: Case, images: Tensor) -> tuple[Callable[[], object], float]:
     """A batch as the training step makes it, and the seconds that an epoch's draws took."""
     size = {"samples": SAMPLES, "height": SIDE, "width": SIDE, "seed": 0, "epoch": 0}
     began = time.perf_counter()
-    views, mixes = draw(chosen.recipe.augment, **size), draw_mixes(chosen.recipe, **size)
+    views, mixes = draw_views(chosen.recipe.augment, **size), draw_mixes(chosen.recipe, **size)
     drawn = time.perf_counter() - began
     index = torch.randperm(SAMPLES, generator=torch.Generator().manual_seed(0))[: len(images)]
 
     def run() -> object:
-        seen = apply(images, views, index, chosen.recipe.augment)
+        seen = apply_views(images, views, index, chosen.recipe.augment)
         return seen if mixes is None else mix(seen, mixes, index)
 
     return run, drawn

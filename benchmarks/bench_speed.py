@@ -19,7 +19,7 @@ from speed import PAIRS, SIDES
 from speed_clock import LeftOut
 from speed_setup import Setup
 
-from kdzoo.data.known import where
+from kdzoo.data.known import location_of
 from kdzoo.suite.plan.layers import bench_config
 from kdzoo.training.run_data import images_of
 
@@ -28,7 +28,7 @@ BATCH, THREADS = 64, 1
 
 @pytest.fixture(scope="module")
 def setup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
-    if where("cifar100", None) is None:
+    if location_of("cifar100", None) is None:
         pytest.skip("CIFAR-100 is not on this machine")
     torch.set_num_threads(THREADS)
     teacher, student = PAIRS.split(",")[0].split("/")

@@ -66,7 +66,7 @@ def cohorts(setup: Setup, methods: Sequence[str], augment: Augment, cache: int, 
     path = teacher_file(setup.teacher, setup.images, mix, setup.scratch)
     recipe = Recipe(epochs=4, batch_size=BATCH, lr=0.05, augment=augment)
     teacher = NetworkSpec(name=TEACHER, classes=setup.classes, start=f"file:{file_sha256(path)}")
-    bounds = []
+    located_runs = []
     for name in methods:
         spec = ObjectiveSpec(task=1.0) if name == "none" else objective(parse_request(name), Setting(), {}, "deep", epochs=4)
         run = Run(
@@ -77,12 +77,14 @@ def cohorts(setup: Setup, methods: Sequence[str], augment: Augment, cache: int, 
             objective=spec,
             seed=0,
         )
-        bounds.append(LocatedRun(run, Store(setup.scratch).run(run.id), {"teacher": str(path)}))
+        located_runs.append(LocatedRun(run, Store(setup.scratch).run(run.id), {"teacher": str(path)}))
     execution = Placement(WorkerOptions(threads=1, keep=(), teacher_cache=cache))
-    parts = split(setup.images, bounds[0].run.data).first(1)
-    found = teacher_of(bounds[0], setup.images, parts, execution, Modules())
+    parts = split(setup.images, located_runs[0].run.data).first(1)
+    found = teacher_of(located_runs[0], setup.images, parts, execution, Modules())
     taught, shapes = found or (None, None)
-    made = cohort_of([member_of(bound, setup.images, parts, shapes, execution, Modules()) for bound in bounds], parts, taught, execution)
+    made = cohort_of(
+        [member_of(located, setup.images, parts, shapes, execution, Modules()) for located in located_runs], parts, taught, execution
+    )
     for one in made.split_by_cache(shapes):
         kept = one.open_teacher_cache()
         yield replace(one, teacher_cache=None if isinstance(kept, str) else kept)

@@ -21,7 +21,7 @@ from kdzoo.contract.methods import REGISTRY
 from kdzoo.files import CONFIGS
 from kdzoo.runs.atomic import write_bytes
 from kdzoo.runs.events import Event, Note, TeacherChecked
-from kdzoo.suite.plan.doses import Measured, read_doses
+from kdzoo.suite.plan.doses import MeasuredRatio, read_doses
 from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.run.bench import with_weights
 from kdzoo.suite.run.launchers.here import Here
@@ -29,7 +29,7 @@ from kdzoo.suite.run.prepare import prepare
 from kdzoo.training.located import Modules
 
 
-def measured(options: Mapping[str, Any]) -> tuple[list[Measured], dict[str, str]]:
+def measured(options: Mapping[str, Any]) -> tuple[list[MeasuredRatio], dict[str, str]]:
     """The ratios of all methods that have a dose, and of the others why they have none or why it was not measured."""
     with tempfile.TemporaryDirectory() as place:
         config = bench_config({**options, "doses": [1], "seeds": 1, "jobs": 1, "name": "doses", "results": place}, None)
@@ -47,7 +47,7 @@ def tell(event: Event) -> None:
             print(f"teacher {event.name}: test top-1 {event.test:.1%}", flush=True)
 
 
-def table(found: Sequence[Measured], reasons: Mapping[str, str]) -> str:
+def table(found: Sequence[MeasuredRatio], reasons: Mapping[str, str]) -> str:
     """A row a method with a column a pair: the published coefficients and the doses they come to."""
     pairs = sorted({one.pair for one in found})
     by_method: dict[str, dict[str, float]] = {}

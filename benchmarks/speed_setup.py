@@ -112,7 +112,7 @@ def cohort_for(
     execution = execution_for(setup, cache)
     path = teacher_file(setup.teacher, setup.images, teacher, setup.scratch)
     start = f"file:{file_sha256(path)}"
-    bounds = [
+    located_runs = [
         LocatedRun(run, Store(setup.scratch).run(run.id), {"teacher": str(path)})
         for spec in (sweep(runs) if runs else [ObjectiveSpec(task=1.0)])
         for run in [
@@ -126,10 +126,10 @@ def cohort_for(
             )
         ]
     ]
-    parts = split(setup.images, bounds[0].run.data).first(test_images)
-    served = teacher_of(bounds[0], setup.images, parts, execution, Modules())
+    parts = split(setup.images, located_runs[0].run.data).first(test_images)
+    served = teacher_of(located_runs[0], setup.images, parts, execution, Modules())
     taught, shapes = served or (None, None)
-    members = [member_of(bound, setup.images, parts, shapes, execution, Modules()) for bound in bounds]
+    members = [member_of(located, setup.images, parts, shapes, execution, Modules()) for located in located_runs]
     cohort = cohort_of(members, parts, taught, execution)
     kept = cohort.open_teacher_cache()
     if isinstance(kept, str):

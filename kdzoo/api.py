@@ -22,7 +22,7 @@ from kdzoo.runs.spec import NetworkSpec
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.jobs import Outcome
 from kdzoo.suite.plan.layers import quick as quick_options
-from kdzoo.suite.plan.planned import Plan, Planned
+from kdzoo.suite.plan.planned import Plan, PlannedRun
 from kdzoo.suite.plan.race import Race
 from kdzoo.suite.plan.requests import parse_request
 from kdzoo.suite.report.bench import read_bench
@@ -227,7 +227,7 @@ def _known_to_workers(config: BenchConfig, made: Plan) -> bool:
     return homes <= {None, *files}
 
 
-def _networks(planned: Planned) -> list[NetworkSpec]:
+def _networks(planned: PlannedRun) -> list[NetworkSpec]:
     """The networks of a run, those of an ensemble each."""
     run, paths = planned.run, planned.about["paths"]
     taught = [] if run.teacher is None else [one for one, _ in members_of(run.teacher, paths.get("teacher"))] or [run.teacher]

@@ -30,8 +30,8 @@ class WorkFailed(KdzooError):
     """Work that had begun could not be finished, though nothing was wrong with what was asked for."""
 
 
-class noting:
-    """`with noting(problems):` collects the problems of an InputError and continues, so that all can be told at once."""
+class collect_problems:
+    """`with collect_problems(problems):` collects the problems of an InputError and continues, so that all can be told at once."""
 
     def __init__(self, problems: list[str]) -> None:
         self._problems = problems

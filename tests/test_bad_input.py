@@ -357,7 +357,7 @@ def test_a_file_that_cannot_be_written_whole_leaves_the_old_one(place):
     code = (
         "import resource, signal, sys\n"
         "from pathlib import Path\n"
-        "from kdzoo.runs.store import StoreError, write_bytes\n"
+        "from kdzoo.runs.atomic import StoreError, write_bytes\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "write_bytes(Path('result.json'), b'old')\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"

@@ -89,10 +89,10 @@ def planned(*methods: str) -> Plan:
 
 @cache
 def digits() -> tuple[Dataset, Splits]:
-    return data_of(bound("hinton"))
+    return data_of(located("hinton"))
 
 
-def bound(method: str) -> LocatedRun:
+def located(method: str) -> LocatedRun:
     """A run of the bench as the trainer takes it."""
     made = planned(*SERVED)
     (found,) = [student for student in made.students if student.run.objective.label == method]
@@ -101,12 +101,12 @@ def bound(method: str) -> LocatedRun:
 
 @pytest.mark.parametrize("method", SERVED)
 def test_the_loss_and_its_gradients_are_those_of_kdzoos_training(method):
-    run = bound(method)
+    run = located(method)
     images, parts = digits()
     index = torch.arange(BATCH)
     shown, targets = parts.train.images[index], parts.train.targets[index]
     side = shape_of(images, run.run.recipe)[1]
-    teacher = freeze(network_of(bound("hinton").run.teacher, images, side=side, seed=0, path=None, modules=pair()))
+    teacher = freeze(network_of(located("hinton").run.teacher, images, side=side, seed=0, path=None, modules=pair()))
     shapes = probe(teacher, shape_of(images, run.run.recipe)) if run.run.teacher else None
     student, objective = student_of(run, images, parts, shapes, pair())
     own = copy.deepcopy(student.model)

@@ -11,7 +11,7 @@ import pytest
 from numpy.lib import format as npy
 
 from kdzoo.runs.predictions import Predictions, read_predictions, write_predictions
-from kdzoo.runs.seals import Damaged, seal
+from kdzoo.runs.seals import DamagedFile, seal
 
 RUN = "hinton-0123456789ab"
 RANDOM = np.random.default_rng(0)
@@ -59,14 +59,14 @@ def test_no_flipped_bit_goes_unseen(path: Path) -> None:
         content = bytearray(sound)
         content[place // 8] ^= 1 << place % 8
         path.write_bytes(content)
-        with pytest.raises(Damaged):
+        with pytest.raises(DamagedFile):
             read(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 500, b"PK", b"no archive", b"[" * 10_000])
 def test_what_is_no_archive_is_told_in_one_line(path: Path, content: bytes) -> None:
     path.write_bytes(content)
-    with pytest.raises(Damaged, match="not a whole archive") as told:
+    with pytest.raises(DamagedFile, match="not a whole archive") as told:
         read(path)
     assert "\n" not in str(told.value)
 
@@ -75,22 +75,22 @@ def test_folders_and_pipes_are_not_read(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     for name in ("folder", "pipe"):
-        with pytest.raises(Damaged, match="expected a file"):
+        with pytest.raises(DamagedFile, match="expected a file"):
             read(tmp_path / name)
 
 
 def test_another_runs_and_another_parts_predictions_are_not_read(path: Path) -> None:
-    with pytest.raises(Damaged, match=f"belongs to '{RUN}', not to 'none-0123456789ab'"):
+    with pytest.raises(DamagedFile, match=f"belongs to '{RUN}', not to 'none-0123456789ab'"):
         read(path, run_id="none-0123456789ab")
-    with pytest.raises(Damaged, match=r"expected \(4, 5\) <f4, found \(4, 3\)"):
+    with pytest.raises(DamagedFile, match=r"expected \(4, 5\) <f4, found \(4, 3\)"):
         read(path, classes=5)
-    with pytest.raises(Damaged, match="train"):
+    with pytest.raises(DamagedFile, match="train"):
         read(path, part="train")
 
 
 def test_predictions_of_an_older_kdzoo_are_told(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", test=np.zeros((4, 3), np.float16), test_targets=np.zeros(4, np.int64))
-    with pytest.raises(Damaged, match="has no keys and no digest"):
+    with pytest.raises(DamagedFile, match="has no keys and no digest"):
         read(tmp_path / "a.npz")
 
 
@@ -135,7 +135,7 @@ def test_a_strangers_archive_in_good_order_is_read(tmp_path: Path) -> None:
     ],
 )
 def test_arrays_that_cannot_be_predictions_are_told(tmp_path: Path, name: str, value: np.ndarray) -> None:
-    with pytest.raises(Damaged) as told:
+    with pytest.raises(DamagedFile) as told:
         read(strangers(tmp_path / "a.npz", **{**arrays(4), name: value}))
     assert "\n" not in str(told.value)
 
@@ -156,7 +156,7 @@ def test_an_archive_that_says_it_is_small_and_is_not_takes_no_memory(tmp_path: P
     path = strangers(tmp_path / "a.npz", **{**arrays(4), "test": header.getvalue() + bytes(100)})
 
     def refused() -> None:
-        with pytest.raises(Damaged, match="the archive declares another size"):
+        with pytest.raises(DamagedFile, match="the archive declares another size"):
             read(path)
 
     assert peak_of(refused) < 1_000_000
@@ -168,7 +168,7 @@ def test_an_archive_that_unpacks_to_more_than_predictions_may_take_is_not_unpack
     assert path.stat().st_size < 100_000
 
     def refused() -> None:
-        with pytest.raises(Damaged, match="more than the 10,000,000 that are unpacked"):
+        with pytest.raises(DamagedFile, match="more than the 10,000,000 that are unpacked"):
             read(path, largest=10_000_000)
 
     assert peak_of(refused) < 2_000_000

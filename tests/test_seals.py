@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from kdzoo.runs.atomic import set_aside
-from kdzoo.runs.seals import Damaged, read_sealed, read_tensors, tensors_digest, write_sealed, write_tensors
+from kdzoo.runs.seals import DamagedFile, read_sealed, read_tensors, tensors_digest, write_sealed, write_tensors
 
 TENSORS = {
     "weight": torch.arange(6.0).view(2, 3),
@@ -26,7 +26,7 @@ def test_a_sealed_file_gives_back_its_content(tmp_path: Path) -> None:
 
 def test_a_sealed_file_of_another_owner_is_not_read(tmp_path: Path) -> None:
     write_sealed(tmp_path / "a", b"one", "run-1")
-    with pytest.raises(Damaged, match="belongs to 'run-1', not to 'run-2'"):
+    with pytest.raises(DamagedFile, match="belongs to 'run-1', not to 'run-2'"):
         read_sealed(tmp_path / "a", "run-2")
 
 
@@ -34,22 +34,22 @@ def test_a_sealed_file_of_another_owner_is_not_read(tmp_path: Path) -> None:
 def test_no_flipped_bit_of_a_sealed_file_goes_unseen(tmp_path: Path, seed: int) -> None:
     write_sealed(tmp_path / "a", bytes(range(200)), "run-1")
     _flip_a_bit(tmp_path / "a", seed)
-    with pytest.raises(Damaged):
+    with pytest.raises(DamagedFile):
         read_sealed(tmp_path / "a", "run-1")
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 300, b"[" * 100_000, b"{}\n", b"null\nx", b"no seal"])
 def test_what_is_no_sealed_file_is_told(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a").write_bytes(content)
-    with pytest.raises(Damaged):
+    with pytest.raises(DamagedFile):
         read_sealed(tmp_path / "a", "run-1")
 
 
 def test_a_folder_in_place_of_a_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
-    with pytest.raises(Damaged):
+    with pytest.raises(DamagedFile):
         read_sealed(tmp_path / "a", "run-1")
-    with pytest.raises(Damaged):
+    with pytest.raises(DamagedFile):
         read_tensors(tmp_path / "a")
 
 
@@ -82,14 +82,14 @@ def test_no_flipped_bit_of_tensors_or_their_metadata_goes_unseen(tmp_path: Path)
         content = bytearray(sound)
         content[place // 8] ^= 1 << place % 8
         path.write_bytes(content)
-        with pytest.raises(Damaged):
+        with pytest.raises(DamagedFile):
             read_tensors(path, "run-1")
 
 
 def test_another_programs_safetensors_are_taken_unless_an_owner_is_asked_for(tmp_path: Path) -> None:
     save_file({"a": torch.ones(2)}, tmp_path / "a.safetensors")
     assert read_tensors(tmp_path / "a.safetensors")[0]["a"].sum() == 2
-    with pytest.raises(Damaged, match="has no digest"):
+    with pytest.raises(DamagedFile, match="has no digest"):
         read_tensors(tmp_path / "a.safetensors", "run-1")
 
 
@@ -103,7 +103,7 @@ def test_the_digest_sees_names_dtypes_and_shapes(tmp_path: Path) -> None:
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a")
     for read in (read_sealed, read_tensors):
-        with pytest.raises(Damaged, match="expected a file"):
+        with pytest.raises(DamagedFile, match="expected a file"):
             read(tmp_path / "a", "run-1")
 
 

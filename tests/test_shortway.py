@@ -23,7 +23,7 @@ from kdzoo.cli.app import status_of
 from kdzoo.contract.needs import Need
 from kdzoo.contract.register import register
 from kdzoo.errors import InputError, WorkFailed
-from kdzoo.models.request import pretrained_unless_said
+from kdzoo.models.request import pretrained_by_default
 from kdzoo.runs.events import Note
 from kdzoo.runs.options import Execution
 from kdzoo.suite.distill.arrays import data_name
@@ -276,9 +276,9 @@ def test_what_cannot_be_left_in_a_folder_is_refused_before_any_work(tmp_path):
 
 
 def test_a_bare_name_means_published_weights_where_there_are_any():
-    assert pretrained_unless_said("resnet18@64") == "resnet18:pretrained@64"
-    assert pretrained_unless_said("digits_teacher") == "digits_teacher"
-    assert pretrained_unless_said("resnet18:random") == "resnet18:random"
+    assert pretrained_by_default("resnet18@64") == "resnet18:pretrained@64"
+    assert pretrained_by_default("digits_teacher") == "digits_teacher"
+    assert pretrained_by_default("resnet18:random") == "resnet18:random"
 
 
 @pytest.mark.slow

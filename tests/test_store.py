@@ -189,7 +189,7 @@ def test_a_write_that_fails_leaves_what_was_there_and_no_litter(tmp_path):
     write_bytes(target, b"before")
     code = (
         "import sys, pathlib, resource, signal\n"
-        "from kdzoo.runs.store import StoreError, write_bytes\n"
+        "from kdzoo.runs.atomic import StoreError, write_bytes\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "try:\n    write_bytes(pathlib.Path(sys.argv[1]), b'x' * 100_000)\n"

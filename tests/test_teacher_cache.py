@@ -99,12 +99,12 @@ def reports(made: Plan) -> list[dict[str, int]]:
 
 def cohort(made: Plan, options: WorkerOptions) -> Cohort:
     """The bench's taught runs of seed 0, ready to train."""
-    bounds = [LocatedRun.read(made.store.run(p.run.id)) for p in made.students if p.run.teacher is not None and p.run.seed == 0]
-    images, parts = data_of(bounds[0])
+    located_runs = [LocatedRun.read(made.store.run(p.run.id)) for p in made.students if p.run.teacher is not None and p.run.seed == 0]
+    images, parts = data_of(located_runs[0])
     execution = Placement(options)
-    served = teacher_of(bounds[0], images, parts, execution, Modules())
+    served = teacher_of(located_runs[0], images, parts, execution, Modules())
     assert served is not None
-    members = [member_of(bound, images, parts, served[1], execution, Modules()) for bound in bounds]
+    members = [member_of(located, images, parts, served[1], execution, Modules()) for located in located_runs]
     return cohort_of(members, parts, served[0], execution)
 
 
@@ -212,7 +212,7 @@ def test_the_last_bits_of_an_answer_do_not_depend_on_who_else_is_asked_about(tmp
     """What makes the cache exact: a block of fixed size, and answers that stand at any place in it."""
     made = planned(tmp_path, FINITE, seeds="1")
     taught = cohort(made, OFF)
-    images = taught.parts.train.images[: taught.block]
+    images = taught.splits.train.images[: taught.block]
     need = Need.LOGITS | Need.EMBEDDING | Need.STAGES
     whole = forward_block(taught.teacher.network, need, images, taught.block, taught.recipe)
     for count in (1, 7, taught.block - 1):

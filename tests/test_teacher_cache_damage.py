@@ -525,10 +525,10 @@ def test_the_code_that_numbers_and_draws_views_is_part_of_what_a_cache_stands_fo
 @pytest.mark.parametrize(
     "definition",
     [
-        views.draw,
-        views.apply,
+        views.draw_views,
+        views.apply_views,
         views.view_number,
-        views.center,
+        views.evaluation_view,
         pixels.square,
         mixing.draw_mixes,
         mixing.mix,

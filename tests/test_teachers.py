@@ -148,7 +148,7 @@ def test_the_normalisation_of_a_file_is_measured_told_and_taken_where_it_is_aske
     from kdzoo.models.placement import Placement
     from kdzoo.suite.plan.layers import bench_config
     from kdzoo.suite.plan.sweep import plan
-    from kdzoo.teachers.checks import remarks
+    from kdzoo.teachers.checks import notes_on_teacher
     from kdzoo.training.located import LocatedRun, Modules
     from kdzoo.training.run_data import data_of
     from kdzoo.training.run_teacher import teacher_of
@@ -163,11 +163,11 @@ def test_the_normalisation_of_a_file_is_measured_told_and_taken_where_it_is_aske
         return next(p for p in made.students if p.run.teacher), made.notes
 
     def measured(found) -> tuple[float, list[str]]:
-        bound = LocatedRun(found.run, teacher_store().run(found.run.id), found.about["paths"])
-        images, parts = data_of(bound)
+        located = LocatedRun(found.run, teacher_store().run(found.run.id), found.about["paths"])
+        images, parts = data_of(located)
         execution = Placement(WorkerOptions(teacher_cache=0))
-        teacher, _ = teacher_of(bound, images, parts, execution, Modules())
-        return teacher.test_metrics["top1"], remarks(teacher, parts, found.run.recipe.augment, execution)
+        teacher, _ = teacher_of(located, images, parts, execution, Modules())
+        return teacher.test_metrics["top1"], notes_on_teacher(teacher, parts, found.run.recipe.augment, execution)
 
     (plain, notes), (auto, told), (named, _), (keyed, _) = (
         planned(""),

@@ -30,7 +30,7 @@ from kdzoo.suite.run.preflight import preflight
 from kdzoo.suite.run.train_runs import group_by_step, train_runs
 from kdzoo.suite.run.worker_state import WorkerState
 from kdzoo.tasks.classification import CLASSIFICATION
-from kdzoo.teachers.checks import check
+from kdzoo.teachers.checks import refuse_at_chance
 from kdzoo.teachers.teacher import serve
 from kdzoo.training.cost import with_pretrain_stage
 from kdzoo.training.located import LocatedRun, Modules
@@ -97,13 +97,13 @@ def test_how_a_bench_is_cut_into_cohorts_never_changes_a_weight(tmp_path):
 
 def test_batch_norm_and_weights_of_the_teacher_are_as_they_were(tmp_path):
     made = planned(tmp_path)
-    bounds = [LocatedRun.read(made.store.run(p.run.id)) for p in made.students]
-    images, parts = data_of(bounds[0])
+    located_runs = [LocatedRun.read(made.store.run(p.run.id)) for p in made.students]
+    images, parts = data_of(located_runs[0])
     execution = Placement(WorkerOptions())
-    taught = next(b for b in bounds if b.run.teacher is not None)
+    taught = next(b for b in located_runs if b.run.teacher is not None)
     teacher, shapes = teacher_of(taught, images, parts, execution, Modules())
     before = {name: value.clone() for name, value in teacher.network.state_dict().items()}
-    members = [member_of(b, images, parts, shapes if b.run.teacher else None, execution, Modules()) for b in bounds]
+    members = [member_of(b, images, parts, shapes if b.run.teacher else None, execution, Modules()) for b in located_runs]
     fit(cohort_of(members, parts, teacher, execution), emit=lambda _: None, stop=lambda: False)
     assert {m.failure for m in members} == {None}
     assert all(torch.equal(before[name], value) for name, value in teacher.network.state_dict().items())
@@ -162,10 +162,10 @@ def test_same_seed_same_start_whatever_the_method_and_other_seeds_differ(tmp_pat
     made = planned(tmp_path, seeds="2", methods="hinton,crd")
     starts: dict[int, set[bytes]] = {}
     for p in made.students:
-        bound = LocatedRun.read(made.store.run(p.run.id))
-        images, parts = data_of(bound)
-        shapes = teacher_of(bound, images, parts, Placement(WorkerOptions()), Modules())
-        member = member_of(bound, images, parts, shapes[1] if shapes else None, Placement(WorkerOptions()), Modules())
+        located = LocatedRun.read(made.store.run(p.run.id))
+        images, parts = data_of(located)
+        shapes = teacher_of(located, images, parts, Placement(WorkerOptions()), Modules())
+        member = member_of(located, images, parts, shapes[1] if shapes else None, Placement(WorkerOptions()), Modules())
         digest = b"".join(value.numpy().tobytes() for value in member.network.model.state_dict().values())
         starts.setdefault(p.run.seed, set()).add(digest)
     assert [len(found) for found in starts.values()] == [1, 1]
@@ -174,28 +174,28 @@ def test_same_seed_same_start_whatever_the_method_and_other_seeds_differ(tmp_pat
 
 def test_a_teacher_at_chance_is_refused_with_its_accuracy(tmp_path):
     made = planned(tmp_path, methods="hinton")
-    bound = LocatedRun.read(made.store.run(next(p.run.id for p in made.students if p.run.teacher)))
-    images, parts = data_of(bound)
+    located = LocatedRun.read(made.store.run(next(p.run.id for p in made.students if p.run.teacher)))
+    images, parts = data_of(located)
     execution = Placement(WorkerOptions())
-    good, _ = teacher_of(bound, images, parts, execution, Modules())
-    assert check(good, parts, bound.run.recipe.augment, execution) == []
+    good, _ = teacher_of(located, images, parts, execution, Modules())
+    assert refuse_at_chance(good, parts, located.run.recipe.augment, execution) == []
     for parameter in good.network.parameters():
         parameter.data.zero_()
-    bad = serve(good.network, "zeros", good.cost, parts, bound.run.recipe.augment, execution)
+    bad = serve(good.network, "zeros", good.cost, parts, located.run.recipe.augment, execution)
     with pytest.raises(InputError, match="not above chance"):
-        check(bad, parts, bound.run.recipe.augment, execution)
+        refuse_at_chance(bad, parts, located.run.recipe.augment, execution)
 
 
 def test_the_probe_counts_what_a_method_adds(tmp_path):
     made = planned(tmp_path, methods="hinton,fitnet,crd")
     costs = {}
     for p in made.students:
-        bound = LocatedRun.read(made.store.run(p.run.id))
-        images, parts = data_of(bound)
-        served = teacher_of(bound, images, parts, Placement(WorkerOptions()), Modules())
+        located = LocatedRun.read(made.store.run(p.run.id))
+        images, parts = data_of(located)
+        served = teacher_of(located, images, parts, Placement(WorkerOptions()), Modules())
         teacher, shapes = served or (None, None)
-        member = member_of(bound, images, parts, shapes, Placement(WorkerOptions()), Modules())
-        costs[p.run.objective.label] = measure_cost(bound, member, images, parts, teacher, Placement(WorkerOptions()), Modules())
+        member = member_of(located, images, parts, shapes, Placement(WorkerOptions()), Modules())
+        costs[p.run.objective.label] = measure_cost(located, member, images, parts, teacher, Placement(WorkerOptions()), Modules())
         batch, teacher_macs = p.run.recipe.batch_size, teacher.cost.macs if teacher else 0
         student_macs = member.size.macs
         steps = costs[p.run.objective.label]["train_macs"] / costs[p.run.objective.label]["step_macs"]
@@ -284,11 +284,11 @@ def test_part_of_the_labels_trains_on_all_images_and_refuses_methods_that_read_l
 
 def test_a_cohort_holds_no_more_than_the_memory_it_was_given(tmp_path):
     made = planned(tmp_path, methods="hinton,at,rkd", alphas="0.3,0.6")
-    bounds = [LocatedRun.read(made.store.run(p.run.id)) for p in made.students]
-    images, parts = data_of(bounds[0])
-    served = teacher_of(next(b for b in bounds if b.run.teacher), images, parts, Placement(WorkerOptions()), Modules())
+    located_runs = [LocatedRun.read(made.store.run(p.run.id)) for p in made.students]
+    images, parts = data_of(located_runs[0])
+    served = teacher_of(next(b for b in located_runs if b.run.teacher), images, parts, Placement(WorkerOptions()), Modules())
     assert served is not None
-    members = [member_of(b, images, parts, served[1], Placement(WorkerOptions()), Modules()) for b in bounds]
+    members = [member_of(b, images, parts, served[1], Placement(WorkerOptions()), Modules()) for b in located_runs]
     for number, member in enumerate(members):
         member.cost = {"memory_bytes": 100 + number}
     members[2].step = 5
@@ -457,10 +457,10 @@ def test_a_teachers_average_at_chance_gives_way_once_to_the_weights_it_follows_a
         result = teacher_store().run(run_id).result()
         notes = [event.text for event in events if isinstance(event, Note)]
         found[name] = (result["average"], result["last"]["val"]["top1"], notes, result["best"]["epoch"])
-        bound = LocatedRun.read(teacher_store().run(run_id))
-        images, parts = data_of(bound)
-        kept = load_trained_student(bound, images, parts, Modules())
-        measured = CLASSIFICATION.measure(predict(kept, parts.test, bound.run.recipe.augment, torch.device("cpu")), parts.test.targets)
+        located = LocatedRun.read(teacher_store().run(run_id))
+        images, parts = data_of(located)
+        kept = load_trained_student(located, images, parts, Modules())
+        measured = CLASSIFICATION.measure(predict(kept, parts.test, located.run.recipe.augment, torch.device("cpu")), parts.test.targets)
         assert measured["top1"] == result["last"]["test"]["top1"]
     average, top1, notes, best = found["slow"]
     assert (average, best) == (False, 6)

@@ -12,9 +12,9 @@ from PIL import Image
 from kdzoo.data.loader import load_all as whole_of
 from kdzoo.data.report import data_lines, data_record, transfer_record, without_validation
 from kdzoo.data.sources import load
-from kdzoo.data.split import labelled, split
+from kdzoo.data.split import labelled_subset, split
 from kdzoo.data.transfer import class_numbers, classes_in_words
-from kdzoo.data.unlabelled import Like, joined, load_unlabelled
+from kdzoo.data.unlabelled import ImageFormat, append_unlabelled, load_unlabelled
 from kdzoo.errors import InputError
 from kdzoo.runs.events import Event, Note
 from kdzoo.runs.predictions import read_predictions
@@ -92,7 +92,7 @@ def test_the_student_lacks_a_class_and_validation_test_and_teacher_have_it():
     for mine, theirs in ((taught.val, whole.val), (taught.test, whole.test)):
         assert torch.equal(mine.images, theirs.images)
         assert (mine.targets == 3).any()
-    assert torch.equal(labelled(taught).images, whole.train.images), "a teacher is measured on what it learned"
+    assert torch.equal(labelled_subset(taught).images, whole.train.images), "a teacher is measured on what it learned"
     assert taught.origin != whole.origin, "the teacher's answers on other images are kept apart"
 
 
@@ -264,7 +264,7 @@ def planned_with(place: Path, **changes):
 def test_unlabelled_images_stand_behind_the_training_images_or_in_their_place(place):
     count = write_digits(place / "photos", slice(0, 30))
     images = load("digits")
-    extra = load_unlabelled(f"folder:{place / 'photos'}", Like.those_of(images), root=None, image_size=None, skip_unreadable=False)
+    extra = load_unlabelled(f"folder:{place / 'photos'}", ImageFormat.those_of(images), root=None, image_size=None, skip_unreadable=False)
     assert extra.count == count
     whole = split(images, digits_spec(images))
     for only in (False, True):
@@ -275,20 +275,20 @@ def test_unlabelled_images_stand_behind_the_training_images_or_in_their_place(pl
         assert parts.train.targets[own:].tolist() == [-1] * count
         assert torch.equal(parts.train.images[own:], extra.pixels)
         assert torch.equal(parts.test.images, images.test.images)
-        assert torch.equal(labelled(parts).images, whole.train.images)
+        assert torch.equal(labelled_subset(parts).images, whole.train.images)
     shifted = np.roll(images.train.images[:count, 0].numpy(), -1, axis=2)
     assert sorted(map(bytes, extra.pixels[:, 0].numpy())) == sorted(map(bytes, shifted)), "the very pixels of the files"
 
 
 def test_images_that_stay_in_their_files_are_the_same_ones(place, monkeypatch):
     write_digits(place / "photos", slice(0, 30))
-    like = Like.those_of(load("digits"))
+    like = ImageFormat.those_of(load("digits"))
     words = {"root": None, "image_size": None, "skip_unreadable": False}
     resident = load_unlabelled(f"folder:{place / 'photos'}", like, **words)
     monkeypatch.setattr("kdzoo.data.unlabelled.IN_MEMORY_BYTES", 0)
     streamed = load_unlabelled(f"folder:{place / 'photos'}", like, **words)
     assert streamed.fingerprint == resident.fingerprint
-    behind = joined(load("digits").train, streamed)
+    behind = append_unlabelled(load("digits").train, streamed)
     assert torch.equal(whole_of(behind.images, torch.device("cpu"))[-30:], resident.pixels)
 
 
@@ -297,7 +297,7 @@ def unlabelled_digits(folder: Path, **arrays: np.ndarray):
     for name, pixels in arrays.items():
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(folder / f"{name}{'.tiff' if pixels.dtype == np.float32 else '.png'}")
-    return load_unlabelled(f"folder:{folder}", Like.those_of(load("digits")), root=None, image_size=None, skip_unreadable=False)
+    return load_unlabelled(f"folder:{folder}", ImageFormat.those_of(load("digits")), root=None, image_size=None, skip_unreadable=False)
 
 
 def test_unlabelled_grey_of_16_bits_is_read_by_the_range_of_all_files_and_nothing_is_clipped(place):
@@ -312,7 +312,7 @@ def test_unlabelled_grey_of_16_bits_beside_a_folder_of_8_bits_is_scaled_as_one_s
     (place / "deep").mkdir()
     for name, pixels in (("light", light), ("dark", light // 64)):
         Image.fromarray(pixels).save(place / "deep" / f"{name}.png")
-    like = Like((3, 8, 8), True, ())
+    like = ImageFormat((3, 8, 8), True, ())
     found = load_unlabelled(f"folder:{place / 'deep'}", like, root=None, image_size=None, skip_unreadable=False).pixels
     assert sorted(int(image.max()) for image in found) == [3, 255], "65520 / 256 and 1023 / 256, rounded down"
 
@@ -374,7 +374,7 @@ def test_a_refit_beside_unlabelled_images_keeps_the_labels_of_what_was_held_out(
     write_digits(place / "photos", slice(0, 30))
     images = load("digits")
     words = f"folder:{place / 'photos'}"
-    extra = load_unlabelled(words, Like.those_of(images), root=None, image_size=None, skip_unreadable=False)
+    extra = load_unlabelled(words, ImageFormat.those_of(images), root=None, image_size=None, skip_unreadable=False)
     for only, labels in ((False, len(images.train.targets)), (True, 0)):
         spec = digits_spec(images, transfer=TransferSpec(images=extra.fingerprint, only=only))
         parts = split(images, spec, extra)

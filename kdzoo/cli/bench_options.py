@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 from kdzoo.cli import complete
 from kdzoo.cli.bench_keys import KEYS
 from kdzoo.cli.declare import option
-from kdzoo.errors import InputError, noting
+from kdzoo.errors import InputError, collect_problems
 from kdzoo.runs.options import ALL, Option, option_of
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.yaml_files import assignments
@@ -95,7 +95,7 @@ def read_options(options: Mapping[str, Any], *, small_stem: bool = False) -> dic
     present = {name: value for name, value in options.items() if value not in (None, (), [])}
     problems: list[str] = []
     changes: dict[str, Any] = SMALL_STEM if small_stem else {}
-    with noting(problems):
+    with collect_problems(problems):
         changes = {**changes, **assignments(present.pop("set", ()))}
     axes = [text.partition("=") for text in present.pop("grid", ())]
     problems += [f"--grid {text}: expected METHOD.FIELD=VALUE,..." for text, equals, _ in axes if not equals]

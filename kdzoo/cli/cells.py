@@ -26,11 +26,6 @@ def cell_text(value: object) -> str:
     return str(value)
 
 
-def percent(share: float | None) -> str:
-    """A share in per cent, to two digits; nothing for None."""
-    return "" if share is None else f"{100 * share:.2f}"
-
-
 def compact(count: int | None) -> str:
     """A count to three digits: `590`, `70.3 k`, `278 k`, `1.07 M`, `1.30 G`."""
     if count is None:

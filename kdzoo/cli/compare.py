@@ -13,7 +13,7 @@ from kdzoo.cli.lookup import benches as known_benches
 from kdzoo.cli.options import AsJson, ResultsFolder
 from kdzoo.cli.output import console, print_message
 from kdzoo.cli.table_options import Columns, Filter, Kind, Sort, TableFormat, filter_and_sort
-from kdzoo.errors import InputError, noting
+from kdzoo.errors import InputError, collect_problems
 
 
 def compare(
@@ -116,7 +116,7 @@ def _find_all(names: list[str], results: Path, find: Callable[[str, Path], Path]
     problems: list[str] = []
     places: list[Path] = []
     for name in names:
-        with noting(problems):
+        with collect_problems(problems):
             places.append(find(name, results))
     if problems:
         raise InputError(*problems)

@@ -80,10 +80,10 @@ DATA_COLUMNS = (
 
 
 def _data_row(name: str, known: DataSource, root: Path | None) -> dict[str, Any]:
-    from kdzoo.data.known import HALVED, where
+    from kdzoo.data.known import HALVED, location_of
 
     is_folder = name.startswith("folder:")
-    path = None if is_folder else where(name, root)
+    path = None if is_folder else location_of(name, root)
     return {
         "data": name,
         "train": known.train,

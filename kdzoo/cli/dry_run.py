@@ -18,7 +18,7 @@ from kdzoo.suite.run.wording import label_words
 from kdzoo.text import number_of
 
 if TYPE_CHECKING:
-    from kdzoo.suite.plan.planned import Plan, Planned
+    from kdzoo.suite.plan.planned import Plan, PlannedRun
     from kdzoo.suite.run.prepare import Prepared
 
 
@@ -82,7 +82,7 @@ def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str
     return lines
 
 
-def setting_lines(students: Iterable[Planned]) -> list[tuple[str, str]]:
+def setting_lines(students: Iterable[PlannedRun]) -> list[tuple[str, str]]:
     """Every method with the settings that are tried; those tried at their declared one alone share a line."""
     from kdzoo.suite.report.settings import setting_text
 

@@ -70,8 +70,8 @@ def _measured(folder: RunFolder, config: BenchConfig) -> dict[str, Any]:
 
     load_plugins(config.plugin)
     torch.set_num_threads(config.threads or 1)
-    bound = LocatedRun.read(folder)
-    dataset, splits = data_of(bound, config.image_cache)
+    located = LocatedRun.read(folder)
+    dataset, splits = data_of(located, config.image_cache)
     place = torch.device(device_of(config.device))
-    student = load_trained_student(bound, dataset, splits, Modules()).to(place)
-    return dict(splits.task.measure(predict(student, splits.test, bound.run.recipe.augment, place), splits.test.targets))
+    student = load_trained_student(located, dataset, splits, Modules()).to(place)
+    return dict(splits.task.measure(predict(student, splits.test, located.run.recipe.augment, place), splits.test.targets))

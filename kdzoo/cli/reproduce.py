@@ -18,7 +18,7 @@ from kdzoo.cli.output import console, print_message, print_text, with_label
 from kdzoo.cli.table import Column, Format, field, print_rows
 from kdzoo.cli.training import open_launcher, report_failures, train_missing
 from kdzoo.contract.methods import REGISTRY
-from kdzoo.errors import InputError, noting
+from kdzoo.errors import InputError, collect_problems
 from kdzoo.runs.options import RUNNING
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.jobs import Outcome
@@ -81,7 +81,7 @@ def reproduce(
     problems = []
     if chosen_format(how, as_json) is not Format.table:
         problems.append("format: only the list of studies has other formats; a study's numbers are written to results.csv")
-    with noting(problems):
+    with collect_problems(problems):
         request = request_study(study, results, seeds, {key: value for key, value in options.items() if value is not None})
     if problems:
         raise InputError(*problems)

@@ -62,11 +62,11 @@ def _is_damaged(folder: RunFolder) -> bool:
 
 def _prepared(folder: RunFolder, config: BenchConfig) -> Prepared:
     """One run as a plan of its own, with its teacher where that is trained here, and how it is executed."""
-    from kdzoo.suite.plan.planned import Plan, Planned
+    from kdzoo.suite.plan.planned import Plan, PlannedRun
     from kdzoo.suite.run.prepare import device_of, schedule, states_of
 
-    planned = Planned(*folder.read_plan())
+    planned = PlannedRun(*folder.read_plan())
     teacher = teacher_store().run(str(planned.about.get("teacher_id")))
-    teachers = {teacher.id: Planned(*teacher.read_plan())} if (teacher.path / "run.json").exists() else {}
+    teachers = {teacher.id: PlannedRun(*teacher.read_plan())} if (teacher.path / "run.json").exists() else {}
     plan = Plan(folder.id, folder.path.parent.parent, (planned,), teachers, 1)
     return schedule(config, plan, device_of(config.device), None, states_of(plan))

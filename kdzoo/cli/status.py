@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from kdzoo.cli import complete
-from kdzoo.cli.cells import percent
 from kdzoo.cli.declare import argument
 from kdzoo.cli.lookup import bench_folder, benches, search_hint
 from kdzoo.cli.options import JsonOnly, ResultsFolder
-from kdzoo.cli.output import Format, field, metric_column, print_json, print_rows, print_text
+from kdzoo.cli.output import print_json, print_text
+from kdzoo.cli.table import Format, field, metric_column, print_rows
 from kdzoo.files import read_file
 from kdzoo.runs.store import RunFolder, Store, teacher_store
 from kdzoo.suite.report.records import Record, read_record

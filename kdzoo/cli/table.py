@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
 from rich.markup import escape
@@ -17,6 +17,9 @@ from rich.text import Text
 from kdzoo.cli.cells import cell_text
 from kdzoo.cli.output import console, print_json, print_text
 from kdzoo.text import columns_that_fit, csv_text, in_encoding, markdown_text, number_of, one_line, shortened
+
+if TYPE_CHECKING:
+    from kdzoo.tasks.task import Metric
 
 GAP = 2
 """blanks between two columns"""
@@ -51,6 +54,11 @@ class Column:
 def field(name: str, *, number: bool = False, prose: bool = False) -> Column:
     """The column of a key under its own name."""
     return Column(name.replace("_", " "), lambda row: cell_text(row[name]), number, prose)
+
+
+def metric_column(part: str, metric: Metric) -> Column:
+    """The column of a metric on one part of the data, of rows that have it under `PART_NAME`."""
+    return Column(f"{part} {metric.heading}", lambda row: metric.text(row[f"{part}_{metric.name}"]), number=True)
 
 
 def print_rows(

@@ -9,11 +9,12 @@ from typing import Annotated, Any, Literal
 import typer
 
 from kdzoo.cli import complete
-from kdzoo.cli.cells import compact, percent
+from kdzoo.cli.cells import compact
 from kdzoo.cli.declare import EXIT_CODES, Command, Group, argument, option
 from kdzoo.cli.lookup import run_folder
 from kdzoo.cli.options import AsJson, Kind, ResultsFolder, chosen_format
-from kdzoo.cli.output import Column, Format, compact, field, metric_column, print_rows, print_text
+from kdzoo.cli.output import print_text
+from kdzoo.cli.table import Column, Format, field, metric_column, print_rows
 from kdzoo.errors import InputError
 from kdzoo.runs.store import RunFolder, teacher_store
 from kdzoo.suite.report.records import Record, read_record

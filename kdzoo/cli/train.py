@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 from kdzoo.cli import complete
 from kdzoo.cli.bench_options import read_options, takes_options
-from kdzoo.cli.cells import percent
 from kdzoo.cli.declare import TRAINING, argument, option
 from kdzoo.cli.options import Config, SmallStem
 from kdzoo.cli.output import print_text

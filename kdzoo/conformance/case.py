@@ -55,13 +55,13 @@ class Case:
         return result.loss if isinstance(result, LossWithAux) else result
 
     def _result(self) -> Tensor | LossWithAux:
-        result = self.method.loss(*self.given(), self.module)
+        result = self.method.loss(*self.inputs(), self.module)
         for part in result if isinstance(result, LossWithAux) else (result,):
             if fault := fault_of_loss(part):
                 raise Fault(fault)
         return result
 
-    def given(self) -> tuple[Outputs, Outputs, Batch]:
+    def inputs(self) -> tuple[Outputs, Outputs, Batch]:
         """Outputs and a batch that hold everything and note what is read."""
         batch = Batch(
             inputs=torch.zeros(self.batch, 3, 8, 8, dtype=torch.uint8),
@@ -108,7 +108,7 @@ def case(
         raise Fault(fault)
     random = generator(seed, "outputs")
 
-    def made(shapes: Shapes) -> dict[Need, Any]:
+    def draw_outputs(shapes: Shapes) -> dict[Need, Any]:
         def draw(*shape: int, factor: float = 1.0) -> Tensor:
             return (torch.randn(*shape, generator=random) * factor).to(dtype).requires_grad_()
 
@@ -124,15 +124,15 @@ def case(
         }
 
     def other_passes(shapes: Shapes, owner: str) -> dict[Pass, Outputs]:
-        return {which: Outputs.of(made(shapes), owner=f"{owner}'s {which.name}") for which in Pass if which is not Pass.FIRST}
+        return {which: Outputs.of(draw_outputs(shapes), owner=f"{owner}'s {which.name}") for which in Pass if which is not Pass.FIRST}
 
-    ours, our_passes = made(student), other_passes(student, "student")
-    theirs, their_passes = made(teacher), other_passes(teacher, "teacher")
+    ours, our_passes = draw_outputs(student), other_passes(student, "student")
+    theirs, their_passes = draw_outputs(teacher), other_passes(teacher, "teacher")
     return Case(method, module.train(), ours, theirs, our_passes, their_passes)
 
 
-def backward(made: Case) -> Tensor:
-    loss = made.loss()
+def backward(trial: Case) -> Tensor:
+    loss = trial.loss()
     if not loss.requires_grad:
         raise Fault("the loss carries no gradient: is the student detached (.detach(), torch.no_grad(), .argmax())?")
     loss.backward()  # type: ignore[no-untyped-call]

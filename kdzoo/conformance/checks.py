@@ -38,7 +38,7 @@ from kdzoo.conformance.numbers import (
 from kdzoo.conformance.training_step import trains_a_tiny_pair
 from kdzoo.contract import guard
 from kdzoo.contract.advice import Networks
-from kdzoo.contract.diagnosis import diagnose, shown
+from kdzoo.contract.diagnosis import diagnose, short_path
 from kdzoo.contract.method import Method, instance_of
 from kdzoo.contract.needs import OWN_WIDTH, PER_SAMPLE, Need
 
@@ -93,16 +93,18 @@ def check(method: Method | type[Method]) -> tuple[Finding, ...]:
 
 
 def _finding(one: Check, method: Method, before: Mapping[str, Finding]) -> Finding:
-    repeated = next((heading for heading in one.after if before[heading].verdict in (Verdict.failed, Verdict.skipped)), None)
-    if repeated is not None:
-        return Finding(one.heading, Verdict.skipped, before[repeated].words if before[repeated].verdict is Verdict.skipped else repeated)
+    cause = next((heading for heading in one.after if before[heading].verdict in (Verdict.failed, Verdict.skipped)), None)
+    if cause is not None:
+        return Finding(one.heading, Verdict.skipped, before[cause].words if before[cause].verdict is Verdict.skipped else cause)
     if reason := one.unless(method):
         return Finding(one.heading, Verdict.not_applicable, reason)
-    with warnings.catch_warnings(record=True) as heard:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         fault = _fault(one, method)
-    told = dict.fromkeys((f"{shown(w.filename)}:{w.lineno}", str(w.message)) for w in heard if _is_the_users(w.filename, method))
-    return Finding(one.heading, Verdict.failed if fault else Verdict.ok, fault, tuple(told))
+    user_warnings = dict.fromkeys(
+        (f"{short_path(w.filename)}:{w.lineno}", str(w.message)) for w in caught if _is_the_users(w.filename, method)
+    )
+    return Finding(one.heading, Verdict.failed if fault else Verdict.ok, fault, tuple(user_warnings))
 
 
 def _is_the_users(file: str, method: Method) -> bool:

@@ -21,22 +21,22 @@ from kdzoo.contract.settings import current_settings, put_back
 
 def builds_its_layers(method: Method) -> None:
     """Neither on the class, nor at module level, nor in each call of the loss."""
-    found = layers_outside_build(type(method), method)
-    during: list[str] = []
+    problems = layers_outside_build(type(method), method)
+    new_layers: list[str] = []
     if Need.NETWORK not in method.card.needs.student:
-        made = _case_or_none(method)
-        hook = register_module_parameter_registration_hook(lambda module, name, value: during.append(type(module).__name__))
+        trial = _case_or_none(method)
+        hook = register_module_parameter_registration_hook(lambda module, name, value: new_layers.append(type(module).__name__))
         try:
-            if made is not None:
-                made.method.loss(*made.given(), made.module)
+            if trial is not None:
+                trial.method.loss(*trial.inputs(), trial.module)
         except Exception:  # another check tells; here it only matters what was made until then
-            during = list(during)
+            new_layers = list(new_layers)
         finally:
             hook.remove()
-    if during:
-        found.append(f"a new {during[0]} in every call of loss(), with new random weights")
-    if found:
-        raise Fault(f"it has layers that are never trained: {'; '.join(found)}. Layers: {BUILD}")
+    if new_layers:
+        problems.append(f"a new {new_layers[0]} in every call of loss(), with new random weights")
+    if problems:
+        raise Fault(f"it has layers that are never trained: {'; '.join(problems)}. Layers: {BUILD}")
 
 
 def _case_or_none(method: Method) -> Case | None:
@@ -47,31 +47,31 @@ def _case_or_none(method: Method) -> Case | None:
 
 
 def reads_only_what_it_declares(method: Method) -> None:
-    made = case(method)
-    made.loss()
+    trial = case(method)
+    trial.loss()
     needs = method.card.needs
     of_teacher = needs.teacher | needs.resolve(preact=True).teacher
     declared = {"student": needs.student, "teacher": of_teacher, "batch": needs.student}
-    for owner, read in made.read.items():
-        if extra := [what for what in read if what not in declared[owner]]:
+    for owner, needs_read in trial.read.items():
+        if extra := [what for what in needs_read if what not in declared[owner]]:
             names = " | ".join(f"{type(what).__name__}.{what.name}" for what in extra)
             raise Fault(f"it reads {names} of the {owner}, which needs= does not declare: add it there")
 
 
 def leaves_the_outputs_alone(method: Method) -> None:
-    made = case(method)
-    student, teacher, batch = made.given()
+    trial = case(method)
+    student, teacher, batch = trial.inputs()
 
-    def read() -> dict[str, Tensor]:
-        found = [*guard.named("the student's", student), *guard.named("the teacher's", teacher)]
-        found += [(f"the batch's {name}", tensor) for name, tensor in batch.tensors()]
-        once = {id(tensor): (name, tensor) for name, tensor in reversed(found)}  # the first of several names
+    def named_inputs() -> dict[str, Tensor]:
+        tensors = [*guard.named_tensors("the student's", student), *guard.named_tensors("the teacher's", teacher)]
+        tensors += [(f"the batch's {name}", tensor) for name, tensor in batch.tensors()]
+        once = {id(tensor): (name, tensor) for name, tensor in reversed(tensors)}  # the first of several names
         return dict(reversed(once.values()))
 
-    before = {name: tensor.detach().clone() for name, tensor in read().items()}
+    before = {name: tensor.detach().clone() for name, tensor in named_inputs().items()}
     with torch.no_grad():
-        method.loss(student, teacher, batch, made.module)
-    after = read()
+        method.loss(student, teacher, batch, trial.module)
+    after = named_inputs()
     changed = [name for name, old in before.items() if name not in after or not torch.equal(old, after[name])]
     if changed:
         raise Fault(
@@ -81,8 +81,8 @@ def leaves_the_outputs_alone(method: Method) -> None:
 
 def leaves_global_settings_alone(method: Method) -> None:
     before = current_settings()
-    made = case(method)
-    loss = made.loss()
+    trial = case(method)
+    loss = trial.loss()
     if loss.requires_grad:
         loss.backward()  # type: ignore[no-untyped-call]
     method.ramp(Progress(0, 2, 3, 10))
@@ -101,12 +101,12 @@ def is_reproducible(method: Method) -> None:
 
 
 def state_round_trip_changes_nothing(method: Method) -> None:
-    made, other = case(method), case(method, seed=1)
-    made.loss()
-    other.module.load_state_dict(made.module.state_dict())
-    other.student, other.teacher = made.student, made.teacher
-    other.student_passes, other.teacher_passes = made.student_passes, made.teacher_passes
-    if not torch.equal(made.loss(), other.loss()):
+    trial, other = case(method), case(method, seed=1)
+    trial.loss()
+    other.module.load_state_dict(trial.module.state_dict())
+    other.student, other.teacher = trial.student, trial.teacher
+    other.student_passes, other.teacher_passes = trial.student_passes, trial.teacher_passes
+    if not torch.equal(trial.loss(), other.loss()):
         raise Fault("the module saved and loaded (state_dict) gives another loss: keep everything that matters in parameters or buffers")
 
 

@@ -17,48 +17,48 @@ from kdzoo.text import first_line
 
 
 def gradient_reaches_the_student(method: Method) -> None:
-    made = case(method)
-    backward(made)
+    trial = case(method)
+    backward(trial)
     declared = [need for need in PER_SAMPLE if need in method.card.needs.student]
-    reached = [need for need in declared if any(t.grad is not None and bool(t.grad.any()) for t in tensors_of(made.student[need]))]
+    reached = [need for need in declared if any(t.grad is not None and bool(t.grad.any()) for t in tensors_of(trial.student[need]))]
     if declared and not reached:
         names = " and ".join(f"student.{str(need.name).lower()}" for need in declared)
         raise Fault(f"no gradient reaches {names}: is it detached (.detach(), torch.no_grad(), .argmax()), or not used?")
 
 
 def gradient_reaches_every_built_parameter(method: Method) -> None:
-    made = case(method)
-    backward(made)
-    idle = [name for name, p in made.module.named_parameters() if p.requires_grad and p.grad is None]
+    trial = case(method)
+    backward(trial)
+    idle = [name for name, p in trial.module.named_parameters() if p.requires_grad and p.grad is None]
     if idle:
         raise Fault(f"no gradient reaches {', '.join(idle)} of what build() made: use them in loss(), or do not build them")
 
 
 def no_gradient_reaches_the_teacher(method: Method) -> None:
-    made = case(method)
-    backward(made)
+    trial = case(method)
+    backward(trial)
     for need in PER_SAMPLE:
-        if any(t.grad is not None and bool(t.grad.any()) for t in tensors_of(made.teacher[need])):
+        if any(t.grad is not None and bool(t.grad.any()) for t in tensors_of(trial.teacher[need])):
             name = str(need.name).lower()
             raise Fault(f"the teacher received a gradient through its {name}: detach it, teacher.{name}.detach()")
 
 
 def gradient_is_right(method: Method) -> None:
-    made = _for_differences(method)
+    trial = _for_differences(method)
     declared = [need for need in PER_SAMPLE if need in method.card.needs.student]
-    tensors = [t for need in declared for t in tensors_of(made.student[need])]
+    tensors = [t for need in declared for t in tensors_of(trial.student[need])]
 
     def loss(*inputs: Tensor) -> Tensor:
-        given = (value.to(tensors[0].dtype) for value in inputs)
+        values = (value.to(tensors[0].dtype) for value in inputs)
         for need in declared:
-            value = made.student[need]
-            made.student[need] = [next(given) for _ in value] if isinstance(value, list) else next(given)
+            value = trial.student[need]
+            trial.student[need] = [next(values) for _ in value] if isinstance(value, list) else next(values)
         with constants:
-            return made.loss().double()
+            return trial.loss().double()
 
     constants: AbstractContextManager[object] = FrozenDetach() if method.card.detaches else nullcontext()
     exact = tensors[0].dtype == torch.float64
-    eps, atol, rtol = (1e-6, 1e-4, 1e-3) if exact else (1e-3, 1e-3 * max(1.0, abs(made.loss().item())), 5e-2)
+    eps, atol, rtol = (1e-6, 1e-4, 1e-3) if exact else (1e-3, 1e-3 * max(1.0, abs(trial.loss().item())), 5e-2)
     inputs = [t.detach().double().requires_grad_() for t in tensors]
     try:
         torch.autograd.gradcheck(loss, inputs, eps=eps, atol=atol, rtol=rtol, fast_mode=True, nondet_tol=1e-12)
@@ -78,37 +78,37 @@ class FrozenDetach(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.first: list[Tensor] | None = None
-        self.given: list[Tensor] = []
+        self.constants: list[Tensor] = []
         self.calls = 0
 
     def __enter__(self) -> None:
-        self.given, self.calls = ([], 0) if self.first is None else (self.first, 0)
+        self.constants, self.calls = ([], 0) if self.first is None else (self.first, 0)
         super().__enter__()  # type: ignore[no-untyped-call]
 
     def __exit__(self, *error: object) -> None:
-        self.first = self.given
+        self.first = self.constants
         super().__exit__(*error)  # type: ignore[no-untyped-call]
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is not Tensor.detach:
             return func(*args, **(kwargs or {}))
         if self.first is None:
-            self.given.append(func(*args).clone())
+            self.constants.append(func(*args).clone())
         self.calls += 1
-        return self.given[self.calls - 1]
+        return self.constants[self.calls - 1]
 
 
 def _for_differences(method: Method) -> Case:
     """A small case at rest, in float64; in float32 for a method that computes in float32 whatever comes in."""
     for dtype in (torch.float64, torch.float32):
-        made = case(method, batch=3, dtype=dtype)
-        made.module.to(dtype).eval()
-        for buffer in made.module.buffers():
+        trial = case(method, batch=3, dtype=dtype)
+        trial.module.to(dtype).eval()
+        for buffer in trial.module.buffers():
             if buffer.is_floating_point() and buffer.ndim == 0:
                 buffer.fill_(1.0)  # constants that the first batch would set, and that numerical differences must not move
         try:
-            if made.loss().dtype == dtype:
-                return made
+            if trial.loss().dtype == dtype:
+                return trial
         except RuntimeError:  # float32 of its own making has met its float64 module; in float32 any other fault shows again
             continue
-    return made
+    return trial

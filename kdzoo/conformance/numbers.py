@@ -28,9 +28,9 @@ def is_a_finite_scalar(method: Method) -> None:
 
 def survives_large_logits(method: Method) -> None:
     for scale in (1e2, 1e4):
-        made = case(method, scale=scale)
-        loss = backward(made)
-        gradients = [t.grad for t in tensors_of(made.student[Need.LOGITS]) if t.grad is not None]
+        trial = case(method, scale=scale)
+        loss = backward(trial)
+        gradients = [t.grad for t in tensors_of(trial.student[Need.LOGITS]) if t.grad is not None]
         if not torch.isfinite(loss) or not all(bool(torch.isfinite(g).all()) for g in gradients):
             raise Fault(
                 f"logits of {scale:g} give NaN or infinity: write F.log_softmax(x) instead of F.softmax(x).log(), x.logsumexp() instead of "
@@ -54,9 +54,9 @@ def returns_float32_from_half_precision(method: Method) -> None:
 
 
 def returns_float32_under_autocast(method: Method) -> None:
-    made = case(method)
+    trial = case(method)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = made.loss()
+        loss = trial.loss()
     if loss.dtype not in (torch.float32, torch.float64):
         raise Fault(f"under autocast the loss is {_short(loss.dtype)}: convert the result of matrix products, for example (a @ b).float()")
     if not torch.isfinite(loss):
@@ -66,15 +66,15 @@ def returns_float32_under_autocast(method: Method) -> None:
 def has_a_finite_gradient_everywhere(method: Method) -> None:
     """At match, for a batch of one image repeated, and for maps and vectors that are all zero, as a dead ReLU gives them."""
     for words, change in DEGENERATE.items():
-        made = case(method, student=TEACHER, teacher=TEACHER)
+        trial = case(method, student=TEACHER, teacher=TEACHER)
         for need in PER_SAMPLE:
             changed = [
                 change(s, t).detach().requires_grad_()
-                for s, t in zip(tensors_of(made.student[need]), tensors_of(made.teacher[need]), strict=True)
+                for s, t in zip(tensors_of(trial.student[need]), tensors_of(trial.teacher[need]), strict=True)
             ]
-            made.student[need] = changed if isinstance(made.student[need], list) else changed[0]
-        loss = backward(made)
-        gradients = [t.grad for need in PER_SAMPLE for t in tensors_of(made.student[need]) if t.grad is not None]
+            trial.student[need] = changed if isinstance(trial.student[need], list) else changed[0]
+        loss = backward(trial)
+        gradients = [t.grad for need in PER_SAMPLE for t in tensors_of(trial.student[need]) if t.grad is not None]
         if not torch.isfinite(loss) or not all(bool(torch.isfinite(g).all()) for g in gradients):
             raise Fault(
                 f"where {words} its loss or gradient is NaN or infinite: keep sqrt, log, norms and divisions away from zero, "
@@ -105,10 +105,10 @@ def takes_equal_and_different_shapes(method: Method) -> None:
 
 
 def is_zero_at_match(method: Method) -> None:
-    made = case(method, student=TEACHER, teacher=TEACHER)
+    trial = case(method, student=TEACHER, teacher=TEACHER)
     for need in PER_SAMPLE:
-        made.student[need] = copy.deepcopy(made.teacher[need])
-    loss = made.distilled()
+        trial.student[need] = copy.deepcopy(trial.teacher[need])
+    loss = trial.distilled()
     if abs(loss.item()) > 1e-6:
         raise Fault(
             f"zero_at_match=True is declared, but the loss is {loss.item():g} where student and teacher agree: "
@@ -118,18 +118,18 @@ def is_zero_at_match(method: Method) -> None:
 
 def is_continuous_in_alpha(method: Method) -> None:
     """Near each end of an alpha grid the weighted sum is near what it is at that end."""
-    alone, taught = _weighted(method, 0.0), _weighted(method, 1.0)
-    for alpha, limit in ((1e-7, alone), (1 - 1e-7, taught)):
+    at_0, at_1 = _weighted(method, 0.0), _weighted(method, 1.0)
+    for alpha, limit in ((1e-7, at_0), (1 - 1e-7, at_1)):
         total = _weighted(method, alpha)
-        if not abs(total - limit) <= 1e-4 * max(1.0, abs(alone), abs(taught)):
+        if not abs(total - limit) <= 1e-4 * max(1.0, abs(at_0), abs(at_1)):
             raise Fault(f"alpha = {alpha:g} gives {total:g}, but its limit is {limit:g}: the loss jumps at the end of an alpha grid")
 
 
 def _weighted(method: Method, alpha: float) -> float:
     """The real weighted sum (1 - alpha) CE + alpha scale D of one batch."""
-    made = case(method)
+    trial = case(method)
     terms = [Term(method, alpha * method.card.scale)] if alpha else []
     stages = [(i, i) for i in range(len(STUDENT.stages))]
-    objective = Objective(1 - alpha, terms, {method.card.name: made.module}, stages=stages, label_smoothing=0.0, seed=0)
-    student, teacher, batch = made.given()
+    objective = Objective(1 - alpha, terms, {method.card.name: trial.module}, stages=stages, label_smoothing=0.0, seed=0)
+    student, teacher, batch = trial.inputs()
     return float(objective(student, teacher, batch).total.item())

@@ -30,7 +30,7 @@ def trains_a_tiny_pair(method: Method) -> None:
     like: dict[str, Any] = {"channels": 3, "side": 64, "mean": (0.5,) * 3, "std": (0.25,) * 3}
     student, teacher = build_network(spec, **like, seed=0), freeze(build_network(other, **like, seed=1))
     probed = [probe(network, (3, 64, 64)) for network in (student, teacher)]
-    shapes = [replace(found, fresh=lambda: Peer(build_network(spec, **like, seed=2))) for found in probed]
+    shapes = [replace(shape, fresh=lambda: Peer(build_network(spec, **like, seed=2))) for shape in probed]
     stages = pair_stages(shapes[0], shapes[1], "deep")
     ours, theirs = stage_indices(method, stages)
     facts = DataFacts(SAMPLES, CLASSES, torch.arange(SAMPLES) % CLASSES)

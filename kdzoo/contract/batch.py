@@ -131,7 +131,7 @@ class Batch:
         return self.map(lambda tensor: tensor.clone())
 
     def restrict_to(self, need: Need, generator: torch.Generator) -> Batch:
-        """The same batch for a method that asked for `asked`, with that method's own random stream."""
+        """The same batch for a method that reads `need`, with that method's own random stream."""
         return Batch(
             inputs=self._inputs,
             targets=self._targets,

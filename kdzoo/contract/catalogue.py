@@ -29,7 +29,7 @@ _CODE = ("origin", "definition", "outside", "plugin")
 
 
 @cache
-def declared() -> Mapping[str, Entry[type[Method]]]:
+def own_methods() -> Mapping[str, Entry[type[Method]]]:
     """kdzoo's own methods by name, as declared: their cards and hyper-parameters, but no loss."""
     methods = {name: _method(name, entry) for name, entry in json.loads(FILE.read_text()).items()}
     return {name: Entry(method, Definition(*method.card.definition, method.card.origin), None) for name, method in methods.items()}
@@ -59,8 +59,8 @@ def _plain(value: Any) -> Any:
 
 def _stages_by_field(cls: type[Method]) -> dict[str, str]:
     """Which maps a method is handed where that hangs on its `stage`: without one, and with one."""
-    read = cast(Callable[[Any], StagesRead], cls.card.stages)
-    return {"without": read(cls()), "with": read(cls.model_validate({"stage": 0}))}
+    stages_read = cast(Callable[[Any], StagesRead], cls.card.stages)
+    return {"without": stages_read(cls()), "with": stages_read(cls.model_validate({"stage": 0}))}
 
 
 def _field(cls: type[Method], name: str, info: FieldInfo) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def in_words(error: BaseException, networks: Networks | None = None) -> str:
 def place_of(error: BaseException, file: str) -> str:
     """`my_loss.py:9`, the last line of the user's own code on the way to an error; empty where there is none."""
     frame = _last_frame(error.__traceback__, Path(file).parent if os.path.isabs(file) else None, file)
-    return "" if frame is None else f"{shown(frame[0].f_code.co_filename)}:{frame[1]}"
+    return "" if frame is None else f"{short_path(frame[0].f_code.co_filename)}:{frame[1]}"
 
 
 def _last_frame(trace: TracebackType | None, folder: Path | None, file: str) -> tuple[FrameType, int] | None:
@@ -53,7 +53,7 @@ def _last_frame(trace: TracebackType | None, folder: Path | None, file: str) -> 
     return last
 
 
-def shown(path: str) -> str:
+def short_path(path: str) -> str:
     """A path as a user would type it: from the working folder where it lies below that."""
     try:
         relative = os.path.relpath(path)

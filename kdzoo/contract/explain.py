@@ -116,9 +116,9 @@ def maps_read(objective: ObjectiveSpec, student: Shapes, teacher: Shapes, pairs:
             continue
         ours, theirs = stage_indices(method, pairs)
         needs = method.card.needs
-        read = [_names("student", student.pick(ours).stages)] if needs.student.outputs & maps else []
-        read += [_names("teacher", teacher.pick(theirs).stages)] if needs.teacher.outputs & maps else []
-        lines.append(f"  {term.method} reads {' and '.join(read)}")
+        reads = [_names("student", student.pick(ours).stages)] if needs.student.outputs & maps else []
+        reads += [_names("teacher", teacher.pick(theirs).stages)] if needs.teacher.outputs & maps else []
+        lines.append(f"  {term.method} reads {' and '.join(reads)}")
     return lines
 
 

@@ -96,7 +96,10 @@ class Inputs:
 def lend(student: Outputs, teacher: Outputs, batch: Batch, modules: dict[Need, nn.Module]) -> Inputs:
     """Copies of what is shared, made anew for each step; of the teacher's modules once, kept in `modules`."""
     own_teacher, own_batch = _copy(teacher, modules), batch.copy()
-    tensors = [*named("the student's", student, without=Need.NETWORK | Need.CLASSIFIER), *named("the teacher's", own_teacher)]
+    tensors = [
+        *named_tensors("the student's", student, without=Need.NETWORK | Need.CLASSIFIER),
+        *named_tensors("the teacher's", own_teacher),
+    ]
     tensors += [(f"the batch's {name}", tensor) for name, tensor in own_batch.tensors()]
     return Inputs(student, own_teacher, own_batch, tuple([(name, tensor, tensor._version) for name, tensor in tensors]))
 
@@ -119,7 +122,7 @@ def _copy(outputs: Outputs, modules: dict[Need, nn.Module]) -> Outputs:
     return own
 
 
-def named(whose: str, outputs: Outputs, without: Need = Need.NOTHING) -> Iterator[tuple[str, Tensor]]:
+def named_tensors(whose: str, outputs: Outputs, without: Need = Need.NOTHING) -> Iterator[tuple[str, Tensor]]:
     """Every tensor with the name under which a method reads it; of a module its weights and statistics."""
     for need, value in outputs.items():
         name = f"{whose} {str(need.name).lower()}"
@@ -133,7 +136,7 @@ def named(whose: str, outputs: Outputs, without: Need = Need.NOTHING) -> Iterato
         elif isinstance(value, Tensor):
             yield name, value
     for other, its in outputs.passes():
-        yield from named(f"{whose} {str(other.name).lower().replace('_', ' ')}'s", its, without)
+        yield from named_tensors(f"{whose} {str(other.name).lower().replace('_', ' ')}'s", its, without)
 
 
 def call(who: str, act: Callable[[Outputs, Outputs, Batch], Any], inputs: Inputs) -> Any:

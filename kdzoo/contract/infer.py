@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from kdzoo.contract.advice import advice_for
 from kdzoo.contract.batch import Batch, Progress
-from kdzoo.contract.diagnosis import diagnose, shown
+from kdzoo.contract.diagnosis import diagnose, short_path
 from kdzoo.contract.method import Method
 from kdzoo.contract.needs import Need, Needs, NetworkNeeds, Pass
 from kdzoo.contract.outputs import Outputs
@@ -27,11 +27,11 @@ def infer_needs(name: str, cls: type[Method], definition: Any) -> Needs:
     import torch
     from torch import nn
 
-    read = {owner: NetworkNeeds(Need.NOTHING) for owner in ("student", "teacher", "batch")}
+    reads = {owner: NetworkNeeds(Need.NOTHING) for owner in ("student", "teacher", "batch")}
 
     def recorder(owner: str) -> Callable[[Need | Pass], None]:
         def record(what: Need | Pass) -> None:
-            read[owner] |= what
+            reads[owner] |= what
 
         return record
 
@@ -61,7 +61,7 @@ def infer_needs(name: str, cls: type[Method], definition: Any) -> Needs:
         generator=random,
         on_read=recorder("batch"),
     )
-    place = f"method {name!r} at {shown(definition_of(definition).place)}"
+    place = f"method {name!r} at {short_path(definition_of(definition).place)}"
     needs = f"@kdzoo.register({name!r}, needs=kdzoo.Need.LOGITS | ...)"
     if required := [key for key, field in cls.model_fields.items() if field.is_required()]:
         raise InputError(f"{place}: give {' and '.join(required)} a default, or declare what it reads: {needs}")
@@ -78,4 +78,4 @@ def infer_needs(name: str, cls: type[Method], definition: Any) -> Needs:
             raise InputError(f"method {name!r}: {diagnose(error, file)}") from error
         words = f"the trial call that finds what it reads fails: {diagnose(error, file)}"
         raise InputError(f"{place}: {words}; or declare what it reads: {needs}") from error
-    return Needs(read["student"] | read["batch"], read["teacher"])
+    return Needs(reads["student"] | reads["batch"], reads["teacher"])

@@ -67,9 +67,9 @@ class Methods(Registry[type[Method]]):
 
     def _all(self) -> Mapping[str, Entry[type[Method]]]:
         if self._by_catalogue and not self._loaded and not self._entries:
-            from kdzoo.contract.catalogue import declared
+            from kdzoo.contract.catalogue import own_methods
 
-            return declared()
+            return own_methods()
         self._load()
         return self._entries
 

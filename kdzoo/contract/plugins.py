@@ -12,7 +12,7 @@ from pathlib import Path
 from kdzoo.contract.diagnosis import in_words
 from kdzoo.contract.faults import of_class_body
 from kdzoo.contract.private_modules import Beside
-from kdzoo.errors import InputError, noting
+from kdzoo.errors import InputError, collect_problems
 
 _LOADING: ContextVar[str] = ContextVar("the plugin that is being loaded", default="")
 
@@ -60,7 +60,7 @@ def load_plugins(files: Iterable[str]) -> None:
     """Load every file; raises InputError with what is wrong with any of them: what they would register is unknown to the rest."""
     problems: list[str] = []
     for file in files:
-        with noting(problems):
+        with collect_problems(problems):
             load_plugin(file)
     if problems:
         raise InputError(*problems)

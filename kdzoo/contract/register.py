@@ -25,7 +25,7 @@ from kdzoo.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-Registered = TypeVar("Registered", bound=Any)
+AnyDefinition = TypeVar("AnyDefinition", bound=Any)
 
 
 def register(
@@ -48,7 +48,7 @@ def register(
     detaches: str = "",
     remembers: bool = False,
     stages: StagesRead | Callable[[Any], StagesRead] = "paired",
-) -> Callable[[Registered], Registered]:
+) -> Callable[[AnyDefinition], AnyDefinition]:
     """Register a Method, or a function `(student, teacher, batch, *, hyperparameters...) -> Tensor`, under a name.
 
     A function gets the networks' outputs in float32 at least; its keyword-only parameters are the hyper-parameters.
@@ -78,7 +78,7 @@ def register(
         raise InputError(f"register: expected the method's name, got {own} itself: write @kdzoo.register({own!r}) with parentheses")
     refuse_needs(name, needs)
 
-    def decorate(definition: Registered) -> Registered:
+    def decorate(definition: AnyDefinition) -> AnyDefinition:
         refuse_definition(name, definition)
         cls = cast(type[Method], definition) if inspect.isclass(definition) else _method_of(name, definition)
         refuse_signatures(name, cls, definition)

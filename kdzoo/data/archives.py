@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from kdzoo.data.canonical import Array, Raw
-from kdzoo.data.known import DATA, HALVED, data_root, not_here
+from kdzoo.data.known import DATA, HALVED, data_root, missing_data
 from kdzoo.data.labels import map_labels
 from kdzoo.errors import InputError, unknown
 
@@ -78,8 +78,8 @@ def from_torchvision(folder: Path, name: str, allow_download: bool) -> Raw:
             return prepare(name, folder)
         except (OSError, RuntimeError, urllib.error.URLError):
             pass  # no network, or a host that does not answer: the message below is what helps
-    looked = f"{folder / name / 'train.npz'} and torchvision's files below {folder}"
-    raise InputError(not_here(name, looked, f"download it where there is a network: kdzoo data prepare {name}"))
+    places = f"{folder / name / 'train.npz'} and torchvision's files below {folder}"
+    raise InputError(missing_data(name, places, f"download it where there is a network: kdzoo data prepare {name}"))
 
 
 def prepare(name: str, root: Path | None) -> Raw:
@@ -88,8 +88,8 @@ def prepare(name: str, root: Path | None) -> Raw:
     Raises OSError or RuntimeError where the download fails, and InputError for what is there and damaged.
     """
     name = HALVED.get(name, name)
-    if (known := DATA.find(name)) is not None and (how := known.get):
-        raise InputError(f"data: {name} is not downloaded by kdzoo; fetch it in {data_root(root)}: {how}")
+    if (source := DATA.find(name)) is not None and (command := source.get):
+        raise InputError(f"data: {name} is not downloaded by kdzoo; fetch it in {data_root(root)}: {command}")
     if name not in TORCHVISION:
         raise InputError(unknown("data", name, [*TORCHVISION, *HALVED]))
     if (packed := read_packed(data_root(root), name)) is not None:

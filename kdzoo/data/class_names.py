@@ -9,7 +9,7 @@ SHOWN = 3
 """classes that are named in a message before the rest is left to three dots"""
 
 
-def numbered(names: Sequence[str]) -> bool:
+def are_numbers(names: Sequence[str]) -> bool:
     """Whether classes are named by nothing but their places, as those of arrays are."""
     return list(names) == [str(place) for place in range(len(names))]
 
@@ -21,20 +21,21 @@ def same_classes(names: Sequence[str] | None, expected: Sequence[str]) -> bool |
     key = name_key(names, expected)
     if list(map(key, names)) == list(map(key, expected)):
         return True
-    return None if numbered(names) != numbered(expected) and len(names) == len(expected) else False
+    return None if are_numbers(names) != are_numbers(expected) and len(names) == len(expected) else False
 
 
 def difference(names: Sequence[str], expected: Sequence[str], where: str) -> str:
     """How a network's classes differ from those of the data `where`: the first places, and both lists."""
     key = name_key(names, expected)
-    apart = [place for place, (one, other) in enumerate(zip(names, expected, strict=False)) if key(one) != key(other)]
-    first = "; ".join(f"class {place} is {names[place]!r}, in {where} {expected[place]!r}" for place in apart[:SHOWN])
-    moved = {*map(key, names)} == {*map(key, expected)}
-    words = "has the same classes in another order" if moved else "was trained on other classes"
-    return f"{words} ({first}{'; ...' if len(apart) > SHOWN else ''}): its classes: {listed(names)}; those of {where}: {listed(expected)}"
+    places = [place for place, (one, other) in enumerate(zip(names, expected, strict=False)) if key(one) != key(other)]
+    first = "; ".join(f"class {place} is {names[place]!r}, in {where} {expected[place]!r}" for place in places[:SHOWN])
+    same_set = {*map(key, names)} == {*map(key, expected)}
+    words = "has the same classes in another order" if same_set else "was trained on other classes"
+    more = "; ..." if len(places) > SHOWN else ""
+    return f"{words} ({first}{more}): its classes: {first_names(names)}; those of {where}: {first_names(expected)}"
 
 
-def listed(names: Sequence[str]) -> str:
+def first_names(names: Sequence[str]) -> str:
     """The first of many names."""
     return ", ".join(names[:10]) + (f", ... ({len(names)} in all)" if len(names) > 10 else "")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kdzoo.files import cache_folder
-from kdzoo.runs.seals import Damaged, read_sealed, write_sealed
+from kdzoo.runs.seals import DamagedFile, read_sealed, write_sealed
 
 FILES_PER_TASK = 64
 """files that a thread reads at a time"""
@@ -40,12 +40,12 @@ def read_changed(folder: Path, paths: Sequence[str], read: Callable[[str], Row],
     owner = f"{memory.name} {version}"
     try:
         by_stamp: dict[str, Row] = json.loads(read_sealed(memory, owner))
-    except (FileNotFoundError, Damaged):
+    except (FileNotFoundError, DamagedFile):
         by_stamp = {}
-    stamped = [f"{status.st_size} {status.st_mtime_ns} {path}" for path in paths for status in [os.stat(path)]]
-    fresh = [path for path, stamp in zip(paths, stamped, strict=True) if stamp not in by_stamp]
-    if fresh:
-        rows = dict(zip(fresh, read_all(fresh, read), strict=True))
-        by_stamp = {stamp: rows[path] if path in rows else by_stamp[stamp] for path, stamp in zip(paths, stamped, strict=True)}
+    stamps = [f"{status.st_size} {status.st_mtime_ns} {path}" for path in paths for status in [os.stat(path)]]
+    changed = [path for path, stamp in zip(paths, stamps, strict=True) if stamp not in by_stamp]
+    if changed:
+        rows = dict(zip(changed, read_all(changed, read), strict=True))
+        by_stamp = {stamp: rows[path] if path in rows else by_stamp[stamp] for path, stamp in zip(paths, stamps, strict=True)}
         write_sealed(memory, json.dumps(by_stamp, separators=(",", ":")).encode(), owner)
-    return [by_stamp[stamp] for stamp in stamped]
+    return [by_stamp[stamp] for stamp in stamps]

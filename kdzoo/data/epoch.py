@@ -18,7 +18,7 @@ from kdzoo.contract.needs import PASS_KINDS, Pass
 from kdzoo.data.loader import fetch, fetch_once
 from kdzoo.data.mixing import MixPlan, draw_mixes, mix, soft_targets
 from kdzoo.data.split import Splits
-from kdzoo.data.views import Views, apply, draw, has_numbered_views, output_shape, view_number
+from kdzoo.data.views import Views, apply_views, draw_views, has_numbered_views, output_shape, view_number
 from kdzoo.runs.recipe import Recipe, steps_per_epoch
 from kdzoo.seeds import generator
 
@@ -72,7 +72,9 @@ class EpochPlan:
         targets = self.splits.train.targets
         samples = partners(targets, self.seed, self.epoch) if which is Pass.PARTNER else torch.arange(self.samples)
         stream = PASS_KINDS[which].stream
-        views = draw(self.recipe.augment, samples=self.samples, height=height, width=width, seed=self.seed, epoch=self.epoch, stream=stream)
+        views = draw_views(
+            self.recipe.augment, samples=self.samples, height=height, width=width, seed=self.seed, epoch=self.epoch, stream=stream
+        )
         return PassPlan(samples.to(self.device), views.to(self.device))
 
     def _draw_mixes(self) -> MixPlan | None:
@@ -89,10 +91,10 @@ class EpochPlan:
         loaded = {which: one.samples.to(images.device) for which, one in self._loaded_passes().items()}
         order_here, order_there = self.order.to(self.device), self.order.to(images.device)
         indices = (samples[index] for index in cut_batches(order_there, size, self.steps, start) for samples in loaded.values())
-        with closing(fetch(images, indices, self.device)) as fetched:
+        with closing(fetch(images, indices, self.device)) as images_in_turn:
             for number, index in enumerate(cut_batches(order_here, size, self.steps, start), start):
                 positions = torch.arange(number * size, number * size + len(index))
-                yield LoadedBatch(positions, index, {which: next(fetched) for which in loaded})
+                yield LoadedBatch(positions, index, {which: next(images_in_turn) for which in loaded})
 
     def load(self, positions: Tensor) -> LoadedBatch:
         """The samples at `positions` (B,) with their images, read now."""
@@ -127,7 +129,7 @@ class EpochPlan:
 
     def _augment(self, which: Pass, index: Tensor, images: Tensor) -> Tensor:
         one = self.passes[which]
-        augmented = apply(images, one.views, one.samples[index], self.recipe.augment)
+        augmented = apply_views(images, one.views, one.samples[index], self.recipe.augment)
         return augmented if self.mixes is None else mix(augmented, self.mixes, index)
 
     def samples_at(self, which: Pass) -> Tensor:

@@ -24,7 +24,7 @@ from kdzoo.data.pixels import DECODER, UNREADABLE, channels_first, decode
 from kdzoo.data.preprocess import Scales, square
 from kdzoo.data.repeats import Repeat, Repeats, find_repeats
 from kdzoo.errors import InputError
-from kdzoo.runs.seals import Damaged, read_sealed, write_sealed
+from kdzoo.runs.seals import DamagedFile, read_sealed, write_sealed
 from kdzoo.text import number_of
 
 IN_MEMORY_BYTES = 2 * 1024**3
@@ -91,36 +91,37 @@ def should_stream(count: int, side: int, image_cache: int | None) -> bool:
     return count * 3 * side * side > (IMAGE_CACHE_BYTES if image_cache is None else image_cache)
 
 
-def keep_pixels(files: Files, known: Path, image_cache: int | None) -> tuple[Pixels, Survey]:
+def keep_pixels(files: Files, cache_path: Path, image_cache: int | None) -> tuple[Pixels, Survey]:
     """The pixels of all files, (N, 3, side, side), and what a survey of them shows.
 
     They are in memory, in a memory-mapped file of the cache, or stay in the images' own files, by their size. Whichever
     it is, every file is decoded once before any work: one that cannot be is found in time, and the statistics are of all
-    training images. What need not be done again lies beside `known`, under the version of the decoder; where that is
+    training images. What need not be done again lies beside `cache_path`, under the version of the decoder; where that is
     damaged it is made again. Raises InputError that names files which cannot be read.
     """
-    streamed = should_stream(len(files.files), files.side, image_cache)
-    if not streamed and math.prod(files.shape) <= IN_MEMORY_BYTES:
+    streams = should_stream(len(files.files), files.side, image_cache)
+    if not streams and math.prod(files.shape) <= IN_MEMORY_BYTES:
         pixels: Array = np.empty(files.shape, dtype=np.uint8)
-        survey = scan(files, pixels)
+        survey: Survey | None = scan(files, pixels)
+        assert survey is not None
         return torch.from_numpy(pixels), survey
-    summary, mapped = (known.with_name(f"{known.name}-decoder{DECODER}.{kind}") for kind in ("json", "npy"))
-    surveyed, written = _remembered(summary)
-    rows = None if streamed else _mapped(mapped, files.shape, written)
-    if surveyed is None or not (streamed or rows is not None):
-        surveyed = scan(files) if streamed else _write(files, mapped)
-        written = None if streamed else _digest(mapped)
-        write_sealed(summary, json.dumps({**asdict(surveyed), "pixels": written}).encode(), summary.name)
-        rows = None if streamed else np.load(mapped, mmap_mode="r")
+    summary, pixel_file = (cache_path.with_name(f"{cache_path.name}-decoder{DECODER}.{kind}") for kind in ("json", "npy"))
+    survey, digest = _read_summary(summary)
+    rows = None if streams else _open_pixels(pixel_file, files.shape, digest)
+    if survey is None or not (streams or rows is not None):
+        survey = scan(files) if streams else _write(files, pixel_file)
+        digest = None if streams else _digest(pixel_file)
+        write_sealed(summary, json.dumps({**asdict(survey), "pixels": digest}).encode(), summary.name)
+        rows = None if streams else np.load(pixel_file, mmap_mode="r")
     read: Callable[[int], Array] = partial(read_file, files) if rows is None else rows.__getitem__
-    return LazyImages(read, torch.arange(len(files.files)), files.shape[1:]), surveyed
+    return LazyImages(read, torch.arange(len(files.files)), files.shape[1:]), survey
 
 
-def _remembered(summary: Path) -> tuple[Survey | None, str | None]:
+def _read_summary(summary: Path) -> tuple[Survey | None, str | None]:
     """What an earlier survey found, None where there is none or a damaged one, and the digest of the pixels that it wrote."""
     try:
         content: dict[str, Any] = json.loads(read_sealed(summary, summary.name))
-    except (FileNotFoundError, Damaged):
+    except (FileNotFoundError, DamagedFile):
         return None, None
 
     def repeat_of(one: Mapping[str, Any]) -> Repeat:
@@ -128,17 +129,17 @@ def _remembered(summary: Path) -> tuple[Survey | None, str | None]:
 
     repeats = content["repeats"]
     shared = {parts: repeat_of(one) for parts, one in repeats["shared"].items()}
-    surveyed = Survey(
+    survey = Survey(
         mean=tuple(content["mean"]),
         std=tuple(content["std"]),
         repeats=Repeats(shared, repeat_of(repeats["two_labels"]), repeat_of(repeats["copies"])),
         plain={int(label): count for label, count in content["plain"].items()},
         plain_places=tuple(content["plain_places"]),
     )
-    return surveyed, content.get("pixels")
+    return survey, content.get("pixels")
 
 
-def _mapped(file: Path, shape: tuple[int, ...], digest: str | None) -> Array | None:
+def _open_pixels(file: Path, shape: tuple[int, ...], digest: str | None) -> Array | None:
     """The pixels in a file of the cache; None where there is none of this shape and digest."""
     try:
         rows: Array = np.load(file, mmap_mode="r")
@@ -152,16 +153,16 @@ def _digest(file: Path) -> str:
         return hashlib.file_digest(content, "blake2b").hexdigest()
 
 
-def _write(files: Files, mapped: Path) -> Survey:
+def _write(files: Files, pixel_file: Path) -> Survey:
     """Write all pixels to a file, whole or not at all."""
-    mapped.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = mapped.with_suffix(f".{os.getpid()}.partial")
+    pixel_file.parent.mkdir(parents=True, exist_ok=True)
+    partial_file = pixel_file.with_suffix(f".{os.getpid()}.partial")
     try:
-        surveyed = scan(files, np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.uint8, shape=files.shape))
-        os.replace(unfinished, mapped)
+        survey = scan(files, np.lib.format.open_memmap(partial_file, mode="w+", dtype=np.uint8, shape=files.shape))
+        os.replace(partial_file, pixel_file)
     finally:
-        unfinished.unlink(missing_ok=True)
-    return surveyed
+        partial_file.unlink(missing_ok=True)
+    return survey
 
 
 def scan(files: Files, pixels: Array | None = None) -> Survey:
@@ -170,7 +171,7 @@ def scan(files: Files, pixels: Array | None = None) -> Survey:
     plain: list[int] = []
     keys: NDArray[Any] = np.zeros((len(files.files), 2), dtype=">u8")
 
-    def look(start: int) -> NDArray[np.int64]:
+    def scan_some(start: int) -> NDArray[np.int64]:
         counts: NDArray[np.int64] = np.zeros((3, 256), dtype=np.int64)
         for place, file in enumerate(files.files[start : start + FILES_PER_TASK], start=start):
             try:
@@ -189,7 +190,7 @@ def scan(files: Files, pixels: Array | None = None) -> Survey:
         return counts
 
     with ThreadPoolExecutor() as pool:
-        counts = sum(pool.map(look, range(0, len(files.files), FILES_PER_TASK)))
+        counts = sum(pool.map(scan_some, range(0, len(files.files), FILES_PER_TASK)))
     if problems:
         more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
         names = "; ".join(sorted(problems)[:5])

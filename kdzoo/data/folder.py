@@ -44,12 +44,12 @@ def load_folder(folder: Path, image_size: int | None, image_cache: int | None = 
         raise InputError(f"data: folder:{folder}: no such folder")
     listing = list_images(folder, skip_unreadable=skip_unreadable)
     side = round(image_size * MARGIN) if image_size else DEFAULT_SIDE
-    streamed = should_stream(sum(map(len, listing.parts.values())), side, image_cache)
+    streams = should_stream(sum(map(len, listing.parts.values())), side, image_cache)
     skipped = dict(listing.unreadable)
     if skip_unreadable:
-        listing, damaged = _readable(folder, listing, streamed)
+        listing, damaged = _readable(folder, listing, streams)
         skipped |= damaged
-    files, looks = _files(folder, listing, streamed)
+    files, looks = _files(folder, listing, streams)
     origins = {part: f"{place.relative_to(folder)}/" for part, place in listing.places.items()}
     if "test" not in files:
         files["train"], files["test"] = _split(files["train"])
@@ -58,7 +58,7 @@ def load_folder(folder: Path, image_size: int | None, image_cache: int | None = 
     fingerprint = _fingerprint(files, listing.classes, _rules(looks, scales))
     places = _places(files)
     whole = Files(tuple(file for part in places for file in files[part]), listing.classes, places, side, scales)
-    pixels, surveyed = keep_pixels(whole, cache_folder() / "data" / f"{fingerprint}-{side}", image_cache)
+    pixels, survey = keep_pixels(whole, cache_folder() / "data" / f"{fingerprint}-{side}", image_cache)
     subsets = {
         part: Subset(
             pixels[place.start : place.stop],
@@ -73,8 +73,8 @@ def load_folder(folder: Path, image_size: int | None, image_cache: int | None = 
         test=subsets["test"],
         classes=listing.classes,
         fingerprint=fingerprint,
-        mean=surveyed.mean,
-        std=surveyed.std,
+        mean=survey.mean,
+        std=survey.std,
         val=subsets.get("val"),
         notes=tuple(
             map(
@@ -83,7 +83,7 @@ def load_folder(folder: Path, image_size: int | None, image_cache: int | None = 
                     *listing.notes,
                     *_skipped_note(folder, skipped),
                     *_notes_of_looks(folder, looks, scales),
-                    *_notes_of_pixels(folder, whole, surveyed),
+                    *_notes_of_pixels(folder, whole, survey),
                 ),
             )
         ),
@@ -102,9 +102,9 @@ def _places(files: dict[str, list[File]]) -> dict[str, range]:
     return places
 
 
-def _files(folder: Path, listing: Listing, streamed: bool) -> tuple[dict[str, list[File]], dict[str, Look]]:
+def _files(folder: Path, listing: Listing, streams: bool) -> tuple[dict[str, list[File]], dict[str, Look]]:
     """The files of every part in canonical order, and what each holds, by path."""
-    labels = {path: label for listed in listing.parts.values() for path, label in listed}
+    labels = {path: label for entries in listing.parts.values() for path, label in entries}
 
     def read(path: str) -> Row:
         content = _content(path)
@@ -112,16 +112,16 @@ def _files(folder: Path, listing: Listing, streamed: bool) -> tuple[dict[str, li
         return [content_digest(listing.classes[labels[path]], content).hex(), *(astuple(own) if own != Look() else ())]
 
     paths = list(labels)
-    rows = read_changed(folder, paths, read, f"decoder {DECODER}") if streamed else read_all(paths, read)
+    rows = read_changed(folder, paths, read, f"decoder {DECODER}") if streams else read_all(paths, read)
     rows_by_path = dict(zip(paths, rows, strict=True))
     files = {
-        part: sorted((File(path, label, bytes.fromhex(rows_by_path[path][0])) for path, label in listed), key=lambda file: file.digest)
-        for part, listed in listing.parts.items()
+        part: sorted((File(path, label, bytes.fromhex(rows_by_path[path][0])) for path, label in entries), key=lambda file: file.digest)
+        for part, entries in listing.parts.items()
     }
     return files, {path: Look(*row[1:]) for path, row in rows_by_path.items()}
 
 
-def _readable(folder: Path, listing: Listing, streamed: bool) -> tuple[Listing, dict[str, str]]:
+def _readable(folder: Path, listing: Listing, streams: bool) -> tuple[Listing, dict[str, str]]:
     """The listing without the files that cannot be decoded, and these with the reason; InputError for a class of which none is left."""
 
     def read(path: str) -> Row:
@@ -130,15 +130,15 @@ def _readable(folder: Path, listing: Listing, streamed: bool) -> tuple[Listing, 
         except InputError as error:
             return [str(error)]
 
-    paths = [path for listed in listing.parts.values() for path, _ in listed]
-    rows = read_changed(folder, paths, read, f"faults {DECODER}") if streamed else read_all(paths, read)
+    paths = [path for entries in listing.parts.values() for path, _ in entries]
+    rows = read_changed(folder, paths, read, f"faults {DECODER}") if streams else read_all(paths, read)
     damaged = {path: why for path, (why,) in zip(paths, rows, strict=True) if why is not None}
-    parts = {part: [(path, label) for path, label in listed if path not in damaged] for part, listed in listing.parts.items()}
+    parts = {part: [(path, label) for path, label in entries if path not in damaged] for part, entries in listing.parts.items()}
     empty = [
         f"data: {listing.places[part]}: none of the images of {name} can be read"
-        for part, listed in parts.items()
+        for part, entries in parts.items()
         for label, name in enumerate(listing.classes)
-        if label not in {number for _, number in listed}
+        if label not in {number for _, number in entries}
     ]
     if empty:
         raise InputError(*empty)
@@ -209,18 +209,18 @@ def _notes_of_looks(folder: Path, looks: Mapping[str, Look], scales: Mapping[str
     return [f"{words}: {number_of(len(paths), 'image')} ({_few(folder, paths)})" for words, paths in groups.items()]
 
 
-def _notes_of_pixels(folder: Path, files: Files, surveyed: Survey) -> list[str]:
+def _notes_of_pixels(folder: Path, files: Files, survey: Survey) -> list[str]:
     """What is said of images that are of one colour, or stand twice."""
 
     def name(place: int) -> str:
         return _short(folder, files.files[place].path)
 
-    notes = surveyed.repeats.sentences(name)
-    if count := sum(surveyed.plain.values()):
+    notes = survey.repeats.sentences(name)
+    if count := sum(survey.plain.values()):
         sizes = Counter(file.label for file in files.files)
-        whole = [files.classes[label] for label, number in sorted(surveyed.plain.items()) if number == sizes[label]]
+        whole = [files.classes[label] for label, number in sorted(survey.plain.items()) if number == sizes[label]]
         classes = f", all of {', '.join(whole[:2])}{' and others' if len(whole) > 2 else ''}" if whole else ""
-        notes.append(f"of one colour: {number_of(count, 'image')}{classes} ({', '.join(map(name, surveyed.plain_places))})")
+        notes.append(f"of one colour: {number_of(count, 'image')}{classes} ({', '.join(map(name, survey.plain_places))})")
     return notes
 
 

@@ -58,13 +58,13 @@ DATA: Registry[DataSource] = Registry("data", _OWN)
 
 def data_root(root: Path | None) -> Path:
     """Where data sets are looked for: the folder given, else KDZOO_DATA, else `data` in the cache folder (KDZOO_CACHE)."""
-    named = os.environ.get("KDZOO_DATA")
-    if root is not None or named:
-        return Path(root or str(named)).expanduser()
+    variable = os.environ.get("KDZOO_DATA")
+    if root is not None or variable:
+        return Path(root or str(variable)).expanduser()
     return cache_folder() / "data"
 
 
-def where(name: str, root: Path | None) -> str | None:
+def location_of(name: str, root: Path | None) -> str | None:
     """Where a data set lies, or None where it has to be downloaded; a download that failed leaves an empty folder."""
     files = DATA.get(name).files
     if files is None:
@@ -73,9 +73,9 @@ def where(name: str, root: Path | None) -> str | None:
     return next((str(place) for place in places if place.is_file() or (place.is_dir() and any(place.iterdir()))), None)
 
 
-def not_here(name: str, looked: str, how: str) -> str:
+def missing_data(name: str, places: str, how: str) -> str:
     """What is told of a data set that is not on this machine."""
     return (
-        f"data: {name} is not on this machine; looked for {looked}. "
+        f"data: {name} is not on this machine; looked for {places}. "
         f"Give the folder that has it (--data-root DIR or KDZOO_DATA=DIR), or {how}"
     )

@@ -42,11 +42,11 @@ def map_labels(train: Any, test: Any, names: Sequence[str] = ()) -> Labels:
         raise InputError(*[f"data: the {part} part has no images" for part in empty])
     if len({labels.dtype.kind for labels in parts.values()}) > 1:
         raise InputError(f"data: expected labels of one kind, got {parts['train'].dtype} in train and {parts['test'].dtype} in test")
-    known = _places_of_names(parts, names) if names else _distinct(parts, notes)
-    if len(known) < 2:
-        raise InputError(f"data: expected two or more classes, found {_few(known) or 'none'}")
-    numbers = {part: np.array([known[label] for label in labels.tolist()], dtype=np.int64) for part, labels in parts.items()}
-    classes = tuple(names) or tuple(map(str, known))
+    numbers_by_label = _places_of_names(parts, names) if names else _distinct(parts, notes)
+    if len(numbers_by_label) < 2:
+        raise InputError(f"data: expected two or more classes, found {_few(numbers_by_label) or 'none'}")
+    numbers = {part: np.array([numbers_by_label[label] for label in labels.tolist()], dtype=np.int64) for part, labels in parts.items()}
+    classes = tuple(names) or tuple(map(str, numbers_by_label))
     return Labels(numbers["train"], numbers["test"], classes, (*notes, *_absent(numbers, classes)))
 
 
@@ -125,19 +125,19 @@ def _places_of_names(parts: Mapping[str, Array], names: Sequence[str]) -> dict[A
     if twice := sorted({name for name in names if list(names).count(name) > 1}):
         raise InputError(f"data: two classes have the same name: {', '.join(twice)}")
     text = parts["train"].dtype.kind == "U"
-    known = {name: number for number, name in enumerate(names)} if text else {number: number for number in range(len(names))}
+    numbers_by_label = {name: number for number, name in enumerate(names)} if text else {number: number for number in range(len(names))}
     problems = []
     for part, labels in parts.items():
         values, counts = np.unique(labels, return_counts=True)
-        beyond = {value: int(count) for value, count in zip(values.tolist(), counts, strict=True) if value not in known}
-        if beyond:
+        unknown = {value: int(count) for value, count in zip(values.tolist(), counts, strict=True) if value not in numbers_by_label}
+        if unknown:
             meant = f"one of the {len(names)} names" if text else f"0 to {len(names) - 1}, since there are {len(names)} names"
-            near = did_you_mean(str(next(iter(beyond))), names) if text else ""
-            count = are(sum(beyond.values()), f"{part} label")
-            problems.append(f"data: {count} not among the class names: {_few(beyond)}; expected {meant}{near}")
+            near = did_you_mean(str(next(iter(unknown))), names) if text else ""
+            count = are(sum(unknown.values()), f"{part} label")
+            problems.append(f"data: {count} not among the class names: {_few(unknown)}; expected {meant}{near}")
     if problems:
         raise InputError(*problems)
-    return known
+    return numbers_by_label
 
 
 def _distinct(parts: Mapping[str, Array], notes: list[str]) -> dict[Any, int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kdzoo.data.class_names import name_key
 from kdzoo.data.pixels import endings
-from kdzoo.data.walk import Walk, listed
+from kdzoo.data.walk import Walk, first_of
 from kdzoo.errors import InputError
 from kdzoo.text import number_of
 
@@ -56,14 +56,14 @@ def list_images(folder: Path, *, skip_unreadable: bool = False) -> Listing:
         places = _parts(walk, folder, notes)
         classes, files = _files_of_parts(walk, places, notes)
     except InputError as error:
-        raise InputError(*dict.fromkeys((*_refused(walk, skip_unreadable), *error.problems))) from error
-    if problems := _refused(walk, skip_unreadable):
+        raise InputError(*dict.fromkeys((*_problems_of_walk(walk, skip_unreadable), *error.problems))) from error
+    if problems := _problems_of_walk(walk, skip_unreadable):
         more = [f"data: {folder}: {len(problems) - 10} more cannot be read"] if len(problems) > 10 else []
         raise InputError(*dict.fromkeys(problems[:10]), *more)
     return Listing(classes, files, places, (*notes, *walk.skipped.sentences()), walk.unreadable)
 
 
-def _refused(walk: Walk, skip_unreadable: bool) -> list[str]:
+def _problems_of_walk(walk: Walk, skip_unreadable: bool) -> list[str]:
     files = [] if skip_unreadable else [f"data: {path}: cannot be read ({why})" for path, why in walk.unreadable.items()]
     return [*walk.problems, *files]
 
@@ -77,31 +77,31 @@ def role_of(name: str) -> str | None:
 def _parts(walk: Walk, folder: Path, notes: list[str]) -> dict[str, Path]:
     """The folder of each part; the whole folder as `train` where it has none."""
     folders, files = walk.entries(folder)
-    named = [(role, below) for below in folders if (role := role_of(below.name)) is not None]
-    bare = {below for _, below in named if not _has_classes(walk, below)}
-    if len(named) == len(bare) == 1 and len(folders) > 1:
-        notes.append(f"{named[0][1].name}/ holds images and no class folders: it is read as a class, like the folders beside it")
-        named = []
-    if not named:
+    part_folders = [(role, below) for below in folders if (role := role_of(below.name)) is not None]
+    bare = {below for _, below in part_folders if not _has_classes(walk, below)}
+    if len(part_folders) == len(bare) == 1 and len(folders) > 1:
+        notes.append(f"{part_folders[0][1].name}/ holds images and no class folders: it is read as a class, like the folders beside it")
+        part_folders = []
+    if not part_folders:
         inner = _only_folder(walk, folders, files)
         if inner is None:
             return {"train": folder}
         walk.note_loose(files)
         return _parts(walk, inner, notes)
-    return _named_parts(walk, folder, named, bare, folders, files, notes)
+    return _named_parts(walk, folder, part_folders, bare, folders, files, notes)
 
 
 def _named_parts(
     walk: Walk,
     folder: Path,
-    named: Sequence[tuple[str, Path]],
+    part_folders: Sequence[tuple[str, Path]],
     bare: set[Path],
     folders: Sequence[Path],
     files: Sequence[Path],
     notes: list[str],
 ) -> dict[str, Path]:
     by_role: dict[str, list[Path]] = {}
-    for role, below in named:
+    for role, below in part_folders:
         by_role.setdefault(role, []).append(below)
     if twice := [paths for paths in by_role.values() if len(paths) > 1]:
         raise InputError(
@@ -113,7 +113,7 @@ def _named_parts(
         walk.skipped.things.append(f"{parts[role].name}/ ({number_of(count, 'image')} in no class folder)")
         del parts[role]
     if "train" not in parts or parts["train"] in bare or len(parts) == 1:
-        names = ", ".join(f"{below.name}/" for _, below in named)
+        names = ", ".join(f"{below.name}/" for _, below in part_folders)
         raise InputError(
             f"data: {folder} has {names}{_bare(bare)}; expected parts such as train/CLASS/ and test/CLASS/ or val/CLASS/ (the final "
             "numbers need images that were never trained on), or class folders alone: a class of such a name needs another name"
@@ -167,20 +167,24 @@ def _files_of_parts(walk: Walk, places: dict[str, Path], notes: list[str]) -> tu
         folders = _class_folders(walk, place)
         walk.note_loose(walk.entries(place)[1])
         key_of = _key(classes, [below.name for below in folders])
-        known = {key_of(name): number for number, name in enumerate(classes)}
-        names = {key_of(name): name for name in classes}
+        number_by_key = {key_of(name): number for number, name in enumerate(classes)}
+        name_by_key = {key_of(name): name for name in classes}
         by_key = {key_of(below.name): below for below in folders}
-        if differ := sorted({**names, **{key: below.name for key, below in by_key.items()}}[key] for key in set(by_key) ^ set(known)):
+        if differ := sorted(
+            {**name_by_key, **{key: below.name for key, below in by_key.items()}}[key] for key in set(by_key) ^ set(number_by_key)
+        ):
             problems.append(f"data: {place}: its classes differ from those of the train part: {', '.join(differ)}")
             continue
-        renamed = [f"{below.name} as {classes[known[key]]}" for key, below in by_key.items() if below.name != classes[known[key]]]
-        if renamed:
-            notes.append(f"classes of {place.name}/ are taken by name: {listed(renamed)}")
+        renames = [
+            f"{below.name} as {classes[number_by_key[key]]}" for key, below in by_key.items() if below.name != classes[number_by_key[key]]
+        ]
+        if renames:
+            notes.append(f"classes of {place.name}/ are taken by name: {first_of(renames)}")
         files[part] = []
         for key, below in by_key.items():
             if not (paths := walk.images_below(below)):
                 problems.append(f"data: {below}: no image files")
-            files[part] += [(path, known[key]) for path in paths]
+            files[part] += [(path, number_by_key[key]) for path in paths]
     if problems:
         raise InputError(*problems)
     return classes, files

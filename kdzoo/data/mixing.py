@@ -40,24 +40,24 @@ def draw_mixes(recipe: Recipe, *, samples: int, height: int, width: int, seed: i
     if not recipe.mixes:
         return None
     random = generator(seed, "mix", epoch)
-    mixed = torch.rand(samples, generator=random) < recipe.mix_prob
+    is_mixed = torch.rand(samples, generator=random) < recipe.mix_prob
     first = torch.rand(samples, generator=random) < 0.5
-    up = mixed & (first if recipe.mixup is not None and recipe.cutmix is not None else recipe.mixup is not None)
-    cut = mixed & ~up
+    by_mixup = is_mixed & (first if recipe.mixup is not None and recipe.cutmix is not None else recipe.mixup is not None)
+    by_cutmix = is_mixed & ~by_mixup
     share = torch.ones(samples, dtype=torch.float64)
     inside, outside = share.clone(), share.clone()
     box = torch.zeros(samples, 4, dtype=torch.int64)
     if recipe.mixup is not None:
         lam = _beta(recipe.mixup, samples, stream(seed, "mixup", epoch))
-        share = torch.where(up, torch.maximum(lam, 1 - lam), share)
-        inside, outside = torch.where(up, share, inside), torch.where(up, share, outside)
+        share = torch.where(by_mixup, torch.maximum(lam, 1 - lam), share)
+        inside, outside = torch.where(by_mixup, share, inside), torch.where(by_mixup, share, outside)
     if recipe.cutmix is not None:
         area = 1 - _beta(recipe.cutmix, samples, stream(seed, "cutmix", epoch))
-        box = torch.where(cut[:, None], _boxes(area, height, width, generator(seed, "cutmix box", epoch)), box)
+        box = torch.where(by_cutmix[:, None], _boxes(area, height, width, generator(seed, "cutmix box", epoch)), box)
         area = (box[:, 1] - box[:, 0]) * (box[:, 3] - box[:, 2]) / (height * width)  # what lies within the image
-        pasted = cut & (area > 0.5)
-        inside, outside = torch.where(cut & ~pasted, 0.0, inside), torch.where(pasted, 0.0, outside)
-        share = torch.where(cut, torch.maximum(area, 1 - area), share)
+        box_is_larger = by_cutmix & (area > 0.5)
+        inside, outside = torch.where(by_cutmix & ~box_is_larger, 0.0, inside), torch.where(box_is_larger, 0.0, outside)
+        share = torch.where(by_cutmix, torch.maximum(area, 1 - area), share)
     return MixPlan(inside.float(), outside.float(), box, share.float())
 
 
@@ -81,9 +81,9 @@ def mix(images: Tensor, mixes: MixPlan, index: Tensor) -> Tensor:
     device, (height, width) = images.device, images.shape[-2:]
     top, bottom, left, right = (edge[:, None] for edge in mixes.box[index].to(device).unbind(1))
     y, x = torch.arange(height, device=device), torch.arange(width, device=device)
-    boxed = ((y >= top) & (y < bottom))[:, :, None] & ((x >= left) & (x < right))[:, None, :]
+    in_box = ((y >= top) & (y < bottom))[:, :, None] & ((x >= left) & (x < right))[:, None, :]
     inside, outside = (part[index].to(device)[:, None, None] for part in (mixes.inside, mixes.outside))
-    weight = torch.where(boxed, inside, outside)[:, None]
+    weight = torch.where(in_box, inside, outside)[:, None]
     other = images.roll(1, 0).float()
     return images.float().sub_(other).mul_(weight).add_(other).round_().to(torch.uint8)
 

@@ -100,8 +100,8 @@ def affine(images: Tensor, matrix: Tensor) -> Tensor:
     column, row = ((entries[:, i, 0] * x + entries[:, i, 1] * y + entries[:, i, 2]).floor() for i in (0, 1))
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
     place = (row.clamp_(0, height - 1) * width + column.clamp_(0, width - 1)).long().flatten(1)
-    shown = images.flatten(2).gather(2, place[:, None].expand(-1, channels, -1)).view_as(images)
-    return shown.masked_fill_(~inside[:, None], 0)
+    moved = images.flatten(2).gather(2, place[:, None].expand(-1, channels, -1)).view_as(images)
+    return moved.masked_fill_(~inside[:, None], 0)
 
 
 def cutout(images: Tensor, centre: Tensor, side: int) -> Tensor:
@@ -162,12 +162,12 @@ def apply_operation(images: Tensor, operation: Tensor, level: Tensor) -> Tensor:
     """
     order, device = operation.argsort(stable=True), images.device
     counts = operation.bincount(minlength=len(OPERATIONS))
-    still = [*counts[: len(PHOTOMETRIC)].tolist(), int(counts[len(PHOTOMETRIC) :].sum())]
-    *kept, moved = torch.split(images.index_select(0, order.to(device)), still)
-    levels = torch.split(level[order].to(device), still)
-    pieces = [change(*part) for change, *part in zip(PHOTOMETRIC.values(), kept, levels, strict=False) if len(part[0])]
-    if len(moved):
-        last = order[len(order) - len(moved) :]
+    sizes = [*counts[: len(PHOTOMETRIC)].tolist(), int(counts[len(PHOTOMETRIC) :].sum())]
+    *photometric, geometric = torch.split(images.index_select(0, order.to(device)), sizes)
+    levels = torch.split(level[order].to(device), sizes)
+    pieces = [change(*part) for change, *part in zip(PHOTOMETRIC.values(), photometric, levels, strict=False) if len(part[0])]
+    if len(geometric):
+        last = order[len(order) - len(geometric) :]
         maps = matrices(operation[last] - len(PHOTOMETRIC), level[last], *images.shape[-2:])
-        pieces.append(affine(moved, maps.to(device)))
+        pieces.append(affine(geometric, maps.to(device)))
     return torch.cat(pieces).index_select(0, order.argsort().to(device))

@@ -66,7 +66,7 @@ def fault(content: bytes) -> str | None:
         return str(error) or type(error).__name__
 
 
-def identified(path: Path) -> bool:
+def has_image_content(path: Path) -> bool:
     """Whether a file of an unknown ending is an image by its content."""
     Image.init()
     sure = [name for name, (_, accept) in Image.OPEN.items() if accept is not None and name not in NO_PICTURES]

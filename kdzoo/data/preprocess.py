@@ -56,19 +56,19 @@ def square(source: Path | str | BinaryIO, side: int, scales: Scales | None = Non
 
     scales: of the data set's deep grey values; by default those of this image alone.
     """
-    with Image.open(source) as opened:
-        return ImageOps.fit(upright_rgb(opened, scales), (side, side), method=Image.Resampling.BILINEAR)
+    with Image.open(source) as image:
+        return ImageOps.fit(upright_rgb(image, scales), (side, side), method=Image.Resampling.BILINEAR)
 
 
-def upright_rgb(opened: Image.Image, scales: Scales | None = None) -> Image.Image:
+def upright_rgb(image: Image.Image, scales: Scales | None = None) -> Image.Image:
     """An opened image in its own size: upright, 8-bit RGB on white.
 
     scales: of the data set's deep grey values; by default those of this image alone.
     """
-    kind = deep_kind(opened)
-    upright = ImageOps.exif_transpose(opened)
+    kind = deep_kind(image)
+    upright = ImageOps.exif_transpose(image)
     if kind in GREY:
-        scale = (scales or {}).get(kind) or grey_scale(kind, *value_range(opened, kind))
+        scale = (scales or {}).get(kind) or grey_scale(kind, *value_range(image, kind))
         upright = Image.fromarray(_levels(np.asarray(upright), scale))
     return _rgb(upright)
 

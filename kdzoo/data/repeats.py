@@ -37,16 +37,18 @@ class Repeats:
     def sentences(self, name: Callable[[int], str]) -> list[str]:
         """What there is to say; `name` names a sample by its place."""
         nouns = {"val": "validation image", "test": "test image"}
-        found = []
+        sentences = []
         for parts, one in self.shared.items():
             first, second = parts.split("/")
-            found.append(f"in the {first} part too: {number_of(one.count, nouns[second])}{_examples(one, name)}")
+            sentences.append(f"in the {first} part too: {number_of(one.count, nouns[second])}{_examples(one, name)}")
         if self.two_labels.count:
-            found.append(f"under two labels: {number_of(self.two_labels.count, 'image')}{_examples(self.two_labels, name)}")
+            sentences.append(f"under two labels: {number_of(self.two_labels.count, 'image')}{_examples(self.two_labels, name)}")
         if self.copies.count:
             copies = number_of(self.copies.count, "training image")
-            found.append(f"again in the train part, perhaps on both sides of a validation split: {copies}{_examples(self.copies, name)}")
-        return found
+            sentences.append(
+                f"again in the train part, perhaps on both sides of a validation split: {copies}{_examples(self.copies, name)}"
+            )
+        return sentences
 
 
 def find_repeats(keys: Keys, labels: NDArray[np.int64], parts: Sequence[tuple[str, range]]) -> Repeats:
@@ -64,7 +66,7 @@ def find_repeats(keys: Keys, labels: NDArray[np.int64], parts: Sequence[tuple[st
             if by_part.get(first) and by_part.get(second):
                 shared.setdefault(f"{first}/{second}", []).extend((by_part[first][0], place) for place in by_part[second])
         copies += [(by_part["train"][0], place) for place in by_part["train"][1:]]
-    return Repeats({parts: _found(pairs) for parts, pairs in shared.items()}, _found(two_labels), _found(copies))
+    return Repeats({parts: _repeat(pairs) for parts, pairs in shared.items()}, _repeat(two_labels), _repeat(copies))
 
 
 def _groups(order: NDArray[np.int64], equal: NDArray[np.bool_]) -> list[list[int]]:
@@ -79,7 +81,7 @@ def _groups(order: NDArray[np.int64], equal: NDArray[np.bool_]) -> list[list[int
     return sorted(groups)
 
 
-def _found(pairs: Sequence[Pair]) -> Repeat:
+def _repeat(pairs: Sequence[Pair]) -> Repeat:
     return Repeat(len(pairs), tuple(pairs[:EXAMPLES]))
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from kdzoo.data.dataset import Dataset
 from kdzoo.data.split import Splits
 from kdzoo.data.transfer import classes_in_words
-from kdzoo.data.unlabelled import Unlabelled, in_common
+from kdzoo.data.unlabelled import UnlabelledImages, in_common
 from kdzoo.runs.spec import TransferSpec
 from kdzoo.text import number_of, shortened
 
@@ -21,7 +21,7 @@ LINES = 6
 
 def data_record(dataset: Dataset, splits: Splits) -> dict[str, Any]:
     """What was found, as JSON has it: how many images of which size in which part, where they came from, and every note."""
-    drawn = dataset.val is None and splits.val is not None
+    val_from_train = dataset.val is None and splits.val is not None
     whole = sum(len(subset.targets) for subset in (dataset.train, dataset.val, dataset.test) if subset is not None)
     train = len(splits.train.targets if splits.of_teacher is None else splits.of_teacher)
     used = train + sum(len(subset.targets) for subset in (splits.val, splits.test) if subset is not None)
@@ -35,29 +35,31 @@ def data_record(dataset: Dataset, splits: Splits) -> dict[str, Any]:
         "validation": 0 if splits.val is None else len(splits.val.targets),
         "test": len(splits.test.targets),
         "unused": whole - used,
-        "origins": {**dataset.origins, **({"val": "from train"} if drawn else {})},
+        "origins": {**dataset.origins, **({"val": "from train"} if val_from_train else {})},
         "notes": list(dataset.notes),
     }
 
 
-def transfer_record(dataset: Dataset, splits: Splits, transfer: TransferSpec | None, extra: Unlabelled | None = None) -> dict[str, Any]:
+def transfer_record(
+    dataset: Dataset, splits: Splits, transfer: TransferSpec | None, extra: UnlabelledImages | None = None
+) -> dict[str, Any]:
     """What is recorded of a transfer set besides: its images, and those that are held out and would be part of it; empty for none."""
     if transfer is None:
         return {}
     classes = range(len(dataset.classes)) if transfer.classes is None else transfer.classes
-    drawn = splits.val if dataset.val is None else None
-    held_out = 0 if drawn is None or transfer.only else int(torch.isin(drawn.targets, torch.tensor(list(classes))).sum())
+    drawn_val = splits.val if dataset.val is None else None
+    held_out = 0 if drawn_val is None or transfer.only else int(torch.isin(drawn_val.targets, torch.tensor(list(classes))).sum())
     record: dict[str, Any] = {
         "images": len(splits.train.targets),
         "held_out": held_out,
         **({"classes": classes_in_words(transfer.classes, dataset.classes)} if transfer.classes is not None else {}),
     }
     if extra is not None:
-        record |= {"unlabelled": extra.count, "source": extra.source, "notes": [*extra.notes, *repeated(splits, extra)]}
+        record |= {"unlabelled": extra.count, "source": extra.source, "notes": [*extra.notes, *overlap_notes(splits, extra)]}
     return {"transfer": record}
 
 
-def repeated(splits: Splits, extra: Unlabelled) -> list[str]:
+def overlap_notes(splits: Splits, extra: UnlabelledImages) -> list[str]:
     """What is to be said of unlabelled images that are training or validation images too; nothing of images that stay in files."""
     places = splits.of_teacher
     train = splits.all_train.images if places is None else splits.all_train.images[places.to(splits.all_train.images.device)]
@@ -74,8 +76,8 @@ def taught_images(record: Mapping[str, Any]) -> int:
 
 def without_validation(record: Mapping[str, Any]) -> dict[str, Any]:
     """The same where nothing is held out of the training images."""
-    drawn = record["origins"].get("val") == "from train"
-    added = record["validation"] if drawn else 0
+    val_from_train = record["origins"].get("val") == "from train"
+    added = record["validation"] if val_from_train else 0
     origins = {part: words for part, words in record["origins"].items() if part != "val"}
     before, transfer = taught_images(record), record.get("transfer")
     if transfer is not None:
@@ -113,11 +115,11 @@ def data_lines(record: Mapping[str, Any], more: str | None = None) -> list[str]:
     lines += [f"data: {note}" for note in record["notes"]]
     if more is None or (len(lines) <= LINES and all(len(line) <= WIDTH for line in lines)):
         return [*lines[:2], *transfer, *lines[2:]]
-    left = max(len(lines) - LINES + 1, 0)
+    more_notes = max(len(lines) - LINES + 1, 0)
     brief = [_brief(line) for line in lines[: LINES - 1]]
     brief = [*brief[:2], *transfer, *brief[2:]]
-    hidden = f"{number_of(left, 'more note')}, and all in full" if left else "in full"
-    return [*brief, f"data: {hidden}: {more}"]
+    rest = f"{number_of(more_notes, 'more note')}, and all in full" if more_notes else "in full"
+    return [*brief, f"data: {rest}: {more}"]
 
 
 def _brief(line: str) -> str:

@@ -17,7 +17,7 @@ from kdzoo.data.archives import TORCHVISION, from_torchvision, read_packed
 from kdzoo.data.canonical import Array, Raw, canonical
 from kdzoo.data.dataset import Dataset
 from kdzoo.data.folder import load_folder
-from kdzoo.data.known import DATA, HALVED, DataSource, data_root, not_here, where
+from kdzoo.data.known import DATA, HALVED, DataSource, data_root, location_of, missing_data
 from kdzoo.errors import InputError, KdzooError, unknown
 from kdzoo.text import number_of
 
@@ -55,9 +55,9 @@ def load(
         return replace(dataset, origins={"train": "", "test": "a fifth, by content"})
     if request == "spoken_digits":
         return _spoken_digits(data_root(root))
-    known = DATA.find(request)
-    if known is not None and known.read is not None:
-        return canonical(request, _read_own(request, known.read), known.description or "a source of your own")
+    source_entry = DATA.find(request)
+    if source_entry is not None and source_entry.read is not None:
+        return canonical(request, _read_own(request, source_entry.read), source_entry.description or "a source of your own")
     whole = HALVED.get(request, request)
     if whole not in TORCHVISION:
         raise InputError(unknown("data", request, DATA))
@@ -121,24 +121,24 @@ def _spoken_digits(folder: Path) -> Dataset:
     """Log-mel maps of spoken digits (`data.spoken`); two of the six speakers are the test part."""
     from kdzoo.data import spoken
 
-    known = DATA.get("spoken_digits")
-    place = folder / str(known.files)
+    source_entry = DATA.get("spoken_digits")
+    place = folder / str(source_entry.files)
     if not place.is_dir():
-        raise InputError(not_here("spoken_digits", str(place), f"fetch it where there is a network, in {folder}: {known.get}"))
+        raise InputError(missing_data("spoken_digits", str(place), f"fetch it where there is a network, in {folder}: {source_entry.get}"))
     recordings = spoken.read_recordings(place)
     spoken.require_speakers(recordings, spoken.TEST_SPEAKERS)
     train_speakers = sorted(set(recordings.speakers) - set(spoken.TEST_SPEAKERS))
     cut = f"cut off after {spoken.LENGTH / spoken.RATE:g} s: {number_of(recordings.cut, 'recording')}"
     raw = Raw(recordings.of(train_speakers), recordings.of(spoken.TEST_SPEAKERS), spoken.DIGITS, (cut,) if recordings.cut else ())
     origins = {"train": ", ".join(train_speakers), "test": f"{' and '.join(spoken.TEST_SPEAKERS)}, who are not in train"}
-    return replace(canonical("spoken_digits", raw, f"{known.files} in the data folder"), origins=origins)
+    return replace(canonical("spoken_digits", raw, f"{source_entry.files} in the data folder"), origins=origins)
 
 
 def data_files(request: str, root: Path | None) -> list[Path]:
     """Where the files of a data set lie: folders, or none for one that is built in."""
     if request.startswith("folder:"):
         return [Path(os.path.expanduser(request.removeprefix("folder:")))]
-    location = where(request, root)
+    location = location_of(request, root)
     if location in (None, "built in"):
         return []
     place = Path(str(location))

@@ -10,7 +10,7 @@ from torch import Tensor
 from kdzoo.contract.shapes import DataFacts
 from kdzoo.data.dataset import Dataset, Subset
 from kdzoo.data.transfer import classes_in_words
-from kdzoo.data.unlabelled import Unlabelled, joined
+from kdzoo.data.unlabelled import UnlabelledImages, append_unlabelled
 from kdzoo.errors import InputError
 from kdzoo.runs.spec import DataSpec, TransferSpec
 from kdzoo.seeds import generator
@@ -47,7 +47,7 @@ class Splits:
         return replace(self, val=cut[0], test=cut[1], origin=f"{self.origin}, first {count}")
 
 
-def split(dataset: Dataset, spec: DataSpec, extra: Unlabelled | None = None) -> Splits:
+def split(dataset: Dataset, spec: DataSpec, extra: UnlabelledImages | None = None) -> Splits:
     """Limit, hold out, take the transfer set's classes, unlabel, in this order; draws are stratified by class, with the split's seed.
 
     extra: the images without labels of the transfer set, which follow the training images or stand in their place.
@@ -70,9 +70,9 @@ def split(dataset: Dataset, spec: DataSpec, extra: Unlabelled | None = None) -> 
         count = max(round(spec.val_fraction * len(places)), classes)
         if count >= len(places) - classes:
             raise InputError(f"val_fraction: {spec.val_fraction:g} of {len(places)} images leaves less than one training image per class")
-        chosen = stratified(targets[places], count, spec.split_seed, "val")
+        held_out = stratified(targets[places], count, spec.split_seed, "val")
         mask = torch.zeros(len(places), dtype=torch.bool)
-        mask[chosen] = True
+        mask[held_out] = True
         train, val = places[~mask], take(dataset.train, places[mask])
     elif spec.val_fraction > 0:
         val = dataset.val
@@ -85,13 +85,13 @@ def split(dataset: Dataset, spec: DataSpec, extra: Unlabelled | None = None) -> 
     part = take(dataset.train, train)
     if spec.label_fraction < 1 and len(train):
         count = max(round(spec.label_fraction * len(train)), taught_classes)
-        labelled = stratified(part.targets, count, spec.split_seed, "labels")
-        masked = torch.full_like(part.targets, -1)
-        masked[labelled] = part.targets[labelled]
-        part = replace(part, targets=masked)
+        with_label = stratified(part.targets, count, spec.split_seed, "labels")
+        targets_left = torch.full_like(part.targets, -1)
+        targets_left[with_label] = part.targets[with_label]
+        part = replace(part, targets=targets_left)
     if spec.transfer is not None and spec.transfer.images is not None:
         assert extra is not None, "the images of a transfer set are loaded with the data"
-        part = joined(part, extra)
+        part = append_unlabelled(part, extra)
         train = torch.cat([train, torch.full((extra.count,), -1)])
     return Splits(
         part, val, dataset.test, DataFacts(len(part.targets), classes, part.targets), train, origin, dataset.train, of_teacher, dataset.task
@@ -110,7 +110,7 @@ def _of_classes(dataset: Dataset, places: Tensor, transfer: TransferSpec) -> Ten
     return chosen
 
 
-def labelled(splits: Splits) -> Subset:
+def labelled_subset(splits: Splits) -> Subset:
     """The first training images that a teacher knows the labels of, as many as it takes to see what a network knows of them.
 
     Of all that it learns, where its students are taught on a transfer set: a network that names every class may seem to
@@ -119,8 +119,8 @@ def labelled(splits: Splits) -> Subset:
     if splits.of_teacher is not None:
         first = splits.of_teacher[:LOOKED_AT]
         return Subset(splits.all_train.images[first.to(splits.all_train.images.device)], splits.all_train.targets[first])
-    known = (splits.train.targets >= 0).nonzero().flatten()[:LOOKED_AT]
-    return Subset(splits.train.images[known], splits.train.targets[known])
+    places = (splits.train.targets >= 0).nonzero().flatten()[:LOOKED_AT]
+    return Subset(splits.train.images[places], splits.train.targets[places])
 
 
 def take(subset: Subset, index: Tensor) -> Subset:
@@ -137,14 +137,14 @@ def stratified(targets: Tensor, count: int, seed: int, name: str) -> Tensor:
     counts = torch.minimum(shares.floor().clamp(min=1), sizes)
     while (short := count - int(counts.sum())) != 0:
         room = (counts < sizes) if short > 0 else (counts > 1)
-        urge = torch.where(room, (shares - counts) * (1 if short > 0 else -1), torch.tensor(-torch.inf, dtype=torch.float64))
+        priority = torch.where(room, (shares - counts) * (1 if short > 0 else -1), torch.tensor(-torch.inf, dtype=torch.float64))
         if not bool(room.any()):
             break
-        counts[int(urge.argmax())] += 1 if short > 0 else -1
+        counts[int(priority.argmax())] += 1 if short > 0 else -1
     random = generator(seed, "split", name)
-    chosen = []
+    indices = []
     for label in range(classes):
         members = (targets == label).nonzero().flatten()
-        drawn = torch.randperm(len(members), generator=random)[: int(counts[label])]
-        chosen.append(members[drawn])
-    return torch.cat(chosen).sort().values
+        picks = torch.randperm(len(members), generator=random)[: int(counts[label])]
+        indices.append(members[picks])
+    return torch.cat(indices).sort().values

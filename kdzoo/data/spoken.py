@@ -50,8 +50,8 @@ class Recordings:
 
     def of(self, speakers: Collection[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """The maps and the digits of some speakers."""
-        chosen = np.array([speaker in speakers for speaker in self.speakers])
-        return self.maps[chosen], self.digits[chosen]
+        mask = np.array([speaker in speakers for speaker in self.speakers])
+        return self.maps[mask], self.digits[mask]
 
 
 def mel(hertz: Any) -> Any:
@@ -93,10 +93,10 @@ def read_recordings(folder: Path) -> Recordings:
     Raises InputError for a folder without any, and for files that are not mono recordings at RATE, all of them at once.
     """
     files = sorted(folder.glob("*.wav"))
-    named = [(file, match) for file in files if (match := NAME.fullmatch(file.name))]
+    matches = [(file, match) for file in files if (match := NAME.fullmatch(file.name))]
     problems = [f"{file.name} (expected a name like 7_theo_31.wav)" for file in files if not NAME.fullmatch(file.name)]
     maps, cut = [], 0
-    for file, _ in named:
+    for file, _ in matches:
         samples = _samples(file, problems)
         if samples is not None:
             maps.append(log_mel(samples))
@@ -106,20 +106,20 @@ def read_recordings(folder: Path) -> Recordings:
         raise InputError(
             f"data: {number_of(len(problems), 'recording')} below {folder} cannot be used: {'; '.join(problems[:SHOWN])}{more}"
         )
-    if not named:
+    if not matches:
         raise InputError(f"data: {folder}: no recordings; expected files such as 7_theo_31.wav")
-    digits = np.array([int(match[1]) for _, match in named], dtype=np.int64)
-    return Recordings(np.stack(maps), digits, tuple(match[2] for _, match in named), cut)
+    digits = np.array([int(match[1]) for _, match in matches], dtype=np.int64)
+    return Recordings(np.stack(maps), digits, tuple(match[2] for _, match in matches), cut)
 
 
 def _samples(file: Path, problems: list[str]) -> NDArray[Any] | None:
     """The samples of a recording; None, and a problem more, for what is not one."""
     try:
-        rate, heard = wavfile.read(file)
+        rate, content = wavfile.read(file)
     except (OSError, ValueError, EOFError) as error:
         problems.append(f"{file.name} ({error or type(error).__name__})")
         return None
-    samples: NDArray[Any] = heard
+    samples: NDArray[Any] = content
     if rate != RATE or samples.ndim != 1 or not len(samples):
         problems.append(f"{file.name} (expected mono at {RATE} Hz, got {rate} Hz and samples of shape {samples.shape})")
         return None

@@ -21,7 +21,7 @@ def class_numbers(words: Sequence[str], classes: Sequence[str]) -> tuple[int, ..
     lack, for both ways at once, and where no class is left.
     """
     problems: list[str] = []
-    kept: set[int] = set()
+    included: set[int] = set()
     left_out: set[int] = set()
     for word in words:
         negative = word.startswith(LEAVE_OUT) and word not in classes
@@ -29,18 +29,18 @@ def class_numbers(words: Sequence[str], classes: Sequence[str]) -> tuple[int, ..
         if number is None:
             problems.append(unknown("transfer_classes", word.removeprefix(LEAVE_OUT) if negative else word, classes))
         else:
-            (left_out if negative else kept).add(number)
-    if kept and left_out:
+            (left_out if negative else included).add(number)
+    if included and left_out:
         problems.append(
-            f"transfer_classes: expected the classes to teach ({named(kept, classes)}) or the classes to leave out "
+            f"transfer_classes: expected the classes to teach ({names_of(included, classes)}) or the classes to leave out "
             f"({', '.join(LEAVE_OUT + classes[number] for number in sorted(left_out))}), got both"
         )
     if problems:
         raise InputError(*problems)
-    chosen = kept or set(range(len(classes))) - left_out
-    if not chosen:
+    numbers = included or set(range(len(classes))) - left_out
+    if not numbers:
         raise InputError(f"transfer_classes: all {len(classes)} classes are left out; expected at least one class to teach")
-    return None if len(chosen) == len(classes) else tuple(sorted(chosen))
+    return None if len(numbers) == len(classes) else tuple(sorted(numbers))
 
 
 def _number(word: str, classes: Sequence[str]) -> int | None:
@@ -52,7 +52,7 @@ def _number(word: str, classes: Sequence[str]) -> int | None:
     return None
 
 
-def named(numbers: Sequence[int] | set[int], classes: Sequence[str]) -> str:
+def names_of(numbers: Sequence[int] | set[int], classes: Sequence[str]) -> str:
     """Classes by name, in the order of their numbers."""
     return ", ".join(classes[number] if number < len(classes) else str(number) for number in sorted(numbers))
 
@@ -61,9 +61,9 @@ def classes_in_words(numbers: Sequence[int], classes: Sequence[str]) -> str:
     """`all classes but 3`, `classes 7, 8`, `30 of 100 classes`."""
     left_out = sorted(set(range(len(classes))) - set(numbers))
     if len(left_out) <= min(NAMED, len(numbers)):
-        return f"all classes but {named(left_out, classes)}"
+        return f"all classes but {names_of(left_out, classes)}"
     if len(numbers) <= NAMED:
-        return f"class{'es' * (len(numbers) > 1)} {named(numbers, classes)}"
+        return f"class{'es' * (len(numbers) > 1)} {names_of(numbers, classes)}"
     return f"{len(numbers)} of {len(classes)} classes"
 
 

@@ -30,7 +30,7 @@ SHOWN = 3
 
 
 @dataclass(frozen=True)
-class Like:
+class ImageFormat:
     """What images have to be like to stand beside those of a data set.
 
     shape: channels, height, width. from_files: whether the data set's own images are decoded from files to squares of that
@@ -42,8 +42,10 @@ class Like:
     scales: tuple[tuple[str, float], ...]
 
     @staticmethod
-    def those_of(dataset: Dataset) -> Like:
-        return Like((dataset.channels, dataset.height, dataset.width), dataset.name == "folder", tuple(sorted(dataset.scales.items())))
+    def those_of(dataset: Dataset) -> ImageFormat:
+        return ImageFormat(
+            (dataset.channels, dataset.height, dataset.width), dataset.name == "folder", tuple(sorted(dataset.scales.items()))
+        )
 
     def __str__(self) -> str:
         channels, height, width = self.shape
@@ -51,7 +53,7 @@ class Like:
 
 
 @dataclass(frozen=True)
-class Unlabelled:
+class UnlabelledImages:
     """Images in the order of their keys, whatever order their files had.
 
     keys: a digest of each image's pixels, (N, 16) uint8. fingerprint: of all keys. notes: what was passed over, a sentence each.
@@ -68,7 +70,9 @@ class Unlabelled:
         return len(self.keys)
 
 
-def load_unlabelled(request: str, like: Like, *, root: Path | None, image_size: int | None, skip_unreadable: bool) -> Unlabelled:
+def load_unlabelled(
+    request: str, like: ImageFormat, *, root: Path | None, image_size: int | None, skip_unreadable: bool
+) -> UnlabelledImages:
     """The images of `folder:PATH`, whatever sub-folders they are in, or the training images of a data set by name.
 
     Raises InputError for a folder without images, images that cannot be read (unless these are skipped), and images of
@@ -81,15 +85,15 @@ def load_unlabelled(request: str, like: Like, *, root: Path | None, image_size: 
     keys = pixel_keys(pixels)
     order = torch.from_numpy(np.lexsort(keys.numpy().T[::-1]))
     digest = hashlib.blake2b(f"{like.shape}".encode() + keys[order].numpy().tobytes(), digest_size=16)
-    return Unlabelled(pixels[order], keys[order], digest.hexdigest(), request, notes)
+    return UnlabelledImages(pixels[order], keys[order], digest.hexdigest(), request, notes)
 
 
-def _source(request: str, like: Like, root: Path | None, image_size: int | None) -> Pixels:
+def _source(request: str, like: ImageFormat, root: Path | None, image_size: int | None) -> Pixels:
     try:
         dataset = load(request, root=root, image_size=image_size)
     except InputError as error:
         raise InputError(*_of_transfer_data(error)) from error
-    if (other := Like.those_of(dataset)).shape != like.shape:
+    if (other := ImageFormat.those_of(dataset)).shape != like.shape:
         raise InputError(f"transfer_data: {request} has images of {other}; expected {like}, as those of the data are")
     return dataset.train.images
 
@@ -99,7 +103,7 @@ def _of_transfer_data(error: InputError) -> list[str]:
     return [f"transfer_data: {problem.removeprefix('data: ')}" for problem in error.problems]
 
 
-def _folder(folder: Path, like: Like, *, skip_unreadable: bool) -> tuple[Pixels, tuple[str, ...]]:
+def _folder(folder: Path, like: ImageFormat, *, skip_unreadable: bool) -> tuple[Pixels, tuple[str, ...]]:
     if not folder.is_dir():
         raise InputError(f"transfer_data: {FOLDER}{folder}: no such folder")
     walk = Walk(folder)
@@ -179,13 +183,13 @@ def _each(pixels: Pixels) -> Iterator[Array]:
     return iter(pixels.cpu().numpy())
 
 
-def in_common(images: Pixels, extra: Unlabelled) -> int:
+def in_common(images: Pixels, extra: UnlabelledImages) -> int:
     """How many of the unlabelled images stand among others too, by their pixels."""
-    known = set(map(bytes, pixel_keys(images).numpy()))
-    return sum(bytes(key) in known for key in extra.keys.numpy())
+    keys = set(map(bytes, pixel_keys(images).numpy()))
+    return sum(bytes(key) in keys for key in extra.keys.numpy())
 
 
-def refuse_test_images(dataset: Dataset, extra: Unlabelled) -> None:
+def refuse_test_images(dataset: Dataset, extra: UnlabelledImages) -> None:
     """Raises InputError where some of the images are test images too, by their pixels: a student is not taught on these."""
     if count := in_common(dataset.test.images, extra):
         raise InputError(
@@ -194,14 +198,14 @@ def refuse_test_images(dataset: Dataset, extra: Unlabelled) -> None:
         )
 
 
-def joined(first: Subset, extra: Unlabelled) -> Subset:
+def append_unlabelled(first: Subset, extra: UnlabelledImages) -> Subset:
     """A part of the data, and behind it the images without labels."""
     targets = torch.cat([first.targets, torch.full((extra.count,), -1, dtype=first.targets.dtype)])
     keys = None if first.keys is None else torch.cat([first.keys, extra.keys])
-    return Subset(_joined(first.images, extra.pixels), targets, keys)
+    return Subset(_concatenate(first.images, extra.pixels), targets, keys)
 
 
-def _joined(first: Pixels, second: Pixels) -> Pixels:
+def _concatenate(first: Pixels, second: Pixels) -> Pixels:
     if isinstance(first, Tensor) and isinstance(second, Tensor):
         return torch.cat([first, second])
     one, other = (part if isinstance(part, LazyImages) else as_lazy(part) for part in (first, second))

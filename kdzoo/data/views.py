@@ -45,23 +45,23 @@ class Views:
 
     def to(self, device: torch.device) -> Views:
         """The same on a device, from which a batch takes its rows there; but for the operations, which are sorted on the CPU."""
-        moved = {
+        tensors = {
             name: value.to(device)
             for name in ("top", "left", "flip", "height", "width", "cut")
             if (value := getattr(self, name)) is not None
         }
-        return replace(self, **moved, colours={name: factor.to(device) for name, factor in self.colours.items()})
+        return replace(self, **tensors, colours={name: factor.to(device) for name, factor in self.colours.items()})
 
 
-def draw(augment: Augment, *, samples: int, height: int, width: int, seed: int, epoch: int, stream: str = "view") -> Views:
+def draw_views(augment: Augment, *, samples: int, height: int, width: int, seed: int, epoch: int, stream: str = "view") -> Views:
     """The views of all samples in an epoch; streams of other names are independent, and so is each kind of augmentation."""
-    frames = _frames(augment, samples, height, width, generator(seed, stream, epoch))
+    crops = _draw_crops(augment, samples, height, width, generator(seed, stream, epoch))
     colours = {}
     for name in (name for name in COLOURS if getattr(augment, name)):
         strength = getattr(augment, name)
         low = max(0.0, 1 - strength)
         colours[name] = low + (1 + strength - low) * torch.rand(samples, generator=generator(seed, stream, name, epoch))
-    operations = levels = cut = None
+    operations = levels = cutout_centre = None
     if augment.randaugment:
         random = generator(seed, stream, "randaugment", epoch)
         operations = torch.randint(len(OPERATIONS), (samples, augment.randaugment), generator=random)
@@ -69,8 +69,10 @@ def draw(augment: Augment, *, samples: int, height: int, width: int, seed: int, 
         levels = signs * (augment.magnitude / MAGNITUDES)
     if augment.cutout:
         random = generator(seed, stream, "cutout", epoch)
-        cut = torch.stack([torch.randint(side, (samples,), generator=random) for side in output_shape(augment, height, width)], dim=1)
-    return replace(frames, colours=colours, operations=operations, levels=levels, cut=cut)
+        cutout_centre = torch.stack(
+            [torch.randint(side, (samples,), generator=random) for side in output_shape(augment, height, width)], dim=1
+        )
+    return replace(crops, colours=colours, operations=operations, levels=levels, cut=cutout_centre)
 
 
 def output_shape(augment: Augment, height: int, width: int) -> tuple[int, int]:
@@ -78,17 +80,17 @@ def output_shape(augment: Augment, height: int, width: int) -> tuple[int, int]:
     return augment.size or height, augment.size or width
 
 
-def _frames(augment: Augment, samples: int, height: int, width: int, random: torch.Generator) -> Views:
+def _draw_crops(augment: Augment, samples: int, height: int, width: int, random: torch.Generator) -> Views:
     """What part of the image is seen, and whether mirrored."""
     flip = torch.rand(samples, generator=random) < 0.5 if augment.flip else torch.zeros(samples, dtype=torch.bool)
     if augment.crop == "resized":
-        return _resized(augment, samples, height, width, random, flip)
+        return _draw_resized_crops(augment, samples, height, width, random, flip)
     reach = 2 * augment.pad + 1
     top, left = (torch.randint(reach, (samples,), generator=random) for _ in range(2))
     return Views(top, left, flip)
 
 
-def _resized(augment: Augment, samples: int, height: int, width: int, random: torch.Generator, flip: Tensor) -> Views:
+def _draw_resized_crops(augment: Augment, samples: int, height: int, width: int, random: torch.Generator, flip: Tensor) -> Views:
     """Crops of a random area and aspect (log-uniform between 3/4 and 4/3), cut down to what fits into the image."""
     area = height * width * (augment.min_area + (1 - augment.min_area) * torch.rand(samples, generator=random, dtype=torch.float64))
     low, high = (torch.tensor(bound, dtype=torch.float64).log() for bound in ASPECT)
@@ -100,36 +102,36 @@ def _resized(augment: Augment, samples: int, height: int, width: int, random: to
     return Views(top.long(), left.long(), flip, h.long(), w.long())
 
 
-def apply(images: Tensor, views: Views, index: Tensor, augment: Augment) -> Tensor:
+def apply_views(images: Tensor, views: Views, index: Tensor, augment: Augment) -> Tensor:
     """Images (B, C, H, W) uint8 as their views show them; `index` (B,), where the views are, says which samples they are.
 
     Cropped and flipped first, then colours, RandAugment's operations and cutout.
     """
     device = images.device
-    augmented = _framed(images, views, index, augment)
+    augmented = _crop_and_flip(images, views, index, augment)
     for name, factor in views.colours.items():
         augmented = COLOURS[name](augmented, factor[index].to(device))
     if views.operations is not None and views.levels is not None:
-        sorted_on = index.to(views.operations.device)  # the one question that a step asks of a GPU, and with RandAugment alone
-        for operation, level in zip(views.operations[sorted_on].unbind(1), views.levels[sorted_on].unbind(1), strict=True):
+        index_there = index.to(views.operations.device)  # the one question that a step asks of a GPU, and with RandAugment alone
+        for operation, level in zip(views.operations[index_there].unbind(1), views.levels[index_there].unbind(1), strict=True):
             augmented = apply_operation(augmented, operation, level)
     return augmented if views.cut is None else cutout(augmented, views.cut[index].to(device), augment.cutout)
 
 
-def _framed(images: Tensor, views: Views, index: Tensor, augment: Augment) -> Tensor:
+def _crop_and_flip(images: Tensor, views: Views, index: Tensor, augment: Augment) -> Tensor:
     """Cropped, resized and flipped."""
     device = images.device
     top, left, flip = (part[index].to(device) for part in (views.top, views.left, views.flip))
     if views.height is not None and views.width is not None:
         size = augment.size or images.shape[-1]
-        return _sampled(images, top, left, views.height[index].to(device), views.width[index].to(device), flip, size)
-    whole = center(images, augment)
+        return _resample(images, top, left, views.height[index].to(device), views.width[index].to(device), flip, size)
+    whole = evaluation_view(images, augment)
     if augment.crop == "none" and not augment.flip:
         return whole
-    return _cropped(whole, top, left, flip, augment)
+    return _crop_padded(whole, top, left, flip, augment)
 
 
-def _cropped(images: Tensor, top: Tensor, left: Tensor, flip: Tensor, augment: Augment) -> Tensor:
+def _crop_padded(images: Tensor, top: Tensor, left: Tensor, flip: Tensor, augment: Augment) -> Tensor:
     """Crops of the padded images at their own size, by one gather."""
     _, channels, height, width = images.shape
     rows = top[:, None] + torch.arange(height, device=images.device)
@@ -146,7 +148,7 @@ def _cropped(images: Tensor, top: Tensor, left: Tensor, flip: Tensor, augment: A
     return padded.flatten(2).gather(2, place[:, None].expand(-1, channels, -1)).view(-1, channels, height, width)
 
 
-def _sampled(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, flip: Tensor, size: int) -> Tensor:
+def _resample(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, flip: Tensor, size: int) -> Tensor:
     """Boxes of the images, resized to `size` by bilinear sampling at pixel centres, rounded to whole grey levels."""
     full_height, full_width = images.shape[-2:]
     steps = (torch.arange(size, device=images.device, dtype=torch.float32) + 0.5) / size
@@ -158,7 +160,7 @@ def _sampled(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: T
     return sampled.round().clamp(0, 255).to(torch.uint8)
 
 
-def center(images: Tensor, augment: Augment) -> Tensor:
+def evaluation_view(images: Tensor, augment: Augment) -> Tensor:
     """The view at evaluation: the central square of side `augment.size`, resized first where images are smaller."""
     return centre(images, augment.size)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kdzoo.data.pixels import endings, identified
+from kdzoo.data.pixels import endings, has_image_content
 from kdzoo.files import is_plain
 from kdzoo.text import number_of
 
@@ -35,10 +35,10 @@ class SkippedFiles:
         """What was skipped, in one sentence; none where nothing was."""
         parts = []
         if count := sum(self.hidden.values()):
-            parts.append(f"{number_of(count, 'hidden file')} ({listed(sorted(self.hidden))})")
+            parts.append(f"{number_of(count, 'hidden file')} ({first_of(sorted(self.hidden))})")
         if count := sum(self.others.values()):
             kinds = [f"{number:,} {ending or 'without ending'}" for ending, number in self.others.most_common()]
-            parts.append(f"{number_of(count, 'file')} of another kind ({listed(kinds, ENDINGS_SHOWN)})")
+            parts.append(f"{number_of(count, 'file')} of another kind ({first_of(kinds, ENDINGS_SHOWN)})")
         if self.beside:
             parts.append(f"{number_of(self.beside, 'image')} beside the class folders")
         parts += self.things[:SHOWN]
@@ -129,7 +129,7 @@ class Walk:
             else:
                 self.skipped.things.append(f"{self._short(path)} (permission denied)")
             return False
-        if path.suffix.lower() in endings() or identified(path):
+        if path.suffix.lower() in endings() or has_image_content(path):
             return True
         self.skipped.others[path.suffix.lower()] += 1
         return False
@@ -161,6 +161,6 @@ def _count_files(folder: Path) -> int:
     return sum(len(names) for _, _, names in os.walk(folder))
 
 
-def listed(texts: Sequence[str], show: int = SHOWN) -> str:
+def first_of(texts: Sequence[str], show: int = SHOWN) -> str:
     """The first of some texts, and how many more there are."""
     return ", ".join(texts[:show]) + (f", {len(texts) - show} more" if len(texts) > show else "")

@@ -19,7 +19,7 @@ from kdzoo.distiller.joint import ProcessGroup
 from kdzoo.distiller.losses import Blueprint, MethodLosses, validate_epochs
 from kdzoo.distiller.outputs import OutputsDistiller
 from kdzoo.distiller.request import Pairing, refusals, resolve
-from kdzoo.errors import InputError, noting
+from kdzoo.errors import InputError, collect_problems
 from kdzoo.models.forward import outputs
 from kdzoo.models.pass_through import PassThrough, pass_through
 
@@ -80,14 +80,14 @@ class Distiller(MethodLosses):
         problems = list(refusals(spec, teacher=teacher is not None, same_inputs=teacher_inputs is None))
         if teacher is not None and _shared(student, teacher):
             problems.append("teacher: shares parameters with the student, and a teacher is frozen: pass a copy, copy.deepcopy(teacher)")
-        with noting(problems):
+        with collect_problems(problems):
             validate_epochs(epochs)
-        stated, shape = None, None
-        with noting(problems):
-            stated = stated_shape(data)
+        data_shape, shape = None, None
+        with collect_problems(problems):
+            data_shape = stated_shape(data)
         blueprint = Blueprint(spec, data, pairing, label_smoothing, seed)
         if inputs is None:
-            shape = stated or default_shape(student, teacher)
+            shape = data_shape or default_shape(student, teacher)
             if shape is None and (early := blueprint.reads_shapes):
                 problems.append(_unknown_inputs(early, student))
         if problems:
@@ -96,7 +96,7 @@ class Distiller(MethodLosses):
         self.student = student
         self._networks = _Networks(PassThrough(student), None if teacher is None else PassThrough(teacher))
         self._blueprint = blueprint
-        self._default_shape = shape if inputs is None and stated is None else None
+        self._default_shape = shape if inputs is None and data_shape is None else None
         self._is_built = False
         if inputs is None and shape is not None:
             inputs = example_input(shape, student)

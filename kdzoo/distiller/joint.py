@@ -43,11 +43,11 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, sizes: list[int], rank: int, group: ProcessGroup | None) -> Tensor:
         ctx.sizes, ctx.rank = sizes, rank
-        sent = tensor.new_zeros((max(sizes), *tensor.shape[1:]))
-        sent[: len(tensor)] = tensor
-        received = [torch.empty_like(sent) for _ in sizes]
-        dist.all_gather(received, sent, group=group)
-        return torch.cat([rows[:size] for rows, size in zip(received, sizes, strict=True)])
+        padded = tensor.new_zeros((max(sizes), *tensor.shape[1:]))
+        padded[: len(tensor)] = tensor
+        gathered = [torch.empty_like(padded) for _ in sizes]
+        dist.all_gather(gathered, padded, group=group)
+        return torch.cat([rows[:size] for rows, size in zip(gathered, sizes, strict=True)])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:

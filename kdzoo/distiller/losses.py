@@ -19,7 +19,7 @@ from kdzoo.contract.shapes import DataFacts, Shapes, UnknownFacts
 from kdzoo.distiller.clock import LoopClock, validate_share
 from kdzoo.distiller.joint import ProcessGroup, gather_of, world_size
 from kdzoo.distiller.request import Pairing, compared_classes
-from kdzoo.errors import InputError, noting
+from kdzoo.errors import InputError, collect_problems
 from kdzoo.models.stages import pair_stages
 from kdzoo.runs.spec import ObjectiveSpec
 
@@ -160,7 +160,7 @@ class Blueprint:
         """The sum with freshly made modules; raises InputError with every method that cannot serve these networks or data."""
         problems = list(compared_classes(self.spec, student.classes, teacher.classes)) if teacher else []
         objective: Objective | None = None
-        with noting(problems):
+        with collect_problems(problems):
             facts = facts_or_unknown(self.data, student.classes)
             stages = pair_stages(student, teacher or student, self.pairing)
             objective = build_objective(self.spec, student, teacher, stages, facts, label_smoothing=self.label_smoothing, seed=self.seed)

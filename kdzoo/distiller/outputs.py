@@ -19,7 +19,7 @@ from kdzoo.contract.shapes import DataFacts, Shapes, StageShape
 from kdzoo.distiller.joint import ProcessGroup
 from kdzoo.distiller.losses import Blueprint, MethodLosses, validate_epochs
 from kdzoo.distiller.request import Pairing, missing, refusals
-from kdzoo.errors import InputError, noting
+from kdzoo.errors import InputError, collect_problems
 from kdzoo.runs.spec import ObjectiveSpec
 
 OF_A_NETWORK = ~Need.TARGETS
@@ -51,7 +51,7 @@ class OutputsDistiller(MethodLosses):
         problems += missing(spec, "teacher", OF_A_NETWORK, provides(teacher)) if teacher is not None else ()
         if spec.task and not provides(student) & Need.LOGITS:
             problems.append("student: cross-entropy reads its logits, which its outputs do not have")
-        with noting(problems):
+        with collect_problems(problems):
             validate_epochs(epochs)
         if problems:
             raise InputError(*problems)

@@ -10,7 +10,7 @@ from kdzoo.contract.card import Card, Setting
 from kdzoo.contract.explain import in_words
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.needs import Need, Pass
-from kdzoo.errors import InputError, did_you_mean, noting, unknown
+from kdzoo.errors import InputError, collect_problems, did_you_mean, unknown
 from kdzoo.runs.spec import ObjectiveSpec
 from kdzoo.suite.plan.objectives import objective_at
 from kdzoo.suite.plan.requests import Request, parse_request
@@ -42,10 +42,10 @@ def resolve(
     if not _is_number(weight, math.inf):
         problems.append(f"weight: expected a number >= 0, got {weight!r}")
     values: dict[str, dict[str, Any]] = {}
-    with noting(problems):
+    with collect_problems(problems):
         values = _by_term(request.terms, hyperparameters, options)
         for name in request.terms:
-            with noting(problems):
+            with collect_problems(problems):
                 REGISTRY.create(name, values.get(name, {}))
     if problems:
         raise InputError(*problems)
@@ -93,8 +93,8 @@ def _by_term(terms: tuple[str, ...], hyperparameters: Mapping[str, Any], options
         else:
             fields_by_method = {name: ", ".join(fields[name]) or "none" for name in terms}
             near = did_you_mean(key, [*(field for name in terms for field in fields[name]), *options])
-            taken = "; ".join(f"the hyper-parameters of {name}: {listed}" for name, listed in fields_by_method.items())
-            problems.append(f"{key}: unknown{near or (f'; {taken}' if taken else '')}")
+            parameters = "; ".join(f"the hyper-parameters of {name}: {listed}" for name, listed in fields_by_method.items())
+            problems.append(f"{key}: unknown{near or (f'; {parameters}' if parameters else '')}")
     if problems:
         raise InputError(*problems)
     return values

@@ -53,20 +53,20 @@ def several(student: Sequence[Size], teacher: Sequence[Size]) -> list[int]:
 
 def last_of_several(student: Sequence[Size], teacher: Sequence[Size]) -> tuple[int, int] | None:
     """Each network's own last map of more than one cell, where they have more than one in common; None where not."""
-    found = [[position for position, size in enumerate(sizes) if size[0] * size[1] > 1] for sizes in (student, teacher)]
-    if not all(found):
+    positions_by_network = [[position for position, size in enumerate(sizes) if size[0] * size[1] > 1] for sizes in (student, teacher)]
+    if not all(positions_by_network):
         return None
-    ours, theirs = (positions[-1] for positions in found)
+    ours, theirs = (positions[-1] for positions in positions_by_network)
     return (ours, theirs) if several([student[ours]], [teacher[theirs]]) else None
 
 
-def mean_square(apart: Tensor) -> Tensor:
+def mean_square(difference: Tensor) -> Tensor:
     """The mean of squares over all entries, by their sum, whose gradient keeps the memory layout of maps.
 
     That of a mean is contiguous whatever the maps are, and batch norms and convolutions take ten times as long for a gradient
     in another layout than their map's.
     """
-    return apart.square().sum() / apart.numel()
+    return difference.square().sum() / difference.numel()
 
 
 def normalise(vectors: Tensor, eps: float = 1e-12) -> Tensor:
@@ -80,9 +80,9 @@ def squared_distances(rows: Tensor) -> Tensor:
     By products of rows instead of differences, which would be B x B x D; its error is a few roundings of the largest.
     The first row is taken from all: distances and gradients do not see it, and what all rows share cannot drown them.
     """
-    apart = rows - rows[:1].detach()
+    centred = rows - rows[:1].detach()
     with full_precision(rows):
-        products = apart @ apart.T
+        products = centred @ centred.T
     lengths = products.diagonal()
     return (lengths[:, None] + lengths - 2 * products).clamp(min=0)
 
@@ -117,7 +117,7 @@ class Rectifier(nn.Module):
         self.register_buffer("least", torch.zeros(1))
 
     @torch.no_grad()
-    def watch(self, target: Tensor) -> None:
+    def observe(self, target: Tensor) -> None:
         """Take note of a batch of the teacher's while training."""
         if self.training:
             self.least.copy_(torch.minimum(self.least, target.amin()))
@@ -132,12 +132,12 @@ def channel_adapter(student: int, teacher: int) -> nn.Module:
 
 
 def adapt_channels(
-    carriers: nn.Module, student_stages: Sequence[Tensor], teacher_stages: Sequence[Tensor]
+    adapters: nn.Module, student_stages: Sequence[Tensor], teacher_stages: Sequence[Tensor]
 ) -> tuple[list[Tensor], list[Tensor]]:
     """The student's maps, each through its channel adapter, and the teacher's, each pair at one size; the larger is pooled first."""
     pairs = [same_size(wide(s), taught(t)) for s, t in zip(student_stages, teacher_stages, strict=True)]
     with full_precision(pairs[0][0]):
-        return [carry(s) for carry, (s, _) in zip(cast(nn.ModuleList, carriers), pairs, strict=True)], [t for _, t in pairs]
+        return [adapter(s) for adapter, (s, _) in zip(cast(nn.ModuleList, adapters), pairs, strict=True)], [t for _, t in pairs]
 
 
 def connector(student: int, teacher: int) -> nn.Sequential:
@@ -145,7 +145,7 @@ def connector(student: int, teacher: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(student, teacher, kernel_size=1, bias=False), BatchNorm(teacher))
 
 
-def pooled_classifier(**networks: Shapes) -> None:
+def require_pooled_classifier(**networks: Shapes) -> None:
     """Refuse networks whose classifier does not work on the cells of their last map; keywords are their roles."""
     problems = [
         f"applies the {role}'s classifier to its last map, whose {shapes.stages[-1].channels} channels are not the embedding's width of "

@@ -110,7 +110,7 @@ class BYOT(Method):
         total = wide(student.logits).new_zeros(())
         with full_precision(student.logits):
             for head, features in zip(cast(nn.ModuleList, module), student.stages[:-1], strict=True):
-                cast(Exit, head).rectifier.watch(taught(student.embedding))
+                cast(Exit, head).rectifier.observe(taught(student.embedding))
                 logits, embedding = head(wide(features))
                 total = total + byot(
                     logits,

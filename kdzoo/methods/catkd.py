@@ -14,7 +14,7 @@ from kdzoo.contract.needs import Need
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.register import register
 from kdzoo.contract.shapes import DataFacts, Shapes
-from kdzoo.methods._ops import full_precision, normalise, pooled_classifier, taught, wide
+from kdzoo.methods._ops import full_precision, normalise, require_pooled_classifier, taught, wide
 
 
 def catkd(student_maps: Tensor, teacher_maps: Tensor, *, resolution: int = 2) -> Tensor:
@@ -77,7 +77,7 @@ class CATKD(Method):
     resolution: int = Field(2, ge=1, description="cells a side to which maps are pooled")
 
     def build(self, student: Shapes, teacher: Shapes, data: DataFacts) -> nn.Module:
-        pooled_classifier(student=student, teacher=teacher)
+        require_pooled_classifier(student=student, teacher=teacher)
         return nn.Module()
 
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:

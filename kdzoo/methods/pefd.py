@@ -75,6 +75,6 @@ class PEFD(Method):
 
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:
         ensemble = cast(Projectors, module)
-        ensemble.rectifier.watch(taught(teacher.embedding))
+        ensemble.rectifier.observe(taught(teacher.embedding))
         with full_precision(student.embedding):
             return pefd(ensemble(wide(student.embedding)), teacher.embedding)

@@ -15,7 +15,7 @@ from kdzoo.contract.needs import Need, Needs
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.register import register
 from kdzoo.contract.shapes import DataFacts, Shapes
-from kdzoo.methods._ops import full_precision, pooled_classifier, taught, wide
+from kdzoo.methods._ops import full_precision, require_pooled_classifier, taught, wide
 from kdzoo.methods.dkd import DKD, decoupled
 
 GRIDS = (2, 4)
@@ -103,7 +103,7 @@ class SDD(DKD):
     complementary_weight: float = Field(2.0, ge=0, description="factor on cells that disagree with the whole (beta of the paper)")
 
     def build(self, student: Shapes, teacher: Shapes, data: DataFacts) -> nn.Module:
-        pooled_classifier(student=student, teacher=teacher)
+        require_pooled_classifier(student=student, teacher=teacher)
         return nn.Module()
 
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:

@@ -96,7 +96,7 @@ class SimKD(Method):
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:
         reuse, embedding = cast(Reuse, module), taught(teacher.embedding)
         target, pooled = last_map(taught(teacher.stages[-1]), embedding)
-        reuse.rectifier.watch(torch.where(pooled, target.amin(), embedding.amin()))
+        reuse.rectifier.observe(torch.where(pooled, target.amin(), embedding.amin()))
         with full_precision(embedding):
             projected = reuse(wide(student.stages[-1]))
         return torch.where(pooled, simkd(projected, target), simkd(projected, embedding[:, :, None, None]))

@@ -74,7 +74,7 @@ class SRRL(Method):
 
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:
         regression = cast(Regression, module)
-        regression.rectifier.watch(taught(teacher.embedding))
+        regression.rectifier.observe(taught(teacher.embedding))
         with full_precision(student.embedding):
             embedding, logits = regression(wide(student.embedding))
         return srrl(embedding, teacher.embedding, logits, teacher.logits)

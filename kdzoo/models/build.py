@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from kdzoo.errors import InputError
 from kdzoo.models.checkpoints import read_state
 from kdzoo.models.examine import Head, examine
-from kdzoo.models.names import code_of, is_known, ours_or_timm
+from kdzoo.models.names import code_of, is_known, require_network_name
 from kdzoo.models.network import Network, heads_of
 from kdzoo.models.weights import classes_of, input_of, load_state
 from kdzoo.models.zoo._staged import StagedNetwork
@@ -59,42 +59,42 @@ def build_network(
     state: Mapping[str, Tensor] | None = None
     if weights is not None:
         state = read_state(weights, owner if kind == "run" else None, spec.weights if kind == "file" else None)
-    trained = None if weights is None else input_of(weights)
-    assumed = trained is None and spec.norm is None and (state is not None or module is not None)
+    transform = None if weights is None else input_of(weights)
+    assumes_norm = transform is None and spec.norm is None and (state is not None or module is not None)
     fresh = False
-    takes = channels if state is None else _channels_of(spec.name, state, channels)
-    image_size = spec.image_size or (trained.image_size if trained else None)
+    model_channels = channels if state is None else _channels_of(spec.name, state, channels)
+    image_size = spec.image_size or (transform.image_size if transform else None)
     with global_stream(seed, "init"):
         if module is not None:
             model = copy.deepcopy(module)
         else:
-            model = _create(spec, takes, image_size or side, head)
+            model = _create(spec, model_channels, image_size or side, head)
             if spec.stem == "small":
                 small_stem(model, spec.name)
     if spec.start == "pretrained":
         config = cast(dict[str, Any], model.pretrained_cfg)
-        mean, std, takes = config["mean"], config["std"], 3
+        mean, std, model_channels = config["mean"], config["std"], 3
         fresh = config["num_classes"] != spec.classes
         if image_size is None and config.get("fixed_input_size"):
             image_size = config["input_size"][-1]
-    elif trained is not None:
-        mean, std = trained.mean, trained.std
+    elif transform is not None:
+        mean, std = transform.mean, transform.std
     if spec.norm is not None:
-        mean, std = _fitting(spec, takes)
+        mean, std = _norm_of_channels(spec, model_channels)
     if state is not None:
         state = model.named_as_here(state) if isinstance(model, StagedNetwork) else state
         if head == "fresh" and classes_of(state) not in (None, spec.classes):
             state, fresh = {**state, **_head_of(model)}, True
         load_state(model, state, str(weights))
-    network = Network(model, channels=takes, mean=mean, std=std, image_size=image_size)
-    network.assumed_norm = assumed
+    network = Network(model, channels=model_channels, mean=mean, std=std, image_size=image_size)
+    network.assumed_norm = assumes_norm
     network.fresh_head = fresh
     name = type(network.model).__name__ if spec.name.startswith("module:") else spec.name
-    examine(network, trial_images(takes, image_size or side), name=name, classes=spec.classes, head=head)
+    examine(network, trial_images(model_channels, image_size or side), name=name, classes=spec.classes, head=head)
     return network
 
 
-def _fitting(spec: NetworkSpec, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _norm_of_channels(spec: NetworkSpec, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The mean and deviation that a specification names; raises InputError where they are of other channels."""
     assert spec.norm is not None
     if len(spec.norm.mean) not in (1, channels):
@@ -127,7 +127,7 @@ def creation_options(spec: NetworkSpec, channels: int, side: int) -> dict[str, A
 
 
 def _create(spec: NetworkSpec, channels: int, side: int, head: Head) -> nn.Module:
-    ours_or_timm(spec.name)
+    require_network_name(spec.name)
     pretrained = spec.start == "pretrained"
     config = timm.get_pretrained_cfg(spec.name)
     options = creation_options(spec, channels, side)

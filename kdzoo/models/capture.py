@@ -14,7 +14,7 @@ class CaptureInputs:
     """The first inputs that modules see while hooks hold, in the order of the modules; None for None."""
 
     def __init__(self, hooks: ExitStack, modules: Sequence[nn.Module | None]) -> None:
-        self.seen: list[Tensor | None] = [None] * len(modules)
+        self.values: list[Tensor | None] = [None] * len(modules)
         for position, module in enumerate(modules):
             if module is not None:
                 hooks.callback(module.register_forward_pre_hook(self._keep(position)).remove)
@@ -22,7 +22,7 @@ class CaptureInputs:
     def _keep(self, position: int) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def keep(module: nn.Module, args: tuple[Any, ...]) -> None:
             # an activation that works in place would change what it was given
-            self.seen[position] = args[0].clone() if getattr(module, "inplace", False) else args[0]
+            self.values[position] = args[0].clone() if getattr(module, "inplace", False) else args[0]
 
         return keep
 
@@ -31,12 +31,12 @@ class CaptureOutputs:
     """The outputs of modules while hooks hold, in the order of the modules."""
 
     def __init__(self, hooks: ExitStack, modules: Sequence[nn.Module]) -> None:
-        self.seen: list[Tensor] = [torch.empty(0)] * len(modules)
+        self.values: list[Tensor] = [torch.empty(0)] * len(modules)
         for position, module in enumerate(modules):
             hooks.callback(module.register_forward_hook(self._keep(position)).remove)
 
     def _keep(self, position: int) -> Callable[[nn.Module, Any, Tensor], None]:
         def keep(module: nn.Module, args: Any, output: Tensor) -> None:
-            self.seen[position] = output
+            self.values[position] = output
 
         return keep

@@ -31,9 +31,9 @@ def examine(network: Network, x: Tensor, *, name: str, classes: int | None, head
     """
     if network.is_timm:
         _find_taps(network, x)
-        output = _trial(network, lambda: network._staged(x)[0], name)
+        output = _trial(network, lambda: network._forward_stages(x)[0], name)
     else:
-        network.layout = _trial(network, lambda: generic.layout(network.model, lambda: network.model(x)), name)
+        network.layout = _trial(network, lambda: generic.find_layout(network.model, lambda: network.model(x)), name)
         output = generic.scores_of(_trial(network, lambda: network.model(x), name), name)
     _refuse_shape(output, classes, name)
     network.gives = kind_of_scores(output)

@@ -24,7 +24,7 @@ class Layout:
     head: str | None = None
 
 
-def layout(model: nn.Module, act: Callable[[], object]) -> Layout:
+def find_layout(model: nn.Module, act: Callable[[], object]) -> Layout:
     """Read a model's layout off one forward, `act`.
 
     A stage is the last four-dimensional output at a resolution above 1x1 where a convolution ran, before the last
@@ -48,20 +48,20 @@ def layout(model: nn.Module, act: Callable[[], object]) -> Layout:
             if isinstance(module, nn.Conv2d):
                 convolved.add(size)
 
-    with watching(model, [name for name, _ in model.named_modules() if name], note):
+    with hooked(model, [name for name, _ in model.named_modules() if name], note):
         act()
     return layouts[-1] if layouts else Layout(tuple(last[size] for size in last if size in convolved))
 
 
 @contextmanager
-def watching(model: nn.Module, names: list[str], note: Callable[[str, nn.Module, Any], None]) -> Any:
+def hooked(model: nn.Module, names: list[str], note: Callable[[str, nn.Module, Any], None]) -> Any:
     """Tell `note` of every call of the named modules, in order, with its output."""
 
     def hook(name: str) -> Callable[..., None]:
-        def told(module: nn.Module, args: object, output: object) -> None:
+        def call_note(module: nn.Module, args: object, output: object) -> None:
             note(name, module, output)
 
-        return told
+        return call_note
 
     with ExitStack() as hooks:
         for name in names:
@@ -69,7 +69,7 @@ def watching(model: nn.Module, names: list[str], note: Callable[[str, nn.Module,
         yield
 
 
-def run(model: nn.Module, x: Tensor, taps: tuple[Tap, ...]) -> tuple[Tensor, list[Tensor]]:
+def forward_with_taps(model: nn.Module, x: Tensor, taps: tuple[Tap, ...]) -> tuple[Tensor, list[Tensor]]:
     """The logits and the tapped outputs of one forward."""
     calls: Counter[str] = Counter()
     maps: dict[Tap, Tensor] = {}
@@ -79,9 +79,9 @@ def run(model: nn.Module, x: Tensor, taps: tuple[Tap, ...]) -> tuple[Tensor, lis
             maps[name, calls[name]] = output
         calls[name] += 1
 
-    with watching(model, list(dict.fromkeys(name for name, _ in taps)), note):
-        given = model(x)
-    return scores_of(given, type(model).__name__), [maps[tap] for tap in taps]
+    with hooked(model, list(dict.fromkeys(name for name, _ in taps)), note):
+        output = model(x)
+    return scores_of(output, type(model).__name__), [maps[tap] for tap in taps]
 
 
 def scores_of(output: object, name: str) -> Tensor:

@@ -62,8 +62,8 @@ def _oblong(network: Network, height: int, width: int) -> list[str]:
     if height == width:
         return []
     parts = [part for part in network.modules() if isinstance(part, Network) and hasattr(part.model, "pretrained_cfg")]
-    seen_whole = [part for part in parts if part.image_size in (None, width)]  # `normalise` resizes the images of the others
-    configs = [cast("dict[str, Any]", part.model.pretrained_cfg) for part in seen_whole]
+    not_resized = [part for part in parts if part.image_size in (None, width)]  # `normalise` resizes the images of the others
+    configs = [cast("dict[str, Any]", part.model.pretrained_cfg) for part in not_resized]
     names = sorted({str(config.get("architecture")) for config in configs if config.get("fixed_input_size")})
     return [
         f"{name}: is made for square images, but these have height {height} and width {width}; {name}@{height} resizes them to "

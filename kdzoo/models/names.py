@@ -115,7 +115,7 @@ def pretrained_classes(name: str) -> int | None:
     return None if config is None else config.num_classes
 
 
-def ours_or_timm(name: str) -> None:
+def require_network_name(name: str) -> None:
     """Refuse a name that is no network, with the nearest."""
     if name.startswith("module:") or is_known(name):
         return

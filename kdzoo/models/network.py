@@ -62,20 +62,26 @@ class Network(nn.Module):
         """One forward, with what was asked for and nothing else."""
         x = self.normalise(images)
         with ExitStack() as hooks:
-            embedded = CaptureInputs(hooks, [self.classifier] if Need.EMBEDDING in need else [])
-            before = CaptureInputs(hooks, self._activations() if Need.PREACT in need else [])
-            scored = CaptureOutputs(hooks, heads_of(self.model) if Need.DISTILLED in need else [])
-            logits, stages = self._staged(x) if self.is_timm else generic.run(self.model, x, self.layout.stages)
+            classifier_inputs = CaptureInputs(hooks, [self.classifier] if Need.EMBEDDING in need else [])
+            inner_inputs = CaptureInputs(hooks, self._activations() if Need.PREACT in need else [])
+            head_outputs = CaptureOutputs(hooks, heads_of(self.model) if Need.DISTILLED in need else [])
+            logits, stages = self._forward_stages(x) if self.is_timm else generic.forward_with_taps(self.model, x, self.layout.stages)
         if self.gives == "probabilities":
             logits = log_of(logits)
-            scored.seen = [log_of(seen) for seen in scored.seen]
-        preact = [stage if into is None else into for stage, into in zip(stages, before.seen, strict=True)] if before.seen else None
+            head_outputs.values = [log_of(scores) for scores in head_outputs.values]
+        preact = (
+            [stage if inner is None else inner for stage, inner in zip(stages, inner_inputs.values, strict=True)]
+            if inner_inputs.values
+            else None
+        )
         values: dict[Need, Any] = {
-            Need.LOGITS: scored.seen[0] if Need.DISTILLED in need else logits,
-            Need.EMBEDDING: None if not embedded.seen or embedded.seen[0] is None else embedded.seen[0].flatten(1),
+            Need.LOGITS: head_outputs.values[0] if Need.DISTILLED in need else logits,
+            Need.EMBEDDING: None
+            if not classifier_inputs.values or classifier_inputs.values[0] is None
+            else classifier_inputs.values[0].flatten(1),
             Need.STAGES: stages,
             Need.PREACT: preact,
-            Need.DISTILLED: scored.seen[-1] if scored.seen else None,
+            Need.DISTILLED: head_outputs.values[-1] if head_outputs.values else None,
             Need.MEMBERS: [logits],
         }
         return Outputs.of({n: value for n, value in values.items() if n in need} | self.parts(need), owner="network")
@@ -161,7 +167,7 @@ class Network(nn.Module):
         pairs = ((self.mean, norm.mean), (self.std, norm.std))
         return all(torch.allclose(own.flatten().cpu(), torch.tensor(part), rtol=0, atol=1e-4) for own, part in pairs)
 
-    def _staged(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def _forward_stages(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         run = compiled_body() if self.training and len(x) == self.compiled_batch_size else body
         final, maps = run(self.model, x, self.taps)
         return self.model.forward_head(final), list(maps)  # type: ignore[operator]
@@ -215,7 +221,7 @@ class Peer(nn.Module):
 
 
 @contextmanager
-def normalising(network: Network, norm: Normalisation) -> Iterator[None]:
+def other_norm(network: Network, norm: Normalisation) -> Iterator[None]:
     """The network under another normalisation, for as long as the context lasts."""
     before = network.mean, network.std
     network.mean, network.std = (

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from kdzoo.data.dataset import Subset
 from kdzoo.data.loader import fetch
-from kdzoo.data.views import center, output_shape
+from kdzoo.data.views import evaluation_view, output_shape
 from kdzoo.runs.recipe import Augment
 
 EVALUATION_BATCH = 500
@@ -33,7 +33,7 @@ def predict(network: nn.Module, subset: Subset, augment: Augment, device: torch.
     chunks = []
     indices = torch.split(torch.arange(len(subset.targets), device=subset.images.device), batch_of(network, subset, augment))
     for images in fetch(subset.images, indices, device):
-        logits: Tensor = network.logits(center(images, augment))  # type: ignore[operator]
+        logits: Tensor = network.logits(evaluation_view(images, augment))  # type: ignore[operator]
         chunks.append(logits.float().log_softmax(1).cpu())
     network.train(training)
     return torch.cat(chunks)

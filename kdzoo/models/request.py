@@ -66,7 +66,7 @@ def parse_network(text: str) -> NetworkRequest:
     return NetworkRequest(text, name, "file", path=_existing(text, weights), **options)
 
 
-def pretrained_unless_said(text: str) -> str:
+def pretrained_by_default(text: str) -> str:
     """A network's bare name as `NAME:pretrained`, with its options, where there are published weights; any other words as they are."""
     if parse_network(text).start != "random" or ":" in _without_options(text)[0]:
         return text

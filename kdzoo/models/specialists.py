@@ -134,8 +134,8 @@ def disagreement(q: Tensor, generalist: Tensor, specialists: Sequence[Tensor], s
     total = _kl(generalist.double(), q.double())
     for place, (log_probs, classes) in enumerate(zip(specialists, sets, strict=True)):
         rest = (~membership([classes], q.shape[1])[0]).to(q.device)
-        merged = torch.cat([q.double()[:, list(classes)], q.double()[:, rest].logsumexp(1, keepdim=True)], 1)
-        total = total + active[:, place].double() * _kl(log_probs.double(), merged)
+        coarse = torch.cat([q.double()[:, list(classes)], q.double()[:, rest].logsumexp(1, keepdim=True)], 1)
+        total = total + active[:, place].double() * _kl(log_probs.double(), coarse)
     return total
 
 

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from kdzoo.errors import InputError
-from kdzoo.runs.seals import Damaged, read_tensors, write_tensors
+from kdzoo.runs.seals import DamagedFile, read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from kdzoo.models.network import Network
@@ -39,7 +39,7 @@ def read_deployed(path: Path, owner: str | None = None) -> tuple[dict[str, Tenso
     """
     try:
         tensors, _ = read_tensors(path, owner)
-    except (Damaged, FileNotFoundError) as error:
+    except (DamagedFile, FileNotFoundError) as error:
         again = "" if owner is None else f"; `kdzoo run {path.parent}` trains {owner} again"
         raise InputError(f"weights: {error}{again}") from error
     parts = {key.removeprefix(DEPLOY_PREFIX): value for key, value in tensors.items() if key.startswith(DEPLOY_PREFIX)}

@@ -73,10 +73,10 @@ def _commit() -> str | None:
 def _output_of(*command: str) -> str | None:
     """What a program prints; None where it is not there, fails or prints nothing."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+        process = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() or None
+    return process.stdout.strip() or None
 
 
 def _text_of(path: Path) -> str:

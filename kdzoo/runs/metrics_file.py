@@ -42,8 +42,8 @@ class JsonLines:
     """
 
     def __init__(self, path: Path, keep_through_step: int) -> None:
-        kept = [record for record in read_lines(path) if record["step"] <= keep_through_step]
-        write_bytes(path, b"".join(map(_line, kept)))
+        records = [record for record in read_lines(path) if record["step"] <= keep_through_step]
+        write_bytes(path, b"".join(map(_line, records)))
         self._file = path.open("ab", buffering=0)
 
     def epoch(self, record: Record) -> None:

@@ -45,7 +45,7 @@ class Option:
     many_runs: bool = False
 
 
-def listed(value: object) -> object:
+def as_list(value: object) -> object:
     """`"a,b"` and `[a, b]` and `a` are the same list. A comma may end it; raises ValueError for an empty item."""
     if isinstance(value, str):
         parts = [part.strip() for part in value.split(",")]
@@ -84,7 +84,7 @@ def _device(value: str) -> str:
 Size = Annotated[int, BeforeValidator(_size)]
 CacheBudget = Annotated[int | None, BeforeValidator(_cache_budget)]
 Keep = Annotated[
-    tuple[Literal["predictions", "student", "checkpoint"], ...], BeforeValidator(lambda v: () if v == "nothing" else listed(v))
+    tuple[Literal["predictions", "student", "checkpoint"], ...], BeforeValidator(lambda v: () if v == "nothing" else as_list(v))
 ]
 
 
@@ -197,9 +197,9 @@ class ExecutionSpec(Spec):
 class Execution(ExecutionSpec):
     """How to execute, from Python: `kdzoo.Execution(threads=1, compile=True)`. Raises InputError with everything that is wrong."""
 
-    def __init__(self, **given: Any) -> None:
+    def __init__(self, **options: Any) -> None:
         try:
-            super().__init__(**given)
+            super().__init__(**options)
         except ValidationError as error:
             raise InputError(*problems_of(error, "execution", type(self).model_fields)) from error
 

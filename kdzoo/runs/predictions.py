@@ -22,7 +22,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from kdzoo.runs.atomic import write_bytes
-from kdzoo.runs.seals import Damaged, check_seal, refuse_what_is_no_file, seal
+from kdzoo.runs.seals import DamagedFile, check_seal, refuse_what_is_no_file, seal
 from kdzoo.text import first_line
 
 KEY_BYTES = 16
@@ -61,53 +61,53 @@ def write_predictions(path: Path, parts: Mapping[str, Predictions], run_id: str)
 def read_predictions(path: Path, run_id: str, *, part: str, classes: int, largest: int = LARGEST) -> Predictions:
     """The predictions of a run on one part, for so many classes, which may take `largest` bytes in memory.
 
-    Raises Damaged, in one line, for what is not a run's whole predictions, before memory is taken for them, and
+    Raises DamagedFile, in one line, for what is not a run's whole predictions, before memory is taken for them, and
     FileNotFoundError where there is no file.
     """
     refuse_what_is_no_file(path)
     try:
         if path.stat().st_size > largest:
-            raise Damaged(f"{path}: larger than the {largest:,} bytes that predictions may take")
+            raise DamagedFile(f"{path}: larger than the {largest:,} bytes that predictions may take")
         content = path.read_bytes()
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             comment = archive.comment
             if not comment:
-                raise Damaged(f"{path}: has no keys and no digest; another program or an older kdzoo wrote it")
+                raise DamagedFile(f"{path}: has no keys and no digest; another program or an older kdzoo wrote it")
             whole = content.removesuffix(len(comment).to_bytes(2, "little") + comment) + b"\0\0"
             check_seal(path, comment, whole, run_id)
-            found = _arrays(path, archive, part, classes, largest)
+            predictions = _arrays(path, archive, part, classes, largest)
     except FileNotFoundError:
         raise
     except DAMAGE as error:
         reason = first_line(error)
-        raise Damaged(f"{path}: not a whole archive of predictions ({reason})") from error
-    return _plausible(path, found, classes)
+        raise DamagedFile(f"{path}: not a whole archive of predictions ({reason})") from error
+    return _require_log_probs(path, predictions, classes)
 
 
 def _arrays(path: Path, archive: zipfile.ZipFile, part: str, classes: int, largest: int) -> Predictions:
     """The three arrays of a part, unpacked once what they declare fits together and into memory."""
     names = (part, f"{part}_targets", f"{part}_keys")
-    declared = [_declared(path, archive, name) for name in names]
-    rows = declared[1][0][:1]
+    declarations = [_declaration(path, archive, name) for name in names]
+    rows = declarations[1][0][:1]
     expected = [((*rows, classes), "<f4"), (rows, "<i8"), ((*rows, KEY_BYTES), "|u1")]
-    for name, got, want in zip(names, declared, expected, strict=True):
+    for name, got, want in zip(names, declarations, expected, strict=True):
         if got != want:
-            raise Damaged(f"{path}: {name}: expected {want[0]} {want[1]}, found {got[0]} {got[1]}")
+            raise DamagedFile(f"{path}: {name}: expected {want[0]} {want[1]}, found {got[0]} {got[1]}")
     if (size := sum(archive.getinfo(f"{name}.npy").file_size for name in names)) > largest:
-        raise Damaged(f"{path}: {part}: takes {size:,} bytes, more than the {largest:,} that are unpacked")
+        raise DamagedFile(f"{path}: {part}: takes {size:,} bytes, more than the {largest:,} that are unpacked")
     return Predictions(*(_array(archive, name) for name in names))
 
 
-def _declared(path: Path, archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], str]:
-    """The shape and the dtype that an array declares; Damaged where the archive declares another size for it."""
+def _declaration(path: Path, archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], str]:
+    """The shape and the dtype that an array declares; DamagedFile where the archive declares another size for it."""
     with archive.open(f"{name}.npy") as file:
         if npy.read_magic(file) != (1, 0):
-            raise Damaged(f"{path}: {name}: an array of an unknown version")
+            raise DamagedFile(f"{path}: {name}: an array of an unknown version")
         shape, _, dtype = npy.read_array_header_1_0(file)
         header = file.tell()
     size = header + math.prod(shape) * dtype.itemsize
     if archive.getinfo(f"{name}.npy").file_size != size:
-        raise Damaged(f"{path}: {name}: {shape} {dtype.str} takes {size:,} bytes, the archive declares another size")
+        raise DamagedFile(f"{path}: {name}: {shape} {dtype.str} takes {size:,} bytes, the archive declares another size")
     return shape, dtype.str
 
 
@@ -116,9 +116,9 @@ def _array(archive: zipfile.ZipFile, name: str) -> Any:
         return npy.read_array(file, allow_pickle=False)
 
 
-def _plausible(path: Path, found: Predictions, classes: int) -> Predictions:
-    if np.isnan(found.log_probs).any() or (found.log_probs > 0).any():
-        raise Damaged(f"{path}: expected log-probabilities, found NaN or numbers above 0")
-    if ((found.targets < 0) | (found.targets >= classes)).any():
-        raise Damaged(f"{path}: expected targets from 0 to {classes - 1}, found others")
-    return found
+def _require_log_probs(path: Path, predictions: Predictions, classes: int) -> Predictions:
+    if np.isnan(predictions.log_probs).any() or (predictions.log_probs > 0).any():
+        raise DamagedFile(f"{path}: expected log-probabilities, found NaN or numbers above 0")
+    if ((predictions.targets < 0) | (predictions.targets >= classes)).any():
+        raise DamagedFile(f"{path}: expected targets from 0 to {classes - 1}, found others")
+    return predictions

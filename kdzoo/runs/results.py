@@ -186,18 +186,18 @@ class Result(Part):
 def result_model(task: Task) -> type[Result]:
     """The model of the results of a task. Those of classification do not name it: it was the only one for long."""
     metrics = _metrics_of(task)
-    tested = _with_classes(metrics, task)
-    epoch = _typed(Epoch, val=metrics | None, test=tested)
-    oracle = _typed(OracleEpoch, test=metrics)
-    teacher = _typed(TeacherResult, val=metrics | None, test=tested | None)
-    named = {} if task is CLASSIFICATION else {"task": (Literal[task.name], always("the task"))}
-    return _typed(Result, named, last=epoch, best=epoch | None, oracle=oracle | None, teacher=teacher | None)
+    test_metrics = _with_classes(metrics, task)
+    epoch = _with_types(Epoch, val=metrics | None, test=test_metrics)
+    oracle = _with_types(OracleEpoch, test=metrics)
+    teacher = _with_types(TeacherResult, val=metrics | None, test=test_metrics | None)
+    task_field = {} if task is CLASSIFICATION else {"task": (Literal[task.name], always("the task"))}
+    return _with_types(Result, task_field, last=epoch, best=epoch | None, oracle=oracle | None, teacher=teacher | None)
 
 
 P = TypeVar("P", bound=Part)
 
 
-def _typed(part: type[P], more: Mapping[str, Any] = MappingProxyType({}), **types: Any) -> type[P]:
+def _with_types(part: type[P], more: Mapping[str, Any] = MappingProxyType({}), **types: Any) -> type[P]:
     """The same part with other types of some fields, and more fields."""
     fields: dict[str, Any] = {name: (kind, copy(part.model_fields[name])) for name, kind in types.items()}
     return create_model(part.__name__, __base__=part, __doc__=part.__doc__, **fields, **more)

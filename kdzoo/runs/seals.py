@@ -25,7 +25,7 @@ LONGEST_SEAL = 1 << 16
 """bytes of a first line; a longer one is no seal"""
 
 
-class Damaged(KdzooError):
+class DamagedFile(KdzooError):
     """A file is not what was written, or belongs to something else. The message names the file and the reason."""
 
 
@@ -34,17 +34,17 @@ def seal(content: bytes, owner: str) -> bytes:
     return json.dumps({OWNER: owner, DIGEST: hashlib.sha256(content).hexdigest()}, separators=(",", ":")).encode()
 
 
-def check_seal(path: Path, found: bytes, content: bytes, owner: str) -> None:
-    """Raises Damaged where what was found is no seal, names another owner, or belongs to other content."""
+def check_seal(path: Path, line: bytes, content: bytes, owner: str) -> None:
+    """Raises DamagedFile where what was found is no seal, names another owner, or belongs to other content."""
     try:
-        held = json.loads(found)
-        theirs, digest = str(held[OWNER]), held[DIGEST]
+        record = json.loads(line)
+        seal_owner, digest = str(record[OWNER]), record[DIGEST]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise Damaged(f"{path}: has no record of its owner and digest") from error
-    if theirs != owner:
-        raise Damaged(f"{path}: belongs to {theirs!r}, not to {owner!r}")
+        raise DamagedFile(f"{path}: has no record of its owner and digest") from error
+    if seal_owner != owner:
+        raise DamagedFile(f"{path}: belongs to {seal_owner!r}, not to {owner!r}")
     if digest != hashlib.sha256(content).hexdigest():
-        raise Damaged(f"{path}: its content has changed since it was written (the digest differs)")
+        raise DamagedFile(f"{path}: its content has changed since it was written (the digest differs)")
 
 
 def write_sealed(path: Path, content: bytes, owner: str) -> None:
@@ -55,18 +55,18 @@ def write_sealed(path: Path, content: bytes, owner: str) -> None:
 def read_sealed(path: Path, owner: str) -> bytes:
     """The content of a sealed file.
 
-    Raises Damaged where the file cannot be read, belongs to another owner or differs from what was written, and
+    Raises DamagedFile where the file cannot be read, belongs to another owner or differs from what was written, and
     FileNotFoundError where there is none.
     """
     refuse_what_is_no_file(path)
     try:
         with path.open("rb") as file:
-            found, content = file.readline(LONGEST_SEAL), file.read()
+            line, content = file.readline(LONGEST_SEAL), file.read()
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise Damaged(f"{path}: cannot be read ({error.strerror})") from error
-    check_seal(path, found, content, owner)
+        raise DamagedFile(f"{path}: cannot be read ({error.strerror})") from error
+    check_seal(path, line, content, owner)
     return content
 
 
@@ -94,7 +94,7 @@ def _in_order(content: bytes) -> bytes:
 def read_tensors(path: Path, owner: str | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors of a safetensors file, on the CPU, and its metadata.
 
-    A file without a digest, which another program wrote, is taken as it is unless an owner is asked for. Raises Damaged
+    A file without a digest, which another program wrote, is taken as it is unless an owner is asked for. Raises DamagedFile
     where the file cannot be read, its tensors are not those that were written, or it belongs to another owner, and
     FileNotFoundError where there is none.
     """
@@ -108,13 +108,13 @@ def read_tensors(path: Path, owner: str | None = None) -> tuple[dict[str, Tensor
     except FileNotFoundError:
         raise
     except (SafetensorError, OSError, ValueError) as error:
-        raise Damaged(f"{path}: not a whole safetensors file ({error})") from error
+        raise DamagedFile(f"{path}: not a whole safetensors file ({error})") from error
     if owner is not None and DIGEST not in metadata:
-        raise Damaged(f"{path}: has no digest; another program or an older kdzoo wrote it")
+        raise DamagedFile(f"{path}: has no digest; another program or an older kdzoo wrote it")
     if owner is not None and metadata.get(OWNER) != owner:
-        raise Damaged(f"{path}: belongs to {metadata.get(OWNER, 'nobody')!r}, not to {owner!r}")
+        raise DamagedFile(f"{path}: belongs to {metadata.get(OWNER, 'nobody')!r}, not to {owner!r}")
     if DIGEST in metadata and metadata[DIGEST] != tensors_digest(tensors, metadata):
-        raise Damaged(f"{path}: its tensors or metadata have changed since it was written (the digest differs)")
+        raise DamagedFile(f"{path}: its tensors or metadata have changed since it was written (the digest differs)")
     return tensors, metadata
 
 
@@ -132,6 +132,6 @@ def tensors_digest(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | 
 
 
 def refuse_what_is_no_file(path: Path) -> None:
-    """Raises Damaged for a folder, a pipe or a device: reading some of them never ends."""
+    """Raises DamagedFile for a folder, a pipe or a device: reading some of them never ends."""
     if path.exists() and not path.is_file():
-        raise Damaged(f"{path}: expected a file, found {'a folder' if path.is_dir() else 'something that is none'}")
+        raise DamagedFile(f"{path}: expected a file, found {'a folder' if path.is_dir() else 'something that is none'}")

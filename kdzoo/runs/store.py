@@ -59,8 +59,8 @@ class RunFolder:
         file, fault = self.path / "run.json", None
         if file.exists():
             try:
-                planned = self._whole_plan()
-                if planned.get("paths") == about.get("paths") or self.state() == "done":
+                recorded = self._whole_plan()
+                if recorded.get("paths") == about.get("paths") or self.state() == "done":
                     return None
             except InputError as error:
                 fault = f"{error.problems[0]}; it is written again, and the old file is kept as {set_aside(file).name}"

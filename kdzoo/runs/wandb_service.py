@@ -62,7 +62,7 @@ def open_run(settings: WandbSettings, bench: str, run_id: str, config: dict[str,
         Path(settings.directory).mkdir(parents=True, exist_ok=True)  # W&B itself would go elsewhere without a word
     if settings.mode == "online":
         wandb.setup(wandb.Settings(silent=True))  # said to `init` alone it still greets, and asks a terminal for a key
-    wished: dict[str, Any] = {
+    wanted_settings: dict[str, Any] = {
         "console": "off",
         "silent": True,
         "init_timeout": PATIENCE_SECONDS,
@@ -76,7 +76,7 @@ def open_run(settings: WandbSettings, bench: str, run_id: str, config: dict[str,
         "x_save_requirements": False,
         "x_transaction_log_flush_interval": 0.5,  # what a process that is killed can lose; W&B's own 15 seconds are many epochs
     }
-    known = {key: value for key, value in wished.items() if key in wandb.Settings.model_fields}
+    supported = {key: value for key, value in wanted_settings.items() if key in wandb.Settings.model_fields}
     return wandb.init(
         project=settings.project,
         entity=settings.entity,
@@ -88,7 +88,7 @@ def open_run(settings: WandbSettings, bench: str, run_id: str, config: dict[str,
         mode=settings.mode,
         resume="allow",
         reinit="create_new",
-        settings=wandb.Settings(**known),
+        settings=wandb.Settings(**supported),
     )
 
 
@@ -99,8 +99,8 @@ def plain_id(text: str) -> str:
 
 def wandb_id(bench: str, run_id: str) -> str:
     """An id of bench and run in the letters that W&B takes, at most 128; where that changes it, a digest keeps it apart."""
-    asked = f"{bench}-{run_id}"
-    allowed = plain_id(asked)
-    if allowed == asked and len(asked) <= 128:
-        return asked
-    return f"{allowed[:115]}-{hashlib.blake2b(asked.encode(), digest_size=6).hexdigest()}"
+    text = f"{bench}-{run_id}"
+    plain = plain_id(text)
+    if plain == text and len(text) <= 128:
+        return text
+    return f"{plain[:115]}-{hashlib.blake2b(text.encode(), digest_size=6).hexdigest()}"

@@ -34,20 +34,20 @@ class WandbSettings:
     note: str | None = None
 
 
-def wandb_settings(requested: str | None, environ: Mapping[str, str]) -> WandbSettings | None:
+def wandb_settings(option: str | None, environ: Mapping[str, str]) -> WandbSettings | None:
     """The settings that an option and the environment ask for, the option first; None where nothing does.
 
     WANDB_MODE, WANDB_PROJECT, WANDB_ENTITY, WANDB_DIR and WANDB_API_KEY are honoured; a key alone asks for nothing.
     Online without a key becomes offline with a note, since there is never a prompt.
     Raises InputError for an unknown mode, and where the option asks for W&B and it is not installed.
     """
-    word, where = (requested, "wandb") if requested is not None else (environ.get("WANDB_MODE", ""), "WANDB_MODE")
+    word, where = (option, "wandb") if option is not None else (environ.get("WANDB_MODE", ""), "WANDB_MODE")
     if word not in _MODES:
         raise InputError(f"{where}: expected online, offline or disabled, got {word!r}{did_you_mean(word, _MODES)}")
     mode, note = _MODES[word], None
     if mode is None:
         return None
-    if requested is not None and importlib.util.find_spec("wandb") is None:
+    if option is not None and importlib.util.find_spec("wandb") is None:
         raise InputError("wandb: asked for, but not installed; pip install 'kdzoo[wandb]'")
     if mode == "online" and not _has_key(environ):
         mode = "offline"

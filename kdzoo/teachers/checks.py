@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from kdzoo.data.dataset import Subset
-from kdzoo.data.split import Splits, labelled
+from kdzoo.data.split import Splits, labelled_subset
 from kdzoo.errors import InputError
 from kdzoo.models.ensemble import Ensemble
 from kdzoo.models.names import own_norm
-from kdzoo.models.network import Network, normalising
+from kdzoo.models.network import Network, other_norm
 from kdzoo.models.normalisation import usual_for
 from kdzoo.models.placement import Placement
 from kdzoo.models.predict import predict
@@ -29,7 +29,7 @@ CLEARLY = 0.05
 """the size of the test that calls one of the usual normalisations better, all of them together"""
 
 
-def check(teacher: Teacher, splits: Splits, augment: Augment, execution: Placement) -> list[str]:
+def refuse_at_chance(teacher: Teacher, splits: Splits, augment: Augment, execution: Placement) -> list[str]:
     """What is to be said of how a teacher stands against chance: nothing where it is above it on validation images.
 
     Where these are too few to tell, and where none are held out, the training images are asked, those that it will teach
@@ -37,56 +37,57 @@ def check(teacher: Teacher, splits: Splits, augment: Augment, execution: Placeme
     could have told: it teaches noise. A pretrained network asked for another number of classes, whose new head is random,
     is the usual cause.
     """
-    said: list[str] = []
+    doubts: list[str] = []
     if teacher.val is not None and splits.val is not None:
-        found = against_chance(teacher.val, splits.val.targets)
-        if found.above:
+        verdict = against_chance(teacher.val, splits.val.targets)
+        if verdict.above:
             return []
-        if found.tells:
-            raise _at_chance(teacher, found, "validation")
-        said.append(
-            f"teacher {teacher.name}: {found.images} validation images are too few to tell {found.text} from chance ({found.chance:.1%})"
+        if verdict.tells:
+            raise _at_chance(teacher, verdict, "validation")
+        doubts.append(
+            f"teacher {teacher.name}: {verdict.images} validation images are too few to tell {verdict.text} from chance "
+            f"({verdict.chance:.1%})"
         )
-    found = against_chance(*teacher.check_predictions(splits, augment, execution))
-    if found.above:
-        return [f"{text}; on {found.images} training images it is above chance, with {found.accuracy:.1%}" for text in said]
-    if found.tells:
-        raise _at_chance(teacher, found, "training")
-    few = f"{found.images} training images are too few to tell {found.text} from chance ({found.chance:.1%})"
-    return [*said, f"teacher {teacher.name}: {few}"]
+    verdict = against_chance(*teacher.check_predictions(splits, augment, execution))
+    if verdict.above:
+        return [f"{text}; on {verdict.images} training images it is above chance, with {verdict.accuracy:.1%}" for text in doubts]
+    if verdict.tells:
+        raise _at_chance(teacher, verdict, "training")
+    few = f"{verdict.images} training images are too few to tell {verdict.text} from chance ({verdict.chance:.1%})"
+    return [*doubts, f"teacher {teacher.name}: {few}"]
 
 
-def _at_chance(teacher: Teacher, found: AgainstChance, where: str) -> InputError:
+def _at_chance(teacher: Teacher, verdict: AgainstChance, where: str) -> InputError:
     return InputError(
-        f"teacher {teacher.name}: {found.text} on {found.images} {where} images is not above chance "
-        f"({found.chance:.1%}; binomial test of size {CHANCE_SIZE:g}): it would teach noise. Train it longer, give its weights "
+        f"teacher {teacher.name}: {verdict.text} on {verdict.images} {where} images is not above chance "
+        f"({verdict.chance:.1%}; binomial test of size {CHANCE_SIZE:g}): it would teach noise. Train it longer, give its weights "
         "(NAME:FILE), say what its images were normalised with (NAME:FILE@norm=auto tries the usual ones), or keep it as a control "
         "(kdzoo bench --allow-chance-teacher)"
     )
 
 
-def remarks(teacher: Teacher, splits: Splits, augment: Augment, execution: Placement) -> list[str]:
+def notes_on_teacher(teacher: Teacher, splits: Splits, augment: Augment, execution: Placement) -> list[str]:
     """What else is to be said of a teacher before it teaches: that it gives probabilities, or that another normalisation suits it."""
     if not isinstance(teacher, LiveTeacher):
         return []
     network = teacher.network
     members = cast(list[Network], list(network.model)) if isinstance(network, Ensemble) else [network]  # type: ignore[call-overload]
-    said = [text for text in (GIVEN.get(member.gives) for member in members) if text]
-    found = [f"teacher {teacher.name}: {text}" for text in dict.fromkeys(said)]
+    texts = [text for text in (NOTES_OF_OUTPUTS.get(member.gives) for member in members) if text]
+    notes = [f"teacher {teacher.name}: {text}" for text in dict.fromkeys(texts)]
     if isinstance(network, Ensemble) or not network.assumed_norm:
-        return found
-    part = splits.val or labelled(splits)
+        return notes
+    part = splits.val or labelled_subset(splits)
     norms = measure_norms(network, own_norm(teacher.name), part, augment, execution.device)
     better = norms.better()
     if better is not None:
-        found.append(
+        notes.append(
             f"teacher {teacher.name}: the normalisation it was trained with is unknown, so the data's is used; another one "
             f"is clearly better: {norms}. Add @norm={better} to the network or --set teacher.norm={better}; auto takes the best"
         )
-    return found
+    return notes
 
 
-GIVEN = {
+NOTES_OF_OUTPUTS = {
     "probabilities": "its forward ends in a softmax; the logarithms of its probabilities teach, which equal its class scores up to a "
     "constant per image, so that every softened softmax is the same",
     "log-probabilities": "its forward ends in log_softmax; its log-probabilities teach, which equal its class scores up to a "
@@ -106,8 +107,8 @@ class Norms:
         if not self.others:
             return None
         best = max(self.others, key=lambda name: int(self.others[name].sum()))
-        won, lost = (int(side.sum()) for side in (self.others[best] & ~self.own, self.own & ~self.others[best]))
-        return best if won > lost and binomial_tail(won, won + lost, 0.5) <= CLEARLY / len(self.others) else None
+        gains, losses = (int(side.sum()) for side in (self.others[best] & ~self.own, self.own & ~self.others[best]))
+        return best if gains > losses and binomial_tail(gains, gains + losses, 0.5) <= CLEARLY / len(self.others) else None
 
     def __str__(self) -> str:
         ranked = sorted(self.others, key=lambda name: -int(self.others[name].sum()))
@@ -132,6 +133,6 @@ def measure_norms(network: Network, architectures: Normalisation | None, part: S
         return Norms(own, {})
     others = {}
     for name, norm in usual.items():
-        with normalising(network, norm):
+        with other_norm(network, norm):
             others[name] = right()
     return Norms(own, others)

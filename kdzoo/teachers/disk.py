@@ -162,14 +162,14 @@ def _make_zeros(path: Path, size: int) -> None:
 def free_bytes(folder: Path, device: torch.device) -> int:
     """A share of what is free where a cache would lie."""
     parent_folder = next(parent for parent in folder.parents if parent.exists())
-    spaces = [shutil.disk_usage(parent_folder).free + _taken(folder)]
+    spaces = [shutil.disk_usage(parent_folder).free + _disk_space(folder)]
     if device.type == "cuda":
         spaces.append(torch.cuda.mem_get_info(device)[0])
     spaces.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     return int(AUTO_SHARE * min(spaces))
 
 
-def _taken(folder: Path) -> int:
+def _disk_space(folder: Path) -> int:
     """The disk space of a cache's files; another process may be removing them."""
     return sum(status.st_blocks * STAT_BLOCK for file in folder.glob("*") if (status := plain_status(file)) is not None)
 
@@ -179,23 +179,23 @@ def make_room(folder: Path, limit: int) -> None:
 
     One that another process has open stays usable for that process until it ends.
     """
-    found = {path.parent: plain_status(path) for path in folder.parent.glob("*/about.json") if path.parent != folder}
-    used = {other: 0.0 if known is None else known.st_mtime for other, known in found.items()}
+    statuses = {path.parent: plain_status(path) for path in folder.parent.glob("*/about.json") if path.parent != folder}
+    last_use = {other: 0.0 if status is None else status.st_mtime for other, status in statuses.items()}
     total = 0
-    for other in sorted(used, key=lambda other: -used[other]):
-        total += _taken(other)
+    for other in sorted(last_use, key=lambda other: -last_use[other]):
+        total += _disk_space(other)
         if total > limit or other.name.endswith(REMOVED):
             remove(other)
 
 
 def remove(folder: Path) -> None:
     """Remove a cache, first from under its name: whoever opens one there begins a new one, and finds no half of the old."""
-    gone = folder.with_name(f"{folder.name}-{secrets.token_hex(4)}{REMOVED}")
+    trash = folder.with_name(f"{folder.name}-{secrets.token_hex(4)}{REMOVED}")
     try:
-        folder.rename(gone)
+        folder.rename(trash)
     except FileNotFoundError:  # another process was faster
         return
-    shutil.rmtree(gone, ignore_errors=True)
+    shutil.rmtree(trash, ignore_errors=True)
 
 
 def size_text(count: int) -> str:

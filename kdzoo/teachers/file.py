@@ -80,12 +80,12 @@ class SavedFile:
         """The first rows (M,) int64 of samples by their keys (M, 16) and views (M,); -1 where there is none."""
         samples, _ = self._samples
         numbers, rows = self._places
-        wanted, view = as_values(keys.numpy()), np.asarray(views)
-        sample = np.searchsorted(samples, wanted).clip(max=len(samples) - 1)
+        values, view = as_values(keys.numpy()), np.asarray(views)
+        sample = np.searchsorted(samples, values).clip(max=len(samples) - 1)
         number = sample * self._views_each + view - CENTRE
         place = np.searchsorted(numbers, number).clip(max=len(numbers) - 1)
-        found = (samples[sample] == wanted) & (numbers[place] == number) & (view - CENTRE < self._views_each)
-        return torch.from_numpy(np.where(found, rows[place], -1))
+        exists = (samples[sample] == values) & (numbers[place] == number) & (view - CENTRE < self._views_each)
+        return torch.from_numpy(np.where(exists, rows[place], -1))
 
     def logits(self, rows: Tensor) -> Tensor:
         """Class scores (B, K) float32 of rows (B,): their softmax at T = 1 is the teacher's."""
@@ -108,6 +108,6 @@ def spread(top_log_probs: Tensor, top_classes: Tensor, classes: int) -> Tensor:
     if not others:
         whole = logs.new_zeros(len(logs), classes)
     else:
-        left = (1 - logs.exp().sum(1, keepdim=True)).clamp(min=LEAST_MASS)
-        whole = (left / others).log().expand(-1, classes).clone()
+        rest = (1 - logs.exp().sum(1, keepdim=True)).clamp(min=LEAST_MASS)
+        whole = (rest / others).log().expand(-1, classes).clone()
     return whole.scatter_(1, top_classes, logs).float()

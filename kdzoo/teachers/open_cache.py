@@ -13,7 +13,7 @@ from kdzoo.contract.needs import ALWAYS_CACHED, PER_SAMPLE, Need, Pass
 from kdzoo.contract.shapes import Shapes
 from kdzoo.data.loader import fetch_once
 from kdzoo.data.split import Splits
-from kdzoo.data.views import center, has_numbered_views, view_count
+from kdzoo.data.views import evaluation_view, has_numbered_views, view_count
 from kdzoo.models.network import Network
 from kdzoo.models.placement import Placement
 from kdzoo.runs.atomic import StoreError
@@ -59,7 +59,7 @@ def open_teacher_cache(
         about |= {"mixing": [recipe.mixup, recipe.cutmix, recipe.mix_prob], "numpy": np.__version__}  # which draws the shares
         if Pass.PARTNER in passes:  # what is mixed with what then depends on the labels
             about["labels"] = hashlib.sha256(splits.train.targets.numpy().tobytes()).hexdigest()
-    images = center(fetch_once(splits.train.images, torch.arange(block), execution.device), recipe.augment)
+    images = evaluation_view(fetch_once(splits.train.images, torch.arange(block), execution.device), recipe.augment)
     outputs = forward_block(network, need | ALWAYS_CACHED, images, block, recipe)
     return open_cache(
         about,
@@ -109,13 +109,13 @@ def open_cache(
     """
     folder = folder_of(about, name)
     rows, free = samples * views, free_bytes(folder, device) if limit is None else limit
-    wanted, note = _choose_columns(list(columns), read, rows, free)
-    if not wanted:
+    kept_columns, note = _choose_columns(list(columns), read, rows, free)
+    if not kept_columns:
         return note
     try:
         make_room(folder, free)
         notes = mark_opened(folder, about)
-        cache = TeacherCache(folder, wanted, samples=samples, views=views, block=block, device=device)
+        cache = TeacherCache(folder, kept_columns, samples=samples, views=views, block=block, device=device)
         cache.notes += [note] if note else []
         cache.notes += notes + mark_opened(folder, about)  # again, where another process has removed the first meanwhile
         return cache
@@ -129,21 +129,21 @@ def _choose_columns(columns: list[Column], read: Need, rows: int, free: int) -> 
     exact = [c for c in columns if c not in inexact]
     needed = rows * sum(c.row_bytes for c in columns if c.need in read)
     why = ""
-    if coarse := [f"{c.name} ({c.dtype})" for c in inexact if c.need in read]:
-        why = f"the teacher cache keeps float32, which would round its {', '.join(coarse)}"
+    if rounded := [f"{c.name} ({c.dtype})" for c in inexact if c.need in read]:
+        why = f"the teacher cache keeps float32, which would round its {', '.join(rounded)}"
     elif needed > free:
         why = f"the teacher cache would take {size_text(needed)}, more than {size_text(free)}; --teacher-cache SIZE allows more"
     first = [c for c in exact if c.need in (read & ALWAYS_CACHED if why else read)]
-    chosen: list[Column] = []
+    fitting: list[Column] = []
     for column in [*first, *(c for c in exact if c.need in ALWAYS_CACHED and c not in first)]:
-        if rows * sum(c.row_bytes for c in (*chosen, column)) <= free:
-            chosen.append(column)
-    kept = [c for c in columns if c in chosen]
+        if rows * sum(c.row_bytes for c in (*fitting, column)) <= free:
+            fitting.append(column)
+    kept_columns = [c for c in columns if c in fitting]
     if not why:
-        return kept, ""
-    lost = [c for c in columns if c.need in read and c not in kept]
-    if not kept or any(c.need in ALWAYS_CACHED for c in lost):
+        return kept_columns, ""
+    left_out = [c for c in columns if c.need in read and c not in kept_columns]
+    if not kept_columns or any(c.need in ALWAYS_CACHED for c in left_out):
         return [], f"{why}; the teacher is run in every step"
-    lacking = " and ".join(dict.fromkeys(str(c.need.name).lower() for c in lost))
-    keeps = " and ".join(dict.fromkeys(str(c.need.name).lower() for c in kept))
-    return kept, f"{why}: it keeps {keeps}, and the teacher is run in every step for methods that read its {lacking}"
+    missing = " and ".join(dict.fromkeys(str(c.need.name).lower() for c in left_out))
+    keeps = " and ".join(dict.fromkeys(str(c.need.name).lower() for c in kept_columns))
+    return kept_columns, f"{why}: it keeps {keeps}, and the teacher is run in every step for methods that read its {missing}"

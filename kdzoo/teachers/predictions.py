@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from kdzoo.runs.atomic import StoreError, set_aside
-from kdzoo.runs.seals import OWNER, Damaged, read_tensors, write_tensors
+from kdzoo.runs.seals import OWNER, DamagedFile, read_tensors, write_tensors
 from kdzoo.teachers.disk import digest_of, folder_of, mark_opened, set_aside_unless_file, touch
 
 
@@ -31,13 +31,13 @@ def predictions(about: Mapping[str, Any], name: str, compute: Callable[[], dict[
     notes: list[str] = []
     try:
         if set_aside_unless_file(file):
-            raise Damaged(f"{file}: is not a file")
+            raise DamagedFile(f"{file}: is not a file")
         by_part, _ = read_tensors(file, owner)
         touch(folder)
         return Predictions(by_part)
     except FileNotFoundError:
         pass
-    except Damaged as error:
+    except DamagedFile as error:
         notes.append(f"the teacher's predictions are computed again: {error}")
     by_part = compute()
     try:

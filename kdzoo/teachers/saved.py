@@ -24,7 +24,7 @@ from kdzoo.runs.recipe import Augment, Recipe
 from kdzoo.teachers.file import CENTRE, SavedFile
 from kdzoo.teachers.teacher import Teacher
 
-EVALUATED = 2000
+CHECK_IMAGES = 2000
 """training images on which a saved teacher is compared with chance"""
 
 
@@ -72,11 +72,11 @@ class SavedTeacher(Teacher):
         return rows
 
     def check_predictions(self, splits: Splits, augment: Augment, execution: Placement) -> tuple[Tensor, Tensor]:
-        labelled = (splits.train.targets >= 0).nonzero().flatten()[:EVALUATED]
+        places = (splits.train.targets >= 0).nonzero().flatten()[:CHECK_IMAGES]
         assert splits.train.keys is not None
-        rows = self.file.find(splits.train.keys[labelled])
-        known = rows >= 0
-        return self.file.logits(rows[known]).log_softmax(1), splits.train.targets[labelled][known]
+        rows = self.file.find(splits.train.keys[places])
+        has_row = rows >= 0
+        return self.file.logits(rows[has_row]).log_softmax(1), splits.train.targets[places][has_row]
 
     def record(self) -> dict[str, Any]:
         return {**super().record(), "saved": {"k": self.file.k, "views": "exact" if self.exact_views else "centre"}}
@@ -110,14 +110,14 @@ def _predictions(file: SavedFile, part: Subset) -> Tensor | None:
 
 
 def _notes(file: SavedFile, splits: Splits, val: Tensor | None, test: Tensor | None) -> Iterable[str]:
-    lacking = [
+    missing_names = [
         name
         for name, part, predictions in (("validation", splits.val, val), ("test", splits.test, test))
         if part is not None and predictions is None
     ]
-    if lacking:
+    if missing_names:
         yield (
-            f"teacher {file.name}: its file does not hold all {' and '.join(lacking)} images: its own accuracy and the agreement "
+            f"teacher {file.name}: its file does not hold all {' and '.join(missing_names)} images: its own accuracy and the agreement "
             "with it are not measured there"
         )
 
@@ -126,10 +126,10 @@ def problems_of_saved(file: SavedFile, splits: Splits, recipe: Recipe, seed: int
     """What a file does not offer to a run, a sentence each. needs: what each method reads of the teacher."""
     problems = []
     for method, own in needs.items():
-        if lacking := [str(need.name).lower() for need in own.outputs & ~file.offers]:
+        if missing_names := [str(need.name).lower() for need in own.outputs & ~file.offers]:
             offers = "logits and embedding" if Need.EMBEDDING in file.offers else "logits"
             problems.append(
-                f"{method}: reads {' and '.join(lacking)} of the teacher, which the saved teacher {file.name} does not hold; it "
+                f"{method}: reads {' and '.join(missing_names)} of the teacher, which the saved teacher {file.name} does not hold; it "
                 f"offers {offers}"
             )
     if recipe.mixes:
@@ -138,30 +138,30 @@ def problems_of_saved(file: SavedFile, splits: Splits, recipe: Recipe, seed: int
     assert keys is not None
     if file.has_views_of(recipe.augment):
         passes = reduce(or_, (own.passes for own in needs.values()), Pass.FIRST)
-        samples, views = shown_views(splits, recipe, seed, passes)
-        missing, wanted = file.find(keys[samples], views) < 0, "views of training images that its epochs show"
+        samples, views = views_of_epochs(splits, recipe, seed, passes)
+        missing, what = file.find(keys[samples], views) < 0, "views of training images that its epochs show"
     else:
-        missing, wanted = file.find(keys) < 0, "training images"
-    if lacks := int(missing.sum()):
+        missing, what = file.find(keys) < 0, "training images"
+    if count := int(missing.sum()):
         problems.append(
-            f"saved:{file.path}: has no row for {lacks:,} of {len(missing):,} {wanted}; keys are those of "
+            f"saved:{file.path}: has no row for {count:,} of {len(missing):,} {what}; keys are those of "
             "this data set (docs/saved-teachers.md)"
         )
     return problems
 
 
-def shown_views(splits: Splits, recipe: Recipe, seed: int, passes: Pass) -> tuple[Tensor, Tensor]:
+def views_of_epochs(splits: Splits, recipe: Recipe, seed: int, passes: Pass) -> tuple[Tensor, Tensor]:
     """Every distinct (sample, view number) that the epochs of a run show, (M,) int64 each; views are padded crops and flips."""
     views = view_count(recipe.augment)
     assert views is not None
-    shown = torch.zeros(len(splits.train.targets) * views, dtype=torch.bool)
+    is_shown = torch.zeros(len(splits.train.targets) * views, dtype=torch.bool)
     for epoch in range(recipe.drawn_epochs):
         plan = EpochPlan(splits, recipe, seed, epoch, passes)
         for which in passes:
             numbers = plan.view_indices(which)
             assert numbers is not None
-            shown[plan.samples_at(which) * views + numbers] = True
-    codes = shown.nonzero().flatten()
+            is_shown[plan.samples_at(which) * views + numbers] = True
+    codes = is_shown.nonzero().flatten()
     return codes // views, codes % views
 
 

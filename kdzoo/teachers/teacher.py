@@ -16,7 +16,7 @@ from kdzoo.contract.needs import Need, NetworkNeeds
 from kdzoo.contract.outputs import Outputs
 from kdzoo.data.dataset import Subset
 from kdzoo.data.epoch import EpochPlan, Inputs
-from kdzoo.data.split import Splits, labelled
+from kdzoo.data.split import Splits, labelled_subset
 from kdzoo.models.identity import identity
 from kdzoo.models.measure import NetworkCost
 from kdzoo.models.network import Network
@@ -109,7 +109,7 @@ class LiveTeacher(Teacher):
         return LiveAnswers(self.network, needs, plan)
 
     def check_predictions(self, splits: Splits, augment: Augment, execution: Placement) -> tuple[Tensor, Tensor]:
-        part = labelled(splits)
+        part = labelled_subset(splits)
         return predict(self.network, part, augment, execution.device), part.targets
 
     @property
@@ -123,26 +123,26 @@ class LiveTeacher(Teacher):
 
 def serve(network: Network, name: str, cost: NetworkCost, splits: Splits, augment: Augment, execution: Placement) -> LiveTeacher:
     """A frozen network with its predictions on validation and test, computed once for all its students, in other sessions too."""
-    evaluated: dict[str, Subset] = {"test": splits.test} | ({} if splits.val is None else {"val": splits.val})
+    subsets: dict[str, Subset] = {"test": splits.test} | ({} if splits.val is None else {"val": splits.val})
 
     def compute() -> dict[str, Tensor]:
-        return {part: predict(network, subset, augment, execution.device) for part, subset in evaluated.items()}
+        return {part: predict(network, subset, augment, execution.device) for part, subset in subsets.items()}
 
-    who = identity(network)
+    digest = identity(network)
     about = {
-        "teacher": who,
+        "teacher": digest,
         "code": CODE_DIGEST,
         "data": splits.origin,
         "size": augment.size,
-        "block": {part: batch_of(network, subset, augment) for part, subset in evaluated.items()},
+        "block": {part: batch_of(network, subset, augment) for part, subset in subsets.items()},
         **execution.arithmetic,
     }
-    told = Predictions(compute()) if execution.options.teacher_cache == 0 else predictions(about, name, compute)
-    val, test = told.by_part.get("val"), told.by_part["test"]
+    evaluation = Predictions(compute()) if execution.options.teacher_cache == 0 else predictions(about, name, compute)
+    val, test = evaluation.by_part.get("val"), evaluation.by_part["test"]
     return LiveTeacher(
         network=network,
         name=name,
-        identity=who,
+        identity=digest,
         weights_digest=tensors_digest(network.model.state_dict()),
         cost=cost,
         val=val,
@@ -150,5 +150,5 @@ def serve(network: Network, name: str, cost: NetworkCost, splits: Splits, augmen
         val_metrics=None if val is None or splits.val is None else splits.task.measure(val, splits.val.targets),
         test_metrics=splits.task.measure(test, splits.test.targets),
         test_per_class=splits.task.by_class(test, splits.test.targets),
-        notes=told.notes,
+        notes=evaluation.notes,
     )

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import torch
 
-from kdzoo.runs.seals import Damaged, read_sealed, write_sealed
+from kdzoo.runs.seals import DamagedFile, read_sealed, write_sealed
 from kdzoo.runs.store import RunFolder
 from kdzoo.text import first_line
 from kdzoo.training.member import Member
@@ -76,27 +76,27 @@ def write_checkpoint(member: Member) -> None:
 def resume(member: Member) -> None:
     """Put a member where the checkpoint of its run's folder was written.
 
-    Raises Damaged for one that cannot be resumed, or whose teacher has been trained again since; the member is
+    Raises DamagedFile for one that cannot be resumed, or whose teacher has been trained again since; the member is
     then no longer fresh, and worth nothing.
     """
     state = read_checkpoint(member.folder, member.device)
     before = state.get("teacher_weights")  # checkpoints of earlier versions do not say
     if before is not None and member.teacher_weights is not None and before != member.teacher_weights:
-        raise Damaged(f"{member.folder.checkpoint}: its teacher has been trained again and has other weights now")
+        raise DamagedFile(f"{member.folder.checkpoint}: its teacher has been trained again and has other weights now")
     try:
         restore(member, state)
         refuse_nonfinite_weights(member)
     except Exception as error:  # a whole file that does not fit: what a method's module is made of has changed, or torch
-        raise Damaged(f"{member.folder.checkpoint}: cannot be resumed ({_first_line(error)})") from error
+        raise DamagedFile(f"{member.folder.checkpoint}: cannot be resumed ({_first_line(error)})") from error
 
 
 def read_checkpoint(folder: RunFolder, device: torch.device) -> dict[str, Any]:
-    """The state that a run's checkpoint holds; raises Damaged where it is not what this very run wrote."""
+    """The state that a run's checkpoint holds; raises DamagedFile where it is not what this very run wrote."""
     content = read_sealed(folder.checkpoint, folder.id)
     try:
         return cast(dict[str, Any], torch.load(io.BytesIO(content), map_location=device, weights_only=True))
     except Exception as error:  # torch.load raises almost anything
-        raise Damaged(f"{folder.checkpoint}: not the checkpoint of a run ({_first_line(error)})") from error
+        raise DamagedFile(f"{folder.checkpoint}: not the checkpoint of a run ({_first_line(error)})") from error
 
 
 def _first_line(error: Exception) -> str:

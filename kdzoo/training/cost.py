@@ -66,21 +66,21 @@ def probe(cohort: Cohort, alone: Cohort | None = None) -> dict[str, Any]:
     networks, losses, backward.
     """
     (member,) = cohort.members
-    step, compared = _stepper(cohort), None if alone is None else _stepper(alone)
+    step, step_alone = _stepper(cohort), None if alone is None else _stepper(alone)
     backwards = _count_backwards(member)
     with saved_bytes() as storages:
         step()
     with attention_as_products(), Multiplications() as multiplications:
         step()
     seconds, ratios = [], []
-    if compared is not None:
+    if step_alone is not None:
         for _ in range(COUNTED):
-            compared()
+            step_alone()
     for _ in range(TIMED):
         clock, processor = _time(step, cohort)
         seconds.append(clock)
-        if compared is not None and alone is not None:
-            ratios.append(processor / max(_time(compared, alone)[1], 1e-9))
+        if step_alone is not None and alone is not None:
+            ratios.append(processor / max(_time(step_alone, alone)[1], 1e-9))
     median = statistics.median(seconds)
     teacher = cohort.teacher if member.objective.needs.teacher else None
     passes = len(member.needs.passes)

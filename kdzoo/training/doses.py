@@ -74,7 +74,7 @@ class Ratio:
 
 
 def measure(
-    bounds: Sequence[LocatedRun],
+    located_runs: Sequence[LocatedRun],
     dataset: Dataset,
     splits: Splits,
     teacher: Teacher | None,
@@ -82,7 +82,7 @@ def measure(
     execution: Placement,
     modules: Modules,
     *,
-    take_up: Callable[[Member, LocatedRun], None] = lambda member, bound: None,
+    take_up: Callable[[Member, LocatedRun], None] = lambda member, located: None,
     stop: Callable[[], None] = lambda: None,
 ) -> dict[str, Ratio | Exception]:
     """The ratio of each of several runs of one student, teacher, data set and recipe, by the runs' ids.
@@ -96,28 +96,30 @@ def measure(
     shapes: the teacher's, where it has one. take_up: called with each member before its first step, to start it from a
     pretrain stage. stop: called before every step; may raise.
     """
-    alone = bounds[0].run.model_copy(update={"teacher": None, "objective": ObjectiveSpec(task=1.0), "recipe": base(bounds[0].run.recipe)})
-    network = student_network(bounds[0], dataset, modules)
+    alone = located_runs[0].run.model_copy(
+        update={"teacher": None, "objective": ObjectiveSpec(task=1.0), "recipe": base(located_runs[0].run.recipe)}
+    )
+    network = student_network(located_runs[0], dataset, modules)
     own = student_shapes(alone, network, dataset, modules)
     size = count(network, shape_of(dataset, alone.recipe))
 
-    def member_of(bound: LocatedRun) -> Member:
-        teacher_shapes = None if bound.run.teacher is None else shapes
-        objective = objective_of(bound, network, own, dataset, splits, teacher_shapes)
-        return Member(bound.run, bound.folder, network, size, objective, execution)
+    def member_of(located: LocatedRun) -> Member:
+        teacher_shapes = None if located.run.teacher is None else shapes
+        objective = objective_of(located, network, own, dataset, splits, teacher_shapes)
+        return Member(located.run, located.folder, network, size, objective, execution)
 
     # The network is the learner's to limit: a probe would do it again, and what a number is would hang on how many there are.
     unlimited = alone.recipe.model_copy(update={"max_norm": None})
-    learner = member_of(LocatedRun(alone, RunFolder(Path(alone.id)), bounds[0].paths))
+    learner = member_of(LocatedRun(alone, RunFolder(Path(alone.id)), located_runs[0].paths))
     probes: dict[str, DoseProbe] = {}
     faults: dict[str, Ratio | Exception] = {}
-    for bound in bounds:
+    for located in located_runs:
         try:
-            member = member_of(LocatedRun(bound.run.model_copy(update={"recipe": unlimited}), bound.folder, bound.paths))
-            take_up(member, bound)
-            probes[bound.run.id] = DoseProbe(member, learner)
+            member = member_of(LocatedRun(located.run.model_copy(update={"recipe": unlimited}), located.folder, located.paths))
+            take_up(member, located)
+            probes[located.run.id] = DoseProbe(member, learner)
         except Exception as error:  # a method that cannot be built is its own failure alone
-            faults[bound.run.id] = error
+            faults[located.run.id] = error
     cohort = cohort_of([learner, *(probe.member for probe in probes.values())], splits, teacher, execution)
     warm_up = warm_up_steps(cohort.steps_an_epoch * cohort.recipe.epochs)
     task = _run_probes(cohort, learner, list(probes.values()), warm_up, stop)

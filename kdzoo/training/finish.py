@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kdzoo.contract.objective import Deployed
 from kdzoo.data.dataset import Subset
-from kdzoo.data.split import Splits, labelled
+from kdzoo.data.split import Splits, labelled_subset
 from kdzoo.models.predict import predict
 from kdzoo.models.weights import save_student
 from kdzoo.runs.environment import environment
@@ -129,7 +129,7 @@ def settle(cohort: Cohort, member: Member, emit: Emit) -> None:
     part = cohort.splits.val
     verdict = None if part is None else against_chance(predict_part(cohort, member, part), part.targets)
     if verdict is None or part is None or not (verdict.above or verdict.tells):
-        part = labelled(cohort.splits)
+        part = labelled_subset(cohort.splits)
         verdict = against_chance(predict_part(cohort, member, part), part.targets)
     if verdict.above:
         return
@@ -137,8 +137,10 @@ def settle(cohort: Cohort, member: Member, emit: Emit) -> None:
     if not plain.above:
         return
     member.average = None
-    if (held := cohort.splits.val) is not None:  # the epochs were measured of the average: the last is the only one that is known without
-        val = cohort.splits.task.measure(predict_part(cohort, member, held), held.targets, cohort.teacher_predictions(member)[0])
+    if (
+        val_part := cohort.splits.val
+    ) is not None:  # the epochs were measured of the average: the last is the only one that is known without
+        val = cohort.splits.task.measure(predict_part(cohort, member, val_part), val_part.targets, cohort.teacher_predictions(member)[0])
         member.best = {"epoch": cohort.recipe.epochs, "val": val, "state": copy_state(member.deployed)}
     emit(
         Note(
@@ -170,9 +172,9 @@ def best_epoch(cohort: Cohort, member: Member, last: Mapping[str, Any]) -> dict[
     test = last["test"]
     if member.best["epoch"] != last["epoch"]:
         with weights_of(member.deployed, member.best["state"]):
-            looked, targets = predict_part(cohort, member, cohort.splits.test), cohort.splits.test.targets
+            log_probs, targets = predict_part(cohort, member, cohort.splits.test), cohort.splits.test.targets
         task = cohort.splits.task
-        test = {**task.measure(looked, targets, cohort.teacher_predictions(member)[1]), **task.by_class(looked, targets)}
+        test = {**task.measure(log_probs, targets, cohort.teacher_predictions(member)[1]), **task.by_class(log_probs, targets)}
     return {"epoch": member.best["epoch"], "val": member.best["val"], "test": test}
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from kdzoo.contract.needs import Need
 from kdzoo.data.dataset import Subset
 from kdzoo.data.loader import fetch
-from kdzoo.data.views import center
+from kdzoo.data.views import evaluation_view
 from kdzoo.models.network import Network
 from kdzoo.models.predict import batch_of
 from kdzoo.runs.recipe import Augment
@@ -51,7 +51,10 @@ def embeddings(network: Network, subset: Subset, augment: Augment, device: torch
     training = network.training
     network.eval()
     indices = torch.split(torch.arange(len(subset.targets), device=subset.images.device), batch_of(network, subset, augment))
-    batches = [network(center(images, augment), Need.EMBEDDING).embedding.float().cpu() for images in fetch(subset.images, indices, device)]
+    batches = [
+        network(evaluation_view(images, augment), Need.EMBEDDING).embedding.float().cpu()
+        for images in fetch(subset.images, indices, device)
+    ]
     network.train(training)
     return torch.cat(batches)
 
@@ -62,10 +65,10 @@ def regression(features: NDArray[Any], targets: NDArray[Any], classes: int) -> t
     A class without a sample has a bias below all others and no weights.
     """
     scale = float(np.sqrt((features**2).mean())) or 1.0
-    fitted = _fit(features / scale, targets, best_strength(features / scale, targets))
+    model = _fit(features / scale, targets, best_strength(features / scale, targets))
     weight, bias = np.zeros((classes, features.shape[1])), np.zeros(classes)
-    present = fitted.classes_
-    rows, offsets = fitted.coef_, fitted.intercept_
+    present = model.classes_
+    rows, offsets = model.coef_, model.intercept_
     if len(present) == 2:  # scikit-learn keeps the second class's scores less the first's
         rows, offsets = np.concatenate([-rows, rows]) / 2, np.concatenate([-offsets, offsets]) / 2
     weight[present], bias[present] = rows / scale, offsets
@@ -98,10 +101,10 @@ def cross_validated(features: NDArray[Any], targets: NDArray[Any], strength: flo
 
     own, right = np.zeros(len(targets)), np.zeros(len(targets), dtype=bool)
     for train, held_out in StratifiedKFold(folds, shuffle=True, random_state=0).split(features, targets):
-        fitted = _fit(features[train], targets[train], strength)
-        probabilities = fitted.predict_proba(features[held_out])
-        own[held_out] = probabilities[np.arange(len(held_out)), np.searchsorted(fitted.classes_, targets[held_out])]
-        right[held_out] = fitted.classes_[probabilities.argmax(1)] == targets[held_out]
+        model = _fit(features[train], targets[train], strength)
+        probabilities = model.predict_proba(features[held_out])
+        own[held_out] = probabilities[np.arange(len(held_out)), np.searchsorted(model.classes_, targets[held_out])]
+        right[held_out] = model.classes_[probabilities.argmax(1)] == targets[held_out]
     return own, right
 
 

@@ -48,12 +48,12 @@ class Modules:
         return self.by_name.get(name)
 
 
-def teacher_key(bound: LocatedRun) -> tuple[Any, ...]:
+def teacher_key(located: LocatedRun) -> tuple[Any, ...]:
     """What decides a teacher and its predictions: equal keys may share them."""
-    return (str(bound.run.teacher), *data_key(bound))
+    return (str(located.run.teacher), *data_key(located))
 
 
-def data_key(bound: LocatedRun) -> tuple[Any, ...]:
+def data_key(located: LocatedRun) -> tuple[Any, ...]:
     """What decides the data as a run's networks take them: equal keys may share them."""
-    recipe = bound.run.recipe
-    return (bound.run.data, recipe.augment.size, recipe.mean, recipe.std)
+    recipe = located.run.recipe
+    return (located.run.data, recipe.augment.size, recipe.mean, recipe.std)

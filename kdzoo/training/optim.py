@@ -22,11 +22,11 @@ def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
     warmup = recipe.warmup * steps
     if step < warmup:
         return recipe.lr * (step + 1) / (warmup + 1)
-    done = (step - warmup) / max(steps - warmup, 1)
+    progress = (step - warmup) / max(steps - warmup, 1)
     if recipe.schedule == "linear":
-        return recipe.lr * (1 - done)
+        return recipe.lr * (1 - progress)
     if recipe.schedule == "cosine":
-        return recipe.lr * 0.5 * (1 + math.cos(math.pi * done))
+        return recipe.lr * 0.5 * (1 + math.cos(math.pi * progress))
     return recipe.lr * recipe.gamma ** sum(step + 1e-6 >= milestone * steps for milestone in recipe.milestones)
 
 

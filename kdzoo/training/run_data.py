@@ -9,7 +9,7 @@ from pathlib import Path
 from kdzoo.data.dataset import Dataset
 from kdzoo.data.sources import load
 from kdzoo.data.split import Splits, split
-from kdzoo.data.unlabelled import Like, Unlabelled, load_unlabelled
+from kdzoo.data.unlabelled import ImageFormat, UnlabelledImages, load_unlabelled
 from kdzoo.data.views import output_shape
 from kdzoo.errors import InputError
 from kdzoo.runs.recipe import Recipe
@@ -26,32 +26,36 @@ def images_of(
 
 
 @lru_cache(maxsize=2)
-def unlabelled_of(request: str, like: Like, root: str | None, image_size: int | None, skip_unreadable: bool = False) -> Unlabelled:
+def unlabelled_of(
+    request: str, like: ImageFormat, root: str | None, image_size: int | None, skip_unreadable: bool = False
+) -> UnlabelledImages:
     """The images without labels of a transfer set, kept for the next run of this process."""
     place = Path(root) if root else None
     return load_unlabelled(request, like, root=place, image_size=image_size, skip_unreadable=skip_unreadable)
 
 
-def data_of(bound: LocatedRun, image_cache: int | None = None) -> tuple[Dataset, Splits]:
+def data_of(located: LocatedRun, image_cache: int | None = None) -> tuple[Dataset, Splits]:
     """The images and the parts of a run's data; raises InputError when they are not those it was planned with.
 
     image_cache: the bytes that a folder's decoded images may take, which changes no pixel (`folder.load_folder`).
     """
-    spec = bound.run.data
-    paths, size = bound.paths, bound.run.recipe.augment.size
+    spec = located.run.data
+    paths, size = located.paths, located.run.recipe.augment.size
     skip = bool(paths.get("skip_unreadable", False))
-    images = images_of(paths.get("data", spec.name), paths.get("data_root"), size, image_cache, skip)
-    if images.fingerprint != spec.fingerprint:
-        raise InputError(f"data: {spec.name} has changed since {bound.run.id} was planned ({spec.fingerprint} is now {images.fingerprint})")
+    dataset = images_of(paths.get("data", spec.name), paths.get("data_root"), size, image_cache, skip)
+    if dataset.fingerprint != spec.fingerprint:
+        raise InputError(
+            f"data: {spec.name} has changed since {located.run.id} was planned ({spec.fingerprint} is now {dataset.fingerprint})"
+        )
     extra = None
     if spec.transfer is not None and spec.transfer.images is not None:
-        extra = unlabelled_of(str(paths.get("transfer_data")), Like.those_of(images), paths.get("data_root"), size, skip)
+        extra = unlabelled_of(str(paths.get("transfer_data")), ImageFormat.those_of(dataset), paths.get("data_root"), size, skip)
         if extra.fingerprint != spec.transfer.images:
             raise InputError(
-                f"transfer_data: {extra.source} has changed since {bound.run.id} was planned ({spec.transfer.images} is now "
+                f"transfer_data: {extra.source} has changed since {located.run.id} was planned ({spec.transfer.images} is now "
                 f"{extra.fingerprint})"
             )
-    return with_recipe_norm(images, bound.run.recipe), split(images, spec, extra)
+    return with_recipe_norm(dataset, located.run.recipe), split(dataset, spec, extra)
 
 
 def with_recipe_norm(dataset: Dataset, recipe: Recipe) -> Dataset:

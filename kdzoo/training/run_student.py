@@ -34,16 +34,18 @@ from kdzoo.training.run_networks import network_of
 from kdzoo.training.run_teacher import teacher_of
 
 
-def student_of(bound: LocatedRun, dataset: Dataset, splits: Splits, teacher: Shapes | None, modules: Modules) -> tuple[Network, Objective]:
+def student_of(
+    located: LocatedRun, dataset: Dataset, splits: Splits, teacher: Shapes | None, modules: Modules
+) -> tuple[Network, Objective]:
     """A fresh student and objective; raises InputError when the method cannot serve the two networks."""
-    network = student_network(bound, dataset, modules)
-    return network, objective_of(bound, network, student_shapes(bound.run, network, dataset, modules), dataset, splits, teacher)
+    network = student_network(located, dataset, modules)
+    return network, objective_of(located, network, student_shapes(located.run, network, dataset, modules), dataset, splits, teacher)
 
 
-def student_network(bound: LocatedRun, dataset: Dataset, modules: Modules) -> Network:
+def student_network(located: LocatedRun, dataset: Dataset, modules: Modules) -> Network:
     """A fresh student with the weights that it starts from."""
-    run, side = bound.run, shape_of(dataset, bound.run.recipe)[1]
-    return network_of(run.student, dataset, side=side, seed=run.seed, path=bound.paths.get("student"), modules=modules, head="fresh")
+    run, side = located.run, shape_of(dataset, located.run.recipe)[1]
+    return network_of(run.student, dataset, side=side, seed=run.seed, path=located.paths.get("student"), modules=modules, head="fresh")
 
 
 def student_shapes(run: Run, network: Network, dataset: Dataset, modules: Modules) -> Shapes:
@@ -53,15 +55,15 @@ def student_shapes(run: Run, network: Network, dataset: Dataset, modules: Module
 
 
 def objective_of(
-    bound: LocatedRun, network: Network, shapes: Shapes, dataset: Dataset, splits: Splits, teacher: Shapes | None
+    located: LocatedRun, network: Network, shapes: Shapes, dataset: Dataset, splits: Splits, teacher: Shapes | None
 ) -> Objective:
     """A fresh objective for a student of these shapes; raises InputError when the method cannot serve the two networks."""
-    run = bound.run
+    run = located.run
     _refuse_recipe(run, shape_of(dataset, run.recipe))
     refuse_regularisation(run.recipe, run.student.name, network)
     stages = pair_stages(shapes, teacher or shapes, run.objective.pairing)  # without a teacher, all of the student's own
     objective = build_objective(
-        run.objective, shapes, teacher, stages, splits.facts, label_smoothing=run.recipe.label_smoothing, seed=run.seed, terms=bound.terms
+        run.objective, shapes, teacher, stages, splits.facts, label_smoothing=run.recipe.label_smoothing, seed=run.seed, terms=located.terms
     )
     if run.recipe.ema is not None and objective.deployed(network) is not network:
         raise InputError(f"recipe.ema: {run.objective.label} keeps parts of its method at inference, which no average covers; remove it")
@@ -94,19 +96,19 @@ def new_peer(spec: NetworkSpec, dataset: Dataset, side: int, module: nn.Module |
     return Peer(network)
 
 
-def load_trained_student(bound: LocatedRun, dataset: Dataset, splits: Splits, modules: Modules) -> nn.Module:
+def load_trained_student(located: LocatedRun, dataset: Dataset, splits: Splits, modules: Modules) -> nn.Module:
     """The trained student of a finished run as it ships, with `logits(images)`; raises InputError where its weights do not fit."""
-    state, its_parts = read_deployed(bound.folder.student, bound.run.id)
+    state, its_parts = read_deployed(located.folder.student, located.run.id)
     if not its_parts:
-        spec = bound.run.student.model_copy(update={"start": f"run:{bound.run.id}"})
-        side = shape_of(dataset, bound.run.recipe)[1]
-        return network_of(spec, dataset, side=side, seed=bound.run.seed, path=str(bound.folder.student), modules=modules)
-    teacher = teacher_of(bound, dataset, splits.first(1), Placement(WorkerOptions(teacher_cache=0)), modules)
-    network, objective = student_of(bound, dataset, splits, teacher[1] if teacher else None, modules)
+        spec = located.run.student.model_copy(update={"start": f"run:{located.run.id}"})
+        side = shape_of(dataset, located.run.recipe)[1]
+        return network_of(spec, dataset, side=side, seed=located.run.seed, path=str(located.folder.student), modules=modules)
+    teacher = teacher_of(located, dataset, splits.first(1), Placement(WorkerOptions(teacher_cache=0)), modules)
+    network, objective = student_of(located, dataset, splits, teacher[1] if teacher else None, modules)
     deployed = objective.deployed(network)
     assert isinstance(deployed, Deployed)
-    load_state(network.model, state, str(bound.folder.student))
-    load_state(deployed.module, its_parts, str(bound.folder.student))
+    load_state(network.model, state, str(located.folder.student))
+    load_state(deployed.module, its_parts, str(located.folder.student))
     return deployed
 
 
@@ -122,7 +124,7 @@ def size_of(network: Network, objective: Objective, shape: tuple[int, int, int])
 
 
 def member_of(
-    bound: LocatedRun,
+    located: LocatedRun,
     dataset: Dataset,
     splits: Splits,
     teacher: Shapes | None,
@@ -130,9 +132,9 @@ def member_of(
     modules: Modules,
     teacher_weights: str | None = None,
 ) -> Member:
-    network, objective = student_of(bound, dataset, splits, teacher, modules)
-    size = size_of(network, objective, shape_of(dataset, bound.run.recipe))
-    return Member(bound.run, bound.folder, network, size, objective, execution, teacher_weights)
+    network, objective = student_of(located, dataset, splits, teacher, modules)
+    size = size_of(network, objective, shape_of(dataset, located.run.recipe))
+    return Member(located.run, located.folder, network, size, objective, execution, teacher_weights)
 
 
 def cohort_of(members: list[Member], splits: Splits, teacher: Teacher | None, execution: Placement) -> Cohort:

@@ -22,9 +22,9 @@ from kdzoo.training.run_data import shape_of
 from kdzoo.training.run_networks import network_of
 
 
-def saved_file(bound: LocatedRun) -> SavedFile:
+def saved_file(located: LocatedRun) -> SavedFile:
     """The file of a run's saved teacher; raises InputError where it is gone or is not the one that was planned."""
-    spec, path = bound.run.teacher, bound.paths.get("teacher")
+    spec, path = located.run.teacher, located.paths.get("teacher")
     assert spec is not None
     assert spec.saved is not None
     if path is None or not Path(path).is_file():
@@ -40,25 +40,25 @@ def _saved_file(path: Path, name: str, digest: str) -> SavedFile:
     return file
 
 
-def refuse_missing_answers(bound: LocatedRun, splits: Splits) -> None:
+def refuse_missing_answers(located: LocatedRun, splits: Splits) -> None:
     """Raises InputError for what a run reads of its saved teacher that the file does not hold."""
-    needs = {term.method: REGISTRY.get(term.method).card.needs.resolve(preact=False).teacher for term in bound.run.objective.all_terms}
-    if problems := problems_of_saved(saved_file(bound), splits, bound.run.recipe, bound.run.seed, needs):
+    needs = {term.method: REGISTRY.get(term.method).card.needs.resolve(preact=False).teacher for term in located.run.objective.all_terms}
+    if problems := problems_of_saved(saved_file(located), splits, located.run.recipe, located.run.seed, needs):
         raise InputError(*problems)
 
 
 def teacher_of(
-    bound: LocatedRun, dataset: Dataset, splits: Splits, execution: Placement, modules: Modules
+    located: LocatedRun, dataset: Dataset, splits: Splits, execution: Placement, modules: Modules
 ) -> tuple[Teacher, Shapes] | None:
     """The frozen teacher of a run with its predictions, or None."""
-    if bound.run.teacher is None:
+    if located.run.teacher is None:
         return None
-    if bound.run.teacher.saved is not None:
-        file = saved_file(bound)
-        return saved_teacher(file, splits, bound.run.recipe), shapes_of_saved(file)
-    side = shape_of(dataset, bound.run.recipe)[1]
-    source = network_of(bound.run.teacher, dataset, side=side, seed=0, path=bound.paths.get("teacher"), modules=modules)
-    network = freeze(execution.place(source, bound.run.recipe.precision))
-    shape = shape_of(dataset, bound.run.recipe)
+    if located.run.teacher.saved is not None:
+        file = saved_file(located)
+        return saved_teacher(file, splits, located.run.recipe), shapes_of_saved(file)
+    side = shape_of(dataset, located.run.recipe)[1]
+    source = network_of(located.run.teacher, dataset, side=side, seed=0, path=located.paths.get("teacher"), modules=modules)
+    network = freeze(execution.place(source, located.run.recipe.precision))
+    shape = shape_of(dataset, located.run.recipe)
     cost = count(network, shape)
-    return serve(network, bound.run.teacher.name, cost, splits, bound.run.recipe.augment, execution), probe(network, shape)
+    return serve(network, located.run.teacher.name, cost, splits, located.run.recipe.augment, execution), probe(network, shape)

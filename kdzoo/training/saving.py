@@ -17,7 +17,7 @@ from kdzoo.contract.needs import Need, Pass
 from kdzoo.data.dataset import Dataset, Subset
 from kdzoo.data.loader import fetch
 from kdzoo.data.split import Splits
-from kdzoo.data.views import apply, center, view_count, views_by_number
+from kdzoo.data.views import apply_views, evaluation_view, view_count, views_by_number
 from kdzoo.errors import InputError
 from kdzoo.models.network import Network
 from kdzoo.models.predict import batch_of
@@ -25,7 +25,7 @@ from kdzoo.runs.recipe import Augment
 from kdzoo.teachers.answers import TOLERANCE
 from kdzoo.teachers.file import CENTRE, SavedFile, as_values
 from kdzoo.teachers.file_io import read_saved, write_saved
-from kdzoo.teachers.saved import shown_views
+from kdzoo.teachers.saved import views_of_epochs
 from kdzoo.training.located import LocatedRun, Modules
 from kdzoo.training.run_data import data_of
 from kdzoo.training.run_student import load_trained_student
@@ -57,7 +57,7 @@ class _Rows:
 
 
 def save_teacher(
-    bound: LocatedRun, path: Path, *, k: int | None = None, embedding: bool = False, views: ViewsSaved = "centre"
+    located: LocatedRun, path: Path, *, k: int | None = None, embedding: bool = False, views: ViewsSaved = "centre"
 ) -> SavedFile:
     """Write what a run's trained network says of every image of its data: class scores, or the k largest.
 
@@ -66,33 +66,33 @@ def save_teacher(
     .safetensors, for a k that is no number of classes, for a network without an embedding that can be asked for, and for views
     without numbers.
     """
-    images, parts, network = _living(bound)
+    dataset, splits, network = _trained_network(located)
     if path.exists():
         raise InputError(f"{path}: exists already; remove it, or name another file")
-    if k is not None and not 0 < k <= len(images.classes):
-        raise InputError(f"top: expected a number from 1 to {len(images.classes)}, the number of classes, got {k}")
+    if k is not None and not 0 < k <= len(dataset.classes):
+        raise InputError(f"top: expected a number from 1 to {len(dataset.classes)}, the number of classes, got {k}")
     if embedding and not isinstance(network, Network):
-        raise InputError(f"embedding: {bound.run.id} ships with parts of its method, which have none; leave --embedding out")
+        raise InputError(f"embedding: {located.run.id} ships with parts of its method, which have none; leave --embedding out")
     facts = {
-        "name": bound.run.student.name,
-        "classes": str(len(images.classes)),
-        "class_names": json.dumps(list(images.classes)),
-        "teacher": bound.run.id,
+        "name": located.run.student.name,
+        "classes": str(len(dataset.classes)),
+        "class_names": json.dumps(list(dataset.classes)),
+        "teacher": located.run.id,
     }
-    centres = [_Rows(part, torch.arange(len(part.targets)), torch.full((len(part.targets),), CENTRE)) for part in _subsets(images)]
-    augment, numbered = bound.run.recipe.augment, list[_Rows]()
+    centres = [_Rows(part, torch.arange(len(part.targets)), torch.full((len(part.targets),), CENTRE)) for part in _subsets(dataset)]
+    augment, numbered_rows = located.run.recipe.augment, list[_Rows]()
     if views != "centre":
-        runs = [bound] if views == "all" else list(views)
-        augment = _numbering(runs)
-        numbered = [_every_view(parts, augment)] if views == "all" else _views_of_runs(images, runs)
+        runs = [located] if views == "all" else list(views)
+        augment = _shared_augment(runs)
+        numbered_rows = [_every_view(splits, augment)] if views == "all" else _views_of_runs(dataset, runs)
         facts["augment"] = json.dumps(augment.model_dump(mode="json"))
-    rows = [*centres, *numbered]
-    size = bound.run.recipe.augment
-    kept = [_kept(scores, pooled, k) for one in rows for scores, pooled in _answers(network, one, augment, size, embedding=embedding)]
+    rows = [*centres, *numbered_rows]
+    size = located.run.recipe.augment
+    chunks = [_arrays(scores, pooled, k) for one in rows for scores, pooled in _answers(network, one, augment, size, embedding=embedding)]
     arrays = {
         "keys": torch.cat([_keys_of(one.part)[one.images] for one in rows]),
         "views": torch.cat([one.views for one in rows]),
-        **{name: torch.cat([chunk[name] for chunk in kept]) for name in kept[0]},
+        **{name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]},
     }
     if k is not None:
         facts["k"] = str(k)
@@ -100,29 +100,29 @@ def save_teacher(
     return read_saved(path)
 
 
-def compare_saved(file: SavedFile, bound: LocatedRun, count: int) -> Comparison:
+def compare_saved(file: SavedFile, located: LocatedRun, count: int) -> Comparison:
     """Compare up to `count` rows of a file, drawn at random, with the network that a run has trained, each in the row's own view.
 
     Raises InputError where none of the rows is of an image of the run's data.
     """
-    images, _, network = _living(bound)
-    augment = bound.run.recipe.augment if file.augment is None else Augment.model_validate(dict(file.augment))
+    dataset, _, network = _trained_network(located)
+    augment = located.run.recipe.augment if file.augment is None else Augment.model_validate(dict(file.augment))
     random = np.random.default_rng(0)
-    rows_of = {id(part): _rows_of_part(file, part) for part in _subsets(images)}
+    rows_of = {id(part): _rows_of_part(file, part) for part in _subsets(dataset)}
     total = sum(len(rows) for rows, _ in rows_of.values())
     if not total:
-        raise InputError(f"{file.path}: none of its rows is of an image of {images.name}")
-    chosen = torch.zeros(total, dtype=torch.bool)
-    chosen[torch.from_numpy(random.permutation(total)[:count])] = True
+        raise InputError(f"{file.path}: none of its rows is of an image of {dataset.name}")
+    in_sample = torch.zeros(total, dtype=torch.bool)
+    in_sample[torch.from_numpy(random.permutation(total)[:count])] = True
     differences, same = [0.0], []
-    for part, picked in zip(_subsets(images), torch.split(chosen, [len(rows) for rows, _ in rows_of.values()]), strict=True):
-        rows, places = (one[picked] for one in rows_of[id(part)])
-        some = _Rows(part, places, torch.from_numpy(file.views)[rows])
+    for part, mask in zip(_subsets(dataset), torch.split(in_sample, [len(rows) for rows, _ in rows_of.values()]), strict=True):
+        rows, places = (one[mask] for one in rows_of[id(part)])
+        sample = _Rows(part, places, torch.from_numpy(file.views)[rows])
         wants_embedding = file.embedding is not None and isinstance(network, Network)
-        done = 0
-        for scores, pooled in _answers(network, some, augment, bound.run.recipe.augment, embedding=wants_embedding):
-            at = rows[done : done + len(scores)]
-            done += len(scores)
+        start = 0
+        for scores, pooled in _answers(network, sample, augment, located.run.recipe.augment, embedding=wants_embedding):
+            at = rows[start : start + len(scores)]
+            start += len(scores)
             live, saved = scores.double().log_softmax(1), file.logits(at).double().log_softmax(1)
             same.append(live.argmax(1) == saved.argmax(1))
             if file.top_classes is not None:  # what lies beyond the k largest the file does not know
@@ -130,7 +130,7 @@ def compare_saved(file: SavedFile, bound: LocatedRun, count: int) -> Comparison:
             differences.append(_relative_difference(saved, live))
             if pooled is not None and file.embedding is not None:
                 differences.append(_relative_difference(file.embedding[at], pooled))
-    return Comparison(int(chosen.sum()), max(differences), float(torch.cat(same).double().mean()))
+    return Comparison(int(in_sample.sum()), max(differences), float(torch.cat(same).double().mean()))
 
 
 def _relative_difference(saved: Tensor, live: Tensor) -> float:
@@ -139,10 +139,10 @@ def _relative_difference(saved: Tensor, live: Tensor) -> float:
     return float((live - saved).abs().max() / live.abs().max().clamp(min=1e-6))
 
 
-def _living(bound: LocatedRun) -> tuple[Dataset, Splits, nn.Module]:
+def _trained_network(located: LocatedRun) -> tuple[Dataset, Splits, nn.Module]:
     """The data of a run, and its trained network as it is kept."""
-    dataset, splits = data_of(bound)
-    return dataset, splits, load_trained_student(bound, dataset, splits, Modules()).eval()
+    dataset, splits = data_of(located)
+    return dataset, splits, load_trained_student(located, dataset, splits, Modules()).eval()
 
 
 def _subsets(dataset: Dataset) -> list[Subset]:
@@ -164,13 +164,13 @@ def _rows_of_part(file: SavedFile, part: Subset) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(rows), torch.from_numpy(order[place[rows]])
 
 
-def _numbering(runs: Sequence[LocatedRun]) -> Augment:
+def _shared_augment(runs: Sequence[LocatedRun]) -> Augment:
     """The augmentation that numbers the views of all these runs; raises InputError where there is none, or several."""
-    augments = {str(bound.run.recipe.augment): bound.run.recipe.augment for bound in runs}
+    augments = {str(located.run.recipe.augment): located.run.recipe.augment for located in runs}
     if len(augments) > 1:
         raise InputError("views: expected runs of one augmentation, which numbers the views of a file; these have several")
     (augment,) = augments.values()
-    if view_count(augment) is None or any(bound.run.recipe.mixes for bound in runs):
+    if view_count(augment) is None or any(located.run.recipe.mixes for located in runs):
         raise InputError("views: only padded crops and flips have numbers; images that are changed or mixed otherwise have endless views")
     return augment
 
@@ -183,23 +183,23 @@ def _every_view(splits: Splits, augment: Augment) -> _Rows:
 
 def _views_of_runs(dataset: Dataset, runs: Sequence[LocatedRun]) -> list[_Rows]:
     """The views that the epochs of runs show, in all passes for which a teacher is asked; each once, whichever runs show it."""
-    seen: set[bytes] = set()
-    shown = []
-    for bound in runs:
-        parts = data_of(bound)[1]
+    earlier_pairs: set[bytes] = set()
+    rows = []
+    for located in runs:
+        splits = data_of(located)[1]
         passes = Pass.FIRST
-        for term in bound.run.objective.all_terms:
+        for term in located.run.objective.all_terms:
             passes |= REGISTRY.get(term.method).card.needs.teacher.passes
-        samples, views = shown_views(parts, bound.run.recipe, bound.run.seed, passes)
-        keys = _keys_of(parts.train)
+        samples, views = views_of_epochs(splits, located.run.recipe, located.run.seed, passes)
+        keys = _keys_of(splits.train)
         pairs = [key + view.tobytes() for key, view in zip(map(bytes, keys[samples].numpy()), views.numpy(), strict=True)]
-        fresh = torch.tensor([pair not in seen for pair in pairs])
-        seen.update(pairs)
-        shown.append(_Rows(parts.train, samples[fresh], views[fresh]))
-    return shown
+        fresh = torch.tensor([pair not in earlier_pairs for pair in pairs])
+        earlier_pairs.update(pairs)
+        rows.append(_Rows(splits.train, samples[fresh], views[fresh]))
+    return rows
 
 
-def _kept(scores: Tensor, pooled: Tensor | None, k: int | None) -> dict[str, Tensor]:
+def _arrays(scores: Tensor, pooled: Tensor | None, k: int | None) -> dict[str, Tensor]:
     """The arrays of a chunk of rows: class scores, or the k largest log-probabilities with their classes; and the embedding."""
     arrays = {"logits": scores}
     if k is not None:
@@ -220,7 +220,7 @@ def _answers(
     pieces = [piece for piece in torch.split(torch.arange(len(rows.images)), chunk) if len(piece)]
     places = (rows.images[piece].to(rows.part.images.device) for piece in pieces)
     for piece, images in zip(pieces, fetch(rows.part.images, places, torch.device("cpu")), strict=True):
-        inputs = _as_seen(images, rows.views[piece], augment, size)
+        inputs = _inputs(images, rows.views[piece], augment, size)
         if embedding:
             outputs = network(inputs, Need.LOGITS | Need.EMBEDDING)
             yield outputs.logits.float(), outputs.embedding.float()
@@ -228,13 +228,13 @@ def _answers(
             yield network.logits(inputs).float(), None  # type: ignore[operator]
 
 
-def _as_seen(images: Tensor, views: Tensor, augment: Augment, size: Augment) -> Tensor:
+def _inputs(images: Tensor, views: Tensor, augment: Augment, size: Augment) -> Tensor:
     """Images (B, C, H, W), each in its view."""
     if bool((views == CENTRE).all()):
-        return center(images, size)
+        return evaluation_view(images, size)
     if bool((views == CENTRE).any()):
-        seen = [_as_seen(images[one], views[one], augment, size) for one in (views == CENTRE, views != CENTRE)]
-        whole = seen[0].new_empty((len(images), *seen[0].shape[1:]))
-        whole[views == CENTRE], whole[views != CENTRE] = seen
+        halves = [_inputs(images[one], views[one], augment, size) for one in (views == CENTRE, views != CENTRE)]
+        whole = halves[0].new_empty((len(images), *halves[0].shape[1:]))
+        whole[views == CENTRE], whole[views != CENTRE] = halves
         return whole
-    return apply(images, views_by_number(views, augment), torch.arange(len(images)), augment)
+    return apply_views(images, views_by_number(views, augment), torch.arange(len(images)), augment)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from kdzoo.data.dataset import Subset
 from kdzoo.data.epoch import batches
 from kdzoo.data.loader import fetch
-from kdzoo.data.views import apply, draw
+from kdzoo.data.views import apply_views, draw_views
 from kdzoo.errors import InputError
 from kdzoo.models.committee import Committee, committee_name
 from kdzoo.models.network import Network
@@ -68,12 +68,12 @@ def train_specialist(generalist: Network, images: Subset, classes: Sequence[int]
     for epoch in range(recipe.epochs):
         places = specialist_diet(images.targets, classes, generator(seed, "specialist's others", epoch)).places
         targets = specialist_targets(images.targets[places], classes).to(device)
-        views = draw(recipe.augment, samples=len(places), height=height, width=width, seed=seed, epoch=epoch).to(device)
+        views = draw_views(recipe.augment, samples=len(places), height=height, width=width, seed=seed, epoch=epoch).to(device)
         order = list(batches(len(places), recipe.batch_size, seed, epoch, drop_last=recipe.drop_last))
         pixels = fetch(images.images, [places[index].to(images.images.device) for index in order], device)
         for number, (index, batch) in enumerate(zip(order, pixels, strict=True), start=epoch * each):
             at = index.to(device)
-            inputs: Tensor = generalist.normalise(apply(batch, views, at, recipe.augment))
+            inputs: Tensor = generalist.normalise(apply_views(batch, views, at, recipe.augment))
             for group in sgd.param_groups:
                 group["lr"] = learning_rate(recipe, number, each * recipe.epochs) * group["lr_factor"]
             sgd.zero_grad()
@@ -83,11 +83,11 @@ def train_specialist(generalist: Network, images: Subset, classes: Sequence[int]
 
 
 def committee(
-    generalist: Network, architecture: str, sets: Sequence[Sequence[int]], trained: Sequence[tuple[nn.Module, float]]
+    generalist: Network, architecture: str, sets: Sequence[Sequence[int]], specialists: Sequence[tuple[nn.Module, float]]
 ) -> tuple[Network, str]:
     """A generalist and its specialists as one network, which takes images as the generalist does, and its name."""
     name = committee_name(len(sets), len(sets[0]), architecture)
-    model = Committee(generalist.model, [one for one, _ in trained], sets, [correction for _, correction in trained])
+    model = Committee(generalist.model, [one for one, _ in specialists], sets, [correction for _, correction in specialists])
     network = Network(
         model,
         channels=generalist.channels,

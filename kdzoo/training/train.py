@@ -59,7 +59,7 @@ def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
     steps = cohort.steps_an_epoch * cohort.recipe.epochs
     start = cohort.members[0].step
     last_told = start
-    saved = time.monotonic()
+    last_save = time.monotonic()
     for epoch in range(start // cohort.steps_an_epoch, cohort.recipe.epochs):
         began = time.monotonic()
         plan = cohort.plan_epoch(epoch)
@@ -78,13 +78,13 @@ def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
                 return
             if (number + 1) % cohort.steps_an_epoch != 0:  # an epoch's end is saved after its line is written
                 began = share_time(cohort, began)
-                saved = save_if_due(cohort, saved, stop)
+                last_save = save_if_due(cohort, last_save, stop)
         for member in cohort.active:
             attempt(member, partial(close_epoch, cohort, member, epoch))
         tell_failures(cohort, failed_ids, emit)
         began = share_time(cohort, began)
         if epoch + 1 < cohort.recipe.epochs:
-            saved = save_if_due(cohort, saved, stop)
+            last_save = save_if_due(cohort, last_save, stop)
     if cohort.teacher_cache is not None:
         cohort.teacher_cache.flush()
         emit_notes(cohort.teacher_cache.tell_all(), emit)
@@ -122,14 +122,14 @@ def tell_failures(cohort: Cohort, failed_ids: set[str], emit: Emit) -> None:
             emit(MemberFailed(member.run.id))
 
 
-def save_if_due(cohort: Cohort, saved: float, stop: Callable[[], bool]) -> float:
+def save_if_due(cohort: Cohort, last_save: float, stop: Callable[[], bool]) -> float:
     """Checkpoint every member when the last time was long enough ago or training is to stop; when that was.
 
     A member whose loss or whose weights are no numbers any more fails here: its last checkpoint is to be a sound one.
     """
     stopping = stop()
-    if not stopping and time.monotonic() - saved <= cohort.execution.options.checkpoint_seconds:
-        return saved
+    if not stopping and time.monotonic() - last_save <= cohort.execution.options.checkpoint_seconds:
+        return last_save
     fail_nonfinite(cohort)
     for member in cohort.active:
         attempt(member, partial(write_checkpoint, member))

@@ -8,7 +8,7 @@ from kdzoo.data.epoch import EpochPlan
 from kdzoo.data.mixing import draw_mixes, mix
 from kdzoo.data.sources import load
 from kdzoo.data.split import Splits, split
-from kdzoo.data.views import apply, draw
+from kdzoo.data.views import apply_views, draw_views
 from kdzoo.runs.recipe import Augment, Recipe
 from kdzoo.runs.spec import DataSpec
 
@@ -49,7 +49,7 @@ def test_a_pass_shows_each_sample_as_the_streams_of_its_name_draw_it(parts, chan
     at = {"samples": samples, "height": height, "width": width, "seed": SEED, "epoch": EPOCH}
     for which, stream in (("FIRST", "view"), ("SECOND_VIEW", "second view"), ("PARTNER", "partner view")):
         shown = plan.passes[Pass[which]].samples[loaded.index]
-        expected = apply(images[shown], draw(AUGMENT, stream=stream, **at), shown, AUGMENT)
+        expected = apply_views(images[shown], draw_views(AUGMENT, stream=stream, **at), shown, AUGMENT)
         if changes:
             expected = mix(expected, draw_mixes(plan.recipe, **at), loaded.index)
         assert torch.equal(inputs[Pass[which]], expected)

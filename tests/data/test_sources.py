@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 from kdzoo.data.archives import prepare
 from kdzoo.data.canonical import Raw, canonical
 from kdzoo.data.dataset import statistics
-from kdzoo.data.known import where
+from kdzoo.data.known import location_of
 from kdzoo.data.sources import load, register_source
 from kdzoo.errors import InputError
 
@@ -66,7 +66,7 @@ def test_a_set_of_half_the_side_has_the_mean_of_2x2_pixels_of_the_same_files(tmp
     rounded = {(np.floor(image + 0.5).transpose(2, 0, 1).tobytes(), label) for image, label in zip(exact, train[1], strict=True)}
     assert {(i.numpy().astype(float).tobytes(), int(t)) for i, t in zip(made.train.images, made.train.targets, strict=True)} == rounded
     assert made.fingerprint != load(whole, root=tmp_path).fingerprint
-    assert where(name, tmp_path) == where(whole, tmp_path)
+    assert location_of(name, tmp_path) == location_of(whole, tmp_path)
 
 
 def test_one_pixel_or_one_label_changes_the_fingerprint():
@@ -147,10 +147,10 @@ def test_the_environment_names_the_root(tmp_path, monkeypatch):
     write_npz(tmp_path, "cifar10", raw(), raw(1))
     monkeypatch.setenv("KDZOO_DATA", str(tmp_path))
     assert len(load("cifar10").train.targets) == 40
-    assert where("cifar10", None) == str(tmp_path / "cifar10" / "train.npz")
-    assert where("cifar100", None) is None
+    assert location_of("cifar10", None) == str(tmp_path / "cifar10" / "train.npz")
+    assert location_of("cifar100", None) is None
     (tmp_path / "MNIST" / "raw").mkdir(parents=True)  # what a download leaves that found no network
-    assert where("mnist", None) is None
+    assert location_of("mnist", None) is None
 
 
 def test_a_damaged_archive_and_an_unknown_name_are_refused(tmp_path):

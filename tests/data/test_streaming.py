@@ -18,7 +18,7 @@ from kdzoo.data.files import content_digest, decode
 from kdzoo.data.folder import load_folder
 from kdzoo.data.loader import fetch, load_all, move_if_fits
 from kdzoo.data.split import split
-from kdzoo.data.views import apply, draw
+from kdzoo.data.views import apply_views, draw_views
 from kdzoo.errors import InputError
 from kdzoo.runs.recipe import Augment
 from kdzoo.runs.spec import DataSpec
@@ -205,7 +205,7 @@ def test_what_fits_is_held_on_the_device_and_what_does_not_stays_where_it_is(pho
 )
 def test_views_of_streamed_images_are_those_of_resident_ones(photos, monkeypatch, augment):
     streamed, resident = (loaded(photos, place, monkeypatch).train.images for place in ("streamed", None))
-    views = draw(augment, samples=len(resident), height=32, width=32, seed=1, epoch=2)
+    views = draw_views(augment, samples=len(resident), height=32, width=32, seed=1, epoch=2)
     index = torch.randperm(len(resident), generator=torch.Generator().manual_seed(0))
     for batch, rows in zip(fetch(streamed, index.split(7), CPU), index.split(7), strict=True):
-        assert torch.equal(apply(batch, views, rows, augment), apply(resident[rows], views.to(CPU), rows, augment))
+        assert torch.equal(apply_views(batch, views, rows, augment), apply_views(resident[rows], views.to(CPU), rows, augment))

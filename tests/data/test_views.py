@@ -11,7 +11,7 @@ from torchvision.transforms.v2 import functional as T
 from kdzoo.data import operations
 from kdzoo.data.epoch import batches, order
 from kdzoo.data.operations import OPERATIONS
-from kdzoo.data.views import apply, center, draw, has_numbered_views, view_number
+from kdzoo.data.views import apply_views, draw_views, evaluation_view, has_numbered_views, view_number
 from kdzoo.runs.recipe import Augment, Recipe, steps_per_epoch
 
 EVERYTHING = {"brightness": 0.4, "contrast": 0.3, "saturation": 1.5, "randaugment": 2, "magnitude": 15.0, "cutout": 3}
@@ -28,8 +28,8 @@ def images(samples=9, channels=3, height=7, width=5, seed=0) -> torch.Tensor:
 def test_pad_crop_and_flip_are_numpys(pad, padding, flip, channels, height, width):
     augment = Augment(crop="pad", pad=pad, padding=padding, flip=flip)
     pixels = images(channels=channels, height=height, width=width)
-    views = draw(augment, samples=len(pixels), height=height, width=width, seed=1, epoch=2)
-    seen = apply(pixels, views, torch.arange(len(pixels)), augment).numpy()
+    views = draw_views(augment, samples=len(pixels), height=height, width=width, seed=1, epoch=2)
+    seen = apply_views(pixels, views, torch.arange(len(pixels)), augment).numpy()
     for i, image in enumerate(pixels.numpy()):
         padded = np.pad(image, ((0, 0), (pad, pad), (pad, pad)), mode="constant" if padding == "zero" else "reflect")
         top, left = int(views.top[i]), int(views.left[i])
@@ -39,7 +39,7 @@ def test_pad_crop_and_flip_are_numpys(pad, padding, flip, channels, height, widt
 
 def test_all_offsets_and_both_flips_are_drawn():
     augment = Augment(crop="pad", pad=1, flip=True)
-    views = draw(augment, samples=2000, height=8, width=8, seed=0, epoch=0)
+    views = draw_views(augment, samples=2000, height=8, width=8, seed=0, epoch=0)
     codes = view_number(views, augment)
     assert set(codes.tolist()) == set(range(3 * 3 * 2))
 
@@ -47,8 +47,8 @@ def test_all_offsets_and_both_flips_are_drawn():
 def test_a_resized_crop_is_torchvisions_within_two_grey_levels():
     augment = Augment(crop="resized", size=16, min_area=0.3, flip=True)
     pixels = torch.nn.functional.interpolate(images(height=9, width=9).float(), size=(40, 32), mode="bilinear").to(torch.uint8)
-    views = draw(augment, samples=len(pixels), height=40, width=32, seed=0, epoch=0)
-    seen = apply(pixels, views, torch.arange(len(pixels)), augment)
+    views = draw_views(augment, samples=len(pixels), height=40, width=32, seed=0, epoch=0)
+    seen = apply_views(pixels, views, torch.arange(len(pixels)), augment)
     for i, image in enumerate(pixels):
         box = [int(part[i]) for part in (views.top, views.left, views.height, views.width)]
         expected = T.resized_crop(image.float(), *box, size=[16, 16], antialias=False)
@@ -69,17 +69,17 @@ def test_a_resized_crop_is_torchvisions_within_two_grey_levels():
 )
 def test_how_a_sample_looks_depends_on_no_batch(augment):
     pixels = images(samples=20, height=8, width=8)
-    views = draw(augment, samples=20, height=8, width=8, seed=3, epoch=4)
-    whole = apply(pixels, views, torch.arange(20), augment)
+    views = draw_views(augment, samples=20, height=8, width=8, seed=3, epoch=4)
+    whole = apply_views(pixels, views, torch.arange(20), augment)
     for index in (torch.tensor([7]), torch.tensor([19, 0, 7])):
-        assert torch.equal(apply(pixels[index], views, index, augment), whole[index])
+        assert torch.equal(apply_views(pixels[index], views, index, augment), whole[index])
 
 
 def test_epochs_seeds_and_streams_look_different_and_repeat():
     augment = Augment(crop="pad", pad=4, flip=True)
 
     def codes(seed, epoch, stream="view"):
-        return view_number(draw(augment, samples=100, height=8, width=8, seed=seed, epoch=epoch, stream=stream), augment).tolist()
+        return view_number(draw_views(augment, samples=100, height=8, width=8, seed=seed, epoch=epoch, stream=stream), augment).tolist()
 
     assert codes(0, 0) == codes(0, 0)
     assert len({tuple(c) for c in (codes(0, 0), codes(0, 1), codes(1, 0), codes(0, 0, "second view"))}) == 4
@@ -90,7 +90,7 @@ def test_epochs_seeds_and_streams_look_different_and_repeat():
 def test_one_more_kind_of_augmentation_leaves_what_the_others_draw(base, added):
     def drawn(names):
         chosen = {name: value for name, value in EVERYTHING.items() if name in names and (name != "magnitude" or "randaugment" in names)}
-        made = draw(base.model_copy(update=chosen), samples=50, height=8, width=8, seed=0, epoch=1)
+        made = draw_views(base.model_copy(update=chosen), samples=50, height=8, width=8, seed=0, epoch=1)
         parts = {"top": made.top, "left": made.left, "flip": made.flip, "height": made.height, "width": made.width, "cut": made.cut}
         return parts | dict(made.colours) | {"operations": made.operations, "levels": made.levels}
 
@@ -103,7 +103,7 @@ def test_one_more_kind_of_augmentation_leaves_what_the_others_draw(base, added):
 
 def test_what_is_drawn_is_spread_as_it_should_be():
     samples, augment = 20_000, Augment(**EVERYTHING)
-    views = draw(augment, samples=samples, height=10, width=6, seed=0, epoch=0)
+    views = draw_views(augment, samples=samples, height=10, width=6, seed=0, epoch=0)
     for name, (low, high) in {"brightness": (0.6, 1.4), "contrast": (0.7, 1.3), "saturation": (0.0, 2.5)}.items():
         assert scipy.stats.kstest(views.colours[name].numpy(), scipy.stats.uniform(low, high - low).cdf).pvalue > 0.01
     for part, choices in ((views.operations[:, 0], len(OPERATIONS)), (views.operations[:, 1], len(OPERATIONS)), (views.cut[:, 0], 10)):
@@ -118,8 +118,8 @@ def test_colours_are_changed_in_order_then_operations_then_cutout():
     augment = Augment(**EVERYTHING)
     pixels = images(samples=30, height=9, width=9)
     index = torch.arange(30)
-    views = draw(augment, samples=30, height=9, width=9, seed=0, epoch=0)
-    seen = apply(pixels, views, index, augment)
+    views = draw_views(augment, samples=30, height=9, width=9, seed=0, epoch=0)
+    seen = apply_views(pixels, views, index, augment)
     step = operations.brightness(pixels, views.colours["brightness"])
     step = operations.contrast(step, views.colours["contrast"])
     step = operations.saturation(step, views.colours["saturation"])
@@ -131,7 +131,7 @@ def test_colours_are_changed_in_order_then_operations_then_cutout():
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "randaugment", "cutout"])
 def test_views_that_are_as_good_as_endless_have_no_number(name):
     augment = Augment(crop="pad", pad=1, flip=True, **{name: EVERYTHING[name]})
-    assert view_number(draw(augment, samples=5, height=8, width=8, seed=0, epoch=0), augment) is None
+    assert view_number(draw_views(augment, samples=5, height=8, width=8, seed=0, epoch=0), augment) is None
     assert not has_numbered_views(Recipe(epochs=1, batch_size=2, lr=0.1, augment=augment))
 
 
@@ -147,15 +147,15 @@ def test_what_the_cache_may_remember_by_number():
 
 def test_without_augmentation_images_are_left_alone():
     pixels = images()
-    views = draw(Augment(), samples=len(pixels), height=7, width=5, seed=0, epoch=0)
-    assert torch.equal(apply(pixels, views, torch.arange(len(pixels)), Augment()), pixels)
-    assert torch.equal(center(pixels, Augment()), pixels)
+    views = draw_views(Augment(), samples=len(pixels), height=7, width=5, seed=0, epoch=0)
+    assert torch.equal(apply_views(pixels, views, torch.arange(len(pixels)), Augment()), pixels)
+    assert torch.equal(evaluation_view(pixels, Augment()), pixels)
 
 
 def test_evaluation_takes_the_central_square():
     pixels = images(height=12, width=10)
-    assert torch.equal(center(pixels, Augment(crop="resized", size=8)), pixels[..., 2:10, 1:9])
-    assert center(pixels, Augment(crop="resized", size=16)).shape[-2:] == (16, 16)
+    assert torch.equal(evaluation_view(pixels, Augment(crop="resized", size=8)), pixels[..., 2:10, 1:9])
+    assert evaluation_view(pixels, Augment(crop="resized", size=16)).shape[-2:] == (16, 16)
 
 
 @given(st.integers(2, 300), st.integers(2, 64), st.integers(0, 9))

@@ -227,9 +227,7 @@ def test_a_fully_connected_network_of_any_widths_is_known_by_its_name():
     assert ([str(stage) for stage in shapes.stages], shapes.embedding, shapes.classes) == (["40x1x1", "7x1x1"], 7, 3)
     for name in ("mlp", "mlp_", "mlp_0", "mlp_40_07", "mlp_40_", "mlp_100000", "mlp_40x7", "mlp_-3", "my_mlp_40"):
         assert widths_of(name) is None, name
-    with pytest.raises(
-        InputError, match="a fully connected network is mlp_WIDTH_WIDTH, with a width from 1 to 99999 for each hidden layer"
-    ):
+    with pytest.raises(InputError, match="fully connected network is mlp_WIDTH_WIDTH, with a width from 1 to 99999 for each hidden layer"):
         network("mlp_40_07")
     with pytest.raises(InputError, match="'mlp_41_7' is one of kdzoo's or timm's own"):
         names.register_network("mlp_41_7", SharedPool)

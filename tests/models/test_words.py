@@ -5,7 +5,7 @@ import torch
 
 from kdzoo.errors import InputError
 from kdzoo.models.normalisation import USUAL, in_words, normalisation_of, usual_for
-from kdzoo.models.request import parse_network, pretrained_unless_said
+from kdzoo.models.request import parse_network, pretrained_by_default
 from kdzoo.runs.spec import NetworkSpec, Normalisation
 
 
@@ -60,7 +60,7 @@ def test_options_stand_in_any_order_and_none_twice(tmp_path):
     ],
 )
 def test_a_bare_name_becomes_pretrained_with_its_options(text, found):
-    assert pretrained_unless_said(text) == found
+    assert pretrained_by_default(text) == found
 
 
 def test_a_normalisation_in_words_and_in_numbers():

@@ -20,7 +20,7 @@ from kdzoo.errors import InputError
 from kdzoo.runs.atomic import StoreError
 from kdzoo.runs.events import Event, Note, RunFailed
 from kdzoo.runs.predictions import Predictions, read_predictions
-from kdzoo.runs.seals import Damaged, read_tensors, tensors_digest, write_sealed, write_tensors
+from kdzoo.runs.seals import DamagedFile, read_tensors, tensors_digest, write_sealed, write_tensors
 from kdzoo.runs.store import RunFolder, Store
 from kdzoo.suite.plan.cohorts import make_jobs
 from kdzoo.suite.plan.jobs import Outcome
@@ -449,7 +449,7 @@ def test_no_flipped_bit_of_what_a_run_reads_back_goes_unseen(half: Place, tmp_pa
         content = bytearray(sound)
         content[byte] ^= 1 << bit
         file.write_bytes(content)
-        with pytest.raises(Damaged):
+        with pytest.raises(DamagedFile):
             read_checkpoint(folder, torch.device("cpu")) if victim == "checkpoint" else read_tensors(file, folder.id)
 
 

@@ -72,28 +72,28 @@ def units(method: str, tmp_path: Path, **more) -> list[LocatedRun]:
     ]
 
 
-def measured(bounds: list[LocatedRun], hidden: Callable[[torch.Tensor], torch.Tensor] | None = None, **more):
+def measured(located_runs: list[LocatedRun], hidden: Callable[[torch.Tensor], torch.Tensor] | None = None, **more):
     """The ratios of runs under a teacher that nobody trained, by method; the images at the places `hidden` have no label."""
-    images, parts = data_of(bounds[0])
+    images, parts = data_of(located_runs[0])
     if hidden is not None:
         targets = parts.train.targets.index_fill(0, hidden(parts.train.targets), -1)
         parts = replace(parts, train=replace(parts.train, targets=targets))
     execution = Placement(WorkerOptions(teacher_cache=0))
-    spec = bounds[0].run.teacher or bounds[0].run.student
+    spec = located_runs[0].run.teacher or located_runs[0].run.student
     untrained = spec.model_copy(update={"start": "random"})
     network = freeze(network_of(untrained, images, side=8, seed=5, path=None, modules=Modules()))
     shape = (1, 8, 8)
-    teacher = serve(network, "untrained", count(network, shape), parts.first(1), bounds[0].run.recipe.augment, execution)
-    found = measure(bounds, images, parts, teacher, probe(network, shape), execution, Modules(), **more)
-    return {bound.run.objective.label: found[bound.run.id] for bound in bounds}, network, images, parts
+    teacher = serve(network, "untrained", count(network, shape), parts.first(1), located_runs[0].run.recipe.augment, execution)
+    found = measure(located_runs, images, parts, teacher, probe(network, shape), execution, Modules(), **more)
+    return {located.run.objective.label: found[located.run.id] for located in located_runs}, network, images, parts
 
 
 def test_the_ratio_is_that_of_a_plain_loop_of_sgd_and_autograd(tmp_path):
     """Cross-entropy for 5 % of the steps with torch's SGD at the base rate, then 16 batches of gradients, everything by hand."""
-    (bound,) = units("at", tmp_path)
-    found, teacher, images, parts = measured([bound])
-    recipe, train_images, labels = bound.run.recipe, parts.train.images, parts.train.targets
-    student = network_of(bound.run.student, images, side=8, seed=0, path=None, modules=Modules(), head="fresh").train()
+    (located,) = units("at", tmp_path)
+    found, teacher, images, parts = measured([located])
+    recipe, train_images, labels = located.run.recipe, parts.train.images, parts.train.targets
+    student = network_of(located.run.student, images, side=8, seed=0, path=None, modules=Modules(), head="fresh").train()
     parameters = list(student.parameters())
     sgd = torch.optim.SGD(parameters, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, weight_decay=recipe.weight_decay)
     an_epoch = -(-len(labels) // recipe.batch_size)
@@ -131,32 +131,32 @@ def test_the_ratio_is_that_of_a_plain_loop_of_sgd_and_autograd(tmp_path):
 
 def test_what_is_measured_together_changes_no_bit_of_a_ratio(tmp_path):
     """A method with a memory bank, one that runs the networks itself, one with a module, and one of the student alone."""
-    bounds = [bound for method in ("crd", "sobolev", "fitnet", "dml", "cskd") for bound in units(method, tmp_path)]
-    together = measured(bounds)[0]
+    located_runs = [located for method in ("crd", "sobolev", "fitnet", "dml", "cskd") for located in units(method, tmp_path)]
+    together = measured(located_runs)[0]
     assert {name: ratio.value > 0 for name, ratio in together.items()} == dict.fromkeys(together, True)
-    for bound in bounds:
-        alone = measured([bound])[0]
-        assert alone == {bound.run.objective.label: together[bound.run.objective.label]}
+    for located in located_runs:
+        alone = measured([located])[0]
+        assert alone == {located.run.objective.label: together[located.run.objective.label]}
 
 
 def test_a_module_learns_from_the_first_batch_with_a_label_on(tmp_path):
     """A module that learns nothing is only scaled, by its weight decay; one that learns turns away from where it started."""
-    (bound,) = units("fitnet", tmp_path, epochs=40)
+    (located,) = units("fitnet", tmp_path, epochs=40)
 
     def turned(hidden: Callable[[torch.Tensor], torch.Tensor]) -> float:
         kept = []
 
-        def keep(member: Member, bound: LocatedRun) -> None:
+        def keep(member: Member, located: LocatedRun) -> None:
             kept.append((member, torch.nn.utils.parameters_to_vector(member.objective.parameters()).clone()))
 
-        found, *_ = measured([bound], hidden, take_up=keep)
+        found, *_ = measured([located], hidden, take_up=keep)
         ((member, before),) = kept
         assert isinstance(found["fitnet"], Ratio)
         after = torch.nn.utils.parameters_to_vector(member.objective.parameters())
         return 1 - F.cosine_similarity(before, after, dim=0).item()
 
-    size = bound.run.recipe.batch_size
-    first = order(len(data_of(bound)[1].train.targets), 0, 0)[:size]
+    size = located.run.recipe.batch_size
+    first = order(len(data_of(located)[1].train.targets), 0, 0)[:size]
     assert turned(lambda targets: first) > 1e-4
     assert turned(lambda targets: torch.arange(len(targets))) < 1e-6, "without any label there is no dose to learn at"
 
@@ -164,8 +164,8 @@ def test_a_module_learns_from_the_first_batch_with_a_label_on(tmp_path):
 def test_peers_are_measured_under_the_dropout_that_they_train_with(tmp_path):
     rates = {"recipe.dropout": 0.5, "recipe.input_dropout": 0.2, "teacher_recipe.dropout": 0, "teacher_recipe.input_dropout": 0}
     kept: list[Member] = []
-    bounds = units("dml", tmp_path, pairs=[], teacher="mlp_24", student="mlp_16_12", set=rates)
-    measured(bounds, take_up=lambda member, bound: kept.append(member))
+    located_runs = units("dml", tmp_path, pairs=[], teacher="mlp_24", student="mlp_16_12", set=rates)
+    measured(located_runs, take_up=lambda member, located: kept.append(member))
     (student, peer) = kept[0].learners
     for network in (student, peer):
         assert [part.p for part in network.modules() if isinstance(part, torch.nn.Dropout)] == [0.2, 0.5, 0.5]

@@ -137,9 +137,9 @@ def test_everything_is_as_published(crd):
 def test_networks_take_images_with_the_recipes_constants_and_other_data_keep_their_own(crd, place):
     made = crd(pairs="resnet20/resnet8", methods="none", limit=120)
     write_plan(made)
-    bound = LocatedRun.read(made.store.run(of(made, "none").id))
-    loaded, _ = data_of(bound)
-    student = student_network(bound, loaded, Modules())
+    located = LocatedRun.read(made.store.run(of(made, "none").id))
+    loaded, _ = data_of(located)
+    student = student_network(located, loaded, Modules())
     assert student.mean.flatten().tolist() == pytest.approx(MEAN)
     assert student.std.flatten().tolist() == pytest.approx(STD)
     assert recipe_file("crd240").resolve("resnet20", {}, "cifar10").mean is None
@@ -153,8 +153,8 @@ def test_two_recipes_of_other_constants_do_not_share_what_a_worker_keeps(crd):
         changes = {} if mean is None else {"recipe.mean": mean, "recipe.std": [0.2, 0.2, 0.2]}
         made = crd(pairs="resnet20/resnet8", methods="none", set=changes)
         write_plan(made)
-        bound = LocatedRun.read(made.store.run(of(made, "none").id))
-        means.append(kept.data(bound, WorkerOptions(device="cpu", threads=1))[0].mean)
+        located = LocatedRun.read(made.store.run(of(made, "none").id))
+        means.append(kept.data(located, WorkerOptions(device="cpu", threads=1))[0].mean)
     assert means == [MEAN, (0.1, 0.2, 0.3)]
 
 
@@ -269,9 +269,9 @@ def test_a_teachers_file_of_repdistiller_teaches_what_its_network_says(crd):
     made = crd(teacher=f"resnet8:{GOLDEN / 'repdistiller_resnet8.pth'}", student="resnet8", methods="hinton", limit=120)
     assert not made.teachers  # it is not trained again
     write_plan(made)
-    bound = LocatedRun.read(made.store.run(of(made, "hinton").id))
-    loaded, parts = data_of(bound)
-    teacher, _ = teacher_of(bound, loaded, parts, Placement(WorkerOptions(teacher_cache=0)), Modules())
+    located = LocatedRun.read(made.store.run(of(made, "hinton").id))
+    loaded, parts = data_of(located)
+    teacher, _ = teacher_of(located, loaded, parts, Placement(WorkerOptions(teacher_cache=0)), Modules())
     expected = np.load(GOLDEN / "checkpoint_resnet8.npz")
     found = teacher.network.logits(torch.from_numpy(expected["images"])).double().numpy()
     np.testing.assert_allclose(found, expected["logits"], rtol=1e-5, atol=1e-5 * np.abs(expected["logits"]).max())

@@ -10,7 +10,7 @@ import pytest
 from test_leaderboard import objective, write
 
 from kdzoo.errors import InputError
-from kdzoo.models.names import ours_or_timm
+from kdzoo.models.names import require_network_name
 from kdzoo.models.pairs import pair
 from kdzoo.runs.spec import NetworkSpec
 from kdzoo.suite.plan.requests import parse_request
@@ -78,7 +78,7 @@ def test_every_pair_network_and_method_of_a_published_table_is_one_of_kdzoos():
     for name in {row.pair for row in published()}:
         made = pair(name)
         for network in (made.teacher, made.student):
-            ours_or_timm(network.partition(":")[0])
+            require_network_name(network.partition(":")[0])
 
 
 def test_every_row_names_its_source():

@@ -13,8 +13,9 @@ from test_leaderboard import CARDS, objective
 
 from kdzoo.errors import InputError
 from kdzoo.runs.events import Event, RunDone, TeacherChecked
+from kdzoo.runs.recipe import Recipe
 from kdzoo.runs.results import result_model
-from kdzoo.runs.spec import DataSpec, NetworkSpec, ObjectiveSpec, Recipe, Run, TermSpec
+from kdzoo.runs.spec import DataSpec, NetworkSpec, ObjectiveSpec, Run, TermSpec
 from kdzoo.runs.store import Store, teacher_store
 from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.plan.race import Race

@@ -29,9 +29,9 @@ def test_simkd_is_measured_with_its_projector_and_the_teachers_classifier(kdzoo,
     assert said.status == 0, said.err
     assert "as recorded" in said.out
 
-    bound = LocatedRun.read(shipped)
-    images, parts = data_of(bound)
-    student = load_trained_student(bound, images, parts, Modules())
+    located = LocatedRun.read(shipped)
+    images, parts = data_of(located)
+    student = load_trained_student(located, images, parts, Modules())
     held = load_file(shipped.student)
     own = sum(v.numel() for k, v in held.items() if not k.startswith("shipped_with.") and "running" not in k and "num_batches" not in k)
     dropped = sum(p.numel() for p in student.network.model.classifier.parameters())
@@ -39,7 +39,7 @@ def test_simkd_is_measured_with_its_projector_and_the_teachers_classifier(kdzoo,
     assert added > 0
     assert shipped.result()["student"]["parameters"] == own - dropped + added
 
-    without = predict(student.network, parts.test, bound.run.recipe.augment, torch.device("cpu"))
+    without = predict(student.network, parts.test, located.run.recipe.augment, torch.device("cpu"))
     alone = float((without.argmax(1) == parts.test.targets).double().mean())
     assert alone < shipped.result()["last"]["test"]["top1"]  # the student's own classifier was never trained
 

@@ -96,13 +96,13 @@ def test_every_seed_has_a_first_stage_that_no_table_shows(bench):
 
 def test_the_second_stage_starts_where_the_first_ended(bench):
     (run, _), *_ = runs(bench, "train", "fitnet_two_stage").values()
-    bound, first = (LocatedRun.read(Store(bench).run(id_)) for id_ in (run.id, run.pretrain_run.id))
-    images, parts = data_of(bound)
+    located, first = (LocatedRun.read(Store(bench).run(id_)) for id_ in (run.id, run.pretrain_run.id))
+    images, parts = data_of(located)
     execution = Placement(WorkerOptions(teacher_cache=0))
     teacher = probe(
         network_of(run.teacher.model_copy(update={"start": "random"}), images, side=8, seed=0, path=None, modules=Modules()), (1, 8, 8)
     )
-    member = member_of(bound, images, parts, teacher, execution, Modules())
+    member = member_of(located, images, parts, teacher, execution, Modules())
     fresh = copy.deepcopy(member.network.state_dict())
     load_pretrain_stage(member, first)
     ended = read_checkpoint(first.folder, torch.device("cpu"))["network"]

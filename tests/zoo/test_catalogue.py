@@ -15,7 +15,7 @@ from kdzoo.contract.method import stages_read
 from kdzoo.contract.methods import REGISTRY, Methods
 from kdzoo.errors import InputError
 
-WRITTEN = {name: entry.value for name, entry in catalogue.declared().items()}
+WRITTEN = {name: entry.value for name, entry in catalogue.own_methods().items()}
 
 
 @pytest.mark.release

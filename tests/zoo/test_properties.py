@@ -21,7 +21,7 @@ from turns import part_of
 
 from kdzoo.contract.batch import Batch, Progress
 from kdzoo.contract.build_objective import build_objective
-from kdzoo.contract.guard import named
+from kdzoo.contract.guard import named_tensors
 from kdzoo.contract.method import LossWithAux, Method
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.needs import Need, NetworkNeeds, Pass
@@ -93,7 +93,7 @@ class Step:
             assert loss.shape == ()
             assert torch.isfinite(loss), f"the loss is {loss}"
         sum(losses).backward()
-        made = dict(named("the student's", self.student, without=Need.CLASSIFIER))
+        made = dict(named_tensors("the student's", self.student, without=Need.CLASSIFIER))
         for name, tensor in {**made, **dict(self.module.named_parameters())}.items():
             assert tensor.grad is None or torch.isfinite(tensor.grad).all(), f"the gradient of {name} is not finite"
 

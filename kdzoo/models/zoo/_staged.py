@@ -90,15 +90,15 @@ class StagedNetwork(nn.Module):
         """A state dict under the names of this network, where it has those of the published code; any other as it is."""
         if state.keys() <= self.state_dict().keys():
             return state
-        named = {self._named_as_here(key): value for key, value in state.items()}
-        return state if None in named or len(named) < len(state) else {str(key): value for key, value in named.items()}
+        renamed = {self._named_as_here(key): value for key, value in state.items()}
+        return state if None in renamed or len(renamed) < len(state) else {str(key): value for key, value in renamed.items()}
 
     def _named_as_here(self, key: str) -> str | None:
         """What an entry of a published state dict is called here; None where no rule knows it."""
         module, _, tensor = key.rpartition(".")
         for pattern, name in self.published_names:
-            if (found := re.fullmatch(pattern, module)) is not None:
-                return f"{name(found) if callable(name) else found.expand(name)}.{tensor}"
+            if (match := re.fullmatch(pattern, module)) is not None:
+                return f"{name(match) if callable(name) else match.expand(name)}.{tensor}"
         return None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -133,14 +133,14 @@ class StagedNetwork(nn.Module):
         if output_fmt != "NCHW":
             raise ValueError(f"output_fmt: expected 'NCHW', got {output_fmt!r}")
         stages = self.stages
-        taken = _taken(len(stages), indices)
+        positions = _stage_positions(len(stages), indices)
         maps: list[Tensor] = []
         x = self.stem(x)
         for position, stage in enumerate(stages):
-            if stop_early and position > max(taken):
+            if stop_early and position > max(positions):
                 break
             x = stage(x)
-            if position in taken:
+            if position in positions:
                 maps.append(x)
         return maps if intermediates_only else (self.neck(x), maps)
 
@@ -159,14 +159,14 @@ def _classifier(num_features: int, num_classes: int) -> nn.Module:
     return nn.Linear(num_features, num_classes) if num_classes > 0 else nn.Identity()
 
 
-def _taken(count: int, indices: int | Sequence[int] | None) -> set[int]:
+def _stage_positions(count: int, indices: int | Sequence[int] | None) -> set[int]:
     if indices is None:
         return set(range(count))
-    asked = range(count - indices, count) if isinstance(indices, int) else indices
-    taken = {index + count if index < 0 else index for index in asked}
-    if not taken or not taken <= set(range(count)):
+    selection = range(count - indices, count) if isinstance(indices, int) else indices
+    positions = {index + count if index < 0 else index for index in selection}
+    if not positions or not positions <= set(range(count)):
         raise ValueError(f"indices: expected stages of the {count} there are, got {indices!r}")
-    return taken
+    return positions
 
 
 def conv_bn_relu(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, *, bias: bool = False) -> nn.Sequential:

@@ -47,8 +47,8 @@ class MLP(StagedNetwork):
 
 def widths_of(name: str) -> tuple[int, ...] | None:
     """The widths of the hidden layers of a network of the family, by its name; None for any other name."""
-    found = NAME.fullmatch(name)
-    return None if found is None else tuple(map(int, found[1].split("_")[1:]))
+    match = NAME.fullmatch(name)
+    return None if match is None else tuple(map(int, match[1].split("_")[1:]))
 
 
 def register_mlp(name: str, widths: Sequence[int]) -> None:
@@ -60,5 +60,5 @@ def register_mlp(name: str, widths: Sequence[int]) -> None:
 MLPS = ("mlp_30_30", "mlp_300_300", "mlp_800_800", "mlp_1200_1200")
 """those of Hinton et al. 2015, section 3, which are listed; others are made known when they are asked for"""
 
-for listed in MLPS:
-    register_mlp(listed, widths_of(listed) or ())
+for name in MLPS:
+    register_mlp(name, widths_of(name) or ())

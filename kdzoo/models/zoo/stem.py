@@ -32,13 +32,13 @@ def small_stem(model: nn.Module, name: str) -> None:
 
 def _unstride(owner: nn.Module | None, name: str) -> bool:
     """Give the convolution called `name`, or the first in a sequence of that name, stride 1; whether there is one."""
-    found = getattr(owner, name, None)
-    if isinstance(found, nn.Sequential) and len(found):
-        return _unstride(found, "0")
-    if owner is None or not isinstance(found, nn.Conv2d):
+    layer = getattr(owner, name, None)
+    if isinstance(layer, nn.Sequential) and len(layer):
+        return _unstride(layer, "0")
+    if owner is None or not isinstance(layer, nn.Conv2d):
         return False
-    if found.kernel_size == (3, 3):
-        found.stride = (1, 1)
+    if layer.kernel_size == (3, 3):
+        layer.stride = (1, 1)
     else:
-        setattr(owner, name, nn.Conv2d(found.in_channels, found.out_channels, 3, 1, 1, bias=found.bias is not None))
+        setattr(owner, name, nn.Conv2d(layer.in_channels, layer.out_channels, 3, 1, 1, bias=layer.bias is not None))
     return True

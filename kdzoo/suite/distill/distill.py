@@ -15,10 +15,10 @@ from torch import nn
 from kdzoo.errors import InputError, WorkFailed
 from kdzoo.files import cache_folder
 from kdzoo.models.identity import module_name
+from kdzoo.runs.atomic import ensure_writable, write_json
 from kdzoo.runs.events import Emit, Event, Note, emit_notes
 from kdzoo.runs.options import Execution
 from kdzoo.runs.seals import OWNER
-from kdzoo.runs.store import cache_folder, writable, write_json
 from kdzoo.suite.distill.arrays import data_name
 from kdzoo.suite.distill.delivery import deliver
 from kdzoo.suite.distill.judge import judge, located_run, trained_student
@@ -69,12 +69,12 @@ def distill_folder(wish: Wish, handle: Emit | None = None) -> Verdict:
 
 def leave(out: Path, prepared: Prepared, verdict: Verdict) -> None:
     """Write what a distillation delivers into a folder: weights, classes, the code that reads images, README and verdict."""
-    bound = located_run(prepared, verdict.method)
-    network, images = trained_student(bound, Modules(), prepared)
-    about = {"architecture": bound.run.student.name, "classes": str(len(images.classes)), OWNER: bound.run.id}
+    located = located_run(prepared, verdict.method)
+    network, dataset = trained_student(located, Modules(), prepared)
+    about = {"architecture": located.run.student.name, "classes": str(len(dataset.classes)), OWNER: located.run.id}
     words = "\n".join([*("    " + line for line in table(verdict)), "", conclusion(verdict)])
-    metadata = {**about, "class_names": json.dumps(images.classes)}
-    deliver(out, network, bound.run.student, images, bound.run.recipe, verdict=words, metadata=metadata)
+    metadata = {**about, "class_names": json.dumps(dataset.classes)}
+    deliver(out, network, located.run.student, dataset, located.run.recipe, verdict=words, metadata=metadata)
     write_json(out / "verdict.json", json.loads(json.dumps(asdict(verdict))))
 
 

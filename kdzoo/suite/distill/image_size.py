@@ -24,7 +24,7 @@ from kdzoo.errors import InputError
 from kdzoo.files import cache_folder, read_text
 from kdzoo.models.identity import identity
 from kdzoo.models.names import own_norm
-from kdzoo.models.network import Network, normalising
+from kdzoo.models.network import Network, other_norm
 from kdzoo.models.normalisation import in_words
 from kdzoo.runs.atomic import write_json
 from kdzoo.runs.recipe import Augment
@@ -80,7 +80,7 @@ def choose_size(network_at: Callable[[int], Network], name: str, train: Subset, 
     pixels = load_all(part.images, CPU)
 
     def right(network: Network, side: int, norm: Normalisation | None) -> NDArray[np.bool_]:
-        with nullcontext() if norm is None else normalising(network, norm):
+        with nullcontext() if norm is None else other_norm(network, norm):
             features = embeddings(network, Subset(_shrunk(pixels, side), part.targets), Augment(size=side), CPU).double().numpy()
         scale = float(np.sqrt((features**2).mean())) or 1.0
         return cross_validated(features / scale, targets, USUAL_STRENGTH, folds_of(targets))[1]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from kdzoo.data.dataset import Images
+from kdzoo.data.dataset import Dataset
 from kdzoo.models.network import Network
 from kdzoo.runs.predictions import read_predictions
 from kdzoo.suite.distill.plan import planned_run
@@ -59,12 +59,12 @@ def judge(prepared: Prepared, method: str, notes: tuple[str, ...], modules: Modu
     )
 
 
-def _right(bound: LocatedRun, last: Mapping[str, Any]) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def _right(located: LocatedRun, last: Mapping[str, Any]) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Which of the held-out images a run's student names right, those of validation and of test together."""
     found = []
     for part in ("val", "test"):
         if last[part] is not None:
-            predictions = read_predictions(bound.folder.predictions, bound.run.id, part=part, classes=bound.run.data.classes)
+            predictions = read_predictions(located.folder.predictions, located.run.id, part=part, classes=located.run.data.classes)
             found.append(predictions.log_probs.argmax(1) == predictions.targets)
     return np.concatenate(found)
 
@@ -83,9 +83,9 @@ def located_run(prepared: Prepared, method: str) -> LocatedRun:
     return LocatedRun.read(prepared.plan.store.run(planned_run(prepared, method).run.id))
 
 
-def trained_student(bound: LocatedRun, modules: Modules, prepared: Prepared) -> tuple[Network, Images]:
+def trained_student(located: LocatedRun, modules: Modules, prepared: Prepared) -> tuple[Network, Dataset]:
     """The trained student of a run."""
-    images, _ = data_of(bound, prepared.options.image_cache)
-    spec = bound.run.student.model_copy(update={"start": f"run:{bound.run.id}"})
-    side = shape_of(images, bound.run.recipe)[1]
-    return network_of(spec, images, side=side, seed=0, path=str(bound.folder.student), modules=modules), images
+    dataset, _ = data_of(located, prepared.options.image_cache)
+    spec = located.run.student.model_copy(update={"start": f"run:{located.run.id}"})
+    side = shape_of(dataset, located.run.recipe)[1]
+    return network_of(spec, dataset, side=side, seed=0, path=str(located.folder.student), modules=modules), dataset

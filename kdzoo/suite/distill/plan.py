@@ -6,13 +6,13 @@ from dataclasses import replace
 
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.data.split import split
-from kdzoo.errors import InputError, noting
+from kdzoo.errors import InputError, collect_problems
 from kdzoo.models.network import Network, freeze
-from kdzoo.models.request import pretrained_unless_said
+from kdzoo.models.request import pretrained_by_default
 from kdzoo.runs.spec import Run
 from kdzoo.suite.distill.image_size import ImageSize, choose_size
 from kdzoo.suite.distill.wish import FOLDER, Wish
-from kdzoo.suite.plan.planned import Planned
+from kdzoo.suite.plan.planned import PlannedRun
 from kdzoo.suite.plan.recipe_files import recipe_file
 from kdzoo.suite.plan.requests import parse_request
 from kdzoo.suite.run.prepare import Prepared, configure, prepare
@@ -54,12 +54,12 @@ def _teacher(wish: Wish, modules: Modules) -> str:
     """
     problems: list[str] = []
     teacher = wish.teacher
-    with noting(problems):
+    with collect_problems(problems):
         _refuse_unshippable(wish.method)
-    with noting(problems):
-        teacher = teacher if teacher in modules.by_name else pretrained_unless_said(teacher)
+    with collect_problems(problems):
+        teacher = teacher if teacher in modules.by_name else pretrained_by_default(teacher)
     if problems:
-        with noting(problems):
+        with collect_problems(problems):
             prepare_wish(wish, wish.teacher, wish.image_size, modules)
         raise InputError(*dict.fromkeys(problems))
     return teacher
@@ -133,7 +133,7 @@ def _label(method: str) -> str:
     return "+".join(sorted(parse_request(method).terms)) or "none"
 
 
-def planned_run(prepared: Prepared, method: str) -> Planned:
+def planned_run(prepared: Prepared, method: str) -> PlannedRun:
     """The planned run of a method."""
     (found,) = [planned for planned in prepared.plan.students if planned.run.objective.label == _label(method)]
     return found

@@ -11,8 +11,8 @@ from kdzoo.data.dataset import Dataset
 from kdzoo.data.report import data_record, transfer_record
 from kdzoo.data.split import split
 from kdzoo.data.transfer import class_numbers
-from kdzoo.data.unlabelled import Like, Unlabelled, refuse_test_images
-from kdzoo.errors import noting
+from kdzoo.data.unlabelled import ImageFormat, UnlabelledImages, refuse_test_images
+from kdzoo.errors import collect_problems
 from kdzoo.runs.spec import DataSpec, TransferSpec
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.recipe_files import RecipeFile
@@ -62,11 +62,11 @@ def plan_data(config: BenchConfig, protocol: RecipeFile, dataset: Dataset, side:
         label_fraction=config.label_fraction,
         task=dataset.task.name,
     )
-    unlabelled: Unlabelled | None = None
-    with noting(problems):
+    unlabelled: UnlabelledImages | None = None
+    with collect_problems(problems):
         unlabelled = _unlabelled(config, dataset, side)
         spec = spec.model_copy(update={"transfer": _transfer(config, dataset, unlabelled)})
-    with noting(problems):
+    with collect_problems(problems):
         splits = split(dataset, spec, unlabelled)
         record = {**data_record(dataset, splits), **transfer_record(dataset, splits, spec.transfer, unlabelled)}
         of_teacher = record if spec == spec.of_teacher else data_record(dataset, split(dataset, spec.of_teacher))
@@ -87,16 +87,16 @@ def _validation_share(config: BenchConfig, protocol: RecipeFile, dataset: Datase
     return share
 
 
-def _unlabelled(config: BenchConfig, dataset: Dataset, side: int | None) -> Unlabelled | None:
+def _unlabelled(config: BenchConfig, dataset: Dataset, side: int | None) -> UnlabelledImages | None:
     """The images without labels that the student is taught on; raises InputError where some of them are test images."""
     if config.transfer_data is None:
         return None
-    unlabelled = unlabelled_of(config.transfer_data, Like.those_of(dataset), config.data_root, side, config.skip_unreadable)
+    unlabelled = unlabelled_of(config.transfer_data, ImageFormat.those_of(dataset), config.data_root, side, config.skip_unreadable)
     refuse_test_images(dataset, unlabelled)
     return unlabelled
 
 
-def _transfer(config: BenchConfig, dataset: Dataset, unlabelled: Unlabelled | None) -> TransferSpec | None:
+def _transfer(config: BenchConfig, dataset: Dataset, unlabelled: UnlabelledImages | None) -> TransferSpec | None:
     """What the student is taught on; None where that is all training images and nothing else."""
     classes = None if config.transfer_classes is None else class_numbers(config.transfer_classes, dataset.classes)
     if classes is None and unlabelled is None:

@@ -13,14 +13,16 @@ from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import Run
 from kdzoo.runs.store import teacher_store
 from kdzoo.suite.plan.jobs import Job
-from kdzoo.suite.plan.planned import Plan, Planned
+from kdzoo.suite.plan.planned import Plan, PlannedRun
 from kdzoo.training.train import UNITS_AN_EPOCH
 
 LARGEST_COHORT = {"cpu": 8, "cuda": 64}
 """students trained in lockstep at the most: they are in memory together"""
 
 
-def make_jobs(todo: Iterable[Planned], plan: Plan, options: WorkerOptions, processes: int, checked: Container[str] = ()) -> list[Job]:
+def make_jobs(
+    todo: Iterable[PlannedRun], plan: Plan, options: WorkerOptions, processes: int, checked_before: Container[str] = ()
+) -> list[Job]:
     """Teachers first, then cohorts: runs that share data, recipe, seed and teacher, small enough to keep all processes busy.
 
     checked: names of jobs of teachers that are left out, since they are done.
@@ -36,7 +38,7 @@ def make_jobs(todo: Iterable[Planned], plan: Plan, options: WorkerOptions, proce
         example = next((planned for planned in group if planned.run.teacher is not None), None)
         if example is not None:
             job = teacher_job(example, plan, options, processes)
-            after = None if job.name in checked else job.name
+            after = None if job.name in checked_before else job.name
             if after is not None:
                 jobs.setdefault(after, replace(job, example=(str(plan.folder), example.run.id)))
         group = sorted(group, key=lambda planned: not reads_maps(planned.run))  # as few cohorts as can be then run the teacher for maps
@@ -49,7 +51,7 @@ def make_jobs(todo: Iterable[Planned], plan: Plan, options: WorkerOptions, proce
     return list(jobs.values())
 
 
-def teacher_job(student: Planned, plan: Plan, options: WorkerOptions, processes: int) -> Job:
+def teacher_job(student: PlannedRun, plan: Plan, options: WorkerOptions, processes: int) -> Job:
     """The job that trains the teacher of a student, where that has to be, and checks it.
 
     Students wait for their teachers, which therefore share all threads among them.
@@ -111,7 +113,7 @@ def units_of(run: Run) -> int:
     return run.recipe.epochs * UNITS_AN_EPOCH
 
 
-def pretrain_runs(todo: Iterable[Planned], plan: Plan) -> dict[str, list[Run]]:
+def pretrain_runs(todo: Iterable[PlannedRun], plan: Plan) -> dict[str, list[Run]]:
     """The pretrain stages that have to be trained, each once: by the id of the first run that starts from it."""
     needed: dict[str, tuple[str, Run]] = {}
     for planned in todo:
@@ -120,12 +122,12 @@ def pretrain_runs(todo: Iterable[Planned], plan: Plan) -> dict[str, list[Run]]:
     return {owner: [first] for owner, first in needed.values()}
 
 
-def groups_in_lockstep(todo: Iterable[Planned], further: Callable[[Run], str] = lambda run: "") -> list[list[Planned]]:
+def groups_in_lockstep(todo: Iterable[PlannedRun], further: Callable[[Run], str] = lambda run: "") -> list[list[PlannedRun]]:
     """The runs that may train in lockstep: same data, recipe, seed, student and teacher; one without a teacher joins the first such.
 
     further: what else has to be the same.
     """
-    groups: dict[tuple[str, ...], dict[str, list[Planned]]] = {}
+    groups: dict[tuple[str, ...], dict[str, list[PlannedRun]]] = {}
     for planned in todo:
         run = planned.run
         of_teacher = groups.setdefault((str(run.data), str(run.recipe), str(run.seed), str(run.student), further(run)), {})

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, ValidationInfo, field_validator
 
 from kdzoo.runs.fields import Count, Integer, Number, Share
-from kdzoo.runs.options import ExecutionSpec, listed
+from kdzoo.runs.options import ExecutionSpec, as_list
 
 NONE = "none"
 """the student alone"""
@@ -34,7 +34,7 @@ DISTILL_STUDENT = "mobilenetv3_small_100"
 
 def _class_words(value: object) -> object:
     """Classes by name or number, each perhaps behind a minus, as text. Raises ValueError for a list without any."""
-    words = listed(value)
+    words = as_list(value)
     assert isinstance(words, tuple)
     if value is not None and not words:
         raise ValueError("expected at least one class")
@@ -44,7 +44,7 @@ def _class_words(value: object) -> object:
 
 
 def _numbers(value: object) -> object:
-    parts = listed(value)
+    parts = as_list(value)
     return tuple(_number(part) if isinstance(part, str) else part for part in parts) if isinstance(parts, tuple) else parts
 
 
@@ -77,7 +77,7 @@ def _folder_name(value: str) -> str:
     return value
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(listed)]
+Names = Annotated[tuple[str, ...], BeforeValidator(as_list)]
 
 
 ClassWords = Annotated[tuple[str, ...] | None, BeforeValidator(_class_words)]

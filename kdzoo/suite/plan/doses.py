@@ -21,7 +21,7 @@ NAME = "doses.json"
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredRatio:
     """The ratio of one method's gradient to that of cross-entropy, and what it was measured on, for a reader.
 
     It belongs to a run: the method with factor 1 beside cross-entropy with factor 1, seed 0, whose id names it. label: what
@@ -74,35 +74,35 @@ def two_digits(value: float) -> float:
     return float(f"{value:.1e}")
 
 
-def read_doses(folder: Path) -> dict[str, Measured]:
+def read_doses(folder: Path) -> dict[str, MeasuredRatio]:
     """What was measured for a bench, by id; nothing where there is no file. Raises InputError for a damaged one."""
     file = folder / NAME
     try:
         content = json.loads(read_file(file))
-        return {key: _measured(value) for key, value in content["doses"].items()}
+        return {key: _measured_ratio(value) for key, value in content["doses"].items()}
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{file}: damaged ({error}); delete it to have the doses measured again") from error
 
 
-def _measured(value: Mapping[str, Any]) -> Measured:
-    measured = Measured(**value)
+def _measured_ratio(value: Mapping[str, Any]) -> MeasuredRatio:
+    measured = MeasuredRatio(**value)
     if not isinstance(measured.ratio, int | float) or not 0 < measured.ratio < math.inf:
         raise ValueError(f"ratio: expected a number > 0, got {measured.ratio!r}")
     return measured
 
 
-def keep_doses(folder: Path, new: Mapping[str, Measured]) -> dict[str, Measured]:
+def keep_doses(folder: Path, new: Mapping[str, MeasuredRatio]) -> dict[str, MeasuredRatio]:
     """Add what was measured to a bench's file, and give back what it holds then: what stands there already stays."""
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / f".{NAME}.lock"):
-        known = {**new, **read_doses(folder)}
-        write_json(folder / NAME, {"doses": {key: asdict(one) for key, one in known.items()}})
-    return known
+        doses = {**new, **read_doses(folder)}
+        write_json(folder / NAME, {"doses": {key: asdict(one) for key, one in doses.items()}})
+    return doses
 
 
-def reused_doses(folder: str) -> dict[str, Measured]:
+def reused_doses(folder: str) -> dict[str, MeasuredRatio]:
     """What was measured for another bench, for `--doses-from`; raises InputError where its folder has none."""
     doses = read_doses(Path(folder).expanduser())
     if not doses:
@@ -123,10 +123,10 @@ def recorded_doses(store: Store) -> dict[str, float]:
     return ratios
 
 
-def describe(run: Run, about: Mapping[str, Any], numbers: Mapping[str, Any]) -> Measured:
+def describe(run: Run, about: Mapping[str, Any], numbers: Mapping[str, Any]) -> MeasuredRatio:
     """The record of a measurement on a run."""
     (term,) = run.objective.terms
-    return Measured(
+    return MeasuredRatio(
         label=run.objective.label,
         method=term.method,
         hyperparameters=term.hyperparameters,
@@ -138,5 +138,5 @@ def describe(run: Run, about: Mapping[str, Any], numbers: Mapping[str, Any]) -> 
     )
 
 
-def of_method(measurements: Iterable[Measured], method: str) -> list[Measured]:
+def of_method(measurements: Iterable[MeasuredRatio], method: str) -> list[MeasuredRatio]:
     return sorted((one for one in measurements if one.method == method), key=lambda one: (one.pair, one.data, one.recipe, one.epochs))

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdzoo.contract.methods import REGISTRY
-from kdzoo.errors import noting
+from kdzoo.errors import collect_problems
 from kdzoo.runs.spec import ObjectiveSpec
 from kdzoo.runs.store import Store
 from kdzoo.suite.plan.config import KD, BenchConfig
 from kdzoo.suite.plan.doses import Dose, read_doses, recorded_doses, reused_doses
 from kdzoo.suite.plan.objectives import Pairing, objective_at, unit
-from kdzoo.suite.plan.planned import Planned
+from kdzoo.suite.plan.planned import PlannedRun
 from kdzoo.suite.plan.recipe_files import PairValues
 from kdzoo.suite.plan.requests import Request, name_in_request
 from kdzoo.suite.plan.run_factory import PairNetwork, RunFactory
@@ -33,7 +33,7 @@ class GridPoint:
 
     objective: ObjectiveSpec
     doses: Mapping[str, Dose]
-    unmeasured: tuple[Planned, ...] = ()
+    unmeasured: tuple[PlannedRun, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,14 +52,14 @@ class PairGrid:
         """The objective of every request at every setting; what is wrong with them is added to `problems`."""
         points: list[GridPoint] = []
         for request in requests:
-            with noting(problems):
+            with collect_problems(problems):
                 for point in settings(request, self.factory.config, self.published):
-                    with noting(problems):
+                    with collect_problems(problems):
                         objective = objective_at(request, point, self.pairing, self.epochs, self.published, self._ratio)
                         points.append(self._with_doses(request, objective, point))
         return points
 
-    def _probe(self, unit_objective: ObjectiveSpec) -> Planned:
+    def _probe(self, unit_objective: ObjectiveSpec) -> PlannedRun:
         """The run whose id names a ratio: seed 0 of the term and cross-entropy, each with factor 1."""
         return self.factory.run(self.teacher, self.student, unit_objective, 0)
 
@@ -70,7 +70,7 @@ class PairGrid:
     def _with_doses(self, request: Request, objective: ObjectiveSpec, point: Point) -> GridPoint:
         """The objective with its terms' doses: those of the point, and, where the ratio is known, those that its weights come to."""
         doses: dict[str, Dose] = {}
-        unmeasured: list[Planned] = []
+        unmeasured: list[PlannedRun] = []
         for term in objective.terms:
             dose = point.dose(name_in_request(request, term.method))
             if dose is None and not self.ratios:
@@ -90,9 +90,9 @@ def faults_of_settings(requests: Iterable[Request], config: BenchConfig, pairing
     """What is wrong with the settings of requests by themselves, whatever the networks are."""
     problems: list[str] = []
     for request in requests:
-        with noting(problems):
+        with collect_problems(problems):
             for point in settings(request, config):
-                with noting(problems):
+                with collect_problems(problems):
                     objective_at(request, point, pairing, 1, ratio_of=lambda unit_objective: 1.0)
     return problems
 
@@ -116,8 +116,8 @@ def known_ratios(config: BenchConfig) -> dict[str, float]:
     folder = Path(config.results) / config.name
     elsewhere = reused_doses(config.doses_from) if config.doses_from else {}
     here = read_doses(folder)
-    recorded = {} if here or not sets_doses(config) else recorded_doses(Store(folder))
-    return {**{key: one.ratio for key, one in elsewhere.items()}, **recorded, **{key: one.ratio for key, one in here.items()}}
+    from_runs = {} if here or not sets_doses(config) else recorded_doses(Store(folder))
+    return {**{key: one.ratio for key, one in elsewhere.items()}, **from_runs, **{key: one.ratio for key, one in here.items()}}
 
 
 def sets_doses(config: BenchConfig) -> bool:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from kdzoo.errors import InputError, did_you_mean
 from kdzoo.files import CONFIGS
 from kdzoo.runs.fields import parse
-from kdzoo.runs.options import listed
+from kdzoo.runs.options import as_list
 from kdzoo.runs.recipe import Augment, Recipe
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.yaml_files import read_yaml, shipped_files
@@ -60,7 +60,7 @@ def default_layers(options: Mapping[str, Any]) -> dict[str, Any]:
 def _same(value: object, default: object) -> bool:
     """Whether an option was not given, or has the default bench's value."""
     try:
-        return value is None or listed(value) == listed(default)
+        return value is None or as_list(value) == as_list(default)
     except ValueError:  # told with all else that is wrong
         return False
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kdzoo.data.class_names import difference, listed, same_classes
+from kdzoo.data.class_names import difference, first_names, same_classes
 from kdzoo.data.dataset import Dataset
-from kdzoo.errors import InputError, noting, raise_if_any
+from kdzoo.errors import InputError, collect_problems, raise_if_any
 from kdzoo.models.checkpoints import class_names_of, read_checkpoint
-from kdzoo.models.names import code_of, ours_or_timm, pretrained_classes
+from kdzoo.models.names import code_of, pretrained_classes, require_network_name
 from kdzoo.models.normalisation import AUTO, normalisation_of
 from kdzoo.models.pairs import pair as named_pair
 from kdzoo.models.request import NetworkRequest, ensemble_ids, parse_network
@@ -56,7 +56,7 @@ class Offer:
         """A note where the classes of the weights have no names to compare with those of the data."""
         if self.spec.start == "random" or same_classes(self.class_names, dataset.classes):
             return ()
-        return (f"{self.text}: the names of its classes are unknown; expected, in this order: {listed(dataset.classes)}",)
+        return (f"{self.text}: the names of its classes are unknown; expected, in this order: {first_names(dataset.classes)}",)
 
 
 @dataclass(frozen=True)
@@ -104,12 +104,12 @@ class NetworkResolver:
         elif request.start == "run":
             offer = self._from_run(request, spec)
         elif request.start == "pretrained":
-            ours_or_timm(request.name)
+            require_network_name(request.name)
             classes = pretrained_classes(request.name) or self.classes
             pretrained = spec.model_copy(update={"start": "pretrained"})
             offer = Offer(request.text, pretrained, brings_norm=True).of_classes(classes, None, self.dataset)
         else:
-            ours_or_timm(request.name)
+            require_network_name(request.name)
             offer = Offer(request.text, spec)
         changes = {"norm": self._norm(request, offer), "code": code_of(offer.spec.name)}
         return replace(offer, spec=offer.spec.model_copy(update=changes))
@@ -125,7 +125,7 @@ class NetworkResolver:
 
     def _from_file(self, request: NetworkRequest, spec: NetworkSpec) -> Offer:
         assert request.path is not None
-        ours_or_timm(request.name)
+        require_network_name(request.name)
         checkpoint = read_checkpoint(request.path, key=request.weights)
         which = None if checkpoint.taken == checkpoint.sets[0] else checkpoint.taken
         spec = spec.model_copy(update={"start": f"file:{file_sha256(request.path)}", "weights": which})
@@ -136,12 +136,12 @@ class NetworkResolver:
         assert request.run_id is not None
         if len(ids := ensemble_ids(request.run_id)) > 1:
             return self._ensemble(request.text, ids)
-        trained, names = self._trained(run_folder(request.run_id, self.config))
-        start = {"start": f"run:{request.run_id}", "name": trained.name, "stem": trained.stem, "image_size": trained.image_size}
-        ours_or_timm(trained.name)
-        return Offer(request.text, spec.model_copy(update=start), brings_norm=True).of_classes(trained.classes, names, self.dataset)
+        network, names = self._network_of_run(run_folder(request.run_id, self.config))
+        start = {"start": f"run:{request.run_id}", "name": network.name, "stem": network.stem, "image_size": network.image_size}
+        require_network_name(network.name)
+        return Offer(request.text, spec.model_copy(update=start), brings_norm=True).of_classes(network.classes, names, self.dataset)
 
-    def _trained(self, folder: RunFolder) -> tuple[NetworkSpec, Sequence[str] | None]:
+    def _network_of_run(self, folder: RunFolder) -> tuple[NetworkSpec, Sequence[str] | None]:
         """The network that a run trained, and the names of its classes where they are known; the same data have the same."""
         run, about = folder.read_plan()
         if run.data.fingerprint == self.dataset.fingerprint:
@@ -153,13 +153,13 @@ class NetworkResolver:
         problems: list[str] = []
         folders: list[RunFolder] = []
         for run_id in ids:
-            with noting(problems):
+            with collect_problems(problems):
                 folders.append(run_folder(run_id, self.config))
         raise_if_any(problems)
         members = [
-            Offer(folder.id, trained).of_classes(trained.classes, names, self.dataset)
+            Offer(folder.id, network).of_classes(network.classes, names, self.dataset)
             for folder in folders
-            for trained, names in [self._trained(folder)]
+            for network, names in [self._network_of_run(folder)]
         ]
         raise_if_any(f"teacher {member.text}: {member.misfit}" for member in members if not member.fits)
         name = "+".join(member.spec.name for member in members)
@@ -184,7 +184,7 @@ def read_pairs(config: BenchConfig, problems: list[str]) -> list[tuple[str, str]
         problems.append(f"{missing}: missing; give --{missing} too, or --pairs TEACHER/STUDENT instead of both")
     pairs = [(config.teacher, config.student)] if config.teacher and config.student else []
     for text in config.pairs:
-        with noting(problems):
+        with collect_problems(problems):
             pair = named_pair(text)
             pairs.append((pair.teacher, pair.student))
     if not pairs and not problems:
@@ -196,6 +196,6 @@ def unknown_networks(pairs: Sequence[tuple[str, str]], modules: Modules) -> list
     """What is wrong with the names of networks alone, for want of data to build them for."""
     problems: list[str] = []
     for text in dict.fromkeys(text for pair in pairs for text in pair if text not in modules.by_name):
-        with noting(problems):
-            ours_or_timm(parse_network(text).name)
+        with collect_problems(problems):
+            require_network_name(parse_network(text).name)
     return problems

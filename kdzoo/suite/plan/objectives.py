@@ -10,7 +10,7 @@ from kdzoo.contract.card import PretrainStage, Setting
 from kdzoo.contract.method import Method, stages_read
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.needs import Need
-from kdzoo.errors import InputError, noting, raise_if_any
+from kdzoo.errors import InputError, collect_problems, raise_if_any
 from kdzoo.runs.spec import FirstSpec, ObjectiveSpec, TermSpec
 from kdzoo.suite.plan.doses import weight_for
 from kdzoo.suite.plan.recipe_files import PairValues
@@ -56,7 +56,7 @@ def objective_at(
     problems = list(_faults(point.setting, doses.values()))
     methods = _methods(names, point, published, problems)
     first = None
-    with noting(problems):
+    with collect_problems(problems):
         first = _first_stage(request, point.hyperparameters, epochs, problems) if _trains(names, point.setting, doses) else None
     raise_if_any(problems)
 
@@ -88,7 +88,7 @@ def _methods(names: Iterable[str], point: Point, published: Mapping[str, PairVal
     methods: dict[str, Method] = {}
     for name in names:
         own = published.get(name, PairValues())
-        with noting(problems):
+        with collect_problems(problems):
             methods[name] = REGISTRY.create(name, {**own.hyperparameters, **point.hyperparameters.get(name, {})})
     return methods
 

@@ -82,7 +82,7 @@ def outline(config: BenchConfig) -> Outline | None:
             pairs = _pairs(config)
             requests = {text: _request(text, config) for text in (*CONTROLS, *config.methods)}
             published = [protocol.published_for("/".join(_name(network) for network in pair)) for pair in pairs]
-            counted = tuple(
+            counts = tuple(
                 (text, None if request is None else max((len(settings(request, config, values)) for values in published), default=0))
                 for text, request in requests.items()
             )
@@ -94,7 +94,7 @@ def outline(config: BenchConfig) -> Outline | None:
     known = [request for request in requests.values() if request is not None]
     distinct = len({request.terms for request in known}) == len(requests) and not any(request.exact for request in known)
     exact = distinct and config.tune is None and not config.grid and 0 not in (*config.alphas, *config.weights, *config.doses)
-    return Outline(config, counted, pairs, epochs, exact)
+    return Outline(config, counts, pairs, epochs, exact)
 
 
 def _pairs(config: BenchConfig) -> tuple[tuple[str, str], ...]:

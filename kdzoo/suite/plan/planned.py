@@ -12,7 +12,7 @@ from kdzoo.runs.store import Store
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedRun:
     """A run and what is recorded beside it.
 
     provisional: whether a weight of it depends on a ratio that is not measured yet. It then has a stand-in for that weight,
@@ -30,8 +30,8 @@ class Plan:
 
     name: str
     folder: Path
-    students: tuple[Planned, ...]
-    teachers: Mapping[str, Planned]
+    students: tuple[PlannedRun, ...]
+    teachers: Mapping[str, PlannedRun]
     grid_size: int
     duplicates: Mapping[str, int] = field(default_factory=dict)
     """how many points of the grid are another's run, by the reason"""
@@ -39,7 +39,7 @@ class Plan:
     """what the data set holds (`report.data_record`)"""
     notes: tuple[str, ...] = ()
     """for a reader, before any work"""
-    unmeasured: tuple[Planned, ...] = ()
+    unmeasured: tuple[PlannedRun, ...] = ()
     """what has to be measured before provisional runs have their weights (`kdzoo.training.doses`), each once"""
 
     @property

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, JsonValue
 
 from kdzoo.contract.registry import Definition, Registry
 from kdzoo.runs.fields import Count, Number, Share, Spec, parse
-from kdzoo.runs.options import listed
+from kdzoo.runs.options import as_list
 from kdzoo.runs.recipe import Recipe, steps_per_epoch
 from kdzoo.suite.plan.yaml_files import read_yaml, shipped_files
 
@@ -36,8 +36,8 @@ class PublishedValues(Spec):
 class Constants(Spec):
     """What images in [0, 1] are normalised with, one number a channel."""
 
-    mean: Annotated[tuple[Number, ...], BeforeValidator(listed)]
-    std: Annotated[tuple[Number, ...], BeforeValidator(listed)]
+    mean: Annotated[tuple[Number, ...], BeforeValidator(as_list)]
+    std: Annotated[tuple[Number, ...], BeforeValidator(as_list)]
 
 
 class FineTune(Spec):
@@ -74,13 +74,13 @@ class RecipeFile(Spec):
     student_start: Literal["random", "pretrained"] = "random"
     min_steps: Count | None = None
     min_val: Count | None = None
-    sizes: Annotated[tuple[Count, ...], BeforeValidator(listed)] = ()
+    sizes: Annotated[tuple[Count, ...], BeforeValidator(as_list)] = ()
     pretrained: dict[str, Any] = {}
     fine_tune: FineTune | None = None
 
     def published_for(self, pair: str) -> dict[str, PairValues]:
         """The values of their own that methods have for a pair."""
-        return {method: given.pairs[pair] for method, given in self.published.items() if pair in given.pairs}
+        return {method: values.pairs[pair] for method, values in self.published.items() if pair in values.pairs}
 
     def validation_share(self, images: int) -> float:
         """The share of `images` training images that is held out for validation: `val_fraction`, or more to reach `min_val`."""
@@ -95,8 +95,8 @@ class RecipeFile(Spec):
         if fine_tuned and self.fine_tune is not None:
             layers.append(self.fine_tune.recipe)
             steps = self.fine_tune.min_steps
-        merged = {key: value for layer in layers for key, value in layer.items()}
-        recipe = {key: value for key, value in merged.items() if value is not None}
+        keys = {key: value for layer in layers for key, value in layer.items()}
+        recipe = {key: value for key, value in keys.items() if value is not None}
         return self.model_copy(update={"recipe": recipe, "min_steps": steps})
 
     def resolve(self, network: str, changes: Mapping[str, Any], data: str = "", images: int | None = None) -> Recipe:

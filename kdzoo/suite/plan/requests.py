@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from kdzoo.contract.methods import REGISTRY
-from kdzoo.errors import InputError, add_clause, did_you_mean, noting, raise_if_any
+from kdzoo.errors import InputError, collect_problems, did_you_mean, raise_if_any
 from kdzoo.suite.plan.config import CONTROLS, NONE, BenchConfig
 
 
@@ -96,7 +96,7 @@ def read_requests(config: BenchConfig, problems: list[str]) -> list[Request]:
     """The requests of a bench: first the controls, which are tuned like the others, then its methods."""
     requests: dict[str, Request] = {}
     for text in (*CONTROLS, *config.methods):
-        with noting(problems):
+        with collect_problems(problems):
             requests.setdefault(text, parse_request(text))
     problems += [*_other_ways_to_set_weights(config), *_axes_beside_tune(config)]
     names = {term for request in requests.values() for term in request.terms}

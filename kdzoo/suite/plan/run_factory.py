@@ -13,12 +13,12 @@ import torch
 
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.data.report import taught_images
-from kdzoo.data.split import labelled, split
+from kdzoo.data.split import labelled_subset, split
 from kdzoo.errors import InputError, raise_if_any
 from kdzoo.models.names import own_norm
 from kdzoo.models.network import freeze
 from kdzoo.models.normalisation import AUTO, usual_for
-from kdzoo.models.request import NetworkRequest, ensemble_ids, pretrained_unless_said
+from kdzoo.models.request import NetworkRequest, ensemble_ids, pretrained_by_default
 from kdzoo.runs.recipe import Recipe
 from kdzoo.runs.spec import NetworkSpec, ObjectiveSpec, Run
 from kdzoo.suite.plan.bench_data import BenchData
@@ -27,7 +27,7 @@ from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.doses import Dose
 from kdzoo.suite.plan.networks import NetworkResolver, Offer
 from kdzoo.suite.plan.objectives import Pairing, card_record
-from kdzoo.suite.plan.planned import Planned
+from kdzoo.suite.plan.planned import PlannedRun
 from kdzoo.suite.plan.recipe_files import RecipeFile
 from kdzoo.teachers.checks import measure_norms
 from kdzoo.teachers.file_io import read_saved
@@ -44,7 +44,7 @@ class PairNetwork:
 
     spec: NetworkSpec
     path: WeightFiles = None
-    training: Planned | None = None
+    training: PlannedRun | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -109,7 +109,7 @@ class RunFactory:
             seed=int(self.changes.get("teacher.seed", 0)),
         )
         paths = {"student": self.resolver.weight_files(request)}
-        planned = Planned(run, self._about(run, pair=request.text, teacher_id=None, paths=paths))
+        planned = PlannedRun(run, self._about(run, pair=request.text, teacher_id=None, paths=paths))
         start = {"start": f"run:{run.id}", "norm": None, "weights": None}  # what it is kept with says how it takes images
         return PairNetwork(offer.spec.model_copy(update=start), None, planned, offer.notes)
 
@@ -133,7 +133,7 @@ class RunFactory:
         side = augment.size or images.height
         network = freeze(network_of(teacher.spec, images, side=side, seed=0, path=teacher.path, modules=self.modules))
         architectures = own_norm(teacher.spec.name)
-        norms = measure_norms(network, architectures, parts.val or labelled(parts), augment, torch.device("cpu"))
+        norms = measure_norms(network, architectures, parts.val or labelled_subset(parts), augment, torch.device("cpu"))
         better = norms.better()
         if better is None:
             return replace(teacher, notes=(*teacher.notes, f"{text}: its own normalisation is kept; {norms}"))
@@ -145,7 +145,7 @@ class RunFactory:
         """A student with the weights that it starts from."""
         request = self.resolver.request(text, "student")
         if text not in self.modules.by_name and self.protocol.student_start == "pretrained":
-            request = self.resolver.request(pretrained_unless_said(text), "student")
+            request = self.resolver.request(pretrained_by_default(text), "student")
         if request.norm == AUTO:
             raise InputError(f"{text}: norm=auto is measured on a teacher; name a student's normalisation")
         if request.start == "saved":
@@ -161,8 +161,8 @@ class RunFactory:
         seed: int,
         doses: Mapping[str, Dose] = MappingProxyType({}),
         provisional: bool = False,
-    ) -> Planned:
-        """A run of a student, under its teacher where its methods read one. provisional: see `Planned`."""
+    ) -> PlannedRun:
+        """A run of a student, under its teacher where its methods read one. provisional: see `PlannedRun`."""
         reads_teacher = any(REGISTRY.get(term.method).card.needs.teacher for term in objective.all_terms)
         recipe = self.recipe(student.spec, teacher=False)
         teacher_spec = _with_views(teacher, recipe)
@@ -178,7 +178,7 @@ class RunFactory:
         pair = f"{teacher.spec.name}{f' ({teacher_spec.views} view)' if teacher_spec.views else ''}/{student.spec.name}"
         about = self._about(run, pair=pair, teacher_id=teacher.run_id, paths=paths)
         record = {"doses": {name: dose.record() for name, dose in doses.items()}} if doses else {}
-        return Planned(run, {**about, **record}, provisional)
+        return PlannedRun(run, {**about, **record}, provisional)
 
     def _about(self, run: Run, *, pair: str, teacher_id: str | None, paths: Mapping[str, Any]) -> dict[str, Any]:
         """What is recorded beside a run."""

@@ -10,14 +10,14 @@ from typing import Any
 
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.data.dataset import Dataset
-from kdzoo.errors import InputError, noting
+from kdzoo.errors import InputError, collect_problems
 from kdzoo.runs.spec import ObjectiveSpec
 from kdzoo.suite.plan.bench_data import BenchData, image_size, plan_data, read_images
 from kdzoo.suite.plan.changes import below, read_changes
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.grid import PairGrid, control_notes, faults_of_settings, known_ratios
 from kdzoo.suite.plan.networks import read_pairs, unknown_networks
-from kdzoo.suite.plan.planned import Plan, Planned
+from kdzoo.suite.plan.planned import Plan, PlannedRun
 from kdzoo.suite.plan.recipe_files import RecipeFile, recipe_file, recipes
 from kdzoo.suite.plan.requests import Request, read_requests, why_no_dose
 from kdzoo.suite.plan.run_factory import RunFactory
@@ -31,9 +31,9 @@ class PairRuns:
     teacher: the run that trains the teacher, where that has to be trained. unmeasured: what has to be measured first.
     """
 
-    students: tuple[Planned, ...]
-    teacher: Planned | None
-    unmeasured: tuple[Planned, ...]
+    students: tuple[PlannedRun, ...]
+    teacher: PlannedRun | None
+    unmeasured: tuple[PlannedRun, ...]
     notes: tuple[str, ...]
 
 
@@ -51,11 +51,11 @@ def plan(config: BenchConfig, modules: Modules | None = None) -> Plan:
     data = plan_data(config, protocol, images, image_size(protocol, changes), problems)
     factory = RunFactory(config, protocol, changes, data, modules)
     ratios: Mapping[str, float] = {}
-    with noting(problems):
+    with collect_problems(problems):
         ratios = known_ratios(config)
     runs: list[PairRuns] = []
     for teacher, student in pairs:
-        with noting(problems):
+        with collect_problems(problems):
             runs.append(_plan_pair(factory, requests, teacher, student, ratios, problems))
     if problems:
         problems += faults_of_settings(requests, config, factory.pairing)  # which no pair has told where none could be resolved
@@ -69,12 +69,12 @@ def _read_files(
 ) -> tuple[RecipeFile, Dataset] | tuple[RecipeFile | None, Dataset | None]:
     """The recipe and the images of a bench; each is None where it cannot be had, and what is wrong is added to `problems`."""
     protocol = dataset = None
-    with noting(problems):
+    with collect_problems(problems):
         protocol = recipe_file(config.recipe)
-    with noting(problems):
+    with collect_problems(problems):
         dataset = read_images(config, image_size(protocol, changes))
     for name in protocol.published if protocol is not None else ():
-        with noting(problems):
+        with collect_problems(problems):
             REGISTRY.get(name)
     return protocol, dataset
 
@@ -88,9 +88,9 @@ def _plan_pair(
     """
     teacher = student = None
     faults: list[str] = []
-    with noting(faults):
+    with collect_problems(faults):
         teacher = factory.teacher(teacher_text)
-    with noting(faults):
+    with collect_problems(faults):
         student = factory.student(student_text)
     if teacher is None or student is None:
         raise InputError(*faults)
@@ -108,7 +108,7 @@ def _plan_pair(
 
 def _join(config: BenchConfig, data: BenchData, pairs: Sequence[PairRuns], notes: Sequence[str]) -> Plan:
     """The plan of all pairs, each run and each measurement once."""
-    students: dict[str, Planned] = {}
+    students: dict[str, PlannedRun] = {}
     duplicates: Counter[str] = Counter()
     for planned in (planned for pair in pairs for planned in pair.students):
         if students.setdefault(planned.run.id, planned) is not planned:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from kdzoo.errors import InputError, did_you_mean, noting, problems_of, unknown
+from kdzoo.errors import InputError, collect_problems, did_you_mean, problems_of, unknown
 from kdzoo.files import CONFIGS, read_file
 from kdzoo.runs.fields import Count, Number, Spec
 from kdzoo.tasks.classification import CLASSIFICATION
@@ -82,7 +82,7 @@ def read_published(file: Path) -> tuple[Published, ...]:
         if len(cells) != len(header[1]):
             problems.append(f"{place}: expected {len(header[1])} cells, got {len(cells)}")
             continue
-        with noting(problems):
+        with collect_problems(problems):
             row = _row(dict(zip(header[1], cells, strict=True)), file.stem, place)
             key = (row.pair, row.data, row.method, row.printed)
             if first.setdefault(key, number) != number:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kdzoo.errors import InputError
 from kdzoo.runs.predictions import Predictions, read_predictions
-from kdzoo.runs.seals import Damaged
+from kdzoo.runs.seals import DamagedFile
 from kdzoo.runs.store import RunFolder
 from kdzoo.suite.report.error_model import LEVEL
 from kdzoo.suite.report.intervals import mcnemar_p
@@ -103,7 +103,7 @@ def _read(folders: Iterable[RunFolder]) -> list[Predictions]:
             found.append(read_predictions(folder.predictions, folder.id, part="test", classes=run.student.classes))
         except FileNotFoundError:
             problems.append(f"compare: {folder.id} has no predictions kept (train it with --keep predictions)")
-        except Damaged as error:
+        except DamagedFile as error:
             problems.append(f"compare: {error}")
         except InputError as error:
             problems += error.problems

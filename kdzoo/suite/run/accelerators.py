@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from kdzoo.data.loader import fetch_once
-from kdzoo.data.views import center
+from kdzoo.data.views import evaluation_view
 from kdzoo.runs.events import Emit, Note
 from kdzoo.runs.metrics_file import read_lines
 from kdzoo.text import number_of
@@ -40,4 +40,4 @@ def attach_accelerators(cohort: Cohort, emit: Emit) -> None:
 def _trial(cohort: Cohort, count: int) -> Tensor:
     """The first training images, as they are seen."""
     images = fetch_once(cohort.splits.train.images, torch.arange(count), cohort.execution.device)
-    return center(images, cohort.recipe.augment)
+    return evaluation_view(images, cohort.recipe.augment)

@@ -16,7 +16,7 @@ from kdzoo.runs.wandb_settings import WandbSettings
 from kdzoo.suite.plan.cohorts import make_jobs, measurements
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.jobs import Outcome
-from kdzoo.suite.plan.planned import Plan, Planned
+from kdzoo.suite.plan.planned import Plan, PlannedRun
 from kdzoo.suite.plan.race import Race
 from kdzoo.suite.plan.refit import wants_refit
 from kdzoo.suite.plan.refit_plan import refit
@@ -168,7 +168,7 @@ def train_plan(prepared: Prepared, launcher: Launcher, emit: Emit, *, retry_fail
     plan = prepared.plan
     emit_notes(write_plan(plan), emit)
     outcome = Outcome()
-    todo: list[Planned] = []
+    todo: list[PlannedRun] = []
     for planned in plan.students:
         folder = plan.store.run(planned.run.id)
         state = folder.state()

@@ -21,7 +21,7 @@ from kdzoo.runs.spec import Run
 from kdzoo.runs.store import RunFolder, Store, teacher_store
 from kdzoo.suite.plan.cohorts import make_jobs, pretrain_runs
 from kdzoo.suite.plan.jobs import Job
-from kdzoo.suite.plan.planned import Planned
+from kdzoo.suite.plan.planned import PlannedRun
 from kdzoo.suite.run.cost_record import seen_shape, steps_an_epoch, work_of
 from kdzoo.suite.run.prepare import Prepared
 from kdzoo.suite.run.untrained import Untrained, bind
@@ -64,7 +64,7 @@ def _side_by_side(seconds: Iterable[float], processes: int) -> float:
     return max(ends)
 
 
-def _missing(prepared: Prepared) -> list[Planned]:
+def _missing(prepared: Prepared) -> list[PlannedRun]:
     return [planned for planned in prepared.plan.students if prepared.states.get(planned.run.id) != "done"]
 
 
@@ -91,12 +91,12 @@ class JobSeconds:
         """Seconds of the training of a cohort, and of the pretrain stages that its runs start from."""
         return self._of_runs([self._runs[run_id] for run_id in job.ids], self._prepared.plan.store, job.options)
 
-    def _of_runs(self, cohort: list[Planned], store: Store, options: WorkerOptions) -> float:
+    def _of_runs(self, cohort: list[PlannedRun], store: Store, options: WorkerOptions) -> float:
         """Seconds of runs that train in lockstep; what they share is computed once for all of them."""
         total, shared = 0.0, []
         for planned in cohort:
-            bound = bind(planned, self._prepared.plan)
-            _, splits = self._untrained.data(bound)
+            located = bind(planned, self._prepared.plan)
+            _, splits = self._untrained.data(located)
             kind = kind_of(planned.run, seen_shape(splits, planned.run.recipe), options, self._machine)
             epochs = _epochs_left(planned.run, store.run(planned.run.id))
             epochs += sum(first.recipe.epochs for first in self._pretrain.get(planned.run.id, ()))
@@ -105,32 +105,32 @@ class JobSeconds:
             if (cost := self._recorded.get(kind)) is not None:
                 total += cost.setup + cost.image * work
                 continue
-            probed = self._probe(kind, bound, options)
+            probed = self._probe(kind, located, options)
             total += probed.setup + probed.own * work / planned.run.recipe.batch_size
             shared.append(probed.shared * steps * _share_computed(planned.run.recipe, options))
         return total + max(shared, default=0.0) * len(shared) / max(len(cohort), 1)
 
-    def _probe(self, kind: str, bound: LocatedRun, options: WorkerOptions) -> ProbedCost:
+    def _probe(self, kind: str, located: LocatedRun, options: WorkerOptions) -> ProbedCost:
         if kind not in self._probed:
-            self._probed[kind] = probe_cost(bound, self._untrained, options, self._modules)
+            self._probed[kind] = probe_cost(located, self._untrained, options, self._modules)
         return self._probed[kind]
 
 
-def probe_cost(bound: LocatedRun, untrained: Untrained, options: WorkerOptions, modules: Modules) -> ProbedCost:
+def probe_cost(located: LocatedRun, untrained: Untrained, options: WorkerOptions, modules: Modules) -> ProbedCost:
     """What a run of a kind costs, by some steps of one of them with an untrained teacher."""
     torch.set_num_threads(options.threads)
     execution = Placement(options.model_copy(update={"teacher_cache": 0}))
-    dataset, splits = untrained.data(bound)
-    source, shapes = untrained.teacher(bound) or (None, None)
+    dataset, splits = untrained.data(located)
+    source, shapes = untrained.teacher(located) or (None, None)
     teacher: Teacher | None = source if isinstance(source, SavedTeacher) else None
     if isinstance(source, Network):
-        cost = count(source, shape_of(dataset, bound.run.recipe))
-        teacher = serve(source, "untrained", cost, splits.first(1), bound.run.recipe.augment, execution)
+        cost = count(source, shape_of(dataset, located.run.recipe))
+        teacher = serve(source, "untrained", cost, splits.first(1), located.run.recipe.augment, execution)
     began = time.process_time()
-    member = member_of(bound, dataset, splits, shapes, execution, modules)
+    member = member_of(located, dataset, splits, shapes, execution, modules)
     built = time.process_time() - began
     step = step_seconds(cohort_of([member], splits, teacher, execution))
-    own_probe = (COUNTED + TIMED) * (step.shared + step.own * (2 if bound.run.objective.terms else 1))  # `training.cost.probe`
+    own_probe = (COUNTED + TIMED) * (step.shared + step.own * (2 if located.run.objective.terms else 1))  # `training.cost.probe`
     return ProbedCost(2 * built + own_probe, step.own, step.shared)
 
 

@@ -12,7 +12,7 @@ from kdzoo.models.placement import Placement
 from kdzoo.runs.atomic import StoreError
 from kdzoo.runs.events import DoseUnknown, Emit, Note
 from kdzoo.runs.store import Store
-from kdzoo.suite.plan.doses import Measured, describe, keep_doses
+from kdzoo.suite.plan.doses import MeasuredRatio, describe, keep_doses
 from kdzoo.suite.plan.jobs import Job
 from kdzoo.suite.run.members import load_pretrain_stage, pretrain_failure
 from kdzoo.suite.run.train_runs import train_pretrain_runs
@@ -29,17 +29,17 @@ def measure_doses(job: Job, state: WorkerState, emit: Emit, stop: Callable[[], b
     Raises Stopped, with nothing kept, when `stop` says so.
     """
     began, store, execution = time.process_time(), Store(Path(job.folder)), Placement(job.options.model_copy(update={"teacher_cache": 0}))
-    bounds = [probe_of(entry, store) for entry in job.probes]
-    dataset, splits = state.data(bounds[0], job.options)
+    located_runs = [probe_of(entry, store) for entry in job.probes]
+    dataset, splits = state.data(located_runs[0], job.options)
     teacher, shapes = None, None
-    for bound in [bound for bound in bounds if bound.run.teacher is not None][:1]:
-        teacher, shapes = state.teacher(bound, dataset, splits, execution, emit)
-    about = {bound.run.id: entry["about"] for bound, entry in zip(bounds, job.probes, strict=True)}
-    waiting = [(bound, first) for bound in bounds if (first := bound.run.pretrain_run) is not None]
-    train_pretrain_runs(store, waiting, job.options, state, emit, stop, about=lambda bound: about[bound.run.id])
+    for located in [located for located in located_runs if located.run.teacher is not None][:1]:
+        teacher, shapes = state.teacher(located, dataset, splits, execution, emit)
+    about = {located.run.id: entry["about"] for located, entry in zip(located_runs, job.probes, strict=True)}
+    waiting = [(located, first) for located in located_runs if (first := located.run.pretrain_run) is not None]
+    train_pretrain_runs(store, waiting, job.options, state, emit, stop, about=lambda located: about[located.run.id])
 
-    def take_up_first(member: Member, bound: LocatedRun) -> None:
-        if (first := bound.run.pretrain_run) is not None:
+    def take_up_first(member: Member, located: LocatedRun) -> None:
+        if (first := located.run.pretrain_run) is not None:
             if store.run(first.id).state() != "done":
                 raise KdzooError(pretrain_failure(store, first))
             load_pretrain_stage(member, LocatedRun.read(store.run(first.id)))
@@ -48,20 +48,20 @@ def measure_doses(job: Job, state: WorkerState, emit: Emit, stop: Callable[[], b
         if stop():
             raise Stopped("training was stopped; run the same command to resume")
 
-    text = "doses: measuring the gradient of " + ", ".join(dict.fromkeys(bound.run.objective.label for bound in bounds))
-    emit(Note(f"{text} for {about[bounds[0].run.id].get('pair')}"))
-    ratios = measure(bounds, dataset, splits, teacher, shapes, execution, state.modules, take_up=take_up_first, stop=stop_here)
-    measured: dict[str, Measured] = {}
-    for bound in bounds:
-        ratio, label = ratios[bound.run.id], bound.run.objective.label
+    text = "doses: measuring the gradient of " + ", ".join(dict.fromkeys(located.run.objective.label for located in located_runs))
+    emit(Note(f"{text} for {about[located_runs[0].run.id].get('pair')}"))
+    ratios = measure(located_runs, dataset, splits, teacher, shapes, execution, state.modules, take_up=take_up_first, stop=stop_here)
+    measured: dict[str, MeasuredRatio] = {}
+    for located in located_runs:
+        ratio, label = ratios[located.run.id], located.run.objective.label
         try:
             if isinstance(ratio, Exception):
                 raise ratio
-            measured[bound.run.id] = describe(bound.run, about[bound.run.id], {"ratio": ratio.value, **asdict(ratio)})
+            measured[located.run.id] = describe(located.run, about[located.run.id], {"ratio": ratio.value, **asdict(ratio)})
         except (StoreError, Stopped):
             raise
         except Exception as error:  # it is that method's failure alone
             reason = str(error) if isinstance(error, NoRatio | KdzooError) else f"{type(error).__name__}: {error}"
-            emit(DoseUnknown(bound.run.id, label, f"its dose cannot be measured: {reason}"))
+            emit(DoseUnknown(located.run.id, label, f"its dose cannot be measured: {reason}"))
     keep_doses(store.folder, measured)
     emit(Note(f"doses: {len(measured)} measured in {time.process_time() - began:.1f} s of processor time"))

@@ -18,7 +18,7 @@ from kdzoo.runs.events import Emit, Note
 from kdzoo.runs.loggers import Logger, LoggerGroup
 from kdzoo.runs.metrics_file import JsonLines
 from kdzoo.runs.options import WorkerOptions
-from kdzoo.runs.seals import Damaged
+from kdzoo.runs.seals import DamagedFile
 from kdzoo.runs.spec import FirstSpec, ObjectiveSpec, Run
 from kdzoo.runs.store import Store
 from kdzoo.runs.wandb import WandbLogger
@@ -46,20 +46,20 @@ def load_pretrain_stage(member: Member, first: LocatedRun) -> None:
         member.objective.parts[owner].load_state_dict({**own, **{name: value for name, value in shared.items() if name in own}})
 
 
-def start_or_resume(store: Store, bound: LocatedRun, build: Callable[[], Member], train_first: Callable[[], None], emit: Emit) -> Member:
+def start_or_resume(store: Store, located: LocatedRun, build: Callable[[], Member], train_first: Callable[[], None], emit: Emit) -> Member:
     """A member where its checkpoint ended, or at its start: behind its pretrain stage, where it has one.
 
     A checkpoint that cannot be resumed is renamed and told. build: a fresh member. train_first: train its first
     stage, where it has one that is not done. Raises KdzooError where that failed.
     """
-    first = bound.run.pretrain_run
-    if bound.folder.checkpoint.exists():
+    first = located.run.pretrain_run
+    if located.folder.checkpoint.exists():
         member = build()
         try:
             resume(member)
             return member
-        except Damaged as error:
-            begin_again(bound.folder, error, emit)
+        except DamagedFile as error:
+            begin_again(located.folder, error, emit)
         train_first()
     member = build()
     if first is not None:
@@ -75,14 +75,14 @@ def pretrain_failure(store: Store, first: Run) -> str:
 
 
 def measure_cost(
-    bound: LocatedRun, fresh: Member, dataset: Dataset, splits: Splits, teacher: Teacher | None, execution: Placement, modules: Modules
+    located: LocatedRun, fresh: Member, dataset: Dataset, splits: Splits, teacher: Teacher | None, execution: Placement, modules: Modules
 ) -> dict[str, Any]:
     """The cost of a run by a fresh member of it, which is thrown away, beside its student alone on the same data."""
-    run, alone = bound.run, None
+    run, alone = located.run, None
     if run.objective.terms:
         recipe = run.recipe.model_copy(update={"dot": None})  # one gradient has one momentum
         update = {"objective": ObjectiveSpec(task=1.0), "teacher": None, "kind": "train", "recipe": recipe}
-        member = member_of(replace(bound, run=run.model_copy(update=update)), dataset, splits, None, execution, modules)
+        member = member_of(replace(located, run=run.model_copy(update=update)), dataset, splits, None, execution, modules)
         alone = cohort_of([member], splits, None, execution)
     return probe(cohort_of([fresh], splits, teacher, execution), alone)
 

@@ -12,7 +12,7 @@ from kdzoo.data.sources import data_files
 from kdzoo.runs.events import Emit, Note
 from kdzoo.runs.store import teacher_store
 from kdzoo.suite.plan.doses import keep_doses, reused_doses
-from kdzoo.suite.plan.planned import Plan, Planned
+from kdzoo.suite.plan.planned import Plan, PlannedRun
 from kdzoo.suite.plan.starts import Start, keep_start
 from kdzoo.suite.run.prepare import Prepared
 
@@ -68,7 +68,7 @@ def files_of(prepared: Prepared, plans: Iterable[Plan]) -> list[Path] | None:
     return [*files, *(file for source in sources for file in data_files(source, root))]
 
 
-def _weight_files(planned: Planned, role: str) -> list[str | None]:
+def _weight_files(planned: PlannedRun, role: str) -> list[str | None]:
     """The files of a network's weights as a list."""
     files = planned.about["paths"].get(role)
     return files if isinstance(files, list) else [files]

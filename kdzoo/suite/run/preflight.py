@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from kdzoo.contract.objective import Objective
-from kdzoo.errors import InputError, noting
+from kdzoo.errors import InputError, collect_problems
 from kdzoo.suite.plan.planned import Plan
 from kdzoo.suite.run.fork import PATIENCE_SECONDS
 from kdzoo.suite.run.saved_teachers import check_saved_teachers
@@ -31,17 +31,17 @@ def preflight(
     untrained = Untrained(modules, image_cache)
     trials = LossTrials(device or torch.device("cpu"))
     for planned in plan.teachers.values():
-        with noting(problems):
-            bound = bind(planned, plan)
-            student_of(bound, *untrained.data(bound), None, modules)
+        with collect_problems(problems):
+            located = bind(planned, plan)
+            student_of(located, *untrained.data(located), None, modules)
     for planned in distinct(plan.students, lambda p: (str(p.run.student), str(p.run.teacher), str(p.run.objective))):
-        with noting(problems):
+        with collect_problems(problems):
             build_objectives(bind(planned, plan), untrained, trials)
     notes: list[str] = []
-    with noting(problems):
+    with collect_problems(problems):
         notes += check_saved_teachers(plan, untrained, check)
     for planned in distinct((p for p in plan.students if p.run.teacher), lambda p: (str(p.run.teacher),)):
-        with noting(problems):
+        with collect_problems(problems):
             load_teacher_weights(bind(planned, plan), plan, untrained, modules)
     if problems:
         raise InputError(*dict.fromkeys(problems))
@@ -56,13 +56,13 @@ class LossTrials:
         self._keys: set[tuple[str, ...]] = set()
         self._stalls: list[str] = []
 
-    def try_once(self, bound: LocatedRun, objective: Objective, untrained: Untrained) -> None:
+    def try_once(self, located: LocatedRun, objective: Objective, untrained: Untrained) -> None:
         """Try the loss of a run where it is a user's and has not been tried; raises InputError where it fails."""
-        key = trial_key(bound.run)
+        key = trial_key(located.run)
         if users_methods(objective) and key not in self._keys:
             self._keys.add(key)
-            student, teacher, data = untrained.student(bound), untrained.teacher(bound), untrained.data(bound)
-            try_loss(bound, student, teacher, objective, *data, self._device, self._stalls)
+            student, teacher, data = untrained.student(located), untrained.teacher(located), untrained.data(located)
+            try_loss(located, student, teacher, objective, *data, self._device, self._stalls)
 
     def notes(self) -> tuple[str, ...]:
         return tuple(
@@ -72,20 +72,20 @@ class LossTrials:
         )
 
 
-def build_objectives(bound: LocatedRun, untrained: Untrained, trials: LossTrials) -> None:
+def build_objectives(located: LocatedRun, untrained: Untrained, trials: LossTrials) -> None:
     """Build the objectives of a run and of its pretrain stage; raises InputError where one cannot serve its networks or its data."""
-    dataset, splits = untrained.data(bound)
-    teacher, student = untrained.teacher_shapes(bound), untrained.student(bound)
-    for run in filter(None, (bound.run.pretrain_run, bound.run)):
-        stage = bound if run is bound.run else replace(bound, run=run)
+    dataset, splits = untrained.data(located)
+    teacher, student = untrained.teacher_shapes(located), untrained.student(located)
+    for run in filter(None, (located.run.pretrain_run, located.run)):
+        stage = located if run is located.run else replace(located, run=run)
         objective = objective_of(stage, *student, dataset, splits, teacher)
         trials.try_once(stage, objective, untrained)
 
 
-def load_teacher_weights(bound: LocatedRun, plan: Plan, untrained: Untrained, modules: Modules) -> None:
+def load_teacher_weights(located: LocatedRun, plan: Plan, untrained: Untrained, modules: Modules) -> None:
     """Build the teacher of a run with its own weights, unless this bench trains it first; raises InputError where they do not fit."""
-    spec = bound.run.teacher
+    spec = located.run.teacher
     if spec is None or spec.saved is not None or spec.start.removeprefix("run:") in plan.teachers:
         return
-    dataset, _ = untrained.data(bound)
-    network_of(spec, dataset, side=shape_of(dataset, bound.run.recipe)[1], seed=0, path=bound.paths.get("teacher"), modules=modules)
+    dataset, _ = untrained.data(located)
+    network_of(spec, dataset, side=shape_of(dataset, located.run.recipe)[1], seed=0, path=located.paths.get("teacher"), modules=modules)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from kdzoo.contract.plugins import load_plugins
-from kdzoo.errors import InputError, noting
+from kdzoo.errors import InputError, collect_problems
 from kdzoo.models.placement import why_slow
 from kdzoo.runs.options import ALL, WorkerOptions
 from kdzoo.runs.store import State
@@ -54,12 +54,12 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
     unlabelled_of.cache_clear()
     problems: list[str] = []
     plan = device = settings = None
-    with noting(problems):
+    with collect_problems(problems):
         device = device_of(config.device)
-    with noting(problems):
+    with collect_problems(problems):
         settings = wandb_settings(config.wandb, os.environ)
     states: dict[str, State] = {}
-    with noting(problems):
+    with collect_problems(problems):
         plan = make_plan(config, modules)
         states = states_of(plan)
         if any(state != "done" for state in states.values()):  # what has been trained can be
@@ -94,7 +94,7 @@ def configure(options: Mapping[str, Any], file: Path | None = None, modules: Mod
     except ConfigError as error:
         problems = list(error.problems)
         if error.rest is not None:
-            with noting(problems):
+            with collect_problems(problems):
                 prepare(error.rest, modules)
         raise InputError(*problems) from error
 

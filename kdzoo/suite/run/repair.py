@@ -9,7 +9,7 @@ from pathlib import Path
 from kdzoo.errors import InputError
 from kdzoo.runs.atomic import set_aside
 from kdzoo.runs.events import Emit, Note
-from kdzoo.runs.seals import Damaged, read_sealed, read_tensors
+from kdzoo.runs.seals import DamagedFile, read_sealed, read_tensors
 from kdzoo.runs.store import RunFolder, is_teacher
 
 ASIDE = "and the old file is kept as NAME.damaged"
@@ -38,7 +38,7 @@ def fault_of(folder: RunFolder) -> Fault | None:
             contents_of(file, folder.id)
         except FileNotFoundError:
             return Fault(file, f"{file}: no such file")
-        except Damaged as error:
+        except DamagedFile as error:
             return Fault(file, str(error))
     return None
 
@@ -78,7 +78,7 @@ def renew_unlocked(folder: RunFolder, emit: Emit) -> None:
                 renew(folder, emit)
 
 
-def begin_again(folder: RunFolder, damage: Damaged, emit: Emit) -> None:
+def begin_again(folder: RunFolder, damage: DamagedFile, emit: Emit) -> None:
     """Rename a checkpoint that cannot be resumed, and say so; the caller has the run's lock."""
     set_aside(folder.checkpoint)
     emit(Note(f"{damage}; {folder.id} starts again, {ASIDE}"))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from kdzoo.errors import InputError, noting
+from kdzoo.errors import InputError, collect_problems
 from kdzoo.runs.store import teacher_store
-from kdzoo.suite.plan.planned import Plan, Planned
+from kdzoo.suite.plan.planned import Plan, PlannedRun
 from kdzoo.suite.run.untrained import Untrained, bind, distinct
 from kdzoo.training.located import LocatedRun
 from kdzoo.training.run_teacher import refuse_missing_answers, saved_file
@@ -18,27 +18,27 @@ def check_saved_teachers(plan: Plan, untrained: Untrained, rows: int) -> list[st
     """
     saved = [planned for planned in plan.students if planned.run.teacher is not None and planned.run.teacher.saved is not None]
 
-    def reading(planned: Planned) -> tuple[str, ...]:
+    def reading(planned: PlannedRun) -> tuple[str, ...]:
         run = planned.run
         return tuple(map(str, (run.teacher, run.data, run.recipe, run.seed, run.objective)))
 
     problems: list[str] = []
     notes: list[str] = []
     for planned in distinct(saved, reading):
-        with noting(problems):
-            bound = bind(planned, plan)
-            refuse_missing_answers(bound, untrained.data(bound)[1])
+        with collect_problems(problems):
+            located = bind(planned, plan)
+            refuse_missing_answers(located, untrained.data(located)[1])
     for planned in distinct(saved if rows else [], lambda one: (str(one.run.teacher),)):
-        with noting(problems):
+        with collect_problems(problems):
             notes += _compare(bind(planned, plan), plan, rows)
     if problems:
         raise InputError(*problems)
     return notes
 
 
-def _compare(bound: LocatedRun, plan: Plan, rows: int) -> list[str]:
+def _compare(located: LocatedRun, plan: Plan, rows: int) -> list[str]:
     """A note on rows of a file that agree with its living teacher; none where that is not kept. Raises InputError where they differ."""
-    file = saved_file(bound)
+    file = saved_file(located)
     if file.teacher is None:
         return []
     kept = (store.run(file.teacher) for store in (teacher_store(), plan.store))

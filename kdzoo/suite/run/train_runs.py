@@ -40,7 +40,7 @@ def train_runs(
     """Train those of a cohort's runs that are not done; the ids of those that another process is training."""
     locked: list[str] = []
     with ExitStack() as locks:
-        bounds: list[LocatedRun] = []
+        located_runs: list[LocatedRun] = []
         for run_id in ids:
             folder = store.run(run_id)
             if not locks.enter_context(folder.lock()):
@@ -50,11 +50,11 @@ def train_runs(
             if folder.state() == "done":
                 report(folder, emit)
             else:
-                bounds.append(LocatedRun.read(folder))
-        if bounds:
-            pretrain(store, bounds, options, state, emit, stop)
-            bounds = [bound for bound in bounds if bound.folder.state() != "failed"]
-        if bounds:
+                located_runs.append(LocatedRun.read(folder))
+        if located_runs:
+            pretrain(store, located_runs, options, state, emit, stop)
+            located_runs = [located for located in located_runs if located.folder.state() != "failed"]
+        if located_runs:
             reported: set[str] = set()
 
             def relay(event: Event) -> None:
@@ -66,31 +66,35 @@ def train_runs(
                     emit(event)
 
             try:
-                train_cohort(store, bounds, options, state, relay, stop)
+                train_cohort(store, located_runs, options, state, relay, stop)
             except (StoreError, Stopped, InputError):
                 raise
             except Exception:  # data or a teacher that cannot be had fails every run that needs them, with the reason
-                for bound in bounds:
-                    if bound.folder.state() != "done":
-                        bound.folder.fail(traceback.format_exc())
-            for bound in bounds:
-                if bound.folder.id not in reported:
-                    report(bound.folder, emit)
+                for located in located_runs:
+                    if located.folder.state() != "done":
+                        located.folder.fail(traceback.format_exc())
+            for located in located_runs:
+                if located.folder.id not in reported:
+                    report(located.folder, emit)
     if locked:
         emit(RunsLocked(tuple(locked)))
     return locked
 
 
 def pretrain(
-    store: Store, bounds: Iterable[LocatedRun], options: WorkerOptions, state: WorkerState, emit: Emit, stop: Callable[[], bool]
+    store: Store, located_runs: Iterable[LocatedRun], options: WorkerOptions, state: WorkerState, emit: Emit, stop: Callable[[], bool]
 ) -> None:
     """Train the pretrain stages of the runs that have one, unless they are done; where one fails, so do the runs that start from it."""
-    waiting = [(bound, first) for bound in bounds if (first := bound.run.pretrain_run) is not None and not bound.folder.checkpoint.exists()]
+    waiting = [
+        (located, first)
+        for located in located_runs
+        if (first := located.run.pretrain_run) is not None and not located.folder.checkpoint.exists()
+    ]
     train_pretrain_runs(store, waiting, options, state, emit, stop)
-    for bound, first in waiting:
+    for located, first in waiting:
         if store.run(first.id).state() != "done":
-            bound.folder.fail(pretrain_failure(store, first))
-            report(bound.folder, emit)
+            located.folder.fail(pretrain_failure(store, first))
+            report(located.folder, emit)
 
 
 def train_pretrain_runs(
@@ -100,19 +104,19 @@ def train_pretrain_runs(
     state: WorkerState,
     emit: Emit,
     stop: Callable[[], bool],
-    about: Callable[[LocatedRun], Mapping[str, Any]] = lambda bound: bound.folder.read_plan()[1],
+    about: Callable[[LocatedRun], Mapping[str, Any]] = lambda located: located.folder.read_plan()[1],
 ) -> None:
     """Train pretrain stages that are not done, each with the record of a run that waits for it.
 
     Runs of other settings, in this process or another, may start from the same pretrain stage. about: that record.
     """
     by_recipe: dict[str, list[str]] = {}
-    for bound, first in waiting:
+    for located, first in waiting:
         folder = store.run(first.id)
         forget_damaged(folder, emit)
         if folder.state() == "failed":
             folder.forget()
-        folder.plan(first, about(bound))
+        folder.plan(first, about(located))
         ids = by_recipe.setdefault(str(first.recipe), [])
         ids += [] if first.id in ids else [first.id]
     apart = options.model_copy(update={"keep": ("checkpoint",), "oracle": False, "wandb": None})
@@ -132,45 +136,45 @@ def train_pretrain_runs(
 
 
 def train_cohort(
-    store: Store, bounds: list[LocatedRun], options: WorkerOptions, state: WorkerState, emit: Emit, stop: Callable[[], bool]
+    store: Store, located_runs: list[LocatedRun], options: WorkerOptions, state: WorkerState, emit: Emit, stop: Callable[[], bool]
 ) -> None:
     """Assemble, resume from checkpoints, probe the cost of what is new, and fit; groups that stand apart follow each other."""
     execution = Placement(options)
-    dataset, splits = state.data(bounds[0], options)
+    dataset, splits = state.data(located_runs[0], options)
     teacher, shapes = None, None
-    taught_bounds = [bound for bound in bounds if bound.run.teacher is not None]
-    if len({str(bound.run.teacher) for bound in taught_bounds}) > 1:
+    with_teacher = [located for located in located_runs if located.run.teacher is not None]
+    if len({str(located.run.teacher) for located in with_teacher}) > 1:
         raise ValueError("a cohort has one teacher; these runs have several")
-    for bound in taught_bounds[:1]:
-        teacher, shapes = state.teacher(bound, dataset, splits, execution, emit)
+    for located in with_teacher[:1]:
+        teacher, shapes = state.teacher(located, dataset, splits, execution, emit)
     began = work_clock(execution.device, options.threads)
     members: list[Member] = []
     costs: dict[str, dict[str, Any]] = {}
-    for bound in bounds:
-        waiting = [(bound, first)] if (first := bound.run.pretrain_run) is not None else []
+    for located in located_runs:
+        waiting = [(located, first)] if (first := located.run.pretrain_run) is not None else []
         train_first = partial(train_pretrain_runs, store, waiting, options, state, emit, stop)
         teacher_shapes, weights = (
-            (shapes, teacher.weights_digest) if bound.run.teacher is not None and teacher is not None else (None, None)
+            (shapes, teacher.weights_digest) if located.run.teacher is not None and teacher is not None else (None, None)
         )
-        build = partial(member_of, bound, dataset, splits, teacher_shapes, execution, state.modules, weights)
+        build = partial(member_of, located, dataset, splits, teacher_shapes, execution, state.modules, weights)
         try:
-            member = start_or_resume(store, bound, build, train_first, emit)
+            member = start_or_resume(store, located, build, train_first, emit)
             if member.step == 0 and member.run.recipe.head == "probe" and member.network.fresh_head:
                 begin_with_probe(member, splits, emit)
             if member.cost is None:
-                setting = str(bound.run.model_copy(update={"seed": 0}))
+                setting = str(located.run.model_copy(update={"seed": 0}))
                 if setting not in costs:  # a seed changes no cost
-                    costs[setting] = measure_cost(bound, build(), dataset, splits, teacher, execution, state.modules)
+                    costs[setting] = measure_cost(located, build(), dataset, splits, teacher, execution, state.modules)
                 member.cost = dict(costs[setting])
                 if first is not None:
-                    share = first.recipe.epochs / bound.run.recipe.epochs
+                    share = first.recipe.epochs / located.run.recipe.epochs
                     member.cost = with_pretrain_stage(member.cost, store.run(first.id).result()["cost"], share)
             member.logger = open_loggers(member, options, store.folder.name, emit)
         except (StoreError, Stopped):
             raise
         except Exception:  # a method that cannot be built is that run's failure alone
-            bound.folder.fail(traceback.format_exc())
-            emit(MemberFailed(bound.folder.id))
+            located.folder.fail(traceback.format_exc())
+            emit(MemberFailed(located.folder.id))
             continue
         members.append(member)
     setup = (work_clock(execution.device, options.threads) - began) / max(len(members), 1)

@@ -17,7 +17,7 @@ from kdzoo.suite.plan.jobs import Job
 from kdzoo.suite.run.repair import forget_damaged, renew
 from kdzoo.suite.run.train_runs import LOCK_POLL_SECONDS, train_runs
 from kdzoo.suite.run.worker_state import WorkerState, probe_of
-from kdzoo.teachers.checks import check, remarks
+from kdzoo.teachers.checks import notes_on_teacher, refuse_at_chance
 from kdzoo.training.located import LocatedRun
 from kdzoo.training.train import Stopped
 
@@ -51,19 +51,19 @@ def check_teacher(job: Job, state: WorkerState, emit: Emit) -> None:
     """Measure a teacher on its first student's data as its students will; raises InputError where it is at chance."""
     if job.example is not None:
         folder, run_id = job.example
-        bound = LocatedRun.read(Store(Path(folder)).run(run_id))
+        located = LocatedRun.read(Store(Path(folder)).run(run_id))
     elif job.probes:
-        bound = probe_of(job.probes[0], Store(Path(job.folder)))
+        located = probe_of(job.probes[0], Store(Path(job.folder)))
     else:
         return
     torch.set_num_threads(job.options.threads)
     execution = Placement(job.options)
-    dataset, splits = state.data(bound, job.options)
-    teacher, _ = state.teacher(bound, dataset, splits, execution, emit)
+    dataset, splits = state.data(located, job.options)
+    teacher, _ = state.teacher(located, dataset, splits, execution, emit)
     if teacher is not None:
-        on_these_images = (teacher, splits, bound.run.recipe.augment, execution)
-        emit_notes(remarks(*on_these_images), emit)  # first: another normalisation is the usual reason for what is refused next
-        emit_notes([] if job.options.allow_chance_teacher else check(*on_these_images), emit)
-        head = parts.task.headline.name
+        on_these_images = (teacher, splits, located.run.recipe.augment, execution)
+        emit_notes(notes_on_teacher(*on_these_images), emit)  # first: another normalisation is the usual reason for what is refused next
+        emit_notes([] if job.options.allow_chance_teacher else refuse_at_chance(*on_these_images), emit)
+        head = splits.task.headline.name
         val, test = (None if metrics is None else cast(float, metrics[head]) for metrics in (teacher.val_metrics, teacher.test_metrics))
-        emit(TeacherChecked(teacher.name, job.ids, parts.task.name, val, test))
+        emit(TeacherChecked(teacher.name, job.ids, splits.task.name, val, test))

@@ -10,7 +10,7 @@ import torch
 from kdzoo.contract import guard
 from kdzoo.contract.advice import Networks
 from kdzoo.contract.batch import Progress
-from kdzoo.contract.diagnosis import diagnose, shown
+from kdzoo.contract.diagnosis import diagnose, short_path
 from kdzoo.contract.faults import MethodFault
 from kdzoo.contract.method import Method
 from kdzoo.contract.methods import REGISTRY
@@ -37,7 +37,7 @@ FEW = 4
 
 
 def try_loss(
-    bound: LocatedRun,
+    located: LocatedRun,
     student: tuple[Network, Shapes],
     teacher: tuple[Network | SavedTeacher, Shapes] | None,
     objective: Objective,
@@ -56,18 +56,18 @@ def try_loss(
     what to write instead, and `kdzoo check FILE`.
     """
     cpu = torch.device("cpu")
-    fate = Fate.unknown if stalls else fate_in_copy(lambda: _try_here(bound, student, teacher, objective, dataset, splits, cpu))
+    fate = Fate.unknown if stalls else fate_in_copy(lambda: _try_here(located, student, teacher, objective, dataset, splits, cpu))
     if fate is Fate.stalled:
-        stalls.append(bound.run.objective.label)
+        stalls.append(located.run.objective.label)
     if not isinstance(fate, Fate):
         names = " or ".join(_name(method) for method in users_methods(objective))
         raise InputError(f"{names}: one training step ends the whole process, which {fate}; a loss must not end the process that calls it")
     if fate is not Fate.returned or device.type != "cpu":
-        _try_here(bound, student, teacher, objective, dataset, splits, device)
+        _try_here(located, student, teacher, objective, dataset, splits, device)
 
 
 def _try_here(
-    bound: LocatedRun,
+    located: LocatedRun,
     student: tuple[Network, Shapes],
     teacher: tuple[Network | SavedTeacher, Shapes] | None,
     objective: Objective,
@@ -79,13 +79,13 @@ def _try_here(
     network, before = student[0], {name: value.clone() for name, value in student[0].state_dict().items()}
     execution = Placement(WorkerOptions(device=str(device), threads=torch.get_num_threads(), teacher_cache=0))
     try:
-        size = size_of(network, objective, shape_of(dataset, bound.run.recipe))
-        member = Member(bound.run, bound.folder, network, size, objective, execution)
+        size = size_of(network, objective, shape_of(dataset, located.run.recipe))
+        member = Member(located.run, located.folder, network, size, objective, execution)
         saved = teacher[0] if teacher is not None and isinstance(teacher[0], SavedTeacher) else None
         cohort = cohort_of([member], splits, saved, execution)
         untrained = teacher[0] if teacher is not None and isinstance(teacher[0], Network) else None
-        source = None if untrained is None else execution.place(untrained, bound.run.recipe.precision)
-        whole = min(bound.run.recipe.batch_size, len(splits.train.targets))
+        source = None if untrained is None else execution.place(untrained, located.run.recipe.precision)
+        whole = min(located.run.recipe.batch_size, len(splits.train.targets))
         try:
             reached = _steps(cohort, source, min(FEW, whole))
         except Exception:
@@ -119,7 +119,7 @@ def check_hints(runs: Iterable[Run], failed: Iterable[str]) -> list[str]:
     ids = set(failed)
     cards = [REGISTRY.get(term.method).card for run in runs if run.id in ids for term in run.objective.terms]
     files = {card.plugin: card.name for card in cards if card.plugin}
-    return [f"runs with {name} failed: `kdzoo check {shown(file)}` finds most faults of a loss" for file, name in files.items()]
+    return [f"runs with {name} failed: `kdzoo check {short_path(file)}` finds most faults of a loss" for file, name in files.items()]
 
 
 def _steps(cohort: Cohort, teacher: Network | None, size: int) -> set[str]:
@@ -182,4 +182,4 @@ def _name(method: Method) -> str:
 
 def _see_check(method: Method) -> str:
     """Where to find out more about a method that a file holds."""
-    return f"; see `kdzoo check {shown(method.card.plugin)}`" if method.card.plugin else ""
+    return f"; see `kdzoo check {short_path(method.card.plugin)}`" if method.card.plugin else ""

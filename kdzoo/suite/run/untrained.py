@@ -13,7 +13,7 @@ from kdzoo.models.measure import probe as shapes_of
 from kdzoo.models.network import Network, freeze
 from kdzoo.runs.spec import NetworkSpec
 from kdzoo.runs.store import RunFolder
-from kdzoo.suite.plan.planned import Plan, Planned
+from kdzoo.suite.plan.planned import Plan, PlannedRun
 from kdzoo.teachers.saved import SavedTeacher, saved_teacher, shapes_of_saved
 from kdzoo.training.located import LocatedRun, Modules, data_key
 from kdzoo.training.run_data import data_of, shape_of
@@ -36,64 +36,64 @@ class Untrained:
         self._teachers: dict[str, tuple[Network | SavedTeacher, Shapes] | None] = {}
         self._teacher_shapes: dict[str, Shapes | None] = {}
 
-    def data(self, bound: LocatedRun) -> tuple[Dataset, Splits]:
+    def data(self, located: LocatedRun) -> tuple[Dataset, Splits]:
         """The images and the parts of a run's data; raises InputError where they are not those it was planned with."""
-        key = data_key(bound)
+        key = data_key(located)
         if key not in self._data:
-            self._data = {key: data_of(bound, self._image_cache)}
+            self._data = {key: data_of(located, self._image_cache)}
         return self._data[key]
 
-    def student(self, bound: LocatedRun) -> tuple[Network, Shapes]:
+    def student(self, located: LocatedRun) -> tuple[Network, Shapes]:
         """A run's student with the weights that it starts from; runs of other seeds share it."""
-        key = str(bound.run.student)
+        key = str(located.run.student)
         if key not in self._students:
-            dataset, _ = self.data(bound)
-            network = student_network(bound, dataset, self._modules)
-            self._students[key] = network, student_shapes(bound.run, network, dataset, self._modules)
+            dataset, _ = self.data(located)
+            network = student_network(located, dataset, self._modules)
+            self._students[key] = network, student_shapes(located.run, network, dataset, self._modules)
         return self._students[key]
 
-    def teacher_shapes(self, bound: LocatedRun) -> Shapes | None:
+    def teacher_shapes(self, located: LocatedRun) -> Shapes | None:
         """What the outputs of a run's teacher measure; None where it has none."""
-        key = str(bound.run.teacher)
+        key = str(located.run.teacher)
         if key not in self._teacher_shapes:
-            teacher = self.teacher(bound)
+            teacher = self.teacher(located)
             self._teacher_shapes[key] = None if teacher is None else teacher[1]
         return self._teacher_shapes[key]
 
-    def teacher(self, bound: LocatedRun) -> tuple[Network | SavedTeacher, Shapes] | None:
+    def teacher(self, located: LocatedRun) -> tuple[Network | SavedTeacher, Shapes] | None:
         """A stand-in for a run's teacher: its network with random weights, which has its shapes and its cost, or the saved teacher."""
-        key = str(bound.run.teacher)
+        key = str(located.run.teacher)
         if key not in self._teachers:
-            self._teachers = {key: self._make_teacher(bound)}
+            self._teachers = {key: self._make_teacher(located)}
         return self._teachers[key]
 
-    def _make_teacher(self, bound: LocatedRun) -> tuple[Network | SavedTeacher, Shapes] | None:
-        spec = bound.run.teacher
+    def _make_teacher(self, located: LocatedRun) -> tuple[Network | SavedTeacher, Shapes] | None:
+        spec = located.run.teacher
         if spec is None:
             return None
-        dataset, splits = self.data(bound)
+        dataset, splits = self.data(located)
         if spec.saved is not None:
-            file = saved_file(bound)
-            return saved_teacher(file, splits, bound.run.recipe), shapes_of_saved(file)
-        shape = shape_of(dataset, bound.run.recipe)
+            file = saved_file(located)
+            return saved_teacher(file, splits, located.run.recipe), shapes_of_saved(file)
+        shape = shape_of(dataset, located.run.recipe)
 
         def make(one: NetworkSpec) -> Network:
             random_start = one.model_copy(update={"start": "random"})
             return freeze(network_of(random_start, dataset, side=shape[1], seed=0, path=None, modules=self._modules))
 
-        members = members_of(spec, bound.paths.get("teacher"))
+        members = members_of(spec, located.paths.get("teacher"))
         network = Ensemble([make(member) for member, _ in members]) if members else make(spec)
         return network, shapes_of(network, shape)
 
 
-def bind(planned: Planned, plan: Plan) -> LocatedRun:
+def bind(planned: PlannedRun, plan: Plan) -> LocatedRun:
     """A planned run with its folder, which need not exist yet."""
     return LocatedRun(planned.run, RunFolder(plan.folder / "runs" / planned.run.id), planned.about["paths"])
 
 
-def distinct(planned: Iterable[Planned], key: Callable[[Planned], tuple[str, ...]]) -> list[Planned]:
+def distinct(planned: Iterable[PlannedRun], key: Callable[[PlannedRun], tuple[str, ...]]) -> list[PlannedRun]:
     """The first planned run of each key, in order."""
-    first: dict[tuple[str, ...], Planned] = {}
+    first: dict[tuple[str, ...], PlannedRun] = {}
     for one in planned:
         first.setdefault(key(one), one)
     return list(first.values())

@@ -32,24 +32,24 @@ class WorkerState:
     datasets: dict[Any, tuple[Dataset, Splits]] = field(default_factory=dict)
     teachers: dict[Any, tuple[Teacher, Shapes]] = field(default_factory=dict)
 
-    def data(self, bound: LocatedRun, options: WorkerOptions) -> tuple[Dataset, Splits]:
+    def data(self, located: LocatedRun, options: WorkerOptions) -> tuple[Dataset, Splits]:
         """The data of a run, on the device where it fits there; the last one is kept, as the teacher is."""
-        key = (*data_key(bound), options.device, options.image_cache)
+        key = (*data_key(located), options.device, options.image_cache)
         if key not in self.datasets:
             self.datasets = {}  # before the next one takes its place on the device
-            dataset, splits = data_of(bound, options.image_cache)
+            dataset, splits = data_of(located, options.image_cache)
             self.datasets = {key: (dataset, place_on_device(splits, torch.device(options.device)))}
         return self.datasets[key]
 
     def teacher(
-        self, bound: LocatedRun, dataset: Dataset, splits: Splits, execution: Placement, emit: Emit
+        self, located: LocatedRun, dataset: Dataset, splits: Splits, execution: Placement, emit: Emit
     ) -> tuple[Teacher | None, Shapes | None]:
         """The teacher of a run; the last one is kept, since cohorts that share it follow each other."""
-        if bound.run.teacher is None:
+        if located.run.teacher is None:
             return None, None
-        key = teacher_key(bound)
+        key = teacher_key(located)
         if key not in self.teachers:
-            served = teacher_of(bound, dataset, splits, execution, self.modules)
+            served = teacher_of(located, dataset, splits, execution, self.modules)
             assert served is not None
             self.teachers = {key: served}
             emit_notes(served[0].notes, emit)

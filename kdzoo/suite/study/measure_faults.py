@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.data.known import DATA
-from kdzoo.errors import InputError, noting, unknown
+from kdzoo.errors import InputError, collect_problems, unknown
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.refit import wants_refit
 from kdzoo.suite.plan.requests import parse_request
@@ -40,7 +40,7 @@ def wrong_measures(study: Study) -> list[str]:
         elif methods := methods_of(study, table.stage):
             strangers = [name for name in table.instead.values() if name not in methods]
             problems += [f"published.instead: {unknown(f'method of stage {table.stage}', name, methods)}" for name in strangers]
-        with noting(problems):
+        with collect_problems(problems):
             published_in(table.table)
     return problems
 

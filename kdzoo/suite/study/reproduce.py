@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdzoo.errors import InputError, noting
+from kdzoo.errors import InputError, collect_problems
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.jobs import Outcome
 from kdzoo.suite.plan.race import Race
@@ -51,7 +51,7 @@ class StudyRequest:
 def request_study(given: str, results: Path, seeds: int | None, options: Mapping[str, Any]) -> StudyRequest:
     """A study by its name or file, with the options of a command or a call; raises InputError with all that is wrong with either."""
     problems = [f"seeds: expected a number >= 1, got {seeds}"] if seeds is not None and seeds < 1 else []
-    with noting(problems):
+    with collect_problems(problems):
         found = read_study(study_file(given))
         if not problems:
             check_benches(found, seeds, options)
@@ -108,7 +108,7 @@ def check_stages(request: StudyRequest) -> None:
 
     problems: list[str] = []
     for stage in later:
-        with noting(problems):
+        with collect_problems(problems):
             load_plugins(request.study.config(stage).plugin)
             plan(request.study.config(stage, request.seeds, results=str(request.folder), **request.options))
     if problems:

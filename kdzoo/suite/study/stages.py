@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdzoo.contract.methods import REGISTRY
-from kdzoo.errors import InputError, noting, unknown
+from kdzoo.errors import InputError, collect_problems, unknown
 from kdzoo.runs.spec import ObjectiveSpec
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.starts import read_starts
@@ -39,10 +39,10 @@ def stage_config(study: Study, stage: Stage, folder: Path, seeds: int | None, mo
     methods: list[str] = []
     grid: dict[str, list[Any]] = {}
     if stage.teacher is not None:
-        with noting(problems):
+        with collect_problems(problems):
             keys["teacher"] = _teacher(study, stage.teacher, folder)
     for which in stage.settings:
-        with noting(problems):
+        with collect_problems(problems):
             text, axes = as_request(runs_of(study, which, which.seeds, folder)[0].run.objective)
             methods.append(text)
             differing = [key for key, values in axes.items() if grid.get(key, values) != values]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from kdzoo.errors import InputError, noting, unknown
+from kdzoo.errors import InputError, collect_problems, unknown
 from kdzoo.runs.fields import parse
 from kdzoo.suite.plan.yaml_files import read_yaml
 from kdzoo.suite.study.measure_faults import wrong_measures, wrong_surfaces
@@ -25,7 +25,7 @@ def read_study(file: Path) -> Study:
         found = found.model_copy(update={"stages": tuple(stage for stage in found.stages if stage.race is None)})
     problems += [*wrong_seeds(found), *wrong_measures(found), *wrong_surfaces(found)]
     for stage in found.benches:
-        with noting(problems):
+        with collect_problems(problems):
             found.config(stage)
     if not found.measures and not found.published and not found.surfaces:
         problems.append("measures: missing; expected measures, published with the name of a table, or surfaces")

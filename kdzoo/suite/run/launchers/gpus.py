@@ -9,8 +9,8 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 def visible_gpus(count: int, environment: Mapping[str, str]) -> tuple[str, ...]:
     """The names of `count` GPUs that torch sees: those that the environment allows, else 0, 1, ..."""
-    allowed = environment.get(VISIBLE)
-    names = map(str, range(count)) if allowed is None else (name.strip() for name in allowed.split(","))
+    visible = environment.get(VISIBLE)
+    names = map(str, range(count)) if visible is None else (name.strip() for name in visible.split(","))
     return tuple(names)[:count]
 
 

@@ -56,16 +56,16 @@ class Local:
 
     def run(self, queue_: JobQueue, emit: EmitOfJob, stop: Callable[[], bool]) -> None:
         """Run the jobs of a queue on the workers."""
-        looked = time.monotonic()
+        last_look = time.monotonic()
         while queue_ or any(worker.job for worker in self._workers):
             if stop():
                 self.close()
                 return
             now = time.monotonic()
-            if now - looked > STOPPED_SECONDS:
+            if now - last_look > STOPPED_SECONDS:
                 for worker in self._workers:
-                    worker.heard = now
-            looked = now
+                    worker.last_heard = now
+            last_look = now
             self._assign(queue_)
             try:
                 worker, message = self._messages.get(timeout=0.5)
@@ -133,7 +133,7 @@ class Local:
 
     def _kill_hung(self) -> None:
         for worker in self._workers:
-            if worker.job is not None and time.monotonic() - worker.heard > HANG_SECONDS:
+            if worker.job is not None and time.monotonic() - worker.last_heard > HANG_SECONDS:
                 worker.kill()
 
 

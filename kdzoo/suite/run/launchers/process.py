@@ -38,7 +38,7 @@ class Worker:
         self.number = number
         self.log = log
         self.job: Job | None = None
-        self.heard = time.monotonic()
+        self.last_heard = time.monotonic()
         log.parent.mkdir(parents=True, exist_ok=True)
         jobs_in, jobs_out = os.pipe()
         events_in, events_out = os.pipe()
@@ -59,14 +59,14 @@ class Worker:
 
     def _read(self, descriptor: int, messages: Messages) -> None:
         for event in self.receiver.events():
-            self.heard = time.monotonic()
+            self.last_heard = time.monotonic()
             messages.put((self, event))
         messages.put((self, Exit(self.process.wait())))
         os.close(descriptor)
 
     def give(self, job: Job) -> None:
         """Hand it the next job."""
-        self.job, self.heard = job, time.monotonic()
+        self.job, self.last_heard = job, time.monotonic()
         self._send(job.to_json())
 
     def stop(self) -> None:

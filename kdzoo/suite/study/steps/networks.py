@@ -25,7 +25,7 @@ from kdzoo.training.run_student import load_trained_student
 class Finished:
     """A finished run with its data and its student as it was measured after the last epoch."""
 
-    bound: LocatedRun
+    located: LocatedRun
     dataset: Dataset
     splits: Splits
     student: nn.Module
@@ -37,21 +37,21 @@ class Finished:
 
     def ask_teacher(self, subset: Subset) -> Tensor:
         """Log-probabilities (N, K) of the teacher; raises InputError where the run has none."""
-        run = self.bound.run
+        run = self.located.run
         if run.teacher is None:
             raise InputError(f"{run.id}: learned from no teacher, which could label images")
-        side, path = shape_of(self.images, run.recipe)[1], self.bound.paths.get("teacher")
-        return self._ask(network_of(run.teacher, self.images, side=side, seed=0, path=path, modules=Modules()), subset)
+        side, path = shape_of(self.dataset, run.recipe)[1], self.located.paths.get("teacher")
+        return self._ask(network_of(run.teacher, self.dataset, side=side, seed=0, path=path, modules=Modules()), subset)
 
     def _ask(self, network: nn.Module, subset: Subset) -> Tensor:
-        return predict(network.to(self.device), subset, self.bound.run.recipe.augment, self.device)
+        return predict(network.to(self.device), subset, self.located.run.recipe.augment, self.device)
 
     @property
     def training(self) -> Subset:
         """The images that the student was taught on with their labels."""
         known = (self.splits.train.targets >= 0).nonzero().flatten()
         if not len(known):
-            raise InputError(f"{self.bound.run.id}: its student was taught on no labelled image")
+            raise InputError(f"{self.located.run.id}: its student was taught on no labelled image")
         return _some(self.splits.train, known)
 
     @property
@@ -69,11 +69,11 @@ def _some(subset: Subset, index: Tensor) -> Subset:
 
 def finished(folder: RunFolder, work: Work) -> Finished:
     """A finished run from its folder; raises InputError where its data or weights are not those it was trained with."""
-    bound = LocatedRun.read(folder)
+    located = LocatedRun.read(folder)
     if work.data_root is not None:
-        bound = replace(bound, paths={**bound.paths, "data_root": work.data_root})
-    dataset, splits = data_of(bound)
-    return Finished(bound, dataset, splits, load_trained_student(bound, dataset, splits, Modules()), torch.device(work.device))
+        located = replace(located, paths={**located.paths, "data_root": work.data_root})
+    dataset, splits = data_of(located)
+    return Finished(located, dataset, splits, load_trained_student(located, dataset, splits, Modules()), torch.device(work.device))
 
 
 def metrics(task: Task, predictions: Tensor, targets: Tensor) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from kdzoo.data.known import DATA
 from kdzoo.errors import InputError
 from kdzoo.runs.canonical import canonical_json
 from kdzoo.runs.fields import Count, Integer, Number
-from kdzoo.runs.seals import OWNER, Damaged, read_tensors, tensors_digest, write_tensors
+from kdzoo.runs.seals import OWNER, DamagedFile, read_tensors, tensors_digest, write_tensors
 from kdzoo.runs.spec import Run
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.recipe_files import recipe_file
@@ -90,7 +90,7 @@ class Specialists(Step):
 
         (folder,) = work.runs
         run = finished(folder, work)
-        generalist, plan = run.student.to(run.device).eval(), run.bound.run
+        generalist, plan = run.student.to(run.device).eval(), run.located.run
         if not isinstance(generalist, Network):
             raise InputError(f"{folder.id}: ships parts of its method with the student, which a specialist cannot start from")
         training = run.all_training
@@ -141,7 +141,7 @@ def _kept_specialist(
         tensors, _ = read_tensors(file, owner)
     except FileNotFoundError:
         return None
-    except Damaged as error:
+    except DamagedFile as error:
         note(f"{error}; the specialist is trained again")
         return None
     correction = float(tensors.pop(CORRECTION))
@@ -156,7 +156,7 @@ def _on(run: Finished, together: Network, model: Committee, part: Subset, name: 
     from kdzoo.models.specialists import active_specialists, membership
     from kdzoo.suite.study.steps.networks import metrics
 
-    alone, all_of_them = run.predict(part), predict(together, part, run.bound.run.recipe.augment, run.device)
+    alone, all_of_them = run.predict(part), predict(together, part, run.located.run.recipe.augment, run.device)
     covering = membership(model.sets, alone.shape[1]).sum(0)[part.targets]
     asked = active_specialists(alone, model.sets).sum(1)
     counts = sorted(set(covering.tolist()))
