@@ -79,7 +79,7 @@ def cohorts(setup: Setup, methods: Sequence[str], augment: Augment, cache: int, 
         )
         located_runs.append(LocatedRun(run, Store(setup.scratch).run(run.id), {"teacher": str(path)}))
     execution = Placement(WorkerOptions(threads=1, keep=(), teacher_cache=cache))
-    parts = split(setup.images, located_runs[0].run.data).first(1)
+    parts = split(setup.images, located_runs[0].run.data).truncate_eval(1)
     found = teacher_of(located_runs[0], setup.images, parts, execution, Modules())
     taught, shapes = found or (None, None)
     made = cohort_of(

@@ -126,7 +126,7 @@ def cohort_for(
             )
         ]
     ]
-    parts = split(setup.images, located_runs[0].run.data).first(test_images)
+    parts = split(setup.images, located_runs[0].run.data).truncate_eval(test_images)
     served = teacher_of(located_runs[0], setup.images, parts, execution, Modules())
     taught, shapes = served or (None, None)
     members = [member_of(located, setup.images, parts, shapes, execution, Modules()) for located in located_runs]

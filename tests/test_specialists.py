@@ -14,7 +14,7 @@ from kdzoo.models.specialists import (
     combine,
     confusable_classes,
     disagreement,
-    specialist_diet,
+    draw_specialist_images,
     specialist_targets,
 )
 
@@ -129,7 +129,7 @@ def test_classes_that_are_predicted_together_make_a_specialist():
 def test_a_specialist_learns_its_own_classes_and_a_dustbin_half_and_half():
     targets = torch.arange(10).repeat_interleave(20)
     own = (7, 2)
-    diet = specialist_diet(targets, own, torch.Generator().manual_seed(0))
+    diet = draw_specialist_images(targets, own, torch.Generator().manual_seed(0))
     named = specialist_targets(targets[diet.places], own)
     assert named.bincount().tolist() == [20, 20, 40]
     assert targets[diet.places][named == 0].unique().tolist() == [7]
@@ -142,7 +142,7 @@ def test_a_specialist_learns_its_own_classes_and_a_dustbin_half_and_half():
 
 def test_a_specialist_of_most_classes_takes_what_is_left_and_one_without_images_is_refused():
     targets = torch.arange(10).repeat_interleave(20)
-    diet = specialist_diet(targets, tuple(range(9)), torch.Generator())
+    diet = draw_specialist_images(targets, tuple(range(9)), torch.Generator())
     assert (len(diet.places), diet.correction) == (200, 0.0)
     with pytest.raises(InputError, match="of its 2 classes and of others; there are 0 and 200"):
-        specialist_diet(targets, (11, 12), torch.Generator())
+        draw_specialist_images(targets, (11, 12), torch.Generator())

@@ -123,7 +123,7 @@ def test_a_damaged_result_is_no_result_and_is_kept_when_the_run_is_made_new(fold
     assert folder.state() == "damaged"
     with pytest.raises(InputError, match=r"result\.json: damaged"):
         folder.result()
-    folder.forget()
+    folder.reset()
     assert folder.state() == "new"
     assert (folder.path / "result.json.damaged").read_text() == '{"id": "none-'
 

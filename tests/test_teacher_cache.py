@@ -166,12 +166,12 @@ def test_what_one_process_wrote_another_reads_once_it_is_flushed(tmp_path):
     one, other = memory(tmp_path), memory(tmp_path)
     values = torch.randn(2, 3)
     one.write(torch.tensor([4, 1]), said(values))
-    other.take_over(torch.arange(6))
+    other.check_rows(torch.arange(6))
     assert not other.known.any()
     one.flush()
-    other.take_over(torch.arange(3))
+    other.check_rows(torch.arange(3))
     assert other.known.tolist() == [False, True, False, False, False, False]  # nothing is taken over that is not asked for
-    other.take_over(torch.arange(6))
+    other.check_rows(torch.arange(6))
     assert other.known.tolist() == [False, True, False, False, True, False]
     assert torch.equal(other.read(torch.tensor([4, 1]))[Need.LOGITS], values)
     assert other.damaged == 0
@@ -194,7 +194,7 @@ def test_two_processes_fill_one_cache_at_the_same_time(tmp_path):
     for writer in writers:
         writer.join()
     kept = memory(tmp_path, rows=1000)
-    kept.take_over(torch.arange(1000))
+    kept.check_rows(torch.arange(1000))
     assert kept.known.all()
     rows = torch.arange(1000)
     assert torch.equal(kept.read(rows)[Need.LOGITS], rows[:, None] * torch.tensor([1.0, 2.0, 3.0]))
@@ -203,7 +203,7 @@ def test_two_processes_fill_one_cache_at_the_same_time(tmp_path):
 def test_rows_that_were_written_but_not_flushed_are_unknown_after_a_crash(tmp_path):
     memory(tmp_path).write(torch.tensor([0, 1]), said(torch.ones(2, 3)))
     again = memory(tmp_path)
-    again.take_over(torch.arange(6))
+    again.check_rows(torch.arange(6))
     assert not again.known.any()
     assert again.damaged == 0
 
@@ -368,7 +368,7 @@ def test_disk_space_is_taken_as_rows_are_reserved(tmp_path):
     cache.flush()
     assert 100 * 4096 <= cache.report()["bytes"] < 150 * 4096
     again = TeacherCache(tmp_path, [wide], **place)
-    again.take_over(torch.arange(rows))
+    again.check_rows(torch.arange(rows))
     assert again.known.nonzero().flatten().tolist() == [150]
 
 

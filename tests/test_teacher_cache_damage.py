@@ -130,13 +130,13 @@ def test_a_row_is_known_where_every_column_knows_it(tmp_path):
     one.write(torch.tensor([0, 2]), Outputs.of({Need.LOGITS: torch.ones(2, 3)}, owner="teacher"))
     one.flush()
     both = TeacherCache(tmp_path, [logits, maps], **place)
-    both.take_over(torch.arange(4))
+    both.check_rows(torch.arange(4))
     assert not both.known.any()
     both.write(torch.tensor([2, 3]), Outputs.of({Need.LOGITS: torch.ones(2, 3), Need.STAGES: [torch.full((2, 3), 5.0)]}, owner="teacher"))
     both.flush()
     again, fewer = TeacherCache(tmp_path, [logits, maps], **place), TeacherCache(tmp_path, [logits], **place)
     for cache in (again, fewer):
-        cache.take_over(torch.arange(4))
+        cache.check_rows(torch.arange(4))
     assert again.known.tolist() == [False, False, True, True]
     assert fewer.known.tolist() == [True, False, True, True]
     assert again.damaged == fewer.damaged == 0
@@ -167,7 +167,7 @@ def test_any_flipped_bit_of_a_row_or_its_seal_makes_the_row_unknown(tmp_path):
             flipped[bit // 8] ^= 1 << bit % 8
             (tmp_path / name).write_bytes(flipped)
             again = TeacherCache(tmp_path, kept.columns, samples=1, views=1, block=1, device=torch.device("cpu"))
-            again.take_over(torch.tensor([0]))
+            again.check_rows(torch.tensor([0]))
             assert not again.known.any(), (name, bit)
         (tmp_path / name).write_bytes(content)
 
@@ -350,7 +350,7 @@ def test_a_cache_that_is_not_this_teachers_is_found_out_and_made_anew(ready, tmp
     cache = cohort(made, AUTO).open_teacher_cache()
     assert isinstance(cache, TeacherCache)
     rows = torch.from_numpy(written(cache.folder, "logits"))
-    cache.take_over(rows)
+    cache.check_rows(rows)
     values = cache.read(rows)
     other = {need: [-v for v in value] if isinstance(value, list) and column == "stages-0" else value for need, value in values.items()}
     other |= {need: -values[need] for need in (Need.LOGITS, Need.EMBEDDING) if need.name == column.upper()}

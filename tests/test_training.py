@@ -31,7 +31,7 @@ from kdzoo.suite.run.train_runs import group_by_step, train_runs
 from kdzoo.suite.run.worker_state import WorkerState
 from kdzoo.tasks.classification import CLASSIFICATION
 from kdzoo.teachers.checks import refuse_at_chance
-from kdzoo.teachers.teacher import serve
+from kdzoo.teachers.teacher import live_teacher
 from kdzoo.training.cost import with_pretrain_stage
 from kdzoo.training.located import LocatedRun, Modules
 from kdzoo.training.member import Member
@@ -181,7 +181,7 @@ def test_a_teacher_at_chance_is_refused_with_its_accuracy(tmp_path):
     assert refuse_at_chance(good, parts, located.run.recipe.augment, execution) == []
     for parameter in good.network.parameters():
         parameter.data.zero_()
-    bad = serve(good.network, "zeros", good.cost, parts, located.run.recipe.augment, execution)
+    bad = live_teacher(good.network, "zeros", good.cost, parts, located.run.recipe.augment, execution)
     with pytest.raises(InputError, match="not above chance"):
         refuse_at_chance(bad, parts, located.run.recipe.augment, execution)
 
@@ -357,7 +357,7 @@ def test_one_student_of_a_stack_may_fail_and_the_others_end_as_without_it(tmp_pa
     assert {i: made.store.run(i).state() for i in ids} == {i: "failed" if i == bad else "done" for i in ids}
     ended = {i: load_file(made.store.run(i).student) for i in ids if i != bad}
     for run_id in ended:
-        made.store.run(run_id).forget()
+        made.store.run(run_id).reset()
     train_runs(made.store, list(ended), stacked, WorkerState(), lambda _: None, lambda: False)
     for run_id, expected in ended.items():
         found = load_file(made.store.run(run_id).student)

@@ -93,7 +93,7 @@ def test_the_student_lacks_a_class_and_validation_test_and_teacher_have_it():
         assert torch.equal(mine.images, theirs.images)
         assert (mine.targets == 3).any()
     assert torch.equal(labelled_subset(taught).images, whole.train.images), "a teacher is measured on what it learned"
-    assert taught.origin != whole.origin, "the teacher's answers on other images are kept apart"
+    assert taught.description != whole.description, "the teacher's answers on other images are kept apart"
 
 
 def test_the_share_of_labels_is_of_the_images_that_the_student_is_taught_on():

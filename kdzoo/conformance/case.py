@@ -62,7 +62,7 @@ class Case:
         return result
 
     def inputs(self) -> tuple[Outputs, Outputs, Batch]:
-        """Outputs and a batch that hold everything and note what is read."""
+        """Outputs of both networks and a batch, which hold everything and record what is read."""
         batch = Batch(
             inputs=torch.zeros(self.batch, 3, 8, 8, dtype=torch.uint8),
             targets=torch.arange(self.batch) % CLASSES,

@@ -99,7 +99,7 @@ class FrozenDetach(TorchFunctionMode):
 
 
 def _for_differences(method: Method) -> Case:
-    """A small case at rest, in float64; in float32 for a method that computes in float32 whatever comes in."""
+    """A small case in evaluation mode and float64 for gradcheck; in float32 for a method that computes in float32 whatever comes in."""
     for dtype in (torch.float64, torch.float32):
         trial = case(method, batch=3, dtype=dtype)
         trial.module.to(dtype).eval()

@@ -1,4 +1,4 @@
-"""What a user's code may not do to its neighbours: change what they read, or how torch computes in this process.
+"""A guard around a user's code, which must not change what other runs read, nor how torch computes in this process.
 
 Runs of a cohort read the same batch and the same outputs of the teacher. A user's method gets copies of these, so that
 nothing it does to them (in place, through `.data` or through numpy) reaches another run; what it changes in place is found by

@@ -153,7 +153,7 @@ def current_settings() -> tuple[Any, ...]:
 
 
 def put_back(before: tuple[Any, ...]) -> list[str]:
-    """Make the settings what they were; in words those that had changed."""
+    """Put the settings back; returns the names of those that had changed."""
     if current_settings() == before:
         return []
     changes = {setting.words: now for setting, now, then in zip(SETTINGS, current_settings(), before, strict=True) if now != then}

@@ -132,7 +132,7 @@ def _sort(images: Array, labels: Array) -> _Part:
 
 
 def _repeat_notes(train: _Part, test: _Part) -> list[str]:
-    """What is said of images that stand twice, named by their number in the source."""
+    """Notes on images that occur twice, named by their number in the source."""
     count = len(train.keys)
     places = {"train": range(count), "test": range(count, count + len(test.keys))}
 
@@ -145,7 +145,7 @@ def _repeat_notes(train: _Part, test: _Part) -> list[str]:
 
 
 def _one_colour_notes(train: _Part, test: _Part) -> list[str]:
-    """What is said of images that are of one colour."""
+    """A note on images of a single colour."""
     examples, count = [], 0
     for name, part in (("train", train), ("test", test)):
         flat = part.pixels.flatten(2)

@@ -1,4 +1,4 @@
-"""What was found in files that are too many to be read at every start."""
+"""Facts read from files, kept in the cache where the files are too many to be read at every start."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Row = list[Any]
 
 
 def read_all(paths: Sequence[str], read: Callable[[str], Row]) -> list[Row]:
-    """What is found in every file, in order."""
+    """What `read` gives for every file, in order; files are read in threads."""
 
     def several(start: int) -> list[Row]:
         return [read(path) for path in paths[start : start + FILES_PER_TASK]]
@@ -31,7 +31,7 @@ def read_all(paths: Sequence[str], read: Callable[[str], Row]) -> list[Row]:
 
 
 def read_changed(folder: Path, paths: Sequence[str], read: Callable[[str], Row], version: str) -> list[Row]:
-    """The same; of a file whose size and time of change are as they were, what the cache remembers of this `version` of `read`.
+    """The same; for a file whose size and time of change are as they were, the row that the cache has of this `version` of `read`.
 
     Only for files that are checked against their digest whenever they are read.
     """

@@ -1,4 +1,4 @@
-"""What one epoch shows: the order, views, mixes and partners of its samples, drawn in one place, and the images themselves.
+"""The plan of an epoch: the order, views, mixes and partners of its samples, drawn in one place, and the images themselves.
 
 All of it is a pure function of (seed, epoch, sample), so that it depends neither on batches nor on where training was
 resumed. A cohort and its teacher read the same plan.
@@ -37,7 +37,7 @@ class LoadedBatch:
 
 @dataclass(frozen=True)
 class PassPlan:
-    """What a pass shows for every training sample: the index of the one that is shown (N,), and how it looks."""
+    """What a pass shows in place of every training sample: the index of a sample (N,), and its view."""
 
     samples: Tensor
     views: Views

@@ -65,7 +65,7 @@ class Files:
 
 @dataclass(frozen=True)
 class Survey:
-    """What a look at every decoded image came to.
+    """What all decoded images of a data set have in common.
 
     mean, std: of the training images. plain: how many images of each class are of one colour, and `plain_places` some of them.
     """
@@ -87,7 +87,7 @@ def content_digest(class_name: str, content: bytes) -> bytes:
 
 
 def should_stream(count: int, side: int, image_cache: int | None) -> bool:
-    """Whether the decoded pixels of so many images are more than may be kept: `image_cache` bytes, IMAGE_CACHE_BYTES for None."""
+    """Whether `count` decoded images take more than `image_cache` bytes (None: IMAGE_CACHE_BYTES), so that they stay in their files."""
     return count * 3 * side * side > (IMAGE_CACHE_BYTES if image_cache is None else image_cache)
 
 
@@ -118,7 +118,7 @@ def keep_pixels(files: Files, cache_path: Path, image_cache: int | None) -> tupl
 
 
 def _read_summary(summary: Path) -> tuple[Survey | None, str | None]:
-    """What an earlier survey found, None where there is none or a damaged one, and the digest of the pixels that it wrote."""
+    """An earlier survey, None where there is none or a damaged one, and the digest of the pixels that it wrote."""
     try:
         content: dict[str, Any] = json.loads(read_sealed(summary, summary.name))
     except (FileNotFoundError, DamagedFile):

@@ -191,7 +191,7 @@ def _fingerprint(files: dict[str, list[File]], classes: Sequence[str], rules: st
 
 
 def _notes_of_looks(folder: Path, looks: Mapping[str, Look], scales: Mapping[str, float]) -> list[str]:
-    """What is said of files that are read in another way than plain 8-bit pixels."""
+    """Notes on files that hold other than plain 8-bit pixels, and how they are read."""
     groups: dict[str, list[str]] = {}
     for path, one in sorted(looks.items()):
         if one.kind == COLOUR_16:
@@ -210,7 +210,7 @@ def _notes_of_looks(folder: Path, looks: Mapping[str, Look], scales: Mapping[str
 
 
 def _notes_of_pixels(folder: Path, files: Files, survey: Survey) -> list[str]:
-    """What is said of images that are of one colour, or stand twice."""
+    """Notes on images of a single colour, and on images that occur twice."""
 
     def name(place: int) -> str:
         return _short(folder, files.files[place].path)

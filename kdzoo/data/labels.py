@@ -20,7 +20,7 @@ SHOWN = 4
 
 @dataclass(frozen=True)
 class Labels:
-    """Class numbers (N,) int64 of train and test, the classes' names, and what there is to say of how they came about."""
+    """Class numbers (N,) int64 of train and test, the classes' names, and notes on how labels became numbers."""
 
     train: Numbers
     test: Numbers
@@ -157,7 +157,7 @@ def _distinct(parts: Mapping[str, Array], notes: list[str]) -> dict[Any, int]:
 
 
 def _absent(numbers: Mapping[str, Numbers], classes: Sequence[str]) -> list[str]:
-    """What is said of classes that a part has no image of."""
+    """Notes on classes of which a part has no image."""
     notes = []
     for part, labels in numbers.items():
         there = set(labels.tolist())

@@ -60,7 +60,7 @@ def read_ahead(images: LazyImages, indices: Iterable[Tensor], device: torch.devi
 
 
 def _begin(images: LazyImages, pool: ThreadPoolExecutor, *, pinned: bool) -> tuple[Tensor, list[Future[None]]]:
-    """A batch that is being filled, and what has to be waited for."""
+    """Start to fill a batch in threads; returns it with the futures to wait for."""
     batch = torch.empty(images.shape, dtype=torch.uint8, pin_memory=pinned)
     rows: Array = batch.numpy()
 
@@ -73,6 +73,7 @@ def _begin(images: LazyImages, pool: ThreadPoolExecutor, *, pinned: bool) -> tup
 
 
 def _end(batch: Tensor, filling: list[Future[None]]) -> Tensor:
+    """The batch once it is filled; raises what a thread raised."""
     for future in filling:
         future.result()
     return batch

@@ -35,7 +35,7 @@ class Repeats:
     copies: Repeat = Repeat()
 
     def sentences(self, name: Callable[[int], str]) -> list[str]:
-        """What there is to say; `name` names a sample by its place."""
+        """A sentence for each kind of repeat; `name` gives the name of a sample at a place."""
         nouns = {"val": "validation image", "test": "test image"}
         sentences = []
         for parts, one in self.shared.items():

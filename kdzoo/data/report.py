@@ -1,4 +1,4 @@
-"""What was found in a data set, as a record beside a run and as the first lines of a bench."""
+"""A data set in a few facts: as a record beside a run, and as the first lines of a bench."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LINES = 6
 
 
 def data_record(dataset: Dataset, splits: Splits) -> dict[str, Any]:
-    """What was found, as JSON has it: how many images of which size in which part, where they came from, and every note."""
+    """A data set as JSON: how many images of which size in which part, where they came from, and every note."""
     val_from_train = dataset.val is None and splits.val is not None
     whole = sum(len(subset.targets) for subset in (dataset.train, dataset.val, dataset.test) if subset is not None)
     train = len(splits.train.targets if splits.of_teacher is None else splits.of_teacher)
@@ -60,7 +60,7 @@ def transfer_record(
 
 
 def overlap_notes(splits: Splits, extra: UnlabelledImages) -> list[str]:
-    """What is to be said of unlabelled images that are training or validation images too; nothing of images that stay in files."""
+    """A note on unlabelled images that are training or validation images too; images that stay in files are not compared."""
     places = splits.of_teacher
     train = splits.all_train.images if places is None else splits.all_train.images[places.to(splits.all_train.images.device)]
     by_part = {"training images": train, "validation images": None if splits.val is None else splits.val.images}

@@ -17,34 +17,34 @@ from kdzoo.seeds import generator
 from kdzoo.tasks.classification import CLASSIFICATION
 from kdzoo.tasks.task import Task
 
-LOOKED_AT = 2000
+LABELLED_IMAGES = 2000
+"""labelled training images that are enough to see what a network knows of them"""
 
 
 @dataclass(frozen=True)
 class Splits:
     """The parts of a data set; val is None where nothing is held out.
 
-    train is what the student is taught on, the transfer set. source: where each of its samples stood, -1 for images that
-    are no training images of the data set. origin: all that
-    decides which images are where, in a few words. of_teacher: where the teacher learns other training images, the places
-    of these among `all_train`, in order.
+    train is what the student is taught on, the transfer set. original_index: the place of each of its samples in the
+    training images of the data set, -1 for other images. description: all that decides which images are where, in a few
+    words. of_teacher: where the teacher learns other training images, their places in `all_train`, in order.
     """
 
     train: Subset
     val: Subset | None
     test: Subset
     facts: DataFacts
-    source: Tensor
-    origin: str
+    original_index: Tensor
+    description: str
     all_train: Subset
     of_teacher: Tensor | None = None
     task: Task = CLASSIFICATION
 
-    def first(self, count: int) -> Splits:
-        """The same with validation and test cut to their first images."""
-        cut = [part and Subset(part.images[:count], part.targets[:count]) for part in (self.val, self.test)]
-        assert cut[1] is not None
-        return replace(self, val=cut[0], test=cut[1], origin=f"{self.origin}, first {count}")
+    def truncate_eval(self, count: int) -> Splits:
+        """The same with the first images of validation and test alone."""
+        shorter = [part and Subset(part.images[:count], part.targets[:count]) for part in (self.val, self.test)]
+        assert shorter[1] is not None
+        return replace(self, val=shorter[0], test=shorter[1], description=f"{self.description}, first {count}")
 
 
 def split(dataset: Dataset, spec: DataSpec, extra: UnlabelledImages | None = None) -> Splits:
@@ -76,12 +76,12 @@ def split(dataset: Dataset, spec: DataSpec, extra: UnlabelledImages | None = Non
         train, val = places[~mask], take(dataset.train, places[mask])
     elif spec.val_fraction > 0:
         val = dataset.val
-    origin = f"{dataset.fingerprint}, limit {spec.limit}, val_fraction {spec.val_fraction:g}, split_seed {spec.split_seed}"
+    description = f"{dataset.fingerprint}, limit {spec.limit}, val_fraction {spec.val_fraction:g}, split_seed {spec.split_seed}"
     of_teacher, taught_classes = None, classes
     if spec.transfer is not None:
         of_teacher, train = train, _of_classes(dataset, train, spec.transfer)
         taught_classes = len(spec.transfer.classes or dataset.classes)
-        origin += f", transfer {spec.transfer}"
+        description += f", transfer {spec.transfer}"
     part = take(dataset.train, train)
     if spec.label_fraction < 1 and len(train):
         count = max(round(spec.label_fraction * len(train)), taught_classes)
@@ -94,7 +94,15 @@ def split(dataset: Dataset, spec: DataSpec, extra: UnlabelledImages | None = Non
         part = append_unlabelled(part, extra)
         train = torch.cat([train, torch.full((extra.count,), -1)])
     return Splits(
-        part, val, dataset.test, DataFacts(len(part.targets), classes, part.targets), train, origin, dataset.train, of_teacher, dataset.task
+        part,
+        val,
+        dataset.test,
+        DataFacts(len(part.targets), classes, part.targets),
+        train,
+        description,
+        dataset.train,
+        of_teacher,
+        dataset.task,
     )
 
 
@@ -111,15 +119,15 @@ def _of_classes(dataset: Dataset, places: Tensor, transfer: TransferSpec) -> Ten
 
 
 def labelled_subset(splits: Splits) -> Subset:
-    """The first training images that a teacher knows the labels of, as many as it takes to see what a network knows of them.
+    """The first LABELLED_IMAGES training images with a label, of those that a teacher learns.
 
-    Of all that it learns, where its students are taught on a transfer set: a network that names every class may seem to
-    name none on the images of a few.
+    Where its students are taught on a transfer set, they are taken from all that it learns: on the images of a few classes a
+    network may seem to be at chance that is not.
     """
     if splits.of_teacher is not None:
-        first = splits.of_teacher[:LOOKED_AT]
+        first = splits.of_teacher[:LABELLED_IMAGES]
         return Subset(splits.all_train.images[first.to(splits.all_train.images.device)], splits.all_train.targets[first])
-    places = (splits.train.targets >= 0).nonzero().flatten()[:LOOKED_AT]
+    places = (splits.train.targets >= 0).nonzero().flatten()[:LABELLED_IMAGES]
     return Subset(splits.train.images[places], splits.train.targets[places])
 
 

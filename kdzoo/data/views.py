@@ -167,7 +167,7 @@ def evaluation_view(images: Tensor, augment: Augment) -> Tensor:
 
 def view_count(augment: Augment) -> int | None:
     """How many views a sample has; None where they are as good as endless: more than crops and flips."""
-    if not augment.countable:
+    if not augment.has_few_views:
         return None
     return (2 * augment.pad + 1) ** 2 * (2 if augment.flip else 1)
 

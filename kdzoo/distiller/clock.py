@@ -1,4 +1,4 @@
-"""Where a loop of a user's own stands, as far as it has said so."""
+"""The clock of a user's own loop: the step, and the share of the training where the loop has set it."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def wide(tensor: Tensor) -> Tensor:
 
 
 def taught(tensor: Tensor) -> Tensor:
-    """What the teacher said: detached, in float32 at least."""
+    """The teacher's output: detached, in float32 at least."""
     return wide(tensor.detach())
 
 
@@ -118,7 +118,7 @@ class Rectifier(nn.Module):
 
     @torch.no_grad()
     def observe(self, target: Tensor) -> None:
-        """Take note of a batch of the teacher's while training."""
+        """Lower `least` to the smallest value of a batch of the teacher's, in training mode."""
         if self.training:
             self.least.copy_(torch.minimum(self.least, target.amin()))
 
@@ -146,7 +146,7 @@ def connector(student: int, teacher: int) -> nn.Sequential:
 
 
 def require_pooled_classifier(**networks: Shapes) -> None:
-    """Refuse networks whose classifier does not work on the cells of their last map; keywords are their roles."""
+    """Raises InputError for networks whose classifier does not work on the cells of their last map; keywords are their roles."""
     problems = [
         f"applies the {role}'s classifier to its last map, whose {shapes.stages[-1].channels} channels are not the embedding's width of "
         f"{shapes.embedding}; its stages are {', '.join(map(str, shapes.stages))}"
@@ -209,6 +209,6 @@ def method_rng(batch: Batch) -> Iterator[None]:
 
 
 def peer_logits(peers: nn.Module, batch: Batch) -> list[Tensor]:
-    """What each peer says of the batch's images, (B, K) each, in float32 at least."""
+    """Each peer's logits for the batch's images, (B, K) each, in float32 at least."""
     with method_rng(batch), full_precision(batch.inputs):
         return [wide(peer(batch.inputs)) for peer in peers.children()]

@@ -29,7 +29,7 @@ from kdzoo.seeds import global_stream
 from kdzoo.text import first_line
 
 TRIAL_CONTRASTS = (0.25, 1.0, 2.0, 4.0)
-"""of the noise in trial images, so that an untrained network says different things of them"""
+"""of the noise in trial images, so that the outputs of an untrained network differ between them"""
 
 
 def build_network(
@@ -153,7 +153,7 @@ def _create(spec: NetworkSpec, channels: int, side: int, head: Head) -> nn.Modul
 
 @contextmanager
 def _impatient_hub() -> Iterator[None]:
-    """Where the model hub's host cannot be found, look into its cache alone: its own retries take minutes."""
+    """Go offline where the model hub's host does not resolve: its own retries take minutes."""
     host = urllib.parse.urlparse(hub.ENDPOINT).hostname
     before = hub.HF_HUB_OFFLINE
     try:

@@ -1,4 +1,4 @@
-"""What modules inside of a network are given and give, captured by hooks in the course of a forward."""
+"""Inputs and outputs of modules inside a network, captured by hooks during a forward."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class CaptureInputs:
-    """The first inputs that modules see while hooks hold, in the order of the modules; None for None."""
+    """The first inputs of modules during a forward, in the order of the modules; None for None."""
 
     def __init__(self, hooks: ExitStack, modules: Sequence[nn.Module | None]) -> None:
         self.values: list[Tensor | None] = [None] * len(modules)
@@ -28,7 +28,7 @@ class CaptureInputs:
 
 
 class CaptureOutputs:
-    """The outputs of modules while hooks hold, in the order of the modules."""
+    """The outputs of modules during a forward, in the order of the modules."""
 
     def __init__(self, hooks: ExitStack, modules: Sequence[nn.Module]) -> None:
         self.values: list[Tensor] = [torch.empty(0)] * len(modules)

@@ -31,30 +31,28 @@ CLASS_NAMES = ("class_names", "classes", "class_to_idx", "categories", "labels")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file of weights holds. state: the weights that are taken, freed of prefixes.
+    """What a file of weights holds. state: the weights that are used, without prefixes.
 
-    sets: the keys of all sets of weights in it, the usual one first ("" for the file itself). taken: the key of those that
-    are taken. aside: the names that are ignored, such as a criterion's weights. class_names: of the classes that it was
-    trained on, None where it does not say.
+    sets: the keys of all sets of weights in it, the usual one first ("" for the file itself). key: of the set that is used.
+    ignored: the names of other entries, such as a criterion's weights. class_names: of the classes that it was trained on,
+    None where it does not say.
     """
 
     state: dict[str, Tensor]
     sets: tuple[str, ...]
-    taken: str
-    aside: tuple[str, ...] = ()
+    key: str
+    ignored: tuple[str, ...] = ()
     class_names: tuple[str, ...] | None = None
 
     def remarks(self, name: str) -> tuple[str, ...]:
-        """What is to be said of what was not taken."""
+        """Notes on what the file holds and is not used."""
         remarks = []
-        if others := [key for key in self.sets if key != self.taken]:
+        if others := [key for key in self.sets if key != self.key]:
             more = ", ".join(f"{key!r} (@weights={key})" for key in others)
-            remarks.append(f"{name}: its file holds several sets of weights; {self.taken!r} is used, not {more}")
-        if self.aside:
-            dots = ", ..." if len(self.aside) > 3 else ""
-            remarks.append(
-                f"{name}: ignored {number_of(len(self.aside), 'entry', 'entries')} beside its weights: {', '.join(self.aside[:3])}{dots}"
-            )
+            remarks.append(f"{name}: its file holds several sets of weights; {self.key!r} is used, not {more}")
+        if self.ignored:
+            names = ", ".join(self.ignored[:3]) + (", ..." if len(self.ignored) > 3 else "")
+            remarks.append(f"{name}: ignored {number_of(len(self.ignored), 'entry', 'entries')} beside its weights: {names}")
         return tuple(remarks)
 
 
@@ -93,13 +91,13 @@ def read_checkpoint(path: Path, owner: str | None = None, key: str | None = None
         raise InputError(add_clause(fault, f"it has: {names_of_sets}"))
     set_key = next(iter(sets)) if name_of_set is None else name_of_set
     tensors = {str(name): value for name, value in sets[set_key].items() if isinstance(value, Tensor)}
-    aside = [str(name) for name in sets[set_key] if name not in tensors] + [name for name in tensors if COUNTERS.search(name)]
-    tensors = {name: value for name, value in tensors.items() if name not in aside}
+    ignored = [str(name) for name in sets[set_key] if name not in tensors] + [name for name in tensors if COUNTERS.search(name)]
+    tensors = {name: value for name, value in tensors.items() if name not in ignored}
     own = [name for name in tensors if not CRITERION.match(name)]
     prefix = common_prefix(own)
     state = {name.removeprefix(prefix): tensors[name] for name in own}
-    aside += [name for name in tensors if name not in own]
-    return Checkpoint(state, tuple(sets), set_key, tuple(aside), names)
+    ignored += [name for name in tensors if name not in own]
+    return Checkpoint(state, tuple(sets), set_key, tuple(ignored), names)
 
 
 def class_names_of(path: Path) -> tuple[str, ...] | None:

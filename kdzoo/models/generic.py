@@ -1,4 +1,4 @@
-"""What a plain nn.Module gives methods: which of its modules make the stages and the logits, found by one trial forward."""
+"""Stages and logits of a plain nn.Module: which of its modules give them, found by one trial forward."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def find_layout(model: nn.Module, act: Callable[[], object]) -> Layout:
 
 @contextmanager
 def hooked(model: nn.Module, names: list[str], note: Callable[[str, nn.Module, Any], None]) -> Any:
-    """Tell `note` of every call of the named modules, in order, with its output."""
+    """Call `note` with every call of the named modules, in order, and its output."""
 
     def hook(name: str) -> Callable[..., None]:
         def call_note(module: nn.Module, args: object, output: object) -> None:

@@ -1,4 +1,4 @@
-"""Digests that tell one network from another: of a module given from Python, and of all that decides what a network says."""
+"""Digests that tell one network from another: of a module given from Python, and of all that decides a network's outputs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def module_name(module: nn.Module) -> str:
 
 
 def identity(network: Network) -> str:
-    """A digest of all that decides what a network says: its weights, its structure, its code, how it takes images."""
+    """A digest of all that decides a network's outputs: its weights, its structure, its code, how it takes images."""
     digest = hashlib.sha256(repr(network).encode())
     for name, value in sorted({**network.state_dict(), **dict(network.named_buffers())}.items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
@@ -45,7 +45,7 @@ def identity(network: Network) -> str:
 
 
 def _has_source(cls: type) -> bool:
-    """Whether a class stands in a file of somebody other than torch and timm, whose versions say enough."""
+    """Whether a class has a source file outside torch and timm, for which their versions stand."""
     if cls.__module__.partition(".")[0] in ("torch", "timm"):
         return False
     try:

@@ -1,4 +1,4 @@
-"""What a network measures: the shapes of its outputs, its parameters, its multiply-accumulates."""
+"""Measurements of a network: the shapes of its outputs, its parameters, its multiply-accumulates."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def measure_outputs(network: Network, inputs: Tensor, height: int) -> Shapes:
 
 
 def _oblong(network: Network, height: int, width: int) -> list[str]:
-    """The networks, of an ensemble each, that are made for squares of one side and are given images that are none, a sentence each."""
+    """A sentence for each network (of an ensemble each member) that is made for square images and is given others."""
     if height == width:
         return []
     parts = [part for part in network.modules() if isinstance(part, Network) and hasattr(part.model, "pretrained_cfg")]
@@ -73,7 +73,7 @@ def _oblong(network: Network, height: int, width: int) -> list[str]:
 
 
 def _classifier_copy(network: Network, out: Outputs) -> nn.Module | None:
-    """A frozen copy of the module from embedding to logits, where there is one and it says what the network says."""
+    """A frozen copy of the module from embedding to logits, where there is one and its scores are the network's."""
     if out.embedding is None or (network.is_timm and len(heads_of(network.model)) > 1):
         return None
     whole = copy.deepcopy(network.classifier_module()).requires_grad_(False).eval()

@@ -92,7 +92,7 @@ def plugin_with(name: str) -> str | None:
 
 
 def _entrypoint(name: str) -> Callable[..., nn.Module]:
-    """What timm calls for a network of a user's: it looks a function up by __name__ and __module__, and hands it more than is asked for."""
+    """A user's network as an entry point of timm, which needs a __name__ and a __module__; keywords it does not take are dropped."""
 
     def entrypoint(pretrained: bool = False, **options: Any) -> nn.Module:
         if pretrained:

@@ -50,7 +50,7 @@ class Network(nn.Module):
         self.layout = generic.Layout()
         self.gives: Gives = "scores"
         self.assumed_norm = False
-        """whether nobody said what the weights were trained under, so that the data's own mean and deviation stand in"""
+        """whether it is unknown what the weights were trained with, so that the data's own mean and deviation are used"""
         self.fresh_head = False
         """whether the classifier replaces one of other classes and starts at random"""
         self.compiled_batch_size: int | None = None
@@ -59,7 +59,7 @@ class Network(nn.Module):
         """whether it stays in evaluation mode, whatever `train` is called with"""
 
     def forward(self, images: Tensor, need: Need) -> Outputs:
-        """One forward, with what was asked for and nothing else."""
+        """The outputs in `need` of one forward, and nothing else."""
         x = self.normalise(images)
         with ExitStack() as hooks:
             classifier_inputs = CaptureInputs(hooks, [self.classifier] if Need.EMBEDDING in need else [])
@@ -131,7 +131,7 @@ class Network(nn.Module):
         return self.is_timm and all(isinstance(self._activation_info(position), dict) for position in self.taps)
 
     def _activation_info(self, position: int) -> dict[str, Any] | None:
-        """What is known of the activation that ends a stage: its `activation` is a module's name, or None for a signed map."""
+        """timm's entry of a stage with the name of its last activation (`activation`; None for a signed map); None if unknown."""
         info = self.model.feature_info
         entries: Sequence[dict[str, Any]] = info if isinstance(info, list) else info.info  # type: ignore[union-attr,assignment]
         entry = entries[position] if position < len(entries) else {}
@@ -234,7 +234,7 @@ def other_norm(network: Network, norm: Normalisation) -> Iterator[None]:
 
 
 def freeze(network: Network) -> Network:
-    """The network for good in evaluation mode and without gradients, whatever `train` is called with."""
+    """Put the network into evaluation mode for good, without gradients, whatever `train` is called with."""
     network.frozen = True
     network.requires_grad_(False)
     return network.eval()

@@ -72,7 +72,7 @@ def bfloat16_units() -> tuple[str, ...] | None:
 
 
 def why_slow(precisions: Iterable[str], device: torch.device) -> str | None:
-    """What is to be said of half precision on a CPU without instructions for it; None where there is nothing to say."""
+    """A note on half precision on a CPU without instructions for it; None where there is nothing to note."""
     half = sorted(set(precisions) - {"float32"})
     if device.type != "cpu" or not half or bfloat16_units() != ():
         return None

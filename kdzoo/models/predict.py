@@ -1,4 +1,4 @@
-"""What a network says of a whole part of the data."""
+"""The predictions of a network for a whole part of the data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EVALUATION_PIXELS = EVALUATION_BATCH * 64 * 64
 
 
 def batch_of(network: nn.Module, subset: Subset, augment: Augment) -> int:
-    """How many images of a part a network is asked about at once: 500, fewer where it sees more than 64x64 pixels."""
+    """The batch size of predictions: 500, fewer where it sees more than 64x64 pixels."""
     height, width = output_shape(augment, *subset.images.shape[2:])
     side = getattr(network, "image_size", None) or 0
     return max(1, min(EVALUATION_BATCH, EVALUATION_PIXELS // max(height * width, side * side)))

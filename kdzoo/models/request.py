@@ -46,7 +46,7 @@ def parse_network(text: str) -> NetworkRequest:
 
     Options: `@small`, `@SIZE`, `@norm=NAME|MEAN/STD|auto`, `@weights=KEY`. A path may hold `@`, `:` and blanks, and begin
     with `~`: what names a file is a file. Ids of runs joined by `+` are an ensemble.
-    A file alone says its architecture in its own metadata or in its name. Raises InputError where it does not.
+    The architecture of a FILE alone is read from its metadata or its name; raises InputError where neither has it.
     """
     if text.startswith(SAVED):
         return NetworkRequest(text, "", "saved", path=_existing(text, text.removeprefix(SAVED)))

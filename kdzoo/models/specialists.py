@@ -57,7 +57,7 @@ def specialist_targets(targets: Tensor, classes: Sequence[int]) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Diet:
+class SpecialistImages:
     """The images that a specialist learns from in an epoch: places (M,) int64 in ascending order.
 
     correction: what is added to the dustbin's logit after training, the logarithm of how many times more often the
@@ -68,7 +68,7 @@ class Diet:
     correction: float
 
 
-def specialist_diet(targets: Tensor, classes: Sequence[int], generator: torch.Generator) -> Diet:
+def draw_specialist_images(targets: Tensor, classes: Sequence[int], generator: torch.Generator) -> SpecialistImages:
     """All images of a specialist's own classes, and as many of the others, drawn without replacement: half and half, as in the paper.
 
     Where fewer others are left, all of them. targets (N,) on the CPU; raises InputError where one side has no image.
@@ -79,7 +79,7 @@ def specialist_diet(targets: Tensor, classes: Sequence[int], generator: torch.Ge
     if not count or not len(rest):
         raise InputError(f"a specialist needs images of its {len(classes)} classes and of others; there are {count} and {len(rest)}")
     sample = rest[torch.randperm(len(rest), generator=generator)[:count]]
-    return Diet(torch.cat([own.nonzero().flatten(), sample]).sort().values, math.log(len(rest) / len(sample)))
+    return SpecialistImages(torch.cat([own.nonzero().flatten(), sample]).sort().values, math.log(len(rest) / len(sample)))
 
 
 def membership(sets: Sequence[Sequence[int]], classes: int) -> Tensor:

@@ -10,7 +10,7 @@ Record = Mapping[str, Any]
 
 
 class Logger(Protocol):
-    """Takes what one run says: a record an epoch, then its result or its failure; closed without either it was stopped."""
+    """Logs one run: a record an epoch, then its result or its failure; a run that is closed without either was stopped."""
 
     def epoch(self, record: Record) -> None: ...
 
@@ -22,7 +22,7 @@ class Logger(Protocol):
 
 
 class LoggerGroup:
-    """Hands everything to several loggers, in order; all are closed, whatever one of them says."""
+    """Hands everything to several loggers, in order; all are closed, whatever one of them raises."""
 
     def __init__(self, loggers: Sequence[Logger]) -> None:
         self._loggers = tuple(loggers)

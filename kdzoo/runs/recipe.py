@@ -45,14 +45,14 @@ class Augment(SparseSpec):
         return super().unused() | (set() if self.randaugment else {"magnitude"})
 
     @property
-    def countable(self) -> bool:
+    def has_few_views(self) -> bool:
         """Whether views are few enough to be numbered: those of padded crops and flips alone."""
         return self.crop != "resized" and not any((self.brightness, self.contrast, self.saturation, self.randaugment, self.cutout))
 
     @property
     def moves(self) -> bool:
         """Whether a sample is not always shown as evaluation shows it."""
-        return self.crop != "none" or self.flip or not self.countable
+        return self.crop != "none" or self.flip or not self.has_few_views
 
 
 def steps_per_epoch(samples: int, batch_size: int, *, drop_last: bool = False) -> int:
@@ -85,7 +85,7 @@ class Recipe(SparseSpec):
     view_epochs: in how many epochs new views, mixes and orders are drawn, after which those of the first come again: so
     a teacher's answers are remembered however long the training is; None for new ones in every epoch.
     head: how a classifier starts that replaces one of other classes, at `random` or as a `probe`: a logistic regression on
-    what the network, frozen, says of the training images. learns: `all` of the network, or its `head` alone, the classifier:
+    the frozen network's features of the training images. learns: `all` of the network, or its `head` alone, the classifier:
     then everything below stays as it was, its running statistics too.
     mixup, cutmix: alpha of the Beta distribution of a mix's share (https://arxiv.org/abs/1710.09412,
     https://arxiv.org/abs/1905.04899), or None; mix_prob: the share of samples that are mixed, by one of the two.

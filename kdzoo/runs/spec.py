@@ -202,7 +202,7 @@ class Run(Spec):
     def _id_of(self, text: str) -> str:
         return f"{self.objective.label}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
-    def parts(self, content: Mapping[str, Any], run_id: str) -> dict[str, str]:
+    def canonical_parts(self, content: Mapping[str, Any], run_id: str) -> dict[str, str]:
         """Every part as canonical JSON, by name, of a run that was parsed from `content`; raises ValueError unless it has this id.
 
         Content that is canonical already, as a file is that kdzoo wrote, is not put in that form again: its digest is the id.

@@ -50,7 +50,7 @@ class RunFolder:
         return self.path / "predictions.npz"
 
     def plan(self, run: Run, about: Mapping[str, Any]) -> str | None:
-        """Write run.json, unless the folder has it already; a damaged one is renamed. What was wrong with it, or None.
+        """Write run.json, unless the folder has it already; a damaged one is renamed. Returns what was wrong with it, or None.
 
         Files may have moved since a run was planned that is not done yet: its record is then written anew. That of a
         done run stays, for it says what the run was trained from.
@@ -78,13 +78,13 @@ class RunFolder:
         content = read_json(file)
         run = parse(Run, content.get("run"), str(file))
         try:
-            parts = run.parts(content["run"], self.id)
+            parts = run.canonical_parts(content["run"], self.id)
         except ValueError as error:
             raise InputError(f"{file}: {error}, not the run its folder is named after") from None
         return run, dict(content.get("about", {})), parts
 
     def _whole_plan(self) -> dict[str, Any]:
-        """What is recorded beside the run; raises InputError where run.json is missing, or damaged for a bench or a table."""
+        """The record beside the run; raises InputError where run.json is missing, or no bench and no table could read it."""
         try:
             _, about = self.read_plan()
         except (TypeError, ValueError) as error:
@@ -106,7 +106,7 @@ class RunFolder:
         return "started" if self.checkpoint.exists() else "new"
 
     def result(self) -> dict[str, Any]:
-        """What result.json says, under the present names; raises InputError when it is missing or damaged, with all that is wrong.
+        """The content of result.json, under the present names; raises InputError, with all that is wrong, when it is missing or damaged.
 
         Raises NewerSchema where a later kdzoo wrote it.
         """
@@ -140,7 +140,7 @@ class RunFolder:
         except OSError:
             return read_failure("")
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Make a failed or damaged run new again; a result that is there is renamed."""
         (self.path / "error.txt").unlink(missing_ok=True)
         if (self.path / "result.json").exists():

@@ -30,11 +30,11 @@ class WandbLogger:
         self._note = note
         self._service = service()
         self._cursor = cursor
-        self._sent = -1
+        self._last_step = -1
         self._trouble: str | None = None
-        self._ended: float | None = None
-        self._said: queue.SimpleQueue[Callable[[Any], None] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._speak, args=(settings, bench, run_id, dict(config)), daemon=True)
+        self._end_time: float | None = None
+        self._queue: queue.SimpleQueue[Callable[[Any], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._send_all, args=(settings, bench, run_id, dict(config)), daemon=True)
         if self._service.silent.is_set():
             self._trouble = "no answer to an earlier run"
         else:
@@ -44,15 +44,13 @@ class WandbLogger:
         step, numbers = record["step"], curves(record)
 
         def send(run: Any) -> None:
-            if step <= self._sent:
+            if step <= self._last_step:
                 return
-            self._sent = step
-            write_bytes(
-                self._cursor, str(step).encode()
-            )  # first: of a step that is lost and one that is there twice, the first is the lesser evil
+            self._last_step = step
+            write_bytes(self._cursor, str(step).encode())  # before it is sent: a step that is lost is better than one logged twice
             run.log(numbers, step=step, commit=True)
 
-        self._say(send)
+        self._enqueue(send)
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None:
         """Log a table under its name, once a step."""
@@ -60,12 +58,12 @@ class WandbLogger:
         def send(run: Any) -> None:
             import wandb
 
-            if step > self._sent:
-                self._sent = step
+            if step > self._last_step:
+                self._last_step = step
                 write_bytes(self._cursor, str(step).encode())
                 run.log({name: wandb.Table(columns=list(columns), data=[list(row) for row in rows])}, step=step, commit=True)
 
-        self._say(send)
+        self._enqueue(send)
 
     def finish(self, result: Record) -> None:
         self._end(_logged_values(result), exit_code=0)
@@ -85,40 +83,40 @@ class WandbLogger:
         if self._thread.is_alive():
             self._service.silent.set()
             self._trouble = f"no answer within {2 * PATIENCE_SECONDS:.0f} seconds"
-        self._tell()
+        self._report_trouble()
 
     def _end(self, summary: Record, exit_code: int) -> float:
-        """Say how the run ended, the first time; when that was."""
-        if self._ended is not None:
-            return self._ended
-        self._ended = time.monotonic()
+        """Queue how the run ended, the first time; returns when that was."""
+        if self._end_time is not None:
+            return self._end_time
+        self._end_time = time.monotonic()
 
         def end(run: Any) -> None:
             run.summary.update(dict(summary))
             run.finish(exit_code=exit_code)
 
-        self._say(end)
-        self._say(None)
-        return self._ended
+        self._enqueue(end)
+        self._enqueue(None)
+        return self._end_time
 
-    def _say(self, act: Callable[[Any], None] | None) -> None:
-        self._said.put(act)
-        self._tell()
+    def _enqueue(self, act: Callable[[Any], None] | None) -> None:
+        self._queue.put(act)
+        self._report_trouble()
 
-    def _tell(self) -> None:
+    def _report_trouble(self) -> None:
         if self._trouble is not None:
             self._note(f"wandb: {self._trouble}; continuing without it")
             self._trouble, self._note = None, lambda _: None
 
-    def _speak(self, settings: WandbSettings, bench: str, run_id: str, config: dict[str, Any]) -> None:
-        """What the thread does: open the run, then say one thing after the other."""
+    def _send_all(self, settings: WandbSettings, bench: str, run_id: str, config: dict[str, Any]) -> None:
+        """What the thread does: open the run, then send what is queued, in order."""
         try:
             if self._cursor.exists():
-                self._sent = int(read_text(self._cursor))
+                self._last_step = int(read_text(self._cursor))
             run = self._open(settings, bench, run_id, config)
-            while (act := self._said.get()) is not None:
+            while (act := self._queue.get()) is not None:
                 act(run)
-        except BaseException as error:  # W&B is a copy: its failures are said, and cost no result
+        except BaseException as error:  # W&B has copies alone: its failures are noted, and cost no result
             lines = str(error).replace(wandb_id(bench, run_id), "a run").splitlines() or [""]
             self._trouble = f"{type(error).__name__}: {lines[0]}"
 

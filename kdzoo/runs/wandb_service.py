@@ -61,7 +61,7 @@ def open_run(settings: WandbSettings, bench: str, run_id: str, config: dict[str,
     if settings.directory is not None:
         Path(settings.directory).mkdir(parents=True, exist_ok=True)  # W&B itself would go elsewhere without a word
     if settings.mode == "online":
-        wandb.setup(wandb.Settings(silent=True))  # said to `init` alone it still greets, and asks a terminal for a key
+        wandb.setup(wandb.Settings(silent=True))  # given to `init` alone, W&B still prints a greeting, and asks a terminal for a key
     wanted_settings: dict[str, Any] = {
         "console": "off",
         "silent": True,

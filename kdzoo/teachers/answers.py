@@ -20,7 +20,7 @@ from kdzoo.runs.recipe import Recipe
 from kdzoo.teachers.cache import TeacherCache
 
 TOLERANCE = 1e-3
-"""the largest relative difference between a cache and the living teacher; with a larger one it is another teacher's"""
+"""the largest relative difference between cached and live outputs; a cache with a larger one is another teacher's"""
 
 LoadInputs = Callable[[Pass, Tensor], Tensor]
 """the inputs (B, C, H, W) of a pass at positions (B,) of an epoch's order"""
@@ -29,16 +29,16 @@ Forward = Callable[[Tensor], Outputs]
 
 
 def block_size(splits: Splits, recipe: Recipe) -> int:
-    """How many images a teacher is asked about at once, whatever a batch or a cache lacks."""
+    """How many images a teacher's forward takes, however many a batch or a cache lacks."""
     return min(recipe.batch_size, len(splits.train.targets))
 
 
 @torch.no_grad()
 def forward_block(network: Network, need: Need, images: Tensor, size: int, recipe: Recipe) -> Outputs:
-    """What a network says of at most a block of `size` images, contiguous.
+    """The outputs of a network for at most a block of `size` images, contiguous.
 
-    A short batch is filled up to a block, laid out anew: the last bits of an answer depend on how many images are asked
-    about at once and on their strides, and an answer must be the same whether it is remembered or not.
+    A short batch is filled up to a block, laid out anew: the last bits of an output depend on how many images are
+    in a forward and on their strides, and an output must be the same whether it is cached or not.
     """
     block = images.new_empty((size, *images.shape[1:]))
     block[: len(images)] = images
@@ -144,7 +144,7 @@ class CachedAnswers:
         return torch.arange(start, min(start + block, len(rows)))
 
     def relative_error(self, positions: Tensor, images: Tensor) -> float:
-        """How far the cache stands from the living teacher on what it knows of a batch, relative to the largest value of a column."""
+        """The largest difference between cached and live outputs of a batch, relative to the largest value of a column."""
         rows = self.rows[Pass.FIRST][positions]
         known = self.teacher_cache.known[rows]
         cached, live = Outputs.of(self.teacher_cache.read(rows), owner="teacher cache"), self.forward(images)
@@ -171,7 +171,7 @@ def cached_answers(
             rows[which] = teacher_cache.rows(plan.samples_at(which), plan.epoch * len(passes) + number if views is None else views)
     begin = first * plan.recipe.batch_size
     ahead = torch.cat([of_pass[begin:] for of_pass in rows.values()])
-    teacher_cache.take_over(ahead)
+    teacher_cache.check_rows(ahead)
     has_room = teacher_cache.reserve(ahead[~teacher_cache.known[ahead]])
     if needs.outputs & PER_SAMPLE & ~teacher_cache.need:
         teacher_cache.lookups += len(ahead)
@@ -191,6 +191,6 @@ def cached_answers(
 
 
 def is_another_teachers(answers: CachedAnswers, plan: EpochPlan) -> bool:
-    """Whether the cache differs from the living teacher on the first batch of which it knows anything."""
+    """Whether the cache differs from the live teacher on the first batch of which any row is known."""
     positions = answers.first_known()
     return positions is not None and answers.relative_error(positions, plan.inputs_at(Pass.FIRST, positions)) > TOLERANCE

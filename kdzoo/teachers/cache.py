@@ -1,4 +1,4 @@
-"""The teacher cache: what a frozen teacher says of (sample, view), computed once and kept across runs, seeds and sessions.
+"""The teacher cache: the outputs of a frozen teacher by (sample, view), computed once and kept across runs, seeds and sessions.
 
 A cache is a folder of flat files: for each thing that is read (logits, embedding, a stage) a column of values, with a row
 for each (sample, view), and a column of seals, which say of every row of that column whether it was written and what.
@@ -32,9 +32,9 @@ COPY_BYTES = 1 << 26
 class TeacherCache:
     """Rows of float32 for `samples` x `views`, on disk and, on an accelerator, in its memory as well.
 
-    Row `view * samples + sample` is what was said of a sample's view. `known` flags the rows that this process may read:
-    those that it has written itself, and those that it has taken over from disk, where all columns knew them and every
-    seal did fit. `notes` are what there is to tell of damage and loss.
+    Row `view * samples + sample` holds the outputs for a sample's view. `known` flags the rows that this process may read:
+    those that it has written itself, and those that it has checked on disk, which all columns have and whose seals all
+    fit. `notes` are messages about damage and loss.
     """
 
     def __init__(self, folder: Path, columns: Sequence[Column], *, samples: int, views: int, block: int, device: torch.device) -> None:
@@ -60,9 +60,9 @@ class TeacherCache:
         self.damaged = 0
         self.checked = False
         self.full = False
-        self._told_damaged = 0
-        self._told_loss = False
-        self._told_full = False
+        self._noted_damage = 0
+        self._noted_loss = False
+        self._noted_full = False
 
     def _open(self, name: str, dtype: type[np.generic], shape: tuple[int, ...]) -> MappedFile:
         file = MappedFile(self.folder / name, np.dtype(dtype), shape)
@@ -76,7 +76,7 @@ class TeacherCache:
 
     @property
     def bytes(self) -> int:
-        """What it would take with every row written."""
+        """The bytes that it would take with every row written."""
         return self.samples * self.views * sum(column.row_bytes for column in self.columns)
 
     @property
@@ -87,8 +87,8 @@ class TeacherCache:
     def rows(self, samples: Tensor, views: Tensor | int) -> Tensor:
         return views * self.samples + samples
 
-    def take_over(self, rows: Tensor) -> None:
-        """Take note of which of these rows are on disk as they were written; what is damaged stays unknown, and is counted."""
+    def check_rows(self, rows: Tensor) -> None:
+        """Find out which of these rows are on disk as they were written; damaged ones stay unknown, and are counted."""
         rows = torch.from_numpy(np.unique(rows[~self.known[rows]].numpy()))
         for marks in self._marks.values():
             rows = rows[marks[rows] != 0]
@@ -106,12 +106,12 @@ class TeacherCache:
         self.known[whole] = True
 
     def _sealed(self, column: Column, rows: Tensor) -> Tensor:
-        """The seals (B,) of what stands on disk at rows (B,)."""
+        """The seals (B,) of the values on disk at rows (B,)."""
         values, seal = self._files[column.name], self._seals[column.name]
         return torch.cat([seal.take(piece, values[piece]) for piece in torch.split(rows, _at_once(column, SEAL_AT_ONCE))])
 
     def read(self, rows: Tensor) -> dict[Need, Any]:
-        """What was said, by need, for rows (B,) that are known."""
+        """The outputs, by need, of rows (B,) that are known."""
         values: dict[Need, Any] = {}
         here = rows.to(self.device, non_blocking=True)
         for column in self.columns:
@@ -131,9 +131,9 @@ class TeacherCache:
                 file.reserve(ascending)
         except OSError as error:
             self.full = True
-            if not self._told_full:
+            if not self._noted_full:
                 self.notes.append(f"the teacher cache: no room for new rows ({error.strerror}); the teacher is run for those it lacks")
-            self._told_full = True
+            self._noted_full = True
         return not self.full
 
     def write(self, rows: Tensor, outputs: Outputs) -> None:
@@ -145,7 +145,7 @@ class TeacherCache:
         self._fresh.append(rows)
 
     def flush(self) -> None:
-        """Put what this process has computed on disk, and then say to the others that it is known.
+        """Put what this process has computed on disk, and then mark it as known to all processes.
 
         All goes through the mapped files, never through their names, below which another cache may lie by now: one that
         was removed while it was open is good for this process, and for those that had it open, until they end.
@@ -176,26 +176,26 @@ class TeacherCache:
         statuses = [plain_status(file) for file in named]
         return any(s is None or s.st_ino != file.inode for s, file in zip(statuses, self._mapped_files, strict=True))
 
-    def tell(self) -> list[str]:
-        """What there is to tell since the last time: damage as soon as it is met, and more of it once, when all is done."""
-        if self.damaged and not self._told_damaged:
-            self._told_damaged = self.damaged
+    def new_notes(self) -> list[str]:
+        """The notes since the last call: damage as soon as it is met; what is met later is in `last_notes`."""
+        if self.damaged and not self._noted_damage:
+            self._noted_damage = self.damaged
             self.notes.append(f"the teacher cache: damaged, and computed again: {_count(self.damaged)}")
-        if not self._told_loss and self.removed:
-            self._told_loss = True
+        if not self._noted_loss and self.removed:
+            self._noted_loss = True
             self.notes.append("the teacher cache: removed from disk while in use; training continues without keeping new rows")
         notes, self.notes = self.notes, []
         return notes
 
-    def tell_all(self) -> list[str]:
-        """The last that there is to tell."""
-        notes, more = self.tell(), self.damaged - self._told_damaged
-        self._told_damaged = self.damaged
+    def last_notes(self) -> list[str]:
+        """The notes since the last call, with all damage that was met after the first."""
+        notes, more = self.new_notes(), self.damaged - self._noted_damage
+        self._noted_damage = self.damaged
         return notes + ([f"the teacher cache: damaged, and computed again, since then: {_count(more)}"] if more else [])
 
     def delete(self) -> None:
         """Remove it from disk, so that the next one starts anew."""
-        self._told_loss = True
+        self._noted_loss = True
         remove(self.folder)
 
     def report(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What is looked at of a teacher before it teaches: whether it is above chance, and which normalisation suits it."""
+"""Checks of a teacher before it teaches: whether it is above chance, and which normalisation suits it."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ CLEARLY = 0.05
 
 
 def refuse_at_chance(teacher: Teacher, splits: Splits, augment: Augment, execution: Placement) -> list[str]:
-    """What is to be said of how a teacher stands against chance: nothing where it is above it on validation images.
+    """Notes on a teacher whose validation images are too few to tell it from chance; none where it is above chance on them.
 
-    Where these are too few to tell, and where none are held out, the training images are asked, those that it will teach
-    on; never the test images. Raises InputError for a teacher that is not above naming the commonest class on images that
+    Where these are too few, and where none are held out, it is measured on the training images, those that it will teach
+    on; never on the test images. Raises InputError for a teacher that is not above naming the commonest class on images that
     could have told: it teaches noise. A pretrained network asked for another number of classes, whose new head is random,
     is the usual cause.
     """
@@ -67,7 +67,7 @@ def _at_chance(teacher: Teacher, verdict: AgainstChance, where: str) -> InputErr
 
 
 def notes_on_teacher(teacher: Teacher, splits: Splits, augment: Augment, execution: Placement) -> list[str]:
-    """What else is to be said of a teacher before it teaches: that it gives probabilities, or that another normalisation suits it."""
+    """Notes on a teacher before it teaches: that it gives probabilities, or that another normalisation suits it."""
     if not isinstance(teacher, LiveTeacher):
         return []
     network = teacher.network
@@ -97,7 +97,7 @@ NOTES_OF_OUTPUTS = {
 
 @dataclass(frozen=True)
 class Norms:
-    """Which of some images a network names rightly (N,), under its present normalisation and under others by their names."""
+    """Which of some images a network classifies right (N,), under its present normalisation and under others by their names."""
 
     own: Tensor
     others: Mapping[str, Tensor]

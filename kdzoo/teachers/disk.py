@@ -39,12 +39,12 @@ def digest_of(about: Mapping[str, Any]) -> str:
 
 
 def folder_of(about: Mapping[str, Any], name: str) -> Path:
-    """Where the cache of all that `about` says lies."""
+    """The folder of the cache that `about` describes."""
     return cache_folder() / "teacher-cache" / f"{UNSAFE.sub('_', name)}-{digest_of(about)[:16]}"
 
 
 def mark_opened(folder: Path, about: Mapping[str, Any]) -> list[str]:
-    """Say what a cache stands for, and that it has just been opened; in words what was wrong with what was said before."""
+    """Write what a cache stands for, and that it has just been opened; returns notes on what was wrong with the earlier record."""
     file, notes = folder / "about.json", []
     odd = set_aside_unless_file(file)
     if file.exists() and _read_json(file) != json.loads(canonical_json(about)):
@@ -59,7 +59,7 @@ def mark_opened(folder: Path, about: Mapping[str, Any]) -> list[str]:
 
 
 def _read_json(file: Path) -> Any:
-    """What a JSON file says; None for one that is none."""
+    """The content of a JSON file; None where it has none."""
     try:
         return json.loads(file.read_bytes())
     except (ValueError, RecursionError):
@@ -67,13 +67,13 @@ def _read_json(file: Path) -> Any:
 
 
 def touch(folder: Path) -> None:
-    """Say that a cache is in use, unless another process has just removed it."""
+    """Mark a cache as in use, unless another process has just removed it."""
     with suppress(FileNotFoundError):
         os.utime(folder / "about.json")
 
 
 def set_aside_unless_file(path: Path) -> bool:
-    """Rename what is not a plain file (a folder, a pipe, a link) and would be read or written as one; whether there was any."""
+    """Rename what stands in the place of a plain file (a folder, a pipe, a link); returns whether there was any."""
     other = os.path.lexists(path) and plain_status(path) is None
     if other:
         set_aside(path)

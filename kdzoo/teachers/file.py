@@ -60,7 +60,7 @@ class SavedFile:
     def has_views_of(self, augment: Augment) -> bool:
         """Whether it holds the very views that an augmentation makes, by their numbers."""
         same = self.augment is not None and dict(self.augment) == augment.model_dump(mode="json")
-        return same and augment.countable and bool((self.views != CENTRE).any())
+        return same and augment.has_few_views and bool((self.views != CENTRE).any())
 
     @cached_property
     def _samples(self) -> tuple[NDArray[Any], NDArray[np.int64]]:

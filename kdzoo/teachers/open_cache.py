@@ -47,7 +47,7 @@ def open_teacher_cache(
     about: dict[str, Any] = {
         "teacher": identity,
         "code": CODE_DIGEST,
-        "data": splits.origin,
+        "data": splits.description,
         "augment": recipe.augment.model_dump(mode="json"),
         "precision": recipe.precision,
         "block": block,
@@ -80,8 +80,8 @@ def cache_rows(splits: Splits, recipe: Recipe, passes: Pass) -> tuple[int, int]:
     return len(splits.train.targets), recipe.drawn_epochs * len(passes) if views is None else views
 
 
-def uncached(need: Need, shapes: Shapes, splits: Splits, recipe: Recipe, passes: Pass, execution: Placement) -> Need:
-    """What is read (`need`) of a network of these shapes and too large for its cache, so that it is run in every step."""
+def outputs_beyond_cache(need: Need, shapes: Shapes, splits: Splits, recipe: Recipe, passes: Pass, execution: Placement) -> Need:
+    """Those of the outputs that are read (`need`) which are too large for the cache, so that the network is run in every step."""
     samples, views = cache_rows(splits, recipe, passes)
     needed = samples * views * sum(column.row_bytes for column in Column.expected(shapes, need))
     limit = execution.options.teacher_cache
@@ -101,7 +101,7 @@ def open_cache(
     device: torch.device,
     limit: int | None,
 ) -> TeacherCache | str:
-    """The cache of all that `about` says of the teacher called `name`, or the reason in words why there is none.
+    """The cache that `about` describes, of the teacher called `name`; a reason (str) why there is none.
 
     columns: what the teacher gives of `read` and of what is always kept. All that is read is kept where it fits into `limit`
     bytes (None: a share of what is free) with every row written; else, since what is missing takes a forward in every step anyway,
@@ -124,7 +124,7 @@ def open_cache(
 
 
 def _choose_columns(columns: list[Column], read: Need, rows: int, free: int) -> tuple[list[Column], str]:
-    """The columns that a cache of so many rows keeps within `free` bytes, and what there is to tell of those that it does not."""
+    """The columns that a cache of so many rows keeps within `free` bytes, and a note on those that it does not keep."""
     inexact = [c for c in columns if c.dtype not in EXACT]
     exact = [c for c in columns if c not in inexact]
     needed = rows * sum(c.row_bytes for c in columns if c.need in read)

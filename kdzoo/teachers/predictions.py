@@ -15,14 +15,14 @@ from kdzoo.teachers.disk import digest_of, folder_of, mark_opened, set_aside_unl
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a teacher says of whole parts of the data, by part, and in `notes` what there is to tell of how it was had."""
+    """A teacher's log-probabilities for whole parts of the data, by part, and notes on how they were obtained."""
 
     by_part: Mapping[str, Tensor]
     notes: tuple[str, ...] = ()
 
 
 def predictions(about: Mapping[str, Any], name: str, compute: Callable[[], dict[str, Tensor]]) -> Predictions:
-    """What the teacher called `name` says of whole parts of the data, computed where it is not kept yet.
+    """The predictions of the teacher called `name` for whole parts of the data, computed where they are not kept yet.
 
     A file that is damaged, or another teacher's, is renamed and computed again; one that cannot be written is not kept.
     """

@@ -1,4 +1,4 @@
-"""The port of a teacher: what it is, what it says of whole parts of the data, and where its answers for an epoch come from.
+"""The port of a teacher: what it is, its predictions for whole parts of the data, and where its answers for an epoch come from.
 
 A live teacher is a network that is run; a saved one (`saved`) is a file of answers. The training step knows no difference.
 """
@@ -34,7 +34,7 @@ NETWORK_OUTPUTS = Need(sum(need.value for need in Need)) & ~Need.TARGETS
 
 
 class Answers(Protocol):
-    """What a teacher says of the samples of one epoch, at positions of its plan's order."""
+    """A teacher's outputs for the samples of one epoch, at positions of its plan's order."""
 
     def at(self, positions: Tensor, inputs: Inputs) -> Outputs:
         """The outputs for a batch, those of further passes beside the first's. inputs: what each pass shows, on the device."""
@@ -44,7 +44,7 @@ class Answers(Protocol):
 class Teacher(ABC):
     """A frozen teacher and its predictions of the validation and the test images, None where it has none.
 
-    identity: a digest of all that decides what it says of an image. weights_digest: of its weights, or of its file, alone,
+    identity: a digest of all that decides its outputs. weights_digest: of its weights, or of its file, alone,
     which tells one training of it from another. notes: what there is to tell of how its predictions were had.
     """
 
@@ -62,7 +62,7 @@ class Teacher(ABC):
     @property
     @abstractmethod
     def offers(self) -> Need:
-        """The outputs that can be had of it."""
+        """The outputs that it can give."""
 
     @abstractmethod
     def open_epoch(self, plan: EpochPlan, needs: NetworkNeeds) -> Answers:
@@ -121,7 +121,7 @@ class LiveTeacher(Teacher):
         return sum(tensor.numel() * tensor.element_size() for tensor in [*self.network.parameters(), *self.network.buffers()])
 
 
-def serve(network: Network, name: str, cost: NetworkCost, splits: Splits, augment: Augment, execution: Placement) -> LiveTeacher:
+def live_teacher(network: Network, name: str, cost: NetworkCost, splits: Splits, augment: Augment, execution: Placement) -> LiveTeacher:
     """A frozen network with its predictions on validation and test, computed once for all its students, in other sessions too."""
     subsets: dict[str, Subset] = {"test": splits.test} | ({} if splits.val is None else {"val": splits.val})
 
@@ -132,7 +132,7 @@ def serve(network: Network, name: str, cost: NetworkCost, splits: Splits, augmen
     about = {
         "teacher": digest,
         "code": CODE_DIGEST,
-        "data": splits.origin,
+        "data": splits.description,
         "size": augment.size,
         "block": {part: batch_of(network, subset, augment) for part, subset in subsets.items()},
         **execution.arithmetic,

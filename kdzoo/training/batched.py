@@ -52,7 +52,7 @@ class BatchedMembers:
                 self.members[number].update(losses, len(batch.index), batch.clock.steps)
 
     def _outputs(self, images: Tensor, batch: Batch) -> list[Outputs]:
-        """What every student gives of what some member reads, contiguous."""
+        """Every student's outputs, as far as some member reads them, contiguous."""
         first, need = self.members[0], Need.LOGITS
         for member in self.members:
             need |= member.needs.outputs if member.failure is None else Need.NOTHING
@@ -63,7 +63,7 @@ class BatchedMembers:
 
 
 def _to_outputs(member: Member, outputs: Outputs, teacher: Outputs | None, batch: Batch) -> tuple[Losses, list[tuple[Tensor, Tensor]]]:
-    """A member's losses, and their backward as far as its student's outputs: those that it reaches, with their gradients.
+    """A member's losses, and their backward up to its student's outputs: the outputs that it reaches, with their gradients.
 
     What a member's own code can break ends here; behind it lies what the stack alone computes.
     """
@@ -83,7 +83,7 @@ def _to_outputs(member: Member, outputs: Outputs, teacher: Outputs | None, batch
 
 
 def batch_members(members: Sequence[Member], images: Tensor) -> BatchedMembers | str | None:
-    """The members that can be trained as one; or why they cannot; None where there are less than two."""
+    """The members that can be trained as one; a reason (str) why they cannot; None where fewer than two qualify."""
     fit = [member for member in members if member.needs.batchable and not isinstance(member.optimizer, DOT)]
     if len(fit) < 2:
         return None

@@ -66,7 +66,7 @@ def refuse_nonfinite_weights(member: Member) -> None:
 
 
 def write_checkpoint(member: Member) -> None:
-    """Write a member's state, whole or not at all; raises FloatingPointError for one that nothing can come of."""
+    """Write a member's state, whole or not at all; raises FloatingPointError where a weight is NaN or infinite."""
     refuse_nonfinite_weights(member)
     buffer = io.BytesIO()
     torch.save(state_of(member), buffer)

@@ -16,7 +16,7 @@ from kdzoo.models.placement import Placement
 from kdzoo.runs.recipe import Recipe, steps_per_epoch
 from kdzoo.teachers.answers import block_size, cached_answers
 from kdzoo.teachers.cache import TeacherCache
-from kdzoo.teachers.open_cache import open_teacher_cache, uncached
+from kdzoo.teachers.open_cache import open_teacher_cache, outputs_beyond_cache
 from kdzoo.teachers.teacher import Answers, LiveTeacher, Teacher
 from kdzoo.training.batched import BatchedMembers
 from kdzoo.training.member import Member
@@ -43,7 +43,7 @@ class Cohort:
         return [member for member in self.active if self.batched is None or member not in self.batched.members]
 
     def teacher_predictions(self, member: Member) -> tuple[Tensor | None, Tensor | None]:
-        """What the member's teacher says of the validation and the test images; nothing where it has none."""
+        """The log-probabilities of the member's teacher on validation and test images; each None where there are none."""
         if self.teacher is None or member.run.teacher is None:
             return None, None
         return self.teacher.val, self.teacher.test
@@ -62,12 +62,12 @@ class Cohort:
 
     @property
     def block(self) -> int:
-        """The images that the teacher is asked about at once, whatever a batch or the cache lacks."""
+        """How many images a teacher's forward takes, however many a batch or the cache lacks."""
         return block_size(self.splits, self.recipe)
 
     @property
     def teacher_passes(self) -> Pass:
-        """The passes for which the teacher is asked: the first, and those that a member, failed or not, reads of it."""
+        """The passes of which the teacher's outputs are read: the first, and those that any member reads, failed or not."""
         return functools.reduce(operator.or_, (member.objective.needs.teacher.passes for member in self.members), Pass.FIRST)
 
     @property
@@ -94,12 +94,12 @@ class Cohort:
     def split_by_cache(self, shapes: Shapes | None) -> list[Cohort]:
         """This cohort; where the maps that some members read of the teacher do not fit into its cache, these apart and first.
 
-        They need the living teacher in every step, and fill the cache for the others, who then need it no more. shapes: of the
+        They need the live teacher in every step, and fill the cache for the others, who then need it no more. shapes: of the
         teacher's outputs.
         """
         if shapes is None or not isinstance(self.teacher, LiveTeacher) or self.execution.options.teacher_cache == 0:
             return [self]
-        if not uncached(self.teacher_needs.outputs, shapes, self.splits, self.recipe, self.teacher_passes, self.execution):
+        if not outputs_beyond_cache(self.teacher_needs.outputs, shapes, self.splits, self.recipe, self.teacher_passes, self.execution):
             return [self]
         reading = [member for member in self.members if member.objective.needs.teacher.outputs & MAPS]
         others = [member for member in self.members if member not in reading]

@@ -15,9 +15,9 @@ from kdzoo.training.member import Member
 
 
 def compile_students(members: Sequence[Member], images: Tensor) -> str | None:
-    """Have members' students, all of one architecture, run compiled on batches as large as `images`; or say why they cannot.
+    """Enable torch.compile for members' students, all of one architecture, on batches as large as `images`.
 
-    That is found out by a trial on a copy of the first, in which the compiling happens.
+    Returns None, or a reason (str) why it is not possible, found by a trial on a copy of the first.
     """
     fit = [member for member in members if member.network.is_timm and not member.needs.outputs & ~COMPILABLE]
     if fit and fit[0].run.recipe.dropout_schedule != "constant":

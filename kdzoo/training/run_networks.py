@@ -62,7 +62,7 @@ def _member(run_id: str, file: str | None) -> tuple[NetworkSpec, str | None]:
 def weights_path(spec: NetworkSpec, path: str | None) -> Path | None:
     """The file that holds a network's weights: as planned, else among the kept teachers; None where none is read.
 
-    Raises InputError for a file that is gone, or whose content is no longer what its name in the run's id says.
+    Raises InputError for a file that is gone, or whose content is not the one that the run's id names.
     """
     kind, _, name = spec.start.partition(":")
     if kind not in ("file", "run"):

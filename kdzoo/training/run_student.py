@@ -103,7 +103,7 @@ def load_trained_student(located: LocatedRun, dataset: Dataset, splits: Splits, 
         spec = located.run.student.model_copy(update={"start": f"run:{located.run.id}"})
         side = shape_of(dataset, located.run.recipe)[1]
         return network_of(spec, dataset, side=side, seed=located.run.seed, path=str(located.folder.student), modules=modules)
-    teacher = teacher_of(located, dataset, splits.first(1), Placement(WorkerOptions(teacher_cache=0)), modules)
+    teacher = teacher_of(located, dataset, splits.truncate_eval(1), Placement(WorkerOptions(teacher_cache=0)), modules)
     network, objective = student_of(located, dataset, splits, teacher[1] if teacher else None, modules)
     deployed = objective.deployed(network)
     assert isinstance(deployed, Deployed)

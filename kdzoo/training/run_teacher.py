@@ -16,7 +16,7 @@ from kdzoo.models.placement import Placement
 from kdzoo.teachers.file import SavedFile
 from kdzoo.teachers.file_io import read_saved
 from kdzoo.teachers.saved import problems_of_saved, saved_teacher, shapes_of_saved
-from kdzoo.teachers.teacher import Teacher, serve
+from kdzoo.teachers.teacher import Teacher, live_teacher
 from kdzoo.training.located import LocatedRun, Modules
 from kdzoo.training.run_data import shape_of
 from kdzoo.training.run_networks import network_of
@@ -61,4 +61,4 @@ def teacher_of(
     network = freeze(execution.place(source, located.run.recipe.precision))
     shape = shape_of(dataset, located.run.recipe)
     cost = count(network, shape)
-    return serve(network, located.run.teacher.name, cost, splits, located.run.recipe.augment, execution), probe(network, shape)
+    return live_teacher(network, located.run.teacher.name, cost, splits, located.run.recipe.augment, execution), probe(network, shape)

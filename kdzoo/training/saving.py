@@ -59,7 +59,7 @@ class _Rows:
 def save_teacher(
     located: LocatedRun, path: Path, *, k: int | None = None, embedding: bool = False, views: ViewsSaved = "centre"
 ) -> SavedFile:
-    """Write what a run's trained network says of every image of its data: class scores, or the k largest.
+    """Write the outputs of a run's trained network for every image of its data: class scores, or the k largest.
 
     Every image has a row of its centre view; of training images further rows are of their numbered views. Runs whose epochs are
     saved need be neither trained nor of this teacher. Raises InputError for a path that exists or ends otherwise than in .npz or

@@ -21,7 +21,7 @@ from kdzoo.data.views import apply_views, draw_views
 from kdzoo.errors import InputError
 from kdzoo.models.committee import Committee, committee_name
 from kdzoo.models.network import Network
-from kdzoo.models.specialists import specialist_diet, specialist_targets
+from kdzoo.models.specialists import draw_specialist_images, specialist_targets
 from kdzoo.runs.recipe import Recipe, steps_per_epoch
 from kdzoo.seeds import generator
 from kdzoo.training.optim import learning_rate, optimizer
@@ -62,11 +62,11 @@ def train_specialist(generalist: Network, images: Subset, classes: Sequence[int]
     device = generalist.mean.device
     model = fresh_specialist(generalist, classes).train()
     height, width = images.images.shape[2:]
-    diet = specialist_diet(images.targets, classes, generator(seed, "specialist's others", 0))
+    diet = draw_specialist_images(images.targets, classes, generator(seed, "specialist's others", 0))
     each = steps_per_epoch(len(diet.places), recipe.batch_size, drop_last=recipe.drop_last)
     sgd = optimizer(recipe, model)
     for epoch in range(recipe.epochs):
-        places = specialist_diet(images.targets, classes, generator(seed, "specialist's others", epoch)).places
+        places = draw_specialist_images(images.targets, classes, generator(seed, "specialist's others", epoch)).places
         targets = specialist_targets(images.targets[places], classes).to(device)
         views = draw_views(recipe.augment, samples=len(places), height=height, width=width, seed=seed, epoch=epoch).to(device)
         order = list(batches(len(places), recipe.batch_size, seed, epoch, drop_last=recipe.drop_last))

@@ -27,10 +27,10 @@ from kdzoo.training.finish import close_epoch, finish, skipped_steps
 from kdzoo.training.member import Member
 
 FLUSH_STEPS = 50
-"""how often a loss that is no number is looked for; in between nothing is copied from the device"""
+"""steps from one look for a NaN or infinite loss to the next; in between nothing is copied from the device"""
 
 UNITS_AN_EPOCH = 1000
-"""what an epoch of one run counts in the progress that is reported"""
+"""units of progress that an epoch of one run counts as"""
 
 
 class Stopped(KdzooError):
@@ -50,7 +50,7 @@ def step(cohort: Cohort, plan: EpochPlan, loaded: LoadedBatch, clock: Progress, 
 
 
 def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
-    """Train the members, all standing at the same step, to the end of the recipe; write what each comes to.
+    """Train the members, all at the same step, to the end of the recipe; write the result of each.
 
     A run that fails is told by an event of its own before the next step. Raises Stopped, with every member checkpointed,
     when `stop` says so, and StoreError when results cannot be written.
@@ -58,7 +58,7 @@ def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
     failed_ids: set[str] = set()
     steps = cohort.steps_an_epoch * cohort.recipe.epochs
     start = cohort.members[0].step
-    last_told = start
+    last_reported = start
     last_save = time.monotonic()
     for epoch in range(start // cohort.steps_an_epoch, cohort.recipe.epochs):
         began = time.monotonic()
@@ -70,9 +70,9 @@ def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
             if (number + 1) % FLUSH_STEPS == 0 or (number + 1) % cohort.steps_an_epoch == 0:
                 fail_nonfinite(cohort)
                 ids = [member.run.id for member in cohort.active]
-                units = len(ids) * UNITS_AN_EPOCH * (number + 1 - last_told) / cohort.steps_an_epoch
+                units = len(ids) * UNITS_AN_EPOCH * (number + 1 - last_reported) / cohort.steps_an_epoch
                 emit(StepsTaken(tuple(ids), epoch, number + 1, steps, units))
-                last_told = number + 1
+                last_reported = number + 1
             tell_failures(cohort, failed_ids, emit)
             if not cohort.active:
                 return
@@ -87,7 +87,7 @@ def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
             last_save = save_if_due(cohort, last_save, stop)
     if cohort.teacher_cache is not None:
         cohort.teacher_cache.flush()
-        emit_notes(cohort.teacher_cache.tell_all(), emit)
+        emit_notes(cohort.teacher_cache.last_notes(), emit)
         emit(CacheUse(**cohort.teacher_cache.report()))
     for member in cohort.active:
         attempt(member, partial(finish, cohort, member, emit))
@@ -110,12 +110,12 @@ def open_answers(cohort: Cohort, plan: EpochPlan, first: int, emit: Emit) -> Ans
             cohort.teacher_cache = None
             emit(Note("the teacher cache differs from this teacher's outputs; it is computed again"))
             answers = cohort.open_answers(plan, first)
-    emit_notes(teacher_cache.tell(), emit)
+    emit_notes(teacher_cache.new_notes(), emit)
     return answers
 
 
 def tell_failures(cohort: Cohort, failed_ids: set[str], emit: Emit) -> None:
-    """Tell of each member that has failed and is not in `told` yet, and add it there."""
+    """Emit an event for each member that has failed and is not in `failed_ids` yet, and add it there."""
     for member in cohort.members:
         if member.failure is not None and member.run.id not in failed_ids:
             failed_ids.add(member.run.id)
@@ -123,7 +123,7 @@ def tell_failures(cohort: Cohort, failed_ids: set[str], emit: Emit) -> None:
 
 
 def save_if_due(cohort: Cohort, last_save: float, stop: Callable[[], bool]) -> float:
-    """Checkpoint every member when the last time was long enough ago or training is to stop; when that was.
+    """Checkpoint every member where that is due or training is to stop; returns the time of the last checkpoint.
 
     A member whose loss or whose weights are no numbers any more fails here: its last checkpoint is to be a sound one.
     """
@@ -148,7 +148,7 @@ def close_loggers(cohort: Cohort) -> None:
 
 
 def share_time(cohort: Cohort, began: float) -> float:
-    """Add the time since `began` to the members, in equal shares; the time now."""
+    """Add the time since `began` to the active members in equal shares; returns the time now."""
     now = time.monotonic()
     for member in cohort.active:
         member.seconds += (now - began) / len(cohort.active)
@@ -156,7 +156,7 @@ def share_time(cohort: Cohort, began: float) -> float:
 
 
 def attempt(member: Member, act: Callable[[], None]) -> None:
-    """Do something of one member's; a failure is that member's alone, but for a store or data that all of them need."""
+    """Run `act`, which concerns one member; an exception fails that member alone, unless it is about what all of them need."""
     try:
         act()
     except (StoreError, InputError):

@@ -36,7 +36,7 @@ def test_train_and_val_are_disjoint_and_cover_the_train_set(seed, fraction, spli
     parts = split(made, spec(made, val_fraction=fraction, split_seed=split_seed))
     assert keys(parts.train).isdisjoint(keys(parts.val))
     assert keys(parts.train) | keys(parts.val) == keys(made.train)
-    assert torch.equal(made.train.targets[parts.source], parts.train.targets)
+    assert torch.equal(made.train.targets[parts.original_index], parts.train.targets)
     assert set(parts.val.targets.tolist()) == set(range(4))
 
 

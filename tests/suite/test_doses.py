@@ -32,7 +32,7 @@ from kdzoo.suite.run.bench import refit_plan, run
 from kdzoo.suite.run.launchers.here import Here
 from kdzoo.suite.run.planned_files import keep_reused
 from kdzoo.suite.run.prepare import Prepared, prepare
-from kdzoo.teachers.teacher import serve
+from kdzoo.teachers.teacher import live_teacher
 from kdzoo.training.doses import BATCHES, NoRatio, Ratio, measure, warm_up_steps
 from kdzoo.training.located import LocatedRun, Modules
 from kdzoo.training.member import Member
@@ -83,7 +83,9 @@ def measured(located_runs: list[LocatedRun], hidden: Callable[[torch.Tensor], to
     untrained = spec.model_copy(update={"start": "random"})
     network = freeze(network_of(untrained, images, side=8, seed=5, path=None, modules=Modules()))
     shape = (1, 8, 8)
-    teacher = serve(network, "untrained", count(network, shape), parts.first(1), located_runs[0].run.recipe.augment, execution)
+    teacher = live_teacher(
+        network, "untrained", count(network, shape), parts.truncate_eval(1), located_runs[0].run.recipe.augment, execution
+    )
     found = measure(located_runs, images, parts, teacher, probe(network, shape), execution, Modules(), **more)
     return {located.run.objective.label: found[located.run.id] for located in located_runs}, network, images, parts
 

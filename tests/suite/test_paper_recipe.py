@@ -129,7 +129,7 @@ def test_everything_is_as_published(crd):
     for recipe in (run.recipe, teacher.run.recipe):
         assert {name: getattr(recipe, name) for name in expected} == expected
         crop = recipe.augment
-        assert (crop.crop, crop.pad, crop.padding, crop.flip, crop.countable) == ("pad", 4, "zero", True, True)
+        assert (crop.crop, crop.pad, crop.padding, crop.flip, crop.has_few_views) == ("pad", 4, "zero", True, True)
     assert (run.data.val_fraction, teacher.run.data.val_fraction) == (0, 0)
     assert of(crd(pairs="resnet56/resnet20", methods="at"), "at").objective.pairing == "left"
 

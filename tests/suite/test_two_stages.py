@@ -123,7 +123,7 @@ def test_a_first_stage_that_another_process_trains_is_waited_for_and_becomes_no_
     folder = shutil.copytree(bench, tmp_path / "copy")
     (run, _), *_ = runs(folder, "train", "fitnet_two_stage").values()
     second, first = (Store(folder).run(id_) for id_ in (run.id, run.pretrain_run.id))
-    second.forget()
+    second.reset()
     held = FileLock(first.path / ".lock")
     held.acquire()
     events = []

@@ -94,7 +94,7 @@ def _measured_ratio(value: Mapping[str, Any]) -> MeasuredRatio:
 
 
 def keep_doses(folder: Path, new: Mapping[str, MeasuredRatio]) -> dict[str, MeasuredRatio]:
-    """Add what was measured to a bench's file, and give back what it holds then: what stands there already stays."""
+    """Add measured ratios to a bench's file; returns all that it then holds. A ratio that it has already stays."""
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / f".{NAME}.lock"):
         doses = {**new, **read_doses(folder)}

@@ -1,4 +1,4 @@
-"""What is handed to a worker, and how its work came out. Free of torch."""
+"""Jobs, as they are handed to workers, and their outcome. Free of torch."""
 
 from __future__ import annotations
 

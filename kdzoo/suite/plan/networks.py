@@ -127,7 +127,7 @@ class NetworkResolver:
         assert request.path is not None
         require_network_name(request.name)
         checkpoint = read_checkpoint(request.path, key=request.weights)
-        which = None if checkpoint.taken == checkpoint.sets[0] else checkpoint.taken
+        which = None if checkpoint.key == checkpoint.sets[0] else checkpoint.key
         spec = spec.model_copy(update={"start": f"file:{file_sha256(request.path)}", "weights": which})
         offer = Offer(request.text, spec, checkpoint.remarks(request.text), brings_norm=input_of(request.path) is not None)
         return offer.of_classes(classes_of(checkpoint.state) or self.classes, checkpoint.class_names, self.dataset)

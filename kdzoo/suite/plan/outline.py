@@ -114,7 +114,7 @@ def _request(text: str, config: BenchConfig) -> Request | None:
 
 
 def _name(network: str) -> str:
-    """A network's name, without what is said of its weights and its images."""
+    """A network's name, without the options for its weights and its images."""
     return network.partition(":")[0].partition("@")[0]
 
 

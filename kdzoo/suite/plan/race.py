@@ -1,4 +1,4 @@
-"""What a study's file says of a race: which methods of an earlier stage get more seeds, and how many. Free of torch."""
+"""The rule of a race in a study's file: which methods of an earlier stage get more seeds, and how many. Free of torch."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class PairNetwork:
 
 @dataclass(frozen=True)
 class RunFactory:
-    """Makes runs from what one bench says of all of them."""
+    """Makes the runs of a bench, from what they have in common."""
 
     config: BenchConfig
     protocol: RecipeFile

@@ -179,7 +179,7 @@ def train_plan(prepared: Prepared, launcher: Launcher, emit: Emit, *, retry_fail
         else:
             forget_damaged(folder, emit)
             if state == "failed":
-                folder.forget()
+                folder.reset()
             todo.append(planned)
     if retry_failed:
         forget_failed_teachers(plan)

@@ -26,7 +26,7 @@ from kdzoo.suite.run.cost_record import seen_shape, steps_an_epoch, work_of
 from kdzoo.suite.run.prepare import Prepared
 from kdzoo.suite.run.untrained import Untrained, bind
 from kdzoo.teachers.saved import SavedTeacher
-from kdzoo.teachers.teacher import Teacher, serve
+from kdzoo.teachers.teacher import Teacher, live_teacher
 from kdzoo.training.cost import COUNTED, TIMED, step_seconds
 from kdzoo.training.located import LocatedRun, Modules
 from kdzoo.training.run_data import shape_of
@@ -125,7 +125,7 @@ def probe_cost(located: LocatedRun, untrained: Untrained, options: WorkerOptions
     teacher: Teacher | None = source if isinstance(source, SavedTeacher) else None
     if isinstance(source, Network):
         cost = count(source, shape_of(dataset, located.run.recipe))
-        teacher = serve(source, "untrained", cost, splits.first(1), located.run.recipe.augment, execution)
+        teacher = live_teacher(source, "untrained", cost, splits.truncate_eval(1), located.run.recipe.augment, execution)
     began = time.process_time()
     member = member_of(located, dataset, splits, shapes, execution, modules)
     built = time.process_time() - began

@@ -32,7 +32,7 @@ def write_teachers(plan: Plan) -> list[str]:
 def forget_failed_teachers(plan: Plan) -> None:
     for teacher in map(teacher_store().run, plan.teachers):
         if teacher.state() == "failed":
-            teacher.forget()
+            teacher.reset()
 
 
 def keep_command(prepared: Prepared, plans: Iterable[Plan], command: str, emit: Emit) -> None:

@@ -50,7 +50,7 @@ def forget_damaged(folder: RunFolder, emit: Emit) -> None:
     try:
         folder.result()
     except InputError as error:
-        folder.forget()
+        folder.reset()
         emit(Note(f"{error.problems[0]}; {folder.id} is trained again, {ASIDE}"))
 
 
@@ -66,7 +66,7 @@ def renew(folder: RunFolder, emit: Emit) -> None:
         return
     if fault.file.exists():
         set_aside(fault.file)
-    folder.forget()
+    folder.reset()
     emit(Note(f"{fault.text}; {folder.id} is trained again, {ASIDE}"))
 
 

@@ -115,7 +115,7 @@ def train_pretrain_runs(
         folder = store.run(first.id)
         forget_damaged(folder, emit)
         if folder.state() == "failed":
-            folder.forget()
+            folder.reset()
         folder.plan(first, about(located))
         ids = by_recipe.setdefault(str(first.recipe), [])
         ids += [] if first.id in ids else [first.id]
