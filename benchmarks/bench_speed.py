@@ -21,7 +21,7 @@ from speed_setup import Setup
 
 from kdzoo.data.known import location_of
 from kdzoo.suite.plan.layers import bench_config
-from kdzoo.training.run_data import images_of
+from kdzoo.training.run_data import load_dataset
 
 BATCH, THREADS = 64, 1
 
@@ -38,7 +38,7 @@ def setup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
             teacher,
             student,
             BATCH,
-            images_of("cifar100", None, None),
+            load_dataset("cifar100", None, None),
             torch.device("cpu"),
             THREADS,
             bench_config({}, None).channels_last,

@@ -38,8 +38,8 @@ from kdzoo.suite.plan.objectives import objective
 from kdzoo.suite.plan.requests import parse_request
 from kdzoo.training.cohort import Cohort
 from kdzoo.training.located import LocatedRun, Modules
-from kdzoo.training.run_student import cohort_of, member_of
-from kdzoo.training.run_teacher import teacher_of
+from kdzoo.training.run_student import build_member
+from kdzoo.training.run_teacher import load_teacher
 from kdzoo.training.train import open_answers, step
 
 TEACHER, STUDENT = "resnet20", "resnet8"
@@ -80,10 +80,10 @@ def cohorts(setup: Setup, methods: Sequence[str], augment: Augment, cache: int, 
         located_runs.append(LocatedRun(run, Store(setup.scratch).run(run.id), {"teacher": str(path)}))
     execution = Placement(WorkerOptions(threads=1, keep=(), teacher_cache=cache))
     parts = split(setup.images, located_runs[0].run.data).truncate_eval(1)
-    found = teacher_of(located_runs[0], setup.images, parts, execution, Modules())
+    found = load_teacher(located_runs[0], setup.images, parts, execution, Modules())
     taught, shapes = found or (None, None)
-    made = cohort_of(
-        [member_of(located, setup.images, parts, shapes, execution, Modules()) for located in located_runs], parts, taught, execution
+    made = Cohort(
+        [build_member(located, setup.images, parts, shapes, execution, Modules()) for located in located_runs], parts, taught, execution
     )
     for one in made.split_by_cache(shapes):
         kept = one.open_teacher_cache()

@@ -45,7 +45,7 @@ from speed_report import SWEEP, machine
 from speed_setup import Setup
 
 from kdzoo.suite.plan.layers import bench_config
-from kdzoo.training.run_data import images_of
+from kdzoo.training.run_data import load_dataset
 
 Record = dict[str, Any]
 MINUTES = 8.5
@@ -209,7 +209,7 @@ def measure(settings: Settings, data: Path, work: Path, keep: Callable[[Record],
         return 60 * settings.minutes - ASIDE_SECONDS - (time.monotonic() - began)
 
     torch.set_num_threads(settings.threads)
-    images, channels_last = images_of("cifar100", str(data), None), bench_config({}, None).channels_last
+    images, channels_last = load_dataset("cifar100", str(data), None), bench_config({}, None).channels_last
     content: Record = {
         "environment": machine(device, settings.threads),
         "settings": asdict(settings),

@@ -40,7 +40,7 @@ from kdzoo.contract.outputs import Outputs, with_passes
 from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.errors import InputError
 from kdzoo.models.build import build_network
-from kdzoo.models.measure import attention_as_products, probe
+from kdzoo.models.measure import attention_as_products, measure_shapes
 from kdzoo.models.network import Network, Peer, freeze
 from kdzoo.models.placement import Placement
 from kdzoo.models.stages import pair_stages
@@ -118,7 +118,7 @@ def pair(name: str, device: torch.device, *, batch: int = BATCH) -> Pair:
         )
         for seed, network in enumerate(name.split("/"))
     ]
-    shapes = [probe(network, (3, side, side)) for network in made]
+    shapes = [measure_shapes(network, (3, side, side)) for network in made]
     teacher, student = (execution.place(network, "float32") for network in (freeze(made[0]), made[1].train()))
     student_name = name.split("/")[1]
 

@@ -39,7 +39,7 @@ from speed_share import share_of
 
 from kdzoo.errors import InputError
 from kdzoo.suite.plan.layers import bench_config
-from kdzoo.training.run_data import images_of
+from kdzoo.training.run_data import load_dataset
 
 Make = Callable[[Setup], Side]
 Planned = tuple[str, str, Callable[[], dict[str, Any] | list[dict[str, Any]]]]
@@ -239,7 +239,7 @@ def measure(settings: Settings, scratch: Path, keep: Callable[[dict[str, Any]], 
     """Everything that was asked for, until the time is up; `keep` is given the results so far after each part."""
     device = torch.device(settings.device)
     torch.set_num_threads(settings.threads)
-    began, images = time.monotonic(), images_of(settings.data, None, None)
+    began, images = time.monotonic(), load_dataset(settings.data, None, None)
     channels_last = bench_config({}, None).channels_last
     content: dict[str, Any] = {
         "environment": machine(device, settings.threads),

@@ -18,7 +18,7 @@ from kdzoo.data.dataset import Dataset
 from kdzoo.data.split import split
 from kdzoo.models.build import build_network
 from kdzoo.models.checkpoints import read_state
-from kdzoo.models.measure import NetworkCost, count
+from kdzoo.models.measure import NetworkCost, network_cost
 from kdzoo.models.placement import Placement
 from kdzoo.models.weights import file_sha256, load_state, save_student
 from kdzoo.runs.options import WorkerOptions
@@ -31,8 +31,8 @@ from kdzoo.suite.plan.recipe_files import recipe_file
 from kdzoo.suite.plan.requests import parse_request
 from kdzoo.training.cohort import Cohort
 from kdzoo.training.located import LocatedRun, Modules
-from kdzoo.training.run_student import cohort_of, member_of
-from kdzoo.training.run_teacher import teacher_of
+from kdzoo.training.run_student import build_member
+from kdzoo.training.run_teacher import load_teacher
 
 RECIPE = "crd240"
 TEMPERATURES = (4.0, 1.0, 8.0, 2.0, 3.0, 5.0, 6.0, 10.0, 16.0, 1.5, 2.5, 3.5, 7.0, 12.0, 14.0, 20.0)
@@ -127,10 +127,10 @@ def cohort_for(
         ]
     ]
     parts = split(setup.images, located_runs[0].run.data).truncate_eval(test_images)
-    served = teacher_of(located_runs[0], setup.images, parts, execution, Modules())
+    served = load_teacher(located_runs[0], setup.images, parts, execution, Modules())
     taught, shapes = served or (None, None)
-    members = [member_of(located, setup.images, parts, shapes, execution, Modules()) for located in located_runs]
-    cohort = cohort_of(members, parts, taught, execution)
+    members = [build_member(located, setup.images, parts, shapes, execution, Modules()) for located in located_runs]
+    cohort = Cohort(members, parts, taught, execution)
     kept = cohort.open_teacher_cache()
     if isinstance(kept, str):
         raise LeftOut(kept)
@@ -168,7 +168,7 @@ def costs(setup: Setup) -> dict[str, NetworkCost]:
     found = {}
     for role, name in (("teacher", setup.teacher), ("student", setup.student)):
         spec = NetworkSpec(name=name, classes=setup.classes)
-        found[role] = count(
+        found[role] = network_cost(
             build_network(spec, channels=shape[0], side=shape[1], mean=setup.images.mean, std=setup.images.std, seed=0), shape
         )
     return found

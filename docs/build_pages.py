@@ -43,7 +43,7 @@ from kdzoo.contract.outputs import Outputs, with_passes
 from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.errors import InputError
 from kdzoo.models.build import build_network
-from kdzoo.models.measure import probe
+from kdzoo.models.measure import measure_shapes
 from kdzoo.models.network import Network, Peer, freeze
 from kdzoo.models.stages import pair_stages
 from kdzoo.runs.results import SCHEMA_FILE, json_schema
@@ -327,7 +327,7 @@ def ready(trial: PairOnTrial) -> Ready:
         return build_network(spec, channels=3, side=32, mean=(0.5,) * 3, std=(0.25,) * 3, seed=seed)
 
     teacher, student = freeze(made(trial.teacher, 1)), made(trial.student, 2)
-    taught, learning = (probe(network, (3, 32, 32)) for network in (teacher, student))
+    taught, learning = (measure_shapes(network, (3, 32, 32)) for network in (teacher, student))
     images = torch.randint(0, 256, (BATCH, 3, 32, 32), generator=generator(0, "images"), dtype=torch.uint8)
     with torch.no_grad():
         said = _outputs(teacher, images, _all_of(taught))

@@ -29,7 +29,7 @@ from kdzoo.data.split import Splits
 from kdzoo.distiller.clock import LoopClock
 from kdzoo.models.forward import outputs
 from kdzoo.models.identity import module_name
-from kdzoo.models.measure import probe
+from kdzoo.models.measure import measure_shapes
 from kdzoo.models.network import Network, freeze
 from kdzoo.runs.store import RunFolder
 from kdzoo.seeds import generator
@@ -37,9 +37,9 @@ from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.plan.planned import Plan
 from kdzoo.suite.plan.sweep import plan
 from kdzoo.training.located import LocatedRun, Modules
-from kdzoo.training.run_data import data_of, shape_of
-from kdzoo.training.run_networks import network_of
-from kdzoo.training.run_student import student_of
+from kdzoo.training.run_data import input_shape, load_run_data
+from kdzoo.training.run_networks import load_network
+from kdzoo.training.run_student import build_student
 
 EPOCHS, BATCH = 10, 6
 
@@ -89,7 +89,7 @@ def planned(*methods: str) -> Plan:
 
 @cache
 def digits() -> tuple[Dataset, Splits]:
-    return data_of(located("hinton"))
+    return load_run_data(located("hinton"))
 
 
 def located(method: str) -> LocatedRun:
@@ -105,10 +105,10 @@ def test_the_loss_and_its_gradients_are_those_of_kdzoos_training(method):
     images, parts = digits()
     index = torch.arange(BATCH)
     shown, targets = parts.train.images[index], parts.train.targets[index]
-    side = shape_of(images, run.run.recipe)[1]
-    teacher = freeze(network_of(located("hinton").run.teacher, images, side=side, seed=0, path=None, modules=pair()))
-    shapes = probe(teacher, shape_of(images, run.run.recipe)) if run.run.teacher else None
-    student, objective = student_of(run, images, parts, shapes, pair())
+    side = input_shape(images, run.run.recipe)[1]
+    teacher = freeze(load_network(located("hinton").run.teacher, images, side=side, seed=0, path=None, modules=pair()))
+    shapes = measure_shapes(teacher, input_shape(images, run.run.recipe)) if run.run.teacher else None
+    student, objective = build_student(run, images, parts, shapes, pair())
     own = copy.deepcopy(student.model)
 
     batch = Batch(inputs=shown, targets=targets, index=index, clock=Progress(3, EPOCHS, 0, 100), generator=torch.Generator())
@@ -152,7 +152,7 @@ def test_a_run_in_a_plain_loop_ends_with_the_weights_of_kdzoos_own_run(tmp_path,
     )  # fmt: skip
     (folder,) = Path(board.attrs["folder"]).glob("runs/crd-*")
     run, about = RunFolder(folder).read_plan()
-    images, parts = data_of(LocatedRun(run, RunFolder(folder), about["paths"]))
+    images, parts = load_run_data(LocatedRun(run, RunFolder(folder), about["paths"]))
     own = copy.deepcopy(student)
     network = Network(own, channels=1, mean=images.mean, std=images.std)
     distiller = kdzoo.Distiller(own, copy.deepcopy(teacher), "crd", inputs=network.normalise(parts.train.images[:1]), data=parts.facts)

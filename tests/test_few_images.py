@@ -20,7 +20,7 @@ from kdzoo.data.dataset import Subset
 from kdzoo.data.folder import load_folder
 from kdzoo.errors import InputError
 from kdzoo.models.build import build_network
-from kdzoo.models.measure import count, probe
+from kdzoo.models.measure import measure_shapes, network_cost
 from kdzoo.models.network import Network
 from kdzoo.models.placement import Placement
 from kdzoo.models.predict import EVALUATION_BATCH, EVALUATION_PIXELS, batch_of, predict
@@ -132,11 +132,16 @@ def member_with(recipe: Recipe, network: Network) -> Member:
     data = DataSpec(name="digits", fingerprint="0", classes=5)
     spec = NetworkSpec(name="test_resnet", classes=5)
     run = Run(student=spec, teacher=None, data=data, recipe=recipe, objective=ObjectiveSpec(task=1.0), seed=0)
-    shapes = probe(network, (3, 32, 32))
+    shapes = measure_shapes(network, (3, 32, 32))
     facts = DataFacts(300, 5, torch.zeros(300, dtype=torch.int64))
     objective = build_objective(run.objective, shapes, None, (), facts, label_smoothing=0.0, seed=0)
     return Member(
-        run, RunFolder(Path("unused") / run.id), network, count(network, (3, 32, 32)), objective, Placement(WorkerOptions(teacher_cache=0))
+        run,
+        RunFolder(Path("unused") / run.id),
+        network,
+        network_cost(network, (3, 32, 32)),
+        objective,
+        Placement(WorkerOptions(teacher_cache=0)),
     )
 
 

@@ -17,7 +17,7 @@ from gpu_report import markdown
 from speed_setup import Setup
 from warm_python import run_warm
 
-from kdzoo.training.run_data import images_of
+from kdzoo.training.run_data import load_dataset
 
 SCRIPT = Path(gpu.__file__)
 
@@ -61,7 +61,7 @@ def test_the_script_runs_on_a_cpu_and_writes_every_section(data: Path, tmp_path:
 
 def test_a_part_that_breaks_is_named_and_the_rest_is_measured(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KDZOO_CACHE", str(tmp_path / "cache"))
-    images_of.cache_clear()
+    load_dataset.cache_clear()
 
     def broken() -> dict:
         raise RuntimeError("this part breaks")
@@ -71,7 +71,7 @@ def test_a_part_that_breaks_is_named_and_the_rest_is_measured(data: Path, tmp_pa
     monkeypatch.setattr(gpu, "parts", lambda *_: parts)
     kept = []
     content = gpu.measure(settings, data, tmp_path, lambda found: kept.append(json.dumps(found)))
-    images_of.cache_clear()
+    load_dataset.cache_clear()
     assert "this part breaks" in content["failed"]["first"]
     assert [found["name"] for found in content["correct"]] == ["second"]
     assert content["not_reached"] == ["CRD against KD"]
@@ -80,11 +80,11 @@ def test_a_part_that_breaks_is_named_and_the_rest_is_measured(data: Path, tmp_pa
 
 def test_losses_that_differ_are_seen(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KDZOO_CACHE", str(tmp_path / "cache"))
-    images_of.cache_clear()
-    setup = Setup("resnet14", "resnet8", 16, images_of("cifar100", str(data), None), torch.device("cpu"), 1, False, "float32", tmp_path)
+    load_dataset.cache_clear()
+    setup = Setup("resnet14", "resnet8", 16, load_dataset("cifar100", str(data), None), torch.device("cpu"), 1, False, "float32", tmp_path)
     one = gpu_checks.losses_of(gpu_checks.cohort_for(setup, 1, "off", limit=gpu_checks.few(setup)))
     other = gpu_checks.losses_of(gpu_checks.cohort_for(setup, 1, "off", limit=gpu_checks.few(setup), teacher=1))
-    images_of.cache_clear()
+    load_dataset.cache_clear()
     assert gpu_checks.relative(one, one) == 0
     assert gpu_checks.relative(one, other) > gpu_checks.LOSS_TOLERANCE
 

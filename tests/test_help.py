@@ -309,7 +309,7 @@ def test_counts_are_integers_in_json(kdzoo):
 def test_the_table_of_networks_is_what_the_networks_come_to():
     """Counted again; and, for 10 classes, the papers' own figures to their last digit (He et al. 2016; Zagoruyko, Komodakis 2016)."""
     from kdzoo.models.build import build_network
-    from kdzoo.models.measure import count
+    from kdzoo.models.measure import network_cost
     from kdzoo.runs.spec import NetworkSpec
 
     for name, known in own_networks().items():
@@ -317,7 +317,7 @@ def test_the_table_of_networks_is_what_the_networks_come_to():
         spec = NetworkSpec(name=name, classes=known.classes, start="random")
         constants = [0.5] * channels
         network = build_network(spec, channels=channels, side=width, mean=constants, std=constants, seed=0)
-        found = count(network, (channels, height, width))
+        found = network_cost(network, (channels, height, width))
         assert (found.parameters, found.macs) == (known.parameters, known.macs), name
     published = {"resnet20": 0.27, "resnet32": 0.46, "resnet44": 0.66, "resnet56": 0.85, "resnet110": 1.7, "wrn_40_1": 0.6, "wrn_40_2": 2.2}
     for name, told in published.items():
@@ -328,8 +328,8 @@ def test_the_table_of_networks_is_what_the_networks_come_to():
 
 
 @pytest.mark.parametrize(("count", "words"), [(590, "590"), (70330, "70.3 k"), (999_600, "1.00 M"), (1_083_040_768, "1.08 G"), (None, "")])
-def test_counts_are_told_to_three_digits(count, words):
-    assert compact(count) == words
+def test_counts_are_told_to_three_digits(network_cost, words):
+    assert compact(network_cost) == words
 
 
 def test_data_sets_are_listed_with_what_is_in_them_and_how_to_get_them(kdzoo, narrow):

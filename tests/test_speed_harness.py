@@ -23,7 +23,7 @@ from speed_setup import Setup, cohort_for, sweep
 from speed_share import share_of
 from warm_python import run_warm
 
-from kdzoo.training.run_data import images_of
+from kdzoo.training.run_data import load_dataset
 
 CPU = torch.device("cpu")
 SCRIPT = Path(speed.__file__)
@@ -42,9 +42,9 @@ def data(tmp_path):
 
 @pytest.fixture
 def setup(data, place):
-    images_of.cache_clear()
-    yield Setup("resnet14", "resnet8", 16, images_of("cifar100", str(data), None), CPU, 1, False, "float32", place)
-    images_of.cache_clear()
+    load_dataset.cache_clear()
+    yield Setup("resnet14", "resnet8", 16, load_dataset("cifar100", str(data), None), CPU, 1, False, "float32", place)
+    load_dataset.cache_clear()
 
 
 def test_the_script_measures_two_sides_and_writes_what_the_readme_promises(data, tmp_path):

@@ -35,9 +35,9 @@ from kdzoo.teachers.columns import Column
 from kdzoo.teachers.open_cache import open_cache
 from kdzoo.training.cohort import Cohort
 from kdzoo.training.located import LocatedRun, Modules
-from kdzoo.training.run_data import data_of
-from kdzoo.training.run_student import cohort_of, member_of
-from kdzoo.training.run_teacher import teacher_of
+from kdzoo.training.run_data import load_run_data
+from kdzoo.training.run_student import build_member
+from kdzoo.training.run_teacher import load_teacher
 from kdzoo.training.train import Stopped, fit
 
 OFF, AUTO = WorkerOptions(teacher_cache=0), WorkerOptions(teacher_cache=None)
@@ -100,12 +100,12 @@ def reports(made: Plan) -> list[dict[str, int]]:
 def cohort(made: Plan, options: WorkerOptions) -> Cohort:
     """The bench's taught runs of seed 0, ready to train."""
     located_runs = [LocatedRun.read(made.store.run(p.run.id)) for p in made.students if p.run.teacher is not None and p.run.seed == 0]
-    images, parts = data_of(located_runs[0])
+    images, parts = load_run_data(located_runs[0])
     execution = Placement(options)
-    served = teacher_of(located_runs[0], images, parts, execution, Modules())
+    served = load_teacher(located_runs[0], images, parts, execution, Modules())
     assert served is not None
-    members = [member_of(located, images, parts, served[1], execution, Modules()) for located in located_runs]
-    return cohort_of(members, parts, served[0], execution)
+    members = [build_member(located, images, parts, served[1], execution, Modules()) for located in located_runs]
+    return Cohort(members, parts, served[0], execution)
 
 
 @pytest.mark.slow

@@ -150,8 +150,8 @@ def test_the_normalisation_of_a_file_is_measured_told_and_taken_where_it_is_aske
     from kdzoo.suite.plan.sweep import plan
     from kdzoo.teachers.checks import notes_on_teacher
     from kdzoo.training.located import LocatedRun, Modules
-    from kdzoo.training.run_data import data_of
-    from kdzoo.training.run_teacher import teacher_of
+    from kdzoo.training.run_data import load_run_data
+    from kdzoo.training.run_teacher import load_teacher
 
     torch.manual_seed(0)
     module = fitted(timm.create_model("digits_teacher", num_classes=10, in_chans=1), lambda x: x - 128.0)
@@ -164,9 +164,9 @@ def test_the_normalisation_of_a_file_is_measured_told_and_taken_where_it_is_aske
 
     def measured(found) -> tuple[float, list[str]]:
         located = LocatedRun(found.run, teacher_store().run(found.run.id), found.about["paths"])
-        images, parts = data_of(located)
+        images, parts = load_run_data(located)
         execution = Placement(WorkerOptions(teacher_cache=0))
-        teacher, _ = teacher_of(located, images, parts, execution, Modules())
+        teacher, _ = load_teacher(located, images, parts, execution, Modules())
         return teacher.test_metrics["top1"], notes_on_teacher(teacher, parts, found.run.recipe.augment, execution)
 
     (plain, notes), (auto, told), (named, _), (keyed, _) = (

@@ -32,12 +32,13 @@ from kdzoo.suite.run.worker_state import WorkerState
 from kdzoo.tasks.classification import CLASSIFICATION
 from kdzoo.teachers.checks import refuse_at_chance
 from kdzoo.teachers.teacher import live_teacher
+from kdzoo.training.cohort import Cohort
 from kdzoo.training.cost import with_pretrain_stage
 from kdzoo.training.located import LocatedRun, Modules
 from kdzoo.training.member import Member
-from kdzoo.training.run_data import data_of
-from kdzoo.training.run_student import cohort_of, load_trained_student, member_of
-from kdzoo.training.run_teacher import teacher_of
+from kdzoo.training.run_data import load_run_data
+from kdzoo.training.run_student import build_member, load_trained_student
+from kdzoo.training.run_teacher import load_teacher
 from kdzoo.training.train import Stopped, fit
 
 METHODS = "hinton,at,crd,fitnet,rkd"
@@ -98,13 +99,13 @@ def test_how_a_bench_is_cut_into_cohorts_never_changes_a_weight(tmp_path):
 def test_batch_norm_and_weights_of_the_teacher_are_as_they_were(tmp_path):
     made = planned(tmp_path)
     located_runs = [LocatedRun.read(made.store.run(p.run.id)) for p in made.students]
-    images, parts = data_of(located_runs[0])
+    images, parts = load_run_data(located_runs[0])
     execution = Placement(WorkerOptions())
     taught = next(b for b in located_runs if b.run.teacher is not None)
-    teacher, shapes = teacher_of(taught, images, parts, execution, Modules())
+    teacher, shapes = load_teacher(taught, images, parts, execution, Modules())
     before = {name: value.clone() for name, value in teacher.network.state_dict().items()}
-    members = [member_of(b, images, parts, shapes if b.run.teacher else None, execution, Modules()) for b in located_runs]
-    fit(cohort_of(members, parts, teacher, execution), emit=lambda _: None, stop=lambda: False)
+    members = [build_member(b, images, parts, shapes if b.run.teacher else None, execution, Modules()) for b in located_runs]
+    fit(Cohort(members, parts, teacher, execution), emit=lambda _: None, stop=lambda: False)
     assert {m.failure for m in members} == {None}
     assert all(torch.equal(before[name], value) for name, value in teacher.network.state_dict().items())
     assert not any(p.requires_grad for p in teacher.network.parameters())
@@ -163,9 +164,9 @@ def test_same_seed_same_start_whatever_the_method_and_other_seeds_differ(tmp_pat
     starts: dict[int, set[bytes]] = {}
     for p in made.students:
         located = LocatedRun.read(made.store.run(p.run.id))
-        images, parts = data_of(located)
-        shapes = teacher_of(located, images, parts, Placement(WorkerOptions()), Modules())
-        member = member_of(located, images, parts, shapes[1] if shapes else None, Placement(WorkerOptions()), Modules())
+        images, parts = load_run_data(located)
+        shapes = load_teacher(located, images, parts, Placement(WorkerOptions()), Modules())
+        member = build_member(located, images, parts, shapes[1] if shapes else None, Placement(WorkerOptions()), Modules())
         digest = b"".join(value.numpy().tobytes() for value in member.network.model.state_dict().values())
         starts.setdefault(p.run.seed, set()).add(digest)
     assert [len(found) for found in starts.values()] == [1, 1]
@@ -175,9 +176,9 @@ def test_same_seed_same_start_whatever_the_method_and_other_seeds_differ(tmp_pat
 def test_a_teacher_at_chance_is_refused_with_its_accuracy(tmp_path):
     made = planned(tmp_path, methods="hinton")
     located = LocatedRun.read(made.store.run(next(p.run.id for p in made.students if p.run.teacher)))
-    images, parts = data_of(located)
+    images, parts = load_run_data(located)
     execution = Placement(WorkerOptions())
-    good, _ = teacher_of(located, images, parts, execution, Modules())
+    good, _ = load_teacher(located, images, parts, execution, Modules())
     assert refuse_at_chance(good, parts, located.run.recipe.augment, execution) == []
     for parameter in good.network.parameters():
         parameter.data.zero_()
@@ -191,10 +192,10 @@ def test_the_probe_counts_what_a_method_adds(tmp_path):
     costs = {}
     for p in made.students:
         located = LocatedRun.read(made.store.run(p.run.id))
-        images, parts = data_of(located)
-        served = teacher_of(located, images, parts, Placement(WorkerOptions()), Modules())
+        images, parts = load_run_data(located)
+        served = load_teacher(located, images, parts, Placement(WorkerOptions()), Modules())
         teacher, shapes = served or (None, None)
-        member = member_of(located, images, parts, shapes, Placement(WorkerOptions()), Modules())
+        member = build_member(located, images, parts, shapes, Placement(WorkerOptions()), Modules())
         costs[p.run.objective.label] = measure_cost(located, member, images, parts, teacher, Placement(WorkerOptions()), Modules())
         batch, teacher_macs = p.run.recipe.batch_size, teacher.cost.macs if teacher else 0
         student_macs = member.size.macs
@@ -285,10 +286,10 @@ def test_part_of_the_labels_trains_on_all_images_and_refuses_methods_that_read_l
 def test_a_cohort_holds_no_more_than_the_memory_it_was_given(tmp_path):
     made = planned(tmp_path, methods="hinton,at,rkd", alphas="0.3,0.6")
     located_runs = [LocatedRun.read(made.store.run(p.run.id)) for p in made.students]
-    images, parts = data_of(located_runs[0])
-    served = teacher_of(next(b for b in located_runs if b.run.teacher), images, parts, Placement(WorkerOptions()), Modules())
+    images, parts = load_run_data(located_runs[0])
+    served = load_teacher(next(b for b in located_runs if b.run.teacher), images, parts, Placement(WorkerOptions()), Modules())
     assert served is not None
-    members = [member_of(b, images, parts, served[1], Placement(WorkerOptions()), Modules()) for b in located_runs]
+    members = [build_member(b, images, parts, served[1], Placement(WorkerOptions()), Modules()) for b in located_runs]
     for number, member in enumerate(members):
         member.cost = {"memory_bytes": 100 + number}
     members[2].step = 5
@@ -342,7 +343,7 @@ def test_one_student_of_a_stack_may_fail_and_the_others_end_as_without_it(tmp_pa
     made = planned(tmp_path, methods="hinton,rkd", alphas="0.3,0.6", epochs=1)
     ids = [p.run.id for p in made.students]
     bad = next(i for i in ids if i.startswith("rkd"))
-    real = runs_of_a_job.cohort_of
+    real = runs_of_a_job.Cohort
 
     def breaking(members, *rest):
         for member in members:
@@ -352,7 +353,7 @@ def test_one_student_of_a_stack_may_fail_and_the_others_end_as_without_it(tmp_pa
 
     stacked = WorkerOptions(stack_students=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs_of_a_job, "cohort_of", breaking)
+        patch.setattr(runs_of_a_job, "Cohort", breaking)
         train_runs(made.store, ids, stacked, WorkerState(), lambda _: None, lambda: False)
     assert {i: made.store.run(i).state() for i in ids} == {i: "failed" if i == bad else "done" for i in ids}
     ended = {i: load_file(made.store.run(i).student) for i in ids if i != bad}
@@ -458,7 +459,7 @@ def test_a_teachers_average_at_chance_gives_way_once_to_the_weights_it_follows_a
         notes = [event.text for event in events if isinstance(event, Note)]
         found[name] = (result["average"], result["last"]["val"]["top1"], notes, result["best"]["epoch"])
         located = LocatedRun.read(teacher_store().run(run_id))
-        images, parts = data_of(located)
+        images, parts = load_run_data(located)
         kept = load_trained_student(located, images, parts, Modules())
         measured = CLASSIFICATION.measure(predict(kept, parts.test, located.run.recipe.augment, torch.device("cpu")), parts.test.targets)
         assert measured["top1"] == result["last"]["test"]["top1"]

@@ -65,13 +65,13 @@ def _measured(folder: RunFolder, config: BenchConfig) -> dict[str, Any]:
     from kdzoo.models.predict import predict
     from kdzoo.suite.run.prepare import device_of
     from kdzoo.training.located import LocatedRun, Modules
-    from kdzoo.training.run_data import data_of
+    from kdzoo.training.run_data import load_run_data
     from kdzoo.training.run_student import load_trained_student
 
     load_plugins(config.plugin)
     torch.set_num_threads(config.threads or 1)
     located = LocatedRun.read(folder)
-    dataset, splits = data_of(located, config.image_cache)
+    dataset, splits = load_run_data(located, config.image_cache)
     place = torch.device(device_of(config.device))
     student = load_trained_student(located, dataset, splits, Modules()).to(place)
     return dict(splits.task.measure(predict(student, splits.test, located.run.recipe.augment, place), splits.test.targets))

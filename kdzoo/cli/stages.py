@@ -16,7 +16,7 @@ def stages(objective: ObjectiveSpec, teacher: str, student: str, image: str, pai
     """The stages of two networks, how they meet, and what each term that does not read the pairs is handed."""
     from kdzoo.contract.explain import maps_read, stage_pairs
     from kdzoo.models.build import build_network
-    from kdzoo.models.measure import probe
+    from kdzoo.models.measure import measure_shapes
     from kdzoo.models.request import parse_network
     from kdzoo.models.stages import pair_stages
     from kdzoo.runs.spec import NetworkSpec
@@ -30,7 +30,7 @@ def stages(objective: ObjectiveSpec, teacher: str, student: str, image: str, pai
         request = parse_network(text)
         spec = NetworkSpec(name=request.name, classes=10, start="random", stem=request.stem, image_size=request.image_size)
         network = build_network(spec, channels=channels, side=width, mean=[0.5] * channels, std=[0.5] * channels, seed=0)
-        return probe(network, (channels, height, width))
+        return measure_shapes(network, (channels, height, width))
 
     ours, theirs = shapes_of(student), shapes_of(teacher)
     pairs = pair_stages(ours, theirs, pairing)

@@ -16,7 +16,7 @@ from kdzoo.contract.objective import Objective, Term
 from kdzoo.contract.outputs import Outputs, with_passes
 from kdzoo.contract.shapes import DataFacts
 from kdzoo.models.build import build_network
-from kdzoo.models.measure import probe
+from kdzoo.models.measure import measure_shapes
 from kdzoo.models.network import Peer, freeze
 from kdzoo.models.stages import pair_stages
 from kdzoo.runs.spec import NetworkSpec
@@ -29,7 +29,7 @@ def trains_a_tiny_pair(method: Method) -> None:
     spec, other = (NetworkSpec(name=n, classes=CLASSES, start="random") for n in (name, "test_resnet"))
     like: dict[str, Any] = {"channels": 3, "side": 64, "mean": (0.5,) * 3, "std": (0.25,) * 3}
     student, teacher = build_network(spec, **like, seed=0), freeze(build_network(other, **like, seed=1))
-    probed = [probe(network, (3, 64, 64)) for network in (student, teacher)]
+    probed = [measure_shapes(network, (3, 64, 64)) for network in (student, teacher)]
     shapes = [replace(shape, fresh=lambda: Peer(build_network(spec, **like, seed=2))) for shape in probed]
     stages = pair_stages(shapes[0], shapes[1], "deep")
     ours, theirs = stage_indices(method, stages)

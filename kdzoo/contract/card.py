@@ -72,12 +72,12 @@ FAMILIES: tuple[Family, ...] = get_args(Family)
 StagesRead = Literal["paired", "last", "own"]
 """which maps a method is handed: the two networks' stages one to one; each network's own last one; all of each network's own"""
 
-WEIGHTS_WORTH_TRYING = (1.0, 0.3, 3.0, 0.1, 10.0)
+DEFAULT_SEARCH_WEIGHTS = (1.0, 0.3, 3.0, 0.1, 10.0)
 """factors on the published weight, for what has no dose"""
 
 LOW_FIRST = (0.1, 0.3, 0.03, 1.0, 3.0)
 HIGH_FIRST = (1.0, 0.3, 3.0, 0.1, 0.03)
-DOSES_WORTH_TRYING: Mapping[Family, tuple[float, ...]] = {
+DEFAULT_SEARCH_DOSES: Mapping[Family, tuple[float, ...]] = {
     **dict.fromkeys(FAMILIES, HIGH_FIRST),
     "features": LOW_FIRST,
     "gradients": LOW_FIRST,
@@ -146,5 +146,5 @@ def default_search(card: Card) -> tuple[Setting, ...]:
     if card.pretrain is not None and card.pretrain.followed_by == ():
         return (Setting(),)
     if card.no_dose:
-        return tuple(Setting(weight=weight) for weight in WEIGHTS_WORTH_TRYING)
-    return in_doses(*DOSES_WORTH_TRYING[card.family])
+        return tuple(Setting(weight=weight) for weight in DEFAULT_SEARCH_WEIGHTS)
+    return in_doses(*DEFAULT_SEARCH_DOSES[card.family])

@@ -21,7 +21,7 @@ from kdzoo.models.checkpoints import read_state
 from kdzoo.models.examine import Head, examine
 from kdzoo.models.names import code_of, is_known, require_network_name
 from kdzoo.models.network import Network, heads_of
-from kdzoo.models.weights import classes_of, input_of, load_state
+from kdzoo.models.weights import classes_of, load_state, read_input_transform
 from kdzoo.models.zoo._staged import StagedNetwork
 from kdzoo.models.zoo.stem import small_stem
 from kdzoo.runs.spec import NetworkSpec
@@ -59,7 +59,7 @@ def build_network(
     state: Mapping[str, Tensor] | None = None
     if weights is not None:
         state = read_state(weights, owner if kind == "run" else None, spec.weights if kind == "file" else None)
-    transform = None if weights is None else input_of(weights)
+    transform = None if weights is None else read_input_transform(weights)
     assumes_norm = transform is None and spec.norm is None and (state is not None or module is not None)
     fresh = False
     model_channels = channels if state is None else _channels_of(spec.name, state, channels)

@@ -29,7 +29,7 @@ class NetworkCost:
     macs: int
 
 
-def probe(network: Network, image_shape: tuple[int, int, int]) -> Shapes:
+def measure_shapes(network: Network, image_shape: tuple[int, int, int]) -> Shapes:
     """What a network's outputs measure for images (C, H, W), found by one forward that changes nothing in it.
 
     Raises InputError for images that are not square where the network is made for squares of one side.
@@ -85,7 +85,7 @@ def _classifier_copy(network: Network, out: Outputs) -> nn.Module | None:
     return whole if torch.allclose(own, expected, atol=1e-4, rtol=1e-3) else None
 
 
-def count(network: Network, image_shape: tuple[int, int, int]) -> NetworkCost:
+def network_cost(network: Network, image_shape: tuple[int, int, int]) -> NetworkCost:
     """Parameters of the wrapped model and the multiply-accumulates of one image."""
     return NetworkCost(sum(p.numel() for p in network.model.parameters()), multiply_accumulates(network, network, image_shape))
 

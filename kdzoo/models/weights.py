@@ -55,7 +55,7 @@ def metadata_of(path: Path) -> Mapping[str, str]:
 
 
 @dataclass(frozen=True)
-class Input:
+class InputTransform:
     """How a network that was trained here takes images: its normalisation, and the side that they are resized to."""
 
     mean: tuple[float, ...]
@@ -63,12 +63,12 @@ class Input:
     image_size: int | None
 
 
-def input_of(path: Path) -> Input | None:
+def read_input_transform(path: Path) -> InputTransform | None:
     """How the network in a file takes images, as `save_student` wrote it; None where the file does not say, or says something else."""
     text = metadata_of(path).get("input") if path.suffix == ".safetensors" else None
     try:
         values = json.loads(text or "null")
-        return Input(tuple(map(float, values["mean"])), tuple(map(float, values["std"])), values["image_size"])
+        return InputTransform(tuple(map(float, values["mean"])), tuple(map(float, values["std"])), values["image_size"])
     except (ValueError, TypeError, KeyError, RecursionError):  # `input` is a word that other programs use too
         return None
 

@@ -55,7 +55,7 @@ def step_seconds(cohort: Cohort) -> StepSeconds:
     return StepSeconds(statistics.median(shared) / threads, statistics.median(own) / threads)
 
 
-def probe(cohort: Cohort, alone: Cohort | None = None) -> dict[str, Any]:
+def step_cost(cohort: Cohort, alone: Cohort | None = None) -> dict[str, Any]:
     """Cost of a lone member by names: passes and multiply-accumulates of a step, bytes at its peak, parameters, time.
 
     `cohort` has one fresh member that is thrown away afterwards: the probe trains it. So has `alone`, the same student on

@@ -25,7 +25,7 @@ from kdzoo.data.dataset import Dataset
 from kdzoo.data.epoch import Inputs
 from kdzoo.data.split import Splits
 from kdzoo.models.forward import outputs
-from kdzoo.models.measure import count
+from kdzoo.models.measure import network_cost
 from kdzoo.models.network import Network
 from kdzoo.models.placement import Placement
 from kdzoo.runs.recipe import Recipe
@@ -38,8 +38,8 @@ from kdzoo.training.dose_probe import DoseProbe, squared_norm
 from kdzoo.training.located import LocatedRun, Modules
 from kdzoo.training.member import Member
 from kdzoo.training.regularise import set_dropout
-from kdzoo.training.run_data import shape_of
-from kdzoo.training.run_student import cohort_of, objective_of, student_network, student_shapes
+from kdzoo.training.run_data import input_shape
+from kdzoo.training.run_student import build_run_objective, student_network, student_shapes
 
 WARM_UP_SHARE = 0.05
 WARM_UP_STEPS = 200
@@ -101,11 +101,11 @@ def measure(
     )
     network = student_network(located_runs[0], dataset, modules)
     own = student_shapes(alone, network, dataset, modules)
-    size = count(network, shape_of(dataset, alone.recipe))
+    size = network_cost(network, input_shape(dataset, alone.recipe))
 
     def member_of(located: LocatedRun) -> Member:
         teacher_shapes = None if located.run.teacher is None else shapes
-        objective = objective_of(located, network, own, dataset, splits, teacher_shapes)
+        objective = build_run_objective(located, network, own, dataset, splits, teacher_shapes)
         return Member(located.run, located.folder, network, size, objective, execution)
 
     # The network is the learner's to limit: a probe would do it again, and what a number is would hang on how many there are.
@@ -120,7 +120,7 @@ def measure(
             probes[located.run.id] = DoseProbe(member, learner)
         except Exception as error:  # a method that cannot be built is its own failure alone
             faults[located.run.id] = error
-    cohort = cohort_of([learner, *(probe.member for probe in probes.values())], splits, teacher, execution)
+    cohort = Cohort([learner, *(probe.member for probe in probes.values())], splits, teacher, execution)
     warm_up = warm_up_steps(cohort.steps_an_epoch * cohort.recipe.epochs)
     task = _run_probes(cohort, learner, list(probes.values()), warm_up, stop)
     return faults | {name: probe.fault or Ratio(_rms(probe.squares), _rms(task), warm_up) for name, probe in probes.items()}

@@ -17,7 +17,7 @@ from kdzoo.training.located import LocatedRun
 
 
 @lru_cache(maxsize=2)
-def images_of(
+def load_dataset(
     request: str, root: str | None, image_size: int | None, image_cache: int | None = None, skip_unreadable: bool = False
 ) -> Dataset:
     """A data set, kept for the next run of this process."""
@@ -26,7 +26,7 @@ def images_of(
 
 
 @lru_cache(maxsize=2)
-def unlabelled_of(
+def load_transfer_images(
     request: str, like: ImageFormat, root: str | None, image_size: int | None, skip_unreadable: bool = False
 ) -> UnlabelledImages:
     """The images without labels of a transfer set, kept for the next run of this process."""
@@ -34,7 +34,7 @@ def unlabelled_of(
     return load_unlabelled(request, like, root=place, image_size=image_size, skip_unreadable=skip_unreadable)
 
 
-def data_of(located: LocatedRun, image_cache: int | None = None) -> tuple[Dataset, Splits]:
+def load_run_data(located: LocatedRun, image_cache: int | None = None) -> tuple[Dataset, Splits]:
     """The images and the parts of a run's data; raises InputError when they are not those it was planned with.
 
     image_cache: the bytes that a folder's decoded images may take, which changes no pixel (`folder.load_folder`).
@@ -42,14 +42,14 @@ def data_of(located: LocatedRun, image_cache: int | None = None) -> tuple[Datase
     spec = located.run.data
     paths, size = located.paths, located.run.recipe.augment.size
     skip = bool(paths.get("skip_unreadable", False))
-    dataset = images_of(paths.get("data", spec.name), paths.get("data_root"), size, image_cache, skip)
+    dataset = load_dataset(paths.get("data", spec.name), paths.get("data_root"), size, image_cache, skip)
     if dataset.fingerprint != spec.fingerprint:
         raise InputError(
             f"data: {spec.name} has changed since {located.run.id} was planned ({spec.fingerprint} is now {dataset.fingerprint})"
         )
     extra = None
     if spec.transfer is not None and spec.transfer.images is not None:
-        extra = unlabelled_of(str(paths.get("transfer_data")), ImageFormat.those_of(dataset), paths.get("data_root"), size, skip)
+        extra = load_transfer_images(str(paths.get("transfer_data")), ImageFormat.those_of(dataset), paths.get("data_root"), size, skip)
         if extra.fingerprint != spec.transfer.images:
             raise InputError(
                 f"transfer_data: {extra.source} has changed since {located.run.id} was planned ({spec.transfer.images} is now "
@@ -69,6 +69,6 @@ def with_recipe_norm(dataset: Dataset, recipe: Recipe) -> Dataset:
     return replace(dataset, mean=recipe.mean, std=recipe.std)
 
 
-def shape_of(dataset: Dataset, recipe: Recipe) -> tuple[int, int, int]:
+def input_shape(dataset: Dataset, recipe: Recipe) -> tuple[int, int, int]:
     """Channels, height and width of what the networks see."""
     return (dataset.channels, *output_shape(recipe.augment, dataset.height, dataset.width))

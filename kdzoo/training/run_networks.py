@@ -17,12 +17,12 @@ from kdzoo.runs.store import RunFolder, teacher_store
 from kdzoo.training.located import Modules, WeightFiles
 
 
-def network_of(
+def load_network(
     spec: NetworkSpec, dataset: Dataset, *, side: int, seed: int, path: WeightFiles, modules: Modules, head: Head = "kept"
 ) -> Network:
     """A network with the weights its specification names; `path` says where files or runs' weights were found."""
     if members := members_of(spec, path):
-        networks = [network_of(one, dataset, side=side, seed=seed, path=file, modules=modules) for one, file in members]
+        networks = [load_network(one, dataset, side=side, seed=seed, path=file, modules=modules) for one, file in members]
         return Ensemble(networks)
     assert not isinstance(path, list), "one network has one file"
     weights = weights_path(spec, path)

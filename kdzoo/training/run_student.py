@@ -17,49 +17,47 @@ from kdzoo.data.dataset import Dataset
 from kdzoo.data.split import Splits
 from kdzoo.errors import InputError
 from kdzoo.models.build import build_network, draw_weights
-from kdzoo.models.measure import NetworkCost, count, multiply_accumulates, probe
+from kdzoo.models.measure import NetworkCost, measure_shapes, multiply_accumulates, network_cost
 from kdzoo.models.network import Network, Peer
 from kdzoo.models.placement import Placement
 from kdzoo.models.stages import pair_stages
 from kdzoo.models.weights import load_state, read_deployed
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import NetworkSpec, Run
-from kdzoo.teachers.teacher import Teacher
-from kdzoo.training.cohort import Cohort
 from kdzoo.training.located import LocatedRun, Modules
 from kdzoo.training.member import Member
 from kdzoo.training.regularise import refuse_regularisation
-from kdzoo.training.run_data import shape_of
-from kdzoo.training.run_networks import network_of
-from kdzoo.training.run_teacher import teacher_of
+from kdzoo.training.run_data import input_shape
+from kdzoo.training.run_networks import load_network
+from kdzoo.training.run_teacher import load_teacher
 
 
-def student_of(
+def build_student(
     located: LocatedRun, dataset: Dataset, splits: Splits, teacher: Shapes | None, modules: Modules
 ) -> tuple[Network, Objective]:
     """A fresh student and objective; raises InputError when the method cannot serve the two networks."""
     network = student_network(located, dataset, modules)
-    return network, objective_of(located, network, student_shapes(located.run, network, dataset, modules), dataset, splits, teacher)
+    return network, build_run_objective(located, network, student_shapes(located.run, network, dataset, modules), dataset, splits, teacher)
 
 
 def student_network(located: LocatedRun, dataset: Dataset, modules: Modules) -> Network:
     """A fresh student with the weights that it starts from."""
-    run, side = located.run, shape_of(dataset, located.run.recipe)[1]
-    return network_of(run.student, dataset, side=side, seed=run.seed, path=located.paths.get("student"), modules=modules, head="fresh")
+    run, side = located.run, input_shape(dataset, located.run.recipe)[1]
+    return load_network(run.student, dataset, side=side, seed=run.seed, path=located.paths.get("student"), modules=modules, head="fresh")
 
 
 def student_shapes(run: Run, network: Network, dataset: Dataset, modules: Modules) -> Shapes:
     """What a student's outputs measure, and how a peer of its architecture is made."""
-    shape = shape_of(dataset, run.recipe)
-    return replace(probe(network, shape), fresh=partial(new_peer, run.student, dataset, shape[1], modules.get(run.student.name)))
+    shape = input_shape(dataset, run.recipe)
+    return replace(measure_shapes(network, shape), fresh=partial(new_peer, run.student, dataset, shape[1], modules.get(run.student.name)))
 
 
-def objective_of(
+def build_run_objective(
     located: LocatedRun, network: Network, shapes: Shapes, dataset: Dataset, splits: Splits, teacher: Shapes | None
 ) -> Objective:
     """A fresh objective for a student of these shapes; raises InputError when the method cannot serve the two networks."""
     run = located.run
-    _refuse_recipe(run, shape_of(dataset, run.recipe))
+    _refuse_recipe(run, input_shape(dataset, run.recipe))
     refuse_regularisation(run.recipe, run.student.name, network)
     stages = pair_stages(shapes, teacher or shapes, run.objective.pairing)  # without a teacher, all of the student's own
     objective = build_objective(
@@ -101,10 +99,10 @@ def load_trained_student(located: LocatedRun, dataset: Dataset, splits: Splits, 
     state, its_parts = read_deployed(located.folder.student, located.run.id)
     if not its_parts:
         spec = located.run.student.model_copy(update={"start": f"run:{located.run.id}"})
-        side = shape_of(dataset, located.run.recipe)[1]
-        return network_of(spec, dataset, side=side, seed=located.run.seed, path=str(located.folder.student), modules=modules)
-    teacher = teacher_of(located, dataset, splits.truncate_eval(1), Placement(WorkerOptions(teacher_cache=0)), modules)
-    network, objective = student_of(located, dataset, splits, teacher[1] if teacher else None, modules)
+        side = input_shape(dataset, located.run.recipe)[1]
+        return load_network(spec, dataset, side=side, seed=located.run.seed, path=str(located.folder.student), modules=modules)
+    teacher = load_teacher(located, dataset, splits.truncate_eval(1), Placement(WorkerOptions(teacher_cache=0)), modules)
+    network, objective = build_student(located, dataset, splits, teacher[1] if teacher else None, modules)
     deployed = objective.deployed(network)
     assert isinstance(deployed, Deployed)
     load_state(network.model, state, str(located.folder.student))
@@ -112,9 +110,9 @@ def load_trained_student(located: LocatedRun, dataset: Dataset, splits: Splits, 
     return deployed
 
 
-def size_of(network: Network, objective: Objective, shape: tuple[int, int, int]) -> NetworkCost:
+def deployed_cost(network: Network, objective: Objective, shape: tuple[int, int, int]) -> NetworkCost:
     """Parameters and multiply-accumulates of what is shipped: of the network alone, or with what a method adds and drops."""
-    size, deployed = count(network, shape), objective.deployed(network)
+    size, deployed = network_cost(network, shape), objective.deployed(network)
     if not isinstance(deployed, Deployed):
         return size
     drops_classifier = not {Need.LOGITS, Need.CLASSIFIER} & set(deployed.method.card.needs.student)
@@ -123,7 +121,7 @@ def size_of(network: Network, objective: Objective, shape: tuple[int, int, int])
     return NetworkCost(size.parameters - fewer + more, multiply_accumulates(deployed, network, shape))
 
 
-def member_of(
+def build_member(
     located: LocatedRun,
     dataset: Dataset,
     splits: Splits,
@@ -132,10 +130,6 @@ def member_of(
     modules: Modules,
     teacher_weights: str | None = None,
 ) -> Member:
-    network, objective = student_of(located, dataset, splits, teacher, modules)
-    size = size_of(network, objective, shape_of(dataset, located.run.recipe))
+    network, objective = build_student(located, dataset, splits, teacher, modules)
+    size = deployed_cost(network, objective, input_shape(dataset, located.run.recipe))
     return Member(located.run, located.folder, network, size, objective, execution, teacher_weights)
-
-
-def cohort_of(members: list[Member], splits: Splits, teacher: Teacher | None, execution: Placement) -> Cohort:
-    return Cohort(members, splits, teacher, execution)

@@ -10,7 +10,7 @@ from kdzoo.contract.shapes import Shapes
 from kdzoo.data.dataset import Dataset
 from kdzoo.data.split import Splits
 from kdzoo.errors import InputError
-from kdzoo.models.measure import count, probe
+from kdzoo.models.measure import measure_shapes, network_cost
 from kdzoo.models.network import freeze
 from kdzoo.models.placement import Placement
 from kdzoo.teachers.file import SavedFile
@@ -18,8 +18,8 @@ from kdzoo.teachers.file_io import read_saved
 from kdzoo.teachers.saved import problems_of_saved, saved_teacher, shapes_of_saved
 from kdzoo.teachers.teacher import Teacher, live_teacher
 from kdzoo.training.located import LocatedRun, Modules
-from kdzoo.training.run_data import shape_of
-from kdzoo.training.run_networks import network_of
+from kdzoo.training.run_data import input_shape
+from kdzoo.training.run_networks import load_network
 
 
 def saved_file(located: LocatedRun) -> SavedFile:
@@ -47,7 +47,7 @@ def refuse_missing_answers(located: LocatedRun, splits: Splits) -> None:
         raise InputError(*problems)
 
 
-def teacher_of(
+def load_teacher(
     located: LocatedRun, dataset: Dataset, splits: Splits, execution: Placement, modules: Modules
 ) -> tuple[Teacher, Shapes] | None:
     """The frozen teacher of a run with its predictions, or None."""
@@ -56,9 +56,11 @@ def teacher_of(
     if located.run.teacher.saved is not None:
         file = saved_file(located)
         return saved_teacher(file, splits, located.run.recipe), shapes_of_saved(file)
-    side = shape_of(dataset, located.run.recipe)[1]
-    source = network_of(located.run.teacher, dataset, side=side, seed=0, path=located.paths.get("teacher"), modules=modules)
+    side = input_shape(dataset, located.run.recipe)[1]
+    source = load_network(located.run.teacher, dataset, side=side, seed=0, path=located.paths.get("teacher"), modules=modules)
     network = freeze(execution.place(source, located.run.recipe.precision))
-    shape = shape_of(dataset, located.run.recipe)
-    cost = count(network, shape)
-    return live_teacher(network, located.run.teacher.name, cost, splits, located.run.recipe.augment, execution), probe(network, shape)
+    shape = input_shape(dataset, located.run.recipe)
+    cost = network_cost(network, shape)
+    return live_teacher(network, located.run.teacher.name, cost, splits, located.run.recipe.augment, execution), measure_shapes(
+        network, shape
+    )

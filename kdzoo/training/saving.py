@@ -27,7 +27,7 @@ from kdzoo.teachers.file import CENTRE, SavedFile, as_values
 from kdzoo.teachers.file_io import read_saved, write_saved
 from kdzoo.teachers.saved import views_of_epochs
 from kdzoo.training.located import LocatedRun, Modules
-from kdzoo.training.run_data import data_of
+from kdzoo.training.run_data import load_run_data
 from kdzoo.training.run_student import load_trained_student
 
 ViewsSaved = Literal["centre", "all"] | Sequence[LocatedRun]
@@ -141,7 +141,7 @@ def _relative_difference(saved: Tensor, live: Tensor) -> float:
 
 def _trained_network(located: LocatedRun) -> tuple[Dataset, Splits, nn.Module]:
     """The data of a run, and its trained network as it is kept."""
-    dataset, splits = data_of(located)
+    dataset, splits = load_run_data(located)
     return dataset, splits, load_trained_student(located, dataset, splits, Modules()).eval()
 
 
@@ -186,7 +186,7 @@ def _views_of_runs(dataset: Dataset, runs: Sequence[LocatedRun]) -> list[_Rows]:
     earlier_pairs: set[bytes] = set()
     rows = []
     for located in runs:
-        splits = data_of(located)[1]
+        splits = load_run_data(located)[1]
         passes = Pass.FIRST
         for term in located.run.objective.all_terms:
             passes |= REGISTRY.get(term.method).card.needs.teacher.passes

@@ -22,7 +22,7 @@ from kdzoo.functional import lwm
 from kdzoo.methods._ops import last_of_several, several
 from kdzoo.methods.lwm import grad_cam, scored
 from kdzoo.models.build import build_network
-from kdzoo.models.measure import probe
+from kdzoo.models.measure import measure_shapes
 from kdzoo.models.network import Network, freeze
 from kdzoo.models.stages import pair_stages
 from kdzoo.runs.spec import NetworkSpec
@@ -187,7 +187,7 @@ def built(name: str, seed: int = 0, **settings_) -> Network:
 
 def paired(student: Network, teacher: Network, seen: Outputs, batch: Batch) -> tuple[Outputs, Outputs]:
     """What a method is handed of both: the stages that are paired."""
-    stages = pair_stages(probe(student, (3, 32, 32)), probe(teacher, (3, 32, 32)), "deep")
+    stages = pair_stages(measure_shapes(student, (3, 32, 32)), measure_shapes(teacher, (3, 32, 32)), "deep")
     with torch.no_grad():
         taught = teacher(batch.inputs, Need.NETWORK)
     return seen.restrict_to(BOTH, [s for s, _ in stages]), taught.restrict_to(Need.NETWORK, [t for _, t in stages])

@@ -21,7 +21,7 @@ from kdzoo.contract.objective import Objective
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.shapes import DataFacts
 from kdzoo.models.build import build_network
-from kdzoo.models.measure import probe
+from kdzoo.models.measure import measure_shapes
 from kdzoo.models.network import Network, freeze
 from kdzoo.models.stages import pair_stages
 from kdzoo.runs.spec import NetworkSpec, ObjectiveSpec, TermSpec
@@ -139,7 +139,7 @@ def batches() -> list[Batch]:
 
 
 def objective_of(name: str, student: Network, teacher: Network) -> Objective:
-    shapes = [probe(network, (1, SIDE, SIDE)) for network in (student, teacher)]
+    shapes = [measure_shapes(network, (1, SIDE, SIDE)) for network in (student, teacher)]
     card = REGISTRY.get(name).card
     term = TermSpec(method=name, version=card.version, hyperparameters={}, coefficient=card.published.term)
     spec = ObjectiveSpec(task=card.published.task, terms=(term,))

@@ -15,7 +15,7 @@ from kdzoo.contract.needs import Need
 from kdzoo.contract.shapes import DataFacts, Shapes, StageShape
 from kdzoo.functional import reviewkd
 from kdzoo.models.build import build_network
-from kdzoo.models.measure import probe
+from kdzoo.models.measure import measure_shapes
 from kdzoo.models.network import Network
 from kdzoo.models.stages import pair_stages
 from kdzoo.runs.spec import NetworkSpec, ObjectiveSpec, TermSpec
@@ -157,7 +157,7 @@ def test_the_teachers_maps_are_those_before_its_last_activation_where_they_are_g
 def test_a_run_reads_what_the_teacher_has(name, read):
     """Of two real networks: maps before the activation of a ResNet, the tokens of a ViT as they are."""
     teacher, student = (network(one) for one in (name, "resnet8"))
-    shapes = [probe(one, (3, 160, 160)) for one in (student, teacher)]
+    shapes = [measure_shapes(one, (3, 160, 160)) for one in (student, teacher)]
     pairs = pair_stages(shapes[0], shapes[1], "deep")
     term = TermSpec(method="reviewkd", version="2", hyperparameters={}, coefficient=1.0)
     objective = build_objective(ObjectiveSpec(task=1.0, terms=(term,)), *shapes, pairs, FACTS, label_smoothing=0.0, seed=0)

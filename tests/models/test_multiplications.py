@@ -6,14 +6,14 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from kdzoo.models.build import build_network
-from kdzoo.models.measure import count
+from kdzoo.models.measure import network_cost
 from kdzoo.runs.spec import NetworkSpec
 
 
 def macs(name: str, side: int = 224, module: nn.Module | None = None) -> int:
     spec = NetworkSpec(name=name, classes=1000)
     network = build_network(spec, channels=3, side=side, mean=(0.5,) * 3, std=(0.5,) * 3, seed=0, module=module)
-    return count(network, (3, side, side)).macs
+    return network_cost(network, (3, side, side)).macs
 
 
 def of_a_vit(tokens: int, width: int, blocks: int, patch: int, classes: int, extra: int = 1) -> int:
@@ -39,8 +39,8 @@ def test_what_a_network_costs_does_not_hang_on_the_kernel_that_was_chosen(backen
 def test_what_a_network_costs_is_the_same_on_a_gpu(name):
     spec = NetworkSpec(name=name, classes=1000)
     network = build_network(spec, channels=3, side=224, mean=(0.5,) * 3, std=(0.5,) * 3, seed=0)
-    here = count(network, (3, 224, 224))
-    assert count(network.cuda(), (3, 224, 224)) == here
+    here = network_cost(network, (3, 224, 224))
+    assert network_cost(network.cuda(), (3, 224, 224)) == here
 
 
 # Multiply-accumulates in billions as the papers and torchvision's and DeiT's tables give them, to the digits that they give.

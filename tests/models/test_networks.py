@@ -14,7 +14,7 @@ from kdzoo.contract.shapes import Shapes, StageShape
 from kdzoo.errors import InputError
 from kdzoo.models import names
 from kdzoo.models.build import build_network
-from kdzoo.models.measure import count, probe
+from kdzoo.models.measure import measure_shapes, network_cost
 from kdzoo.models.names import list_networks
 from kdzoo.models.network import freeze
 from kdzoo.models.pairs import PAIRS, pair
@@ -63,10 +63,10 @@ def pixels(batch: int = 2, channels: int = 3, side: int = 32) -> torch.Tensor:
 def test_literature_networks_have_the_published_size_cost_and_stages(name):
     parameters, megamacs, stages = TABLE[name]
     made = network(name, classes=100)
-    cost = count(made, (3, 32, 32))
+    cost = network_cost(made, (3, 32, 32))
     assert cost.parameters == parameters
     assert f"{cost.macs / 1e6:.1f}" == f"{megamacs:.1f}"
-    assert " ".join(f"{s.channels}x{s.height}" for s in probe(made, (3, 32, 32)).stages) == stages
+    assert " ".join(f"{s.channels}x{s.height}" for s in measure_shapes(made, (3, 32, 32)).stages) == stages
 
 
 def test_the_table_holds_every_network_of_the_literature_that_is_registered():
@@ -79,15 +79,15 @@ def test_the_table_holds_every_network_of_the_literature_that_is_registered():
 def test_a_network_for_squares_refuses_other_images_by_name_unless_they_are_resized(name):
     message = rf"^{name}: is made for square images, but these have height 8 and width 12; {name}@8 resizes them to 8x8$"
     with pytest.raises(InputError, match=message):
-        probe(network(name, channels=1, side=8), (1, 8, 12))
-    assert probe(network(name, channels=1, side=8, image_size=8), (1, 8, 12)).classes == 10
+        measure_shapes(network(name, channels=1, side=8), (1, 8, 12))
+    assert measure_shapes(network(name, channels=1, side=8, image_size=8), (1, 8, 12)).classes == 10
 
 
 def test_the_tutorial_pair_is_two_convolutions_and_a_hidden_layer():
     for name, (first, second, hidden) in {"cnn128": (64, 128, 512), "cnn64": (32, 64, 256)}.items():
         expected = (3 * 9 + 1) * first + (first * 9 + 1) * second + (second * 8 * 8 + 1) * hidden + (hidden + 1) * 10
-        assert count(network(name), (3, 32, 32)).parameters == expected
-    assert probe(network("cnn64", channels=1, side=28), (1, 28, 28)).embedding == 256
+        assert network_cost(network(name), (3, 32, 32)).parameters == expected
+    assert measure_shapes(network("cnn64", channels=1, side=28), (1, 28, 28)).embedding == 256
 
 
 @pytest.mark.parametrize(
@@ -109,20 +109,20 @@ def test_one_forward_gives_what_the_model_itself_gives(name):
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_050", "convnext_atto", "regnetx_002"])
 def test_stages_are_the_last_map_of_every_resolution_without_the_stem(name):
-    stages = probe(network(name, side=64), (3, 64, 64)).stages
+    stages = measure_shapes(network(name, side=64), (3, 64, 64)).stages
     reductions = [s.reduction for s in stages]
     assert reductions == sorted(set(reductions))
     assert reductions[-1] == 32
 
 
 def test_a_vit_made_for_small_images_has_its_last_block_as_its_stage():
-    shapes = probe(network("vit_tiny_patch16_224", side=32), (3, 32, 32))
+    shapes = measure_shapes(network("vit_tiny_patch16_224", side=32), (3, 32, 32))
     assert [str(stage) for stage in shapes.stages] == ["192x2x2"]
 
 
 @pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0", "mobilenetv3_small_050", "regnetx_002"])
 def test_a_small_stem_keeps_four_times_the_resolution_or_twice(name):
-    standard, small = (probe(network(name, stem=stem), (3, 32, 32)).stages[-1].height for stem in ("standard", "small"))
+    standard, small = (measure_shapes(network(name, stem=stem), (3, 32, 32)).stages[-1].height for stem in ("standard", "small"))
     assert standard == 1
     assert small >= 2
 
@@ -135,8 +135,8 @@ def test_networks_without_a_known_stem_refuse_a_small_one():
 def test_a_probe_changes_nothing_in_a_network():
     made = network("resnet8").train()
     before = {name: value.clone() for name, value in made.state_dict().items()}
-    probe(made, (3, 32, 32))
-    count(made, (3, 32, 32))
+    measure_shapes(made, (3, 32, 32))
+    network_cost(made, (3, 32, 32))
     assert made.model.training
     assert all(torch.equal(before[name], value) for name, value in made.state_dict().items())
 
@@ -169,7 +169,7 @@ class Plain(nn.Module):
 def test_a_plain_module_gives_logits_embedding_and_stages_too():
     spec = NetworkSpec(name="module:Plain", classes=10)
     made = build_network(spec, channels=3, side=16, mean=(0.5,) * 3, std=(0.25,) * 3, seed=0, module=Plain())
-    shapes = probe(made, (3, 16, 16))
+    shapes = measure_shapes(made, (3, 16, 16))
     assert (shapes.classes, shapes.embedding) == (10, 9)
     assert [str(stage) for stage in shapes.stages] == ["8x16x16", "12x8x8"]
     out = made(pixels(side=16), Need.STAGES | Need.LOGITS)
@@ -221,9 +221,9 @@ def test_every_named_pair_is_of_networks_that_exist():
 
 def test_a_fully_connected_network_of_any_widths_is_known_by_its_name():
     made = network("mlp_40_7", channels=2, side=6, classes=3)
-    shapes = probe(made, (2, 6, 6))
-    assert count(made, (2, 6, 6)).parameters == (72 + 1) * 40 + (40 + 1) * 7 + (7 + 1) * 3
-    assert count(made, (2, 6, 6)).macs == 72 * 40 + 40 * 7 + 7 * 3
+    shapes = measure_shapes(made, (2, 6, 6))
+    assert network_cost(made, (2, 6, 6)).parameters == (72 + 1) * 40 + (40 + 1) * 7 + (7 + 1) * 3
+    assert network_cost(made, (2, 6, 6)).macs == 72 * 40 + 40 * 7 + 7 * 3
     assert ([str(stage) for stage in shapes.stages], shapes.embedding, shapes.classes) == (["40x1x1", "7x1x1"], 7, 3)
     for name in ("mlp", "mlp_", "mlp_0", "mlp_40_07", "mlp_40_", "mlp_100000", "mlp_40x7", "mlp_-3", "my_mlp_40"):
         assert widths_of(name) is None, name
@@ -262,7 +262,7 @@ class SharedPool(nn.Module):
 
 
 def test_what_is_only_pooled_is_no_stage_of_a_plain_module():
-    assert [str(stage) for stage in probe(plain(SharedPool()), (3, 32, 32)).stages] == ["6x28x28", "16x10x10"]
+    assert [str(stage) for stage in measure_shapes(plain(SharedPool()), (3, 32, 32)).stages] == ["6x28x28", "16x10x10"]
 
 
 class SharedReLU(nn.Module):
@@ -329,14 +329,14 @@ def test_a_plain_module_without_a_linear_layer_still_gives_logits():
 
     made = plain(Scores())
     assert made.logits(pixels()).shape == (2, 10)
-    assert probe(made, (3, 32, 32)).embedding == 0
+    assert measure_shapes(made, (3, 32, 32)).embedding == 0
 
 
 @pytest.mark.parametrize(("name", "width"), [("deit_tiny_distilled_patch16_224", 192), ("resnetv2_18", 512), ("levit_128s", 384)])
 def test_embeddings_of_networks_with_unusual_heads(name, width):
     side = 224 if name.startswith("levit") else 32
     made = network(name, side=side).eval()
-    assert probe(made, (3, side, side)).embedding == width
+    assert measure_shapes(made, (3, side, side)).embedding == width
 
 
 def test_a_convolution_as_classifier_maps_the_embedding_to_the_logits():
@@ -351,7 +351,7 @@ def test_of_two_classifiers_none_is_given_as_the_one():
 
 @pytest.mark.parametrize("name", ["resnet18d", "resnetv2_18", "densenet121", "convnext_atto", "regnetx_002"])
 def test_a_small_stem_leaves_four_pixels_of_32_or_two(name):
-    assert probe(network(name, stem="small"), (3, 32, 32)).stages[-1].height in (2, 4)
+    assert measure_shapes(network(name, stem="small"), (3, 32, 32)).stages[-1].height in (2, 4)
 
 
 @pytest.mark.parametrize("name", ["mobilenetv3_small_050", "regnetx_002", "resnet18d"])

@@ -6,7 +6,7 @@ import torch
 
 from kdzoo.contract.needs import Need
 from kdzoo.models.build import build_network
-from kdzoo.models.measure import probe
+from kdzoo.models.measure import measure_shapes
 from kdzoo.models.zoo.cifar_mobile import CIFAR_MOBILES
 from kdzoo.models.zoo.cifar_resnet import CIFAR_RESNETS
 from kdzoo.models.zoo.cifar_vgg import CIFAR_VGGS
@@ -74,7 +74,7 @@ def test_every_network_of_kdzoo_gives_them():
 
 @pytest.mark.parametrize("name", ["test_vit", "mobilenetv3_small_050", "densenet121"])
 def test_other_networks_say_that_they_do_not(name):
-    assert not probe(network(name, 64)[0], (3, 64, 64)).preact
+    assert not measure_shapes(network(name, 64)[0], (3, 64, 64)).preact
 
 
 def test_training_statistics_move_as_without_looking():

@@ -19,7 +19,7 @@ from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.errors import InputError
 from kdzoo.models.build import build_network
 from kdzoo.models.checkpoints import read_state
-from kdzoo.models.measure import count, probe
+from kdzoo.models.measure import measure_shapes, network_cost
 from kdzoo.models.network import Network
 from kdzoo.models.pairs import CRD, PAIRS
 from kdzoo.models.request import parse_network
@@ -43,8 +43,8 @@ def network(name: str, *, side: int = 32, weights: Path | None = None, classes: 
 def test_a_network_of_the_literature_has_its_parameters_and_gives_the_maps_that_the_literature_taps(name):
     fact = FACTS["networks"][name]
     made = network(name)
-    shapes = probe(made, (3, 32, 32))
-    assert count(made, (3, 32, 32)).parameters == fact["parameters"]
+    shapes = measure_shapes(made, (3, 32, 32))
+    assert network_cost(made, (3, 32, 32)).parameters == fact["parameters"]
     assert [[s.channels, s.height, s.width] for s in shapes.stages] == fact["stages"]
     assert shapes.embedding == fact["embedding"]
 
@@ -55,7 +55,7 @@ def test_the_pairs_of_contrastive_representation_distillation_are_named_and_no_o
 
 @cache
 def shapes_of(name: str, side: int) -> Shapes:
-    return probe(network(name, side=side), (3, side, side))
+    return measure_shapes(network(name, side=side), (3, side, side))
 
 
 def assembled(method: str, teacher: str, student: str, side: int, pairing: str) -> tuple[torch.nn.Module, Shapes, Shapes]:

@@ -12,7 +12,7 @@ from kdzoo.errors import InputError
 from kdzoo.models.build import build_network
 from kdzoo.models.checkpoints import read_checkpoint, read_state
 from kdzoo.models.request import parse_network
-from kdzoo.models.weights import classes_of, file_sha256, input_of, load_state, save_student
+from kdzoo.models.weights import classes_of, file_sha256, load_state, read_input_transform, save_student
 from kdzoo.runs.spec import NetworkSpec
 from kdzoo.training.run_networks import weights_path
 
@@ -183,5 +183,5 @@ def test_the_classes_of_a_state_whatever_its_order(name):
 def test_metadata_of_another_program_is_taken_for_nothing_of_ours(tmp_path, said):
     file = tmp_path / "other.safetensors"
     save_file({"fc.weight": torch.zeros(2, 3)}, file, metadata={"input": said, "class_names": said})
-    assert input_of(file) is None
+    assert read_input_transform(file) is None
     assert read_checkpoint(file).class_names is None

@@ -10,7 +10,7 @@ from kdzoo.contract.needs import Need
 from kdzoo.errors import InputError
 from kdzoo.models.build import build_network
 from kdzoo.models.examine import kind_of_scores
-from kdzoo.models.measure import probe
+from kdzoo.models.measure import measure_shapes
 from kdzoo.models.network import Network, freeze, log_of
 from kdzoo.runs.spec import NetworkSpec, Normalisation
 
@@ -55,7 +55,7 @@ def test_all_else_that_a_network_of_probabilities_gives_is_as_it_was():
     assert torch.equal(one.embedding, other.embedding)
     assert all(torch.equal(*pair) for pair in zip(one.stages, other.stages, strict=True))
     assert torch.equal(other.members[0], other.logits)
-    assert probe(ended, (1, 8, 8)).classifier is not None
+    assert measure_shapes(ended, (1, 8, 8)).classifier is not None
 
 
 def test_the_logarithm_of_nothing_is_finite():

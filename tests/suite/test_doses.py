@@ -14,7 +14,7 @@ from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.needs import Need
 from kdzoo.data.epoch import order
 from kdzoo.errors import InputError
-from kdzoo.models.measure import count, probe
+from kdzoo.models.measure import measure_shapes, network_cost
 from kdzoo.models.network import freeze
 from kdzoo.models.placement import Placement
 from kdzoo.runs.canonical import canonical_json
@@ -36,8 +36,8 @@ from kdzoo.teachers.teacher import live_teacher
 from kdzoo.training.doses import BATCHES, NoRatio, Ratio, measure, warm_up_steps
 from kdzoo.training.located import LocatedRun, Modules
 from kdzoo.training.member import Member
-from kdzoo.training.run_data import data_of
-from kdzoo.training.run_networks import network_of
+from kdzoo.training.run_data import load_run_data
+from kdzoo.training.run_networks import load_network
 
 SMALL = {
     "data": "digits",
@@ -74,19 +74,19 @@ def units(method: str, tmp_path: Path, **more) -> list[LocatedRun]:
 
 def measured(located_runs: list[LocatedRun], hidden: Callable[[torch.Tensor], torch.Tensor] | None = None, **more):
     """The ratios of runs under a teacher that nobody trained, by method; the images at the places `hidden` have no label."""
-    images, parts = data_of(located_runs[0])
+    images, parts = load_run_data(located_runs[0])
     if hidden is not None:
         targets = parts.train.targets.index_fill(0, hidden(parts.train.targets), -1)
         parts = replace(parts, train=replace(parts.train, targets=targets))
     execution = Placement(WorkerOptions(teacher_cache=0))
     spec = located_runs[0].run.teacher or located_runs[0].run.student
     untrained = spec.model_copy(update={"start": "random"})
-    network = freeze(network_of(untrained, images, side=8, seed=5, path=None, modules=Modules()))
+    network = freeze(load_network(untrained, images, side=8, seed=5, path=None, modules=Modules()))
     shape = (1, 8, 8)
     teacher = live_teacher(
-        network, "untrained", count(network, shape), parts.truncate_eval(1), located_runs[0].run.recipe.augment, execution
+        network, "untrained", network_cost(network, shape), parts.truncate_eval(1), located_runs[0].run.recipe.augment, execution
     )
-    found = measure(located_runs, images, parts, teacher, probe(network, shape), execution, Modules(), **more)
+    found = measure(located_runs, images, parts, teacher, measure_shapes(network, shape), execution, Modules(), **more)
     return {located.run.objective.label: found[located.run.id] for located in located_runs}, network, images, parts
 
 
@@ -95,7 +95,7 @@ def test_the_ratio_is_that_of_a_plain_loop_of_sgd_and_autograd(tmp_path):
     (located,) = units("at", tmp_path)
     found, teacher, images, parts = measured([located])
     recipe, train_images, labels = located.run.recipe, parts.train.images, parts.train.targets
-    student = network_of(located.run.student, images, side=8, seed=0, path=None, modules=Modules(), head="fresh").train()
+    student = load_network(located.run.student, images, side=8, seed=0, path=None, modules=Modules(), head="fresh").train()
     parameters = list(student.parameters())
     sgd = torch.optim.SGD(parameters, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, weight_decay=recipe.weight_decay)
     an_epoch = -(-len(labels) // recipe.batch_size)
@@ -158,7 +158,7 @@ def test_a_module_learns_from_the_first_batch_with_a_label_on(tmp_path):
         return 1 - F.cosine_similarity(before, after, dim=0).item()
 
     size = located.run.recipe.batch_size
-    first = order(len(data_of(located)[1].train.targets), 0, 0)[:size]
+    first = order(len(load_run_data(located)[1].train.targets), 0, 0)[:size]
     assert turned(lambda targets: first) > 1e-4
     assert turned(lambda targets: torch.arange(len(targets))) < 1e-6, "without any label there is no dose to learn at"
 

@@ -26,9 +26,9 @@ from kdzoo.suite.run.planned_files import write_plan
 from kdzoo.suite.run.worker_state import WorkerState
 from kdzoo.training.located import LocatedRun, Modules
 from kdzoo.training.optim import learning_rate
-from kdzoo.training.run_data import data_of
+from kdzoo.training.run_data import load_run_data
 from kdzoo.training.run_student import student_network
-from kdzoo.training.run_teacher import teacher_of
+from kdzoo.training.run_teacher import load_teacher
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden2"
 MEAN, STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
@@ -138,7 +138,7 @@ def test_networks_take_images_with_the_recipes_constants_and_other_data_keep_the
     made = crd(pairs="resnet20/resnet8", methods="none", limit=120)
     write_plan(made)
     located = LocatedRun.read(made.store.run(of(made, "none").id))
-    loaded, _ = data_of(located)
+    loaded, _ = load_run_data(located)
     student = student_network(located, loaded, Modules())
     assert student.mean.flatten().tolist() == pytest.approx(MEAN)
     assert student.std.flatten().tolist() == pytest.approx(STD)
@@ -162,7 +162,7 @@ def test_constants_of_another_number_of_channels_are_refused_by_name(crd):
     made = crd(pairs="resnet20/resnet8", methods="none", set={"recipe.mean": [0.5], "recipe.std": [0.5]})
     write_plan(made)
     with pytest.raises(InputError, match=r"recipe\.mean: expected as many numbers as cifar100 has channels, 3, got \[0\.5\]"):
-        data_of(LocatedRun.read(made.store.run(of(made, "none").id)))
+        load_run_data(LocatedRun.read(made.store.run(of(made, "none").id)))
     with pytest.raises(InputError, match=r"expected as many numbers as std has"):
         crd(pairs="resnet20/resnet8", set={"recipe.mean": [0.5, 0.5]})
 
@@ -270,8 +270,8 @@ def test_a_teachers_file_of_repdistiller_teaches_what_its_network_says(crd):
     assert not made.teachers  # it is not trained again
     write_plan(made)
     located = LocatedRun.read(made.store.run(of(made, "hinton").id))
-    loaded, parts = data_of(located)
-    teacher, _ = teacher_of(located, loaded, parts, Placement(WorkerOptions(teacher_cache=0)), Modules())
+    loaded, parts = load_run_data(located)
+    teacher, _ = load_teacher(located, loaded, parts, Placement(WorkerOptions(teacher_cache=0)), Modules())
     expected = np.load(GOLDEN / "checkpoint_resnet8.npz")
     found = teacher.network.logits(torch.from_numpy(expected["images"])).double().numpy()
     np.testing.assert_allclose(found, expected["logits"], rtol=1e-5, atol=1e-5 * np.abs(expected["logits"]).max())

@@ -11,7 +11,7 @@ from kdzoo.models.checkpoints import read_state
 from kdzoo.models.predict import predict
 from kdzoo.runs.store import RunFolder
 from kdzoo.training.located import LocatedRun, Modules
-from kdzoo.training.run_data import data_of
+from kdzoo.training.run_data import load_run_data
 from kdzoo.training.run_student import load_trained_student
 
 
@@ -30,7 +30,7 @@ def test_simkd_is_measured_with_its_projector_and_the_teachers_classifier(kdzoo,
     assert "as recorded" in said.out
 
     located = LocatedRun.read(shipped)
-    images, parts = data_of(located)
+    images, parts = load_run_data(located)
     student = load_trained_student(located, images, parts, Modules())
     held = load_file(shipped.student)
     own = sum(v.numel() for k, v in held.items() if not k.startswith("shipped_with.") and "running" not in k and "num_batches" not in k)

@@ -14,7 +14,7 @@ from scipy.io import wavfile
 from kdzoo.errors import InputError
 from kdzoo.suite.study.reproduce import check_benches
 from kdzoo.suite.study.study_files import read_study, shipped_studies
-from kdzoo.training.run_data import images_of
+from kdzoo.training.run_data import load_dataset
 from kdzoo.training.specialise import train_specialist
 
 KEPT = 200
@@ -201,7 +201,7 @@ def test_specialists_are_trained_combined_and_distilled_into_one_network(kdzoo, 
     written = network.read_bytes()
     assert json.loads(file.read_text())["network_sha256"] == hashlib.sha256(written).hexdigest()
     network.write_bytes(written[:-100])
-    images_of.cache_clear()
+    load_dataset.cache_clear()
     (place / "data").rename(place / "moved")
     moved = (*words[:3], place / "moved", *words[4:])
     asked = []

@@ -15,7 +15,7 @@ from warm_python import run_warm
 
 from kdzoo.contract.card import Setting
 from kdzoo.errors import InputError
-from kdzoo.models.measure import probe
+from kdzoo.models.measure import measure_shapes
 from kdzoo.models.placement import Placement
 from kdzoo.runs.events import Note, RunsLocked
 from kdzoo.runs.options import WorkerOptions
@@ -28,9 +28,9 @@ from kdzoo.suite.run.train_runs import train_pretrain_runs
 from kdzoo.suite.run.worker_state import WorkerState
 from kdzoo.training.checkpoint import read_checkpoint
 from kdzoo.training.located import LocatedRun, Modules
-from kdzoo.training.run_data import data_of
-from kdzoo.training.run_networks import network_of
-from kdzoo.training.run_student import member_of
+from kdzoo.training.run_data import load_run_data
+from kdzoo.training.run_networks import load_network
+from kdzoo.training.run_student import build_member
 
 QUICK = ("bench", "--epochs", "8", "--limit", "300", "--seeds", "2", "--results", "results", "--jobs", "1")
 
@@ -97,12 +97,12 @@ def test_every_seed_has_a_first_stage_that_no_table_shows(bench):
 def test_the_second_stage_starts_where_the_first_ended(bench):
     (run, _), *_ = runs(bench, "train", "fitnet_two_stage").values()
     located, first = (LocatedRun.read(Store(bench).run(id_)) for id_ in (run.id, run.pretrain_run.id))
-    images, parts = data_of(located)
+    images, parts = load_run_data(located)
     execution = Placement(WorkerOptions(teacher_cache=0))
-    teacher = probe(
-        network_of(run.teacher.model_copy(update={"start": "random"}), images, side=8, seed=0, path=None, modules=Modules()), (1, 8, 8)
+    teacher = measure_shapes(
+        load_network(run.teacher.model_copy(update={"start": "random"}), images, side=8, seed=0, path=None, modules=Modules()), (1, 8, 8)
     )
-    member = member_of(located, images, parts, teacher, execution, Modules())
+    member = build_member(located, images, parts, teacher, execution, Modules())
     fresh = copy.deepcopy(member.network.state_dict())
     load_pretrain_stage(member, first)
     ended = read_checkpoint(first.folder, torch.device("cpu"))["network"]

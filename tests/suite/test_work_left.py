@@ -20,7 +20,7 @@ from kdzoo.suite.run.prepare import Prepared, configure, prepare
 from kdzoo.suite.run.work import work
 from kdzoo.suite.run.worker_state import WorkerState
 from kdzoo.training import cost
-from kdzoo.training.run_data import images_of
+from kdzoo.training.run_data import load_dataset
 from kdzoo.training.train import UNITS_AN_EPOCH, Stopped
 
 
@@ -84,7 +84,7 @@ def test_the_estimate_leaves_out_the_epochs_that_are_behind(place, monkeypatch):
     monkeypatch.setattr(estimates, "probe_cost", lambda *_: estimates.ProbedCost(setup=0.0, own=1.0, shared=0.0))
     made = prepared(methods=["none"], seeds=[3], val_fraction=0.0)
     write_plan(made.plan)
-    test = len(images_of("digits", None, None, None, False).test.targets) / 64 / 3  # at the end of a run, in steps of 64 images
+    test = len(load_dataset("digits", None, None, None, False).test.targets) / 64 / 3  # at the end of a run, in steps of 64 images
     trainings = 2 + 1  # the student alone, plain KD and their teacher: four epochs of five steps each
     assert estimate(made) == pytest.approx(estimates.START_SECONDS + trainings * (4 * 5 + test))
     with pytest.raises(Stopped):

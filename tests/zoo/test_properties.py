@@ -30,7 +30,7 @@ from kdzoo.contract.outputs import Outputs, with_passes
 from kdzoo.contract.shapes import DataFacts, Shapes, StageShape
 from kdzoo.errors import InputError
 from kdzoo.models.build import build_network
-from kdzoo.models.measure import probe
+from kdzoo.models.measure import measure_shapes
 from kdzoo.models.network import Network, Peer, freeze
 from kdzoo.models.stages import pair_stages
 from kdzoo.runs.spec import NetworkSpec, ObjectiveSpec, TermSpec
@@ -316,7 +316,7 @@ def run_on_networks(
 
 def objective_of(name: str, student: Network, teacher: Network, size: tuple[int, int], classes: int) -> Objective:
     method = REGISTRY.get(name)()
-    probed, taught = (probe(network, (3, *size)) for network in (student, teacher))
+    probed, taught = (measure_shapes(network, (3, *size)) for network in (student, teacher))
     found = replace(probed, fresh=lambda: Peer(tiny("digits_student", classes)))
     stages = pair_stages(found, taught, "deep")
     term = TermSpec(method=name, version=method.card.version, hyperparameters=method.model_dump(mode="json"), coefficient=1.0)

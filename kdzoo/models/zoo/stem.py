@@ -14,27 +14,27 @@ def small_stem(model: nn.Module, name: str) -> None:
     4x4 patches of ConvNeXt) becomes a fresh 3x3. Raises InputError for networks whose stem is none of these.
     """
     features, stem = getattr(model, "features", None), getattr(model, "stem", None)
-    if hasattr(model, "maxpool") and _unstride(model, "conv1"):  # ResNets and their kin
+    if hasattr(model, "maxpool") and _set_stride_one(model, "conv1"):  # ResNets and their kin
         model.maxpool = nn.Identity()
-    elif hasattr(features, "pool0") and _unstride(features, "conv0"):  # DenseNets
+    elif hasattr(features, "pool0") and _set_stride_one(features, "conv0"):  # DenseNets
         features.pool0 = nn.Identity()  # type: ignore[union-attr]
-    elif _unstride(model, "conv_stem"):  # EfficientNets, MobileNets, GhostNets
+    elif _set_stride_one(model, "conv_stem"):  # EfficientNets, MobileNets, GhostNets
         pass
-    elif _unstride(stem, "conv"):  # RegNets, ResNets with pre-activation
+    elif _set_stride_one(stem, "conv"):  # RegNets, ResNets with pre-activation
         if hasattr(stem, "pool"):
             stem.pool = nn.Identity()  # type: ignore[union-attr]
-    elif not (isinstance(stem, nn.Sequential) and hasattr(model, "stages") and _unstride(stem, "0")):  # ConvNeXts
+    elif not (isinstance(stem, nn.Sequential) and hasattr(model, "stages") and _set_stride_one(stem, "0")):  # ConvNeXts
         raise InputError(
             f"{name}: has no stem that --small-stem can change; "
             "this works for ResNets, DenseNets, EfficientNets, MobileNets, GhostNets, RegNets and ConvNeXts"
         )
 
 
-def _unstride(owner: nn.Module | None, name: str) -> bool:
+def _set_stride_one(owner: nn.Module | None, name: str) -> bool:
     """Give the convolution called `name`, or the first in a sequence of that name, stride 1; whether there is one."""
     layer = getattr(owner, name, None)
     if isinstance(layer, nn.Sequential) and len(layer):
-        return _unstride(layer, "0")
+        return _set_stride_one(layer, "0")
     if owner is None or not isinstance(layer, nn.Conv2d):
         return False
     if layer.kernel_size == (3, 3):

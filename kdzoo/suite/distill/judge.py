@@ -17,8 +17,8 @@ from kdzoo.suite.report.intervals import mcnemar_p, paired_difference, wilson
 from kdzoo.suite.run.prepare import Prepared
 from kdzoo.training.latency import machine_load, milliseconds
 from kdzoo.training.located import LocatedRun, Modules
-from kdzoo.training.run_data import data_of, shape_of
-from kdzoo.training.run_networks import network_of
+from kdzoo.training.run_data import input_shape, load_run_data
+from kdzoo.training.run_networks import load_network
 
 
 def judge(prepared: Prepared, method: str, notes: tuple[str, ...], modules: Modules) -> Verdict:
@@ -26,11 +26,13 @@ def judge(prepared: Prepared, method: str, notes: tuple[str, ...], modules: Modu
     distilled, alone = located_run(prepared, method), located_run(prepared, "none")
     device = torch.device(prepared.options.device)
     torch.set_num_threads(prepared.options.threads)
-    images, _ = data_of(distilled, prepared.options.image_cache)
-    shape = shape_of(images, distilled.run.recipe)
+    images, _ = load_run_data(distilled, prepared.options.image_cache)
+    shape = input_shape(images, distilled.run.recipe)
     student_network, _ = trained_student(distilled, modules, prepared)
     assert distilled.run.teacher is not None
-    teacher_network = network_of(distilled.run.teacher, images, side=shape[1], seed=0, path=distilled.paths.get("teacher"), modules=modules)
+    teacher_network = load_network(
+        distilled.run.teacher, images, side=shape[1], seed=0, path=distilled.paths.get("teacher"), modules=modules
+    )
     student_times = {batch: milliseconds(student_network, shape, batch, device) for batch in BATCHES}
     teacher_times = {batch: milliseconds(teacher_network, shape, batch, device) for batch in BATCHES}
     result, of_alone = distilled.folder.result(), alone.folder.result()["last"]
@@ -85,7 +87,7 @@ def located_run(prepared: Prepared, method: str) -> LocatedRun:
 
 def trained_student(located: LocatedRun, modules: Modules, prepared: Prepared) -> tuple[Network, Dataset]:
     """The trained student of a run."""
-    dataset, _ = data_of(located, prepared.options.image_cache)
+    dataset, _ = load_run_data(located, prepared.options.image_cache)
     spec = located.run.student.model_copy(update={"start": f"run:{located.run.id}"})
-    side = shape_of(dataset, located.run.recipe)[1]
-    return network_of(spec, dataset, side=side, seed=0, path=str(located.folder.student), modules=modules), dataset
+    side = input_shape(dataset, located.run.recipe)[1]
+    return load_network(spec, dataset, side=side, seed=0, path=str(located.folder.student), modules=modules), dataset

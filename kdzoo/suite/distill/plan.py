@@ -17,8 +17,8 @@ from kdzoo.suite.plan.recipe_files import recipe_file
 from kdzoo.suite.plan.requests import parse_request
 from kdzoo.suite.run.prepare import Prepared, configure, prepare
 from kdzoo.training.located import Modules
-from kdzoo.training.run_data import images_of
-from kdzoo.training.run_networks import network_of
+from kdzoo.training.run_data import load_dataset
+from kdzoo.training.run_networks import load_network
 
 
 def plan_distillation(wish: Wish, modules: Modules) -> tuple[Prepared, tuple[str, ...]]:
@@ -78,7 +78,7 @@ def _own_size(wish: Wish) -> int | None:
     own = recipe_file(wish.recipe).recipe.get("augment", {}).get("size")
     if own is None:
         return None
-    images = images_of(wish.data, None, None)
+    images = load_dataset(wish.data, None, None)
     return min(images.height, images.width, own) if min(images.height, images.width) < own else None
 
 
@@ -95,10 +95,10 @@ def chosen_size(prepared: Prepared, modules: Modules, given: int | None) -> Imag
     if not sides or spec is None or spec.start == "random" or (given is not None and spec.norm is not None):
         return None
     config = prepared.config
-    images = images_of(config.data, config.data_root, sides[-1], config.image_cache, config.skip_unreadable)
+    images = load_dataset(config.data, config.data_root, sides[-1], config.image_cache, config.skip_unreadable)
 
     def network_at(side: int) -> Network:
-        return freeze(network_of(spec, images, side=side, seed=0, path=path, modules=modules, head="fresh"))
+        return freeze(load_network(spec, images, side=side, seed=0, path=path, modules=modules, head="fresh"))
 
     return choose_size(network_at, spec.name, split(images, planned.run.data).train, sides)
 

@@ -16,7 +16,7 @@ from kdzoo.errors import collect_problems
 from kdzoo.runs.spec import DataSpec, TransferSpec
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.recipe_files import RecipeFile
-from kdzoo.training.run_data import images_of, unlabelled_of
+from kdzoo.training.run_data import load_dataset, load_transfer_images
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def image_size(protocol: RecipeFile | None, changes: Mapping[str, Any]) -> int |
 
 def read_images(config: BenchConfig, side: int | None) -> Dataset:
     """The images of a bench, decoded for a side where that is given."""
-    return images_of(config.data, config.data_root, side, config.image_cache, config.skip_unreadable)
+    return load_dataset(config.data, config.data_root, side, config.image_cache, config.skip_unreadable)
 
 
 def plan_data(config: BenchConfig, protocol: RecipeFile, dataset: Dataset, side: int | None, problems: list[str]) -> BenchData:
@@ -91,7 +91,7 @@ def _unlabelled(config: BenchConfig, dataset: Dataset, side: int | None) -> Unla
     """The images without labels that the student is taught on; raises InputError where some of them are test images."""
     if config.transfer_data is None:
         return None
-    unlabelled = unlabelled_of(config.transfer_data, ImageFormat.those_of(dataset), config.data_root, side, config.skip_unreadable)
+    unlabelled = load_transfer_images(config.transfer_data, ImageFormat.those_of(dataset), config.data_root, side, config.skip_unreadable)
     refuse_test_images(dataset, unlabelled)
     return unlabelled
 

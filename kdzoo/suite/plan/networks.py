@@ -15,7 +15,7 @@ from kdzoo.models.names import code_of, pretrained_classes, require_network_name
 from kdzoo.models.normalisation import AUTO, normalisation_of
 from kdzoo.models.pairs import pair as named_pair
 from kdzoo.models.request import NetworkRequest, ensemble_ids, parse_network
-from kdzoo.models.weights import classes_of, file_sha256, input_of
+from kdzoo.models.weights import classes_of, file_sha256, read_input_transform
 from kdzoo.runs.spec import NetworkSpec, Normalisation
 from kdzoo.runs.store import RunFolder, Store, is_teacher, teacher_store
 from kdzoo.suite.plan.changes import as_text, below
@@ -129,7 +129,7 @@ class NetworkResolver:
         checkpoint = read_checkpoint(request.path, key=request.weights)
         which = None if checkpoint.key == checkpoint.sets[0] else checkpoint.key
         spec = spec.model_copy(update={"start": f"file:{file_sha256(request.path)}", "weights": which})
-        offer = Offer(request.text, spec, checkpoint.remarks(request.text), brings_norm=input_of(request.path) is not None)
+        offer = Offer(request.text, spec, checkpoint.remarks(request.text), brings_norm=read_input_transform(request.path) is not None)
         return offer.of_classes(classes_of(checkpoint.state) or self.classes, checkpoint.class_names, self.dataset)
 
     def _from_run(self, request: NetworkRequest, spec: NetworkSpec) -> Offer:

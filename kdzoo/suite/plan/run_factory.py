@@ -32,7 +32,7 @@ from kdzoo.suite.plan.recipe_files import RecipeFile
 from kdzoo.teachers.checks import measure_norms
 from kdzoo.teachers.file_io import read_saved
 from kdzoo.training.located import Modules, WeightFiles
-from kdzoo.training.run_networks import network_of
+from kdzoo.training.run_networks import load_network
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class RunFactory:
         images, augment = self.data.dataset, self.recipe(teacher.spec, teacher=False).augment
         parts = split(images, self.data.spec.of_teacher)
         side = augment.size or images.height
-        network = freeze(network_of(teacher.spec, images, side=side, seed=0, path=teacher.path, modules=self.modules))
+        network = freeze(load_network(teacher.spec, images, side=side, seed=0, path=teacher.path, modules=self.modules))
         architectures = own_norm(teacher.spec.name)
         norms = measure_norms(network, architectures, parts.val or labelled_subset(parts), augment, torch.device("cpu"))
         better = norms.better()

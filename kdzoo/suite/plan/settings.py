@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from kdzoo.contract.card import LOW_FIRST, WEIGHTS_WORTH_TRYING, Setting, in_doses
+from kdzoo.contract.card import DEFAULT_SEARCH_WEIGHTS, LOW_FIRST, Setting, in_doses
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.errors import raise_if_any
 from kdzoo.suite.plan.config import EVERY_METHOD, BenchConfig
@@ -97,7 +97,7 @@ def tidy(value: float) -> float:
 def _search(request: Request, published: Mapping[str, PairValues]) -> tuple[Setting, ...]:
     """The settings worth trying, the declared one first; where a pair has values of its own, those first and then the declared."""
     if request.exact or (len(request.terms) > 1 and why_no_dose(request)):
-        return tuple(Setting(weight=weight) for weight in WEIGHTS_WORTH_TRYING)
+        return tuple(Setting(weight=weight) for weight in DEFAULT_SEARCH_WEIGHTS)
     if len(request.terms) > 1:
         return in_doses(*LOW_FIRST)
     (name,) = request.terms

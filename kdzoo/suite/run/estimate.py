@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from kdzoo.data.views import has_numbered_views, view_count
-from kdzoo.models.measure import count
+from kdzoo.models.measure import network_cost
 from kdzoo.models.network import Network
 from kdzoo.models.placement import Placement
 from kdzoo.runs.costs import kind_of, read_costs
@@ -27,10 +27,11 @@ from kdzoo.suite.run.prepare import Prepared
 from kdzoo.suite.run.untrained import Untrained, bind
 from kdzoo.teachers.saved import SavedTeacher
 from kdzoo.teachers.teacher import Teacher, live_teacher
+from kdzoo.training.cohort import Cohort
 from kdzoo.training.cost import COUNTED, TIMED, step_seconds
 from kdzoo.training.located import LocatedRun, Modules
-from kdzoo.training.run_data import shape_of
-from kdzoo.training.run_student import cohort_of, member_of
+from kdzoo.training.run_data import input_shape
+from kdzoo.training.run_student import build_member
 
 START_SECONDS = 10.0
 """what a worker process takes to import torch and timm, to read the data and to ask the teacher about validation and test images"""
@@ -124,13 +125,13 @@ def probe_cost(located: LocatedRun, untrained: Untrained, options: WorkerOptions
     source, shapes = untrained.teacher(located) or (None, None)
     teacher: Teacher | None = source if isinstance(source, SavedTeacher) else None
     if isinstance(source, Network):
-        cost = count(source, shape_of(dataset, located.run.recipe))
+        cost = network_cost(source, input_shape(dataset, located.run.recipe))
         teacher = live_teacher(source, "untrained", cost, splits.truncate_eval(1), located.run.recipe.augment, execution)
     began = time.process_time()
-    member = member_of(located, dataset, splits, shapes, execution, modules)
+    member = build_member(located, dataset, splits, shapes, execution, modules)
     built = time.process_time() - began
-    step = step_seconds(cohort_of([member], splits, teacher, execution))
-    own_probe = (COUNTED + TIMED) * (step.shared + step.own * (2 if located.run.objective.terms else 1))  # `training.cost.probe`
+    step = step_seconds(Cohort([member], splits, teacher, execution))
+    own_probe = (COUNTED + TIMED) * (step.shared + step.own * (2 if located.run.objective.terms else 1))  # `training.cost.step_cost`
     return ProbedCost(2 * built + own_probe, step.own, step.shared)
 
 

@@ -26,11 +26,12 @@ from kdzoo.runs.wandb_settings import WandbSettings
 from kdzoo.suite.run.repair import begin_again
 from kdzoo.teachers.teacher import Teacher
 from kdzoo.training.checkpoint import read_checkpoint, resume
-from kdzoo.training.cost import probe
+from kdzoo.training.cohort import Cohort
+from kdzoo.training.cost import step_cost
 from kdzoo.training.head import start_head
 from kdzoo.training.located import LocatedRun, Modules
 from kdzoo.training.member import Member
-from kdzoo.training.run_student import cohort_of, member_of
+from kdzoo.training.run_student import build_member
 
 
 def load_pretrain_stage(member: Member, first: LocatedRun) -> None:
@@ -82,9 +83,9 @@ def measure_cost(
     if run.objective.terms:
         recipe = run.recipe.model_copy(update={"dot": None})  # one gradient has one momentum
         update = {"objective": ObjectiveSpec(task=1.0), "teacher": None, "kind": "train", "recipe": recipe}
-        member = member_of(replace(located, run=run.model_copy(update=update)), dataset, splits, None, execution, modules)
-        alone = cohort_of([member], splits, None, execution)
-    return probe(cohort_of([fresh], splits, teacher, execution), alone)
+        member = build_member(replace(located, run=run.model_copy(update=update)), dataset, splits, None, execution, modules)
+        alone = Cohort([member], splits, None, execution)
+    return step_cost(Cohort([fresh], splits, teacher, execution), alone)
 
 
 def begin_with_probe(member: Member, splits: Splits, emit: Emit) -> None:

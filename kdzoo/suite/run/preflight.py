@@ -14,9 +14,9 @@ from kdzoo.suite.run.saved_teachers import check_saved_teachers
 from kdzoo.suite.run.trial import trial_key, try_loss, users_methods
 from kdzoo.suite.run.untrained import Untrained, bind, distinct
 from kdzoo.training.located import LocatedRun, Modules
-from kdzoo.training.run_data import shape_of
-from kdzoo.training.run_networks import network_of
-from kdzoo.training.run_student import objective_of, student_of
+from kdzoo.training.run_data import input_shape
+from kdzoo.training.run_networks import load_network
+from kdzoo.training.run_student import build_run_objective, build_student
 
 
 def preflight(
@@ -33,7 +33,7 @@ def preflight(
     for planned in plan.teachers.values():
         with collect_problems(problems):
             located = bind(planned, plan)
-            student_of(located, *untrained.data(located), None, modules)
+            build_student(located, *untrained.data(located), None, modules)
     for planned in distinct(plan.students, lambda p: (str(p.run.student), str(p.run.teacher), str(p.run.objective))):
         with collect_problems(problems):
             build_objectives(bind(planned, plan), untrained, trials)
@@ -78,7 +78,7 @@ def build_objectives(located: LocatedRun, untrained: Untrained, trials: LossTria
     teacher, student = untrained.teacher_shapes(located), untrained.student(located)
     for run in filter(None, (located.run.pretrain_run, located.run)):
         stage = located if run is located.run else replace(located, run=run)
-        objective = objective_of(stage, *student, dataset, splits, teacher)
+        objective = build_run_objective(stage, *student, dataset, splits, teacher)
         trials.try_once(stage, objective, untrained)
 
 
@@ -88,4 +88,6 @@ def load_teacher_weights(located: LocatedRun, plan: Plan, untrained: Untrained, 
     if spec is None or spec.saved is not None or spec.start.removeprefix("run:") in plan.teachers:
         return
     dataset, _ = untrained.data(located)
-    network_of(spec, dataset, side=shape_of(dataset, located.run.recipe)[1], seed=0, path=located.paths.get("teacher"), modules=modules)
+    load_network(
+        spec, dataset, side=input_shape(dataset, located.run.recipe)[1], seed=0, path=located.paths.get("teacher"), modules=modules
+    )

@@ -24,7 +24,7 @@ from kdzoo.suite.plan.sweep import plan as make_plan
 from kdzoo.suite.run.launchers.gpus import visible_gpus
 from kdzoo.suite.run.preflight import preflight
 from kdzoo.training.located import Modules
-from kdzoo.training.run_data import images_of, unlabelled_of
+from kdzoo.training.run_data import load_dataset, load_transfer_images
 
 COHORT_SHARE = 0.5
 """the share of the memory that is free at the start which cohorts may hold, all processes together"""
@@ -50,8 +50,8 @@ class Prepared:
 def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
     """Plan a bench and check all that can be checked before the first step, but for folders; writes nothing. Raises InputError."""
     load_plugins(config.plugin)
-    images_of.cache_clear()  # in a long session the files may have changed since the last bench
-    unlabelled_of.cache_clear()
+    load_dataset.cache_clear()  # in a long session the files may have changed since the last bench
+    load_transfer_images.cache_clear()
     problems: list[str] = []
     plan = device = settings = None
     with collect_problems(problems):

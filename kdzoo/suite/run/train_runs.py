@@ -27,7 +27,7 @@ from kdzoo.training.cohort import Cohort
 from kdzoo.training.cost import with_pretrain_stage
 from kdzoo.training.located import LocatedRun
 from kdzoo.training.member import Member
-from kdzoo.training.run_student import cohort_of, member_of
+from kdzoo.training.run_student import build_member
 from kdzoo.training.train import UNITS_AN_EPOCH, Stopped, fit
 
 LOCK_POLL_SECONDS = 0.5
@@ -156,7 +156,7 @@ def train_cohort(
         teacher_shapes, weights = (
             (shapes, teacher.weights_digest) if located.run.teacher is not None and teacher is not None else (None, None)
         )
-        build = partial(member_of, located, dataset, splits, teacher_shapes, execution, state.modules, weights)
+        build = partial(build_member, located, dataset, splits, teacher_shapes, execution, state.modules, weights)
         try:
             member = start_or_resume(store, located, build, train_first, emit)
             if member.step == 0 and member.run.recipe.head == "probe" and member.network.fresh_head:
@@ -179,7 +179,7 @@ def train_cohort(
         members.append(member)
     setup = (work_clock(execution.device, options.threads) - began) / max(len(members), 1)
     for group in group_by_step(members, options.memory):
-        for cohort in cohort_of(group, splits, teacher, execution).split_by_cache(shapes):
+        for cohort in Cohort(group, splits, teacher, execution).split_by_cache(shapes):
             note_lost_lines(cohort, emit)
             attach_accelerators(cohort, emit)
             emit(beginning_of(cohort))

@@ -29,8 +29,8 @@ from kdzoo.teachers.saved import SavedTeacher
 from kdzoo.training.cohort import Cohort
 from kdzoo.training.located import LocatedRun
 from kdzoo.training.member import Member
-from kdzoo.training.run_data import shape_of
-from kdzoo.training.run_student import cohort_of, size_of
+from kdzoo.training.run_data import input_shape
+from kdzoo.training.run_student import deployed_cost
 
 FEW = 4
 """images of a trial step; where so few fail, a whole batch is tried, since a loss may need more"""
@@ -79,10 +79,10 @@ def _try_here(
     network, before = student[0], {name: value.clone() for name, value in student[0].state_dict().items()}
     execution = Placement(WorkerOptions(device=str(device), threads=torch.get_num_threads(), teacher_cache=0))
     try:
-        size = size_of(network, objective, shape_of(dataset, located.run.recipe))
+        size = deployed_cost(network, objective, input_shape(dataset, located.run.recipe))
         member = Member(located.run, located.folder, network, size, objective, execution)
         saved = teacher[0] if teacher is not None and isinstance(teacher[0], SavedTeacher) else None
-        cohort = cohort_of([member], splits, saved, execution)
+        cohort = Cohort([member], splits, saved, execution)
         untrained = teacher[0] if teacher is not None and isinstance(teacher[0], Network) else None
         source = None if untrained is None else execution.place(untrained, located.run.recipe.precision)
         whole = min(located.run.recipe.batch_size, len(splits.train.targets))

@@ -9,15 +9,15 @@ from kdzoo.contract.shapes import Shapes
 from kdzoo.data.dataset import Dataset
 from kdzoo.data.split import Splits
 from kdzoo.models.ensemble import Ensemble
-from kdzoo.models.measure import probe as shapes_of
+from kdzoo.models.measure import measure_shapes as shapes_of
 from kdzoo.models.network import Network, freeze
 from kdzoo.runs.spec import NetworkSpec
 from kdzoo.runs.store import RunFolder
 from kdzoo.suite.plan.planned import Plan, PlannedRun
 from kdzoo.teachers.saved import SavedTeacher, saved_teacher, shapes_of_saved
 from kdzoo.training.located import LocatedRun, Modules, data_key
-from kdzoo.training.run_data import data_of, shape_of
-from kdzoo.training.run_networks import members_of, network_of
+from kdzoo.training.run_data import input_shape, load_run_data
+from kdzoo.training.run_networks import load_network, members_of
 from kdzoo.training.run_student import student_network, student_shapes
 from kdzoo.training.run_teacher import saved_file
 
@@ -40,7 +40,7 @@ class Untrained:
         """The images and the parts of a run's data; raises InputError where they are not those it was planned with."""
         key = data_key(located)
         if key not in self._data:
-            self._data = {key: data_of(located, self._image_cache)}
+            self._data = {key: load_run_data(located, self._image_cache)}
         return self._data[key]
 
     def student(self, located: LocatedRun) -> tuple[Network, Shapes]:
@@ -75,11 +75,11 @@ class Untrained:
         if spec.saved is not None:
             file = saved_file(located)
             return saved_teacher(file, splits, located.run.recipe), shapes_of_saved(file)
-        shape = shape_of(dataset, located.run.recipe)
+        shape = input_shape(dataset, located.run.recipe)
 
         def make(one: NetworkSpec) -> Network:
             random_start = one.model_copy(update={"start": "random"})
-            return freeze(network_of(random_start, dataset, side=shape[1], seed=0, path=None, modules=self._modules))
+            return freeze(load_network(random_start, dataset, side=shape[1], seed=0, path=None, modules=self._modules))
 
         members = members_of(spec, located.paths.get("teacher"))
         network = Ensemble([make(member) for member, _ in members]) if members else make(spec)

@@ -20,8 +20,8 @@ from kdzoo.runs.spec import Run
 from kdzoo.runs.store import Store
 from kdzoo.teachers.teacher import Teacher
 from kdzoo.training.located import LocatedRun, Modules, data_key, teacher_key
-from kdzoo.training.run_data import data_of
-from kdzoo.training.run_teacher import teacher_of
+from kdzoo.training.run_data import load_run_data
+from kdzoo.training.run_teacher import load_teacher
 
 
 @dataclass
@@ -37,7 +37,7 @@ class WorkerState:
         key = (*data_key(located), options.device, options.image_cache)
         if key not in self.datasets:
             self.datasets = {}  # before the next one takes its place on the device
-            dataset, splits = data_of(located, options.image_cache)
+            dataset, splits = load_run_data(located, options.image_cache)
             self.datasets = {key: (dataset, place_on_device(splits, torch.device(options.device)))}
         return self.datasets[key]
 
@@ -49,7 +49,7 @@ class WorkerState:
             return None, None
         key = teacher_key(located)
         if key not in self.teachers:
-            served = teacher_of(located, dataset, splits, execution, self.modules)
+            served = load_teacher(located, dataset, splits, execution, self.modules)
             assert served is not None
             self.teachers = {key: served}
             emit_notes(served[0].notes, emit)

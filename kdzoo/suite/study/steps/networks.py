@@ -16,8 +16,8 @@ from kdzoo.runs.store import RunFolder
 from kdzoo.suite.study.steps.step import Work
 from kdzoo.tasks.task import Task
 from kdzoo.training.located import LocatedRun, Modules
-from kdzoo.training.run_data import data_of, shape_of
-from kdzoo.training.run_networks import network_of
+from kdzoo.training.run_data import input_shape, load_run_data
+from kdzoo.training.run_networks import load_network
 from kdzoo.training.run_student import load_trained_student
 
 
@@ -40,8 +40,8 @@ class Finished:
         run = self.located.run
         if run.teacher is None:
             raise InputError(f"{run.id}: learned from no teacher, which could label images")
-        side, path = shape_of(self.dataset, run.recipe)[1], self.located.paths.get("teacher")
-        return self._ask(network_of(run.teacher, self.dataset, side=side, seed=0, path=path, modules=Modules()), subset)
+        side, path = input_shape(self.dataset, run.recipe)[1], self.located.paths.get("teacher")
+        return self._ask(load_network(run.teacher, self.dataset, side=side, seed=0, path=path, modules=Modules()), subset)
 
     def _ask(self, network: nn.Module, subset: Subset) -> Tensor:
         return predict(network.to(self.device), subset, self.located.run.recipe.augment, self.device)
@@ -72,7 +72,7 @@ def finished(folder: RunFolder, work: Work) -> Finished:
     located = LocatedRun.read(folder)
     if work.data_root is not None:
         located = replace(located, paths={**located.paths, "data_root": work.data_root})
-    dataset, splits = data_of(located)
+    dataset, splits = load_run_data(located)
     return Finished(located, dataset, splits, load_trained_student(located, dataset, splits, Modules()), torch.device(work.device))
 
 
