@@ -23,7 +23,7 @@ from kdzoo.models.build import build_network
 from kdzoo.models.measure import measure_shapes, network_cost
 from kdzoo.models.network import Network
 from kdzoo.models.placement import Placement
-from kdzoo.models.predict import EVALUATION_BATCH, EVALUATION_PIXELS, batch_of, predict
+from kdzoo.models.predict import CPU_BATCH, EVALUATION_PIXELS, GPU_BATCH, batch_of, predict
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.recipe import Augment, Recipe
 from kdzoo.runs.spec import DataSpec, NetworkSpec, ObjectiveSpec, Run
@@ -179,10 +179,12 @@ def test_clearly_better_is_two_standard_errors_of_the_paired_difference():
 def test_a_batch_of_photographs_has_no_more_pixels_than_one_of_small_images():
     small, large = (Subset(torch.zeros(1, 3, side, side, dtype=torch.uint8), torch.zeros(1)) for side in (32, 256))
     network = build_network(NetworkSpec(name="test_resnet", classes=5), channels=3, side=32, mean=[0.5], std=[0.5], seed=0)
-    assert batch_of(network, small, Augment()) == EVALUATION_BATCH
-    assert batch_of(network, large, Augment()) * 256**2 <= EVALUATION_PIXELS
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert batch_of(network, small, Augment(), cpu) == CPU_BATCH
+    assert batch_of(network, small, Augment(), gpu) == GPU_BATCH
+    assert batch_of(network, large, Augment(), gpu) == EVALUATION_PIXELS // 256**2
     network.image_size = 224
-    assert batch_of(network, small, Augment()) * 224**2 <= EVALUATION_PIXELS
+    assert batch_of(network, small, Augment(), gpu) == EVALUATION_PIXELS // 224**2
 
 
 @pytest.mark.slow

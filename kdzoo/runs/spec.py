@@ -29,7 +29,7 @@ from kdzoo.runs.fields import (
 from kdzoo.runs.recipe import Recipe
 from kdzoo.tasks.classification import CLASSIFICATION
 
-ENGINE = 3
+ENGINE = 4
 """Raised when the trainer's numbers change, so that older runs are not taken for new ones."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 import torch
@@ -31,23 +32,26 @@ class NonfiniteLoss:
 
 @dataclass
 class Tally:
-    """Sums over the steps of an epoch, kept on the device.
+    """Sums over the steps of an epoch, kept on the device, for the loss and its parts in the order of their names.
 
-    bad: for the loss and its parts, in the order of these names, the first step at which each was NaN or infinite.
+    sums: in float64, of each mean times the samples of its step. bad: the first step at which each was NaN or infinite.
     """
 
-    sums: dict[str, Tensor] = field(default_factory=dict)
+    sums: dict[tuple[str, ...], Tensor] = field(default_factory=dict)
     samples: int = 0
     bad: dict[tuple[str, ...], Tensor] = field(default_factory=dict)
 
     def add(self, losses: Losses, samples: int, step: int) -> None:
-        for name, value in {TOTAL: losses.total, **losses.parts}.items():
-            addend = value.detach().double() * samples
-            self.sums[name] = self.sums[name] + addend if name in self.sums else addend
+        names = (TOTAL, *losses.parts)
+        values = torch.stack([losses.total.detach(), *(part.detach() for part in losses.parts.values())])
+        if names not in self.sums:
+            self.sums[names] = torch.zeros_like(values, dtype=torch.float64)
+        if names not in self.bad:  # a checkpoint has the sums alone
+            self.bad[names] = torch.full_like(values, NEVER, dtype=torch.int64)
+        self.sums[names].add_(values, alpha=samples)
         self.samples += samples
-        names, values = (TOTAL, *losses.parts), torch.stack([losses.total.detach(), *(part.detach() for part in losses.parts.values())])
-        here = torch.where(torch.isfinite(values), NEVER, step)
-        self.bad[names] = torch.minimum(self.bad[names], here) if names in self.bad else here
+        finite = values - values == 0  # half as many kernels as torch.isfinite
+        self.bad[names].clamp_(max=torch.where(finite, NEVER, step))
 
     def first_nonfinite(self) -> NonfiniteLoss | None:
         """Where the loss first was NaN or infinite since the epoch began; waits for the device."""
@@ -59,4 +63,9 @@ class Tally:
         return NonfiniteLoss(first[TOTAL], parts, len(parts) == len(first) - 1 > 1)
 
     def means(self) -> dict[str, float]:
-        return {name: float(total) / max(self.samples, 1) for name, total in self.sums.items()}
+        """The mean over the epoch's samples of the loss and of each part, by name; waits for the device."""
+        sums: Counter[str] = Counter()
+        for names, totals in self.sums.items():
+            for name, total in zip(names, totals.tolist(), strict=True):
+                sums[name] += total
+        return {name: total / max(self.samples, 1) for name, total in sums.items()}
