@@ -159,13 +159,13 @@ def few(setup: Setup) -> int:
 
 
 def losses_of(cohort: Cohort, *, replay: bool = False) -> list[Tensor]:
-    """The running sum of every member's loss after each of the first steps."""
+    """The running mean of every member's loss after each of the first steps."""
     trained = training(cohort, replay=replay)
-    sums = []
+    means = []
     for _ in range(STEPS):
         next(trained)
-        sums.append(torch.stack([member.tally.sums["loss"].detach().cpu() for member in cohort.members]))
-    return sums
+        means.append(torch.tensor([member.tally.means()["loss"] for member in cohort.members]))
+    return means
 
 
 def relative(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:

@@ -134,7 +134,7 @@ def live_teacher(network: Network, name: str, cost: NetworkCost, splits: Splits,
         "code": CODE_DIGEST,
         "data": splits.description,
         "size": augment.size,
-        "block": {part: batch_of(network, subset, augment) for part, subset in subsets.items()},
+        "block": {part: batch_of(network, subset, augment, execution.device) for part, subset in subsets.items()},
         **execution.arithmetic,
     }
     evaluation = Predictions(compute()) if execution.options.teacher_cache == 0 else predictions(about, name, compute)

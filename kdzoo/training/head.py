@@ -50,7 +50,7 @@ def embeddings(network: Network, subset: Subset, augment: Augment, device: torch
     """The embeddings (N, D) of a network in evaluation mode of the images as they are seen at evaluation, on the CPU."""
     training = network.training
     network.eval()
-    indices = torch.split(torch.arange(len(subset.targets), device=subset.images.device), batch_of(network, subset, augment))
+    indices = torch.split(torch.arange(len(subset.targets), device=subset.images.device), batch_of(network, subset, augment, device))
     batches = [
         network(evaluation_view(images, augment), Need.EMBEDDING).embedding.float().cpu()
         for images in fetch(subset.images, indices, device)

@@ -216,7 +216,7 @@ def _answers(
 
     augment: what numbers the views; size: the augmentation whose size the centre view has.
     """
-    chunk = batch_of(network, rows.part, size)
+    chunk = batch_of(network, rows.part, size, torch.device("cpu"))
     pieces = [piece for piece in torch.split(torch.arange(len(rows.images)), chunk) if len(piece)]
     places = (rows.images[piece].to(rows.part.images.device) for piece in pieces)
     for piece, images in zip(pieces, fetch(rows.part.images, places, torch.device("cpu")), strict=True):
