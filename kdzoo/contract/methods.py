@@ -47,8 +47,9 @@ class Methods(Registry[type[Method]]):
 
         Where their code is loaded, a plugin has registered some, or other packages offer some, the code is read as ever.
         """
-        before = self._by_catalogue  # one block may stand in another; to look for installed packages takes milliseconds, so once a block
-        self._by_catalogue = before or not importlib.metadata.entry_points(group=GROUP)
+        before = self._by_catalogue  # one block may stand in another
+        # To look for installed packages takes milliseconds: once a block, and not where the code is read in any case.
+        self._by_catalogue = before or (not self._loaded and not importlib.metadata.entry_points(group=GROUP))
         try:
             yield
         finally:
