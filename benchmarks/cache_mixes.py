@@ -24,7 +24,7 @@ from speed_setup import Setup, teacher_file
 
 from kdzoo.contract.batch import Progress
 from kdzoo.contract.card import Setting
-from kdzoo.data.canonical import Raw, canonical
+from kdzoo.data.canonical import Raw, make_dataset
 from kdzoo.data.dataset import Dataset
 from kdzoo.data.split import split
 from kdzoo.models.placement import Placement
@@ -58,7 +58,7 @@ def random_images() -> Dataset:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, (IMAGES + 100, 32, 32, 3), generator=generator, dtype=torch.uint8).numpy()
     labels = (torch.arange(IMAGES + 100) % 100).numpy()
-    return canonical("noise", Raw((pixels[:IMAGES], labels[:IMAGES]), (pixels[IMAGES:], labels[IMAGES:])))
+    return make_dataset("noise", Raw((pixels[:IMAGES], labels[:IMAGES]), (pixels[IMAGES:], labels[IMAGES:])))
 
 
 def cohorts(setup: Setup, methods: Sequence[str], augment: Augment, cache: int, mix: int) -> Iterator[Cohort]:
@@ -107,10 +107,10 @@ def seconds_a_step(cohort: Cohort, epochs: Sequence[int]) -> float:
 
 MIXES: tuple[tuple[str, tuple[str, ...], Augment, int], ...] = (
     ("student alone", ("none",), CROPS, 0),
-    ("hinton, living teacher", ("hinton",), CROPS, 0),
+    ("hinton, live teacher", ("hinton",), CROPS, 0),
     ("hinton", ("hinton",), CROPS, ROOM),
     ("hinton under RandAugment", ("hinton",), RANDAUGMENT, ROOM),
-    ("at, living teacher", ("at",), CROPS, 0),
+    ("at, live teacher", ("at",), CROPS, 0),
     ("at, stages cached", ("at",), CROPS, ROOM),
     ("at, stages do not fit", ("at",), CROPS, LOGITS_ALONE),
     ("hinton and at, stages cached", ("hinton", "at"), CROPS, ROOM),

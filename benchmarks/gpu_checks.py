@@ -97,7 +97,7 @@ def stacked(setup: Setup) -> Record:
 
 
 def remembered(setup: Setup) -> Record:
-    """A teacher whose outputs are read back from the device's memory against the living one."""
+    """A teacher whose outputs are read back from the device's memory against the live one."""
     with exact_products():
         alive = losses_of(cohort_for(setup, SWEEP, "off", limit=few(setup)))
         cohort = cohort_for(setup, SWEEP, "auto", limit=few(setup))

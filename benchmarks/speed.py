@@ -200,7 +200,7 @@ def growth_by_batch(setup: Setup, settings: Settings, say: Callable[[str], None]
 
 
 def share_cell(setup: Setup, settings: Settings) -> dict[str, Any]:
-    """Where the time of a step goes: a single run, a sweep with the living teacher, and one with the cache."""
+    """Where the time of a step goes: a single run, a sweep with the live teacher, and one with the cache."""
     found = {}
     for name in ("kdzoo", "kdzoo_sweep", "kdzoo_warm"):
         side = SIDES[name](setup)

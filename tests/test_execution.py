@@ -94,6 +94,6 @@ def test_an_execution_is_written_as_it_was_asked_for():
 
 def test_a_job_takes_its_options_through_the_pipe_to_its_worker():
     options = WorkerOptions(threads=2, teacher_cache=None, image_cache=1024, keep=("checkpoint",), oracle=True, wandb={"mode": "offline"})
-    job = Job("a job", "students", "results/b", ("hinton-0123456789ab",), options, example=("results/b", "none-0123456789ab"))
+    job = Job("a job", "students", "results/b", ("hinton-0123456789ab",), options, checked_run=("results/b", "none-0123456789ab"))
     assert Job.from_json(job.to_json()) == job
     assert set(ExecutionSpec.model_fields) < set(WorkerOptions.model_fields)

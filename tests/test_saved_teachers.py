@@ -1,4 +1,4 @@
-"""A teacher whose answers stand in a file teaches like the living one, and one written by hand like any closed model."""
+"""A teacher whose answers stand in a file teaches like the live one, and one written by hand like any closed model."""
 
 import json
 import re
@@ -65,7 +65,7 @@ def test_the_largest_may_be_all_there_are_or_all_of_the_probability():
     assert certain.argmax() == 1
 
 
-def test_a_bench_with_a_saved_teacher_ends_where_the_living_one_leads(kdzoo, place, train_here):
+def test_a_bench_with_a_saved_teacher_ends_where_the_live_one_leads(kdzoo, place, train_here):
     """To rounding: a row is computed in another batch than the one it teaches in."""
     assert kdzoo("train", "digits_teacher", "--data", "digits", "--limit", 200, "--epochs", 8, "--threads", 1).status == 0
     (teacher,) = teacher_store().ids()
@@ -93,17 +93,17 @@ def test_a_bench_with_a_saved_teacher_ends_where_the_living_one_leads(kdzoo, pla
     assert f"8 rows differ from {teacher}" in differs.out + differs.err
     refused = kdzoo(*BENCH, "--teacher", "saved:changed.npz", "--name", "refused", "--check", 16)
     assert refused.status == 2
-    assert f"changed.npz: its rows differ from its living teacher, {teacher}: by up to" in refused.err
+    assert f"changed.npz: its rows differ from its live teacher, {teacher}: by up to" in refused.err
     assert "in 16 rows; save them again (kdzoo teachers save), or pass --check 0" in refused.err
     assert not (place / "results" / "refused" / "runs").exists()
     unchecked = kdzoo(*BENCH, "--teacher", "saved:changed.npz", "--name", "refused", "--check", 0, "--dry-run")
     assert unchecked.status == 0, unchecked.err
     same = kdzoo(*BENCH, "--teacher", "saved:ten.safetensors", "--name", "again", "--dry-run", "--check", 16)
-    assert f"16 rows of its file agree with the living teacher, {teacher}" in same.out + same.err
+    assert f"16 rows of its file agree with the live teacher, {teacher}" in same.out + same.err
 
 
-def test_rows_of_the_views_that_a_runs_epochs_show_teach_like_the_living_teacher(kdzoo, place, train_here):
-    """Saved with their embedding, by the views of a run under the living teacher; a longer run is refused, and all views serve it."""
+def test_rows_of_the_views_that_a_runs_epochs_show_teach_like_the_live_teacher(kdzoo, place, train_here):
+    """Saved with their embedding, by the views of a run under the live teacher; a longer run is refused, and all views serve it."""
     assert kdzoo("train", "digits_teacher", "--data", "digits", "--limit", 200, "--epochs", 8, "--threads", 1, *MOVED_TEACHER).status == 0
     (teacher,) = teacher_store().ids()
     moved = (*BENCH, *MOVED, "--set", "recipe.lr=0.02")  # what is compared is not to hang on the last bits of an answer

@@ -1,4 +1,4 @@
-"""The teacher cache: the same numbers as a living teacher, whoever filled it and whenever."""
+"""The teacher cache: the same numbers as a live teacher, whoever filled it and whenever."""
 
 import json
 import multiprocessing

@@ -53,7 +53,7 @@ def _alone(tmp_path, monkeypatch):
 
 @dataclass(frozen=True)
 class Ready:
-    """A cache with a trained teacher, and its cache as two methods filled it; the weights that a living teacher gives."""
+    """A cache with a trained teacher, and its cache as two methods filled it; the weights that a live teacher gives."""
 
     bare: Path
     filled: Path
@@ -487,7 +487,7 @@ def _train_there(cache: str, folder: str, methods: str) -> None:
     train(planned(Path(folder), FINITE, methods=methods, seeds="1", **SMALL), EAGER)
 
 
-def test_two_processes_that_share_a_cache_end_with_a_living_teachers_weights(ready, tmp_path):
+def test_two_processes_that_share_a_cache_end_with_a_live_teachers_weights(ready, tmp_path):
     shutil.copytree(ready.bare, cache_folder())
     context = multiprocessing.get_context("fork")
     pairs = [(str(tmp_path / methods), methods) for methods in ("hinton", "at")]

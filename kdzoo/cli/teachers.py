@@ -99,7 +99,7 @@ def save(
         ),
     ] = "centre",
     check: Annotated[
-        int, option(text="Compare so many rows of the file with the living teacher; 0 for none.", default=str(COMPARED_ROWS), metavar="N")
+        int, option(text="Compare so many rows of the file with the live teacher; 0 for none.", default=str(COMPARED_ROWS), metavar="N")
     ] = COMPARED_ROWS,
     results: ResultsFolder = Path("results"),
 ) -> int:
@@ -140,14 +140,14 @@ def save(
 def check_file(
     file: Annotated[Path, argument("A file of saved answers.", metavar="FILE")],
     teacher: Annotated[
-        str | None, option(text="The living teacher, by its run's id.", default="the one that the file names", metavar="ID")
+        str | None, option(text="The live teacher, by its run's id.", default="the one that the file names", metavar="ID")
     ] = None,
     check: Annotated[
         int, option(text="How many rows are compared, drawn at random.", default=str(COMPARED_ROWS), metavar="N")
     ] = COMPARED_ROWS,
     results: ResultsFolder = Path("results"),
 ) -> int:
-    """Compare rows of a file of saved answers with the living teacher. Exits with 1 where they differ.
+    """Compare rows of a file of saved answers with the live teacher. Exits with 1 where they differ.
 
     \b
     Example:
@@ -158,19 +158,19 @@ def check_file(
 
 
 def _compare(path: Path, teacher: str | None, count: int, results: Path) -> int:
-    """Compare rows of a file with a living teacher and tell; the exit code."""
+    """Compare rows of a file with a live teacher and tell; the exit code."""
     from kdzoo.teachers.file_io import read_saved
     from kdzoo.training.located import LocatedRun
     from kdzoo.training.saving import compare_saved
 
     file = read_saved(path)
-    living = teacher or file.teacher
-    if living is None:
-        raise InputError(f"{path}: names no living teacher; give --teacher ID")
-    comparison = compare_saved(file, LocatedRun.read(finished_run(living, results)), count)
+    live = teacher or file.teacher
+    if live is None:
+        raise InputError(f"{path}: names no live teacher; give --teacher ID")
+    comparison = compare_saved(file, LocatedRun.read(finished_run(live, results)), count)
     verdict = "agree with" if comparison.agrees else "differ from"
     print_text(
-        f"{comparison.rows:,} rows {verdict} {living}: the largest relative difference is {comparison.difference:.2g}, "
+        f"{comparison.rows:,} rows {verdict} {live}: the largest relative difference is {comparison.difference:.2g}, "
         f"and {comparison.same_class:.1%} name the same class"
     )
     return 0 if comparison.agrees else 1

@@ -67,9 +67,9 @@ def build_objective(
         try:
             with global_stream(seed, "build", term.name), library_stream(seed, "build", term.name):
                 ours, theirs = stage_indices(term.method, stages)
-                learning = student.pick(ours)
-                teaching = teacher.pick(theirs) if teacher else learning
-                modules[term.name] = _build(term.method, learning, teaching, facts)
+                student_shapes = student.pick(ours)
+                teacher_shapes = teacher.pick(theirs) if teacher else student_shapes
+                modules[term.name] = _build(term.method, student_shapes, teacher_shapes, facts)
         except InputError as error:
             problems.extend(f"{term.name}: {problem}" for problem in error.problems)
         except (guard.Interference, MethodFault) as error:
@@ -77,7 +77,7 @@ def build_objective(
         except Exception as error:
             if not term.method.card.outside:
                 raise
-            networks = Networks(learning, teaching, (needs.student | needs.teacher).outputs)
+            networks = Networks(student_shapes, teacher_shapes, (needs.student | needs.teacher).outputs)
             words = diagnose(error, term.method.card.definition[0], networks)
             problems.append(f"{called(term.method)} at {term.method.card.origin}: its build() fails: {words}")
     if problems:

@@ -43,7 +43,7 @@ STATISTICS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 """mean and standard deviation of the train images, as the literature rounds them"""
 
 
-def canonical(name: str, raw: Raw, source: str = "") -> Dataset:
+def make_dataset(name: str, raw: Raw, source: str = "") -> Dataset:
     """The same images whatever order their files had: sorted by content, fingerprinted, channels first.
 
     Raises InputError for arrays that are not images, or labels that do not name classes.

@@ -14,7 +14,7 @@ import numpy as np
 
 from kdzoo.contract.registry import definition_of
 from kdzoo.data.archives import TORCHVISION, from_torchvision, read_packed
-from kdzoo.data.canonical import Array, Raw, canonical
+from kdzoo.data.canonical import Array, Raw, make_dataset
 from kdzoo.data.dataset import Dataset
 from kdzoo.data.folder import load_folder
 from kdzoo.data.known import DATA, HALVED, DataSource, data_root, location_of, missing_data
@@ -51,13 +51,13 @@ def load(
         folder = Path(os.path.expanduser(request.removeprefix("folder:")))
         return load_folder(folder, image_size, image_cache, skip_unreadable=skip_unreadable)
     if request == "digits":
-        dataset = canonical("digits", _digits(), "scikit-learn")
+        dataset = make_dataset("digits", _digits(), "scikit-learn")
         return replace(dataset, origins={"train": "", "test": "a fifth, by content"})
     if request == "spoken_digits":
         return _spoken_digits(data_root(root))
     source_entry = DATA.find(request)
     if source_entry is not None and source_entry.read is not None:
-        return canonical(request, _read_own(request, source_entry.read), source_entry.description or "a source of your own")
+        return make_dataset(request, _read_own(request, source_entry.read), source_entry.description or "a source of your own")
     whole = HALVED.get(request, request)
     if whole not in TORCHVISION:
         raise InputError(unknown("data", request, DATA))
@@ -65,7 +65,7 @@ def load(
     packed = read_packed(folder, whole)
     raw = from_torchvision(folder, whole, allow_download) if packed is None else packed
     source = f"{'files of torchvision' if packed is None else whole} in the data folder"  # its path would name a machine in every run
-    return canonical(request, raw if request == whole else halved(raw), source)
+    return make_dataset(request, raw if request == whole else halved(raw), source)
 
 
 def halved(raw: Raw) -> Raw:
@@ -131,7 +131,7 @@ def _spoken_digits(folder: Path) -> Dataset:
     cut = f"cut off after {spoken.LENGTH / spoken.RATE:g} s: {number_of(recordings.cut, 'recording')}"
     raw = Raw(recordings.of(train_speakers), recordings.of(spoken.TEST_SPEAKERS), spoken.DIGITS, (cut,) if recordings.cut else ())
     origins = {"train": ", ".join(train_speakers), "test": f"{' and '.join(spoken.TEST_SPEAKERS)}, who are not in train"}
-    return replace(canonical("spoken_digits", raw, f"{source_entry.files} in the data folder"), origins=origins)
+    return replace(make_dataset("spoken_digits", raw, f"{source_entry.files} in the data folder"), origins=origins)
 
 
 def data_files(request: str, root: Path | None) -> list[Path]:

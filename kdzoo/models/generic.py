@@ -48,13 +48,13 @@ def find_layout(model: nn.Module, act: Callable[[], object]) -> Layout:
             if isinstance(module, nn.Conv2d):
                 convolved.add(size)
 
-    with hooked(model, [name for name, _ in model.named_modules() if name], note):
+    with call_hooks(model, [name for name, _ in model.named_modules() if name], note):
         act()
     return layouts[-1] if layouts else Layout(tuple(last[size] for size in last if size in convolved))
 
 
 @contextmanager
-def hooked(model: nn.Module, names: list[str], note: Callable[[str, nn.Module, Any], None]) -> Any:
+def call_hooks(model: nn.Module, names: list[str], note: Callable[[str, nn.Module, Any], None]) -> Any:
     """Call `note` with every call of the named modules, in order, and its output."""
 
     def hook(name: str) -> Callable[..., None]:
@@ -79,7 +79,7 @@ def forward_with_taps(model: nn.Module, x: Tensor, taps: tuple[Tap, ...]) -> tup
             maps[name, calls[name]] = output
         calls[name] += 1
 
-    with hooked(model, list(dict.fromkeys(name for name, _ in taps)), note):
+    with call_hooks(model, list(dict.fromkeys(name for name, _ in taps)), note):
         output = model(x)
     return scores_of(output, type(model).__name__), [maps[tap] for tap in taps]
 

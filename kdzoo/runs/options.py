@@ -176,7 +176,7 @@ class ExecutionSpec(Spec):
         int,
         Field(ge=0),
         Option(
-            "Compare so many rows of a saved teacher's file with the living teacher, where that is at hand; 0 for none.",
+            "Compare so many rows of a saved teacher's file with the live teacher, where that is at hand; 0 for none.",
             PAIR,
             typed=int,
             metavar="N",

@@ -77,9 +77,9 @@ class RecordedAnswers:
     rows: Mapping[Pass, Tensor]
 
     def at(self, positions: Tensor, inputs: Inputs) -> Outputs:
-        return with_passes({which: self._ask(which, positions, inputs[which]) for which in self.needs.passes})
+        return with_passes({which: self._outputs(which, positions, inputs[which]) for which in self.needs.passes})
 
-    def _ask(self, which: Pass, positions: Tensor, images: Tensor) -> Outputs:
+    def _outputs(self, which: Pass, positions: Tensor, images: Tensor) -> Outputs:
         cache, rows, size = self.teacher_cache, self.rows[which][positions], block_size(self.plan.splits, self.plan.recipe)
         outputs = forward_block(self.network, self.needs.outputs | cache.need, images, size, self.plan.recipe)
         if not cache.full and not bool(cache.known[rows].all()):

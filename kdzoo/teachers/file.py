@@ -30,7 +30,7 @@ class SavedFile:
     digest: sha256 of the file. keys (N, 16) uint8: the digests of the samples. views (N,) int64: CENTRE, or the number of a
     padded crop and flip under `augment`. logits (N, K) float32, or top_log_probs (N, k) float32 with top_classes (N, k)
     int64, the logarithms of the k largest probabilities at T = 1. embedding (N, D) float32, or None.
-    teacher: the id of the run that is the living teacher, where it is one.
+    teacher: the id of the run that is the live teacher, where it is one.
     """
 
     path: Path

@@ -64,7 +64,7 @@ def finish(cohort: Cohort, member: Member, emit: Emit) -> None:
     """
     if skipped_steps(member).get("skipped_steps", -1) == member.step:
         raise FloatingPointError(f"the gradients of all {member.step} steps overflowed in float16: nothing was learned; use bfloat16")
-    settle(cohort, member, emit)
+    drop_average_at_chance(cohort, member, emit)
     splits, options = cohort.splits, cohort.execution.options
     teacher_val, teacher_test = cohort.teacher_predictions(member)
     test = predict_part(cohort, member, splits.test)
@@ -118,7 +118,7 @@ def skipped_steps(member: Member) -> dict[str, int]:
     return {} if member.skipped is None else {"skipped_steps": int(member.skipped.steps)}
 
 
-def settle(cohort: Cohort, member: Member, emit: Emit) -> None:
+def drop_average_at_chance(cohort: Cohort, member: Member, emit: Emit) -> None:
     """Ask a teacher whose moving average stands at chance once without it, and keep the weights themselves where they are above.
 
     Asked are the validation images where they can tell, else the training images. Students are all measured by one rule,

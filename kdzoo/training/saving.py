@@ -1,4 +1,4 @@
-"""A kept teacher's answers written to a file, and a sample of a file's rows compared with the living teacher."""
+"""A kept teacher's answers written to a file, and a sample of a file's rows compared with the live teacher."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ViewsSaved = Literal["centre", "all"] | Sequence[LocatedRun]
 
 @dataclass(frozen=True)
 class Comparison:
-    """A sample of a file's rows beside the living teacher. difference: the largest, relative to the largest value, of what it holds."""
+    """A sample of a file's rows beside the live teacher. difference: the largest, relative to the largest value, of what it holds."""
 
     rows: int
     difference: float

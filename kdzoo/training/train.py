@@ -73,7 +73,7 @@ def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
                 units = len(ids) * UNITS_AN_EPOCH * (number + 1 - last_reported) / cohort.steps_an_epoch
                 emit(StepsTaken(tuple(ids), epoch, number + 1, steps, units))
                 last_reported = number + 1
-            tell_failures(cohort, failed_ids, emit)
+            emit_failures(cohort, failed_ids, emit)
             if not cohort.active:
                 return
             if (number + 1) % cohort.steps_an_epoch != 0:  # an epoch's end is saved after its line is written
@@ -81,7 +81,7 @@ def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
                 last_save = save_if_due(cohort, last_save, stop)
         for member in cohort.active:
             attempt(member, partial(close_epoch, cohort, member, epoch))
-        tell_failures(cohort, failed_ids, emit)
+        emit_failures(cohort, failed_ids, emit)
         began = share_time(cohort, began)
         if epoch + 1 < cohort.recipe.epochs:
             last_save = save_if_due(cohort, last_save, stop)
@@ -94,7 +94,7 @@ def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
         if skipped := skipped_steps(member).get("skipped_steps"):
             text = f"{member.run.id}: {skipped} of {member.step} steps were skipped because their gradients overflowed in float16"
             emit(Note(text))
-    tell_failures(cohort, failed_ids, emit)
+    emit_failures(cohort, failed_ids, emit)
     close_loggers(cohort)
 
 
@@ -114,7 +114,7 @@ def open_answers(cohort: Cohort, plan: EpochPlan, first: int, emit: Emit) -> Ans
     return answers
 
 
-def tell_failures(cohort: Cohort, failed_ids: set[str], emit: Emit) -> None:
+def emit_failures(cohort: Cohort, failed_ids: set[str], emit: Emit) -> None:
     """Emit an event for each member that has failed and is not in `failed_ids` yet, and add it there."""
     for member in cohort.members:
         if member.failure is not None and member.run.id not in failed_ids:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
 import kdzoo
-from kdzoo.data.canonical import Raw, canonical
+from kdzoo.data.canonical import Raw, make_dataset
 from kdzoo.data.labels import map_labels
 from kdzoo.data.sources import load, register_source
 from kdzoo.errors import InputError
@@ -128,16 +128,16 @@ def test_empty_parts_and_parts_of_other_lengths_are_refused():
 
 def test_labels_beyond_the_names_are_refused_and_names_without_images_are_told():
     with pytest.raises(InputError, match=r"train labels are not among the class names: 10; expected 0 to 9, since there are 10 names"):
-        canonical("x", Raw(*given_arrays(TARGETS + 1), tuple("abcdefghij")))
+        make_dataset("x", Raw(*given_arrays(TARGETS + 1), tuple("abcdefghij")))
     with pytest.raises(
         InputError, match="1 train label is not among the class names: catt; expected one of the 2 names; did you mean 'cat'"
     ):
         map_labels(["cat", "catt"], ["dog"], ("cat", "dog"))
-    images = canonical("x", Raw(*given_arrays(TARGETS), tuple("abcdefghijkl")))
+    images = make_dataset("x", Raw(*given_arrays(TARGETS), tuple("abcdefghijkl")))
     assert "without a training image: 2 of 12 classes (k, l)" in images.notes
-    named = canonical("x", Raw(*given_arrays(np.array(list("abcdefghij"))[TARGETS]), tuple("jihgfedcba")))
+    named = make_dataset("x", Raw(*given_arrays(np.array(list("abcdefghij"))[TARGETS]), tuple("jihgfedcba")))
     assert named.classes == tuple("jihgfedcba")
-    assert pixels_by_class(named)["a"] == pixels_by_class(canonical("x", Raw(*given_arrays(TARGETS), tuple("abcdefghij"))))["a"]
+    assert pixels_by_class(named)["a"] == pixels_by_class(make_dataset("x", Raw(*given_arrays(TARGETS), tuple("abcdefghij"))))["a"]
 
 
 @settings(max_examples=40)
@@ -252,7 +252,7 @@ def test_repeats_and_plain_images_of_arrays_are_told_by_their_numbers():
     test, targets = images[30:].copy(), labels[30:].copy()
     images, labels = images[:30], labels[:30]
     test[2], targets[2] = images[3], (labels[3] + 1) % 4
-    notes = canonical("x", Raw((images, labels), (test, targets), tuple("abcd"))).notes
+    notes = make_dataset("x", Raw((images, labels), (test, targets), tuple("abcd"))).notes
     assert "in the train part too: 1 test image (train 3 = test 2)" in notes
     assert any(note.startswith("under two labels: 1 image (") and "train 3" in note and "test 2" in note for note in notes)
     assert any(note.startswith("again in the train part") and ": 1 training image (" in note for note in notes)

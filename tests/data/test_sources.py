@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
 from kdzoo.data.archives import prepare
-from kdzoo.data.canonical import Raw, canonical
+from kdzoo.data.canonical import Raw, make_dataset
 from kdzoo.data.dataset import statistics
 from kdzoo.data.known import location_of
 from kdzoo.data.sources import load, register_source
@@ -36,7 +36,7 @@ def write_npz(root, name, train, test) -> None:
 
 
 def test_every_sample_is_known_by_a_digest_of_its_pixels_and_its_label():
-    made = canonical("x", Raw(raw(0), raw(1), CLASSES))
+    made = make_dataset("x", Raw(raw(0), raw(1), CLASSES))
     for subset in (made.train, made.test):
         for image, target, key in zip(subset.images, subset.targets, subset.keys, strict=True):
             content = image.permute(1, 2, 0).numpy().tobytes() + int(target).to_bytes(8, "big")
@@ -48,8 +48,8 @@ def test_every_sample_is_known_by_a_digest_of_its_pixels_and_its_label():
 def test_order_of_the_files_changes_neither_images_nor_fingerprint(seed, shuffle):
     images, labels = raw(seed)
     order = np.random.default_rng(shuffle).permutation(len(labels))
-    one = canonical("x", Raw((images, labels), raw(1), CLASSES))
-    two = canonical("x", Raw((images[order], labels[order]), raw(1), CLASSES))
+    one = make_dataset("x", Raw((images, labels), raw(1), CLASSES))
+    two = make_dataset("x", Raw((images[order], labels[order]), raw(1), CLASSES))
     assert one.fingerprint == two.fingerprint
     assert torch.equal(one.train.images, two.train.images)
     assert torch.equal(one.train.targets, two.train.targets)
@@ -71,17 +71,17 @@ def test_a_set_of_half_the_side_has_the_mean_of_2x2_pixels_of_the_same_files(tmp
 
 def test_one_pixel_or_one_label_changes_the_fingerprint():
     images, labels = raw()
-    base = canonical("x", Raw((images, labels), raw(1), CLASSES)).fingerprint
+    base = make_dataset("x", Raw((images, labels), raw(1), CLASSES)).fingerprint
     pixel, label = images.copy(), labels.copy()
     pixel[3, 0, 0, 0] ^= 1
     label[3] = (label[3] + 1) % 4
-    assert canonical("x", Raw((pixel, labels), raw(1), CLASSES)).fingerprint != base
-    assert canonical("x", Raw((images, label), raw(1), CLASSES)).fingerprint != base
+    assert make_dataset("x", Raw((pixel, labels), raw(1), CLASSES)).fingerprint != base
+    assert make_dataset("x", Raw((images, label), raw(1), CLASSES)).fingerprint != base
 
 
 def test_every_image_keeps_its_label():
     images, labels = raw()
-    made = canonical("x", Raw((images, labels), raw(1), CLASSES))
+    made = make_dataset("x", Raw((images, labels), raw(1), CLASSES))
     known = {image.tobytes(): label for image, label in zip(images, labels, strict=True)}
     for image, target in zip(made.train.images, made.train.targets, strict=True):
         assert known[image.permute(1, 2, 0).numpy().tobytes()] == int(target)

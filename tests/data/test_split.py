@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdzoo.data.canonical import Raw, canonical
+from kdzoo.data.canonical import Raw, make_dataset
 from kdzoo.data.loader import move_if_fits
 from kdzoo.data.sources import load
 from kdzoo.data.split import split, stratified
@@ -18,7 +18,7 @@ def images(seed=0, samples=200, classes=4):
     random = np.random.default_rng(seed)
     pixels = random.integers(0, 256, (samples, 4, 4, 3), dtype=np.uint8)
     labels = np.concatenate([np.arange(classes), random.integers(0, classes, samples - classes)])
-    return canonical("x", Raw((pixels, labels), (pixels[:20], labels[:20]), tuple(map(str, range(classes)))))
+    return make_dataset("x", Raw((pixels, labels), (pixels[:20], labels[:20]), tuple(map(str, range(classes)))))
 
 
 def spec(made, **changes) -> DataSpec:

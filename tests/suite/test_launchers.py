@@ -12,7 +12,7 @@ from kdzoo.suite.run.launchers.local import Local
 
 
 def job(name: str, ids: tuple[str, ...] = (), after: str | None = None) -> Job:
-    return Job(name, "students", "bench", ids, WorkerOptions(), after=after)
+    return Job(name, "students", "bench", ids, WorkerOptions(), waits_for=after)
 
 
 def test_a_launcher_is_chosen_by_name(tmp_path, monkeypatch):

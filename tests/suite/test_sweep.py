@@ -229,7 +229,7 @@ def test_a_plan_is_cut_into_jobs_that_cover_every_run_once_after_their_teacher(t
     assert sorted(trained) == sorted(p.run.id for p in made.students)
     teachers = [job for job in jobs if job.kind == "teacher"]
     assert len(teachers) == 1
-    assert all(job.after == teachers[0].name for job in jobs if job.kind == "students")
+    assert all(job.waits_for == teachers[0].name for job in jobs if job.kind == "students")
     assert all(len({made_run.run.seed for made_run in made.students if made_run.run.id in job.ids}) <= 1 for job in jobs)
 
 

@@ -34,20 +34,20 @@ def make_jobs(
     stages = pretrain_runs(todo, plan)
     jobs: dict[str, Job] = {}
     for group in groups:
-        after = None
-        example = next((planned for planned in group if planned.run.teacher is not None), None)
-        if example is not None:
-            job = teacher_job(example, plan, options, processes)
-            after = None if job.name in checked_before else job.name
-            if after is not None:
-                jobs.setdefault(after, replace(job, example=(str(plan.folder), example.run.id)))
+        waits_for = None
+        taught_run = next((planned for planned in group if planned.run.teacher is not None), None)
+        if taught_run is not None:
+            job = teacher_job(taught_run, plan, options, processes)
+            waits_for = None if job.name in checked_before else job.name
+            if waits_for is not None:
+                jobs.setdefault(waits_for, replace(job, checked_run=(str(plan.folder), taught_run.run.id)))
         group = sorted(group, key=lambda planned: not reads_maps(planned.run))  # as few cohorts as can be then run the teacher for maps
         for number, start in enumerate(range(0, len(group), largest)):
             part = group[start : start + largest]
             name = f"{part[0].run.id} and {len(part) - 1} more ({number})"
             ids = tuple(p.run.id for p in part)
             units = sum(units_of(run) for p in part for run in [p.run, *stages.get(p.run.id, ())])
-            jobs[name] = Job(name, "students", str(plan.folder), ids, options, units, after)
+            jobs[name] = Job(name, "students", str(plan.folder), ids, options, units, waits_for)
     return list(jobs.values())
 
 
@@ -83,15 +83,17 @@ def measurements(plan: Plan, options: WorkerOptions, processes: int) -> list[Job
             }
             for one in group
         )
-        first_taught = next((number for number, one in enumerate(group) if one.run.teacher is not None), None)
-        after = None
-        if first_taught is not None:
-            example = group[first_taught]
-            job = teacher_job(example, plan, options, processes)
-            after = job.name
-            jobs.setdefault(after, replace(job, probes=(probes[first_taught],)))
+        first_with_teacher = next((number for number, one in enumerate(group) if one.run.teacher is not None), None)
+        waits_for = None
+        if first_with_teacher is not None:
+            taught_run = group[first_with_teacher]
+            job = teacher_job(taught_run, plan, options, processes)
+            waits_for = job.name
+            jobs.setdefault(waits_for, replace(job, probes=(probes[first_with_teacher],)))
         name = f"doses of {len(group)} at {group[0].run.id}"
-        jobs[name] = Job(name, "doses", str(plan.folder), (), options.model_copy(update={"wandb": None}), after=after, probes=probes)
+        jobs[name] = Job(
+            name, "doses", str(plan.folder), (), options.model_copy(update={"wandb": None}), waits_for=waits_for, probes=probes
+        )
     return list(jobs.values())
 
 

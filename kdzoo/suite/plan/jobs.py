@@ -13,9 +13,10 @@ from kdzoo.runs.options import WorkerOptions
 class Job:
     """A cohort to train, a teacher to train (where `ids` names its run) and to check, or ratios of gradients to measure.
 
-    folder: the bench whose runs `ids` are, or the store of teachers. example: for a teacher, the folder and id of a
-    student's run that it will teach. teacher_threads: with how many threads it is trained; it is asked with as many as its
-    students have, so that its predictions are theirs. after: the id of the job that must be done first. units: training steps.
+    folder: the bench whose runs `ids` are, or the store of teachers. checked_run: for a teacher, the folder and id of a
+    student's run on whose data it is checked. teacher_threads: with how many threads it is trained; it then runs with as many
+    as its students have, so that its outputs are those that they see. waits_for: the name of the job that must be done first.
+    units: training steps.
     probes: what is measured, or the first student whose data a teacher is checked on, where none of these has a folder yet:
     each its run and what is recorded beside it, as run.json has them.
     """
@@ -26,8 +27,8 @@ class Job:
     ids: tuple[str, ...]
     options: WorkerOptions
     units: int = 0
-    after: str | None = None
-    example: tuple[str, str] | None = None
+    waits_for: str | None = None
+    checked_run: tuple[str, str] | None = None
     teacher_threads: int = 1
     probes: tuple[dict[str, Any], ...] = ()
 
@@ -38,8 +39,8 @@ class Job:
     def from_json(line: str) -> Job:
         raw = json.loads(line)
         options = WorkerOptions.model_validate(raw.pop("options"))
-        example = raw.pop("example")
-        tuples = {"ids": tuple(raw["ids"]), "probes": tuple(raw["probes"]), "example": tuple(example) if example else None}
+        checked_run = raw.pop("checked_run")
+        tuples = {"ids": tuple(raw["ids"]), "probes": tuple(raw["probes"]), "checked_run": tuple(checked_run) if checked_run else None}
         return Job(**{**raw, **tuples, "options": options})
 
     def subset(self, ids: tuple[str, ...]) -> Job:

@@ -27,7 +27,7 @@ class JobQueue:
         """Remove and return the first job that may run now; None where there is none."""
         now = time.monotonic()
         for number, (due, job) in enumerate(self._waiting):
-            if due <= now and (job.after is None or not self._open[job.after]):
+            if due <= now and (job.waits_for is None or not self._open[job.waits_for]):
                 del self._waiting[number]
                 return job
         return None

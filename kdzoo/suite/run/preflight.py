@@ -24,7 +24,7 @@ def preflight(
 ) -> tuple[str, ...]:
     """Build every distinct student, teacher and objective once, untrained, and try users' losses for a step; notes on these trials.
 
-    check: how many rows of a saved teacher's file are compared with the living one, where that is kept here.
+    check: how many rows of a saved teacher's file are compared with the live one, where that is kept here.
     Raises InputError for what cannot work.
     """
     problems: list[str] = []

@@ -1,4 +1,4 @@
-"""What is looked at of saved teachers before training: whether their files hold all that runs read, and are the living teachers'."""
+"""What is looked at of saved teachers before training: whether their files hold all that runs read, and are the live teachers'."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from kdzoo.training.saving import compare_saved
 
 
 def check_saved_teachers(plan: Plan, untrained: Untrained, rows: int) -> list[str]:
-    """Notes on saved teachers whose files agree with the living ones; raises InputError for what files lack, and for those that differ.
+    """Notes on saved teachers whose files agree with the live ones; raises InputError for what files lack, and for those that differ.
 
-    rows: how many of a file are compared where its living teacher is kept here; 0 for none.
+    rows: how many of a file are compared where its live teacher is kept here; 0 for none.
     """
     saved = [planned for planned in plan.students if planned.run.teacher is not None and planned.run.teacher.saved is not None]
 
@@ -37,18 +37,18 @@ def check_saved_teachers(plan: Plan, untrained: Untrained, rows: int) -> list[st
 
 
 def _compare(located: LocatedRun, plan: Plan, rows: int) -> list[str]:
-    """A note on rows of a file that agree with its living teacher; none where that is not kept. Raises InputError where they differ."""
+    """A note on rows of a file that agree with its live teacher; none where that is not kept. Raises InputError where they differ."""
     file = saved_file(located)
     if file.teacher is None:
         return []
     kept = (store.run(file.teacher) for store in (teacher_store(), plan.store))
-    living = next((run for run in kept if run.state() == "done" and run.student.is_file()), None)
-    if living is None:
+    live = next((run for run in kept if run.state() == "done" and run.student.is_file()), None)
+    if live is None:
         return []
-    found = compare_saved(file, LocatedRun.read(living), rows)
+    found = compare_saved(file, LocatedRun.read(live), rows)
     if not found.agrees:
         raise InputError(
-            f"saved:{file.path}: its rows differ from its living teacher, {living.id}: by up to {found.difference:.2g} relative to the "
+            f"saved:{file.path}: its rows differ from its live teacher, {live.id}: by up to {found.difference:.2g} relative to the "
             f"largest value in {found.rows} rows; save them again (kdzoo teachers save), or pass --check 0 to teach with them as they are"
         )
-    return [f"teacher {file.name}: {found.rows} rows of its file agree with the living teacher, {living.id}"]
+    return [f"teacher {file.name}: {found.rows} rows of its file agree with the live teacher, {live.id}"]

@@ -49,8 +49,8 @@ def is_kept(folder: RunFolder, emit: Emit) -> bool:
 
 def check_teacher(job: Job, state: WorkerState, emit: Emit) -> None:
     """Measure a teacher on its first student's data as its students will; raises InputError where it is at chance."""
-    if job.example is not None:
-        folder, run_id = job.example
+    if job.checked_run is not None:
+        folder, run_id = job.checked_run
         located = LocatedRun.read(Store(Path(folder)).run(run_id))
     elif job.probes:
         located = probe_of(job.probes[0], Store(Path(job.folder)))
