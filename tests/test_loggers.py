@@ -482,7 +482,7 @@ def test_a_service_killed_in_the_middle_costs_no_result_and_is_noted_once(wandb_
     done = isolated(f"""
         logger = opened(Path({str(wandb_home)!r}), "at-1", Path({str(tmp_path / "cursor")!r}), notes)
         logger.epoch(record(1, step=1))
-        while logger._sent < 0:
+        while logger._last_step < 0:
             time.sleep(0.01)
         for pid in services():
             os.kill(pid, signal.SIGKILL)
@@ -499,7 +499,7 @@ def test_a_service_that_hangs_holds_nothing_up_for_longer_than_the_patience(wand
         wandb.PATIENCE_SECONDS = wandb_service.PATIENCE_SECONDS = 2.0
         logger = opened(Path({str(wandb_home)!r}), "at-1", Path({str(tmp_path / "cursor")!r}), notes)
         logger.epoch(record(1, step=1))
-        while logger._sent < 0:
+        while logger._last_step < 0:
             time.sleep(0.01)
         pids = services()
         for pid in pids:

@@ -86,7 +86,7 @@ def stages_read(method: Method) -> StagesRead:
 
 
 def stage_indices(method: Method, pairs: Sequence[tuple[int, int]]) -> tuple[Sequence[int] | None, Sequence[int] | None]:
-    """Which stages of student and teacher a method is handed, by index, where two networks' stages pair so; None for all."""
+    """The stages of student and teacher, by index, that a method is given where these `pairs` of stages meet; None for all."""
     match stages_read(method):
         case "last":
             return [-1], [-1]

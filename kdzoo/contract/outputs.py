@@ -135,7 +135,7 @@ class Outputs:
         return Outputs(**{**self._values(), **values}, owner=self.owner, on_read=self.on_read)
 
     def get(self, need: Need) -> Any:
-        """What there is for one need, whoever asked for it; None where there is nothing. Does not count as read."""
+        """The output of one need, asked for or not; None where there is none. Does not count as read."""
         value = self.__dict__.get(KINDS[need].attribute, NOT_ASKED)  # what is the batch's has none
         return None if value is NOT_ASKED else value
 
@@ -165,7 +165,7 @@ class Outputs:
         return self.map(lambda tensor: tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor)
 
     def restrict_to(self, needs: Need | NetworkNeeds, stages: Sequence[int] | None = None, *, owner: str | None = None) -> Outputs:
-        """The same outputs with nothing but `needs`, of the stages only those picked, named in errors as the `owner`'s."""
+        """The outputs restricted to `needs` and to some of the stages, by index; `owner`: whose they are in error messages."""
         needs = NetworkNeeds.of(needs)
         values = {need: value for need, value in self.items() if need in needs}
         for maps in (Need.STAGES, Need.PREACT):

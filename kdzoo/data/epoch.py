@@ -137,7 +137,7 @@ class EpochPlan:
         return self.order if self.recipe.mixes else self.passes[which].samples.cpu()[self.order]
 
     def view_indices(self, which: Pass) -> Tensor | None:
-        """A number for how each position looks in a pass, (P,) int64 on the CPU; None where views are as good as endless."""
+        """The number of the view at each position of a pass, (P,) int64 on the CPU; None where views have no numbers."""
         if not has_numbered_views(self.recipe):
             return None
         indices = view_number(self.passes[which].views, self.recipe.augment)

@@ -78,8 +78,8 @@ def transfer_in_words(transfer: TransferSpec, classes: Sequence[str], unlabelled
     return " and ".join(["all classes" if transfer.classes is None else classes_in_words(transfer.classes, classes), *extra])
 
 
-def words_in_words(words: Sequence[str]) -> str:
-    """The same of what was asked for, before the data are read."""
+def request_in_words(words: Sequence[str]) -> str:
+    """The same from the words of the option, before the data are read."""
     if all(word.startswith(LEAVE_OUT) for word in words):
         return f"all classes but {', '.join(word.removeprefix(LEAVE_OUT) for word in words)}"
     return f"class{'es' * (len(words) > 1)} {', '.join(words)}"

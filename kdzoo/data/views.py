@@ -119,7 +119,7 @@ def apply_views(images: Tensor, views: Views, index: Tensor, augment: Augment) -
 
 
 def _crop_and_flip(images: Tensor, views: Views, index: Tensor, augment: Augment) -> Tensor:
-    """Cropped, resized and flipped."""
+    """The images cropped, resized and flipped."""
     device = images.device
     top, left, flip = (part[index].to(device) for part in (views.top, views.left, views.flip))
     if views.height is not None and views.width is not None:
@@ -188,8 +188,8 @@ def views_by_number(codes: Tensor, augment: Augment) -> Views:
 
 
 def has_numbered_views(recipe: Recipe) -> bool:
-    """Whether a sample and its `view_number` tell the seen image: not where views have none, nor where images are mixed.
+    """Whether a sample and its `view_number` determine the image that is shown: not where views have none, nor where images are mixed.
 
-    A mixed image is told by (seed, epoch, sample) and the recipe, whose batch size decides which sample came before.
+    A mixed image is determined by (seed, epoch, sample) and the recipe, whose batch size decides which sample came before.
     """
     return view_count(recipe.augment) is not None and not recipe.mixes

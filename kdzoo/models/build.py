@@ -137,7 +137,7 @@ def _create(spec: NetworkSpec, channels: int, side: int, head: Head) -> nn.Modul
             "start at random. Fine-tune it first (kdzoo train), or give weights for these classes (NAME:FILE)"
         )
     try:
-        with _impatient_hub():
+        with _offline_if_hub_unreachable():
             return timm.create_model(spec.name, pretrained=pretrained, **options)
     except InputError:
         raise
@@ -152,7 +152,7 @@ def _create(spec: NetworkSpec, channels: int, side: int, head: Head) -> nn.Modul
 
 
 @contextmanager
-def _impatient_hub() -> Iterator[None]:
+def _offline_if_hub_unreachable() -> Iterator[None]:
     """Go offline where the model hub's host does not resolve: its own retries take minutes."""
     host = urllib.parse.urlparse(hub.ENDPOINT).hostname
     before = hub.HF_HUB_OFFLINE

@@ -49,7 +49,7 @@ class PlanMade(_Event):
     """What is to be done. units: the work that is left; teacher_units: the part of it that trains teachers.
 
     total, done, failed: runs of the plan; 0 while nothing but measurements is planned. alike: whether teachers are trained
-    as their students are, so that the speed of one tells of the other.
+    as their students are, so that the speed of one predicts that of the other.
     """
 
     name: str

@@ -1,6 +1,6 @@
 """What a step costs a run alone: a probe of a few steps with a live teacher and nothing shared.
 
-Passes, multiplications and bytes are counted, so they are the same whatever else a machine does. Processor time is told as
+Passes, multiplications and bytes are counted, so they are the same whatever else a machine does. Processor time is given as
 a multiple of the student alone's, measured in turn with it. Seconds of the clock stand beside them.
 """
 

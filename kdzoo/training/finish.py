@@ -119,10 +119,10 @@ def skipped_steps(member: Member) -> dict[str, int]:
 
 
 def drop_average_at_chance(cohort: Cohort, member: Member, emit: Emit) -> None:
-    """Ask a teacher whose moving average stands at chance once without it, and keep the weights themselves where they are above.
+    """Drop the moving average of a teacher's weights where that is at chance and the weights themselves are above it.
 
-    Asked are the validation images where they can tell, else the training images. Students are all measured by one rule,
-    their recipe's, or their ranks would mean nothing.
+    Measured on the validation images where these can tell, else on training images. Of teachers alone: students are all
+    measured by one rule, their recipe's, or their ranks would mean nothing.
     """
     if member.average is None or not is_teacher(member.folder):
         return

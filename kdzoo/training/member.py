@@ -91,7 +91,7 @@ class Member:
         return self.objective(student, teacher, batch)  # type: ignore[no-any-return]
 
     def learn(self, losses: Losses, samples: int, steps: int) -> None:
-        """Backward, and what follows it."""
+        """Backward, then `update`."""
         if isinstance(self.optimizer, DOT):
             self.optimizer.backward(losses.task, losses.distillation)
         else:
@@ -122,9 +122,9 @@ class Member:
 
     @contextmanager
     def apart(self, before: tuple[Any, ...]) -> Iterator[None]:
-        """A part of a step whose fault, whatever it is, is kept with its traceback and does not reach the run's neighbours.
+        """A block, part of a step, in which any exception fails this run alone and is kept with its traceback.
 
-        Global settings that the block leaves other than `before` are such a fault, and are put back.
+        Global settings that the block leaves other than `before` are put back, and fail the run as well.
         """
         try:
             try:
@@ -139,8 +139,8 @@ class Member:
     def fail(self) -> None:
         """Keep the exception that is being handled, and leave the cohort.
 
-        A run whose numbers are none is not gone on with: a checkpoint of it may hold what makes it fail, which nothing
-        shows before the loss does.
+        A run with a NaN or infinite loss is not resumed: its checkpoint may hold what makes it fail, though no weight in it
+        is NaN or infinite.
         """
         self._fail(failure_text(traceback.format_exc(), self.objective.failed_term))
         if isinstance(sys.exception(), FloatingPointError):

@@ -85,7 +85,7 @@ class LateMomentum:
 
 
 class SkippedSteps:
-    """How many steps of an optimiser a GradScaler has had skipped, counted where the gradients are: nothing waits for the device."""
+    """The number of steps that a GradScaler has skipped, counted on the gradients' device: nothing waits for it."""
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         self.steps: Tensor | int = 0
@@ -102,7 +102,7 @@ WARMUP_POWER = 2 / 3
 
 
 def decay_at(recipe: Recipe, averaged: int) -> float:
-    """The decay of the moving average when it has averaged a number of steps: `recipe.ema`, or what has risen to it so far.
+    """The decay of the moving average after `averaged` steps: `recipe.ema`, or less while it rises to that.
 
     min(ema, 1 - (1 + averaged) ** (-2 / 3)): the average spans a growing part of what was trained, never its random start.
     """

@@ -1,4 +1,4 @@
-"""What a recipe does to the networks that it trains beside the optimiser's steps: dropout by epoch, and max-norm."""
+"""Regularisation beside the optimiser's steps: dropout by epoch, and max-norm."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def dropout_rates(recipe: Recipe, epoch: int) -> tuple[float, float]:
 
 
 def set_dropout(recipe: Recipe, epoch: int, networks: Iterable[Network]) -> None:
-    """Have networks drop what the recipe says for an epoch; where it says nothing, they stay as they are."""
+    """Set networks' dropout to the recipe's rates of an epoch; a recipe without dropout changes nothing."""
     if not recipe.drops:
         return
     inputs, hidden = dropout_rates(recipe, epoch)

@@ -35,7 +35,7 @@ def load_transfer_images(
 
 
 def load_run_data(located: LocatedRun, image_cache: int | None = None) -> tuple[Dataset, Splits]:
-    """The images and the parts of a run's data; raises InputError when they are not those it was planned with.
+    """The data set of a run and its splits; raises InputError when they are not those it was planned with.
 
     image_cache: the bytes that a folder's decoded images may take, which changes no pixel (`folder.load_folder`).
     """

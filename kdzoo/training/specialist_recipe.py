@@ -1,4 +1,4 @@
-"""What the training of specialists does not do of a recipe. Free of torch, so that it is told before anything is trained."""
+"""Keys of a recipe that the training of specialists does not use. Free of torch, so that they are refused before anything is trained."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ UNUSED = (
 
 
 def unused_keys(recipe: Recipe) -> list[str]:
-    """A problem for each key that the training of specialists would pass over."""
+    """A problem for each key that the training of specialists would ignore."""
     usual = {key: Recipe.model_fields[key].default for key in UNUSED}
     return [
         f"recipe.{key}: not used in the training of specialists; expected {_word(default)}, got {_word(value)}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdzoo.contract.methods import REGISTRY
-from kdzoo.data.transfer import words_in_words
+from kdzoo.data.transfer import request_in_words
 from kdzoo.errors import InputError
 from kdzoo.models.pairs import pair as named_pair
 from kdzoo.suite.plan.config import CONTROLS, NONE, BenchConfig
@@ -70,7 +70,7 @@ def _transfer_words(config: BenchConfig) -> str:
     images = [f"the unlabelled images of {config.transfer_data}"] if config.transfer_data is not None else []
     if config.transfer_only:
         return f"{images[0]} alone"
-    classes = "all classes" if config.transfer_classes is None else words_in_words(config.transfer_classes)
+    classes = "all classes" if config.transfer_classes is None else request_in_words(config.transfer_classes)
     return " and ".join([classes, *images])
 
 
