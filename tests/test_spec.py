@@ -1,5 +1,7 @@
 """A run's id: equal runs have equal ids whatever words were used, and anything that changes a number changes it."""
 
+import ast
+import inspect
 import json
 from pathlib import Path
 
@@ -8,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdzoo.errors import InputError
+from kdzoo.runs import recipe, spec
 from kdzoo.runs.canonical import canonical_json
 from kdzoo.runs.fields import parse
 from kdzoo.runs.recipe import Augment, Recipe
@@ -133,3 +136,13 @@ def test_canonical_json_is_a_fixed_point(value):
 def test_canonical_json_refuses_nan():
     with pytest.raises(ValueError, match="JSON"):
         canonical_json({"x": float("nan")})
+
+
+@pytest.mark.parametrize("module", [spec, recipe])
+def test_type_checkers_see_every_default(module):
+    """`x: int = Field(0, ...)` is a required argument to them: PEP 681 knows `default=` and a plain value alone."""
+    fields = [node for node in ast.walk(ast.parse(inspect.getsource(module))) if isinstance(node, ast.AnnAssign)]
+    hidden = [
+        ast.unparse(one) for one in fields if isinstance(one.value, ast.Call) and ast.unparse(one.value.func) == "Field" and one.value.args
+    ]
+    assert hidden == []

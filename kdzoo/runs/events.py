@@ -112,7 +112,7 @@ class RunDone(_Event):
 
 @dataclass(frozen=True)
 class RunFailed(_Event):
-    """A run has failed. error: the exception in a line; part: the part of the loss; where: `my_loss.py:12`, each where it is known."""
+    """A run has failed. error: the exception in a line; part: the part of the loss; place: `my_loss.py:12`; None if unknown."""
 
     id: str
     label: str
@@ -120,7 +120,7 @@ class RunFailed(_Event):
     seed: int
     error: str
     part: str | None = None
-    where: str | None = None
+    place: str | None = None
     role: Role = "student"
 
 

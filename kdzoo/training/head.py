@@ -25,7 +25,7 @@ STEPS = 1000
 
 
 def start_head(network: Network, subset: Subset, augment: Augment, device: torch.device) -> bool:
-    """Give a network's classifier the weights of a logistic regression on its embeddings of labelled images; returns whether that was possible.
+    """Give a network's classifier the weights of a logistic regression on its embeddings of labelled images; returns whether it could.
 
     It cannot where the network has several classifiers, or one that is not linear, or where fewer than two classes have a
     labelled image. Only the classifier changes.

@@ -21,7 +21,7 @@ def run_words(event: RunDone | RunFailed) -> str:
 def ended_words(event: RunDone | RunFailed, *, apart: bool = True) -> str:
     """How a run ended; its seconds where it was trained by itself."""
     if isinstance(event, RunFailed):
-        place = ", ".join(filter(None, [event.part and f"in the loss of {event.part}", event.where]))
+        place = ", ".join(filter(None, [event.part and f"in the loss of {event.part}", event.place]))
         return f"failed: {event.error}{f' ({place})' if place else ''}"
     return f"{scores(event)}  {event.seconds:.1f} s" if apart else scores(event)
 
