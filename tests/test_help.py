@@ -328,8 +328,8 @@ def test_the_table_of_networks_is_what_the_networks_come_to():
 
 
 @pytest.mark.parametrize(("count", "words"), [(590, "590"), (70330, "70.3 k"), (999_600, "1.00 M"), (1_083_040_768, "1.08 G"), (None, "")])
-def test_counts_are_told_to_three_digits(network_cost, words):
-    assert compact(network_cost) == words
+def test_counts_are_told_to_three_digits(count, words):
+    assert compact(count) == words
 
 
 def test_data_sets_are_listed_with_what_is_in_them_and_how_to_get_them(kdzoo, narrow):
