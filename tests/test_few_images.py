@@ -196,7 +196,6 @@ from kdzoo.data.dataset import Subset
 from kdzoo.models.placement import Placement
 from kdzoo.training.member import Member
 from kdzoo.models.build import build_network
-from kdzoo.models.measure import count, probe
 from kdzoo.models.network import Network
 from kdzoo.contract.build_objective import build_objective
 from kdzoo.contract.batch import Batch, Progress

@@ -36,7 +36,7 @@ class DifferentiableNetwork(Protocol):
 
 
 class Absent(enum.Enum):
-    """What stands in Outputs for what was not asked for."""
+    """The placeholder in Outputs for what was not asked for."""
 
     NOT_ASKED = "not asked for"
 

@@ -94,7 +94,7 @@ def load_folder(folder: Path, image_size: int | None, image_cache: int | None = 
 
 
 def _places(files: dict[str, list[File]]) -> dict[str, range]:
-    """Where each part stands when all follow each other in the order of their names."""
+    """The places of each part when the parts follow each other in the order of their names."""
     places, start = {}, 0
     for part in sorted(files):
         places[part] = range(start, start + len(files[part]))

@@ -74,7 +74,7 @@ def location_of(name: str, root: Path | None) -> str | None:
 
 
 def missing_data(name: str, places: str, how: str) -> str:
-    """What is told of a data set that is not on this machine."""
+    """The message for a data set that is not on this machine."""
     return (
         f"data: {name} is not on this machine; looked for {places}. "
         f"Give the folder that has it (--data-root DIR or KDZOO_DATA=DIR), or {how}"

@@ -28,7 +28,7 @@ class Repeat:
 
 @dataclass(frozen=True)
 class Repeats:
-    """What stands more than once. shared: of two parts, the samples of the second that the first has too."""
+    """Samples that occur more than once. shared: of two parts, the samples of the second that the first has too."""
 
     shared: Mapping[str, Repeat] = field(default_factory=dict)
     two_labels: Repeat = Repeat()
@@ -70,7 +70,7 @@ def find_repeats(keys: Keys, labels: NDArray[np.int64], parts: Sequence[tuple[st
 
 
 def _groups(order: NDArray[np.int64], equal: NDArray[np.bool_]) -> list[list[int]]:
-    """The places of equal keys, for every key that stands more than once; each in ascending order, and so are the groups."""
+    """The places of equal keys, for every key that occurs more than once; each in ascending order, and so are the groups."""
     starts = np.flatnonzero(equal & ~np.concatenate([[False], equal[:-1]]))
     groups = []
     for start in starts.tolist():

@@ -11,7 +11,7 @@ from kdzoo.text import number_of
 LEAVE_OUT = "-"
 """stands before a class whose images the student is not taught on"""
 NAMED = 6
-"""of so many classes each is named; of more, their number is told"""
+"""up to this many classes are named; of more the number is given"""
 
 
 def class_numbers(words: Sequence[str], classes: Sequence[str]) -> tuple[int, ...] | None:

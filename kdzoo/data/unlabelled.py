@@ -31,7 +31,7 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """What images have to be like to stand beside those of a data set.
+    """The format that images must have to be used beside those of a data set.
 
     shape: channels, height, width. from_files: whether the data set's own images are decoded from files to squares of that
     side, as others then are too; else they have to have that size. scales: of deep grey values, as `Dataset.scales`.
@@ -99,7 +99,7 @@ def _source(request: str, like: ImageFormat, root: Path | None, image_size: int 
 
 
 def _of_transfer_data(error: InputError) -> list[str]:
-    """The problems of a data set, told of the transfer data."""
+    """The problems of a data set, as problems of the transfer data."""
     return [f"transfer_data: {problem.removeprefix('data: ')}" for problem in error.problems]
 
 
@@ -184,7 +184,7 @@ def _each(pixels: Pixels) -> Iterator[Array]:
 
 
 def in_common(images: Pixels, extra: UnlabelledImages) -> int:
-    """How many of the unlabelled images stand among others too, by their pixels."""
+    """How many of the unlabelled images are among these images, by their pixels."""
     keys = set(map(bytes, pixel_keys(images).numpy()))
     return sum(bytes(key) in keys for key in extra.keys.numpy())
 

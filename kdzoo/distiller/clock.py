@@ -13,7 +13,7 @@ ROUNDING = 1e-6
 
 
 class LoopClock(Progress):
-    """The clock of a loop that says which share of the training is done; raises NotProvided for what it has not said.
+    """The clock of a loop that says which share of the training is done; raises NotProvided for what the loop has not set.
 
     `step` is how many batches the losses were computed of in training mode.
     """

@@ -216,7 +216,7 @@ class Distiller(MethodLosses):
 
 
 def _unknown_inputs(methods: list[str], student: nn.Module) -> str:
-    """What is told where methods build modules before the first batch and nothing tells the shape of a network's inputs."""
+    """The message where methods build modules before the first batch and the shape of a network's inputs is unknown."""
     return (
         f"inputs: needed by {' and '.join(methods)}, whose modules are built for the networks' widths before the first batch: pass a "
         "batch or one sample of it, or data=kdzoo.DataFacts(samples, classes, targets, input_shape=(C, H, W)); "

@@ -1,4 +1,4 @@
-"""Weights in files that other programs wrote: which of several sets is taken, what stands before every name, what lies beside."""
+"""Weights in files that other programs wrote: which of several sets is used, without prefixes and without what is no weight."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class Network(nn.Module):
 
     `model` is the wrapped network; only its weights are the network's. Images (B, C, H, W), uint8 or float, are scaled
     to [0, 1], resized to `image_size` where that is set, repeated to three channels where the model wants three, and
-    normalised with `mean` and `std`. One code path serves every need, so numbers never depend on what else was asked.
+    normalised with `mean` and `std`. One code path serves every need, so numbers never depend on what else is read.
     Where the model `gives` probabilities, the logits are their logarithm: class scores up to a constant in each row.
     """
 

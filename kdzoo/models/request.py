@@ -89,7 +89,7 @@ def _without_options(text: str) -> tuple[str, dict[str, Any]]:
             option = ("image_size", int(last))
         elif equals and key in ("norm", "weights") and value:
             option = (key, value)
-        elif "/" in last or last.endswith(FILES):  # of a path, which is said to be missing
+        elif "/" in last or last.endswith(FILES):  # a path, which is reported as missing
             break
         else:
             raise InputError(f"network {text!r}: expected @small or @SIZE, @norm=NAME or MEAN/STD, @weights=KEY, got @{last}")

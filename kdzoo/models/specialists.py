@@ -91,7 +91,7 @@ def membership(sets: Sequence[Sequence[int]], classes: int) -> Tensor:
 
 
 def active_specialists(generalist: Tensor, sets: Sequence[Sequence[int]]) -> Tensor:
-    """Which specialists (N, M) bool are asked about an image: those that have the class that the generalist names (N, K)."""
+    """Which specialists (N, M) bool are active for an image: those that have the class that the generalist names (N, K)."""
     return membership(sets, generalist.shape[1]).to(generalist.device)[:, generalist.argmax(1)].T
 
 

@@ -25,7 +25,7 @@ _HOSTS = ("https://api.wandb.ai", "https://api.forge.coreweave.com")
 
 @dataclass(frozen=True)
 class WandbSettings:
-    """How W&B is used: `online` or `offline`, and where its runs go. note: what a person should be told about it, once."""
+    """How W&B is used: `online` or `offline`, and where its runs go. note: a message about it, shown once."""
 
     mode: Literal["online", "offline"]
     project: str = "kdzoo"

@@ -3,7 +3,7 @@
 A cache is a folder of flat files: for each thing that is read (logits, embedding, a stage) a column of values, with a row
 for each (sample, view), and a column of seals, which say of every row of that column whether it was written and what.
 Rows are written by whoever computes them first, and every process that writes one writes the same bits: the teacher is
-only ever asked in blocks of one fixed size, so its answer depends on nothing but the sample and its view. Values are on
+only ever run on blocks of one fixed size, so its output depends on nothing but the sample and its view. Values are on
 disk before their seals are, and a row is read only where its seal fits.
 """
 

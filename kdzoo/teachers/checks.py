@@ -34,7 +34,7 @@ def refuse_at_chance(teacher: Teacher, splits: Splits, augment: Augment, executi
 
     Where these are too few, and where none are held out, it is measured on the training images, those that it will teach
     on; never on the test images. Raises InputError for a teacher that is not above naming the commonest class on images that
-    could have told: it teaches noise. A pretrained network asked for another number of classes, whose new head is random,
+    are enough to tell: it would teach noise. A pretrained network asked for another number of classes, whose new head is random,
     is the usual cause.
     """
     doubts: list[str] = []

@@ -15,7 +15,7 @@ CODE = (
     *(f"teachers/{name}" for name in TEACHER_CODE),
     *(f"data/{name}" for name in DATA_CODE),
 )
-"""the files of this package that decide what a row of a cache stands for, and how a teacher is asked about it"""
+"""the files of this package that decide what a row of a cache stands for, and how a teacher is run for it"""
 
 
 def code_files() -> list[Path]:

@@ -38,7 +38,7 @@ def open_teacher_cache(
 ) -> TeacherCache | str | None:
     """The cache of what is read (`need`) of a network; a reason (str) why there is none, or None where none is wanted.
 
-    passes: all for which it may be asked, in the order in which the cache numbers them.
+    passes: all that may be read of it, in the order in which the cache numbers them.
     """
     if execution.options.teacher_cache == 0 or not need & PER_SAMPLE:
         return None

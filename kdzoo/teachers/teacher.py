@@ -30,7 +30,7 @@ from kdzoo.teachers.code import CODE_DIGEST
 from kdzoo.teachers.predictions import Predictions, predictions
 
 NETWORK_OUTPUTS = Need(sum(need.value for need in Need)) & ~Need.TARGETS
-"""what a network can be asked for; whether this one has it is told by its shapes"""
+"""the outputs that networks may have; its shapes say which of them a network has"""
 
 
 class Answers(Protocol):

@@ -39,7 +39,7 @@ def state_of(member: Member) -> dict[str, Any]:
 
 
 def restore(member: Member, state: Mapping[str, Any]) -> None:
-    """Put a member where it stood when `state` was written."""
+    """Restore a member to `state`."""
     member.step = state["step"]
     member.network.load_state_dict(state["network"])
     member.objective.load_state_dict(state["objective"])
@@ -74,7 +74,7 @@ def write_checkpoint(member: Member) -> None:
 
 
 def resume(member: Member) -> None:
-    """Put a member where the checkpoint of its run's folder was written.
+    """Restore a member from the checkpoint in its run's folder.
 
     Raises DamagedFile for one that cannot be resumed, or whose teacher has been trained again since; the member is
     then no longer fresh, and worth nothing.

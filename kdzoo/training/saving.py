@@ -182,7 +182,7 @@ def _every_view(splits: Splits, augment: Augment) -> _Rows:
 
 
 def _views_of_runs(dataset: Dataset, runs: Sequence[LocatedRun]) -> list[_Rows]:
-    """The views that the epochs of runs show, in all passes for which a teacher is asked; each once, whichever runs show it."""
+    """The views that the epochs of runs show, in all passes that are read of a teacher; each once, whichever runs show it."""
     earlier_pairs: set[bytes] = set()
     rows = []
     for located in runs:

@@ -52,7 +52,7 @@ def step(cohort: Cohort, plan: EpochPlan, loaded: LoadedBatch, clock: Progress, 
 def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
     """Train the members, all at the same step, to the end of the recipe; write the result of each.
 
-    A run that fails is told by an event of its own before the next step. Raises Stopped, with every member checkpointed,
+    A run that fails is reported by an event of its own before the next step. Raises Stopped, with every member checkpointed,
     when `stop` says so, and StoreError when results cannot be written.
     """
     failed_ids: set[str] = set()
@@ -99,7 +99,7 @@ def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
 
 
 def open_answers(cohort: Cohort, plan: EpochPlan, first: int, emit: Emit) -> Answers | None:
-    """The teacher's answers for an epoch. A cache that turns out to be another teacher's is deleted, and told, once."""
+    """The teacher's answers for an epoch. A cache that turns out to be another teacher's is deleted, with a note, once."""
     answers, teacher_cache = cohort.open_answers(plan, first), cohort.teacher_cache
     if teacher_cache is None:
         return answers

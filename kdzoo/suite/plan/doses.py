@@ -116,7 +116,7 @@ def recorded_doses(store: Store) -> dict[str, float]:
     for run_id in store.ids():
         try:
             _, about = store.run(run_id).read_plan()
-        except (InputError, TypeError, ValueError):  # told by the table, and renamed when the run is planned again
+        except (InputError, TypeError, ValueError):  # reported by the table, and renamed when the run is planned again
             continue
         for entry in dict(about.get("doses") or {}).values():
             ratios.setdefault(str(entry["measured"]), float(entry["ratio"]))

@@ -48,7 +48,7 @@ def bench_config(options: Mapping[str, Any], file: Path | None) -> BenchConfig:
 
 
 def default_layers(options: Mapping[str, Any]) -> dict[str, Any]:
-    """What stands below the options given: the default bench, or what a data set usually goes with."""
+    """The layer below the options: the default bench, or what a data set usually goes with."""
     default = read_yaml(shipped_files("benches")["digits"])
     if not {"teacher", "student", "recipe"} & set(options) and all(_same(options.get(key), default[key]) for key in ("data", "pairs")):
         return {k: v for k, v in default.items() if k not in AXES} if set(options) & AXES else default
@@ -61,7 +61,7 @@ def _same(value: object, default: object) -> bool:
     """Whether an option was not given, or has the default bench's value."""
     try:
         return value is None or as_list(value) == as_list(default)
-    except ValueError:  # told with all else that is wrong
+    except ValueError:  # reported with all else that is wrong
         return False
 
 

@@ -27,7 +27,7 @@ class PairValues(Spec):
 
 
 class PublishedValues(Spec):
-    """Where a method's values for single pairs stand, and the values by the pair's name, `TEACHER/STUDENT`."""
+    """A method's values for single pairs: where they are published, and the values by the pair's name, `TEACHER/STUDENT`."""
 
     source: str
     pairs: dict[str, PairValues]

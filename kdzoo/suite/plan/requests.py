@@ -101,7 +101,7 @@ def read_requests(config: BenchConfig, problems: list[str]) -> list[Request]:
     problems += [*_other_ways_to_set_weights(config), *_axes_beside_tune(config)]
     names = {term for request in requests.values() for term in request.terms}
     for key in config.grid:
-        method = key.partition(".")[0]  # a field that it lacks is told where the method is made
+        method = key.partition(".")[0]  # a field that it lacks is reported where the method is made
         if method not in names:
             problems.append(f"grid.{key}: no method of this bench is called {method!r}{did_you_mean(method, names)}")
     return list(requests.values())

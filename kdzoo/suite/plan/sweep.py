@@ -58,7 +58,7 @@ def plan(config: BenchConfig, modules: Modules | None = None) -> Plan:
         with collect_problems(problems):
             runs.append(_plan_pair(factory, requests, teacher, student, ratios, problems))
     if problems:
-        problems += faults_of_settings(requests, config, factory.pairing)  # which no pair has told where none could be resolved
+        problems += faults_of_settings(requests, config, factory.pairing)  # which no pair has reported where none could be resolved
         raise InputError(*dict.fromkeys(problems))
     notes = [*_notes_on_config(config), *(note for one in runs for note in one.notes), *_notes_on_doses(config, requests)]
     return _join(config, data, runs, [*notes, *_notes_on_teacher_recipe(changes, runs)])
