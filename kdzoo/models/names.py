@@ -6,23 +6,31 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 import timm
 from timm.models import register_model
 from torch import nn
 
-import kdzoo.models.zoo.cifar_mobile
-import kdzoo.models.zoo.cifar_resnet
-import kdzoo.models.zoo.cifar_vgg
-import kdzoo.models.zoo.small
 from kdzoo.contract.code_version import version_of
 from kdzoo.contract.private_modules import plugin_of
 from kdzoo.contract.registry import Registry, definition_of
 from kdzoo.errors import InputError, add_clause, did_you_mean
+from kdzoo.models import zoo
 from kdzoo.models.committee import members_of_name, register_committee
-from kdzoo.models.zoo.mlp import MLPS, register_mlp, widths_of
+from kdzoo.models.zoo.mlp import register_mlp, widths_of
 from kdzoo.runs.spec import Normalisation
+
+
+def _load_zoo() -> tuple[str, ...]:
+    """Import every file of the zoo, which makes its networks known to timm; their names."""
+    modules = [import_module(f"{zoo.__name__}.{file.name}") for file in iter_modules(zoo.__path__)]
+    return tuple(name for module in modules for name in getattr(module, "default_cfgs", ()))
+
+
+ZOO = _load_zoo()
 
 
 @dataclass(frozen=True)
@@ -132,18 +140,7 @@ def network_names() -> list[str]:
 
 def list_networks() -> list[str]:
     """The networks that kdzoo and the user add to timm."""
-    return sorted(
-        [
-            *kdzoo.models.zoo.cifar_resnet.CIFAR_RESNETS,
-            *kdzoo.models.zoo.cifar_vgg.CIFAR_VGGS,
-            *kdzoo.models.zoo.cifar_mobile.CIFAR_MOBILES,
-            *kdzoo.models.zoo.small.TUTORIAL_NETWORKS,
-            *kdzoo.models.zoo.small.DIGITS_NETWORKS,
-            *kdzoo.models.zoo.small.DIGITS_TRANSFORMERS,
-            *MLPS,
-            *NETWORKS,
-        ]
-    )
+    return sorted([*ZOO, *NETWORKS])
 
 
 def own_norm(name: str) -> Normalisation | None:
