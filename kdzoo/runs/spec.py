@@ -71,6 +71,11 @@ class NetworkSpec(SparseSpec):
     views: Annotated[Literal["centre"] | None, OmitDefault()] = None
 
     @property
+    def is_network(self) -> bool:
+        """Whether there is a network to build, run and count."""
+        return self.saved is None
+
+    @property
     def saved(self) -> str | None:
         """The sha256 of the file of a saved teacher; None for a network."""
         kind, _, digest = self.start.partition(":")

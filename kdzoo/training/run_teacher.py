@@ -47,15 +47,22 @@ def refuse_missing_answers(located: LocatedRun, splits: Splits) -> None:
         raise InputError(*problems)
 
 
+def teacher_without_network(located: LocatedRun, splits: Splits) -> tuple[Teacher, Shapes] | None:
+    """The teacher of a run where it is no network, such as a file of saved answers; None where it is one."""
+    if located.run.teacher is None or located.run.teacher.is_network:
+        return None
+    file = saved_file(located)
+    return saved_teacher(file, splits, located.run.recipe), shapes_of_saved(file)
+
+
 def load_teacher(
     located: LocatedRun, dataset: Dataset, splits: Splits, execution: Placement, modules: Modules
 ) -> tuple[Teacher, Shapes] | None:
     """The frozen teacher of a run with its predictions, or None."""
     if located.run.teacher is None:
         return None
-    if located.run.teacher.saved is not None:
-        file = saved_file(located)
-        return saved_teacher(file, splits, located.run.recipe), shapes_of_saved(file)
+    if (without_network := teacher_without_network(located, splits)) is not None:
+        return without_network
     side = input_shape(dataset, located.run.recipe)[1]
     source = load_network(located.run.teacher, dataset, side=side, seed=0, path=located.paths.get("teacher"), modules=modules)
     network = freeze(execution.place(source, located.run.recipe.precision))

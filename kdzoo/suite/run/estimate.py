@@ -25,7 +25,6 @@ from kdzoo.suite.plan.planned import PlannedRun
 from kdzoo.suite.run.cost_record import seen_shape, steps_an_epoch, work_of
 from kdzoo.suite.run.prepare import Prepared
 from kdzoo.suite.run.untrained import Untrained, bind
-from kdzoo.teachers.saved import SavedTeacher
 from kdzoo.teachers.teacher import Teacher, live_teacher
 from kdzoo.training.cohort import Cohort
 from kdzoo.training.cost import COUNTED, TIMED, step_seconds
@@ -123,7 +122,7 @@ def probe_cost(located: LocatedRun, untrained: Untrained, options: WorkerOptions
     execution = Placement(options.model_copy(update={"teacher_cache": 0}))
     dataset, splits = untrained.data(located)
     source, shapes = untrained.teacher(located) or (None, None)
-    teacher: Teacher | None = source if isinstance(source, SavedTeacher) else None
+    teacher: Teacher | None = source if isinstance(source, Teacher) else None
     if isinstance(source, Network):
         cost = network_cost(source, input_shape(dataset, located.run.recipe))
         teacher = live_teacher(source, "untrained", cost, splits.truncate_eval(1), located.run.recipe.augment, execution)

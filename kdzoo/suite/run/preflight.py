@@ -85,7 +85,7 @@ def build_objectives(located: LocatedRun, untrained: Untrained, trials: LossTria
 def load_teacher_weights(located: LocatedRun, plan: Plan, untrained: Untrained, modules: Modules) -> None:
     """Build the teacher of a run with its own weights, unless this bench trains it first; raises InputError where they do not fit."""
     spec = located.run.teacher
-    if spec is None or spec.saved is not None or spec.start.removeprefix("run:") in plan.teachers:
+    if spec is None or not spec.is_network or spec.start.removeprefix("run:") in plan.teachers:
         return
     dataset, _ = untrained.data(located)
     load_network(

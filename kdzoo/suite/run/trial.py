@@ -25,7 +25,7 @@ from kdzoo.models.placement import Placement, autocast
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import Run
 from kdzoo.suite.run.fork import Fate, fate_in_copy
-from kdzoo.teachers.saved import SavedTeacher
+from kdzoo.teachers.teacher import Teacher
 from kdzoo.training.cohort import Cohort
 from kdzoo.training.located import LocatedRun
 from kdzoo.training.member import Member
@@ -39,7 +39,7 @@ FEW = 4
 def try_loss(
     located: LocatedRun,
     student: tuple[Network, Shapes],
-    teacher: tuple[Network | SavedTeacher, Shapes] | None,
+    teacher: tuple[Network | Teacher, Shapes] | None,
     objective: Objective,
     dataset: Dataset,
     splits: Splits,
@@ -69,7 +69,7 @@ def try_loss(
 def _try_here(
     located: LocatedRun,
     student: tuple[Network, Shapes],
-    teacher: tuple[Network | SavedTeacher, Shapes] | None,
+    teacher: tuple[Network | Teacher, Shapes] | None,
     objective: Objective,
     dataset: Dataset,
     splits: Splits,
@@ -81,8 +81,8 @@ def _try_here(
     try:
         size = deployed_cost(network, objective, input_shape(dataset, located.run.recipe))
         member = Member(located.run, located.folder, network, size, objective, execution)
-        saved = teacher[0] if teacher is not None and isinstance(teacher[0], SavedTeacher) else None
-        cohort = Cohort([member], splits, saved, execution)
+        without_network = teacher[0] if teacher is not None and isinstance(teacher[0], Teacher) else None
+        cohort = Cohort([member], splits, without_network, execution)
         untrained = teacher[0] if teacher is not None and isinstance(teacher[0], Network) else None
         source = None if untrained is None else execution.place(untrained, located.run.recipe.precision)
         whole = min(located.run.recipe.batch_size, len(splits.train.targets))

@@ -14,12 +14,12 @@ from kdzoo.models.network import Network, freeze
 from kdzoo.runs.spec import NetworkSpec
 from kdzoo.runs.store import RunFolder
 from kdzoo.suite.plan.planned import Plan, PlannedRun
-from kdzoo.teachers.saved import SavedTeacher, saved_teacher, shapes_of_saved
+from kdzoo.teachers.teacher import Teacher
 from kdzoo.training.located import LocatedRun, Modules, data_key
 from kdzoo.training.run_data import input_shape, load_run_data
 from kdzoo.training.run_networks import load_network, members_of
 from kdzoo.training.run_student import student_network, student_shapes
-from kdzoo.training.run_teacher import saved_file
+from kdzoo.training.run_teacher import teacher_without_network
 
 
 class Untrained:
@@ -33,7 +33,7 @@ class Untrained:
         self._image_cache = image_cache
         self._data: dict[tuple[Any, ...], tuple[Dataset, Splits]] = {}
         self._students: dict[str, tuple[Network, Shapes]] = {}
-        self._teachers: dict[str, tuple[Network | SavedTeacher, Shapes] | None] = {}
+        self._teachers: dict[str, tuple[Network | Teacher, Shapes] | None] = {}
         self._teacher_shapes: dict[str, Shapes | None] = {}
 
     def data(self, located: LocatedRun) -> tuple[Dataset, Splits]:
@@ -60,21 +60,20 @@ class Untrained:
             self._teacher_shapes[key] = None if teacher is None else teacher[1]
         return self._teacher_shapes[key]
 
-    def teacher(self, located: LocatedRun) -> tuple[Network | SavedTeacher, Shapes] | None:
-        """A stand-in for a run's teacher: its network with random weights, which has its shapes and its cost, or the saved teacher."""
+    def teacher(self, located: LocatedRun) -> tuple[Network | Teacher, Shapes] | None:
+        """A stand-in for a run's teacher: its network with random weights, with its shapes and its cost, or one that is no network."""
         key = str(located.run.teacher)
         if key not in self._teachers:
             self._teachers = {key: self._make_teacher(located)}
         return self._teachers[key]
 
-    def _make_teacher(self, located: LocatedRun) -> tuple[Network | SavedTeacher, Shapes] | None:
+    def _make_teacher(self, located: LocatedRun) -> tuple[Network | Teacher, Shapes] | None:
         spec = located.run.teacher
         if spec is None:
             return None
         dataset, splits = self.data(located)
-        if spec.saved is not None:
-            file = saved_file(located)
-            return saved_teacher(file, splits, located.run.recipe), shapes_of_saved(file)
+        if (without_network := teacher_without_network(located, splits)) is not None:
+            return without_network
         shape = input_shape(dataset, located.run.recipe)
 
         def make(one: NetworkSpec) -> Network:
