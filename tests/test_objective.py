@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from kdzoo.contract.batch import Batch, Progress
-from kdzoo.contract.cross_entropy import cross_entropy, soft_cross_entropy
 from kdzoo.contract.methods import create_method
 from kdzoo.contract.needs import Need, Needs, UndeclaredNeed
 from kdzoo.contract.objective import Objective, Term
 from kdzoo.contract.outputs import Outputs
+from kdzoo.tasks.cross_entropy import cross_entropy, soft_cross_entropy
 
 
 def softmax(z: np.ndarray) -> np.ndarray:

@@ -22,7 +22,8 @@ from kdzoo.models.normalisation import USUAL
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import NetworkSpec
 from kdzoo.runs.store import teacher_store
-from kdzoo.tasks.classification import CHANCE_SIZE, against_chance, binomial_tail
+from kdzoo.tasks.classification import against_chance, binomial_tail
+from kdzoo.tasks.task import CHANCE_SIZE
 
 
 def answers(right: int, images: int, classes: int = 5, commonest: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

@@ -74,4 +74,4 @@ def _measured(folder: RunFolder, config: BenchConfig) -> dict[str, Any]:
     dataset, splits = load_run_data(located, config.image_cache)
     place = torch.device(device_of(config.device))
     student = load_trained_student(located, dataset, splits, Modules()).to(place)
-    return dict(splits.task.measure(predict(student, splits.test, located.run.recipe.augment, place), splits.test.targets))
+    return dict(splits.task.measure(predict(student, splits.test, located.run.recipe.augment, place, splits.task), splits.test.targets))

@@ -18,6 +18,8 @@ from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.errors import InputError
 from kdzoo.runs.spec import ObjectiveSpec
 from kdzoo.seeds import global_stream, library_stream
+from kdzoo.tasks.classification import CLASSIFICATION
+from kdzoo.tasks.task import Task
 
 
 def terms_of(spec: ObjectiveSpec) -> tuple[Term, ...]:
@@ -44,11 +46,12 @@ def build_objective(
     label_smoothing: float,
     seed: int,
     terms: Sequence[Term] | None = None,
+    learns: Task = CLASSIFICATION,
 ) -> Objective:
     """The objective of a run with freshly made modules, each drawn from its method's own random stream.
 
-    terms: the methods of `spec`, where they are made already. Raises InputError with every method that cannot serve these two
-    networks or these data.
+    terms: the methods of `spec`, where they are made already. learns: the task of the data. Raises InputError with every method that
+    cannot serve these two networks or these data.
     """
     terms = terms_of(spec) if terms is None else terms
     problems: list[str] = []
@@ -60,8 +63,11 @@ def build_objective(
             continue
         for role, shapes, need in (("student", student, needs.student.outputs), ("teacher", teacher, needs.teacher.outputs)):
             problems.extend(f"{term.name}: {missing}" for missing in (_missing(role, shapes, need) if shapes else ()))
+        reads = "reads the labels of every sample" if needs.targets else "pairs each sample with another of its label"
+        if (Pass.PARTNER in needs.student or (needs.targets and not term.method.card.outside)) and not learns.of_classes:
+            problems.append(f"{term.name}: {reads}, which has to be a class: the data's task is {learns.name}")
+            continue
         if (needs.targets or Pass.PARTNER in needs.student) and facts.lacks_labels:
-            reads = "reads the labels of every sample" if needs.targets else "pairs each sample with another of its label"
             problems.append(f"{term.name}: {reads}, but some samples have none (label_fraction < 1, or transfer_data)")
             continue
         try:
@@ -83,7 +89,7 @@ def build_objective(
     if problems:
         raise InputError(*problems)
     preact = teacher is not None and teacher.preact
-    return Objective(spec.task, terms, modules, stages=stages, label_smoothing=label_smoothing, seed=seed, preact=preact)
+    return Objective(spec.task, terms, modules, stages=stages, label_smoothing=label_smoothing, seed=seed, preact=preact, learns=learns)
 
 
 def _build(method: Method, student: Shapes, teacher: Shapes, facts: DataFacts) -> nn.Module:

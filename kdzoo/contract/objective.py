@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from kdzoo.contract import guard
 from kdzoo.contract.batch import Batch, Losses
-from kdzoo.contract.cross_entropy import cross_entropy, soft_cross_entropy
 from kdzoo.contract.faults import MethodFault, fault_of_loss
 from kdzoo.contract.method import LossWithAux, Method, ParamGroup, stage_indices
 from kdzoo.contract.needs import NO_NEEDS, Need, Needs, NotProvided
 from kdzoo.contract.outputs import Outputs
 from kdzoo.seeds import generator, global_stream, library_stream
+from kdzoo.tasks.classification import CLASSIFICATION
+from kdzoo.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,9 @@ class Objective(nn.Module):
     """L = task * CE + sum of coefficient * ramp * method + auxiliaries, with the methods' trainable parts as submodules.
 
     `stages` pairs the student's and the teacher's stages by index, shallow to deep; a method that reads them otherwise is
-    handed what it asks for (`stage_indices`). `preact` says whether the teacher gives pre-activation maps. Cross-entropy is
-    the mean over the labelled samples of the batch, with the soft targets where images are mixed; without a labelled sample
-    it is zero.
+    handed what it asks for (`stage_indices`). `preact` says whether the teacher gives pre-activation maps. The loss of the task
+    that it `learns`, cross-entropy of a classification, is the mean over the labelled samples of the batch, with the soft targets
+    where images are mixed; without a labelled sample it is zero.
     """
 
     def __init__(
@@ -50,8 +51,10 @@ class Objective(nn.Module):
         label_smoothing: float,
         seed: int,
         preact: bool = False,
+        learns: Task = CLASSIFICATION,
     ) -> None:
         super().__init__()
+        self.learns = learns
         self.task = task
         self.terms = tuple(terms)
         self.parts = nn.ModuleDict(dict(modules))
@@ -94,15 +97,13 @@ class Objective(nn.Module):
                 distillation = distillation + auxiliary
         if not self.task:
             return Losses(distillation, parts, None, distillation)
-        ce = self.cross_entropy(student, batch)
-        task = self.task * ce
-        return Losses(task + distillation, {"ce": ce, **parts}, task, distillation)
+        own = self.task_loss(student, batch)
+        task = self.task * own
+        return Losses(task + distillation, {self.learns.loss_name: own, **parts}, task, distillation)
 
-    def cross_entropy(self, student: Outputs, batch: Batch) -> Tensor:
-        """The task loss before its factor: a scalar."""
-        if batch.soft_targets is None:
-            return cross_entropy(student.logits, batch.targets, self.label_smoothing)
-        return soft_cross_entropy(student.logits, batch.soft_targets, self.label_smoothing)
+    def task_loss(self, student: Outputs, batch: Batch) -> Tensor:
+        """The task's own loss before its factor: a scalar."""
+        return self.learns.loss(student.logits, batch.targets, batch.soft_targets, self.label_smoothing)
 
     def loss_of(self, term: Term, student: Outputs, teacher: Outputs | None, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """A term's loss before its factor and its ramp, and its auxiliary loss, where it has one: scalars."""

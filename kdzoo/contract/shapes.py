@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NoReturn
 
 from kdzoo.contract.needs import NotProvided
+from kdzoo.tasks.targets import is_labelled
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -49,7 +50,7 @@ class Shapes:
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What a method may know of the training data when it builds its modules: size, classes, targets (N,) int64.
+    """What a method may know of the training data when it builds its modules: size, classes, targets (N,).
 
     input_shape: of one sample as the networks take it, (C, H, W); None where it is not known. It tells `kdzoo.Distiller` the shapes
     of the networks' outputs.
@@ -63,7 +64,7 @@ class DataFacts:
     @property
     def lacks_labels(self) -> bool:
         """Whether some samples have no label."""
-        return bool((self.targets < 0).any())
+        return not bool(is_labelled(self.targets).all())
 
     def copy(self) -> DataFacts:
         """The same facts with targets of their own, for code that may change them in place."""

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kdzoo.data.dataset import Dataset, Subset, statistics
-from kdzoo.data.labels import map_labels
+from kdzoo.data.labels import map_labels, read_measurements
 from kdzoo.data.repeats import find_repeats
 from kdzoo.errors import InputError
+from kdzoo.tasks.classification import CLASSIFICATION
+from kdzoo.tasks.task import Task
 from kdzoo.text import number_of
 
 Array = NDArray[Any]
@@ -26,13 +28,15 @@ class Raw:
     """What a source reads: images (N, H, W[, C]) uint8 and labels (N,) of train and test, and the classes' names.
 
     Labels are numbers from 0 or names where `classes` names them; without names they say themselves which classes there
-    are (`labels.map_labels`). notes: what was passed over in reading, a sentence each.
+    are (`labels.map_labels`). Of a task of measured numbers they are these, and `classes` names the one output. notes: what was
+    passed over in reading, a sentence each. task: what is learned of the labels.
     """
 
     train: tuple[Array, Any]
     test: tuple[Array, Any]
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    task: Task = CLASSIFICATION
 
 
 STATISTICS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
@@ -46,10 +50,11 @@ STATISTICS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 def make_dataset(name: str, raw: Raw, source: str = "") -> Dataset:
     """The same images whatever order their files had: sorted by content, fingerprinted, channels first.
 
-    Raises InputError for arrays that are not images, or labels that do not name classes.
+    Raises InputError for arrays that are not images, or labels that are not what the task learns.
     """
     arrays = {part: _as_images(of_part[0], part) for part, of_part in (("train", raw.train), ("test", raw.test))}
-    labels = map_labels(raw.train[1], raw.test[1], raw.classes)
+    read = map_labels if raw.task.of_classes else read_measurements
+    labels = read(raw.train[1], raw.test[1], raw.classes)
     numbers = {"train": labels.train, "test": labels.test}
     problems = [
         f"data: expected as many {part} labels as images, got {len(numbers[part])} and {len(images)}"
@@ -78,6 +83,7 @@ def make_dataset(name: str, raw: Raw, source: str = "") -> Dataset:
         std=std,
         notes=(*raw.notes, *labels.notes, *_repeat_notes(train, test), *_one_colour_notes(train, test)),
         source=source,
+        task=raw.task,
     )
 
 
@@ -115,16 +121,17 @@ def _sort(images: Array, labels: Array) -> _Part:
     """Sort images (N, H, W, C) and labels by their digests."""
     flat = np.ascontiguousarray(images).reshape(len(images), -1)
     digests, keys = [], []
+    whole = labels.dtype == np.int64
     for row, label in zip(flat, labels, strict=True):
         pixels = hashlib.blake2b(row.data, digest_size=16)
         keys.append(pixels.digest())
-        pixels.update(int(label).to_bytes(8, "big"))
+        pixels.update(int(label).to_bytes(8, "big") if whole else np.float32(label).tobytes())
         digests.append(pixels.digest())
     values = np.frombuffer(b"".join(digests), dtype=">u8").reshape(-1, 2)
     order = np.lexsort((values[:, 1], values[:, 0]))
     return _Part(
         pixels=torch.from_numpy(np.ascontiguousarray(images[order].transpose(0, 3, 1, 2))),
-        targets=torch.from_numpy(labels[order].astype(np.int64)),
+        targets=torch.from_numpy(labels[order]),
         digests=values[order],
         keys=np.frombuffer(b"".join(keys), dtype=">u8").reshape(-1, 2)[order],
         places=order,

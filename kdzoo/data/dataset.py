@@ -49,7 +49,8 @@ def as_lazy(images: Tensor) -> LazyImages:
 
 @dataclass(frozen=True)
 class Subset:
-    """images (N, C, H, W) uint8, in memory or in files; targets (N,) int64 on the CPU, -1 where there is no label.
+    """images (N, C, H, W) uint8, in memory or in files; targets (N,) on the CPU, int64 with -1 where there is no
+    label, or float32 with NaN there where the task is not one of classes.
 
     keys: a digest of each sample, (N, 16) uint8 on the CPU, by which it is known in another run; the same sample again has the
     same. None where nobody asks for them.

@@ -1,4 +1,4 @@
-"""Labels as they come, numbers or names in several forms, to class numbers with names: mapped in words, or refused."""
+"""Labels as they come, numbers or names in several forms, to class numbers with names, or to measurements: mapped in words, or refused."""
 
 from __future__ import annotations
 
@@ -20,10 +20,13 @@ SHOWN = 4
 
 @dataclass(frozen=True)
 class Labels:
-    """Class numbers (N,) int64 of train and test, the classes' names, and notes on how labels became numbers."""
+    """Class numbers (N,) int64 of train and test, the classes' names, and notes on how labels became numbers.
 
-    train: Numbers
-    test: Numbers
+    Of measurements the numbers themselves, (N,) float32, and the name of what is measured.
+    """
+
+    train: Array
+    test: Array
     classes: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
@@ -48,6 +51,22 @@ def map_labels(train: Any, test: Any, names: Sequence[str] = ()) -> Labels:
     numbers = {part: np.array([numbers_by_label[label] for label in labels.tolist()], dtype=np.int64) for part, labels in parts.items()}
     classes = tuple(names) or tuple(map(str, numbers_by_label))
     return Labels(numbers["train"], numbers["test"], classes, (*notes, *_absent(numbers, classes)))
+
+
+def read_measurements(train: Any, test: Any, names: Sequence[str] = ()) -> Labels:
+    """The labels of train and test, (N,) or (N, 1), as measured numbers, all finite; InputError for any others."""
+    parts = {part: np.asarray(_array(labels, part)) for part, labels in (("train", train), ("test", test))}
+    problems = []
+    for part, values in parts.items():
+        flat = values.reshape(len(values), -1)
+        if values.dtype.kind not in "biuf" or flat.shape[1:] != (1,) or not len(values):
+            problems.append(f"data: expected {part} labels (N,), one number per image, got {values.dtype} of the shape {values.shape}")
+        elif len(wrong := np.flatnonzero(~np.isfinite(flat[:, 0].astype(np.float64)))):
+            problems.append(f"data: {are(len(wrong), f'{part} label')} no finite number (the first is number {wrong[0]})")
+    if problems:
+        raise InputError(*problems)
+    numbers = {part: values.reshape(-1).astype(np.float32) for part, values in parts.items()}
+    return Labels(numbers["train"], numbers["test"], tuple(names) or ("value",))
 
 
 def _flat(labels: Any, part: str, notes: list[str]) -> Array:

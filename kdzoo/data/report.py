@@ -13,6 +13,7 @@ from kdzoo.data.split import Splits
 from kdzoo.data.transfer import classes_in_words
 from kdzoo.data.unlabelled import UnlabelledImages, in_common
 from kdzoo.runs.spec import TransferSpec
+from kdzoo.tasks.targets import is_labelled
 from kdzoo.text import number_of, shortened
 
 WIDTH = 80
@@ -31,12 +32,13 @@ def data_record(dataset: Dataset, splits: Splits) -> dict[str, Any]:
         "classes": len(dataset.classes),
         "shape": [dataset.channels, dataset.height, dataset.width],
         "train": train,
-        "labelled": int((splits.train.targets >= 0).sum()),
+        "labelled": int(is_labelled(splits.train.targets).sum()),
         "validation": 0 if splits.val is None else len(splits.val.targets),
         "test": len(splits.test.targets),
         "unused": whole - used,
         "origins": {**dataset.origins, **({"val": "from train"} if val_from_train else {})},
         "notes": list(dataset.notes),
+        **({} if dataset.task.of_classes else {"task": dataset.task.name}),
     }
 
 
@@ -110,7 +112,8 @@ def data_lines(record: Mapping[str, Any], more: str | None = None) -> list[str]:
         *([f"{record['labelled']:,} labelled"] if record["labelled"] < record["train"] and "transfer" not in record else []),
     ]
     source = f", from {record['source']}" if record["source"] else ""
-    lines = [f"data: {count:,} images, {record['classes']} classes, {height}x{width} {colour}{source}", f"data: {', '.join(sizes)}"]
+    task = record.get("task") or f"{record['classes']} classes"
+    lines = [f"data: {count:,} images, {task}, {height}x{width} {colour}{source}", f"data: {', '.join(sizes)}"]
     transfer = transfer_lines(record)  # never cut: they are what was asked for
     lines += [f"data: {note}" for note in record["notes"]]
     if more is None or (len(lines) <= LINES and all(len(line) <= WIDTH for line in lines)):

@@ -15,6 +15,7 @@ from kdzoo.errors import InputError
 from kdzoo.runs.spec import DataSpec, TransferSpec
 from kdzoo.seeds import generator
 from kdzoo.tasks.classification import CLASSIFICATION
+from kdzoo.tasks.targets import is_labelled, no_targets
 from kdzoo.tasks.task import Task
 
 LABELLED_IMAGES = 2000
@@ -48,13 +49,13 @@ class Splits:
 
 
 def split(dataset: Dataset, spec: DataSpec, extra: UnlabelledImages | None = None) -> Splits:
-    """Limit, hold out, take the transfer set's classes, unlabel, in this order; draws are stratified by class, with the split's seed.
+    """Limit, hold out, take the transfer set's classes, unlabel, in this order; draws are stratified by the task's `strata`, with its seed.
 
     extra: the images without labels of the transfer set, which follow the training images or stand in their place.
 
     A set that brings its own validation part keeps it where val_fraction > 0. Training samples without a label have
-    target -1. Validation and test have all classes, whatever the transfer set has. Raises InputError for a limit that the
-    set cannot serve, and where no image of the transfer set's classes is left to train on.
+    no target (`is_labelled`). Validation and test have all classes, whatever the transfer set has. Raises InputError for a limit
+    that the set cannot serve, and where no image of the transfer set's classes is left to train on.
     """
     classes = len(dataset.classes)
     targets = dataset.train.targets
@@ -64,13 +65,13 @@ def split(dataset: Dataset, spec: DataSpec, extra: UnlabelledImages | None = Non
             raise InputError(
                 f"limit: expected {classes} (one per class) to {len(targets)} training images of {dataset.name}, got {spec.limit}"
             )
-        places = stratified(targets, spec.limit, spec.split_seed, "limit")
+        places = stratified(dataset.task.strata(targets), spec.limit, spec.split_seed, "limit")
     train, val = places, None
     if spec.val_fraction > 0 and dataset.val is None:
         count = max(round(spec.val_fraction * len(places)), classes)
         if count >= len(places) - classes:
             raise InputError(f"val_fraction: {spec.val_fraction:g} of {len(places)} images leaves less than one training image per class")
-        held_out = stratified(targets[places], count, spec.split_seed, "val")
+        held_out = stratified(dataset.task.strata(targets[places]), count, spec.split_seed, "val")
         mask = torch.zeros(len(places), dtype=torch.bool)
         mask[held_out] = True
         train, val = places[~mask], take(dataset.train, places[mask])
@@ -85,8 +86,8 @@ def split(dataset: Dataset, spec: DataSpec, extra: UnlabelledImages | None = Non
     part = take(dataset.train, train)
     if spec.label_fraction < 1 and len(train):
         count = max(round(spec.label_fraction * len(train)), taught_classes)
-        with_label = stratified(part.targets, count, spec.split_seed, "labels")
-        targets_left = torch.full_like(part.targets, -1)
+        with_label = stratified(dataset.task.strata(part.targets), count, spec.split_seed, "labels")
+        targets_left = no_targets(part.targets, len(part.targets))
         targets_left[with_label] = part.targets[with_label]
         part = replace(part, targets=targets_left)
     if spec.transfer is not None and spec.transfer.images is not None:
@@ -127,7 +128,7 @@ def labelled_subset(splits: Splits) -> Subset:
     if splits.of_teacher is not None:
         first = splits.of_teacher[:LABELLED_IMAGES]
         return Subset(splits.all_train.images[first.to(splits.all_train.images.device)], splits.all_train.targets[first])
-    places = (splits.train.targets >= 0).nonzero().flatten()[:LABELLED_IMAGES]
+    places = is_labelled(splits.train.targets).nonzero().flatten()[:LABELLED_IMAGES]
     return Subset(splits.train.images[places], splits.train.targets[places])
 
 
@@ -137,11 +138,14 @@ def take(subset: Subset, index: Tensor) -> Subset:
     return Subset(subset.images[index], subset.targets[index], None if subset.keys is None else subset.keys[index])
 
 
-def stratified(targets: Tensor, count: int, seed: int, name: str) -> Tensor:
-    """`count` of the samples, each class in its share (largest remainders, at least one), in ascending order."""
-    classes = int(targets.max()) + 1
-    sizes = torch.bincount(targets, minlength=classes).double()
-    shares = sizes * count / len(targets)
+def stratified(strata: Tensor, count: int, seed: int, name: str) -> Tensor:
+    """`count` of the samples, each group in its share (largest remainders, at least one), in ascending order.
+
+    strata: the group of each sample, (N,) int64, numbered from 0.
+    """
+    groups = int(strata.max()) + 1
+    sizes = torch.bincount(strata, minlength=groups).double()
+    shares = sizes * count / len(strata)
     counts = torch.minimum(shares.floor().clamp(min=1), sizes)
     while (short := count - int(counts.sum())) != 0:
         room = (counts < sizes) if short > 0 else (counts > 1)
@@ -151,8 +155,8 @@ def stratified(targets: Tensor, count: int, seed: int, name: str) -> Tensor:
         counts[int(priority.argmax())] += 1 if short > 0 else -1
     random = generator(seed, "split", name)
     indices = []
-    for label in range(classes):
-        members = (targets == label).nonzero().flatten()
-        picks = torch.randperm(len(members), generator=random)[: int(counts[label])]
+    for group in range(groups):
+        members = (strata == group).nonzero().flatten()
+        picks = torch.randperm(len(members), generator=random)[: int(counts[group])]
         indices.append(members[picks])
     return torch.cat(indices).sort().values

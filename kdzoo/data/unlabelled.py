@@ -22,6 +22,7 @@ from kdzoo.data.preprocess import Scales, upright_rgb
 from kdzoo.data.sources import load
 from kdzoo.data.walk import Walk
 from kdzoo.errors import InputError
+from kdzoo.tasks.targets import no_targets
 from kdzoo.text import number_of
 
 FOLDER = "folder:"
@@ -200,7 +201,7 @@ def refuse_test_images(dataset: Dataset, extra: UnlabelledImages) -> None:
 
 def append_unlabelled(first: Subset, extra: UnlabelledImages) -> Subset:
     """A part of the data, and behind it the images without labels."""
-    targets = torch.cat([first.targets, torch.full((extra.count,), -1, dtype=first.targets.dtype)])
+    targets = torch.cat([first.targets, no_targets(first.targets, extra.count)])
     keys = None if first.keys is None else torch.cat([first.keys, extra.keys])
     return Subset(_concatenate(first.images, extra.pixels), targets, keys)
 

@@ -9,6 +9,8 @@ from kdzoo.data.dataset import Subset
 from kdzoo.data.loader import fetch
 from kdzoo.data.views import evaluation_view, output_shape
 from kdzoo.runs.recipe import Augment
+from kdzoo.tasks.classification import CLASSIFICATION
+from kdzoo.tasks.task import Task
 
 CPU_BATCH = 100
 """small enough for a small network's maps to stay in a CPU's cache: 500 images at once cost 1.1 to 1.8 times as much an image"""
@@ -27,10 +29,10 @@ def batch_of(network: nn.Module, subset: Subset, augment: Augment, device: torch
 
 
 @torch.no_grad()
-def predict(network: nn.Module, subset: Subset, augment: Augment, device: torch.device) -> Tensor:
-    """Log-probabilities of a network in evaluation mode, (N, K) float32 on the CPU, in the order of the subset.
+def predict(network: nn.Module, subset: Subset, augment: Augment, device: torch.device, task: Task = CLASSIFICATION) -> Tensor:
+    """A task's predictions of a network in evaluation mode, (N, K) float32 on the CPU, in the order of the subset.
 
-    `network` is anything with `logits(images)`.
+    `network` is anything with `logits(images)`; the predictions of a classification are log-probabilities.
     """
     training = network.training
     network.eval()
@@ -38,6 +40,6 @@ def predict(network: nn.Module, subset: Subset, augment: Augment, device: torch.
     indices = torch.split(torch.arange(len(subset.targets), device=subset.images.device), batch_of(network, subset, augment, device))
     for images in fetch(subset.images, indices, device):
         logits: Tensor = network.logits(evaluation_view(images, augment))  # type: ignore[operator]
-        chunks.append(logits.float().log_softmax(1).cpu())
+        chunks.append(task.predict(logits).cpu())
     network.train(training)
     return torch.cat(chunks)

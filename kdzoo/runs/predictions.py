@@ -49,7 +49,7 @@ def write_predictions(path: Path, parts: Mapping[str, Predictions], run_id: str)
         arrays |= {
             name: part.log_probs.astype(np.float32, copy=False),
             f"{name}_keys": part.keys.astype(np.uint8, copy=False),
-            f"{name}_targets": part.targets.astype(np.int64, copy=False),
+            f"{name}_targets": part.targets,
         }
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **cast(Any, arrays))

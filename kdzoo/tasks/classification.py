@@ -5,19 +5,31 @@ Importing it needs no torch: every metric asks the tensors that it is given.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kdzoo.tasks.task import Case, ClassList, Metric, Task
+from kdzoo.tasks.task import CHANCE_POWER, CHANCE_SIZE, AgainstChance, Case, ClassList, Metric, Task
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 CALIBRATION_BINS = 15
-CHANCE_SIZE = 1e-3
-"""the size of the test against chance: so often a network that only names the commonest class passes for one that knows more"""
-CHANCE_POWER = 0.99
-"""how often a network half-way between chance and perfection must pass the test, for its verdict to count"""
+
+
+def loss(logits: Tensor, targets: Tensor, shares: Tensor | None, label_smoothing: float) -> Tensor:
+    """Cross-entropy, with the shares of the classes where images are mixed."""
+    from kdzoo.tasks.cross_entropy import cross_entropy, soft_cross_entropy  # here, since it imports torch
+
+    return cross_entropy(logits, targets, label_smoothing) if shares is None else soft_cross_entropy(logits, shares, label_smoothing)
+
+
+def predict(logits: Tensor) -> Tensor:
+    """Log-probabilities in float32."""
+    return logits.float().log_softmax(1)
+
+
+def strata(targets: Tensor) -> Tensor:
+    """The classes."""
+    return targets
 
 
 def top1(case: Case) -> float:
@@ -125,11 +137,47 @@ TEACHER_KL = Metric(
     null="without a teacher",
     of_teacher=True,
 )
+
+
+def chance(targets: Tensor, classes: int) -> float:
+    """The accuracy that always naming the commonest class would reach."""
+    return float(targets.bincount(minlength=classes).max()) / len(targets)
+
+
+def against_chance(log_probs: Tensor, targets: Tensor) -> AgainstChance:
+    """How (N, K) log-probabilities stand against always naming the commonest class of (N,) targets."""
+    count, share = len(targets), chance(targets, log_probs.shape[1])
+    right = int((log_probs.argmax(1) == targets).sum())
+    enough = next((k for k in range(count + 1) if binomial_tail(k, count, share) <= CHANCE_SIZE), count + 1)
+    return AgainstChance(
+        TOP1,
+        value=right / count,
+        chance=share,
+        samples=count,
+        above=right >= enough,
+        tells=binomial_tail(enough, count, (1 + share) / 2) >= CHANCE_POWER,
+        test=f"binomial test of size {CHANCE_SIZE:g}",
+    )
+
+
+def binomial_tail(k: int, n: int, p: float) -> float:
+    """The probability of k successes or more among n, each with probability p."""
+    from scipy.special import bdtrc
+
+    return 1.0 if k <= 0 else 0.0 if k > n else float(bdtrc(k - 1, n, p))
+
+
 CLASSIFICATION = Task(
     "classification",
     metrics=(TOP1, TOP5, BALANCED, NLL, ECE, AGREEMENT, TEACHER_KL),
     headline=TOP1,
     tie_break=NLL,
+    loss=loss,
+    loss_name="ce",
+    predict=predict,
+    strata=strata,
+    against_chance=against_chance,
+    of_classes=True,
     class_lists=(
         ClassList("images_per_class", "test images of each class", "count", since=2),
         ClassList("errors_per_class", "how many of them are named wrongly", "count", since=2),
@@ -139,48 +187,3 @@ CLASSIFICATION = Task(
     ),
     count_classes=count_classes,
 )
-
-
-def chance(targets: Tensor, classes: int) -> float:
-    """The accuracy that always naming the commonest class would reach."""
-    return float(targets.bincount(minlength=classes).max()) / len(targets)
-
-
-@dataclass(frozen=True)
-class AgainstChance:
-    """A network's accuracy beside the share of the commonest class, on so many images.
-
-    above: whether naming the commonest class reaches as much with a probability of at most CHANCE_SIZE (the binomial tail).
-    tells: whether the images are enough for that: a network half-way between chance and 1 passes with CHANCE_POWER.
-    """
-
-    accuracy: float
-    chance: float
-    images: int
-    above: bool
-    tells: bool
-
-    @property
-    def text(self) -> str:
-        return f"{TOP1.heading} {self.accuracy:.1%}"
-
-
-def against_chance(log_probs: Tensor, targets: Tensor) -> AgainstChance:
-    """How (N, K) log-probabilities stand against always naming the commonest class of (N,) targets."""
-    count, share = len(targets), chance(targets, log_probs.shape[1])
-    right = int((log_probs.argmax(1) == targets).sum())
-    enough = next((k for k in range(count + 1) if binomial_tail(k, count, share) <= CHANCE_SIZE), count + 1)
-    return AgainstChance(
-        accuracy=right / count,
-        chance=share,
-        images=count,
-        above=right >= enough,
-        tells=binomial_tail(enough, count, (1 + share) / 2) >= CHANCE_POWER,
-    )
-
-
-def binomial_tail(k: int, n: int, p: float) -> float:
-    """The probability of k successes or more among n, each with probability p."""
-    from scipy.special import bdtrc
-
-    return 1.0 if k <= 0 else 0.0 if k > n else float(bdtrc(k - 1, n, p))

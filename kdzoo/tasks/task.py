@@ -1,4 +1,4 @@
-"""A task: what is measured of a network's predictions, each metric declared once. Free of torch.
+"""The port of a task: its loss, its predictions, and what is measured of them, each metric declared once. Free of torch.
 
 Everything else is derived: the fields of result.json and its page, the columns of tables, the metrics of studies, what
 `kdzoo evaluate` compares, and by which number epochs, settings and rows are ranked.
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Metrics = dict[str, float | int | None]
+CHANCE_SIZE = 1e-3
+"""the size of the test against chance: so often a network that has learnt nothing passes for one that has"""
+CHANCE_POWER = 0.99
+"""how often a network half-way between chance and perfection must pass the test, for its verdict to count"""
 
 
 @dataclass(frozen=True)
@@ -121,15 +125,52 @@ class ClassList:
 
 
 @dataclass(frozen=True)
+class AgainstChance:
+    """How predictions stand against a network that has learnt nothing, on so many samples.
+
+    value, chance: the headline of the predictions, and that of such a network. above: whether it would come as far by chance
+    in fewer than CHANCE_SIZE of all cases. tells: whether the samples are enough for that: a network half-way between chance
+    and perfection passes with CHANCE_POWER. test: in words.
+    """
+
+    metric: Metric
+    value: float
+    chance: float
+    samples: int
+    above: bool
+    tells: bool
+    test: str
+
+    @property
+    def text(self) -> str:
+        return f"{self.metric.heading} {self.metric.brief(self.value)}"
+
+    @property
+    def chance_text(self) -> str:
+        return self.metric.brief(self.chance)
+
+
+@dataclass(frozen=True)
 class Task:
     """headline: the metric that settings and rows are ranked by. tie_break: the one that decides between equals; None for none.
 
-    count_classes: of a case the lists of `class_lists`, by name.
+    loss: of a network's outputs (B, K), the targets (B,), the shares of the classes (B, K) where images are mixed, and label
+    smoothing, a scalar, the mean over the samples that have a target; loss_name: its name among the parts of the loss.
+    predict: from outputs (N, K) to the predictions (N, K) that are measured and kept. strata: for targets (N,) that all
+    samples have, the group (N,) int64, numbered from 0, in whose share each is drawn. against_chance: predictions and targets.
+    count_classes: of a case the lists of `class_lists`, by name. of_classes: whether targets are numbers of classes (int64), or
+    measured numbers (float32), of which nothing can be mixed, smoothed, sought by class, or started as a logistic regression.
     """
 
     name: str
     metrics: tuple[Metric, ...]
     headline: Metric
+    loss: Callable[[Tensor, Tensor, Tensor | None, float], Tensor]
+    loss_name: str
+    predict: Callable[[Tensor], Tensor]
+    strata: Callable[[Tensor], Tensor]
+    against_chance: Callable[[Tensor, Tensor], AgainstChance]
+    of_classes: bool = False
     tie_break: Metric | None = None
     class_lists: tuple[ClassList, ...] = ()
     count_classes: Callable[[Case], dict[str, list[Any]]] = lambda case: {}

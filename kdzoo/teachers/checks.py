@@ -20,7 +20,8 @@ from kdzoo.models.placement import Placement
 from kdzoo.models.predict import predict
 from kdzoo.runs.recipe import Augment
 from kdzoo.runs.spec import Normalisation
-from kdzoo.tasks.classification import CHANCE_SIZE, AgainstChance, against_chance, binomial_tail
+from kdzoo.tasks.classification import binomial_tail
+from kdzoo.tasks.task import AgainstChance
 from kdzoo.teachers.teacher import LiveTeacher, Teacher
 
 COMPARED_IMAGES = 512
@@ -33,34 +34,37 @@ def refuse_at_chance(teacher: Teacher, splits: Splits, augment: Augment, executi
     """Notes on a teacher whose validation images are too few to tell it from chance; none where it is above chance on them.
 
     Where these are too few, and where none are held out, it is measured on the training images, those that it will teach
-    on; never on the test images. Raises InputError for a teacher that is not above naming the commonest class on images that
+    on; never on the test images. Raises InputError for a teacher that is not above chance by its task's own test on images that
     are enough to tell: it would teach noise. A pretrained network asked for another number of classes, whose new head is random,
     is the usual cause.
     """
     doubts: list[str] = []
     if teacher.val is not None and splits.val is not None:
-        verdict = against_chance(teacher.val, splits.val.targets)
+        verdict = splits.task.against_chance(teacher.val, splits.val.targets)
         if verdict.above:
             return []
         if verdict.tells:
             raise _at_chance(teacher, verdict, "validation")
         doubts.append(
-            f"teacher {teacher.name}: {verdict.images} validation images are too few to tell {verdict.text} from chance "
-            f"({verdict.chance:.1%})"
+            f"teacher {teacher.name}: {verdict.samples} validation images are too few to tell {verdict.text} from chance "
+            f"({verdict.chance_text})"
         )
-    verdict = against_chance(*teacher.check_predictions(splits, augment, execution))
+    verdict = splits.task.against_chance(*teacher.check_predictions(splits, augment, execution))
     if verdict.above:
-        return [f"{text}; on {verdict.images} training images it is above chance, with {verdict.accuracy:.1%}" for text in doubts]
+        return [
+            f"{text}; on {verdict.samples} training images it is above chance, with {verdict.metric.brief(verdict.value)}"
+            for text in doubts
+        ]
     if verdict.tells:
         raise _at_chance(teacher, verdict, "training")
-    few = f"{verdict.images} training images are too few to tell {verdict.text} from chance ({verdict.chance:.1%})"
+    few = f"{verdict.samples} training images are too few to tell {verdict.text} from chance ({verdict.chance_text})"
     return [*doubts, f"teacher {teacher.name}: {few}"]
 
 
 def _at_chance(teacher: Teacher, verdict: AgainstChance, where: str) -> InputError:
     return InputError(
-        f"teacher {teacher.name}: {verdict.text} on {verdict.images} {where} images is not above chance "
-        f"({verdict.chance:.1%}; binomial test of size {CHANCE_SIZE:g}): it would teach noise. Train it longer, give its weights "
+        f"teacher {teacher.name}: {verdict.text} on {verdict.samples} {where} images is not above chance "
+        f"({verdict.chance_text}; {verdict.test}): it would teach noise. Train it longer, give its weights "
         "(NAME:FILE), say what its images were normalised with (NAME:FILE@norm=auto tries the usual ones), or keep it as a control "
         "(kdzoo bench --allow-chance-teacher)"
     )
@@ -74,7 +78,7 @@ def notes_on_teacher(teacher: Teacher, splits: Splits, augment: Augment, executi
     members = cast(list[Network], list(network.model)) if isinstance(network, Ensemble) else [network]  # type: ignore[call-overload]
     texts = [text for text in (NOTES_OF_OUTPUTS.get(member.gives) for member in members) if text]
     notes = [f"teacher {teacher.name}: {text}" for text in dict.fromkeys(texts)]
-    if isinstance(network, Ensemble) or not network.assumed_norm:
+    if isinstance(network, Ensemble) or not network.assumed_norm or not splits.task.of_classes:
         return notes
     part = splits.val or labelled_subset(splits)
     norms = measure_norms(network, own_norm(teacher.name), part, augment, execution.device)

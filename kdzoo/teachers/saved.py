@@ -21,6 +21,8 @@ from kdzoo.data.views import view_count
 from kdzoo.errors import InputError
 from kdzoo.models.placement import Placement
 from kdzoo.runs.recipe import Augment, Recipe
+from kdzoo.tasks.targets import is_labelled
+from kdzoo.tasks.task import Task
 from kdzoo.teachers.file import CENTRE, SavedFile
 from kdzoo.teachers.teacher import Teacher
 
@@ -72,11 +74,11 @@ class SavedTeacher(Teacher):
         return rows
 
     def check_predictions(self, splits: Splits, augment: Augment, execution: Placement) -> tuple[Tensor, Tensor]:
-        places = (splits.train.targets >= 0).nonzero().flatten()[:CHECK_IMAGES]
+        places = is_labelled(splits.train.targets).nonzero().flatten()[:CHECK_IMAGES]
         assert splits.train.keys is not None
         rows = self.file.find(splits.train.keys[places])
         has_row = rows >= 0
-        return self.file.logits(rows[has_row]).log_softmax(1), splits.train.targets[places][has_row]
+        return splits.task.predict(self.file.logits(rows[has_row])), splits.train.targets[places][has_row]
 
     def record(self) -> dict[str, Any]:
         return {**super().record(), "saved": {"k": self.file.k, "views": "exact" if self.exact_views else "centre"}}
@@ -84,7 +86,7 @@ class SavedTeacher(Teacher):
 
 def saved_teacher(file: SavedFile, splits: Splits, recipe: Recipe) -> SavedTeacher:
     """The teacher that a file holds, with its predictions of the validation and test images where it has all of them."""
-    val, test = (None if part is None else _predictions(file, part) for part in (splits.val, splits.test))
+    val, test = (None if part is None else _predictions(file, part, splits.task) for part in (splits.val, splits.test))
     return SavedTeacher(
         name=file.name,
         identity=file.digest,
@@ -101,12 +103,12 @@ def saved_teacher(file: SavedFile, splits: Splits, recipe: Recipe) -> SavedTeach
     )
 
 
-def _predictions(file: SavedFile, part: Subset) -> Tensor | None:
-    """Log-probabilities (N, K) of a part of the data; None where the file lacks one of its images."""
+def _predictions(file: SavedFile, part: Subset, task: Task) -> Tensor | None:
+    """The task's predictions (N, K) of a part of the data; None where the file lacks one of its images."""
     if part.keys is None:
         return None
     rows = file.find(part.keys)
-    return None if bool((rows < 0).any()) else file.logits(rows).log_softmax(1)
+    return None if bool((rows < 0).any()) else task.predict(file.logits(rows))
 
 
 def _notes(file: SavedFile, splits: Splits, val: Tensor | None, test: Tensor | None) -> Iterable[str]:

@@ -70,7 +70,7 @@ class Teacher(ABC):
 
     @abstractmethod
     def check_predictions(self, splits: Splits, augment: Augment, execution: Placement) -> tuple[Tensor, Tensor]:
-        """Its log-probabilities (N, K) for labelled training images, and their targets (N,)."""
+        """Its predictions (N, K) for labelled training images, and their targets (N,)."""
 
     @property
     def passes_cost(self) -> bool:
@@ -110,7 +110,7 @@ class LiveTeacher(Teacher):
 
     def check_predictions(self, splits: Splits, augment: Augment, execution: Placement) -> tuple[Tensor, Tensor]:
         part = labelled_subset(splits)
-        return predict(self.network, part, augment, execution.device), part.targets
+        return predict(self.network, part, augment, execution.device, splits.task), part.targets
 
     @property
     def passes_cost(self) -> bool:
@@ -126,7 +126,7 @@ def live_teacher(network: Network, name: str, cost: NetworkCost, splits: Splits,
     subsets: dict[str, Subset] = {"test": splits.test} | ({} if splits.val is None else {"val": splits.val})
 
     def compute() -> dict[str, Tensor]:
-        return {part: predict(network, subset, augment, execution.device) for part, subset in subsets.items()}
+        return {part: predict(network, subset, augment, execution.device, splits.task) for part, subset in subsets.items()}
 
     digest = identity(network)
     about = {

@@ -15,6 +15,7 @@ from kdzoo.contract.batch import Batch, Losses
 from kdzoo.contract.needs import Need
 from kdzoo.contract.objective import Term
 from kdzoo.contract.outputs import Outputs
+from kdzoo.tasks.targets import is_labelled
 from kdzoo.training.member import Member
 from kdzoo.training.regularise import set_dropout
 
@@ -64,7 +65,7 @@ class DoseProbe:
 
     def _learn(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> None:
         self.member.objective.train()
-        if self.factor is None and bool((batch.targets >= 0).any()):
+        if self.factor is None and bool(is_labelled(batch.targets).any()):
             self.factor = self._warm_up_factor(student, teacher, batch)
         detached = self._own_copy(student).map(lambda tensor: tensor.detach())
         loss, auxiliary = self._loss(detached, teacher, batch)
@@ -87,7 +88,7 @@ class DoseProbe:
         published = self.term.method.card.published.term
         loss, _ = self._loss(self._own_copy(student), teacher, batch)
         of_term = float(squared_norm(loss, self.member.network))
-        of_task = float(squared_norm(self.learner.objective.cross_entropy(student, batch), self.member.network))
+        of_task = float(squared_norm(self.learner.objective.task_loss(student, batch), self.member.network))
         return min(published, math.sqrt(of_task / of_term)) if of_term > 0 and math.isfinite(of_term) else published
 
     def _add_square(self, student: Outputs, teacher: Outputs | None, batch: Batch) -> None:

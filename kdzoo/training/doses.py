@@ -146,7 +146,7 @@ def _run_probes(cohort: Cohort, learner: Member, probes: Sequence[DoseProbe], wa
         student = _student_outputs(learner, inputs, _union(probe.member.needs for probe in sharing), batch)
         for probe in sharing:
             act(probe, student, teacher, batch)
-        ce = learner.objective.cross_entropy(student, batch)
+        ce = learner.objective.task_loss(student, batch)
         if measures:
             task.append(squared_norm(ce, learner.network))
         else:

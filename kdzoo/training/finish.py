@@ -19,7 +19,7 @@ from kdzoo.runs.events import Emit, Note
 from kdzoo.runs.predictions import Predictions, write_predictions
 from kdzoo.runs.seals import OWNER
 from kdzoo.runs.store import is_teacher
-from kdzoo.tasks.classification import CLASSIFICATION, against_chance
+from kdzoo.tasks.classification import CLASSIFICATION
 from kdzoo.training.checkpoint import write_checkpoint
 from kdzoo.training.cohort import Cohort
 from kdzoo.training.member import Member, now
@@ -126,14 +126,14 @@ def drop_average_at_chance(cohort: Cohort, member: Member, emit: Emit) -> None:
     """
     if member.average is None or not is_teacher(member.folder):
         return
-    part = cohort.splits.val
+    part, against_chance = cohort.splits.val, cohort.splits.task.against_chance
     verdict = None if part is None else against_chance(predict_part(cohort, member, part), part.targets)
     if verdict is None or part is None or not (verdict.above or verdict.tells):
         part = labelled_subset(cohort.splits)
         verdict = against_chance(predict_part(cohort, member, part), part.targets)
     if verdict.above:
         return
-    plain = against_chance(predict(member.network, part, cohort.recipe.augment, cohort.execution.device), part.targets)
+    plain = against_chance(predict(member.network, part, cohort.recipe.augment, cohort.execution.device, cohort.splits.task), part.targets)
     if not plain.above:
         return
     member.average = None
@@ -144,7 +144,7 @@ def drop_average_at_chance(cohort: Cohort, member: Member, emit: Emit) -> None:
         member.best = {"epoch": cohort.recipe.epochs, "val": val, "state": copy_state(member.deployed)}
     emit(
         Note(
-            f"{member.run.id}: the moving average of its weights is at chance ({verdict.text} on {verdict.images} "
+            f"{member.run.id}: the moving average of its weights is at chance ({verdict.text} on {verdict.samples} "
             f"images), the weights themselves are not ({plain.text}): they are evaluated and kept instead; use a lower recipe.ema than "
             f"{cohort.recipe.ema:g} for so few steps",
         )
@@ -190,8 +190,8 @@ def weights_of(module: nn.Module, state: Mapping[str, Tensor]) -> Iterator[None]
 
 
 def predict_part(cohort: Cohort, member: Member, subset: Subset) -> Tensor:
-    """The log-probabilities of a member's student on a part of the data."""
-    return predict(member.deployed, subset, cohort.recipe.augment, cohort.execution.device)
+    """The predictions of a member's student on a part of the data."""
+    return predict(member.deployed, subset, cohort.recipe.augment, cohort.execution.device, cohort.splits.task)
 
 
 def copy_state(module: nn.Module) -> dict[str, Tensor]:

@@ -24,6 +24,7 @@ from kdzoo.models.stages import pair_stages
 from kdzoo.models.weights import load_state, read_deployed
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import NetworkSpec, Run
+from kdzoo.tasks.task import Task
 from kdzoo.training.located import LocatedRun, Modules
 from kdzoo.training.member import Member
 from kdzoo.training.regularise import refuse_regularisation
@@ -57,20 +58,36 @@ def build_run_objective(
 ) -> Objective:
     """A fresh objective for a student of these shapes; raises InputError when the method cannot serve the two networks."""
     run = located.run
-    _refuse_recipe(run, input_shape(dataset, run.recipe))
+    _refuse_recipe(run, input_shape(dataset, run.recipe), dataset.task)
     refuse_regularisation(run.recipe, run.student.name, network)
     stages = pair_stages(shapes, teacher or shapes, run.objective.pairing)  # without a teacher, all of the student's own
     objective = build_objective(
-        run.objective, shapes, teacher, stages, splits.facts, label_smoothing=run.recipe.label_smoothing, seed=run.seed, terms=located.terms
+        run.objective,
+        shapes,
+        teacher,
+        stages,
+        splits.facts,
+        label_smoothing=run.recipe.label_smoothing,
+        seed=run.seed,
+        terms=located.terms,
+        learns=splits.task,
     )
     if run.recipe.ema is not None and objective.deployed(network) is not network:
         raise InputError(f"recipe.ema: {run.objective.label} keeps parts of its method at inference, which no average covers; remove it")
     return objective
 
 
-def _refuse_recipe(run: Run, shape: tuple[int, int, int]) -> None:
-    """Raises InputError for what a recipe cannot mean for these images and these methods."""
-    problems = []
+def _refuse_recipe(run: Run, shape: tuple[int, int, int], task: Task) -> None:
+    """Raises InputError for what a recipe cannot mean for these images, their task and these methods."""
+    recipe = run.recipe
+    of_classes = {
+        "mixup": recipe.mixup is not None,
+        "cutmix": recipe.cutmix is not None,
+        "label_smoothing": recipe.label_smoothing > 0,
+        "head": recipe.head == "probe",
+    }
+    asked = [] if task.of_classes else [name for name, value in of_classes.items() if value]
+    problems = [f"recipe.{name}: needs targets that are classes, the data's task is {task.name}" for name in asked]
     if run.recipe.augment.cutout > max(shape[1:]):
         problems.append(
             f"recipe.augment.cutout: expected at most {max(shape[1:])}, the side of the images, got {run.recipe.augment.cutout}"

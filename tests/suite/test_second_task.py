@@ -4,13 +4,19 @@ import io
 import json
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 from completed import completed
+from conftest import registered_for_a_while
 from rich.console import Console
 from test_display import Time, plan
 from test_leaderboard import CARDS, objective
 
+import kdzoo as zoo
+from kdzoo.data.canonical import Raw, make_dataset
+from kdzoo.data.split import split
 from kdzoo.errors import InputError
 from kdzoo.runs.events import Event, RunDone, TeacherChecked
 from kdzoo.runs.recipe import Recipe
@@ -27,11 +33,43 @@ from kdzoo.suite.run.progress_lines import PlainDisplay
 from kdzoo.suite.study.race_table import race_table
 from kdzoo.tasks import known
 from kdzoo.tasks.classification import CLASSIFICATION
-from kdzoo.tasks.task import Metric, Task
+from kdzoo.tasks.task import AgainstChance, Case, Metric, Task
 
-RMSE = Metric("rmse", "root of the mean squared error", "RMSE", lambda case: 0.0, better="lower", least=0)
-WITHIN = Metric("within", "share of samples within one unit", "within 1", lambda case: 0.0, unit="share", least=0, most=1)
-AGES = Task("ages", metrics=(RMSE, WITHIN), headline=RMSE)
+
+def _errors(case: Case) -> torch.Tensor:
+    return case.predictions[:, 0].double() - case.targets.double()
+
+
+def _loss(outputs, targets, shares, label_smoothing):
+    assert shares is None
+    assert label_smoothing == 0
+    known = ~targets.isnan()
+    return ((outputs[:, 0].float() - targets.nan_to_num()) ** 2 * known).sum() / known.sum().clamp(min=1)
+
+
+def _against_chance(predictions, targets):
+    """Above chance with an error below the targets' own spread."""
+    value, chance = float(RMSE.compute(Case(predictions, targets))), float(targets.std(correction=0))
+    return AgainstChance(RMSE, value, chance, len(targets), above=value < chance, tells=True, test="comparison with the mean age")
+
+
+RMSE = Metric(
+    "rmse", "root of the mean squared error", "RMSE", lambda case: float((_errors(case) ** 2).mean().sqrt()), better="lower", least=0
+)
+WITHIN = Metric(
+    "within", "share of samples within one unit", "within 1", lambda case: float((_errors(case).abs() <= 1).double().mean()),
+    unit="share", least=0, most=1,
+)  # fmt: skip
+AGES = Task(
+    "ages",
+    metrics=(RMSE, WITHIN),
+    headline=RMSE,
+    loss=_loss,
+    loss_name="mse",
+    predict=lambda outputs: outputs.float(),
+    strata=lambda targets: (targets > 4.5).long(),
+    against_chance=_against_chance,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -245,3 +283,78 @@ def test_a_race_goes_on_with_the_lowest_errors_and_tells_them_in_their_own_unit(
     assert "top-1" not in lines
     assert "points" not in lines
     assert "| published |" not in lines
+
+
+def _brightness(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Grey images of noise, and nine times the mean brightness of each, from 0 to 9."""
+    random = np.random.default_rng(seed)
+    images = (random.random((count, 8, 8)) * random.random((count, 1, 1)) * 255).astype(np.uint8)
+    return images, (images.mean((1, 2)) * 9 / 127.5).astype(np.float32)
+
+
+def raw() -> Raw:
+    return Raw(_brightness(160, 0), _brightness(40, 1), classes=("age",), task=AGES)
+
+
+def test_measured_targets_are_split_by_strata_and_hidden_as_nan():
+    images = make_dataset("ages", raw())
+    assert images.train.targets.dtype == torch.float32
+    assert sorted(images.train.targets.tolist()) == sorted(raw().train[1].tolist())
+    spec = DataSpec(name="ages", fingerprint=images.fingerprint, classes=1, task="ages", val_fraction=0.25, label_fraction=0.5)
+    parts = split(images, spec)
+    above = float((images.train.targets > 4.5).double().mean())
+    assert len(parts.val.targets) == 40
+    assert float((parts.val.targets > 4.5).double().mean()) == pytest.approx(above, abs=1 / 40)
+    assert int(parts.train.targets.isnan().sum()) == 60
+    assert parts.facts.lacks_labels
+    moved = Raw((raw().train[0], raw().train[1] + np.float32(1e-3)), raw().test, classes=("age",), task=AGES)
+    assert make_dataset("ages", moved).fingerprint != images.fingerprint, "the target is a part of what a sample is"
+    with pytest.raises(InputError, match="1 train label is no finite number"):
+        make_dataset("ages", Raw((raw().train[0], np.where(np.arange(160) == 3, np.nan, raw().train[1])), raw().test, task=AGES))
+
+
+SMALL = {
+    "data": "ages", "teacher": "resnet20", "student": "resnet8", "recipe": "smoke", "epochs": 1, "seeds": 1, "val_fraction": 0.25,
+    "execution": zoo.Execution(threads=1),
+}  # fmt: skip
+
+
+KEEPING = zoo.Execution(threads=1, keep="predictions,student", allow_chance_teacher=True)
+
+
+@pytest.fixture
+def ages(place):
+    with registered_for_a_while():
+        zoo.register_source("ages", raw)
+        yield place
+
+
+def test_a_student_is_trained_by_the_loss_of_its_task_and_measured_by_its_metrics(ages, kdzoo):
+    slow = {"recipe.lr": 0.001, "teacher_recipe.lr": 0.001}
+    zoo.bench(**{**SMALL, "name": "own", "methods": "logits,fitnet", "set": slow, "execution": KEEPING})
+    runs = [Store(ages / "results" / "own").run(run_id) for run_id in Store(ages / "results" / "own").ids()]
+    assert sorted(folder.id.partition("-")[0] for folder in runs) == ["fitnet", "hinton", "logits", "none"]
+    for folder in runs:
+        result = folder.result()
+        with np.load(folder.predictions) as kept:
+            errors = kept["test"][:, 0].astype(np.float64) - kept["test_targets"]
+            assert kept["test_targets"].dtype == np.float32
+        assert result["task"] == "ages"
+        assert result["last"]["test"]["rmse"] == pytest.approx(math.sqrt((errors**2).mean()))
+        assert result["last"]["test"]["within"] == pytest.approx((abs(errors) <= 1).mean())
+        assert "mse" in json.loads(folder.metrics.read_text().splitlines()[-1])["parts"]
+    assert kdzoo("evaluate", runs[0].path).status == 0, "its kept weights give the numbers of its result"
+
+
+@pytest.mark.parametrize(
+    ("asked", "fault"),
+    [
+        ({"methods": "crd"}, "crd: reads the labels of every sample, which has to be a class: the data's task is ages"),
+        ({"methods": "logits", "set": {"recipe.mixup": 0.2}}, "recipe.mixup: needs targets that are classes, the data's task is ages"),
+        ({"methods": "logits", "transfer_classes": "0"}, "transfer_classes: needs targets that are classes, the task of ages is ages"),
+        ({"methods": "logits", "set": {"teacher_recipe.lr": 1e-12}}, "is not above chance"),
+    ],
+)
+def test_what_needs_classes_or_a_teacher_that_knows_something_is_refused_by_name(ages, asked, fault):
+    with pytest.raises(InputError, match=fault):
+        zoo.bench(name="refused", **SMALL, **asked)

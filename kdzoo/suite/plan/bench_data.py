@@ -12,7 +12,7 @@ from kdzoo.data.report import data_record, transfer_record
 from kdzoo.data.split import split
 from kdzoo.data.transfer import class_numbers
 from kdzoo.data.unlabelled import ImageFormat, UnlabelledImages, refuse_test_images
-from kdzoo.errors import collect_problems
+from kdzoo.errors import InputError, collect_problems
 from kdzoo.runs.spec import DataSpec, TransferSpec
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.recipe_files import RecipeFile
@@ -98,6 +98,8 @@ def _unlabelled(config: BenchConfig, dataset: Dataset, side: int | None) -> Unla
 
 def _transfer(config: BenchConfig, dataset: Dataset, unlabelled: UnlabelledImages | None) -> TransferSpec | None:
     """What the student is taught on; None where that is all training images and nothing else."""
+    if config.transfer_classes is not None and not dataset.task.of_classes:
+        raise InputError(f"transfer_classes: needs targets that are classes, the task of {dataset.name} is {dataset.task.name}")
     classes = None if config.transfer_classes is None else class_numbers(config.transfer_classes, dataset.classes)
     if classes is None and unlabelled is None:
         return None
