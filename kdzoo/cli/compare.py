@@ -59,8 +59,8 @@ def compare(
       kdzoo compare cifar100 --published
     """
     if not benches:
-        there = [folder.name for folder in known_benches(results)]
-        raise InputError(f"compare: name two or more benches; {f'{results} has: ' + ', '.join(there) if there else search_hint(results)}")
+        names = [folder.name for folder in known_benches(results)]
+        raise InputError(f"compare: name two or more benches; {f'{results} has: ' + ', '.join(names) if names else search_hint(results)}")
     if published:
         return print_published(benches, results, TableFormat.json if as_json else how, sort, only, columns)
     if len(benches) == 2 and all(RUN_ID.match(name) for name in benches):

@@ -116,7 +116,7 @@ def kept(results: Path, word: str) -> list[str]:
 
 def _done(word: str, separator: str) -> tuple[str, set[str]]:
     """What of a list stands before its last separator, and the names in it."""
-    end = max((found.end() for found in re.finditer(separator, word)), default=0)
+    end = max((match.end() for match in re.finditer(separator, word)), default=0)
     return word[:end], set(re.split(separator, word[:end]))
 
 
@@ -127,8 +127,8 @@ def _networks(begun: str) -> list[str]:
 @cache
 def timm_names() -> tuple[str, ...]:
     """The names under which timm's files register networks, read off them: to import timm takes seconds."""
-    found = find_spec("timm")
-    folders = [Path(place) / "models" for place in (found and found.submodule_search_locations) or ()]
+    spec = find_spec("timm")
+    folders = [Path(place) / "models" for place in (spec and spec.submodule_search_locations) or ()]
     return tuple(
         name
         for folder in folders

@@ -51,10 +51,10 @@ def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str
 
     plan, states, options = prepared.plan, prepared.states, prepared.options
     states_left = {"new", "started", "damaged"} | ({"failed"} if retry_failed else set())
-    left = [planned for planned in plan.students if states[planned.run.id] in states_left]
+    open_runs = [planned for planned in plan.students if states[planned.run.id] in states_left]
     teachers = [planned.run for planned in plan.teachers.values() if teacher_store().run(planned.run.id).state() != "done"]
     described = data_lines(plan.data, where_data_is_told(prepared.config))
-    cohorts = [job for job in make_jobs(left, plan, options, prepared.jobs) if job.kind == "students"]
+    cohorts = [job for job in make_jobs(open_runs, plan, options, prepared.jobs) if job.kind == "students"]
     counts = Counter(states.values())
     failed = f", {counts['failed']} failed (--retry-failed trains them again)" if counts["failed"] and not retry_failed else ""
     lines = [
@@ -66,7 +66,7 @@ def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str
         *(("data" if number == 0 else "", line.removeprefix("data: ")) for number, line in enumerate(described)),
         ("grid points", f"{plan.grid_size}: methods x settings x pairs x seeds, with the controls"),
         *(("", f"{number} of them need no run of their own: {reason}") for reason, number in plan.duplicates.items()),
-        ("distinct runs", f"{len(plan.students)}: {counts['done']} done, {len(left)} left{failed}"),
+        ("distinct runs", f"{len(plan.students)}: {counts['done']} done, {len(open_runs)} left{failed}"),
         *(("note", text) for text in plan.notes),
         *(("teacher", f"{run.student.name} is trained first, for {number_of(run.recipe.epochs, 'epoch')} ({run.id})") for run in teachers),
         *weights_to_measure(plan),
@@ -75,7 +75,7 @@ def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str
             f"{len(cohorts)}, in {number_of(prepared.jobs, 'process', 'processes')} of {number_of(options.threads, 'thread')} on "
             f"{options.device}",
         ),
-        ("time", f"about {duration(estimate(prepared))} of training" if left or teachers else "nothing is left to do"),
+        ("time", f"about {duration(estimate(prepared))} of training" if open_runs or teachers else "nothing is left to do"),
     ]
     if wants_refit(prepared.config):
         lines.append(("refit", "then the chosen settings with fresh seeds on the whole training set, not counted above"))

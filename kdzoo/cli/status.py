@@ -118,8 +118,8 @@ def _epochs(folder: RunFolder) -> int:
 
 
 def _counts(rows: list[dict[str, Any]]) -> dict[str, int]:
-    counted = Counter(row["state"] for row in rows)
-    return {state: counted[state] for state in ORDER}
+    counts = Counter(row["state"] for row in rows)
+    return {state: counts[state] for state in ORDER}
 
 
 def _print_status(bench: dict[str, Any], headline: Metric) -> None:

@@ -76,10 +76,10 @@ def read_bench(folder: Path) -> BenchRecords:
         if record.state == "damaged":
             again = "trains this run again" if place.state() == "damaged" else "writes it again"
             notes.append(f"{place.path}/{record.error}; the next bench {again} and keeps the file")
-    kept = _newest(records)
-    if old := len(records) - len(kept):
+    newest = _newest(records)
+    if old := len(records) - len(newest):
         notes.append(f"left out: {number_of(old, 'run')} of older method versions")
-    return BenchRecords(folder.resolve().name, tuple(kept), (*notes, *_mixed_versions(kept), *_mixed_teachers(kept, stages)), folder)
+    return BenchRecords(folder.resolve().name, tuple(newest), (*notes, *_mixed_versions(newest), *_mixed_teachers(newest, stages)), folder)
 
 
 def _newest(records: Sequence[Record]) -> list[Record]:
@@ -115,13 +115,13 @@ def _age(record: Record) -> tuple[Any, ...]:
 
 def _mixed_versions(records: Iterable[Record]) -> list[str]:
     """A note for every method of which settings were trained with different versions."""
-    found: dict[str, set[str]] = {}
+    versions_of: dict[str, set[str]] = {}
     for record in records:
         for term in record.run.objective.all_terms:
-            found.setdefault(term.method, set()).add(term.version)
+            versions_of.setdefault(term.method, set()).add(term.version)
     return [
         f"{method}: settings of versions {' and '.join(sorted(versions))} stand side by side"
-        for method, versions in sorted(found.items())
+        for method, versions in sorted(versions_of.items())
         if len(versions) > 1
     ]
 
@@ -132,14 +132,14 @@ def _mixed_teachers(records: Iterable[Record], stages: Mapping[str, Record]) -> 
     stages: the pretrain stages of runs, which a teacher has taught too. Runs of earlier versions do not say who taught them.
     """
     notes = []
-    for place, there in by_place(records).items():
-        taught: dict[frozenset[str], list[Record]] = {}
-        for record in there:
+    for place, records_there in by_place(records).items():
+        students_of: dict[frozenset[str], list[Record]] = {}
+        for record in records_there:
             if trainings := _trainings(record, stages):
-                taught.setdefault(trainings, []).append(record)
-        count = len(frozenset().union(*taught))
+                students_of.setdefault(trainings, []).append(record)
+        count = len(frozenset().union(*students_of))
         if count > 1:
-            groups = sorted(taught.values(), key=lambda group: (-len(group), group[0].id))
+            groups = sorted(students_of.values(), key=lambda group: (-len(group), group[0].id))
             words = [" and ".join(_seeds_of(group)) for group in groups]
             teacher = (groups[0][0].result or {})["teacher"]["name"]
             notes.append(
@@ -163,4 +163,4 @@ def _seeds_of(group: Iterable[Record]) -> list[str]:
     seeds: dict[str, set[int]] = {}
     for record in group:
         seeds.setdefault(record.method, set()).add(record.run.seed)
-    return [f"{method} seed{'s' * (len(found) > 1)} {', '.join(map(str, sorted(found)))}" for method, found in sorted(seeds.items())]
+    return [f"{method} seed{'s' * (len(numbers) > 1)} {', '.join(map(str, sorted(numbers)))}" for method, numbers in sorted(seeds.items())]

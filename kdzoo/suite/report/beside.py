@@ -51,23 +51,23 @@ def beside(benches: Sequence[BenchRecords], rows: Sequence[Published]) -> Beside
     A set at half the pixels (`cifar100_16`) is joined with its original, a folder of 1,000 classes with ImageNet; both
     are marked. The interval of a difference holds the spread of our seeds alone where the source gives none of its own.
     """
-    found: list[dict[str, Any]] = []
+    joined: list[dict[str, Any]] = []
     notes: list[str] = []
     for bench in benches:
         if bench.task is not TASK:
             notes.append(f"no published numbers for {bench.name}: it is of {bench.task.name}, they are of {TASK.name}")
             continue
         for block in bench.blocks:
-            there = [row for row in rows if row.pair == block.place.pair and row.data == _original(block)]
-            notes += _absent(block, there, rows)
+            published_there = [row for row in rows if row.pair == block.place.pair and row.data == _original(block)]
+            notes += _absent(block, published_there, rows)
             for standing in block.standings:
-                theirs: list[Published | None] = [row for row in there if row.method == standing.record.method]
+                theirs: list[Published | None] = [row for row in published_there if row.method == standing.record.method]
                 for number in theirs or [None]:
                     if not standing.done:
                         continue
                     differs = () if number is None else marks_of(standing, number)
-                    found.append({"bench": bench.name, **block.head, **_ours(standing), **_theirs(standing, number, differs)})
-    return Beside(pd.DataFrame(found, columns=list(COLUMNS)), tuple(dict.fromkeys(notes)))
+                    joined.append({"bench": bench.name, **block.head, **_ours(standing), **_theirs(standing, number, differs)})
+    return Beside(pd.DataFrame(joined, columns=list(COLUMNS)), tuple(dict.fromkeys(notes)))
 
 
 def _original(block: Block) -> str:
@@ -78,15 +78,15 @@ def _original(block: Block) -> str:
     return HALVED.get(run.data.name, run.data.name)
 
 
-def _absent(block: Block, there: Sequence[Published], rows: Iterable[Published]) -> list[str]:
+def _absent(block: Block, published_there: Sequence[Published], rows: Iterable[Published]) -> list[str]:
     """What a reader would look for in vain: a pair without any number, and published methods that the bench has not run."""
     where = f"{block.place.pair} on {_original(block)}"
-    if not there:
+    if not published_there:
         others = dict.fromkeys(row.pair for row in rows if row.data == _original(block))
         known = f"; pairs with numbers: {', '.join(others)}" if others else ""
         return [f"no published numbers for {where}{known}"]
     ours = {standing.record.method for standing in block.standings if standing.done}
-    missing = sorted({row.method for row in there} - ours)
+    missing = sorted({row.method for row in published_there} - ours)
     return [f"{where}: published, but not in this bench: {', '.join(map(method_words, missing))}"] if missing else []
 
 

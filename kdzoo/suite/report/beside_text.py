@@ -61,8 +61,8 @@ def _shown(rows: pd.DataFrame, letters: Mapping[str, str]) -> pd.DataFrame:
 
 
 def _marked(differs: Any, letters: Mapping[str, str]) -> str:
-    found = sorted(letters[mark] for mark in _word(differs).split(SEPARATOR) if mark)
-    return ("" if all(len(letter) == 1 for letter in found) else " ").join(found)
+    marks = sorted(letters[mark] for mark in _word(differs).split(SEPARATOR) if mark)
+    return ("" if all(len(letter) == 1 for letter in marks) else " ").join(marks)
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -159,8 +159,8 @@ def labels(blocks: Sequence[Block]) -> list[str]:
 
 
 def only_one(standings: Sequence[Standing]) -> Standing | None:
-    found = [standing for standing in standings if standing.done]
-    return found[0] if len(found) == 1 else None
+    done = [standing for standing in standings if standing.done]
+    return done[0] if len(done) == 1 else None
 
 
 def position_of(standings: Sequence[Standing], standing: Standing | None) -> int | None:

@@ -96,11 +96,11 @@ def _key(entry: Entry, keys: Iterable[str]) -> tuple[Any, ...]:
 
 def _joined(sides: Sequence[Side], keys: Sequence[str]) -> list[tuple[Entry | None, ...]]:
     """The rows of all sides that belong together, in the order in which the sides have them."""
-    found: dict[tuple[Any, ...], list[list[Entry | None]]] = {}
+    by_key: dict[tuple[Any, ...], list[list[Entry | None]]] = {}
     for position, side in enumerate(sides):
         for entry in side.entries:
-            found.setdefault(_key(entry, keys), [[] for _ in sides])[position].append(entry)
-    return [row for groups in found.values() for row in itertools.product(*(group or [None] for group in groups))]
+            by_key.setdefault(_key(entry, keys), [[] for _ in sides])[position].append(entry)
+    return [row for groups in by_key.values() for row in itertools.product(*(group or [None] for group in groups))]
 
 
 def _row(entries: Sequence[Entry | None], metric: Metric, shown: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
@@ -164,13 +164,13 @@ def _listed(values: frozenset[str]) -> str:
 def _distinct_names(names: Sequence[str], paths: Sequence[Path]) -> list[str]:
     """Names that differ: with as many folders before them as that takes, and with their position where the paths are equal."""
     parents = [_folder_of(path.resolve()) for path in paths]
-    found = list(names)
+    distinct = list(names)
     for depth in range(1, max(len(parent.parts) for parent in parents)):
-        if len(set(found)) == len(found):
-            return found
+        if len(set(distinct)) == len(distinct):
+            return distinct
         longer = ["/".join((*parent.parts[1:][-depth:], name)) for parent, name in zip(parents, names, strict=True)]
-        found = [long if names.count(name) > 1 else name for long, name in zip(longer, names, strict=True)]
-    return [name if found.count(name) == 1 else f"{name} ({position})" for position, name in enumerate(names, start=1)]
+        distinct = [long if names.count(name) > 1 else name for long, name in zip(longer, names, strict=True)]
+    return [name if distinct.count(name) == 1 else f"{name} ({position})" for position, name in enumerate(names, start=1)]
 
 
 def _folder_of(path: Path) -> Path:

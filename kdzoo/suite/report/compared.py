@@ -110,9 +110,9 @@ def _headline_column(table: pd.DataFrame, path: Path) -> tuple[Task, str]:
     """The task whose headline a table has, and the column with it; raises InputError where it has that of none."""
     for task in TASKS.values():
         names = (task.headline.name, *task.headline.aliases)
-        found = [name for form in ("test_{}", "{}") for one in names if (name := form.format(one)) in table]
-        if found and "method" in table:
-            return task, found[0]
+        columns = [name for form in ("test_{}", "{}") for one in names if (name := form.format(one)) in table]
+        if columns and "method" in table:
+            return task, columns[0]
     heads = " or ".join(f"test_{name} (or {name})" for name in dict.fromkeys(task.headline.name for task in TASKS.values()))
     raise InputError(f"compare: {path}: expected columns method and {heads}, found: {', '.join(map(str, table.columns))}")
 

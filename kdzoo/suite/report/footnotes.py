@@ -46,20 +46,20 @@ def footnotes(bench: BenchRecords, board: pd.DataFrame, frames: Sequence[pd.Data
     names = {name for frame in frames for name in frame.columns}
     tested = any(name.startswith(("vs ", "p ")) for name in names)
     at_once = any(name.endswith(f" {ALL_COLUMNS}") for name in names)
-    sayings: list[Callable[[Block], str]] = [one_seed, ranks]
+    notes_of: list[Callable[[Block], str]] = [one_seed, ranks]
     if tested:
-        sayings.append((lambda block: errors(block) + family(block)) if at_once else errors)
+        notes_of.append((lambda block: errors(block) + family(block)) if at_once else errors)
     if "why" in names:
-        sayings.append(collapsed)
+        notes_of.append(collapsed)
     if tested:
-        sayings += [resolution, control]
+        notes_of += [resolution, control]
     groups = pair_groups(blocks) if any("pairs" in frame for frame in frames) else []
     pairs = [len(group) for _, group in groups]
     about_pairs = [FEW if any(n < MANY_PAIRS for n in pairs) else "", MANY if any(n >= MANY_PAIRS for n in pairs) else ""]
     lines = [
         *_shared(blocks, protocol),
         meanings(frames, bench.task.headline),
-        *(line for say in sayings for line in _shared(blocks, say)),
+        *(line for say in notes_of for line in _shared(blocks, say)),
         *about_pairs,
     ]
     return [line for line in lines if line]
@@ -117,8 +117,8 @@ def ranks(block: Block) -> str:
     if not block.ranked:
         return "No ranks: no two rows share two seeds."
     text = f"Rows do not all have the same seeds: ranks compare means over seeds {_listed(block.common_seeds)}, which all ranked rows have."
-    left = [f"{method_words(s.record.method)} ({_seeds_words(s)})" for s in block.healthy if s not in block.ranked]
-    return text + (f" No rank: {', '.join(left)}." if left else "")
+    without_rank = [f"{method_words(s.record.method)} ({_seeds_words(s)})" for s in block.healthy if s not in block.ranked]
+    return text + (f" No rank: {', '.join(without_rank)}." if without_rank else "")
 
 
 def _seeds_words(standing: Standing) -> str:
@@ -197,11 +197,11 @@ def collapsed(block: Block) -> str:
 def resolution(block: Block) -> str:
     """The difference that half of a table's rows would not have told from 0; empty where nothing was done twice."""
     tests = [comparisons(block, control) for control in CONTROLS.values()]
-    found = next((test for test in tests if test.contrast is not None and test.family), None)
-    if found is None or found.contrast is None or np.isnan(found.contrast.detectable).any():
+    tested = next((test for test in tests if test.contrast is not None and test.family), None)
+    if tested is None or tested.contrast is None or np.isnan(tested.contrast.detectable).any():
         return ""
     seeds = sorted({len(standing.done) for standing in block.healthy})
-    detectable = block.metric.spread_text(float(np.median(found.contrast.detectable)))
+    detectable = block.metric.spread_text(float(np.median(tested.contrast.detectable)))
     return (
         f"With {' to '.join(map(str, dict.fromkeys((seeds[0], seeds[-1]))))} seeds a difference below "
         f"{detectable} {block.metric.difference_words} would probably go unnoticed in a row by itself "

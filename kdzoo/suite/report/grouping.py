@@ -50,9 +50,9 @@ def _sweeps_of(place: Place, records: Iterable[Record], places: Iterable[Place])
     if place.phase != "refit":
         return ()
     alike = [other for other in places if other.phase == "sweep" and _sweep_key(other) == _sweep_key(place)]
-    taught = {record.about["sweep_teacher"] for record in records if record.about.get("sweep_teacher")}
-    same = [other for other in alike if (other.teacher == place.teacher if not taught else _start(other) in taught)]
-    return tuple(same if same or taught else alike)
+    teachers = {record.about["sweep_teacher"] for record in records if record.about.get("sweep_teacher")}
+    same = [other for other in alike if (other.teacher == place.teacher if not teachers else _start(other) in teachers)]
+    return tuple(same if same or teachers else alike)
 
 
 def _start(place: Place) -> str | None:
@@ -79,8 +79,8 @@ def _recipes(places: Mapping[Place, Sequence[Record]]) -> dict[Place, str]:
         names = sorted({name for part in parts.values() for name in part})
         differing = [name for name in names if name != "data.transfer.classes" and len(_values_of(name, parts.values())) > 1]
         for place, part in parts.items():
-            taught = taught_on(places[place][0])
-            words = [f"taught on {taught}"] if taught else []
+            transfer = taught_on(places[place][0])
+            words = [f"taught on {transfer}"] if transfer else []
             named[place] = ", ".join([place.recipe, *words, *(f"{name}={part[name]}" for name in differing if name in part)])
     return named
 

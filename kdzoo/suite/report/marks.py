@@ -39,8 +39,8 @@ class Mark:
 
 def teacher_mean(standing: Standing) -> float | None:
     """The headline of a row's teachers on the test images, the mean over its runs; None where it is not known."""
-    found = [(record.result or {}).get("teacher") or {} for record in standing.done]
-    known = [teacher["test"][standing.metric.name] for teacher in found if teacher.get("test")]
+    teachers = [(record.result or {}).get("teacher") or {} for record in standing.done]
+    known = [teacher["test"][standing.metric.name] for teacher in teachers if teacher.get("test")]
     return float(np.mean(known)) if known else None
 
 

@@ -88,6 +88,6 @@ def _ranks(gains: np.ndarray) -> pd.DataFrame:
     from scipy.stats import rankdata
 
     ranks = rankdata(-gains.round(10), axis=1)
-    drawn = np.random.default_rng(0).integers(len(gains), size=(DRAWS, len(gains)))
-    low, high = np.quantile(ranks[drawn].mean(1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    samples = np.random.default_rng(0).integers(len(gains), size=(DRAWS, len(gains)))
+    low, high = np.quantile(ranks[samples].mean(1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     return pd.DataFrame({"rank": ranks.mean(0), "rank_low": low, "rank_high": high})

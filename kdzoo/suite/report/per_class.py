@@ -37,14 +37,14 @@ def _rows(block: Block) -> list[dict[str, Any]]:
     records = [record for record in block.records if record.result]
     names = next((record.about["class_names"] for record in records if isinstance(record.about.get("class_names"), list)), None)
     teachers = [teacher["test"] for record in records if (teacher := (record.result or {}).get("teacher")) and teacher["test"]]
-    counted = [(TEACHER, "", teachers[:1])]
-    counted += [
+    tests_of = [(TEACHER, "", teachers[:1])]
+    tests_of += [
         (standing.record.method, standing.setting, [tested for record in standing.done if (tested := _tested(record))])
         for standing in block.standings
     ]
     return [
         {**block.head, "method": method, "setting": setting, **row}
-        for method, setting, tests in counted
+        for method, setting, tests in tests_of
         for row in _by_class([test for test in tests if test.get("errors_per_class")], names)
     ]
 
@@ -88,9 +88,9 @@ def per_class_sections(bench: BenchRecords, frame: pd.DataFrame) -> list[tuple[s
 
 def _table(rows: pd.DataFrame, whole: pd.DataFrame) -> pd.DataFrame:
     """The rows to show of one table as text. whole: every row of that table, in the order of the classes."""
-    there = set(rows["class"])
+    present = set(rows["class"])
     images = whole.drop_duplicates("class").set_index("class")["images"]
-    order = [name for name in images.index if name in there]
+    order = [name for name in images.index if name in present]
     totals = whole.groupby(["method", "setting"])["errors"].sum()
     lines = [["images", "", "", str(images.sum()), *map(str, images[order])]]
     for _, group in rows.groupby(["method", "setting"], sort=False):

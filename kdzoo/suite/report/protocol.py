@@ -17,7 +17,7 @@ def protocol_of(bench: BenchRecords) -> dict[str, frozenset[str]]:
 
     Nested parts have names such as `student.stem`, so that a warning names what differs and nothing that is equal.
     """
-    found: dict[str, set[str]] = {}
+    values_of: dict[str, set[str]] = {}
     for record in bench.records:
         run = record.run.model_dump(mode="json")
         data = {key: value for key, value in run["data"].items() if key != "transfer"}
@@ -31,9 +31,9 @@ def protocol_of(bench: BenchRecords) -> dict[str, frozenset[str]]:
             environment = record.result["environment"]
             parts |= {key: environment[key] for key in ("device", "threads", "torch") if key in environment}
         for key, value in parts.items():
-            found.setdefault(key, set()).add(value_text(value))
-    found["seeds"] = {str(sorted({record.run.seed for record in bench.records}))}
-    return {key: frozenset(values) for key, values in found.items()}
+            values_of.setdefault(key, set()).add(value_text(value))
+    values_of["seeds"] = {str(sorted({record.run.seed for record in bench.records}))}
+    return {key: frozenset(values) for key, values in values_of.items()}
 
 
 def value_text(value: Any) -> str:

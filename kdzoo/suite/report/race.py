@@ -39,7 +39,7 @@ class Decision:
 
     def __str__(self) -> str:
         parts = [("best", self.best), ("widest interval", self.widest)]
-        named = [f"{word}: {', '.join(standing.record.method for standing in found)}" for word, found in parts if found]
+        named = [f"{word}: {', '.join(standing.record.method for standing in standings)}" for word, standings in parts if standings]
         return f"{self.block.place.pair}: {'; '.join(named)}"
 
 
@@ -49,8 +49,8 @@ def decide(bench: BenchRecords, config: BenchConfig, race: Race) -> tuple[Decisi
     blocks = [block for block in base.blocks if block.place.phase == REFIT]
     missing = [record for block in blocks for record in block.records if record.state not in ("done", "failed")]
     if not blocks or missing:
-        left = f"{number_of(len(missing), 'run')} of its refit missing" if missing else "its refit has not begun"
-        raise InputError(f"stage {race.stage}: not decided yet, {left}")
+        reason = f"{number_of(len(missing), 'run')} of its refit missing" if missing else "its refit has not begun"
+        raise InputError(f"stage {race.stage}: not decided yet, {reason}")
     return tuple(_decision(block, race) for block in blocks)
 
 
@@ -75,8 +75,8 @@ def seeds_of_sweeps(records: Iterable[Record]) -> list[int]:
 
 def more_seeds(method: str, config: BenchConfig, race: Race, used: Iterable[int]) -> range:
     """The seeds that a race adds to those of a method's refit: the next ones."""
-    there = fresh_seeds(method, config, used)
-    return range(max(there) + 1, max(there) + 1 + race.seeds_for(method) - len(there))
+    own = fresh_seeds(method, config, used)
+    return range(max(own) + 1, max(own) + 1 + race.seeds_for(method) - len(own))
 
 
 def _decision(block: Block, race: Race) -> Decision:

@@ -82,8 +82,8 @@ def taught_on(record: Record) -> str:
     transfer = record.run.data.transfer
     if transfer is None:
         return ""
-    names, found = record.about.get("class_names"), record.about.get("data")
-    count = found.get("transfer", {}).get("unlabelled") if isinstance(found, dict) else None
+    names, data = record.about.get("class_names"), record.about.get("data")
+    count = data.get("transfer", {}).get("unlabelled") if isinstance(data, dict) else None
     return transfer_in_words(transfer, names if isinstance(names, list) else list(map(str, range(record.run.data.classes))), count)
 
 
@@ -95,10 +95,10 @@ def by_place(records: Iterable[Record]) -> dict[Place, list[Record]]:
     """
     records = sorted(records, key=lambda record: record.id)
     tables: dict[Place, list[Record]] = {record.place: [] for record in records if record.place.teacher}
-    taught = list(tables)
+    with_teacher = list(tables)
     for record in records:
         place = record.place
-        shared = [other for other in taught if (other.ground, other.phase) == (place.ground, place.phase)]
+        shared = [other for other in with_teacher if (other.ground, other.phase) == (place.ground, place.phase)]
         for table in [place] if place.teacher or not shared else shared:
             tables.setdefault(table, []).append(record)
     return {place: tables[place] for place in sorted(tables)}

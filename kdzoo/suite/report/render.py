@@ -43,8 +43,8 @@ COUNTED = re.compile(r"(^|[ _])(n|seed|seeds|epochs?|rank|planned|failed|tried|v
 
 def _with_integers(frame: pd.DataFrame) -> pd.DataFrame:
     """The frame with integers in the columns that count, as far as they hold whole numbers (a median may not)."""
-    counted = [name for name in frame.columns if COUNTED.search(str(name)) and pd.api.types.is_numeric_dtype(frame[name])]
-    whole = [name for name in counted if (frame[name].dropna() % 1 == 0).all()]
+    counts = [name for name in frame.columns if COUNTED.search(str(name)) and pd.api.types.is_numeric_dtype(frame[name])]
+    whole = [name for name in counts if (frame[name].dropna() % 1 == 0).all()]
     return frame.astype(dict.fromkeys(whole, "Int64"))
 
 
@@ -79,8 +79,8 @@ def cell_text(value: Any, share: bool, sign: str = "") -> str:
 def _latex(shown: pd.DataFrame) -> str:
     head, *body = [list(map(str, shown.columns)), *shown.itertuples(index=False)]
     lines = [" & ".join(map(_tex, cells)) + r" \\" for cells in (head, *body)]
-    opened = rf"\begin{{tabular}}{{{'l' * len(head)}}}"
-    return "\n".join([opened, r"\hline", lines[0], r"\hline", *lines[1:], r"\hline", r"\end{tabular}"])
+    opening = rf"\begin{{tabular}}{{{'l' * len(head)}}}"
+    return "\n".join([opening, r"\hline", lines[0], r"\hline", *lines[1:], r"\hline", r"\end{tabular}"])
 
 
 TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "<": "$<$", ">": "$>$"} | {

@@ -137,9 +137,9 @@ def at_published_coefficients(record: Record) -> bool:
 
 def chosen_runs(records: Iterable[Record]) -> list[str]:
     """The id of one run of every method's chosen setting in the sweep, method by method and pair by pair, none twice."""
-    found: dict[str, None] = {}
-    for place, there in by_place(records).items():
-        for method in sorted({record.method for record in there}) if place.phase == "sweep" else ():
-            options = candidates(record for record in there if record.method == method)
-            found |= {option.records[0].id: None for option in choose(options) if option.done}
-    return list(found)
+    ids: dict[str, None] = {}
+    for place, records_there in by_place(records).items():
+        for method in sorted({record.method for record in records_there}) if place.phase == "sweep" else ():
+            options = candidates(record for record in records_there if record.method == method)
+            ids |= {option.records[0].id: None for option in choose(options) if option.done}
+    return list(ids)

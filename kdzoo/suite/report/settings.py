@@ -91,9 +91,9 @@ def setting_of(objective: ObjectiveSpec, methods: Mapping[str, Any], doses: Mapp
 
 def _shared_temperature(objective: ObjectiveSpec) -> float | None:
     """The temperature of all terms that have one; None where none has, or where they differ."""
-    found = [term.hyperparameters["temperature"] for term in objective.terms if "temperature" in term.hyperparameters]
-    numbers = {float(value) for value in found if isinstance(value, int | float)}
-    return numbers.pop() if len(numbers) == 1 and all(isinstance(value, int | float) for value in found) else None
+    temperatures = [term.hyperparameters["temperature"] for term in objective.terms if "temperature" in term.hyperparameters]
+    numbers = {float(value) for value in temperatures if isinstance(value, int | float)}
+    return numbers.pop() if len(numbers) == 1 and all(isinstance(value, int | float) for value in temperatures) else None
 
 
 def setting_text(run: Run, about: Mapping[str, Any]) -> str:

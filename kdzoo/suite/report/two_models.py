@@ -68,12 +68,14 @@ def compare_models(first: RunFolder, second: RunFolder) -> TwoModels:
     if not len(place_a) or not np.array_equal(a.targets[place_a], b.targets[place_b]):
         what = "the same images under other labels" if len(place_a) else "different images"
         raise InputError(f"compare: {first.id} and {second.id} were tested on {what}")
-    right_a, right_b = (kept.log_probs[place].argmax(1) == kept.targets[place] for kept, place in ((a, place_a), (b, place_b)))
+    right_a, right_b = (
+        predictions.log_probs[place].argmax(1) == predictions.targets[place] for predictions, place in ((a, place_a), (b, place_b))
+    )
     only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
     n = len(right_a)
     shares = np.array([only_a, only_b, n - only_a - only_b]) / n
-    drawn = np.random.default_rng(0).multinomial(n, shares, size=DRAWS)
-    low, high = np.quantile((drawn[:, 1] - drawn[:, 0]) / n, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    samples = np.random.default_rng(0).multinomial(n, shares, size=DRAWS)
+    low, high = np.quantile((samples[:, 1] - samples[:, 0]) / n, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return TwoModels(
         first.id,
         second.id,
@@ -93,14 +95,14 @@ def compare_models(first: RunFolder, second: RunFolder) -> TwoModels:
 
 def _read(folders: Iterable[RunFolder]) -> list[Predictions]:
     """The predictions of runs on their test images; raises InputError with the faults of all of them."""
-    found, problems = [], []
+    predictions, problems = [], []
     for folder in folders:
         try:
             run = folder.read_plan()[0]
             if run.data.task != CLASSIFICATION.name:
                 problems.append(f"compare: {folder.id} is of {run.data.task}; image by image only {CLASSIFICATION.name} is compared")
                 continue
-            found.append(read_predictions(folder.predictions, folder.id, part="test", classes=run.student.classes))
+            predictions.append(read_predictions(folder.predictions, folder.id, part="test", classes=run.student.classes))
         except FileNotFoundError:
             problems.append(f"compare: {folder.id} has no predictions kept (train it with --keep predictions)")
         except DamagedFile as error:
@@ -109,7 +111,7 @@ def _read(folders: Iterable[RunFolder]) -> list[Predictions]:
             problems += error.problems
     if problems:
         raise InputError(*problems)
-    return found
+    return predictions
 
 
 def _paired(a: Predictions, b: Predictions) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -122,11 +124,11 @@ def _paired(a: Predictions, b: Predictions) -> tuple[NDArray[np.int64], NDArray[
     )
 
 
-def _places(kept: Predictions) -> dict[tuple[bytes, int], int]:
+def _places(predictions: Predictions) -> dict[tuple[bytes, int], int]:
     """Where each image stands, by its key and, since keys may repeat, by how many of the same stand before it."""
     before: Counter[bytes] = Counter()
     places = {}
-    for place, row in enumerate(kept.keys):
+    for place, row in enumerate(predictions.keys):
         key = row.tobytes()
         places[key, before[key]] = place
         before[key] += 1

@@ -26,9 +26,9 @@ def page(
 ) -> str:
     """The README of a study. notes: what its benches have to tell of their runs, by stage."""
     count = {word: sum(one.reached == word for one in measured) for word in (REACHED, BY_MEAN, ABOVE, BELOW, OPEN, MISSING)}
-    told = "; ".join(f"{word} ({number})" for word, number in count.items() if number)
+    verdicts = "; ".join(f"{word} ({number})" for word, number in count.items() if number)
     lines = [f"# {markdown_text(study.title)}", "", f"Claim: {markdown_text(study.claim)} [Source]({study.source}).", ""]
-    reached = f" Reached, of {number_of(len(measured), 'number')}: {told}." if measured else ""
+    reached = f" Reached, of {number_of(len(measured), 'number')}: {verdicts}." if measured else ""
     lines += [f"`kdzoo reproduce {shlex.quote(given)}`.{reached}", ""]
     lines += [line for table in races for line in table.lines()]
     lines += [*markdown_table(shown_frame(measured)), "", READ_AS, ""] if measured else []
@@ -59,7 +59,7 @@ def _setup(study: Study, name: str) -> str:
     if stage.step is not None:
         return markdown_text(stage.step.words())
     planned = outline(study.config(stage))
-    told = "" if planned is None else "; ".join(text for word, text in planned.lines() if word != "bench")
-    taken = [f"the teacher is {study.teacher_words(stage.teacher)}"] if stage.teacher else []
-    taken += [f"{which.method} at the setting that stage {which.stage} chose" for which in stage.settings]
-    return markdown_text("; ".join([told, *taken]))
+    outline_words = "" if planned is None else "; ".join(text for word, text in planned.lines() if word != "bench")
+    from_earlier = [f"the teacher is {study.teacher_words(stage.teacher)}"] if stage.teacher else []
+    from_earlier += [f"{which.method} at the setting that stage {which.stage} chose" for which in stage.settings]
+    return markdown_text("; ".join([outline_words, *from_earlier]))

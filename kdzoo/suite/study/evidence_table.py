@@ -69,5 +69,5 @@ def _expected(measure: Measure) -> str:
 
 def _number(value: float, measure: Measure) -> str:
     """Two decimals, or one where images are counted."""
-    counted = is_count(measure.of.metric) and measure.over is None
-    return "" if math.isnan(value) else f"{value:.{1 if counted else 2}f}"
+    is_whole = is_count(measure.of.metric) and measure.over is None
+    return "" if math.isnan(value) else f"{value:.{1 if is_whole else 2}f}"

@@ -136,8 +136,8 @@ def _macs(network: str, config: BenchConfig) -> float | None:
     if data is None or data.shape is None or data.classes is None:
         return None
     channels, height, width = data.shape
-    if found := FULLY_CONNECTED.fullmatch(name):
-        units = [channels * height * width, *map(int, found[1].split("_")[1:]), data.classes]
+    if match := FULLY_CONNECTED.fullmatch(name):
+        units = [channels * height * width, *map(int, match[1].split("_")[1:]), data.classes]
         return float(sum(one * other for one, other in itertools.pairwise(units)))
     known = own_networks().get(name)
     return None if known is None else known.macs * height * width / (known.input[1] * known.input[2])

@@ -94,13 +94,13 @@ def _judged(study: Study, measure: Measure, blocks: Blocks, folder: Path, planne
         )
         _refuse_no_gain(wholes, lower_is_better(over.of.metric))
     failed = sum(one.failed for one in cells.values())
-    told = [measure.reason, f"{number_of(failed, 'run')} failed, such as those whose loss became NaN or infinite" if failed else ""]
+    reasons = [measure.reason, f"{number_of(failed, 'run')} failed, such as those whose loss became NaN or infinite" if failed else ""]
     return Measured(
         measure,
         values,
         cells[id(measure.of)].resolution,
         planned,
-        "; ".join(filter(None, told)),
+        "; ".join(filter(None, reasons)),
         wholes,
         single=len({_is_one(study, cell) for cell in measure.cells}) == 2,
         failed=failed,
@@ -155,14 +155,14 @@ def values_of(cell: Cell, blocks: Sequence[Block], wanted: Wanted | None) -> Val
     if phase == "refit" and blocks and phase not in {block.place.phase for block in blocks}:
         raise InputError(f"{cell.method}: the refit of its stage has not begun")
     method = None if cell.method == TEACHER else cell.method
-    there = [block for block in blocks if cell.pair in (None, block.place.pair) and phase in (None, block.place.phase)]
+    matching = [block for block in blocks if cell.pair in (None, block.place.pair) and phase in (None, block.place.phase)]
     if method is None:
-        return _of_teacher(cell, there)
-    found = list(settings_in(there, method, cell.pair, wanted, phase))
-    if len(found) != 1:
-        problem = "no finished run" if not found else f"{len(found)} settings or pairs match; name pair or setting"
+        return _of_teacher(cell, matching)
+    settings = list(settings_in(matching, method, cell.pair, wanted, phase))
+    if len(settings) != 1:
+        problem = "no finished run" if not settings else f"{len(settings)} settings or pairs match; name pair or setting"
         raise InputError(f"{cell.method}{f' of {cell.pair}' if cell.pair else ''}: {problem}")
-    block, records = found[0]
+    block, records = settings[0]
     values = {record.run.seed: value_of(record.result or {}, cell.metric) for record in records}
     failed = sum(record.state == "failed" and record.setting_key == records[0].setting_key for record in block.records)
     return Values(values, resolution_of((record.result or {} for record in records), cell.metric), failed)
@@ -171,10 +171,10 @@ def values_of(cell: Cell, blocks: Sequence[Block], wanted: Wanted | None) -> Val
 def _of_teacher(cell: Cell, blocks: Iterable[Block]) -> Values:
     """The teacher's value; it is one training."""
     records = [record for block in blocks for record in block.records if (record.result or {}).get("teacher")]
-    found = {value_of({"last": {"test": (record.result or {})["teacher"]["test"]}}, cell.metric) for record in records}
-    if len(found) != 1:
-        raise InputError(f"teacher: {'no finished run' if not found else f'{len(found)} teachers match; name a pair'}")
-    return Values({0: found.pop()}, resolution_of((record.result or {} for record in records), cell.metric))
+    values = {value_of({"last": {"test": (record.result or {})["teacher"]["test"]}}, cell.metric) for record in records}
+    if len(values) != 1:
+        raise InputError(f"teacher: {'no finished run' if not values else f'{len(values)} teachers match; name a pair'}")
+    return Values({0: values.pop()}, resolution_of((record.result or {} for record in records), cell.metric))
 
 
 def _of_results(results: Mapping[int, Mapping[str, Any]], metric: str) -> Values:

@@ -35,22 +35,22 @@ def value_of(result: Mapping[str, Any], metric: str) -> float:
     """
     test = _at(result, TEST)
     name, _, label = metric.partition(".")
-    found: Any
+    value: Any
     if metric == "errors":
-        found = None if _at(test, (TOP1,)) is None else float(round((1 - test[TOP1]) * test["n"]))
+        value = None if _at(test, (TOP1,)) is None else float(round((1 - test[TOP1]) * test["n"]))
     elif metric == "error_rate":
-        found = None if _at(test, (TOP1,)) is None else 100 * (1 - float(test[TOP1]))
+        value = None if _at(test, (TOP1,)) is None else 100 * (1 - float(test[TOP1]))
     elif name in OF_A_CLASS and label.isdecimal():
-        found = _of_a_class(test, name, label)
+        value = _of_a_class(test, name, label)
     else:
         path = metric.split(".") if "." in metric else [*TEST, metric]
-        found = _at(result, path)
+        value = _at(result, path)
         declared = _metrics().get(path[-1])
-        if declared is not None and isinstance(found, int | float):
-            found = declared.factor * float(found)
-    if not isinstance(found, int | float) or isinstance(found, bool):
+        if declared is not None and isinstance(value, int | float):
+            value = declared.factor * float(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
         raise InputError(f"metric {metric}: not a number of these runs")
-    return float(found)
+    return float(value)
 
 
 def _of_a_class(test: Any, name: str, label: str) -> float | None:
@@ -61,14 +61,14 @@ def _of_a_class(test: Any, name: str, label: str) -> float | None:
     return float(errors) if name == "errors" else 100 * (1 - errors / images)
 
 
-def _at(found: Any, path: Iterable[str]) -> Any:
+def _at(value: Any, path: Iterable[str]) -> Any:
     """What lies at a place in nested mappings and lists; None where nothing does."""
     for key in path:
-        if isinstance(found, list):
-            found = found[int(key)] if key.isdecimal() and int(key) < len(found) else None
+        if isinstance(value, list):
+            value = value[int(key)] if key.isdecimal() and int(key) < len(value) else None
         else:
-            found = found.get(key) if isinstance(found, Mapping) else None
-    return found
+            value = value.get(key) if isinstance(value, Mapping) else None
+    return value
 
 
 def is_count(metric: str) -> bool:

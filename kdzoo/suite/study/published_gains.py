@@ -43,15 +43,15 @@ def published_gains(rows: Sequence[Published]) -> dict[str, Gain]:
     A table without plain KD on a pair is compared with CRD's own number. Numbers copied from earlier tables do not count.
     """
     pairs = {row.pair for row in rows if row.table == CRD_TABLE}
-    there = [row for row in rows if row.pair in pairs and row.data == "cifar100"]
-    kd = {(row.table, row.pair): row.value for row in there if row.method == KD}
-    found: dict[str, dict[str, list[tuple[str, float]]]] = {}
-    for row in there:
+    on_crds_pairs = [row for row in rows if row.pair in pairs and row.data == "cifar100"]
+    kd = {(row.table, row.pair): row.value for row in on_crds_pairs if row.method == KD}
+    by_method: dict[str, dict[str, list[tuple[str, float]]]] = {}
+    for row in on_crds_pairs:
         base = kd.get((row.table, row.pair), kd.get((CRD_TABLE, row.pair)))
         if base is not None and row.run_by != "copied":
-            found.setdefault(row.method, {}).setdefault(row.pair, []).append((row.table, row.value - base))
+            by_method.setdefault(row.method, {}).setdefault(row.pair, []).append((row.table, row.value - base))
     gains: dict[str, Gain] = {}
-    for method, of_pairs in found.items():
+    for method, of_pairs in by_method.items():
         means = [float(np.mean([gain for _, gain in values])) for values in of_pairs.values()]
         tables = dict.fromkeys(sorted(table for values in of_pairs.values() for table, _ in values))
         gains[method] = Gain(len(means), float(np.mean(means)), min(means), max(means), tuple(tables))

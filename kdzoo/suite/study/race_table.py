@@ -100,10 +100,10 @@ def race_table(bench: BenchRecords, config: BenchConfig, race: Race, name: str) 
     shown: list[tuple[str, pd.DataFrame]] = []
     for block in blocks:
         decision = next((one for one in decisions if one.block.place == block.place), None)
-        found = [_row(row, block, added.get(block.place), bench.records, decision) for _, row in block.rows_of(board).iterrows()]
-        rows += found
-        waiting = [method for method in config.methods if method not in {row["method"] for row in found}]
-        shown.append((block.title, race_frame(found, waiting, block.metric)))
+        of_block = [_row(row, block, added.get(block.place), bench.records, decision) for _, row in block.rows_of(board).iterrows()]
+        rows += of_block
+        waiting = [method for method in config.methods if method not in {row["method"] for row in of_block}]
+        shown.append((block.title, race_frame(of_block, waiting, block.metric)))
     headline = bench.task.headline
     if not blocks:
         shown.append((name, race_frame([], [NONE, *dict.fromkeys((KD, *config.methods))], headline)))
@@ -114,14 +114,14 @@ def race_table(bench: BenchRecords, config: BenchConfig, race: Race, name: str) 
 def _missing(bench: BenchRecords) -> list[str]:
     """How many planned runs of each phase are not done, and how many failed."""
     words = {"sweep": "settings", REFIT: "fresh seeds"}
-    found: list[str] = []
+    reasons: list[str] = []
     for phase, word in words.items():
         records = [record for record in bench.records if record.place.phase == phase]
-        left = sum(record.state not in ("done", "failed") for record in records)
+        open_runs = sum(record.state not in ("done", "failed") for record in records)
         failed = sum(record.state == "failed" for record in records)
-        found += [f"{left} of {number_of(len(records), 'run')} of the {word}"] if left else []
-        found += [f"{number_of(failed, 'run')} of the {word} failed"] if failed else []
-    return found
+        reasons += [f"{open_runs} of {number_of(len(records), 'run')} of the {word}"] if open_runs else []
+        reasons += [f"{number_of(failed, 'run')} of the {word} failed"] if failed else []
+    return reasons
 
 
 def _row(row: pd.Series, block: Block, added: Block | None, records: Iterable[Record], decision: Decision | None) -> dict[str, Any]:
@@ -154,7 +154,7 @@ def _for_a_reader(row: Mapping[str, Any], headline: Metric) -> dict[str, Any]:
 def _taken(method: str, decision: Decision) -> str:
     """Why the rule gave a method more seeds; empty where it did not."""
     groups = {"control": decision.controls, "best": decision.best, "widest": decision.widest}
-    return next((word for word, found in groups.items() if any(standing.record.method == method for standing in found)), "")
+    return next((word for word, standings in groups.items() if any(standing.record.method == method for standing in standings)), "")
 
 
 def _on_added_seeds(method: str, added: Block | None) -> dict[str, Any]:
@@ -180,9 +180,9 @@ def _cost_of_trust(rows: Sequence[Mapping[str, Any]], headline: Metric) -> str:
     trusted = [row for row in able if row["detectable"] <= TRUSTED]
     if not able or headline.unit != "share":
         return ""
-    told = (
+    sentence = (
         f"A trusted row has a detectable difference to tuned KD of at most {100 * TRUSTED:g} points: {len(trusted)} of "
         f"{number_of(len(able), 'row')} have one"
     )
     hours = [float(row["hours"]) for row in trusted if row.get("hours") is not None]
-    return f"{told}; the median of these took {float(np.median(hours)):.1f} core-hours." if hours else f"{told}."
+    return f"{sentence}; the median of these took {float(np.median(hours)):.1f} core-hours." if hours else f"{sentence}."

@@ -52,12 +52,12 @@ def request_study(given: str, results: Path, seeds: int | None, options: Mapping
     """A study by its name or file, with the options of a command or a call; raises InputError with all that is wrong with either."""
     problems = [f"seeds: expected a number >= 1, got {seeds}"] if seeds is not None and seeds < 1 else []
     with collect_problems(problems):
-        found = read_study(study_file(given))
+        study = read_study(study_file(given))
         if not problems:
-            check_benches(found, seeds, options)
+            check_benches(study, seeds, options)
     if problems:
         raise InputError(*problems)
-    request = StudyRequest(found, given, results, seeds, options)
+    request = StudyRequest(study, given, results, seeds, options)
     refuse_other_seeds(request)
     return request
 
@@ -172,6 +172,6 @@ def perform_stage(request: StudyRequest, stage: Stage, tell: Callable[[str], Non
 
     assert stage.step is not None
     tell(f"step     {stage.kind}: {stage.step.words()}")
-    made = perform(request.study, stage, request.folder, request.seeds, request.options, lambda text: tell(f"note: {text}"))
-    tell(f"{number_of(made, 'result')} written to {request.folder / stage.name}" if made else "nothing is left to do")
+    count = perform(request.study, stage, request.folder, request.seeds, request.options, lambda text: tell(f"note: {text}"))
+    tell(f"{number_of(count, 'result')} written to {request.folder / stage.name}" if count else "nothing is left to do")
     return Outcome(set())

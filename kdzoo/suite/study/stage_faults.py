@@ -64,9 +64,9 @@ def _faults_of_race(study: Study, race: Race) -> list[str]:
     if not wants_refit(config) or not validation_share(config):
         return [f"stage {race.stage} trains no chosen settings again with fresh seeds; expected refit: true and a val_fraction there"]
     faults: list[str] = []
-    takes, there = race.best + race.widest, [method for method in methods_of(study, race.stage) if method not in CONTROLS]
-    if takes > len(there):
-        faults.append(f"best and widest take {takes} methods, but stage {race.stage} trains {len(there)} beside the controls")
+    takes, rivals = race.best + race.widest, [method for method in methods_of(study, race.stage) if method not in CONTROLS]
+    if takes > len(rivals):
+        faults.append(f"best and widest take {takes} methods, but stage {race.stage} trains {len(rivals)} beside the controls")
     for key, method in (("seeds", ""), ("control_seeds", KD)):
         number, trained = race.seeds_for(method), len(refit_seeds(method, config))
         if number < trained:
@@ -111,9 +111,9 @@ def wrong_seeds(study: Study, seeds: int | None = None) -> list[str]:
     results: dict[str, tuple[int, ...]] = {}
     for stage in study.stages:
         for of in stage.before:
-            asked = getattr(of, "seeds", None) or ()
-            trained = results.get(of.stage, benches[of.stage].seeds_for(of.method) if of.stage in benches else asked)
-            if missing := [str(seed) for seed in asked if seed not in trained]:
+            wanted = getattr(of, "seeds", None) or ()
+            trained = results.get(of.stage, benches[of.stage].seeds_for(of.method) if of.stage in benches else wanted)
+            if missing := [str(seed) for seed in wanted if seed not in trained]:
                 word = "seed" if len(missing) == 1 else "seeds"
                 known = ", ".join(map(str, trained))
                 act = "is not done for" if of.stage in results else "does not train"

@@ -76,8 +76,8 @@ def planned_bench(place: Path) -> BenchRecords:
 
 def is_begun(study: Study, of: Of, folder: Path) -> bool:
     """Whether an earlier stage has something to take: runs, or the results of a step."""
-    there = folder / of.stage
-    return (there / "runs").is_dir() if study.stage(of.stage).step is None else any(there.glob("seed-*.json"))
+    place = folder / of.stage
+    return (place / "runs").is_dir() if study.stage(of.stage).step is None else any(place.glob("seed-*.json"))
 
 
 def _teacher(study: Study, which: Which, folder: Path) -> str:
@@ -107,12 +107,12 @@ def as_request(objective: ObjectiveSpec) -> tuple[str, dict[str, list[Any]]]:
 
 def runs_of(study: Study, of: Of, seeds: Sequence[int], folder: Path) -> tuple[Record, ...]:
     """The finished runs of an earlier stage, in the order of these seeds; raises InputError where some are missing."""
-    there = finished_runs_of(study, of, folder)
-    missing = [str(seed) for seed in seeds if seed not in there]
+    finished = finished_runs_of(study, of, folder)
+    missing = [str(seed) for seed in seeds if seed not in finished]
     if missing:
-        known = ", ".join(map(str, sorted(there))) or "none"
+        known = ", ".join(map(str, sorted(finished))) or "none"
         raise InputError(f"stage {of.stage} has no finished run of {of.method} with seed {', '.join(missing)}; finished seeds: {known}")
-    return tuple(there[seed] for seed in seeds)
+    return tuple(finished[seed] for seed in seeds)
 
 
 def finished_runs_of(study: Study, of: Of, folder: Path) -> dict[int, Record]:
@@ -140,8 +140,8 @@ def wanted_runs(study: Study, stage: str, method: str, setting: Mapping[str, Any
         return lambda record: has_setting(record, setting)
     for which in study.stage(stage).settings:
         if which.method == method:
-            taken = runs_of(study, which, which.seeds, folder)[0].run.objective
-            return lambda record: _same_values(record.run.objective, taken)
+            objective = runs_of(study, which, which.seeds, folder)[0].run.objective
+            return lambda record: _same_values(record.run.objective, objective)
     return None
 
 

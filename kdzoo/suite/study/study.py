@@ -104,8 +104,8 @@ class Study(Spec):
 
     def _of_table(self, table: PublishedTable) -> list[Measure]:
         bench, methods = self.config(self.stage(table.stage)), methods_of(self, table.stage)
-        there = [row for row in published_in(table.table) if row.pair in bench.pairs and row.data == bench.data]
-        return [_measure(row, table, bench) for row in there if table.instead.get(row.method, row.method) in methods]
+        published_there = [row for row in published_in(table.table) if row.pair in bench.pairs and row.data == bench.data]
+        return [_measure(row, table, bench) for row in published_there if table.instead.get(row.method, row.method) in methods]
 
     def teacher_words(self, which: Which) -> str:
         """A teacher that an earlier stage makes, in words."""

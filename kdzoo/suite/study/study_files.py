@@ -17,25 +17,25 @@ from kdzoo.suite.study.study import FOLDER, Study
 def read_study(file: Path) -> Study:
     """A study from its file; raises InputError with all of its faults."""
     try:
-        found = parse(Study, read_yaml(file), "")
+        study = parse(Study, read_yaml(file), "")
     except InputError as error:
         raise InputError(*[f"study {file.stem}: {problem}" for problem in error.problems]) from error
-    problems = [*wrong_stages(found), *wrong_races(found)]
-    if problems and any(stage.race is not None for stage in found.stages):  # what else is wrong is told of the other stages
-        found = found.model_copy(update={"stages": tuple(stage for stage in found.stages if stage.race is None)})
-    problems += [*wrong_seeds(found), *wrong_measures(found), *wrong_surfaces(found)]
-    for stage in found.benches:
+    problems = [*wrong_stages(study), *wrong_races(study)]
+    if problems and any(stage.race is not None for stage in study.stages):  # what else is wrong is told of the other stages
+        study = study.model_copy(update={"stages": tuple(stage for stage in study.stages if stage.race is None)})
+    problems += [*wrong_seeds(study), *wrong_measures(study), *wrong_surfaces(study)]
+    for stage in study.benches:
         with collect_problems(problems):
-            found.config(stage)
-    if not found.measures and not found.published and not found.surfaces:
+            study.config(stage)
+    if not study.measures and not study.published and not study.surfaces:
         problems.append("measures: missing; expected measures, published with the name of a table, or surfaces")
     if not problems:
-        for table in found.published:
-            if not found._of_table(table):
+        for table in study.published:
+            if not study._of_table(table):
                 problems.append(f"published: stage {table.stage} trains no pair and method of {table.table}")
     if problems:
         raise InputError(*[f"study {file.stem}: {problem}" for problem in dict.fromkeys(problems)])
-    return found
+    return study
 
 
 @cache

@@ -48,7 +48,7 @@ def value_on(axis: str, record: Record) -> Any:
     fields = {key: value for term in run.objective.terms for key, value in term.hyperparameters.items()}
     fields |= {f"{term.method}.{key}": value for term in run.objective.terms for key, value in term.hyperparameters.items()}
     setting = setting_of(run.objective, about.get("methods", {}), about.get("doses", {}))
-    found = {**fields, **{key: value for key in OF_A_SETTING[:4] if (value := getattr(setting, key)) is not None}}
-    if axis not in found:
-        raise InputError(unknown(f"axis of {record.method}", axis, [*OF_NETWORKS, "coefficients", *found]))
-    return found[axis]
+    values = {**fields, **{key: value for key in OF_A_SETTING[:4] if (value := getattr(setting, key)) is not None}}
+    if axis not in values:
+        raise InputError(unknown(f"axis of {record.method}", axis, [*OF_NETWORKS, "coefficients", *values]))
+    return values[axis]

@@ -71,14 +71,14 @@ class Drawn:
 
         Nothing is said of a group whose best cell has one seed: nothing is known of how far it is from the others.
         """
-        found: dict[Key, str] = {}
+        standing_of: dict[Key, str] = {}
         for group in self._groups():
             best = min(group, key=lambda key: self._badness(self.cells[key].mean))
             if len(self.cells[best].values) < 2:
                 continue
-            found[best] = BEST
-            found |= {key: ALIKE for key in group if key != best and self._alike(key, best)}
-        return found
+            standing_of[best] = BEST
+            standing_of |= {key: ALIKE for key in group if key != best and self._alike(key, best)}
+        return standing_of
 
     def _badness(self, mean: float) -> float:
         return mean if lower_is_better(self.surface.metric) else -mean

@@ -26,8 +26,8 @@ class StepKeys(Spec):
 
     @model_validator(mode="after")
     def _one_step(self) -> Self:
-        if len(given := [key for key in StepKeys.model_fields if getattr(self, key) is not None]) > 1:
-            raise ValueError(f"expected one step a stage, got {' and '.join(given)}")
+        if len(kinds := [key for key in StepKeys.model_fields if getattr(self, key) is not None]) > 1:
+            raise ValueError(f"expected one step a stage, got {' and '.join(kinds)}")
         return self
 
     @property
@@ -37,5 +37,5 @@ class StepKeys(Spec):
 
     @property
     def step(self) -> Step | None:
-        found: Step | None = None if self.kind is None else getattr(self, self.kind)
-        return found
+        step: Step | None = None if self.kind is None else getattr(self, self.kind)
+        return step

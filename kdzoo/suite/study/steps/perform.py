@@ -58,8 +58,8 @@ def read_results(study: Study, stage: Stage, folder: Path) -> dict[int, Result]:
     Those of the seeds that are finished, which may be fewer than planned, or more where a command asked for more.
     """
     step = _step(stage)
-    there = finished_runs_of(study, step.of, folder)
-    asked = [seed for seed in there if seed in step_seeds(study, step) or (folder / stage.name / f"seed-{seed}.json").is_file()]
+    finished = finished_runs_of(study, step.of, folder)
+    asked = [seed for seed in finished if seed in step_seeds(study, step) or (folder / stage.name / f"seed-{seed}.json").is_file()]
     wanted = wanted_results(study, stage, folder, sorted(asked))
     results = {seed: result for seed, one in wanted.items() if (result := _read(one)) is not None}
     if not results:
@@ -102,12 +102,12 @@ def _has_its_network(result: Path, network: Path) -> bool:
     """Whether the network of a result is there; raises InputError where the file is not what was written with the result."""
     if not network.is_file():
         return False
-    written, found = json.loads(read_file(result)).get(NETWORK), _sha256(network)
-    if written is None:
+    recorded, actual = json.loads(read_file(result)).get(NETWORK), _sha256(network)
+    if recorded is None:
         raise InputError(f"{network}: {result.name} does not say which network was written with it")
-    if written != found:
+    if recorded != actual:
         raise InputError(
-            f"{network}: not the file that was written with {result.name} (sha256 {str(written)[:12]}..., now {found[:12]}...)"
+            f"{network}: not the file that was written with {result.name} (sha256 {str(recorded)[:12]}..., now {actual[:12]}...)"
         )
     return True
 

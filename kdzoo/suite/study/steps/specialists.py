@@ -54,11 +54,13 @@ class Specialists(Step):
         return 1 + self.count
 
     def problems(self, bench: BenchConfig, seeds: Sequence[int]) -> list[str]:
-        taught = [key for key in ("transfer_classes", "transfer_data") if getattr(bench, key) is not None]
+        transfer_keys = [key for key in ("transfer_classes", "transfer_data") if getattr(bench, key) is not None]
         if bench.label_fraction < 1:
-            taught.append("label_fraction")
+            transfer_keys.append("label_fraction")
         problems = (
-            [f"of: specialists learn from labels of all classes, and stage {self.of.stage} has {', '.join(taught)}"] if taught else []
+            [f"of: specialists learn from labels of all classes, and stage {self.of.stage} has {', '.join(transfer_keys)}"]
+            if transfer_keys
+            else []
         )
         known = DATA.find(bench.data)
         if known is not None and known.classes is not None:
@@ -112,10 +114,10 @@ class Specialists(Step):
         work.folder.mkdir(parents=True, exist_ok=True)
         save_student(together, network_file(work.folder, work.seed), {"architecture": name})
         assert isinstance(together.model, Committee)
-        found: Result = {"classes": [list(classes) for classes in sets], **_on(run, together, together.model, run.splits.test, "test")}
+        result: Result = {"classes": [list(classes) for classes in sets], **_on(run, together, together.model, run.splits.test, "test")}
         if run.splits.val is not None:
-            found |= {"validation": _on(run, together, together.model, run.splits.val, "val")}
-        return found
+            result |= {"validation": _on(run, together, together.model, run.splits.val, "val")}
+        return result
 
 
 def _owner(generalist: Network, classes: Sequence[int], run: Run, work: Work) -> str:
@@ -158,12 +160,12 @@ def _on(run: Finished, together: Network, model: Committee, part: Subset, name: 
 
     alone, all_of_them = run.predict(part), predict(together, part, run.located.run.recipe.augment, run.device)
     covering = membership(model.sets, alone.shape[1]).sum(0)[part.targets]
-    asked = active_specialists(alone, model.sets).sum(1)
+    active = active_specialists(alone, model.sets).sum(1)
     counts = sorted(set(covering.tolist()))
     return {
         "generalist": {name: metrics(run.splits.task, alone, part.targets)},
         "last": {name: metrics(run.splits.task, all_of_them, part.targets)},
-        "asked": float(asked.double().mean()),
+        "asked": float(active.double().mean()),
         "coverage": {str(count): _both(alone, all_of_them, part.targets, covering == count) for count in counts},
         "covered": _both(alone, all_of_them, part.targets, covering > 0),
     }
