@@ -47,7 +47,7 @@ def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str
     from kdzoo.runs.store import teacher_store
     from kdzoo.suite.plan.cohorts import make_jobs
     from kdzoo.suite.run.bench import where_data_is_told
-    from kdzoo.suite.run.estimate import estimate
+    from kdzoo.suite.run.estimate import estimate, estimate_refit
 
     plan, states, options = prepared.plan, prepared.states, prepared.options
     states_left = {"new", "started", "damaged"} | ({"failed"} if retry_failed else set())
@@ -78,8 +78,12 @@ def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str
         ("time", f"about {duration(estimate(prepared))} of training" if open_runs or teachers else "nothing is left to do"),
     ]
     if wants_refit(prepared.config):
-        lines.append(("refit", "then the chosen settings with fresh seeds on the whole training set, not counted above"))
+        lines.append(("refit", f"then the chosen settings with fresh seeds on the whole training set: {_more(estimate_refit(prepared))}"))
     return lines
+
+
+def _more(seconds: float) -> str:
+    return f"about {duration(seconds)} more" if seconds else "done"
 
 
 def setting_lines(students: Iterable[PlannedRun]) -> list[tuple[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -21,9 +21,12 @@ from kdzoo.runs.spec import Run
 from kdzoo.runs.store import RunFolder, Store, teacher_store
 from kdzoo.suite.plan.cohorts import make_jobs, pretrain_runs
 from kdzoo.suite.plan.jobs import Job
-from kdzoo.suite.plan.planned import PlannedRun
+from kdzoo.suite.plan.planned import Plan, PlannedRun
+from kdzoo.suite.plan.refit import wants_refit
+from kdzoo.suite.plan.refit_plan import refit
+from kdzoo.suite.run.bench import refit_plan
 from kdzoo.suite.run.cost_record import seen_shape, steps_an_epoch, work_of
-from kdzoo.suite.run.prepare import Prepared
+from kdzoo.suite.run.prepare import Prepared, states_of
 from kdzoo.suite.run.untrained import Untrained, bind
 from kdzoo.teachers.teacher import Teacher, live_teacher
 from kdzoo.training.cohort import Cohort
@@ -54,6 +57,26 @@ def estimate(prepared: Prepared, modules: Modules | None = None) -> float:
     if not any(teachers) and not students:
         return 0.0
     return START_SECONDS + _side_by_side(teachers, prepared.jobs) + _side_by_side(students, prepared.jobs)
+
+
+def estimate_refit(prepared: Prepared, modules: Modules | None = None) -> float:
+    """Seconds of the refit that follows a sweep, its teachers' too; 0 where none follows or its runs are done.
+
+    While the sweep is not done, every method is taken at the first of its settings, whichever will be chosen.
+    """
+    if not wants_refit(prepared.config):
+        return 0.0
+    done = all(state == "done" for state in prepared.states.values())
+    plan = refit_plan(prepared) if done else _expected_refit(prepared)
+    return estimate(replace(prepared, plan=plan, states=states_of(plan), checked=frozenset()), modules)
+
+
+def _expected_refit(prepared: Prepared) -> Plan:
+    """The plan of a refit with the first setting of every method in place of the chosen one."""
+    first: dict[tuple[str, str], PlannedRun] = {}
+    for planned in prepared.plan.students:
+        first.setdefault((str(planned.about["pair"]), planned.run.objective.label), planned)
+    return refit([(planned.run, planned.about) for planned in first.values()], prepared.config, prepared.plan.teachers)
 
 
 def _side_by_side(seconds: Iterable[float], processes: int) -> float:
