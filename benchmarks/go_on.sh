@@ -8,13 +8,16 @@ name=${1:?expected the name of a file in configs/benches, such as zoo_16}
 shift
 cached="${KDZOO_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/kdzoo}/teachers/runs"
 committed="results/$name/teachers"
+
+keep_teachers() {
+    for id in $(cat "results/$name"/runs/*/run.json | grep -oE 'run:none-[0-9a-f]{12}' | sort -u | cut -d: -f2); do
+        [ -e "$cached/$id/result.json" ] || continue  # still in training
+        mkdir -p "$committed/$id"
+        cp -n "$cached/$id"/{run.json,result.json,metrics.jsonl,student.safetensors} "$committed/$id/"
+    done
+}
+
 mkdir -p "$cached" "$committed"
 cp -rn "$committed/." "$cached/"
-status=0
-kdzoo bench -c "configs/benches/$name.yaml" --results results "$@" || status=$?
-for id in $(cat "results/$name"/runs/*/run.json | grep -oE 'run:none-[0-9a-f]{12}' | sort -u | cut -d: -f2); do
-    [ -e "$cached/$id/result.json" ] || continue  # still in training
-    mkdir -p "$committed/$id"
-    cp -n "$cached/$id"/{run.json,result.json,metrics.jsonl,student.safetensors} "$committed/$id/"
-done
-exit "$status"
+trap keep_teachers EXIT  # an interrupt too
+kdzoo bench -c "configs/benches/$name.yaml" --results results "$@"
