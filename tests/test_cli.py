@@ -511,6 +511,24 @@ def test_a_signal_while_it_starts_ends_with_130_and_no_process_left(place, after
     assert members_of_group(process.pid) == []
 
 
+SWALLOWS = """
+import os, signal
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+except BaseException:
+    pass
+"""
+
+
+def test_an_interrupt_that_an_import_swallows_ends_the_command_before_anything_is_trained(place):
+    (place / "swallows.py").write_text(SWALLOWS)
+    process = start(*LONG, "--plugin", "swallows.py")
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "interrupted; run the same command to resume" in said
+    assert not list(place.glob("**/metrics.jsonl"))
+
+
 @pytest.mark.slow
 def test_a_second_ctrl_c_does_not_wait(place):
     """The worker is stopped first, so that it cannot checkpoint: only killing it ends the bench."""

@@ -9,11 +9,9 @@ import inspect
 import os
 import re
 import shlex
-import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
-from types import FrameType
 from typing import Annotated
 
 import typer
@@ -39,13 +37,14 @@ from kdzoo.cli import (
     train,
 )
 from kdzoo.cli.declare import EXIT_CODES, Command, Group, option
+from kdzoo.cli.interruption import INTERRUPTED, MESSAGE, Interrupted, was_interrupted
 from kdzoo.cli.output import print_message
 from kdzoo.cli.streams import make_streams_durable
 from kdzoo.errors import FORMER_NAMES, InputError, KdzooError, WorkFailed, add_clause, problems_of
 from kdzoo.text import first_line
 from kdzoo.version import VERSION
 
-DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, BAD_INPUT = 0, 1, 2
 DEBUG = "--debug"
 COMPLETION = "_KDZOO_COMPLETE"
 """set by the shell when it asks for completions"""
@@ -82,10 +81,6 @@ COMMANDS: dict[str, list[tuple[str, Callable[..., int]]]] = {
     ],
     "Your own method": [("check", check.check)],
 }
-
-
-class Interrupted(BaseException):
-    """Ctrl-C or a polite kill. Not an Exception, so that nothing on the way up takes it for a run's failure."""
 
 
 def reflow(text: str) -> str:
@@ -129,9 +124,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command line and leave with its exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     make_streams_durable()
-    for number in [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # under nohup it stays ignored
-            signal.signal(number, _interrupt)
     status = status_of([word for word in words if word != DEBUG] or ["--help"], debug=DEBUG in words)
     sys.stdout.flush()
     sys.exit(status)
@@ -163,6 +155,9 @@ def status_of(arguments: Sequence[str], *, debug: bool) -> int:
             traceback.print_exc()
         return FAILED
     except Exception as error:
+        if was_interrupted():  # an import that is interrupted may fail with anything
+            print_message(MESSAGE)
+            return INTERRUPTED
         if _is_usage(error):
             return _report_problems(_usage_problems(error), debug)
         if debug:
@@ -211,7 +206,3 @@ def _near_options(name: str, near: Iterable[str]) -> str:
     present = FORMER_NAMES.get(name.strip("-").replace("-", "_"))
     options = [f"--{present.replace('_', '-')}"] if present is not None else list(near)
     return f"; did you mean {' or '.join(options)}?" if options else ""
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise Interrupted("interrupted; run the same command to resume")

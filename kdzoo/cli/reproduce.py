@@ -13,6 +13,7 @@ from kdzoo.cli.bench_options import takes_options
 from kdzoo.cli.cells import link
 from kdzoo.cli.declare import argument, option
 from kdzoo.cli.dry_run import plan_lines
+from kdzoo.cli.interruption import raise_if_interrupted
 from kdzoo.cli.options import AsJson, DataRoot, Kind, ResultsFolder, RetryFailed, chosen_format
 from kdzoo.cli.output import console, print_message, print_text, with_label
 from kdzoo.cli.table import Column, Format, field, print_rows
@@ -204,6 +205,7 @@ def train_race(config: BenchConfig, race: Race, *, command: str, retry_failed: b
         from kdzoo.suite.run.prepare import prepare
 
         prepared = prepare(config)
+        raise_if_interrupted()
         with open_display(console()) as display:
             return run_race(prepared, race, launcher, display.handle, retry_failed=retry_failed, command=command)
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdzoo.cli.interruption import raise_if_interrupted
 from kdzoo.cli.output import console, print_message, print_text, with_label
 from kdzoo.files import cache_folder
 from kdzoo.runs.atomic import ensure_writable
@@ -47,6 +48,7 @@ def train_missing(config: BenchConfig, *, command: str, retry_failed: bool) -> O
         from kdzoo.suite.run.prepare import prepare
 
         prepared = prepare(config)
+        raise_if_interrupted()
         with open_display(console()) as display:
             return run(prepared, launcher, display.handle, retry_failed=retry_failed, command=command)
 
