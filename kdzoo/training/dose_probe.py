@@ -101,8 +101,9 @@ class DoseProbe:
         return self.member.objective.loss_of(self.term, student, teacher, batch)
 
     def _own_copy(self, student: Outputs) -> Outputs:
-        """The student's outputs, which all methods share; a copy with gradients for a user's method, which may change them."""
-        return student.map(Tensor.clone) if self.term.method.card.outside else student
+        """The student's outputs; of those that methods share a copy with gradients for a user's method, which may change them."""
+        shared = self.term.method.card.outside and not self.runs_network
+        return student.map(Tensor.clone) if shared else student
 
 
 def squared_norm(loss: Tensor, network: nn.Module) -> Tensor:

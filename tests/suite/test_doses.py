@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.needs import Need
+from kdzoo.contract.plugins import load_plugins
 from kdzoo.data.epoch import order
 from kdzoo.errors import InputError
 from kdzoo.models.measure import measure_shapes, network_cost
@@ -416,6 +417,28 @@ def test_a_method_without_a_gradient_fails_alone_and_is_told(place):
     }
     assert sorted({event.label for event in events if isinstance(event, RunDone) and event.role == "student"}) == ["at", "hinton", "none"]
     assert [event.text for event in events if isinstance(event, Note) and "blind: its dose" in event.text]
+
+
+OF_A_GRADIENT = """
+import kdzoo
+import torch
+from kdzoo import Need
+
+
+@kdzoo.register("salient", needs=Need.STAGES | Need.LOGITS | Need.NETWORK)
+class Salient(kdzoo.Method):
+    def loss(self, student, teacher, batch, module):
+        (gradient,) = torch.autograd.grad(student.logits.sum(), student.stages[-1], create_graph=True)
+        return gradient.pow(2).mean() + student.stages[-1].pow(2).mean()
+"""
+
+
+def test_a_users_method_may_differentiate_class_scores_with_respect_to_a_stage(place, tmp_path):
+    """A copy of the outputs, as methods get that share them, would be no part of the way from the stage to the class scores."""
+    (place / "mine.py").write_text(OF_A_GRADIENT)
+    load_plugins(["mine.py"])
+    ratios = measured(units("salient", tmp_path, plugin=["mine.py"]))[0]
+    assert ratios["salient"].value > 0
 
 
 @pytest.mark.parametrize(
