@@ -9,9 +9,9 @@ from kdzoo.cli import complete
 from kdzoo.cli.bench_options import takes_options
 from kdzoo.cli.declare import TRAINING, argument, option
 from kdzoo.cli.output import console, print_text
+from kdzoo.cli.training import training_display
 from kdzoo.runs.options import ONE_RUN, PAIR, RESULTS
 from kdzoo.suite.plan.config import DISTILL_METHOD, DISTILL_RECIPE, DISTILL_STUDENT
-from kdzoo.suite.run.display import open_display
 
 
 @takes_options(*ONE_RUN)
@@ -116,7 +116,7 @@ def distill(
         execution={key: value for key, value in execution.items() if value is not None},
         skip_unreadable=skip_unreadable,
     )
-    with open_display(console()) as display:
+    with training_display() as display:
         verdict = distill_folder(wish, display.handle)
     screen = console()
     lines = table_of_width(verdict, screen.width, f"{out / 'README.md'}") if screen.file.isatty() else table(verdict)

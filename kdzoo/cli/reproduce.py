@@ -13,11 +13,10 @@ from kdzoo.cli.bench_options import takes_options
 from kdzoo.cli.cells import link
 from kdzoo.cli.declare import argument, option
 from kdzoo.cli.dry_run import plan_lines
-from kdzoo.cli.interruption import raise_if_interrupted
 from kdzoo.cli.options import AsJson, DataRoot, Kind, ResultsFolder, RetryFailed, chosen_format
 from kdzoo.cli.output import console, print_message, print_text, with_label
 from kdzoo.cli.table import Column, Format, field, print_rows
-from kdzoo.cli.training import open_launcher, report_failures, train_missing
+from kdzoo.cli.training import open_launcher, report_failures, train_missing, training_display
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.errors import InputError, collect_problems
 from kdzoo.runs.options import RUNNING
@@ -25,7 +24,6 @@ from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.jobs import Outcome
 from kdzoo.suite.plan.outline import outline
 from kdzoo.suite.plan.race import Race
-from kdzoo.suite.run.display import open_display
 from kdzoo.suite.study.hours import SPEED_OF, count_runs, hours
 from kdzoo.suite.study.study import Stage
 from kdzoo.suite.study.study_files import read_study, shipped_studies
@@ -205,8 +203,7 @@ def train_race(config: BenchConfig, race: Race, *, command: str, retry_failed: b
         from kdzoo.suite.run.prepare import prepare
 
         prepared = prepare(config)
-        raise_if_interrupted()
-        with open_display(console()) as display:
+        with training_display() as display:
             return run_race(prepared, race, launcher, display.handle, retry_failed=retry_failed, command=command)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from kdzoo.suite.plan.jobs import Outcome
 from kdzoo.suite.plan.layers import ConfigError, bench_config
 from kdzoo.suite.plan.outline import outline
 from kdzoo.suite.plan.starts import is_complete
-from kdzoo.suite.run.display import open_display
+from kdzoo.suite.run.display import Display, open_display
 from kdzoo.suite.run.finished import finished_runs
 from kdzoo.suite.run.launchers import LauncherSetup, create_launcher
 from kdzoo.suite.run.launchers.launcher import Launcher
@@ -35,6 +36,14 @@ def configure_bench(options: dict[str, Any], file: Path | None) -> BenchConfig:
         return configure(options, file)
 
 
+@contextmanager
+def training_display() -> Iterator[Display]:
+    """The display of a training; raises Interrupted where a signal that came before was swallowed."""
+    raise_if_interrupted()
+    with open_display(console()) as display:
+        yield display
+
+
 def train_missing(config: BenchConfig, *, command: str, retry_failed: bool) -> Outcome:
     """Train the runs of a bench that are not done yet, with its display, and write its tables."""
     print_outline(config)
@@ -48,8 +57,7 @@ def train_missing(config: BenchConfig, *, command: str, retry_failed: bool) -> O
         from kdzoo.suite.run.prepare import prepare
 
         prepared = prepare(config)
-        raise_if_interrupted()
-        with open_display(console()) as display:
+        with training_display() as display:
             return run(prepared, launcher, display.handle, retry_failed=retry_failed, command=command)
 
 
@@ -90,7 +98,7 @@ def train_plan(prepared: Prepared, launcher: Launcher) -> Outcome:
     from kdzoo.suite.run.bench import train_plan as train_jobs
     from kdzoo.suite.run.repair import renew_unlocked
 
-    with open_display(console()) as display:
+    with training_display() as display:
         for planned in prepared.plan.students:
             renew_unlocked(prepared.plan.store.run(planned.run.id), display.handle)
         return train_jobs(prepared, launcher, display.handle, retry_failed=True)

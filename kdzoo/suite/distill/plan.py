@@ -16,6 +16,7 @@ from kdzoo.suite.plan.planned import PlannedRun
 from kdzoo.suite.plan.recipe_files import recipe_file
 from kdzoo.suite.plan.requests import parse_request
 from kdzoo.suite.run.prepare import Prepared, configure, prepare
+from kdzoo.text import number_of
 from kdzoo.training.located import Modules
 from kdzoo.training.run_data import load_dataset
 from kdzoo.training.run_networks import load_network
@@ -110,7 +111,7 @@ def _notes_on_teacher(prepared: Prepared, teacher: str) -> tuple[str, ...]:
 
 
 def _training_in_words(run: Run) -> str:
-    epochs = f"{run.recipe.epochs} epoch{'' if run.recipe.epochs == 1 else 's'}"
+    epochs = number_of(run.recipe.epochs, "epoch")
     if run.student.start == "random":
         return f"starts at random and is trained on these images first ({epochs})"
     if run.recipe.learns == "head":

@@ -48,10 +48,13 @@ class ProbedCost:
     shared: float
 
 
-def estimate(prepared: Prepared, modules: Modules | None = None) -> float:
-    """Seconds that the missing runs and their teachers will take on this machine, if it does nothing else."""
+def estimate(prepared: Prepared, modules: Modules | None = None, probed: dict[str, ProbedCost] | None = None) -> float:
+    """Seconds that the missing runs and their teachers will take on this machine, if it does nothing else.
+
+    probed: the costs of kinds of runs that were probed before, to which those that are probed now are added.
+    """
     jobs = make_jobs(_missing(prepared), prepared.plan, prepared.options, prepared.jobs, prepared.checked)
-    seconds = JobSeconds(prepared, modules or Modules())
+    seconds = JobSeconds(prepared, modules or Modules(), {} if probed is None else probed)
     teachers = [seconds.of_teacher(job) for job in jobs if job.kind == "teacher"]
     students = [seconds.of_students(job) for job in jobs if job.kind == "students"]
     if not any(teachers) and not students:
@@ -59,16 +62,16 @@ def estimate(prepared: Prepared, modules: Modules | None = None) -> float:
     return START_SECONDS + _side_by_side(teachers, prepared.jobs) + _side_by_side(students, prepared.jobs)
 
 
-def estimate_refit(prepared: Prepared, modules: Modules | None = None) -> float:
+def estimate_refit(prepared: Prepared, modules: Modules | None = None, probed: dict[str, ProbedCost] | None = None) -> float:
     """Seconds of the refit that follows a sweep, its teachers' too; 0 where none follows or its runs are done.
 
-    While the sweep is not done, every method is taken at the first of its settings, whichever will be chosen.
+    While the sweep is not done, every method is taken at the first of its settings, whichever will be chosen. probed: as of `estimate`.
     """
     if not wants_refit(prepared.config):
         return 0.0
     done = all(state == "done" for state in prepared.states.values())
     plan = refit_plan(prepared) if done else _expected_refit(prepared)
-    return estimate(replace(prepared, plan=plan, states=states_of(plan), checked=frozenset()), modules)
+    return estimate(replace(prepared, plan=plan, states=states_of(plan), checked=frozenset()), modules, probed)
 
 
 def _expected_refit(prepared: Prepared) -> Plan:
@@ -94,12 +97,12 @@ def _missing(prepared: Prepared) -> list[PlannedRun]:
 class JobSeconds:
     """How long jobs of a plan take; every kind of run that is not on record is probed once."""
 
-    def __init__(self, prepared: Prepared, modules: Modules) -> None:
+    def __init__(self, prepared: Prepared, modules: Modules, probed: dict[str, ProbedCost]) -> None:
         self._prepared = prepared
         self._modules = modules
         self._untrained = Untrained(modules, prepared.options.image_cache)
         self._recorded = read_costs()
-        self._probed: dict[str, ProbedCost] = {}
+        self._probed = probed
         self._machine = machine_name(torch.device(prepared.options.device))
         self._runs = {planned.run.id: planned for planned in (*prepared.plan.students, *prepared.plan.teachers.values())}
         self._pretrain = pretrain_runs(_missing(prepared), prepared.plan)

@@ -73,8 +73,8 @@ class Drawn:
         """
         standing_of: dict[Key, str] = {}
         for group in self._groups():
-            in_order = sorted(group, key=lambda key: (_in_order(key[0]), _in_order(key[1])))  # of equal ones the first, whatever their ids
-            best = min(in_order, key=lambda key: self._badness(self.cells[key].mean))
+            # of equal ones the first, whatever the ids of their runs
+            best = min(group, key=lambda key: (self._badness(self.cells[key].mean), *map(_in_order, key)))
             if len(self.cells[best].values) < 2:
                 continue
             standing_of[best] = BEST
