@@ -39,7 +39,7 @@ def seconds_to(*words: str) -> float:
 
     Neighbours stretch processor time too, by caches and clock rates, and both of them alike.
     """
-    times = [(processor_seconds("-m", "kdzoo.cli", *words), processor_seconds("-c", LIBRARIES)) for _ in range(3)]
+    times = [(processor_seconds("-m", "kdzoo", *words), processor_seconds("-c", LIBRARIES)) for _ in range(3)]
     command, libraries = (min(column) for column in zip(*times, strict=True))
     return command / libraries * LIBRARIES_SECONDS
 
@@ -82,7 +82,7 @@ def test_lists_answer_within_a_second(folder: Path) -> None:
 
 def test_a_dry_run_takes_five_seconds_and_a_bench_with_nothing_to_do_one(folder: Path) -> None:
     assert seconds_to("bench", "--dry-run") < 5.5, "torch and timm are three of them"
-    subprocess.run([sys.executable, "-m", "kdzoo.cli", "bench", *SMALL], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "kdzoo", "bench", *SMALL], check=True, capture_output=True)
     for words in (["bench", *SMALL], ["bench", *SMALL, "--dry-run"]):
         assert seconds_to(*words) < 1.5, words
 
@@ -91,7 +91,7 @@ SMALL = ("--threads", "1", "--jobs", "1", "--epochs", "1", "--seeds", "2", "--me
 
 
 def test_tables_answer_within_a_second(folder: Path) -> None:
-    subprocess.run([sys.executable, "-m", "kdzoo.cli", "bench", *SMALL], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "kdzoo", "bench", *SMALL], check=True, capture_output=True)
     for words in (["status", "digits"], ["leaderboard", "digits"], ["compare", "digits", "digits"]):
         assert seconds_to(*words) < 1, words
 

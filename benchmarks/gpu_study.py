@@ -43,7 +43,7 @@ def command(device: str, data: str, epochs: int | None) -> list[str]:
     words = ["--data", data, "--pairs", PAIR, "--methods", METHODS, "--recipe", RECIPE, "--seeds", "1", "--no-refit", "--name", "crd240"]
     # a teacher of one epoch only shows that the bench runs, and may be at chance
     words += ["--temperatures", "4"] + ([] if epochs is None else ["--epochs", str(epochs), "--allow-chance-teacher"])
-    return [sys.executable, "-m", "kdzoo.cli", "bench", *words, "--device", device, "--jobs", "1", "--checkpoint-seconds", "15"]
+    return [sys.executable, "-m", "kdzoo", "bench", *words, "--device", device, "--jobs", "1", "--checkpoint-seconds", "15"]
 
 
 def study(device: str, data: str, seconds: float, work: Path, epochs: int | None = None) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def train(source: Path, trials: Sequence[Trial], place: Path) -> None:
         "OMP_NUM_THREADS": "1",
         "WANDB_MODE": "disabled",
     }
-    command = [sys.executable, "-m", "kdzoo.cli", "bench"]
+    command = [sys.executable, "-m", "kdzoo", "bench"]
     place.mkdir(parents=True, exist_ok=True)
     described = subprocess.run([*command, "--help"], env=environment, cwd=place, check=True, capture_output=True, text=True).stdout
     option = next(name for name in CACHE_OPTIONS if name in described)

@@ -94,7 +94,7 @@ def kdzoo_process(place: Path) -> Callable[..., Said]:
     """The command line as a user starts it, in a process of its own."""
 
     def run(*words: object) -> Said:
-        done = run_warm([sys.executable, "-m", "kdzoo.cli", *map(str, words)], cwd=place, env={**os.environ, "COLUMNS": "120"})
+        done = run_warm([sys.executable, "-m", "kdzoo", *map(str, words)], cwd=place, env={**os.environ, "COLUMNS": "120"})
         return Said(done.returncode, done.stdout, done.stderr)
 
     return run

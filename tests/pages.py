@@ -50,7 +50,7 @@ def page(name: str) -> Page:
 
 def run(command: str, folder: Path) -> Ran:
     words = shlex.split(command, comments=True)
-    started = {"kdzoo": [sys.executable, "-m", "kdzoo.cli"], "python": [sys.executable]}[words[0]]
+    started = {"kdzoo": [sys.executable, "-m", "kdzoo"], "python": [sys.executable]}[words[0]]
     environment = {**os.environ, "KDZOO_CACHE": str(folder / "cache"), "WANDB_MODE": "disabled", "COLUMNS": "200"}
     done = run_warm([*started, *words[1:]], cwd=folder, env=environment)
     return Ran(command, done.returncode, done.stdout + done.stderr)

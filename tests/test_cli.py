@@ -469,7 +469,7 @@ def test_a_bench_that_is_not_where_it_was_looked_for_is_offered(kdzoo, place):
 
 
 def start(*words: str, popen: type[subprocess.Popen[Any]] = WarmPopen) -> subprocess.Popen[str]:
-    return started([sys.executable, "-m", "kdzoo.cli", *words], popen=popen)
+    return started([sys.executable, "-m", "kdzoo", *words], popen=popen)
 
 
 def training(place: Path, process: subprocess.Popen[str]) -> None:

@@ -208,7 +208,7 @@ def test_a_real_bash_completes_what_the_installed_script_says(place):
     home = place / "home"
     (place / "bin").mkdir()
     home.mkdir()
-    (place / "bin" / "kdzoo").write_text(f'#!/bin/sh\nexec {sys.executable} -m kdzoo.cli "$@"\n')
+    (place / "bin" / "kdzoo").write_text(f'#!/bin/sh\nexec {sys.executable} -m kdzoo "$@"\n')
     (place / "bin" / "kdzoo").chmod(0o755)
     environment = {**os.environ, "HOME": str(home), "PATH": f"{place / 'bin'}:{os.environ['PATH']}"}
     script = 'kdzoo --install-completion; . "$HOME/.bashrc"; COMP_WORDS=(kdzoo explain fitnet_); COMP_CWORD=2; '

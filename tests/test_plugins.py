@@ -211,7 +211,7 @@ def test_an_installed_package_that_ends_the_process_is_broken_and_no_more(tmp_pa
     write(meta, "entry_points.txt", "[kdzoo.methods]\nleaving = their_exit\n")
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
-        [sys.executable, "-m", "kdzoo.cli", "methods"], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "kdzoo", "methods"], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0
     assert "hinton" in done.stdout

@@ -41,7 +41,7 @@ def test_a_users_own_loss_is_checked_and_ranked(tmp_path):
 def test_every_command_of_the_table_exists():
     table = README.split("## Commands")[1]
     named = set(re.findall(r"`(?:kdzoo )?(\w+)`", table.split("Every one")[0]))
-    said = subprocess.run([sys.executable, "-m", "kdzoo.cli", "--help"], capture_output=True, text=True, check=True).stdout
+    said = subprocess.run([sys.executable, "-m", "kdzoo", "--help"], capture_output=True, text=True, check=True).stdout
     missing = [name for name in sorted(named) if not re.search(rf"^.\s+{name}\s", said, re.M)]
     assert named
     assert missing == []

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from warm_python import WarmPopen, run_warm
 
-COMMAND = [sys.executable, "-m", "kdzoo.cli"]
+COMMAND = [sys.executable, "-m", "kdzoo"]
 BENCH = ["bench", "--quick", "--temperatures", "4", "--epochs", "1", "--methods", "hinton", "--results", "r", "--jobs", "1"]
 
 

@@ -194,7 +194,7 @@ def _usage_problems(error: Exception) -> list[str]:
         return [add_clause(PARSING.sub("", problem).rstrip("."), hint)]
     if extra := re.search(r"unexpected extra arguments?(?:\(s\))? \((.+)\)", text):
         return [f"unexpected argument: {extra[1]}; {hint}"]
-    return [f"{text.rstrip('.')}; {hint}"] if text else []
+    return [add_clause(text.rstrip("."), hint)] if text else []
 
 
 PARSING = re.compile(r", unable to parse string as an? \w+")

@@ -38,7 +38,7 @@ CONFIG = {
 def start(folder: Path, *more: str, popen: type[subprocess.Popen[Any]] = WarmPopen) -> subprocess.Popen[str]:
     """The bench as a user starts it, in a process group of its own, with a cache of its own."""
     (folder / "bench.yaml").write_text(yaml.safe_dump(CONFIG))
-    command = [sys.executable, "-m", "kdzoo.cli", "bench", "-c", "bench.yaml", "--results", "results", *more]
+    command = [sys.executable, "-m", "kdzoo", "bench", "-c", "bench.yaml", "--results", "results", *more]
     environment = {**os.environ, "KDZOO_CACHE": str(folder / "cache"), "WANDB_MODE": "disabled"}
     return started(command, folder=folder, environment=environment, popen=popen)
 

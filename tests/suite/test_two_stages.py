@@ -67,7 +67,7 @@ def test_a_first_stage_has_no_place_in_an_exact_sum():
 def bench(tmp_path_factory):
     place = tmp_path_factory.mktemp("two")
     environment = {**os.environ, "KDZOO_CACHE": str(place / "cache"), "WANDB_MODE": "disabled"}
-    command = [sys.executable, "-m", "kdzoo.cli", *QUICK, "--methods", "fitnet_two_stage,fitnet"]
+    command = [sys.executable, "-m", "kdzoo", *QUICK, "--methods", "fitnet_two_stage,fitnet"]
     said = run_warm(command, cwd=place, env=environment)
     assert said.returncode == 0, said.stdout + said.stderr
     assert re.search(r"^pretrain stage trained: fitnet_two_stage seed 0$", said.stdout, re.MULTILINE), "no setting: nobody chose one"

@@ -43,7 +43,7 @@ def bench(
     (folder / "odd.py").write_text(HEAD + body + TAIL + more_code)
     words = ["--methods", "hinton,odd", "--plugin", "odd.py", "--quick", "--epochs", str(EPOCHS)]
     words += ["--temperatures", "4", "--alphas", "0.5", "--results", "r", "--name", "b"]
-    command = [sys.executable, "-m", "kdzoo.cli", "bench", *words, "-j", "1", "--threads", "1", "--checkpoint-seconds", "0.2", *more]
+    command = [sys.executable, "-m", "kdzoo", "bench", *words, "-j", "1", "--threads", "1", "--checkpoint-seconds", "0.2", *more]
     places = {"KDZOO_CACHE": str(folder / "cache"), "WANDB_MODE": "disabled", "COLUMNS": "200"}
     return started(command, folder=folder, environment={**os.environ, **places, **(environment or {})}, popen=popen)
 
