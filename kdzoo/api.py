@@ -188,7 +188,7 @@ def reproduce(
     done = reproduce_stages(request, train, lambda text: console.print(text, markup=False, soft_wrap=True))
     failed = dict(done.outcome.failed) if done.outcome else {}
     frame = evidence_frame(done.evidence.measured)
-    surfaces = {one.surface.name: surface_frame(one) for one in done.evidence.surfaces}
+    surfaces = {one.spec.name: surface_frame(one) for one in done.evidence.surfaces}
     frame.attrs = {"folder": str(request.folder), "surfaces": surfaces, "failed": failed, "problems": list(done.problems)}
     if done.stopped is not None:
         reasons = "; ".join([*done.problems, *(f"{run_id}: {reason}" for run_id, reason in sorted(failed.items())[:3])])

@@ -229,7 +229,7 @@ def print_evidence(request: StudyRequest, evidence: Evidence) -> None:
     if evidence.measured:
         console().print(evidence_view(request.study.title, shown_frame(evidence.measured), console().width, str(page)))
     for one in evidence.surfaces:
-        console().print(titled(one.surface.name, surface_frame(one), console().width))
+        console().print(titled(one.spec.name, surface_frame(one), console().width))
         if one.reason:
             print_text(one_line(f"not measured: {one.reason}"))
     tables = f"{TABLE} and {SURFACES}" if evidence.surfaces else TABLE

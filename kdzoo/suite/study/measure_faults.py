@@ -10,11 +10,11 @@ from kdzoo.errors import InputError, collect_problems, unknown
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.refit import wants_refit
 from kdzoo.suite.plan.requests import parse_request
+from kdzoo.suite.report.axes import AXES
 from kdzoo.suite.report.published import published_in
 from kdzoo.suite.study.measures import TEACHER, Cell
 from kdzoo.suite.study.metrics import OF_A_CLASS, metric_names
 from kdzoo.suite.study.study import Study, methods_of
-from kdzoo.suite.study.surface import AXES
 
 SETTING_KEYS = ("temperature", "alpha", "weight", "dose", "coefficient", "task")
 """of any method's setting, beside its hyper-parameters"""
@@ -102,13 +102,14 @@ def wrong_surfaces(study: Study) -> list[str]:
 
 
 def _fields(method: str) -> list[str]:
-    """The hyper-parameters of the methods of a sum, as axes name them; nothing of what only a plugin knows."""
+    """The hyper-parameters and doses of the methods of a sum, as axes name them; nothing of what only a plugin knows."""
     with REGISTRY.declarations():
         try:
             fields = {name: list(REGISTRY.get(name).model_fields) for name in parse_request(method).terms}
         except InputError:
             return []
-    return [text for name, keys in fields.items() for key in keys for text in (key, f"{name}.{key}")]
+    named = [text for name, keys in fields.items() for key in keys for text in (key, f"{name}.{key}")]
+    return [*named, *(f"{name}.dose" for name in fields)]
 
 
 def _wrong_method(study: Study, cell: Cell) -> list[str]:

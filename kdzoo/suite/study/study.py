@@ -22,7 +22,7 @@ from kdzoo.suite.report.published import HEADLINE, Published, published_in
 from kdzoo.suite.study.measures import Cell, Measure, PublishedTable
 from kdzoo.suite.study.steps import StepKeys
 from kdzoo.suite.study.steps.step import Step
-from kdzoo.suite.study.surface import Surface
+from kdzoo.suite.study.surface import SurfaceSpec
 from kdzoo.suite.study.which import Of, Which, as_tuple
 
 FOLDER = CONFIGS / "papers"
@@ -82,7 +82,7 @@ class Study(Spec):
     stages: Annotated[tuple[Stage, ...], BeforeValidator(as_tuple), Field(min_length=1)]
     measures: Annotated[tuple[Measure, ...], BeforeValidator(as_tuple)] = ()
     published: Annotated[tuple[PublishedTable, ...], BeforeValidator(as_tuple)] = ()
-    surfaces: Annotated[tuple[Surface, ...], BeforeValidator(as_tuple)] = ()
+    surfaces: Annotated[tuple[SurfaceSpec, ...], BeforeValidator(as_tuple)] = ()
     time: Time | None = None
 
     def stage(self, name: str | None) -> Stage:
