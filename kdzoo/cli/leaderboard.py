@@ -11,10 +11,30 @@ from kdzoo.cli.lookup import choose_bench
 from kdzoo.cli.options import AsJson, ResultsFolder
 from kdzoo.cli.output import console
 from kdzoo.cli.table_options import Columns, Filter, Kind, Sort, TableFormat, filter_and_sort
+from kdzoo.errors import raise_if_any
 
 PerClass = Annotated[
     bool,
     option("--per-class", text="Show how many test images of each class are named wrongly, in the mean over seeds.", default="off"),
+]
+
+Surface = Annotated[
+    str | None,
+    option(
+        "--surface",
+        text="Show the sweep of one method as a grid: validation, the spread over seeds, the chosen cell.",
+        metavar="METHOD",
+        default="off",
+    ),
+]
+AxesOfSurface = Annotated[
+    str | None,
+    option(
+        "--axes",
+        text="The rows and the columns of --surface, such as temperature,dose: of a setting's words or a method's fields.",
+        metavar="ROWS,COLUMNS",
+        default="those that were varied, the temperature first",
+    ),
 ]
 
 
@@ -35,6 +55,8 @@ def leaderboard(
     only: Filter = None,
     columns: Columns = None,
     per_class: PerClass = False,
+    surface: Surface = None,
+    axes: AxesOfSurface = None,
 ) -> int:
     """Rebuild a bench's runs.csv, leaderboard.csv and leaderboard.md from its run folders, and show the leaderboard.
 
@@ -47,10 +69,20 @@ def leaderboard(
       kdzoo leaderboard digits --columns "setting,test top-1,vs KD,gap closed"
       kdzoo leaderboard results/digits --format latex --filter phase=sweep
       kdzoo leaderboard digits --per-class
+      kdzoo leaderboard digits --surface hinton
+      kdzoo leaderboard digits --surface at --axes power,dose
     """
+    raise_if_any(
+        [
+            "axes: they are those of --surface METHOD" if axes is not None and surface is None else None,
+            "surface: not together with --per-class" if surface is not None and per_class else None,
+        ]
+    )
     folder, how = choose_bench(bench, results, "leaderboard"), TableFormat.json if as_json else how
     if per_class:
         print_per_class(folder, how, sort, only, columns)
+    elif surface is not None:
+        print_surface(folder, surface, axes, how, sort, only, columns)
     else:
         print_leaderboard(folder, how, sort, only, columns)
     return 0
@@ -105,3 +137,30 @@ def print_per_class(folder: Path, how: TableFormat, sort: str | None, only: list
         for title, shown in sections:
             print(f"## {title}\n" if how is TableFormat.md else f"% {title}")
             print(render(shown, how, bench.task))
+
+
+def print_surface(
+    folder: Path, method: str, axes: str | None, how: TableFormat, sort: str | None, only: list[str] | None, columns: str | None
+) -> None:
+    """Print the sweep of a method as grids; as CSV and JSON a row a setting."""
+    from kdzoo.suite.report.bench import read_bench
+    from kdzoo.suite.report.columns import ALL_COLUMNS, columns_of
+    from kdzoo.suite.report.render import render
+    from kdzoo.suite.report.swept import parse_axes, swept_frame
+    from kdzoo.suite.report.swept_text import swept_grids
+    from kdzoo.suite.report.terminal import grids_view
+
+    asked_axes = None if axes is None else parse_axes(axes)
+    bench = read_bench(folder)
+    frame = filter_and_sort(swept_frame(bench, method, asked_axes), sort, only, bench.task)
+    if how in (TableFormat.csv, TableFormat.json):
+        print(render(columns_of(frame, columns or ALL_COLUMNS), how, bench.task).rstrip("\n"))
+        return
+    grids = swept_grids(bench, frame)
+    if how is TableFormat.table:
+        console().print(grids_view(grids, console().width))
+    else:
+        for grid in grids:
+            print(f"## {grid.title}\n" if how is TableFormat.md else f"% {grid.title}")
+            print(render(grid.cells, how, bench.task))
+            print("".join(f"\n{note}\n" if how is TableFormat.md else f"% {note}\n" for note in grid.notes))

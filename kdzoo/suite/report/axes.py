@@ -44,21 +44,23 @@ def setting_without(record: Record, axes: tuple[str, ...]) -> Mapping[str, Any]:
     objective = record.run.objective
     parts: dict[str, Any] = {"CE": objective.task, "pairing": objective.pairing}
     for term in objective.terms:
-        parts |= {f"{term.method}.{key}": value for key, value in term.hyperparameters.items()}
+        prefix = "" if len(objective.terms) == 1 else f"{term.method}."
+        parts |= {f"{prefix}{key}": value for key, value in term.hyperparameters.items()}
         parts[f"weight of {term.method}"] = term.coefficient
     if objective.first is not None:
         parts |= {f"{objective.first.owner}.{key}": value for key, value in objective.first.term.hyperparameters.items()}
-    return {name: value for name, value in parts.items() if not any(_moves(axis, name) for axis in axes)}
+    return {name: value for name, value in parts.items() if not any(_changes(axis, name) for axis in axes)}
 
 
-def _moves(axis: str, part: str) -> bool:
-    """Whether a part of the setting is what an axis changes."""
-    method, _, field = axis.rpartition(".")
+def _changes(axis: str, part: str) -> bool:
+    """Whether an axis changes a part of the setting."""
     if axis in ("alpha", "weight", "dose", "coefficients"):
         return part == "CE" or part.startswith("weight of ")
+    method, _, field = axis.rpartition(".")
     if method and field == "dose":
         return part == f"weight of {method}"
-    return part == axis if method else part.rpartition(".")[-1] == axis
+    of, _, name = part.rpartition(".")
+    return name == field and (not method or not of or of == method)
 
 
 def in_order(value: Any) -> list[tuple[int, float, str]]:

@@ -47,7 +47,7 @@ def filtered(frame: pd.DataFrame, condition: str) -> pd.DataFrame:
     if column not in frame:
         raise InputError(unknown("filter", column, map(str, frame.columns)))
     cells = frame[column]
-    if pd.api.types.is_numeric_dtype(cells):
+    if pd.api.types.is_numeric_dtype(cells) and not pd.api.types.is_bool_dtype(cells):
         try:
             return cast(pd.DataFrame, frame[OPERATORS[sign](cells, float(value))])
         except ValueError:

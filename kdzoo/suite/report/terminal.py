@@ -20,6 +20,7 @@ from kdzoo.suite.report.columns import ALL_COLUMNS, columns_of, selected
 from kdzoo.suite.report.footnotes import footnotes
 from kdzoo.suite.report.published import TASK
 from kdzoo.suite.report.sections import sections
+from kdzoo.suite.report.swept_text import Grid
 from kdzoo.suite.report.verdict import verdicts
 from kdzoo.tasks.task import Metric
 from kdzoo.text import ascii_text, columns_that_fit, number_of, one_line
@@ -99,6 +100,17 @@ def sections_view(sections: Sequence[tuple[str, pd.DataFrame]], width: int) -> R
     return InPlainText(Group(*(titled(title, frame, width) for title, frame in sections)))
 
 
+def grids_view(grids: Sequence[Grid], width: int) -> RenderableType:
+    """The sweep of a method: each grid below its title, with what has to be said of it below."""
+    parts: list[RenderableType] = []
+    for grid in grids:
+        heading = Text(one_line(grid.title), style="bold")
+        parts.append(heading if grid.cells.empty else titled(grid.title, grid.cells, width, repeated=(grid.label,)))
+        parts.extend(Text(one_line(note), style="dim") for note in grid.notes)
+        parts.append(Text())
+    return InPlainText(Group(*parts[:-1]))
+
+
 def beside_view(sections: Sequence[tuple[str, pd.DataFrame]], notes: Sequence[str], width: int, columns: str | None) -> RenderableType:
     """Rows beside published numbers, table by table, with the columns that fit, and below what differs between the protocols."""
     needed = ("method", "ours", "published", DIFFERENCE, "table", "differs")
@@ -151,14 +163,15 @@ def left_out(whole: pd.DataFrame, shown: pd.DataFrame, file: str) -> str:
     return f"{number_of(len(missing), 'more column')} ({'; '.join(missing)}): --columns {ALL_COLUMNS}, or {file}"
 
 
-def titled(title: str, frame: pd.DataFrame, width: int) -> RenderableType:
-    """A table below its title, in parts below each other where it is wider than `width`."""
-    return Group(Text(one_line(title), style="bold"), *(Padding(frame_table(part), (0, 0, 1, 0)) for part in parts_of(frame, width)))
+def titled(title: str, frame: pd.DataFrame, width: int, repeated: Sequence[str] = REPEATED) -> RenderableType:
+    """A table below its title, in parts below each other where it is wider than `width`. repeated: columns that name a row."""
+    parts = parts_of(frame, width, repeated)
+    return Group(Text(one_line(title), style="bold"), *(Padding(frame_table(part), (0, 0, 1, 0)) for part in parts))
 
 
-def parts_of(frame: pd.DataFrame, width: int) -> list[pd.DataFrame]:
+def parts_of(frame: pd.DataFrame, width: int, repeated: Sequence[str] = REPEATED) -> list[pd.DataFrame]:
     """A table's columns in parts that fit into `width` characters; each begins with the columns that name a row."""
-    first = [name for name in REPEATED if name in frame.columns]
+    first = [name for name in repeated if name in frame.columns]
     start = sum(_least_width(frame, name) + GAP for name in first)
     parts: list[list[str]] = [[]]
     room = width + GAP - start
