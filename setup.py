@@ -13,6 +13,7 @@ TEST = [
     "pytest-xdist>=3.8",
     "hypothesis>=6.100",
     "import-linter>=2.1",
+    "mkdocs-material>=9.5",
     "ruff>=0.9",
     "mypy>=1.14",
     "pandas-stubs",

@@ -63,8 +63,8 @@ def save_teacher(
 
     Every image has a row of its centre view; of training images further rows are of their numbered views. Runs whose epochs are
     saved need be neither trained nor of this teacher. Raises InputError for a path that exists or ends otherwise than in .npz or
-    .safetensors, for a k that is no number of classes, for a network without an embedding that can be asked for, and for views
-    without numbers.
+    .safetensors, for a k that is no number of classes, for a network without an embedding that can be asked for, for views
+    without numbers, and for runs on other images.
     """
     dataset, splits, network = _trained_network(located)
     if path.exists():
@@ -83,6 +83,7 @@ def save_teacher(
     augment, numbered_rows = located.run.recipe.augment, list[_Rows]()
     if views != "centre":
         runs = [located] if views == "all" else list(views)
+        _require_same_images(located, runs)
         augment = _shared_augment(runs)
         numbered_rows = [_every_view(splits, augment)] if views == "all" else _views_of_runs(dataset, runs)
         facts["augment"] = json.dumps(augment.model_dump(mode="json"))
@@ -162,6 +163,14 @@ def _rows_of_part(file: SavedFile, part: Subset) -> tuple[Tensor, Tensor]:
     place = np.searchsorted(keys[order], row_keys).clip(max=len(keys) - 1)
     rows = np.flatnonzero(keys[order[place]] == row_keys)
     return torch.from_numpy(rows), torch.from_numpy(order[place[rows]])
+
+
+def _require_same_images(teacher: LocatedRun, runs: Sequence[LocatedRun]) -> None:
+    """Raise InputError, naming all of them, for runs on other images than the teacher's."""
+    data = teacher.run.data
+    others = [f"{located.run.id} ({located.run.data.name})" for located in runs if located.run.data.fingerprint != data.fingerprint]
+    if others:
+        raise InputError(f"views: expected runs on the teacher's images, {data.name}; these are on others: {', '.join(others)}")
 
 
 def _shared_augment(runs: Sequence[LocatedRun]) -> Augment:

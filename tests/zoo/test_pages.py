@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from build_pages import costs_of, method_page, pages, write
+from build_pages import costs_of, method_page, pages, papers_text, write
 
 from kdzoo.contract.methods import REGISTRY
 
@@ -39,7 +39,19 @@ def test_the_committed_pages_are_those_that_are_generated():
     made = pages(costs_of(ROOT))
     there = {file.name: file.read_text() for file in FOLDER.glob("*.md")}
     stale = sorted(name for name in made.keys() | there.keys() if made.get(name) != there.get(name))
+    stale += ["papers.md"] if (ROOT / "docs" / "papers.md").read_text() != papers_text() else []
     assert stale == [], "run python docs/build_pages.py --only pages"
+
+
+def test_every_paper_of_a_method_is_in_the_index_with_what_is_computed_and_where_its_weights_stand():
+    index = papers_text()
+    for name in REGISTRY.own_names():
+        source = REGISTRY.get(name).card.source
+        section = index.split(f"## {source.title} ({source.year})\n")[1].split("\n## ")[0]
+        assert f"<{source.url}>" in section
+        (line,) = [line for line in section.splitlines() if line.startswith(f"- [{name}](methods/{name}.md)")]
+        assert source.equation in line
+        assert source.weights in line
 
 
 @pytest.mark.parametrize("name", REGISTRY.own_names())
