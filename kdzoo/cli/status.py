@@ -4,27 +4,39 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from rich.console import Console
+
 from kdzoo.cli import complete
-from kdzoo.cli.declare import argument
+from kdzoo.cli.declare import argument, option
 from kdzoo.cli.lookup import bench_folder, benches, search_hint
 from kdzoo.cli.options import JsonOnly, ResultsFolder
-from kdzoo.cli.output import print_json, print_text
-from kdzoo.cli.table import Format, field, metric_column, print_rows
+from kdzoo.cli.output import console, print_json, print_text
+from kdzoo.cli.table import Format, field, metric_column, print_rows, table_parts
+from kdzoo.cli.watch import Part, View, print_parts, watch
+from kdzoo.errors import raise_if_any
 from kdzoo.files import read_file
 from kdzoo.runs.store import RunFolder, Store, teacher_store
 from kdzoo.suite.report.records import Record, read_record
 from kdzoo.suite.report.settings import setting_text
-from kdzoo.text import one_line
+from kdzoo.text import number_of, one_line
 
 if TYPE_CHECKING:
     from kdzoo.suite.report.bench import BenchRecords
     from kdzoo.tasks.task import Metric
 
 WORDS = {"done": "done", "failed": "failed", "damaged": "damaged", "started": "interrupted", "new": "to do"}
+OVER = ("done", "failed", "damaged")
 ORDER = ("running", "failed", "damaged", "interrupted", "to do", "done")
+
+
+Watch = Annotated[
+    bool,
+    option("--watch", text="Show it again every few seconds, with the time left, until no run is left; Ctrl-C ends it.", default="off"),
+]
 
 
 def status(
@@ -34,6 +46,7 @@ def status(
     ] = None,
     results: ResultsFolder = Path("results"),
     as_json: JsonOnly = False,
+    watching: Watch = False,
 ) -> int:
     """Show which runs are done, running, failed (and why) and still to do.
 
@@ -44,23 +57,57 @@ def status(
     Examples:
       kdzoo status
       kdzoo status digits --json
+      kdzoo status digits --watch
     """
+    raise_if_any(["watch: not together with --json" if watching and as_json else None])
+    screen = console()
+    if watching:
+        watch(lambda: _benches_view(results, screen) if bench is None else _bench_view(bench_folder(bench, results), screen), screen)
+    elif bench is None:
+        rows = _bench_rows(results)
+        if rows or as_json:
+            print_rows(rows, Format.json if as_json else Format.table, names=("bench", *ORDER))
+        else:
+            print_text(f"no benches; {search_hint(results)}")
+    elif as_json:
+        print_json(bench_status(_read_bench(bench_folder(bench, results))))
+    else:
+        records = _read_bench(bench_folder(bench, results))
+        current = bench_status(records)
+        shown = [*current["teachers"], *_not_done(current)]
+        print_parts([_summary(current), *_parts(current, shown, records.task.headline, screen)], screen)
+    return 0
+
+
+def _read_bench(folder: Path) -> BenchRecords:
     from kdzoo.suite.report.bench import read_bench  # here, since it brings pandas, which no other command waits for
 
-    if bench is None:
-        rows = [{"bench": folder.name, **_counts(bench_status(read_bench(folder))["runs"])} for folder in benches(results)]
-        if not rows and not as_json:
-            print_text(f"no benches; {search_hint(results)}")
-            return 0
-        print_rows(rows, Format.json if as_json else Format.table, names=("bench", *ORDER))
-        return 0
-    records = read_bench(bench_folder(bench, results))
+    return read_bench(folder)
+
+
+def _bench_rows(results: Path) -> list[dict[str, Any]]:
+    """How many runs of every bench are in which state."""
+    return [{"bench": folder.name, **_counts(bench_status(_read_bench(folder))["runs"])} for folder in benches(results)]
+
+
+def _benches_view(results: Path, screen: Console) -> View:
+    rows = _bench_rows(results)
+    counts = {state: sum(row[state] for row in rows) for state in ORDER}
+    over = counts["done"] + counts["failed"] + counts["damaged"]
+    table = table_parts(rows, [field(name) for name in ("bench", *ORDER)], screen) if rows else [f"no benches; {search_hint(results)}"]
+    total = sum(counts.values())
+    return View(f"{number_of(len(rows), 'bench', 'benches')}: {_count_words(counts)}", table, over / max(total, 1), over == total)
+
+
+def _bench_view(folder: Path, screen: Console) -> View:
+    """A bench with the runs that are neither done nor still to do."""
+    records = _read_bench(folder)
     current = bench_status(records)
-    if as_json:
-        print_json(current)
-    else:
-        _print_status(current, records.task.headline)
-    return 0
+    waiting = sum(current["counts"][state] for state in ("running", "interrupted", "to do"))
+    shown = [row for row in [*current["teachers"], *_not_done(current)] if row["state"] not in ("done", "to do")]
+    epochs = [(1, 1) if row["state"] in OVER else tuple(map(int, row["epoch"].split("/"))) for row in current["runs"]]
+    share = sum(done / max(whole, 1) for done, whole in epochs) / max(len(epochs), 1)
+    return View(_summary(current), _parts(current, shown, records.task.headline, screen), share, not waiting)
 
 
 def bench_status(bench: BenchRecords) -> dict[str, Any]:
@@ -122,20 +169,28 @@ def _counts(rows: list[dict[str, Any]]) -> dict[str, int]:
     return {state: counts[state] for state in ORDER}
 
 
-def _print_status(bench: dict[str, Any], headline: Metric) -> None:
-    counts = ", ".join(f"{number} {state}" for state, number in bench["counts"].items() if number)
-    print_text(one_line(f"{bench['bench']}: {counts or 'no runs'}"))
-    open_runs = [row for row in bench["runs"] if row["state"] != "done"]
-    shown = [*bench["teachers"], *open_runs]
+def _count_words(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{number} {state}" for state, number in counts.items() if number) or "no runs"
+
+
+def _summary(bench: Mapping[str, Any]) -> str:
+    return one_line(f"{bench['bench']}: {_count_words(bench['counts'])}")
+
+
+def _not_done(bench: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [row for row in bench["runs"] if row["state"] != "done"]
+
+
+def _parts(bench: Mapping[str, Any], shown: Sequence[Mapping[str, Any]], headline: Metric, screen: Console) -> list[Part]:
+    """Runs as a table, why some failed, notes, and what can be done."""
+    parts: list[Part] = []
     if shown:
         first, last = (list(map(field, names)) for names in (("id", "state", "epoch"), ("seed", "setting", "pair")))
-        print_rows(shown, Format.table, columns=[*first, metric_column("val", headline), *last])  # the most important first
-    for row in shown:
-        if row["reason"]:
-            print_text(one_line(f"{row['id']}: {row['reason']}"))
-    for note in bench["notes"]:
-        print_text(one_line(f"note: {note}"))
+        parts += table_parts(shown, [*first, metric_column("val", headline), *last], screen)  # the most important first
+    parts += [one_line(f"{row['id']}: {row['reason']}") for row in shown if row["reason"]]
+    parts += [one_line(f"note: {note}") for note in bench["notes"]]
     if bench["counts"]["failed"]:
-        print_text("the same `kdzoo bench` with --retry-failed trains the failed runs again; each run's error.txt has the traceback")
+        parts.append("the same `kdzoo bench` with --retry-failed trains the failed runs again; each run's error.txt has the traceback")
     elif bench["counts"]["to do"] or bench["counts"]["interrupted"]:
-        print_text("run the same `kdzoo bench` to resume")
+        parts.append("run the same `kdzoo bench` to resume")
+    return parts

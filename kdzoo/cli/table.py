@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -104,6 +105,12 @@ def _print_table(rows: Sequence[Row], columns: Sequence[Column], title: str) -> 
     screen = console()
     if title:
         print_text(title, style="italic")
+    for part in table_parts(rows, columns, screen):
+        screen.print(part)
+
+
+def table_parts(rows: Sequence[Row], columns: Sequence[Column], screen: Console) -> list[RenderableType]:
+    """A table of the columns that fit on a screen, and a line that names the others."""
     cells = {column.name: [_cell(column, row, screen.encoding) for row in rows] for column in columns}
     widths = _widths(columns, cells, screen.width)
     table = Table(header_style="bold", box=None, pad_edge=False)
@@ -112,10 +119,9 @@ def _print_table(rows: Sequence[Row], columns: Sequence[Column], title: str) -> 
             table.add_column(column.name, overflow="fold", justify="right" if column.number else "left")
     for number in range(len(rows)):
         table.add_row(*(_fitted(cells[name][number], width, screen.encoding) for name, width in widths.items()))
-    screen.print(table)
-    if left := [column.name for column in columns if column.name not in widths]:
-        what = number_of(len(left), "more column")
-        screen.print(f"{what}: {', '.join(left)} (in a wider terminal, or with --format csv, md or json)", style="dim", markup=False)
+    left = [column.name for column in columns if column.name not in widths]
+    more = f"{number_of(len(left), 'more column')}: {', '.join(left)} (in a wider terminal, or with --format csv, md or json)"
+    return [table, Text(more, style="dim")] if left else [table]
 
 
 def _widths(columns: Sequence[Column], cells: Mapping[str, Sequence[str | Text]], room: int) -> dict[str, int]:

@@ -1,0 +1,86 @@
+"""`kdzoo status --watch`: what changes is shown until nothing is left, in place on a terminal and as lines in a pipe."""
+
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+from test_leaderboard import objective, write
+
+from kdzoo.cli.watch import Pace
+from kdzoo.runs.store import Store
+
+SECONDS = 120
+"""until a command that hangs is given up"""
+
+
+@pytest.fixture
+def bench(place):
+    """A bench of two runs, the second of which is three epochs of five far; and what makes it done."""
+    write(place / "results" / "b", objective("none"), 0, val=0.8, test=0.8)
+    run = write(place / "results" / "b", objective("hinton"), 0, val=0.9, test=0.9)
+    folder = Store(place / "results" / "b").run(run.id)
+    folder.checkpoint.parent.mkdir()
+    folder.checkpoint.touch()
+    folder.metrics.write_text("{}\n" * 3)
+    (folder.path / "result.json").rename(place / "result.json")
+    return lambda: (place / "result.json").rename(folder.path / "result.json")
+
+
+COMMAND = [sys.executable, "-m", "kdzoo", "status", "b", "--watch"]
+
+
+def test_in_a_pipe_every_change_is_a_line_and_the_end_is_the_whole_status(bench):
+    with subprocess.Popen(COMMAND, stdout=subprocess.PIPE, text=True) as watching:
+        first = watching.stdout.readline()
+        assert first.rstrip().endswith("b: 1 interrupted, 1 done   80 %, --:-- left"), "five epochs and three of five"
+        bench()
+        rest, _ = watching.communicate(timeout=SECONDS)
+    assert (watching.returncode, rest) == (0, "b: 2 done\n")
+
+
+def test_a_terminal_shows_it_in_place(bench):
+    terminal, side = pty.openpty()
+    with subprocess.Popen(COMMAND, stdout=side, stderr=side, env={**os.environ, "TERM": "xterm", "COLUMNS": "120"}) as watching:
+        os.close(side)
+        shown = b""
+        while b"Ctrl-C ends this" not in shown:
+            shown += os.read(terminal, 10_000)
+        assert b"interrupted" in shown
+        bench()
+        try:
+            while chunk := os.read(terminal, 10_000):
+                shown += chunk
+        except OSError:  # the other side is closed: the command has ended
+            pass
+        assert watching.wait(timeout=SECONDS) == 0
+    os.close(terminal)
+    assert b"b: 2 done" in shown
+    assert b"\x1b[1A" in shown, "the lines before are written over"
+
+
+def test_what_has_ended_is_shown_once_and_json_is_no_picture(bench, kdzoo):
+    bench()
+    said = kdzoo("status", "b", "--watch")
+    assert (said.status, said.out) == (0, "b: 2 done\n")
+    refused = kdzoo("status", "--watch", "--json")
+    assert (refused.status, refused.err) == (2, "kdzoo: watch: not together with --json\n")
+    assert "1 bench: 2 done" in kdzoo("status", "--watch").out
+
+
+def test_the_time_left_is_told_from_the_speed_of_the_last_minutes():
+    pace = Pace()
+    pace.add(0.0, 0.2)
+    pace.add(10.0, 0.3)
+    assert pace.seconds_left() is None, "too early to tell"
+    pace.add(30.0, 0.5)
+    assert pace.seconds_left() == pytest.approx(50.0), "a hundredth a second, and half is left"
+    assert pace.words() == "50 %, 0:50 left"
+    pace.add(40.0, 0.1)
+    assert pace.seconds_left() is None, "more was planned"
+    pace.add(70.0, 0.1)
+    assert pace.seconds_left() is None, "nothing moves"
+    pace.add(1000.0, 0.2)
+    pace.add(1100.0, 0.3)
+    assert pace.seconds_left() == pytest.approx(700.0), "what was long ago tells nothing"
