@@ -7,7 +7,9 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = next(line.split('"')[1] for line in (HERE / "kdzoo" / "version.py").read_text().splitlines() if line.startswith("VERSION"))
 
+EXPORT = ["onnx>=1.16", "onnxscript>=0.5", "onnxruntime>=1.20"]
 TEST = [
+    *EXPORT,
     "pytest>=8",
     "pytest-benchmark>=5",
     "pytest-xdist>=3.8",
@@ -52,7 +54,7 @@ setup(
     extras_require={
         "wandb": ["wandb>=0.19.10"],
         "ray": ["ray[default]>=2.40"],
-        "export": ["onnx>=1.16", "onnxscript>=0.1"],
+        "export": EXPORT,
         "peers": ["torchdistill>=1.1.5"],  # measured beside kdzoo by benchmarks/speed.py
         "test": TEST,
     },

@@ -49,6 +49,7 @@ VERBS = [
     ["teachers", "check"],
     ["run"],
     ["evaluate"],
+    ["export"],
     ["check"],
 ]
 

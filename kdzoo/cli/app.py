@@ -25,6 +25,7 @@ from kdzoo.cli import (
     distill,
     evaluate,
     explain,
+    export,
     leaderboard,
     methods,
     networks,
@@ -78,6 +79,7 @@ COMMANDS: dict[str, list[tuple[str, Callable[..., int]]]] = {
         ("train", train.train),
         ("run", run.run),
         ("evaluate", evaluate.evaluate),
+        ("export", export.export),
     ],
     "Your own method": [("check", check.check)],
 }

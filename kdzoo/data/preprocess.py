@@ -1,6 +1,6 @@
-"""From an image file to what a network is given: the one code that training, evaluation and a delivered network's README run.
+"""From an image file to what a network is given: the code that reads images in training, and beside an exported network.
 
-Needs numpy, Pillow and torch alone: `kdzoo distill` copies this file beside the weights that it delivers.
+Needs numpy and Pillow alone: `kdzoo export` and `kdzoo distill` copy this file beside a network.
 """
 
 from __future__ import annotations
@@ -11,11 +11,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from torch import Tensor
 
 GROUND = (255, 255, 255, 255)
 """the colour behind transparent pixels"""
@@ -37,18 +34,43 @@ def read_image(
     *,
     decode_side: int,
     crop_side: int | None,
-    network_side: int | None,
     mean: Sequence[float],
     std: Sequence[float],
+    grey: bool = False,
+    channels: int = 3,
     scales: Scales | None = None,
-) -> Tensor:
-    """One image file as a batch of one for a network, (1, 3, S, S) float32, as images were evaluated in training.
+) -> NDArray[np.float32]:
+    """One image file as a batch of one for a network, (1, C, S, S) float32, as images were evaluated in training.
 
-    decode_side: of the square that the file is decoded to; crop_side: of the centre of it that is seen (None for all);
-    network_side: what that is resized to (None for no change). scales: of deep grey values (`grey_scale`).
+    mean, std: a number a channel of pixels in [0, 1]; the rest as `read_pixels` takes it.
     """
-    pixels = torch.from_numpy(np.array(square(source, decode_side, scales))).permute(2, 0, 1)[None]
-    return normalise(centre(pixels, crop_side), mean, std, network_side)
+    pixels = read_pixels(source, decode_side=decode_side, crop_side=crop_side, grey=grey, channels=channels, scales=scales)
+    means, deviations = (np.asarray(part, np.float32)[:, None, None] for part in (mean, std))
+    image: NDArray[np.float32] = (pixels.astype(np.float32) / np.float32(255) - means) / deviations
+    return image
+
+
+def read_pixels(
+    source: Path | str | BinaryIO,
+    *,
+    decode_side: int,
+    crop_side: int | None = None,
+    grey: bool = False,
+    channels: int = 3,
+    scales: Scales | None = None,
+) -> NDArray[np.uint8]:
+    """One image file as a batch of one, (1, C, S, S) uint8.
+
+    decode_side: of the square that the file is decoded to; crop_side: of the centre of it that is seen (None for all).
+    grey: whether only the brightness is seen. channels: 1 or 3, of which a grey image has equal ones. scales: of deep grey
+    values (`grey_scale`).
+    """
+    image = square(source, decode_side, scales)
+    image = image.convert("L") if grey else image
+    pixels = np.asarray(image.convert("L" if channels == 1 else "RGB")).reshape(decode_side, decode_side, channels)
+    size = crop_side or decode_side
+    start = (decode_side - size) // 2
+    return np.array(pixels[start : start + size, start : start + size].transpose(2, 0, 1)[None], order="C")
 
 
 def square(source: Path | str | BinaryIO, side: int, scales: Scales | None = None) -> Image.Image:
@@ -71,29 +93,6 @@ def upright_rgb(image: Image.Image, scales: Scales | None = None) -> Image.Image
         scale = (scales or {}).get(kind) or grey_scale(kind, *value_range(image, kind))
         upright = Image.fromarray(_levels(np.asarray(upright), scale))
     return _rgb(upright)
-
-
-def centre(images: Tensor, size: int | None) -> Tensor:
-    """The central square of side `size` of images (B, C, H, W) uint8, resized first where they are smaller."""
-    if size is None or tuple(images.shape[-2:]) == (size, size):
-        return images
-    if min(images.shape[-2:]) < size:
-        scaled = F.interpolate(images.float(), size=(size, size), mode="bilinear", antialias=True, align_corners=False)
-        return scaled.round().clamp(0, 255).to(torch.uint8)
-    top, left = ((side - size) // 2 for side in images.shape[-2:])
-    return images[..., top : top + size, left : left + size]
-
-
-def normalise(images: Tensor, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor, side: int | None = None) -> Tensor:
-    """Images (B, C, H, W) of 0 to 255 as float32: scaled to [0, 1], resized to `side`, less `mean`, over `std`.
-
-    mean, std: a number a channel, or tensors of shape (1, C, 1, 1).
-    """
-    x = images.float() / 255
-    if side is not None and x.shape[-1] != side:
-        x = F.interpolate(x, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
-    by_channel = [torch.as_tensor(part, device=x.device).view(1, -1, 1, 1) for part in (mean, std)]
-    return (x - by_channel[0]) / by_channel[1]
 
 
 def deep_kind(image: Image.Image) -> str:

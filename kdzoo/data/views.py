@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdzoo.data.network_input import centre
 from kdzoo.data.operations import OPERATIONS, apply_operation, brightness, contrast, cutout, saturation
-from kdzoo.data.preprocess import centre
 from kdzoo.runs.recipe import Augment, Recipe
 from kdzoo.seeds import generator
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from kdzoo.contract.needs import Need
 from kdzoo.contract.outputs import Outputs
-from kdzoo.data.preprocess import normalise
+from kdzoo.data.network_input import normalise
 from kdzoo.errors import InputError
 from kdzoo.models import generic
 from kdzoo.models.capture import CaptureInputs, CaptureOutputs
@@ -60,7 +60,10 @@ class Network(nn.Module):
 
     def forward(self, images: Tensor, need: Need) -> Outputs:
         """The outputs in `need` of one forward, and nothing else."""
-        x = self.normalise(images)
+        return self.outputs_of(self.normalise(images), need)
+
+    def outputs_of(self, x: Tensor, need: Need) -> Outputs:
+        """The same of images as the model itself takes them (`normalise`)."""
         with ExitStack() as hooks:
             classifier_inputs = CaptureInputs(hooks, [self.classifier] if Need.EMBEDDING in need else [])
             inner_inputs = CaptureInputs(hooks, self._activations() if Need.PREACT in need else [])

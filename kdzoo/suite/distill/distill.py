@@ -18,13 +18,13 @@ from kdzoo.models.identity import module_name
 from kdzoo.runs.atomic import ensure_writable, write_json
 from kdzoo.runs.events import Emit, Event, Note, emit_notes
 from kdzoo.runs.options import Execution
-from kdzoo.runs.seals import OWNER
 from kdzoo.suite.distill.arrays import data_name
-from kdzoo.suite.distill.delivery import deliver
 from kdzoo.suite.distill.judge import judge, located_run, trained_student
 from kdzoo.suite.distill.plan import plan_distillation
 from kdzoo.suite.distill.verdict import Verdict, conclusion, table
 from kdzoo.suite.distill.wish import FOLDER, Wish
+from kdzoo.suite.export.student import load_student
+from kdzoo.suite.export.timm_format import write_timm
 from kdzoo.suite.plan.config import DISTILL_METHOD, DISTILL_RECIPE
 from kdzoo.suite.plan.jobs import Outcome
 from kdzoo.suite.run.bench import run as run_bench
@@ -69,12 +69,9 @@ def distill_folder(wish: Wish, handle: Emit | None = None) -> Verdict:
 
 def leave(out: Path, prepared: Prepared, verdict: Verdict) -> None:
     """Write what a distillation delivers into a folder: weights, classes, the code that reads images, README and verdict."""
-    located = located_run(prepared, verdict.method)
-    network, dataset = trained_student(located, Modules(), prepared)
-    about = {"architecture": located.run.student.name, "classes": str(len(dataset.classes)), OWNER: located.run.id}
+    student, _ = load_student(located_run(prepared, verdict.method).folder, prepared.options.image_cache)
     words = "\n".join([*("    " + line for line in table(verdict)), "", conclusion(verdict)])
-    metadata = {**about, "class_names": json.dumps(dataset.classes)}
-    deliver(out, network, located.run.student, dataset, located.run.recipe, verdict=words, metadata=metadata)
+    write_timm(out, student, words)
     write_json(out / "verdict.json", json.loads(json.dumps(asdict(verdict))))
 
 

@@ -1,0 +1,126 @@
+"""What is said of an exported student: its run, its numbers with intervals, its data, and what it was not tested on; in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from kdzoo.runs.spec import Run
+from kdzoo.runs.store import RunFolder, is_teacher
+from kdzoo.suite.plan.config import NONE
+from kdzoo.suite.report.bench import read_bench
+from kdzoo.suite.report.cells import method_words
+from kdzoo.suite.report.intervals import wilson
+from kdzoo.suite.report.leaderboard import leaderboard_frame
+from kdzoo.suite.report.markdown import markdown_table
+from kdzoo.suite.report.records import Record, read_record, taught_on
+from kdzoo.suite.report.runs_table import SETTING, setting_columns
+from kdzoo.suite.report.sections import collapsed_frame, display_frame
+from kdzoo.suite.report.settings import setting_text
+from kdzoo.text import markdown_text, number_of
+from kdzoo.version import VERSION
+
+
+def card_words(folder: RunFolder) -> str:
+    """What is said of the student of a finished run below the code that uses it, in Markdown."""
+    record = read_record(folder)
+    parts = {
+        "How it was trained": training_words(record),
+        "How good it is": "\n\n".join(filter(None, (result_words(record), row_words(folder, record)))),
+        "Data": data_words(record),
+        "Limits": limits_words(record),
+    }
+    return "\n\n".join(f"## {title}\n\n{text}" for title, text in parts.items())
+
+
+def training_words(record: Record) -> str:
+    """From what, with which method and recipe a student was trained."""
+    run, about = record.run, record.about
+    setting = setting_text(run, about)
+    how = method_words(record.method) if record.method != NONE else "labels alone, without a teacher"
+    teacher = f", taught by `{run.teacher.name}`" if run.teacher is not None else ""
+    return (
+        f"`{run.student.name}` ({_start_words(run)}){teacher}. Method: {how}{f' at {setting}' if setting else ''}. Recipe: "
+        f"`{about.get('recipe') or 'its own'}`, {number_of(run.recipe.epochs, 'epoch')}, seed {run.seed}. Run: `{record.id}`, whose "
+        f"`run.json` holds every number that decided it. Exported by kdzoo {VERSION}."
+    )
+
+
+def _start_words(run: Run) -> str:
+    kind = run.student.start.partition(":")[0]
+    return {"random": "from a random start", "pretrained": "from pretrained weights", "run": "from another run's weights"}.get(
+        kind, "from weights in a file"
+    )
+
+
+def result_words(record: Record) -> str:
+    """A run's own numbers on the test images, with the interval of the first over these images."""
+    assert record.result is not None
+    test: Mapping[str, Any] = record.result["last"]["test"]
+    headline = record.task.headline
+    value, n = test[headline.name], int(test["n"])
+    interval = ""
+    if headline.per_sample and headline.unit == "share":
+        low, high = wilson(round(value * n), n)
+        interval = f" [{headline.text(low)}, {headline.text(high)}] (95 %, over images)"
+    others = [f"{m.heading} {m.with_unit(test[m.name])}" for m in record.task.metrics if m is not headline and test.get(m.name) is not None]
+    return f"This network, on {number_of(n, 'test image')}: {headline.heading} {headline.with_unit(value)}{interval}; {', '.join(others)}."
+
+
+def row_words(folder: RunFolder, record: Record) -> str:
+    """The row of a student's setting in the table of its bench; empty where it stands in none, as a teacher does."""
+    if is_teacher(folder):
+        return ""
+    bench = read_bench(folder.path.parent.parent)
+    board = leaderboard_frame(bench)
+    rows = board[(board["method"] == record.method) & (board["phase"] == record.place.phase)]
+    wanted = setting_columns(record)
+    own = rows[[all(_same(row[name], wanted[name]) for name in SETTING) for _, row in rows.iterrows()]]
+    if rows.empty:
+        return ""
+    if own.empty:
+        return "Its setting is not the one that was chosen for its method in its bench, so it has no row there."
+    healthy = own[own["collapsed"].isna()]
+    metric = record.task.headline
+    table = collapsed_frame(own, metric) if healthy.empty else display_frame(healthy, metric)
+    shown = table[[name for name in table.columns if table[name].any()]]
+    seeds = number_of(int(own["n"].max()), "seed")
+    what = f"Its setting in the bench `{markdown_text(bench.name)}`, over {seeds} (leaderboard.md there explains the columns):"
+    return "\n".join([what, "", *markdown_table(shown)])
+
+
+def _same(cell: object, value: object) -> bool:
+    return (value is None and bool(pd.isna(cell))) or cell == value  # type: ignore[call-overload]
+
+
+def data_words(record: Record) -> str:
+    """On which images a student was trained and tested."""
+    about = record.about.get("data")
+    data: Mapping[str, Any] = about if isinstance(about, dict) else {}
+    if not data:
+        return f"`{record.run.data.name}`, {number_of(record.run.data.classes, 'class', 'classes')}."
+    words = {"train": "to train on", "validation": "for validation", "test": "to test"}
+    counts = ", ".join(f"{data[part]:,} {purpose}" for part, purpose in words.items())
+    channels, height, width = data["shape"]
+    source = f", from {data['source']}" if data.get("source") else ""
+    notes = "".join(f" {note[0].upper()}{note[1:].rstrip('.')}." for note in data.get("notes", []))
+    told = taught_on(record)
+    return (
+        f"`{record.run.data.name}`{markdown_text(source)}: {data['classes']} classes, {height}x{width} "
+        f"{'grey' if channels == 1 else 'colour'} images: {counts}; fingerprint `{record.run.data.fingerprint}`."
+        + (f" Taught on: {markdown_text(told)}." if told else "")
+        + markdown_text(notes)
+    )
+
+
+def limits_words(record: Record) -> str:
+    """What the numbers do not say."""
+    assert record.result is not None
+    n = int(record.result["last"]["test"]["n"])
+    return (
+        f"It gives every image one of its {record.run.data.classes} classes, also an image of none of them. Its numbers are of "
+        f"{number_of(n, 'image')} from the same source as its training images; on others it may do worse, and was not tested. "
+        f"They are of one training with seed {record.run.seed}; another seed gives another network."
+    )

@@ -1,0 +1,68 @@
+"""From a run's folder to a folder that runs elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from kdzoo.errors import InputError
+from kdzoo.models.weights import metadata_of
+from kdzoo.runs.atomic import ensure_writable
+from kdzoo.runs.seals import OWNER
+from kdzoo.runs.store import RunFolder, Store
+from kdzoo.suite.export.card import card_words
+from kdzoo.suite.export.hf_format import write_hf
+from kdzoo.suite.export.onnx_format import write_onnx
+from kdzoo.suite.export.student import load_student
+from kdzoo.suite.export.timm_format import WEIGHTS, write_timm
+
+Format = Literal["timm", "onnx", "hf"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export came to. notes: a sentence each."""
+
+    folder: Path
+    run_id: str
+    notes: tuple[str, ...]
+
+
+def export(folder: RunFolder, how: Format, out: Path, *, pixels: bool = False, image_cache: int | None = None) -> Exported:
+    """Write the student of a finished run in a format into a folder, and check what was written.
+
+    pixels: whether an ONNX graph takes uint8 pixels and normalises them itself. image_cache: as `folder.load_folder` takes it.
+    Raises InputError for what cannot be exported, and WorkFailed where what was exported is not the student that was trained.
+    """
+    if pixels and how != "onnx":
+        raise InputError(f"pixels: only an ONNX graph holds its normalisation; leave --pixels out, or use `--format onnx` instead of {how}")
+    student, splits = load_student(folder, image_cache)
+    ensure_writable(out)
+    words = card_words(folder)
+    notes: tuple[str, ...] = ()
+    if how == "onnx":
+        opset, found = write_onnx(out, student, splits, words, pixels=pixels)
+        notes = (f"opset {opset}; {found}",)
+    elif how == "timm":
+        write_timm(out, student, words)
+    else:
+        write_hf(out, student, words)
+    return Exported(out, folder.id, notes)
+
+
+def delivered_run(folder: Path) -> RunFolder | None:
+    """The run of the student that `kdzoo distill` left in a folder; None for any other folder.
+
+    Raises InputError where the runs are no longer beside it.
+    """
+    if not (folder / WEIGHTS).is_file() or (folder / "run.json").is_file():
+        return None
+    owner = metadata_of(folder / WEIGHTS).get(OWNER)
+    if owner is None:
+        return None
+    run = Store(folder / "runs").run(owner)
+    if not (run.path / "run.json").is_file():
+        raise InputError(f"{folder}: its student is of the run {owner}, which is not in {folder / 'runs' / 'runs'}; name that run's folder")
+    return run

@@ -1,0 +1,59 @@
+"""A student as an ONNX file that runs without torch and kdzoo: graph, classes, the code that reads images, and a README."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from kdzoo.data.split import Splits
+from kdzoo.runs.atomic import write_bytes
+from kdzoo.suite.export.graph import INPUT, Agreement, check_graph, require_packages, write_graph
+from kdzoo.suite.export.reading import Reading, ReadingCode, array_code, pixel_code, reading_of
+from kdzoo.suite.export.readme import READ_CLASSES, Usage, readme
+from kdzoo.suite.export.student import Student
+from kdzoo.suite.export.timm_format import write_classes
+
+GRAPH = "student.onnx"
+CHECKED = 256
+"""test images on which a graph is compared with its student"""
+
+
+def write_onnx(folder: Path, student: Student, splits: Splits, words: str, *, pixels: bool) -> tuple[int, Agreement]:
+    """Write student.onnx, classes.json, the modules that read images and README.md into a folder, and compare graph and student.
+
+    pixels: whether the graph takes uint8 pixels and normalises them itself. words: what the README says of the network, in
+    Markdown. Returns the graph's opset, and what the comparison on test images came to. Raises WorkFailed where the network cannot be
+    exported or the graph gives other scores.
+    """
+    require_packages()
+    reading = reading_of(student)
+    code = pixel_code(reading) if pixels else array_code(reading)
+    opset = write_graph(folder / GRAPH, student, reading, _properties(student, reading, pixels), pixels=pixels)
+    found = check_graph(folder / GRAPH, student, splits.test, count=CHECKED, pixels=pixels)
+    write_classes(folder, student)
+    code.copy_modules(folder)
+    checked = f"ONNX opset {opset}; any number of images in a batch. Compared in onnxruntime with the network in PyTorch: {found}."
+    text = readme(student, reading, onnx_usage(code), f"{checked}\n\n{words}")
+    write_bytes(folder / "README.md", text.encode())
+    return opset, found
+
+
+def onnx_usage(code: ReadingCode) -> Usage:
+    """Code that runs a graph in onnxruntime, and classifies an image file."""
+    return Usage(
+        imports=("import json", "", "import onnxruntime", "", *code.imports),
+        loading=(f'session = onnxruntime.InferenceSession("{GRAPH}", providers=["CPUExecutionProvider"])', *READ_CLASSES),
+        classifying=(
+            *code.statements,
+            f'(scores,) = session.run(None, {{"{INPUT}": image}})',
+            "return classes[str(int(scores.argmax()))]",
+        ),
+        needs=("onnxruntime", "numpy", "Pillow", *(["torch"] if "import torch" in code.imports else [])),
+    )
+
+
+def _properties(student: Student, reading: Reading, pixels: bool) -> dict[str, str]:
+    """The metadata of a graph: the student's own, the names of its classes, and how it takes images."""
+    side = reading.seen_side if pixels else reading.side
+    takes = {"side": side, "channels": reading.channels, "mean": list(reading.mean), "std": list(reading.std), "pixels": pixels}
+    return {**student.metadata, "class_names": json.dumps(list(student.dataset.classes)), "input": json.dumps(takes)}

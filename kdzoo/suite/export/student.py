@@ -1,0 +1,88 @@
+"""A trained student with what its users have to know, from the folder of its run."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from kdzoo.contract.objective import Deployed
+from kdzoo.data.dataset import Dataset
+from kdzoo.data.split import Splits
+from kdzoo.errors import InputError
+from kdzoo.models.network import Network
+from kdzoo.models.weights import metadata_of
+from kdzoo.runs.recipe import Recipe
+from kdzoo.runs.seals import DIGEST
+from kdzoo.runs.spec import NetworkSpec, Run
+from kdzoo.runs.store import RunFolder
+from kdzoo.training.located import LocatedRun, Modules
+from kdzoo.training.run_data import load_run_data
+from kdzoo.training.run_student import load_trained_student
+
+WRITTEN_ANEW = (DIGEST, "input")
+"""metadata of kept weights that every file has of its own"""
+
+
+@dataclass(frozen=True)
+class Student:
+    """A trained student as it ships.
+
+    network: in evaluation mode; a Deployed where the student ships with parts of its method. metadata: what its weights say
+    of themselves. origin: from what it was made, in words. from_files: whether it was trained on image files.
+    """
+
+    network: Network | Deployed
+    spec: NetworkSpec
+    dataset: Dataset
+    recipe: Recipe
+    metadata: Mapping[str, str]
+    origin: str
+    from_files: bool
+
+    @property
+    def body(self) -> Network:
+        """The student's network, without what its method adds to it."""
+        body = self.network.network if isinstance(self.network, Deployed) else self.network
+        assert isinstance(body, Network)
+        return body
+
+
+def load_student(folder: RunFolder, image_cache: int | None = None) -> tuple[Student, Splits]:
+    """The student of a finished run, and the images of its data.
+
+    image_cache: as `folder.load_folder` takes it.
+    Raises InputError for a run that is not done, whose weights were not kept, or whose network exists in one process of
+    Python alone.
+    """
+    state = folder.state()
+    if state != "done":
+        raise InputError(f"{folder.id}: not finished ({state}): `kdzoo run {shlex.quote(str(folder.path))}` trains it")
+    if not folder.student.is_file():
+        again = shlex.quote(str(folder.path))
+        raise InputError(
+            f"{folder.student}: no such file; the weights of this run are not kept here. To train it again, which keeps them: "
+            f"rm {again}/result.json; kdzoo run {again}"
+        )
+    located = LocatedRun.read(folder)
+    spec = located.run.student
+    if spec.name.startswith("module:"):
+        raise InputError(f"{folder.id}: its student is a module given from Python ({spec.name}), which no other process can build")
+    dataset, splits = load_run_data(located, image_cache)
+    network = load_trained_student(located, dataset, splits, Modules()).eval()
+    assert isinstance(network, Network | Deployed)
+    student = Student(
+        network=network,
+        spec=spec,
+        dataset=dataset,
+        recipe=located.run.recipe,
+        metadata={key: value for key, value in metadata_of(folder.student).items() if key not in WRITTEN_ANEW},
+        origin=origin_words(located.run),
+        from_files=str(located.paths.get("data", "")).startswith("folder:"),
+    )
+    return student, splits
+
+
+def origin_words(run: Run) -> str:
+    """From what a student was made."""
+    return "trained with kdzoo" if run.teacher is None else f"distilled from `{run.teacher.name}` with kdzoo"
