@@ -22,6 +22,7 @@ TEST = [
     "types-PyYAML",
     "wandb>=0.19.10",
     "torchmetrics>=1.5",  # kdzoo's metrics are compared with its
+    "selenium>=4.20",  # reports are opened in Chromium
 ]
 
 setup(
@@ -33,7 +34,8 @@ setup(
     license="Apache-2.0",
     packages=find_packages(include=["kdzoo", "kdzoo.*"]),
     package_data={
-        "kdzoo": ["configs/**/*.yaml", "configs/**/*.csv", "configs/papers/*.py", "configs/*.yaml", "configs/*.json", "py.typed"]
+        "kdzoo": ["configs/**/*.yaml", "configs/**/*.csv", "configs/papers/*.py", "configs/*.yaml", "configs/*.json", "py.typed"],
+        "kdzoo.suite.page": ["template/*"],
     },
     python_requires=">=3.11",
     install_requires=[
@@ -50,6 +52,9 @@ setup(
         "scikit-learn>=1.5",
         "PyYAML>=6",
         "Pillow>=10.1",
+        "altair>=6",
+        "vl-convert-python>=1.9",
+        "Jinja2>=3.1",
     ],
     extras_require={
         "wandb": ["wandb>=0.19.10"],

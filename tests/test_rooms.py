@@ -77,6 +77,7 @@ def contracts() -> dict[str, list[str]]:
         "kdzoo.contract.explain",
         "kdzoo.suite.run.launchers.local",
         "kdzoo.suite.report.table_files",
+        "kdzoo.suite.page.build",
         "kdzoo.cli",
     ],
 )

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 from kdzoo.cli import complete
 from kdzoo.cli.declare import argument, option
-from kdzoo.cli.lookup import RUN_ID, bench_folder, run_folder, search_hint
+from kdzoo.cli.lookup import RUN_ID, bench_folder, find_all, run_folder, search_hint
 from kdzoo.cli.lookup import benches as known_benches
 from kdzoo.cli.options import AsJson, ResultsFolder
 from kdzoo.cli.output import console, print_message
 from kdzoo.cli.table_options import Columns, Filter, Kind, Sort, TableFormat, filter_and_sort
-from kdzoo.errors import InputError, collect_problems
+from kdzoo.errors import InputError
 
 
 def compare(
@@ -74,7 +73,7 @@ def compare(
     from kdzoo.suite.report.render import render
     from kdzoo.suite.report.terminal import comparison_view
 
-    comparison = joined(_find_all(benches, results, _side))
+    comparison = joined(find_all(benches, results, _side))
     frame = filter_and_sort(comparison.frame, sort, only, comparison.task)
     how = TableFormat.json if as_json else how
     if how is TableFormat.table:
@@ -99,7 +98,7 @@ def print_published(
     from kdzoo.suite.report.render import render
     from kdzoo.suite.report.terminal import beside_view
 
-    comparison = beside([read_bench(folder) for folder in _find_all(benches, results, bench_folder)], published())
+    comparison = beside([read_bench(folder) for folder in find_all(benches, results, bench_folder)], published())
     frame = filter_and_sort(comparison.frame, sort, only, TASK)
     if how is TableFormat.table:
         marks = [f"{letter}  {mark}" for letter, mark in legend(frame)]
@@ -109,18 +108,6 @@ def print_published(
     for note in comparison.notes:
         print_message(note)
     return 0
-
-
-def _find_all(names: list[str], results: Path, find: Callable[[str, Path], Path]) -> list[Path]:
-    """Where each name leads; raises InputError with all that lead nowhere."""
-    problems: list[str] = []
-    places: list[Path] = []
-    for name in names:
-        with collect_problems(problems):
-            places.append(find(name, results))
-    if problems:
-        raise InputError(*problems)
-    return places
 
 
 def _side(name: str, results: Path) -> Path:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from kdzoo.errors import InputError, unknown
+from kdzoo.errors import InputError, collect_problems, unknown
 from kdzoo.runs.store import RunFolder, Store, teacher_store
 
 RUN_ID = re.compile(r"^[\w+]+-[0-9a-f]{12}$")
@@ -51,6 +52,18 @@ def choose_bench(name: str | None, results: Path, command: str) -> Path:
     if not folders:
         raise InputError(f"{command}: no benches; {search_hint(results)}")
     raise InputError(f"{command}: name a bench; {results} has: {', '.join(path.name for path in folders)}")
+
+
+def find_all(names: Iterable[str], results: Path, find: Callable[[str, Path], Path]) -> list[Path]:
+    """Where each name leads; raises InputError with all that lead nowhere."""
+    problems: list[str] = []
+    places: list[Path] = []
+    for name in names:
+        with collect_problems(problems):
+            places.append(find(name, results))
+    if problems:
+        raise InputError(*problems)
+    return places
 
 
 def run_folder(name: str, results: Path) -> RunFolder:

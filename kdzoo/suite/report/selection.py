@@ -99,10 +99,11 @@ def choose(options: Sequence[Candidate]) -> tuple[Candidate, ...]:
     if not able or not all(option.validated for option in options):
         return tuple(options)
     most = max(len(option.done) for option in able)
-    return (max((option for option in able if len(option.done) == most), key=_rank),)
+    return (max((option for option in able if len(option.done) == most), key=choice_order),)
 
 
-def _rank(candidate: Candidate) -> tuple[float | str, ...]:
+def choice_order(candidate: Candidate) -> tuple[float | str, ...]:
+    """What settings are chosen by, the largest first: the deciding metrics, nearness to the declared one, the setting's key."""
     # Means of equal counts may differ in the last bits: a tie is a tie.
     means = [metric.sign * round(float(np.mean(candidate.val_values(metric))), 10) for metric in candidate.task.deciding]
     return (*means, -distance_from_default(candidate.records[0]), candidate.records[0].setting_key)

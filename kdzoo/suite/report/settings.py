@@ -9,6 +9,9 @@ from typing import Any
 
 from kdzoo.runs.spec import ObjectiveSpec, Run
 
+AXIS_WORDS = MappingProxyType({"temperature": "T"})
+"""short words for what a sweep varies; any other axis is called by its own name"""
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -26,7 +29,7 @@ class Setting:
     dose: float | None = None
 
     def __str__(self) -> str:
-        words: dict[str, Any] = {"T": self.temperature, "alpha": self.alpha}
+        words: dict[str, Any] = {AXIS_WORDS["temperature"]: self.temperature, "alpha": self.alpha}
         parts = [f"{name}={_short(value)}" for name, value in words.items() if value is not None]
         parts += [text for text in [weight_words(self.alpha, self.weight, self.coefficient, self.dose)] if text]
         parts += [f"{name}={_short(value)}" for name, value in self.others.items()]

@@ -14,6 +14,7 @@ from kdzoo.errors import InputError, unknown
 from kdzoo.suite.report.axes import setting_without, values_of
 from kdzoo.suite.report.bench import BenchRecords
 from kdzoo.suite.report.blocks import HEAD, Block
+from kdzoo.suite.report.choice import choice_shares
 from kdzoo.suite.report.selection import Candidate, candidates
 from kdzoo.suite.report.settings import setting_text
 from kdzoo.suite.report.surface import SurfaceCell
@@ -22,7 +23,7 @@ STRENGTHS = ("alpha", "dose", "weight", "coefficients")
 """axes that say how much a term counts: every run has the last of them, and a sweep is shown over the first that it varied"""
 
 COLUMNS = (*HEAD, "method", "setting", "row_axis", "row", "column_axis", "column", "others", "metric", "n", "planned", "failed", "mean",
-           "sd", "low", "high", "chosen", "like_chosen")  # fmt: skip
+           "sd", "low", "high", "chosen", "like_chosen", "chosen_share")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ def swept_frame(bench: BenchRecords, method: str, axes: Axes | None = None) -> p
     column: the setting's values on them, empty where it has none. others: as JSON, values besides that not all settings
     share: settings with the same ones form a grid. metric: the task's headline on validation, on test where nothing was held
     out. chosen: whether the leaderboard shows this setting. like_chosen: whether the 95 % interval of the differences to it,
-    seed by seed, includes 0. Raises InputError, with the nearest name, for a method without a sweep or for an axis that none
+    seed by seed, includes 0. chosen_share: in which share of resamples of the seeds it would be chosen (`choice.choice_shares`).
+    Raises InputError, with the nearest name, for a method without a sweep or for an axis that none
     of its runs has.
     """
     blocks = [block for block in bench.blocks if block.place.phase == "sweep"]
@@ -74,6 +76,7 @@ def _rows(block: Block, method: str, axes: Axes | None) -> Iterator[dict[str, An
     cells = [_cell(setting, part) for setting in settings]
     standing = [standing for standing in block.standings if standing.record.method == method]
     chosen = standing[0].record.setting_key if len(standing) == 1 else None
+    shares = choice_shares(settings) if part == "val" else {}
     chosen_cell = next((cell for setting, cell in zip(settings, cells, strict=True) if setting.records[0].setting_key == chosen), None)
     for setting, place, other, cell in zip(settings, places, others, cells, strict=True):
         is_chosen = setting.records[0].setting_key == chosen
@@ -98,6 +101,7 @@ def _rows(block: Block, method: str, axes: Axes | None) -> Iterator[dict[str, An
             "high": high,
             "chosen": is_chosen,
             "like_chosen": bool(cell and chosen_cell and not is_chosen and cell.is_like(chosen_cell)),
+            "chosen_share": shares.get(setting.records[0].setting_key),
         }
 
 

@@ -1,0 +1,1 @@
+"""A bench as one page, and its charts as files."""

@@ -1,0 +1,39 @@
+"""Learning curves: one measure over the epochs, the mean over seeds of every chosen setting and of the controls."""
+
+from __future__ import annotations
+
+import altair as alt
+import pandas as pd
+
+from kdzoo.suite.page.charts.marks import ROWS, axis_format, base, layered, series_colour, value_format
+from kdzoo.suite.page.frames.series import OTHERS
+from kdzoo.tasks.task import Metric
+
+HEIGHT = 300
+
+
+def curves_chart(frame: pd.DataFrame, metric: Metric) -> alt.LayerChart:
+    """The rows of one measure of one table (`curves.curve_frame`): lines, the range over seeds, and a point an epoch."""
+    measure = str(frame["measure"].iloc[0])
+    validation = measure.startswith("validation")
+    format_ = value_format(metric) if validation else ".4g"
+    axis = alt.Axis(format=axis_format(metric) if validation else "~g", tickCount=5)
+    y = alt.Y("mean:Q", title=measure, scale=alt.Scale(zero=False), axis=axis)
+    colour = series_colour(frame, "stroke")
+    lines = base().encode(x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, grid=False)), color=colour, detail="series:N")
+    spread = lines.mark_area(opacity=0.16).encode(y=alt.Y("low:Q", title=measure), y2="high:Q")
+    strong = alt.condition(f"datum.colour == '{OTHERS}'", alt.value(0.35), alt.value(0.95))
+    means = lines.mark_line(strokeWidth=1.8, clip=True).encode(y=y, opacity=strong)
+    points = lines.mark_point(filled=True, size=16).encode(
+        y=y,
+        opacity=strong,
+        tooltip=[
+            alt.Tooltip("series:N", title="method"),
+            alt.Tooltip("epoch:Q"),
+            alt.Tooltip("mean:Q", title=measure, format=format_),
+            alt.Tooltip("low:Q", title="lowest seed", format=format_),
+            alt.Tooltip("high:Q", title="highest seed", format=format_),
+            alt.Tooltip("n:Q", title="seeds"),
+        ],
+    )
+    return layered(spread, means, points.properties(name=ROWS), height=HEIGHT)

@@ -1,0 +1,42 @@
+"""Accuracy against one cost, with the front of those that nothing cheaper reaches."""
+
+from __future__ import annotations
+
+import altair as alt
+import pandas as pd
+
+from kdzoo.suite.page.charts.marks import BLUE, GREY, ROWS, axis_format, base, layered, value_format
+from kdzoo.tasks.task import Metric
+
+HEIGHT = 260
+MOST_NAMED = 8
+"""number of rows up to which each bears its name; of more, those on the front"""
+
+
+def pareto_chart(frame: pd.DataFrame, metric: Metric) -> alt.LayerChart:
+    """The rows of one cost of one table (`pareto.pareto_frame`); the front is a stair, its rows have names."""
+    cost, test = str(frame["cost"].iloc[0]), f"test_{metric.name}"
+    rows = base()
+    y = alt.Y(
+        f"{test}:Q", title=f"test {metric.heading}", scale=alt.Scale(zero=False, padding=14), axis=alt.Axis(format=axis_format(metric))
+    )
+    x = alt.X("value:Q", title=cost, scale=alt.Scale(zero=False, padding=24), axis=alt.Axis(format="~s", tickCount=5))
+    front = rows.transform_filter("datum.front")
+    stair = front.mark_line(interpolate="step-after", stroke=BLUE, strokeWidth=1.5, opacity=0.6).encode(x=x, y=y)
+    points = rows.mark_point(filled=True, opacity=0.95).encode(
+        x=x,
+        y=y,
+        color=alt.condition("datum.front", alt.value(BLUE), alt.value(GREY)),
+        size=alt.condition("datum.front", alt.value(90), alt.value(45)),
+        tooltip=[
+            alt.Tooltip("method:N"),
+            alt.Tooltip("setting:N"),
+            alt.Tooltip("pair:N"),
+            alt.Tooltip("value:Q", title=cost, format=".4~s"),
+            alt.Tooltip(f"{test}:Q", title=f"test {metric.heading}", format=value_format(metric)),
+            alt.Tooltip("n:Q", title="seeds"),
+        ],
+    )
+    parts = [stair, points.properties(name=ROWS)]
+    named = rows if len(frame) <= MOST_NAMED else front
+    return layered(*parts, named.mark_text(align="left", dx=7, dy=-7).encode(x=x, y=y, text="method:N"), height=HEIGHT)

@@ -1,0 +1,188 @@
+"""The kinds of charts: which charts a bench has of each, with their rows and what they say in words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import altair as alt
+import pandas as pd
+
+from kdzoo.suite.page.charts.classes import classes_chart
+from kdzoo.suite.page.charts.curves import curves_chart
+from kdzoo.suite.page.charts.forest import forest_chart
+from kdzoo.suite.page.charts.pareto import pareto_chart
+from kdzoo.suite.page.charts.reliability import agreement_chart, reliability_chart
+from kdzoo.suite.page.charts.slices import slices_chart
+from kdzoo.suite.page.charts.surface import surface_chart
+from kdzoo.suite.page.frames.sweeps import has_two_axes, part_words
+from kdzoo.suite.page.tables import BenchTables
+from kdzoo.suite.report.blocks import HEAD, labels
+from kdzoo.suite.report.settings import AXIS_WORDS
+from kdzoo.suite.report.swept import others_words
+from kdzoo.tasks.task import Metric
+from kdzoo.text import number_of
+
+SLICES: tuple[Literal["row", "column"], ...] = ("row", "column")
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One chart. frame: its rows, one for each mark; data: a name of the frame, the same for charts that share it.
+
+    label: the table that it is of, empty where the bench has one. summary: what it shows, in a sentence for who cannot see it.
+    """
+
+    kind: str
+    title: str
+    label: str
+    summary: str
+    data: str
+    frame: pd.DataFrame
+    chart: alt.LayerChart
+
+
+def charts_of(kind: str, tables: BenchTables) -> list[Chart]:
+    """All charts of one kind that a bench has runs for."""
+    return list(KINDS[kind](tables))
+
+
+def _labels(tables: BenchTables) -> dict[tuple[object, ...], str]:
+    """What tells tables apart, by the columns that say which table a row is of; empty where there is one table."""
+    blocks = tables.bench.blocks
+    names = labels(blocks) if len(blocks) > 1 else [""] * len(blocks)
+    return {tuple(block.head.values()): name for block, name in zip(blocks, names, strict=True)}
+
+
+def _groups(frame: pd.DataFrame, tables: BenchTables, *keys: str) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """The rows of each value of the keys, with the label of their table and a name."""
+    known = _labels(tables)
+    for number, (_, rows) in enumerate(frame.groupby(list(keys), sort=False)):
+        yield str(number), known.get(tuple(rows[list(HEAD)].iloc[0]), ""), rows
+
+
+def _surfaces(tables: BenchTables) -> Iterator[Chart]:
+    for number, label, rows in _groups(tables.sweeps, tables, "sweep"):
+        yield Chart(
+            "surface",
+            _sweep_title(rows),
+            label,
+            _of_sweep(rows, tables.metric),
+            f"sweep-{number}",
+            rows,
+            surface_chart(rows, tables.metric),
+        )
+
+
+def _slices(tables: BenchTables) -> Iterator[Chart]:
+    for number, label, rows in _groups(tables.sweeps, tables, "sweep"):
+        for along in SLICES:
+            if rows[along].nunique() < 2:
+                continue
+            axis = _axis(rows, along)
+            lines = f", a line for each {_axis(rows, 'column' if along == 'row' else 'row')}" if has_two_axes(rows) else ""
+            summary = f"{part_words(rows).capitalize()} {tables.metric.heading} along {axis}{lines}."
+            chart = slices_chart(rows, tables.metric, along)
+            yield Chart("slices", f"{_sweep_title(rows)} along {axis}", label, summary, f"sweep-{number}", rows, chart)
+
+
+def _axis(rows: pd.DataFrame, along: str) -> str:
+    axis = str(rows[f"{along}_axis"].iloc[0])
+    return AXIS_WORDS.get(axis, axis)
+
+
+def _sweep_title(rows: pd.DataFrame) -> str:
+    besides = others_words(rows["others"].iloc[0])
+    return str(rows["method"].iloc[0]) + (f" at {besides}" if besides else "")
+
+
+def _of_sweep(rows: pd.DataFrame, metric: Metric) -> str:
+    low, high = metric.with_unit(rows["mean"].min()), metric.with_unit(rows["mean"].max())
+    count = number_of(len(rows), "setting")
+    words = f"{part_words(rows).capitalize()} {metric.heading} of {count} of {rows['method'].iloc[0]}, from {low} to {high}."
+    chosen = rows[rows["chosen"].astype(bool)]
+    if chosen.empty:
+        return words
+    row = chosen.iloc[0]
+    share = row["chosen_share"]
+    often = "" if pd.isna(share) else f"; a bootstrap over seeds chooses it in {100 * share:.0f} % of resamples"
+    return f"{words} Chosen: {row['setting'] or 'as published'} with {metric.with_unit(row['mean'])}{often}."
+
+
+def _forests(tables: BenchTables) -> Iterator[Chart]:
+    for number, label, rows in _groups(tables.forest, tables, "table"):
+        sides = rows["side"].value_counts()
+        words = ", ".join(f"{count} {side}" for side, count in sides.items())
+        summary = (
+            f"Differences of {number_of(len(rows), 'row')} to tuned KD with 95 % intervals: {words}, by the intervals for all rows at once."
+        )
+        yield Chart("forest", "Differences to tuned KD", label, summary, f"forest-{number}", rows, forest_chart(rows, tables.metric))
+
+
+def _paretos(tables: BenchTables) -> Iterator[Chart]:
+    known = _labels(tables)
+    for number, (_, rows) in enumerate(tables.pareto.groupby(["group", "cost"], sort=False)):
+        heads = rows[list(HEAD)].drop_duplicates()
+        label = known.get(tuple(heads.iloc[0]), "") if len(heads) == 1 else "all pairs"
+        cost = str(rows["cost"].iloc[0])
+        front = ", ".join(rows.loc[rows["front"], "method"])
+        summary = f"Test {tables.metric.heading} against {cost}; on the Pareto front: {front}."
+        title = re.split(r",| \(", cost)[0]
+        yield Chart("pareto", title[0].upper() + title[1:], label, summary, f"pareto-{number}", rows, pareto_chart(rows, tables.metric))
+
+
+def _curves(tables: BenchTables) -> Iterator[Chart]:
+    for number, label, rows in _groups(tables.curves, tables, "table", "measure"):
+        measure, series = str(rows["measure"].iloc[0]), rows["series"].nunique()
+        summary = (
+            f"{measure} over {number_of(int(rows['epoch'].max()), 'epoch')} of {number_of(series, 'setting')}: mean and range over seeds."
+        )
+        title = measure[0].upper() + measure[1:]
+        yield Chart("curves", title, label, summary[0].upper() + summary[1:], f"curves-{number}", rows, curves_chart(rows, tables.metric))
+
+
+def _classes(tables: BenchTables) -> Iterator[Chart]:
+    for number, label, rows in _groups(tables.classes, tables, "table"):
+        best = rows.iloc[int(rows["gain"].argmax())]
+        gain = f"{tables.metric.difference_text(best['gain'])} {tables.metric.difference_words}"
+        count = number_of(rows["class"].nunique(), "class", "classes")
+        summary = f"Gains over the student alone in {count}; the largest, {gain}, has {best['row']} in class {best['class']}."
+        yield Chart(
+            "classes",
+            "Gains per class over the student alone",
+            label,
+            summary,
+            f"classes-{number}",
+            rows,
+            classes_chart(rows, tables.metric),
+        )
+
+
+def _reliability(tables: BenchTables) -> Iterator[Chart]:
+    for number, label, rows in _groups(tables.reliability, tables, "table"):
+        summary = f"Accuracy against confidence of {number_of(rows['series'].nunique(), 'setting')} on the test images of all seeds."
+        yield Chart("reliability", "Reliability", label, summary, f"reliability-{number}", rows, reliability_chart(rows))
+
+
+def _agreement(tables: BenchTables) -> Iterator[Chart]:
+    for number, label, rows in _groups(tables.agreement, tables, "table"):
+        if len(rows) < 2:
+            continue
+        top = rows.iloc[int(rows["test_agreement"].argmax())]
+        summary = f"Agreement with the teacher on the test images; most, {100 * top['test_agreement']:.1f} %, has {top['row']}."
+        chart = agreement_chart(rows, tables.metric)
+        yield Chart("agreement", "Agreement with the teacher", label, summary, f"agreement-{number}", rows, chart)
+
+
+KINDS: Mapping[str, Callable[[BenchTables], Iterator[Chart]]] = {
+    "surface": _surfaces,
+    "slices": _slices,
+    "forest": _forests,
+    "pareto": _paretos,
+    "curves": _curves,
+    "classes": _classes,
+    "reliability": _reliability,
+    "agreement": _agreement,
+}
