@@ -9,6 +9,8 @@ from kdzoo.suite.page.charts.marks import BLUE, GREY, ROWS, axis_format, base, l
 from kdzoo.tasks.task import Metric
 
 HEIGHT = 260
+WIDE = 20
+"""ratio of the largest to the smallest cost from which the axis is logarithmic"""
 MOST_NAMED = 8
 """number of rows up to which each bears its name; of more, those on the front"""
 
@@ -20,7 +22,9 @@ def pareto_chart(frame: pd.DataFrame, metric: Metric) -> alt.LayerChart:
     y = alt.Y(
         f"{test}:Q", title=f"test {metric.heading}", scale=alt.Scale(zero=False, padding=14), axis=alt.Axis(format=axis_format(metric))
     )
-    x = alt.X("value:Q", title=cost, scale=alt.Scale(zero=False, padding=24), axis=alt.Axis(format="~s", tickCount=5))
+    wide = frame["value"].min() > 0 and frame["value"].max() > WIDE * frame["value"].min()
+    scale = alt.Scale(type="log" if wide else "linear", zero=False, padding=24)
+    x = alt.X("value:Q", title=cost, scale=scale, axis=alt.Axis(format="~s", tickCount=5))
     front = rows.transform_filter("datum.front")
     stair = front.mark_line(interpolate="step-after", stroke=BLUE, strokeWidth=1.5, opacity=0.6).encode(x=x, y=y)
     points = rows.mark_point(filled=True, opacity=0.95).encode(
