@@ -48,7 +48,7 @@ def tell(event: Event) -> None:
 
 
 def table(found: Sequence[MeasuredRatio], reasons: Mapping[str, str]) -> str:
-    """A row a method with a column a pair: the published coefficients and the doses they come to."""
+    """A row a method with one column per pair: the published coefficients and the doses they come to."""
     pairs = sorted({one.pair for one in found})
     by_method: dict[str, dict[str, float]] = {}
     for one in found:

@@ -479,7 +479,7 @@ def pages(costs: Mapping[str, Any] | None = None) -> dict[str, str]:
 
 
 def catalogue_text() -> str:
-    """The declarations of all methods of the zoo, a line a method."""
+    """The declarations of all methods of the zoo, one line per method."""
     lines = [
         f"{json.dumps(name)}: {json.dumps(catalogue.entry_of(REGISTRY.get(name)), ensure_ascii=False)}" for name in REGISTRY.own_names()
     ]

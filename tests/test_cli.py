@@ -204,7 +204,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(kdzoo, place):
     said = kdzoo("bench", "--methods", "hinton,at", "--alphas", "0,0.5,0.9", "--seeds", "2", "--epochs", "1", "--threads", "1", "--dry-run")
     assert said.status == 0
     assert "grid points   14" in said.out
-    assert "4 of them need no run of their own: alpha = 0 or weight 0 is the student alone" in said.out
+    assert "4 of them are duplicates: alpha = 0 or weight 0 is the student alone" in said.out
     assert "distinct runs 10: 0 done, 10 left" in said.out
     assert "digits_teacher is trained first, for 1 epoch (" in said.out
     told = [line.split(None, 1) for line in said.out.splitlines()]

@@ -162,7 +162,7 @@ def test_the_result_is_not_a_scalar():
             return (softened(student.logits) - softened(teacher.logits).detach()).square().sum(1)
 
     words = failed(planted(Unreduced))[RUNS]
-    assert words == "the loss has the shape (6,), one value a sample, expected a scalar: reduce it, for example with .mean()"
+    assert words == "the loss has the shape (6,), one value per sample, expected a scalar: reduce it, for example with .mean()"
 
 
 def test_a_built_parameter_is_not_used():

@@ -130,7 +130,7 @@ PROJECTED = "def build(self, student, teacher, data):\n    return nn.Linear(64, 
 FAULTY = {  # when they are run: what `check` says, and whether a bench finds it before it trains anything
     "per_sample": (
         function(f"return {DISTANCE}.sum(1)"),
-        "one value a sample, expected a scalar: reduce it, for example with .mean()",
+        "one value per sample, expected a scalar: reduce it, for example with .mean()",
         True,
     ),
     "float": (function(f"return {DISTANCE}.mean().item()"), "the loss returns a float, which carries no gradient", True),

@@ -1,6 +1,7 @@
 """result.json has one declaration: committed results are read by it, and the schema and the page are made from it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ from result_page import result_page
 
 from kdzoo.runs.environment import environment, model_in, torch_build
 from kdzoo.runs.result_file import read_result
-from kdzoo.runs.results import SCHEMA_FILE, json_schema
+from kdzoo.runs.results import SCHEMA, SCHEMA_FILE, json_schema, result_model
+from kdzoo.tasks.classification import CLASSIFICATION
+from kdzoo.tasks.task import Metric
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -20,6 +23,21 @@ def test_every_committed_result_is_read_whichever_schema_it_has():
     assert len(files) > 200
     for file in files:
         read_result(json.loads(file.read_text()), file.parent.name)
+
+
+def test_a_new_metric_makes_no_earlier_result_unreadable_and_is_asked_of_new_ones():
+    """Of a metric without `since`, every result on disk would count as damaged and be trained again."""
+    spread = Metric("spread", "largest minus smallest probability", "spread", lambda case: 1.0, since=SCHEMA)
+    model = result_model(replace(CLASSIFICATION, name="wider", metrics=(*CLASSIFICATION.metrics, spread)))
+    results = [json.loads(file.read_text()) for file in sorted((ROOT / "results").rglob("runs/*/result.json"))]
+    of_this_schema = [result for result in results if result.get("schema") == SCHEMA]
+    assert of_this_schema
+    for result in of_this_schema:
+        assert model.model_validate({**result, "task": "wider"}).last.test.spread is None
+    written = model.model_json_schema(mode="serialization")["$defs"]["Metrics"]
+    assert "spread" in written["required"]
+    with pytest.raises(AssertionError, match="raise SCHEMA"):
+        result_model(replace(CLASSIFICATION, metrics=(*CLASSIFICATION.metrics, replace(spread, since=SCHEMA + 1))))
 
 
 def test_the_committed_schema_and_page_are_those_that_are_generated():

@@ -100,7 +100,7 @@ KEYS: dict[str, Option] = {
     ),
     "limit": Option("Number of training images to use.", PAIR, default="all", typed=int, metavar="N"),
     "label_fraction": Option(
-        "Share of the student's training images that keep their labels; the teacher alone teaches the rest.",
+        "Share of the student's training images that keep their labels; on the rest only the distillation loss acts.",
         PAIR,
         typed=float,
         metavar="SHARE",
@@ -113,7 +113,7 @@ KEYS: dict[str, Option] = {
         metavar="CLASS,...",
     ),
     "transfer_data": Option(
-        "Images without labels that the student is taught on besides: folder:PATH, or a data set's name for its training images.",
+        "More images for the student, without labels: folder:PATH, or a data set's name for its training images.",
         PAIR,
         default="none",
         typed=str,
@@ -142,7 +142,7 @@ KEYS: dict[str, Option] = {
     "epochs": Option("Number of epochs.", TRAINING, default="the recipe's", typed=int, metavar="N"),
     "lr": Option("Learning rate.", TRAINING, default="the recipe's", typed=float, metavar="RATE"),
     "set": Option(
-        "One more key, such as recipe.batch_size=128 or recipe.augment.cutout=8 (repeatable).",
+        "Set another key, such as recipe.batch_size=128 or recipe.augment.cutout=8 (repeatable).",
         TRAINING,
         default="none",
         typed=list[str],

@@ -47,7 +47,7 @@ def compare(
 
     With the ids of two runs, these two models are compared on the test images instead, by their kept predictions.
 
-    A CSV file needs the columns method and top1 (or test_top1; of another task its headline), and may have seed, or n and sd:
+    A CSV file needs the columns method and top1 (or test_top1; for another task, its headline metric), and may have seed, or n and sd:
     a published table, or another suite's.
 
     \b

@@ -38,7 +38,7 @@ def print_plan(config: BenchConfig, *, retry_failed: bool) -> int:
 def weights_to_measure(plan: Plan) -> list[tuple[str, str]]:
     """Which methods have settings whose weights are not known before something is measured."""
     labels = sorted({planned.run.objective.label for planned in plan.students if planned.provisional})
-    return [("doses", f"weight measured at start of: {', '.join(labels)}")] if labels else []
+    return [("doses", f"gradient ratio is measured before training, for {', '.join(labels)}")] if labels else []
 
 
 def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str]]:
@@ -66,7 +66,7 @@ def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str
         ("networks", ", ".join(dict.fromkeys(str(planned.about["pair"]) for planned in plan.students))),
         *(("data" if number == 0 else "", line.removeprefix("data: ")) for number, line in enumerate(described)),
         ("grid points", f"{plan.grid_size}: methods x settings x pairs x seeds, with the controls"),
-        *(("", f"{number} of them need no run of their own: {reason}") for reason, number in plan.duplicates.items()),
+        *(("", f"{number} of them are duplicates: {reason}") for reason, number in plan.duplicates.items()),
         ("distinct runs", f"{len(plan.students)}: {counts['done']} done, {len(open_runs)} left{failed}"),
         *(("note", text) for text in plan.notes),
         *(("teacher", f"{run.student.name} is trained first, for {number_of(run.recipe.epochs, 'epoch')} ({run.id})") for run in teachers),

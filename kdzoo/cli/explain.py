@@ -94,7 +94,7 @@ def explain(
     pairing: Annotated[
         Pairing | None,
         option(
-            text="deep pairs stages of the nearest size from the last one on, left by position from the first.",
+            text="deep: match stages by nearest size, starting at the last; left: match by position, starting at the first.",
             default="the recipe's, else deep",
             panel=PAIR,
             metavar="NAME",
@@ -171,7 +171,7 @@ def _explained_row(objective: ObjectiveSpec) -> dict[str, Any]:
 
 
 def _measured(objective: ObjectiveSpec, results: Path) -> list[str]:
-    """What the benches below a folder have measured of the terms of an objective, a line a measurement."""
+    """What the benches below a folder have measured of the terms of an objective, one line per measurement."""
     from kdzoo.runs.canonical import canonical
     from kdzoo.suite.plan.doses import NAME, of_method, read_doses, weight_for
 
@@ -197,7 +197,7 @@ def _pair_name(teacher: str, student: str) -> str:
 
 
 def _values_of(recipe: str, protocol: RecipeFile, terms: Iterable[str], pair: str | None) -> list[str]:
-    """What a recipe has of each term for a pair, or for every pair that it knows, instead of the declared values; a line a term."""
+    """What a recipe has of each term for a pair, or for every pair that it knows, instead of the declared values; one line per term."""
     lines = []
     for term in terms:
         published = protocol.published.get(term)

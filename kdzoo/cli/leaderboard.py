@@ -15,7 +15,7 @@ from kdzoo.errors import raise_if_any
 
 PerClass = Annotated[
     bool,
-    option("--per-class", text="Show how many test images of each class are named wrongly, in the mean over seeds.", default="off"),
+    option("--per-class", text="Show the number of test errors in each class, averaged over seeds.", default="off"),
 ]
 
 Surface = Annotated[
@@ -142,7 +142,7 @@ def print_per_class(folder: Path, how: TableFormat, sort: str | None, only: list
 def print_surface(
     folder: Path, method: str, axes: str | None, how: TableFormat, sort: str | None, only: list[str] | None, columns: str | None
 ) -> None:
-    """Print the sweep of a method as grids; as CSV and JSON a row a setting."""
+    """Print the sweep of a method as grids; as CSV and JSON one row per setting."""
     from kdzoo.suite.report.bench import read_bench
     from kdzoo.suite.report.columns import ALL_COLUMNS, columns_of
     from kdzoo.suite.report.render import render

@@ -37,7 +37,7 @@ def networks(
     """List kdzoo's own networks with their sizes, and those of your plugins; with a part of a name, those of timm that have it too.
 
     Parameters, and multiply-accumulates (MACs) of one image, are those of a network with as many classes as are listed.
-    mlp_WIDTH_WIDTH is a fully connected network of any widths, a width a hidden layer.
+    mlp_WIDTH_WIDTH is a fully connected network of any widths, one for each hidden layer.
 
     \b
     Examples:

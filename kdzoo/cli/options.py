@@ -18,7 +18,7 @@ Config = Annotated[
     option(
         "--config",
         "-c",
-        text="A YAML file with these options as keys, and a recipe's keys below recipe. The command line wins.",
+        text="A YAML file with these options as keys; a recipe's keys go under recipe. The command line wins.",
         default="none",
         metavar="FILE",
     ),

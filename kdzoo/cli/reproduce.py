@@ -40,7 +40,7 @@ def reproduce(
     ctx: typer.Context,
     study: Annotated[
         str | None,
-        argument("A study's name, or its YAML file.", default="none: the studies are listed", names_of=complete.studies, metavar="NAME"),
+        argument("A study's name, or its YAML file.", default="none: list the studies", names_of=complete.studies, metavar="NAME"),
     ] = None,
     seeds: Annotated[
         int | None, option(text="Seeds of every stage that lists none.", default="the study's", panel=RUNNING, metavar="N")

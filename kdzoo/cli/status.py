@@ -157,7 +157,7 @@ def is_locked(folder: RunFolder) -> bool:
 
 
 def _epochs(folder: RunFolder) -> int:
-    """How many whole epochs a run has behind it."""
+    """How many epochs a run has completed."""
     try:
         return read_file(folder.metrics).count(b"\n")
     except OSError:  # none yet, or no plain file

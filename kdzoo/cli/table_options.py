@@ -54,7 +54,7 @@ Columns = Annotated[
     str | None,
     option(
         metavar="NAMES",
-        text="all, or headings of the table between commas; of CSV and JSON, columns of the file.",
+        text="all, or table headings separated by commas; for csv and json, the file's columns.",
         default="as many as fit",
         names_of=complete.of("all"),
     ),

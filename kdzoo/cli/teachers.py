@@ -86,27 +86,27 @@ def save(
     run: Annotated[str, argument("A kept teacher's id, or that of a run whose student is kept.", metavar="ID", names_of=complete.teachers)],
     output: Annotated[Path, option("--output", "-o", text="The file to write, .npz or .safetensors.", metavar="FILE")],
     top: Annotated[
-        int | None, option(text="Keep the K most probable classes of each image alone.", default="all class scores", metavar="K")
+        int | None, option(text="Keep only the K most probable classes of each image.", default="all class scores", metavar="K")
     ] = None,
     embedding: Annotated[bool, option("--embedding", text="Keep the embedding too.", default="off")] = False,
     views: Annotated[
         str,
         option(
-            text="Which views of the training images have a row: centre; all, every padded crop and flip of the teacher's recipe; or ids "
-            "of runs, whose epochs show them.",
+            text="Views of the training images to save: centre; all (every padded crop and flip of the teacher's recipe); or ids of runs "
+            "(the views that these runs see).",
             default="centre",
             metavar="VIEWS",
         ),
     ] = "centre",
     check: Annotated[
-        int, option(text="Compare so many rows of the file with the live teacher; 0 for none.", default=str(COMPARED_ROWS), metavar="N")
+        int, option(text="Number of rows of the file to compare with the live teacher; 0 to skip.", default=str(COMPARED_ROWS), metavar="N")
     ] = COMPARED_ROWS,
     results: ResultsFolder = Path("results"),
 ) -> int:
-    """Save what a teacher says of every image of its data, for `kdzoo bench --teacher saved:FILE`.
+    """Save a teacher's outputs for every image of its data, for `kdzoo bench --teacher saved:FILE`.
 
-    Every image has a row as evaluation shows it, whole or its centre (the centre view). With --views, training images have rows of
-    the views that training shows too, so that a student is taught on each as it sees it.
+    Each image is saved as evaluation sees it, whole or centre-cropped (the centre view). With --views, training images are also
+    saved in the views that training shows, so that the teacher answers for exactly what a student sees.
 
     \b
     Examples:

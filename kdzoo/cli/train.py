@@ -31,7 +31,7 @@ def train(
     config: Config = None,
     **keys: Any,
 ) -> int:
-    """Train a teacher and keep it. A bench with the same data and recipe finds it again by itself.
+    """Train a teacher and keep it. A bench with the same data and recipe reuses it.
 
     It is trained as a bench would: on the same split, once, kept in the cache folder (KDZOO_CACHE) under the id of the
     run that trained it.

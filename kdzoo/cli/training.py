@@ -38,7 +38,7 @@ def configure_bench(options: dict[str, Any], file: Path | None) -> BenchConfig:
 
 @contextmanager
 def training_display() -> Iterator[Display]:
-    """The display of a training; raises Interrupted where a signal that came before was swallowed."""
+    """The progress display; raises Interrupted where a signal arrived earlier and its exception was swallowed."""
     raise_if_interrupted()
     with open_display(console()) as display:
         yield display
@@ -68,7 +68,7 @@ def print_outline(config: BenchConfig) -> None:
 
 
 def nothing_left_text(runs: Collection[str]) -> str:
-    """What is told of a bench whose runs are all done."""
+    """The message for a bench whose runs are all done."""
     return f"nothing is left to do: {'the run is' if len(runs) == 1 else f'all {len(runs)} runs are'} done"
 
 

@@ -109,6 +109,6 @@ def _for_differences(method: Method) -> Case:
         try:
             if trial.loss().dtype == dtype:
                 return trial
-        except RuntimeError:  # float32 of its own making has met its float64 module; in float32 any other fault shows again
+        except RuntimeError:  # it makes float32 tensors, and its module is float64; any other fault shows again in float32
             continue
     return trial

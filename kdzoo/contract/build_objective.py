@@ -46,11 +46,11 @@ def build_objective(
     label_smoothing: float,
     seed: int,
     terms: Sequence[Term] | None = None,
-    learns: Task = CLASSIFICATION,
+    task: Task = CLASSIFICATION,
 ) -> Objective:
     """The objective of a run with freshly made modules, each drawn from its method's own random stream.
 
-    terms: the methods of `spec`, where they are made already. learns: the task of the data. Raises InputError with every method that
+    terms: the methods of `spec`, where they are made already. task: the task of the data. Raises InputError with every method that
     cannot serve these two networks or these data.
     """
     terms = terms_of(spec) if terms is None else terms
@@ -64,8 +64,8 @@ def build_objective(
         for role, shapes, need in (("student", student, needs.student.outputs), ("teacher", teacher, needs.teacher.outputs)):
             problems.extend(f"{term.name}: {missing}" for missing in (_missing(role, shapes, need) if shapes else ()))
         reads = "reads the labels of every sample" if needs.targets else "pairs each sample with another of its label"
-        if (Pass.PARTNER in needs.student or (needs.targets and not term.method.card.outside)) and not learns.of_classes:
-            problems.append(f"{term.name}: {reads}, which has to be a class: the data's task is {learns.name}")
+        if (Pass.PARTNER in needs.student or (needs.targets and not term.method.card.outside)) and not task.of_classes:
+            problems.append(f"{term.name}: {reads}, which has to be a class: the data's task is {task.name}")
             continue
         if (needs.targets or Pass.PARTNER in needs.student) and facts.lacks_labels:
             problems.append(f"{term.name}: {reads}, but some samples have none (label_fraction < 1, or transfer_data)")
@@ -89,7 +89,7 @@ def build_objective(
     if problems:
         raise InputError(*problems)
     preact = teacher is not None and teacher.preact
-    return Objective(spec.task, terms, modules, stages=stages, label_smoothing=label_smoothing, seed=seed, preact=preact, learns=learns)
+    return Objective(spec.task, terms, modules, stages=stages, label_smoothing=label_smoothing, seed=seed, preact=preact, task=task)
 
 
 def _build(method: Method, student: Shapes, teacher: Shapes, facts: DataFacts) -> nn.Module:

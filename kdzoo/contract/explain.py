@@ -107,7 +107,7 @@ def stage_pairs(student: Shapes, teacher: Shapes, pairs: Sequence[tuple[int, int
 
 
 def maps_read(objective: ObjectiveSpec, student: Shapes, teacher: Shapes, pairs: Sequence[tuple[int, int]]) -> list[str]:
-    """Which maps of two networks each term that does not read their pairs is handed, a line a term."""
+    """Which maps of two networks each term that does not read their pairs is handed, one line per term."""
     maps = Need.STAGES | Need.PREACT
     lines = []
     for term in objective.all_terms:

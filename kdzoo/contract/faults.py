@@ -28,7 +28,7 @@ def fault_of_loss(value: object) -> str:
     if not isinstance(value, Tensor):
         return f"the loss returns {type(value).__module__}.{type(value).__name__}, expected a scalar tensor of torch"
     if value.shape != ():
-        each = ", one value a sample" if value.ndim == 1 and len(value) > 1 else ""
+        each = ", one value per sample" if value.ndim == 1 and len(value) > 1 else ""
         return f"the loss has the shape {tuple(value.shape)}{each}, expected a scalar: reduce it, for example with .mean()"
     if not value.is_floating_point():
         return (

@@ -64,7 +64,7 @@ class OutputKind:
     or a list of them, with a row for each sample: such rows are kept by the teacher cache and differentiated by the checks.
     always_cached: whether the cache keeps it even where nobody reads it yet, since the forward that gives the one gives the
     other. batchable: whether one batched forward of many students gives it; a network's own modules are each student's own.
-    compilable: whether a compiled student gives it; what is read inside of a network or differentiated twice, it does not.
+    compilable: whether a compiled student gives it; outputs read inside a network or differentiated twice are not.
     of_teacher: whether a single `Need` declares it of the teacher too. own_width: whether its width is the network's own and
     not the number of classes. aliases: what else people call it.
     """
@@ -85,8 +85,8 @@ class PassKind:
 
     attribute: how a method reads these of `student` or `teacher`, which are the first pass's outputs themselves. stream: the
     random stream of its augmentation. own_images: whether images are loaded for it; else they are the first pass's, augmented
-    anew. batchable: whether one batched forward of many students gives its outputs; a further pass moves the batch-norm
-    statistics of those alone who read it. of_teacher, aliases: as of an output.
+    anew. batchable: whether one batched forward of many students gives its outputs; a further pass changes
+    the batch-norm statistics only of the students that read it. of_teacher, aliases: as of an output.
     """
 
     attribute: str
@@ -151,7 +151,7 @@ def _outputs_that(can: Callable[[OutputKind], bool]) -> Need:
 
 
 MAPS = Need.STAGES | Need.PREACT
-"""the large ones: feature maps"""
+"""the large outputs: feature maps"""
 PER_SAMPLE = _outputs_that(lambda kind: kind.per_sample)
 ALWAYS_CACHED = _outputs_that(lambda kind: kind.always_cached)
 COMPILABLE = _outputs_that(lambda kind: kind.compilable)

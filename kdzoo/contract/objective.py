@@ -43,7 +43,7 @@ class Objective(nn.Module):
 
     def __init__(
         self,
-        task: float,
+        task_weight: float,
         terms: Sequence[Term],
         modules: Mapping[str, nn.Module],
         *,
@@ -51,11 +51,11 @@ class Objective(nn.Module):
         label_smoothing: float,
         seed: int,
         preact: bool = False,
-        learns: Task = CLASSIFICATION,
+        task: Task = CLASSIFICATION,
     ) -> None:
         super().__init__()
-        self.learns = learns
         self.task = task
+        self.task_weight = task_weight
         self.terms = tuple(terms)
         self.parts = nn.ModuleDict(dict(modules))
         self.stage_indices = {term.name: stage_indices(term.method, stages) for term in terms}
@@ -72,7 +72,7 @@ class Objective(nn.Module):
     @property
     def needs(self) -> Needs:
         """What is read of the two networks in a step; the student's logits always, for cross-entropy."""
-        needs = Needs(Need.LOGITS, Need.NOTHING) if self.task else NO_NEEDS
+        needs = Needs(Need.LOGITS, Need.NOTHING) if self.task_weight else NO_NEEDS
         for term in self.terms:
             needs |= term.method.card.needs.resolve(self.preact)
         return needs
@@ -95,15 +95,15 @@ class Objective(nn.Module):
             if auxiliary is not None:
                 parts[f"{term.name}_auxiliary"] = auxiliary
                 distillation = distillation + auxiliary
-        if not self.task:
+        if not self.task_weight:
             return Losses(distillation, parts, None, distillation)
         own = self.task_loss(student, batch)
-        task = self.task * own
-        return Losses(task + distillation, {self.learns.loss_name: own, **parts}, task, distillation)
+        weighted = self.task_weight * own
+        return Losses(weighted + distillation, {self.task.loss_name: own, **parts}, weighted, distillation)
 
     def task_loss(self, student: Outputs, batch: Batch) -> Tensor:
         """The task's own loss before its factor: a scalar."""
-        return self.learns.loss(student.logits, batch.targets, batch.soft_targets, self.label_smoothing)
+        return self.task.loss(student.logits, batch.targets, batch.soft_targets, self.label_smoothing)
 
     def loss_of(self, term: Term, student: Outputs, teacher: Outputs | None, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """A term's loss before its factor and its ramp, and its auxiliary loss, where it has one: scalars."""

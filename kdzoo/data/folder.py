@@ -1,4 +1,4 @@
-"""Folders of image files, one sub-folder a class: read whole before any work, fingerprinted by content."""
+"""Folders of image files, one sub-folder per class: read whole before any work, fingerprinted by content."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TEST_SHARE = 5
 
 
 def load_folder(folder: Path, image_size: int | None, image_cache: int | None = None, *, skip_unreadable: bool = False) -> Dataset:
-    """The images below `folder`: with train/ and test/ (and val/) sub-folders, or one sub-folder a class, split by class.
+    """The images below `folder`: with train/ and test/ (and val/) sub-folders, or one sub-folder per class, split by class.
 
     Shorter sides are resized to image_size * 8/7 (256 unless given) and the centre square is kept. image_cache: the bytes
     that decoded images may take; what is larger stays in its files and is decoded while training, to the same pixels.

@@ -17,7 +17,8 @@ class DataSource:
     """What a data set holds, as far as it is known before it is read; shape: channels, height, width.
 
     files: what its own files have below the root, where kdzoo does not pack them; None for a set that needs no files there.
-    get: how to get them; empty for what `kdzoo data prepare` downloads. read: reads the arrays of a user's own (`sources.Raw`).
+    get: how to get them; empty for what `kdzoo data prepare` downloads. read: reads its arrays (`sources.Raw`); None for
+    the sets that `sources` reads itself.
     """
 
     description: str
@@ -46,7 +47,7 @@ _OWN = {
         "fsdd/recordings",
         "git clone https://github.com/Jakobovski/free-spoken-digit-dataset fsdd",
     ),
-    "folder:PATH": DataSource("your own images, a sub-folder a class, perhaps in train/, test/ and val/"),
+    "folder:PATH": DataSource("your own images, one sub-folder for each class, perhaps in train/, test/ and val/"),
 }
 
 HALVED = {"cifar10_16": "cifar10", "cifar100_16": "cifar100"}

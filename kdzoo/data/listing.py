@@ -42,7 +42,7 @@ class Listing:
 
 
 def list_images(folder: Path, *, skip_unreadable: bool = False) -> Listing:
-    """The images below `folder`: of its parts, or of one folder a class.
+    """The images below `folder`: of its parts, or of one folder per class.
 
     skip_unreadable: whether files that cannot be opened are left out instead of refused.
 

@@ -96,7 +96,7 @@ def standardise_rows(rows: Tensor) -> Tensor:
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """Batch norm of (B, C, H, W); of a batch with one value a channel, which has no variance, by its running statistics."""
+    """Batch norm of (B, C, H, W); of a batch with one value per channel, which has no variance, by its running statistics."""
 
     def forward(self, input: Tensor) -> Tensor:
         if self.training and input.numel() == input.shape[1]:

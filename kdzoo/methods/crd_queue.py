@@ -20,22 +20,22 @@ from kdzoo.methods._ops import full_precision, wide
 from kdzoo.methods.crd import CommonSpace, accepted, rejected, several_classes
 
 
-def crd_queue(scores: Tensor, counted: Tensor, *, samples: int) -> Tensor:
+def crd_queue(scores: Tensor, is_negative: Tensor, *, samples: int) -> Tensor:
     """- log h(positive) - sum over the anchor's negatives of log(1 - h(negative)), mean over the batch (CRD's equations 10 and 17).
 
     scores (B, M): <anchor, key> / tau of B anchors and M >= B keys, of which the first B are the positives, in the anchors'
-    order. counted (B, M): which keys are negatives of which anchor. h(x) = x / (x + K / samples) of x = exp(score) / Z; K
-    is how many negatives an anchor has, one that has none counts 0. Z is `samples` times the mean of exp(score) over all
+    order. is_negative (B, M): which keys are negatives of which anchor. h(x) = x / (x + K / samples) of x = exp(score) / Z; K
+    is how many negatives an anchor has; an anchor without negatives contributes 0. Z is `samples` times the mean of exp(score) over all
     positives and negatives of the batch, so that a shift of all scores changes nothing.
     """
     s = wide(scores)
-    in_sum = counted | torch.eye(*s.shape, dtype=torch.bool, device=s.device)
+    in_sum = is_negative | torch.eye(*s.shape, dtype=torch.bool, device=s.device)
     log_z = s.masked_fill(~in_sum, -math.inf).flatten().logsumexp(0) + (samples / in_sum.sum().to(s.dtype)).log()
-    number = counted.sum(1).to(s.dtype)
-    log_prior = (number.clamp(min=1) / samples).log()
-    hit = accepted(s.diagonal() - log_z, log_prior) * (number > 0)
-    missed = torch.where(counted, rejected(s - log_z, log_prior[:, None]), 0.0).sum(1)
-    return -(hit + missed).mean()
+    negatives = is_negative.sum(1).to(s.dtype)
+    log_prior = (negatives.clamp(min=1) / samples).log()
+    positive_term = accepted(s.diagonal() - log_z, log_prior) * (negatives > 0)
+    negative_term = torch.where(is_negative, rejected(s - log_z, log_prior[:, None]), 0.0).sum(1)
+    return -(positive_term + negative_term).mean()
 
 
 class Queues(CommonSpace):
@@ -101,7 +101,7 @@ class Queues(CommonSpace):
     ),
 )
 class CRDQueue(Method):
-    """Embeddings of both networks, contrasted with the other's: with those of other classes in the batch and in a queue of the last.
+    """Embeddings of both networks, contrasted with the other's: with those of other classes in the batch and in a queue of past ones.
 
     The queue is as long as there are training samples at most, so that no entry is older than an epoch; it begins empty,
     and what is not filled yet is no negative.
@@ -109,7 +109,7 @@ class CRDQueue(Method):
 
     tau: float = Field(0.07, gt=0, description="temperature of the contrastive scores")
     length: int = Field(16384, ge=1, description="how many embeddings the queue holds, or as many as there are samples")
-    width: int = Field(128, ge=1, description="of the embeddings and the queue")
+    width: int = Field(128, ge=1, description="width of the common space, in which both networks' embeddings are compared")
 
     def build(self, student: Shapes, teacher: Shapes, data: DataFacts) -> nn.Module:
         several_classes(data)

@@ -30,7 +30,7 @@ def pkd(student_stages: Sequence[Tensor], teacher_stages: Sequence[Tensor]) -> T
 
 
 def rows(features: Tensor) -> Tensor:
-    """The activations of (B, C, H, W), a row a channel: (C, B H W)."""
+    """The activations of (B, C, H, W), one row per channel: (C, B H W)."""
     return features.transpose(0, 1).flatten(1)
 
 

@@ -30,7 +30,7 @@ def pskd(student_logits: Tensor, past: Tensor, targets: Tensor, *, share: float)
 
 
 class Past(nn.Module):
-    """What the student last said of each training sample, as probabilities (N, K); the label where it has said nothing yet.
+    """The student's last probabilities (N, K) of each training sample; the label as one-hot where it has seen none yet.
 
     Bytes held: 4 N K, 20 MB for 50,000 samples of 100 classes, 5 GB for ImageNet.
     """
@@ -47,7 +47,7 @@ class Past(nn.Module):
 
     @torch.no_grad()
     def remember(self, index: Tensor, logits: Tensor) -> None:
-        """Keep what is said now, while training."""
+        """Keep the present probabilities, while training."""
         if self.training:
             self.said[index] = wide(logits).softmax(1).to(self.said.dtype)
 
@@ -66,7 +66,7 @@ class Past(nn.Module):
     formula="CE((1 - a) * 1_y + a * p_past, softmax(s)), a = {last} * (epoch + 1) / epochs",
     family="self",
     remembers=True,
-    refuses_mixing="what it remembers of a sample was said of another mix, whose other half is no longer there",
+    refuses_mixing="the probabilities that it keeps of a sample were of another mix, with another partner",
     disagreements=(
         "The authors' code keeps the predictions in the memory of the host and moves a batch of them to and fro in every step; here they "
         "are where the student is.",
@@ -76,7 +76,7 @@ class Past(nn.Module):
     ),
 )
 class PSKD(Method):
-    """The labels, more and more mixed with what the student itself said of the same sample in the epoch before; no teacher.
+    """The labels, more and more mixed with the student's own probabilities of the same sample in the epoch before; no teacher.
 
     The past prediction is that of the last time the sample was seen, as it was augmented then.
     """

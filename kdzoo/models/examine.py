@@ -75,7 +75,7 @@ def _trial(network: Network, act: Callable[[], Any], name: str) -> Any:
 
 
 def _refuse_shape(output: Tensor, classes: int | None, name: str) -> None:
-    """Raises InputError for an output (N, ...) that is not one score a class."""
+    """Raises InputError for an output (N, ...) that is not one score per class."""
     if output.ndim == 2 and output.shape[1] == (classes or max(output.shape[1], 2)):
         return
     if output.ndim == 1 or tuple(output.shape[1:]) == (1,):

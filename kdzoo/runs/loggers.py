@@ -10,7 +10,7 @@ Record = Mapping[str, Any]
 
 
 class Logger(Protocol):
-    """Logs one run: a record an epoch, then its result or its failure; a run that is closed without either was stopped."""
+    """Logs one run: one record per epoch, then its result or its failure; a run that is closed without either was stopped."""
 
     def epoch(self, record: Record) -> None: ...
 

@@ -1,4 +1,4 @@
-"""metrics.jsonl: a line an epoch."""
+"""metrics.jsonl: one line per epoch."""
 
 from __future__ import annotations
 

@@ -121,7 +121,8 @@ class ExecutionSpec(Spec):
     image_cache: Annotated[
         Size | None,
         Option(
-            "Memory for a folder's decoded images, such as 64GB. A larger folder is decoded again in every epoch, to the same pixels.",
+            "Space for a folder's decoded images, in memory or in a file of the cache folder, such as 64GB. A larger folder is decoded "
+            "again in every epoch, to the same pixels.",
             SPEED,
             default="16GB",
             typed=str,
@@ -147,7 +148,8 @@ class ExecutionSpec(Spec):
     teacher_cache: Annotated[
         CacheBudget,
         Option(
-            "Memory for the teacher's outputs, which all runs share: off, auto (a share of the free memory) or a size such as 4GB.",
+            "Disk space for the teacher's outputs, which all runs share: off, auto (at most a quarter of the free disk and of the memory) "
+            "or a size such as 4GB.",
             SPEED,
             default="auto",
             typed=str,
@@ -176,7 +178,7 @@ class ExecutionSpec(Spec):
         int,
         Field(ge=0),
         Option(
-            "Compare so many rows of a saved teacher's file with the live teacher, where that is at hand; 0 for none.",
+            "Number of rows of a saved teacher's file to compare with the live teacher, if that is available; 0 to skip.",
             PAIR,
             typed=int,
             metavar="N",

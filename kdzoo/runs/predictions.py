@@ -35,7 +35,7 @@ DAMAGE = (OSError, EOFError, ValueError, KeyError, RuntimeError, NotImplementedE
 
 @dataclass(frozen=True)
 class Predictions:
-    """log_probs (N, K) float32; targets (N,) int64; keys (N, 16) uint8: a digest a sample, the same one for the same sample."""
+    """log_probs (N, K) float32; targets (N,) int64; keys (N, 16) uint8: one digest per sample, the same one for the same sample."""
 
     log_probs: NDArray[np.float32]
     targets: NDArray[np.int64]

@@ -89,7 +89,7 @@ class Recipe(SparseSpec):
     then everything below stays as it was, its running statistics too.
     mixup, cutmix: alpha of the Beta distribution of a mix's share (https://arxiv.org/abs/1710.09412,
     https://arxiv.org/abs/1905.04899), or None; mix_prob: the share of samples that are mixed, by one of the two.
-    mean, std: what images in [0, 1] are normalised with, one number a channel; None for those of the data. A network that
+    mean, std: what images in [0, 1] are normalised with, one number per channel; None for those of the data. A network that
     brings its own (pretrained, or trained here) keeps them.
     dropout, input_dropout: the share of hidden units and of inputs that are dropped in training, of networks that let a
     recipe say so (`mlp_...`). dropout_schedule: whether both stay (`constant`) or fall in equal steps from epoch to epoch,

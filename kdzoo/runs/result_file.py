@@ -28,7 +28,7 @@ def _model_for(content: object) -> type[Result]:
 
 
 def complete(content: Mapping[str, Any]) -> dict[str, Any]:
-    """A result ready to be written, with the schema's number; raises ValueError where a field lacks or is not declared."""
+    """A result ready to be written, with the schema's number; raises ValueError where a field is missing or is not declared."""
     whole = {**content, "schema": SCHEMA}
     declared = _model_for(whole).model_validate(whole).model_dump(mode="json", by_alias=True)
     fields, declared_fields = set(flatten(whole)), set(flatten(declared))

@@ -1,8 +1,8 @@
 """result.json, declared once: what a finished run came to. Free of torch.
 
 What is written and what is read is checked against these models (`result_file`), and the JSON Schema in the package and the
-page in docs/ are made from them. A field with a default is written by every run from the schema on that its `since` names; results
-of earlier schemas may lack it.
+page in docs/ are made from them. A field with a default is written by every run from the schema on that its `since` names; it may be
+missing from results of earlier schemas.
 """
 
 from __future__ import annotations
@@ -46,17 +46,20 @@ class Part(BaseModel):
     )
 
 
-def _type_of(metric: Metric) -> Any:
+def _field_of(metric: Metric) -> tuple[Any, Any]:
+    """The type and the declaration of a metric's field."""
     kind = Annotated[float, Field(ge=metric.least, le=metric.most)] if (metric.least, metric.most) != (None, None) else float
-    return kind | None if metric.null else kind
+    text = "; null ".join(filter(None, (metric.meaning, metric.null)))
+    if metric.since > 1:
+        return kind | None, since(metric.since, text)
+    return kind | None if metric.null else kind, always(text)
 
 
 def _metrics_of(task: Task) -> type[Part]:
     """The metrics that a task has, as fields."""
-    fields = {
-        metric.name: (_type_of(metric), always("; null ".join(filter(None, (metric.meaning, metric.null))))) for metric in task.metrics
-    }
-    whole: dict[str, Any] = {"n": (int, always("images", gt=0)), **fields}
+    newer = [metric.name for metric in task.metrics if metric.since > SCHEMA]
+    assert not newer, f"{', '.join(newer)}: raise SCHEMA, so that earlier kdzoos do not take such results for theirs"
+    whole: dict[str, Any] = {"n": (int, always("images", gt=0)), **{metric.name: _field_of(metric) for metric in task.metrics}}
     return create_model("Metrics", __base__=Part, __doc__="Of the log-probabilities on one part of the data.", **whole)
 
 

@@ -34,7 +34,7 @@ ENGINE = 4
 
 
 class Normalisation(Spec):
-    """What an image in [0, 1] is normalised with before a network sees it: (x - mean) / std, a value a channel or one for all."""
+    """What an image in [0, 1] is normalised with before a network sees it: (x - mean) / std, one value per channel or one for all."""
 
     mean: Means
     std: Deviations

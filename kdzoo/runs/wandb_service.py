@@ -21,19 +21,19 @@ PATIENCE_SECONDS = 30.0
 class Service:
     """What this process knows of W&B's service, which all its runs share: whether it answers, and how to end without it.
 
-    At exit W&B waits without a bound for its service, which may hang, or be uploading to a server that is gone. Its own
-    hook for that is taken back by `teardown` before it waits; on a daemon thread it then holds nobody up.
+    At exit W&B waits without a bound for its service, which may hang, or be uploading to a server that is gone. `wandb.teardown`
+    unregisters W&B's own exit hook before it waits; it runs on a daemon thread here, so that it cannot block the exit.
     """
 
     def __init__(self) -> None:
         self.silent = threading.Event()
-        """it gave no answer in time, and is waited for no more"""
+        """it did not answer in time; nobody waits for it again"""
         self._leaving = threading.Event()
         self._thread = threading.Thread(target=self._tear_down, daemon=True)
         self._thread.start()  # now, since a process that is ending starts no thread any more
 
     def first_at_exit(self) -> None:
-        """Be called at exit before every hook that is registered by now, W&B's among them."""
+        """Register this exit hook again, so that it runs before all that are registered by now, W&B's among them."""
         atexit.unregister(self._leave)
         atexit.register(self._leave)
 

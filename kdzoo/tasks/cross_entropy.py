@@ -18,7 +18,7 @@ def soft_cross_entropy(logits: Tensor, shares: Tensor, label_smoothing: float) -
     """Cross-entropy of (B, K) logits with the classes' shares (B, K), in float32 at least.
 
     The mean over samples weighed by how much of each is labelled, the sum of its shares: 1 but where a part of a mix
-    has no label. Smoothing moves so much of every share to all classes alike.
+    has no label. Smoothing moves that fraction of every share to all classes alike.
     """
     wide = logits if logits.dtype == torch.float64 else logits.float()
     log_q = wide.log_softmax(1)

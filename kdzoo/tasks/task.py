@@ -39,7 +39,8 @@ class Metric:
     in tables for a reader. unit: `share` is from 0 to 1 in files and in per cent for a reader, with differences in points.
     least, most: bounds of its values. null: when it has none, in words; empty where it always has one. of_teacher: whether
     it compares the student with its teacher. per_sample: whether one sample changes it by 1 / n, so that equal values
-    differ by less. in_leaderboard: whether leaderboard.csv has its mean over seeds. aliases: what tables of others call it.
+    differ by less. in_leaderboard: whether leaderboard.csv has its mean over seeds. since: the schema of result.json from which
+    it is written; earlier results are read without it. aliases: what tables of others call it.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Metric:
     of_teacher: bool = False
     per_sample: bool = False
     in_leaderboard: bool = True
+    since: int = 1
     aliases: tuple[str, ...] = ()
 
     @property

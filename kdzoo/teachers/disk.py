@@ -25,7 +25,7 @@ from kdzoo.runs.atomic import set_aside, write_json
 from kdzoo.runs.canonical import canonical_json
 
 AUTO_SHARE = 0.25
-"""the share of the free memory, and of the free disk, that a cache may take unless a size is given"""
+"""the share of the machine's memory, of free GPU memory and of the free disk that a cache may take unless a size is given"""
 
 UNSAFE = re.compile(r"[^\w.+-]")
 """characters of a teacher's name that become `_` in a folder's"""

@@ -28,7 +28,7 @@ def state_of(member: Member) -> dict[str, Any]:
         "skipped": 0 if member.skipped is None else member.skipped.steps,
         "average": None if member.average is None else member.average.state_dict(),
         "train_loss": member.train_loss,
-        "tally": (member.tally.sums, member.tally.samples, None),  # a run whose loss is NaN or infinite gets no checkpoint
+        "tally": (member.tally.sums, member.tally.samples),  # without a bad step: a run with one gets no checkpoint
         "best": member.best,
         "oracle": member.oracle,
         "oracle_epochs": member.oracle_epochs,
@@ -50,7 +50,7 @@ def restore(member: Member, state: Mapping[str, Any]) -> None:
     if member.average is not None:
         member.average.load_state_dict(state["average"])
     member.train_loss = state["train_loss"]
-    sums, samples, _ = state["tally"]
+    sums, samples = state["tally"]
     member.tally = Tally(dict(sums), samples)
     member.best, member.oracle, member.cost = state["best"], state["oracle"], state["cost"]
     member.oracle_epochs = state.get("oracle_epochs", 0)  # checkpoints of earlier versions do not count them

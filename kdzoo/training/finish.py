@@ -137,9 +137,8 @@ def drop_average_at_chance(cohort: Cohort, member: Member, emit: Emit) -> None:
     if not plain.above:
         return
     member.average = None
-    if (
-        val_part := cohort.splits.val
-    ) is not None:  # the epochs were measured of the average: the last is the only one that is known without
+    # Earlier epochs were measured with the average alone, so that only the last can be the best one now.
+    if (val_part := cohort.splits.val) is not None:
         val = cohort.splits.task.measure(predict_part(cohort, member, val_part), val_part.targets, cohort.teacher_predictions(member)[0])
         member.best = {"epoch": cohort.recipe.epochs, "val": val, "state": copy_state(member.deployed)}
     emit(

@@ -1,4 +1,4 @@
-"""How a classifier starts that replaces one of other classes: as a logistic regression on the frozen network's embeddings."""
+"""Start a replaced classifier as a logistic regression on the frozen network's embeddings."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from kdzoo.models.network import Network
 from kdzoo.models.predict import batch_of
 from kdzoo.runs.recipe import Augment
 
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-"""scikit-learn's C, for features whose root mean square is 1; that of the lowest cross-validated loss is taken"""
-USUAL_STRENGTH = 1e-2
+INVERSE_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+"""scikit-learn's C, the inverse of the regularisation's strength, to cross-validate; features have a root mean square of 1"""
+USUAL_C = 1e-2
 FOLDS = 5
 STEPS = 1000
 
@@ -60,12 +60,12 @@ def embeddings(network: Network, subset: Subset, augment: Augment, device: torch
 
 
 def regression(features: NDArray[Any], targets: NDArray[Any], classes: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Weights (K, D) and biases (K,) of a logistic regression of targets (N,) on features (N, D), with the strength that suits them.
+    """Weights (K, D) and biases (K,) of a logistic regression of targets (N,) on features (N, D), with the cross-validated C.
 
     A class without a sample has a bias below all others and no weights.
     """
     scale = float(np.sqrt((features**2).mean())) or 1.0
-    model = _fit(features / scale, targets, best_strength(features / scale, targets))
+    model = _fit(features / scale, targets, best_c(features / scale, targets))
     weight, bias = np.zeros((classes, features.shape[1])), np.zeros(classes)
     present = model.classes_
     rows, offsets = model.coef_, model.intercept_
@@ -76,12 +76,12 @@ def regression(features: NDArray[Any], targets: NDArray[Any], classes: int) -> t
     return weight, bias
 
 
-def best_strength(features: NDArray[Any], targets: NDArray[Any]) -> float:
-    """The strength with the lowest cross-validated loss; the usual one where a class has a single sample."""
+def best_c(features: NDArray[Any], targets: NDArray[Any]) -> float:
+    """The C with the lowest cross-validated loss; the usual one where a class has a single sample."""
     folds = folds_of(targets)
     if folds < 2:
-        return USUAL_STRENGTH
-    losses = {c: -np.log(np.clip(out_of_fold(features, targets, c, folds), 1e-12, None)).mean() for c in STRENGTHS}
+        return USUAL_C
+    losses = {c: -np.log(np.clip(out_of_fold(features, targets, c, folds), 1e-12, None)).mean() for c in INVERSE_STRENGTHS}
     return min(losses, key=lambda c: float(losses[c]))
 
 
@@ -90,25 +90,25 @@ def folds_of(targets: NDArray[Any]) -> int:
     return min(FOLDS, int(np.unique(targets, return_counts=True)[1].min()))
 
 
-def out_of_fold(features: NDArray[Any], targets: NDArray[Any], strength: float, folds: int) -> NDArray[Any]:
+def out_of_fold(features: NDArray[Any], targets: NDArray[Any], c: float, folds: int) -> NDArray[Any]:
     """The probability (N,) of each sample's own class under a regression that was not fitted to it."""
-    return cross_validated(features, targets, strength, folds)[0]
+    return cross_validated(features, targets, c, folds)[0]
 
 
-def cross_validated(features: NDArray[Any], targets: NDArray[Any], strength: float, folds: int) -> tuple[NDArray[Any], NDArray[Any]]:
+def cross_validated(features: NDArray[Any], targets: NDArray[Any], c: float, folds: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """For each sample, under a regression that was not fitted to it: the probability of its class, and whether that is the largest."""
     from sklearn.model_selection import StratifiedKFold
 
     own, right = np.zeros(len(targets)), np.zeros(len(targets), dtype=bool)
     for train, held_out in StratifiedKFold(folds, shuffle=True, random_state=0).split(features, targets):
-        model = _fit(features[train], targets[train], strength)
+        model = _fit(features[train], targets[train], c)
         probabilities = model.predict_proba(features[held_out])
         own[held_out] = probabilities[np.arange(len(held_out)), np.searchsorted(model.classes_, targets[held_out])]
         right[held_out] = model.classes_[probabilities.argmax(1)] == targets[held_out]
     return own, right
 
 
-def _fit(features: NDArray[Any], targets: NDArray[Any], strength: float) -> Any:
+def _fit(features: NDArray[Any], targets: NDArray[Any], c: float) -> Any:
     from sklearn.linear_model import LogisticRegression
 
-    return LogisticRegression(C=strength, max_iter=STEPS).fit(features, targets)
+    return LogisticRegression(C=c, max_iter=STEPS).fit(features, targets)

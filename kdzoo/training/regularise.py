@@ -35,7 +35,7 @@ def set_dropout(recipe: Recipe, epoch: int, networks: Iterable[Network]) -> None
 def limit_norms(weights: Iterable[torch.Tensor], largest: float) -> None:
     """Scale the incoming weights of every unit whose norm is larger than `largest` down to it, in place.
 
-    weights: (units, ...), a row a unit. After each step, as in Srivastava et al. 2014
+    weights: (units, ...), one row per unit. After each step, as in Srivastava et al. 2014
     (https://jmlr.org/papers/v15/srivastava14a.html), section 5.1; biases are left alone.
     """
     for weight in weights:

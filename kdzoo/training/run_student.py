@@ -70,7 +70,7 @@ def build_run_objective(
         label_smoothing=run.recipe.label_smoothing,
         seed=run.seed,
         terms=located.terms,
-        learns=splits.task,
+        task=splits.task,
     )
     if run.recipe.ema is not None and objective.deployed(network) is not network:
         raise InputError(f"recipe.ema: {run.objective.label} keeps parts of its method at inference, which no average covers; remove it")

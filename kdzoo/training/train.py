@@ -125,7 +125,7 @@ def emit_failures(cohort: Cohort, failed_ids: set[str], emit: Emit) -> None:
 def save_if_due(cohort: Cohort, last_save: float, stop: Callable[[], bool]) -> float:
     """Checkpoint every member where that is due or training is to stop; returns the time of the last checkpoint.
 
-    A member whose loss or whose weights are no numbers any more fails here: its last checkpoint is to be a sound one.
+    A member with a NaN or infinite loss or weight fails here, so that its last checkpoint stays usable.
     """
     stopping = stop()
     if not stopping and time.monotonic() - last_save <= cohort.execution.options.checkpoint_seconds:

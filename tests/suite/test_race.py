@@ -145,7 +145,7 @@ def test_the_table_holds_every_row_with_its_seeds_and_says_what_is_missing(raced
     assert float(at["mean"]) == pytest.approx((87.0 + 87.2 + 87.1 + 86.1 + 86.3) / 5)
     assert float(at["vs_kd"]) == pytest.approx(float(at["mean"]) - float(rows["race: hinton"]["mean"]))
     assert float(at["added_vs_kd"]) == pytest.approx(86.2 - 85.0)  # on seeds 4 and up alone
-    assert (at["taken"], rows["race: dkd"]["taken"], rows["race: vid"]["taken"]) == ("best", "widest", "")
+    assert (at["selected"], rows["race: dkd"]["selected"], rows["race: vid"]["selected"]) == ("best", "widest", "")
     page = (raced / "README.md").read_text()
     assert "Missing: 1 of 27 runs of the fresh seeds." in page
     assert "| dkd |" in page

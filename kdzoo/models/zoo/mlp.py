@@ -11,7 +11,7 @@ from torch import nn
 from kdzoo.models.zoo._staged import Stage, StagedNetwork, register_networks
 
 NAME = re.compile(r"mlp((?:_[1-9]\d{0,4})+)")
-"""the names of the family: a width a hidden layer, from 1 to 99999"""
+"""the names of the family: one width per hidden layer, from 1 to 99999"""
 
 
 class MLP(StagedNetwork):

@@ -29,7 +29,7 @@ from kdzoo.models.normalisation import in_words
 from kdzoo.runs.atomic import write_json
 from kdzoo.runs.recipe import Augment
 from kdzoo.runs.spec import Normalisation
-from kdzoo.training.head import USUAL_STRENGTH, cross_validated, embeddings, folds_of
+from kdzoo.training.head import USUAL_C, cross_validated, embeddings, folds_of
 
 LARGEST_SAMPLE = 200
 """training images that are used at most"""
@@ -83,7 +83,7 @@ def choose_size(network_at: Callable[[int], Network], name: str, train: Subset, 
         with nullcontext() if norm is None else other_norm(network, norm):
             features = embeddings(network, Subset(_shrunk(pixels, side), part.targets), Augment(size=side), CPU).double().numpy()
         scale = float(np.sqrt((features**2).mean())) or 1.0
-        return cross_validated(features / scale, targets, USUAL_STRENGTH, folds_of(targets))[1]
+        return cross_validated(features / scale, targets, USUAL_C, folds_of(targets))[1]
 
     best, norm = right(first, sides[0], None), None
     own = own_norm(name) if first.assumed_norm else None

@@ -36,7 +36,7 @@ class Verdict:
     images: how many the accuracies are of, none of which any of the three was trained on; validation_images of them are
     validation images, the rest test images: nothing was chosen on either. only_distilled, only_alone: how many of them
     the distilled student alone named right, and the student trained alone; difference_low, difference_high: the 95 %
-    interval of the difference of their accuracies on the same images (`stats.paired_difference`), p: of the exact McNemar
+    interval of the difference of their accuracies on the same images (`intervals.paired_difference`), p: of the exact McNemar
     test, by itself. Both are about these two trained networks: another seed gives others. threads, load: with how many threads the
     latencies were measured, and how busy the machine was, in words.
     """

@@ -34,7 +34,7 @@ class PublishedValues(Spec):
 
 
 class Constants(Spec):
-    """What images in [0, 1] are normalised with, one number a channel."""
+    """What images in [0, 1] are normalised with, one number per channel."""
 
     mean: Annotated[tuple[Number, ...], BeforeValidator(as_list)]
     std: Annotated[tuple[Number, ...], BeforeValidator(as_list)]

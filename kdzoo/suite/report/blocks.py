@@ -118,7 +118,7 @@ class Block:
 
     @cached_property
     def common_seeds(self) -> frozenset[int]:
-        """The seeds that the ranks of this table are made on (`stats.common_seeds`)."""
+        """The seeds that the ranks of this table are made on (`rules.common_seeds`)."""
         return common_seeds([standing.values.keys() for standing in self.healthy])
 
     @cached_property

@@ -20,7 +20,7 @@ from kdzoo.tasks.task import Metric, Task
 
 @dataclass(frozen=True)
 class Comparison:
-    """frame: a row a method, with each side's mean, and every other side's difference to the first. warnings: in words.
+    """frame: one row per method, with each side's mean, and every other side's difference to the first. warnings: in words.
 
     task: whose headline is compared. names: what the sides are called in the columns, in their order.
     """

@@ -28,7 +28,7 @@ ROUNDING = 1e-6
 
 @dataclass(frozen=True)
 class Prior:
-    """What is known of a row's variance before its own seeds are looked at: `variance`, with so many degrees of freedom.
+    """What is known of a row's variance before its own seeds are looked at: `variance`, worth `freedom` degrees of freedom.
 
     Infinite freedom is one pooled variance for all rows, zero is each row's own (Welch).
     """
@@ -47,7 +47,7 @@ WELCH = Prior(np.array(0.0), np.array(1.0))
 
 
 def fit_prior(variances: np.ndarray, freedom: np.ndarray) -> Prior:
-    """The prior that a table's own variances (..., rows), all above zero, come to (Smyth 2004, section 6.2).
+    """Fit the prior to a table's own variances (..., rows), all above zero (Smyth 2004, section 6.2).
 
     Were all true variances equal, log v would vary by trigamma(f / 2) alone, f its degrees of freedom. Variance beyond
     that is the spread of the true ones: trigamma(d0 / 2) equals it, and the mean of log v, freed of its bias
@@ -71,7 +71,7 @@ def fit_prior(variances: np.ndarray, freedom: np.ndarray) -> Prior:
 def trigamma_inverse(y: np.ndarray) -> np.ndarray:
     """The x > 0 with trigamma(x) = y > 0, by Newton's method on 1 / trigamma, which is convex and nearly straight.
 
-    From 1/2 + 1/y, which lies on the side from which the steps go one way only.
+    It starts at 1/2 + 1/y, from where it converges monotonically.
     """
     y = np.asarray(y, dtype=float)
     x = 0.5 + 1 / y
@@ -176,7 +176,7 @@ def model_of(samples: Sequence[Mapping[int, float]], resolution: float) -> Error
 
 
 def without_zero(variances: np.ndarray, resolution: float) -> np.ndarray:
-    """Variances, where a zero enters as what rounding to multiples of `resolution` (one test image) makes by itself."""
+    """Variances with every zero replaced by that of rounding to multiples of `resolution` (one test image), resolution^2 / 12."""
     least = resolution**2 / 12
     return np.where(variances > ROUNDING * least, variances, least)
 

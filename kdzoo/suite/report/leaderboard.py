@@ -1,4 +1,4 @@
-"""leaderboard.csv: a row a method at its chosen setting, as numbers."""
+"""leaderboard.csv: one row per method at its chosen setting, as numbers."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def _differences(standing: Standing, block: Block) -> dict[str, Any]:
 def _gap_closed(standing: Standing, block: Block, teachers: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """The share of the way from the student alone to the teacher that a healthy setting has gone.
 
-    Only where the teacher's lead over the student alone is clear (`stats.lead_is_clear`): a share of a lead that may be
+    Only where the teacher's lead over the student alone is clear (`rules.lead_is_clear`): a share of a lead that may be
     nothing is no number.
     """
     alone = block.only(NONE)

@@ -1,4 +1,4 @@
-"""Errors class by class: a row a method, class and table, from the counts that every run's result has."""
+"""Errors class by class: one row per method, class and table, from the counts that every run's result has."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _by_class(tests: Sequence[Mapping[str, Any]], names: Sequence[str] | None) -
 
 
 def per_class_sections(bench: BenchRecords, frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """The same for a reader: for every table a row a method, a column a class, and first how many images there are.
+    """The same for a reader: for every table one row per method, one column per class, and first how many images there are.
 
     frame: all or some rows of `per_class_frame`, in any order. Methods stand in the order of their first row, classes in
     the data set's; the cell of a row that is not there is empty. The column `all` counts every class, also those not shown.

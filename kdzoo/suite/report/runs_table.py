@@ -1,4 +1,4 @@
-"""runs.csv: a row a run, from run.json and result.json alone."""
+"""runs.csv: one row per run, from run.json and result.json alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sweep of a method over two axes of its settings: a row a setting, with the chosen one. Free of torch."""
+"""The sweep of a method over two axes of its settings: one row per setting, with the chosen one. Free of torch."""
 
 from __future__ import annotations
 

@@ -239,6 +239,6 @@ class CacheShare:
     def emit_summary(self) -> None:
         """Emit the share of answers that were cached, where any was asked for."""
         if self.lookups:
-            share = f"{100 * self.hits / self.lookups:.0f} % of {self.lookups:,} answers remembered"
+            share = f"{100 * self.hits / self.lookups:.0f} % of {self.lookups:,} teacher outputs read from the cache"
             size = self.bytes / 1024**2
-            self.further(Summary(f"teacher cache: {share}, in {size:,.{0 if size >= 10 else 1}f} MB"))
+            self.further(Summary(f"teacher cache: {share} ({size:,.{0 if size >= 10 else 1}f} MB)"))

@@ -48,9 +48,9 @@ def load_pretrain_stage(member: Member, first: LocatedRun) -> None:
 
 
 def start_or_resume(store: Store, located: LocatedRun, build: Callable[[], Member], train_first: Callable[[], None], emit: Emit) -> Member:
-    """A member where its checkpoint ended, or at its start: behind its pretrain stage, where it has one.
+    """A member where its checkpoint ended, or at its start: after its pretrain stage, where it has one.
 
-    A checkpoint that cannot be resumed is renamed and told. build: a fresh member. train_first: train its first
+    A checkpoint that cannot be resumed is renamed, and a note says so. build: a fresh member. train_first: train its pretrain
     stage, where it has one that is not done. Raises KdzooError where that failed.
     """
     first = located.run.pretrain_run

@@ -42,7 +42,7 @@ class PlainDisplay:
             case TrainingBegun(step=step) if step:
                 training = tracker.training[event.worker]
                 return f"training {training.phrase}: {training.where(short=False)}"
-            case PlanMade(total=total) if total:  # nothing is planned yet while what weights hang on is measured
+            case PlanMade(total=total) if total:  # nothing is planned yet while the gradient ratios that set weights are measured
                 failed = f", {event.failed} failed" if event.failed else ""
                 return f"{event.name}: {number_of(total, 'run')}, {event.done} done{failed}"
             case RunDone(role="teacher"):

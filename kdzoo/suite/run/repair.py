@@ -1,4 +1,4 @@
-"""What is damaged in a run's folder is told, renamed, and made again."""
+"""Rename what is damaged in a run's folder, with a note, and make it again."""
 
 from __future__ import annotations
 

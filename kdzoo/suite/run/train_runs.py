@@ -1,4 +1,4 @@
-"""The runs of a job, trained in lockstep, behind the pretrain stages that they start from."""
+"""The runs of a job, trained in lockstep, after the pretrain stages that they start from."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ def users_methods(objective: Objective) -> list[Method]:
 
 
 def check_hints(runs: Iterable[Run], failed: Iterable[str]) -> list[str]:
-    """Where to look for the fault of failed runs whose methods come from a user's file; a line a file."""
+    """Where to look for the fault of failed runs whose methods come from a user's file; one line per file."""
     ids = set(failed)
     cards = [REGISTRY.get(term.method).card for run in runs if run.id in ids for term in run.objective.terms]
     files = {card.plugin: card.name for card in cards if card.plugin}

@@ -138,7 +138,7 @@ def _row(row: pd.Series, block: Block, added: Block | None, records: Iterable[Re
         own |= {"mean": row[head], "sd": row["test_sd"], "low": low, "high": high}
     own |= _on_added_seeds(method, added) | {"hours": _hours(record for record in records if record.method == method)}
     if decision is not None:
-        own["taken"] = _taken(method, decision)
+        own["selected"] = _reason(method, decision)
     if (gain := known_gains(metric).get(method)) is not None:
         own |= {"published_vs_kd": gain.mean, "published_least": gain.least, "published_most": gain.most, "published_pairs": gain.pairs}
         own["published_tables"] = " ".join(gain.tables)
@@ -151,7 +151,7 @@ def _for_a_reader(row: Mapping[str, Any], headline: Metric) -> dict[str, Any]:
     return {name: value for name, value in read.items() if name not in (f"test_{headline.name}", "test_sd")}
 
 
-def _taken(method: str, decision: Decision) -> str:
+def _reason(method: str, decision: Decision) -> str:
     """Why the rule gave a method more seeds; empty where it did not."""
     groups = {"control": decision.controls, "best": decision.best, "widest": decision.widest}
     return next((word for word, standings in groups.items() if any(standing.record.method == method for standing in standings)), "")

@@ -16,10 +16,10 @@ from kdzoo.tasks.task import Metric
 
 NOTES = (
     "with the interval of this row by itself, by the "
-    "table's error model (`leaderboard.md` in the stage's folder has the intervals for all rows at once). added seeds: the same on the "
-    "seeds that the rule added alone; it looked at the first ones, on which the rows that it took for their means are likely to look "
-    "better than they are. detectable: the difference to tuned KD that such a row would probably show (80 % power). taken: why the rule "
-    "gave a row more seeds. passes: forward and backward passes of the student and forward passes of the teacher in a step; MACs: "
+    "table's error model (`leaderboard.md` in the stage's folder has the intervals for all rows at once). added seeds: the same "
+    "difference on the added seeds alone; the rule selected rows by the first seeds, on which selected rows therefore look too good. "
+    "detectable: the smallest true difference to tuned KD that such a row would show with 80 % power. selected: why the rule gave a row "
+    "more seeds. passes: forward and backward passes of the student and forward passes of the teacher in a step; MACs: "
     "multiply-accumulates of training, the student alone being 1; hours: of one core, of all runs of the method, those that chose its "
     "setting too. published: difference to plain KD on CRD's thirteen pairs at 32x32 pixels, the mean over pairs [least, most], without "
     "numbers copied from earlier tables."
@@ -58,7 +58,7 @@ def race_frame(rows: Sequence[Mapping[str, Any]], waiting: Iterable[str], metric
             "vs KD": _difference(row, "vs_kd", metric),
             "added seeds": _difference(row, "added_vs_kd", metric),
             "detectable": "" if pd.isna(row["detectable"]) else metric.spread_text(row["detectable"]),
-            "taken": row.get("taken") or "",
+            "selected": row.get("selected") or "",
             "passes": "/".join(_number(row[f"{name}_passes"], ".0f") or "-" for name in ("student", "backward", "teacher"))
             if not pd.isna(row["student_passes"])
             else "",

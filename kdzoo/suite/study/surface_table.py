@@ -109,7 +109,7 @@ def _numbers(one: Drawn) -> Iterator[dict[str, Any]]:
 
 
 def surface_frame(one: Drawn) -> pd.DataFrame:
-    """A surface for a reader: a row a value of the first axis, cells as `mean ± half the interval`."""
+    """A surface for a reader: one row per value of the first axis, cells as `mean ± half the interval`."""
     surface, head = one.surface, f"{one.spec.rows} / {one.spec.columns}"
     rows = [
         {head: value_words(row), **{value_words(column): _cell_text(one, (row, column)) for column in surface.columns}}
