@@ -26,7 +26,7 @@ def centre(images: Tensor, size: int | None) -> Tensor:
 def normalise(images: Tensor, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor, side: int | None = None) -> Tensor:
     """Images (B, C, H, W) of 0 to 255 as float32: scaled to [0, 1], resized to `side`, less `mean`, over `std`.
 
-    mean, std: a number a channel, or tensors of shape (1, C, 1, 1).
+    mean, std: one number per channel, or tensors of shape (1, C, 1, 1).
     """
     x = images.float() / 255
     if side is not None and x.shape[-1] != side:
