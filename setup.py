@@ -21,6 +21,8 @@ TEST = [
     "pandas-stubs",
     "types-PyYAML",
     "wandb>=0.19.10",
+    "nbclient>=0.10",  # executes docs/notebook.ipynb
+    "ipykernel>=6.29",
     "torchmetrics>=1.5",  # kdzoo's metrics are compared with its
     "selenium>=4.20",  # reports are opened in Chromium
 ]

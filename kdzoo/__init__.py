@@ -14,6 +14,7 @@ from kdzoo.version import VERSION as __version__
 if TYPE_CHECKING:
     from kdzoo import functional
     from kdzoo.api import bench, reproduce
+    from kdzoo.bench_result import BenchResult
     from kdzoo.contract.batch import Batch, Losses, Progress
     from kdzoo.contract.card import Coefficients, PretrainStage, Setting, Source
     from kdzoo.contract.method import LossWithAux, Method, ParamGroup
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     **dict.fromkeys(["bench", "reproduce"], "kdzoo.api"),
+    "BenchResult": "kdzoo.bench_result",
     "calibrate_biases": "kdzoo.training.calibration",
     "Distiller": "kdzoo.distiller.distiller",
     "distill": "kdzoo.suite.distill.distill",
@@ -61,6 +63,7 @@ _HOMES = {
 
 __all__ = [
     "Batch",
+    "BenchResult",
     "Coefficients",
     "DataFacts",
     "Distiller",

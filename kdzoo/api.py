@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from kdzoo.bench_result import BenchResult
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.data.known import DATA
 from kdzoo.files import cache_folder
@@ -26,7 +27,6 @@ from kdzoo.suite.plan.planned import Plan, PlannedRun
 from kdzoo.suite.plan.race import Race
 from kdzoo.suite.plan.requests import parse_request
 from kdzoo.suite.report.bench import read_bench
-from kdzoo.suite.report.leaderboard import leaderboard_frame
 from kdzoo.suite.run import bench as suite
 from kdzoo.suite.run.display import open_display
 from kdzoo.suite.run.launchers import LauncherSetup, create_launcher
@@ -81,8 +81,8 @@ def bench(
     config: str | Path | None = None,
     quick: bool = False,
     retry_failed: bool = False,
-) -> pd.DataFrame:
-    """Run a bench and return its leaderboard: one row per method at its chosen setting, accuracies as shares.
+) -> BenchResult:
+    """Run a bench and return its leaderboard: a DataFrame with one row per method at its chosen setting, accuracies as shares.
 
     Every parameter is the option of the same name of `kdzoo bench`, and None leaves it at its default; `seeds=3` means
     seeds 0, 1, 2. execution holds the options that say how it is executed, as `kdzoo.Execution(threads=1, compile=True)`.
@@ -90,7 +90,8 @@ def bench(
     student as the start of every run; their class, structure and weights name them. What exists only in this process
     (modules; methods, networks and data of a script or a notebook) is trained in this process, everything else in worker
     processes. The same call again trains only what is missing. The result's `attrs` say in which `folder` everything lies
-    and which runs `failed`; a warning says so too.
+    and which runs `failed`; a warning says so too. A notebook shows it as the tables of `kdzoo leaderboard`, and the progress
+    of training above.
 
     Raises InputError, before any work, with everything that is wrong with the request.
     """
@@ -140,7 +141,7 @@ def bench(
     file = Path(config) if config else None
     asked = configure(quick_options(given, file) if quick else given, file, modules)
     folder, outcome = _train(asked, modules, retry_failed, command)
-    return _board(folder, outcome)
+    return _result(folder, outcome)
 
 
 def _train(asked: BenchConfig, modules: Modules, retry_failed: bool, command: str, race: Race | None = None) -> tuple[Path, Outcome]:
@@ -234,10 +235,8 @@ def _networks(planned: PlannedRun) -> list[NetworkSpec]:
     return [run.student, *taught]
 
 
-def _board(folder: Path, outcome: Outcome) -> pd.DataFrame:
-    board = leaderboard_frame(read_bench(folder))
-    board.attrs = {"folder": str(folder), "failed": dict(outcome.failed)}
+def _result(folder: Path, outcome: Outcome) -> BenchResult:
     if outcome.failed:
         reasons = "; ".join(f"{run_id}: {reason}" for run_id, reason in sorted(outcome.failed.items())[:3])
         warnings.warn(f"{number_of(len(outcome.failed), 'run')} failed ({reasons}); see attrs['failed']", RuntimeWarning, stacklevel=3)
-    return board
+    return BenchResult(read_bench(folder), outcome.failed)

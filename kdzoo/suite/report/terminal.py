@@ -157,10 +157,15 @@ def _widths(frame: pd.DataFrame, names: Iterable[str]) -> dict[str, int]:
 
 def left_out(whole: pd.DataFrame, shown: pd.DataFrame, file: str) -> str:
     """Which columns with something in them are not shown, and where they are; empty where none is missing."""
-    missing = [name for name in whole.columns if name not in shown.columns and whole[name].any()]
+    missing = missing_columns(whole, shown)
     if not missing:
         return ""
     return f"{number_of(len(missing), 'more column')} ({'; '.join(missing)}): --columns {ALL_COLUMNS}, or {file}"
+
+
+def missing_columns(whole: pd.DataFrame, shown: pd.DataFrame) -> list[str]:
+    """The columns with something in them that are not shown."""
+    return [str(name) for name in whole.columns if name not in shown.columns and whole[name].any()]
 
 
 def titled(title: str, frame: pd.DataFrame, width: int, repeated: Sequence[str] = REPEATED) -> RenderableType:
@@ -189,12 +194,12 @@ def _column_width(frame: pd.DataFrame, name: str) -> int:
     """Characters that a column takes: of its widest cell, or of its heading, which may be broken between words."""
     cells = int(frame[name].map(len).max()) if len(frame) else 0
     heading = max(map(len, _heading(frame, name)), default=0)
-    return max(min(cells, LONGEST_SETTING) if _is_words(name) else cells, heading)
+    return max(min(cells, LONGEST_SETTING) if is_words(name) else cells, heading)
 
 
 def _least_width(frame: pd.DataFrame, name: str) -> int:
     """Characters that a column takes where its text is broken between all words."""
-    if not _is_words(name) or name == "method":
+    if not is_words(name) or name == "method":
         return _column_width(frame, name)
     words = [word for cell in (*frame[name], name) for word in str(cell).split()]
     return min(max(map(len, words), default=0), LONGEST_SETTING)
@@ -206,7 +211,7 @@ def _heading(frame: pd.DataFrame, name: str) -> list[str]:
     return textwrap.wrap(str(name), max(cells, LONGEST_HEADING), break_long_words=False)
 
 
-def _is_words(name: str) -> bool:
+def is_words(name: str) -> bool:
     return name in WORDS or str(name).endswith((" test", " setting"))
 
 
@@ -226,10 +231,10 @@ def frame_table(frame: pd.DataFrame, title: str | None = None) -> Table:
     lines = max(map(len, headings.values()), default=0)
     for name, words in headings.items():
         text = Text("\n".join([""] * (lines - len(words)) + words))
-        breaks = _is_words(name) and name != "method"
+        breaks = is_words(name) and name != "method"
         table.add_column(
             text,
-            justify="left" if _is_words(name) else "right",
+            justify="left" if is_words(name) else "right",
             overflow="fold",
             no_wrap=not breaks,
             max_width=LONGEST_SETTING if breaks else None,

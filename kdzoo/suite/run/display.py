@@ -1,4 +1,4 @@
-"""What a person sees while a bench runs: progress bars on a terminal, lines anywhere else."""
+"""What a person sees while a bench runs: progress bars on a terminal and in a notebook, lines anywhere else."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.live import Live
 
 from kdzoo.runs.events import Event
+from kdzoo.suite.run.notebook_display import open_notebook_display
 from kdzoo.suite.run.progress_bar import LiveDisplay
 from kdzoo.suite.run.progress_lines import PlainDisplay
 
@@ -23,6 +24,10 @@ class Display(Protocol):
 @contextmanager
 def open_display(console: Console) -> Iterator[Display]:
     """The display that fits where the output goes; the terminal is left as it was, however the block ends."""
+    if console.is_jupyter and not console.quiet:
+        with open_notebook_display(console) as in_notebook:
+            yield in_notebook
+        return
     if not (console.is_interactive and console.file.isatty()):
         yield PlainDisplay(console)
         return
@@ -31,6 +36,4 @@ def open_display(console: Console) -> Iterator[Display]:
         try:
             yield display
         finally:
-            display.tracker.training.clear()  # what stays on the screen is how far the bench came
-            if display.tracker.share == 1.0:
-                display.tracker.best = None  # one run's validation is no result beside the table of the finished bench
+            display.settle()

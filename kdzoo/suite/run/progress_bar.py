@@ -47,6 +47,12 @@ class LiveDisplay:
             case Note(text) if self.shown_notes.first(text):
                 self._above(text, "yellow")
 
+    def settle(self) -> None:
+        """Leave what is to stay once training is over: how far the bench came."""
+        self.tracker.training.clear()
+        if self.tracker.share == 1.0:
+            self.tracker.best = None  # one run's validation is no result beside the table of the finished bench
+
     def _above(self, text: str, style: str) -> None:
         self.console.print(Text(one_line(text), style=style), highlight=False)
 
