@@ -4,13 +4,31 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from kdzoo.runs.atomic import write_bytes
 from kdzoo.suite.report.bench import BenchRecords
 from kdzoo.suite.report.html import as_html
 from kdzoo.suite.report.leaderboard import leaderboard_frame
+
+FRAME_HEIGHT = "50em"
+
+
+@dataclass(frozen=True)
+class ReportPage:
+    """The page of a bench in a file, which a notebook shows in a frame of the cell's output."""
+
+    path: Path
+
+    def _repr_html_(self) -> str:
+        page = escape(self.path.read_text(encoding="utf-8"))
+        frame = f'<iframe srcdoc="{page}" title="report" style="width: 100%; height: {FRAME_HEIGHT}; border: 0"></iframe>'
+        return f"<p><code>{escape(str(self.path))}</code></p>{frame}"
 
 
 class BenchResult(pd.DataFrame):
@@ -18,7 +36,7 @@ class BenchResult(pd.DataFrame):
 
     It is a DataFrame like any other, and whatever is made from it (rows, columns, a copy) is a plain one. `attrs` say in which
     `folder` everything lies and which runs `failed`, by id with the reason. As the last line of a notebook's cell it shows
-    the verdict and the tables of `kdzoo leaderboard`, unless it was changed in place.
+    the verdict and the tables of `kdzoo leaderboard`, unless it was changed in place; `report` makes the page of `kdzoo report`.
     """
 
     _bench: BenchRecords
@@ -27,6 +45,17 @@ class BenchResult(pd.DataFrame):
         super().__init__(leaderboard_frame(bench))  # type: ignore[call-arg]  # which the stubs declare for __new__ alone
         self.attrs = {"folder": str(bench.folder), "failed": dict(failed)}
         object.__setattr__(self, "_bench", bench)  # pandas takes an attribute for a column
+
+    def report(self, path: str | Path = "report.html") -> ReportPage:
+        """Write the bench's page, as `kdzoo report` does: one file that opens without a network. A notebook shows it.
+
+        The page is made of the bench's folder as it is now.
+        """
+        from kdzoo.suite.page.build import build_page  # here, since charts take a second to import
+
+        page = ReportPage(Path(path))
+        write_bytes(page.path, build_page([self._bench.folder]).encode())
+        return page
 
     @property
     def _constructor(self) -> type[pd.DataFrame]:

@@ -13,6 +13,7 @@ from test_leaderboard import objective, write
 
 import kdzoo
 from kdzoo.runs.events import Note, PlanMade, RunFailed
+from kdzoo.suite.page.build import build_page
 from kdzoo.suite.report.bench import read_bench
 from kdzoo.suite.report.leaderboard import leaderboard_frame
 from kdzoo.suite.run.notebook_display import NotebookDisplay
@@ -59,6 +60,19 @@ class Tables(HTMLParser):
             self.tables[-1][-1][-1] += data
 
 
+class Frames(HTMLParser):
+    """The documents that stand in frames."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.documents: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "iframe":
+            self.documents.append(dict(attrs)["srcdoc"])
+
+
 @pytest.fixture
 def folder(tmp_path):
     """The student alone at 0.80, 0.81, 0.82 and plain KD at 0.84, 0.85, 0.86, of a pair with a bad name, and a method that failed."""
@@ -88,6 +102,8 @@ def test_the_example_runs_in_a_real_kernel_also_under_its_running_event_loop(pla
     (table,) = Tables(shown.data["text/html"]).tables
     assert {row[table[0].index("method")] for row in table[1:]} == {"teacher", "hinton", "soft_l1", "student alone"}
     assert "Verdict: " in shown.data["text/html"]
+    (page,) = outputs["result.report()"]
+    assert Frames(page.data["text/html"]).documents == [(place / "report.html").read_text()]
     (grid,) = outputs["!kdzoo leaderboard notebook --surface soft_l1"]
     assert "* chosen: T=" in grid.text
 
@@ -128,15 +144,20 @@ def test_a_result_is_a_frame_and_what_is_made_of_it_is_a_plain_one(folder):
     board = leaderboard_frame(read_bench(folder))
     assert result.attrs == {"folder": str(folder), "failed": {"at-0123456789ab": "RuntimeError: no"}}
     assert list(result.columns) == list(board.columns)
-    for made in (
-        result[result["n"] > 1],
-        result[["method", "n"]],
-        result.copy(),
-        result.sort_values("n"),
-        pickle.loads(pickle.dumps(result)),
-    ):
+    pickled = pickle.loads(pickle.dumps(result))
+    for made in (result[result["n"] > 1], result[["method", "n"]], result.copy(), result.sort_values("n"), pickled):
         assert type(made) is pd.DataFrame
         assert made.attrs == result.attrs
     pd.testing.assert_frame_equal(pickled, board)
     result["mine"] = 1.0
     assert "mine" in result._repr_html_(), "what was changed in place is shown as it is"
+
+
+def test_a_report_is_written_and_a_cell_shows_the_page_that_was_written(folder, place):
+    page = kdzoo.BenchResult(read_bench(folder), {}).report()
+    assert page.path == Path("report.html")
+    assert page.path.read_text() == build_page([folder])
+    frames = Frames(page._repr_html_()).documents
+    assert frames == [build_page([folder])], "the whole page, and nothing of it outside of its frame"
+    assert Tables(page._repr_html_()).tags == {"p", "code", "iframe"}
+    assert kdzoo.BenchResult(read_bench(folder), {}).report(place / "mine.html").path == place / "mine.html"
