@@ -12,6 +12,7 @@ from kdzoo.cli.options import AsJson, ResultsFolder
 from kdzoo.cli.output import console
 from kdzoo.cli.table_options import Columns, Filter, Kind, Sort, TableFormat, filter_and_sort
 from kdzoo.errors import raise_if_any
+from kdzoo.text import one_line
 
 PerClass = Annotated[
     bool,
@@ -111,8 +112,9 @@ def print_leaderboard(
         case TableFormat.md:
             print(as_markdown(bench, board, columns or ALL_COLUMNS), end="")
         case TableFormat.latex:
-            for _, shown in sections(bench, board):
-                print(render(selected(shown, columns or ALL_COLUMNS, bench.task.headline), how, bench.task))
+            for title, shown in sections(bench, board):
+                print(f"% {one_line(title)}")
+                print(render(selected(shown, columns or ALL_COLUMNS, bench.task.headline), how, bench.task), end="\n\n")
         case _:
             print(render(columns_of(board, columns or ALL_COLUMNS), how, bench.task).rstrip("\n"))
 

@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from kdzoo.errors import InputError
 from kdzoo.suite.page.bundle import javascript
+from kdzoo.suite.page.chart_kind import ChartKind
 from kdzoo.suite.page.charts.marks import CONFIG
 from kdzoo.suite.page.data import charts_as_data, in_html, packed
 from kdzoo.suite.page.html_tables import PageTable, failure_table, leaderboard_tables, text_table
@@ -48,7 +49,7 @@ class BenchPart:
     answers: tuple[Answer, ...]
     leaderboards: tuple[PageTable, ...]
     notes: tuple[str, ...]
-    charts: dict[str, list[Placed]]
+    charts: dict[ChartKind, list[Placed]]
     failures: PageTable
     environment: PageTable
     specifications: Specifications

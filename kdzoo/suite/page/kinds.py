@@ -10,6 +10,7 @@ from typing import Literal
 import altair as alt
 import pandas as pd
 
+from kdzoo.suite.page.chart_kind import ChartKind
 from kdzoo.suite.page.charts.classes import classes_chart
 from kdzoo.suite.page.charts.curves import curves_chart
 from kdzoo.suite.page.charts.forest import forest_chart
@@ -35,7 +36,7 @@ class Chart:
     label: the table that it is of, empty where the bench has one. summary: what it shows, in a sentence for who cannot see it.
     """
 
-    kind: str
+    kind: ChartKind
     title: str
     label: str
     summary: str
@@ -44,9 +45,9 @@ class Chart:
     chart: alt.LayerChart
 
 
-def charts_of(kind: str, tables: BenchTables) -> list[Chart]:
+def charts_of(kind: ChartKind, tables: BenchTables) -> list[Chart]:
     """All charts of one kind that a bench has runs for."""
-    return list(KINDS[kind](tables))
+    return list(KINDS[kind].charts(KINDS[kind].frame(tables), tables))
 
 
 def _labels(tables: BenchTables) -> dict[tuple[object, ...], str]:
@@ -63,10 +64,10 @@ def _groups(frame: pd.DataFrame, tables: BenchTables, *keys: str) -> Iterator[tu
         yield str(number), known.get(tuple(rows[list(HEAD)].iloc[0]), ""), rows
 
 
-def _surfaces(tables: BenchTables) -> Iterator[Chart]:
-    for number, label, rows in _groups(tables.sweeps, tables, "sweep"):
+def _surfaces(frame: pd.DataFrame, tables: BenchTables) -> Iterator[Chart]:
+    for number, label, rows in _groups(frame, tables, "sweep"):
         yield Chart(
-            "surface",
+            ChartKind.surface,
             _sweep_title(rows),
             label,
             _of_sweep(rows, tables.metric),
@@ -76,8 +77,8 @@ def _surfaces(tables: BenchTables) -> Iterator[Chart]:
         )
 
 
-def _slices(tables: BenchTables) -> Iterator[Chart]:
-    for number, label, rows in _groups(tables.sweeps, tables, "sweep"):
+def _slices(frame: pd.DataFrame, tables: BenchTables) -> Iterator[Chart]:
+    for number, label, rows in _groups(frame, tables, "sweep"):
         for along in SLICES:
             if rows[along].nunique() < 2:
                 continue
@@ -85,7 +86,7 @@ def _slices(tables: BenchTables) -> Iterator[Chart]:
             lines = f", a line for each {_axis(rows, 'column' if along == 'row' else 'row')}" if has_two_axes(rows) else ""
             summary = f"{part_words(rows).capitalize()} {tables.metric.heading} along {axis}{lines}."
             chart = slices_chart(rows, tables.metric, along)
-            yield Chart("slices", f"{_sweep_title(rows)} along {axis}", label, summary, f"sweep-{number}", rows, chart)
+            yield Chart(ChartKind.slices, f"{_sweep_title(rows)} along {axis}", label, summary, f"sweep-{number}", rows, chart)
 
 
 def _axis(rows: pd.DataFrame, along: str) -> str:
@@ -111,46 +112,52 @@ def _of_sweep(rows: pd.DataFrame, metric: Metric) -> str:
     return f"{words} Chosen: {row['setting'] or 'as published'} with {metric.with_unit(row['mean'])}{often}."
 
 
-def _forests(tables: BenchTables) -> Iterator[Chart]:
-    for number, label, rows in _groups(tables.forest, tables, "table"):
+def _forests(frame: pd.DataFrame, tables: BenchTables) -> Iterator[Chart]:
+    for number, label, rows in _groups(frame, tables, "table"):
         sides = rows["side"].value_counts()
         words = ", ".join(f"{count} {side}" for side, count in sides.items())
         summary = (
             f"Differences of {number_of(len(rows), 'row')} to tuned KD with 95 % intervals: {words}, by the intervals for all rows at once."
         )
-        yield Chart("forest", "Differences to tuned KD", label, summary, f"forest-{number}", rows, forest_chart(rows, tables.metric))
+        yield Chart(
+            ChartKind.forest, "Differences to tuned KD", label, summary, f"forest-{number}", rows, forest_chart(rows, tables.metric)
+        )
 
 
-def _paretos(tables: BenchTables) -> Iterator[Chart]:
+def _paretos(frame: pd.DataFrame, tables: BenchTables) -> Iterator[Chart]:
     known = _labels(tables)
-    for number, (_, rows) in enumerate(tables.pareto.groupby(["group", "cost"], sort=False)):
+    for number, (_, rows) in enumerate(frame.groupby(["group", "cost"], sort=False)):
         heads = rows[list(HEAD)].drop_duplicates()
         label = known.get(tuple(heads.iloc[0]), "") if len(heads) == 1 else "all pairs"
         cost = str(rows["cost"].iloc[0])
         front = ", ".join(rows.loc[rows["front"], "method"])
         summary = f"Test {tables.metric.heading} against {cost}; on the Pareto front: {front}."
         title = re.split(r",| \(", cost)[0]
-        yield Chart("pareto", title[0].upper() + title[1:], label, summary, f"pareto-{number}", rows, pareto_chart(rows, tables.metric))
+        yield Chart(
+            ChartKind.pareto, title[0].upper() + title[1:], label, summary, f"pareto-{number}", rows, pareto_chart(rows, tables.metric)
+        )
 
 
-def _curves(tables: BenchTables) -> Iterator[Chart]:
-    for number, label, rows in _groups(tables.curves, tables, "table", "measure"):
+def _curves(frame: pd.DataFrame, tables: BenchTables) -> Iterator[Chart]:
+    for number, label, rows in _groups(frame, tables, "table", "measure"):
         measure, series = str(rows["measure"].iloc[0]), rows["series"].nunique()
         summary = (
             f"{measure} over {number_of(int(rows['epoch'].max()), 'epoch')} of {number_of(series, 'setting')}: mean and range over seeds."
         )
         title = measure[0].upper() + measure[1:]
-        yield Chart("curves", title, label, summary[0].upper() + summary[1:], f"curves-{number}", rows, curves_chart(rows, tables.metric))
+        yield Chart(
+            ChartKind.curves, title, label, summary[0].upper() + summary[1:], f"curves-{number}", rows, curves_chart(rows, tables.metric)
+        )
 
 
-def _classes(tables: BenchTables) -> Iterator[Chart]:
-    for number, label, rows in _groups(tables.classes, tables, "table"):
+def _classes(frame: pd.DataFrame, tables: BenchTables) -> Iterator[Chart]:
+    for number, label, rows in _groups(frame, tables, "table"):
         best = rows.iloc[int(rows["gain"].argmax())]
         gain = f"{tables.metric.difference_text(best['gain'])} {tables.metric.difference_words}"
         count = number_of(rows["class"].nunique(), "class", "classes")
         summary = f"Gains over the student alone in {count}; the largest, {gain}, has {best['row']} in class {best['class']}."
         yield Chart(
-            "classes",
+            ChartKind.classes,
             "Gains per class over the student alone",
             label,
             summary,
@@ -160,29 +167,43 @@ def _classes(tables: BenchTables) -> Iterator[Chart]:
         )
 
 
-def _reliability(tables: BenchTables) -> Iterator[Chart]:
-    for number, label, rows in _groups(tables.reliability, tables, "table"):
+def _reliability(frame: pd.DataFrame, tables: BenchTables) -> Iterator[Chart]:
+    for number, label, rows in _groups(frame, tables, "table"):
         summary = f"Accuracy against confidence of {number_of(rows['series'].nunique(), 'setting')} on the test images of all seeds."
-        yield Chart("reliability", "Reliability", label, summary, f"reliability-{number}", rows, reliability_chart(rows))
+        yield Chart(ChartKind.reliability, "Reliability", label, summary, f"reliability-{number}", rows, reliability_chart(rows))
 
 
-def _agreement(tables: BenchTables) -> Iterator[Chart]:
-    for number, label, rows in _groups(tables.agreement, tables, "table"):
+def _agreement(frame: pd.DataFrame, tables: BenchTables) -> Iterator[Chart]:
+    for number, label, rows in _groups(frame, tables, "table"):
         if len(rows) < 2:
             continue
         top = rows.iloc[int(rows["test_agreement"].argmax())]
         summary = f"Agreement with the teacher on the test images; most, {100 * top['test_agreement']:.1f} %, has {top['row']}."
         chart = agreement_chart(rows, tables.metric)
-        yield Chart("agreement", "Agreement with the teacher", label, summary, f"agreement-{number}", rows, chart)
+        yield Chart(ChartKind.agreement, "Agreement with the teacher", label, summary, f"agreement-{number}", rows, chart)
 
 
-KINDS: Mapping[str, Callable[[BenchTables], Iterator[Chart]]] = {
-    "surface": _surfaces,
-    "slices": _slices,
-    "forest": _forests,
-    "pareto": _paretos,
-    "curves": _curves,
-    "classes": _classes,
-    "reliability": _reliability,
-    "agreement": _agreement,
+@dataclass(frozen=True)
+class Kind:
+    """A kind of charts. frame: the rows of all of them; charts: from some or all of these rows; needs: without what there is none."""
+
+    frame: Callable[[BenchTables], pd.DataFrame]
+    charts: Callable[[pd.DataFrame, BenchTables], Iterator[Chart]]
+    needs: str
+
+
+A_SWEEP = "a method that was tried at two settings or more"
+KINDS: Mapping[ChartKind, Kind] = {
+    ChartKind.surface: Kind(lambda tables: tables.sweeps, _surfaces, A_SWEEP),
+    ChartKind.slices: Kind(lambda tables: tables.sweeps, _slices, A_SWEEP),
+    ChartKind.forest: Kind(lambda tables: tables.forest, _forests, "tuned KD and a healthy row beside it, of two seeds or more"),
+    ChartKind.pareto: Kind(lambda tables: tables.pareto, _paretos, "two healthy rows whose measured costs differ"),
+    ChartKind.curves: Kind(lambda tables: tables.curves, _curves, "the metrics.jsonl of runs that are done"),
+    ChartKind.classes: Kind(
+        lambda tables: tables.classes, _classes, "the student alone, and errors per class in its results and in a method's"
+    ),
+    ChartKind.reliability: Kind(
+        lambda tables: tables.reliability, _reliability, "runs that have kept their predictions (--keep predictions)"
+    ),
+    ChartKind.agreement: Kind(lambda tables: tables.agreement, _agreement, "two healthy rows with a teacher"),
 }

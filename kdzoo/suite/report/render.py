@@ -77,16 +77,29 @@ def cell_text(value: Any, share: bool, sign: str = "") -> str:
 
 
 def _latex(shown: pd.DataFrame) -> str:
-    head, *body = [list(map(str, shown.columns)), *shown.itertuples(index=False)]
-    lines = [" & ".join(map(_tex, cells)) + r" \\" for cells in (head, *body)]
-    opening = rf"\begin{{tabular}}{{{'l' * len(head)}}}"
-    return "\n".join([opening, r"\hline", lines[0], r"\hline", *lines[1:], r"\hline", r"\end{tabular}"])
+    """A table with the rules of booktabs; columns of numbers are aligned to the right."""
+    names = list(map(str, shown.columns))
+    aligned = "".join("r" if _holds_numbers(shown[name]) else "l" for name in shown.columns)
+    head, *body = [" & ".join(map(_tex, cells)) + r" \\" for cells in (names, *shown.itertuples(index=False))]
+    opening = [r"% \usepackage{booktabs}", rf"\begin{{tabular}}{{{aligned}}}"]
+    return "\n".join([*opening, r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"])
 
 
+def _holds_numbers(column: pd.Series) -> bool:
+    cells = [cell for cell in map(str, column) if cell]
+    return bool(cells) and all(NUMBER.match(cell) for cell in cells)
+
+
+NUMBER = re.compile(r"[-+<\[]*\d")
+"""how a cell begins that holds a number"""
+MINUS = re.compile(r"(?<![\w.)])-(?=\.?\d)")
 TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "<": "$<$", ">": "$>$"} | {
     sign: rf"\{sign}" for sign in "&%$#_{}"
 }
+FIRST = re.compile(r"^[\[*]")
+"""what the end of the line before would take for its own where a cell begins with it"""
 
 
 def _tex(text: object) -> str:
-    return "".join(TEX.get(sign, sign) for sign in str(text))
+    written = "".join(TEX.get(sign, sign) for sign in str(text))
+    return MINUS.sub("$-$", FIRST.sub(r"{\g<0>}", written))

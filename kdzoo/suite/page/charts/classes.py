@@ -5,7 +5,7 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
-from kdzoo.suite.page.charts.marks import ROWS, STEP, base, difference_tip, difference_words, in_reader_units, layered, value_format
+from kdzoo.suite.page.charts.marks import ROWS, STEP, base, difference_tip, difference_words, in_reader_units, layered, value_format, when
 from kdzoo.tasks.task import Metric
 
 MOST_LABELLED = 12
@@ -39,6 +39,6 @@ def classes_chart(frame: pd.DataFrame, metric: Metric) -> alt.LayerChart:
     )
     parts = [rectangles.properties(name=ROWS)]
     if not many:
-        ink = alt.condition(f"abs(datum.gain) > {0.55 * bound!r}", alt.value("#ffffff"), alt.value("#10141a"))
+        ink = alt.ColorValue("#10141a", condition=when(f"abs(datum.gain) > {0.55 * bound!r}", "#ffffff"))
         parts.append(cells.transform_calculate(label="format(datum.gain_shown, '+.1f')").mark_text().encode(text="label:N", color=ink))
     return layered(*parts, height=STEP * len(classes))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
-from kdzoo.suite.page.charts.marks import ROWS, axis_format, base, layered, series_colour, value_format
+from kdzoo.suite.page.charts.marks import ROWS, axis_format, base, layered, series_colour, value_format, when
 from kdzoo.suite.page.frames.series import OTHERS
 from kdzoo.tasks.task import Metric
 
@@ -22,7 +22,7 @@ def curves_chart(frame: pd.DataFrame, metric: Metric) -> alt.LayerChart:
     colour = series_colour(frame, "stroke")
     lines = base().encode(x=alt.X("epoch:Q", title="epoch", axis=alt.Axis(tickMinStep=1, grid=False)), color=colour, detail="series:N")
     spread = lines.mark_area(opacity=0.16).encode(y=alt.Y("low:Q", title=measure), y2="high:Q")
-    strong = alt.condition(f"datum.colour == '{OTHERS}'", alt.value(0.35), alt.value(0.95))
+    strong = alt.OpacityValue(0.95, condition=when(f"datum.colour == '{OTHERS}'", 0.35))
     means = lines.mark_line(strokeWidth=1.8, clip=True).encode(y=y, opacity=strong)
     points = lines.mark_point(filled=True, size=16).encode(
         y=y,

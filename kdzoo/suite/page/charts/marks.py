@@ -16,6 +16,8 @@ ROWS = "rows"
 STEP = 22
 """pixels of a row of a chart with a row a method"""
 
+INK = "#1b2129"
+"""the colour of text in a file, which has no text around it"""
 BLUE, ORANGE, GREEN, RED, GREY = "#2f7fd1", "#c9701f", "#2b8f5b", "#d04a58", "#7d8690"
 PALETTE = (BLUE, ORANGE, GREEN, "#9163d0", RED, "#1b8c93", "#c45597", "#84801f")
 """colours with a contrast of 3 or more on white and on the page's dark ground"""
@@ -79,6 +81,11 @@ def difference_tip(field: str, title: str, metric: Metric) -> alt.Tooltip:
 def in_reader_units(chart: alt.Chart, fields: Sequence[str], metric: Metric) -> alt.Chart:
     """The chart with every field again as FIELD_shown, multiplied for a reader."""
     return chart.transform_calculate(**{f"{field}_shown": f"datum['{field}'] * {metric.factor}" for field in fields})
+
+
+def when(test: str, value: str | float) -> dict[str, Any]:
+    """A condition of a channel: the value where an expression holds for a row."""
+    return {"test": test, "value": value}
 
 
 def layered(*parts: alt.Chart, height: int) -> alt.LayerChart:

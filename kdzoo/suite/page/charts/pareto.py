@@ -5,7 +5,7 @@ from __future__ import annotations
 import altair as alt
 import pandas as pd
 
-from kdzoo.suite.page.charts.marks import BLUE, GREY, ROWS, axis_format, base, layered, value_format
+from kdzoo.suite.page.charts.marks import BLUE, GREY, ROWS, axis_format, base, layered, value_format, when
 from kdzoo.tasks.task import Metric
 
 HEIGHT = 260
@@ -23,15 +23,15 @@ def pareto_chart(frame: pd.DataFrame, metric: Metric) -> alt.LayerChart:
         f"{test}:Q", title=f"test {metric.heading}", scale=alt.Scale(zero=False, padding=14), axis=alt.Axis(format=axis_format(metric))
     )
     wide = frame["value"].min() > 0 and frame["value"].max() > WIDE * frame["value"].min()
-    scale = alt.Scale(type="log" if wide else "linear", zero=False, padding=24)
+    scale = alt.Scale(type="log" if wide else "linear", zero=False, nice=not wide, padding=24)
     x = alt.X("value:Q", title=cost, scale=scale, axis=alt.Axis(format="~s", tickCount=5))
     front = rows.transform_filter("datum.front")
     stair = front.mark_line(interpolate="step-after", stroke=BLUE, strokeWidth=1.5, opacity=0.6).encode(x=x, y=y)
     points = rows.mark_point(filled=True, opacity=0.95).encode(
         x=x,
         y=y,
-        color=alt.condition("datum.front", alt.value(BLUE), alt.value(GREY)),
-        size=alt.condition("datum.front", alt.value(90), alt.value(45)),
+        color=alt.ColorValue(GREY, condition=when("datum.front", BLUE)),
+        size=alt.SizeValue(45, condition=when("datum.front", 90)),
         tooltip=[
             alt.Tooltip("method:N"),
             alt.Tooltip("setting:N"),

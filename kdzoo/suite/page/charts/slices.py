@@ -7,7 +7,7 @@ from typing import Literal
 import altair as alt
 import pandas as pd
 
-from kdzoo.suite.page.charts.marks import ROWS, axis_format, base, layered
+from kdzoo.suite.page.charts.marks import ROWS, axis_format, base, layered, when
 from kdzoo.suite.page.charts.surface import setting_axis, setting_tips
 from kdzoo.suite.page.frames.sweeps import has_two_axes, part_words
 from kdzoo.suite.report.axes import in_order
@@ -28,7 +28,7 @@ def slices_chart(frame: pd.DataFrame, metric: Metric, along: Literal["column", "
         cells = cells.encode(color=_line_of(frame, "row" if along == "column" else "column"))
     lines = cells.mark_line(strokeWidth=1.5, opacity=0.8).encode(y=y)
     whiskers = cells.mark_rule(opacity=0.55).encode(y=alt.Y("less:Q", title=title), y2="more:Q")
-    size = alt.condition("datum.chosen", alt.value(150), alt.value(45))
+    size = alt.SizeValue(45, condition=when("datum.chosen", 150))
     points = cells.mark_point(filled=True, opacity=1).encode(y=y, size=size, tooltip=setting_tips(frame, metric))
     return layered(lines, whiskers, points.properties(name=ROWS), height=HEIGHT)
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 import altair as alt
 import pandas as pd
 
-from kdzoo.suite.page.charts.marks import OUTLINE, ROWS, base, layered, value_format
+from kdzoo.suite.page.charts.marks import OUTLINE, ROWS, base, layered, value_format, when
 from kdzoo.suite.page.frames.sweeps import has_two_axes, part_words
 from kdzoo.suite.report.axes import in_order
 from kdzoo.suite.report.settings import AXIS_WORDS
@@ -31,7 +31,7 @@ def surface_chart(frame: pd.DataFrame, metric: Metric) -> alt.LayerChart:
     fill = alt.Color("mean:Q", scale=alt.Scale(scheme="viridis", reverse=lower), legend=None)
     rectangles = cells.mark_rect(cornerRadius=3).encode(color=fill, tooltip=setting_tips(frame, metric)).properties(name=ROWS)
     bright = "datum.shade < 0.55" if lower else "datum.shade > 0.55"
-    ink = alt.condition(bright, alt.value("#10141a"), alt.value("#ffffff"))
+    ink = alt.ColorValue("#ffffff", condition=when(bright, "#10141a"))
     text = cells.mark_text(lineBreak="\n", lineHeight=13, dy=-13, baseline="middle").encode(text="label:N", color=ink)
     outline = cells.mark_rect(cornerRadius=3, filled=False, strokeWidth=4, stroke=OUTLINE).transform_filter("datum.chosen")
     return layered(rectangles, outline, text, height=CELL_HEIGHT * (frame["row"].nunique() if two else 1))

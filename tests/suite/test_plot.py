@@ -1,0 +1,112 @@
+"""Charts as files: drawn without a browser, with as many marks as the CSV beside them has rows."""
+
+import csv
+import json
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from test_leaderboard import AT, KD, NONE, objective, write
+
+from kdzoo.errors import InputError
+from kdzoo.suite.page.chart_kind import ChartKind
+from kdzoo.suite.page.kinds import KINDS, charts_of
+from kdzoo.suite.page.plot import specification, write_plot
+from kdzoo.suite.page.tables import tables_of
+
+DIGITS = Path(__file__).resolve().parent.parent.parent / "results" / "digits"
+SVG = "{http://www.w3.org/2000/svg}"
+WITHOUT_A_CHART = {ChartKind.reliability}
+"""results/digits keeps no predictions"""
+
+
+def rows_of(table: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(table.read_text().splitlines()))
+
+
+def marks_of(file: Path) -> list[int]:
+    """How many marks each chart of a file has that stand for rows."""
+    groups = [
+        g for g in ElementTree.fromstring(file.read_text()).iter(f"{SVG}g") if re.search(r"\brows(-|_)\d+\w*_marks\b", g.get("class", ""))
+    ]
+    return [len([child for child in group if child.tag != f"{SVG}g"]) for group in groups]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ChartKind if kind not in WITHOUT_A_CHART])
+def test_every_kind_has_a_mark_for_each_row_of_its_csv(tmp_path, kind):
+    tables = tables_of(DIGITS)
+    table = write_plot(tables, kind, tmp_path / f"{kind}.svg")
+    charts = charts_of(kind, tables)
+    assert marks_of(tmp_path / f"{kind}.svg") == [len(chart.frame) for chart in charts]
+    assert len(rows_of(table)) == sum({chart.data: len(chart.frame) for chart in charts}.values()) > 0
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ChartKind if kind not in WITHOUT_A_CHART])
+def test_every_specification_is_valid_vega_lite(kind):
+    for chart in charts_of(kind, tables_of(DIGITS)):
+        chart.chart.to_dict(validate=True)
+
+
+def test_every_kind_has_its_entry():
+    assert list(KINDS) == list(ChartKind)
+
+
+@pytest.mark.parametrize(("ending", "start"), [(".svg", b"<svg"), (".png", b"\x89PNG"), (".pdf", b"%PDF")])
+def test_the_ending_decides_the_format(tmp_path, ending, start):
+    write_plot(tables_of(DIGITS), ChartKind.forest, tmp_path / f"f{ending}")
+    assert (tmp_path / f"f{ending}").read_bytes().startswith(start)
+
+
+def test_conditions_pick_rows_of_chart_and_csv(tmp_path):
+    table = write_plot(tables_of(DIGITS), ChartKind.surface, tmp_path / "s.svg", ["method=hinton"])
+    rows = rows_of(table)
+    assert {row["method"] for row in rows} == {"hinton"}
+    assert marks_of(tmp_path / "s.svg") == [len(rows)]
+
+
+def test_what_cannot_be_drawn_is_refused_with_what_it_takes(tmp_path):
+    write(tmp_path / "b", objective("hinton"), 0, val=0.8, test=0.8)
+    with pytest.raises(InputError, match="no surface to draw: it takes a method that was tried at two settings or more"):
+        write_plot(tables_of(tmp_path / "b"), ChartKind.surface, tmp_path / "s.svg")
+    with pytest.raises(InputError, match=r"unknown '.jpg'; did you mean '.png'"):
+        write_plot(tables_of(DIGITS), ChartKind.forest, tmp_path / "f.jpg")
+    with pytest.raises(InputError, match="no forest to draw for these rows"):
+        write_plot(tables_of(DIGITS), ChartKind.forest, tmp_path / "f.svg", ["method=crd"])
+    assert not list(tmp_path.glob("*.*"))
+
+
+def test_the_file_needs_nothing_from_elsewhere():
+    text = json.dumps(specification(charts_of(ChartKind.curves, tables_of(DIGITS))))
+    assert re.findall(r"https?://[^\"]+", text) == re.findall(r"https://vega.github.io/schema/[^\"]+", text)
+
+
+def test_the_forest_is_the_rows_of_the_leaderboard_with_the_side_that_their_interval_lies_on(tmp_path):
+    for seed in range(3):
+        write(tmp_path / "b", objective("none"), seed, val=0.80, test=NONE[seed])
+        write(tmp_path / "b", objective("hinton"), seed, val=0.88, test=KD[seed])
+        write(tmp_path / "b", objective("at"), seed, val=0.84, test=AT[seed])
+    tables = tables_of(tmp_path / "b")
+    forest = tables.forest.set_index("method")
+    board = tables.board.set_index("method")
+    assert set(forest.index) == {"none", "at"}
+    for method, row in forest.iterrows():
+        assert row["vs_kd"] == board.loc[method, "vs_kd"]
+        low, high = board.loc[method, ["vs_kd_all_low", "vs_kd_all_high"]]
+        assert row["side"] == ("better" if low > 0 else "worse" if high < 0 else "not told apart")
+
+
+def test_the_front_holds_what_nothing_cheaper_reaches():
+    from kdzoo.suite.page.frames.board import on_front
+
+    costs, values = [1, 2, 2, 3, 4], [0.5, 0.7, 0.6, 0.7, 0.9]
+    assert on_front(costs, values) == [True, True, False, False, True]
+    assert on_front([1, 1], [0.5, 0.5]) == [True, True]
+
+
+def test_the_command_writes_chart_and_numbers(kdzoo, place):
+    answer = kdzoo("plot", DIGITS, "--kind", "forest", "-o", "out/forest.svg")
+    assert answer.status == 0, answer.err
+    assert answer.out == "plot: out/forest.svg, with its numbers in out/forest.csv\n"
+    assert (place / "out" / "forest.csv").exists()
+    assert kdzoo("plot", DIGITS, "--kind", "forst", "-o", "x.svg").status == 2
