@@ -131,6 +131,15 @@ KEYS: dict[str, Option] = {
     "skip_unreadable": Option(
         "Skip files of a folder that cannot be read; they are counted and listed. Otherwise they are an error.", PAIR
     ),
+    "licence": Option(
+        "Refuse, before any training, a teacher, a student's start or data under another licence than permissive ones (Apache-2.0, MIT, "
+        "BSD, ISC, CC0, CC-BY); permissive,unknown lets those pass of which none is known.",
+        PAIR,
+        default="any",
+        typed=str,
+        metavar="WHICH",
+        choices=("permissive", "permissive,unknown"),
+    ),
     "fine_tune": Option("First fine-tune a teacher that was made for other classes on this data set.", PAIR),
     "recipe": Option(
         "A recipe's name, or a YAML file; see `kdzoo recipes`.",

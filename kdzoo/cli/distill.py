@@ -14,7 +14,7 @@ from kdzoo.runs.options import ONE_RUN, PAIR, RESULTS
 from kdzoo.suite.plan.config import DISTILL_METHOD, DISTILL_RECIPE, DISTILL_STUDENT
 
 
-@takes_options(*ONE_RUN)
+@takes_options("licence", *ONE_RUN)
 def distill(
     folder: Annotated[
         Path, argument("Images: train/, test/ (and val/) with a sub-folder per class, or the sub-folders alone.", metavar="FOLDER")
@@ -86,7 +86,7 @@ def distill(
             panel=PAIR,
         ),
     ] = False,
-    **execution: Any,
+    **options: Any,
 ) -> int:
     """Distil a large network into a small one on your own images: one method and one recipe, no grid.
 
@@ -103,6 +103,7 @@ def distill(
     from kdzoo.suite.distill.verdict import conclusion, table, table_of_width
     from kdzoo.suite.distill.wish import FOLDER, Wish
 
+    licence = options.pop("licence")
     wish = Wish(
         data=f"{FOLDER}{folder}",
         teacher=teacher,
@@ -113,8 +114,9 @@ def distill(
         epochs=epochs,
         image_size=image_size,
         seed=seed,
-        execution={key: value for key, value in execution.items() if value is not None},
+        execution={key: value for key, value in options.items() if value is not None},
         skip_unreadable=skip_unreadable,
+        licence=licence,
     )
     with training_display() as display:
         verdict = distill_folder(wish, display.handle)

@@ -16,7 +16,7 @@ from kdzoo.runs.options import ONE_RUN
 from kdzoo.runs.store import RunFolder, teacher_store
 from kdzoo.suite.report.records import read_record
 
-OPTIONS = ("data", "data_root", "limit", "val_fraction", "split_seed", "recipe", "epochs", "lr", "set", "plugin")
+OPTIONS = ("data", "data_root", "limit", "val_fraction", "split_seed", "licence", "recipe", "epochs", "lr", "set", "plugin")
 """the keys of a bench that say how a teacher is trained"""
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from kdzoo.contract.registry import Registry
 from kdzoo.files import cache_folder
+from kdzoo.runs.licences import UNKNOWN, licence_in, spelled
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class DataSource:
 
     files: what its own files have below the root, where kdzoo does not pack them; None for a set that needs no files there.
     get: how to get them; empty for what `kdzoo data prepare` downloads. read: reads its arrays (`sources.Raw`); None for
-    the sets that `sources` reads itself.
+    the sets that `sources` reads itself. licence: an SPDX identifier, as those say who publish it; None where they do not.
     """
 
     description: str
@@ -29,10 +30,11 @@ class DataSource:
     files: str | None = None
     get: str = ""
     read: Callable[[], Any] | None = None
+    licence: str | None = None
 
 
 _OWN = {
-    "digits": DataSource("handwritten digits, part of scikit-learn", 1438, 359, 10, (1, 8, 8)),
+    "digits": DataSource("handwritten digits, part of scikit-learn", 1438, 359, 10, (1, 8, 8), licence="CC-BY-4.0"),
     "mnist": DataSource("handwritten digits", 60_000, 10_000, 10, (1, 28, 28), "MNIST/raw"),
     "cifar10": DataSource("photographs", 50_000, 10_000, 10, (3, 32, 32), "cifar-10-batches-py"),
     "cifar100": DataSource("photographs", 50_000, 10_000, 100, (3, 32, 32), "cifar-100-python"),
@@ -46,12 +48,15 @@ _OWN = {
         (1, 32, 32),
         "fsdd/recordings",
         "git clone https://github.com/Jakobovski/free-spoken-digit-dataset fsdd",
+        licence="CC-BY-SA-4.0",
     ),
     "folder:PATH": DataSource("your own images, one sub-folder for each class, perhaps in train/, test/ and val/"),
 }
 
 HALVED = {"cifar10_16": "cifar10", "cifar100_16": "cifar100"}
 """data sets that are another's images at half their side, read from its files"""
+
+LICENCE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "LICENCE.txt", "LICENCE.md")
 
 DATA: Registry[DataSource] = Registry("data", _OWN)
 """every data set by name: kdzoo's own and a user's"""
@@ -72,6 +77,15 @@ def location_of(name: str, root: Path | None) -> str | None:
         return "built in"
     places: Iterable[Path] = (data_root(root) / HALVED.get(name, name) / "train.npz", data_root(root) / files)
     return next((str(place) for place in places if place.is_file() or (place.is_dir() and any(place.iterdir()))), None)
+
+
+def licence_of_data(request: str) -> str:
+    """The licence of a data set by name, or of `folder:PATH` whose LICENSE names one (`SPDX-License-Identifier: CC-BY-4.0`)."""
+    if not request.startswith("folder:"):
+        source = DATA.find(HALVED.get(request, request))
+        return spelled(source.licence if source is not None else None)
+    folder = Path(os.path.expanduser(request.removeprefix("folder:")))
+    return next((name for file in LICENCE_FILES if (name := licence_in(folder / file)) is not None), UNKNOWN)
 
 
 def missing_data(name: str, places: str, how: str) -> str:

@@ -22,12 +22,12 @@ from kdzoo.errors import InputError, KdzooError, unknown
 from kdzoo.text import number_of
 
 
-def register_source(name: str, read: Callable[[], Raw], description: str = "") -> None:
-    """Make a data set of your own known under a name; `read` returns its arrays.
+def register_source(name: str, read: Callable[[], Raw], description: str = "", licence: str | None = None) -> None:
+    """Make a data set of your own known under a name; `read` returns its arrays. licence: an SPDX identifier such as CC-BY-4.0.
 
     The same function again, as when a notebook's cell is run again, replaces it; raises InputError for a name that another has.
     """
-    DATA.add(name, DataSource(description, read=read), definition_of(read))
+    DATA.add(name, DataSource(description, read=read, licence=licence), definition_of(read))
 
 
 def load(

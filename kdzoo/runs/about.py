@@ -32,6 +32,12 @@ class _Dose(_Read):
     measured: str
 
 
+class _Licensed(_Read):
+    part: str
+    of: str
+    licence: str
+
+
 class _About(_Read):
     pair: str | None = None
     recipe: str | None = None
@@ -40,6 +46,7 @@ class _About(_Read):
     swept: list[str] = []
     sweep_teacher: str | None = None
     doses: dict[str, _Dose] = {}
+    licences: list[_Licensed] = []
 
 
 def about_faults(content: object) -> list[str]:

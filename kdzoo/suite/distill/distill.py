@@ -23,10 +23,12 @@ from kdzoo.suite.distill.judge import judge, located_run, trained_student
 from kdzoo.suite.distill.plan import plan_distillation
 from kdzoo.suite.distill.verdict import Verdict, conclusion, table
 from kdzoo.suite.distill.wish import FOLDER, Wish
+from kdzoo.suite.export.card import licence_lines
 from kdzoo.suite.export.student import load_student
 from kdzoo.suite.export.timm_format import write_timm
 from kdzoo.suite.plan.config import DISTILL_METHOD, DISTILL_RECIPE
 from kdzoo.suite.plan.jobs import Outcome
+from kdzoo.suite.report.records import read_record
 from kdzoo.suite.run.bench import run as run_bench
 from kdzoo.suite.run.display import open_display
 from kdzoo.suite.run.launchers import LauncherSetup, create_launcher
@@ -69,8 +71,10 @@ def distill_folder(wish: Wish, handle: Emit | None = None) -> Verdict:
 
 def leave(out: Path, prepared: Prepared, verdict: Verdict) -> None:
     """Write what a distillation delivers into a folder: weights, classes, the code that reads images, README and verdict."""
-    student, _ = load_student(located_run(prepared, verdict.method).folder, prepared.options.image_cache)
-    words = "\n".join([*("    " + line for line in table(verdict)), "", conclusion(verdict)])
+    folder = located_run(prepared, verdict.method).folder
+    student, _ = load_student(folder, prepared.options.image_cache)
+    rows = ["    " + line for line in table(verdict)]
+    words = "\n".join([*rows, "", conclusion(verdict), "", "## Licences", "", licence_lines(read_record(folder))])
     write_timm(out, student, words)
     write_json(out / "verdict.json", json.loads(json.dumps(asdict(verdict))))
 
@@ -90,6 +94,7 @@ def distill(
     results: str | Path | None = None,
     execution: Execution | None = None,
     skip_unreadable: bool = False,
+    licence: str | None = None,
     progress: bool = True,
 ) -> Distilled:
     """Train a student under a teacher and return it, with the same student trained alone to compare with.
@@ -99,11 +104,12 @@ def distill(
     ((images, labels), (images, labels)) of train and test with images (N, H, W[, C]) or (N, C, H, W) uint8 and labels that
     are numbers or names. out: where to leave what the command line leaves in its folder: weights, classes, README, verdict
     and runs; for a folder of images and a student by name. method, recipe and image size are by default those of the
-    command line. results: the folder of the runs; None for `out`, or else `results`. Trains in this process, through the
-    same trainer as a bench; the same call again trains nothing. execution: how it is executed, as
+    command line. licence: which licences teacher, start and data may have, `permissive` or `permissive,unknown`; None for
+    any. results: the folder of the runs; None for `out`, or else `results`. Trains in this process, through the same
+    trainer as a bench; the same call again trains nothing. execution: how it is executed, as
     `kdzoo.Execution(device="cuda")`; without `threads` it takes as many as torch has (`torch.get_num_threads`, which
-    OMP_NUM_THREADS sets), and torch's number is restored afterwards. progress: whether what is
-    trained is shown as a bench shows it. The notes on data and networks are in `verdict.notes`.
+    OMP_NUM_THREADS sets), and torch's number is restored afterwards. progress: whether what is trained is shown as a bench
+    shows it. The notes on data and networks are in `verdict.notes`.
     Raises InputError before any work, and WorkFailed where a run fails.
     """
     name = data_name(data)
@@ -129,6 +135,7 @@ def distill(
         seed=seed,
         execution=options,
         skip_unreadable=skip_unreadable,
+        licence=licence,
     )
     prepared, found = plan_distillation(wish, modules)
     if out is not None:

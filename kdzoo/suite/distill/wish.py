@@ -16,7 +16,7 @@ FOLDER = "folder:"
 class Wish:
     """What a distillation is asked for, from the command line and from Python alike; None leaves an option at its default.
 
-    results, name: its bench is the folder `name` in `results`.
+    results, name: its bench is the folder `name` in `results`. licence: as `BenchConfig.licence`.
     """
 
     data: str
@@ -33,10 +33,11 @@ class Wish:
     execution: Mapping[str, Any] = field(default_factory=dict)
     """how it is executed: keys of a bench such as device and threads, with their values"""
     skip_unreadable: bool = False
+    licence: str | None = None
 
     def options(self, teacher: str, image_size: int | None) -> dict[str, Any]:
         """The options of the bench that trains it, with the teacher as a request and the side of the images that the networks see."""
-        given = {"epochs": self.epochs, "lr": self.lr}
+        given = {"epochs": self.epochs, "lr": self.lr, "licence": self.licence}
         return {
             "name": self.name,
             "results": str(self.results),

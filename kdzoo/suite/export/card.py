@@ -14,6 +14,7 @@ from kdzoo.suite.report.bench import read_bench
 from kdzoo.suite.report.cells import method_words
 from kdzoo.suite.report.intervals import wilson
 from kdzoo.suite.report.leaderboard import leaderboard_frame
+from kdzoo.suite.report.licences import licences_of
 from kdzoo.suite.report.markdown import markdown_table
 from kdzoo.suite.report.records import Record, read_record, taught_on
 from kdzoo.suite.report.runs_table import SETTING, setting_columns
@@ -30,6 +31,7 @@ def card_words(folder: RunFolder) -> str:
         "How it was trained": training_words(record),
         "How good it is": "\n\n".join(filter(None, (result_words(record), row_words(folder, record)))),
         "Data": data_words(record),
+        "Licences": licence_lines(record),
         "Limits": limits_words(record),
     }
     return "\n\n".join(f"## {title}\n\n{text}" for title, text in parts.items())
@@ -113,6 +115,15 @@ def data_words(record: Record) -> str:
         + (f" Taught on: {markdown_text(told)}." if told else "")
         + markdown_text(notes)
     )
+
+
+def licence_lines(record: Record) -> str:
+    """Under which licences that stands which a student was made from, in a list."""
+    things = licences_of([record])
+    if not things:
+        return "Unknown: the run was planned before licences were recorded. Ask whoever published its teacher, its start and its data."
+    lines = [f"- {thing.part} `{thing.of}`: {thing.licence}" for thing in things]
+    return "\n".join([*lines, "", "As those say who publish them. What they ask of a network made from them is for its user to judge."])
 
 
 def limits_words(record: Record) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kdzoo.contract.objective import Deployed
@@ -12,10 +12,13 @@ from kdzoo.data.split import Splits
 from kdzoo.errors import InputError
 from kdzoo.models.network import Network
 from kdzoo.models.weights import metadata_of
+from kdzoo.runs.licences import UNKNOWN, Licensed, distilled_words
 from kdzoo.runs.recipe import Recipe
 from kdzoo.runs.seals import DIGEST
 from kdzoo.runs.spec import NetworkSpec, Run
 from kdzoo.runs.store import RunFolder
+from kdzoo.suite.report.licences import licences_of
+from kdzoo.suite.report.records import read_record
 from kdzoo.training.located import LocatedRun, Modules
 from kdzoo.training.run_data import load_run_data
 from kdzoo.training.run_student import load_trained_student
@@ -65,6 +68,7 @@ def load_student(folder: RunFolder, image_cache: int | None = None) -> tuple[Stu
             f"rm {again}/result.json; kdzoo run {again}"
         )
     located = LocatedRun.read(folder)
+    things = licences_of([read_record(folder)])
     spec = located.run.student
     if spec.name.startswith("module:"):
         raise InputError(f"{folder.id}: its student is a module given from Python ({spec.name}), which no other process can build")
@@ -76,13 +80,17 @@ def load_student(folder: RunFolder, image_cache: int | None = None) -> tuple[Stu
         spec=spec,
         dataset=dataset,
         recipe=located.run.recipe,
-        metadata={key: value for key, value in metadata_of(folder.student).items() if key not in WRITTEN_ANEW},
-        origin=origin_words(located.run),
+        metadata={**_kept_metadata(folder), "licences": "; ".join(map(str, things)) or UNKNOWN},
+        origin=origin_words(located.run, things),
         from_files=str(located.paths.get("data", "")).startswith("folder:"),
     )
     return student, splits
 
 
-def origin_words(run: Run) -> str:
-    """From what a student was made."""
-    return "trained with kdzoo" if run.teacher is None else f"distilled from `{run.teacher.name}` with kdzoo"
+def _kept_metadata(folder: RunFolder) -> dict[str, str]:
+    return {key: value for key, value in metadata_of(folder.student).items() if key not in WRITTEN_ANEW}
+
+
+def origin_words(run: Run, things: Sequence[Licensed]) -> str:
+    """From what a student was made, and under which licence its teacher stands. things: what its run is made from."""
+    return "trained with kdzoo" if run.teacher is None else distilled_words(things, run.teacher.name)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, ValidationInfo, field_validator
 
 from kdzoo.runs.fields import Count, Integer, Number, Share
+from kdzoo.runs.licences import Allowed
 from kdzoo.runs.options import ExecutionSpec, as_list
 
 NONE = "none"
@@ -71,6 +72,12 @@ def _seeds(value: object) -> object:
     return tuple(range(count))
 
 
+def _with_permissive(value: tuple[Allowed, ...]) -> tuple[Allowed, ...]:
+    if value and "permissive" not in value:
+        raise ValueError(f"expected permissive, or permissive,unknown, got {','.join(value)}")
+    return value
+
+
 def _folder_name(value: str) -> str:
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", value) is None:
         raise ValueError(f"expected a folder's name of letters, digits, '.', '_' and '-', got {value!r}")
@@ -78,6 +85,10 @@ def _folder_name(value: str) -> str:
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(as_list)]
+
+
+Licences = Annotated[tuple[Allowed, ...], BeforeValidator(as_list), AfterValidator(_with_permissive)]
+"""which licences are allowed: the permissive ones, and beside these those that are unknown; all where it is empty"""
 
 
 ClassWords = Annotated[tuple[str, ...] | None, BeforeValidator(_class_words)]
@@ -110,6 +121,7 @@ class BenchConfig(ExecutionSpec):
     another data set by name. transfer_only: on these alone.
     skip_unreadable: files of a folder that cannot be read are skipped, counted and listed, instead of refused.
     pairs: `teacher/student`, or give teacher and student. set: further keys, such as `recipe.batch_size`.
+    licence: which licences what a run is made from may have: `permissive`, or `permissive,unknown`; none for any.
     recipe: a recipe's name or file; or, in a YAML file and from Python, a mapping of its keys, with `name` for the recipe that
     they change: `{name: digits, epochs: 5}`.
     """
@@ -148,6 +160,7 @@ class BenchConfig(ExecutionSpec):
     fine_tune: bool = False
     wandb: Literal["online", "offline", "disabled"] | None = None
     plugin: Names = ()
+    licence: Licences = ()
 
     @field_validator("control_seeds")
     @classmethod

@@ -19,12 +19,14 @@ from kdzoo.models.names import own_norm
 from kdzoo.models.network import freeze
 from kdzoo.models.normalisation import AUTO, usual_for
 from kdzoo.models.request import NetworkRequest, ensemble_ids, pretrained_by_default
+from kdzoo.runs.licences import record
 from kdzoo.runs.recipe import Recipe
 from kdzoo.runs.spec import NetworkSpec, ObjectiveSpec, Run
 from kdzoo.suite.plan.bench_data import BenchData
 from kdzoo.suite.plan.changes import below
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.doses import Dose
+from kdzoo.suite.plan.licences import things_of_run
 from kdzoo.suite.plan.networks import NetworkResolver, Offer
 from kdzoo.suite.plan.objectives import Pairing, card_record
 from kdzoo.suite.plan.planned import PlannedRun
@@ -176,12 +178,14 @@ class RunFactory:
         )
         paths = {"student": student.path, "teacher": teacher.path if reads_teacher else None}
         pair = f"{teacher.spec.name}{f' ({teacher_spec.views} view)' if teacher_spec.views else ''}/{student.spec.name}"
-        about = self._about(run, pair=pair, teacher_id=teacher.run_id, paths=paths)
-        record = {"doses": {name: dose.record() for name, dose in doses.items()}} if doses else {}
-        return PlannedRun(run, {**about, **record}, provisional)
+        about = self._about(run, pair=pair, teacher_id=teacher.run_id, paths=paths, trained=teacher.training)
+        measured = {"doses": {name: dose.record() for name, dose in doses.items()}} if doses else {}
+        return PlannedRun(run, {**about, **measured}, provisional)
 
-    def _about(self, run: Run, *, pair: str, teacher_id: str | None, paths: Mapping[str, Any]) -> dict[str, Any]:
-        """What is recorded beside a run."""
+    def _about(
+        self, run: Run, *, pair: str, teacher_id: str | None, paths: Mapping[str, Any], trained: PlannedRun | None = None
+    ) -> dict[str, Any]:
+        """What is recorded beside a run. trained: the run that trains its teacher first."""
         where = {
             "data": self.config.data,
             "data_root": self.config.data_root,
@@ -189,6 +193,7 @@ class RunFactory:
             "transfer_data": self.config.transfer_data if run.data.transfer is not None else None,
             **paths,
         }
+        places = {key: value for key, value in where.items() if value is not None}
         published = self.protocol.published_for(pair)
         return {
             "recipe": Path(self.config.recipe).stem,
@@ -199,7 +204,8 @@ class RunFactory:
             "swept": _swept(self.config),
             "data": self.data.record_of(run.data),
             "class_names": list(self.data.dataset.classes),
-            "paths": {key: value for key, value in where.items() if value is not None},
+            "licences": record(things_of_run(run, places, trained)),
+            "paths": places,
         }
 
 

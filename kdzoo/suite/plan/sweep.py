@@ -11,6 +11,7 @@ from typing import Any
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.data.dataset import Dataset
 from kdzoo.errors import InputError, collect_problems
+from kdzoo.runs.licences import recorded, refusals
 from kdzoo.runs.spec import ObjectiveSpec
 from kdzoo.suite.plan.bench_data import BenchData, image_size, plan_data, read_images
 from kdzoo.suite.plan.changes import below, read_changes
@@ -57,6 +58,7 @@ def plan(config: BenchConfig, modules: Modules | None = None) -> Plan:
     for teacher, student in pairs:
         with collect_problems(problems):
             runs.append(_plan_pair(factory, requests, teacher, student, ratios, problems))
+    problems += _refused_licences(config, runs)
     if problems:
         problems += faults_of_settings(requests, config, factory.pairing)  # which no pair has reported where none could be resolved
         raise InputError(*dict.fromkeys(problems))
@@ -124,6 +126,13 @@ def _join(config: BenchConfig, data: BenchData, pairs: Sequence[PairRuns], notes
         notes=tuple(dict.fromkeys(notes)),
         unmeasured=tuple({probe.run.id: probe for pair in pairs for probe in pair.unmeasured}.values()),
     )
+
+
+def _refused_licences(config: BenchConfig, pairs: Sequence[PairRuns]) -> list[str]:
+    """What runs are made from under licences that were not asked for."""
+    of_students = [thing for pair in pairs for one in pair.students for thing in recorded(one.about)]
+    of_teachers = [thing.of_teacher for pair in pairs if pair.teacher for thing in recorded(pair.teacher.about)]
+    return refusals((*of_students, *of_teachers), config.licence)
 
 
 def _why_duplicate(objective: ObjectiveSpec) -> str:

@@ -15,6 +15,7 @@ from kdzoo.suite.report.cells import STUDENT_ALONE, method_words
 from kdzoo.suite.report.columns import ALL_COLUMNS, columns_for
 from kdzoo.suite.report.comparisons import comparisons
 from kdzoo.suite.report.error_model import ROWS_TO_FIT
+from kdzoo.suite.report.licences import licence_words
 from kdzoo.suite.report.over_pairs import MANY_PAIRS, pair_groups
 from kdzoo.suite.report.selection import at_published_coefficients, collapse_words, rule_words
 from kdzoo.tasks.task import Metric
@@ -61,6 +62,7 @@ def footnotes(bench: BenchRecords, board: pd.DataFrame, frames: Sequence[pd.Data
         meanings(frames, bench.task.headline),
         *(line for say in notes_of for line in _shared(blocks, say)),
         *about_pairs,
+        *_shared(blocks, lambda block: licence_words(block.records)),
     ]
     return [line for line in lines if line]
 

@@ -1,0 +1,102 @@
+"""Under which licences that stands which a run is made from, as run.json records it, and which of them are permissive. Free of torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from kdzoo.files import read_text
+
+Part = Literal["teacher", "student's start", "data", "transfer data"]
+PARTS: tuple[Part, ...] = get_args(Part)
+Allowed = Literal["permissive", "unknown"]
+
+UNKNOWN = "unknown"
+OWN = "own"
+"""of weights that began at random and were trained here: whoever trained them decides"""
+SPDX = re.compile(r"SPDX-License-Identifier:\s*([A-Za-z0-9.+-]+)")
+SPELLINGS = {
+    name.casefold(): name
+    for name in (
+        "Apache-2.0", "MIT", "ISC", "0BSD", "BSD-2-Clause", "BSD-3-Clause", "CC0-1.0",
+        "CC-BY-3.0", "CC-BY-4.0", "CC-BY-SA-3.0", "CC-BY-SA-4.0", "CC-BY-NC-4.0", "CC-BY-NC-SA-4.0",
+    )
+}  # fmt: skip
+"""SPDX's spelling of the names that model hubs write in lower case"""
+PERMISSIVE = re.compile(r"apache-2\.0|mit|isc|0bsd|bsd(-\d-clause)?|cc0(-1\.0)?|cc-by(-\d\.\d)?", re.IGNORECASE)
+PERMISSIVE_WORDS = "Apache-2.0, MIT, BSD, ISC, CC0 or CC-BY"
+
+
+@dataclass(frozen=True)
+class Licensed:
+    """A thing that a run is made from, and its licence: an SPDX identifier, another's own name for it, `own` or `unknown`.
+
+    part: what it is to the run. of: its name, such as `resnet50.a1_in1k`.
+    """
+
+    part: Part
+    of: str
+    licence: str
+
+    @property
+    def of_teacher(self) -> Licensed:
+        """The same of a network that teaches: its start is the teacher."""
+        return replace(self, part="teacher") if self.part == "student's start" else self
+
+    def __str__(self) -> str:
+        return f"{self.part} {self.of}: {self.licence}"
+
+
+def spelled(licence: str | None) -> str:
+    """A licence in SPDX's spelling, where it is a usual one; `unknown` for none."""
+    text = (licence or UNKNOWN).strip() or UNKNOWN
+    return SPELLINGS.get(text.casefold(), text)
+
+
+def licence_in(path: Path) -> str | None:
+    """The licence that a text file names in a line `SPDX-License-Identifier: NAME`; None where there is no such file or line."""
+    try:
+        found = SPDX.search(read_text(path))
+    except OSError:
+        return None
+    return spelled(found[1]) if found else None
+
+
+def record(things: Iterable[Licensed]) -> list[dict[str, str]]:
+    """What run.json records under `about.licences`, each thing once."""
+    return [asdict(thing) for thing in dict.fromkeys(things)]
+
+
+def recorded(about: Mapping[str, Any]) -> tuple[Licensed, ...]:
+    """What run.json says under `about.licences`; empty for a run that was planned before it was recorded."""
+    return tuple(Licensed(one["part"], one["of"], one["licence"]) for one in about.get("licences", ()))
+
+
+def refusals(things: Iterable[Licensed], allowed: Collection[Allowed]) -> list[str]:
+    """Why things may not be used where only such licences are allowed, a sentence each; none where nothing is asked for.
+
+    What is the user's own always may.
+    """
+    if not allowed:
+        return []
+    found = []
+    for thing in sorted(dict.fromkeys(things), key=lambda thing: PARTS.index(thing.part)):
+        if thing.licence in (OWN, UNKNOWN):
+            if thing.licence == UNKNOWN and UNKNOWN not in allowed:
+                found.append(f"licence: {thing.part} {thing.of}: its licence is unknown; --licence permissive,unknown lets it pass")
+        elif not PERMISSIVE.fullmatch(thing.licence):
+            found.append(f"licence: {thing.part} {thing.of} is under {thing.licence}, expected {PERMISSIVE_WORDS}")
+    return found
+
+
+def distilled_words(things: Sequence[Licensed], teacher: str) -> str:
+    """`distilled with kdzoo from X under Y`: whose knowledge a student has, and under which licence that is."""
+    named = {thing.of: thing.licence for thing in things if thing.part == "teacher"} or {teacher: UNKNOWN}
+    return "distilled with kdzoo from " + " and ".join(f"`{of}` under {_under(licence)}" for of, licence in named.items())
+
+
+def _under(licence: str) -> str:
+    return {UNKNOWN: "an unknown licence", OWN: "its owner's own terms"}.get(licence, licence)
