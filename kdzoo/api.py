@@ -75,6 +75,7 @@ def bench(
     name: str | None = None,
     skip_unreadable: bool | None = None,
     fine_tune: bool | None = None,
+    licence: str | Sequence[str] | None = None,
     wandb: Literal["online", "offline", "disabled"] | None = None,
     execution: Execution | None = None,
     plugin: str | Path | Sequence[str | Path] | None = None,
@@ -128,6 +129,7 @@ def bench(
         "name": name,
         "skip_unreadable": skip_unreadable,
         "fine_tune": fine_tune,
+        "licence": licence,
         "wandb": wandb,
         "plugin": plugin,
     }

@@ -291,7 +291,7 @@ def test_a_graph_takes_any_number_of_images_and_knows_its_classes(odd_photos, tm
         np.testing.assert_allclose(scores, expected[:count], atol=1e-5)
     about = session.get_modelmeta().custom_metadata_map
     assert json.loads(about["class_names"]) == list(data.classes)
-    assert json.loads(about["input"])["side"] == 32
+    assert json.loads(about["reading"]) == {"decode_side": 37, "crop_side": 32, "scales": {"16-bit": 4096}}
     model = onnx.load(tmp_path / "student.onnx")
     onnx.checker.check_model(model, full_check=True)
     assert opset == max(one.version for one in model.opset_import if not one.domain)

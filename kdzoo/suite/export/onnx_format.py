@@ -8,7 +8,7 @@ from pathlib import Path
 from kdzoo.data.split import Splits
 from kdzoo.runs.atomic import write_bytes
 from kdzoo.suite.export.graph import INPUT, Agreement, check_graph, require_packages, write_graph
-from kdzoo.suite.export.reading import Reading, ReadingCode, array_code, pixel_code, reading_of
+from kdzoo.suite.export.reading import Reading, ReadingCode, array_code, pixel_code, reading_of, reading_options
 from kdzoo.suite.export.readme import READ_CLASSES, Usage, readme
 from kdzoo.suite.export.student import Student
 from kdzoo.suite.export.timm_format import write_classes
@@ -53,7 +53,12 @@ def onnx_usage(code: ReadingCode) -> Usage:
 
 
 def _properties(student: Student, reading: Reading, pixels: bool) -> dict[str, str]:
-    """The metadata of a graph: the student's own, the names of its classes, and how it takes images."""
-    side = reading.seen_side if pixels else reading.side
-    takes = {"side": side, "channels": reading.channels, "mean": list(reading.mean), "std": list(reading.std), "pixels": pixels}
-    return {**student.metadata, "class_names": json.dumps(list(student.dataset.classes)), "input": json.dumps(takes)}
+    """The metadata of a graph: the student's own, the names of its classes, and, where torch resizes no image, how one is read for it:
+    the arguments of `preprocess.read_image`, or of `preprocess.read_pixels`.
+    """
+    options = None if reading.enlarges or (reading.resizes and not pixels) else reading_options(reading, normalise=not pixels)
+    return {
+        **student.metadata,
+        "class_names": json.dumps(list(student.dataset.classes)),
+        **({"reading": json.dumps(options)} if options is not None else {}),
+    }

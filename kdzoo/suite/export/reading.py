@@ -98,13 +98,13 @@ def array_code(reading: Reading) -> ReadingCode:
         code = tensor_code(reading)
         *before, last = code.statements
         return ReadingCode(("import torch", *code.imports), (*before, f"{last}.numpy()"), code.modules)
-    return ReadingCode((f"from preprocess import read_image{BESIDE}",), _call("image = read_image(", ")", _reading_options(reading)))
+    return ReadingCode((f"from preprocess import read_image{BESIDE}",), _call("image = read_image(", ")", reading_options(reading)))
 
 
 def tensor_code(reading: Reading) -> ReadingCode:
     """Code that leaves a network's input as a tensor (1, C, S, S) float32; torch is imported already."""
     if not reading.resizes:
-        call = _call("image = torch.from_numpy(read_image(", "))", _reading_options(reading))
+        call = _call("image = torch.from_numpy(read_image(", "))", reading_options(reading))
         return ReadingCode((f"from preprocess import read_image{BESIDE}",), call)
     statements = _call("pixels = torch.from_numpy(read_pixels(", "))", _pixel_options(reading, crop=False))
     normalised = ", ".join(repr(list(part)) for part in (reading.mean, reading.std))
@@ -123,8 +123,10 @@ def pixel_code(reading: Reading) -> ReadingCode:
     return ReadingCode(imports, (*statements, f"image = centre(pixels, {reading.crop_side}).numpy()"), (preprocess, network_input))
 
 
-def _reading_options(reading: Reading) -> dict[str, object]:
-    return {**_pixel_options(reading, crop=True), "mean": list(reading.mean), "std": list(reading.std)}
+def reading_options(reading: Reading, *, normalise: bool = True) -> dict[str, object]:
+    """The arguments of `preprocess.read_image` that are not its defaults, or of `preprocess.read_pixels` where it does not normalise."""
+    pixels = _pixel_options(reading, crop=True)
+    return {**pixels, "mean": list(reading.mean), "std": list(reading.std)} if normalise else pixels
 
 
 def _pixel_options(reading: Reading, *, crop: bool) -> dict[str, object]:
