@@ -1,0 +1,192 @@
+"""The page of a bench beside the CSV files of the same folder, and what it weighs."""
+
+import html
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from test_leaderboard import AT, KD, NONE, objective, write
+
+from kdzoo.errors import InputError
+from kdzoo.suite.page.build import build_page
+from kdzoo.suite.page.sentences import answers
+from kdzoo.suite.page.tables import tables_of
+from kdzoo.suite.report.columns import columns_for
+from kdzoo.suite.report.table_files import write_tables
+from kdzoo.tasks.classification import TOP1
+
+DIGITS = Path(__file__).resolve().parent.parent.parent / "results" / "digits"
+
+
+class Tables(HTMLParser):
+    """The tables of a page: captions, and rows of (text, data-value)."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, list[list[tuple[str, str | None]]]]] = []
+        self._cell: list | None = None
+        self._caption = False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        match tag:
+            case "table":
+                self.found.append(("", []))
+            case "caption":
+                self._caption = True
+            case "tr":
+                self.found[-1][1].append([])
+            case "th" | "td":
+                self._cell = ["", dict(attrs).get("data-value")]
+
+    def handle_data(self, data):
+        if self._caption:
+            self.found[-1] = (self.found[-1][0] + data, self.found[-1][1])
+        elif self._cell is not None:
+            self._cell[0] += data
+
+    def handle_endtag(self, tag):
+        if tag == "caption":
+            self._caption = False
+        elif tag in ("th", "td") and self._cell is not None:
+            self.found[-1][1][-1].append(tuple(self._cell))
+            self._cell = None
+
+
+def data_of(page: str) -> dict:
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)[1])
+
+
+def unpack(packed: dict) -> pd.DataFrame:
+    """A frame as the page's script unpacks it."""
+    rows = packed["rows"]
+
+    def values(column):
+        if isinstance(column, list):
+            return column
+        return [column["all"]] * rows if "all" in column else [column["of"][at] for at in column["at"]]
+
+    return pd.DataFrame({name: values(column) for name, column in packed["columns"].items()}, dtype=object)
+
+
+@pytest.fixture
+def bench(tmp_path):
+    for seed in range(3):
+        write(tmp_path / "b", objective("none"), seed, val=0.80, test=NONE[seed])
+        for temperature in (1.0, 2.0, 4.0):
+            write(tmp_path / "b", objective("hinton", temperature), seed, val=0.80 + temperature / 100, test=KD[seed])
+        write(tmp_path / "b", objective("at"), seed, val=0.2, test=AT[seed] / 4, fail="RuntimeError: out of memory" if seed == 1 else None)
+    return tmp_path / "b"
+
+
+@pytest.mark.parametrize("real", [True, False])
+def test_the_tables_of_the_page_have_the_values_of_leaderboard_csv(bench, real):
+    folder = DIGITS if real else bench
+    page = build_page([folder])
+    csv = pd.read_csv(DIGITS / "leaderboard.csv", dtype=str) if real else pd.read_csv(_written(bench) / "leaderboard.csv", dtype=str)
+    names = {"student alone": "none"}
+    values = {column.name: column.value for column in columns_for(TOP1) if column.value}
+    compared = 0
+    for caption, (headings, *rows) in Tables(page).found:
+        if "on digits" not in caption and "on cifar10" not in caption:
+            continue
+        place = {heading: at for at, (heading, _) in enumerate(headings)}
+        for row in rows:
+            method = row[place["method"]][0]
+            (line,) = [line for _, line in csv.iterrows() if line["method"] == names.get(method, method)]
+            for heading, column in values.items():
+                if heading in place:
+                    found, there = row[place[heading]][1], line[column]
+                    assert (found is None) == pd.isna(there), (method, heading)
+                    assert found is None or found == there or float(found) == pytest.approx(float(there), rel=1e-9), (method, heading)
+                    compared += 1
+    assert compared > 40
+
+
+def _written(folder: Path) -> Path:
+    write_tables(folder)
+    return folder
+
+
+def test_the_list_of_runs_is_runs_csv_byte_for_byte():
+    runs = unpack(data_of(build_page([DIGITS]))["frames"]["bench-1-runs"])
+    written = pd.read_csv(DIGITS / "runs.csv", dtype=str, keep_default_na=False)
+    assert list(runs.columns) == list(written.columns)
+    for name in written:
+        for found, there in zip(runs[name], written[name], strict=True):
+            assert ("" if found is None else found) == there or float(found) == float(there), name
+
+
+def test_nothing_is_loaded_from_elsewhere():
+    page = build_page([DIGITS])
+    outside_scripts = re.sub(r"<script[^>]*>.*?</script>", "", page, flags=re.S)
+    assert re.findall(r"(?:src|href)=\"([^#\"][^\"]*)", outside_scripts) == ["data:,"]
+    assert "url(" not in outside_scripts
+    assert "default-src 'none'" in page
+
+
+def test_what_is_no_bench_is_refused_with_its_name(tmp_path):
+    with pytest.raises(InputError, match="not a bench"):
+        build_page([tmp_path])
+
+
+def test_a_bench_without_runs_has_a_page_that_says_so(tmp_path):
+    (tmp_path / "empty" / "runs").mkdir(parents=True)
+    assert "there are no runs" in build_page([tmp_path / "empty"])
+
+
+def test_the_answer_says_the_best_how_sure_the_cost_and_what_was_not_tried(bench):
+    (answer,) = answers(tables_of(bench))
+    details = dict(answer.details)
+    board = tables_of(bench).board.set_index("method")
+    assert details["Best"].startswith("hinton (T=4 alpha=0.9) has the highest mean test top-1: 85.00 ± 1.00 % over 3 seeds")
+    assert f"{100 * board.loc['hinton', 'vs_alone']:+.2f} [" in details["Best"]
+    assert "would be chosen again in 100 % of resamples" in details["How sure"]
+    assert "hinton with T above 4, the edge at which it was chosen" in details["Not tried"]
+    assert re.search(r"\d+ methods of the zoo", details["Not tried"])
+    assert "at" not in details["Best"]
+
+
+def test_failures_stand_there_with_their_last_line(bench):
+    page = build_page([bench])
+    (failed,) = [rows for caption, rows in Tables(page).found if caption == "Failed and damaged runs"]
+    assert [cell for cell, _ in failed[0]] == ["run", "method", "setting", "seed", "last line"]
+    assert failed[1][1][0] == "at"
+    assert failed[1][4][0] == "RuntimeError: out of memory"
+    assert len(failed) == 2
+
+
+def test_every_runs_specification_is_whole(bench):
+    page = build_page([bench])
+    shared = dict(re.findall(r"<dt>([\w.]+)</dt><dd>([^<]*)</dd>", page.split("What all of these runs have in common")[1]))
+    rows = unpack(data_of(page)["frames"]["bench-1-specifications"]).set_index("id")
+    for folder in (bench / "runs").iterdir():
+        run = json.loads((folder / "run.json").read_text())["run"]
+        found = {**{name: html.unescape(value) for name, value in shared.items()}, **rows.loc[folder.name].to_dict()}
+        assert found["seed"] == str(run["seed"])
+        assert found["recipe.lr"] == str(run["recipe"]["lr"])
+        assert json.loads(found["objective.terms"]) == run["objective"]["terms"]
+        assert found["data.fingerprint"] == "f00d"
+
+
+def test_benches_of_different_tasks_or_names_stand_below_each_other_with_the_reason(bench, tmp_path):
+    page = build_page([bench, DIGITS])
+    assert "Side by side" in page
+    assert 'id="bench-2"' in page
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("runs", "most"), [(1000, 2.5e6)])
+def test_a_page_of_many_runs_is_small(tmp_path, monkeypatch, runs, most):
+    monkeypatch.setattr("kdzoo.runs.atomic.os.fsync", lambda handle: None)  # a thousand files are not to survive a crash here
+    for number in range(runs):
+        seed, setting = number % 5, number // 5
+        made = objective("hinton", 1 + setting % 20 / 4, round(0.05 + setting // 20 / 12, 4))
+        value = 0.7 + number * 7919 % 1000 / 5000
+        write(tmp_path / "b", made, seed, val=value, test=value)
+    page = build_page([tmp_path / "b"])
+    assert data_of(page)["frames"]["bench-1-runs"]["rows"] == runs
+    assert len(page.encode()) < most
