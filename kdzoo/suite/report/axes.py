@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from kdzoo.errors import InputError, unknown
 from kdzoo.suite.report.records import Record
@@ -15,6 +15,9 @@ OF_A_SETTING = ("temperature", "alpha", "weight", "dose", "coefficients")
 """coefficients: those of the sum in words, such as `0.1 CE + 0.9 hinton`"""
 AXES = (*OF_NETWORKS, *OF_A_SETTING)
 """what an axis may be besides a field of the method's, and the dose of one term of a sum, such as `at.dose`"""
+
+Among = Literal["table", "rows", "columns"]
+"""what the best cell of two axes is the best of: all of them, or those of its row or column"""
 
 
 def value_on(axis: str, record: Record) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -55,12 +55,13 @@ class Standing:
         """The headline of its task."""
         return self.record.task.headline
 
-    @property
-    def values(self) -> dict[int, float]:
+    @cached_property
+    def values(self) -> Mapping[int, float]:
         """The headline on the test images after the last epoch, by seed."""
-        return {record.run.seed: record.result["last"]["test"][self.metric.name] for record in self.done if record.result}
+        name = self.metric.name
+        return {record.run.seed: record.result["last"]["test"][name] for record in self.done if record.result}
 
-    @property
+    @cached_property
     def images(self) -> int:
         """How many images its runs were tested on."""
         return min(int(record.result["last"]["test"]["n"]) for record in self.done if record.result)
@@ -70,7 +71,7 @@ class Standing:
         """What one test image makes of a value; equal values differ by less than that."""
         return 1 / self.images if self.metric.per_sample else 0.0
 
-    @property
+    @cached_property
     def mean(self) -> float:
         return float(np.mean(list(self.values.values())))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -38,7 +39,7 @@ class Candidate:
 
     records: tuple[Record, ...]
 
-    @property
+    @cached_property
     def done(self) -> tuple[Record, ...]:
         return tuple(record for record in self.records if record.result is not None)
 

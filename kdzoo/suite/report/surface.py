@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from kdzoo.errors import InputError
-from kdzoo.suite.report.axes import in_order, value_on
+from kdzoo.suite.report.axes import Among, in_order, value_on
 from kdzoo.suite.report.error_model import sample_sd
 from kdzoo.suite.report.intervals import mean_interval
 from kdzoo.suite.report.records import Record
@@ -18,7 +18,6 @@ BEST, ALIKE = "best", "not told apart from the best"
 
 Key = tuple[Any, Any]
 """where a cell is: the values of the row's and of the column's axis"""
-Among = Literal["table", "rows", "columns"]
 
 
 @dataclass(frozen=True)

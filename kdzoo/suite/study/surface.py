@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import JsonValue
 
 from kdzoo.runs.fields import Spec
-from kdzoo.suite.report.surface import Among
+from kdzoo.suite.report.axes import Among
 from kdzoo.tasks.classification import CLASSIFICATION
 
 
