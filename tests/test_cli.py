@@ -107,7 +107,7 @@ WITHOUT_TORCH = (
 )
 """a command line where importing torch is an error"""
 
-HEAVY = ("torch", "timm", "scipy.stats", "wandb", "torchvision", "sklearn", "torchmetrics")
+HEAVY = ("torch", "timm", "scipy.stats", "wandb", "torchvision", "sklearn", "torchmetrics", "altair", "vl_convert")
 
 
 LIGHT = [

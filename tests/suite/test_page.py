@@ -3,6 +3,8 @@
 import html
 import json
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -126,6 +128,25 @@ def test_nothing_is_loaded_from_elsewhere():
     assert re.findall(r"(?:src|href)=\"([^#\"][^\"]*)", outside_scripts) == ["data:,"]
     assert "url(" not in outside_scripts
     assert "default-src 'none'" in page
+
+
+def test_the_command_writes_the_page_without_torch(place):
+    code = "import sys; sys.modules['torch'] = None; from kdzoo.cli.app import status_of; sys.exit(status_of(sys.argv[1:], debug=True))"
+    words = ["report", str(DIGITS), "-o", "out/page.html"]
+    said = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    assert (said.returncode, said.stdout) == (0, "report: out/page.html\n"), said.stderr
+    assert (place / "out" / "page.html").read_text(encoding="utf-8") == build_page([DIGITS])
+
+
+def test_open_shows_the_page_and_benches_that_lead_nowhere_are_all_named(kdzoo, place, monkeypatch):
+    shown: list[str] = []
+    monkeypatch.setattr("webbrowser.open", shown.append)
+    assert kdzoo("report", DIGITS, "--open").status == 0
+    assert shown == [(place / "report.html").as_uri()]
+    wrong = kdzoo("report", "nowhere", "elsewhere")
+    assert wrong.status == 2
+    assert "nowhere" in wrong.err
+    assert "elsewhere" in wrong.err
 
 
 def test_what_is_no_bench_is_refused_with_its_name(tmp_path):

@@ -13,15 +13,17 @@ import pandas as pd
 
 from kdzoo.suite.page.kinds import Chart
 
-DIGITS = 10
+OF_THE_CSV = 10
 """significant digits of a number, as in the CSV files"""
+OF_A_CHART = 6
+"""significant digits of a number that is drawn: what is pointed at shows fewer"""
 FEW = 0.5
 """share of different texts in a column up to which it is written as a list of them and numbers into that list"""
 
 
-def packed(frame: pd.DataFrame) -> dict[str, Any]:
+def packed(frame: pd.DataFrame, digits: int = OF_THE_CSV) -> dict[str, Any]:
     """A frame by column: `{"all": value}` where all rows are equal, `{"of": texts, "at": numbers}` where few texts recur, else a list."""
-    columns = {str(name): _column([plain(value) for value in frame[name]]) for name in frame.columns}
+    columns = {str(name): _column([plain(value, digits) for value in frame[name]]) for name in frame.columns}
     return {"rows": len(frame), "columns": columns}
 
 
@@ -41,8 +43,8 @@ def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def plain(value: Any) -> Any:
-    """A cell as JSON: numbers with the digits of the CSV, null for what is not there."""
+def plain(value: Any, digits: int = OF_THE_CSV) -> Any:
+    """A cell as JSON: numbers with so many significant digits, null for what is not there."""
     if value is None or isinstance(value, str | bool):
         return value
     if isinstance(value, np.bool_):
@@ -53,7 +55,7 @@ def plain(value: Any) -> Any:
         number = float(value)
         if not math.isfinite(number):
             return None
-        return int(number) if number.is_integer() and abs(number) < 2**53 else float(f"{number:.{DIGITS}g}")
+        return int(number) if number.is_integer() and abs(number) < 2**53 else float(f"{number:.{digits}g}")
     return None if value is pd.NaT or value is pd.NA else str(value)
 
 
@@ -63,7 +65,7 @@ def charts_as_data(charts: Iterable[Chart]) -> dict[str, Any]:
     specs: dict[str, int] = {}
     places = []
     for chart in charts:
-        frames.setdefault(chart.data, packed(chart.frame))
+        frames.setdefault(chart.data, packed(chart.frame, OF_A_CHART))
         text = json.dumps(specification(chart), sort_keys=True)
         places.append({"frame": chart.data, "spec": specs.setdefault(text, len(specs))})
     return {"frames": frames, "specs": [json.loads(text) for text in specs], "charts": places}

@@ -14,7 +14,7 @@ from kdzoo.suite.report.columns import columns_for
 from kdzoo.suite.report.records import Record
 from kdzoo.suite.report.sections import sections
 from kdzoo.suite.report.settings import setting_text
-from kdzoo.suite.report.terminal import WORDS, essential_columns
+from kdzoo.suite.report.terminal import essential_columns, is_words
 from kdzoo.tasks.task import Metric
 
 
@@ -67,7 +67,7 @@ def _board_table(title: str, frame: pd.DataFrame, tables: BenchTables) -> PageTa
     at_first = {*essential_columns(tables.metric), *further_columns(tables.metric)}
     of_rows = "pairs" not in frame  # rows of the leaderboard itself, under their numbers there
     headings = tuple(
-        Heading(str(name), declared[name].meaning if name in declared else "", name in at_first, name in WORDS or name == "method")
+        Heading(str(name), declared[name].meaning if name in declared else "", name in at_first, is_words(str(name)))
         for name in frame.columns
     )
     rows = []
@@ -85,12 +85,8 @@ def _cell(text: str, name: str, declared: Mapping[str, object], of_csv: pd.Serie
 
 def text_table(caption: str, frame: pd.DataFrame) -> PageTable:
     """A frame of text as it is; a column that holds words is aligned to the left."""
-    headings = tuple(Heading(str(name), text=at == 0 or _is_text(name)) for at, name in enumerate(frame.columns))
+    headings = tuple(Heading(str(name), text=at == 0 or name == "value" or is_words(str(name))) for at, name in enumerate(frame.columns))
     return PageTable(caption, headings, tuple(tuple(Cell(str(cell)) for cell in row) for row in frame.itertuples(index=False)))
-
-
-def _is_text(name: object) -> bool:
-    return str(name) in {*WORDS, "value", "run", "last line", "part", "place"} or str(name).endswith((" setting", " test"))
 
 
 def failure_table(records: Sequence[Record]) -> PageTable:

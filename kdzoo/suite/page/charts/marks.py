@@ -30,7 +30,7 @@ CONFIG: dict[str, Any] = {
     "axis": {
         "labelColor": "currentColor", "titleColor": "currentColor", "tickColor": "currentColor", "domainColor": "currentColor",
         "gridColor": "currentColor", "gridOpacity": 0.14, "tickOpacity": 0.4, "domainOpacity": 0.4,
-        "labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": "normal", "titlePadding": 8, "labelLimit": 160,
+        "labelFontSize": 11, "titleFontSize": 11, "titleFontWeight": "normal", "titlePadding": 8, "labelLimit": 160, "labelSeparation": 6,
     },
     "legend": {
         "labelColor": "currentColor", "titleColor": "currentColor", "labelFontSize": 11, "titleFontSize": 11, "labelLimit": 220,
