@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,8 @@ from kdzoo.runs.recipe import Recipe
 from kdzoo.runs.results import result_model
 from kdzoo.runs.spec import DataSpec, NetworkSpec, ObjectiveSpec, Run, TermSpec
 from kdzoo.runs.store import Store, teacher_store
+from kdzoo.suite.page.build import build_page
+from kdzoo.suite.page.tables import tables_of
 from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.plan.race import Race
 from kdzoo.suite.report.bench import read_bench
@@ -150,6 +153,23 @@ def test_a_leaderboard_has_the_columns_of_its_task_and_the_lowest_error_first(tm
     assert "points" not in page
     runs = pd.read_csv(folder / "runs.csv")
     assert {"test_rmse", "val_within", "test_rmse_at_best_val"} <= set(runs)
+
+
+def test_a_page_speaks_of_the_metric_of_its_task_and_the_lower_error_is_the_better_one(tmp_path):
+    folder = tmp_path / "ages"
+    for seed in range(3):
+        write(folder, "none", seed, rmse=9.0 + seed / 10)
+        write(folder, "hinton", seed, rmse=6.0 + seed / 10, temperature=4.0)
+        write(folder, "hinton", seed, rmse=8.0 + seed / 10, temperature=2.0)
+        write(folder, "at", seed, rmse=4.0 + seed / 10)
+    tables = tables_of(folder)
+    assert dict(zip(tables.forest["method"], tables.forest["side"], strict=True)) == {"at": "better", "none": "worse"}
+    assert dict(zip(tables.sweeps["row"], tables.sweeps["chosen_share"], strict=True)) == {"2": 0, "4": 1}
+    page = re.sub("<script.*</script>", "", build_page([folder]), flags=re.S)
+    assert "at has the lowest mean test RMSE: 4.1 ± 0.1 over 3 seeds" in page
+    assert "Validation RMSE of 2 settings of hinton, from 6.1 to 8.1. Chosen: T=4 alpha=0.9 with 6.1" in page
+    assert "top-1" not in page
+    assert "points" not in page
 
 
 def test_a_result_of_another_task_names_it_and_is_refused_with_the_metrics_of_classification(tmp_path):

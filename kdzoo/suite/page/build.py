@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from kdzoo.suite.page.kinds import KINDS, Chart, charts_of
 from kdzoo.suite.page.origins import Specifications, environment_rows, specifications
 from kdzoo.suite.page.sentences import Answer, answers
 from kdzoo.suite.page.tables import BenchTables, tables_of
-from kdzoo.suite.plan.config import CONTROLS
 from kdzoo.suite.report.compare import compare
 from kdzoo.suite.report.comparison_text import comparison_sections
 from kdzoo.suite.report.footnotes import footnotes
@@ -62,8 +62,8 @@ class BenchPart:
 
 
 def build_page(folders: Sequence[Path]) -> str:
-    """The page of benches, as HTML; raises InputError, with all that are none, for folders that are no benches."""
-    numbers = iter(range(10**9))
+    """The page of benches, as HTML; raises InputError for a folder that is no bench."""
+    numbers = itertools.count()
     parts = [_part(at, tables_of(folder), numbers) for at, folder in enumerate(folders)]
     placed = [one for part in parts for charts in part.charts.values() for one in charts]
     data = charts_as_data([one.chart for one in placed])
@@ -110,7 +110,7 @@ def _part(at: int, tables: BenchTables, numbers: Iterator[int]) -> BenchPart:
 
 def _under(anchor: str, chart: Chart) -> Chart:
     """The chart with its data under a name that no other bench has."""
-    return Chart(chart.kind, chart.title, chart.label, chart.summary, f"{anchor}-{chart.data}", chart.frame, chart.chart)
+    return replace(chart, data=f"{anchor}-{chart.data}")
 
 
 def _listed_runs(tables: BenchTables) -> tuple[pd.DataFrame, str]:
@@ -119,8 +119,7 @@ def _listed_runs(tables: BenchTables) -> tuple[pd.DataFrame, str]:
     if len(runs) <= MOST_RUNS:
         return runs, f"All {number_of(len(runs), 'run')}, as in runs.csv"
     chosen = {record.id for block in tables.bench.blocks for standing in block.standings for record in standing.candidate.records}
-    listed = runs[runs["id"].isin(chosen) | runs["method"].isin(CONTROLS)] if len(chosen) <= MOST_RUNS else runs[runs["id"].isin(chosen)]
-    listed = listed if len(listed) <= MOST_RUNS else runs[runs["id"].isin(chosen)]
+    listed = runs[runs["id"].isin(chosen)].head(MOST_RUNS)
     return listed, f"{number_of(len(listed), 'run')} of chosen settings and controls, of {len(runs):,} in runs.csv"
 
 
