@@ -171,6 +171,17 @@ def test_the_answer_says_the_best_how_sure_the_cost_and_what_was_not_tried(bench
     assert "at" not in details["Best"]
 
 
+def test_a_bench_of_kd_alone_asks_whether_it_helps_and_its_best_row_may_be_the_student_alone(tmp_path):
+    for seed in range(3):
+        write(tmp_path / "b", objective("none"), seed, val=0.9, test=KD[seed])
+        write(tmp_path / "b", objective("hinton"), seed, val=0.89, test=NONE[seed])
+    (answer,) = answers(tables_of(tmp_path / "b"))
+    details = dict(answer.details)
+    assert answer.question == "Does plain KD make a better resnet8 out of resnet20 than training it alone, on cifar10?"
+    assert details["Best"].startswith("student alone has the highest mean test top-1")
+    assert details["At what cost"] == "Nothing beside the training of the student itself."
+
+
 def test_failures_stand_there_with_their_last_line(bench):
     page = build_page([bench])
     (failed,) = [rows for caption, rows in Tables(page).found if caption == "Failed and damaged runs"]

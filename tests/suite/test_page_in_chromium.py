@@ -18,7 +18,8 @@ from kdzoo.suite.page.kinds import charts_of
 from kdzoo.suite.page.tables import tables_of
 
 pytestmark = pytest.mark.skipif(None in (chromium.BROWSER, chromium.DRIVER), reason="Chromium and its driver are not installed")
-DIGITS = Path(__file__).resolve().parent.parent.parent / "results" / "digits"
+RESULTS = Path(__file__).resolve().parent.parent.parent / "results"
+DIGITS = RESULTS / "digits"
 EVIL = "<script>window.harm = 1</script><img src=x onerror='window.harm = 2'>"
 """a name that does harm where it is not kept as text"""
 
@@ -55,6 +56,20 @@ def test_nothing_is_requested_nothing_goes_wrong_and_the_page_is_no_wider_than_t
     assert browser.requests() == [(pages / f"{name}.html").as_uri()]
     assert browser.run("return document.documentElement.scrollWidth") <= width
     assert browser.run("return [...document.querySelectorAll('.chart svg.marks')].every((svg) => svg.clientWidth > 150)")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_benches_of_the_results_stand_on_one_page(browser, tmp_path, dark):
+    page = tmp_path / "results.html"
+    page.write_text(build_page([RESULTS / name for name in ("digits", "zoo", "zoo_revised")]), encoding="utf-8")
+    assert page.stat().st_size < 2.5e6
+    browser.open(page, 390 if dark else 1400, dark)
+    assert browser.messages() == []
+    assert browser.requests() == [page.as_uri()]
+    assert browser.run("return document.querySelectorAll('.rows_marks').length") == browser.run(
+        "return document.querySelectorAll('figure').length"
+    )
 
 
 def test_every_chart_has_as_many_marks_as_its_frame_has_rows(browser, pages):
