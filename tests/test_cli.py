@@ -26,6 +26,7 @@ from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.layers import bench_config
 from kdzoo.version import VERSION
 
+RESULTS = Path(__file__).resolve().parent.parent / "results"
 QUICK = ("bench", "--threads", "1", "--jobs", "1", "--epochs", "1", "--seeds", "1", "--methods", "hinton", "--temperatures", "4")
 VERBS = [
     ["bench"],
@@ -545,3 +546,14 @@ def test_a_second_ctrl_c_does_not_wait(place):
     said, _ = process.communicate(timeout=10)
     assert process.returncode == 130, said
     assert members_of_group(process.pid) == []
+
+
+@pytest.mark.parametrize("how", ["table", "csv", "md", "latex", "json"])
+def test_a_bench_without_any_finished_run_has_a_table_in_every_format(kdzoo, place, how):
+    """As it stands after an early Ctrl-C: no run has a result, and none was measured."""
+    for file in (RESULTS / "digits/runs").glob("*/run.json"):
+        (place / "results/early/runs" / file.parent.name).mkdir(parents=True)
+        shutil.copy(file, place / "results/early/runs" / file.parent.name)
+    said = kdzoo("leaderboard", "early", "--format", how)
+    assert said.status == 0, said.err
+    assert "hinton" in said.out

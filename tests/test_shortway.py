@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -24,8 +25,10 @@ from kdzoo.contract.needs import Need
 from kdzoo.contract.register import register
 from kdzoo.errors import InputError, WorkFailed
 from kdzoo.models.request import pretrained_by_default
+from kdzoo.runs.costs import RunCost, keep_costs, read_costs
 from kdzoo.runs.events import Note
 from kdzoo.runs.options import Execution
+from kdzoo.suite.distill import time_limit
 from kdzoo.suite.distill.arrays import data_name
 from kdzoo.suite.distill.distill import distill, distill_folder
 from kdzoo.suite.distill.plan import plan_distillation
@@ -33,6 +36,7 @@ from kdzoo.suite.distill.verdict import Measured, Verdict, conclusion, table, ta
 from kdzoo.suite.distill.wish import Wish
 from kdzoo.suite.plan.config import DISTILL_METHOD, DISTILL_RECIPE
 from kdzoo.suite.plan.recipe_files import recipe_file
+from kdzoo.suite.run.estimate import Probes, estimate
 from kdzoo.text import shortened
 from kdzoo.training.located import Modules
 
@@ -85,6 +89,14 @@ def test_the_interval_and_the_p_of_a_verdict_stand_each_for_itself():
     assert "95 % interval -57.9 to -1.5" in told
     assert "exact McNemar test p = 0.077, by which these few images do not tell the two apart" in told
     assert "apart" not in conclusion(verdict_of(p=0.04))
+
+
+def test_the_distilled_student_is_kept_unless_it_is_shown_to_be_worse():
+    """By the interval alone: a difference that chance explains keeps the distilled one."""
+    assert verdict_of(difference_low=-0.3, difference_high=0.001).kept == "distilled"
+    worse = verdict_of(difference_low=-0.3, difference_high=-0.001)
+    assert worse.kept == "alone"
+    assert "It is worse, so the student trained alone is what is kept." in conclusion(worse)
 
 
 def test_the_table_of_a_verdict_fits_80_columns_and_names_the_columns_it_leaves_out():
@@ -316,6 +328,57 @@ def test_from_python_with_modules_and_arrays(tmp_path, capsys):
     assert all(torch.equal(start[name], value) for name, value in student.state_dict().items()), "the given student was changed"
     weights = load_file(next((tmp_path / "results/distill/runs").glob("hinton-*/student.safetensors")))
     assert all(torch.equal(weights[name], value) for name, value in found.student.state_dict().items())
+    drowned = "0.000001*ce+1000000*nst"  # a weight with which a student learns to imitate maps and no class
+    harmed = distill(student, taught, (train, test), method=drowned, epochs=5, lr=0.01, results=tmp_path / "results")
+    assert harmed.accuracy < harmed.baseline - 0.1
+    assert harmed.verdict.kept == "alone"
+    alone = load_file(next((tmp_path / "results/distill/runs").glob("none-*/student.safetensors")))
+    assert all(torch.equal(alone[name], value) for name, value in harmed.student.state_dict().items())
+
+
+def test_a_time_that_cannot_be_read_or_stands_beside_epochs_is_refused(tmp_path):
+    photos = f"folder:{write_images(tmp_path / 'photos', 2, 10)}"
+    with pytest.raises(InputError, match=r"time: expected a time such as 45m, 2h or 1h30m, got 'soon'"):
+        distill("resnet8", "resnet20", photos, time="soon")
+    with pytest.raises(InputError, match="leave --epochs or --time out"):
+        distill("resnet8", "resnet20:random", photos, time="1m", epochs=3)
+
+
+@pytest.mark.slow
+def test_as_many_epochs_are_planned_as_fit_into_the_time_and_the_same_wish_has_them_again(tmp_path):
+    photos, teacher = write_images(tmp_path / "photos"), foreign_teacher(tmp_path)
+    wish = Wish(f"folder:{photos}", f"wrn_16_2:{teacher}", tmp_path / "out", student="resnet8:random", image_size=32, seconds=120)
+    prepared, notes = plan_distillation(wish, Modules())
+    (epochs,) = {planned.run.recipe.epochs for planned in prepared.plan.students}
+    assert epochs > 1
+    assert f"time: {epochs} epochs of both students are expected to fit" in notes
+    without, _ = plan_distillation(replace(wish, seconds=None), Modules())
+    assert prepared.plan.teachers.keys() == without.plan.teachers.keys()
+    longer = time_limit.with_epochs(prepared.plan, 2 * epochs)
+    probes = Probes.of(prepared)
+    assert estimate(prepared, probes) < 120 < 2 * estimate(replace(prepared, plan=longer, states={}), probes)
+    keep_costs({kind: RunCost(cost.setup, 9 * cost.image) for kind, cost in read_costs().items()})
+    again, _ = plan_distillation(wish, Modules())
+    assert [planned.run.id for planned in again.plan.students] == [planned.run.id for planned in prepared.plan.students]
+    with pytest.raises(InputError, match="time: too short: the teacher and one epoch of both students take about"):
+        plan_distillation(replace(wish, seconds=0.1), Modules())
+
+
+@pytest.mark.slow
+def test_a_training_that_takes_longer_than_its_time_ends_in_time_with_checkpoints(tmp_path, monkeypatch):
+    photos, teacher = write_images(tmp_path / "photos"), foreign_teacher(tmp_path)
+    wish = Wish(f"folder:{photos}", f"wrn_16_2:{teacher}", tmp_path / "out", student="resnet8:random", image_size=32, seconds=900)
+
+    def clock() -> float:
+        """As if the time were over when both students have trained an epoch."""
+        return time.monotonic() + 1000 * (len(list((tmp_path / "out/runs/runs").glob("*/metrics.jsonl"))) == 2)
+
+    monkeypatch.setattr(time_limit, "monotonic", clock)
+    with pytest.raises(WorkFailed, match="time: it is over before training has ended"):
+        distill_folder(wish)
+    assert len(list((tmp_path / "out/runs/runs").glob("*/checkpoint"))) == 2
+    assert not list((tmp_path / "out/runs/runs").glob("*/result.json"))
+    assert not (tmp_path / "out/student.safetensors").exists()
 
 
 @pytest.mark.slow

@@ -67,6 +67,15 @@ def distill(
             metavar="N",
         ),
     ] = None,
+    time: Annotated[
+        str | None,
+        option(
+            text="How long it may take, such as 2h or 45m: as many epochs are trained as are expected to fit.",
+            default="as long as the epochs take",
+            panel=TRAINING,
+            metavar="TIME",
+        ),
+    ] = None,
     image_size: Annotated[
         int | None,
         option(
@@ -100,6 +109,7 @@ def distill(
       kdzoo distill photos/ --teacher my_resnet50.pth --out small/
     """
     from kdzoo.suite.distill.distill import distill_folder
+    from kdzoo.suite.distill.time_limit import seconds_in
     from kdzoo.suite.distill.verdict import conclusion, table, table_of_width
     from kdzoo.suite.distill.wish import FOLDER, Wish
 
@@ -112,6 +122,7 @@ def distill(
         method=method,
         recipe=recipe,
         epochs=epochs,
+        seconds=None if time is None else seconds_in(time),
         image_size=image_size,
         seed=seed,
         execution={key: value for key, value in options.items() if value is not None},

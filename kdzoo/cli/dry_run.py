@@ -47,9 +47,9 @@ def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str
     from kdzoo.runs.store import teacher_store
     from kdzoo.suite.plan.cohorts import make_jobs
     from kdzoo.suite.run.bench import where_data_is_told
-    from kdzoo.suite.run.estimate import ProbedCost, estimate, estimate_refit
+    from kdzoo.suite.run.estimate import Probes, estimate, estimate_refit
 
-    probed: dict[str, ProbedCost] = {}  # the refit trains kinds of runs that the sweep trains
+    probes = Probes.of(prepared)  # the refit trains kinds of runs that the sweep trains
     plan, states, options = prepared.plan, prepared.states, prepared.options
     states_left = {"new", "started", "damaged"} | ({"failed"} if retry_failed else set())
     open_runs = [planned for planned in plan.students if states[planned.run.id] in states_left]
@@ -76,13 +76,13 @@ def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str
             f"{len(cohorts)}, in {number_of(prepared.jobs, 'process', 'processes')} of {number_of(options.threads, 'thread')} on "
             f"{options.device}",
         ),
-        ("time", f"about {duration(estimate(prepared, probed=probed))} of training" if open_runs or teachers else "nothing is left to do"),
+        ("time", f"about {duration(estimate(prepared, probes))} of training" if open_runs or teachers else "nothing is left to do"),
     ]
     if wants_refit(prepared.config):
         lines.append(
             (
                 "refit",
-                f"then the chosen settings with fresh seeds on the whole training set: {_more(estimate_refit(prepared, probed=probed))}",
+                f"then the chosen settings with fresh seeds on the whole training set: {_more(estimate_refit(prepared, probes))}",
             )
         )
     return lines

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import torch
@@ -19,8 +21,9 @@ from kdzoo.runs.atomic import ensure_writable, write_json
 from kdzoo.runs.events import Emit, Event, Note, emit_notes
 from kdzoo.runs.options import Execution
 from kdzoo.suite.distill.arrays import data_name
-from kdzoo.suite.distill.judge import judge, located_run, trained_student
+from kdzoo.suite.distill.judge import judge, kept_run, trained_student
 from kdzoo.suite.distill.plan import plan_distillation
+from kdzoo.suite.distill.time_limit import OVER, is_over, seconds_in
 from kdzoo.suite.distill.verdict import Verdict, conclusion, table
 from kdzoo.suite.distill.wish import FOLDER, Wish
 from kdzoo.suite.export.card import licence_lines
@@ -38,7 +41,7 @@ from kdzoo.training.located import Modules
 
 @dataclass(frozen=True)
 class Distilled:
-    """What `kdzoo.distill` returns: the trained student in evaluation mode, and how it compares."""
+    """What `kdzoo.distill` returns: the student in evaluation mode that the verdict keeps, and how it compares."""
 
     student: nn.Module
     accuracy: float
@@ -56,14 +59,15 @@ def distill_folder(wish: Wish, handle: Emit | None = None) -> Verdict:
     where a run fails.
     """
     tell = handle or (lambda event: None)
+    stop = is_over(monotonic(), wish.seconds)
     prepared, found = plan_distillation(wish, Modules())
     ensure_writable(wish.results)
     notes: list[str] = []
     listen = partial(_note, notes, tell)
     emit_notes(found, listen)
     with create_launcher(LauncherSetup(cache_folder() / "logs" / "distill", device=wish.execution.get("device", "auto"))) as launcher:
-        outcome = run_bench(prepared, launcher, listen, retry_failed=True)
-    _refuse_failed(outcome)
+        outcome = run_bench(prepared, launcher, listen, retry_failed=True, stop=stop)
+    _refuse_unfinished(outcome, stop)
     verdict = judge(prepared, wish.method, tuple(dict.fromkeys(notes)), Modules())
     leave(wish.results, prepared, verdict)
     return verdict
@@ -71,7 +75,7 @@ def distill_folder(wish: Wish, handle: Emit | None = None) -> Verdict:
 
 def leave(out: Path, prepared: Prepared, verdict: Verdict) -> None:
     """Write what a distillation delivers into a folder: weights, classes, the code that reads images, README and verdict."""
-    folder = located_run(prepared, verdict.method).folder
+    folder = kept_run(prepared, verdict).folder
     student, _ = load_student(folder, prepared.options.image_cache)
     rows = ["    " + line for line in table(verdict)]
     words = "\n".join([*rows, "", conclusion(verdict), "", "## Licences", "", licence_lines(read_record(folder))])
@@ -88,6 +92,7 @@ def distill(
     method: str = DISTILL_METHOD,
     recipe: str = DISTILL_RECIPE,
     epochs: int | None = None,
+    time: str | None = None,
     lr: float | None = None,
     image_size: int | None = None,
     seed: int = 0,
@@ -104,9 +109,10 @@ def distill(
     ((images, labels), (images, labels)) of train and test with images (N, H, W[, C]) or (N, C, H, W) uint8 and labels that
     are numbers or names. out: where to leave what the command line leaves in its folder: weights, classes, README, verdict
     and runs; for a folder of images and a student by name. method, recipe and image size are by default those of the
-    command line. licence: which licences teacher, start and data may have, `permissive` or `permissive,unknown`; None for
-    any. results: the folder of the runs; None for `out`, or else `results`. Trains in this process, through the same
-    trainer as a bench; the same call again trains nothing. execution: how it is executed, as
+    command line. time: how long it may take, such as `2h`, in place of epochs. licence: which licences teacher, start and data
+    may have, `permissive` or `permissive,unknown`; None for any. results: the folder of the runs; None for `out`, or else
+    `results`. Trains in this process, through the same trainer as a bench; the same call again trains nothing. The student that
+    is returned is the distilled one, unless it is shown to be worse than the one trained alone. execution: how it is executed, as
     `kdzoo.Execution(device="cuda")`; without `threads` it takes as many as torch has (`torch.get_num_threads`, which
     OMP_NUM_THREADS sets), and torch's number is restored afterwards. progress: whether what is trained is shown as a bench
     shows it. The notes on data and networks are in `verdict.notes`.
@@ -130,6 +136,7 @@ def distill(
         method=method,
         recipe=recipe,
         epochs=epochs,
+        seconds=None if time is None else seconds_in(time),
         lr=lr,
         image_size=image_size,
         seed=seed,
@@ -137,6 +144,7 @@ def distill(
         skip_unreadable=skip_unreadable,
         licence=licence,
     )
+    stop = is_over(monotonic(), wish.seconds)
     prepared, found = plan_distillation(wish, modules)
     if out is not None:
         ensure_writable(Path(out))
@@ -147,10 +155,10 @@ def distill(
         with open_display(Console(quiet=not progress)) as display, create_launcher(setup, "here") as launcher:
             listen = partial(_note, notes, display.handle)
             emit_notes(found, listen)
-            outcome = run_bench(prepared, launcher, listen, retry_failed=True, modules=modules)
-        _refuse_failed(outcome)
+            outcome = run_bench(prepared, launcher, listen, retry_failed=True, modules=modules, stop=stop)
+        _refuse_unfinished(outcome, stop)
         verdict = judge(prepared, method, tuple(dict.fromkeys(notes)), modules)
-        trained, _ = trained_student(located_run(prepared, method), modules, prepared)
+        trained, _ = trained_student(kept_run(prepared, verdict), modules, prepared)
         if out is not None:
             leave(Path(out), prepared, verdict)
     finally:
@@ -165,7 +173,9 @@ def _note(notes: list[str], further: Emit, event: Event) -> None:
     further(event)
 
 
-def _refuse_failed(outcome: Outcome) -> None:
-    """Raise WorkFailed with every run that failed."""
+def _refuse_unfinished(outcome: Outcome, stop: Callable[[], bool]) -> None:
+    """Raise WorkFailed with every run that failed, or where the time was over before all had ended."""
+    if outcome.failed and stop():
+        raise WorkFailed(OVER)
     if outcome.failed:
         raise WorkFailed("\n".join(f"{run_id} failed: {reason}" for run_id, reason in outcome.failed.items()))

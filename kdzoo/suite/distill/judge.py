@@ -61,6 +61,11 @@ def judge(prepared: Prepared, method: str, notes: tuple[str, ...], modules: Modu
     )
 
 
+def kept_run(prepared: Prepared, verdict: Verdict) -> LocatedRun:
+    """The run whose student is delivered."""
+    return located_run(prepared, verdict.method if verdict.kept == "distilled" else "none")
+
+
 def _right(located: LocatedRun, last: Mapping[str, Any]) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Which of the held-out images a run's student names right, those of validation and of test together."""
     found = []

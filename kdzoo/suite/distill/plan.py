@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 from kdzoo.contract.methods import REGISTRY
@@ -11,6 +12,7 @@ from kdzoo.models.network import Network, freeze
 from kdzoo.models.request import pretrained_by_default
 from kdzoo.runs.spec import Run
 from kdzoo.suite.distill.image_size import ImageSize, choose_size
+from kdzoo.suite.distill.time_limit import settle_epochs
 from kdzoo.suite.distill.wish import FOLDER, Wish
 from kdzoo.suite.plan.planned import PlannedRun
 from kdzoo.suite.plan.recipe_files import recipe_file
@@ -27,6 +29,9 @@ def plan_distillation(wish: Wish, modules: Modules) -> tuple[Prepared, tuple[str
 
     Raises InputError with everything that is wrong.
     """
+    began = time.monotonic()
+    if wish.seconds is not None and wish.epochs is not None:
+        raise InputError("time: the number of epochs follows from it; leave --epochs or --time out")
     teacher = _teacher(wish, modules)
     size = wish.image_size
     notes: list[str] = []
@@ -45,6 +50,12 @@ def plan_distillation(wish: Wish, modules: Modules) -> tuple[Prepared, tuple[str
         prepared = prepare_wish(wish, teacher, chosen.side, modules)
     elif chosen is not None and chosen.side != usual:
         prepared = prepare_wish(wish, teacher, chosen.side, modules)
+    if wish.seconds is not None:
+        epochs = settle_epochs(wish, prepared, time.monotonic() - began, modules)
+        notes.append(f"time: {number_of(epochs, 'epoch')} of both students {'is' if epochs == 1 else 'are'} expected to fit")
+        of_teacher = next((planned.run.recipe.epochs for planned in prepared.plan.teachers.values()), None)
+        timed = replace(wish, epochs=epochs, teacher_epochs=of_teacher)
+        prepared = prepare_wish(timed, teacher, prepared.config.set.get("recipe.augment.size"), modules)
     return prepared, (*notes, *_notes_on_teacher(prepared, wish.teacher))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from kdzoo.text import number_of
 
@@ -58,6 +59,11 @@ class Verdict:
     load: str
     notes: tuple[str, ...]
 
+    @property
+    def kept(self) -> Literal["distilled", "alone"]:
+        """Which of the two students is delivered: the distilled one, unless it is shown to be worse."""
+        return "alone" if self.difference_high < 0 else "distilled"
+
     def __str__(self) -> str:
         return "\n".join([*table(self), "", *self.notes, conclusion(self)])
 
@@ -108,12 +114,13 @@ def conclusion(verdict: Verdict) -> str:
     better = f"{abs(gain):.1f} points {'better' if gain > 0 else 'worse'} than" if f"{abs(gain):.1f}" != "0.0" else "as good as"
     between = f"95 % interval {_points(verdict.difference_low)} to {_points(verdict.difference_high)}"
     doubt = "" if verdict.p < LEVEL else ", by which these few images do not tell the two apart"
+    kept = "" if verdict.kept == "distilled" else " It is worse, so the student trained alone is what is kept."
     test = verdict.images - verdict.validation_images
     both = f"{test} test and {verdict.validation_images} validation images" if verdict.validation_images else f"{test} test images"
     return (
         f"The distilled student has {share:.1%} of the teacher's parameters, takes {time:.0%} of its time for one image, and is "
         f"{better} the same student trained alone ({between}, over images, of one seed; it alone is right on "
-        f"{verdict.only_distilled} images, the other alone on {verdict.only_alone}; exact McNemar test p = {verdict.p:.2g}{doubt}). "
+        f"{verdict.only_distilled} images, the other alone on {verdict.only_alone}; exact McNemar test p = {verdict.p:.2g}{doubt}).{kept} "
         f"Accuracies are of {both} that no network was trained on or chosen by. Times are the shortest of many forwards on this "
         f"machine ({number_of(verdict.threads, 'thread')}, {verdict.device}; {verdict.load})."
     )

@@ -27,6 +27,10 @@ class Wish:
     method: str = DISTILL_METHOD
     recipe: str = DISTILL_RECIPE
     epochs: int | None = None
+    seconds: float | None = None
+    """how long it may take; the number of epochs follows from it"""
+    teacher_epochs: int | None = None
+    """of a teacher that is trained first; None for as many as its students have, or its recipe says"""
     lr: float | None = None
     image_size: int | None = None
     seed: int = 0
@@ -38,6 +42,7 @@ class Wish:
     def options(self, teacher: str, image_size: int | None) -> dict[str, Any]:
         """The options of the bench that trains it, with the teacher as a request and the side of the images that the networks see."""
         given = {"epochs": self.epochs, "lr": self.lr, "licence": self.licence}
+        recipe_keys = {"recipe.augment.size": image_size, "teacher_recipe.epochs": self.teacher_epochs}
         return {
             "name": self.name,
             "results": str(self.results),
@@ -54,5 +59,5 @@ class Wish:
             "keep": ["student", "predictions"],
             "skip_unreadable": self.skip_unreadable,
             **{key: value for key, value in given.items() if value is not None},
-            "set": {} if image_size is None else {"recipe.augment.size": image_size},
+            "set": {key: value for key, value in recipe_keys.items() if value is not None},
         }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import fields
 from typing import Any
 
@@ -32,10 +31,12 @@ def passes_text(row: pd.Series) -> str:
 
 
 def bytes_text(value: float) -> str:
-    """Three digits with a unit of powers of 1000."""
+    """Three digits with a unit of powers of 1000; empty where there is no value."""
+    if pd.isna(value):
+        return ""
     units = ("B", "kB", "MB", "GB", "TB")
     power = min(sum(value >= 999.5 * 1000**above for above in range(len(units))), len(units) - 1)
-    return "" if math.isnan(value) else f"{value / 1000**power:.3g} {units[power]}"
+    return f"{value / 1000**power:.3g} {units[power]}"
 
 
 def on_common_seeds(row: pd.Series, metric: Metric) -> str:

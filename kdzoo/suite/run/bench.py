@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from kdzoo.data.known import DATA
@@ -38,11 +39,19 @@ from kdzoo.training.located import Modules
 
 
 def run(
-    prepared: Prepared, launcher: Launcher, emit: Emit, *, retry_failed: bool, modules: Modules | None = None, command: str = ""
+    prepared: Prepared,
+    launcher: Launcher,
+    emit: Emit,
+    *,
+    retry_failed: bool,
+    modules: Modules | None = None,
+    command: str = "",
+    stop: Callable[[], bool] = lambda: False,
 ) -> Outcome:
     """Train what is missing of a plan, refit where asked, write the tables; teachers and students are trained by the launcher.
 
-    command: the command line or the call that asked for it, which the bench's folder keeps with the configuration.
+    command: the command line or the call that asked for it, which the bench's folder keeps with the configuration. stop: asked
+    while runs train, whether they are to end with checkpoints.
     Raises InputError, before any work, where the results or the teachers cannot be written.
     """
     ensure_writable(prepared.plan.folder)
@@ -58,7 +67,7 @@ def run(
     prepared, without_doses = with_weights(prepared, launcher, emit, modules or Modules())
     config, plans = prepared.config, [prepared.plan]
     keep_command(prepared, plans, command, emit)
-    outcome = train_plan(prepared, launcher, emit, retry_failed=retry_failed)
+    outcome = train_plan(prepared, launcher, emit, retry_failed=retry_failed, stop=stop)
     outcome.failed.update(without_doses)
     if wants_refit(config) and not others_than_divergence(outcome.failed):
         emit(Note("refit: the chosen settings are trained with fresh seeds on the whole training set"))
@@ -163,7 +172,9 @@ def refit_plan(prepared: Prepared) -> Plan:
     return refit([(one.run, one.about) for one in chosen], prepared.config, prepared.plan.teachers, used)
 
 
-def train_plan(prepared: Prepared, launcher: Launcher, emit: Emit, *, retry_failed: bool) -> Outcome:
+def train_plan(
+    prepared: Prepared, launcher: Launcher, emit: Emit, *, retry_failed: bool, stop: Callable[[], bool] = lambda: False
+) -> Outcome:
     """Train those runs of a plan that are not done, their teachers and pretrain stages before them; how every run came out."""
     plan = prepared.plan
     emit_notes(write_plan(plan), emit)
@@ -199,7 +210,7 @@ def train_plan(prepared: Prepared, launcher: Launcher, emit: Emit, *, retry_fail
     if jobs:
         cache_share = CacheShare(emit)
         launcher.resize(prepared.jobs, prepared.gpus)
-        of_jobs = run_jobs(jobs, launcher, cache_share.receive)
+        of_jobs = run_jobs(jobs, launcher, cache_share.receive, stop)
         cache_share.emit_summary()
         outcome = Outcome(outcome.done | of_jobs.done, {**outcome.failed, **of_jobs.failed})
     ids = {planned.run.id for planned in plan.students}

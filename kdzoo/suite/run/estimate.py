@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -48,13 +48,28 @@ class ProbedCost:
     shared: float
 
 
-def estimate(prepared: Prepared, modules: Modules | None = None, probed: dict[str, ProbedCost] | None = None) -> float:
+@dataclass(frozen=True)
+class Probes:
+    """What estimates of one bench share: its data and untrained networks, and the costs of the kinds of runs that were probed."""
+
+    modules: Modules
+    untrained: Untrained
+    costs: dict[str, ProbedCost] = field(default_factory=dict)
+
+    @staticmethod
+    def of(prepared: Prepared, modules: Modules | None = None) -> Probes:
+        """No probes yet."""
+        modules = modules or Modules()
+        return Probes(modules, Untrained(modules, prepared.options.image_cache))
+
+
+def estimate(prepared: Prepared, probes: Probes | None = None) -> float:
     """Seconds that the missing runs and their teachers will take on this machine, if it does nothing else.
 
-    probed: the costs of kinds of runs that were probed before, to which those that are probed now are added.
+    probes: those of earlier estimates of the same bench, to which new ones are added.
     """
     jobs = make_jobs(_missing(prepared), prepared.plan, prepared.options, prepared.jobs, prepared.checked)
-    seconds = JobSeconds(prepared, modules or Modules(), {} if probed is None else probed)
+    seconds = JobSeconds(prepared, probes or Probes.of(prepared))
     teachers = [seconds.of_teacher(job) for job in jobs if job.kind == "teacher"]
     students = [seconds.of_students(job) for job in jobs if job.kind == "students"]
     if not any(teachers) and not students:
@@ -62,16 +77,16 @@ def estimate(prepared: Prepared, modules: Modules | None = None, probed: dict[st
     return START_SECONDS + _side_by_side(teachers, prepared.jobs) + _side_by_side(students, prepared.jobs)
 
 
-def estimate_refit(prepared: Prepared, modules: Modules | None = None, probed: dict[str, ProbedCost] | None = None) -> float:
+def estimate_refit(prepared: Prepared, probes: Probes | None = None) -> float:
     """Seconds of the refit that follows a sweep, its teachers' too; 0 where none follows or its runs are done.
 
-    While the sweep is not done, every method is taken at the first of its settings, whichever will be chosen. probed: as of `estimate`.
+    While the sweep is not done, every method is taken at the first of its settings, whichever will be chosen. probes: as of `estimate`.
     """
     if not wants_refit(prepared.config):
         return 0.0
     done = all(state == "done" for state in prepared.states.values())
     plan = refit_plan(prepared) if done else _expected_refit(prepared)
-    return estimate(replace(prepared, plan=plan, states=states_of(plan), checked=frozenset()), modules, probed)
+    return estimate(replace(prepared, plan=plan, states=states_of(plan), checked=frozenset()), probes)
 
 
 def _expected_refit(prepared: Prepared) -> Plan:
@@ -97,12 +112,10 @@ def _missing(prepared: Prepared) -> list[PlannedRun]:
 class JobSeconds:
     """How long jobs of a plan take; every kind of run that is not on record is probed once."""
 
-    def __init__(self, prepared: Prepared, modules: Modules, probed: dict[str, ProbedCost]) -> None:
+    def __init__(self, prepared: Prepared, probes: Probes) -> None:
         self._prepared = prepared
-        self._modules = modules
-        self._untrained = Untrained(modules, prepared.options.image_cache)
+        self._probes = probes
         self._recorded = read_costs()
-        self._probed = probed
         self._machine = machine_name(torch.device(prepared.options.device))
         self._runs = {planned.run.id: planned for planned in (*prepared.plan.students, *prepared.plan.teachers.values())}
         self._pretrain = pretrain_runs(_missing(prepared), prepared.plan)
@@ -122,7 +135,7 @@ class JobSeconds:
         total, shared = 0.0, []
         for planned in cohort:
             located = bind(planned, self._prepared.plan)
-            _, splits = self._untrained.data(located)
+            _, splits = self._probes.untrained.data(located)
             kind = kind_of(planned.run, seen_shape(splits, planned.run.recipe), options, self._machine)
             epochs = _epochs_left(planned.run, store.run(planned.run.id))
             epochs += sum(first.recipe.epochs for first in self._pretrain.get(planned.run.id, ()))
@@ -137,9 +150,10 @@ class JobSeconds:
         return total + max(shared, default=0.0) * len(shared) / max(len(cohort), 1)
 
     def _probe(self, kind: str, located: LocatedRun, options: WorkerOptions) -> ProbedCost:
-        if kind not in self._probed:
-            self._probed[kind] = probe_cost(located, self._untrained, options, self._modules)
-        return self._probed[kind]
+        costs = self._probes.costs
+        if kind not in costs:
+            costs[kind] = probe_cost(located, self._probes.untrained, options, self._probes.modules)
+        return costs[kind]
 
 
 def probe_cost(located: LocatedRun, untrained: Untrained, options: WorkerOptions, modules: Modules) -> ProbedCost:

@@ -1,0 +1,86 @@
+"""How many epochs fit into the time that a distillation may take: the schedule is made for it, so that it ends where it should."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from time import monotonic
+
+from kdzoo.errors import InputError
+from kdzoo.runs.atomic import ensure_writable, read_json, write_json
+from kdzoo.sizes import seconds_of
+from kdzoo.suite.distill.wish import Wish
+from kdzoo.suite.plan.planned import Plan
+from kdzoo.suite.run.estimate import Probes, estimate
+from kdzoo.suite.run.prepare import Prepared
+from kdzoo.training.located import Modules
+
+MARGIN = 0.75
+"""the share of the time that is planned: an estimate comes within a third of what training takes, and the machine may get busier"""
+MOST_EPOCHS = 100_000
+FILE = "time.json"
+"""in the bench's folder: for which wish how many epochs were settled, so that the same command resumes the same runs"""
+
+
+def seconds_in(text: str) -> float:
+    """The seconds of a time such as `2h`; raises InputError for what is none."""
+    seconds = seconds_of(text)
+    if seconds is None:
+        raise InputError(f"time: expected a time such as 45m, 2h or 1h30m, got {text!r}")
+    return seconds
+
+
+def settle_epochs(wish: Wish, prepared: Prepared, spent: float, modules: Modules) -> int:
+    """The epochs of both students that fit into a wish's time, settled the first time and kept beside the runs.
+
+    spent: seconds that have gone already. Raises InputError where not even one epoch fits.
+    """
+    assert wish.seconds is not None
+    file = wish.results / wish.name / FILE
+    asked = repr(replace(wish, execution={}))
+    try:
+        earlier = read_json(file)
+        if earlier.get("wish") == asked:
+            return int(earlier["epochs"])
+    except (InputError, ValueError, KeyError, TypeError):  # none yet; a damaged one is settled anew
+        pass
+    epochs = epochs_within(prepared, MARGIN * wish.seconds - spent, modules)
+    ensure_writable(file.parent)
+    write_json(file, {"wish": asked, "epochs": epochs})
+    return epochs
+
+
+def epochs_within(prepared: Prepared, seconds: float, modules: Modules) -> int:
+    """The largest number of epochs of a plan's students whose training is estimated to take at most so many seconds, teachers included."""
+    probes = Probes.of(prepared, modules)
+
+    def fits(epochs: int) -> bool:
+        return estimate(replace(prepared, plan=with_epochs(prepared.plan, epochs), states={}), probes) <= seconds
+
+    if not fits(1):
+        least = estimate(replace(prepared, plan=with_epochs(prepared.plan, 1), states={}), probes)
+        raise InputError(f"time: too short: the teacher and one epoch of both students take about {least / MARGIN / 60:.1f} minutes")
+    low, high = 1, 2
+    while high < MOST_EPOCHS and fits(high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def with_epochs(plan: Plan, epochs: int) -> Plan:
+    """The same plan with so many epochs of every student."""
+    students = tuple(
+        replace(planned, run=planned.run.model_copy(update={"recipe": planned.run.recipe.model_copy(update={"epochs": epochs})}))
+        for planned in plan.students
+    )
+    return replace(plan, students=students)
+
+
+OVER = "time: it is over before training has ended, since the machine was slower than estimated; the same command resumes"
+
+
+def is_over(began: float, seconds: float | None) -> Callable[[], bool]:
+    """Whether the time of a distillation is over, to be asked while it trains; never without a limit."""
+    return lambda: seconds is not None and monotonic() - began > seconds
