@@ -33,6 +33,8 @@ VERBS = [
     ["status"],
     ["leaderboard"],
     ["compare"],
+    ["report"],
+    ["plot"],
     ["reproduce"],
     ["distill"],
     ["methods"],
@@ -272,7 +274,7 @@ def test_what_was_found_in_a_data_set_is_shown_with_its_classes(kdzoo, place):
         assert said.status == 0, said.err
         assert list(csv.DictReader(io.StringIO(said.out))) == [{"class": name, "train": "8", "test": "2"} for name in ("dark", "light")]
         assert said.err.splitlines() == [
-            "kdzoo: 20 images, 2 classes, 256x256 colour, from folder photos",
+            "kdzoo: 20 images, 2 classes, 256x256 colour, from folder photos (20 .png)",
             "kdzoo: train 16, test 4 (a fifth, by content)",
             "kdzoo: skipped: 1 file of another kind (1 .txt), light/pipe.png (a FIFO)",
         ]

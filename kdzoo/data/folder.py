@@ -80,7 +80,6 @@ def load_folder(folder: Path, image_size: int | None, image_cache: int | None = 
             map(
                 _printable,
                 (
-                    _kinds_note(files),
                     *listing.notes,
                     *_skipped_note(folder, skipped),
                     *_notes_of_looks(folder, looks, scales),
@@ -88,7 +87,7 @@ def load_folder(folder: Path, image_size: int | None, image_cache: int | None = 
                 ),
             )
         ),
-        source=f"folder {folder}",
+        source=_printable(f"folder {folder} ({_kinds(files)})"),
         origins=origins,
         scales=scales,
     )
@@ -146,10 +145,10 @@ def _readable(folder: Path, listing: Listing, streams: bool) -> tuple[Listing, d
     return replace(listing, parts=parts), damaged
 
 
-def _kinds_note(files: Mapping[str, Sequence[File]]) -> str:
+def _kinds(files: Mapping[str, Sequence[File]]) -> str:
     """How many files of each ending are read, the commonest first."""
     counts = Counter(Path(file.path).suffix.lower() for of_part in files.values() for file in of_part)
-    return f"files: {', '.join(f'{number:,} {ending}' for ending, number in counts.most_common())}"
+    return ", ".join(f"{number:,} {ending}" for ending, number in counts.most_common())
 
 
 def _skipped_note(folder: Path, skipped: Mapping[str, str]) -> list[str]:

@@ -30,7 +30,7 @@ def passes_text(row: pd.Series) -> str:
     return "" if any(pd.isna(value) for value in passes) else "/".join(f"{value:.0f}" for value in passes)
 
 
-def bytes_text(value: float) -> str:
+def bytes_text(value: float | None) -> str:
     """Three digits with a unit of powers of 1000; empty where there is no value."""
     if pd.isna(value):
         return ""
