@@ -49,6 +49,7 @@ def test_the_page_is_followed_and_the_server_names_the_digits(tmp_path):
     assert len(files) > 30
     assert sum(right) > 0.6 * len(files), "a quarter is chance"
     assert (tmp_path / "exported-pixels" / "student.onnx").is_file()
+    assert (tmp_path / "exported-int8" / "student-int8.onnx").is_file()
 
 
 def test_the_page_has_every_format_and_only_commands_that_are_run():

@@ -144,7 +144,7 @@ def test_the_model_card_says_what_kdzoo_says(odd_photos, tmp_path, spec):
 def test_the_readme_for_onnxruntime_says_what_kdzoo_says(odd_photos, tmp_path, spec, pixels):
     data = load_folder(odd_photos, RECIPE.augment.size)
     student, paths = student_of(spec, data), train_paths(odd_photos)
-    _, found = write_onnx(tmp_path, student, splits_of(data), "measured", pixels=pixels)
+    found = write_onnx(tmp_path, student, splits_of(data), "measured", pixels=pixels).agreement
     assert found.images == found.same == len(data.test.targets)
     assert what_the_readme_says(tmp_path, paths) == what_kdzoo_says(student, data, paths)
     assert ("import torch" in code_of(tmp_path)) is (spec is VIT and not pixels), "only torch resizes to the side of another network"
@@ -280,7 +280,8 @@ def test_the_graph_scales_and_normalises_to_1e_6(tmp_path):
 def test_a_graph_takes_any_number_of_images_and_knows_its_classes(odd_photos, tmp_path):
     data = load_folder(odd_photos, 32)
     student = student_of(OWN, data)
-    opset, found = write_onnx(tmp_path, student, splits_of(data), "measured", pixels=True)
+    written = write_onnx(tmp_path, student, splits_of(data), "measured", pixels=True)
+    opset, found = written.opset, written.agreement
     session = onnxruntime.InferenceSession(str(tmp_path / "student.onnx"), providers=["CPUExecutionProvider"])
     seen = evaluation_view(data.test.images, RECIPE.augment)
     with torch.no_grad():
@@ -394,7 +395,7 @@ def test_what_cannot_be_exported_is_refused_with_what_can(kdzoo, bench, teachers
 
     assert "simkd ships the student without its classifier" in refused(run_of(bench, "simkd").path, "--format", "timm")
     assert "`--format onnx` holds all of it" in refused(run_of(bench, "simkd").path, "--format", "hf")
-    assert "leave --pixels out" in refused(run_of(bench, "hinton").path, "--format", "timm", "--pixels")
+    assert "--pixels: only for an ONNX graph; leave it out" in refused(run_of(bench, "hinton").path, "--format", "timm", "--pixels")
     assert "'tflite' is not one of 'timm', 'onnx', 'hf'" in refused(run_of(bench, "hinton").path, "--format", "tflite")
     assert not (out / "student.safetensors").exists()
 

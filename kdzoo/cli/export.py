@@ -23,6 +23,12 @@ class ExportFormat(StrEnum):
     hf = "hf"
 
 
+class Int8(StrEnum):
+    """How a graph is quantised to 8 bits."""
+
+    static = "static"
+
+
 @takes_options("image_cache", before="plugin")
 def export(
     run: Annotated[
@@ -38,6 +44,16 @@ def export(
         bool,
         option("--pixels", text="The ONNX graph takes pixels from 0 to 255 and normalises them itself.", default="off"),
     ] = False,
+    int8: Annotated[
+        Int8 | None,
+        option(
+            "--int8",
+            text="Quantise the ONNX graph to 8 bits too, calibrated on training images and measured on test images: static.",
+            default="none",
+            metavar="HOW",
+            names_of=complete.of(*Int8),
+        ),
+    ] = None,
     results: ResultsFolder = Path("results"),
     plugin: Plugins = None,
     **execution: Any,
@@ -59,7 +75,7 @@ def export(
     config = bench_config(read_options({**execution, "plugin": plugin}), None)
     load_plugins(config.plugin)
     folder = delivered_run(Path(run)) or run_folder(run, results)
-    exported = export_run(folder, how.value, out, pixels=pixels, image_cache=config.image_cache)
+    exported = export_run(folder, how.value, out, pixels=pixels, int8=int8 is not None, image_cache=config.image_cache)
     for note in exported.notes:
         print_text(f"{how.value}: {note}")
     print_text(f"{exported.run_id} as {how.value}, with a README that uses it: {exported.folder}/")

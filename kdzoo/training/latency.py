@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -37,19 +38,28 @@ def machine_load() -> Load | None:
 
 @torch.no_grad()
 def milliseconds(network: Network, image_shape: tuple[int, int, int], batch: int, device: torch.device) -> float:
-    """The shortest of up to 50 forwards of `batch` images, in milliseconds; fewer where they take over five seconds together.
-
-    The minimum, since whatever else a machine does can only add to the time of a forward.
-    """
+    """The shortest of many forwards of `batch` images, in milliseconds (`shortest_milliseconds`)."""
     network = network.to(device).eval()
     images = torch.zeros(batch, *image_shape, dtype=torch.uint8, device=device)
+
+    def forward() -> None:
+        network.logits(images)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    return shortest_milliseconds(forward)
+
+
+def shortest_milliseconds(call: Callable[[], object]) -> float:
+    """The shortest of up to 50 calls, in milliseconds; fewer where they take over five seconds together.
+
+    The minimum, since whatever else a machine does can only add to the time of a call.
+    """
     times: list[float] = []
     began = time.perf_counter()
     for _ in range(WARM_UP + REPEATS):
         start = time.perf_counter()
-        network.logits(images)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        call()
         times.append(time.perf_counter() - start)
         if time.perf_counter() - began > LONGEST_SECONDS and len(times) > WARM_UP:
             break

@@ -13,6 +13,7 @@ from kdzoo.runs.seals import OWNER
 from kdzoo.runs.store import RunFolder, Store
 from kdzoo.suite.export.card import card_words
 from kdzoo.suite.export.hf_format import write_hf
+from kdzoo.suite.export.int8 import int8_line
 from kdzoo.suite.export.onnx_format import write_onnx
 from kdzoo.suite.export.student import load_student
 from kdzoo.suite.export.timm_format import WEIGHTS, write_timm
@@ -30,21 +31,25 @@ class Exported:
     notes: tuple[str, ...]
 
 
-def export(folder: RunFolder, how: Format, out: Path, *, pixels: bool = False, image_cache: int | None = None) -> Exported:
+def export(
+    folder: RunFolder, how: Format, out: Path, *, pixels: bool = False, int8: bool = False, image_cache: int | None = None
+) -> Exported:
     """Write the student of a finished run in a format into a folder, and check what was written.
 
-    pixels: whether an ONNX graph takes uint8 pixels and normalises them itself. image_cache: as `folder.load_folder` takes it.
-    Raises InputError for what cannot be exported, and WorkFailed where what was exported is not the student that was trained.
+    pixels: whether an ONNX graph takes uint8 pixels and normalises them itself. int8: whether it is quantised too. image_cache:
+    as `folder.load_folder` takes it. Raises InputError for what cannot be exported, and WorkFailed where what was exported is
+    not the student that was trained.
     """
-    if pixels and how != "onnx":
-        raise InputError(f"pixels: only an ONNX graph holds its normalisation; leave --pixels out, or use `--format onnx` instead of {how}")
+    asked = [name for name, value in (("--pixels", pixels), ("--int8", int8)) if value]
+    if asked and how != "onnx":
+        raise InputError(f"{' and '.join(asked)}: only for an ONNX graph; leave it out, or use `--format onnx` instead of {how}")
     student, splits = load_student(folder, image_cache)
     ensure_writable(out)
     words = card_words(folder)
     notes: tuple[str, ...] = ()
     if how == "onnx":
-        opset, found = write_onnx(out, student, splits, words, pixels=pixels)
-        notes = (f"opset {opset}; {found}",)
+        written = write_onnx(out, student, splits, words, pixels=pixels, int8=int8)
+        notes = (f"opset {written.opset}; {written.agreement}", *([] if written.int8 is None else [int8_line(written.int8)]))
     elif how == "timm":
         write_timm(out, student, words)
     else:

@@ -91,7 +91,7 @@ def write_graph(path: Path, student: Student, reading: Reading, metadata: Mappin
     channels = 1 if pixels and reading.grey else reading.channels
     example = torch.zeros(2, channels, side, side, dtype=torch.uint8 if pixels else torch.float32)
     content = io.BytesIO()
-    with _quietly():
+    with quietly():
         try:
             program = torch.onnx.export(
                 Scores(student, pixels=pixels).eval(),
@@ -114,9 +114,9 @@ def write_graph(path: Path, student: Student, reading: Reading, metadata: Mappin
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
-    """Without what torch's exporter prints and logs of its own steps."""
-    levels = {name: logging.getLogger(name).level for name in ("torch.onnx", "onnxscript", "onnx_ir")}
+def quietly() -> Iterator[None]:
+    """Without what exporters print and log of their own steps."""
+    levels = {name: logging.getLogger(name).level for name in ("torch.onnx", "onnxscript", "onnx_ir", "root")}
     for name in levels:
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
