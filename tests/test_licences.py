@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 import kdzoo as zoo
@@ -151,6 +152,18 @@ def test_a_file_that_was_saved_for_the_purpose_is_named_without_its_folder(tmp_p
     save_file({"keys": torch.zeros(1)}, file)
     spec = NetworkSpec(name="resnet50", classes=10, start=f"saved:{'0' * 64}")
     assert things_of_weights("teacher", spec, str(file), None) == (Licensed("teacher", "answers.safetensors", UNKNOWN),)
+
+
+def test_a_folder_of_images_is_named_without_its_path(place, tmp_path):
+    for label in ("one", "two"):
+        for number in range(12):
+            folder = tmp_path / "mine" / "photos" / label
+            folder.mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng([number, len(label)]).integers(0, 256, (16, 16, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / f"{number}{label}.png")
+    (tmp_path / "mine" / "photos" / "LICENSE").write_text("SPDX-License-Identifier: CC0-1.0")
+    made = planned(data=f"folder:{tmp_path / 'mine' / 'photos'}", teacher="resnet14", student="resnet8", recipe="smoke", licence="permissive")
+    assert Licensed("data", "photos", "CC0-1.0") in recorded(made.students[0].about)
 
 
 def test_a_licence_changes_no_run(place):

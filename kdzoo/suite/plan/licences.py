@@ -29,12 +29,16 @@ def things_of_run(run: Run, paths: Mapping[str, Any], teacher: PlannedRun | None
 
 def things_of_data(run: Run, paths: Mapping[str, Any]) -> tuple[Licensed, ...]:
     """The data that a run learns from."""
-    data = Licensed("data", run.data.name, licence_of_data(str(paths.get("data", run.data.name))))
+    data = _thing_of_data("data", str(paths.get("data", run.data.name)))
     if run.data.transfer is None or run.data.transfer.images is None:
         return (data,)
-    request = str(paths.get("transfer_data"))
-    name = Path(request.removeprefix(FOLDER)).name if request.startswith(FOLDER) else request
-    return data, Licensed("transfer data", name, licence_of_data(request))
+    return data, _thing_of_data("transfer data", str(paths.get("transfer_data")))
+
+
+def _thing_of_data(part: Part, request: str) -> Licensed:
+    """A data set by name, or a folder by its own name: its whole path would name a machine."""
+    name = Path(request.removeprefix(FOLDER)).resolve().name if request.startswith(FOLDER) else request
+    return Licensed(part, name, licence_of_data(request))
 
 
 def things_of_weights(part: Part, spec: NetworkSpec, path: WeightFiles, trained: PlannedRun | None) -> tuple[Licensed, ...]:
