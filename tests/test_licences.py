@@ -162,7 +162,9 @@ def test_a_folder_of_images_is_named_without_its_path(place, tmp_path):
             pixels = np.random.default_rng([number, len(label)]).integers(0, 256, (16, 16, 3)).astype(np.uint8)
             Image.fromarray(pixels).save(folder / f"{number}{label}.png")
     (tmp_path / "mine" / "photos" / "LICENSE").write_text("SPDX-License-Identifier: CC0-1.0")
-    made = planned(data=f"folder:{tmp_path / 'mine' / 'photos'}", teacher="resnet14", student="resnet8", recipe="smoke", licence="permissive")
+    made = planned(
+        data=f"folder:{tmp_path / 'mine' / 'photos'}", teacher="resnet14", student="resnet8", recipe="smoke", licence="permissive"
+    )
     assert Licensed("data", "photos", "CC0-1.0") in recorded(made.students[0].about)
 
 
