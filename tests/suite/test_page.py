@@ -182,6 +182,16 @@ def test_a_bench_of_kd_alone_asks_whether_it_helps_and_its_best_row_may_be_the_s
     assert details["At what cost"] == "Nothing beside the training of the student itself."
 
 
+def test_a_verdict_that_begins_with_a_method_keeps_its_name(tmp_path):
+    for seed in range(3):
+        write(tmp_path / "b", objective("none"), seed, val=0.8, test=0.80 + seed / 100)
+        write(tmp_path / "b", objective("hinton"), seed, val=0.85, test=0.85 + seed / 100)
+        write(tmp_path / "b", objective("at"), seed, val=0.92, test=0.92 + seed / 100 + (seed == 1) / 500)
+    assert answers(tables_of(tmp_path / "b"))[0].verdict.startswith("at is better than")
+    write(tmp_path / "b", objective("at"), 3, val=0.92, test=0, fail="ValueError")
+    assert answers(tables_of(tmp_path / "b"))[0].verdict[0].isupper()
+
+
 def test_failures_stand_there_with_their_last_line(bench):
     page = build_page([bench])
     (failed,) = [rows for caption, rows in Tables(page).found if caption == "Failed and damaged runs"]

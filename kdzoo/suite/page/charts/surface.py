@@ -14,12 +14,15 @@ from kdzoo.suite.report.settings import AXIS_WORDS
 from kdzoo.tasks.task import Metric
 
 CELL_HEIGHT = 54
+MOST_LABELLED = 10
+"""number of cells beside each other up to which each bears its numbers; of more they are seen by pointing"""
 Channel = TypeVar("Channel", alt.X, alt.Y)
 
 
 def surface_chart(frame: pd.DataFrame, metric: Metric) -> alt.LayerChart:
     """Cells of one sweep (`sweeps.sweep_frame`), coloured by their mean; the chosen one has a frame. One axis lies along x."""
     two = has_two_axes(frame)
+    height = CELL_HEIGHT * (frame["row"].nunique() if two else 1)
     lower = metric.better == "lower"
     cells = base().transform_joinaggregate(lowest="min(mean)", highest="max(mean)")
     cells = cells.transform_calculate(
@@ -30,18 +33,20 @@ def surface_chart(frame: pd.DataFrame, metric: Metric) -> alt.LayerChart:
         cells = cells.encode(y=setting_axis(alt.Y, frame, "row"))
     fill = alt.Color("mean:Q", scale=alt.Scale(scheme="viridis", reverse=lower), legend=None)
     rectangles = cells.mark_rect(cornerRadius=3).encode(color=fill, tooltip=setting_tips(frame, metric)).properties(name=ROWS)
+    outline = cells.mark_rect(cornerRadius=3, filled=False, strokeWidth=4, stroke=OUTLINE).transform_filter("datum.chosen")
+    if frame["column" if two else "row"].nunique() > MOST_LABELLED:
+        return layered(rectangles, outline, height=height)
     bright = "datum.shade < 0.55" if lower else "datum.shade > 0.55"
     ink = alt.ColorValue("#ffffff", condition=when(bright, "#10141a"))
     text = cells.mark_text(lineBreak="\n", lineHeight=13, dy=-13, baseline="middle").encode(text="label:N", color=ink)
-    outline = cells.mark_rect(cornerRadius=3, filled=False, strokeWidth=4, stroke=OUTLINE).transform_filter("datum.chosen")
-    return layered(rectangles, outline, text, height=CELL_HEIGHT * (frame["row"].nunique() if two else 1))
+    return layered(rectangles, outline, text, height=height)
 
 
 def setting_axis(channel: type[Channel], frame: pd.DataFrame, name: str) -> Channel:
     """An axis of settings, evenly spaced in their order. name: `row` or `column`."""
     title = str(frame[f"{name}_axis"].iloc[0])
     order = sorted(dict.fromkeys(frame[name]), key=in_order)
-    axis = alt.Axis(ticks=False, domain=False, labelAngle=0)
+    axis = alt.Axis(ticks=False, domain=False, labelAngle=0, labelOverlap=True)
     return channel(f"{name}:N", title=AXIS_WORDS.get(title, title), sort=order, axis=axis)
 
 
