@@ -6,12 +6,11 @@ Folders, devices, workers, layout and names are not here: they change no number 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
-from kdzoo.runs.canonical import as_json, canonical_json, object_of
+from kdzoo.runs.canonical import canonical_json
 from kdzoo.runs.fields import (
     ClassNumbers,
     Count,
@@ -202,22 +201,11 @@ class Run(Spec):
     @property
     def id(self) -> str:
         """`<method>-<12 hex digits>` of the canonical JSON."""
-        return self._id_of(canonical_json(self.model_dump(mode="json")))
+        return self.id_of(canonical_json(self.model_dump(mode="json")))
 
-    def _id_of(self, text: str) -> str:
+    def id_of(self, text: str) -> str:
+        """Its id, from its canonical JSON."""
         return f"{self.objective.label}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-
-    def canonical_parts(self, content: Mapping[str, Any], run_id: str) -> dict[str, str]:
-        """Every part as canonical JSON, by name, of a run that was parsed from `content`; raises ValueError unless it has this id.
-
-        Content that is canonical already, as a file is that kdzoo wrote, is not put in that form again: its digest is the id.
-        """
-        parts = {name: as_json(content[name]) for name in sorted(content)}
-        if self._id_of(object_of(parts)) == run_id:
-            return parts
-        if self.id != run_id:
-            raise ValueError(f"describes {self.id}")
-        return {name: canonical_json(part) for name, part in self.model_dump(mode="json").items()}
 
     @property
     def pretrain_run(self) -> Run | None:

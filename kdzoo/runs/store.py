@@ -16,7 +16,7 @@ from kdzoo.runs.about import about_faults
 from kdzoo.runs.atomic import read_json, set_aside, write_bytes, write_json
 from kdzoo.runs.canonical import canonical
 from kdzoo.runs.failure import Failure, read_failure
-from kdzoo.runs.fields import parse
+from kdzoo.runs.read_run import read_run
 from kdzoo.runs.result_file import NewerSchema, complete, read_result
 from kdzoo.runs.spec import Run
 
@@ -76,11 +76,7 @@ class RunFolder:
         """The same with the run's parts as canonical JSON, by name."""
         file = self.path / "run.json"
         content = read_json(file)
-        run = parse(Run, content.get("run"), str(file))
-        try:
-            parts = run.canonical_parts(content["run"], self.id)
-        except ValueError as error:
-            raise InputError(f"{file}: {error}, not the run its folder is named after") from None
+        run, parts = read_run(content.get("run"), self.id, str(file))
         return run, dict(content.get("about", {})), parts
 
     def _whole_plan(self) -> dict[str, Any]:

@@ -152,7 +152,7 @@ class AgainstChance:
         return self.metric.brief(self.chance)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Task:
     """headline: the metric that settings and rows are ranked by. tie_break: the one that decides between equals; None for none.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -96,12 +96,18 @@ def _newest(records: Sequence[Record]) -> list[Record]:
 
 def _without_versions_and_seed(record: Record) -> tuple[str, ...]:
     """Equal for runs that differ in nothing but their seed, the engine and the versions of their methods."""
-    objective = json.loads(record.parts["objective"])
-    first = objective.get("first")
-    for term in [*objective["terms"], *([first["term"]] if first else [])]:
-        term["version"] = ""
     others = (part for name, part in record.parts.items() if name not in ("seed", "engine", "objective"))
-    return (*others, json.dumps(objective))
+    return (*others, _without_versions(record.parts["objective"]))
+
+
+@lru_cache
+def _without_versions(objective: str) -> str:
+    """An objective as JSON, without the versions of its methods."""
+    content = json.loads(objective)
+    first = content.get("first")
+    for term in [*content["terms"], *([first["term"]] if first else [])]:
+        term["version"] = ""
+    return json.dumps(content)
 
 
 def _versions(run: Run) -> tuple[Any, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Literal, NamedTuple
 
 from kdzoo.data.transfer import transfer_in_words
@@ -15,6 +15,8 @@ from kdzoo.runs.spec import Run
 from kdzoo.runs.store import RunFolder, State
 from kdzoo.tasks.known import task_named
 from kdzoo.tasks.task import Task
+
+GROUND = ("data", "engine", "recipe", "student")
 
 
 class Place(NamedTuple):
@@ -72,9 +74,15 @@ class Record:
             recipe=str(about.get("recipe") or "-"),
             phase=str(about.get("phase") or "sweep"),
             epochs=run.recipe.epochs,
-            ground=object_of({name: self.parts[name] for name in ("data", "engine", "recipe", "student")}),
+            ground=_ground(*(self.parts[name] for name in GROUND)),
             teacher=self.parts["teacher"] if run.teacher else "",
         )
+
+
+@lru_cache
+def _ground(*parts: str) -> str:
+    """The canonical JSON of what runs of one table share, the same text for all of them."""
+    return object_of(dict(zip(GROUND, parts, strict=True)))
 
 
 def taught_on(record: Record) -> str:
