@@ -40,7 +40,7 @@ from kdzoo.runs.recipe import Augment, Recipe
 from kdzoo.runs.spec import NetworkSpec
 from kdzoo.runs.store import RunFolder, Store
 from kdzoo.suite.export.graph import check_graph, graph_scores, open_graph, write_graph
-from kdzoo.suite.export.hf_format import write_hf
+from kdzoo.suite.export.hf_format import configuration, write_hf
 from kdzoo.suite.export.onnx_format import write_onnx
 from kdzoo.suite.export.reading import array_code, pixel_code, reading_of, tensor_code
 from kdzoo.suite.export.student import Student
@@ -230,6 +230,15 @@ def test_a_file_with_the_pixels_of_an_array_is_read_as_the_array(tmp_path, size,
 
 def replace_augment(size: int | None) -> Recipe:
     return RECIPE.model_copy(update={"augment": Augment(size=size)})
+
+
+def test_a_configuration_has_a_mean_and_a_deviation_for_every_channel(odd_photos):
+    data = load_folder(odd_photos, 32)
+    student = student_of(NetworkSpec(name="test_resnet", classes=CLASSES), data)
+    halves = replace(student, network=Network(student.body.model, channels=3, mean=(0.5,), std=(0.25,)))
+    of_halves, of_data = (configuration(one, reading_of(one))["pretrained_cfg"] for one in (halves, student))
+    assert (of_halves["mean"], of_halves["std"]) == ([0.5, 0.5, 0.5], [0.25, 0.25, 0.25])
+    assert of_data["mean"] == pytest.approx(data.mean)
 
 
 def test_grey_images_under_a_network_of_colours_have_three_equal_channels(tmp_path):

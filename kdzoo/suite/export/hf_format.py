@@ -54,13 +54,18 @@ def configuration(student: Student, reading: Reading) -> dict[str, Any]:
             **{key: own[key] for key in FROM_TIMM if own.get(key) is not None},
             "num_classes": spec.classes,
             "input_size": [reading.channels, reading.side, reading.side],
-            "mean": list(reading.mean),
-            "std": list(reading.std),
+            "mean": _by_channel(reading.mean, reading.channels),
+            "std": _by_channel(reading.std, reading.channels),
             "crop_pct": reading.seen_side / max(reading.decode_side, reading.seen_side),
             "crop_mode": "center",
             "interpolation": "bilinear",
         },
     }
+
+
+def _by_channel(values: tuple[float, ...], channels: int) -> list[float]:
+    """A value for each channel, also where one stands for all."""
+    return list(values) * channels if len(values) == 1 else list(values)
 
 
 def hf_usage(student: Student, reading: Reading) -> Usage:
