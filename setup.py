@@ -38,6 +38,7 @@ setup(
     package_data={
         "kdzoo": ["configs/**/*.yaml", "configs/**/*.csv", "configs/papers/*.py", "configs/*.yaml", "configs/*.json", "py.typed"],
         "kdzoo.suite.page": ["template/*"],
+        "kdzoo.suite.distill": ["template/*"],
     },
     python_requires=">=3.11",
     install_requires=[

@@ -160,6 +160,11 @@ def test_from_a_folder_and_a_foreign_teacher_to_a_small_network_for_plain_timm(t
     spoken = run_warm([sys.executable, "-c", code], cwd=out).stdout.strip()
     assert spoken in verdict.classes
 
+    counts = re.findall(r'<td class="(right|wrong)"[^>]*>(\d*)</td>', (out / "report.html").read_text())
+    kept = verdict.alone if verdict.kept == "alone" else verdict.distilled
+    assert sum(int(count or 0) for _, count in counts) == verdict.images
+    assert sum(int(count or 0) for kind, count in counts if kind == "right") == round(kept.accuracy * verdict.images)
+
     before = {file: file.stat().st_mtime_ns for file in out.rglob("result.json")}
     again = distill_folder(wish)
     assert {file: file.stat().st_mtime_ns for file in out.rglob("result.json")} == before
@@ -248,7 +253,12 @@ def test_python_leaves_the_files_and_the_words_of_the_command_line(tmp_path):
     )
 
     names = [sorted(file.name for file in folder.iterdir()) for folder in folders]
-    assert names[0] == names[1] == ["README.md", "classes.json", "preprocess.py", "runs", "student.safetensors", "verdict.json"]
+    assert names[0] == names[1] == [
+        "README.md", "classes.json", "preprocess.py", "report.html", "runs", "student.safetensors", "verdict.json"
+    ]  # fmt: skip
+    images = [re.findall('data:image/png[^"]*', (folder / "report.html").read_text()) for folder in folders]
+    assert images[0]
+    assert images[0] == images[1]
     runs = [sorted(file.relative_to(folder) for file in folder.glob("runs/runs/*/*")) for folder in folders]
     assert runs[0] == runs[1]
     for name in ("classes.json", "preprocess.py"):

@@ -108,7 +108,7 @@ def distill(
     Example:
       kdzoo distill photos/ --teacher my_resnet50.pth --out small/
     """
-    from kdzoo.suite.distill.distill import distill_folder
+    from kdzoo.suite.distill.distill import PAGE, distill_folder
     from kdzoo.suite.distill.time_limit import seconds_in
     from kdzoo.suite.distill.verdict import conclusion, table, table_of_width
     from kdzoo.suite.distill.wish import FOLDER, Wish
@@ -135,5 +135,5 @@ def distill(
     lines = table_of_width(verdict, screen.width, f"{out / 'README.md'}") if screen.file.isatty() else table(verdict)
     screen.print("\n".join(["", *lines, ""]), markup=False, soft_wrap=True)
     print_text(conclusion(verdict))
-    screen.print(f"\nweights, classes and how to use them: {out}/", markup=False, soft_wrap=True)
+    screen.print(f"\nweights, classes and how to use them: {out}/; what it confuses: {out}/{PAGE}", markup=False, soft_wrap=True)
     return 0

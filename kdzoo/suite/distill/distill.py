@@ -17,11 +17,12 @@ from torch import nn
 from kdzoo.errors import InputError, WorkFailed
 from kdzoo.files import cache_folder
 from kdzoo.models.identity import module_name
-from kdzoo.runs.atomic import ensure_writable, write_json
+from kdzoo.runs.atomic import ensure_writable, write_bytes, write_json
 from kdzoo.runs.events import Emit, Event, Note, emit_notes
 from kdzoo.runs.options import Execution
 from kdzoo.suite.distill.arrays import data_name
-from kdzoo.suite.distill.judge import judge, kept_run, trained_student
+from kdzoo.suite.distill.judge import held_out, judge, kept_run, trained_student
+from kdzoo.suite.distill.page import build_page
 from kdzoo.suite.distill.plan import plan_distillation
 from kdzoo.suite.distill.time_limit import OVER, is_over, seconds_in
 from kdzoo.suite.distill.verdict import Verdict, conclusion, table
@@ -37,6 +38,9 @@ from kdzoo.suite.run.display import open_display
 from kdzoo.suite.run.launchers import LauncherSetup, create_launcher
 from kdzoo.suite.run.prepare import Prepared
 from kdzoo.training.located import Modules
+
+PAGE = "report.html"
+"""of a distillation, in its folder"""
 
 
 @dataclass(frozen=True)
@@ -69,17 +73,20 @@ def distill_folder(wish: Wish, handle: Emit | None = None) -> Verdict:
         outcome = run_bench(prepared, launcher, listen, retry_failed=True, stop=stop)
     _refuse_unfinished(outcome, stop)
     verdict = judge(prepared, wish.method, tuple(dict.fromkeys(notes)), Modules())
-    leave(wish.results, prepared, verdict)
+    leave(wish.results, prepared, verdict, Modules())
     return verdict
 
 
-def leave(out: Path, prepared: Prepared, verdict: Verdict) -> None:
-    """Write what a distillation delivers into a folder: weights, classes, the code that reads images, README and verdict."""
+def leave(out: Path, prepared: Prepared, verdict: Verdict, modules: Modules) -> None:
+    """Write what a distillation delivers into a folder: weights, classes, the code that reads images, README, verdict and its page."""
     folder = kept_run(prepared, verdict).folder
     student, _ = load_student(folder, prepared.options.image_cache)
     rows = ["    " + line for line in table(verdict)]
-    words = "\n".join([*rows, "", conclusion(verdict), "", "## Licences", "", licence_lines(read_record(folder))])
+    licences = licence_lines(read_record(folder))
+    words = "\n".join([*rows, "", conclusion(verdict), "", "## Licences", "", licences])
     write_timm(out, student, words)
+    augment = kept_run(prepared, verdict).run.recipe.augment
+    write_bytes(out / PAGE, build_page(verdict, held_out(prepared, verdict, modules), augment, licences).encode())
     write_json(out / "verdict.json", json.loads(json.dumps(asdict(verdict))))
 
 
@@ -160,7 +167,7 @@ def distill(
         verdict = judge(prepared, method, tuple(dict.fromkeys(notes)), modules)
         trained, _ = trained_student(kept_run(prepared, verdict), modules, prepared)
         if out is not None:
-            leave(Path(out), prepared, verdict)
+            leave(Path(out), prepared, verdict, modules)
     finally:
         torch.set_num_threads(before)
     return Distilled(trained.model.eval(), verdict.distilled.accuracy, verdict.alone.accuracy, verdict.teacher.accuracy, verdict)

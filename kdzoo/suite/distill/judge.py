@@ -10,7 +10,9 @@ import torch
 
 from kdzoo.data.dataset import Dataset
 from kdzoo.models.network import Network
+from kdzoo.models.predict import predict
 from kdzoo.runs.predictions import read_predictions
+from kdzoo.suite.distill.page import HeldOut
 from kdzoo.suite.distill.plan import planned_run
 from kdzoo.suite.distill.verdict import BATCHES, Measured, Verdict
 from kdzoo.suite.report.intervals import mcnemar_p, paired_difference, wilson
@@ -59,6 +61,23 @@ def judge(prepared: Prepared, method: str, notes: tuple[str, ...], modules: Modu
         load=str(machine_load() or "load not known"),
         notes=(*(f"data: {note}" for note in images.notes), *notes),
     )
+
+
+def held_out(prepared: Prepared, verdict: Verdict, modules: Modules) -> list[HeldOut]:
+    """The images that trained no network, with what the delivered student and its teacher say of them."""
+    kept, taught = kept_run(prepared, verdict), located_run(prepared, verdict.method)
+    dataset, splits = load_run_data(kept, prepared.options.image_cache)
+    augment, device = taught.run.recipe.augment, torch.device(prepared.options.device)
+    assert taught.run.teacher is not None
+    side = input_shape(dataset, taught.run.recipe)[1]
+    teacher = load_network(taught.run.teacher, dataset, side=side, seed=0, path=taught.paths.get("teacher"), modules=modules).to(device)
+    parts = []
+    for name, part in (("val", splits.val), ("test", splits.test)):
+        if part is not None:
+            kept_predictions = read_predictions(kept.folder.predictions, kept.run.id, part=name, classes=kept.run.data.classes)
+            student = torch.from_numpy(kept_predictions.log_probs)
+            parts.append(HeldOut(part, student, predict(teacher, part, augment, device, splits.task)))
+    return parts
 
 
 def kept_run(prepared: Prepared, verdict: Verdict) -> LocatedRun:

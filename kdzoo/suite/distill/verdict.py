@@ -70,7 +70,7 @@ class Verdict:
 
 def table(verdict: Verdict) -> list[str]:
     """The verdict as lines of a table with all of its columns."""
-    rows = _rows(verdict)
+    rows = rows_of(verdict)
     return _aligned(rows, range(len(rows[0])))
 
 
@@ -80,7 +80,7 @@ def table_of_width(verdict: Verdict, width: int, page: str) -> list[str]:
     page: the file that has all columns. Where names are too long for accuracies and parameters beside them, every network has
     lines of its own.
     """
-    rows = _rows(verdict)
+    rows = rows_of(verdict)
     count = max((n for n in range(1, len(rows[0]) + 1) if max(map(len, _aligned(rows, range(n)))) <= width), default=0)
     if count < NEEDED:
         head, *networks = rows
@@ -91,7 +91,7 @@ def table_of_width(verdict: Verdict, width: int, page: str) -> list[str]:
     return [*_aligned(rows, range(count)), *([f"not shown: {', '.join(left)}; see {page}"] if left else [])]
 
 
-def _rows(verdict: Verdict) -> list[list[str]]:
+def rows_of(verdict: Verdict) -> list[list[str]]:
     """The cells of the table, its head first."""
     rows = [["", "network", f"accuracy on {verdict.images} images", "parameters", "MACs", *(f"ms (batch {b})" for b in BATCHES)]]
     for name, one in (("distilled", verdict.distilled), ("student alone", verdict.alone), ("teacher", verdict.teacher)):
