@@ -14,6 +14,7 @@ from test_leaderboard import AT, KD, NONE, objective, write
 
 from kdzoo.errors import InputError
 from kdzoo.suite.page.build import build_page
+from kdzoo.suite.page.not_tried import in_brief
 from kdzoo.suite.page.sentences import answers
 from kdzoo.suite.page.tables import tables_of
 from kdzoo.suite.report.columns import columns_for
@@ -169,6 +170,19 @@ def test_the_answer_says_the_best_how_sure_the_cost_and_what_was_not_tried(bench
     assert "hinton with T above 4, the edge at which it was chosen" in details["Not tried"]
     assert re.search(r"\d+ methods of the zoo", details["Not tried"])
     assert "at" not in details["Best"]
+
+
+@pytest.mark.parametrize(
+    ("count", "brief"),
+    [
+        (3, ["m0 with dose above 3, the edge", "m1 with dose above 3, the edge", "m2 with dose above 3, the edge"]),
+        (9, ["values beyond the edge of the sweep, at which 9 settings were chosen (m0 with dose above 3, m1", "..."]),
+    ],
+)
+def test_many_edges_are_counted_with_a_few_examples(count, brief):
+    found = [f"m{number} with dose above 3, the edge at which it was chosen" for number in range(count)]
+    assert all(words in "; ".join(in_brief(found)) for words in brief)
+    assert len(in_brief(found)) <= 3
 
 
 def test_a_bench_of_kd_alone_asks_whether_it_helps_and_its_best_row_may_be_the_student_alone(tmp_path):

@@ -17,13 +17,15 @@ from kdzoo.text import number_of
 
 MOST_NAMED = 6
 """number of methods that a sentence names"""
+MOST_EDGES = 3
+"""number of edges that a sentence names, each with its value"""
 
 
 def not_tried(block: Block, tables: BenchTables) -> str:
     """Other methods, more settings, what lies beyond the edge of a sweep, fresh seeds, another pair of networks."""
     phases = {other.place.phase for other in tables.bench.blocks}
     pairs = {other.place.pair for other in tables.bench.blocks}
-    words = [*_methods(tables.bench.records), *_single_settings(block), *edges(block.rows_of(tables.sweeps))]
+    words = [*_methods(tables.bench.records), *_single_settings(block), *in_brief(list(edges(block.rows_of(tables.sweeps))))]
     words += ["a refit of the chosen settings with fresh seeds"] if "refit" not in phases else []
     words += ["another pair of networks"] if len(pairs) == 1 else []
     return "; ".join(words) + "." if words else ""
@@ -42,6 +44,14 @@ def _single_settings(block: Block) -> list[str]:
 
 def _named(methods: Sequence[str]) -> str:
     return ", ".join([*methods[:MOST_NAMED], *(["..."] if len(methods) > MOST_NAMED else [])])
+
+
+def in_brief(found: Sequence[str]) -> list[str]:
+    """A few edges as they are; of many their number and examples."""
+    if len(found) <= MOST_EDGES:
+        return list(found)
+    examples = ", ".join(edge.partition(",")[0] for edge in found[:MOST_EDGES])
+    return [f"values beyond the edge of the sweep, at which {len(found)} settings were chosen ({examples}, ...)"]
 
 
 def edges(sweeps: pd.DataFrame) -> Iterable[str]:
