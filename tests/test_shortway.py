@@ -247,20 +247,22 @@ def test_python_leaves_the_files_and_the_words_of_the_command_line(tmp_path):
     folders = tmp_path / "command", tmp_path / "python"
     flags = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", str(value))]
     pair = [part for name, value in words.items() for part in (f"--{name}", value)]
-    assert status_of(["distill", str(photos), *pair, *flags, "--out", str(folders[0])], debug=False) == 0
+    assert status_of(["distill", str(photos), *pair, *flags, "--out", str(folders[0]), "--format", "onnx"], debug=False) == 0
     distill(
-        words["student"], words["teacher"], photos, out=folders[1], progress=False, epochs=2, image_size=16, execution=Execution(threads=1)
-    )
+        words["student"], words["teacher"], photos, out=folders[1], progress=False, epochs=2, image_size=16, format="onnx",
+        execution=Execution(threads=1),
+    )  # fmt: skip
 
     names = [sorted(file.name for file in folder.iterdir()) for folder in folders]
     assert names[0] == names[1] == [
-        "README.md", "classes.json", "preprocess.py", "report.html", "runs", "student.safetensors", "verdict.json"
+        "README.md", "classes.json", "onnx", "preprocess.py", "report.html", "runs", "student.safetensors", "verdict.json"
     ]  # fmt: skip
     images = [re.findall('data:image/png[^"]*', (folder / "report.html").read_text()) for folder in folders]
     assert images[0]
     assert images[0] == images[1]
     runs = [sorted(file.relative_to(folder) for file in folder.glob("runs/runs/*/*")) for folder in folders]
     assert runs[0] == runs[1]
+    assert all((folder / "onnx" / "student.onnx").is_file() for folder in folders)
     for name in ("classes.json", "preprocess.py"):
         assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes(), name
     weights, about = zip(*(contents(folder / "student.safetensors") for folder in folders), strict=True)
@@ -344,6 +346,15 @@ def test_from_python_with_modules_and_arrays(tmp_path, capsys):
     assert harmed.verdict.kept == "alone"
     alone = load_file(next((tmp_path / "results/distill/runs").glob("none-*/student.safetensors")))
     assert all(torch.equal(alone[name], value) for name, value in harmed.student.state_dict().items())
+
+
+def test_a_format_that_cannot_be_written_is_refused_before_any_work(tmp_path):
+    photos = f"folder:{write_images(tmp_path / 'photos', 2, 10)}"
+    with pytest.raises(InputError, match=r"--int8: only for an ONNX graph; leave it out, or use `--format onnx` instead of hf"):
+        distill("resnet8", "resnet20:random", photos, out=tmp_path / "out", format="hf", int8=True)
+    with pytest.raises(InputError, match="format: hf is written into a folder; give out=FOLDER"):
+        distill("resnet8", "resnet20:random", photos, format="hf")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_time_that_cannot_be_read_or_stands_beside_epochs_is_refused(tmp_path):

@@ -133,7 +133,7 @@ KEYS: dict[str, Option] = {
     ),
     "licence": Option(
         "Refuse, before any training, a teacher, a student's start or data under another licence than permissive ones (Apache-2.0, MIT, "
-        "BSD, ISC, CC0, CC-BY); permissive,unknown lets those pass of which none is known.",
+        "BSD, ISC, CC0, CC-BY); permissive,unknown also accepts unknown ones.",
         PAIR,
         default="any",
         typed=str,

@@ -11,7 +11,7 @@ from kdzoo.cli.lookup import RUN_ID, bench_folder, find_all, run_folder, search_
 from kdzoo.cli.lookup import benches as known_benches
 from kdzoo.cli.options import AsJson, ResultsFolder
 from kdzoo.cli.output import console, print_message
-from kdzoo.cli.table_options import Columns, Filter, Kind, Sort, TableFormat, filter_and_sort
+from kdzoo.cli.table_options import Columns, Filter, Sort, TableFormat, TableFormatOption, filter_and_sort
 from kdzoo.errors import InputError
 
 
@@ -34,7 +34,7 @@ def compare(
         ),
     ] = False,
     results: ResultsFolder = Path("results"),
-    how: Kind = TableFormat.table,
+    output_format: TableFormatOption = TableFormat.table,
     as_json: AsJson = False,
     sort: Sort = None,
     only: Filter = None,
@@ -61,7 +61,7 @@ def compare(
         names = [folder.name for folder in known_benches(results)]
         raise InputError(f"compare: name two or more benches; {f'{results} has: ' + ', '.join(names) if names else search_hint(results)}")
     if published:
-        return print_published(benches, results, TableFormat.json if as_json else how, sort, only, columns)
+        return print_published(benches, results, TableFormat.json if as_json else output_format, sort, only, columns)
     if len(benches) == 2 and all(RUN_ID.match(name) for name in benches):
         from kdzoo.suite.report.two_models import compare_models
 
@@ -75,19 +75,19 @@ def compare(
 
     comparison = joined(find_all(benches, results, _side))
     frame = filter_and_sort(comparison.frame, sort, only, comparison.task)
-    how = TableFormat.json if as_json else how
-    if how is TableFormat.table:
+    output_format = TableFormat.json if as_json else output_format
+    if output_format is TableFormat.table:
         tables = comparison_sections(frame, comparison.names, comparison.task.headline)
         console().print(comparison_view(tables, comparison.names, comparison.task.headline, console().width, columns))
     else:
-        print(render(columns_of(frame, columns or ALL_COLUMNS), how, comparison.task).rstrip("\n"))
+        print(render(columns_of(frame, columns or ALL_COLUMNS), output_format, comparison.task).rstrip("\n"))
     for warning in comparison.warnings:
         print_message(f"warning: {warning}")
     return 0
 
 
 def print_published(
-    benches: list[str], results: Path, how: TableFormat, sort: str | None, only: list[str] | None, columns: str | None
+    benches: list[str], results: Path, output_format: TableFormat, sort: str | None, only: list[str] | None, columns: str | None
 ) -> int:
     """Print the rows of benches beside the published numbers of their pairs and methods."""
     from kdzoo.suite.report.bench import read_bench
@@ -100,11 +100,11 @@ def print_published(
 
     comparison = beside([read_bench(folder) for folder in find_all(benches, results, bench_folder)], published())
     frame = filter_and_sort(comparison.frame, sort, only, TASK)
-    if how is TableFormat.table:
+    if output_format is TableFormat.table:
         marks = [f"{letter}  {mark}" for letter, mark in legend(frame)]
         console().print(beside_view(beside_sections(frame), [*marks, *comparison.notes], console().width, columns))
         return 0
-    print(render(columns_of(frame, columns or ALL_COLUMNS), how, TASK).rstrip("\n"))
+    print(render(columns_of(frame, columns or ALL_COLUMNS), output_format, TASK).rstrip("\n"))
     for note in comparison.notes:
         print_message(note)
     return 0

@@ -11,7 +11,7 @@ import typer
 from kdzoo.cli import complete
 from kdzoo.cli.declare import EXIT_CODES, Command, Group, argument
 from kdzoo.cli.loading import load_plugin_files
-from kdzoo.cli.options import AsJson, DataRoot, Kind, Plugins, chosen_format
+from kdzoo.cli.options import AsJson, DataRoot, FormatOption, Plugins, chosen_format
 from kdzoo.cli.output import print_json, print_message, print_text
 from kdzoo.cli.table import Column, Format, field, print_rows
 from kdzoo.errors import InputError
@@ -53,7 +53,9 @@ def data_sets(ctx: typer.Context) -> None:
 
 
 @data.command("list", cls=Command, epilog=EXIT_CODES)
-def data_list(data_root: DataRoot = None, plugin: Plugins = None, how: Kind = Format.table, as_json: AsJson = False) -> int:
+def data_list(
+    data_root: DataRoot = None, plugin: Plugins = None, output_format: FormatOption = Format.table, as_json: AsJson = False
+) -> int:
     """List the data sets: images, classes, size, and where each is on this machine or how to get it.
 
     \b
@@ -64,7 +66,7 @@ def data_list(data_root: DataRoot = None, plugin: Plugins = None, how: Kind = Fo
 
     load_plugin_files(plugin)
     root = Path(data_root) if data_root else None
-    print_rows([_data_row(name, known, root) for name, known in DATA.items()], chosen_format(how, as_json), columns=DATA_COLUMNS)
+    print_rows([_data_row(name, known, root) for name, known in DATA.items()], chosen_format(output_format, as_json), columns=DATA_COLUMNS)
     return 0
 
 
@@ -114,7 +116,7 @@ def data_show(
     name: Annotated[str, argument("A data set's name, or folder:PATH.", metavar="NAME", names_of=complete.data)],
     data_root: DataRoot = None,
     plugin: Plugins = None,
-    how: Kind = Format.table,
+    output_format: FormatOption = Format.table,
     as_json: AsJson = False,
 ) -> int:
     """Read a data set; print its source, its splits, its classes and which files were ignored. `show` may be left out.
@@ -138,12 +140,12 @@ def data_show(
     parts = {"train": dataset.train, "val": dataset.val, "test": dataset.test}
     targets = {part: subset.targets.tolist() for part, subset in parts.items() if subset is not None}
     counts = [{"class": label, **{part: ys.count(n) for part, ys in targets.items()}} for n, label in enumerate(dataset.classes)]
-    if chosen_format(how, as_json) is Format.json:
+    if chosen_format(output_format, as_json) is Format.json:
         print_json({**record, "counts": counts})
         return 0
     for line in data_lines(record):
         print_message(line.removeprefix("data: "))
-    print_rows(counts, how)
+    print_rows(counts, output_format)
     return 0
 
 

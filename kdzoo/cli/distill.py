@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from kdzoo.cli import complete
 from kdzoo.cli.bench_options import takes_options
 from kdzoo.cli.declare import TRAINING, argument, option
+from kdzoo.cli.export import ExportFormat, Int8Option
 from kdzoo.cli.output import console, print_text
 from kdzoo.cli.training import training_display
 from kdzoo.runs.options import ONE_RUN, PAIR, RESULTS
@@ -44,6 +45,18 @@ def distill(
             text="Folder for the student's weights, how to use them, and the verdict.", default="small", panel=RESULTS, metavar="FOLDER"
         ),
     ] = Path("small"),
+    output_format: Annotated[
+        ExportFormat,
+        option(
+            "--format",
+            text="Write the student for onnxruntime (onnx) or a model hub (hf) too, into a folder of that name in --out.",
+            default="timm",
+            panel=RESULTS,
+            metavar="FORMAT",
+            names_of=complete.of(*ExportFormat),
+        ),
+    ] = ExportFormat.timm,
+    int8: Int8Option = None,
     method: Annotated[
         str,
         option(
@@ -127,6 +140,8 @@ def distill(
         seed=seed,
         execution={key: value for key, value in options.items() if value is not None},
         skip_unreadable=skip_unreadable,
+        format=output_format.value,
+        int8=int8 is not None,
         licence=licence,
     )
     with training_display() as display:

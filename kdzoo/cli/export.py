@@ -12,6 +12,7 @@ from kdzoo.cli.declare import argument, option
 from kdzoo.cli.lookup import run_folder
 from kdzoo.cli.options import Plugins, ResultsFolder
 from kdzoo.cli.output import print_text
+from kdzoo.runs.options import RESULTS
 from kdzoo.suite.plan.layers import bench_config
 
 
@@ -29,13 +30,26 @@ class Int8(StrEnum):
     static = "static"
 
 
+Int8Option = Annotated[
+    Int8 | None,
+    option(
+        "--int8",
+        text="Quantise the ONNX graph to 8 bits too, calibrated on training images and measured on test images: static.",
+        default="none",
+        panel=RESULTS,
+        metavar="HOW",
+        names_of=complete.of(*Int8),
+    ),
+]
+
+
 @takes_options("image_cache", before="plugin")
 def export(
     run: Annotated[
         str,
         argument("A run's folder, its run.json or its id, or a folder that `kdzoo distill` left.", metavar="RUN", names_of=complete.runs),
     ],
-    how: Annotated[
+    output_format: Annotated[
         ExportFormat,
         option("--format", text=f"{', '.join(ExportFormat)}.", metavar="FORMAT", names_of=complete.of(*ExportFormat)),
     ],
@@ -44,16 +58,7 @@ def export(
         bool,
         option("--pixels", text="The ONNX graph takes pixels from 0 to 255 and normalises them itself.", default="off"),
     ] = False,
-    int8: Annotated[
-        Int8 | None,
-        option(
-            "--int8",
-            text="Quantise the ONNX graph to 8 bits too, calibrated on training images and measured on test images: static.",
-            default="none",
-            metavar="HOW",
-            names_of=complete.of(*Int8),
-        ),
-    ] = None,
+    int8: Int8Option = None,
     results: ResultsFolder = Path("results"),
     plugin: Plugins = None,
     **execution: Any,
@@ -75,8 +80,8 @@ def export(
     config = bench_config(read_options({**execution, "plugin": plugin}), None)
     load_plugins(config.plugin)
     folder = delivered_run(Path(run)) or run_folder(run, results)
-    exported = export_run(folder, how.value, out, pixels=pixels, int8=int8 is not None, image_cache=config.image_cache)
+    exported = export_run(folder, output_format.value, out, pixels=pixels, int8=int8 is not None, image_cache=config.image_cache)
     for note in exported.notes:
-        print_text(f"{how.value}: {note}")
-    print_text(f"{exported.run_id} as {how.value}, with a README that uses it: {exported.folder}/")
+        print_text(f"{output_format.value}: {note}")
+    print_text(f"{exported.run_id} as {output_format.value}, with a README that uses it: {exported.folder}/")
     return 0

@@ -10,7 +10,7 @@ from kdzoo.cli.declare import argument, option
 from kdzoo.cli.lookup import choose_bench
 from kdzoo.cli.options import AsJson, ResultsFolder
 from kdzoo.cli.output import console
-from kdzoo.cli.table_options import Columns, Filter, Kind, Sort, TableFormat, filter_and_sort
+from kdzoo.cli.table_options import Columns, Filter, Sort, TableFormat, TableFormatOption, filter_and_sort
 from kdzoo.errors import raise_if_any
 from kdzoo.text import one_line
 
@@ -50,7 +50,7 @@ def leaderboard(
         ),
     ] = None,
     results: ResultsFolder = Path("results"),
-    how: Kind = TableFormat.table,
+    output_format: TableFormatOption = TableFormat.table,
     as_json: AsJson = False,
     sort: Sort = None,
     only: Filter = None,
@@ -79,19 +79,19 @@ def leaderboard(
             "surface: not together with --per-class" if surface is not None and per_class else None,
         ]
     )
-    folder, how = choose_bench(bench, results, "leaderboard"), TableFormat.json if as_json else how
+    folder, output_format = choose_bench(bench, results, "leaderboard"), TableFormat.json if as_json else output_format
     if per_class:
-        print_per_class(folder, how, sort, only, columns)
+        print_per_class(folder, output_format, sort, only, columns)
     elif surface is not None:
-        print_surface(folder, surface, axes, how, sort, only, columns)
+        print_surface(folder, surface, axes, output_format, sort, only, columns)
     else:
-        print_leaderboard(folder, how, sort, only, columns)
+        print_leaderboard(folder, output_format, sort, only, columns)
     return 0
 
 
 def print_leaderboard(
     folder: Path,
-    how: TableFormat = TableFormat.table,
+    output_format: TableFormat = TableFormat.table,
     sort: str | None = None,
     only: list[str] | None = None,
     columns: str | None = None,
@@ -106,7 +106,7 @@ def print_leaderboard(
 
     board, bench = write_tables(folder)
     board = filter_and_sort(board, sort, only, bench.task)
-    match how:
+    match output_format:
         case TableFormat.table:
             console().print(leaderboard_view(bench, board, console().width, columns))
         case TableFormat.md:
@@ -114,12 +114,12 @@ def print_leaderboard(
         case TableFormat.latex:
             for title, shown in sections(bench, board):
                 print(f"% {one_line(title)}")
-                print(render(selected(shown, columns or ALL_COLUMNS, bench.task.headline), how, bench.task), end="\n\n")
+                print(render(selected(shown, columns or ALL_COLUMNS, bench.task.headline), output_format, bench.task), end="\n\n")
         case _:
-            print(render(columns_of(board, columns or ALL_COLUMNS), how, bench.task).rstrip("\n"))
+            print(render(columns_of(board, columns or ALL_COLUMNS), output_format, bench.task).rstrip("\n"))
 
 
-def print_per_class(folder: Path, how: TableFormat, sort: str | None, only: list[str] | None, columns: str | None) -> None:
+def print_per_class(folder: Path, output_format: TableFormat, sort: str | None, only: list[str] | None, columns: str | None) -> None:
     """Print the test errors of a bench class by class."""
     from kdzoo.suite.report.bench import read_bench
     from kdzoo.suite.report.columns import ALL_COLUMNS, columns_of
@@ -129,20 +129,20 @@ def print_per_class(folder: Path, how: TableFormat, sort: str | None, only: list
 
     bench = read_bench(folder)
     frame = filter_and_sort(per_class_frame(bench), sort, only, bench.task)
-    if how in (TableFormat.csv, TableFormat.json):
-        print(render(columns_of(frame, columns or ALL_COLUMNS), how, bench.task).rstrip("\n"))
+    if output_format in (TableFormat.csv, TableFormat.json):
+        print(render(columns_of(frame, columns or ALL_COLUMNS), output_format, bench.task).rstrip("\n"))
         return
     sections = [(title, columns_of(shown, columns or ALL_COLUMNS)) for title, shown in per_class_sections(bench, frame)]
-    if how is TableFormat.table:
+    if output_format is TableFormat.table:
         console().print(sections_view(sections, console().width))
     else:
         for title, shown in sections:
-            print(f"## {title}\n" if how is TableFormat.md else f"% {title}")
-            print(render(shown, how, bench.task))
+            print(f"## {title}\n" if output_format is TableFormat.md else f"% {title}")
+            print(render(shown, output_format, bench.task))
 
 
 def print_surface(
-    folder: Path, method: str, axes: str | None, how: TableFormat, sort: str | None, only: list[str] | None, columns: str | None
+    folder: Path, method: str, axes: str | None, output_format: TableFormat, sort: str | None, only: list[str] | None, columns: str | None
 ) -> None:
     """Print the sweep of a method as grids; as CSV and JSON one row per setting."""
     from kdzoo.suite.report.bench import read_bench
@@ -155,14 +155,14 @@ def print_surface(
     asked_axes = None if axes is None else parse_axes(axes)
     bench = read_bench(folder)
     frame = filter_and_sort(swept_frame(bench, method, asked_axes), sort, only, bench.task)
-    if how in (TableFormat.csv, TableFormat.json):
-        print(render(columns_of(frame, columns or ALL_COLUMNS), how, bench.task).rstrip("\n"))
+    if output_format in (TableFormat.csv, TableFormat.json):
+        print(render(columns_of(frame, columns or ALL_COLUMNS), output_format, bench.task).rstrip("\n"))
         return
     grids = swept_grids(bench, frame)
-    if how is TableFormat.table:
+    if output_format is TableFormat.table:
         console().print(grids_view(grids, console().width))
     else:
         for grid in grids:
-            print(f"## {grid.title}\n" if how is TableFormat.md else f"% {grid.title}")
-            print(render(grid.cells, how, bench.task))
-            print("".join(f"\n{note}\n" if how is TableFormat.md else f"% {note}\n" for note in grid.notes))
+            print(f"## {grid.title}\n" if output_format is TableFormat.md else f"% {grid.title}")
+            print(render(grid.cells, output_format, bench.task))
+            print("".join(f"\n{note}\n" if output_format is TableFormat.md else f"% {note}\n" for note in grid.notes))

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from kdzoo.cli.cells import cell_text, link
 from kdzoo.cli.declare import LISTING, option
 from kdzoo.cli.loading import load_plugin_files, reads_declarations
-from kdzoo.cli.options import AsJson, Kind, Plugins, chosen_format
+from kdzoo.cli.options import AsJson, FormatOption, Plugins, chosen_format
 from kdzoo.cli.output import print_message
 from kdzoo.cli.references import reference
 from kdzoo.cli.table import Column, Format, field, print_rows
@@ -27,7 +27,7 @@ def methods(
         ),
     ] = None,
     plugin: Plugins = None,
-    how: Kind = Format.table,
+    output_format: FormatOption = Format.table,
     as_json: AsJson = False,
 ) -> int:
     """List the methods: family, published weights, paper, what each reads of the two networks, and its hyper-parameters.
@@ -52,7 +52,7 @@ def methods(
         classes = [cls for cls in classes if cls.card.family in families]
     for word in words:
         classes = [cls for cls in classes if BY_WORD[word] in cls.card.needs.student | cls.card.needs.teacher]
-    print_rows([method_row(cls) for cls in classes], chosen_format(how, as_json), names=METHOD_KEYS, columns=METHOD_COLUMNS)
+    print_rows([method_row(cls) for cls in classes], chosen_format(output_format, as_json), names=METHOD_KEYS, columns=METHOD_COLUMNS)
     for name, reason in REGISTRY.broken.items():
         print_message(f"the installed plugin {name} could not be loaded: {reason}")
     return 0

@@ -10,7 +10,7 @@ from kdzoo.cli.cells import compact
 from kdzoo.cli.complete import timm_names
 from kdzoo.cli.declare import argument
 from kdzoo.cli.loading import load_plugin_files
-from kdzoo.cli.options import AsJson, Kind, Plugins, chosen_format
+from kdzoo.cli.options import AsJson, FormatOption, Plugins, chosen_format
 from kdzoo.cli.output import print_text
 from kdzoo.cli.table import Column, Format, field, print_rows
 from kdzoo.errors import InputError, did_you_mean
@@ -31,7 +31,7 @@ def networks(
         ),
     ] = None,
     plugin: Plugins = None,
-    how: Kind = Format.table,
+    output_format: FormatOption = Format.table,
     as_json: AsJson = False,
 ) -> int:
     """List kdzoo's own networks with their sizes, and those of your plugins; with a part of a name, those of timm that have it too.
@@ -53,8 +53,8 @@ def networks(
             raise InputError(f"networks: no name has {like!r} in it{did_you_mean(like, [*own, *timm_names()])}")
     rows = [_network_row(name, own.get(name)) for name in names]
     sized = any(row["parameters"] is not None for row in rows)
-    print_rows(rows, chosen_format(how, as_json), names=NETWORK_KEYS, columns=NETWORK_COLUMNS if sized else NETWORK_COLUMNS[:1])
-    if like is None and chosen_format(how, as_json) is Format.table:
+    print_rows(rows, chosen_format(output_format, as_json), names=NETWORK_KEYS, columns=NETWORK_COLUMNS if sized else NETWORK_COLUMNS[:1])
+    if like is None and chosen_format(output_format, as_json) is Format.table:
         print_text(f"\nAnd {len(timm_names()):,} of timm: kdzoo networks NAME, with a part of the name.")
     return 0
 

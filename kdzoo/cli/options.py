@@ -30,7 +30,7 @@ SmallStem = Annotated[
 ResultsFolder = Annotated[Path, option(text="The folder of all benches.", default=declared_default("results"), metavar="FOLDER")]
 RetryFailed = Annotated[bool, option("--retry-failed", text="Train failed runs again.", default="off", panel=RUNNING)]
 
-Kind = Annotated[
+FormatOption = Annotated[
     Format,
     option(
         "--format",
@@ -44,6 +44,6 @@ AsJson = Annotated[bool, option("--json", text="The same as --format json, for s
 JsonOnly = Annotated[bool, option("--json", text="Print JSON, for scripts.", default="off")]
 
 
-def chosen_format(how: Format, as_json: bool) -> Format:
+def chosen_format(output_format: Format, as_json: bool) -> Format:
     """The format that --format and --json ask for."""
-    return Format.json if as_json else how
+    return Format.json if as_json else output_format

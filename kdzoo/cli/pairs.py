@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from kdzoo.cli.cells import cell_text, link
 from kdzoo.cli.loading import load_plugin_files
-from kdzoo.cli.options import AsJson, Kind, Plugins, chosen_format
+from kdzoo.cli.options import AsJson, FormatOption, Plugins, chosen_format
 from kdzoo.cli.references import reference
 from kdzoo.cli.table import Column, Format, field, print_rows
 
 
-def pairs(plugin: Plugins = None, how: Kind = Format.table, as_json: AsJson = False) -> int:
+def pairs(plugin: Plugins = None, output_format: FormatOption = Format.table, as_json: AsJson = False) -> int:
     """List the named pairs of teacher and student, with the top-1 (%) that the literature reports for each alone.
 
     Any two networks make a pair too: --pairs TEACHER/STUDENT.
@@ -35,7 +35,7 @@ def pairs(plugin: Plugins = None, how: Kind = Format.table, as_json: AsJson = Fa
     ]
     print_rows(
         rows,
-        chosen_format(how, as_json),
+        chosen_format(output_format, as_json),
         columns=(
             field("pair"),
             Column("data", lambda row: row["data"]),

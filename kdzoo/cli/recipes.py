@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from kdzoo.cli.cells import cell_text, link
 from kdzoo.cli.loading import load_plugin_files
-from kdzoo.cli.options import AsJson, Kind, Plugins, chosen_format
+from kdzoo.cli.options import AsJson, FormatOption, Plugins, chosen_format
 from kdzoo.cli.references import reference
 from kdzoo.cli.table import Column, Format, field, print_rows
 from kdzoo.suite.plan.recipe_files import recipe_file
 from kdzoo.suite.plan.recipe_files import recipes as recipe_names
 
 
-def recipes(plugin: Plugins = None, how: Kind = Format.table, as_json: AsJson = False) -> int:
+def recipes(plugin: Plugins = None, output_format: FormatOption = Format.table, as_json: AsJson = False) -> int:
     """List the recipes: how networks are trained. A YAML file of your own serves as one too (--recipe my.yaml).
 
     \b
@@ -39,7 +39,7 @@ def recipes(plugin: Plugins = None, how: Kind = Format.table, as_json: AsJson = 
         )
     print_rows(
         rows,
-        chosen_format(how, as_json),
+        chosen_format(output_format, as_json),
         columns=(
             field("recipe"),
             field("description", prose=True),

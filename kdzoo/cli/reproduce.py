@@ -13,7 +13,7 @@ from kdzoo.cli.bench_options import takes_options
 from kdzoo.cli.cells import link
 from kdzoo.cli.declare import argument, option
 from kdzoo.cli.dry_run import plan_lines
-from kdzoo.cli.options import AsJson, DataRoot, Kind, ResultsFolder, RetryFailed, chosen_format
+from kdzoo.cli.options import AsJson, DataRoot, FormatOption, ResultsFolder, RetryFailed, chosen_format
 from kdzoo.cli.output import console, print_message, print_text, with_label
 from kdzoo.cli.table import Column, Format, field, print_rows
 from kdzoo.cli.training import open_launcher, report_failures, train_missing, training_display
@@ -54,7 +54,7 @@ def reproduce(
     results: ResultsFolder = Path("results"),
     data_root: DataRoot = None,
     retry_failed: RetryFailed = False,
-    how: Kind = Format.table,
+    output_format: FormatOption = Format.table,
     as_json: AsJson = False,
     **execution: Any,
 ) -> int:
@@ -73,12 +73,12 @@ def reproduce(
     """
     if study is None:
         with REGISTRY.declarations():
-            return list_studies(chosen_format(how, as_json))
+            return list_studies(chosen_format(output_format, as_json))
     from kdzoo.suite.study.reproduce import request_study
 
     options = {"data_root": data_root, **execution}
     problems = []
-    if chosen_format(how, as_json) is not Format.table:
+    if chosen_format(output_format, as_json) is not Format.table:
         problems.append("format: only the list of studies has other formats; a study's numbers are written to results.csv")
     with collect_problems(problems):
         request = request_study(study, results, seeds, {key: value for key, value in options.items() if value is not None})
@@ -91,7 +91,7 @@ def reproduce(
     return train_study(request, command=ctx.obj or "", retry_failed=retry_failed)
 
 
-def list_studies(how: Format) -> int:
+def list_studies(output_format: Format) -> int:
     """Print the studies that are shipped, with their size and how long they take."""
     rows = []
     for name, file in shipped_studies().items():
@@ -123,7 +123,7 @@ def list_studies(how: Format) -> int:
         field("stages", number=True),
         field("claim", prose=True),
     ]
-    print_rows(rows, how, title=f"Hours on {SPEED_OF}; ~: estimated, not measured", names=list(rows[0]), columns=columns)
+    print_rows(rows, output_format, title=f"Hours on {SPEED_OF}; ~: estimated, not measured", names=list(rows[0]), columns=columns)
     return 0
 
 

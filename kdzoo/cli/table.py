@@ -64,7 +64,7 @@ def metric_column(part: str, metric: Metric) -> Column:
 
 def print_rows(
     rows: Sequence[Row],
-    how: Format,
+    output_format: Format,
     *,
     title: str = "",
     names: Sequence[str] = (),
@@ -77,7 +77,7 @@ def print_rows(
     CSV, Markdown and JSON hold every key.
     """
     keys = list(names or (rows[0] if rows else ()))
-    match how:
+    match output_format:
         case Format.table:
             _print_table(rows, columns or [field(key) for key in keys], title)
         case Format.csv:

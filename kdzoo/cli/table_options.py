@@ -24,7 +24,7 @@ class TableFormat(StrEnum):
     json = "json"
 
 
-Kind = Annotated[
+TableFormatOption = Annotated[
     TableFormat,
     option(
         "--format",

@@ -12,7 +12,7 @@ from kdzoo.cli import complete
 from kdzoo.cli.cells import compact
 from kdzoo.cli.declare import EXIT_CODES, Command, Group, argument, option
 from kdzoo.cli.lookup import run_folder
-from kdzoo.cli.options import AsJson, Kind, ResultsFolder, chosen_format
+from kdzoo.cli.options import AsJson, FormatOption, ResultsFolder, chosen_format
 from kdzoo.cli.output import print_text
 from kdzoo.cli.table import Column, Format, field, metric_column, print_rows
 from kdzoo.errors import InputError
@@ -28,7 +28,7 @@ teachers = typer.Typer(cls=Group, rich_markup_mode="rich", invoke_without_comman
 
 
 @teachers.callback()
-def kept(ctx: typer.Context, how: Kind = Format.table, as_json: AsJson = False) -> None:
+def kept(ctx: typer.Context, output_format: FormatOption = Format.table, as_json: AsJson = False) -> None:
     """List the teachers that are kept, or save the answers of one to a file.
 
     Give an id to `kdzoo bench --teacher`. They are kept in the cache folder (KDZOO_CACHE).
@@ -42,12 +42,12 @@ def kept(ctx: typer.Context, how: Kind = Format.table, as_json: AsJson = False) 
     if ctx.invoked_subcommand is not None:
         return
     records = [read_record(teacher_store().run(run_id)) for run_id in teacher_store().ids()]
-    if not records and chosen_format(how, as_json) is Format.table:
+    if not records and chosen_format(output_format, as_json) is Format.table:
         print_text("no teachers are kept yet; `kdzoo train NETWORK` or a bench trains one")
         return
     headlines = tuple(dict.fromkeys(record.task.headline for record in records)) or (CLASSIFICATION.headline,)
     rows = [teacher_row(record, headlines) for record in records]
-    print_rows(rows, chosen_format(how, as_json), names=teacher_keys(headlines), columns=teacher_columns(headlines))
+    print_rows(rows, chosen_format(output_format, as_json), names=teacher_keys(headlines), columns=teacher_columns(headlines))
 
 
 def teacher_keys(headlines: Iterable[Metric]) -> list[str]:

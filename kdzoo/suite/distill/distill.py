@@ -28,6 +28,7 @@ from kdzoo.suite.distill.time_limit import OVER, is_over, seconds_in
 from kdzoo.suite.distill.verdict import Verdict, conclusion, table
 from kdzoo.suite.distill.wish import FOLDER, Wish
 from kdzoo.suite.export.card import licence_lines
+from kdzoo.suite.export.export import Format, check_request, export
 from kdzoo.suite.export.student import load_student
 from kdzoo.suite.export.timm_format import write_timm
 from kdzoo.suite.plan.config import DISTILL_METHOD, DISTILL_RECIPE
@@ -64,6 +65,7 @@ def distill_folder(wish: Wish, handle: Emit | None = None) -> Verdict:
     """
     tell = handle or (lambda event: None)
     stop = is_over(monotonic(), wish.seconds)
+    check_request(wish.format, int8=wish.int8)
     prepared, found = plan_distillation(wish, Modules())
     ensure_writable(wish.results)
     notes: list[str] = []
@@ -74,7 +76,17 @@ def distill_folder(wish: Wish, handle: Emit | None = None) -> Verdict:
     _refuse_unfinished(outcome, stop)
     verdict = judge(prepared, wish.method, tuple(dict.fromkeys(notes)), Modules())
     leave(wish.results, prepared, verdict, Modules())
+    emit_notes(export_too(wish, wish.results, prepared, verdict), tell)
     return verdict
+
+
+def export_too(wish: Wish, out: Path, prepared: Prepared, verdict: Verdict) -> tuple[str, ...]:
+    """Write the delivered student in the format of a wish into a folder below `out`; what it came to, nothing for timm's own."""
+    if wish.format == "timm":
+        return ()
+    folder = out / wish.format
+    exported = export(kept_run(prepared, verdict).folder, wish.format, folder, int8=wish.int8, image_cache=prepared.options.image_cache)
+    return tuple(f"{folder}: {note}" for note in exported.notes or ("written",))
 
 
 def leave(out: Path, prepared: Prepared, verdict: Verdict, modules: Modules) -> None:
@@ -108,6 +120,8 @@ def distill(
     skip_unreadable: bool = False,
     licence: str | None = None,
     progress: bool = True,
+    format: Format = "timm",
+    int8: bool = False,
 ) -> Distilled:
     """Train a student under a teacher and return it, with the same student trained alone to compare with.
 
@@ -123,9 +137,13 @@ def distill(
     `kdzoo.Execution(device="cuda")`; without `threads` it takes as many as torch has (`torch.get_num_threads`, which
     OMP_NUM_THREADS sets), and torch's number is restored afterwards. progress: whether what is trained is shown as a bench
     shows it. The notes on data and networks are in `verdict.notes`.
+    format, int8: as `kdzoo export` has them, for what is left in `out` too.
     Raises InputError before any work, and WorkFailed where a run fails.
     """
     name = data_name(data)
+    check_request(format, int8=int8)
+    if out is None and format != "timm":
+        raise InputError(f"format: {format} is written into a folder; give out=FOLDER")
     if out is not None and (isinstance(student, nn.Module) or not name.startswith(FOLDER)):
         raise InputError(
             "out: expected a folder of images as data and the name of a network as student: the README that is left there is code "
@@ -150,6 +168,8 @@ def distill(
         execution=options,
         skip_unreadable=skip_unreadable,
         licence=licence,
+        format=format,
+        int8=int8,
     )
     stop = is_over(monotonic(), wish.seconds)
     prepared, found = plan_distillation(wish, modules)
@@ -168,6 +188,7 @@ def distill(
         trained, _ = trained_student(kept_run(prepared, verdict), modules, prepared)
         if out is not None:
             leave(Path(out), prepared, verdict, modules)
+            notes += export_too(wish, Path(out), prepared, verdict)
     finally:
         torch.set_num_threads(before)
     return Distilled(trained.model.eval(), verdict.distilled.accuracy, verdict.alone.accuracy, verdict.teacher.accuracy, verdict)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kdzoo.suite.export.export import Format
 from kdzoo.suite.plan.config import DISTILL_METHOD, DISTILL_RECIPE, DISTILL_STUDENT
 
 FOLDER = "folder:"
@@ -37,6 +38,10 @@ class Wish:
     execution: Mapping[str, Any] = field(default_factory=dict)
     """how it is executed: keys of a bench such as device and threads, with their values"""
     skip_unreadable: bool = False
+    format: Format = "timm"
+    """in which the student is written too, into a folder of that name beside the one that timm reads"""
+    int8: bool = False
+    """whether a graph in 8 bits is written too"""
     licence: str | None = None
 
     def options(self, teacher: str, image_size: int | None) -> dict[str, Any]:

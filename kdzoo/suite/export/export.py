@@ -12,6 +12,7 @@ from kdzoo.runs.atomic import ensure_writable
 from kdzoo.runs.seals import OWNER
 from kdzoo.runs.store import RunFolder, Store
 from kdzoo.suite.export.card import card_words
+from kdzoo.suite.export.graph import require_packages
 from kdzoo.suite.export.hf_format import write_hf
 from kdzoo.suite.export.int8 import int8_line
 from kdzoo.suite.export.onnx_format import write_onnx
@@ -40,9 +41,7 @@ def export(
     as `folder.load_folder` takes it. Raises InputError for what cannot be exported, and WorkFailed where what was exported is
     not the student that was trained.
     """
-    asked = [name for name, value in (("--pixels", pixels), ("--int8", int8)) if value]
-    if asked and how != "onnx":
-        raise InputError(f"{' and '.join(asked)}: only for an ONNX graph; leave it out, or use `--format onnx` instead of {how}")
+    check_request(how, pixels=pixels, int8=int8)
     student, splits = load_student(folder, image_cache)
     ensure_writable(out)
     words = card_words(folder)
@@ -55,6 +54,15 @@ def export(
     else:
         write_hf(out, student, words)
     return Exported(out, folder.id, notes)
+
+
+def check_request(how: Format, *, pixels: bool = False, int8: bool = False) -> None:
+    """Raise InputError for options that a format does not have, and for one whose packages are not installed."""
+    asked = [name for name, value in (("--pixels", pixels), ("--int8", int8)) if value]
+    if asked and how != "onnx":
+        raise InputError(f"{' and '.join(asked)}: only for an ONNX graph; leave it out, or use `--format onnx` instead of {how}")
+    if how == "onnx":
+        require_packages()
 
 
 def delivered_run(folder: Path) -> RunFolder | None:
