@@ -94,6 +94,11 @@ def csv_text(text: str) -> str:
     return f"'{plain}" if plain.startswith(FORMULA) else plain
 
 
+def code_text(text: str) -> str:
+    """Text as inline code in Markdown: one line, without a backtick that would end it."""
+    return f"`{one_line(text).replace('`', '')}`"
+
+
 def markdown_text(text: object) -> str:
     """Text for a cell of a Markdown table: one line, without HTML, links and column marks."""
     return TAG.sub("&lt;", MARKDOWN.sub(r"\\\g<0>", one_line(text)))

@@ -1,12 +1,12 @@
 """Images as cameras, scanners and old programs leave them, and an environment in which nothing but a few packages is installed."""
 
 import importlib.metadata
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+from packaging.requirements import Requirement
 from PIL import Image
 
 ROTATED = 6
@@ -66,5 +66,6 @@ def _with_requirements(packages: tuple[str, ...]) -> list[str]:
         if name not in found:
             found.append(name)
             required = importlib.metadata.requires(name) or ()
-            waiting += [re.split(r"[^A-Za-z0-9._-]", text)[0] for text in required if "extra ==" not in text]
+            needed = [one for one in map(Requirement, required) if one.marker is None or one.marker.evaluate({"extra": ""})]
+            waiting += [one.name for one in needed]
     return found

@@ -16,7 +16,19 @@ from kdzoo.data.known import licence_of_data
 from kdzoo.errors import InputError
 from kdzoo.models.licences import file_licence, pretrained_licence
 from kdzoo.runs.about import about_faults
-from kdzoo.runs.licences import OWN, PERMISSIVE, UNKNOWN, Licensed, distilled_words, record, recorded, refusals, spelled
+from kdzoo.runs.licences import (
+    OWN,
+    PERMISSIVE,
+    UNKNOWN,
+    Licensed,
+    distilled_words,
+    licence_in,
+    of_all,
+    record,
+    recorded,
+    refusals,
+    spelled,
+)
 from kdzoo.runs.spec import NetworkSpec
 from kdzoo.runs.store import Store
 from kdzoo.suite.plan.layers import bench_config
@@ -63,6 +75,10 @@ def test_a_file_of_weights_says_its_licence_itself_or_in_a_file_beside_it(tmp_pa
         save_file(tensors, tmp_path / f"{name}.safetensors", metadata)
     (tmp_path / "beside.safetensors.license").write_text("SPDX-FileCopyrightText: someone\n\nSPDX-License-Identifier: CC-BY-NC-4.0\n")
     assert [file_licence(tmp_path / f"{name}.safetensors") for name in ("plain", "own", "beside")] == [UNKNOWN, "MIT", "CC-BY-NC-4.0"]
+    made_from = {"nc": "teacher big: CC-BY-NC-4.0; data photos: unknown", "mit": "teacher big: MIT; student's start random weights: own"}
+    for name, licences in made_from.items():
+        save_file(tensors, tmp_path / f"{name}.safetensors", {"licences": licences})
+    assert [file_licence(tmp_path / f"{name}.safetensors") for name in made_from] == ["CC-BY-NC-4.0", "MIT"], "as kdzoo exports students"
     torch.save(tensors, tmp_path / "old.pth")
     assert file_licence(tmp_path / "old.pth") == UNKNOWN
     (tmp_path / "old.pth.license").write_text("SPDX-License-Identifier: Apache-2.0")
@@ -94,6 +110,45 @@ def test_what_is_not_permissive_is_refused_and_what_is_unknown_on_request_not():
     assert unknown == "licence: data photos: its licence is unknown; --licence permissive,unknown lets it pass"
     assert other.startswith("licence: data stamps is under GPL-2.0-only, expected Apache-2.0, MIT, ")
     assert refusals(THINGS, ("permissive", "unknown")) == [other]
+
+
+@pytest.mark.parametrize(
+    ("text", "licence"),
+    [
+        ("# SPDX-License-Identifier: mit", "MIT"),
+        ("/* SPDX-License-Identifier: Apache-2.0 */", "Apache-2.0"),
+        ("SPDX-License-Identifier: MIT AND CC-BY-NC-4.0\n", "MIT AND CC-BY-NC-4.0"),
+        ("SPDX-License-Identifier: MIT\nSPDX-License-Identifier: CC-BY-NC-4.0\n", "MIT AND CC-BY-NC-4.0"),
+        ("SPDX-License-Identifier: MIT OR GPL-2.0-only", "MIT OR GPL-2.0-only"),
+    ],
+)
+def test_the_whole_of_an_expression_is_read_so_that_no_part_of_it_passes_for_all(tmp_path, text, licence):
+    (tmp_path / "LICENSE").write_text(text)
+    assert licence_in(tmp_path / "LICENSE") == licence
+    refused = refusals([Licensed("data", "photos", licence)], ("permissive",))
+    assert bool(refused) == ("NC" in licence or "OR" in licence)
+
+
+@pytest.mark.parametrize(
+    ("licences", "licence"),
+    [
+        (["MIT", "own"], "MIT"),
+        (["MIT", "Apache-2.0"], "MIT AND Apache-2.0"),
+        (["MIT", "unknown"], "unknown"),
+        (["CC-BY-NC-4.0", "unknown"], "CC-BY-NC-4.0"),
+        (["own"], "unknown"),
+        ([], "unknown"),
+    ],
+)
+def test_what_is_made_from_several_things_is_under_all_that_binds_it(licences, licence):
+    assert of_all(licences) == licence
+
+
+def test_a_licence_from_somebodys_file_stays_text():
+    hostile = Licensed("teacher", "big`", "MIT <script>alert(1)</script>\n# Heading")
+    words = distilled_words((replace(hostile, licence=spelled(hostile.licence)),), "big")
+    assert "<script" not in words
+    assert "\n" not in words
 
 
 def test_what_is_recorded_is_read_back_and_is_no_fault_of_run_json():

@@ -96,7 +96,8 @@ def test_the_distilled_student_is_kept_unless_it_is_shown_to_be_worse():
     assert verdict_of(difference_low=-0.3, difference_high=0.001).kept == "distilled"
     worse = verdict_of(difference_low=-0.3, difference_high=-0.001)
     assert worse.kept == "alone"
-    assert "It is worse, so the student trained alone is what is kept." in conclusion(worse)
+    assert "it is worse, so the student trained alone is the one that is kept." in conclusion(worse)
+    assert "do not tell the two apart" not in conclusion(replace(worse, p=0.06)), "the interval decides, and is said to"
 
 
 def test_the_table_of_a_verdict_fits_80_columns_and_names_the_columns_it_leaves_out():

@@ -20,6 +20,9 @@ from kdzoo.cli.watch import Part, View, print_parts, watch
 from kdzoo.errors import raise_if_any
 from kdzoo.files import read_file
 from kdzoo.runs.store import RunFolder, Store, teacher_store
+from kdzoo.suite.plan.config import BenchConfig
+from kdzoo.suite.plan.refit import wants_refit
+from kdzoo.suite.plan.starts import read_starts
 from kdzoo.suite.report.records import Record, read_record
 from kdzoo.suite.report.settings import setting_text
 from kdzoo.text import number_of, one_line
@@ -103,11 +106,23 @@ def _bench_view(folder: Path, screen: Console) -> View:
     """A bench with the runs that are neither done nor still to do."""
     records = _read_bench(folder)
     current = bench_status(records)
-    waiting = sum(current["counts"][state] for state in ("running", "interrupted", "to do"))
+    waiting = sum(row["state"] not in OVER for row in [*current["runs"], *current["teachers"]])
     shown = [row for row in [*current["teachers"], *_not_done(current)] if row["state"] not in ("done", "to do")]
     epochs = [(1, 1) if row["state"] in OVER else tuple(map(int, row["epoch"].split("/"))) for row in current["runs"]]
     share = sum(done / max(whole, 1) for done, whole in epochs) / max(len(epochs), 1)
-    return View(_summary(current), _parts(current, shown, records.task.headline, screen), share, not waiting)
+    return View(
+        _summary(current), _parts(current, shown, records.task.headline, screen), share, not waiting and not _refit_is_due(records, current)
+    )
+
+
+def _refit_is_due(bench: BenchRecords, current: Mapping[str, Any]) -> bool:
+    """Whether a sweep that came out well is going to be trained again on all images, and that is not planned yet."""
+    starts = read_starts(bench.folder)
+    if not starts or current["counts"]["failed"]:
+        return False
+    planned = set(starts[-1].runs)
+    has_refit = any(record.place.phase == "refit" for record in bench.records if record.id in planned)
+    return not has_refit and wants_refit(BenchConfig.model_validate(starts[-1].config))
 
 
 def bench_status(bench: BenchRecords) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import timm
 
 from kdzoo.errors import InputError
 from kdzoo.models.weights import metadata_of
-from kdzoo.runs.licences import licence_in, spelled
+from kdzoo.runs.licences import UNKNOWN, licence_in, of_all, parse_list, spelled
 
 
 def pretrained_licence(name: str) -> tuple[str, str]:
@@ -19,11 +19,15 @@ def pretrained_licence(name: str) -> tuple[str, str]:
 
 
 def file_licence(path: Path) -> str:
-    """The licence of a file of weights: as `FILE.license` beside it says (https://reuse.software), or its own metadata (`license`)."""
+    """The licence of a file of weights: as `FILE.license` beside it says (https://reuse.software), or its own metadata.
+
+    That is `license`, or in a file that kdzoo exported `licences`, of all things that the network was made from.
+    """
     beside = licence_in(path.with_name(f"{path.name}.license"))
     if beside is not None or path.suffix != ".safetensors":
         return spelled(beside)
     try:
-        return spelled(metadata_of(path).get("license"))
+        metadata = metadata_of(path)
+        return spelled(metadata["license"]) if "license" in metadata else of_all(parse_list(metadata.get("licences", UNKNOWN)))
     except InputError:  # damaged, which whoever reads the weights says
         return spelled(None)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from kdzoo.files import read_text
+from kdzoo.text import code_text, markdown_text, one_line
 
 Part = Literal["teacher", "student's start", "data", "transfer data"]
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -17,7 +18,10 @@ Allowed = Literal["permissive", "unknown"]
 UNKNOWN = "unknown"
 OWN = "own"
 """of weights that began at random and were trained here: whoever trained them decides"""
-SPDX = re.compile(r"SPDX-License-Identifier:\s*([A-Za-z0-9.+-]+)")
+SPDX = re.compile(r"SPDX-License-Identifier:[ \t]*(.+?)[ \t]*(?:\*/|-->)?[ \t]*$", re.MULTILINE)
+SEPARATOR = "; "
+"""between the things in a file's metadata"""
+AND = re.compile(r"\s+AND\s+")
 SPELLINGS = {
     name.casefold(): name
     for name in (
@@ -52,17 +56,20 @@ class Licensed:
 
 def spelled(licence: str | None) -> str:
     """A licence in SPDX's spelling, where it is a usual one; `unknown` for none."""
-    text = (licence or UNKNOWN).strip() or UNKNOWN
+    text = one_line(licence or UNKNOWN).strip() or UNKNOWN
     return SPELLINGS.get(text.casefold(), text)
 
 
 def licence_in(path: Path) -> str | None:
-    """The licence that a text file names in a line `SPDX-License-Identifier: NAME`; None where there is no such file or line."""
+    """The licence that a text file names in lines `SPDX-License-Identifier: NAME`; None where there is no such file or line.
+
+    Several lines stand for all of their licences: `MIT AND CC-BY-NC-4.0`.
+    """
     try:
-        found = SPDX.search(read_text(path))
+        found = SPDX.findall(read_text(path))
     except OSError:
         return None
-    return spelled(found[1]) if found else None
+    return " AND ".join(dict.fromkeys(map(spelled, found))) if found else None
 
 
 def record(things: Iterable[Licensed]) -> list[dict[str, str]]:
@@ -87,16 +94,43 @@ def refusals(things: Iterable[Licensed], allowed: Collection[Allowed]) -> list[s
         if thing.licence in (OWN, UNKNOWN):
             if thing.licence == UNKNOWN and UNKNOWN not in allowed:
                 found.append(f"licence: {thing.part} {thing.of}: its licence is unknown; --licence permissive,unknown lets it pass")
-        elif not PERMISSIVE.fullmatch(thing.licence):
+        elif not is_permissive(thing.licence):
             found.append(f"licence: {thing.part} {thing.of} is under {thing.licence}, expected {PERMISSIVE_WORDS}")
     return found
+
+
+def is_permissive(licence: str) -> bool:
+    """Whether a licence, or every one of several joined by AND, is permissive; other expressions are not taken apart."""
+    return all(PERMISSIVE.fullmatch(part) for part in AND.split(licence))
+
+
+def of_all(licences: Iterable[str]) -> str:
+    """What a thing stands under that is made from things of these licences, as far as that can be told.
+
+    One that is not permissive decides, with all that are known; else one unknown thing makes the whole unknown.
+    """
+    found = dict.fromkeys(licence for licence in licences if licence != OWN)
+    known = [licence for licence in found if licence != UNKNOWN]
+    if all(map(is_permissive, known)) and (UNKNOWN in found or not known):
+        return UNKNOWN
+    return " AND ".join(known)
+
+
+def parse_list(text: str) -> list[str]:
+    """The licences in the words of several things (`list_text`)."""
+    return [thing.rpartition(": ")[2] for thing in text.split(SEPARATOR)]
+
+
+def list_text(things: Iterable[Licensed]) -> str:
+    """Things with their licences, for the metadata of a file; `unknown` for none."""
+    return SEPARATOR.join(map(str, things)) or UNKNOWN
 
 
 def distilled_words(things: Sequence[Licensed], teacher: str) -> str:
     """`distilled with kdzoo from X under Y`: whose knowledge a student has, and under which licence that is."""
     named = {thing.of: thing.licence for thing in things if thing.part == "teacher"} or {teacher: UNKNOWN}
-    return "distilled with kdzoo from " + " and ".join(f"`{of}` under {_under(licence)}" for of, licence in named.items())
+    return "distilled with kdzoo from " + " and ".join(f"{code_text(of)} under {_under(licence)}" for of, licence in named.items())
 
 
 def _under(licence: str) -> str:
-    return {UNKNOWN: "an unknown licence", OWN: "its owner's own terms"}.get(licence, licence)
+    return {UNKNOWN: "an unknown licence", OWN: "its owner's own terms"}.get(licence, markdown_text(licence))

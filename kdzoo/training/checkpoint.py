@@ -50,7 +50,7 @@ def restore(member: Member, state: Mapping[str, Any]) -> None:
     if member.average is not None:
         member.average.load_state_dict(state["average"])
     member.train_loss = state["train_loss"]
-    sums, samples = state["tally"]
+    sums, samples, *_ = state["tally"]  # checkpoints of earlier versions have a third value, which is None
     member.tally = Tally(dict(sums), samples)
     member.best, member.oracle, member.cost = state["best"], state["oracle"], state["cost"]
     member.oracle_epochs = state.get("oracle_epochs", 0)  # checkpoints of earlier versions do not count them

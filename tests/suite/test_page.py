@@ -14,6 +14,7 @@ from test_leaderboard import AT, KD, NONE, objective, write
 
 from kdzoo.errors import InputError
 from kdzoo.suite.page.build import build_page
+from kdzoo.suite.page.bundle import vega_lite
 from kdzoo.suite.page.not_tried import in_brief
 from kdzoo.suite.page.sentences import answers
 from kdzoo.suite.page.tables import tables_of
@@ -183,6 +184,40 @@ def test_many_edges_are_counted_with_a_few_examples(count, brief):
     found = [f"m{number} with dose above 3, the edge at which it was chosen" for number in range(count)]
     assert all(words in "; ".join(in_brief(found)) for words in brief)
     assert len(in_brief(found)) <= 3
+
+
+def test_alpha_has_nothing_beyond_its_bounds(tmp_path):
+    for alpha in (0.5, 0.9, 1.0):
+        for seed in range(2):
+            write(tmp_path / "b", objective("hinton", alpha=alpha), seed, val=alpha * 0.9, test=0.8, about={"swept": ["alpha"]})
+    for seed in range(2):
+        write(tmp_path / "b", objective("none"), seed, val=0.4, test=0.4)
+    (answer,) = answers(tables_of(tmp_path / "b"))
+    assert "alpha above" not in dict(answer.details)["Not tried"]
+
+
+def test_a_row_that_has_other_seeds_is_not_below_what_it_beats(tmp_path):
+    """Ranked are the rows on common seeds; a lucky row of other seeds has a higher mean and no rank."""
+    for seed in range(3):
+        write(tmp_path / "b", objective("none"), seed, val=0.8, test=0.8)
+        write(tmp_path / "b", objective("hinton"), seed, val=0.85, test=0.85)
+    write(tmp_path / "b", objective("at"), 7, val=0.95, test=0.95)
+    best = dict(next(iter(answers(tables_of(tmp_path / "b")))).details)["Best"]
+    assert best.startswith("hinton (T=4 alpha=0.9) ranks first on the seeds that all have: 85.00")
+    assert "has 95.00 % over other seeds" in best
+
+
+@pytest.mark.parametrize(
+    ("written", "drawn", "version"),
+    [
+        ("v6.4.0", ["5.8", "6.1", "6.4"], "v6.4"),
+        ("v6.5.0", ["6.1", "6.4"], "v6.4"),
+        ("v6.2.0", ["5.20", "6.4"], "v5.20"),
+        ("v5.0.0", ["6.4"], "v6.4"),
+    ],
+)
+def test_altair_and_vl_convert_need_not_be_of_one_day(written, drawn, version):
+    assert vega_lite(written, drawn) == version
 
 
 def test_a_bench_of_kd_alone_asks_whether_it_helps_and_its_best_row_may_be_the_student_alone(tmp_path):

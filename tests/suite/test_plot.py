@@ -107,6 +107,6 @@ def test_the_front_holds_what_nothing_cheaper_reaches():
 def test_the_command_writes_chart_and_numbers(kdzoo, place):
     answer = kdzoo("plot", DIGITS, "--kind", "forest", "-o", "out/forest.svg")
     assert answer.status == 0, answer.err
-    assert answer.out == "plot: out/forest.svg, with its numbers in out/forest.csv\n"
-    assert (place / "out" / "forest.csv").exists()
+    assert answer.out == "plot: out/forest.svg, with its numbers in out/forest.svg.csv\n"
+    assert (place / "out" / "forest.svg.csv").exists()
     assert kdzoo("plot", DIGITS, "--kind", "forst", "-o", "x.svg").status == 2

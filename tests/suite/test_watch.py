@@ -2,6 +2,7 @@
 
 import os
 import pty
+import select
 import subprocess
 import sys
 
@@ -33,6 +34,7 @@ COMMAND = [sys.executable, "-m", "kdzoo", "status", "b", "--watch"]
 
 def test_in_a_pipe_every_change_is_a_line_and_the_end_is_the_whole_status(bench):
     with subprocess.Popen(COMMAND, stdout=subprocess.PIPE, text=True) as watching:
+        assert select.select([watching.stdout], [], [], SECONDS)[0], "it shows nothing"
         first = watching.stdout.readline()
         assert first.rstrip().endswith("b: 1 interrupted, 1 done   80 %, --:-- left"), "five epochs and three of five"
         bench()
@@ -46,6 +48,7 @@ def test_a_terminal_shows_it_in_place(bench):
         os.close(side)
         shown = b""
         while b"Ctrl-C ends this" not in shown:
+            assert select.select([terminal], [], [], SECONDS)[0], shown
             shown += os.read(terminal, 10_000)
         assert b"interrupted" in shown
         bench()

@@ -49,8 +49,11 @@ class Distilled:
     """What `kdzoo.distill` returns: the student in evaluation mode that the verdict keeps, and how it compares."""
 
     student: nn.Module
+    """the one that `verdict.kept` names"""
     accuracy: float
+    """of the distilled student, whether or not it is the one that is kept"""
     baseline: float
+    """of the same student trained alone"""
     teacher_accuracy: float
     verdict: Verdict
 
@@ -73,7 +76,7 @@ def distill_folder(wish: Wish, handle: Emit | None = None) -> Verdict:
     emit_notes(found, listen)
     with create_launcher(LauncherSetup(cache_folder() / "logs" / "distill", device=wish.execution.get("device", "auto"))) as launcher:
         outcome = run_bench(prepared, launcher, listen, retry_failed=True, stop=stop)
-    _refuse_unfinished(outcome, stop)
+    _refuse_unfinished(outcome, prepared, stop)
     verdict = judge(prepared, wish.method, tuple(dict.fromkeys(notes)), Modules())
     leave(wish.results, prepared, verdict, Modules())
     emit_notes(export_too(wish, wish.results, prepared, verdict), tell)
@@ -183,7 +186,7 @@ def distill(
             listen = partial(_note, notes, display.handle)
             emit_notes(found, listen)
             outcome = run_bench(prepared, launcher, listen, retry_failed=True, modules=modules, stop=stop)
-        _refuse_unfinished(outcome, stop)
+        _refuse_unfinished(outcome, prepared, stop)
         verdict = judge(prepared, method, tuple(dict.fromkeys(notes)), modules)
         trained, _ = trained_student(kept_run(prepared, verdict), modules, prepared)
         if out is not None:
@@ -201,9 +204,10 @@ def _note(notes: list[str], further: Emit, event: Event) -> None:
     further(event)
 
 
-def _refuse_unfinished(outcome: Outcome, stop: Callable[[], bool]) -> None:
+def _refuse_unfinished(outcome: Outcome, prepared: Prepared, stop: Callable[[], bool]) -> None:
     """Raise WorkFailed with every run that failed, or where the time was over before all had ended."""
-    if outcome.failed and stop():
+    has_failed = any(prepared.plan.store.run(run_id).state() == "failed" for run_id in outcome.failed)
+    if outcome.failed and stop() and not has_failed:
         raise WorkFailed(OVER)
     if outcome.failed:
         raise WorkFailed("\n".join(f"{run_id} failed: {reason}" for run_id, reason in outcome.failed.items()))

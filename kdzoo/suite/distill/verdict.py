@@ -113,8 +113,8 @@ def conclusion(verdict: Verdict) -> str:
     time = verdict.distilled.milliseconds[1] / verdict.teacher.milliseconds[1]
     better = f"{abs(gain):.1f} points {'better' if gain > 0 else 'worse'} than" if f"{abs(gain):.1f}" != "0.0" else "as good as"
     between = f"95 % interval {_points(verdict.difference_low)} to {_points(verdict.difference_high)}"
-    doubt = "" if verdict.p < LEVEL else ", by which these few images do not tell the two apart"
-    kept = "" if verdict.kept == "distilled" else " It is worse, so the student trained alone is what is kept."
+    doubt = "" if verdict.p < LEVEL or verdict.kept == "alone" else ", by which these few images do not tell the two apart"
+    kept = "" if verdict.kept == "distilled" else " By that interval it is worse, so the student trained alone is the one that is kept."
     test = verdict.images - verdict.validation_images
     both = f"{test} test and {verdict.validation_images} validation images" if verdict.validation_images else f"{test} test images"
     return (

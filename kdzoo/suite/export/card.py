@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any
 
 import pandas as pd
@@ -20,7 +21,7 @@ from kdzoo.suite.report.records import Record, read_record, taught_on
 from kdzoo.suite.report.runs_table import SETTING, setting_columns
 from kdzoo.suite.report.sections import collapsed_frame, display_frame
 from kdzoo.suite.report.settings import setting_text
-from kdzoo.text import markdown_text, number_of
+from kdzoo.text import code_text, markdown_text, number_of
 from kdzoo.version import VERSION
 
 
@@ -43,9 +44,10 @@ def training_words(record: Record) -> str:
     setting = setting_text(run, about)
     how = method_words(record.method) if record.method != NONE else "labels alone, without a teacher"
     teacher = f", taught by `{run.teacher.name}`" if run.teacher is not None else ""
+    recipe = code_text(str(about.get("recipe") or "its own"))
     return (
         f"`{run.student.name}` ({_start_words(run)}){teacher}. Method: {how}{f' at {setting}' if setting else ''}. Recipe: "
-        f"`{about.get('recipe') or 'its own'}`, {number_of(run.recipe.epochs, 'epoch')}, seed {run.seed}. Run: `{record.id}`, whose "
+        f"{recipe}, {number_of(run.recipe.epochs, 'epoch')}, seed {run.seed}. Run: `{record.id}`, whose "
         f"`run.json` holds every number that decided it. Exported by kdzoo {VERSION}."
     )
 
@@ -68,7 +70,8 @@ def result_words(record: Record) -> str:
         low, high = wilson(round(value * n), n)
         interval = f" [{headline.text(low)}, {headline.text(high)}] (95 %, over images)"
     others = [f"{m.heading} {m.with_unit(test[m.name])}" for m in record.task.metrics if m is not headline and test.get(m.name) is not None]
-    return f"This network, on {number_of(n, 'test image')}: {headline.heading} {headline.with_unit(value)}{interval}; {', '.join(others)}."
+    numbers = "; ".join(filter(None, [f"{headline.heading} {headline.with_unit(value)}{interval}", ", ".join(others)]))
+    return f"This network, on {number_of(n, 'test image')}: {numbers}."
 
 
 def row_words(folder: RunFolder, record: Record) -> str:
@@ -76,8 +79,11 @@ def row_words(folder: RunFolder, record: Record) -> str:
     if is_teacher(folder):
         return ""
     bench = read_bench(folder.path.parent.parent)
-    board = leaderboard_frame(bench)
-    rows = board[(board["method"] == record.method) & (board["phase"] == record.place.phase)]
+    block = next((block for block in bench.blocks if any(other.id == record.id for other in block.records)), None)
+    if block is None:
+        return ""
+    rows = block.rows_of(leaderboard_frame(bench))
+    rows = rows[rows["method"] == record.method]
     wanted = setting_columns(record)
     own = rows[[all(_same(row[name], wanted[name]) for name in SETTING) for _, row in rows.iterrows()]]
     if rows.empty:
@@ -106,7 +112,7 @@ def data_words(record: Record) -> str:
     words = {"train": "to train on", "validation": "for validation", "test": "to test"}
     counts = ", ".join(f"{data[part]:,} {purpose}" for part, purpose in words.items())
     channels, height, width = data["shape"]
-    source = f", from {data['source']}" if data.get("source") else ""
+    source = f", from {without_path(data['source'])}" if data.get("source") else ""
     notes = "".join(f" {note[0].upper()}{note[1:].rstrip('.')}." for note in data.get("notes", []))
     told = taught_on(record)
     return (
@@ -117,12 +123,21 @@ def data_words(record: Record) -> str:
     )
 
 
+def without_path(source: str) -> str:
+    """The words for where images came from, with the last part alone of a folder's path: the rest names somebody's machine."""
+    kind, _, rest = source.partition(" ")
+    if kind != "folder":
+        return source
+    path, bracket, kinds = rest.partition(" (")
+    return f"folder {PurePath(path).name}{bracket}{kinds}"
+
+
 def licence_lines(record: Record) -> str:
     """Under which licences that stands which a student was made from, in a list."""
     things = licences_of([record])
     if not things:
         return "Unknown: the run was planned before licences were recorded. Ask whoever published its teacher, its start and its data."
-    lines = [f"- {thing.part} `{thing.of}`: {thing.licence}" for thing in things]
+    lines = [f"- {thing.part} {code_text(thing.of)}: {markdown_text(thing.licence)}" for thing in things]
     return "\n".join([*lines, "", "As those say who publish them. What they ask of a network made from them is for its user to judge."])
 
 

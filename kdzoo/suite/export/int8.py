@@ -32,13 +32,15 @@ PLAIN_LOSS = 0.005
 class Measured:
     """A graph in 8 bits beside the same in float32, on `images` test images.
 
-    right, right_float: how many each names right; only, only_float: how many it alone does. same: on how many both name one class.
+    calibrated: training images from which ranges of activations are taken; chosen_on: further ones on which the way to quantise was
+    chosen, 0 where there were none beyond these. right, right_float: how many each names right. same: on how many both name one class.
     low, high: the 95 % interval of the difference of their accuracies on the same images. milliseconds: of one image, the shortest of
     many, in one thread. load: how busy the machine was, in words.
     """
 
     how: Quantisation
     calibrated: int
+    chosen_on: int
     images: int
     right: int
     right_float: int
@@ -72,10 +74,13 @@ def write_int8(out: Path, graph: Path, student: Student, splits: Splits, *, pixe
     )
     best = quantise(graph, calibration, choice or calibration)
     write_bytes(out, best.content)
-    return measure(out, graph, student, splits.test, best.how, min(CALIBRATED, len(order)), pixels=pixels)
+    chosen_on = min(CHOSEN, max(len(order) - CALIBRATED, 0))
+    return measure(out, graph, student, splits.test, best.how, min(CALIBRATED, len(order)), chosen_on, pixels=pixels)
 
 
-def measure(out: Path, graph: Path, student: Student, test: Subset, how: Quantisation, calibrated: int, *, pixels: bool) -> Measured:
+def measure(
+    out: Path, graph: Path, student: Student, test: Subset, how: Quantisation, calibrated: int, chosen_on: int, *, pixels: bool
+) -> Measured:
     """Both graphs on all test images, and their times in turn."""
     sessions = [open_graph(file) for file in (out, graph)]
     named: list[list[np.ndarray]] = [[], []]
@@ -92,6 +97,7 @@ def measure(out: Path, graph: Path, student: Student, test: Subset, how: Quantis
     return Measured(
         how=how,
         calibrated=calibrated,
+        chosen_on=chosen_on,
         images=len(right8),
         right=int(right8.sum()),
         right_float=int(right32.sum()),
@@ -128,7 +134,8 @@ def int8_words(found: Measured) -> str:
     return "\n".join(
         [
             f"{plain}Post-training quantisation (weights int8 by channel, activations uint8, calibrated on {found.calibrated} training "
-            f"images; {found.how}, chosen on other training images), measured on {n} test images:",
+            f"images; {found.how}, chosen on {f'{found.chosen_on} other training images' if found.chosen_on else 'the same images'}), "
+            f"measured on {n} test images:",
             "",
             *(f"| {' | '.join(row)} |" for row in rows),
             "",

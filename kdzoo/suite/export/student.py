@@ -12,7 +12,7 @@ from kdzoo.data.split import Splits
 from kdzoo.errors import InputError
 from kdzoo.models.network import Network
 from kdzoo.models.weights import metadata_of
-from kdzoo.runs.licences import UNKNOWN, Licensed, distilled_words
+from kdzoo.runs.licences import Licensed, distilled_words, list_text
 from kdzoo.runs.recipe import Recipe
 from kdzoo.runs.seals import DIGEST
 from kdzoo.runs.spec import NetworkSpec, Run
@@ -80,7 +80,7 @@ def load_student(folder: RunFolder, image_cache: int | None = None) -> tuple[Stu
         spec=spec,
         dataset=dataset,
         recipe=located.run.recipe,
-        metadata={**_kept_metadata(folder), "licences": "; ".join(map(str, things)) or UNKNOWN},
+        metadata={**_kept_metadata(folder), "licences": list_text(things)},
         origin=origin_words(located.run, things),
         from_files=str(located.paths.get("data", "")).startswith("folder:"),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import version
 
@@ -11,8 +12,23 @@ import vl_convert
 from kdzoo.files import cache_folder, read_file
 from kdzoo.runs.atomic import StoreError, write_bytes
 
-VEGA_LITE = altair.SCHEMA_VERSION.rpartition(".")[0]
-"""the version of Vega-Lite that altair writes, such as v6.4; charts as files are drawn by the same one"""
+
+def vega_lite(written: str, drawn: Sequence[str]) -> str:
+    """The version of Vega-Lite to draw with, such as `v6.4`: the newest that vl-convert has and that is not newer than altair's.
+
+    written: what altair writes, such as `v6.4.0`; drawn: what vl-convert has. The two packages are released apart.
+    """
+    latest = _numbers(written)[:2]
+    able = [version for version in drawn if _numbers(version)[:2] <= latest]
+    return f"v{max(able or drawn, key=_numbers)}"
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.removeprefix("v").split(".")))
+
+
+VEGA_LITE = vega_lite(altair.SCHEMA_VERSION, vl_convert.get_vegalite_versions())
+"""what pages and files are drawn with"""
 START = "window.vegaEmbed = vegaEmbed;"
 
 

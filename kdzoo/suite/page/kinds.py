@@ -155,7 +155,7 @@ def _classes(frame: pd.DataFrame, tables: BenchTables) -> Iterator[Chart]:
         best = rows.iloc[int(rows["gain"].argmax())]
         gain = f"{tables.metric.difference_text(best['gain'])} {tables.metric.difference_words}"
         count = number_of(rows["class"].nunique(), "class", "classes")
-        summary = f"Gains over the student alone in {count}; the largest, {gain}, has {best['row']} in class {best['class']}."
+        summary = f"Gains over the student alone in {count}; {best['row']} has the largest, {gain}, in class {best['class']}."
         yield Chart(
             ChartKind.classes,
             "Gains per class over the student alone",

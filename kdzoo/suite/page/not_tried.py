@@ -71,5 +71,7 @@ def _edge(rows: pd.DataFrame, along: Literal["column", "row"]) -> list[str]:
     if pd.isna(axis) or values.isna().any() or values.nunique() < 3 or chosen.empty:
         return []
     sides = {"above": values.max(), "below": values.min()}
+    if axis == "alpha":
+        sides = {word: edge for word, edge in sides.items() if 0 < edge < 1}  # there is nothing beyond its bounds
     method, name, value = rows["method"].iloc[0], AXIS_WORDS.get(axis, axis), chosen.iloc[0]
     return [f"{method} with {name} {word} {value:g}, the edge at which it was chosen" for word, edge in sides.items() if value == edge]

@@ -51,7 +51,7 @@ def write_plot(tables: BenchTables, kind: ChartKind, file: Path, conditions: Seq
         raise InputError(
             f"plot: {tables.bench.name} has no {kind} to draw{' for these rows' * bool(conditions)}: it takes {KINDS[kind].needs}"
         )
-    table = file.with_suffix(".csv")
+    table = file.with_name(f"{file.name}.csv")  # beside a chart that is called as a bench's own table too
     write_bytes(file, WRITERS[file.suffix](specification(charts)))
     write_bytes(table, as_csv(pd.concat({chart.data: chart.frame for chart in charts}.values())))
     return table

@@ -66,19 +66,46 @@ def _best(ranked: pd.DataFrame, block: Block) -> str:
     row = ranked.iloc[0]
     value = spread_words(row[f"test_{metric.name}"], row["test_sd"], metric)
     unit = " %" if metric.unit == "share" else ""
-    words = f"{_name(row)} has the {metric.superlative} mean test {metric.heading}: {value}{unit} over {number_of(int(row['n']), 'seed')}"
+    means = metric.sign * ranked[f"test_{metric.name}"]
+    stands = (
+        f"has the {metric.superlative} mean test {metric.heading}"
+        if means.iloc[0] >= means.max()
+        else "ranks first on the seeds that all have"
+    )
+    words = f"{_name(row)} {stands}: {value}{unit} over {number_of(int(row['n']), 'seed')}"
     beside = [
         f"{interval_of(row, column, metric)} {metric.difference_words} to {control}"
         for column, control, method in (("vs_alone", "the student alone", NONE), ("vs_kd", "tuned KD", KD))
         if row["method"] != method and not pd.isna(row[column])
     ]
     closed = "" if pd.isna(row["gap_closed"]) else f"; it closes {100 * row['gap_closed']:.0f} % of the gap to the teacher"
-    return words + (f", {' and '.join(beside)}" if beside else "") + closed + "."
+    above = ranked[means > means.iloc[0]]
+    others = [f"{_name(other)} has {metric.with_unit(other[f'test_{metric.name}'])} over other seeds" for _, other in above.iterrows()]
+    return (
+        words
+        + (f", {' and '.join(beside)}" if beside else "")
+        + closed
+        + (f"; {', '.join(others)}" if others else "")
+        + "."
+        + _unvalidated(block)
+    )
+
+
+def _unvalidated(block: Block) -> str:
+    """What a reader has to know of a table whose settings nothing chose."""
+    several = any(standing.tried > 1 for standing in block.standings)
+    return (
+        " Nothing was held out: of several settings the best is picked here by its test images."
+        if several and not any(standing.candidate.validated for standing in block.standings)
+        else ""
+    )
 
 
 def _how_sure(ranked: pd.DataFrame, block: Block, tables: BenchTables) -> str:
     """The intervals' level, what would go unnoticed, and how firmly the seeds choose the best row's setting."""
-    if ranked.empty or block.has_one_seed:
+    if ranked.empty:
+        return ""
+    if block.has_one_seed:
         return "With one seed no difference can be told from chance."
     sentences = ["Brackets are 95 % intervals of a row by itself; the verdict holds for all rows of the table at once.", resolution(block)]
     sweep = block.rows_of(tables.sweeps)

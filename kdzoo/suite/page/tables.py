@@ -31,6 +31,11 @@ class BenchTables:
         return self.bench.task.headline
 
     @cached_property
+    def validated(self) -> bool:
+        """Whether settings are chosen on images that were held out."""
+        return any(standing.candidate.validated for block in self.bench.blocks for standing in block.standings)
+
+    @cached_property
     def board(self) -> pd.DataFrame:
         return leaderboard_frame(self.bench)
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import pandas as pd
 
+from kdzoo.suite.page.frames.series import row_names
 from kdzoo.suite.plan.config import KD
 from kdzoo.suite.report.bench import BenchRecords
 from kdzoo.suite.report.blocks import HEAD, TEACHER, Block
-from kdzoo.suite.report.cells import method_words, setting_words
+from kdzoo.suite.report.cells import setting_words
 from kdzoo.tasks.task import Metric
 
 OF_TRAINING = {
@@ -44,18 +45,13 @@ def board_rows(bench: BenchRecords, board: pd.DataFrame) -> pd.DataFrame:
 def _named(number: int, block: Block, rows: pd.DataFrame) -> pd.DataFrame:
     rows = rows[rows["method"] != TEACHER]
     settings = [setting_words(row) for _, row in rows.iterrows()]
-    several = rows["method"].duplicated(keep=False)
-    names = [
-        f"{method_words(method)} {setting}" if many and setting else method_words(method)
-        for method, setting, many in zip(rows["method"], settings, several, strict=True)
-    ]
-    return rows.assign(table=number, row=names, setting=settings)
+    return rows.assign(table=number, row=row_names(rows["method"], settings), setting=settings)
 
 
 def forest_frame(bench: BenchRecords, board: pd.DataFrame) -> pd.DataFrame:
     """The healthy rows that are compared with KD, and on which side of it the interval for all rows at once lies."""
     rows = board_rows(bench, board)
-    rows = rows[rows["collapsed"].isna() & rows["vs_kd"].notna() & (rows["method"] != KD)]
+    rows = rows[rows["collapsed"].isna() & rows["vs_kd_all_low"].notna() & (rows["method"] != KD)]
     metric = bench.task.headline
     return rows.assign(side=[_side(row, metric) for _, row in rows.iterrows()])[list(FOREST)]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pandas as pd
 
 from kdzoo.errors import InputError
+from kdzoo.suite.page.frames.series import row_names
 from kdzoo.suite.plan.config import NONE
 from kdzoo.suite.report.bench import BenchRecords
 from kdzoo.suite.report.blocks import HEAD, TEACHER
-from kdzoo.suite.report.cells import method_words
 from kdzoo.suite.report.per_class import per_class_frame
 
 MOST_CLASSES = 40
@@ -35,12 +35,7 @@ def _gains(number: int, rows: pd.DataFrame) -> pd.DataFrame:
     if alone.empty or alone.index.has_duplicates:
         return rows.head(0)
     rows = rows[~rows["method"].isin((NONE, TEACHER)) & rows["accuracy"].notna()]
-    several = rows.groupby("method")["setting"].transform("nunique") > 1
-    names = [
-        f"{method_words(method)} {setting}" if many and setting else method_words(method)
-        for method, setting, many in zip(rows["method"], rows["setting"], several, strict=True)
-    ]
     gains = rows["accuracy"].astype(float) - rows["class"].map(alone).astype(float)
-    rows = rows.assign(table=number, row=names, gain=gains)
+    rows = rows.assign(table=number, row=row_names(rows["method"], rows["setting"]), gain=gains)
     largest = rows.groupby("class", sort=False)["gain"].agg(lambda gain: gain.abs().max()).nlargest(MOST_CLASSES)
     return rows[rows["class"].isin(largest.index)]

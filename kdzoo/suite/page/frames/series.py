@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from kdzoo.suite.plan.config import KD, NONE
 from kdzoo.suite.report.blocks import Block, Standing
@@ -15,15 +15,16 @@ OTHERS = "others"
 """the word for all that have none"""
 
 
+def row_names(methods: Iterable[str], settings: Iterable[str]) -> list[str]:
+    """Methods in words, each with its setting where the same method is there with several."""
+    pairs = list(zip(methods, settings, strict=True))
+    several = {name for name, count in Counter(name for name, _ in dict.fromkeys(pairs)).items() if count > 1}
+    return [f"{method_words(name)} {setting}" if name in several and setting else method_words(name) for name, setting in pairs]
+
+
 def names_of(standings: Sequence[Standing]) -> list[str]:
-    """The methods in words, with the setting where one method stands there with several."""
-    several = {name for name, count in Counter(standing.record.method for standing in standings).items() if count > 1}
-    return [_name(standing, standing.record.method in several) for standing in standings]
-
-
-def _name(standing: Standing, with_setting: bool) -> str:
-    words = method_words(standing.record.method)
-    return f"{words} {standing.setting}" if with_setting and standing.setting else words
+    """What the settings of a table are called (`row_names`)."""
+    return row_names([standing.record.method for standing in standings], [standing.setting for standing in standings])
 
 
 def colours_of(block: Block) -> dict[str, str]:

@@ -51,7 +51,7 @@
   const whenIdle = window.requestIdleCallback ?? ((act) => setTimeout(act, 30));
   const drawTheRest = () => {
     const next = figures.find((figure) => !figure.dataset.drawn);
-    if (next) draw(next).then(() => whenIdle(drawTheRest));
+    if (next) draw(next).finally(() => whenIdle(drawTheRest));
   };
   window.addEventListener("load", () => whenIdle(drawTheRest));
   window.addEventListener("beforeprint", () => figures.forEach(draw));
