@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FOLLOWED = {
     "saved-teachers.md": "test_commands.py",
+    "deploy.md": "test_deploy.py",
     "add-a-method.md": "test_add_a_method.py",
     "add-your-own.md": "test_add_your_own.py",
     "recipes.md": "test_recipes.py",

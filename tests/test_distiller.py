@@ -237,7 +237,10 @@ def test_shares_of_classes_are_targets_too_and_unlabelled_samples_do_not_count()
         F.cross_entropy(student(INPUTS), some, ignore_index=-1).item(), rel=1e-5
     )
     remembering = kdzoo.Distiller(*nets(), "pskd", inputs=INPUTS, data=FACTS, epochs=2)
-    with pytest.raises(kdzoo.InputError, match="pskd: takes no shares of classes as targets: what it remembers"):
+    with pytest.raises(
+        kdzoo.InputError,
+        match="pskd: takes no shares of classes as targets: the probabilities that it keeps of a sample were of another mix",
+    ):
         remembering(INPUTS, shares, INDEX)
 
 

@@ -387,9 +387,10 @@ def on_a_terminal(ending: str, *, interrupt: bool = False, **environ: str) -> tu
     )
     output, deadline = b"", time.monotonic() + 60
     while time.monotonic() < deadline:
+        has_ended = process.poll() is not None  # asked first: what it wrote before its end is then there to be read
         if select.select([parent], [], [], 0.1)[0]:
             output += os.read(parent, 4096)
-        elif process.poll() is not None:
+        elif has_ended:
             break
         if interrupt and b"ready" in output:
             os.write(parent, b"\x03")
