@@ -85,8 +85,8 @@ def test_a_verdict_has_no_negative_zero():
 
 def test_the_interval_and_the_p_of_a_verdict_stand_each_for_itself():
     """Newcombe's interval may leave out 0 where the exact McNemar test, which is more careful, has p above 0.05."""
-    told = conclusion(verdict_of(difference_low=-0.579, difference_high=-0.015, p=0.077))
-    assert "95 % interval -57.9 to -1.5" in told
+    told = conclusion(verdict_of(difference_low=0.015, difference_high=0.579, p=0.077))
+    assert "95 % interval +1.5 to +57.9" in told
     assert "exact McNemar test p = 0.077, by which these few images do not tell the two apart" in told
     assert "apart" not in conclusion(verdict_of(p=0.04))
 
