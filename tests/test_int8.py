@@ -1,6 +1,7 @@
 """A graph in 8 bits: what is quantised and what stays in float, and that what is said of it is what it does."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -109,7 +110,7 @@ def test_what_is_said_of_8_bits_is_what_both_graphs_do_on_the_test_images(studen
 
 def measured(right: int) -> Measured:
     how = Quantisation(1, "MinMax")
-    return Measured(how, 128, 1000, right, 900, -0.03, 0.01, 950, 5_000_000, 19_000_000, 4.0, 9.0, "idle")
+    return Measured(how, 128, 256, 1000, right, 900, -0.03, 0.01, 950, 5_000_000, 19_000_000, 4.0, 9.0, "idle")
 
 
 def test_a_loss_of_more_than_half_a_point_is_said_plainly():
@@ -117,5 +118,7 @@ def test_a_loss_of_more_than_half_a_point_is_said_plainly():
     assert int8_line(measured(888)).startswith("8 bits cost 1.2 points of accuracy; in 8 bits top-1 88.80 % [")
     for right in (895, 900, 905):
         assert "cost" not in int8_words(measured(right)) + int8_line(measured(right))
+    assert "chosen on 256 other training images)" in int8_words(measured(900))
+    assert "chosen on the same images)" in int8_words(replace(measured(900), chosen_on=0)), "where there are no others"
     assert "difference +0.00 points [-3.00, +1.00]" in int8_line(measured(900))
     assert "the first layer and the classifier in float32, ranges of activations by MinMax" in int8_words(measured(900))
