@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from kdzoo.cli import complete
-from kdzoo.cli.declare import argument, option
+from kdzoo.cli.declare import option
 from kdzoo.cli.lookup import choose_bench
-from kdzoo.cli.options import AsJson, ResultsFolder
+from kdzoo.cli.options import AsJson, OneBench, ResultsFolder
 from kdzoo.cli.output import console
 from kdzoo.cli.table_options import Columns, Filter, Sort, TableFormat, TableFormatOption, filter_and_sort
 from kdzoo.errors import raise_if_any
@@ -40,15 +39,7 @@ AxesOfSurface = Annotated[
 
 
 def leaderboard(
-    bench: Annotated[
-        str | None,
-        argument(
-            "A bench's name below --results, or its folder.",
-            metavar="BENCH",
-            default="the only one below --results",
-            names_of=complete.bench_names,
-        ),
-    ] = None,
+    bench: OneBench = None,
     results: ResultsFolder = Path("results"),
     output_format: TableFormatOption = TableFormat.table,
     as_json: AsJson = False,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from kdzoo.cli import complete
 from kdzoo.cli.bench_options import declared_default, option_for
-from kdzoo.cli.declare import option
+from kdzoo.cli.declare import argument, option
 from kdzoo.cli.table import Format
 from kdzoo.runs.options import PAIR, RUNNING
 
@@ -26,6 +26,15 @@ Config = Annotated[
 SmallStem = Annotated[
     bool,
     option("--small-stem", text="Give timm networks made for 224 pixels a stem for small images.", default="off", panel=PAIR),
+]
+OneBench = Annotated[
+    str | None,
+    argument(
+        "A bench's name below --results, or its folder.",
+        metavar="BENCH",
+        default="the only one below --results",
+        names_of=complete.bench_names,
+    ),
 ]
 ResultsFolder = Annotated[Path, option(text="The folder of all benches.", default=declared_default("results"), metavar="FOLDER")]
 RetryFailed = Annotated[bool, option("--retry-failed", text="Train failed runs again.", default="off", panel=RUNNING)]

@@ -6,24 +6,16 @@ from pathlib import Path
 from typing import Annotated
 
 from kdzoo.cli import complete
-from kdzoo.cli.declare import argument, option
+from kdzoo.cli.declare import option
 from kdzoo.cli.lookup import choose_bench
-from kdzoo.cli.options import ResultsFolder
+from kdzoo.cli.options import OneBench, ResultsFolder
 from kdzoo.cli.output import print_text
 from kdzoo.cli.table_options import Filter
 from kdzoo.suite.page.chart_kind import ChartKind
 
 
 def plot(
-    bench: Annotated[
-        str | None,
-        argument(
-            "A bench's name below --results, or its folder.",
-            metavar="BENCH",
-            default="the only one below --results",
-            names_of=complete.bench_names,
-        ),
-    ] = None,
+    bench: OneBench = None,
     *,
     kind: Annotated[ChartKind, option("--kind", text=f"{', '.join(ChartKind)}.", metavar="KIND", names_of=complete.of(*ChartKind))],
     output: Annotated[Path, option("--output", "-o", text="The file to write: FILE.svg, FILE.png or FILE.pdf.", metavar="FILE")],

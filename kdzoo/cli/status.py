@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from pydantic import ValidationError
 from rich.console import Console
 
 from kdzoo.cli import complete
@@ -17,7 +18,7 @@ from kdzoo.cli.options import JsonOnly, ResultsFolder
 from kdzoo.cli.output import console, print_json, print_text
 from kdzoo.cli.table import Format, field, metric_column, print_rows, table_parts
 from kdzoo.cli.watch import Part, View, print_parts, watch
-from kdzoo.errors import raise_if_any
+from kdzoo.errors import InputError, raise_if_any
 from kdzoo.files import read_file
 from kdzoo.runs.store import RunFolder, Store, teacher_store
 from kdzoo.suite.plan.config import BenchConfig
@@ -117,12 +118,15 @@ def _bench_view(folder: Path, screen: Console) -> View:
 
 def _refit_is_due(bench: BenchRecords, current: Mapping[str, Any]) -> bool:
     """Whether a sweep that came out well is going to be trained again on all images, and that is not planned yet."""
-    starts = read_starts(bench.folder)
-    if not starts or current["counts"]["failed"]:
+    try:
+        starts = read_starts(bench.folder)
+        if not starts or current["counts"]["failed"]:
+            return False
+        planned = set(starts[-1].runs)
+        has_refit = any(record.place.phase == "refit" for record in bench.records if record.id in planned)
+        return not has_refit and wants_refit(BenchConfig.model_validate(starts[-1].config))
+    except (InputError, ValidationError):  # a damaged file, keys of another version, a recipe of a plugin
         return False
-    planned = set(starts[-1].runs)
-    has_refit = any(record.place.phase == "refit" for record in bench.records if record.id in planned)
-    return not has_refit and wants_refit(BenchConfig.model_validate(starts[-1].config))
 
 
 def bench_status(bench: BenchRecords) -> dict[str, Any]:

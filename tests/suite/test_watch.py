@@ -1,16 +1,22 @@
 """`kdzoo status --watch`: what changes is shown until nothing is left, in place on a terminal and as lines in a pipe."""
 
+import json
 import os
 import pty
 import select
 import subprocess
 import sys
+from dataclasses import asdict
 
 import pytest
 from test_leaderboard import objective, write
 
+from kdzoo.cli import status
 from kdzoo.cli.watch import Pace
 from kdzoo.runs.store import Store
+from kdzoo.suite.plan.config import BenchConfig
+from kdzoo.suite.plan.starts import Start
+from kdzoo.suite.report.bench import read_bench
 
 SECONDS = 120
 """until a command that hangs is given up"""
@@ -70,6 +76,29 @@ def test_what_has_ended_is_shown_once_and_json_is_no_picture(bench, kdzoo):
     refused = kdzoo("status", "--watch", "--json")
     assert (refused.status, refused.err) == (2, "kdzoo: watch: not together with --json\n")
     assert "1 bench: 2 done" in kdzoo("status", "--watch").out
+
+
+def test_a_refit_that_is_not_planned_yet_is_waited_for_where_one_is_asked_for(bench, place):
+    bench()
+    folder = place / "results" / "b"
+    records = read_bench(folder)
+    found = status.bench_status(records)
+
+    def started(**config) -> None:
+        start = Start.of("kdzoo bench", BenchConfig(**config), [record.id for record in records.records])
+        (folder / "bench.json").write_text(json.dumps({"starts": [asdict(start)]}))
+
+    started(refit=True)
+    assert status._refit_is_due(records, found)
+    started(refit=False)
+    assert not status._refit_is_due(records, found)
+
+
+@pytest.mark.parametrize("content", ["{", '{"starts": [{"command": "", "config": {"recipe": "of a plugin"}, "runs": [], "kdzoo": "0"}]}'])
+def test_what_cannot_be_known_of_a_refit_is_not_waited_for(bench, place, kdzoo, content):
+    bench()
+    (place / "results" / "b" / "bench.json").write_text(content)
+    assert kdzoo("status", "b", "--watch").status == 0
 
 
 def test_the_time_left_is_told_from_the_speed_of_the_last_minutes():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import replace
 from time import monotonic
@@ -54,19 +55,12 @@ def epochs_within(prepared: Prepared, seconds: float, modules: Modules) -> int:
     """The largest number of epochs of a plan's students whose training is estimated to take at most so many seconds, teachers included."""
     probes = Probes.of(prepared, modules)
 
-    def fits(epochs: int) -> bool:
-        return estimate(replace(prepared, plan=with_epochs(prepared.plan, epochs), states={}), probes) <= seconds
+    def seconds_for(epochs: int) -> float:
+        return estimate(replace(prepared, plan=with_epochs(prepared.plan, epochs), states={}), probes)
 
-    if not fits(1):
-        least = estimate(replace(prepared, plan=with_epochs(prepared.plan, 1), states={}), probes)
+    if (least := seconds_for(1)) > seconds:
         raise InputError(f"time: too short: the teacher and one epoch of both students take about {least / MARGIN / 60:.1f} minutes")
-    low, high = 1, 2
-    while high < MOST_EPOCHS and fits(high):
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return low
+    return bisect_right(range(1, MOST_EPOCHS + 1), seconds, key=seconds_for)
 
 
 def with_epochs(plan: Plan, epochs: int) -> Plan:
