@@ -58,8 +58,8 @@ VERBS = [
 
 
 def test_every_verb_is_in_the_list_above():
-    groups = {group.name: {command.name for command in group.typer_instance.registered_commands} for group in app.registered_groups}
-    assert {command.name for command in app.registered_commands} | set(groups) == {verb[0] for verb in VERBS}
+    groups = {name: set(command.commands) for name, command in app.commands.items() if hasattr(command, "commands")}
+    assert set(app.commands) == {verb[0] for verb in VERBS}
     assert {(name, verb) for name, verbs in groups.items() for verb in verbs} == {tuple(verb) for verb in VERBS if len(verb) > 1}
 
 
@@ -110,25 +110,75 @@ WITHOUT_TORCH = (
 )
 """a command line where importing torch is an error"""
 
-HEAVY = ("torch", "timm", "scipy.stats", "wandb", "torchvision", "sklearn", "torchmetrics", "altair", "vl_convert")
+TABLES = {"numpy", "pandas", "scipy"}
+HEAVY = {*TABLES, "torch", "timm", "wandb", "torchvision", "sklearn", "altair", "vl_convert", "jinja2"}
+VERB_NAMES = {verb[0] for verb in VERBS}
+
+NEW_PROCESSES = """
+import json, os, sys
+from kdzoo.cli.app import app, status_of
+
+for words in json.loads(sys.argv[1]):
+    read, write = os.pipe()
+    if os.fork() == 0:
+        sys.stdout = open(os.devnull, "w")
+        status = status_of(words, debug=True) if words[1:] != ["DECLARE"] else bool(app.commands[words[0]].params is None)
+        os.write(write, json.dumps([status, *sys.modules]).encode())
+        os._exit(0)
+    os.close(write)
+    print(open(read).read())
+    os.wait()
+"""
+"""a process for each command, which has imported nothing but the command line without its verbs"""
 
 
-LIGHT = [
-    ["--help"], ["bench", "--help"], ["status"], ["recipes"], ["teachers"], ["methods"], ["explain", "at+hinton", "--alpha", "0.9"],
-    ["data"], ["networks"], ["pairs"], ["reproduce"],
-]  # fmt: skip
+def imports_of(commands: list[list[str]], folder: Path) -> list[set[str]]:
+    """The modules that each command has imported by its end, which has to be a good one."""
+    words = [sys.executable, "-c", NEW_PROCESSES, json.dumps(commands)]
+    said = subprocess.run(words, capture_output=True, text=True, check=True, cwd=folder)
+    found = [json.loads(line) for line in said.stdout.splitlines()]
+    assert [(command, status) for command, (status, *_) in zip(commands, found, strict=True)] == [(command, 0) for command in commands]
+    return [set(modules) for _, *modules in found]
+
+
+def verbs_among(modules: set[str]) -> set[str]:
+    return {name for name in VERB_NAMES if f"kdzoo.cli.{name}" in modules}
+
+
+BENCH = str(RESULTS / "digits")
+LIGHT: dict[tuple[str, ...], set[str]] = {
+    ("--version",): set(),
+    ("--help",): set(),
+    ("status",): set(),
+    ("status", BENCH): set(),
+    ("recipes",): set(),
+    ("teachers",): set(),
+    ("methods",): set(),
+    ("explain", "at+hinton", "--alpha", "0.9"): set(),
+    ("data",): set(),
+    ("networks",): set(),
+    ("pairs",): set(),
+    ("reproduce",): set(),
+    ("leaderboard", BENCH): TABLES,
+    ("compare", BENCH, BENCH): TABLES,
+}
 
 
 def test_light_verbs_import_nothing_heavy(place):
-    """One after the other in a new interpreter: what has been imported by the end of each."""
-    code = (
-        "import json, sys; from kdzoo.cli.app import status_of\n"
-        "for words in json.loads(sys.argv[1]):\n"
-        f"    status_of(words, debug=True); print('imported by', *words, [m for m in {HEAVY} if m in sys.modules])"
-    )
-    said = subprocess.run([sys.executable, "-c", code, json.dumps(LIGHT)], capture_output=True, text=True, check=True)
-    found = [line for line in said.stdout.splitlines() if line.startswith("imported by")]
-    assert found == [f"imported by {' '.join(words)} []" for words in LIGHT]
+    found = imports_of([list(words) for words in LIGHT], place)
+    assert {words: modules & HEAVY for words, modules in zip(LIGHT, found, strict=True)} == LIGHT
+    tables = [modules for words, modules in zip(LIGHT, found, strict=True) if LIGHT[words]]
+    assert not any("scipy.stats" in modules for modules in tables)  # half a second, for what few benches need
+
+
+def test_a_verb_imports_no_other_verb_and_declares_itself_without_anything_heavy(place):
+    uses = {"explain": {"methods"}, "distill": {"export"}}
+    names = sorted(VERB_NAMES)
+    found = dict(zip(names, imports_of([[name, "DECLARE"] for name in names], place), strict=True))
+    assert {name: verbs_among(modules) for name, modules in found.items()} == {name: {name} | uses.get(name, set()) for name in names}
+    assert {name: modules & HEAVY for name, modules in found.items()} == {name: set() for name in names}
+    (without,) = imports_of([["--version"]], place)
+    assert verbs_among(without) == set()
 
 
 def test_what_is_not_given_stays_at_the_default_bench():

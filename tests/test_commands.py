@@ -19,7 +19,6 @@ import torch
 from pages import FENCE, Page
 from PIL import Image
 from safetensors.torch import save_file
-from typer.main import get_command
 
 from kdzoo.cli.app import app
 
@@ -67,7 +66,7 @@ def test_the_pages_that_are_followed_are_followed_by_their_tests():
 
 def parsed(words: list[str]) -> tuple[Any, list[str]]:
     """The command that words start with, such as `teachers save`, and the words behind it."""
-    command, rest = get_command(app), words
+    command, rest = app, words
     while rest and (inner := getattr(command, "commands", {}).get(rest[0])) is not None:
         command, rest = inner, rest[1:]
     return command, rest
@@ -83,7 +82,7 @@ def test_every_command_and_option_that_a_page_mentions_exists(file):
     for line in mentioned(file):
         words = re.sub(r"[][|,.;()`]+( |$)|[][|]", " ", line).split()[1:]
         command, rest = parsed(words)
-        known = options_of(command) | options_of(get_command(app))
+        known = options_of(command) | options_of(app)
         unknown += [f"{word}: {line}" for word in words if word.startswith("--") and word.partition("=")[0] not in known]
         unknown += [f"no such command: {line}"] if rest == words and not words[0].startswith("-") else []
     assert unknown == []

@@ -5,7 +5,6 @@ import inspect
 import pytest
 import yaml
 from bench_words import bench_of
-from typer.main import get_command
 
 import kdzoo
 from kdzoo.cli.app import app
@@ -33,7 +32,7 @@ EXAMPLES = {
 
 @pytest.fixture(scope="module")
 def bench():
-    return get_command(app).commands["bench"]
+    return app.commands["bench"]
 
 
 def test_every_option_has_an_example():
@@ -74,7 +73,7 @@ def test_python_takes_execution_as_one_argument(function):
 
 @pytest.mark.parametrize("command", ["train", "run", "distill"])
 def test_what_trains_a_single_run_takes_the_options_that_say_something_of_one(command):
-    assert {one.name for one in get_command(app).commands[command].params} & set(ALL) == set(ONE_RUN)
+    assert {one.name for one in app.commands[command].params} & set(ALL) == set(ONE_RUN)
 
 
 def test_everything_wrong_with_an_execution_is_told_at_once():

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from bench_words import bench_of
-from typer.main import get_command
 
 from kdzoo.cli.app import app
 from kdzoo.cli.bench_options import read_options
@@ -29,7 +28,7 @@ LISTS = [["methods"], ["pairs"], ["recipes"], ["networks"], ["data"], ["teachers
 
 def commands(command=None, name=()):
     """Every command with its words, those of groups too."""
-    command = command or get_command(app)
+    command = command or app
     if not hasattr(command, "commands"):
         return [(name, command)]
     return [pair for word, inner in command.commands.items() for pair in commands(inner, (*name, word))]
@@ -111,7 +110,7 @@ def test_the_options_of_a_bench_are_grouped_by_what_one_wants(kdzoo, narrow):
     [("--seeds", "3"), ("--results", "results"), ("--keep", "predictions,student"), ("--label-fraction", "1"), ("--split-seed", "0")],
 )
 def test_the_default_in_the_help_is_the_one_that_a_bench_takes(option, default):
-    bench = get_command(app).commands["bench"]
+    bench = app.commands["bench"]
     help_text = next(p for p in bench.params if option in p.opts).help
     assert rf"\[default: {default}]" in help_text
     assert bench_of(option, default) == bench_config({}, None)
@@ -152,7 +151,7 @@ def completions(line: str) -> list[str]:
     from typer._completion_classes import BashComplete
 
     words = line.split(" ")[1:]
-    return [item.value for item in BashComplete(get_command(app), {}, "kdzoo", "_KDZOO_COMPLETE").get_completions(words[:-1], words[-1])]
+    return [item.value for item in BashComplete(app, {}, "kdzoo", "_KDZOO_COMPLETE").get_completions(words[:-1], words[-1])]
 
 
 @pytest.mark.parametrize(

@@ -5,44 +5,23 @@ Exit codes: 0 success, 1 a run or a check failed (or a fault of kdzoo itself), 2
 
 from __future__ import annotations
 
-import inspect
 import os
 import re
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Sequence
-from typing import Annotated
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
+from typer.main import get_command
 
-from kdzoo.cli import (
-    bench,
-    check,
-    compare,
-    data,
-    distill,
-    evaluate,
-    explain,
-    export,
-    leaderboard,
-    methods,
-    networks,
-    pairs,
-    plot,
-    recipes,
-    report,
-    reproduce,
-    run,
-    status,
-    teachers,
-    train,
-)
-from kdzoo.cli.declare import EXIT_CODES, Command, Group, option
+from kdzoo.cli.declare import EXIT_CODES, Group, option
 from kdzoo.cli.interruption import INTERRUPTED, MESSAGE, Interrupted, was_interrupted
 from kdzoo.cli.output import print_message
 from kdzoo.cli.streams import make_streams_durable
+from kdzoo.cli.verbs import Verbs
 from kdzoo.errors import FORMER_NAMES, InputError, KdzooError, WorkFailed, add_clause, problems_of
 from kdzoo.text import first_line
 from kdzoo.version import VERSION
@@ -52,7 +31,7 @@ DEBUG = "--debug"
 COMPLETION = "_KDZOO_COMPLETE"
 """set by the shell when it asks for completions"""
 
-app = typer.Typer(
+typer_app = typer.Typer(
     name="kdzoo",
     cls=Group,
     rich_markup_mode="rich",
@@ -61,45 +40,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 110},
 )
 
-COMMANDS: dict[str, list[tuple[str, Callable[..., int]]]] = {
-    "Train and compare": [
-        ("bench", bench.bench),
-        ("status", status.status),
-        ("leaderboard", leaderboard.leaderboard),
-        ("compare", compare.compare),
-        ("report", report.report),
-        ("plot", plot.plot),
-        ("distill", distill.distill),
-        ("reproduce", reproduce.reproduce),
-    ],
-    "Look up": [
-        ("methods", methods.methods),
-        ("explain", explain.explain),
-        ("pairs", pairs.pairs),
-        ("networks", networks.networks),
-        ("recipes", recipes.recipes),
-    ],
-    "Single networks and runs": [
-        ("train", train.train),
-        ("run", run.run),
-        ("evaluate", evaluate.evaluate),
-        ("export", export.export),
-    ],
-    "Your own method": [("check", check.check)],
-}
-
-
-def reflow(text: str) -> str:
-    """A docstring whose lines are as long as the terminal is wide, but for blocks set off with a backspace."""
-    return "\n\n".join(part if part.startswith("\b") else part.replace("\n", " ") for part in inspect.cleandoc(text).split("\n\n"))
-
-
-for panel, commands in COMMANDS.items():
-    for name, command in commands:
-        app.command(name, cls=Command, help=reflow(command.__doc__ or ""), rich_help_panel=panel, epilog=EXIT_CODES)(command)
-app.add_typer(teachers.teachers, name="teachers", rich_help_panel="Single networks and runs")
-app.add_typer(data.data, name="data", rich_help_panel="Look up")
-
 
 def _version(show: bool) -> None:
     if show:
@@ -107,7 +47,7 @@ def _version(show: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@typer_app.callback()
 def about(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.", metavar="")
@@ -124,6 +64,10 @@ def about(
       kdzoo explain hinton --alpha 0.9
       kdzoo distill photos/ --teacher resnet50:pretrained --out small/
     """
+
+
+app: Any = get_command(typer_app)
+app.commands = Verbs()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,4 +1,7 @@
-"""Names for the shell's completion. They come from file names and small tables, so that a Tab needs no torch."""
+"""Names for the shell's completion. They come from file names and small tables, so that a Tab needs no torch.
+
+What a name is read from is imported when the shell asks for it: every verb imports this file to declare its options.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from kdzoo.cli.lookup import benches
-from kdzoo.data.known import DATA
 from kdzoo.files import PACKAGE
-from kdzoo.models.known import own_networks
-from kdzoo.models.pairs import PAIRS
-from kdzoo.runs.recipe import Augment, Recipe
-from kdzoo.runs.store import Store, teacher_store
-from kdzoo.suite.plan.recipe_files import recipes as recipe_names
-from kdzoo.suite.study.study_files import shipped_studies
 
 Names = Callable[[Path, str], Iterable[str]]
 """the candidates for a word that has been begun, given the folder of all benches"""
@@ -49,6 +44,8 @@ def methods(results: Path, word: str) -> list[str]:
 
 def pairs(results: Path, word: str) -> list[str]:
     """Named pairs, and TEACHER/STUDENT of any two networks; also after a comma."""
+    from kdzoo.models.pairs import PAIRS
+
     done, used = _done(word, ",")
     named = sorted(set(PAIRS) - used)
     teacher, slash, student = word.removeprefix(done).partition("/")
@@ -66,19 +63,27 @@ def networks(results: Path, word: str) -> list[str]:
 
 def teachers(results: Path, word: str) -> list[str]:
     """The teachers that are kept, by id, and all networks."""
+    from kdzoo.runs.store import teacher_store
+
     return [*teacher_store().ids(), *_networks(word)]
 
 
 def recipes(results: Path, word: str) -> list[str]:
+    from kdzoo.suite.plan.recipe_files import recipes as recipe_names
+
     return recipe_names()
 
 
 def studies(results: Path, word: str) -> list[str]:
+    from kdzoo.suite.study.study_files import shipped_studies
+
     return list(shipped_studies())
 
 
 def recipe_keys(results: Path, word: str) -> list[str]:
     """`recipe.KEY=`"""
+    from kdzoo.runs.recipe import Augment, Recipe
+
     return [
         *(f"recipe.{key}=" for key in Recipe.model_fields if key != "augment"),
         *(f"recipe.augment.{key}=" for key in Augment.model_fields),
@@ -87,20 +92,29 @@ def recipe_keys(results: Path, word: str) -> list[str]:
 
 def data(results: Path, word: str) -> list[str]:
     """Data sets, and the beginning of folder:PATH."""
+    from kdzoo.data.known import DATA
+
     return [name.removesuffix("PATH") for name in DATA]
 
 
 def downloads(results: Path, word: str) -> list[str]:
     """Data sets that have to be downloaded."""
+    from kdzoo.data.known import DATA
+
     return [name for name, known in DATA.items() if known.files and not known.get]
 
 
 def bench_names(results: Path, word: str) -> list[str]:
+    from kdzoo.cli.lookup import benches
+
     return [folder.name for folder in benches(results)]
 
 
 def runs(results: Path, word: str) -> list[str]:
     """The ids of the runs of all benches."""
+    from kdzoo.cli.lookup import benches
+    from kdzoo.runs.store import Store
+
     return [run_id for folder in benches(results) for run_id in Store(folder).ids()]
 
 
@@ -121,6 +135,8 @@ def _done(word: str, separator: str) -> tuple[str, set[str]]:
 
 
 def _networks(begun: str) -> list[str]:
+    from kdzoo.models.known import own_networks
+
     return sorted([*own_networks(), *(timm_names() if begun else ())])
 
 

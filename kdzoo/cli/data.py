@@ -35,7 +35,7 @@ class _DataGroup(Group):
         return [*super().shell_complete(ctx, incomplete), *names]
 
 
-data = typer.Typer(cls=_DataGroup, rich_markup_mode="rich", invoke_without_command=True, epilog=EXIT_CODES)
+data = typer.Typer(cls=_DataGroup, rich_markup_mode="rich", invoke_without_command=True, epilog=EXIT_CODES, add_completion=False)
 
 
 @data.callback()

@@ -24,7 +24,7 @@ from kdzoo.tasks.task import Metric
 COMPARED_ROWS = 64
 PARTS: tuple[Literal["val", "test"], ...] = ("val", "test")
 
-teachers = typer.Typer(cls=Group, rich_markup_mode="rich", invoke_without_command=True, epilog=EXIT_CODES)
+teachers = typer.Typer(cls=Group, rich_markup_mode="rich", invoke_without_command=True, epilog=EXIT_CODES, add_completion=False)
 
 
 @teachers.callback()

@@ -7,17 +7,18 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdzoo.errors import InputError
 from kdzoo.runs.spec import Run
 from kdzoo.runs.store import Store
-from kdzoo.suite.report.blocks import Block
-from kdzoo.suite.report.grouping import make_blocks
 from kdzoo.suite.report.records import Record, by_place, read_record
 from kdzoo.tasks.classification import CLASSIFICATION
 from kdzoo.tasks.task import Task
 from kdzoo.text import number_of
+
+if TYPE_CHECKING:
+    from kdzoo.suite.report.blocks import Block
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class BenchRecords:
 
     @cached_property
     def blocks(self) -> tuple[Block, ...]:
+        from kdzoo.suite.report.grouping import make_blocks  # here: pandas and scipy, which nothing that counts runs waits for
+
         return make_blocks(self.records)
 
     @property
