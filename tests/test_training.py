@@ -209,6 +209,8 @@ def test_the_probe_counts_what_a_method_adds(tmp_path):
     assert costs["crd"]["extra_parameters"] == (8 * 128 + 128) + (64 * 128 + 128)
     assert costs["crd"]["memory_bytes"] > costs["hinton"]["memory_bytes"] > costs["none"]["memory_bytes"] > 0
     assert all(cost["step_seconds"] > 0 for cost in costs.values())
+    # shares of a step of a whole batch, which has this forward for every image and a backward
+    assert all(0 < cost["student_milliseconds"] < 1000 * cost["step_seconds"] for cost in costs.values())
     # forward, and backward for weights and inputs, but for the first layer's inputs
     assert 2 * batch * student_macs < costs["none"]["step_macs"] < 3 * batch * student_macs
     assert costs["hinton"]["step_macs"] - costs["none"]["step_macs"] == batch * teacher_macs

@@ -20,7 +20,7 @@ from kdzoo.files import PACKAGE
 from kdzoo.tasks.classification import CLASSIFICATION
 from kdzoo.tasks.task import Metric, Task
 
-SCHEMA = 2
+SCHEMA = 3
 """the schema of results written now; a result that names none is of schema 1"""
 SCHEMA_FILE = PACKAGE / "configs" / "result.schema.json"
 
@@ -138,6 +138,9 @@ class Cost(Part):
     backward_passes: Count | None = since(2, "backward passes in a step")
     step_macs: Count | None = since(2, "multiply-accumulates of a step: networks, losses, backward; counted")
     train_macs: Count | None = since(2, "multiply-accumulates of all steps")
+    student_milliseconds: Annotated[float, Field(ge=0)] | None = since(
+        3, "a forward of one image through what ships, the shortest of many, by the clock of this machine"
+    )
 
 
 class CacheUse(Part):

@@ -1,7 +1,8 @@
 """What a step costs a run alone: a probe of a few steps with a live teacher and nothing shared.
 
 Passes, multiplications and bytes are counted, so they are the same whatever else a machine does. Processor time is given as
-a multiple of the student alone's, measured in turn with it. Seconds of the clock stand beside them.
+a multiple of the student alone's, measured in turn with it. Seconds of the clock stand beside them, and the milliseconds that
+what ships takes for one image.
 """
 
 from __future__ import annotations
@@ -20,8 +21,12 @@ from torch.utils.flop_counter import flop_registry
 
 from kdzoo.contract import guard
 from kdzoo.contract.batch import Progress
+from kdzoo.contract.objective import Deployed
+from kdzoo.data.views import output_shape
 from kdzoo.models.measure import attention_as_products
+from kdzoo.models.network import Network
 from kdzoo.training.cohort import Cohort
+from kdzoo.training.latency import PROBE_SECONDS, milliseconds
 from kdzoo.training.member import Member
 
 COUNTED = 2
@@ -63,7 +68,7 @@ def step_cost(cohort: Cohort, alone: Cohort | None = None) -> dict[str, Any]:
     which is 1 for a student alone and None where there is nothing to compare with. The bytes are those of the parameters,
     gradients and optimiser state of student and objective, of the teacher's parameters, and of what autograd saves
     between forward and backward. `step_macs` are those of convolutions, matrix products and attention of a whole step:
-    networks, losses, backward.
+    networks, losses, backward. `student_milliseconds` are of what ships, in evaluation mode.
     """
     (member,) = cohort.members
     step, step_alone = _stepper(cohort), None if alone is None else _stepper(alone)
@@ -99,7 +104,16 @@ def step_cost(cohort: Cohort, alone: Cohort | None = None) -> dict[str, Any]:
         "step_macs": multiplications.total,
         "train_macs": multiplications.total * steps,
         "time_ratio": statistics.median(ratios) if ratios else None if member.run.objective.terms else 1.0,
+        "student_milliseconds": _milliseconds(cohort, member),
     }
+
+
+def _milliseconds(cohort: Cohort, member: Member) -> float:
+    """Of one image, through the student as it ships."""
+    network = member.objective.deployed(member.network)
+    assert isinstance(network, Network | Deployed)
+    shape = output_shape(cohort.recipe.augment, *cohort.splits.test.images.shape[2:])
+    return milliseconds(network, (cohort.splits.test.images.shape[1], *shape), 1, cohort.execution.device, PROBE_SECONDS)
 
 
 def with_pretrain_stage(cost: dict[str, Any], first: dict[str, Any], share: float) -> dict[str, Any]:

@@ -9,11 +9,14 @@ from dataclasses import dataclass
 
 import torch
 
+from kdzoo.contract.objective import Deployed
 from kdzoo.models.network import Network
 
 WARM_UP = 3
 REPEATS = 50
 LONGEST_SECONDS = 5.0
+PROBE_SECONDS = 1.0
+"""the longest that the latency in a run's cost takes to measure"""
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,10 @@ def machine_load() -> Load | None:
 
 
 @torch.no_grad()
-def milliseconds(network: Network, image_shape: tuple[int, int, int], batch: int, device: torch.device) -> float:
-    """The shortest of many forwards of `batch` images, in milliseconds (`shortest_milliseconds`)."""
+def milliseconds(
+    network: Network | Deployed, image_shape: tuple[int, int, int], batch: int, device: torch.device, seconds: float = LONGEST_SECONDS
+) -> float:
+    """The shortest of many forwards of `batch` images in evaluation mode, in milliseconds (`shortest_milliseconds`)."""
     network = network.to(device).eval()
     images = torch.zeros(batch, *image_shape, dtype=torch.uint8, device=device)
 
@@ -47,11 +52,11 @@ def milliseconds(network: Network, image_shape: tuple[int, int, int], batch: int
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
-    return shortest_milliseconds(forward)
+    return shortest_milliseconds(forward, seconds)
 
 
-def shortest_milliseconds(call: Callable[[], object]) -> float:
-    """The shortest of up to 50 calls, in milliseconds; fewer where they take over five seconds together.
+def shortest_milliseconds(call: Callable[[], object], seconds: float = LONGEST_SECONDS) -> float:
+    """The shortest of up to 50 calls, in milliseconds; fewer where they take over so many seconds together.
 
     The minimum, since whatever else a machine does can only add to the time of a call.
     """
@@ -61,6 +66,6 @@ def shortest_milliseconds(call: Callable[[], object]) -> float:
         start = time.perf_counter()
         call()
         times.append(time.perf_counter() - start)
-        if time.perf_counter() - began > LONGEST_SECONDS and len(times) > WARM_UP:
+        if time.perf_counter() - began > seconds and len(times) > WARM_UP:
             break
     return 1000 * min(times[WARM_UP:])

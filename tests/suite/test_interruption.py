@@ -17,7 +17,7 @@ from processes import members_of_group, started
 from safetensors.torch import load_file
 from warm_python import WarmPopen
 
-MEASURED_TIMES = ["step_seconds", "train_seconds", "time_ratio", "seconds"]
+MEASURED_TIMES = ["step_seconds", "train_seconds", "time_ratio", "student_milliseconds", "seconds"]
 
 CONFIG = {
     "name": "b",

@@ -104,6 +104,45 @@ def test_the_front_holds_what_nothing_cheaper_reaches():
     assert on_front([1, 1], [0.5, 0.5]) == [True, True]
 
 
+STUDENTS = {"resnet8": {"parameters": 78, "macs": 12}, "resnet20": {"parameters": 272, "macs": 41}}
+
+
+def timed(folder: Path, student: str, seed: int, test: float, milliseconds: float, **environment) -> None:
+    """The student alone, with the time that its run measured."""
+    parts = {
+        "student": {"name": student, **STUDENTS[student]},
+        "cost": {"student_milliseconds": milliseconds},
+        "environment": environment,
+    }
+    write(folder, objective("none"), seed, val=test, test=test, about={"pair": f"resnet56/{student}"}, parts=parts)
+
+
+def test_accuracy_is_set_against_the_shortest_time_that_any_run_of_a_student_measured(tmp_path):
+    for seed, (small, large) in enumerate([(2.0, 5.0), (1.0, 4.0), (3.0, 6.0)]):
+        timed(tmp_path / "b", "resnet8", seed, 0.80, small)
+        timed(tmp_path / "b", "resnet20", seed + 3, 0.90, large)
+    tables = tables_of(tmp_path / "b")
+    assert sorted(tables.board["student_milliseconds"].dropna()) == [1.0, 4.0]
+    assert sorted(tables.runs["student_milliseconds"]) == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    of_time = tables.pareto[tables.pareto["cost"].str.startswith("milliseconds")]
+    assert list(of_time["value"]) == [1.0, 4.0]
+    assert of_time["test_top1"].tolist() == pytest.approx([0.8, 0.9])
+    assert of_time["front"].all()
+    titles = [chart.title for chart in charts_of(ChartKind.pareto, tables)]
+    assert {"Milliseconds of one image", "Parameters of the student"} <= set(titles)
+
+
+def test_times_of_two_machines_are_not_compared_and_a_bench_without_times_has_no_column(tmp_path):
+    timed(tmp_path / "two", "resnet8", 0, 0.80, 2.0, cpu="one")
+    timed(tmp_path / "two", "resnet20", 1, 0.90, 1.0, cpu="another")
+    tables = tables_of(tmp_path / "two")
+    assert "student_milliseconds" not in tables.board
+    assert list(tables.runs["student_milliseconds"].sort_values()) == [1.0, 2.0]
+    assert not tables.pareto["cost"].str.startswith("milliseconds").any()
+    earlier = tables_of(DIGITS)
+    assert "student_milliseconds" not in {*earlier.board, *earlier.runs}
+
+
 def test_the_command_writes_chart_and_numbers(kdzoo, place):
     answer = kdzoo("plot", DIGITS, "--kind", "forest", "-o", "out/forest.svg")
     assert answer.status == 0, answer.err

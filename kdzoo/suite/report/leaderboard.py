@@ -14,6 +14,7 @@ from kdzoo.suite.report.bench import BenchRecords
 from kdzoo.suite.report.blocks import CONTROLS, HEAD, TEACHER, Block, Standing, position_of
 from kdzoo.suite.report.comparisons import comparisons
 from kdzoo.suite.report.error_model import sample_sd
+from kdzoo.suite.report.latency import LATENCY, latencies, student_key
 from kdzoo.suite.report.records import Record
 from kdzoo.suite.report.rules import lead_is_clear
 from kdzoo.suite.report.runs_table import COSTS, SETTING, setting_columns
@@ -29,9 +30,11 @@ def leaderboard_frame(bench: BenchRecords) -> pd.DataFrame:
     (vs_kd_all_low, vs_kd_all_high, p_vs_kd_all); vs_kd_holm: whether it stands after Holm's correction. `collapsed` says
     why a row has none of that. `rank` is by the mean headline (rank_top1) over rank_seeds, which all ranked rows have; rows without
     these seeds follow without a rank. gap_closed is there only where the teacher's lead is clear. time_ratio and macs_ratio
-    are the cost of training as multiples of the student alone's.
+    are the cost of training as multiples of the student alone's. student_milliseconds is there only where runs of this bench measured it.
     """
-    return pd.DataFrame([row for block in bench.blocks for row in _block_rows(block)], columns=list(_columns(bench.task)))
+    known = latencies(bench)
+    rows = [row for block in bench.blocks for row in _block_rows(block, known)]
+    return pd.DataFrame(rows, columns=[*_columns(bench.task), *([LATENCY] if known else [])])
 
 
 def _columns(task: Task) -> tuple[str, ...]:
@@ -54,13 +57,14 @@ def _others(task: Task) -> list[str]:
     return [metric.name for metric in task.metrics if metric.in_leaderboard and metric is not task.headline]
 
 
-def _block_rows(block: Block) -> list[dict[str, Any]]:
+def _block_rows(block: Block, known: Mapping[tuple[Any, ...], float]) -> list[dict[str, Any]]:
+    """The rows of a table. known: milliseconds of students (`latencies`)."""
     teachers = [teacher for record in block.records if (teacher := (record.result or {}).get("teacher")) and teacher["test"]]
     tests = {name: comparisons(block, control) for name, control in CONTROLS.items()}
     rows = [
         {
             **block.head,
-            **_row(standing),
+            **_row(standing, known),
             "pairing": _pairing(block) if position_of(block.healthy, standing) is not None else None,
             **_differences(standing, block),
             **_gap_closed(standing, block, teachers),
@@ -110,7 +114,7 @@ def _numbers(row: Mapping[str, Any]) -> tuple[float, ...]:
     return tuple(_or(row[name], -1.0) for name in ("alpha", "temperature", "weight", "coefficient"))
 
 
-def _row(standing: Standing) -> dict[str, Any]:
+def _row(standing: Standing, known: Mapping[tuple[Any, ...], float]) -> dict[str, Any]:
     """What the runs of a setting say by themselves."""
     record, done, head = standing.record, standing.done, standing.metric.name
     student = (done[0].result or {}).get("student", {}) if done else {}
@@ -132,6 +136,7 @@ def _row(standing: Standing) -> dict[str, Any]:
         **{name: _median(done, name) for name in COSTS},
         "student_parameters": student.get("parameters"),
         "student_macs": student.get("macs"),
+        LATENCY: known.get(student_key(done[0].result)) if done and done[0].result else None,
     }
 
 

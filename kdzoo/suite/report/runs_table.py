@@ -9,6 +9,7 @@ import pandas as pd
 
 from kdzoo.runs.canonical import canonical
 from kdzoo.suite.report.bench import BenchRecords
+from kdzoo.suite.report.latency import LATENCY
 from kdzoo.suite.report.records import Record
 from kdzoo.suite.report.settings import setting_of
 from kdzoo.tasks.task import Task
@@ -24,11 +25,15 @@ SETTING = ("temperature", "alpha", "weight", "coefficient", "dose", "others")
 
 
 def runs_frame(bench: BenchRecords) -> pd.DataFrame:
-    """A row a run, in the order of pair, phase, method, setting and seed. Accuracies are shares."""
+    """A row a run, in the order of pair, phase, method, setting and seed. Accuracies are shares.
+
+    student_milliseconds is there only where a run measured it.
+    """
     records = sorted(bench.records, key=lambda r: (r.place[:-1], r.method, r.setting_key, r.run.seed, r.id))
     recipes = {record.id: block.recipe for block in reversed(bench.blocks) for record in block.records}
     rows = [_run_row(r, recipes.get(r.id, r.place.recipe), bench.task) for r in records]
-    return pd.DataFrame(rows, columns=list(_run_row(None, None, bench.task)))
+    columns = [name for name in _run_row(None, None, bench.task) if name != LATENCY or any(row[LATENCY] is not None for row in rows)]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _run_row(record: Record | None, recipe: str | None, task: Task) -> dict[str, Any]:
@@ -63,7 +68,7 @@ def _run_row(record: Record | None, recipe: str | None, task: Task) -> dict[str,
         "teacher_parameters": teacher.get("parameters"),
         "student_parameters": student.get("parameters"),
         "student_macs": student.get("macs"),
-        **{name: cost.get(name) for name in COSTS},
+        **{name: cost.get(name) for name in (*COSTS, LATENCY)},
         "device": (result.get("environment") or {}).get("device"),
         "threads": (result.get("environment") or {}).get("threads"),
         "seconds": result.get("seconds"),

@@ -14,6 +14,7 @@ from kdzoo.models.placement import Placement
 from kdzoo.runs.atomic import StoreError
 from kdzoo.runs.events import Emit, Event, MemberFailed, Note, Role, RunDone, RunFailed, RunsLocked, TrainingBegun
 from kdzoo.runs.options import WorkerOptions
+from kdzoo.runs.results import Cost
 from kdzoo.runs.spec import Run
 from kdzoo.runs.store import RunFolder, Store, is_teacher
 from kdzoo.suite.report.settings import setting_text
@@ -161,7 +162,7 @@ def train_cohort(
             member = start_or_resume(store, located, build, train_first, emit)
             if member.step == 0 and member.run.recipe.head == "probe" and member.network.fresh_head:
                 begin_with_probe(member, splits, emit)
-            if member.cost is None:
+            if member.cost is None or member.cost.keys() != Cost.model_fields.keys():  # an earlier kdzoo measured less of it
                 setting = str(located.run.model_copy(update={"seed": 0}))
                 if setting not in costs:  # a seed changes no cost
                     costs[setting] = measure_cost(located, build(), dataset, splits, teacher, execution, state.modules)

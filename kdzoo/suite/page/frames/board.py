@@ -12,6 +12,7 @@ from kdzoo.suite.plan.config import KD
 from kdzoo.suite.report.bench import BenchRecords
 from kdzoo.suite.report.blocks import HEAD, TEACHER, Block
 from kdzoo.suite.report.cells import setting_words
+from kdzoo.suite.report.latency import LATENCY
 from kdzoo.tasks.task import Metric
 
 OF_TRAINING = {
@@ -24,6 +25,7 @@ OF_TRAINING = {
 OF_THE_STUDENT = {
     "student_parameters": "parameters of the student",
     "student_macs": "multiply-accumulates of one image",
+    LATENCY: "milliseconds of one image, the shortest of many on this bench's machine",
 }
 """costs that tell students apart, over the tables of one data set"""
 
@@ -83,8 +85,8 @@ def pareto_frame(bench: BenchRecords, board: pd.DataFrame) -> pd.DataFrame:
 
 def _with_cost(number: int, name: str, words: str, rows: pd.DataFrame, bench: BenchRecords) -> Iterator[dict[str, Any]]:
     test, metric = f"test_{bench.task.headline.name}", bench.task.headline
-    known = rows[rows[name].notna()]
-    if known[name].nunique() < 2:
+    known = rows[rows[name].notna()] if name in rows else rows.head(0)
+    if not len(known) or known[name].nunique() < 2:
         return
     front = on_front(list(known[name]), [metric.sign * value for value in known[test]])
     for (_, row), best in sorted(zip(known.iterrows(), front, strict=True), key=lambda pair: pair[0][1][name]):
