@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from kdzoo.contract.projection import projector
     from kdzoo.contract.register import register
     from kdzoo.contract.shapes import DataFacts, Shapes
-    from kdzoo.data.canonical import Raw
+    from kdzoo.data.canonical import FurtherColumn, Raw
     from kdzoo.data.sources import register_source
     from kdzoo.distiller.distiller import Distiller
     from kdzoo.models.names import register_network
@@ -49,6 +49,7 @@ _HOMES = {
     "load_plugin": "kdzoo.contract.plugins",
     "register": "kdzoo.contract.register",
     **dict.fromkeys(["Pair", "register_pair"], "kdzoo.models.pairs"),
+    "FurtherColumn": "kdzoo.data.canonical",
     "Raw": "kdzoo.data.canonical",
     "register_source": "kdzoo.data.sources",
     "Execution": "kdzoo.runs.options",
@@ -68,6 +69,7 @@ __all__ = [
     "DataFacts",
     "Distiller",
     "Execution",
+    "FurtherColumn",
     "InputError",
     "KdzooError",
     "LossWithAux",

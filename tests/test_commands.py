@@ -21,6 +21,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from kdzoo.cli.app import app
+from kdzoo.data.superclasses import SUPERCLASSES
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -116,13 +117,14 @@ def furnished(place: Path, hub: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         pixels = random.integers(0, 60, (40, 40, 3)).astype(np.uint8)
         pixels[..., ("red", "green", "blue").index(colour)] += 180
         Image.fromarray(pixels).save(folder / f"{number}.png")
+    names = sorted(name for members in SUPERCLASSES.values() for name in members.split())
     patterns = random.integers(0, 240, (100, 32, 32, 3), dtype=np.uint8)
     for data in ("data", "sets"):
         (place / data / "cifar100").mkdir(parents=True)
         for part, count in (("train", 400), ("test", 100)):
             labels = np.arange(count) % 100
             images = patterns[labels] + random.integers(0, 16, (count, 32, 32, 3), dtype=np.uint8)
-            np.savez(place / data / "cifar100" / f"{part}.npz", images=images, labels=labels)
+            np.savez(place / data / "cifar100" / f"{part}.npz", images=images, labels=labels, classes=names)
     monkeypatch.setenv("KDZOO_DATA", str(place / "sets"))
     torch.manual_seed(1)
     torch.save(timm.create_model("resnet50").state_dict(), place / "my_resnet50.pth")

@@ -87,7 +87,8 @@ KEYS: dict[str, Option] = {
     ),
     "teacher": Option(
         "A network to train, NAME:pretrained, a file of weights, NAME:FILE, or a run's id; then @small, @SIZE, "
-        "@norm=imagenet, @weights=ema. Or saved:FILE, a file of a teacher's answers (`kdzoo teachers save`).",
+        "@norm=imagenet, @weights=ema, @columns=NAME (it scores that column alone). Or saved:FILE, a "
+        "file of a teacher's answers (`kdzoo teachers save`).",
         PAIR,
         default="the pair's",
         typed=str,
@@ -97,6 +98,13 @@ KEYS: dict[str, Option] = {
     "data": Option("A data set's name, or folder:PATH; see `kdzoo data`.", PAIR, typed=str, metavar="NAME"),
     "data_root": Option(
         "The folder of the data sets.", PAIR, default="KDZOO_DATA, else data/ in the cache folder, KDZOO_CACHE", typed=str, metavar="FOLDER"
+    ),
+    "columns": Option(
+        "Columns of targets to learn, the primary one first, such as digit,speaker; with weights, 0.7*digit,0.3*speaker.",
+        PAIR,
+        default="the first",
+        typed=str,
+        metavar="NAME,...",
     ),
     "limit": Option("Number of training images to use.", PAIR, default="all", typed=int, metavar="N"),
     "label_fraction": Option(

@@ -15,7 +15,7 @@ from kdzoo.cli.options import AsJson, DataRoot, FormatOption, Plugins, chosen_fo
 from kdzoo.cli.output import print_json, print_message, print_text
 from kdzoo.cli.table import Column, Format, field, print_rows
 from kdzoo.errors import InputError
-from kdzoo.text import first_line
+from kdzoo.text import first_line, number_of
 
 if TYPE_CHECKING:
     from kdzoo.data.known import DataSource
@@ -145,6 +145,9 @@ def data_show(
         return 0
     for line in data_lines(record):
         print_message(line.removeprefix("data: "))
+    if dataset.columns:
+        sizes = ", ".join(f"{one.name} ({number_of(len(one.classes), 'class', 'classes')})" for one in dataset.columns)
+        print_message(f"columns of targets: {sizes}; --columns names those to learn")
     print_rows(counts, output_format)
     return 0
 

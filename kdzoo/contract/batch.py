@@ -126,6 +126,19 @@ class Batch:
             on_read=self._on_read,
         )
 
+    def of_column(self, place: int) -> Batch:
+        """The same batch with one column of its targets (B, C), by place."""
+        return Batch(
+            inputs=self._inputs,
+            targets=self._targets[:, place],
+            soft_targets=self._soft_targets,
+            index=self._index,
+            clock=self.clock,
+            generator=self.generator,
+            need=self._need,
+            on_read=self._on_read,
+        )
+
     def copy(self) -> Batch:
         """The same batch with copies of what can be read of it."""
         return self.map(lambda tensor: tensor.clone())

@@ -10,10 +10,11 @@ from kdzoo.contract import guard
 from kdzoo.contract.advice import Networks
 from kdzoo.contract.diagnosis import diagnose
 from kdzoo.contract.faults import MethodFault, fault_of_module
+from kdzoo.contract.heads import Head, fault_of_heads, heads_for, heads_of, shapes_of_column
 from kdzoo.contract.method import Method, stage_indices
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.needs import Need, Pass
-from kdzoo.contract.objective import Objective, Term, called
+from kdzoo.contract.objective import Objective, Term, called, part_name
 from kdzoo.contract.shapes import DataFacts, Shapes
 from kdzoo.errors import InputError
 from kdzoo.runs.spec import ObjectiveSpec
@@ -47,15 +48,18 @@ def build_objective(
     seed: int,
     terms: Sequence[Term] | None = None,
     task: Task = CLASSIFICATION,
+    teacher_columns: Sequence[str] | None = None,
 ) -> Objective:
     """The objective of a run with freshly made modules, each drawn from its method's own random stream.
 
-    terms: the methods of `spec`, where they are made already. task: the task of the data. Raises InputError with every method that
-    cannot serve these two networks or these data.
+    terms: the methods of `spec`, where they are made already. task: the task of the data; teacher_columns: which of its
+    several columns the teacher scores, None for all. Raises InputError with every method that cannot serve these two networks or
+    these data.
     """
     terms = terms_of(spec) if terms is None else terms
     problems: list[str] = []
     modules: dict[str, nn.Module] = {}
+    heads = heads_of(task, teacher_columns)
     for term in terms:
         needs = term.method.card.needs
         if {Need.STAGES, Need.PREACT} & set(needs.student.outputs & needs.teacher.outputs) and not stages:
@@ -64,18 +68,24 @@ def build_objective(
         for role, shapes, need in (("student", student, needs.student.outputs), ("teacher", teacher, needs.teacher.outputs)):
             problems.extend(f"{term.name}: {missing}" for missing in (_missing(role, shapes, need) if shapes else ()))
         reads = "reads the labels of every sample" if needs.targets else "pairs each sample with another of its label"
-        if (Pass.PARTNER in needs.student or (needs.targets and not term.method.card.outside)) and not task.of_classes:
+        if fault := fault_of_heads(term.method.card, heads):
+            problems.append(f"{term.name}: {fault}; the data's task is {task.name}")
+            continue
+        reads_classes = Pass.PARTNER in needs.student or (needs.targets and not term.method.card.outside)
+        if reads_classes and not (task.of_classes or heads):
             problems.append(f"{term.name}: {reads}, which has to be a class: the data's task is {task.name}")
             continue
         if (needs.targets or Pass.PARTNER in needs.student) and facts.lacks_labels:
             problems.append(f"{term.name}: {reads}, but some samples have none (label_fraction < 1, or transfer_data)")
             continue
         try:
-            with global_stream(seed, "build", term.name), library_stream(seed, "build", term.name):
-                ours, theirs = stage_indices(term.method, stages)
-                student_shapes = student.pick(ours)
-                teacher_shapes = teacher.pick(theirs) if teacher else student_shapes
-                modules[term.name] = _build(term.method, student_shapes, teacher_shapes, facts)
+            ours, theirs = stage_indices(term.method, stages)
+            student_shapes = student.pick(ours)
+            teacher_shapes = teacher.pick(theirs) if teacher else student_shapes
+            for head in heads_for(term.method.card, heads):
+                name = part_name(term.name, head)
+                with global_stream(seed, "build", name), library_stream(seed, "build", name):
+                    modules[name] = _build(term.method, *_of_head(head, student_shapes, teacher_shapes, facts, own=teacher is None))
         except InputError as error:
             problems.extend(f"{term.name}: {problem}" for problem in error.problems)
         except (guard.Interference, MethodFault) as error:
@@ -89,7 +99,25 @@ def build_objective(
     if problems:
         raise InputError(*problems)
     preact = teacher is not None and teacher.preact
-    return Objective(spec.task, terms, modules, stages=stages, label_smoothing=label_smoothing, seed=seed, preact=preact, task=task)
+    return Objective(
+        spec.task,
+        terms,
+        modules,
+        stages=stages,
+        label_smoothing=label_smoothing,
+        seed=seed,
+        preact=preact,
+        task=task,
+        teacher_columns=teacher_columns,
+    )
+
+
+def _of_head(head: Head | None, student: Shapes, teacher: Shapes, facts: DataFacts, *, own: bool) -> tuple[Shapes, Shapes, DataFacts]:
+    """What a method's `build` is given, for one head that of its column alone. own: whether the teacher's shapes are the student's."""
+    if head is None:
+        return student, teacher, facts
+    of_teacher = head.student if own else head.teacher
+    return shapes_of_column(student, head.student), shapes_of_column(teacher, of_teacher), head.facts(facts)
 
 
 def _build(method: Method, student: Shapes, teacher: Shapes, facts: DataFacts) -> nn.Module:

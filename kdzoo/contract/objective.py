@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from kdzoo.contract import guard
 from kdzoo.contract.batch import Batch, Losses
 from kdzoo.contract.faults import MethodFault, fault_of_loss
+from kdzoo.contract.heads import Head, heads_for, heads_of, outputs_of_column
 from kdzoo.contract.method import LossWithAux, Method, ParamGroup, stage_indices
 from kdzoo.contract.needs import NO_NEEDS, Need, Needs, NotProvided
 from kdzoo.contract.outputs import Outputs
@@ -36,7 +37,9 @@ class Objective(nn.Module):
     """L = task * CE + sum of coefficient * ramp * method + auxiliaries, with the methods' trainable parts as submodules.
 
     `stages` pairs the student's and the teacher's stages by index, shallow to deep; a method that reads them otherwise is
-    handed what it asks for (`stage_indices`). `preact` says whether the teacher gives pre-activation maps. The loss of the task
+    handed what it asks for (`stage_indices`). `preact` says whether the teacher gives pre-activation maps. Where several columns of
+    targets are learned, a term that reads scores or labels is the weighted sum of what it comes to for each column that the teacher
+    scores (`teacher_columns`, None for all), with a module for each (`part_name`). The loss of the task
     that it `learns`, cross-entropy of a classification, is the mean over the labelled samples of the batch, with the soft targets
     where images are mixed; without a labelled sample it is zero.
     """
@@ -52,12 +55,16 @@ class Objective(nn.Module):
         seed: int,
         preact: bool = False,
         task: Task = CLASSIFICATION,
+        teacher_columns: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         self.task = task
         self.task_weight = task_weight
         self.terms = tuple(terms)
         self.parts = nn.ModuleDict(dict(modules))
+        heads = heads_of(task, teacher_columns)
+        self.heads = {term.name: heads_for(term.method.card, heads) for term in terms}
+        """the columns of targets for each of which a term is computed, by its name; None alone where it is computed once"""
         self.stage_indices = {term.name: stage_indices(term.method, stages) for term in terms}
         self.label_smoothing = label_smoothing
         self.seed = seed
@@ -108,11 +115,14 @@ class Objective(nn.Module):
     def loss_of(self, term: Term, student: Outputs, teacher: Outputs | None, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """A term's loss before its factor and its ramp, and its auxiliary loss, where it has one: scalars."""
         try:
-            result = self._loss(term.method, student, teacher, batch)
+            results = [(head, self._loss(term.method, student, teacher, batch, head)) for head in self.heads[term.name]]
         except (Exception, SystemExit):
             self.failed_term = term.name
             raise
-        return result if isinstance(result, LossWithAux) else (result, None)
+        if [head for head, _ in results] == [None]:
+            result = results[0][1]
+            return result if isinstance(result, LossWithAux) else (result, None)
+        return _weighted_sum([(head.weight, result) for head, result in results if head is not None])
 
     def places_of(self, parts: Sequence[str]) -> list[str]:
         """Where the methods behind these parts of the loss are defined, each as FILE:LINE."""
@@ -122,8 +132,9 @@ class Objective(nn.Module):
         """How the methods' parameters are optimised."""
         groups: list[ParamGroup] = []
         for term in self.terms:
-            with guard.watch(called(term.method)):
-                groups += [group for group in term.method.groups(self.parts[term.name]) if group.parameters]
+            for head in self.heads[term.name]:
+                with guard.watch(called(term.method)):
+                    groups += [group for group in term.method.groups(self.parts[part_name(term.name, head)]) if group.parameters]
         return groups
 
     def deployed(self, network: nn.Module) -> nn.Module:
@@ -133,18 +144,22 @@ class Objective(nn.Module):
                 return Deployed(network, term.method, self.parts[term.name], self.stage_indices[term.name][0])
         return network
 
-    def _loss(self, method: Method, student: Outputs, teacher: Outputs | None, batch: Batch) -> Tensor | LossWithAux:
+    def _loss(self, method: Method, student: Outputs, teacher: Outputs | None, batch: Batch, head: Head | None) -> Tensor | LossWithAux:
         ours, theirs = self.stage_indices[method.card.name]
-        needs, module = method.card.needs.resolve(self.preact), self.parts[method.card.name]
-        own_stream = generator(self.seed, "method", method.card.name, batch.clock.step, device=batch.device)
+        name = part_name(method.card.name, head)
+        needs, module = method.card.needs.resolve(self.preact), self.parts[name]
+        own_stream = generator(self.seed, "method", name, batch.clock.step, device=batch.device)
         own_student = student.restrict_to(needs.student, ours, owner="student")
         own_teacher = (teacher or Outputs(owner="teacher")).restrict_to(needs.teacher, theirs, owner="teacher")
+        if head is not None:
+            own_student, own_teacher = outputs_of_column(own_student, head.student), outputs_of_column(own_teacher, head.teacher)
+            batch = head.batch(batch)
         own_batch = batch.restrict_to(needs.student.outputs, own_stream)
         if method.card.remembers and self.gather is not None:
             own_student, own_teacher, own_batch = own_student.map(self.gather), own_teacher.map(self.gather), own_batch.map(self.gather)
         if not method.card.outside:
             return method.loss(own_student, own_teacher, own_batch, module)
-        inputs = guard.lend(own_student, own_teacher, own_batch, self._copies.setdefault(method.card.name, {}))
+        inputs = guard.lend(own_student, own_teacher, own_batch, self._copies.setdefault(name, {}))
         seed = own_stream.initial_seed()
         with global_stream(seed, "global", device=batch.device), library_stream(seed, "global"):
             result = guard.call(called(method), lambda s, t, b: method.loss(s, t, b, module), inputs)
@@ -163,6 +178,18 @@ def refuse_result(method: Method, result: object) -> None:
     parts = tuple(result) if isinstance(result, LossWithAux) else (result,)
     if faults := list(filter(None, map(fault_of_loss, parts))):
         raise MethodFault(f"{called(method)} at {method.card.origin}: {faults[0]}")
+
+
+def part_name(term: str, head: Head | None) -> str:
+    """Under which name a term's module stands among the parts, its own for each head."""
+    return term if head is None else f"{term}:{head.column}"
+
+
+def _weighted_sum(results: Sequence[tuple[float, Tensor | LossWithAux]]) -> tuple[Tensor, Tensor | None]:
+    """The losses of several heads and their auxiliary losses, each times the head's weight, added up."""
+    losses = [weight * (one.loss if isinstance(one, LossWithAux) else one) for weight, one in results]
+    auxiliaries = [weight * one.auxiliary for weight, one in results if isinstance(one, LossWithAux)]
+    return torch.stack(losses).sum(), torch.stack(auxiliaries).sum() if auxiliaries else None
 
 
 class Deployed(nn.Module):

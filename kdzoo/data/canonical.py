@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kdzoo.data.dataset import Dataset, Subset, statistics
-from kdzoo.data.labels import map_labels, read_measurements
+from kdzoo.data.dataset import ColumnNames, Dataset, Subset, statistics
+from kdzoo.data.labels import Labels, map_labels, read_measurements
 from kdzoo.data.repeats import find_repeats
-from kdzoo.errors import InputError
+from kdzoo.errors import InputError, collect_problems
 from kdzoo.tasks.classification import CLASSIFICATION
+from kdzoo.tasks.multitask import NAME
 from kdzoo.tasks.task import Task
 from kdzoo.text import number_of
 
@@ -29,7 +31,9 @@ class Raw:
 
     Labels are numbers from 0 or names where `classes` names them; without names they say themselves which classes there
     are (`labels.map_labels`). Of a task of measured numbers they are these, and `classes` names the one output. notes: what was
-    passed over in reading, a sentence each. task: what is learned of the labels.
+    passed over in reading, a sentence each. task: what is learned of the labels. further: more columns of labels of the same
+    samples, of which a bench can learn several (`--columns`); column: the name of the first, which alone is part of what a sample is
+    known by.
     """
 
     train: tuple[Array, Any]
@@ -37,6 +41,18 @@ class Raw:
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     task: Task = CLASSIFICATION
+    further: tuple[FurtherColumn, ...] = ()
+    column: str = "class"
+
+
+@dataclass(frozen=True)
+class FurtherColumn:
+    """A further column of labels, of train and test, and the names of its classes; labels are as those of `Raw`."""
+
+    name: str
+    train: Any
+    test: Any
+    classes: tuple[str, ...] = ()
 
 
 STATISTICS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
@@ -64,6 +80,7 @@ def make_dataset(name: str, raw: Raw, source: str = "") -> Dataset:
     if arrays["train"].shape[1:] != arrays["test"].shape[1:]:
         shapes = " and ".join(f"{part} images of {images.shape[1:]}" for part, images in arrays.items())
         problems.append(f"data: expected one shape of all images (H, W, C), got {shapes}")
+    further = _read_further(raw, {part: len(images) for part, images in arrays.items()}, problems)
     if problems:
         raise InputError(*problems)
     digest = hashlib.blake2b(f"{len(labels.classes)} classes".encode(), digest_size=16)
@@ -73,10 +90,11 @@ def make_dataset(name: str, raw: Raw, source: str = "") -> Dataset:
         digest.update(part.digests.tobytes())
     train, test = parts["train"], parts["test"]
     mean, std = STATISTICS.get(name) or statistics(train.pixels)
+    columns = (ColumnNames(raw.column, labels.classes), *(ColumnNames(name, one.classes) for name, one in further.items()))
     return Dataset(
         name=name,
-        train=Subset(train.pixels, train.targets, keys_of(train.digests)),
-        test=Subset(test.pixels, test.targets, keys_of(test.digests)),
+        train=Subset(train.pixels, train.targets, keys_of(train.digests), _columns(train, [one.train for one in further.values()])),
+        test=Subset(test.pixels, test.targets, keys_of(test.digests), _columns(test, [one.test for one in further.values()])),
         classes=labels.classes,
         fingerprint=digest.hexdigest(),
         mean=mean,
@@ -84,7 +102,40 @@ def make_dataset(name: str, raw: Raw, source: str = "") -> Dataset:
         notes=(*raw.notes, *labels.notes, *_repeat_notes(train, test), *_one_colour_notes(train, test)),
         source=source,
         task=raw.task,
+        columns=columns if further else (),
     )
+
+
+def _read_further(raw: Raw, counts: Mapping[str, int], problems: list[str]) -> dict[str, Labels]:
+    """The further columns of labels by name; what is wrong with them is added to `problems`."""
+    columns: dict[str, Labels] = {}
+    for name in (raw.column, *(one.name for one in raw.further)):
+        if raw.further and re.fullmatch(NAME, name) is None:
+            problems.append(f"data: column {name!r}: expected a name of letters, digits and _, which begins with a letter")
+    if raw.further and not raw.task.of_classes:
+        problems.append(f"data: several columns need a task of classes, this one is {raw.task.name}")
+        return {}
+    for column in raw.further:
+        before = len(problems)
+        with collect_problems(problems):
+            own = map_labels(column.train, column.test, column.classes)
+            columns[column.name] = own
+            problems += [
+                f"expected as many {part} labels as images, got {len(labels)} and {counts[part]}"
+                for part, labels in (("train", own.train), ("test", own.test))
+                if len(labels) != counts[part]
+            ]
+        problems[before:] = [f"data: column {column.name}: {text.removeprefix('data: ')}" for text in problems[before:]]
+    if len(columns) < len(raw.further) or raw.column in columns:
+        problems.extend([] if problems else ["data: two columns have the same name"])
+    return columns
+
+
+def _columns(part: _Part, further: Sequence[Array]) -> Tensor | None:
+    """All columns of a part's targets in canonical order, (N, C) int64; None where there is one."""
+    if not further:
+        return None
+    return torch.stack([part.targets, *(torch.from_numpy(labels[part.places]) for labels in further)], dim=1)
 
 
 def keys_of(digests: Array) -> Tensor:

@@ -50,15 +50,25 @@ def as_lazy(images: Tensor) -> LazyImages:
 @dataclass(frozen=True)
 class Subset:
     """images (N, C, H, W) uint8, in memory or in files; targets (N,) on the CPU, int64 with -1 where there is no
-    label, or float32 with NaN there where the task is not one of classes.
+    label, or float32 with NaN there where the task is not one of classes; (N, C) where it learns several columns.
 
     keys: a digest of each sample, (N, 16) uint8 on the CPU, by which it is known in another run; the same sample again has the
-    same. None where nobody asks for them.
+    same. None where nobody asks for them. columns: of a set with several columns of targets all of them, (N, C) int64, whichever
+    are learned; None of any other.
     """
 
     images: Pixels
     targets: Tensor
     keys: Tensor | None = None
+    columns: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class ColumnNames:
+    """A column of targets of a data set: its name, and the names of its classes."""
+
+    name: str
+    classes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -67,7 +77,8 @@ class Dataset:
 
     mean, std: of [0, 1] pixels. notes: what was mapped, skipped or found twice, a sentence each. source: where the
     images come from. origins: where each part comes from, in a few words. scales: with which deep grey values of image
-    files were decoded (`preprocess.grey_scale`).
+    files were decoded (`preprocess.grey_scale`). columns: of a set with several columns of targets all of them, the first of which
+    alone is hashed; none of any other. classes: of the column that is learned, of several the first.
     """
 
     name: str
@@ -83,6 +94,22 @@ class Dataset:
     origins: Mapping[str, str] = field(default_factory=dict, hash=False)
     scales: Mapping[str, float] = field(default_factory=dict, hash=False)
     task: Task = CLASSIFICATION
+    columns: tuple[ColumnNames, ...] = ()
+
+    @property
+    def scores(self) -> int:
+        """How many scores a network gives that learns its task."""
+        return sum(column.classes for column in self.task.several) or len(self.classes)
+
+    @property
+    def strata(self) -> Tensor:
+        """The group of each training sample, (N,) int64, in whose share it is drawn: the first column, whichever are learned."""
+        return self.task.strata(self.train.targets) if self.train.columns is None else self.train.columns[:, 0]
+
+    @property
+    def groups(self) -> int:
+        """How many groups there are."""
+        return len(self.columns[0].classes if self.columns else self.classes)
 
     @property
     def channels(self) -> int:

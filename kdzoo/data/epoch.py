@@ -69,7 +69,7 @@ class EpochPlan:
 
     def _draw(self, which: Pass) -> PassPlan:
         height, width = self.splits.train.images.shape[2:]
-        targets = self.splits.train.targets
+        targets = self.splits.train.targets  # in one column: methods that read partners are refused where there are several
         samples = partners(targets, self.seed, self.epoch) if which is Pass.PARTNER else torch.arange(self.samples)
         stream = PASS_KINDS[which].stream
         views = draw_views(

@@ -39,6 +39,7 @@ def data_record(dataset: Dataset, splits: Splits) -> dict[str, Any]:
         "origins": {**dataset.origins, **({"val": "from train"} if val_from_train else {})},
         "notes": list(dataset.notes),
         **({} if dataset.task.of_classes else {"task": dataset.task.name}),
+        **({"columns": {one.name: len(one.classes) for one in dataset.columns}} if dataset.columns else {}),
     }
 
 

@@ -14,10 +14,12 @@ import numpy as np
 
 from kdzoo.contract.registry import definition_of
 from kdzoo.data.archives import TORCHVISION, from_torchvision, read_packed
-from kdzoo.data.canonical import Array, Raw, make_dataset
+from kdzoo.data.canonical import Array, FurtherColumn, Raw, make_dataset
 from kdzoo.data.dataset import Dataset
 from kdzoo.data.folder import load_folder
 from kdzoo.data.known import DATA, HALVED, DataSource, data_root, location_of, missing_data
+from kdzoo.data.labels import map_labels
+from kdzoo.data.superclasses import SUPERCLASSES, superclass_of
 from kdzoo.errors import InputError, KdzooError, unknown
 from kdzoo.text import number_of
 
@@ -65,7 +67,17 @@ def load(
     packed = read_packed(folder, whole)
     raw = from_torchvision(folder, whole, allow_download) if packed is None else packed
     source = f"{'files of torchvision' if packed is None else whole} in the data folder"  # its path would name a machine in every run
+    raw = with_superclasses(raw) if whole == "cifar100" else raw
     return make_dataset(request, raw if request == whole else halved(raw), source)
+
+
+def with_superclasses(raw: Raw) -> Raw:
+    """CIFAR-100 with its 20 superclasses as a second column; as it is where its files do not name their classes as the set does."""
+    if set(raw.classes) != {name for members in SUPERCLASSES.values() for name in members.split()}:
+        return raw
+    number_of_class = np.array(superclass_of(raw.classes))
+    train, test = (number_of_class[map_labels(labels, labels, raw.classes).train] for _, labels in (raw.train, raw.test))
+    return replace(raw, further=(FurtherColumn("superclass", train, test, tuple(SUPERCLASSES)),))
 
 
 def halved(raw: Raw) -> Raw:

@@ -57,36 +57,38 @@ def split(dataset: Dataset, spec: DataSpec, extra: UnlabelledImages | None = Non
     no target (`is_labelled`). Validation and test have all classes, whatever the transfer set has. Raises InputError for a limit
     that the set cannot serve, and where no image of the transfer set's classes is left to train on.
     """
-    classes = len(dataset.classes)
-    targets = dataset.train.targets
+    classes = dataset.groups
+    targets, strata = dataset.train.targets, dataset.strata
     places = torch.arange(len(targets))
     if spec.limit is not None:
         if not classes <= spec.limit <= len(targets):
             raise InputError(
                 f"limit: expected {classes} (one per class) to {len(targets)} training images of {dataset.name}, got {spec.limit}"
             )
-        places = stratified(dataset.task.strata(targets), spec.limit, spec.split_seed, "limit")
+        places = stratified(strata, spec.limit, spec.split_seed, "limit")
     train, val = places, None
     if spec.val_fraction > 0 and dataset.val is None:
         count = max(round(spec.val_fraction * len(places)), classes)
         if count >= len(places) - classes:
             raise InputError(f"val_fraction: {spec.val_fraction:g} of {len(places)} images leaves less than one training image per class")
-        held_out = stratified(dataset.task.strata(targets[places]), count, spec.split_seed, "val")
+        held_out = stratified(strata[places], count, spec.split_seed, "val")
         mask = torch.zeros(len(places), dtype=torch.bool)
         mask[held_out] = True
         train, val = places[~mask], take(dataset.train, places[mask])
     elif spec.val_fraction > 0:
         val = dataset.val
     description = f"{dataset.fingerprint}, limit {spec.limit}, val_fraction {spec.val_fraction:g}, split_seed {spec.split_seed}"
+    if dataset.task.columns:
+        description += f", columns {dataset.task.name}"
     of_teacher, taught_classes = None, classes
     if spec.transfer is not None:
         of_teacher, train = train, _of_classes(dataset, train, spec.transfer)
-        taught_classes = len(spec.transfer.classes or dataset.classes)
+        taught_classes = len(spec.transfer.classes) if spec.transfer.classes else classes
         description += f", transfer {spec.transfer}"
     part = take(dataset.train, train)
     if spec.label_fraction < 1 and len(train):
         count = max(round(spec.label_fraction * len(train)), taught_classes)
-        with_label = stratified(dataset.task.strata(part.targets), count, spec.split_seed, "labels")
+        with_label = stratified(strata[train], count, spec.split_seed, "labels")
         targets_left = no_targets(part.targets, len(part.targets))
         targets_left[with_label] = part.targets[with_label]
         part = replace(part, targets=targets_left)
@@ -98,7 +100,7 @@ def split(dataset: Dataset, spec: DataSpec, extra: UnlabelledImages | None = Non
         part,
         val,
         dataset.test,
-        DataFacts(len(part.targets), classes, part.targets),
+        DataFacts(len(part.targets), len(dataset.classes), part.targets),
         train,
         description,
         dataset.train,

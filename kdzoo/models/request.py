@@ -28,6 +28,7 @@ class NetworkRequest:
     """A network in a user's words: its name, where its weights come from, its stem, the side of its input, its normalisation.
 
     norm: as `normalisation.normalisation_of` takes it, or `auto`. weights: which of several sets in its file; None for the usual.
+    columns: which columns of targets it scores, with weights where it is to be trained; none for all, or what its weights tell.
     """
 
     text: str
@@ -39,13 +40,14 @@ class NetworkRequest:
     image_size: int | None = None
     norm: str | None = None
     weights: str | None = None
+    columns: tuple[str, ...] = ()
 
 
 def parse_network(text: str) -> NetworkRequest:
     """`resnet34`, `resnet34:pretrained`, `resnet34:FILE`, `FILE`, a run's id, `saved:FILE`; then options, each after an `@`.
 
-    Options: `@small`, `@SIZE`, `@norm=NAME|MEAN/STD|auto`, `@weights=KEY`. A path may hold `@`, `:` and blanks, and begin
-    with `~`: what names a file is a file. Ids of runs joined by `+` are an ensemble.
+    Options: `@small`, `@SIZE`, `@norm=NAME|MEAN/STD|auto`, `@weights=KEY`, `@columns=NAME+NAME`. A path may hold `@`, `:`
+    and blanks, and begin with `~`: what names a file is a file. Ids of runs joined by `+` are an ensemble.
     The architecture of a FILE alone is read from its metadata or its name; raises InputError where neither has it.
     """
     if text.startswith(SAVED):
@@ -89,10 +91,14 @@ def _without_options(text: str) -> tuple[str, dict[str, Any]]:
             option = ("image_size", int(last))
         elif equals and key in ("norm", "weights") and value:
             option = (key, value)
+        elif equals and key == "columns" and value:
+            option = (key, tuple(value.split("+")))
         elif "/" in last or last.endswith(FILES):  # a path, which is reported as missing
             break
         else:
-            raise InputError(f"network {text!r}: expected @small or @SIZE, @norm=NAME or MEAN/STD, @weights=KEY, got @{last}")
+            raise InputError(
+                f"network {text!r}: expected @small or @SIZE, @norm=NAME or MEAN/STD, @weights=KEY, @columns=NAME, got @{last}"
+            )
         if option[0] in options:
             raise InputError(f"network {text!r}: @{last}: given twice")
         words, options = before, {**options, option[0]: option[1]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -47,6 +48,12 @@ class _About(_Read):
     sweep_teacher: str | None = None
     doses: dict[str, _Dose] = {}
     licences: list[_Licensed] = []
+
+
+def names_of_scores(about: Mapping[str, Any]) -> list[str] | None:
+    """The class of each score of a run's network, of several columns of targets those of one after the other; None if unknown."""
+    columns: Mapping[str, list[str]] = about.get("columns") or {}
+    return [name for classes in columns.values() for name in classes] or about.get("class_names")
 
 
 def about_faults(content: object) -> list[str]:

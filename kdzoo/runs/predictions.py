@@ -1,7 +1,8 @@
 """The predictions that a run keeps: log-probabilities with the keys and the targets of their samples. Free of torch.
 
 `predictions.npz` is a plain archive that `numpy.load` reads: `run` (the run's id) and, for each part, `test` (N, K)
-float32, `test_keys` (N, 16) uint8 and `test_targets` (N,) int64; `val` likewise where there is a validation part. The
+float32, `test_keys` (N, 16) uint8 and `test_targets` (N,) int64; `val` likewise where there is a validation part. Where several
+columns of targets are learned these are of the primary one, and `test.COLUMN` is of another. The
 run's id and a digest of all bytes stand in the archive's comment too, where they are checked before anything is unpacked.
 """
 

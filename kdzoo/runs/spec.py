@@ -57,6 +57,7 @@ class NetworkSpec(SparseSpec):
     weights: which of several sets of weights in its file it takes; None for the usual one.
     code: the version of a user's own network, a hash of its source; None for kdzoo's and timm's.
     views: of a saved teacher `centre`, where training moves the images and its file knows their centre view alone.
+    columns: of a teacher the columns of targets that it scores, in this order, where its students learn more; None for all.
     """
 
     name: str
@@ -68,6 +69,7 @@ class NetworkSpec(SparseSpec):
     weights: Annotated[str | None, OmitDefault()] = None
     code: Annotated[str | None, OmitDefault()] = None
     views: Annotated[Literal["centre"] | None, OmitDefault()] = None
+    columns: Annotated[Annotated[tuple[str, ...], BeforeValidator(as_tuple)] | None, OmitDefault()] = None
 
     @property
     def is_network(self) -> bool:
@@ -110,7 +112,8 @@ class DataSpec(SparseSpec):
     limit: how many training images are used (before the split).
     transfer: which of them the student is taught on; None, and then not part of a run's id, for all.
     label_fraction: the share of the images it is taught on that have a label.
-    task: what is learned; not part of a run's id where it is classification.
+    task: what is learned; not part of a run's id where it is classification. Of a set with several columns of targets it names
+    those that are learned (`kdzoo.tasks.multitask`), unless that is the first alone; classes: of the first of them.
     """
 
     name: str

@@ -10,10 +10,14 @@ if TYPE_CHECKING:
 
 
 def is_labelled(targets: Tensor) -> Tensor:
-    """Which samples have a target, (N,) bool: -1 stands for none where classes are numbered, NaN where numbers are measured."""
-    return ~targets.isnan() if targets.is_floating_point() else targets >= 0
+    """Which samples have a target, (N,) bool: -1 stands for none where classes are numbered, NaN where numbers are measured.
+
+    Of targets (N, C) in several columns, those that have one in any.
+    """
+    known = ~targets.isnan() if targets.is_floating_point() else targets >= 0
+    return known if known.ndim == 1 else known.any(1)
 
 
 def no_targets(like: Tensor, count: int) -> Tensor:
-    """The targets (count,) of samples that have none."""
-    return like.new_full((count,), math.nan if like.is_floating_point() else -1)
+    """The targets of samples that have none, (count,) or (count, C)."""
+    return like.new_full((count, *like.shape[1:]), math.nan if like.is_floating_point() else -1)

@@ -40,7 +40,8 @@ class Metric:
     least, most: bounds of its values. null: when it has none, in words; empty where it always has one. of_teacher: whether
     it compares the student with its teacher. per_sample: whether one sample changes it by 1 / n, so that equal values
     differ by less. in_leaderboard: whether leaderboard.csv has its mean over seeds. since: the schema of result.json from which
-    it is written; earlier results are read without it. aliases: what tables of others call it.
+    it is written; earlier results are read without it. aliases: what tables of others call it. beside: of a headline, further
+    metrics that a table shows a reader next to it.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Metric:
     in_leaderboard: bool = True
     since: int = 1
     aliases: tuple[str, ...] = ()
+    beside: tuple[Metric, ...] = ()
 
     @property
     def sign(self) -> int:
@@ -152,6 +154,15 @@ class AgainstChance:
         return self.metric.brief(self.chance)
 
 
+@dataclass(frozen=True)
+class TargetColumn:
+    """A column of targets that a task learns: its name, its number of classes, and the weight of its loss."""
+
+    name: str
+    classes: int
+    weight: float = 1.0
+
+
 @dataclass(frozen=True, eq=False)
 class Task:
     """headline: the metric that settings and rows are ranked by. tie_break: the one that decides between equals; None for none.
@@ -160,7 +171,9 @@ class Task:
     smoothing, a scalar, the mean over the samples that have a target; loss_name: its name among the parts of the loss.
     predict: from outputs (N, K) to the predictions (N, K) that are measured and kept. strata: for targets (N,) that all
     samples have, the group (N,) int64, numbered from 0, in whose share each is drawn. against_chance: predictions and targets.
-    count_classes: of a case the lists of `class_lists`, by name. of_classes: whether targets are numbers of classes (int64), or
+    count_classes: of a case the lists of `class_lists`, by name. columns: where they are named, the columns of a data set that are
+    learned, the first of which the headline is of; targets are (N, C) where there are several, and outputs have the scores of one
+    column after those of the other (`multitask`). of_classes: whether targets are numbers of classes (int64), or
     measured numbers (float32), of which nothing can be mixed, smoothed, sought by class, or started as a logistic regression.
     """
 
@@ -175,7 +188,8 @@ class Task:
     of_classes: bool = False
     tie_break: Metric | None = None
     class_lists: tuple[ClassList, ...] = ()
-    count_classes: Callable[[Case], dict[str, list[Any]]] = lambda case: {}
+    count_classes: Callable[[Case], dict[str, Any]] = lambda case: {}
+    columns: tuple[TargetColumn, ...] = ()
 
     def __post_init__(self) -> None:
         for metric in (self.headline, self.tie_break):
@@ -191,6 +205,11 @@ class Task:
         """The names of the metrics that a student has without its teacher."""
         return tuple(metric.name for metric in self.metrics if not metric.of_teacher)
 
+    @property
+    def several(self) -> tuple[TargetColumn, ...]:
+        """Its columns where it learns several at once; none where there is one column of targets."""
+        return self.columns if len(self.columns) > 1 else ()
+
     @cached_property
     def deciding(self) -> tuple[Metric, ...]:
         """The metrics that epochs and settings are chosen by: the headline, then the tie break."""
@@ -205,7 +224,7 @@ class Task:
         case = Case(predictions, targets, teacher)
         return {"n": len(targets), **{metric.name: metric.compute(case) for metric in self.metrics}}
 
-    def by_class(self, predictions: Tensor, targets: Tensor) -> dict[str, list[Any]]:
+    def by_class(self, predictions: Tensor, targets: Tensor) -> dict[str, Any]:
         """What result.json has of every class of the test set."""
         return self.count_classes(Case(predictions, targets))
 

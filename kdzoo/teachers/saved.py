@@ -21,6 +21,7 @@ from kdzoo.data.views import view_count
 from kdzoo.errors import InputError
 from kdzoo.models.placement import Placement
 from kdzoo.runs.recipe import Augment, Recipe
+from kdzoo.tasks.multitask import for_teacher
 from kdzoo.tasks.targets import is_labelled
 from kdzoo.tasks.task import Task
 from kdzoo.teachers.file import CENTRE, SavedFile
@@ -78,15 +79,19 @@ class SavedTeacher(Teacher):
         assert splits.train.keys is not None
         rows = self.file.find(splits.train.keys[places])
         has_row = rows >= 0
-        return splits.task.predict(self.file.logits(rows[has_row])), splits.train.targets[places][has_row]
+        return self.task.predict(self.file.logits(rows[has_row])), splits.train.targets[places][has_row]
 
     def record(self) -> dict[str, Any]:
         return {**super().record(), "saved": {"k": self.file.k, "views": "exact" if self.exact_views else "centre"}}
 
 
-def saved_teacher(file: SavedFile, splits: Splits, recipe: Recipe) -> SavedTeacher:
-    """The teacher that a file holds, with its predictions of the validation and test images where it has all of them."""
-    val, test = (None if part is None else _predictions(file, part, splits.task) for part in (splits.val, splits.test))
+def saved_teacher(file: SavedFile, splits: Splits, recipe: Recipe, columns: tuple[str, ...] | None = None) -> SavedTeacher:
+    """The teacher that a file holds, with its predictions of the validation and test images where it has all of them.
+
+    columns: which of several columns of targets it scores; None for all.
+    """
+    task = splits.task if columns is None else for_teacher(splits.task, columns)
+    val, test = (None if part is None else _predictions(file, part, task) for part in (splits.val, splits.test))
     return SavedTeacher(
         name=file.name,
         identity=file.digest,
@@ -99,6 +104,7 @@ def saved_teacher(file: SavedFile, splits: Splits, recipe: Recipe) -> SavedTeach
         test_per_class={} if test is None else splits.task.by_class(test, splits.test.targets),
         notes=tuple(_notes(file, splits, val, test)),
         file=file,
+        task=task,
         exact_views=file.has_views_of(recipe.augment),
     )
 

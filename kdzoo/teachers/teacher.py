@@ -24,7 +24,8 @@ from kdzoo.models.placement import Placement
 from kdzoo.models.predict import batch_of, predict
 from kdzoo.runs.recipe import Augment
 from kdzoo.runs.seals import tensors_digest
-from kdzoo.tasks.task import Metrics
+from kdzoo.tasks.multitask import for_teacher
+from kdzoo.tasks.task import Metrics, Task
 from kdzoo.teachers.answers import LiveAnswers
 from kdzoo.teachers.code import CODE_DIGEST
 from kdzoo.teachers.predictions import Predictions, predictions
@@ -45,7 +46,8 @@ class Teacher(ABC):
     """A frozen teacher and its predictions of the validation and the test images, None where it has none.
 
     identity: a digest of all that decides its outputs. weights_digest: of its weights, or of its file, alone,
-    which tells one training of it from another. notes: what there is to tell of how its predictions were had.
+    which tells one training of it from another. notes: what there is to tell of how its predictions were had. task: its students',
+    for one that may score some of the columns of targets alone.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Teacher(ABC):
     val_metrics: Metrics | None
     test_metrics: Metrics | None
     test_per_class: Mapping[str, list[Any]]
+    task: Task
     notes: tuple[str, ...] = ()
 
     @property
@@ -110,7 +113,7 @@ class LiveTeacher(Teacher):
 
     def check_predictions(self, splits: Splits, augment: Augment, execution: Placement) -> tuple[Tensor, Tensor]:
         part = labelled_subset(splits)
-        return predict(self.network, part, augment, execution.device, splits.task), part.targets
+        return predict(self.network, part, augment, execution.device, self.task), part.targets
 
     @property
     def passes_cost(self) -> bool:
@@ -121,18 +124,31 @@ class LiveTeacher(Teacher):
         return sum(tensor.numel() * tensor.element_size() for tensor in [*self.network.parameters(), *self.network.buffers()])
 
 
-def live_teacher(network: Network, name: str, cost: NetworkCost, splits: Splits, augment: Augment, execution: Placement) -> LiveTeacher:
-    """A frozen network with its predictions on validation and test, computed once for all its students, in other sessions too."""
+def live_teacher(
+    network: Network,
+    name: str,
+    cost: NetworkCost,
+    splits: Splits,
+    augment: Augment,
+    execution: Placement,
+    columns: tuple[str, ...] | None = None,
+) -> LiveTeacher:
+    """A frozen network with its predictions on validation and test, computed once for all its students, in other sessions too.
+
+    columns: which of several columns of targets it scores; None for all.
+    """
+    task = splits.task if columns is None else for_teacher(splits.task, columns)
     subsets: dict[str, Subset] = {"test": splits.test} | ({} if splits.val is None else {"val": splits.val})
 
     def compute() -> dict[str, Tensor]:
-        return {part: predict(network, subset, augment, execution.device, splits.task) for part, subset in subsets.items()}
+        return {part: predict(network, subset, augment, execution.device, task) for part, subset in subsets.items()}
 
     digest = identity(network)
     about = {
         "teacher": digest,
         "code": CODE_DIGEST,
         "data": splits.description,
+        **({} if columns is None else {"columns": list(columns)}),
         "size": augment.size,
         "block": {part: batch_of(network, subset, augment, execution.device) for part, subset in subsets.items()},
         **execution.arithmetic,
@@ -141,6 +157,7 @@ def live_teacher(network: Network, name: str, cost: NetworkCost, splits: Splits,
     val, test = evaluation.by_part.get("val"), evaluation.by_part["test"]
     return LiveTeacher(
         network=network,
+        task=task,
         name=name,
         identity=digest,
         weights_digest=tensors_digest(network.model.state_dict()),

@@ -14,12 +14,14 @@ from kdzoo.data.dataset import Subset
 from kdzoo.data.split import Splits, labelled_subset
 from kdzoo.models.predict import predict
 from kdzoo.models.weights import save_student
+from kdzoo.runs.about import names_of_scores
 from kdzoo.runs.environment import environment
 from kdzoo.runs.events import Emit, Note
 from kdzoo.runs.predictions import Predictions, write_predictions
 from kdzoo.runs.seals import OWNER
 from kdzoo.runs.store import is_teacher
 from kdzoo.tasks.classification import CLASSIFICATION
+from kdzoo.tasks.multitask import slices_of
 from kdzoo.training.checkpoint import write_checkpoint
 from kdzoo.training.cohort import Cohort
 from kdzoo.training.member import Member, now
@@ -81,7 +83,7 @@ def finish(cohort: Cohort, member: Member, emit: Emit) -> None:
     if "student" in options.keep:
         spec = member.run.student
         about = {"architecture": spec.name, "classes": str(spec.classes), OWNER: member.run.id}
-        if names := member.folder.read_plan()[1].get("class_names"):
+        if names := names_of_scores(member.folder.read_plan()[1]):
             about["class_names"] = json.dumps(names)
         deployed = member.deployed
         save_student(member.eval_network, member.folder.student, about, deployed.module if isinstance(deployed, Deployed) else None)
@@ -198,10 +200,18 @@ def copy_state(module: nn.Module) -> dict[str, Tensor]:
 
 
 def predictions_of(splits: Splits, val: Tensor | None, test: Tensor) -> dict[str, Predictions]:
-    """The last epoch's log-probabilities, as they were measured, with the targets and keys of their samples."""
+    """The last epoch's log-probabilities, as they were measured, with the targets and keys of their samples.
+
+    Of several columns of targets the primary one's under the part's name, and those of each other as `PART.COLUMN`.
+    """
     by_part = {"test": (splits.test, test)} | ({} if val is None or splits.val is None else {"val": (splits.val, val)})
     predictions = {}
     for name, (subset, log_probs) in by_part.items():
         assert subset.keys is not None
-        predictions[name] = Predictions(log_probs.numpy(), subset.targets.numpy(), subset.keys.numpy())
+        keys = subset.keys.numpy()
+        if not splits.task.several:
+            predictions[name] = Predictions(log_probs.numpy(), subset.targets.numpy(), keys)
+        for place, (column, part) in enumerate(slices_of(splits.task.several).items()):
+            own = Predictions(log_probs[:, part].numpy(), subset.targets[:, place].numpy(), keys)
+            predictions[f"{name}.{column}" if place else name] = own
     return predictions

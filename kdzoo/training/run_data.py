@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
+from kdzoo.data.columns import learn
 from kdzoo.data.dataset import Dataset
 from kdzoo.data.sources import load
 from kdzoo.data.split import Splits, split
@@ -13,6 +14,7 @@ from kdzoo.data.unlabelled import ImageFormat, UnlabelledImages, load_unlabelled
 from kdzoo.data.views import output_shape
 from kdzoo.errors import InputError
 from kdzoo.runs.recipe import Recipe
+from kdzoo.tasks.known import task_named
 from kdzoo.training.located import LocatedRun
 
 
@@ -47,6 +49,7 @@ def load_run_data(located: LocatedRun, image_cache: int | None = None) -> tuple[
         raise InputError(
             f"data: {spec.name} has changed since {located.run.id} was planned ({spec.fingerprint} is now {dataset.fingerprint})"
         )
+    dataset = learn(dataset, task_named(spec.task))
     extra = None
     if spec.transfer is not None and spec.transfer.images is not None:
         extra = load_transfer_images(str(paths.get("transfer_data")), ImageFormat.those_of(dataset), paths.get("data_root"), size, skip)

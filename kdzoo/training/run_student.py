@@ -71,6 +71,7 @@ def build_run_objective(
         seed=run.seed,
         terms=located.terms,
         task=splits.task,
+        teacher_columns=None if run.teacher is None else run.teacher.columns,
     )
     if run.recipe.ema is not None and objective.deployed(network) is not network:
         raise InputError(f"recipe.ema: {run.objective.label} keeps parts of its method at inference, which no average covers; remove it")
@@ -86,6 +87,8 @@ def _refuse_recipe(run: Run, shape: tuple[int, int, int], task: Task) -> None:
         "label_smoothing": recipe.label_smoothing > 0,
         "head": recipe.head == "probe",
     }
+    if task.several:
+        del of_classes["label_smoothing"]  # each column's cross-entropy has it
     asked = [] if task.of_classes else [name for name, value in of_classes.items() if value]
     problems = [f"recipe.{name}: needs targets that are classes, the data's task is {task.name}" for name in asked]
     if run.recipe.augment.cutout > max(shape[1:]):

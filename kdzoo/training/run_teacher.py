@@ -52,7 +52,7 @@ def teacher_without_network(located: LocatedRun, splits: Splits) -> tuple[Teache
     if located.run.teacher is None or located.run.teacher.is_network:
         return None
     file = saved_file(located)
-    return saved_teacher(file, splits, located.run.recipe), shapes_of_saved(file)
+    return saved_teacher(file, splits, located.run.recipe, located.run.teacher.columns), shapes_of_saved(file)
 
 
 def load_teacher(
@@ -68,6 +68,6 @@ def load_teacher(
     network = freeze(execution.place(source, located.run.recipe.precision))
     shape = input_shape(dataset, located.run.recipe)
     cost = network_cost(network, shape)
-    return live_teacher(network, located.run.teacher.name, cost, splits, located.run.recipe.augment, execution), measure_shapes(
-        network, shape
-    )
+    spec = located.run.teacher
+    teacher = live_teacher(network, spec.name, cost, splits, located.run.recipe.augment, execution, spec.columns)
+    return teacher, measure_shapes(network, shape)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.needs import Need, Pass
+from kdzoo.data.columns import learned_columns
 from kdzoo.data.dataset import Dataset, Subset
 from kdzoo.data.loader import fetch
 from kdzoo.data.split import Splits
@@ -71,12 +72,14 @@ def save_teacher(
         raise InputError(f"{path}: exists already; remove it, or name another file")
     if k is not None and not 0 < k <= len(dataset.classes):
         raise InputError(f"top: expected a number from 1 to {len(dataset.classes)}, the number of classes, got {k}")
+    if k is not None and dataset.task.several:
+        raise InputError(f"top: {located.run.id} scores several columns of targets, whose largest scores are no whole; leave --top out")
     if embedding and not isinstance(network, Network):
         raise InputError(f"embedding: {located.run.id} ships with parts of its method, which have none; leave --embedding out")
     facts = {
         "name": located.run.student.name,
-        "classes": str(len(dataset.classes)),
-        "class_names": json.dumps(list(dataset.classes)),
+        "classes": str(dataset.scores),
+        "class_names": json.dumps([name for column in learned_columns(dataset) for name in column.classes]),
         "teacher": located.run.id,
     }
     centres = [_Rows(part, torch.arange(len(part.targets)), torch.full((len(part.targets),), CENTRE)) for part in _subsets(dataset)]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdzoo.data.columns import learn, task_for
 from kdzoo.data.dataset import Dataset
 from kdzoo.data.report import data_record, transfer_record
 from kdzoo.data.split import split
@@ -45,8 +46,9 @@ def image_size(protocol: RecipeFile | None, changes: Mapping[str, Any]) -> int |
 
 
 def read_images(config: BenchConfig, side: int | None) -> Dataset:
-    """The images of a bench, decoded for a side where that is given."""
-    return load_dataset(config.data, config.data_root, side, config.image_cache, config.skip_unreadable)
+    """The images of a bench with the targets that it learns, decoded for a side where that is given."""
+    dataset = load_dataset(config.data, config.data_root, side, config.image_cache, config.skip_unreadable)
+    return learn(dataset, task_for(dataset, config.columns))
 
 
 def plan_data(config: BenchConfig, protocol: RecipeFile, dataset: Dataset, side: int | None, problems: list[str]) -> BenchData:

@@ -119,6 +119,7 @@ class BenchConfig(ExecutionSpec):
     images it is not; the teacher learns all of them. label_fraction: the share of these images that keep their labels.
     transfer_data: images without labels that the student is taught on besides, `folder:PATH` or the training images of
     another data set by name. transfer_only: on these alone.
+    columns: which columns of targets are learned, each perhaps with the weight of its loss (`0.7*digit`); the first is the primary one.
     skip_unreadable: files of a folder that cannot be read are skipped, counted and listed, instead of refused.
     pairs: `teacher/student`, or give teacher and student. set: further keys, such as `recipe.batch_size`.
     licence: which licences what a run is made from may have: `permissive`, or `permissive,unknown`; none for any.
@@ -144,6 +145,7 @@ class BenchConfig(ExecutionSpec):
     student: str | None = None
     data: str = "digits"
     data_root: str | None = None
+    columns: Names = ()
     limit: Count | None = None
     label_fraction: Annotated[Number, Field(gt=0, le=1)] = 1.0
     transfer_classes: ClassWords = None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdzoo.data.class_names import difference, first_names, same_classes
+from kdzoo.data.columns import columns_scored, learn, learned_columns
 from kdzoo.data.dataset import Dataset
 from kdzoo.errors import InputError, collect_problems, raise_if_any
 from kdzoo.models.checkpoints import class_names_of, read_checkpoint
@@ -16,10 +17,12 @@ from kdzoo.models.normalisation import AUTO, normalisation_of
 from kdzoo.models.pairs import pair as named_pair
 from kdzoo.models.request import NetworkRequest, ensemble_ids, parse_network
 from kdzoo.models.weights import classes_of, file_sha256, read_input_transform
+from kdzoo.runs.about import names_of_scores
 from kdzoo.runs.spec import NetworkSpec, Normalisation
 from kdzoo.runs.store import RunFolder, Store, is_teacher, teacher_store
 from kdzoo.suite.plan.changes import as_text, below
 from kdzoo.suite.plan.config import BenchConfig
+from kdzoo.tasks.known import task_named
 from kdzoo.training.located import Modules, WeightFiles
 
 
@@ -29,6 +32,7 @@ class Offer:
 
     notes: for the reader of the plan. class_names: of what they were trained on, where known. misfit: why they are not for the
     classes of the data; None where they are, or where nobody knows. brings_norm: whether they say how they take images.
+    columns: which of several columns of targets they score; None for all. made_for: how many classes; None where nobody knows.
     """
 
     text: str
@@ -37,6 +41,8 @@ class Offer:
     class_names: tuple[str, ...] | None = None
     misfit: str | None = None
     brings_norm: bool = False
+    columns: tuple[str, ...] | None = None
+    made_for: int | None = None
 
     @property
     def fits(self) -> bool:
@@ -46,15 +52,31 @@ class Offer:
         """The same for weights that were made for so many classes, of these names."""
         ours = dataset.classes
         known = None if names is None else tuple(names)
+        if dataset.task.several:
+            return replace(self, class_names=known, made_for=classes).of_columns(columns_scored(dataset, classes, known), dataset)
         if classes != len(ours):
             return replace(self, class_names=known, misfit=f"made for {classes} classes, but {dataset.name} has {len(ours)}")
         if known is not None and same_classes(known, ours) is False:
             return replace(self, class_names=known, misfit=difference(known, ours, dataset.name))
         return replace(self, class_names=known)
 
+    def of_columns(self, names: tuple[str, ...] | None, dataset: Dataset) -> Offer:
+        """The same for weights that score these of several columns; None where it is not known which."""
+        classes = self.made_for
+        sizes = {column.name: column.classes for column in dataset.task.several}
+        listed = ", ".join(f"{name} ({size})" for name, size in sizes.items())
+        if names is None:
+            hint = "say which it scores with @columns=NAME"
+            return replace(self, misfit=f"made for {classes} classes, which are not plainly one column of {dataset.name}: {listed}; {hint}")
+        if strange := [name for name in names if name not in sizes]:
+            return replace(self, misfit=f"made for the column {strange[0]}; the columns that are learned: {listed}")
+        if sum(sizes[name] for name in names) != classes:
+            return replace(self, misfit=f"made for {classes} classes, but {'+'.join(names)} has {sum(sizes[name] for name in names)}")
+        return replace(self, misfit=None, columns=None if names == tuple(sizes) else names)
+
     def doubts(self, dataset: Dataset) -> tuple[str, ...]:
         """A note where the classes of the weights have no names to compare with those of the data."""
-        if self.spec.start == "random" or same_classes(self.class_names, dataset.classes):
+        if self.spec.start == "random" or dataset.task.several or same_classes(self.class_names, dataset.classes):
             return ()
         return (f"{self.text}: the names of its classes are unknown; expected, in this order: {first_names(dataset.classes)}",)
 
@@ -70,7 +92,7 @@ class NetworkResolver:
 
     @property
     def classes(self) -> int:
-        return len(self.dataset.classes)
+        return self.dataset.scores
 
     def request(self, text: str, role: str) -> NetworkRequest:
         """A network as it is asked for, with what --set changes of networks of its role, `teacher` or `student`."""
@@ -111,6 +133,8 @@ class NetworkResolver:
         else:
             require_network_name(request.name)
             offer = Offer(request.text, spec)
+        if request.columns and request.start != "random":
+            offer = offer.of_columns(request.columns, self.dataset)
         changes = {"norm": self._norm(request, offer), "code": code_of(offer.spec.name)}
         return replace(offer, spec=offer.spec.model_copy(update=changes))
 
@@ -145,8 +169,9 @@ class NetworkResolver:
         """The network that a run trained, and the names of its classes where they are known; the same data have the same."""
         run, about = folder.read_plan()
         if run.data.fingerprint == self.dataset.fingerprint:
-            return run.student, self.dataset.classes
-        return run.student, about.get("class_names") or class_names_of(folder.student)
+            columns = learned_columns(learn(self.dataset, task_named(run.data.task)))
+            return run.student, [name for column in columns for name in column.classes]
+        return run.student, names_of_scores(about) or class_names_of(folder.student)
 
     def _ensemble(self, text: str, ids: Sequence[str]) -> Offer:
         """The networks of an ensemble: students of finished runs, or kept teachers, made for the classes of the data."""
@@ -162,6 +187,9 @@ class NetworkResolver:
             for network, names in [self._network_of_run(folder)]
         ]
         raise_if_any(f"teacher {member.text}: {member.misfit}" for member in members if not member.fits)
+        raise_if_any(
+            f"teacher {one.text}: scores {'+'.join(one.columns)} alone; an ensemble's score all columns" for one in members if one.columns
+        )
         name = "+".join(member.spec.name for member in members)
         unknown = any(member.class_names is None for member in members)
         spec = NetworkSpec(name=name, classes=self.classes, start=f"run:{'+'.join(ids)}")

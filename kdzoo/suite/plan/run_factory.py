@@ -12,6 +12,8 @@ from typing import Any
 import torch
 
 from kdzoo.contract.methods import REGISTRY
+from kdzoo.data.columns import learn, learned_columns, task_for
+from kdzoo.data.dataset import Dataset
 from kdzoo.data.report import taught_images
 from kdzoo.data.split import labelled_subset, split
 from kdzoo.errors import InputError, raise_if_any
@@ -31,6 +33,7 @@ from kdzoo.suite.plan.networks import NetworkResolver, Offer
 from kdzoo.suite.plan.objectives import Pairing, card_record
 from kdzoo.suite.plan.planned import PlannedRun
 from kdzoo.suite.plan.recipe_files import RecipeFile
+from kdzoo.tasks.known import task_named
 from kdzoo.teachers.checks import measure_norms
 from kdzoo.teachers.file_io import read_saved
 from kdzoo.training.located import Modules, WeightFiles
@@ -92,7 +95,7 @@ class RunFactory:
         offer = self.resolver.offer(request)
         if text in self.modules.by_name or (request.start != "random" and offer.fits):
             notes = (*offer.notes, *offer.doubts(self.data.dataset))
-            network = PairNetwork(offer.spec, self.resolver.weight_files(request), notes=notes)
+            network = PairNetwork(_of_teacher(offer), self.resolver.weight_files(request), notes=notes)
             return self._with_best_norm(network, request.text) if request.norm == AUTO else network
         if request.norm == AUTO:
             raise InputError(f"{request.text}: norm=auto is measured on weights made for the classes of the data; name a normalisation")
@@ -101,19 +104,37 @@ class RunFactory:
         return self._teacher_to_train(request, offer)
 
     def _teacher_to_train(self, request: NetworkRequest, offer: Offer) -> PairNetwork:
-        """A teacher with the run that trains it."""
+        """A teacher with the run that trains it, on some of the columns of targets where it asks for these."""
+        data, spec, columns = self.data.spec.of_teacher, offer.spec, None
+        if request.columns:
+            learned = self._learned_by_teacher(request)
+            columns = tuple(column.name for column in learned_columns(learned))
+            data = data.model_copy(update={"task": learned.task.name, "classes": len(learned.classes)})
+            spec = spec.model_copy(update={"classes": learned.scores})
         run = Run(
-            student=offer.spec,
+            student=spec,
             teacher=None,
-            data=self.data.spec.of_teacher,
-            recipe=self.recipe(offer.spec, teacher=True),
+            data=data,
+            recipe=self.recipe(spec, teacher=True),
             objective=ObjectiveSpec(task=1.0),
             seed=int(self.changes.get("teacher.seed", 0)),
         )
         paths = {"student": self.resolver.weight_files(request)}
         planned = PlannedRun(run, self._about(run, pair=request.text, teacher_id=None, paths=paths))
         start = {"start": f"run:{run.id}", "norm": None, "weights": None}  # what it is kept with says how it takes images
-        return PairNetwork(offer.spec.model_copy(update=start), None, planned, offer.notes)
+        everything = tuple(column.name for column in self.data.dataset.task.several)
+        scored = {"columns": None if columns == everything else columns}
+        return PairNetwork(spec.model_copy(update={**start, **scored}), None, planned, offer.notes)
+
+    def _learned_by_teacher(self, request: NetworkRequest) -> Dataset:
+        """The data with those of the columns that a teacher is asked to learn; raises InputError for others than its students'."""
+        dataset = self.data.dataset
+        learned = learn(dataset, task_for(dataset, request.columns))
+        known = [column.name for column in dataset.task.several]
+        if strange := [column.name for column in learned_columns(learned) if column.name not in known]:
+            here = ", ".join(known) or "a single one"
+            raise InputError(f"{request.text}: @columns={strange[0]}: expected some of the columns that the student learns, {here}")
+        return learned
 
     def _saved_teacher(self, request: NetworkRequest) -> PairNetwork:
         """A teacher that is a file of answers."""
@@ -121,12 +142,13 @@ class RunFactory:
         file = read_saved(request.path)
         spec = NetworkSpec(name=file.name, classes=self.data.spec.classes, start=f"saved:{file.digest}")
         offer = Offer(request.text, spec).of_classes(file.classes, file.class_names, self.data.dataset)
+        offer = offer.of_columns(request.columns, self.data.dataset) if request.columns else offer
         settings = {"norm": request.norm, "weights": request.weights, "image_size": request.image_size}
         raise_if_any(
             (f"teacher.{key}: a saved teacher has no network to set it for; remove it" for key, value in settings.items() if value),
             None if offer.fits else f"{request.text}: {offer.misfit}",
         )
-        return PairNetwork(offer.spec, str(request.path.resolve()), notes=offer.doubts(self.data.dataset))
+        return PairNetwork(_of_teacher(offer), str(request.path.resolve()), notes=offer.doubts(self.data.dataset))
 
     def _with_best_norm(self, teacher: PairNetwork, text: str) -> PairNetwork:
         """A teacher under the normalisation that is measured to suit it best, where that is clearly better than its own."""
@@ -203,10 +225,23 @@ class RunFactory:
             "methods": {term.method: card_record(term.method, published.get(term.method)) for term in run.objective.all_terms},
             "swept": _swept(self.config),
             "data": self.data.record_of(run.data),
-            "class_names": list(self.data.dataset.classes),
+            **class_names(learn(self.data.dataset, task_named(run.data.task))),
             "licences": record(things_of_run(run, places, trained)),
             "paths": places,
         }
+
+
+def _of_teacher(offer: Offer) -> NetworkSpec:
+    """The specification of a teacher whose weights may score some of the columns of targets alone."""
+    if offer.columns is None:
+        return offer.spec
+    return offer.spec.model_copy(update={"columns": offer.columns, "classes": offer.made_for})
+
+
+def class_names(dataset: Dataset) -> dict[str, Any]:
+    """What is recorded of the classes that a run learns; of several columns the first's stand for the run's."""
+    columns = {column.name: list(column.classes) for column in learned_columns(dataset)} if dataset.task.several else {}
+    return {"class_names": list(dataset.classes), **({"columns": columns} if columns else {})}
 
 
 def _with_views(teacher: PairNetwork, recipe: Recipe) -> NetworkSpec:

@@ -76,6 +76,12 @@ def _control_columns(name: str, words: str, metric: Metric) -> tuple[Column, ...
     )
 
 
+def _beside(metric: Metric) -> Column:
+    """The column of a metric that stands beside the headline."""
+    name = f"test_{metric.name}"
+    return Column(f"test {metric.heading}", lambda row: metric.text(row[name]), value=name)
+
+
 @cache
 def columns_for(metric: Metric) -> tuple[Column, ...]:
     """The columns of a leaderboard for a reader from left to right, of a task with this headline."""
@@ -86,6 +92,7 @@ def columns_for(metric: Metric) -> tuple[Column, ...]:
         Column("setting", lambda row: setting_words(row)),
         Column("n", lambda row: count_text(row), value="n"),
         Column(f"test {word}", lambda row: spread_words(row[f"test_{name}"], row["test_sd"], metric), value=f"test_{name}"),
+        *map(_beside, metric.beside),
         Column(
             "on common seeds",
             lambda row: on_common_seeds(row, metric),

@@ -54,9 +54,13 @@ def compare(paths: Sequence[Path]) -> Comparison:
 
 
 def _one_task(sides: Sequence[Side], names: Sequence[str]) -> Task:
-    """The task that all sides have; raises InputError where they have several."""
-    tasks = {side.task.name: side.task for side in sides}
-    if len(tasks) > 1:
+    """The task of the first side, whose headline all have; raises InputError where they measure several things.
+
+    A student of one column of targets and one of several are compared in their primary column, where that is the same.
+    """
+    heads = {side.task.headline.name for side in sides}
+    primaries = {side.task.columns[0].name for side in sides if side.task.columns}
+    if len(heads) > 1 or len(primaries) > 1:
         listed = ", ".join(f"{name} is of {side.task.name}" for name, side in zip(names, sides, strict=True))
         raise InputError(f"compare: expected benches of one task: {listed}")
     return sides[0].task

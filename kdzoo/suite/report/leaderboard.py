@@ -161,7 +161,10 @@ def _gap_closed(standing: Standing, block: Block, teachers: Sequence[Mapping[str
         return {}
     base = alone.mean
     metric = block.metric
-    teacher = float(np.mean([teacher["test"][metric.name] for teacher in teachers]))
+    values = [teacher["test"][metric.name] for teacher in teachers]
+    if None in values:  # a teacher that does not score the primary column
+        return {}
+    teacher = float(np.mean(values))
     if not lead_is_clear(
         metric.sign * teacher, [metric.sign * value for value in alone.values.values()], alone.images if metric.unit == "share" else None
     ):

@@ -39,7 +39,8 @@ WORDS = {"method", "setting", "pair", "data", "phase", "recipe", "why", "table",
 
 def essential_columns(metric: Metric) -> tuple[str, ...]:
     """The columns of a leaderboard that are always shown, of a task with this headline."""
-    return (RANK, "method", "setting", "n", f"test {metric.heading}", "vs KD", "pairs", "mean rank", "why")
+    tested = [f"test {one.heading}" for one in (metric, *metric.beside)]
+    return (RANK, "method", "setting", "n", *tested, "vs KD", "pairs", "mean rank", "why")
 
 
 def optional_columns(metric: Metric) -> tuple[str, ...]:

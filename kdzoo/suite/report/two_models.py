@@ -102,7 +102,7 @@ def _read(folders: Iterable[RunFolder]) -> list[Predictions]:
             if run.data.task != CLASSIFICATION.name:
                 problems.append(f"compare: {folder.id} is of {run.data.task}; image by image only {CLASSIFICATION.name} is compared")
                 continue
-            predictions.append(read_predictions(folder.predictions, folder.id, part="test", classes=run.student.classes))
+            predictions.append(read_predictions(folder.predictions, folder.id, part="test", classes=run.data.classes))
         except FileNotFoundError:
             problems.append(f"compare: {folder.id} has no predictions kept (train it with --keep predictions)")
         except DamagedFile as error:

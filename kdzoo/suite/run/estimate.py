@@ -165,7 +165,8 @@ def probe_cost(located: LocatedRun, untrained: Untrained, options: WorkerOptions
     teacher: Teacher | None = source if isinstance(source, Teacher) else None
     if isinstance(source, Network):
         cost = network_cost(source, input_shape(dataset, located.run.recipe))
-        teacher = live_teacher(source, "untrained", cost, splits.truncate_eval(1), located.run.recipe.augment, execution)
+        columns = None if located.run.teacher is None else located.run.teacher.columns
+        teacher = live_teacher(source, "untrained", cost, splits.truncate_eval(1), located.run.recipe.augment, execution, columns)
     began = time.process_time()
     member = build_member(located, dataset, splits, shapes, execution, modules)
     built = time.process_time() - began
