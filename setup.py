@@ -8,8 +8,12 @@ HERE = Path(__file__).parent
 VERSION = next(line.split('"')[1] for line in (HERE / "kdzoo" / "version.py").read_text().splitlines() if line.startswith("VERSION"))
 
 EXPORT = ["onnx>=1.16", "onnxscript>=0.5", "onnxruntime>=1.20"]
+RAY = ["ray[default]>=2.40"]
+SLURM = ["submitit>=1.5"]
 TEST = [
     *EXPORT,
+    *RAY,
+    *SLURM,
     "pytest>=8",
     "pytest-benchmark>=5",
     "pytest-xdist>=3.8",
@@ -61,7 +65,8 @@ setup(
     ],
     extras_require={
         "wandb": ["wandb>=0.19.10"],
-        "ray": ["ray[default]>=2.40"],
+        "ray": RAY,
+        "slurm": SLURM,
         "export": EXPORT,
         "peers": ["torchdistill>=1.1.5"],  # measured beside kdzoo by benchmarks/speed.py
         "test": TEST,

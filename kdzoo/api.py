@@ -15,7 +15,6 @@ from torch import nn
 from kdzoo.bench_result import BenchResult
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.data.known import DATA
-from kdzoo.files import cache_folder
 from kdzoo.models import names
 from kdzoo.models.identity import module_name
 from kdzoo.runs.options import Execution
@@ -152,8 +151,8 @@ def _train(asked: BenchConfig, modules: Modules, retry_failed: bool, command: st
     """Train what is missing of a bench, or of the seeds that a race adds, with its display; the folder and what became of its runs."""
     prepared = prepare(asked, modules)
     here = bool(modules.by_name) or not _known_to_workers(asked, prepared.plan)
-    setup = LauncherSetup(cache_folder() / "logs" / asked.name, asked.plugin, asked.device, modules)
-    with open_display(Console()) as display, create_launcher(setup, "here" if here else None) as launcher:
+    setup = LauncherSetup.of_bench(asked, modules)
+    with open_display(Console()) as display, create_launcher(setup, "here" if here else asked.launcher) as launcher:
         if race is not None:
             outcome = suite.run_race(prepared, race, launcher, display.handle, retry_failed=retry_failed, command=command)
         else:

@@ -51,6 +51,7 @@ VERBS = [
     ["teachers", "save"],
     ["teachers", "check"],
     ["run"],
+    ["work"],
     ["evaluate"],
     ["export"],
     ["check"],
@@ -100,7 +101,7 @@ def test_every_option_of_a_bench_is_a_key_of_its_configuration_and_the_other_way
 
     from kdzoo.cli.bench import bench
 
-    not_keys = {"ctx", "quick", "small_stem", "config", "retry_failed", "dry_run"}
+    not_keys = {"ctx", "quick", "small_stem", "config", "retry_failed", "dry_run", "notify"}
     options = {name for name in inspect.signature(bench).parameters if name not in not_keys}
     assert options == set(BenchConfig.model_fields)
 

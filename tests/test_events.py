@@ -8,6 +8,7 @@ import pytest
 from kdzoo.runs.events import (
     KINDS,
     CacheUse,
+    CommandToRun,
     DataLine,
     DoseUnknown,
     Event,
@@ -36,6 +37,7 @@ EVENTS: list[Event] = [
     Note("two\nlines, \u00e9"),
     DataLine("digits"),
     Summary("done"),
+    CommandToRun("kdzoo work results/digits"),
     PlanMade("digits", 10.0, total=3, done=1, failed=0, teacher_units=2.5, processes=2, alike=False),
     TrainingBegun("pretrain stage", ("at-1", "at-2"), epochs=2, steps=10, step=5, units=1.5, name="", worker=1),
     StepsTaken(("at-1",), epoch=0, step=3, steps=10, units=1 / 3),

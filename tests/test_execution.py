@@ -14,6 +14,10 @@ from kdzoo.suite.plan.layers import bench_config
 
 EXAMPLES = {
     "device": (["--device", "cuda:1"], "cuda:1", "cuda:1"),
+    "launcher": (["--launcher", "slurm"], "slurm", "slurm"),
+    "launcher_option": (["--launcher-option", "address=auto"], ["address=auto"], ("address=auto",)),
+    "run_timeout": (["--run-timeout", "90"], 90.0, 90.0),
+    "lease_seconds": (["--lease-seconds", "60"], 60.0, 60.0),
     "jobs": (["-j", "3"], 3, 3),
     "threads": (["--threads", "2"], 2, 2),
     "image_cache": (["--image-cache", "1KB"], "1KB", 1024),

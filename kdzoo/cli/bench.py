@@ -10,6 +10,7 @@ import typer
 from kdzoo.cli.bench_options import BENCH, read_options, takes_options
 from kdzoo.cli.declare import SWEEP, option
 from kdzoo.cli.dry_run import print_plan
+from kdzoo.cli.notify import notification
 from kdzoo.cli.options import Config, RetryFailed, SmallStem
 from kdzoo.cli.training import configure_bench, print_lines, report_failures, train_missing
 from kdzoo.runs.options import RUNNING
@@ -30,6 +31,16 @@ def bench(
     dry_run: Annotated[
         bool, option("--dry-run", text="Print the plan and an estimate of the time; write nothing.", default="off", panel=RUNNING)
     ] = False,
+    notify: Annotated[
+        str | None,
+        option(
+            "--notify",
+            text="A command to run at the end; KDZOO_STATUS tells it done, failed or interrupted, and KDZOO_BENCH the folder.",
+            default="none",
+            panel=RUNNING,
+            metavar="COMMAND",
+        ),
+    ] = None,
     **keys: Any,
 ) -> int:
     """Train every method at every setting and seed, and rank them: one command from an empty folder to a leaderboard.
@@ -49,13 +60,15 @@ def bench(
     configuration = configure_bench(quick_options(options, config) if quick else options, config)
     if dry_run:
         return print_plan(configuration, retry_failed=retry_failed)
-    return train(configuration, command=ctx.obj or "", retry_failed=retry_failed)
+    return train(configuration, command=ctx.obj or "", retry_failed=retry_failed, notify=notify)
 
 
-def train(config: BenchConfig, *, command: str, retry_failed: bool) -> int:
-    """Run a bench with its display, print its leaderboard; 1 where some run failed."""
-    outcome = train_missing(config, command=command, retry_failed=retry_failed)
-    return _end(config, Path(config.results) / config.name, outcome)
+def train(config: BenchConfig, *, command: str, retry_failed: bool, notify: str | None = None) -> int:
+    """Run a bench with its display, print its leaderboard, run the command `notify`; 1 where some run failed."""
+    folder = Path(config.results) / config.name
+    with notification(notify, folder) as ending:
+        ending.outcome = train_missing(config, command=command, retry_failed=retry_failed)
+        return _end(config, folder, ending.outcome)
 
 
 def _end(config: BenchConfig, folder: Path, outcome: Outcome) -> int:

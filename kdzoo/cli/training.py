@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from kdzoo.cli.interruption import raise_if_interrupted
 from kdzoo.cli.output import console, print_message, print_text, with_label
-from kdzoo.files import cache_folder
 from kdzoo.runs.atomic import ensure_writable
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.jobs import Outcome
@@ -79,9 +78,9 @@ def print_lines(lines: Iterable[str]) -> None:
 
 def open_launcher(config: BenchConfig) -> Launcher:
     """The launcher whose workers know the bench's plugins; what they print is logged in the cache folder."""
-    logs = cache_folder() / "logs" / config.name
-    ensure_writable(logs)
-    return create_launcher(LauncherSetup(logs, config.plugin, config.device))
+    setup = LauncherSetup.of_bench(config)
+    ensure_writable(setup.logs)
+    return create_launcher(setup, config.launcher)
 
 
 def report_failures(outcome: Outcome, look: str) -> int:

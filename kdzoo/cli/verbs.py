@@ -15,7 +15,7 @@ from kdzoo.cli.declare import EXIT_CODES, Command
 PANELS: dict[str, tuple[str, ...]] = {
     "Train and compare": ("bench", "status", "leaderboard", "compare", "report", "plot", "distill", "reproduce"),
     "Look up": ("methods", "explain", "pairs", "networks", "recipes", "data"),
-    "Single networks and runs": ("train", "run", "evaluate", "export", "teachers"),
+    "Single networks and runs": ("train", "run", "work", "evaluate", "export", "teachers"),
     "Your own method": ("check",),
 }
 """the verbs below each heading of `kdzoo --help`; the verb NAME is the function, or the group of verbs, NAME in kdzoo/cli/NAME.py"""

@@ -45,6 +45,13 @@ class Summary(_Event):
 
 
 @dataclass(frozen=True)
+class CommandToRun(_Event):
+    """A command that the reader is to run."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class PlanMade(_Event):
     """What is to be done. units: the work that is left; teacher_units: the part of it that trains teachers.
 
@@ -199,6 +206,7 @@ Event = (
     Note
     | DataLine
     | Summary
+    | CommandToRun
     | PlanMade
     | TrainingBegun
     | StepsTaken

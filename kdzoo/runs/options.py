@@ -18,6 +18,9 @@ from kdzoo.errors import InputError, did_you_mean, problems_of
 from kdzoo.runs.fields import Count, Number, Spec
 from kdzoo.sizes import size_of
 
+ELSEWHERE = ("print", "slurm", "ray")
+"""the launchers whose workers may have other devices than the machine that plans"""
+
 PAIR = "Networks and data"
 RUNNING = "Where it runs"
 SPEED = "Speed and memory"
@@ -81,6 +84,13 @@ def _device(value: str) -> str:
     return value
 
 
+def _assignments(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        if not value.partition("=")[1] or not value.partition("=")[0].strip():
+            raise ValueError(f"expected KEY=VALUE, got {value!r}")
+    return values
+
+
 Size = Annotated[int, BeforeValidator(_size)]
 CacheBudget = Annotated[int | None, BeforeValidator(_cache_budget)]
 Keep = Annotated[
@@ -96,6 +106,53 @@ class ExecutionSpec(Spec):
         AfterValidator(_device),
         Option("auto, cpu, cuda or cuda:NUMBER.", RUNNING, typed=str, metavar="NAME", choices=("auto", "cpu", "cuda")),
     ] = "auto"
+    launcher: Annotated[
+        Literal["local", "here", "print", "slurm", "ray"] | None,
+        Option(
+            "Where runs are trained: local (processes of this machine), here (this process), print (commands to run on machines that "
+            "see the results folder), slurm or ray.",
+            RUNNING,
+            default="local",
+            typed=str,
+            metavar="NAME",
+            choices=("local", "here", *ELSEWHERE),
+            many_runs=True,
+        ),
+    ] = None
+    launcher_option: Annotated[
+        tuple[str, ...],
+        BeforeValidator(as_list),
+        AfterValidator(_assignments),
+        Option(
+            "What the launcher asks its engine for: keys of submitit's executor such as timeout_min=60, or of Ray such as address=auto.",
+            RUNNING,
+            default="none",
+            typed=list[str],
+            metavar="KEY=VALUE",
+            many_runs=True,
+        ),
+    ] = ()
+    run_timeout: Annotated[
+        Number,
+        Field(gt=0),
+        Option(
+            "A process whose runs make no progress for so many seconds is taken for hung and killed; the run that hangs again fails.",
+            RUNNING,
+            typed=float,
+            metavar="SECONDS",
+        ),
+    ] = 1800.0
+    lease_seconds: Annotated[
+        Number,
+        Field(gt=0),
+        Option(
+            "After so many seconds without a sign of life a worker on another machine is taken for dead, and its runs are taken over.",
+            RUNNING,
+            typed=float,
+            metavar="SECONDS",
+            many_runs=True,
+        ),
+    ] = 300.0
     jobs: Annotated[
         Count | None,
         Option(
@@ -194,6 +251,11 @@ class ExecutionSpec(Spec):
     def explicit(self) -> dict[str, Any]:
         """The options that were given, by name."""
         return {name: getattr(self, name) for name in ExecutionSpec.model_fields if name in self.model_fields_set}
+
+    @property
+    def asked_of_launcher(self) -> dict[str, str]:
+        """The options of the launcher's engine, by name."""
+        return {key.strip(): value for key, _, value in (text.partition("=") for text in self.launcher_option)}
 
 
 class Execution(ExecutionSpec):

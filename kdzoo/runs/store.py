@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from kdzoo.runs.about import about_faults
 from kdzoo.runs.atomic import read_json, set_aside, write_bytes, write_json
 from kdzoo.runs.canonical import canonical
 from kdzoo.runs.failure import Failure, read_failure
+from kdzoo.runs.fence import Fence
 from kdzoo.runs.read_run import read_run
 from kdzoo.runs.result_file import NewerSchema, complete, read_result
 from kdzoo.runs.spec import Run
@@ -25,9 +26,13 @@ State = Literal["done", "failed", "damaged", "started", "new"]
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder of one run; `path.name` is the run's id."""
+    """The folder of one run; `path.name` is the run's id.
+
+    fence: the claim under which it is written, where workers on several machines share the runs.
+    """
 
     path: Path
+    fence: Fence | None = field(default=None, compare=False)
 
     @property
     def id(self) -> str:
@@ -64,6 +69,7 @@ class RunFolder:
                     return None
             except InputError as error:
                 fault = f"{error.problems[0]}; it is written again, and the old file is kept as {set_aside(file).name}"
+        self.check_claim()
         write_json(file, {"id": run.id, "run": canonical(run.model_dump(mode="json")), "about": about})
         return fault
 
@@ -121,13 +127,20 @@ class RunFolder:
         Raises ValueError where the result is not complete.
         """
         whole = complete(result)
+        self.check_claim()
         write_json(self.path / "result.json", whole)
         (self.path / "error.txt").unlink(missing_ok=True)
         return whole
 
     def fail(self, text: str) -> None:
         """Keep the traceback of a failure."""
+        self.check_claim()
         write_bytes(self.path / "error.txt", text.encode())
+
+    def check_claim(self) -> None:
+        """Raises ClaimLost where another worker has taken over the runs that this one claims; called before every write."""
+        if self.fence is not None:
+            self.fence.check()
 
     def failure(self) -> Failure:
         """Why the run failed, as error.txt tells; without a reason where that is missing or no plain file."""
@@ -163,12 +176,13 @@ class RunFolder:
 
 @dataclass(frozen=True)
 class Store:
-    """The runs below one folder, `<folder>/runs/<id>/`."""
+    """The runs below one folder, `<folder>/runs/<id>/`. fence: the claim under which they are written, where they are shared."""
 
     folder: Path
+    fence: Fence | None = field(default=None, compare=False)
 
     def run(self, run_id: str) -> RunFolder:
-        return RunFolder(self.folder / "runs" / run_id)
+        return RunFolder(self.folder / "runs" / run_id, self.fence)
 
     def ids(self) -> list[str]:
         """The ids of all run folders, in order."""

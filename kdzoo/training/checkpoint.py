@@ -70,6 +70,7 @@ def write_checkpoint(member: Member) -> None:
     refuse_nonfinite_weights(member)
     buffer = io.BytesIO()
     torch.save(state_of(member), buffer)
+    member.folder.check_claim()
     write_sealed(member.folder.checkpoint, buffer.getvalue(), member.run.id)
 
 

@@ -45,6 +45,7 @@ def close_epoch(cohort: Cohort, member: Member, epoch: int) -> None:
     member.train_loss = means.pop("loss")
     member.tally = Tally()
     if member.logger is not None:
+        member.folder.check_claim()
         member.logger.epoch(
             {
                 "epoch": epoch + 1,
@@ -76,6 +77,7 @@ def finish(cohort: Cohort, member: Member, emit: Emit) -> None:
         "val": None if val is None or splits.val is None else splits.task.measure(val, splits.val.targets, teacher_val),
         "test": {**splits.task.measure(test, splits.test.targets, teacher_test), **splits.task.by_class(test, splits.test.targets)},
     }
+    member.folder.check_claim()
     if "predictions" in options.keep:
         write_predictions(member.folder.predictions, predictions_of(splits, val, test), member.run.id)
     if member.run.kind == "pretrain":

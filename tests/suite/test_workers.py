@@ -157,6 +157,20 @@ def test_a_run_that_ends_its_process_fails_alone_and_the_bench_says_how(folder: 
 
 
 @pytest.mark.slow
+def test_a_run_that_hangs_is_killed_and_fails_alone_and_the_end_is_notified(folder: Path, warm: Path) -> None:
+    tell = "echo $KDZOO_STATUS $KDZOO_RUNS_DONE $KDZOO_RUNS_FAILED $KDZOO_BENCH > told.txt; exit 3"
+    process = bench(folder, "    if training and step == 5: time.sleep(1000)\n", "--run-timeout", "8", "--notify", tell)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 1, output
+    assert outcome(folder) == {"none": "done", "hinton": "done", "odd": "failed"}
+    assert "made no progress for 8 seconds (--run-timeout) and was killed twice" in output
+    assert accuracy(folder, "hinton") == accuracy(warm, "hinton")
+    assert (folder / "told.txt").read_text() == f"failed 2 1 {folder / 'r/b'}\n"
+    assert "--notify: the command ended with status 3" in output
+    assert members_of_group(process.pid) == []
+
+
+@pytest.mark.slow
 def test_a_method_that_forks_and_returns_trains_once(folder: Path, warm: Path) -> None:
     process = bench(folder, "    if training and step == 3: os.fork()\n")
     output, _ = process.communicate(timeout=200)

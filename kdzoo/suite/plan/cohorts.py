@@ -9,7 +9,7 @@ import torch
 
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.needs import MAPS
-from kdzoo.runs.options import WorkerOptions
+from kdzoo.runs.options import ELSEWHERE, WorkerOptions
 from kdzoo.runs.spec import Run
 from kdzoo.runs.store import teacher_store
 from kdzoo.suite.plan.jobs import Job
@@ -54,8 +54,9 @@ def make_jobs(
 def teacher_job(student: PlannedRun, plan: Plan, options: WorkerOptions, processes: int) -> Job:
     """The job that trains the teacher of a student, where that has to be, and checks it.
 
-    Students wait for their teachers, which therefore share all threads among them.
+    Students wait for their teachers, which therefore share all threads of this machine among them; on others a worker has its own.
     """
+    sharing = 1 if options.launcher in ELSEWHERE else processes
     trained = [plan.teachers[i] for i in [student.about["teacher_id"]] if i in plan.teachers]
     return Job(
         name=f"teacher {student.run.teacher} on {student.run.data.val_fraction}",
@@ -63,7 +64,7 @@ def teacher_job(student: PlannedRun, plan: Plan, options: WorkerOptions, process
         folder=str(teacher_store().folder),
         ids=tuple(one.run.id for one in trained),
         options=options.model_copy(update={"wandb": None, "oracle": False, "keep": ("predictions", "student")}),
-        teacher_threads=max(options.threads, options.threads * processes // max(len(plan.teachers), 1)),
+        teacher_threads=max(options.threads, options.threads * sharing // max(len(plan.teachers), 1)),
         units=sum(units_of(one.run) for one in trained if teacher_store().run(one.run.id).state() != "done"),
     )
 

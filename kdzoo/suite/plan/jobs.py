@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
+from kdzoo.runs.fence import Fence
 from kdzoo.runs.options import WorkerOptions
+from kdzoo.runs.store import Store
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,7 @@ class Job:
     units: training steps.
     probes: what is measured, or the first student whose data a teacher is checked on, where none of these has a folder yet:
     each its run and what is recorded beside it, as run.json has them.
+    claim: where several machines share the jobs, the file and the mark of the fence under which its runs are written.
     """
 
     name: str
@@ -31,6 +35,12 @@ class Job:
     checked_run: tuple[str, str] | None = None
     teacher_threads: int = 1
     probes: tuple[dict[str, Any], ...] = ()
+    claim: tuple[str, str] | None = None
+
+    @property
+    def store(self) -> Store:
+        """The store of its runs, which is written under its claim."""
+        return Store(Path(self.folder), Fence(Path(self.claim[0]), self.claim[1]) if self.claim else None)
 
     def to_json(self) -> str:
         return json.dumps({**asdict(self), "options": self.options.model_dump(mode="json")})
@@ -40,8 +50,19 @@ class Job:
         raw = json.loads(line)
         options = WorkerOptions.model_validate(raw.pop("options"))
         checked_run = raw.pop("checked_run")
-        tuples = {"ids": tuple(raw["ids"]), "probes": tuple(raw["probes"]), "checked_run": tuple(checked_run) if checked_run else None}
+        claim = raw.pop("claim")
+        tuples = {
+            "ids": tuple(raw["ids"]),
+            "probes": tuple(raw["probes"]),
+            "checked_run": tuple(checked_run) if checked_run else None,
+            "claim": tuple(claim) if claim else None,
+        }
         return Job(**{**raw, **tuples, "options": options})
+
+    def with_absolute_folders(self) -> Job:
+        """The same job for a process that works in another folder."""
+        checked = (str(Path(self.checked_run[0]).absolute()), self.checked_run[1]) if self.checked_run else None
+        return replace(self, folder=str(Path(self.folder).absolute()), checked_run=checked)
 
     def subset(self, ids: tuple[str, ...]) -> Job:
         """The same job for some of its runs."""

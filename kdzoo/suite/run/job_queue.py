@@ -32,6 +32,13 @@ class JobQueue:
                 return job
         return None
 
+    def take_all(self) -> list[Job]:
+        """Remove and return all jobs whose time has come, those too that come after others: for who keeps that order himself."""
+        now = time.monotonic()
+        due = [job for at, job in self._waiting if at <= now]
+        self._waiting = [(at, job) for at, job in self._waiting if at > now]
+        return due
+
     def add(self, job: Job, *, delay: float = 0.0) -> None:
         """Put a job in front of all others, to be taken after `delay` seconds at the earliest."""
         self._waiting.insert(0, (time.monotonic() + delay, job))

@@ -5,13 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 
 from kdzoo.errors import KdzooError
 from kdzoo.models.placement import Placement
 from kdzoo.runs.atomic import StoreError
 from kdzoo.runs.events import DoseUnknown, Emit, Note
-from kdzoo.runs.store import Store
 from kdzoo.suite.plan.doses import MeasuredRatio, describe, keep_doses
 from kdzoo.suite.plan.jobs import Job
 from kdzoo.suite.run.members import load_pretrain_stage, pretrain_failure
@@ -28,7 +26,7 @@ def measure_doses(job: Job, state: WorkerState, emit: Emit, stop: Callable[[], b
 
     Raises Stopped, with nothing kept, when `stop` says so.
     """
-    began, store, execution = time.process_time(), Store(Path(job.folder)), Placement(job.options.model_copy(update={"teacher_cache": 0}))
+    began, store, execution = time.process_time(), job.store, Placement(job.options.model_copy(update={"teacher_cache": 0}))
     located_runs = [probe_of(entry, store) for entry in job.probes]
     dataset, splits = state.data(located_runs[0], job.options)
     teacher, shapes = None, None

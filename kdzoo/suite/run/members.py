@@ -100,6 +100,7 @@ def begin_with_probe(member: Member, splits: Splits, emit: Emit) -> None:
 def open_loggers(member: Member, options: WorkerOptions, bench: str, emit: Emit) -> Logger:
     """JSON lines first, always; W&B where it was asked for."""
     metrics = member.folder.metrics
+    member.folder.check_claim()
     if metrics.exists() and not metrics.is_file():
         emit(Note(f"{metrics}: expected a file; what was there is kept as {set_aside(metrics).name}"))
     lines = JsonLines(member.folder.metrics, keep_through_step=member.step)

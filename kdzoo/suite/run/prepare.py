@@ -13,7 +13,7 @@ import torch
 from kdzoo.contract.plugins import load_plugins
 from kdzoo.errors import InputError, collect_problems
 from kdzoo.models.placement import why_slow
-from kdzoo.runs.options import ALL, WorkerOptions
+from kdzoo.runs.options import ALL, ELSEWHERE, WorkerOptions
 from kdzoo.runs.store import State
 from kdzoo.runs.wandb_settings import wandb_settings
 from kdzoo.suite.plan.cohorts import groups_in_lockstep
@@ -55,7 +55,7 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
     problems: list[str] = []
     plan = device = settings = None
     with collect_problems(problems):
-        device = device_of(config.device)
+        device = config.device if is_elsewhere(config) and config.device != "auto" else device_of(config.device)
     with collect_problems(problems):
         settings = wandb_settings(config.wandb, os.environ)
     states: dict[str, State] = {}
@@ -63,7 +63,8 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
         plan = make_plan(config, modules)
         states = states_of(plan)
         if any(state != "done" for state in states.values()):  # what has been trained can be
-            notes = preflight(plan, modules or Modules(), config.image_cache, torch.device(device or "cpu"), config.check)
+            tried_on = torch.device(device if device is not None and has_device(device) else "cpu")
+            notes = preflight(plan, modules or Modules(), config.image_cache, tried_on, config.check)
             slow = why_slow((planned.run.recipe.precision for planned in plan.students), torch.device(device or "cpu"))
             plan = replace(plan, notes=(*plan.notes, *notes, *([slow] if slow else [])))
     if problems or plan is None or device is None:
@@ -127,8 +128,18 @@ def device_of(name: str) -> str:
     return name
 
 
+def has_device(device: str) -> bool:
+    """Whether this machine has a device, which workers on other machines may have though it has not."""
+    return not device.startswith("cuda") or torch.cuda.is_available()
+
+
+def is_elsewhere(config: BenchConfig) -> bool:
+    """Whether the workers of a bench may run on other machines than this one."""
+    return config.launcher in ELSEWHERE
+
+
 def free_memory(device: str) -> int:
-    """Bytes that are free on a device, or of this machine's memory."""
-    if device.startswith("cuda"):
+    """Bytes that are free on a device, or of this machine's memory where it is a CPU or another machine's."""
+    if device.startswith("cuda") and has_device(device):
         return int(torch.cuda.mem_get_info(torch.device(device))[0])
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES")

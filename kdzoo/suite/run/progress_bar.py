@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from kdzoo.runs.events import DataLine, Event, Note, RunFailed, Summary, TeacherChecked, TrainingBegun
+from kdzoo.runs.events import CommandToRun, DataLine, Event, Note, RunFailed, Summary, TeacherChecked, TrainingBegun
 from kdzoo.suite.run.progress import Clock, Tracker
 from kdzoo.suite.run.progress_lines import ShownNotes
 from kdzoo.suite.run.wording import best_words, clock_words, ended_words, run_words, teacher_words
@@ -42,7 +42,7 @@ class LiveDisplay:
                 self._above(f"{run_words(event)}: {ended_words(event)}", "red")
             case TeacherChecked():
                 self._above(teacher_words(event), "")
-            case DataLine(text) | Summary(text):
+            case DataLine(text) | Summary(text) | CommandToRun(text):
                 self._above(text, "")
             case Note(text) if self.shown_notes.first(text):
                 self._above(text, "yellow")

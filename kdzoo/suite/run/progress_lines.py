@@ -7,7 +7,19 @@ import time
 from rich.console import Console
 from rich.text import Text
 
-from kdzoo.runs.events import DataLine, Event, Note, PlanMade, RunDone, RunFailed, StepsTaken, Summary, TeacherChecked, TrainingBegun
+from kdzoo.runs.events import (
+    CommandToRun,
+    DataLine,
+    Event,
+    Note,
+    PlanMade,
+    RunDone,
+    RunFailed,
+    StepsTaken,
+    Summary,
+    TeacherChecked,
+    TrainingBegun,
+)
 from kdzoo.suite.run.progress import Clock, Tracker
 from kdzoo.suite.run.wording import best_words, clock_words, ended_words, run_words, teacher_words, together_words
 from kdzoo.text import number_of, one_line
@@ -57,7 +69,7 @@ class PlainDisplay:
                 return f"[{number:{len(str(tracker.total))}}/{tracker.total}] {run_words(event)}: {ended_words(event, apart=apart)}{best}"
             case TeacherChecked():
                 return teacher_words(event)
-            case DataLine(text) | Summary(text):
+            case DataLine(text) | Summary(text) | CommandToRun(text):
                 return text
             case Note(text) if self.shown_notes.first(text):
                 return text

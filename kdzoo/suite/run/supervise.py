@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 from kdzoo.errors import InputError, WorkFailed
 from kdzoo.runs.events import Emit, Event, JobEnded, JobRefused, Note, RunDone, RunFailed, RunsLocked, TeacherFailed, WorkerDied
-from kdzoo.runs.store import RunFolder, Store
+from kdzoo.runs.store import RunFolder
 from kdzoo.suite.plan.jobs import Job, Outcome
 from kdzoo.suite.run.job_queue import JobQueue
 from kdzoo.suite.run.launchers.launcher import Launcher
@@ -83,7 +82,7 @@ class Supervisor:
 
     def _read_outcomes(self, job: Job, silent: set[str]) -> None:
         """Read from disk how those runs of a job came out of which nothing was told; a run without an outcome has failed."""
-        for folder in map(Store(Path(job.folder)).run, sorted(silent)):
+        for folder in map(job.store.run, sorted(silent)):
             if folder.state() == "done":
                 self.outcome.done.add(folder.id)
             else:
@@ -106,7 +105,7 @@ class Supervisor:
                 self._queue.add(job.subset((run_id,)))
                 again += 1
                 continue
-            folder = Store(Path(job.folder)).run(run_id)
+            folder = job.store.run(run_id)
             reason = f"the process that trained this run {death.how} twice; see {death.log}"
             folder.fail(reason + "\n")
             self._fail(folder, reason)

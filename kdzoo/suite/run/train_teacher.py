@@ -24,7 +24,7 @@ from kdzoo.training.train import Stopped
 
 def train_teacher(job: Job, state: WorkerState, emit: Emit, stop: Callable[[], bool]) -> None:
     """Train a teacher, or wait for the process that does, unless it is kept already; raises WorkFailed where that fails."""
-    store, options = Store(Path(job.folder)), job.options.model_copy(update={"threads": job.teacher_threads})
+    store, options = job.store, job.options.model_copy(update={"threads": job.teacher_threads})
     torch.set_num_threads(options.threads)
     for run_id in job.ids:
         folder = store.run(run_id)
@@ -53,7 +53,7 @@ def check_teacher(job: Job, state: WorkerState, emit: Emit) -> None:
         folder, run_id = job.checked_run
         located = LocatedRun.read(Store(Path(folder)).run(run_id))
     elif job.probes:
-        located = probe_of(job.probes[0], Store(Path(job.folder)))
+        located = probe_of(job.probes[0], job.store)
     else:
         return
     torch.set_num_threads(job.options.threads)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
 from kdzoo.runs.events import Emit
-from kdzoo.runs.store import Store
 from kdzoo.suite.plan.jobs import Job
 from kdzoo.suite.run.measure_doses import measure_doses
 from kdzoo.suite.run.train_runs import train_runs
@@ -30,4 +28,4 @@ def work(job: Job, state: WorkerState, emit: Emit, stop: Callable[[], bool]) -> 
         measure_doses(job, state, emit, stop)
     else:
         torch.set_num_threads(job.options.threads)
-        train_runs(Store(Path(job.folder)), job.ids, job.options, state, emit, stop)
+        train_runs(job.store, job.ids, job.options, state, emit, stop)

@@ -40,6 +40,8 @@ def main() -> None:
         jobs.put(None)
 
     signal.signal(signal.SIGTERM, terminate)
+    if hasattr(signal, "SIGUSR2"):  # Slurm's warning before the time is over reaches every process of its job
+        signal.signal(signal.SIGUSR2, terminate)
     threading.Thread(target=_listen, args=(jobs_in, jobs, stopping), daemon=True).start()
     load_plugins(sys.argv[3:])
     state = WorkerState()

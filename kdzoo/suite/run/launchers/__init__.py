@@ -26,7 +26,27 @@ def _here(setup: LauncherSetup) -> Launcher:
     return Here(setup.modules)
 
 
-LAUNCHERS: Registry[Callable[[LauncherSetup], Launcher]] = Registry("launcher", {"local": _local, "here": _here})
+def _print(setup: LauncherSetup) -> Launcher:
+    from kdzoo.suite.run.launchers.print import create
+
+    return create(setup)
+
+
+def _slurm(setup: LauncherSetup) -> Launcher:
+    from kdzoo.suite.run.launchers.slurm import create
+
+    return create(setup)
+
+
+def _ray(setup: LauncherSetup) -> Launcher:
+    from kdzoo.suite.run.launchers.ray import create
+
+    return create(setup)
+
+
+LAUNCHERS: Registry[Callable[[LauncherSetup], Launcher]] = Registry(
+    "launcher", {"local": _local, "here": _here, "print": _print, "slurm": _slurm, "ray": _ray}
+)
 
 
 def create_launcher(setup: LauncherSetup, name: str | None = None) -> Launcher:

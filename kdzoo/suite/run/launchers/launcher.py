@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
+from kdzoo.files import cache_folder
 from kdzoo.runs.events import Event
+from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.jobs import Job
 from kdzoo.suite.run.job_queue import JobQueue
 
@@ -23,13 +25,33 @@ EmitOfJob = Callable[[Job | None, Event], None]
 class LauncherSetup:
     """What a launcher is created with: the folder of its workers' logs, their plugins, and the device that was asked for.
 
-    modules: networks that exist as objects of this process alone, which no other process can train.
+    modules: networks that exist as objects of this process alone, which no other process can train. bench: the folder of the
+    bench. options: what its engine is asked for, by name. lease_seconds: after so many seconds without a sign of life the
+    job of a worker on another machine is taken over. working_folder, environment: of its workers, where not this process's own.
     """
 
     logs: Path
     plugins: Sequence[str] = ()
     device: str = "auto"
     modules: Modules | None = None
+    bench: Path = Path("results")
+    options: Mapping[str, str] = field(default_factory=dict)
+    lease_seconds: float = 300.0
+    working_folder: Path | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @staticmethod
+    def of_bench(config: BenchConfig, modules: Modules | None = None) -> LauncherSetup:
+        """What a bench's configuration says; its workers' logs lie in the cache folder."""
+        return LauncherSetup(
+            cache_folder() / "logs" / config.name,
+            config.plugin,
+            config.device,
+            modules,
+            bench=Path(config.results) / config.name,
+            options=config.asked_of_launcher,
+            lease_seconds=config.lease_seconds,
+        )
 
 
 class Launcher(Protocol):

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from kdzoo.runs.events import JobEnded, Note, WorkerDied, WorkerReady, of_worker
+from kdzoo.suite.plan.jobs import Job
 from kdzoo.suite.run.channel import CHANNEL_LOST, FORKED
 from kdzoo.suite.run.fork import how_it_ended
 from kdzoo.suite.run.job_queue import JobQueue
@@ -23,8 +24,6 @@ from kdzoo.suite.run.launchers.launcher import EmitOfJob, LauncherSetup
 from kdzoo.suite.run.launchers.process import Exit, Messages, Worker
 from kdzoo.text import number_of
 
-HANG_SECONDS = 1800.0
-"""a worker that says nothing for so long is taken for hung and killed"""
 STOPPED_SECONDS = 60.0
 """a driver that has not looked for so long was stopped itself, and its workers perhaps with it: their silence says nothing"""
 STOP_SECONDS = 60.0
@@ -81,7 +80,7 @@ class Local:
                     self._workers.remove(worker)
                     _report_strays(worker, emit)
                     if (job := worker.job) is not None:
-                        emit(job, WorkerDied(_how(message.code), str(worker.log)))
+                        emit(job, WorkerDied(_how_hung(job) if worker.is_hung else _how(message.code), str(worker.log)))
                 case JobEnded():
                     _report_strays(worker, emit)
                     job, worker.job = worker.job, None
@@ -127,13 +126,15 @@ class Local:
     def _start(self) -> Worker:
         number = next(n for n in range(self._size) if all(worker.number != n for worker in self._workers))
         log = self._setup.logs / f"worker-{number}.log"
-        worker = Worker(number, self._setup.plugins, log, environment_of(number, self._gpus), self._messages)
+        environment = {**self._setup.environment, **environment_of(number, self._gpus)}
+        worker = Worker(number, self._setup.plugins, log, environment, self._messages, self._setup.working_folder)
         self._workers.append(worker)
         return worker
 
     def _kill_hung(self) -> None:
         for worker in self._workers:
-            if worker.job is not None and time.monotonic() - worker.last_heard > HANG_SECONDS:
+            if worker.job is not None and time.monotonic() - worker.last_heard > worker.job.options.run_timeout:
+                worker.is_hung = True
                 worker.kill()
 
 
@@ -144,6 +145,10 @@ def _report_strays(worker: Worker, emit: EmitOfJob) -> None:
         text = f"worker {worker.number}: ignored {number_of(count, 'line')} without an event on its channel"
         emit(worker.job, Note(f"{text}; the first: {receiver.first_stray!r}"))
         receiver.strays, receiver.first_stray = 0, ""
+
+
+def _how_hung(job: Job) -> str:
+    return f"made no progress for {job.options.run_timeout:g} seconds (--run-timeout) and was killed"
 
 
 def _how(code: int) -> str:

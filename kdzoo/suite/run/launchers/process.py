@@ -34,10 +34,19 @@ class Worker:
     Jobs and events have pipes of their own; whatever the process prints goes to the log.
     """
 
-    def __init__(self, number: int, plugins: Sequence[str], log: Path, environment: Mapping[str, str], messages: Messages) -> None:
+    def __init__(
+        self,
+        number: int,
+        plugins: Sequence[str],
+        log: Path,
+        environment: Mapping[str, str],
+        messages: Messages,
+        working_folder: Path | None = None,
+    ) -> None:
         self.number = number
         self.log = log
         self.job: Job | None = None
+        self.is_hung = False
         self.last_heard = time.monotonic()
         log.parent.mkdir(parents=True, exist_ok=True)
         jobs_in, jobs_out = os.pipe()
@@ -49,6 +58,7 @@ class Worker:
                 stdout=output,
                 stderr=output,
                 pass_fds=(jobs_in, events_out),
+                cwd=working_folder,
                 env={**os.environ, "OMP_WAIT_POLICY": "passive", **environment},
             )
         os.close(jobs_in)

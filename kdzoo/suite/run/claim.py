@@ -1,0 +1,85 @@
+"""Leases of filelock's, which go stale without signs of life: a worker's on a job, a driver's on its bench. Free of torch."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import SoftFileLockProtocolError, SoftReadWriteLock, Timeout
+
+from kdzoo.runs.atomic import write_bytes
+from kdzoo.runs.fence import Fence
+from kdzoo.suite.run.work_folder import JobFolder, WorkFolder
+
+HEARTBEATS = 5
+"""signs of life within a lease"""
+
+
+class Claim:
+    """A claim on one job, to be asked for again and again: how long another's lease shows no life is counted between the calls."""
+
+    def __init__(self, folder: JobFolder, token: str, lease_seconds: float) -> None:
+        self._folder, self._token = folder, token
+        self._lock = lease(folder.claim, lease_seconds)
+
+    def take(self) -> Fence | None:
+        """Claim the job; None while another worker has it. The fence of this claim then shuts out all earlier ones."""
+        try:
+            self._lock.acquire_write(blocking=False)
+        except Timeout:
+            return None
+        mark = f"{self._token} {self._lock.generation} {socket.gethostname()}-{os.getpid()}"
+        write_bytes(self._folder.path / "claimed", mark.encode())
+        return self._folder.fence(mark)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether another worker may have taken the job over, since this process gave no sign of life."""
+        return self._lock.compromise is not None
+
+    def give_back(self) -> None:
+        with contextlib.suppress(OSError, SoftFileLockProtocolError):  # the driver may have removed the job that it saw end
+            self._lock.release()
+
+
+class DriverWatch:
+    """Looks, again and again, whether a driver is there that may publish further jobs."""
+
+    def __init__(self, work: WorkFolder, lease_seconds: float) -> None:
+        self._work, self._lock = work, lease(work.driver, lease_seconds)
+
+    def is_there(self) -> bool:
+        """Whether some driver has shown a sign of life within its lease."""
+        if not self._work.driver.with_name("driver.rw").is_dir():  # to ask for the lease would make it
+            return False
+        try:
+            self._lock.acquire_write(blocking=False)
+        except Timeout:
+            return True
+        except (OSError, SoftFileLockProtocolError):  # it has just ended, and removed its folder
+            return False
+        self._lock.release()
+        return False
+
+
+@contextlib.contextmanager
+def driving(work: WorkFolder, lease_seconds: float) -> Iterator[None]:
+    """Show workers that further jobs may come; several drivers may."""
+    work.path.mkdir(parents=True, exist_ok=True)
+    lock = lease(work.driver, lease_seconds)
+    lock.acquire_read(blocking=True)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError, SoftFileLockProtocolError):
+            lock.release()
+
+
+def lease(file: Path, seconds: float) -> SoftReadWriteLock:
+    """A lease that goes stale after so many seconds without a sign of life, as others count them."""
+    return SoftReadWriteLock(
+        file, blocking=False, is_singleton=False, heartbeat_interval=seconds / HEARTBEATS, stale_threshold=seconds, poll_interval=0.1
+    )

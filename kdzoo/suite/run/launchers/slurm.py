@@ -1,0 +1,126 @@
+"""The launcher `slurm`: jobs as arrays of Slurm, submitted by submitit, which checkpoint and are queued again before their time is over.
+
+Free of torch.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from kdzoo.errors import InputError
+from kdzoo.suite.run.launchers.launcher import EmitOfJob, LauncherSetup
+from kdzoo.suite.run.launchers.shared import Shared
+from kdzoo.suite.run.take_work import Workers, take_work
+from kdzoo.suite.run.work_folder import JobFolder
+
+MANY_TIMEOUTS = 10_000
+"""a job goes on from its checkpoints however often its time has been over"""
+QUEUE_SECONDS = 3.0
+"""between two looks at Slurm's queue"""
+LAG_SECONDS = 10.0
+"""a job that has left the queue may have written its end so long before this machine sees it"""
+
+
+class Task:
+    """What an element of an array does; submitit calls `checkpoint` in the middle of it when Slurm's signal comes."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._workers: Workers | None = None
+
+    def __call__(self) -> None:
+        with Workers() as self._workers:
+            take_work(Path(self._path), lambda event: None, workers=self._workers)
+
+    def checkpoint(self) -> Any:
+        """Have the worker process write its checkpoints; what is to be submitted again."""
+        from submitit.helpers import DelayedSubmission
+
+        if self._workers is not None:
+            self._workers.close()
+        return DelayedSubmission(Task(self._path))
+
+
+class Slurm:
+    """The engine whose workers Slurm starts."""
+
+    def __init__(self, setup: LauncherSetup, clock: Callable[[], float] = time.monotonic) -> None:
+        self._setup, self._clock = setup, clock
+        self._tasks: dict[Path, str] = {}
+        """by the job's folder, the name of its task in the queue"""
+        self._queue: frozenset[str] = frozenset()
+        self._looked_at = float("-inf")
+        self._left: dict[str, float] = {}
+        """when a task was first missed in the queue"""
+
+    def announce(self, folders: Sequence[JobFolder], emit: EmitOfJob) -> None:
+        """Slurm's own commands show its queue."""
+
+    def start(self, folders: Sequence[JobFolder], processes: int) -> None:
+        """Submit an array; raises InputError where Slurm or submitit refuses it."""
+        import submitit
+
+        work = folders[0].path.parent
+        executor = submitit.AutoExecutor(folder=work / "slurm", cluster="slurm", slurm_max_num_timeout=MANY_TIMEOUTS)
+        threads = max(max(one.job.options.threads, one.job.teacher_threads) for one in (folder.read() for folder in folders))
+        wanted = {
+            "name": work.parent.name,
+            "slurm_array_parallelism": processes,
+            "cpus_per_task": threads,
+            **({"gpus_per_node": 1} if self._setup.device.startswith("cuda") else {}),
+            **{key: int(value) if value.isdecimal() else value for key, value in self._setup.options.items()},
+        }
+        try:
+            executor.update_parameters(**wanted)
+            tasks = executor.submit_array([Task(str(folder.path)) for folder in folders])
+        except (NameError, TypeError) as error:
+            raise InputError(f"launcher_option: submitit does not take it: {error}") from error
+        except submitit.core.utils.FailedJobError as error:
+            raise InputError(f"launcher slurm: sbatch refused the jobs: {error}") from error
+        for folder, task in zip(folders, tasks, strict=True):
+            self._tasks[folder.path] = task.job_id
+        self._looked_at = float("-inf")
+
+    def how_it_ended(self, folder: JobFolder) -> str | None:
+        """That a task has left the queue, once its end would have been seen."""
+        task, now = self._tasks[folder.path], self._clock()
+        if now - self._looked_at > QUEUE_SECONDS:
+            self._look(now)
+        if task in self._queue:
+            self._left.pop(task, None)
+            return None
+        if now - self._left.setdefault(task, now) < LAG_SECONDS:
+            return None
+        return f"left Slurm's queue (job {task}) without an end; its output is in {folder.path.parent / 'slurm'}"
+
+    def stop(self) -> None:
+        """Cancel what is in the queue: Slurm asks workers to end, which write checkpoints, before it kills them."""
+        self._look(self._clock())
+        if left := sorted(set(self._tasks.values()) & self._queue):
+            subprocess.run(["scancel", *left], check=False, capture_output=True)
+        self._tasks.clear()
+
+    def _look(self, now: float) -> None:
+        """Read the queue; where the controller does not answer, it stays as it was."""
+        asked = subprocess.run(["squeue", "--me", "-h", "-r", "-o", "%i"], check=False, capture_output=True, text=True)
+        if asked.returncode == 0:
+            self._queue, self._looked_at = frozenset(asked.stdout.split()), now
+
+
+def create(setup: LauncherSetup) -> Shared:
+    """The launcher; raises InputError where Slurm or submitit is not installed."""
+    problems = []
+    if shutil.which("sbatch") is None:
+        problems.append("launcher slurm: sbatch was not found; run this on a machine that submits jobs to Slurm")
+    try:
+        import submitit  # noqa: F401
+    except ImportError:
+        problems.append("launcher slurm: submitit is not installed; pip install 'kdzoo[slurm]'")
+    if problems:
+        raise InputError(*problems)
+    return Shared(setup, Slurm(setup))

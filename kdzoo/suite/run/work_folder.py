@@ -1,0 +1,222 @@
+"""Jobs as files in a bench's folder, for workers on every machine that sees it. Free of torch.
+
+<bench>/work/<job>/  job.json     what is to be done, and what a machine needs for it
+                     claim.rw/    the lease of the worker that does it (filelock's)
+                     claimed      the mark of the latest claim, which fences off earlier ones
+                     events.jsonl what its workers told, one event a line
+                     end.json     written last: its presence means that the job has ended
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdzoo.errors import InputError
+from kdzoo.files import cache_folder, read_file
+from kdzoo.runs.atomic import read_json, write_json
+from kdzoo.runs.events import Event, decode, encode
+from kdzoo.runs.fence import Fence
+from kdzoo.runs.spec import ENGINE
+from kdzoo.suite.plan.jobs import Job
+from kdzoo.suite.run.launchers.launcher import LauncherSetup
+from kdzoo.version import VERSION
+
+WORK = "work"
+KEPT_VARIABLES = ("KDZOO_DATA",)
+"""variables of the driver's environment that its workers have too, beside the cache folder"""
+
+
+@dataclass(frozen=True)
+class SharedJob:
+    """A job, and what a machine needs to do it.
+
+    token: of this publication, so that a claim on an earlier one is never taken for one on this. number: the place in the order.
+    """
+
+    job: Job
+    token: str
+    number: int
+    plugins: tuple[str, ...]
+    device: str
+    working_folder: str
+    environment: dict[str, str]
+    lease_seconds: float
+    version: str = VERSION
+    engine: int = ENGINE
+
+    def faults(self) -> list[str]:
+        """What this machine lacks, one line each."""
+        machine = socket.gethostname()
+        faults = []
+        if (self.version, self.engine) != (VERSION, ENGINE):
+            faults.append(f"{machine}: expected kdzoo {self.version} (engine {self.engine}), found {VERSION} (engine {ENGINE})")
+        needed = {
+            "the bench's folder": self.job.checked_run[0] if self.job.checked_run else self.job.folder,
+            "the working folder": self.working_folder,
+            "the cache folder": self.environment["KDZOO_CACHE"],
+            **({"the data folder": self.environment["KDZOO_DATA"]} if "KDZOO_DATA" in self.environment else {}),
+        }
+        faults += [f"{machine}: {what} {path} is not there" for what, path in needed.items() if not Path(path).is_dir()]
+        faults += [f"{machine}: the plugin {path} is not there" for path in self.plugins if not Path(path).exists()]
+        return faults
+
+
+@dataclass(frozen=True)
+class End:
+    """How a job ended. refused: why it cannot be done; failed: why a teacher could not be trained."""
+
+    refused: tuple[str, ...] = ()
+    failed: str | None = None
+
+    @property
+    def is_good(self) -> bool:
+        return not self.refused and self.failed is None
+
+
+@dataclass(frozen=True)
+class JobFolder:
+    """The folder of one job."""
+
+    path: Path
+
+    @property
+    def claim(self) -> Path:
+        return self.path / "claim"
+
+    @property
+    def events(self) -> Path:
+        return self.path / "events.jsonl"
+
+    def exists(self) -> bool:
+        return (self.path / "job.json").exists()
+
+    def write(self, shared: SharedJob) -> None:
+        """Publish a job."""
+        content = {**vars(shared), "job": json.loads(shared.job.to_json())}
+        write_json(self.path / "job.json", content)
+
+    def read(self) -> SharedJob:
+        """What is to be done; raises InputError where that is gone or damaged."""
+        content = read_json(self.path / "job.json")
+        try:
+            job = Job.from_json(json.dumps(content.pop("job")))
+            return SharedJob(**{**content, "job": job, "plugins": tuple(content["plugins"])})
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"{self.path / 'job.json'}: damaged ({error})") from error
+
+    def fence(self, mark: str) -> Fence:
+        return Fence(self.path / "claimed", mark)
+
+    def end(self) -> End | None:
+        """How the job ended; None while it has not."""
+        try:
+            content = json.loads(read_file(self.path / "end.json"))
+            return End(tuple(content["refused"]), content["failed"])
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError):  # it has ended, and its runs' folders say how
+            return End()
+
+    def write_end(self, end: End) -> None:
+        write_json(self.path / "end.json", {"refused": list(end.refused), "failed": end.failed})
+
+
+@dataclass(frozen=True)
+class WorkFolder:
+    """The jobs of a bench that workers may take."""
+
+    path: Path
+
+    @staticmethod
+    def of_bench(bench: Path) -> WorkFolder:
+        return WorkFolder(bench.absolute() / WORK)
+
+    @property
+    def driver(self) -> Path:
+        """The lease of a driver, which may publish further jobs."""
+        return self.path / "driver"
+
+    @property
+    def logs(self) -> Path:
+        """What workers print, a folder for each `kdzoo work`."""
+        return self.path / "logs"
+
+    def jobs(self) -> list[JobFolder]:
+        """All jobs, in no order."""
+        found = [JobFolder(entry) for entry in self.path.iterdir()] if self.path.is_dir() else []
+        return [folder for folder in found if folder.exists()]
+
+    def publish(self, job: Job, number: int, setup: LauncherSetup) -> JobFolder:
+        """Write a job for workers to take. The same job that is still open stays as it is; one that has ended is made new."""
+        name = hashlib.sha256(json.dumps([job.name, job.ids]).encode()).hexdigest()[:12]
+        folder = JobFolder(self.path / f"{job.kind}-{name}")
+        if folder.exists() and folder.end() is None:
+            return folder
+        shutil.rmtree(folder.path, ignore_errors=True)
+        kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ} | {"KDZOO_CACHE": str(cache_folder())}
+        shared = SharedJob(
+            job=job.with_absolute_folders(),
+            token=secrets.token_hex(8),
+            number=number,
+            plugins=tuple(str(Path(plugin).absolute()) for plugin in setup.plugins),
+            device=setup.device,
+            working_folder=os.getcwd(),
+            environment={
+                **{name: str(Path(value).absolute()) for name, value in kept.items()},
+                "KDZOO_CACHE": str(cache_folder().absolute()),
+            },
+            lease_seconds=setup.lease_seconds,
+        )
+        folder.write(shared)
+        return folder
+
+    def remove_ended(self) -> None:
+        """Remove the jobs that have come to a good end, and the folder with its logs where no other job is left."""
+        for folder in self.jobs():
+            end = folder.end()
+            if end is not None and end.is_good:
+                shutil.rmtree(folder.path, ignore_errors=True)
+        if not self.jobs():
+            shutil.rmtree(self.path, ignore_errors=True)
+
+
+class EventLog:
+    """Appends events to a job's file, as long as the claim stands."""
+
+    def __init__(self, folder: JobFolder, fence: Fence) -> None:
+        self._file, self._fence = folder.events, fence
+
+    def append(self, event: Event) -> None:
+        """Write an event; raises ClaimLost where another worker has taken the job over."""
+        self._fence.check()
+        with self._file.open("ab", buffering=0) as file:
+            file.write(b"\n" + encode(event).encode() + b"\n")  # half a line of a worker that died must not spoil the event
+
+
+class EventTail:
+    """Reads the events of a job as they are written."""
+
+    def __init__(self, folder: JobFolder) -> None:
+        self._file, self._offset, self._half = folder.events, 0, b""
+
+    def new_events(self) -> Iterator[Event]:
+        """The events since the last call."""
+        try:
+            with self._file.open("rb") as file:
+                file.seek(self._offset)
+                block = file.read()
+        except OSError:  # no worker has begun yet
+            return
+        self._offset += len(block)
+        *lines, self._half = (self._half + block).split(b"\n")
+        for line in lines:
+            if (event := decode(line)) is not None:
+                yield event

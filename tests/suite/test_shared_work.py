@@ -1,0 +1,168 @@
+"""Jobs that workers on any machine take from a bench's folder: claims, fences, what happens to a worker that dies or sleeps."""
+
+import dataclasses
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from processes import members_of_group, running_in
+from shared_benches import assert_same_results, bench, slow_checkpoint, wait_until, work
+
+from kdzoo.errors import InputError
+from kdzoo.runs.events import Note, RunDone
+from kdzoo.runs.fence import ClaimLost
+from kdzoo.runs.options import WorkerOptions
+from kdzoo.runs.store import Store
+from kdzoo.suite.plan.jobs import Job
+from kdzoo.suite.run.claim import Claim, DriverWatch, driving
+from kdzoo.suite.run.launchers.launcher import LauncherSetup
+from kdzoo.suite.run.take_work import ready_jobs
+from kdzoo.suite.run.work_folder import End, EventLog, EventTail, JobFolder, WorkFolder
+
+LEASE = 2.0
+
+
+def job(name: str, after: str | None = None) -> Job:
+    return Job(name, "students", "r/b", (name,), WorkerOptions(threads=3), units=7, waits_for=after, checked_run=("r/b", "x-1"))
+
+
+def published(tmp_path: Path, one: Job) -> JobFolder:
+    return WorkFolder.of_bench(tmp_path).publish(one, 1, LauncherSetup(tmp_path, ("mine.py",), bench=tmp_path))
+
+
+def test_a_job_is_read_as_it_was_published_with_what_a_machine_needs_for_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KDZOO_CACHE", "cache")
+    folder = published(tmp_path, job("at-1"))
+    shared = folder.read()
+    assert shared.job == dataclasses.replace(job("at-1"), folder=str(tmp_path / "r/b"), checked_run=(str(tmp_path / "r/b"), "x-1"))
+    assert shared.plugins == (str(tmp_path / "mine.py"),)
+    assert shared.environment["KDZOO_CACHE"] == str(tmp_path / "cache")
+    missing = "\n".join(shared.faults())
+    assert "the cache folder" in missing
+    assert "mine.py is not there" in missing
+    assert dataclasses.replace(shared, version="0.0.1").faults()[0].startswith(f"{os.uname().nodename}: expected kdzoo 0.0.1")
+    (folder.path / "job.json").write_text('{"job": 1}')
+    with pytest.raises(InputError, match=r"job\.json: damaged"):
+        folder.read()
+
+
+def test_a_job_that_is_open_is_not_published_anew_and_one_that_has_ended_is(tmp_path):
+    token = published(tmp_path, job("at-1")).read().token
+    assert published(tmp_path, job("at-1")).read().token == token
+    folder = published(tmp_path, job("at-1"))
+    folder.write_end(End(failed="as planned"))
+    assert folder.end() == End(failed="as planned")
+    assert published(tmp_path, job("at-1")).end() is None
+    assert folder.read().token != token
+
+
+def test_one_worker_has_a_job_and_another_gets_it_when_no_sign_of_life_comes(tmp_path):
+    folder = published(tmp_path, job("at-1"))
+    first, second = Claim(folder, "t", 60.0), Claim(folder, "t", 60.0)
+    fence = first.take()
+    assert fence is not None
+    fence.check()
+    assert second.take() is None
+    first.give_back()
+    assert second.take() is not None
+    with pytest.raises(ClaimLost, match="another worker has taken over"):
+        fence.check()
+    second.give_back()
+
+
+def test_nothing_is_written_to_a_run_under_a_claim_that_is_lost(tmp_path):
+    folder = published(tmp_path, job("at-1"))
+    (folder.path / "claimed").write_text("t 2")
+    late, current = (Store(tmp_path, folder.fence(mark)).run("at-1") for mark in ("t 1", "t 2"))
+    with pytest.raises(ClaimLost):
+        late.fail("no")
+    assert not (tmp_path / "runs/at-1/error.txt").exists()
+    current.fail("yes")
+    assert late.failure() == current.failure()
+    with pytest.raises(ClaimLost):
+        EventLog(folder, folder.fence("t 1")).append(Note("late"))
+    shutil.rmtree(folder.path)
+    with pytest.raises(ClaimLost):
+        current.fail("its job is gone")
+
+
+def test_events_are_read_once_as_they_come_also_after_half_a_line(tmp_path):
+    folder = published(tmp_path, job("at-1"))
+    (folder.path / "claimed").write_text("t 1")
+    log, tail = EventLog(folder, folder.fence("t 1")), EventTail(folder)
+    assert list(tail.new_events()) == []
+    log.append(Note("one"))
+    assert list(tail.new_events()) == [Note("one")]
+    with folder.events.open("ab") as file:
+        file.write(b'Note {"text": "a worker that di')
+    assert list(tail.new_events()) == []
+    done = RunDone("at-1", "at", "", 0, "classification", None, 0.5, 1.0)
+    log.append(done)
+    assert list(tail.new_events()) == [done]
+
+
+def test_a_job_waits_for_the_one_that_it_comes_after_and_for_ever_where_that_is_refused(tmp_path):
+    teacher, student = published(tmp_path, job("teacher")), published(tmp_path, job("at-1", after="teacher"))
+    work_folder = WorkFolder.of_bench(tmp_path)
+    assert list(ready_jobs({student: student.read()}, work_folder)) == []
+    teacher.write_end(End(refused=("at chance",)))
+    assert list(ready_jobs({student: student.read()}, work_folder)) == []
+    teacher.write_end(End())
+    assert list(ready_jobs({student: student.read()}, work_folder)) == [student]
+
+
+def test_a_driver_is_seen_while_it_is_there(tmp_path):
+    work_folder = WorkFolder.of_bench(tmp_path)
+    watch = DriverWatch(work_folder, 60.0)
+    with driving(work_folder, 60.0), driving(work_folder, 60.0):
+        assert watch.is_there()
+    assert not watch.is_there()
+    work_folder.remove_ended()
+    assert not work_folder.path.exists()
+
+
+def print_bench(folder: Path, undisturbed: Path) -> subprocess.Popen[str]:
+    """Start a bench whose commands are printed, with a kept teacher, and wait for its jobs."""
+    shutil.copytree(undisturbed / "cache", folder / "cache")
+    driver = bench(folder, "--launcher", "print", "--lease-seconds", str(LEASE))
+    wait_until(lambda: list(folder.glob("r/b/work/students-*/job.json")), [driver])
+    return driver
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_and_one_that_sleeps_lose_their_jobs_and_no_result(tmp_path: Path, undisturbed: Path) -> None:
+    """The first of three workers is killed, the second is stopped until the third has its job; then it wakes, and writes nothing."""
+    driver = print_bench(tmp_path, undisturbed)
+    doomed = work(tmp_path)
+    checkpoint = slow_checkpoint(tmp_path)
+    wait_until(checkpoint.exists, [driver, doomed])
+    doomed.kill()
+    sleeper, before = work(tmp_path), marks(tmp_path)
+    wait_until(lambda: marks(tmp_path) - before, [driver, sleeper])
+    saved = checkpoint.stat().st_mtime_ns
+    wait_until(lambda: checkpoint.stat().st_mtime_ns != saved, [driver, sleeper])
+    for process in running_in(sleeper.pid):
+        os.kill(process, signal.SIGSTOP)
+    last, before = work(tmp_path), marks(tmp_path)
+    wait_until(lambda: marks(tmp_path) - before, [driver, last])
+    for process in running_in(sleeper.pid):
+        os.kill(process, signal.SIGCONT)
+    output, _ = driver.communicate(timeout=200)
+    assert driver.returncode == 0, output
+    for worker in (sleeper, last):
+        told, _ = worker.communicate(timeout=60)
+        assert worker.returncode == 0, told
+    assert_same_results(tmp_path, undisturbed)
+    assert "kdzoo work " in output
+    assert not (tmp_path / "r/b/work").exists()
+    for worker in (doomed, sleeper, last, driver):
+        assert members_of_group(worker.pid) == []
+
+
+def marks(folder: Path) -> set[str]:
+    """The marks of all claims on jobs that are open."""
+    return {file.read_text() for file in folder.glob("r/b/work/students-*/claimed")}
