@@ -24,9 +24,10 @@ def cluster() -> Iterator[Any]:
     """A head without a CPU, and two nodes of one CPU, which notice within seconds that one of them is gone."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(ON_LOOPBACK, "0")
+        patch.setenv("RAY_raylet_start_wait_time_s", "300")
         from ray.cluster_utils import Cluster
 
-        soon = {"health_check_period_ms": 500, "health_check_timeout_ms": 1000, "health_check_failure_threshold": 2}
+        soon = {"health_check_period_ms": 1000, "health_check_timeout_ms": 5000, "health_check_failure_threshold": 3}
         head = {"num_cpus": 0, "include_dashboard": False, "_system_config": {**soon, "health_check_initial_delay_ms": 0}}
         started = Cluster(initialize_head=True, head_node_args=head)
         try:

@@ -5,6 +5,8 @@ import os
 import shutil
 import signal
 import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,13 +14,14 @@ from processes import members_of_group, running_in
 from shared_benches import assert_same_results, bench, slow_checkpoint, wait_until, work
 
 from kdzoo.errors import InputError
-from kdzoo.runs.events import Note, RunDone
+from kdzoo.runs.events import Event, JobEnded, Note, RunDone, WorkerDied
 from kdzoo.runs.fence import ClaimLost
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.store import Store
 from kdzoo.suite.plan.jobs import Job
 from kdzoo.suite.run.claim import Claim, DriverWatch, driving
-from kdzoo.suite.run.launchers.launcher import LauncherSetup
+from kdzoo.suite.run.job_queue import JobQueue
+from kdzoo.suite.run.launchers import LauncherSetup, create_launcher
 from kdzoo.suite.run.take_work import ready_jobs
 from kdzoo.suite.run.work_folder import End, EventLog, EventTail, JobFolder, WorkFolder
 
@@ -115,13 +118,45 @@ def test_a_job_waits_for_the_one_that_it_comes_after_and_for_ever_where_that_is_
     assert list(ready_jobs({student: student.read()}, work_folder)) == [student]
 
 
+def test_a_job_that_another_driver_has_removed_ends_where_its_runs_have_come_out_and_is_published_anew_elsewhere(tmp_path):
+    told: list[Event] = []
+    queue = JobQueue([Job("one", "students", str(tmp_path), ("at-1",), WorkerOptions())])
+
+    def emit(of_job: Job | None, event: Event) -> None:
+        told.append(event)
+        if isinstance(event, WorkerDied):
+            assert of_job is not None
+            queue.add(of_job)
+
+    launcher = create_launcher(LauncherSetup(tmp_path, bench=tmp_path), "print")
+    with launcher, ThreadPoolExecutor(1) as threads:
+        running = threads.submit(launcher.run, queue, emit, lambda: False)
+        for come_out in (False, True):
+            while not WorkFolder.of_bench(tmp_path).jobs():
+                time.sleep(0.02)
+            (folder,) = WorkFolder.of_bench(tmp_path).jobs()
+            if come_out:
+                Store(tmp_path).run("at-1").fail("as planned")
+            shutil.rmtree(folder.path)
+            while come_out is False and not any(isinstance(event, WorkerDied) for event in told):
+                time.sleep(0.02)
+        running.result(timeout=30)
+    ends = [event for event in told if isinstance(event, WorkerDied | JobEnded)]
+    assert [type(event) for event in ends] == [WorkerDied, JobEnded]
+    assert isinstance(ends[0], WorkerDied)
+    assert "lost its folder" in ends[0].how
+
+
 def test_a_driver_is_seen_while_it_is_there(tmp_path):
     work_folder = WorkFolder.of_bench(tmp_path)
     watch = DriverWatch(work_folder, 60.0)
     with driving(work_folder, 60.0), driving(work_folder, 60.0):
         assert watch.is_there()
+        published(tmp_path, job("at-1"))
     assert not watch.is_there()
-    work_folder.remove_ended()
+    assert [folder.exists() for folder in work_folder.jobs()] == [True], "jobs outlast their driver"
+    shutil.rmtree(work_folder.jobs()[0].path)
+    assert not watch.is_there()
     assert not work_folder.path.exists()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,8 +53,9 @@ class DriverWatch:
         self._work, self._lock = work, lease(work.driver, lease_seconds)
 
     def is_there(self) -> bool:
-        """Whether some driver has shown a sign of life within its lease."""
-        if not self._work.driver.with_name("driver.rw").is_dir():  # to ask for the lease would make it
+        """Whether some driver has shown a sign of life within its lease; where none has and no job is left, its lease is removed."""
+        files = self._work.driver.with_name("driver.rw")
+        if not files.is_dir():  # to ask for the lease would make them
             return False
         try:
             self._lock.acquire_write(blocking=False)
@@ -61,7 +63,11 @@ class DriverWatch:
             return True
         except (OSError, SoftFileLockProtocolError):  # it has just ended, and removed its folder
             return False
-        self._lock.release()
+        if not self._work.jobs():
+            shutil.rmtree(files, ignore_errors=True)
+        with contextlib.suppress(OSError, SoftFileLockProtocolError):
+            self._lock.release()
+            self._work.path.rmdir()
         return False
 
 

@@ -114,9 +114,9 @@ class Shared:
     def _follow(self, one: OpenJob, emit: EmitOfJob) -> bool:
         """Pass on what is new of a job; whether it has ended."""
         how = self._engine.how_it_ended(one.folder) if one.is_started else None
-        if not one.folder.exists():
-            how = f"lost its folder {one.folder.path}"
         end = one.folder.end()  # after the engine was asked: a worker may have written it as its last act
+        if not one.folder.exists():  # another driver of this bench has seen its end, or somebody has removed it
+            end, how = (End(), None) if is_over(one.job) else (None, f"lost its folder {one.folder.path}")
         for event in one.tail.new_events():
             emit(one.job, of_worker(event, one.number))
         if end is not None:
@@ -124,6 +124,11 @@ class Shared:
         elif how is not None:
             emit(one.job, WorkerDied(how, str(one.folder.path.parent)))
         return end is not None or how is not None
+
+
+def is_over(job: Job) -> bool:
+    """Whether every run of a job has come out; False for one that has none."""
+    return bool(job.ids) and all(job.store.run(run_id).state() in ("done", "failed") for run_id in job.ids)
 
 
 def emit_end(job: Job, end: End, emit: EmitOfJob) -> None:
