@@ -18,6 +18,7 @@ import timm
 import torch
 from pages import FENCE, Page
 from PIL import Image
+from recordings import record
 from safetensors.torch import save_file
 
 from kdzoo.cli.app import app
@@ -125,6 +126,7 @@ def furnished(place: Path, hub: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             labels = np.arange(count) % 100
             images = patterns[labels] + random.integers(0, 16, (count, 32, 32, 3), dtype=np.uint8)
             np.savez(place / data / "cifar100" / f"{part}.npz", images=images, labels=labels, classes=names)
+    record(place / "sets", takes=50)
     monkeypatch.setenv("KDZOO_DATA", str(place / "sets"))
     torch.manual_seed(1)
     torch.save(timm.create_model("resnet50").state_dict(), place / "my_resnet50.pth")

@@ -154,9 +154,10 @@ def data_show(
 
 @data.command("prepare", cls=Command, epilog=EXIT_CODES)
 def data_prepare(
-    name: Annotated[str, argument("mnist, cifar10 or cifar100.", metavar="NAME", names_of=complete.downloads)], data_root: DataRoot = None
+    name: Annotated[str, argument("mnist, cifar10, cifar100 or fsdd.", metavar="NAME", names_of=complete.downloads)],
+    data_root: DataRoot = None,
 ) -> int:
-    """Download a data set through torchvision, and check it. If it is there already, only check it.
+    """Download a data set, images through torchvision, and check it. If it is there already, only check it.
 
     \b
     Example:
@@ -176,7 +177,8 @@ def data_prepare(
         ) from error
     dataset = load(name, root=root)
     line = (
-        f"{name}: {len(dataset.train.targets)} + {len(dataset.test.targets)} images, {len(dataset.classes)} classes, in {chosen_root(root)}"
+        f"{name}: {len(dataset.train.targets)} + {len(dataset.test.targets)} {'maps' if dataset.holds_maps else 'images'}, "
+        f"{len(dataset.classes)} classes, in {chosen_root(root)}"
     )
     print_text(line)
     return 0

@@ -75,7 +75,7 @@ def from_torchvision(folder: Path, name: str, allow_download: bool) -> Raw:
         pass  # not there: torchvision says no more than that
     if allow_download:
         try:
-            return prepare(name, folder)
+            return _download(folder, name)
         except (OSError, RuntimeError, urllib.error.URLError):
             pass  # no network, or a host that does not answer: the message below is what helps
     places = f"{folder / name / 'train.npz'} and torchvision's files below {folder}"
@@ -83,21 +83,30 @@ def from_torchvision(folder: Path, name: str, allow_download: bool) -> Raw:
 
 
 def prepare(name: str, root: Path | None) -> Raw:
-    """Download a data set and check its archives, through torchvision, unless `{root}/{name}/{train,test}.npz` are there.
+    """Download a data set and check its archives, images through torchvision, unless `{root}/{name}/{train,test}.npz` are there.
 
     Raises OSError or RuntimeError where the download fails, and InputError for what is there and damaged.
     """
     name = HALVED.get(name, name)
     if (source := DATA.find(name)) is not None and (command := source.get):
         raise InputError(f"data: {name} is not downloaded by kdzoo; fetch it in {data_root(root)}: {command}")
+    if name == "fsdd":
+        from kdzoo.data import fsdd
+
+        fsdd.prepare(data_root(root))
+        return fsdd.read_maps(data_root(root) / str(DATA.get(name).files))
     if name not in TORCHVISION:
-        raise InputError(unknown("data", name, [*TORCHVISION, *HALVED]))
-    if (packed := read_packed(data_root(root), name)) is not None:
-        return packed
+        raise InputError(unknown("data", name, [*TORCHVISION, *HALVED, "fsdd"]))
+    packed = read_packed(data_root(root), name)
+    return _download(data_root(root), name) if packed is None else packed
+
+
+def _download(folder: Path, name: str) -> Raw:
+    """A data set from torchvision's own files, downloaded; raises OSError or RuntimeError where that fails."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(DOWNLOAD_TIMEOUT_SECONDS)
     try:
-        return _read_torchvision(data_root(root), name, download=True)
+        return _read_torchvision(folder, name, download=True)
     finally:
         socket.setdefaulttimeout(before)
 

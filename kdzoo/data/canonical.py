@@ -29,6 +29,8 @@ Array = NDArray[Any]
 class Raw:
     """What a source reads: images (N, H, W[, C]) uint8 and labels (N,) of train and test, and the classes' names.
 
+    Maps of something else than light, such as of sound, are float32 from 0 to 255 in place of images.
+
     Labels are numbers from 0 or names where `classes` names them; without names they say themselves which classes there
     are (`labels.map_labels`). Of a task of measured numbers they are these, and `classes` names the one output. notes: what was
     passed over in reading, a sentence each. task: what is learned of the labels. further: more columns of labels of the same
@@ -77,6 +79,10 @@ def make_dataset(name: str, raw: Raw, source: str = "") -> Dataset:
         for part, images in arrays.items()
         if len(images) != len(numbers[part])
     ]
+    if arrays["train"].dtype != arrays["test"].dtype:
+        problems.append(
+            f"data: expected images or maps in both parts, got {arrays['train'].dtype} in train and {arrays['test'].dtype} in test"
+        )
     if arrays["train"].shape[1:] != arrays["test"].shape[1:]:
         shapes = " and ".join(f"{part} images of {images.shape[1:]}" for part, images in arrays.items())
         problems.append(f"data: expected one shape of all images (H, W, C), got {shapes}")
@@ -144,10 +150,12 @@ def keys_of(digests: Array) -> Tensor:
 
 
 def _as_images(images: Any, part: str) -> Array:
-    """Images as (N, H, W, C); InputError for an array that holds none."""
+    """Images, or float32 maps, as (N, H, W, C); InputError for an array that holds neither."""
     array = np.asarray(images)
-    if array.dtype != np.uint8:
-        raise InputError(f"data: expected uint8 images in 0..255, got {array.dtype} in {part}")
+    if array.dtype not in (np.uint8, np.float32):
+        raise InputError(f"data: expected uint8 images, or float32 maps, in 0..255, got {array.dtype} in {part}")
+    if array.dtype == np.float32 and array.size and not (array.min() >= 0 and array.max() <= 255):  # NaN is not either
+        raise InputError(f"data: expected float32 maps from 0 to 255, got {array.min():g} to {array.max():g} in {part}")
     array = array[..., None] if array.ndim == 3 else array
     if array.ndim != 4 or array.shape[3] not in (1, 3):
         raise InputError(f"data: expected {part} images (N, H, W) or (N, H, W, C) of 1 or 3 channels, got the shape {np.shape(images)}")

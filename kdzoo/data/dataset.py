@@ -38,7 +38,7 @@ class LazyImages:
 
 
 Pixels = Tensor | LazyImages
-"""images (N, C, H, W) uint8, in memory or in files"""
+"""images (N, C, H, W) uint8, in memory or in files; or maps of something else than light, float32 in memory from 0 to 255"""
 
 
 def as_lazy(images: Tensor) -> LazyImages:
@@ -49,7 +49,7 @@ def as_lazy(images: Tensor) -> LazyImages:
 
 @dataclass(frozen=True)
 class Subset:
-    """images (N, C, H, W) uint8, in memory or in files; targets (N,) on the CPU, int64 with -1 where there is no
+    """images (N, C, H, W) uint8, in memory or in files, or maps (`Pixels`); targets (N,) on the CPU, int64 with -1 where there is no
     label, or float32 with NaN there where the task is not one of classes; (N, C) where it learns several columns.
 
     keys: a digest of each sample, (N, 16) uint8 on the CPU, by which it is known in another run; the same sample again has the
@@ -97,6 +97,11 @@ class Dataset:
     columns: tuple[ColumnNames, ...] = ()
 
     @property
+    def holds_maps(self) -> bool:
+        """Whether its samples are float32 maps of something else than light, to which nothing can be done that is made for pixels."""
+        return isinstance(self.train.images, Tensor) and self.train.images.is_floating_point()
+
+    @property
     def scores(self) -> int:
         """How many scores a network gives that learns its task."""
         return sum(column.classes for column in self.task.several) or len(self.classes)
@@ -129,7 +134,10 @@ Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 def statistics(images: Tensor) -> Statistics:
-    """Mean and standard deviation of each channel of uint8 images, as shares of 255."""
+    """Mean and standard deviation of each channel of uint8 images, or of maps, as shares of 255."""
+    if images.is_floating_point():
+        shares = images.double().transpose(0, 1).flatten(1) / 255
+        return _rounded(shares.mean(1), shares.std(1, correction=0))
     return statistics_of(torch.stack([torch.bincount(images[:, c].reshape(-1).int(), minlength=256) for c in range(images.shape[1])]))
 
 
@@ -140,4 +148,9 @@ def statistics_of(counts: Tensor) -> Statistics:
     shares = counts / counts.sum(1, keepdim=True)
     mean = shares @ levels
     std = ((shares * (levels - mean[:, None]) ** 2).sum(1)).sqrt()
+    return _rounded(mean, std)
+
+
+def _rounded(mean: Tensor, std: Tensor) -> Statistics:
+    """As they stand in a run: six decimals, and no deviation below a thousandth."""
     return tuple(round(float(m), 6) for m in mean), tuple(round(max(float(s), 1e-3), 6) for s in std)

@@ -50,6 +50,15 @@ _OWN = {
         "git clone https://github.com/Jakobovski/free-spoken-digit-dataset fsdd",
         licence="CC-BY-SA-4.0",
     ),
+    "fsdd": DataSource(
+        "spoken digits and their speakers as float32 log-mel maps",
+        2_700,
+        300,
+        10,
+        (1, 32, 32),
+        "fsdd/recordings",
+        licence="CC-BY-SA-4.0",
+    ),
     "folder:PATH": DataSource("your own images, one sub-folder for each class, perhaps in train/, test/ and val/"),
 }
 

@@ -98,10 +98,14 @@ def place_on_device(splits: Splits, device: torch.device) -> Splits:
     return move_if_fits(splits, device, int(torch.cuda.mem_get_info(device)[0] * DEVICE_SHARE))
 
 
+def _bytes_of_a_value(images: Pixels) -> int:
+    return images.element_size() if isinstance(images, Tensor) else 1
+
+
 def move_if_fits(splits: Splits, device: torch.device, budget: int) -> Splits:
     """The parts with all images in the memory of a device, or as they are where that takes more than `budget` bytes."""
     subsets = [subset for subset in (splits.train, splits.val, splits.test) if subset is not None]
-    if sum(math.prod(subset.images.shape) for subset in subsets) > budget:
+    if sum(math.prod(subset.images.shape) * _bytes_of_a_value(subset.images) for subset in subsets) > budget:
         return splits
     train, *rest, test = (replace(subset, images=load_all(subset.images, device)) for subset in subsets)
     return replace(splits, train=train, val=rest[0] if rest else None, test=test)

@@ -77,7 +77,7 @@ def _boxes(area: Tensor, height: int, width: int, random: torch.Generator) -> Te
 
 
 def mix(images: Tensor, mixes: MixPlan, index: Tensor) -> Tensor:
-    """A batch (B, C, H, W) uint8, each image mixed with the one before it; `index` (B,) says which samples they are."""
+    """A batch (B, C, H, W) of its own dtype, each image mixed with the one before it; `index` (B,) says which samples they are."""
     device, (height, width) = images.device, images.shape[-2:]
     top, bottom, left, right = (edge[:, None] for edge in mixes.box[index].to(device).unbind(1))
     y, x = torch.arange(height, device=device), torch.arange(width, device=device)
@@ -85,7 +85,8 @@ def mix(images: Tensor, mixes: MixPlan, index: Tensor) -> Tensor:
     inside, outside = (part[index].to(device)[:, None, None] for part in (mixes.inside, mixes.outside))
     weight = torch.where(in_box, inside, outside)[:, None]
     other = images.roll(1, 0).float()
-    return images.float().sub_(other).mul_(weight).add_(other).round_().to(torch.uint8)
+    mixed = (images.float() - other).mul_(weight).add_(other)  # maps are floats themselves, which stay as they are
+    return mixed if images.is_floating_point() else mixed.round_().to(torch.uint8)
 
 
 def soft_targets(targets: Tensor, mixes: MixPlan, index: Tensor, classes: int) -> Tensor:

@@ -116,6 +116,29 @@ def cutout(images: Tensor, centre: Tensor, side: int) -> Tensor:
     return images.masked_fill((down[:, :, None] & across[:, None, :])[:, None], 0)
 
 
+def shift_columns(images: Tensor, shift: Tensor) -> Tensor:
+    """Images (B, C, H, W) moved by `shift` (B,) columns to the right, to the left where it is negative, with 0 from outside."""
+    width = images.shape[-1]
+    columns = torch.arange(width, device=images.device) - shift[:, None]
+    outside = ((columns < 0) | (columns >= width))[:, None, None]
+    place = columns.clamp(0, width - 1)[:, None, None].expand(images.shape)
+    return images.gather(3, place).masked_fill(outside, 0)
+
+
+def mask_stripes(images: Tensor, masks: Tensor) -> Tensor:
+    """The mean of each image (B, C, H, W) on its rows from `masks[:, 0]` to before `masks[:, 1]`, and its columns from 2 to before 3.
+
+    SpecAugment fills with the mean as well: it masks maps whose mean is 0.
+    """
+    mean = images.float().mean((1, 2, 3), keepdim=True)
+    first_row, row_end, first_column, column_end = (edge[:, None] for edge in masks.unbind(1))
+    rows, columns = (torch.arange(length, device=images.device) for length in images.shape[-2:])
+    in_rows, in_columns = (rows >= first_row) & (rows < row_end), (columns >= first_column) & (columns < column_end)
+    hidden = (in_rows[:, :, None] | in_columns[:, None, :])[:, None]
+    filled = mean if images.is_floating_point() else mean.round().to(images.dtype)
+    return torch.where(hidden, filled, images)
+
+
 def matrices(operation: Tensor, level: Tensor, height: int, width: int) -> Tensor:
     """The maps (B, 2, 3) of operations (B,) that move pixels, at levels (B,) in [-1, 1]: places in GEOMETRIC.
 

@@ -38,6 +38,7 @@ def data_record(dataset: Dataset, splits: Splits) -> dict[str, Any]:
         "unused": whole - used,
         "origins": {**dataset.origins, **({"val": "from train"} if val_from_train else {})},
         "notes": list(dataset.notes),
+        **({"maps": True} if dataset.holds_maps else {}),
         **({} if dataset.task.of_classes else {"task": dataset.task.name}),
         **({"columns": {one.name: len(one.classes) for one in dataset.columns}} if dataset.columns else {}),
     }
@@ -104,7 +105,7 @@ def data_lines(record: Mapping[str, Any], more: str | None = None) -> list[str]:
     """
     channels, height, width = record["shape"]
     count = record["train"] + record["validation"] + record["test"] + record["unused"]
-    colour = "grey" if channels == 1 else "colour"
+    noun, colour = ("maps", "float32") if record.get("maps") else ("images", "grey" if channels == 1 else "colour")
     sizes = [
         f"train {record['train']:,}{_origin(record, 'train')}",
         *([f"validation {record['validation']:,}{_origin(record, 'val')}"] if record["validation"] else []),
@@ -114,7 +115,7 @@ def data_lines(record: Mapping[str, Any], more: str | None = None) -> list[str]:
     ]
     source = f", from {record['source']}" if record["source"] else ""
     task = record.get("task") or f"{record['classes']} classes"
-    lines = [f"data: {count:,} images, {task}, {height}x{width} {colour}{source}", f"data: {', '.join(sizes)}"]
+    lines = [f"data: {count:,} {noun}, {task}, {height}x{width} {colour}{source}", f"data: {', '.join(sizes)}"]
     transfer = transfer_lines(record)  # never cut: they are what was asked for
     lines += [f"data: {note}" for note in record["notes"]]
     if more is None or (len(lines) <= LINES and all(len(line) <= WIDTH for line in lines)):

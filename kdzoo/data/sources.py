@@ -57,6 +57,8 @@ def load(
         return replace(dataset, origins={"train": "", "test": "a fifth, by content"})
     if request == "spoken_digits":
         return _spoken_digits(data_root(root))
+    if request == "fsdd":
+        return _fsdd(data_root(root))
     source_entry = DATA.find(request)
     if source_entry is not None and source_entry.read is not None:
         return make_dataset(request, _read_own(request, source_entry.read), source_entry.description or "a source of your own")
@@ -144,6 +146,17 @@ def _spoken_digits(folder: Path) -> Dataset:
     raw = Raw(recordings.of(train_speakers), recordings.of(spoken.TEST_SPEAKERS), spoken.DIGITS, (cut,) if recordings.cut else ())
     origins = {"train": ", ".join(train_speakers), "test": f"{' and '.join(spoken.TEST_SPEAKERS)}, who are not in train"}
     return replace(make_dataset("spoken_digits", raw, f"{source_entry.files} in the data folder"), origins=origins)
+
+
+def _fsdd(folder: Path) -> Dataset:
+    """Float32 log-mel maps of spoken digits (`data.fsdd`), by the set's own split."""
+    from kdzoo.data.fsdd import read_maps
+
+    files = str(DATA.get("fsdd").files)
+    if not (folder / files).is_dir():
+        raise InputError(missing_data("fsdd", str(folder / files), "download it where there is a network: kdzoo data prepare fsdd"))
+    origins = {"train": "takes 5 and more", "test": "takes 0 to 4"}
+    return replace(make_dataset("fsdd", read_maps(folder / files), f"{files} in the data folder"), origins=origins)
 
 
 def data_files(request: str, root: Path | None) -> list[Path]:

@@ -6,7 +6,7 @@ https://github.com/Jakobovski/free-spoken-digit-dataset: six speakers say each d
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,14 +41,15 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Recordings:
-    """maps (N, BANDS, FRAMES) uint8, digits (N,) int64, speakers: a name each, cut: how many recordings were longer than a map."""
+    """maps (N, BANDS, FRAMES); digits, takes (N,) int64; speakers: a name each; cut: how many recordings were longer than a map."""
 
-    maps: NDArray[np.uint8]
+    maps: NDArray[Any]
     digits: NDArray[np.int64]
     speakers: tuple[str, ...]
     cut: int
+    takes: NDArray[np.int64]
 
-    def of(self, speakers: Collection[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    def of(self, speakers: Collection[str]) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """The maps and the digits of some speakers."""
         mask = np.array([speaker in speakers for speaker in self.speakers])
         return self.maps[mask], self.digits[mask]
@@ -69,10 +70,15 @@ def mel_filters() -> Floats:
 
 
 def log_mel(samples: NDArray[Any]) -> NDArray[np.uint8]:
-    """The log-mel map (BANDS, FRAMES) uint8 of a recording at RATE, low bands at the bottom.
+    """The log-mel map (BANDS, FRAMES) uint8 of a recording at RATE: its `levels`, rounded."""
+    return np.round(levels(samples)).astype(np.uint8)
+
+
+def levels(samples: NDArray[Any]) -> Floats:
+    """The log-mel map (BANDS, FRAMES) of a recording at RATE, low bands at the bottom.
 
     Power of Hann windows, summed by `mel_filters`, in decibels: 255 is the loudest cell, 0 what is RANGE or more below it.
-    Loudness and format of the samples, which may be whole numbers, do not matter; silence is black.
+    Loudness and format of the samples, which may be whole numbers, do not matter; silence is 0.
     """
     clip = np.zeros(LENGTH)
     clip[: min(len(samples), LENGTH)] = samples[:LENGTH]
@@ -81,14 +87,14 @@ def log_mel(samples: NDArray[Any]) -> NDArray[np.uint8]:
     energy = mel_filters() @ (np.abs(np.fft.rfft(frames * window, FOURIER)) ** 2).T
     loudest = energy.max()
     if loudest == 0:
-        return np.zeros((BANDS, FRAMES), dtype=np.uint8)
+        return np.zeros((BANDS, FRAMES))
     decibels = 10 * np.log10(np.maximum(energy / loudest, 10 ** (-RANGE / 10)))
-    levels: NDArray[np.uint8] = np.round((decibels[::-1] + RANGE) * (255 / RANGE)).astype(np.uint8)
-    return levels
+    scaled: Floats = (decibels[::-1] + RANGE) * (255 / RANGE)
+    return scaled
 
 
-def read_recordings(folder: Path) -> Recordings:
-    """Every `DIGIT_SPEAKER_NUMBER.wav` of a folder, in the order of their names.
+def read_recordings(folder: Path, map_of: Callable[[NDArray[Any]], NDArray[Any]] = log_mel) -> Recordings:
+    """Every `DIGIT_SPEAKER_NUMBER.wav` of a folder, in the order of their names. map_of: from samples to a map.
 
     Raises InputError for a folder without any, and for files that are not mono recordings at RATE, all of them at once.
     """
@@ -99,7 +105,7 @@ def read_recordings(folder: Path) -> Recordings:
     for file, _ in matches:
         samples = _samples(file, problems)
         if samples is not None:
-            maps.append(log_mel(samples))
+            maps.append(map_of(samples))
             cut += len(samples) > LENGTH
     if problems:
         more = f" and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
@@ -109,7 +115,8 @@ def read_recordings(folder: Path) -> Recordings:
     if not matches:
         raise InputError(f"data: {folder}: no recordings; expected files such as 7_theo_31.wav")
     digits = np.array([int(match[1]) for _, match in matches], dtype=np.int64)
-    return Recordings(np.stack(maps), digits, tuple(match[2] for _, match in matches), cut)
+    takes = np.array([int(match[3]) for _, match in matches], dtype=np.int64)
+    return Recordings(np.stack(maps), digits, tuple(match[2] for _, match in matches), cut, takes)
 
 
 def _samples(file: Path, problems: list[str]) -> NDArray[Any] | None:

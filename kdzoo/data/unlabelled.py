@@ -41,15 +41,21 @@ class ImageFormat:
     shape: tuple[int, int, int]
     from_files: bool
     scales: tuple[tuple[str, float], ...]
+    maps: bool = False
 
     @staticmethod
     def those_of(dataset: Dataset) -> ImageFormat:
         return ImageFormat(
-            (dataset.channels, dataset.height, dataset.width), dataset.name == "folder", tuple(sorted(dataset.scales.items()))
+            (dataset.channels, dataset.height, dataset.width),
+            dataset.name == "folder",
+            tuple(sorted(dataset.scales.items())),
+            dataset.holds_maps,
         )
 
     def __str__(self) -> str:
         channels, height, width = self.shape
+        if self.maps:
+            return f"{height}x{width} float32 maps"
         return f"{height}x{width} {'grey' if channels == 1 else 'colour'}"
 
 
@@ -94,7 +100,7 @@ def _source(request: str, like: ImageFormat, root: Path | None, image_size: int 
         dataset = load(request, root=root, image_size=image_size)
     except InputError as error:
         raise InputError(*_of_transfer_data(error)) from error
-    if (other := ImageFormat.those_of(dataset)).shape != like.shape:
+    if ((other := ImageFormat.those_of(dataset)).shape, other.maps) != (like.shape, like.maps):
         raise InputError(f"transfer_data: {request} has images of {other}; expected {like}, as those of the data are")
     return dataset.train.images
 
@@ -105,6 +111,8 @@ def _of_transfer_data(error: InputError) -> list[str]:
 
 
 def _folder(folder: Path, like: ImageFormat, *, skip_unreadable: bool) -> tuple[Pixels, tuple[str, ...]]:
+    if like.maps:
+        raise InputError(f"transfer_data: {FOLDER}{folder}: holds image files, and the data are {like}; name a data set of such maps")
     if not folder.is_dir():
         raise InputError(f"transfer_data: {FOLDER}{folder}: no such folder")
     walk = Walk(folder)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdzoo.data.network_input import centre
-from kdzoo.data.operations import OPERATIONS, apply_operation, brightness, contrast, cutout, saturation
+from kdzoo.data.operations import OPERATIONS, apply_operation, brightness, contrast, cutout, mask_stripes, saturation, shift_columns
 from kdzoo.runs.recipe import Augment, Recipe
 from kdzoo.seeds import generator
 
@@ -31,7 +31,8 @@ class Views:
     height, width: its size in pixels (None where it is the image's own); flip: mirrored from left to right. Each (N,).
 
     What is not asked for is None or empty. colours: a factor (N,) for each of COLOURS. operations, levels: places in
-    OPERATIONS and how strongly, from -1 to 1, (N, rounds). cut: the row and column of cutout's centre, (N, 2)."""
+    OPERATIONS and how strongly, from -1 to 1, (N, rounds). cut: the row and column of cutout's centre, (N, 2). shift: columns to
+    the right, (N,). masks: the first row and the end of a mask over bands, the first column and the end of one over time, (N, 4)."""
 
     top: Tensor
     left: Tensor
@@ -42,12 +43,14 @@ class Views:
     operations: Tensor | None = None
     levels: Tensor | None = None
     cut: Tensor | None = None
+    shift: Tensor | None = None
+    masks: Tensor | None = None
 
     def to(self, device: torch.device) -> Views:
         """The same on a device, from which a batch takes its rows there; but for the operations, which are sorted on the CPU."""
         tensors = {
             name: value.to(device)
-            for name in ("top", "left", "flip", "height", "width", "cut")
+            for name in ("top", "left", "flip", "height", "width", "cut", "shift", "masks")
             if (value := getattr(self, name)) is not None
         }
         return replace(self, **tensors, colours={name: factor.to(device) for name, factor in self.colours.items()})
@@ -72,7 +75,24 @@ def draw_views(augment: Augment, *, samples: int, height: int, width: int, seed:
         cutout_centre = torch.stack(
             [torch.randint(side, (samples,), generator=random) for side in output_shape(augment, height, width)], dim=1
         )
-    return replace(crops, colours=colours, operations=operations, levels=levels, cut=cutout_centre)
+    shift = masks = None
+    if augment.time_shift:
+        reach = 2 * augment.time_shift + 1
+        shift = torch.randint(reach, (samples,), generator=generator(seed, stream, "time shift", epoch)) - augment.time_shift
+    if augment.time_mask or augment.band_mask:
+        random = generator(seed, stream, "masks", epoch)
+        sides = output_shape(augment, height, width)
+        mosts = (augment.band_mask, augment.time_mask)
+        masks = torch.cat([_draw_masks(most, side, samples, random) for most, side in zip(mosts, sides, strict=True)], 1)
+    return replace(crops, colours=colours, operations=operations, levels=levels, cut=cutout_centre, shift=shift, masks=masks)
+
+
+def _draw_masks(most: int, side: int, samples: int, random: torch.Generator) -> Tensor:
+    """Where a mask of 0 to `most` rows or columns begins and ends within a side, each length and each place equally likely, (N, 2)."""
+    length = torch.randint(min(most, side) + 1, (samples,), generator=random)
+    share = torch.rand(samples, generator=random, dtype=torch.float64)
+    start = (share * (side - length + 1)).long()
+    return torch.stack([start, start + length], 1)
 
 
 def output_shape(augment: Augment, height: int, width: int) -> tuple[int, int]:
@@ -103,9 +123,9 @@ def _draw_resized_crops(augment: Augment, samples: int, height: int, width: int,
 
 
 def apply_views(images: Tensor, views: Views, index: Tensor, augment: Augment) -> Tensor:
-    """Images (B, C, H, W) uint8 as their views show them; `index` (B,), where the views are, says which samples they are.
+    """Images, or maps, (B, C, H, W) as their views show them; `index` (B,), where the views are, says which samples they are.
 
-    Cropped and flipped first, then colours, RandAugment's operations and cutout.
+    Cropped and flipped first, then colours, RandAugment's operations and cutout, then shifted in time and masked.
     """
     device = images.device
     augmented = _crop_and_flip(images, views, index, augment)
@@ -115,7 +135,11 @@ def apply_views(images: Tensor, views: Views, index: Tensor, augment: Augment) -
         index_there = index.to(views.operations.device)  # the one question that a step asks of a GPU, and with RandAugment alone
         for operation, level in zip(views.operations[index_there].unbind(1), views.levels[index_there].unbind(1), strict=True):
             augmented = apply_operation(augmented, operation, level)
-    return augmented if views.cut is None else cutout(augmented, views.cut[index].to(device), augment.cutout)
+    if views.cut is not None:
+        augmented = cutout(augmented, views.cut[index].to(device), augment.cutout)
+    if views.shift is not None:
+        augmented = shift_columns(augmented, views.shift[index].to(device))
+    return augmented if views.masks is None else mask_stripes(augmented, views.masks[index].to(device))
 
 
 def _crop_and_flip(images: Tensor, views: Views, index: Tensor, augment: Augment) -> Tensor:

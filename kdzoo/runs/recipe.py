@@ -15,7 +15,9 @@ class Augment(SparseSpec):
     size: the side of what the networks see; None keeps the images' own. At evaluation a larger image is centre-cropped.
     brightness, contrast, saturation: a factor from 1 - x to 1 + x, but not below 0, in this order.
     randaugment: number of RandAugment operations for each image, 0 for none, at strength magnitude / 30.
-    cutout: the side in pixels of a square that is blackened. Whatever is 0 is unused and not part of a run's id.
+    cutout: the side in pixels of a square that is blackened. time_shift: by up to so many columns to either side, with 0 from outside.
+    time_mask, band_mask: up to so many columns, or rows, on which the mean of the map lies (SpecAugment,
+    https://arxiv.org/abs/1904.08779). Whatever is 0 is unused and not part of a run's id.
     """
 
     crop: Literal["none", "pad", "resized"] = "none"
@@ -30,6 +32,9 @@ class Augment(SparseSpec):
     randaugment: Annotated[Integer, Field(ge=0), OmitDefault()] = 0
     magnitude: Annotated[Number, Field(ge=0, le=30)] = 9.0
     cutout: Annotated[Integer, Field(ge=0), OmitDefault()] = 0
+    time_shift: Annotated[Integer, Field(ge=0), OmitDefault()] = 0
+    time_mask: Annotated[Integer, Field(ge=0), OmitDefault()] = 0
+    band_mask: Annotated[Integer, Field(ge=0), OmitDefault()] = 0
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -47,7 +52,14 @@ class Augment(SparseSpec):
     @property
     def has_few_views(self) -> bool:
         """Whether views are few enough to be numbered: those of padded crops and flips alone."""
-        return self.crop != "resized" and not any((self.brightness, self.contrast, self.saturation, self.randaugment, self.cutout))
+        colours = (self.brightness, self.contrast, self.saturation, self.randaugment, self.cutout)
+        return self.crop != "resized" and not any((*colours, self.time_shift, self.time_mask, self.band_mask))
+
+    @property
+    def of_pixels(self) -> list[str]:
+        """The fields in use that are made for pixels, by name: mirrors, colours, squares, other sizes."""
+        names = ("flip", "size", "brightness", "contrast", "saturation", "randaugment", "cutout")
+        return [*(["crop"] if self.crop == "resized" else []), *(name for name in names if getattr(self, name))]
 
     @property
     def moves(self) -> bool:

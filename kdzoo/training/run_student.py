@@ -24,7 +24,6 @@ from kdzoo.models.stages import pair_stages
 from kdzoo.models.weights import load_state, read_deployed
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import NetworkSpec, Run
-from kdzoo.tasks.task import Task
 from kdzoo.training.located import LocatedRun, Modules
 from kdzoo.training.member import Member
 from kdzoo.training.regularise import refuse_regularisation
@@ -58,7 +57,7 @@ def build_run_objective(
 ) -> Objective:
     """A fresh objective for a student of these shapes; raises InputError when the method cannot serve the two networks."""
     run = located.run
-    _refuse_recipe(run, input_shape(dataset, run.recipe), dataset.task)
+    _refuse_recipe(run, input_shape(dataset, run.recipe), dataset)
     refuse_regularisation(run.recipe, run.student.name, network)
     stages = pair_stages(shapes, teacher or shapes, run.objective.pairing)  # without a teacher, all of the student's own
     objective = build_objective(
@@ -78,9 +77,9 @@ def build_run_objective(
     return objective
 
 
-def _refuse_recipe(run: Run, shape: tuple[int, int, int], task: Task) -> None:
+def _refuse_recipe(run: Run, shape: tuple[int, int, int], dataset: Dataset) -> None:
     """Raises InputError for what a recipe cannot mean for these images, their task and these methods."""
-    recipe = run.recipe
+    recipe, task = run.recipe, dataset.task
     of_classes = {
         "mixup": recipe.mixup is not None,
         "cutmix": recipe.cutmix is not None,
@@ -91,6 +90,9 @@ def _refuse_recipe(run: Run, shape: tuple[int, int, int], task: Task) -> None:
         del of_classes["label_smoothing"]  # each column's cross-entropy has it
     asked = [] if task.of_classes else [name for name, value in of_classes.items() if value]
     problems = [f"recipe.{name}: needs targets that are classes, the data's task is {task.name}" for name in asked]
+    if dataset.holds_maps and (of_pixels := recipe.augment.of_pixels):
+        named = ", ".join(f"recipe.augment.{name}" for name in of_pixels)
+        problems.append(f"{named}: needs pixels, {dataset.name} has maps; time_shift, time_mask, band_mask and padded crops are for both")
     if run.recipe.augment.cutout > max(shape[1:]):
         problems.append(
             f"recipe.augment.cutout: expected at most {max(shape[1:])}, the side of the images, got {run.recipe.augment.cutout}"

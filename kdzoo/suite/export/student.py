@@ -73,6 +73,11 @@ def load_student(folder: RunFolder, image_cache: int | None = None) -> tuple[Stu
     if spec.name.startswith("module:"):
         raise InputError(f"{folder.id}: its student is a module given from Python ({spec.name}), which no other process can build")
     dataset, splits = load_run_data(located, image_cache)
+    if dataset.holds_maps or dataset.task.several:
+        what = "maps, which no image file holds" if dataset.holds_maps else f"several columns of targets, {dataset.task.name}"
+        raise InputError(
+            f"{folder.id}: trained on {what}: an export reads image files and names one class; its weights are {folder.student}"
+        )
     network = load_trained_student(located, dataset, splits, Modules()).eval()
     assert isinstance(network, Network | Deployed)
     student = Student(
