@@ -150,7 +150,7 @@ def cell(setup: Setup, settings: Settings) -> Record:
 
 
 def measured(setup: Setup, makes: Mapping[str, Make], settings: Settings) -> Record:
-    timing = speed.options(["--quick"])[0]
+    timing = speed.options(["--quick"]).settings
     chosen = replace(timing, repeats=settings.repeats, seconds=settings.seconds)
     return speed.measured(setup, makes, chosen, lambda _: None)[0]
 

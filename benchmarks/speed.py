@@ -4,6 +4,7 @@
     python benchmarks/speed.py --pairs resnet56/resnet20 --batch 64 --sections sides
     python benchmarks/speed.py --device cuda                      # under nine minutes
     python benchmarks/speed.py --quick --out my-results/speed     # does it run?
+    python benchmarks/speed.py --quick main                       # is a step slower than in that revision, or checkout?
 
 What is measured and what the numbers mean: benchmarks/README.md.
 """
@@ -28,6 +29,7 @@ from typing import Any, get_args
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # before torch: its profiler reports every start and stop otherwise
 
+import speed_base
 import speed_kdzoo as ours
 import speed_peers as peers
 import torch
@@ -86,8 +88,17 @@ class Settings:
     data: str
 
 
-def options(words: list[str] | None) -> tuple[Settings, Path]:
-    """The settings, and the folder that results are written to."""
+@dataclass(frozen=True)
+class Options:
+    """The settings, the folder that results are written to, and the revision that steps are compared with instead, if any."""
+
+    settings: Settings
+    folder: Path
+    base: str | None
+
+
+def options(words: list[str] | None) -> Options:
+    """What the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", help=f"TEACHER/STUDENT, joined with commas (default {PAIRS})")
     parser.add_argument("--batch", help="batch sizes, joined with commas (default 64,128)")
@@ -102,6 +113,7 @@ def options(words: list[str] | None) -> tuple[Settings, Path]:
     parser.add_argument("--precision", default="float32", choices=get_args(Precision), help="of kdzoo's sides (default float32)")
     parser.add_argument("--data", default="cifar100")
     parser.add_argument("--quick", action="store_true", help="a small pair, few runs, two rounds: does it run?")
+    parser.add_argument("base", nargs="?", metavar="BASE", help="with --quick: only whether a step is slower than in this revision")
     parser.add_argument("--out", type=Path, default=Path("results/speed"), help="folder for the JSON and the table")
     given = parser.parse_args(words)
     cuda, quick = given.device.startswith("cuda"), given.quick
@@ -125,9 +137,10 @@ def options(words: list[str] | None) -> tuple[Settings, Path]:
     wrong += [f"--sections: unknown {name!r}; known: {', '.join(SECTIONS)}" for name in settings.sections if name not in SECTIONS]
     wrong += [f"--pairs: expected TEACHER/STUDENT, got {pair!r}" for pair in settings.pairs if pair.count("/") != 1]
     wrong += ["--repeats: expected 5 or more, without --quick"] if settings.repeats < 5 and not quick else []
+    wrong += ["BASE: only with --quick"] if given.base and not quick else []
     if wrong:
         parser.error("; ".join(wrong))
-    return settings, given.out
+    return Options(settings, given.out, given.base)
 
 
 def made(setup: Setup, makes: Mapping[str, Make], say: Callable[[str], None]) -> tuple[dict[str, Side], dict[str, int], dict[str, str]]:
@@ -276,7 +289,11 @@ def write(folder: Path, content: dict[str, Any]) -> Path:
 
 
 def main(words: list[str] | None = None) -> None:
-    settings, folder = options(words)
+    asked = options(words)
+    if asked.base:
+        speed_base.main(asked.base)
+        return
+    settings, folder = asked.settings, asked.folder
     warnings.filterwarnings("ignore", category=UserWarning)
     logging.getLogger("torchdistill").setLevel(logging.ERROR)
     console, notes = Console(), Console(stderr=True)

@@ -15,6 +15,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
 import speed
+from speed_base import Compared, report
+from speed_base import alternate as alternate_checkouts
 from speed_clock import LeftOut, Side, Timing, alternate, with_peak
 from speed_kdzoo import cold, live, training, warm, whole_fits
 from speed_peers import torchdistill
@@ -74,10 +76,17 @@ def test_the_script_measures_two_sides_and_writes_what_the_readme_promises(data,
 
 def test_fewer_than_five_rounds_and_unknown_names_are_refused_together(capsys):
     with pytest.raises(SystemExit):
-        speed.options(["--repeats", "3", "--sides", "kdzu", "--sections", "growing", "--pairs", "resnet56"])
+        speed.options(["--repeats", "3", "--sides", "kdzu", "--sections", "growing", "--pairs", "resnet56", "main"])
     said = capsys.readouterr().err
     assert all(
-        problem in said for problem in ("unknown 'kdzu'", "unknown 'growing'", "5 or more", "expected TEACHER/STUDENT, got 'resnet56'")
+        problem in said
+        for problem in (
+            "BASE: only with --quick",
+            "unknown 'kdzu'",
+            "unknown 'growing'",
+            "5 or more",
+            "expected TEACHER/STUDENT, got 'resnet56'",
+        )
     )
 
 
@@ -85,7 +94,7 @@ def test_a_side_that_breaks_is_named_with_its_error_and_the_others_are_measured(
     def broken(_):
         raise ValueError("no such thing")
 
-    settings, _ = speed.options(["--quick", "--seconds", "0.01"])
+    settings = speed.options(["--quick", "--seconds", "0.01"]).settings
     cell, timings = speed.measured(setup, {"broken": broken, "student": speed.SIDES["student"]}, settings, lambda _: None)
     assert cell["left_out"] == {"broken": "failed: ValueError: no such thing"}
     assert list(timings) == list(cell["sides"]) == ["student"]
@@ -110,6 +119,28 @@ def test_sides_take_turns_and_every_round_begins_with_another():
     assert 0.08 <= timings["b"].median < 0.8  # a batch of 8 is two steps of 4 images
     assert timings["b"].per_run == timings["b"].median / 2
     assert timings["b"].images_per_second == pytest.approx(2 * 8 / timings["b"].median)
+
+
+def test_two_checkouts_take_turns_and_a_slower_step_is_found_by_the_median_of_its_rounds():
+    asked = []
+
+    def asks(name, milliseconds):
+        times = iter(milliseconds)
+
+        def ask(side, steps):
+            asked.append((name, side, steps))
+            return next(times)
+
+        return ask
+
+    base, here = asks("base", [9.0, 2.0, 2.0, 4.0, 4.0, 2.0]), asks("here", [1.0, 2.0, 2.2, 4.4, 4.4, 9.0])
+    (found,) = alternate_checkouts(base, here, {"student": 3}, rounds=5)
+    turns = ["here base", "base here", "here base", "base here", "here base", "base here"]
+    assert [name for name, _, _ in asked] == " ".join(turns).split()
+    assert {(side, steps) for _, side, steps in asked} == {("student", 3)}
+    assert found == Compared("student", (2.0, 2.0, 4.0, 4.0, 2.0), (2.0, 2.2, 4.4, 4.4, 9.0))
+    assert found.ratio == pytest.approx(1.1)  # of 1.0, 1.1, 1.1, 1.1 and 4.5
+    assert "ratio 1.100   (1.000 1.100 1.100 1.100 4.500)" in report([found])
 
 
 def test_the_peak_of_memory_counts_what_was_freed_again():
