@@ -1,4 +1,4 @@
-"""How far the estimates of `kdzoo bench --dry-run` are from the truth, on three small benches.
+"""How far the estimates of `kdzoo bench --dry-run` are from the truth, on three small benches whose doses are measured.
 
     OMP_NUM_THREADS=1 python benchmarks/estimates.py --data-root FOLDER
 
@@ -23,9 +23,10 @@ from kdzoo.suite.run.prepare import configure, prepare
 
 SMALL = {"jobs": 1, "threads": 1, "refit": False, "keep": [], "allow_chance_teacher": True}
 BENCHES: dict[str, dict[str, Any]] = {
-    "digits": {"methods": ["hinton", "at", "crd"], "data": "digits", "pairs": ["digits"], "tune": 2, "epochs": 8},
+    "digits": {"methods": ["hinton", "at", "crd"], "data": "digits", "pairs": ["digits"], "doses": [0.1, 1], "epochs": 4},
     "mnist": {
         "methods": ["hinton", "dkd"],
+        "doses": [0.3],
         "data": "mnist",
         "teacher": "mlp_784_400_400",
         "student": "mlp_784_100",
@@ -35,6 +36,7 @@ BENCHES: dict[str, dict[str, Any]] = {
     },
     "cifar100": {
         "methods": ["hinton", "crd"],
+        "doses": [0.3],
         "data": "cifar100",
         "pairs": ["resnet14/resnet8"],
         "limit": 500,

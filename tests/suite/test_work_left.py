@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -93,6 +93,23 @@ def test_the_estimate_leaves_out_the_epochs_that_are_behind(place, monkeypatch):
     assert 0 < behind < 8
     made = prepared(methods=["none"], seeds=[3], val_fraction=0.0)
     assert estimate(made) == pytest.approx(estimates.START_SECONDS + (2 * 4 - behind) * 5 + 2 * test)
+
+
+def test_the_estimate_has_the_measuring_of_doses(place, monkeypatch):
+    """With steps of known seconds: one of warm-up, which is a twentieth of twenty, and the batches of which gradients are taken."""
+
+    def probed(located, *_):
+        with_method = bool(located.run.objective.terms)
+        return estimates.ProbedCost(setup=0.0, own=4.0 if with_method else 1.5, shared=0.25 if with_method else 0.0)
+
+    monkeypatch.setattr(estimates, "probe_cost", probed)
+    made = prepared(methods=["hinton", "at"], doses=[0.1])
+    measured = {planned.run.objective.label for planned in made.plan.unmeasured}
+    assert measured == {"at", "hinton"}
+    without = replace(made, plan=replace(made.plan, unmeasured=()))
+    shared, alone, added, backward = 0.25, 1.5, 4.0 - 1.5, 4.0 - 0.5  # a forward of the student is a third of its step
+    expected = (shared + alone + 2 * added) + 16 * (shared + alone + 2 * backward)
+    assert estimate(made) - estimate(without) == pytest.approx(expected)
 
 
 OPTIONS = {"methods": ["hinton"], "epochs": 2, "allow_chance_teacher": True}

@@ -17,9 +17,9 @@ from kdzoo.runs.environment import machine_name
 from kdzoo.runs.metrics_file import read_lines
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.recipe import Recipe
-from kdzoo.runs.spec import Run
+from kdzoo.runs.spec import ObjectiveSpec, Run
 from kdzoo.runs.store import RunFolder, Store, teacher_store
-from kdzoo.suite.plan.cohorts import make_jobs, pretrain_runs
+from kdzoo.suite.plan.cohorts import make_jobs, measurements, pretrain_runs
 from kdzoo.suite.plan.jobs import Job
 from kdzoo.suite.plan.planned import Plan, PlannedRun
 from kdzoo.suite.plan.refit import wants_refit
@@ -28,9 +28,11 @@ from kdzoo.suite.run.bench import refit_plan
 from kdzoo.suite.run.cost_record import seen_shape, steps_an_epoch, work_of
 from kdzoo.suite.run.prepare import Prepared, states_of
 from kdzoo.suite.run.untrained import Untrained, bind
+from kdzoo.suite.run.worker_state import probe_of
 from kdzoo.teachers.teacher import Teacher, live_teacher
 from kdzoo.training.cohort import Cohort
-from kdzoo.training.cost import COUNTED, TIMED, step_seconds
+from kdzoo.training.cost import COUNTED, TIMED, StepSeconds, step_seconds
+from kdzoo.training.doses import BATCHES, warm_up_steps
 from kdzoo.training.located import LocatedRun, Modules
 from kdzoo.training.run_data import input_shape
 from kdzoo.training.run_student import build_member
@@ -64,17 +66,18 @@ class Probes:
 
 
 def estimate(prepared: Prepared, probes: Probes | None = None) -> float:
-    """Seconds that the missing runs and their teachers will take on this machine, if it does nothing else.
+    """Seconds that the missing runs, their teachers and the measuring of doses will take on this machine, if it does nothing else.
 
     probes: those of earlier estimates of the same bench, to which new ones are added.
     """
     jobs = make_jobs(_missing(prepared), prepared.plan, prepared.options, prepared.jobs, prepared.checked)
     seconds = JobSeconds(prepared, probes or Probes.of(prepared))
     teachers = [seconds.of_teacher(job) for job in jobs if job.kind == "teacher"]
+    doses = [seconds.of_doses(job) for job in measurements(prepared.plan, prepared.options, prepared.jobs) if job.kind == "doses"]
     students = [seconds.of_students(job) for job in jobs if job.kind == "students"]
     if not any(teachers) and not students:
         return 0.0
-    return START_SECONDS + _side_by_side(teachers, prepared.jobs) + _side_by_side(students, prepared.jobs)
+    return START_SECONDS + sum(_side_by_side(one_after_another, prepared.jobs) for one_after_another in (teachers, doses, students))
 
 
 def estimate_refit(prepared: Prepared, probes: Probes | None = None) -> float:
@@ -118,6 +121,7 @@ class JobSeconds:
         self._recorded = read_costs()
         self._machine = machine_name(torch.device(prepared.options.device))
         self._runs = {planned.run.id: planned for planned in (*prepared.plan.students, *prepared.plan.teachers.values())}
+        self._unmeasured = {planned.run.id: planned for planned in prepared.plan.unmeasured}
         self._pretrain = pretrain_runs(_missing(prepared), prepared.plan)
 
     def of_teacher(self, job: Job) -> float:
@@ -129,6 +133,33 @@ class JobSeconds:
     def of_students(self, job: Job) -> float:
         """Seconds of the training of a cohort, and of the pretrain stages that its runs start from."""
         return self._of_runs([self._runs[run_id] for run_id in job.ids], self._prepared.plan.store, job.options)
+
+    def of_doses(self, job: Job) -> float:
+        """Seconds of a measurement of gradients (`kdzoo.training.doses.measure`).
+
+        A student's forward is a third of its step alone. In the warm-up a method costs what it adds to that step; in each batch
+        that is measured it has a backward through the student of its own.
+        """
+        planned = [self._unmeasured[probe_of(entry, self._prepared.plan.store).run.id] for entry in job.probes]
+        first = bind(planned[0], self._prepared.plan)
+        _, splits = self._probes.untrained.data(first)
+        alone = self._step(student_alone(first), job.options).own
+        steps = [self._step(bind(one, self._prepared.plan), job.options) for one in planned]
+        shared = max(step.shared for step in steps)
+        warm_up = warm_up_steps(steps_an_epoch(splits, first.run.recipe) * first.run.recipe.epochs)
+        learning = shared + alone + sum(max(step.own - alone, 0.0) for step in steps)
+        measuring = shared + alone + sum(step.own - alone / 3 for step in steps)
+        return warm_up * learning + BATCHES * measuring
+
+    def _step(self, located: LocatedRun, options: WorkerOptions) -> StepSeconds:
+        """A step of a run by itself: its own part, and what it would share with others; all its own where its kind is on record."""
+        recipe = located.run.recipe
+        _, splits = self._probes.untrained.data(located)
+        kind = kind_of(located.run, seen_shape(splits, recipe), options, self._machine)
+        if (cost := self._recorded.get(kind)) is not None:
+            return StepSeconds(shared=0.0, own=cost.image * recipe.batch_size)
+        probed = self._probe(kind, located, options)
+        return StepSeconds(probed.shared, probed.own)
 
     def _of_runs(self, cohort: list[PlannedRun], store: Store, options: WorkerOptions) -> float:
         """Seconds of runs that train in lockstep; what they share is computed once for all of them."""
@@ -173,6 +204,11 @@ def probe_cost(located: LocatedRun, untrained: Untrained, options: WorkerOptions
     step = step_seconds(Cohort([member], splits, teacher, execution))
     own_probe = (COUNTED + TIMED) * (step.shared + step.own * (2 if located.run.objective.terms else 1))  # `training.cost.step_cost`
     return ProbedCost(2 * built + own_probe, step.own, step.shared)
+
+
+def student_alone(located: LocatedRun) -> LocatedRun:
+    """The run's student without a teacher."""
+    return replace(located, run=located.run.model_copy(update={"teacher": None, "objective": ObjectiveSpec(task=1.0)}))
 
 
 def _share_computed(recipe: Recipe, options: WorkerOptions) -> float:
