@@ -33,8 +33,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @dataclass(frozen=True)
-class Said:
-    """How a command ended, and what it said."""
+class CommandResult:
+    """How a command ended, and what it printed."""
 
     status: int
     out: str
@@ -66,16 +66,16 @@ def new_interpreters(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def kdzoo(place: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+def kdzoo(place: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., CommandResult]:
     """The command line in this process: the same parser, the same errors, the same status."""
     from kdzoo.cli.app import DEBUG, status_of
 
-    def run(*words: object) -> Said:
+    def run(*words: object) -> CommandResult:
         given = list(map(str, words))
         capsys.readouterr()
         status = status_of([word for word in given if word != DEBUG], debug=DEBUG in given)
         said = capsys.readouterr()
-        return Said(status, said.out, said.err)
+        return CommandResult(status, said.out, said.err)
 
     return run
 
@@ -90,12 +90,12 @@ def train_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def kdzoo_process(place: Path) -> Callable[..., Said]:
+def kdzoo_process(place: Path) -> Callable[..., CommandResult]:
     """The command line as a user starts it, in a process of its own."""
 
-    def run(*words: object) -> Said:
+    def run(*words: object) -> CommandResult:
         done = run_warm([sys.executable, "-m", "kdzoo", *map(str, words)], cwd=place, env={**os.environ, "COLUMNS": "120"})
-        return Said(done.returncode, done.stdout, done.stderr)
+        return CommandResult(done.returncode, done.stdout, done.stderr)
 
     return run
 

@@ -61,13 +61,15 @@ def counted(monkeypatch):
 
 @pytest.mark.slow
 def test_compiled_students_end_where_they_end_without_and_go_on_from_a_checkpoint_to_the_same_bits(tmp_path, counted):
-    made = {name: planned(tmp_path / name, "hinton,at,crd,ofd") for name in ("compiled", "ordinary", "stopped")}
+    made = {name: planned(tmp_path / name, "at+crd,ofd") for name in ("compiled", "ordinary", "stopped")}
     ids, notes = ids_of(made["compiled"]), []
     train_runs(made["ordinary"].store, ids, WorkerOptions(), WorkerState(), lambda _: None, lambda: False)
     counted.update(compiled=0)
     train_runs(made["compiled"].store, ids, COMPILED, WorkerState(), notes.append, lambda: False)
     assert [note for note in notes if isinstance(note, Note | RunFailed)] == []
-    assert counted["compiled"] >= 4 * 3  # ofd reads what lies inside of the network, and short batches are not worth compiling for
+    # The student alone, plain KD, and what reads stages and embedding: ofd reads what lies inside of the network, and
+    # short batches are not worth compiling for.
+    assert counted["compiled"] >= 3 * 3
 
     asked = 0
 

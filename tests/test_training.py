@@ -250,16 +250,25 @@ def test_what_cannot_be_adapted_is_refused_before_training_with_the_shapes(tmp_p
 @pytest.mark.parametrize(
     "changes",
     [
-        {"recipe.precision": "bfloat16"},
-        {"recipe.optimizer": "adamw", "recipe.lr": 0.01, "recipe.decay": "weights", "recipe.clip": 1.0},
-        {"recipe.optimizer": "adam", "recipe.lr": 0.01, "recipe.schedule": "linear"},
-        {"recipe.ema": 0.9, "recipe.label_smoothing": 0.1},
-        {"recipe.schedule": "step", "recipe.milestones": [0.5]},
-        {"recipe.augment.flip": True},
-        {"recipe.mixup": 0.2, "recipe.cutmix": 1.0, "recipe.mix_prob": 0.5},
+        {
+            "recipe.precision": "bfloat16",
+            "recipe.optimizer": "adamw",
+            "recipe.lr": 0.01,
+            "recipe.decay": "weights",
+            "recipe.clip": 1.0,
+        },
+        {
+            "recipe.optimizer": "adam",
+            "recipe.lr": 0.01,
+            "recipe.schedule": "linear",
+            "recipe.ema": 0.9,
+            "recipe.label_smoothing": 0.1,
+            "recipe.augment.flip": True,
+        },
+        {"recipe.schedule": "step", "recipe.milestones": [0.5], "recipe.mixup": 0.2, "recipe.cutmix": 1.0, "recipe.mix_prob": 0.5},
         {"recipe.augment.randaugment": 1, "recipe.augment.magnitude": 5, "recipe.augment.cutout": 2, "recipe.augment.brightness": 0.2},
     ],
-    ids=["bfloat16", "adamw", "adam in a line", "moving average", "steps", "flip", "mixed", "augmented"],
+    ids=["adamw in bfloat16", "adam in a line, with a moving average and flips", "steps and mixed images", "augmented"],
 )
 def test_every_choice_of_a_recipe_trains_above_chance(tmp_path, changes):
     from kdzoo.suite.run.prepare import prepare
