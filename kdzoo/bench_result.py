@@ -13,8 +13,8 @@ import pandas as pd
 
 from kdzoo.runs.atomic import write_bytes
 from kdzoo.suite.report.bench import BenchRecords
-from kdzoo.suite.report.html import as_html
 from kdzoo.suite.report.leaderboard import leaderboard_frame
+from kdzoo.suite.report.notebook import as_html
 
 FRAME_HEIGHT = "50em"
 

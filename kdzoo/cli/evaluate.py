@@ -36,7 +36,7 @@ def evaluate(
       kdzoo evaluate results/digits/runs/hinton-0123456789ab
     """
     folder = run_folder(run, results)
-    recorded = folder.result()["last"]["test"]
+    recorded = folder.test_metrics()
     if not folder.student.is_file():
         raise InputError(f"{folder.student}: no such file; the weights of this run were not kept (--keep student)")
     recorded_threads = int(folder.result()["environment"]["threads"])

@@ -104,7 +104,7 @@ def explain(
     recipe: Annotated[
         str | None,
         option(
-            text="Use a recipe's pairing, and its values for this pair of networks.",
+            text="Pair stages as this recipe does, and use its values for this pair of networks.",
             default="none",
             panel=SETTING,
             metavar="NAME",

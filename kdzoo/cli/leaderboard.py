@@ -22,7 +22,7 @@ Surface = Annotated[
     str | None,
     option(
         "--surface",
-        text="Show the sweep of one method as a grid: validation, the spread over seeds, the chosen cell.",
+        text="Show one method's sweep as a grid: validation mean and spread over seeds, with the chosen cell marked.",
         metavar="METHOD",
         default="off",
     ),
@@ -31,7 +31,7 @@ AxesOfSurface = Annotated[
     str | None,
     option(
         "--axes",
-        text="The rows and the columns of --surface, such as temperature,dose: of a setting's words or a method's fields.",
+        text="What varies down and across the grid of --surface, such as temperature,dose: alpha, weight, dose or fields of the method.",
         metavar="ROWS,COLUMNS",
         default="those that were varied, the temperature first",
     ),

@@ -8,7 +8,7 @@ from typing import Any
 
 
 def reads_declarations(command: Callable[..., int]) -> Callable[..., int]:
-    """A command that reads what methods declare and runs none of them, so that it need not wait for torch."""
+    """Let a command read methods' declarations without importing torch: it runs no method."""
 
     @wraps(command)
     def run(*args: Any, **options: Any) -> int:

@@ -23,4 +23,4 @@ REFERENCES = (
     (r"thecvf\.com/.*_((?:CVPR|ICCV|WACV)_\d+)_paper", ""),
     (r"github\.com/(.+)", "github:"),
 )
-"""what is told of a URL, and what stands before it"""
+"""the identifier within a URL, and the word before it"""

@@ -160,7 +160,7 @@ def _plan_of(request: StudyRequest, stage: Stage, *, retry_failed: bool) -> list
 
 
 def race_lines(request: StudyRequest, stage: Stage) -> list[tuple[str, str]]:
-    """What a race would train, in words; which methods it takes is known once the stage before it is trained."""
+    """A race's plan in words; its methods are known once the stage before it is trained."""
     assert stage.race is not None
     race = stage.race
     if request.seeds is not None:

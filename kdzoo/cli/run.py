@@ -47,7 +47,7 @@ def run(
             outcome = train_plan(_prepared(folder, config), launcher)
         if outcome.failed:
             return report_failures(outcome, f"kdzoo status {folder.path.parent.parent}")
-    test = folder.result()["last"]["test"]
+    test = folder.test_metrics()
     headline = task_named(folder.read_plan()[0].data.task).headline
     print_text(f"{folder.id}: test {headline.heading} {headline.with_unit(test[headline.name])}, in {folder.path}")
     return 0

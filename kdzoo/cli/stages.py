@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from kdzoo.errors import InputError
 
 if TYPE_CHECKING:
     from kdzoo.contract.shapes import Shapes
-    from kdzoo.runs.spec import ObjectiveSpec
+    from kdzoo.runs.spec import ObjectiveSpec, Pairing
 
 
-def stages(objective: ObjectiveSpec, teacher: str, student: str, image: str, pairing: Literal["deep", "left"]) -> str:
+def stages(objective: ObjectiveSpec, teacher: str, student: str, image: str, pairing: Pairing) -> str:
     """The stages of two networks, how they meet, and what each term that does not read the pairs is handed."""
     from kdzoo.contract.explain import maps_read, stage_pairs
     from kdzoo.models.build import build_network

@@ -54,7 +54,7 @@ Columns = Annotated[
     str | None,
     option(
         metavar="NAMES",
-        text="all, or table headings separated by commas; for csv and json, the file's columns.",
+        text="Columns to show: all, or headings of the table joined with commas (for csv and json, column names of the file).",
         default="as many as fit",
         names_of=complete.of("all"),
     ),

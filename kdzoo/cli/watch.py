@@ -1,4 +1,4 @@
-"""What changes by itself, shown again and again: in place on a terminal, a line for every change anywhere else."""
+"""Shows something that changes until it ends: in place on a terminal, a line for every change anywhere else."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from kdzoo.suite.run.wording import clock_words
 from kdzoo.text import in_encoding
 
 LEAST_SECONDS = 2.0
-"""between two looks"""
+"""between two readings"""
 OF_A_PROCESSOR = 0.05
-"""how much of one looking may take: what is watched needs the processors itself"""
+"""the share of a processor that reading may take: what is watched needs the processors itself"""
 WINDOW_SECONDS = 600.0
-"""the time left is told from the speed in this time"""
+"""seconds over which the speed is measured that the time left is computed from"""
 KNOWN_AFTER_SECONDS = 20.0
-"""how long one has to watch before a time left is told"""
+"""seconds of watching before a time left is shown"""
 
 Part = str | RenderableType
 """a paragraph, which a terminal breaks between words, or a table"""

@@ -44,7 +44,7 @@ from kdzoo.contract.needs import OWN_WIDTH, PER_SAMPLE, Need
 
 
 class Verdict(StrEnum):
-    """How a check came out. skipped: not run, since it would only repeat the fault of a check before it."""
+    """The outcome of a check. skipped: not run, since it would only repeat the fault of a check before it."""
 
     ok = "ok"
     failed = "FAILED"
@@ -113,7 +113,7 @@ def _is_the_users(file: str, method: Method) -> bool:
 
 
 def _fault(one: Check, method: Method) -> str:
-    """What a check complains of, with the line of the method's own code where there is one; empty where it passes."""
+    """The complaint of a check, with the line of the method's own code if there is one; empty where it passes."""
     try:
         with guard.watch(f"method {method.card.name!r}"):
             one.run(method)

@@ -64,7 +64,7 @@ def returns_float32_under_autocast(method: Method) -> None:
 
 
 def has_a_finite_gradient_everywhere(method: Method) -> None:
-    """At match, for a batch of one image repeated, and for maps and vectors that are all zero, as a dead ReLU gives them."""
+    """Where student and teacher are equal, for a batch of one repeated image, and for all-zero maps and vectors, as from a dead ReLU."""
     for words, change in DEGENERATE.items():
         trial = case(method, student=TEACHER, teacher=TEACHER)
         for need in PER_SAMPLE:

@@ -1,4 +1,4 @@
-"""What of a user's code decides the version of his method: the syntax of its file and of the modules beside it."""
+"""The parts of a user's code that decide the version of their method: the syntax of its file and of the modules beside it."""
 
 from __future__ import annotations
 

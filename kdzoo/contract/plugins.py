@@ -1,4 +1,4 @@
-"""How a user's file is loaded, whose what it registers is, and how it may fail."""
+"""Loads a user's file, remembers it as the origin of what it registers, and tells how it failed."""
 
 from __future__ import annotations
 

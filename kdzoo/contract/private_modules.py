@@ -26,7 +26,7 @@ def module_name(file: Path) -> str:
 
 
 def plugin_of(module: str) -> str:
-    """The file of the plugin that a module is, or was loaded for; empty where it is none."""
+    """The plugin file that a module is, or was loaded by; empty where there is none."""
     top = module.partition(".")[0]
     return str(sys.modules[top].__file__) if top.startswith(_PREFIX) and top in sys.modules else ""
 

@@ -18,10 +18,11 @@ from kdzoo.distiller.example import default_shape, example_input, stated_shape
 from kdzoo.distiller.joint import ProcessGroup
 from kdzoo.distiller.losses import Blueprint, MethodLosses, validate_epochs
 from kdzoo.distiller.outputs import OutputsDistiller
-from kdzoo.distiller.request import Pairing, refusals, resolve
+from kdzoo.distiller.request import refusals, resolve
 from kdzoo.errors import InputError, collect_problems
 from kdzoo.models.forward import outputs
 from kdzoo.models.pass_through import PassThrough, pass_through
+from kdzoo.runs.spec import Pairing
 
 
 @dataclass
@@ -117,7 +118,7 @@ class Distiller(MethodLosses):
         self._is_built = True
 
     def _fit_to(self, inputs: Tensor, teacher_inputs: Tensor | None) -> None:
-        """Build the methods where the first batch is what tells the shapes; raises InputError where they were built for others.
+        """Build the methods if the first batch decides the shapes; raises InputError if they were built for other shapes.
 
         A network of timm's is taken to be called with inputs of the size it was made for.
         """

@@ -18,10 +18,10 @@ from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.shapes import DataFacts, Shapes, UnknownFacts
 from kdzoo.distiller.clock import LoopClock, validate_share
 from kdzoo.distiller.joint import ProcessGroup, gather_of, world_size
-from kdzoo.distiller.request import Pairing, compared_classes
+from kdzoo.distiller.request import compared_classes
 from kdzoo.errors import InputError, collect_problems
 from kdzoo.models.stages import pair_stages
-from kdzoo.runs.spec import ObjectiveSpec
+from kdzoo.runs.spec import ObjectiveSpec, Pairing
 
 CALLS = "calls"
 """the key under which a method's state says how many batches its losses were computed of, from which its random draws go on"""
@@ -43,7 +43,7 @@ class MethodLosses(nn.Module):
 
     @property
     def progress(self) -> float | None:
-        """The share of the training that is done, 0 to 1, for weights and temperatures that change in its course; None until it is set."""
+        """The share of training that is done, 0 to 1, for weights and temperatures that change during it; None until it is set."""
         return self._share
 
     @progress.setter
@@ -52,11 +52,11 @@ class MethodLosses(nn.Module):
         self._share = float(share)
 
     def method_state_dict(self) -> dict[str, Any]:
-        """The state of the methods' own modules, without the student's: what a loop saves beside the student to go on later."""
+        """The state of the methods' own modules, without the student's: a loop saves it beside the student to resume."""
         return {**self.objective.parts.state_dict(), CALLS: torch.tensor(self._calls)}
 
     def load_method_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Put back what `method_state_dict` gave; raises RuntimeError, as torch does, for a state of other modules."""
+        """Load a state of `method_state_dict`; raises RuntimeError, as torch does, for the state of other modules."""
         self.objective.parts.load_state_dict({key: value for key, value in state.items() if key != CALLS})
         self._calls = int(state[CALLS])
 
@@ -169,7 +169,7 @@ class Blueprint:
         return objective
 
     def build_without_shapes(self) -> Objective:
-        """What stands for a sum whose methods have no modules until the first batch tells the shapes."""
+        """A sum whose methods get their modules when the first batch shows the shapes."""
         terms = terms_of(self.spec)
         nothing = {term.name: nn.Module() for term in terms}
         return Objective(self.spec.task, terms, nothing, stages=(), label_smoothing=self.label_smoothing, seed=self.seed)

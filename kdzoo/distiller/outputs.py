@@ -18,9 +18,9 @@ from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.shapes import DataFacts, Shapes, StageShape
 from kdzoo.distiller.joint import ProcessGroup
 from kdzoo.distiller.losses import Blueprint, MethodLosses, validate_epochs
-from kdzoo.distiller.request import Pairing, missing, refusals
+from kdzoo.distiller.request import missing, refusals
 from kdzoo.errors import InputError, collect_problems
-from kdzoo.runs.spec import ObjectiveSpec
+from kdzoo.runs.spec import ObjectiveSpec, Pairing
 
 OF_A_NETWORK = ~Need.TARGETS
 """what outputs can have"""

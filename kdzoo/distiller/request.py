@@ -1,22 +1,20 @@
-"""From a method's name and its keywords to the weighted sum that a loop minimises, and what such a loop cannot serve."""
+"""The weighted sum of a method's name and keywords, and the methods that a user's own loop cannot serve."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 from kdzoo.contract.card import Card, Setting
 from kdzoo.contract.explain import in_words
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.needs import Need, Pass
 from kdzoo.errors import InputError, collect_problems, did_you_mean, unknown
-from kdzoo.runs.spec import ObjectiveSpec
+from kdzoo.runs.spec import ObjectiveSpec, Pairing
 from kdzoo.suite.plan.objectives import objective_at
 from kdzoo.suite.plan.requests import Request, parse_request
 from kdzoo.suite.plan.settings import Point
-
-Pairing = Literal["deep", "left"]
 
 
 def resolve(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 
 from kdzoo.contract.shapes import Shapes
+from kdzoo.runs.spec import Pairing
 
 
-def pair_stages(student: Shapes, teacher: Shapes, pairing: Literal["deep", "left"]) -> tuple[tuple[int, int], ...]:
+def pair_stages(student: Shapes, teacher: Shapes, pairing: Pairing) -> tuple[tuple[int, int], ...]:
     """Which student stage meets which teacher stage, shallow to deep, one to one and in order.
 
     `deep`: from the student's deepest stage on, each takes, of the teacher's stages shallower than the last one taken,

@@ -60,7 +60,7 @@ def _network(spec: NetworkSpec) -> list[Any]:
 
 
 def images_of_work(batch_size: int, steps: int, epochs: int, validation: int, test: int) -> float:
-    """The work of training and evaluating, in training images: `steps` of a batch, validation after each of `epochs`, the end's tests."""
+    """The work of training and evaluating, in training images: `steps` of a batch, validation after each of `epochs`, tests at the end."""
     ends = 2 if validation else 1  # the last epoch, and the best where one is chosen
     return steps * batch_size + EVALUATION * ((epochs + 1) * validation + ends * test)
 

@@ -14,7 +14,7 @@ from kdzoo.runs.loggers import Record
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The records of a run's epochs, none where there is no file; all is left out from the first line on that is torn or no record."""
+    """The records of a run's epochs up to the first line that is torn or no record; none where there is no file."""
     records = []
     for line in _content(path).split(b"\n"):
         try:

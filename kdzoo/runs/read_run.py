@@ -1,4 +1,4 @@
-"""A run as run.json has it, with its parts as canonical JSON: what runs of a bench share is parsed once. Free of torch."""
+"""A run as run.json has it, with its fields as canonical JSON: what runs of a bench share is parsed once. Free of torch."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def read_run(content: object, run_id: str, where: str) -> tuple[Run, dict[str, s
         return run, texts
     if run.id != run_id:
         raise InputError(f"{where}: describes {run.id}, not the run its folder is named after")
-    return run, canonical_parts(run)
+    return run, canonical_fields(run)
 
 
-def canonical_parts(run: Run) -> dict[str, str]:
+def canonical_fields(run: Run) -> dict[str, str]:
     """Every part of a run as canonical JSON, by name."""
     return {name: canonical_json(part) for name, part in run.model_dump(mode="json").items()}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -58,3 +58,9 @@ def read_result(content: object, run_id: str) -> dict[str, Any]:
         raise InputError(f"id: expected {run_id}, got {result.id}")
     assert isinstance(content, dict)
     return content
+
+
+def final_metrics(result: Mapping[str, Any], part: Literal["val", "test"]) -> Mapping[str, Any] | None:
+    """What was measured on one part of the data after the last epoch, from which tables are made; None where nothing was held out."""
+    metrics: Mapping[str, Any] | None = result["last"].get(part)
+    return metrics

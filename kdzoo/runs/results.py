@@ -1,4 +1,4 @@
-"""result.json, declared once: what a finished run came to. Free of torch.
+"""result.json, the result of a finished run, declared once. Free of torch.
 
 What is written and what is read is checked against these models (`result_file`), and the JSON Schema in the package and the
 page in docs/ are made from them. A field with a default is written by every run from the schema on that its `since` names; it may be
@@ -173,7 +173,7 @@ class Result(Part):
     schema_number: int = Field(default=1, ge=1, alias="schema", description=f"the schema of this file; {SCHEMA} now, missing in those of 1")
     id: str = always("the run's id, also its folder's name")
     status: Literal["done"] = always("`done`")
-    last: Epoch = always("the last epoch: the headline")
+    last: Epoch = always("the last epoch, from which tables are made")
     best: Epoch | None = always("the epoch with the best validation top-1, then NLL, then the earliest; null without validation images")
     oracle: OracleEpoch | None = always("the epoch that is best on the test images, only under --oracle in every epoch")
     average: bool | None = since(2, "whether the moving average of the weights was measured and kept; null where the recipe has none")

@@ -154,16 +154,20 @@ class FirstSpec(Spec):
     then: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] | None = None
 
 
+Pairing = Literal["deep", "left"]
+"""how two networks' stages meet: nearest reduction from the deep end, or by position from the left"""
+
+
 class ObjectiveSpec(SparseSpec):
     """The weighted sum: `task` times cross-entropy plus the terms, sorted by name, none twice, none with factor 0.
 
-    pairing: how the two networks' stages meet, `deep` (nearest reduction from the deep end) or `left` (by position).
-    first: the stage of training that comes before; where there is none it is not part of a run's id.
+    pairing: how the two networks' stages meet. first: what the student or the method's module learns before; where there is
+    none it is not part of a run's id.
     """
 
     task: Annotated[Number, Field(ge=0)]
     terms: Annotated[tuple[TermSpec, ...], BeforeValidator(as_tuple)] = ()
-    pairing: Literal["deep", "left"] = "deep"
+    pairing: Pairing = "deep"
     first: Annotated[FirstSpec | None, OmitDefault()] = None
 
     @model_validator(mode="after")

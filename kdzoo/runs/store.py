@@ -18,7 +18,7 @@ from kdzoo.runs.canonical import canonical
 from kdzoo.runs.failure import Failure, read_failure
 from kdzoo.runs.fence import Fence
 from kdzoo.runs.read_run import read_run
-from kdzoo.runs.result_file import NewerSchema, complete, read_result
+from kdzoo.runs.result_file import NewerSchema, complete, final_metrics, read_result
 from kdzoo.runs.spec import Run
 
 State = Literal["done", "failed", "damaged", "started", "new"]
@@ -75,15 +75,15 @@ class RunFolder:
 
     def read_plan(self) -> tuple[Run, dict[str, Any]]:
         """The run and what is recorded beside it; raises InputError when run.json is missing or damaged."""
-        run, about, _ = self.read_parts()
+        run, about, _ = self.read_canonical()
         return run, about
 
-    def read_parts(self) -> tuple[Run, dict[str, Any], dict[str, str]]:
-        """The same with the run's parts as canonical JSON, by name."""
+    def read_canonical(self) -> tuple[Run, dict[str, Any], dict[str, str]]:
+        """The same with the run's fields as canonical JSON, by name."""
         file = self.path / "run.json"
         content = read_json(file)
-        run, parts = read_run(content.get("run"), self.id, str(file))
-        return run, dict(content.get("about", {})), parts
+        run, fields = read_run(content.get("run"), self.id, str(file))
+        return run, dict(content.get("about", {})), fields
 
     def _whole_plan(self) -> dict[str, Any]:
         """The record beside the run; raises InputError where run.json is missing, or no bench and no table could read it."""
@@ -120,6 +120,10 @@ class RunFolder:
             raise InputError(f"{file}: damaged ({'; '.join(error.problems)})") from error
         except NewerSchema as error:
             raise NewerSchema(f"{file}: {error}") from error
+
+    def test_metrics(self) -> Mapping[str, Any]:
+        """What was measured on the test images after the last epoch; raises as `result` does."""
+        return final_metrics(self.result(), "test") or {}
 
     def finish(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """Write result.json, which makes the run done, and drop an older failure; the result as it is written.

@@ -171,7 +171,7 @@ class TeacherCache:
 
     @property
     def removed(self) -> bool:
-        """Whether its files are gone, or others lie in their place: no other file gets an inode while it is open."""
+        """Whether its files were removed or replaced: an inode is not used again while its file is open."""
         named = [self.folder / f"{column.name}.{kind}" for kind in ("f32", "seal") for column in self.columns]
         statuses = [plain_status(file) for file in named]
         return any(s is None or s.st_ino != file.inode for s, file in zip(statuses, self._mapped_files, strict=True))

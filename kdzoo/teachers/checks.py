@@ -107,7 +107,7 @@ class Norms:
     others: Mapping[str, Tensor]
 
     def better(self) -> str | None:
-        """The best of the others where it is clearly better than its own: a sign test of the size CLEARLY for all of them together."""
+        """The best of the other normalisations where it is clearly better: a sign test at level CLEARLY for all of them together."""
         if not self.others:
             return None
         best = max(self.others, key=lambda name: int(self.others[name].sum()))

@@ -44,7 +44,7 @@ def folder_of(about: Mapping[str, Any], name: str) -> Path:
 
 
 def mark_opened(folder: Path, about: Mapping[str, Any]) -> list[str]:
-    """Write what a cache stands for, and that it has just been opened; returns notes on what was wrong with the earlier record."""
+    """Write the record of what decides a cache's rows, with the time of opening; returns notes on faults of the earlier record."""
     file, notes = folder / "about.json", []
     odd = set_aside_unless_file(file)
     if file.exists() and _read_json(file) != json.loads(canonical_json(about)):
@@ -81,7 +81,7 @@ def set_aside_unless_file(path: Path) -> bool:
 
 
 PAGE = 4096
-"""bytes of which a file's disk space is taken together"""
+"""disk space of a file is taken in pieces of so many bytes"""
 
 
 class MappedFile:

@@ -53,7 +53,7 @@ class SavedAnswers:
 
 @dataclass(frozen=True, kw_only=True)
 class SavedTeacher(Teacher):
-    """A file of answers. exact_views: whether it is asked for the very view of an image, or for the centre view of all."""
+    """A file of answers. exact_views: whether it is read by the view that training shows, or by each image's centre view."""
 
     file: SavedFile
     exact_views: bool

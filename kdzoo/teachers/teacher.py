@@ -69,7 +69,7 @@ class Teacher(ABC):
 
     @abstractmethod
     def open_epoch(self, plan: EpochPlan, needs: NetworkNeeds) -> Answers:
-        """Its answers for an epoch, as far as they are read."""
+        """The outputs of an epoch that are read."""
 
     @abstractmethod
     def check_predictions(self, splits: Splits, augment: Augment, execution: Placement) -> tuple[Tensor, Tensor]:

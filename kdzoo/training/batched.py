@@ -52,7 +52,7 @@ class BatchedMembers:
                 self.members[number].update(losses, len(batch.index), batch.clock.steps)
 
     def _outputs(self, images: Tensor, batch: Batch) -> list[Outputs]:
-        """Every student's outputs, as far as some member reads them, contiguous."""
+        """The outputs of every student that some member reads, contiguous."""
         first, need = self.members[0], Need.LOGITS
         for member in self.members:
             need |= member.needs.outputs if member.failure is None else Need.NOTHING

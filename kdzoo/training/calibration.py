@@ -47,7 +47,7 @@ def calibrate_biases(logits: Any, targets: Any, classes: Sequence[int]) -> Tenso
 
 
 def _best_shift(scores: Tensor, labels: Tensor, group: Sequence[int]) -> float:
-    """What added to the scores of a group of classes makes the most predictions right; 0 where nothing is better than 0.
+    """The offset on the scores of a group of classes with which most predictions are right; 0 where no other is better.
 
     A sample is given to the group once the shift exceeds its margin, the best score outside the group less the best one in
     it. Between two margins next to each other every shift gives the same predictions.

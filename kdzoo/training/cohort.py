@@ -43,7 +43,7 @@ class Cohort:
         return [member for member in self.active if self.batched is None or member not in self.batched.members]
 
     def teacher_predictions(self, member: Member) -> tuple[Tensor | None, Tensor | None]:
-        """The log-probabilities of the member's teacher on validation and test images; each None where there are none."""
+        """The log-probabilities of the member's teacher on validation images and on test images; None where they are missing."""
         if self.teacher is None or member.run.teacher is None:
             return None, None
         return self.teacher.val, self.teacher.test
@@ -67,7 +67,7 @@ class Cohort:
 
     @property
     def teacher_passes(self) -> Pass:
-        """The passes of which the teacher's outputs are read: the first, and those that any member reads, failed or not."""
+        """The passes whose teacher outputs are needed: the first, and every one that a member reads, also a failed one."""
         return functools.reduce(operator.or_, (member.objective.needs.teacher.passes for member in self.members), Pass.FIRST)
 
     @property

@@ -1,4 +1,4 @@
-"""Students whose training passes are compiled: fewer passes over memory, for a minute of compiling once a process."""
+"""Runs students' training passes through torch.compile: fewer passes over memory, after a minute of compiling in each process."""
 
 from __future__ import annotations
 

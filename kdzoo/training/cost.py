@@ -187,7 +187,7 @@ def _count_backwards(member: Member) -> Callable[[], int]:
 
 
 class Multiplications(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Multiply-accumulates of a block by torch's formulas; unlike torch's FlopCounterMode also where a loss takes gradients itself."""
+    """Multiply-accumulates of a block by torch's formulas; also of gradients that a loss takes itself, unlike torch's FlopCounterMode."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

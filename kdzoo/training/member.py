@@ -147,7 +147,7 @@ class Member:
             self.folder.checkpoint.unlink(missing_ok=True)
 
     def fail_if_nonfinite(self) -> None:
-        """Leave the cohort where the loss is NaN or infinite, and keep at which step, in which part, and where that is defined.
+        """Drop out of the cohort where the loss is NaN or infinite; records the step, the part of the loss and where it is defined.
 
         No traceback has the method: when the number is looked at, its step is long over. The checkpoint goes, since it
         may hold what makes the run fail.

@@ -66,7 +66,7 @@ def stack_of(students: Sequence[Network], images: Tensor, need: Need) -> Stack |
 
 
 def _stack(tensors: Sequence[Tensor]) -> Tensor:
-    """All of them in one tensor (M, ...), of which they become views."""
+    """Put all of them into one tensor (M, ...); they become views of it."""
     whole = torch.stack([tensor.detach() for tensor in tensors])
     for number, tensor in enumerate(tensors):
         tensor.data = whole[number]

@@ -13,7 +13,7 @@ from kdzoo.contract.batch import Losses
 TOTAL = "loss"
 """the name of the sum that is minimised, beside those of its parts"""
 NEVER = torch.iinfo(torch.int64).max
-"""stands for the first bad step of a number that has been finite at every step so far"""
+"""the first bad step of a number that has been finite at every step so far"""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ CIFAR = {
     "first_conv": "stem.0",
     "classifier": "classifier",
 }
-"""what timm is told of a network for CIFAR-100"""
+"""timm's configuration of a network for CIFAR-100"""
 
 
 CONV_OR_NORM = {"conv": 0, "bn": 1}

@@ -16,9 +16,9 @@ from kdzoo.suite.page.bundle import javascript
 from kdzoo.suite.page.chart_kind import ChartKind
 from kdzoo.suite.page.charts.marks import CONFIG
 from kdzoo.suite.page.data import charts_as_data, in_html, packed
-from kdzoo.suite.page.html_tables import PageTable, failure_table, leaderboard_tables, text_table
 from kdzoo.suite.page.kinds import KINDS, Chart, charts_of
 from kdzoo.suite.page.origins import Specifications, environment_rows, specifications
+from kdzoo.suite.page.page_tables import PageTable, failure_table, leaderboard_tables, text_table
 from kdzoo.suite.page.sentences import Answer, answers
 from kdzoo.suite.page.tables import BenchTables, tables_of
 from kdzoo.suite.report.compare import compare

@@ -55,7 +55,7 @@ def in_brief(found: Sequence[str]) -> list[str]:
 
 
 def edges(sweeps: pd.DataFrame) -> Iterable[str]:
-    """Axes of which the chosen setting has the largest or the smallest value that was tried, so that the best may lie beyond.
+    """Axes on which the chosen setting is the largest or the smallest value tried, so that a better one may lie beyond.
 
     sweeps: rows of `sweeps.sweep_frame`.
     """

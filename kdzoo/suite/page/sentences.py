@@ -116,7 +116,7 @@ def _how_sure(ranked: pd.DataFrame, block: Block, tables: BenchTables) -> str:
 
 
 def _cost(ranked: pd.DataFrame, block: Block) -> str:
-    """What the first row's training costs, and what tuned KD's does where the two are not told apart."""
+    """The training cost of the first row, and that of tuned KD where the two are not told apart."""
     if ranked.empty or not (words := _price(ranked.iloc[0])):
         return ""
     row = ranked.iloc[0]

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.errors import collect_problems
-from kdzoo.runs.spec import ObjectiveSpec
+from kdzoo.runs.spec import ObjectiveSpec, Pairing
 from kdzoo.runs.store import Store
 from kdzoo.suite.plan.config import KD, BenchConfig
 from kdzoo.suite.plan.doses import Dose, read_doses, recorded_doses, reused_doses
-from kdzoo.suite.plan.objectives import Pairing, objective_at, unit
+from kdzoo.suite.plan.objectives import objective_at, unit
 from kdzoo.suite.plan.planned import PlannedRun
 from kdzoo.suite.plan.recipe_files import PairValues
 from kdzoo.suite.plan.requests import Request, name_in_request

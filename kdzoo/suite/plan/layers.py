@@ -21,7 +21,7 @@ AXES = frozenset({"temperatures", "alphas", "weights", "doses", "grid", "tune"})
 
 
 class ConfigError(InputError):
-    """A configuration with faults. rest: the same without what is at fault, where that still says which bench is meant."""
+    """A configuration with faults. rest: the same without the faulty keys, where that still names the bench."""
 
     def __init__(self, problems: Iterable[str], rest: BenchConfig | None) -> None:
         super().__init__(*problems)
@@ -29,7 +29,7 @@ class ConfigError(InputError):
 
 
 def bench_config(options: Mapping[str, Any], file: Path | None) -> BenchConfig:
-    """The bench that options over a YAML file over defaults describe; raises ConfigError with every fault of theirs."""
+    """The bench of these options, which win over a YAML file and the defaults; raises ConfigError with every fault."""
     problems: list[str] = []
     options = with_recipe_keys(options, problems)
     file_layer = with_recipe_keys(_under(read_yaml(file) if file else {}, options), problems)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from kdzoo.contract.card import PretrainStage, Setting
 from kdzoo.contract.method import Method, stages_read
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.needs import Need
 from kdzoo.errors import InputError, collect_problems, raise_if_any
-from kdzoo.runs.spec import FirstSpec, ObjectiveSpec, TermSpec
+from kdzoo.runs.spec import FirstSpec, ObjectiveSpec, Pairing, TermSpec
 from kdzoo.suite.plan.doses import weight_for
 from kdzoo.suite.plan.recipe_files import PairValues
 from kdzoo.suite.plan.requests import Request, name_in_request, second_stage
 from kdzoo.suite.plan.settings import Point, tidy
 
-Pairing = Literal["deep", "left"]
 RatioOf = Callable[[ObjectiveSpec], float]
 """the ratio of a method's gradient to that of cross-entropy, of its objective with both factors 1"""
 

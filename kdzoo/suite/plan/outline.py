@@ -36,7 +36,7 @@ class Outline:
 
     @property
     def runs(self) -> int | None:
-        """How many runs the sweep has, at the most where that is not exact; None where a plugin has to be loaded to know."""
+        """The number of runs of the sweep, or an upper bound; None where only a plugin knows."""
         total = 0
         students = len({student for _, student in self.pairs})  # the student alone is one run for all of its teachers
         for name, number in self.methods:

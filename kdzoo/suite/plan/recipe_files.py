@@ -13,6 +13,7 @@ from kdzoo.contract.registry import Definition, Registry
 from kdzoo.runs.fields import Count, Number, Share, Spec, parse
 from kdzoo.runs.options import as_list
 from kdzoo.runs.recipe import Recipe, steps_per_epoch
+from kdzoo.runs.spec import Pairing
 from kdzoo.suite.plan.yaml_files import read_yaml, shipped_files
 
 LARGEST_VAL = 0.25
@@ -68,7 +69,7 @@ class RecipeFile(Spec):
     lr_for: dict[str, Number] = {}
     normalise_for: dict[str, Constants] = {}
     published: dict[str, PublishedValues] = {}
-    pairing: Literal["deep", "left"] = "deep"
+    pairing: Pairing = "deep"
     refit: bool = False
     val_fraction: Share = 0.1
     student_start: Literal["random", "pretrained"] = "random"

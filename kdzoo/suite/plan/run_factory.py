@@ -23,14 +23,14 @@ from kdzoo.models.normalisation import AUTO, usual_for
 from kdzoo.models.request import NetworkRequest, ensemble_ids, pretrained_by_default
 from kdzoo.runs.licences import record
 from kdzoo.runs.recipe import Recipe
-from kdzoo.runs.spec import NetworkSpec, ObjectiveSpec, Run
+from kdzoo.runs.spec import NetworkSpec, ObjectiveSpec, Pairing, Run
 from kdzoo.suite.plan.bench_data import BenchData
 from kdzoo.suite.plan.changes import below
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.doses import Dose
 from kdzoo.suite.plan.licences import things_of_run
 from kdzoo.suite.plan.networks import NetworkResolver, Offer
-from kdzoo.suite.plan.objectives import Pairing, card_record
+from kdzoo.suite.plan.objectives import card_record
 from kdzoo.suite.plan.planned import PlannedRun
 from kdzoo.suite.plan.recipe_files import RecipeFile
 from kdzoo.tasks.known import task_named

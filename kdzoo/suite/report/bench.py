@@ -99,8 +99,8 @@ def _newest(records: Sequence[Record]) -> list[Record]:
 
 def _without_versions_and_seed(record: Record) -> tuple[str, ...]:
     """Equal for runs that differ in nothing but their seed, the engine and the versions of their methods."""
-    others = (part for name, part in record.parts.items() if name not in ("seed", "engine", "objective"))
-    return (*others, _without_versions(record.parts["objective"]))
+    others = (part for name, part in record.canonical.items() if name not in ("seed", "engine", "objective"))
+    return (*others, _without_versions(record.canonical["objective"]))
 
 
 @lru_cache

@@ -40,7 +40,7 @@ def bytes_text(value: float | None) -> str:
 
 
 def on_common_seeds(row: pd.Series, metric: Metric) -> str:
-    """The mean that a row is ranked by; empty where the row has no other seeds than those of the ranks."""
+    """The mean that a row is ranked by; empty where the row has just the seeds of the ranks."""
     mean = row[f"rank_{metric.name}"]
     return "" if pd.isna(mean) or len(str(row["rank_seeds"]).split()) == row["n"] else metric.text(mean)
 

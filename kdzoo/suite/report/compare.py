@@ -54,7 +54,7 @@ def compare(paths: Sequence[Path]) -> Comparison:
 
 
 def _one_task(sides: Sequence[Side], names: Sequence[str]) -> Task:
-    """The task of the first side, whose headline all have; raises InputError where they measure several things.
+    """The task of the first side, whose headline all sides have; raises InputError where they measure different things.
 
     A student of one column of targets and one of several are compared in their primary column, where that is the same.
     """
@@ -82,7 +82,7 @@ def _copies(frame: pd.DataFrame, names: Sequence[str]) -> list[str]:
 
 
 def _keys(sides: Sequence[Side]) -> list[str]:
-    """What rows are joined by: what all sides say, in as much detail as it takes to tell a side's rows apart."""
+    """The columns that rows are joined by: those that all sides have, as many as it takes to tell a side's rows apart."""
     keys = [key for key in KEYS if all(side.has(key) for side in sides)]
 
     def distinct(by: Sequence[str]) -> int:

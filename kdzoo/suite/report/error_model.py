@@ -189,7 +189,7 @@ def _model(means: np.ndarray, variances: np.ndarray, counts: np.ndarray, pooled:
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """Which single p-values of a family (..., rows) stand after Holm's step-down correction at 5 %."""
+    """Which p-values of a family (..., rows) remain significant after Holm's step-down correction at 5 %."""
     order = np.argsort(p, axis=-1)
     rows = p.shape[-1]
     stand = np.take_along_axis(p, order, -1) * np.arange(rows, 0, -1) < 1 - LEVEL

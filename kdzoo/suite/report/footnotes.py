@@ -175,7 +175,7 @@ def errors(block: Block) -> str:
         return ""
     rows = len(block.healthy)
     sd = f"{block.metric.spread_text(math.sqrt(float(model.prior.variance)))} {block.metric.difference_words}"
-    pairing = (
+    seeds = (
         f"{rows} healthy rows share their seeds, so each seed's mean over them is subtracted"
         if model.paired
         else f"{rows} healthy rows do not all have the same seeds, so nothing is paired"
@@ -186,7 +186,7 @@ def errors(block: Block) -> str:
     else:
         weight = f"with the weight of {model.prior.freedom:.1f} further seeds"
         spread = f"each row's variance is shrunk towards a common {sd} {weight}"
-    return f"Error model: {pairing}; {spread}; t with at most {model.pooled:g} degrees of freedom."
+    return f"Error model: {seeds}; {spread}; t with at most {model.pooled:g} degrees of freedom."
 
 
 def collapsed(block: Block) -> str:

@@ -22,7 +22,7 @@ def mean_interval(values: Sequence[float] | np.ndarray, resolution: float = 0.0)
 
 
 def beside_single(interval: tuple[float, float], n: int) -> tuple[float, float]:
-    """The interval of a mean of n runs minus a single training, from that of the mean: the single one varies as much as each of them."""
+    """The interval of a mean of n runs minus a single run, from the interval of the mean: a single run varies as each of the n does."""
     middle, half = (interval[0] + interval[1]) / 2, (interval[1] - interval[0]) / 2
     return middle - half * math.sqrt(n + 1), middle + half * math.sqrt(n + 1)
 

@@ -51,7 +51,7 @@ def _rows(block: Block) -> list[dict[str, Any]]:
 
 def _tested(record: Record) -> Mapping[str, Any]:
     """The metrics of a finished run's last epoch on the test set."""
-    return {} if record.result is None else dict(record.result["last"]["test"])
+    return record.final_metrics("test") or {}
 
 
 def _by_class(tests: Sequence[Mapping[str, Any]], names: Sequence[str] | None) -> Iterable[dict[str, Any]]:

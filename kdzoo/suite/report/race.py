@@ -25,7 +25,7 @@ REFIT = "refit"
 
 @dataclass(frozen=True)
 class Decision:
-    """What the rule came to for one table of a refit: its settings, those with the best means first, then the widest."""
+    """The settings that the rule selects in one table of a refit: those with the best means first, then the widest intervals."""
 
     block: Block
     best: tuple[Standing, ...]

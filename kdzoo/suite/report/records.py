@@ -11,6 +11,7 @@ from kdzoo.data.transfer import transfer_in_words
 from kdzoo.errors import InputError
 from kdzoo.runs.about import about_faults
 from kdzoo.runs.canonical import object_of
+from kdzoo.runs.result_file import final_metrics
 from kdzoo.runs.spec import Run
 from kdzoo.runs.store import RunFolder, State
 from kdzoo.tasks.known import task_named
@@ -34,14 +35,14 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Record:
-    """One run: what was planned, in what state it is, and what it came to; `error` says why it failed or what is damaged.
+    """One run: its plan, its state and its result; `error` says why it failed or what is damaged.
 
-    id: the run's, after which its folder is named. parts: the run's as canonical JSON, by name.
+    id: the run's, after which its folder is named. canonical: the run's fields as canonical JSON, by name.
     """
 
     id: str
     run: Run
-    parts: Mapping[str, str]
+    canonical: Mapping[str, str]
     about: Mapping[str, Any]
     state: State
     result: Mapping[str, Any] | None = None
@@ -57,13 +58,17 @@ class Record:
 
     def headline(self, part: Literal["val", "test"]) -> float | None:
         """Its task's headline on one part of the data after the last epoch; None where it is not done, or nothing is held out."""
-        metrics = None if self.result is None else self.result["last"][part]
+        metrics = self.final_metrics(part)
         return None if metrics is None else float(metrics[self.task.headline.name])
+
+    def final_metrics(self, part: Literal["val", "test"]) -> Mapping[str, Any] | None:
+        """What was measured on one part of the data after the last epoch; None where it is not done, or nothing is held out."""
+        return None if self.result is None else final_metrics(self.result, part)
 
     @property
     def setting_key(self) -> str:
         """Equal for runs that differ in nothing but their seed."""
-        return self.parts["objective"]
+        return self.canonical["objective"]
 
     @cached_property
     def place(self) -> Place:
@@ -74,15 +79,15 @@ class Record:
             recipe=str(about.get("recipe") or "-"),
             phase=str(about.get("phase") or "sweep"),
             epochs=run.recipe.epochs,
-            ground=_ground(*(self.parts[name] for name in GROUND)),
-            teacher=self.parts["teacher"] if run.teacher else "",
+            ground=_ground(*(self.canonical[name] for name in GROUND)),
+            teacher=self.canonical["teacher"] if run.teacher else "",
         )
 
 
 @lru_cache
-def _ground(*parts: str) -> str:
+def _ground(*fields: str) -> str:
     """The canonical JSON of what runs of one table share, the same text for all of them."""
-    return object_of(dict(zip(GROUND, parts, strict=True)))
+    return object_of(dict(zip(GROUND, fields, strict=True)))
 
 
 def taught_on(record: Record) -> str:
@@ -115,10 +120,10 @@ def by_place(records: Iterable[Record]) -> dict[Place, list[Record]]:
 def read_record(folder: RunFolder) -> Record:
     """One run's record; raises InputError when its run.json does not say which run it is."""
     try:
-        run, about, parts = folder.read_parts()
+        run, about, canonical = folder.read_canonical()
     except (TypeError, ValueError) as error:
         raise InputError(f"{folder.path / 'run.json'}: damaged (about: expected an object, {error})") from error
-    record = Record(folder.id, run, parts, about, "new")
+    record = Record(folder.id, run, canonical, about, "new")
     if faults := about_faults(about):
         return replace(record, about={}, state="damaged", error=f"run.json: damaged ({'; '.join(faults)})")
     if (folder.path / "result.json").exists():

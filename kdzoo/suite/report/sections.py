@@ -47,7 +47,7 @@ def display_frame(board: pd.DataFrame, metric: Metric) -> pd.DataFrame:
 
 
 def collapsed_frame(board: pd.DataFrame, metric: Metric) -> pd.DataFrame:
-    """The collapsed rows as text: what they came to and why they are in no test."""
+    """The collapsed rows as text: their results, and why no test compares them."""
     board = board[board["collapsed"].notna()]
     rows = [row for _, row in board.iterrows()]
     own = {"method", "setting", "n", f"test {metric.heading}"}

@@ -109,7 +109,7 @@ def run_race(
 
 
 def race_plan(prepared: Prepared, refit_of_sweep: Plan, race: Race) -> tuple[Plan, tuple[Decision, ...]]:
-    """The seeds that a race adds to a refit, seed by seed, and what its rule came to."""
+    """The runs of the seeds that a race adds to a refit, in the order of the seeds, and the decisions of its rule."""
     bench = read_bench(prepared.plan.folder)
     decisions = decide(bench, prepared.config, race)
     used, planned = seeds_of_sweeps(bench.records), {one.run.id: one for one in refit_of_sweep.students}

@@ -12,7 +12,7 @@ from kdzoo.tasks.known import task_named
 from kdzoo.text import number_of
 
 KNOWN_AFTER_SECONDS = 3.0
-"""how long training has to run before a time left is told"""
+"""no time left is shown before training has run so long"""
 WINDOW_SECONDS = 60.0
 """the speed is that of the last minute: a teacher's steps and its students' differ"""
 Clock = Callable[[], float]

@@ -24,7 +24,7 @@ class Fault:
 
 
 def fault_of(folder: RunFolder) -> Fault | None:
-    """What is wrong with what other runs start from in a finished run's folder: its weights, and a pretrain stage's checkpoint.
+    """Faults of the files in a finished run's folder from which other runs start: its weights, and a pretrain run's checkpoint.
 
     Weights that were not kept are a fault of a teacher alone. Raises InputError where run.json cannot be read.
     """

@@ -1,4 +1,4 @@
-"""What is looked at of saved teachers before training: whether their files hold all that runs read, and are the live teachers'."""
+"""Checks saved teachers before training: their files hold all that runs read, and agree with the live teachers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a study came to, written beside its runs: README.md, results.csv and surfaces.csv."""
+"""The results of a study, written beside its runs: README.md, results.csv and surfaces.csv."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TABLE, PAGE = "results.csv", "README.md"
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a study came to: its numbers and its surfaces."""
+    """The results of a study: its numbers and its surfaces."""
 
     measured: tuple[Measured, ...]
     surfaces: tuple[Drawn, ...] = ()

@@ -12,7 +12,7 @@ from kdzoo.tasks.task import Metric
 
 TOP1 = CLASSIFICATION.headline.name
 DERIVED = ("errors", "error_rate")
-"""of a classification: the number of test images that are named wrongly, and 100 minus its headline"""
+"""of a classification: the number of misclassified test images, and 100 minus its headline"""
 OF_A_CLASS = ("errors", "recall")
 """of the test images of one class, such as `recall.3`, the share of its images that are named rightly"""
 

@@ -49,7 +49,7 @@ NUMBERS = (
 
 @dataclass(frozen=True)
 class RaceTable:
-    """One race as numbers (frame) and as a reader sees it (shown), with what is still missing and what was decided."""
+    """One race as numbers (frame) and as text (shown), with what is missing and the decisions."""
 
     stage: str
     race: Race

@@ -44,7 +44,7 @@ class StudyRequest:
         return study_folder(self.results, Path(self.given).stem)
 
     def bench(self, stage: Stage) -> BenchConfig:
-        """The bench of a stage, with what it takes from the stages before it; of a race, that which it trains more seeds of."""
+        """The bench of a stage, with what it takes from earlier stages; of a race, the bench that it adds seeds to."""
         return stage_config(self.study, self.study.bench_of(stage), self.folder, self.seeds, self.options)
 
 
@@ -63,7 +63,7 @@ def request_study(given: str, results: Path, seeds: int | None, options: Mapping
 
 
 def refuse_other_seeds(request: StudyRequest) -> None:
-    """Raise InputError where a stage with a refit was begun with other seeds: those of its refit and of a race lie behind them."""
+    """Raise InputError where a stage with a refit was begun with other seeds: seeds of its refit and of a race follow the sweep's."""
     problems = []
     for stage in request.study.benches:
         config = request.study.config(stage, request.seeds)
@@ -117,7 +117,7 @@ def check_stages(request: StudyRequest) -> None:
 
 @dataclass(frozen=True)
 class Reproduced:
-    """What a study came to, the stage at which it stopped, and what failed there; no stage where all are done."""
+    """A study's results, the stage at which it stopped, and what failed there; no stage where all are done."""
 
     evidence: Evidence
     stopped: Stage | None = None

@@ -15,7 +15,7 @@ from kdzoo.tasks.task import Metric
 
 CELL_HEIGHT = 54
 MOST_LABELLED = 10
-"""number of cells beside each other up to which each bears its numbers; of more they are seen by pointing"""
+"""up to so many cells in a row show their numbers; with more, pointing at a cell does"""
 Channel = TypeVar("Channel", alt.X, alt.Y)
 
 

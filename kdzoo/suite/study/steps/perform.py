@@ -1,4 +1,4 @@
-"""Doing a step of a study, result by result, and reading what it came to. Free of torch until something is missing.
+"""Performs a step of a study, one seed after the other, and reads its results. Free of torch until something is missing.
 
 `<stage>/seed-<N>.json` holds a result, with the runs and the words that it was made from: it counts as long as the study
 asks for just that of just these runs, and the network that it came with is the one that was written, so that the same command

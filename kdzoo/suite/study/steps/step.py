@@ -17,7 +17,7 @@ from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.study.which import Runs
 
 Result = dict[str, Any]
-"""what a step came to for one seed, in JSON's types; `last.test`, where it is there, holds metrics as a run's result.json does"""
+"""a step's result for one seed, in JSON's types; `last.test`, where it is there, holds metrics as a run's result.json does"""
 
 
 @dataclass(frozen=True)
