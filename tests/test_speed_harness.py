@@ -14,6 +14,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benchmarks"))
 
+import cache_mixes
 import speed
 from speed_base import Compared, report
 from speed_base import alternate as alternate_checkouts
@@ -251,3 +252,8 @@ def test_a_whole_fit_is_a_real_one_and_scaled_to_240_epochs_of_a_run(setup):
     results = [json.loads(file.read_text()) for file in setup.scratch.glob("runs/*/result.json")]
     assert [result["train"]["steps"] for result in results] == [32] * 3
     assert {result["last"]["test"]["n"] for result in results} == {100}
+
+
+def test_the_table_of_the_caches_costs_is_that_of_the_record():
+    record = json.loads(cache_mixes.RESULTS.read_text())
+    assert cache_mixes.table(record["rows"]) in (SCRIPT.parent.parent / "docs" / "teacher-cache.md").read_text()
