@@ -25,7 +25,7 @@ def pair_groups(blocks: Sequence[Block]) -> list[tuple[str, tuple[Block, ...]]]:
     for block in blocks:
         head = block.head
         groups.setdefault(f"{head['data']}, {head['recipe']} ({number_of(head['epochs'], 'epoch')}), {head['phase']}", []).append(block)
-    with_kd = {title: tuple(block for block in group if _gains(block)) for title, group in groups.items()}
+    with_kd = {title: tuple(block for block in group if gains_of(block)) for title, group in groups.items()}
     return [(f"Over {len(group)} pairs: {title}", group) for title, group in with_kd.items() if len(group) > 1]
 
 
@@ -36,7 +36,7 @@ def over_pairs(blocks: Sequence[Block]) -> pd.DataFrame:
     of how a method does elsewhere. From MANY_PAIRS pairs on also Wilcoxon's signed-rank test on the pairs' means with
     Holm's mark over all methods, and the mean rank, KD's among them, with a bootstrap interval over pairs.
     """
-    gains = [_gains(block) for block in blocks]
+    gains = [gains_of(block) for block in blocks]
     methods = sorted(set.intersection(*(set(of_pair) for of_pair in gains)))
     table = np.array([[of_pair[method][0] for method in methods] for of_pair in gains])
     frame = pd.DataFrame(
@@ -59,7 +59,7 @@ def over_pairs(blocks: Sequence[Block]) -> pd.DataFrame:
     return frame.sort_values("vs_kd", ascending=False, kind="stable", key=lambda gain: gain.round(10))
 
 
-def _gains(block: Block) -> dict[str, tuple[float, bool]]:
+def gains_of(block: Block) -> dict[str, tuple[float, bool]]:
     """By method: its gain over tuned KD on one pair, and whether it is the lowest healthy one in the place of a collapse.
 
     Means are over the table's common seeds, so a method without them has no gain. Empty where KD is not there or
@@ -74,6 +74,14 @@ def _gains(block: Block) -> dict[str, tuple[float, bool]]:
     lowest = min(healthy.values())
     fallen = {s.record.method: (lowest, True) for s in block.standings if s.collapsed is not None}
     return {method: (gain, False) for method, gain in healthy.items()} | fallen
+
+
+def ranks_of(blocks: Sequence[Block]) -> pd.DataFrame:
+    """The mean rank of every method that stands in all tables, KD among them, with a bootstrap interval over tables."""
+    gains = [gains_of(block) for block in blocks]
+    methods = sorted(set.intersection(*(set(of_pair) for of_pair in gains)))
+    ranks = _ranks(np.array([[of_pair[method][0] for method in methods] for of_pair in gains]))
+    return ranks.assign(method=methods)
 
 
 def wilcoxon_p(gains: np.ndarray) -> float:
