@@ -40,7 +40,10 @@ setup(
     license="Apache-2.0",
     packages=find_packages(include=["kdzoo", "kdzoo.*"]),
     package_data={
-        "kdzoo": ["configs/**/*.yaml", "configs/**/*.csv", "configs/papers/*.py", "configs/*.yaml", "configs/*.json", "py.typed"],
+        "kdzoo": [
+            *("configs/**/*.yaml", "configs/**/*.csv", "configs/**/*.json", "configs/papers/*.py", "configs/*.yaml", "configs/*.json"),
+            "py.typed",
+        ],
         "kdzoo.suite.page": ["template/*"],
         "kdzoo.suite.distill": ["template/*"],
     },

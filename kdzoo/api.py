@@ -25,7 +25,9 @@ from kdzoo.suite.plan.layers import quick as quick_options
 from kdzoo.suite.plan.planned import Plan, PlannedRun
 from kdzoo.suite.plan.race import Race
 from kdzoo.suite.plan.requests import parse_request
+from kdzoo.suite.plan.searches import searches as plan_searches
 from kdzoo.suite.report.bench import read_bench
+from kdzoo.suite.report.searches import write_searches
 from kdzoo.suite.run import bench as suite
 from kdzoo.suite.run.display import open_display
 from kdzoo.suite.run.launchers import LauncherSetup, create_launcher
@@ -76,6 +78,8 @@ def bench(
     skip_unreadable: bool | None = None,
     fine_tune: bool | None = None,
     licence: str | Sequence[str] | None = None,
+    edition: str | None = None,
+    searches: int | None = None,
     wandb: Literal["online", "offline", "disabled"] | None = None,
     execution: Execution | None = None,
     plugin: str | Path | Sequence[str | Path] | None = None,
@@ -92,7 +96,7 @@ def bench(
     (modules; methods, networks and data of a script or a notebook) is trained in this process, everything else in worker
     processes. The same call again trains only what is missing. The result's `attrs` say in which `folder` everything lies
     and which runs `failed`; a warning says so too. A notebook shows it as the tables of `kdzoo leaderboard`, and the progress
-    of training above.
+    of training above. With `searches` it is the leaderboard of the last one; what all came to together is in searches.csv.
 
     Raises InputError, before any work, with everything that is wrong with the request.
     """
@@ -131,6 +135,8 @@ def bench(
         "skip_unreadable": skip_unreadable,
         "fine_tune": fine_tune,
         "licence": licence,
+        "edition": edition,
+        "searches": searches,
         "wandb": wandb,
         "plugin": plugin,
     }
@@ -143,6 +149,10 @@ def bench(
         given.setdefault("threads", torch.get_num_threads())
     file = Path(config) if config else None
     asked = configure(quick_options(given, file) if quick else given, file, modules)
+    if asked.searches is not None:
+        outcomes = [_train(one, modules, retry_failed, command) for one in plan_searches(asked)]
+        write_searches(Path(asked.results) / asked.name)
+        return _result(*outcomes[-1])
     folder, outcome = _train(asked, modules, retry_failed, command)
     return _result(folder, outcome)
 

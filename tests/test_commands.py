@@ -32,6 +32,7 @@ FOLLOWED = {
     "add-a-method.md": "test_add_a_method.py",
     "add-your-own.md": "test_add_your_own.py",
     "recipes.md": "test_recipes.py",
+    "living-table.md": "suite/test_submit.py",
 }
 """pages whose commands are run in their order, by the test that is named"""
 OTHERS = ["CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "results/README.md", "benchmarks/README.md"]

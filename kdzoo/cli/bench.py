@@ -12,11 +12,13 @@ from kdzoo.cli.declare import SWEEP, option
 from kdzoo.cli.dry_run import print_plan
 from kdzoo.cli.notify import notification
 from kdzoo.cli.options import Config, RetryFailed, SmallStem
+from kdzoo.cli.output import console
 from kdzoo.cli.training import configure_bench, print_lines, report_failures, train_missing
 from kdzoo.runs.options import RUNNING
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.jobs import Outcome
 from kdzoo.suite.plan.layers import quick as quick_options
+from kdzoo.text import number_of
 
 
 @takes_options(*BENCH, before="small_stem")
@@ -58,6 +60,8 @@ def bench(
     """
     options = read_options(keys, small_stem=small_stem)
     configuration = configure_bench(quick_options(options, config) if quick else options, config)
+    if configuration.searches is not None:
+        return train_searches(configuration, command=ctx.obj or "", retry_failed=retry_failed, dry_run=dry_run)
     if dry_run:
         return print_plan(configuration, retry_failed=retry_failed)
     return train(configuration, command=ctx.obj or "", retry_failed=retry_failed, notify=notify)
@@ -69,6 +73,28 @@ def train(config: BenchConfig, *, command: str, retry_failed: bool, notify: str 
     with notification(notify, folder) as ending:
         ending.outcome = train_missing(config, command=command, retry_failed=retry_failed)
         return _end(config, folder, ending.outcome)
+
+
+def train_searches(config: BenchConfig, *, command: str, retry_failed: bool, dry_run: bool) -> int:
+    """Run the searches of a bench one after the other and write what they came to together; 1 where some run failed."""
+    from kdzoo.suite.plan.searches import searches
+
+    folder = Path(config.results) / config.name
+    planned = searches(config)
+    if dry_run:
+        print_lines([f"{number_of(config.searches or 1, 'search', 'searches')} like the following, each with seeds of its own:"])
+        return print_plan(next(planned), retry_failed=retry_failed)
+    failed = 0
+    for search in planned:
+        outcome = train_missing(search, command=command, retry_failed=retry_failed)
+        failed |= report_failures(outcome, f"kdzoo status {folder / search.name}")
+    from kdzoo.suite.report.searches import write_searches
+    from kdzoo.suite.report.terminal import sections_view
+
+    shown = write_searches(folder)
+    console().print(sections_view([(f"{config.name}: {number_of(config.searches or 1, 'search', 'searches')}", shown)], console().width))
+    print_lines([f"searches: {folder / 'searches.md'}, with searches.csv beside it; each is a bench: kdzoo leaderboard {folder}/search-1"])
+    return failed
 
 
 def _end(config: BenchConfig, folder: Path, outcome: Outcome) -> int:

@@ -148,6 +148,22 @@ KEYS: dict[str, Option] = {
         metavar="WHICH",
         choices=("permissive", "permissive,unknown"),
     ),
+    "searches": Option(
+        "Repeat choosing and refitting so many times, each with seeds of its own, in BENCH/search-1, search-2, ...: what a search finds "
+        "varies too. searches.md and searches.csv in the bench's folder have all of them together.",
+        SWEEP,
+        default="off",
+        typed=int,
+        metavar="N",
+    ),
+    "edition": Option(
+        "Refuse whatever is not of this frozen edition of the benchmark (pairs, data, recipes, teachers, versions), such as 2026.12; "
+        "the tables then name it.",
+        SWEEP,
+        default="none",
+        typed=str,
+        metavar="NAME",
+    ),
     "fine_tune": Option("First fine-tune a teacher that was made for other classes on this data set.", PAIR),
     "recipe": Option(
         "A recipe's name, or a YAML file; see `kdzoo recipes`.",

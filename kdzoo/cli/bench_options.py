@@ -22,6 +22,7 @@ COMPLETIONS: dict[str, complete.Names] = {
     "data": complete.data,
     "transfer_data": complete.data,
     "recipe": complete.recipes,
+    "edition": complete.editions,
     "set": complete.recipe_keys,
     "name": complete.bench_names,
     "keep": complete.kept,

@@ -80,6 +80,12 @@ def studies(results: Path, word: str) -> list[str]:
     return list(shipped_studies())
 
 
+def editions(results: Path, word: str) -> list[str]:
+    from kdzoo.suite.plan.yaml_files import shipped_files
+
+    return list(shipped_files("editions"))
+
+
 def recipe_keys(results: Path, word: str) -> list[str]:
     """`recipe.KEY=`"""
     from kdzoo.runs.recipe import Augment, Recipe

@@ -152,7 +152,7 @@ def explain(
         print_json(_explained_row(objective))
         return 0
     print_text(explained(objective))
-    for line in _measured(objective, results):
+    for line in [*_signed(objective), *_measured(objective, results)]:
         print_text(line)
     if recipe and protocol:
         print_text("\n".join(_values_of(Path(recipe).stem, protocol, request.terms, pair)))
@@ -168,6 +168,14 @@ def _explained_row(objective: ObjectiveSpec) -> dict[str, Any]:
 
     cards = [{**method_row(cls), "scale": cls.card.scale} for cls in (REGISTRY.get(term.method) for term in objective.all_terms)]
     return {"formula": formula(objective), "objective": objective.model_dump(mode="json"), "methods": cards}
+
+
+def _signed(objective: ObjectiveSpec) -> list[str]:
+    """Which of the methods their authors have signed, a line each."""
+    from kdzoo.suite.plan.signatures import signature_line
+
+    lines = {term.method: signature_line(term.method, term.version) for term in objective.all_terms}
+    return [line for line in lines.values() if line is not None]
 
 
 def _measured(objective: ObjectiveSpec, results: Path) -> list[str]:

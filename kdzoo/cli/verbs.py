@@ -13,7 +13,8 @@ from typer.main import get_command
 from kdzoo.cli.declare import EXIT_CODES, Command
 
 PANELS: dict[str, tuple[str, ...]] = {
-    "Train and compare": ("bench", "status", "leaderboard", "compare", "report", "plot", "distill", "reproduce"),
+    "Train and compare": ("bench", "status", "leaderboard", "compare", "report", "plot", "score", "distill", "reproduce"),
+    "Rows that prove themselves": ("verify", "merge", "submit"),
     "Look up": ("methods", "explain", "pairs", "networks", "recipes", "data"),
     "Single networks and runs": ("train", "run", "work", "evaluate", "export", "teachers"),
     "Your own method": ("check",),

@@ -12,6 +12,7 @@ from kdzoo.suite.page.tables import BenchTables
 from kdzoo.suite.report.blocks import TEACHER
 from kdzoo.suite.report.columns import columns_for
 from kdzoo.suite.report.records import Record
+from kdzoo.suite.report.reported import REPORTED_ROWS
 from kdzoo.suite.report.sections import sections
 from kdzoo.suite.report.settings import setting_text
 from kdzoo.suite.report.terminal import essential_columns, is_words
@@ -65,7 +66,7 @@ def further_columns(metric: Metric) -> tuple[str, ...]:
 def _board_table(title: str, frame: pd.DataFrame, tables: BenchTables) -> PageTable:
     declared = {column.name: column for column in columns_for(tables.metric)}
     at_first = {*essential_columns(tables.metric), *further_columns(tables.metric)}
-    of_rows = "pairs" not in frame  # rows of the leaderboard itself, under their numbers there
+    of_rows = "pairs" not in frame and frame.index.name != REPORTED_ROWS  # rows of the leaderboard itself, under their numbers there
     headings = tuple(
         Heading(str(name), declared[name].meaning if name in declared else "", name in at_first, is_words(str(name)))
         for name in frame.columns

@@ -122,6 +122,8 @@ class BenchConfig(ExecutionSpec):
     columns: which columns of targets are learned, each perhaps with the weight of its loss (`0.7*digit`); the first is the primary one.
     skip_unreadable: files of a folder that cannot be read are skipped, counted and listed, instead of refused.
     pairs: `teacher/student`, or give teacher and student. set: further keys, such as `recipe.batch_size`.
+    edition: the frozen edition that every run has to be of. searches: how often choosing and refitting is repeated, each time with
+    seeds of its own.
     licence: which licences what a run is made from may have: `permissive`, or `permissive,unknown`; none for any.
     recipe: a recipe's name or file; or, in a YAML file and from Python, a mapping of its keys, with `name` for the recipe that
     they change: `{name: digits, epochs: 5}`.
@@ -163,6 +165,8 @@ class BenchConfig(ExecutionSpec):
     wandb: Literal["online", "offline", "disabled"] | None = None
     plugin: Names = ()
     licence: Licences = ()
+    edition: str | None = None
+    searches: Count | None = None
 
     @field_validator("control_seeds")
     @classmethod

@@ -16,6 +16,7 @@ from kdzoo.runs.spec import ObjectiveSpec
 from kdzoo.suite.plan.bench_data import BenchData, image_size, plan_data, read_images
 from kdzoo.suite.plan.changes import below, read_changes
 from kdzoo.suite.plan.config import BenchConfig
+from kdzoo.suite.plan.edition import misfits_here
 from kdzoo.suite.plan.grid import PairGrid, control_notes, faults_of_settings, known_ratios
 from kdzoo.suite.plan.networks import read_pairs, unknown_networks
 from kdzoo.suite.plan.planned import Plan, PlannedRun
@@ -59,6 +60,9 @@ def plan(config: BenchConfig, modules: Modules | None = None) -> Plan:
         with collect_problems(problems):
             runs.append(_plan_pair(factory, requests, teacher, student, ratios, problems))
     problems += _refused_licences(config, runs)
+    if config.edition is not None:
+        with collect_problems(problems):
+            problems += misfits_here(config.edition, ((one.run, one.about) for pair in runs for one in pair.students))
     if problems:
         problems += faults_of_settings(requests, config, factory.pairing)  # which no pair has reported where none could be resolved
         raise InputError(*dict.fromkeys(problems))

@@ -9,9 +9,10 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdzoo.errors import InputError
+from kdzoo.errors import InputError, collect_problems
 from kdzoo.runs.spec import Run
 from kdzoo.runs.store import Store
+from kdzoo.suite.report.proof import Proof, read_proof
 from kdzoo.suite.report.records import Record, by_place, read_record
 from kdzoo.tasks.classification import CLASSIFICATION
 from kdzoo.tasks.task import Task
@@ -25,13 +26,14 @@ if TYPE_CHECKING:
 class BenchRecords:
     """All runs that count, in the order of their ids, and notes on those that had to be left out.
 
-    blocks: its tables, made when they are first asked for.
+    blocks: its tables, made when they are first asked for. proof: what is known of its runs from elsewhere.
     """
 
     name: str
     records: tuple[Record, ...]
     notes: tuple[str, ...]
     folder: Path
+    proof: Proof | None = None
 
     def only(self, ids: Container[str]) -> BenchRecords:
         """The bench with the runs of these ids alone."""
@@ -82,7 +84,11 @@ def read_bench(folder: Path) -> BenchRecords:
     newest = _newest(records)
     if old := len(records) - len(newest):
         notes.append(f"left out: {number_of(old, 'run')} of older method versions")
-    return BenchRecords(folder.resolve().name, tuple(newest), (*notes, *_mixed_versions(newest), *_mixed_teachers(newest, stages)), folder)
+    proof = None
+    with collect_problems(notes):
+        proof = read_proof(folder)
+    notes += [*_mixed_versions(newest), *_mixed_teachers(newest, stages), *(proof.notes if proof is not None else ())]
+    return BenchRecords(folder.resolve().name, tuple(newest), tuple(notes), folder, proof)
 
 
 def _newest(records: Sequence[Record]) -> list[Record]:

@@ -30,6 +30,18 @@ def passes_text(row: pd.Series) -> str:
     return "" if any(pd.isna(value) for value in passes) else "/".join(f"{value:.0f}" for value in passes)
 
 
+def text_of(row: pd.Series, name: str) -> str:
+    """A cell of text that a table may lack; empty where it does."""
+    value = row.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def replicas_text(row: pd.Series) -> str:
+    """How often the runs of a row were trained besides; empty for never."""
+    count = row.get("replicas")
+    return "" if count is None or pd.isna(count) or not count else f"{count:.0f}"
+
+
 def bytes_text(value: float | None) -> str:
     """Three digits with a unit of powers of 1000; empty where there is no value."""
     if pd.isna(value):

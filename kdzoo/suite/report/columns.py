@@ -21,8 +21,10 @@ from kdzoo.suite.report.cells import (
     on_common_seeds,
     p_value_words,
     passes_text,
+    replicas_text,
     setting_words,
     spread_words,
+    text_of,
 )
 from kdzoo.tasks.task import Metric
 
@@ -120,6 +122,13 @@ def columns_for(metric: Metric) -> tuple[Column, ...]:
             "share of the way from the student alone to the teacher, where the teacher's lead is clear of its 95 % interval",
             "gap_closed",
         ),
+        Column(
+            "status",
+            lambda row: text_of(row, "status"),
+            "verified where one of its runs was trained again elsewhere and agreed, measured where its runs are here alone",
+            "status",
+        ),
+        Column("replicas", replicas_text, "how often its runs were trained besides, with the same outcome", "replicas"),
         Column("tried", lambda row: number_text(row["settings_tried"], ".0f"), "settings tried", "settings_tried"),
         Column(
             "passes",

@@ -14,6 +14,7 @@ from kdzoo.suite.report.blocks import CONTROLS, Block, Standing, labels
 from kdzoo.suite.report.cells import STUDENT_ALONE, method_words
 from kdzoo.suite.report.columns import ALL_COLUMNS, columns_for
 from kdzoo.suite.report.comparisons import comparisons
+from kdzoo.suite.report.editions import edition_words
 from kdzoo.suite.report.error_model import ROWS_TO_FIT
 from kdzoo.suite.report.licences import licence_words
 from kdzoo.suite.report.over_pairs import MANY_PAIRS, pair_groups
@@ -63,6 +64,7 @@ def footnotes(bench: BenchRecords, board: pd.DataFrame, frames: Sequence[pd.Data
         *(line for say in notes_of for line in _shared(blocks, say)),
         *about_pairs,
         *_shared(blocks, lambda block: licence_words(block.records)),
+        edition_words(bench.folder, bench.records),
     ]
     return [line for line in lines if line]
 

@@ -15,6 +15,8 @@ from kdzoo.suite.report.blocks import CONTROLS, HEAD, TEACHER, Block, Standing, 
 from kdzoo.suite.report.comparisons import comparisons
 from kdzoo.suite.report.error_model import sample_sd
 from kdzoo.suite.report.latency import LATENCY, latencies, student_key
+from kdzoo.suite.report.proof import COLUMNS as PROOF
+from kdzoo.suite.report.proof import Proof
 from kdzoo.suite.report.records import Record
 from kdzoo.suite.report.rules import lead_is_clear
 from kdzoo.suite.report.runs_table import COSTS, SETTING, setting_columns
@@ -30,11 +32,12 @@ def leaderboard_frame(bench: BenchRecords) -> pd.DataFrame:
     (vs_kd_all_low, vs_kd_all_high, p_vs_kd_all); vs_kd_holm: whether it stands after Holm's correction. `collapsed` says
     why a row has none of that. `rank` is by the mean headline (rank_top1) over rank_seeds, which all ranked rows have; rows without
     these seeds follow without a rank. gap_closed is there only where the teacher's lead is clear. time_ratio and macs_ratio
-    are the cost of training as multiples of the student alone's. student_milliseconds is there only where runs of this bench measured it.
+    are the cost of training as multiples of the student alone's. student_milliseconds is there only where runs of this bench measured it,
+    the columns of `proof.COLUMNS` where it was verified or merged.
     """
-    known = latencies(bench)
-    rows = [row for block in bench.blocks for row in _block_rows(block, known)]
-    return pd.DataFrame(rows, columns=[*_columns(bench.task), *([LATENCY] if known else [])])
+    known, proof = latencies(bench), bench.proof
+    rows = [row for block in bench.blocks for row in _block_rows(block, known, proof)]
+    return pd.DataFrame(rows, columns=[*_columns(bench.task), *([LATENCY] if known else []), *(PROOF if proof is not None else [])])
 
 
 def _columns(task: Task) -> tuple[str, ...]:
@@ -57,8 +60,8 @@ def _others(task: Task) -> list[str]:
     return [metric.name for metric in task.metrics if metric.in_leaderboard and metric is not task.headline]
 
 
-def _block_rows(block: Block, known: Mapping[tuple[Any, ...], float]) -> list[dict[str, Any]]:
-    """The rows of a table. known: milliseconds of students (`latencies`)."""
+def _block_rows(block: Block, known: Mapping[tuple[Any, ...], float], proof: Proof | None) -> list[dict[str, Any]]:
+    """The rows of a table. known: milliseconds of students (`latencies`); proof: what is known of its runs from elsewhere."""
     teachers = [teacher for record in block.records if (teacher := (record.result or {}).get("teacher")) and teacher["test"]]
     tests = {name: comparisons(block, control) for name, control in CONTROLS.items()}
     rows = [
@@ -69,6 +72,7 @@ def _block_rows(block: Block, known: Mapping[tuple[Any, ...], float]) -> list[di
             **_differences(standing, block),
             **_gap_closed(standing, block, teachers),
             **_ranked_by(standing, block),
+            **(proof.columns(standing.done) if proof is not None else {}),
             "macs_ratio": _macs_ratio(standing, block),
             **{column: value for name in CONTROLS for column, value in tests[name].columns(f"vs_{name}", standing).items()},
             "detectable": next((value for name in CONTROLS if (value := tests[name].detectable(standing)) is not None), None),

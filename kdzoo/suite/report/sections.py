@@ -8,6 +8,7 @@ from kdzoo.suite.report.bench import BenchRecords
 from kdzoo.suite.report.cells import STUDENT_ALONE, holm_mark, interval_of, method_words, p_value_words
 from kdzoo.suite.report.columns import columns_for
 from kdzoo.suite.report.over_pairs import over_pairs, pair_groups
+from kdzoo.suite.report.reported import reported_frame, reported_of
 from kdzoo.suite.report.selection import BELOW
 from kdzoo.tasks.task import Metric
 
@@ -31,6 +32,8 @@ def sections(bench: BenchRecords, board: pd.DataFrame) -> list[tuple[str, pd.Dat
         wanted = rows_over_pairs["method"].isin(board["method"])
         if wanted.any():
             shown.append((title, pairs_frame(rows_over_pairs[wanted], group[0].metric)))
+    if (reported := reported_of(bench.folder, bench.task.headline)) is not None:
+        shown.append(("Reported: numbers of papers, in no test", reported_frame(reported, bench.task.headline)))
     return [(title, _without_empty_columns(frame)) for title, frame in shown]
 
 

@@ -48,7 +48,7 @@ def optional_columns(metric: Metric) -> tuple[str, ...]:
     return (
         "p KD", "on common seeds", "vs student alone", "p alone", "gap closed", "MACs", "time", "vs KD all", "p KD all",
         "vs alone all", "p alone all", f"val {metric.heading}", f"{metric.heading} at best val", "best on test (oracle)", "memory",
-        "passes", "tried", "clock s",
+        "passes", "tried", "status", "replicas", "clock s",
     )  # fmt: skip
 
 
