@@ -7,11 +7,13 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = next(line.split('"')[1] for line in (HERE / "kdzoo" / "version.py").read_text().splitlines() if line.startswith("VERSION"))
 
+QAT = ["torchao>=0.18"]
 EXPORT = ["onnx>=1.16", "onnxscript>=0.5", "onnxruntime>=1.20"]
 RAY = ["ray[default]>=2.40"]
 SLURM = ["submitit>=1.5"]
 TEST = [
     *EXPORT,
+    *QAT,
     *RAY,
     *SLURM,
     "pytest>=8",
@@ -71,6 +73,7 @@ setup(
         "ray": RAY,
         "slurm": SLURM,
         "export": EXPORT,
+        "qat": [*EXPORT, *QAT],
         "peers": ["torchdistill>=1.1.5"],  # measured beside kdzoo by benchmarks/speed.py
         "test": TEST,
     },

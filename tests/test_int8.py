@@ -1,5 +1,6 @@
 """A graph in 8 bits: what is quantised and what stays in float, and that what is said of it is what it does."""
 
+import copy
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from kdzoo.runs.recipe import Augment, Recipe
 from kdzoo.runs.spec import DataSpec, NetworkSpec
 from kdzoo.suite.export.graph import graph_scores, open_graph, write_graph
 from kdzoo.suite.export.int8 import Measured, int8_line, int8_words, write_int8
+from kdzoo.suite.export.qat import fine_tune, tuning_recipe
 from kdzoo.suite.export.quantise import Quantisation, divergence, layers_in_float, layers_of, quantise
 from kdzoo.suite.export.reading import reading_of
 from kdzoo.suite.export.student import Student
@@ -106,6 +108,51 @@ def test_what_is_said_of_8_bits_is_what_both_graphs_do_on_the_test_images(studen
     words = int8_words(found)
     assert f"| size | {found.size / 1e6:.2f} MB | {found.size_float / 1e6:.2f} MB |" in words
     assert re.search(r"calibrated on 128 training images", words)
+
+
+@pytest.mark.slow
+def test_training_for_8_bits_brings_the_quantised_graph_nearer_to_its_teacher(student, tmp_path):
+    """The student is its teacher with weights that are off by a fifth."""
+    off = replace(
+        student,
+        network=copy.deepcopy(student.network),
+        recipe=Recipe(epochs=1, batch_size=8, lr=0.01, optimizer="adamw", augment=Augment()),
+    )
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in off.network.parameters():
+            parameter.mul_(1 + 0.2 * torch.randn(parameter.shape, generator=generator))
+    data = student.dataset
+    splits = split(data, DataSpec(name=data.name, fingerprint=data.fingerprint, classes=4, val_fraction=0.0))
+    before = {name: value.clone() for name, value in off.network.state_dict().items()}
+    tuned = fine_tune(off, splits, student.network)
+    calibration, given = (inputs(student, part.images) for part in (data.train, data.test))
+    expected = student.network.logits(data.test.images).detach().numpy()
+    apart = {}
+    for name, one in (("off", off), ("tuned", tuned)):
+        write_graph(tmp_path / "student.onnx", one, reading_of(one), {}, pixels=False)
+        (tmp_path / "q.onnx").write_bytes(quantise(tmp_path / "student.onnx", [calibration[:128]], [calibration[128:]]).content)
+        apart[name] = divergence(expected, graph_scores(open_graph(tmp_path / "q.onnx"), given))
+    assert apart["tuned"] < 0.7 * apart["off"], apart
+    after = tuned.network.state_dict()
+    assert all(torch.equal(value, off.network.state_dict()[name]) for name, value in before.items()), "not its copy was trained"
+    statistics = {name for name in before if "running" in name or "num_batches" in name}
+    assert statistics
+    assert {name for name, value in after.items() if torch.equal(value, before[name])} == statistics
+
+
+def test_training_for_8_bits_is_a_tenth_of_the_training_at_a_tenth_of_the_rate_that_falls_to_zero():
+    recipe = Recipe(epochs=240, batch_size=64, lr=0.05, schedule="step", milestones=(0.5,), ema=0.99, warmup=0.1)
+    tuning = tuning_recipe(recipe, 50_000)
+    assert (tuning.epochs, tuning.batch_size, tuning.schedule, tuning.ema) == (24, 64, "cosine", None)
+    assert tuning.lr == pytest.approx(0.005)
+    assert tuning_recipe(recipe.model_copy(update={"epochs": 1}), 128).epochs == 50, "100 steps of two an epoch"
+
+
+def test_what_trained_for_8_bits_is_said():
+    found = replace(measured(895), teacher="resnet56")
+    assert int8_words(found).startswith("Quantisation-aware training under resnet56, then quantisation (weights int8 by channel")
+    assert int8_line(found).startswith("trained for it under resnet56; in 8 bits top-1 89.50 %")
 
 
 def measured(right: int) -> Measured:

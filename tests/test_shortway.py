@@ -352,7 +352,7 @@ def test_from_python_with_modules_and_arrays(tmp_path, capsys):
 def test_a_format_that_cannot_be_written_is_refused_before_any_work(tmp_path):
     photos = f"folder:{write_images(tmp_path / 'photos', 2, 10)}"
     with pytest.raises(InputError, match=r"--int8: only for an ONNX graph; leave it out, or use `--format onnx` instead of hf"):
-        distill("resnet8", "resnet20:random", photos, out=tmp_path / "out", format="hf", int8=True)
+        distill("resnet8", "resnet20:random", photos, out=tmp_path / "out", format="hf", int8="static")
     with pytest.raises(InputError, match="format: hf is written into a folder; give out=FOLDER"):
         distill("resnet8", "resnet20:random", photos, format="hf")
     assert not (tmp_path / "out").exists()

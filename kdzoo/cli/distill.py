@@ -141,7 +141,7 @@ def distill(
         execution={key: value for key, value in options.items() if value is not None},
         skip_unreadable=skip_unreadable,
         format=output_format.value,
-        int8=int8 is not None,
+        int8=None if int8 is None else int8.value,
         licence=licence,
     )
     with training_display() as display:

@@ -28,13 +28,15 @@ class Int8(StrEnum):
     """How a graph is quantised to 8 bits."""
 
     static = "static"
+    qat = "qat"
 
 
 Int8Option = Annotated[
     Int8 | None,
     option(
         "--int8",
-        text="Quantise the ONNX graph to 8 bits too, calibrated on training images and measured on test images: static.",
+        text="Quantise the ONNX graph to 8 bits too, calibrated on training images and measured on test images: static, or qat, "
+        "which fine-tunes the student for 8 bits under its teacher first.",
         default="none",
         panel=RESULTS,
         metavar="HOW",
@@ -80,7 +82,9 @@ def export(
     config = bench_config(read_options({**execution, "plugin": plugin}), None)
     load_plugins(config.plugin)
     folder = delivered_run(Path(run)) or run_folder(run, results)
-    exported = export_run(folder, output_format.value, out, pixels=pixels, int8=int8 is not None, image_cache=config.image_cache)
+    exported = export_run(
+        folder, output_format.value, out, pixels=pixels, int8=None if int8 is None else int8.value, image_cache=config.image_cache
+    )
     for note in exported.notes:
         print_text(f"{output_format.value}: {note}")
     print_text(f"{exported.run_id} as {output_format.value}, with a README that uses it: {exported.folder}/")

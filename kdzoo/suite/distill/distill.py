@@ -29,6 +29,7 @@ from kdzoo.suite.distill.verdict import Verdict, conclusion, table
 from kdzoo.suite.distill.wish import FOLDER, Wish
 from kdzoo.suite.export.card import licence_lines
 from kdzoo.suite.export.export import Format, check_request, export
+from kdzoo.suite.export.int8 import Way
 from kdzoo.suite.export.student import load_student
 from kdzoo.suite.export.timm_format import write_timm
 from kdzoo.suite.plan.config import DISTILL_METHOD, DISTILL_RECIPE
@@ -124,7 +125,7 @@ def distill(
     licence: str | None = None,
     progress: bool = True,
     format: Format = "timm",
-    int8: bool = False,
+    int8: Way | None = None,
 ) -> Distilled:
     """Train a student under a teacher and return it, with the same student trained alone to compare with.
 

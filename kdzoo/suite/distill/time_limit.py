@@ -38,7 +38,7 @@ def settle_epochs(wish: Wish, prepared: Prepared, spent: float, modules: Modules
     """
     assert wish.seconds is not None
     file = wish.results / wish.name / FILE
-    asked = repr(replace(wish, execution={}, format="timm", int8=False))  # what changes no run settles nothing anew
+    asked = repr(replace(wish, execution={}, format="timm", int8=None))  # what changes no run settles nothing anew
     try:
         earlier = read_json(file)
         if earlier.get("wish") == asked:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdzoo.suite.export.export import Format
+from kdzoo.suite.export.int8 import Way
 from kdzoo.suite.plan.config import DISTILL_METHOD, DISTILL_RECIPE, DISTILL_STUDENT
 
 FOLDER = "folder:"
@@ -40,8 +41,8 @@ class Wish:
     skip_unreadable: bool = False
     format: Format = "timm"
     """in which the student is written too, into a folder of that name beside the one that timm reads"""
-    int8: bool = False
-    """whether a graph in 8 bits is written too"""
+    int8: Way | None = None
+    """how a graph in 8 bits is made too; None for none"""
     licence: str | None = None
 
     def options(self, teacher: str, image_size: int | None) -> dict[str, Any]:

@@ -14,10 +14,14 @@ from kdzoo.runs.store import RunFolder, Store
 from kdzoo.suite.export.card import card_words
 from kdzoo.suite.export.graph import require_packages
 from kdzoo.suite.export.hf_format import write_hf
-from kdzoo.suite.export.int8 import int8_line
+from kdzoo.suite.export.int8 import Way, int8_line
 from kdzoo.suite.export.onnx_format import write_onnx
-from kdzoo.suite.export.student import load_student
+from kdzoo.suite.export.qat import Teaching, require_torchao
+from kdzoo.suite.export.student import Student, load_student
 from kdzoo.suite.export.timm_format import WEIGHTS, write_timm
+from kdzoo.training.located import LocatedRun, Modules
+from kdzoo.training.run_data import input_shape
+from kdzoo.training.run_networks import load_network
 
 Format = Literal["timm", "onnx", "hf"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -33,11 +37,12 @@ class Exported:
 
 
 def export(
-    folder: RunFolder, how: Format, out: Path, *, pixels: bool = False, int8: bool = False, image_cache: int | None = None
+    folder: RunFolder, how: Format, out: Path, *, pixels: bool = False, int8: Way | None = None, image_cache: int | None = None
 ) -> Exported:
     """Write the student of a finished run in a format into a folder, and check what was written.
 
-    pixels: whether an ONNX graph takes uint8 pixels and normalises them itself. int8: whether it is quantised too. image_cache:
+    pixels: whether an ONNX graph takes uint8 pixels and normalises them itself. int8: how it is quantised too, after training or
+    (`qat`) with fine-tuning under the run's teacher, or under the student in float32 where the run has no network as teacher. image_cache:
     as `folder.load_folder` takes it. Raises InputError for what cannot be exported, and WorkFailed where what was exported is
     not the student that was trained.
     """
@@ -47,7 +52,8 @@ def export(
     words = card_words(folder)
     notes: tuple[str, ...] = ()
     if how == "onnx":
-        written = write_onnx(out, student, splits, words, pixels=pixels, int8=int8)
+        teacher = teacher_of(folder, student) if int8 == "qat" else None
+        written = write_onnx(out, student, splits, words, pixels=pixels, int8=int8, teacher=teacher)
         notes = (f"opset {written.opset}; {written.agreement}", *([] if written.int8 is None else [int8_line(written.int8)]))
     elif how == "timm":
         write_timm(out, student, words)
@@ -56,13 +62,26 @@ def export(
     return Exported(out, folder.id, notes)
 
 
-def check_request(how: Format, *, pixels: bool = False, int8: bool = False) -> None:
+def teacher_of(folder: RunFolder, student: Student) -> Teaching | None:
+    """The network that taught a run's student; None where there is none on disk. Raises InputError where its weights have moved."""
+    located = LocatedRun.read(folder)
+    spec = located.run.teacher
+    if spec is None or spec.start.startswith("saved:") or spec.name.startswith("module:"):
+        return None
+    side = input_shape(student.dataset, student.recipe)[1]
+    network = load_network(spec, student.dataset, side=side, seed=0, path=located.paths.get("teacher"), modules=Modules())
+    return Teaching(network, spec.name)
+
+
+def check_request(how: Format, *, pixels: bool = False, int8: Way | None = None) -> None:
     """Raise InputError for options that a format does not have, and for one whose packages are not installed."""
     asked = [name for name, value in (("--pixels", pixels), ("--int8", int8)) if value]
     if asked and how != "onnx":
         raise InputError(f"{' and '.join(asked)}: only for an ONNX graph; leave it out, or use `--format onnx` instead of {how}")
     if how == "onnx":
         require_packages()
+    if int8 == "qat":
+        require_torchao()
 
 
 def delivered_run(folder: Path) -> RunFolder | None:

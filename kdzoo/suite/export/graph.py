@@ -116,7 +116,7 @@ def write_graph(path: Path, student: Student, reading: Reading, metadata: Mappin
 @contextmanager
 def quietly() -> Iterator[None]:
     """Without what exporters print and log of their own steps."""
-    levels = {name: logging.getLogger(name).level for name in ("torch.onnx", "onnxscript", "onnx_ir", "root")}
+    levels = {name: logging.getLogger(name).level for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.utils._pytree", "root")}
     for name in levels:
         logging.getLogger(name).setLevel(logging.ERROR)
     try:

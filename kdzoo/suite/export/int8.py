@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ from kdzoo.suite.export.student import Student
 from kdzoo.suite.report.intervals import paired_difference, wilson
 from kdzoo.training.latency import machine_load, shortest_milliseconds
 
+Way = Literal["static", "qat"]
+"""how 8 bits are made: post-training quantisation, alone or after quantisation-aware training"""
 CALIBRATED, CHOSEN = 128, 256
 """training images from which ranges of activations are taken, and further ones on which the way to quantise is chosen"""
 PLAIN_LOSS = 0.005
@@ -29,12 +32,21 @@ PLAIN_LOSS = 0.005
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A graph in 8 bits beside the same in float32, on `images` test images.
+class Tuned:
+    """The graph in float32 of a student after quantisation-aware training, and who taught it, in words."""
 
-    calibrated: training images from which ranges of activations are taken; chosen_on: further ones on which the way to quantise was
-    chosen, 0 where there were none beyond these. right, right_float: how many each names right. same: on how many both name one class.
-    low, high: the 95 % interval of the difference of their accuracies on the same images. milliseconds: of one image, the shortest of
+    graph: Path
+    teacher: str
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A graph in 8 bits beside the student's in float32, on `images` test images.
+
+    teacher: who taught it in quantisation-aware training, in words; empty without. calibrated: training images from which ranges of
+    activations are taken; chosen_on: further ones on which the way to quantise was chosen, 0 where there were none beyond these. right,
+    right_float: how many each names right. same: on how many both name one class. low, high: the 95 % interval of the difference of
+    their accuracies on the same images. milliseconds: of one image, the shortest of
     many, in one thread. load: how busy the machine was, in words.
     """
 
@@ -52,6 +64,7 @@ class Measured:
     milliseconds: float
     milliseconds_float: float
     load: str
+    teacher: str = ""
 
     @property
     def loss(self) -> float:
@@ -63,19 +76,21 @@ class Measured:
         return self.loss > PLAIN_LOSS
 
 
-def write_int8(out: Path, graph: Path, student: Student, splits: Splits, *, pixels: bool) -> Measured:
+def write_int8(out: Path, graph: Path, student: Student, splits: Splits, *, pixels: bool, tuned: Tuned | None = None) -> Measured:
     """Quantise a student's graph on training images, write it to `out`, and measure both on the test images.
 
-    Raises WorkFailed where onnxruntime cannot quantise it.
+    tuned: the graph of the student after quantisation-aware training, which is quantised in its place. Raises WorkFailed where
+    onnxruntime cannot quantise it.
     """
     order = torch.randperm(len(splits.train.targets), generator=generator(0, "int8"))
     calibration, choice = (
         list(_inputs(student, splits.train, part, pixels=pixels)) for part in (order[:CALIBRATED], order[CALIBRATED:][:CHOSEN])
     )
-    best = quantise(graph, calibration, choice or calibration)
+    best = quantise(graph if tuned is None else tuned.graph, calibration, choice or calibration)
     write_bytes(out, best.content)
     chosen_on = min(CHOSEN, max(len(order) - CALIBRATED, 0))
-    return measure(out, graph, student, splits.test, best.how, min(CALIBRATED, len(order)), chosen_on, pixels=pixels)
+    found = measure(out, graph, student, splits.test, best.how, min(CALIBRATED, len(order)), chosen_on, pixels=pixels)
+    return found if tuned is None else replace(found, teacher=tuned.teacher)
 
 
 def measure(
@@ -133,7 +148,7 @@ def int8_words(found: Measured) -> str:
     ]
     return "\n".join(
         [
-            f"{plain}Post-training quantisation (weights int8 by channel, activations uint8, calibrated on {found.calibrated} training "
+            f"{plain}{_way(found)} (weights int8 by channel, activations uint8, calibrated on {found.calibrated} training "
             f"images; {found.how}, chosen on {f'{found.chosen_on} other training images' if found.chosen_on else 'the same images'}), "
             f"measured on {n} test images:",
             "",
@@ -148,12 +163,17 @@ def int8_words(found: Measured) -> str:
 def int8_line(found: Measured) -> str:
     """The same in a line."""
     n = found.images
+    loss = f"{_loss(found)}; " if found.loses_much else ""
+    trained = f"trained for it under {found.teacher}; " if found.teacher else ""
     return (
-        f"{f'{_loss(found)}; ' if found.loses_much else ''}in 8 bits top-1 {_share(found.right, n)}, in float32 "
-        f"{_share(found.right_float, n)}, difference {_difference(found)} on {n} test images; the same class on {_share(found.same, n)}; "
-        f"{found.size / 1e6:.2f} and {found.size_float / 1e6:.2f} MB; {found.milliseconds:.2f} and {found.milliseconds_float:.2f} ms an "
-        f"image ({found.load})"
+        f"{loss}{trained}in 8 bits top-1 {_share(found.right, n)}, in float32 {_share(found.right_float, n)}, difference "
+        f"{_difference(found)} on {n} test images; the same class on {_share(found.same, n)}; {found.size / 1e6:.2f} and "
+        f"{found.size_float / 1e6:.2f} MB; {found.milliseconds:.2f} and {found.milliseconds_float:.2f} ms an image ({found.load})"
     )
+
+
+def _way(found: Measured) -> str:
+    return f"Quantisation-aware training under {found.teacher}, then quantisation" if found.teacher else "Post-training quantisation"
 
 
 def _loss(found: Measured) -> str:

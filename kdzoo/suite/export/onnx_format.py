@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from kdzoo.data.split import Splits
 from kdzoo.runs.atomic import write_bytes
 from kdzoo.suite.export.graph import INPUT, Agreement, check_graph, require_packages, write_graph
-from kdzoo.suite.export.int8 import Measured, int8_words, write_int8
+from kdzoo.suite.export.int8 import Measured, Tuned, Way, int8_words, write_int8
+from kdzoo.suite.export.qat import Teaching, fine_tune
 from kdzoo.suite.export.reading import Reading, ReadingCode, array_code, pixel_code, reading_of, reading_options
 from kdzoo.suite.export.readme import READ_CLASSES, Usage, readme
 from kdzoo.suite.export.student import Student
@@ -29,19 +31,22 @@ class OnnxExport:
     int8: Measured | None
 
 
-def write_onnx(folder: Path, student: Student, splits: Splits, words: str, *, pixels: bool, int8: bool = False) -> OnnxExport:
+def write_onnx(
+    folder: Path, student: Student, splits: Splits, words: str, *, pixels: bool, int8: Way | None = None, teacher: Teaching | None = None
+) -> OnnxExport:
     """Write student.onnx, classes.json, the modules that read images and README.md into a folder, and compare graph and student.
 
-    pixels: whether the graph takes uint8 pixels and normalises them itself. int8: whether student-int8.onnx is written too, which the
-    README then uses. words: what the README says of the network, in Markdown. Raises WorkFailed where the network cannot be exported or
-    quantised, or the graph gives other scores.
+    pixels: whether the graph takes uint8 pixels and normalises them itself. int8: how student-int8.onnx is made, which the README then
+    uses; None where it is not written. teacher: of quantisation-aware training; None for the student in float32 itself. words: what
+    the README says of the network, in Markdown. Raises WorkFailed where the network cannot be exported or quantised, or the graph
+    gives other scores.
     """
     require_packages()
     reading = reading_of(student)
     code = pixel_code(reading) if pixels else array_code(reading)
     opset = write_graph(folder / GRAPH, student, reading, _properties(student, reading, pixels), pixels=pixels)
     found = check_graph(folder / GRAPH, student, splits.test, count=CHECKED, pixels=pixels)
-    measured = write_int8(folder / GRAPH_INT8, folder / GRAPH, student, splits, pixels=pixels) if int8 else None
+    measured = None if int8 is None else _write_int8(folder, student, splits, int8, teacher, pixels=pixels)
     write_classes(folder, student)
     code.copy_modules(folder)
     checked = f"ONNX opset {opset}; any number of images in a batch. Compared in onnxruntime with the network in PyTorch: {found}."
@@ -49,6 +54,19 @@ def write_onnx(folder: Path, student: Student, splits: Splits, words: str, *, pi
     usage = onnx_usage(code, GRAPH if measured is None else GRAPH_INT8)
     write_bytes(folder / "README.md", readme(student, reading, usage, f"{checked}\n\n{in_int8}{words}").encode())
     return OnnxExport(opset, found, measured)
+
+
+def _write_int8(folder: Path, student: Student, splits: Splits, way: Way, teacher: Teaching | None, *, pixels: bool) -> Measured:
+    if way == "static":
+        return write_int8(folder / GRAPH_INT8, folder / GRAPH, student, splits, pixels=pixels)
+    taught_by = teacher or Teaching(student.network, "the student in float32")
+    tuned = fine_tune(student, splits, taught_by.network)
+    reading = reading_of(student)
+    with tempfile.TemporaryDirectory() as place:
+        graph = Path(place) / GRAPH
+        write_graph(graph, tuned, reading, _properties(student, reading, pixels), pixels=pixels)
+        found = Tuned(graph, taught_by.name)
+        return write_int8(folder / GRAPH_INT8, folder / GRAPH, student, splits, pixels=pixels, tuned=found)
 
 
 def onnx_usage(code: ReadingCode, graph: str) -> Usage:
