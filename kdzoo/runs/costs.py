@@ -66,7 +66,7 @@ def images_of_work(batch_size: int, steps: int, epochs: int, validation: int, te
 
 
 def read_costs() -> dict[str, RunCost]:
-    """What kinds of runs cost on this machine; nothing where no run has finished or the record is damaged."""
+    """The recorded costs of kinds of runs on this machine; empty where none has finished or the record is damaged."""
     try:
         content = json.loads(read_file(_file()))
         return {str(kind): RunCost(float(cost["setup"]), float(cost["image"])) for kind, cost in content["costs"].items()}

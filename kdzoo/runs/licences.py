@@ -83,7 +83,7 @@ def recorded(about: Mapping[str, Any]) -> tuple[Licensed, ...]:
 
 
 def refusals(things: Iterable[Licensed], allowed: Collection[Allowed]) -> list[str]:
-    """Why things may not be used where only such licences are allowed, a sentence each; none where nothing is asked for.
+    """Why things may not be used where only such licences are allowed, a sentence each; none where all are.
 
     What is the user's own always may.
     """

@@ -128,7 +128,7 @@ class DataSpec(SparseSpec):
 
     @property
     def of_teacher(self) -> DataSpec:
-        """What the teacher learns of the same data: all training images, all with their labels."""
+        """The teacher's data: all training images of the same data, with all labels."""
         return self.model_copy(update={"label_fraction": 1.0, "transfer": None})
 
 

@@ -31,7 +31,7 @@ def small_stem(model: nn.Module, name: str) -> None:
 
 
 def _set_stride_one(owner: nn.Module | None, name: str) -> bool:
-    """Give the convolution called `name`, or the first in a sequence of that name, stride 1; whether there is one."""
+    """Set the stride of the convolution `name`, or of the first in a sequence of that name, to 1; returns whether there is one."""
     layer = getattr(owner, name, None)
     if isinstance(layer, nn.Sequential) and len(layer):
         return _set_stride_one(layer, "0")

@@ -1,4 +1,4 @@
-"""What a bench is asked for: options of the command line over a YAML file over defaults. Free of torch."""
+"""The configuration of a bench: options of the command line win over a YAML file, which wins over defaults. Free of torch."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ Names = Annotated[tuple[str, ...], BeforeValidator(as_list)]
 
 
 Licences = Annotated[tuple[Allowed, ...], BeforeValidator(as_list), AfterValidator(_with_permissive)]
-"""which licences are allowed: the permissive ones, and beside these those that are unknown; all where it is empty"""
+"""the licences that are allowed: permissive ones, and unknown ones too where that is named; all where it is empty"""
 
 
 ClassWords = Annotated[tuple[str, ...] | None, BeforeValidator(_class_words)]

@@ -17,7 +17,7 @@ from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.yaml_files import read_yaml, shipped_files
 
 AXES = frozenset({"temperatures", "alphas", "weights", "doses", "grid", "tune"})
-"""what says which settings are tried: one of these takes the place of a default's"""
+"""the keys that say which settings are tried: any of them replaces a default's"""
 
 
 class ConfigError(InputError):

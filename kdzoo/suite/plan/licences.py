@@ -1,4 +1,4 @@
-"""Under which licences that stands which a run is made from: the teacher's weights, the student's start, the data."""
+"""The licences of what a run is made from: the teacher's weights, the student's start, the data."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _things_of_trained(part: Part, run_id: str, file: str | None, trained: Plann
 
 
 def _as_part(part: Part, thing: Licensed, network: str) -> Licensed:
-    """What a network's start is made from, as a part of whatever is made from the network."""
+    """The source of a network's starting weights, which is a source of everything made from the network."""
     if thing.part != "student's start":
         return thing
     return Licensed(part, network if thing.licence == OWN and part == "teacher" else thing.of, thing.licence)

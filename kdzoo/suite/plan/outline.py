@@ -18,7 +18,7 @@ from kdzoo.suite.plan.settings import settings
 from kdzoo.text import number_of
 
 LISTED = 6
-"""up to this number of methods each is named with its settings; of more, only how many they are"""
+"""with more methods than this, their number is told, not each with its settings"""
 
 
 @dataclass(frozen=True)

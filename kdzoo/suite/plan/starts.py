@@ -60,7 +60,7 @@ def _start(entry: Mapping[str, Any]) -> Start:
 
 
 def keep_start(folder: Path, start: Start) -> str | None:
-    """Put a start last in a bench's file, in the place of the same command's before; returns what was wrong with the file, or None.
+    """Append a start to a bench's file, in place of an earlier one of the same command; returns what was wrong with the file, or None.
 
     A damaged file is renamed and a new one begun.
     """
