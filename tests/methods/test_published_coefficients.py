@@ -25,6 +25,7 @@ class Published(NamedTuple):
 
 PUBLISHED = {
     "ab": Published(1, 1, {"margin": 1.0}, REP),
+    "abkd": Published(1, 32, {"teacher_power": 0.8, "student_power": 0.3, "temperature": 4.0}, f"{OWN}, its example"),
     "afd": Published(1, 500, {"width": 1.0}, AH),
     "at": Published(1, 1000, {"power": 2}, REP),
     "at_paper": Published(1, 1000, {"power": 2}, PAPER),
@@ -55,6 +56,20 @@ PUBLISHED = {
     "dist": Published(1, 2, {"temperature": 4.0, "inter_weight": 1.0, "intra_weight": 1.0}, f"{MMRAZOR}; T from {TTM}"),
     "dkd": Published(1, 1, {"target_weight": 1.0, "nontarget_weight": 8.0, "temperature": 4.0, "warmup": 20}, MD),
     "dml": Published(1, 1, {"peers": 1}, PAPER),
+    "ea_dkd": Published(
+        1,
+        1,
+        {
+            "target_weight": 1.0,
+            "nontarget_weight": 8.0,
+            "temperature": 4.0,
+            "warmup": 20,
+            "entropy_temperature": 3.0,
+            "most_entropy": None,
+        },
+        OWN,
+    ),
+    "ea_hinton": Published(0.1, 0.9, {"temperature": 4.0, "entropy_temperature": 3.0, "most_entropy": None}, OWN),
     "ensemble_losses": Published(0.1, 0.9, {"temperature": 4.0}, f"hinton's, {REP}"),
     "ensemble_probabilities": Published(0.1, 0.9, {"temperature": 4.0}, f"hinton's, {REP}"),
     "fitnet": Published(1, 100, {"stage": None}, REP),
@@ -88,11 +103,13 @@ PUBLISHED = {
     "rld": Published(
         1, 1, {"confidence_weight": 1.0, "correlation_weight": 8.0, "confidence_temperature": 1.0, "temperature": 4.0, "warmup": 20}, OWN
     ),
+    "rsd": Published(1, 0.1, {"decorrelation_weight": 0.01, "expansion": 2}, OWN),
     "sdd": Published(
         1, 1, {"target_weight": 1.0, "nontarget_weight": 8.0, "temperature": 4.0, "warmup": 20, "complementary_weight": 2.0}, OWN
     ),
     "semckd": Published(1, 400, {"width": 64, "middle": 1024}, SIMKD),
     "simkd": Published(0, 1, {"factor": 2}, SIMKD),
+    "skd": Published(0.1, 0.9, {"temperature": 4.0, "ridge": 0.1}, OWN),
     "sobolev": Published(1, 20, {}, AH),
     "sp": Published(1, 3000, {}, f"{PAPER} and {REP}"),
     "srd": Published(1, 2, {"power": 4.0}, OWN),
@@ -101,6 +118,19 @@ PUBLISHED = {
     "ttm": Published(1, 45, {"power": 0.1}, TTM),
     "vid": Published(1, 1, {}, REP),
     "vkd": Published(1, 1, {}, OWN),
+    "wkd_l": Published(
+        1,
+        1,
+        {
+            "transport_weight": 600.0,
+            "temperature": 8.0,
+            "regularisation": 0.05,
+            "iterations": 10,
+            "sharpness": 1.0,
+            "constant": 0.625,
+        },
+        OWN,
+    ),
     "wsld": Published(1, 2.5, {"temperature": 2.0}, MMRAZOR),
     "wttm": Published(1, 4, {"power": 0.2}, TTM),
 }
@@ -126,6 +156,10 @@ OTHERS = {
     "hinton": ("0.1 CE + 9 KD at T = 2",),
     "ofd": ("1e-4 for ImageNet",),
     "pkt": ("10000 and 1e-6",),
+    "wkd_l": ("200 at T = 6 for wrn_40_2 to ShuffleNetV1", "30 and 25 at T = 2"),
+    "skd": ("its weight of 0.9 acts as 0.45",),
+    "abkd": ("as 32 in the README and as 64 in the script",),
+    "ea_hinton": ("CE + 0.5 L at T = 1 and T' = 2",),
     "nst": ("takes the last stage with 10",),
 }
 """what other published programs have, or the factor between them and kdzoo, in the words of the method's page"""
