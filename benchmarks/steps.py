@@ -2,6 +2,7 @@
 
     python benchmarks/steps.py --write results/steps            # on CIFAR-10 (KDZOO_DATA, see kdzoo data), about 20 minutes
     python benchmarks/steps.py --data digits --methods at,crd
+    python benchmarks/steps.py --methods rsd,skd --write results/steps   # adds their rows to those that are there
 
 All methods see the same batches and one teacher, on one thread. Each is trained with cross-entropy and its own loss as
 published, in one stage. An epoch's line holds the means over its steps, so what a method's own loss was over the first
@@ -168,6 +169,19 @@ def words(data: str, record: Mapping[str, Any], outcomes: Sequence[Outcome]) -> 
     )
 
 
+def with_earlier(outcomes: Sequence[Outcome], file: Path, record: Mapping[str, Any]) -> list[Outcome]:
+    """These outcomes and those of other methods in a file of results, by name; raises InputError where its teacher is another."""
+    if not file.exists():
+        return list(outcomes)
+    earlier = json.loads(file.read_text())
+    if earlier["teacher_test_top1"] != record["teacher_test_top1"]:
+        raise InputError(
+            f"{file}: its teacher reaches {earlier['teacher_test_top1']}, this one {record['teacher_test_top1']}: measure all methods again"
+        )
+    kept = {one["method"]: Outcome(**one) for one in earlier["methods"] if one["method"] in REGISTRY.own_names()}
+    return sorted({**kept, **{one.method: one for one in outcomes}}.values(), key=lambda one: one.method)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="cifar10", choices=sorted(TRIALS), help="where (default: %(default)s)")
@@ -184,19 +198,20 @@ def main() -> None:
             folders = train(given.data, names, Path(folder))
             outcomes = [outcome(name, run) for name, run in folders.items()]
             taught = next(r for r in (run.result() for run in folders.values() if run.state() == "done") if r["teacher"] is not None)
+        record = {
+            "machine": machine(torch.device("cpu"), 1),
+            "data": given.data,
+            "teacher_test_top1": taught["teacher"]["test"]["top1"],
+        }
+        print(words(given.data, record, outcomes))
+        if given.write:
+            given.write.mkdir(parents=True, exist_ok=True)
+            file = given.write / f"{given.data}.json"
+            rows = with_earlier(outcomes, file, record) if given.methods else outcomes
+            file.write_text(json.dumps({**record, "methods": [asdict(one) for one in rows]}, indent=1) + "\n")
+            file.with_suffix(".md").write_text(words(given.data, record, rows))
     except InputError as error:
         sys.exit("\n".join(error.problems))
-    record = {
-        "machine": machine(torch.device("cpu"), 1),
-        "data": given.data,
-        "teacher_test_top1": taught["teacher"]["test"]["top1"],
-        "methods": [asdict(one) for one in outcomes],
-    }
-    print(words(given.data, record, outcomes))
-    if given.write:
-        given.write.mkdir(parents=True, exist_ok=True)
-        (given.write / f"{given.data}.json").write_text(json.dumps(record, indent=1) + "\n")
-        (given.write / f"{given.data}.md").write_text(words(given.data, record, outcomes))
     if any(one.error is not None or not (one.fell or one.method in excused(given.data)) for one in outcomes):
         sys.exit(1)
 

@@ -9,7 +9,8 @@ import torch
 from build_pages import schema_text
 from result_page import result_page
 
-from kdzoo.runs.environment import environment, model_in, torch_build
+from kdzoo.runs.cpu import model_in
+from kdzoo.runs.environment import environment, torch_build
 from kdzoo.runs.result_file import read_result
 from kdzoo.runs.results import SCHEMA, SCHEMA_FILE, json_schema, result_model
 from kdzoo.tasks.classification import CLASSIFICATION

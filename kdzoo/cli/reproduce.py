@@ -19,12 +19,14 @@ from kdzoo.cli.table import Column, Format, field, print_rows
 from kdzoo.cli.training import open_launcher, report_failures, train_missing, training_display
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.errors import InputError, collect_problems
+from kdzoo.runs.costs import read_costs
 from kdzoo.runs.options import RUNNING
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.jobs import Outcome
 from kdzoo.suite.plan.outline import outline
 from kdzoo.suite.plan.race import Race
-from kdzoo.suite.study.hours import SPEED_OF, count_runs, hours
+from kdzoo.suite.study.hours import count_runs, hours
+from kdzoo.suite.study.speed import this_machine
 from kdzoo.suite.study.study import Stage
 from kdzoo.suite.study.study_files import read_study, shipped_studies
 from kdzoo.suite.study.which import Of
@@ -93,10 +95,10 @@ def reproduce(
 
 def list_studies(output_format: Format) -> int:
     """Print the studies that are shipped, with their size and how long they take."""
-    rows = []
+    rows, machine = [], this_machine(read_costs())
     for name, file in shipped_studies().items():
         study = read_study(file)
-        time = hours(study)
+        time = hours(study, machine)
         counts = [count_runs(study, stage) for stage in study.stages]
         rows.append(
             {
@@ -115,7 +117,7 @@ def list_studies(output_format: Format) -> int:
         )
     columns = [
         Column("study", lambda row: link(row["study"], row["source"])),
-        Column("hours", _hours, number=True),
+        Column("hours", lambda row: _hours(row, machine.name), number=True),
         field("runs", number=True),
         field("numbers", number=True),
         field("title", prose=True),
@@ -123,15 +125,15 @@ def list_studies(output_format: Format) -> int:
         field("stages", number=True),
         field("claim", prose=True),
     ]
-    print_rows(rows, output_format, title=f"Hours on {SPEED_OF}; ~: estimated, not measured", names=list(rows[0]), columns=columns)
+    print_rows(rows, output_format, title=f"Hours on {machine.name}; ~: estimated, not measured", names=list(rows[0]), columns=columns)
     return 0
 
 
-def _hours(row: Any) -> str:
+def _hours(row: Any, usual: str) -> str:
     if row["hours"] is None:
         return "unknown"
     digits = ",.0f" if row["hours"] >= 10 else ".1f"
-    machine = "" if row["machine"] == SPEED_OF else f" {row['machine']}"
+    machine = "" if row["machine"] == usual else f" {row['machine']}"
     return f"{'~' if row['estimated'] else ''}{row['hours']:{digits}}{machine}"
 
 

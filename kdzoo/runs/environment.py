@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import platform
-import subprocess
 from functools import cache
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from kdzoo.files import PACKAGE
+from kdzoo.runs.cpu import cpu_model, output_of
 from kdzoo.version import VERSION
 
 
@@ -47,41 +46,8 @@ def torch_build(config: str, commit: str | None) -> str:
 
 
 @cache
-def cpu_model() -> str | None:
-    """The CPU's model as the system names it; None where it does not."""
-    system = platform.system()
-    if system == "Linux":
-        return model_in(_text_of(Path("/proc/cpuinfo"))) or platform.processor() or None
-    if system == "Darwin":
-        return _output_of("sysctl", "-n", "machdep.cpu.brand_string")
-    return platform.processor() or None
-
-
-def model_in(cpuinfo: str) -> str | None:
-    """The first model named in the text of Linux's /proc/cpuinfo; None where none is, as on most ARM machines."""
-    return next((line.partition(":")[2].strip() for line in cpuinfo.splitlines() if line.startswith("model name")), None)
-
-
-@cache
 def _commit() -> str | None:
     checkout = PACKAGE.parent
     if not (checkout / ".git").exists():  # installed, perhaps below another project's repository
         return None
-    return _output_of("git", "-C", str(checkout), "rev-parse", "HEAD")
-
-
-def _output_of(*command: str) -> str | None:
-    """What a program prints; None where it is not there, fails or prints nothing."""
-    try:
-        process = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return process.stdout.strip() or None
-
-
-def _text_of(path: Path) -> str:
-    """The text of a file; empty where it cannot be read."""
-    try:
-        return path.read_text()
-    except OSError:
-        return ""
+    return output_of("git", "-C", str(checkout), "rev-parse", "HEAD")

@@ -2,17 +2,22 @@
 
 import csv
 import io
+import json
+import os
 
 import pytest
 import yaml
 from test_leaderboard import objective, write
 
 from kdzoo.errors import InputError
+from kdzoo.runs.costs import RunCost
+from kdzoo.runs.cpu import cpu_model
 from kdzoo.runs.spec import NetworkSpec, ObjectiveSpec
 from kdzoo.suite.plan.starts import Start, keep_start
 from kdzoo.suite.study.evidence import write_evidence
 from kdzoo.suite.study.hours import hours
 from kdzoo.suite.study.reproduce import check_stages, request_study
+from kdzoo.suite.study.speed import this_machine
 from kdzoo.suite.study.stages import stage_config
 from kdzoo.suite.study.study_files import read_study, shipped_studies, study_file
 
@@ -54,6 +59,33 @@ def test_the_estimate_counts_the_passes_of_every_run():
     """cnn64 has 6,654,464 multiply-accumulates an image and cnn128 24,843,264: three passes in training, one in teaching."""
     total = 50_000 * 10 * (10 * 3 * 6_654_464 + 5 * 24_843_264 + 3 * 24_843_264)
     assert hours(read_study(study_file("tutorial-cnn"))) == (pytest.approx(total / 150e9 / 3600), "two CPU cores")
+
+
+def cost_of(student: str, teacher: str | None, **changes) -> str:
+    """The key of a kind of run in the record of what runs cost."""
+    kind = {"student": [student, "standard", None], "teacher": teacher and [teacher, "standard", None], "shape": [3, 32, 32]}
+    return json.dumps({"machine": cpu_model(), "threads": 1, "recipe": {"precision": "float32"}, **kind, **changes})
+
+
+def test_the_estimate_takes_the_speed_at_which_networks_of_the_nearest_size_were_trained_on_this_machine():
+    taught, alone, teacher = 3 * 6_654_464 + 24_843_264, 3 * 6_654_464, 3 * 24_843_264
+    costs = {
+        cost_of("cnn64", "cnn128"): RunCost(1.0, 0.002),
+        cost_of("cnn64", None): RunCost(1.0, 0.001),
+        cost_of("cnn128", None): RunCost(1.0, 0.004),
+        cost_of("cnn64", None, machine="another"): RunCost(1.0, 1.0),
+        cost_of("cnn64", None, recipe={"precision": "bfloat16"}): RunCost(1.0, 1.0),
+        cost_of("resnet18", None): RunCost(1.0, 1.0),
+    }
+    machine = this_machine(costs)
+    cores = len(os.sched_getaffinity(0))
+    assert [machine.seconds(macs) for macs in (taught, alone, teacher)] == [pytest.approx(one / cores) for one in (0.002, 0.001, 0.004)]
+    seconds = 50_000 * 10 * (5 * 0.002 + 5 * 0.001 + 0.004) / cores
+    assert hours(read_study(study_file("tutorial-cnn")), machine) == (
+        pytest.approx(seconds / 3600),
+        f"this machine's {cores} CPU cores",
+    )
+    assert this_machine({}).name == "two CPU cores"
 
 
 def test_the_estimate_counts_a_teacher_of_several_stages_and_pairs_once_with_its_own_epochs(tmp_path):

@@ -7,40 +7,37 @@ import re
 from dataclasses import replace
 
 from kdzoo.data.known import DATA
-from kdzoo.models.known import own_networks
 from kdzoo.runs.canonical import canonical_json
 from kdzoo.suite.plan.config import CONTROLS, NONE, BenchConfig
 from kdzoo.suite.plan.outline import outline
 from kdzoo.suite.plan.race import Race
 from kdzoo.suite.plan.refit import refit_seeds, wants_refit
+from kdzoo.suite.study.speed import UNMEASURED, Machine, macs_at
 from kdzoo.suite.study.study import Stage, Study
 from kdzoo.suite.study.which import Which
 
-SPEED = 150e9
-"""multiply-accumulates a second of training on two cores of a CPU (results/speed/cpu.md: 147e9 and 205e9)"""
-SPEED_OF = "two CPU cores"
 FULLY_CONNECTED = re.compile(r"mlp((?:_\d+)+)")
 
 
-def hours(study: Study) -> tuple[float, str] | None:
+def hours(study: Study, machine: Machine = UNMEASURED) -> tuple[float, str] | None:
     """How long a study takes, and on which machine: as its file states, else estimated; None where its networks are not kdzoo's own.
 
-    The estimate counts the multiply-accumulates of teachers and students, not those of losses and steps, at the speed of two
-    cores. A teacher that several stages have is trained once.
+    The estimate counts the multiply-accumulates of teachers and students, not those of losses and steps, at the speed of
+    `machine`. A teacher that several stages have is trained once.
     """
     if study.time is not None:
         return study.time.hours, study.time.machine
-    students = [_of_students(study, stage) for stage in study.benches]
-    students += [_of_race(study.config(stage), stage.race) for stage in study.stages if stage.race is not None]
-    teachers = {key: count for stage in study.benches for key, count in _of_teachers(study, stage).items()}
-    counts = [*students, *teachers.values()]
-    if any(count is None for count in counts):
+    students = [_of_students(study, stage, machine) for stage in study.benches]
+    students += [_of_race(study.config(stage), stage.race, machine) for stage in study.stages if stage.race is not None]
+    teachers = {key: seconds for stage in study.benches for key, seconds in _of_teachers(study, stage, machine).items()}
+    parts = [*students, *teachers.values()]
+    if any(seconds is None for seconds in parts):
         return None
-    return sum(count for count in counts if count is not None) / SPEED / 3600, SPEED_OF
+    return sum(seconds for seconds in parts if seconds is not None) / 3600, machine.name
 
 
-def _of_students(study: Study, stage: Stage) -> float | None:
-    """Of all epochs of a bench, its refit's too: three forward passes a step for the student, one for a teacher."""
+def _of_students(study: Study, stage: Stage, machine: Machine) -> float | None:
+    """Seconds of all epochs of a bench, its refit's too: three forward passes a step for the student, one for a teacher."""
     config = study.config(stage)
     planned, images = outline(config), _images(config)
     if planned is None or images is None:
@@ -56,12 +53,12 @@ def _of_students(study: Study, stage: Stage) -> float | None:
         of_student = _macs(student, config)
         if of_teacher is None or of_student is None:
             return None
-        total += runs * 3 * of_student + (runs - alone) * of_teacher
+        total += (runs - alone) * machine.seconds(3 * of_student + of_teacher) + alone * machine.seconds(3 * of_student)
     return total * images * planned.epochs
 
 
-def _of_race(config: BenchConfig, race: Race) -> float | None:
-    """Of all epochs of the seeds that a race adds to a refit."""
+def _of_race(config: BenchConfig, race: Race, machine: Machine) -> float | None:
+    """Seconds of all epochs of the seeds that a race adds to a refit."""
     planned, data = outline(config), DATA.find(config.data)
     if planned is None or data is None or data.train is None:
         return None
@@ -70,7 +67,8 @@ def _of_race(config: BenchConfig, race: Race) -> float | None:
         of_teacher, of_student = _macs(teacher, config), _macs(student, config)
         if of_teacher is None or of_student is None:
             return None
-        total += sum(added.values()) * 3 * of_student + (sum(added.values()) - added[NONE]) * of_teacher
+        taught = sum(added.values()) - added[NONE]
+        total += taught * machine.seconds(3 * of_student + of_teacher) + added[NONE] * machine.seconds(3 * of_student)
     return total * (config.limit or data.train) * planned.epochs
 
 
@@ -100,8 +98,8 @@ def count_runs(study: Study, stage: Stage) -> int | None:
     return planned.runs + (again if wants_refit(config) else 0)
 
 
-def _of_teachers(study: Study, stage: Stage) -> dict[str, float | None]:
-    """Of each teacher that a bench trains first, by all that decides which training it is."""
+def _of_teachers(study: Study, stage: Stage, machine: Machine) -> dict[str, float | None]:
+    """Seconds of each teacher that a bench trains first, by all that decides which training it is."""
     config = study.config(stage)
     planned, images = outline(config), _images(config)
     if planned is None or images is None or stage.teacher is not None:
@@ -110,7 +108,7 @@ def _of_teachers(study: Study, stage: Stage) -> dict[str, float | None]:
     same = {"data": config.data, "limit": config.limit, "val": config.val_fraction, "recipe": config.recipe, "epochs": epochs}
     counts = {name: _macs(name, config) for name, _ in planned.pairs}
     return {
-        canonical_json({**same, "name": name, "set": config.set}): None if count is None else 3 * count * images * epochs
+        canonical_json({**same, "name": name, "set": config.set}): None if count is None else machine.seconds(3 * count) * images * epochs
         for name, count in counts.items()
     }
 
@@ -139,5 +137,4 @@ def _macs(network: str, config: BenchConfig) -> float | None:
     if match := FULLY_CONNECTED.fullmatch(name):
         units = [channels * height * width, *map(int, match[1].split("_")[1:]), data.classes]
         return float(sum(one * other for one, other in itertools.pairwise(units)))
-    known = own_networks().get(name)
-    return None if known is None else known.macs * height * width / (known.input[1] * known.input[2])
+    return macs_at(name, height, width)
