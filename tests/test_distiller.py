@@ -227,6 +227,53 @@ def test_a_sum_is_cross_entropy_with_each_terms_published_weight():
     assert losses.total.item() == pytest.approx(parts["ce"] + 1000 * parts["at"] + 0.9 * parts["hinton"], rel=1e-5)
 
 
+SHARES = F.one_hot(TARGETS, 5).float()
+
+
+@pytest.mark.parametrize(
+    ("targets", "words"),
+    [
+        (SHARES - 1, "targets: expected shares of the classes from 0 to 1, got others, or NaN"),
+        (SHARES * float("nan"), "targets: expected shares of the classes from 0 to 1, got others, or NaN"),
+        (SHARES + SHARES.flip(0) + SHARES.roll(1, 0), "targets: expected shares of the classes"),
+        (TARGETS - 100, "targets: expected class numbers from 0 to 4, or -1 for a sample without a label, got -100 to"),
+        (TARGETS + 5, "targets: expected class numbers from 0 to 4"),
+        (TARGETS[:3], "student: its outputs are of 6 samples, the targets of 3"),
+    ],
+)
+def test_targets_that_cannot_be_right_are_refused(targets, words):
+    with pytest.raises(kdzoo.InputError) as refused:
+        kdzoo.Distiller(*nets(), "hinton")(INPUTS, targets)
+    assert words in str(refused.value)
+
+
+def test_a_sample_without_a_label_is_refused_by_the_methods_that_read_labels():
+    for targets in (TARGETS.index_fill(0, torch.tensor([2]), -1), SHARES.index_fill(0, torch.tensor([2]), 0.0)):
+        with pytest.raises(kdzoo.InputError, match="dkd: reads labels, which 1 of 6 samples do not have"):
+            kdzoo.Distiller(*nets(), "dkd", epochs=10)(INPUTS, targets)
+        assert torch.isfinite(kdzoo.Distiller(*nets(), "hinton")(INPUTS, targets).total)
+
+
+def test_outputs_of_another_number_of_samples_and_empty_batches_are_refused():
+    student, teacher = kdzoo.Outputs(logits=torch.randn(6, 5, requires_grad=True)), kdzoo.Outputs(logits=torch.randn(1, 5))
+    distiller = kdzoo.Distiller.from_outputs("hinton", student=student, teacher=teacher)
+    with pytest.raises(kdzoo.InputError, match="teacher: its outputs are of 1 samples, the targets of 6"):
+        distiller(student, teacher, TARGETS)
+    nothing = kdzoo.Outputs(logits=torch.zeros(0, 5))
+    with pytest.raises(kdzoo.InputError, match="got an empty batch"):
+        distiller(nothing, nothing, TARGETS[:0])
+
+
+@pytest.mark.parametrize("method", ["rsd", "crd", "fitnet", "wkd_l"])
+def test_networks_in_float64_have_methods_in_float64(method):
+    student, teacher = (network.double() for network in nets())
+    distiller = kdzoo.Distiller(student, teacher, method, inputs=INPUTS.double(), data=FACTS, epochs=EPOCHS)
+    distiller.progress = 0.0
+    total = distiller(INPUTS.double(), TARGETS, INDEX).total
+    total.backward()
+    assert total.dtype == torch.float64
+
+
 def test_shares_of_classes_are_targets_too_and_unlabelled_samples_do_not_count():
     student, teacher = nets()
     distiller = kdzoo.Distiller(student, teacher, "hinton", inputs=INPUTS)

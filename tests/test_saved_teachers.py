@@ -191,8 +191,22 @@ def broken(images):
         "got one twice": {**good, "top_classes": np.ones_like(good["top_classes"])},
         "expected numbers from 0 to 9, got 10": {**good, "top_classes": good["top_classes"] + 10},
         "keys: expected uint8": {**good, "keys": good["keys"].astype(np.int64)},
-        "expected finite numbers, got": {**good, "embedding": np.full((len(good["keys"]), 3), np.nan)},
+        "embedding: expected numbers that are finite in float32, got": {**good, "embedding": np.full((len(good["keys"]), 3), np.nan)},
         "views: expected the shape": {**good, "views": good["views"][:3]},
+        "views: expected -1 to 2147483647, got -1 to 18014398509481982": {**good, "views": np.append(good["views"][:-1], 2**54 - 2)},
+        "views: expected -1 to 2147483647, got 18446744073709551615": {
+            **good,
+            "views": np.full(len(good["views"]), 2**64 - 1, dtype=np.uint64),
+        },
+        "that are NaN, infinite or too large": {**good, "embedding": np.full((len(good["keys"]), 3), np.finfo(np.float64).min)},
+        "1 rows have the sample and the view of an earlier row, and another answer": {
+            **{name: np.concatenate([value, value[:1]]) for name, value in good.items() if np.ndim(value)},
+            **{name: value for name, value in good.items() if not np.ndim(value)},
+            "top_log_probs": np.concatenate([good["top_log_probs"], good["top_log_probs"][:1] - 0.5]),
+        },
+        "the other classes would get more each": {**good, "top_log_probs": np.full_like(good["top_log_probs"], -3.0)},
+        "class_names: expected JSON of a list of names, got 5": {**good, "class_names": "5"},
+        "augment: expected JSON of an object": {**good, "augment": "5"},
     }
 
 
@@ -204,6 +218,21 @@ def test_a_file_that_cannot_be_right_is_refused_with_what_was_expected(tmp_path,
         assert message in str(refused.value), message
     with pytest.raises(InputError, match=r"expected a file that ends in \.npz or \.safetensors"):
         read_saved(tmp_path / "teacher.csv")
+
+
+@pytest.mark.parametrize("kind", [">f4", ">f8", np.longdouble, np.float16])
+def test_numbers_of_another_machine_or_width_are_read_as_they_are(tmp_path, images, kind):
+    logits = np.linspace(-4, 4, 10 * len(images.test.keys)).reshape(-1, 10).astype(kind)
+    np.savez(tmp_path / "other.npz", **rows(images.test), logits=logits)
+    assert np.array_equal(read_saved(tmp_path / "other.npz").all_logits.numpy(), logits.astype(np.float32))
+
+
+def test_the_same_row_twice_is_one_answer(tmp_path, images):
+    keys, views = (np.concatenate([value, value]) for value in rows(images.test).values())
+    logits = np.tile(np.eye(10)[images.test.targets.numpy()], (2, 1))
+    np.savez(tmp_path / "twice.npz", keys=keys, views=views, logits=logits)
+    file = read_saved(tmp_path / "twice.npz")
+    assert torch.equal(file.logits(file.find(images.test.keys)).argmax(1), images.test.targets)
 
 
 def test_rows_of_numbered_views_answer_for_the_very_view_that_a_student_sees(tmp_path, images, parts):

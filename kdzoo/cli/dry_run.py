@@ -38,7 +38,7 @@ def print_plan(config: BenchConfig, *, retry_failed: bool) -> int:
 def weights_to_measure(plan: Plan) -> list[tuple[str, str]]:
     """Which methods have settings whose weights are not known before something is measured."""
     labels = sorted({planned.run.objective.label for planned in plan.students if planned.provisional})
-    return [("doses", f"gradient ratio is measured before training, for {', '.join(labels)}")] if labels else []
+    return [("doses", f"measured before training, for {', '.join(labels)}")] if labels else []
 
 
 def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str]]:
@@ -93,7 +93,7 @@ def _more(seconds: float) -> str:
 
 
 def setting_lines(students: Iterable[PlannedRun]) -> list[tuple[str, str]]:
-    """Every method with the settings that are tried; those tried at their declared one alone share a line."""
+    """Every method with the settings that are tried; those tried at their published one alone share a line."""
     from kdzoo.suite.report.settings import setting_text
 
     settings: dict[str, dict[str, None]] = {}
@@ -103,8 +103,10 @@ def setting_lines(students: Iterable[PlannedRun]) -> list[tuple[str, str]]:
             text = re.sub(r"weight \S+ \((dose \S+)\)", r"\1", text)
         settings.setdefault(planned.run.objective.label, {})[text] = None
     declared = [label_words(label) for label, texts in settings.items() if list(texts) == [""]]
-    lines = [", ".join(declared) + (" (as declared)" if declared != [label_words(NONE)] else "")] if declared else []
-    lines += [f"{label}: {', '.join(text or 'as declared' for text in texts)}" for label, texts in settings.items() if list(texts) != [""]]
+    lines = [", ".join(declared) + (" (published weight)" if declared != [label_words(NONE)] else "")] if declared else []
+    lines += [
+        f"{label}: {', '.join(text or 'published weight' for text in texts)}" for label, texts in settings.items() if list(texts) != [""]
+    ]
     return [("methods" if number == 0 else "", line) for number, line in enumerate(lines)]
 
 

@@ -10,7 +10,7 @@ from kdzoo.cli.lookup import choose_bench
 from kdzoo.cli.options import AsJson, OneBench, ResultsFolder
 from kdzoo.cli.output import console
 from kdzoo.cli.table_options import Columns, Filter, Sort, TableFormat, TableFormatOption, filter_and_sort
-from kdzoo.errors import raise_if_any
+from kdzoo.errors import InputError, raise_if_any
 from kdzoo.text import one_line
 
 PerClass = Annotated[
@@ -149,6 +149,8 @@ def print_surface(
     if output_format in (TableFormat.csv, TableFormat.json):
         print(render(columns_of(frame, columns or ALL_COLUMNS), output_format, bench.task).rstrip("\n"))
         return
+    if not len(frame):
+        raise InputError(f"surface: no setting of {method} meets --filter {' '.join(only or [])}")
     grids = swept_grids(bench, frame)
     if output_format is TableFormat.table:
         console().print(grids_view(grids, console().width))

@@ -11,7 +11,7 @@ def reference(url: str | None, year: int | None = None) -> str:
         return ""
     for pattern, words in REFERENCES:
         if match := re.search(pattern, url):
-            return words + match.group(1).replace("_", " ")
+            return words + match.group(1) if words else match.group(1).replace("_", " ")
     site = url.partition("://")[2].partition("/")[0].removeprefix("www.")
     return f"{site} {year}" if year else site
 

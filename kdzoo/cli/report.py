@@ -11,6 +11,7 @@ from kdzoo.cli.declare import argument, option
 from kdzoo.cli.lookup import bench_folder, choose_bench, find_all
 from kdzoo.cli.options import ResultsFolder
 from kdzoo.cli.output import print_text
+from kdzoo.errors import InputError
 
 
 def report(
@@ -39,6 +40,8 @@ def report(
       kdzoo report results/mine results/theirs -o comparison.html
     """
     folders = find_all(benches, results, bench_folder) if benches else [choose_bench(None, results, "report")]
+    if output.is_dir():
+        raise InputError(f"output: {output} is a folder; name a file in it, such as {output / 'report.html'}")
     from kdzoo.runs.atomic import write_bytes
     from kdzoo.suite.page.build import build_page
 

@@ -117,10 +117,10 @@ def list_studies(output_format: Format) -> int:
         )
     columns = [
         Column("study", lambda row: link(row["study"], row["source"])),
+        field("title", prose=True),
         Column("hours", lambda row: _hours(row, machine.name), number=True),
         field("runs", number=True),
         field("numbers", number=True),
-        field("title", prose=True),
         field("seeds", number=True),
         field("stages", number=True),
         field("claim", prose=True),

@@ -204,7 +204,7 @@ def _parts(bench: Mapping[str, Any], shown: Sequence[Mapping[str, Any]], headlin
     """Runs as a table, why some failed, notes, and what can be done."""
     parts: list[Part] = []
     if shown:
-        first, last = (list(map(field, names)) for names in (("id", "state", "epoch"), ("seed", "setting", "pair")))
+        first, last = (list(map(field, names)) for names in (("id", "state", "epoch"), ("method", "setting", "seed", "pair")))
         parts += table_parts(shown, [*first, metric_column("val", headline), *last], screen)  # the most important first
     parts += [one_line(f"{row['id']}: {row['reason']}") for row in shown if row["reason"]]
     parts += [one_line(f"note: {note}") for note in bench["notes"]]

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -64,13 +65,23 @@ def load(
         return make_dataset(request, _read_own(request, source_entry.read), source_entry.description or "a source of your own")
     whole = HALVED.get(request, request)
     if whole not in TORCHVISION:
-        raise InputError(unknown("data", request, DATA))
+        raise InputError(_unknown_source(request))
     folder = data_root(root)
     packed = read_packed(folder, whole)
     raw = from_torchvision(folder, whole, allow_download) if packed is None else packed
     source = f"{'files of torchvision' if packed is None else whole} in the data folder"  # its path would name a machine in every run
     raw = with_superclasses(raw) if whole == "cifar100" else raw
     return make_dataset(request, raw if request == whole else halved(raw), source)
+
+
+def _unknown_source(request: str) -> str:
+    """Why a name is none of a data set; a folder without its prefix, and a misspelt prefix, are the usual reasons."""
+    prefix, colon, path = request.partition(":")
+    if Path(os.path.expanduser(request)).is_dir():
+        return f"data: {request} is a folder; write folder:{request}"
+    if colon and get_close_matches(prefix, ["folder"]):
+        return f"data: unknown {request!r}; did you mean 'folder:{path}'?"
+    return unknown("data", request, DATA)
 
 
 def with_superclasses(raw: Raw) -> Raw:

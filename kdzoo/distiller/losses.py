@@ -13,12 +13,14 @@ from kdzoo.contract.batch import Batch, Losses
 from kdzoo.contract.build_objective import build_objective, terms_of
 from kdzoo.contract.method import Method, ParamGroup
 from kdzoo.contract.methods import REGISTRY
+from kdzoo.contract.needs import Need, Pass
 from kdzoo.contract.objective import Objective
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.shapes import DataFacts, Shapes, UnknownFacts
 from kdzoo.distiller.clock import LoopClock, validate_share
 from kdzoo.distiller.joint import ProcessGroup, gather_of, world_size
 from kdzoo.distiller.request import compared_classes
+from kdzoo.distiller.targets import check_labels, check_sizes, labels_of
 from kdzoo.errors import InputError, collect_problems
 from kdzoo.models.stages import pair_stages
 from kdzoo.runs.spec import ObjectiveSpec, Pairing
@@ -35,6 +37,7 @@ class MethodLosses(nn.Module):
         cards = [REGISTRY.get(term.method).card for term in spec.terms]
         self.objective = objective
         self._refuses_shares = {card.name: card.refuses_mixing for card in cards if card.refuses_mixing}
+        self._reads_labels = [card.name for card in cards if card.needs.targets or Pass.PARTNER in card.needs.student]
         self._remembers = any(card.remembers for card in cards)
         self._group = group
         self._epochs = epochs
@@ -79,8 +82,14 @@ class MethodLosses(nn.Module):
         ]
 
     def _losses(self, student: Outputs, teacher: Outputs | None, inputs: Tensor | None, targets: Tensor, index: Tensor | None) -> Losses:
-        """The weighted sum of one batch, in float32 at least, under autocast too."""
-        hard, soft = self._labels(targets)
+        """The weighted sum of one batch, in float32 at least, under autocast too.
+
+        Values of targets are looked at on a CPU, and on a GPU for the first batch alone: a look makes the host wait.
+        """
+        hard, soft = labels_of(targets, self._refuses_shares)
+        check_sizes(hard, student=student, teacher=teacher)
+        if (logits := student.get(Need.LOGITS)) is not None and (hard.device.type == "cpu" or not self._calls):
+            check_labels(hard, soft, logits.shape[1], self._reads_labels)
         batch = Batch(
             inputs=hard.new_empty(0) if inputs is None else inputs,  # which only methods that call the networks themselves read
             targets=hard,
@@ -95,19 +104,6 @@ class MethodLosses(nn.Module):
             losses: Losses = self.objective(student, teacher, batch)
         self._calls += self.training
         return losses
-
-    def _labels(self, targets: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Class numbers (B,), and the shares of the classes (B, K) where these were given."""
-        if targets.ndim == 2 and targets.is_floating_point():
-            if self._refuses_shares:
-                raise InputError(*(f"{name}: takes no shares of classes as targets: {why}" for name, why in self._refuses_shares.items()))
-            return targets.argmax(1), targets.float()
-        if targets.ndim != 1 or targets.dtype != torch.int64:
-            raise InputError(
-                f"targets: expected class numbers (B,) int64, or shares of the classes (B, K), got {targets.dtype} of shape "
-                f"{tuple(targets.shape)}"
-            )
-        return targets, None
 
 
 def _index(index: Tensor | None, targets: Tensor) -> Tensor | None:

@@ -58,7 +58,7 @@ class OutputsDistiller(MethodLosses):
         tallest = max((stage.shape[2] for outputs in (student, teacher) if outputs is not None for stage in _maps(outputs)), default=1)
         shapes = shapes_of(student, tallest), None if teacher is None else shapes_of(teacher, tallest)
         objective = Blueprint(spec, data, pairing, label_smoothing, seed).build(*shapes)
-        super().__init__(spec, objective.to(_device(student)), epochs, process_group)
+        super().__init__(spec, objective.to(**_kind(student)), epochs, process_group)
 
     def forward(self, student: Outputs, teacher: Outputs | None, targets: Tensor, index: Tensor | None = None) -> Losses:
         """The losses of a batch: `total` is what to minimise, `parts` are its terms before their weights, by name (`ce` first).
@@ -115,12 +115,15 @@ def _maps(outputs: Outputs) -> Sequence[Tensor]:
     return maps
 
 
-def _device(outputs: Outputs) -> torch.device:
-    devices: list[torch.device] = []
+def _kind(outputs: Outputs) -> dict[str, Any]:
+    """Where the methods' modules for such outputs are, and in which precision: in float64 for outputs of float64, else in float32."""
+    found: list[Tensor] = []
 
     def note(tensor: Tensor) -> Tensor:
-        devices.append(tensor.device)
+        found.append(tensor)
         return tensor
 
     outputs.map(note)
-    return devices[0] if devices else torch.device("cpu")
+    if not found:
+        return {"device": torch.device("cpu"), "dtype": torch.float32}
+    return {"device": found[0].device, "dtype": torch.float64 if found[0].dtype == torch.float64 else torch.float32}

@@ -16,6 +16,8 @@ ARRAYS = ("keys", "views", "logits", "top_log_probs", "top_classes", "embedding"
 FACTS = ("classes", "k", "name", "class_names", "augment", "teacher")
 MOST_MASS = 1e-3
 """by which the k largest probabilities may exceed 1 together, as rounded ones do"""
+LARGEST_VIEW = 2**31 - 1
+"""no augmentation has as many views; places of rows are computed from their numbers"""
 
 
 def faults(arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, str]) -> list[str]:
@@ -26,11 +28,7 @@ def faults(arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, str]) -> list
         problems.append("expected either logits, or top_log_probs with top_classes")
     if ("top_log_probs" in arrays) != ("top_classes" in arrays):
         problems.append("expected top_log_probs and top_classes together")
-    for name in ("class_names", "augment"):
-        try:
-            json.loads(facts.get(name, "null"))
-        except ValueError:
-            problems.append(f"{name}: expected JSON, got {facts[name]!r}")
+    problems += [problem for name in ("class_names", "augment") if (problem := _fault_of_json(name, facts.get(name, "null")))]
     problems += [
         f"{name}: expected a whole number > 0, got {facts[name]!r}" for name in ("classes", "k") if not _is_count(facts.get(name, "1"))
     ]
@@ -44,8 +42,37 @@ def faults(arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, str]) -> list
         width = arrays["logits"].shape[1]
         if int(facts.get("classes", width)) != width:
             problems.append(f"logits: expected {facts['classes']} columns, as classes says, got {width}")
-        return problems
-    return _problems_of_the_largest(arrays["top_log_probs"], arrays["top_classes"], facts)
+    else:
+        problems += _problems_of_the_largest(arrays["top_log_probs"], arrays["top_classes"], facts)
+    return problems or _contradictions(arrays)
+
+
+def _fault_of_json(name: str, text: str) -> str:
+    """What is wrong with a fact that is written as JSON: the names of the classes, or an augmentation; empty for nothing."""
+    expected = "JSON of a list of names" if name == "class_names" else "JSON of an object, the fields of an augmentation"
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return f"{name}: expected {expected}, got {text!r}"
+    if name == "class_names":
+        right = value is None or (isinstance(value, list) and all(isinstance(one, str) for one in value))
+    else:
+        right = value is None or isinstance(value, dict)
+    return "" if right else f"{name}: expected {expected}, got {text}"
+
+
+def _contradictions(arrays: Mapping[str, NDArray[Any]]) -> list[str]:
+    """Rows of one sample and view with different answers, counted."""
+    views = arrays["views"].astype("<i8").view(np.uint8).reshape(len(arrays["views"]), -1)
+    pairs = np.ascontiguousarray(np.concatenate([arrays["keys"], views], axis=1))
+    _, first, which = np.unique(pairs.view(np.dtype((np.void, pairs.shape[1]))).ravel(), return_index=True, return_inverse=True)
+    again = np.flatnonzero(first[which] != np.arange(len(pairs)))
+    answers = [arrays[name] for name in ("logits", "top_log_probs", "top_classes", "embedding") if name in arrays]
+    other = np.zeros(len(again), dtype=bool)
+    for values in answers:
+        other |= (values[again] != values[first[which[again]]]).any(axis=1)
+    number = int(other.sum())
+    return [f"keys, views: {number} rows have the sample and the view of an earlier row, and another answer"] if number else []
 
 
 REQUIRED = {
@@ -70,13 +97,18 @@ def _misshapen(arrays: Mapping[str, NDArray[Any]], count: int) -> list[str]:
             problems.append(f"keys: expected uint8, got {value.dtype}")
         elif value.dtype.kind not in ("iu" if whole else "f"):
             problems.append(f"{name}: expected {'whole numbers' if whole else 'floats'}, got {value.dtype}")
-        elif not whole and not np.isfinite(value).all():
-            problems.append(f"{name}: expected finite numbers, got {int((~np.isfinite(value)).sum())} that are NaN or infinite")
-        elif flat and (value < CENTRE).any():
-            problems.append(f"views: expected -1 or more, got {int(value.min())}")
+        elif not whole and (wrong := _not_finite(value)):
+            problems.append(f"{name}: expected numbers that are finite in float32, got {wrong} that are NaN, infinite or too large")
+        elif flat and count and (value.min() < CENTRE or value.max() > LARGEST_VIEW):
+            problems.append(f"views: expected -1 to {LARGEST_VIEW}, got {int(value.min())} to {int(value.max())}")
     if not count:
         problems.append("keys: expected at least one row, got none")
     return problems
+
+
+def _not_finite(values: NDArray[Any]) -> int:
+    with np.errstate(over="ignore"):
+        return int((~np.isfinite(values.astype(np.float32))).sum())
 
 
 def _problems_of_the_largest(logs: NDArray[Any], classes: NDArray[Any], facts: Mapping[str, str]) -> list[str]:
@@ -95,4 +127,16 @@ def _problems_of_the_largest(logs: NDArray[Any], classes: NDArray[Any], facts: M
         problems.append("top_classes: expected different classes in each row, got one twice")
     if (mass := float(np.exp(logs.astype(np.float64)).sum(1).max())) > 1 + MOST_MASS:
         problems.append(f"top_log_probs: expected logarithms of probabilities at T = 1, which sum to at most 1, got {mass:.3g} in a row")
+    elif total > k and (smaller := int((_share_of_others(logs, total) > np.exp(logs.min(1)) + MOST_MASS).sum())):
+        problems.append(
+            f"top_log_probs: expected the {k} largest of {total}, but in {smaller} rows the other classes would get more each than the "
+            "smallest of them"
+        )
     return problems
+
+
+def _share_of_others(logs: NDArray[Any], classes: int) -> NDArray[Any]:
+    """The probability that each of the classes that are not listed gets, (N,)."""
+    rest = 1 - np.exp(logs.astype(np.float64)).sum(1)
+    shares: NDArray[Any] = rest.clip(min=0) / (classes - logs.shape[1])
+    return shares

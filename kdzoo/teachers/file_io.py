@@ -61,6 +61,13 @@ def read_saved(path: Path) -> SavedFile:
     )
 
 
+def _native(array: NDArray[Any]) -> NDArray[Any]:
+    """The same numbers in a kind that torch reads: this machine's order of bytes, float64 at most."""
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        return array.astype(np.float64)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
 def write_saved(path: Path, arrays: Mapping[str, Tensor], facts: Mapping[str, str]) -> None:
     """Write the arrays and facts of a saved teacher, whole or not at all; raises InputError for another kind of file."""
     if path.suffix not in ENDINGS:
@@ -78,7 +85,7 @@ def write_saved(path: Path, arrays: Mapping[str, Tensor], facts: Mapping[str, st
 def _read_npz(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     with np.load(path, allow_pickle=False) as archive:
         whole = {name: archive[name] for name in archive.files}
-    arrays = {name: value for name, value in whole.items() if name not in FACTS}
+    arrays = {name: _native(value) for name, value in whole.items() if name not in FACTS}
     return arrays, {name: _text(whole[name]) for name in FACTS if name in whole}
 
 

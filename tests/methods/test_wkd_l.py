@@ -117,8 +117,7 @@ def test_the_method_takes_the_teachers_classifier_and_is_refused_without_one():
     module = method.build(Shapes(5, 4, ()), Shapes(5, 6, (), classifier=classifier), FACTS)
     loss = method.loss(outputs("student", logits=s), outputs("teacher", logits=t), batch_of(torch.arange(3), y), module)
     cost = class_costs(classifier, 6, 1.0).numpy()
-    last = method.decay(Progress(0, 1, 0, 1))
-    assert loss.item() == pytest.approx(oracle(s.numpy(), t.numpy(), y.tolist(), cost, 600.0 * last, 8.0, 0.05, 10))
+    assert loss.item() == pytest.approx(oracle(s.numpy(), t.numpy(), y.tolist(), cost, 600.0, 8.0, 0.05, 10))
     assert list(module.parameters()) == []
     with pytest.raises(InputError, match="reads the teacher's classifier"):
         method.build(Shapes(5, 4, ()), Shapes(5, 6, ()), FACTS)
@@ -128,6 +127,12 @@ def test_the_transports_weight_falls_along_half_a_cosine_after_150_of_240_epochs
     decay = create_method("wkd_l").decay
     assert [decay(Progress(epoch, 240, 0, 1)) for epoch in (0, 149, 239)] == [1.0, 1.0, 0.0]
     assert decay(Progress(194, 240, 0, 1)) == pytest.approx(0.5)  # the 195th epoch, half-way from the 150th to the last
+    assert decay(Progress(0, 1, 0, 1)) == 1.0  # of a single epoch, which would else have no transport at all
     never, always = (create_method("wkd_l", constant=share).decay for share in (1.0, 0.0))
     assert never(Progress(239, 240, 0, 1)) == 1.0
     assert always(Progress(0, 240, 0, 1)) == pytest.approx((1 + math.cos(math.pi / 240)) / 2)
+
+
+def test_a_regularisation_at_which_the_kernel_would_be_lost_is_refused():
+    with pytest.raises(InputError, match="regularisation"):
+        create_method("wkd_l", regularisation=0.02)

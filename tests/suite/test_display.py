@@ -88,12 +88,13 @@ def seen(events: Iterable[Event | float], width: int = 100) -> tuple[list[str], 
 
 
 def test_a_pipe_gets_a_line_for_the_start_and_for_every_run_that_ends():
+    best = "   best single run so far: hinton, T=4 alpha=0.9: val top-1 95.6 %"
     assert plain([plan(), begin("hinton-1", "crd-2"), done("hinton-1", 0.956), failed("crd-2"), done("none-3", 0.92, setting="")]) == [
         "digits: 24 runs, 3 done",
-        "[ 4/24] hinton T=4 alpha=0.9 seed 0: val top-1 95.6 %  test top-1 94.4 %   best so far hinton T=4 alpha=0.9: val top-1 95.6 %",
-        "[ 5/24] crd seed 2: failed: RuntimeError: loss became NaN at step 12   best so far hinton T=4 alpha=0.9: val top-1 95.6 %",
+        "[ 4/24] hinton, T=4 alpha=0.9, seed 0: val top-1 95.6 %  test top-1 94.4 %" + best,
+        "[ 5/24] crd, seed 2: failed: RuntimeError: loss became NaN at step 12" + best,
         "2 runs trained together in 0:03",
-        "[ 6/24] student alone seed 0: val top-1 92.0 %  test top-1 94.4 %  3.2 s   best so far hinton T=4 alpha=0.9: val top-1 95.6 %",
+        "[ 6/24] student alone, seed 0: val top-1 92.0 %  test top-1 94.4 %  3.2 s" + best,
     ]
 
 
@@ -103,12 +104,12 @@ def test_failures_before_the_start_are_in_the_first_line():
 
 def test_the_best_is_chosen_on_validation_and_never_on_test():
     lines = plain([plan(), done("hinton-1", 0.90, test=0.80), done("at-2", 0.89, test=0.99), done("rkd-3", None, test=1.0)])
-    assert [line.rpartition("best so far ")[2] for line in lines[1:]] == ["hinton T=4 alpha=0.9: val top-1 90.0 %"] * 3
+    assert [line.rpartition("best single run so far: ")[2] for line in lines[1:]] == ["hinton, T=4 alpha=0.9: val top-1 90.0 %"] * 3
 
 
 def test_without_validation_only_the_test_score_is_shown_and_nothing_is_called_best():
     (_, line) = plain([plan(), done("rkd-3", None)])
-    assert line == "[ 4/24] rkd T=4 alpha=0.9 seed 0: test top-1 94.4 %  3.2 s"
+    assert line == "[ 4/24] rkd, T=4 alpha=0.9, seed 0: test top-1 94.4 %  3.2 s"
 
 
 @pytest.mark.parametrize("text", ["two\nlines", "a\r\n\x1b[31mred\x1b[0m\a", "tab\tand\vmore", "[bold]markup[/bold] [/]", "x" * 500])
@@ -139,7 +140,7 @@ def test_a_teacher_is_not_counted_as_a_run_of_the_bench():
         "teacher resnet20: val top-1 98.1 %  test top-1 97.2 %",
     ]
     assert lines[3].startswith("[ 4/24] at")
-    assert lines[3].endswith("best so far at T=4 alpha=0.9: val top-1 90.0 %")
+    assert lines[3].endswith("best single run so far: at, T=4 alpha=0.9: val top-1 90.0 %")
 
 
 # --- a terminal
@@ -168,7 +169,7 @@ def test_a_terminal_has_a_bar_for_the_bench_one_for_each_worker_and_the_best_so_
     assert teacher.endswith(" epoch 5 of 30")
     assert students.startswith("3 runs: 1 at+hinton, 2 hinton ")
     assert students.endswith(" epoch 3 of 30")
-    assert best == "best so far hinton T=4 alpha=0.9: val top-1 95.6 %"
+    assert best == "best single run so far: hinton, T=4 alpha=0.9: val top-1 95.6 %"
     lengths = [line.count("━") + line.count("╸") + line.count("╺") for line in area]
     assert lengths[0] == lengths[1] == lengths[2] > 10
     assert lengths[3] == 0
@@ -176,8 +177,8 @@ def test_a_terminal_has_a_bar_for_the_bench_one_for_each_worker_and_the_best_so_
 
 def test_failures_and_notes_stand_above_and_failures_are_counted():
     above, area = seen([*running(), failed("crd-1"), Note("a worker was killed\nby SIGKILL")])
-    assert above == ["crd seed 2: failed: RuntimeError: loss became NaN at step 12", "a worker was killed by SIGKILL"]
-    assert area[-1] == "1 failed   best so far hinton T=4 alpha=0.9: val top-1 95.6 %"
+    assert above == ["crd, seed 2: failed: RuntimeError: loss became NaN at step 12", "a worker was killed by SIGKILL"]
+    assert area[-1] == "1 failed   best single run so far: hinton, T=4 alpha=0.9: val top-1 95.6 %"
 
 
 def test_a_worker_that_has_ended_its_runs_has_no_bar():

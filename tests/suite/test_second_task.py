@@ -261,16 +261,16 @@ def test_progress_tells_the_headline_of_the_task_and_the_best_is_the_lowest_erro
         display.handle(event)
     assert file.getvalue().splitlines()[1:] == [
         "teacher resnet20: test RMSE 2",
-        "[1/3] at seed 0: val RMSE 4.125  test RMSE 4.3  3.0 s   best so far at: val RMSE 4.125",
-        "[2/3] hinton T=4 seed 0: val RMSE 6  test RMSE 6.1  3.0 s   best so far at: val RMSE 4.125",
-        "[3/3] at seed 1: val RMSE 3.9  test RMSE 4  3.0 s   best so far at: val RMSE 3.9",
+        "[1/3] at, seed 0: val RMSE 4.125  test RMSE 4.3  3.0 s   best single run so far: at: val RMSE 4.125",
+        "[2/3] hinton, T=4, seed 0: val RMSE 6  test RMSE 6.1  3.0 s   best single run so far: at: val RMSE 4.125",
+        "[3/3] at, seed 1: val RMSE 3.9  test RMSE 4  3.0 s   best single run so far: at: val RMSE 3.9",
     ]
     console = Console(file=io.StringIO(), width=100, force_terminal=True, record=True)
     live = LiveDisplay(console, Time())
     for event in EVENTS:
         live.handle(event)
     console.print(live)
-    assert console.export_text().splitlines()[-1].strip() == "best so far at: val RMSE 3.9"
+    assert console.export_text().splitlines()[-1].strip() == "best single run so far: at: val RMSE 3.9"
 
 
 def test_a_race_goes_on_with_the_lowest_errors_and_tells_them_in_their_own_unit(tmp_path):

@@ -76,7 +76,7 @@ def test_a_missing_cell_a_missing_seed_and_a_failure_are_said(folder):
     write(folder, objective("hinton", 16.0, 0.9), 0, val=0.0, test=0.0, fail="NonFinite: the loss is nan")
     ((grid, lines),) = grid_lines(folder, "hinton")
     assert lines[2:] == [["8", "", "70.00 (n = 1, 1 failed)"], ["16", "", "failed"]]
-    assert grid.notes[0] == "2 of 8 cells were not tried, and are empty: no full grid."
+    assert grid.notes[0] == "2 of 8 cells were not tried and are empty."
 
 
 def test_one_axis_is_no_grid_and_a_setting_without_a_neighbour_stands_below(folder):

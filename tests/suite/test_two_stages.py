@@ -70,7 +70,7 @@ def bench(tmp_path_factory):
     command = [sys.executable, "-m", "kdzoo", *QUICK, "--methods", "fitnet_two_stage,fitnet"]
     said = run_warm(command, cwd=place, env=environment)
     assert said.returncode == 0, said.stdout + said.stderr
-    assert re.search(r"^pretrain stage trained: fitnet_two_stage seed 0$", said.stdout, re.MULTILINE), "no setting: nobody chose one"
+    assert re.search(r"^pretrain stage trained: fitnet_two_stage, seed 0$", said.stdout, re.MULTILINE), "no setting: nobody chose one"
     return place / "results" / "digits"
 
 

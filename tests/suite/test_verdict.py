@@ -26,7 +26,7 @@ def test_a_method_is_better_only_where_its_interval_for_all_rows_says_so(tmp_pat
     assert found["vs_kd_all_low"] > 0
     interval = f"{100 * found['vs_kd']:+.2f} [{100 * found['vs_kd_all_low']:+.2f}, {100 * found['vs_kd_all_high']:+.2f}]"
     assert sentence == (
-        f"Verdict: at is better than KD (T=4 alpha=0.9) on this pair by {interval} points (95 % for all 2 comparisons at once, 3 seeds)."
+        f"Verdict: 'at' is better than KD (T=4 alpha=0.9) on this pair by {interval} points (95 % for both comparisons at once, 3 seeds)."
     )
 
 
@@ -35,7 +35,7 @@ def test_kd_is_enough_where_nothing_can_be_better_by_more_than_a_point(tmp_path)
     found = row(tmp_path, "at")
     assert 0 < 100 * found["vs_kd_all_high"] < ENOUGH_POINTS
     assert "is enough for this pair: the other method is not better than it" in sentence
-    assert f"by more than {100 * found['vs_kd_all_high']:.2f} points (95 % for all 2 comparisons at once, 3 seeds)" in sentence
+    assert f"by more than {100 * found['vs_kd_all_high']:.2f} points (95 % for both comparisons at once, 3 seeds)" in sentence
 
 
 def test_a_method_that_is_worse_is_told_by_how_much_without_a_sign(tmp_path):
@@ -43,8 +43,8 @@ def test_a_method_that_is_worse_is_told_by_how_much_without_a_sign(tmp_path):
     found = row(tmp_path, "at")
     assert found["vs_kd_all_high"] < 0
     interval = f"{-100 * found['vs_kd']:.2f} [{-100 * found['vs_kd_all_high']:.2f}, {-100 * found['vs_kd_all_low']:.2f}]"
-    level = "(95 % for all 2 comparisons at once, 3 seeds)"
-    assert sentence == f"Verdict: KD (T=4 alpha=0.9) is enough for this pair: at is worse by {interval} points {level}."
+    level = "(95 % for both comparisons at once, 3 seeds)"
+    assert sentence == f"Verdict: KD (T=4 alpha=0.9) is enough for this pair: 'at' is worse by {interval} points {level}."
 
 
 def test_where_a_method_may_be_much_better_neither_it_nor_kd_is_praised(tmp_path):
@@ -54,7 +54,7 @@ def test_where_a_method_may_be_much_better_neither_it_nor_kd_is_praised(tmp_path
     assert found["vs_kd_all_low"] < 0
     assert "is enough" not in sentence
     assert "it is not shown that the other method is better than KD" in sentence
-    assert f"at may be better by up to {100 * found['vs_kd_all_high']:.2f} points" in sentence
+    assert f"'at' may be better by up to {100 * found['vs_kd_all_high']:.2f} points" in sentence
 
 
 def test_with_the_controls_alone_kd_is_compared_with_the_student_alone(tmp_path):
@@ -74,11 +74,11 @@ def test_a_gain_of_kd_that_may_be_chance_is_called_so(tmp_path):
     ("values", "words"),
     [
         ({"seeds": 1, "at": [0.9]}, "none, with one seed no difference can be told from chance"),
-        ({"kd": None, "at": [0.89, 0.90, 0.885]}, "none about KD, which is not in this table; better than the student alone: at by +"),
+        ({"kd": None, "at": [0.89, 0.90, 0.885]}, "none about KD, which is not in this table; better than the student alone: 'at' by +"),
         ({"kd": None, "at": [0.80, 0.82, 0.81]}, "no method is shown to be better than the student alone"),
         ({"kd_val": 0.3, "at": AT}, "none about KD, which itself collapsed (50.0 points below the student alone on validation)"),
-        ({"at": AT, "at_val": 0.3}, "; collapsed and in no comparison: at."),
-        ({"at": AT, "fail": "RuntimeError: NaN"}, "; collapsed and in no comparison: at."),
+        ({"at": AT, "at_val": 0.3}, "; collapsed and in no comparison: 'at'."),
+        ({"at": AT, "fail": "RuntimeError: NaN"}, "; collapsed and in no comparison: 'at'."),
     ],
 )
 def test_what_cannot_be_said_is_not(tmp_path, values, words):
@@ -90,7 +90,7 @@ def test_a_method_of_one_seed_among_others_is_in_no_verdict(tmp_path):
     write(tmp_path, objective("at"), 0, val=0.85, test=0.99)
     (sentence,) = verdicts(read_bench(tmp_path))
     assert "no method beside the two controls can be compared" in sentence
-    assert sentence.endswith("; of one seed and in no comparison: at.")
+    assert sentence.endswith("; of one seed and in no comparison: 'at'.")
 
 
 def test_an_unfinished_bench_says_how_far_it_is(tmp_path):
@@ -98,6 +98,14 @@ def test_an_unfinished_bench_says_how_far_it_is(tmp_path):
     (next((tmp_path / "runs").glob("at-*")) / "result.json").unlink()
     (sentence,) = verdicts(read_bench(tmp_path))
     assert sentence.startswith("Verdict: so far, with 8 of 9 runs: ")
+
+
+def test_settings_of_kd_that_failed_are_told_with_the_verdict(tmp_path):
+    make(tmp_path, at=AT)
+    for seed in range(3):
+        write(tmp_path, objective("hinton", 2.0), seed, val=0.87, test=0.9, fail="RuntimeError: NaN")
+    (sentence,) = verdicts(read_bench(tmp_path))
+    assert sentence.endswith("; KD was chosen among 1 of its 2 settings, because the runs of the others failed.")
 
 
 def test_tuned_is_what_several_settings_were_tried_of(tmp_path):

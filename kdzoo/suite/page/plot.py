@@ -41,8 +41,11 @@ def write_plot(tables: BenchTables, kind: ChartKind, file: Path, conditions: Seq
     conditions: of the rows that are drawn, such as `method=hinton` (`rows.filtered`). Raises InputError for an unknown ending,
     and where the bench has nothing to draw.
     """
-    if file.suffix not in WRITERS:
-        raise InputError(unknown("output", file.suffix or file.name, WRITERS))
+    ending = file.suffix.lower()
+    if not ending:
+        raise InputError(f"output: expected a file that ends in {', '.join(WRITERS)}, got {str(file)!r}")
+    if ending not in WRITERS:
+        raise InputError(unknown("output", ending, WRITERS))
     frame = KINDS[kind].frame(tables)
     for condition in conditions if len(frame) else ():
         frame = filtered(frame, condition)
@@ -52,7 +55,7 @@ def write_plot(tables: BenchTables, kind: ChartKind, file: Path, conditions: Seq
             f"plot: {tables.bench.name} has no {kind} to draw{' for these rows' * bool(conditions)}: it takes {KINDS[kind].needs}"
         )
     table = file.with_name(f"{file.name}.csv")  # beside a chart that is called as a bench's own table too
-    write_bytes(file, WRITERS[file.suffix](specification(charts)))
+    write_bytes(file, WRITERS[ending](specification(charts)))
     write_bytes(table, as_csv(pd.concat({chart.data: chart.frame for chart in charts}.values())))
     return table
 

@@ -44,9 +44,9 @@ def plan(config: BenchConfig, modules: Modules | None = None) -> Plan:
     modules = modules or Modules()
     problems: list[str] = []
     requests = read_requests(config, problems)
-    pairs = read_pairs(config, problems)
     changes = read_changes(config, problems)
     protocol, images = _read_files(config, changes, problems)
+    pairs = read_pairs(config, problems)  # where the data are wrong it does not ask for a pair, which a data set may have
     if protocol is None or images is None:
         problems += [*unknown_networks(pairs, modules), *faults_of_settings(requests, config, "deep")]
         raise InputError(*dict.fromkeys(problems))

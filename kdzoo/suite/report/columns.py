@@ -48,6 +48,8 @@ def columns_of(frame: pd.DataFrame, columns: str, known: Sequence[str] = ()) -> 
         return frame
     names = {str(name).lower(): str(name) for name in (*known, *frame.columns)}
     wanted = [name.strip() for name in columns.split(",") if name.strip()]
+    if not wanted:
+        raise InputError(f"columns: expected names separated by commas, or all, got {columns!r}")
     if wrong := [unknown("columns", name, sorted(names.values())) for name in wanted if name.lower() not in names]:
         raise InputError(*wrong)
     first = ("method",) if known or "method" in frame else ()

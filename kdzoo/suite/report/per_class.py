@@ -82,7 +82,7 @@ def per_class_sections(bench: BenchRecords, frame: pd.DataFrame) -> list[tuple[s
     for block in bench.blocks:
         rows = block.rows_of(frame)
         if len(rows):
-            sections.append((f"Test errors per class: {block.title}", _table(rows, pd.DataFrame(_rows(block)))))
+            sections.append((f"Test errors per class, mean over the seeds: {block.title}", _table(rows, pd.DataFrame(_rows(block)))))
     return sections
 
 
@@ -95,8 +95,8 @@ def _table(rows: pd.DataFrame, whole: pd.DataFrame) -> pd.DataFrame:
     lines = [["images", "", "", str(images.sum()), *map(str, images[order])]]
     for _, group in rows.groupby(["method", "setting"], sort=False):
         method, setting, count = (str(group[name].iloc[0]) for name in ("method", "setting", "n"))
-        wrong = ["" if pd.isna(errors) else f"{errors:.4g}" for errors in group.set_index("class")["errors"].reindex(order)]
-        lines.append([method_words(method), setting, count, f"{totals[method, setting]:.4g}", *wrong])
+        wrong = ["" if pd.isna(errors) else f"{errors:.1f}" for errors in group.set_index("class")["errors"].reindex(order)]
+        lines.append([method_words(method), setting, count, f"{totals[method, setting]:.1f}", *wrong])
     classes = [f"class {name}" if name in OWN else str(name) for name in order]
     table = pd.DataFrame(lines, columns=[*OWN, *classes], dtype=object)
     return table if table["setting"].any() else table.drop(columns="setting")

@@ -42,10 +42,15 @@ def weight_words(alpha: float | None, weight: float | None, coefficient: float |
     Nothing of a weight that alpha says, or that was published and whose dose is not known.
     """
     if dose is not None and coefficient is not None and alpha is None:
-        return f"weight {coefficient:.3g} (dose {dose:.2g})"
+        return f"weight {_rounded(coefficient, 3)} (dose {_rounded(dose, 2)})"
     if dose is not None and coefficient is None:
-        return f"dose {dose:.2g} each"
+        return f"dose {_rounded(dose, 2)} each"
     return "" if weight is None or weight == 1 else f"weight={_short(weight)}"
+
+
+def _rounded(value: float, digits: int) -> str:
+    """A number to so many significant digits, without an exponent below a million: 1000, not 1e+03."""
+    return f"{float(f'{value:.{digits}g}'):g}"
 
 
 def _short(value: Any) -> str:

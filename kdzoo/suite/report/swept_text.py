@@ -64,7 +64,13 @@ def _grid(block: Block, group: pd.DataFrame) -> Grid:
     cells = pd.DataFrame(lines, columns=[label, *headings], dtype=object)
     besides = f" at {others_words(first['others'])}" if others_words(first["others"]) else ""
     missing = len(values) * len(columns) - len(text_at)
-    notes = [f"{missing} of {len(values) * len(columns)} cells were not tried, and are empty: no full grid."] if missing else []
+    cells_in_all = number_of(len(values) * len(columns), "cell")
+    untried = (
+        f"{missing} of {cells_in_all} was not tried and is empty."
+        if missing == 1
+        else f"{missing} of {cells_in_all} were not tried and are empty."
+    )
+    notes = [untried] if missing else []
     notes += [f"One axis, {first['row_axis']}: no grid."] if one_axis else []
     return Grid(f"{method_words(first['method'])}{besides}: {block.title}", cells, tuple(notes))
 

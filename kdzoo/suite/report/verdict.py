@@ -34,7 +34,7 @@ def verdict(block: Block) -> str:
     if missing:
         done = sum(record.state == "done" for record in block.records)
         sentence = f"so far, with {done} of {number_of(len(block.records), 'run')}: {sentence}"
-    return sentence + _left_out(block) + "."
+    return sentence + _left_out(block) + _fewer_settings(block) + "."
 
 
 def _no_verdict(block: Block) -> str:
@@ -73,7 +73,7 @@ def _compared(block: Block) -> str:
         return f"{_listed(better)} {words} are better than {_name(kd)} on this pair"
     most = max(rivals, key=lambda rival: rival.high)
     if most.high <= 0:
-        others = "" if len(rivals) == 1 else f"all {len(rivals)} other methods are worse, the best of them, "
+        others = "" if len(rivals) == 1 else f"{_all(len(rivals))} other methods are worse, the best of them, "
         worse_by = f"{most.shortfall} {block.metric.difference_words} ({_level(rivals, block)})"
         return f"{_name(kd)} is enough for this pair: {others}{most.name}{',' if others else ' is worse'} by {worse_by}"
     bound = f"{block.metric.text(most.high)} {block.metric.difference_words} ({_level(rivals, block)})"
@@ -83,8 +83,8 @@ def _compared(block: Block) -> str:
         which = "the other method is not" if len(rivals) == 1 else f"none of the {len(rivals)} other methods is"
         return f"{_name(kd)} is enough for this pair: {which} better than it by more than {bound}{also}"
     which = "the other method" if len(rivals) == 1 else f"any of the {len(rivals)} other methods"
-    open_ = f"but {most.name} may be better by up to {bound}, which more seeds would narrow"
-    return f"it is not shown that {which} is better than {_name(kd)} on this pair, {open_}{also}"
+    open_ = f"but {most.name} may be better by up to {bound}"
+    return f"it is not shown that {which} is better than {_name(kd)} on this pair, {open_}{also}; more seeds would narrow this range"
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def _rival(tests: Comparisons, standing: Standing, family: int | None = None) ->
     gain, metric = float(tests.contrast.mean[at]), standing.metric
     if metric.better == "lower":
         gain, low, high = -gain, -high, -low
-    return _Rival(standing.record.method, gain, low, high, metric)
+    return _Rival(f"'{standing.record.method}'", gain, low, high, metric)
 
 
 def _listed(rivals: Sequence[_Rival]) -> str:
@@ -142,7 +142,11 @@ def _level(rivals: Sequence[_Rival], block: Block) -> str:
     family = comparisons(block, KD).family
     seeds = sorted({len(standing.done) for standing in block.healthy})
     words = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    return f"95 % for all {family} comparisons at once, {words} seeds" if family > 1 else f"95 %, {words} seeds"
+    return f"95 % for {_all(family)} comparisons at once, {words} seeds" if family > 1 else f"95 %, {words} seeds"
+
+
+def _all(count: int) -> str:
+    return "both" if count == 2 else f"all {count}"
 
 
 def _name(kd: Standing) -> str:
@@ -171,7 +175,7 @@ def _against_alone(block: Block) -> str:
         return ""
     if not better:
         return "; no method is shown to be better than the student alone"
-    return f"; better than the student alone: {_listed(better)} (95 % for all {comparisons(block, NONE).family} comparisons at once)"
+    return f"; better than the student alone: {_listed(better)} (95 % for {_all(comparisons(block, NONE).family)} comparisons at once)"
 
 
 def _left_out(block: Block) -> str:
@@ -183,7 +187,20 @@ def _left_out(block: Block) -> str:
     return "".join(f"; {text}: {_names(standings)}" for text, standings in texts.items() if standings)
 
 
+def _fewer_settings(block: Block) -> str:
+    """That KD was chosen among fewer settings than were planned, since runs of the others failed; empty where it was not."""
+    states: dict[str, set[str]] = {}
+    for record in block.records:
+        if record.method == KD:
+            states.setdefault(record.setting_key, set()).add(record.state)
+    failed = [key for key, found in states.items() if "failed" in found and "done" not in found]
+    if not failed or block.only(KD) is None:
+        return ""
+    left = len(states) - len(failed)
+    return f"; KD was chosen among {left} of its {number_of(len(states), 'setting')}, because the runs of the others failed"
+
+
 def _names(standings: Sequence[Standing]) -> str:
-    names = sorted({standing.record.method for standing in standings})
+    names = sorted({f"'{standing.record.method}'" for standing in standings})
     more = len(names) - AT_MOST_NAMED
     return ", ".join(names[:AT_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -15,7 +15,7 @@ def label_words(label: str) -> str:
 
 def run_words(event: RunDone | RunFailed) -> str:
     """Which run it is: method, setting, seed."""
-    return " ".join(filter(None, [label_words(event.label), event.setting, f"seed {event.seed}"]))
+    return ", ".join(filter(None, [label_words(event.label), event.setting, f"seed {event.seed}"]))
 
 
 def ended_words(event: RunDone | RunFailed, *, apart: bool = True) -> str:
@@ -37,8 +37,8 @@ def teacher_words(event: TeacherChecked) -> str:
 
 def best_words(best: RunDone) -> str:
     """The run that is best on validation so far; its event has a value on validation."""
-    setting = f" {best.setting}" if best.setting else ""
-    return f"best so far {label_words(best.label)}{setting}: {part_words(best.task, 'val', best.val)}"
+    setting = f", {best.setting}" if best.setting else ""
+    return f"best single run so far: {label_words(best.label)}{setting}: {part_words(best.task, 'val', best.val)}"
 
 
 def scores(event: RunDone | TeacherChecked) -> str:
