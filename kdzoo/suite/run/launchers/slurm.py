@@ -20,6 +20,8 @@ from kdzoo.suite.run.work_folder import JobFolder
 
 MANY_TIMEOUTS = 10_000
 """a job goes on from its checkpoints however often its time has been over"""
+LARGEST_ARRAY = 1000
+"""elements of one array: Slurm's MaxArraySize is 1001 unless its administrator says otherwise"""
 QUEUE_SECONDS = 3.0
 """between two looks at Slurm's queue"""
 LAG_SECONDS = 10.0
@@ -62,7 +64,7 @@ class Slurm:
         """Slurm's own commands show its queue."""
 
     def start(self, folders: Sequence[JobFolder], processes: int) -> None:
-        """Submit an array; raises InputError where Slurm or submitit refuses it."""
+        """Submit arrays; raises InputError where Slurm or submitit refuses it."""
         import submitit
 
         work = folders[0].path.parent
@@ -77,7 +79,11 @@ class Slurm:
         }
         try:
             executor.update_parameters(**wanted)
-            tasks = executor.submit_array([Task(str(folder.path)) for folder in folders])
+            tasks = [
+                task
+                for first in range(0, len(folders), LARGEST_ARRAY)
+                for task in executor.submit_array([Task(str(folder.path)) for folder in folders[first : first + LARGEST_ARRAY]])
+            ]
         except (NameError, TypeError) as error:
             raise InputError(f"launcher_option: submitit does not take it: {error}") from error
         except submitit.core.utils.FailedJobError as error:
