@@ -119,7 +119,7 @@ def test_what_stays_on_the_device_is_no_read():
 @pytest.mark.release
 def test_on_photographs_every_method_took_200_steps_under_a_teacher_that_knows_them():
     assert PHOTOGRAPHS["data"] == "cifar10"
-    assert PHOTOGRAPHS["teacher_test_top1"] > 0.4
+    assert min(one["teacher_test_top1"] for one in PHOTOGRAPHS["methods"]) > 0.4
     assert {one["method"]: (one["steps"], one["error"]) for one in PHOTOGRAPHS["methods"]} == dict.fromkeys(
         REGISTRY.own_names(), (STEPS, None)
     )
