@@ -155,8 +155,10 @@ def test_a_driver_is_seen_while_it_is_there(tmp_path):
         published(tmp_path, job("at-1"))
     assert not watch.is_there()
     assert [folder.exists() for folder in work_folder.jobs()] == [True], "jobs outlast their driver"
+    watch.clear()
+    assert work_folder.jobs(), "what is left to do is not cleared"
     shutil.rmtree(work_folder.jobs()[0].path)
-    assert not watch.is_there()
+    watch.clear()
     assert not work_folder.path.exists()
 
 

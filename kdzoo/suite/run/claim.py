@@ -53,9 +53,8 @@ class DriverWatch:
         self._work, self._lock = work, lease(work.driver, lease_seconds)
 
     def is_there(self) -> bool:
-        """Whether some driver has shown a sign of life within its lease; where none has and no job is left, its lease is removed."""
-        files = self._work.driver.with_name("driver.rw")
-        if not files.is_dir():  # to ask for the lease would make them
+        """Whether some driver has shown a sign of life within its lease."""
+        if not self._files.is_dir():  # to ask for the lease would make them
             return False
         try:
             self._lock.acquire_write(blocking=False)
@@ -63,12 +62,29 @@ class DriverWatch:
             return True
         except (OSError, SoftFileLockProtocolError):  # it has just ended, and removed its folder
             return False
-        if not self._work.jobs():
-            shutil.rmtree(files, ignore_errors=True)
+        self._release()
+        return False
+
+    def clear(self) -> None:
+        """Remove the lease and the empty folder of work that a driver left, where it is gone and no job is left."""
+        if self._work.jobs() or not self._files.is_dir():
+            return
+        try:
+            self._lock.acquire_write(blocking=False)  # held while the files go, so that no driver begins on them
+        except (Timeout, OSError, SoftFileLockProtocolError):
+            return
+        shutil.rmtree(self._files, ignore_errors=True)
+        self._release()
+        with contextlib.suppress(OSError):  # another worker, or a driver that has just begun, has files there
+            self._work.path.rmdir()
+
+    @property
+    def _files(self) -> Path:
+        return self._work.driver.with_name("driver.rw")
+
+    def _release(self) -> None:
         with contextlib.suppress(OSError, SoftFileLockProtocolError):
             self._lock.release()
-            self._work.path.rmdir()
-        return False
 
 
 @contextlib.contextmanager

@@ -84,6 +84,8 @@ def take_work(path: Path, emit: Emit, *, workers: Workers, stop: Callable[[], bo
         else:
             done.jobs += worked
             wait = POLL_SECONDS
+    if driver is not None:
+        driver.clear()
     return done
 
 
