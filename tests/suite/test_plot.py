@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -54,6 +55,16 @@ def test_every_kind_has_its_entry():
 def test_the_ending_decides_the_format(tmp_path, ending, start):
     write_plot(tables_of(DIGITS), ChartKind.forest, tmp_path / f"f{ending}")
     assert (tmp_path / f"f{ending}").read_bytes().startswith(start)
+
+
+def test_predictions_of_another_run_are_left_out_of_the_reliability_and_told(tmp_path):
+    bench = shutil.copytree(DIGITS, tmp_path / "digits")
+    at, none = (next(bench.glob(f"runs/{name}-*/predictions.npz")) for name in ("at", "none"))
+    shutil.copy(none, at)
+    tables = tables_of(bench)
+    assert set(tables.reliability["method"]) == {"hinton", "none"}
+    (chart,) = charts_of(ChartKind.reliability, tables)
+    assert chart.summary.endswith("The predictions of 1 run are damaged, or another run's, and left out.")
 
 
 def test_conditions_pick_rows_of_chart_and_csv(tmp_path):

@@ -139,3 +139,9 @@ def test_the_command_shows_the_grid_in_every_format(folder, kdzoo):
     assert [(row["row"], row["column"], row["n"]) for row in rows] == [(4, 0.5, 3)]
     refused = kdzoo("leaderboard", folder, "--axes", "alpha")
     assert (refused.status, "axes: they are those of --surface METHOD" in refused.err) == (2, True)
+
+
+def test_what_a_grid_has_besides_its_axes_is_told_as_an_alpha_where_it_is_one(folder):
+    bench = read_bench(folder)
+    titles = [grid.title.partition(":")[0] for grid in swept_grids(bench, swept_frame(bench, "hinton", parse_axes("temperature")))]
+    assert sorted(titles) == ["hinton at alpha=0.5", "hinton at alpha=0.9"]

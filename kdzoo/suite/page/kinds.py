@@ -18,6 +18,7 @@ from kdzoo.suite.page.charts.pareto import pareto_chart
 from kdzoo.suite.page.charts.reliability import agreement_chart, reliability_chart
 from kdzoo.suite.page.charts.slices import slices_chart
 from kdzoo.suite.page.charts.surface import surface_chart
+from kdzoo.suite.page.frames.reliability import damaged_predictions
 from kdzoo.suite.page.frames.sweeps import has_two_axes, part_words
 from kdzoo.suite.page.tables import BenchTables
 from kdzoo.suite.report.blocks import HEAD, labels
@@ -170,6 +171,8 @@ def _classes(frame: pd.DataFrame, tables: BenchTables) -> Iterator[Chart]:
 def _reliability(frame: pd.DataFrame, tables: BenchTables) -> Iterator[Chart]:
     for number, label, rows in _groups(frame, tables, "table"):
         summary = f"Accuracy against confidence of {number_of(rows['series'].nunique(), 'setting')} on the test images of all seeds."
+        if damaged := len(damaged_predictions(tables.bench)):
+            summary += f" The predictions of {number_of(damaged, 'run')} are damaged, or another run's, and left out."
         yield Chart(ChartKind.reliability, "Reliability", label, summary, f"reliability-{number}", rows, reliability_chart(rows))
 
 

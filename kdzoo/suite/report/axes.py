@@ -45,11 +45,13 @@ def values_of(record: Record) -> dict[str, Any]:
 def setting_without(record: Record, axes: tuple[str, ...]) -> Mapping[str, Any]:
     """What a run's setting is apart from its values on these axes, by name: equal for runs that differ on them alone."""
     objective = record.run.objective
-    parts: dict[str, Any] = {"CE": objective.task, "pairing": objective.pairing}
+    alpha = setting_of(objective, record.about.get("methods", {}), record.about.get("doses", {})).alpha
+    parts: dict[str, Any] = {"pairing": objective.pairing, **({"CE": objective.task} if alpha is None else {"alpha": alpha})}
     for term in objective.terms:
         prefix = "" if len(objective.terms) == 1 else f"{term.method}."
         parts |= {f"{prefix}{key}": value for key, value in term.hyperparameters.items()}
-        parts[f"weight of {term.method}"] = term.coefficient
+        if alpha is None:
+            parts[f"weight of {term.method}"] = term.coefficient
     if objective.first is not None:
         parts |= {f"{objective.first.owner}.{key}": value for key, value in objective.first.term.hyperparameters.items()}
     return {name: value for name, value in parts.items() if not any(_changes(axis, name) for axis in axes)}
@@ -58,7 +60,7 @@ def setting_without(record: Record, axes: tuple[str, ...]) -> Mapping[str, Any]:
 def _changes(axis: str, part: str) -> bool:
     """Whether an axis changes a part of the setting."""
     if axis in ("alpha", "weight", "dose", "coefficients"):
-        return part == "CE" or part.startswith("weight of ")
+        return part in ("CE", "alpha") or part.startswith("weight of ")
     method, _, field = axis.rpartition(".")
     if method and field == "dose":
         return part == f"weight of {method}"

@@ -36,18 +36,26 @@ def _rows(number: int, block: Block, bench: BenchRecords) -> Iterator[dict[str, 
     standings = [standing for standing in block.standings if standing.done]
     colours = colours_of(block)
     for name, standing in zip(names_of(standings), standings, strict=True):
-        parts = [part for record in standing.done if (part := _predictions(bench, record)) is not None]
+        parts = [part for record in standing.done if isinstance(part := _predictions(bench, record), Predictions)]
         head = {"table": number, **block.head, "method": standing.record.method, "setting": standing.setting}
         for row in _bins(parts) if parts else ():
             yield {**head, "series": name, "colour": colours[name], "n": len(parts), **row}
 
 
-def _predictions(bench: BenchRecords, record: Record) -> Predictions | None:
-    """A run's predictions of the test images; None where they were not kept, or are damaged, which `kdzoo bench` mends."""
+def damaged_predictions(bench: BenchRecords) -> list[str]:
+    """What is wrong with the predictions of runs that `reliability_frame` leaves out, a line each."""
+    records = [record for block in bench.blocks for standing in block.standings for record in standing.done]
+    return [str(fault) for record in records if isinstance(fault := _predictions(bench, record), DamagedFile)]
+
+
+def _predictions(bench: BenchRecords, record: Record) -> Predictions | DamagedFile | None:
+    """A run's predictions of the test images, or what is wrong with their file; None where they were not kept."""
     try:
         return read_predictions(Store(bench.folder).run(record.id).predictions, record.id, part="test", classes=record.run.data.classes)
-    except (FileNotFoundError, DamagedFile):
+    except FileNotFoundError:
         return None
+    except DamagedFile as error:
+        return error
 
 
 def _bins(parts: list[Predictions]) -> Iterator[dict[str, Any]]:
