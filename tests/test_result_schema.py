@@ -68,7 +68,8 @@ def test_a_build_of_torch_is_told_without_flags_and_without_what_the_machine_dec
 @pytest.mark.parametrize(
     ("text", "model"),
     [
-        ("processor\t: 0\nmodel\t\t: 49\nmodel name\t: AMD EPYC 7R32\nflags\t: fpu\n\nprocessor\t: 1\n", "AMD EPYC 7R32"),
+        ("processor\t: 0\nmodel\t\t: 49\nmodel name\t: AMD EPYC 7R32\nflags\t: fpu\n\nprocessor\t: 1\n", "AMD EPYC 7R32 (model 49)"),
+        ("cpu family\t: 6\nmodel\t\t: 207\nmodel name\t: Intel(R) Xeon(R) Processor\n", "Intel(R) Xeon(R) Processor (family 6, model 207)"),
         ("processor\t: 0\nCPU implementer\t: 0x41\n", None),
     ],
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 @cache
 def cpu_model() -> str | None:
-    """The CPU's model as the system names it; None where it does not."""
+    """The CPU's model as the system names it, on Linux with its numbers; None where it does not."""
     system = platform.system()
     if system == "Linux":
         return model_in(_text_of(Path("/proc/cpuinfo"))) or platform.processor() or None
@@ -20,8 +20,18 @@ def cpu_model() -> str | None:
 
 
 def model_in(cpuinfo: str) -> str | None:
-    """The first model named in the text of Linux's /proc/cpuinfo; None where none is, as on most ARM machines."""
-    return next((line.partition(":")[2].strip() for line in cpuinfo.splitlines() if line.startswith("model name")), None)
+    """The first model named in the text of Linux's /proc/cpuinfo; None where none is, as on most ARM machines.
+
+    Its family and number stand behind it, since virtual machines call several generations by one name.
+    """
+    fields: dict[str, str] = {}
+    for line in cpuinfo.splitlines():
+        field, colon, value = line.partition(":")
+        if colon:
+            fields.setdefault(field.strip(), value.strip())
+    name = fields.get("model name")
+    numbers = [f"{word} {fields[field]}" for word, field in (("family", "cpu family"), ("model", "model")) if field in fields]
+    return name if name is None or not numbers else f"{name} ({', '.join(numbers)})"
 
 
 def output_of(*command: str) -> str | None:

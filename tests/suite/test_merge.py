@@ -17,7 +17,7 @@ from kdzoo.suite.report.leaderboard import leaderboard_frame
 from kdzoo.suite.report.markdown import as_markdown
 from kdzoo.suite.report.verified_file import Verification, VerifiedRun, keep_verification, result_digest
 
-HERE = {"cpu_capability": "AVX512", "torch_build": "one", "threads": 1, "compile": False}
+HERE = {"cpu": "one model", "cpu_capability": "AVX512", "torch_build": "one", "threads": 1, "compile": False}
 STEPS = {"last": {"epoch": 5}, "train": {"loss": 0.2, "steps": 75, "samples": 900}}
 NONE, KD = [0.80, 0.81, 0.82, 0.80, 0.81], [0.85, 0.86, 0.84, 0.85, 0.86]
 

@@ -212,13 +212,22 @@ def test_reference_points_are_read_as_they_were_written_and_the_same_machine_has
         ({}, None),
         ({"threads": 2}, "another number of threads"),
         ({"cpu_capability": "AVX2", "torch_build": "x"}, "another CPU capability and build of torch"),
+        ({"cpu": "Xeon (family 6, model 143)"}, "another model of CPU"),
+        ({"cpu": None}, "its model of CPU was not recorded"),
         ({"torch_build": None}, "its build of torch was not recorded"),
         ({"device": "NVIDIA H200"}, "only runs on a CPU repeat bit for bit"),
         ({"compile": True}, "it was compiled (--compile)"),
     ],
 )
 def test_machines_of_one_kind_come_to_the_same_bits(change, why):
-    here = {"device": "cpu", "cpu_capability": "AVX512", "torch_build": "b", "threads": 1, "compile": False}
+    here = {
+        "device": "cpu",
+        "cpu": "Xeon (family 6, model 207)",
+        "cpu_capability": "AVX512",
+        "torch_build": "b",
+        "threads": 1,
+        "compile": False,
+    }
     assert why_not_same_bits(here | change, here, {}) == why
     assert why_not_same_bits(here, here, {"stack_students": True}) is not None
 

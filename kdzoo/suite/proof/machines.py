@@ -11,6 +11,7 @@ from kdzoo.suite.plan.starts import Start
 
 DECIDES_BITS = {
     "device": "device",
+    "cpu": "model of CPU",
     "cpu_capability": "CPU capability",
     "torch_build": "build of torch",
     "threads": "number of threads",

@@ -18,6 +18,7 @@ import numpy as np
 from kdzoo.errors import InputError
 from kdzoo.files import CONFIGS, read_file
 from kdzoo.runs.spec import Run
+from kdzoo.suite.proof.machines import DECIDES_BITS
 from kdzoo.suite.report.records import Record
 from kdzoo.suite.report.settings import setting_text
 
@@ -122,7 +123,7 @@ def _point(key: str, records: list[Record]) -> Point:
     )
 
 
-ENVIRONMENT = ("device", "cpu_capability", "torch_build", "threads", "compile")
+ENVIRONMENT = (*DECIDES_BITS, "compile")
 """what decides the bits of a run"""
 
 
