@@ -227,7 +227,10 @@ def source(monkeypatch):
     [
         (lambda: 1 / 0, "the source 'mine' failed: ZeroDivisionError"),
         (lambda: (IMAGES, TARGETS), "gave a tuple; expected a kdzoo.Raw"),
-        (lambda: Raw((IMAGES.astype(float), TARGETS), (IMAGES, TARGETS)), "expected uint8 images in 0..255, got float64 in train"),
+        (
+            lambda: Raw((IMAGES.astype(float), TARGETS), (IMAGES, TARGETS)),
+            "expected uint8 images, or float32 maps, in 0..255, got float64 in train",
+        ),
         (lambda: Raw((IMAGES.reshape(-1, 64), TARGETS), (IMAGES, TARGETS)), r"got the shape \(1797, 64\)"),
         (lambda: Raw((IMAGES, TARGETS), (IMAGES[:, :4], TARGETS)), r"one shape of all images \(H, W, C\)"),
     ],
