@@ -26,17 +26,17 @@ def why_not() -> str | None:
 
 @dataclass(frozen=True)
 class SlurmCluster:
-    """A running Slurm. environment: what its commands need."""
+    """A running Slurm. environment: what its commands need besides this process's own."""
 
     folder: Path
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "SLURM_CONF": str(self.folder / "slurm.conf"), "PATH": f"{os.environ['PATH']}:/usr/sbin"}
+        return {"SLURM_CONF": str(self.folder / "slurm.conf"), "PATH": f"{os.environ['PATH']}:/usr/sbin"}
 
     def ask(self, *command: str) -> str:
         """What a command of Slurm's prints."""
-        return subprocess.run(command, env=self.environment, check=True, capture_output=True, text=True).stdout
+        return subprocess.run(command, env={**os.environ, **self.environment}, check=True, capture_output=True, text=True).stdout
 
     def pid(self, daemon: str) -> int:
         return int((self.folder / f"run/{daemon}.pid").read_text())

@@ -438,7 +438,8 @@ def test_the_studies_are_listed_with_their_hours_at_80_columns(kdzoo, monkeypatc
     assert told.status == 0
     assert max(map(len, told.out.splitlines())) <= 80
     (line,) = [line.split() for line in told.out.splitlines() if line.startswith("tutorial-cnn")]
-    assert line[:4] == ["tutorial-cnn", "~0.4", "10", "4"]
+    assert line[:3] == ["tutorial-cnn", "Two", "small"]
+    assert line[-2:] == ["~0.4", "10"]
     assert "did you mean 'tutorial-cnn'?" in kdzoo("reproduce", "tutorial-cn").err
 
 
