@@ -21,6 +21,6 @@ REFERENCES = (
     (r"doi\.org/(.+)", "doi:"),
     (r"openreview\.net/forum\?id=(\w+)", "OpenReview:"),
     (r"thecvf\.com/.*_((?:CVPR|ICCV|WACV)_\d+)_paper", ""),
-    (r"github\.com/(.+)", "github:"),
+    (r"github\.com/[\w.-]+/([\w.-]+)", "github:"),
 )
 """the identifier within a URL, and the word before it"""
