@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,8 +25,7 @@ PARTS = ("results", "cache/teachers")
 def unpack(archive: Path | None, work: Path) -> None:
     """Lay what an earlier call wrote where this one goes on."""
     if archive is not None and archive.is_file():
-        with tarfile.open(archive) as packed:
-            packed.extractall(work, filter="data")
+        shutil.unpack_archive(archive, work, "gztar")
 
 
 def pack(work: Path, archive: Path) -> None:

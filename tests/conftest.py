@@ -8,7 +8,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # where a test asks for two
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,23 +97,6 @@ def kdzoo_process(place: Path) -> Callable[..., CommandResult]:
         return CommandResult(done.returncode, done.stdout, done.stderr)
 
     return run
-
-
-@contextmanager
-def registered_for_a_while() -> Iterator[None]:
-    """On leaving, the registries are as they were on entering; timm alone goes on to know the names of networks."""
-    from kdzoo.contract.methods import REGISTRY
-    from kdzoo.data.known import DATA
-    from kdzoo.models.names import NETWORKS
-    from kdzoo.models.pairs import PAIRS
-    from kdzoo.suite.plan.recipe_files import RECIPES
-
-    REGISTRY.names()  # loads the zoo, so that it is part of what is put back
-    registries = (REGISTRY, NETWORKS, DATA, PAIRS, RECIPES)
-    contents = [dict(registry._entries) for registry in registries]
-    yield
-    for registry, content in zip(registries, contents, strict=True):
-        registry._entries = content
 
 
 @pytest.fixture(autouse=True)

@@ -243,7 +243,7 @@ def test_a_name_that_the_command_line_could_not_read_is_refused(name):
 def test_an_unknown_name_comes_with_the_nearest_and_all_known():
     with pytest.raises(InputError) as caught:
         create_method("hintn")
-    assert str(caught.value).startswith("methods: unknown 'hintn'; did you mean 'hinton'? Known: ab, afd, at, ")
+    assert str(caught.value).startswith("methods: unknown 'hintn'; did you mean 'hinton'? Known: ab, abkd, afd, at, ")
 
 
 # --- hyper-parameters

@@ -221,17 +221,20 @@ def test_errors_per_class_stand_below_their_class_however_rows_are_sorted_and_fi
         head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
         return head, {row[0]: row for row in rows}
 
+    def cell(errors: float) -> str:
+        return f"{errors:.1f}" if errors else ""
+
     head, rows = printed("--sort", "errors")
     assert head[-10:] == list("0123456789")
-    assert rows["student alone"][-10:] == [str(errors) for errors in true["none"]]
+    assert rows["student alone"][-10:] == [f"{errors:.1f}" for errors in true["none"]]
     head, rows = printed("--filter", "errors>0", "--filter", "method!=teacher")
     shown = [label for label in range(10) if true["none"][label] or true["hinton"][label]]
     assert head[-len(shown) :] == [str(label) for label in shown]
     assert [rows["student alone"][3 - len(head)], *rows["student alone"][-len(shown) :]] == [
-        str(sum(true["none"])), *(str(true["none"][label] or "") for label in shown),
+        f"{sum(true['none']):.1f}", *(cell(true["none"][label]) for label in shown),
     ]  # fmt: skip
     (kd,) = [row for name, row in rows.items() if name not in ("student alone", "images")]
-    assert kd[-len(shown) :] == [str(true["hinton"][label] or "") for label in shown]
+    assert kd[-len(shown) :] == [cell(true["hinton"][label]) for label in shown]
     assert rows["images"][-len(shown) :] == [str(results(folder)["none"]["last"]["test"]["images_per_class"][label]) for label in shown]
 
 

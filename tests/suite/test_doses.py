@@ -342,7 +342,7 @@ def test_a_dose_that_a_published_weight_comes_to_is_shown_too(bench):
     ratio = next(one.ratio for one in read_doses(Path(bench[0].results) / "small").values() if one.method == "at")
     made = plan(config(bench[0].results, methods=["at"], seeds=[0]))
     (planned,) = [p for p in made.students if p.run.objective.label == "at"]
-    assert setting_text(planned.run, planned.about) == f"weight 1e+03 (dose {1000 * ratio:.2g})"
+    assert setting_text(planned.run, planned.about) == f"weight 1000 (dose {float(f'{1000 * ratio:.2g}'):g})"
 
 
 def test_0_is_the_student_alone(bench):

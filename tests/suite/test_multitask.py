@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import registered_for_a_while
+from registries import registered_for_a_while
 
 import kdzoo as zoo
 from kdzoo.contract.batch import Batch, Progress

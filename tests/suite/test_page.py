@@ -236,7 +236,7 @@ def test_a_verdict_that_begins_with_a_method_keeps_its_name(tmp_path):
         write(tmp_path / "b", objective("none"), seed, val=0.8, test=0.80 + seed / 100)
         write(tmp_path / "b", objective("hinton"), seed, val=0.85, test=0.85 + seed / 100)
         write(tmp_path / "b", objective("at"), seed, val=0.92, test=0.92 + seed / 100 + (seed == 1) / 500)
-    assert answers(tables_of(tmp_path / "b"))[0].verdict.startswith("at is better than")
+    assert answers(tables_of(tmp_path / "b"))[0].verdict.startswith("'at' is better than")
     write(tmp_path / "b", objective("at"), 3, val=0.92, test=0, fail="ValueError")
     assert answers(tables_of(tmp_path / "b"))[0].verdict[0].isupper()
 

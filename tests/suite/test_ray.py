@@ -48,7 +48,7 @@ def test_what_the_engine_does_not_know_is_refused_before_any_work(tmp_path):
 def test_a_bench_whose_node_is_killed_ends_with_the_same_weights(tmp_path: Path, cluster: Any, undisturbed: Path) -> None:
     shutil.copytree(undisturbed / "cache", tmp_path / "cache")
     words = ["--launcher", "ray", "--lease-seconds", str(LEASE), "--launcher-option", f"address={cluster.address}"]
-    driver = bench(tmp_path, *words, environment={"KDZOO_TEST_STEP": "0.4", ON_LOOPBACK: "0"})
+    driver = bench(tmp_path, *words, environment={"KDZOO_TEST_STEP": "1.2", ON_LOOPBACK: "0"})
     wait_until(lambda: list(tmp_path.glob("r/b/runs/slow-*/checkpoint/state.pt")), [driver], 300)
     assert slow_checkpoint(tmp_path).exists()
     claims = slow_job(tmp_path) / "claimed"

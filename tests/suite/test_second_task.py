@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from completed import completed
-from conftest import registered_for_a_while
+from registries import registered_for_a_while
 from rich.console import Console
 from test_display import Time, plan
 from test_leaderboard import CARDS, objective

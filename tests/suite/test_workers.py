@@ -121,9 +121,9 @@ def test_a_failure_is_told_when_it_happens_with_method_part_step_and_line(folder
     assert process.returncode == 1, output
     lines = [line for line in output.splitlines() if line.startswith("[")]
     raised, defined = (HEAD + "x").count("\n") + 1, (HEAD + body + TAIL).count("\n") + 3
-    assert re.match(rf"\[1/4\] odd .*: failed: ValueError: as planned \(in the loss of odd, odd\.py:{raised}\)", lines[0]), output
+    assert re.match(rf"\[1/4\] odd, .*: failed: ValueError: as planned \(in the loss of odd, odd\.py:{raised}\)", lines[0]), output
     words = "failed: FloatingPointError: the loss became NaN or infinite at step 7, in root"
-    assert re.match(rf"\[2/4\] hinton\+root .*: {words} \(odd\.py:{defined}\)", lines[1]), output
+    assert re.match(rf"\[2/4\] hinton\+root, .*: {words} \(odd\.py:{defined}\)", lines[1]), output
     assert all(": val " in line for line in lines[2:]), "runs that train to the end come after those that failed before"
     assert outcome(folder) == {"none": "done", "hinton": "done", "odd": "failed", "hinton+root": "failed"}
     (root,) = (folder / "r/b/runs").glob("hinton+root-*")
