@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import turns
 from hypothesis import HealthCheck, settings
+from registries import registered_for_a_while
 from warm_python import NewPopen, WorkerPopen, run_warm
 
 # How long an example takes, or to draw one, is the machine's doing, and no test claims it.

@@ -148,7 +148,7 @@ def test_a_leaderboard_has_the_columns_of_its_task_and_the_lowest_error_first(tm
     assert "| test RMSE |" in page
     assert "4.1 ± 0.1" in page
     assert "-2" in page
-    assert "at is better than tuned KD on this pair by +2 [" in page, "a gain is a lower error"
+    assert "'at' is better than tuned KD on this pair by +2 [" in page, "a gain is a lower error"
     assert "top-1" not in page
     assert "points" not in page
     runs = pd.read_csv(folder / "runs.csv")
