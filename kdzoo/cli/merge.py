@@ -26,12 +26,12 @@ def merge(
 ) -> int:
     """Merge benches, run by run, into one whose rows say which of them were measured twice.
 
-    A run that several benches have is kept once, as it was first finished, and the others are counted as its replicas: where CPU
-    capability, torch build and number of threads are the same their numbers have to be the same to the last bit, elsewhere
-    their test and validation results within 3 sqrt(2) standard deviations, known from five seeds or more. Anything else
-    stops the merge, and so do two versions of a method or of the engine in one table. A row is measured, or verified where a
-    run of it was trained again and agreed; numbers of papers, from CSV files with the columns method and top1, are
-    reported, in a table of their own.
+    A run that several benches have is kept once, as it was first finished, and the others are counted as its replicas:
+    where the model and the capability of the CPU, torch build and number of threads are the same their numbers have to be
+    the same to the last bit, elsewhere their test and validation results within 3 sqrt(2) standard deviations, known from
+    five seeds or more. Anything else stops the merge, and so do two versions of a method or of the engine in one table. A
+    row is measured, or verified where a run of it was trained again and agreed; numbers of papers, from CSV files with the
+    columns method and top1, are reported, in a table of their own.
 
     \b
     Examples:

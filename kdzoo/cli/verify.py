@@ -57,8 +57,8 @@ def verify(
 
     Where the model and the capability of the CPU, torch build and number of threads are the same, all numbers have to be
     the same to the last bit. Elsewhere the test and validation results have to lie within 3 sqrt(2) standard deviations,
-    known from five seeds or more. A teacher is trained again, unless weights of the recorded digest are at hand. The outcome is added to
-    verified.json in the bench's folder. The same --seed continues after an interruption.
+    known from five seeds or more. A teacher is trained again, unless weights of the recorded digest are at hand. The
+    outcome is added to verified.json in the bench's folder. The same --seed continues after an interruption.
 
     Exit codes here: 0 agrees, 1 disagrees, 2 nothing could be compared.
 

@@ -16,7 +16,7 @@ from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.shapes import DataFacts
 from kdzoo.distiller.example import default_shape, example_input, stated_shape
 from kdzoo.distiller.joint import ProcessGroup
-from kdzoo.distiller.losses import Blueprint, MethodLosses, validate_epochs
+from kdzoo.distiller.losses import Blueprint, MethodLosses, module_kind, validate_epochs
 from kdzoo.distiller.outputs import OutputsDistiller
 from kdzoo.distiller.request import refusals, resolve
 from kdzoo.errors import InputError, collect_problems
@@ -113,7 +113,7 @@ class Distiller(MethodLosses):
             student, shapes = pass_through(self.student, inputs, "fresh")
             if self.teacher is not None:
                 teacher, teacher_shapes = pass_through(self.teacher, inputs if teacher_inputs is None else teacher_inputs, "kept")
-        self.objective = self._blueprint.build(shapes, teacher_shapes).to(**_kind(self.student))
+        self.objective = self._blueprint.build(shapes, teacher_shapes).to(**module_kind(next(self.student.parameters(), None)))
         self._networks = _Networks(student, teacher)
         self._is_built = True
 
@@ -228,13 +228,6 @@ def _unknown_inputs(methods: list[str], student: nn.Module) -> str:
 def _shared(student: nn.Module, teacher: nn.Module) -> bool:
     """Whether two networks have a parameter in common."""
     return not {id(p) for p in student.parameters()}.isdisjoint(id(p) for p in teacher.parameters())
-
-
-def _kind(module: nn.Module) -> dict[str, Any]:
-    """Where the methods' modules for a network are, and in which precision: in float64 under one of float64, else in float32."""
-    first = next(module.parameters(), None)
-    double = first is not None and first.dtype == torch.float64
-    return {"device": _device(module), "dtype": torch.float64 if double else torch.float32}
 
 
 def _device(module: nn.Module) -> torch.device:

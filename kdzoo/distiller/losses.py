@@ -171,6 +171,13 @@ class Blueprint:
         return Objective(self.spec.task, terms, nothing, stages=(), label_smoothing=self.label_smoothing, seed=self.seed)
 
 
+def module_kind(like: Tensor | None) -> dict[str, Any]:
+    """The device and the precision of methods' modules beside a parameter or an output: float64 beside one of float64, else float32."""
+    if like is None:
+        return {"device": torch.device("cpu"), "dtype": torch.float32}
+    return {"device": like.device, "dtype": torch.float64 if like.dtype == torch.float64 else torch.float32}
+
+
 def _kind_of(value: Any) -> str:
     return f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 

@@ -8,7 +8,6 @@ from functools import reduce
 from operator import or_
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from kdzoo.contract.batch import Losses
@@ -17,7 +16,7 @@ from kdzoo.contract.objective import Deployed
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.shapes import DataFacts, Shapes, StageShape
 from kdzoo.distiller.joint import ProcessGroup
-from kdzoo.distiller.losses import Blueprint, MethodLosses, validate_epochs
+from kdzoo.distiller.losses import Blueprint, MethodLosses, module_kind, validate_epochs
 from kdzoo.distiller.request import missing, refusals
 from kdzoo.errors import InputError, collect_problems
 from kdzoo.runs.spec import ObjectiveSpec, Pairing
@@ -58,7 +57,7 @@ class OutputsDistiller(MethodLosses):
         tallest = max((stage.shape[2] for outputs in (student, teacher) if outputs is not None for stage in _maps(outputs)), default=1)
         shapes = shapes_of(student, tallest), None if teacher is None else shapes_of(teacher, tallest)
         objective = Blueprint(spec, data, pairing, label_smoothing, seed).build(*shapes)
-        super().__init__(spec, objective.to(**_kind(student)), epochs, process_group)
+        super().__init__(spec, objective.to(**module_kind(_first(student))), epochs, process_group)
 
     def forward(self, student: Outputs, teacher: Outputs | None, targets: Tensor, index: Tensor | None = None) -> Losses:
         """The losses of a batch: `total` is what to minimise, `parts` are its terms before their weights, by name (`ce` first).
@@ -115,8 +114,8 @@ def _maps(outputs: Outputs) -> Sequence[Tensor]:
     return maps
 
 
-def _kind(outputs: Outputs) -> dict[str, Any]:
-    """Where the methods' modules for such outputs are, and in which precision: in float64 for outputs of float64, else in float32."""
+def _first(outputs: Outputs) -> Tensor | None:
+    """The first tensor of all outputs."""
     found: list[Tensor] = []
 
     def note(tensor: Tensor) -> Tensor:
@@ -124,6 +123,4 @@ def _kind(outputs: Outputs) -> dict[str, Any]:
         return tensor
 
     outputs.map(note)
-    if not found:
-        return {"device": torch.device("cpu"), "dtype": torch.float32}
-    return {"device": found[0].device, "dtype": torch.float64 if found[0].dtype == torch.float64 else torch.float32}
+    return found[0] if found else None

@@ -157,6 +157,13 @@ def require_pooled_classifier(**networks: Shapes) -> None:
         raise InputError(*problems)
 
 
+def classifier_of(teacher: Shapes, *, use: str) -> nn.Module:
+    """The layer that maps the teacher's embedding to its logits; raises InputError, with what is done with it, where there is none."""
+    if teacher.classifier is None:
+        raise InputError(f"{use} the teacher's classifier, but that network has no single layer that maps its embedding to its logits")
+    return teacher.classifier
+
+
 def divergence(student_log: Tensor, teacher_log: Tensor) -> Tensor:
     """KL(teacher || student) of each row, from logarithms of probabilities (B, K): (B,)."""
     return (teacher_log.exp() * (teacher_log - student_log)).sum(1)

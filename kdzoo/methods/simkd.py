@@ -17,8 +17,7 @@ from kdzoo.contract.needs import Need, Needs
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.register import register
 from kdzoo.contract.shapes import DataFacts, Shapes
-from kdzoo.errors import InputError
-from kdzoo.methods._ops import BatchNorm, Rectifier, full_precision, mean_square, same_size, taught, wide
+from kdzoo.methods._ops import BatchNorm, Rectifier, classifier_of, full_precision, mean_square, same_size, taught, wide
 
 
 def simkd(student_map: Tensor, teacher_map: Tensor) -> Tensor:
@@ -89,9 +88,7 @@ class SimKD(Method):
     factor: int = Field(2, ge=1, description="the teacher's width over the projector's")
 
     def build(self, student: Shapes, teacher: Shapes, data: DataFacts) -> nn.Module:
-        if teacher.classifier is None:
-            raise InputError("reuses the teacher's classifier, but that network has no single layer that maps its embedding to its logits")
-        return Reuse(student, teacher, teacher.classifier, self.factor)
+        return Reuse(student, teacher, classifier_of(teacher, use="reuses"), self.factor)
 
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:
         reuse, embedding = cast(Reuse, module), taught(teacher.embedding)

@@ -14,8 +14,7 @@ from kdzoo.contract.needs import Need, Needs
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.register import register
 from kdzoo.contract.shapes import DataFacts, Shapes
-from kdzoo.errors import InputError
-from kdzoo.methods._ops import Rectifier, connector, full_precision, taught, wide
+from kdzoo.methods._ops import Rectifier, classifier_of, connector, full_precision, taught, wide
 
 
 def srrl(student_embedding: Tensor, teacher_embedding: Tensor, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
@@ -68,9 +67,7 @@ class SRRL(Method):
     """The student's embedding at the teacher's width, compared with the teacher's and through the teacher's classifier."""
 
     def build(self, student: Shapes, teacher: Shapes, data: DataFacts) -> nn.Module:
-        if teacher.classifier is None:
-            raise InputError("reads the teacher's classifier, but that network has no single layer that maps its embedding to its logits")
-        return Regression(student.embedding, teacher.embedding, teacher.classifier)
+        return Regression(student.embedding, teacher.embedding, classifier_of(teacher, use="reads"))
 
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:
         regression = cast(Regression, module)

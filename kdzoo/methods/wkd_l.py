@@ -16,8 +16,7 @@ from kdzoo.contract.needs import Need, Needs
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.register import register
 from kdzoo.contract.shapes import DataFacts, Shapes
-from kdzoo.errors import InputError
-from kdzoo.methods._ops import full_precision, normalise, target_or_not, taught, wide, without_target
+from kdzoo.methods._ops import classifier_of, full_precision, normalise, target_or_not, taught, wide, without_target
 
 LEAST = 1e-8
 """added to costs and to what is divided by, as published"""
@@ -133,9 +132,7 @@ class WKDL(Method):
     constant: float = Field(0.625, ge=0, le=1, description="share of the epochs after which the transport's weight begins to fall to 0")
 
     def build(self, student: Shapes, teacher: Shapes, data: DataFacts) -> nn.Module:
-        if teacher.classifier is None:
-            raise InputError("reads the teacher's classifier, but that network has no single layer that maps its embedding to its logits")
-        return Costs(class_costs(teacher.classifier, teacher.embedding, self.sharpness))
+        return Costs(class_costs(classifier_of(teacher, use="reads"), teacher.embedding, self.sharpness))
 
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:
         return wkd_l(

@@ -169,9 +169,10 @@ def _classes(frame: pd.DataFrame, tables: BenchTables) -> Iterator[Chart]:
 
 
 def _reliability(frame: pd.DataFrame, tables: BenchTables) -> Iterator[Chart]:
+    damaged = len(damaged_predictions(tables.bench)) if len(frame) else 0
     for number, label, rows in _groups(frame, tables, "table"):
         summary = f"Accuracy against confidence of {number_of(rows['series'].nunique(), 'setting')} on the test images of all seeds."
-        if damaged := len(damaged_predictions(tables.bench)):
+        if damaged:
             summary += f" The predictions of {number_of(damaged, 'run')} are damaged, or another run's, and left out."
         yield Chart(ChartKind.reliability, "Reliability", label, summary, f"reliability-{number}", rows, reliability_chart(rows))
 
