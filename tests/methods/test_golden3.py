@@ -17,8 +17,9 @@ from torch import Tensor
 
 from kdzoo import functional
 from kdzoo.contract.methods import create_method
-from kdzoo.contract.shapes import DataFacts, Shapes
+from kdzoo.contract.shapes import DataFacts, Shapes, StageShape
 from kdzoo.methods.ea_hinton import entropy_weights
+from kdzoo.methods.proteus import Heads
 from kdzoo.methods.skd import direction
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden3"
@@ -31,8 +32,12 @@ OURS = {
     "abkd": ("abkd", {"alpha": "teacher_power", "beta": "student_power"}),
     "eakd": ("ea_hinton", {"bound": "most_entropy"}),
     "eakd_dkd": ("ea_dkd", {"bound": "most_entropy"}),
+    "radio": ("tokens", {}),
+    "radio_summary": ("embed", {}),
 }
 """the published names of functions and hyper-parameters, and kdzoo's"""
+UNNAMED = ("standardize", "cosine_weight", "smooth_weight")
+"""hyper-parameters of the published functions that are constants of kdzoo's"""
 REFUSED = ("248_abkd",)
 """negative powers, which kdzoo refuses"""
 
@@ -43,7 +48,7 @@ def array(case: Mapping[str, Any], name: str) -> Tensor:
 
 def hyperparameters(case: Mapping[str, Any]) -> dict[str, Any]:
     names = OURS[case["name"]][1]
-    return {names.get(name, name): value for name, value in case["hyperparameters"].items() if name != "standardize"}
+    return {names.get(name, name): value for name, value in case["hyperparameters"].items() if name not in UNNAMED}
 
 
 def check(case: Mapping[str, Any], loss: Tensor, gradients: Mapping[str, Tensor]) -> None:
@@ -127,3 +132,42 @@ def test_where_a_power_is_0_the_released_abkd_is_half_of_the_limit_as_the_page_s
     case = CASES["246_abkd"]
     assert (case["hyperparameters"]["alpha"], case["factor"]) == (0.5, 2.0)
     assert "with alpha = 0.5 it gives half of the limit" in method_page("abkd")
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case["name"] == "proteus"])
+def test_proteus_with_its_heads_is_the_published_one(name):
+    case = CASES[name]
+    given = {argument: array(case, argument) for argument in case["arguments"]}
+    for argument in case["gradients"]:
+        if argument in given:
+            given[argument].requires_grad_()
+    ours, theirs = (given[f"{owner}_token"] for owner in ("student", "teacher"))
+    patches = given.get("student_patches", torch.zeros(len(ours), 1, ours.shape[1], dtype=torch.float64))
+    targets = given.get("teacher_patches", torch.zeros(len(ours), 1, theirs.shape[1], dtype=torch.float64))
+    module = Heads(*(Shapes(5, x.shape[1], (StageShape(x.shape[1], 1, 1, 1.0),)) for x in (ours, theirs))).double()
+    module.load_state_dict({part: array(case, f"module/{part}") for part in case["module"]}, strict=len(case["module"]) == 12)
+    hidden = given.get("student_masked_patches", patches[:0])
+    loss = functional.proteus(
+        module.token(ours),
+        module.feature(patches),
+        module.patch(hidden),
+        theirs,
+        targets,
+        given.get("mask", torch.zeros(len(hidden), patches.shape[1])) > 0,
+        **case["hyperparameters"],
+    )
+    loss.backward()
+    parts = {name: name.removeprefix("module:") for name in case["gradients"] if name.startswith("module:")}
+    check(
+        case,
+        loss,
+        {argument: given[argument].grad for argument in case["gradients"] if argument in given}
+        | {name: module.get_parameter(part).grad for name, part in parts.items()},
+    )
+
+
+def test_theias_cosine_of_a_whole_image_is_another_loss_as_the_page_says():
+    case = CASES["290_radio_image"]
+    arguments = {argument: array(case, argument) for argument in case["arguments"]}
+    assert abs(functional.tokens(**arguments).item() - case["expected_loss"]) > 0.01
+    assert "Theia takes one for all tokens of an image" in method_page("tokens")

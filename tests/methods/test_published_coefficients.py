@@ -70,6 +70,7 @@ PUBLISHED = {
         OWN,
     ),
     "ea_hinton": Published(0.1, 0.9, {"temperature": 4.0, "entropy_temperature": 3.0, "most_entropy": None}, OWN),
+    "embed": Published(1, 1, {"distance": "cosine", "layers": 2}, f"{PAPER}, which has no cross-entropy"),
     "ensemble_losses": Published(0.1, 0.9, {"temperature": 4.0}, f"hinton's, {REP}"),
     "ensemble_probabilities": Published(0.1, 0.9, {"temperature": 4.0}, f"hinton's, {REP}"),
     "fitnet": Published(1, 100, {"stage": None}, REP),
@@ -97,6 +98,10 @@ PUBLISHED = {
     "pefd": Published(1, 25, {"projectors": 3}, OWN),
     "pkd": Published(1, 6, {}, f"{PAPER}, for detection"),
     "pkt": Published(1, 30000 / 64, {}, f"{REP}, the mean over B x B at its batch of 64"),
+    "proteus": Published(1, 1, {"token_weight": 1.0, "feature_weight": 1.0, "patch_weight": 1.0}, f"{OWN}, which has no cross-entropy"),
+    "pseudo_classes": Published(
+        1, 1, {"tau": 0.2, "teacher_tau": 0.01, "length": 16384, "layers": 2}, f"{PAPER}, which has no cross-entropy; its queue is longer"
+    ),
     "pskd": Published(0, 1, {"last": 0.8}, OWN),
     "reviewkd": Published(1, 5, {"warmup": 20, "width": 512}, f"{OWN} and {MD}, resnet32x4 to resnet8x4"),
     "rkd": Published(1, 1, {"distance_weight": 25.0, "angle_weight": 50.0}, f"{REP}, {MD} and {AH}"),
@@ -115,6 +120,7 @@ PUBLISHED = {
     "srd": Published(1, 2, {"power": 4.0}, OWN),
     "srrl": Published(1, 1, {}, OWN),
     "tfkd": Published(0.9, 0.1, {"correct": 0.99, "temperature": 20.0}, OWN),
+    "tokens": Published(1, 1, {"distance": "mixed", "layers": 2}, f"{PAPER}, which has no cross-entropy"),
     "ttm": Published(1, 45, {"power": 0.1}, TTM),
     "vid": Published(1, 1, {}, REP),
     "vkd": Published(1, 1, {}, OWN),
