@@ -99,6 +99,14 @@ KEYS: dict[str, Option] = {
     "data_root": Option(
         "The folder of the data sets.", PAIR, default="KDZOO_DATA, else data/ in the cache folder, KDZOO_CACHE", typed=str, metavar="FOLDER"
     ),
+    "task": Option(
+        "features: a teacher without classes and a student that is a backbone, whose embeddings are distilled without labels.",
+        PAIR,
+        default="the data's own",
+        typed=str,
+        metavar="NAME",
+        choices=("features",),
+    ),
     "columns": Option(
         "Columns of targets to learn, the primary one first, such as digit,speaker; with weights, 0.7*digit,0.3*speaker.",
         PAIR,

@@ -82,9 +82,9 @@ DATA_COLUMNS = (
 
 
 def _data_row(name: str, known: DataSource, root: Path | None) -> dict[str, Any]:
-    from kdzoo.data.known import HALVED, location_of
+    from kdzoo.data.known import HALVED, folder_of, location_of
 
-    is_folder = name.startswith("folder:")
+    is_folder = folder_of(name) is not None
     path = None if is_folder else location_of(name, root)
     return {
         "data": name,
@@ -113,7 +113,9 @@ def _size_text(shape: Sequence[int] | None) -> str:
 
 @data.command("show", cls=Command, epilog=EXIT_CODES)
 def data_show(
-    name: Annotated[str, argument("A data set's name, or folder:PATH.", metavar="NAME", names_of=complete.data)],
+    name: Annotated[
+        str, argument("A data set's name, folder:PATH, or images:PATH for images without labels.", metavar="NAME", names_of=complete.data)
+    ],
     data_root: DataRoot = None,
     plugin: Plugins = None,
     output_format: FormatOption = Format.table,

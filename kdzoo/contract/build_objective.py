@@ -8,6 +8,7 @@ from torch import nn
 
 from kdzoo.contract import guard
 from kdzoo.contract.advice import Networks
+from kdzoo.contract.card import why_not_features
 from kdzoo.contract.diagnosis import diagnose
 from kdzoo.contract.faults import MethodFault, fault_of_module
 from kdzoo.contract.heads import Head, fault_of_heads, heads_for, heads_of, shapes_of_column
@@ -67,6 +68,9 @@ def build_objective(
             continue
         for role, shapes, need in (("student", student, needs.student.outputs), ("teacher", teacher, needs.teacher.outputs)):
             problems.extend(f"{term.name}: {missing}" for missing in (_missing(role, shapes, need) if shapes else ()))
+        if task.of_features and (fault := why_not_features(term.method.card)):
+            problems.append(f"{term.name}: {fault}; the task is {task.name}, whose networks give embeddings and learn nothing of labels")
+            continue
         reads = "reads the labels of every sample" if needs.targets else "pairs each sample with another of its label"
         if fault := fault_of_heads(term.method.card, heads):
             problems.append(f"{term.name}: {fault}; the data's task is {task.name}")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from kdzoo.contract.needs import Need, Needs
+from kdzoo.contract.needs import Need, Needs, Pass
 
 
 @dataclass(frozen=True)
@@ -139,6 +139,24 @@ class Card:
         if not self.needs.student:
             return "it reads nothing of the student, so its gradient there is zero"
         return ""
+
+
+SCORES = Need.LOGITS | Need.CLASSIFIER | Need.DISTILLED | Need.MEMBERS
+"""what only a network with a classifier gives"""
+
+
+def why_not_features(card: Card) -> str:
+    """Why a method cannot serve networks that give embeddings, and data without labels, in words; empty where it can."""
+    needs = card.needs.student | card.needs.teacher
+    if scores := needs.outputs & SCORES:
+        return f"reads {' and '.join(str(one.name).lower() for one in scores)}, which no network without a classifier has"
+    if Need.TARGETS in needs:
+        return "reads the labels of every sample"
+    if Pass.PARTNER in needs:
+        return "pairs each sample with another of its label"
+    if card.pretrain is not None and card.pretrain.followed_by is not None:
+        return "its second stage learns of labels or class scores"
+    return f"ships {card.deploys}" if card.deploys else ""
 
 
 def default_search(card: Card) -> tuple[Setting, ...]:

@@ -55,7 +55,7 @@ def _weights(words: Sequence[str]) -> list[float]:
 def learn(dataset: Dataset, task: Task) -> Dataset:
     """The data set with the targets of a task of its columns; its first column for a task that names none."""
     if task is dataset.task or not (dataset.columns or task.columns):
-        return dataset
+        return replace(dataset, task=task) if task.of_features else dataset
     places = [_place(dataset, column) for column in task.columns] or [0]
     return replace(
         dataset,

@@ -103,8 +103,8 @@ class Dataset:
 
     @property
     def scores(self) -> int:
-        """How many scores a network gives that learns its task."""
-        return sum(column.classes for column in self.task.several) or len(self.classes)
+        """How many scores a network gives that learns its task; 0 for a backbone that gives its embedding."""
+        return 0 if self.task.of_features else sum(column.classes for column in self.task.several) or len(self.classes)
 
     @property
     def strata(self) -> Tensor:

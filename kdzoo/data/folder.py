@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, replace
 from pathlib import Path
 
@@ -30,19 +30,26 @@ TEST_SHARE = 5
 """one image in this number is for testing where a folder has no test part"""
 
 
-def load_folder(folder: Path, image_size: int | None, image_cache: int | None = None, *, skip_unreadable: bool = False) -> Dataset:
+def load_folder(
+    folder: Path,
+    image_size: int | None,
+    image_cache: int | None = None,
+    *,
+    skip_unreadable: bool = False,
+    list_files: Callable[..., Listing] = list_images,
+) -> Dataset:
     """The images below `folder`: with train/ and test/ (and val/) sub-folders, or one sub-folder per class, split by class.
 
     Shorter sides are resized to image_size * 8/7 (256 unless given) and the centre square is kept. image_cache: the bytes
     that decoded images may take; what is larger stays in its files and is decoded while training, to the same pixels.
     skip_unreadable: whether files that cannot be read are skipped, counted and listed in the notes, instead of refused.
-    Which files are read is `listing.list_images`'s to say; what was skipped, read in another way than plain 8-bit
+    Which files are read, and of which class, is for `list_files` to say; what was skipped, read in another way than plain 8-bit
     pixels, or stands twice is in the notes. Raises InputError that names files which cannot be read, empty classes, and
     parts whose classes differ.
     """
     if not os.path.isdir(folder):
         raise InputError(f"data: folder:{folder}: no such folder")
-    listing = list_images(folder, skip_unreadable=skip_unreadable)
+    listing = list_files(folder, skip_unreadable=skip_unreadable)
     side = round(image_size * MARGIN) if image_size else DEFAULT_SIDE
     streams = should_stream(sum(map(len, listing.parts.values())), side, image_cache)
     skipped = dict(listing.unreadable)

@@ -60,7 +60,13 @@ _OWN = {
         licence="CC-BY-SA-4.0",
     ),
     "folder:PATH": DataSource("your own images, one sub-folder for each class, perhaps in train/, test/ and val/"),
+    "images:PATH": DataSource("your own images without labels, whatever sub-folders they are in; for --task features"),
 }
+
+FOLDER = "folder:"
+"""what stands before the path of a folder with a sub-folder for each class"""
+UNLABELLED = "images:"
+"""what stands before the path of a folder whose images have no labels"""
 
 HALVED = {"cifar10_16": "cifar10", "cifar100_16": "cifar100"}
 """data sets that are another's images at half their side, read from its files"""
@@ -79,6 +85,12 @@ def data_root(root: Path | None) -> Path:
     return cache_folder() / "data"
 
 
+def folder_of(request: str) -> Path | None:
+    """The folder of `folder:PATH` and `images:PATH`; None for a data set by name."""
+    kind, colon, path = request.partition(":")
+    return Path(os.path.expanduser(path)) if colon and f"{kind}:" in (FOLDER, UNLABELLED) else None
+
+
 def location_of(name: str, root: Path | None) -> str | None:
     """Where a data set lies, or None where it has to be downloaded; a download that failed leaves an empty folder."""
     files = DATA.get(name).files
@@ -89,12 +101,17 @@ def location_of(name: str, root: Path | None) -> str | None:
 
 
 def licence_of_data(request: str) -> str:
-    """The licence of a data set by name, or of `folder:PATH` whose LICENSE names one (`SPDX-License-Identifier: CC-BY-4.0`)."""
-    if not request.startswith("folder:"):
+    """The licence of a data set by name, or of a folder whose LICENSE names one (`SPDX-License-Identifier: CC-BY-4.0`)."""
+    folder = folder_of(request)
+    if folder is None:
         source = DATA.find(HALVED.get(request, request))
         return spelled(source.licence if source is not None else None)
-    folder = Path(os.path.expanduser(request.removeprefix("folder:")))
     return next((name for file in LICENCE_FILES if (name := licence_in(folder / file)) is not None), UNKNOWN)
+
+
+def has_labels(request: str) -> bool:
+    """Whether a data set that is asked for has labels: all but folders that are read without any."""
+    return not request.startswith(UNLABELLED)
 
 
 def missing_data(name: str, places: str, how: str) -> str:

@@ -63,6 +63,21 @@ def list_images(folder: Path, *, skip_unreadable: bool = False) -> Listing:
     return Listing(classes, files, places, (*notes, *walk.skipped.sentences()), walk.unreadable)
 
 
+def list_without_classes(folder: Path, *, skip_unreadable: bool = False) -> Listing:
+    """The images below `folder` in whatever sub-folders, as one part of one class; raises InputError where it has none.
+
+    skip_unreadable: as of `list_images`.
+    """
+    walk = Walk(folder)
+    paths = walk.images_below(folder)
+    if problems := _problems_of_walk(walk, skip_unreadable):
+        raise InputError(*problems)
+    if not paths:
+        raise InputError(f"data: {folder}: no image files")
+    files = {"train": [(path, 0) for path in paths]}
+    return Listing(("image",), files, {"train": folder}, tuple(walk.skipped.sentences()), walk.unreadable)
+
+
 def _problems_of_walk(walk: Walk, skip_unreadable: bool) -> list[str]:
     files = [] if skip_unreadable else [f"data: {path}: cannot be read ({why})" for path, why in walk.unreadable.items()]
     return [*walk.problems, *files]

@@ -18,8 +18,9 @@ from kdzoo.data.archives import TORCHVISION, from_torchvision, read_packed
 from kdzoo.data.canonical import Array, FurtherColumn, Raw, make_dataset
 from kdzoo.data.dataset import Dataset
 from kdzoo.data.folder import load_folder
-from kdzoo.data.known import DATA, HALVED, DataSource, data_root, location_of, missing_data
+from kdzoo.data.known import DATA, HALVED, DataSource, data_root, folder_of, has_labels, location_of, missing_data
 from kdzoo.data.labels import map_labels
+from kdzoo.data.listing import list_images, list_without_classes
 from kdzoo.data.superclasses import SUPERCLASSES, superclass_of
 from kdzoo.errors import InputError, KdzooError, unknown
 from kdzoo.text import number_of
@@ -42,7 +43,7 @@ def load(
     allow_download: bool = True,
     skip_unreadable: bool = False,
 ) -> Dataset:
-    """A data set by name, or `folder:PATH`.
+    """A data set by name, `folder:PATH`, or `images:PATH` for a folder whose images have no labels.
 
     Looked for as `{root}/{name}/{train,test}.npz`, then as torchvision's own files below the root, then downloaded and
     checked by torchvision; spoken digits as their recordings below the root. root: as `data_root` takes it. image_size,
@@ -50,9 +51,9 @@ def load(
     unreadable files of a folder are left out (`folder.load_folder`). Raises InputError for an unknown name, and for a set
     that is not there, with where it looked and the two ways to provide it.
     """
-    if request.startswith("folder:"):
-        folder = Path(os.path.expanduser(request.removeprefix("folder:")))
-        return load_folder(folder, image_size, image_cache, skip_unreadable=skip_unreadable)
+    if (place := folder_of(request)) is not None:
+        lists = list_images if has_labels(request) else list_without_classes
+        return load_folder(place, image_size, image_cache, skip_unreadable=skip_unreadable, list_files=lists)
     if request == "digits":
         dataset = make_dataset("digits", _digits(), "scikit-learn")
         return replace(dataset, origins={"train": "", "test": "a fifth, by content"})
@@ -172,8 +173,8 @@ def _fsdd(folder: Path) -> Dataset:
 
 def data_files(request: str, root: Path | None) -> list[Path]:
     """Where the files of a data set lie: folders, or none for one that is built in."""
-    if request.startswith("folder:"):
-        return [Path(os.path.expanduser(request.removeprefix("folder:")))]
+    if (folder := folder_of(request)) is not None:
+        return [folder]
     location = location_of(request, root)
     if location in (None, "built in"):
         return []

@@ -21,6 +21,7 @@ from kdzoo.models.checkpoints import read_state
 from kdzoo.models.examine import Head, examine
 from kdzoo.models.names import code_of, is_known, require_network_name
 from kdzoo.models.network import Network, heads_of
+from kdzoo.models.state_names import common_prefix
 from kdzoo.models.weights import classes_of, load_state, read_input_transform
 from kdzoo.models.zoo._staged import StagedNetwork
 from kdzoo.models.zoo.stem import small_stem
@@ -74,7 +75,7 @@ def build_network(
     if spec.start == "pretrained":
         config = cast(dict[str, Any], model.pretrained_cfg)
         mean, std, model_channels = config["mean"], config["std"], 3
-        fresh = config["num_classes"] != spec.classes
+        fresh = spec.classes != 0 and config["num_classes"] != spec.classes
         if image_size is None and config.get("fixed_input_size"):
             image_size = config["input_size"][-1]
     elif transform is not None:
@@ -83,12 +84,15 @@ def build_network(
         mean, std = _norm_of_channels(spec, model_channels)
     if state is not None:
         state = model.named_as_here(state) if isinstance(model, StagedNetwork) else state
-        if head == "fresh" and classes_of(state) not in (None, spec.classes):
+        if spec.classes == 0:
+            state = _without_head(model, state)
+        elif head == "fresh" and (classes_of(state) not in (None, spec.classes) or _lacks_head(model, state)):
             state, fresh = {**state, **_head_of(model)}, True
         load_state(model, state, str(weights))
     network = Network(model, channels=model_channels, mean=mean, std=std, image_size=image_size)
     network.assumed_norm = assumes_norm
     network.fresh_head = fresh
+    network.headless = spec.classes == 0
     name = type(network.model).__name__ if spec.name.startswith("module:") else spec.name
     examine(network, trial_images(model_channels, image_size or side), name=name, classes=spec.classes, head=head)
     return network
@@ -116,6 +120,20 @@ def _head_of(model: nn.Module) -> dict[str, Tensor]:
     return {key: value for key, value in model.state_dict().items() if key.startswith(names)}
 
 
+def _without_head(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a backbone without those of the classifier that networks of its kind have where a headless one has none."""
+    heads = heads_of(model) if hasattr(model, "get_classifier") else []
+    prefix = common_prefix(state)
+    names = tuple(f"{prefix}{name}." for name, module in model.named_modules() if any(module is head for head in heads))
+    return {key: value for key, value in state.items() if not (names and key.startswith(names))}
+
+
+def _lacks_head(model: nn.Module, state: Mapping[str, Tensor]) -> bool:
+    """Whether weights are those of a backbone alone, without any entry of the model's classifier."""
+    head = _head_of(model) if hasattr(model, "get_classifier") else {}
+    return bool(head) and not any(key.endswith(tuple(head)) for key in state)
+
+
 def creation_options(spec: NetworkSpec, channels: int, side: int) -> dict[str, Any]:
     """What timm.create_model is called with for a network of a specification, beside its name and `pretrained`."""
     pretrained = spec.start == "pretrained"
@@ -131,7 +149,7 @@ def _create(spec: NetworkSpec, channels: int, side: int, head: Head) -> nn.Modul
     pretrained = spec.start == "pretrained"
     config = timm.get_pretrained_cfg(spec.name)
     options = creation_options(spec, channels, side)
-    if pretrained and head == "kept" and config is not None and config.num_classes != spec.classes:
+    if pretrained and head == "kept" and config is not None and spec.classes not in (0, config.num_classes):
         raise InputError(
             f"{spec.name}: its pretrained weights are for {config.num_classes} classes, not {spec.classes}: a new head would "
             "start at random. Fine-tune it first (kdzoo train), or give weights for these classes (NAME:FILE)"

@@ -25,7 +25,8 @@ STEM = re.compile(r"^(stem|conv_stem|act1|act2|bn1|conv_?0|conv1|level0|features
 def examine(network: Network, x: Tensor, *, name: str, classes: int | None, head: Head) -> None:
     """Find which outputs are stages (the last map of each resolution, the stem left out), and what the model gives.
 
-    x: what the model itself takes, several samples. classes: how many class scores are expected; None for any number.
+    x: what the model itself takes, several samples. classes: how many class scores are expected; None for any number, 0
+    for a backbone, which gives an embedding of any width.
     Raises InputError for a model that gives no class scores of the classes that are asked for, and for one that is about
     to be trained and ends in a softmax.
     """
@@ -36,7 +37,7 @@ def examine(network: Network, x: Tensor, *, name: str, classes: int | None, head
         network.layout = _trial(network, lambda: generic.find_layout(network.model, lambda: network.model(x)), name)
         output = generic.scores_of(_trial(network, lambda: network.model(x), name), name)
     _refuse_shape(output, classes, name)
-    network.gives = kind_of_scores(output)
+    network.gives = "scores" if classes == 0 else kind_of_scores(output)
     if head == "kept":
         return
     if network.gives == "probabilities":
@@ -78,6 +79,8 @@ def _refuse_shape(output: Tensor, classes: int | None, name: str) -> None:
     """Raises InputError for an output (N, ...) that is not one score per class."""
     if output.ndim == 2 and output.shape[1] == (classes or max(output.shape[1], 2)):
         return
+    if classes == 0:
+        raise InputError(f"{name}: its output has the shape {tuple(output.shape[1:])} per image; expected an embedding (D,), D > 1")
     if output.ndim == 1 or tuple(output.shape[1:]) == (1,):
         hint = "; two classes need one score each" if classes in (None, 2) else ""
         raise InputError(f"{name}: its output is one number per image; expected {classes or 'several'} class scores{hint}")

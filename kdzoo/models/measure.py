@@ -48,7 +48,7 @@ def measure_outputs(network: Network, inputs: Tensor, height: int) -> Shapes:
     out: Outputs = quietly(network, lambda: network(inputs, Need.LOGITS | Need.STAGES | Need.EMBEDDING))
     stages = tuple(StageShape(m.shape[1], m.shape[2], m.shape[3], height / m.shape[2]) for m in out.stages)
     return Shapes(
-        classes=out.logits.shape[1],
+        classes=0 if network.headless else out.logits.shape[1],
         embedding=0 if out.embedding is None else out.embedding.shape[1],
         stages=stages,
         preact=network.gives_preactivations,
@@ -74,7 +74,7 @@ def _oblong(network: Network, height: int, width: int) -> list[str]:
 
 def _classifier_copy(network: Network, out: Outputs) -> nn.Module | None:
     """A frozen copy of the module from embedding to logits, where there is one and its scores are the network's."""
-    if out.embedding is None or (network.is_timm and len(heads_of(network.model)) > 1):
+    if out.embedding is None or network.headless or (network.is_timm and len(heads_of(network.model)) > 1):
         return None
     whole = copy.deepcopy(network.classifier_module()).requires_grad_(False).eval()
     with torch.no_grad():

@@ -51,6 +51,8 @@ class Network(nn.Module):
         self.gives: Gives = "scores"
         self.assumed_norm = False
         """whether it is unknown what the weights were trained with, so that the data's own mean and deviation are used"""
+        self.headless = False
+        """whether it has no classifier: what it gives, its `logits` too, is its embedding (B, D)"""
         self.fresh_head = False
         """whether the classifier replaces one of other classes and starts at random"""
         self.compiled_batch_size: int | None = None
@@ -65,7 +67,7 @@ class Network(nn.Module):
     def outputs_of(self, x: Tensor, need: Need) -> Outputs:
         """The same of images as the model itself takes them (`normalise`)."""
         with ExitStack() as hooks:
-            classifier_inputs = CaptureInputs(hooks, [self.classifier] if Need.EMBEDDING in need else [])
+            classifier_inputs = CaptureInputs(hooks, [self.classifier] if Need.EMBEDDING in need and not self.headless else [])
             inner_inputs = CaptureInputs(hooks, self._activations() if Need.PREACT in need else [])
             head_outputs = CaptureOutputs(hooks, heads_of(self.model) if Need.DISTILLED in need else [])
             logits, stages = self._forward_stages(x) if self.is_timm else generic.forward_with_taps(self.model, x, self.layout.stages)
@@ -79,7 +81,9 @@ class Network(nn.Module):
         )
         values: dict[Need, Any] = {
             Need.LOGITS: head_outputs.values[0] if Need.DISTILLED in need else logits,
-            Need.EMBEDDING: None
+            Need.EMBEDDING: logits
+            if self.headless
+            else None
             if not classifier_inputs.values or classifier_inputs.values[0] is None
             else classifier_inputs.values[0].flatten(1),
             Need.STAGES: stages,

@@ -52,7 +52,7 @@ class NetworkSpec(SparseSpec):
     ended with), or `saved:<sha256>`: no network at all, but a file of a teacher's answers.
     stem: `small` swaps a stem made for 224 pixels for one of stride 1.
     image_size: the side its input is resized to; None takes images as they are.
-    classes: the classes its weights were made for.
+    classes: the classes its weights were made for; 0 for a backbone without a classifier, which gives its embedding.
     norm: what it normalises images with; None for what its weights bring, else the data's own.
     weights: which of several sets of weights in its file it takes; None for the usual one.
     code: the version of a user's own network, a hash of its source; None for kdzoo's and timm's.
@@ -61,7 +61,7 @@ class NetworkSpec(SparseSpec):
     """
 
     name: str
-    classes: Count
+    classes: Annotated[Integer, Field(ge=0)]
     start: Annotated[str, Field(pattern=r"^(random|pretrained|file:[0-9a-f]{64}|run:.+|saved:[0-9a-f]{64})$")] = "random"
     stem: Literal["standard", "small"] = "standard"
     image_size: Count | None = None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from kdzoo.errors import InputError, unknown
 from kdzoo.tasks.classification import CLASSIFICATION
+from kdzoo.tasks.features import FEATURES, UNLABELLED
 from kdzoo.tasks.multitask import columns_of_name, learn_columns
 from kdzoo.tasks.task import Task
 
-TASKS = {task.name: task for task in (CLASSIFICATION,)}
+TASKS = {task.name: task for task in (CLASSIFICATION, FEATURES, UNLABELLED)}
 
 
 def task_named(name: str) -> Task:

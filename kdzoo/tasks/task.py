@@ -175,6 +175,8 @@ class Task:
     learned, the first of which the headline is of; targets are (N, C) where there are several, and outputs have the scores of one
     column after those of the other (`multitask`). of_classes: whether targets are numbers of classes (int64), or
     measured numbers (float32), of which nothing can be mixed, smoothed, sought by class, or started as a logistic regression.
+    of_features: whether networks have no classifier and give their embeddings (N, D), each of its own width (`features`): no class
+    scores are there to read, and of labels, which are numbers of classes, nothing is learned.
     """
 
     name: str
@@ -186,6 +188,7 @@ class Task:
     strata: Callable[[Tensor], Tensor]
     against_chance: Callable[[Tensor, Tensor], AgainstChance]
     of_classes: bool = False
+    of_features: bool = False
     tie_break: Metric | None = None
     class_lists: tuple[ClassList, ...] = ()
     count_classes: Callable[[Case], dict[str, Any]] = lambda case: {}

@@ -149,6 +149,7 @@ def live_teacher(
         "code": CODE_DIGEST,
         "data": splits.description,
         **({} if columns is None else {"columns": list(columns)}),
+        **({"task": task.name} if task.of_features else {}),
         "size": augment.size,
         "block": {part: batch_of(network, subset, augment, execution.device) for part, subset in subsets.items()},
         **execution.arithmetic,

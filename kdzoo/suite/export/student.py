@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from kdzoo.contract.objective import Deployed
 from kdzoo.data.dataset import Dataset
+from kdzoo.data.known import folder_of
 from kdzoo.data.split import Splits
 from kdzoo.errors import InputError
 from kdzoo.models.network import Network
@@ -73,6 +74,11 @@ def load_student(folder: RunFolder, image_cache: int | None = None) -> tuple[Stu
     if spec.name.startswith("module:"):
         raise InputError(f"{folder.id}: its student is a module given from Python ({spec.name}), which no other process can build")
     dataset, splits = load_run_data(located, image_cache)
+    if dataset.task.of_features:
+        raise InputError(
+            f"{folder.id}: a backbone without classes, and an export names a class; timm loads its weights as they are: "
+            f"timm.create_model({spec.name!r}, num_classes=0, checkpoint_path={str(folder.student)!r})"
+        )
     if dataset.holds_maps or dataset.task.several:
         what = "maps, which no image file holds" if dataset.holds_maps else f"several columns of targets, {dataset.task.name}"
         raise InputError(
@@ -87,7 +93,7 @@ def load_student(folder: RunFolder, image_cache: int | None = None) -> tuple[Stu
         recipe=located.run.recipe,
         metadata={**_kept_metadata(folder), "licences": list_text(things)},
         origin=origin_words(located.run, things),
-        from_files=str(located.paths.get("data", "")).startswith("folder:"),
+        from_files=folder_of(str(located.paths.get("data", ""))) is not None,
     )
     return student, splits
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from kdzoo.data.columns import learn, task_for
 from kdzoo.data.dataset import Dataset
+from kdzoo.data.known import has_labels
 from kdzoo.data.report import data_record, transfer_record
 from kdzoo.data.split import split
 from kdzoo.data.transfer import class_numbers
@@ -17,6 +18,7 @@ from kdzoo.errors import InputError, collect_problems
 from kdzoo.runs.spec import DataSpec, TransferSpec
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.recipe_files import RecipeFile
+from kdzoo.tasks.features import FEATURES, UNLABELLED
 from kdzoo.training.run_data import load_dataset, load_transfer_images
 
 
@@ -48,6 +50,10 @@ def image_size(protocol: RecipeFile | None, changes: Mapping[str, Any]) -> int |
 def read_images(config: BenchConfig, side: int | None) -> Dataset:
     """The images of a bench with the targets that it learns, decoded for a side where that is given."""
     dataset = load_dataset(config.data, config.data_root, side, config.image_cache, config.skip_unreadable)
+    if config.task is not None:
+        return learn(dataset, FEATURES if has_labels(config.data) else UNLABELLED)
+    if not has_labels(config.data):
+        raise InputError(f"data: {config.data} has no labels; --task features distils embeddings without any")
     return learn(dataset, task_for(dataset, config.columns))
 
 

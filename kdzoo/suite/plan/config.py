@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, ValidationInfo, field_validator
 
+from kdzoo.data.known import has_labels
 from kdzoo.runs.fields import Count, Integer, Number, Share
 from kdzoo.runs.licences import Allowed
 from kdzoo.runs.options import ExecutionSpec, as_list
@@ -20,7 +21,7 @@ KD = "hinton"
 
 EVERY_METHOD = "*"
 CONTROLS = (NONE, KD)
-"""what every bench contains"""
+"""what every bench of a classification contains"""
 
 
 DISTILL_METHOD = "hinton"
@@ -119,6 +120,7 @@ class BenchConfig(ExecutionSpec):
     images it is not; the teacher learns all of them. label_fraction: the share of these images that keep their labels.
     transfer_data: images without labels that the student is taught on besides, `folder:PATH` or the training images of
     another data set by name. transfer_only: on these alone.
+    task: `features` for a teacher without classes and a student that is a backbone (`kdzoo.tasks.features`); None for the data's own.
     columns: which columns of targets are learned, each perhaps with the weight of its loss (`0.7*digit`); the first is the primary one.
     skip_unreadable: files of a folder that cannot be read are skipped, counted and listed, instead of refused.
     pairs: `teacher/student`, or give teacher and student. set: further keys, such as `recipe.batch_size`.
@@ -148,6 +150,7 @@ class BenchConfig(ExecutionSpec):
     data: str = "digits"
     data_root: str | None = None
     columns: Names = ()
+    task: Literal["features"] | None = None
     limit: Count | None = None
     label_fraction: Annotated[Number, Field(gt=0, le=1)] = 1.0
     transfer_classes: ClassWords = None
@@ -192,6 +195,11 @@ class BenchConfig(ExecutionSpec):
         if negative := [dose for dose in value if dose < 0]:
             raise ValueError(f"expected numbers >= 0, got {', '.join(f'{dose:g}' for dose in negative)}")
         return value
+
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """The methods that the bench contains whatever it asks for: of features there are no class scores for plain KD to read."""
+        return CONTROLS if self.task is None else (NONE,) if has_labels(self.data) else ()
 
     @property
     def field_axes(self) -> dict[str, tuple[JsonValue, ...]]:

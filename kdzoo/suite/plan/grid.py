@@ -13,7 +13,7 @@ from kdzoo.runs.spec import ObjectiveSpec, Pairing
 from kdzoo.runs.store import Store
 from kdzoo.suite.plan.config import KD, BenchConfig
 from kdzoo.suite.plan.doses import Dose, read_doses, recorded_doses, reused_doses
-from kdzoo.suite.plan.objectives import objective_at, unit
+from kdzoo.suite.plan.objectives import Resolver, objective_at, objective_of_features, unit
 from kdzoo.suite.plan.planned import PlannedRun
 from kdzoo.suite.plan.recipe_files import PairValues
 from kdzoo.suite.plan.requests import Request, name_in_request
@@ -55,7 +55,8 @@ class PairGrid:
             with collect_problems(problems):
                 for point in settings(request, self.factory.config, self.published):
                     with collect_problems(problems):
-                        objective = objective_at(request, point, self.pairing, self.epochs, self.published, self._ratio)
+                        resolve = resolver_for(self.factory.config)
+                        objective = resolve(request, point, self.pairing, self.epochs, self.published, self._ratio)
                         points.append(self._with_doses(request, objective, point))
         return points
 
@@ -86,6 +87,11 @@ class PairGrid:
         return GridPoint(objective, doses, tuple(unmeasured))
 
 
+def resolver_for(config: BenchConfig) -> Resolver:
+    """What makes a weighted sum out of a request at a point, for the networks of a bench."""
+    return objective_at if config.task is None else objective_of_features
+
+
 def faults_of_settings(requests: Iterable[Request], config: BenchConfig, pairing: Pairing) -> list[str]:
     """What is wrong with the settings of requests by themselves, whatever the networks are."""
     problems: list[str] = []
@@ -93,7 +99,7 @@ def faults_of_settings(requests: Iterable[Request], config: BenchConfig, pairing
         with collect_problems(problems):
             for point in settings(request, config):
                 with collect_problems(problems):
-                    objective_at(request, point, pairing, 1, ratio_of=lambda unit_objective: 1.0)
+                    resolver_for(config)(request, point, pairing, 1, {}, lambda unit_objective: 1.0)
     return problems
 
 

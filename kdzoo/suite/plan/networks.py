@@ -51,6 +51,8 @@ class Offer:
     def of_classes(self, classes: int, names: Sequence[str] | None, dataset: Dataset) -> Offer:
         """The same for weights that were made for so many classes, of these names."""
         ours = dataset.classes
+        if dataset.task.of_features:
+            return self
         known = None if names is None else tuple(names)
         if dataset.task.several:
             return replace(self, class_names=known, made_for=classes).of_columns(columns_scored(dataset, classes, known), dataset)
@@ -76,7 +78,12 @@ class Offer:
 
     def doubts(self, dataset: Dataset) -> tuple[str, ...]:
         """A note where the classes of the weights have no names to compare with those of the data."""
-        if self.spec.start == "random" or dataset.task.several or same_classes(self.class_names, dataset.classes):
+        if (
+            self.spec.start == "random"
+            or dataset.task.several
+            or dataset.task.of_features
+            or same_classes(self.class_names, dataset.classes)
+        ):
             return ()
         return (f"{self.text}: the names of its classes are unknown; expected, in this order: {first_names(dataset.classes)}",)
 
@@ -190,6 +197,8 @@ class NetworkResolver:
         raise_if_any(
             f"teacher {one.text}: scores {'+'.join(one.columns)} alone; an ensemble's score all columns" for one in members if one.columns
         )
+        if self.dataset.task.of_features:
+            raise InputError(f"teacher {text}: several networks teach by the mean of their class scores, and features have none; name one")
         name = "+".join(member.spec.name for member in members)
         unknown = any(member.class_names is None for member in members)
         spec = NetworkSpec(name=name, classes=self.classes, start=f"run:{'+'.join(ids)}")

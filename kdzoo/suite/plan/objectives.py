@@ -20,6 +20,8 @@ from kdzoo.suite.plan.settings import Point, tidy
 RatioOf = Callable[[ObjectiveSpec], float]
 """the ratio of a method's gradient to that of cross-entropy, of its objective with both factors 1"""
 
+Resolver = Callable[[Request, Point, Pairing, int, Mapping[str, PairValues], RatioOf | None], ObjectiveSpec]
+
 
 def objective(
     request: Request,
@@ -41,6 +43,33 @@ def objective_at(
     published: Mapping[str, PairValues] = MappingProxyType({}),
     ratio_of: RatioOf | None = None,
 ) -> ObjectiveSpec:
+    """The resolved sum of networks with a classifier (`sum_at`); raises InputError too where no part of it would train the classifier."""
+    objective = sum_at(request, point, pairing, epochs, published, ratio_of)
+    if objective.task == 0 and not any(REGISTRY.get(term.method).card.trains_classifier for term in objective.terms):
+        raise InputError(f"methods: {request.text!r} with alpha = 1 would never train the classifier: none of its terms reads the logits")
+    return objective
+
+
+def objective_of_features(
+    request: Request,
+    point: Point,
+    pairing: Pairing,
+    epochs: int,
+    published: Mapping[str, PairValues] = MappingProxyType({}),
+    ratio_of: RatioOf | None = None,
+) -> ObjectiveSpec:
+    """The resolved sum of networks without a classifier: its terms, beside a loss of the task that is zero."""
+    return sum_at(request, point, pairing, epochs, published, ratio_of).model_copy(update={"task": 1.0})
+
+
+def sum_at(
+    request: Request,
+    point: Point,
+    pairing: Pairing,
+    epochs: int,
+    published: Mapping[str, PairValues] = MappingProxyType({}),
+    ratio_of: RatioOf | None = None,
+) -> ObjectiveSpec:
     """The resolved sum: L = (1 - alpha) CE + alpha scale D with an alpha, CE + w D with a dose, else the published coefficients.
 
     epochs: the recipe's; those of a pretrain stage are a share of them and come before. published: by method, what is published for
@@ -48,7 +77,7 @@ def objective_at(
     ratio_of: called for each term that has a dose.
 
     Terms with coefficient 0 are dropped; without any term it is the student alone. Raises InputError for an alpha that
-    is not in [0, 1], for alpha = 1 where no term trains the classifier, and for a dose of what has none.
+    is not in [0, 1], and for a dose of what has none.
     """
     names = second_stage(request)
     doses = {name: dose for name in names if (dose := point.dose(name_in_request(request, name))) is not None}
@@ -68,8 +97,6 @@ def objective_at(
         assert ratio_of is not None
         terms = [_with_dose(term, doses[term.method], first, pairing, ratio_of) if term.method in doses else term for term in terms]
     task = 1.0 if doses else _task(request, names, point.setting.alpha)
-    if task == 0 and not any(methods[term.method].card.trains_classifier for term in terms):
-        raise InputError(f"methods: {request.text!r} with alpha = 1 would never train the classifier: none of its terms reads the logits")
     return ObjectiveSpec(task=task, terms=tuple(terms), pairing=pairing, first=first)
 
 

@@ -10,7 +10,7 @@ from kdzoo.contract.methods import REGISTRY
 from kdzoo.data.transfer import request_in_words
 from kdzoo.errors import InputError
 from kdzoo.models.pairs import pair as named_pair
-from kdzoo.suite.plan.config import CONTROLS, NONE, BenchConfig
+from kdzoo.suite.plan.config import NONE, BenchConfig
 from kdzoo.suite.plan.recipe_files import recipe_file
 from kdzoo.suite.plan.refit import wants_refit
 from kdzoo.suite.plan.requests import Request, parse_request
@@ -80,7 +80,7 @@ def outline(config: BenchConfig) -> Outline | None:
         try:
             protocol = recipe_file(config.recipe)
             pairs = _pairs(config)
-            requests = {text: _request(text, config) for text in (*CONTROLS, *config.methods)}
+            requests = {text: _request(text, config) for text in (*config.controls, *config.methods)}
             published = [protocol.published_for("/".join(_name(network) for network in pair)) for pair in pairs]
             counts = tuple(
                 (text, None if request is None else max((len(settings(request, config, values)) for values in published), default=0))

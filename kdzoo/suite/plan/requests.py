@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.errors import InputError, collect_problems, did_you_mean, raise_if_any
-from kdzoo.suite.plan.config import CONTROLS, NONE, BenchConfig
+from kdzoo.suite.plan.config import NONE, BenchConfig
 
 
 @dataclass(frozen=True)
@@ -95,16 +96,27 @@ def is_dose(method: str, parameter: str) -> bool:
 def read_requests(config: BenchConfig, problems: list[str]) -> list[Request]:
     """The requests of a bench: first the controls, which are tuned like the others, then its methods."""
     requests: dict[str, Request] = {}
-    for text in (*CONTROLS, *config.methods):
+    for text in (*config.controls, *config.methods):
         with collect_problems(problems):
             requests.setdefault(text, parse_request(text))
-    problems += [*_other_ways_to_set_weights(config), *_axes_beside_tune(config)]
+    problems += [*_other_ways_to_set_weights(config), *_axes_beside_tune(config), *_beside_labels(config, requests.values())]
     names = {term for request in requests.values() for term in request.terms}
     for key in config.grid:
         method = key.partition(".")[0]  # a field that it lacks is reported where the method is made
         if method not in names:
             problems.append(f"grid.{key}: no method of this bench is called {method!r}{did_you_mean(method, names)}")
     return list(requests.values())
+
+
+def _beside_labels(config: BenchConfig, requests: Iterable[Request]) -> Iterator[str]:
+    """What is wrong with weights beside a loss of labels where nothing is learned of labels."""
+    if config.task is None:
+        return
+    axes = [name for name in ("alphas", "doses", "temperatures", "columns") if getattr(config, name)]
+    axes += [f"grid.{key}" for key in config.grid if key.endswith(f".{DOSE}")]
+    if axes:
+        yield f"{' and '.join(axes)}: nothing is learned of labels or class scores by task={config.task}; leave them out"
+    yield from (f"methods: {one.text!r}: task={config.task} has no labels to learn of; leave ce out" for one in requests if one.task)
 
 
 def _other_ways_to_set_weights(config: BenchConfig) -> list[str]:

@@ -90,6 +90,8 @@ class RunFactory:
     def teacher(self, text: str) -> PairNetwork:
         """A teacher, with the run that trains it where no weights are named, or fine-tunes it where it may and must be."""
         request = self.resolver.request(text, "teacher")
+        if self.data.dataset.task.of_features and text not in self.modules.by_name:
+            refuse_for_features(request)
         if request.start == "saved":
             return self._saved_teacher(request)
         offer = self.resolver.offer(request)
@@ -231,6 +233,20 @@ class RunFactory:
         }
 
 
+def refuse_for_features(request: NetworkRequest) -> None:
+    """Raises InputError for a teacher that cannot be had without class scores."""
+    name = request.name
+    if request.start == "saved":
+        raise InputError(f"{request.text}: a saved teacher's file answers with class scores, and features have none; name its network")
+    if request.start == "random":
+        raise InputError(
+            f"{request.text}: a teacher of features is not trained here; give {name}:pretrained, {name}:FILE, the id of the run that "
+            "trained it, or a module"
+        )
+    if request.norm == AUTO:
+        raise InputError(f"{request.text}: norm=auto is measured by class scores, and features have none; name a normalisation")
+
+
 def _of_teacher(offer: Offer) -> NetworkSpec:
     """The specification of a teacher whose weights may score some of the columns of targets alone."""
     if offer.columns is None:
@@ -239,7 +255,9 @@ def _of_teacher(offer: Offer) -> NetworkSpec:
 
 
 def class_names(dataset: Dataset) -> dict[str, Any]:
-    """What is recorded of the classes that a run learns; of several columns the first's stand for the run's."""
+    """What is recorded of the classes that a run learns, none of features; of several columns the first's stand for the run's."""
+    if dataset.task.of_features:
+        return {}
     columns = {column.name: list(column.classes) for column in learned_columns(dataset)} if dataset.task.several else {}
     return {"class_names": list(dataset.classes), **({"columns": columns} if columns else {})}
 

@@ -38,7 +38,9 @@ def settings(request: Request, config: BenchConfig, published: Mapping[str, Pair
     if not request.terms:
         return [Point()]
     if config.tune is not None:
-        return [Point(setting, {request.terms[0]: dict(setting.hyperparameters)}) for setting in _search(request, published)[: config.tune]]
+        search = _search(request, published)
+        tried = search if config.task is None else _without_labels(search)
+        return [Point(setting, {request.terms[0]: dict(setting.hyperparameters)}) for setting in tried[: config.tune]]
     alphas: Sequence[float | None] = config.alphas or (None,)
     weights: Sequence[float] = config.weights or (1.0,)
     doses: Sequence[float | None] = config.doses if config.doses and not why_no_dose(request) else (None,)
@@ -103,6 +105,16 @@ def _search(request: Request, published: Mapping[str, PairValues]) -> tuple[Sett
     (name,) = request.terms
     search = REGISTRY.get(name).card.search
     return search if name not in published else (Setting(), *_other_settings(name, published[name], search))
+
+
+def _without_labels(search: Iterable[Setting]) -> list[Setting]:
+    """The distinct hyper-parameters of a search list: where no loss of labels stands beside a term, its weight changes nothing."""
+    tried: list[Setting] = []
+    for setting in search:
+        alone = Setting(setting.hyperparameters)
+        if alone not in tried:
+            tried.append(alone)
+    return tried
 
 
 def _other_settings(name: str, own: PairValues, search: Sequence[Setting]) -> Iterator[Setting]:

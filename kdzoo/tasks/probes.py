@@ -1,0 +1,63 @@
+"""What embeddings are worth without training on them: nearest neighbours, their votes, and a linear probe by ridge regression."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+NEIGHBOURS = 20
+VOTE_TEMPERATURE = 0.07
+"""of the votes of neighbours by their cosines (Wu et al., 2018; DINO, Caron et al., 2021)"""
+FOLDS = 5
+RIDGE = 1e-2
+"""the penalty of the probe, in mean variances of its standardised features"""
+ROWS = 1000
+"""queries that are compared with all others at once"""
+
+
+def nearest(embeddings: Tensor, count: int = NEIGHBOURS) -> tuple[Tensor, Tensor]:
+    """Of each of (N, D) embeddings the `count` most alike others by cosine, fewer where there are fewer: indices and cosines (N, k)."""
+    unit = torch.nn.functional.normalize(embeddings.float(), dim=1)
+    k = min(count, len(unit) - 1)
+    found: list[tuple[Tensor, Tensor]] = []
+    for first in range(0, len(unit), ROWS):
+        cosines = unit[first : first + ROWS] @ unit.T
+        rows = torch.arange(len(cosines))
+        cosines[rows, first + rows] = -torch.inf
+        top = cosines.topk(k, dim=1)
+        found.append((top.indices, top.values))
+    return torch.cat([indices for indices, _ in found]), torch.cat([values for _, values in found])
+
+
+def vote(embeddings: Tensor, targets: Tensor) -> Tensor:
+    """The class (N,) that each sample's nearest others vote for, each with exp(cosine / 0.07), for embeddings (N, D) and classes (N,)."""
+    indices, cosines = nearest(embeddings)
+    votes = torch.zeros(len(targets), int(targets.max()) + 1, dtype=torch.float64)
+    return votes.scatter_add_(1, targets[indices], (cosines.double() / VOTE_TEMPERATURE).exp()).argmax(1)
+
+
+def neighbours_in_common(embeddings: Tensor, others: Tensor) -> float:
+    """Which share of the nearest others of a sample is the same for two networks' embeddings (N, D) and (N, D'), mean over samples."""
+    (ours, _), (theirs, _) = nearest(embeddings), nearest(others)
+    return float((ours[:, :, None] == theirs[:, None, :]).any(2).double().mean())
+
+
+def probe(embeddings: Tensor, targets: Tensor) -> Tensor:
+    """The class (N,) that a linear probe fitted to the other folds names for each sample, for embeddings (N, D) and classes (N,).
+
+    A ridge regression of the classes' indicators on the standardised embeddings; every FOLDS-th sample is in one fold.
+    """
+    x = embeddings.double()
+    x = (x - x.mean(0)) / x.std(0, correction=0).clamp(min=1e-12)
+    x = torch.cat([x, torch.ones(len(x), 1, dtype=torch.float64)], 1)
+    y = torch.nn.functional.one_hot(targets, int(targets.max()) + 1).double()
+    gram, moments = x.T @ x, x.T @ y
+    penalty = torch.full((x.shape[1],), RIDGE * len(x), dtype=torch.float64)
+    penalty[-1] = 0  # the constant
+    named = torch.empty_like(targets)
+    for fold in range(min(FOLDS, len(x))):
+        held = slice(fold, None, FOLDS)
+        inner, outer = gram - x[held].T @ x[held], moments - x[held].T @ y[held]
+        inner.diagonal().add_(penalty)
+        named[held] = (x[held] @ torch.linalg.solve(inner, outer)).argmax(1)
+    return named

@@ -1,0 +1,254 @@
+"""Teachers without classes and students without labels: what an embedding is worth, who may teach, and a bench of it."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import kdzoo as zoo
+from kdzoo.contract.card import why_not_features
+from kdzoo.contract.methods import REGISTRY
+from kdzoo.data.sources import load
+from kdzoo.errors import InputError
+from kdzoo.models.build import build_network
+from kdzoo.models.measure import measure_shapes
+from kdzoo.runs.spec import NetworkSpec
+from kdzoo.tasks.features import FEATURES, UNLABELLED
+from kdzoo.tasks.probes import nearest, neighbours_in_common, probe, vote
+
+
+def drawn(samples, width, seed=0):
+    return torch.randn(samples, width, generator=torch.Generator().manual_seed(seed))
+
+
+def test_the_nearest_are_the_most_alike_others_by_cosine():
+    x = drawn(30, 4)
+    unit = x.numpy() / np.linalg.norm(x.numpy(), axis=1, keepdims=True)
+    indices, cosines = nearest(x, 5)
+    for i in range(30):
+        order = sorted((j for j in range(30) if j != i), key=lambda j: -unit[i] @ unit[j])[:5]
+        assert indices[i].tolist() == order
+        np.testing.assert_allclose(cosines[i].numpy(), [unit[i] @ unit[j] for j in order], atol=1e-6)
+    assert nearest(x[:3])[0].shape == (3, 2), "no more neighbours than others"
+
+
+def test_neighbours_vote_with_the_exponential_of_their_cosine():
+    x, y = drawn(60, 5, seed=1), torch.arange(60) % 4
+    unit = x.double().numpy() / np.linalg.norm(x.double().numpy(), axis=1, keepdims=True)
+    for i, named in enumerate(vote(x, y).tolist()):
+        order = sorted((j for j in range(60) if j != i), key=lambda j: -unit[i] @ unit[j])[:20]
+        votes = [sum(math.exp(unit[i] @ unit[j] / 0.07) for j in order if y[j] == label) for label in range(4)]
+        assert named == int(np.argmax(votes))
+
+
+def test_the_probe_of_a_sample_is_a_ridge_regression_on_the_other_folds():
+    x, y = drawn(40, 3, seed=2) * torch.tensor([1.0, 5.0, 0.1]) + 3, torch.arange(40) % 3
+    z = (x.double().numpy() - x.double().numpy().mean(0)) / x.double().numpy().std(0)
+    targets = np.eye(3)[y.numpy()]
+    named = probe(x, y)
+    for fold in range(5):
+        held = np.arange(40) % 5 == fold
+        a = np.concatenate([z[~held], np.ones((32, 1))], 1)
+        rows = np.concatenate([a, np.diag([math.sqrt(0.01 * 40)] * 3 + [0.0])])  # the penalty as further rows of a least squares problem
+        weights = np.linalg.lstsq(rows, np.concatenate([targets[~held], np.zeros((4, 3))]), rcond=None)[0]
+        assert named[held].tolist() == (np.concatenate([z[held], np.ones((8, 1))], 1) @ weights).argmax(1).tolist()
+
+
+def test_what_neighbours_share_does_not_see_rotation_or_scale_and_is_small_for_strangers():
+    x = drawn(200, 8)
+    rotation, _ = torch.linalg.qr(drawn(8, 8, seed=3))
+    assert neighbours_in_common(x, 7 * x @ rotation) == 1
+    assert neighbours_in_common(x, drawn(200, 3, seed=4)) == pytest.approx(20 / 199, abs=0.04)
+
+
+def test_embeddings_apart_by_class_are_above_chance_and_noise_is_not():
+    y = torch.arange(300) % 3
+    apart = torch.nn.functional.one_hot(y, 3).float() + 0.1 * drawn(300, 3)
+    metrics = FEATURES.measure(apart, y)
+    assert metrics["knn"] == metrics["probe"] == 1
+    assert metrics["neighbours"] is None
+    assert FEATURES.against_chance(apart, y).above
+    noise = FEATURES.against_chance(drawn(300, 3, seed=5), y)
+    assert noise.tells
+    assert not noise.above
+    assert not UNLABELLED.against_chance(torch.ones(9, 2), torch.zeros(9, dtype=torch.int64)).above
+
+
+def test_methods_are_taken_or_refused_by_what_they_declare():
+    able = {name for name in REGISTRY.own_names() if not why_not_features(REGISTRY.get(name).card)}
+    assert {"embed", "tokens", "proteus", "pseudo_classes", "rkd", "sp", "cc", "srd", "pkt", "fitnet", "at", "rsd"} <= able
+    refused = {"hinton", "dkd", "crd", "cskd", "simkd", "srrl", "deit_hard", "ensemble_losses", "fsp", "fitnet_two_stage", "dml", "bss"}
+    assert not refused & able
+
+
+# Networks -------------------------------------------------------------------------------------------------------------
+
+
+def headless(name, **more):
+    spec = NetworkSpec(name=name, classes=0)
+    return build_network(spec, channels=3, side=32, mean=[0.5], std=[0.5], seed=0, **more)
+
+
+@pytest.mark.parametrize("name", ["resnet8", "test_vit", "test_convnext", "test_efficientnet"])
+def test_a_backbone_gives_its_embedding_and_timm_without_a_classifier_gives_the_same(name):
+    network = headless(name).eval()
+    shapes = measure_shapes(network, (3, 32, 32))
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    outputs = network(images, zoo.Need.EMBEDDING | zoo.Need.LOGITS)
+    assert outputs.embedding.shape == (2, shapes.embedding)
+    assert (shapes.classes, shapes.classifier) == (0, None)
+    again = timm.create_model(name, num_classes=0, **({"img_size": 32} if name == "test_vit" else {}))
+    again.load_state_dict(network.model.state_dict())
+    torch.testing.assert_close(again.eval()(network.normalise(images)), outputs.embedding)
+
+
+def test_weights_with_a_classifier_become_a_backbones(tmp_path):
+    whole = timm.create_model("test_efficientnet", num_classes=7)
+    save_file(whole.state_dict(), tmp_path / "w.safetensors")
+    spec = NetworkSpec(name="test_efficientnet", classes=0, start=f"file:{'0' * 64}")
+    network = build_network(spec, channels=3, side=32, mean=[0.5], std=[0.5], seed=1, weights=tmp_path / "w.safetensors")
+    own = network.model.state_dict()
+    assert not [key for key in own if key.startswith("classifier")]
+    assert all(torch.equal(value, whole.state_dict()[key]) for key, value in own.items())
+
+
+def test_a_backbones_weights_start_a_network_with_a_fresh_classifier(tmp_path):
+    backbone = timm.create_model("test_efficientnet", num_classes=0)
+    save_file(backbone.state_dict(), tmp_path / "b.safetensors")
+    spec = NetworkSpec(name="test_efficientnet", classes=4, start=f"file:{'0' * 64}")
+    network = build_network(spec, channels=3, side=32, mean=[0.5], std=[0.5], seed=1, weights=tmp_path / "b.safetensors", head="fresh")
+    assert network.fresh_head
+    assert torch.equal(network.model.conv_stem.weight, backbone.conv_stem.weight)
+    with pytest.raises(InputError, match="2 missing"):
+        build_network(spec, channels=3, side=32, mean=[0.5], std=[0.5], seed=1, weights=tmp_path / "b.safetensors")
+
+
+def test_a_network_that_gives_maps_is_refused():
+    spec = NetworkSpec(name="module:maps", classes=0)
+    with pytest.raises(InputError, match=r"\(4, 30, 30\) per image; expected an embedding"):
+        build_network(spec, channels=3, side=32, mean=[0.5], std=[0.5], seed=0, module=nn.Conv2d(3, 4, 3))
+
+
+# A bench --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def stripped(tmp_path_factory):
+    """A ViT that learned the digits with labels, and lost its classifier: the file of its weights."""
+    torch.manual_seed(0)
+    digits = load("digits")
+    model = timm.create_model("test_vit", num_classes=10, img_size=32, in_chans=1)
+    x = torch.nn.functional.interpolate(digits.train.images.float() / 255, size=32, mode="bilinear")
+    x = (x - digits.mean[0]) / digits.std[0]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    for _ in range(4):
+        for batch in torch.randperm(len(x)).split(64):
+            loss = nn.functional.cross_entropy(model(x[batch]), digits.train.targets[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    file = tmp_path_factory.mktemp("vit") / "vit.safetensors"
+    save_file({key: value for key, value in model.state_dict().items() if not key.startswith("head.")}, file)
+    return file
+
+
+OPTIONS = {
+    "data": "digits",
+    "task": "features",
+    "student": "digits_student",
+    "recipe": "digits",
+    "epochs": 4,
+    "seeds": "1",
+    "execution": zoo.Execution(jobs=1, threads=1, keep=("student", "predictions")),
+}
+
+
+@pytest.fixture(scope="module")
+def bench(stripped, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("features")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KDZOO_CACHE", str(folder / "cache"))
+        patch.chdir(folder)
+        methods = "rkd,pseudo_classes,embed+tokens,proteus"
+        result = zoo.bench(methods, teacher=f"test_vit:{stripped}@32", name="f", results=str(folder), **OPTIONS)
+    return folder / "f", result
+
+
+def runs_of(folder, method):
+    return next(path for path in sorted((folder / "runs").glob(f"{method}-*")))
+
+
+def test_students_under_a_stripped_vit_come_near_its_neighbours_without_a_label(bench):
+    folder, result = bench
+    assert not result.attrs["failed"]
+    board = pd.read_csv(folder / "leaderboard.csv").set_index("method")
+    assert {"test_knn", "test_probe", "test_neighbours"} <= set(board.columns)
+    assert "test_top1" not in board
+    assert "hinton" not in board.index, "plain KD has nothing to read"
+    alone = board.loc["none", "test_knn"]
+    assert board.loc["teacher", "test_knn"] > 0.9
+    for method in ("rkd", "pseudo_classes"):
+        assert board.loc[method, "test_knn"] > alone + 0.2
+    metrics = json.loads((runs_of(folder, "rkd") / "result.json").read_text())
+    assert metrics["task"] == "features"
+    assert metrics["last"]["test"]["neighbours"] > 0.2
+    assert "top-1 (kNN)" in (folder / "leaderboard.md").read_text()
+
+
+def test_the_tasks_own_loss_is_zero_whatever_the_labels_are():
+    embedding = drawn(6, 3).requires_grad_()
+    for targets in (torch.arange(6), torch.full((6,), -1)):
+        loss = FEATURES.loss(embedding, targets, None, 0.0)
+        (gradient,) = torch.autograd.grad(loss, embedding)
+        assert (loss.item(), float(gradient.abs().max())) == (0, 0)
+
+
+def test_the_students_file_is_one_that_timm_loads_without_a_classifier(bench):
+    folder, _ = bench
+    file = runs_of(folder, "pseudo_classes") / "student.safetensors"
+    model = timm.create_model("digits_student", num_classes=0, in_chans=1, checkpoint_path=str(file))
+    assert model(torch.zeros(1, 1, 8, 8)).shape == (1, 8)
+    assert load_file(file).keys() == model.state_dict().keys()
+
+
+def test_a_backbone_that_was_distilled_starts_a_student_of_classes(bench, place):
+    folder, _ = bench
+    file = runs_of(folder, "pseudo_classes") / "student.safetensors"
+    more = {key: value for key, value in OPTIONS.items() if key not in ("task", "student", "epochs")}
+    plan = zoo.bench("none", teacher="digits_teacher", student=f"digits_student:{file}", results=str(place), epochs=1, **more)
+    assert not plan.attrs["failed"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"methods": "hinton"}, "hinton: reads logits, which no network without a classifier has"),
+        ({"methods": "crd"}, "crd: reads the labels of every sample"),
+        ({"methods": "fsp"}, "fsp: its second stage learns of labels or class scores"),
+        ({"methods": "0.1*ce+embed"}, "task=features has no labels to learn of; leave ce out"),
+        ({"alphas": "0.5"}, "alphas: nothing is learned of labels"),
+        ({"doses": "0.3"}, "doses: nothing is learned of labels"),
+        ({"teacher": "test_vit@32"}, "a teacher of features is not trained here; give test_vit:pretrained"),
+        ({"set": {"recipe.mixup": 0.2}}, "recipe.mixup: needs targets that are classes"),
+        ({"data": "images:nowhere"}, "nowhere: no such folder"),
+    ],
+)
+def test_what_needs_labels_is_refused_by_name_before_any_training(stripped, place, changes, message):
+    request = {"methods": "embed", "teacher": f"test_vit:{stripped}@32", **OPTIONS, **changes}
+    with pytest.raises(InputError) as caught:
+        zoo.bench(request.pop("methods"), results=str(place / "results"), **request)
+    assert message in str(caught.value)
+    assert not (place / "results").exists()
+
+
+def test_a_module_teaches_as_it_is(place):
+    torch.manual_seed(0)
+    teacher = nn.Sequential(nn.Flatten(), nn.Linear(64, 24))
+    outcome = zoo.bench("embed,pkt", teacher=teacher, results=str(place / "results"), **(OPTIONS | {"epochs": 1}))
+    assert not outcome.attrs["failed"]
