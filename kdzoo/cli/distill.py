@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from kdzoo.cli import complete
 from kdzoo.cli.bench_options import takes_options
@@ -12,7 +12,10 @@ from kdzoo.cli.export import ExportFormat, Int8Option
 from kdzoo.cli.output import console, print_text
 from kdzoo.cli.training import training_display
 from kdzoo.runs.options import ONE_RUN, PAIR, RESULTS
-from kdzoo.suite.plan.config import DISTILL_METHOD, DISTILL_RECIPE, DISTILL_STUDENT
+from kdzoo.suite.plan.config import DISTILL_METHOD, DISTILL_RECIPE, DISTILL_STUDENT, UNLABELLED_METHOD
+
+if TYPE_CHECKING:
+    from kdzoo.suite.distill.wish import Wish
 
 
 @takes_options("licence", *ONE_RUN)
@@ -58,15 +61,15 @@ def distill(
     ] = ExportFormat.timm,
     int8: Int8Option = None,
     method: Annotated[
-        str,
+        str | None,
         option(
             text="The distillation method, or a sum of methods.",
-            default=DISTILL_METHOD,
+            default=f"{DISTILL_METHOD}; without labels {UNLABELLED_METHOD}",
             panel=TRAINING,
             metavar="NAME",
             names_of=complete.methods,
         ),
-    ] = DISTILL_METHOD,
+    ] = None,
     recipe: Annotated[
         str,
         option(text="How both networks are trained.", default=DISTILL_RECIPE, panel=TRAINING, metavar="NAME", names_of=complete.recipes),
@@ -108,6 +111,15 @@ def distill(
             panel=PAIR,
         ),
     ] = False,
+    unlabelled: Annotated[
+        bool,
+        option(
+            "--unlabelled",
+            text="The images have no labels, whatever sub-folders they are in: the teacher's embeddings are distilled into a backbone.",
+            default="off",
+            panel=PAIR,
+        ),
+    ] = False,
     **options: Any,
 ) -> int:
     """Distil a large network into a small one on your own images: one method and one recipe, no grid.
@@ -117,10 +129,15 @@ def distill(
     machine of the distilled student, the same student trained alone, and the teacher. The student's weights are a
     safetensors file that plain timm loads; the README beside it has the code. Run the same command to resume.
 
+    With --unlabelled the teacher is any network without its classifier (DINOv2, CLIP, a ResNet), the student a backbone that
+    timm loads with num_classes=0, and the end says how alike the two see images that were held out.
+
     \b
-    Example:
+    Examples:
       kdzoo distill photos/ --teacher my_resnet50.pth --out small/
+      kdzoo distill photos/ --unlabelled --teacher vit_small_patch14_dinov2 --out small/
     """
+    from kdzoo.data.known import UNLABELLED
     from kdzoo.suite.distill.distill import PAGE, distill_folder
     from kdzoo.suite.distill.time_limit import seconds_in
     from kdzoo.suite.distill.verdict import conclusion, table, table_of_width
@@ -128,11 +145,11 @@ def distill(
 
     licence = options.pop("licence")
     wish = Wish(
-        data=f"{FOLDER}{folder}",
+        data=f"{UNLABELLED if unlabelled else FOLDER}{folder}",
         teacher=teacher,
         results=out,
         student=student,
-        method=method,
+        method=method or (UNLABELLED_METHOD if unlabelled else DISTILL_METHOD),
         recipe=recipe,
         epochs=epochs,
         seconds=None if time is None else seconds_in(time),
@@ -144,6 +161,8 @@ def distill(
         int8=None if int8 is None else int8.value,
         licence=licence,
     )
+    if unlabelled:
+        return _print_likeness(wish)
     with training_display() as display:
         verdict = distill_folder(wish, display.handle)
     screen = console()
@@ -151,4 +170,14 @@ def distill(
     screen.print("\n".join(["", *lines, ""]), markup=False, soft_wrap=True)
     print_text(conclusion(verdict))
     screen.print(f"\nweights, classes and how to use them: {out}/; what it confuses: {out}/{PAGE}", markup=False, soft_wrap=True)
+    return 0
+
+
+def _print_likeness(wish: Wish) -> int:
+    from kdzoo.suite.distill.unlabelled import distill_unlabelled
+
+    with training_display() as display:
+        likeness = distill_unlabelled(wish, display.handle)
+    print_text(str(likeness))
+    console().print(f"\nweights and how to use them: {wish.results}/", markup=False, soft_wrap=True)
     return 0

@@ -11,16 +11,21 @@ VOTE_TEMPERATURE = 0.07
 FOLDS = 5
 RIDGE = 1e-2
 """the penalty of the probe, in mean variances of its standardised features"""
+QUERIES = 2000
+"""samples whose neighbours by two networks are compared"""
 ROWS = 1000
 """queries that are compared with all others at once"""
 
 
-def nearest(embeddings: Tensor, count: int = NEIGHBOURS) -> tuple[Tensor, Tensor]:
-    """Of each of (N, D) embeddings the `count` most alike others by cosine, fewer where there are fewer: indices and cosines (N, k)."""
+def nearest(embeddings: Tensor, count: int = NEIGHBOURS, queries: int | None = None) -> tuple[Tensor, Tensor]:
+    """Of each of (N, D) embeddings the `count` most alike others by cosine, fewer where there are fewer: indices and cosines (N, k).
+
+    queries: of so many of the first alone; None for all.
+    """
     unit = torch.nn.functional.normalize(embeddings.float(), dim=1)
     k = min(count, len(unit) - 1)
     found: list[tuple[Tensor, Tensor]] = []
-    for first in range(0, len(unit), ROWS):
+    for first in range(0, min(queries or len(unit), len(unit)), ROWS):
         cosines = unit[first : first + ROWS] @ unit.T
         rows = torch.arange(len(cosines))
         cosines[rows, first + rows] = -torch.inf
@@ -37,8 +42,11 @@ def vote(embeddings: Tensor, targets: Tensor) -> Tensor:
 
 
 def neighbours_in_common(embeddings: Tensor, others: Tensor) -> float:
-    """Which share of the nearest others of a sample is the same for two networks' embeddings (N, D) and (N, D'), mean over samples."""
-    (ours, _), (theirs, _) = nearest(embeddings), nearest(others)
+    """Which share of the nearest others of a sample is the same for two networks' embeddings (N, D) and (N, D'), mean over samples.
+
+    The mean is over the first QUERIES samples, whose others are all.
+    """
+    (ours, _), (theirs, _) = (nearest(one, queries=QUERIES) for one in (embeddings, others))
     return float((ours[:, :, None] == theirs[:, None, :]).any(2).double().mean())
 
 

@@ -88,6 +88,8 @@ def _refuse_recipe(run: Run, shape: tuple[int, int, int], dataset: Dataset) -> N
     }
     if task.several:
         del of_classes["label_smoothing"]  # each column's cross-entropy has it
+    if task.of_features:
+        del of_classes["mixup"], of_classes["cutmix"]  # both networks see the mixed images, and nobody asks what their classes are
     asked = [] if task.of_classes else [name for name, value in of_classes.items() if value]
     problems = [f"recipe.{name}: needs targets that are classes, the data's task is {task.name}" for name in asked]
     if dataset.holds_maps and (of_pixels := recipe.augment.of_pixels):

@@ -235,7 +235,7 @@ def test_a_backbone_that_was_distilled_starts_a_student_of_classes(bench, place)
         ({"alphas": "0.5"}, "alphas: nothing is learned of labels"),
         ({"doses": "0.3"}, "doses: nothing is learned of labels"),
         ({"teacher": "test_vit@32"}, "a teacher of features is not trained here; give test_vit:pretrained"),
-        ({"set": {"recipe.mixup": 0.2}}, "recipe.mixup: needs targets that are classes"),
+        ({"set": {"recipe.label_smoothing": 0.1}}, "recipe.label_smoothing: needs targets that are classes"),
         ({"data": "images:nowhere"}, "nowhere: no such folder"),
     ],
 )

@@ -73,11 +73,11 @@ def distill_folder(wish: Wish, handle: Emit | None = None) -> Verdict:
     prepared, found = plan_distillation(wish, Modules())
     ensure_writable(wish.results)
     notes: list[str] = []
-    listen = partial(_note, notes, tell)
+    listen = partial(keep_note, notes, tell)
     emit_notes(found, listen)
     with create_launcher(LauncherSetup(cache_folder() / "logs" / "distill", device=wish.execution.get("device", "auto"))) as launcher:
         outcome = run_bench(prepared, launcher, listen, retry_failed=True, stop=stop)
-    _refuse_unfinished(outcome, prepared, stop)
+    refuse_unfinished(outcome, prepared, stop)
     verdict = judge(prepared, wish.method, tuple(dict.fromkeys(notes)), Modules())
     leave(wish.results, prepared, verdict, Modules())
     emit_notes(export_too(wish, wish.results, prepared, verdict), tell)
@@ -184,10 +184,10 @@ def distill(
     setup = LauncherSetup(cache_folder() / "logs" / "distill", device=str(options.get("device", "auto")), modules=modules)
     try:
         with open_display(Console(quiet=not progress)) as display, create_launcher(setup, "here") as launcher:
-            listen = partial(_note, notes, display.handle)
+            listen = partial(keep_note, notes, display.handle)
             emit_notes(found, listen)
             outcome = run_bench(prepared, launcher, listen, retry_failed=True, modules=modules, stop=stop)
-        _refuse_unfinished(outcome, prepared, stop)
+        refuse_unfinished(outcome, prepared, stop)
         verdict = judge(prepared, method, tuple(dict.fromkeys(notes)), modules)
         trained, _ = trained_student(kept_run(prepared, verdict), modules, prepared)
         if out is not None:
@@ -198,14 +198,14 @@ def distill(
     return Distilled(trained.model.eval(), verdict.distilled.accuracy, verdict.alone.accuracy, verdict.teacher.accuracy, verdict)
 
 
-def _note(notes: list[str], further: Emit, event: Event) -> None:
+def keep_note(notes: list[str], further: Emit, event: Event) -> None:
     """Pass an event on, and keep the text of a note."""
     if isinstance(event, Note):
         notes.append(event.text)
     further(event)
 
 
-def _refuse_unfinished(outcome: Outcome, prepared: Prepared, stop: Callable[[], bool]) -> None:
+def refuse_unfinished(outcome: Outcome, prepared: Prepared, stop: Callable[[], bool]) -> None:
     """Raise WorkFailed with every run that failed, or where the time was over before all had ended."""
     has_failed = any(prepared.plan.store.run(run_id).state() == "failed" for run_id in outcome.failed)
     if outcome.failed and stop() and not has_failed:

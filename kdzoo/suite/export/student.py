@@ -53,6 +53,26 @@ class Student:
 
 
 def load_student(folder: RunFolder, image_cache: int | None = None) -> tuple[Student, Splits]:
+    """The student of a finished run, and the images of its data (`read_student`).
+
+    Raises InputError too for one that no export can hold, which reads image files and names one class.
+    """
+    student, splits = read_student(folder, image_cache)
+    dataset, name = student.dataset, student.spec.name
+    if dataset.task.of_features:
+        raise InputError(
+            f"{folder.id}: a backbone without classes, and an export names a class; timm loads its weights as they are: "
+            f"timm.create_model({name!r}, num_classes=0, checkpoint_path={str(folder.student)!r})"
+        )
+    if dataset.holds_maps or dataset.task.several:
+        what = "maps, which no image file holds" if dataset.holds_maps else f"several columns of targets, {dataset.task.name}"
+        raise InputError(
+            f"{folder.id}: trained on {what}: an export reads image files and names one class; its weights are {folder.student}"
+        )
+    return student, splits
+
+
+def read_student(folder: RunFolder, image_cache: int | None = None) -> tuple[Student, Splits]:
     """The student of a finished run, and the images of its data.
 
     image_cache: as `folder.load_folder` takes it.
@@ -74,16 +94,6 @@ def load_student(folder: RunFolder, image_cache: int | None = None) -> tuple[Stu
     if spec.name.startswith("module:"):
         raise InputError(f"{folder.id}: its student is a module given from Python ({spec.name}), which no other process can build")
     dataset, splits = load_run_data(located, image_cache)
-    if dataset.task.of_features:
-        raise InputError(
-            f"{folder.id}: a backbone without classes, and an export names a class; timm loads its weights as they are: "
-            f"timm.create_model({spec.name!r}, num_classes=0, checkpoint_path={str(folder.student)!r})"
-        )
-    if dataset.holds_maps or dataset.task.several:
-        what = "maps, which no image file holds" if dataset.holds_maps else f"several columns of targets, {dataset.task.name}"
-        raise InputError(
-            f"{folder.id}: trained on {what}: an export reads image files and names one class; its weights are {folder.student}"
-        )
     network = load_trained_student(located, dataset, splits, Modules()).eval()
     assert isinstance(network, Network | Deployed)
     student = Student(

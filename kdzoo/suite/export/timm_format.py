@@ -73,6 +73,20 @@ def timm_usage(student: Student, reading: Reading) -> Usage:
     )
 
 
+def embedding_usage(student: Student, reading: Reading) -> str:
+    """Code that loads a backbone's weights into timm's network, and prints the embedding of image.jpg."""
+    code, own = tensor_code(reading), helpers(student)
+    small = student.spec.stem == "small"
+    lines = ["import timm", "import torch", *(["from safetensors.torch import load_file"] if small else []), *own, "", *code.imports, ""]
+    lines.append(f"model = {timm_creation(student, reading, None if small else WEIGHTS)}")
+    if small:
+        lines += [f"small_stem(model, {json.dumps(student.spec.name)})", f"model.load_state_dict(load_file({json.dumps(WEIGHTS)}))"]
+    body = [*code.statements, "with torch.no_grad():", "    return model(image)[0]"]
+    return "\n".join(
+        [*lines, "model.eval()", "", "", "def embed(path):", *(f"    {line}" for line in body), "", "", 'print(embed("image.jpg"))']
+    )
+
+
 def timm_creation(student: Student, reading: Reading, weights: str | None) -> str:
     """The call that makes timm build a student's network. weights: the file beside it that it loads."""
     random = student.spec.model_copy(update={"start": "random"})

@@ -28,6 +28,10 @@ DISTILL_METHOD = "hinton"
 """the method of `kdzoo distill`, which works with any two networks"""
 
 
+UNLABELLED_METHOD = "embed+rkd"
+"""that of `kdzoo distill --unlabelled`: the teacher's embedding, and how far the images of a batch are apart by it"""
+
+
 DISTILL_RECIPE = "distill"
 
 
