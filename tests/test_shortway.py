@@ -386,20 +386,54 @@ def test_as_many_epochs_are_planned_as_fit_into_the_time_and_the_same_wish_has_t
         plan_distillation(replace(wish, seconds=0.1), Modules())
 
 
+def lines_of(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] if (run / "metrics.jsonl").exists() else []
+
+
 @pytest.mark.slow
-def test_a_training_that_takes_longer_than_its_time_ends_in_time_with_checkpoints(tmp_path, monkeypatch):
+def test_where_the_time_is_over_early_the_students_of_the_best_validation_epochs_are_judged_by_test_images(tmp_path, monkeypatch):
     photos, teacher = write_images(tmp_path / "photos"), foreign_teacher(tmp_path)
     wish = Wish(f"folder:{photos}", f"wrn_16_2:{teacher}", tmp_path / "out", student="resnet8:random", image_size=32, seconds=900)
+    runs = tmp_path / "out/runs/runs"
 
     def clock() -> float:
-        """As if the time were over when both students have trained an epoch."""
-        return time.monotonic() + 1000 * (len(list((tmp_path / "out/runs/runs").glob("*/metrics.jsonl"))) == 2)
+        """As if the time were over when both students have trained three epochs."""
+        return time.monotonic() + 1000 * (len(list(runs.glob("*"))) == 2 and all(len(lines_of(run)) >= 3 for run in runs.glob("*")))
 
     monkeypatch.setattr(time_limit, "monotonic", clock)
-    with pytest.raises(WorkFailed, match="time: it is over before training has ended"):
+    verdict = distill_folder(wish)
+    cut = verdict.cut_short
+    assert not list(runs.glob("*/result.json"))
+    assert cut is not None
+    assert cut.trained_epochs >= 3
+    assert cut.planned_epochs > cut.trained_epochs
+    for method, epoch in (("hinton", cut.distilled_epoch), ("none", cut.alone_epoch)):
+        (run,) = runs.glob(f"{method}-*")
+        best = min(lines_of(run), key=lambda line: (-line["val"]["top1"], line["val"]["nll"], line["epoch"]))
+        assert epoch == best["epoch"]
+    assert verdict.images == 56
+    assert verdict.validation_images == 0
+    said = f"The time was over after {cut.trained_epochs} of {cut.planned_epochs} epochs."
+    assert said in (tmp_path / "out/README.md").read_text()
+    assert said in (tmp_path / "out/report.html").read_text()
+
+    model = timm.create_model("resnet8", num_classes=4, checkpoint_path=str(tmp_path / "out/student.safetensors"))
+    names = json.loads((tmp_path / "out/classes.json").read_text())
+    assert list(names.values()) == list(verdict.classes)
+    assert sum(p.numel() for p in model.parameters()) == verdict.distilled.parameters
+
+    again, _ = plan_distillation(wish, Modules())
+    assert {planned.run.id for planned in again.plan.students} == {file.parent.name for file in runs.glob("*/checkpoint")}
+
+
+@pytest.mark.slow
+def test_where_the_time_is_over_before_both_students_have_trained_an_epoch_there_is_no_verdict(tmp_path, monkeypatch):
+    photos, teacher = write_images(tmp_path / "photos"), foreign_teacher(tmp_path)
+    wish = Wish(f"folder:{photos}", f"wrn_16_2:{teacher}", tmp_path / "out", student="resnet8:random", image_size=32, seconds=900)
+    planned = tmp_path / "out/runs/runs"
+    monkeypatch.setattr(time_limit, "monotonic", lambda: time.monotonic() + 1000 * planned.exists())
+    with pytest.raises(WorkFailed, match="time: it is over before the teacher and an epoch of both students have ended"):
         distill_folder(wish)
-    assert len(list((tmp_path / "out/runs/runs").glob("*/checkpoint"))) == 2
-    assert not list((tmp_path / "out/runs/runs").glob("*/result.json"))
     assert not (tmp_path / "out/student.safetensors").exists()
 
 

@@ -86,7 +86,7 @@ def distill(
     time: Annotated[
         str | None,
         option(
-            text="How long it may take, such as 2h or 45m: as many epochs are trained as are expected to fit.",
+            text="How long it may take, such as 2h or 45m: as many epochs as are expected to fit; if it ends early, the best so far.",
             default="as long as the epochs take",
             panel=TRAINING,
             metavar="TIME",

@@ -19,7 +19,7 @@ from kdzoo.runs.environment import environment
 from kdzoo.runs.events import Emit, Note
 from kdzoo.runs.predictions import Predictions, write_predictions
 from kdzoo.runs.seals import OWNER
-from kdzoo.runs.store import is_teacher
+from kdzoo.runs.store import RunFolder, is_teacher
 from kdzoo.tasks.classification import CLASSIFICATION
 from kdzoo.tasks.multitask import slices_of
 from kdzoo.training.checkpoint import write_checkpoint
@@ -83,12 +83,9 @@ def finish(cohort: Cohort, member: Member, emit: Emit) -> None:
     if member.run.kind == "pretrain":
         write_checkpoint(member)  # what the second stage starts from
     if "student" in options.keep:
-        spec = member.run.student
-        about = {"architecture": spec.name, "classes": str(spec.classes), OWNER: member.run.id}
-        if names := names_of_scores(member.folder.read_plan()[1]):
-            about["class_names"] = json.dumps(names)
         deployed = member.deployed
-        save_student(member.eval_network, member.folder.student, about, deployed.module if isinstance(deployed, Deployed) else None)
+        module = deployed.module if isinstance(deployed, Deployed) else None
+        save_student(member.eval_network, member.folder.student, student_metadata(member.folder), module)
     best = best_epoch(cohort, member, last)
     oracle = best_on_test(cohort, member, emit) if options.oracle else None
     result = {
@@ -115,6 +112,15 @@ def finish(cohort: Cohort, member: Member, emit: Emit) -> None:
         member.logger.finish(record)
     if "checkpoint" not in options.keep:
         member.folder.checkpoint.unlink(missing_ok=True)
+
+
+def student_metadata(folder: RunFolder) -> dict[str, str]:
+    """What the weights of a run's student say of themselves."""
+    run, about = folder.read_plan()
+    names = names_of_scores(about)
+    return {"architecture": run.student.name, "classes": str(run.student.classes), OWNER: run.id} | (
+        {"class_names": json.dumps(names)} if names else {}
+    )
 
 
 def skipped_steps(member: Member) -> dict[str, int]:

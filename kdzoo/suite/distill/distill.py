@@ -21,16 +21,18 @@ from kdzoo.runs.atomic import ensure_writable, write_bytes, write_json
 from kdzoo.runs.events import Emit, Event, Note, emit_notes
 from kdzoo.runs.options import Execution
 from kdzoo.suite.distill.arrays import data_name
-from kdzoo.suite.distill.judge import held_out, judge, kept_run, trained_student
+from kdzoo.suite.distill.judge import held_out, judge
 from kdzoo.suite.distill.page import build_page
 from kdzoo.suite.distill.plan import plan_distillation
-from kdzoo.suite.distill.time_limit import OVER, is_over, seconds_in
+from kdzoo.suite.distill.time_limit import is_over, seconds_in
+from kdzoo.suite.distill.trained import Trained, after_last_epoch, at_best_epoch
 from kdzoo.suite.distill.verdict import Verdict, conclusion, table
 from kdzoo.suite.distill.wish import FOLDER, Wish
-from kdzoo.suite.export.card import licence_lines
-from kdzoo.suite.export.export import Format, check_request, export
+from kdzoo.suite.export.card import card_words, licence_lines
+from kdzoo.suite.export.export import Format, check_request, write_student
 from kdzoo.suite.export.int8 import Way
-from kdzoo.suite.export.student import load_student
+from kdzoo.suite.export.qat import Teaching
+from kdzoo.suite.export.student import student_of
 from kdzoo.suite.export.timm_format import write_timm
 from kdzoo.suite.plan.config import DISTILL_METHOD, DISTILL_RECIPE
 from kdzoo.suite.plan.jobs import Outcome
@@ -39,6 +41,7 @@ from kdzoo.suite.run.bench import run as run_bench
 from kdzoo.suite.run.display import open_display
 from kdzoo.suite.run.launchers import LauncherSetup, create_launcher
 from kdzoo.suite.run.prepare import Prepared
+from kdzoo.training.finish import student_metadata
 from kdzoo.training.located import Modules
 
 PAGE = "report.html"
@@ -77,33 +80,47 @@ def distill_folder(wish: Wish, handle: Emit | None = None) -> Verdict:
     emit_notes(found, listen)
     with create_launcher(LauncherSetup(cache_folder() / "logs" / "distill", device=wish.execution.get("device", "auto"))) as launcher:
         outcome = run_bench(prepared, launcher, listen, retry_failed=True, stop=stop)
-    refuse_unfinished(outcome, prepared, stop)
-    verdict = judge(prepared, wish.method, tuple(dict.fromkeys(notes)), Modules())
-    leave(wish.results, prepared, verdict, Modules())
-    emit_notes(export_too(wish, wish.results, prepared, verdict), tell)
+    trained = trained_networks(outcome, prepared, wish.method, stop, Modules())
+    verdict = judge(trained, prepared, wish.method, tuple(dict.fromkeys(notes)))
+    emit_notes(deliver(wish, wish.results, trained, verdict), tell)
     return verdict
 
 
-def export_too(wish: Wish, out: Path, prepared: Prepared, verdict: Verdict) -> tuple[str, ...]:
-    """Write the delivered student in the format of a wish into a folder below `out`; what it came to, nothing for timm's own."""
+def trained_networks(outcome: Outcome, prepared: Prepared, method: str, stop: Callable[[], bool], modules: Modules) -> Trained:
+    """What was trained: to the last epoch, or to the best one where the time was over.
+
+    Raises WorkFailed with every run that failed, or where the time was over before both students had ended an epoch.
+    """
+    has_failed = any(prepared.plan.store.run(run_id).state() == "failed" for run_id in outcome.failed)
+    if outcome.failed and stop() and not has_failed:
+        return at_best_epoch(prepared, method, modules)
+    refuse_unfinished(outcome)
+    return after_last_epoch(prepared, method, modules)
+
+
+def deliver(wish: Wish, out: Path, trained: Trained, verdict: Verdict) -> tuple[str, ...]:
+    """Write what a distillation delivers into a folder; a sentence each on what another format than timm's came to.
+
+    That is weights, classes, the code that reads images, README, verdict and its page, and below it the format of a wish.
+    """
+    kept = trained.kept(verdict)
+    student = student_of(kept.located, kept.network, trained.dataset, student_metadata(kept.located.folder))
+    licences = licence_lines(read_record(kept.located.folder))
+    rows = ["    " + line for line in table(verdict)]
+    words = "\n".join([*rows, "", conclusion(verdict), "", "## Licences", "", licences])
+    write_timm(out, student, words)
+    page = build_page(verdict, held_out(trained, verdict), kept.located.run.recipe.augment, licences)
+    write_bytes(out / PAGE, page.encode())
+    write_json(out / "verdict.json", json.loads(json.dumps(asdict(verdict))))
     if wish.format == "timm":
         return ()
     folder = out / wish.format
-    exported = export(kept_run(prepared, verdict).folder, wish.format, folder, int8=wish.int8, image_cache=prepared.options.image_cache)
-    return tuple(f"{folder}: {note}" for note in exported.notes or ("written",))
-
-
-def leave(out: Path, prepared: Prepared, verdict: Verdict, modules: Modules) -> None:
-    """Write what a distillation delivers into a folder: weights, classes, the code that reads images, README, verdict and its page."""
-    folder = kept_run(prepared, verdict).folder
-    student, _ = load_student(folder, prepared.options.image_cache)
-    rows = ["    " + line for line in table(verdict)]
-    licences = licence_lines(read_record(folder))
-    words = "\n".join([*rows, "", conclusion(verdict), "", "## Licences", "", licences])
-    write_timm(out, student, words)
-    augment = kept_run(prepared, verdict).run.recipe.augment
-    write_bytes(out / PAGE, build_page(verdict, held_out(prepared, verdict, modules), augment, licences).encode())
-    write_json(out / "verdict.json", json.loads(json.dumps(asdict(verdict))))
+    ensure_writable(folder)
+    card = card_words(kept.located.folder) if verdict.cut_short is None else words
+    run = trained.distilled.located.run
+    teacher = Teaching(trained.teacher, run.teacher.name) if run.teacher is not None and verdict.kept == "distilled" else None
+    found = write_student(student, trained.splits, teacher, card, wish.format, folder, pixels=False, int8=wish.int8)
+    return tuple(f"{folder}: {note}" for note in found or ("written",))
 
 
 def distill(
@@ -134,7 +151,8 @@ def distill(
     ((images, labels), (images, labels)) of train and test with images (N, H, W[, C]) or (N, C, H, W) uint8 and labels that
     are numbers or names. out: where to leave what the command line leaves in its folder: weights, classes, README, verdict
     and runs; for a folder of images and a student by name. method, recipe and image size are by default those of the
-    command line. time: how long it may take, such as `2h`, in place of epochs. licence: which licences teacher, start and data
+    command line. time: how long it may take, such as `2h`, in place of epochs; where it is over early, both students
+    are those of their best validation epochs (`verdict.cut_short`). licence: which licences teacher, start and data
     may have, `permissive` or `permissive,unknown`; None for any. results: the folder of the runs; None for `out`, or else
     `results`. Trains in this process, through the same trainer as a bench; the same call again trains nothing. The student that
     is returned is the distilled one, unless it is shown to be worse than the one trained alone. execution: how it is executed, as
@@ -187,15 +205,15 @@ def distill(
             listen = partial(keep_note, notes, display.handle)
             emit_notes(found, listen)
             outcome = run_bench(prepared, launcher, listen, retry_failed=True, modules=modules, stop=stop)
-        refuse_unfinished(outcome, prepared, stop)
-        verdict = judge(prepared, method, tuple(dict.fromkeys(notes)), modules)
-        trained, _ = trained_student(kept_run(prepared, verdict), modules, prepared)
+        trained = trained_networks(outcome, prepared, method, stop, modules)
+        verdict = judge(trained, prepared, method, tuple(dict.fromkeys(notes)))
         if out is not None:
-            leave(Path(out), prepared, verdict, modules)
-            notes += export_too(wish, Path(out), prepared, verdict)
+            notes += deliver(wish, Path(out), trained, verdict)
     finally:
         torch.set_num_threads(before)
-    return Distilled(trained.model.eval(), verdict.distilled.accuracy, verdict.alone.accuracy, verdict.teacher.accuracy, verdict)
+    return Distilled(
+        trained.kept(verdict).network.model.eval(), verdict.distilled.accuracy, verdict.alone.accuracy, verdict.teacher.accuracy, verdict
+    )
 
 
 def keep_note(notes: list[str], further: Emit, event: Event) -> None:
@@ -205,10 +223,7 @@ def keep_note(notes: list[str], further: Emit, event: Event) -> None:
     further(event)
 
 
-def refuse_unfinished(outcome: Outcome, prepared: Prepared, stop: Callable[[], bool]) -> None:
-    """Raise WorkFailed with every run that failed, or where the time was over before all had ended."""
-    has_failed = any(prepared.plan.store.run(run_id).state() == "failed" for run_id in outcome.failed)
-    if outcome.failed and stop() and not has_failed:
-        raise WorkFailed(OVER)
+def refuse_unfinished(outcome: Outcome) -> None:
+    """Raise WorkFailed with every run that failed."""
     if outcome.failed:
         raise WorkFailed("\n".join(f"{run_id} failed: {reason}" for run_id, reason in outcome.failed.items()))

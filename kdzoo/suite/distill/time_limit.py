@@ -72,9 +72,14 @@ def with_epochs(plan: Plan, epochs: int) -> Plan:
     return replace(plan, students=students)
 
 
-OVER = "time: it is over before training has ended, since the machine was slower than estimated; the same command resumes"
+OVER = (
+    "time: it is over before the teacher and an epoch of both students have ended, since the machine was slower than estimated; "
+    "the same command resumes"
+)
+FOR_VERDICT = 0.05
+"""the share of the time that is left for judging and writing where training has to be stopped"""
 
 
 def is_over(began: float, seconds: float | None) -> Callable[[], bool]:
-    """Whether the time of a distillation is over, to be asked while it trains; never without a limit."""
-    return lambda: seconds is not None and monotonic() - began > seconds
+    """Whether the time of a distillation that may be used for training is over; never without a limit."""
+    return lambda: seconds is not None and monotonic() - began > (1 - FOR_VERDICT) * seconds

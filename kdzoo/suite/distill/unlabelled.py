@@ -17,8 +17,7 @@ from kdzoo.models.weights import save_student
 from kdzoo.runs.atomic import ensure_writable, write_bytes, write_json
 from kdzoo.runs.events import Emit
 from kdzoo.suite.distill.distill import keep_note, refuse_unfinished
-from kdzoo.suite.distill.judge import located_run
-from kdzoo.suite.distill.time_limit import is_over
+from kdzoo.suite.distill.trained import located_run
 from kdzoo.suite.distill.wish import Wish
 from kdzoo.suite.export.card import licence_lines
 from kdzoo.suite.export.reading import reading_of, tensor_code
@@ -70,14 +69,13 @@ def distill_unlabelled(wish: Wish, handle: Emit | None = None) -> Likeness:
     A bare name of a teacher means its pretrained weights. A fifth of the images is held out. Run the same call again to resume.
     Raises InputError before any work for what cannot be done, and WorkFailed where the run fails.
     """
-    stop = is_over(0.0, None)
     notes: list[str] = []
     listen = partial(keep_note, notes, handle or (lambda event: None))
     prepared = plan_unlabelled(wish)
     ensure_writable(wish.results)
     with create_launcher(LauncherSetup(cache_folder() / "logs" / "distill", device=wish.execution.get("device", "auto"))) as launcher:
-        outcome = run_bench(prepared, launcher, listen, retry_failed=True, stop=stop)
-    refuse_unfinished(outcome, prepared, stop)
+        outcome = run_bench(prepared, launcher, listen, retry_failed=True)
+    refuse_unfinished(outcome)
     likeness = measure_likeness(prepared, wish.method, tuple(dict.fromkeys(notes)))
     leave_backbone(wish, prepared, likeness)
     return likeness

@@ -31,11 +31,22 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class CutShort:
+    """Where the time was over before training had ended: the epoch of each student that validation chose, of those that were trained."""
+
+    distilled_epoch: int
+    alone_epoch: int
+    trained_epochs: int
+    planned_epochs: int
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What the three networks came to.
 
     images: how many the accuracies are of, none of which any of the three was trained on; validation_images of them are
-    validation images, the rest test images: nothing was chosen on either. only_distilled, only_alone: how many of them
+    validation images, the rest test images: nothing was chosen on either. cut_short: where training ended before its schedule did;
+    validation then chose the students, and no validation image is among those that judge. only_distilled, only_alone: how many of them
     the distilled student alone named right, and the student trained alone; difference_low, difference_high: the 95 %
     interval of the difference of their accuracies on the same images (`intervals.paired_difference`), p: of the exact McNemar
     test, by itself. Both are about these two trained networks: another seed gives others. threads, load: with how many threads the
@@ -58,6 +69,7 @@ class Verdict:
     device: str
     load: str
     notes: tuple[str, ...]
+    cut_short: CutShort | None = None
 
     @property
     def kept(self) -> Literal["distilled", "alone"]:
@@ -117,12 +129,21 @@ def conclusion(verdict: Verdict) -> str:
     kept = "" if verdict.kept == "distilled" else " By that interval it is worse, so the student trained alone is the one that is kept."
     test = verdict.images - verdict.validation_images
     both = f"{test} test and {verdict.validation_images} validation images" if verdict.validation_images else f"{test} test images"
+    early = "" if verdict.cut_short is None else f"{_cut_short_words(verdict.cut_short)} "
     return (
-        f"The distilled student has {share:.1%} of the teacher's parameters, takes {time:.0%} of its time for one image, and is "
+        f"{early}The distilled student has {share:.1%} of the teacher's parameters, takes {time:.0%} of its time for one image, and is "
         f"{better} the same student trained alone ({between}, over images, of one seed; it alone is right on "
         f"{verdict.only_distilled} images, the other alone on {verdict.only_alone}; exact McNemar test p = {verdict.p:.2g}{doubt}).{kept} "
         f"Accuracies are of {both} that no network was trained on or chosen by. Times are the shortest of many forwards on this "
         f"machine ({number_of(verdict.threads, 'thread')}, {verdict.device}; {verdict.load})."
+    )
+
+
+def _cut_short_words(cut: CutShort) -> str:
+    return (
+        f"The time was over after {cut.trained_epochs} of {cut.planned_epochs} epochs. Each student is that of its best epoch on the "
+        f"validation images, which therefore judge nothing: epoch {cut.distilled_epoch} distilled, {cut.alone_epoch} alone. The same "
+        f"command resumes the training."
     )
 
 

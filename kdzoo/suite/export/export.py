@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from kdzoo.data.split import Splits
 from kdzoo.errors import InputError
 from kdzoo.models.weights import metadata_of
 from kdzoo.runs.atomic import ensure_writable
@@ -49,17 +50,26 @@ def export(
     check_request(how, pixels=pixels, int8=int8)
     student, splits = load_student(folder, image_cache)
     ensure_writable(out)
-    words = card_words(folder)
-    notes: tuple[str, ...] = ()
+    teacher = teacher_of(folder, student) if int8 == "qat" else None
+    notes = write_student(student, splits, teacher, card_words(folder), how, out, pixels=pixels, int8=int8)
+    return Exported(out, folder.id, notes)
+
+
+def write_student(
+    student: Student, splits: Splits, teacher: Teaching | None, words: str, how: Format, out: Path, *, pixels: bool, int8: Way | None
+) -> tuple[str, ...]:
+    """Write a student in a format into a folder; a sentence each on what it came to.
+
+    teacher: who teaches it while it is quantised (`qat`). words: what is said of it below the code that uses it, in Markdown.
+    """
     if how == "onnx":
-        teacher = teacher_of(folder, student) if int8 == "qat" else None
         written = write_onnx(out, student, splits, words, pixels=pixels, int8=int8, teacher=teacher)
-        notes = (f"opset {written.opset}; {written.agreement}", *([] if written.int8 is None else [int8_line(written.int8)]))
-    elif how == "timm":
+        return (f"opset {written.opset}; {written.agreement}", *([] if written.int8 is None else [int8_line(written.int8)]))
+    if how == "timm":
         write_timm(out, student, words)
     else:
         write_hf(out, student, words)
-    return Exported(out, folder.id, notes)
+    return ()
 
 
 def teacher_of(folder: RunFolder, student: Student) -> Teaching | None:

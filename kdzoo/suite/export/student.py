@@ -89,23 +89,27 @@ def read_student(folder: RunFolder, image_cache: int | None = None) -> tuple[Stu
             f"rm {again}/result.json; kdzoo run {again}"
         )
     located = LocatedRun.read(folder)
-    things = licences_of([read_record(folder)])
-    spec = located.run.student
-    if spec.name.startswith("module:"):
-        raise InputError(f"{folder.id}: its student is a module given from Python ({spec.name}), which no other process can build")
+    if located.run.student.name.startswith("module:"):
+        name = located.run.student.name
+        raise InputError(f"{folder.id}: its student is a module given from Python ({name}), which no other process can build")
     dataset, splits = load_run_data(located, image_cache)
     network = load_trained_student(located, dataset, splits, Modules()).eval()
     assert isinstance(network, Network | Deployed)
-    student = Student(
+    return student_of(located, network, dataset, _kept_metadata(folder)), splits
+
+
+def student_of(located: LocatedRun, network: Network | Deployed, dataset: Dataset, metadata: Mapping[str, str]) -> Student:
+    """A run's student as it ships, from its network in evaluation mode and what its weights say of themselves."""
+    things = licences_of([read_record(located.folder)])
+    return Student(
         network=network,
-        spec=spec,
+        spec=located.run.student,
         dataset=dataset,
         recipe=located.run.recipe,
-        metadata={**_kept_metadata(folder), "licences": list_text(things)},
+        metadata={**metadata, "licences": list_text(things)},
         origin=origin_words(located.run, things),
         from_files=folder_of(str(located.paths.get("data", ""))) is not None,
     )
-    return student, splits
 
 
 def _kept_metadata(folder: RunFolder) -> dict[str, str]:
