@@ -37,6 +37,7 @@ VERBS = [
     ["plot"],
     ["reproduce"],
     ["score"],
+    ["advise"],
     ["verify"],
     ["merge"],
     ["submit"],

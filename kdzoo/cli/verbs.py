@@ -15,7 +15,7 @@ from kdzoo.cli.declare import EXIT_CODES, Command
 PANELS: dict[str, tuple[str, ...]] = {
     "Train and compare": ("bench", "status", "leaderboard", "compare", "report", "plot", "score", "distill", "reproduce"),
     "Rows that prove themselves": ("verify", "merge", "submit"),
-    "Look up": ("methods", "explain", "pairs", "networks", "recipes", "data"),
+    "Look up": ("advise", "methods", "explain", "pairs", "networks", "recipes", "data"),
     "Single networks and runs": ("train", "run", "work", "evaluate", "export", "teachers"),
     "Your own method": ("check",),
 }

@@ -1,0 +1,1 @@
+"""What to try for a pair of networks, before anything is trained, from what benches have measured."""
