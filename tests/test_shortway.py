@@ -205,8 +205,10 @@ def test_python_and_the_command_line_have_one_recipe_image_size_and_method():
     command = {name: parameter.default for name, parameter in inspect.signature(short.distill).parameters.items()}
     here = {name: parameter.default for name, parameter in inspect.signature(distill).parameters.items()}
     wish = {field.name: field.default for field in fields(Wish)}
-    shared = ("method", "recipe", "epochs", "image_size", "seed", "skip_unreadable")
+    shared = ("recipe", "epochs", "image_size", "seed", "skip_unreadable")
     assert [command[name] for name in shared] == [here[name] for name in shared] == [wish[name] for name in shared]
+    assert here["method"] == wish["method"] == DISTILL_METHOD
+    assert command["method"] is None, "DISTILL_METHOD, or another without labels"
     assert recipe_file(command["recipe"]).sizes
 
 
