@@ -11,11 +11,13 @@ QAT = ["torchao>=0.18"]
 EXPORT = ["onnx>=1.16", "onnxscript>=0.5", "onnxruntime>=1.20"]
 RAY = ["ray[default]>=2.40"]
 SLURM = ["submitit>=1.5"]
+TEXT = ["transformers>=5"]
 TEST = [
     *EXPORT,
     *QAT,
     *RAY,
     *SLURM,
+    *TEXT,
     "pytest>=8",
     "pytest-benchmark>=5",
     "pytest-xdist>=3.8",
@@ -74,6 +76,7 @@ setup(
         "slurm": SLURM,
         "export": EXPORT,
         "qat": [*EXPORT, *QAT],
+        "text": TEXT,  # networks of texts: tokenizers comes with it
         "peers": ["torchdistill>=1.1.5"],  # measured beside kdzoo by benchmarks/speed.py
         "test": TEST,
     },

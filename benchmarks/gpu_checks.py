@@ -139,7 +139,11 @@ def methods_step(device: str, precision: str, methods: Sequence[str] | None) -> 
         for teacher in made.teachers.values():
             teacher_store().run(teacher.run.id).plan(teacher.run, teacher.about)
             train_runs(teacher_store(), [teacher.run.id], WorkerOptions(device=device), WorkerState(), lambda _: None, lambda: False)
-        runs = {name: steps.own_loss(planned.run, name) for name in methods or REGISTRY.own_names() if not REGISTRY.get(name).card.pretrain}
+        runs = {
+            name: steps.own_loss(planned.run, name)
+            for name in methods or REGISTRY.names_for_images()
+            if not REGISTRY.get(name).card.pretrain
+        }
         failed = _train(made.store, runs, planned.about, options)
     return check(f"one step of {len(runs)} methods in {precision}", len(failed), 0, not failed, failed=failed, methods=len(runs))
 

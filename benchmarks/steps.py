@@ -189,7 +189,7 @@ def main() -> None:
     parser.add_argument("--methods", help="names, joined with commas (default: the whole zoo)")
     parser.add_argument("--write", type=Path, help="a folder for DATA.json and DATA.md")
     given = parser.parse_args()
-    names = given.methods.split(",") if given.methods else REGISTRY.own_names()
+    names = given.methods.split(",") if given.methods else REGISTRY.names_for_images()
     try:
         for name in names:
             REGISTRY.get(name)

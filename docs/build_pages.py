@@ -438,7 +438,7 @@ Outcomes = Mapping[tuple[str, PairOnTrial], Outcome]
 
 def outcomes() -> Outcomes:
     """What every method comes to on every pair."""
-    return {(name, trial): attempt(name, pair) for trial in TRIALS for pair in [ready(trial)] for name in REGISTRY.own_names()}
+    return {(name, trial): attempt(name, pair) for trial in TRIALS for pair in [ready(trial)] for name in REGISTRY.names_for_images()}
 
 
 def pairs_page(found: Outcomes) -> str:

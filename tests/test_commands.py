@@ -33,6 +33,7 @@ FOLLOWED = {
     "add-your-own.md": "test_add_your_own.py",
     "recipes.md": "test_recipes.py",
     "living-table.md": "suite/test_submit.py",
+    "text.md": "suite/test_text_bench.py",
 }
 """pages whose commands are run in their order, by the test that is named"""
 OTHERS = ["CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "results/README.md", "benchmarks/README.md"]

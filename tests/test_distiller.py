@@ -46,7 +46,7 @@ EPOCHS, BATCH = 10, 6
 OTHER_IMAGES = dict.fromkeys(("crld", "mlld", "mlld_released"), "second view") | {"cskd": "another image of each sample's class"}
 TWO_STAGES = ("ab", "fitnet_two_stage", "fsp", "ft")
 TOKENS = ("deit_hard", "deit_soft")
-SERVED = sorted(set(REGISTRY.own_names()) - {*OTHER_IMAGES, *TWO_STAGES, *TOKENS, "bss"})
+SERVED = sorted(set(REGISTRY.names_for_images()) - {*OTHER_IMAGES, *TWO_STAGES, *TOKENS, "bss"})
 
 
 INPUTS = torch.randn(BATCH, 3, 8, 8, generator=generator(0, "inputs"))

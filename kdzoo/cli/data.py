@@ -82,10 +82,10 @@ DATA_COLUMNS = (
 
 
 def _data_row(name: str, known: DataSource, root: Path | None) -> dict[str, Any]:
-    from kdzoo.data.known import HALVED, folder_of, location_of
+    from kdzoo.data.known import HALVED, location_of, path_of
 
-    is_folder = folder_of(name) is not None
-    path = None if is_folder else location_of(name, root)
+    is_own = path_of(name) is not None
+    path = None if is_own else location_of(name, root)
     return {
         "data": name,
         "train": known.train,
@@ -95,7 +95,7 @@ def _data_row(name: str, known: DataSource, root: Path | None) -> dict[str, Any]
         "description": known.description,
         "here": path is not None,
         "path": path if known.files and path else None,
-        "get": (known.get or f"kdzoo data prepare {HALVED.get(name, name)}") if path is None and not is_folder else None,
+        "get": (known.get or f"kdzoo data prepare {HALVED.get(name, name)}") if path is None and not is_own else None,
     }
 
 
@@ -103,7 +103,7 @@ def _availability(row: Mapping[str, Any]) -> str:
     """Whether a data set is on this machine, or the command that fetches it, or the one that tells how to."""
     if row["get"]:
         return str(row["get"]) if str(row["get"]).startswith("kdzoo ") else f"kdzoo data {row['data']}"
-    return "yes" if row["path"] else "built in" if row["here"] else "your folder"
+    return "yes" if row["path"] else "built in" if row["here"] else "your files"
 
 
 def _size_text(shape: Sequence[int] | None) -> str:
@@ -114,7 +114,10 @@ def _size_text(shape: Sequence[int] | None) -> str:
 @data.command("show", cls=Command, epilog=EXIT_CODES)
 def data_show(
     name: Annotated[
-        str, argument("A data set's name, folder:PATH, or images:PATH for images without labels.", metavar="NAME", names_of=complete.data)
+        str,
+        argument(
+            "A data set's name, folder:PATH, text:PATH, or images:PATH for images without labels.", metavar="NAME", names_of=complete.data
+        ),
     ],
     data_root: DataRoot = None,
     plugin: Plugins = None,
@@ -179,7 +182,7 @@ def data_prepare(
         ) from error
     dataset = load(name, root=root)
     line = (
-        f"{name}: {len(dataset.train.targets)} + {len(dataset.test.targets)} {'maps' if dataset.holds_maps else 'images'}, "
+        f"{name}: {len(dataset.train.targets)} + {len(dataset.test.targets)} {dataset.samples_in_words}, "
         f"{len(dataset.classes)} classes, in {chosen_root(root)}"
     )
     print_text(line)

@@ -8,7 +8,7 @@ from torch import nn
 
 from kdzoo.contract import guard
 from kdzoo.contract.advice import Networks
-from kdzoo.contract.card import why_not_features
+from kdzoo.contract.card import Card, why_not_features
 from kdzoo.contract.diagnosis import diagnose
 from kdzoo.contract.faults import MethodFault, fault_of_module
 from kdzoo.contract.heads import Head, fault_of_heads, heads_for, heads_of, shapes_of_column
@@ -63,6 +63,9 @@ def build_objective(
     heads = heads_of(task, teacher_columns)
     for term in terms:
         needs = term.method.card.needs
+        if fault := fault_of_maps(term.method.card, student):
+            problems.append(f"{term.name}: {fault}")
+            continue
         if {Need.STAGES, Need.PREACT} & set(needs.student.outputs & needs.teacher.outputs) and not stages:
             problems.append(f"{term.name}: the two networks have no stages to pair ({_names(student)} under {_names(teacher)})")
             continue
@@ -131,6 +134,18 @@ def _build(method: Method, student: Shapes, teacher: Shapes, facts: DataFacts) -
     if fault := fault_of_module(module):
         raise MethodFault(f"{called(method)} at {method.card.origin}: {fault}")
     return module
+
+
+def fault_of_maps(card: Card, student: Shapes) -> str:
+    """Why a method cannot learn with networks such as the student, of images or of texts; empty where it can."""
+    if not student.sequences:
+        return "reads the hidden states of texts, but these are networks of images" if card.of_texts_alone else ""
+    if card.reads_maps and card.maps == "grids":
+        own = '; declare maps="any" if it can read states (D, 1, L) over tokens' if card.outside else ""
+        return f"reads maps over the height and width of images, but these are networks of texts{own}"
+    if card.family == "gradients" or card.pixels:
+        return "looks at gradients by the pixels of images, but these are networks of texts"
+    return ""
 
 
 def _missing(role: str, shapes: Shapes, need: Need) -> Iterator[str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from kdzoo.contract.needs import Need, Needs, Pass
+from kdzoo.contract.needs import MAPS, Need, Needs, Pass
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,10 @@ DEFAULT_SEARCH_DOSES: Mapping[Family, tuple[float, ...]] = {
 """in which order a method that declares none tries doses: what matches maps or relations is best small beside cross-entropy"""
 
 
+MapsRead = Literal["grids", "sequences", "any"]
+"""over what the maps lie that a method can read: the height and width of images, the tokens of texts, or whatever they lie over"""
+
+
 @dataclass(frozen=True)
 class Card:
     """All that `@register` declares of a method."""
@@ -123,11 +127,23 @@ class Card:
     """(file, qualified name): two registrations with the same definition are the same method, defined again"""
     stages: StagesRead | Callable[[Any], StagesRead] = "paired"
     """which maps it is handed, or a function of the method that says so, where that hangs on a hyper-parameter"""
+    maps: MapsRead = "grids"
+    """over what the maps lie that it can read"""
 
     @property
     def trains_classifier(self) -> bool:
         """Whether the loss reaches the classifier that is shipped, so that alpha = 1 makes sense."""
         return bool(self.deploys) or Need.LOGITS in self.needs.student or Need.NETWORK in self.needs.student
+
+    @property
+    def of_texts_alone(self) -> bool:
+        """Whether it can learn from networks of texts alone."""
+        return self.maps == "sequences" and self.reads_maps
+
+    @property
+    def reads_maps(self) -> bool:
+        """Whether it reads maps of either network."""
+        return bool((self.needs.student.outputs | self.needs.teacher.outputs) & MAPS)
 
     @property
     def no_dose(self) -> str:

@@ -62,6 +62,10 @@ class Methods(Registry[type[Method]]):
         """The names of kdzoo's own methods, without those of plugins and installed packages."""
         return [name for name in self.names() if self.get(name).__module__.startswith("kdzoo.")]
 
+    def names_for_images(self) -> list[str]:
+        """The same without those that read the hidden states of texts."""
+        return [name for name in self.own_names() if not self.get(name).card.of_texts_alone]
+
     def create(self, name: str, hyperparameters: Mapping[str, Any]) -> Method:
         """The method with these hyper-parameters; raises InputError with every fault of theirs."""
         return instance_of(self.get(name), hyperparameters)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from pydantic import create_model
 
 from kdzoo.contract.batch import Batch
-from kdzoo.contract.card import Card, Coefficients, Family, PretrainStage, Setting, Source, StagesRead, default_search
+from kdzoo.contract.card import Card, Coefficients, Family, MapsRead, PretrainStage, Setting, Source, StagesRead, default_search
 from kdzoo.contract.code_version import version_of
 from kdzoo.contract.infer import infer_needs
 from kdzoo.contract.method import Method
@@ -48,6 +48,7 @@ def register(
     detaches: str = "",
     remembers: bool = False,
     stages: StagesRead | Callable[[Any], StagesRead] = "paired",
+    maps: MapsRead = "grids",
 ) -> Callable[[AnyDefinition], AnyDefinition]:
     """Register a Method, or a function `(student, teacher, batch, *, hyperparameters...) -> Tensor`, under a name.
 
@@ -69,6 +70,7 @@ def register(
     `kdzoo.Distiller` runs in several processes, the loss is then computed on their joint batch, so that all keep the same.
     stages: which maps `build` and `loss` are handed: `paired` one to one, each network's own `last`, or all of each
     network's `own`; a function of the method where that depends on a hyper-parameter.
+    maps: over what they may lie: the `grids` of images, the `sequences` of texts, or `any`; other networks are refused before training.
     Raises InputError for a definition that cannot be called as a method is, and where another one has the name already.
     """
 
@@ -107,6 +109,7 @@ def register(
             plugin=plugin_being_loaded(),
             outside=definition.__module__.partition(".")[0] != "kdzoo",
             stages=stages,
+            maps=maps,
             definition=(site.file, site.name),
         )
         if search is None:

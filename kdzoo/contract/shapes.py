@@ -30,7 +30,8 @@ class StageShape:
 class Shapes:
     """What a network's outputs measure for one image, as a probe found them; `embedding` is a width.
 
-    preact, distilled: whether the network gives pre-activation maps, and has a distillation token.
+    preact, distilled: whether the network gives pre-activation maps, and has a distillation token. sequences: whether it is one of
+    texts, whose stages (D, 1, L) lie over tokens.
     classifier: a frozen copy of the module from embedding (B, D) to logits; None where there is no single one.
     fresh: makes a new network of the same architecture with a random start of its own, images (uint8) -> logits.
     """
@@ -40,6 +41,7 @@ class Shapes:
     stages: tuple[StageShape, ...]
     preact: bool = True
     distilled: bool = False
+    sequences: bool = False
     classifier: nn.Module | None = field(default=None, compare=False, repr=False)
     fresh: Callable[[], nn.Module] | None = field(default=None, compare=False, repr=False)
 

@@ -35,7 +35,7 @@ class Raw:
     are (`labels.map_labels`). Of a task of measured numbers they are these, and `classes` names the one output. notes: what was
     passed over in reading, a sentence each. task: what is learned of the labels. further: more columns of labels of the same
     samples, of which a bench can learn several (`--columns`); column: the name of the first, which alone is part of what a sample is
-    known by.
+    known by. of_text: whether the rows are the bytes of texts, (N, 1, W), zeros after each (`texts`).
     """
 
     train: tuple[Array, Any]
@@ -45,6 +45,7 @@ class Raw:
     task: Task = CLASSIFICATION
     further: tuple[FurtherColumn, ...] = ()
     column: str = "class"
+    of_text: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,8 @@ def make_dataset(name: str, raw: Raw, source: str = "") -> Dataset:
         digest.update(len(part.digests).to_bytes(8, "big"))
         digest.update(part.digests.tobytes())
     train, test = parts["train"], parts["test"]
-    mean, std = STATISTICS.get(name) or statistics(train.pixels)
+    mean, std = ((0.0,), (1.0,)) if raw.of_text else STATISTICS.get(name) or statistics(train.pixels)
+    plain = [] if raw.of_text else _one_colour_notes(train, test)
     columns = (ColumnNames(raw.column, labels.classes), *(ColumnNames(name, one.classes) for name, one in further.items()))
     return Dataset(
         name=name,
@@ -105,10 +107,11 @@ def make_dataset(name: str, raw: Raw, source: str = "") -> Dataset:
         fingerprint=digest.hexdigest(),
         mean=mean,
         std=std,
-        notes=(*raw.notes, *labels.notes, *_repeat_notes(train, test), *_one_colour_notes(train, test)),
+        notes=(*raw.notes, *labels.notes, *_repeat_notes(train, test, "text" if raw.of_text else "image"), *plain),
         source=source,
         task=raw.task,
         columns=columns if further else (),
+        holds_texts=raw.of_text,
     )
 
 
@@ -197,8 +200,8 @@ def _sort(images: Array, labels: Array) -> _Part:
     )
 
 
-def _repeat_notes(train: _Part, test: _Part) -> list[str]:
-    """Notes on images that occur twice, named by their number in the source."""
+def _repeat_notes(train: _Part, test: _Part, noun: str) -> list[str]:
+    """Notes on samples that occur twice, named by their number in the source."""
     count = len(train.keys)
     places = {"train": range(count), "test": range(count, count + len(test.keys))}
 
@@ -207,7 +210,7 @@ def _repeat_notes(train: _Part, test: _Part) -> list[str]:
 
     keys = np.concatenate([train.keys, test.keys])
     labels = torch.cat([train.targets, test.targets]).numpy()
-    return find_repeats(keys, labels, list(places.items())).sentences(name)
+    return find_repeats(keys, labels, list(places.items())).sentences(name, noun)
 
 
 def _one_colour_notes(train: _Part, test: _Part) -> list[str]:

@@ -78,7 +78,8 @@ class Dataset:
     mean, std: of [0, 1] pixels. notes: what was mapped, skipped or found twice, a sentence each. source: where the
     images come from. origins: where each part comes from, in a few words. scales: with which deep grey values of image
     files were decoded (`preprocess.grey_scale`). columns: of a set with several columns of targets all of them, the first of which
-    alone is hashed; none of any other. classes: of the column that is learned, of several the first.
+    alone is hashed; none of any other. classes: of the column that is learned, of several the first. holds_texts: whether its samples
+    are the bytes of texts, (N, 1, 1, W), which networks of texts alone take.
     """
 
     name: str
@@ -95,6 +96,12 @@ class Dataset:
     scales: Mapping[str, float] = field(default_factory=dict, hash=False)
     task: Task = CLASSIFICATION
     columns: tuple[ColumnNames, ...] = ()
+    holds_texts: bool = False
+
+    @property
+    def samples_in_words(self) -> str:
+        """What its samples are."""
+        return "texts" if self.holds_texts else "maps" if self.holds_maps else "images"
 
     @property
     def holds_maps(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ class DataSource:
     files: what its own files have below the root, where kdzoo does not pack them; None for a set that needs no files there.
     get: how to get them; empty for what `kdzoo data prepare` downloads. read: reads its arrays (`sources.Raw`); None for
     the sets that `sources` reads itself. licence: an SPDX identifier, as those say who publish it; None where they do not.
+    installed: where a package of the system puts its files; None where there is no such package.
     """
 
     description: str
@@ -31,6 +32,7 @@ class DataSource:
     get: str = ""
     read: Callable[[], Any] | None = None
     licence: str | None = None
+    installed: str | None = None
 
 
 _OWN = {
@@ -59,17 +61,32 @@ _OWN = {
         "fsdd/recordings",
         licence="CC-BY-SA-4.0",
     ),
+    "glosses": DataSource(
+        "definitions of WordNet's nouns, by 19 kinds of things (texts)",
+        77_418,
+        1_987,
+        19,
+        None,
+        "wordnet/data.noun",
+        "apt-get install wordnet-base (Debian), or copy WordNet 3.0's data.noun there",
+        licence="LicenseRef-WordNet-3.0",
+        installed="/usr/share/wordnet/data.noun",
+    ),
+    "text:PATH": DataSource("your own texts: a CSV file with the columns text and label, or a folder with train.csv and test.csv"),
     "folder:PATH": DataSource("your own images, one sub-folder for each class, perhaps in train/, test/ and val/"),
     "images:PATH": DataSource("your own images without labels, whatever sub-folders they are in; for --task features"),
 }
 
 FOLDER = "folder:"
 """what stands before the path of a folder with a sub-folder for each class"""
+TEXT = "text:"
+"""what stands before the path of a file, or a folder, of labelled texts"""
 UNLABELLED = "images:"
 """what stands before the path of a folder whose images have no labels"""
 
 HALVED = {"cifar10_16": "cifar10", "cifar100_16": "cifar100"}
 """data sets that are another's images at half their side, read from its files"""
+
 
 LICENCE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "LICENCE.txt", "LICENCE.md")
 
@@ -91,18 +108,27 @@ def folder_of(request: str) -> Path | None:
     return Path(os.path.expanduser(path)) if colon and f"{kind}:" in (FOLDER, UNLABELLED) else None
 
 
+def path_of(request: str) -> Path | None:
+    """The same of `text:PATH` too, which may be a file."""
+    if request.startswith(TEXT):
+        return Path(os.path.expanduser(request.removeprefix(TEXT)))
+    return folder_of(request)
+
+
 def location_of(name: str, root: Path | None) -> str | None:
     """Where a data set lies, or None where it has to be downloaded; a download that failed leaves an empty folder."""
     files = DATA.get(name).files
     if files is None:
         return "built in"
-    places: Iterable[Path] = (data_root(root) / HALVED.get(name, name) / "train.npz", data_root(root) / files)
+    installed = DATA.get(name).installed
+    places: list[Path] = [data_root(root) / HALVED.get(name, name) / "train.npz", data_root(root) / files]
+    places += [Path(installed)] if installed else []
     return next((str(place) for place in places if place.is_file() or (place.is_dir() and any(place.iterdir()))), None)
 
 
 def licence_of_data(request: str) -> str:
     """The licence of a data set by name, or of a folder whose LICENSE names one (`SPDX-License-Identifier: CC-BY-4.0`)."""
-    folder = folder_of(request)
+    folder = path_of(request)
     if folder is None:
         source = DATA.find(HALVED.get(request, request))
         return spelled(source.licence if source is not None else None)

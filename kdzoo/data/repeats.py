@@ -34,17 +34,17 @@ class Repeats:
     two_labels: Repeat = Repeat()
     copies: Repeat = Repeat()
 
-    def sentences(self, name: Callable[[int], str]) -> list[str]:
-        """A sentence for each kind of repeat; `name` gives the name of a sample at a place."""
-        nouns = {"val": "validation image", "test": "test image"}
+    def sentences(self, name: Callable[[int], str], noun: str = "image") -> list[str]:
+        """A sentence for each kind of repeat; `name` gives the name of a sample at a place, `noun` says what a sample is."""
+        nouns = {"val": f"validation {noun}", "test": f"test {noun}"}
         sentences = []
         for parts, one in self.shared.items():
             first, second = parts.split("/")
             sentences.append(f"in the {first} part too: {number_of(one.count, nouns[second])}{_examples(one, name)}")
         if self.two_labels.count:
-            sentences.append(f"under two labels: {number_of(self.two_labels.count, 'image')}{_examples(self.two_labels, name)}")
+            sentences.append(f"under two labels: {number_of(self.two_labels.count, noun)}{_examples(self.two_labels, name)}")
         if self.copies.count:
-            copies = number_of(self.copies.count, "training image")
+            copies = number_of(self.copies.count, f"training {noun}")
             sentences.append(
                 f"again in the train part, perhaps on both sides of a validation split: {copies}{_examples(self.copies, name)}"
             )

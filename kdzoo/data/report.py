@@ -39,6 +39,7 @@ def data_record(dataset: Dataset, splits: Splits) -> dict[str, Any]:
         "origins": {**dataset.origins, **({"val": "from train"} if val_from_train else {})},
         "notes": list(dataset.notes),
         **({"maps": True} if dataset.holds_maps else {}),
+        **({"texts": True} if dataset.holds_texts else {}),
         **({} if dataset.task.of_classes else {"task": dataset.task.name}),
         **({"columns": {one.name: len(one.classes) for one in dataset.columns}} if dataset.columns else {}),
     }
@@ -106,6 +107,9 @@ def data_lines(record: Mapping[str, Any], more: str | None = None) -> list[str]:
     channels, height, width = record["shape"]
     count = record["train"] + record["validation"] + record["test"] + record["unused"]
     noun, colour = ("maps", "float32") if record.get("maps") else ("images", "grey" if channels == 1 else "colour")
+    size = f"{height}x{width} {colour}"
+    if record.get("texts"):
+        noun, size = "texts", f"of at most {width} bytes"
     sizes = [
         f"train {record['train']:,}{_origin(record, 'train')}",
         *([f"validation {record['validation']:,}{_origin(record, 'val')}"] if record["validation"] else []),
@@ -115,7 +119,7 @@ def data_lines(record: Mapping[str, Any], more: str | None = None) -> list[str]:
     ]
     source = f", from {record['source']}" if record["source"] else ""
     task = record.get("task") or f"{record['classes']} classes"
-    lines = [f"data: {count:,} {noun}, {task}, {height}x{width} {colour}{source}", f"data: {', '.join(sizes)}"]
+    lines = [f"data: {count:,} {noun}, {task}, {size}{source}", f"data: {', '.join(sizes)}"]
     transfer = transfer_lines(record)  # never cut: they are what was asked for
     lines += [f"data: {note}" for note in record["notes"]]
     if more is None or (len(lines) <= LINES and all(len(line) <= WIDTH for line in lines)):

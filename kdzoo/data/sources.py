@@ -18,10 +18,11 @@ from kdzoo.data.archives import TORCHVISION, from_torchvision, read_packed
 from kdzoo.data.canonical import Array, FurtherColumn, Raw, make_dataset
 from kdzoo.data.dataset import Dataset
 from kdzoo.data.folder import load_folder
-from kdzoo.data.known import DATA, HALVED, DataSource, data_root, folder_of, has_labels, location_of, missing_data
+from kdzoo.data.known import DATA, HALVED, TEXT, DataSource, data_root, folder_of, has_labels, location_of, missing_data, path_of
 from kdzoo.data.labels import map_labels
 from kdzoo.data.listing import list_images, list_without_classes
 from kdzoo.data.superclasses import SUPERCLASSES, superclass_of
+from kdzoo.data.texts import read_glosses, read_texts
 from kdzoo.errors import InputError, KdzooError, unknown
 from kdzoo.text import number_of
 
@@ -43,7 +44,7 @@ def load(
     allow_download: bool = True,
     skip_unreadable: bool = False,
 ) -> Dataset:
-    """A data set by name, `folder:PATH`, or `images:PATH` for a folder whose images have no labels.
+    """A data set by name, `folder:PATH`, `images:PATH` for a folder whose images have no labels, or `text:PATH`.
 
     Looked for as `{root}/{name}/{train,test}.npz`, then as torchvision's own files below the root, then downloaded and
     checked by torchvision; spoken digits as their recordings below the root. root: as `data_root` takes it. image_size,
@@ -54,6 +55,11 @@ def load(
     if (place := folder_of(request)) is not None:
         lists = list_images if has_labels(request) else list_without_classes
         return load_folder(place, image_size, image_cache, skip_unreadable=skip_unreadable, list_files=lists)
+    if request.startswith(TEXT) and (place := path_of(request)) is not None:
+        divided = "" if place.is_dir() else "a fifth of each class, by content"
+        return replace(make_dataset("text", read_texts(place), place.name), origins={"train": "", "test": divided})
+    if request == "glosses":
+        return _glosses(root)
     if request == "digits":
         dataset = make_dataset("digits", _digits(), "scikit-learn")
         return replace(dataset, origins={"train": "", "test": "a fifth, by content"})
@@ -171,10 +177,20 @@ def _fsdd(folder: Path) -> Dataset:
     return replace(make_dataset("fsdd", read_maps(folder / files), f"{files} in the data folder"), origins=origins)
 
 
+def _glosses(root: Path | None) -> Dataset:
+    """The glosses of WordNet's nouns (`data.texts`)."""
+    place = location_of("glosses", root)
+    if place is None:
+        entry = DATA.get("glosses")
+        raise InputError(missing_data("glosses", f"{data_root(root) / str(entry.files)} and {entry.installed}", entry.get))
+    dataset = make_dataset("glosses", read_glosses(Path(place)), "WordNet's data.noun")
+    return replace(dataset, origins={"train": "", "test": "one in 40 of each class, by content"})
+
+
 def data_files(request: str, root: Path | None) -> list[Path]:
     """Where the files of a data set lie: folders, or none for one that is built in."""
-    if (folder := folder_of(request)) is not None:
-        return [folder]
+    if (place := path_of(request)) is not None:
+        return [place.parent if place.is_file() else place]
     location = location_of(request, root)
     if location in (None, "built in"):
         return []

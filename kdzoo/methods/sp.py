@@ -48,6 +48,7 @@ def similarities(features: Tensor) -> Tensor:
     formula="||n(G_s) - n(G_t)||^2 / B^2 of the last map, G = Q Q^T, n dividing each row by its norm",
     zero_at_match=True,
     stages="last",
+    maps="any",
     family="relations",
     disagreements=(
         "The paper, RepDistiller and mdistiller compare the last map alone, as here; Knowledge-Distillation-Zoo takes the mean over three "

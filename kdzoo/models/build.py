@@ -22,6 +22,8 @@ from kdzoo.models.examine import Head, examine
 from kdzoo.models.names import code_of, is_known, require_network_name
 from kdzoo.models.network import Network, heads_of
 from kdzoo.models.state_names import common_prefix
+from kdzoo.models.text import build_text_network
+from kdzoo.models.text_names import text_architecture
 from kdzoo.models.weights import classes_of, load_state, read_input_transform
 from kdzoo.models.zoo._staged import StagedNetwork
 from kdzoo.models.zoo.stem import small_stem
@@ -65,6 +67,10 @@ def build_network(
     fresh = False
     model_channels = channels if state is None else _channels_of(spec.name, state, channels)
     image_size = spec.image_size or (transform.image_size if transform else None)
+    if module is None and (architecture := text_architecture(spec.name)):
+        return build_text_network(
+            spec, architecture, length=image_size, seed=seed, fresh_head=head == "fresh", state=state, where=str(weights)
+        )
     with global_stream(seed, "init"):
         if module is not None:
             model = copy.deepcopy(module)

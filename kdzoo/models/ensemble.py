@@ -44,6 +44,10 @@ class Ensemble(Network):
         return False
 
     @property
+    def gives_sequences(self) -> bool:
+        return cast(Network, self.model[0]).gives_sequences  # type: ignore[index]
+
+    @property
     def gives_preactivations(self) -> bool:
         return cast(Network, self.model[0]).gives_preactivations  # type: ignore[index]
 

@@ -36,7 +36,7 @@ def examine(network: Network, x: Tensor, *, name: str, classes: int | None, head
     else:
         network.layout = _trial(network, lambda: generic.find_layout(network.model, lambda: network.model(x)), name)
         output = generic.scores_of(_trial(network, lambda: network.model(x), name), name)
-    _refuse_shape(output, classes, name)
+    refuse_shape(output, classes, name)
     network.gives = "scores" if classes == 0 else kind_of_scores(output)
     if head == "kept":
         return
@@ -45,7 +45,7 @@ def examine(network: Network, x: Tensor, *, name: str, classes: int | None, head
     if not network.is_timm:
         learner = copy.deepcopy(network)
         in_training = _trial(learner, lambda: learner.model.train()(x), name)
-        _refuse_shape(generic.scores_of(in_training, name), classes, name)
+        refuse_shape(generic.scores_of(in_training, name), classes, name)
 
 
 def _find_taps(network: Network, x: Tensor) -> None:
@@ -75,7 +75,7 @@ def _trial(network: Network, act: Callable[[], Any], name: str) -> Any:
         raise InputError(f"{name}: a forward pass on a trial image fails: {type(error).__name__}: {error}") from error
 
 
-def _refuse_shape(output: Tensor, classes: int | None, name: str) -> None:
+def refuse_shape(output: Tensor, classes: int | None, name: str) -> None:
     """Raises InputError for an output (N, ...) that is not one score per class."""
     if output.ndim == 2 and output.shape[1] == (classes or max(output.shape[1], 2)):
         return

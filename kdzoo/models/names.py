@@ -20,6 +20,8 @@ from kdzoo.contract.registry import Registry, definition_of
 from kdzoo.errors import InputError, add_clause, did_you_mean
 from kdzoo.models import zoo
 from kdzoo.models.committee import members_of_name, register_committee
+from kdzoo.models.text import register_text_network
+from kdzoo.models.text_names import text_architecture
 from kdzoo.models.zoo.mlp import register_mlp, widths_of
 from kdzoo.runs.spec import Normalisation
 
@@ -46,11 +48,13 @@ NETWORKS: Registry[OwnNetwork] = Registry("network")
 
 
 def is_known(name: str) -> bool:
-    """Whether timm can make a network; of a family of any sizes (`mlp_300_30`, `specialists_10x20_resnet8`) is first made known to it."""
+    """Whether timm can make a network; one of a family (`mlp_300_30`, a network of texts) is first made known."""
     if not timm.is_model(name) and (widths := widths_of(name)):
         register_mlp(name, widths)
     if not timm.is_model(name) and (members := members_of_name(name)) and is_known(members[2]):
         register_committee(name, members)
+    if not timm.is_model(name) and (architecture := text_architecture(name)):
+        register_text_network(architecture)
     return timm.is_model(name)
 
 

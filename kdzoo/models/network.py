@@ -134,6 +134,11 @@ class Network(nn.Module):
         return self.is_timm and hasattr(self.model, "head_dist") and len(heads_of(self.model)) == 2
 
     @property
+    def gives_sequences(self) -> bool:
+        """Whether it takes texts, so that its stages are maps over tokens."""
+        return False
+
+    @property
     def gives_preactivations(self) -> bool:
         return self.is_timm and all(isinstance(self._activation_info(position), dict) for position in self.taps)
 

@@ -14,6 +14,7 @@ from kdzoo.errors import InputError
 from kdzoo.models.checkpoints import load_plain_tensors
 from kdzoo.models.names import is_known, network_names
 from kdzoo.models.normalisation import AUTO, normalisation_of
+from kdzoo.models.text_names import HF, keep_architecture, weights_in, with_layers
 from kdzoo.models.weights import metadata_of
 
 Start = Literal["random", "pretrained", "file", "run", "saved"]
@@ -29,6 +30,7 @@ class NetworkRequest:
 
     norm: as `normalisation.normalisation_of` takes it, or `auto`. weights: which of several sets in its file; None for the usual.
     columns: which columns of targets it scores, with weights where it is to be trained; none for all, or what its weights tell.
+    layers: how many of its layers a network of texts has; None for all.
     """
 
     text: str
@@ -41,18 +43,21 @@ class NetworkRequest:
     norm: str | None = None
     weights: str | None = None
     columns: tuple[str, ...] = ()
+    layers: int | None = None
 
 
 def parse_network(text: str) -> NetworkRequest:
-    """`resnet34`, `resnet34:pretrained`, `resnet34:FILE`, `FILE`, a run's id, `saved:FILE`; then options, each after an `@`.
+    """`resnet34`, `resnet34:pretrained`, `resnet34:FILE`, `FILE`, a run's id, `saved:FILE`, `hf:FOLDER`; then options, each after an `@`.
 
-    Options: `@small`, `@SIZE`, `@norm=NAME|MEAN/STD|auto`, `@weights=KEY`, `@columns=NAME+NAME`. A path may hold `@`, `:`
+    Options: `@small`, `@SIZE`, `@norm=NAME|MEAN/STD|auto`, `@weights=KEY`, `@columns=NAME+NAME`, `@layers=N`. A path may hold `@`, `:`
     and blanks, and begin with `~`: what names a file is a file. Ids of runs joined by `+` are an ensemble.
     The architecture of a FILE alone is read from its metadata or its name; raises InputError where neither has it.
     """
     if text.startswith(SAVED):
         return NetworkRequest(text, "", "saved", path=_existing(text, text.removeprefix(SAVED)))
     words, options = _without_options(text)
+    if words.startswith(HF):
+        return _in_folder(text, words, options)
     name, colon, weights = words.partition(":")
     if words.endswith(FILES) and (not colon or _is_file(words)):
         path = _existing(text, words)
@@ -60,12 +65,24 @@ def parse_network(text: str) -> NetworkRequest:
     if not colon:
         if all(RUN_ID.match(part) for part in ensemble_ids(words)):
             return NetworkRequest(text, "", "run", run_id=words, **options)
-        return NetworkRequest(text, name, "random", **options)
+        return NetworkRequest(text, with_layers(name, options.get("layers")), "random", **options)
     if weights in ("random", "pretrained"):
         return NetworkRequest(text, name, weights, **options)  # type: ignore[arg-type]
     if RUN_ID.match(weights):
         return NetworkRequest(text, name, "run", run_id=weights, **options)
     return NetworkRequest(text, name, "file", path=_existing(text, weights), **options)
+
+
+def _in_folder(text: str, words: str, options: dict[str, Any]) -> NetworkRequest:
+    """`hf:FOLDER`, with the folder's weights where it has some, or `hf:FOLDER:random`."""
+    given = words.removeprefix(HF)
+    at_random = given.endswith(":random")
+    folder = Path(given.removesuffix(":random")).expanduser()
+    if not folder.is_dir():
+        raise InputError(f"network {text!r}: no such folder: {folder}")
+    name = keep_architecture(folder, options.get("layers"))
+    path = None if at_random else weights_in(folder)
+    return NetworkRequest(text, name, "random" if path is None else "file", path=path, **options)
 
 
 def pretrained_by_default(text: str) -> str:
@@ -93,11 +110,13 @@ def _without_options(text: str) -> tuple[str, dict[str, Any]]:
             option = (key, value)
         elif equals and key == "columns" and value:
             option = (key, tuple(value.split("+")))
+        elif key == "layers" and value.isdecimal() and int(value) > 0:
+            option = (key, int(value))
         elif "/" in last or last.endswith(FILES):  # a path, which is reported as missing
             break
         else:
             raise InputError(
-                f"network {text!r}: expected @small or @SIZE, @norm=NAME or MEAN/STD, @weights=KEY, @columns=NAME, got @{last}"
+                f"network {text!r}: expected @small or @SIZE, @norm=NAME or MEAN/STD, @weights=KEY, @columns=NAME, @layers=N, got @{last}"
             )
         if option[0] in options:
             raise InputError(f"network {text!r}: @{last}: given twice")

@@ -11,6 +11,7 @@ from kdzoo.models.ensemble import Ensemble
 from kdzoo.models.examine import Head
 from kdzoo.models.network import Network
 from kdzoo.models.request import ensemble_ids
+from kdzoo.models.text_names import is_text_network
 from kdzoo.models.weights import file_sha256
 from kdzoo.runs.spec import NetworkSpec
 from kdzoo.runs.store import RunFolder, teacher_store
@@ -25,6 +26,7 @@ def load_network(
         networks = [load_network(one, dataset, side=side, seed=seed, path=file, modules=modules) for one, file in members]
         return Ensemble(networks)
     assert not isinstance(path, list), "one network has one file"
+    refuse_other_samples(spec, dataset)
     weights = weights_path(spec, path)
     return build_network(
         spec,
@@ -37,6 +39,15 @@ def load_network(
         weights=weights,
         module=modules.get(spec.name),
     )
+
+
+def refuse_other_samples(spec: NetworkSpec, dataset: Dataset) -> None:
+    """Raises InputError for a network of images where the data are texts, and the other way round."""
+    of_texts = is_text_network(spec.name)
+    if of_texts != dataset.holds_texts:
+        hint = "" if of_texts else "; a network of texts is hf:FOLDER"
+        takes = "texts" if of_texts else "images"
+        raise InputError(f"network {spec.name}: takes {takes}, but {dataset.name} has {dataset.samples_in_words}{hint}")
 
 
 def members_of(spec: NetworkSpec, path: WeightFiles) -> list[tuple[NetworkSpec, str | None]]:

@@ -95,6 +95,12 @@ def _refuse_recipe(run: Run, shape: tuple[int, int, int], dataset: Dataset) -> N
     if dataset.holds_maps and (of_pixels := recipe.augment.of_pixels):
         named = ", ".join(f"recipe.augment.{name}" for name in of_pixels)
         problems.append(f"{named}: needs pixels, {dataset.name} has maps; time_shift, time_mask, band_mask and padded crops are for both")
+    if dataset.holds_texts:
+        views = [f"augment.{name}" for name, value in recipe.augment.model_dump(exclude_defaults=True).items() if value]
+        mixes = [name for name in ("mixup", "cutmix") if getattr(recipe, name) is not None]
+        problems += [
+            f"recipe.{name}: {dataset.name} has texts, of which there is one view and which are not mixed" for name in (*views, *mixes)
+        ]
     if run.recipe.augment.cutout > max(shape[1:]):
         problems.append(
             f"recipe.augment.cutout: expected at most {max(shape[1:])}, the side of the images, got {run.recipe.augment.cutout}"

@@ -54,6 +54,7 @@ PUBLISHED = {
     "deit_hard": Published(0.5, 0.5, {}, PAPER),
     "deit_soft": Published(0.9, 0.1, {"temperature": 3.0}, PAPER),
     "dist": Published(1, 2, {"temperature": 4.0, "inter_weight": 1.0, "intra_weight": 1.0}, f"{MMRAZOR}; T from {TTM}"),
+    "distilbert": Published(2, 1, {"temperature": 2.0, "soft_weight": 5.0, "cosine_weight": 1.0}, f"{OWN}, its example for one device"),
     "dkd": Published(1, 1, {"target_weight": 1.0, "nontarget_weight": 8.0, "temperature": 4.0, "warmup": 20}, MD),
     "dml": Published(1, 1, {"peers": 1}, PAPER),
     "ea_dkd": Published(
@@ -95,6 +96,12 @@ PUBLISHED = {
     "nst": Published(1, 50, {}, REP),
     "ofa": Published(1, 1, {"enhancement": 1.5}, f"{OWN}, its example"),
     "ofd": Published(1, 1e-3, {}, OWN),
+    "patientkd": Published(
+        0.3,
+        1,
+        {"temperature": 5.0, "soft_weight": 0.7, "patience_weight": 500.0, "layers": "skip"},
+        f"{OWN}, its example for RTE, T of its grid",
+    ),
     "pefd": Published(1, 25, {"projectors": 3}, OWN),
     "pkd": Published(1, 6, {}, f"{PAPER}, for detection"),
     "pkt": Published(1, 30000 / 64, {}, f"{REP}, the mean over B x B at its batch of 64"),

@@ -46,7 +46,7 @@ def test_options_stand_in_any_order_and_none_twice(tmp_path):
     with pytest.raises(InputError, match="unknown 'imagnet'; did you mean 'imagenet'"):
         parse_network("resnet18:pretrained@norm=imagnet")
     for wrong in ("resnet18@tiny", "resnet18@norm=", "resnet18@mean=3", "resnet18@0"):
-        with pytest.raises(InputError, match=r"expected @small or @SIZE, @norm=.*, @weights=KEY, @columns=NAME, got @"):
+        with pytest.raises(InputError, match=r"expected @small or @SIZE, @norm=.*, @weights=KEY, @columns=NAME, @layers=N, got @"):
             parse_network(wrong)
 
 

@@ -21,9 +21,9 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "method-pairs.md"
 FOUND: dict[tuple[str, PairOnTrial], Outcome] = {}
 """what each method came to on each pair, so that the table needs no second trial"""
 
-NEEDS_A_DISTILLED_STUDENT = [name for name in REGISTRY.own_names() if Need.DISTILLED in REGISTRY.get(name).card.needs.student]
-NEEDS_PREACTIVATIONS = [name for name in REGISTRY.own_names() if Need.PREACT in REGISTRY.get(name).card.needs.teacher]
-UNASSUMING = [name for name in REGISTRY.own_names() if name not in NEEDS_A_DISTILLED_STUDENT]
+NEEDS_A_DISTILLED_STUDENT = [name for name in REGISTRY.names_for_images() if Need.DISTILLED in REGISTRY.get(name).card.needs.student]
+NEEDS_PREACTIVATIONS = [name for name in REGISTRY.names_for_images() if Need.PREACT in REGISTRY.get(name).card.needs.teacher]
+UNASSUMING = [name for name in REGISTRY.names_for_images() if name not in NEEDS_A_DISTILLED_STUDENT]
 
 
 @pytest.fixture(autouse=True)
@@ -34,8 +34,8 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-TRIED = [(trial, name) for trial in TRIALS[1:] for name in REGISTRY.own_names()]
-TRIED = [(TRIALS[0], name) for name in REGISTRY.own_names()] + part_of(TRIED, 12)
+TRIED = [(trial, name) for trial in TRIALS[1:] for name in REGISTRY.names_for_images()]
+TRIED = [(TRIALS[0], name) for name in REGISTRY.names_for_images()] + part_of(TRIED, 12)
 """the pairs and methods of this commit"""
 
 
@@ -80,8 +80,8 @@ def test_the_table_in_the_docs_is_what_came_out():
         for name in missing:
             outcome(name, built)
     text = PAGE.read_text()
-    if len(TRIED) == len(TRIALS) * len(REGISTRY.own_names()):
-        found = {(name, trial): FOUND[name, trial] for trial in TRIALS for name in REGISTRY.own_names()}
+    if len(TRIED) == len(TRIALS) * len(REGISTRY.names_for_images()):
+        found = {(name, trial): FOUND[name, trial] for trial in TRIALS for name in REGISTRY.names_for_images()}
         assert text == pairs_page(found), "run python docs/build_pages.py"
     came_out = {key: {plain_reason(problem) for problem in problems} for key, problems in FOUND.items()}
     in_the_docs = {(name, TRIALS[place]): cell for name, cells in reasons_of(text).items() for place, cell in enumerate(cells)}
@@ -98,7 +98,7 @@ def reasons_of(text: str) -> dict[str, list[set[str]]]:
 @pytest.mark.release
 def test_the_table_in_the_docs_holds_every_method_and_every_pair():
     text = PAGE.read_text()
-    missing = [name for name in REGISTRY.own_names() if f"| [{name}](methods/{name}.md) |" not in text]
+    missing = [name for name in REGISTRY.names_for_images() if f"| [{name}](methods/{name}.md) |" not in text]
     assert missing == [], "run python docs/build_pages.py"
     assert all(f"| {trial.words} | {trial.teacher} | {trial.student} |" in text for trial in TRIALS)
 

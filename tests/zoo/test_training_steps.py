@@ -28,11 +28,11 @@ from kdzoo.training import train as training
 
 ROOT = Path(__file__).resolve().parents[2]
 PHOTOGRAPHS = json.loads((ROOT / "results" / "steps" / "cifar10.json").read_text())
-TRIED = sorted({"hinton", *part_of(REGISTRY.own_names(), 12)})
+TRIED = sorted({"hinton", *part_of(REGISTRY.names_for_images(), 12)})
 """the methods that are trained at this commit; hinton's run knows the teacher"""
 ON_THE_HOST = {"teachers/answers.py", "teachers/cache.py"}
 """files whose reads are of row numbers, which never leave the host"""
-FALLING = {data: [name for name in REGISTRY.own_names() if name not in excused(data)] for data in TRIALS}
+FALLING = {data: [name for name in REGISTRY.names_for_images() if name not in excused(data)] for data in TRIALS}
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_on_photographs_every_method_took_200_steps_under_a_teacher_that_knows_t
     assert PHOTOGRAPHS["data"] == "cifar10"
     assert min(one["teacher_test_top1"] for one in PHOTOGRAPHS["methods"]) > 0.4
     assert {one["method"]: (one["steps"], one["error"]) for one in PHOTOGRAPHS["methods"]} == dict.fromkeys(
-        REGISTRY.own_names(), (STEPS, None)
+        REGISTRY.names_for_images(), (STEPS, None)
     )
 
 
@@ -137,4 +137,4 @@ def test_the_committed_table_is_what_the_record_says():
 
 
 def test_only_methods_of_the_zoo_are_excused():
-    assert {*NOT_MEANT_TO_FALL, *FALLS_LATER["cifar10"]} <= set(REGISTRY.own_names())
+    assert {*NOT_MEANT_TO_FALL, *FALLS_LATER["cifar10"]} <= set(REGISTRY.names_for_images())

@@ -64,8 +64,9 @@ def load_student(folder: RunFolder, image_cache: int | None = None) -> tuple[Stu
             f"{folder.id}: a backbone without classes, and an export names a class; timm loads its weights as they are: "
             f"timm.create_model({name!r}, num_classes=0, checkpoint_path={str(folder.student)!r})"
         )
-    if dataset.holds_maps or dataset.task.several:
-        what = "maps, which no image file holds" if dataset.holds_maps else f"several columns of targets, {dataset.task.name}"
+    if dataset.holds_maps or dataset.holds_texts or dataset.task.several:
+        of_samples = f"{dataset.samples_in_words}, which no image file holds"
+        what = f"several columns of targets, {dataset.task.name}" if dataset.task.several else of_samples
         raise InputError(
             f"{folder.id}: trained on {what}: an export reads image files and names one class; its weights are {folder.student}"
         )

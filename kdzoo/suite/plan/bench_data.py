@@ -51,6 +51,8 @@ def read_images(config: BenchConfig, side: int | None) -> Dataset:
     """The images of a bench with the targets that it learns, decoded for a side where that is given."""
     dataset = load_dataset(config.data, config.data_root, side, config.image_cache, config.skip_unreadable)
     if config.task is not None:
+        if dataset.holds_texts:
+            raise InputError(f"task: features needs images, {dataset.name} has texts")
         return learn(dataset, FEATURES if has_labels(config.data) else UNLABELLED)
     if not has_labels(config.data):
         raise InputError(f"data: {config.data} has no labels; --task features distils embeddings without any")
@@ -99,6 +101,8 @@ def _unlabelled(config: BenchConfig, dataset: Dataset, side: int | None) -> Unla
     """The images without labels that the student is taught on; raises InputError where some of them are test images."""
     if config.transfer_data is None:
         return None
+    if dataset.holds_texts:
+        raise InputError(f"transfer_data: has images, {dataset.name} has texts; --label-fraction and --transfer-classes are for both")
     unlabelled = load_transfer_images(config.transfer_data, ImageFormat.those_of(dataset), config.data_root, side, config.skip_unreadable)
     refuse_test_images(dataset, unlabelled)
     return unlabelled

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from kdzoo.data.known import TEXT
 from kdzoo.errors import InputError, did_you_mean
 from kdzoo.files import CONFIGS
 from kdzoo.runs.fields import parse
@@ -52,7 +53,8 @@ def default_layers(options: Mapping[str, Any]) -> dict[str, Any]:
     default = read_yaml(shipped_files("benches")["digits"])
     if not {"teacher", "student", "recipe"} & set(options) and all(_same(options.get(key), default[key]) for key in ("data", "pairs")):
         return {k: v for k, v in default.items() if k not in AXES} if set(options) & AXES else default
-    usual = read_yaml(CONFIGS / "usual.yaml").get(str(options.get("data", default["data"])), {})
+    data, table = str(options.get("data", default["data"])), read_yaml(CONFIGS / "usual.yaml")
+    usual = table.get(TEXT if data.startswith(TEXT) else data, {})
     own_networks = {"pairs", "teacher", "student"} & set(options)
     return {k: v for k, v in usual.items() if not (k == "pairs" and own_networks)}
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kdzoo.data.known import folder_of, licence_of_data
+from kdzoo.data.known import licence_of_data, path_of
 from kdzoo.errors import InputError
 from kdzoo.models.licences import file_licence, pretrained_licence
 from kdzoo.models.request import ensemble_ids
@@ -35,8 +35,8 @@ def things_of_data(run: Run, paths: Mapping[str, Any]) -> tuple[Licensed, ...]:
 
 def _thing_of_data(part: Part, request: str) -> Licensed:
     """A data set by name, or a folder by its own name: its whole path would name a machine."""
-    folder = folder_of(request)
-    name = request if folder is None else folder.resolve().name
+    path = path_of(request)
+    name = request if path is None else path.resolve().name
     return Licensed(part, name, licence_of_data(request))
 
 

@@ -16,6 +16,8 @@ from kdzoo.models.names import code_of, pretrained_classes, require_network_name
 from kdzoo.models.normalisation import AUTO, normalisation_of
 from kdzoo.models.pairs import pair as named_pair
 from kdzoo.models.request import NetworkRequest, ensemble_ids, parse_network
+from kdzoo.models.text import scored_classes
+from kdzoo.models.text_names import is_text_network, with_layers
 from kdzoo.models.weights import classes_of, file_sha256, read_input_transform
 from kdzoo.runs.about import names_of_scores
 from kdzoo.runs.spec import NetworkSpec, Normalisation
@@ -161,6 +163,10 @@ class NetworkResolver:
         which = None if checkpoint.key == checkpoint.sets[0] else checkpoint.key
         spec = spec.model_copy(update={"start": f"file:{file_sha256(request.path)}", "weights": which})
         offer = Offer(request.text, spec, checkpoint.remarks(request.text), brings_norm=read_input_transform(request.path) is not None)
+        if is_text_network(request.name):
+            if (classes := scored_classes(checkpoint.state)) is None:
+                return replace(offer, misfit="its weights have no classifier")
+            return offer.of_classes(classes, checkpoint.class_names, self.dataset)
         return offer.of_classes(classes_of(checkpoint.state) or self.classes, checkpoint.class_names, self.dataset)
 
     def _from_run(self, request: NetworkRequest, spec: NetworkSpec) -> Offer:
@@ -168,7 +174,8 @@ class NetworkResolver:
         if len(ids := ensemble_ids(request.run_id)) > 1:
             return self._ensemble(request.text, ids)
         network, names = self._network_of_run(run_folder(request.run_id, self.config))
-        start = {"start": f"run:{request.run_id}", "name": network.name, "stem": network.stem, "image_size": network.image_size}
+        name = with_layers(network.name, request.layers)
+        start = {"start": f"run:{request.run_id}", "name": name, "stem": network.stem, "image_size": network.image_size}
         require_network_name(network.name)
         return Offer(request.text, spec.model_copy(update=start), brings_norm=True).of_classes(network.classes, names, self.dataset)
 
