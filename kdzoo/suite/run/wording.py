@@ -32,7 +32,7 @@ def together_words(count: int, seconds: float) -> str:
 
 
 def teacher_words(event: TeacherChecked) -> str:
-    return f"teacher {event.name}: {scores(event)}"
+    return f"teacher {event.name}: {scores(event) or 'gives embeddings, which are compared with its students alone'}"
 
 
 def best_words(best: RunDone) -> str:
