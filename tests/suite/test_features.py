@@ -276,7 +276,7 @@ def photos(place):
 @pytest.mark.slow
 @pytest.mark.usefixtures("train_here")
 def test_a_flat_folder_becomes_a_backbone_that_its_readme_uses(photos, stripped, kdzoo):
-    teacher = ["--teacher", "test_efficientnet:weights.safetensors@norm=0.5", "--student", "test_vit3:random"]
+    teacher = ["--teacher", "test_efficientnet:weights.safetensors@norm=0.5", "--student", "test_resnet:random"]
     save_file(timm.create_model("test_efficientnet", num_classes=7).state_dict(), "weights.safetensors")
     command = ["distill", photos, "--unlabelled", *teacher, "--epochs", 1, "--image-size", 32, "--out", "small"]
     said = kdzoo(*command)
@@ -308,7 +308,7 @@ def test_a_flat_folder_becomes_a_backbone_that_its_readme_uses(photos, stripped,
 )
 def test_what_images_without_labels_cannot_have_is_refused(words, message, kdzoo):
     save_file(timm.create_model("test_efficientnet", num_classes=7).state_dict(), "weights.safetensors")
-    usual = ["--teacher", "test_efficientnet:weights.safetensors", "--student", "test_vit3:random", "--out", "small", "--image-size", 32]
+    usual = ["--teacher", "test_efficientnet:weights.safetensors", "--student", "test_resnet:random", "--out", "small", "--image-size", 32]
     said = kdzoo("distill", "photos", "--unlabelled", *usual, *words)
     assert said.status == 2
     assert message in said.err
