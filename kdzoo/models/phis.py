@@ -48,6 +48,8 @@ def hadamard(width: int) -> Tensor:
     Sylvester's for powers of 2, else the Kronecker product of such a one with Paley's first or second for a prime. Raises InputError
     for a width that has none of these.
     """
+    if width.bit_count() == 1:
+        return _sylvester(width) / math.sqrt(width)
     for halvings in range(width.bit_length()):
         part, rest = divmod(width, 2**halvings)
         if rest:
@@ -66,9 +68,7 @@ def _sylvester(width: int) -> Tensor:
 
 
 def _paley(width: int) -> Tensor | None:
-    """Paley's matrix of +1 and -1 for a width; None where there is none for it. The one of width 1 is a one."""
-    if width in (1, 2):
-        return _sylvester(width)
+    """Paley's matrix of +1 and -1 for a width; None where there is none for it."""
     if _is_prime(width - 1) and width % 4 == 0:
         return torch.eye(width, dtype=torch.float64) + _bordered(width - 1, -1)
     if width % 4 == 0 and _is_prime(width // 2 - 1) and (width // 2 - 1) % 4 == 1:

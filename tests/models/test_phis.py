@@ -45,7 +45,7 @@ def test_every_channel_has_variance_1_and_distances_are_divided_by_the_scale():
     own = standardise(features)
     standardised = own.apply(features)
     torch.testing.assert_close(standardised.var(0), torch.ones(24, dtype=torch.float64))
-    torch.testing.assert_close(torch.cdist(standardised, standardised), torch.cdist(features, features) / own.scale)
+    torch.testing.assert_close(torch.cdist(standardised, standardised), torch.cdist(features, features) / own.scale, rtol=1e-6, atol=1e-6)
 
 
 def test_a_width_without_a_matrix_and_features_without_a_scale_are_refused():
