@@ -44,9 +44,11 @@ def vote(embeddings: Tensor, targets: Tensor) -> Tensor:
 def neighbours_in_common(embeddings: Tensor, others: Tensor) -> float:
     """Which share of the nearest others of a sample is the same for two networks' embeddings (N, D) and (N, D'), mean over samples.
 
-    The mean is over the first QUERIES samples, whose others are all.
+    The mean is over the first QUERIES samples, whose others are all; 0 for a sample that has none.
     """
     (ours, _), (theirs, _) = (nearest(one, queries=QUERIES) for one in (embeddings, others))
+    if not ours.numel():
+        return 0.0
     return float((ours[:, :, None] == theirs[:, None, :]).any(2).double().mean())
 
 
@@ -61,7 +63,7 @@ def probe(embeddings: Tensor, targets: Tensor) -> Tensor:
     y = torch.nn.functional.one_hot(targets, int(targets.max()) + 1).double()
     gram, moments = x.T @ x, x.T @ y
     penalty = torch.full((x.shape[1],), RIDGE * len(x), dtype=torch.float64)
-    penalty[-1] = 0  # the constant
+    penalty[-1] = 1e-9  # the constant, which is free but where nothing is left to fit it to
     named = torch.empty_like(targets)
     for fold in range(min(FOLDS, len(x))):
         held = slice(fold, None, FOLDS)

@@ -86,6 +86,11 @@ def test_embeddings_apart_by_class_are_above_chance_and_noise_is_not():
     assert not UNLABELLED.against_chance(torch.ones(9, 2), torch.zeros(9, dtype=torch.int64)).above
 
 
+def test_a_single_image_has_numbers_too():
+    alone = FEATURES.measure(drawn(1, 3), torch.zeros(1, dtype=torch.int64), drawn(1, 3))
+    assert all(math.isfinite(value) for value in alone.values())
+
+
 def test_methods_are_taken_or_refused_by_what_they_declare():
     able = {name for name in REGISTRY.own_names() if not why_not_features(REGISTRY.get(name).card)}
     assert {"embed", "tokens", "proteus", "pseudo_classes", "rkd", "sp", "cc", "srd", "pkt", "fitnet", "at", "rsd"} <= able

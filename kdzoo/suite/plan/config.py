@@ -28,8 +28,8 @@ DISTILL_METHOD = "hinton"
 """the method of `kdzoo distill`, which works with any two networks"""
 
 
-UNLABELLED_METHOD = "embed+rkd"
-"""that of `kdzoo distill --unlabelled`: the teacher's embedding, and how far the images of a batch are apart by it"""
+UNLABELLED_METHOD = "pseudo_classes"
+"""that of `kdzoo distill --unlabelled`, the best of its bench (results/features)"""
 
 
 DISTILL_RECIPE = "distill"
