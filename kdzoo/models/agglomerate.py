@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from kdzoo.errors import InputError
-from kdzoo.models.build import build_network
-from kdzoo.models.network import Network, freeze
-from kdzoo.models.normalisation import normalisation_of
+from kdzoo.models.backbone import load_backbone
+from kdzoo.models.network import Network
 from kdzoo.models.phis import Standardisation, standardise
-from kdzoo.models.request import parse_network, pretrained_by_default
-from kdzoo.models.weights import file_sha256
-from kdzoo.runs.spec import NetworkSpec
 
 ROWS = 100
 """images that the teachers see at once while their embeddings are measured"""
@@ -56,18 +50,6 @@ def agglomerate(teachers: Sequence[str], images: Tensor) -> Agglomerate:
     Use it with `set={"teacher.norm": "pixels"}`, since it takes images in 0..255. Raises InputError for what names no weights, and for
     a width without a Hadamard matrix.
     """
-    networks = [_network(text, images) for text in teachers]
+    networks = [load_backbone(text, channels=images.shape[1], side=images.shape[2]) for text in teachers]
     standardisations = [standardise(torch.cat([network.logits(part) for part in torch.split(images, ROWS)])) for network in networks]
     return Agglomerate(networks, standardisations).eval().requires_grad_(False)
-
-
-def _network(text: str, images: Tensor) -> Network:
-    """A frozen backbone as it is named; raises InputError for a start that is neither published weights nor a file."""
-    request = parse_network(pretrained_by_default(text))
-    if request.start not in ("pretrained", "file"):
-        raise InputError(f"{text}: expected NAME:pretrained or NAME:FILE as one of several teachers")
-    start = request.start if request.path is None else f"file:{file_sha256(Path(request.path))}"
-    norm = None if request.norm is None else normalisation_of(request.norm)
-    spec = NetworkSpec(name=request.name, classes=0, start=start, stem=request.stem, image_size=request.image_size, norm=norm)
-    channels, side = images.shape[1], images.shape[2]
-    return freeze(build_network(spec, channels=channels, side=side, mean=[0.5], std=[0.5], seed=0, weights=request.path))
