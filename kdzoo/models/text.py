@@ -122,7 +122,7 @@ def build_text_network(
 
 
 def create_model(architecture: TextArchitecture, classes: int) -> nn.Module:
-    """A classifier of texts with random weights, and without dropout, so that a student is the same whatever trains beside it."""
+    """A classifier of texts with random weights, and without dropout, of which recipes say nothing for it."""
     try:
         with _without_notices():
             return _create_model(architecture, classes)
