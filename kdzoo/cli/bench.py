@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,9 +16,11 @@ from kdzoo.cli.output import console
 from kdzoo.cli.training import configure_bench, print_lines, report_failures, train_missing
 from kdzoo.runs.options import RUNNING
 from kdzoo.suite.plan.config import BenchConfig
-from kdzoo.suite.plan.jobs import Outcome
 from kdzoo.suite.plan.layers import quick as quick_options
 from kdzoo.text import number_of
+
+if TYPE_CHECKING:
+    from kdzoo.suite.report.table_files import BenchOutcome
 
 
 @takes_options(*BENCH, before="small_stem")
@@ -97,11 +99,12 @@ def train_searches(config: BenchConfig, *, command: str, retry_failed: bool, dry
     return failed
 
 
-def _end(config: BenchConfig, folder: Path, outcome: Outcome) -> int:
+def _end(config: BenchConfig, folder: Path, outcome: BenchOutcome) -> int:
     """Print the leaderboard, where it lies, and what one may do next; the exit status."""
     from kdzoo.cli.leaderboard import print_leaderboard
+    from kdzoo.suite.report.table_files import write_tables
 
-    print_leaderboard(folder)
+    print_leaderboard(outcome.tables or write_tables(folder))
     print_lines([f"leaderboard: {folder / 'leaderboard.md'}, with leaderboard.csv and runs.csv beside it"])
     if not outcome.failed:
         print_lines([f"next: {_next_command(config, folder)}"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from kdzoo.cli.declare import option
 from kdzoo.cli.lookup import choose_bench
@@ -12,6 +12,9 @@ from kdzoo.cli.output import console
 from kdzoo.cli.table_options import Columns, Filter, Sort, TableFormat, TableFormatOption, filter_and_sort
 from kdzoo.errors import InputError, raise_if_any
 from kdzoo.text import one_line
+
+if TYPE_CHECKING:
+    from kdzoo.suite.report.table_files import Tables
 
 PerClass = Annotated[
     bool,
@@ -76,27 +79,28 @@ def leaderboard(
     elif surface is not None:
         print_surface(folder, surface, axes, output_format, sort, only, columns)
     else:
-        print_leaderboard(folder, output_format, sort, only, columns)
+        from kdzoo.suite.report.table_files import write_tables
+
+        print_leaderboard(write_tables(folder), output_format, sort, only, columns)
     return 0
 
 
 def print_leaderboard(
-    folder: Path,
+    tables: Tables,
     output_format: TableFormat = TableFormat.table,
     sort: str | None = None,
     only: list[str] | None = None,
     columns: str | None = None,
 ) -> None:
-    """Write a bench's tables and print its leaderboard with the verdict."""
+    """Print the leaderboard of a bench with the verdict, from its tables as they were written."""
     from kdzoo.suite.report.columns import ALL_COLUMNS, columns_of, selected
     from kdzoo.suite.report.markdown import as_markdown
     from kdzoo.suite.report.render import render
     from kdzoo.suite.report.sections import sections
-    from kdzoo.suite.report.table_files import write_tables
     from kdzoo.suite.report.terminal import leaderboard_view
 
-    board, bench = write_tables(folder)
-    board = filter_and_sort(board, sort, only, bench.task)
+    bench = tables.bench
+    board = filter_and_sort(tables.board, sort, only, bench.task)
     match output_format:
         case TableFormat.table:
             console().print(leaderboard_view(bench, board, console().width, columns))

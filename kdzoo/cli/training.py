@@ -22,6 +22,7 @@ from kdzoo.suite.run.launchers.launcher import Launcher
 from kdzoo.text import number_of, one_line
 
 if TYPE_CHECKING:
+    from kdzoo.suite.report.table_files import BenchOutcome
     from kdzoo.suite.run.prepare import Prepared
 
 
@@ -43,12 +44,14 @@ def training_display() -> Iterator[Display]:
         yield display
 
 
-def train_missing(config: BenchConfig, *, command: str, retry_failed: bool) -> Outcome:
+def train_missing(config: BenchConfig, *, command: str, retry_failed: bool) -> BenchOutcome:
     """Train the runs of a bench that are not done yet, with its display, and write its tables."""
     print_outline(config)
     if (runs := finished_runs(config)) is not None:
         print_text(nothing_left_text(runs))
-        return Outcome(set(runs))
+        from kdzoo.suite.report.table_files import BenchOutcome
+
+        return BenchOutcome(set(runs))
     with open_launcher(config) as launcher:
         if not is_complete(config):
             launcher.warm_up()  # a worker's imports run while this process imports and plans

@@ -6,7 +6,8 @@ Folders, devices, workers, layout and names are not here: they change no number 
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Literal, Self
+from functools import cached_property
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
@@ -205,10 +206,21 @@ class Run(Spec):
     kind: Literal["train", "pretrain"] = "train"
     engine: int = ENGINE
 
-    @property
+    @cached_property
     def id(self) -> str:
         """`<method>-<12 hex digits>` of the canonical JSON."""
         return self.id_of(canonical_json(self.model_dump(mode="json")))
+
+    def __copy__(self) -> Self:
+        """A copy without the id, since `model_copy` changes what it is made of."""
+        copied = super().__copy__()
+        copied.__dict__.pop("id", None)
+        return copied
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        copied = super().__deepcopy__(memo)
+        copied.__dict__.pop("id", None)
+        return copied
 
     def id_of(self, text: str) -> str:
         """Its id, from its canonical JSON."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
 from kdzoo.runs.atomic import write_bytes
+from kdzoo.suite.plan.jobs import Outcome
 from kdzoo.suite.report.bench import BenchRecords, read_bench
 from kdzoo.suite.report.leaderboard import leaderboard_frame
 from kdzoo.suite.report.markdown import as_markdown
@@ -15,14 +18,28 @@ from kdzoo.suite.report.runs_table import runs_frame
 from kdzoo.text import csv_text
 
 
-def write_tables(folder: Path) -> tuple[pd.DataFrame, BenchRecords]:
-    """Rebuild runs.csv, leaderboard.csv and leaderboard.md from the run folders; the leaderboard and what it is from."""
+class Tables(NamedTuple):
+    """The tables of a bench as they were written: its leaderboard, and the records that it is from."""
+
+    board: pd.DataFrame
+    bench: BenchRecords
+
+
+@dataclass
+class BenchOutcome(Outcome):
+    """How a bench ended, with its tables as they were written; None where nothing was left to do, so that none were."""
+
+    tables: Tables | None = None
+
+
+def write_tables(folder: Path) -> Tables:
+    """Rebuild runs.csv, leaderboard.csv and leaderboard.md from the run folders."""
     bench = read_bench(folder)
     board = leaderboard_frame(bench)
     write_bytes(folder / "runs.csv", as_csv(runs_frame(bench)))
     write_bytes(folder / "leaderboard.csv", as_csv(board))
     write_bytes(folder / "leaderboard.md", as_markdown(bench, board).encode())
-    return board, bench
+    return Tables(board, bench)
 
 
 def as_csv(frame: pd.DataFrame) -> bytes:

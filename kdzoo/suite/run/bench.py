@@ -25,7 +25,7 @@ from kdzoo.suite.plan.sweep import plan as make_plan
 from kdzoo.suite.report.bench import read_bench
 from kdzoo.suite.report.race import Decision, decide, more_seeds, seeds_of_sweeps
 from kdzoo.suite.report.selection import chosen_runs
-from kdzoo.suite.report.table_files import write_tables
+from kdzoo.suite.report.table_files import BenchOutcome, write_tables
 from kdzoo.suite.run.failures import others_than_divergence
 from kdzoo.suite.run.finished import keep_finished
 from kdzoo.suite.run.launchers.launcher import Launcher
@@ -47,7 +47,7 @@ def run(
     modules: Modules | None = None,
     command: str = "",
     stop: Callable[[], bool] = lambda: False,
-) -> Outcome:
+) -> BenchOutcome:
     """Train what is missing of a plan, refit where asked, write the tables; teachers and students are trained by the launcher.
 
     command: the command line or the call that asked for it, which the bench's folder keeps with the configuration. stop: asked
@@ -76,12 +76,12 @@ def run(
         of_refit = train_plan(replace(prepared, plan=plans[1], checked=frozenset()), launcher, emit, retry_failed=retry_failed)
         outcome = Outcome(outcome.done | of_refit.done, {**outcome.failed, **of_refit.failed})
     emit_notes(check_hints([planned.run for planned in prepared.plan.students], outcome.failed), emit)
-    board, _ = write_tables(prepared.plan.folder)
+    tables = write_tables(prepared.plan.folder)
     if prepared.options.wandb is not None:
-        log_leaderboard(WandbSettings(**prepared.options.wandb), prepared.plan.folder, config, board, len(outcome.done), emit)
+        log_leaderboard(WandbSettings(**prepared.options.wandb), prepared.plan.folder, config, tables.board, len(outcome.done), emit)
     if not outcome.failed and modules is None and prepared.options.wandb is None and (files := files_of(prepared, plans)) is not None:
         keep_finished(config, outcome.done, files)
-    return outcome
+    return BenchOutcome(outcome.done, outcome.failed, tables)
 
 
 def run_race(
