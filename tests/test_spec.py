@@ -1,6 +1,7 @@
 """A run's id: equal runs have equal ids whatever words were used, and anything that changes a number changes it."""
 
 import ast
+import copy
 import inspect
 import json
 from pathlib import Path
@@ -146,3 +147,12 @@ def test_type_checkers_see_every_default(module):
         ast.unparse(one) for one in fields if isinstance(one.value, ast.Call) and ast.unparse(one.value.func) == "Field" and one.value.args
     ]
     assert hidden == []
+
+
+def test_a_changed_copy_of_a_run_has_its_own_id_and_an_equal_one_the_same():
+    """The id is kept after it was computed, but a copy that `model_copy` changes has one of its own."""
+    one = run()
+    first = one.id
+    assert one.model_copy(update={"seed": one.seed + 1}).id == run(seed=one.seed + 1).id != first
+    assert one.model_copy(deep=True).id == one.model_copy().id == first
+    assert copy.deepcopy(one) == one
