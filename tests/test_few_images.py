@@ -122,7 +122,7 @@ def test_where_the_head_alone_learns_nothing_below_it_moves(digits):
             clock=Progress(0, 1, step, 2),
             generator=torch.Generator(),
         )
-        member.learn(member.losses({Pass.FIRST: batch.inputs}, None, batch), 8, 2)
+        member.learn(member.losses({Pass.FIRST: batch.inputs}, None, batch, 8), 8, 2)
     changed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {"model.fc.weight", "model.fc.bias"}
 

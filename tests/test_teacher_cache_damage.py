@@ -366,7 +366,7 @@ def test_what_is_known_is_compared_wherever_in_an_epoch_it_begins(tmp_path):
     column = Column(Need.LOGITS, None, (3,), torch.float32)
     cache = TeacherCache(tmp_path, [column], samples=10, views=1, block=2, device=torch.device("cpu"))
     live = Outputs.of({Need.LOGITS: torch.ones(2, 3)}, owner="teacher")
-    page = CachedAnswers(cache, {Pass.FIRST: torch.arange(10)}, NetworkNeeds(Need.LOGITS), forward=lambda _: live, load_inputs=None)
+    page = CachedAnswers(cache, {Pass.FIRST: torch.arange(10)}, NetworkNeeds(Need.LOGITS), lambda _: live, None, ahead=torch.arange(10))
     assert page.first_known() is None
     cache.write(torch.tensor([5]), Outputs.of({Need.LOGITS: torch.full((1, 3), 1.25)}, owner="another"))
     positions = page.first_known()

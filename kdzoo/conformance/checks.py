@@ -27,6 +27,7 @@ from kdzoo.conformance.gradients import (
 from kdzoo.conformance.numbers import (
     has_a_finite_gradient_everywhere,
     is_a_finite_scalar,
+    is_a_mean_over_samples,
     is_continuous_in_alpha,
     is_zero_at_match,
     returns_float32_from_half_precision,
@@ -217,6 +218,12 @@ CHECKS: tuple[Check, ...] = (
         is_zero_at_match,
         (RUNS, WIDTHS),
         _unless("zero_at_match=True is not declared", lambda method: method.card.zero_at_match),
+    ),
+    Check(
+        "a mean over samples",
+        is_a_mean_over_samples,
+        (RUNS, SIZES),
+        _unless("per_sample=True is not declared", lambda method: method.card.per_sample),
     ),
     Check(
         "gradcheck: analytic against numerical gradient",

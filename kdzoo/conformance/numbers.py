@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kdzoo.conformance.case import CLASSES, STUDENT, TEACHER, Fault, backward, case, tensors_of
-from kdzoo.contract.method import Method
+from kdzoo.contract.method import LossWithAux, Method
 from kdzoo.contract.needs import PER_SAMPLE, Need
 from kdzoo.contract.objective import Objective, Term
 from kdzoo.contract.shapes import Shapes, StageShape
@@ -114,6 +114,28 @@ def is_zero_at_match(method: Method) -> None:
             f"zero_at_match=True is declared, but the loss is {loss.item():g} where student and teacher agree: "
             "leave it out, or fix the loss"
         )
+
+
+def is_a_mean_over_samples(method: Method) -> None:
+    """The losses of two parts of a batch, weighed by their sizes, add up to that of the whole."""
+    whole, parts = _loss_of_rows(method, slice(0, 8)), [_loss_of_rows(method, rows) for rows in (slice(0, 3), slice(3, 8))]
+    if not torch.allclose(whole, (3 * parts[0] + 5 * parts[1]) / 8, rtol=1e-4, atol=1e-7):
+        raise Fault(
+            f"per_sample=True is declared, but the loss of 8 samples is {whole.tolist()}, and those of 3 and 5 of them are "
+            f"{parts[0].tolist()} and {parts[1].tolist()}: leave it out, unless the loss is a mean over samples"
+        )
+
+
+def _loss_of_rows(method: Method, rows: slice) -> Tensor:
+    """The loss of some rows of one batch of 8, and the auxiliary loss where there is one."""
+    trial = case(method, batch=8)
+    student, teacher, batch = trial.inputs()
+
+    def cut(tensor: Tensor) -> Tensor:
+        return tensor[rows]
+
+    result = method.loss(student.map(cut), teacher.map(cut), batch.map(cut), trial.module)
+    return torch.stack(list(result)) if isinstance(result, LossWithAux) else result[None]
 
 
 def is_continuous_in_alpha(method: Method) -> None:

@@ -117,8 +117,8 @@ class Card:
     """why it works on images in 0..255 alone, in words; empty where the scale of a network's inputs does not matter"""
     detaches: str
     """what of the student it detaches on purpose, in words; empty where its gradient is that of its value"""
-    remembers: bool
-    """whether its module keeps something of every sample it has seen; several processes then compute it on their joint batch"""
+    per_sample: bool
+    """whether its loss is the mean over samples of what each gives alone; several processes compute any other of their joint batch"""
     outside: bool
     """whether it is a user's or another package's: what it shares with others is then lent to it in copies"""
     plugin: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -13,6 +13,7 @@ from kdzoo.contract import guard
 from kdzoo.contract.batch import Batch, Losses
 from kdzoo.contract.faults import MethodFault, fault_of_loss
 from kdzoo.contract.heads import Head, heads_for, heads_of, outputs_of_column
+from kdzoo.contract.joint import JointBatch
 from kdzoo.contract.method import LossWithAux, Method, ParamGroup, stage_indices
 from kdzoo.contract.needs import NO_NEEDS, Need, Needs, NotProvided
 from kdzoo.contract.outputs import Outputs
@@ -71,8 +72,8 @@ class Objective(nn.Module):
         self.preact = preact
         self.failed_term: str | None = None
         """the name of the term whose loss raised an exception"""
-        self.gather: Callable[[Tensor], Tensor] | None = None
-        """from a tensor (B, ...) of this process's batch to that of all processes' batches, (B', ...), where several train one student"""
+        self.joint: JointBatch | None = None
+        """the batch of all processes, where several train one student"""
         self._copies: dict[str, dict[Need, nn.Module]] = {}
         """the copies of the teacher's modules that users' methods read, which are not parts of this module"""
 
@@ -97,6 +98,8 @@ class Objective(nn.Module):
                 factor = term.coefficient * self._ramp(term.method, batch)
             except NotProvided as error:
                 raise NotProvided(f"{term.name}: {error}") from error
+            if self.joint is not None and term.method.card.per_sample:
+                loss, auxiliary = loss * self.joint.share, None if auxiliary is None else auxiliary * self.joint.share
             parts[term.name] = loss
             distillation = distillation + factor * loss
             if auxiliary is not None:
@@ -110,7 +113,11 @@ class Objective(nn.Module):
 
     def task_loss(self, student: Outputs, batch: Batch) -> Tensor:
         """The task's own loss before its factor: a scalar."""
-        return self.task.loss(student.logits, batch.targets, batch.soft_targets, self.label_smoothing)
+        logits, targets, soft_targets = student.logits, batch.targets, batch.soft_targets
+        if self.joint is not None:  # a mean over the samples that have a label, of which processes may have different numbers
+            gather = self.joint.gather
+            logits, targets, soft_targets = gather(logits), gather(targets), None if soft_targets is None else gather(soft_targets)
+        return self.task.loss(logits, targets, soft_targets, self.label_smoothing)
 
     def loss_of(self, term: Term, student: Outputs, teacher: Outputs | None, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """A term's loss before its factor and its ramp, and its auxiliary loss, where it has one: scalars."""
@@ -155,8 +162,9 @@ class Objective(nn.Module):
             own_student, own_teacher = outputs_of_column(own_student, head.student), outputs_of_column(own_teacher, head.teacher)
             batch = head.batch(batch)
         own_batch = batch.restrict_to(needs.student.outputs, own_stream)
-        if method.card.remembers and self.gather is not None:
-            own_student, own_teacher, own_batch = own_student.map(self.gather), own_teacher.map(self.gather), own_batch.map(self.gather)
+        if self.joint is not None and not method.card.per_sample:
+            gather = self.joint.gather
+            own_student, own_teacher, own_batch = own_student.map(gather), own_teacher.map(gather), own_batch.map(gather)
         if not method.card.outside:
             return method.loss(own_student, own_teacher, own_batch, module)
         inputs = guard.lend(own_student, own_teacher, own_batch, self._copies.setdefault(name, {}))

@@ -46,7 +46,7 @@ def register(
     refuses_mixing: str = "",
     pixels: str = "",
     detaches: str = "",
-    remembers: bool = False,
+    per_sample: bool = False,
     stages: StagesRead | Callable[[Any], StagesRead] = "paired",
     maps: MapsRead = "grids",
 ) -> Callable[[AnyDefinition], AnyDefinition]:
@@ -66,8 +66,9 @@ def register(
     refuses_mixing: why it cannot learn from mixed images; recipes with mixup or CutMix are then refused.
     pixels: why it works on images in 0..255 alone; `kdzoo.Distiller`, whose inputs are normalised already, then refuses it.
     detaches: what of the student it detaches on purpose, so that its gradient is not that of its value.
-    remembers: whether its module keeps something of every sample it has seen, beside parameters (a memory bank, a queue). Where
-    `kdzoo.Distiller` runs in several processes, the loss is then computed on their joint batch, so that all keep the same.
+    per_sample: whether the loss is the mean over the batch of what each sample gives alone, without random draws, batch norm or
+    memories. Where several processes train one student, each then computes it of its own samples; any other loss is computed of
+    their joint batch, which is gathered, so that it is what one process would compute, and memories stay the same in all.
     stages: which maps `build` and `loss` are handed: `paired` one to one, each network's own `last`, or all of each
     network's `own`; a function of the method where that depends on a hyper-parameter.
     maps: over what they may lie: the `grids` of images, the `sequences` of texts, or `any`; other networks are refused before training.
@@ -105,7 +106,7 @@ def register(
             refuses_mixing=refuses_mixing,
             pixels=pixels,
             detaches=detaches,
-            remembers=remembers,
+            per_sample=per_sample,
             plugin=plugin_being_loaded(),
             outside=definition.__module__.partition(".")[0] != "kdzoo",
             stages=stages,

@@ -27,12 +27,43 @@ Inputs = dict[Pass, Tensor]
 
 
 @dataclass(frozen=True)
+class Shard:
+    """The part of every batch that one of several processes has which train together; all of it where there is one."""
+
+    rank: int = 0
+    count: int = 1
+
+    def cut(self, start: int, end: int) -> tuple[int, int]:
+        """Where this part of the positions from `start` to `end` begins and ends: parts follow each other, and differ by one at most."""
+        size = end - start
+        return start + size * self.rank // self.count, start + size * (self.rank + 1) // self.count
+
+    def sizes(self, size: int) -> list[int]:
+        """How many of so many samples each process has."""
+        cuts = [Shard(rank, self.count).cut(0, size) for rank in range(self.count)]
+        return [end - start for start, end in cuts]
+
+    def most(self, size: int) -> int:
+        """The largest of these parts."""
+        return -(-size // self.count)
+
+
+WHOLE = Shard()
+
+
+@dataclass(frozen=True)
 class LoadedBatch:
-    """A batch before augmentation: its positions in the epoch's order (B,) on the CPU, its samples (B,) and their images by pass."""
+    """A batch before augmentation: its positions in the epoch's order (B,) on the CPU, its samples (B,) and their images by pass.
+
+    size: the samples of the whole batch, of which other processes may have a part. before: the sample (1,) with which the first
+    one is mixed, where another process has that; its images then stand before the others.
+    """
 
     positions: Tensor
     index: Tensor
     images: Inputs
+    size: int
+    before: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -47,15 +78,26 @@ class EpochPlan:
     """The order of an epoch's samples, and what each pass shows of them, on a device.
 
     passes: those that are drawn; the first always is. A position is a place in `order`. `epoch` is the one that is drawn,
-    which repeats after `recipe.view_epochs`.
+    which repeats after `recipe.view_epochs`. shard: of which part of every batch `batches` gives the images; the plan itself is the
+    same in all processes.
     """
 
-    def __init__(self, splits: Splits, recipe: Recipe, seed: int, epoch: int, passes: Pass, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        splits: Splits,
+        recipe: Recipe,
+        seed: int,
+        epoch: int,
+        passes: Pass,
+        device: torch.device | str = "cpu",
+        shard: Shard = WHOLE,
+    ) -> None:
         self.splits = splits
         self.recipe = recipe
         self.seed = seed
         self.epoch = recipe.drawn_as(epoch)
         self.device = torch.device(device)
+        self.shard = shard
         self.steps = steps_per_epoch(self.samples, recipe.batch_size, drop_last=recipe.drop_last)
         self.order = order(self.samples, seed, self.epoch)[: self.steps * recipe.batch_size]
         """the sample at each position, (P,) int64 on the CPU"""
@@ -82,41 +124,70 @@ class EpochPlan:
         mixes = draw_mixes(self.recipe, samples=self.samples, height=height, width=width, seed=self.seed, epoch=self.epoch)
         return None if mixes is None else mixes.to(self.device)
 
+    def positions(self, number: int) -> Tensor:
+        """The positions of this shard in batch `number`, (B,) int64 on the CPU."""
+        return torch.arange(*self.shard.cut(*self._bounds(number)))
+
+    def _bounds(self, number: int) -> tuple[int, int]:
+        size = self.recipe.batch_size
+        return number * size, min((number + 1) * size, len(self.order))
+
+    def _position_before(self, number: int) -> Tensor | None:
+        """The position (1,) with whose image the shard's first one is mixed in batch `number`; None where that is the shard's own."""
+        if self.mixes is None or self.shard == WHOLE:
+            return None
+        first, end = self._bounds(number)
+        start, _ = self.shard.cut(first, end)
+        return torch.tensor([start - 1 if start > first else end - 1])
+
     def batches(self, start: int = 0) -> Iterator[LoadedBatch]:
-        """The batches of the epoch from number `start` on, read ahead.
+        """The shard's part of the batches of the epoch from number `start` on, read ahead.
 
         A second view is of the first pass's images, which are not read again.
         """
-        images, size = self.splits.train.images, self.recipe.batch_size
+        images, numbers = self.splits.train.images, range(start, self.steps)
         loaded = {which: one.samples.to(images.device) for which, one in self._loaded_passes().items()}
         order_here, order_there = self.order.to(self.device), self.order.to(images.device)
-        indices = (samples[index] for index in cut_batches(order_there, size, self.steps, start) for samples in loaded.values())
+        indices = (samples[order_there[self._read_at(number)]] for number in numbers for samples in loaded.values())
         with closing(fetch(images, indices, self.device)) as images_in_turn:
-            for number, index in enumerate(cut_batches(order_here, size, self.steps, start), start):
-                positions = torch.arange(number * size, number * size + len(index))
-                yield LoadedBatch(positions, index, {which: next(images_in_turn) for which in loaded})
+            for number in numbers:
+                positions, before = self.positions(number), self._position_before(number)
+                first, end = self._bounds(number)
+                yield LoadedBatch(
+                    positions,
+                    order_here[int(positions[0]) : int(positions[-1]) + 1],
+                    {which: next(images_in_turn) for which in loaded},
+                    size=end - first,
+                    before=None if before is None else order_here[before],
+                )
+
+    def _read_at(self, number: int) -> Tensor | slice:
+        """The positions whose images are read for batch `number`."""
+        positions, before = self.positions(number), self._position_before(number)
+        return slice(int(positions[0]), int(positions[-1]) + 1) if before is None else torch.cat([before, positions])
 
     def load(self, positions: Tensor) -> LoadedBatch:
         """The samples at `positions` (B,) with their images, read now."""
         index = self.order[positions].to(self.device)
         images = self.splits.train.images
-        return LoadedBatch(
-            positions, index, {which: fetch_once(images, one.samples[index], self.device) for which, one in self._loaded_passes().items()}
-        )
+        by_pass = {which: fetch_once(images, one.samples[index], self.device) for which, one in self._loaded_passes().items()}
+        return LoadedBatch(positions, index, by_pass, size=len(positions))
 
     def _loaded_passes(self) -> dict[Pass, PassPlan]:
         return {which: one for which, one in self.passes.items() if PASS_KINDS[which].own_images}
 
     def gather(self, loaded: LoadedBatch, clock: Progress) -> tuple[Inputs, Batch]:
         """The images of a batch as each pass augments and mixes them, and the batch itself, on the device."""
-        index, images = loaded.index, loaded.images
-        inputs: Inputs = {which: self._augment(which, index, images.get(which, images[Pass.FIRST])) for which in self.passes}
-        targets, mixes = self._targets[index], self.mixes
+        mixes, images = self.mixes, loaded.images
+        read = loaded.index if loaded.before is None else torch.cat([loaded.before, loaded.index])
+        own = slice(len(read) - len(loaded.index), None)
+        inputs: Inputs = {which: self._augment(which, read, images.get(which, images[Pass.FIRST]))[own] for which in self.passes}
+        targets = self._targets[read]
         return inputs, Batch(
             inputs=inputs[Pass.FIRST],
-            targets=targets,
-            soft_targets=None if mixes is None else soft_targets(targets, mixes, index, self.splits.facts.classes),
-            index=index,
+            targets=targets[own],
+            soft_targets=None if mixes is None else soft_targets(targets, mixes, read, self.splits.facts.classes)[own],
+            index=loaded.index,
             clock=clock,
             generator=torch.Generator(self.device),
         )

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from kdzoo.contract.batch import Losses
+from kdzoo.contract.joint import ProcessGroup
 from kdzoo.contract.needs import Need, Pass
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.shapes import DataFacts
 from kdzoo.distiller.example import default_shape, example_input, stated_shape
-from kdzoo.distiller.joint import ProcessGroup
 from kdzoo.distiller.losses import Blueprint, MethodLosses, module_kind, validate_epochs
 from kdzoo.distiller.outputs import OutputsDistiller
 from kdzoo.distiller.request import refusals, resolve
@@ -70,9 +70,9 @@ class Distiller(MethodLosses):
         modules of their own are built at the first batch. teacher_inputs: the teacher's, where it is called with others.
         alpha: L = (1 - alpha) CE + alpha scale D; by default the published coefficients. weight: a factor on the method's.
         label_smoothing: of cross-entropy. pairing: how the networks' stages meet, from the deep end or from the left.
-        seed: of the method's own start and random draws. process_group: the processes that train this student together, by default
-        all; methods that remember samples gather their batches. hyperparameters: the method's, by keyword; where several terms of a
-        sum have one of that name, `hinton={"temperature": 2}`.
+        seed: of the method's own start and random draws. process_group: the processes that train this student together, by default all;
+        methods whose loss is no mean over samples gather their batches. hyperparameters: the method's, by keyword; where several terms
+        of a sum have one of that name, `hinton={"temperature": 2}`.
         Raises InputError, with all that is wrong, for what the method cannot be, and for what these networks, or a single batch,
         cannot give it.
         """

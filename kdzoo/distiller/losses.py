@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from kdzoo.contract.batch import Batch, Losses
 from kdzoo.contract.build_objective import build_objective, terms_of
+from kdzoo.contract.joint import ProcessGroup, join, world_size
 from kdzoo.contract.method import Method, ParamGroup
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.contract.needs import Need, Pass
@@ -18,7 +19,6 @@ from kdzoo.contract.objective import Objective
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.shapes import DataFacts, Shapes, UnknownFacts
 from kdzoo.distiller.clock import LoopClock, validate_share
-from kdzoo.distiller.joint import ProcessGroup, gather_of, world_size
 from kdzoo.distiller.request import compared_classes
 from kdzoo.distiller.targets import check_labels, check_sizes, labels_of
 from kdzoo.errors import InputError, collect_problems
@@ -38,7 +38,7 @@ class MethodLosses(nn.Module):
         self.objective = objective
         self._refuses_shares = {card.name: card.refuses_mixing for card in cards if card.refuses_mixing}
         self._reads_labels = [card.name for card in cards if card.needs.targets or Pass.PARTNER in card.needs.student]
-        self._remembers = any(card.remembers for card in cards)
+        self._reads_joint_batch = not all(card.per_sample for card in cards)
         self._group = group
         self._epochs = epochs
         self._share: float | None = None
@@ -98,8 +98,8 @@ class MethodLosses(nn.Module):
             clock=LoopClock(self._calls, self._share, self._epochs),
             generator=torch.Generator(hard.device),
         )
-        together = self._remembers and self.training and world_size(self._group) > 1
-        self.objective.gather = gather_of(len(hard), hard.device, self._group) if together else None
+        together = self._reads_joint_batch and self.training and world_size(self._group) > 1
+        self.objective.joint = join(len(hard), hard.device, self._group) if together else None
         with torch.autocast(hard.device.type, enabled=False):
             losses: Losses = self.objective(student, teacher, batch)
         self._calls += self.training

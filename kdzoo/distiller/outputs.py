@@ -11,11 +11,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from kdzoo.contract.batch import Losses
+from kdzoo.contract.joint import ProcessGroup
 from kdzoo.contract.needs import Need, describe
 from kdzoo.contract.objective import Deployed
 from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.shapes import DataFacts, Shapes, StageShape
-from kdzoo.distiller.joint import ProcessGroup
 from kdzoo.distiller.losses import Blueprint, MethodLosses, module_kind, validate_epochs
 from kdzoo.distiller.request import missing, refusals
 from kdzoo.errors import InputError, collect_problems

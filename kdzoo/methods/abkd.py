@@ -69,6 +69,7 @@ def _limit(log_x: Tensor, log_y: Tensor, power: float) -> Tensor:
         "One pair's weight is published as 32 in the README and as 64 in the script; no table by pair is.",
         "The authors' variants put the divergence into standardised logits, DKD and TTM; they are not here.",
     ),
+    per_sample=True,
 )
 class ABKD(Method):
     """A divergence between forward and reverse KL: `teacher_power` and `student_power` say which errors count more."""

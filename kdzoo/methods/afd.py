@@ -78,6 +78,7 @@ class Attentive(nn.Module):
         "Nothing keeps the shares from moving to channels that are easy to match, since they are trained on the same loss.",
         "Another method of the same short name (Ji et al., 2021) pairs the layers of two networks by attention.",
     ),
+    per_sample=True,
 )
 class AFD(Method):
     """Maps compared channel by channel, each normalised, the channels weighed by an importance that is learnt.

@@ -57,6 +57,7 @@ def attention(features: Tensor, power: int) -> Tensor:
         "Knowledge-Distillation-Zoo divides the sum by the three stages, so that its 1000 is 333 here, and adds 1e-6 to norms.",
         "RepDistiller and mdistiller take no absolute value, which is wrong for odd powers of signed maps.",
     ),
+    per_sample=True,
 )
 class AT(Method):
     """Where the teacher's stages are active, as normalised maps of channel means."""

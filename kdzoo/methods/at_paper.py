@@ -52,6 +52,7 @@ def at_paper(student_stages: Sequence[Tensor], teacher_stages: Sequence[Tensor],
         "Where the paper is read without the division by the map's elements, beta / 2 is 500 at every stage, and the deep stages "
         "no longer outweigh the shallow ones.",
     ),
+    per_sample=True,
 )
 class ATPaper(Method):
     """Where the teacher's stages are active, by the distance of normalised maps, not squared."""

@@ -66,6 +66,7 @@ def class_maps(features: Tensor, classifier: nn.Module) -> Tensor:
         "The authors rebuild networks so that a 1x1 convolution without bias comes before the pooling; here the classifier, its bias left "
         "out, is applied to the cells of the last map, which gives the same maps and leaves the network as it is.",
     ),
+    per_sample=True,
 )
 class CATKD(Method):
     """Where each class is seen: the class activation maps of both networks, pooled and normalised.

@@ -153,7 +153,6 @@ class Contrast(CommonSpace):
     ),
     formula="NCE(e_s, M_t) + NCE(e_t, M_s), tau = {tau}, K = {negatives}",
     family="relations",
-    remembers=True,
     disagreements=(
         "The authors' code and mdistiller take tau = 0.07, Knowledge-Distillation-Zoo takes 0.1; which the paper had on CIFAR-100 could "
         "not be verified.",

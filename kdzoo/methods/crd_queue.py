@@ -86,7 +86,6 @@ class Queues(CommonSpace):
     ),
     formula="NCE(e_s, e_t and the last {length}) + NCE(e_t, e_s and the last {length}), tau = {tau}",
     family="relations",
-    remembers=True,
     disagreements=(
         "The authors' code has a memory bank with an entry for every training sample (crd); the queue holds no more than the last "
         "embeddings, and its memory does not grow with the data set.",

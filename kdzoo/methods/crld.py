@@ -65,6 +65,7 @@ def surer(teacher_logits: Tensor, threshold: float) -> Tensor:
         "The second view of the published runs has a stronger augmentation than the first; here the two views are two draws of the "
         "recipe's augmentation.",
     ),
+    per_sample=True,
 )
 class CRLD(Method):
     """Softened probabilities within each of two views and across them, for samples on which the teacher is sure.

@@ -40,6 +40,7 @@ def cskd(student_logits: Tensor, partner_logits: Tensor, *, temperature: float) 
         "the batch has a partner besides, so that a step shows twice as many images.",
         "The authors draw a partner among all images of the class, the image itself included; here it is another one, where there is one.",
     ),
+    per_sample=True,
 )
 class CSKD(Method):
     """What the student itself says of another image of the same class; no teacher."""

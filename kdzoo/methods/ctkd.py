@@ -69,6 +69,7 @@ class Temperature(nn.Module):
         "That version also standardises logits where its option says not to, and the reverse.",
         "The curriculum counts epochs, 10 on CIFAR-100 and 5 on ImageNet; it is not scaled to shorter recipes.",
     ),
+    per_sample=True,
 )
 class CTKD(Method):
     """The teacher's softened probabilities, at a temperature that is learnt against the student.

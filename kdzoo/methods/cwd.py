@@ -54,6 +54,7 @@ def cwd(student_stages: Sequence[Tensor], teacher_stages: Sequence[Tensor], *, t
         "A channel of a single pixel is always certain, so maps of one cell carry nothing; each network's last stage that has more is "
         "taken.",
     ),
+    per_sample=True,
 )
 class CWD(Method):
     """Where each channel of one stage is active, as a distribution over the pixels.

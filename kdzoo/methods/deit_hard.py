@@ -38,6 +38,7 @@ def deit_hard(distilled_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     disagreements=(
         "The paper smooths the true labels by 0.1, and the teacher's decisions not; here smoothing of the true labels is the recipe's.",
     ),
+    per_sample=True,
 )
 class DeiTHard(Method):
     """The teacher's decision as a label for the head of the distillation token; cross-entropy is the class token's.

@@ -40,6 +40,7 @@ def deit_soft(distilled_logits: Tensor, teacher_logits: Tensor, *, temperature: 
         "timm's distillation task sums over the classes, as here, and takes T = 4 unless told.",
         "The paper distils softly without a token too, which is Hinton's loss.",
     ),
+    per_sample=True,
 )
 class DeiTSoft(Method):
     """The teacher's softened probabilities for the head of the distillation token; cross-entropy is the class token's.

@@ -66,6 +66,7 @@ def decoupled(s: Tensor, t: Tensor, targets: Tensor, *, target_weight: float, no
         "for ResNet34 to ResNet18 and 2 for ResNet50 to MobileNetV1.",
         "The warm-up counts epochs, 20 of 240 on CIFAR-100 and 1 on ImageNet; it is not scaled to shorter recipes.",
     ),
+    per_sample=True,
 )
 class DKD(Method):
     """The target's probability against the rest, and the other classes among themselves, weighed apart."""

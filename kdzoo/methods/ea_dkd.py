@@ -53,6 +53,7 @@ def ea_dkd(
         "For ImageNet the authors' settings say T' = 2, which their code does not read: it takes 3.",
         "With standardised logits the authors take the entropies of the standardised logits too; that variant is not here.",
     ),
+    per_sample=True,
 )
 class EADKD(DKD):
     """Decoupled knowledge distillation, with more weight on samples of which the teacher, and the student, is less sure."""

@@ -64,6 +64,7 @@ def _entropy(logits: Tensor) -> Tensor:
         "The weights are not normalised: the loss is up to log K times Hinton's, 4.6 for 100 classes.",
         "For ImageNet (ResNet34 to ResNet18) the authors take CE + 0.5 L at T = 1 and T' = 2.",
     ),
+    per_sample=True,
 )
 class EAHinton(Method):
     """Hinton's loss, with more weight on samples of which the teacher, and the student, is less sure."""

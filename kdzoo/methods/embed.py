@@ -48,6 +48,7 @@ def embed(student_embedding: Tensor, teacher_embedding: Tensor, *, distance: Dis
         "RADIO's heads are two layers with a residual block between; here two layers with a norm and a GELU between, or one.",
         "A vector shorter than 1e-4 is divided by that, so that a vector of zeros has a gradient of bounded size.",
     ),
+    per_sample=True,
 )
 class Embed(Method):
     """The teacher's embedding from the student's through a head that is dropped afterwards; it reads no labels and no class scores."""

@@ -41,6 +41,7 @@ def ensemble_losses(student_logits: Tensor, members: Sequence[Tensor], *, temper
     zero_at_match=True,
     family="logits",
     disagreements=("The paper adds a loss on the order of intermediate representations, which is left out here.",),
+    per_sample=True,
 )
 class EnsembleLosses(Method):
     """The mean of the Hinton losses under each of several teachers."""

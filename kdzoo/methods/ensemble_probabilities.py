@@ -45,6 +45,7 @@ def ensemble_probabilities(student_logits: Tensor, members: Sequence[Tensor], *,
     zero_at_match=True,
     family="logits",
     disagreements=("The paper allows the arithmetic or the geometric mean of the teachers; here it is the arithmetic one.",),
+    per_sample=True,
 )
 class EnsembleProbabilities(Method):
     """The mean of several teachers' softened probabilities as targets."""

@@ -32,6 +32,7 @@ from kdzoo.methods.fitnet import FitNet
         "30 of 240, as initial stages do in the published CIFAR-100 tables.",
         "RepDistiller and mdistiller train the hint together with cross-entropy in one stage, which is `fitnet`.",
     ),
+    per_sample=True,
 )
 class FitNetTwoStage(FitNet):
     """The student up to one stage trained on the teacher's alone, then the whole student with Hinton's loss.

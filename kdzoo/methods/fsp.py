@@ -61,6 +61,7 @@ def flow(shallow: Tensor, deep: Tensor) -> Tensor:
         "Both count the stem's output as the first map; here stages alone are read.",
         "The pretrain stage takes an eighth of the recipe's epochs, 30 of 240; Knowledge-Distillation-Zoo's 50 with rates of its own.",
     ),
+    per_sample=True,
 )
 class FSP(Method):
     """How the channels of each stage go together with those of the next.

@@ -71,6 +71,7 @@ class Paraphrasing(nn.Module):
         "Published paraphrasers end with a leaky ReLU, which scales negative values down; here the last layer is linear.",
         "RepDistiller and Knowledge-Distillation-Zoo train it at a tenth of the student's rate or at 0.01; here at the recipe's rate.",
     ),
+    per_sample=True,
 )
 class FTParaphraser(Method):
     """An autoencoder of the teacher's last map: the pretrain stage of `ft`. The student learns nothing from it."""

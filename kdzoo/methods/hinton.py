@@ -59,6 +59,7 @@ def hinton(student_logits: Tensor, teacher_logits: Tensor, *, temperature: float
         "(Knowledge-Distillation-Zoo), 0.1 CE + 9 KD at T = 2 (the default of the logit-standardisation code), 1 CE + 1 KD (SimKD).",
         "Programs that average over the classes as well (the teacher-free code, DeiT's soft loss) are K times smaller.",
     ),
+    per_sample=True,
 )
 class Hinton(Method):
     """The teacher's softened class probabilities, by KL divergence."""

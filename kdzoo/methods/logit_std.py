@@ -61,6 +61,7 @@ def logit_std(student_logits: Tensor, teacher_logits: Tensor, *, temperature: fl
         "Temperature and weight were tuned to each pair of networks: T of 2 to 4 and weights of 1 to 12.",
         "The authors' version of CTKD standardises where its option says not to, and the reverse.",
     ),
+    per_sample=True,
 )
 class LogitStd(Method):
     """The teacher's softened probabilities, with each network's logits centred and divided by their standard deviation."""

@@ -45,6 +45,7 @@ def logit_std_dkd(
     disagreements=(
         "Temperature, weight and the weight of NCKD were tuned to each pair of networks: T of 2 or 3, weights of 9 to 18, NCKD's 2 or 8.",
     ),
+    per_sample=True,
 )
 class LogitStdDKD(DKD):
     """Decoupled knowledge distillation, with each network's logits centred and divided by their standard deviation."""

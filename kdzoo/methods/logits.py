@@ -40,6 +40,7 @@ def logits(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     disagreements=(
         "The paper trains on the teacher's logits alone; published tables add them to cross-entropy with weights between 0.1 and 1.",
     ),
+    per_sample=True,
 )
 class Logits(Method):
     """The teacher's logits, by squared distance."""

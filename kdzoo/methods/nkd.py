@@ -45,6 +45,7 @@ def nkd(student_logits: Tensor, teacher_logits: Tensor, targets: Tensor, *, nont
         "that is 1 everywhere and takes nothing out. Here the sum is over the other classes alone.",
         "Another loss goes by the same letters, neighbourhood knowledge distillation; it is not this one.",
     ),
+    per_sample=True,
 )
 class NKD(Method):
     """The target's log-probability as far as the teacher is sure, and the other classes normalised among themselves."""

@@ -73,6 +73,7 @@ def mean_kernel(ours: Tensor, theirs: Tensor) -> Tensor:
         "RepDistiller, mdistiller and Knowledge-Distillation-Zoo form all C x C' x H W products, a gibibyte a term and stage for "
         "resnet32x4 at a batch of 64; here they are matrix products with the same result.",
     ),
+    per_sample=True,
 )
 class NST(Method):
     """What the teacher's channels select, as a set of unit vectors under a polynomial kernel."""

@@ -72,7 +72,6 @@ class Queue(nn.Module):
     ),
     formula="cross-entropy of softmax(cos(g(e_s), .) / {tau}) with softmax(cos(e_t, .) / {teacher_tau}) over the last {length} e_t",
     family="relations",
-    remembers=True,
     disagreements=(
         "SEED's queue holds 65,536 embeddings of ImageNet; here it is as long as there are training samples at most, so that no entry is "
         "older than an epoch, and begins empty.",

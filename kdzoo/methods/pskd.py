@@ -65,7 +65,6 @@ class Past(nn.Module):
     ),
     formula="CE((1 - a) * 1_y + a * p_past, softmax(s)), a = {last} * (epoch + 1) / epochs",
     family="self",
-    remembers=True,
     refuses_mixing="the probabilities that it keeps of a sample were of another mix, with another partner",
     disagreements=(
         "The authors' code keeps the predictions in the memory of the host and moves a batch of them to and fro in every step; here they "

@@ -64,6 +64,7 @@ def below_the_target(logits: Tensor, teacher_logits: Tensor, targets: Tensor) ->
         "infinite for large gaps between logits; here classes are taken out and sums are log-sum-exps.",
         "Weights were tuned to each pair of networks.",
     ),
+    per_sample=True,
 )
 class RLD(Method):
     """How sure the teacher is, given to the right class, and the order of the classes that it ranks below that one."""

@@ -93,6 +93,7 @@ def cell_logits(logits: Tensor, features: Tensor, classifier: nn.Module, grids: 
         "Where a norm stands between the last stage and the classifier (ViTs, ConvNeXts), cells do not pass it; the whole image is always "
         "the network's own logits.",
     ),
+    per_sample=True,
 )
 class SDD(DKD):
     """Decoupled knowledge distillation of the whole image and of the cells of 2 x 2 and 4 x 4 grids over the last map.

@@ -51,6 +51,7 @@ def tfkd(student_logits: Tensor, targets: Tensor, *, correct: float, temperature
         "The authors' code has T^2 in its other losses and not in this one; the loss here has it, as all softened ones.",
         "KD_Lib takes a virtual teacher of 0.9 at T = 10 and a weight of 0.5.",
     ),
+    per_sample=True,
 )
 class TfKD(Method):
     """A virtual teacher that gives the label almost all of the probability and the other classes equal shares; no teacher."""

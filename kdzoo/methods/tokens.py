@@ -51,6 +51,7 @@ def tokens(student_tokens: Tensor, teacher_tokens: Tensor, *, distance: Distance
         "Of a ViT the cells are those of its last block, before its final norm; RADIO's are behind it.",
         "A token shorter than 1e-4 is divided by that, so that a token of zeros has a gradient of bounded size.",
     ),
+    per_sample=True,
 )
 class Tokens(Method):
     """The cells of the teacher's last map from those of the student's, resized to its grid, through a head that is dropped afterwards."""

@@ -42,6 +42,7 @@ def ttm(student_logits: Tensor, teacher_logits: Tensor, *, power: float) -> Tens
     ),
     family="logits",
     disagreements=("Exponent and weight were tuned to each pair of networks; one example is published.",),
+    per_sample=True,
 )
 class TTM(Method):
     """The teacher's softened probabilities for a student that is not softened."""

@@ -86,6 +86,7 @@ def regressor(student: int, teacher: int) -> nn.Sequential:
         "Knowledge-Distillation-Zoo takes the mean over the three stages and adds 1e-6 to the variance instead of 1e-5.",
         "The paper's regressors have batch norm; RepDistiller's and Knowledge-Distillation-Zoo's have none, as here.",
     ),
+    per_sample=True,
 )
 class VID(Method):
     """A Gaussian for every stage of the teacher, whose mean is regressed from the student's and whose variances are learnt."""

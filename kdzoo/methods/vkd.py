@@ -75,6 +75,7 @@ class OrthogonalProjection(nn.Module):
         "is left after one step with the PyTorch of today; here the projection has no weight decay.",
         "The normalisation is the task's own in the paper: for generating images it whitens the teacher (from memory), which is not here.",
     ),
+    per_sample=True,
 )
 class VkD(Method):
     """The teacher's layer-normalised embedding, from a projection of the student's that keeps lengths and angles.

@@ -117,6 +117,7 @@ class Costs(nn.Module):
         "The authors keep a kernel for each sample; here one serves the batch, with the same values and gradients.",
         "WKD-F, the same authors' loss of feature maps, is another method and is not here.",
     ),
+    per_sample=True,
 )
 class WKDL(Method):
     """The cost of turning the student's probabilities into the teacher's, where like classes are near each other.

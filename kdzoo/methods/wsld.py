@@ -45,6 +45,7 @@ def wsld(student_logits: Tensor, teacher_logits: Tensor, targets: Tensor, *, tem
         "Ports that take the KL divergence for the cross-entropy have the same gradient, since the weights are constants for it.",
         "One port takes the weight of the whole batch from its mean cross-entropies, so that no sample is weighed.",
     ),
+    per_sample=True,
 )
 class WSLD(Method):
     """The teacher's softened probabilities, most where the student's cross-entropy is larger than the teacher's."""

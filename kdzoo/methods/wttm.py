@@ -38,6 +38,7 @@ def wttm(student_logits: Tensor, teacher_logits: Tensor, *, power: float) -> Ten
     formula="sum_k p_t(k)^{power} * KL(softmax({power} * t) || softmax(s))",
     family="logits",
     disagreements=("Exponent and weight were tuned to each pair of networks; the one published example adds it to CRD.",),
+    per_sample=True,
 )
 class WTTM(Method):
     """The teacher's softened probabilities for a student that is not softened, weighed by how unsure the teacher is."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from kdzoo.data.dataset import Subset
+from kdzoo.data.epoch import WHOLE, Shard
 from kdzoo.data.loader import fetch
 from kdzoo.data.views import evaluation_view, output_shape
 from kdzoo.runs.recipe import Augment
@@ -29,17 +30,26 @@ def batch_of(network: nn.Module, subset: Subset, augment: Augment, device: torch
 
 
 @torch.no_grad()
-def predict(network: nn.Module, subset: Subset, augment: Augment, device: torch.device, task: Task = CLASSIFICATION) -> Tensor:
+def predict(
+    network: nn.Module,
+    subset: Subset,
+    augment: Augment,
+    device: torch.device,
+    task: Task = CLASSIFICATION,
+    shard: Shard = WHOLE,
+) -> Tensor:
     """A task's predictions of a network in evaluation mode, (N, K) float32 on the CPU, in the order of the subset.
 
-    `network` is anything with `logits(images)`; the predictions of a classification are log-probabilities.
+    `network` is anything with `logits(images)`; the predictions of a classification are log-probabilities. shard: of the batches,
+    one after the other, so that those of all shards behind each other are those of the subset, with the same bits.
     """
     training = network.training
     network.eval()
     chunks = []
     indices = torch.split(torch.arange(len(subset.targets), device=subset.images.device), batch_of(network, subset, augment, device))
-    for images in fetch(subset.images, indices, device):
+    first, end = shard.cut(0, len(indices))
+    for images in fetch(subset.images, indices[first:end], device):
         logits: Tensor = network.logits(evaluation_view(images, augment))  # type: ignore[operator]
         chunks.append(task.predict(logits).cpu())
     network.train(training)
-    return torch.cat(chunks)
+    return torch.cat(chunks) if chunks else torch.empty(0)

@@ -45,6 +45,7 @@ def kind_of(run: Run, shape: tuple[int, int, int], options: WorkerOptions, machi
             "threads": options.threads,
             "compile": options.compile,
             "stack": options.stack_students,
+            **({} if options.processes_per_run == 1 else {"processes": options.processes_per_run}),
             "student": _network(run.student),
             "teacher": None if run.teacher is None else _network(run.teacher),
             "methods": run.objective.label,

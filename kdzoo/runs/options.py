@@ -165,6 +165,16 @@ class ExecutionSpec(Spec):
             many_runs=True,
         ),
     ] = None
+    processes_per_run: Annotated[
+        Count,
+        Option(
+            "Number of processes that train each run together, on a GPU each or on this CPU: they divide every batch among them. "
+            "Results are equal up to rounding.",
+            RUNNING,
+            typed=int,
+            metavar="N",
+        ),
+    ] = 1
     threads: Annotated[
         Count | None,
         Option(

@@ -20,7 +20,7 @@ from kdzoo.files import PACKAGE
 from kdzoo.tasks.classification import CLASSIFICATION
 from kdzoo.tasks.task import Metric, Task
 
-SCHEMA = 3
+SCHEMA = 4
 """the schema of results written now; a result that names none is of schema 1"""
 SCHEMA_FILE = PACKAGE / "configs" / "result.schema.json"
 
@@ -165,6 +165,7 @@ class Environment(Part):
     cpu_capability: str | None = since(2, "the instructions that torch uses on it, such as AVX2")
     threads: int = always("CPU threads of the process", ge=1)
     compile: bool | None = since(2, "whether the student's body ran through torch.compile")
+    processes: int | None = since(4, "how many processes trained the run, each on a part of every batch; null for one")
 
 
 class Result(Part):

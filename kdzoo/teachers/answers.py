@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kdzoo.contract.needs import PER_SAMPLE, Need, NetworkNeeds, Pass
 from kdzoo.contract.outputs import Outputs, with_passes
-from kdzoo.data.epoch import EpochPlan, Inputs
+from kdzoo.data.epoch import WHOLE, EpochPlan, Inputs, Shard
 from kdzoo.data.split import Splits
 from kdzoo.models.network import Network
 from kdzoo.models.placement import autocast
@@ -28,9 +28,9 @@ Forward = Callable[[Tensor], Outputs]
 """one forward of the teacher on at most a block of images"""
 
 
-def block_size(splits: Splits, recipe: Recipe) -> int:
+def block_size(splits: Splits, recipe: Recipe, shard: Shard = WHOLE) -> int:
     """How many images a teacher's forward takes, however many a batch or a cache lacks."""
-    return min(recipe.batch_size, len(splits.train.targets))
+    return shard.most(min(recipe.batch_size, len(splits.train.targets)))
 
 
 @torch.no_grad()
@@ -57,7 +57,7 @@ class LiveAnswers:
     plan: EpochPlan
 
     def at(self, positions: Tensor, inputs: Inputs) -> Outputs:
-        recipe, size = self.plan.recipe, block_size(self.plan.splits, self.plan.recipe)
+        recipe, size = self.plan.recipe, block_size(self.plan.splits, self.plan.recipe, self.plan.shard)
         return with_passes(
             {which: forward_block(self.network, self.needs.outputs, inputs[which], size, recipe) for which in self.needs.passes}
         )
@@ -80,7 +80,8 @@ class RecordedAnswers:
         return with_passes({which: self._outputs(which, positions, inputs[which]) for which in self.needs.passes})
 
     def _outputs(self, which: Pass, positions: Tensor, images: Tensor) -> Outputs:
-        cache, rows, size = self.teacher_cache, self.rows[which][positions], block_size(self.plan.splits, self.plan.recipe)
+        cache, rows = self.teacher_cache, self.rows[which][positions]
+        size = block_size(self.plan.splits, self.plan.recipe, self.plan.shard)
         outputs = forward_block(self.network, self.needs.outputs | cache.need, images, size, self.plan.recipe)
         if not cache.full and not bool(cache.known[rows].all()):
             cache.write(rows, outputs)
@@ -89,9 +90,10 @@ class RecordedAnswers:
 
 @dataclass
 class CachedAnswers:
-    """Answers of one epoch from a cache: the rows of every pass, by position in the epoch's order, from `begin` on.
+    """Answers of one epoch from a cache: the rows of every pass, by position in the epoch's order.
 
-    load_inputs: None where images depend on more than sample and view, so that only a batch's own images can fill its rows.
+    ahead: the positions (M,) that will be asked for, ascending: all, or those of one shard. load_inputs: None where images
+    depend on more than sample and view, so that only a batch's own images can fill its rows.
     A row that is missing is computed with the next missing ones of the epoch, so that every block is full.
     needs: what is read. modules: what is read that no cache holds (the classifier, the network itself).
     """
@@ -101,14 +103,14 @@ class CachedAnswers:
     needs: NetworkNeeds
     forward: Forward
     load_inputs: LoadInputs | None
-    begin: int = 0
+    ahead: Tensor
     modules: Mapping[Need, Any] = field(default_factory=dict)
     missing: dict[Pass, list[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for which, rows in self.rows.items():
-            known = self.teacher_cache.known[rows[self.begin :]]
-            self.missing[which] = (self.begin + (~known).nonzero().flatten()).tolist()[::-1]
+            known = self.teacher_cache.known[rows[self.ahead]]
+            self.missing[which] = self.ahead[~known].tolist()[::-1]
             self.teacher_cache.lookups += len(known)
             self.teacher_cache.hits += int(known.sum())
 
@@ -136,11 +138,11 @@ class CachedAnswers:
     def first_known(self) -> Tensor | None:
         """The positions of the first batch of the first pass of which anything is known; None where nothing is."""
         rows = self.rows[Pass.FIRST]
-        known = self.teacher_cache.known[rows[self.begin :]].nonzero()
+        known = self.ahead[self.teacher_cache.known[rows[self.ahead]]]
         if not len(known):
             return None
         block = self.teacher_cache.block
-        start = (self.begin + int(known[0])) // block * block
+        start = int(known[0]) // block * block
         return torch.arange(start, min(start + block, len(rows)))
 
     def relative_error(self, positions: Tensor, images: Tensor) -> float:
@@ -164,20 +166,20 @@ def cached_answers(
 
     passes: all that the cache numbers, in the order of their numbers, whether or not they are still read.
     """
-    size, rows = block_size(plan.splits, plan.recipe), {}
+    size, rows = block_size(plan.splits, plan.recipe, plan.shard), {}
     for number, which in enumerate(passes):
         if which in plan.passes:
             views = plan.view_indices(which)
             rows[which] = teacher_cache.rows(plan.samples_at(which), plan.epoch * len(passes) + number if views is None else views)
-    begin = first * plan.recipe.batch_size
-    ahead = torch.cat([of_pass[begin:] for of_pass in rows.values()])
-    teacher_cache.check_rows(ahead)
-    has_room = teacher_cache.reserve(ahead[~teacher_cache.known[ahead]])
+    ahead = torch.cat([plan.positions(number) for number in range(first, plan.steps)])
+    read = torch.cat([of_pass[ahead] for of_pass in rows.values()])
+    teacher_cache.check_rows(read)
+    has_room = teacher_cache.reserve(read[~teacher_cache.known[read]])
     if needs.outputs & PER_SAMPLE & ~teacher_cache.need:
-        teacher_cache.lookups += len(ahead)
+        teacher_cache.lookups += len(read)
         return RecordedAnswers(network, needs, plan, teacher_cache, rows)
-    if not has_room and not bool(teacher_cache.known[ahead].all()):
-        teacher_cache.lookups += len(ahead)
+    if not has_room and not bool(teacher_cache.known[read].all()):
+        teacher_cache.lookups += len(read)
         return LiveAnswers(network, needs, plan)
     return CachedAnswers(
         teacher_cache,
@@ -185,7 +187,7 @@ def cached_answers(
         needs,
         forward=lambda images: forward_block(network, teacher_cache.need, images, size, plan.recipe),
         load_inputs=None if plan.recipe.mixes else plan.inputs_at,
-        begin=begin,
+        ahead=ahead,
         modules=network.parts(needs.outputs),
     )
 

@@ -11,6 +11,7 @@ import torch
 
 from kdzoo.contract.needs import ALWAYS_CACHED, PER_SAMPLE, Need, Pass
 from kdzoo.contract.shapes import Shapes
+from kdzoo.data.epoch import WHOLE, Shard
 from kdzoo.data.loader import fetch_once
 from kdzoo.data.split import Splits
 from kdzoo.data.views import evaluation_view, has_numbered_views, view_count
@@ -35,14 +36,18 @@ def open_teacher_cache(
     recipe: Recipe,
     seed: int,
     execution: Placement,
+    shard: Shard = WHOLE,
 ) -> TeacherCache | str | None:
     """The cache of what is read (`need`) of a network; a reason (str) why there is none, or None where none is wanted.
 
-    passes: all that may be read of it, in the order in which the cache numbers them.
+    passes: all that may be read of it, in the order in which the cache numbers them. shard: the part of every batch whose rows this
+    process reads and writes; others of a run write the rest into the same cache.
     """
     if execution.options.teacher_cache == 0 or not need & PER_SAMPLE:
         return None
-    block = block_size(splits, recipe)
+    if shard != WHOLE and recipe.mixes:
+        return "the teacher cache holds no answers for mixed images where several processes train a run: a block is no whole batch"
+    block = block_size(splits, recipe, shard)
     samples, views = cache_rows(splits, recipe, passes)
     about: dict[str, Any] = {
         "teacher": identity,

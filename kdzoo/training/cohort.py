@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kdzoo.contract.needs import MAPS, Need, NetworkNeeds, Pass
 from kdzoo.contract.shapes import Shapes
-from kdzoo.data.epoch import EpochPlan
+from kdzoo.data.epoch import WHOLE, EpochPlan, Shard
 from kdzoo.data.split import Splits
 from kdzoo.models.placement import Placement
 from kdzoo.runs.recipe import Recipe, steps_per_epoch
@@ -20,11 +20,15 @@ from kdzoo.teachers.open_cache import open_teacher_cache, outputs_beyond_cache
 from kdzoo.teachers.teacher import Answers, LiveTeacher, Teacher
 from kdzoo.training.batched import BatchedMembers
 from kdzoo.training.member import Member
+from kdzoo.training.processes import Processes
 
 
 @dataclass
 class Cohort:
-    """Runs in lockstep: the data and the teacher they share, and the members that have not failed."""
+    """Runs in lockstep: the data and the teacher they share, and the members that have not failed.
+
+    processes: those that train them together, where these are several.
+    """
 
     members: list[Member]
     splits: Splits
@@ -32,6 +36,23 @@ class Cohort:
     execution: Placement
     teacher_cache: TeacherCache | None = None
     batched: BatchedMembers | None = None
+    processes: Processes | None = None
+
+    @property
+    def shard(self) -> Shard:
+        """The part of every batch that is this process's."""
+        return WHOLE if self.processes is None else self.processes.shard
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process writes what is kept of the runs."""
+        return self.processes is None or self.processes.writes
+
+    def share(self, processes: Processes) -> None:
+        """Train the members together with other processes, in which the same members are in the same state."""
+        self.processes = processes
+        for member in self.members:
+            member.share(processes)
 
     @property
     def active(self) -> list[Member]:
@@ -63,7 +84,7 @@ class Cohort:
     @property
     def block(self) -> int:
         """How many images a teacher's forward takes, however many a batch or the cache lacks."""
-        return block_size(self.splits, self.recipe)
+        return block_size(self.splits, self.recipe, self.shard)
 
     @property
     def teacher_passes(self) -> Pass:
@@ -89,6 +110,7 @@ class Cohort:
             self.recipe,
             self.seed,
             self.execution,
+            self.shard,
         )
 
     def split_by_cache(self, shapes: Shapes | None) -> list[Cohort]:
@@ -116,4 +138,4 @@ class Cohort:
     def plan_epoch(self, epoch: int) -> EpochPlan:
         """The order of an epoch, and what each pass that a member reads shows of its samples."""
         passes = functools.reduce(operator.or_, (member.needs.passes for member in self.active), self.teacher_needs.passes)
-        return EpochPlan(self.splits, self.recipe, self.seed, epoch, passes, self.execution.device)
+        return EpochPlan(self.splits, self.recipe, self.seed, epoch, passes, self.execution.device, self.shard)

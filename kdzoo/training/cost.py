@@ -158,7 +158,7 @@ def _halves(cohort: Cohort) -> tuple[Callable[[], None], Callable[[], None]]:
     def learn() -> None:
         with guard.watch(f"the network of {member.run.id}, or the backward of its loss,"):
             inputs, teacher, batch = batches.pop()
-            member.learn(member.losses(inputs, teacher, batch), len(loaded.index), clock.steps)
+            member.learn(member.losses(inputs, teacher, batch, loaded.size), len(loaded.index), clock.steps)
 
     return see, learn
 

@@ -77,6 +77,10 @@ def finish(cohort: Cohort, member: Member, emit: Emit) -> None:
         "val": None if val is None or splits.val is None else splits.task.measure(val, splits.val.targets, teacher_val),
         "test": {**splits.task.measure(test, splits.test.targets, teacher_test), **splits.task.by_class(test, splits.test.targets)},
     }
+    best = best_epoch(cohort, member, last)
+    oracle = best_on_test(cohort, member, emit) if options.oracle else None
+    if not cohort.writes:
+        return
     member.folder.check_claim()
     if "predictions" in options.keep:
         write_predictions(member.folder.predictions, predictions_of(splits, val, test), member.run.id)
@@ -86,8 +90,6 @@ def finish(cohort: Cohort, member: Member, emit: Emit) -> None:
         deployed = member.deployed
         module = deployed.module if isinstance(deployed, Deployed) else None
         save_student(member.eval_network, member.folder.student, student_metadata(member.folder), module)
-    best = best_epoch(cohort, member, last)
-    oracle = best_on_test(cohort, member, emit) if options.oracle else None
     result = {
         **({} if splits.task is CLASSIFICATION else {"task": splits.task.name}),
         "id": member.run.id,
@@ -102,7 +104,8 @@ def finish(cohort: Cohort, member: Member, emit: Emit) -> None:
         "student": {"name": member.run.student.name, "parameters": member.size.parameters, "macs": member.size.macs},
         "cost": member.cost,
         "teacher_cache": cohort.teacher_cache.report() if cohort.teacher_cache and member.run.teacher else None,
-        "environment": environment(cohort.execution.device, options.threads) | {"compile": options.compile},
+        "environment": environment(cohort.execution.device, options.threads)
+        | {"compile": options.compile, "processes": None if cohort.processes is None else cohort.shard.count},
         "started": member.started,
         "finished": now(),
         "seconds": round(member.seconds, 3),
@@ -143,7 +146,7 @@ def drop_average_at_chance(cohort: Cohort, member: Member, emit: Emit) -> None:
         verdict = against_chance(predict_part(cohort, member, part), part.targets)
     if verdict.above:
         return
-    plain = against_chance(predict(member.network, part, cohort.recipe.augment, cohort.execution.device, cohort.splits.task), part.targets)
+    plain = against_chance(predict_with(cohort, member.network, part), part.targets)
     if not plain.above:
         return
     member.average = None
@@ -200,7 +203,13 @@ def weights_of(module: nn.Module, state: Mapping[str, Tensor]) -> Iterator[None]
 
 def predict_part(cohort: Cohort, member: Member, subset: Subset) -> Tensor:
     """The predictions of a member's student on a part of the data."""
-    return predict(member.deployed, subset, cohort.recipe.augment, cohort.execution.device, cohort.splits.task)
+    return predict_with(cohort, member.deployed, subset)
+
+
+def predict_with(cohort: Cohort, network: nn.Module, subset: Subset) -> Tensor:
+    """The predictions of a network on a part of the data, of which each process that trains the cohort computes its shard."""
+    own = predict(network, subset, cohort.recipe.augment, cohort.execution.device, cohort.splits.task, cohort.shard)
+    return own if cohort.processes is None else cohort.processes.collect(own)
 
 
 def copy_state(module: nn.Module) -> dict[str, Tensor]:

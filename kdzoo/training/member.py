@@ -31,6 +31,7 @@ from kdzoo.runs.store import RunFolder
 from kdzoo.seeds import global_stream
 from kdzoo.training.dot import DOT
 from kdzoo.training.optim import SkippedSteps, learning_rate, moving_average, optimizer
+from kdzoo.training.processes import Processes
 from kdzoo.training.regularise import learning_networks, limit_norms, limited_weights, set_dropout
 from kdzoo.training.tally import Tally
 
@@ -38,7 +39,8 @@ from kdzoo.training.tally import Tally
 class Member:
     """One run of a cohort: its student, its objective, its optimiser, and where it stands.
 
-    teacher_weights: the digest of its teacher's weights, which a checkpoint is bound to; None where nobody teaches it.
+    diverged: whether a number made it fail, which is the same in all processes that train it. teacher_weights: the digest of its
+    teacher's weights, which a checkpoint is bound to; None where nobody teaches it.
     """
 
     def __init__(
@@ -80,15 +82,28 @@ class Member:
         self.cost: dict[str, Any] | None = None
         self.logger: Logger | None = None
         self.failure: str | None = None
+        self.diverged = False
+        self.processes: Processes | None = None
+        self.sharded: nn.Module | None = None
 
-    def losses(self, inputs: Inputs, teacher: Outputs | None, batch: Batch) -> Losses:
-        """Forward of the student and of the objective for one batch."""
+    def losses(self, inputs: Inputs, teacher: Outputs | None, batch: Batch, size: int) -> Losses:
+        """Forward of the student and of the objective for one batch of `size` samples, of which other processes may have a part."""
         self.network.train(self.run.recipe.learns == "all")
         self.objective.train()
         set_dropout(self.run.recipe, batch.clock.epoch, self.learners)
-        with global_stream(self.run.seed, "layers", batch.clock.step, device=self.device), autocast(self.run.recipe, self.device):
-            student = outputs(self.network, inputs, self.needs)
-        return self.objective(student, teacher, batch)  # type: ignore[no-any-return]
+        if self.sharded is not None:
+            return self.sharded(inputs, teacher, batch, size)  # type: ignore[no-any-return]
+        return self.objective(self.forward(inputs, batch), teacher, batch)  # type: ignore[no-any-return]
+
+    def forward(self, inputs: Inputs, batch: Batch, *shard: int) -> Outputs:
+        """Forward of the student. shard: the process, where each draws for its own part of the batch."""
+        own_stream: tuple[str | int, ...] = ("layers", batch.clock.step, *filter(None, shard))
+        with global_stream(self.run.seed, *own_stream, device=self.device), autocast(self.run.recipe, self.device):
+            return outputs(self.network, inputs, self.needs)
+
+    def share(self, processes: Processes) -> None:
+        """Train together with other processes, in which the same member is in the same state."""
+        self.processes, self.sharded = processes, processes.wrap(self)
 
     def learn(self, losses: Losses, samples: int, steps: int) -> None:
         """Backward, then `update`."""
@@ -117,7 +132,7 @@ class Member:
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.update_parameters(self.network)
-        self.tally.add(losses, samples, self.step)
+        self.tally.add(losses if self.processes is None else self.processes.mean(losses), samples, self.step)
         self.step += 1
 
     @contextmanager
@@ -142,8 +157,9 @@ class Member:
         A run with a NaN or infinite loss is not resumed: its checkpoint may hold what makes it fail, though no weight in it
         is NaN or infinite.
         """
+        self.diverged = isinstance(sys.exception(), FloatingPointError)
         self._fail(failure_text(traceback.format_exc(), self.objective.failed_term))
-        if isinstance(sys.exception(), FloatingPointError):
+        if self.diverged:
             self.folder.checkpoint.unlink(missing_ok=True)
 
     def fail_if_nonfinite(self) -> None:
@@ -157,12 +173,14 @@ class Member:
             return
         places = [] if bad.whole else [place.rpartition(":") for place in self.objective.places_of(bad.parts)]
         frames = [f'  File "{file}", line {line}\n' for file, _, line in places if line.isdecimal()]
+        self.diverged = True
         self._fail(f"{''.join(frames)}FloatingPointError: {bad}\n")
         self.folder.checkpoint.unlink(missing_ok=True)
 
     def _fail(self, failure: str) -> None:
         self.failure = failure
-        self.folder.fail(self.failure)
+        if self.processes is None or self.folder.state() != "failed":  # what failed first made the other processes fail
+            self.folder.fail(self.failure)
         if self.logger is not None:
             self.logger.fail(self.failure)
             self.logger.close()

@@ -21,13 +21,17 @@ from kdzoo.runs.atomic import StoreError
 from kdzoo.runs.events import CacheUse, Emit, MemberFailed, Note, StepsTaken, emit_notes
 from kdzoo.teachers.answers import CachedAnswers, is_another_teachers
 from kdzoo.teachers.teacher import Answers
-from kdzoo.training.checkpoint import write_checkpoint
+from kdzoo.training.checkpoint import refuse_nonfinite_weights, write_checkpoint
 from kdzoo.training.cohort import Cohort
 from kdzoo.training.finish import close_epoch, finish, skipped_steps
 from kdzoo.training.member import Member
+from kdzoo.training.processes import ProcessesBroken
 
 FLUSH_STEPS = 50
 """steps from one look for a NaN or infinite loss to the next; in between nothing is copied from the device"""
+
+GO_ON, SAVE, STOP = range(3)
+"""what is due between two steps"""
 
 UNITS_AN_EPOCH = 1000
 """units of progress that an epoch of one run counts as"""
@@ -46,7 +50,14 @@ def step(cohort: Cohort, plan: EpochPlan, loaded: LoadedBatch, clock: Progress, 
         cohort.batched.learn(inputs[Pass.FIRST], teacher, batch, before)
     for member in cohort.unbatched:
         with member.apart(before):
-            member.learn(member.losses(inputs, teacher, batch), len(loaded.index), clock.steps)
+            member.learn(member.losses(inputs, teacher, batch, loaded.size), loaded.size, clock.steps)
+        refuse_to_go_on_alone(cohort, member)
+
+
+def refuse_to_go_on_alone(cohort: Cohort, member: Member) -> None:
+    """Raises ProcessesBroken where a member has failed in this process, while others that train it wait for what it computes."""
+    if cohort.processes is not None and member.failure is not None and not member.diverged:
+        raise ProcessesBroken(f"{member.run.id} failed in process {cohort.processes.shard.rank} of {cohort.processes.shard.count}")
 
 
 def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
@@ -80,7 +91,7 @@ def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
                 began = share_time(cohort, began)
                 last_save = save_if_due(cohort, last_save, stop)
         for member in cohort.active:
-            attempt(member, partial(close_epoch, cohort, member, epoch))
+            attempt(cohort, member, partial(close_epoch, cohort, member, epoch))
         emit_failures(cohort, failed_ids, emit)
         began = share_time(cohort, began)
         if epoch + 1 < cohort.recipe.epochs:
@@ -90,7 +101,7 @@ def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
         emit_notes(cohort.teacher_cache.last_notes(), emit)
         emit(CacheUse(**cohort.teacher_cache.report()))
     for member in cohort.active:
-        attempt(member, partial(finish, cohort, member, emit))
+        attempt(cohort, member, partial(finish, cohort, member, emit))
         if skipped := skipped_steps(member).get("skipped_steps"):
             text = f"{member.run.id}: {skipped} of {member.step} steps were skipped because their gradients overflowed in float16"
             emit(Note(text))
@@ -127,12 +138,17 @@ def save_if_due(cohort: Cohort, last_save: float, stop: Callable[[], bool]) -> f
 
     A member with a NaN or infinite loss or weight fails here, so that its last checkpoint stays usable.
     """
-    stopping = stop()
-    if not stopping and time.monotonic() - last_save <= cohort.execution.options.checkpoint_seconds:
+    due = STOP if stop() else SAVE if time.monotonic() - last_save > cohort.execution.options.checkpoint_seconds else GO_ON
+    if cohort.processes is not None:
+        due = cohort.processes.agree(due)
+    if due == GO_ON:
         return last_save
+    stopping = due == STOP
     fail_nonfinite(cohort)
     for member in cohort.active:
-        attempt(member, partial(write_checkpoint, member))
+        attempt(cohort, member, partial(refuse_nonfinite_weights, member))
+    for member in cohort.active if cohort.writes else ():
+        attempt(cohort, member, partial(write_checkpoint, member))
     if cohort.teacher_cache is not None:
         cohort.teacher_cache.flush()
     if stopping:
@@ -155,7 +171,7 @@ def share_time(cohort: Cohort, began: float) -> float:
     return now
 
 
-def attempt(member: Member, act: Callable[[], None]) -> None:
+def attempt(cohort: Cohort, member: Member, act: Callable[[], None]) -> None:
     """Run `act`, which concerns one member; an exception fails that member alone, unless it is about what all of them need."""
     try:
         act()
@@ -165,9 +181,10 @@ def attempt(member: Member, act: Callable[[], None]) -> None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise StoreError(f"cannot write below {member.folder.path}: {error.strerror}") from error
         member.fail()
+    refuse_to_go_on_alone(cohort, member)
 
 
 def fail_nonfinite(cohort: Cohort) -> None:
     """Fail the members whose loss has become NaN or infinite."""
     for member in cohort.active:
-        attempt(member, member.fail_if_nonfinite)
+        attempt(cohort, member, member.fail_if_nonfinite)

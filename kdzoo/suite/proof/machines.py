@@ -45,6 +45,8 @@ def why_not_same_bits(one: Mapping[str, Any], other: Mapping[str, Any], options:
         return "only runs on a CPU repeat bit for bit"
     if one.get("compile") or options.get("compile"):
         return "it was compiled (--compile)"
+    if one.get("processes") or other.get("processes"):
+        return "several processes trained it together (--processes-per-run)"
     if options.get("stack_students"):
         return "students were computed as one batch (--stack-students)"
     missing = [words for name, words in DECIDES_BITS.items() if one.get(name) is None]

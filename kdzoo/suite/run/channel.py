@@ -23,6 +23,8 @@ CHANNEL_LOST = 70
 """the exit status of a worker that can no longer tell its driver anything"""
 FORKED = 71
 """the exit status of a process that was forked from a worker and came back to the worker's own work"""
+PROCESSES_BROKEN = 72
+"""the exit status of a worker that lost one of the processes which train its runs with it"""
 POLL_SECONDS = 0.2
 DRAIN_SECONDS = 2.0
 """how long the last words of a dead worker are read, if another process keeps the pipe open and continues to write"""

@@ -11,6 +11,7 @@ from kdzoo.errors import InputError, collect_problems
 from kdzoo.suite.plan.planned import Plan
 from kdzoo.suite.run.fork import PATIENCE_SECONDS
 from kdzoo.suite.run.saved_teachers import check_saved_teachers
+from kdzoo.suite.run.sharing import refuse_sharing
 from kdzoo.suite.run.trial import trial_key, try_loss, users_methods
 from kdzoo.suite.run.untrained import Untrained, bind, distinct
 from kdzoo.training.located import LocatedRun, Modules
@@ -20,11 +21,17 @@ from kdzoo.training.run_student import build_run_objective, build_student
 
 
 def preflight(
-    plan: Plan, modules: Modules, image_cache: int | None = None, device: torch.device | None = None, check: int = 0
+    plan: Plan,
+    modules: Modules,
+    image_cache: int | None = None,
+    device: torch.device | None = None,
+    check: int = 0,
+    processes: int = 1,
 ) -> tuple[str, ...]:
     """Build every distinct student, teacher and objective once, untrained, and try users' losses for a step; notes on these trials.
 
-    check: how many rows of a saved teacher's file are compared with the live one, where that is kept here.
+    check: how many rows of a saved teacher's file are compared with the live one, where that is kept here. processes: that train
+    each run together.
     Raises InputError for what cannot work.
     """
     problems: list[str] = []
@@ -33,10 +40,14 @@ def preflight(
     for planned in plan.teachers.values():
         with collect_problems(problems):
             located = bind(planned, plan)
-            build_student(located, *untrained.data(located), None, modules)
+            dataset, splits = untrained.data(located)
+            refuse_sharing(located.run, len(splits.train.targets), processes)
+            build_student(located, dataset, splits, None, modules)
     for planned in distinct(plan.students, lambda p: (str(p.run.student), str(p.run.teacher), str(p.run.objective))):
         with collect_problems(problems):
-            build_objectives(bind(planned, plan), untrained, trials)
+            located = bind(planned, plan)
+            refuse_sharing(located.run, len(untrained.data(located)[1].train.targets), processes)
+            build_objectives(located, untrained, trials)
     notes: list[str] = []
     with collect_problems(problems):
         notes += check_saved_teachers(plan, untrained, check)

@@ -23,6 +23,7 @@ from kdzoo.suite.plan.planned import Plan
 from kdzoo.suite.plan.sweep import plan as make_plan
 from kdzoo.suite.run.launchers.gpus import visible_gpus
 from kdzoo.suite.run.preflight import preflight
+from kdzoo.suite.run.sharing import problems_of_sharing
 from kdzoo.training.located import Modules
 from kdzoo.training.run_data import load_dataset, load_transfer_images
 
@@ -56,6 +57,7 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
     plan = device = settings = None
     with collect_problems(problems):
         device = config.device if is_elsewhere(config) and config.device != "auto" else device_of(config.device)
+    problems += problems_of_sharing(config, device, torch.cuda.device_count() if device == "cuda" and has_device(device) else 0)
     with collect_problems(problems):
         settings = wandb_settings(config.wandb, os.environ)
     states: dict[str, State] = {}
@@ -64,7 +66,7 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
         states = states_of(plan)
         if any(state != "done" for state in states.values()):  # what has been trained can be
             tried_on = torch.device(device if device is not None and has_device(device) else "cpu")
-            notes = preflight(plan, modules or Modules(), config.image_cache, tried_on, config.check)
+            notes = preflight(plan, modules or Modules(), config.image_cache, tried_on, config.check, config.processes_per_run)
             slow = why_slow((planned.run.recipe.precision for planned in plan.students), torch.device(device or "cpu"))
             plan = replace(plan, notes=(*plan.notes, *notes, *([slow] if slow else [])))
     if problems or plan is None or device is None:
@@ -76,7 +78,7 @@ def schedule(config: BenchConfig, plan: Plan, device: str, wandb: dict[str, Any]
     """How a plan is executed on this machine: with how many processes, threads and GPUs, and how much memory."""
     gpus = visible_gpus(torch.cuda.device_count(), os.environ) if device == "cuda" else ()
     jobs, threads = processes(config, device, plan, len(gpus))
-    sharing = -(-jobs // max(len(gpus), 1))  # as many processes use one GPU's memory
+    sharing = -(-jobs * config.processes_per_run // max(len(gpus), 1))  # as many processes use one GPU's memory
     options_of_config = {name: getattr(config, name) for name in ALL}
     memory = int(COHORT_SHARE * free_memory(device) / sharing)
     options = WorkerOptions(**{**options_of_config, "device": device, "jobs": jobs, "threads": threads}, memory=memory, wandb=wandb)
@@ -105,12 +107,13 @@ def processes(config: BenchConfig, device: str, plan: Plan, gpus: int = 0) -> tu
 
     On a CPU one thread in each of as many processes as there are cores, unless there are fewer cohorts than that, or the
     environment's OMP_NUM_THREADS says how many threads a process has. With several GPUs one process for each of them,
-    unless there are fewer cohorts.
+    unless there are fewer cohorts. Where several processes train each run, as many fewer workers.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     cohorts = len(groups_in_lockstep(plan.students))
-    count = config.jobs or min(cores if device == "cpu" else max(gpus, 1), max(cohorts, 1))
-    return count, config.threads or environments_threads() or max(1, cores // count)
+    each = config.processes_per_run
+    count = config.jobs or min(max((cores if device == "cpu" else gpus) // each, 1), max(cohorts, 1))
+    return count, config.threads or environments_threads() or max(1, cores // (count * each))
 
 
 def environments_threads() -> int | None:

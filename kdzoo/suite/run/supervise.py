@@ -100,12 +100,15 @@ class Supervisor:
             return
         again = 0
         for run_id in [run_id for run_id in job.ids if run_id in silent]:
+            folder = job.store.run(run_id)
+            if folder.state() == "failed":  # one of the processes that trained it has said why, before all of them ended
+                self._fail(folder, folder.failure().error)
+                continue
             self._deaths[run_id] = self._deaths.get(run_id, 0) + (len(job.ids) == 1)
             if self._deaths[run_id] < DEATHS_ALONE:
                 self._queue.add(job.subset((run_id,)))
                 again += 1
                 continue
-            folder = job.store.run(run_id)
             reason = f"the process that trained this run {death.how} twice; see {death.log}"
             folder.fail(reason + "\n")
             self._fail(folder, reason)

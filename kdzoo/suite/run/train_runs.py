@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from kdzoo.runs.store import RunFolder, Store, is_teacher
 from kdzoo.suite.report.settings import setting_text
 from kdzoo.suite.run.accelerators import attach_accelerators, note_lost_lines
 from kdzoo.suite.run.cost_record import record_costs, work_clock
+from kdzoo.suite.run.followers import Followers
 from kdzoo.suite.run.members import begin_with_probe, measure_cost, open_loggers, pretrain_failure, start_or_resume
 from kdzoo.suite.run.repair import forget_damaged, renew
 from kdzoo.suite.run.worker_state import WorkerState
@@ -28,6 +29,7 @@ from kdzoo.training.cohort import Cohort
 from kdzoo.training.cost import with_pretrain_stage
 from kdzoo.training.located import LocatedRun
 from kdzoo.training.member import Member
+from kdzoo.training.processes import ProcessesBroken
 from kdzoo.training.run_student import build_member
 from kdzoo.training.train import UNITS_AN_EPOCH, Stopped, fit
 
@@ -68,6 +70,11 @@ def train_runs(
 
             try:
                 train_cohort(store, located_runs, options, state, relay, stop)
+            except ProcessesBroken:
+                for located in located_runs:
+                    if located.folder.state() == "failed":
+                        report(located.folder, emit)
+                raise
             except (StoreError, Stopped, InputError):
                 raise
             except Exception:  # data or a teacher that cannot be had fails every run that needs them, with the reason
@@ -182,11 +189,34 @@ def train_cohort(
     for group in group_by_step(members, options.memory):
         for cohort in Cohort(group, splits, teacher, execution).split_by_cache(shapes):
             note_lost_lines(cohort, emit)
-            attach_accelerators(cohort, emit)
-            emit(beginning_of(cohort))
-            first_step, began = group[0].step, work_clock(execution.device, options.threads)
-            fit(cohort, emit=emit, stop=stop)
+            with shared(cohort, store, options, state):
+                attach_accelerators(cohort, emit)
+                emit(beginning_of(cohort))
+                first_step, began = group[0].step, work_clock(execution.device, options.threads)
+                fit(cohort, emit=emit, stop=stop)
             record_costs(cohort, first_step, setup, work_clock(execution.device, options.threads) - began, options, emit)
+
+
+@contextmanager
+def shared(cohort: Cohort, store: Store, options: WorkerOptions, state: WorkerState) -> Iterator[None]:
+    """A block in which a cohort is trained, with further processes where the options say so.
+
+    An error that leaves the block leaves the others in the middle of a step: they are ended, and the next cohort gets new ones.
+    """
+    if options.processes_per_run == 1:
+        yield
+        return
+    if state.followers is None:
+        state.followers = Followers(options.processes_per_run, options.device, state.plugins)
+    try:
+        state.followers.begin(cohort, store, options)
+        yield
+    except Stopped:
+        raise
+    except BaseException:
+        state.followers.close()
+        state.followers = None
+        raise
 
 
 def beginning_of(cohort: Cohort) -> TrainingBegun:

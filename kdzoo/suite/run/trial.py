@@ -141,7 +141,7 @@ def _steps(cohort: Cohort, teacher: Network | None, size: int) -> set[str]:
             with torch.no_grad(), autocast(recipe, cohort.execution.device):
                 answer = outputs(teacher, inputs, cohort.teacher_needs)
         with guard.watch(f"the backward of {member.run.objective.label}"):
-            losses = member.losses(inputs, answer, batch)
+            losses = member.losses(inputs, answer, batch, loaded.size)
             names = [method.card.name for method in users_methods(member.objective)]
             if bad := [name for name in names if not bool(torch.isfinite(losses.parts[name].detach()))]:
                 raise MethodFault(

@@ -15,9 +15,10 @@ from kdzoo.errors import InputError, WorkFailed
 from kdzoo.runs.atomic import StoreError
 from kdzoo.runs.events import JobEnded, JobRefused, TeacherFailed, WorkerReady
 from kdzoo.suite.plan.jobs import Job
-from kdzoo.suite.run.channel import Sender
+from kdzoo.suite.run.channel import PROCESSES_BROKEN, Sender
 from kdzoo.suite.run.work import work
 from kdzoo.suite.run.worker_state import WorkerState
+from kdzoo.training.processes import ProcessesBroken
 from kdzoo.training.train import Stopped
 
 
@@ -44,7 +45,7 @@ def main() -> None:
         signal.signal(signal.SIGUSR2, terminate)
     threading.Thread(target=_listen, args=(jobs_in, jobs, stopping), daemon=True).start()
     load_plugins(sys.argv[3:])
-    state = WorkerState()
+    state = WorkerState(plugins=sys.argv[3:])
     sender.send(WorkerReady())
 
     def stop() -> bool:
@@ -72,6 +73,9 @@ def _serve(job: Job, state: WorkerState, sender: Sender, stop: Callable[[], bool
         sender.send(TeacherFailed(str(error)))
     except Stopped:
         return  # who asked for it ends this process
+    except ProcessesBroken as error:
+        print(f"{error}; the worker ends", file=sys.stderr, flush=True)
+        os._exit(PROCESSES_BROKEN)  # threads of the broken group may wait for the others
 
 
 def _listen(descriptor: int, jobs: queue.SimpleQueue[Job | None], stopping: threading.Event) -> None:

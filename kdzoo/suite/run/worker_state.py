@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from kdzoo.runs.fields import parse
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import Run
 from kdzoo.runs.store import Store
+from kdzoo.suite.run.followers import Followers
 from kdzoo.teachers.teacher import Teacher
 from kdzoo.training.located import LocatedRun, Modules, data_key, teacher_key
 from kdzoo.training.run_data import load_run_data
@@ -26,9 +27,14 @@ from kdzoo.training.run_teacher import load_teacher
 
 @dataclass
 class WorkerState:
-    """What a worker keeps between jobs: the last data and teacher with its predictions, and networks given as objects."""
+    """What a worker keeps between jobs: the last data and teacher with its predictions, and networks given as objects.
+
+    plugins: those that it has loaded. followers: the processes that train its runs with it, once there are any.
+    """
 
     modules: Modules = field(default_factory=Modules)
+    plugins: Sequence[str] = ()
+    followers: Followers | None = None
     datasets: dict[Any, tuple[Dataset, Splits]] = field(default_factory=dict)
     teachers: dict[Any, tuple[Teacher, Shapes]] = field(default_factory=dict)
 

@@ -21,6 +21,6 @@ def first_gpu(device: str, environment: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(name for name in visible_gpus(1, environment) if name not in ("", "-1"))
 
 
-def environment_of(worker: int, gpus: Sequence[str]) -> dict[str, str]:
-    """What the environment of a worker adds: the one GPU that it sees, taken in turn; nothing without GPUs."""
-    return {VISIBLE: gpus[worker % len(gpus)]} if gpus else {}
+def environment_of(worker: int, gpus: Sequence[str], each: int = 1) -> dict[str, str]:
+    """What the environment of a worker adds: the GPUs that it sees, as many as it has processes (`each`), taken in turn."""
+    return {VISIBLE: ",".join(gpus[(worker * each + number) % len(gpus)] for number in range(each))} if gpus else {}

@@ -26,8 +26,9 @@ class LauncherSetup:
     """What a launcher is created with: the folder of its workers' logs, their plugins, and the device that was asked for.
 
     modules: networks that exist as objects of this process alone, which no other process can train. bench: the folder of the
-    bench. options: what its engine is asked for, by name. lease_seconds: after so many seconds without a sign of life the
-    job of a worker on another machine is taken over. working_folder, environment: of its workers, where not this process's own.
+    bench. options: what its engine is asked for, by name. lease_seconds: after so many seconds without a sign of life the job
+    of a worker on another machine is taken over. processes_per_run: how many train each run, a GPU each. working_folder,
+    environment: of its workers, where not this process's own.
     """
 
     logs: Path
@@ -37,6 +38,7 @@ class LauncherSetup:
     bench: Path = Path("results")
     options: Mapping[str, str] = field(default_factory=dict)
     lease_seconds: float = 300.0
+    processes_per_run: int = 1
     working_folder: Path | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -51,6 +53,7 @@ class LauncherSetup:
             bench=Path(config.results) / config.name,
             options=config.asked_of_launcher,
             lease_seconds=config.lease_seconds,
+            processes_per_run=config.processes_per_run,
         )
 
 

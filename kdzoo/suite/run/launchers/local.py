@@ -16,7 +16,7 @@ from typing import Self
 
 from kdzoo.runs.events import JobEnded, Note, WorkerDied, WorkerReady, of_worker
 from kdzoo.suite.plan.jobs import Job
-from kdzoo.suite.run.channel import CHANNEL_LOST, FORKED
+from kdzoo.suite.run.channel import CHANNEL_LOST, FORKED, PROCESSES_BROKEN
 from kdzoo.suite.run.fork import how_it_ended
 from kdzoo.suite.run.job_queue import JobQueue
 from kdzoo.suite.run.launchers.gpus import environment_of, first_gpu
@@ -126,7 +126,7 @@ class Local:
     def _start(self) -> Worker:
         number = next(n for n in range(self._size) if all(worker.number != n for worker in self._workers))
         log = self._setup.logs / f"worker-{number}.log"
-        environment = {**self._setup.environment, **environment_of(number, self._gpus)}
+        environment = {**self._setup.environment, **environment_of(number, self._gpus, self._setup.processes_per_run)}
         worker = Worker(number, self._setup.plugins, log, environment, self._messages, self._setup.working_folder)
         self._workers.append(worker)
         return worker
@@ -154,6 +154,8 @@ def _how_hung(job: Job) -> str:
 def _how(code: int) -> str:
     if code == CHANNEL_LOST:
         return "lost the pipe to its driver (something in it closed the descriptor)"
+    if code == PROCESSES_BROKEN:
+        return "lost one of the processes that trained with it (--processes-per-run)"
     if code == FORKED:
         return "was a fork of a worker"
     return how_it_ended(code) + (" (out of memory?)" if code == -signal.SIGKILL else "")

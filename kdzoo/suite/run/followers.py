@@ -1,0 +1,103 @@
+"""Further processes that train a worker's runs with it: how they are started, told what to train, and ended.
+
+The worker leads: it plans, resumes, measures, writes and tells; the others (`follower`) compute their part of every batch. They live
+and die together: where one ends, so do all, and the driver resumes the runs from their checkpoints as after any death.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from kdzoo.data.epoch import Shard
+from kdzoo.runs.options import WorkerOptions
+from kdzoo.runs.store import Store
+from kdzoo.suite.run.channel import PROCESSES_BROKEN
+from kdzoo.suite.run.launchers.gpus import VISIBLE
+from kdzoo.training.checkpoint import state_of
+from kdzoo.training.cohort import Cohort
+from kdzoo.training.processes import Processes
+
+PATIENCE = timedelta(days=30)
+"""how long a process waits for the others: a teacher may be measured in between, and who hangs is the driver's to notice"""
+
+
+@dataclass(frozen=True)
+class FollowerTask:
+    """A cohort to train together: the runs by id in their store, and the states (bytes of torch.save) in which they begin."""
+
+    store: Store
+    ids: tuple[str, ...]
+    options: WorkerOptions
+    states: bytes
+
+
+def join_processes(rank: int, count: int, rendezvous: Path, device: str) -> Processes:
+    """Join the processes that train together; returns when all are there."""
+    backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
+    dist.init_process_group(backend, init_method=f"file://{rendezvous}", rank=rank, world_size=count, timeout=PATIENCE)
+    return Processes(Shard(rank, count), dist.new_group(backend="gloo", timeout=PATIENCE))
+
+
+def share_task(task: FollowerTask | None, processes: Processes) -> FollowerTask | None:
+    """The leader's next task, in all processes; None for the end."""
+    told: list[Any] = [task]
+    dist.broadcast_object_list(told, src=0, group=processes.control)
+    return told[0]  # type: ignore[no-any-return]
+
+
+class Followers:
+    """The followers of this worker. A follower that ends while it is needed ends the worker too, with PROCESSES_BROKEN."""
+
+    def __init__(self, count: int, device: str, plugins: Sequence[str]) -> None:
+        """count: of all processes, this one included, which then is the first of them."""
+        self._closing = False
+        gpus = os.environ.get(VISIBLE, "").split(",")
+        with tempfile.TemporaryDirectory(prefix="kdzoo-processes-") as folder:
+            rendezvous = Path(folder) / "rendezvous"
+            command = [sys.executable, "-m", "kdzoo.suite.run.follower"]
+            self._started = [
+                subprocess.Popen(
+                    [*command, str(rank), str(count), str(rendezvous), device, *plugins],
+                    stdin=subprocess.PIPE,
+                    env={**os.environ, **({VISIBLE: gpus[rank]} if rank < len(gpus) and gpus[rank] else {})},
+                )
+                for rank in range(1, count)
+            ]
+            for process in self._started:
+                threading.Thread(target=self._watch, args=(process,), daemon=True).start()
+            self.processes = join_processes(0, count, rendezvous, device)
+
+    def begin(self, cohort: Cohort, store: Store, options: WorkerOptions) -> None:
+        """Have the followers train a cohort with this process from where it stands."""
+        buffer = io.BytesIO()
+        torch.save([state_of(member) for member in cohort.members], buffer)
+        ids = tuple(member.run.id for member in cohort.members)
+        share_task(FollowerTask(store, ids, options, buffer.getvalue()), self.processes)
+        cohort.share(self.processes)
+
+    def close(self) -> None:
+        """End the followers, whatever they are doing."""
+        self._closing = True
+        for process in self._started:
+            process.kill()
+            process.wait()
+        dist.destroy_process_group()
+
+    def _watch(self, process: subprocess.Popen[bytes]) -> None:
+        code = process.wait()
+        if not self._closing:
+            print(f"a process that trains with this worker ended with status {code}; the worker ends", file=sys.stderr, flush=True)
+            os._exit(PROCESSES_BROKEN)

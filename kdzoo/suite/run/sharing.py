@@ -1,0 +1,44 @@
+"""Whether several processes can train a run together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from kdzoo.errors import InputError
+from kdzoo.runs.options import ExecutionSpec
+from kdzoo.runs.spec import Run
+
+
+def problems_of_sharing(options: ExecutionSpec, device: str | None, gpus: int) -> Iterator[str]:
+    """Why runs cannot be trained by so many processes with these options, a sentence each. gpus: those that a worker may take."""
+    count = options.processes_per_run
+    if count == 1:
+        return
+    if options.launcher == "here":
+        yield "processes_per_run: the launcher here trains in this process alone; take local"
+    for name in ("stack_students", "compile"):
+        if getattr(options, name):
+            yield f"{name}: cannot be combined with processes_per_run; leave one of them out"
+    if device is not None and device.startswith("cuda:"):
+        yield f"processes_per_run: expected device cuda, of which each process takes its own, got {device}"
+    if device == "cuda" and gpus < count and options.launcher in (None, "local"):
+        yield f"processes_per_run: expected at most {gpus}, the number of GPUs, got {count}"
+
+
+def refuse_sharing(run: Run, samples: int, processes: int) -> None:
+    """Raises InputError for a run that several processes cannot train together. samples: of its training data."""
+    if processes > 1 and (problems := list(_problems_of(run, samples, processes))):
+        raise InputError(*problems)
+
+
+def _problems_of(run: Run, samples: int, processes: int) -> Iterable[str]:
+    recipe, last = run.recipe, samples % run.recipe.batch_size
+    if recipe.dot is not None:
+        yield "recipe.dot: its two gradients cannot be those of several processes; leave out processes_per_run"
+    if min(recipe.batch_size, samples) < processes:
+        yield f"recipe.batch_size: expected at least {processes}, a sample for each process, got {recipe.batch_size} of {samples} samples"
+    elif not recipe.drop_last and 1 < last < processes:
+        yield (
+            f"recipe.batch_size: the last batch of an epoch has {last} of {samples} samples, fewer than {processes} processes; set "
+            "recipe.drop_last, or take another size"
+        )

@@ -1,0 +1,95 @@
+"""The processes that train a cohort together: each has the same members and computes its shard of every batch.
+
+A run's numbers are those of one process up to rounding: losses that are no mean over samples, cross-entropy and batch norm are of the
+joint batch, and DDP takes the mean of the gradients. Layers that draw, such as dropout, draw in each process for itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from kdzoo.contract.batch import Batch, Losses
+from kdzoo.contract.joint import JointBatch, ProcessGroup
+from kdzoo.contract.outputs import Outputs
+from kdzoo.data.epoch import Inputs, Shard
+from kdzoo.errors import KdzooError
+from kdzoo.models.joint_norm import JointBatchNorm
+
+if TYPE_CHECKING:
+    from kdzoo.training.member import Member
+
+
+class ProcessesBroken(KdzooError):
+    """One of the processes that train together has failed, and with it all of them; the runs have their last checkpoints."""
+
+
+@dataclass(frozen=True)
+class Processes:
+    """All processes of a cohort as one of them sees them.
+
+    shard: its own part of every batch. control: the group in which they agree on what to do, of tensors on the CPU; what they
+    compute travels in the default group.
+    """
+
+    shard: Shard
+    control: ProcessGroup
+
+    @property
+    def writes(self) -> bool:
+        """Whether this is the one that writes checkpoints, metrics and results."""
+        return self.shard.rank == 0
+
+    def agree(self, value: int) -> int:
+        """The first process's value, in all of them."""
+        told = torch.tensor([value])
+        dist.broadcast(told, 0, group=self.control)
+        return int(told)
+
+    def collect(self, rows: Tensor) -> Tensor:
+        """The rows (B, ...) of all processes on the CPU, in the order of their ranks; one may have none, of shape (0,)."""
+        told: list[Any] = [None] * self.shard.count
+        dist.all_gather_object(told, rows, group=self.control)
+        return torch.cat(told)
+
+    def joint_batch(self, size: int) -> JointBatch:
+        """A batch of so many samples, of which each process has its shard."""
+        return JointBatch(self.shard.sizes(size), self.shard.rank)
+
+    def mean(self, losses: Losses) -> Losses:
+        """The losses of the joint batch, of which each process has its own contribution, detached; the same in all."""
+        own = torch.stack([losses.total.detach(), *(part.detach() for part in losses.parts.values())])
+        told = [torch.empty_like(own) for _ in range(self.shard.count)]
+        dist.all_gather(told, own)
+        total, *parts = torch.stack(told).mean(0)
+        return replace(losses, total=total, parts=dict(zip(losses.parts, parts, strict=True)))
+
+    def wrap(self, member: Member) -> DistributedDataParallel:
+        """A member's forward and losses, the mean of whose gradients all processes take in the backward."""
+        return DistributedDataParallel(_Losses(member, self), find_unused_parameters=True, broadcast_buffers=False)
+
+
+class _Losses(nn.Module):
+    """A member's forward and losses of its shard of a batch, as one module with all that learns."""
+
+    def __init__(self, member: Member, processes: Processes) -> None:
+        super().__init__()
+        self.network = member.network
+        self.objective = member.objective
+        self._member: Any = member
+        self._processes = processes
+
+    def forward(self, inputs: Inputs, teacher: Outputs | None, batch: Batch, size: int) -> Losses:
+        with JointBatchNorm():
+            student = self._member.forward(inputs, batch, self._processes.shard.rank)
+        self.objective.joint = self._processes.joint_batch(size)
+        try:
+            losses: Losses = self.objective(student, teacher, batch)
+        finally:
+            self.objective.joint = None
+        return losses

@@ -1,0 +1,54 @@
+"""The bench of resnet34 and resnet18 on ImageNet, by its own file, on a folder of 48 JPEG files that are decoded while training."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from sklearn.datasets import load_sample_images
+from warm_python import run_warm
+
+from kdzoo.files import CONFIGS
+from kdzoo.runs.store import Store
+from kdzoo.suite.plan.recipe_files import recipe_file
+
+pytestmark = pytest.mark.slow
+
+
+def write_photos(folder: Path) -> Path:
+    """Parts of two photographs as train/ and val/, a sub-folder for each of them: 16 and 8 JPEG files of 150x130 pixels."""
+    for name, photo in zip(("china", "flower"), load_sample_images().images, strict=True):
+        for number in range(24):
+            part = folder / ("train" if number < 16 else "val") / name
+            part.mkdir(parents=True, exist_ok=True)
+            top, left = number // 6 * 90, number % 6 * 95
+            Image.fromarray(photo[top : top + 130, left : left + 150]).save(part / f"{number}.jpg", quality=95)
+    return folder
+
+
+def test_the_file_runs_on_a_folder_whose_images_are_never_all_in_memory(tmp_path):
+    photos, weights = write_photos(tmp_path / "photos"), tmp_path / "resnet34.safetensors"
+    torch.manual_seed(0)
+    save_file(timm.create_model("resnet34", num_classes=2).state_dict(), weights)
+    file = CONFIGS / "benches" / "imagenet-r34-r18.yaml"
+    words = f"bench -c {file} --data folder:{photos} --teacher resnet34:{weights} --methods hinton,at --epochs 1 --image-cache 1KB"
+    words += f" --set recipe.batch_size=16 --set recipe.augment.size=32 --allow-chance-teacher --results {tmp_path} -j 1"
+    done = run_warm([sys.executable, "-m", "kdzoo", *words.split()], timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    runs = Store(tmp_path / "imagenet-r34-r18")
+    results = [runs.run(run_id).result() for run_id in runs.ids()]
+    assert sorted(result["id"].rpartition("-")[0] for result in results) == ["at", "hinton", "none"]
+    for result in results:
+        recipe = runs.run(result["id"]).read_plan()[0].recipe
+        assert (recipe.optimizer, recipe.lr, recipe.weight_decay, recipe.augment.min_area) == ("sgd", 0.1, 1e-4, 0.08)
+        assert result["train"]["samples"] == 32
+        assert result["last"]["test"]["top1"] in [count / 16 for count in range(17)]
+
+
+def test_its_recipe_is_that_of_the_published_tables():
+    """100 epochs of batches of 256, the rate a tenth at 30, 60 and 90: https://github.com/yoshitomo-matsubara/torchdistill."""
+    recipe = recipe_file("imagenet").resolve("resnet18", {})
+    assert (recipe.epochs, recipe.batch_size, recipe.milestones, recipe.gamma) == (100, 256, (0.3, 0.6, 0.9), 0.1)

@@ -1,0 +1,134 @@
+"""Runs that two processes train together, each on half of every batch, come to the weights of one process up to rounding."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_training import planned
+from warm_python import run_warm
+
+from kdzoo.runs.events import RunDone
+from kdzoo.runs.options import WorkerOptions
+from kdzoo.runs.store import Store
+from kdzoo.suite.plan.planned import Plan
+from kdzoo.suite.run.train_runs import train_runs
+from kdzoo.suite.run.worker_state import WorkerState
+from kdzoo.training.train import Stopped
+
+TOLERANCE = 1e-4
+"""the largest difference of a tensor's values, relative to the largest of them: float32 over a dozen steps"""
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("KDZOO_CACHE", str(tmp_path / "cache"))
+    torch.set_num_threads(1)
+
+
+def train_with(made: Plan, processes: int, stop_after: int | None = None) -> list[str]:
+    """Train a plan's students in this process and its followers, until it has asked so often whether to stop; the ids that are done."""
+    state, done, asked = WorkerState(), [], iter(range(10**6))
+    try:
+        train_runs(
+            made.store,
+            [p.run.id for p in made.students],
+            WorkerOptions(processes_per_run=processes),
+            state,
+            lambda event: done.append(event.id) if isinstance(event, RunDone) else None,
+            lambda: stop_after is not None and next(asked) >= stop_after,
+        )
+    finally:
+        if state.followers is not None:
+            state.followers.close()
+    return done
+
+
+def difference(one: Path, other: Path) -> float:
+    """The largest difference of two students' tensors, relative to the largest value of each."""
+    ours, theirs = load_file(one), load_file(other)
+    assert ours.keys() == theirs.keys()
+    return max(float((ours[name] - value).abs().max() / value.abs().max().clamp(min=1e-6)) for name, value in theirs.items())
+
+
+SMALL = {"methods": "hinton,at,rkd,crd,sp", "limit": 163, "epochs": 1, "set": {"recipe.batch_size": 32, "teacher_recipe.epochs": 15}}
+"""four batches of 32, and a last one of 2: the halves of a batch of the digits' 130 training images"""
+
+
+def test_two_processes_come_to_the_weights_of_one(tmp_path):
+    """hinton, a mean over samples; at, of maps; rkd and sp, of relations in the batch; crd, with its memory of samples; batch norm."""
+    one, two = planned(tmp_path / "one", **SMALL), planned(tmp_path / "two", **SMALL)
+    ids = sorted(p.run.id for p in one.students)
+    assert sorted(train_with(one, 1)) == sorted(train_with(two, 2)) == ids
+    for run_id in ids:
+        ours, theirs = (made.store.run(run_id) for made in (two, one))
+        assert difference(ours.student, theirs.student) < TOLERANCE
+        (line,), (expected,) = (list(map(json.loads, folder.metrics.read_text().splitlines())) for folder in (ours, theirs))
+        assert line["parts"] == pytest.approx(expected["parts"], rel=1e-3)
+        assert line["val"]["nll"] == pytest.approx(expected["val"]["nll"], rel=1e-3)
+        assert ours.result()["last"]["test"]["nll"] == pytest.approx(theirs.result()["last"]["test"]["nll"], rel=1e-3)
+        assert (ours.result()["environment"]["processes"], theirs.result()["environment"]["processes"]) == (2, None)
+
+
+@pytest.mark.slow
+def test_mixed_images_and_a_stop_in_the_middle_change_nothing(tmp_path):
+    """The first image of a half is mixed with the last one of the other; what was stopped goes on from its checkpoint."""
+    mixing = {**SMALL, "methods": "hinton,rkd", "set": {**SMALL["set"], "recipe.mixup": 0.8, "recipe.cutmix": 1.0}}
+    one, two = planned(tmp_path / "one", **mixing), planned(tmp_path / "two", **mixing)
+    train_with(one, 1)
+    with pytest.raises(Stopped):
+        train_with(two, 2, stop_after=2)
+    assert all(two.store.run(p.run.id).checkpoint.exists() for p in two.students)
+    train_with(two, 2)
+    for run_id in [p.run.id for p in one.students]:
+        assert difference(two.store.run(run_id).student, one.store.run(run_id).student) < TOLERANCE
+
+
+BREAKING = """
+import os, signal, pathlib, torch.distributed as dist, kdzoo
+
+def in_second():
+    return dist.is_available() and dist.is_initialized() and dist.get_rank() == 1
+
+@kdzoo.register("breaks")
+def breaks(student, teacher, batch):
+    if in_second() and batch.clock.step == 2:
+        raise RuntimeError("only one of two fails")
+    return student.logits.square().mean()
+
+@kdzoo.register("dies")
+def dies(student, teacher, batch):
+    marker = pathlib.Path(os.environ["KDZOO_CACHE"]) / "died"
+    if in_second() and batch.clock.step == 3 and not marker.exists():
+        marker.write_text("")
+        os.kill(os.getpid(), signal.SIGKILL)
+    return student.logits.square().mean()
+"""
+
+
+@pytest.mark.slow
+def test_an_error_and_a_death_in_one_of_two_processes_cost_no_other_run_anything(tmp_path):
+    """The run that fails has the error of the process in which it was raised; all others go on from their checkpoints."""
+    plugin = tmp_path / "plugin.py"
+    plugin.write_text(BREAKING)
+    of_bench = f"--plugin {plugin} --methods breaks,dies --data digits --pairs digits --recipe digits --limit 163 --epochs 1 --seeds 1"
+    words = ["bench", *of_bench.split(), "--set", "recipe.batch_size=32", "--allow-chance-teacher", "-j", "1"]
+    done = run_warm(
+        [sys.executable, "-m", "kdzoo", *words, "--processes-per-run", "2", "--results", str(tmp_path), "--name", "b"], timeout=600
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    runs = Store(tmp_path / "b")
+    states = {run_id.rpartition("-")[0]: runs.run(run_id) for run_id in runs.ids()}
+    assert {name: folder.state() for name, folder in states.items()} == {
+        "none": "done",
+        "hinton": "done",
+        "dies": "done",
+        "breaks": "failed",
+    }
+    assert states["breaks"].failure().error == "RuntimeError: only one of two fails"
+    assert f"{plugin}" in (states["breaks"].path / "error.txt").read_text()
+    assert "lost one of the processes that trained with it (--processes-per-run)" in done.stdout + done.stderr
+    for folder in (states["none"], states["hinton"], states["dies"]):
+        assert [json.loads(line)["epoch"] for line in folder.metrics.read_text().splitlines()] == [1]
