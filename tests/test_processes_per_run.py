@@ -10,10 +10,15 @@ from safetensors.torch import load_file
 from test_training import planned
 from warm_python import run_warm
 
+from kdzoo.errors import InputError
 from kdzoo.runs.events import RunDone
-from kdzoo.runs.options import WorkerOptions
+from kdzoo.runs.options import ExecutionSpec, WorkerOptions
+from kdzoo.runs.recipe import Recipe
+from kdzoo.runs.spec import DataSpec, NetworkSpec, ObjectiveSpec, Run
 from kdzoo.runs.store import Store
 from kdzoo.suite.plan.planned import Plan
+from kdzoo.suite.run.launchers.gpus import VISIBLE, environment_of
+from kdzoo.suite.run.sharing import problems_of_sharing, refuse_sharing
 from kdzoo.suite.run.train_runs import train_runs
 from kdzoo.suite.run.worker_state import WorkerState
 from kdzoo.training.train import Stopped
@@ -132,3 +137,35 @@ def test_an_error_and_a_death_in_one_of_two_processes_cost_no_other_run_anything
     assert "lost one of the processes that trained with it (--processes-per-run)" in done.stdout + done.stderr
     for folder in (states["none"], states["hinton"], states["dies"]):
         assert [json.loads(line)["epoch"] for line in folder.metrics.read_text().splitlines()] == [1]
+
+
+def test_what_several_processes_cannot_train_is_refused_by_name():
+    together = ExecutionSpec(processes_per_run=4, launcher="here", compile=True)
+    assert list(problems_of_sharing(together.model_copy(update={"processes_per_run": 1}), "cuda", 0)) == []
+    launcher, compiled = problems_of_sharing(together, "cpu", 0)
+    assert launcher == "processes_per_run: the launcher here trains in this process alone; take local"
+    assert compiled.startswith("compile: cannot be combined with processes_per_run")
+    (few,) = problems_of_sharing(ExecutionSpec(processes_per_run=4), "cuda", 2)
+    assert few == "processes_per_run: expected at most 2, the number of GPUs, got 4"
+
+    def run(**recipe):
+        return Run(
+            student=NetworkSpec(name="digits_student", classes=10),
+            data=DataSpec(name="digits", fingerprint="0" * 16, classes=10),
+            recipe=Recipe(**{"epochs": 1, "batch_size": 32, "lr": 0.1, **recipe}),
+            objective=ObjectiveSpec(task=1.0),
+            seed=0,
+        )
+
+    refuse_sharing(run(), 130, 2)
+    with pytest.raises(InputError, match=r"the last batch of an epoch has 2 of 130 samples, fewer than 4 processes; set recipe\.drop_last"):
+        refuse_sharing(run(), 130, 4)
+    refuse_sharing(run(drop_last=True), 130, 4)
+    with pytest.raises(InputError, match=r"recipe\.batch_size: expected at least 64, a sample for each process, got 32 of 130 samples"):
+        refuse_sharing(run(), 130, 64)
+    with pytest.raises(InputError, match=r"recipe\.dot: its two gradients cannot be those of several processes"):
+        refuse_sharing(run(dot=0.1, momentum=0.5), 128, 2)
+
+
+def test_each_worker_sees_as_many_gpus_as_it_has_processes():
+    assert [environment_of(worker, "0123", 2) for worker in range(2)] == [{VISIBLE: "0,1"}, {VISIBLE: "2,3"}]

@@ -19,6 +19,7 @@ from kdzoo.suite.plan.planned import Plan
 from kdzoo.suite.plan.sweep import plan
 from kdzoo.suite.run.preflight import preflight
 from kdzoo.suite.run.train_runs import train_runs
+from kdzoo.suite.run.untrained import Untrained
 from kdzoo.suite.run.worker_state import WorkerState
 from kdzoo.training.located import Modules
 from kdzoo.training.regularise import dropout_rates, limit_norms, refuse_regularisation, set_dropout
@@ -131,7 +132,7 @@ def test_dropout_and_max_norm_are_refused_where_a_network_has_no_place_for_them(
 def test_a_bench_refuses_them_before_any_work(tmp_path):
     made = plan(bench_config({"results": str(tmp_path), "data": "digits", "pairs": "digits", "set": {"recipe.dropout": 0.5}}, None))
     with pytest.raises(InputError, match=r"recipe.dropout: digits_teacher has no dropout that a recipe can set"):
-        preflight(made, Modules())
+        preflight(made, Untrained(Modules()))
 
 
 def planned(folder, **options) -> Plan:

@@ -94,7 +94,7 @@ def test_a_result_makes_a_run_done_and_clears_its_failure(folder):
 
 def test_a_result_says_its_schema_and_one_that_says_none_is_of_the_first(folder):
     folder.finish(whole_result(folder))
-    assert json.loads((folder.path / "result.json").read_text())["schema"] == SCHEMA == 3
+    assert json.loads((folder.path / "result.json").read_text())["schema"] == SCHEMA == 4
     first = {**whole_result(folder), "memo": {"lookups": 3, "hits": 2, "bytes": 1}}
     for key in ("schema", "teacher_cache", "average"):
         del first[key]
@@ -114,7 +114,7 @@ def test_a_result_with_a_field_too_few_or_too_many_is_not_written(folder):
 def test_a_result_of_a_later_schema_is_neither_read_nor_taken_for_damaged(folder):
     (folder.path / "result.json").write_text(json.dumps({**whole_result(folder), "schema": SCHEMA + 1}))
     for read in (folder.result, folder.state, lambda: read_record(folder)):
-        with pytest.raises(NewerSchema, match=r"result\.json: schema 4 is newer than this kdzoo reads \(3\); update kdzoo"):
+        with pytest.raises(NewerSchema, match=r"result\.json: schema 5 is newer than this kdzoo reads \(4\); update kdzoo"):
             read()
 
 

@@ -28,6 +28,7 @@ from kdzoo.suite.run.members import measure_cost
 from kdzoo.suite.run.planned_files import write_plan
 from kdzoo.suite.run.preflight import preflight
 from kdzoo.suite.run.train_runs import group_by_step, train_runs
+from kdzoo.suite.run.untrained import Untrained
 from kdzoo.suite.run.worker_state import WorkerState
 from kdzoo.tasks.classification import CLASSIFICATION
 from kdzoo.teachers.checks import refuse_at_chance
@@ -243,7 +244,7 @@ def test_what_cannot_be_adapted_is_refused_before_training_with_the_shapes(tmp_p
         )
     )
     with pytest.raises(InputError, match=r"fitnet: stage: expected 0 to 1, got 7; the paired stages are 4x8x8 under 32x8x8"):
-        preflight(made, Modules())
+        preflight(made, Untrained(Modules()))
 
 
 @pytest.mark.slow

@@ -47,7 +47,9 @@ def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str
     from kdzoo.runs.store import teacher_store
     from kdzoo.suite.plan.cohorts import make_jobs
     from kdzoo.suite.run.bench import where_data_is_told
+    from kdzoo.suite.run.disk_space import bytes_of_results, free_space
     from kdzoo.suite.run.estimate import Probes, estimate, estimate_refit
+    from kdzoo.teachers.disk import size_text
 
     probes = Probes.of(prepared)  # the refit trains kinds of runs that the sweep trains
     plan, states, options = prepared.plan, prepared.states, prepared.options
@@ -75,6 +77,11 @@ def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str
             "cohorts",
             f"{len(cohorts)}, in {number_of(prepared.jobs, 'process', 'processes')} of {number_of(options.threads, 'thread')} on "
             f"{options.device}",
+        ),
+        (
+            "disk",
+            f"about {size_text(bytes_of_results(open_runs, plan, options.keep, probes.untrained))} of results; "
+            f"{size_text(free_space(plan.folder))} are free",
         ),
         ("time", f"about {duration(estimate(prepared, probes))} of training" if open_runs or teachers else "nothing is left to do"),
     ]

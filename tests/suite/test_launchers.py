@@ -1,14 +1,16 @@
-"""Where jobs are computed: launchers by name, and the queue that they take their jobs from."""
+"""Where jobs are computed: launchers by name, the queue that they take their jobs from, and what their workers print."""
 
 import pytest
 
 from kdzoo.errors import InputError
+from kdzoo.runs.events import WorkerReady
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.suite.plan.jobs import Job
 from kdzoo.suite.run.job_queue import JobQueue
 from kdzoo.suite.run.launchers import LauncherSetup, create_launcher
 from kdzoo.suite.run.launchers.here import Here
 from kdzoo.suite.run.launchers.local import Local
+from kdzoo.suite.run.launchers.process import LOG_BYTES, Exit, Messages, Worker
 
 
 def job(name: str, ids: tuple[str, ...] = (), after: str | None = None) -> Job:
@@ -47,3 +49,25 @@ def test_a_locked_job_is_left_for_a_while_and_others_are_taken_meanwhile():
     assert queue.take() == other
     assert queue.take() is None
     assert queue, "it is still to be done"
+
+
+def test_a_log_that_has_become_large_is_rotated_while_its_process_prints_on(tmp_path):
+    """A plugin prints more than a log may hold, and a last line when its process ends."""
+    plugin = tmp_path / "talks.py"
+    plugin.write_text(f"import atexit\nprint('x' * {LOG_BYTES}, flush=True)\natexit.register(lambda: print('the end', flush=True))\n")
+    log, messages = tmp_path / "worker-0.log", Messages()
+    worker = Worker(0, [str(plugin)], log, {}, messages)
+    try:
+        _, first = messages.get(timeout=240)
+        assert isinstance(first, WorkerReady)
+        worker.rotate_log()
+        assert log.stat().st_size == 0
+        assert (tmp_path / "worker-0.log.1").stat().st_size > LOG_BYTES
+        worker.rotate_log()
+        assert (tmp_path / "worker-0.log.1").stat().st_size > LOG_BYTES, "a small log stays as it is"
+        worker.stop()
+        _, last = messages.get(timeout=60)
+        assert last == Exit(0)
+    finally:
+        worker.kill()
+    assert log.read_text() == "the end\n"

@@ -14,20 +14,13 @@ from kdzoo.suite.run.saved_teachers import check_saved_teachers
 from kdzoo.suite.run.sharing import refuse_sharing
 from kdzoo.suite.run.trial import trial_key, try_loss, users_methods
 from kdzoo.suite.run.untrained import Untrained, bind, distinct
-from kdzoo.training.located import LocatedRun, Modules
+from kdzoo.training.located import LocatedRun
 from kdzoo.training.run_data import input_shape
 from kdzoo.training.run_networks import load_network
 from kdzoo.training.run_student import build_run_objective, build_student
 
 
-def preflight(
-    plan: Plan,
-    modules: Modules,
-    image_cache: int | None = None,
-    device: torch.device | None = None,
-    check: int = 0,
-    processes: int = 1,
-) -> tuple[str, ...]:
+def preflight(plan: Plan, untrained: Untrained, device: torch.device | None = None, check: int = 0, processes: int = 1) -> tuple[str, ...]:
     """Build every distinct student, teacher and objective once, untrained, and try users' losses for a step; notes on these trials.
 
     check: how many rows of a saved teacher's file are compared with the live one, where that is kept here. processes: that train
@@ -35,14 +28,13 @@ def preflight(
     Raises InputError for what cannot work.
     """
     problems: list[str] = []
-    untrained = Untrained(modules, image_cache)
     trials = LossTrials(device or torch.device("cpu"))
     for planned in plan.teachers.values():
         with collect_problems(problems):
             located = bind(planned, plan)
             dataset, splits = untrained.data(located)
             refuse_sharing(located.run, len(splits.train.targets), processes)
-            build_student(located, dataset, splits, None, modules)
+            build_student(located, dataset, splits, None, untrained.modules)
     for planned in distinct(plan.students, lambda p: (str(p.run.student), str(p.run.teacher), str(p.run.objective))):
         with collect_problems(problems):
             located = bind(planned, plan)
@@ -53,7 +45,7 @@ def preflight(
         notes += check_saved_teachers(plan, untrained, check)
     for planned in distinct((p for p in plan.students if p.run.teacher), lambda p: (str(p.run.teacher),)):
         with collect_problems(problems):
-            load_teacher_weights(bind(planned, plan), plan, untrained, modules)
+            load_teacher_weights(bind(planned, plan), plan, untrained)
     if problems:
         raise InputError(*dict.fromkeys(problems))
     return (*notes, *trials.notes())
@@ -93,12 +85,17 @@ def build_objectives(located: LocatedRun, untrained: Untrained, trials: LossTria
         trials.try_once(stage, objective, untrained)
 
 
-def load_teacher_weights(located: LocatedRun, plan: Plan, untrained: Untrained, modules: Modules) -> None:
+def load_teacher_weights(located: LocatedRun, plan: Plan, untrained: Untrained) -> None:
     """Build the teacher of a run with its own weights, unless this bench trains it first; raises InputError where they do not fit."""
     spec = located.run.teacher
     if spec is None or not spec.is_network or spec.start.removeprefix("run:") in plan.teachers:
         return
     dataset, _ = untrained.data(located)
     load_network(
-        spec, dataset, side=input_shape(dataset, located.run.recipe)[1], seed=0, path=located.paths.get("teacher"), modules=modules
+        spec,
+        dataset,
+        side=input_shape(dataset, located.run.recipe)[1],
+        seed=0,
+        path=located.paths.get("teacher"),
+        modules=untrained.modules,
     )

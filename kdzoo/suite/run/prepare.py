@@ -21,9 +21,11 @@ from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.layers import ConfigError, bench_config
 from kdzoo.suite.plan.planned import Plan
 from kdzoo.suite.plan.sweep import plan as make_plan
+from kdzoo.suite.run.disk_space import note_of_space
 from kdzoo.suite.run.launchers.gpus import visible_gpus
 from kdzoo.suite.run.preflight import preflight
 from kdzoo.suite.run.sharing import problems_of_sharing
+from kdzoo.suite.run.untrained import Untrained
 from kdzoo.training.located import Modules
 from kdzoo.training.run_data import load_dataset, load_transfer_images
 
@@ -66,9 +68,12 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
         states = states_of(plan)
         if any(state != "done" for state in states.values()):  # what has been trained can be
             tried_on = torch.device(device if device is not None and has_device(device) else "cpu")
-            notes = preflight(plan, modules or Modules(), config.image_cache, tried_on, config.check, config.processes_per_run)
+            untrained = Untrained(modules or Modules(), config.image_cache)
+            notes = preflight(plan, untrained, tried_on, config.check, config.processes_per_run)
+            missing = [planned for planned in plan.students if states[planned.run.id] != "done"]
+            short = note_of_space(plan, missing, config, untrained)
             slow = why_slow((planned.run.recipe.precision for planned in plan.students), torch.device(device or "cpu"))
-            plan = replace(plan, notes=(*plan.notes, *notes, *([slow] if slow else [])))
+            plan = replace(plan, notes=(*plan.notes, *notes, *filter(None, (slow, short))))
     if problems or plan is None or device is None:
         raise InputError(*problems)
     return schedule(config, plan, device, asdict(settings) if settings else None, states)

@@ -29,7 +29,7 @@ class Untrained:
     """
 
     def __init__(self, modules: Modules, image_cache: int | None = None) -> None:
-        self._modules = modules
+        self.modules = modules
         self._image_cache = image_cache
         self._data: dict[tuple[Any, ...], tuple[Dataset, Splits]] = {}
         self._students: dict[str, tuple[Network, Shapes]] = {}
@@ -48,8 +48,8 @@ class Untrained:
         key = str(located.run.student)
         if key not in self._students:
             dataset, _ = self.data(located)
-            network = student_network(located, dataset, self._modules)
-            self._students[key] = network, student_shapes(located.run, network, dataset, self._modules)
+            network = student_network(located, dataset, self.modules)
+            self._students[key] = network, student_shapes(located.run, network, dataset, self.modules)
         return self._students[key]
 
     def teacher_shapes(self, located: LocatedRun) -> Shapes | None:
@@ -78,7 +78,7 @@ class Untrained:
 
         def make(one: NetworkSpec) -> Network:
             random_start = one.model_copy(update={"start": "random"})
-            return freeze(load_network(random_start, dataset, side=shape[1], seed=0, path=None, modules=self._modules))
+            return freeze(load_network(random_start, dataset, side=shape[1], seed=0, path=None, modules=self.modules))
 
         members = members_of(spec, located.paths.get("teacher"))
         network = Ensemble([make(member) for member, _ in members]) if members else make(spec)

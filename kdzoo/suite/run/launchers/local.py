@@ -27,6 +27,8 @@ from kdzoo.text import number_of
 STOPPED_SECONDS = 60.0
 """a driver that has not looked for so long was stopped itself, and its workers perhaps with it: their silence says nothing"""
 STOP_SECONDS = 60.0
+ROTATION_SECONDS = 10.0
+"""between two looks at the sizes of the workers' logs"""
 IDLE_STOP_SECONDS = 5.0
 """how long a worker that trains nothing may take to end: a thread or an exit hook of a plugin may keep it"""
 
@@ -55,12 +57,16 @@ class Local:
 
     def run(self, queue_: JobQueue, emit: EmitOfJob, stop: Callable[[], bool]) -> None:
         """Run the jobs of a queue on the workers."""
-        last_look = time.monotonic()
+        last_look = last_rotation = time.monotonic()
         while queue_ or any(worker.job for worker in self._workers):
             if stop():
                 self.close()
                 return
             now = time.monotonic()
+            if now - last_rotation > ROTATION_SECONDS:
+                last_rotation = now
+                for worker in self._workers:
+                    worker.rotate_log()
             if now - last_look > STOPPED_SECONDS:
                 for worker in self._workers:
                     worker.last_heard = now

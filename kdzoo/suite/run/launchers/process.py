@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import shutil
 import subprocess
 import sys
 import threading
@@ -16,6 +17,9 @@ from pathlib import Path
 from kdzoo.runs.events import Event
 from kdzoo.suite.plan.jobs import Job
 from kdzoo.suite.run.channel import Receiver
+
+LOG_BYTES = 16 * 1024**2
+"""the size of a worker's log at which it is rotated; the one before is kept"""
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,16 @@ class Worker:
         self._send("stop")
         with contextlib.suppress(OSError):
             self._jobs.close()
+
+    def rotate_log(self) -> None:
+        """Move what the process has printed to `NAME.1`, in place of what was there, once it is LOG_BYTES; the process prints on.
+
+        A method that prints in every step of a long bench would fill the disk.
+        """
+        with contextlib.suppress(OSError):  # a log is worth no run: it may be gone, or the disk full
+            if self.log.stat().st_size >= LOG_BYTES:
+                shutil.copyfile(self.log, self.log.with_name(f"{self.log.name}.1"))
+                os.truncate(self.log, 0)  # which whoever has it open for appending does not notice
 
     def kill(self) -> None:
         self.process.kill()

@@ -1,0 +1,64 @@
+"""How much disk space the results of a bench will take, and whether there is as much."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from kdzoo.data.split import Splits
+from kdzoo.models.network import Network
+from kdzoo.runs.options import ExecutionSpec
+from kdzoo.suite.plan.planned import Plan, PlannedRun
+from kdzoo.suite.run.untrained import Untrained, bind
+from kdzoo.teachers.disk import size_text
+
+RECORDS_BYTES = 16 * 1024
+"""what run.json, metrics.jsonl and result.json of a run take"""
+STATES = {"sgd": 1, "adam": 2, "adamw": 2}
+"""how many numbers an optimiser keeps for each weight"""
+
+
+def bytes_of_results(students: Iterable[PlannedRun], plan: Plan, keep: tuple[str, ...], untrained: Untrained) -> int:
+    """What these runs will keep, in bytes: records, predictions, weights and checkpoints, uncompressed; modules of methods are left out."""
+    total = 0
+    by_kind: dict[tuple[str, ...], int] = {}
+    for planned in students:
+        key = (str(planned.run.student), str(planned.run.data), planned.run.recipe.optimizer, str(planned.run.recipe.ema))
+        if key not in by_kind:
+            located = bind(planned, plan)
+            _, splits = untrained.data(located)
+            network, _ = untrained.student(located)
+            by_kind[key] = RECORDS_BYTES + _bytes_of(planned, network, splits, keep)
+        total += by_kind[key]
+    return total
+
+
+def _bytes_of(planned: PlannedRun, network: Network, splits: Splits, keep: tuple[str, ...]) -> int:
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+    evaluated = len(splits.test.targets) + (0 if splits.val is None else len(splits.val.targets))
+    recipe = planned.run.recipe
+    copies = 2 + STATES[recipe.optimizer] + (recipe.ema is not None)  # the weights, the best epoch's, the optimiser's, the average
+    return int(
+        ("predictions" in keep) * evaluated * (4 * planned.run.student.classes + 8 + 16)
+        + ("student" in keep) * weights
+        + ("checkpoint" in keep) * copies * weights
+    )
+
+
+def note_of_space(plan: Plan, missing: Iterable[PlannedRun], options: ExecutionSpec, untrained: Untrained) -> str | None:
+    """A note where the disk has less space than the missing runs will take; None where it has enough."""
+    needed, free = bytes_of_results(missing, plan, options.keep, untrained), free_space(plan.folder)
+    if needed <= free:
+        return None
+    kept = " and ".join(options.keep) or "records"
+    return (
+        f"the results will take about {size_text(needed)} ({kept} of every run), and {size_text(free)} are free at {plan.folder}: choose "
+        "another --results, or keep less (--keep nothing, --keep predictions)"
+    )
+
+
+def free_space(folder: Path) -> int:
+    """Bytes that are free where a folder lies, or will lie."""
+    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    return shutil.disk_usage(there).free
