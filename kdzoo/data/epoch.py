@@ -126,19 +126,24 @@ class EpochPlan:
 
     def positions(self, number: int) -> Tensor:
         """The positions of this shard in batch `number`, (B,) int64 on the CPU."""
-        return torch.arange(*self.shard.cut(*self._bounds(number)))
+        return torch.arange(*self._own(number))
 
     def _bounds(self, number: int) -> tuple[int, int]:
+        """Where batch `number` begins and ends in the order."""
         size = self.recipe.batch_size
         return number * size, min((number + 1) * size, len(self.order))
 
-    def _position_before(self, number: int) -> Tensor | None:
-        """The position (1,) with whose image the shard's first one is mixed in batch `number`; None where that is the shard's own."""
+    def _own(self, number: int) -> tuple[int, int]:
+        """The same of this shard's part of the batch."""
+        return self.shard.cut(*self._bounds(number))
+
+    def _before(self, number: int) -> int | None:
+        """The position with whose image the shard's first one is mixed in batch `number`; None where the shard is the whole batch."""
         if self.mixes is None or self.shard == WHOLE:
             return None
         first, end = self._bounds(number)
-        start, _ = self.shard.cut(first, end)
-        return torch.tensor([start - 1 if start > first else end - 1])
+        start, _ = self._own(number)
+        return start - 1 if start > first else end - 1
 
     def batches(self, start: int = 0) -> Iterator[LoadedBatch]:
         """The shard's part of the batches of the epoch from number `start` on, read ahead.
@@ -148,23 +153,23 @@ class EpochPlan:
         images, numbers = self.splits.train.images, range(start, self.steps)
         loaded = {which: one.samples.to(images.device) for which, one in self._loaded_passes().items()}
         order_here, order_there = self.order.to(self.device), self.order.to(images.device)
-        indices = (samples[order_there[self._read_at(number)]] for number in numbers for samples in loaded.values())
+        indices = (samples[self._read_of(order_there, number)] for number in numbers for samples in loaded.values())
         with closing(fetch(images, indices, self.device)) as images_in_turn:
             for number in numbers:
-                positions, before = self.positions(number), self._position_before(number)
                 first, end = self._bounds(number)
+                before = self._before(number)
                 yield LoadedBatch(
-                    positions,
-                    order_here[int(positions[0]) : int(positions[-1]) + 1],
+                    self.positions(number),
+                    order_here[slice(*self._own(number))],
                     {which: next(images_in_turn) for which in loaded},
                     size=end - first,
-                    before=None if before is None else order_here[before],
+                    before=None if before is None else order_here[before : before + 1],
                 )
 
-    def _read_at(self, number: int) -> Tensor | slice:
-        """The positions whose images are read for batch `number`."""
-        positions, before = self.positions(number), self._position_before(number)
-        return slice(int(positions[0]), int(positions[-1]) + 1) if before is None else torch.cat([before, positions])
+    def _read_of(self, order: Tensor, number: int) -> Tensor:
+        """The samples of an order whose images are read for batch `number`."""
+        own, before = order[slice(*self._own(number))], self._before(number)
+        return own if before is None else torch.cat([order[before : before + 1], own])
 
     def load(self, positions: Tensor) -> LoadedBatch:
         """The samples at `positions` (B,) with their images, read now."""
