@@ -150,6 +150,7 @@ def test_what_several_processes_cannot_train_is_refused_by_name():
 
     def run(**recipe):
         return Run(
+            teacher=None,
             student=NetworkSpec(name="digits_student", classes=10),
             data=DataSpec(name="digits", fingerprint="0" * 16, classes=10),
             recipe=Recipe(**{"epochs": 1, "batch_size": 32, "lr": 0.1, **recipe}),

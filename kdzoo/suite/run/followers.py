@@ -48,7 +48,9 @@ def join_processes(rank: int, count: int, rendezvous: Path, device: str) -> Proc
     """Join the processes that train together; returns when all are there."""
     backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
     dist.init_process_group(backend, init_method=f"file://{rendezvous}", rank=rank, world_size=count, timeout=PATIENCE)
-    return Processes(Shard(rank, count), dist.new_group(backend="gloo", timeout=PATIENCE))
+    control = dist.new_group(backend="gloo", timeout=PATIENCE)
+    dist.barrier(group=control)  # whoever is last still reads the file of the rendezvous, which then is removed
+    return Processes(Shard(rank, count), control)
 
 
 def share_task(task: FollowerTask | None, processes: Processes) -> FollowerTask | None:
