@@ -21,6 +21,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from kdzoo.contract.joint import ProcessGroup
 from kdzoo.data.epoch import Shard
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.store import Store
@@ -48,7 +49,7 @@ def join_processes(rank: int, count: int, rendezvous: Path, device: str) -> Proc
     """Join the processes that train together; returns when all are there."""
     backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
     dist.init_process_group(backend, init_method=f"file://{rendezvous}", rank=rank, world_size=count, timeout=PATIENCE)
-    control = dist.new_group(backend="gloo", timeout=PATIENCE)
+    control: ProcessGroup = dist.new_group(backend="gloo", timeout=PATIENCE)
     dist.barrier(group=control)  # whoever is last still reads the file of the rendezvous, which then is removed
     return Processes(Shard(rank, count), control)
 
