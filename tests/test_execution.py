@@ -19,6 +19,7 @@ EXAMPLES = {
     "run_timeout": (["--run-timeout", "90"], 90.0, 90.0),
     "lease_seconds": (["--lease-seconds", "60"], 60.0, 60.0),
     "jobs": (["-j", "3"], 3, 3),
+    "processes_per_run": (["--processes-per-run", "2"], 2, 2),
     "threads": (["--threads", "2"], 2, 2),
     "image_cache": (["--image-cache", "1KB"], "1KB", 1024),
     "channels_last": (["--channels-first"], False, False),
