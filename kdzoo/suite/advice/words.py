@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from kdzoo.suite.advice.rule import LARGE, Choice
 from kdzoo.suite.plan.config import KD
+from kdzoo.suite.plan.doses import two_digits
 from kdzoo.suite.report.cells import method_words
 from kdzoo.text import number_of
 
@@ -51,7 +52,7 @@ def choice_lines(choices: Sequence[Choice]) -> list[str]:
 
 def setting_words(choice: Choice) -> str:
     """At what setting a method is to be begun with."""
-    here = "" if choice.published_dose is None else f" (dose {choice.published_dose:.2g} here)"
+    here = "" if choice.published_dose is None else f" (dose {two_digits(choice.published_dose):g} here)"
     weight = f"published weight{here}" if choice.dose is None else f"dose {choice.dose:g}, not the published weight{here}"
     return weight if choice.temperature is None else f"T = {choice.temperature:g}, {weight}"
 
@@ -61,7 +62,7 @@ def grounds(choice: Choice) -> str:
     if choice.method == KD:
         return f"the yardstick, tuned in {number_of(len(choice.trials), 'table')}" if choice.trials else "the yardstick"
     tried = ", ".join(
-        f"{trial.gain:+.1f} points on {trial.data} ({number_of(trial.seeds, 'seed')}{', collapsed' if trial.collapsed else ''})"
+        f"{round(trial.gain, 1) + 0.0:+.1f} points on {trial.data} ({number_of(trial.seeds, 'seed')}{', collapsed' if trial.collapsed else ''})"
         for trial in choice.trials
     )
     return f"against tuned plain KD {tried}"
@@ -72,9 +73,9 @@ def dose_lines(advice: Advice) -> list[str]:
     if not advice.doses:
         return []
     values = sorted(advice.doses.values())
-    lines = [f"published weights of {number_of(len(values), 'method')} come to doses of {values[0]:.2g} to {values[-1]:.2g}"]
+    lines = [f"published weights of {number_of(len(values), 'method')} come to doses of {two_digits(values[0]):g} to {two_digits(values[-1]):g}"]
     if advice.too_large:
-        named = ", ".join(f"{name} {advice.doses[name]:.2g}" for name in advice.too_large[:MOST_NAMED])
+        named = ", ".join(f"{name} {two_digits(advice.doses[name]):g}" for name in advice.too_large[:MOST_NAMED])
         more = f" and {len(advice.too_large) - MOST_NAMED} more" if len(advice.too_large) > MOST_NAMED else ""
         lines.append(f"of maps and relations, {LARGE:g} or more, too large to be tried as they are: {named}{more}")
     return lines
