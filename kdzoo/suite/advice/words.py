@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kdzoo.suite.advice.rule import LARGE, Choice
+from kdzoo.suite.advice.trials import Trial
 from kdzoo.suite.plan.config import KD
 from kdzoo.suite.plan.doses import two_digits
 from kdzoo.suite.report.cells import method_words
@@ -61,19 +62,21 @@ def grounds(choice: Choice) -> str:
     """Where a method has been tried, and what it gained over tuned plain KD."""
     if choice.method == KD:
         return f"the yardstick, tuned in {number_of(len(choice.trials), 'table')}" if choice.trials else "the yardstick"
-    tried = ", ".join(
-        f"{round(trial.gain, 1) + 0.0:+.1f} points on {trial.data} ({number_of(trial.seeds, 'seed')}{', collapsed' if trial.collapsed else ''})"
-        for trial in choice.trials
-    )
-    return f"against tuned plain KD {tried}"
+    return f"against tuned plain KD {', '.join(map(trial_words, choice.trials))}"
+
+
+def trial_words(trial: Trial) -> str:
+    """What a method gained where it was tried; what rounds to zero has a plus."""
+    gain, seeds = round(trial.gain, 1) + 0.0, number_of(trial.seeds, "seed")
+    return f"{gain:+.1f} points on {trial.data} ({seeds}{', collapsed' if trial.collapsed else ''})"
 
 
 def dose_lines(advice: Advice) -> list[str]:
     """What the published weights come to on these networks."""
     if not advice.doses:
         return []
-    values = sorted(advice.doses.values())
-    lines = [f"published weights of {number_of(len(values), 'method')} come to doses of {two_digits(values[0]):g} to {two_digits(values[-1]):g}"]
+    values = sorted(map(two_digits, advice.doses.values()))
+    lines = [f"published weights of {number_of(len(values), 'method')} come to doses of {values[0]:g} to {values[-1]:g}"]
     if advice.too_large:
         named = ", ".join(f"{name} {two_digits(advice.doses[name]):g}" for name in advice.too_large[:MOST_NAMED])
         more = f" and {len(advice.too_large) - MOST_NAMED} more" if len(advice.too_large) > MOST_NAMED else ""
