@@ -1,10 +1,10 @@
 """What `kdzoo advise` knows and how far its advice can be trusted: its trials from committed benches, and its regret on each of them.
 
-    python benchmarks/advice.py            the regret of its first choice on every table, by the trials of the other benches alone
+    python benchmarks/advice.py            the regret of its first choice on every table, by the trials on other data alone
     python benchmarks/advice.py --write    kdzoo/configs/advice.csv and results/advice/README.md, from results/
 
 The regret on a table: the best method's accuracy on the test images less that of the method that comes first by the rule, in
-points; a bench's own trials are left out of what the rule knows. "Best" is the best of the whole grid by its test accuracy, which
+points; trials on the same data are left out of what the rule knows. "Best" is the best of the whole grid by its test accuracy, which
 nobody knows beforehand; the method that validation would choose after the whole grid was paid for has a regret of its own.
 """
 
@@ -58,15 +58,15 @@ def trials_of_benches(results: Path) -> list[Trial]:
 
 
 def regrets(trials: Sequence[Trial]) -> list[Regret]:
-    """The regret on every table with enough methods, by what the benches of other names say."""
+    """The regret on every table with enough methods, by what the benches on other data say."""
     tables = dict.fromkeys(trial.table for trial in trials)
     return [found for table in tables if (found := _regret(table, trials)) is not None]
 
 
 def _regret(table: tuple[str, str, str], trials: Iterable[Trial]) -> Regret | None:
     here = {trial.method: trial for trial in trials if trial.table == table}
-    others = [trial for trial in trials if trial.bench != table[0]]
-    known = {trial.method for trial in others} & here.keys()
+    others = [trial for trial in trials if trial.data != table[1]]
+    known = {trial.method for trial in others if trial.method != KD} & here.keys()
     if len(here) <= FEWEST or len(known) <= FEWEST:
         return None
     choices = [choice.method for choice in recommend(others, sorted(here), {})]
@@ -105,7 +105,7 @@ def page(found: Sequence[Regret], trials: Sequence[Trial]) -> str:
         "# How far `kdzoo advise` can be trusted",
         "",
         f"`python benchmarks/advice.py --write` reads {len(trials)} trials of {len({t.method for t in trials})} methods in {tables} "
-        "tables from the benches here. For each table, the rule was given the trials of the other benches alone, and its first "
+        "tables from the benches here. For each table, the rule was given the trials of benches on other data alone, and its first "
         "choice is set beside the whole grid. Regret: points of test accuracy below the best method of the grid, in the setting "
         "that validation chose for each.",
         "",
@@ -139,8 +139,9 @@ def _conclusion(found: Sequence[Regret]) -> str:
     single = sum(one.data_sets < 2 for one in found)
     return (
         f"Over {number_of(len(found), 'table')} the first choice has a mean regret of {first:.2f} points, what validation picks of all "
-        f"choices {choices:.2f}, tuned plain KD {kd:.2f}, a method drawn at random {random:.2f}. In {single} of {len(found)} the other "
-        f"benches are of one data set, so that by the rule nothing stands before plain KD. So few tables, of few data sets and pairs, "
+        f"choices {choices:.2f}, tuned plain KD {kd:.2f}, a method drawn at random {random:.2f}. For {single} of {len(found)} all "
+        f"that is known of their methods is from one other data set, so that by the rule nothing stands before plain KD. So few tables, "
+        f"of few data sets and pairs, "
         f"say little about others: the advice is an order to try methods in, and the bench decides."
     )
 

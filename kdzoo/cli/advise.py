@@ -9,7 +9,7 @@ from kdzoo.cli.bench_options import read_options, takes_options
 from kdzoo.cli.cells import duration
 from kdzoo.cli.declare import option
 from kdzoo.cli.options import Config, JsonOnly
-from kdzoo.cli.output import console, print_json, print_text, with_label
+from kdzoo.cli.output import console, print_json, print_message, print_text, with_label
 from kdzoo.errors import InputError
 from kdzoo.runs.options import ONE_RUN, RESULTS
 
@@ -23,7 +23,7 @@ def advise(
         Path | None,
         option(
             text="A table of trials in place of kdzoo's own, as `benchmarks/advice.py` writes it.",
-            default="of the benches below results/",
+            default="those of kdzoo's own benches",
             panel=RESULTS,
             metavar="FILE",
         ),
@@ -57,7 +57,11 @@ def advise(
     if config is not None:
         from kdzoo.suite.plan.yaml_files import read_yaml
 
-        options = {**read_yaml(config), **options}
+        in_file = read_yaml(config)
+        ignored = sorted(in_file.keys() - {*OPTIONS, *ONE_RUN})
+        if ignored:
+            print_message(f"config: what says what is to be tried is not read: {', '.join(ignored)}")
+        options = {**{name: value for name, value in in_file.items() if name not in ignored}, **options}
     if missing := [name for name in ("teacher", "student") if name not in options]:
         raise InputError(*(f"{name}: expected a network's name; give --{name}" for name in missing))
     raise_if_interrupted()

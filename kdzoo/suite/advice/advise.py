@@ -18,7 +18,6 @@ from kdzoo.suite.advice.facts import Capacity, TeacherFacts, look_at
 from kdzoo.suite.advice.rule import LARGE, Choice, recommend
 from kdzoo.suite.advice.trials import Trial, read_trials
 from kdzoo.suite.plan.config import KD, BenchConfig
-from kdzoo.suite.plan.doses import read_doses
 from kdzoo.suite.plan.planned import Plan
 from kdzoo.suite.plan.sweep import plan as make_plan
 from kdzoo.suite.run.bench import with_weights
@@ -148,14 +147,12 @@ def measure_published_doses(options: Mapping[str, Any], methods: Sequence[str], 
     prepared = _prepare(options, modules, methods=list(methods), doses=[1.0])
     ensure_writable(prepared.plan.folder)
     with create_launcher(LauncherSetup.of_bench(prepared.config, modules), "here") as launcher:
-        with_weights(replace(prepared, jobs=1), launcher, emit, modules)
-    published = {name: REGISTRY.get(name).card.published for name in methods}
+        with_ratios, _ = with_weights(replace(prepared, jobs=1), launcher, emit, modules)
     found: dict[str, float] = {}
-    for one in read_doses(prepared.plan.folder).values():
-        coefficients = published.get(one.method)
-        dose = None if coefficients is None else one.dose(coefficients.term, coefficients.task)
-        if dose is not None:
-            found[one.method] = dose
+    for planned in with_ratios.plan.students:
+        for name, measured in planned.about.get("doses", {}).items():
+            published = REGISTRY.get(name).card.published
+            found[name] = published.term * float(measured["ratio"]) / published.task
     return found
 
 

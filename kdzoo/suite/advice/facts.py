@@ -75,8 +75,8 @@ def mean_entropy(log_probs: Tensor, temperature: float) -> float:
 def look_at(located: LocatedRun, options: WorkerOptions, modules: Modules) -> tuple[TeacherFacts | None, Capacity]:
     """The facts of a run's teacher and the sizes of both networks.
 
-    The teacher is measured on the validation images, or, where there are none, on the training images; never on test images,
-    which choose nothing. None where it does not score images alone, as a saved teacher may not.
+    The teacher is measured on the validation images, never on test images, which choose nothing. None where there are none, or
+    where it does not score them by itself, as a saved teacher may not.
     """
     torch.set_num_threads(options.threads)
     dataset, splits = load_run_data(located, options.image_cache)

@@ -12,12 +12,10 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from kdzoo.suite.advice.trials import Trial
+from kdzoo.suite.advice.trials import COLLAPSED_GAIN, Trial
 from kdzoo.suite.plan.config import KD
 from kdzoo.suite.plan.doses import two_digits
 
-COLLAPSED_GAIN = -3.0
-"""points at least that a collapsed method counts as worse: what it loses beyond that says nothing about another pair"""
 MOST = 4
 """methods that are recommended beside plain KD"""
 NEAR = 2.0

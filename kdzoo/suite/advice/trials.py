@@ -18,6 +18,8 @@ from kdzoo.suite.report.bench import BenchRecords
 from kdzoo.suite.report.leaderboard import leaderboard_frame
 
 FILE = CONFIGS / "advice.csv"
+COLLAPSED_GAIN = -3.0
+"""points at least that a collapsed method counts as worse: what it loses beyond that says nothing about another pair"""
 DIGITS = 5
 """significant digits of the numbers in the file"""
 
@@ -28,7 +30,8 @@ class Trial:
 
     gain: its accuracy on the test images less that of plain KD, tuned alike, in points. validation: its accuracy on the validation
     images, in per cent; of a refit, and without any, None. dose: of its weight, on those networks.
-    seeds: how many runs the gain is a mean of. collapsed: by the rule of the table.
+    seeds: how many runs the gain is a mean of. collapsed: by the rule of the table. Where all seeds failed there is no accuracy: the
+    gain is then COLLAPSED_GAIN.
     """
 
     bench: str
@@ -70,15 +73,16 @@ def trials_of(bench: BenchRecords) -> list[Trial]:
 
 
 def _trial(bench: str, pair: str, data: str, row: Any, reference: float) -> Trial:
+    failed = pd.isna(row["test_top1"])
     return Trial(
         bench=bench,
         data=data,
         pair=pair,
         method=str(row["method"]),
-        gain=_rounded(100 * (float(row["test_top1"]) - reference)) or 0.0,
+        gain=COLLAPSED_GAIN if failed else _rounded(100 * (float(row["test_top1"]) - reference)) or 0.0,
         validation=None if pd.isna(row["val_top1"]) else _rounded(100 * row["val_top1"]),
         seeds=int(row["n"]),
-        collapsed=not pd.isna(row["collapsed"]),
+        collapsed=failed or not pd.isna(row["collapsed"]),
         temperature=_rounded(row["temperature"]),
         dose=_rounded(row["dose"]),
     )

@@ -20,6 +20,7 @@ from kdzoo.models.identity import module_name
 from kdzoo.runs.atomic import ensure_writable, write_bytes, write_json
 from kdzoo.runs.events import Emit, Event, Note, emit_notes
 from kdzoo.runs.options import Execution
+from kdzoo.runs.store import teacher_store
 from kdzoo.suite.distill.arrays import data_name
 from kdzoo.suite.distill.judge import held_out, judge
 from kdzoo.suite.distill.page import build_page
@@ -82,6 +83,7 @@ def distill_folder(wish: Wish, handle: Emit | None = None) -> Verdict:
         outcome = run_bench(prepared, launcher, listen, retry_failed=True, stop=stop)
     trained = trained_networks(outcome, prepared, wish.method, stop, Modules())
     verdict = judge(trained, prepared, wish.method, tuple(dict.fromkeys(notes)))
+    trained.move_to_cpu()
     emit_notes(deliver(wish, wish.results, trained, verdict), tell)
     return verdict
 
@@ -91,7 +93,8 @@ def trained_networks(outcome: Outcome, prepared: Prepared, method: str, stop: Ca
 
     Raises WorkFailed with every run that failed, or where the time was over before both students had ended an epoch.
     """
-    has_failed = any(prepared.plan.store.run(run_id).state() == "failed" for run_id in outcome.failed)
+    folders = [*map(prepared.plan.store.run, outcome.failed), *map(teacher_store().run, prepared.plan.teachers)]
+    has_failed = any(folder.state() == "failed" for folder in folders)
     if outcome.failed and stop() and not has_failed:
         return at_best_epoch(prepared, method, modules)
     refuse_unfinished(outcome)
@@ -207,6 +210,7 @@ def distill(
             outcome = run_bench(prepared, launcher, listen, retry_failed=True, modules=modules, stop=stop)
         trained = trained_networks(outcome, prepared, method, stop, modules)
         verdict = judge(trained, prepared, method, tuple(dict.fromkeys(notes)))
+        trained.move_to_cpu()
         if out is not None:
             notes += deliver(wish, Path(out), trained, verdict)
     finally:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,6 +51,11 @@ class Trained:
     parts: Mapping[str, Subset]
     cut_short: CutShort | None
 
+    def move_to_cpu(self) -> None:
+        """Move the networks to the CPU, on which they are exported and returned."""
+        for network in (self.distilled.network, self.alone.network, self.teacher):
+            network.cpu()
+
     def kept(self, verdict: Verdict) -> TrainedStudent:
         """The student that a verdict delivers."""
         return self.distilled if verdict.kept == "distilled" else self.alone
@@ -62,77 +66,88 @@ class Trained:
         return input_shape(self.dataset, self.distilled.located.run.recipe)
 
 
+@dataclass(frozen=True)
+class Standing:
+    """Where a run stands. weights: of its best epoch on the validation images, None for those that a finished run has kept."""
+
+    weights: Mapping[str, Tensor] | None
+    epoch: int
+    trained_epochs: int
+
+
 def after_last_epoch(prepared: Prepared, method: str, modules: Modules) -> Trained:
     """Both students after the last epoch of finished runs, judged by validation and test images."""
     distilled, alone = located_run(prepared, method), located_run(prepared, "none")
     dataset, splits = load_run_data(distilled, prepared.options.image_cache)
     parts = {name: part for name, part in (("val", splits.val), ("test", splits.test)) if part is not None}
-
-    def student(located: LocatedRun) -> TrainedStudent:
-        spec = located.run.student.model_copy(update={"start": f"run:{located.run.id}"})
-        network = load_network(
-            spec, dataset, side=_side(dataset, located), seed=0, path=str(located.folder.student), modules=modules
-        ).eval()
-        read = {
-            name: read_predictions(located.folder.predictions, located.run.id, part=name, classes=located.run.data.classes)
-            for name in parts
-        }
-        return TrainedStudent(located, network, {name: torch.from_numpy(one.log_probs) for name, one in read.items()})
-
-    return _with_teacher(prepared, student(distilled), student(alone), dataset, splits, parts, modules, None)
+    students = [finished_student(one, dataset, parts, modules) for one in (distilled, alone)]
+    return _with_teacher(prepared, students, dataset, splits, parts, modules, None)
 
 
 def at_best_epoch(prepared: Prepared, method: str, modules: Modules) -> Trained:
-    """Both students with the weights of their best epoch on the validation images so far, from checkpoints; judged by test images alone.
+    """Both students with the weights of their best epoch on the validation images so far, judged by test images alone.
 
-    Raises WorkFailed where a run has none: no epoch has ended, or there are no validation images.
+    The weights are those of checkpoints; a student that has finished is that of its last epoch. Raises WorkFailed where one has no
+    weights yet: no epoch has ended, or there are no validation images.
     """
     located = located_run(prepared, method), located_run(prepared, "none")
-    states = tuple(_checkpoint(one) for one in located)
     dataset, splits = load_run_data(located[0], prepared.options.image_cache)
-    augment = located[0].run.recipe.augment
-    device = torch.device(prepared.options.device)
-
-    def student(one: LocatedRun, state: Mapping[str, Any]) -> TrainedStudent:
-        network = load_network(
-            one.run.student, dataset, side=_side(dataset, one), seed=0, path=one.paths.get("student"), modules=modules, head="fresh"
-        ).eval()
-        network.load_state_dict(state["best"]["state"])
-        return TrainedStudent(one, network, {"test": predict(network.to(device), splits.test, augment, device, splits.task)})
-
+    device, parts = torch.device(prepared.options.device), {"test": splits.test}
     recipe = located[0].run.recipe
     steps = steps_per_epoch(len(splits.train.targets), recipe.batch_size, drop_last=recipe.drop_last)
+    standings = [standing_of(one, steps) for one in located]
+
+    def student(one: LocatedRun, standing: Standing) -> TrainedStudent:
+        if standing.weights is None:
+            return finished_student(one, dataset, parts, modules)
+        path = one.paths.get("student")
+        network = load_network(one.run.student, dataset, side=_side(dataset, one), seed=0, path=path, modules=modules, head="fresh").eval()
+        network.load_state_dict(standing.weights)
+        return TrainedStudent(one, network, {"test": predict(network.to(device), splits.test, recipe.augment, device, splits.task)})
+
+    students = [student(one, standing) for one, standing in zip(located, standings, strict=True)]
     cut_short = CutShort(
-        distilled_epoch=states[0]["best"]["epoch"],
-        alone_epoch=states[1]["best"]["epoch"],
-        trained_epochs=min(state["step"] for state in states) // steps,
+        distilled_epoch=standings[0].epoch,
+        alone_epoch=standings[1].epoch,
+        trained_epochs=min(standing.trained_epochs for standing in standings),
         planned_epochs=recipe.epochs,
     )
-    distilled, alone = (student(one, state) for one, state in zip(located, states, strict=True))
-    return _with_teacher(prepared, distilled, alone, dataset, splits, {"test": splits.test}, modules, cut_short)
+    return _with_teacher(prepared, students, dataset, splits, parts, modules, cut_short)
 
 
-def _checkpoint(located: LocatedRun) -> Mapping[str, Any]:
-    """The checkpoint of a run that has a best epoch; raises WorkFailed where it has none."""
+def finished_student(located: LocatedRun, dataset: Dataset, parts: Iterable[str], modules: Modules) -> TrainedStudent:
+    """The student of a finished run with its predictions for some parts of the data."""
+    spec = located.run.student.model_copy(update={"start": f"run:{located.run.id}"})
+    path = str(located.folder.student)
+    network = load_network(spec, dataset, side=_side(dataset, located), seed=0, path=path, modules=modules).eval()
+    classes = located.run.data.classes
+    read = {name: read_predictions(located.folder.predictions, located.run.id, part=name, classes=classes) for name in parts}
+    return TrainedStudent(located, network, {name: torch.from_numpy(one.log_probs) for name, one in read.items()})
+
+
+def standing_of(located: LocatedRun, steps: int) -> Standing:
+    """Where a run stands. steps: of an epoch. Raises WorkFailed where it has no weights yet."""
+    if located.folder.state() == "done":
+        return Standing(None, located.run.recipe.epochs, located.run.recipe.epochs)
     try:
         state = read_checkpoint(located.folder, torch.device("cpu"))
     except (FileNotFoundError, DamagedFile) as error:
         raise WorkFailed(OVER) from error
     if state["best"] is None:
         raise WorkFailed(OVER)
-    return state
+    return Standing(state["best"]["state"], state["best"]["epoch"], state["step"] // steps)
 
 
 def _with_teacher(
     prepared: Prepared,
-    distilled: TrainedStudent,
-    alone: TrainedStudent,
+    students: Sequence[TrainedStudent],
     dataset: Dataset,
     splits: Splits,
     parts: Mapping[str, Subset],
     modules: Modules,
     cut_short: CutShort | None,
 ) -> Trained:
+    distilled, alone = students
     run, paths = distilled.located.run, distilled.located.paths
     assert run.teacher is not None
     side = _side(dataset, distilled.located)
