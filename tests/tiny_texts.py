@@ -1,9 +1,17 @@
 """A tiny network of texts in Hugging Face's form and a file of labelled texts that it can learn, for tests."""
 
+from __future__ import annotations
+
 import csv
 import json
 import random
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 KINDS = {
     "animal": ["cat", "dog", "horse", "sheep", "bird", "fish", "cow", "goat"],
@@ -14,8 +22,8 @@ COMMON = ["the", "a", "of", "small", "large", "old", "new", "some", "and", "very
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 
 
-def write_network(folder: Path, layers: int = 4, width: int = 16) -> Path:
-    """config.json and tokenizer.json of a small BERT, as save_pretrained writes them."""
+def write_network(folder: Path, layers: int = 4, width: int = 16, kind: str = "bert") -> Path:
+    """config.json and tokenizer.json of a small BERT, RoBERTa or DistilBERT, as save_pretrained writes them."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -24,10 +32,13 @@ def write_network(folder: Path, layers: int = 4, width: int = 16) -> Path:
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
     tokenizer.save(str(folder / "tokenizer.json"))
-    config = {
-        "model_type": "bert", "vocab_size": len(words), "hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": 2,
-        "intermediate_size": 2 * width, "max_position_embeddings": 48, "pad_token_id": 0, "hidden_dropout_prob": 0.1,
-    }  # fmt: skip
+    common = {"model_type": kind, "vocab_size": len(words), "max_position_embeddings": 48, "pad_token_id": 0}
+    if kind == "distilbert":
+        config = {"dim": width, "n_layers": layers, "n_heads": 2, "hidden_dim": 2 * width, "dropout": 0.1}
+    else:
+        config = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": 2, "intermediate_size": 2 * width}
+        config["hidden_dropout_prob"] = 0.1
+    config = common | config
     (folder / "config.json").write_text(json.dumps(config))
     return folder
 
@@ -44,3 +55,15 @@ def write_texts(file: Path, count: int = 240) -> Path:
             draw.shuffle(words)
             rows.writerow([" ".join(words), kind])
     return file
+
+
+def write_weights(folder: Path, head: str, classes: int = 3) -> PreTrainedModel:
+    """A network with random weights of the configuration in a folder, saved there whole: `head` is its class, such as AutoModel."""
+    import transformers
+
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.from_pretrained(folder, num_labels=classes)
+    model = getattr(transformers, head)
+    model = model.from_config(config) if head.startswith("Auto") else model(config)
+    model.save_pretrained(folder)
+    return model.eval()

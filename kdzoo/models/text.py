@@ -32,6 +32,11 @@ USUAL_LENGTH = 64
 LAYER = re.compile(r"(.*\blayers?\.)(\d+)(\..*)")
 """a weight of one of the layers"""
 CLASSIFIER = re.compile(r"(classifier|score|pre_classifier|classification_head)\.")
+SCORES = re.compile(r"(classifier|score|(classifier|classification_head)\.out_proj)\.weight")
+"""the weight of the classifier's layer that gives the scores; those before it are as wide as the network"""
+OLD_NAMES = (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias"))
+"""what weights of 2018, such as bert-base-uncased's, are called, and what they are called now"""
+POOLER = "pooler."
 TRIAL_TEXTS = ("one text", "and another one, which is longer")
 
 
@@ -170,8 +175,7 @@ def register_text_network(architecture: TextArchitecture) -> None:
 
 def scored_classes(state: Mapping[str, Tensor]) -> int | None:
     """How many classes the weights of a network of texts score; None for those of one without a classifier."""
-    rows = [value.shape[0] for name, value in state.items() if CLASSIFIER.match(name) and value.ndim == 2]
-    return int(rows[-1]) if rows else None
+    return next((int(value.shape[0]) for name, value in state.items() if SCORES.fullmatch(name)), None)
 
 
 def layers_to_copy(of: int, to: int) -> list[int]:
@@ -183,26 +187,47 @@ def layers_to_copy(of: int, to: int) -> list[int]:
 
 
 def _fitted(state: Mapping[str, Tensor], model: nn.Module, layers: int, fresh_head: bool) -> dict[str, Tensor]:
-    """Weights under the model's own names: of as many layers as it has, with its own classifier where theirs is not used."""
-    prefix = f"{model.base_model_prefix}."
+    """Weights under the model's own names: of as many layers as it has, with its own classifier where theirs is not used.
+
+    Heads of other tasks, such as the masked words of pretraining, are passed over, and a pooler that the model does not have. With a
+    random classifier a pooler is random too where the weights have none.
+    """
+    backbone = f"{model.base_model_prefix}."
     own = model.state_dict()
-    named = {
-        name if name in own or name.startswith(prefix) or CLASSIFIER.match(name) else prefix + name: value for name, value in state.items()
-    }
-    depth = 1 + max((int(match[2]) for name in named if (match := LAYER.fullmatch(name))), default=-1)
-    places = {old: new for new, old in enumerate(layers_to_copy(depth, layers))} if depth >= layers else {}
-    fitted: dict[str, Tensor] = {}
-    for name, value in named.items():
-        match = LAYER.fullmatch(name)
-        if match is None or depth == layers:
-            fitted[name] = value
-        elif int(match[2]) in places:
-            fitted[f"{match[1]}{places[int(match[2])]}{match[3]}"] = value
-    fitted = {name: value for name, value in fitted.items() if not name.endswith("position_ids")}  # a buffer of earlier versions
+    fitted = _of_layers(_named_as_in(own, backbone, state), layers)
     if fresh_head:
         fitted = {name: value for name, value in fitted.items() if not CLASSIFIER.match(name)}
-        fitted |= {name: value for name, value in own.items() if not name.startswith(prefix)}
+        at_random = [name for name in own if not name.startswith(backbone) or name.startswith(backbone + POOLER)]
+        fitted = {name: own[name] for name in at_random} | fitted
     return fitted
+
+
+def _named_as_in(own: Mapping[str, Tensor], backbone: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights under a model's names, `own`, of which those of all but its heads begin with `backbone`."""
+    for old, new in OLD_NAMES:
+        state = {name.replace(old, new): value for name, value in state.items()}
+    if not any(name.startswith(backbone) for name in state):  # a network without heads was saved, whose names lack the word
+        state = {name if name in own or CLASSIFIER.match(name) else backbone + name: value for name, value in state.items()}
+    named: dict[str, Tensor] = {}
+    for name, value in state.items():
+        of_backbone = name.startswith(backbone) and not name.startswith(backbone + POOLER)
+        if name in own or CLASSIFIER.match(name) or (of_backbone and not name.endswith("position_ids")):  # which were a buffer once
+            named[name] = value
+    return named
+
+
+def _of_layers(state: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
+    """The weights of so many of the layers, evenly spaced; all of them where there are no more."""
+    depth = 1 + max((int(match[2]) for name in state if (match := LAYER.fullmatch(name))), default=-1)
+    places = {old: new for new, old in enumerate(layers_to_copy(depth, layers))} if depth >= layers else {}
+    chosen: dict[str, Tensor] = {}
+    for name, value in state.items():
+        match = LAYER.fullmatch(name)
+        if match is None or depth == layers:
+            chosen[name] = value
+        elif int(match[2]) in places:
+            chosen[f"{match[1]}{places[int(match[2])]}{match[3]}"] = value
+    return chosen
 
 
 def _layout(network: TextNetwork, tokens: Tensor) -> generic.Layout:

@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_texts import write_network
+from tiny_texts import write_network, write_weights
+from transformers import AutoModelForSequenceClassification
 
 from kdzoo.contract.needs import Need
 from kdzoo.data.texts import as_rows
@@ -14,7 +15,7 @@ from kdzoo.models.build import build_network
 from kdzoo.models.measure import measure_shapes, network_cost
 from kdzoo.models.network import freeze
 from kdzoo.models.request import parse_network
-from kdzoo.models.text import layers_to_copy
+from kdzoo.models.text import layers_to_copy, scored_classes
 from kdzoo.models.text_names import is_text_network, text_architecture
 from kdzoo.runs.spec import NetworkSpec
 
@@ -119,6 +120,81 @@ def test_a_student_of_fewer_layers_starts_from_its_teachers_and_a_backbone_gets_
     save_file({name: value.clone() for name, value in theirs.items()}, folder / "model.safetensors")
     assert torch.equal(build(parse_network(f"hf:{folder}")).model.classifier.weight, theirs["classifier.weight"])
     assert load_file(folder / "model.safetensors").keys() == theirs.keys()
+
+
+KINDS = ("bert", "roberta", "distilbert")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_classifier_of_any_kind_is_read_whole_and_scores_as_transformers_does(place, kind):
+    folder = write_network(place / kind, kind=kind)
+    model = write_weights(folder, "AutoModelForSequenceClassification", classes=5)
+    state = load_file(folder / "model.safetensors")
+    assert scored_classes(state) == scored_classes(dict(reversed(state.items()))) == 5
+    for head in ("kept", "fresh"):
+        network = freeze(build(parse_network(f"hf:{folder}@8"), head=head, classes=5))
+        tokens, mask = network.normalise(rows()).unbind(1)
+        assert not network.fresh_head
+        with torch.no_grad():
+            torch.testing.assert_close(network.logits(rows()), model(input_ids=tokens, attention_mask=mask).logits)
+    student = build(parse_network(f"hf:{folder}@layers=2"), head="fresh", classes=5)
+    own, theirs = student.model.state_dict(), model.state_dict()
+    heads = [name for name in own if not name.startswith(f"{kind}.")]
+    assert len(heads) == {"bert": 2, "roberta": 4, "distilbert": 4}[kind]
+    assert all(torch.equal(own[name], theirs[name]) for name in heads)
+    other = build(parse_network(f"hf:{folder}"), head="fresh", classes=3)
+    assert other.fresh_head
+    with pytest.raises(InputError, match="of another shape"):
+        build(parse_network(f"hf:{folder}"), classes=3)
+
+
+@pytest.mark.parametrize("head", ["AutoModel", "AutoModelForMaskedLM", "AutoModelForQuestionAnswering"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_weights_of_a_backbone_or_of_pretraining_start_a_classifier(place, kind, head):
+    """What transformers reads of the same files is what the network has, and the rest of it, a pooler too, starts at random."""
+    folder = write_network(place / kind, kind=kind)
+    write_weights(folder, head, classes=2)
+    model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=3).eval()
+    network = freeze(build(parse_network(f"hf:{folder}@8"), head="fresh"))
+    assert network.fresh_head
+    tokens, mask = network.normalise(rows(TEXTS[1:2])).unbind(1)
+    with torch.no_grad():
+        wanted = model(input_ids=tokens[:, :8], attention_mask=mask[:, :8], output_hidden_states=True).hidden_states[1:]
+    given = network(rows(TEXTS[1:2]), EVERYTHING)
+    for stage, states in zip(given.stages, wanted, strict=True):
+        torch.testing.assert_close(stage[:, :, 0].transpose(1, 2), states)
+    with pytest.raises(InputError, match=r"missing: .*classifier|missing: bert\.pooler"):
+        build(parse_network(f"hf:{folder}"))
+
+
+def test_weights_of_the_first_bert_are_read_with_their_pooler_and_by_their_old_names(folder):
+    model = write_weights(folder, "BertForPreTraining")
+    old = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): value.clone()
+        for name, value in model.state_dict().items()
+    }
+    assert any(name.endswith("gamma") for name in old)
+    (folder / "model.safetensors").unlink()
+    torch.save(old, folder / "pytorch_model.bin")
+    own = build(parse_network(f"hf:{folder}"), head="fresh").model.state_dict()
+    theirs = model.state_dict()
+    shared = [name for name in own if name.startswith("bert.")]
+    assert "bert.pooler.dense.weight" in shared
+    assert all(torch.equal(own[name], theirs[name]) for name in shared)
+
+
+def test_a_pooler_that_the_classifier_does_not_have_is_passed_over_and_weights_of_another_kind_are_refused(place):
+    folder = write_network(place / "roberta", kind="roberta")
+    model = write_weights(folder, "AutoModel")
+    assert any(name.startswith("pooler.") for name in load_file(folder / "model.safetensors"))
+    own = build(parse_network(f"hf:{folder}"), head="fresh").model.state_dict()
+    assert all(torch.equal(own[f"roberta.{name}"], value) for name, value in model.state_dict().items() if not name.startswith("pooler."))
+    other = write_network(place / "bert")
+    (folder / "model.safetensors").replace(other / "model.safetensors")
+    state = {f"roberta.{name}": value for name, value in load_file(other / "model.safetensors").items()}
+    save_file(state, other / "model.safetensors")
+    with pytest.raises(InputError, match="do not fit the network"):
+        build(parse_network(f"hf:{other}"), head="fresh")
 
 
 @pytest.mark.parametrize(
