@@ -51,15 +51,18 @@ Rows = tuple[list[str], list[str]]
 def read_texts(place: Path) -> Raw:
     """The texts of a CSV file with the columns `text` and `label` (or of a .tsv), or of a folder with train.csv and test.csv.
 
-    Of a single file a fifth of each class, chosen by content, is the test part. Raises InputError for a file that is not there,
-    lacks a column or holds no text.
+    Of a single file a fifth of each class, chosen by content, is the test part. A quotation mark in a .tsv is one of the text, which
+    ends at a tab or at the end of its line. Raises InputError for a file that is not there, lacks a column or holds no text, and for
+    a label with one text to learn.
     """
     if place.is_dir():
         files = {part: _file_of(place, part) for part in PARTS}
         rows = {part: _read_rows(file) for part, file in files.items()}
+        _require_two(rows["train"][1], files["train"])  # one may be held out for validation
         notes = [note for part in PARTS for note in rows[part][2]]
         return _raw(rows["train"][:2], rows["test"][:2], (), notes)
     texts, labels, notes = _read_rows(place)
+    _require_two(labels, place)  # one is tested on
     return _raw(*_divide(texts, labels, 5), (), notes)
 
 
@@ -122,12 +125,13 @@ def _file_of(folder: Path, part: str) -> Path:
 
 
 def _read_rows(file: Path) -> tuple[list[str], list[str], list[str]]:
-    """The texts and labels of a file, and a note on the rows that were passed over."""
+    """The texts and labels of a file, and notes on rows that were passed over and on what quotation marks may have done to others."""
     if not file.is_file():
         raise InputError(f"data: {file}: no such file; expected a CSV file with the columns text and label")
+    tabs = file.suffix == ".tsv"
     try:
         with file.open(encoding="utf-8-sig", newline="") as lines:
-            reader = csv.DictReader(lines, delimiter="\t" if file.suffix == ".tsv" else ",")
+            reader = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE) if tabs else csv.DictReader(lines)
             if missing := [name for name in ("text", "label") if name not in (reader.fieldnames or ())]:
                 got = ", ".join(reader.fieldnames or ()) or "none"
                 raise InputError(f"data: {file}: no column {' and '.join(missing)}; expected the columns text and label, got {got}")
@@ -137,8 +141,19 @@ def _read_rows(file: Path) -> tuple[list[str], list[str], list[str]]:
     whole = [(text, label) for text, label in rows if text and label]
     if not whole:
         raise InputError(f"data: {file}: no row has a text and a label")
-    if alone := [label for label, count in Counter(label for _, label in whole).items() if count < 2]:
-        raise InputError(f"data: {file}: expected two texts or more of each label, got one of {alone[0]!r}")
-    skipped = len(rows) - len(whole)
+    texts, labels = [text for text, _ in whole], [label for _, label in whole]
+    return texts, labels, _notes(file, len(rows) - len(whole), texts, tabs=tabs)
+
+
+def _notes(file: Path, skipped: int, texts: Sequence[str], *, tabs: bool) -> list[str]:
     notes = [f"without a text or a label, passed over: {number_of(skipped, 'row')} of {file.name}"] if skipped else []
-    return [text for text, _ in whole], [label for _, label in whole], notes
+    if tabs and (quoted := sum(len(text) > 1 and text[0] == text[-1] == '"' for text in texts)):
+        notes.append(f"between quotation marks, which are kept, as a .tsv has none of its own: {number_of(quoted, 'text')} of {file.name}")
+    if broken := sum("\n" in text or "\r" in text for text in texts):
+        notes.append(f"of several lines (a lone quotation mark joins rows): {number_of(broken, 'text')} of {file.name}")
+    return notes
+
+
+def _require_two(labels: Sequence[str], file: Path) -> None:
+    if alone := [label for label, count in Counter(labels).items() if count < 2]:
+        raise InputError(f"data: {file}: expected two texts or more of each label, got one of {alone[0]!r}")

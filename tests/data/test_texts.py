@@ -36,12 +36,40 @@ def test_a_file_of_texts_is_divided_by_content_whatever_the_order_of_its_rows(tm
     assert read == written
 
 
-def test_a_folder_has_both_parts_and_umlauts_quotes_and_tabs_stay(tmp_path):
+def test_a_folder_has_both_parts_and_umlauts_quotes_and_commas_stay(tmp_path):
     (tmp_path / "train.csv").write_text('label,text\na,"Grüße, ""von"" hier"\na,zwei\nb,drei\nb,vier 漢\n', encoding="utf-8-sig")
-    (tmp_path / "test.tsv").write_text('text\tlabel\n"fünf, sechs"\ta\nsieben\ta\nacht\tb\nneun\tb\n')
+    (tmp_path / "test.tsv").write_text('text\tlabel\nfünf, "sechs"\ta\nsieben\ta\nacht\tb\n')
     found = load(f"text:{tmp_path}")
     assert sorted(texts_of(found.train)) == ['Grüße, "von" hier', "drei", "vier 漢", "zwei"]
-    assert sorted(texts_of(found.test)) == ["acht", "fünf, sechs", "neun", "sieben"]
+    assert sorted(texts_of(found.test)) == ["acht", 'fünf, "sechs"', "sieben"]
+
+
+def test_a_quotation_mark_in_a_tsv_is_one_of_the_text_and_joins_no_rows(tmp_path):
+    rows = [('"A fine film', "good"), ("dull", "bad"), ('long" and dull', "bad"), ('"so so"', "bad"), ('say "yes"', "good")]
+    (tmp_path / "reviews.tsv").write_text("text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in rows))
+    found = load(f"text:{tmp_path / 'reviews.tsv'}")
+    assert sorted(texts_of(found.train) + texts_of(found.test)) == sorted(text for text, _ in rows)
+    assert [note for note in found.notes if "quotation" in note] == [
+        "between quotation marks, which are kept, as a .tsv has none of its own: 1 text of reviews.tsv"
+    ]
+
+
+def test_texts_of_several_lines_which_a_lone_quotation_mark_makes_of_rows_are_told(tmp_path):
+    (tmp_path / "lone.csv").write_text('text,label\n"A fine film,good\ndull,bad\nlong",good\none,good\ntwo,bad\nthree,bad\n')
+    found = load(f"text:{tmp_path / 'lone.csv'}")
+    assert len(texts_of(found.train) + texts_of(found.test)) == 4
+    assert "of several lines (a lone quotation mark joins rows): 1 text of lone.csv" in found.notes
+
+
+def test_one_text_of_a_label_is_enough_to_test_on_but_not_to_learn(tmp_path):
+    train, test = tmp_path / "train.csv", tmp_path / "test.csv"
+    train.write_text("text,label\none,a\ntwo,a\nthree,b\nfour,b\n")
+    test.write_text("text,label\nfive,a\nsix,b\n")
+    assert len(load(f"text:{tmp_path}").test.targets) == 2
+    test.write_text(train.read_text())
+    train.write_text("text,label\none,a\ntwo,a\nthree,b\n")
+    with pytest.raises(InputError, match=r"train.csv: expected two texts or more of each label, got one of 'b'"):
+        load(f"text:{tmp_path}")
 
 
 def test_a_long_text_is_cut_off_in_whole_characters_and_rows_without_text_are_passed_over_with_notes(tmp_path):
