@@ -31,7 +31,7 @@ class Shapes:
     """What a network's outputs measure for one image, as a probe found them; `embedding` is a width.
 
     preact, distilled: whether the network gives pre-activation maps, and has a distillation token. sequences: whether it is one of
-    texts, whose stages (D, 1, L) lie over tokens.
+    texts, whose stages (D, 1, L) lie over tokens. tokeniser: a digest of what splits its texts into these; None where it is not known.
     classifier: a frozen copy of the module from embedding (B, D) to logits; None where there is no single one.
     fresh: makes a new network of the same architecture with a random start of its own, images (uint8) -> logits.
     """
@@ -42,6 +42,7 @@ class Shapes:
     preact: bool = True
     distilled: bool = False
     sequences: bool = False
+    tokeniser: str | None = None
     classifier: nn.Module | None = field(default=None, compare=False, repr=False)
     fresh: Callable[[], nn.Module] | None = field(default=None, compare=False, repr=False)
 

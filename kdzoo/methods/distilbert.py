@@ -15,6 +15,7 @@ from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.projection import projector
 from kdzoo.contract.register import register
 from kdzoo.contract.shapes import DataFacts, Shapes
+from kdzoo.errors import InputError
 from kdzoo.methods._ops import taught, wide
 from kdzoo.methods.hinton import hinton
 
@@ -77,7 +78,8 @@ def cosine_distance(student_states: Tensor, teacher_states: Tensor) -> Tensor:
 class DistilBERT(Method):
     """The class scores and the direction of every token's last hidden state.
 
-    The authors start the student from layers of its teacher, evenly spaced: `hf:FOLDER@layers=N` does.
+    The authors start the student from layers of its teacher, evenly spaced: `hf:FOLDER@layers=N` does. As each state is compared with
+    that of the same token, both networks have to have one tokeniser and read one number of tokens.
     """
 
     temperature: float = Field(2.0, gt=0, description="softens both softmaxes")
@@ -86,8 +88,11 @@ class DistilBERT(Method):
 
     def build(self, student: Shapes, teacher: Shapes, data: DataFacts) -> nn.Module:
         ours, theirs = student.stages[-1], teacher.stages[-1]
-        alike = (ours.channels, ours.height, ours.width) == (theirs.channels, theirs.height, theirs.width)
-        return nn.Identity() if alike else projector(ours, theirs)
+        if ours.width != theirs.width:
+            raise InputError(f"compares token by token, but the student reads {ours.width} of a text and the teacher {theirs.width}")
+        if None not in (student.tokeniser, teacher.tokeniser) and student.tokeniser != teacher.tokeniser:
+            raise InputError("compares token by token, but the two networks split a text into tokens by different tokenisers")
+        return nn.Identity() if ours.channels == theirs.channels else projector(ours, theirs)
 
     def loss(self, student: Outputs, teacher: Outputs, batch: Batch, module: nn.Module) -> Tensor:
         return distilbert(

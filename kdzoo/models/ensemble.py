@@ -48,6 +48,10 @@ class Ensemble(Network):
         return cast(Network, self.model[0]).gives_sequences  # type: ignore[index]
 
     @property
+    def tokeniser(self) -> str | None:
+        return cast(Network, self.model[0]).tokeniser  # type: ignore[index]
+
+    @property
     def gives_preactivations(self) -> bool:
         return cast(Network, self.model[0]).gives_preactivations  # type: ignore[index]
 

@@ -139,6 +139,11 @@ class Network(nn.Module):
         return False
 
     @property
+    def tokeniser(self) -> str | None:
+        """A digest of what splits its texts into tokens; None for a network of images."""
+        return None
+
+    @property
     def gives_preactivations(self) -> bool:
         return self.is_timm and all(isinstance(self._activation_info(position), dict) for position in self.taps)
 

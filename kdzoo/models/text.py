@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 from collections.abc import Iterator, Mapping
@@ -54,6 +55,9 @@ class TextNetwork(Network):
         self.architecture = architecture.name
         self.length = length
         self.tokenizer = Tokenizer.from_file(str(architecture.folder / TOKENIZER))
+        self.tokenizer.no_truncation()
+        self.tokenizer.no_padding()
+        self._tokeniser_digest = hashlib.sha256(self.tokenizer.to_str().encode()).hexdigest()  # whatever lengths its file names
         self.tokenizer.enable_truncation(length)
         padding = int(getattr(model.config, "pad_token_id", None) or 0)
         # one place more than a text can fill: with a mask that nowhere is all ones, torch computes attention in one way, so that
@@ -86,6 +90,10 @@ class TextNetwork(Network):
     @property
     def gives_sequences(self) -> bool:
         return True
+
+    @property
+    def tokeniser(self) -> str | None:
+        return self._tokeniser_digest
 
     @property
     def gives_preactivations(self) -> bool:

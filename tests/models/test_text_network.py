@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_texts import write_network, write_weights
+from tokenizers import Tokenizer, normalizers
 from transformers import AutoModelForSequenceClassification
 
 from kdzoo.contract.needs import Need
@@ -77,6 +78,19 @@ def test_its_shapes_and_cost_say_that_its_maps_lie_over_tokens(folder):
     in_layer = tokens * (4 * width**2 + 2 * width * 2 * width) + 2 * tokens**2 * width
     assert cost.macs == 4 * in_layer + width**2 + 3 * width
     assert cost.parameters == sum(p.numel() for p in network.model.parameters())
+
+
+def test_its_tokeniser_is_told_by_how_it_splits_texts_and_not_by_the_lengths_in_its_file(folder, place):
+    first = measure_shapes(build(parse_network(f"hf:{folder}@8")), (1, 1, 40)).tokeniser
+    other = write_network(place / "other", kind="distilbert")
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.enable_truncation(5)
+    tokenizer.enable_padding(length=5)
+    tokenizer.save(str(other / "tokenizer.json"))
+    assert measure_shapes(build(parse_network(f"hf:{other}@8")), (1, 1, 40)).tokeniser == first
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.save(str(other / "tokenizer.json"))
+    assert measure_shapes(build(parse_network(f"hf:{other}@8")), (1, 1, 40)).tokeniser not in (first, None)
 
 
 def test_a_name_stands_for_a_configuration_and_tokeniser_and_is_found_again_by_any_process(folder, place):

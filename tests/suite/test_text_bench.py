@@ -17,8 +17,9 @@ from kdzoo.models.text import create_model
 from kdzoo.models.text_names import keep_architecture, text_architecture
 from kdzoo.runs.store import Store
 
-SHOW, BENCH = (tuple(shlex.split(line)[1:]) for line in commands(Path(__file__).resolve().parents[2] / "docs" / "text.md"))
-"""the two commands of the page"""
+ROOT = Path(__file__).resolve().parents[2]
+SHOW, BENCH, MEASURED = (tuple(shlex.split(line)[1:]) for line in commands(ROOT / "docs" / "text.md"))
+"""the commands of the page: the first two, and the one whose table it shows"""
 SHORT = (
     "--seeds", 1, "--epochs", 1, "--set", "recipe.lr=0.01", "--set", "teacher_recipe.epochs=10", "--results", "results",
 )  # fmt: skip
@@ -31,6 +32,10 @@ def words(place, train_here):
     backbone = create_model(text_architecture(keep_architecture(folder)), 3).bert.state_dict()
     save_file({name: value.clone() for name, value in backbone.items()}, folder / "model.safetensors")
     return place
+
+
+def test_the_command_of_the_measured_table_is_the_one_that_its_results_name():
+    assert f"`kdzoo {shlex.join(MEASURED)}`" in (ROOT / "results" / "README.md").read_text()
 
 
 def bench_of(methods, student="hf:minilm@layers=2"):
@@ -76,6 +81,10 @@ def test_what_cannot_learn_from_texts_or_from_images_is_refused_by_name_before_a
     assert "sobolev: looks at gradients by the pixels of images" in refused.err
     assert "hinton" not in refused.err
     assert "patientkd: reads the hidden states of texts" in kdzoo("bench", "--methods", "patientkd", "--dry-run").err
+    short = kdzoo(*bench_of("distilbert,patientkd,hinton", student="hf:minilm@layers=2@16"), "--dry-run")
+    assert short.status == 2
+    assert "distilbert: compares token by token, but the student reads 16 of a text and the teacher 47" in short.err
+    assert "patientkd" not in short.err
     assert "network resnet8: takes images, but text has texts" in kdzoo(*bench_of("hinton", student="resnet8"), "--dry-run").err
     assert "takes texts, but digits has images" in kdzoo("bench", "--teacher", "hf:minilm:random", "--student", "resnet8", "--dry-run").err
 
