@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import save_file
 from test_commands import commands
-from tiny_texts import write_network, write_texts
+from tiny_texts import write_network, write_texts, write_weights
 
 from kdzoo.contract.build_objective import fault_of_maps
 from kdzoo.contract.methods import REGISTRY
@@ -87,6 +87,19 @@ def test_what_cannot_learn_from_texts_or_from_images_is_refused_by_name_before_a
     assert "patientkd" not in short.err
     assert "network resnet8: takes images, but text has texts" in kdzoo(*bench_of("hinton", student="resnet8"), "--dry-run").err
     assert "takes texts, but digits has images" in kdzoo("bench", "--teacher", "hf:minilm:random", "--student", "resnet8", "--dry-run").err
+
+
+@pytest.mark.parametrize("kind", ["distilbert", "roberta"])
+def test_a_finished_classifier_teaches_without_being_trained_and_a_backbone_is_to_be_fine_tuned(kdzoo, words, kind):
+    folder = write_network(words / "finished", kind=kind)
+    write_weights(folder, "AutoModelForSequenceClassification", classes=3)
+    command = ("bench", "--data", "text:reviews.csv", "--teacher", "hf:finished", "--student", "hf:minilm@layers=2", "--methods", "hinton")
+    done = kdzoo(*command, "--dry-run")
+    assert done.status == 0, done.err
+    write_weights(folder, "AutoModelForMaskedLM")
+    assert "its weights have no classifier" in kdzoo(*command, "--dry-run").err
+    tuned = kdzoo(*command, "--fine-tune", "--dry-run")
+    assert tuned.status == 0, tuned.err
 
 
 @pytest.mark.parametrize(
