@@ -283,6 +283,15 @@ def test_unlabelled_images_stand_behind_the_training_images_or_in_their_place(pl
     assert sorted(map(bytes, extra.pixels[:, 0].numpy())) == sorted(map(bytes, shifted)), "the very pixels of the files"
 
 
+def test_a_folder_of_images_without_labels_teaches_whole(place):
+    """By either of its names: none of its images is set apart as a test part."""
+    count = write_digits(place / "photos", slice(0, 30))
+    like, words = ImageFormat.those_of(load("digits")), {"root": None, "image_size": None, "skip_unreadable": False}
+    one, other = (load_unlabelled(f"{kind}:{place / 'photos'}", like, **words) for kind in ("images", "folder"))
+    assert one.count == count
+    assert one.fingerprint == other.fingerprint
+
+
 def test_images_that_stay_in_their_files_are_the_same_ones(place, monkeypatch):
     write_digits(place / "photos", slice(0, 30))
     like = ImageFormat.those_of(load("digits"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from kdzoo.data.dataset import Array, Dataset, LazyImages, Pixels, Subset, as_lazy
 from kdzoo.data.files import IN_MEMORY_BYTES
+from kdzoo.data.known import folder_of
 from kdzoo.data.pixels import UNREADABLE, Look, decode, find_scales, look
 from kdzoo.data.preprocess import Scales, upright_rgb
 from kdzoo.data.sources import load
@@ -25,7 +25,6 @@ from kdzoo.errors import InputError
 from kdzoo.tasks.targets import no_targets
 from kdzoo.text import number_of
 
-FOLDER = "folder:"
 SHOWN = 3
 """files that a message names"""
 
@@ -80,13 +79,13 @@ class UnlabelledImages:
 def load_unlabelled(
     request: str, like: ImageFormat, *, root: Path | None, image_size: int | None, skip_unreadable: bool
 ) -> UnlabelledImages:
-    """The images of `folder:PATH`, whatever sub-folders they are in, or the training images of a data set by name.
+    """The images of `folder:PATH` or `images:PATH`, whatever sub-folders they are in, or the training images of a data set by name.
 
     Raises InputError for a folder without images, images that cannot be read (unless these are skipped), and images of
     another size than the data's.
     """
-    if request.startswith(FOLDER):
-        pixels, notes = _folder(Path(os.path.expanduser(request.removeprefix(FOLDER))), like, skip_unreadable=skip_unreadable)
+    if (folder := folder_of(request)) is not None:
+        pixels, notes = _folder(folder, request, like, skip_unreadable=skip_unreadable)
     else:
         pixels, notes = _source(request, like, root, image_size), ()
     keys = pixel_keys(pixels)
@@ -110,11 +109,11 @@ def _of_transfer_data(error: InputError) -> list[str]:
     return [f"transfer_data: {problem.removeprefix('data: ')}" for problem in error.problems]
 
 
-def _folder(folder: Path, like: ImageFormat, *, skip_unreadable: bool) -> tuple[Pixels, tuple[str, ...]]:
+def _folder(folder: Path, request: str, like: ImageFormat, *, skip_unreadable: bool) -> tuple[Pixels, tuple[str, ...]]:
     if like.maps:
-        raise InputError(f"transfer_data: {FOLDER}{folder}: holds image files, and the data are {like}; name a data set of such maps")
+        raise InputError(f"transfer_data: {request}: holds image files, and the data are {like}; name a data set of such maps")
     if not folder.is_dir():
-        raise InputError(f"transfer_data: {FOLDER}{folder}: no such folder")
+        raise InputError(f"transfer_data: {request}: no such folder")
     walk = Walk(folder)
     paths = walk.images_below(folder)
     channels, height, width = like.shape
@@ -147,14 +146,14 @@ def _folder(folder: Path, like: ImageFormat, *, skip_unreadable: bool) -> tuple[
             f"{height}x{width}: {_few(folder, other)}"
         )
     if not paths:
-        problems.append(f"transfer_data: {FOLDER}{folder}: no image files")
+        problems.append(f"transfer_data: {request}: no image files")
     scales = dict(like.scales)
     try:
         scales = {**find_scales(looks), **scales}
     except InputError as error:
         problems += _of_transfer_data(error)
     if problems or not good:
-        raise InputError(*(problems or [f"transfer_data: {FOLDER}{folder}: none of its image files can be read"]))
+        raise InputError(*(problems or [f"transfer_data: {request}: none of its image files can be read"]))
     read: Callable[[int], Array] = partial(_square, good, height, scales) if like.from_files else partial(_as_it_is, good, channels, scales)
     places = torch.arange(len(good))
     skipped = [f"transfer data: skipped {number_of(len(unreadable), 'unreadable file')}: {_few(folder, unreadable)}"] if unreadable else []

@@ -72,7 +72,8 @@ PROBE = Metric(
 )
 NEIGHBOURS = Metric(
     "neighbours",
-    "share of an image's 20 nearest others that are the same by the teacher's embeddings, mean over the first 2,000",
+    "share of an image's 20 nearest others (a fifth of them where there are fewer than 100) that are the same by the teacher's "
+    "embeddings, mean over the first 2,000",
     "neighbours",
     neighbours,
     unit="share",

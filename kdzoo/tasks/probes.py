@@ -13,6 +13,8 @@ RIDGE = 1e-2
 """the penalty of the probe, in mean variances of its standardised features"""
 QUERIES = 2000
 """samples whose neighbours by two networks are compared"""
+OTHERS_PER_NEIGHBOUR = 5
+"""others of a sample for each of its nearest that are compared: of few samples any two networks would share most of 20"""
 ROWS = 1000
 """queries that are compared with all others at once"""
 
@@ -41,12 +43,19 @@ def vote(embeddings: Tensor, targets: Tensor) -> Tensor:
     return votes.scatter_add_(1, targets[indices], (cosines.double() / VOTE_TEMPERATURE).exp()).argmax(1)
 
 
+def neighbours_compared(samples: int) -> int:
+    """How many nearest others of each of so many samples two networks are compared by: NEIGHBOURS, at most a fifth of the others."""
+    return min(NEIGHBOURS, max(1, (samples - 1) // OTHERS_PER_NEIGHBOUR))
+
+
 def neighbours_in_common(embeddings: Tensor, others: Tensor) -> float:
     """Which share of the nearest others of a sample is the same for two networks' embeddings (N, D) and (N, D'), mean over samples.
 
-    The mean is over the first QUERIES samples, whose others are all; 0 for a sample that has none.
+    Of each sample `neighbours_compared` others. The mean is over the first QUERIES samples, whose others are all; 0 for a sample
+    that has none.
     """
-    (ours, _), (theirs, _) = (nearest(one, queries=QUERIES) for one in (embeddings, others))
+    count = neighbours_compared(len(embeddings))
+    (ours, _), (theirs, _) = (nearest(one, count, queries=QUERIES) for one in (embeddings, others))
     if not ours.numel():
         return 0.0
     return float((ours[:, :, None] == theirs[:, None, :]).any(2).double().mean())
@@ -64,10 +73,10 @@ def probe(embeddings: Tensor, targets: Tensor) -> Tensor:
     gram, moments = x.T @ x, x.T @ y
     penalty = torch.full((x.shape[1],), RIDGE * len(x), dtype=torch.float64)
     penalty[-1] = 1e-9  # the constant, which is free but where nothing is left to fit it to
-    named = torch.empty_like(targets)
+    predictions = torch.empty_like(targets)
     for fold in range(min(FOLDS, len(x))):
-        held = slice(fold, None, FOLDS)
-        inner, outer = gram - x[held].T @ x[held], moments - x[held].T @ y[held]
+        part = slice(fold, None, FOLDS)
+        inner, outer = gram - x[part].T @ x[part], moments - x[part].T @ y[part]
         inner.diagonal().add_(penalty)
-        named[held] = (x[held] @ torch.linalg.solve(inner, outer)).argmax(1)
-    return named
+        predictions[part] = (x[part] @ torch.linalg.solve(inner, outer)).argmax(1)
+    return predictions

@@ -25,8 +25,9 @@ from kdzoo.errors import InputError
 from kdzoo.models.build import build_network
 from kdzoo.models.measure import measure_shapes
 from kdzoo.runs.spec import NetworkSpec
+from kdzoo.suite.distill.unlabelled import Likeness
 from kdzoo.tasks.features import FEATURES, UNLABELLED
-from kdzoo.tasks.probes import nearest, neighbours_in_common, probe, vote
+from kdzoo.tasks.probes import nearest, neighbours_compared, neighbours_in_common, probe, vote
 
 
 def drawn(samples, width, seed=0):
@@ -71,6 +72,30 @@ def test_what_neighbours_share_does_not_see_rotation_or_scale_and_is_small_for_s
     rotation, _ = torch.linalg.qr(drawn(8, 8, seed=3))
     assert neighbours_in_common(x, 7 * x @ rotation) == 1
     assert neighbours_in_common(x, drawn(200, 3, seed=4)) == pytest.approx(20 / 199, abs=0.04)
+
+
+@pytest.mark.parametrize("images", [6, 11, 21, 60])
+def test_strangers_share_little_of_few_images_too(images):
+    """At most a fifth: of 21 images each has 20 others, and 20 nearest of these would be the same for any two networks."""
+    shares = [neighbours_in_common(drawn(images, 4, seed=seed), drawn(images, 4, seed=100 + seed)) for seed in range(60)]
+    compared = neighbours_compared(images)
+    assert 5 * compared <= images - 1
+    assert np.mean(shares) == pytest.approx(compared / (images - 1), abs=0.05)
+    assert neighbours_in_common(drawn(images, 4), drawn(images, 4)) == 1
+
+
+def test_of_many_images_twenty_neighbours_are_compared():
+    assert [neighbours_compared(count) for count in (100, 101, 5000)] == [19, 20, 20]
+
+
+def likeness_of(images, queries, neighbours):
+    return Likeness("s", "t", "rkd", images, queries, neighbours, 0.1, 0.5, 0.05, 10, 20, 8)
+
+
+def test_the_words_of_a_likeness_name_the_images_that_were_compared():
+    assert str(likeness_of(2000, 2000, 20)).startswith("Of the 20 images most alike to each of 2000 held-out ones")
+    assert str(likeness_of(3000, 2000, 20)).startswith("Of the 20 images most alike to each of the first 2000 of 3000 held-out ones")
+    assert str(likeness_of(6, 6, 1)).startswith("Of the image most alike to each of 6 held-out ones")
 
 
 def test_embeddings_apart_by_class_are_above_chance_and_noise_is_not():
@@ -271,7 +296,7 @@ def test_a_module_teaches_as_it_is(place):
 @pytest.fixture
 def photos(place):
     """The digits as files in a flat folder, and one in a folder below it."""
-    images = load("digits").train.images[:90, 0]
+    images = load("digits").train.images[:150, 0]
     (place / "photos" / "more").mkdir(parents=True)
     for number, image in enumerate(images):
         Image.fromarray(image.numpy()).resize((32, 32)).save(place / "photos" / ("more" if number == 0 else ".") / f"{number}.png")
@@ -282,14 +307,15 @@ def photos(place):
 @pytest.mark.usefixtures("train_here")
 def test_a_flat_folder_becomes_a_backbone_that_its_readme_uses(photos, stripped, kdzoo):
     teacher = ["--teacher", "test_efficientnet:weights.safetensors@norm=0.5", "--student", "test_resnet:random"]
+    torch.manual_seed(0)
     save_file(timm.create_model("test_efficientnet", num_classes=7).state_dict(), "weights.safetensors")
-    command = ["distill", photos, "--unlabelled", *teacher, "--epochs", 1, "--image-size", 32, "--out", "small"]
+    command = ["distill", photos, "--unlabelled", *teacher, "--epochs", 20, "--image-size", 32, "--out", "small"]
     said = kdzoo(*command)
     assert said.status == 0, said.err
     likeness = json.loads(Path("small/likeness.json").read_text())
-    assert likeness["images"] == 18
-    assert 0 <= likeness["before"] <= 1
-    assert 0 < likeness["after"] <= 1
+    assert (likeness["images"], likeness["queries"], likeness["neighbours"]) == (30, 30, 5)
+    assert likeness["chance"] == 5 / 29
+    assert 0 <= likeness["before"] < likeness["after"] < 1
     assert "strangers would share" in said.out
     (code,) = re.findall(r"```python\n(.*?)```", Path("small/README.md").read_text(), re.DOTALL)
     Image.open(photos / "1.png").save("small/image.jpg")
@@ -307,6 +333,7 @@ def test_a_flat_folder_becomes_a_backbone_that_its_readme_uses(photos, stripped,
     [
         (["--format", "onnx"], "format: onnx names a class, and a backbone has none"),
         (["--time", "1h"], "time: without labels no epochs are counted for a time"),
+        (["--int8", "static"], "int8: quantises an ONNX graph"),
         (["--method", "hinton"], "hinton: reads logits"),
         (["--teacher", "test_vit2:random"], "a teacher of features is not trained here"),
     ],
@@ -317,6 +344,20 @@ def test_what_images_without_labels_cannot_have_is_refused(words, message, kdzoo
     said = kdzoo("distill", "photos", "--unlabelled", *usual, *words)
     assert said.status == 2
     assert message in said.err
+
+
+@pytest.mark.parametrize("images", [15, 27])
+def test_a_folder_of_too_few_images_is_refused_before_any_training(images, photos, kdzoo):
+    """A fifth of 27 images is 5, of each of which the nearest of four others would be compared."""
+    files = sorted(photos.rglob("*.png"))
+    for file in files[images:]:
+        file.unlink()
+    save_file(timm.create_model("test_efficientnet", num_classes=7).state_dict(), "weights.safetensors")
+    teacher = ["--teacher", "test_efficientnet:weights.safetensors@norm=0.5", "--student", "test_resnet:random"]
+    said = kdzoo("distill", photos, "--unlabelled", *teacher, "--epochs", 1, "--image-size", 32, "--out", "small")
+    assert said.status == 2
+    assert "expected 6 or more" in said.err
+    assert not Path("small").exists()
 
 
 def test_images_without_labels_are_for_features_alone(photos, kdzoo):

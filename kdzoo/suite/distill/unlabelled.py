@@ -27,7 +27,8 @@ from kdzoo.suite.report.records import read_record
 from kdzoo.suite.run.bench import run as run_bench
 from kdzoo.suite.run.launchers import LauncherSetup, create_launcher
 from kdzoo.suite.run.prepare import Prepared, configure, prepare
-from kdzoo.tasks.probes import NEIGHBOURS, neighbours_in_common
+from kdzoo.tasks.probes import OTHERS_PER_NEIGHBOUR, QUERIES, neighbours_compared, neighbours_in_common
+from kdzoo.text import number_of
 from kdzoo.training.located import Modules
 from kdzoo.training.run_data import load_run_data
 from kdzoo.training.run_networks import load_network
@@ -39,13 +40,16 @@ class Likeness:
     """How alike a backbone and its teacher see images that trained neither of the two.
 
     before, after: the share of an image's nearest others that are the same by both, of the student as it started and as it ended;
-    chance: of embeddings that have nothing to do with each other. images: how many; width: of the student's embedding.
+    chance: of embeddings that have nothing to do with each other. images: how many were held out, of the first `queries` of which
+    the nearest `neighbours` others are compared; width: of the student's embedding.
     """
 
     student: str
     teacher: str
     method: str
     images: int
+    queries: int
+    neighbours: int
     before: float
     after: float
     chance: float
@@ -55,9 +59,11 @@ class Likeness:
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
+        alike = "Of the image" if self.neighbours == 1 else f"Of the {self.neighbours} images"
+        each = f"{self.images}" if self.queries == self.images else f"the first {self.queries} of {self.images}"
         return (
-            f"Of the {NEIGHBOURS} images most alike to each of {self.images} held-out ones, {self.student} and {self.teacher} share "
-            f"{self.after:.1%}; before training it was {self.before:.1%}, and strangers would share {self.chance:.1%}. The student has "
+            f"{alike} most alike to each of {each} held-out ones, {self.student} and {self.teacher} share {self.after:.1%}; before "
+            f"training it was {self.before:.1%}, and strangers would share {self.chance:.1%}. The student has "
             f"{self.student_parameters / self.teacher_parameters:.1%} of the teacher's parameters ({self.student_parameters / 1e6:.2f} M) "
             f"and embeddings of width {self.width}."
         )
@@ -87,9 +93,23 @@ def plan_unlabelled(wish: Wish) -> Prepared:
         raise InputError("time: without labels no epochs are counted for a time; give --epochs instead")
     if wish.format != "timm":
         raise InputError(f"format: {wish.format} names a class, and a backbone has none; leave --format out")
+    if wish.int8 is not None:
+        raise InputError("int8: quantises an ONNX graph, and a backbone is not written as one; leave --int8 out")
     options = wish.options(pretrained_by_default(wish.teacher), wish.image_size)
     changes = {"recipe.head": "random", **options["set"]}
-    return prepare(configure({**options, "task": "features", "fine_tune": False, "set": changes}))
+    prepared = prepare(configure({**options, "task": "features", "fine_tune": False, "set": changes}))
+    refuse_few(prepared.plan.data["test"])
+    return prepared
+
+
+def refuse_few(images: int) -> None:
+    """Raise InputError where so few images are held out that networks which have nothing in common would look alike on them."""
+    least = OTHERS_PER_NEIGHBOUR + 1
+    if images < least:
+        raise InputError(
+            f"data: a fifth of the images is held out, here {number_of(images, 'image')}; expected {least} or more, or how alike two "
+            "networks see them cannot be told from chance. Give a folder of 30 images or more"
+        )
 
 
 def measure_likeness(prepared: Prepared, method: str, notes: tuple[str, ...]) -> Likeness:
@@ -104,14 +124,17 @@ def measure_likeness(prepared: Prepared, method: str, notes: tuple[str, ...]) ->
     theirs = predict(freeze(network.to(device)), splits.test, augment, device, splits.task)
     start = predict(student_network(located, dataset, Modules()).to(device), splits.test, augment, device, splits.task)
     count = len(theirs)
+    neighbours = neighbours_compared(count)
     return Likeness(
         student=located.run.student.name,
         teacher=teacher.name,
         method=method,
         images=count,
+        queries=min(QUERIES, count),
+        neighbours=neighbours,
         before=neighbours_in_common(start, theirs),
         after=result["last"]["test"]["neighbours"],
-        chance=min(1.0, NEIGHBOURS / (count - 1)),
+        chance=neighbours / (count - 1),
         student_parameters=result["student"]["parameters"],
         teacher_parameters=result["teacher"]["parameters"],
         width=start.shape[1],
