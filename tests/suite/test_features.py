@@ -26,6 +26,9 @@ from kdzoo.models.build import build_network
 from kdzoo.models.measure import measure_shapes
 from kdzoo.runs.spec import NetworkSpec
 from kdzoo.suite.distill.unlabelled import Likeness
+from kdzoo.suite.plan.layers import bench_config
+from kdzoo.suite.plan.requests import parse_request
+from kdzoo.suite.plan.settings import settings
 from kdzoo.tasks.features import FEATURES, UNLABELLED
 from kdzoo.tasks.probes import nearest, neighbours_compared, neighbours_in_common, probe, vote
 
@@ -281,6 +284,40 @@ def test_what_needs_labels_is_refused_by_name_before_any_training(stripped, plac
         zoo.bench(request.pop("methods"), results=str(place / "results"), **request)
     assert message in str(caught.value)
     assert not (place / "results").exists()
+
+
+def tried_with(method, count):
+    config = bench_config({"data": "digits", "task": "features", "methods": method, "tune": count}, None)
+    return [point.setting for point in settings(parse_request(method), config)]
+
+
+def test_a_search_without_labels_tries_no_setting_twice():
+    """Without labels a dose is dropped, and what it leaves is the declared default again where the rest is."""
+    assert [dict(one.hyperparameters).get("distance") for one in tried_with("embed", 3)] == [None, "mixed", "squared"]
+    assert [dict(one.hyperparameters).get("distance") for one in tried_with("tokens", 3)] == [None, "cosine", "squared"]
+
+
+@pytest.mark.parametrize("method", ["rkd", "embed", "embed+tokens", "pseudo_classes"])
+def test_a_search_without_labels_tries_weights_which_scale_the_learning_rate(method):
+    tried = tried_with(method, 99)
+    assert [one.weight for one in tried][-4:] == [0.3, 3.0, 0.1, 10.0]
+    assert all(one.dose is None for one in tried)
+    assert len({repr(one) for one in tried}) == len(tried)
+
+
+def test_without_labels_a_weight_is_a_factor_on_the_learning_rate_of_sgd(place, stripped):
+    """So that a search over weights alone is one over learning rates; momentum and no decay of weights."""
+    common = {**OPTIONS, "teacher": f"test_vit:{stripped}@32", "epochs": 1, "limit": 200, "recipe": "digits"}
+    plain = {"recipe.weight_decay": 0.0, "recipe.lr": 0.05}
+    half = {**plain, "recipe.lr": 0.025}
+    frames = [
+        zoo.bench("rkd", results=str(place / name), name="b", weights=weight, set=changes, **common)
+        for name, weight, changes in (("one", "0.5", plain), ("other", "1", half))
+    ]
+    assert not any(frame.attrs["failed"] for frame in frames)
+    one, other = (load_file(runs_of(place / name / "b", "rkd") / "student.safetensors") for name in ("one", "other"))
+    for key, value in one.items():
+        torch.testing.assert_close(value, other[key], rtol=1e-4, atol=1e-5)
 
 
 def test_a_module_teaches_as_it_is(place):

@@ -39,7 +39,7 @@ def settings(request: Request, config: BenchConfig, published: Mapping[str, Pair
         return [Point()]
     if config.tune is not None:
         search = _search(request, published)
-        tried = search if config.task is None else _without_labels(search)
+        tried = search if config.task is None else _without_labels(request, search, published)
         return [Point(setting, {request.terms[0]: dict(setting.hyperparameters)}) for setting in tried[: config.tune]]
     alphas: Sequence[float | None] = config.alphas or (None,)
     weights: Sequence[float] = config.weights or (1.0,)
@@ -107,14 +107,26 @@ def _search(request: Request, published: Mapping[str, PairValues]) -> tuple[Sett
     return search if name not in published else (Setting(), *_other_settings(name, published[name], search))
 
 
-def _without_labels(search: Iterable[Setting]) -> list[Setting]:
-    """The distinct hyper-parameters of a search list: where no loss of labels stands beside a term, its weight changes nothing."""
-    tried: list[Setting] = []
-    for setting in search:
-        alone = Setting(setting.hyperparameters)
-        if alone not in tried:
-            tried.append(alone)
-    return tried
+def _without_labels(request: Request, search: Iterable[Setting], published: Mapping[str, PairValues]) -> list[Setting]:
+    """A search list for terms that no loss of labels stands beside: its distinct settings without doses, then factors on the weight.
+
+    The weight there scales the whole gradient: under SGD as the learning rate does, and under a limit on the norm of the
+    gradient; under Adam without a limit it changes next to nothing.
+    """
+    tried: dict[str, Setting] = {}
+    without_doses = [Setting(setting.hyperparameters, setting.weight) for setting in search]
+    factors = [Setting(without_doses[0].hyperparameters, weight) for weight in DEFAULT_SEARCH_WEIGHTS]
+    for setting in (*without_doses, *factors):
+        tried.setdefault(repr((_values(request, setting, published), setting.weight)), setting)
+    return list(tried.values())
+
+
+def _values(request: Request, setting: Setting, published: Mapping[str, PairValues]) -> list[dict[str, Any]]:
+    """All hyper-parameters of a request's terms at a setting of its first one."""
+    own = [published[name].hyperparameters if name in published else {} for name in request.terms]
+    first, *others = own
+    given = [{**first, **setting.hyperparameters}, *others]
+    return [REGISTRY.create(name, values).model_dump() for name, values in zip(request.terms, given, strict=True)]
 
 
 def _other_settings(name: str, own: PairValues, search: Sequence[Setting]) -> Iterator[Setting]:
