@@ -176,12 +176,12 @@ def test_one_need_means_the_same_of_both_but_labels_are_the_batchs():
     assert not Needs.of(Need.LOGITS).targets
 
 
-@pytest.mark.parametrize("name", ["hinton", "logits", "dkd", "dist", "simkd", "bss", "dml", "ofa"])
+@pytest.mark.parametrize("name", ["hinton", "logits", "dkd", "dist", "simkd", "bss", "dml", "ofa", "lwm", "sobolev"])
 def test_alpha_one_makes_sense_where_the_shipped_classifier_is_trained(name):
     assert REGISTRY.get(name).card.trains_classifier
 
 
-@pytest.mark.parametrize("name", ["at", "crd", "fitnet", "rkd", "vid", "nst", "srrl", "ft"])
+@pytest.mark.parametrize("name", ["at", "crd", "fitnet", "rkd", "vid", "nst", "srrl", "ft", "embed", "tokens", "proteus"])
 def test_alpha_one_makes_no_sense_where_only_features_are_trained(name):
     assert not REGISTRY.get(name).card.trains_classifier
 

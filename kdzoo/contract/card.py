@@ -132,8 +132,13 @@ class Card:
 
     @property
     def trains_classifier(self) -> bool:
-        """Whether the loss reaches the classifier that is shipped, so that alpha = 1 makes sense."""
-        return bool(self.deploys) or Need.LOGITS in self.needs.student or Need.NETWORK in self.needs.student
+        """Whether the loss reaches the classifier that is shipped, so that alpha = 1 makes sense.
+
+        A method that declares the student's network and nothing else of it reads class scores there; beside maps or an embedding
+        the network gives it more of these.
+        """
+        outputs = self.needs.student.outputs
+        return bool(self.deploys) or Need.LOGITS in outputs or outputs & ~Need.TARGETS == Need.NETWORK
 
     @property
     def of_texts_alone(self) -> bool:

@@ -104,6 +104,8 @@ def hide(images: Tensor, mask: Tensor, grid: tuple[int, int]) -> Tensor:
         "have the batch's mean colour instead, which a ViT's patch embedding turns into one constant token.",
         "The authors run the student on the whole batch again, of which half have hidden patches; here on that half alone, since no "
         "other cell is compared.",
+        "The second pass is in training mode as the first is, so that running statistics of batch norms are of whole images and of those "
+        "with hidden cells in turn; the authors' students are ViTs, which have none.",
         "The token is the embedding as the network pools it, the class token of a ViT that has one; its cells are those of the last "
         "block before the final norm, behind which the authors' are.",
         "The authors ask for equal grids; here the student's map is resized to the teacher's. A grid of one cell has nothing to hide.",

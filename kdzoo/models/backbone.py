@@ -7,7 +7,7 @@ from pathlib import Path
 from kdzoo.errors import InputError
 from kdzoo.models.build import build_network
 from kdzoo.models.network import Network, freeze
-from kdzoo.models.normalisation import normalisation_of
+from kdzoo.models.normalisation import HOW_TO_NAME, normalisation_of
 from kdzoo.models.request import parse_network, pretrained_by_default
 from kdzoo.models.weights import file_sha256
 from kdzoo.runs.spec import NetworkSpec
@@ -16,7 +16,8 @@ from kdzoo.runs.spec import NetworkSpec
 def load_backbone(text: str, *, channels: int, side: int) -> Network:
     """A frozen network without its classifier: `NAME:pretrained@SIZE`, `NAME:FILE@norm=0.5`, or a name for its published weights.
 
-    channels, side: of the images in 0..255 that it is given. Raises InputError for a start that is neither published nor a file.
+    channels, side: of the images in 0..255 that it is given. Raises InputError for a start that is neither published nor a file, and
+    for a file of which nothing says what images were normalised with when it was trained.
     """
     request = parse_network(pretrained_by_default(text))
     if request.start not in ("pretrained", "file"):
@@ -24,4 +25,7 @@ def load_backbone(text: str, *, channels: int, side: int) -> Network:
     start = request.start if request.path is None else f"file:{file_sha256(Path(request.path))}"
     norm = None if request.norm is None else normalisation_of(request.norm)
     spec = NetworkSpec(name=request.name, classes=0, start=start, stem=request.stem, image_size=request.image_size, norm=norm)
-    return freeze(build_network(spec, channels=channels, side=side, mean=[0.5], std=[0.5], seed=0, weights=request.path))
+    network = build_network(spec, channels=channels, side=side, mean=[0.5], std=[0.5], seed=0, weights=request.path)
+    if network.assumed_norm:
+        raise InputError(f"{text}: its file does not say what images were normalised with; add @norm={HOW_TO_NAME}")
+    return freeze(network)

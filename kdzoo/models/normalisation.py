@@ -23,6 +23,9 @@ USUAL: Mapping[str, Normalisation] = {
 """`unit` is x / 255, `pixels` is 0..255 as it is, `centred` is pixels - 128. cifar10 and cifar100 are as most public programs
 have them (the deviations of CIFAR-10 are those within an image, not those of the set)"""
 
+HOW_TO_NAME = "imagenet, clip, 0.5, another usual name, or MEAN/STD"
+"""what stands behind `norm=` where a user has to say it"""
+
 AUTO, DATA = "auto", "data"
 NUMBERS = re.compile(r"^[\d.,eE+-]+(/[\d.,eE+-]+)?$")
 

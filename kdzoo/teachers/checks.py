@@ -15,7 +15,7 @@ from kdzoo.errors import InputError
 from kdzoo.models.ensemble import Ensemble
 from kdzoo.models.names import own_norm
 from kdzoo.models.network import Network, other_norm
-from kdzoo.models.normalisation import usual_for
+from kdzoo.models.normalisation import HOW_TO_NAME, usual_for
 from kdzoo.models.placement import Placement
 from kdzoo.models.predict import predict
 from kdzoo.runs.recipe import Augment
@@ -71,14 +71,22 @@ def _at_chance(teacher: Teacher, verdict: AgainstChance, where: str) -> InputErr
 
 
 def notes_on_teacher(teacher: Teacher, splits: Splits, augment: Augment, execution: Placement) -> list[str]:
-    """Notes on a teacher before it teaches: that it gives probabilities, or that another normalisation suits it."""
+    """Notes on a teacher before it teaches: that it gives probabilities, or that another normalisation suits it or may do."""
     if not isinstance(teacher, LiveTeacher):
         return []
     network = teacher.network
     members = cast(list[Network], list(network.model)) if isinstance(network, Ensemble) else [network]  # type: ignore[call-overload]
     texts = [text for text in (NOTES_OF_OUTPUTS.get(member.gives) for member in members) if text]
     notes = [f"teacher {teacher.name}: {text}" for text in dict.fromkeys(texts)]
-    if isinstance(network, Ensemble) or not network.assumed_norm or not splits.task.of_classes:
+    if isinstance(network, Ensemble) or not network.assumed_norm:
+        return notes
+    if splits.task.of_features:
+        return [
+            *notes,
+            f"teacher {teacher.name}: the normalisation it was trained with is unknown, so the data's is used; where you know it, say so: "
+            f"@norm={HOW_TO_NAME} behind the network, or --set teacher.norm",
+        ]
+    if not splits.task.of_classes:
         return notes
     part = splits.val or labelled_subset(splits)
     norms = measure_norms(network, own_norm(teacher.name), part, augment, execution.device)

@@ -47,15 +47,15 @@ class Processes:
 
     def agree(self, value: int) -> int:
         """The first process's value, in all of them."""
-        told = torch.tensor([value])
-        dist.broadcast(told, 0, group=self.control)
-        return int(told)
+        number = torch.tensor([value])
+        dist.broadcast(number, 0, group=self.control)
+        return int(number)
 
     def collect(self, rows: Tensor) -> Tensor:
         """The rows (B, ...) of all processes on the CPU, in the order of their ranks; one may have none, of shape (0,)."""
-        told: list[Any] = [None] * self.shard.count
-        dist.all_gather_object(told, rows, group=self.control)
-        return torch.cat(told)
+        parts: list[Any] = [None] * self.shard.count
+        dist.all_gather_object(parts, rows, group=self.control)
+        return torch.cat(parts)
 
     def joint_batch(self, size: int) -> JointBatch:
         """A batch of so many samples, of which each process has its shard."""
@@ -64,9 +64,9 @@ class Processes:
     def mean(self, losses: Losses) -> Losses:
         """The losses of the joint batch, of which each process has its own contribution, detached; the same in all."""
         own = torch.stack([losses.total.detach(), *(part.detach() for part in losses.parts.values())])
-        told = [torch.empty_like(own) for _ in range(self.shard.count)]
-        dist.all_gather(told, own)
-        total, *parts = torch.stack(told).mean(0)
+        of_processes = [torch.empty_like(own) for _ in range(self.shard.count)]
+        dist.all_gather(of_processes, own)
+        total, *parts = torch.stack(of_processes).mean(0)
         return replace(losses, total=total, parts=dict(zip(losses.parts, parts, strict=True)))
 
     def wrap(self, member: Member) -> DistributedDataParallel:

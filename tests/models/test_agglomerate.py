@@ -49,6 +49,13 @@ def test_it_teaches_a_student_by_a_head_for_each(teacher, place):
     assert outcome.set_index("method").loc["teacher", "test_knn"] > 0.5
 
 
+@pytest.mark.parametrize("norm", ["", "@norm=data"])
+def test_a_file_that_does_not_say_what_it_was_trained_with_is_refused(norm, tmp_path):
+    save_file(timm.create_model("test_efficientnet").state_dict(), tmp_path / "w.safetensors")
+    with pytest.raises(InputError, match=r"does not say what images were normalised with; add @norm=imagenet, clip, 0\.5"):
+        agglomerate([f"test_efficientnet:{tmp_path / 'w.safetensors'}{norm}"], torch.zeros(4, 3, 32, 32, dtype=torch.uint8))
+
+
 def test_what_names_no_weights_is_refused():
     with pytest.raises(InputError, match="test_vit:random: expected NAME:pretrained or NAME:FILE"):
         agglomerate(["test_vit:random"], torch.zeros(4, 3, 32, 32, dtype=torch.uint8))

@@ -20,17 +20,30 @@ from torch import nn
 import kdzoo as zoo
 from kdzoo.contract.card import why_not_features
 from kdzoo.contract.methods import REGISTRY
+from kdzoo.data.columns import learn
 from kdzoo.data.sources import load
+from kdzoo.data.split import split
 from kdzoo.errors import InputError
 from kdzoo.models.build import build_network
-from kdzoo.models.measure import measure_shapes
-from kdzoo.runs.spec import NetworkSpec
+from kdzoo.models.measure import measure_shapes, network_cost
+from kdzoo.models.network import freeze
+from kdzoo.models.normalisation import normalisation_of
+from kdzoo.models.placement import Placement
+from kdzoo.runs.options import WorkerOptions
+from kdzoo.runs.recipe import Augment
+from kdzoo.runs.spec import DataSpec, NetworkSpec
 from kdzoo.suite.distill.unlabelled import Likeness
 from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.plan.requests import parse_request
 from kdzoo.suite.plan.settings import settings
+from kdzoo.suite.plan.sweep import plan
+from kdzoo.suite.run.disk_space import bytes_of_results
+from kdzoo.suite.run.untrained import Untrained
 from kdzoo.tasks.features import FEATURES, UNLABELLED
 from kdzoo.tasks.probes import nearest, neighbours_compared, neighbours_in_common, probe, vote
+from kdzoo.teachers.checks import notes_on_teacher
+from kdzoo.teachers.teacher import live_teacher
+from kdzoo.training.located import Modules
 
 
 def drawn(samples, width, seed=0):
@@ -208,6 +221,9 @@ OPTIONS = {
 }
 
 
+OPTIONS_OF_PLAN = {key: value for key, value in OPTIONS.items() if key != "execution"}
+
+
 @pytest.fixture(scope="module")
 def bench(stripped, tmp_path_factory):
     folder = tmp_path_factory.mktemp("features")
@@ -217,6 +233,29 @@ def bench(stripped, tmp_path_factory):
         methods = "rkd,pseudo_classes,embed+tokens,proteus"
         result = zoo.bench(methods, teacher=f"test_vit:{stripped}@32", name="f", results=str(folder), **OPTIONS)
     return folder / "f", result
+
+
+def test_the_disk_space_of_embeddings_is_counted_by_their_width(bench, stripped, place):
+    folder, _ = bench
+    made = plan(bench_config({**OPTIONS_OF_PLAN, "methods": "rkd", "teacher": f"test_vit:{stripped}@32", "results": str(place)}, None))
+    (student,) = [one for one in made.students if one.run.objective.terms]
+    untrained = Untrained(Modules())
+    counted = bytes_of_results([student], made, ("predictions",), untrained) - bytes_of_results([student], made, (), untrained)
+    assert counted == pytest.approx((runs_of(folder, "rkd") / "predictions.npz").stat().st_size, rel=0.2)
+
+
+NOTE = "the normalisation it was trained with is unknown, so the data's is used; where you know it, say so: @norm=imagenet"
+
+
+@pytest.mark.parametrize(("norm", "notes"), [("", 1), ("@norm=0.5", 0)])
+def test_a_teacher_of_features_of_unknown_normalisation_is_noted(norm, notes, stripped):
+    spec = NetworkSpec(name="test_vit", classes=0, start=f"file:{'0' * 64}", image_size=32, norm=normalisation_of("0.5") if norm else None)
+    digits = learn(load("digits"), FEATURES)
+    network = build_network(spec, channels=1, side=32, mean=[0.5], std=[0.5], seed=0, weights=stripped)
+    parts = split(digits, DataSpec(name="digits", fingerprint=digits.fingerprint, classes=10, val_fraction=0.1, task="features"))
+    placement = Placement(WorkerOptions())
+    teacher = live_teacher(freeze(network), "test_vit", network_cost(network, (1, 32, 32)), parts, Augment(), placement)
+    assert sum(NOTE in one for one in notes_on_teacher(teacher, parts, Augment(), placement)) == notes
 
 
 def runs_of(folder, method):

@@ -28,19 +28,21 @@ def bytes_of_results(students: Iterable[PlannedRun], plan: Plan, keep: tuple[str
         if key not in by_kind:
             located = bind(planned, plan)
             _, splits = untrained.data(located)
-            network, _ = untrained.student(located)
-            by_kind[key] = RECORDS_BYTES + _bytes_of(planned, network, splits, keep)
+            network, shapes = untrained.student(located)
+            width = planned.run.student.classes or shapes.embedding
+            by_kind[key] = RECORDS_BYTES + _bytes_of(planned, network, width, splits, keep)
         total += by_kind[key]
     return total
 
 
-def _bytes_of(planned: PlannedRun, network: Network, splits: Splits, keep: tuple[str, ...]) -> int:
+def _bytes_of(planned: PlannedRun, network: Network, outputs: int, splits: Splits, keep: tuple[str, ...]) -> int:
+    """What a run keeps besides its records; outputs: how many numbers its student gives for an image, scores or an embedding."""
     weights = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
     evaluated = len(splits.test.targets) + (0 if splits.val is None else len(splits.val.targets))
     recipe = planned.run.recipe
     copies = 2 + STATES[recipe.optimizer] + (recipe.ema is not None)  # the weights, the best epoch's, the optimiser's, the average
     return int(
-        ("predictions" in keep) * evaluated * (4 * planned.run.student.classes + 8 + 16)
+        ("predictions" in keep) * evaluated * (4 * outputs + 8 + 16)
         + ("student" in keep) * weights
         + ("checkpoint" in keep) * copies * weights
     )

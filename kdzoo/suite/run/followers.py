@@ -56,9 +56,9 @@ def join_processes(rank: int, count: int, rendezvous: Path, device: str) -> Proc
 
 def share_task(task: FollowerTask | None, processes: Processes) -> FollowerTask | None:
     """The leader's next task, in all processes; None for the end."""
-    told: list[Any] = [task]
-    dist.broadcast_object_list(told, src=0, group=processes.control)
-    return told[0]  # type: ignore[no-any-return]
+    tasks: list[Any] = [task]
+    dist.broadcast_object_list(tasks, src=0, group=processes.control)
+    return tasks[0]  # type: ignore[no-any-return]
 
 
 class Followers:
