@@ -286,15 +286,15 @@ def test_a_width_mismatch_in_a_bench_has_the_numbers_of_its_own_networks(kdzoo, 
 
 def test_what_would_repeat_a_fault_is_skipped_and_what_does_not_apply_is_not_called_ok(kdzoo, plugin):
     per_sample = kdzoo("check", plugin(FAULTY["per_sample"][0])).out
-    assert "mine: 20 checks, 1 failed, 18 skipped, 1 not applicable" in per_sample
-    assert "skipped         18 checks that would only repeat the fault of `returns a finite scalar`" in per_sample
+    assert "mine: 21 checks, 1 failed, 19 skipped, 1 not applicable" in per_sample
+    assert "skipped         19 checks that would only repeat the fault of `returns a finite scalar`" in per_sample
     detached = kdzoo("check", plugin(FAULTY["detached"][0])).out
     assert (
         "skipped         5 checks that would only repeat the fault of `gradient reaches the student`: gradient reaches every parameter"
         in detached
     )
     sound = kdzoo("check", plugin(function(f"return {DISTANCE}.mean()"))).out
-    assert "mine: 17 checks, all passed, 4 not applicable" in sound
+    assert "mine: 17 checks, all passed, 5 not applicable" in sound
     assert "not applicable  gradient reaches every parameter of build(): build() makes nothing that learns" in sound
     assert "not applicable  zero where the student equals the teacher: zero_at_match=True is not declared" in sound
 

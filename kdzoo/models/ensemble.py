@@ -23,6 +23,7 @@ class Ensemble(Network):
         first = networks[0]
         self.channels, self.image_size, self.taps, self.layout = first.channels, first.image_size, first.taps, first.layout
         self.gives = "scores"  # the members take the logarithms of theirs themselves
+        self.headless = first.headless
         self.assumed_norm = False
         self.fresh_head = False
         self.compiled_batch_size = None

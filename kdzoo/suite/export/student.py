@@ -66,7 +66,7 @@ def load_student(folder: RunFolder, image_cache: int | None = None) -> tuple[Stu
         )
     if dataset.holds_maps or dataset.holds_texts or dataset.task.several:
         of_samples = f"{dataset.samples_in_words}, which no image file holds"
-        what = f"several columns of targets, {dataset.task.name}" if dataset.task.several else of_samples
+        what = of_samples if dataset.holds_maps or dataset.holds_texts else f"several columns of targets, {dataset.task.name}"
         raise InputError(
             f"{folder.id}: trained on {what}: an export reads image files and names one class; its weights are {folder.student}"
         )
