@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.stats import entropy
@@ -16,7 +17,7 @@ from kdzoo.cli.app import status_of
 from kdzoo.errors import InputError
 from kdzoo.suite.advice.facts import mean_entropy, teacher_facts
 from kdzoo.suite.advice.rule import MOST, dose_to_try, expected_gain, recommend
-from kdzoo.suite.advice.trials import COLLAPSED_GAIN, FILE, Trial, as_csv, read_trials, trials_of
+from kdzoo.suite.advice.trials import COLLAPSED_GAIN, FILE, Trial, as_csv, phase_of, read_trials, trials_of
 from kdzoo.suite.report.bench import read_bench
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -110,6 +111,12 @@ def test_a_method_whose_seeds_all_failed_counts_as_collapsed_and_not_as_good_as_
     assert failed.collapsed
     assert failed.seeds == 0
     assert failed.gain == COLLAPSED_GAIN
+
+
+def test_a_refit_that_is_still_being_trained_does_not_stand_for_the_table():
+    rows = [("sweep", "at"), ("sweep", "rkd"), ("refit", "at")]
+    assert phase_of(pd.DataFrame(rows, columns=["phase", "method"])) == "sweep"
+    assert phase_of(pd.DataFrame([*rows, ("refit", "rkd")], columns=["phase", "method"])) == "refit"
 
 
 def test_trials_that_are_written_are_read_back(tmp_path):

@@ -52,7 +52,7 @@ class Trial:
 
 
 def trials_of(bench: BenchRecords) -> list[Trial]:
-    """The trials of a bench: of each pair and data set the refit where there is one, else the sweep.
+    """The trials of a bench: of each pair and data set the refit where it has all methods, else the sweep.
 
     Left out are sums of methods, pairs with several teachers, and tables in which plain KD has no healthy row or few methods
     stand beside it.
@@ -60,8 +60,7 @@ def trials_of(bench: BenchRecords) -> list[Trial]:
     frame = leaderboard_frame(bench)
     found: list[Trial] = []
     for (pair, data, _), table in frame.groupby(["pair", "data", "recipe"], sort=True):
-        phases = set(table["phase"])
-        rows = table[table["phase"] == ("refit" if "refit" in phases else "sweep")]
+        rows = table[table["phase"] == phase_of(table)]
         rows = rows[~rows["method"].str.contains("+", regex=False) & ~rows["method"].isin(["teacher", NONE])]
         kd = rows[(rows["method"] == KD) & rows["collapsed"].isna()]
         if "+" in str(pair) or kd.empty or len(rows) < 2:
@@ -70,6 +69,12 @@ def trials_of(bench: BenchRecords) -> list[Trial]:
         reference = float(kd.sort_values("val_top1", ascending=False, kind="stable")["test_top1"].iloc[0])
         found += [_trial(bench.name, str(pair), str(data), row, reference) for _, row in chosen.sort_values("method").iterrows()]
     return found
+
+
+def phase_of(table: pd.DataFrame) -> str:
+    """The phase whose rows count: the refit, unless it lacks methods of the sweep, as one does that is still being trained."""
+    methods = {phase: set(rows["method"]) for phase, rows in table.groupby("phase")}
+    return "refit" if "refit" in methods and methods["refit"] >= methods.get("sweep", set()) else "sweep"
 
 
 def _trial(bench: str, pair: str, data: str, row: Any, reference: float) -> Trial:
