@@ -146,11 +146,15 @@ def chance(targets: Tensor, classes: int) -> float:
 
 def against_chance(log_probs: Tensor, targets: Tensor) -> AgainstChance:
     """How (N, K) log-probabilities stand against always naming the commonest class of (N,) targets."""
-    count, share = len(targets), chance(targets, log_probs.shape[1])
     right = int((log_probs.argmax(1) == targets).sum())
+    return count_against_chance(TOP1, right, len(targets), chance(targets, log_probs.shape[1]))
+
+
+def count_against_chance(metric: Metric, right: int, count: int, share: float) -> AgainstChance:
+    """How `right` of `count` samples, the value of a metric, stand against the share that chance names rightly."""
     enough = next((k for k in range(count + 1) if binomial_tail(k, count, share) <= CHANCE_SIZE), count + 1)
     return AgainstChance(
-        TOP1,
+        metric,
         value=right / count,
         chance=share,
         samples=count,

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from kdzoo.tasks.classification import binomial_tail, chance
-from kdzoo.tasks.task import CHANCE_POWER, CHANCE_SIZE, AgainstChance, Case, Metric, Task
+from kdzoo.tasks.classification import chance, count_against_chance
+from kdzoo.tasks.task import AgainstChance, Case, Metric, Task
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -88,18 +88,8 @@ def against_chance(embeddings: Tensor, targets: Tensor) -> AgainstChance:
     """How the votes of nearest others stand against always naming the commonest class of (N,) targets."""
     from kdzoo.tasks.probes import vote
 
-    count, share = len(targets), chance(targets, int(targets.max()) + 1)
     right = int((vote(embeddings, targets) == targets).sum())
-    enough = next((k for k in range(count + 1) if binomial_tail(k, count, share) <= CHANCE_SIZE), count + 1)
-    return AgainstChance(
-        KNN,
-        value=right / count,
-        chance=share,
-        samples=count,
-        above=right >= enough,
-        tells=binomial_tail(enough, count, (1 + share) / 2) >= CHANCE_POWER,
-        test=f"binomial test of size {CHANCE_SIZE:g}",
-    )
+    return count_against_chance(KNN, right, len(targets), chance(targets, int(targets.max()) + 1))
 
 
 def not_all_alike(embeddings: Tensor, targets: Tensor) -> AgainstChance:

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from kdzoo.contract.methods import REGISTRY
 from kdzoo.errors import InputError
 from kdzoo.files import cache_folder
@@ -18,7 +20,6 @@ from kdzoo.suite.advice.facts import Capacity, TeacherFacts, look_at
 from kdzoo.suite.advice.rule import LARGE, Choice, recommend
 from kdzoo.suite.advice.trials import Trial, read_trials
 from kdzoo.suite.plan.config import KD, BenchConfig
-from kdzoo.suite.plan.planned import Plan
 from kdzoo.suite.plan.sweep import plan as make_plan
 from kdzoo.suite.run.bench import with_weights
 from kdzoo.suite.run.estimate import estimate
@@ -120,26 +121,15 @@ def _refuse_others(prepared: Prepared) -> None:
 def refusals(options: Mapping[str, Any], modules: Modules) -> dict[str, str]:
     """Which methods cannot be trained with a pair, and why: each is planned and built once, untrained."""
     refused: dict[str, str] = {}
-    untrained = Untrained(modules, None)
+    untrained, trials = Untrained(modules, None), LossTrials(torch.device("cpu"))
     for name in sorted(REGISTRY.own_names()):
         try:
             plan = make_plan(_configure(options, modules, methods=[name]), modules)
-            trials = LossTrials(_cpu())
-            for planned in _of_method(plan, name):
+            for planned in [one for one in plan.students if one.run.objective.label == name][:1]:
                 build_objectives(bind(planned, plan), untrained, trials)
         except InputError as error:
             refused[name] = error.problems[0]
     return refused
-
-
-def _of_method(plan: Plan, name: str) -> list[Any]:
-    return [planned for planned in plan.students if planned.run.objective.label == name][:1]
-
-
-def _cpu() -> Any:
-    import torch
-
-    return torch.device("cpu")
 
 
 def measure_published_doses(options: Mapping[str, Any], methods: Sequence[str], modules: Modules, emit: Emit) -> dict[str, float]:
