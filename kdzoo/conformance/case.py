@@ -18,13 +18,20 @@ from kdzoo.contract.outputs import Outputs, with_passes
 from kdzoo.contract.shapes import DataFacts, Shapes, StageShape
 from kdzoo.seeds import generator, global_stream
 
-CLASSES, SAMPLES, BATCH = 5, 40, 6
+CLASSES, SAMPLES, BATCH, TOKENS = 5, 40, 6, 4
 
 
 STUDENT = Shapes(CLASSES, 5, (StageShape(3, 8, 8, 1), StageShape(4, 4, 4, 2), StageShape(5, 2, 2, 4)))
 
 
 TEACHER = Shapes(CLASSES, 8, (StageShape(4, 8, 8, 1), StageShape(6, 4, 4, 2), StageShape(8, 4, 4, 2)))
+
+
+def shapes_for(method: Method, shapes: Shapes) -> Shapes:
+    """The same widths as `method` would meet them: stages over the tokens of a text where it learns from texts alone."""
+    if not method.card.of_texts_alone:
+        return shapes
+    return replace(shapes, stages=tuple(StageShape(stage.channels, 1, TOKENS, 1) for stage in shapes.stages), sequences=True)
 
 
 class Fault(Exception):
@@ -98,6 +105,7 @@ def case(
 ) -> Case:
     """A fresh case with random outputs of the given shapes; both networks' tensors take gradients, so that leaks show."""
     targets = torch.arange(SAMPLES) % CLASSES
+    student, teacher = shapes_for(method, student), shapes_for(method, teacher)
     with global_stream(seed, "classifiers"):
         student, teacher = (
             replace(shapes, classifier=nn.Linear(shapes.embedding, shapes.classes).requires_grad_(False)) for shapes in (student, teacher)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from kdzoo.conformance.case import STUDENT, TEACHER, Fault, case
+from kdzoo.conformance.case import STUDENT, TEACHER, Fault, case, shapes_for
 from kdzoo.conformance.conduct import (
     builds_its_layers,
     is_reproducible,
@@ -124,7 +124,8 @@ def _fault(one: Check, method: Method) -> str:
         return str(fault)
     except Exception as error:  # a method's own bug is what the check is looking for
         needs = method.card.needs
-        return diagnose(error, method.card.definition[0], Networks(STUDENT, TEACHER, (needs.student | needs.teacher).outputs))
+        networks = Networks(shapes_for(method, STUDENT), shapes_for(method, TEACHER), (needs.student | needs.teacher).outputs)
+        return diagnose(error, method.card.definition[0], networks)
     return ""
 
 
