@@ -78,7 +78,7 @@ setup(
         "export": EXPORT,
         "qat": [*EXPORT, *QAT],
         "text": TEXT,  # networks of texts: tokenizers comes with it
-        "peers": ["torchdistill>=1.1.5"],  # measured beside kdzoo by benchmarks/speed.py
+        "peers": ["torchdistill>=1.1.5", "optuna>=4"],  # measured beside kdzoo by benchmarks/speed.py and benchmarks/budget.py
         "test": TEST,
     },
     entry_points={"console_scripts": ["kdzoo=kdzoo.cli:main"]},

@@ -81,6 +81,7 @@ def bench(
     licence: str | Sequence[str] | None = None,
     edition: str | None = None,
     searches: int | None = None,
+    budget: int | None = None,
     wandb: Literal["online", "offline", "disabled"] | None = None,
     execution: Execution | None = None,
     plugin: str | Path | Sequence[str | Path] | None = None,
@@ -139,6 +140,7 @@ def bench(
         "licence": licence,
         "edition": edition,
         "searches": searches,
+        "budget": budget,
         "wandb": wandb,
         "plugin": plugin,
     }

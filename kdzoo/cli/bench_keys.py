@@ -57,6 +57,15 @@ KEYS: dict[str, Option] = {
         default="the recipe's",
         flags=("--refit/--no-refit",),
     ),
+    "budget": Option(
+        "Search by successive halving: all runs of the sweep together cost at most N whole runs, that is N times a run's epochs; teachers, "
+        "pretrain stages and the refit come on top. Every setting is trained for a few epochs, the best third on validation for three "
+        "times as many, and so on. The others are paused, have no row, and may go on later.",
+        SWEEP,
+        default="every setting is trained to the end",
+        typed=int,
+        metavar="N",
+    ),
     "seeds": Option(
         "How many seeds (3: seeds 0, 1, 2), or which ones: a list such as 5,7, or 5, (with its comma) for one.",
         SWEEP,

@@ -53,7 +53,7 @@ def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str
 
     probes = Probes.of(prepared)  # the refit trains kinds of runs that the sweep trains
     plan, states, options = prepared.plan, prepared.states, prepared.options
-    states_left = {"new", "started", "damaged"} | ({"failed"} if retry_failed else set())
+    states_left = {"new", "started", "paused", "damaged"} | ({"failed"} if retry_failed else set())
     open_runs = [planned for planned in plan.students if states[planned.run.id] in states_left]
     teachers = [planned.run for planned in plan.teachers.values() if teacher_store().run(planned.run.id).state() != "done"]
     described = data_lines(plan.data, where_data_is_told(prepared.config))
@@ -70,6 +70,7 @@ def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str
         ("grid points", f"{plan.grid_size}: methods x settings x pairs x seeds, with the controls"),
         *(("", f"{number} of them are duplicates: {reason}") for reason, number in plan.duplicates.items()),
         ("distinct runs", f"{len(plan.students)}: {counts['done']} done, {len(open_runs)} left{failed}"),
+        *budget_lines(prepared),
         *(("note", text) for text in plan.notes),
         *(("teacher", f"{run.student.name} is trained first, for {number_of(run.recipe.epochs, 'epoch')} ({run.id})") for run in teachers),
         *weights_to_measure(plan),
@@ -80,7 +81,7 @@ def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str
         ),
         (
             "disk",
-            f"about {size_text(bytes_of_results(open_runs, plan, options.keep, probes.untrained))} of results; "
+            f"about {size_text(bytes_of_results(open_runs, plan, prepared.config.files_kept, probes.untrained))} of results; "
             f"{size_text(free_space(plan.folder))} are free",
         ),
         ("time", f"about {duration(estimate(prepared, probes))} of training" if open_runs or teachers else "nothing is left to do"),
@@ -93,6 +94,18 @@ def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str
             )
         )
     return lines
+
+
+def budget_lines(prepared: Prepared) -> list[tuple[str, str]]:
+    """The rungs of a search within a budget, where there is one."""
+    from kdzoo.suite.plan.budget import cost, rungs_in_words, search_rungs
+
+    config, students = prepared.config, prepared.plan.students
+    if config.budget is None:
+        return []
+    rungs = search_rungs(config, students)
+    whole = cost(rungs) * len(config.seeds) / rungs[-1].epoch
+    return [("budget", f"{rungs_in_words(rungs)}: {whole:.1f} of {number_of(config.budget, 'whole run')}")]
 
 
 def _more(seconds: float) -> str:

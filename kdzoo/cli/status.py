@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from kdzoo.suite.report.bench import BenchRecords
     from kdzoo.tasks.task import Metric
 
-WORDS = {"done": "done", "failed": "failed", "damaged": "damaged", "started": "interrupted", "new": "to do"}
-OVER = ("done", "failed", "damaged")
-ORDER = ("running", "failed", "damaged", "interrupted", "to do", "done")
+WORDS = {"done": "done", "failed": "failed", "damaged": "damaged", "started": "interrupted", "paused": "paused", "new": "to do"}
+OVER = ("done", "failed", "damaged", "paused")
+ORDER = ("running", "failed", "damaged", "interrupted", "to do", "paused", "done")
 
 
 Watch = Annotated[
@@ -55,7 +55,7 @@ def status(
     """Show which runs are done, running, failed (and why) and still to do.
 
     A run counts as running while some process holds its lock; interrupted ones resume from their checkpoints when the
-    bench is started again.
+    bench is started again. Paused ones were left by a search within a budget, and resume in a bench without one.
 
     \b
     Examples:
@@ -97,7 +97,7 @@ def _bench_rows(results: Path) -> list[dict[str, Any]]:
 def _benches_view(results: Path, screen: Console) -> View:
     rows = _bench_rows(results)
     counts = {state: sum(row[state] for row in rows) for state in ORDER}
-    over = counts["done"] + counts["failed"] + counts["damaged"]
+    over = sum(counts[state] for state in OVER)
     table = table_parts(rows, [field(name) for name in ("bench", *ORDER)], screen) if rows else [f"no benches; {search_hint(results)}"]
     total = sum(counts.values())
     return View(f"{number_of(len(rows), 'bench', 'benches')}: {_count_words(counts)}", table, over / max(total, 1), over == total)
@@ -111,9 +111,14 @@ def _bench_view(folder: Path, screen: Console) -> View:
     shown = [row for row in [*current["teachers"], *_not_done(current)] if row["state"] not in ("done", "to do")]
     epochs = [(1, 1) if row["state"] in OVER else tuple(map(int, row["epoch"].split("/"))) for row in current["runs"]]
     share = sum(done / max(whole, 1) for done, whole in epochs) / max(len(epochs), 1)
-    return View(
-        _summary(current), _parts(current, shown, records.task.headline, screen), share, not waiting and not _refit_is_due(records, current)
-    )
+    is_over = not waiting and not _search_goes_on(records) and not _refit_is_due(records, current)
+    return View(_summary(current), _parts(current, shown, records.task.headline, screen), share, is_over)
+
+
+def _search_goes_on(bench: BenchRecords) -> bool:
+    """Whether a search within a budget has come to the end of a rung, but not to whole runs."""
+    states = {record.state for record in bench.records}
+    return "paused" in states and "done" not in states
 
 
 def _refit_is_due(bench: BenchRecords, current: Mapping[str, Any]) -> bool:

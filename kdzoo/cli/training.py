@@ -97,8 +97,8 @@ def report_failures(outcome: Outcome, look: str) -> int:
 
 def train_plan(prepared: Prepared, launcher: Launcher) -> Outcome:
     """Train what is missing of a plan with the display of a bench, whatever became of its runs before."""
-    from kdzoo.suite.run.bench import train_plan as train_jobs
     from kdzoo.suite.run.repair import renew_unlocked
+    from kdzoo.suite.run.train_plan import train_plan as train_jobs
 
     with training_display() as display:
         for planned in prepared.plan.students:

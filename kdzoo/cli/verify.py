@@ -97,7 +97,7 @@ def verify(
 
 def _trainer(*, quiet: bool) -> Any:
     """What trains a plan: with the display of a bench, or without any."""
-    from kdzoo.suite.run.bench import train_plan as train_jobs
+    from kdzoo.suite.run.train_plan import train_plan as train_jobs
 
     def train(prepared: Prepared) -> Outcome:
         with open_launcher(prepared.config) as launcher:

@@ -132,6 +132,20 @@ class RunFailed(_Event):
 
 
 @dataclass(frozen=True)
+class RunPaused(_Event):
+    """A run was trained for so many of its epochs, as a search within a budget asked. task: by name; val: its headline there."""
+
+    id: str
+    label: str
+    setting: str
+    seed: int
+    task: str
+    epoch: int
+    epochs: int
+    val: float | None
+
+
+@dataclass(frozen=True)
 class TeacherChecked(_Event):
     """A teacher is above chance and may teach. ids: the runs that trained it.
 
@@ -213,6 +227,7 @@ Event = (
     | MemberFailed
     | RunDone
     | RunFailed
+    | RunPaused
     | TeacherChecked
     | DoseUnknown
     | CacheUse

@@ -27,6 +27,11 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return records
 
 
+def validation_at(path: Path, epoch: int) -> Mapping[str, Any] | None:
+    """What a run's file says of its validation images after an epoch, counted from 1; None where it does not say."""
+    return next((line.get("val") for line in read_lines(path) if line.get("epoch") == epoch), None)
+
+
 def _content(path: Path) -> bytes:
     """The bytes of a plain file; none where there is none."""
     try:

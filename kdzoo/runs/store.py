@@ -21,7 +21,10 @@ from kdzoo.runs.read_run import read_run
 from kdzoo.runs.result_file import NewerSchema, complete, final_metrics, read_result
 from kdzoo.runs.spec import Run
 
-State = Literal["done", "failed", "damaged", "started", "new"]
+State = Literal["done", "failed", "damaged", "paused", "started", "new"]
+
+PAUSED = "paused.json"
+"""the file of a run that was trained for a part of its epochs and may go on"""
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,10 @@ class RunFolder:
         return about
 
     def state(self) -> State:
-        """`done` where a whole result.json is; `damaged` where it is there but a bench or a table cannot read it."""
+        """`done` where a whole result.json is; `damaged` where it is there but a bench or a table cannot read it.
+
+        `paused` where a search within a budget has trained it for a part of its epochs, `started` where it was interrupted.
+        """
         if (self.path / "result.json").exists():
             try:
                 self.result()
@@ -105,7 +111,33 @@ class RunFolder:
             return "done"
         if (self.path / "error.txt").exists():
             return "failed"
+        if self.paused_after() is not None:
+            return "paused"
         return "started" if self.checkpoint.exists() else "new"
+
+    def pause(self, epoch: int, epochs: int) -> None:
+        """Record that the run was trained for so many of its epochs, as a search within a budget asked, and that it may go on."""
+        self.check_claim()
+        write_json(self.path / PAUSED, {"id": self.id, "epoch": epoch, "epochs": epochs})
+
+    def go_on(self) -> None:
+        """Forget that the run was paused: it is trained on."""
+        if (self.path / PAUSED).exists():
+            self.check_claim()
+            (self.path / PAUSED).unlink()
+
+    def paused_after(self) -> int | None:
+        """After how many epochs a run was paused; None where it was not, or where its file does not say."""
+        try:
+            epoch = read_json(self.path / PAUSED).get("epoch")
+        except InputError:  # none, or a damaged one: the run is then an interrupted one, and comes to its epoch again
+            return None
+        return epoch if isinstance(epoch, int) else None
+
+    def is_over(self, until: int | None) -> bool:
+        """Whether a run that is to be trained to the end of an epoch, None for its last, needs no more training."""
+        paused = self.paused_after() if until is not None else None
+        return self.state() in ("done", "failed") or (until is not None and paused is not None and paused >= until)
 
     def result(self) -> dict[str, Any]:
         """The content of result.json, under the present names; raises InputError, with all that is wrong, when it is missing or damaged.

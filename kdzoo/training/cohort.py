@@ -74,6 +74,11 @@ class Cohort:
         return self.members[0].run.recipe
 
     @property
+    def last_epoch(self) -> int:
+        """How many epochs the members are trained for: all of the recipe's, or as many as the options ask for."""
+        return min(self.execution.options.until or self.recipe.epochs, self.recipe.epochs)
+
+    @property
     def seed(self) -> int:
         return self.members[0].run.seed
 

@@ -22,7 +22,7 @@ from kdzoo.runs.seals import OWNER
 from kdzoo.runs.store import RunFolder, is_teacher
 from kdzoo.tasks.classification import CLASSIFICATION
 from kdzoo.tasks.multitask import slices_of
-from kdzoo.training.checkpoint import write_checkpoint
+from kdzoo.training.checkpoint import refuse_nonfinite_weights, write_checkpoint
 from kdzoo.training.cohort import Cohort
 from kdzoo.training.member import Member, now
 from kdzoo.training.tally import Tally
@@ -58,6 +58,14 @@ def close_epoch(cohort: Cohort, member: Member, epoch: int) -> None:
                 **skipped_steps(member),
             }
         )
+
+
+def pause(cohort: Cohort, member: Member) -> None:
+    """Leave a member where it stands, with a checkpoint from which it may go on; nothing is evaluated on the test set."""
+    refuse_nonfinite_weights(member)
+    if cohort.writes:
+        write_checkpoint(member)
+        member.folder.pause(member.step // cohort.steps_an_epoch, cohort.recipe.epochs)
 
 
 def finish(cohort: Cohort, member: Member, emit: Emit) -> None:

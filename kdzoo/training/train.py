@@ -23,7 +23,7 @@ from kdzoo.teachers.answers import CachedAnswers, is_another_teachers
 from kdzoo.teachers.teacher import Answers
 from kdzoo.training.checkpoint import refuse_nonfinite_weights, write_checkpoint
 from kdzoo.training.cohort import Cohort
-from kdzoo.training.finish import close_epoch, finish, skipped_steps
+from kdzoo.training.finish import close_epoch, finish, pause, skipped_steps
 from kdzoo.training.member import Member
 from kdzoo.training.processes import ProcessesBroken
 
@@ -61,7 +61,9 @@ def refuse_to_go_on_alone(cohort: Cohort, member: Member) -> None:
 
 
 def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
-    """Train the members, all at the same step, to the end of the recipe; write the result of each.
+    """Train the members, all at the same step, to the end of the recipe and write the result of each.
+
+    Where the options ask for fewer epochs, they are paused there with a checkpoint, from which they go on as if nothing had been.
 
     A run that fails is reported by an event of its own before the next step. Raises Stopped, with every member checkpointed,
     when `stop` says so, and StoreError when results cannot be written.
@@ -71,7 +73,7 @@ def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
     start = cohort.members[0].step
     last_reported = start
     last_save = time.monotonic()
-    for epoch in range(start // cohort.steps_an_epoch, cohort.recipe.epochs):
+    for epoch in range(start // cohort.steps_an_epoch, cohort.last_epoch):
         began = time.monotonic()
         plan = cohort.plan_epoch(epoch)
         first = max(start - epoch * cohort.steps_an_epoch, 0)
@@ -94,12 +96,18 @@ def fit(cohort: Cohort, *, emit: Emit, stop: Callable[[], bool]) -> None:
             attempt(cohort, member, partial(close_epoch, cohort, member, epoch))
         emit_failures(cohort, failed_ids, emit)
         began = share_time(cohort, began)
-        if epoch + 1 < cohort.recipe.epochs:
+        if epoch + 1 < cohort.last_epoch:
             last_save = save_if_due(cohort, last_save, stop)
     if cohort.teacher_cache is not None:
         cohort.teacher_cache.flush()
         emit_notes(cohort.teacher_cache.last_notes(), emit)
         emit(CacheUse(**cohort.teacher_cache.report()))
+    if cohort.last_epoch < cohort.recipe.epochs:
+        for member in cohort.active:
+            attempt(cohort, member, partial(pause, cohort, member))
+        emit_failures(cohort, failed_ids, emit)
+        close_loggers(cohort)
+        return
     for member in cohort.active:
         attempt(cohort, member, partial(finish, cohort, member, emit))
         if skipped := skipped_steps(member).get("skipped_steps"):

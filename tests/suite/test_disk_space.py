@@ -48,11 +48,11 @@ def test_a_disk_without_the_space_is_told_before_the_start(tmp_path):
     try:
         made = planned(disk, methods="hinton", pairs="digits_teacher/mlp_300_300")
         untrained = Untrained(Modules())
-        note = note_of_space(made, made.students, ExecutionSpec(), untrained)
+        note = note_of_space(made, made.students, ExecutionSpec().keep, untrained)
         assert note is not None
         assert "the results will take about" in note
         assert str(made.folder) in note
-        assert note_of_space(made, made.students, ExecutionSpec(keep=()), untrained) is None
-        assert note_of_space(made, [], ExecutionSpec(), untrained) is None
+        assert note_of_space(made, made.students, (), untrained) is None
+        assert note_of_space(made, [], ExecutionSpec().keep, untrained) is None
     finally:
         subprocess.run(["umount", str(disk)], check=True)

@@ -46,7 +46,7 @@ def make_jobs(
             part = group[start : start + largest]
             name = f"{part[0].run.id} and {len(part) - 1} more ({number})"
             ids = tuple(p.run.id for p in part)
-            units = sum(units_of(run) for p in part for run in [p.run, *stages.get(p.run.id, ())])
+            units = sum(units_of(p.run, options.until) + sum(map(units_of, stages.get(p.run.id, ()))) for p in part)
             jobs[name] = Job(name, "students", str(plan.folder), ids, options, units, waits_for)
     return list(jobs.values())
 
@@ -63,7 +63,7 @@ def teacher_job(student: PlannedRun, plan: Plan, options: WorkerOptions, process
         kind="teacher",
         folder=str(teacher_store().folder),
         ids=tuple(one.run.id for one in trained),
-        options=options.model_copy(update={"wandb": None, "oracle": False, "keep": ("predictions", "student")}),
+        options=options.model_copy(update={"wandb": None, "oracle": False, "keep": ("predictions", "student"), "until": None}),
         teacher_threads=max(options.threads, options.threads * sharing // max(len(plan.teachers), 1)),
         units=sum(units_of(one.run) for one in trained if teacher_store().run(one.run.id).state() != "done"),
     )
@@ -111,9 +111,12 @@ def reads_maps(run: Run) -> bool:
     return any(REGISTRY.get(term.method).card.needs.teacher.outputs & MAPS for term in run.objective.terms)
 
 
-def units_of(run: Run) -> int:
-    """The work of a run, in the units that training reports; its pretrain stage is a run of its own."""
-    return run.recipe.epochs * UNITS_AN_EPOCH
+def units_of(run: Run, until: int | None = None) -> int:
+    """The work of a run up to the end of an epoch, None for its last, in the units that training reports.
+
+    Its pretrain stage is a run of its own.
+    """
+    return min(until or run.recipe.epochs, run.recipe.epochs) * UNITS_AN_EPOCH
 
 
 def pretrain_runs(todo: Iterable[PlannedRun], plan: Plan) -> dict[str, list[Run]]:

@@ -129,7 +129,7 @@ class BenchConfig(ExecutionSpec):
     skip_unreadable: files of a folder that cannot be read are skipped, counted and listed, instead of refused.
     pairs: `teacher/student`, or give teacher and student. set: further keys, such as `recipe.batch_size`.
     edition: the frozen edition that every run has to be of. searches: how often choosing and refitting is repeated, each time with
-    seeds of its own.
+    seeds of its own. budget: as many whole runs' epochs as the sweep may cost, by successive halving (`kdzoo.suite.plan.budget`).
     licence: which licences what a run is made from may have: `permissive`, or `permissive,unknown`; none for any.
     recipe: a recipe's name or file; or, in a YAML file and from Python, a mapping of its keys, with `name` for the recipe that
     they change: `{name: digits, epochs: 5}`.
@@ -174,6 +174,7 @@ class BenchConfig(ExecutionSpec):
     licence: Licences = ()
     edition: str | None = None
     searches: Count | None = None
+    budget: Count | None = None
 
     @field_validator("control_seeds")
     @classmethod
@@ -204,6 +205,11 @@ class BenchConfig(ExecutionSpec):
     def controls(self) -> tuple[str, ...]:
         """The methods that the bench contains whatever it asks for: of features there are no class scores for plain KD to read."""
         return CONTROLS if self.task is None else (NONE,) if has_labels(self.data) else ()
+
+    @property
+    def files_kept(self) -> tuple[str, ...]:
+        """What is kept of its runs: a search within a budget keeps the checkpoints of those that it pauses."""
+        return self.keep if self.budget is None else tuple(dict.fromkeys((*self.keep, "checkpoint")))
 
     @property
     def field_axes(self) -> dict[str, tuple[JsonValue, ...]]:

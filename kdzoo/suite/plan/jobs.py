@@ -71,7 +71,13 @@ class Job:
 
 @dataclass
 class Outcome:
-    """How a launch ended: which runs are done, and which failed and why."""
+    """How a launch ended: which runs are done, which failed and why, and which are paused within their budget."""
 
     done: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)
+    paused: set[str] = field(default_factory=set)
+
+    def joined(self, later: Outcome) -> Outcome:
+        """Both, where a later launch may have trained the same runs on."""
+        paused = (self.paused - later.done - later.failed.keys()) | later.paused
+        return Outcome(self.done | later.done, {**self.failed, **later.failed}, paused)

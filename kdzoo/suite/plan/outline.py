@@ -60,6 +60,8 @@ class Outline:
         ]
         if config.transfer_classes is not None or config.transfer_data is not None:
             lines.append(("transfer set", f"the student is taught on {_transfer_words(config)}"))
+        if config.budget is not None:
+            lines.append(("budget", f"the epochs of {number_of(config.budget, 'whole run')}, by successive halving on validation images"))
         if wants_refit(config):
             lines.append(("refit", "then the chosen settings on all training images, with fresh seeds"))
         return lines

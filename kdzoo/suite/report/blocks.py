@@ -80,6 +80,8 @@ class Standing:
 class Block:
     """One table: runs that may be compared with each other, and the settings that stand in it.
 
+    searched: the runs of a search within a budget in which its settings were chosen, its own or its sweep's; none where every setting
+    was trained to the end.
     recipe: its name, with what tells this table from others of the same names, such as `smoke, recipe.lr=0.05`.
     """
 
@@ -87,6 +89,7 @@ class Block:
     recipe: str
     records: tuple[Record, ...]
     standings: tuple[Standing, ...]
+    searched: tuple[Record, ...] = ()
 
     @property
     def metric(self) -> Metric:

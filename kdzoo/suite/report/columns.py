@@ -131,6 +131,12 @@ def columns_for(metric: Metric) -> tuple[Column, ...]:
             "status",
         ),
         Column("replicas", replicas_text, "how often its runs were trained besides, with the same outcome", "replicas"),
+        Column(
+            "search",
+            lambda row: text_of(row, "search"),
+            "how the settings were searched, with what was trained in whole runs; a setting that was paused has no row",
+            "search",
+        ),
         Column("tried", lambda row: number_text(row["settings_tried"], ".0f"), "settings tried", "settings_tried"),
         Column(
             "passes",

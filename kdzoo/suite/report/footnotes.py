@@ -11,6 +11,7 @@ import pandas as pd
 from kdzoo.suite.plan.config import KD
 from kdzoo.suite.report.bench import BenchRecords
 from kdzoo.suite.report.blocks import CONTROLS, Block, Standing, labels
+from kdzoo.suite.report.budget_words import search_note
 from kdzoo.suite.report.cells import STUDENT_ALONE, method_words
 from kdzoo.suite.report.columns import ALL_COLUMNS, columns_for
 from kdzoo.suite.report.comparisons import comparisons
@@ -48,7 +49,7 @@ def footnotes(bench: BenchRecords, board: pd.DataFrame, frames: Sequence[pd.Data
     names = {name for frame in frames for name in frame.columns}
     tested = any(name.startswith(("vs ", "p ")) for name in names)
     at_once = any(name.endswith(f" {ALL_COLUMNS}") for name in names)
-    notes_of: list[Callable[[Block], str]] = [one_seed, ranks]
+    notes_of: list[Callable[[Block], str]] = [lambda block: search_note(block.searched), one_seed, ranks]
     if tested:
         notes_of.append((lambda block: errors(block) + family(block)) if at_once else errors)
     if "why" in names:

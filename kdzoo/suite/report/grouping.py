@@ -32,8 +32,12 @@ def make_blocks(records: Iterable[Record]) -> tuple[Block, ...]:
         swept = verdicts[sweeps[place][0]].get(record.setting_key) if len(sweeps[place]) == 1 else None
         return Standing(candidate, number, own or (f"in the sweep: {swept}" if swept else None))
 
+    def searched(place: Place) -> tuple[Record, ...]:
+        of_sweep = [record for sweep in sweeps[place] or (place,) for record in places[sweep]]
+        return tuple(of_sweep) if any(record.state == "paused" for record in of_sweep) else ()
+
     return tuple(
-        Block(place, recipes[place], tuple(records), tuple(standing(place, candidate) for candidate in chosen[place]))
+        Block(place, recipes[place], tuple(records), tuple(standing(place, candidate) for candidate in chosen[place]), searched(place))
         for place, records in places.items()
     )
 

@@ -12,6 +12,7 @@ import pandas as pd
 from kdzoo.suite.plan.config import NONE
 from kdzoo.suite.report.bench import BenchRecords
 from kdzoo.suite.report.blocks import CONTROLS, HEAD, TEACHER, Block, Standing, position_of
+from kdzoo.suite.report.budget_words import EVERY_SETTING, search_words
 from kdzoo.suite.report.comparisons import comparisons
 from kdzoo.suite.report.error_model import sample_sd
 from kdzoo.suite.report.latency import LATENCY, latencies, student_key
@@ -21,6 +22,9 @@ from kdzoo.suite.report.records import Record
 from kdzoo.suite.report.rules import lead_is_clear
 from kdzoo.suite.report.runs_table import COSTS, SETTING, setting_columns
 from kdzoo.tasks.task import Task
+
+SEARCH = "search"
+"""the column that says how the settings were searched, where that was within a budget"""
 
 
 def leaderboard_frame(bench: BenchRecords) -> pd.DataFrame:
@@ -33,11 +37,13 @@ def leaderboard_frame(bench: BenchRecords) -> pd.DataFrame:
     why a row has none of that. `rank` is by the mean headline (rank_top1) over rank_seeds, which all ranked rows have; rows without
     these seeds follow without a rank. gap_closed is there only where the teacher's lead is clear. time_ratio and macs_ratio
     are the cost of training as multiples of the student alone's. student_milliseconds is there only where runs of this bench measured it,
-    the columns of `proof.COLUMNS` where it was verified or merged.
+    the columns of `proof.COLUMNS` where it was verified or merged, and `search` where a budget paused some of the runs.
     """
     known, proof = latencies(bench), bench.proof
     rows = [row for block in bench.blocks for row in _block_rows(block, known, proof)]
-    return pd.DataFrame(rows, columns=[*_columns(bench.task), *([LATENCY] if known else []), *(PROOF if proof is not None else [])])
+    further = [*([LATENCY] if known else []), *(PROOF if proof is not None else [])]
+    searched = any(block.searched for block in bench.blocks)
+    return pd.DataFrame(rows, columns=[*_columns(bench.task), *further, *([SEARCH] if searched else [])])
 
 
 def _columns(task: Task) -> tuple[str, ...]:
@@ -73,6 +79,7 @@ def _block_rows(block: Block, known: Mapping[tuple[Any, ...], float], proof: Pro
             **_gap_closed(standing, block, teachers),
             **_ranked_by(standing, block),
             **(proof.columns(standing.done) if proof is not None else {}),
+            SEARCH: search_words(block.searched) or EVERY_SETTING,
             "macs_ratio": _macs_ratio(standing, block),
             **{column: value for name in CONTROLS for column, value in tests[name].columns(f"vs_{name}", standing).items()},
             "detectable": next((value for name in CONTROLS if (value := tests[name].detectable(standing)) is not None), None),

@@ -9,6 +9,7 @@ import numpy as np
 from kdzoo.runs.flatten import flatten
 from kdzoo.runs.recipe import Recipe
 from kdzoo.suite.report.bench import BenchRecords
+from kdzoo.suite.report.budget_words import EVERY_SETTING, search_words
 from kdzoo.suite.report.records import taught_on
 
 
@@ -32,6 +33,7 @@ def protocol_of(bench: BenchRecords) -> dict[str, frozenset[str]]:
             parts |= {key: environment[key] for key in ("device", "threads", "torch") if key in environment}
         for key, value in parts.items():
             values_of.setdefault(key, set()).add(value_text(value))
+    values_of["search"] = {search_words(block.searched) or EVERY_SETTING for block in bench.blocks} or {EVERY_SETTING}
     values_of["seeds"] = {str(sorted({record.run.seed for record in bench.records}))}
     return {key: frozenset(values) for key, values in values_of.items()}
 

@@ -37,6 +37,7 @@ class Place(NamedTuple):
 class Record:
     """One run: its plan, its state and its result; `error` says why it failed or what is damaged.
 
+    paused: after how many epochs a search within a budget has left it, where it has.
     id: the run's, after which its folder is named. canonical: the run's fields as canonical JSON, by name.
     """
 
@@ -47,6 +48,7 @@ class Record:
     state: State
     result: Mapping[str, Any] | None = None
     error: str | None = None
+    paused: int | None = None
 
     @cached_property
     def method(self) -> str:
@@ -132,4 +134,5 @@ def read_record(folder: RunFolder) -> Record:
         except InputError as error:
             return replace(record, state="damaged", error=error.problems[0].removeprefix(f"{folder.path}/"))
     state = folder.state()
-    return replace(record, state=state, error=folder.failure().error if state == "failed" else None)
+    failure = folder.failure().error if state == "failed" else None
+    return replace(record, state=state, error=failure, paused=folder.paused_after() if state == "paused" else None)

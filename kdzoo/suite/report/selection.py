@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -42,6 +42,11 @@ class Candidate:
     @cached_property
     def done(self) -> tuple[Record, ...]:
         return tuple(record for record in self.records if record.result is not None)
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether a search within a budget has left it before the end of its runs: it then has no number that stands in a table."""
+        return any(record.state == "paused" for record in self.records)
 
     @property
     def complete(self) -> bool:
@@ -92,8 +97,9 @@ def choose(options: Sequence[Candidate]) -> tuple[Candidate, ...]:
     """The chosen setting, as one of one; all of them where nothing was held out to choose on, or none is done.
 
     Settings with a failed or missing seed are candidates only where none is complete, and then those with the most
-    seeds; so are, of complete ones, those with the most: the best of many short means is a lucky one.
+    seeds; so are, of complete ones, those with the most: the best of many short means is a lucky one. Paused ones never are.
     """
+    options = [option for option in options if not option.is_paused]
     if len(options) <= 1:
         return tuple(options)
     able = [option for option in options if option.complete] or [option for option in options if option.done]
@@ -105,9 +111,14 @@ def choose(options: Sequence[Candidate]) -> tuple[Candidate, ...]:
 
 def choice_order(candidate: Candidate) -> tuple[float | str, ...]:
     """What settings are chosen by, the largest first: the deciding metrics, nearness to the declared one, the setting's key."""
+    return order_of(candidate.records[0], {metric.name: candidate.val_values(metric) for metric in candidate.task.deciding})
+
+
+def order_of(record: Record, values: Mapping[str, Sequence[float]]) -> tuple[float | str, ...]:
+    """The same for a setting of which this is one run. values: of each deciding metric on validation, one a seed."""
     # Means of equal counts may differ in the last bits: a tie is a tie.
-    means = [metric.sign * round(float(np.mean(candidate.val_values(metric))), 10) for metric in candidate.task.deciding]
-    return (*means, -distance_from_default(candidate.records[0]), candidate.records[0].setting_key)
+    means = [metric.sign * round(float(np.mean(values[metric.name])), 10) for metric in record.task.deciding]
+    return (*means, -distance_from_default(record), record.setting_key)
 
 
 def distance_from_default(record: Record) -> float:

@@ -30,7 +30,7 @@ def verdicts(bench: BenchRecords) -> list[str]:
 def verdict(block: Block) -> str:
     """What one table says of methods against KD: which is better, whether KD is enough, or why neither can be said."""
     sentence = _no_verdict(block) or _compared(block)
-    missing = sum(record.state not in ("done", "failed") for record in block.records)
+    missing = sum(record.state not in ("done", "failed", "paused") for record in block.records)
     if missing:
         done = sum(record.state == "done" for record in block.records)
         sentence = f"so far, with {done} of {number_of(len(block.records), 'run')}: {sentence}"

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from kdzoo.data.known import DATA
 from kdzoo.data.report import data_lines
 from kdzoo.runs.atomic import ensure_writable
-from kdzoo.runs.events import CacheUse, DataLine, DoseUnknown, Emit, Event, Note, PlanMade, RunDone, RunFailed, Summary, emit_notes
-from kdzoo.runs.recipe import Recipe
-from kdzoo.runs.spec import Run
+from kdzoo.runs.events import DataLine, DoseUnknown, Emit, Event, Note, PlanMade, RunDone, RunFailed, emit_notes
 from kdzoo.runs.store import teacher_store
 from kdzoo.runs.wandb_settings import WandbSettings
-from kdzoo.suite.plan.cohorts import make_jobs, measurements
+from kdzoo.suite.plan.cohorts import measurements
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.jobs import Outcome
-from kdzoo.suite.plan.planned import Plan, PlannedRun
+from kdzoo.suite.plan.planned import Plan
 from kdzoo.suite.plan.race import Race
 from kdzoo.suite.plan.refit import wants_refit
 from kdzoo.suite.plan.refit_plan import refit
@@ -28,12 +26,13 @@ from kdzoo.suite.report.selection import chosen_runs
 from kdzoo.suite.report.table_files import BenchOutcome, write_tables
 from kdzoo.suite.run.failures import others_than_divergence
 from kdzoo.suite.run.finished import keep_finished
+from kdzoo.suite.run.halving import search
 from kdzoo.suite.run.launchers.launcher import Launcher
-from kdzoo.suite.run.planned_files import files_of, forget_failed_teachers, keep_command, keep_reused, write_plan, write_teachers
+from kdzoo.suite.run.planned_files import files_of, forget_failed_teachers, keep_command, keep_reused, write_teachers
 from kdzoo.suite.run.prepare import Prepared, states_of
-from kdzoo.suite.run.repair import forget_damaged
 from kdzoo.suite.run.supervise import run_jobs
 from kdzoo.suite.run.tracking import log_leaderboard
+from kdzoo.suite.run.train_plan import train_plan
 from kdzoo.suite.run.trial import check_hints
 from kdzoo.training.located import Modules
 
@@ -67,21 +66,22 @@ def run(
     prepared, without_doses = with_weights(prepared, launcher, emit, modules or Modules())
     config, plans = prepared.config, [prepared.plan]
     keep_command(prepared, plans, command, emit)
-    outcome = train_plan(prepared, launcher, emit, retry_failed=retry_failed, stop=stop)
+    train = train_plan if config.budget is None else search
+    outcome = train(prepared, launcher, emit, retry_failed=retry_failed, stop=stop)
     outcome.failed.update(without_doses)
     if wants_refit(config) and not others_than_divergence(outcome.failed):
         emit(Note("refit: the chosen settings are trained with fresh seeds on the whole training set"))
         plans.append(refit_plan(prepared))
         keep_command(prepared, plans, command, emit)
         of_refit = train_plan(replace(prepared, plan=plans[1], checked=frozenset()), launcher, emit, retry_failed=retry_failed)
-        outcome = Outcome(outcome.done | of_refit.done, {**outcome.failed, **of_refit.failed})
+        outcome = outcome.joined(of_refit)
     emit_notes(check_hints([planned.run for planned in prepared.plan.students], outcome.failed), emit)
     tables = write_tables(prepared.plan.folder)
     if prepared.options.wandb is not None:
         log_leaderboard(WandbSettings(**prepared.options.wandb), prepared.plan.folder, config, tables.board, len(outcome.done), emit)
     if not outcome.failed and modules is None and prepared.options.wandb is None and (files := files_of(prepared, plans)) is not None:
         keep_finished(config, outcome.done, files)
-    return BenchOutcome(outcome.done, outcome.failed, tables)
+    return BenchOutcome(outcome.done, outcome.failed, outcome.paused, tables)
 
 
 def run_race(
@@ -170,86 +170,3 @@ def refit_plan(prepared: Prepared) -> Plan:
     chosen = [planned[run_id] for run_id in chosen_runs(bench.only(planned).records)]
     used = [record.run.seed for record in bench.records if record.about and record.place.phase == "sweep"]
     return refit([(one.run, one.about) for one in chosen], prepared.config, prepared.plan.teachers, used)
-
-
-def train_plan(
-    prepared: Prepared, launcher: Launcher, emit: Emit, *, retry_failed: bool, stop: Callable[[], bool] = lambda: False
-) -> Outcome:
-    """Train those runs of a plan that are not done, their teachers and pretrain stages before them; how every run came out."""
-    plan = prepared.plan
-    emit_notes(write_plan(plan), emit)
-    outcome = Outcome()
-    todo: list[PlannedRun] = []
-    for planned in plan.students:
-        folder = plan.store.run(planned.run.id)
-        state = folder.state()
-        if state == "done":
-            outcome.done.add(folder.id)
-        elif state == "failed" and not retry_failed:
-            outcome.failed[folder.id] = folder.failure().error
-        else:
-            forget_damaged(folder, emit)
-            if state == "failed":
-                folder.reset()
-            todo.append(planned)
-    if retry_failed:
-        forget_failed_teachers(plan)
-    jobs = make_jobs(todo, plan, prepared.options, prepared.jobs, prepared.checked)
-    emit(
-        PlanMade(
-            name=plan.name,
-            units=sum(job.units for job in jobs),
-            total=len(plan.students),
-            done=len(outcome.done),
-            failed=len(outcome.failed),
-            teacher_units=sum(job.units for job in jobs if job.kind == "teacher"),
-            processes=prepared.jobs,
-            alike=trained_alike(plan),
-        )
-    )
-    if jobs:
-        cache_share = CacheShare(emit)
-        launcher.resize(prepared.jobs, prepared.gpus)
-        of_jobs = run_jobs(jobs, launcher, cache_share.receive, stop)
-        cache_share.emit_summary()
-        outcome = Outcome(outcome.done | of_jobs.done, {**outcome.failed, **of_jobs.failed})
-    ids = {planned.run.id for planned in plan.students}
-    unreported = ids - outcome.done - outcome.failed.keys()
-    outcome.failed.update(dict.fromkeys(unreported, "it was not trained: no worker reported a result"))
-    return Outcome(outcome.done & ids, {key: text for key, text in outcome.failed.items() if key in ids})
-
-
-def trained_alike(plan: Plan) -> bool:
-    """Whether teachers and students are trained alike but for length and rate, so that the speed of the one predicts the other's."""
-
-    def trained_as(run: Run) -> Recipe:
-        return run.recipe.model_copy(update={"epochs": 1, "lr": 1.0})
-
-    recipes = {trained_as(planned.run) for planned in plan.students}
-    return all(trained_as(teacher.run) in recipes for teacher in plan.teachers.values())
-
-
-@dataclass
-class CacheShare:
-    """Adds up how the cohorts used their teachers' caches, and passes all other events on."""
-
-    further: Emit
-    lookups: int = 0
-    hits: int = 0
-    bytes: int = 0
-
-    def receive(self, event: Event) -> None:
-        """Take an event."""
-        if not isinstance(event, CacheUse):
-            self.further(event)
-            return
-        self.lookups += event.lookups
-        self.hits += event.hits
-        self.bytes = max(self.bytes, event.bytes)
-
-    def emit_summary(self) -> None:
-        """Emit the share of answers that were cached, where any was asked for."""
-        if self.lookups:
-            share = f"{100 * self.hits / self.lookups:.0f} % of {self.lookups:,} teacher outputs read from the cache"
-            size = self.bytes / 1024**2
-            self.further(Summary(f"teacher cache: {share} ({size:,.{0 if size >= 10 else 1}f} MB)"))

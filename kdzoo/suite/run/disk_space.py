@@ -8,7 +8,6 @@ from pathlib import Path
 
 from kdzoo.data.split import Splits
 from kdzoo.models.network import Network
-from kdzoo.runs.options import ExecutionSpec
 from kdzoo.suite.plan.planned import Plan, PlannedRun
 from kdzoo.suite.run.untrained import Untrained, bind
 from kdzoo.teachers.disk import size_text
@@ -48,12 +47,12 @@ def _bytes_of(planned: PlannedRun, network: Network, outputs: int, splits: Split
     )
 
 
-def note_of_space(plan: Plan, missing: Iterable[PlannedRun], options: ExecutionSpec, untrained: Untrained) -> str | None:
+def note_of_space(plan: Plan, missing: Iterable[PlannedRun], keep: tuple[str, ...], untrained: Untrained) -> str | None:
     """A note where the disk has less space than the missing runs will take; None where it has enough."""
-    needed, free = bytes_of_results(missing, plan, options.keep, untrained), free_space(plan.folder)
+    needed, free = bytes_of_results(missing, plan, keep, untrained), free_space(plan.folder)
     if needed <= free:
         return None
-    kept = " and ".join(options.keep) or "records"
+    kept = " and ".join(keep) or "records"
     return (
         f"the results will take about {size_text(needed)} ({kept} of every run), and {size_text(free)} are free at {plan.folder}: choose "
         "another --results, or keep less (--keep nothing, --keep predictions)"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -19,7 +19,9 @@ from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.recipe import Recipe
 from kdzoo.runs.spec import ObjectiveSpec, Run
 from kdzoo.runs.store import RunFolder, Store, teacher_store
+from kdzoo.suite.plan.budget import cost, search_rungs, settings_of
 from kdzoo.suite.plan.cohorts import make_jobs, measurements, pretrain_runs
+from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.jobs import Job
 from kdzoo.suite.plan.planned import Plan, PlannedRun
 from kdzoo.suite.plan.refit import wants_refit
@@ -74,10 +76,19 @@ def estimate(prepared: Prepared, probes: Probes | None = None) -> float:
     seconds = JobSeconds(prepared, probes or Probes.of(prepared))
     teachers = [seconds.of_teacher(job) for job in jobs if job.kind == "teacher"]
     doses = [seconds.of_doses(job) for job in measurements(prepared.plan, prepared.options, prepared.jobs) if job.kind == "doses"]
-    students = [seconds.of_students(job) for job in jobs if job.kind == "students"]
+    share = share_trained(prepared.config, prepared.plan.students)
+    students = [share * seconds.of_students(job) for job in jobs if job.kind == "students"]
     if not any(teachers) and not students:
         return 0.0
     return START_SECONDS + sum(_side_by_side(one_after_another, prepared.jobs) for one_after_another in (teachers, doses, students))
+
+
+def share_trained(config: BenchConfig, students: Sequence[PlannedRun]) -> float:
+    """Which share of a sweep's epochs is trained: all of them but for a search within a budget."""
+    if config.budget is None or not students:
+        return 1.0
+    rungs = search_rungs(config, students)
+    return cost(rungs) / (len(settings_of(students)) * rungs[-1].epoch)
 
 
 def estimate_refit(prepared: Prepared, probes: Probes | None = None) -> float:
@@ -89,7 +100,8 @@ def estimate_refit(prepared: Prepared, probes: Probes | None = None) -> float:
         return 0.0
     done = all(state == "done" for state in prepared.states.values())
     plan = refit_plan(prepared) if done else _expected_refit(prepared)
-    return estimate(replace(prepared, plan=plan, states=states_of(plan), checked=frozenset()), probes)
+    config = prepared.config.model_copy(update={"budget": None})
+    return estimate(replace(prepared, config=config, plan=plan, states=states_of(plan), checked=frozenset()), probes)
 
 
 def _expected_refit(prepared: Prepared) -> Plan:
@@ -222,4 +234,4 @@ def _share_computed(recipe: Recipe, options: WorkerOptions) -> float:
 
 def _epochs_left(run: Run, folder: RunFolder) -> int:
     """The epochs of a run that are not behind it, as far as its checkpoint reaches: its metrics may reach a little further."""
-    return run.recipe.epochs - (len(read_lines(folder.metrics)) if folder.state() == "started" else 0)
+    return run.recipe.epochs - (len(read_lines(folder.metrics)) if folder.state() in ("started", "paused") else 0)

@@ -71,7 +71,7 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
             untrained = Untrained(modules or Modules(), config.image_cache)
             notes = preflight(plan, untrained, tried_on, config.check, config.processes_per_run)
             missing = [planned for planned in plan.students if states[planned.run.id] != "done"]
-            short = note_of_space(plan, missing, config, untrained)
+            short = note_of_space(plan, missing, config.files_kept, untrained)
             slow = why_slow((planned.run.recipe.precision for planned in plan.students), torch.device(device or "cpu"))
             plan = replace(plan, notes=(*plan.notes, *notes, *filter(None, (slow, short))))
     if problems or plan is None or device is None:

@@ -6,7 +6,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 
-from kdzoo.runs.events import Event, PlanMade, RunDone, RunFailed, StepsTaken, TrainingBegun
+from kdzoo.runs.events import Event, PlanMade, RunDone, RunFailed, RunPaused, StepsTaken, TrainingBegun
 from kdzoo.suite.run.wording import label_words
 from kdzoo.tasks.known import task_named
 from kdzoo.text import number_of
@@ -112,6 +112,8 @@ class Tracker:
                 self._end(event, "done", event.seconds)
                 if event.role == "student" and _is_better(event, self.best):
                     self.best = event
+            case RunPaused():
+                self._end(event, "done", 0.0)
             case RunFailed():
                 self._end(event, "failed", 0.0)
 
@@ -130,7 +132,7 @@ class Tracker:
         self.students_began = True
         self.history.clear()
 
-    def _end(self, event: RunDone | RunFailed, how: str, seconds: float) -> None:
+    def _end(self, event: RunDone | RunFailed | RunPaused, how: str, seconds: float) -> None:
         self.together = None
         for worker, training in list(self.training.items()):
             if event.id in training.open:
@@ -140,11 +142,11 @@ class Tracker:
                 if not training.open:
                     del self.training[worker]
                     self.together = (training.together, training.seconds) if training.together > 1 else None
-        if event.role == "student":  # a teacher or a pretrain stage is none of the plan's runs
+        if isinstance(event, RunPaused) or event.role == "student":  # a teacher or a pretrain stage is none of the plan's runs
             self.ended[event.id] = how
 
     def count(self, how: str) -> int:
-        """How many of the plan's runs are `done` or `failed`."""
+        """How many of the plan's runs are `done`, to the end or to where they are paused, or `failed`."""
         return self.before[how] + sum(ending == how for ending in self.ended.values())
 
     @property

@@ -15,6 +15,7 @@ from kdzoo.runs.events import (
     PlanMade,
     RunDone,
     RunFailed,
+    RunPaused,
     StepsTaken,
     Summary,
     TeacherChecked,
@@ -38,7 +39,7 @@ class PlainDisplay:
         self.printed_at = clock()
 
     def handle(self, event: Event) -> None:
-        ended = isinstance(event, RunDone | RunFailed)
+        ended = isinstance(event, RunDone | RunFailed | RunPaused)
         apart = self.tracker.apart(event.id) if isinstance(event, RunDone | RunFailed) else True
         self.tracker.handle(event)
         together = self.tracker.together if ended else None
@@ -63,7 +64,7 @@ class PlainDisplay:
                 return f"pretrain stage trained: {run_words(event)}"
             case RunFailed(role="pretrain stage"):
                 return f"pretrain stage failed: {run_words(event)}"
-            case RunDone() | RunFailed():
+            case RunDone() | RunFailed() | RunPaused():
                 number = tracker.count("done") + tracker.count("failed")
                 best = f"   {best_words(tracker.best)}" if tracker.best is not None else ""
                 return f"[{number:{len(str(tracker.total))}}/{tracker.total}] {run_words(event)}: {ended_words(event, apart=apart)}{best}"

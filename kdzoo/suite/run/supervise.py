@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from kdzoo.errors import InputError, WorkFailed
-from kdzoo.runs.events import Emit, Event, JobEnded, JobRefused, Note, RunDone, RunFailed, RunsLocked, TeacherFailed, WorkerDied
+from kdzoo.runs.events import Emit, Event, JobEnded, JobRefused, Note, RunDone, RunFailed, RunPaused, RunsLocked, TeacherFailed, WorkerDied
 from kdzoo.runs.store import RunFolder
 from kdzoo.suite.plan.jobs import Job, Outcome
 from kdzoo.suite.run.job_queue import JobQueue
@@ -62,7 +62,7 @@ class Supervisor:
                 if job.kind == "students":
                     self._queue.add(job.subset(event.ids), delay=LOCK_RETRY_SECONDS)
                     self._emit(Note(f"waiting: another process is training {len(event.ids)} of these runs"))
-            case RunDone() | RunFailed():
+            case RunDone() | RunFailed() | RunPaused():
                 self._count(job, event)
             case _:
                 self._emit(event)
@@ -70,10 +70,12 @@ class Supervisor:
     def _silent_runs(self, job: Job) -> set[str]:
         return self._silent.setdefault(id(job), set(job.ids))
 
-    def _count(self, job: Job | None, event: RunDone | RunFailed) -> None:
+    def _count(self, job: Job | None, event: RunDone | RunFailed | RunPaused) -> None:
         if isinstance(event, RunDone):
             self.outcome.done.add(event.id)
             self.outcome.failed.pop(event.id, None)
+        elif isinstance(event, RunPaused):
+            self.outcome.paused.add(event.id)
         else:
             self.outcome.failed[event.id] = event.error
         if job is not None:
@@ -85,6 +87,8 @@ class Supervisor:
         for folder in map(job.store.run, sorted(silent)):
             if folder.state() == "done":
                 self.outcome.done.add(folder.id)
+            elif folder.state() == "paused" and folder.is_over(job.options.until):
+                self.outcome.paused.add(folder.id)
             else:
                 failed = folder.state() == "failed"
                 self._fail(folder, folder.failure().error if failed else "its worker ended the job before this run was finished")

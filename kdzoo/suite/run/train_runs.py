@@ -12,7 +12,8 @@ from typing import Any
 from kdzoo.errors import InputError
 from kdzoo.models.placement import Placement
 from kdzoo.runs.atomic import StoreError
-from kdzoo.runs.events import Emit, Event, MemberFailed, Note, Role, RunDone, RunFailed, RunsLocked, TrainingBegun
+from kdzoo.runs.events import Emit, Event, MemberFailed, Note, Role, RunDone, RunFailed, RunPaused, RunsLocked, TrainingBegun
+from kdzoo.runs.metrics_file import validation_at
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.results import Cost
 from kdzoo.runs.spec import Run
@@ -50,7 +51,7 @@ def train_runs(
                 locked.append(run_id)
                 continue
             renew(folder, emit)
-            if folder.state() == "done":
+            if folder.state() == "done" or (folder.state() == "paused" and folder.is_over(options.until)):
                 report(folder, emit)
             else:
                 located_runs.append(LocatedRun.read(folder))
@@ -127,7 +128,7 @@ def train_pretrain_runs(
         folder.plan(first, about(located))
         ids = by_recipe.setdefault(str(first.recipe), [])
         ids += [] if first.id in ids else [first.id]
-    apart = options.model_copy(update={"keep": ("checkpoint",), "oracle": False, "wandb": None})
+    apart = options.model_copy(update={"keep": ("checkpoint",), "oracle": False, "wandb": None, "until": None})
 
     def relay(event: Event) -> None:
         """Pass an event on; what another process trains is waited for here, and is no job of the driver's."""
@@ -166,6 +167,7 @@ def train_cohort(
         )
         build = partial(build_member, located, dataset, splits, teacher_shapes, execution, state.modules, weights)
         try:
+            located.folder.go_on()
             member = start_or_resume(store, located, build, train_first, emit)
             if member.step == 0 and member.run.recipe.head == "probe" and member.network.fresh_head:
                 begin_with_probe(member, splits, emit)
@@ -266,6 +268,10 @@ def report(folder: RunFolder, emit: Emit) -> None:
         task = task_named(run.data.task)
         head = task.headline.name
         emit(RunDone(folder.id, label, setting, run.seed, task.name, val and val[head], test[head], result["seconds"], role))
+    elif folder.state() == "paused" and (epoch := folder.paused_after()) is not None:
+        task, val = task_named(run.data.task), validation_at(folder.metrics, epoch)
+        value = None if val is None else float(val[task.headline.name])
+        emit(RunPaused(folder.id, label, setting, run.seed, task.name, epoch, run.recipe.epochs, value))
     else:
         failure = folder.failure()
         emit(RunFailed(folder.id, label, setting, run.seed, failure.error, failure.part, failure.place, role))

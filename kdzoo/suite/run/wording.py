@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kdzoo.runs.events import RunDone, RunFailed, TeacherChecked
+from kdzoo.runs.events import RunDone, RunFailed, RunPaused, TeacherChecked
 from kdzoo.suite.plan.config import NONE
 from kdzoo.tasks.known import task_named
 from kdzoo.text import number_of
@@ -13,16 +13,18 @@ def label_words(label: str) -> str:
     return "student alone" if label == NONE else label
 
 
-def run_words(event: RunDone | RunFailed) -> str:
+def run_words(event: RunDone | RunFailed | RunPaused) -> str:
     """Which run it is: method, setting, seed."""
     return ", ".join(filter(None, [label_words(event.label), event.setting, f"seed {event.seed}"]))
 
 
-def ended_words(event: RunDone | RunFailed, *, apart: bool = True) -> str:
+def ended_words(event: RunDone | RunFailed | RunPaused, *, apart: bool = True) -> str:
     """How a run ended; its seconds where it was trained by itself."""
     if isinstance(event, RunFailed):
         place = ", ".join(filter(None, [event.part and f"in the loss of {event.part}", event.place]))
         return f"failed: {event.error}{f' ({place})' if place else ''}"
+    if isinstance(event, RunPaused):
+        return f"paused after epoch {event.epoch} of {event.epochs}  {part_words(event.task, 'val', event.val)}".rstrip()
     return f"{scores(event)}  {event.seconds:.1f} s" if apart else scores(event)
 
 

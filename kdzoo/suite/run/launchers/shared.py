@@ -128,7 +128,7 @@ class Shared:
 
 def is_over(job: Job) -> bool:
     """Whether every run of a job has come out; False for one that has none."""
-    return bool(job.ids) and all(job.store.run(run_id).state() in ("done", "failed") for run_id in job.ids)
+    return bool(job.ids) and all(job.store.run(run_id).is_over(job.options.until) for run_id in job.ids)
 
 
 def emit_end(job: Job, end: End, emit: EmitOfJob) -> None:
