@@ -75,7 +75,7 @@ def _grid(folder: Path, records: list[Record], name: str, seeds: int) -> Grid:
     methods, orders, tests = {}, {}, {}
     for candidate in candidates(records):
         record = candidate.records[0]
-        lines = [read_lines(Store(folder).run(one.id).metrics) for one in candidate.done]
+        lines = [read_lines(Store(folder).run(one.id).metrics, one.id) for one in candidate.done]
         epochs = record.run.recipe.epochs
         if len(lines) < seeds or any(len(one) < epochs or one[0]["val"] is None for one in lines):
             continue

@@ -138,8 +138,8 @@ def train(data: str, methods: Sequence[str], folder: Path) -> dict[str, RunFolde
 def outcome(name: str, folder: RunFolder, teacher_test_top1: float, git: str) -> Outcome:
     """What a trained run came to."""
     if folder.state() != "done":
-        return Outcome(name, len(read_lines(folder.metrics)), None, None, None, folder.failure().error, teacher_test_top1, git)
-    lines = read_lines(folder.metrics)
+        return Outcome(name, len(read_lines(folder.metrics, folder.id)), None, None, None, folder.failure().error, teacher_test_top1, git)
+    lines = read_lines(folder.metrics, folder.id)
     first, last = (float(line["parts"][name]) for line in (lines[0], lines[-1]))
     return Outcome(name, int(lines[-1]["step"]), first, last, float(folder.result()["last"]["test"]["top1"]), None, teacher_test_top1, git)
 

@@ -28,6 +28,13 @@ from kdzoo.runs.wandb import WandbLogger
 from kdzoo.runs.wandb_service import wandb_id
 from kdzoo.runs.wandb_settings import WandbSettings, wandb_settings
 
+RUN = "hinton-0123456789ab"
+
+
+def line_of(epoch: int) -> dict[str, Any]:
+    """A record as a line of the run's file has it."""
+    return {"run": RUN, **record(epoch)}
+
 
 def record(epoch: int, **changes: Any) -> dict[str, Any]:
     return {
@@ -46,22 +53,22 @@ def record(epoch: int, **changes: Any) -> dict[str, Any]:
 
 
 def test_every_record_is_on_disk_as_a_line_before_the_next_step(tmp_path):
-    logger = JsonLines(tmp_path / "metrics.jsonl", keep_through_step=0)
+    logger = JsonLines(tmp_path / "metrics.jsonl", RUN, keep_through_step=0)
     for epoch in (1, 2, 3):
         logger.epoch(record(epoch))
         lines = (tmp_path / "metrics.jsonl").read_text().split("\n")
         assert lines.pop() == ""
-        assert [json.loads(line) for line in lines] == [record(e) for e in range(1, epoch + 1)]
+        assert [json.loads(line) for line in lines] == [line_of(e) for e in range(1, epoch + 1)]
     logger.close()
 
 
 def test_a_resume_cuts_the_records_back_to_the_checkpoint(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(json.dumps(record(e)) + "\n" for e in (1, 2, 3, 4)))
-    logger = JsonLines(path, keep_through_step=50)
+    logger = JsonLines(path, RUN, keep_through_step=50)
     logger.epoch(record(3, loss=9.0))
     logger.close()
-    assert [(r["step"], r["loss"]) for r in read_lines(path)] == [(23, 1.0), (46, 0.5), (69, 9.0)]
+    assert [(r["step"], r["loss"]) for r in read_lines(path, RUN)] == [(23, 1.0), (46, 0.5), (69, 9.0)]
     assert [file.name for file in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
@@ -69,22 +76,37 @@ def test_a_resume_cuts_the_records_back_to_the_checkpoint(tmp_path):
 def test_a_torn_last_line_is_dropped_and_the_next_one_starts_afresh(tmp_path, tear):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes("".join(json.dumps(record(e)) + "\n" for e in (1, 2)).encode() + tear)
-    assert [r["epoch"] for r in read_lines(path)] == [1, 2]
-    logger = JsonLines(path, keep_through_step=10**9)
+    assert [r["epoch"] for r in read_lines(path, RUN)] == [1, 2]
+    logger = JsonLines(path, RUN, keep_through_step=10**9)
     logger.epoch(record(3))
     logger.close()
     assert [json.loads(line)["epoch"] for line in path.read_text().splitlines()] == [1, 2, 3]
 
 
+@pytest.mark.parametrize("wrong", [{"run": "at-0123456789ab"}, {"step": 46}, {"step": 23}, {"step": None}])
+def test_no_line_of_another_run_and_none_out_of_order_is_read_or_kept(tmp_path, wrong):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in (line_of(1), line_of(2), {**line_of(3), **wrong}, line_of(4))))
+    assert read_lines(path, RUN) == [line_of(1), line_of(2)]
+    JsonLines(path, RUN, keep_through_step=10**9).close()
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [line_of(1), line_of(2)]
+
+
+def test_lines_of_earlier_versions_which_name_no_run_are_read(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(json.dumps(record(1)) + "\n" + json.dumps(line_of(2)) + "\n")
+    assert read_lines(path, RUN) == [record(1), line_of(2)]
+
+
 def test_a_step_without_a_checkpoint_starts_from_nothing(tmp_path):
     path = tmp_path / "deep" / "metrics.jsonl"
-    assert read_lines(path) == []
-    JsonLines(path, keep_through_step=0).close()
+    assert read_lines(path, RUN) == []
+    JsonLines(path, RUN, keep_through_step=0).close()
     assert path.read_bytes() == b""
 
 
 def test_what_json_cannot_say_becomes_null_and_every_reader_can_read_it(tmp_path):
-    logger = JsonLines(tmp_path / "metrics.jsonl", keep_through_step=0)
+    logger = JsonLines(tmp_path / "metrics.jsonl", RUN, keep_through_step=0)
     logger.epoch(record(1, loss=float("inf"), parts={"ce": float("nan")}))
     logger.close()
     text = (tmp_path / "metrics.jsonl").read_text()
@@ -97,7 +119,7 @@ def test_what_json_cannot_say_becomes_null_and_every_reader_can_read_it(tmp_path
 def test_a_full_disk_is_an_error_and_what_was_written_before_stays(tmp_path):
     """A limit on the file's size stands for the full disk: the second line fits in part only."""
     path = tmp_path / "metrics.jsonl"
-    logger = JsonLines(path, keep_through_step=0)
+    logger = JsonLines(path, RUN, keep_through_step=0)
     logger.epoch(record(1))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 20, hard))
@@ -108,7 +130,7 @@ def test_a_full_disk_is_an_error_and_what_was_written_before_stays(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     logger.close()
     assert path.stat().st_size > len(json.dumps(record(1), separators=(",", ":"))) + 1  # a torn line, as after a full disk
-    assert read_lines(path) == [record(1)]
+    assert read_lines(path, RUN) == [line_of(1)]
 
 
 # --- what asks for W&B
@@ -315,7 +337,7 @@ def test_a_bench_logs_each_run_as_its_files_have_it_and_its_leaderboard_as_a_tab
         found = summary_of(file)
         assert {key: found.get(key) for key in expected} == expected
         assert sum(isinstance(value, float) for value in expected.values()) > 20
-        curves = [(epoch["step"], epoch["loss"], epoch["val"]["top1"]) for epoch in read_lines(folder / "metrics.jsonl")]
+        curves = [(epoch["step"], epoch["loss"], epoch["val"]["top1"]) for epoch in read_lines(folder / "metrics.jsonl", name)]
         assert [(row["_step"], row["train/loss"], row["val/top1"]) for row in rows_of([file])] == curves
 
     (table,) = folders["leaderboard"].glob("files/media/table/*.table.json")
@@ -425,12 +447,12 @@ def test_the_option_beats_the_environment_in_wandb_too(wandb_home, tmp_path, mon
 
 def told_to_both(wandb_sink: WandbLogger, folder: Path) -> None:
     """Three epochs and a result, to JSON lines and to W&B; the lines have to be whole."""
-    tee = LoggerGroup([JsonLines(folder / "metrics.jsonl", keep_through_step=0), wandb_sink])
+    tee = LoggerGroup([JsonLines(folder / "metrics.jsonl", RUN, keep_through_step=0), wandb_sink])
     for epoch in (1, 2, 3):
         tee.epoch(record(epoch))
     tee.finish(RESULT)
     tee.close()
-    assert read_lines(folder / "metrics.jsonl") == [record(e) for e in (1, 2, 3)]
+    assert read_lines(folder / "metrics.jsonl", RUN) == [line_of(e) for e in (1, 2, 3)]
 
 
 def test_a_folder_that_cannot_be_written_costs_no_result_and_is_noted_once(wandb_home, tmp_path):

@@ -11,7 +11,7 @@ from completed import completed
 from warm_python import WarmPopen, run_warm
 
 from kdzoo.errors import InputError
-from kdzoo.runs.atomic import StoreError, ensure_writable, write_bytes
+from kdzoo.runs.atomic import StoreError, ensure_writable, remove_unfinished, write_bytes
 from kdzoo.runs.recipe import Recipe
 from kdzoo.runs.result_file import NewerSchema
 from kdzoo.runs.results import SCHEMA
@@ -232,3 +232,16 @@ def test_one_process_at_a_time_holds_a_run_and_a_killed_one_lets_go(folder):
 def test_json_is_written_in_one_form(folder):
     text = (folder.path / "run.json").read_text()
     assert text == json.dumps(json.loads(text), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def test_what_a_killed_process_was_writing_is_removed_once_nobody_can_be_writing_it(tmp_path):
+    names = (".result.json.abcdefgh.part", ".state.pt.ijklmnop.part", ".lock", "result.json", ".result.json.kept")
+    for name in names:
+        (tmp_path / name).write_text("x")
+    remove_unfinished(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == set(names), "it may be written at this moment"
+    for name in names:
+        os.utime(tmp_path / name, (0, 0))
+    remove_unfinished(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == set(names[2:])
+    remove_unfinished(tmp_path / "nowhere")

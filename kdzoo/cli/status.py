@@ -20,6 +20,7 @@ from kdzoo.cli.table import Format, field, metric_column, print_rows, table_part
 from kdzoo.cli.watch import Part, View, print_parts, watch
 from kdzoo.errors import InputError, raise_if_any
 from kdzoo.files import read_file
+from kdzoo.runs.atomic import StoreError
 from kdzoo.runs.store import RunFolder, Store, teacher_store
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.refit import wants_refit
@@ -175,7 +176,7 @@ def _teachers(bench: BenchRecords) -> list[dict[str, Any]]:
 def is_locked(folder: RunFolder) -> bool:
     """Whether another process is training the run."""
     if (folder.path / ".lock").exists():
-        with contextlib.suppress(OSError), folder.lock() as free:  # a folder of somebody else's cannot be asked
+        with contextlib.suppress(StoreError), folder.lock() as free:  # a folder of somebody else's cannot be asked
             return not free
     return False
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,11 @@ from pydantic_core import from_json
 
 from kdzoo.errors import InputError, KdzooError
 from kdzoo.files import read_file
+
+UNFINISHED = ".part"
+"""the ending of a file that is being written, and is renamed once it is whole"""
+LONGEST_WRITE_SECONDS = 3600.0
+"""a file that is older and has this ending was left by a process that was killed"""
 
 
 class StoreError(KdzooError):
@@ -23,7 +30,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Replace a file whole or leave it as it was; raises StoreError that names the file and the reason."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED)
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror}") from error
     try:
@@ -36,6 +43,14 @@ def write_bytes(path: Path, content: bytes) -> None:
     except OSError as error:
         Path(name).unlink(missing_ok=True)
         raise StoreError(f"cannot write {path}: {error.strerror}") from error
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a process that was killed while it wrote has left in a folder."""
+    for path in folder.glob(f".*{UNFINISHED}"):
+        with contextlib.suppress(OSError):  # another process has removed it, or it is somebody else's
+            if abs(time.time() - path.lstat().st_mtime) > LONGEST_WRITE_SECONDS:
+                path.unlink()
 
 
 def set_aside(path: Path) -> Path:

@@ -11,11 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from kdzoo.files import cache_folder, read_file
 from kdzoo.runs.atomic import write_json
 from kdzoo.runs.canonical import canonical_json
+from kdzoo.runs.locks import file_lock
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.spec import NetworkSpec, Run
 
@@ -78,8 +77,7 @@ def read_costs() -> dict[str, RunCost]:
 def keep_costs(costs: Mapping[str, RunCost]) -> None:
     """Add costs to the record, in the place of older ones of the same kind. Raises StoreError where it cannot be written."""
     file = _file()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(file.with_suffix(".lock")):
+    with file_lock(file.with_suffix(".lock")):
         rest = {kind: cost for kind, cost in read_costs().items() if kind not in costs}
         newest = list({**rest, **costs}.items())[-LARGEST_RECORD:]
         write_json(file, {"costs": {kind: asdict(cost) for kind, cost in newest}})

@@ -1,4 +1,4 @@
-"""metrics.jsonl: one line per epoch."""
+"""metrics.jsonl: one line per epoch, each with the id of its run."""
 
 from __future__ import annotations
 
@@ -12,24 +12,29 @@ from kdzoo.files import read_file
 from kdzoo.runs.atomic import write_bytes
 from kdzoo.runs.loggers import Record
 
+OWNER = "run"
+"""the key of a line that names the run; lines of earlier versions do not have it"""
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The records of a run's epochs up to the first line that is torn or no record; none where there is no file."""
-    records = []
+
+def read_lines(path: Path, run_id: str) -> list[dict[str, Any]]:
+    """The records of a run's epochs up to the first line that is torn, no record, another run's or out of order; none without a file."""
+    records: list[dict[str, Any]] = []
     for line in _content(path).split(b"\n"):
         try:
             record = json.loads(line)
         except (ValueError, RecursionError):
             break
-        if not isinstance(record, dict) or not isinstance(record.get("step"), int):
+        if not isinstance(record, dict) or not isinstance(record.get("step"), int) or record.get(OWNER, run_id) != run_id:
+            break
+        if records and record["step"] <= records[-1]["step"]:
             break
         records.append(record)
     return records
 
 
-def validation_at(path: Path, epoch: int) -> Mapping[str, Any] | None:
+def validation_at(path: Path, run_id: str, epoch: int) -> Mapping[str, Any] | None:
     """What a run's file says of its validation images after an epoch, counted from 1; None where it does not say."""
-    return next((line.get("val") for line in read_lines(path) if line.get("epoch") == epoch), None)
+    return next((line.get("val") for line in read_lines(path, run_id) if line.get("epoch") == epoch), None)
 
 
 def _content(path: Path) -> bytes:
@@ -46,13 +51,14 @@ class JsonLines:
     Raises StoreError where the file cannot be written anew, and OSError where a line cannot be written whole (a full disk).
     """
 
-    def __init__(self, path: Path, keep_through_step: int) -> None:
-        records = [record for record in read_lines(path) if record["step"] <= keep_through_step]
+    def __init__(self, path: Path, run_id: str, keep_through_step: int) -> None:
+        records = [record for record in read_lines(path, run_id) if record["step"] <= keep_through_step]
         write_bytes(path, b"".join(map(_line, records)))
+        self._run_id = run_id
         self._file = path.open("ab", buffering=0)
 
     def epoch(self, record: Record) -> None:
-        line = _line(record)
+        line = _line({OWNER: self._run_id, **record})
         while line:  # a nearly full disk takes a part of a line, and says no to the rest
             line = line[self._file.write(line) :]
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock, Timeout
-
 from kdzoo.errors import InputError
 from kdzoo.files import cache_folder, read_text
 from kdzoo.runs.about import about_faults
@@ -17,6 +15,7 @@ from kdzoo.runs.atomic import read_json, set_aside, write_bytes, write_json
 from kdzoo.runs.canonical import canonical
 from kdzoo.runs.failure import Failure, read_failure
 from kdzoo.runs.fence import Fence
+from kdzoo.runs.locks import file_lock
 from kdzoo.runs.read_run import read_run
 from kdzoo.runs.result_file import NewerSchema, complete, final_metrics, read_result
 from kdzoo.runs.spec import Run
@@ -195,19 +194,10 @@ class RunFolder:
     def lock(self) -> Iterator[bool]:
         """Lock the run for this process while it is worked on; yields False where another process holds it.
 
-        The lock is the operating system's: it goes with the process, however that ends.
+        The lock is the operating system's: it goes with the process, however that ends. Raises StoreError where there is none to have.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            lock.release()
+        with file_lock(self.path / ".lock", wait=False) as free:
+            yield free
 
 
 @dataclass(frozen=True)

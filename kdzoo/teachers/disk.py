@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
 
 from kdzoo.files import cache_folder, plain_status
 from kdzoo.runs.atomic import set_aside, write_json
 from kdzoo.runs.canonical import canonical_json
+from kdzoo.runs.locks import file_lock
 
 AUTO_SHARE = 0.25
 """the share of the machine's memory, of free GPU memory and of the free disk that a cache may take unless a size is given"""
@@ -94,7 +94,7 @@ class MappedFile:
         """Map a file, made anew where it is not there or is not of this size."""
         size, self.problem = dtype.itemsize * math.prod(shape), None
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.with_suffix(f"{path.suffix}.lock")):
+        with file_lock(path.with_suffix(f"{path.suffix}.lock")):
             if set_aside_unless_file(path):
                 self.problem = "was damaged (not a file)"
             elif path.exists() and (length := path.stat().st_size) != size:

@@ -469,12 +469,14 @@ def test_damaged_records_are_told_and_change_no_number(
         assert (f"{folder.path / victim}: " in ended.notes) == (how != "gone")
 
 
-@pytest.mark.parametrize("hows", [("empty", "half", "zeros"), ("ones", "garbage", "a folder"), ("nested", "gone", "no record")])
+@pytest.mark.parametrize(
+    "hows", [("empty", "half", "zeros"), ("ones", "garbage", "a folder"), ("nested", "gone", "no record"), ("another run's",) * 3]
+)
 def test_damaged_metrics_are_told_and_change_no_result(half: Place, whole: Place, tmp_path: Path, hows: tuple[str, ...]) -> None:
     place = half.copy(tmp_path)
     folders = [place.find(label) for label in THREE_RUNS]
     for folder, how in zip(folders, hows, strict=True):
-        damage(folder.metrics, how, folder.metrics)
+        damage(folder.metrics, how, place.find("fitnet_two_stage", "pretrain").metrics)
     ended = bench(place)
     mine, theirs = ({key: value for key, value in content(one).items() if "metrics" not in key} for one in (place, whole))
     assert mine == theirs

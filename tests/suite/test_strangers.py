@@ -97,7 +97,7 @@ def test_a_link_beside_the_metrics_is_not_written_through(bench: Path, place: Pa
     for name in ("metrics.partial", "metrics.jsonl"):
         (run / name).unlink(missing_ok=True)
         (run / name).symlink_to(place / "precious")
-    JsonLines(run / "metrics.jsonl", keep_through_step=0).close()
+    JsonLines(run / "metrics.jsonl", run.name, keep_through_step=0).close()
     assert (place / "precious").read_text() == "mine"
     assert not (run / "metrics.jsonl").is_symlink()
 

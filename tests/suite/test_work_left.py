@@ -89,7 +89,7 @@ def test_the_estimate_leaves_out_the_epochs_that_are_behind(place, monkeypatch):
     assert estimate(made) == pytest.approx(estimates.START_SECONDS + trainings * (4 * 5 + test))
     with pytest.raises(Stopped):
         trained(made, steps=12)
-    behind = sum(len(read_lines(path)) for path in place.glob("results/bench/runs/*/metrics.jsonl"))
+    behind = sum(len(read_lines(path, path.parent.name)) for path in place.glob("results/bench/runs/*/metrics.jsonl"))
     assert 0 < behind < 8
     made = prepared(methods=["none"], seeds=[3], val_fraction=0.0)
     assert estimate(made) == pytest.approx(estimates.START_SECONDS + (2 * 4 - behind) * 5 + 2 * test)

@@ -71,13 +71,15 @@ def test_200_steps_end_without_a_number_that_is_none(trained, name):
     """A loss that is NaN or infinite at any step fails a run, as does any other fault."""
     assert trained[name].state() == "done", trained[name].failure().error
     epochs = TRIALS["digits"]["epochs"]
-    assert [line["step"] for line in read_lines(trained[name].metrics)] == [STEPS // epochs * (i + 1) for i in range(epochs)]
+    assert [line["step"] for line in read_lines(trained[name].metrics, trained[name].id)] == [
+        STEPS // epochs * (i + 1) for i in range(epochs)
+    ]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in TRIED if name in FALLING["digits"]])
 def test_its_own_loss_falls(trained, name):
-    first, *_, last = (line["parts"][name] for line in read_lines(trained[name].metrics))
+    first, *_, last = (line["parts"][name] for line in read_lines(trained[name].metrics, trained[name].id))
     assert last < first
 
 

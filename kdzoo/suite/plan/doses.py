@@ -9,11 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from kdzoo.errors import InputError
 from kdzoo.files import read_file
 from kdzoo.runs.atomic import write_json
+from kdzoo.runs.locks import file_lock
 from kdzoo.runs.spec import Run
 from kdzoo.runs.store import Store
 
@@ -95,8 +94,7 @@ def _measured_ratio(value: Mapping[str, Any]) -> MeasuredRatio:
 
 def keep_doses(folder: Path, new: Mapping[str, MeasuredRatio]) -> dict[str, MeasuredRatio]:
     """Add measured ratios to a bench's file; returns all that it then holds. A ratio that it has already stays."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f".{NAME}.lock"):
+    with file_lock(folder / f".{NAME}.lock"):
         doses = {**new, **read_doses(folder)}
         write_json(folder / NAME, {"doses": {key: asdict(one) for key, one in doses.items()}})
     return doses

@@ -8,11 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from kdzoo.errors import InputError
 from kdzoo.files import read_file
 from kdzoo.runs.atomic import set_aside, write_json
+from kdzoo.runs.locks import file_lock
 from kdzoo.runs.store import Store
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.version import VERSION
@@ -65,8 +64,7 @@ def keep_start(folder: Path, start: Start) -> str | None:
     A damaged file is renamed and a new one begun.
     """
     fault = None
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".bench.lock"):
+    with file_lock(folder / ".bench.lock"):
         try:
             before = read_starts(folder)
         except InputError as error:

@@ -9,6 +9,7 @@ from typing import Any
 
 from kdzoo.errors import InputError
 from kdzoo.files import read_text
+from kdzoo.runs.metrics_file import OWNER
 from kdzoo.runs.recipe import steps_per_epoch
 from kdzoo.runs.seals import DamagedFile
 from kdzoo.runs.store import RunFolder
@@ -87,6 +88,9 @@ def _faults_of_epochs(record: Record, result: Mapping[str, Any], folder: RunFold
         ]
     except (OSError, ValueError, LookupError, TypeError) as error:
         yield f"metrics.jsonl: damaged ({type(error).__name__})"
+        return
+    if any(line.get(OWNER, folder.id) != folder.id for line in epochs):
+        yield f"metrics.jsonl: lines of another run than {folder.id}"
         return
     for name, told, recorded in facts:
         if _known(told, recorded) != _known(recorded, told):

@@ -39,7 +39,7 @@ def _order_at(folders: Sequence[RunFolder], epoch: int) -> Order | None:
     record = read_record(folders[0])
     values: dict[str, list[float]] = {metric.name: [] for metric in record.task.deciding}
     for folder in folders:
-        val = validation_at(folder.metrics, epoch)
+        val = validation_at(folder.metrics, folder.id, epoch)
         if val is None or folder.state() == "failed":
             return None
         for name, numbers in values.items():

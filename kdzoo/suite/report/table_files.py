@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from kdzoo.runs.atomic import write_bytes
+from kdzoo.runs.locks import file_lock
 from kdzoo.suite.plan.jobs import Outcome
 from kdzoo.suite.report.bench import BenchRecords, read_bench
 from kdzoo.suite.report.leaderboard import leaderboard_frame
@@ -33,12 +34,17 @@ class BenchOutcome(Outcome):
 
 
 def write_tables(folder: Path) -> Tables:
-    """Rebuild runs.csv, leaderboard.csv and leaderboard.md from the run folders."""
-    bench = read_bench(folder)
-    board = leaderboard_frame(bench)
-    write_bytes(folder / "runs.csv", as_csv(runs_frame(bench)))
-    write_bytes(folder / "leaderboard.csv", as_csv(board))
-    write_bytes(folder / "leaderboard.md", as_markdown(bench, board).encode())
+    """Rebuild runs.csv, leaderboard.csv and leaderboard.md from the run folders.
+
+    One process at a time: whoever writes last has read last, so that no table is replaced by one of fewer runs. Raises StoreError
+    where they cannot be written.
+    """
+    with file_lock(folder / ".tables.lock"):
+        bench = read_bench(folder)
+        board = leaderboard_frame(bench)
+        write_bytes(folder / "runs.csv", as_csv(runs_frame(bench)))
+        write_bytes(folder / "leaderboard.csv", as_csv(board))
+        write_bytes(folder / "leaderboard.md", as_markdown(bench, board).encode())
     return Tables(board, bench)
 
 

@@ -18,7 +18,7 @@ from kdzoo.training.compiled import compile_students
 def note_lost_lines(cohort: Cohort, emit: Emit) -> None:
     """Emit a note where a member's metrics have fewer lines than it has finished epochs; its result does not depend on them."""
     for member in cohort.members:
-        behind, lines = member.step // cohort.steps_an_epoch, len(read_lines(member.folder.metrics))
+        behind, lines = member.step // cohort.steps_an_epoch, len(read_lines(member.folder.metrics, member.run.id))
         if lines < behind:
             emit(Note(f"{member.folder.metrics}: damaged; {number_of(behind, 'line')} expected, {lines} readable"))
 

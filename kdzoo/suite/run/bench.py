@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from kdzoo.data.known import DATA
 from kdzoo.data.report import data_lines
-from kdzoo.runs.atomic import ensure_writable
+from kdzoo.runs.atomic import ensure_writable, remove_unfinished
 from kdzoo.runs.events import DataLine, DoseUnknown, Emit, Event, Note, PlanMade, RunDone, RunFailed, emit_notes
 from kdzoo.runs.store import teacher_store
 from kdzoo.runs.wandb_settings import WandbSettings
@@ -55,6 +55,7 @@ def run(
     """
     ensure_writable(prepared.plan.folder)
     ensure_writable(teacher_store().folder)
+    remove_unfinished(prepared.plan.folder)
     emit_notes(prepared.plan.notes, emit)
     if prepared.options.wandb is not None and prepared.options.wandb.get("note"):
         emit(Note(prepared.options.wandb["note"]))

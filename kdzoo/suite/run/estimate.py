@@ -234,4 +234,4 @@ def _share_computed(recipe: Recipe, options: WorkerOptions) -> float:
 
 def _epochs_left(run: Run, folder: RunFolder) -> int:
     """The epochs of a run that are not behind it, as far as its checkpoint reaches: its metrics may reach a little further."""
-    return run.recipe.epochs - (len(read_lines(folder.metrics)) if folder.state() in ("started", "paused") else 0)
+    return run.recipe.epochs - (len(read_lines(folder.metrics, folder.id)) if folder.state() in ("started", "paused") else 0)

@@ -103,7 +103,7 @@ def open_loggers(member: Member, options: WorkerOptions, bench: str, emit: Emit)
     member.folder.check_claim()
     if metrics.exists() and not metrics.is_file():
         emit(Note(f"{metrics}: expected a file; what was there is kept as {set_aside(metrics).name}"))
-    lines = JsonLines(member.folder.metrics, keep_through_step=member.step)
+    lines = JsonLines(member.folder.metrics, member.run.id, keep_through_step=member.step)
     if options.wandb is None:
         return lines
     config = json.loads(read_file(member.folder.path / "run.json"))

@@ -11,7 +11,7 @@ from typing import Any
 
 from kdzoo.errors import InputError
 from kdzoo.models.placement import Placement
-from kdzoo.runs.atomic import StoreError
+from kdzoo.runs.atomic import StoreError, remove_unfinished
 from kdzoo.runs.events import Emit, Event, MemberFailed, Note, Role, RunDone, RunFailed, RunPaused, RunsLocked, TrainingBegun
 from kdzoo.runs.metrics_file import validation_at
 from kdzoo.runs.options import WorkerOptions
@@ -50,6 +50,8 @@ def train_runs(
             if not locks.enter_context(folder.lock()):
                 locked.append(run_id)
                 continue
+            for place in (folder.path, folder.checkpoint.parent):
+                remove_unfinished(place)
             renew(folder, emit)
             if folder.state() == "done" or (folder.state() == "paused" and folder.is_over(options.until)):
                 report(folder, emit)
@@ -269,7 +271,7 @@ def report(folder: RunFolder, emit: Emit) -> None:
         head = task.headline.name
         emit(RunDone(folder.id, label, setting, run.seed, task.name, val and val[head], test[head], result["seconds"], role))
     elif folder.state() == "paused" and (epoch := folder.paused_after()) is not None:
-        task, val = task_named(run.data.task), validation_at(folder.metrics, epoch)
+        task, val = task_named(run.data.task), validation_at(folder.metrics, folder.id, epoch)
         value = None if val is None else float(val[task.headline.name])
         emit(RunPaused(folder.id, label, setting, run.seed, task.name, epoch, run.recipe.epochs, value))
     else:

@@ -35,7 +35,7 @@ def _rows(number: int, block: Block, bench: BenchRecords) -> Iterator[dict[str, 
     standings = [standing for standing in block.standings if standing.done]
     colours = colours_of(block)
     for name, standing in zip(names_of(standings), standings, strict=True):
-        lines = [read_lines(Store(bench.folder).run(record.id).metrics) for record in standing.done]
+        lines = [read_lines(Store(bench.folder).run(record.id).metrics, record.id) for record in standing.done]
         for measure, values_by_epoch in _measures(lines, bench.task, standing).items():
             for epoch in _shown(values_by_epoch):
                 values = values_by_epoch[epoch]
