@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,11 @@ from warm_python import WarmPopen
 EPOCHS = 2
 MEASURED = ("step_seconds", "train_seconds", "time_ratio", "student_milliseconds", "seconds")
 PLUGIN = '''
-import os, re, signal, sys
-import kdzoo, torch.nn.functional as F
+import ctypes, os, re, signal, sys, time
+import kdzoo, torch, torch.nn.functional as F
 
 WHO, EVENT, PLACE, NUMBER, ACT = (os.environ.get("KDZOO_TEST_MOMENT") or "nobody none x 0 none").split()
-WORKER = os.path.basename(sys.argv[0]) == "worker.py"
+WORKER = os.path.basename(sys.argv[0]) == "worker.py" or os.environ.get("KDZOO_LAUNCHER") == "here"
 seen = 0
 
 def reached():
@@ -42,6 +42,45 @@ def reached():
         os.kill(os.getppid(), signal.SIGKILL)
     elif ACT == "kill-all":
         os.killpg(0, signal.SIGKILL)
+    elif ACT == "fill":
+        fill()
+    elif ACT == "clock":
+        with open("clock", "w") as file:
+            file.write("-30h")
+    elif ACT == "sleep":
+        time.sleep(0.5)
+    elif ACT == "memory":
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+    elif ACT == "exit":
+        libc = ctypes.CDLL(None)
+        libc.puts(b"printed by C")
+        libc.fflush(None)
+        os._exit(0)
+
+def refuse(number, error):
+    """Let the system answer a call with an error, in this process and all that it starts: a program of the kernel's filter."""
+    class Step(ctypes.Structure):
+        _fields_ = [("code", ctypes.c_ushort), ("yes", ctypes.c_ubyte), ("no", ctypes.c_ubyte), ("value", ctypes.c_uint)]
+    class Program(ctypes.Structure):
+        _fields_ = [("length", ctypes.c_ushort), ("steps", ctypes.POINTER(Step))]
+    steps = (Step * 4)((0x20, 0, 0, 0), (0x15, 0, 1, number), (0x06, 0, 0, 0x50000 | error), (0x06, 0, 0, 0x7FFF0000))
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, ctypes.byref(Program(4, steps)), 0, 0):  # no new rights, then the filter
+        raise OSError(ctypes.get_errno(), "prctl")
+
+if os.environ.get("KDZOO_TEST_REFUSE"):
+    refuse(*map(int, os.environ["KDZOO_TEST_REFUSE"].split(":")))
+
+def fill():
+    """Take all space of the disk that holds the working folder, or another one."""
+    filler = os.open(os.path.join(os.environ.get("KDZOO_TEST_FILL", "."), "filler"), os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    for size in (1 << 20, 4096, 1):
+        try:
+            while os.write(filler, bytes(size)):
+                pass
+        except OSError:
+            pass
+    os.close(filler)
 
 def audit(event, values):
     global seen
@@ -59,25 +98,17 @@ if WHO == ("worker" if WORKER else "driver"):
 @kdzoo.register("odd")
 def odd(student, teacher, batch):
     "The squared difference of logits."
+    if os.environ.get("KDZOO_TEST_PRINT"):
+        print("x" * 1000, flush=True)
     if WORKER and EVENT == "step" and batch.clock.steps > 2 and batch.clock.epochs == int(PLACE) and batch.clock.step == int(NUMBER):
         reached()
+    if WORKER and batch.clock.epochs == 2 and batch.clock.step == batch.clock.steps - 1 and batch.clock.steps > 2:
+        with open("trained.txt", "a") as file:
+            file.write("odd\\n")
     return F.mse_loss(student.logits, teacher.logits)
 '''
 WORDS = ["--data", "digits", "--pairs", "digits", "--recipe", "digits", "--methods", "hinton,odd", "--plugin", "moments_plugin.py"]
-WORDS += [
-    "--seeds",
-    "1",
-    "--epochs",
-    str(EPOCHS),
-    "--limit",
-    "300",
-    "--temperatures",
-    "4",
-    "--alphas",
-    "0.5",
-    "--set",
-    "teacher_recipe.epochs=6",
-]
+WORDS += ["--seeds", "1", "--epochs", str(EPOCHS), "--limit", "300", "--temperatures", "4", "--set", "teacher_recipe.epochs=6"]
 WORDS += ["--results", "r", "--name", "b", "-j", "1", "--threads", "1", "--checkpoint-seconds", "1e-9"]
 
 
@@ -85,6 +116,7 @@ def bench(
     folder: Path,
     *more: str,
     moment: str = "",
+    weights: Sequence[str] = ("--alphas", "0.5"),
     environment: Mapping[str, str] | None = None,
     popen: type[subprocess.Popen[Any]] = WarmPopen,
 ) -> subprocess.Popen[str]:
@@ -92,7 +124,7 @@ def bench(
     folder.mkdir(exist_ok=True)
     (folder / "moments_plugin.py").write_text(PLUGIN)
     places = {"KDZOO_CACHE": str(folder / "cache"), "WANDB_MODE": "disabled", "COLUMNS": "200", "KDZOO_TEST_MOMENT": moment}
-    command = [sys.executable, "-m", "kdzoo", "bench", *WORDS, *more]
+    command = [sys.executable, "-m", "kdzoo", "bench", *WORDS, *weights, *more]
     return started(command, folder=folder, environment={**os.environ, **places, **(environment or {})}, popen=popen)
 
 

@@ -40,17 +40,10 @@ TABLES = {
 }
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("undisturbed")
-    ended(bench(folder, popen=subprocess.Popen))  # with another hash seed than all that is compared with it
-    return folder
-
-
 @pytest.fixture
-def folder(undisturbed: Path, tmp_path: Path) -> Path:
+def folder(calm: Path, tmp_path: Path) -> Path:
     """An empty folder with a teacher in its cache."""
-    shutil.copytree(undisturbed / "cache", tmp_path / "cache")
+    shutil.copytree(calm / "cache", tmp_path / "cache")
     return tmp_path
 
 
@@ -75,18 +68,18 @@ def assert_nothing_is_left(folder: Path, *groups: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", TRAINED)
-def test_a_worker_that_is_killed_is_replaced_and_its_run_goes_on(folder: Path, undisturbed: Path, moment: str) -> None:
+def test_a_worker_that_is_killed_is_replaced_and_its_run_goes_on(folder: Path, calm: Path, moment: str) -> None:
     process = killed(folder, TRAINED[moment], "kill")
     output = ended(process)
     assert (folder / "reached").exists(), "the moment never came"
     assert "a worker was killed by SIGKILL" in output
     assert_nothing_is_left(folder, process.pid)
-    assert_undisturbed(folder, undisturbed)
+    assert_undisturbed(folder, calm)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", TRAINED)
-def test_a_driver_that_is_killed_takes_its_workers_with_it_and_the_same_command_ends(folder: Path, undisturbed: Path, moment: str) -> None:
+def test_a_driver_that_is_killed_takes_its_workers_with_it_and_the_same_command_ends(folder: Path, calm: Path, moment: str) -> None:
     """At every second moment the worker dies with it, as with the machine; else it notices that its driver is gone."""
     act = "kill-all" if list(TRAINED).index(moment) % 2 else "kill-driver"
     process = killed(folder, TRAINED[moment], act)
@@ -99,37 +92,37 @@ def test_a_driver_that_is_killed_takes_its_workers_with_it_and_the_same_command_
     ended(again)
     assert_nothing_is_left(folder, again.pid)
     assert unfinished(folder) == []
-    assert_undisturbed(folder, undisturbed)
+    assert_undisturbed(folder, calm)
 
 
 @pytest.mark.slow
-def test_a_driver_that_is_killed_again_and_again_before_anything_is_trained_plans_every_run_once(folder: Path, undisturbed: Path) -> None:
+def test_a_driver_that_is_killed_again_and_again_before_anything_is_trained_plans_every_run_once(folder: Path, calm: Path) -> None:
     for place in PLANNED.values():
         ended(killed(folder, f"os.rename {place} 1", "kill", who="driver"), -9)
         (folder / "reached").unlink()
     again = bench(folder)
     ended(again)
     assert_nothing_is_left(folder, again.pid)
-    assert_undisturbed(folder, undisturbed)
+    assert_undisturbed(folder, calm)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", TABLES)
-def test_tables_that_were_half_written_are_written_again_from_the_runs(folder: Path, undisturbed: Path, moment: str) -> None:
+def test_tables_that_were_half_written_are_written_again_from_the_runs(folder: Path, calm: Path, moment: str) -> None:
     process = killed(folder, f"os.rename {TABLES[moment]} 1", "kill", who="driver")
     ended(process, -9)
     assert (folder / "reached").exists(), "the moment never came"
     again = bench(folder)
     assert "3 done" in ended(again), "nothing is trained again"
     assert_nothing_is_left(folder, process.pid, again.pid)
-    assert_undisturbed(folder, undisturbed)
+    assert_undisturbed(folder, calm)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", TAUGHT)
-def test_a_worker_that_is_killed_with_a_teacher_goes_on_with_it(tmp_path: Path, undisturbed: Path, moment: str) -> None:
+def test_a_worker_that_is_killed_with_a_teacher_goes_on_with_it(tmp_path: Path, calm: Path, moment: str) -> None:
     process = killed(tmp_path, TAUGHT[moment], "kill")
     assert "was killed by SIGKILL" in ended(process)
     assert (tmp_path / "reached").exists(), "the moment never came"
     assert_nothing_is_left(tmp_path, process.pid)
-    assert_undisturbed(tmp_path, undisturbed)
+    assert_undisturbed(tmp_path, calm)

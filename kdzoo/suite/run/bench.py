@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from kdzoo.data.known import DATA
 from kdzoo.data.report import data_lines
-from kdzoo.runs.atomic import ensure_writable, remove_unfinished
+from kdzoo.runs.atomic import StoreError, ensure_writable, remove_unfinished
 from kdzoo.runs.events import DataLine, DoseUnknown, Emit, Event, Note, PlanMade, RunDone, RunFailed, emit_notes
 from kdzoo.runs.store import teacher_store
 from kdzoo.runs.wandb_settings import WandbSettings
@@ -81,7 +81,10 @@ def run(
     if prepared.options.wandb is not None:
         log_leaderboard(WandbSettings(**prepared.options.wandb), prepared.plan.folder, config, tables.board, len(outcome.done), emit)
     if not outcome.failed and modules is None and prepared.options.wandb is None and (files := files_of(prepared, plans)) is not None:
-        keep_finished(config, outcome.done, files)
+        try:
+            keep_finished(config, outcome.done, files)
+        except StoreError as error:  # the same command then plans again before it finds nothing left to do
+            emit(Note(f"that this bench is finished is not kept: {error}"))
     return BenchOutcome(outcome.done, outcome.failed, outcome.paused, tables)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import queue
 import signal
 import sys
 import threading
 from collections.abc import Callable
+from typing import Any
 
 from kdzoo.contract.plugins import load_plugins
 from kdzoo.errors import InputError, WorkFailed
@@ -27,6 +29,7 @@ def main() -> None:
 
     Arguments: the descriptors of the two pipes, then the plugins.
     """
+    sys.stdout, sys.stderr = _log_stream(1), _log_stream(2)
     jobs_in, events_out = int(sys.argv[1]), int(sys.argv[2])
     sender = Sender(events_out)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, and says so on the pipe of jobs
@@ -76,6 +79,20 @@ def _serve(job: Job, state: WorkerState, sender: Sender, stop: Callable[[], bool
     except ProcessesBroken as error:
         print(f"{error}; the worker ends", file=sys.stderr, flush=True)
         os._exit(PROCESSES_BROKEN)  # threads of the broken group may wait for the others
+
+
+class _Log(io.FileIO):
+    """A descriptor that takes whatever is written to it: a log is worth no run, and its disk may be full."""
+
+    def write(self, content: Any, /) -> int:
+        with contextlib.suppress(OSError):
+            return super().write(content)
+        return memoryview(content).nbytes
+
+
+def _log_stream(descriptor: int) -> io.TextIOWrapper:
+    raw = _Log(descriptor, "wb", closefd=False)
+    return io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8", errors="backslashreplace", line_buffering=descriptor == 2)
 
 
 def _listen(descriptor: int, jobs: queue.SimpleQueue[Job | None], stopping: threading.Event) -> None:
