@@ -20,6 +20,7 @@ from kdzoo.text import number_of
 if TYPE_CHECKING:
     from kdzoo.suite.plan.planned import Plan, PlannedRun
     from kdzoo.suite.run.prepare import Prepared
+    from kdzoo.suite.run.untrained import Untrained
 
 
 def print_plan(config: BenchConfig, *, retry_failed: bool) -> int:
@@ -84,6 +85,7 @@ def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str
             f"about {size_text(bytes_of_results(open_runs, plan, prepared.config.files_kept, probes.untrained))} of results; "
             f"{size_text(free_space(plan.folder))} are free",
         ),
+        *memory_lines(prepared, open_runs, probes.untrained),
         ("time", f"about {duration(estimate(prepared, probes))} of training" if open_runs or teachers else "nothing is left to do"),
     ]
     if wants_refit(prepared.config):
@@ -94,6 +96,22 @@ def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str
             )
         )
     return lines
+
+
+def memory_lines(prepared: Prepared, open_runs: Iterable[PlannedRun], untrained: Untrained) -> list[tuple[str, str]]:
+    """What the largest cohort takes in memory, where something is left to train on this machine."""
+    from kdzoo.runs.options import ELSEWHERE
+    from kdzoo.suite.run.memory import MemoryNeeds, free_for_process
+    from kdzoo.teachers.disk import size_text
+
+    options, left = prepared.options, list(open_runs)
+    if not left or options.launcher in ELSEWHERE:
+        return []
+    needs = MemoryNeeds(prepared.plan, options, untrained)
+    run = max(needs.of_run(one) + needs.of_teacher(one) for one in left)
+    cohort = needs.of_largest_cohort(left, prepared.jobs)
+    free = f"{size_text(free_for_process(options))} are free on {options.device} for each process"
+    return [("memory", f"about {size_text(run)} for a run with its teacher, {size_text(cohort)} for the largest cohort; {free}")]
 
 
 def budget_lines(prepared: Prepared) -> list[tuple[str, str]]:

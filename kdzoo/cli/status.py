@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,11 +13,12 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from kdzoo.cli import complete
+from kdzoo.cli.cells import duration
 from kdzoo.cli.declare import argument, option
 from kdzoo.cli.lookup import bench_folder, benches, search_hint
 from kdzoo.cli.options import JsonOnly, ResultsFolder
 from kdzoo.cli.output import console, print_json, print_text
-from kdzoo.cli.table import Format, field, metric_column, print_rows, table_parts
+from kdzoo.cli.table import Column, Format, field, metric_column, print_rows, table_parts
 from kdzoo.cli.watch import Part, View, print_parts, watch
 from kdzoo.errors import InputError, raise_if_any
 from kdzoo.files import read_file
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from kdzoo.tasks.task import Metric
 
 WORDS = {"done": "done", "failed": "failed", "damaged": "damaged", "started": "interrupted", "paused": "paused", "new": "to do"}
+CLOCK = "%Y-%m-%dT%H:%M:%SZ"
+"""how moments are written, in UTC"""
 OVER = ("done", "failed", "damaged", "paused")
 ORDER = ("running", "failed", "damaged", "interrupted", "to do", "paused", "done")
 
@@ -53,7 +57,7 @@ def status(
     as_json: JsonOnly = False,
     watching: Watch = False,
 ) -> int:
-    """Show which runs are done, running, failed (and why) and still to do.
+    """Show which runs are done, running, failed (and why) and still to do, and when those that run were last heard of.
 
     A run counts as running while some process holds its lock; interrupted ones resume from their checkpoints when the
     bench is started again. Paused ones were left by a search within a budget, and resume in a bench without one.
@@ -160,6 +164,7 @@ def _row(record: Record, folder: RunFolder) -> dict[str, Any]:
         "phase": record.about.get("phase"),
         "state": state,
         "epoch": f"{_epochs(folder)}/{record.run.recipe.epochs}",
+        "last_heard": _last_heard(folder) if state in ("running", "interrupted") else None,
         f"val_{record.task.headline.name}": record.headline("val"),
         "reason": record.error,
     }
@@ -179,6 +184,19 @@ def is_locked(folder: RunFolder) -> bool:
         with contextlib.suppress(StoreError), folder.lock() as free:  # a folder of somebody else's cannot be asked
             return not free
     return False
+
+
+def _last_heard(folder: RunFolder) -> str:
+    """When a run last gave a sign of life: of training every 50 steps and at an epoch's end, or of a file that was written."""
+    return datetime.fromtimestamp(folder.last_sign_of_life(), UTC).strftime(CLOCK)
+
+
+def _ago(row: Mapping[str, Any]) -> str:
+    """How long ago that was; empty where it says nothing."""
+    if row["last_heard"] is None:
+        return ""
+    then = datetime.strptime(row["last_heard"], CLOCK).replace(tzinfo=UTC)
+    return f"{duration(max((datetime.now(UTC) - then).total_seconds(), 0.0))} ago"
 
 
 def _epochs(folder: RunFolder) -> int:
@@ -211,7 +229,8 @@ def _parts(bench: Mapping[str, Any], shown: Sequence[Mapping[str, Any]], headlin
     parts: list[Part] = []
     if shown:
         first, last = (list(map(field, names)) for names in (("id", "state", "epoch"), ("method", "setting", "seed", "pair")))
-        parts += table_parts(shown, [*first, metric_column("val", headline), *last], screen)  # the most important first
+        heard = [Column("last heard", _ago)] if any(row["last_heard"] for row in shown) else []
+        parts += table_parts(shown, [*first, *heard, metric_column("val", headline), *last], screen)  # the most important first
     parts += [one_line(f"{row['id']}: {row['reason']}") for row in shown if row["reason"]]
     parts += [one_line(f"note: {note}") for note in bench["notes"]]
     if bench["counts"]["failed"]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -176,6 +178,15 @@ class RunFolder:
         """Raises ClaimLost where another worker has taken over the runs that this one claims; called before every write."""
         if self.fence is not None:
             self.fence.check()
+
+    def give_sign_of_life(self) -> None:
+        """Say that this run is being trained: its folder changes, as it does with every file that is made in it."""
+        with contextlib.suppress(OSError):  # no run fails because of it; what is wrong with its folder is told when it is written to
+            os.utime(self.path)
+
+    def last_sign_of_life(self) -> float:
+        """When a run's folder last changed, in seconds since 1970; raises OSError where there is none."""
+        return self.path.stat().st_mtime
 
     def failure(self) -> Failure:
         """Why the run failed, as error.txt tells; without a reason where that is missing or no plain file."""

@@ -19,18 +19,16 @@ from kdzoo.runs.wandb_settings import wandb_settings
 from kdzoo.suite.plan.cohorts import groups_in_lockstep
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.layers import ConfigError, bench_config
-from kdzoo.suite.plan.planned import Plan
+from kdzoo.suite.plan.planned import Plan, PlannedRun
 from kdzoo.suite.plan.sweep import plan as make_plan
 from kdzoo.suite.run.disk_space import note_of_space
 from kdzoo.suite.run.launchers.gpus import visible_gpus
+from kdzoo.suite.run.memory import COHORT_SHARE, note_of_memory
 from kdzoo.suite.run.preflight import preflight
 from kdzoo.suite.run.sharing import problems_of_sharing
 from kdzoo.suite.run.untrained import Untrained
 from kdzoo.training.located import Modules
 from kdzoo.training.run_data import load_dataset, load_transfer_images
-
-COHORT_SHARE = 0.5
-"""the share of the memory that is free at the start which cohorts may hold, all processes together"""
 
 
 @dataclass(frozen=True)
@@ -63,6 +61,7 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
     with collect_problems(problems):
         settings = wandb_settings(config.wandb, os.environ)
     states: dict[str, State] = {}
+    untrained, missing = None, list[PlannedRun]()
     with collect_problems(problems):
         plan = make_plan(config, modules)
         states = states_of(plan)
@@ -76,7 +75,11 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
             plan = replace(plan, notes=(*plan.notes, *notes, *filter(None, (slow, short))))
     if problems or plan is None or device is None:
         raise InputError(*problems)
-    return schedule(config, plan, device, asdict(settings) if settings else None, states)
+    prepared = schedule(config, plan, device, asdict(settings) if settings else None, states)
+    if untrained is None or is_elsewhere(config):  # nothing is left to train, or machines train it whose memory is not known here
+        return prepared
+    note = note_of_memory(plan, missing, prepared.options, prepared.jobs, untrained)
+    return replace(prepared, plan=replace(plan, notes=(*plan.notes, note))) if note is not None else prepared
 
 
 def schedule(config: BenchConfig, plan: Plan, device: str, wandb: dict[str, Any] | None, states: Mapping[str, State]) -> Prepared:

@@ -12,7 +12,7 @@ from typing import Any
 from kdzoo.errors import InputError
 from kdzoo.models.placement import Placement
 from kdzoo.runs.atomic import StoreError, remove_unfinished
-from kdzoo.runs.events import Emit, Event, MemberFailed, Note, Role, RunDone, RunFailed, RunPaused, RunsLocked, TrainingBegun
+from kdzoo.runs.events import Emit, Event, MemberFailed, Note, Role, RunDone, RunFailed, RunPaused, RunsLocked, StepsTaken, TrainingBegun
 from kdzoo.runs.metrics_file import validation_at
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.results import Cost
@@ -68,8 +68,11 @@ def train_runs(
                 if isinstance(event, MemberFailed):
                     reported.add(event.id)
                     report(store.run(event.id), emit)
-                else:
-                    emit(event)
+                    return
+                if isinstance(event, TrainingBegun | StepsTaken):
+                    for run_id in event.ids:
+                        store.run(run_id).give_sign_of_life()
+                emit(event)
 
             try:
                 train_cohort(store, located_runs, options, state, relay, stop)
