@@ -121,9 +121,9 @@ def note_of_memory(plan: Plan, missing: Iterable[PlannedRun], options: WorkerOpt
     if largest is None:
         return None
     needed, planned = largest
-    run = planned.run
+    run, each = planned.run, number_of(processes, "process", "processes")
     return (
         f"{run.student.name} with batches of {run.recipe.batch_size} will take about {size_text(needed)} in training, and "
-        f"{size_text(free)} are free on {options.device} for each of {number_of(processes, 'process', 'processes')}: it may run out of memory; "
+        f"{size_text(free)} are free on {options.device} for each of {each}: it may run out of memory; "
         "take fewer processes (--jobs 1) or a smaller batch (--set recipe.batch_size=...)"
     )
