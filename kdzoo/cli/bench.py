@@ -10,7 +10,7 @@ import typer
 from kdzoo.cli.bench_options import BENCH, read_options, takes_options
 from kdzoo.cli.declare import SWEEP, option
 from kdzoo.cli.dry_run import print_plan
-from kdzoo.cli.notify import notification
+from kdzoo.cli.notify import NOTIFY, kept_command, notification
 from kdzoo.cli.options import Config, RetryFailed, SmallStem
 from kdzoo.cli.output import console
 from kdzoo.cli.training import configure_bench, print_lines, report_failures, train_missing
@@ -38,7 +38,7 @@ def bench(
     notify: Annotated[
         str | None,
         option(
-            "--notify",
+            NOTIFY,
             text="A command to run at the end; KDZOO_STATUS tells it done, failed or interrupted, and KDZOO_BENCH the folder.",
             default="none",
             panel=RUNNING,
@@ -63,10 +63,10 @@ def bench(
     options = read_options(keys, small_stem=small_stem)
     configuration = configure_bench(quick_options(options, config) if quick else options, config)
     if configuration.searches is not None:
-        return train_searches(configuration, command=ctx.obj or "", retry_failed=retry_failed, dry_run=dry_run)
+        return train_searches(configuration, command=kept_command(ctx.obj or ""), retry_failed=retry_failed, dry_run=dry_run)
     if dry_run:
         return print_plan(configuration, retry_failed=retry_failed)
-    return train(configuration, command=ctx.obj or "", retry_failed=retry_failed, notify=notify)
+    return train(configuration, command=kept_command(ctx.obj or ""), retry_failed=retry_failed, notify=notify)
 
 
 def train(config: BenchConfig, *, command: str, retry_failed: bool, notify: str | None = None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,9 +17,21 @@ from kdzoo.suite.plan.jobs import Outcome
 from kdzoo.suite.run.fork import how_it_ended
 from kdzoo.text import first_line
 
+NOTIFY = "--notify"
 PATIENCE_SECONDS = 60.0
 """how long the command may take"""
 Status = Literal["done", "failed", "interrupted"]
+
+
+def kept_command(command: str) -> str:
+    """A command line as a bench's folder keeps it: without the command for its end, which changes no number and may hold a secret."""
+    words, kept = iter(shlex.split(command)), list[str]()
+    for word in words:
+        if word == NOTIFY:
+            next(words, None)
+        elif not word.startswith(f"{NOTIFY}="):
+            kept.append(word)
+    return shlex.join(kept)
 
 
 @dataclass

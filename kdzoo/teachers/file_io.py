@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from kdzoo.errors import InputError
 from kdzoo.runs.atomic import write_bytes
+from kdzoo.runs.predictions import DAMAGE
 from kdzoo.runs.seals import DamagedFile, read_tensors, write_tensors
 from kdzoo.teachers.file import SavedFile
 from kdzoo.teachers.file_faults import FACTS, faults
@@ -33,7 +33,7 @@ def read_saved(path: Path) -> SavedFile:
         raise InputError(f"saved:{path}: no such file")
     try:
         arrays, facts = _read_npz(path) if path.suffix == ".npz" else _read_safetensors(path)
-    except (DamagedFile, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (DamagedFile, *DAMAGE) as error:
         raise InputError(f"saved:{path}: cannot be read: {first_line(error)}") from error
     problems = faults(arrays, facts)
     if problems:
