@@ -682,3 +682,34 @@ def test_what_outputs_lack_is_refused_by_name():
     made = kdzoo.Distiller.from_outputs("at", student=student, teacher=teacher)
     with pytest.raises(kdzoo.InputError, match=r"teacher: expected outputs with Need.STAGES, but Need.STAGES is missing"):
         made(student, logits, TARGETS)
+
+
+def states_of_texts(layers: int, width: int, owner: str) -> kdzoo.Outputs:
+    """Outputs as a transformer of texts gives them: two texts, of five and of three tokens, padded to five."""
+    draw = torch.Generator().manual_seed(layers)
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])[:, :, None]
+    stages = [torch.randn(2, 5, width, generator=draw).mul(mask).requires_grad_(owner == "student") for _ in range(layers)]
+    return kdzoo.Outputs(logits=torch.randn(2, 3, generator=draw), embedding=stages[-1][:, 0], stages=stages, owner=owner)
+
+
+def test_hidden_states_of_texts_are_read_as_transformers_give_them():
+    student, teacher, targets = states_of_texts(2, 6, "student"), states_of_texts(4, 6, "teacher"), torch.tensor([0, 2])
+    losses = kdzoo.Distiller.from_outputs("distilbert", student=student, teacher=teacher)(student, teacher, targets)
+    cosine = torch.nn.CosineEmbeddingLoss()(  # of the eight tokens alone
+        *(states[states.abs().sum(-1) > 0] for states in (student.stages[-1], teacher.stages[-1])), torch.ones(8)
+    )
+    soft = F.kl_div(F.log_softmax(student.logits / 2, 1), F.softmax(teacher.logits / 2, 1), reduction="batchmean") * 4
+    torch.testing.assert_close(losses.parts["distilbert"], 5 * soft + cosine)
+    losses.total.backward()
+    assert student.stages[-1].grad[1, 3:].count_nonzero() == 0
+    patience = kdzoo.Distiller.from_outputs("patientkd", student=student, teacher=teacher)(student, teacher, targets)
+    assert patience.total > 0
+
+
+def test_methods_that_read_maps_of_images_are_refused_for_hidden_states():
+    student, teacher = states_of_texts(2, 6, "student"), states_of_texts(4, 6, "teacher")
+    with pytest.raises(kdzoo.InputError, match="at: reads maps over the height and width of images, but these are networks of texts"):
+        kdzoo.Distiller.from_outputs("at", student=student, teacher=teacher)
+    mixed = student.with_values({Need.STAGES: [student.stages[0], torch.zeros(2, 4, 1, 5)]})
+    with pytest.raises(kdzoo.InputError, match=r"expected maps \(B, C, H, W\), or hidden states of texts \(B, tokens, D\), got"):
+        kdzoo.Distiller.from_outputs("distilbert", student=mixed, teacher=teacher)

@@ -18,6 +18,7 @@ from kdzoo.contract.outputs import Outputs
 from kdzoo.contract.shapes import DataFacts, Shapes, StageShape
 from kdzoo.distiller.losses import Blueprint, MethodLosses, module_kind, validate_epochs
 from kdzoo.distiller.request import missing, refusals
+from kdzoo.distiller.states import has_states, lay_out_states
 from kdzoo.errors import InputError, collect_problems
 from kdzoo.runs.spec import ObjectiveSpec, Pairing
 
@@ -54,8 +55,13 @@ class OutputsDistiller(MethodLosses):
             validate_epochs(epochs)
         if problems:
             raise InputError(*problems)
+        of_texts = has_states(student), teacher is not None and has_states(teacher)
+        student, teacher = lay_out_states(student), None if teacher is None else lay_out_states(teacher)
         tallest = max((stage.shape[2] for outputs in (student, teacher) if outputs is not None for stage in _maps(outputs)), default=1)
-        shapes = shapes_of(student, tallest), None if teacher is None else shapes_of(teacher, tallest)
+        shapes = (
+            shapes_of(student, tallest, sequences=of_texts[0]),
+            None if teacher is None else shapes_of(teacher, tallest, sequences=of_texts[1]),
+        )
         objective = Blueprint(spec, data, pairing, label_smoothing, seed).build(*shapes)
         super().__init__(spec, objective.to(**module_kind(_first(student))), epochs, process_group)
 
@@ -70,8 +76,8 @@ class OutputsDistiller(MethodLosses):
             lacks = need & OF_A_NETWORK & ~(Need.NOTHING if outputs is None else provides(outputs))
             if lacks:
                 raise InputError(f"{role}: expected outputs with {describe(need & OF_A_NETWORK)}, but {describe(lacks)} is missing")
-        constant = None if teacher is None else teacher.map(_constant)
-        return self._losses(student.map(Tensor.contiguous), constant, None, targets, index)
+        constant = None if teacher is None else lay_out_states(teacher).map(_constant)
+        return self._losses(lay_out_states(student).map(Tensor.contiguous), constant, None, targets, index)
 
     def parameter_groups(self, *, lr: float, weight_decay: float = 0.0) -> list[dict[str, Any]]:
         """Groups for an optimiser: the methods' parameters, with the rates and decays that these declare."""
@@ -92,8 +98,11 @@ def provides(outputs: Outputs) -> Need:
     return reduce(or_, (need for need, value in outputs.items() if value is not None), Need.NOTHING)
 
 
-def shapes_of(outputs: Outputs, tallest: int) -> Shapes:
-    """What a network's outputs measure; stages of a quarter of the `tallest` map's height count as reduced by 4."""
+def shapes_of(outputs: Outputs, tallest: int, *, sequences: bool = False) -> Shapes:
+    """What a network's outputs measure; stages of a quarter of the `tallest` map's height count as reduced by 4.
+
+    sequences: whether the stages are hidden states over the tokens of texts.
+    """
     logits, embedding = outputs.get(Need.LOGITS), outputs.get(Need.EMBEDDING)
     classifier = outputs.get(Need.CLASSIFIER)
     return Shapes(
@@ -102,6 +111,7 @@ def shapes_of(outputs: Outputs, tallest: int) -> Shapes:
         stages=tuple(StageShape(m.shape[1], m.shape[2], m.shape[3], tallest / m.shape[2]) for m in _maps(outputs)),
         preact=outputs.get(Need.PREACT) is not None,
         distilled=outputs.get(Need.DISTILLED) is not None,
+        sequences=sequences,
         classifier=None if classifier is None else copy.deepcopy(classifier).requires_grad_(False).eval(),
     )
 
