@@ -13,6 +13,7 @@ from onnx import TensorProto, numpy_helper
 from scipy.stats import entropy
 
 from kdzoo.data.canonical import Raw, make_dataset
+from kdzoo.data.dataset import Subset
 from kdzoo.data.split import split
 from kdzoo.data.views import evaluation_view
 from kdzoo.models.build import build_network
@@ -108,6 +109,19 @@ def test_what_is_said_of_8_bits_is_what_both_graphs_do_on_the_test_images(studen
     words = int8_words(found)
     assert f"| size | {found.size / 1e6:.2f} MB | {found.size_float / 1e6:.2f} MB |" in words
     assert re.search(r"calibrated on 128 training images", words)
+
+
+def first(part: Subset, count: int) -> Subset:
+    return Subset(part.images[:count], part.targets[:count])
+
+
+@pytest.mark.parametrize(("images", "calibrated"), [(5, 5), (16, 16), (88, 80), (160, 128)])
+def test_ranges_come_from_whole_batches_of_training_images(student, graph, tmp_path, images, calibrated):
+    splits = split(student.dataset, DataSpec(name="patches", fingerprint=student.dataset.fingerprint, classes=4, val_fraction=0.0))
+    few = replace(splits, train=first(splits.train, images), test=first(splits.test, 8))
+    found = write_int8(tmp_path / "q.onnx", graph, student, few, pixels=False)
+    assert found.calibrated == calibrated
+    assert onnx.load(tmp_path / "q.onnx").graph.node
 
 
 @pytest.mark.slow

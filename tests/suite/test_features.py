@@ -4,6 +4,8 @@ import dis
 import json
 import math
 import re
+import shutil
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -33,7 +35,10 @@ from kdzoo.models.placement import Placement
 from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.recipe import Augment
 from kdzoo.runs.spec import DataSpec, NetworkSpec
-from kdzoo.suite.distill.unlabelled import Likeness
+from kdzoo.suite.distill import time_limit
+from kdzoo.suite.distill.likeness import Likeness
+from kdzoo.suite.distill.unlabelled import distill_unlabelled
+from kdzoo.suite.distill.wish import Wish
 from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.plan.requests import parse_request
 from kdzoo.suite.plan.settings import settings
@@ -106,13 +111,14 @@ def test_of_many_images_twenty_neighbours_are_compared():
 
 
 def likeness_of(images, queries, neighbours):
-    return Likeness("s", "t", "rkd", images, queries, neighbours, 0.1, 0.5, 0.05, 10, 20, 8)
+    return Likeness("s", "t", "rkd", images, queries, neighbours, 0.1, 0.5, 0.05, 10, 20, 8, 7, 9, 12)
 
 
 def test_the_words_of_a_likeness_name_the_images_that_were_compared():
     assert str(likeness_of(2000, 2000, 20)).startswith("Of the 20 images most alike to each of 2000 held-out ones")
     assert str(likeness_of(3000, 2000, 20)).startswith("Of the 20 images most alike to each of the first 2000 of 3000 held-out ones")
     assert str(likeness_of(6, 6, 1)).startswith("Of the image most alike to each of 6 held-out ones")
+    assert "The time was over after 9 of 12 epochs: the student is that of epoch 7" in str(likeness_of(6, 6, 1))
 
 
 def test_embeddings_apart_by_class_are_above_chance_and_noise_is_not():
@@ -401,16 +407,52 @@ def test_a_flat_folder_becomes_a_backbone_that_its_readme_uses(photos, stripped,
         patch.chdir("small")
         patch.syspath_prepend(".")
         exec(code, names)
-    assert names["embed"]("small/image.jpg" if Path("small/image.jpg").is_file() else "image.jpg").shape == (likeness["width"],)
+        own = names["embed"]("image.jpg")
+    assert own.shape == (likeness["width"],)
+    for how in ("onnx", "hf"):
+        said = kdzoo("export", "small", "--format", how, "-o", how)
+        assert said.status == 0, said.err
+        assert not Path(how, "classes.json").exists()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(how)
+            patch.syspath_prepend(".")
+            (code,) = re.findall(r"```python\n(.*?)```", Path("README.md").read_text(), re.DOTALL)
+            shutil.copy("../small/image.jpg", "image.jpg")
+            exec(code, names)
+            np.testing.assert_allclose(names["embed"]("image.jpg"), own, rtol=1e-4, atol=1e-5)
+    assert "label_names" not in json.loads(Path("hf/config.json").read_text())
+    assert "image-feature-extraction" in Path("hf/README.md").read_text()
+    assert "gives every image an embedding" in Path("hf/README.md").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("train_here")
+def test_where_the_time_is_over_early_the_backbone_is_that_of_its_best_validation_epoch(photos, tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    save_file(timm.create_model("test_efficientnet", num_classes=7).state_dict(), tmp_path / "weights.safetensors")
+    teacher = f"test_efficientnet:{tmp_path / 'weights.safetensors'}@norm=0.5"
+    images, out = f"images:{photos}", tmp_path / "out"
+    wish = Wish(images, teacher, out, student="test_resnet:random", method="embed", image_size=32, seconds=900, format="onnx")
+
+    def epochs() -> list[dict]:
+        return [json.loads(line) for file in out.glob("runs/runs/*/metrics.jsonl") for line in file.read_text().splitlines()]
+
+    monkeypatch.setattr(time_limit, "monotonic", lambda: time.monotonic() + 1000 * (len(epochs()) >= 3))
+    likeness = distill_unlabelled(wish)
+    assert not list(out.glob("runs/runs/*/result.json"))
+    trained = epochs()[: likeness.trained_epochs]
+    assert 3 <= likeness.trained_epochs < likeness.planned_epochs
+    assert likeness.epoch == max(trained, key=lambda line: (line["val"]["neighbours"], -line["epoch"]))["epoch"]
+    assert (out / "onnx" / "student.onnx").is_file()
+    assert f"The time was over after {likeness.trained_epochs} of" in (out / "README.md").read_text()
 
 
 @pytest.mark.usefixtures("photos")
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--format", "onnx"], "format: onnx names a class, and a backbone has none"),
-        (["--time", "1h"], "time: without labels no epochs are counted for a time"),
-        (["--int8", "static"], "int8: quantises an ONNX graph"),
+        (["--format", "onnx", "--int8", "static"], "int8: is judged by the classes that a student names, and a backbone has none"),
+        (["--time", "1h", "--epochs", 3], "time: the number of epochs follows from it"),
         (["--method", "hinton"], "hinton: reads logits"),
         (["--teacher", "test_vit2:random"], "a teacher of features is not trained here"),
     ],

@@ -32,7 +32,7 @@ def seconds_in(text: str) -> float:
 
 
 def settle_epochs(wish: Wish, prepared: Prepared, spent: float, modules: Modules) -> int:
-    """The epochs of both students that fit into a wish's time, settled the first time and kept beside the runs.
+    """The epochs of every student that fit into a wish's time, settled the first time and kept beside the runs.
 
     spent: seconds that have gone already. Raises InputError where not even one epoch fits.
     """
@@ -59,7 +59,8 @@ def epochs_within(prepared: Prepared, seconds: float, modules: Modules) -> int:
         return estimate(replace(prepared, plan=with_epochs(prepared.plan, epochs), states={}), probes)
 
     if (least := seconds_for(1)) > seconds:
-        raise InputError(f"time: too short: the teacher and one epoch of both students take about {least / MARGIN / 60:.1f} minutes")
+        students = "one epoch of both students" if len(prepared.plan.students) > 1 else "one epoch"
+        raise InputError(f"time: too short: the teacher and {students} take about {least / MARGIN / 60:.1f} minutes")
     return bisect_right(range(1, MOST_EPOCHS + 1), seconds, key=seconds_for)
 
 
@@ -72,10 +73,7 @@ def with_epochs(plan: Plan, epochs: int) -> Plan:
     return replace(plan, students=students)
 
 
-OVER = (
-    "time: it is over before the teacher and an epoch of both students have ended, since the machine was slower than estimated; "
-    "the same command resumes"
-)
+OVER = "time: it is over before every student has ended an epoch, since the machine was slower than estimated; the same command resumes"
 FOR_VERDICT = 0.05
 """the share of the time that is left for judging and writing where training has to be stopped"""
 

@@ -94,8 +94,7 @@ def at_best_epoch(prepared: Prepared, method: str, modules: Modules) -> Trained:
     dataset, splits = load_run_data(located[0], prepared.options.image_cache)
     device, parts = torch.device(prepared.options.device), {"test": splits.test}
     recipe = located[0].run.recipe
-    steps = steps_per_epoch(len(splits.train.targets), recipe.batch_size, drop_last=recipe.drop_last)
-    standings = [standing_of(one, steps) for one in located]
+    standings = [standing_of(one, splits) for one in located]
 
     def student(one: LocatedRun, standing: Standing) -> TrainedStudent:
         if standing.weights is None:
@@ -125,16 +124,18 @@ def finished_student(located: LocatedRun, dataset: Dataset, parts: Iterable[str]
     return TrainedStudent(located, network, {name: torch.from_numpy(one.log_probs) for name, one in read.items()})
 
 
-def standing_of(located: LocatedRun, steps: int) -> Standing:
-    """Where a run stands. steps: of an epoch. Raises WorkFailed where it has no weights yet."""
+def standing_of(located: LocatedRun, splits: Splits) -> Standing:
+    """Where a run on these images stands. Raises WorkFailed where it has no weights yet."""
+    recipe = located.run.recipe
     if located.folder.state() == "done":
-        return Standing(None, located.run.recipe.epochs, located.run.recipe.epochs)
+        return Standing(None, recipe.epochs, recipe.epochs)
     try:
         state = read_checkpoint(located.folder, torch.device("cpu"))
     except (FileNotFoundError, DamagedFile) as error:
         raise WorkFailed(OVER) from error
     if state["best"] is None:
         raise WorkFailed(OVER)
+    steps = steps_per_epoch(len(splits.train.targets), recipe.batch_size, drop_last=recipe.drop_last)
     return Standing(state["best"]["state"], state["best"]["epoch"], state["step"] // steps)
 
 

@@ -42,7 +42,8 @@ def training_words(record: Record) -> str:
     """From what, with which method and recipe a student was trained."""
     run, about = record.run, record.about
     setting = setting_text(run, about)
-    how = method_words(record.method) if record.method != NONE else "labels alone, without a teacher"
+    without = "nothing: it is as it started" if record.task.of_features else "labels alone, without a teacher"
+    how = method_words(record.method) if record.method != NONE else without
     teacher = f", taught by `{run.teacher.name}`" if run.teacher is not None else ""
     recipe = code_text(str(about.get("recipe") or "its own"))
     return (
@@ -145,8 +146,13 @@ def limits_words(record: Record) -> str:
     """What the numbers do not say."""
     assert record.result is not None
     n = int(record.result["last"]["test"]["n"])
+    answers = (
+        "It gives every image an embedding, also one unlike all that it was trained on."
+        if record.task.of_features
+        else f"It gives every image one of its {record.run.data.classes} classes, also an image of none of them."
+    )
     return (
-        f"It gives every image one of its {record.run.data.classes} classes, also an image of none of them. Its numbers are of "
+        f"{answers} Its numbers are of "
         f"{number_of(n, 'image')} from the same source as its training images; on others it may do worse, and was not tested. "
         f"They are of one training with seed {record.run.seed}; another seed gives another network."
     )

@@ -49,6 +49,8 @@ def export(
     """
     check_request(how, pixels=pixels, int8=int8)
     student, splits = load_student(folder, image_cache)
+    if student.embeds and int8 is not None:
+        raise InputError(f"{folder.id}: --int8 is judged by the classes that a student names, and a backbone has none; leave it out")
     ensure_writable(out)
     teacher = teacher_of(folder, student) if int8 == "qat" else None
     notes = write_student(student, splits, teacher, card_words(folder), how, out, pixels=pixels, int8=int8)

@@ -27,7 +27,7 @@ from kdzoo.runs.atomic import write_bytes
 from kdzoo.suite.export.reading import Reading
 from kdzoo.suite.export.student import Student
 
-INPUT, OUTPUT = "images", "scores"
+INPUT, SCORES, EMBEDDINGS = "images", "scores", "embeddings"
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 BATCH = 16
 """images of a forward in a check"""
@@ -37,25 +37,34 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Agreement:
-    """A student's scores beside those of what was exported, on test images.
+    """A student's scores, or embeddings, beside those of what was exported, on test images.
 
-    difference: the largest of a score; largest: the largest score in size. same: on how many images both name one class.
+    difference: the largest of a number; largest: the largest number in size. same: on how many images both name one class; None for
+    embeddings.
     """
 
     images: int
-    same: int
+    same: int | None
     difference: float
     largest: float
 
     def __str__(self) -> str:
+        if self.same is None:
+            return (
+                f"on {self.images} test images the largest difference of a number of an embedding is {self.difference:.1e} (the largest "
+                f"number is {self.largest:.3g})"
+            )
         return (
             f"on {self.images} test images the largest difference of a score is {self.difference:.1e} (the largest score is "
             f"{self.largest:.3g}), and {self.same} of {self.images} get the same class"
         )
 
 
-class Scores(nn.Module):
-    """A student's class scores (B, K). pixels: whether its images are uint8 (B, C, H, W), or normalised already."""
+class Answers(nn.Module):
+    """A student's class scores (B, K), or a backbone's embeddings (B, D).
+
+    pixels: whether its images are uint8 (B, C, H, W), or normalised already.
+    """
 
     def __init__(self, student: Student, *, pixels: bool) -> None:
         super().__init__()
@@ -94,12 +103,12 @@ def write_graph(path: Path, student: Student, reading: Reading, metadata: Mappin
     with quietly():
         try:
             program = torch.onnx.export(
-                Scores(student, pixels=pixels).eval(),
+                Answers(student, pixels=pixels).eval(),
                 (example,),
                 dynamo=True,
                 dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}},
                 input_names=[INPUT],
-                output_names=[OUTPUT],
+                output_names=[EMBEDDINGS if student.embeds else SCORES],
                 external_data=False,
                 verbose=False,
             )
@@ -137,14 +146,17 @@ def open_graph(path: Path, threads: int = 1) -> Any:
 
 
 def graph_scores(session: Any, images: NDArray[Any]) -> NDArray[np.float32]:
-    """The class scores (B, K) of a session for a batch of its inputs."""
-    scores: NDArray[np.float32] = session.run([OUTPUT], {INPUT: images})[0]
+    """The class scores (B, K), or embeddings (B, D), of a session for a batch of its inputs."""
+    scores: NDArray[np.float32] = session.run(None, {INPUT: images})[0]
     return scores
 
 
 @torch.no_grad()
 def check_graph(path: Path, student: Student, test: Subset, *, count: int, pixels: bool) -> Agreement:
-    """A student's scores on up to `count` test images beside those of its graph; raises WorkFailed where they differ clearly."""
+    """A student's scores, or embeddings, on up to `count` test images beside those of its graph.
+
+    Raises WorkFailed where they differ clearly.
+    """
     session, differences, largest, same, images = open_graph(path), [0.0], [0.0], 0, 0
     chosen = torch.arange(min(count, len(test.targets)), device=test.images.device)
     for batch in fetch(test.images, torch.split(chosen, BATCH), torch.device("cpu")):
@@ -155,7 +167,7 @@ def check_graph(path: Path, student: Student, test: Subset, *, count: int, pixel
         largest.append(float(np.abs(own).max()))
         same += int((own.argmax(1) == given.argmax(1)).sum())
         images += len(own)
-    found = Agreement(images, same, max(differences), max(largest))
+    found = Agreement(images, None if student.embeds else same, max(differences), max(largest))
     if found.difference > TOLERANCE * max(found.largest, 1.0):
         raise WorkFailed(f"{path.name} is not the student that was trained: {found}")
     return found

@@ -36,7 +36,7 @@ def write_hf(folder: Path, student: Student, words: str) -> None:
     write_json(folder / CONFIG, configuration(student, reading))
     code.copy_modules(folder)
     text = readme(student, reading, hf_usage(student, reading), words)
-    write_bytes(folder / "README.md", f"---\n{yaml.safe_dump(front_matter(), sort_keys=False)}---\n\n{text}".encode())
+    write_bytes(folder / "README.md", f"---\n{yaml.safe_dump(front_matter(student), sort_keys=False)}---\n\n{text}".encode())
 
 
 def configuration(student: Student, reading: Reading) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def configuration(student: Student, reading: Reading) -> dict[str, Any]:
         "architecture": spec.name,
         "num_classes": spec.classes,
         "num_features": int(getattr(model, "num_features", 0)),
-        "label_names": list(student.dataset.classes),
+        **({} if student.embeds else {"label_names": list(student.dataset.classes)}),
         "model_args": {key: value for key, value in options.items() if key != "num_classes"},
         "pretrained_cfg": {
             **{key: own[key] for key in FROM_TIMM if own.get(key) is not None},
@@ -69,25 +69,24 @@ def _by_channel(values: tuple[float, ...], channels: int) -> list[float]:
 
 
 def hf_usage(student: Student, reading: Reading) -> Usage:
-    """Code that builds the network from the folder, and classifies an image file."""
+    """Code that builds the network from the folder, and classifies or embeds an image file."""
     code, own = tensor_code(reading), helpers(student)
+    read_classes = (f'with open("{CONFIG}", encoding="utf-8") as file:', '    classes = json.load(file)["label_names"]')
+    answer = "model(image)[0]" if student.embeds else "classes[int(model(image).argmax())]"
     return Usage(
-        imports=("import json", "", "import timm", "import torch", *own, "", *code.imports),
+        imports=(*(() if student.embeds else ("import json", "")), "import timm", "import torch", *own, "", *code.imports),
         loading=(
             f"model = {timm_creation(student, reading, WEIGHTS)}" if own else 'model = timm.create_model("local-dir:.", pretrained=True)',
             "model.eval()",
-            f'with open("{CONFIG}", encoding="utf-8") as file:',
-            '    classes = json.load(file)["label_names"]',
+            *(() if student.embeds else read_classes),
         ),
-        classifying=(*code.statements, "with torch.no_grad():", "    return classes[int(model(image).argmax())]"),
+        verb="embed" if student.embeds else "classify",
+        statements=(*code.statements, "with torch.no_grad():", f"    return {answer}"),
         needs=(*(["kdzoo"] if own else []), "timm", "torch", "safetensors", "numpy", "Pillow"),
     )
 
 
-def front_matter() -> dict[str, Any]:
+def front_matter(student: Student) -> dict[str, Any]:
     """What the card says of itself to programs."""
-    return {
-        "library_name": "timm",
-        "pipeline_tag": "image-classification",
-        "tags": ["image-classification", "timm", "knowledge-distillation", "kdzoo"],
-    }
+    pipeline = "image-feature-extraction" if student.embeds else "image-classification"
+    return {"library_name": "timm", "pipeline_tag": pipeline, "tags": [pipeline, "timm", "knowledge-distillation", "kdzoo"]}

@@ -83,14 +83,23 @@ def write_int8(out: Path, graph: Path, student: Student, splits: Splits, *, pixe
     onnxruntime cannot quantise it.
     """
     order = torch.randperm(len(splits.train.targets), generator=generator(0, "int8"))
+    calibrated = calibrating(len(order))
     calibration, choice = (
-        list(_inputs(student, splits.train, part, pixels=pixels)) for part in (order[:CALIBRATED], order[CALIBRATED:][:CHOSEN])
+        list(_inputs(student, splits.train, part, pixels=pixels)) for part in (order[:calibrated], order[CALIBRATED:][:CHOSEN])
     )
     best = quantise(graph if tuned is None else tuned.graph, calibration, choice or calibration)
     write_bytes(out, best.content)
     chosen_on = min(CHOSEN, max(len(order) - CALIBRATED, 0))
-    found = measure(out, graph, student, splits.test, best.how, min(CALIBRATED, len(order)), chosen_on, pixels=pixels)
+    found = measure(out, graph, student, splits.test, best.how, calibrated, chosen_on, pixels=pixels)
     return found if tuned is None else replace(found, teacher=tuned.teacher)
+
+
+def calibrating(images: int) -> int:
+    """From how many of so many training images ranges are taken: CALIBRATED at most, and whole batches, or less than one.
+
+    onnxruntime joins the histograms of batches of one size alone.
+    """
+    return min(CALIBRATED, images // BATCH * BATCH or images)
 
 
 def measure(

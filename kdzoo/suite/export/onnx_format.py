@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kdzoo.data.split import Splits
 from kdzoo.runs.atomic import write_bytes
-from kdzoo.suite.export.graph import INPUT, Agreement, check_graph, require_packages, write_graph
+from kdzoo.suite.export.graph import EMBEDDINGS, INPUT, SCORES, Agreement, check_graph, require_packages, write_graph
 from kdzoo.suite.export.int8 import Measured, Tuned, Way, int8_words, write_int8
 from kdzoo.suite.export.qat import Teaching, fine_tune
 from kdzoo.suite.export.reading import Reading, ReadingCode, array_code, pixel_code, reading_of, reading_options
@@ -34,7 +34,7 @@ class OnnxExport:
 def write_onnx(
     folder: Path, student: Student, splits: Splits, words: str, *, pixels: bool, int8: Way | None = None, teacher: Teaching | None = None
 ) -> OnnxExport:
-    """Write student.onnx, classes.json, the modules that read images and README.md into a folder, and compare graph and student.
+    """Write student.onnx, classes.json (but for a backbone), the modules that read images and README.md, and compare graph and student.
 
     pixels: whether the graph takes uint8 pixels and normalises them itself. int8: how student-int8.onnx is made, which the README then
     uses; None where it is not written. teacher: of quantisation-aware training; None for the student in float32 itself. words: what
@@ -51,7 +51,7 @@ def write_onnx(
     code.copy_modules(folder)
     checked = f"ONNX opset {opset}; any number of images in a batch. Compared in onnxruntime with the network in PyTorch: {found}."
     in_int8 = "" if measured is None else f"## In 8 bits\n\n{int8_words(measured)}\n\n"
-    usage = onnx_usage(code, GRAPH if measured is None else GRAPH_INT8)
+    usage = onnx_usage(code, GRAPH if measured is None else GRAPH_INT8, embeds=student.embeds)
     write_bytes(folder / "README.md", readme(student, reading, usage, f"{checked}\n\n{in_int8}{words}").encode())
     return OnnxExport(opset, found, measured)
 
@@ -69,27 +69,33 @@ def _write_int8(folder: Path, student: Student, splits: Splits, way: Way, teache
         return write_int8(folder / GRAPH_INT8, folder / GRAPH, student, splits, pixels=pixels, tuned=found)
 
 
-def onnx_usage(code: ReadingCode, graph: str) -> Usage:
-    """Code that runs a graph in onnxruntime, and classifies an image file."""
+def onnx_usage(code: ReadingCode, graph: str, *, embeds: bool) -> Usage:
+    """Code that runs a graph in onnxruntime, and classifies an image file, or embeds it where the graph is a backbone's."""
+    answer = "embeddings[0]" if embeds else "classes[str(int(scores.argmax()))]"
     return Usage(
-        imports=("import json", "", "import onnxruntime", "", *code.imports),
-        loading=(f'session = onnxruntime.InferenceSession("{graph}", providers=["CPUExecutionProvider"])', *READ_CLASSES),
-        classifying=(
+        imports=(*(() if embeds else ("import json", "")), "import onnxruntime", "", *code.imports),
+        loading=(
+            f'session = onnxruntime.InferenceSession("{graph}", providers=["CPUExecutionProvider"])',
+            *(() if embeds else READ_CLASSES),
+        ),
+        verb="embed" if embeds else "classify",
+        statements=(
             *code.statements,
-            f'(scores,) = session.run(None, {{"{INPUT}": image}})',
-            "return classes[str(int(scores.argmax()))]",
+            f'({EMBEDDINGS if embeds else SCORES},) = session.run(None, {{"{INPUT}": image}})',
+            f"return {answer}",
         ),
         needs=("onnxruntime", "numpy", "Pillow", *(["torch"] if "import torch" in code.imports else [])),
     )
 
 
 def _properties(student: Student, reading: Reading, pixels: bool) -> dict[str, str]:
-    """The metadata of a graph: the student's own, the names of its classes, and, where torch resizes no image, how one is read for it:
-    the arguments of `preprocess.read_image`, or of `preprocess.read_pixels`.
+    """The metadata of a graph: the student's own, the names of its classes where it has some, and how an image is read for it.
+
+    The last is left out where torch resizes the image; it is the arguments of `preprocess.read_image`, or of `preprocess.read_pixels`.
     """
     options = None if reading.enlarges or (reading.resizes and not pixels) else reading_options(reading, normalise=not pixels)
     return {
         **student.metadata,
-        "class_names": json.dumps(list(student.dataset.classes)),
+        **({} if student.embeds else {"class_names": json.dumps(list(student.dataset.classes))}),
         **({"reading": json.dumps(options)} if options is not None else {}),
     }

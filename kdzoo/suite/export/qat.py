@@ -23,7 +23,7 @@ from kdzoo.data.split import Splits
 from kdzoo.errors import InputError, WorkFailed
 from kdzoo.methods.hinton import hinton
 from kdzoo.runs.recipe import Recipe, steps_per_epoch
-from kdzoo.suite.export.graph import INPUT, Scores, quietly
+from kdzoo.suite.export.graph import INPUT, Answers, quietly
 from kdzoo.suite.export.student import Student
 from kdzoo.training.optim import learning_rate, optimizer
 
@@ -55,7 +55,7 @@ def fine_tune(student: Student, splits: Splits, teacher: nn.Module, seed: int = 
     becomes NaN: torchao divides by the scales of batch norm, so that a scale of exactly 0 does.
     """
     tuned = copy.deepcopy(student)
-    scores = Scores(tuned, pixels=False).eval().requires_grad_()
+    scores = Answers(tuned, pixels=False).eval().requires_grad_()
     plan = EpochPlan(splits, student.recipe, seed, 0, Pass.FIRST)
     example, _ = _batch(plan, torch.arange(2), tuned)
     with quietly():
@@ -68,7 +68,7 @@ def fine_tune(student: Student, splits: Splits, teacher: nn.Module, seed: int = 
     return replace(tuned, network=tuned.network.requires_grad_(False))
 
 
-def _with_rounding(scores: Scores, example: Tensor) -> nn.Module:
+def _with_rounding(scores: Answers, example: Tensor) -> nn.Module:
     """The graph of a network with fake quantisation at every weight and activation that 8 bits will have.
 
     Activations are uint8, weights int8 by channel, as `quantise` has them. torchao's own configuration sets a floor under scales
@@ -146,7 +146,7 @@ def _batch(plan: EpochPlan, positions: Tensor, student: Student) -> tuple[Tensor
         return student.body.normalise(view), view
 
 
-def _take_weights(scores: Scores, trained: Mapping[str, nn.Parameter]) -> None:
+def _take_weights(scores: Answers, trained: Mapping[str, nn.Parameter]) -> None:
     """Give a network the weights of its graph, which bear the same names; those that the graph does not read stay."""
     with torch.no_grad():
         for name, parameter in scores.named_parameters(remove_duplicate=False):

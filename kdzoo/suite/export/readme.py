@@ -1,4 +1,4 @@
-"""The README beside an exported network: what it is, code that classifies an image file, and what it came to."""
+"""The README beside an exported network: what it is, code that classifies or embeds an image file, and what it came to."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from kdzoo.suite.export.reading import Reading, listed
 from kdzoo.suite.export.student import Student
 
-TEMPLATE = """# A small network
+TEMPLATE = """# {title}
 
-`{name}` for {count} classes, {origin}. It needs {needs}.
+{what}, {origin}. It needs {needs}.
 
 ```python
 {code}
@@ -19,20 +19,22 @@ TEMPLATE = """# A small network
 
 @dataclass(frozen=True)
 class Usage:
-    """Code that uses an exported network: imports, statements that load it, and the statements of a function that classifies the
-    image file at `path`. needs: the packages that it takes.
+    """Code that uses an exported network: imports, statements that load it, and a function of the image file at `path`.
+
+    verb: the function's name, `classify` or `embed`; statements: its body. needs: the packages that it takes.
     """
 
     imports: tuple[str, ...]
     loading: tuple[str, ...]
-    classifying: tuple[str, ...]
+    verb: str
+    statements: tuple[str, ...]
     needs: tuple[str, ...]
 
     @property
     def code(self) -> str:
-        """The whole script, which classifies image.jpg."""
-        function = ("def classify(path):", *(f"    {line}" for line in self.classifying))
-        return "\n".join([*self.imports, "", *self.loading, "", "", *function, "", "", 'print(classify("image.jpg"))'])
+        """The whole script, which classifies or embeds image.jpg."""
+        function = (f"def {self.verb}(path):", *(f"    {line}" for line in self.statements))
+        return "\n".join([*self.imports, "", *self.loading, "", "", *function, "", "", f'print({self.verb}("image.jpg"))'])
 
 
 READ_CLASSES = ('with open("classes.json", encoding="utf-8") as file:', "    classes = json.load(file)")
@@ -41,8 +43,13 @@ READ_CLASSES = ('with open("classes.json", encoding="utf-8") as file:', "    cla
 
 def readme(student: Student, reading: Reading, usage: Usage, words: str) -> str:
     """A README in Markdown. words: what is said of the network below the code."""
-    name, count = student.spec.name, len(student.dataset.classes)
-    heading = TEMPLATE.format(name=name, count=count, origin=student.origin, needs=listed(usage.needs), code=usage.code)
+    name = f"`{student.spec.name}`"
+    title, what = (
+        ("A small backbone", f"{name} without a classifier, which gives an embedding of an image")
+        if student.embeds
+        else ("A small network", f"{name} for {len(student.dataset.classes)} classes")
+    )
+    heading = TEMPLATE.format(title=title, what=what, origin=student.origin, needs=listed(usage.needs), code=usage.code)
     return "\n".join([heading, *([f"{arrays_words(student, reading)}\n"] if not student.from_files else []), f"{words}\n"])
 
 

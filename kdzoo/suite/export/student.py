@@ -45,6 +45,11 @@ class Student:
     from_files: bool
 
     @property
+    def embeds(self) -> bool:
+        """Whether it is a backbone, which gives embeddings instead of class scores."""
+        return self.dataset.task.of_features
+
+    @property
     def body(self) -> Network:
         """The student's network, without what its method adds to it."""
         body = self.network.network if isinstance(self.network, Deployed) else self.network
@@ -55,15 +60,10 @@ class Student:
 def load_student(folder: RunFolder, image_cache: int | None = None) -> tuple[Student, Splits]:
     """The student of a finished run, and the images of its data (`read_student`).
 
-    Raises InputError too for one that no export can hold, which reads image files and names one class.
+    Raises InputError too for one that no export can hold, which reads image files and names one class or gives one embedding.
     """
     student, splits = read_student(folder, image_cache)
-    dataset, name = student.dataset, student.spec.name
-    if dataset.task.of_features:
-        raise InputError(
-            f"{folder.id}: a backbone without classes, and an export names a class; timm loads its weights as they are: "
-            f"timm.create_model({name!r}, num_classes=0, checkpoint_path={str(folder.student)!r})"
-        )
+    dataset = student.dataset
     if dataset.holds_maps or dataset.holds_texts or dataset.task.several:
         of_samples = f"{dataset.samples_in_words}, which no image file holds"
         what = of_samples if dataset.holds_maps or dataset.holds_texts else f"several columns of targets, {dataset.task.name}"

@@ -20,7 +20,7 @@ WEIGHTS = "student.safetensors"
 
 
 def write_timm(folder: Path, student: Student, words: str) -> None:
-    """Write student.safetensors, classes.json, the modules that read images and README.md into a folder.
+    """Write student.safetensors, classes.json (but for a backbone), the modules that read images and README.md into a folder.
 
     words: what the README says of the network, in Markdown. Raises InputError for a student that timm cannot load, and StoreError
     where a file cannot be written.
@@ -36,7 +36,9 @@ def write_timm(folder: Path, student: Student, words: str) -> None:
 
 
 def write_classes(folder: Path, student: Student) -> None:
-    """Write classes.json: the names of the classes by number."""
+    """Write classes.json: the names of the classes by number; nothing for a backbone."""
+    if student.embeds:
+        return
     write_json(folder / "classes.json", {str(i): name for i, name in enumerate(student.dataset.classes)})
 
 
@@ -58,32 +60,27 @@ def helpers(student: Student) -> list[str]:
 
 
 def timm_usage(student: Student, reading: Reading) -> Usage:
-    """Code that loads a student's weights into timm's network, and classifies an image file."""
+    """Code that loads a student's weights into timm's network, and classifies or embeds an image file."""
     code, own = tensor_code(reading), helpers(student)
     small = student.spec.stem == "small"
-    imports = ["import json", "", "import timm", "import torch", *(["from safetensors.torch import load_file"] if small else []), *own, ""]
+    imports = [
+        *(() if student.embeds else ("import json", "")),
+        "import timm",
+        "import torch",
+        *(["from safetensors.torch import load_file"] if small else []),
+        *own,
+        "",
+    ]
     loading = [f"model = {timm_creation(student, reading, None if small else WEIGHTS)}"]
     if small:
         loading += [f"small_stem(model, {json.dumps(student.spec.name)})", f"model.load_state_dict(load_file({json.dumps(WEIGHTS)}))"]
+    answer = "model(image)[0]" if student.embeds else "classes[str(int(model(image).argmax()))]"
     return Usage(
         imports=(*imports, *code.imports),
-        loading=(*loading, "model.eval()", *READ_CLASSES),
-        classifying=(*code.statements, "with torch.no_grad():", "    return classes[str(int(model(image).argmax()))]"),
+        loading=(*loading, "model.eval()", *(() if student.embeds else READ_CLASSES)),
+        verb="embed" if student.embeds else "classify",
+        statements=(*code.statements, "with torch.no_grad():", f"    return {answer}"),
         needs=(*(["kdzoo"] if own else []), "timm", "torch", "safetensors", "numpy", "Pillow"),
-    )
-
-
-def embedding_usage(student: Student, reading: Reading) -> str:
-    """Code that loads a backbone's weights into timm's network, and prints the embedding of image.jpg."""
-    code, own = tensor_code(reading), helpers(student)
-    small = student.spec.stem == "small"
-    lines = ["import timm", "import torch", *(["from safetensors.torch import load_file"] if small else []), *own, "", *code.imports, ""]
-    lines.append(f"model = {timm_creation(student, reading, None if small else WEIGHTS)}")
-    if small:
-        lines += [f"small_stem(model, {json.dumps(student.spec.name)})", f"model.load_state_dict(load_file({json.dumps(WEIGHTS)}))"]
-    body = [*code.statements, "with torch.no_grad():", "    return model(image)[0]"]
-    return "\n".join(
-        [*lines, "model.eval()", "", "", "def embed(path):", *(f"    {line}" for line in body), "", "", 'print(embed("image.jpg"))']
     )
 
 
