@@ -15,6 +15,7 @@ from kdzoo.suite.page.chart_kind import ChartKind
 from kdzoo.suite.page.kinds import KINDS, charts_of
 from kdzoo.suite.page.plot import specification, write_plot
 from kdzoo.suite.page.tables import tables_of
+from kdzoo.suite.report.runs_table import runs_frame
 
 DIGITS = Path(__file__).resolve().parent.parent.parent / "results" / "digits"
 SVG = "{http://www.w3.org/2000/svg}"
@@ -132,7 +133,7 @@ def test_accuracy_is_set_against_the_shortest_time_that_any_run_of_a_student_mea
         timed(tmp_path / "b", "resnet20", seed + 3, 0.90, large)
     tables = tables_of(tmp_path / "b")
     assert sorted(tables.board["student_milliseconds"].dropna()) == [1.0, 4.0]
-    assert sorted(tables.runs["student_milliseconds"]) == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    assert sorted(runs_frame(tables.bench)["student_milliseconds"]) == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
     of_time = tables.pareto[tables.pareto["cost"].str.startswith("milliseconds")]
     assert list(of_time["value"]) == [1.0, 4.0]
     assert of_time["test_top1"].tolist() == pytest.approx([0.8, 0.9])
@@ -146,7 +147,7 @@ def test_times_of_two_machines_are_not_compared_and_a_bench_without_times_has_no
     timed(tmp_path / "two", "resnet20", 1, 0.90, 1.0, cpu="another")
     tables = tables_of(tmp_path / "two")
     assert "student_milliseconds" not in tables.board
-    assert list(tables.runs["student_milliseconds"].sort_values()) == [1.0, 2.0]
+    assert list(runs_frame(tables.bench)["student_milliseconds"].sort_values()) == [1.0, 2.0]
     assert not tables.pareto["cost"].str.startswith("milliseconds").any()
     earlier = tables_of(DIGITS)
     assert "student_milliseconds" not in {*earlier.board, *earlier.runs}

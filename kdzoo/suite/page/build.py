@@ -24,6 +24,7 @@ from kdzoo.suite.page.tables import BenchTables, tables_of
 from kdzoo.suite.report.compare import compare
 from kdzoo.suite.report.comparison_text import comparison_sections
 from kdzoo.suite.report.footnotes import footnotes
+from kdzoo.suite.report.runs_table import runs_frame
 from kdzoo.suite.report.sections import sections
 from kdzoo.text import number_of
 from kdzoo.version import VERSION
@@ -115,12 +116,12 @@ def _under(anchor: str, chart: Chart) -> Chart:
 
 def _listed_runs(tables: BenchTables) -> tuple[pd.DataFrame, str]:
     """The rows of runs.csv that the page has, and which they are, in words."""
-    runs = tables.runs
-    if len(runs) <= MOST_RUNS:
-        return runs, f"All {number_of(len(runs), 'run')}, as in runs.csv"
+    count = len(tables.bench.records)
+    if count <= MOST_RUNS:
+        return runs_frame(tables.bench), f"All {number_of(count, 'run')}, as in runs.csv"
     chosen = {record.id for block in tables.bench.blocks for standing in block.standings for record in standing.candidate.records}
-    listed = runs[runs["id"].isin(chosen)].head(MOST_RUNS)
-    return listed, f"{number_of(len(listed), 'run')} of chosen settings and controls, of {len(runs):,} in runs.csv"
+    listed = runs_frame(tables.bench, chosen).head(MOST_RUNS)
+    return listed, f"{number_of(len(listed), 'run')} of chosen settings and controls, of {count:,} in runs.csv"
 
 
 def _comparison(folders: Sequence[Path]) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from kdzoo.suite.page.frames.reliability import reliability_frame
 from kdzoo.suite.page.frames.sweeps import sweep_frame
 from kdzoo.suite.report.bench import BenchRecords, read_bench
 from kdzoo.suite.report.leaderboard import leaderboard_frame
-from kdzoo.suite.report.runs_table import runs_frame
 from kdzoo.tasks.task import Metric
 
 
@@ -38,10 +37,6 @@ class BenchTables:
     @cached_property
     def board(self) -> pd.DataFrame:
         return leaderboard_frame(self.bench)
-
-    @cached_property
-    def runs(self) -> pd.DataFrame:
-        return runs_frame(self.bench)
 
     @cached_property
     def sweeps(self) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from kdzoo.runs.flatten import flatten
 from kdzoo.runs.recipe import Recipe
 from kdzoo.suite.report.bench import BenchRecords
 from kdzoo.suite.report.budget_words import EVERY_SETTING, search_words
-from kdzoo.suite.report.records import taught_on
+from kdzoo.suite.report.records import Record, taught_on
 
 
 def protocol_of(bench: BenchRecords) -> dict[str, frozenset[str]]:
@@ -19,23 +19,36 @@ def protocol_of(bench: BenchRecords) -> dict[str, frozenset[str]]:
     Nested parts have names such as `student.stem`, so that a warning names what differs and nothing that is equal.
     """
     values_of: dict[str, set[str]] = {}
-    for record in bench.records:
-        run = record.run.model_dump(mode="json")
-        data = {key: value for key, value in run["data"].items() if key != "transfer"}
-        whole = {"data": data, "recipe": dict.fromkeys(Recipe.model_fields) | run["recipe"]}
-        parts = flatten(whole)
-        parts |= {"transfer set": taught_on(record) or "all training images"}
-        parts |= {"engine": run["engine"], "phase": record.place.phase, "recipe": record.place.recipe}
-        parts |= {f"version of {term['method']}": term["version"] for term in run["objective"]["terms"]}
-        parts |= flatten({part: run[part] for part in ("student", "teacher") if run[part]})
-        if record.result:
-            environment = record.result["environment"]
-            parts |= {key: environment[key] for key in ("device", "threads", "torch") if key in environment}
-        for key, value in parts.items():
+    for record in {_compared(record): record for record in bench.records}.values():
+        for key, value in _parts(record).items():
             values_of.setdefault(key, set()).add(value_text(value))
     values_of["search"] = {search_words(block.searched) or EVERY_SETTING for block in bench.blocks} or {EVERY_SETTING}
     values_of["seeds"] = {str(sorted({record.run.seed for record in bench.records}))}
     return {key: frozenset(values) for key, values in values_of.items()}
+
+
+def _compared(record: Record) -> tuple[object, ...]:
+    """Equal for runs that are equal in all that has to be: most of a bench's are, and are spelled out once."""
+    written = (record.canonical.get(part) for part in ("data", "recipe", "student", "teacher", "engine"))
+    versions = tuple((term.method, term.version) for term in record.run.objective.terms)
+    return (*written, versions, taught_on(record), record.place.phase, record.place.recipe, tuple(_machine(record).items()))
+
+
+def _parts(record: Record) -> dict[str, Any]:
+    run = record.run.model_dump(mode="json")
+    data = {key: value for key, value in run["data"].items() if key != "transfer"}
+    parts = flatten({"data": data, "recipe": dict.fromkeys(Recipe.model_fields) | run["recipe"]})
+    parts |= {"transfer set": taught_on(record) or "all training images"}
+    parts |= {"engine": run["engine"], "phase": record.place.phase, "recipe": record.place.recipe}
+    parts |= {f"version of {term['method']}": term["version"] for term in run["objective"]["terms"]}
+    parts |= flatten({part: run[part] for part in ("student", "teacher") if run[part]})
+    return parts | _machine(record)
+
+
+def _machine(record: Record) -> dict[str, Any]:
+    """Where a finished run was trained, as far as numbers depend on it."""
+    environment = record.result["environment"] if record.result else {}
+    return {key: environment[key] for key in ("device", "threads", "torch") if key in environment}
 
 
 def value_text(value: Any) -> str:

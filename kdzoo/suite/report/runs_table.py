@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Container
 from typing import Any
 
 import pandas as pd
@@ -24,12 +25,13 @@ COSTS = (
 SETTING = ("temperature", "alpha", "weight", "coefficient", "dose", "others")
 
 
-def runs_frame(bench: BenchRecords) -> pd.DataFrame:
+def runs_frame(bench: BenchRecords, only: Container[str] | None = None) -> pd.DataFrame:
     """A row a run, in the order of pair, phase, method, setting and seed. Accuracies are shares.
 
-    student_milliseconds is there only where a run measured it.
+    only: the ids of the runs that have a row; None for all. student_milliseconds is there only where one of these measured it.
     """
-    records = sorted(bench.records, key=lambda r: (r.place[:-1], r.method, r.setting_key, r.run.seed, r.id))
+    rowed = bench.records if only is None else [record for record in bench.records if record.id in only]
+    records = sorted(rowed, key=lambda r: (r.place[:-1], r.method, r.setting_key, r.run.seed, r.id))
     recipes = {record.id: block.recipe for block in reversed(bench.blocks) for record in block.records}
     rows = [_run_row(r, recipes.get(r.id, r.place.recipe), bench.task) for r in records]
     columns = [name for name in _run_row(None, None, bench.task) if name != LATENCY or any(row[LATENCY] is not None for row in rows)]
