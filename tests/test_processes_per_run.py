@@ -1,13 +1,20 @@
 """Runs that two processes train together, each on half of every batch, come to the weights of one process up to rounding."""
 
 import json
+import os
+import signal
+import subprocess
 import sys
+import time
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from test_training import planned
+from torch.nn.parallel import DistributedDataParallel
 from warm_python import run_warm
 
 from kdzoo.errors import InputError
@@ -17,10 +24,12 @@ from kdzoo.runs.recipe import Recipe
 from kdzoo.runs.spec import DataSpec, NetworkSpec, ObjectiveSpec, Run
 from kdzoo.runs.store import Store
 from kdzoo.suite.plan.planned import Plan
+from kdzoo.suite.run.channel import PROCESSES_BROKEN
 from kdzoo.suite.run.launchers.gpus import VISIBLE, environment_of
 from kdzoo.suite.run.sharing import problems_of_sharing, refuse_sharing
 from kdzoo.suite.run.train_runs import train_runs
 from kdzoo.suite.run.worker_state import WorkerState
+from kdzoo.training.processes import buffers_as_they_are
 from kdzoo.training.train import Stopped
 
 TOLERANCE = 1e-4
@@ -33,14 +42,17 @@ def _alone(tmp_path, monkeypatch):
     torch.set_num_threads(1)
 
 
-def train_with(made: Plan, processes: int, stop_after: int | None = None) -> list[str]:
-    """Train a plan's students in this process and its followers, until it has asked so often whether to stop; the ids that are done."""
+def train_with(made: Plan, processes: int, stop_after: int | None = None, until: int | None = None) -> list[str]:
+    """Train a plan's students in this process and its followers, until it has asked so often whether to stop; the ids that are done.
+
+    until: the epoch after which they are paused.
+    """
     state, done, asked = WorkerState(), [], iter(range(10**6))
     try:
         train_runs(
             made.store,
             [p.run.id for p in made.students],
-            WorkerOptions(processes_per_run=processes),
+            WorkerOptions(processes_per_run=processes, until=until),
             state,
             lambda event: done.append(event.id) if isinstance(event, RunDone) else None,
             lambda: stop_after is not None and next(asked) >= stop_after,
@@ -89,6 +101,74 @@ def test_mixed_images_and_a_stop_in_the_middle_change_nothing(tmp_path):
     train_with(two, 2)
     for run_id in [p.run.id for p in one.students]:
         assert difference(two.store.run(run_id).student, one.store.run(run_id).student) < TOLERANCE
+
+
+@pytest.mark.slow
+def test_runs_that_two_processes_pause_go_on_to_the_same_weights(tmp_path):
+    longer = {**SMALL, "methods": "hinton,rkd", "epochs": 2}
+    one, two = planned(tmp_path / "one", **longer), planned(tmp_path / "two", **longer)
+    train_with(one, 2)
+    assert train_with(two, 2, until=1) == []
+    assert {two.store.run(p.run.id).paused_after() for p in two.students} == {1}
+    train_with(two, 2)
+    for run_id in [p.run.id for p in one.students]:
+        assert difference(two.store.run(run_id).student, one.store.run(run_id).student) == 0
+
+
+class EarlierDDP(torch.nn.Module):
+    """The parameters of torch 2.9's DistributedDataParallel that matter here."""
+
+    def __init__(self, module, broadcast_buffers=True, find_unused_parameters=False):
+        super().__init__()
+
+
+@pytest.fixture
+def group_of_one(tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+def test_no_buffer_is_copied_in_a_forward_and_no_version_of_torch_warns(group_of_one):
+    assert buffers_as_they_are(EarlierDDP) == {"broadcast_buffers": False}
+    module = torch.nn.BatchNorm1d(3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        sharded = DistributedDataParallel(module, **buffers_as_they_are(DistributedDataParallel))
+    assert not sharded.will_sync_module_buffers()
+
+
+LEADER = """
+import sys
+from kdzoo.suite.run.followers import Followers
+Followers(2, "cpu", ())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dead", ["leader", "follower"])
+def test_who_dies_in_the_rendezvous_leaves_no_folder_behind(tmp_path, dead):
+    """Killed as soon as the folder is there: the follower is importing torch, and the leader waits for it."""
+    leader = subprocess.Popen([sys.executable, "-c", LEADER], env={**os.environ, "TMPDIR": str(tmp_path)}, stderr=subprocess.PIPE)
+    children = Path(f"/proc/{leader.pid}/task/{leader.pid}/children")
+
+    def follower() -> int | None:
+        """The follower by its process number, once it reads its pipe: as a program of its own and not the copy of its leader."""
+        found = children.read_text().split()
+        return int(found[0]) if found and b"follower" in Path(f"/proc/{found[0]}/cmdline").read_bytes() else None
+
+    wait_for(lambda: list(tmp_path.glob("kdzoo-processes-*")) and follower())
+    os.kill(leader.pid if dead == "leader" else follower(), signal.SIGKILL)
+    wait_for(lambda: not list(tmp_path.glob("kdzoo-processes-*")))
+    _, said = leader.communicate(timeout=60)
+    assert leader.returncode == (-signal.SIGKILL if dead == "leader" else PROCESSES_BROKEN), said.decode()
+
+
+def wait_for(there: Callable[[], object], seconds: float = 120.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not there():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 BREAKING = """

@@ -6,6 +6,7 @@ joint batch, and DDP takes the mean of the gradients. Layers that draw, such as 
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +72,16 @@ class Processes:
 
     def wrap(self, member: Member) -> DistributedDataParallel:
         """A member's forward and losses, the mean of whose gradients all processes take in the backward."""
-        return DistributedDataParallel(_Losses(member, self), find_unused_parameters=True, broadcast_buffers=False)
+        return DistributedDataParallel(_Losses(member, self), find_unused_parameters=True, **buffers_as_they_are(DistributedDataParallel))
+
+
+def buffers_as_they_are(ddp: type[nn.Module]) -> dict[str, Any]:
+    """The option of DDP by which no buffer is copied between processes in a forward: they are the same in all anyway.
+
+    Later versions of torch call it by another name, and copy buffers once at the start.
+    """
+    known = inspect.signature(ddp).parameters
+    return {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
 
 
 class _Losses(nn.Module):

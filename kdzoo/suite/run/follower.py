@@ -17,7 +17,7 @@ from kdzoo.contract.plugins import load_plugins
 from kdzoo.models.placement import Placement
 from kdzoo.runs.events import Event
 from kdzoo.suite.run.accelerators import attach_accelerators
-from kdzoo.suite.run.followers import FollowerTask, join_processes, share_task
+from kdzoo.suite.run.followers import FollowerTask, join_processes, leave, share_task
 from kdzoo.suite.run.worker_state import WorkerState
 from kdzoo.training.checkpoint import restore
 from kdzoo.training.cohort import Cohort
@@ -34,7 +34,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if hasattr(signal, "SIGUSR2"):
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-    threading.Thread(target=_end_with_leader, daemon=True).start()
+    threading.Thread(target=_end_with_leader, args=(Path(rendezvous),), daemon=True).start()
     load_plugins(plugins)
     processes, state = join_processes(int(rank), int(count), Path(rendezvous), device), WorkerState()
     try:
@@ -72,8 +72,9 @@ def _ignore(event: Event) -> None:
     """What happens is the leader's to tell."""
 
 
-def _end_with_leader() -> None:
+def _end_with_leader(rendezvous: Path) -> None:
     sys.stdin.buffer.read()
+    leave(rendezvous)  # a leader that was killed has removed nothing
     os._exit(0)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -54,6 +55,11 @@ def join_processes(rank: int, count: int, rendezvous: Path, device: str) -> Proc
     return Processes(Shard(rank, count), control)
 
 
+def leave(rendezvous: Path) -> None:
+    """Remove the folder of a rendezvous, which is still there where a process ends before all have met."""
+    shutil.rmtree(rendezvous.parent, ignore_errors=True)
+
+
 def share_task(task: FollowerTask | None, processes: Processes) -> FollowerTask | None:
     """The leader's next task, in all processes; None for the end."""
     tasks: list[Any] = [task]
@@ -69,7 +75,7 @@ class Followers:
         self._closing = False
         gpus = os.environ.get(VISIBLE, "").split(",")
         with tempfile.TemporaryDirectory(prefix="kdzoo-processes-") as folder:
-            rendezvous = Path(folder) / "rendezvous"
+            self._rendezvous = rendezvous = Path(folder) / "rendezvous"
             command = [sys.executable, "-m", "kdzoo.suite.run.follower"]
             self._started = [
                 subprocess.Popen(
@@ -103,4 +109,5 @@ class Followers:
         code = process.wait()
         if not self._closing:
             print(f"a process that trains with this worker ended with status {code}; the worker ends", file=sys.stderr, flush=True)
+            leave(self._rendezvous)
             os._exit(PROCESSES_BROKEN)
