@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -41,6 +43,10 @@ CLOCK = "%Y-%m-%dT%H:%M:%SZ"
 OVER = ("done", "failed", "damaged", "paused")
 ORDER = ("running", "failed", "damaged", "interrupted", "to do", "paused", "done")
 
+PLANNING_SECONDS = 60.0
+"""how long a bench that is watched may take until it has a folder"""
+WAIT_SECONDS = 0.5
+"""between two looks for it"""
 
 Watch = Annotated[
     bool,
@@ -71,6 +77,8 @@ def status(
     raise_if_any(["watch: not together with --json" if watching and as_json else None])
     screen = console()
     if watching:
+        if bench is not None:
+            _await_bench(bench, results)
         watch(lambda: _benches_view(results, screen) if bench is None else _bench_view(bench_folder(bench, results), screen), screen)
     elif bench is None:
         rows = _bench_rows(results)
@@ -86,6 +94,24 @@ def status(
         shown = [*current["teachers"], *_not_done(current)]
         print_parts([_summary(current), *_parts(current, shown, records.task.headline, screen)], screen)
     return 0
+
+
+def _await_bench(name: str, results: Path) -> None:
+    """Wait for a bench whose command has just been given, and which is planned before it has a folder.
+
+    Raises InputError where none comes, and at once for a folder of several.
+    """
+    deadline = time.monotonic() + PLANNING_SECONDS
+    for attempt in itertools.count():
+        try:
+            bench_folder(name, results)
+            return
+        except InputError:
+            if time.monotonic() > deadline or benches(Path(name)):
+                raise
+        if attempt == 0:
+            print_text(f"{name}: no such bench yet below {results}; waiting {PLANNING_SECONDS:.0f} seconds for one to be planned")
+        time.sleep(WAIT_SECONDS)
 
 
 def _read_bench(folder: Path) -> BenchRecords:

@@ -15,6 +15,7 @@ import pytest
 from moments import assert_undisturbed, bench, ended, runs
 from processes import members_of_group, running_in
 
+from kdzoo.files import PACKAGE
 from kdzoo.runs.store import Store
 
 
@@ -126,3 +127,13 @@ def test_three_drivers_on_one_folder_train_every_run_once(folder: Path, calm: Pa
     assert finished == ["odd"], "one of the three trained it"
     assert [pid for driver in drivers for pid in members_of_group(driver.pid)] == []
     assert len(runs(folder)) == 4
+
+
+@pytest.mark.slow
+def test_kdzoo_itself_that_is_updated_meanwhile_is_told_in_a_line(folder: Path, tmp_path: Path) -> None:
+    """A copy of it, of which a file becomes another before a new worker is started."""
+    shutil.copytree(PACKAGE, tmp_path / "site/kdzoo", ignore=shutil.ignore_patterns("__pycache__"))
+    environment = {"PYTHONPATH": str(tmp_path / "site")}
+    output = ended(bench(folder, moment="worker step 2 4 update-kill", environment=environment, popen=subprocess.Popen))
+    assert output.count("kdzoo's own files have changed since this bench began") == 1
+    assert "run the same command again" in output

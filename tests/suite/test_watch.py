@@ -48,6 +48,23 @@ def test_in_a_pipe_every_change_is_a_line_and_the_end_is_the_whole_status(bench)
     assert (watching.returncode, rest) == (0, "b: 2 done\n")
 
 
+def test_a_bench_that_has_no_folder_yet_is_waited_for(bench, place, kdzoo, monkeypatch):
+    bench()
+    (place / "results" / "b").rename(place / "planned")
+    with subprocess.Popen(COMMAND, stdout=subprocess.PIPE, text=True) as watching:
+        assert select.select([watching.stdout], [], [], SECONDS)[0], "it shows nothing"
+        assert watching.stdout.readline() == "b: no such bench yet below results; waiting 60 seconds for one to be planned\n"
+        (place / "planned").rename(place / "results" / "b")
+        rest, _ = watching.communicate(timeout=SECONDS)
+    assert (watching.returncode, rest) == (0, "b: 2 done\n")
+    monkeypatch.setattr(status, "PLANNING_SECONDS", 0.0)
+    refused = kdzoo("status", "bb", "--watch")
+    assert refused.status == 2
+    assert "did you mean b" in refused.err or "unknown 'bb'" in refused.err
+    many = kdzoo("status", "results", "--watch")
+    assert (many.status, "is a folder of benches" in many.err) == (2, True)
+
+
 def test_a_terminal_shows_it_in_place(bench):
     terminal, side = pty.openpty()
     with subprocess.Popen(COMMAND, stdout=side, stderr=side, env={**os.environ, "TERM": "xterm", "COLUMNS": "120"}) as watching:

@@ -84,6 +84,11 @@ def _code() -> str:
     return _digest([f"{file.relative_to(root)} {hashlib.sha256(file.read_bytes()).hexdigest()}" for file in files])
 
 
+def code_stamp() -> str:
+    """What changes when somebody edits or updates kdzoo: sizes and times of its own files, without reading them."""
+    return _digest(f"{file.relative_to(PACKAGE)} {stamp(file)}" for file in sorted(PACKAGE.rglob("*.py")))
+
+
 def _packages() -> dict[str, Any]:
     return {name: importlib.metadata.version(name) for name in PACKAGES}
 

@@ -17,6 +17,7 @@ from typing import Self
 from kdzoo.runs.events import JobEnded, Note, WorkerDied, WorkerReady, of_worker
 from kdzoo.suite.plan.jobs import Job
 from kdzoo.suite.run.channel import CHANNEL_LOST, FORKED, PROCESSES_BROKEN
+from kdzoo.suite.run.finished import code_stamp
 from kdzoo.suite.run.fork import how_it_ended
 from kdzoo.suite.run.job_queue import JobQueue
 from kdzoo.suite.run.launchers.gpus import environment_of, first_gpu
@@ -27,6 +28,10 @@ from kdzoo.text import number_of
 STOPPED_SECONDS = 60.0
 """a driver that has not looked for so long was stopped itself, and its workers perhaps with it: their silence says nothing"""
 STOP_SECONDS = 60.0
+CODE_CHANGED = (
+    "kdzoo's own files have changed since this bench began, so that its processes may run two versions at once: "
+    "end it (Ctrl-C) and run the same command again"
+)
 ROTATION_SECONDS = 10.0
 """between two looks at the sizes of the workers' logs"""
 IDLE_STOP_SECONDS = 5.0
@@ -45,6 +50,7 @@ class Local:
         self._gpus: Sequence[str] = first_gpu(setup.device, os.environ)
         self._messages: Messages = queue.SimpleQueue()
         self._workers: list[Worker] = []
+        self._code: str | None = code_stamp()
 
     def resize(self, processes: int, gpus: Sequence[str]) -> None:
         """Say how many processes may run at a time, and which GPUs they share."""
@@ -67,6 +73,7 @@ class Local:
                 last_rotation = now
                 for worker in self._workers:
                     worker.rotate_log()
+                self._tell_changed_code(emit)
             if now - last_look > STOPPED_SECONDS:
                 for worker in self._workers:
                     worker.last_heard = now
@@ -86,6 +93,7 @@ class Local:
                     self._workers.remove(worker)
                     _report_strays(worker, emit)
                     if (job := worker.job) is not None:
+                        self._tell_changed_code(emit)
                         emit(job, WorkerDied(_how_hung(job) if worker.is_hung else _how(message.code), str(worker.log)))
                 case JobEnded():
                     _report_strays(worker, emit)
@@ -128,6 +136,12 @@ class Local:
                 return
             idle = next((worker for worker in self._workers if worker.job is None), None)
             (idle or self._start()).give(job)
+
+    def _tell_changed_code(self, emit: EmitOfJob) -> None:
+        """Emit a note, once, where kdzoo's files are no longer those that this process began with."""
+        if self._code is not None and self._code != code_stamp():
+            self._code = None
+            emit(None, Note(CODE_CHANGED))
 
     def _start(self) -> Worker:
         number = next(n for n in range(self._size) if all(worker.number != n for worker in self._workers))
