@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable
 from dataclasses import replace
+from functools import cache
 
 import torch
 
@@ -133,11 +134,12 @@ def groups_in_lockstep(todo: Iterable[PlannedRun], further: Callable[[Run], str]
 
     further: what else has to be the same.
     """
+    spelled = cache(str)  # most runs of a bench share their parts
     groups: dict[tuple[str, ...], dict[str, list[PlannedRun]]] = {}
     for planned in todo:
         run = planned.run
-        of_teacher = groups.setdefault((str(run.data), str(run.recipe), str(run.seed), str(run.student), further(run)), {})
-        of_teacher.setdefault("" if run.teacher is None else str(run.teacher), []).append(planned)
+        of_teacher = groups.setdefault((spelled(run.data), spelled(run.recipe), str(run.seed), spelled(run.student), further(run)), {})
+        of_teacher.setdefault("" if run.teacher is None else spelled(run.teacher), []).append(planned)
     cohorts = []
     for of_teacher in groups.values():
         alone = of_teacher.pop("", [])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -79,8 +79,12 @@ class RunFactory:
         pairing: Pairing = self.changes.get("objective.pairing", self.protocol.pairing)
         return pairing
 
-    def recipe(self, spec: NetworkSpec, *, teacher: bool) -> Recipe:
-        """The recipe by which a network of a specification is trained."""
+    @cached_property
+    def recipe_of(self) -> Callable[[NetworkSpec, bool], Recipe]:
+        """The recipe by which a student, or a teacher, of a specification is trained; the same object for all runs of a pair."""
+        return cache(self._recipe)
+
+    def _recipe(self, spec: NetworkSpec, teacher: bool) -> Recipe:
         changes = below(self.changes, "recipe") | (below(self.changes, "teacher_recipe") if teacher else {})
         pretrained = spec.start != "random"
         protocol = self.protocol.variant(trained=pretrained, fine_tuned=teacher and pretrained)
@@ -117,7 +121,7 @@ class RunFactory:
             student=spec,
             teacher=None,
             data=data,
-            recipe=self.recipe(spec, teacher=True),
+            recipe=self.recipe_of(spec, True),
             objective=ObjectiveSpec(task=1.0),
             seed=int(self.changes.get("teacher.seed", 0)),
         )
@@ -154,7 +158,7 @@ class RunFactory:
 
     def _with_best_norm(self, teacher: PairNetwork, text: str) -> PairNetwork:
         """A teacher under the normalisation that is measured to suit it best, where that is clearly better than its own."""
-        images, augment = self.data.dataset, self.recipe(teacher.spec, teacher=False).augment
+        images, augment = self.data.dataset, self.recipe_of(teacher.spec, False).augment
         parts = split(images, self.data.spec.of_teacher)
         side = augment.size or images.height
         network = freeze(load_network(teacher.spec, images, side=side, seed=0, path=teacher.path, modules=self.modules))
@@ -190,7 +194,7 @@ class RunFactory:
     ) -> PlannedRun:
         """A run of a student, under its teacher where its methods read one. provisional: see `PlannedRun`."""
         reads_teacher = any(REGISTRY.get(term.method).card.needs.teacher for term in objective.all_terms)
-        recipe = self.recipe(student.spec, teacher=False)
+        recipe = self.recipe_of(student.spec, False)
         teacher_spec = _with_views(teacher, recipe)
         run = Run(
             student=student.spec,

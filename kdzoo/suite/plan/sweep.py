@@ -104,7 +104,7 @@ def _plan_pair(
     if teacher is None or student is None:
         raise InputError(*faults)
     published = factory.protocol.published_for(f"{teacher.spec.name}/{student.spec.name}")
-    epochs = factory.recipe(student.spec, teacher=False).epochs
+    epochs = factory.recipe_of(student.spec, False).epochs
     points = PairGrid(factory, teacher, student, factory.pairing, epochs, published, ratios).points(requests, problems)
     students = tuple(
         factory.run(teacher, student, point.objective, seed, point.doses, provisional=bool(point.unmeasured))
