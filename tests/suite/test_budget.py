@@ -1,6 +1,7 @@
 """A search within a budget: its rungs and choices by hand, and a real one on the digits, disturbed and undisturbed."""
 
 import json
+import shutil
 
 import pandas as pd
 import pytest
@@ -10,22 +11,27 @@ from safetensors.numpy import load_file
 from test_leaderboard import objective, write
 
 from kdzoo.errors import InputError
-from kdzoo.runs.events import RunPaused, TrainingBegun
+from kdzoo.runs.events import Note, RunDone, RunPaused, TrainingBegun
 from kdzoo.runs.store import PAUSED, RunFolder, Store
 from kdzoo.suite.plan.budget import Rung, cost, rungs
-from kdzoo.suite.plan.jobs import Job
+from kdzoo.suite.plan.jobs import Job, Outcome
 from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.plan.searches import searches
+from kdzoo.suite.plan.starts import Start, keep_start
+from kdzoo.suite.proof.merge import merge
+from kdzoo.suite.proof.submit import submit
 from kdzoo.suite.report.bench import read_bench
 from kdzoo.suite.report.promotion import going_on
 from kdzoo.suite.report.protocol import protocol_of
 from kdzoo.suite.report.runs_table import runs_frame
 from kdzoo.suite.report.table_files import write_tables
+from kdzoo.suite.report.verdict import verdicts
 from kdzoo.suite.run.bench import run
 from kdzoo.suite.run.halving import search
 from kdzoo.suite.run.launchers.here import Here
 from kdzoo.suite.run.prepare import prepare
 from kdzoo.suite.run.train_plan import train_plan
+from kdzoo.suite.study.race_table import _missing
 
 OPTIONS = {
     "data": "digits", "pairs": "digits", "recipe": "digits", "limit": 300, "epochs": 9, "methods": "hinton", "temperatures": "1,2,4",
@@ -80,6 +86,12 @@ def settings_by_hand(folder, values: dict[tuple[str, float], list[tuple[float, f
             folders.append(place)
         found[f"{method} {temperature:g}"] = folders
     return found
+
+
+def test_a_failure_is_forgotten_once_the_run_is_done_or_paused():
+    before = Outcome(failed={"a": "no", "b": "no", "c": "no"})
+    after = before.joined(Outcome(done={"a"}, paused={"b"}, failed={"d": "no"}))
+    assert (after.done, after.paused, after.failed) == ({"a"}, {"b"}, {"c": "no", "d": "no"})
 
 
 def test_what_goes_on_is_best_on_validation_after_that_epoch_and_the_controls_always_do(tmp_path):
@@ -169,6 +181,62 @@ def benches(tmp_path_factory):
         yield {"folder": folder, "events": events, "outcome": outcome, "before": before, "middle": middle, "after": after}
 
 
+@pytest.fixture(scope="module")
+def between_cohorts(tmp_path_factory):
+    """A search on two seeds, each a cohort of its own, that was stopped after the first cohort of its last rung; and its end."""
+    folder = tmp_path_factory.mktemp("between")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KDZOO_CACHE", str(folder / "cache"))
+        config = bench_config({**OPTIONS, "results": str(folder), "refit": False, "name": "b", "seeds": 2, "budget": 8}, None)
+        events = []
+
+        def stop() -> bool:
+            return any(isinstance(event, RunDone) and event.role == "student" for event in events)
+
+        search(prepare(config), Here(), events.append, retry_failed=False, stop=stop)
+        middle = read_bench(folder / "b")
+        said = verdicts(middle)
+        search(prepare(config), Here(), lambda _: None, retry_failed=False)
+        yield folder / "b", middle, said
+
+
+def test_between_two_cohorts_of_a_rung_promoted_runs_are_no_paused_ones(between_cohorts):
+    folder, middle, said = between_cohorts
+    states = {record.id: record.state for record in middle.records}
+    after = {record.id: record.state for record in read_bench(folder).records}
+    assert sorted(after.values()) == ["done"] * 6 + ["paused"] * 8
+    assert "done" in states.values()
+    assert {run_id for run_id, state in states.items() if state == "paused"} == {run_id for run_id in after if after[run_id] == "paused"}
+    assert {states[run_id] for run_id in after if after[run_id] == "done"} == {"done", "started"}
+    assert all("so far, with" in text for text in said)
+
+
+def test_a_run_that_has_lost_its_line_is_trained_again_and_the_search_comes_to_the_same(between_cohorts, monkeypatch):
+    folder, _, _ = between_cohorts
+    monkeypatch.setenv("KDZOO_CACHE", str(folder.parent / "cache"))
+    records = read_bench(folder).records
+    before = {record.id: (record.state, record.paused) for record in records}
+    lost = [next(record.id for record in records if record.state == state) for state in ("done", "paused")]
+    lines, old = {}, {run_id: Store(folder).run(run_id).student for run_id in lost}
+    trained = load_file(old[lost[0]])
+    for run_id in lost:
+        metrics = Store(folder).run(run_id).metrics
+        lines[run_id] = metrics.read_text()
+        metrics.write_text("{")
+    config = bench_config({**OPTIONS, "results": str(folder.parent), "refit": False, "name": "b", "seeds": 2, "budget": 8}, None)
+    events = []
+    outcome = search(prepare(config), Here(), events.append, retry_failed=False)
+    notes = [event.text for event in events if isinstance(event, Note) and "trained again from its start" in event.text]
+    assert all(any(str(Store(folder).run(run_id).metrics) in note for note in notes) for run_id in lost)
+    assert outcome.failed == {}
+    assert {record.id: (record.state, record.paused) for record in read_bench(folder).records} == before
+    assert same(load_file(old[lost[0]]), trained)
+    for run_id in lost:
+        texts = Store(folder).run(run_id).metrics.read_text(), lines[run_id]
+        own, was = ([json.loads(line)["val"] for line in text.splitlines()] for text in texts)
+        assert own == was
+
+
 def sweep_of(folder) -> list:
     return [record for record in read_bench(folder).records if record.place.phase == "sweep"]
 
@@ -251,6 +319,37 @@ def test_paused_runs_have_no_row_and_the_table_names_the_search(benches):
     assert tables.board is not None
     assert protocol_of(read_bench(benches["folder"] / "whole"))["search"] == {"every setting trained to the end"}
     assert "search" not in pd.read_csv(benches["folder"] / "whole" / "leaderboard.csv")
+
+
+def test_a_merged_search_is_still_one(benches, tmp_path):
+    folder = benches["folder"] / "search"
+    write_tables(folder)
+    merge([folder], [], tmp_path / "merged", {})
+    boards = [pd.read_csv(one / "leaderboard.csv")["search"].dropna().tolist() for one in (folder, tmp_path / "merged")]
+    assert boards[0] == boards[1] != []
+    bench = read_bench(tmp_path / "merged")
+    assert protocol_of(bench)["search"] == {"successive halving, 3.4 of 7 runs"}
+
+
+def test_a_search_cannot_be_submitted_and_what_to_do_is_told(benches, tmp_path):
+    with pytest.raises(InputError) as refused:
+        submit(benches["folder"] / "search", tmp_path / "out", author="A. Name", points={})
+    assert "4 runs paused by a search within a budget" in str(refused.value)
+    assert "the same `kdzoo bench` without --budget" in str(refused.value)
+    assert "not over" not in str(refused.value)
+
+
+def test_runs_that_a_search_has_left_are_not_missing_in_a_race(benches):
+    assert _missing(read_bench(benches["folder"] / "search")) == []
+    assert _missing(benches["middle"]) == [f"{sum(one.state == 'started' for one in benches['middle'].records)} of 7 runs of the settings"]
+
+
+def test_a_search_is_of_no_edition(benches, tmp_path):
+    shutil.copytree(benches["folder"] / "search", tmp_path / "s")
+    ids = Store(tmp_path / "s").ids()
+    keep_start(tmp_path / "s", Start.of("kdzoo bench", bench_config({"edition": "2026.12"}, None), ids))
+    write_tables(tmp_path / "s")
+    assert "Not of edition 2026.12: its settings were searched within a budget" in (tmp_path / "s" / "leaderboard.md").read_text()
 
 
 def test_the_refit_of_a_search_has_fresh_seeds_and_its_whole_runs_methods(benches):

@@ -80,4 +80,5 @@ class Outcome:
     def joined(self, later: Outcome) -> Outcome:
         """Both, where a later launch may have trained the same runs on."""
         paused = (self.paused - later.done - later.failed.keys()) | later.paused
-        return Outcome(self.done | later.done, {**self.failed, **later.failed}, paused)
+        failed = {run_id: text for run_id, text in self.failed.items() if run_id not in later.done | later.paused}
+        return Outcome(self.done | later.done, {**failed, **later.failed}, paused)

@@ -14,7 +14,6 @@ from kdzoo.errors import InputError, collect_problems
 from kdzoo.runs.licences import recorded, refusals
 from kdzoo.runs.spec import ObjectiveSpec
 from kdzoo.suite.plan.bench_data import BenchData, image_size, plan_data, read_images
-from kdzoo.suite.plan.budget import faults_of_budget
 from kdzoo.suite.plan.changes import below, read_changes
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.edition import misfits_here
@@ -61,8 +60,6 @@ def plan(config: BenchConfig, modules: Modules | None = None) -> Plan:
         with collect_problems(problems):
             runs.append(_plan_pair(factory, requests, teacher, student, ratios, problems))
     problems += _refused_licences(config, runs)
-    students = tuple({one.run.id: one for pair in runs for one in pair.students}.values())
-    problems += faults_of_budget(config, students)
     if config.edition is not None:
         with collect_problems(problems):
             problems += misfits_here(config.edition, ((one.run, one.about) for pair in runs for one in pair.students))

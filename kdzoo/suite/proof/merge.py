@@ -12,7 +12,7 @@ import pandas as pd
 
 from kdzoo.errors import raise_if_any
 from kdzoo.runs.atomic import ensure_writable, write_bytes
-from kdzoo.runs.store import RunFolder, Store
+from kdzoo.runs.store import PAUSED, RunFolder, Store
 from kdzoo.suite.plan.doses import NAME as DOSES
 from kdzoo.suite.plan.doses import keep_doses, read_doses
 from kdzoo.suite.plan.starts import keep_start, read_starts
@@ -28,7 +28,7 @@ from kdzoo.suite.report.reported import read_reported
 from kdzoo.suite.report.table_files import as_csv, write_tables
 from kdzoo.suite.report.verified_file import read_verifications, write_verifications
 
-FILES = ("run.json", "result.json", "metrics.jsonl", "error.txt", "predictions.npz")
+FILES = ("run.json", "result.json", "metrics.jsonl", PAUSED, "error.txt", "predictions.npz")
 """what of a run's folder is taken over"""
 
 

@@ -90,7 +90,13 @@ def _faults(bench: BenchRecords, controls: Iterable[Control]) -> Iterator[str]:
     missing = [run_id for start in read_starts(bench.folder)[-1:] for run_id in start.runs if run_id not in there]
     if missing:
         yield f"{number_of(len(missing), 'run')} of the plan missing, such as {missing[0]}: rows are submitted with all of their seeds"
-    waiting = [record.id for record in bench.records if record.state not in ("done", "failed")]
+    paused = [record.id for record in bench.records if record.state == "paused"]
+    if paused:
+        yield (
+            f"{number_of(len(paused), 'run')} paused by a search within a budget, such as {paused[0]}: train them to the end with the same "
+            "`kdzoo bench` without --budget"
+        )
+    waiting = [record.id for record in bench.records if record.state not in ("done", "failed", "paused")]
     if waiting:
         yield f"{number_of(len(waiting), 'run')} not over, such as {waiting[0]}: run the same `kdzoo bench` first"
     methods = {record.method for record in bench.records if record.state == "done"}

@@ -31,8 +31,11 @@ def misfits(name: str, records: Iterable[Record]) -> dict[str, list[str]]:
     return found
 
 
-def edition_words(folder: Path, records: Iterable[Record]) -> str:
-    """What stands below a table of a bench that was asked to be of an edition: that it is, or why it is not; empty for any other."""
+def edition_words(folder: Path, records: Iterable[Record], *, searched: bool) -> str:
+    """What stands below a table of a bench that was asked to be of an edition: that it is, or why it is not; empty for any other.
+
+    searched: whether its settings were chosen within a budget.
+    """
     try:
         name = edition_of(folder)
         if name is None:
@@ -40,6 +43,8 @@ def edition_words(folder: Path, records: Iterable[Record]) -> str:
         wrong = misfits(name, records)
     except InputError as error:
         return error.problems[0]
+    if searched:
+        return f"Not of edition {name}: its settings were searched within a budget, and not all of them trained to the end."
     if not wrong:
         return f"Edition {name}: every run fits it."
     run_id, reasons = next(iter(sorted(wrong.items())))

@@ -65,7 +65,7 @@ def footnotes(bench: BenchRecords, board: pd.DataFrame, frames: Sequence[pd.Data
         *(line for say in notes_of for line in _shared(blocks, say)),
         *about_pairs,
         *_shared(blocks, lambda block: licence_words(block.records)),
-        edition_words(bench.folder, bench.records),
+        edition_words(bench.folder, bench.records, searched=any(block.searched for block in bench.blocks)),
     ]
     return [line for line in lines if line]
 

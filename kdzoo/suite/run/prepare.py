@@ -11,11 +11,12 @@ from typing import Any
 import torch
 
 from kdzoo.contract.plugins import load_plugins
-from kdzoo.errors import InputError, collect_problems
+from kdzoo.errors import InputError, collect_problems, raise_if_any
 from kdzoo.models.placement import why_slow
 from kdzoo.runs.options import ALL, ELSEWHERE, WorkerOptions
 from kdzoo.runs.store import State
 from kdzoo.runs.wandb_settings import wandb_settings
+from kdzoo.suite.plan.budget import faults_of_budget
 from kdzoo.suite.plan.cohorts import groups_in_lockstep
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.layers import ConfigError, bench_config
@@ -64,6 +65,7 @@ def prepare(config: BenchConfig, modules: Modules | None = None) -> Prepared:
     untrained, missing = None, list[PlannedRun]()
     with collect_problems(problems):
         plan = make_plan(config, modules)
+        raise_if_any(faults_of_budget(config, plan.students))
         states = states_of(plan)
         if any(state != "done" for state in states.values()):  # what has been trained can be
             tried_on = torch.device(device if device is not None and has_device(device) else "cpu")

@@ -78,6 +78,18 @@ def renew_unlocked(folder: RunFolder, emit: Emit) -> None:
                 renew(folder, emit)
 
 
+def forget_progress(folder: RunFolder, fault: str, emit: Emit) -> None:
+    """Make a run new again of which something is lost that only training tells, and say so; its files stay beside it."""
+    with folder.lock() as free:
+        if not free:
+            return
+        if folder.checkpoint.exists():
+            set_aside(folder.checkpoint)
+        folder.go_on()
+        folder.reset()
+    emit(Note(f"{fault}; {folder.id} is trained again from its start, {ASIDE}"))
+
+
 def begin_again(folder: RunFolder, damage: DamagedFile, emit: Emit) -> None:
     """Rename a checkpoint that cannot be resumed, and say so; the caller has the run's lock."""
     set_aside(folder.checkpoint)

@@ -112,12 +112,12 @@ def race_table(bench: BenchRecords, config: BenchConfig, race: Race, name: str) 
 
 
 def _missing(bench: BenchRecords) -> list[str]:
-    """How many planned runs of each phase are not done, and how many failed."""
+    """How many planned runs of each phase are still to be trained, and how many failed; a search leaves paused ones as they are."""
     words = {"sweep": "settings", REFIT: "fresh seeds"}
     reasons: list[str] = []
     for phase, word in words.items():
         records = [record for record in bench.records if record.place.phase == phase]
-        open_runs = sum(record.state not in ("done", "failed") for record in records)
+        open_runs = sum(record.state not in ("done", "failed", "paused") for record in records)
         failed = sum(record.state == "failed" for record in records)
         reasons += [f"{open_runs} of {number_of(len(records), 'run')} of the {word}"] if open_runs else []
         reasons += [f"{number_of(failed, 'run')} of the {word} failed"] if failed else []
