@@ -51,7 +51,7 @@ def write_runs(words: dict[str, str | int]) -> int:
         folder = planned.store.run(one.run.id)
         folder.plan(one.run, one.about)
         result = result_of(one, 0.8 + (37 * number + 11 * one.run.seed) % 100 / 1000)
-        log = JsonLines(folder.metrics, keep_through_step=0)
+        log = JsonLines(folder.metrics, folder.id, keep_through_step=0)
         log.epoch({"epoch": 1, "step": 18, "loss": 0.5, "parts": {"ce": 0.5}, "lr": 0.1, "val": result["last"]["val"], "seconds": 1.0})
         log.close()
         folder.finish(result)

@@ -160,7 +160,7 @@ def whole_fits(setup: Setup, runs: int, epochs: int, passes: Mapping[str, CacheS
         recipe = setup.recipe().model_copy(update={"epochs": epochs})
         cohort = cohort_for(setup, runs, cache, teacher=3, recipe=recipe, test_images=len(setup.images.test.targets))
         for member in cohort.members:
-            member.logger = JsonLines(member.folder.metrics, keep_through_step=0)
+            member.logger = JsonLines(member.folder.metrics, member.run.id, keep_through_step=0)
         synchronise(setup.device)
         began = time.perf_counter()
         fit(cohort, emit=lambda _: None, stop=lambda: False)

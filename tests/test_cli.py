@@ -402,7 +402,7 @@ def test_from_an_empty_folder_to_a_leaderboard_and_back_to_every_run(kdzoo, plac
     recorded = [json.loads(file.read_text())["about"]["data"] for file in place.glob("results/digits/runs/*/run.json")]
     assert [(one["train"], one["validation"], one["test"], one["notes"]) for one in recorded] == [(1150, 288, 359, [])] * 2
     kept = {entry.name for entry in (place / "results/digits").iterdir()}
-    assert kept == {"bench.json", "leaderboard.csv", "leaderboard.md", "runs", "runs.csv", ".bench.lock"}
+    assert kept == {"bench.json", "leaderboard.csv", "leaderboard.md", "runs", "runs.csv", ".bench.lock", ".tables.lock"}
     (made,) = json.loads((place / "results/digits/bench.json").read_text())["starts"]
     assert made["command"] == f"kdzoo {' '.join(QUICK)}"
     assert made["runs"] == sorted(path.name for path in place.glob("results/digits/runs/*"))
@@ -415,7 +415,7 @@ def test_from_an_empty_folder_to_a_leaderboard_and_back_to_every_run(kdzoo, plac
     assert (dry.returncode, dry.stdout.splitlines()) == (0, [*lines[:4], "nothing is left to do: all 2 runs are done"])
 
     status = json.loads(kdzoo("status", "digits", "--json").out)
-    assert status["counts"] == {"running": 0, "failed": 0, "damaged": 0, "interrupted": 0, "to do": 0, "done": 2}
+    assert status["counts"] == {"running": 0, "failed": 0, "damaged": 0, "interrupted": 0, "paused": 0, "to do": 0, "done": 2}
     assert [(row["state"], row["method"]) for row in status["teachers"]] == [("done", "teacher")]
     assert "2 done" in kdzoo("status", "results/digits").out
 

@@ -21,7 +21,7 @@ def file_lock(path: Path, *, wait: bool = True) -> Iterator[bool]:
 
     Raises StoreError where the file cannot be made, or its file system has no locks.
     """
-    lock = FileLock(path)
+    lock = FileLock(path, mode=0o666)  # it holds nothing, and whoever may write the folder has to be able to take it
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=-1 if wait else 0)

@@ -422,7 +422,9 @@ def test_a_flat_folder_becomes_a_backbone_that_its_readme_uses(photos, stripped,
             np.testing.assert_allclose(names["embed"]("image.jpg"), own, rtol=1e-4, atol=1e-5)
     assert "label_names" not in json.loads(Path("hf/config.json").read_text())
     assert "image-feature-extraction" in Path("hf/README.md").read_text()
-    assert "gives every image an embedding" in Path("hf/README.md").read_text()
+    card = Path("hf/README.md").read_text()
+    assert "gives every image an embedding" in card
+    assert not re.search(r"\d class(es)?\b", card)
 
 
 @pytest.mark.slow
@@ -452,6 +454,7 @@ def test_where_the_time_is_over_early_the_backbone_is_that_of_its_best_validatio
     ("words", "message"),
     [
         (["--format", "onnx", "--int8", "static"], "int8: is judged by the classes that a student names, and a backbone has none"),
+        (["--student", "test_resnet:random@small", "--format", "hf"], "timm has no configuration for a stem for small images"),
         (["--time", "1h", "--epochs", 3], "time: the number of epochs follows from it"),
         (["--method", "hinton"], "hinton: reads logits"),
         (["--teacher", "test_vit2:random"], "a teacher of features is not trained here"),

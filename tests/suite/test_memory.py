@@ -14,7 +14,7 @@ from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.run.bench import run
 from kdzoo.suite.run.launchers.here import Here
 from kdzoo.suite.run.memory import MemoryNeeds, note_of_memory
-from kdzoo.suite.run.prepare import prepare
+from kdzoo.suite.run.prepare import available_memory, free_memory, prepare
 from kdzoo.suite.run.untrained import Untrained, bind
 from kdzoo.training.located import Modules
 
@@ -111,3 +111,9 @@ def test_a_network_is_after_the_estimate_what_it_was_before(made):
 def test_a_plan_tells_the_memory_of_a_run_and_of_a_cohort(place, kdzoo):
     words = ("bench", "--data", "digits", "--pairs", "digits", "--recipe", "digits", "--epochs", 1, "--seeds", 1, "--jobs", 1, "--dry-run")
     assert "for a run with its teacher" in kdzoo(*words).out
+
+
+def test_memory_that_files_fill_which_were_read_counts_as_free(tmp_path):
+    (tmp_path / "meminfo").write_text("MemTotal:       24000000 kB\nMemFree:          900000 kB\nMemAvailable:   17000000 kB\nCached: 1 kB\n")
+    assert available_memory(tmp_path / "meminfo") == 17_000_000 * 1024
+    assert available_memory(tmp_path / "none") >= free_memory("cpu") > 0

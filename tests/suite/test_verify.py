@@ -104,6 +104,10 @@ def test_a_result_edited_so_that_it_fits_contradicts_its_predictions_or_is_caugh
     assert any("its predictions come to" in fault for fault in faults_of_folder(run))
     run.predictions.unlink()
     assert faults_of_folder(run) == []
+    whole = run.metrics.read_text()
+    run.metrics.write_text(f"3\n{whole}")
+    assert faults_of_folder(run) == ["metrics.jsonl: damaged (AttributeError)"]
+    run.metrics.write_text(whole)
     said = kdzoo("verify", bench, "--sample", 0, "--run", run.id)
     assert said.status == 1
     assert f"{run.id}: disagrees: last.test." in said.out

@@ -14,6 +14,7 @@ from kdzoo.runs.spec import Run
 from kdzoo.suite.distill.image_size import ImageSize, choose_size
 from kdzoo.suite.distill.time_limit import settle_epochs
 from kdzoo.suite.distill.wish import FOLDER, Wish
+from kdzoo.suite.export.hf_format import refuse_unconfigurable
 from kdzoo.suite.plan.planned import PlannedRun
 from kdzoo.suite.plan.recipe_files import recipe_file
 from kdzoo.suite.plan.requests import parse_request
@@ -38,6 +39,8 @@ def plan_distillation(wish: Wish, modules: Modules) -> tuple[Prepared, tuple[str
     if size is None and not wish.data.startswith(FOLDER):
         size = _own_size(wish)
     prepared = prepare_wish(wish, teacher, size, modules)
+    if wish.format == "hf":
+        refuse_unconfigurable(planned_run(prepared, wish.method).run.student)
     usual = planned_run(prepared, wish.method).run.recipe.augment.size
     chosen = chosen_size(prepared, modules, size) if wish.data.startswith(FOLDER) else None
     if size is None:
@@ -67,7 +70,7 @@ def _teacher(wish: Wish, modules: Modules) -> str:
     problems: list[str] = []
     teacher = wish.teacher
     with collect_problems(problems):
-        _refuse_unshippable(wish.method)
+        refuse_unshippable(wish.method)
     with collect_problems(problems):
         teacher = teacher if teacher in modules.by_name else pretrained_by_default(teacher)
     if problems:
@@ -130,7 +133,7 @@ def _training_in_words(run: Run) -> str:
     return f"was made for other classes and is fine-tuned on these images first ({epochs})"
 
 
-def _refuse_unshippable(method: str) -> None:
+def refuse_unshippable(method: str) -> None:
     """Raise InputError for a method whose student plain timm cannot load."""
     ships = {name: REGISTRY.get(name).card.deploys for name in parse_request(method).terms}
     found = [

@@ -15,10 +15,12 @@ from kdzoo.runs.events import Emit, emit_notes
 from kdzoo.suite.distill.backbone import Backbone, trained_backbone
 from kdzoo.suite.distill.distill import keep_note
 from kdzoo.suite.distill.likeness import Likeness, measure_likeness
+from kdzoo.suite.distill.plan import planned_run, refuse_unshippable
 from kdzoo.suite.distill.time_limit import is_over, settle_epochs
 from kdzoo.suite.distill.wish import Wish
 from kdzoo.suite.export.card import licence_lines
 from kdzoo.suite.export.export import check_request, write_student
+from kdzoo.suite.export.hf_format import refuse_unconfigurable
 from kdzoo.suite.report.records import read_record
 from kdzoo.suite.run.bench import run as run_bench
 from kdzoo.suite.run.launchers import LauncherSetup, create_launcher
@@ -57,7 +59,10 @@ def plan_unlabelled(wish: Wish) -> tuple[Prepared, tuple[str, ...]]:
     if wish.seconds is not None and wish.epochs is not None:
         raise InputError("time: the number of epochs follows from it; leave --epochs or --time out")
     check_request(wish.format)
+    refuse_unshippable(wish.method)
     prepared = _prepare(wish)
+    if wish.format == "hf":
+        refuse_unconfigurable(planned_run(prepared, wish.method).run.student)
     refuse_few(prepared.plan.data["test"])
     if wish.seconds is None:
         return prepared, ()

@@ -21,6 +21,7 @@ from kdzoo.suite.report.records import Record, read_record, taught_on
 from kdzoo.suite.report.runs_table import SETTING, setting_columns
 from kdzoo.suite.report.sections import collapsed_frame, display_frame
 from kdzoo.suite.report.settings import setting_text
+from kdzoo.tasks.features import UNLABELLED
 from kdzoo.text import code_text, markdown_text, number_of
 from kdzoo.version import VERSION
 
@@ -109,7 +110,7 @@ def data_words(record: Record) -> str:
     about = record.about.get("data")
     data: Mapping[str, Any] = about if isinstance(about, dict) else {}
     if not data:
-        return f"`{record.run.data.name}`, {number_of(record.run.data.classes, 'class', 'classes')}."
+        return f"`{record.run.data.name}`{_classes_words(record)}."
     words = {"train": "to train on", "validation": "for validation", "test": "to test"}
     counts = ", ".join(f"{data[part]:,} {purpose}" for part, purpose in words.items())
     channels, height, width = data["shape"]
@@ -117,11 +118,16 @@ def data_words(record: Record) -> str:
     notes = "".join(f" {note[0].upper()}{note[1:].rstrip('.')}." for note in data.get("notes", []))
     told = taught_on(record)
     return (
-        f"`{record.run.data.name}`{markdown_text(source)}: {data['classes']} classes, {height}x{width} "
+        f"`{record.run.data.name}`{markdown_text(source)}{_classes_words(record)}, {height}x{width} "
         f"{'grey' if channels == 1 else 'colour'} images: {counts}; fingerprint `{record.run.data.fingerprint}`."
         + (f" Taught on: {markdown_text(told)}." if told else "")
         + markdown_text(notes)
     )
+
+
+def _classes_words(record: Record) -> str:
+    """How many classes the data of a run have; nothing for images without labels."""
+    return "" if record.task.name == UNLABELLED.name else f": {number_of(record.run.data.classes, 'class', 'classes')}"
 
 
 def without_path(source: str) -> str:

@@ -11,6 +11,7 @@ from kdzoo.errors import InputError
 from kdzoo.models.build import creation_options
 from kdzoo.models.weights import save_student
 from kdzoo.runs.atomic import write_bytes, write_json
+from kdzoo.runs.spec import NetworkSpec
 from kdzoo.suite.export.reading import Reading, reading_of, tensor_code
 from kdzoo.suite.export.readme import Usage, readme
 from kdzoo.suite.export.student import Student
@@ -28,8 +29,7 @@ def write_hf(folder: Path, student: Student, words: str) -> None:
     configuration.
     """
     refuse_foreign(student)
-    if student.spec.stem == "small":
-        raise InputError(f"{student.spec.name}: timm has no configuration for a stem for small images; use `--format timm` or onnx")
+    refuse_unconfigurable(student.spec)
     reading = reading_of(student)
     code = tensor_code(reading)
     save_student(student.body, folder / WEIGHTS, student.metadata)
@@ -37,6 +37,12 @@ def write_hf(folder: Path, student: Student, words: str) -> None:
     code.copy_modules(folder)
     text = readme(student, reading, hf_usage(student, reading), words)
     write_bytes(folder / "README.md", f"---\n{yaml.safe_dump(front_matter(student), sort_keys=False)}---\n\n{text}".encode())
+
+
+def refuse_unconfigurable(spec: NetworkSpec) -> None:
+    """Raise InputError for a network that timm cannot build from a configuration."""
+    if spec.stem == "small":
+        raise InputError(f"{spec.name}: timm has no configuration for a stem for small images; use `--format timm` or onnx")
 
 
 def configuration(student: Student, reading: Reading) -> dict[str, Any]:

@@ -134,12 +134,14 @@ def groups_in_lockstep(todo: Iterable[PlannedRun], further: Callable[[Run], str]
 
     further: what else has to be the same.
     """
-    spelled = cache(str)  # most runs of a bench share their parts
+    spell_out = cache(str)  # most runs of a bench share their parts
     groups: dict[tuple[str, ...], dict[str, list[PlannedRun]]] = {}
     for planned in todo:
         run = planned.run
-        of_teacher = groups.setdefault((spelled(run.data), spelled(run.recipe), str(run.seed), spelled(run.student), further(run)), {})
-        of_teacher.setdefault("" if run.teacher is None else spelled(run.teacher), []).append(planned)
+        of_teacher = groups.setdefault(
+            (spell_out(run.data), spell_out(run.recipe), str(run.seed), spell_out(run.student), further(run)), {}
+        )
+        of_teacher.setdefault("" if run.teacher is None else spell_out(run.teacher), []).append(planned)
     cohorts = []
     for of_teacher in groups.values():
         alone = of_teacher.pop("", [])

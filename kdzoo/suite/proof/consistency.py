@@ -80,16 +80,17 @@ def _faults_of_epochs(record: Record, result: Mapping[str, Any], folder: RunFold
     try:
         epochs = [json.loads(line) for line in read_text(folder.metrics).splitlines()]
         last = epochs[-1]
+        owners = {line.get(OWNER, folder.id) for line in epochs}
         facts = [
             ("epoch", len(epochs), record.run.recipe.epochs),
             ("step", last["step"], result["train"]["steps"]),
             ("loss", last["loss"], result["train"]["loss"]),
             ("val", last["val"], result["last"].get("val")),
         ]
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         yield f"metrics.jsonl: damaged ({type(error).__name__})"
         return
-    if any(line.get(OWNER, folder.id) != folder.id for line in epochs):
+    if owners != {folder.id}:
         yield f"metrics.jsonl: lines of another run than {folder.id}"
         return
     for name, told, recorded in facts:

@@ -25,7 +25,7 @@ from kdzoo.suite.report.merged_file import Merged, Replica, read_merged, write_m
 from kdzoo.suite.report.records import Record, read_record
 from kdzoo.suite.report.reported import NAME as REPORTED
 from kdzoo.suite.report.reported import read_reported
-from kdzoo.suite.report.table_files import as_csv, write_tables
+from kdzoo.suite.report.table_files import TABLES_LOCK, as_csv, write_tables
 from kdzoo.suite.report.verified_file import read_verifications, write_verifications
 
 FILES = ("run.json", "result.json", "metrics.jsonl", PAUSED, "error.txt", "predictions.npz")
@@ -188,6 +188,7 @@ def _write(kept: Mapping[str, Kept], sources: Sequence[Source], tables: Sequence
     write_merged(out, merged)
     _copy_reported([*(source.bench.folder / REPORTED for source in sources if (source.bench.folder / REPORTED).exists()), *tables], out)
     _, bench = write_tables(out)
+    (out / TABLES_LOCK).unlink(missing_ok=True)
     return merged, list(bench.portable_notes)
 
 

@@ -24,7 +24,7 @@ from kdzoo.suite.proof.reference import Point
 from kdzoo.suite.report.bench import BenchRecords, read_bench
 from kdzoo.suite.report.cells import method_words
 from kdzoo.suite.report.editions import edition_of, misfits
-from kdzoo.suite.report.table_files import write_tables
+from kdzoo.suite.report.table_files import TABLES_LOCK, write_tables
 from kdzoo.text import number_of
 from kdzoo.version import VERSION
 
@@ -74,6 +74,7 @@ def submit(bench_folder: Path, out: Path, *, author: str, points: Mapping[str, P
     if (bench_folder / STARTS).exists():
         write_json(out / STARTS, _without_places(read_json(bench_folder / STARTS)))
     write_tables(out)
+    (out / TABLES_LOCK).unlink(missing_ok=True)
     about = {"author": author, "kdzoo": VERSION, "bench": bench.name, "edition": edition, "plugins": plugins}
     write_json(out / "submission.json", about)
     found = Submission(out, len(kept), sum(kept), sum(teachers), controls, edition)

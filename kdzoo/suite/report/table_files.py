@@ -26,6 +26,10 @@ class Tables(NamedTuple):
     bench: BenchRecords
 
 
+TABLES_LOCK = ".tables.lock"
+"""in a bench's folder: whoever holds it writes the tables"""
+
+
 @dataclass
 class BenchOutcome(Outcome):
     """How a bench ended, with its tables as they were written; None where nothing was left to do, so that none were."""
@@ -39,7 +43,7 @@ def write_tables(folder: Path) -> Tables:
     One process at a time: whoever writes last has read last, so that no table is replaced by one of fewer runs. Raises StoreError
     where they cannot be written.
     """
-    with file_lock(folder / ".tables.lock"):
+    with file_lock(folder / TABLES_LOCK):
         bench = read_bench(folder)
         board = leaderboard_frame(bench)
         write_bytes(folder / "runs.csv", as_csv(runs_frame(bench)))

@@ -26,6 +26,9 @@ from kdzoo.training.processes import Processes
 from kdzoo.training.run_student import build_member
 from kdzoo.training.train import Stopped, fit
 
+PATIENCE_AFTER_LEADER = 2.0
+"""seconds after which a process whose leader is gone ends, whatever it is doing"""
+
 
 def main() -> None:
     """Train what the leader says, until it is gone. Arguments: rank, number of processes, rendezvous, device, plugins."""
@@ -74,6 +77,9 @@ def _ignore(event: Event) -> None:
 
 def _end_with_leader(rendezvous: Path) -> None:
     sys.stdin.buffer.read()
+    if hasattr(signal, "setitimer"):
+        # without its file torch's rendezvous waits in C++ and lets no other thread run, so that the system has to end the process
+        signal.setitimer(signal.ITIMER_REAL, PATIENCE_AFTER_LEADER)
     leave(rendezvous)  # a leader that was killed has removed nothing
     os._exit(0)
 

@@ -122,8 +122,9 @@ def note_of_memory(plan: Plan, missing: Iterable[PlannedRun], options: WorkerOpt
         return None
     needed, planned = largest
     run, each = planned.run, number_of(processes, "process", "processes")
+    fewer = "fewer processes (--jobs 1) or " if processes > 1 else ""
     return (
         f"{run.student.name} with batches of {run.recipe.batch_size} will take about {size_text(needed)} in training, and "
         f"{size_text(free)} are free on {options.device} for each of {each}: it may run out of memory; "
-        "take fewer processes (--jobs 1) or a smaller batch (--set recipe.batch_size=...)"
+        f"take {fewer}a smaller batch (--set recipe.batch_size=...)"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 
 from kdzoo.contract.plugins import load_plugins
 from kdzoo.errors import InputError, collect_problems, raise_if_any
+from kdzoo.files import read_text
 from kdzoo.models.placement import why_slow
 from kdzoo.runs.options import ALL, ELSEWHERE, WorkerOptions
 from kdzoo.runs.store import State
@@ -155,4 +157,13 @@ def free_memory(device: str) -> int:
     """Bytes that are free on a device, or of this machine's memory where it is a CPU or another machine's."""
     if device.startswith("cuda") and has_device(device):
         return int(torch.cuda.mem_get_info(torch.device(device))[0])
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES")
+    return available_memory(Path("/proc/meminfo"))
+
+
+def available_memory(meminfo: Path) -> int:
+    """Bytes of this machine's memory that programs may still take, which files that were read do not lessen; without Linux, all of it."""
+    try:
+        found = re.search(r"^MemAvailable:\s+(\d+) kB$", read_text(meminfo), re.MULTILINE)
+    except OSError:
+        found = None
+    return 1024 * int(found[1]) if found is not None else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
