@@ -12,8 +12,10 @@ EXPORT = ["onnx>=1.16", "onnxscript>=0.5", "onnxruntime>=1.20"]
 RAY = ["ray[default]>=2.40"]
 SLURM = ["submitit>=1.5"]
 TEXT = ["transformers>=5"]
+MUTANTS = ["libcst>=1.8"]  # changes the sources of planted bugs
 TEST = [
     *EXPORT,
+    *MUTANTS,
     *QAT,
     *RAY,
     *SLURM,
@@ -78,6 +80,7 @@ setup(
         "export": EXPORT,
         "qat": [*EXPORT, *QAT],
         "text": TEXT,  # networks of texts: tokenizers comes with it
+        "mutants": MUTANTS,  # benchmarks/mutants.py
         "peers": ["torchdistill>=1.1.5", "optuna>=4"],  # measured beside kdzoo by benchmarks/speed.py and benchmarks/budget.py
         "test": TEST,
     },

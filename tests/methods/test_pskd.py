@@ -118,3 +118,11 @@ def test_it_stands_alone_with_the_papers_share():
     assert create_method("pskd").last == 0.8
     with pytest.raises(InputError, match=r"pskd\.last: expected a number <= 1, got 1\.5"):
         create_method("pskd", last=1.5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_widened_first(dtype):
+    s = drawn(7, 100, factor=5).to(dtype)
+    past = drawn(7, 100, seed=1).softmax(1).to(dtype)
+    expected = oracle(s.double().tolist(), past.double().tolist(), TARGETS.tolist(), 0.7)
+    assert pskd(s, past, TARGETS, share=0.7).item() == pytest.approx(expected, rel=1e-5)

@@ -139,3 +139,13 @@ def test_half_of_the_cells_of_half_of_the_images_have_the_mean_colour():
     assert torch.equal(got[0, :, :, 4:], images[0, :, :, 4:].float())
     assert torch.equal(got[1, :, 4:], colour.expand(3, 4, 8))
     assert torch.equal(got[1, :, :4], images[1, :, :4].float())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_embeddings_in_half_precision_are_widened_before_the_head(dtype):
+    method = create_method("embed")
+    module = method.build(STUDENT, TEACHER, FACTS)
+    s, t = drawn(3, 4).to(dtype), drawn(3, 6, seed=1).to(dtype)
+    loss = method.loss(outputs("student", embedding=s), outputs("teacher", embedding=t), None, module)
+    wanted = expected(module(s.float()).detach().double().numpy(), t.double().numpy(), "cosine")
+    assert loss.item() == pytest.approx(wanted, rel=1e-5)
