@@ -50,16 +50,24 @@ def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str
     from kdzoo.suite.run.bench import where_data_is_told
     from kdzoo.suite.run.disk_space import bytes_of_results, free_space
     from kdzoo.suite.run.estimate import Probes, estimate, estimate_refit
+    from kdzoo.suite.run.search_left import left_of
     from kdzoo.teachers.disk import size_text
 
     probes = Probes.of(prepared)  # the refit trains kinds of runs that the sweep trains
     plan, states, options = prepared.plan, prepared.states, prepared.options
     states_left = {"new", "started", "paused", "damaged"} | ({"failed"} if retry_failed else set())
-    open_runs = [planned for planned in plan.students if states[planned.run.id] in states_left]
+    left = {planned.run.id for planned in left_of(prepared.config, plan).runs}
+    open_runs = [
+        planned
+        for planned in plan.students
+        if (state := states[planned.run.id]) in states_left and (planned.run.id in left or state == "failed")
+    ]
     teachers = [planned.run for planned in plan.teachers.values() if teacher_store().run(planned.run.id).state() != "done"]
     described = data_lines(plan.data, where_data_is_told(prepared.config))
     cohorts = [job for job in make_jobs(open_runs, plan, options, prepared.jobs) if job.kind == "students"]
     counts = Counter(states.values())
+    behind = counts["paused"] - sum(states[planned.run.id] == "paused" for planned in open_runs)
+    paused = f", {behind} paused" if behind else ""
     failed = f", {counts['failed']} failed (--retry-failed trains them again)" if counts["failed"] and not retry_failed else ""
     lines = [
         ("bench", f"{plan.name}, in {plan.folder}"),
@@ -70,7 +78,7 @@ def plan_lines(prepared: Prepared, *, retry_failed: bool) -> list[tuple[str, str
         *(("data" if number == 0 else "", line.removeprefix("data: ")) for number, line in enumerate(described)),
         ("grid points", f"{plan.grid_size}: methods x settings x pairs x seeds, with the controls"),
         *(("", f"{number} of them are duplicates: {reason}") for reason, number in plan.duplicates.items()),
-        ("distinct runs", f"{len(plan.students)}: {counts['done']} done, {len(open_runs)} left{failed}"),
+        ("distinct runs", f"{len(plan.students)}: {counts['done']} done{paused}, {len(open_runs)} left{failed}"),
         *budget_lines(prepared),
         *(("note", text) for text in plan.notes),
         *(("teacher", f"{run.student.name} is trained first, for {number_of(run.recipe.epochs, 'epoch')} ({run.id})") for run in teachers),

@@ -10,14 +10,16 @@ from hypothesis import strategies as some
 from safetensors.numpy import load_file
 from test_leaderboard import objective, write
 
+from kdzoo.cli.dry_run import plan_lines
 from kdzoo.errors import InputError
 from kdzoo.runs.events import Note, RunDone, RunPaused, TrainingBegun
 from kdzoo.runs.store import PAUSED, RunFolder, Store
-from kdzoo.suite.plan.budget import Rung, cost, rungs
+from kdzoo.suite.plan.budget import Rung, cost, rungs, search_rungs
 from kdzoo.suite.plan.jobs import Job, Outcome
 from kdzoo.suite.plan.layers import bench_config
 from kdzoo.suite.plan.searches import searches
 from kdzoo.suite.plan.starts import Start, keep_start
+from kdzoo.suite.plan.sweep import plan as make_plan
 from kdzoo.suite.proof.merge import merge
 from kdzoo.suite.proof.submit import submit
 from kdzoo.suite.report.bench import read_bench
@@ -27,9 +29,11 @@ from kdzoo.suite.report.runs_table import runs_frame
 from kdzoo.suite.report.table_files import write_tables
 from kdzoo.suite.report.verdict import verdicts
 from kdzoo.suite.run.bench import run
+from kdzoo.suite.run.estimate import estimate
 from kdzoo.suite.run.halving import search
 from kdzoo.suite.run.launchers.here import Here
 from kdzoo.suite.run.prepare import prepare
+from kdzoo.suite.run.search_left import left_of
 from kdzoo.suite.run.train_plan import train_plan
 from kdzoo.suite.study.race_table import _missing
 
@@ -319,6 +323,36 @@ def test_paused_runs_have_no_row_and_the_table_names_the_search(benches):
     assert tables.board is not None
     assert protocol_of(read_bench(benches["folder"] / "whole"))["search"] == {"every setting trained to the end"}
     assert "search" not in pd.read_csv(benches["folder"] / "whole" / "leaderboard.csv")
+
+
+def test_a_dry_run_of_a_search_that_is_over_has_nothing_left(benches, monkeypatch):
+    folder = benches["folder"]
+    monkeypatch.setenv("KDZOO_CACHE", str(folder / "cache"))
+    made = prepare(bench_config({**OPTIONS, "results": str(folder), "name": "search", "budget": 4, "refit": True}, None))
+    lines = plan_lines(made, retry_failed=False)
+    assert ("distinct runs", "7: 3 done, 4 paused, 0 left") in lines
+    assert ("time", "nothing is left to do") in lines
+    assert dict(lines)["refit"].endswith(": done")
+    assert estimate(made) == 0
+
+
+def test_what_is_left_is_of_the_rung_that_a_search_stands_in(tmp_path, monkeypatch):
+    monkeypatch.setenv("KDZOO_CACHE", str(tmp_path / "cache"))
+    config = bench_config({**OPTIONS, "results": str(tmp_path), "name": "left", "budget": 4, "refit": False}, None)
+    made = prepare(config)
+    new = left_of(config, made.plan)
+    assert (len(new.runs), new.share) == (7, pytest.approx(31 / 63))  # the epochs of the rungs, of seven whole runs
+    events = []
+    search(made, Here(), events.append, retry_failed=False, stop=lambda: sum(isinstance(one, RunPaused) for one in events) >= 7)
+    middle = left_of(config, made.plan)
+    assert (len(middle.runs), middle.share) == (3, pytest.approx(1.0))  # three settings go on, and all of them to the end
+    search(made, Here(), events.append, retry_failed=False, stop=lambda: sum(isinstance(one, RunPaused) for one in events) >= 10)
+    assert {one.run.id for one in left_of(config, made.plan).runs} == {one.run.id for one in middle.runs}
+
+
+def test_a_budget_is_refused_before_any_work_and_not_when_weights_are_known(place):
+    config = bench_config({**OPTIONS, "budget": 7}, None)
+    assert search_rungs(config, make_plan(config).students) == (Rung(9, 7),)
 
 
 def test_a_merged_search_is_still_one(benches, tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -19,9 +19,7 @@ from kdzoo.runs.options import WorkerOptions
 from kdzoo.runs.recipe import Recipe
 from kdzoo.runs.spec import ObjectiveSpec, Run
 from kdzoo.runs.store import RunFolder, Store, teacher_store
-from kdzoo.suite.plan.budget import cost, search_rungs, settings_of
 from kdzoo.suite.plan.cohorts import make_jobs, measurements, pretrain_runs
-from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.jobs import Job
 from kdzoo.suite.plan.planned import Plan, PlannedRun
 from kdzoo.suite.plan.refit import wants_refit
@@ -29,6 +27,7 @@ from kdzoo.suite.plan.refit_plan import refit
 from kdzoo.suite.run.bench import refit_plan
 from kdzoo.suite.run.cost_record import seen_shape, steps_an_epoch, work_of
 from kdzoo.suite.run.prepare import Prepared, states_of
+from kdzoo.suite.run.search_left import left_of
 from kdzoo.suite.run.untrained import Untrained, bind
 from kdzoo.suite.run.worker_state import probe_of
 from kdzoo.teachers.teacher import Teacher, live_teacher
@@ -76,19 +75,11 @@ def estimate(prepared: Prepared, probes: Probes | None = None) -> float:
     seconds = JobSeconds(prepared, probes or Probes.of(prepared))
     teachers = [seconds.of_teacher(job) for job in jobs if job.kind == "teacher"]
     doses = [seconds.of_doses(job) for job in measurements(prepared.plan, prepared.options, prepared.jobs) if job.kind == "doses"]
-    share = share_trained(prepared.config, prepared.plan.students)
+    share = left_of(prepared.config, prepared.plan).share
     students = [share * seconds.of_students(job) for job in jobs if job.kind == "students"]
     if not any(teachers) and not students:
         return 0.0
     return START_SECONDS + sum(_side_by_side(one_after_another, prepared.jobs) for one_after_another in (teachers, doses, students))
-
-
-def share_trained(config: BenchConfig, students: Sequence[PlannedRun]) -> float:
-    """Which share of a sweep's epochs is trained: all of them but for a search within a budget."""
-    if config.budget is None or not students:
-        return 1.0
-    rungs = search_rungs(config, students)
-    return cost(rungs) / (len(settings_of(students)) * rungs[-1].epoch)
 
 
 def estimate_refit(prepared: Prepared, probes: Probes | None = None) -> float:
@@ -98,8 +89,7 @@ def estimate_refit(prepared: Prepared, probes: Probes | None = None) -> float:
     """
     if not wants_refit(prepared.config):
         return 0.0
-    done = all(state == "done" for state in prepared.states.values())
-    plan = refit_plan(prepared) if done else _expected_refit(prepared)
+    plan = refit_plan(prepared) if not _missing(prepared) else _expected_refit(prepared)
     config = prepared.config.model_copy(update={"budget": None})
     return estimate(replace(prepared, config=config, plan=plan, states=states_of(plan), checked=frozenset()), probes)
 
@@ -121,7 +111,8 @@ def _side_by_side(seconds: Iterable[float], processes: int) -> float:
 
 
 def _missing(prepared: Prepared) -> list[PlannedRun]:
-    return [planned for planned in prepared.plan.students if prepared.states.get(planned.run.id) != "done"]
+    """The runs that are still to be trained, of a search those that may be."""
+    return [planned for planned in left_of(prepared.config, prepared.plan).runs if prepared.states.get(planned.run.id) != "done"]
 
 
 class JobSeconds:
