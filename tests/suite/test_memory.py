@@ -114,6 +114,8 @@ def test_a_plan_tells_the_memory_of_a_run_and_of_a_cohort(place, kdzoo):
 
 
 def test_memory_that_files_fill_which_were_read_counts_as_free(tmp_path):
-    (tmp_path / "meminfo").write_text("MemTotal:       24000000 kB\nMemFree:          900000 kB\nMemAvailable:   17000000 kB\nCached: 1 kB\n")
+    (tmp_path / "meminfo").write_text(
+        "MemTotal:       24000000 kB\nMemFree:          900000 kB\nMemAvailable:   17000000 kB\nCached: 1 kB\n"
+    )
     assert available_memory(tmp_path / "meminfo") == 17_000_000 * 1024
     assert available_memory(tmp_path / "none") >= free_memory("cpu") > 0
