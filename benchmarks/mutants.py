@@ -157,8 +157,10 @@ class Copy:
                 if report.failed and not told.exists():
                     told.write_text(report.nodeid)
 
-        for name in [name for name in sys.modules if name.split(".")[0] == "kdzoo"]:  # a test of this tool may have imported it
-            del sys.modules[name]
+        tests = str(ROOT / "tests")
+        for name, module in list(sys.modules.items()):  # a test of this tool may have imported them, with the package as it is
+            if name.split(".")[0] == "kdzoo" or str(getattr(module, "__file__", None)).startswith(tests):
+                del sys.modules[name]
         import kdzoo
 
         assert Path(kdzoo.__file__).is_relative_to(self._folder), kdzoo.__file__
