@@ -55,6 +55,8 @@ VERBS = [
     ["teachers"],
     ["teachers", "save"],
     ["teachers", "check"],
+    ["teachers", "join"],
+    ["teachers", "save-by-names"],
     ["run"],
     ["work"],
     ["evaluate"],
@@ -84,6 +86,11 @@ def test_help_fills_its_lines_and_names_defaults(kdzoo, monkeypatch):
     assert "The student alone and plain Hinton KD are always among the runs." in " ".join(said.split())
     assert "[default: results]" in said
     assert "  kdzoo bench --methods crd --grid" in said
+
+
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in (["data"], ["teachers"])], ids=" ".join)
+def test_usage_has_no_stray_brace(kdzoo, verb):
+    assert not set("{}") & set(kdzoo(*verb, "--help").out.splitlines()[1])
 
 
 def test_help_names_every_verb(kdzoo):

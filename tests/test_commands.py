@@ -23,6 +23,8 @@ from safetensors.torch import save_file
 
 from kdzoo.cli.app import app
 from kdzoo.data.superclasses import SUPERCLASSES
+from kdzoo.models.join import save_joined
+from kdzoo.training.named_scores import save_named_scores
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -38,11 +40,14 @@ FOLLOWED = {
 """pages whose commands are run in their order, by the test that is named"""
 OTHERS = ["CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "results/README.md", "benchmarks/README.md"]
 SHORT: dict[str, list[str]] = {
-    "--data cifar100": ["--set", "recipe.batch_size=2"],
+    "bench .*--data cifar100": ["--set", "recipe.batch_size=2"],
     "finetune224": ["--set", "recipe.batch_size=2", "--set", "recipe.augment.size=64"],
     "distill ": ["--epochs", "1", "--image-size", "32"],
+    "teachers join": ["--images", "50", "-o", "other.safetensors"],
+    "teachers save-by-names": ["-o", "other.npz"],
 }
-"""what is added to a command that holds these words, so that it takes seconds"""
+"""what is added to a command in which a pattern is found, so that it takes seconds, and writes where nothing is yet"""
+CLASSES = sorted(name for members in SUPERCLASSES.values() for name in members.split())
 TEACHER, STUDENTS = "none-0123456789ab", ("hinton-0123456789ab", "hinton-ba9876543210")
 """ids of runs as the pages show them"""
 
@@ -107,8 +112,22 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
+@pytest.fixture(scope="module")
+def teachers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files of teachers that the pages name, with small networks in place of the pages', and embeddings of the classes' names."""
+    folder = tmp_path_factory.mktemp("teachers")
+    torch.manual_seed(0)
+    save_file(timm.create_model("test_efficientnet").state_dict(), folder / "small.safetensors")
+    small, names = f"test_efficientnet:{folder / 'small.safetensors'}@norm=0.5", [*CLASSES]
+    save_joined([small, small], torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8), folder / "joined.safetensors")
+    random = np.random.default_rng(1)
+    for file, width in (("names.npz", 2048), ("small.npz", 256)):
+        np.savez(folder / file, names=names, embeddings=random.normal(size=(len(names), width)))
+    return folder
+
+
 @pytest.fixture
-def furnished(place: Path, hub: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def furnished(place: Path, hub: Path, teachers: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the files that the pages name: photographs of two colours, images of a hundred patterns, weights."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(hub))  # the variables are read when it is imported
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
@@ -120,19 +139,25 @@ def furnished(place: Path, hub: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         pixels = random.integers(0, 60, (40, 40, 3)).astype(np.uint8)
         pixels[..., ("red", "green", "blue").index(colour)] += 180
         Image.fromarray(pixels).save(folder / f"{number}.png")
-    names = sorted(name for members in SUPERCLASSES.values() for name in members.split())
     patterns = random.integers(0, 240, (100, 32, 32, 3), dtype=np.uint8)
     for data in ("data", "sets"):
         (place / data / "cifar100").mkdir(parents=True)
         for part, count in (("train", 400), ("test", 100)):
             labels = np.arange(count) % 100
             images = patterns[labels] + random.integers(0, 16, (count, 32, 32, 3), dtype=np.uint8)
-            np.savez(place / data / "cifar100" / f"{part}.npz", images=images, labels=labels, classes=names)
+            np.savez(place / data / "cifar100" / f"{part}.npz", images=images, labels=labels, classes=CLASSES)
     record(place / "sets", takes=50)
     monkeypatch.setenv("KDZOO_DATA", str(place / "sets"))
     torch.manual_seed(1)
     torch.save(timm.create_model("resnet50").state_dict(), place / "my_resnet50.pth")
     save_file(timm.create_model("tf_efficientnet_lite0").state_dict(), place / "tf_efficientnet_lite0.safetensors")
+    for name in ("joined.safetensors", "names.npz"):
+        shutil.copy(teachers / name, place / name)
+    answers = teachers / "by-names.npz"  # of the same images each time
+    if not answers.is_file():
+        small = f"test_efficientnet:{teachers / 'small.safetensors'}@norm=0.5"
+        save_named_scores(small, teachers / "small.npz", "cifar100", answers)
+    shutil.copy(answers, place / answers.name)
     (place / "my_bench.yaml").write_text("methods: [hinton, at]\n")
     (place / "my_loss.py").write_text(
         next(code for code in Page((ROOT / "README.md").read_text()).blocks("python") if "# my_loss.py" in code)
@@ -144,7 +169,7 @@ def furnished(place: Path, hub: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def shortened(line: str) -> list[str]:
     """The words of a command behind `kdzoo`: a bench is planned and its time estimated, all else is run."""
     words = shlex.split(line, comments=True)[1:]
-    more = [word for holds, added in SHORT.items() if holds in line for word in added]
+    more = [word for pattern, added in SHORT.items() if re.search(pattern, line) for word in added]
     return [*words, *more, *(["--dry-run"] if words[0] == "bench" and "--dry-run" not in words else [])]
 
 

@@ -22,7 +22,7 @@ def compare(
             "Names of benches below --results, their folders, or CSV files; the first is the base.",
             default="none",
             names_of=complete.benches_or_runs,
-            metavar="BENCH...",
+            metavar="BENCHES",
         ),
     ] = None,
     published: Annotated[

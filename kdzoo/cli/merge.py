@@ -18,7 +18,7 @@ from kdzoo.text import number_of
 def merge(
     folders: Annotated[
         list[str],
-        argument("Benches by name or folder, and CSV files of reported rows.", metavar="FOLDER...", names_of=complete.bench_names),
+        argument("Benches by name or folder, and CSV files of reported rows.", metavar="FOLDERS", names_of=complete.bench_names),
     ],
     out: Annotated[Path, option("--out", "-o", text="The folder of the merged bench; it must be new or empty.", metavar="FOLDER")],
     results: ResultsFolder = Path("results"),

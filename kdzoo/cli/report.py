@@ -19,7 +19,7 @@ def report(
         list[str] | None,
         argument(
             "Names of benches below --results, or their folders; several stand side by side.",
-            metavar="BENCH...",
+            metavar="BENCHES",
             default="the only one below --results",
             names_of=complete.bench_names,
         ),

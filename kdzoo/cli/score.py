@@ -15,7 +15,7 @@ from kdzoo.cli.table_options import TableFormat, TableFormatOption
 
 def score(
     benches: Annotated[
-        list[str], argument("Names of benches below --results, or their folders.", metavar="BENCH...", names_of=complete.bench_names)
+        list[str], argument("Names of benches below --results, or their folders.", metavar="BENCHES", names_of=complete.bench_names)
     ],
     results: ResultsFolder = Path("results"),
     output_format: TableFormatOption = TableFormat.table,

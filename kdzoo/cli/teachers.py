@@ -1,4 +1,4 @@
-"""`kdzoo teachers`: the teachers that are kept, and their answers saved to a file."""
+"""`kdzoo teachers`: the teachers that are kept, their answers saved to a file, and teachers made of other ones."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from kdzoo.cli.lookup import run_folder
 from kdzoo.cli.options import AsJson, FormatOption, ResultsFolder, chosen_format
 from kdzoo.cli.output import print_text
 from kdzoo.cli.table import Column, Format, field, metric_column, print_rows
+from kdzoo.cli.teacher_files import join, save_by_names
 from kdzoo.errors import InputError
 from kdzoo.runs.store import RunFolder, teacher_store
 from kdzoo.suite.report.records import Record, read_record
@@ -29,7 +30,7 @@ teachers = typer.Typer(cls=Group, rich_markup_mode="rich", invoke_without_comman
 
 @teachers.callback()
 def kept(ctx: typer.Context, output_format: FormatOption = Format.table, as_json: AsJson = False) -> None:
-    """List the teachers that are kept, or save the answers of one to a file.
+    """List the teachers that are kept, save the answers of one to a file, or join several into one.
 
     Give an id to `kdzoo bench --teacher`. They are kept in the cache folder (KDZOO_CACHE).
 
@@ -48,6 +49,10 @@ def kept(ctx: typer.Context, output_format: FormatOption = Format.table, as_json
     headlines = tuple(dict.fromkeys(record.task.headline for record in records)) or (CLASSIFICATION.headline,)
     rows = [teacher_row(record, headlines) for record in records]
     print_rows(rows, chosen_format(output_format, as_json), names=teacher_keys(headlines), columns=teacher_columns(headlines))
+
+
+teachers.command("join", cls=Command, epilog=EXIT_CODES)(join)
+teachers.command("save-by-names", cls=Command, epilog=EXIT_CODES)(save_by_names)
 
 
 def teacher_keys(headlines: Iterable[Metric]) -> list[str]:

@@ -55,7 +55,10 @@ def load_verb(name: str, panel: str) -> Any:
     declared = getattr(import_module(f"kdzoo.cli.{name}"), name)
     if not isinstance(declared, typer.Typer):
         function, declared = declared, typer.Typer(add_completion=False)
-        declared.command(name, cls=Command, help=reflow(function.__doc__ or ""), epilog=EXIT_CODES)(function)
+        declared.command(name, cls=Command, epilog=EXIT_CODES)(function)
+    for verb in (declared.registered_callback, *declared.registered_commands):
+        if verb is not None and verb.callback is not None:
+            verb.help = reflow(verb.callback.__doc__ or "")
     command: Any = get_command(declared)
     command.name, command.rich_help_panel = name, panel
     return command

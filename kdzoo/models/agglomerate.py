@@ -9,12 +9,13 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from kdzoo.models.backbone import load_backbone
+from kdzoo.errors import InputError
 from kdzoo.models.network import Network
-from kdzoo.models.phis import Standardisation, standardise
+from kdzoo.models.phis import Standardisation
+from kdzoo.models.zoo._staged import register_networks
 
-ROWS = 100
-"""images that the teachers see at once while their embeddings are measured"""
+AGGLOMERATE = "agglomerate"
+"""the name of such a network; which teachers it has is part of its file"""
 
 
 class Agglomerate(nn.Module):
@@ -42,14 +43,11 @@ class Agglomerate(nn.Module):
         return torch.cat(blocks, 1)
 
 
-@torch.no_grad()
-def agglomerate(teachers: Sequence[str], images: Tensor) -> Agglomerate:
-    """One frozen teacher out of several, on whose embeddings of some images (N, C, H, W) uint8 the scales are measured.
+def _without_file(*, num_classes: int = 0, in_chans: int = 3) -> nn.Module:
+    """Refuse to build one from its name alone; raises InputError."""
+    raise InputError(f"network {AGGLOMERATE}: expected a file that `kdzoo teachers join` has written, {AGGLOMERATE}:FILE")
 
-    teachers: in the words of the command line, `NAME:pretrained@SIZE`, `NAME:FILE@norm=0.5`; a name alone means its published weights.
-    Use it with `set={"teacher.norm": "pixels"}`, since it takes images in 0..255. Raises InputError for what names no weights, and for
-    a width without a Hadamard matrix.
-    """
-    networks = [load_backbone(text, channels=images.shape[1], side=images.shape[2]) for text in teachers]
-    standardisations = [standardise(torch.cat([network.logits(part) for part in torch.split(images, ROWS)])) for network in networks]
-    return Agglomerate(networks, standardisations).eval().requires_grad_(False)
+
+def register_agglomerate() -> None:
+    """Make the name known to timm."""
+    register_networks(__name__, {AGGLOMERATE: _without_file}, {})

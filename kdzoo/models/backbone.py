@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from kdzoo.errors import InputError
@@ -13,12 +14,25 @@ from kdzoo.models.weights import file_sha256
 from kdzoo.runs.spec import NetworkSpec
 
 
+@dataclass(frozen=True)
+class BackboneWords:
+    """What the words of the command line name: a network's specification, and the file of its weights; None for published ones."""
+
+    spec: NetworkSpec
+    path: Path | None
+
+
 def load_backbone(text: str, *, channels: int, side: int) -> Network:
     """A frozen network without its classifier: `NAME:pretrained@SIZE`, `NAME:FILE@norm=0.5`, or a name for its published weights.
 
     channels, side: of the images in 0..255 that it is given. Raises InputError for a start that is neither published nor a file, and
     for a file of which nothing says what images were normalised with when it was trained.
     """
+    return build_backbone(text, channels=channels, side=side)[0]
+
+
+def build_backbone(text: str, *, channels: int, side: int) -> tuple[Network, BackboneWords]:
+    """The same, and what its words name."""
     request = parse_network(pretrained_by_default(text))
     if request.start not in ("pretrained", "file"):
         raise InputError(f"{text}: expected NAME:pretrained or NAME:FILE")
@@ -28,4 +42,4 @@ def load_backbone(text: str, *, channels: int, side: int) -> Network:
     network = build_network(spec, channels=channels, side=side, mean=[0.5], std=[0.5], seed=0, weights=request.path)
     if network.assumed_norm:
         raise InputError(f"{text}: its file does not say what images were normalised with; add @norm={HOW_TO_NAME}")
-    return freeze(network)
+    return freeze(network), BackboneWords(spec, request.path)

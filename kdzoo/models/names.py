@@ -19,6 +19,7 @@ from kdzoo.contract.private_modules import plugin_of
 from kdzoo.contract.registry import Registry, definition_of
 from kdzoo.errors import InputError, add_clause, did_you_mean
 from kdzoo.models import zoo
+from kdzoo.models.agglomerate import AGGLOMERATE, register_agglomerate
 from kdzoo.models.committee import members_of_name, register_committee
 from kdzoo.models.text import register_text_network
 from kdzoo.models.text_names import text_architecture
@@ -48,11 +49,13 @@ NETWORKS: Registry[OwnNetwork] = Registry("network")
 
 
 def is_known(name: str) -> bool:
-    """Whether timm can make a network; one of a family (`mlp_300_30`, a network of texts) is first made known."""
+    """Whether timm can make a network; one of a family (`mlp_300_30`, a network of texts, joined teachers) is first made known."""
     if not timm.is_model(name) and (widths := widths_of(name)):
         register_mlp(name, widths)
     if not timm.is_model(name) and (members := members_of_name(name)) and is_known(members[2]):
         register_committee(name, members)
+    if not timm.is_model(name) and name == AGGLOMERATE:
+        register_agglomerate()
     if not timm.is_model(name) and (architecture := text_architecture(name)):
         register_text_network(architecture)
     return timm.is_model(name)

@@ -6,9 +6,11 @@ from pathlib import Path
 
 from kdzoo.data.dataset import Dataset
 from kdzoo.errors import InputError
+from kdzoo.models.agglomerate import AGGLOMERATE
 from kdzoo.models.build import build_network
 from kdzoo.models.ensemble import Ensemble
 from kdzoo.models.examine import Head
+from kdzoo.models.join import read_joined
 from kdzoo.models.network import Network
 from kdzoo.models.request import ensemble_ids
 from kdzoo.models.text_names import is_text_network
@@ -28,6 +30,10 @@ def load_network(
     assert not isinstance(path, list), "one network has one file"
     refuse_other_samples(spec, dataset)
     weights = weights_path(spec, path)
+    if spec.name == AGGLOMERATE:
+        if head == "fresh" or spec.classes or weights is None:
+            raise InputError(f"network {spec.name}: teachers joined by `kdzoo teachers join` teach with --task features, from their file")
+        return read_joined(weights, channels=dataset.channels, side=side, image_size=spec.image_size)
     return build_network(
         spec,
         channels=dataset.channels,

@@ -1,32 +1,52 @@
-"""Several teachers as one: each on one scale, each of one weight in a squared distance, and a bench under them."""
+"""Several teachers joined in one file: each on one scale, each of one weight in a squared distance, and a bench under them."""
 
+import json
+
+import numpy as np
 import pytest
 import timm
 import torch
 from safetensors.torch import save_file
 
-import kdzoo as zoo
 from kdzoo.data.sources import load
 from kdzoo.errors import InputError
-from kdzoo.models.agglomerate import agglomerate
+from kdzoo.models.backbone import load_backbone
+from kdzoo.models.join import read_joined, save_joined
+from kdzoo.training.joining import join_teachers
 
 NAMES = ("test_vit", "test_efficientnet")
 
 
 @pytest.fixture(scope="module")
-def teacher(tmp_path_factory):
+def words(tmp_path_factory):
+    """Two networks with random weights in files, in the words of the command line."""
     folder = tmp_path_factory.mktemp("teachers")
     torch.manual_seed(0)
     for name in NAMES:
         save_file(timm.create_model(name, **({"img_size": 32} if name == "test_vit" else {})).state_dict(), folder / f"{name}.safetensors")
-    images = load("digits").train.images[:400]
-    return agglomerate([f"{name}:{folder / name}.safetensors@32@norm=0.5" for name in NAMES], images)
+    return [f"{name}:{folder / name}.safetensors@32@norm=0.5" for name in NAMES]
 
 
-def test_every_teacher_has_the_same_share_of_the_variance(teacher):
-    images = load("digits").train.images[:400]
-    blocks = teacher(images).split(teacher.widths, dim=1)
-    assert teacher.widths == tuple(timm.create_model(name, num_classes=0).num_features for name in NAMES)
+@pytest.fixture(scope="module")
+def images():
+    return load("digits").train.images[:400]
+
+
+@pytest.fixture(scope="module")
+def file(words, images, tmp_path_factory):
+    path = tmp_path_factory.mktemp("joined") / "joined.safetensors"
+    save_joined(words, images, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def teacher(file):
+    return read_joined(file, channels=1, side=8)
+
+
+def test_every_teacher_has_the_same_share_of_the_variance(teacher, images):
+    widths = tuple(timm.create_model(name, num_classes=0).num_features for name in NAMES)
+    blocks = teacher.logits(images).split(widths, dim=1)
     shares = [float(block.var(0).sum()) for block in blocks]
     assert shares[0] == pytest.approx(shares[1], rel=1e-3)
     for block in blocks:
@@ -34,28 +54,92 @@ def test_every_teacher_has_the_same_share_of_the_variance(teacher):
         torch.testing.assert_close(variances, variances.mean().expand_as(variances), rtol=1e-2, atol=1e-3)
 
 
-def test_it_teaches_a_student_by_a_head_for_each(teacher, place):
-    options = {"data": "digits", "task": "features", "student": "digits_student", "recipe": "digits", "epochs": 2, "seeds": "1"}
-    outcome = zoo.bench(
-        "embed",
-        teacher=teacher,
-        grid={"embed.distance": ["squared"], "embed.layers": [1]},
-        set={"teacher.norm": "pixels"},
-        results=str(place / "results"),
-        execution=zoo.Execution(threads=1),
-        **options,
-    )
-    assert not outcome.attrs["failed"]
-    assert outcome.set_index("method").loc["teacher", "test_knn"] > 0.5
+def test_a_block_is_its_teachers_embedding_rotated_and_scaled_alone(teacher, words, images):
+    """Distances within a block are those of the teacher's own embeddings, but for one factor."""
+    widths = [timm.create_model(name, num_classes=0).num_features for name in NAMES]
+    for text, block in zip(words, teacher.logits(images[:50]).split(widths, dim=1), strict=True):
+        own = load_backbone(text, channels=1, side=8).logits(images[:50])
+        ratio = torch.pdist(block.double()) / torch.pdist(own.double())
+        assert float(ratio.std() / ratio.mean()) < 1e-3
+
+
+def test_another_process_reads_the_same_teacher(words, images, file, tmp_path):
+    again = save_joined(words, images, tmp_path / "again.safetensors")
+    torch.testing.assert_close(read_joined(file, channels=1, side=8).logits(images[:20]), again.logits(images[:20]))
+
+
+def test_it_teaches_a_student_by_a_head_for_each_in_processes_of_their_own(words, kdzoo, place):
+    joined = kdzoo("teachers", "join", *words, "--data", "digits", "--images", "400", "-o", "joined.safetensors")
+    assert joined.status == 0, joined.err
+    options = "--task features --student digits_student --recipe digits --epochs 2 --seeds 1 --threads 1 --launcher local"
+    grid = ("--grid", "embed.distance=squared", "--grid", "embed.layers=1")
+    bench = ("bench", "--name", "several", "--methods", "embed", "--data", "digits", "--teacher", "joined.safetensors")
+    trained = kdzoo(*bench, *options.split(), *grid)
+    assert trained.status == 0, trained.err
+    rows = {row["method"]: row for row in json.loads(kdzoo("leaderboard", "several", "--json").out)}
+    assert rows["teacher"]["test_knn"] > 0.5
+    assert rows["embed"]["n"] == 1
+    record = json.loads(next((place / "results" / "several" / "runs").glob("embed-*/run.json")).read_text())
+    assert [one["licence"] for one in record["about"]["licences"] if one["part"] == "teacher"] == ["unknown"]
+
+
+def test_the_scales_are_measured_on_images_of_all_classes(words, tmp_path, monkeypatch):
+    """Images of a folder are sorted by class, so that the first ones would be of one."""
+    path = tmp_path / "few.safetensors"
+    network = join_teachers(words, "digits", path, images=100)
+    digits = load("digits")
+    drawn = torch.randperm(len(digits.train.targets), generator=torch.Generator().manual_seed(0))[:100]
+    assert len(set(digits.train.targets[drawn].tolist())) == 10
+    block = network.logits(digits.train.images[drawn])
+    torch.testing.assert_close(block.mean(0), torch.zeros(block.shape[1]), rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("norm", ["", "@norm=data"])
-def test_a_file_that_does_not_say_what_it_was_trained_with_is_refused(norm, tmp_path):
+def test_a_file_that_does_not_say_what_it_was_trained_with_is_refused(norm, tmp_path, words, images):
     save_file(timm.create_model("test_efficientnet").state_dict(), tmp_path / "w.safetensors")
     with pytest.raises(InputError, match=r"does not say what images were normalised with; add @norm=imagenet, clip, 0\.5"):
-        agglomerate([f"test_efficientnet:{tmp_path / 'w.safetensors'}{norm}"], torch.zeros(4, 3, 32, 32, dtype=torch.uint8))
+        save_joined([f"test_efficientnet:{tmp_path / 'w.safetensors'}{norm}", words[0]], images, tmp_path / "j.safetensors")
 
 
-def test_what_names_no_weights_is_refused():
-    with pytest.raises(InputError, match="test_vit:random: expected NAME:pretrained or NAME:FILE"):
-        agglomerate(["test_vit:random"], torch.zeros(4, 3, 32, 32, dtype=torch.uint8))
+def test_all_faults_of_the_teachers_are_told_at_once(images, tmp_path):
+    with pytest.raises(InputError) as refused:
+        save_joined(["test_vit:random", "test_vut"], images, tmp_path / "j.safetensors")
+    assert "test_vit:random: expected NAME:pretrained or NAME:FILE" in refused.value.problems
+    assert any("'test_vit'" in problem for problem in refused.value.problems)
+
+
+def test_one_teacher_and_a_file_that_exists_are_refused(words, images, file, tmp_path):
+    with pytest.raises(InputError, match="expected two or more to join, got 1"):
+        save_joined(words[:1], images, tmp_path / "j.safetensors")
+    with pytest.raises(InputError, match="exists already"):
+        save_joined(words, images, file)
+    with pytest.raises(InputError, match=r"ends in \.safetensors"):
+        save_joined(words, images, tmp_path / "j.npz")
+
+
+def test_where_there_are_class_scores_to_learn_it_is_refused_and_it_is_no_student(kdzoo, file):
+    of_classes = kdzoo("bench", "--data", "digits", "--teacher", str(file), "--student", "digits_student", "--dry-run")
+    assert of_classes.status == 2
+    assert "gives embeddings alone; expected --task features" in " ".join(of_classes.err.split())
+    student = kdzoo("bench", "--data", "digits", "--teacher", str(file), "--student", str(file), "--task", "features", "--dry-run")
+    assert student.status == 2
+    assert "teach with --task features" in " ".join(student.err.split())
+
+
+def test_images_of_other_channels_and_another_programs_file_are_refused(file, tmp_path):
+    with pytest.raises(InputError, match="joined on images of 1 channels, got 3"):
+        read_joined(file, channels=3, side=8)
+    save_file({"mean_0": torch.zeros(3)}, tmp_path / "other.safetensors")
+    with pytest.raises(InputError, match="does not say which networks it has"):
+        read_joined(tmp_path / "other.safetensors", channels=1, side=8)
+
+
+def test_class_scores_by_names_are_saved_from_the_command_line(words, images, kdzoo, place):
+    with torch.no_grad():
+        width = load_backbone(words[1], channels=1, side=8).logits(images[:1]).shape[1]
+    np.savez("names.npz", names=[str(digit) for digit in range(10)], embeddings=np.random.default_rng(0).normal(size=(10, width)))
+    saved = kdzoo("teachers", "save-by-names", words[1], "names.npz", "--data", "digits", "-o", "answers.npz", "--scale", "50")
+    assert saved.status == 0, saved.err
+    assert "1,797 images" in saved.out
+    with np.load("answers.npz") as answers:
+        assert np.abs(answers["logits"]).max() <= 50 + 1e-3

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 
 from kdzoo.data.split import Splits
 from kdzoo.suite.distill.distill import refuse_unfinished
-from kdzoo.suite.distill.trained import Standing, located_run, standing_of
+from kdzoo.suite.distill.trained import Standing, located_run, network_with, standing_of
 from kdzoo.suite.export.student import Student, load_student, student_of
 from kdzoo.suite.plan.jobs import Outcome
 from kdzoo.suite.run.prepare import Prepared
 from kdzoo.training.finish import student_metadata
 from kdzoo.training.located import LocatedRun, Modules
 from kdzoo.training.run_data import load_run_data
-from kdzoo.training.run_student import student_network
 
 
 @dataclass(frozen=True)
@@ -35,12 +34,11 @@ def trained_backbone(outcome: Outcome, prepared: Prepared, method: str, stop: Ca
     located, image_cache = located_run(prepared, method), prepared.options.image_cache
     if not (outcome.failed and stop() and located.folder.state() != "failed"):
         refuse_unfinished(outcome)
+    if located.folder.state() == "done":
         student, splits = load_student(located.folder, image_cache)
         return Backbone(student, located, standing_of(located, splits), splits)
     dataset, splits = load_run_data(located, image_cache)
     standing = standing_of(located, splits)
-    network = student_network(located, dataset, Modules()).eval()
-    if standing.weights is not None:
-        network.load_state_dict(standing.weights)
-    student = student_of(located, network, dataset, student_metadata(located.folder))
-    return Backbone(student, located, standing, splits)
+    assert standing.weights is not None, "a run that has not finished stands at a checkpoint"
+    network = network_with(standing.weights, located, dataset, Modules())
+    return Backbone(student_of(located, network, dataset, student_metadata(located.folder)), located, standing, splits)

@@ -24,6 +24,7 @@ from kdzoo.training.checkpoint import read_checkpoint
 from kdzoo.training.located import LocatedRun, Modules
 from kdzoo.training.run_data import input_shape, load_run_data
 from kdzoo.training.run_networks import load_network
+from kdzoo.training.run_student import student_network
 
 
 @dataclass(frozen=True)
@@ -99,9 +100,7 @@ def at_best_epoch(prepared: Prepared, method: str, modules: Modules) -> Trained:
     def student(one: LocatedRun, standing: Standing) -> TrainedStudent:
         if standing.weights is None:
             return finished_student(one, dataset, parts, modules)
-        path = one.paths.get("student")
-        network = load_network(one.run.student, dataset, side=_side(dataset, one), seed=0, path=path, modules=modules, head="fresh").eval()
-        network.load_state_dict(standing.weights)
+        network = network_with(standing.weights, one, dataset, modules)
         return TrainedStudent(one, network, {"test": predict(network.to(device), splits.test, recipe.augment, device, splits.task)})
 
     students = [student(one, standing) for one, standing in zip(located, standings, strict=True)]
@@ -122,6 +121,13 @@ def finished_student(located: LocatedRun, dataset: Dataset, parts: Iterable[str]
     classes = located.run.data.classes
     read = {name: read_predictions(located.folder.predictions, located.run.id, part=name, classes=classes) for name in parts}
     return TrainedStudent(located, network, {name: torch.from_numpy(one.log_probs) for name, one in read.items()})
+
+
+def network_with(weights: Mapping[str, Tensor], located: LocatedRun, dataset: Dataset, modules: Modules) -> Network:
+    """The student of a run that has not finished, in evaluation mode, with the weights of one of its epochs."""
+    network = student_network(located, dataset, modules).eval()
+    network.load_state_dict(weights)
+    return network
 
 
 def standing_of(located: LocatedRun, splits: Splits) -> Standing:

@@ -11,6 +11,7 @@ from kdzoo.data.class_names import difference, first_names, same_classes
 from kdzoo.data.columns import columns_scored, learn, learned_columns
 from kdzoo.data.dataset import Dataset
 from kdzoo.errors import InputError, collect_problems, raise_if_any
+from kdzoo.models.agglomerate import AGGLOMERATE
 from kdzoo.models.checkpoints import class_names_of, read_checkpoint
 from kdzoo.models.names import code_of, pretrained_classes, require_network_name
 from kdzoo.models.normalisation import AUTO, normalisation_of
@@ -163,6 +164,8 @@ class NetworkResolver:
         which = None if checkpoint.key == checkpoint.sets[0] else checkpoint.key
         spec = spec.model_copy(update={"start": f"file:{file_sha256(request.path)}", "weights": which})
         offer = Offer(request.text, spec, checkpoint.remarks(request.text), brings_norm=read_input_transform(request.path) is not None)
+        if request.name == AGGLOMERATE:
+            return offer if self.dataset.task.of_features else replace(offer, misfit="gives embeddings alone; expected --task features")
         if is_text_network(request.name):
             if (classes := scored_classes(checkpoint.state)) is None:
                 return replace(offer, misfit="its weights have no classifier")

@@ -16,7 +16,7 @@ def going_on(settings: Mapping[str, Sequence[RunFolder]], epoch: int, count: int
     """The names of the `count` settings that are best after an epoch, best first, by what a finished sweep chooses by.
 
     settings: the folders of each setting's runs, one a seed. The best setting of each control is always among them, since every
-    bench contains its controls. A setting of which a run has failed never goes on.
+    bench contains its controls. A setting of which a run has failed never goes on, nor one that stands at no number (NaN, infinity).
     """
     orders = {name: order for name, folders in settings.items() if (order := _order_at(folders, epoch)) is not None}
     methods = {name: read_record(settings[name][0]).method for name in orders}
@@ -35,12 +35,14 @@ def best_settings(orders: Mapping[str, Order], methods: Mapping[str, str], count
 
 
 def _order_at(folders: Sequence[RunFolder], epoch: int) -> Order | None:
-    """What a setting is chosen by, as it stood after an epoch; None where one of its runs has failed or has not come so far."""
+    """What a setting is chosen by, as it stood after an epoch; None where a run of it has failed, has not come so far or has no number."""
     record = read_record(folders[0])
     values: dict[str, list[float]] = {metric.name: [] for metric in record.task.deciding}
     for folder in folders:
         val = validation_at(folder.metrics, folder.id, epoch)
         if val is None or folder.state() == "failed":
+            return None
+        if any(val[name] is None for name in values):  # as metrics.jsonl has NaN and infinities
             return None
         for name, numbers in values.items():
             numbers.append(float(val[name]))

@@ -8,6 +8,7 @@ from typing import Any
 from kdzoo.contract.shapes import Shapes
 from kdzoo.data.dataset import Dataset
 from kdzoo.data.split import Splits
+from kdzoo.models.agglomerate import AGGLOMERATE
 from kdzoo.models.ensemble import Ensemble
 from kdzoo.models.measure import measure_shapes as shapes_of
 from kdzoo.models.network import Network, freeze
@@ -80,8 +81,12 @@ class Untrained:
             random_start = one.model_copy(update={"start": "random"})
             return freeze(load_network(random_start, dataset, side=shape[1], seed=0, path=None, modules=self.modules))
 
-        members = members_of(spec, located.paths.get("teacher"))
-        network = Ensemble([make(member) for member, _ in members]) if members else make(spec)
+        path = located.paths.get("teacher")
+        if spec.name == AGGLOMERATE:  # only its file says which networks it has
+            network = freeze(load_network(spec, dataset, side=shape[1], seed=0, path=path, modules=self.modules))
+        else:
+            members = members_of(spec, path)
+            network = Ensemble([make(member) for member, _ in members]) if members else make(spec)
         return network, shapes_of(network, shape)
 
 
