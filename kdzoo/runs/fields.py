@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Annotated, Any, TypeVar
+from functools import cache, cached_property
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from kdzoo.errors import InputError, problems_of
+from kdzoo.runs.canonical import canonical_json
 
 
 def _not_bool(value: object) -> object:
@@ -39,6 +40,28 @@ class Spec(BaseModel):
     """Base of all frozen specifications: unknown keys, infinities, NaN and booleans as numbers are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @cached_property
+    def canonical_text(self) -> str:
+        """Its canonical JSON, the same for equal specifications."""
+        return canonical_json(self.model_dump(mode="json"))
+
+    def __copy__(self) -> Self:
+        """A copy without what was derived from this one, since `model_copy` changes what it is made of."""
+        return _without_derived(super().__copy__())
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        return _without_derived(super().__deepcopy__(memo))
+
+
+CopiedSpec = TypeVar("CopiedSpec", bound=Spec)
+
+
+def _without_derived(copied: CopiedSpec) -> CopiedSpec:
+    """A copy without the values of its cached properties, in place."""
+    for name in copied.__dict__.keys() - type(copied).model_fields.keys():
+        del copied.__dict__[name]
+    return copied
 
 
 class SparseSpec(Spec):

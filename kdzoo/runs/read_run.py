@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, get_args
 from pydantic import ValidationError
 
 from kdzoo.errors import InputError
-from kdzoo.runs.canonical import as_json, canonical_json, object_of
+from kdzoo.runs.canonical import as_json, object_of
 from kdzoo.runs.fields import Spec, parse
 from kdzoo.runs.spec import Run
 
@@ -32,12 +32,7 @@ def read_run(content: object, run_id: str, where: str) -> tuple[Run, dict[str, s
         return run, texts
     if run.id != run_id:
         raise InputError(f"{where}: describes {run.id}, not the run its folder is named after")
-    return run, canonical_fields(run)
-
-
-def canonical_fields(run: Run) -> dict[str, str]:
-    """Every part of a run as canonical JSON, by name."""
-    return {name: canonical_json(part) for name, part in run.model_dump(mode="json").items()}
+    return run, run.parts
 
 
 class _Part(NamedTuple):

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
-from kdzoo.runs.canonical import canonical_json
+from kdzoo.runs.canonical import canonical_json, object_of
 from kdzoo.runs.fields import (
     ClassNumbers,
     Count,
@@ -209,18 +209,13 @@ class Run(Spec):
     @cached_property
     def id(self) -> str:
         """`<method>-<12 hex digits>` of the canonical JSON."""
-        return self.id_of(canonical_json(self.model_dump(mode="json")))
+        return self.id_of(object_of(self.parts))
 
-    def __copy__(self) -> Self:
-        """A copy without the id, since `model_copy` changes what it is made of."""
-        copied = super().__copy__()
-        copied.__dict__.pop("id", None)
-        return copied
-
-    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        copied = super().__deepcopy__(memo)
-        copied.__dict__.pop("id", None)
-        return copied
+    @property
+    def parts(self) -> dict[str, str]:
+        """Every field as canonical JSON, by name; a specification that runs share is put in that form once."""
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: value.canonical_text if isinstance(value, Spec) else canonical_json(value) for name, value in values.items()}
 
     def id_of(self, text: str) -> str:
         """Its id, from its canonical JSON."""

@@ -104,7 +104,7 @@ class RunFolder:
 
         `paused` where a search within a budget has trained it for a part of its epochs, `started` where it was interrupted.
         """
-        if (self.path / "result.json").exists():
+        if self.has_result():
             try:
                 self.result()
             except InputError:
@@ -115,6 +115,10 @@ class RunFolder:
         if self.paused_after() is not None:
             return "paused"
         return "started" if self.checkpoint.exists() else "new"
+
+    def has_result(self) -> bool:
+        """Whether there is a result.json, whole or not."""
+        return (self.path / "result.json").exists()
 
     def pause(self, epoch: int, epochs: int) -> None:
         """Record that the run was trained for so many of its epochs, as a search within a budget asked, and that it may go on."""

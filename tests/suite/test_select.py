@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_leaderboard import CARDS, metrics, objective, write
 
-from kdzoo.runs.read_run import canonical_fields
 from kdzoo.runs.recipe import Recipe
 from kdzoo.runs.spec import DataSpec, NetworkSpec, ObjectiveSpec, Run, TermSpec
 from kdzoo.suite.report.bench import read_bench
@@ -25,7 +24,7 @@ def record(temperature: float, seed: int, *, val: float | None, test: float = 0.
         seed=seed,
     )
     last = {"val": None if val is None else metrics(val, nll), "test": metrics(test, nll)}
-    return Record(run.id, run, canonical_fields(run), {"methods": CARDS}, state, {"last": last} if state == "done" else None)
+    return Record(run.id, run, run.parts, {"methods": CARDS}, state, {"last": last} if state == "done" else None)
 
 
 def temperature_of(records: list[Record]) -> float:
@@ -111,4 +110,4 @@ def test_hyperparameters_that_are_no_numbers_count_as_one_step():
     text = TermSpec(method="hinton", version="1", hyperparameters={"temperature": 4.0, "mode": "b"}, coefficient=0.9)
     changed = made.run.model_copy(update={"objective": ObjectiveSpec(task=0.1, terms=(text,))})
     cards = {"hinton": {**CARDS["hinton"], "declared": {"temperature": 4.0, "mode": "a"}}}
-    assert distance_from_default(Record(changed.id, changed, canonical_fields(changed), {"methods": cards}, "done")) == 1
+    assert distance_from_default(Record(changed.id, changed, changed.parts, {"methods": cards}, "done")) == 1

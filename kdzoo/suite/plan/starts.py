@@ -76,10 +76,10 @@ def keep_start(folder: Path, start: Start) -> str | None:
 
 
 def is_complete(config: BenchConfig) -> bool:
-    """Whether every run that this configuration has planned before is done: a guess, for what may have changed is not looked at."""
+    """Whether every run that this configuration has planned before has a result: a guess, for none is read, and more may be planned now."""
     folder = Path(config.results) / config.name
     try:
         planned = [start.runs for start in read_starts(folder) if start.config == config.model_dump(mode="json")]
     except InputError:
         return False
-    return bool(planned) and all(Store(folder).run(run_id).state() == "done" for run_id in planned[-1])
+    return bool(planned) and all(Store(folder).run(run_id).has_result() for run_id in planned[-1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,12 @@ from kdzoo.suite.plan.bench_data import BenchData, image_size, plan_data, read_i
 from kdzoo.suite.plan.changes import below, read_changes
 from kdzoo.suite.plan.config import BenchConfig
 from kdzoo.suite.plan.edition import misfits_here
-from kdzoo.suite.plan.grid import PairGrid, control_notes, faults_of_settings, known_ratios
+from kdzoo.suite.plan.grid import GridPoint, PairGrid, control_notes, faults_of_settings, known_ratios
 from kdzoo.suite.plan.networks import read_pairs, unknown_networks
 from kdzoo.suite.plan.planned import Plan, PlannedRun
 from kdzoo.suite.plan.recipe_files import RecipeFile, recipe_file, recipes
 from kdzoo.suite.plan.requests import Request, read_requests, why_no_dose
-from kdzoo.suite.plan.run_factory import RunFactory
+from kdzoo.suite.plan.run_factory import PairNetwork, RunFactory
 from kdzoo.training.located import Modules
 
 
@@ -103,13 +103,18 @@ def _plan_pair(
     published = factory.protocol.published_for(f"{teacher.spec.name}/{student.spec.name}")
     epochs = factory.recipe_of(student.spec, False).epochs
     points = PairGrid(factory, teacher, student, factory.pairing, epochs, published, ratios).points(requests, problems)
-    students = tuple(
-        factory.run(teacher, student, point.objective, seed, point.doses, provisional=bool(point.unmeasured))
-        for point in points
-        for seed in factory.config.seeds_for(point.objective.label)
-    )
+    students = tuple(planned for point in points for planned in _of_point(factory, teacher, student, point))
     notes = (*teacher.notes, *student.notes, *control_notes([point.objective for point in points], published))
     return PairRuns(students, teacher.training, tuple(probe for point in points for probe in point.unmeasured), notes)
+
+
+def _of_point(factory: RunFactory, teacher: PairNetwork, student: PairNetwork, point: GridPoint) -> Iterator[PlannedRun]:
+    """The runs of a point of the grid, one a seed, which share what is recorded beside them."""
+    first, *others = factory.config.seeds_for(point.objective.label)
+    planned = factory.run(teacher, student, point.objective, first, point.doses, provisional=bool(point.unmeasured))
+    yield planned
+    for seed in others:
+        yield replace(planned, run=planned.run.model_copy(update={"seed": seed}))
 
 
 def _join(config: BenchConfig, data: BenchData, pairs: Sequence[PairRuns], notes: Sequence[str]) -> Plan:
